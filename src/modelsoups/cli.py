@@ -1,0 +1,149 @@
+"""The command line: `modelsoups [stage] [hydra overrides]`; without a stage, the whole pipeline."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:  # importing either costs seconds that `--help` need not pay
+    from modelsoups.config import Config
+    from modelsoups.runs import Run
+
+STAGES = {  # in order; name -> what it does. Each is a module with run(cfg).
+    "prepare": "data sets -> WebDataset shards",
+    "heads": "pre-trained encoder + zero-shot or linear-probe head -> the initial model",
+    "sweep": "search file -> the draw, one recipe a line",
+    "finetune": "one fine-tuned model (ingredient) a recipe",
+    "evaluate": "logits of every ingredient on every data set, cached",
+    "soup": "soups, ensembles and baselines, chosen on the hold-out, then evaluated",
+    "report": "results.jsonl, tables, figures and one HTML page",
+}
+APART = {"pretrain": "the miniature's CLIP, made anew (not part of the pipeline)"}
+
+USAGE = """usage: modelsoups [stage] [key=value ...]
+
+Without a stage, every stage in order; what is complete is skipped.
+
+stages:
+{stages}
+
+apart:
+{apart}
+
+examples:
+  modelsoups                                       the miniature, end to end
+  modelsoups finetune -m ingredient='range(12)'    Hydra multirun, one ingredient a job
+  modelsoups sweep sweep.seed=1 name=seed1         another draw, in a run folder of its own
+  modelsoups finetune --cfg job                    print the configuration
+
+Every key: modelsoups --cfg job. Hydra's own flags (-m, --cfg, --info, --hydra-help) work after the stage."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the console script; exits with 0, 1 (error, one line on stderr) or 2 (usage)."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if args and args[0] in ("-h", "--help", "help"):
+        print(usage())
+        return
+    stage = args.pop(0) if args and "=" not in args[0] and args[0][:1] not in ("-", "+", "~") else None
+    if stage is not None and stage not in STAGES | APART:
+        fail(f"unknown stage {stage}; expected one of {', '.join([*STAGES, *APART])} (or none, for all)", status=2)
+    if any(a in ("-h", "--help") for a in args):
+        print(usage())
+        return
+    names = [stage] if stage else list(STAGES)
+    if any(a.startswith("-") for a in args):
+        _hydra_main(names, args)
+    else:
+        guarded(names, args)
+
+
+def usage() -> str:
+    lines = {t: "\n".join(f"  {n:<10}{d}" for n, d in table.items()) for t, table in (("s", STAGES), ("a", APART))}
+    return USAGE.format(stages=lines["s"], apart=lines["a"])
+
+
+def guarded(stages: list[str], overrides: list[str]) -> None:
+    """Load the configuration and run stages; an exception becomes one line on stderr, its trace goes to the log."""
+    from modelsoups.config import load
+
+    try:
+        cfg = load(overrides)
+    except ValueError as error:
+        fail(str(error))
+    run_stages(stages, cfg)
+
+
+def run_stages(stages: list[str], cfg: Config) -> None:
+    """Run stages in order; each returns whether it made anything, and its seconds are kept if so."""
+    started = time.monotonic()
+    for stage in stages:
+        begin = time.monotonic()
+        try:
+            if importlib.import_module(f"modelsoups.{stage}").run(cfg):
+                _keep_seconds(cfg.run, stage, time.monotonic() - begin)
+        except KeyboardInterrupt:
+            fail(f"{stage}: interrupted; the same command continues where it stopped", status=130)
+        except Exception as error:
+            kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
+            fail(f"{stage}: {kind}{' '.join(str(error).split())}{_log_trace(cfg.run.log)}")
+    if len(stages) > 1:
+        print(f"done in {time.monotonic() - started:.0f} s")
+
+
+def fail(message: str, status: int = 1) -> NoReturn:
+    print(f"modelsoups: error: {message}", file=sys.stderr, flush=True)
+    raise SystemExit(status)
+
+
+QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none")  # the stages speak for themselves
+
+
+def _hydra_main(stages: list[str], args: list[str]) -> None:
+    """Hand over to Hydra for its flags: multirun, --cfg, --info."""
+    import hydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import DictConfig
+
+    from modelsoups import config
+
+    overrides = [a for a in args if "=" in a and not a.startswith("-")]
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        single = [
+            f"{o.key_or_group}={next(o.sweep_string_iterator())}" if o.is_sweep_override() else o.input_line
+            for o in parsed
+        ]
+        config.load([o for o in single if o is not None])  # a misspelt key stops here, before any job starts
+    except (ValueError, hydra.errors.HydraException) as error:
+        fail(" ".join(str(error).split()))
+
+    def job(composed: DictConfig) -> None:
+        run_stages(stages, config.validate(composed))
+
+    flags = [a for a in args if a not in overrides]  # after the overrides: argparse takes those only in one piece
+    sys.argv = ["modelsoups", *overrides, *QUIET, *flags]
+    hydra.main(config_path=str(config.conf_dir()), config_name="config", version_base="1.3")(job)()
+
+
+def _keep_seconds(run: Run, stage: str, seconds: float) -> None:
+    from modelsoups import runs
+
+    kept = runs.read_json(run.timings) if run.timings.exists() else {}
+    runs.write_json(run.timings, {**kept, stage: round(seconds, 1)})
+
+
+def _log_trace(log: Path) -> str:
+    """Append the present exception's trace to the run's log; where that cannot be written, say nothing of it."""
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(f"\n{time.strftime('%F %T')} modelsoups {' '.join(sys.argv[1:])}\n{traceback.format_exc()}")
+    except OSError:
+        return ""
+    return f" (trace: {log})"

@@ -1,0 +1,257 @@
+"""The schema of every configuration key, and load(): YAML files plus overrides to one validated Config.
+
+The composed configuration is merged into the dataclasses below, so that a key which no dataclass declares is refused
+even when it was added with `+` (Hydra alone accepts it silently).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from modelsoups.core.types import Recipe
+from modelsoups.runs import Run
+
+
+@dataclass
+class ModelConfig:
+    """The pre-trained encoder. library: iconclip (in the package), open_clip or timm."""
+
+    name: str
+    library: str
+    tag: str | None = None  # open_clip's pretrained tag, or a local file; timm: true or a local file
+    image_size: int = 224
+    normalize_features: bool = True  # CLIP's heads see unit vectors; timm backbones do not
+
+
+@dataclass
+class DataConfig:
+    """The data sets of an experiment and where their shards lie."""
+
+    name: str
+    library: str  # iconnet (rendered) or imagenet (files of yours)
+    dir: str  # shards, made by `prepare`
+    seed: int = 0  # of rendering; unused for files
+    train: str = "train"
+    holdout: str = "holdout"
+    test: str = "test"
+    shifts: list[str] = field(default_factory=list)
+
+
+@dataclass
+class HeadsConfig:
+    """The classification head before fine-tuning. init: lp (linear probe, Kumar et al. 2022) or zeroshot."""
+
+    init: str = "lp"
+    lp_epochs: int = 20
+    lp_lr: float = 0.05
+    lp_batch_size: int = 512
+    lp_weight_decay: float = 0.0
+    seed: int = 0
+
+
+@dataclass
+class SweepConfig:
+    """Which recipes: index i of the draw is a pure function of (search file, seed, i)."""
+
+    search: str  # a file under sweeps/, or a path
+    seed: int = 0
+    count: int | None = None  # null: as many as the search file says
+
+
+@dataclass
+class FinetuneConfig:
+    parallel: int | None = None  # runs side by side, one core each; null: one per core
+    threads: int = 1  # of each run; results depend on it, so it is not the number of cores
+    checkpoint_every: int = 200  # steps between checkpoints for resuming
+    log_every: int = 20  # steps between lines of metrics.jsonl
+
+
+@dataclass
+class EvaluateConfig:
+    batch_size: int = 128
+    wise_ft: list[float] = field(default_factory=lambda: [0.5, 0.75])  # alpha towards the fine-tuned weights
+
+
+@dataclass
+class SoupConfig:
+    minimum: int = 2  # complete ingredients needed; fewer is an error
+    orders: int = 3  # random orders of the greedy soup
+    learned_epochs: int = 3
+    learned_lr: float = 0.1
+    learned_batch_size: int = 128
+    seed: int = 0
+    write: list[str] = field(default_factory=lambda: ["greedy"])  # soups also written as .safetensors
+
+
+@dataclass
+class PretrainConfig:
+    """`modelsoups pretrain`: makes the miniature's CLIP anew; not part of the pipeline."""
+
+    out: str = "runs/pretrain"
+    seed: int = 0
+    steps: int | None = None  # null: as the shipped weights were made
+
+
+@dataclass
+class TopLevel:
+    """The keys outside any section."""
+
+    name: str  # of the experiment: names its run and results folders
+    runs: str
+    results: str
+    ingredient: int | None  # finetune this one alone; null: every one of the draw that is not complete
+
+
+@dataclass
+class Config(TopLevel):
+    model: ModelConfig
+    data: DataConfig
+    heads: HeadsConfig
+    sweep: SweepConfig
+    recipe: dict[str, Any]  # the keys of Recipe that are fixed; the search draws the others
+    finetune: FinetuneConfig
+    evaluate: EvaluateConfig
+    soup: SoupConfig
+    pretrain: PretrainConfig
+
+    @property
+    def run(self) -> Run:
+        return Run(Path(self.runs), Path(self.results))
+
+
+CHOICES = {
+    "model.library": ("iconclip", "open_clip", "timm"),
+    "data.library": ("iconnet", "imagenet"),
+    "heads.init": ("lp", "zeroshot"),
+}
+AT_LEAST = {
+    "finetune.parallel": 1,
+    "finetune.threads": 1,
+    "ingredient": 0,
+    "finetune.checkpoint_every": 1,
+    "finetune.log_every": 1,
+    "evaluate.batch_size": 1,
+    "sweep.count": 1,
+    "sweep.seed": 0,
+    "data.seed": 0,
+    "heads.lp_epochs": 1,
+    "heads.lp_batch_size": 1,
+    "soup.minimum": 1,
+    "soup.orders": 1,
+    "soup.learned_epochs": 1,
+    "soup.learned_batch_size": 1,
+}
+
+
+def conf_dir() -> Path:
+    """The folder of YAML files: inside an installed package, or at the top of a source checkout."""
+    return _shipped("conf")
+
+
+def sweeps_dir() -> Path:
+    return _shipped("sweeps")
+
+
+def _shipped(name: str) -> Path:
+    package = Path(__file__).resolve().parent
+    return package / name if (package / name).is_dir() else package.parents[1] / name
+
+
+def load(overrides: Sequence[str] = ()) -> Config:
+    """Compose conf/config.yaml with Hydra overrides and validate; ValueError in one line names the key at fault."""
+    check_overrides(overrides)
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            composed = compose("config", overrides=list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(_one_line(error)) from error
+    return validate(composed)
+
+
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Refuse overrides of keys that do not exist, with or without `+`, and name the nearest ones that do."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ValueError(f"not an override of the form key=value: {_one_line(error)}") from error
+    groups = {d.name for d in conf_dir().iterdir() if d.is_dir()}
+    for override in parsed:
+        key = override.key_or_group
+        if key in groups or key.split(".")[0].split("/")[0] == "hydra":
+            continue
+        valid = _keys(_schema())
+        if key not in valid:
+            raise ValueError(f"no such key: {key}; {_nearest(key, valid, groups)}")
+        if override.is_delete():
+            raise ValueError(f"~{key}: keys cannot be deleted; set another value")
+
+
+def validate(composed: DictConfig) -> Config:
+    """Merge a composed configuration into the schema and check values; see load()."""
+    schema = _schema()
+    try:
+        merged = OmegaConf.merge(schema, {k: v for k, v in composed.items() if k != "hydra"})
+        OmegaConf.resolve(merged)
+    except OmegaConfBaseException as error:
+        if error.full_key and error.full_key not in (valid := _keys(schema)):
+            raise ValueError(f"no such key: {error.full_key}; {_nearest(error.full_key, valid, set())}") from error
+        raise ValueError(f"{error.full_key}: {_one_line(error)}") from error
+    for key, allowed in CHOICES.items():
+        if (value := OmegaConf.select(merged, key)) not in allowed:
+            raise ValueError(f"{key}={value}: expected one of {', '.join(allowed)}")
+    for key, least in AT_LEAST.items():
+        if (value := OmegaConf.select(merged, key)) is not None and value < least:
+            raise ValueError(f"{key}={value}: expected at least {least}")
+    if not re.fullmatch(r"[\w.+-]+", merged.name) or merged.name.startswith("."):
+        raise ValueError(f"name={merged.name}: expected a folder name of letters, digits, _ . + and -")
+    for alpha in merged.evaluate.wise_ft:
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"evaluate.wise_ft={list(merged.evaluate.wise_ft)}: expected numbers from 0 to 1")
+    fixed: dict[str, Any] = {k: merged.recipe[k] for k in Recipe.names() if not OmegaConf.is_missing(merged.recipe, k)}
+    for key, value in fixed.items():
+        Recipe.check(key, value)
+    parts = {f.name: merged.get(f.name) for f in fields(Config) if f.name != "recipe"}
+    parts = {k: OmegaConf.to_object(v) if isinstance(v, DictConfig) else v for k, v in parts.items()}
+    return Config(recipe=fixed, **parts)
+
+
+def _schema() -> DictConfig:
+    sections = {name: kind for name, kind in get_type_hints(Config).items() if is_dataclass(kind)}
+    nodes: dict[str, Any] = {name: OmegaConf.structured(kind) for name, kind in sections.items()}
+    nodes["recipe"] = OmegaConf.structured(Recipe)
+    OmegaConf.set_readonly(nodes["recipe"], False)  # Recipe is frozen, and composition must be able to fill it
+    schema = OmegaConf.structured(TopLevel)
+    for name, node in nodes.items():
+        OmegaConf.update(schema, name, node, force_add=True)
+    return schema
+
+
+def _keys(schema: DictConfig) -> list[str]:
+    keys: list[str] = []
+    for name in map(str, schema):
+        node = schema._get_node(name)
+        keys += [f"{name}.{k!s}" for k in node] if isinstance(node, DictConfig) else [name]
+    return keys
+
+
+def _nearest(key: str, valid: list[str], groups: set[str]) -> str:
+    section = key.split(".")[0]
+    same = [k for k in valid if k.split(".")[0] == section]
+    near = difflib.get_close_matches(key, same or [*valid, *sorted(groups)], n=1, cutoff=0.85)
+    choices = same or sorted({k.split(".")[0] for k in valid} | groups)
+    return (f"did you mean {near[0]}? " if near else "") + f"Valid keys: {', '.join(choices)}"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split(" search path:")[0].removesuffix("Config").split("full_key:")[0].split())

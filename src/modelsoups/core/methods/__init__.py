@@ -1,0 +1,31 @@
+"""One function per way of choosing coefficients, one line each in the registry.
+
+A method takes a Pool and options and returns a Soup: coefficients, with the trace of the decisions behind them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from modelsoups.core.methods.greedy import greedy, greedy_ensemble, greedy_random, greedy_replacement
+from modelsoups.core.methods.individual import best, ensemble, second_best, uniform
+from modelsoups.core.methods.learned import learned, learned_layers
+from modelsoups.core.methods.pool import Gradient, Pool, model_gradient
+from modelsoups.core.methods.wise_ft import wise_ft
+from modelsoups.core.types import Soup
+
+METHODS: dict[str, Callable[..., Soup]] = {
+    "best": best,
+    "second_best": second_best,
+    "uniform": uniform,
+    "greedy": greedy,
+    "greedy_random": greedy_random,
+    "greedy_replacement": greedy_replacement,
+    "learned": learned,
+    "learned_layers": learned_layers,
+    "ensemble": ensemble,
+    "greedy_ensemble": greedy_ensemble,
+    "wise_ft": wise_ft,
+}
+
+__all__ = ["METHODS", "Gradient", "Pool", "model_gradient"]

@@ -1,0 +1,97 @@
+"""Learned soups (appendix I, equation 2): coefficients by gradient descent on the hold-out.
+
+The paper notes that all models must be in memory at once. They need not: the derivative of the loss with respect to
+one coefficient is the inner product of the derivative with respect to the mixed weights and that ingredient's weights,
+so a step is one pass to mix, one forward and backward of one model, and one pass of inner products.
+
+Legend: K ingredients, G layer groups, N hold-out images, B of a batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modelsoups.core.methods.pool import Pool, State
+from modelsoups.core.types import EVERYTHING, Soup
+from modelsoups.core.weights import RunningSum, layer_of
+
+
+def learned(pool: Pool, *, epochs: int = 3, lr: float = 0.1, batch_size: int = 128, seed: int = 0) -> Soup:
+    """One softmax over the ingredients, and the temperature beta (equation 2).
+
+    Three epochs of AdamW at 0.1 as in appendix I; the batch size is not given there. As in the authors' code alpha
+    begins uniform and beta at 1, without weight decay. Batches come in the order of a seed.
+    Raises ValueError when the pool has no gradient, an option is out of range, or the loss is not finite.
+    """
+    return _learn(pool, "learned", [EVERYTHING], epochs, lr, batch_size, seed)
+
+
+def learned_layers(pool: Pool, *, epochs: int = 3, lr: float = 0.1, batch_size: int = 128, seed: int = 0) -> Soup:
+    """A softmax for each layer group of `core.weights.layer_of` ("by layer", appendix I); else as `learned`."""
+    groups = list(dict.fromkeys(map(layer_of, pool.state(0))))
+    return _learn(pool, "learned_layers", groups, epochs, lr, batch_size, seed)
+
+
+def _learn(pool: Pool, method: str, groups: Sequence[str], epochs: int, lr: float, batch_size: int, seed: int) -> Soup:
+    gradient = pool.gradient
+    if gradient is None:
+        raise ValueError(f"{method}: the pool has no gradient")
+    if epochs < 1 or batch_size < 1 or not 0 < lr < math.inf:
+        raise ValueError(f"{method}: epochs={epochs}, batch_size={batch_size}, lr={lr}; expected all of them above 0")
+    raw_GK = torch.zeros(len(groups), len(pool), dtype=torch.float64, requires_grad=True)
+    beta = torch.ones((), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.AdamW([raw_GK, beta], lr=lr, weight_decay=0.0)
+    generator = torch.Generator().manual_seed(seed)
+    trace: list[dict[str, Any]] = []
+    for epoch in range(epochs):
+        order_N = torch.randperm(len(pool.labels_N), generator=generator)
+        for index_B in torch.split(order_N, batch_size):
+            alpha_GK = raw_GK.softmax(dim=1)
+            loss, by_beta, by_weights = gradient(_mixed(pool, groups, alpha_GK.tolist()), beta.item(), index_B)
+            if not math.isfinite(loss):
+                raise ValueError(f"{method}: the loss is {loss} at step {len(trace)}; lower lr={lr}")
+            trace.append({"step": len(trace), "epoch": epoch, "loss": loss, "beta": beta.item()})
+            optimizer.zero_grad()
+            torch.autograd.backward(alpha_GK, _by_alpha(pool, groups, by_weights))
+            beta.grad = torch.tensor(by_beta, dtype=torch.float64)
+            optimizer.step()
+    rows = raw_GK.detach().softmax(dim=1).tolist()
+    return Soup(
+        method=method,
+        ingredients=tuple(i.id for i in pool.ingredients),
+        hashes=tuple(i.sha256 for i in pool.ingredients),
+        coefficients=dict(zip(groups, rows, strict=True)),
+        beta=beta.item(),
+        trace=tuple(trace),
+    )
+
+
+def _mixed(pool: Pool, groups: Sequence[str], alpha_GK: list[list[float]]) -> dict[str, Tensor]:
+    """sum_i alpha_i theta_i, one ingredient in memory at a time."""
+    total = RunningSum()
+    for i in range(len(pool)):
+        total.add(pool.state(i), {group: row[i] for group, row in zip(groups, alpha_GK, strict=True)})
+    return total.divided(1)
+
+
+def _by_alpha(pool: Pool, groups: Sequence[str], by_weights: Mapping[str, Tensor]) -> Tensor:
+    """d loss / d alpha_GK, float64."""
+    columns = []
+    for i in range(len(pool)):
+        by_group = coefficient_gradient(by_weights, pool.state(i), groups)
+        columns.append([by_group[group] for group in groups])
+    return torch.tensor(columns, dtype=torch.float64).T
+
+
+def coefficient_gradient(by_weights: Mapping[str, Tensor], state: State, groups: Sequence[str]) -> dict[str, float]:
+    """d loss / d alpha of one ingredient: {group: sum over its tensors of <d loss / d mixed weights, weights>}."""
+    by_group = dict.fromkeys(groups, 0.0)
+    for key, gradient in by_weights.items():
+        group = layer_of(key) if layer_of(key) in by_group else EVERYTHING
+        by_group[group] += float((gradient.double() * state[key].to(gradient.device).double()).sum())
+    return by_group

@@ -1,0 +1,118 @@
+"""Intervals and tests for accuracies: Wilson, exact McNemar, and paired tests of a mean over several data sets.
+
+Legend: N images of a data set, D data sets.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats as scipy_stats
+
+DRAWS = 100_000  # of the permutation test: p is at least 1e-5, and near 0.05 off by 0.0007 (one standard error)
+Pair = tuple[Any, Any]  # a_correct_N, b_correct_N: arrays, tensors or lists of booleans
+
+
+class McNemar(NamedTuple):
+    """Images that only a or only b gets right, and the two-sided p-value of no difference."""
+
+    only_a: int
+    only_b: int
+    p: float
+
+
+class MeanTest(NamedTuple):
+    """Difference of accuracies, a - b (a share, -1 to 1), and the two-sided p-value of no difference."""
+
+    difference: float
+    p: float
+
+
+def wilson(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's (1927) score interval for a share of n images; ValueError unless 0 <= correct <= n and n >= 1."""
+    if not (n >= 1 and 0 <= correct <= n):
+        raise ValueError(f"{correct} correct of {n} images: expected 0 <= correct <= n and n at least 1")
+    z = _z(level)
+    share, spread = correct / n, z * z / n
+    centre = (share + spread / 2) / (1 + spread)
+    half = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
+    # At the ends the interval touches 0 or 1 exactly, which rounding would miss by 1e-17.
+    return (0.0 if correct == 0 else centre - half), (1.0 if correct == n else centre + half)
+
+
+def _z(level: float) -> float:
+    if not 0 < level < 1:
+        raise ValueError(f"level={level}: expected between 0 and 1")
+    return float(scipy_stats.norm.ppf((1 + level) / 2))
+
+
+def mcnemar_exact(a_correct_N: Any, b_correct_N: Any) -> McNemar:
+    """Exact McNemar test (table 4): of the images that one model alone gets right, half should be a's."""
+    a_N, b_N = _booleans(a_correct_N, b_correct_N)
+    only_a, only_b = int((a_N & ~b_N).sum()), int((b_N & ~a_N).sum())
+    if only_a + only_b == 0:
+        return McNemar(0, 0, 1.0)
+    p = float(scipy_stats.binomtest(only_a, only_a + only_b).pvalue)
+    return McNemar(only_a, only_b, max(p, sys.float_info.min))  # far enough out it underflows; p is never zero
+
+
+def paired_mean_test(pairs: Sequence[Pair], seed: int = 0, draws: int = DRAWS) -> MeanTest:
+    """Paired permutation test for the difference of the unweighted mean of accuracies over D data sets (table 4).
+
+    Under the null hypothesis the two models' answers to an image may be swapped. Only images that one of them alone
+    gets right matter: with n of those in a data set, a's share of them is Binomial(n, 1/2). The p-value counts the
+    observed swap among the drawn ones, so it is never zero, and equals any other call with the same seed.
+    """
+    counts = [_discordant(pair) for pair in pairs]
+    difference = _mean([(only_a - only_b) / n for only_a, only_b, n in counts])
+    rng = np.random.default_rng(seed)
+    drawn = np.zeros(draws)
+    for only_a, only_b, n in counts:
+        drawn += (2.0 * rng.binomial(only_a + only_b, 0.5, size=draws) - (only_a + only_b)) / n
+    # The tolerance keeps equal differences equal after sums in another order.
+    as_far = int((np.abs(drawn / len(counts)) >= abs(difference) - 1e-12).sum())
+    return MeanTest(difference, (1 + as_far) / (1 + draws))
+
+
+def paired_mean_interval(pairs: Sequence[Pair], level: float = 0.95) -> tuple[float, float]:
+    """Normal interval for that difference, from the variance of each data set's paired differences (-1, 0, 1).
+
+    The variance is the sum of the sets' variances over D squared: sets are independent and fixed, images random.
+    Two models that never differ get the interval (0, 0). Raises ValueError for a set of fewer than two images.
+    """
+    differences, variances = [], []
+    for pair in pairs:
+        only_a, only_b, n = _discordant(pair)
+        if n < 2:
+            raise ValueError(f"{n} image has no variance; expected at least two")
+        d = (only_a - only_b) / n
+        differences.append(d)
+        variances.append(((only_a + only_b) - n * d * d) / (n - 1) / n)
+    mean = _mean(differences)
+    half = _z(level) * math.sqrt(sum(variances)) / len(variances)
+    return mean - half, mean + half
+
+
+def _mean(values: Sequence[float]) -> float:
+    if not values:
+        raise ValueError("no data sets to compare on")
+    return math.fsum(values) / len(values)
+
+
+def _discordant(pair: Pair) -> tuple[int, int, int]:
+    """Images that only a gets right, only b, and all."""
+    a_N, b_N = _booleans(*pair)
+    return int((a_N & ~b_N).sum()), int((b_N & ~a_N).sum()), len(a_N)
+
+
+def _booleans(a: Any, b: Any) -> tuple[np.ndarray[Any, np.dtype[np.bool_]], np.ndarray[Any, np.dtype[np.bool_]]]:
+    a_N, b_N = np.asarray(a), np.asarray(b)
+    if a_N.dtype != bool or b_N.dtype != bool:
+        raise ValueError(f"correctness must be boolean, not {a_N.dtype} and {b_N.dtype}")
+    if a_N.ndim != 1 or a_N.shape != b_N.shape or not len(a_N):
+        raise ValueError(f"correctness of shapes {a_N.shape} and {b_N.shape}: expected the same images, at least one")
+    return a_N, b_N

@@ -1,0 +1,177 @@
+"""The five things that flow through the pipeline: Recipe, Ingredient, Soup, Logits, Result."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # recipes and soups can be read without loading torch
+    from torch import Tensor
+
+AUGMENTATIONS = ("minimal", "medium", "strong")
+RANDAUGMENT = re.compile(r"rand-m(\d+)-n(\d+)")
+EVERYTHING = "*"  # the layer group of a soup whose coefficients are the same for every tensor
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The hyperparameters of one fine-tuning run (section 2: h in FineTune(theta_0, h); ranges in J.2.1).
+
+    aug is "minimal" (a crop of 90 to 100% of the area), "medium" (timm's default), "strong" (RandAugment
+    N=2, M=15) or timm's "rand-m{M}-n{N}". epochs counts passes over the training split, batch_size images a step
+    over all devices, warmup_steps steps (at most a tenth of the run), mixup is Beta(mixup, mixup)'s parameter, min_crop
+    the smallest share of the area that a random crop keeps (timm's 0.08; "minimal" has its own).
+    Raises ValueError naming the field, its value and what is allowed.
+    """
+
+    lr: float
+    weight_decay: float
+    epochs: int
+    label_smoothing: float
+    mixup: float
+    aug: str
+    seed: int
+    batch_size: int
+    warmup_steps: int
+    clip: float
+    min_crop: float = 0.08
+    optimizer: str = "adamw"
+    schedule: str = "cosine"
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            self.check(f.name, getattr(self, f.name))
+
+    @staticmethod
+    def check(name: str, value: Any) -> None:
+        """Refuse a value that no recipe may have."""
+        if name in ALLOWED:
+            if value not in ALLOWED[name]:
+                raise ValueError(f"recipe.{name}={value}: expected one of {', '.join(ALLOWED[name])}")
+        elif name == "aug":
+            if value not in AUGMENTATIONS and not (isinstance(value, str) and RANDAUGMENT.fullmatch(value)):
+                raise ValueError(f"recipe.aug={value}: expected {', '.join(AUGMENTATIONS)} or rand-m<M>-n<N>")
+        elif name in RANGES:
+            low, high, open_low = RANGES[name]
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ValueError(f"recipe.{name}={value}: expected a number")
+            if not (low < value <= high if open_low else low <= value <= high):
+                bracket = "above" if open_low else "at least"
+                raise ValueError(f"recipe.{name}={value}: expected {bracket} {low:g} and at most {high:g}")
+        else:
+            raise ValueError(f"recipe.{name}: no such key; valid keys: {', '.join(Recipe.names())}")
+
+    @staticmethod
+    def names() -> tuple[str, ...]:
+        return tuple(f.name for f in fields(Recipe))
+
+
+ALLOWED = {"optimizer": ("adamw",), "schedule": ("cosine", "constant")}
+RANGES: dict[str, tuple[float, float, bool]] = {  # low, high, whether low itself is excluded
+    "lr": (0.0, 10.0, True),
+    "weight_decay": (0.0, 100.0, False),
+    "epochs": (1, 10_000, False),
+    "label_smoothing": (0.0, 0.99, False),
+    "mixup": (0.0, 100.0, False),
+    "seed": (0, 2**63 - 1, False),
+    "batch_size": (1, 2**20, False),
+    "warmup_steps": (0, 10**7, False),
+    "clip": (0.0, 1e9, True),
+    "min_crop": (0.0, 1.0, True),
+}
+
+
+@dataclass(frozen=True)
+class Ingredient:
+    """One fine-tuned model of the pool: its id ("000"), file, content hash, recipe and hold-out accuracy (0 to 1)."""
+
+    id: str
+    path: str
+    sha256: str
+    recipe: Recipe | None
+    holdout_accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Soup:
+    """Coefficients over ingredients: all that a soup is. Mixing it is `core.weights.mix`.
+
+    space "weights" mixes checkpoints, "logits" is an ensemble. coefficients maps a layer group (see
+    `core.weights.layer_of`) to one coefficient per ingredient, in their order; the group "*" stands for every tensor
+    that no other group names. temperature divides nothing unless a method learned it (beta of equation 2 multiplies
+    the logits). trace keeps the decisions of the method in order.
+    """
+
+    method: str
+    ingredients: tuple[str, ...]
+    hashes: tuple[str, ...]
+    coefficients: Mapping[str, Sequence[float]]
+    space: str = "weights"
+    beta: float = 1.0
+    trace: tuple[Mapping[str, Any], ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        k = len(self.ingredients)
+        if k == 0:
+            raise ValueError(f"soup {self.method}: no ingredients")
+        if len(self.hashes) != k:
+            raise ValueError(f"soup {self.method}: {k} ingredients but {len(self.hashes)} hashes")
+        if self.space not in ("weights", "logits"):
+            raise ValueError(f"soup {self.method}: space={self.space}; expected weights or logits")
+        for group, row in self.coefficients.items():
+            if len(row) != k:
+                raise ValueError(f"soup {self.method}: group {group} has {len(row)} coefficients for {k} ingredients")
+
+    def to_json(self) -> dict[str, Any]:
+        d = asdict(self)
+        d["coefficients"] = {g: [float(c) for c in row] for g, row in self.coefficients.items()}
+        return d
+
+    @staticmethod
+    def from_json(d: Mapping[str, Any]) -> Soup:
+        names = {f.name for f in fields(Soup)}
+        unknown = sorted(set(d) - names)
+        missing = sorted({"method", "ingredients", "hashes", "coefficients"} - set(d))
+        if unknown or missing:
+            raise ValueError(f"not a soup: missing keys {missing}, unknown keys {unknown}")
+        tuples = {k: tuple(d[k]) for k in ("ingredients", "hashes", "trace") if k in d}
+        return Soup(**{**d, **tuples})
+
+
+@dataclass(frozen=True)
+class Logits:
+    """A model's logits_NC on one data set, already projected to the data set's own classes, and labels_N."""
+
+    dataset: str
+    logits_NC: Tensor
+    labels_N: Tensor
+
+    def __post_init__(self) -> None:
+        if self.logits_NC.ndim != 2 or self.labels_N.shape != self.logits_NC.shape[:1]:
+            raise ValueError(
+                f"{self.dataset}: logits {tuple(self.logits_NC.shape)} and labels {tuple(self.labels_N.shape)} differ"
+            )
+
+    @property
+    def correct_N(self) -> Tensor:
+        """Whether each image is right at top 1, as bool."""
+        return self.logits_NC.argmax(dim=1) == self.labels_N
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.correct_N.double().mean())
+
+
+@dataclass(frozen=True)
+class Result:
+    """One accuracy: row of the table ("greedy"), data set, correct out of n, with its 95% Wilson interval (0 to 1)."""
+
+    row: str
+    dataset: str
+    n: int
+    correct: int
+    accuracy: float
+    low: float
+    high: float

@@ -1,0 +1,197 @@
+"""The renderer: glyph masks to 32x32 colour images, batched, a pure function of masks, look and generator.
+
+A Look is a distribution: how large, how turned, on what background, how noisy. Every draw comes from the generator
+that is passed in, so the same generator state gives the same bytes.
+
+Legend: B images, C colours, H height, W width, S the side of a mask; *_B11 and the like broadcast over pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+SIDE = 32
+LUMA_C = torch.tensor([0.30, 0.59, 0.11])
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Look:
+    """A distribution of renderings. Ranges are uniform, the others are probabilities or largest values."""
+
+    scale: Range = (0.45, 0.92)  # of the image's side
+    turn: float = 12.0  # degrees, either way
+    perspective: float = 0.0
+    shift: float = 0.16  # of half the side, either way
+    rich: float = 0.0  # share of backgrounds with strong gradients and blobs of colour
+    white: float = 0.0  # share of backgrounds that are white, of those not rich
+    dark: float = 1.0  # share of glyphs darker than a light background
+    inverted: float = 0.0  # share of light glyphs on a dark background
+    contrast: Range = (0.15, 0.65)  # of glyph and background, in luminance
+    stripes: float = 0.0  # share of striped glyphs
+    clutter: float = 0.0  # of each of two pale glyphs behind
+    occluded: float = 0.4  # share with a rectangle before the glyph
+    blur: float = 0.4  # share that is blurred
+    noise: Range = (0.04, 0.24)  # standard deviation
+
+    def towards(self, other: Look, t: float) -> Look:
+        """The look a share t of the way to another."""
+
+        def between(a: float | Range, b: float | Range) -> float | Range:
+            if isinstance(a, tuple) and isinstance(b, tuple):
+                return (a[0] + (b[0] - a[0]) * t, a[1] + (b[1] - a[1]) * t)
+            assert not isinstance(a, tuple)
+            assert not isinstance(b, tuple)
+            return a + (b - a) * t
+
+        values: dict[str, Any] = {f.name: between(getattr(self, f.name), getattr(other, f.name)) for f in fields(Look)}
+        return Look(**values)
+
+
+def render(masks_BSS: Tensor, look: Look, generator: Generator, clutter_KSS: Tensor | None = None) -> Tensor:
+    """images_BCHW, uint8. clutter_KSS are the masks that clutter is drawn from; none are needed if clutter is 0."""
+    if look.clutter > 0 and (clutter_KSS is None or len(clutter_KSS) == 0):
+        raise ValueError(f"clutter={look.clutter}: a look with clutter needs masks to draw it from")
+    draw = _Draw(len(masks_BSS), generator)
+    shape_BHW = _place(masks_BSS, look, draw)
+    ground_BCHW = _background(look, draw)
+    if clutter_KSS is not None and look.clutter > 0:
+        for _ in range(2):
+            _add_clutter(ground_BCHW, clutter_KSS, look, draw)
+    ground_BCHW, ink_BCHW = _colour(ground_BCHW, look, draw)
+    images_BCHW = ground_BCHW + (ink_BCHW - ground_BCHW) * shape_BHW[:, None]
+    images_BCHW = _blur(_occlude(images_BCHW, look, draw), look, draw)
+    images_BCHW = images_BCHW + draw.normal(3, SIDE, SIDE) * draw.between(look.noise).view(-1, 1, 1, 1)
+    return (images_BCHW.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Random numbers for a batch."""
+
+    batch: int
+    generator: Generator
+
+    def uniform(self, *shape: int) -> Tensor:
+        return torch.rand(self.batch, *shape, generator=self.generator)
+
+    def either_way(self, largest: float, *shape: int) -> Tensor:
+        return (self.uniform(*shape) * 2 - 1) * largest
+
+    def between(self, range_: Range) -> Tensor:
+        return range_[0] + (range_[1] - range_[0]) * self.uniform()
+
+    def share(self, probability: float) -> Tensor:
+        return self.uniform() < probability
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(self.batch, *shape, generator=self.generator)
+
+
+def _pixels(x_B: Tensor) -> Tensor:
+    return x_B.view(-1, 1, 1, 1)
+
+
+def _place(masks_BSS: Tensor, look: Look, draw: _Draw) -> Tensor:
+    turn_B = draw.either_way(math.radians(look.turn))
+    scale_B, tilt_B2 = draw.between(look.scale), draw.either_way(look.perspective, 2)
+    return _warp(masks_BSS, scale_B, turn_B, tilt_B2, draw.either_way(look.shift, 2))
+
+
+def _warp(masks_BSS: Tensor, scale_B: Tensor, turn_B: Tensor, tilt_B2: Tensor, shift_B2: Tensor) -> Tensor:
+    """shapes_BHW in 0..1: the masks turned, scaled, tilted away and shifted."""
+    line = torch.linspace(-1 + 1 / SIDE, 1 - 1 / SIDE, SIDE)
+    x_BHW = line[None, None, :] - shift_B2[:, 0, None, None]
+    y_BHW = line[None, :, None] - shift_B2[:, 1, None, None]
+    cos_B11, sin_B11 = ((f(turn_B) / scale_B)[:, None, None] for f in (torch.cos, torch.sin))
+    u_BHW, v_BHW = cos_B11 * x_BHW + sin_B11 * y_BHW, cos_B11 * y_BHW - sin_B11 * x_BHW
+    depth_BHW = (1 + tilt_B2[:, 0, None, None] * u_BHW + tilt_B2[:, 1, None, None] * v_BHW).clamp_min(0.3)
+    grid_BHW2 = torch.stack([u_BHW / depth_BHW, v_BHW / depth_BHW], dim=-1)
+    return F.grid_sample(masks_BSS[:, None].float() / 255, grid_BHW2, align_corners=False)[:, 0]
+
+
+def _hue(hue_B: Tensor, saturation_B: Tensor, value_B: Tensor) -> Tensor:
+    """colours_BC of hue, saturation and value, each in 0..1."""
+    k_BC = torch.stack([(hue_B * 6 + k) % 6 for k in (5.0, 3.0, 1.0)], dim=-1)
+    return value_B[:, None] * (1 - saturation_B[:, None] * torch.minimum(k_BC, 4 - k_BC).clamp(0, 1))
+
+
+def _background(look: Look, draw: _Draw) -> Tensor:
+    """ground_BCHW: a gradient of two colours with blobs, strong if rich and faint if not, or white."""
+    first_BC = _hue(draw.uniform(), draw.uniform() * 0.5, 0.6 + 0.4 * draw.uniform())
+    second_BC = _hue(draw.uniform(), draw.uniform() * 0.5, 0.5 + 0.5 * draw.uniform())
+    rich_B = draw.share(look.rich).float()
+    white_B = draw.share(look.white).float() * (1 - rich_B)
+    strength_B = draw.uniform() * (rich_B + 0.25 * (1 - rich_B))
+    ramp_B1HW = _ramp(draw)[:, None] * _pixels(strength_B)
+    ground_BCHW = first_BC[:, :, None, None] * (1 - ramp_B1HW) + second_BC[:, :, None, None] * ramp_B1HW
+    blobs_BCHW = F.interpolate(draw.normal(3, 5, 5), size=(SIDE, SIDE), mode="bilinear", align_corners=False)
+    ground_BCHW = ground_BCHW + blobs_BCHW * _pixels(0.18 * rich_B * draw.uniform())
+    paper_B = white_B * (0.94 + 0.06 * draw.uniform())
+    return ground_BCHW * _pixels(1 - white_B) + _pixels(paper_B)
+
+
+def _ramp(draw: _Draw) -> Tensor:
+    """ramps_BHW from 0 to 1 in a random direction."""
+    line, angle_B11 = torch.linspace(-0.5, 0.5, SIDE), draw.uniform(1, 1) * 2 * math.pi
+    return (torch.cos(angle_B11) * line[None, None, :] + torch.sin(angle_B11) * line[None, :, None] + 0.5).clamp(0, 1)
+
+
+def _add_clutter(ground_BCHW: Tensor, clutter_KSS: Tensor, look: Look, draw: _Draw) -> None:
+    chosen = draw.share(look.clutter).nonzero()[:, 0]
+    if len(chosen) == 0:
+        return
+    some = _Draw(len(chosen), draw.generator)
+    which = torch.randint(len(clutter_KSS), (len(chosen),), generator=draw.generator)
+    scale_B, turn_B = 0.4 + 0.5 * some.uniform(), some.either_way(math.pi)
+    shape_BHW = _warp(clutter_KSS[which], scale_B, turn_B, torch.zeros(len(chosen), 2), some.either_way(0.8, 2))
+    ground_BCHW[chosen] += some.either_way(0.22, 3)[:, :, None, None] * shape_BHW[:, None]
+
+
+def _colour(ground_BCHW: Tensor, look: Look, draw: _Draw) -> tuple[Tensor, Tensor]:
+    """ground_BCHW, darkened where inverted, and ink_BCHW whose luminance differs from it by the contrast."""
+    contrast_B = draw.between(look.contrast)
+    light_B = ground_BCHW.mean(dim=(2, 3)) @ LUMA_C
+    darker_B = draw.uniform() < torch.where(light_B > 0.5, look.dark, 1 - look.dark) if look.dark < 1 else light_B >= 0
+    inverted_B = draw.share(look.inverted)
+    ground_BCHW = torch.where(_pixels(inverted_B), ground_BCHW * 0.35, ground_BCHW)
+    light_B = torch.where(inverted_B, light_B * 0.35, light_B)
+    target_B = torch.where(darker_B & ~inverted_B, light_B - contrast_B, light_B + contrast_B)
+    target_B = torch.where(target_B > 1, light_B - contrast_B, target_B).clamp(0, 1)
+    hue_BC = _hue(draw.uniform(), draw.uniform() * 0.9, torch.ones(draw.batch))
+    ink_BC = (hue_BC / (hue_BC @ LUMA_C)[:, None] * target_B[:, None]).clamp(0, 1)
+    return ground_BCHW, _stripe(ink_BC, ground_BCHW, look, draw)
+
+
+def _stripe(ink_BC: Tensor, ground_BCHW: Tensor, look: Look, draw: _Draw) -> Tensor:
+    """ink_BCHW: plain, or with stripes half-way to the background."""
+    ink_BCHW = ink_BC[:, :, None, None].expand(-1, -1, SIDE, SIDE)
+    if look.stripes == 0:
+        return ink_BCHW
+    has_B, frequency_B, phase_B = draw.share(look.stripes), 2 + 5 * draw.uniform(), draw.uniform() * 2 * math.pi
+    ramp_BHW = _ramp(draw) * frequency_B[:, None, None] * 2 * math.pi
+    stripes_BHW = (torch.sin(ramp_BHW + phase_B[:, None, None]) > 0.2).float() * has_B[:, None, None]
+    other_BC = 0.5 * ink_BC + 0.5 * ground_BCHW.mean(dim=(2, 3))
+    return ink_BCHW + (other_BC[:, :, None, None] - ink_BCHW) * 0.7 * stripes_BHW[:, None]
+
+
+def _occlude(images_BCHW: Tensor, look: Look, draw: _Draw) -> Tensor:
+    """A rectangle of one random colour, 15 to 50% of the side each way."""
+    line = torch.linspace(0, 1, SIDE)
+    size_B2, centre_B2, colour_BC = 0.15 + 0.35 * draw.uniform(2), draw.uniform(2), draw.uniform(3)
+    wide_BW = (line - centre_B2[:, :1]).abs() < size_B2[:, :1] / 2
+    high_BH = (line - centre_B2[:, 1:]).abs() < size_B2[:, 1:] / 2
+    inside_BHW = high_BH[:, :, None] & wide_BW[:, None, :] & draw.share(look.occluded)[:, None, None]
+    return torch.where(inside_BHW[:, None], colour_BC[:, :, None, None], images_BCHW)
+
+
+def _blur(images_BCHW: Tensor, look: Look, draw: _Draw) -> Tensor:
+    amount_B = draw.share(look.blur).float() * 0.8
+    smooth_BCHW = F.avg_pool2d(F.pad(images_BCHW, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    return images_BCHW + (smooth_BCHW - images_BCHW) * _pixels(amount_B)

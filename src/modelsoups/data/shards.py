@@ -1,0 +1,135 @@
+"""Prepared data sets: WebDataset tar shards, an index for reading any image in any order, and a manifest.
+
+A set is a folder: `{name}-{shard:06d}.tar` with members `{key}.{png,jpg}` and `{key}.cls`, beside each tar its
+index `{name}-{shard:06d}.npz` (key, offset, size, label of each image), and manifest.json, written last. The tars are
+plain WebDataset shards that any other loader reads too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import webdataset
+from PIL import Image, UnidentifiedImageError
+
+from modelsoups import runs
+
+SHARD_IMAGES = 1000
+Sample = tuple[str, bytes, str, int]  # key, encoded image, its extension, label
+
+
+def encode_png(image_HWC: np.ndarray) -> bytes:
+    """A uint8 RGB array as PNG; the same array gives the same bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(image_HWC).save(buffer, format="png", compress_level=1)
+    return buffer.getvalue()
+
+
+def write_shard(tar: Path, samples: Iterable[Sample]) -> dict[str, Any]:
+    """Write one shard and its index, each atomically, index last; the shard's entry of the manifest is returned."""
+    samples = list(samples)
+    if not samples:
+        raise ValueError(f"{tar.name}: a shard needs at least one image")
+    with runs.atomic(tar) as tmp, open(tmp, "wb") as file, webdataset.TarWriter(file, mtime=0) as writer:
+        for key, image, extension, label in samples:
+            writer.write({"__key__": key, extension: image, "cls": str(label)})
+    keys, labels = [s[0] for s in samples], [s[3] for s in samples]
+    with tarfile.open(tar) as archive:
+        members = [m for m in archive if not m.name.endswith(".cls")]
+    assert [m.name.rpartition(".")[0] for m in members] == keys
+    columns = {
+        "key": np.array(keys, dtype=np.bytes_),
+        "offset": np.array([m.offset_data for m in members], dtype=np.int64),
+        "size": np.array([m.size for m in members], dtype=np.int64),
+        "label": np.array(labels, dtype=np.int64),
+    }
+    with runs.atomic(tar.with_suffix(".npz")) as tmp, open(tmp, "wb") as file:
+        np.savez(file, allow_pickle=False, **columns)
+    return {"file": tar.name, "images": len(keys), "bytes": tar.stat().st_size, "sha256": runs.file_sha256(tar)}
+
+
+def finish_set(folder: Path, inputs: dict[str, Any], shards: list[dict[str, Any]], facts: dict[str, Any]) -> None:
+    """Write the manifest of a set whose shards are all there.
+
+    facts are what readers need beside the images: name, title, role, classes, templates, projection.
+    """
+    identity = {"shards": [s["sha256"] for s in shards], "projection": facts["projection"], "classes": facts["classes"]}
+    digest = hashlib.sha256(runs.fingerprint(identity).encode()).hexdigest()
+    files = [folder / s["file"] for s in shards] + [(folder / s["file"]).with_suffix(".npz") for s in shards]
+    images = sum(s["images"] for s in shards)
+    runs.finish(folder, inputs, files, **facts, images=images, sha256=digest, shards=shards)
+
+
+class ShardSet:
+    """One prepared set, read in any order; see the module for its files.
+
+    labels_N are positions in the set's own label space: `projection` says how logits over `classes` become logits
+    over it (`core.metrics.project`). Raises ValueError naming the file when the set is missing or incomplete.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        path = folder / runs.MANIFEST
+        if not path.exists():
+            raise ValueError(f"{folder} holds no prepared data set; run `modelsoups prepare`")
+        manifest = runs.read_json(path)
+        for name, size in manifest["files"].items():
+            file = folder / name
+            actual = file.stat().st_size if file.exists() else None
+            if actual != size:
+                state = "is missing" if actual is None else f"is truncated or changed ({actual} bytes, not {size})"
+                raise ValueError(f"{file} {state}; run `modelsoups prepare` to make it again")
+        self.name: str = manifest["name"]
+        self.title: str = manifest["title"]
+        self.role: str = manifest["role"]
+        self.classes: list[str] = manifest["classes"]
+        self.templates: list[str] = manifest["templates"]
+        self.projection: dict[str, Any] | None = manifest["projection"]
+        self.sha256: str = manifest["sha256"]
+        self.bytes = sum(s["bytes"] for s in manifest["shards"])
+        self._read_index([folder / s["file"] for s in manifest["shards"]])
+
+    def _read_index(self, tars: list[Path]) -> None:
+        columns = []
+        for tar in tars:
+            with np.load(tar.with_suffix(".npz"), allow_pickle=False) as index:
+                columns.append({k: index[k] for k in ("key", "offset", "size", "label")})
+        self._tars = tars
+        self._files: dict[int, int] = {}  # shard -> file descriptor, opened on first use in each process
+        self._owner = os.getpid()
+        self._shard_N = np.repeat(np.arange(len(tars)), [len(c["key"]) for c in columns])
+        self._offset_N = np.concatenate([c["offset"] for c in columns])
+        self._size_N = np.concatenate([c["size"] for c in columns])
+        self.keys_N = np.concatenate([c["key"] for c in columns]).astype(str)
+        self.labels_N = np.concatenate([c["label"] for c in columns])
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    def read(self, index: int) -> bytes:
+        """The encoded image."""
+        if self._owner != os.getpid():  # descriptors of a parent process share its file position and lifetime
+            self._files, self._owner = {}, os.getpid()
+        shard = int(self._shard_N[index])
+        if shard not in self._files:
+            self._files[shard] = os.open(self._tars[shard], os.O_RDONLY)
+        return os.pread(self._files[shard], int(self._size_N[index]), int(self._offset_N[index]))
+
+    def image(self, index: int) -> Image.Image:
+        """The decoded image as RGB; ValueError names the shard and the key of a corrupt one."""
+        try:
+            image = Image.open(io.BytesIO(self.read(index)))
+            return image if image.mode == "RGB" and image.load() else image.convert("RGB")
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            tar = self._tars[int(self._shard_N[index])]
+            raise ValueError(
+                f"{tar}: image {self.keys_N[index]} is corrupt ({error}); "
+                "run `modelsoups prepare` after deleting that shard"
+            ) from error

@@ -1,0 +1,160 @@
+"""Logits of models on data sets, cached by the hashes of both: `modelsoups evaluate`.
+
+Everything that is measured goes through `logits_of`: individuals, soups and ensembles share one cache. Logits are
+kept in float32, projected to the data set's own label space (R, ObjectNet, A), so that an ensemble averages exactly
+what the official code averages.
+
+Legend: N images of a set, B of a batch, C classes, H height, W width.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from modelsoups import runs
+from modelsoups.config import Config
+from modelsoups.core import metrics, weights
+from modelsoups.core.types import Logits
+from modelsoups.data.shards import ShardSet
+from modelsoups.data.transforms import eval_crop, to_uint8
+from modelsoups.model import Classifier, build
+from modelsoups.parallel import run_tasks
+
+IN_MEMORY = 2**30  # bytes of decoded images that a process keeps; larger sets are decoded again for each model
+Weights = Mapping[str, Tensor]
+
+
+def run(cfg: Config) -> bool:
+    """Evaluate the initial model and every complete ingredient on the hold-out, the test set and the shifts."""
+    from modelsoups.pool import initial_models, load_pool
+
+    models = [*initial_models(cfg).values(), *load_pool(cfg).ingredients]
+    tasks = [(m.path, m.sha256) for m in models if not _all_there(cfg, m.sha256)]
+    names = ", ".join([cfg.data.holdout, *test_names(cfg)])
+    if not tasks:
+        print(f"evaluate: complete, {len(models)} models on {names}")
+        return False
+    print(f"evaluate: {len(tasks)} of {len(models)} models on {names}")
+    for _ in run_tasks(functools.partial(_evaluate, cfg), tasks, workers(cfg), "evaluate"):
+        pass
+    return True
+
+
+def workers(cfg: Config) -> int:
+    """Processes side by side: one a GPU where there are any, else one a core."""
+    return cfg.finetune.parallel or torch.cuda.device_count() or os.cpu_count() or 1
+
+
+def test_names(cfg: Config) -> list[str]:
+    """The data sets that are only looked at when everything has been chosen: the test set and the shifts."""
+    return [cfg.data.test, *cfg.data.shifts]
+
+
+def _all_there(cfg: Config, sha256: str) -> bool:
+    return all(_cache_path(cfg, sha256, name).exists() for name in [cfg.data.holdout, *test_names(cfg)])
+
+
+def _evaluate(cfg: Config, task: tuple[str, str]) -> None:
+    path, sha256 = task
+    state = weights.load_state(Path(path))
+    for name in [cfg.data.holdout, *test_names(cfg)]:
+        logits_of(cfg, name, sha256, state)
+
+
+def logits_of(cfg: Config, name: str, sha256: str, state: Weights | None = None) -> Logits:
+    """Logits of the model with these weights on a data set, from the cache if they are there.
+
+    Without `state` the cache must hold them: ValueError names the missing file and the stage that makes it.
+    """
+    path = _cache_path(cfg, sha256, name)
+    labels_N = torch.from_numpy(open_set(cfg.data.dir, name).labels_N)
+    if path.exists():
+        try:
+            logits_NC = safetensors.torch.load_file(path)["logits"]
+        except (safetensors.SafetensorError, KeyError) as error:
+            raise ValueError(f"{path} is damaged ({error}); delete it and run the stage again") from error
+        return Logits(name, logits_NC, labels_N)
+    if state is None:
+        raise ValueError(f"{path} is missing; run `modelsoups evaluate` and `modelsoups soup` first")
+    logits_NC = forward(cfg, name, state)
+    with runs.atomic(path) as tmp:
+        safetensors.torch.save_file({"logits": logits_NC}, tmp)
+    return Logits(name, logits_NC, labels_N)
+
+
+def _cache_path(cfg: Config, sha256: str, name: str) -> Path:
+    return cfg.run.logits(sha256, name, open_set(cfg.data.dir, name).sha256)
+
+
+@torch.inference_mode()
+def forward(cfg: Config, name: str, state: Weights) -> Tensor:
+    """Projected logits_NC, float32 on the CPU, of a state dict of the experiment's classifier."""
+    dataset = open_set(cfg.data.dir, name)
+    model = shell(cfg, len(dataset.classes))
+    model.load_state_dict(dict(state))
+    model.eval()
+    rows = []
+    for pixels_BCHW in pixel_batches(dataset, model.image_size, cfg.evaluate.batch_size):
+        logits_BC = model(normalise(model, pixels_BCHW)).float().cpu()
+        rows.append(metrics.project(logits_BC, dataset.projection))
+    return torch.cat(rows)
+
+
+def normalise(model: Classifier, pixels_BCHW: Tensor) -> Tensor:
+    """uint8 pixels -> the floats that the encoder was pre-trained on, on the model's device."""
+    device = model.head.weight.device
+    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (model.mean, model.std))
+    return (pixels_BCHW.to(device).float().div_(255) - mean) / std
+
+
+def pixel_batches(dataset: ShardSet, image_size: int, batch_size: int) -> Iterator[Tensor]:
+    """uint8 pixels_BCHW in the set's order, resized and cropped as CLIP evaluates."""
+    if len(dataset) * 3 * image_size**2 <= IN_MEMORY:
+        yield from all_pixels(str(dataset.folder), dataset.sha256, image_size).split(batch_size)
+        return
+    loader = torch.utils.data.DataLoader(
+        _Crops(dataset, image_size), batch_size, num_workers=max(1, (os.cpu_count() or 1) // 2)
+    )
+    yield from loader
+
+
+class _Crops(torch.utils.data.Dataset[Tensor]):
+    def __init__(self, dataset: ShardSet, image_size: int) -> None:
+        self.dataset, self.crop = dataset, eval_crop(image_size)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return to_uint8(self.crop(self.dataset.image(index)))
+
+
+@functools.lru_cache(maxsize=16)
+def all_pixels(folder: str, sha256: str, image_size: int) -> Tensor:
+    """Every image of a small set, decoded once for all models: uint8 pixels_NCHW. sha256 is part of the key."""
+    crops = _Crops(ShardSet(Path(folder)), image_size)
+    return torch.stack([crops[i] for i in range(len(crops))])
+
+
+@functools.lru_cache(maxsize=32)
+def open_set(folder: str, name: str) -> ShardSet:
+    return ShardSet(Path(folder) / name)
+
+
+_SHELLS: dict[str, Classifier] = {}
+
+
+def shell(cfg: Config, num_classes: int) -> Classifier:
+    """The experiment's classifier, built once a process; its weights are whatever was loaded last."""
+    key = f"{cfg.model} {num_classes}"
+    if key not in _SHELLS:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        _SHELLS[key] = build(cfg.model, num_classes).to(device).eval()
+    return _SHELLS[key]

@@ -1,0 +1,149 @@
+"""What a report is made from: every row of the table with its per-image correctness, read back from the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from modelsoups import runs
+from modelsoups.core import metrics
+from modelsoups.core.types import Logits, Recipe, Soup
+from modelsoups.data.transforms import eval_crop
+from modelsoups.evaluate import logits_of, open_set, test_names
+
+if TYPE_CHECKING:
+    from modelsoups.config import Config
+
+
+@dataclass(frozen=True)
+class SetInfo:
+    """A data set as the report shows it. role: holdout, test or shift; n: images scored."""
+
+    name: str
+    title: str
+    role: str
+    n: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model or combination. kind: initialization, individual, soup, ensemble, interpolation or curve.
+
+    correct[data set] is a bool array over its images, in the set's order. inference: forward passes an image.
+    """
+
+    name: str
+    kind: str
+    correct: dict[str, np.ndarray]
+    soup: Soup | None = None
+    recipe: Recipe | None = None
+    inference: int = 1
+
+    def accuracy(self, dataset: str) -> float:
+        """Share of images that are right, 0 to 1."""
+        return float(self.correct[dataset].mean())
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All rows of one experiment.
+
+    rows are keyed by name: "initialization", "zeroshot" (if it differs), "best", "second_best", "uniform", "greedy",
+    "greedy_random_0".., "greedy_replacement", "learned", "learned_layers", "ensemble", "greedy_ensemble",
+    "wise_ft_best_0.5".., "wise_ft_greedy_0.5"... individuals holds every complete ingredient, by id.
+    curve[k][method] is the row for the first k models in one random order (Figure B.1), method one of best, uniform,
+    greedy, ensemble. failed maps an ingredient's id to the reason it has no model.
+    """
+
+    name: str
+    sets: list[SetInfo]
+    rows: dict[str, Row]
+    individuals: dict[str, Row]
+    curve: dict[int, dict[str, Row]]
+    failed: dict[str, str]
+    contact: dict[str, np.ndarray]  # title -> a few uint8 images_BHWC of each data set, training set included
+    timings: dict[str, float]  # stage -> seconds of the run that made it
+    provenance: dict[str, Any]  # as runs.provenance() had it when the soups were made, and the configuration
+    notes: list[str] = field(default_factory=list)  # what a reader must know: missing sets, ingredients, ...
+
+    def names(self, role: str) -> list[str]:
+        return [s.name for s in self.sets if s.role == role]
+
+
+def collect(cfg: Config) -> Evidence:
+    """Read every row of a finished run from the cache of logits; nothing is computed by a model."""
+    from modelsoups.pool import initial_models, load_pool
+
+    folder = load_pool(cfg)
+    initial = initial_models(cfg)
+    names = [cfg.data.holdout, *test_names(cfg)]
+    rows = {row: Row(row, "initialization", _correct(cfg, names, [i.sha256])) for row, i in initial.items()}
+    curve: dict[int, dict[str, Row]] = {}
+    for path in sorted(p for p in cfg.run.soups.glob("*.json") if p.name != runs.MANIFEST):
+        row = _soup_row(cfg, names, path)
+        if path.stem.startswith("curve_"):
+            _, k, method = path.stem.split("_", 2)
+            curve.setdefault(int(k), {})[method] = row
+        else:
+            rows[path.stem] = row
+    curve[len(folder.ingredients)] = {m: rows[m] for m in ("best", "uniform", "greedy", "ensemble")}
+    manifest = runs.manifest_of(cfg.run.soups)
+    assert manifest is not None, "report_inputs() has checked it"
+    return Evidence(
+        name=cfg.name,
+        sets=[_info(cfg, name) for name in names],
+        rows=rows,
+        individuals={
+            i.id: Row(i.id, "individual", _correct(cfg, names, [i.sha256]), recipe=i.recipe) for i in folder.ingredients
+        },
+        curve=curve,
+        failed=folder.missing,
+        contact={_info(cfg, n).title: _few(cfg, n) for n in [cfg.data.train, *names]},
+        timings=runs.read_json(cfg.run.timings) if cfg.run.timings.exists() else {},
+        provenance={**manifest["provenance"], "config": asdict(cfg)},
+    )
+
+
+def report_inputs(cfg: Config) -> dict[str, Any]:
+    """What a report depends on, cheap to compute; ValueError when the soups are not complete."""
+    manifest = runs.manifest_of(cfg.run.soups)
+    if manifest is None:
+        raise ValueError(f"{cfg.run.soups} is not complete; run `modelsoups soup` first")
+    return {"soups": runs.fingerprint(manifest["inputs"]), "made": manifest["provenance"]["time"], "name": cfg.name}
+
+
+def _soup_row(cfg: Config, names: list[str], path: Path) -> Row:
+    from modelsoups.soup import read_soup
+
+    soup = read_soup(path)
+    if soup.space == "logits":
+        return Row(path.stem, "ensemble", _correct(cfg, names, soup.hashes), soup, inference=len(soup.hashes))
+    kind = {"wise_ft": "interpolation", "best": "individual", "second_best": "individual"}.get(soup.method, "soup")
+    return Row(path.stem, kind, _correct(cfg, names, [runs.read_json(path)["sha256"]]), soup)
+
+
+def _correct(cfg: Config, names: list[str], sha256s: Sequence[str]) -> dict[str, np.ndarray]:
+    """Per-image correctness of one model, or of the ensemble (mean of logits) of several."""
+    correct = {}
+    for name in names:
+        logits = [logits_of(cfg, name, sha256) for sha256 in sha256s]
+        logits_NC = metrics.ensemble([x.logits_NC for x in logits])
+        correct[name] = Logits(name, logits_NC, logits[0].labels_N).correct_N.numpy()
+    return correct
+
+
+def _info(cfg: Config, name: str) -> SetInfo:
+    dataset = open_set(cfg.data.dir, name)
+    return SetInfo(name, dataset.title, dataset.role, len(dataset))
+
+
+def _few(cfg: Config, name: str) -> np.ndarray:
+    """Twelve images spread over the set, uint8 images_BHWC."""
+    dataset = open_set(cfg.data.dir, name)
+    picks = np.linspace(0, len(dataset) - 1, 12).astype(int)
+    crop = eval_crop(cfg.model.image_size)
+    return np.stack([np.asarray(crop(dataset.image(int(i)))) for i in picks])

@@ -1,0 +1,98 @@
+"""The initial model theta_0, encoder and head: `modelsoups heads` (section 3.1, LP-FT of Kumar et al. 2022).
+
+The zero-shot head comes from CLIP's text tower; the linear probe is trained on frozen features of the training split,
+without augmentation, starting at the zero-shot head where there is one and at zero otherwise.
+
+Legend: N images, B of a batch, C classes, D features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from modelsoups import runs
+from modelsoups.config import Config, HeadsConfig
+from modelsoups.core import weights
+from modelsoups.data.shards import ShardSet
+from modelsoups.evaluate import normalise, open_set, pixel_batches, shell
+from modelsoups.model import Classifier, load_clip, zeroshot_weights
+
+
+def run(cfg: Config) -> bool:
+    """Make the zero-shot model (for a CLIP) and the configured initialization, where they are not complete."""
+    train = open_set(cfg.data.dir, cfg.data.train)
+    wanted = [cfg.heads.init] if cfg.model.library == "timm" else list(dict.fromkeys(["zeroshot", cfg.heads.init]))
+    inputs = {init: _inputs(cfg, init, train) for init in wanted}
+    todo = [init for init in wanted if not runs.complete(cfg.run.head(init), inputs[init])]
+    for init in wanted:
+        if init not in todo:
+            print(f"heads: {init} complete")
+    for init in todo:
+        model = _initial_model(cfg, init, train)
+        _save(cfg, init, inputs[init], model)
+    return bool(todo)
+
+
+def _inputs(cfg: Config, init: str, train: ShardSet) -> dict[str, Any]:
+    inputs: dict[str, Any] = {"model": asdict(cfg.model), "init": init, "classes": runs.fingerprint(train.classes)}
+    return inputs if init == "zeroshot" else {**inputs, "heads": asdict(cfg.heads), "train": train.sha256}
+
+
+def _initial_model(cfg: Config, init: str, train: ShardSet) -> Classifier:
+    model = shell(cfg, len(train.classes))
+    with torch.no_grad():
+        if cfg.model.library == "timm":
+            model.head.weight.zero_()
+        else:
+            clip = load_clip(cfg.model)
+            model.encoder.load_state_dict(clip.model.visual.state_dict())
+            model.head.weight.copy_(zeroshot_weights(clip, train.classes, train.templates))
+        model.head.bias.zero_()
+    if init == "lp":
+        features_ND = features(cfg, model, train)
+        labels_N = torch.from_numpy(train.labels_N)
+        weight_CD, bias_C = linear_probe(features_ND, labels_N, model.head.weight.detach().cpu(), cfg.heads)
+        with torch.no_grad():
+            model.head.weight.copy_(weight_CD)
+            model.head.bias.copy_(bias_C)
+    return model
+
+
+@torch.inference_mode()
+def features(cfg: Config, model: Classifier, dataset: ShardSet) -> Tensor:
+    """features_ND of every image of a set, without augmentation, on the CPU."""
+    batches = pixel_batches(dataset, model.image_size, cfg.evaluate.batch_size)
+    return torch.cat([model.features(normalise(model, b)).float().cpu() for b in batches])
+
+
+def linear_probe(features_ND: Tensor, labels_N: Tensor, start_CD: Tensor, heads: HeadsConfig) -> tuple[Tensor, Tensor]:
+    """weight_CD and bias_C of a softmax regression by AdamW with per-step cosine, from start_CD and zero."""
+    features_ND = features_ND.clone()  # out of inference mode
+    weight_CD = start_CD.clone().requires_grad_()
+    bias_C = torch.zeros(len(start_CD), requires_grad=True)
+    optimizer = torch.optim.AdamW([weight_CD, bias_C], heads.lp_lr, weight_decay=heads.lp_weight_decay)
+    batches = -(-len(labels_N) // heads.lp_batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, heads.lp_epochs * batches)
+    generator = torch.Generator().manual_seed(heads.seed)
+    for _ in range(heads.lp_epochs):
+        for index_B in torch.randperm(len(labels_N), generator=generator).split(heads.lp_batch_size):
+            loss = F.cross_entropy(features_ND[index_B] @ weight_CD.T + bias_C, labels_N[index_B])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return weight_CD.detach(), bias_C.detach()
+
+
+def _save(cfg: Config, init: str, inputs: dict[str, Any], model: Classifier) -> None:
+    folder = cfg.run.head(init)
+    state = {k: v.detach().cpu().float().contiguous() for k, v in model.state_dict().items()}
+    path = folder / "model.safetensors"
+    runs.save_weights(path, state, {"initialization": init})
+    runs.finish(folder, inputs, [path], sha256=weights.state_sha256(state))
+    print(f"heads: {init} -> {path}")

@@ -1,0 +1,178 @@
+"""Tasks side by side in worker processes, with one line of progress.
+
+Workers are forked from a server that has imported the stages once (importing torch and timm takes seconds). They end
+with their parent, however it dies; a worker that dies ends the run with an error that names its task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+Task = TypeVar("Task")
+Made = TypeVar("Made")
+PRELOAD = ["modelsoups.finetune", "modelsoups.soup", "modelsoups.prepare"]
+QUIET_SECONDS = 20  # between lines of progress when the output is not a terminal
+_news: Any = None  # a worker's queue to its parent: (process, task started or None, units done)
+
+
+def advance(units: float) -> None:
+    """Called by a task: so many of its units (images) are done since the last call."""
+    if _news is not None:
+        _news.put((os.getpid(), None, units))
+
+
+def run_tasks(
+    function: Callable[[Task], Made],
+    tasks: Sequence[Task],
+    workers: int,
+    label: str,
+    size: Callable[[Task], float] | None = None,
+    threads: int = 1,
+) -> Iterator[tuple[Task, Made]]:
+    """Yield (task, function(task)) as tasks end, the largest begun first.
+
+    size gives a task's units, of which the task reports by `advance`; without it a task is one unit. Results do not
+    depend on `workers`: each runs with `threads` torch threads, and one worker is a process too. A task's exception
+    is raised here after the others have been stopped.
+    """
+    if not tasks:
+        return
+    ordered = sorted(tasks, key=size, reverse=True) if size else list(tasks)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    news = context.Queue()
+    meter = Meter(label, len(ordered), sum(map(size, ordered)) if size else len(ordered), size is not None)
+    pool = ProcessPoolExecutor(min(workers, len(ordered)), context, _begin, (news, threads))
+    running: dict[int, Any] = {}
+    try:
+        waiting: dict[Future[Made], Task] = {pool.submit(_call, function, i, t): t for i, t in enumerate(ordered)}
+        while waiting:
+            ended, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+            meter.add(_drain(news, running))
+            for future in ended:
+                result = future.result()
+                task = waiting.pop(future)
+                meter.finish(1.0 if size is None else 0.0)
+                yield task, result
+            meter.show()
+        pool.shutdown()
+    except BrokenProcessPool:
+        names = ", ".join(str(ordered[i]) for i in running.values())
+        raise RuntimeError(
+            f"{label}: a worker process died (killed, or out of memory) at {names or 'its start'}; "
+            "run the same command again to continue"
+        ) from None
+    finally:
+        meter.close()
+        _stop(pool)
+
+
+def _begin(news: Any, threads: int) -> None:
+    """Set up a worker: its queue, its threads, and its end when the parent ends."""
+    global _news
+    import torch
+
+    _news = news
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
+
+
+def _call(function: Callable[[Task], Made], number: int, task: Task) -> Made:
+    _news.put((os.getpid(), number, 0.0))
+    return function(task)
+
+
+def _drain(news: Any, running: dict[int, Any]) -> float:
+    """Units done since the last look; `running` keeps the task that each worker began last."""
+    units = 0.0
+    with contextlib.suppress(queue.Empty):
+        while True:
+            process, number, done = news.get_nowait()
+            units += done
+            if number is not None:
+                running[process] = number
+    return units
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    processes = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join()
+
+
+class Meter:
+    """Progress on a terminal as a bar, elsewhere as a line every QUIET_SECONDS; nothing for the first two seconds."""
+
+    def __init__(self, label: str, tasks: int, units: float, images: bool) -> None:
+        self.label, self.tasks, self.units, self.images = label, tasks, units, images
+        self.done = 0.0
+        self.ended = 0
+        self.start = self.spoken = time.monotonic()
+        self.bar: Progress | None = None
+
+    def add(self, units: float) -> None:
+        self.done += units
+
+    def finish(self, units: float) -> None:
+        self.ended += 1
+        self.add(units)
+
+    def text(self) -> str:
+        elapsed = time.monotonic() - self.start
+        rate = self.done / elapsed
+        left = f"{_minutes((self.units - self.done) / rate)} left" if self.done else "starting"
+        speed = f", {rate:,.0f} images/s" if self.images and self.done else ""
+        return f"{self.ended} of {self.tasks}{speed}, {left}"
+
+    def show(self) -> None:
+        now = time.monotonic()
+        if now - self.start < 2:
+            return
+        if sys.stdout.isatty():
+            if self.bar is None:
+                columns = (TextColumn(f"{self.label}:"), BarColumn(), TextColumn("{task.description}"))
+                self.bar = Progress(*columns, TimeElapsedColumn(), transient=True)
+                self.bar.start()
+                self.bar.add_task(self.text(), total=self.units)
+            self.bar.update(self.bar.task_ids[0], completed=self.done, description=self.text())
+        elif now - self.spoken >= QUIET_SECONDS:
+            self.spoken = now
+            print(f"{self.label}: {self.text()}", flush=True)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def _minutes(seconds: float) -> str:
+    whole = int(seconds)
+    return (
+        f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+        if whole >= 3600
+        else f"{whole // 60}:{whole % 60:02d}"
+    )

@@ -1,0 +1,57 @@
+"""The ingredients of a run, read from its folders: what is complete, what is missing and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelsoups import runs
+from modelsoups.config import Config
+from modelsoups.core.types import Ingredient
+from modelsoups.sweep import load_draw
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The complete ingredients in order of index, and why each of the others is missing."""
+
+    ingredients: list[Ingredient]
+    missing: dict[str, str]
+
+
+def load_pool(cfg: Config) -> Folder:
+    """Read the manifests of all ingredients of the draw; ValueError when fewer than soup.minimum are complete."""
+    found, missing = [], {}
+    for index, recipe in enumerate(load_draw(cfg)):
+        folder = cfg.run.ingredient(index)
+        manifest = runs.manifest_of(folder)
+        name = folder.name
+        if manifest is not None:
+            found.append(Ingredient(name, str(folder / "model.safetensors"), manifest["sha256"], recipe))
+        elif (failed := folder / "failed.json").exists():
+            missing[name] = str(runs.read_json(failed)["reason"])
+        else:
+            missing[name] = "not finished" if folder.exists() else "not started"
+    if len(found) < cfg.soup.minimum:
+        why = "; ".join(f"{k} {v}" for k, v in list(missing.items())[:5])
+        raise ValueError(
+            f"{cfg.run.root / 'ingredients'}: {len(found)} complete ingredients, soup.minimum={cfg.soup.minimum} "
+            f"needed ({why or 'the draw is empty'}); run `modelsoups finetune`"
+        )
+    return Folder(found, missing)
+
+
+def initial_models(cfg: Config) -> dict[str, Ingredient]:
+    """theta_0 under "initialization", and the zero-shot model beside it where the two differ."""
+    names = {"initialization": cfg.heads.init}
+    if cfg.heads.init != "zeroshot" and runs.manifest_of(cfg.run.head("zeroshot")):
+        names["zeroshot"] = "zeroshot"
+    return {row: _initial(cfg, row, init) for row, init in names.items()}
+
+
+def _initial(cfg: Config, row: str, init: str) -> Ingredient:
+    folder = cfg.run.head(init)
+    manifest = runs.manifest_of(folder)
+    if manifest is None:
+        raise ValueError(f"{folder} is not complete; run `modelsoups heads` first")
+    return Ingredient(row, str(Path(folder) / "model.safetensors"), manifest["sha256"], None)

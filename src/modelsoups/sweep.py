@@ -1,0 +1,74 @@
+"""Search file -> the draw, one recipe a line, for review: `modelsoups sweep`.
+
+A recipe, once drawn, is fixed: finetune reads the draw, never the search file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from modelsoups import runs
+from modelsoups.config import Config, sweeps_dir
+from modelsoups.core import search as searches
+from modelsoups.core.types import Recipe
+
+
+def run(cfg: Config) -> bool:
+    """Write runs/<name>/draw.jsonl; refuse to change one that exists (the sweep may have begun)."""
+    search = load_search(cfg.sweep.search)
+    count = cfg.sweep.count or searches.size(search)
+    rows = [{"index": i, "recipe": asdict(recipe(search, cfg, i))} for i in range(count)]
+    run_ = cfg.run
+    if run_.draw.exists():
+        old = runs.read_jsonl(run_.draw)
+        if old == rows:
+            print(f"sweep: complete, {count} recipes in {run_.draw}")
+            return False
+        if old != rows[: len(old)]:
+            raise ValueError(
+                f"{run_.draw} holds other recipes than {cfg.sweep.search}, seed {cfg.sweep.seed}, now draws; recipes "
+                f"are fixed once drawn: choose another name=..., or delete {run_.root} to start over"
+            )
+    runs.write_jsonl(run_.draw, rows)
+    print(f"sweep: {count} recipes of {cfg.sweep.search}, seed {cfg.sweep.seed} -> {run_.draw}")
+    return True
+
+
+def load_search(name: str) -> dict[str, Any]:
+    """A search of sweeps/ by name, or any YAML file by path; ValueError when missing, malformed or unknown."""
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        path = sweeps_dir() / f"{name}.yaml"
+    if not path.exists():
+        names = ", ".join(sorted(p.stem for p in sweeps_dir().glob("*.yaml")))
+        raise ValueError(f"sweep.search={name}: no such file ({path}); shipped searches: {names}")
+    try:
+        search = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    try:
+        searches.validate(search)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return dict(search)
+
+
+def recipe(search: dict[str, Any], cfg: Config, index: int) -> Recipe:
+    """The recipe of one index: what the configuration fixes, and the search's draw for the rest."""
+    values = {**searches.draw(search, cfg.sweep.seed, index), **cfg.recipe}
+    missing = [key for key in Recipe.names() if key not in values]
+    if missing:
+        raise ValueError(f"recipe.{missing[0]} is neither set nor drawn by {cfg.sweep.search}")
+    return Recipe(**values)
+
+
+def load_draw(cfg: Config) -> list[Recipe]:
+    """The recipes of the run, in order of index; ValueError if there is no draw yet."""
+    path = cfg.run.draw
+    if not path.exists():
+        raise ValueError(f"{path} is missing; run `modelsoups sweep` first")
+    return [Recipe(**row["recipe"]) for row in runs.read_jsonl(path)]

@@ -1,0 +1,81 @@
+"""A pico version of the miniature's data: a few rendered images of each set, in the real layout.
+
+The whole pipeline then runs in seconds on real input: the same stages, the same model, fewer images.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from modelsoups.config import load
+from modelsoups.data import shards
+from modelsoups.data.iconnet import sets
+from modelsoups.prepare import set_facts, set_inputs
+
+IMAGES = {"train": 320, "holdout": 128}  # every other set has 96
+SMALL = [
+    "sweep.search=pico",
+    "finetune.checkpoint_every=2",
+    "finetune.log_every=1",
+    "soup.orders=2",
+    "soup.learned_epochs=1",
+    "evaluate.wise_ft=[0.5]",
+]
+SEARCH = """
+kind: random
+count: 3
+parameters:
+  lr: {log10_uniform: [-3.5, -2.8], strata: 3}
+  weight_decay: {constant: 0.05}
+  label_smoothing: {choice: [0.0, 0.1]}
+  epochs: {integer: [1, 2]}
+  mixup: {choice: [0.0, 0.5]}
+  aug: {choice: [minimal, rand-m5-n1]}
+"""
+
+
+def make_data(folder: Path) -> Path:
+    """Every set of the miniature, thinned; `prepare` takes them for complete."""
+    cfg = load([f"data.dir={folder}"])
+    for name in sets.SETS:
+        samples = thin(name, IMAGES.get(name, 96))
+        entry = shards.write_shard(folder / name / f"{name}-000000.tar", samples)
+        shards.finish_set(folder / name, set_inputs(cfg, name), [entry], set_facts(cfg, name))
+    return folder
+
+
+def thin(name: str, count: int) -> list[shards.Sample]:
+    """Images spread evenly over the set, so that every class has about as many."""
+    step = sets.set_size(name) // count
+    everything = sets.render_set(name, 0)
+    picked = [sample for i, sample in enumerate(everything) if i % step == 0][:count]
+    return [(key, shards.encode_png(image), "png", label) for key, image, label in picked]
+
+
+def arguments(home: Path, data: Path) -> list[str]:
+    (home / "pico.yaml").write_text(SEARCH)
+    return [a.replace("=pico", f"={home / 'pico.yaml'}") for a in SMALL] + [f"data.dir={data}"]
+
+
+def modelsoups(home: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "modelsoups", *args]
+    return subprocess.run(command, capture_output=True, text=True, cwd=home, timeout=600)
+
+
+def kill_when(home: Path, args: list[str], there: str, after: float = 0.0) -> bool:
+    """Start the command, kill -9 its whole process group once a path matching `there` exists; False if it ended."""
+    command = [sys.executable, "-m", "modelsoups", *args]
+    with subprocess.Popen(
+        command, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        while process.poll() is None:
+            if any(home.glob(there)):
+                time.sleep(after)
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                return True
+            time.sleep(0.005)
+    return False

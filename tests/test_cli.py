@@ -1,0 +1,98 @@
+"""The command line as a user meets it."""
+
+import subprocess
+import sys
+
+import pytest
+
+from modelsoups import cli
+
+
+def modelsoups(*args, cwd=None):
+    command = [sys.executable, "-m", "modelsoups", *args]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
+
+
+def test_help_lists_the_stages_in_order_with_one_line_each():
+    out = modelsoups("--help").stdout
+    positions = [out.index(f"\n  {stage} ") for stage in cli.STAGES]
+    assert positions == sorted(positions)
+    assert list(cli.STAGES) == ["prepare", "heads", "sweep", "finetune", "evaluate", "soup", "report"]
+
+
+def test_an_unknown_stage_is_named_with_the_valid_ones():
+    done = modelsoups("finetun")
+    assert done.returncode == 2
+    assert "unknown stage finetun" in done.stderr
+    assert "finetune" in done.stderr
+
+
+@pytest.mark.parametrize("override", ["+recipe.wd=1", "recipe.lrr=1", "recipe.lr=-1"])
+def test_a_bad_key_ends_in_one_line_and_makes_nothing(tmp_path, override):
+    done = modelsoups("sweep", override, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("modelsoups: error: ")
+    assert done.stderr.count("\n") == 1
+    assert "recipe." in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sweep_writes_the_draw_once_and_refuses_to_change_it(tmp_path):
+    first = modelsoups("sweep", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    draw = tmp_path / "runs/miniature/draw.jsonl"
+    content = draw.read_bytes()
+    assert "complete" in modelsoups("sweep", cwd=tmp_path).stdout
+    changed = modelsoups("sweep", "sweep.seed=1", cwd=tmp_path)
+    assert changed.returncode == 1
+    assert "recipes are fixed once drawn" in changed.stderr
+    assert draw.read_bytes() == content
+
+
+def test_multirun_runs_each_job_and_checks_keys_first(tmp_path):
+    done = modelsoups("sweep", "-m", "name=a,b", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs/a/draw.jsonl").read_bytes() == (tmp_path / "runs/b/draw.jsonl").read_bytes()
+    wrong = modelsoups("finetune", "-m", "ingrediant=range(3)", cwd=tmp_path)
+    assert wrong.returncode == 1
+    assert "did you mean ingredient" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("stage", "says"),
+    [
+        ("heads", "run `modelsoups prepare`"),
+        ("finetune", "modelsoups sweep"),
+        ("evaluate", "modelsoups heads"),
+        ("soup", "modelsoups sweep"),
+        ("report", "modelsoups soup"),
+    ],
+)
+def test_a_stage_without_its_input_says_which_stage_makes_it(tmp_path, stage, says):
+    done = modelsoups(stage, cwd=tmp_path)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("kind: random\ncount: 2\nparameters: {lr: {gaussian: [0, 1]}}\n", "gaussian"),
+        ("kind: random\ncount: 2\nparameters: {learning_rate: {constant: 1}}\n", "learning_rate"),
+        ("kind: [\n", "not valid YAML"),
+        ("", "kind"),
+    ],
+)
+def test_a_bad_search_file_is_named(tmp_path, content, says):
+    (tmp_path / "search.yaml").write_text(content)
+    done = modelsoups("sweep", "sweep.search=search.yaml", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "search.yaml" in done.stderr
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_missing_search_lists_the_shipped_ones(tmp_path):
+    done = modelsoups("sweep", "sweep.search=nope", cwd=tmp_path)
+    assert "miniature_random" in done.stderr

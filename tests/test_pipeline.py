@@ -1,0 +1,86 @@
+"""The whole pipeline on real input, small: same seed, same results; killed anywhere, it ends the same."""
+
+import json
+
+import pytest
+from pico import arguments, kill_when, make_data, modelsoups
+
+RESULTS = "results/miniature/results.jsonl"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, data):
+    home = tmp_path_factory.mktemp("undisturbed")
+    done = modelsoups(home, *arguments(home, data))
+    assert done.returncode == 0, done.stderr
+    return home
+
+
+def test_the_pipeline_makes_everything_it_promises(undisturbed):
+    made = {p.name for p in (undisturbed / "results/miniature").iterdir()}
+    assert {"results.jsonl", "table_3.md", "table_3.tex", "table_3.csv", "index.html", "claims.md"} <= made
+    rows = {json.loads(line).get("row") for line in (undisturbed / RESULTS).read_text().splitlines()}
+    assert {"best", "second_best", "uniform", "greedy", "learned", "learned_layers", "ensemble"} <= rows
+    assert (undisturbed / "runs/miniature/soups/greedy.safetensors").exists()
+
+
+def test_a_second_run_redoes_nothing_and_says_so(undisturbed, data):
+    files = {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*") if p.is_file()}
+    done = modelsoups(undisturbed, *arguments(undisturbed, data))
+    assert done.returncode == 0, done.stderr
+    for stage in ("prepare", "heads", "sweep", "finetune", "evaluate", "soup", "report"):
+        assert any(stage in line and "complete" in line for line in done.stdout.splitlines()), (stage, done.stdout)
+    after = {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*") if p.is_file() and p.name != "pico.yaml"}
+    assert after == {p: t for p, t in files.items() if p.name != "pico.yaml"}
+
+
+def test_the_same_seed_gives_the_same_results_with_one_worker_as_with_two(undisturbed, data, tmp_path):
+    done = modelsoups(tmp_path, *arguments(tmp_path, data), "finetune.parallel=1")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / RESULTS).read_bytes() == (undisturbed / RESULTS).read_bytes()
+
+
+def test_killed_in_every_stage_it_ends_the_same(undisturbed, data, tmp_path):
+    """kill -9 of the whole process group at eight points, one after the other, in one run folder."""
+    args = arguments(tmp_path, data)
+    run = "runs/miniature"
+    points = [
+        f"{run}/init/*/.model.safetensors.*",
+        f"{run}/init/zeroshot/manifest.json",
+        f"{run}/ingredients/000/checkpoint.pt",
+        f"{run}/ingredients/*/model.safetensors",
+        f"{run}/logits/*/*.safetensors",
+        f"{run}/soups/greedy_random_0.json",
+        f"{run}/soups/wise_ft_best_0.5.json",
+        "results/miniature/results.jsonl",
+    ]
+    killed = [kill_when(tmp_path, args, point) for point in points]
+    assert sum(killed) >= 6, killed  # a point may pass between two looks, most do not
+    done = modelsoups(tmp_path, *args)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / RESULTS).read_bytes() == (undisturbed / RESULTS).read_bytes()
+    for name in ("000", "001", "002"):
+        weights = f"{run}/ingredients/{name}/model.safetensors"
+        assert (tmp_path / weights).read_bytes() == (undisturbed / weights).read_bytes()
+
+
+def test_one_ingredient_alone_is_the_same_as_in_the_sweep(undisturbed, data, tmp_path):
+    args = arguments(tmp_path, data)
+    for stage in ("heads", "sweep"):
+        assert modelsoups(tmp_path, stage, *args).returncode == 0
+    done = modelsoups(tmp_path, "finetune", *args, "ingredient=2")
+    assert done.returncode == 0, done.stderr
+    weights = "runs/miniature/ingredients/002/model.safetensors"
+    assert (tmp_path / weights).read_bytes() == (undisturbed / weights).read_bytes()
+    assert not (tmp_path / "runs/miniature/ingredients/000").exists()
+    too_few = modelsoups(tmp_path, "soup", *args)
+    assert too_few.returncode == 1
+    assert "1 complete ingredients, soup.minimum=2" in too_few.stderr
+    out_of_range = modelsoups(tmp_path, "finetune", *args, "ingredient=3")
+    assert "ingredient=3" in out_of_range.stderr
+    assert out_of_range.returncode == 1

@@ -1,0 +1,68 @@
+"""Nothing partial is ever taken for complete."""
+
+import errno
+import json
+import os
+
+import pytest
+
+from modelsoups import runs
+
+
+def test_atomic_replaces_only_on_success(tmp_path):
+    path = tmp_path / "deep" / "file.txt"
+    runs.write_text(path, "old")
+
+    def break_off():
+        with runs.atomic(path) as tmp:
+            tmp.write_text("half")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        break_off()
+    assert path.read_text() == "old"
+    assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_a_full_disk_names_the_file_and_keeps_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "file.json"
+    runs.write_json(path, 1)
+
+    def full(fd):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"could not write .*file\.json: No space left on device"):
+        runs.write_json(path, 2)
+    assert runs.read_json(path) == 1
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_manifest_counts_only_while_its_files_are_whole_and_its_inputs_the_same(tmp_path):
+    file = tmp_path / "model.bin"
+    file.write_bytes(b"12345678")
+    assert runs.complete(tmp_path, {"a": 1}) is None
+    runs.finish(tmp_path, {"a": 1, "t": (1, 2)}, [file], sha256="x")
+    assert runs.complete(tmp_path, {"a": 1, "t": (1, 2)})["sha256"] == "x"
+    assert runs.complete(tmp_path, {"a": 2, "t": (1, 2)}) is None
+    file.write_bytes(b"1234")
+    assert runs.manifest_of(tmp_path) is None
+    file.unlink()
+    assert runs.manifest_of(tmp_path) is None
+
+
+def test_damaged_json_is_named(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"x\.json is not valid JSON"):
+        runs.read_json(path)
+    (tmp_path / "x.jsonl").write_text('{"a": 1}\n{"b"')
+    with pytest.raises(ValueError, match=r"x\.jsonl line 2"):
+        runs.read_jsonl(tmp_path / "x.jsonl")
+
+
+def test_provenance_says_what_made_a_result():
+    made = runs.provenance()
+    assert json.dumps(made)
+    assert {"modelsoups", "commit", "command", "packages", "machine", "time"} <= set(made)
+    assert made["packages"]["torch"]
