@@ -1,0 +1,95 @@
+"""Worker processes: order, errors, death of a worker, death of the parent."""
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from modelsoups.parallel import run_tasks
+
+
+def square(x):
+    return x * x
+
+
+def fail_on_three(x):
+    if x == 3:
+        raise ValueError("three is not allowed")
+    time.sleep(0.05)
+    return x
+
+
+def die_on_two(x):
+    if x == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.05)
+    return x
+
+
+def threads(_):
+    import torch
+
+    return torch.get_num_threads()
+
+
+def test_every_task_comes_back_with_its_result():
+    assert sorted(run_tasks(square, [1, 2, 3, 4, 5], 2, "test")) == [(1, 1), (2, 4), (3, 9), (4, 16), (5, 25)]
+    assert list(run_tasks(square, [], 2, "test")) == []
+
+
+def test_the_largest_task_begins_first_and_workers_have_the_threads_asked_for():
+    assert [t for t, _ in run_tasks(square, [1, 3, 2], 1, "test", size=float)] == [3, 2, 1]
+    assert [r for _, r in run_tasks(threads, [0], 1, "test", threads=1)] == [1]
+
+
+def test_a_tasks_error_comes_through():
+    with pytest.raises(ValueError, match="three is not allowed"):
+        list(run_tasks(fail_on_three, [1, 2, 3, 4], 2, "test"))
+
+
+def test_a_killed_worker_is_an_error_and_not_a_hang():
+    with pytest.raises(RuntimeError, match="worker process died"):
+        list(run_tasks(die_on_two, [1, 2, 3], 2, "test"))
+
+
+PARENT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_parallel import sleepy
+from modelsoups.parallel import run_tasks
+if __name__ == "__main__":
+    list(run_tasks(sleepy, [sys.argv[2] + "/a", sys.argv[2] + "/b"], 2, "test"))
+"""
+
+
+def sleepy(path):
+    with open(path, "w") as file:
+        file.write(str(os.getpid()))
+    time.sleep(300)
+
+
+def test_workers_end_when_the_parent_is_killed(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    command = [sys.executable, str(script), os.path.dirname(__file__), str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as parent:
+        files = [tmp_path / "a", tmp_path / "b"]
+        wait(lambda: all(f.exists() and f.read_text() for f in files), 90)
+        pids = [int(f.read_text()) for f in files]
+        parent.kill()
+    wait(functools.partial(gone, pids), 20)
+
+
+def wait(condition, seconds):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def gone(pids):
+    return not any(os.path.exists(f"/proc/{pid}") for pid in pids)
