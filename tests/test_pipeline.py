@@ -3,14 +3,9 @@
 import json
 
 import pytest
-from pico import arguments, kill_when, make_data, modelsoups
+from pico import arguments, kill_when, modelsoups
 
 RESULTS = "results/miniature/results.jsonl"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

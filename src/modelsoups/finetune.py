@@ -105,7 +105,7 @@ def _finetune(cfg: Config, recipes: list[Recipe], index: int) -> str | None:
         return str(diverged["reason"])
     state = {k: v.detach().cpu().float().contiguous() for k, v in trainer.model.state_dict().items()}
     path = folder / "model.safetensors"
-    runs.save_weights(path, state, {"recipe": json.dumps(asdict(recipe))})
+    runs.save_weights(path, state)
     facts = {"sha256": weights.state_sha256(state), "steps": trainer.total, "images": trainer.total * recipe.batch_size}
     runs.finish(folder, inputs, [path], **facts, seconds=round(trainer.seconds, 1))
     (folder / "checkpoint.pt").unlink(missing_ok=True)

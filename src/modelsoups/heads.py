@@ -93,6 +93,6 @@ def _save(cfg: Config, init: str, inputs: dict[str, Any], model: Classifier) -> 
     folder = cfg.run.head(init)
     state = {k: v.detach().cpu().float().contiguous() for k, v in model.state_dict().items()}
     path = folder / "model.safetensors"
-    runs.save_weights(path, state, {"initialization": init})
+    runs.save_weights(path, state)
     runs.finish(folder, inputs, [path], sha256=weights.state_sha256(state))
     print(f"heads: {init} -> {path}")

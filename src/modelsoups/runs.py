@@ -83,12 +83,15 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a state dict as safetensors, atomically."""
+def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write a state dict as safetensors, atomically; the same tensors give the same bytes.
+
+    More than one key of metadata would not: the library writes them in random order.
+    """
     from safetensors.torch import save_file
 
     with atomic(path) as tmp:
-        save_file(dict(state), tmp, metadata={**metadata, "format": "pt"})
+        save_file(dict(state), tmp, metadata={"format": "pt"})
 
 
 def fingerprint(value: Any) -> str:

@@ -154,7 +154,7 @@ def _measure(cfg: Config, row: str) -> None:
     for name in [cfg.data.holdout, *test_names(cfg)]:
         logits_of(cfg, name, sha256, state)
     if row in cfg.soup.write:
-        runs.save_weights(cfg.run.mixed(row), state, {"soup": row, "sha256": sha256})
+        runs.save_weights(cfg.run.mixed(row), state)
     write_soup(cfg.run.soup(row), soup, **{**_extras(cfg.run.soup(row)), "sha256": sha256})
 
 

@@ -1,0 +1,19 @@
+"""What several test modules share: the pico data, rendered once."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `from pico import ...` in subfolders too
+
+from pico import make_data
+
+torch.set_num_threads(1)  # as the workers do: results depend on it
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """Every set of the miniature, thinned, as `prepare` leaves it."""
+    return make_data(tmp_path_factory.mktemp("data"))
