@@ -59,7 +59,7 @@ def metrics(folder):
     return [{k: v for k, v in row.items() if k != "timing"} for row in rows]
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+@pytest.mark.parametrize("steps", [1, 2, 4])
 def test_a_run_broken_off_at_any_step_ends_as_if_it_had_not_been(cfg, tmp_path, monkeypatch, steps):
     folder = straight(cfg)
     expected, rows = (folder / "model.safetensors").read_bytes(), metrics(folder)

@@ -8,7 +8,9 @@ Legend: N images, B of a batch, C classes, D features.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from modelsoups.core import weights
 from modelsoups.data.shards import ShardSet
 from modelsoups.evaluate import normalise, open_set, pixel_batches, shell
 from modelsoups.model import Classifier, load_clip, zeroshot_weights
+from modelsoups.parallel import run_tasks
 
 
 def run(cfg: Config) -> bool:
@@ -32,9 +35,8 @@ def run(cfg: Config) -> bool:
     for init in wanted:
         if init not in todo:
             print(f"heads: {init} complete")
-    for init in todo:
-        model = _initial_model(cfg, init, train)
-        _save(cfg, init, inputs[init], model)
+    for init, path in run_tasks(functools.partial(_make, cfg, inputs), todo, 1, "heads", threads=cfg.finetune.threads):
+        print(f"heads: {init} -> {path}")
     return bool(todo)
 
 
@@ -89,10 +91,12 @@ def linear_probe(features_ND: Tensor, labels_N: Tensor, start_CD: Tensor, heads:
     return weight_CD.detach(), bias_C.detach()
 
 
-def _save(cfg: Config, init: str, inputs: dict[str, Any], model: Classifier) -> None:
+def _make(cfg: Config, inputs: dict[str, dict[str, Any]], init: str) -> Path:
+    """One initial model, in its folder; the path of its weights."""
+    model = _initial_model(cfg, init, open_set(cfg.data.dir, cfg.data.train))
     folder = cfg.run.head(init)
     state = {k: v.detach().cpu().float().contiguous() for k, v in model.state_dict().items()}
     path = folder / "model.safetensors"
     runs.save_weights(path, state)
-    runs.finish(folder, inputs, [path], sha256=weights.state_sha256(state))
-    print(f"heads: {init} -> {path}")
+    runs.finish(folder, inputs[init], [path], sha256=weights.state_sha256(state))
+    return path

@@ -1,0 +1,86 @@
+"""The paper's claims, each with this run's statistics and a verdict.
+
+A claim that row a is better than row b holds when the difference has that sign and p < 0.05, does not hold when it
+has the other sign and p < 0.05, and is not decided at this size otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from modelsoups.reporting.compare import MEAN, Numbers, p_value, percent
+
+ALPHA = 0.05
+HOLDS, FAILS, OPEN = "holds", "does not hold", "not decided at this size"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """a is better than b on a data set; on is "test", "holdout" or the mean of shifts. source: where it is claimed."""
+
+    text: str
+    a: str
+    b: str
+    on: str
+    source: str
+
+
+CLAIMS = (
+    Claim("The greedy soup beats the best individual model in distribution", "greedy", "best", "test", "section 3.3.1"),
+    Claim("The greedy soup beats the best individual model under shift", "greedy", "best", MEAN, "section 3.3.1"),
+    Claim("The uniform soup beats the best individual model under shift", "uniform", "best", MEAN, "table 3"),
+    Claim("The uniform soup suffers from bad ingredients: greedy beats it in distribution", "greedy", "uniform", "test",
+          "section 3.3.1"),
+    Claim("The ensemble beats the best individual model in distribution", "ensemble", "best", "test", "table 3"),
+    Claim("The ensemble beats the greedy soup in distribution", "ensemble", "greedy", "test", "section 3.3.1"),
+    Claim("The greedy soup beats the greedy ensemble under shift", "greedy", "greedy_ensemble", MEAN, "table 3"),
+    Claim("The greedy ensemble beats the greedy soup in distribution", "greedy_ensemble", "greedy", "test", "table 3"),
+    Claim("Learned by layer beats the greedy soup in distribution", "learned_layers", "greedy", "test", "table 3"),
+)  # fmt: skip
+# Not a claim of this paper, but what a reader should know: interpolating one model costs less than a sweep.
+ASIDE = "WiSE-FT of the best individual beats the greedy soup under shift"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    text: str
+    source: str
+    verdict: str
+    numbers: str
+
+
+def verdict(difference: float, p: float) -> str:
+    """See the module."""
+    if p >= ALPHA or difference == 0:
+        return OPEN
+    return HOLDS if difference > 0 else FAILS
+
+
+def check(numbers: Numbers) -> list[Verdict]:
+    """Every claim whose rows this run has."""
+    rows = numbers.evidence.rows
+    found = [_construction(numbers)]
+    found += [_verdict(numbers, claim) for claim in CLAIMS if claim.a in rows and claim.b in rows]
+    wise = [r for r in rows if r.startswith("wise_ft_best")]
+    found += [_verdict(numbers, Claim(f"{ASIDE} ({r.rsplit('_', 1)[1]})", r, "greedy", MEAN, "appendix D"))
+              for r in wise]  # fmt: skip
+    return found
+
+
+def _construction(numbers: Numbers) -> Verdict:
+    greedy, best = (numbers.evidence.rows[r].correct[numbers.holdout] for r in ("greedy", "best"))
+    text = "The greedy soup is no worse than the best individual model on the hold-out (by construction)"
+    shares = f"{percent(float(greedy.mean()))} against {percent(float(best.mean()))}"
+    return Verdict(text, "recipe 1", HOLDS if greedy.sum() >= best.sum() else FAILS, shares)
+
+
+def _verdict(numbers: Numbers, claim: Claim) -> Verdict:
+    on = numbers.test if claim.on == "test" else claim.on
+    d = numbers.difference(claim.a, claim.b, on)
+    text = f"{percent(d.value, True)} [{percent(d.low, True)}, {percent(d.high, True)}], {p_value(d.p)}"
+    return Verdict(claim.text, claim.source, verdict(d.value, d.p), text)
+
+
+def markdown(verdicts: list[Verdict]) -> str:
+    lines = ["| Claim | Source | Verdict | Difference [95% interval] |\n", "|---|---|---|---|\n"]
+    return "".join(lines + [f"| {v.text} | {v.source} | {v.verdict} | {v.numbers} |\n" for v in verdicts])
