@@ -42,8 +42,8 @@ class Stop(Exception):
     pass
 
 
-def stop_after(monkeypatch, steps):
-    """Break off in the middle of a step, as a kill does, after so many."""
+def break_off(cfg, monkeypatch, steps):
+    """Stop in the middle of a step, as a kill does, after so many."""
     update = Trainer._update
 
     def counted(self, *batch):
@@ -51,7 +51,10 @@ def stop_after(monkeypatch, steps):
             raise Stop
         return update(self, *batch)
 
-    monkeypatch.setattr(Trainer, "_update", counted)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_update", counted)
+        with pytest.raises(Stop):
+            straight(cfg)
 
 
 def metrics(folder):
@@ -64,9 +67,7 @@ def test_a_run_broken_off_at_any_step_ends_as_if_it_had_not_been(cfg, tmp_path, 
     folder = straight(cfg)
     expected, rows = (folder / "model.safetensors").read_bytes(), metrics(folder)
     shutil.rmtree(folder)
-    with monkeypatch.context() as patch, pytest.raises(Stop):
-        stop_after(patch, steps)
-        straight(cfg)
+    break_off(cfg, monkeypatch, steps)
     assert not (folder / "model.safetensors").exists()
     straight(cfg)
     assert (folder / "model.safetensors").read_bytes() == expected
@@ -79,9 +80,7 @@ def test_a_damaged_checkpoint_is_said_and_begun_anew(cfg, monkeypatch, capsys):
     folder = straight(cfg)
     expected = (folder / "model.safetensors").read_bytes()
     shutil.rmtree(folder)
-    with monkeypatch.context() as patch, pytest.raises(Stop):
-        stop_after(patch, 3)
-        straight(cfg)
+    break_off(cfg, monkeypatch, 3)
     checkpoint = folder / "checkpoint.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
     assert load_checkpoint(checkpoint) is None
@@ -91,9 +90,7 @@ def test_a_damaged_checkpoint_is_said_and_begun_anew(cfg, monkeypatch, capsys):
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(cfg, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(Stop):
-        stop_after(patch, 3)
-        straight(cfg)
+    break_off(cfg, monkeypatch, 3)
     recipes = load_draw(cfg)
     with pytest.raises(ValueError, match=r"checkpoint\.pt belongs to another recipe"):
         _finetune(cfg, [recipes[1]], 0)

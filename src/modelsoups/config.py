@@ -221,7 +221,7 @@ def validate(composed: DictConfig) -> Config:
     fixed: dict[str, Any] = {k: merged.recipe[k] for k in Recipe.names() if not OmegaConf.is_missing(merged.recipe, k)}
     for key, value in fixed.items():
         Recipe.check(key, value)
-    parts = {f.name: merged.get(f.name) for f in fields(Config) if f.name != "recipe"}
+    parts: dict[str, Any] = {f.name: OmegaConf.select(merged, f.name) for f in fields(Config) if f.name != "recipe"}
     parts = {k: OmegaConf.to_object(v) if isinstance(v, DictConfig) else v for k, v in parts.items()}
     return Config(recipe=fixed, **parts)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +49,7 @@ class Classifier(nn.Module):
 class Clip:
     """A pre-trained CLIP: both towers and what its texts and images need."""
 
-    model: nn.Module
+    model: Any  # open_clip's CLIP: visual, encode_text, logit_scale
     tokenize: Callable[[list[str]], Tensor]
     features: int
     mean: tuple[float, ...]
@@ -86,7 +87,7 @@ def load_clip(model: ModelConfig) -> Clip:
 def _timm(model: ModelConfig, num_classes: int) -> Classifier:
     import timm
 
-    encoder = timm.create_model(model.name, pretrained=model.tag is not None, num_classes=0)
+    encoder: Any = timm.create_model(model.name, pretrained=model.tag is not None, num_classes=0)
     data = timm.data.resolve_model_data_config(encoder)
     return Classifier(
         encoder,

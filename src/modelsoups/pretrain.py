@@ -235,7 +235,7 @@ class _Run:
 
     def write_weights(self, folder: Path) -> None:
         state = {k: v.detach().half().contiguous() for k, v in self.model.state_dict().items()}
-        runs.save_weights(folder / WEIGHTS, state, {"step": str(self.step), "seed": str(self.options.seed)})
+        runs.save_weights(folder / WEIGHTS, state)
 
 
 def _fixed(options: PretrainOptions) -> dict[str, Any]:

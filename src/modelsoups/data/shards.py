@@ -1,8 +1,9 @@
 """Prepared data sets: WebDataset tar shards, an index for reading any image in any order, and a manifest.
 
 A set is a folder: `{name}-{shard:06d}.tar` with members `{key}.{png,jpg}` and `{key}.cls`, beside each tar its
-index `{name}-{shard:06d}.npz` (key, offset, size, label of each image), and manifest.json, written last. The tars are
-plain WebDataset shards that any other loader reads too.
+index `{name}-{shard:06d}.npz` (key, offset, size, label of each image; the tar's bytes and sha256), and manifest.json,
+written last. The tars are plain WebDataset shards that any other loader reads too. A set of other labels for the same
+images has an index of its own over another set's tars (see `data.imagenet.relabel`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import resource
 import tarfile
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -33,34 +36,61 @@ def encode_png(image_HWC: np.ndarray) -> bytes:
 
 
 def write_shard(tar: Path, samples: Iterable[Sample]) -> dict[str, Any]:
-    """Write one shard and its index, each atomically, index last; the shard's entry of the manifest is returned."""
-    samples = list(samples)
-    if not samples:
-        raise ValueError(f"{tar.name}: a shard needs at least one image")
+    """Write one shard and its index, each atomically, index last; the shard's entry of the manifest is returned.
+
+    Samples are written as they come, one in memory at a time.
+    """
+    keys: list[str] = []
+    labels: list[int] = []
     with runs.atomic(tar) as tmp, open(tmp, "wb") as file, webdataset.TarWriter(file, mtime=0) as writer:
         for key, image, extension, label in samples:
             writer.write({"__key__": key, extension: image, "cls": str(label)})
-    keys, labels = [s[0] for s in samples], [s[3] for s in samples]
+            keys.append(key)
+            labels.append(label)
+        if not keys:
+            raise ValueError(f"{tar.name}: a shard needs at least one image")
     with tarfile.open(tar) as archive:
         members = [m for m in archive if not m.name.endswith(".cls")]
     assert [m.name.rpartition(".")[0] for m in members] == keys
+    entry = {"file": tar.name, "images": len(keys), "bytes": tar.stat().st_size, "sha256": runs.file_sha256(tar)}
     columns = {
         "key": np.array(keys, dtype=np.bytes_),
         "offset": np.array([m.offset_data for m in members], dtype=np.int64),
         "size": np.array([m.size for m in members], dtype=np.int64),
         "label": np.array(labels, dtype=np.int64),
+        "bytes": np.array(entry["bytes"]),
+        "sha256": np.array(entry["sha256"]),
     }
     with runs.atomic(tar.with_suffix(".npz")) as tmp, open(tmp, "wb") as file:
         np.savez(file, allow_pickle=False, **columns)
-    return {"file": tar.name, "images": len(keys), "bytes": tar.stat().st_size, "sha256": runs.file_sha256(tar)}
+    return entry
+
+
+def finished(tar: Path, keys_N: np.ndarray) -> dict[str, Any] | None:
+    """The manifest's entry of a shard that is there in full and holds these images, else None."""
+    index = tar.with_suffix(".npz")
+    if not (tar.exists() and index.exists()):
+        return None
+    try:
+        with np.load(index, allow_pickle=False) as columns:
+            same = np.array_equal(columns["key"], keys_N)
+            size, sha256 = int(columns["bytes"]), str(columns["sha256"])
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile):
+        return None  # of another version, or damaged
+    if not same or tar.stat().st_size != size:
+        return None
+    return {"file": tar.name, "images": len(keys_N), "bytes": size, "sha256": sha256}
 
 
 def finish_set(folder: Path, inputs: dict[str, Any], shards: list[dict[str, Any]], facts: dict[str, Any]) -> None:
     """Write the manifest of a set whose shards are all there.
 
-    facts are what readers need beside the images: name, title, role, classes, templates, projection.
+    facts are what readers need beside the images: name, title, role, classes, templates, projection; optionally
+    border, the pixels to cut off each side of every image, and whatever else is worth keeping.
     """
     identity = {"shards": [s["sha256"] for s in shards], "projection": facts["projection"], "classes": facts["classes"]}
+    if facts.get("border"):
+        identity["border"] = facts["border"]
     digest = hashlib.sha256(runs.fingerprint(identity).encode()).hexdigest()
     files = [folder / s["file"] for s in shards] + [(folder / s["file"]).with_suffix(".npz") for s in shards]
     images = sum(s["images"] for s in shards)
@@ -93,15 +123,20 @@ class ShardSet:
         self.templates: list[str] = manifest["templates"]
         self.projection: dict[str, Any] | None = manifest["projection"]
         self.sha256: str = manifest["sha256"]
+        self.border: int = manifest.get("border", 0)  # pixels cut off each side
+        self.scoring: dict[str, Any] | None = manifest.get("scoring")  # None: top 1 against labels_N
         self.bytes = sum(s["bytes"] for s in manifest["shards"])
-        self._read_index([folder / s["file"] for s in manifest["shards"]])
+        self._read_index([(s["file"], s.get("index")) for s in manifest["shards"]])
 
-    def _read_index(self, tars: list[Path]) -> None:
+    def _read_index(self, files: list[tuple[str, str | None]]) -> None:
         columns = []
-        for tar in tars:
-            with np.load(tar.with_suffix(".npz"), allow_pickle=False) as index:
-                columns.append({k: index[k] for k in ("key", "offset", "size", "label")})
-        self._tars = tars
+        for tar, index in files:
+            with np.load(self.folder / (index or Path(tar).with_suffix(".npz")), allow_pickle=False) as arrays:
+                columns.append({k: arrays[k] for k in ("key", "offset", "size", "label")})
+        self._tars = tars = [self.folder / tar for tar, _ in files]
+        if len(tars) > 512:  # one descriptor each: ImageNet's 1,256 exceed the usual soft limit of 1,024
+            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self._files: dict[int, int] = {}  # shard -> file descriptor, opened on first use in each process
         self._owner = os.getpid()
         self._shard_N = np.repeat(np.arange(len(tars)), [len(c["key"]) for c in columns])
@@ -125,8 +160,12 @@ class ShardSet:
     def image(self, index: int) -> Image.Image:
         """The decoded image as RGB; ValueError names the shard and the key of a corrupt one."""
         try:
-            image = Image.open(io.BytesIO(self.read(index)))
-            return image if image.mode == "RGB" and image.load() else image.convert("RGB")
+            image: Image.Image = Image.open(io.BytesIO(self.read(index)))
+            image = image if image.mode == "RGB" and image.load() else image.convert("RGB")
+            if self.border:
+                width, height = image.size
+                image = image.crop((self.border, self.border, width - self.border, height - self.border))
+            return image
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
             tar = self._tars[int(self._shard_N[index])]
             raise ValueError(

@@ -9,11 +9,13 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from modelsoups.evidence import Row
 from modelsoups.reporting.compare import Numbers
@@ -28,7 +30,7 @@ SPECIAL = {  # row -> marker, colour
     "ensemble": ("s", "#E69F00"),
     "greedy_ensemble": ("X", "#56B4E9"),
 }
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -52,9 +54,9 @@ def figure_1(numbers: Numbers) -> Figure:
     """Test accuracy against the mean of shifts: ingredients by learning rate, soups and ensembles as marks."""
     figure, axes = plt.subplots(figsize=(4.6, 3.4), layout="constrained")
     individuals = [r for r in numbers.evidence.individuals.values() if r.recipe is not None]
-    places = [_place(numbers, row) for row in individuals]
+    xs, ys = zip(*[_place(numbers, row) for row in individuals], strict=True)
     rates = [row.recipe.lr for row in individuals if row.recipe is not None]
-    dots = axes.scatter(*zip(*places, strict=True), c=rates, cmap="viridis", norm=LogNorm(), s=26, alpha=0.9,
+    dots = axes.scatter(xs, ys, c=rates, cmap="viridis", norm=LogNorm(), s=26, alpha=0.9,
                         edgecolors="white", linewidths=0.4, label="Fine-tuned models")  # fmt: skip
     figure.colorbar(dots, ax=axes, label="Learning rate", pad=0.01)
     for name, (marker, colour) in SPECIAL.items():
@@ -63,7 +65,7 @@ def figure_1(numbers: Numbers) -> Figure:
             axes.scatter(x, y, marker=marker, s=70, color=colour, edgecolors="white", linewidths=0.6,
                          label=label_of(name), zorder=3)  # fmt: skip
     axes.set_xlabel(f"{_title(numbers, numbers.test)} accuracy (top-1, %)")
-    axes.set_ylabel(f"Mean accuracy on the {len(numbers.shifts)} distribution shifts (%)")
+    axes.set_ylabel(f"Mean of the {len(numbers.shifts)} distribution shifts (%)")
     figure.legend(loc="outside lower center", ncols=3, fontsize=7)
     return figure
 
@@ -79,6 +81,7 @@ def figure_b1(numbers: Numbers) -> Figure:
             values = [_place(numbers, row)[int(shift)] for row in rows]
             panel.plot(counts, values, marker=marker, color=colour, label=label_of(method), markersize=5, linewidth=1.3)
         panel.set_xlabel("Number of models")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set_ylabel("Mean of shifts (%)" if shift else f"{_title(numbers, numbers.test)} accuracy (%)")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=7)
@@ -90,7 +93,7 @@ def contact_sheet(numbers: Numbers) -> Figure:
     contact = numbers.evidence.contact
     columns = max(len(images) for images in contact.values())
     figure, grid = plt.subplots(
-        len(contact), columns, figsize=(columns * 0.5 + 1.4, len(contact) * 0.52), squeeze=False
+        len(contact), columns, figsize=(columns * 0.5 + 1.7, len(contact) * 0.52), squeeze=False
     )
     for panels, (title, images_BHWC) in zip(grid, contact.items(), strict=True):
         for panel, image_HWC in zip(panels, images_BHWC, strict=False):
@@ -99,7 +102,7 @@ def contact_sheet(numbers: Numbers) -> Figure:
             panel.set_axis_off()
         panels[0].text(-0.15, 0.5, title, transform=panels[0].transAxes, ha="right", va="center", parse_math=False)
     figure.subplots_adjust(
-        left=1.4 / (columns * 0.5 + 1.4), right=0.995, top=0.99, bottom=0.01, wspace=0.06, hspace=0.08
+        left=1.7 / (columns * 0.5 + 1.7), right=0.995, top=0.99, bottom=0.01, wspace=0.06, hspace=0.08
     )
     return figure
 

@@ -21,25 +21,28 @@ CSS = """
 }
 * { box-sizing: border-box }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0 auto;
-  max-width: 68rem; padding: 1.5rem 1rem 4rem }
+  max-width: 76rem; padding: 1.5rem 1rem 4rem }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .4rem } h2 { font-size: 1.2rem; margin: 2.4rem 0 .6rem }
 p { max-width: 46rem } .faint { color: var(--faint); font-size: .9rem }
 .scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums }
-th, td { padding: .35rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line) }
+th, td { padding: .35rem .5rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line) }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--paper) }
 td.text, th.text { text-align: left; white-space: normal; min-width: 12rem }
-thead th { background: var(--band); white-space: normal; vertical-align: bottom } thead th:first-child { background: var(--band) }
+thead th { white-space: normal; vertical-align: bottom }
+thead th, thead th:first-child { background: var(--band) }
 th button { all: unset; cursor: pointer } th button:focus-visible { outline: 2px solid var(--mark) }
 tr.own td { color: var(--faint) } tr:last-child td { border-bottom: 0 }
 td[title] { text-decoration: underline dotted var(--line) 1px; text-underline-offset: 3px }
-figure { margin: 0; background: #fff; border: 1px solid var(--line); border-radius: 6px; padding: .6rem; overflow-x: auto }
+figure { margin: 0; background: #fff; border: 1px solid var(--line); border-radius: 6px; padding: .6rem;
+  overflow-x: auto }
 figure svg, figure img { max-width: 100%; height: auto; display: block; margin: auto }
 figcaption { color: #555; font-size: .85rem; padding: .4rem .2rem 0 }
 .two { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)) }
 .holds { color: #0a7d43 } .fails { color: #c0392b } .open { color: var(--faint) }
 @media (prefers-color-scheme: dark) { .holds { color: #4fd08a } .fails { color: #ff8a7a } }
 code { font-size: .85em; overflow-wrap: anywhere }
+@media (max-width: 40rem) { td:first-child { white-space: normal; min-width: 8.5rem } }
 @media print { body { max-width: none; padding: 0 } .scroll { overflow: visible; border: 0 } h2 { break-after: avoid } }
 """
 SCRIPT = """
@@ -48,7 +51,8 @@ for (const button of document.querySelectorAll('th button')) button.onclick = ()
   const up = th.getAttribute('aria-sort') !== 'ascending';
   const key = r => { const t = r.cells[i].textContent, x = parseFloat(t); return isNaN(x) ? t : x };
   const rows = [...table.tBodies[0].rows].sort((a, b) => { const x = key(a), y = key(b);
-    const d = typeof x === typeof y ? (x < y ? -1 : x > y ? 1 : 0) : typeof x === 'number' ? -1 : 1; return up ? d : -d });
+    const d = typeof x !== typeof y ? (typeof x === 'number' ? -1 : 1) : x < y ? -1 : x > y ? 1 : 0;
+    return up ? d : -d });
   table.tBodies[0].append(...rows);
   for (const h of th.parentNode.cells) h.removeAttribute('aria-sort');
   th.setAttribute('aria-sort', up ? 'ascending' : 'descending');
@@ -87,7 +91,8 @@ def page(numbers: Numbers, verdicts: list[Verdict], svgs: dict[str, bytes], cont
     head = f"<title>Model soups: {escape(evidence.name)}</title><style>{CSS}</style>"
     meta = '<meta charset=utf-8><meta name=viewport content="width=device-width, initial-scale=1">'
     body = "\n".join(parts)
-    return f"<!doctype html>\n<html lang=en><head>{meta}{head}</head><body>\n{body}\n<script>{SCRIPT}</script></body></html>\n"
+    script = f"<script>{SCRIPT}</script>"
+    return f"<!doctype html>\n<html lang=en><head>{meta}{head}</head><body>\n{body}\n{script}</body></html>\n"
 
 
 def _headline(numbers: Numbers) -> str:
@@ -157,24 +162,16 @@ def _figure(svg: bytes, caption: str) -> str:
 
 
 def _ingredients(numbers: Numbers) -> tuple[list[str], list[str]]:
-    head = ["Ingredient", "Learning rate", "Weight decay", "Epochs", "Smoothing", "Mixup", "Augmentation", "Hold-out", "Test",
-            "Shifts"]  # fmt: skip
+    head = ["Ingredient", "Learning rate", "Weight decay", "Epochs", "Smoothing", "Mixup", "Augmentation"]
     rows = []
     for name, row in numbers.evidence.individuals.items():
-        r = row.recipe
-        recipe = [""] * 6
+        recipe, r = [""] * 6, row.recipe
         if r is not None:
-            recipe = [
-                f"{r.lr:.2e}",
-                f"{r.weight_decay:.2g}",
-                str(r.epochs),
-                f"{r.label_smoothing:.2f}",
-                f"{r.mixup:.2f}",
-                r.aug,
-            ]
+            recipe = [f"{r.lr:.2e}", f"{r.weight_decay:.2g}", str(r.epochs), f"{r.label_smoothing:.2f}"]
+            recipe += [f"{r.mixup:.2f}", r.aug]
         accuracies = [percent(row.accuracy(n)) for n in (numbers.holdout, numbers.test)]
         rows.append(_row([name, *recipe, *accuracies, percent(numbers.shift_mean(row))]))
-    return head, rows
+    return [*head, "Hold-out", "Test", "Shifts"], rows
 
 
 def _trace(numbers: Numbers) -> tuple[list[str], list[str]]:
