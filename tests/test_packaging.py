@@ -1,4 +1,4 @@
-"""What ships: conf and sweeps in the wheel, no host of a package registry and no path of a machine in the repository."""
+"""What ships: conf and sweeps in the wheel; no host of a registry and no path of a machine in any file."""
 
 import re
 import subprocess
@@ -26,7 +26,9 @@ def test_no_tracked_text_names_a_registry_host_or_a_path_of_a_machine():
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
     if not tracked:
         pytest.skip("not a git checkout")
-    forbidden = re.compile("|".join(["pypi\\." + "org", "pythonhosted\\." + "org", "/work/" + "main", "\\.library" + "/"]))
+    forbidden = re.compile(
+        "|".join(["pypi\\." + "org", "pythonhosted\\." + "org", "/work/" + "main", "\\.library" + "/"])
+    )
     for name in tracked:
         path = ROOT / name
         if path.suffix in (".png", ".pdf", ".safetensors", ".npz") or not path.exists():

@@ -64,8 +64,8 @@ def figure_1(numbers: Numbers) -> Figure:
             x, y = _place(numbers, numbers.evidence.rows[name])
             axes.scatter(x, y, marker=marker, s=70, color=colour, edgecolors="white", linewidths=0.6,
                          label=label_of(name), zorder=3)  # fmt: skip
-    axes.set_xlabel(f"{_title(numbers, numbers.test)} accuracy (top-1, %)")
-    axes.set_ylabel(f"Mean of the {len(numbers.shifts)} distribution shifts (%)")
+    axes.set_xlabel(f"{_title(numbers, numbers.test)} accuracy (top-1, %)", parse_math=False)
+    axes.set_ylabel(f"Mean of the {len(numbers.shifts)} distribution shifts (%)", parse_math=False)
     figure.legend(loc="outside lower center", ncols=3, fontsize=7)
     return figure
 
@@ -82,7 +82,9 @@ def figure_b1(numbers: Numbers) -> Figure:
             panel.plot(counts, values, marker=marker, color=colour, label=label_of(method), markersize=5, linewidth=1.3)
         panel.set_xlabel("Number of models")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-        panel.set_ylabel("Mean of shifts (%)" if shift else f"{_title(numbers, numbers.test)} accuracy (%)")
+        panel.set_ylabel(
+            "Mean of shifts (%)" if shift else f"{_title(numbers, numbers.test)} accuracy (%)", parse_math=False
+        )
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=7)
     return figure

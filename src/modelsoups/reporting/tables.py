@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,7 @@ def header(numbers: Numbers) -> list[str]:
 
 
 def markdown(numbers: Numbers) -> str:
-    rows = [header(numbers), ["---"] + ["---:"] * (len(header(numbers)) - 1)]
+    rows = [[escape_markdown(h) for h in header(numbers)], ["---"] + ["---:"] * (len(header(numbers)) - 1)]
     rows += [[escape_markdown(c) for c in cells(numbers, line)] for line in table_3(numbers)]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
@@ -139,9 +140,7 @@ def plain(numbers: Numbers) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    for character in "\\`*_[]<>|#":
-        text = text.replace(character, "\\" + character)
-    return text
+    return re.sub(r"([\\`*_\[\]<>|#$&])", r"\\\1", text)
 
 
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
