@@ -153,7 +153,7 @@ class Trainer:
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(images_BCHW, labels_B) from self.step to the end."""
         recipe, model = self.recipe, self.model
-        crop = train_crop(recipe.aug, model.image_size, model.mean, recipe.min_crop)
+        crop = train_crop(recipe.aug, model.image_size, model.mean, recipe.min_crop, recipe.flip)
         for epoch in range(self.step // self.per_epoch, recipe.epochs):
             order_N = training.epoch_order(len(self.train_set), recipe.seed, epoch)
             begin = self.step - epoch * self.per_epoch

@@ -22,7 +22,8 @@ class Recipe:
     aug is "minimal" (a crop of 90 to 100% of the area), "medium" (timm's default), "strong" (RandAugment
     N=2, M=15) or timm's "rand-m{M}-n{N}". epochs counts passes over the training split, batch_size images a step
     over all devices, warmup_steps steps (at most a tenth of the run), mixup is Beta(mixup, mixup)'s parameter, min_crop
-    the smallest share of the area that a random crop keeps (timm's 0.08; "minimal" has its own).
+    the smallest share of the area that a random crop keeps and flip the probability of mirroring (timm's 0.08 and
+    0.5; "minimal" has its own crop and never mirrors).
     Raises ValueError naming the field, its value and what is allowed.
     """
 
@@ -37,6 +38,7 @@ class Recipe:
     warmup_steps: int
     clip: float
     min_crop: float = 0.08
+    flip: float = 0.5
     optimizer: str = "adamw"
     schedule: str = "cosine"
 
@@ -80,6 +82,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {  # low, high, whether low itsel
     "warmup_steps": (0, 10**7, False),
     "clip": (0.0, 1e9, True),
     "min_crop": (0.0, 1.0, True),
+    "flip": (0.0, 1.0, False),
 }
 
 

@@ -28,7 +28,9 @@ def eval_crop(image_size: int) -> Transform:
     return transforms.Compose([transforms.Resize(image_size, BICUBIC), transforms.CenterCrop(image_size)])
 
 
-def train_crop(aug: str, image_size: int, mean: Sequence[float], min_crop: float) -> Transform:
+def train_crop(
+    aug: str, image_size: int, mean: Sequence[float], min_crop: float = 0.08, flip: float = 0.5
+) -> Transform:
     """The augmentation of a recipe: minimal, medium, strong or rand-m{M}-n{N}.
 
     Minimal is open_clip's crop of 90 to 100% of the area, without a flip. The others are timm's own training
@@ -39,7 +41,7 @@ def train_crop(aug: str, image_size: int, mean: Sequence[float], min_crop: float
         return transforms.RandomResizedCrop(image_size, scale=(0.9, 1.0), interpolation=BICUBIC)
     policy = {"medium": None, "strong": STRONG}.get(aug, aug)
     crop_and_flip, change, _ = transforms_imagenet_train(
-        image_size, scale=(min_crop, 1.0), mean=tuple(mean), auto_augment=policy, separate=True
+        image_size, scale=(min_crop, 1.0), hflip=flip, mean=tuple(mean), auto_augment=policy, separate=True
     )
     for step in change.transforms:
         if isinstance(step, auto_augment.RandAugment):

@@ -205,6 +205,7 @@ def is_held_out(glyph: Glyph) -> bool:
     return glyph.style in HELD_OUT and (glyph.concept in concepts()[0] or depicts_class(glyph.name))
 
 
+@lru_cache(maxsize=1)
 def pretraining_pool() -> Pool:
     """All glyphs but those held out, by name, and those that look like one of them, whoever drew them.
 
