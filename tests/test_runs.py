@@ -38,6 +38,20 @@ def test_a_full_disk_names_the_file_and_keeps_the_old_one(tmp_path, monkeypatch)
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_weights_that_cannot_be_written_name_the_file(tmp_path, monkeypatch):
+    import safetensors.torch
+    import torch
+    from safetensors import SafetensorError
+
+    def full(*args, **more):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(OSError, match=r"could not write .*w\.safetensors: .*No space left"):
+        runs.save_weights(tmp_path / "w.safetensors", {"a": torch.zeros(1)})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_manifest_counts_only_while_its_files_are_whole_and_its_inputs_the_same(tmp_path):
     file = tmp_path / "model.bin"
     file.write_bytes(b"12345678")

@@ -7,6 +7,7 @@ in full. Everything else is partial and is made again.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -88,10 +89,14 @@ def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
 
     More than one key of metadata would not: the library writes them in random order.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with atomic(path) as tmp:
-        save_file(dict(state), tmp, metadata={"format": "pt"})
+        try:
+            save_file(dict(state), tmp, metadata={"format": "pt"})
+        except SafetensorError as error:  # a full disk: the library gives neither an OSError nor the file's name
+            raise OSError(errno.EIO, str(error)) from error
 
 
 def fingerprint(value: Any) -> str:
