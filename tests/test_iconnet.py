@@ -246,6 +246,17 @@ def test_missing_weights_say_how_to_make_them(tmp_path):
         iconclip.load_iconclip(tmp_path)
 
 
+def test_stage_passes_its_options_and_refuses_no_steps(monkeypatch):
+    from modelsoups.config import load
+
+    seen = []
+    monkeypatch.setattr(pretrain, "pretrain", seen.append)
+    assert pretrain.run(load(["pretrain.out=elsewhere", "pretrain.seed=3"])) is False
+    assert seen == [pretrain.PretrainOptions(Path("elsewhere"), seed=3)]
+    with pytest.raises(ValueError, match=r"pretrain.steps=0: expected at least 1"):
+        pretrain.run(load(["pretrain.steps=0"]))
+
+
 def test_contrastive_loss_counts_the_same_name_as_a_match():
     eye_BD = torch.eye(4)
     distinct = pretrain.contrastive_loss(eye_BD, eye_BD, torch.tensor(50.0), torch.arange(4))

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from modelsoups import runs
+from modelsoups.config import Config
 from modelsoups.core import metrics
 from modelsoups.data.iconnet import icons, sets
 from modelsoups.data.iconnet.iconclip import (
@@ -54,11 +55,11 @@ CARD_SEED = 100  # of the data sets on which the card's accuracies are measured
 
 @dataclass
 class PretrainOptions:
-    """How to pre-train; the defaults made the shipped weights."""
+    """How to pre-train; the defaults are those of the shipped weights (see card.json)."""
 
     out: Path
     seed: int = 0
-    steps: int = 8000
+    steps: int = 7000
     batch_size: int = 128
     lr: float = 1e-3
     weight_decay: float = 0.1
@@ -68,6 +69,17 @@ class PretrainOptions:
     threads: int = 2
     checkpoint_every: int = 500
     log_every: int = 100
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"pretrain.steps={self.steps}: expected at least 1")
+
+
+def run(cfg: Config) -> bool:
+    """Pre-train into cfg.pretrain.out. False: no run of the pipeline was added to, so there is no time to keep."""
+    given = {} if cfg.pretrain.steps is None else {"steps": cfg.pretrain.steps}
+    pretrain(PretrainOptions(Path(cfg.pretrain.out), seed=cfg.pretrain.seed, **given))
+    return False
 
 
 def pretrain(options: PretrainOptions) -> dict[str, Any]:
