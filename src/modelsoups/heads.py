@@ -22,7 +22,7 @@ from modelsoups.config import Config, HeadsConfig
 from modelsoups.core import weights
 from modelsoups.data.shards import ShardSet
 from modelsoups.evaluate import normalise, open_set, pixel_batches, shell
-from modelsoups.model import Classifier, load_clip, zeroshot_weights
+from modelsoups.model import Classifier, load_clip, state_of, zeroshot_weights
 from modelsoups.parallel import run_tasks
 
 
@@ -95,7 +95,7 @@ def _make(cfg: Config, inputs: dict[str, dict[str, Any]], init: str) -> Path:
     """One initial model, in its folder; the path of its weights."""
     model = _initial_model(cfg, init, open_set(cfg.data.dir, cfg.data.train))
     folder = cfg.run.head(init)
-    state = {k: v.detach().cpu().float().contiguous() for k, v in model.state_dict().items()}
+    state = state_of(model)
     path = folder / "model.safetensors"
     runs.save_weights(path, state)
     runs.finish(folder, inputs[init], [path], sha256=weights.state_sha256(state))

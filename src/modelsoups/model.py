@@ -45,6 +45,12 @@ class Classifier(nn.Module):
         return self.head(self.features(images_BCHW))
 
 
+def state_of(model: Classifier) -> dict[str, Tensor]:
+    """A model's tensors as they are saved: on the CPU, numbers in float32, integer buffers as they are."""
+    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+
 @dataclass(frozen=True)
 class Clip:
     """A pre-trained CLIP: both towers and what its texts and images need."""

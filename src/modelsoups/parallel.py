@@ -25,14 +25,23 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 Task = TypeVar("Task")
 Made = TypeVar("Made")
 PRELOAD = ["modelsoups.finetune", "modelsoups.soup", "modelsoups.prepare"]
+NOWHERE, BEGUN = -2, -1  # of a worker that has no task: it is not there, it is
 QUIET_SECONDS = 20  # between lines of progress when the output is not a terminal
-_news: Any = None  # a worker's queue to its parent: (process, task started or None, units done)
+_news: Any = None  # a worker's queue to its parent: (units done, units resumed)
+_at: Any = (
+    None  # a worker's word in shared memory, with the number of its task: it is there even if the worker dies at once
+)
 
 
-def advance(units: float) -> None:
-    """Called by a task: so many of its units (images) are done since the last call."""
+def cores() -> int:
+    """Cores that this process may use: a cluster often gives a job fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def advance(units: float, resumed: bool = False) -> None:
+    """Called by a task: so many of its units (images) are done since the last call, or were in an earlier run."""
     if _news is not None:
-        _news.put((os.getpid(), None, units))
+        _news.put((units, units if resumed else 0.0))
 
 
 def run_tasks(
@@ -56,22 +65,22 @@ def run_tasks(
     context.set_forkserver_preload(PRELOAD)
     news = context.Queue()
     meter = Meter(label, len(ordered), sum(map(size, ordered)) if size else len(ordered), size is not None)
-    pool = ProcessPoolExecutor(min(workers, len(ordered)), context, _begin, (news, threads))
-    running: dict[int, Any] = {}
+    at = [context.Value("i", NOWHERE) for _ in range(min(workers, len(ordered)))]
+    pool = ProcessPoolExecutor(len(at), context, _begin, (news, at, threads))
     try:
-        waiting: dict[Future[Made], Task] = {pool.submit(_call, function, i, t): t for i, t in enumerate(ordered)}
+        waiting: dict[Future[Made], int] = {pool.submit(_call, function, i, t): i for i, t in enumerate(ordered)}
         while waiting:
             ended, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-            meter.add(_drain(news, running))
-            for future in ended:
+            _drain(news, meter)
+            for future in sorted(ended, key=waiting.__getitem__):  # in the order of their beginning
                 result = future.result()
-                task = waiting.pop(future)
+                task = ordered[waiting.pop(future)]
                 meter.finish(1.0 if size is None else 0.0)
                 yield task, result
             meter.show()
         pool.shutdown()
     except BrokenProcessPool:
-        names = ", ".join(str(ordered[i]) for i in running.values())
+        names = ", ".join(str(ordered[i]) for i in sorted({word.value for word in at} & set(waiting.values())))
         raise RuntimeError(
             f"{label}: a worker process died (killed, or out of memory) at {names or 'its start'}; "
             "run the same command again to continue"
@@ -81,13 +90,20 @@ def run_tasks(
         _stop(pool)
 
 
-def _begin(news: Any, threads: int) -> None:
-    """Set up a worker: its queue, its threads, and its end when the parent ends."""
-    global _news
+def _begin(news: Any, at: list[Any], threads: int) -> None:
+    """Set up a worker: its queue, its word, its threads, its GPU if there are any, its end when the parent ends."""
+    global _news, _at
     import torch
 
     _news = news
+    _news.cancel_join_thread()  # a worker that ends does not wait for its last news to be read
     torch.set_num_threads(threads)
+    with at[0].get_lock():
+        number = next(i for i, word in enumerate(at) if word.value == NOWHERE)
+        at[number].value = BEGUN
+    _at = at[number]
+    if torch.cuda.is_available():
+        torch.cuda.set_device(number % torch.cuda.device_count())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -100,20 +116,15 @@ def _end_with(sentinel: int) -> None:
 
 
 def _call(function: Callable[[Task], Made], number: int, task: Task) -> Made:
-    _news.put((os.getpid(), number, 0.0))
+    _at.value = number
     return function(task)
 
 
-def _drain(news: Any, running: dict[int, Any]) -> float:
-    """Units done since the last look; `running` keeps the task that each worker began last."""
-    units = 0.0
+def _drain(news: Any, meter: Meter) -> None:
+    """Hand the news since the last look to the meter."""
     with contextlib.suppress(queue.Empty):
         while True:
-            process, number, done = news.get_nowait()
-            units += done
-            if number is not None:
-                running[process] = number
-    return units
+            meter.add(*news.get_nowait())
 
 
 def _stop(pool: ProcessPoolExecutor) -> None:
@@ -130,13 +141,15 @@ class Meter:
 
     def __init__(self, label: str, tasks: int, units: float, images: bool) -> None:
         self.label, self.tasks, self.units, self.images = label, tasks, units, images
-        self.done = 0.0
+        self.done = self.resumed = 0.0
         self.ended = 0
         self.start = self.spoken = time.monotonic()
         self.bar: Progress | None = None
 
-    def add(self, units: float) -> None:
+    def add(self, units: float, resumed: float = 0.0) -> None:
+        """So many units more are done, of which an earlier run did `resumed`: they tell nothing of the speed."""
         self.done += units
+        self.resumed += resumed
 
     def finish(self, units: float) -> None:
         self.ended += 1
@@ -144,9 +157,9 @@ class Meter:
 
     def text(self) -> str:
         elapsed = time.monotonic() - self.start
-        rate = self.done / elapsed
-        left = f"{_minutes((self.units - self.done) / rate)} left" if self.done else "starting"
-        speed = f", {rate:,.0f} images/s" if self.images and self.done else ""
+        rate = (self.done - self.resumed) / elapsed
+        left = f"{_minutes((self.units - self.done) / rate)} left" if rate else "starting"
+        speed = f", {rate:,.0f} images/s" if self.images and rate else ""
         return f"{self.ended} of {self.tasks}{speed}, {left}"
 
     def show(self) -> None:

@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from modelsoups import runs
 from modelsoups.config import Config
+from modelsoups.core import weights
 from modelsoups.core.types import Ingredient
 from modelsoups.sweep import load_draw
+
+_checked: set[tuple[str, int, str]] = set()  # (path, time of its last change, sha256) of the weights found whole
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,22 @@ def load_pool(cfg: Config) -> Folder:
             f"needed ({why or 'the draw is empty'}); run `modelsoups finetune`"
         )
     return Folder(found, missing)
+
+
+def load_weights(ingredient: Ingredient) -> dict[str, Tensor]:
+    """An ingredient's state dict, on the CPU; ValueError when it is not what its manifest says.
+
+    The hash is looked at once a process: for each soup of a large pool it would take longer than the mixing.
+    """
+    path = Path(ingredient.path)
+    state = weights.load_state(path)
+    seen = (ingredient.path, path.stat().st_mtime_ns, ingredient.sha256)
+    if seen not in _checked and weights.state_sha256(state) != ingredient.sha256:
+        raise ValueError(
+            f"{path} has changed since it was made (its sha256 is another); delete {path.parent} to make it again"
+        )
+    _checked.add(seen)
+    return state
 
 
 def initial_models(cfg: Config) -> dict[str, Ingredient]:

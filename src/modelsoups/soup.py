@@ -23,7 +23,7 @@ from modelsoups.core.methods import METHODS, Pool, model_gradient
 from modelsoups.core.types import Ingredient, Soup
 from modelsoups.evaluate import all_pixels, forward, logits_of, normalise, open_set, shell, test_names, workers
 from modelsoups.parallel import run_tasks
-from modelsoups.pool import initial_models, load_pool
+from modelsoups.pool import initial_models, load_pool, load_weights
 
 STATES_IN_MEMORY = 4 * 2**30  # bytes of checkpoints that a process keeps; a larger pool is read again from disk
 CURVE = (1, 2, 3, 4, 6, 8, 12, 16, 24, 36, 48, 72)  # numbers of models in Figure B.1
@@ -120,7 +120,7 @@ def pool(cfg: Config, subset: tuple[int, ...] | None = None) -> Pool:
     holdout = open_set(cfg.data.dir, cfg.data.holdout)
     logits = [logits_of(cfg, cfg.data.holdout, i.sha256) for i in chosen]
     small = sum(Path(i.path).stat().st_size for i in found) <= STATES_IN_MEMORY
-    load = _load_kept if small else weights.load_state
+    load = _load_kept if small else load_weights
 
     def gradient(state: Mapping[str, Tensor], beta: float, index_B: Tensor) -> tuple[float, float, dict[str, Tensor]]:
         model = shell(cfg, len(holdout.classes))
@@ -133,15 +133,15 @@ def pool(cfg: Config, subset: tuple[int, ...] | None = None) -> Pool:
         ingredients=chosen,
         logits=tuple(x.logits_NC for x in logits),
         labels_N=labels_N,
-        state=lambda i: load(Path(chosen[i].path)),
+        state=lambda i: load(chosen[i]),
         evaluate=lambda state: forward(cfg, cfg.data.holdout, state),
         gradient=gradient,
     )
 
 
 @functools.cache
-def _load_kept(path: Path) -> dict[str, Tensor]:
-    return weights.load_state(path)
+def _load_kept(ingredient: Ingredient) -> dict[str, Tensor]:
+    return load_weights(ingredient)
 
 
 def _measure(cfg: Config, row: str) -> None:
@@ -165,7 +165,7 @@ def mixed(cfg: Config, soup: Soup) -> dict[str, Tensor]:
     for name, sha256 in zip(soup.ingredients, soup.hashes, strict=True):
         if name not in known or known[name].sha256 != sha256:
             raise ValueError(f"soup {soup.method}: ingredient {name} is missing or has changed since it was chosen")
-        states.append(weights.load_state(Path(known[name].path)))
+        states.append(load_weights(known[name]))
     weights.check_alike(dict(zip(soup.ingredients, states, strict=True)))
     return weights.mix(states, soup.coefficients)
 

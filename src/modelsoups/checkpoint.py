@@ -1,0 +1,75 @@
+"""What a run leaves for the one that resumes it: checkpoint.pt and metrics.jsonl of an ingredient's folder.
+
+A checkpoint is written whole or not at all, and read only if every byte is as it was written. The metrics of a step
+are on disk before a checkpoint of that step is.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modelsoups import runs
+
+KEYS = {"made_from", "step", "seconds", "model", "optimizer"}
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint atomically; OSError names the file and says what the disk said."""
+    buffer = io.BytesIO()  # torch.save to a file hides the disk's error behind one of its own
+    torch.save(state, buffer)
+    with runs.atomic(path) as tmp:
+        tmp.write_bytes(buffer.getbuffer())
+
+
+def load(path: Path) -> dict[str, Any] | None:
+    """A checkpoint's content, tensors and plain values only; None when it is damaged or something else.
+
+    torch.load does not look at the check sums that torch.save writes, and would take a flipped bit for a weight.
+    Raises OSError when the disk refuses.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                return None
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception:  # zipfile and the unpickler raise whatever foreign bytes lead them to
+        return None
+    return state if isinstance(state, dict) and set(state) >= KEYS else None
+
+
+def log(metrics: Path, row: dict[str, Any]) -> None:
+    """Append one line of metrics; OSError names the file."""
+    try:
+        with open(metrics, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+    except OSError as error:
+        raise OSError(error.errno, f"could not write {metrics}: {error.strerror}") from error
+
+
+def sync(metrics: Path) -> None:
+    with open(metrics, "ab") as file:
+        os.fsync(file.fileno())
+
+
+def cut(metrics: Path, step: int) -> None:
+    """Drop the lines after a step, and one that was broken off."""
+    if not metrics.exists():
+        return
+    kept = []
+    for line in metrics.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        try:
+            if not line.endswith("\n") or json.loads(line)["step"] > step:
+                break
+        except (ValueError, KeyError, TypeError):
+            break
+        kept.append(line)
+    runs.write_text(metrics, "".join(kept))

@@ -1,0 +1,93 @@
+"""Training batches: what a step sees is a function of (recipe seed, step), never of processes, order or resumption.
+
+Legend: B images of a batch, N of the training set, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from modelsoups.core import training
+from modelsoups.core.types import Recipe
+from modelsoups.data.shards import ShardSet
+from modelsoups.data.transforms import Transform, seed_sample, to_uint8, train_crop
+from modelsoups.parallel import cores
+
+KEEP_DECODED = 64 * 2**20  # bytes of shards; decoded they are about ten times as large
+
+
+def train_batches(
+    train: ShardSet, recipe: Recipe, image_size: int, mean: tuple[float, ...], first: int, side_by_side: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(pixels_BCHW in uint8, labels_B) of every step of a run from step `first` on.
+
+    A small set is decoded once a process and augmented in it. Images of a larger one are decoded and augmented in
+    the cores that `side_by_side` runs leave free. Raises ValueError naming shard and key of a corrupt image.
+    """
+    augmented = Augmented(str(train.folder), train.sha256, recipe, image_size, mean)
+    processes = loader_processes(train, side_by_side)
+    batches = _index_batches(len(train), recipe, first)
+    loader = torch.utils.data.DataLoader(augmented, batch_sampler=batches, num_workers=processes)
+    try:
+        yield from loader
+    except ValueError as error:
+        if not processes:
+            raise
+        last_line = str(error).strip().splitlines()[-1]  # PyTorch puts the trace of its process into the message
+        raise ValueError(last_line.removeprefix("ValueError: ")) from error
+
+
+def loader_processes(train: ShardSet, side_by_side: int) -> int:
+    """Processes that decode for one run; 0: the run does it itself."""
+    return 0 if train.bytes <= KEEP_DECODED else max(0, cores() // side_by_side - 1)
+
+
+def _index_batches(images: int, recipe: Recipe, first: int) -> Iterator[list[tuple[int, int]]]:
+    """(epoch, index) of the images of each step; the last, smaller batch of an epoch is dropped."""
+    per_epoch = images // recipe.batch_size
+    for epoch in range(first // per_epoch, recipe.epochs):
+        order_N = training.epoch_order(images, recipe.seed, epoch)
+        for batch in range(max(0, first - epoch * per_epoch), per_epoch):
+            index_B = order_N[batch * recipe.batch_size : (batch + 1) * recipe.batch_size]
+            yield [(epoch, index) for index in index_B.tolist()]
+
+
+@dataclass
+class Augmented(torch.utils.data.Dataset[tuple[Tensor, int]]):
+    """(epoch, index) -> (augmented uint8 pixels_CHW, label). It opens what it needs in the process that uses it."""
+
+    folder: str
+    sha256: str
+    recipe: Recipe
+    image_size: int
+    mean: tuple[float, ...]
+
+    @functools.cached_property
+    def train(self) -> ShardSet:
+        return ShardSet(Path(self.folder))
+
+    @functools.cached_property
+    def crop(self) -> Transform:
+        recipe = self.recipe
+        return train_crop(recipe.aug, self.image_size, self.mean, recipe.min_crop, recipe.flip)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
+        epoch, index = key
+        small = self.train.bytes <= KEEP_DECODED
+        image = decoded(self.folder, self.sha256)[index] if small else self.train.image(index)
+        seed_sample(self.recipe.seed, epoch, index)
+        return to_uint8(self.crop(image)), int(self.train.labels_N[index])
+
+
+@functools.lru_cache(maxsize=1)
+def decoded(folder: str, sha256: str) -> list[Image.Image]:
+    """Every image of a small set, decoded once for all runs of a process; sha256 is part of the key."""
+    train = ShardSet(Path(folder))
+    return [train.image(i) for i in range(len(train))]

@@ -1,0 +1,82 @@
+"""Training batches: the same with any number of processes and from any step on, each image once an epoch."""
+
+import numpy as np
+import pytest
+import torch
+
+from modelsoups.core.types import Recipe
+from modelsoups.data import loader, shards
+
+MEAN = (0.5, 0.5, 0.5)
+
+
+def recipe(**other):
+    values = {"lr": 1e-3, "weight_decay": 0.0, "label_smoothing": 0.0, "mixup": 0.0, "warmup_steps": 0, "clip": 1.0}
+    return Recipe(**{**values, "epochs": 2, "batch_size": 4, "seed": 3, "aug": "rand-m7-n2", **other})
+
+
+@pytest.fixture
+def train(tmp_path):
+    """18 images whose label is their number."""
+    pixels = np.random.default_rng(0).integers(0, 256, (18, 32, 32, 3), dtype=np.uint8)
+    samples = [(f"{i:02d}", shards.encode_png(image), "png", i) for i, image in enumerate(pixels)]
+    entry = shards.write_shard(tmp_path / "train" / "train-000000.tar", samples)
+    facts = dict.fromkeys(("name", "title", "role", "classes", "templates", "projection"))
+    shards.finish_set(tmp_path / "train", {}, [entry], facts)
+    return shards.ShardSet(tmp_path / "train")
+
+
+def batches(train, first=0, **other):
+    return list(loader.train_batches(train, recipe(**other), 32, MEAN, first, side_by_side=1))
+
+
+def equal(some, others):
+    return len(some) == len(others) and all(
+        torch.equal(a, b) for pair in zip(some, others, strict=True) for a, b in zip(*pair, strict=True)
+    )
+
+
+def test_each_image_comes_at_most_once_an_epoch_in_another_order_each_time(train):
+    labels = [labels_B.tolist() for _, labels_B in batches(train)]
+    assert [len(b) for b in labels] == [4] * 8  # 18 // 4 batches in each of two epochs
+    epochs = [[i for batch in part for i in batch] for part in (labels[:4], labels[4:])]
+    assert all(len(set(e)) == 16 for e in epochs)
+    assert epochs[0] != epochs[1]
+
+
+def test_batches_do_not_depend_on_where_they_begin(train):
+    everything = batches(train)
+    torch.rand(5), np.random.rand(3)
+    for first in (1, 4, 7, 8):
+        assert equal(batches(train, first), everything[first:])
+
+
+def test_batches_do_not_depend_on_processes(train, monkeypatch):
+    here = batches(train)
+    monkeypatch.setattr(loader, "KEEP_DECODED", 0)
+    for cores in (1, 2, 3):
+        monkeypatch.setattr(loader, "cores", lambda n=cores: n)
+        assert loader.loader_processes(train, 1) == cores - 1
+        assert equal(batches(train), here)
+        assert equal(batches(train, first=5), here[5:])
+
+
+def test_the_recipe_reaches_the_transform(train):
+    plain = batches(train, aug="minimal")
+    for change in ({"seed": 4}, {"aug": "rand-m7-n0"}):
+        assert not equal(batches(train, **{"aug": "minimal", **change}), plain)
+    mirrored = {"aug": "rand-m0-n0", "min_crop": 1.0}
+    assert not equal(batches(train, flip=0.0, **mirrored), batches(train, flip=1.0, **mirrored))
+    assert not equal(batches(train, aug="rand-m0-n0", min_crop=0.1), batches(train, aug="rand-m0-n0", min_crop=0.9))
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+def test_a_corrupt_image_is_named_in_one_line(train, monkeypatch, cores):
+    monkeypatch.setattr(loader, "KEEP_DECODED", 0)
+    monkeypatch.setattr(loader, "cores", lambda: cores)
+    path = train.folder / "train-000000.tar"
+    content = path.read_bytes()
+    start = int(train._offset_N[7]) + 60
+    path.write_bytes(content[:start] + b"x" * 100 + content[start + 100 :])
+    with pytest.raises(ValueError, match=r"^\S*train-000000\.tar: image 07 is corrupt [^\n]*$"):
+        batches(train)
