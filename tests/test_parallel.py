@@ -79,8 +79,9 @@ def test_time_left_does_not_count_what_an_earlier_run_did():
 
 
 PARENT = """
-import sys
+import signal, sys
 sys.path.insert(0, sys.argv[1])
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
 from test_parallel import sleepy
 from modelsoups import parallel
 from modelsoups.parallel import run_tasks
