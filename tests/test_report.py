@@ -92,10 +92,11 @@ def test_table_3_has_the_papers_rows_with_the_papers_numbers_beside_ours():
     ]
     # two orders: 60 and 64 (std sqrt(8)), means of shifts 52.5 and 57.5 (std 5/sqrt(2))
     assert tables.cells(numbers, lines["greedy_random"])[1:3] == ["62.00 (2.83)", "55.00 (3.54)"]
-    markdown = tables.markdown(numbers).splitlines()
+    rows = tables.rows_of(numbers)
+    markdown = tables.markdown(rows).splitlines()
     assert "| Greedy soup | 70.00 | 52.50 | 81.03 | 50.75 | 60.00 | 45.00 |" in markdown
-    assert r"Greedy soup & 70.00 & 52.50 & 81.03 & 50.75 & 60.00 & 45.00 \\" in tables.latex(numbers)
-    assert "Greedy soup,70.00,52.50,81.03,50.75,60.00,45.00" in tables.comma_separated(numbers).splitlines()
+    assert r"Greedy soup & 70.00 & 52.50 & 81.03 & 50.75 & 60.00 & 45.00 \\" in tables.latex(rows)
+    assert "Greedy soup,70.00,52.50,81.03,50.75,60.00,45.00" in tables.comma_separated(rows).splitlines()
 
 
 def test_a_missing_shift_is_said_and_four_are_never_averaged_for_five():
@@ -182,8 +183,8 @@ def test_names_appear_as_text_everywhere():
     content = html(numbers)
     assert "<script>alert" not in content
     assert content.count("<script") == 1
-    assert r"\$x\_1\$" in tables.latex(numbers)
-    header = tables.markdown(numbers).splitlines()[0]
+    assert r"\$x\_1\$" in tables.latex(tables.rows_of(numbers))
+    header = tables.markdown(tables.rows_of(numbers)).splitlines()[0]
     assert r"\<script\>" in header
     assert r"\$x\_1\$ \| \*\*bold\*\*" in header
 
@@ -216,3 +217,35 @@ def test_the_page_works_in_a_real_browser(tmp_path, width):
     assert 'data-first="40.00"' in root  # sorted by test accuracy, the initialization comes first
     for line in tables.table_3(numbers):
         assert f">{percent(line.test)}" in dom
+
+
+def test_a_set_that_is_not_available_leaves_the_rest_of_the_report(tmp_path):
+    """Two of three shifts: each shown, no mean; figures say which mean they show."""
+    base = evidence()
+    numbers = Numbers(evidence(sets=[*base.sets, SetInfo("a", "A", "shift", 0)]))
+    assert numbers.shift_mean(numbers.evidence.rows["greedy"]) is None
+    assert [d.on for d in numbers.headline] == ["test"]
+    rows = {row[0]: row for row in tables.rows_of(numbers)}
+    assert rows["Greedy soup"][1:3] == ["70.00", "not available"]
+    assert rows["Greedy soup"][5:] == ["60.00", "45.00", "not available"]
+    verdicts = {v.text: v for v in claims.check(numbers)}
+    under_shift = verdicts["The greedy soup beats the best individual model under shift"]
+    assert (under_shift.verdict, under_shift.numbers) == ("not available", "2 of 3 shifts")
+    assert verdicts["The greedy soup beats the best individual model in distribution"].verdict == "holds"
+    with figures.style():
+        figure = figures.figure_1(numbers)
+        assert figure.axes[0].get_ylabel() == "Mean of 2 of the 3 shifts (others not available) (%)"
+        figures.close(figure)
+    assert "not available" in html(numbers)
+
+
+def test_an_extra_set_averaged_over_classes_has_a_column_and_no_part_in_the_mean():
+    weight_N = np.array([0.25, 0.25, 0.5])
+    rows = {name: Row(name, r.kind, {**r.correct, "multi": np.array([True, False, True])}, r.soup, r.recipe,
+                      weight={"multi": weight_N}) for name, r in evidence().rows.items()}  # fmt: skip
+    sets = [*evidence().sets, SetInfo("multi", "Multilabel", "extra", 3)]
+    numbers = Numbers(evidence(rows=rows, sets=sets))
+    assert numbers.result(rows["greedy"], "multi").accuracy == 0.75
+    assert tables.rows_of(numbers)[0][-1] == "Multilabel"
+    assert {row[0]: row[-1] for row in tables.rows_of(numbers)}["Greedy soup"] == "75.00"
+    assert numbers.shift_mean(rows["greedy"]) == pytest.approx((6 / 10 + 9 / 20) / 2)

@@ -23,6 +23,10 @@ STAGES = {  # in order; name -> what it does. Each is a module with run(cfg).
     "soup": "soups, ensembles and baselines, chosen on the hold-out, then evaluated",
     "report": "results.jsonl, tables, figures and one HTML page",
 }
+COMMANDS = {  # with arguments of their own; name -> (module with main(argv) -> exit status, what it does)
+    "import-released": ("released", "the authors' 72 fine-tuned models -> ingredients of experiment=released"),
+    "verify": ("verify", "accuracies of those models against the released ones, model by model"),
+}
 APART = {"pretrain": "the miniature's CLIP, made anew (not part of the pipeline)"}
 
 USAGE = """usage: modelsoups [stage] [key=value ...]
@@ -50,9 +54,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args and args[0] in ("-h", "--help", "help"):
         print(usage())
         return
+    if args and args[0] in COMMANDS:
+        raise SystemExit(_command(args[0], args[1:]))
     stage = args.pop(0) if args and "=" not in args[0] and args[0][:1] not in ("-", "+", "~") else None
     if stage is not None and stage not in STAGES | APART:
-        fail(f"unknown stage {stage}; expected one of {', '.join([*STAGES, *APART])} (or none, for all)", status=2)
+        fail(
+            f"unknown stage {stage}; expected one of {', '.join([*STAGES, *APART, *COMMANDS])} (or none, for all)",
+            status=2,
+        )
     if any(a in ("-h", "--help") for a in args):
         print(usage())
         return
@@ -64,8 +73,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def usage() -> str:
-    lines = {t: "\n".join(f"  {n:<10}{d}" for n, d in table.items()) for t, table in (("s", STAGES), ("a", APART))}
-    return USAGE.format(stages=lines["s"], apart=lines["a"])
+    apart = APART | {name: what for name, (_, what) in COMMANDS.items()}
+    stages, others = ("\n".join(f"  {n:<17}{d}" for n, d in table.items()) for table in (STAGES, apart))
+    return USAGE.format(stages=stages, apart=others)
+
+
+def _command(name: str, argv: list[str]) -> int:
+    """Run a command of its own arguments; an exception becomes one line on stderr."""
+    try:
+        status: int = importlib.import_module(f"modelsoups.{COMMANDS[name][0]}").main(argv)
+    except KeyboardInterrupt:
+        fail(f"{name}: interrupted; the same command continues where it stopped", status=130)
+    except (ValueError, OSError) as error:
+        fail(f"{name}: {' '.join(str(error).split())}")
+    return status
 
 
 def guarded(stages: list[str], overrides: list[str]) -> None:
@@ -85,7 +106,7 @@ def run_stages(stages: list[str], cfg: Config) -> None:
     for stage in stages:
         begin = time.monotonic()
         try:
-            if importlib.import_module(f"modelsoups.{stage}").run(cfg):
+            if _run(stage, cfg):
                 _keep_seconds(cfg.run, stage, time.monotonic() - begin)
         except KeyboardInterrupt:
             fail(f"{stage}: interrupted; the same command continues where it stopped", status=130)
@@ -94,6 +115,17 @@ def run_stages(stages: list[str], cfg: Config) -> None:
             fail(f"{stage}: {kind}{' '.join(str(error).split())}{_log_trace(cfg.run.log)}")
     if len(stages) > 1:
         print(f"done in {time.monotonic() - started:.0f} s")
+
+
+def _run(stage: str, cfg: Config) -> bool:
+    """Whether the stage made anything. What an imported pool stands in for is not made."""
+    if cfg.pool == "imported" and stage in ("heads", "sweep", "finetune"):
+        from modelsoups.released import require_import
+
+        require_import(cfg, stage)
+        return False
+    made: bool = importlib.import_module(f"modelsoups.{stage}").run(cfg)
+    return made
 
 
 def fail(message: str, status: int = 1) -> NoReturn:

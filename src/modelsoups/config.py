@@ -25,18 +25,37 @@ from modelsoups.runs import Run
 
 @dataclass
 class ModelConfig:
-    """The pre-trained encoder. library: iconclip (in the package), open_clip or timm."""
+    """The pre-trained encoder. library: iconclip (in the package), open_clip or timm (any name of theirs)."""
 
     name: str
     library: str
-    tag: str | None = None  # open_clip's pretrained tag, or a local file; timm: true or a local file
+    tag: str | None = (
+        None  # pretrained tag of open_clip or timm, or a file; null: no weights (a checkpoint brings them)
+    )
     image_size: int = 224
     normalize_features: bool = True  # CLIP's heads see unit vectors; timm backbones do not
 
 
 @dataclass
+class SourcesConfig:
+    """Where ImageNet's files lie that are not found under data.root; null: there."""
+
+    train: str | None = None  # for the hold-out too
+    val: str | None = None
+    v2: str | None = None
+    r: str | None = None
+    sketch: str | None = None
+    objectnet: str | None = None
+    a: str | None = None
+    v2_top_images: str | None = None
+    v2_threshold: str | None = None
+    real: str | None = None  # real.json; null: as timm ships it
+    multilabel: str | None = None  # human_accuracy_v3.0.0.json, not found by itself
+
+
+@dataclass
 class DataConfig:
-    """The data sets of an experiment and where their shards lie."""
+    """The data sets of an experiment and where their shards lie. What follows `extra` is for library=imagenet."""
 
     name: str
     library: str  # iconnet (rendered) or imagenet (files of yours)
@@ -46,6 +65,17 @@ class DataConfig:
     holdout: str = "holdout"
     test: str = "test"
     shifts: list[str] = field(default_factory=list)
+    extra: list[str] = field(default_factory=list)  # more test sets, not part of the mean over the shifts
+    root: str | None = None  # a folder with the files as they were downloaded or unpacked
+    sources: SourcesConfig = field(default_factory=SourcesConfig)
+    protocol: str = "released"  # where the official code deviates from the paper: as released, or as in the paper
+    holdout_per_class: int = 26
+    holdout_file: str | None = None  # the authors' imagenet_98_idxs.npy; null: by hash of the file names
+    train_resize: int | None = None  # shorter side of training images in pixels; null: the original bytes
+    check_counts: bool = True  # refuse a set that lacks images
+    verify: bool = False  # decode every image while preparing
+    shard_images: int = 1000
+    workers: int | None = None  # processes of prepare; null: one a core
 
 
 @dataclass
@@ -111,6 +141,7 @@ class TopLevel:
     runs: str
     results: str
     ingredient: int | None  # finetune this one alone; null: every one of the draw that is not complete
+    pool: str  # finetuned (by this run) or imported (`modelsoups import-released`; heads, sweep, finetune do nothing)
 
 
 @dataclass
@@ -131,8 +162,10 @@ class Config(TopLevel):
 
 
 CHOICES = {
+    "pool": ("finetuned", "imported"),
     "model.library": ("iconclip", "open_clip", "timm"),
     "data.library": ("iconnet", "imagenet"),
+    "data.protocol": ("released", "paper"),
     "heads.init": ("lp", "zeroshot"),
 }
 AT_LEAST = {
@@ -145,6 +178,10 @@ AT_LEAST = {
     "sweep.count": 1,
     "sweep.seed": 0,
     "data.seed": 0,
+    "data.holdout_per_class": 1,
+    "data.train_resize": 32,
+    "data.shard_images": 1,
+    "data.workers": 1,
     "heads.lp_epochs": 1,
     "heads.lp_batch_size": 1,
     "soup.minimum": 1,
@@ -238,10 +275,15 @@ def _schema() -> DictConfig:
 
 
 def _keys(schema: DictConfig) -> list[str]:
+    """Every key with its dots; a section inside a section counts as a key too, for it can be set as a whole."""
     keys: list[str] = []
     for name in map(str, schema):
         node = schema._get_node(name)
-        keys += [f"{name}.{k!s}" for k in node] if isinstance(node, DictConfig) else [name]
+        if isinstance(node, DictConfig):
+            below = _keys(node)
+            keys += [f"{name}.{k}" for k in dict.fromkeys([*(k.split(".")[0] for k in below), *below])]
+        else:
+            keys.append(name)
     return keys
 
 

@@ -35,7 +35,11 @@ def run(cfg: Config) -> bool:
     """Evaluate the initial model and every complete ingredient on the hold-out, the test set and the shifts."""
     models = [*initial_models(cfg).values(), *load_pool(cfg).ingredients]
     tasks = [m for m in models if not _all_there(cfg, m.sha256)]
-    names = ", ".join([cfg.data.holdout, *test_names(cfg)])
+    names = ", ".join(evaluated(cfg))
+    if missing := missing_names(cfg):
+        print(
+            f"evaluate: not available: {', '.join(missing)}; `modelsoups prepare` adds them once their files are there"
+        )
     if not tasks:
         print(f"evaluate: complete, {len(models)} models on {names}")
         return False
@@ -51,17 +55,38 @@ def workers(cfg: Config) -> int:
 
 
 def test_names(cfg: Config) -> list[str]:
-    """The data sets that are only looked at when everything has been chosen: the test set and the shifts."""
-    return [cfg.data.test, *cfg.data.shifts]
+    """The data sets that are only looked at when everything has been chosen: the test set, and the shifts and extra
+    sets that are prepared. Sets that give other labels to the test set's images are not among them: its logits do."""
+    others = [n for n in [*cfg.data.shifts, *cfg.data.extra] if is_prepared(cfg, n)]
+    return [cfg.data.test, *(n for n in others if open_set(cfg.data.dir, n).scoring is None)]
+
+
+def evaluated(cfg: Config) -> list[str]:
+    """The data sets that every ingredient is evaluated on.
+
+    An imported pool can be looked at without the hold-out of its authors; nothing can be chosen then.
+    """
+    without = cfg.pool == "imported" and not is_prepared(cfg, cfg.data.holdout)
+    return test_names(cfg) if without else [cfg.data.holdout, *test_names(cfg)]
+
+
+def missing_names(cfg: Config) -> list[str]:
+    """The shifts and extra sets of the experiment that are not prepared."""
+    return [n for n in [*cfg.data.shifts, *cfg.data.extra] if not is_prepared(cfg, n)]
+
+
+def is_prepared(cfg: Config, name: str) -> bool:
+    """Whether `prepare` has made a set; opening it says if it is damaged."""
+    return (Path(cfg.data.dir) / name / runs.MANIFEST).exists()
 
 
 def _all_there(cfg: Config, sha256: str) -> bool:
-    return all(_cache_path(cfg, sha256, name).exists() for name in [cfg.data.holdout, *test_names(cfg)])
+    return all(_cache_path(cfg, sha256, name).exists() for name in evaluated(cfg))
 
 
 def _evaluate(cfg: Config, model: Ingredient) -> None:
     state = load_weights(model)
-    for name in [cfg.data.holdout, *test_names(cfg)]:
+    for name in evaluated(cfg):
         logits_of(cfg, name, model.sha256, state)
 
 

@@ -12,8 +12,10 @@ import numpy as np
 from modelsoups import runs
 from modelsoups.core import metrics
 from modelsoups.core.types import Logits, Recipe, Soup
+from modelsoups.data.imagenet import relabel
 from modelsoups.data.transforms import eval_crop
-from modelsoups.evaluate import logits_of, open_set, test_names
+from modelsoups.evaluate import is_prepared, logits_of, missing_names, open_set, test_names
+from modelsoups.prepare import set_facts
 
 if TYPE_CHECKING:
     from modelsoups.config import Config
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SetInfo:
-    """A data set as the report shows it. role: holdout, test or shift; n: images scored."""
+    """A data set as the report shows it. role: holdout, test, shift or extra; n: images scored, 0 if not available."""
 
     name: str
     title: str
@@ -33,7 +35,8 @@ class SetInfo:
 class Row:
     """One model or combination. kind: initialization, individual, soup, ensemble, interpolation or curve.
 
-    correct[data set] is a bool array over its images, in the set's order. inference: forward passes an image.
+    correct[data set] is a bool array over its images, in the set's order; weight[data set] what each image counts,
+    where not all count the same (accuracy averaged over classes); they add up to 1. inference: forward passes an image.
     """
 
     name: str
@@ -42,10 +45,12 @@ class Row:
     soup: Soup | None = None
     recipe: Recipe | None = None
     inference: int = 1
+    weight: dict[str, np.ndarray] = field(default_factory=dict)
 
     def accuracy(self, dataset: str) -> float:
         """Share of images that are right, 0 to 1."""
-        return float(self.correct[dataset].mean())
+        correct_N = self.correct[dataset]
+        return float(correct_N @ self.weight[dataset] if dataset in self.weight else correct_N.mean())
 
 
 @dataclass(frozen=True)
@@ -79,12 +84,10 @@ def collect(cfg: Config) -> Evidence:
     from modelsoups.pool import initial_models, load_pool
 
     folder = load_pool(cfg)
-    initial = initial_models(cfg)
-    names = [cfg.data.holdout, *test_names(cfg)]
-    rows = {row: Row(row, "initialization", _correct(cfg, names, [i.sha256])) for row, i in initial.items()}
+    rows = {row: _row(cfg, row, "initialization", [i.sha256]) for row, i in initial_models(cfg).items()}
     curve: dict[int, dict[str, Row]] = {}
     for path in sorted(p for p in cfg.run.soups.glob("*.json") if p.name != runs.MANIFEST):
-        row = _soup_row(cfg, names, path)
+        row = _soup_row(cfg, path)
         if path.stem.startswith("curve_"):
             _, k, method = path.stem.split("_", 2)
             curve.setdefault(int(k), {})[method] = row
@@ -95,16 +98,15 @@ def collect(cfg: Config) -> Evidence:
     assert manifest is not None, "report_inputs() has checked it"
     return Evidence(
         name=cfg.name,
-        sets=[_info(cfg, name) for name in names],
+        sets=[_info(cfg, name) for name in [cfg.data.holdout, cfg.data.test, *cfg.data.shifts, *cfg.data.extra]],
         rows=rows,
-        individuals={
-            i.id: Row(i.id, "individual", _correct(cfg, names, [i.sha256]), recipe=i.recipe) for i in folder.ingredients
-        },
+        individuals={i.id: _row(cfg, i.id, "individual", [i.sha256], recipe=i.recipe) for i in folder.ingredients},
         curve=curve,
         failed=folder.missing,
-        contact={_info(cfg, n).title: _few(cfg, n) for n in [cfg.data.train, *names]},
+        contact={open_set(cfg.data.dir, n).title: _few(cfg, n) for n in _pictured(cfg)},
         timings=runs.read_json(cfg.run.timings) if cfg.run.timings.exists() else {},
         provenance={**manifest["provenance"], "config": asdict(cfg)},
+        notes=_notes(cfg),
     )
 
 
@@ -116,29 +118,58 @@ def report_inputs(cfg: Config) -> dict[str, Any]:
     return {"soups": runs.fingerprint(manifest["inputs"]), "made": manifest["provenance"]["time"], "name": cfg.name}
 
 
-def _soup_row(cfg: Config, names: list[str], path: Path) -> Row:
+def _soup_row(cfg: Config, path: Path) -> Row:
     from modelsoups.soup import read_soup
 
     soup = read_soup(path)
     if soup.space == "logits":
-        return Row(path.stem, "ensemble", _correct(cfg, names, soup.hashes), soup, inference=len(soup.hashes))
+        return _row(cfg, path.stem, "ensemble", soup.hashes, soup=soup, inference=len(soup.hashes))
     kind = {"wise_ft": "interpolation", "best": "individual", "second_best": "individual"}.get(soup.method, "soup")
-    return Row(path.stem, kind, _correct(cfg, names, [runs.read_json(path)["sha256"]]), soup)
+    return _row(cfg, path.stem, kind, [runs.read_json(path)["sha256"]], soup=soup)
 
 
-def _correct(cfg: Config, names: list[str], sha256s: Sequence[str]) -> dict[str, np.ndarray]:
-    """Per-image correctness of one model, or of the ensemble (mean of logits) of several."""
-    correct = {}
-    for name in names:
-        logits = [logits_of(cfg, name, sha256) for sha256 in sha256s]
+def _row(cfg: Config, name: str, kind: str, sha256s: Sequence[str], **more: Any) -> Row:
+    """Per-image correctness of one model, or of the ensemble (mean of logits) of several, on every set there is."""
+    correct: dict[str, np.ndarray] = {}
+    weight: dict[str, np.ndarray] = {}
+    for dataset in [cfg.data.holdout, *test_names(cfg)]:
+        logits = [logits_of(cfg, dataset, sha256) for sha256 in sha256s]
         logits_NC = metrics.ensemble([x.logits_NC for x in logits])
-        correct[name] = Logits(name, logits_NC, logits[0].labels_N).correct_N.numpy()
-    return correct
+        correct[dataset] = Logits(dataset, logits_NC, logits[0].labels_N).correct_N.numpy()
+        if dataset == cfg.data.test:
+            for other in _relabelled(cfg):
+                correct[other], weight_N = relabel.score(open_set(cfg.data.dir, other), logits_NC)
+                if weight_N is not None:
+                    weight[other] = weight_N
+    return Row(name, kind, correct, weight=weight, **more)
+
+
+def _relabelled(cfg: Config) -> list[str]:
+    """Prepared sets that give other labels to the test set's images."""
+    there = [name for name in cfg.data.extra if is_prepared(cfg, name)]
+    return [name for name in there if open_set(cfg.data.dir, name).scoring is not None]
 
 
 def _info(cfg: Config, name: str) -> SetInfo:
+    if not is_prepared(cfg, name):
+        facts = set_facts(cfg, name)
+        return SetInfo(name, facts["title"], facts["role"], 0)
     dataset = open_set(cfg.data.dir, name)
     return SetInfo(name, dataset.title, dataset.role, len(dataset))
+
+
+def _pictured(cfg: Config) -> list[str]:
+    train = [cfg.data.train] if is_prepared(cfg, cfg.data.train) else []
+    return list(dict.fromkeys([*train, cfg.data.holdout, *test_names(cfg)]))
+
+
+def _notes(cfg: Config) -> list[str]:
+    missing = [_info(cfg, name) for name in missing_names(cfg)]
+    if not missing:
+        return []
+    titles = ", ".join(info.title for info in missing)
+    lost = any(info.role == "shift" for info in missing)
+    return [f"Not available: {titles}." + (" So there is no mean of the five shifts." if lost else "")]
 
 
 def _few(cfg: Config, name: str) -> np.ndarray:

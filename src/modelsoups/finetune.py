@@ -26,7 +26,7 @@ from modelsoups.config import Config
 from modelsoups.core import training, weights
 from modelsoups.core.types import Ingredient, Recipe
 from modelsoups.data.loader import train_batches
-from modelsoups.data.shards import ShardSet
+from modelsoups.data.shards import ShardSet, check_disjoint
 from modelsoups.evaluate import normalise, open_set, shell, workers
 from modelsoups.model import Classifier, state_of
 from modelsoups.parallel import advance, run_tasks
@@ -64,7 +64,9 @@ def _finetune_all(cfg: Config, recipes: list[Recipe], todo: list[int]) -> dict[i
     """Fine-tune these ingredients; why those that diverged did."""
     if not todo:
         return {}
-    images = len(open_set(cfg.data.dir, cfg.data.train))
+    train = open_set(cfg.data.dir, cfg.data.train)
+    check_disjoint(train, open_set(cfg.data.dir, cfg.data.holdout))
+    images = len(train)
     job = functools.partial(_finetune, cfg, recipes)
     ends = run_tasks(job, todo, workers(cfg), "finetune", lambda i: recipes[i].epochs * images, cfg.finetune.threads)
     failed = {index: reason for index, reason in ends if reason}

@@ -47,14 +47,17 @@ def _inputs(cfg: Config, init: str, train: ShardSet) -> dict[str, Any]:
 
 def _initial_model(cfg: Config, init: str, train: ShardSet) -> Classifier:
     model = shell(cfg, len(train.classes))
+    zeroshot = cfg.run.head("zeroshot")
     with torch.no_grad():
+        model.head.bias.zero_()
         if cfg.model.library == "timm":
             model.head.weight.zero_()
+        elif init == "lp" and runs.complete(zeroshot, _inputs(cfg, "zeroshot", train)):  # the prompts take minutes
+            model.load_state_dict(weights.load_state(zeroshot / "model.safetensors"))
         else:
             clip = load_clip(cfg.model)
             model.encoder.load_state_dict(clip.model.visual.state_dict())
             model.head.weight.copy_(zeroshot_weights(clip, train.classes, train.templates))
-        model.head.bias.zero_()
     if init == "lp":
         features_ND = features(cfg, model, train)
         labels_N = torch.from_numpy(train.labels_N)

@@ -26,6 +26,10 @@ class Folder:
 
 def load_pool(cfg: Config) -> Folder:
     """Read the manifests of all ingredients of the draw; ValueError when fewer than soup.minimum are complete."""
+    if cfg.pool == "imported":
+        from modelsoups.released import imported
+
+        return enough(cfg, imported(cfg), "modelsoups import-released DIR")
     found, missing = [], {}
     for index, recipe in enumerate(load_draw(cfg)):
         folder = cfg.run.ingredient(index)
@@ -37,13 +41,18 @@ def load_pool(cfg: Config) -> Folder:
             missing[name] = str(runs.read_json(failed)["reason"])
         else:
             missing[name] = "not finished" if folder.exists() else "not started"
-    if len(found) < cfg.soup.minimum:
-        why = "; ".join(f"{k} {v}" for k, v in list(missing.items())[:5])
+    return enough(cfg, Folder(found, missing), "modelsoups finetune")
+
+
+def enough(cfg: Config, folder: Folder, command: str) -> Folder:
+    """The folder, unless it holds fewer ingredients than soup.minimum; ValueError then says what makes them."""
+    if len(folder.ingredients) < cfg.soup.minimum:
+        why = "; ".join(f"{k} {v}" for k, v in list(folder.missing.items())[:5])
         raise ValueError(
-            f"{cfg.run.root / 'ingredients'}: {len(found)} complete ingredients, soup.minimum={cfg.soup.minimum} "
-            f"needed ({why or 'the draw is empty'}); run `modelsoups finetune`"
+            f"{cfg.run.root / 'ingredients'}: {len(folder.ingredients)} complete ingredients, "
+            f"soup.minimum={cfg.soup.minimum} needed ({why or 'the draw is empty'}); run `{command}`"
         )
-    return Folder(found, missing)
+    return folder
 
 
 def load_weights(ingredient: Ingredient) -> dict[str, Tensor]:
@@ -63,7 +72,14 @@ def load_weights(ingredient: Ingredient) -> dict[str, Tensor]:
 
 
 def initial_models(cfg: Config) -> dict[str, Ingredient]:
-    """theta_0 under "initialization", and the zero-shot model beside it where the two differ."""
+    """theta_0 under "initialization", and the zero-shot model beside it where the two differ.
+
+    An imported pool has none when model_0 was not there to be imported.
+    """
+    if cfg.pool == "imported":
+        from modelsoups.released import initialization
+
+        return initialization(cfg)
     names = {"initialization": cfg.heads.init}
     if cfg.heads.init != "zeroshot" and runs.manifest_of(cfg.run.head("zeroshot")):
         names["zeroshot"] = "zeroshot"

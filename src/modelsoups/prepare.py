@@ -1,37 +1,56 @@
-"""Data sets -> WebDataset shards, one folder and one manifest a set: `modelsoups prepare`."""
+"""Data sets -> WebDataset shards, one folder and one manifest a set: `modelsoups prepare`.
+
+Which sets there are and how they are made is known to a library, a module with names(cfg), inputs(cfg, name),
+facts(cfg, name) and make(cfg, names).
+"""
 
 from __future__ import annotations
 
-import functools
-from itertools import islice
+import importlib
 from pathlib import Path
 from typing import Any
 
 from modelsoups import runs
 from modelsoups.config import Config
-from modelsoups.data import shards
-from modelsoups.parallel import run_tasks
+
+LIBRARIES = {"iconnet": "modelsoups.data.rendered", "imagenet": "modelsoups.data.imagenet"}
 
 
 def run(cfg: Config) -> bool:
     """Make every set of the experiment that is not complete; a set made with other options is refused, not replaced."""
-    if cfg.data.library == "imagenet":
-        raise ValueError("data.library=imagenet: preparing ImageNet is not part of this version; use data=iconnet")
-    names = [cfg.data.train, cfg.data.holdout, cfg.data.test, *cfg.data.shifts]
-    inputs = {name: set_inputs(cfg, name) for name in names}
-    todo = [name for name in names if not _made(Path(cfg.data.dir) / name, inputs[name])]
+    library = _library(cfg)
+    names: list[str] = library.names(cfg)
+    todo = [name for name in names if not _made(Path(cfg.data.dir) / name, library.inputs(cfg, name))]
     if not todo:
         print(f"prepare: complete, {len(names)} data sets in {cfg.data.dir}")
         return False
     if len(todo) < len(names):
         print(f"prepare: complete: {', '.join(n for n in names if n not in todo)}")
-    from modelsoups.evaluate import workers
+    made: dict[str, int] = library.make(cfg, todo)
+    if made:
+        print(f"prepare: {', '.join(n for n in names if n in made)}: {sum(made.values()):,} images -> {cfg.data.dir}")
+    return bool(made)
 
-    total = 0
-    for _, images in run_tasks(functools.partial(_iconnet, cfg), todo, workers(cfg), "prepare"):
-        total += images
-    print(f"prepare: {', '.join(todo)}: {total:,} images -> {cfg.data.dir}")
-    return True
+
+def available(cfg: Config) -> list[str]:
+    """The sets of the experiment that are prepared, in order."""
+    return [name for name in _library(cfg).names(cfg) if runs.manifest_of(Path(cfg.data.dir) / name)]
+
+
+def set_inputs(cfg: Config, name: str) -> dict[str, Any]:
+    """What a set is made from: its shards are complete when they were made from this."""
+    made: dict[str, Any] = _library(cfg).inputs(cfg, name)
+    return made
+
+
+def set_facts(cfg: Config, name: str) -> dict[str, Any]:
+    """What readers of a set need beside its images; see `shards.finish_set`."""
+    known: dict[str, Any] = _library(cfg).facts(cfg, name)
+    return known
+
+
+def _library(cfg: Config) -> Any:
+    return importlib.import_module(LIBRARIES[cfg.data.library])
 
 
 def _made(folder: Path, inputs: dict[str, Any]) -> bool:
@@ -44,42 +63,3 @@ def _made(folder: Path, inputs: dict[str, Any]) -> bool:
             "or delete that folder"
         )
     return True
-
-
-def set_inputs(cfg: Config, name: str) -> dict[str, Any]:
-    """What a set is made from: its shards are complete when they were made from this."""
-    from modelsoups.data.iconnet import sets
-
-    if name not in sets.SETS:
-        raise ValueError(f"data set {name}: IconNet has {', '.join(sets.SETS)}")
-    return {"library": "iconnet", "set": name, "seed": cfg.data.seed, "version": sets.VERSION}
-
-
-def set_facts(cfg: Config, name: str) -> dict[str, Any]:
-    """What readers of a set need beside its images; see `shards.finish_set`."""
-    from modelsoups.data.iconnet import sets
-
-    spec = sets.SETS[name]
-    return {
-        "name": name,
-        "title": spec.title,
-        "role": spec.role,
-        "classes": list(sets.CLASSES),
-        "templates": list(sets.TEMPLATES),
-        "projection": spec.projection,
-    }
-
-
-def _iconnet(cfg: Config, name: str) -> int:
-    """Render one set into shards; the number of images."""
-    from modelsoups.data.iconnet import sets
-
-    folder = Path(cfg.data.dir) / name
-    samples = (
-        (key, shards.encode_png(image), "png", label) for key, image, label in sets.render_set(name, cfg.data.seed)
-    )
-    entries: list[dict[str, Any]] = []
-    while block := list(islice(samples, shards.SHARD_IMAGES)):
-        entries.append(shards.write_shard(folder / f"{name}-{len(entries):06d}.tar", block))
-    shards.finish_set(folder, set_inputs(cfg, name), entries, set_facts(cfg, name))
-    return sum(e["images"] for e in entries)

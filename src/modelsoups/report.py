@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
-from modelsoups import runs
+from modelsoups import published, runs
 from modelsoups.config import Config
 from modelsoups.evidence import collect, report_inputs
 from modelsoups.runs import Run
@@ -12,9 +13,12 @@ from modelsoups.runs import Run
 
 def run(cfg: Config) -> bool:
     """Write the report if it is not complete, and print Table 3 with its headline either way."""
-    inputs = report_inputs(cfg)
+    released = cfg.pool == "imported" and runs.manifest_of(cfg.run.soups) is None
+    inputs: dict[str, object] = {"released results": published.MODELS} if released else report_inputs(cfg)
     made = not runs.complete(cfg.run.results, inputs)
-    if made:
+    if made and released:
+        _write_released(cfg, inputs)
+    elif made:
         _write(cfg, inputs)
     else:
         print(f"report: complete, in {cfg.run.results}")
@@ -24,21 +28,21 @@ def run(cfg: Config) -> bool:
 
 
 def _write(cfg: Config, inputs: dict[str, object]) -> None:
-    from modelsoups.reporting import claims, figures, page, tables
+    from modelsoups.reporting import beside, claims, figures, page, tables
     from modelsoups.reporting.compare import Numbers
 
     numbers = Numbers(collect(cfg))
     verdicts = claims.check(numbers)
     texts = {
         "results.jsonl": "".join(json.dumps(line) + "\n" for line in numbers.lines()),
-        "table_3.md": tables.markdown(numbers),
-        "table_3.tex": tables.latex(numbers),
-        "table_3.csv": tables.comma_separated(numbers),
+        **_table_files("table_3", tables.rows_of(numbers)),
         "claims.md": claims.markdown(verdicts),
         "summary.txt": summary(numbers),
         "provenance.json": json.dumps({**numbers.evidence.provenance, "seconds": numbers.evidence.timings}, indent=1)
         + "\n",
     }
+    if beside.applies(numbers):
+        texts |= _table_files("published", beside.rows_of(numbers))
     binaries: dict[str, bytes] = {}
     svgs: dict[str, bytes] = {}
     with figures.style():
@@ -52,6 +56,35 @@ def _write(cfg: Config, inputs: dict[str, object]) -> None:
         figures.close(sheet)
     texts["index.html"] = page.page(numbers, verdicts, svgs, binaries["contact.png"])
     _save(cfg.run, inputs, texts, binaries)
+
+
+def _write_released(cfg: Config, inputs: dict[str, object]) -> None:
+    """Table 3 as far as the authors' released results determine it; nothing was evaluated here."""
+    from modelsoups.reporting import beside, page, tables
+
+    rows = beside.released_rows()
+    notes = [
+        "From the authors' released results alone: no model was evaluated here. Best and second best follow from "
+        "the 72 models' accuracies, chosen on the hold-out; soups and ensemble are as released.",
+        "For accuracies of your own: modelsoups import-released DIR, then modelsoups experiment=released data.root=...",
+    ]
+    lines = [{"row": line.row, **asdict(line)} for line in published.table_3_from_released()]
+    texts = {
+        "results.jsonl": "".join(json.dumps(line) + "\n" for line in lines),
+        **_table_files("table_3", rows),
+        "summary.txt": tables.aligned([row[:8] for row in rows]) + "\n\n" + "\n".join(notes) + "\n",
+        "index.html": page.plain_page("Table 3 from the released results", notes, rows),
+        "provenance.json": json.dumps({**runs.provenance(), "config": asdict(cfg)}, indent=1) + "\n",
+    }
+    _save(cfg.run, inputs, texts, {})
+
+
+def _table_files(name: str, rows: list[list[str]]) -> dict[str, str]:
+    """A table in each form, by file name."""
+    from modelsoups.reporting import tables
+
+    forms = {"md": tables.markdown, "tex": tables.latex, "csv": tables.comma_separated}
+    return {f"{name}.{kind}": form(rows) for kind, form in forms.items()}
 
 
 def _save(run_: Run, inputs: dict[str, object], texts: dict[str, str], binaries: dict[str, bytes]) -> None:

@@ -172,6 +172,7 @@ class Run:
         self.root, self.results = root, results
         self.draw = root / "draw.jsonl"
         self.draw_manifest = root / "draw.json"
+        self.ingredients = root / "ingredients"
         self.soups = root / "soups"
         self.timings = root / "timings.json"
         self.log = root / "modelsoups.log"
@@ -181,7 +182,7 @@ class Run:
         return self.root / "init" / init
 
     def ingredient(self, index: int) -> Path:
-        return self.root / "ingredients" / f"{index:03d}"
+        return self.ingredients / f"{index:03d}"
 
     def logits(self, model_sha256: str, dataset: str, dataset_sha256: str) -> Path:
         return self.root / "logits" / model_sha256[:16] / f"{dataset}-{dataset_sha256[:12]}.safetensors"

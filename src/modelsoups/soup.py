@@ -48,7 +48,7 @@ def run(cfg: Config) -> bool:
     if runs.complete(cfg.run.soups, inputs):
         print(f"soup: complete, {len(list(cfg.run.soups.glob('*.json'))) - 1} soups in {cfg.run.soups}")
         return False
-    key = runs.fingerprint(inputs)
+    key = runs.fingerprint({**inputs, "sets": None})  # a test set that comes later changes no choice
     orders = plan(cfg, len(folder.ingredients))
     todo = [o for o in orders if not _chosen(cfg, o.row, key)]
     for order, soup in run_tasks(functools.partial(_choose, cfg), todo, workers(cfg), "soup: choosing"):
@@ -67,7 +67,8 @@ def soup_inputs(cfg: Config, ingredients: list[Ingredient]) -> dict[str, Any]:
     return {
         "ingredients": {i.id: i.sha256 for i in ingredients},
         "initial": {row: i.sha256 for row, i in initial_models(cfg).items()},
-        "sets": {n: open_set(cfg.data.dir, n).sha256 for n in [cfg.data.holdout, *test_names(cfg)]},
+        "holdout": open_set(cfg.data.dir, cfg.data.holdout).sha256,
+        "sets": {n: open_set(cfg.data.dir, n).sha256 for n in test_names(cfg)},
         "soup": asdict(cfg.soup),
         "wise_ft": cfg.evaluate.wise_ft,
     }
@@ -98,8 +99,13 @@ def curve_points(count: int) -> list[int]:
 
 
 def _interpolations(cfg: Config, ingredients: list[Ingredient], key: str) -> list[str]:
-    """WiSE-FT towards the best individual and the greedy soup (appendix D); the rows' names."""
-    initial = initial_models(cfg)["initialization"]
+    """WiSE-FT towards the best individual and the greedy soup (appendix D); the rows' names.
+
+    None where the initialization is not known: an imported pool may come without it.
+    """
+    initial = initial_models(cfg).get("initialization")
+    if initial is None:
+        return []
     rows = []
     for base in ("best", "greedy"):
         soup = read_soup(cfg.run.soup(base))

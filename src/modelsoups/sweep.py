@@ -39,17 +39,24 @@ def run(cfg: Config) -> bool:
 
 
 def load_search(name: str) -> dict[str, Any]:
-    """A search of sweeps/ by name, or any YAML file by path; ValueError when missing, malformed or unknown."""
+    """A search of sweeps/ by name, or any file by path: YAML, or JSON lines with a recipe each.
+
+    Raises ValueError when it is missing, malformed or unknown.
+    """
     path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
-        path = sweeps_dir() / f"{name}.yaml"
+    if path.suffix not in (".yaml", ".yml", ".jsonl"):
+        shipped = [sweeps_dir() / f"{name}{suffix}" for suffix in (".yaml", ".jsonl")]
+        path = next((p for p in shipped if p.exists()), shipped[0])
     if not path.exists():
-        names = ", ".join(sorted(p.stem for p in sweeps_dir().glob("*.yaml")))
+        names = ", ".join(sorted(p.stem for p in sweeps_dir().iterdir()))
         raise ValueError(f"sweep.search={name}: no such file ({path}); shipped searches: {names}")
-    try:
-        search = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    if path.suffix == ".jsonl":
+        search: Any = {"kind": "list", "recipes": runs.read_jsonl(path)}
+    else:
+        try:
+            search = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not valid YAML: {error}") from error
     try:
         searches.validate(search)
     except ValueError as error:

@@ -126,6 +126,10 @@ class ShardSet:
         self.border: int = manifest.get("border", 0)  # pixels cut off each side
         self.scoring: dict[str, Any] | None = manifest.get("scoring")  # None: top 1 against labels_N
         self.bytes = sum(s["bytes"] for s in manifest["shards"])
+        for shard in manifest["shards"]:
+            tar = folder / shard["file"]
+            if "index" in shard and (not tar.exists() or tar.stat().st_size != shard["bytes"]):
+                raise ValueError(f"{tar} is not the one that {folder} was made over; delete {folder}, then run prepare")
         self._read_index([(s["file"], s.get("index")) for s in manifest["shards"]])
 
     def _read_index(self, files: list[tuple[str, str | None]]) -> None:
@@ -172,3 +176,13 @@ class ShardSet:
                 f"{tar}: image {self.keys_N[index]} is corrupt ({error}); "
                 "run `modelsoups prepare` after deleting that shard"
             ) from error
+
+
+def check_disjoint(train: ShardSet, holdout: ShardSet) -> None:
+    """Raise ValueError naming an image that lies in both sets; called before anything is trained or chosen."""
+    both = np.intersect1d(train.keys_N, holdout.keys_N)
+    if len(both):
+        raise ValueError(
+            f"images of {holdout.folder} that are in {train.folder} too: {len(both):,}, first {both[0]}: the hold-out "
+            "would be trained on; delete both folders and run `modelsoups prepare`"
+        )

@@ -12,6 +12,7 @@ from modelsoups.reporting.compare import MEAN, Numbers, p_value, percent
 
 ALPHA = 0.05
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not decided at this size"
+UNKNOWN = "not available"
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ def _construction(numbers: Numbers) -> Verdict:
 
 def _verdict(numbers: Numbers, claim: Claim) -> Verdict:
     on = numbers.test if claim.on == "test" else claim.on
+    if on not in numbers.comparable:
+        return Verdict(claim.text, claim.source, UNKNOWN, f"{len(numbers.present)} of {len(numbers.shifts)} shifts")
     d = numbers.difference(claim.a, claim.b, on)
     text = f"{percent(d.value, True)} [{percent(d.low, True)}, {percent(d.high, True)}], {p_value(d.p)}"
     return Verdict(claim.text, claim.source, verdict(d.value, d.p), text)

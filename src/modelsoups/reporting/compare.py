@@ -33,12 +33,14 @@ class Numbers:
         self.evidence = evidence
         self.test = evidence.names("test")[0]
         self.holdout = evidence.names("holdout")[0]
-        self.shifts = evidence.names("shift")
+        self.shifts = evidence.names("shift")  # all of the experiment, also those that are not available
+        self.extra = evidence.names("extra")
+        self.present = [s.name for s in evidence.sets if s.role == "shift" and s.n]
 
     def result(self, row: Row, dataset: str) -> Result:
         correct_N = row.correct[dataset]
         correct, n = int(correct_N.sum()), len(correct_N)
-        return Result(row.name, dataset, n, correct, correct / n, *stats.wilson(correct, n))
+        return Result(row.name, dataset, n, correct, row.accuracy(dataset), *stats.wilson(correct, n))
 
     def shift_mean(self, row: Row) -> float | None:
         """Unweighted mean over the five shifts; None when one of them is not there (never a mean of four)."""
@@ -59,9 +61,14 @@ class Numbers:
         return Difference(a, b, on, value, low, high, p)
 
     @cached_property
+    def comparable(self) -> list[str]:
+        """What rows are compared on: the test set, and the mean of the shifts if all of them are there."""
+        return [self.test, MEAN] if self.shifts and self.present == self.shifts else [self.test]
+
+    @cached_property
     def headline(self) -> list[Difference]:
-        """Greedy soup against best individual, in distribution and under shift."""
-        return [self.difference("greedy", "best", on) for on in (self.test, MEAN)]
+        """Greedy soup against best individual, in distribution and, if all shifts are there, on their mean."""
+        return [self.difference("greedy", "best", on) for on in self.comparable]
 
     def lines(self) -> list[dict[str, Any]]:
         """results.jsonl: accuracies, soups, comparisons; nothing that differs between runs of the same seed."""
@@ -77,15 +84,20 @@ class Numbers:
                 soup = row.soup.to_json()
                 lines.append({"soup": row.name, **{k: v for k, v in soup.items() if k != "trace"}})
         others = [r for r in self.evidence.rows if r != "best"]
-        lines += [{"comparison": vars(self.difference(r, "best", on))} for r in others for on in (self.test, MEAN)]
+        lines += [{"comparison": vars(self.difference(r, "best", on))} for r in others for on in self.comparable]
         return lines
 
 
-def percent(share: float | None, signed: bool = False) -> str:
+def percent(share: float | None, plus: bool = False) -> str:
     """A share as per cent with two decimals, as the paper prints them."""
     if share is None:
         return "not available"
-    return f"{100 * share:+.2f}" if signed else f"{100 * share:.2f}"
+    return f"{100 * share:+.2f}" if plus else f"{100 * share:.2f}"
+
+
+def signed(points: float) -> str:
+    """A difference in points, with its sign; what rounds to zero is +0.00."""
+    return f"{round(points, 2) + 0.0:+.2f}"
 
 
 def p_value(p: float) -> str:

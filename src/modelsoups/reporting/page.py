@@ -10,9 +10,10 @@ import base64
 import re
 from html import escape
 
+from modelsoups.reporting import beside
 from modelsoups.reporting.claims import Verdict
 from modelsoups.reporting.compare import Difference, Numbers, p_value, percent
-from modelsoups.reporting.tables import Line, cells, header, label_of, table_3
+from modelsoups.reporting.tables import Line, Rows, cells, header, label_of, table_3
 
 CSS = """
 :root { --ink: #1b1f24; --paper: #fff; --faint: #667; --line: #d5d9df; --band: #f4f6f8; --mark: #0b6bcb; }
@@ -72,6 +73,7 @@ def page(numbers: Numbers, verdicts: list[Verdict], svgs: dict[str, bytes], cont
         "<p class=faint>Per cent, top-1. In parentheses: standard deviation over random orders. Everything was chosen "
         "on the hold-out; no test set was looked at before. Hold the pointer over a number for n, its interval and "
         "its source. The paper's numbers are of CLIP ViT-B/32 on ImageNet.</p>",
+        _beside(numbers),
         "<h2>Figures</h2><div class=two>",
         _figure(svgs["figure_1"], "Figure 1. In distribution against shift; ingredients coloured by learning rate."),
         _figure(svgs["figure_B1"], "Figure B.1. Accuracy against the number of models, in one random order."),
@@ -88,19 +90,39 @@ def page(numbers: Numbers, verdicts: list[Verdict], svgs: dict[str, bytes], cont
         _table(["Stage", "Seconds"], [_row([s, f"{t:.1f}"]) for s, t in evidence.timings.items()]),
         _provenance(numbers),
     ]
-    head = f"<title>Model soups: {escape(evidence.name)}</title><style>{CSS}</style>"
+    return _document(f"Model soups: {evidence.name}", parts)
+
+
+def plain_page(title: str, notes: list[str], rows: Rows) -> str:
+    """A page of one table, header first."""
+    head, *body = rows
+    return _document(title, [f"<h1>{escape(title)}</h1>", *(f"<p>{escape(note)}</p>" for note in notes),
+                             _table(head, [_row(row) for row in body])])  # fmt: skip
+
+
+def _document(title: str, parts: list[str]) -> str:
+    head = f"<title>{escape(title)}</title><style>{CSS}</style>"
     meta = '<meta charset=utf-8><meta name=viewport content="width=device-width, initial-scale=1">'
     body = "\n".join(parts)
     script = f"<script>{SCRIPT}</script>"
     return f"<!doctype html>\n<html lang=en><head>{meta}{head}</head><body>\n{body}\n{script}</body></html>\n"
 
 
+def _beside(numbers: Numbers) -> str:
+    """Ours beside the released results and the paper's, where they are of the same model and data."""
+    if not beside.applies(numbers):
+        return ""
+    head, *body = beside.rows_of(numbers)
+    table = _table(head, [_row(row) for row in body])
+    return f"<h2>Beside the published numbers</h2>{table}<p class=faint>{escape(beside.NOTE)}</p>"
+
+
 def _headline(numbers: Numbers) -> str:
-    test, mean = numbers.headline
+    test, *mean = numbers.headline
+    under_shift = f", <b>{_words(mean[0])}</b> on the mean of {len(numbers.shifts)} distribution shifts" if mean else ""
     return (
         f"<p>The greedy soup against the best individual model, one model either way at inference: "
-        f"<b>{_words(test)}</b> in distribution, <b>{_words(mean)}</b> on the mean of "
-        f"{len(numbers.shifts)} distribution shifts.</p>"
+        f"<b>{_words(test)}</b> in distribution{under_shift}.</p>"
     )
 
 
@@ -143,7 +165,7 @@ def _line(numbers: Numbers, line: Line) -> str:
         f"unweighted mean of {len(numbers.shifts)}; {source}",
     ]
     titles += ["Wortsman et al. 2022, table 3" if line.paper else ""] * 2
-    titles += [f"n = {sets[name].n}; {source}" for name in numbers.shifts]
+    titles += [f"n = {sets[name].n}; {source}" if sets[name].n else "" for name in [*numbers.shifts, *numbers.extra]]
     return _row(texts, titles, "" if line.paper else "own")
 
 

@@ -40,7 +40,7 @@ class Line:
     label: str
     test: float
     shifts: float | None
-    by_shift: dict[str, float]
+    by_set: dict[str, float]  # each shift and extra set that is available
     paper: tuple[float, float] | None
     spread: tuple[float, float | None] | None = None
     interval: tuple[float, float] | None = None
@@ -73,18 +73,19 @@ def label_of(row: str) -> str:
 
 def _line(numbers: Numbers, row: Row, paper: tuple[float, float] | None) -> Line:
     result = numbers.result(row, numbers.test)
-    by_shift = {name: row.accuracy(name) for name in numbers.shifts if name in row.correct}
+    by_set = {name: row.accuracy(name) for name in [*numbers.shifts, *numbers.extra] if name in row.correct}
     interval = (result.low, result.high)
-    return Line(row.name, label_of(row.name), result.accuracy, numbers.shift_mean(row), by_shift, paper, None, interval)
+    return Line(row.name, label_of(row.name), result.accuracy, numbers.shift_mean(row), by_set, paper, None, interval)
 
 
 def _mean_line(numbers: Numbers, rows: list[Row], paper: tuple[float, float] | None) -> Line:
     tests = [row.accuracy(numbers.test) for row in rows]
     means = [mean for row in rows if (mean := numbers.shift_mean(row)) is not None]
-    by_shift = {n: statistics.fmean(r.accuracy(n) for r in rows) for n in numbers.shifts if n in rows[0].correct}
+    names = [n for n in [*numbers.shifts, *numbers.extra] if n in rows[0].correct]
+    by_set = {n: statistics.fmean(r.accuracy(n) for r in rows) for n in names}
     shifts = statistics.fmean(means) if means else None
     spread = (_std(tests), _std(means) if means else None)
-    return Line("greedy_random", label_of("greedy_random"), statistics.fmean(tests), shifts, by_shift, paper, spread)
+    return Line("greedy_random", label_of("greedy_random"), statistics.fmean(tests), shifts, by_set, paper, spread)
 
 
 def _std(values: list[float]) -> float:
@@ -92,49 +93,58 @@ def _std(values: list[float]) -> float:
 
 
 def cells(numbers: Numbers, line: Line) -> list[str]:
-    """The line as text: label, test, mean of shifts, the paper's two, then each shift."""
+    """The line as text: label, test, mean of shifts, the paper's two, then each shift and extra set."""
     test, shifts = percent(line.test), percent(line.shifts)
     if line.spread:
         test += f" ({percent(line.spread[0])})"
         shifts += "" if line.spread[1] is None else f" ({percent(line.spread[1])})"
     paper = [f"{x:.2f}" for x in line.paper] if line.paper else ["", ""]
-    each = [percent(line.by_shift.get(name)) for name in numbers.shifts]
+    each = [percent(line.by_set.get(name)) for name in [*numbers.shifts, *numbers.extra]]
     return [line.label, test, shifts, *paper, *each]
 
 
 def header(numbers: Numbers) -> list[str]:
     titles = {s.name: s.title for s in numbers.evidence.sets}
     first = ["Method", f"{titles[numbers.test]} (test)", "Dist. shifts", "Paper: ImageNet", "Paper: dist. shifts"]
-    return first + [titles[name] for name in numbers.shifts]
+    return first + [titles[name] for name in [*numbers.shifts, *numbers.extra]]
 
 
-def markdown(numbers: Numbers) -> str:
-    rows = [[escape_markdown(h) for h in header(numbers)], ["---"] + ["---:"] * (len(header(numbers)) - 1)]
-    rows += [[escape_markdown(c) for c in cells(numbers, line)] for line in table_3(numbers)]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
-
-
-def latex(numbers: Numbers) -> str:
-    columns = len(header(numbers))
-    body = [" & ".join(escape_latex(c) for c in cells(numbers, line)) + r" \\" for line in table_3(numbers)]
-    head = " & ".join(escape_latex(c) for c in header(numbers)) + r" \\"
-    lines = [rf"\begin{{tabular}}{{l{'r' * (columns - 1)}}}", r"\hline", head, r"\hline", *body, r"\hline"]
-    return "\n".join([*lines, r"\end{tabular}"]) + "\n"
-
-
-def comma_separated(numbers: Numbers) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(header(numbers))
-    writer.writerows(cells(numbers, line) for line in table_3(numbers))
-    return out.getvalue()
+def rows_of(numbers: Numbers) -> Rows:
+    """Table 3 as text, its header first."""
+    return [header(numbers), *(cells(numbers, line) for line in table_3(numbers))]
 
 
 def plain(numbers: Numbers) -> str:
-    """For a terminal of 80 columns: label, test, shifts and the paper's two."""
+    """Table 3 for a terminal of 80 columns: label, test, shifts and the paper's two."""
     rows = [["", "test", "shifts", "paper", "paper"], ["", "", "", "ImageNet", "shifts"]]
-    rows += [cells(numbers, line)[:5] for line in table_3(numbers)]
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    return aligned(rows + [cells(numbers, line)[:5] for line in table_3(numbers)])
+
+
+# ---- any table, its header first, in each form ----
+
+Rows = list[list[str]]
+
+
+def markdown(rows: Rows) -> str:
+    head, *body = [[escape_markdown(cell) for cell in row] for row in rows]
+    return "".join(f"| {' | '.join(row)} |\n" for row in [head, ["---"] + ["---:"] * (len(head) - 1), *body])
+
+
+def latex(rows: Rows) -> str:
+    head, *body = [" & ".join(escape_latex(cell) for cell in row) + r" \\" for row in rows]
+    begin = rf"\begin{{tabular}}{{l{'r' * (len(rows[0]) - 1)}}}"
+    return "\n".join([begin, r"\hline", head, r"\hline", *body, r"\hline", r"\end{tabular}"]) + "\n"
+
+
+def comma_separated(rows: Rows) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(rows)
+    return out.getvalue()
+
+
+def aligned(rows: Rows) -> str:
+    """For a terminal: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join([r[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(r[1:], widths[1:], strict=True))])
                      for r in rows)  # fmt: skip
 

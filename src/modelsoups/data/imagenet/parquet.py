@@ -1,0 +1,95 @@
+"""Hugging Face's parquet files: their images are copied out once, beside the shards, before these are written.
+
+A row of a parquet file cannot be read without its whole row group, and the shards take images in another order. The
+copies need the disk space of the images a second time, until the set is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelsoups import runs
+from modelsoups.data.imagenet.listing import Found, Listing
+from modelsoups.parallel import advance
+
+ROWS = 32  # in memory at a time
+
+
+def copy_out(path: Path, folder: Path, check: Callable[[str, int], tuple[str, int]]) -> Listing:
+    """Copy the images of a parquet file, one behind the other, into folder/<its name>.bin, and list them.
+
+    check turns a file name and label into the image's key and label. A copy that is complete is kept. Raises
+    ValueError naming the file when it is damaged, or has no images, names or labels.
+    """
+    target, index = folder / f"{path.stem}.bin", folder / f"{path.stem}.npz"
+    stat = path.stat()
+    stamp = np.array([stat.st_size, stat.st_mtime_ns])
+    if index.exists():
+        with np.load(index, allow_pickle=False) as columns:
+            if np.array_equal(columns["stamp"], stamp) and target.exists():
+                return Listing([str(target)], **{k: columns[k] for k in columns.files if k != "stamp"})
+    found: list[Found] = []
+    with runs.atomic(target) as tmp, open(tmp, "wb") as file:
+        for name, data, label in rows(path):
+            found.append(Found(*check(name, label), str(target), "", file.tell(), len(data)))
+            file.write(data)
+            advance(1)
+    listing = Listing.of(found)
+    with runs.atomic(index) as tmp, open(tmp, "wb") as file:
+        arrays = {k: v for k, v in vars(listing).items() if k != "files"}
+        np.savez(file, allow_pickle=False, stamp=stamp, **arrays)
+    return listing
+
+
+def rows(path: Path) -> Iterator[tuple[str, bytes, int]]:
+    """(file name, image bytes, label) of every row, a few rows in memory at a time."""
+    pq = _pyarrow()
+    with _named(path), pq.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
+        columns = set(file.schema_arrow.names)
+        if not {"image", "label"} <= columns:
+            raise ValueError(f"{path}: columns {', '.join(sorted(columns))}; expected image and label")
+        for batch in file.iter_batches(ROWS, columns=["image", "label"]):
+            for image, label in zip(batch["image"], batch["label"], strict=True):
+                yield _row(path, image.as_py(), label.as_py())
+
+
+def count(path: Path) -> int:
+    """Number of rows, from the file's footer."""
+    pq = _pyarrow()
+    with _named(path):
+        return int(pq.read_metadata(path).num_rows)
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Turn the library's errors about a damaged file into a ValueError that names it."""
+    import pyarrow
+
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError, EOFError) as error:
+        first = str(error).split("\n")[0]
+        raise ValueError(f"{path} is truncated or not a parquet file ({first}); download it again") from error
+
+
+def _row(path: Path, image: Any, label: Any) -> tuple[str, bytes, int]:
+    if not isinstance(image, dict) or not image.get("bytes"):
+        raise ValueError(f"{path}: a row has no image bytes; expected column image with bytes and path")
+    if not image.get("path"):
+        raise ValueError(f"{path}: a row has no file name (image.path), which says which image of ImageNet it is")
+    if label is None or label < 0:
+        raise ValueError(f"{path}: {image['path']} has label {label}; the test split has no labels and is not used")
+    return image["path"], image["bytes"], int(label)
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ValueError("reading parquet files needs pyarrow: pip install 'modelsoups[parquet]'") from error
+    return pyarrow.parquet

@@ -1,0 +1,119 @@
+"""The tensors of a TorchScript archive, without running the code in it.
+
+OpenAI publishes CLIP's weights as such archives (ViT-B-32.pt), and `torch.jit.load` would run what they bring. An
+archive is a zip of `<name>/data.pkl`, a pickle of the tree of modules, and `<name>/data/<key>`, the numbers of each
+storage. Here the pickle is read with a stand-in for every module and refuses all else that is not a tensor or a plain
+value; the code under `<name>/code/` is never looked at.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DTYPES = {
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist")
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is a TorchScript archive, rather than a state dict, which is a zip of other members."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    return any(n.endswith("/constants.pkl") for n in names) and any(n.endswith("/data.pkl") for n in names)
+
+
+def load_archive(path: Path) -> dict[str, Tensor]:
+    """Every tensor of the module tree by its dotted name, in the archive's dtype, on the CPU.
+
+    Parameters, buffers and tensors kept as plain attributes are all there: the archive's pickle does not tell them
+    apart. Raises ValueError naming the file when it is damaged or asks for anything but modules and tensors.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = next(n for n in archive.namelist() if n.endswith("/data.pkl") and n.count("/") == 1)
+            with archive.open(name) as file:
+                tree = _Reader(file, archive, name.removesuffix("data.pkl")).load()
+            return dict(_tensors(tree, ""))
+    except _Refused as error:
+        raise ValueError(f"{path} holds a Python object ({error}), which can run code, so it is refused") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # a damaged pickle leads its reader to any of them
+        raise ValueError(f"{path} is truncated or damaged ({error}); download it again") from error
+
+
+class _Refused(Exception):
+    """The name of an object that the pickle asked for."""
+
+
+class _Module:
+    """Stands for any module of the archive; keeps its attributes."""
+
+    attributes: dict[str, Any]
+
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        self.attributes = dict(attributes)
+
+
+class _Reader(pickle.Unpickler):
+    """Reads data.pkl: modules become _Module, storages are read from the zip (whose checksums it verifies)."""
+
+    def __init__(self, file: Any, archive: zipfile.ZipFile, prefix: str) -> None:
+        super().__init__(file)
+        self.archive, self.prefix = archive, prefix
+        self.storages: dict[str, Tensor] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "__torch__" or module.startswith("__torch__."):
+            return _Module
+        if module == "torch" and name in DTYPES:
+            return DTYPES[name]
+        if module == "torch.jit._pickle" and name in LISTS:
+            return list
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _rebuild
+        raise _Refused(f"{module}.{name}")
+
+    def persistent_load(self, pid: Any) -> Tensor:
+        _, dtype, key, _, numel = pid  # "storage", dtype, key, device when saved, numbers
+        if key not in self.storages:
+            content = bytearray(self.archive.read(f"{self.prefix}data/{key}"))
+            self.storages[key] = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
+        storage = self.storages[key]
+        if len(storage) < numel or storage.dtype != dtype:
+            raise ValueError(f"storage {key} has {len(storage)} numbers, not {numel}")
+        return storage
+
+
+def _rebuild(storage: Tensor, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any) -> Tensor:
+    return storage.as_strided(tuple(size), tuple(stride), offset)  # refuses what lies outside the storage
+
+
+def _tensors(module: _Module, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    for name, value in module.attributes.items():
+        if isinstance(value, Tensor):
+            yield prefix + name, value
+        elif isinstance(value, _Module):
+            yield from _tensors(value, f"{prefix}{name}.")
