@@ -1,6 +1,6 @@
 """prepare against plain webdataset code that reads and writes the same bytes, on the same number of processes.
 
-    python benchmarks/prepare.py [--images 3000] [--workers 2] [--rounds 3]
+    python benchmarks/prepare.py [--images 10000] [--workers 2] [--rounds 3]
 
 Generates JPEGs of ImageNet's mean size (110 KB) in a temporary folder, as an ImageFolder tree and as the training tar,
 and prints images/s, the ratio (target: at least 0.8) and the peak memory of all processes together as a Markdown
@@ -24,7 +24,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import webdataset
 from PIL import Image
 
 from modelsoups import prepare
@@ -73,6 +72,8 @@ def photograph() -> bytes:
 
 def plain(task: tuple[list[Path], Path]) -> int:
     """What webdataset's own documentation does: read files, write shards."""
+    import webdataset  # which loads torch: not into the process whose memory is measured
+
     files, out = task
     labels = metadata.class_of()
     with webdataset.ShardWriter(f"file:{out}-%06d.tar", maxcount=SHARD, verbose=0) as writer:
@@ -108,13 +109,13 @@ def prepare_set(out: Path, name: str) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def peak_memory() -> Iterator[list[float]]:
-    """Megabytes of this process and all below it, shared pages counted once, sampled 10 times a second."""
+def peak_memory(others: set[int]) -> Iterator[list[float]]:
+    """Megabytes of this process and all below it but `others`, shared pages counted once, sampled 10 times a second."""
     peak, stop = [0.0], threading.Event()
 
     def sample() -> None:
         while not stop.wait(0.1):
-            peak[0] = max(peak[0], sum(map(proportional, family(os.getpid()))) / 1e3)
+            peak[0] = max(peak[0], sum(proportional(p) for p in family(os.getpid()) if p not in others) / 1e3)
 
     thread = threading.Thread(target=sample)
     thread.start()
@@ -143,7 +144,7 @@ def proportional(pid: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=3000)
+    parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
@@ -154,10 +155,11 @@ def main() -> None:
         speed: dict[str, list[float]] = {"plain webdataset": [], "folder": [], "tar": []}
         memory = 0.0
         with multiprocessing.get_context("fork").Pool(args.workers) as pool:
+            plain_ones = {int(p.pid or 0) for p in pool._pool}  # type: ignore[attr-defined]
             for turn in range(args.rounds):
                 speed["plain webdataset"].append(run_plain(pool, root, root / f"plain-{turn}", args.workers))
                 for form in ("folder", "tar"):
-                    with peak_memory() as peak:
+                    with peak_memory(plain_ones) as peak:
                         speed[form].append(run_prepare(root, root / f"{form}-{turn}", form, args.workers))
                     memory = max(memory, peak[0])
     base = statistics.median(speed["plain webdataset"])

@@ -1,5 +1,6 @@
 """Shards: plain WebDataset tars, read back in any order, the same bytes each time, damage named."""
 
+import hashlib
 import tarfile
 
 import numpy as np
@@ -75,3 +76,16 @@ def test_an_unprepared_folder_and_an_empty_shard_are_errors(tmp_path):
     with pytest.raises(ValueError, match="at least one image"):
         shards.write_shard(tmp_path / "e-000000.tar", [])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("extension", ["png", "jpg", "bmp"])  # before and after the label in the tar
+def test_the_index_points_at_the_bytes_and_names_the_files_hash(tmp_path, extension):
+    samples = [(f"n0_{i}", bytes([i]) * size, extension, i) for i, size in enumerate((1, 511, 512, 513, 20_000))]
+    entry = shards.write_shard(tmp_path / "s-000000.tar", samples)
+    content = (tmp_path / "s-000000.tar").read_bytes()
+    assert entry["sha256"] == hashlib.sha256(content).hexdigest()
+    with np.load(tmp_path / "s-000000.npz") as index:
+        found = [content[o : o + s] for o, s in zip(index["offset"], index["size"], strict=True)]
+    assert found == [data for _, data, _, _ in samples]
+    with tarfile.open(tmp_path / "s-000000.tar") as archive:
+        assert {m.name for m in archive} == {f"n0_{i}.{e}" for i in range(5) for e in (extension, "cls")}

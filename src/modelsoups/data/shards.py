@@ -12,19 +12,18 @@ import hashlib
 import io
 import os
 import resource
-import tarfile
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-import webdataset
 from PIL import Image, UnidentifiedImageError
 
 from modelsoups import runs
 
 SHARD_IMAGES = 1000
+BLOCK = 512  # bytes: members of a tar begin at multiples of it, after a header of one
 Sample = tuple[str, bytes, str, int]  # key, encoded image, its extension, label
 
 
@@ -40,23 +39,24 @@ def write_shard(tar: Path, samples: Iterable[Sample]) -> dict[str, Any]:
 
     Samples are written as they come, one in memory at a time.
     """
-    keys: list[str] = []
-    labels: list[int] = []
-    with runs.atomic(tar) as tmp, open(tmp, "wb") as file, webdataset.TarWriter(file, mtime=0) as writer:
-        for key, image, extension, label in samples:
-            writer.write({"__key__": key, extension: image, "cls": str(label)})
-            keys.append(key)
-            labels.append(label)
-        if not keys:
+    import webdataset  # which loads torch: readers need neither
+
+    rows: list[tuple[str, int, int, int]] = []  # key, offset, size, label
+    with runs.atomic(tar) as tmp, open(tmp, "wb") as file:
+        hashed = _Hashed(file)
+        with webdataset.TarWriter(hashed, mtime=0) as writer:
+            for key, image, extension, label in samples:
+                writer.write({"__key__": key, extension: image, "cls": str(label)})
+                end = writer.tarstream.offset - (2 * BLOCK if extension < "cls" else 0)  # members are sorted by name
+                rows.append((key, end - -(-len(image) // BLOCK) * BLOCK, len(image), label))
+        if not rows:
             raise ValueError(f"{tar.name}: a shard needs at least one image")
-    with tarfile.open(tar) as archive:
-        members = [m for m in archive if not m.name.endswith(".cls")]
-    assert [m.name.rpartition(".")[0] for m in members] == keys
-    entry = {"file": tar.name, "images": len(keys), "bytes": tar.stat().st_size, "sha256": runs.file_sha256(tar)}
+    keys, offsets, sizes, labels = zip(*rows, strict=True)
+    entry = {"file": tar.name, "images": len(rows), "bytes": tar.stat().st_size, "sha256": hashed.digest.hexdigest()}
     columns = {
         "key": np.array(keys, dtype=np.bytes_),
-        "offset": np.array([m.offset_data for m in members], dtype=np.int64),
-        "size": np.array([m.size for m in members], dtype=np.int64),
+        "offset": np.array(offsets, dtype=np.int64),
+        "size": np.array(sizes, dtype=np.int64),
         "label": np.array(labels, dtype=np.int64),
         "bytes": np.array(entry["bytes"]),
         "sha256": np.array(entry["sha256"]),
@@ -64,6 +64,17 @@ def write_shard(tar: Path, samples: Iterable[Sample]) -> dict[str, Any]:
     with runs.atomic(tar.with_suffix(".npz")) as tmp, open(tmp, "wb") as file:
         np.savez(file, allow_pickle=False, **columns)
     return entry
+
+
+class _Hashed:
+    """A file that is written once, from its beginning to its end, and hashed on the way."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.digest = file, hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        return self.file.write(data)
 
 
 def finished(tar: Path, keys_N: np.ndarray) -> dict[str, Any] | None:

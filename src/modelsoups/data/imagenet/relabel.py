@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from modelsoups import runs
-from modelsoups.core import relabel
 from modelsoups.data.imagenet import metadata
 from modelsoups.data.imagenet.listing import original_name
 from modelsoups.data.shards import ShardSet
+
+if TYPE_CHECKING:  # prepare needs no torch
+    from torch import Tensor
 
 OVER = "val"
 AVERAGE = {"real": "images", "multilabel": "classes"}
@@ -107,6 +107,8 @@ def write(folder: Path, inputs: dict[str, Any], table: Answers, facts: dict[str,
 
 def load(dataset: ShardSet) -> tuple[Tensor, Tensor, Tensor]:
     """rows_N (positions in val), answers_NA (filled up with -1) and classes_N (original) of a relabelled set."""
+    import torch
+
     rows, right = [], []
     for shard in runs.read_json(dataset.folder / runs.MANIFEST)["shards"]:
         with np.load(dataset.folder / shard["index"], allow_pickle=False) as arrays:
@@ -118,6 +120,8 @@ def load(dataset: ShardSet) -> tuple[Tensor, Tensor, Tensor]:
 
 def score(dataset: ShardSet, val_logits_MC: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
     """correct_N, bool, from the logits of all M images of val, and weight_N: what each image counts, None: the same."""
+    from modelsoups.core import relabel
+
     assert dataset.scoring is not None
     rows_N, answers_NA, classes_N = load(dataset)
     correct_N = relabel.correct(val_logits_MC[rows_N], answers_NA).numpy()
