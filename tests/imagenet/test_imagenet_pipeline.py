@@ -80,6 +80,14 @@ def test_every_set_is_in_the_report(done):
     )
 
 
+def test_ours_stand_beside_the_released_results_and_the_papers(done):
+    lines = (done.run.results / "published.csv").read_text().splitlines()
+    greedy = next(line for line in lines if line.startswith("Greedy soup,")).split(",")
+    assert greedy[2:5:2] + greedy[7:10:2] == ["81.03", "81.03", "50.86", "50.75"]
+    assert greedy[3] == f"{float(greedy[1]) - 81.03:+.2f}*"  # a tiny random model is far outside of the error
+    assert "Beside the published numbers" in (done.run.results / "index.html").read_text(encoding="utf-8")
+
+
 def test_logits_are_restricted_to_a_sets_own_labels(done):
     initial = initial_models(done)["initialization"].sha256
     sizes = {name: logits_of(done, name, initial).logits_NC.shape[1] for name in ["val", *SHIFTS]}

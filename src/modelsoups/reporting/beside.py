@@ -1,4 +1,4 @@
-"""Table 3's rows of CLIP ViT-B/32 on ImageNet: ours beside the released results and the paper's numbers.
+"""Table 3's rows on ImageNet: ours beside the released results and the paper's numbers, which are of CLIP ViT-B/32.
 
 The released means of the shifts lie 0.10 to 0.14 points above the paper's, for a reason nobody has published, so both
 stand here. A published number lies within the statistical error when it is inside the 95% interval of ours: over the
@@ -17,17 +17,16 @@ from modelsoups.reporting.tables import Rows
 HEAD = ["Method", "ImageNet: ours", "released", "difference", "paper", "difference"]
 HEAD += ["Dist. shifts: ours", "released", "difference", "paper", "difference"]
 NOTE = (
-    "Per cent and points. Differences are ours minus theirs; one outside the 95% interval of ours, which is the "
-    "statistical error of a test set of that size, is marked with an asterisk."
+    "Per cent and points; the published numbers are of CLIP ViT-B/32. Differences are ours minus theirs; one outside "
+    "the 95% interval of ours, which is the statistical error of a test set of that size, is marked with an asterisk."
 )
 Z = 1.959964  # of a 95% interval
 
 
 def applies(numbers: Numbers) -> bool:
-    """Whether a run is of the model and the data that the published numbers are of."""
+    """Whether a run is on the data that the published numbers are of."""
     config = numbers.evidence.provenance.get("config", {})
-    model, data = config.get("model", {}), config.get("data", {})
-    return data.get("library") == "imagenet" and str(model.get("name", "")).startswith("ViT-B-32")
+    return bool(config.get("data", {}).get("library") == "imagenet")
 
 
 def rows_of(numbers: Numbers) -> Rows:
