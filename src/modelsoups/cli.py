@@ -23,7 +23,10 @@ STAGES = {  # in order; name -> what it does. Each is a module with run(cfg).
     "soup": "soups, ensembles and baselines, chosen on the hold-out, then evaluated",
     "report": "results.jsonl, tables, figures and one HTML page",
 }
-APART = {"pretrain": "the miniature's CLIP, made anew (not part of the pipeline)"}
+APART = {
+    "submit": "the stages as jobs of a SLURM cluster, with their dependencies",
+    "pretrain": "the miniature's CLIP, made anew (not part of the pipeline)",
+}
 
 USAGE = """usage: modelsoups [stage] [key=value ...]
 
@@ -127,7 +130,7 @@ def _hydra_main(stages: list[str], args: list[str]) -> None:
         run_stages(stages, config.validate(composed))
 
     flags = [a for a in args if a not in overrides]  # after the overrides: argparse takes those only in one piece
-    sys.argv = ["modelsoups", *overrides, *QUIET, *flags]
+    sys.argv = ["modelsoups", *config.own_conf(), *overrides, *QUIET, *flags]
     hydra.main(config_path=str(config.conf_dir()), config_name="config", version_base="1.3")(job)()
 
 
