@@ -98,7 +98,7 @@ class SoupConfig:
 
 @dataclass
 class ClusterConfig:
-    """A SLURM cluster as `modelsoups submit` uses it; see conf/cluster/default.yaml. null leaves it to the cluster."""
+    """A SLURM cluster as `modelsoups submit` uses it; see conf/submit.yaml. null leaves it to the cluster."""
 
     partition: str | None = None
     account: str | None = None

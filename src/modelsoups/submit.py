@@ -55,6 +55,9 @@ def run(cfg: Config) -> bool:
     print(f"submit: {len(recipes)} ingredients: {done} complete, {len(failed)} failed, {len(todo)} to do")
     for index in failed:
         print(f"submit: ingredient {index:03d} failed, and the soup goes without it: {cfg.run.ingredient(index)}")
+    if not (dry or todo or queued) and reported(cfg):
+        print(f"submit: complete, nothing to submit; the report is {cfg.run.results / 'index.html'}")
+        return False
     _submit_chain(cfg, todo, queued, dry)
     if not dry:
         print(f"submit: scripts and output in {cfg.run.slurm}; `modelsoups status` shows how far it is")
@@ -120,6 +123,18 @@ def prepared(cfg: Config) -> bool:
     sets = [cfg.data.train, cfg.data.holdout, cfg.data.test, *cfg.data.shifts]
     folders = [Path(cfg.data.dir) / name for name in sets] + [cfg.run.head(cfg.heads.init)]
     return all(runs.manifest_of(folder) for folder in folders)
+
+
+def reported(cfg: Config) -> bool:
+    """Whether soups and report of the ingredients that are there are complete."""
+    if not (runs.manifest_of(cfg.run.soups) and runs.manifest_of(cfg.run.results)):
+        return False
+    from modelsoups.evidence import report_inputs  # torch: seconds that most calls need not pay
+    from modelsoups.pool import load_pool
+    from modelsoups.soup import soup_inputs
+
+    soups = runs.complete(cfg.run.soups, soup_inputs(cfg, load_pool(cfg).ingredients))
+    return soups is not None and runs.complete(cfg.run.results, report_inputs(cfg)) is not None
 
 
 def _submit(cfg: Config, piece: Piece, text: str, indices: list[int], dependencies: list[str]) -> int:
