@@ -24,7 +24,9 @@ STAGES = {  # in order; name -> what it does. Each is a module with run(cfg).
     "report": "results.jsonl, tables, figures and one HTML page",
 }
 APART = {
+    "plan": "what a sweep costs: images, GPU-hours, disk",
     "submit": "the stages as jobs of a SLURM cluster, with their dependencies",
+    "status": "how far the sweep is, and what failed and why",
     "pretrain": "the miniature's CLIP, made anew (not part of the pipeline)",
 }
 

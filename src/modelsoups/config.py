@@ -132,6 +132,15 @@ class SubmitConfig:
 
 
 @dataclass
+class PlanConfig:
+    """`modelsoups plan`; null takes what the run folder and the data say."""
+
+    images_per_second: float | None = None  # of one GPU
+    train_images: int | None = None
+    parameters: int | None = None  # of the classifier
+
+
+@dataclass
 class PretrainConfig:
     """`modelsoups pretrain`: makes the miniature's CLIP anew; not part of the pipeline."""
 
@@ -162,6 +171,7 @@ class Config(TopLevel):
     soup: SoupConfig
     cluster: ClusterConfig
     submit: SubmitConfig
+    plan: PlanConfig
     pretrain: PretrainConfig
     overrides: tuple[str, ...] = ()  # the command line's, as load() got them
 
@@ -189,6 +199,9 @@ AT_LEAST = {
     "cluster.cpus_per_node": 1,
     "cluster.concurrent": 1,
     "cluster.notice": 0,
+    "plan.images_per_second": 0.001,
+    "plan.train_images": 1,
+    "plan.parameters": 1,
     "sweep.count": 1,
     "sweep.seed": 0,
     "data.seed": 0,

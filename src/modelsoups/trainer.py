@@ -191,7 +191,11 @@ class Trainer:
             "epoch": self.step / self.per_epoch,
             "loss": self.loss,
             "lr": self.optimizer.param_groups[0]["lr"],
-            "timing": {"seconds": round(self.seconds, 3), "images_per_second": round(images / self.seconds, 1)},
+            "timing": {
+                "seconds": round(self.seconds, 3),
+                "images_per_second": round(images / self.seconds, 1),
+                "ranks": self.ranks.world,
+            },
         }
         checkpoint.log(self.folder / "metrics.jsonl", row)
 

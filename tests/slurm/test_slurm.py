@@ -32,8 +32,11 @@ SWEEP = CHAIN[1]
 LONG = ["recipe.epochs=8", "recipe.batch_size=32", "finetune.checkpoint_every=5"]  # 80 steps: time to interfere
 YAML = f"""
 partition: main
-gpus_per_node: 4
-cpus_per_node: 4
+gpus_per_node: 2
+ranks_per_node: 1
+cpus_per_node: 2
+mem: 2G
+options: ["--exclude=node1,node2"]  # where nodes are lost and jobs preempted
 time: "00:20:00"
 stage_time: "00:20:00"
 notice: 60
@@ -139,7 +142,7 @@ def undisturbed(cluster, begun):
 
 def stopped_and_preempted(task, cluster):
     """The signal before the time limit, then a job of a higher partition on the same node."""
-    job = task.submit("-w", "node1")
+    job = task.submit("-w", "node1", "-x", "node2", "--gpus-per-node=4")
     task.trained(8)
     cluster("scancel", "--batch", "--signal=USR1", f"{job}_0")  # as --signal=B:USR1@60 has it sent
     task.running_again(job, 1)
@@ -156,7 +159,7 @@ def requeued_and_its_node_lost_and_killed(task, cluster):
     task.trained(8)
     cluster("scontrol", "requeue", f"{job}_0")
     task.running_again(job, 1)
-    cluster("scontrol", "update", f"jobid={job}_0", "excnodelist=node1,node3")
+    cluster("scontrol", "update", f"jobid={job}_0", "excnodelist=node1,node2,node3")
     node = cluster.field(f"{job}_0", "NodeList")
     cluster("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
     task.running_again(job, 2)

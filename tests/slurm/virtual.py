@@ -6,7 +6,6 @@ Needs Debian's packages slurmctld, slurmd, slurm-client and munge, and root. Tri
 from __future__ import annotations
 
 import contextlib
-import functools
 import getpass
 import os
 import re
@@ -19,7 +18,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 NODES, GPUS, CPUS = 4, 4, 16
-PORTS = 17101  # of the controller; its nodes have the next ones
 COMMANDS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue", "scontrol", "sinfo", "scancel")
 
 # Fake GPUs need File= (a count alone registers none), a character device: links to /dev/null are.
@@ -32,7 +30,7 @@ SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket={state}/munge.socket,cred_expire=2
+AuthInfo=socket={state}/munge.socket,cred_expire=5
 StateSaveLocation={state}/ctld
 SlurmdSpoolDir={state}/spool/%n
 SlurmctldPidFile={state}/run/slurmctld.pid
@@ -91,7 +89,8 @@ class Cluster:
         for folder in ("ctld", "run", "log", "dev", *(f"spool/node{i + 1}" for i in range(NODES))):
             (self.state / folder).mkdir(parents=True)
         values = {"state": self.state, "host": socket.gethostname().split(".")[0], "user": getpass.getuser()}
-        numbers = {"port": PORTS, "first": PORTS + 1, "last": PORTS + NODES, "nodes": NODES, "cpus": CPUS, "gpus": GPUS}
+        port = free_ports(NODES + 1)
+        numbers = {"port": port, "first": port + 1, "last": port + NODES, "nodes": NODES, "cpus": CPUS, "gpus": GPUS}
         (self.state / "slurm.conf").write_text(CONF.format(**values, **numbers))
         for i in range(GPUS):
             (self.state / f"dev/nvidia{i}").symlink_to("/dev/null")
@@ -105,8 +104,13 @@ class Cluster:
         self("slurmctld", "-c")
         for i in range(NODES):
             self("slurmd", "-N", f"node{i + 1}")
-        idle = functools.partial(self, "sinfo", "-h", "-N", "-p", "main", "-t", "idle", "-o", "%N")
-        until(lambda: len(idle().split()) == NODES, 30, "the nodes of the virtual cluster")
+        until(lambda: self.idle() == NODES, 60, "the nodes of the virtual cluster")
+
+    def idle(self) -> int:
+        try:
+            return len(self("sinfo", "-h", "-N", "-p", "main", "-t", "idle", "-o", "%N").split())
+        except subprocess.CalledProcessError:
+            return 0  # the controller does not answer yet
 
     def stop(self) -> None:
         """End the jobs, then the daemons, each by its number."""
@@ -152,6 +156,16 @@ def until(condition: Callable[[], object], seconds: float, what: str, says: Call
     while not condition():
         assert time.monotonic() < end, f"waited {seconds} s for {what}: {says()}"
         time.sleep(0.1)
+
+
+def free_ports(count: int) -> int:
+    """The first of so many free ports in a row."""
+    for first in range(17101, 19000, count):
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            for port in range(first, first + count):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
+    raise AssertionError("no free ports")
 
 
 def processes(name: str) -> list[int]:
