@@ -132,7 +132,8 @@ def _hydra_main(stages: list[str], args: list[str]) -> None:
         run_stages(stages, config.validate(composed))
 
     flags = [a for a in args if a not in overrides]  # after the overrides: argparse takes those only in one piece
-    sys.argv = ["modelsoups", *config.own_conf(), *overrides, *QUIET, *flags]
+    quiet = [*QUIET, f"hydra.job.name={stages[0]}"] if len(stages) == 1 else QUIET  # the name is for the launchers
+    sys.argv = ["modelsoups", *config.own_conf(), *overrides, *quiet, *flags]
     hydra.main(config_path=str(config.conf_dir()), config_name="config", version_base="1.3")(job)()
 
 

@@ -84,6 +84,8 @@ class Cluster:
             "SLURM_CONF": str(state / "slurm.conf"),
             "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin",
         }
+        if self.environment.pop("PYTHONDONTWRITEBYTECODE", None):  # or each job would compile PyTorch anew
+            self.environment["PYTHONPYCACHEPREFIX"] = str(state.parent / "bytecode")
 
     def start(self) -> None:
         for folder in ("ctld", "run", "log", "dev", *(f"spool/node{i + 1}" for i in range(NODES))):
@@ -129,7 +131,10 @@ class Cluster:
 
     def __call__(self, *command: str) -> str:
         """The output of a command of this cluster; CalledProcessError when it fails."""
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60)
+        for _ in range(3):
+            done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60)
+            if done.returncode >= 0:  # SLURM's commands may die of SIGPIPE when the controller is slow
+                break
         if done.returncode:
             raise subprocess.CalledProcessError(done.returncode, command, done.stdout, done.stderr)
         return done.stdout
