@@ -13,7 +13,7 @@ import torch
 from pico import arguments
 from safetensors.torch import load_file
 
-from modelsoups import checkpoint, finetune, heads, lock, runs, sweep
+from modelsoups import checkpoint, evaluate, finetune, heads, lock, runs, sweep
 from modelsoups.config import load
 from modelsoups.distributed import STOPPED
 from modelsoups.sweep import load_draw
@@ -245,6 +245,17 @@ def test_a_process_that_was_taken_over_writes_nothing_more(make, monkeypatch):
         finetune.run(cfg)
     assert len(metrics(cfg)) == 3
     assert not (folder / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(("batch_size", "in_memory"), [(7, 2**30), (40, 0), (96, 2**30)])
+def test_evaluation_sees_every_image_once_whatever_the_batches(make, one, monkeypatch, batch_size, in_memory):
+    """A model is evaluated by one process, however many work side by side: no rank pads or drops the last batch."""
+    monkeypatch.setattr(evaluate, "IN_MEMORY", in_memory)
+    state = load_file(one.run.ingredient(0) / "model.safetensors")
+    whole = evaluate.forward(one, "test", state)
+    assert len(whole) == len(evaluate.open_set(one.data.dir, "test")) == 96
+    cfg = make("batches", f"evaluate.batch_size={batch_size}")
+    assert torch.allclose(evaluate.forward(cfg, "test", state), whole, atol=1e-4)
 
 
 def test_ranks_train_one_thread_each(make):
