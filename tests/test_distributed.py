@@ -144,6 +144,7 @@ def test_a_stopped_run_saves_itself_and_ends_the_same_to_the_bit(make, one, monk
     """SIGTERM, then the batch script's file; each between two checkpoints."""
     cfg, file = make("stopped"), tmp_path / "stop"
     monkeypatch.setenv("MODELSOUPS_STOP", str(file))
+    monkeypatch.setenv("MODELSOUPS_SAVED", str(tmp_path / "saved"))
     for step, by in ((2, term), (6, file.touch)):
         with monkeypatch.context() as patch:
             patch.setattr(Trainer, "_update", stopping_at(step, by))
@@ -154,6 +155,7 @@ def test_a_stopped_run_saves_itself_and_ends_the_same_to_the_bit(make, one, monk
         left = sorted(p.name for p in cfg.run.ingredient(0).iterdir())
         assert left == ["checkpoint.prev.pt", "checkpoint.pt", "metrics.jsonl", "recipe.json"]
     file.unlink()
+    assert (tmp_path / "saved").exists()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     finetune.run(cfg)
     assert weights(cfg) == weights(one)
@@ -184,8 +186,9 @@ def test_another_number_of_ranks_resumes_and_says_what_that_costs(make, one, mon
     assert runs.manifest_of(cfg.run.ingredient(0))["layouts"] == ["2x1", "1x1"]
 
 
-def test_ranks_agree_that_a_run_diverged(make, monkeypatch):
-    cfg = make("diverged")
+def test_ranks_agree_that_a_run_diverged(make, monkeypatch, tmp_path):
+    cfg, saved = make("diverged"), tmp_path / "saved"
+    monkeypatch.setenv("MODELSOUPS_SAVED", str(saved))
     update = Trainer._loss
 
     def diverging(self, *part):
@@ -195,6 +198,7 @@ def test_ranks_agree_that_a_run_diverged(make, monkeypatch):
     monkeypatch.setattr(Trainer, "_loss", diverging)
     assert train_on(cfg, 2) == [1, 1]
     assert json.loads((cfg.run.ingredient(0) / "failed.json").read_text())["reason"] == "the loss is nan at step 3"
+    assert not saved.exists()  # or the batch script would try again
 
 
 def test_a_batch_that_does_not_divide_over_the_ranks_is_refused(make):

@@ -1,5 +1,6 @@
 """One writer a folder: a live holder is respected, a dead one replaced, one that was replaced stops writing."""
 
+import contextlib
 import json
 import os
 import signal
@@ -145,3 +146,20 @@ def test_a_lock_that_cannot_be_written_names_its_file(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match="file"), held(tmp_path / "file"):
         pass
+
+
+def test_a_full_or_read_only_disk_is_named_and_leaves_no_lock(tmp_path):
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        with contextlib.suppress(OSError):
+            (tmp_path / "all").write_bytes(b"x" * 200_000)
+        with pytest.raises(OSError, match=r"could not write .*lock\.1: No space left on device"), held(tmp_path):
+            pass
+        assert not list(tmp_path.glob("lock.*"))
+        subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True)
+        with pytest.raises(OSError, match=r"could not write .*lock\.1: Read-only file system"), held(tmp_path):
+            pass
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)

@@ -225,3 +225,13 @@ def test_a_draw_that_changed_after_it_was_submitted_is_refused(here, monkeypatch
         submit.run(cfg)
     cfg.run.draw.write_text(draw)
     assert len(load_draw(cfg)) == 3
+
+
+def test_a_run_folder_that_cannot_be_written_is_named_and_nothing_submitted(here, monkeypatch):
+    cluster = Cluster(monkeypatch)
+    cfg = here()
+    cfg.run.root.mkdir(parents=True)
+    cfg.run.slurm.write_text("in the way")
+    with pytest.raises(OSError, match="slurm"):
+        submit.run(cfg)
+    assert cluster.submitted == []

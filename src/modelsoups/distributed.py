@@ -85,6 +85,12 @@ def asked_to_stop() -> bool:
     return _asked or (file is not None and Path(file).exists())
 
 
+def mark_saved(saved: bool = True) -> None:
+    """Tell the batch script that this start has got further, so that it is worth another after a crash; or not."""
+    if file := os.environ.get("MODELSOUPS_SAVED"):
+        Path(file).touch() if saved else Path(file).unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def joined() -> Iterator[Ranks]:
     """Join the other ranks, on this process's GPU if there is one; meanwhile SIGTERM asks to stop."""

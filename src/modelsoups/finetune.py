@@ -20,7 +20,7 @@ from modelsoups import checkpoint, parallel, runs
 from modelsoups.config import Config
 from modelsoups.core import weights
 from modelsoups.core.types import Recipe
-from modelsoups.distributed import ALONE, Ranks, joined
+from modelsoups.distributed import ALONE, Ranks, joined, mark_saved
 from modelsoups.evaluate import open_set, workers
 from modelsoups.lock import Lock, held
 from modelsoups.model import state_of
@@ -138,6 +138,7 @@ def _finetune(
         trainer.check_lock()
         if diverged:
             runs.write_json(folder / "failed.json", {**diverged, "inputs": inputs})
+            mark_saved(False)  # another start would not help
         else:
             _finish(trainer, inputs)
         checkpoint.remove(folder)

@@ -73,7 +73,8 @@ def _take(folder: Path) -> Lock:
     except FileExistsError:
         raise Held(_says(mine)) from None
     except OSError as error:
-        mine.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            mine.unlink()
         raise OSError(error.errno, f"could not write {mine}: {error.strerror}") from error
     if others := [f for f in _files(folder) if f not in (*gone, mine)]:  # somebody came at the same moment
         mine.unlink(missing_ok=True)

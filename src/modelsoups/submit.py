@@ -89,26 +89,22 @@ def unfinished(cfg: Config, count: int) -> tuple[list[int], list[int]]:
 
 def _submit_chain(cfg: Config, todo: list[int], queued: list[slurm.Job], dry: bool) -> None:
     """Submit the pieces in order, each depending on the one before; on an error take back those of this call."""
-    before: list[str] = []
+    tasks = {j.index for j in queued if j.name == "sweep"}
+    indices = [i for i in todo if i not in tasks]
+    before: list[str] = []  # dependencies of the next piece
     new: list[int] = []
     try:
         for piece in CHAIN:
             live = sorted({j.id for j in queued if j.name == piece.name})
-            mine = [i for i in todo if i not in {j.index for j in queued if j.name == "sweep"}]
-            if piece.name == "sweep":
-                needed = bool(mine)
-                dependencies = before
-            else:
-                needed = (bool(new) or not live) and (piece.name != "prepare" or not prepared(cfg))
-                dependencies = before + ([f"afterany:{':'.join(map(str, live))}"] if live else [])
             ids = [str(i) for i in live]
-            if needed:
-                text = script(cfg, piece, mine)
+            if _needed(cfg, piece, indices, bool(live), bool(new)):
+                text = script(cfg, piece, indices)
+                wait = [f"afterany:{':'.join(ids)}"] if ids and piece.name != "sweep" else []
                 if dry:
-                    _show(piece, text, dependencies)
+                    _show(piece, text, before + wait)
                     ids.append(f"<{piece.name}>")
                 else:
-                    new.append(_submit(cfg, piece, text, mine, dependencies))
+                    new.append(_submit(cfg, piece, text, indices, before + wait))
                     ids.append(str(new[-1]))
             elif live:
                 print(f"  {', '.join(ids):>8}  {piece.name:<9}in the queue already")
@@ -116,6 +112,15 @@ def _submit_chain(cfg: Config, todo: list[int], queued: list[slurm.Job], dry: bo
     except BaseException:
         slurm.cancel(new)
         raise
+
+
+def _needed(cfg: Config, piece: Piece, indices: list[int], live: bool, earlier: bool) -> bool:
+    """Whether a piece must be submitted. live: one is in the queue; earlier: one before it has just been submitted."""
+    if piece.name == "sweep":
+        return bool(indices)
+    if piece.name == "prepare":
+        return not live and not prepared(cfg)
+    return earlier or not live
 
 
 def prepared(cfg: Config) -> bool:

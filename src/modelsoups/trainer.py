@@ -21,7 +21,7 @@ from modelsoups.core import training
 from modelsoups.core.types import Ingredient, Recipe
 from modelsoups.data.loader import Share, train_batches
 from modelsoups.data.shards import ShardSet
-from modelsoups.distributed import ALONE, STOPPED, Ranks
+from modelsoups.distributed import ALONE, STOPPED, Ranks, mark_saved
 from modelsoups.evaluate import normalise, shell, workers
 from modelsoups.lock import Lock
 from modelsoups.model import Classifier
@@ -213,3 +213,4 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
         }
         checkpoint.save(self.folder / "checkpoint.pt", state)
+        mark_saved()

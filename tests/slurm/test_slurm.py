@@ -266,7 +266,7 @@ def test_a_soft_stop_and_a_preemption_leave_no_trace(scenes, undisturbed):
     assert end.saved
     assert (end.high, end.state, end.task.restarts(end.job)) == ("COMPLETED", "COMPLETED", 2)
     assert same(end.task, undisturbed)
-    assert not list(end.task.cfg.run.slurm.glob("*.stop"))
+    assert not list(end.task.cfg.run.slurm.glob("[0-9]*.s*"))  # requests to stop, marks of progress
 
 
 def test_a_requeue_a_lost_node_and_a_killed_process_leave_no_trace(scenes, undisturbed):
