@@ -62,3 +62,18 @@ def test_a_full_disk_names_the_metrics(tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.open", full)
     with pytest.raises(OSError, match=r"could not write .*metrics\.jsonl: No space left on device"):
         checkpoint.log(tmp_path / "metrics.jsonl", {"step": 1})
+
+
+def test_the_checkpoint_before_is_kept_and_found_when_the_newest_is_damaged(tmp_path):
+    assert checkpoint.newest(tmp_path) == (None, [])
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path / "checkpoint.pt", state() | {"step": step})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.prev.pt", "checkpoint.pt"]
+    assert checkpoint.newest(tmp_path) == ("checkpoint.pt", [])
+    (tmp_path / "checkpoint.pt").write_bytes(b"x" * 5000)
+    assert checkpoint.newest(tmp_path) == ("checkpoint.prev.pt", ["checkpoint.pt"])
+    assert checkpoint.load(tmp_path / "checkpoint.prev.pt")["step"] == 2
+    (tmp_path / "checkpoint.prev.pt").write_bytes(b"")
+    assert checkpoint.newest(tmp_path) == (None, ["checkpoint.pt", "checkpoint.prev.pt"])
+    checkpoint.remove(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -58,6 +58,18 @@ def test_multirun_runs_each_job_and_checks_keys_first(tmp_path):
     assert "did you mean ingredient" in wrong.stderr
 
 
+def test_multirun_side_by_side_runs_each_job_in_a_process_of_its_own_and_names_those_that_fail(tmp_path):
+    launch = ["-m", "hydra/launcher=local", "hydra.launcher.at_once=2"]
+    done = modelsoups("sweep", *launch, "name=a,b", "sweep.count=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs/a/draw.jsonl").read_bytes() == (tmp_path / "runs/b/draw.jsonl").read_bytes()
+    failed = modelsoups("sweep", *launch, "name=a,c", "sweep.count=2", "sweep.seed=1", cwd=tmp_path)
+    assert failed.returncode == 1
+    assert "recipes are fixed once drawn" in failed.stderr
+    assert failed.stderr.splitlines()[-1].startswith("modelsoups: error: sweep: 1 of 2 jobs failed: name=a ")
+    assert (tmp_path / "runs/c/draw.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("stage", "says"),
     [

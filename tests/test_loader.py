@@ -80,3 +80,24 @@ def test_a_corrupt_image_is_named_in_one_line(train, monkeypatch, cores):
     path.write_bytes(content[:start] + b"x" * 100 + content[start + 100 :])
     with pytest.raises(ValueError, match=r"^\S*train-000000\.tar: image 07 is corrupt [^\n]*$"):
         batches(train)
+
+
+def test_the_shares_of_all_ranks_are_the_batch_and_keep_its_pairs():
+    index_B = torch.arange(24)
+    for ranks, parts in [(1, 1), (2, 1), (4, 1), (1, 3), (2, 3), (12, 1)]:
+        pieces = [p for r in range(ranks) for p in loader.Share(r, ranks, parts).of(index_B)]
+        assert len({len(p) for p in pieces}) == 1
+        assert sorted(torch.cat(pieces).tolist()) == list(range(24))
+        assert all(torch.equal(p + p.flip(0), torch.full_like(p, 23)) for p in pieces)  # i and 23 - i: mixup's pairs
+
+
+def test_an_epoch_over_ranks_and_processes_has_each_image_once(train, monkeypatch):
+    monkeypatch.setattr(loader, "KEEP_DECODED", 0)
+    monkeypatch.setattr(loader, "cores", lambda: 2)
+    whole = [labels_B.tolist() for _, labels_B in batches(train)]
+    parts = []
+    for rank in range(2):
+        share = loader.Share(rank, 2)
+        got = loader.train_batches(train, recipe(), 32, MEAN, first=0, side_by_side=1, share=share)
+        parts.append([labels_B.tolist() for _, labels_B in got])
+    assert [sorted(a + b) for a, b in zip(*parts, strict=True)] == [sorted(b) for b in whole]

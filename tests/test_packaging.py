@@ -17,6 +17,7 @@ def test_the_wheel_holds_conf_sweeps_and_assets(tmp_path):
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = [f"conf/{p.relative_to(ROOT / 'conf')}" for p in (ROOT / "conf").rglob("*.yaml")]
     expected += [f"sweeps/{p.name}" for p in (ROOT / "sweeps").iterdir()]
+    expected += [f"slurm/{p.name}" for p in (ROOT / "slurm").iterdir()]
     expected += [f"assets/{p.relative_to(ROOT / 'src/modelsoups/assets')}"
                  for p in (ROOT / "src/modelsoups/assets").rglob("*") if p.is_file()]  # fmt: skip
     assert {f"modelsoups/{name}" for name in expected} <= names

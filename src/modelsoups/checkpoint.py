@@ -1,7 +1,8 @@
 """What a run leaves for the one that resumes it: checkpoint.pt and metrics.jsonl of an ingredient's folder.
 
-A checkpoint is written whole or not at all, and read only if every byte is as it was written. The metrics of a step
-are on disk before a checkpoint of that step is.
+A checkpoint is written whole or not at all, and read only if every byte is as it was written; the one before it is
+kept as checkpoint.prev.pt. The metrics of a step are on disk before a checkpoint of that step is. Schedule, random
+numbers and the position in the data are functions of (recipe, step), so that the step stands for them.
 """
 
 from __future__ import annotations
@@ -18,14 +19,33 @@ import torch
 from modelsoups import runs
 
 KEYS = {"made_from", "step", "seconds", "model", "optimizer"}
+FILES = ("checkpoint.pt", "checkpoint.prev.pt")
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint atomically; OSError names the file and says what the disk said."""
+    """Write a checkpoint atomically, and keep the one before; OSError names the file and says what the disk said."""
     buffer = io.BytesIO()  # torch.save to a file hides the disk's error behind one of its own
     torch.save(state, buffer)
     with runs.atomic(path) as tmp:
         tmp.write_bytes(buffer.getbuffer())
+        if path.exists():
+            os.replace(path, path.with_name(FILES[1]))
+
+
+def newest(folder: Path) -> tuple[str | None, list[str]]:
+    """The name of the newest whole checkpoint, and those of newer ones that are damaged."""
+    damaged: list[str] = []
+    for name in FILES:
+        if (folder / name).exists():
+            if load(folder / name) is not None:
+                return name, damaged
+            damaged.append(name)
+    return None, damaged
+
+
+def remove(folder: Path) -> None:
+    for name in FILES:
+        (folder / name).unlink(missing_ok=True)
 
 
 def load(path: Path) -> dict[str, Any] | None:

@@ -27,7 +27,12 @@ COMMANDS = {  # with arguments of their own; name -> (module with main(argv) -> 
     "import-released": ("released", "the authors' 72 fine-tuned models -> ingredients of experiment=released"),
     "verify": ("verify", "accuracies of those models against the released ones, model by model"),
 }
-APART = {"pretrain": "the miniature's CLIP, made anew (not part of the pipeline)"}
+APART = {
+    "plan": "what a sweep costs: images, GPU-hours, disk",
+    "submit": "the stages as jobs of a SLURM cluster, with their dependencies",
+    "status": "how far the sweep is, and what failed and why",
+    "pretrain": "the miniature's CLIP, made anew (not part of the pipeline)",
+}
 
 USAGE = """usage: modelsoups [stage] [key=value ...]
 
@@ -159,7 +164,8 @@ def _hydra_main(stages: list[str], args: list[str]) -> None:
         run_stages(stages, config.validate(composed))
 
     flags = [a for a in args if a not in overrides]  # after the overrides: argparse takes those only in one piece
-    sys.argv = ["modelsoups", *overrides, *QUIET, *flags]
+    quiet = [*QUIET, f"hydra.job.name={stages[0]}"] if len(stages) == 1 else QUIET  # the name is for the launchers
+    sys.argv = ["modelsoups", *config.own_conf(), *overrides, *quiet, *flags]
     hydra.main(config_path=str(config.conf_dir()), config_name="config", version_base="1.3")(job)()
 
 

@@ -6,6 +6,7 @@ even when it was added with `+` (Hydra alone accepts it silently).
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import re
 from collections.abc import Sequence
@@ -103,6 +104,7 @@ class SweepConfig:
 class FinetuneConfig:
     parallel: int | None = None  # runs side by side, one core each; null: one per core
     threads: int = 1  # of each run; results depend on it, so it is not the number of cores
+    at_once: int | None = None  # images that fit a GPU; a larger share of a batch is taken in parts; null: all
     checkpoint_every: int = 200  # steps between checkpoints for resuming
     log_every: int = 20  # steps between lines of metrics.jsonl
 
@@ -122,6 +124,50 @@ class SoupConfig:
     learned_batch_size: int = 128
     seed: int = 0
     write: list[str] = field(default_factory=lambda: ["greedy"])  # soups also written as .safetensors
+
+
+@dataclass
+class ClusterConfig:
+    """A SLURM cluster as `modelsoups submit` uses it; see conf/submit.yaml. null leaves it to the cluster."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    time: str = "24:00:00"  # of one task of the sweep, as sbatch writes it
+    stage_time: str = "08:00:00"  # of the other stages
+    nodes: int = 1  # of one ingredient
+    gpus_per_node: int = 1
+    ranks_per_node: int | None = None  # null: one a GPU
+    cpus_per_node: int = 8
+    mem: str | None = None
+    concurrent: int | None = None  # ingredients at once
+    notice: int = 120  # seconds before the time limit
+    options: list[str] = field(default_factory=list)  # further lines for sbatch
+    scratch: str | None = None  # folder that relative `runs` and `data.dir` lie in
+    setup: list[str] = field(default_factory=list)  # shell lines before Python
+    prefix: str = ""  # of the Python command: a container's
+    python: str | None = None  # null: the Python that submits
+
+    @property
+    def ranks(self) -> int:
+        """Training processes of a node."""
+        return self.ranks_per_node or self.gpus_per_node or 1
+
+
+@dataclass
+class SubmitConfig:
+    """`modelsoups submit`."""
+
+    dry_run: bool = False  # print what would be submitted, and do nothing
+
+
+@dataclass
+class PlanConfig:
+    """`modelsoups plan`; null takes what the run folder and the data say."""
+
+    images_per_second: float | None = None  # of one GPU
+    train_images: int | None = None
+    parameters: int | None = None  # of the classifier
 
 
 @dataclass
@@ -154,7 +200,11 @@ class Config(TopLevel):
     finetune: FinetuneConfig
     evaluate: EvaluateConfig
     soup: SoupConfig
+    cluster: ClusterConfig
+    submit: SubmitConfig
+    plan: PlanConfig
     pretrain: PretrainConfig
+    overrides: tuple[str, ...] = ()  # the command line's, as load() got them
 
     @property
     def run(self) -> Run:
@@ -171,10 +221,20 @@ CHOICES = {
 AT_LEAST = {
     "finetune.parallel": 1,
     "finetune.threads": 1,
+    "finetune.at_once": 2,
     "ingredient": 0,
     "finetune.checkpoint_every": 1,
     "finetune.log_every": 1,
     "evaluate.batch_size": 1,
+    "cluster.nodes": 1,
+    "cluster.gpus_per_node": 0,
+    "cluster.ranks_per_node": 1,
+    "cluster.cpus_per_node": 1,
+    "cluster.concurrent": 1,
+    "cluster.notice": 0,
+    "plan.images_per_second": 0.001,
+    "plan.train_images": 1,
+    "plan.parameters": 1,
     "sweep.count": 1,
     "sweep.seed": 0,
     "data.seed": 0,
@@ -200,6 +260,17 @@ def sweeps_dir() -> Path:
     return _shipped("sweeps")
 
 
+def slurm_dir() -> Path:
+    """The sbatch scripts that `modelsoups submit` fills in."""
+    return _shipped("slurm")
+
+
+def own_conf() -> list[str]:
+    """The override that lets Hydra find files of yours, conf/cluster/mine.yaml, in the folder you work in."""
+    folder = Path("conf").resolve()
+    return [f"hydra.searchpath=['file://{folder}']"] if folder.is_dir() and folder != conf_dir() else []
+
+
 def _shipped(name: str) -> Path:
     package = Path(__file__).resolve().parent
     return package / name if (package / name).is_dir() else package.parents[1] / name
@@ -210,10 +281,10 @@ def load(overrides: Sequence[str] = ()) -> Config:
     check_overrides(overrides)
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            composed = compose("config", overrides=list(overrides))
+            composed = compose("config", overrides=[*own_conf(), *overrides])
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(_one_line(error)) from error
-    return validate(composed)
+    return dataclasses.replace(validate(composed), overrides=tuple(overrides))
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
@@ -252,13 +323,19 @@ def validate(composed: DictConfig) -> Config:
             raise ValueError(f"{key}={value}: expected at least {least}")
     if not re.fullmatch(r"[\w.+-]+", merged.name) or merged.name.startswith("."):
         raise ValueError(f"name={merged.name}: expected a folder name of letters, digits, _ . + and -")
+    for line in merged.cluster.options:
+        if not line.startswith("-"):
+            raise ValueError(f"cluster.options: {line} is not an option of sbatch; expected --option=value")
     for alpha in merged.evaluate.wise_ft:
         if not 0 <= alpha <= 1:
             raise ValueError(f"evaluate.wise_ft={list(merged.evaluate.wise_ft)}: expected numbers from 0 to 1")
     fixed: dict[str, Any] = {k: merged.recipe[k] for k in Recipe.names() if not OmegaConf.is_missing(merged.recipe, k)}
     for key, value in fixed.items():
         Recipe.check(key, value)
-    parts: dict[str, Any] = {f.name: OmegaConf.select(merged, f.name) for f in fields(Config) if f.name != "recipe"}
+    if merged.cluster.scratch is not None:
+        merged.runs, merged.data.dir = (str(Path(merged.cluster.scratch) / p) for p in (merged.runs, merged.data.dir))
+    names = [f.name for f in fields(Config) if f.name not in ("recipe", "overrides")]
+    parts: dict[str, Any] = {name: OmegaConf.select(merged, name) for name in names}
     parts = {k: OmegaConf.to_object(v) if isinstance(v, DictConfig) else v for k, v in parts.items()}
     return Config(recipe=fixed, **parts)
 

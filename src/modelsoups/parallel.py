@@ -90,6 +90,29 @@ def run_tasks(
         _stop(pool)
 
 
+@contextlib.contextmanager
+def watched(label: str, units: float) -> Iterator[None]:
+    """Show the progress of one task that this process does itself; the task reports its units by `advance`."""
+    global _news
+    _news = _Shown(Meter(label, 1, units, images=True))
+    try:
+        yield
+    finally:
+        _news.meter.close()
+        _news = None
+
+
+class _Shown:
+    """Takes news as a worker's queue does, and shows them at once."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
+
+    def put(self, news: tuple[float, float]) -> None:
+        self.meter.add(*news)
+        self.meter.show()
+
+
 def _begin(news: Any, at: list[Any], threads: int) -> None:
     """Set up a worker: its queue, its word, its threads, its GPU if there are any, its end when the parent ends."""
     global _news, _at

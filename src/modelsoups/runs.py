@@ -173,6 +173,7 @@ class Run:
         self.draw = root / "draw.jsonl"
         self.draw_manifest = root / "draw.json"
         self.ingredients = root / "ingredients"
+        self.slurm = root / "slurm"  # scripts as submitted, output of jobs, requests to stop
         self.soups = root / "soups"
         self.timings = root / "timings.json"
         self.log = root / "modelsoups.log"

@@ -34,6 +34,8 @@ def run(cfg: Config) -> bool:
                 f"are fixed once drawn: choose another name=..., or delete {run_.root} to start over"
             )
     runs.write_jsonl(run_.draw, rows)
+    if run_.draw_manifest.exists():
+        runs.write_json(run_.draw_manifest, {"sha256": runs.file_sha256(run_.draw)})
     print(f"sweep: {count} recipes of {cfg.sweep.search}, seed {cfg.sweep.seed} -> {run_.draw}")
     return True
 
@@ -74,8 +76,14 @@ def recipe(search: dict[str, Any], cfg: Config, index: int) -> Recipe:
 
 
 def load_draw(cfg: Config) -> list[Recipe]:
-    """The recipes of the run, in order of index; ValueError if there is no draw yet."""
+    """The recipes of the run, in order of index; ValueError if there is no draw, or not the one submitted."""
     path = cfg.run.draw
     if not path.exists():
         raise ValueError(f"{path} is missing; run `modelsoups sweep` first")
+    fixed = cfg.run.draw_manifest  # of a draw that was submitted
+    if fixed.exists() and runs.read_json(fixed)["sha256"] != runs.file_sha256(path):
+        raise ValueError(
+            f"{path} has changed since the sweep began; recipes are fixed once drawn: put it back (`modelsoups sweep` "
+            "after deleting it draws the same), or choose another name=..."
+        )
     return [Recipe(**row["recipe"]) for row in runs.read_jsonl(path)]

@@ -69,6 +69,25 @@ class Recipe:
     def names() -> tuple[str, ...]:
         return tuple(f.name for f in fields(Recipe))
 
+    def accumulation(self, ranks: int, at_once: int | None = None) -> int:
+        """Parts of a batch that each of `ranks` processes takes one after the other, at most `at_once` images each.
+
+        The batch stays the recipe's whatever the number of ranks. A part holds whole pairs, since mixup pairs image i
+        of a batch with the i-th from its end; ValueError when the batch cannot be split so.
+        """
+        if ranks == 1 and (at_once is None or at_once >= self.batch_size):
+            return 1
+        if self.batch_size % (2 * ranks) == 0:
+            pairs = self.batch_size // (2 * ranks)  # of each rank
+            for parts in range(1, pairs + 1):
+                if pairs % parts == 0 and (at_once is None or 2 * pairs // parts <= at_once):
+                    return parts
+        wish = f", at most {at_once} images at once" if at_once is not None else ""
+        raise ValueError(
+            f"recipe.batch_size={self.batch_size} cannot be split over {ranks} ranks{wish}: expected a multiple of "
+            f"{2 * ranks}{' and at least 2 at once' if wish else ''}; change cluster.nodes or cluster.ranks_per_node"
+        )
+
 
 ALLOWED = {"optimizer": ("adamw",), "schedule": ("cosine", "constant")}
 RANGES: dict[str, tuple[float, float, bool]] = {  # low, high, whether low itself is excluded

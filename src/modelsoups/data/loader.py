@@ -23,17 +23,48 @@ from modelsoups.parallel import cores
 KEEP_DECODED = 64 * 2**20  # bytes of shards; decoded they are about ten times as large
 
 
+@dataclass(frozen=True)
+class Share:
+    """The part of every batch that one of `ranks` processes trains on, in `parts` one after the other."""
+
+    rank: int = 0
+    ranks: int = 1
+    parts: int = 1
+
+    def of(self, index_B: Tensor) -> list[Tensor]:
+        """The images of this rank, part by part. Image i of a batch and the i-th from its end, which mixup pairs,
+
+        stay together and keep their places: mixing within the parts is mixing within the batch.
+        """
+        pieces = self.ranks * self.parts
+        if pieces == 1:
+            return [index_B]
+        half, end = len(index_B) // (2 * pieces), len(index_B)
+        mine = range(self.rank * self.parts, (self.rank + 1) * self.parts)
+        return [torch.cat([index_B[p * half : (p + 1) * half], index_B[end - (p + 1) * half : end - p * half]])
+                for p in mine]  # fmt: skip
+
+
+WHOLE = Share()
+
+
 def train_batches(
-    train: ShardSet, recipe: Recipe, image_size: int, mean: tuple[float, ...], first: int, side_by_side: int
+    train: ShardSet,
+    recipe: Recipe,
+    image_size: int,
+    mean: tuple[float, ...],
+    first: int,
+    side_by_side: int,
+    share: Share = WHOLE,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(pixels_BCHW in uint8, labels_B) of every step of a run from step `first` on.
+    """(pixels_BCHW in uint8, labels_B) of every step of a run from step `first` on, in the parts of one rank.
 
     A small set is decoded once a process and augmented in it. Images of a larger one are decoded and augmented in
     the cores that `side_by_side` runs leave free. Raises ValueError naming shard and key of a corrupt image.
     """
     augmented = Augmented(str(train.folder), train.sha256, recipe, image_size, mean)
     processes = loader_processes(train, side_by_side)
-    batches = _index_batches(len(train), recipe, first)
+    batches = _index_batches(len(train), recipe, first, share)
     loader = torch.utils.data.DataLoader(augmented, batch_sampler=batches, num_workers=processes)
     try:
         yield from loader
@@ -49,14 +80,15 @@ def loader_processes(train: ShardSet, side_by_side: int) -> int:
     return 0 if train.bytes <= KEEP_DECODED else max(0, cores() // side_by_side - 1)
 
 
-def _index_batches(images: int, recipe: Recipe, first: int) -> Iterator[list[tuple[int, int]]]:
-    """(epoch, index) of the images of each step; the last, smaller batch of an epoch is dropped."""
+def _index_batches(images: int, recipe: Recipe, first: int, share: Share) -> Iterator[list[tuple[int, int]]]:
+    """(epoch, index) of the images of each step's parts; the last, smaller batch of an epoch is dropped."""
     per_epoch = images // recipe.batch_size
     for epoch in range(first // per_epoch, recipe.epochs):
         order_N = training.epoch_order(images, recipe.seed, epoch)
         for batch in range(max(0, first - epoch * per_epoch), per_epoch):
             index_B = order_N[batch * recipe.batch_size : (batch + 1) * recipe.batch_size]
-            yield [(epoch, index) for index in index_B.tolist()]
+            for part in share.of(index_B):
+                yield [(epoch, index) for index in part.tolist()]
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Hydra finds launchers only under `hydra_plugins`."""
