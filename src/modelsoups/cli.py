@@ -23,6 +23,7 @@ STAGES = {  # in order; name -> what it does. Each is a module with run(cfg).
     "soup": "soups, ensembles and baselines, chosen on the hold-out, then evaluated",
     "report": "results.jsonl, tables, figures and one HTML page",
 }
+MODULES = {"soup": "soup.stage"}  # of the stages that are not a module of their own name: soup is the library
 APART = {"pretrain": "the miniature's CLIP, made anew (not part of the pipeline)"}
 
 USAGE = """usage: modelsoups [stage] [key=value ...]
@@ -85,7 +86,7 @@ def run_stages(stages: list[str], cfg: Config) -> None:
     for stage in stages:
         begin = time.monotonic()
         try:
-            if importlib.import_module(f"modelsoups.{stage}").run(cfg):
+            if importlib.import_module(f"modelsoups.{MODULES.get(stage, stage)}").run(cfg):
                 _keep_seconds(cfg.run, stage, time.monotonic() - begin)
         except KeyboardInterrupt:
             fail(f"{stage}: interrupted; the same command continues where it stopped", status=130)

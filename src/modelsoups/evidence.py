@@ -117,7 +117,7 @@ def report_inputs(cfg: Config) -> dict[str, Any]:
 
 
 def _soup_row(cfg: Config, names: list[str], path: Path) -> Row:
-    from modelsoups.soup import read_soup
+    from modelsoups.soup.stage import read_soup
 
     soup = read_soup(path)
     if soup.space == "logits":
