@@ -25,6 +25,7 @@ STAGES = {  # in order; name -> what it does. Each is a module with run(cfg).
 }
 MODULES = {"soup": "soup.stage"}  # of the stages that are not a module of their own name: soup is the library
 APART = {"pretrain": "the miniature's CLIP, made anew (not part of the pipeline)"}
+TOOLS = {"mix": "a soup of any checkpoints (plain arguments; modelsoups mix -h)"}  # modules with main(argv)
 
 USAGE = """usage: modelsoups [stage] [key=value ...]
 
@@ -35,6 +36,7 @@ stages:
 
 apart:
 {apart}
+{tools}
 
 examples:
   modelsoups                                       the miniature, end to end
@@ -51,9 +53,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args and args[0] in ("-h", "--help", "help"):
         print(usage())
         return
+    if args and args[0] in TOOLS:
+        _tool(args[0], args[1:])
+        return
     stage = args.pop(0) if args and "=" not in args[0] and args[0][:1] not in ("-", "+", "~") else None
     if stage is not None and stage not in STAGES | APART:
-        fail(f"unknown stage {stage}; expected one of {', '.join([*STAGES, *APART])} (or none, for all)", status=2)
+        fail(
+            f"unknown stage {stage}; expected one of {', '.join([*STAGES, *APART, *TOOLS])} (or none, for all)",
+            status=2,
+        )
     if any(a in ("-h", "--help") for a in args):
         print(usage())
         return
@@ -65,8 +73,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def usage() -> str:
-    lines = {t: "\n".join(f"  {n:<10}{d}" for n, d in table.items()) for t, table in (("s", STAGES), ("a", APART))}
-    return USAGE.format(stages=lines["s"], apart=lines["a"])
+    tables = {"stages": STAGES, "apart": APART, "tools": TOOLS}
+    return USAGE.format(**{t: "\n".join(f"  {n:<10}{d}" for n, d in table.items()) for t, table in tables.items()})
+
+
+def _tool(name: str, args: list[str]) -> None:
+    try:
+        importlib.import_module(f"modelsoups.{name}").main(args)
+    except (ValueError, OSError) as error:
+        fail(f"{name}: {' '.join(str(error).split())}")
 
 
 def guarded(stages: list[str], overrides: list[str]) -> None:
