@@ -160,3 +160,50 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
             cli.main(["mix", *wrong, "-o", str(tmp_path / "x.safetensors")])
         assert stopped.value.code == 1
         assert message in capsys.readouterr().err
+
+
+EVALUATORS = """
+import torch
+from modelsoups import soup
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(2, 2)
+    def forward(self, x):
+        return self.head(x)
+
+def score(state):
+    return -float((state["head.weight"] - torch.eye(2)).abs().sum())
+
+def holdout():
+    return soup.Holdout(Model(), [(torch.eye(2), torch.arange(2))])
+
+def wrong():
+    return 3
+"""
+
+
+def test_greedy_and_learned_on_the_command_line(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my_evaluators.py").write_text(EVALUATORS)
+    for name, sign in (("good", 1.0), ("bad", -1.0)):
+        save_file({"head.weight": sign * torch.eye(2), "head.bias": torch.zeros(2)}, f"{name}.safetensors")
+    files = ["good.safetensors", "bad.safetensors"]
+    for option in ("--evaluate=my_evaluators:score", "--holdout=my_evaluators:holdout"):
+        cli.main(["mix", "greedy", *files, option, "-o", "soup.safetensors"])
+        assert torch.equal(load_file("soup.safetensors")["head.weight"], torch.eye(2))
+    assert "bad.safetensors: rejected early, refused" in capsys.readouterr().out
+    cli.main(["mix", "learned", *files, "--holdout=my_evaluators:holdout", "--by=layer", "-o", "learned.safetensors"])
+    assert load_file("learned.safetensors")["head.weight"].diagonal().min() > 0
+    for wrong, message in [
+        (["greedy"], "greedy needs --holdout or --evaluate"),
+        (["learned", "--evaluate=my_evaluators:score"], "learned needs --holdout"),
+        (["greedy", "--evaluate=my_evaluators:none"], "my_evaluators:none cannot be imported"),
+        (["greedy", "--evaluate=my_evaluators"], "expected module:function"),
+        (["greedy", "--holdout=my_evaluators:wrong"], "returned a int, expected a soup.Holdout"),
+    ]:
+        with pytest.raises(SystemExit):
+            cli.main(["mix", wrong[0], *files, *wrong[1:], "-o", "x.safetensors"])
+        assert message in capsys.readouterr().err
+    assert not Path("x.safetensors").exists()

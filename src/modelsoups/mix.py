@@ -1,24 +1,40 @@
-"""Soups of any checkpoints from the command line: `modelsoups mix uniform a.safetensors b.pt -o soup.safetensors`."""
+"""Soups of any checkpoints from the command line: `modelsoups mix uniform a.safetensors b.pt -o soup.safetensors`.
+
+greedy and learned take a function of yours: `--evaluate module:function` gives a score for a state dict, larger being
+better; `--holdout module:function` returns a `soup.Holdout`, for greedy with early rejection and for learned.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from modelsoups import soup
 from modelsoups.core.types import EVERYTHING, Soup
+from modelsoups.soup.choosing import LEARNED
 from modelsoups.soup.library import hashes, open_all
 
-METHODS = {"uniform": "the mean of all", "weights": "sum of --coefficients times checkpoints"}
+METHODS = {
+    "uniform": "the mean of all",
+    "greedy": "each joins if the hold-out score does not fall",
+    "learned": "coefficients by gradient descent on the hold-out",
+    "weights": "sum of --coefficients times checkpoints",
+}
 
 
 def main(argv: Sequence[str]) -> None:
     """Choose, mix and say what happened; ValueError for everything that can be put right."""
     args = parser().parse_args(argv)
-    chosen = (
-        _weights(args.checkpoints, args.coefficients) if args.method == "weights" else soup.uniform(args.checkpoints)
-    )
-    for note in soup.mix(chosen, args.out):
+    chosen = choose(args)
+    accuracy = None
+    for step in chosen.trace if args.method == "greedy" else ():
+        shown = "rejected early" if step["correct"] is None else step["correct"]
+        print(f"mix: {step['ingredient']}: {shown}, {'kept' if step['kept'] else 'refused'}")
+        accuracy = step["best"] / step["n"] if step["n"] else step["best"]
+    for note in soup.mix(chosen, args.out, holdout_accuracy=accuracy if isinstance(accuracy, float) else None):
         print(f"mix: {note}")
     print(f"mix: {chosen.method} of {len(chosen.ingredients)} checkpoints -> {args.out}")
 
@@ -26,12 +42,46 @@ def main(argv: Sequence[str]) -> None:
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="modelsoups mix", description=__doc__)
     made.add_argument("method", choices=METHODS, help="; ".join(f"{k}: {v}" for k, v in METHODS.items()))
-    made.add_argument("checkpoints", nargs="+", help=".safetensors, .pt, .pth, .bin, an .index.json, or a folder")
-    made.add_argument(
-        "-o", "--out", required=True, help="a .safetensors file, or a new folder for Hugging Face folders"
-    )
+    made.add_argument("checkpoints", nargs="+", help=".safetensors, .pt, .pth, .bin, .ckpt, an .index.json or a folder")
+    made.add_argument("-o", "--out", required=True, help=".safetensors file, or a new folder for Hugging Face folders")
     made.add_argument("--coefficients", type=float, nargs="+", help="one a checkpoint, for the method weights")
+    made.add_argument("--evaluate", metavar="MODULE:FUNCTION", help="state dict -> score, for greedy")
+    made.add_argument("--holdout", metavar="MODULE:FUNCTION", help="() -> soup.Holdout, for greedy and learned")
+    made.add_argument("--by", choices=LEARNED, default="all", help="what has coefficients of its own, for learned")
     return made
+
+
+def choose(args: argparse.Namespace) -> Soup:
+    """The soup that the arguments ask for."""
+    if args.method == "uniform":
+        return soup.uniform(args.checkpoints)
+    if args.method == "weights":
+        return _weights(args.checkpoints, args.coefficients)
+    if args.holdout is not None:
+        holdout = imported(args.holdout)()
+        if not isinstance(holdout, soup.Holdout):
+            raise ValueError(f"--holdout {args.holdout}: returned a {type(holdout).__name__}, expected a soup.Holdout")
+        if args.method == "learned":
+            return soup.learned(args.checkpoints, holdout, by=args.by)
+        return soup.greedy(args.checkpoints, holdout)
+    if args.method == "greedy" and args.evaluate is not None:
+        return soup.greedy(args.checkpoints, imported(args.evaluate))
+    raise ValueError(f"{args.method} needs --holdout{' or --evaluate' if args.method == 'greedy' else ''}; see -h")
+
+
+def imported(name: str) -> Callable[..., Any]:
+    """The function that "module:function" names, also from the current folder."""
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise ValueError(f"{name}: expected module:function")
+    sys.path.insert(0, "")
+    try:
+        function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{name} cannot be imported: {error}") from error
+    finally:
+        sys.path.remove("")
+    return function
 
 
 def _weights(paths: Sequence[str], coefficients: Sequence[float] | None) -> Soup:

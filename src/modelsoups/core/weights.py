@@ -33,7 +33,7 @@ __all__ = [  # reading and hashing states lives in checkpoints.py; callers find 
     "mix",
     "state_sha256",
 ]
-Coefficients = Mapping[str, Sequence[float]]  # layer group -> one coefficient per state
+Coefficients = Mapping[str, Sequence[float]]  # layer group or tensor name -> one coefficient per state
 ROOT = "(root)"  # the layer group of tensors that no submodule owns
 T = TypeVar("T")
 
@@ -136,7 +136,7 @@ class RunningSum:
 
 
 def mix(states: Sequence[State], coefficients: Coefficients) -> dict[str, Tensor]:
-    """sum_i c_i theta_i (section 2; eq. 2 by layer), c being coefficients[layer_of(name)], else coefficients["*"].
+    """sum_i c_i theta_i (section 2; eq. 2 by layer), c being coefficients[name], [layer_of(name)] or ["*"].
 
     See TensorSum for rounding. Raises ValueError naming the layer group without coefficients, a group that no tensor
     belongs to, or the state (by position) and tensor that differ from the first.
@@ -145,9 +145,7 @@ def mix(states: Sequence[State], coefficients: Coefficients) -> dict[str, Tensor
         raise ValueError("no states to mix")
     for position, state in enumerate(states):
         _same_names(states[0].keys(), state.keys(), position)
-    groups = {layer_of(key) for key in states[0]}
-    if unknown := sorted(set(coefficients) - groups - {EVERYTHING}):
-        raise ValueError(f"layer group {unknown[0]} has no tensors; groups: {', '.join(sorted(groups))}")
+    check_groups(states[0], coefficients)
     mixed = {}
     for key in states[0]:
         weights, divisor = as_counts(of_group(key, coefficients))
@@ -181,8 +179,16 @@ def as_counts(row: Sequence[float]) -> tuple[list[float], int]:
     return [float(f * divisor) for f in fractions], divisor
 
 
+def check_groups(names: Iterable[str], coefficients: Coefficients) -> None:
+    """ValueError for a group that no tensor belongs to."""
+    names = list(names)
+    groups = {layer_of(key) for key in names}
+    if unknown := sorted(set(coefficients) - groups - set(names) - {EVERYTHING}):
+        raise ValueError(f"layer group {unknown[0]} has no tensors; groups: {', '.join(sorted(groups))}")
+
+
 def of_group(key: str, by_group: Mapping[str, T]) -> T:
-    group = layer_of(key)
+    group = key if key in by_group else layer_of(key)
     if group in by_group:
         return by_group[group]
     if EVERYTHING not in by_group:

@@ -1,5 +1,7 @@
 """The soup library, `from modelsoups import soup`; the pipeline's stage of that name is `modelsoups.soup.stage`."""
 
+from modelsoups.core.holdout import Holdout
+from modelsoups.soup.choosing import greedy, learned
 from modelsoups.soup.library import load, mix, mixed, uniform
 
-__all__ = ["load", "mix", "mixed", "uniform"]
+__all__ = ["Holdout", "greedy", "learned", "load", "mix", "mixed", "uniform"]

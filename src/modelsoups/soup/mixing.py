@@ -20,8 +20,7 @@ import torch
 from modelsoups import runs
 from modelsoups.core.checkpoints import averaged
 from modelsoups.core.readers import DTYPES, Checkpoint, Held, Stored, scratch
-from modelsoups.core.types import EVERYTHING
-from modelsoups.core.weights import Coefficients, TensorSum, as_counts, layer_of, of_group
+from modelsoups.core.weights import Coefficients, TensorSum, as_counts, check_groups, of_group
 from modelsoups.parallel import cores
 
 CHUNK = 2**17  # elements: read, widened and summed while they are in the processor's cache
@@ -86,9 +85,7 @@ def mix_to_file(
 
 def _plan(checkpoints: Sequence[Checkpoint], coefficients: Coefficients, extra: dict[str, str]) -> Plan:
     first = checkpoints[0]
-    groups = {layer_of(key) for key in first}
-    if unknown := sorted(set(coefficients) - groups - {EVERYTHING}):
-        raise ValueError(f"layer group {unknown[0]} has no tensors; groups: {', '.join(sorted(groups))}")
+    check_groups(first, coefficients)
     tied = {
         a: b
         for a, b in first.tied.items()
