@@ -25,7 +25,10 @@ STAGES = {  # in order; name -> what it does. Each is a module with run(cfg).
 }
 MODULES = {"soup": "soup.stage"}  # of the stages that are not a module of their own name: soup is the library
 APART = {"pretrain": "the miniature's CLIP, made anew (not part of the pipeline)"}
-TOOLS = {"mix": "a soup of any checkpoints (plain arguments; modelsoups mix -h)"}  # modules with main(argv)
+TOOLS = {  # modules with main(argv), of plain arguments
+    "mix": "a soup of any checkpoints (modelsoups mix -h)",
+    "doctor": "why a soup of these checkpoints will or will not work (modelsoups doctor -h)",
+}
 
 USAGE = """usage: modelsoups [stage] [key=value ...]
 

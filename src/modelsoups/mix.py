@@ -34,7 +34,15 @@ def main(argv: Sequence[str]) -> None:
         shown = "rejected early" if step["correct"] is None else step["correct"]
         print(f"mix: {step['ingredient']}: {shown}, {'kept' if step['kept'] else 'refused'}")
         accuracy = step["best"] / step["n"] if step["n"] else step["best"]
-    for note in soup.mix(chosen, args.out, holdout_accuracy=accuracy if isinstance(accuracy, float) else None):
+    statistics = None
+    if args.batchnorm is not None:
+        if args.holdout is None:
+            raise ValueError("--batchnorm needs --holdout, whose model is run")
+        fresh = soup.reestimate(soup.mixed(chosen), holdout_of(args.holdout), imported(args.batchnorm)())
+        print(f"mix: BatchNorm re-estimated: {fresh.before} of {fresh.n} right before, {fresh.after} after")
+        statistics, accuracy = fresh.statistics, fresh.after / fresh.n
+    shown_accuracy = accuracy if isinstance(accuracy, float) else None
+    for note in soup.mix(chosen, args.out, holdout_accuracy=shown_accuracy, statistics=statistics):
         print(f"mix: {note}")
     print(f"mix: {chosen.method} of {len(chosen.ingredients)} checkpoints -> {args.out}")
 
@@ -47,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--coefficients", type=float, nargs="+", help="one a checkpoint, for the method weights")
     made.add_argument("--evaluate", metavar="MODULE:FUNCTION", help="state dict -> score, for greedy")
     made.add_argument("--holdout", metavar="MODULE:FUNCTION", help="() -> soup.Holdout, for greedy and learned")
+    made.add_argument("--batchnorm", metavar="MODULE:FUNCTION", help="() -> loader of training images, with --holdout")
     made.add_argument("--by", choices=LEARNED, default="all", help="what has coefficients of its own, for learned")
     return made
 
@@ -58,15 +67,21 @@ def choose(args: argparse.Namespace) -> Soup:
     if args.method == "weights":
         return _weights(args.checkpoints, args.coefficients)
     if args.holdout is not None:
-        holdout = imported(args.holdout)()
-        if not isinstance(holdout, soup.Holdout):
-            raise ValueError(f"--holdout {args.holdout}: returned a {type(holdout).__name__}, expected a soup.Holdout")
+        holdout = holdout_of(args.holdout)
         if args.method == "learned":
             return soup.learned(args.checkpoints, holdout, by=args.by)
         return soup.greedy(args.checkpoints, holdout)
     if args.method == "greedy" and args.evaluate is not None:
         return soup.greedy(args.checkpoints, imported(args.evaluate))
     raise ValueError(f"{args.method} needs --holdout{' or --evaluate' if args.method == 'greedy' else ''}; see -h")
+
+
+def holdout_of(name: str) -> soup.Holdout:
+    """What the function that "module:function" names returns."""
+    holdout = imported(name)()
+    if not isinstance(holdout, soup.Holdout):
+        raise ValueError(f"--holdout {name}: returned a {type(holdout).__name__}, expected a soup.Holdout")
+    return holdout
 
 
 def imported(name: str) -> Callable[..., Any]:

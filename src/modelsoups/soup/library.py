@@ -18,6 +18,7 @@ from torch import Tensor
 
 from modelsoups import runs
 from modelsoups.core import weights
+from modelsoups.core.batchnorm import has_batchnorm
 from modelsoups.core.checkpoints import state_sha256
 from modelsoups.core.readers import Checkpoint, Source, open_checkpoint
 from modelsoups.core.types import EVERYTHING, Soup
@@ -47,12 +48,17 @@ def mean(method: str, checkpoints: Sequence[Checkpoint], trace: Sequence[Mapping
 
 
 def mix(
-    chosen: Soup, out: str | os.PathLike[str], sources: Sources | None = None, holdout_accuracy: float | None = None
+    chosen: Soup,
+    out: str | os.PathLike[str],
+    sources: Sources | None = None,
+    holdout_accuracy: float | None = None,
+    statistics: Mapping[str, Tensor] | None = None,
 ) -> list[str]:
     """Write the mixed checkpoint: a .safetensors file with a card (.md) beside it, or a Hugging Face folder.
 
     A folder is written when the first ingredient is one and `out` has no suffix; its tokenizer and configuration are
     copied. `sources` are the checkpoints in the soup's order, for soups over states in memory or files that moved.
+    `statistics` (of `soup.reestimate`) are written in place of the mixed BatchNorm's.
     Returns what there is to tell: notes of the readers, differing whole-number tensors, ties, a BatchNorm.
     Raises ValueError for an ensemble, an ingredient that changed since it was chosen, or what mixing refuses.
     """
@@ -67,21 +73,24 @@ def mix(
     path = Path(out)
     extra = {"modelsoups": json.dumps({**chosen.to_json(), "holdout_accuracy": holdout_accuracy})}
     if path.suffix == ".safetensors":
-        notes = mix_to_file(checkpoints, chosen.coefficients, path, extra)
+        notes = mix_to_file(checkpoints, chosen.coefficients, path, extra, statistics)
         runs.write_text(path.with_suffix(".md"), card(chosen, notes, holdout_accuracy))
     elif not path.suffix and checkpoints[0].folder is not None:
-        notes = _mix_to_folder(checkpoints, chosen, path, extra, holdout_accuracy)
+        notes = _mix_to_folder(checkpoints, chosen, path, extra, holdout_accuracy, statistics)
     else:
         raise ValueError(f"{path}: expected a name ending in .safetensors (or a new folder, for Hugging Face folders)")
-    if any(key.endswith("running_mean") for key in checkpoints[0]):
-        notes.append(
-            "there is a BatchNorm: its averaged statistics do not fit the mixed weights; run `soup.update_batchnorm`"
-        )
+    if statistics is None and has_batchnorm(checkpoints[0]):
+        notes.append("BatchNorm: averaged statistics do not fit the mixed weights; use --batchnorm or soup.reestimate")
     return notes
 
 
 def _mix_to_folder(
-    checkpoints: Sequence[Checkpoint], chosen: Soup, path: Path, extra: dict[str, str], accuracy: float | None
+    checkpoints: Sequence[Checkpoint],
+    chosen: Soup,
+    path: Path,
+    extra: dict[str, str],
+    accuracy: float | None,
+    statistics: Mapping[str, Tensor] | None,
 ) -> list[str]:
     if path.exists():
         raise ValueError(f"{path} exists; give the name of a new folder")
@@ -93,7 +102,7 @@ def _mix_to_folder(
         for file in sorted(folder.iterdir()):
             if file.is_file() and file.suffix in COPIED and not file.name.endswith(".index.json"):
                 shutil.copyfile(file, tmp / file.name)
-        notes = mix_to_file(checkpoints, chosen.coefficients, tmp / "model.safetensors", extra)
+        notes = mix_to_file(checkpoints, chosen.coefficients, tmp / "model.safetensors", extra, statistics)
         runs.write_text(tmp / "README.md", card(chosen, notes, accuracy))
         tmp.rename(path)
     except BaseException:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from modelsoups import runs
 from modelsoups.core.checkpoints import averaged
@@ -53,12 +54,17 @@ def check_layouts(checkpoints: Sequence[Checkpoint]) -> None:
 
 
 def mix_to_file(
-    checkpoints: Sequence[Checkpoint], coefficients: Coefficients, out: Path, metadata: dict[str, str]
+    checkpoints: Sequence[Checkpoint],
+    coefficients: Coefficients,
+    out: Path,
+    metadata: dict[str, str],
+    replaced: Mapping[str, Tensor] | None = None,
 ) -> list[str]:
     """sum_i c_i theta_i as `core.weights.mix` computes it, bit for bit, written to `out`; returns notes for the user.
 
     Integer and boolean tensors are the first checkpoint's; where others differ, the notes say so. Tensors that are tied
     in every checkpoint are written once, with the metadata that safetensors.torch.load_model understands.
+    Tensors in `replaced` are written instead of the mixed ones.
     Raises ValueError naming checkpoint and tensor for other layouts, complex numbers, NaN or infinity.
     """
     if not checkpoints:
@@ -71,7 +77,7 @@ def mix_to_file(
         try:
             os.truncate(descriptor, plan.size)
             os.pwrite(descriptor, plan.header, 0)
-            _stream(checkpoints, coefficients, plan, descriptor, differing)
+            _stream(checkpoints, coefficients, plan, descriptor, differing, replaced or {})
         finally:
             os.close(descriptor)
     names = sorted(differing)
@@ -115,11 +121,16 @@ def _stream(
     plan: Plan,
     descriptor: int,
     differing: set[str],
+    replaced: Mapping[str, Tensor],
 ) -> None:
     """Every chunk of every tensor, on every core."""
 
     def one(piece: tuple[str, int, int]) -> None:
         key, start, stop = piece
+        if key in replaced:
+            mixed = replaced[key].reshape(-1)[start:stop].to(checkpoints[0].entries[key].dtype)
+            _write(descriptor, mixed.contiguous().view(torch.uint8).numpy().data, _place(plan, key, start, mixed))
+            return
         row, divisor = as_counts(of_group(key, coefficients))
         total = TensorSum()
         for position, (checkpoint, weight) in enumerate(zip(checkpoints, row, strict=True)):
@@ -132,11 +143,14 @@ def _stream(
         mixed = total.divided(divisor)
         if averaged(mixed) and not math.isfinite(float(mixed.double().sum())):
             raise ValueError(_not_finite(checkpoints, key))
-        place = plan.offsets[key] + start * mixed.dtype.itemsize
-        _write(descriptor, mixed.contiguous().view(torch.uint8).numpy().data, place)
+        _write(descriptor, mixed.contiguous().view(torch.uint8).numpy().data, _place(plan, key, start, mixed))
 
     pieces = _pieces({key: checkpoints[0].entries[key] for key in plan.offsets})
     on_every_core(one, pieces)
+
+
+def _place(plan: Plan, key: str, start: int, chunk: Tensor) -> int:
+    return plan.offsets[key] + start * chunk.dtype.itemsize
 
 
 def _pieces(entries: Mapping[str, Stored | Held]) -> Iterator[tuple[str, int, int]]:
