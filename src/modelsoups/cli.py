@@ -23,7 +23,10 @@ STAGES = {  # in order; name -> what it does. Each is a module with run(cfg).
     "soup": "soups, ensembles and baselines, chosen on the hold-out, then evaluated",
     "report": "results.jsonl, tables, figures and one HTML page",
 }
-COMMANDS = {  # with arguments of their own; name -> (module with main(argv) -> exit status, what it does)
+MODULES = {"soup": "soup.stage"}  # of the stages that are not a module of their own name: soup is the library
+COMMANDS = {  # with arguments of their own; name -> (module with main(argv), what it does)
+    "mix": ("mix", "a soup of any checkpoints (modelsoups mix -h)"),
+    "doctor": ("doctor", "why a soup of these checkpoints will or will not work (modelsoups doctor -h)"),
     "import-released": ("released", "the authors' 72 fine-tuned models -> ingredients of experiment=released"),
     "verify": ("verify", "accuracies of those models against the released ones, model by model"),
 }
@@ -43,6 +46,7 @@ stages:
 
 apart:
 {apart}
+{tools}
 
 examples:
   modelsoups                                       the miniature, end to end
@@ -78,20 +82,19 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def usage() -> str:
-    apart = APART | {name: what for name, (_, what) in COMMANDS.items()}
-    stages, others = ("\n".join(f"  {n:<17}{d}" for n, d in table.items()) for table in (STAGES, apart))
-    return USAGE.format(stages=stages, apart=others)
+    tables = {"stages": STAGES, "apart": APART, "tools": {name: what for name, (_, what) in COMMANDS.items()}}
+    return USAGE.format(**{t: "\n".join(f"  {n:<17}{d}" for n, d in table.items()) for t, table in tables.items()})
 
 
 def _command(name: str, argv: list[str]) -> int:
     """Run a command of its own arguments; an exception becomes one line on stderr."""
     try:
-        status: int = importlib.import_module(f"modelsoups.{COMMANDS[name][0]}").main(argv)
+        status: int | None = importlib.import_module(f"modelsoups.{COMMANDS[name][0]}").main(argv)
     except KeyboardInterrupt:
         fail(f"{name}: interrupted; the same command continues where it stopped", status=130)
     except (ValueError, OSError) as error:
         fail(f"{name}: {' '.join(str(error).split())}")
-    return status
+    return status or 0
 
 
 def guarded(stages: list[str], overrides: list[str]) -> None:
@@ -129,7 +132,7 @@ def _run(stage: str, cfg: Config) -> bool:
 
         require_import(cfg, stage)
         return False
-    made: bool = importlib.import_module(f"modelsoups.{stage}").run(cfg)
+    made: bool = importlib.import_module(f"modelsoups.{MODULES.get(stage, stage)}").run(cfg)
     return made
 
 

@@ -119,7 +119,7 @@ def report_inputs(cfg: Config) -> dict[str, Any]:
 
 
 def _soup_row(cfg: Config, path: Path) -> Row:
-    from modelsoups.soup import read_soup
+    from modelsoups.soup.stage import read_soup
 
     soup = read_soup(path)
     if soup.space == "logits":

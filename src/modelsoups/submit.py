@@ -136,7 +136,7 @@ def reported(cfg: Config) -> bool:
         return False
     from modelsoups.evidence import report_inputs  # torch: seconds that most calls need not pay
     from modelsoups.pool import load_pool
-    from modelsoups.soup import soup_inputs
+    from modelsoups.soup.stage import soup_inputs
 
     soups = runs.complete(cfg.run.soups, soup_inputs(cfg, load_pool(cfg).ingredients))
     return soups is not None and runs.complete(cfg.run.results, report_inputs(cfg)) is not None

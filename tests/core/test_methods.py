@@ -228,7 +228,7 @@ def test_every_method_gives_a_soup_that_survives_json(method: str) -> None:
     assert soup.method == method
     assert Soup.from_json(json.loads(json.dumps(soup.to_json()))) == soup
     for row in soup.coefficients.values():
-        assert sum(row) == pytest.approx(1.0)
+        assert sum(row) == pytest.approx(1.0) or method == "learned_free"
 
 
 def test_what_a_pool_refuses() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import pickle
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 State = Mapping[str, Tensor]
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")  # timm writes .pth.tar, Lightning .ckpt
 
 
 def averaged(tensor: Tensor) -> bool:
@@ -42,7 +43,7 @@ def load_state(path: Path | str) -> dict[str, Tensor]:
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path}: unknown kind of checkpoint; expected {', '.join(SUFFIXES)}")
     try:
-        content = load_file(path) if path.suffix == ".safetensors" else _load_pickle(path)
+        content = load_file(path) if path.suffix == ".safetensors" else read_pickle(path)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
     except SafetensorError as error:
@@ -55,10 +56,11 @@ def load_state(path: Path | str) -> dict[str, Tensor]:
     return dict(content)
 
 
-def _load_pickle(path: Path) -> object:
+def read_pickle(path: Path) -> object:
+    """A .pt file's content, memory-mapped, without running code in it; argparse.Namespace (timm's args) is let in."""
     zipped = zipfile.is_zipfile(path)  # else written by torch before 1.6 (no memory map), cut off, or foreign
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             warnings.simplefilter("ignore")  # of old pickle protocols: they load or they raise
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except OSError:

@@ -33,7 +33,7 @@ __all__ = [  # reading and hashing states lives in checkpoints.py; callers find 
     "mix",
     "state_sha256",
 ]
-Coefficients = Mapping[str, Sequence[float]]  # layer group -> one coefficient per state
+Coefficients = Mapping[str, Sequence[float]]  # layer group or tensor name -> one coefficient per state
 ROOT = "(root)"  # the layer group of tensors that no submodule owns
 T = TypeVar("T")
 
@@ -76,7 +76,9 @@ class TensorSum:
         if not averaged(tensor):
             return
         self.weight += weight
-        term = torch.mul(self._widen(tensor), weight)  # a new tensor, also where widening made none
+        term = self._widen(tensor)  # a new tensor
+        if weight != 1:
+            term.mul_(weight)
         self.total = term if self.total is None else self.total.add_(term)
 
     def _widen(self, tensor: Tensor) -> Tensor:
@@ -111,8 +113,8 @@ class RunningSum:
         """Add a state, times one weight or the weight of each tensor's layer group."""
         self._check(state)
         for key, tensor in state.items():
-            w = weight if isinstance(weight, (int, float)) else _of_group(key, weight)
-            _add(self.sums.setdefault(key, TensorSum()), key, self.count, tensor, w)
+            w = weight if isinstance(weight, (int, float)) else of_group(key, weight)
+            add_named(self.sums.setdefault(key, TensorSum()), key, self.count, tensor, w)
         self.count += 1
 
     def divided(self, by: float) -> dict[str, Tensor]:
@@ -124,7 +126,7 @@ class RunningSum:
         mixed = {}
         for key, tensor in state.items():
             total = self.sums[key].copy() if key in self.sums else TensorSum()
-            _add(total, key, self.count, tensor, 1.0)
+            add_named(total, key, self.count, tensor, 1.0)
             mixed[key] = total.divided(self.count + 1)
         return mixed
 
@@ -134,7 +136,7 @@ class RunningSum:
 
 
 def mix(states: Sequence[State], coefficients: Coefficients) -> dict[str, Tensor]:
-    """sum_i c_i theta_i (section 2; eq. 2 by layer), c being coefficients[layer_of(name)], else coefficients["*"].
+    """sum_i c_i theta_i (section 2; eq. 2 by layer), c being coefficients[name], [layer_of(name)] or ["*"].
 
     See TensorSum for rounding. Raises ValueError naming the layer group without coefficients, a group that no tensor
     belongs to, or the state (by position) and tensor that differ from the first.
@@ -143,29 +145,28 @@ def mix(states: Sequence[State], coefficients: Coefficients) -> dict[str, Tensor
         raise ValueError("no states to mix")
     for position, state in enumerate(states):
         _same_names(states[0].keys(), state.keys(), position)
-    groups = {layer_of(key) for key in states[0]}
-    if unknown := sorted(set(coefficients) - groups - {EVERYTHING}):
-        raise ValueError(f"layer group {unknown[0]} has no tensors; groups: {', '.join(sorted(groups))}")
+    check_groups(states[0], coefficients)
     mixed = {}
     for key in states[0]:
-        weights, divisor = _as_counts(_of_group(key, coefficients))
+        weights, divisor = as_counts(of_group(key, coefficients))
         if len(weights) != len(states):
             raise ValueError(f"layer group {layer_of(key)}: {len(weights)} coefficients for {len(states)} states")
         total = TensorSum()
         for position, (state, weight) in enumerate(zip(states, weights, strict=True)):
-            _add(total, key, position, state[key], weight)
+            add_named(total, key, position, state[key], weight)
         mixed[key] = total.divided(divisor)
     return mixed
 
 
-def _add(total: TensorSum, key: str, position: int, tensor: Tensor, weight: float) -> None:
+def add_named(total: TensorSum, key: str, position: int, tensor: Tensor, weight: float) -> None:
+    """Add to a sum; the ValueError of a tensor unlike the first names its state and itself."""
     try:
         total.add(tensor, weight)
     except ValueError as error:
         raise ValueError(f"state {position}: tensor {key} is {error}") from error
 
 
-def _as_counts(row: Sequence[float]) -> tuple[list[float], int]:
+def as_counts(row: Sequence[float]) -> tuple[list[float], int]:
     """Coefficients that are fractions of a small whole (1/6; 3/7) as whole weights and a divisor, else unchanged.
 
     (a + b + c) / 3 is rounded once and in any order; a/3 + b/3 + c/3 is not, and a sixth of all float32 means of six
@@ -178,8 +179,16 @@ def _as_counts(row: Sequence[float]) -> tuple[list[float], int]:
     return [float(f * divisor) for f in fractions], divisor
 
 
-def _of_group(key: str, by_group: Mapping[str, T]) -> T:
-    group = layer_of(key)
+def check_groups(names: Iterable[str], coefficients: Coefficients) -> None:
+    """ValueError for a group that no tensor belongs to."""
+    names = list(names)
+    groups = {layer_of(key) for key in names}
+    if unknown := sorted(set(coefficients) - groups - set(names) - {EVERYTHING}):
+        raise ValueError(f"layer group {unknown[0]} has no tensors; groups: {', '.join(sorted(groups))}")
+
+
+def of_group(key: str, by_group: Mapping[str, T]) -> T:
+    group = key if key in by_group else layer_of(key)
     if group in by_group:
         return by_group[group]
     if EVERYTHING not in by_group:

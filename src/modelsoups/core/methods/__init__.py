@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from modelsoups.core.methods.greedy import greedy, greedy_ensemble, greedy_random, greedy_replacement
 from modelsoups.core.methods.individual import best, ensemble, second_best, uniform
-from modelsoups.core.methods.learned import learned, learned_layers
+from modelsoups.core.methods.learned import learned, learned_free, learned_layers, learned_tensors
 from modelsoups.core.methods.pool import Gradient, Pool, model_gradient
 from modelsoups.core.methods.wise_ft import wise_ft
 from modelsoups.core.types import Soup
@@ -23,6 +23,8 @@ METHODS: dict[str, Callable[..., Soup]] = {
     "greedy_replacement": greedy_replacement,
     "learned": learned,
     "learned_layers": learned_layers,
+    "learned_tensors": learned_tensors,
+    "learned_free": learned_free,
     "ensemble": ensemble,
     "greedy_ensemble": greedy_ensemble,
     "wise_ft": wise_ft,

@@ -13,8 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
-
 from modelsoups.core.methods.pool import Pool
 from modelsoups.core.metrics import LogitSum
 from modelsoups.core.types import Soup
@@ -23,7 +21,7 @@ from modelsoups.core.weights import RunningSum
 
 def greedy(pool: Pool, *, order_seed: int | None = None, strict: bool = False) -> Soup:
     """Recipe 1. Best first, so never below the best individual on the hold-out; or in the random order of a seed."""
-    growth = Growth(pool, *_weights(pool))
+    growth = _weights(pool)
     for i in _order(pool, order_seed):
         growth.consider(i, strict)
     method = "greedy" if order_seed is None else "greedy_random"
@@ -44,7 +42,7 @@ def greedy_replacement(pool: Pool, *, strict: bool = False, max_picks: int | Non
     limit = 2 * len(pool) if max_picks is None else max_picks
     if limit < 1:
         raise ValueError(f"greedy_replacement: max_picks={limit}; expected at least 1")
-    growth = Growth(pool, *_weights(pool))
+    growth = _weights(pool)
     order = _order(pool, None)
     for step in itertools.count():
         if growth.refused_in_a_row >= len(pool) or len(growth.picks) >= limit:
@@ -56,56 +54,89 @@ def greedy_replacement(pool: Pool, *, strict: bool = False, max_picks: int | Non
 def greedy_ensemble(pool: Pool, *, strict: bool = False) -> Soup:
     """Recipe 1 with the mean of logits in place of the mean of weights (table 3); no evaluation at all."""
     total = LogitSum()
-    growth = Growth(pool, lambda i: total.mean_with(pool.logits[i]), lambda i: total.add(pool.logits[i]))
+
+    def judge(i: int, best: Score, strict: bool) -> Judged:
+        whose = f"ensemble of {growth.so_far()} with {growth.names[i]}"
+        return pool.correct(total.mean_with(pool.logits[i]), whose), len(pool.labels_N)
+
+    growth = _growth(pool, judge, lambda i: total.add(pool.logits[i]))
     for i in _order(pool, None):
         growth.consider(i, strict)
     return pool.soup("greedy_ensemble", growth.picks, space="logits", trace=growth.trace)
 
 
+Score = float | tuple[float, ...]  # of several metrics, none may fall
+Judged = tuple[Score | None, int]  # None: it cannot reach what it must; and how many images were looked at
+
+
 @dataclass
 class Growth:
-    """A greedy soup under way. mean_with(i) gives the hold-out logits_NC of the soup with ingredient i; add keeps i."""
+    """A greedy soup under way.
 
-    pool: Pool
-    mean_with: Callable[[int], Tensor]
+    individual holds each ingredient's own score; judge(i, best, strict) gives the score of the soup with ingredient i,
+    or None as soon as it is sure to be refused (`core.holdout`); add keeps i.
+    """
+
+    names: Sequence[str]
+    individual: Sequence[Score]
+    judge: Callable[[int, Score, bool], Judged]
     add: Callable[[int], None]
+    n: int  # hold-out images
     picks: list[int] = field(default_factory=list)
     trace: list[dict[str, Any]] = field(default_factory=list)
-    correct: int = -1  # of the soup so far; any first candidate beats no soup
+    best: Score | None = None  # of the soup so far; any first candidate beats no soup
     refused_in_a_row: int = 0
 
     def consider(self, i: int, strict: bool) -> None:
         """Evaluate the soup with ingredient i, keep it or not, and write the decision down."""
-        name = self.pool.ingredients[i].id
-        if self.picks:
-            correct = self.pool.correct(self.mean_with(i), f"soup of {self._names()} with {name}")
-        else:
-            correct = self.pool.individual_correct[i]  # a soup of one is that model
-        kept = correct > self.correct or (correct == self.correct and not strict)
+        score, seen = self.individual[i], 0  # a soup of one is that model
+        kept = self.best is None
+        if self.best is not None:
+            judged, seen = self.judge(i, self.best, strict)
+            kept = judged is not None and joins(judged, self.best, strict)
+            score = judged  # type: ignore[assignment]
         if kept:
             self.add(i)
             self.picks.append(i)
-            self.correct = correct
+            self.best = score
         self.refused_in_a_row = 0 if kept else self.refused_in_a_row + 1
-        n = len(self.pool.labels_N)
-        self.trace.append({"ingredient": name, "correct": correct, "n": n, "kept": kept, "best": self.correct})
+        row = {"ingredient": self.names[i], "correct": score, "n": self.n, "kept": kept, "best": self.best}
+        self.trace.append(row if score is not None else {**row, "seen": seen})
 
-    def _names(self) -> str:
-        return "+".join(self.pool.ingredients[i].id for i in self.picks)
+    def so_far(self) -> str:
+        return "+".join(self.names[i] for i in self.picks)
 
 
-def _weights(pool: Pool) -> tuple[Callable[[int], Tensor], Callable[[int], None]]:
-    """mean_with and add of a mean of weights."""
+def joins(score: Score, best: Score, strict: bool) -> bool:
+    """Whether a candidate of this score is kept: no metric falls, and if strict one rises."""
+    a, b = ((x,) if isinstance(x, (int, float)) else x for x in (score, best))
+    return all(x >= y for x, y in zip(a, b, strict=True)) and (not strict or a != b)
+
+
+def _weights(pool: Pool) -> Growth:
+    """Growth of a mean of weights."""
     total = RunningSum()
-    return (
-        lambda i: pool.evaluate(total.mean_with(pool.state(i))),
-        lambda i: total.add(pool.state(i)),
-    )
+
+    def judge(i: int, best: Score, strict: bool) -> Judged:
+        mean, whose = total.mean_with(pool.state(i)), f"soup of {growth.so_far()} with {growth.names[i]}"
+        return pool.correct(pool.evaluate(mean), whose), len(pool.labels_N)
+
+    growth = _growth(pool, judge, lambda i: total.add(pool.state(i)))
+    return growth
+
+
+def _growth(pool: Pool, judge: Callable[[int, Score, bool], Judged], add: Callable[[int], None]) -> Growth:
+    return Growth([i.id for i in pool.ingredients], pool.individual_correct, judge, add, len(pool.labels_N))
 
 
 def _order(pool: Pool, seed: int | None) -> Sequence[int]:
     """Best first, or by the hash of seed and id: the same on any machine, and stable when ingredients are added."""
     if seed is None:
         return pool.by_accuracy
-    keys = [hashlib.sha256(f"{seed}/{i.id}".encode()).digest() for i in pool.ingredients]
-    return sorted(range(len(pool)), key=keys.__getitem__)
+    return random_order([i.id for i in pool.ingredients], seed)
+
+
+def random_order(names: Sequence[str], seed: int) -> list[int]:
+    """Positions in the order of the hash of seed and name."""
+    keys = [hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in names]
+    return sorted(range(len(names)), key=keys.__getitem__)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modelsoups.core.checkpoints import averaged
 from modelsoups.core.methods.pool import Pool, State
 from modelsoups.core.types import EVERYTHING, Soup
 from modelsoups.core.weights import RunningSum, layer_of
@@ -37,13 +38,34 @@ def learned_layers(pool: Pool, *, epochs: int = 3, lr: float = 0.1, batch_size: 
     return _learn(pool, "learned_layers", groups, epochs, lr, batch_size, seed)
 
 
-def _learn(pool: Pool, method: str, groups: Sequence[str], epochs: int, lr: float, batch_size: int, seed: int) -> Soup:
+def learned_tensors(pool: Pool, *, epochs: int = 3, lr: float = 0.1, batch_size: int = 128, seed: int = 0) -> Soup:
+    """A softmax for each tensor that mixing averages; else as `learned`. The finest of the three, and ours."""
+    names = [key for key, tensor in pool.state(0).items() if averaged(tensor)]
+    return _learn(pool, "learned_tensors", [*names, EVERYTHING], epochs, lr, batch_size, seed)
+
+
+def learned_free(pool: Pool, *, epochs: int = 3, lr: float = 0.01, batch_size: int = 128, seed: int = 0) -> Soup:
+    """One coefficient an ingredient without constraint, beginning at 1/K: they may be negative and sum to anything."""
+    return _learn(pool, "learned_free", [EVERYTHING], epochs, lr, batch_size, seed, free=True)
+
+
+def _learn(
+    pool: Pool,
+    method: str,
+    groups: Sequence[str],
+    epochs: int,
+    lr: float,
+    batch_size: int,
+    seed: int,
+    free: bool = False,
+) -> Soup:
     gradient = pool.gradient
     if gradient is None:
         raise ValueError(f"{method}: the pool has no gradient")
     if epochs < 1 or batch_size < 1 or not 0 < lr < math.inf:
         raise ValueError(f"{method}: epochs={epochs}, batch_size={batch_size}, lr={lr}; expected all of them above 0")
-    raw_GK = torch.zeros(len(groups), len(pool), dtype=torch.float64, requires_grad=True)
+    start = 1 / len(pool) if free else 0.0
+    raw_GK = torch.full((len(groups), len(pool)), start, dtype=torch.float64, requires_grad=True)
     beta = torch.ones((), dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.AdamW([raw_GK, beta], lr=lr, weight_decay=0.0)
     generator = torch.Generator().manual_seed(seed)
@@ -51,7 +73,7 @@ def _learn(pool: Pool, method: str, groups: Sequence[str], epochs: int, lr: floa
     for epoch in range(epochs):
         order_N = torch.randperm(len(pool.labels_N), generator=generator)
         for index_B in torch.split(order_N, batch_size):
-            alpha_GK = raw_GK.softmax(dim=1)
+            alpha_GK = raw_GK.clone() if free else raw_GK.softmax(dim=1)
             loss, by_beta, by_weights = gradient(_mixed(pool, groups, alpha_GK.tolist()), beta.item(), index_B)
             if not math.isfinite(loss):
                 raise ValueError(f"{method}: the loss is {loss} at step {len(trace)}; lower lr={lr}")
@@ -60,7 +82,7 @@ def _learn(pool: Pool, method: str, groups: Sequence[str], epochs: int, lr: floa
             torch.autograd.backward(alpha_GK, _by_alpha(pool, groups, by_weights))
             beta.grad = torch.tensor(by_beta, dtype=torch.float64)
             optimizer.step()
-    rows = raw_GK.detach().softmax(dim=1).tolist()
+    rows = (raw_GK.detach() if free else raw_GK.detach().softmax(dim=1)).tolist()
     return Soup(
         method=method,
         ingredients=tuple(i.id for i in pool.ingredients),
@@ -92,6 +114,6 @@ def coefficient_gradient(by_weights: Mapping[str, Tensor], state: State, groups:
     """d loss / d alpha of one ingredient: {group: sum over its tensors of <d loss / d mixed weights, weights>}."""
     by_group = dict.fromkeys(groups, 0.0)
     for key, gradient in by_weights.items():
-        group = layer_of(key) if layer_of(key) in by_group else EVERYTHING
+        group = next(g for g in (key, layer_of(key), EVERYTHING) if g in by_group)
         by_group[group] += float((gradient.double() * state[key].to(gradient.device).double()).sum())
     return by_group

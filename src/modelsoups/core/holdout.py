@@ -1,0 +1,119 @@
+"""A labelled hold-out kept in memory, decoded once for all models, and counted with early rejection.
+
+Legend: N images, B of a batch, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Inputs = Tensor | Mapping[str, Tensor]
+Count = tuple[int | None, int]  # images right (None: fewer than needed), images looked at
+
+
+class Holdout:
+    """Images and labels as a loader gave them, with the model whose weights change.
+
+    The loader is read once, in its order, and yields (inputs, labels); inputs are a tensor, or a mapping of tensors by
+    the names of the model's arguments, as Hugging Face's are. They are kept as they come (uint8 stays uint8) and go
+    through `prepare` on the model's device, batch by batch. The model gives logits_BC, or an object with `.logits`.
+    `seen` counts images over all evaluations, `skipped` those that early rejection saved.
+    Raises ValueError for an empty loader, labels that are not whole numbers, or inputs of another length.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loader: Iterable[tuple[Inputs, Tensor]],
+        prepare: Callable[[Inputs], Inputs] | None = None,
+        batch_size: int = 256,
+    ) -> None:
+        inputs, labels = [], []
+        for position, (inputs_B, labels_B) in enumerate(loader):
+            lengths = {len(t) for t in _tensors(inputs_B)}
+            if lengths != {len(labels_B)} or labels_B.ndim != 1 or labels_B.is_floating_point():
+                raise ValueError(f"hold-out batch {position}: expected (inputs, whole-number labels) of one length")
+            inputs.append(inputs_B)
+            labels.append(labels_B.cpu())
+        if not labels:
+            raise ValueError("the hold-out's loader is empty")
+        self.model, self.prepare, self.batch_size = model.eval(), prepare, batch_size
+        self.inputs, self.labels_N = _joined(inputs), torch.cat(labels)
+        self.order_N = torch.arange(len(self.labels_N))
+        self.seen = self.skipped = 0
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    def hardest_first(self, logits: Sequence[Tensor]) -> None:
+        """Look first at the images that most of these models get wrong; there candidates fail soonest."""
+        wrong_N = torch.stack([x.argmax(dim=1) != self.labels_N for x in logits]).sum(dim=0)
+        self.order_N = wrong_N.argsort(descending=True, stable=True)
+
+    def logits(self, state: Mapping[str, Tensor]) -> Tensor:
+        """logits_NC with these weights, on the CPU, in the loader's order."""
+        rows = [logits_BC for _, logits_BC in self._batches(state)]
+        logits_NC = torch.empty(len(self), rows[0].shape[1], dtype=rows[0].dtype)
+        logits_NC[self.order_N] = torch.cat(rows)
+        return logits_NC
+
+    def count(self, state: Mapping[str, Tensor], needed: int = 0) -> Count:
+        """Images right at top 1; stops, with None, once fewer than `needed` are certain.
+
+        The batches are the same whether it stops or not, so the decision is exactly that of a full count.
+        Raises ValueError when a logit is not finite.
+        """
+        correct = seen = 0
+        for index_B, logits_BC in self._batches(state):
+            if not bool(torch.isfinite(logits_BC).all()):
+                raise ValueError("hold-out logits hold NaN or infinity")
+            correct += int((logits_BC.argmax(dim=1) == self.labels_N[index_B]).sum())
+            seen += len(index_B)
+            if correct + len(self) - seen < needed:
+                self.skipped += len(self) - seen
+                return None, seen
+        return correct, seen
+
+    def batch(self, index_B: Tensor) -> tuple[Inputs, Tensor]:
+        """Prepared inputs and labels of these images, on the model's device."""
+        device = next(self.model.parameters()).device
+        inputs = _map(self.inputs, lambda t: t[index_B].to(device))
+        return (self.prepare(inputs) if self.prepare else inputs), self.labels_N[index_B].to(device)
+
+    def _batches(self, state: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        self.model.load_state_dict(dict(state))
+        for index_B in self.order_N.split(self.batch_size):
+            with torch.inference_mode():
+                logits_BC = call(self.model, self.batch(index_B)[0]).cpu()
+            self.seen += len(index_B)
+            yield index_B, logits_BC
+
+
+def call(model: nn.Module, inputs: Inputs) -> Tensor:
+    """The model's logits_BC."""
+    return logits_in(model(inputs) if isinstance(inputs, Tensor) else model(**inputs))
+
+
+def logits_in(output: Any) -> Tensor:
+    """The logits_BC themselves, or as Hugging Face's models wrap them."""
+    logits_BC: Tensor = output if isinstance(output, Tensor) else output.logits
+    return logits_BC
+
+
+def _tensors(inputs: Inputs) -> list[Tensor]:
+    return [inputs] if isinstance(inputs, Tensor) else list(inputs.values())
+
+
+def _map(inputs: Inputs, function: Callable[[Tensor], Tensor]) -> Inputs:
+    return function(inputs) if isinstance(inputs, Tensor) else {k: function(t) for k, t in inputs.items()}
+
+
+def _joined(parts: Sequence[Inputs]) -> Inputs:
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return torch.cat([p for p in parts if isinstance(p, Tensor)])
+    return {k: torch.cat([p[k] for p in parts if not isinstance(p, Tensor)]) for k in first}

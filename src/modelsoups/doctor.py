@@ -1,0 +1,78 @@
+"""Whether souping can succeed for these checkpoints, and why not: `modelsoups doctor a.safetensors b.pt [--init c]`.
+
+Exit status 0: it can; 1: it cannot, the verdict says why; 2: usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from modelsoups import runs
+from modelsoups.core.doctor import Diagnosis, State, examine
+from modelsoups.core.readers import open_checkpoint
+from modelsoups.mix import holdout_of
+from modelsoups.soup.library import open_all
+
+
+def main(argv: Sequence[str]) -> None:
+    """Examine, print findings, the matrix and the verdict."""
+    made = argparse.ArgumentParser(prog="modelsoups doctor", description=__doc__)
+    made.add_argument("checkpoints", nargs="+", help=".safetensors, .pt, .pth, .bin, .ckpt, an .index.json or a folder")
+    made.add_argument("--init", help="the model that all were fine-tuned from")
+    made.add_argument("--holdout", metavar="MODULE:FUNCTION", help="() -> soup.Holdout, to measure pairwise midpoints")
+    made.add_argument("--heatmap", type=Path, help="a .png or .svg of the matrix")
+    args = made.parse_args(argv)
+    states = {c.name: c for c in open_all(args.checkpoints)}
+    accuracy = None
+    if args.holdout is not None:
+        holdout = holdout_of(args.holdout)
+
+        def accuracy(state: State) -> float:
+            return (holdout.count(state)[0] or 0) / len(holdout)
+
+    found = examine(states, open_checkpoint(args.init) if args.init else None, accuracy)
+    for finding in found.findings:
+        print(f"doctor: {'FATAL' if finding.fatal else 'note '} {finding.cause}: {finding.text}")
+    print_matrix(found, bool(args.init))
+    if args.heatmap is not None:
+        heatmap(found, args.heatmap)
+    print(f"doctor: {found.verdict()}")
+    if not found.healthy:
+        raise SystemExit(1)
+
+
+def _matrix(found: Diagnosis, init: bool) -> tuple[str, Tensor | None]:
+    if found.midpoints_KK is not None:
+        return "accuracy at pairwise midpoints", found.midpoints_KK
+    return f"angles between {'updates from the initialization' if init else 'weights'}, degrees", found.angles_KK
+
+
+def print_matrix(found: Diagnosis, init: bool) -> None:
+    title, matrix_KK = _matrix(found, init)
+    if matrix_KK is None:
+        return
+    print(f"doctor: {title}")
+    for name, row in zip(found.names, matrix_KK.tolist(), strict=True):
+        print(f"  {' '.join(f'{x:7.3f}' for x in row)}  {name}")
+
+
+def heatmap(found: Diagnosis, path: Path) -> None:
+    """The matrix as a picture; nothing is drawn when fewer than two checkpoints could be compared."""
+    from matplotlib.figure import Figure
+
+    title, matrix_KK = _matrix(found, False)
+    if matrix_KK is None:
+        raise ValueError(f"{path}: no two checkpoints could be compared, so there is no matrix to draw")
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(matrix_KK.numpy())
+    axes.set_title(title)
+    axes.set_yticks(range(len(found.names)), [Path(n).name for n in found.names])
+    axes.set_xticks([])
+    figure.colorbar(image)
+    with runs.atomic(path) as tmp:
+        figure.savefig(tmp, format=path.suffix[1:] or "png")

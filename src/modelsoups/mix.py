@@ -1,0 +1,106 @@
+"""Soups of any checkpoints from the command line: `modelsoups mix uniform a.safetensors b.pt -o soup.safetensors`.
+
+greedy and learned take a function of yours: `--evaluate module:function` gives a score for a state dict, larger being
+better; `--holdout module:function` returns a `soup.Holdout`, for greedy with early rejection and for learned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from modelsoups import soup
+from modelsoups.core.types import EVERYTHING, Soup
+from modelsoups.soup.choosing import LEARNED
+from modelsoups.soup.library import hashes, open_all
+
+METHODS = {
+    "uniform": "the mean of all",
+    "greedy": "each joins if the hold-out score does not fall",
+    "learned": "coefficients by gradient descent on the hold-out",
+    "weights": "sum of --coefficients times checkpoints",
+}
+
+
+def main(argv: Sequence[str]) -> None:
+    """Choose, mix and say what happened; ValueError for everything that can be put right."""
+    args = parser().parse_args(argv)
+    chosen = choose(args)
+    accuracy = None
+    for step in chosen.trace if args.method == "greedy" else ():
+        shown = "rejected early" if step["correct"] is None else step["correct"]
+        print(f"mix: {step['ingredient']}: {shown}, {'kept' if step['kept'] else 'refused'}")
+        accuracy = step["best"] / step["n"] if step["n"] else step["best"]
+    statistics = None
+    if args.batchnorm is not None:
+        if args.holdout is None:
+            raise ValueError("--batchnorm needs --holdout, whose model is run")
+        fresh = soup.reestimate(soup.mixed(chosen), holdout_of(args.holdout), imported(args.batchnorm)())
+        print(f"mix: BatchNorm re-estimated: {fresh.before} of {fresh.n} right before, {fresh.after} after")
+        statistics, accuracy = fresh.statistics, fresh.after / fresh.n
+    shown_accuracy = accuracy if isinstance(accuracy, float) else None
+    for note in soup.mix(chosen, args.out, holdout_accuracy=shown_accuracy, statistics=statistics):
+        print(f"mix: {note}")
+    print(f"mix: {chosen.method} of {len(chosen.ingredients)} checkpoints -> {args.out}")
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="modelsoups mix", description=__doc__)
+    made.add_argument("method", choices=METHODS, help="; ".join(f"{k}: {v}" for k, v in METHODS.items()))
+    made.add_argument("checkpoints", nargs="+", help=".safetensors, .pt, .pth, .bin, .ckpt, an .index.json or a folder")
+    made.add_argument("-o", "--out", required=True, help=".safetensors file, or a new folder for Hugging Face folders")
+    made.add_argument("--coefficients", type=float, nargs="+", help="one a checkpoint, for the method weights")
+    made.add_argument("--evaluate", metavar="MODULE:FUNCTION", help="state dict -> score, for greedy")
+    made.add_argument("--holdout", metavar="MODULE:FUNCTION", help="() -> soup.Holdout, for greedy and learned")
+    made.add_argument("--batchnorm", metavar="MODULE:FUNCTION", help="() -> loader of training images, with --holdout")
+    made.add_argument("--by", choices=LEARNED, default="all", help="what has coefficients of its own, for learned")
+    return made
+
+
+def choose(args: argparse.Namespace) -> Soup:
+    """The soup that the arguments ask for."""
+    if args.method == "uniform":
+        return soup.uniform(args.checkpoints)
+    if args.method == "weights":
+        return _weights(args.checkpoints, args.coefficients)
+    if args.holdout is not None:
+        holdout = holdout_of(args.holdout)
+        if args.method == "learned":
+            return soup.learned(args.checkpoints, holdout, by=args.by)
+        return soup.greedy(args.checkpoints, holdout)
+    if args.method == "greedy" and args.evaluate is not None:
+        return soup.greedy(args.checkpoints, imported(args.evaluate))
+    raise ValueError(f"{args.method} needs --holdout{' or --evaluate' if args.method == 'greedy' else ''}; see -h")
+
+
+def holdout_of(name: str) -> soup.Holdout:
+    """What the function that "module:function" names returns."""
+    holdout = imported(name)()
+    if not isinstance(holdout, soup.Holdout):
+        raise ValueError(f"--holdout {name}: returned a {type(holdout).__name__}, expected a soup.Holdout")
+    return holdout
+
+
+def imported(name: str) -> Callable[..., Any]:
+    """The function that "module:function" names, also from the current folder."""
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise ValueError(f"{name}: expected module:function")
+    sys.path.insert(0, "")
+    try:
+        function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{name} cannot be imported: {error}") from error
+    finally:
+        sys.path.remove("")
+    return function
+
+
+def _weights(paths: Sequence[str], coefficients: Sequence[float] | None) -> Soup:
+    if coefficients is None or len(coefficients) != len(paths):
+        raise ValueError(f"--coefficients: expected {len(paths)} numbers, one a checkpoint")
+    checkpoints = open_all(paths)
+    return Soup("weights", tuple(c.name for c in checkpoints), hashes(checkpoints), {EVERYTHING: list(coefficients)})

@@ -1,0 +1,8 @@
+"""The soup library, `from modelsoups import soup`; the pipeline's stage of that name is `modelsoups.soup.stage`."""
+
+from modelsoups.core.batchnorm import reestimate
+from modelsoups.core.holdout import Holdout
+from modelsoups.soup.choosing import greedy, learned
+from modelsoups.soup.library import load, mix, mixed, uniform
+
+__all__ = ["Holdout", "greedy", "learned", "load", "mix", "mixed", "reestimate", "uniform"]

@@ -1,0 +1,148 @@
+"""Greedy and learned soups over any checkpoints: sources in, coefficients out."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modelsoups.core.holdout import Holdout
+from modelsoups.core.methods import METHODS, Pool, model_gradient
+from modelsoups.core.methods.greedy import Growth, Judged, Score, random_order
+from modelsoups.core.methods.pool import Gradient
+from modelsoups.core.readers import Checkpoint
+from modelsoups.core.types import Ingredient, Soup
+from modelsoups.core.weights import RunningSum
+from modelsoups.soup.library import Sources, hashes, mean, open_all
+from modelsoups.soup.mixing import check_layouts
+
+Evaluate = Callable[[dict[str, Tensor]], float | Sequence[float]]
+
+
+def greedy(
+    sources: Sources,
+    evaluate: Evaluate | Holdout,
+    *,
+    order_seed: int | None = None,
+    replacement: bool = False,
+    patience: int | None = None,
+    strict: bool = False,
+) -> Soup:
+    """Recipe 1 (section 2): best first, each joins if the soup's hold-out score does not fall.
+
+    `evaluate` takes a state dict and returns a score, larger being better, or several of which none may fall (they are
+    ranked by their mean); a `Holdout` is counted with early rejection, and gives the same soup as a full count.
+    order_seed: a random order instead. replacement: rounds over all until one helps nobody, where a second pick must be
+    strictly better. patience: stop after so many refusals in a row. strict: the authors' code, where equal is refused.
+    Holds one float64 sum and one checkpoint in memory. Raises ValueError naming the soup whose evaluation raised or
+    is not a finite number.
+    """
+    checkpoints = open_all(sources)
+    check_layouts(checkpoints)
+    judge_one, individual, n = _judges(checkpoints, evaluate)
+    total = RunningSum()
+
+    def judge(i: int, best: Score, strict: bool) -> Judged:
+        whose = f"soup of {growth.so_far()} with {checkpoints[i].name}"
+        return judge_one(total.mean_with(checkpoints[i]), best, strict, whose)
+
+    growth = Growth([c.name for c in checkpoints], individual, judge, lambda i: total.add(checkpoints[i]), n)
+    order = _order([c.name for c in checkpoints], individual, order_seed)
+    turns = len(order) if patience is None else patience
+    for step in range(len(order) * (len(order) if replacement else 1)):
+        if growth.refused_in_a_row >= turns or len(growth.picks) >= 2 * len(order):
+            break
+        growth.consider(order[step % len(order)], strict or step >= len(order))
+    return mean("greedy", [checkpoints[i] for i in growth.picks], growth.trace)
+
+
+LEARNED = {"all": "learned", "layer": "learned_layers", "tensor": "learned_tensors", "free": "learned_free"}
+RESIDENT = 4 * 2**30  # bytes of checkpoints that are kept in memory between steps; more are read again from disk
+
+
+def learned(sources: Sources, holdout: Holdout, *, by: str = "all", **options: Any) -> Soup:
+    """Appendix I, equation 2: coefficients by gradient descent on the hold-out, and the temperature beta.
+
+    by: one softmax for "all" tensors, for each "layer" group or each "tensor"; "free" has no softmax. Options as of
+    `core.methods.learned`: epochs, lr, batch_size, seed. A step costs one forward and backward of one model, whatever
+    the number of checkpoints; memory is that plus one float64 sum, and the checkpoints if they are under RESIDENT.
+    """
+    if by not in LEARNED:
+        raise ValueError(f"by={by}: expected one of {', '.join(LEARNED)}")
+    checkpoints = open_all(sources)
+    check_layouts(checkpoints)
+    ingredients = zip(checkpoints, hashes(checkpoints), strict=True)
+
+    def gradient(state: Mapping[str, Tensor], beta: float, index_B: Tensor) -> Gradient:
+        return model_gradient(holdout.model, state, beta, *holdout.batch(index_B))
+
+    resident = sum(c.nbytes for c in checkpoints) <= RESIDENT
+    states = [dict(c) for c in checkpoints] if resident else checkpoints
+    pool = Pool(
+        ingredients=tuple(Ingredient(c.name, c.name, sha256, None) for c, sha256 in ingredients),
+        logits=tuple(_logits(holdout, c) for c in checkpoints),
+        labels_N=holdout.labels_N,
+        state=states.__getitem__,
+        evaluate=holdout.logits,
+        gradient=gradient,
+    )
+    return METHODS[LEARNED[by]](pool, **options)
+
+
+def _order(names: Sequence[str], individual: Sequence[Score], seed: int | None) -> list[int]:
+    if seed is not None:
+        return random_order(names, seed)
+    scores = [s if isinstance(s, (int, float)) else sum(s) / len(s) for s in individual]
+    return sorted(range(len(scores)), key=lambda i: (scores[i], i), reverse=True)  # of equals the later, as in Pool
+
+
+def _judges(
+    checkpoints: Sequence[Checkpoint], evaluate: Evaluate | Holdout
+) -> tuple[Callable[[dict[str, Tensor], Score, bool, str], Judged], list[Score], int]:
+    """How a mixed state is judged, each checkpoint's own score, and the number of images (0: unknown)."""
+    if not isinstance(evaluate, Holdout):
+        full = functools.partial(_score, evaluate)
+        individual = [full(dict(c), c.name) for c in checkpoints]
+        if len({len(s) if isinstance(s, tuple) else 0 for s in individual}) > 1:
+            raise ValueError("evaluate: gave scores of different lengths; expected one or the same metrics each time")
+        return (lambda state, best, strict, whose: (full(state, whose), 0)), individual, 0
+    logits = [_logits(evaluate, c) for c in checkpoints]
+    evaluate.hardest_first(logits)
+    correct: list[Score] = [int((x.argmax(dim=1) == evaluate.labels_N).sum()) for x in logits]
+
+    def count(state: dict[str, Tensor], best: Score, strict: bool, whose: str) -> Judged:
+        assert isinstance(best, int)
+        try:
+            return evaluate.count(state, best + strict)
+        except ValueError as error:
+            raise ValueError(f"{whose}: {error}") from error
+
+    return count, correct, len(evaluate)
+
+
+def _logits(holdout: Holdout, checkpoint: Checkpoint) -> Tensor:
+    try:
+        logits_NC = holdout.logits(checkpoint)
+    except RuntimeError as error:
+        raise ValueError(f"{checkpoint.name} does not fit the model: {' '.join(str(error).split())[:300]}") from error
+    if not bool(torch.isfinite(logits_NC).all()):
+        raise ValueError(f"{checkpoint.name}: hold-out logits hold NaN or infinity")
+    return logits_NC
+
+
+def _score(evaluate: Evaluate, state: dict[str, Tensor], whose: str) -> Score:
+    try:
+        value: Any = evaluate(state)
+    except Exception as error:
+        raise ValueError(f"evaluate raised {type(error).__name__} for {whose}: {error}") from error
+    try:
+        score = tuple(map(float, value)) if isinstance(value, (tuple, list)) else float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"evaluate returned {value!r} for {whose}; expected a number, or several") from error
+    if not all(map(math.isfinite, score if isinstance(score, tuple) else [score])):
+        raise ValueError(f"evaluate returned {value} for {whose}; expected a finite number")
+    return score

@@ -1,0 +1,209 @@
+"""Mixing files: the same bits as mixing in memory, ties, refusals, folders, and the command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import nn
+
+from modelsoups import cli, soup
+from modelsoups.core.weights import mix
+from modelsoups.soup import mixing
+
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool]
+
+
+def state(seed: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(3, 70), (5,), (), (0, 4), (2, 2), (1,)]
+    return {
+        f"blocks.{n}.w": (torch.randn(shape, generator=generator, dtype=torch.float64) * 9).to(dtype)
+        for n, (dtype, shape) in enumerate(zip(DTYPES, shapes, strict=True))
+    }
+
+
+def bits(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[object, bytes]]:
+    return {
+        k: ((t.dtype, tuple(t.shape)), t.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+        for k, t in tensors.items()
+    }
+
+
+def files(folder: Path, count: int, suffix: str = ".safetensors") -> list[Path]:
+    for n in range(count):
+        path = folder / f"{n}{suffix}"
+        save_file(state(n), path) if suffix == ".safetensors" else torch.save(state(n), path)
+    return [folder / f"{n}{suffix}" for n in range(count)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.floats(-3, 3), min_size=1, max_size=5),
+    st.sampled_from([".safetensors", ".pt"]),
+    st.sampled_from([1, 7, 64, 2**17]),
+)
+def test_a_streamed_mix_has_the_bits_of_one_in_memory(tmp_path_factory, row, suffix, chunk) -> None:
+    folder = tmp_path_factory.mktemp("mix")
+    sources = soup.library.open_all(files(folder, len(row), suffix))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mixing, "CHUNK", chunk)
+        mixing.mix_to_file(sources, {"*": row}, folder / "out.safetensors", {})
+    expected = mix([state(n) for n in range(len(row))], {"*": row})
+    assert bits(load_file(folder / "out.safetensors")) == bits(expected)
+
+
+def test_a_uniform_soup_says_what_it_is(tmp_path: Path) -> None:
+    paths = files(tmp_path, 3)
+    chosen = soup.uniform(paths)
+    notes = soup.mix(chosen, tmp_path / "soup.safetensors", holdout_accuracy=0.75)
+    assert "blocks.4.w" in notes[0]
+    assert "not averaged" in notes[0]
+    with safe_open(tmp_path / "soup.safetensors", "pt") as file:
+        metadata = json.loads(file.metadata()["modelsoups"])
+    assert metadata["coefficients"] == {"*": [1 / 3] * 3}
+    assert metadata["holdout_accuracy"] == 0.75
+    assert metadata["hashes"] == list(chosen.hashes)
+    card = (tmp_path / "soup.md").read_text()
+    assert "0.7500" in card
+    assert all(h[:16] in card for h in chosen.hashes)
+    assert bits(soup.mixed(chosen)) == bits(load_file(tmp_path / "soup.safetensors"))
+
+
+def test_a_changed_ingredient_is_refused(tmp_path: Path) -> None:
+    paths = files(tmp_path, 2)
+    chosen = soup.uniform(paths)
+    save_file(state(7), paths[1])
+    with pytest.raises(ValueError, match=r"1\.safetensors: not the ingredient"):
+        soup.mix(chosen, tmp_path / "soup.safetensors")
+    assert not (tmp_path / "soup.safetensors").exists()
+
+
+class Tied(nn.Module):
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(5, 3)
+        self.head = nn.Linear(3, 5, bias=False)
+        self.head.weight = self.embed.weight
+        nn.init.constant_(self.embed.weight, value)
+
+
+def test_tied_weights_stay_tied_if_they_are_everywhere(tmp_path: Path) -> None:
+    for value in (1, 2):
+        save_model(Tied(value), str(tmp_path / f"{value}.safetensors"))
+        torch.save(Tied(value).state_dict(), tmp_path / f"{value}.pt")
+    for suffix in ("safetensors", "pt"):
+        out = tmp_path / f"soup-{suffix}.safetensors"
+        soup.mix(soup.uniform([tmp_path / f"1.{suffix}", tmp_path / f"2.{suffix}"]), out)
+        model = Tied(0)
+        load_model(model, str(out))
+        assert model.head.weight.unique().tolist() == [1.5]
+        assert soup.load(out).keys() == model.state_dict().keys()
+        assert len(load_file(out)) == 1
+    untied = {"embed.weight": torch.ones(5, 3), "head.weight": torch.zeros(5, 3)}
+    soup.mix(soup.uniform([tmp_path / "1.pt", untied]), tmp_path / "two.safetensors", [tmp_path / "1.pt", untied])
+    assert load_file(tmp_path / "two.safetensors")["head.weight"].unique().tolist() == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"blocks.1.w": torch.tensor([1, 2, float("nan"), 4, 5])}, r"1\.safetensors: tensor blocks\.1\.w holds NaN"),
+        ({"blocks.1.w": torch.ones(6)}, r"tensor blocks\.1\.w is \(6,\) float32, expected \(5,\) float32"),
+        ({"blocks.1.w": torch.ones(5).half()}, r"is \(5,\) float16, expected \(5,\) float32"),
+        ({"extra": torch.ones(5)}, "tensor extra is .*, expected no such tensor"),
+    ],
+)
+def test_what_cannot_be_mixed_is_named_and_nothing_is_written(tmp_path: Path, change, message: str) -> None:
+    paths = files(tmp_path, 2)
+    save_file({**state(1), **change}, paths[1])
+    before = set(tmp_path.iterdir())
+    with pytest.raises(ValueError, match=message):
+        soup.mix(soup.uniform(paths), tmp_path / "soup.safetensors")
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_a_hugging_face_folder_keeps_its_tokenizer(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        save_file(state(ord(name)), tmp_path / name / "model.safetensors")
+        (tmp_path / name / "config.json").write_text('{"model_type": "bert"}')
+        (tmp_path / name / "vocab.txt").write_text("hello")
+        (tmp_path / name / "modeling.py").write_text("raise SystemExit")
+    soup.mix(soup.uniform([tmp_path / "a", tmp_path / "b"]), tmp_path / "soup")
+    assert {p.name for p in (tmp_path / "soup").iterdir()} == {
+        "config.json",
+        "vocab.txt",
+        "model.safetensors",
+        "README.md",
+    }
+    with pytest.raises(ValueError, match="exists; give the name of a new folder"):
+        soup.mix(soup.uniform([tmp_path / "a", tmp_path / "b"]), tmp_path / "soup")
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = map(str, files(tmp_path, 2))
+    cli.main(["mix", "uniform", a, b, "-o", str(tmp_path / "u.safetensors")])
+    cli.main(["mix", "weights", a, b, "--coefficients", "2", "-1", "-o", str(tmp_path / "w.safetensors")])
+    assert "uniform of 2 checkpoints" in capsys.readouterr().out
+    assert bits(load_file(tmp_path / "w.safetensors")) == bits(mix([state(0), state(1)], {"*": [2, -1]}))
+    for wrong, message in [
+        (["uniform", a, a], "is given twice"),
+        (["weights", a, b, "--coefficients", "1"], "expected 2 numbers"),
+        (["uniform", a, str(tmp_path / "no.pt")], "no.pt cannot be read"),
+    ]:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["mix", *wrong, "-o", str(tmp_path / "x.safetensors")])
+        assert stopped.value.code == 1
+        assert message in capsys.readouterr().err
+
+
+EVALUATORS = """
+import torch
+from modelsoups import soup
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(2, 2)
+    def forward(self, x):
+        return self.head(x)
+
+def score(state):
+    return -float((state["head.weight"] - torch.eye(2)).abs().sum())
+
+def holdout():
+    return soup.Holdout(Model(), [(torch.eye(2), torch.arange(2))])
+
+def wrong():
+    return 3
+"""
+
+
+def test_greedy_and_learned_on_the_command_line(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my_evaluators.py").write_text(EVALUATORS)
+    for name, sign in (("good", 1.0), ("bad", -1.0)):
+        save_file({"head.weight": sign * torch.eye(2), "head.bias": torch.zeros(2)}, f"{name}.safetensors")
+    files = ["good.safetensors", "bad.safetensors"]
+    for option in ("--evaluate=my_evaluators:score", "--holdout=my_evaluators:holdout"):
+        cli.main(["mix", "greedy", *files, option, "-o", "soup.safetensors"])
+        assert torch.equal(load_file("soup.safetensors")["head.weight"], torch.eye(2))
+    assert "bad.safetensors: rejected early, refused" in capsys.readouterr().out
+    cli.main(["mix", "learned", *files, "--holdout=my_evaluators:holdout", "--by=layer", "-o", "learned.safetensors"])
+    assert load_file("learned.safetensors")["head.weight"].diagonal().min() > 0
+    for wrong, message in [
+        (["greedy"], "greedy needs --holdout or --evaluate"),
+        (["learned", "--evaluate=my_evaluators:score"], "learned needs --holdout"),
+        (["greedy", "--evaluate=my_evaluators:none"], "my_evaluators:none cannot be imported"),
+        (["greedy", "--evaluate=my_evaluators"], "expected module:function"),
+        (["greedy", "--holdout=my_evaluators:wrong"], "returned a int, expected a soup.Holdout"),
+    ]:
+        with pytest.raises(SystemExit):
+            cli.main(["mix", wrong[0], *files, *wrong[1:], "-o", "x.safetensors"])
+        assert message in capsys.readouterr().err
+    assert not Path("x.safetensors").exists()
