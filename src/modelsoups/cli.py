@@ -64,7 +64,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(usage())
         return
     if args and args[0] in COMMANDS:
-        raise SystemExit(_command(args[0], args[1:]))
+        if status := _command(args[0], args[1:]):
+            raise SystemExit(status)
+        return
     stage = args.pop(0) if args and "=" not in args[0] and args[0][:1] not in ("-", "+", "~") else None
     if stage is not None and stage not in STAGES | APART:
         fail(
