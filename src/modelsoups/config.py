@@ -69,7 +69,6 @@ class DataConfig:
     extra: list[str] = field(default_factory=list)  # more test sets, not part of the mean over the shifts
     root: str | None = None  # a folder with the files as they were downloaded or unpacked
     sources: SourcesConfig = field(default_factory=SourcesConfig)
-    protocol: str = "released"  # where the official code deviates from the paper: as released, or as in the paper
     holdout_per_class: int = 26
     holdout_file: str | None = None  # the authors' imagenet_98_idxs.npy; null: by hash of the file names
     train_resize: int | None = None  # shorter side of training images in pixels; null: the original bytes
@@ -187,6 +186,7 @@ class TopLevel:
     runs: str
     results: str
     ingredient: int | None  # finetune this one alone; null: every one of the draw that is not complete
+    protocol: str  # paper, or released: as the authors' code does where it deviates from the paper
     pool: str  # finetuned (by this run) or imported (`modelsoups import-released`; heads, sweep, finetune do nothing)
 
 
@@ -215,7 +215,7 @@ CHOICES = {
     "pool": ("finetuned", "imported"),
     "model.library": ("iconclip", "open_clip", "timm"),
     "data.library": ("iconnet", "imagenet"),
-    "data.protocol": ("released", "paper"),
+    "protocol": ("paper", "released"),
     "heads.init": ("lp", "zeroshot"),
 }
 AT_LEAST = {

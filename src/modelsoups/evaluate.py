@@ -106,8 +106,7 @@ def logits_of(cfg: Config, name: str, sha256: str, state: Weights | None = None)
     if state is None:
         raise ValueError(f"{path} is missing; run `modelsoups evaluate` and `modelsoups soup` first")
     logits_NC = forward(cfg, name, state)
-    with runs.atomic(path) as tmp:
-        safetensors.torch.save_file({"logits": logits_NC}, tmp)
+    runs.save_weights(path, {"logits": logits_NC})
     return Logits(name, logits_NC, labels_N)
 
 

@@ -88,6 +88,15 @@ def test_ours_stand_beside_the_released_results_and_the_papers(done):
     assert "Beside the published numbers" in (done.run.results / "index.html").read_text(encoding="utf-8")
 
 
+def test_protocol_released_wants_a_greedy_soup_to_get_better(done):
+    assert done.protocol == "released"
+    greedy = json.loads(done.run.soup("greedy").read_text())
+    refused = [step for step in greedy["trace"] if not step["kept"]]
+    # two models that are right on the same number of images: the second makes nothing better
+    assert [step["correct"] == step["best"] for step in refused] == [True]
+    assert len(greedy["ingredients"]) == 1
+
+
 def test_logits_are_restricted_to_a_sets_own_labels(done):
     initial = initial_models(done)["initialization"].sha256
     sizes = {name: logits_of(done, name, initial).logits_NC.shape[1] for name in ["val", *SHIFTS]}

@@ -185,7 +185,7 @@ def test_paper_protocol_cuts_objectnets_border_and_released_does_not(tmp_path):
     root = shift_sets(tmp_path)
     sizes = {}
     for protocol in ("released", "paper"):
-        cfg = config(root, f"data.protocol={protocol}", f"data.dir={root}/{protocol}")
+        cfg = config(root, f"protocol={protocol}", f"data.dir={root}/{protocol}")
         prepare.run(cfg)
         dataset = opened(cfg, "objectnet")
         sizes[protocol] = (dataset.image(0).size, dataset.sha256)

@@ -70,6 +70,7 @@ def soup_inputs(cfg: Config, ingredients: list[Ingredient]) -> dict[str, Any]:
         "holdout": open_set(cfg.data.dir, cfg.data.holdout).sha256,
         "sets": {n: open_set(cfg.data.dir, n).sha256 for n in test_names(cfg)},
         "soup": asdict(cfg.soup),
+        "protocol": cfg.protocol,
         "wise_ft": cfg.evaluate.wise_ft,
     }
 
@@ -83,13 +84,16 @@ def plan(cfg: Config, count: int) -> list[Order]:
         "seed": cfg.soup.seed,
     }
     orders = [Order("learned", "learned", learned), Order("learned_layers", "learned_layers", learned)]
-    orders += [Order("greedy_replacement", "greedy_replacement")]
-    orders += [Order(f"greedy_random_{j}", "greedy", {"order_seed": j}) for j in range(cfg.soup.orders)]
-    orders += [Order(m, m) for m in ("greedy", "uniform", "best", "second_best", "ensemble", "greedy_ensemble")]
+    strict = {"strict": cfg.protocol == "released"}
+    orders += [Order("greedy_replacement", "greedy_replacement", strict)]
+    orders += [Order(f"greedy_random_{j}", "greedy", {"order_seed": j, **strict}) for j in range(cfg.soup.orders)]
+    orders += [Order(m, m, strict) for m in ("greedy", "greedy_ensemble")]
+    orders += [Order(m, m) for m in ("uniform", "best", "second_best", "ensemble")]
     shuffled = random.Random(cfg.soup.seed).sample(range(count), count)
     for k in curve_points(count):
         first = tuple(sorted(shuffled[:k]))
-        orders += [Order(f"curve_{k:03d}_{m}", m, {}, first) for m in ("best", "uniform", "greedy", "ensemble")]
+        orders += [Order(f"curve_{k:03d}_{m}", m, {}, first) for m in ("best", "uniform", "ensemble")]
+        orders += [Order(f"curve_{k:03d}_greedy", "greedy", strict, first)]
     return orders
 
 

@@ -44,7 +44,7 @@ def inputs(cfg: Config, name: str) -> dict[str, Any]:
         made["holdout"] = holdout.rule(data.holdout_per_class, data.holdout_file)
     if spec.role == "train":
         made["resize"] = data.train_resize
-    if border := metadata.border(name, data.protocol):
+    if border := metadata.border(name, cfg.protocol):
         made["border"] = border
     return made
 
@@ -59,7 +59,7 @@ def facts(cfg: Config, name: str) -> dict[str, Any]:
         "classes": metadata.class_names(),
         "templates": metadata.templates(),
         "projection": metadata.projection(name),
-        "border": metadata.border(name, cfg.data.protocol),
+        "border": metadata.border(name, cfg.protocol),
         "labels": metadata.label_names(name),
     }
 
