@@ -39,13 +39,13 @@ def run(cfg: Config) -> bool:
     recipes = _recipes(cfg)
     speed, source = _speed(cfg)
     made = cost(cfg, recipes, _train_images(cfg), _weights_bytes(cfg), speed)
-    gpus = cfg.cluster.nodes * max(1, cfg.cluster.gpus_per_node)
+    gpus = cfg.cluster.nodes * cfg.cluster.ranks
     at_once = min(cfg.cluster.concurrent or len(recipes), len(recipes))
     print(f"plan: {made.ingredients} ingredients, {made.images:,} images, {made.steps:,} steps")
     print(f"plan: {made.gpu_hours:,.2f} GPU-hours at {made.speed:,.0f} images/s a GPU ({source})")
     print(
         f"plan: {made.gpu_hours / (gpus * at_once):,.2f} hours or more, with {at_once} ingredients at once on {gpus} "
-        f"GPU{'s' if gpus > 1 else ''} each (cluster.nodes, gpus_per_node, concurrent)"
+        f"GPU{'s' if gpus > 1 else ''} each (cluster.nodes, ranks_per_node, concurrent)"
     )
     print(
         f"plan: {made.weights_bytes / 1e9:,.2f} GB of weights, and while it runs up to "

@@ -44,7 +44,7 @@ class State:
 
 
 def run(cfg: Config) -> bool:
-    """Print the state of every ingredient that has one to tell, and the sweep's sums."""
+    """Print each ingredient that runs, stopped or failed, and the sums of all."""
     jobs = []
     if slurm.available():
         try:
@@ -52,7 +52,7 @@ def run(cfg: Config) -> bool:
         except ValueError as error:
             print(f"status: SLURM's queue cannot be read ({error}); this is what the folders say")
     states = scan(cfg, jobs)
-    told = [s for s in states if s.state not in ("done", "not started")]
+    told = [s for s in states if s.state in ("running", "stopped", "failed")]
     if told:
         Console().print(_table(told))
     for line in summary(states):

@@ -57,6 +57,7 @@ KillWait=8
 CompleteWait=0
 InactiveLimit=0
 MaxArraySize=1001
+MinJobAge=7200
 AccountingStorageType=accounting_storage/none
 GresTypes=gpu
 NodeName=node[1-{nodes}] NodeAddr=127.0.0.1 Port=[{first}-{last}] CPUs={cpus} RealMemory=64000 Gres=gpu:{gpus}
@@ -192,7 +193,7 @@ def environ(pid: int) -> bytes:
 def node_names() -> Iterator[None]:
     """Node names that resolve, or the ranks never find each other; /etc/hosts is put back in the end."""
     hosts = Path("/etc/hosts")
-    mark = "# modelsoups virtual cluster"
+    mark = f"# modelsoups virtual cluster {os.getpid()}"
     lines = [line for line in hosts.read_text().splitlines() if not line.endswith(mark)]
     hosts.write_text("\n".join([*lines, *(f"127.0.0.1 node{i + 1} {mark}" for i in range(NODES)), ""]))
     try:
