@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -106,8 +107,8 @@ def once(way: str, folder: Path, count: int) -> dict[str, float]:
     return {"seconds": seconds, "cpu_seconds": cpu - start, "peak_mb": peak / 1024}
 
 
-def measure(folder: Path, counts: list[int], blocks: list[int], repeats: int) -> list[dict[str, object]]:
-    """Every way at every number of checkpoints and every size, in turns."""
+def measure(folder: Path, counts: list[int], blocks: list[int], repeats: int) -> Iterator[list[dict[str, object]]]:
+    """Every way at every number of checkpoints and every size, in turns; all rows so far after each."""
     rows: list[dict[str, object]] = []
     for size in blocks:
         for count in counts if size == blocks[0] else counts[:1]:
@@ -126,7 +127,7 @@ def measure(folder: Path, counts: list[int], blocks: list[int], repeats: int) ->
                 rows.append({"way": way, "k": count, "blocks": size, "mb": mb, **medians})
                 print(f"{way:18} K={count:3} blocks={size:3} {mb:8.0f} MB", medians, flush=True)
             shutil.rmtree(here)
-    return rows
+            yield rows
 
 
 def slope(rows: list[dict[str, object]]) -> float:
@@ -134,6 +135,8 @@ def slope(rows: list[dict[str, object]]) -> float:
     mine = [r for r in rows if r["way"] == "ours"]
     x = torch.tensor([float(str(r["mb"])) for r in mine], dtype=torch.float64).log()
     y = torch.tensor([float(str(r["seconds"])) for r in mine], dtype=torch.float64).log()
+    if len(mine) < 2:
+        return float("nan")
     return float(((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum())
 
 
@@ -176,10 +179,11 @@ def main() -> None:
     if args.once:
         print(json.dumps(once(args.once, args.folder, args.counts[0])))
         return
+    shown = f"python benchmarks/soup.py --counts {' '.join(map(str, args.counts))} --blocks "
+    shown += f"{' '.join(map(str, args.blocks))} --repeats {args.repeats}"
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        rows = measure(Path(folder), args.counts, args.blocks, args.repeats)
-    shown = " ".join(["python benchmarks/soup.py", *(a for a in sys.argv[1:] if not a.startswith("/"))])
-    write(rows, ROOT / "results" / "benchmarks", shown)
+        for rows in measure(Path(folder), args.counts, args.blocks, args.repeats):
+            write(rows, ROOT / "results" / "benchmarks", shown)
 
 
 if __name__ == "__main__":
