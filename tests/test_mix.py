@@ -196,7 +196,13 @@ def test_greedy_and_learned_on_the_command_line(tmp_path: Path, monkeypatch, cap
     assert "bad.safetensors: rejected early, refused" in capsys.readouterr().out
     cli.main(["mix", "learned", *files, "--holdout=my_evaluators:holdout", "--by=layer", "-o", "learned.safetensors"])
     assert load_file("learned.safetensors")["head.weight"].diagonal().min() > 0
+    cli.main(["mix", "pruned", *files, "--holdout=my_evaluators:holdout", "-o", "pruned.safetensors"])
+    assert torch.equal(load_file("pruned.safetensors")["head.weight"], torch.eye(2))
+    save_file({"head.weight": torch.zeros(2, 2), "head.bias": torch.zeros(2)}, "init.safetensors")
+    cli.main(["mix", "model_stock", *files, "--init=init.safetensors", "-o", "stock.safetensors"])
+    assert not load_file("stock.safetensors")["head.weight"].any()  # opposite updates: the initialization
     for wrong, message in [
+        (["model_stock"], "model_stock needs --init"),
         (["greedy"], "greedy needs --holdout or --evaluate"),
         (["learned", "--evaluate=my_evaluators:score"], "learned needs --holdout"),
         (["greedy", "--evaluate=my_evaluators:none"], "my_evaluators:none cannot be imported"),

@@ -20,6 +20,8 @@ from modelsoups.soup.library import hashes, open_all
 METHODS = {
     "uniform": "the mean of all",
     "greedy": "each joins if the hold-out score does not fall",
+    "pruned": "each leaves if the hold-out score does not fall",
+    "model_stock": "as far from --init as angles say",
     "learned": "coefficients by gradient descent on the hold-out",
     "weights": "sum of --coefficients times checkpoints",
 }
@@ -30,9 +32,9 @@ def main(argv: Sequence[str]) -> None:
     args = parser().parse_args(argv)
     chosen = choose(args)
     accuracy = None
-    for step in chosen.trace if args.method == "greedy" else ():
+    for step in chosen.trace if args.method in ("greedy", "pruned") else ():
         shown = "rejected early" if step["correct"] is None else step["correct"]
-        print(f"mix: {step['ingredient']}: {shown}, {'kept' if step['kept'] else 'refused'}")
+        print(f"mix: {step['ingredient'] or 'all'}: {shown}, {'kept' if step['kept'] else 'refused'}")
         accuracy = step["best"] / step["n"] if step["n"] else step["best"]
     statistics = None
     if args.batchnorm is not None:
@@ -53,9 +55,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("checkpoints", nargs="+", help=".safetensors, .pt, .pth, .bin, .ckpt, an .index.json or a folder")
     made.add_argument("-o", "--out", required=True, help=".safetensors file, or a new folder for Hugging Face folders")
     made.add_argument("--coefficients", type=float, nargs="+", help="one a checkpoint, for the method weights")
-    made.add_argument("--evaluate", metavar="MODULE:FUNCTION", help="state dict -> score, for greedy")
-    made.add_argument("--holdout", metavar="MODULE:FUNCTION", help="() -> soup.Holdout, for greedy and learned")
+    made.add_argument("--evaluate", metavar="MODULE:FUNCTION", help="state dict -> score, for greedy and pruned")
+    made.add_argument("--holdout", metavar="MODULE:FUNCTION", help="() -> soup.Holdout, for greedy, pruned, learned")
     made.add_argument("--batchnorm", metavar="MODULE:FUNCTION", help="() -> loader of training images, with --holdout")
+    made.add_argument("--init", help="the model that all were fine-tuned from, for model_stock")
     made.add_argument("--by", choices=LEARNED, default="all", help="what has coefficients of its own, for learned")
     return made
 
@@ -66,14 +69,19 @@ def choose(args: argparse.Namespace) -> Soup:
         return soup.uniform(args.checkpoints)
     if args.method == "weights":
         return _weights(args.checkpoints, args.coefficients)
+    if args.method == "model_stock":
+        if args.init is None:
+            raise ValueError("model_stock needs --init, the model that all were fine-tuned from")
+        return soup.model_stock(args.init, args.checkpoints)
+    grow = soup.pruned if args.method == "pruned" else soup.greedy
     if args.holdout is not None:
         holdout = holdout_of(args.holdout)
         if args.method == "learned":
             return soup.learned(args.checkpoints, holdout, by=args.by)
-        return soup.greedy(args.checkpoints, holdout)
-    if args.method == "greedy" and args.evaluate is not None:
-        return soup.greedy(args.checkpoints, imported(args.evaluate))
-    raise ValueError(f"{args.method} needs --holdout{' or --evaluate' if args.method == 'greedy' else ''}; see -h")
+        return grow(args.checkpoints, holdout)
+    if args.method != "learned" and args.evaluate is not None:
+        return grow(args.checkpoints, imported(args.evaluate))
+    raise ValueError(f"{args.method} needs --holdout{' or --evaluate' if args.method != 'learned' else ''}; see -h")
 
 
 def holdout_of(name: str) -> soup.Holdout:

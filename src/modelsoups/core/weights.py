@@ -52,6 +52,11 @@ def layer_of(key: str) -> str:
     return block[0] if block else key.rpartition(".")[0] or ROOT
 
 
+def is_block(key: str) -> bool:
+    """Whether a tensor belongs to one of the model's repeated blocks."""
+    return _BLOCK.match(key) is not None
+
+
 # ---- mixing ----
 
 
@@ -129,6 +134,16 @@ class RunningSum:
             add_named(total, key, self.count, tensor, 1.0)
             mixed[key] = total.divided(self.count + 1)
         return mixed
+
+    def without(self, state: State, by: float) -> dict[str, Tensor]:
+        """The sum less this state, divided; the sum stays."""
+        self._check(state)
+        left = {}
+        for key, tensor in state.items():
+            total = self.sums[key].copy()
+            add_named(total, key, self.count, tensor, -1.0)
+            left[key] = total.divided(by)
+        return left
 
     def _check(self, state: State) -> None:
         if self.count:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from modelsoups.core.holdout import Holdout
 from modelsoups.core.methods import METHODS, Pool, model_gradient
-from modelsoups.core.methods.greedy import Growth, Judged, Score, random_order
+from modelsoups.core.methods.greedy import Growth, Judged, Score, joins, random_order
 from modelsoups.core.methods.pool import Gradient
 from modelsoups.core.readers import Checkpoint
 from modelsoups.core.types import Ingredient, Soup
@@ -58,6 +58,44 @@ def greedy(
             break
         growth.consider(order[step % len(order)], strict or step >= len(order))
     return mean("greedy", [checkpoints[i] for i in growth.picks], growth.trace)
+
+
+def pruned(sources: Sources, evaluate: Evaluate | Holdout) -> Soup:
+    """Greedy from the other end: all together, then, worst first, each leaves if the score without it is no lower.
+
+    Not in the paper (its appendix only grows soups); rounds go on until one removes nobody. Costs a full evaluation a
+    candidate, and one float64 sum and one checkpoint in memory. Raises as `greedy` does.
+    """
+    checkpoints = open_all(sources)
+    check_layouts(checkpoints)
+    judge_one, individual, n = _judges(checkpoints, evaluate)
+    total = RunningSum()
+    for checkpoint in checkpoints:
+        total.add(checkpoint)
+    members = list(range(len(checkpoints)))
+    first = individual[0]
+    lowest: Score = tuple(-math.inf for _ in first) if isinstance(first, tuple) else 0
+    judged, _ = judge_one(total.divided(len(members)), lowest, False, "soup of all")
+    assert judged is not None  # nothing is lower than the lowest
+    score: Score = judged
+    trace: list[dict[str, Any]] = [{"ingredient": None, "correct": score, "n": n, "kept": True, "best": score}]
+    worst_first = list(reversed(_order([c.name for c in checkpoints], individual, None)))
+    removed = True
+    while removed:
+        removed = False
+        for i in worst_first:
+            if i not in members or len(members) == 1:
+                continue
+            name = checkpoints[i].name
+            without = total.without(checkpoints[i], len(members) - 1)
+            judged, _ = judge_one(without, score, False, f"soup without {name}")
+            leaves = judged is not None and joins(judged, score, False)
+            if leaves and judged is not None:
+                total.add(checkpoints[i], -1.0)
+                members.remove(i)
+                score, removed = judged, True
+            trace.append({"ingredient": name, "correct": judged, "n": n, "kept": not leaves, "best": score})
+    return mean("pruned", [checkpoints[i] for i in members], trace)
 
 
 LEARNED = {"all": "learned", "layer": "learned_layers", "tensor": "learned_tensors", "free": "learned_free"}

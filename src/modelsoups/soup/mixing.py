@@ -141,7 +141,7 @@ def _stream(
             if total.first is not None and not averaged(chunk) and not torch.equal(chunk, total.first):
                 differing.add(key)
         mixed = total.divided(divisor)
-        if averaged(mixed) and not math.isfinite(float(mixed.double().sum())):
+        if averaged(mixed) and not math.isfinite(float(mixed.sum(dtype=torch.float64))):
             raise ValueError(_not_finite(checkpoints, key))
         _write(descriptor, mixed.contiguous().view(torch.uint8).numpy().data, _place(plan, key, start, mixed))
 

@@ -1,0 +1,30 @@
+"""LiNeS (Wang et al. 2024, arXiv:2410.17146): updates scaled linearly with depth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from modelsoups.core.types import EVERYTHING
+from modelsoups.core.weights import is_block, layer_of
+
+
+def scales(names: Iterable[str], alpha: float, beta: float) -> dict[str, float]:
+    """lambda_l = alpha + beta (l - 1) / (L - 1) for block l of L, by layer group.
+
+    What comes before the first block counts as block 1, what comes after the last as block L; order is that of names.
+    Raises ValueError for a model in which fewer than two blocks are found.
+    """
+    names = list(names)
+    groups = list(dict.fromkeys(map(layer_of, names)))
+    blocks = list(dict.fromkeys(layer_of(name) for name in names if is_block(name)))
+    if len(blocks) < 2:
+        raise ValueError(f"lines: {len(blocks)} numbered blocks found; depth needs at least two")
+    found, passed = {}, 0
+    for group in groups:
+        position = passed
+        if group in blocks:
+            passed += 1
+        else:
+            position = 0 if passed == 0 else len(blocks) - 1
+        found[group] = alpha + beta * position / (len(blocks) - 1)
+    return {**found, EVERYTHING: alpha + beta}

@@ -1,0 +1,70 @@
+"""Mutated checkpoints of every format, for a bounded time: an error that names the file, or a state; never a crash."""
+
+import json
+import random
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from modelsoups import soup
+
+SECONDS = 4.0  # of each format
+STATE = {"blocks.0.w": torch.arange(6.0).reshape(2, 3), "head.w": torch.ones(2), "steps": torch.tensor(7)}
+
+
+def originals(folder: Path) -> dict[str, Path]:
+    (folder / "hf").mkdir()
+    save_file(STATE, folder / "hf" / "part-1.safetensors")
+    index = {"weight_map": dict.fromkeys(STATE, "part-1.safetensors")}
+    (folder / "hf" / "model.safetensors.index.json").write_text(json.dumps(index))
+    save_file(STATE, folder / "a.safetensors")
+    torch.save(STATE, folder / "a.pt")
+    torch.save({"state_dict": STATE, "epoch": 3}, folder / "a.ckpt", _use_new_zipfile_serialization=False)
+    names = {"safetensors": "a.safetensors", "zip": "a.pt", "pickle": "a.ckpt"}
+    return {**{k: folder / v for k, v in names.items()}, "index": folder / "hf" / "model.safetensors.index.json"}
+
+
+def mutated(content: bytes, rng: random.Random) -> bytes:
+    """A few changed bytes, a piece cut out, a piece twice, or a cut-off end; early bytes (headers) more often."""
+    data = bytearray(content)
+    for _ in range(rng.choice([1, 1, 2, 8])):
+        at = int(len(data) * rng.random() ** 2)
+        kind = rng.randrange(5)
+        if kind == 0:
+            data[at : at + 1] = bytes([rng.randrange(256)])
+        elif kind == 1:
+            del data[at : at + rng.randrange(1, 40)]
+        elif kind == 2:
+            data[at:at] = data[at : at + rng.randrange(1, 40)]
+        elif kind == 3:
+            del data[at + 1 :]
+        else:
+            data[at : at + 1] = rng.choice([b"9", b"-", b'"', b"[", b"}", b"\xff", b"\x00", b"e9"])
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "zip", "pickle", "index"])
+def test_mutated_checkpoints_are_read_or_named(tmp_path: Path, kind: str) -> None:
+    whole = originals(tmp_path)[kind]
+    content, rng, good = whole.read_bytes(), random.Random(0), tmp_path / "good.safetensors"
+    save_file(STATE, good)
+    before = set(tmp_path.iterdir())
+    end, refused, tried = time.monotonic() + SECONDS, 0, 0
+    while time.monotonic() < end:
+        whole.write_bytes(mutated(content, rng))
+        tried += 1
+        try:
+            soup.mix(soup.uniform([good, whole]), tmp_path / "out.safetensors")
+        except ValueError as error:
+            refused += 1
+            text = str(error)
+            assert whole.name in text or "part-1" in text or "tensor" in text, text
+            assert not (tmp_path / "out.safetensors").exists()
+        else:
+            for name in ("out.safetensors", "out.md"):
+                (tmp_path / name).unlink()
+        assert set(tmp_path.iterdir()) == before
+    assert refused > 10, (tried, refused)
