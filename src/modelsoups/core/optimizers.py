@@ -1,4 +1,4 @@
-"""The optimizers of the paper's recipes, each as PyTorch has it (appendix F; Adafactor for BASIC and ViT-G), and SAM."""
+"""The optimizers of the paper's recipes as PyTorch has them (appendix F; Adafactor for BASIC and ViT-G), and SAM."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def softmax_loss(logits_BC: Tensor, targets_BC: Tensor) -> Tensor:
 
 
 def binary_loss(logits_BC: Tensor, targets_BC: Tensor) -> Tensor:
-    """Binary cross-entropy of every class, summed over classes, mean over the batch (ViT-G, J.2.3; Beyer et al. 2020)."""
+    """Binary cross-entropy of every class, summed over classes, mean over the batch (ViT-G, J.2.3)."""
     return F.binary_cross_entropy_with_logits(logits_BC, targets_BC, reduction="sum") / len(logits_BC)
 
 

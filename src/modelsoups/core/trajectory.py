@@ -19,10 +19,12 @@ class Ema:
     """Exponential moving average (Szegedy et al. 2016): after each step, decay of the old and 1 - decay of the new."""
 
     decay: float
+    count: int = 0
     state: dict[str, Tensor] = field(default_factory=dict)
 
     def update(self, model: Mapping[str, Tensor]) -> None:
         """Take in the weights after a step; the first time they are taken as they are."""
+        self.count += 1
         _move(self.state, model, 1 - self.decay)
 
 
