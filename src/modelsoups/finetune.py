@@ -153,12 +153,17 @@ def _finish(trainer: Trainer, inputs: dict[str, Any]) -> None:
     state = state_of(trainer.model)
     path = trainer.folder / "model.safetensors"
     runs.save_weights(path, state)
+    averages = {name: a.state for name, a in trainer.averages.items() if a.count}
+    paths = {name: trainer.folder / f"{name}.safetensors" for name in averages}
+    for name, average in averages.items():
+        runs.save_weights(paths[name], {k: v.detach().cpu().contiguous() for k, v in average.items()})
     facts = {
         "sha256": weights.state_sha256(state),
+        "averages": {name: weights.state_sha256(average) for name, average in averages.items()},
         "steps": trainer.total,
         "images": trainer.total * trainer.recipe.batch_size,
         "loss": trainer.loss,
         "seconds": round(trainer.seconds, 1),
         "layouts": trainer.layouts,
     }
-    runs.finish(trainer.folder, inputs, [path], **facts)
+    runs.finish(trainer.folder, inputs, [path, *paths.values()], **facts)

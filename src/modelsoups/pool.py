@@ -37,6 +37,8 @@ def load_pool(cfg: Config) -> Folder:
         name = folder.name
         if manifest is not None:
             found.append(Ingredient(name, str(folder / "model.safetensors"), manifest["sha256"], recipe))
+            for average, sha256 in manifest.get("averages", {}).items():
+                found.append(Ingredient(f"{name}-{average}", str(folder / f"{average}.safetensors"), sha256, recipe))
         elif (failed := folder / "failed.json").exists():
             missing[name] = str(runs.read_json(failed)["reason"])
         else:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modelsoups import checkpoint
 from modelsoups.config import Config
 from modelsoups.core import training
+from modelsoups.core.optimizers import OPTIMIZERS, sharpened
+from modelsoups.core.trajectory import Ema, Swa
 from modelsoups.core.types import Ingredient, Recipe
 from modelsoups.data.loader import Share, train_batches
 from modelsoups.data.shards import ShardSet
@@ -30,7 +31,7 @@ from modelsoups.pool import initial_models, load_weights
 
 
 class Trainer:
-    """One run: AdamW on every parameter, cosine by the step, warm-up, clipping, mixup, label smoothing (J.2.1)."""
+    """One run by a recipe (J.2.1 and appendix L): see core.types.Recipe."""
 
     def __init__(
         self,
@@ -51,7 +52,11 @@ class Trainer:
             raise ValueError(f"recipe.batch_size={recipe.batch_size}: {train.folder} has only {len(train)} images")
         self.total = self.per_epoch * recipe.epochs
         self.model: Classifier = shell(cfg, len(train.classes))
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
+        self.model.head.requires_grad_(recipe.trained == "all")  # the model is shared by the runs of a process
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = OPTIMIZERS[recipe.optimizer](parameters, recipe.lr, recipe.weight_decay)
+        self.averages: dict[str, Ema | Swa] = {f"ema-{decay:g}": Ema(decay) for decay in recipe.ema}
+        self.averages |= {f"swa-{begin:g}": Swa(begin) for begin in recipe.swa}
         self.network: nn.Module = self.model  # as training calls it
         self.step = 0
         self.seconds = 0.0
@@ -81,6 +86,8 @@ class Trainer:
             )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for name, (count, average) in state.get("averages", {}).items():
+            self.averages[name].count, self.averages[name].state = count, average
         self.step, self.seconds = state["step"], state["seconds"]
         before = state.get("layouts", ["1x1"])
         if before[-1] != self.layouts[0]:
@@ -118,6 +125,7 @@ class Trainer:
         while batch := list(itertools.islice(batches, self.parts)):
             loss = self._update(batch)
             self.step += 1
+            self._average()
             self.seconds = time.monotonic() - clock
             advance(self.recipe.batch_size)
             at_log = self.step % every.log_every == 0 or self.step == self.total
@@ -145,9 +153,19 @@ class Trainer:
     def _update(self, batch: list[tuple[Tensor, Tensor]]) -> Tensor:
         """One step on this rank's parts (pixels_BCHW, labels_B) of a batch; the mean loss of the whole batch."""
         recipe = self.recipe
-        factor = training.lr_factor(self.step, self.total, recipe.warmup_steps, recipe.schedule)
+        factor = training.lr_factor(self.step, self.total, recipe.warmup_steps, recipe.schedule, self.per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.lr * factor
+        loss = self._gradient(batch)
+        if recipe.sam > 0:  # the gradient is already averaged over ranks: the paper's synchronized perturbation
+            with sharpened(self.model.parameters(), recipe.sam):
+                self._gradient(batch)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
+        self.optimizer.step()
+        return self.ranks.mean(loss)
+
+    def _gradient(self, batch: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Leave the gradient of the whole batch with the parameters; the loss of this rank's parts."""
         self.optimizer.zero_grad()
         losses = []
         for number, (pixels_BCHW, labels_B) in enumerate(batch):
@@ -155,9 +173,15 @@ class Trainer:
                 loss = self._loss(pixels_BCHW, labels_B, number) / len(batch)
                 loss.backward()
             losses.append(loss.detach())
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
-        self.optimizer.step()
-        return self.ranks.mean(torch.stack(losses).sum())
+        return torch.stack(losses).sum()
+
+    def _average(self) -> None:
+        """Take the weights into the averages along the run: each step for EMA, each epoch for SWA."""
+        for average in self.averages.values():
+            if isinstance(average, Ema):
+                average.update(self.model.state_dict())
+            elif self.step % self.per_epoch == 0:
+                average.update(self.model.state_dict(), self.step / self.total)
 
     def _loss(self, pixels_BCHW: Tensor, labels_B: Tensor, number: int) -> Tensor:
         """The mean loss of one part of a batch."""
@@ -168,10 +192,20 @@ class Trainer:
         images_BCHW = normalise(self.model, pixels_BCHW)
         labels_B = labels_B.to(images_BCHW.device)
         targets_BC = training.soft_targets(labels_B, len(self.train_set.classes), recipe.label_smoothing)
-        if recipe.mixup > 0:
+        if self._cuts():
+            lam = training.mixup_lambda(recipe.cutmix, recipe.seed, self.step)
+            images_BCHW, targets_BC = training.cutmix(images_BCHW, targets_BC, lam, recipe.seed, self.step)
+        elif recipe.mixup > 0:
             lam = training.mixup_lambda(recipe.mixup, recipe.seed, self.step)
             images_BCHW, targets_BC = training.mixup(images_BCHW, targets_BC, lam)
-        return F.cross_entropy(self.network(images_BCHW), targets_BC)
+        return training.LOSSES[recipe.loss](self.network(images_BCHW), targets_BC)
+
+    def _cuts(self) -> bool:
+        """Whether this step takes CutMix rather than mixup."""
+        recipe = self.recipe
+        if recipe.cutmix > 0 and recipe.mixup > 0:
+            return bool(torch.rand((), generator=training.seeded(recipe.seed, "cutmix", self.step)) < 0.5)
+        return recipe.cutmix > 0
 
     def _diverged(self, reason: str) -> dict[str, Any]:
         return {"reason": reason, "step": self.step, "loss": str(self.loss)}  # JSON has no NaN
@@ -211,6 +245,7 @@ class Trainer:
             "layouts": self.layouts,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "averages": {name: (a.count, a.state) for name, a in self.averages.items()},
         }
         checkpoint.save(self.folder / "checkpoint.pt", state)
         mark_saved()

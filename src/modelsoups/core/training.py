@@ -1,4 +1,4 @@
-"""The pure pieces of a training step: schedule, targets, mixup, order of the data.
+"""The pure pieces of a training step: schedules, targets, losses, mixup, CutMix, order of the data.
 
 Legend: B images of a batch, C classes, N images of the training set, H height, W width.
 """
@@ -7,28 +7,62 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
 
-def lr_factor(step: int, total: int, warmup: int, schedule: str) -> float:
-    """Share of the peak learning rate at a step, counted from 0: linear warm-up, then cosine to 0, or constant.
+def _cosine(done: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * done))
 
-    Warm-up lasts `warmup` steps, but at most a tenth of the run, so that short runs train at all.
+
+# Share of the peak learning rate, by the share of the run (or of its epoch) that is done. L.1 tries constant, cosine,
+# and cosine with restarts (SGDR, Loshchilov and Hutter 2016), here with one cycle an epoch, so that what SWA averages
+# after each epoch is the end of a cycle; linear decay is BERT's (J.2.4).
+SCHEDULES: dict[str, Callable[[float, float], float]] = {
+    "cosine": lambda run, epoch: _cosine(run),
+    "cosine_restarts": lambda run, epoch: _cosine(epoch),
+    "linear": lambda run, epoch: 1 - run,
+    "constant": lambda run, epoch: 1.0,
+}
+
+
+def lr_factor(step: int, total: int, warmup: int, schedule: str, per_epoch: int = 1) -> float:
+    """Share of the peak learning rate at a step, counted from 0: linear warm-up, then one of SCHEDULES.
+
+    Warm-up lasts `warmup` steps, but at most a tenth of the run, so that short runs train at all. per_epoch is the
+    number of steps of an epoch, which matters to cosine_restarts alone.
     """
     warmup = min(warmup, total // 10)
     if step < warmup:
         return (step + 1) / warmup
-    if schedule == "constant":
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
+    return SCHEDULES[schedule]((step - warmup) / (total - warmup), step % per_epoch / per_epoch)
+
+
+# ---- targets and losses ----
 
 
 def soft_targets(labels_B: Tensor, classes: int, smoothing: float) -> Tensor:
     """targets_BC: 1 - smoothing on the label, and smoothing spread evenly over all classes."""
     return F.one_hot(labels_B, classes).float() * (1 - smoothing) + smoothing / classes
+
+
+def softmax_loss(logits_BC: Tensor, targets_BC: Tensor) -> Tensor:
+    """Cross-entropy with soft targets, mean over the batch."""
+    return F.cross_entropy(logits_BC, targets_BC)
+
+
+def binary_loss(logits_BC: Tensor, targets_BC: Tensor) -> Tensor:
+    """Binary cross-entropy of every class, summed over classes, mean over the batch (ViT-G, J.2.3)."""
+    return F.binary_cross_entropy_with_logits(logits_BC, targets_BC, reduction="sum") / len(logits_BC)
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"softmax": softmax_loss, "binary": binary_loss}
+
+
+# ---- mixing two images ----
 
 
 def mixup(images_BCHW: Tensor, targets_BC: Tensor, lam: float) -> tuple[Tensor, Tensor]:
@@ -39,12 +73,33 @@ def mixup(images_BCHW: Tensor, targets_BC: Tensor, lam: float) -> tuple[Tensor, 
     )
 
 
+def cutmix(images_BCHW: Tensor, targets_BC: Tensor, lam: float, *key: object) -> tuple[Tensor, Tensor]:
+    """A box of the image from the other end of the batch, of 1 - lam of the area (Yun et al. 2019).
+
+    The box's centre is drawn from `key` and the box cut at the borders; targets are mixed by the area that is left of
+    it, as timm does.
+    """
+    height, width = images_BCHW.shape[-2:]
+    side = math.sqrt(1 - lam)
+    half_h, half_w = int(height * side) // 2, int(width * side) // 2
+    generator = seeded(lam, *key)
+    y, x = (int(torch.randint(size, (), generator=generator)) for size in (height, width))
+    top, bottom, left, right = max(0, y - half_h), min(height, y + half_h), max(0, x - half_w), min(width, x + half_w)
+    mixed_BCHW = images_BCHW.clone()
+    mixed_BCHW[..., top:bottom, left:right] = images_BCHW.flip(0)[..., top:bottom, left:right]
+    kept = 1 - (bottom - top) * (right - left) / (height * width)
+    return mixed_BCHW, kept * targets_BC + (1 - kept) * targets_BC.flip(0)
+
+
 def mixup_lambda(alpha: float, *key: object) -> float:
     """One draw from Beta(alpha, alpha) that is a function of alpha and key alone."""
     generator = seeded(alpha, *key)
     one, two = (torch._standard_gamma(torch.tensor(alpha, dtype=torch.float64), generator=generator) for _ in range(2))
     total = float(one + two)
     return float(one) / total if total > 0 else 0.5  # both underflow for a tiny alpha
+
+
+# ---- randomness ----
 
 
 def epoch_order(images: int, *key: object) -> Tensor:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # recipes and soups can be read without loading torch
     from torch import Tensor
 
-AUGMENTATIONS = ("minimal", "medium", "strong")
+AUGMENTATIONS = ("minimal", "medium", "strong", "stochastic", "fix")
 RANDAUGMENT = re.compile(r"rand-m(\d+)-n(\d+)")
 EVERYTHING = "*"  # the layer group of a soup whose coefficients are the same for every tensor
 
@@ -20,10 +20,15 @@ class Recipe:
     """The hyperparameters of one fine-tuning run (section 2: h in FineTune(theta_0, h); ranges in J.2.1).
 
     aug is "minimal" (a crop of 90 to 100% of the area), "medium" (timm's default), "strong" (RandAugment
-    N=2, M=15) or timm's "rand-m{M}-n{N}". epochs counts passes over the training split, batch_size images a step
+    N=2, M=15), timm's "rand-m{M}-n{N}", "stochastic" (one of the first three, drawn for each image, L.1) or "fix"
+    (strong, and minimal in the last epoch, L.2). epochs counts passes over the training split, batch_size images a step
     over all devices, warmup_steps steps (at most a tenth of the run), mixup is Beta(mixup, mixup)'s parameter, min_crop
     the smallest share of the area that a random crop keeps and flip the probability of mirroring (timm's 0.08 and
-    0.5; "minimal" has its own crop and never mirrors).
+    0.5; "minimal" has its own crop and never mirrors). cutmix is Beta(cutmix, cutmix)'s parameter; where mixup is given
+    too, each batch takes one of the two with equal chance, as in timm. sam is the radius of sharpness-aware
+    minimization (L.3), 0 for none. trained is "all", or "encoder", which leaves the head as it is (appendix E). ema
+    lists decays of moving averages, swa the shares of the run after which averaging begins (0, and 0.7 for "SWA 70%",
+    L.1): each gives an ingredient of its own beside the model.
     Raises ValueError naming the field, its value and what is allowed.
     """
 
@@ -41,8 +46,16 @@ class Recipe:
     flip: float = 0.5
     optimizer: str = "adamw"
     schedule: str = "cosine"
+    loss: str = "softmax"
+    cutmix: float = 0.0
+    sam: float = 0.0
+    trained: str = "all"
+    ema: tuple[float, ...] = ()
+    swa: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in LISTS:  # lists where they come from JSON or YAML
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         for f in fields(self):
             self.check(f.name, getattr(self, f.name))
 
@@ -55,6 +68,11 @@ class Recipe:
         elif name == "aug":
             if value not in AUGMENTATIONS and not (isinstance(value, str) and RANDAUGMENT.fullmatch(value)):
                 raise ValueError(f"recipe.aug={value}: expected {', '.join(AUGMENTATIONS)} or rand-m<M>-n<N>")
+        elif name in LISTS:
+            low, high = LISTS[name]
+            numbers = isinstance(value, list | tuple) and all(isinstance(v, float | int) for v in value)
+            if not numbers or not all(low <= v < high for v in value):
+                raise ValueError(f"recipe.{name}={value}: expected a list of numbers from {low:g} to below {high:g}")
         elif name in RANGES:
             low, high, open_low = RANGES[name]
             if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -89,13 +107,21 @@ class Recipe:
         )
 
 
-ALLOWED = {"optimizer": ("adamw",), "schedule": ("cosine", "constant")}
+ALLOWED = {
+    "optimizer": ("adamw", "adam", "rmsprop", "sgd", "adafactor"),
+    "schedule": ("cosine", "cosine_restarts", "linear", "constant"),
+    "loss": ("softmax", "binary"),
+    "trained": ("all", "encoder"),
+}
+LISTS = {"ema": (0.0, 1.0), "swa": (0.0, 1.0)}  # name -> the least, and what each must stay below
 RANGES: dict[str, tuple[float, float, bool]] = {  # low, high, whether low itself is excluded
     "lr": (0.0, 10.0, True),
     "weight_decay": (0.0, 100.0, False),
     "epochs": (1, 10_000, False),
     "label_smoothing": (0.0, 0.99, False),
     "mixup": (0.0, 100.0, False),
+    "cutmix": (0.0, 100.0, False),
+    "sam": (0.0, 100.0, False),
     "seed": (0, 2**63 - 1, False),
     "batch_size": (1, 2**20, False),
     "warmup_steps": (0, 10**7, False),

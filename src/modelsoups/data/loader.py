@@ -6,6 +6,7 @@ Legend: B images of a batch, N of the training set, C channels, H height, W widt
 from __future__ import annotations
 
 import functools
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,16 +107,26 @@ class Augmented(torch.utils.data.Dataset[tuple[Tensor, int]]):
         return ShardSet(Path(self.folder))
 
     @functools.cached_property
-    def crop(self) -> Transform:
+    def crops(self) -> dict[str, Transform]:
+        """The transform of each policy that the recipe takes."""
         recipe = self.recipe
-        return train_crop(recipe.aug, self.image_size, self.mean, recipe.min_crop, recipe.flip)
+        policies = {"stochastic": ("minimal", "medium", "strong"), "fix": ("strong", "minimal")}
+        taken = policies.get(recipe.aug, (recipe.aug,))
+        return {p: train_crop(p, self.image_size, self.mean, recipe.min_crop, recipe.flip) for p in taken}
+
+    def policy(self, epoch: int) -> str:
+        """Of an image whose random numbers were seeded: L.1's stochastic augmentation draws, L.2's fix-aug waits."""
+        recipe = self.recipe
+        if recipe.aug == "fix":
+            return "minimal" if epoch == recipe.epochs - 1 else "strong"
+        return random.choice(list(self.crops)) if recipe.aug == "stochastic" else recipe.aug
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
         epoch, index = key
         small = self.train.bytes <= KEEP_DECODED
         image = decoded(self.folder, self.sha256)[index] if small else self.train.image(index)
         seed_sample(self.recipe.seed, epoch, index)
-        return to_uint8(self.crop(image)), int(self.train.labels_N[index])
+        return to_uint8(self.crops[self.policy(epoch)](image)), int(self.train.labels_N[index])
 
 
 @functools.lru_cache(maxsize=1)

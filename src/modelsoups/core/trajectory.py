@@ -1,0 +1,56 @@
+"""Averages of the weights along one run: EMA and SWA (appendix L, Figures L.1 and L.2).
+
+An average is a state dict of its own, kept in float32 beside the model; integer buffers (BatchNorm's count) are the
+model's latest, since an average of them means nothing. torch.optim.swa_utils.AveragedModel is not used: with
+use_buffers it averages integer buffers too, which fails, and without it leaves BatchNorm's statistics out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Ema:
+    """Exponential moving average (Szegedy et al. 2016): after each step, decay of the old and 1 - decay of the new."""
+
+    decay: float
+    count: int = 0
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+    def update(self, model: Mapping[str, Tensor]) -> None:
+        """Take in the weights after a step; the first time they are taken as they are."""
+        self.count += 1
+        _move(self.state, model, 1 - self.decay)
+
+
+@dataclass
+class Swa:
+    """Stochastic weight averaging (Izmailov et al. 2018): the mean of the weights after each epoch.
+
+    begin is the share of the run after which averaging starts: 0 for SWA, 0.7 for the paper's "SWA 70%".
+    """
+
+    begin: float = 0.0
+    count: int = 0
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+    def update(self, model: Mapping[str, Tensor], done: float) -> None:
+        """Take in the weights after an epoch, when `done` of the run (0 to 1) lies behind."""
+        if done + 1e-9 >= self.begin:
+            self.count += 1
+            _move(self.state, model, 1 / self.count)
+
+
+@torch.no_grad()
+def _move(average: dict[str, Tensor], model: Mapping[str, Tensor], share: float) -> None:
+    """Move an average towards the model by a share of the way."""
+    for key, tensor in model.items():
+        if key not in average or not tensor.is_floating_point():
+            average[key] = tensor.detach().float().clone() if tensor.is_floating_point() else tensor.detach().clone()
+        else:
+            average[key].lerp_(tensor.detach().float(), share)
