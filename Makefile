@@ -30,4 +30,4 @@ $(INSTALLED):
 # Pins what pyproject.toml asks for, for every platform. Needs uv.
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-		--extra dev --extra wandb pyproject.toml -o requirements.lock
+		--extra dev --extra wandb --extra slurm pyproject.toml -o requirements.lock
