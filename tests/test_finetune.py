@@ -311,6 +311,7 @@ def test_integer_buffers_stay_integers(tmp_path):
         total=1,
         loss=0.5,
         layouts=["1x1"],
+        averages={},
         seconds=1.0,
         recipe=SimpleNamespace(batch_size=4),
     )

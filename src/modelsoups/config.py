@@ -329,7 +329,8 @@ def validate(composed: DictConfig) -> Config:
     for alpha in merged.evaluate.wise_ft:
         if not 0 <= alpha <= 1:
             raise ValueError(f"evaluate.wise_ft={list(merged.evaluate.wise_ft)}: expected numbers from 0 to 1")
-    fixed: dict[str, Any] = {k: merged.recipe[k] for k in Recipe.names() if not OmegaConf.is_missing(merged.recipe, k)}
+    given = [k for k in Recipe.names() if not OmegaConf.is_missing(composed.recipe, k)]  # merged has defaults for ???
+    fixed: Any = OmegaConf.to_container(OmegaConf.masked_copy(merged.recipe, given))
     for key, value in fixed.items():
         Recipe.check(key, value)
     if merged.cluster.scratch is not None:

@@ -5,6 +5,7 @@ A recipe, once drawn, is fixed: finetune reads the draw, never the search file.
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ def run(cfg: Config) -> bool:
     """Write runs/<name>/draw.jsonl; refuse to change one that exists (the sweep may have begun)."""
     search = load_search(cfg.sweep.search)
     count = cfg.sweep.count or searches.size(search)
-    rows = [{"index": i, "recipe": asdict(recipe(search, cfg, i))} for i in range(count)]
+    rows = [{"index": i, "recipe": json.loads(json.dumps(asdict(recipe(search, cfg, i))))} for i in range(count)]
     run_ = cfg.run
     if run_.draw.exists():
         old = runs.read_jsonl(run_.draw)

@@ -53,8 +53,10 @@ class Trainer:
         self.total = self.per_epoch * recipe.epochs
         self.model: Classifier = shell(cfg, len(train.classes))
         self.model.head.requires_grad_(recipe.trained == "all")  # the model is shared by the runs of a process
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = OPTIMIZERS[recipe.optimizer](parameters, recipe.lr, recipe.weight_decay)
+        self.parameters = [
+            p for p in self.model.parameters() if p.requires_grad
+        ]  # others keep an earlier run's gradient
+        self.optimizer = OPTIMIZERS[recipe.optimizer](self.parameters, recipe.lr, recipe.weight_decay)
         self.averages: dict[str, Ema | Swa] = {f"ema-{decay:g}": Ema(decay) for decay in recipe.ema}
         self.averages |= {f"swa-{begin:g}": Swa(begin) for begin in recipe.swa}
         self.network: nn.Module = self.model  # as training calls it
@@ -158,9 +160,9 @@ class Trainer:
             group["lr"] = recipe.lr * factor
         loss = self._gradient(batch)
         if recipe.sam > 0:  # the gradient is already averaged over ranks: the paper's synchronized perturbation
-            with sharpened(self.model.parameters(), recipe.sam):
+            with sharpened(self.parameters, recipe.sam):
                 self._gradient(batch)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
+        torch.nn.utils.clip_grad_norm_(self.parameters, recipe.clip)
         self.optimizer.step()
         return self.ranks.mean(loss)
 
