@@ -66,6 +66,18 @@ def test_openais_archive_is_read_without_running_it(clip, name, tmp_path):
     assert same(clip, loaded(name, path))
 
 
+def test_a_damaged_file_is_named(clip, name, tmp_path):
+    torch.save(clip.state_dict(), tmp_path / "clip.pt")
+    content = (tmp_path / "clip.pt").read_bytes()
+    disks = content.rindex(b"PK\x06\x07") + 16  # "this archive spans several disks": Python's own check of a zip raises
+    for damaged in (content[:5000], content[:disks] + b"\x07" + content[disks + 1 :], b"", b"hello"):
+        (tmp_path / "clip.pt").write_bytes(damaged)
+        with pytest.raises(
+            ValueError, match=r"clip\.pt (is truncated, empty or not a PyTorch checkpoint|cannot be read)"
+        ):
+            loaded(name, tmp_path / "clip.pt")
+
+
 def test_openais_state_dict_with_its_extra_numbers(clip, name, tmp_path):
     extra = {
         "input_resolution": torch.tensor(32),

@@ -35,10 +35,11 @@ LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlis
 
 def is_archive(path: Path) -> bool:
     """Whether a file is a TorchScript archive, rather than a state dict, which is a zip of other members."""
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
         return False
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
     return any(n.endswith("/constants.pkl") for n in names) and any(n.endswith("/data.pkl") for n in names)
 
 

@@ -56,9 +56,16 @@ def load_state(path: Path | str) -> dict[str, Tensor]:
     return dict(content)
 
 
+def _is_zip(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # it looks at some of the directory, and may not like it
+        return False
+
+
 def read_pickle(path: Path) -> object:
     """A .pt file's content, memory-mapped, without running code in it; argparse.Namespace (timm's args) is let in."""
-    zipped = zipfile.is_zipfile(path)  # else written by torch before 1.6 (no memory map), cut off, or foreign
+    zipped = _is_zip(path)  # else written by torch before 1.6 (no memory map), cut off, or foreign
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             warnings.simplefilter("ignore")  # of old pickle protocols: they load or they raise
