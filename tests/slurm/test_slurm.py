@@ -281,8 +281,10 @@ def test_a_cancelled_task_stays_cancelled_and_the_array_may_be_submitted_at_any_
     end = scenes["cancelled"].result()
     assert (end.first, end.still, end.restarts) == ("CANCELLED", "CANCELLED", 0)
     assert end.kept == ["checkpoint.prev.pt", "checkpoint.pt"]
-    assert end.two.keys() == {"FAILED", "COMPLETED"}
-    assert "000 is in use: job " in end.two["FAILED"]
+    # Side by side one of the two is refused; where its node was busy until the other had ended, it finds the work done.
+    # That a second process is refused while the first trains is what tests/test_lock.py shows.
+    assert "COMPLETED" in end.two
+    assert "FAILED" not in end.two or "000 is in use: job " in end.two["FAILED"]
     assert end.again == "COMPLETED"
     assert "1 of 1 ingredients are done already" in end.task.output(end.fourth)
     assert end.files_after == end.files  # no finished work is redone
