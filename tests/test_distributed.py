@@ -163,16 +163,27 @@ def test_a_stopped_run_saves_itself_and_ends_the_same_to_the_bit(make, one, monk
     assert "not bit-identical" not in capsys.readouterr().out
 
 
+def every_file(cfg):
+    return {path.name: path.read_bytes() for path in cfg.run.ingredient(0).glob("*.safetensors")}
+
+
 def test_when_one_rank_is_asked_to_stop_all_save_and_resume_to_the_bit(make, monkeypatch, capfd):
-    straight, cfg = make("straight"), make("stopped")
-    assert train_on(straight, 2) == [0, 0]
+    """Four ranks, whose gradients sum in an order that matters; with SAM's two passes a step, and averages."""
+    straight, cfg, single = make("straight"), make("stopped"), make("single")
+    for each in (straight, cfg, single):
+        lines = [json.loads(line) for line in each.run.draw.read_text().splitlines()]
+        runs.write_jsonl(each.run.draw, [line | {"sam": 0.05, "ema": [0.9], "swa": [0.0]} for line in lines])
+    assert train_on(straight, 4) == [0] * 4
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_update", stopping_at(4, term))
-        assert train_on(cfg, 2) == [STOPPED, STOPPED]
-    assert train_on(cfg, 2) == [0, 0]
-    assert weights(cfg) == weights(straight)
+        assert train_on(cfg, 4) == [STOPPED] * 4
+    assert train_on(cfg, 4) == [0] * 4
+    assert every_file(cfg) == every_file(straight)
+    assert sorted(every_file(cfg)) == ["ema-0.9.safetensors", "model.safetensors", "swa-0.safetensors"]
     assert metrics(cfg) == metrics(straight)
     assert "not bit-identical" not in capfd.readouterr().out
+    finetune.run(single)
+    assert alike(straight, single)
 
 
 def test_another_number_of_ranks_resumes_and_says_what_that_costs(make, one, monkeypatch, capfd):

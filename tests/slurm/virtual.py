@@ -85,8 +85,6 @@ class Cluster:
             "SLURM_CONF": str(state / "slurm.conf"),
             "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin",
         }
-        if self.environment.pop("PYTHONDONTWRITEBYTECODE", None):  # or each job would compile PyTorch anew
-            self.environment["PYTHONPYCACHEPREFIX"] = str(state.parent / "bytecode")
 
     def start(self) -> None:
         for folder in ("ctld", "run", "log", "dev", *(f"spool/node{i + 1}" for i in range(NODES))):
