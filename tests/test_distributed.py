@@ -5,12 +5,11 @@ import json
 import os
 import shutil
 import signal
-import socket
-import warnings
 
 import pytest
 import torch
 from pico import arguments
+from ranks import codes, fork, train_on
 from safetensors.torch import load_file
 
 from modelsoups import checkpoint, evaluate, finetune, heads, lock, runs, sweep
@@ -42,36 +41,6 @@ def make(begun, tmp_path):
         return load([*begun[0], f"runs={tmp_path / name}", *more])
 
     return copy
-
-
-def fork(act, **environment):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons: of forking; nothing else runs here
-        child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            os.environ.update({k: str(v) for k, v in environment.items()})
-            act()
-            status = 0
-        except SystemExit as error:
-            status = error.code
-        finally:
-            os._exit(status)
-    return child
-
-
-def codes(children):
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-
-
-def train_on(cfg, world, act=None):
-    """Exit statuses of ranks that fine-tune together, as torchrun starts them on nodes of two."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    common = {"WORLD_SIZE": world, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    act = act or (lambda: finetune.run(cfg))
-    return codes([fork(act, RANK=r, LOCAL_RANK=r % 2, **common) for r in range(world)])
 
 
 def metrics(cfg):
