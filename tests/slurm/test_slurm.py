@@ -20,12 +20,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 import virtual
-from pico import arguments
+from pico import IMAGES, arguments
 from ranks import train_on
 from virtual import until
 
 from modelsoups import finetune, heads, runs, slurm, submit, sweep
 from modelsoups.config import load
+from modelsoups.data.iconnet.sets import SETS
 from modelsoups.submit import CHAIN
 
 pytestmark = pytest.mark.skipif(virtual.missing() is not None, reason=virtual.missing() or "")
@@ -228,8 +229,8 @@ def on_two_nodes_of_two_ranks(task, cluster):
 
 
 @pytest.fixture(scope="module")
-def scenes(cluster, begun, undisturbed, undisturbed_ranks):
-    """Every scenario, under way at once; a test takes the end of its own."""
+def scenes(cluster, begun, undisturbed_ranks):
+    """Every scenario, under way at once; a test takes the end of its own. (Processes are forked before threads begin.)"""
     acts = {
         "stopped": (stopped_and_preempted, []),
         "killed": (requeued_and_its_node_lost_and_killed, []),
@@ -249,7 +250,7 @@ def same(task, undisturbed, index=0):
     return sorted(p.name for p in task.cfg.run.ingredient(index).iterdir()) == names
 
 
-def test_submit_runs_the_whole_pipeline_in_order(cluster, begun, data, scenes):
+def test_submit_runs_the_whole_pipeline_in_order(cluster, begun, data, scenes, request):
     task = Task(cluster, begun, "pipeline")
     command = [sys.executable, "-m", "modelsoups", "submit", *arguments(begun.home, data), "cluster=virtual"]
     command += ["name=pipeline", "runs=runs/pipeline", "results=results/pipeline"]
@@ -261,6 +262,7 @@ def test_submit_runs_the_whole_pipeline_in_order(cluster, begun, data, scenes):
     assert list(jobs) == ["sweep", "evaluate", "soup", "report"]
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.stdout.count("in the queue already") == 4, again.stdout
+    request.getfixturevalue("undisturbed")  # made while the jobs begin
     cluster.await_end(*jobs.values(), seconds=PATIENCE)
     tasks = [f"{jobs['sweep']}_{i}" for i in range(3)]
     chain = [*tasks, jobs["evaluate"], jobs["soup"], jobs["report"]]
@@ -271,6 +273,8 @@ def test_submit_runs_the_whole_pipeline_in_order(cluster, begun, data, scenes):
         assert times[before][1] <= times[after][0], (before, after)
     assert (begun.home / "results/pipeline/index.html").exists()
     assert (begun.home / "results/pipeline/table_3.md").exists()
+    results = runs.read_jsonl(begun.home / "results/pipeline/results.jsonl")
+    assert {r["dataset"]: r["n"] for r in results} == {name: IMAGES.get(name, 96) for name in SETS if name != "train"}
     done = subprocess.run(command, capture_output=True, text=True)
     assert "complete, nothing to submit" in done.stdout
     assert slurm.queue(task.folder) == []
@@ -334,3 +338,5 @@ def test_a_multirun_goes_through_submitit(cluster, begun, scenes):
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert Path("runs/a/draw.jsonl").read_bytes() == Path("runs/b/draw.jsonl").read_bytes()
+    (submitted,) = Path("runs").glob("*/slurm/multirun/*/*submission.sh")
+    assert f"export PYTHONPATH={Path(runs.__file__).parents[1]}" in submitted.read_text()  # cluster.setup
