@@ -59,7 +59,7 @@ def curvature(logits: Line, labels_N: Tensor, alpha: float, beta: float = 1.0) -
     """d^2/da^2 of the mean cross-entropy of beta * logits, exact to rounding.
 
     By reverse differentiation twice: forward over forward (torch.func.jvp of jvp) is silently wrong through LayerNorm
-    in torch 2.12, which the test of this function would show.
+    in torch 2.15, which the test of this function would show.
     """
 
     def loss(a: Tensor) -> Tensor:
