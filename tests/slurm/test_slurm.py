@@ -230,7 +230,7 @@ def on_two_nodes_of_two_ranks(task, cluster):
 
 @pytest.fixture(scope="module")
 def scenes(cluster, begun, undisturbed_ranks):
-    """Every scenario, under way at once; a test takes the end of its own. (Processes are forked before threads begin.)"""
+    """Every scenario, under way at once; a test takes the end of its own."""  # and forks come before threads
     acts = {
         "stopped": (stopped_and_preempted, []),
         "killed": (requeued_and_its_node_lost_and_killed, []),
