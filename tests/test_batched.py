@@ -52,10 +52,9 @@ def test_a_batch_is_what_the_transforms_make_of_each_image(policy):
     expected, made, drawn = both_ways(policy, list(photos()))
     apart = (expected - made).abs().float()
     calm = torch.tensor([not d.operations for d in drawn])
-    assert int(apart[calm].max()) <= 1  # a crop differs by rounding
-    assert float(apart.mean()) < 0.5
-    assert float((apart > 1).float().mean()) < 0.03  # what equalize, solarize and contrast make of one level
-    assert float((expected.float().mean((2, 3)) - made.float().mean((2, 3))).abs().max()) < 2
+    assert not calm.any() or int(apart[calm].max()) <= 2  # a crop differs by rounding, twice
+    assert float(apart.mean()) < 0.05
+    assert float((apart > 2).float().mean()) < 0.002  # what equalize, solarize and contrast make of one level
 
 
 def squares():

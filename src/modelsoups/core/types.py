@@ -28,7 +28,8 @@ class Recipe:
     too, each batch takes one of the two with equal chance, as in timm. sam is the radius of sharpness-aware
     minimization (L.3), 0 for none. trained is "all", or "encoder", which leaves the head as it is (appendix E). ema
     lists decays of moving averages, swa the shares of the run after which averaging begins (0, and 0.7 for "SWA 70%",
-    L.1): each gives an ingredient of its own beside the model.
+    L.1): each gives an ingredient of its own beside the model. teachers are folders of ingredients or weight files: the
+    model then learns what their ensemble predicts instead of the labels (L.1), so label_smoothing is without effect.
     Raises ValueError naming the field, its value and what is allowed.
     """
 
@@ -52,10 +53,12 @@ class Recipe:
     trained: str = "all"
     ema: tuple[float, ...] = ()
     swa: tuple[float, ...] = ()
+    teachers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in LISTS:  # lists where they come from JSON or YAML
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in (*LISTS, "teachers"):
+            if isinstance(getattr(self, name), list):  # where they come from JSON or YAML
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         for f in fields(self):
             self.check(f.name, getattr(self, f.name))
 
@@ -73,6 +76,9 @@ class Recipe:
             numbers = isinstance(value, list | tuple) and all(isinstance(v, float | int) for v in value)
             if not numbers or not all(low <= v < high for v in value):
                 raise ValueError(f"recipe.{name}={value}: expected a list of numbers from {low:g} to below {high:g}")
+        elif name == "teachers":
+            if not isinstance(value, list | tuple) or not all(isinstance(v, str) and v for v in value):
+                raise ValueError(f"recipe.teachers={value}: expected a list of ingredient folders or weight files")
         elif name in RANGES:
             low, high, open_low = RANGES[name]
             if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -21,10 +21,11 @@ EPSILON = 2e-3  # of a level: PIL cuts doubles off, and a float sum may lie just
 # ---- crop, resize, flip ----
 
 
-def resized_crop(canvas_BCHW: Tensor, boxes_B4: Tensor, bicubic_B: Tensor, flip_B: Tensor, side: int) -> Tensor:
-    """pixels_BCSS: box (top, left, height, width) of each canvas, resized as PIL resizes a crop, mirrored where asked.
+def resized_crop(canvas_BCHW: Tensor, boxes_B4: Tensor, bicubic_B: Tensor, side: int) -> Tensor:
+    """pixels_BCSS: box (top, left, height, width) of each canvas, resized as PIL resizes a crop.
 
-    PIL's resize is linear and separable, so that it is two matrix products, rounded between them as PIL does.
+    PIL's resize is linear and separable, so that it is two matrix products, rounded between them as PIL does. Rows come
+    first, as in PIL for images that are not higher than wide; for others give their transpose.
     """
     parts = (t.split(CHUNK) for t in (canvas_BCHW, boxes_B4, bicubic_B))
     crops = []
@@ -34,8 +35,7 @@ def resized_crop(canvas_BCHW: Tensor, boxes_B4: Tensor, bicubic_B: Tensor, flip_
         columns_BSW = _weights(left_B, width_B, cubic_B, pixels_BCHW.shape[3], side)
         narrow_BCHS = _rounded(pixels_BCHW.float() @ columns_BSW.mT.unsqueeze(1))
         crops.append(_rounded(rows_BSH.unsqueeze(1) @ narrow_BCHS).to(torch.uint8))
-    crops_BCSS = torch.cat(crops)
-    return torch.where(flip_B.view(-1, 1, 1, 1), crops_BCSS.flip(-1), crops_BCSS)
+    return torch.cat(crops)
 
 
 def _weights(start_B: Tensor, length_B: Tensor, cubic_B: Tensor, size: int, side: int) -> Tensor:
