@@ -71,7 +71,7 @@ class Trainer:
         self.compiled: nn.Module = self.model  # as training calls it
         self.teachers = Ensemble(self.model, recipe.teachers) if recipe.teachers else None
         metrics = folder / "metrics.jsonl"
-        self.progress = Progress(metrics, self.device, recipe.batch_size, ranks.world, self._flops)
+        self.progress = Progress(metrics, self.device, recipe.batch_size, ranks.world, lambda: self.flops)
         self.step = 0
         self.seconds = 0.0
         self.loss = math.nan  # of the last step
@@ -268,7 +268,7 @@ class Trainer:
             self.lock.check()
 
     def _write_row(self) -> dict[str, Any] | None:
-        """Write the line of metrics that was begun, if one was; where and why if its loss shows that the run diverged."""
+        """Write the line of metrics that was begun; where and why if the run diverged."""
         arrived = self.progress.arrived()
         if arrived is None:
             return None
@@ -280,8 +280,8 @@ class Trainer:
             self.progress.write()
         return None
 
-    @functools.cache  # noqa: B019 (as long as the run)
-    def _flops(self) -> int:
+    @functools.cached_property
+    def flops(self) -> int:
         """Of one image in training."""
         forward = speed.forward_flops(self.model, self.model.image_size)
         return speed.training_flops(forward, self.recipe.sam > 0, len(self.recipe.teachers))

@@ -112,7 +112,6 @@ def canvas_pixels(image: Image.Image) -> Image.Image:
 class Planned:
     """Decoded images of a batch, each in a corner of a canvas_BCHW, and what was drawn for them.
 
-    Images whose crop is higher than wide are turned (transposed), which PIL resizes in another order.
     groups has (operation, bicubic, number of images) in the order in which they are done; index_N and arguments_N6
     hold the images and arguments of all groups one after the other, so that they reach the GPU in one copy.
     """
@@ -120,7 +119,6 @@ class Planned:
     canvas_BCHW: Tensor
     boxes_B4: Tensor
     bicubic_B: Tensor
-    turned_B: Tensor
     flip_B: Tensor
     groups: list[tuple[str, bool, int]]
     index_N: Tensor
@@ -143,7 +141,6 @@ class Planned:
     def augmented(self) -> Tensor:
         """pixels_BCHW in uint8, on the device that the plan is on."""
         out_BCHW = pixels.resized_crop(self.canvas_BCHW, self.boxes_B4, self.bicubic_B, self.side)
-        out_BCHW = torch.where(self.turned_B.view(-1, 1, 1, 1), out_BCHW.mT, out_BCHW)
         out_BCHW = torch.where(self.flip_B.view(-1, 1, 1, 1), out_BCHW.flip(-1), out_BCHW)
         sizes = [count for _, _, count in self.groups]
         parts = zip(self.groups, self.index_N.split(sizes), self.arguments_N6.split(sizes), strict=True)
@@ -159,13 +156,9 @@ class Planned:
 
 def plan(images: Sequence[Tensor], drawn: Sequence[Drawn], side: int, mean: Sequence[float]) -> Planned:
     """A batch of uint8 images_CHW of any sizes; mean, 0 to 1, fills what an affine map uncovers, as in timm."""
-    turned = [d.box[2] > d.box[3] for d in drawn]
-    laid = [image.mT if turn else image for image, turn in zip(images, turned, strict=True)]
-    boxes = [[left, top, w, h] if turn else [top, left, h, w]
-             for (top, left, h, w), turn in zip((d.box for d in drawn), turned, strict=True)]  # fmt: skip
-    height, width = (max(image.shape[axis] for image in laid) for axis in (1, 2))
+    height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
     canvas_BCHW = torch.zeros(len(images), 3, height, width, dtype=torch.uint8)
-    for canvas_CHW, image in zip(canvas_BCHW, laid, strict=True):
+    for canvas_CHW, image in zip(canvas_BCHW, images, strict=True):
         canvas_CHW[:, : image.shape[1], : image.shape[2]] = image
     groups, index, arguments = [], [], []
     for layer in range(max(len(d.operations) for d in drawn)):
@@ -179,9 +172,8 @@ def plan(images: Sequence[Tensor], drawn: Sequence[Drawn], side: int, mean: Sequ
             arguments += [(*drawn[i].operations[layer].arguments, *[0.0] * 6)[:6] for i in members]
     return Planned(
         canvas_BCHW,
-        torch.tensor(boxes),
+        torch.tensor([d.box for d in drawn]),
         torch.tensor([d.bicubic for d in drawn]),
-        torch.tensor(turned),
         torch.tensor([d.flip for d in drawn]),
         groups,
         torch.tensor(index, dtype=torch.int64),

@@ -24,8 +24,8 @@ EPSILON = 2e-3  # of a level: PIL cuts doubles off, and a float sum may lie just
 def resized_crop(canvas_BCHW: Tensor, boxes_B4: Tensor, bicubic_B: Tensor, side: int) -> Tensor:
     """pixels_BCSS: box (top, left, height, width) of each canvas, resized as PIL resizes a crop.
 
-    PIL's resize is linear and separable, so that it is two matrix products, rounded between them as PIL does. Rows come
-    first, as in PIL for images that are not higher than wide; for others give their transpose.
+    PIL's resize is linear and separable, so that it is two matrix products, rounded between them as PIL does. Pillow 13
+    takes the columns of some tall crops before the rows: a fifth of their levels then differ by one.
     """
     parts = (t.split(CHUNK) for t in (canvas_BCHW, boxes_B4, bicubic_B))
     crops = []
