@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -96,7 +97,9 @@ def device_of(settings: FinetuneConfig, device: torch.device) -> Device:
     """The configured use of a device; auto is bf16 and compiled on a GPU, float32 and not on a CPU."""
     cuda = device.type == "cuda"
     precision = settings.precision if settings.precision != "auto" else ("bf16" if cuda else "fp32")
-    mode = settings.compile if settings.compile != "auto" else ("default" if cuda else "off")
+    mode = settings.compile
+    if mode == "auto":  # which needs a C compiler, for Triton's launchers
+        mode = "default" if cuda and any(map(shutil.which, ("cc", "gcc", "clang"))) else "off"
     return Device(
         device,
         bf16=precision == "bf16",

@@ -110,7 +110,7 @@ class Trainer:
             if self.ranks.first:
                 print(
                     f"finetune: {self.folder} resumes as {self.layouts[-1]} (ranks x parts of a batch) after "
-                    f"{before[-1]}: same batches, sums in another order, so not bit-identical to an undisturbed run",
+                    f"{before[-1]}: so not bit-identical to an undisturbed run",
                     flush=True,
                 )
         else:
@@ -134,7 +134,7 @@ class Trainer:
     def _train(self) -> dict[str, Any] | None:
         advance(self.step * self.recipe.batch_size, resumed=True)
         model, every = self.model.train(), self.cfg.finetune
-        self.network = self.ranks.wrap(model)
+        self.network = self.ranks.wrap(model, exact=self.device.deterministic or not self.device.cuda)
         self.compiled = self.device.compiled(self.network)
         clock, self.progress.step = time.monotonic() - self.seconds, self.step
         self.progress.clock.mark("other")
@@ -198,8 +198,8 @@ class Trainer:
         factor = training.lr_factor(self.step, self.total, recipe.warmup_steps, recipe.schedule, self.per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.lr * factor
-        loss = self._gradient(batch)
-        if recipe.sam > 0:  # the gradient is already averaged over ranks: the paper's synchronized perturbation
+        loss = self._gradient(batch, summed=recipe.sam == 0 or recipe.sam_sync)
+        if recipe.sam > 0:
             with sharpened(self.parameters, recipe.sam):
                 self._gradient(batch)
         torch.nn.utils.clip_grad_norm_(self.parameters, recipe.clip)
@@ -207,12 +207,12 @@ class Trainer:
         self.progress.clock.mark("optimizer")
         return self.ranks.mean(loss)
 
-    def _gradient(self, batch: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Leave the gradient of the whole batch with the parameters; the loss of this rank's parts."""
+    def _gradient(self, batch: list[tuple[Tensor, Tensor]], summed: bool = True) -> Tensor:
+        """Leave the gradient of the whole batch, or of this rank's part, with the parameters; this rank's loss."""
         self.optimizer.zero_grad()
         losses = []
         for number, (pixels_BCHW, labels_B) in enumerate(batch):
-            with self.ranks.summing(self.network, last=number == len(batch) - 1):
+            with self.ranks.summing(self.network, last=summed and number == len(batch) - 1):
                 loss = self._loss(pixels_BCHW, labels_B, number) / len(batch)
                 self.progress.clock.mark("forward")
                 loss.backward()

@@ -58,7 +58,7 @@ def test_distillation_targets_are_the_ensembles_probabilities():
     assert targets.tolist()[0] == pytest.approx([0.75, 0.25])
     assert training.ensemble_targets(logits, "binary").tolist()[0] == pytest.approx([0.75, 0.5])
     assert targets.dtype == torch.float32
-    # a student of two parameters, its logits, learns from both: gradient p - t = (1/2 - 3/4, 1/2 - 1/4), and none at p = t
+    # a student of two parameters, its logits: gradient p - t = (1/2 - 3/4, 1/2 - 1/4), and none at p = t
     student = torch.zeros(1, 2, requires_grad=True)
     loss = training.softmax_loss(student, targets)
     loss.backward()
