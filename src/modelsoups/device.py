@@ -60,11 +60,14 @@ class Device:
             return contextlib.nullcontext()
         return torch.autocast(self.torch.type, torch.bfloat16)
 
-    def compiled(self, network: nn.Module) -> nn.Module:
-        """The network as training calls it; what is saved is the network itself."""
+    def compiled(self, network: nn.Module, parts: int = 1) -> nn.Module:
+        """The network as training calls it; what is saved is the network itself.
+
+        With batches in parts there are no CUDA graphs: their gradients lie where the next part's replay writes.
+        """
         if self.compile is None:
             return network
-        mode = None if self.compile == "default" else self.compile
+        mode = None if self.compile == "default" or parts > 1 else self.compile
         compiled: nn.Module = torch.compile(network, mode=mode, dynamic=False)  # type: ignore[assignment]
         return compiled
 

@@ -135,7 +135,7 @@ class Trainer:
         advance(self.step * self.recipe.batch_size, resumed=True)
         model, every = self.model.train(), self.cfg.finetune
         self.network = self.ranks.wrap(model, exact=self.device.deterministic or not self.device.cuda)
-        self.compiled = self.device.compiled(self.network)
+        self.compiled = self.device.compiled(self.network, self.parts)
         clock, self.progress.step = time.monotonic() - self.seconds, self.step
         self.progress.clock.mark("other")
         batches = self._batches()
