@@ -16,7 +16,7 @@ def test_a_gpu_is_used_fully_by_default_and_a_cpu_as_the_reference():
     cpu, gpu = (device_of(FinetuneConfig(), d) for d in (CPU, GPU))
     assert (cpu.bf16, cpu.compile, cpu.name) == (False, None, "")
     assert (gpu.bf16, gpu.compile, gpu.name) == (True, "default", "cuda bf16 compiled")
-    plain = FinetuneConfig(precision="fp32", compile="off", augment="gpu")
+    plain = FinetuneConfig(precision="fp32", compile="none", augment="gpu")
     assert device_of(plain, GPU).name == "cuda augment=gpu"
     assert device_of(FinetuneConfig(precision="bf16", compile="reduce-overhead"), CPU).name == "bf16 compiled"
 
@@ -25,7 +25,7 @@ def test_a_gpu_is_used_fully_by_default_and_a_cpu_as_the_reference():
     ("override", "message"),
     [
         ("finetune.precision=fp16", r"finetune\.precision=fp16: expected one of auto, fp32, bf16"),
-        ("finetune.compile=true", r"finetune\.compile=true: expected one of auto, off, default, reduce-overhead"),
+        ("finetune.compile=true", r"finetune\.compile=true: expected one of auto, none, default, reduce-overhead"),
         ("finetune.augment=kornia", r"finetune\.augment=kornia: expected one of cpu, gpu"),
     ],
 )

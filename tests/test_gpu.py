@@ -73,12 +73,12 @@ def test_a_step_never_makes_the_host_wait(train, monkeypatch, augment):
             torch.cuda.set_sync_debug_mode("default")
 
     monkeypatch.setattr(Trainer, "_update", watched)
-    train("run", "finetune.log_every=5", "finetune.compile=off", f"finetune.augment={augment}")
+    train("run", "finetune.log_every=5", "finetune.compile=none", f"finetune.augment={augment}")
 
 
 def test_in_bf16_and_compiled_it_learns_as_in_float32(train):
     fast = rows(train("fast"))
-    exact = rows(train("exact", "finetune.precision=fp32", "finetune.compile=off"))
+    exact = rows(train("exact", "finetune.precision=fp32", "finetune.compile=none"))
     graphs = rows(train("graphs", "finetune.compile=reduce-overhead"))
     assert [r["step"] for r in fast] == [r["step"] for r in exact] == [r["step"] for r in graphs]
     for some in (fast, graphs):
@@ -88,7 +88,7 @@ def test_in_bf16_and_compiled_it_learns_as_in_float32(train):
     assert 0 < timing["mfu"] < 1
 
 
-@pytest.mark.parametrize("compile", ["off", "default"])
+@pytest.mark.parametrize("compile", ["none", "default"])
 def test_when_asked_for_the_bits_are_the_same_again_and_after_a_resume(train, monkeypatch, compile):
     options = ("finetune.deterministic=true", f"finetune.compile={compile}", "finetune.augment=gpu")
     first, second = train("first", *options), train("second", *options)

@@ -30,10 +30,10 @@ from modelsoups.trainer import Trainer
 
 RECIPE = {"lr": 3e-5, "weight_decay": 0.1, "epochs": 8, "label_smoothing": 0.1, "mixup": 0.2, "aug": "strong",
           "seed": 0, "warmup_steps": 500, "clip": 1.0}  # fmt: skip
-PLAIN = ["finetune.precision=fp32", "finetune.compile=off"]
+PLAIN = ["finetune.precision=fp32", "finetune.compile=none"]
 VARIANTS = {
     "float32, not compiled": PLAIN,
-    "bf16": ["finetune.precision=bf16", "finetune.compile=off"],
+    "bf16": ["finetune.precision=bf16", "finetune.compile=none"],
     "bf16, compiled": ["finetune.precision=bf16", "finetune.compile=default"],
     "bf16, compiled, CUDA graphs": ["finetune.precision=bf16", "finetune.compile=reduce-overhead"],
     "bf16, compiled, deterministic": [

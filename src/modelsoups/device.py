@@ -102,11 +102,11 @@ def device_of(settings: FinetuneConfig, device: torch.device) -> Device:
     precision = settings.precision if settings.precision != "auto" else ("bf16" if cuda else "fp32")
     mode = settings.compile
     if mode == "auto":  # which needs a C compiler, for Triton's launchers
-        mode = "default" if cuda and any(map(shutil.which, ("cc", "gcc", "clang"))) else "off"
+        mode = "default" if cuda and any(map(shutil.which, ("cc", "gcc", "clang"))) else "none"
     return Device(
         device,
         bf16=precision == "bf16",
-        compile=None if mode == "off" else mode,
+        compile=None if mode == "none" else mode,
         deterministic=settings.deterministic,
         augment=settings.augment,
     )
