@@ -12,13 +12,16 @@ from modelsoups.model import build
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 
-def test_a_gpu_is_used_fully_by_default_and_a_cpu_as_the_reference():
+def test_a_gpu_is_used_fully_by_default_and_a_cpu_as_the_reference(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/gcc")
     cpu, gpu = (device_of(FinetuneConfig(), d) for d in (CPU, GPU))
     assert (cpu.bf16, cpu.compile, cpu.name) == (False, None, "")
     assert (gpu.bf16, gpu.compile, gpu.name) == (True, "default", "cuda bf16 compiled")
     plain = FinetuneConfig(precision="fp32", compile="none", augment="gpu")
     assert device_of(plain, GPU).name == "cuda augment=gpu"
     assert device_of(FinetuneConfig(precision="bf16", compile="reduce-overhead"), CPU).name == "bf16 compiled"
+    monkeypatch.setattr("shutil.which", lambda name: None)  # no C compiler, which Triton needs
+    assert device_of(FinetuneConfig(), GPU).name == "cuda bf16"
 
 
 @pytest.mark.parametrize(

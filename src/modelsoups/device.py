@@ -45,6 +45,11 @@ class Device:
         return self.torch.type == "cuda"
 
     @property
+    def deferred(self) -> bool:
+        """Whether reading a number would make the host wait."""
+        return self.cuda
+
+    @property
     def name(self) -> str:
         """What results depend on beside the recipe, "" for the reference: float32 on a CPU."""
         words = {self.torch.type: self.cuda, "bf16": self.bf16, "compiled": self.compile, "augment=gpu": self._batched}

@@ -150,7 +150,7 @@ class Trainer:
             stop = self.step < self.total and self.ranks.stop()
             at_save = stop or (self.step % every.checkpoint_every == 0 and self.step < self.total)
             # reading a loss makes a GPU wait: done where weights are saved, otherwise a line of metrics later
-            reads = at_save or self.step == self.total or loss.device.type == "cpu"
+            reads = at_save or self.step == self.total or not self.device.deferred
             if (at_log or reads) and (diverged := self._write_row()):
                 return diverged
             if reads:
