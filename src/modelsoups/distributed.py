@@ -40,17 +40,18 @@ class Ranks:
     def first(self) -> bool:
         return self.rank == 0
 
-    def wrap(self, model: nn.Module, exact: bool = True) -> nn.Module:
+    def wrap(self, model: nn.Module, images_BCHW: Tensor) -> nn.Module:
         """The model as it is called in training: its gradients become the mean over all ranks'.
 
-        exact: to the bit after a resume, too. find_unused_parameters keeps gradients in the buckets that they have at
-        the first step. Otherwise these are laid out anew after it, sums over more than two ranks change their order
-        with them, and a run that is resumed would not end with the same bits.
+        DDP groups the gradients anew after its first pass, and another grouping sums those of more than two ranks in
+        another order. So that pass is made here, on any images: later ones do not tell where a run was resumed. It
+        changes buffers; load the model's state afterwards.
         """
         if self.world == 1:
             return model
-        # the device is the one that the model is on
-        return nn.parallel.DistributedDataParallel(model, find_unused_parameters=exact and self.world > 2)
+        network = nn.parallel.DistributedDataParallel(model)  # the device is the one that the model is on
+        network(images_BCHW).sum().backward()
+        return network
 
     def summing(self, network: nn.Module, last: bool) -> AbstractContextManager[None]:
         """Around a part's backward pass: gradients cross the ranks with the last part of a batch alone."""

@@ -75,9 +75,13 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self.loss = math.nan  # of the last step
+        chance = training.chance_loss(recipe.loss, len(train.classes))
+        self.watch = training.Watch(chance, patience=min(50, max(3, self.total // 10)))
 
     def load(self) -> None:
         """Start from the newest whole checkpoint, or the initial model; cut metrics.jsonl to it."""
+        size = self.model.image_size
+        self.network = self.ranks.wrap(self.model.train(), next(self.model.parameters()).new_zeros(2, 3, size, size))
         name, damaged = self.ranks.told(checkpoint.newest(self.folder) if self.ranks.first else None)
         for bad in damaged if self.ranks.first else []:
             way = f"continuing from {name}" if name else "beginning this ingredient anew"
@@ -104,6 +108,7 @@ class Trainer:
             on_device = {k: v.to(self.device.torch) for k, v in average.items()}
             self.averages[name].count, self.averages[name].state = count, on_device
         self.step, self.seconds = state["step"], state["seconds"]
+        self.watch.first, self.watch.since = state.get("watch", (None, None))
         before = state.get("layouts", ["1x1"])
         if before[-1] != self.layouts[0]:
             self.layouts = [*before, *self.layouts]
@@ -134,7 +139,6 @@ class Trainer:
     def _train(self) -> dict[str, Any] | None:
         advance(self.step * self.recipe.batch_size, resumed=True)
         model, every = self.model.train(), self.cfg.finetune
-        self.network = self.ranks.wrap(model, exact=self.device.deterministic or not self.device.cuda)
         self.compiled = self.device.compiled(self.network, self.parts)
         clock, self.progress.step = time.monotonic() - self.seconds, self.step
         self.progress.clock.mark("other")
@@ -150,13 +154,13 @@ class Trainer:
             stop = self.step < self.total and self.ranks.stop()
             at_save = stop or (self.step % every.checkpoint_every == 0 and self.step < self.total)
             # reading a loss makes a GPU wait: done where weights are saved, otherwise a line of metrics later
-            reads = at_save or self.step == self.total or not self.device.deferred
+            reads = at_save or self.step in (1, self.total) or not self.device.deferred
             if (at_log or reads) and (diverged := self._write_row()):
                 return diverged
             if reads:
                 self.loss = float(loss)
-                if not math.isfinite(self.loss):
-                    return self._diverged(self.step)
+                if reason := self.watch.reason(self.step, self.loss):
+                    return self._diverged(reason, self.step)
             if at_log:
                 self.progress.begin(self.step, self.step / self.per_epoch, self._lr(), self.seconds, loss)
                 if reads and (diverged := self._write_row()):
@@ -167,7 +171,7 @@ class Trainer:
                 self._stop()
             self.progress.clock.mark("other")
         if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
-            return {**self._diverged(self.step), "reason": f"weights are not finite after step {self.step}"}
+            return self._diverged(f"weights are not finite after step {self.step}", self.step)
         return None
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -258,8 +262,7 @@ class Trainer:
     def _lr(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def _diverged(self, step: int) -> dict[str, Any]:
-        reason = f"the loss is {self.loss} at step {step}"
+    def _diverged(self, reason: str, step: int) -> dict[str, Any]:
         return {"reason": reason, "step": step, "loss": str(self.loss)}  # JSON has no NaN
 
     def check_lock(self) -> None:
@@ -273,8 +276,8 @@ class Trainer:
         if arrived is None:
             return None
         step, self.loss = arrived
-        if not math.isfinite(self.loss):
-            return self._diverged(step)
+        if reason := self.watch.reason(step, self.loss):
+            return self._diverged(reason, step)
         if self.ranks.first:
             self.check_lock()
             self.progress.write()
@@ -299,6 +302,7 @@ class Trainer:
             "layouts": list(self.layouts),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "watch": (self.watch.first, self.watch.since),
             "averages": averages,
         }
         self.writer.start(functools.partial(self._write_checkpoint, snapshot(state), copied(self.device.cuda)))
