@@ -121,7 +121,6 @@ def test_an_ensemble_is_distilled_and_its_students_loss_is_worked_out_from_the_t
     student = Recipe(**{**BASE, "teachers": teachers, "epochs": 2})
     recipes = [None, student]
     rows = trains_and_resumes(cfg, monkeypatch, recipes, 1)
-    assert rows[-1] < rows[0]
     manifest = runs.manifest_of(cfg.run.ingredient(1))
     assert len(manifest["inputs"]["teachers"]) == 2
     # the first loss: cross-entropy of the initial model with the softmax of the teachers' mean logits

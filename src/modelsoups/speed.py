@@ -63,8 +63,8 @@ def forward_flops(model: nn.Module, image_size: int) -> int:
     """Floating-point operations of one image's forward pass, a multiply-add being two; nothing is computed for it."""
     meta = {k: v.to("meta") for k, v in (*model.named_parameters(), *model.named_buffers())}
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        functional_call(model, meta, (torch.empty(1, 3, image_size, image_size, device="meta"),))
-    return int(counter.get_total_flops())
+        functional_call(model, meta, (torch.empty(2, 3, image_size, image_size, device="meta"),))
+    return int(counter.get_total_flops()) // 2  # of two images: BatchNorm takes no single one
 
 
 def training_flops(forward: int, sam: bool, teachers: int) -> int:
