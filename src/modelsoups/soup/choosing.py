@@ -99,7 +99,6 @@ def pruned(sources: Sources, evaluate: Evaluate | Holdout) -> Soup:
 
 
 LEARNED = {"all": "learned", "layer": "learned_layers", "tensor": "learned_tensors", "free": "learned_free"}
-RESIDENT = 4 * 2**30  # bytes of checkpoints that are kept in memory between steps; more are read again from disk
 
 
 def learned(sources: Sources, holdout: Holdout, *, by: str = "all", **options: Any) -> Soup:
@@ -107,7 +106,7 @@ def learned(sources: Sources, holdout: Holdout, *, by: str = "all", **options: A
 
     by: one softmax for "all" tensors, for each "layer" group or each "tensor"; "free" has no softmax. Options as of
     `core.methods.learned`: epochs, lr, batch_size, seed. A step costs one forward and backward of one model, whatever
-    the number of checkpoints; memory is that plus one float64 sum, and the checkpoints if they are under RESIDENT.
+    the number of checkpoints, and each of their bytes twice; memory is that plus what `core.methods.stack` says.
     """
     if by not in LEARNED:
         raise ValueError(f"by={by}: expected one of {', '.join(LEARNED)}")
@@ -118,15 +117,14 @@ def learned(sources: Sources, holdout: Holdout, *, by: str = "all", **options: A
     def gradient(state: Mapping[str, Tensor], beta: float, index_B: Tensor) -> Gradient:
         return model_gradient(holdout.model, state, beta, *holdout.batch(index_B))
 
-    resident = sum(c.nbytes for c in checkpoints) <= RESIDENT
-    states = [dict(c) for c in checkpoints] if resident else checkpoints
     pool = Pool(
         ingredients=tuple(Ingredient(c.name, c.name, sha256, None) for c, sha256 in ingredients),
         logits=tuple(_logits(holdout, c) for c in checkpoints),
         labels_N=holdout.labels_N,
-        state=states.__getitem__,
+        state=checkpoints.__getitem__,
         evaluate=holdout.logits,
         gradient=gradient,
+        device=next(holdout.model.parameters()).device,
     )
     return METHODS[LEARNED[by]](pool, **options)
 
