@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import timm
@@ -125,7 +125,8 @@ def once(way: str, folder: Path, count: int, name: str, batch: int, steps: int) 
     return {"seconds": statistics.median(seconds[1:]), "peak_mb": peak, "gradient": gradient.tolist()}
 
 
-def measure(args: argparse.Namespace, folder: str) -> list[dict[str, object]]:
+def measure(args: argparse.Namespace, folder: str) -> Iterator[list[dict[str, object]]]:
+    """Every way at every number of checkpoints; all rows so far after each number."""
     rows: list[dict[str, object]] = []
     model = network(args.model)
     for n in range(max(args.counts)):
@@ -147,7 +148,7 @@ def measure(args: argparse.Namespace, folder: str) -> list[dict[str, object]]:
                 row["relative_difference"] = float((got - expected).norm() / expected.norm())
             rows.append(row)
             print(row, flush=True)
-    return rows
+        yield rows
 
 
 def write(rows: list[dict[str, object]], command: str, weights: int) -> None:
@@ -191,8 +192,8 @@ def main() -> None:
     counts = " ".join(map(str, args.counts))
     shown = f"python benchmarks/learned.py --counts {counts} --model {args.model} --batch {args.batch}"
     with tempfile.TemporaryDirectory() as folder:
-        rows = measure(args, folder)
-    write(rows, f"{shown} --steps {args.steps}", sum(p.numel() for p in network(args.model).parameters()))
+        for rows in measure(args, folder):
+            write(rows, f"{shown} --steps {args.steps}", sum(p.numel() for p in network(args.model).parameters()))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class Pool:
     gradient: Callable[[State, float, Tensor], Gradient] | None = None
     initialization: Ingredient | None = None
     initialization_state: Callable[[], State] | None = None
-    device: torch.device = torch.device("cpu")  # where gradient runs: learned soups keep the weights there if they fit
+    device: torch.device | str = "cpu"  # where gradient runs: learned soups keep the weights there if they fit
 
     def __post_init__(self) -> None:
         if not self.ingredients:

@@ -36,13 +36,20 @@ class Stack:
     states are mappings of tensors; those of `core.readers` are read when needed and never whole. resident: bytes that
     rows may take, by default RESIDENT of the device. Rows that fit only as bfloat16 hold the differences to the mean,
     which stays float32, so that they keep eight bits of what a fine-tuning changed; on the CPU they are streamed.
+    keys: the tensors that matter, by default all.
     """
 
-    def __init__(self, states: Sequence[State], device: torch.device | str = "cpu", resident: int | None = None):
+    def __init__(
+        self,
+        states: Sequence[State],
+        device: torch.device | str = "cpu",
+        resident: int | None = None,
+        keys: Iterable[str] | None = None,
+    ) -> None:
         self.states, self.device = states, torch.device(device)
         first = states[0]
-        self.shapes = {key: _shape(first, key) for key in first}
-        self.kept = {key: first[key] for key in first if key not in self._averaged()}  # integers: the first one's
+        self.shapes = {key: _shape(first, key) for key in (first if keys is None else keys)}
+        self.kept = {key: first[key] for key in self.shapes if key not in self._averaged()}  # integers: the first one's
         budget = RESIDENT.get(self.device.type, 0) if resident is None else resident
         numbers = len(states) * sum(math.prod(self.shapes[key][0]) for key in self._averaged())
         width = max([4, *(self.shapes[key][1].itemsize for key in self._averaged())])
@@ -159,6 +166,20 @@ class Stack:
             if got_n.data_ptr() != row_n.data_ptr():
                 row_n.copy_(got_n)
         return block_Kn
+
+
+def grams(states: Sequence[State], keys: Iterable[str]) -> dict[str, Tensor]:
+    """{tensor: its inner products between all states, K x K in float64}, a block of all states in memory at a time."""
+    stack = Stack(states, resident=0, keys=keys)
+    found = {key: torch.zeros(len(states), len(states), dtype=torch.float64) for key in stack.shapes}
+
+    def one(piece: Piece) -> tuple[str, Tensor]:
+        block_Kn = stack._block(piece).double()
+        return piece[0], block_Kn @ block_Kn.T
+
+    for key, part_KK in _on_threads(one, stack._pieces(found)):
+        found[key] += part_KK
+    return found
 
 
 def _shape(state: State, key: str) -> tuple[tuple[int, ...], torch.dtype]:
