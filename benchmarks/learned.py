@@ -44,7 +44,7 @@ def network(name: str) -> nn.Module:
 
 def ours(model: nn.Module, files: Sequence[Path], resident: int | None = 0) -> Step:
     stack = Stack([open_checkpoint(f) for f in files], resident=resident)
-    groups = list(dict.fromkeys(map(layer_of, stack.shapes)))
+    groups = sorted(set(map(layer_of, stack.shapes)))
 
     def step(images: Tensor, labels: Tensor) -> Tensor:
         mixed = stack.mixed({g: [1 / len(files)] * len(files) for g in groups})
@@ -66,7 +66,7 @@ def official(model: nn.Module, files: Sequence[Path]) -> Step:
     held = [dict(open_checkpoint(f)) for f in files]
     names = [name for name, _ in model.named_parameters()]
     lists = [tuple(state[name].requires_grad_() for name in names) for state in held]
-    groups = list(dict.fromkeys(map(layer_of, names)))
+    groups = sorted(set(map(layer_of, names)))
     rows = [groups.index(layer_of(name)) for name in names]
     owners = [model.get_submodule(name.rpartition(".")[0]) for name in names]
     for owner, name in zip(owners, names, strict=True):

@@ -43,14 +43,14 @@ def test_model_stocks_ratio_for_more_models() -> None:
 
 
 def test_lines_by_hand() -> None:
-    """Three blocks, alpha 0.2, beta 0.6: 0.2, 0.5, 0.8; the stem as the first block, the head as the last."""
-    names = ["conv1.w", "blocks.0.w", "blocks.1.w", "blocks.2.w", "head.w"]
+    """Three blocks, alpha 0.2, beta 0.6: 0.2, 0.5, 0.8; the head as the last block, the rest: alpha."""
+    names = ["conv1.w", "blocks.0.w", "blocks.1.w", "blocks.2.w", "norm.w", "head.w"]
     assert scales(names, 0.2, 0.6) == pytest.approx(
-        {"conv1": 0.2, "blocks.0": 0.2, "blocks.1": 0.5, "blocks.2": 0.8, "head": 0.8, "*": 0.8}
+        {"conv1": 0.2, "blocks.0": 0.2, "blocks.1": 0.5, "blocks.2": 0.8, "norm": 0.2, "head": 0.8, "*": 0.2}
     )
     init, end = ({n: torch.full((2,), v) for n in names} for v in (1.0, 3.0))
     mixed = soup.mixed(soup.lines(init, [end], 0.2, 0.6), [init, end])
-    assert [mixed[n][0].item() for n in names] == pytest.approx([1.4, 1.4, 2.0, 2.6, 2.6])
+    assert [mixed[n][0].item() for n in names] == pytest.approx([1.4, 1.4, 2.0, 2.6, 1.4, 2.6])
     with pytest.raises(ValueError, match="0 numbered blocks found"):
         soup.lines(of(a=[1.0]), [of(a=[2.0])], 0, 1)
 

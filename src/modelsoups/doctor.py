@@ -23,7 +23,13 @@ def main(argv: Sequence[str]) -> None:
     made = argparse.ArgumentParser(prog="modelsoups doctor", description=__doc__)
     made.add_argument("checkpoints", nargs="+", help=".safetensors, .pt, .pth, .bin, .ckpt, an .index.json or a folder")
     made.add_argument("--init", help="the model that all were fine-tuned from")
-    made.add_argument("--holdout", metavar="MODULE:FUNCTION", help="() -> soup.Holdout, to measure pairwise midpoints")
+    made.add_argument(
+        "--data",
+        "--holdout",
+        dest="holdout",
+        metavar="MODULE:FUNCTION",
+        help="() -> soup.Holdout, for pairwise midpoints",
+    )
     made.add_argument("--heatmap", type=Path, help="a .png or .svg of the matrix")
     args = made.parse_args(argv)
     states = {c.name: c for c in open_all(args.checkpoints)}
@@ -32,7 +38,10 @@ def main(argv: Sequence[str]) -> None:
         holdout = holdout_of(args.holdout)
 
         def accuracy(state: State) -> float:
-            return (holdout.count(state)[0] or 0) / len(holdout)
+            try:
+                return (holdout.count(state)[0] or 0) / len(holdout)
+            except RuntimeError as error:
+                raise ValueError(f"--data {args.holdout}: the checkpoints do not fit its model: {error}") from error
 
     found = examine(states, open_checkpoint(args.init) if args.init else None, accuracy)
     for finding in found.findings:

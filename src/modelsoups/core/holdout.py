@@ -99,6 +99,20 @@ def call(model: nn.Module, inputs: Inputs) -> Tensor:
     return logits_in(model(inputs) if isinstance(inputs, Tensor) else model(**inputs))
 
 
+def call_with(model: nn.Module, state: Mapping[str, Tensor], inputs: Inputs) -> Tensor:
+    """The model's logits_BC with these weights; it keeps its own."""
+    args, named = ((inputs,), {}) if isinstance(inputs, Tensor) else ((), dict(inputs))
+    aliases = {k for k, _ in model.named_parameters(remove_duplicate=False)} - dict(model.named_parameters()).keys()
+    own = {key: tensor for key, tensor in state.items() if key not in aliases}
+    return logits_in(torch.func.functional_call(model, own, args, named, strict=True))
+
+
+def each(inputs_B: Inputs) -> Iterator[Inputs]:
+    """The inputs of one image at a time, as batches of one."""
+    for i in range(len(_tensors(inputs_B)[0])):
+        yield _map(inputs_B, lambda t, i=i: t[i : i + 1])  # type: ignore[misc]
+
+
 def logits_in(output: Any) -> Tensor:
     """The logits_BC themselves, or as Hugging Face's models wrap them."""
     logits_BC: Tensor = output if isinstance(output, Tensor) else output.logits

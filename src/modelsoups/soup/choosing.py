@@ -175,10 +175,14 @@ def _score(evaluate: Evaluate, state: dict[str, Tensor], whose: str) -> Score:
         value: Any = evaluate(state)
     except Exception as error:
         raise ValueError(f"evaluate raised {type(error).__name__} for {whose}: {error}") from error
+    several = isinstance(value, (tuple, list))
     try:
-        score = tuple(map(float, value)) if isinstance(value, (tuple, list)) else float(value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"evaluate returned {value!r} for {whose}; expected a number, or several") from error
+        if (several and not value) or any(isinstance(v, (bool, str)) for v in (value if several else [value])):
+            raise TypeError
+        score = tuple(map(float, value)) if several else float(value)
+    except (TypeError, ValueError, RuntimeError) as error:  # of a tensor of several numbers
+        shown = " ".join(repr(value).split())[:80]
+        raise ValueError(f"evaluate returned {shown} for {whose}; expected a number, or a list of several") from error
     if not all(map(math.isfinite, score if isinstance(score, tuple) else [score])):
         raise ValueError(f"evaluate returned {value} for {whose}; expected a finite number")
     return score

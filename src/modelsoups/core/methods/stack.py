@@ -4,29 +4,30 @@ mixed = sum_k alpha_k theta_k and <g, theta_k> for every k are a vector times a 
 matrix having one row an ingredient; each reads the K P weights once. They are done tensor by tensor on rows that stay
 in memory where these fit, else block by block on rows that are read from their files anew.
 
-Memory beside the model: K P numbers where they stay (4 bytes each; 2 on a GPU where 4 do not fit), else BLOCK numbers a
-thread, whatever K and P. Legend: K ingredients, P weights, N of one tensor, G groups.
+Memory beside the model: K P numbers where they stay (4 bytes each; 2 on a GPU where 4 do not fit), else BLOCK numbers
+a thread, whatever K and P. Legend: K ingredients, P weights, N of one tensor, G groups.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import mmap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 import torch
 from torch import Tensor
 
 from modelsoups.core.checkpoints import averaged
-from modelsoups.core.readers import Checkpoint
+from modelsoups.core.readers import Checkpoint, Stored
 from modelsoups.core.weights import of_group
 
 State = Mapping[str, Tensor]
 Piece = tuple[str, int, int]  # elements start to stop of a tensor
 T = TypeVar("T")
 RESIDENT = {"cpu": 4 * 2**30, "cuda": 16 * 2**30}  # bytes of rows that stay in memory
-BLOCK = 2**20  # numbers of all rows together that a thread works on at a time
+BLOCK = 2**17  # numbers that a thread works on at a time: they stay in the processor's cache while rows pass by
 COLUMNS = 2**20  # of bfloat16 rows that are widened at a time
 
 
@@ -53,6 +54,7 @@ class Stack:
         budget = RESIDENT.get(self.device.type, 0) if resident is None else resident
         numbers = len(states) * sum(math.prod(self.shapes[key][0]) for key in self._averaged())
         width = max([4, *(self.shapes[key][1].itemsize for key in self._averaged())])
+        self.rows_of = [_Row(state) for state in states]
         self.rows: dict[str, Tensor] | None = None
         self.means: dict[str, Tensor] = {}
         if numbers * width <= budget or (numbers * 2 <= budget and self.device.type == "cuda"):
@@ -121,11 +123,12 @@ class Stack:
 
     def _streamed_mix(self, coefficients: Mapping[str, Sequence[float]]) -> dict[str, Tensor]:
         flat = {k: torch.empty(math.prod(self.shapes[k][0]), dtype=self._wide(k)) for k in self._averaged()}
-        alphas = {key: torch.tensor(of_group(key, coefficients), dtype=t.dtype) for key, t in flat.items()}
 
         def one(piece: Piece) -> None:
             key, start, stop = piece
-            torch.matmul(alphas[key], self._block(piece), out=flat[key][start:stop])
+            into_n = flat[key][start:stop].zero_()
+            for row_n, alpha in zip(self._pieces_of(piece), of_group(key, coefficients), strict=True):
+                into_n.add_(row_n, alpha=alpha)
 
         for _ in _on_threads(one, self._pieces(flat)):
             pass
@@ -136,7 +139,8 @@ class Stack:
 
         def one(piece: Piece) -> tuple[str, Tensor]:
             key, start, stop = piece
-            return key, (self._block(piece) @ flat[key][start:stop]).double()
+            g_n = flat[key][start:stop]
+            return key, torch.stack([row_n @ g_n for row_n in self._pieces_of(piece)]).double()
 
         found = {key: torch.zeros(len(self), dtype=torch.float64) for key in flat}
         for key, part_K in _on_threads(one, self._pieces(flat)):  # in order, so that the sum is the same each time
@@ -147,25 +151,48 @@ class Stack:
         return torch.float64 if self.shapes[key][1] == torch.float64 else torch.float32
 
     def _pieces(self, keys: Iterable[str]) -> list[Piece]:
-        step = max(1, BLOCK // len(self))
         sizes = {key: math.prod(self.shapes[key][0]) for key in keys}
-        return [(key, s, min(s + step, n)) for key, n in sizes.items() for s in range(0, n, step)]
+        return [(key, s, min(s + BLOCK, n)) for key, n in sizes.items() for s in range(0, n, BLOCK)]
 
-    def _block(self, piece: Piece) -> Tensor:
-        """These elements of every ingredient, a row each."""
+    def _pieces_of(self, piece: Piece) -> Iterator[Tensor]:
+        """These elements of one ingredient after the other."""
         key, start, stop = piece
-        block_Kn = torch.empty(len(self), stop - start, dtype=self._wide(key))
-        direct = self.shapes[key][1] == block_Kn.dtype
-        for row_n, state in zip(block_Kn, self.states, strict=True):
-            if isinstance(state, Checkpoint):
-                entry = state.entries[key]
-                into = row_n if direct else torch.empty(stop - start, dtype=entry.dtype)
-                got_n = entry.read(start, stop, into.view(torch.uint8))
-            else:
-                got_n = state[key].reshape(-1)[start:stop]
-            if got_n.data_ptr() != row_n.data_ptr():
-                row_n.copy_(got_n)
-        return block_Kn
+        for row in self.rows_of:
+            yield row.read(key, start, stop).to(self._wide(key))
+            row.release(key, start, stop)
+
+
+class _Row:
+    """An ingredient's tensors, flat: of a safetensors file as a memory map, of which no page stays longer than needed.
+
+    Reading a file into a buffer would copy every byte once more. Pages that were looked at would count as this
+    process's memory, though the system may take them at any time; so they are given back at once.
+    """
+
+    def __init__(self, state: State) -> None:
+        self.state, self.maps = state, dict[str, mmap.mmap]()
+        self.stored = {k: e for k, e in state.entries.items() if isinstance(e, Stored)} if _lazy(state) else {}
+        for entry in self.stored.values():
+            if str(entry.file) not in self.maps:
+                self.maps[str(entry.file)] = mmap.mmap(entry.descriptor, 0, access=mmap.ACCESS_COPY)  # never written
+
+    def read(self, key: str, start: int, stop: int) -> Tensor:
+        if key not in self.stored:
+            return self.state[key].reshape(-1)[start:stop]
+        entry = self.stored[key]
+        at = entry.offset + start * entry.dtype.itemsize
+        return torch.frombuffer(self.maps[str(entry.file)], dtype=entry.dtype, count=stop - start, offset=at)
+
+    def release(self, key: str, start: int, stop: int) -> None:
+        if key in self.stored:
+            entry = self.stored[key]
+            first = (entry.offset + start * entry.dtype.itemsize) // mmap.PAGESIZE * mmap.PAGESIZE
+            end = entry.offset + stop * entry.dtype.itemsize
+            self.maps[str(entry.file)].madvise(mmap.MADV_DONTNEED, first, end - first)
+
+
+def _lazy(state: State) -> TypeGuard[Checkpoint]:
+    return isinstance(state, Checkpoint)
 
 
 def grams(states: Sequence[State], keys: Iterable[str]) -> dict[str, Tensor]:
@@ -174,10 +201,12 @@ def grams(states: Sequence[State], keys: Iterable[str]) -> dict[str, Tensor]:
     found = {key: torch.zeros(len(states), len(states), dtype=torch.float64) for key in stack.shapes}
 
     def one(piece: Piece) -> tuple[str, Tensor]:
-        block_Kn = stack._block(piece).double()
+        block_Kn = torch.stack([row_n.double() for row_n in stack._pieces_of(piece)])
         return piece[0], block_Kn @ block_Kn.T
 
-    for key, part_KK in _on_threads(one, stack._pieces(found)):
+    step = max(1, 8 * BLOCK // len(states))
+    pieces = [(k, s, min(s + step, stop)) for k, start, stop in stack._pieces(found) for s in range(start, stop, step)]
+    for key, part_KK in _on_threads(one, pieces):
         found[key] += part_KK
     return found
 
