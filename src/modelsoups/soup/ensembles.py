@@ -26,7 +26,7 @@ from modelsoups.core.types import EVERYTHING, Soup
 from modelsoups.soup.library import Sources, hashes, open_all
 
 Cached = Mapping[str, "str | Path | Tensor"]  # name -> .npy file or logits_NC
-BLOCK = 2**24  # numbers in memory at a time
+BLOCK = 2**22  # numbers in memory at a time
 BINS = 15  # of the calibration error
 
 

@@ -5,7 +5,7 @@ matrix having one row an ingredient; each reads the K P weights once. They are d
 in memory where these fit, else block by block on rows that are read from their files anew.
 
 Memory beside the model: K P numbers where they stay (4 bytes each; 2 on a GPU where 4 do not fit), else BLOCK numbers
-a thread, whatever K and P. Legend: K ingredients, P weights, N of one tensor, G groups.
+a thread, whatever K and P, and the system's cache of the files, as far as there is memory for it. Legend: K ingredients, P weights, N of one tensor, G groups.
 """
 
 from __future__ import annotations
@@ -159,14 +159,12 @@ class Stack:
         key, start, stop = piece
         for row in self.rows_of:
             yield row.read(key, start, stop).to(self._wide(key))
-            row.release(key, start, stop)
 
 
 class _Row:
-    """An ingredient's tensors, flat: of a safetensors file as a memory map, of which no page stays longer than needed.
+    """An ingredient's tensors, flat: of a safetensors file as a memory map, so that nothing is copied.
 
-    Reading a file into a buffer would copy every byte once more. Pages that were looked at would count as this
-    process's memory, though the system may take them at any time; so they are given back at once.
+    Its pages are the system's cache of the file, which takes them back when memory is short.
     """
 
     def __init__(self, state: State) -> None:
@@ -182,13 +180,6 @@ class _Row:
         entry = self.stored[key]
         at = entry.offset + start * entry.dtype.itemsize
         return torch.frombuffer(self.maps[str(entry.file)], dtype=entry.dtype, count=stop - start, offset=at)
-
-    def release(self, key: str, start: int, stop: int) -> None:
-        if key in self.stored:
-            entry = self.stored[key]
-            first = (entry.offset + start * entry.dtype.itemsize) // mmap.PAGESIZE * mmap.PAGESIZE
-            end = entry.offset + stop * entry.dtype.itemsize
-            self.maps[str(entry.file)].madvise(mmap.MADV_DONTNEED, first, end - first)
 
 
 def _lazy(state: State) -> TypeGuard[Checkpoint]:
