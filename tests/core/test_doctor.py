@@ -99,7 +99,12 @@ ADAPTER = {"blocks.0.lora_A.weight": torch.ones(2, 16), "blocks.0.lora_B.weight"
         ),
         (changed(healthy(), "m1", blocks__1__weight=base(9)["blocks.1.weight"]), "layer", "m1", "made anew"),
         (permuted(healthy(), "m3"), "class order", "m3", "5 classes of head.weight are in another order than in m0"),
-        ({**healthy(), "twice": {k: 3 * v for k, v in tuned(base(), 9).items()}}, "scale", "twice", "3 times as long"),
+        (
+            {**healthy(), "twice": {k: 3 * v for k, v in tuned(base(), 9).items()}},
+            "scale",
+            "twice",
+            "2.97 times as long",
+        ),
         (
             changed(healthy(), "m2", blocks__0__weight=10 * healthy()["m2"]["blocks.0.weight"]),
             "scale",

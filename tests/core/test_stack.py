@@ -38,7 +38,7 @@ def test_both_sums_are_those_of_mixing_and_of_dot_products(tmp_path: Path, monke
     got = rows.mixed({"blocks.0": ROW, "*": [0.25] * 4})
     for key, tensor in mix(made, {"blocks.0": ROW, "*": [0.25] * 4}).items():
         assert (got[key].dtype, got[key].shape) == (tensor.dtype, tensor.shape)
-        torch.testing.assert_close(got[key], tensor, rtol=1e-5 if dtype == torch.float32 else None, atol=1e-6)
+        torch.testing.assert_close(got[key], tensor, rtol=1e-5 if dtype != torch.bfloat16 else 1e-2, atol=1e-6)
     by_weights = {k: torch.randn(v.shape, dtype=v.dtype) for k, v in made[0].items() if v.is_floating_point()}
     for key, products_K in rows.products(by_weights).items():
         expected = torch.stack([(by_weights[key].double() * s[key].double()).sum() for s in made])

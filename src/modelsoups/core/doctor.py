@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -195,7 +196,8 @@ def _geometry(found: Diagnosis, states: Mapping[str, State], init: State | None)
     head = head_of(first)
     body = [k for k in matrices if k != head] or matrices
     body_KK = cosines(_sum(own, body))
-    strangers = odd_ones(found.names, body_KK)
+    often = Counter(name for key in body for name in odd_ones(found.names, cosines(own[key])))
+    strangers = [name for name in odd_ones(found.names, body_KK) if 2 * often[name] > len(body)]
     found.add(
         "initialization",
         strangers,
@@ -247,7 +249,9 @@ def _scales(found: Diagnosis, grams_by_key: Mapping[str, Tensor]) -> None:
     """The same direction at another length: weights multiplied by a number."""
     for key, gram_KK in grams_by_key.items():
         norms_K = gram_KK.diagonal().clamp_min(0).sqrt()
-        ratios_K = norms_K / norms_K.median().clamp_min(torch.finfo(torch.float64).tiny)
+        if not bool((norms_K > 0).all()):
+            continue
+        ratios_K = norms_K / norms_K.median()
         for name, ratio in zip(found.names, ratios_K.tolist(), strict=True):
             named = {n for f in found.findings if f.cause == "scale" for n in f.who}
             if (ratio > SCALE or ratio < 1 / SCALE) and name not in named and float(cosines(gram_KK).min()) > SAME:

@@ -143,7 +143,7 @@ def learned_ensemble(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    return _soup("learned_ensemble", opened, raw_K.detach().softmax(dim=0).tolist(), trace, float(beta))
+    return _soup("learned_ensemble", opened, raw_K.detach().softmax(dim=0).tolist(), trace, beta.item())
 
 
 def calibrated(logits: Cached, labels_N: Tensor, weights: Sequence[float] | None = None) -> float:

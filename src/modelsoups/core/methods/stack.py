@@ -5,7 +5,8 @@ matrix having one row an ingredient; each reads the K P weights once. They are d
 in memory where these fit, else block by block on rows that are read from their files anew.
 
 Memory beside the model: K P numbers where they stay (4 bytes each; 2 on a GPU where 4 do not fit), else BLOCK numbers
-a thread, whatever K and P, and the system's cache of the files, as far as there is memory for it. Legend: K ingredients, P weights, N of one tensor, G groups.
+a thread, whatever K and P, and the system's cache of the files, as far as there is memory for it.
+Legend: K ingredients, P weights, N of one tensor, G groups.
 """
 
 from __future__ import annotations
