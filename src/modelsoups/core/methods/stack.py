@@ -28,7 +28,7 @@ State = Mapping[str, Tensor]
 Piece = tuple[str, int, int]  # elements start to stop of a tensor
 T = TypeVar("T")
 RESIDENT = {"cpu": 4 * 2**30, "cuda": 16 * 2**30}  # bytes of rows that stay in memory
-BLOCK = 2**17  # numbers that a thread works on at a time: they stay in the processor's cache while rows pass by
+BLOCK = 2**18  # numbers that a thread works on at a time: they stay in the processor's cache while rows pass by
 COLUMNS = 2**20  # of bfloat16 rows that are widened at a time
 
 
