@@ -1,7 +1,7 @@
 """Greedy over 16 ingredients of a small CLIP on JPEG hold-out images, ours against the official procedure.
 
 `python benchmarks/greedy.py`. The ingredients are IconCLIP with its zero-shot head and 16 disturbances of its weights;
-the hold-out are IconNet's images, enlarged to ImageNet's usual size (500 x 375, noise added, about 110 KB of JPEG).
+the hold-out are IconNet's images, enlarged to ImageNet's usual size (500 x 375, noise added, JPEGs of 72 KB).
 Official (main.py): every model and every candidate decodes, resizes and normalises every image again, candidates are
 mixed from checkpoints that are loaded again, and are evaluated to the end; the individual models' accuracies are its
 step 2. Ours (`soup.greedy`): the hold-out is decoded once, candidates are mixed from a running sum, and are given up as
