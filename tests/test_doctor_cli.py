@@ -9,6 +9,7 @@ from torch import nn
 
 from modelsoups import cli, soup
 from modelsoups.core.batchnorm import reestimate
+from modelsoups.doctor import short
 
 HOLDOUT = """
 import torch
@@ -41,6 +42,13 @@ def test_the_command_line_says_why_and_exits_with_it(tmp_path: Path, monkeypatch
         cli.main(["doctor", *bad])
     assert stopped.value.code == 1
     assert "FATAL initialization: r0.safetensors, r1.safetensors, r2.safetensors" in capsys.readouterr().out
+
+
+def test_names_are_short_and_stay_different() -> None:
+    assert short(["/run/ingredients/000/model.safetensors", "/run/ingredients/001/model.safetensors"]) == ["000", "001"]
+    assert short(["a.pt", "b.pt"]) == ["a.pt", "b.pt"]
+    assert short(["x/a.pt", "x/a.pt"]) == ["a.pt", "a.pt"]
+    assert short(["/x/a/m.pt", "/x/b/c/m.pt"]) == ["a", "b/c"]
 
 
 class Net(nn.Sequential):
