@@ -80,6 +80,10 @@ def parser() -> argparse.ArgumentParser:
 
 def choose(args: argparse.Namespace, holdout: soup.Holdout | None) -> Soup:
     """The soup that the arguments ask for."""
+    options = {"order_seed": args.order_seed, "patience": args.patience}
+    options |= {"replacement": args.replacement, "strict": args.strict}
+    if args.method != "greedy" and any(v is not None and v is not False for v in options.values()):
+        raise ValueError("--order-seed, --replacement, --patience and --strict are options of greedy alone")
     if args.method == "uniform":
         return soup.uniform(args.checkpoints)
     if args.method == "weights":
@@ -88,10 +92,6 @@ def choose(args: argparse.Namespace, holdout: soup.Holdout | None) -> Soup:
         if args.init is None:
             raise ValueError("model_stock needs --init, the model that all were fine-tuned from")
         return soup.model_stock(args.init, args.checkpoints)
-    options = {"order_seed": args.order_seed, "patience": args.patience}
-    options |= {"replacement": args.replacement, "strict": args.strict}
-    if args.method != "greedy" and any(options.values()):
-        raise ValueError("--order-seed, --replacement, --patience and --strict are options of greedy alone")
     grow: Callable[..., Soup] = soup.pruned if args.method == "pruned" else functools.partial(soup.greedy, **options)
     if holdout is not None:
         if args.method == "learned":

@@ -41,6 +41,8 @@ def greedy(
     Holds one float64 sum and one checkpoint in memory. Raises ValueError naming the soup whose evaluation raised or
     is not a finite number.
     """
+    if patience is not None and patience < 1:
+        raise ValueError(f"greedy: patience={patience}; expected at least 1 refusal, or None")
     checkpoints = open_all(sources)
     check_layouts(checkpoints)
     judge_one, individual, n = _judges(checkpoints, evaluate)
