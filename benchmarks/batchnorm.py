@@ -76,9 +76,9 @@ def trained(
 
 def main() -> None:
     made = argparse.ArgumentParser(description=__doc__)
-    made.add_argument("--epochs", type=int, default=1, help="of the model that all begin with")
-    made.add_argument("--tuning", type=int, default=8, help="epochs of each fine-tuning")
-    made.add_argument("--rates", type=float, nargs="+", default=[0.1, 0.2, 0.1, 0.2, 0.1])
+    made.add_argument("--epochs", type=int, default=8, help="of the model that all begin with")
+    made.add_argument("--tuning", type=int, default=4, help="epochs of each fine-tuning")
+    made.add_argument("--rates", type=float, nargs="+", default=[0.05, 0.1, 0.2, 0.1, 0.05])
     args = made.parse_args()
     begin = time.perf_counter()
     train, holdout = images("train"), images("holdout")
