@@ -148,10 +148,10 @@ class Undone(Augmented):
     def __getitem__(self, key: tuple[int, int]) -> Any:
         epoch, index = key
         small = self.train.bytes <= KEEP_DECODED
-        image = canvas_pixels(decoded(self.folder, self.sha256)[index] if small else self.train.image(index))
+        pixels_CHW = canvas_pixels(decoded(self.folder, self.sha256)[index] if small else self.train.image(index))
         seed_sample(self.recipe.seed, epoch, index)
-        drawn = draw(self.crops[self.policy(epoch)], image, self.image_size)
-        return to_uint8(image), drawn, int(self.train.labels_N[index])
+        drawn = draw(self.crops[self.policy(epoch)], pixels_CHW, self.image_size)
+        return pixels_CHW, drawn, int(self.train.labels_N[index])
 
 
 def _planned(side: int, mean: tuple[float, ...], samples: list[tuple[Tensor, Drawn, int]]) -> tuple[Planned, Tensor]:
