@@ -10,7 +10,7 @@ from modelsoups.core.types import Result
 from modelsoups.reporting import beside, figures
 from modelsoups.reporting.claims import FAILS, HOLDS, Verdict
 from modelsoups.reporting.compare import MEAN, Difference, Measured, Numbers, interval, percent, signed
-from modelsoups.reporting.sections import Cards, Cell, Photograph, Picture, Section, Source, Table
+from modelsoups.reporting.sections import Cards, Cell, Part, Photograph, Picture, Section, Source, Table
 from modelsoups.reporting.tables import PAPER_NAMES, Line, accuracies, cells, differences, each_set, label_of, table_3
 
 PAPER = "Wortsman et al. 2022, Table 3 (CLIP ViT-B/32 on ImageNet)"
@@ -57,15 +57,18 @@ def _headline(numbers: Numbers) -> Section:
     sentence = (
         "The greedy soup against the best individual model, both chosen on the hold-out, both one model at inference."
     )
-    notes = [*numbers.notes, *(f"Ingredient {name} is not in the pool: {why}." for name, why in numbers.failed.items())]
-    return Section("Headline", sentence, [Cards(cards), *notes] if cards else notes)
+    notes: list[str] = [
+        *numbers.notes,
+        *(f"Ingredient {name} is not in the pool: {why}." for name, why in numbers.failed.items()),
+    ]
+    return Section("Headline", sentence, [Cards(cards), *notes])
 
 
 def _card(numbers: Numbers, d: Difference) -> tuple[str, Cell, list[str]]:
     shift = d.on == MEAN
     where = f"Under shift: mean of {len(numbers.shifts)} sets" if shift else f"In distribution: {numbers.title(d.on)}"
     results = [(name, row.mean if shift else row.results[d.on]) for name in (d.a, d.b) if (row := numbers.rows[name])]
-    lines = [f"95% interval and test of the difference: {interval(d)}"]
+    lines = [f"95% interval {interval(d)}"]
     for name, r in results:
         if r is not None:
             lines.append(f"{label_of(name)} {percent(r.accuracy)} ({percent(r.low)} to {percent(r.high)})")
@@ -74,29 +77,9 @@ def _card(numbers: Numbers, d: Difference) -> tuple[str, Cell, list[str]]:
 
 
 def _table_3(numbers: Numbers) -> Section:
-    head = [
-        "Method",
-        "Ours",
-        "Paper",
-        "Difference",
-        "Ours",
-        "Paper",
-        "Difference",
-        "Ours",
-        "Paper",
-        "Ours",
-        "Paper",
-        "Models",
-    ]
-    shifts = "Mean of shifts"
-    groups = [
-        ("", 1),
-        (numbers.title(numbers.test), 3),
-        (shifts, 3),
-        ("Gain over best: test", 2),
-        ("Gain: shifts", 2),
-        ("", 1),
-    ]
+    head = ["Method", *["Ours", "Paper", "Diff."] * 2, *["Ours", "Paper"] * 2, "Models"]
+    gains = [("Gain: test", 2), ("Gain: shifts", 2)]
+    groups = [("", 1), (numbers.title(numbers.test), 3), ("Mean of shifts", 3), *gains, ("", 1)]
     rows = [_line(numbers, line) for line in table_3(numbers)]
     caption = (
         "Per cent, top-1; differences and gains in points. In parentheses: standard deviation over random orders. "
@@ -181,7 +164,10 @@ def _greedy(numbers: Numbers) -> Section:
     head = ["Candidate", "Place", "Hold-out with it", "Decision"]
     sentence = f"Best first, a candidate joins if the soup does not get worse with it: {len(kept)} of {len(steps)} did."
     caption = "Recipe 1 (section 2), step by step."
-    parts = [Picture("figure_greedy", figures.greedy_trace(numbers), caption), Table("greedy", head, rows, file=False)]
+    parts: list[Part] = [
+        Picture("figure_greedy", figures.greedy_trace(numbers), caption),
+        Table("greedy", head, rows, file=False),
+    ]
     return Section("Greedy soup", sentence, parts)
 
 
@@ -215,10 +201,10 @@ def _ingredients(numbers: Numbers) -> Section:
 def _costs(numbers: Numbers) -> Section:
     """What it took, and what made it."""
     made = numbers.provenance
-    rows = [[key, Cell(amount, _source(numbers))] for key, amount in spent(numbers)]
+    rows: list[list[Cell | str]] = [[key, Cell(amount, _source(numbers))] for key, amount in spent(numbers)]
     packages = ", ".join(f"{k} {v}" for k, v in made.get("packages", {}).items())
     facts = {k: made.get(k) for k in ("command", "commit", "machine", "python", "time")} | {"packages": packages}
-    parts: list[Any] = [Table("costs", ["What", "Amount"], rows, file=False)] if rows else []
+    parts: list[Part] = [Table("costs", ["What", "Amount"], rows, file=False)] if rows else []
     parts += [f"{key}: {value}" for key, value in facts.items() if value]
     for name in ("best", "greedy", "greedy_ensemble"):
         if name in numbers.rows and (soup := numbers.rows[name].soup):

@@ -93,7 +93,7 @@ def figure_1(numbers: Numbers) -> Figure:
         xs, ys = zip(*[_place(numbers, row) for row, _ in drawn], strict=True)
         rates = [recipe.lr for _, recipe in drawn]
         norm = LogNorm(min(rates), max(rates)) if min(rates) < max(rates) else None
-        dots = axes.scatter(xs, ys, c=rates, cmap="viridis", norm=norm, s=26, edgecolors=PAPER, linewidths=0.4,
+        dots = axes.scatter(xs, ys, c=rates, cmap="viridis", norm=norm, s=28, edgecolors=INK, linewidths=0.4,
                             label="Fine-tuned models")  # fmt: skip
         describe(dots, [f"{row.name}: {told(recipe)}\n{_said(numbers, row)}" for row, recipe in drawn])
         bar = figure.colorbar(dots, ax=axes, label="Learning rate", pad=0.01)
@@ -218,11 +218,12 @@ def close(figure: Figure) -> None:
 
 
 def rate_ticks(axes: Axes, low: float, high: float) -> None:
-    """Learning rates on a vertical logarithmic axis, written as 1e-4: few decades, or the few numbers in one."""
-    decades = [10.0**e for e in range(-9, 2) if low * 0.999 <= 10.0**e <= high * 1.001]
-    axes.yaxis.set_major_locator(FixedLocator(decades if len(decades) > 1 else sorted({low, *decades, high})))
+    """Learning rates on a vertical logarithmic axis, as 5e-4: decades, and their 2 and 5 where there are few."""
+    steps = (1.0, 2.0, 5.0) if high / low < 1000 else (1.0,)
+    places = [m * 10.0**e for e in range(-12, 2) for m in steps]
+    axes.yaxis.set_major_locator(FixedLocator([x for x in places if low <= x <= high]))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.2g}" if len(decades) < 2 else f"{x:.0e}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0e}".replace("e-0", "e-")))
 
 
 def told(recipe: Recipe) -> str:

@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 
 from modelsoups.reporting import figures, svg
-from modelsoups.reporting.sections import Cards, Cell, Photograph, Picture, Section, Table
+from modelsoups.reporting.sections import Cards, Cell, Part, Photograph, Picture, Section, Table
 
 HERE = Path(__file__).resolve().parent
 HINT = (
@@ -41,12 +41,12 @@ def document(title: str, lead: Sequence[str], sections: Sequence[Section]) -> st
 def _section(section: Section) -> str:
     sentence = f"<p>{escape(section.sentence)}</p>" if section.sentence else ""
     source = f'<p class="faint">{escape(str(section.source))}</p>' if section.source else ""
-    body = "\n".join(_part(part, section) for part in section.parts)
+    body = "\n".join(_part(part) for part in section.parts)
     heading = f"<h2>{escape(section.title)}</h2>"
     return f'<section id="{section.anchor}">{heading}{sentence}\n{body}{source}</section>\n'
 
 
-def _part(part: Table | Picture | Photograph | Cards | str, section: Section) -> str:
+def _part(part: Part) -> str:
     if isinstance(part, Table):
         return _table(part)
     if isinstance(part, Picture):

@@ -99,13 +99,16 @@ class Cards:
     cards: Sequence[tuple[str, Cell, Sequence[str]]]
 
 
+Part = Table | Picture | Photograph | Cards | str
+
+
 @dataclass(frozen=True)
 class Section:
     """title, one sentence of what there is to see, and the parts; a str among them is a paragraph."""
 
     title: str
     sentence: str
-    parts: Sequence[Table | Picture | Photograph | Cards | str]
+    parts: Sequence[Part]
     source: Source | None = field(default=None)
 
     @property
