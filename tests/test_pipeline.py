@@ -88,7 +88,7 @@ def test_one_ingredient_alone_is_the_same_as_in_the_sweep(undisturbed, data, tmp
 
 
 def test_the_commands_of_the_tutorial_run(undisturbed, data, tmp_path):
-    """As they stand in docs/tutorial.md, on the pico data: the configuration is the tests', the words are the page's."""
+    """As they stand in docs/tutorial.md, but on the pico data."""
     home = tmp_path / "home"
     shutil.copytree(undisturbed, home)
     small = arguments(home, data)

@@ -27,8 +27,8 @@ def run(cfg: Config) -> bool:
     inputs = _inputs(cfg)
     if not _measured(folder, inputs):
         _measure(cfg)
-        runs.finish(folder, inputs, [])  # no page of these numbers yet
-    made = not runs.complete(folder, {**inputs, "from": _files(folder)})
+    manifest = runs.complete(folder, inputs)
+    made = manifest is None or manifest.get("made_from") != _files(folder)
     if made:
         _render(cfg, inputs)
     else:
@@ -46,19 +46,15 @@ def _inputs(cfg: Config) -> dict[str, Any]:
         manifest = cfg.run.results / runs.MANIFEST
         if manifest.exists() and not cfg.run.root.exists():
             print(f"report: {cfg.run.root} is not here; from {cfg.run.results / MEASURED[0]}")
-            return _without_files(runs.read_json(manifest)["inputs"])
+            return dict(runs.read_json(manifest)["inputs"])
     return report_inputs(cfg)
-
-
-def _without_files(inputs: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in inputs.items() if k != "from"}
 
 
 def _measured(folder: Path, inputs: dict[str, Any]) -> bool:
     """Whether the folder's numbers are of these inputs; whether they were edited since is not asked."""
     manifest = folder / runs.MANIFEST
     there = manifest.exists() and all((folder / name).exists() for name in MEASURED)
-    return there and _without_files(runs.read_json(manifest)["inputs"]) == json.loads(json.dumps(inputs))
+    return there and runs.read_json(manifest)["inputs"] == json.loads(json.dumps(inputs))
 
 
 def _files(folder: Path) -> dict[str, str]:
@@ -107,7 +103,7 @@ def _render(cfg: Config, inputs: dict[str, Any]) -> None:
     for name, content in made.items():
         _write(folder / name, content)
     files = [folder / name for name in dict.fromkeys([*measured, *made])]
-    runs.finish(folder, {**inputs, "from": measured}, files)
+    runs.finish(folder, inputs, files, made_from=measured)
 
 
 def _texts(numbers: Numbers) -> dict[str, str]:

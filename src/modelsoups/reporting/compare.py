@@ -164,7 +164,8 @@ def measure(evidence: Evidence) -> list[dict[str, Any]]:
         "notes": evidence.notes,
     }
     rows = {**evidence.rows, **evidence.individuals}
-    rows |= {r.name: r for by in evidence.curve.values() for r in by.values()}
+    for row in (row for by in evidence.curve.values() for row in by.values()):
+        rows.setdefault(row.name, row)
     shifts = evidence.names("shift")
     lines: list[dict[str, Any]] = [{"experiment": about}]
     for row in rows.values():

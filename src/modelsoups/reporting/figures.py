@@ -70,7 +70,7 @@ def style() -> Iterator[None]:
 
 def describe(artist: Artist, texts: Sequence[str]) -> None:
     """Give each mark of an artist, in order of its points, the text that the page shows for it."""
-    figure = artist.get_figure(root=True)
+    figure = artist.get_figure()
     assert isinstance(figure, Figure), "the artist is in a figure"
     known = _TEXTS.setdefault(figure, {})
     artist.set_gid(f"marks{len(known)}")
