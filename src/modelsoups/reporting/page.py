@@ -15,6 +15,7 @@ from modelsoups.reporting import figures, svg
 from modelsoups.reporting.sections import Cards, Cell, Part, Photograph, Picture, Section, Table
 
 HERE = Path(__file__).resolve().parent
+CSS = (HERE / "page.css").read_text(encoding="utf-8")
 HINT = (
     "Numbers underlined with dots, and the marks of figures, say where they come from: point at them, touch them, or "
     "reach a table or figure with Tab and move in it with the arrow keys. A click on a column's title sorts."
@@ -23,7 +24,7 @@ HINT = (
 
 def document(title: str, lead: Sequence[str], sections: Sequence[Section]) -> str:
     """The page; lead: paragraphs under the title, as text."""
-    css, script = ((HERE / f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    script = (HERE / "page.js").read_text(encoding="utf-8")
     meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     icon = '<link rel="icon" href="data:,">'  # else browsers ask the server for one
     links = "".join(f'<a href="#{s.anchor}">{escape(s.title)}</a>' for s in sections)
@@ -34,7 +35,7 @@ def document(title: str, lead: Sequence[str], sections: Sequence[Section]) -> st
         f"<main>{''.join(map(_section, sections))}</main>",
         f"<script>{script}</script>",
     ]
-    head = f"<head>{meta}{icon}<title>{escape(title)}</title><style>{css}</style></head>"
+    head = f"<head>{meta}{icon}<title>{escape(title)}</title><style>{CSS}</style></head>"
     return f'<!doctype html>\n<html lang="en">{head}<body>\n' + "\n".join(parts) + "\n</body></html>\n"
 
 
@@ -51,7 +52,7 @@ def _part(part: Part) -> str:
         return _table(part)
     if isinstance(part, Picture):
         drawn = svg.inline(figures.save(part.figure, "svg"), figures.described(part.figure), part.name, part.caption)
-        return f"<figure>{drawn}<figcaption>{escape(part.caption)}</figcaption></figure>"
+        return f'<figure class="drawn">{drawn}<figcaption>{escape(part.caption)}</figcaption></figure>'
     if isinstance(part, Photograph):
         content = base64.b64encode(part.png).decode()
         return f'<figure><img alt="{escape(part.alt)}" src="data:image/png;base64,{content}"></figure>'
