@@ -154,7 +154,7 @@ def test_numbers_are_formatted_in_one_way():
 
 def html(numbers):
     verdicts = claims.check(numbers)
-    with figures.style():
+    with figures.style(math=False):
         sheet = figures.contact_sheet(evidence().contact)
         parts = contents.sections(numbers, verdicts, figures.save(sheet, "png"))
         figures.close(sheet)
@@ -177,6 +177,7 @@ def test_names_appear_as_text_everywhere():
     assert "<script>alert" not in content
     assert content.count("<script") == 1
     assert r"\$x\_1\$" in tables.latex(tables.rows_of(numbers))
+    assert "$x_1$" in content  # in a figure too: a title, not mathematics
     header = tables.markdown(tables.rows_of(numbers)).splitlines()[0]
     assert r"\<script\>" in header
     assert r"\$x\_1\$ \| \*\*bold\*\*" in header
@@ -195,7 +196,7 @@ def test_a_set_that_is_not_available_leaves_the_rest_of_the_report(tmp_path):
     under_shift = verdicts["The greedy soup beats the best individual model under shift"]
     assert (under_shift.verdict, under_shift.numbers) == ("not available", "2 of 3 shifts")
     assert verdicts["The greedy soup beats the best individual model in distribution"].verdict == "holds"
-    with figures.style():
+    with figures.style(math=False):
         figure = figures.figure_1(numbers)
         assert figure.axes[0].get_ylabel() == "Mean of 2 of the 3 shifts (others not available) (%)"
         figures.close(figure)

@@ -75,7 +75,7 @@ def _measure(cfg: Config) -> None:
     else:
         evidence = collect(cfg)
         lines, provenance = measure(evidence), {**evidence.provenance, "seconds": evidence.timings}
-        with figures.style():
+        with figures.style(math=False):
             sheet = figures.contact_sheet(evidence.contact)
             _write(folder / "contact.png", figures.save(sheet, "png"))
             figures.close(sheet)
@@ -95,7 +95,7 @@ def _render(cfg: Config, inputs: dict[str, Any]) -> None:
     made = {name: text.encode() for name, text in _texts(numbers).items()}
     made["claims.md"] = claims.markdown(verdicts).encode()
     contact = (folder / "contact.png").read_bytes() if "contact.png" in measured else None
-    with figures.style():
+    with figures.style(math=False):
         parts = contents.sections(numbers, verdicts, contact)
         made |= sections.files(parts)
         made["index.html"] = page.document(f"Model soups: {numbers.name}", [], parts).encode()

@@ -17,7 +17,7 @@ PAPER = "Wortsman et al. 2022, Table 3 (CLIP ViT-B/32 on ImageNet)"
 
 
 def sections(numbers: Numbers, verdicts: list[Verdict], contact_png: bytes | None) -> list[Section]:
-    """Every section that these numbers allow; call within figures.style()."""
+    """Every section that these numbers allow; call within figures.style(math=False)."""
     made = [_headline(numbers), _table_3(numbers), *_published(numbers), _figures(numbers), _claims(numbers, verdicts)]
     made += [_greedy(numbers), _each_set(numbers), _ingredients(numbers)]
     if contact_png:

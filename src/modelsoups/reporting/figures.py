@@ -3,8 +3,7 @@
 Matplotlib draws them all, and not a library of interactive charts: then the paper's figure and the page's are one, the
 page needs no megabytes of script, and its marks are elements that a keyboard reaches and a printer prints.
 
-Colours are Okabe and Ito's, or viridis, which colour-blind readers tell apart; shapes differ too. Names and titles are
-text, never mathematics: `$` is a dollar sign.
+Colours are Okabe and Ito's, or viridis, which colour-blind readers tell apart; shapes differ too.
 """
 
 from __future__ import annotations
@@ -49,7 +48,6 @@ STYLE: dict[Any, Any] = {
     "grid.alpha": 0.25,
     "legend.frameon": False,
     "text.color": INK,
-    "text.parse_math": False,
     "axes.labelcolor": INK,
     "axes.edgecolor": INK,
     "xtick.color": INK,
@@ -62,8 +60,9 @@ _TEXTS: WeakKeyDictionary[Figure, dict[str, list[str]]] = WeakKeyDictionary()
 
 
 @contextmanager
-def style() -> Iterator[None]:
-    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+def style(math: bool = True) -> Iterator[None]:
+    """The style of every figure drawn and saved within. math=False where names occur: then `$` is a dollar sign."""
+    with matplotlib.rc_context({**STYLE, "text.parse_math": math}), warnings.catch_warnings():
         matplotlib.use("Agg")
         yield
 
