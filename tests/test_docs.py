@@ -35,8 +35,9 @@ def test_files_that_are_linked_or_named_exist(page):
 @pytest.mark.parametrize("page", READ, ids=lambda p: p.name)
 def test_commands_have_stages_and_keys_that_exist(page):
     known = {*cli.STAGES, *cli.APART, *cli.COMMANDS}
-    for block in re.findall(r"```(?:sh|bash)?\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
-        for line in block.splitlines():
+    fences = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    for language, block in fences:
+        for line in block.splitlines() if language in ("", "sh") else ():
             words = line.split(" #")[0].split()
             if not words or words[0] != "modelsoups":
                 continue

@@ -49,6 +49,10 @@ def _accuracy(numbers: Numbers, row: Measured, dataset: str) -> Cell:
     return Cell(percent(result.accuracy if result else None), told(numbers, row, result))
 
 
+def _over_orders(numbers: Numbers, text: str) -> Cell:
+    return Cell(text, f"Mean over random orders, one row each in results.jsonl.\n{_source(numbers)}")
+
+
 # ---- sections ----
 
 
@@ -97,8 +101,7 @@ def _line(numbers: Numbers, line: Line) -> list[Cell | str]:
     if row is not None:
         ours = [_accuracy(numbers, row, numbers.test), _accuracy(numbers, row, MEAN)]
     else:
-        orders = "mean over random orders, one row each in results.jsonl.\n" + _source(numbers)
-        ours = [Cell(text, orders) for text in accuracies(line)]
+        ours = [_over_orders(numbers, text) for text in accuracies(line)]
     theirs = [Cell(text, PAPER if text else "") for text in cells(numbers, line)[3:5]]
     apart = differences(line)
     gains = [*_gains(numbers, line, numbers.test, 0), *_gains(numbers, line, MEAN, 1)]
@@ -178,7 +181,10 @@ def _each_set(numbers: Numbers) -> Section:
     rows: list[list[Cell | str]] = []
     for line, texts in zip(table_3(numbers), each_set(numbers)[1:], strict=True):
         row = numbers.rows.get(line.row)
-        rows.append([line.label, *(_accuracy(numbers, row, name) for name in names)] if row else list(texts))
+        ours = (
+            [_accuracy(numbers, row, name) for name in names] if row else [_over_orders(numbers, t) for t in texts[1:]]
+        )
+        rows.append([line.label, *ours])
     head = ["Method", *(numbers.title(name) for name in names)]
     return Section("Each test set", "Accuracy by set, in per cent.", [Table("sets", head, rows, file=False)])
 
