@@ -45,7 +45,8 @@ window.onload = () => { try {
     .filter(c => /\\d/.test(c.textContent) && !c.dataset.tip && !/\\(/.test(c.textContent)).length;
   } catch (error) { found.error = String(error) }
   parent.postMessage([innerWidth, found], '*') };</script>"""
-FRAME = """<!doctype html><html><meta name="color-scheme" content="light dark"><body><script>onmessage = event => { const p = document.createElement('pre');
+FRAME = """<!doctype html><html><meta name="color-scheme" content="light dark"><body>
+<script>onmessage = event => { const p = document.createElement('pre');
 p.textContent = 'FOUND ' + JSON.stringify(event.data); document.body.append(p) }</script>"""
 
 

@@ -146,7 +146,7 @@ def rows_of(numbers: Numbers) -> Rows:
 def beside_paper(numbers: Numbers) -> Rows:
     """Table 3 as narrow as a page of print: ours, the paper's and the difference, twice."""
     test = numbers.title(numbers.test)
-    head = ["Method", test, "Paper: ImageNet", "Difference", "Dist. shifts", "Paper", "Difference"]
+    head = ["Method", test, "Paper", "Diff.", "Dist. shifts", "Paper", "Diff."]
     rows = [head]
     for line in table_3(numbers):
         ours, theirs, apart = accuracies(line), cells(numbers, line)[3:5], differences(line)
@@ -210,4 +210,5 @@ _LATEX |= {"[": "{[}", "]": "{]}"}  # a row may not begin with a bracket: it wou
 
 def escape_latex(text: str) -> str:
     """As text in a cell, in the T1 or the default encoding."""
-    return "".join(_LATEX.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in " ".join(text.split()))
+    plain = "".join(_LATEX.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in " ".join(text.split()))
+    return re.sub(r"^-(?=[\d.])", "$-$", plain)  # a minus sign, not a hyphen
