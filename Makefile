@@ -13,7 +13,7 @@ test: setup
 	$(BIN)/python -m pytest
 
 docs: setup
-	$(BIN)/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 setup: $(INSTALLED)
 
