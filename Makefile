@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(shell cat pyproject.toml requirements.lock | cksum | cut -d' ' -f1)
 
-.PHONY: demo test setup lock
+.PHONY: demo test docs setup lock
 
 demo: setup
 	$(BIN)/modelsoups
 
 test: setup
 	$(BIN)/python -m pytest
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 setup: $(INSTALLED)
 
@@ -30,4 +33,4 @@ $(INSTALLED):
 # Pins what pyproject.toml asks for, for every platform. Needs uv.
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-		--extra dev --extra wandb --extra slurm pyproject.toml -o requirements.lock
+		--extra dev --extra docs --extra wandb --extra slurm pyproject.toml -o requirements.lock

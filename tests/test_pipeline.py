@@ -1,11 +1,17 @@
 """The whole pipeline on real input, small: same seed, same results; killed anywhere, it ends the same."""
 
 import json
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 from pico import arguments, kill_when, modelsoups
 
 RESULTS = "results/miniature/results.jsonl"
+TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial.md"
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +85,43 @@ def test_one_ingredient_alone_is_the_same_as_in_the_sweep(undisturbed, data, tmp
     out_of_range = modelsoups(tmp_path, "finetune", *args, "ingredient=3")
     assert "ingredient=3" in out_of_range.stderr
     assert out_of_range.returncode == 1
+
+
+def test_the_commands_of_the_tutorial_run(undisturbed, data, tmp_path):
+    """As they stand in docs/tutorial.md, but on the pico data."""
+    home = tmp_path / "home"
+    shutil.copytree(undisturbed, home)
+    small = arguments(home, data)
+    blocks = re.findall(r"```sh\n(.*?)```", TUTORIAL.read_text(encoding="utf-8"), re.DOTALL)
+    commands = [shlex.split(line) for block in blocks for line in block.splitlines()]
+    assert len(commands) >= 7
+    page = (home / "results/miniature/index.html").read_bytes()
+    for words in commands:
+        if words[0] == "modelsoups":
+            done = modelsoups(home, *words[1:], *([] if words[1:2] in (["mix"], ["doctor"]) else small))
+            assert done.returncode == 0, (words, done.stdout, done.stderr)
+        else:
+            subprocess.run(words, cwd=home, check=True, stdout=subprocess.DEVNULL)
+    assert (home / "mine.safetensors").exists()
+    assert (home / "runs/other/draw.jsonl").exists()
+    assert (home / "results/miniature/index.html").read_bytes() == page
+
+
+def test_the_page_follows_results_jsonl_with_and_without_the_run(undisturbed, data, tmp_path):
+    home = tmp_path / "home"
+    shutil.copytree(undisturbed, home)
+    results = home / "results/miniature"
+    lines = [json.loads(line) for line in (results / "results.jsonl").read_text().splitlines()]
+    next(x for x in lines if x.get("row") == "uniform" and x.get("dataset") == "test")["accuracy"] = 0.12345
+    assert "12.35" not in (results / "index.html").read_text()
+    (results / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = modelsoups(home, "report", *arguments(home, data))
+    assert done.returncode == 0, done.stderr
+    for name in ("index.html", "table_3.md", "table_3.tex", "summary.txt"):
+        assert "12.35" in (results / name).read_text(), name
+    shutil.rmtree(home / "runs")
+    before = (results / "index.html").read_bytes()
+    (results / "index.html").unlink()
+    again = modelsoups(home, "report")
+    assert "is not here; from results/miniature/results.jsonl" in again.stdout, again.stderr
+    assert (results / "index.html").read_bytes() == before

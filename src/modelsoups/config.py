@@ -59,7 +59,7 @@ class DataConfig:
     """The data sets of an experiment and where their shards lie. What follows `extra` is for library=imagenet."""
 
     name: str
-    library: str  # iconnet (rendered) or imagenet (files of yours)
+    library: str  # iconnet (rendered), imagenet (its files, in any form) or folders (a folder a class)
     dir: str  # shards, made by `prepare`
     seed: int = 0  # of rendering; unused for files
     train: str = "train"
@@ -127,6 +127,7 @@ class SoupConfig:
     learned_batch_size: int = 128
     seed: int = 0
     write: list[str] = field(default_factory=lambda: ["greedy"])  # soups also written as .safetensors
+    also: list[str] = field(default_factory=list)  # more methods of core.methods, without options
 
 
 @dataclass
@@ -218,7 +219,7 @@ class Config(TopLevel):
 CHOICES = {
     "pool": ("finetuned", "imported"),
     "model.library": ("iconclip", "open_clip", "timm"),
-    "data.library": ("iconnet", "imagenet"),
+    "data.library": ("iconnet", "imagenet", "folders"),
     "protocol": ("paper", "released"),
     "heads.init": ("lp", "zeroshot"),
     "finetune.precision": ("auto", "fp32", "bf16"),

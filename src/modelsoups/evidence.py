@@ -11,7 +11,7 @@ import numpy as np
 
 from modelsoups import runs
 from modelsoups.core import metrics
-from modelsoups.core.types import Logits, Recipe, Soup
+from modelsoups.core.types import Ingredient, Logits, Recipe, Soup
 from modelsoups.data.imagenet import relabel
 from modelsoups.data.transforms import eval_crop
 from modelsoups.evaluate import is_prepared, logits_of, missing_names, open_set, test_names
@@ -72,7 +72,7 @@ class Evidence:
     failed: dict[str, str]
     contact: dict[str, np.ndarray]  # title -> a few uint8 images_BHWC of each data set, training set included
     timings: dict[str, float]  # stage -> seconds of the run that made it
-    provenance: dict[str, Any]  # as runs.provenance() had it when the soups were made, and the configuration
+    provenance: dict[str, Any]  # as runs.provenance() had it when the soups were made, the configuration, and made_by()
     notes: list[str] = field(default_factory=list)  # what a reader must know: missing sets, ingredients, ...
 
     def names(self, role: str) -> list[str]:
@@ -105,7 +105,7 @@ def collect(cfg: Config) -> Evidence:
         failed=folder.missing,
         contact={open_set(cfg.data.dir, n).title: _few(cfg, n) for n in _pictured(cfg)},
         timings=runs.read_json(cfg.run.timings) if cfg.run.timings.exists() else {},
-        provenance={**manifest["provenance"], "config": asdict(cfg)},
+        provenance={**manifest["provenance"], "config": asdict(cfg), **made_by(cfg, folder.ingredients)},
         notes=_notes(cfg),
     )
 
@@ -116,6 +116,37 @@ def report_inputs(cfg: Config) -> dict[str, Any]:
     if manifest is None:
         raise ValueError(f"{cfg.run.soups} is not complete; run `modelsoups soup` first")
     return {"soups": runs.fingerprint(manifest["inputs"]), "made": manifest["provenance"]["time"], "name": cfg.name}
+
+
+def made_by(cfg: Config, ingredients: Sequence[Ingredient]) -> dict[str, Any]:
+    """What made each number, where it was not the soup stage: `rows`, and what the ingredients cost: `costs`.
+
+    Of an imported pool the ingredients' own making is not known, so that costs are empty.
+    """
+    manifests = {Path(i.path).parent: runs.manifest_of(Path(i.path).parent) for i in ingredients}
+    rows = {i.id: _made(i, m) for i in ingredients if (m := manifests[Path(i.path).parent])}
+    for path in cfg.run.soups.glob("*.json"):
+        if path.name != runs.MANIFEST:
+            rows[path.stem] = {"file": f"soups/{path.name}", "sha256": runs.read_json(path).get("sha256")}
+    trained = [m for m in manifests.values() if m and "images" in m]
+    costs = {
+        "models": len(trained),
+        "images": sum(m["images"] for m in trained),
+        "seconds": round(sum(m["seconds"] for m in trained), 1),
+        "process_seconds": round(sum(m["seconds"] * _ranks(m) for m in trained), 1),
+    }
+    return {"rows": dict(sorted(rows.items())), "costs": costs if trained else {}}
+
+
+def _ranks(manifest: dict[str, Any]) -> int:
+    """Processes, one a GPU where there are GPUs, that an ingredient was trained with at the end."""
+    return int(manifest.get("layouts", ["1x1"])[-1].split("x")[0])
+
+
+def _made(ingredient: Ingredient, manifest: dict[str, Any]) -> dict[str, Any]:
+    by, path = manifest["provenance"], Path(ingredient.path)
+    file = f"ingredients/{path.parent.name}/{path.name}"
+    return {"file": file, "sha256": ingredient.sha256, **{k: by.get(k) for k in ("command", "commit", "time")}}
 
 
 def _soup_row(cfg: Config, path: Path) -> Row:

@@ -13,7 +13,11 @@ from typing import Any
 from modelsoups import runs
 from modelsoups.config import Config
 
-LIBRARIES = {"iconnet": "modelsoups.data.rendered", "imagenet": "modelsoups.data.imagenet"}
+LIBRARIES = {
+    "iconnet": "modelsoups.data.rendered",
+    "imagenet": "modelsoups.data.imagenet",
+    "folders": "modelsoups.data.folders",
+}
 
 
 def run(cfg: Config) -> bool:

@@ -1,108 +1,139 @@
-"""results.jsonl, Table 3, figures, claims and one HTML page, from a finished run: `modelsoups report`."""
+"""results.jsonl, then tables, figures, claims and one HTML page made from that file alone: `modelsoups report`.
+
+What a results folder holds in results.jsonl, provenance.json and contact.png is measured from a finished run; all the
+rest follows from these three, and is made again whenever one of them changes, with or without the run at hand.
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from modelsoups import published, runs
 from modelsoups.config import Config
 from modelsoups.evidence import collect, report_inputs
-from modelsoups.runs import Run
+
+if TYPE_CHECKING:
+    from modelsoups.reporting.compare import Numbers
+
+MEASURED = ("results.jsonl", "provenance.json")  # and contact.png, where there were images
 
 
 def run(cfg: Config) -> bool:
     """Write the report if it is not complete, and print Table 3 with its headline either way."""
-    released = cfg.pool == "imported" and runs.manifest_of(cfg.run.soups) is None
-    inputs: dict[str, object] = {"released results": published.MODELS} if released else report_inputs(cfg)
-    made = not runs.complete(cfg.run.results, inputs)
-    if made and released:
-        _write_released(cfg, inputs)
-    elif made:
-        _write(cfg, inputs)
+    folder = cfg.run.results
+    inputs = _inputs(cfg)
+    if not _measured(folder, inputs):
+        _measure(cfg)
+    manifest = runs.complete(folder, inputs)
+    made = manifest is None or manifest.get("made_from") != _files(folder)
+    if made:
+        _render(cfg, inputs)
     else:
-        print(f"report: complete, in {cfg.run.results}")
-    print("\n" + (cfg.run.results / "summary.txt").read_text(encoding="utf-8"))
-    print(f"report: {cfg.run.results / 'index.html'}")
+        print(f"report: complete, in {folder}")
+    print("\n" + (folder / "summary.txt").read_text(encoding="utf-8"))
+    print(f"report: {folder / 'index.html'}")
     return made
 
 
-def _write(cfg: Config, inputs: dict[str, object]) -> None:
-    from modelsoups.reporting import beside, claims, figures, page, tables
+def _inputs(cfg: Config) -> dict[str, Any]:
+    """What the numbers are of: a finished run, the authors' released results, or, without either, what is there."""
+    if runs.manifest_of(cfg.run.soups) is None:
+        if cfg.pool == "imported":
+            return {"released results": published.MODELS}
+        manifest = cfg.run.results / runs.MANIFEST
+        if manifest.exists() and not cfg.run.root.exists():
+            print(f"report: {cfg.run.root} is not here; from {cfg.run.results / MEASURED[0]}")
+            return dict(runs.read_json(manifest)["inputs"])
+    return report_inputs(cfg)
+
+
+def _measured(folder: Path, inputs: dict[str, Any]) -> bool:
+    """Whether the folder's numbers are of these inputs; whether they were edited since is not asked."""
+    manifest = folder / runs.MANIFEST
+    there = manifest.exists() and all((folder / name).exists() for name in MEASURED)
+    return there and runs.read_json(manifest)["inputs"] == json.loads(json.dumps(inputs))
+
+
+def _files(folder: Path) -> dict[str, str]:
+    """Hashes of what a page is made from."""
+    there = [folder / name for name in (*MEASURED, "contact.png") if (folder / name).exists()]
+    return {path.name: runs.file_sha256(path) for path in there}
+
+
+def _measure(cfg: Config) -> None:
+    """Write the numbers, where they came from, and pictures of the data."""
+    from modelsoups.reporting import figures, from_released
+    from modelsoups.reporting.compare import measure
+
+    folder = cfg.run.results
+    if runs.manifest_of(cfg.run.soups) is None:
+        lines = from_released.lines(cfg)
+        provenance: dict[str, Any] = {**runs.provenance(), "config": asdict(cfg)}
+    else:
+        evidence = collect(cfg)
+        lines, provenance = measure(evidence), {**evidence.provenance, "seconds": evidence.timings}
+        with figures.style(math=False):
+            sheet = figures.contact_sheet(evidence.contact)
+            _write(folder / "contact.png", figures.save(sheet, "png"))
+            figures.close(sheet)
+    runs.write_jsonl(folder / "results.jsonl", lines)
+    runs.write_text(folder / "provenance.json", json.dumps(provenance, indent=1) + "\n")
+
+
+def _render(cfg: Config, inputs: dict[str, Any]) -> None:
+    """Everything that follows from the measured files."""
+    from modelsoups.reporting import claims, contents, figures, page, sections
     from modelsoups.reporting.compare import Numbers
 
-    numbers = Numbers(collect(cfg))
+    folder = cfg.run.results
+    measured = _files(folder)
+    numbers = Numbers.read(folder)
     verdicts = claims.check(numbers)
-    texts = {
-        "results.jsonl": "".join(json.dumps(line) + "\n" for line in numbers.lines()),
-        **_table_files("table_3", tables.rows_of(numbers)),
-        "claims.md": claims.markdown(verdicts),
-        "summary.txt": summary(numbers),
-        "provenance.json": json.dumps({**numbers.evidence.provenance, "seconds": numbers.evidence.timings}, indent=1)
-        + "\n",
+    made = {name: text.encode() for name, text in _texts(numbers).items()}
+    made["claims.md"] = claims.markdown(verdicts).encode()
+    contact = (folder / "contact.png").read_bytes() if "contact.png" in measured else None
+    with figures.style(math=False):
+        parts = contents.sections(numbers, verdicts, contact)
+        made |= sections.files(parts)
+        made["index.html"] = page.document(f"Model soups: {numbers.name}", [], parts).encode()
+        sections.close(parts)
+    for name, content in made.items():
+        _write(folder / name, content)
+    files = [folder / name for name in dict.fromkeys([*measured, *made])]
+    runs.finish(folder, inputs, files, made_from=measured)
+
+
+def _texts(numbers: Numbers) -> dict[str, str]:
+    """Table 3 in the forms that are not the page's, and the summary."""
+    from modelsoups.reporting import beside, from_released, tables
+
+    if from_released.applies(numbers):
+        rows = beside.released_rows()
+        short = [row[:8] for row in rows]
+        printed = tables.latex([[row[0], *row[2:8]] for row in rows])
+    else:
+        rows, short = tables.rows_of(numbers), tables.summary_rows(numbers)
+        printed = tables.latex(tables.beside_paper(numbers))
+    return {
+        "table_3.md": tables.markdown(rows),
+        "table_3.csv": tables.comma_separated(rows),
+        "table_3.tex": printed,
+        "table_sets.tex": tables.latex(tables.each_set(numbers)),
+        "summary.txt": tables.aligned(short) + "\n\n" + "\n".join(headline(numbers)) + "\n",
     }
-    if beside.applies(numbers):
-        texts |= _table_files("published", beside.rows_of(numbers))
-    binaries: dict[str, bytes] = {}
-    svgs: dict[str, bytes] = {}
-    with figures.style():
-        for name, draw in (("figure_1", figures.figure_1), ("figure_B1", figures.figure_b1)):
-            figure = draw(numbers)
-            binaries |= {f"{name}.{kind}": figures.save(figure, kind) for kind in ("png", "pdf")}
-            svgs[name] = figures.save(figure, "svg")
-            figures.close(figure)
-        sheet = figures.contact_sheet(numbers)
-        binaries["contact.png"] = figures.save(sheet, "png")
-        figures.close(sheet)
-    texts["index.html"] = page.page(numbers, verdicts, svgs, binaries["contact.png"])
-    _save(cfg.run, inputs, texts, binaries)
 
 
-def _write_released(cfg: Config, inputs: dict[str, object]) -> None:
-    """Table 3 as far as the authors' released results determine it; nothing was evaluated here."""
-    from modelsoups.reporting import beside, page, tables
+def headline(numbers: Numbers) -> list[str]:
+    """The greedy soup against the best individual, a line each for test and shifts, and what a reader must know."""
+    from modelsoups.reporting.compare import interval, percent
 
-    rows = beside.released_rows()
-    notes = [
-        "From the authors' released results alone: no model was evaluated here. Best and second best follow from "
-        "the 72 models' accuracies, chosen on the hold-out; soups and ensemble are as released.",
-        "For accuracies of your own: modelsoups import-released DIR, then modelsoups experiment=released data.root=...",
-    ]
-    lines = [{"row": line.row, **asdict(line)} for line in published.table_3_from_released()]
-    texts = {
-        "results.jsonl": "".join(json.dumps(line) + "\n" for line in lines),
-        **_table_files("table_3", rows),
-        "summary.txt": tables.aligned([row[:8] for row in rows]) + "\n\n" + "\n".join(notes) + "\n",
-        "index.html": page.plain_page("Table 3 from the released results", notes, rows),
-        "provenance.json": json.dumps({**runs.provenance(), "config": asdict(cfg)}, indent=1) + "\n",
-    }
-    _save(cfg.run, inputs, texts, {})
+    said = [f"greedy soup - best individual, {d.on}: {percent(d.value, True)} {interval(d)}" for d in numbers.headline]
+    return said + numbers.notes
 
 
-def _table_files(name: str, rows: list[list[str]]) -> dict[str, str]:
-    """A table in each form, by file name."""
-    from modelsoups.reporting import tables
-
-    forms = {"md": tables.markdown, "tex": tables.latex, "csv": tables.comma_separated}
-    return {f"{name}.{kind}": form(rows) for kind, form in forms.items()}
-
-
-def _save(run_: Run, inputs: dict[str, object], texts: dict[str, str], binaries: dict[str, bytes]) -> None:
-    for name, text in texts.items():
-        runs.write_text(run_.results / name, text)
-    for name, content in binaries.items():
-        with runs.atomic(run_.results / name) as tmp:
-            tmp.write_bytes(content)
-    runs.finish(run_.results, inputs, [run_.results / name for name in [*texts, *binaries]])
-
-
-def summary(numbers) -> str:  # type: ignore[no-untyped-def]
-    """Table 3 for a terminal, and the greedy soup against the best individual."""
-    from modelsoups.reporting import tables
-    from modelsoups.reporting.compare import p_value, percent
-
-    lines = [tables.plain(numbers), ""]
-    for d in numbers.headline:
-        interval = f"[{percent(d.low, True)}, {percent(d.high, True)}]"
-        lines.append(f"greedy soup - best individual, {d.on}: {percent(d.value, True)} {interval}, {p_value(d.p)}")
-    return "\n".join(lines) + "\n"
+def _write(path: Path, content: bytes) -> None:
+    with runs.atomic(path) as tmp:
+        tmp.write_bytes(content)

@@ -7,11 +7,8 @@ images of the test set (Wilson), or of the five shifts together (normal, varianc
 
 from __future__ import annotations
 
-import math
-
 from modelsoups import published
-from modelsoups.evidence import Row
-from modelsoups.reporting.compare import Numbers, signed
+from modelsoups.reporting.compare import Measured, Numbers, signed
 from modelsoups.reporting.tables import Rows
 
 HEAD = ["Method", "ImageNet: ours", "released", "difference", "paper", "difference"]
@@ -20,12 +17,11 @@ NOTE = (
     "Per cent and points; the published numbers are of CLIP ViT-B/32. Differences are ours minus theirs; one outside "
     "the 95% interval of ours, which is the statistical error of a test set of that size, is marked with an asterisk."
 )
-Z = 1.959964  # of a 95% interval
 
 
 def applies(numbers: Numbers) -> bool:
     """Whether a run is on the data that the published numbers are of."""
-    config = numbers.evidence.provenance.get("config", {})
+    config = numbers.provenance.get("config", {})
     return bool(config.get("data", {}).get("library") == "imagenet")
 
 
@@ -33,12 +29,12 @@ def rows_of(numbers: Numbers) -> Rows:
     """The rows that were published and that this run has, as text, header first."""
     rows = [HEAD]
     for line in published.table_3_from_released():
-        ours = numbers.evidence.rows.get(line.row)
+        ours = numbers.rows.get(line.row)
         if ours is None:
             continue
         paper = line.paper or (None, None)
         test = _cells(_test(numbers, ours), line.imagenet, paper[0])
-        rows.append([line.label, *test, *_cells(_shifts(numbers, ours), line.shifts, paper[1])])
+        rows.append([line.label, *test, *_cells(_shifts(ours), line.shifts, paper[1])])
     return rows
 
 
@@ -71,15 +67,10 @@ def _cells(ours: tuple[float, float] | None, released: float, paper: float | Non
     return cells
 
 
-def _test(numbers: Numbers, row: Row) -> tuple[float, float]:
-    result = numbers.result(row, numbers.test)
+def _test(numbers: Numbers, row: Measured) -> tuple[float, float]:
+    result = row.results[numbers.test]
     return 100 * result.accuracy, 50 * (result.high - result.low)
 
 
-def _shifts(numbers: Numbers, row: Row) -> tuple[float, float] | None:
-    mean = numbers.shift_mean(row)
-    if mean is None:
-        return None
-    shares = [(row.accuracy(name), len(row.correct[name])) for name in numbers.shifts]
-    variance = sum(p * (1 - p) / n for p, n in shares) / len(shares) ** 2
-    return 100 * mean, 100 * Z * math.sqrt(variance)
+def _shifts(row: Measured) -> tuple[float, float] | None:
+    return (100 * row.mean.accuracy, 50 * (row.mean.high - row.mean.low)) if row.mean else None

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from modelsoups.reporting.compare import MEAN, Numbers, p_value, percent
+from modelsoups.reporting.compare import MEAN, Numbers, interval, percent
 
 ALPHA = 0.05
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not decided at this size"
-UNKNOWN = "not available"
+UNKNOWN, UNTESTED = "not available", "not tested"
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ def verdict(difference: float, p: float) -> str:
 
 
 def check(numbers: Numbers) -> list[Verdict]:
-    """Every claim whose rows this run has."""
-    rows = numbers.evidence.rows
-    found = [_construction(numbers)]
+    """Every claim whose rows this run has. Where only accuracies are known, differences stand without a verdict."""
+    rows = numbers.rows
+    found = [_construction(numbers)] if "greedy" in rows and "best" in rows else []
     found += [_verdict(numbers, claim) for claim in CLAIMS if claim.a in rows and claim.b in rows]
     wise = [r for r in rows if r.startswith("wise_ft_best")]
     found += [_verdict(numbers, Claim(f"{ASIDE} ({r.rsplit('_', 1)[1]})", r, "greedy", MEAN, "appendix D"))
@@ -69,19 +69,19 @@ def check(numbers: Numbers) -> list[Verdict]:
 
 
 def _construction(numbers: Numbers) -> Verdict:
-    greedy, best = (numbers.evidence.rows[r].correct[numbers.holdout] for r in ("greedy", "best"))
+    greedy, best = (numbers.rows[r].results[numbers.holdout] for r in ("greedy", "best"))
     text = "The greedy soup is no worse than the best individual model on the hold-out (by construction)"
-    shares = f"{percent(float(greedy.mean()))} against {percent(float(best.mean()))}"
-    return Verdict(text, "recipe 1", HOLDS if greedy.sum() >= best.sum() else FAILS, shares)
+    shares = f"{percent(greedy.accuracy)} against {percent(best.accuracy)}"
+    return Verdict(text, "recipe 1", HOLDS if greedy.correct >= best.correct else FAILS, shares)
 
 
 def _verdict(numbers: Numbers, claim: Claim) -> Verdict:
-    on = numbers.test if claim.on == "test" else claim.on
-    if on not in numbers.comparable:
-        return Verdict(claim.text, claim.source, UNKNOWN, f"{len(numbers.present)} of {len(numbers.shifts)} shifts")
-    d = numbers.difference(claim.a, claim.b, on)
-    text = f"{percent(d.value, True)} [{percent(d.low, True)}, {percent(d.high, True)}], {p_value(d.p)}"
-    return Verdict(claim.text, claim.source, verdict(d.value, d.p), text)
+    d = numbers.difference(claim.a, claim.b, numbers.test if claim.on == "test" else claim.on)
+    if d is None:
+        there = f"{len(numbers.present)} of {len(numbers.shifts)} shifts"
+        return Verdict(claim.text, claim.source, UNKNOWN, there)
+    says = UNTESTED if d.p is None else verdict(d.value, d.p)
+    return Verdict(claim.text, claim.source, says, f"{percent(d.value, True)} {interval(d)}")
 
 
 def markdown(verdicts: list[Verdict]) -> str:

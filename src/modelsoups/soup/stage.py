@@ -89,12 +89,19 @@ def plan(cfg: Config, count: int) -> list[Order]:
     orders += [Order(f"greedy_random_{j}", "greedy", {"order_seed": j, **strict}) for j in range(cfg.soup.orders)]
     orders += [Order(m, m, strict) for m in ("greedy", "greedy_ensemble")]
     orders += [Order(m, m) for m in ("uniform", "best", "second_best", "ensemble")]
+    orders += [Order(_registered(m), m) for m in cfg.soup.also if m not in {o.method for o in orders}]
     shuffled = random.Random(cfg.soup.seed).sample(range(count), count)
     for k in curve_points(count):
         first = tuple(sorted(shuffled[:k]))
         orders += [Order(f"curve_{k:03d}_{m}", m, {}, first) for m in ("best", "uniform", "ensemble")]
         orders += [Order(f"curve_{k:03d}_greedy", "greedy", strict, first)]
     return orders
+
+
+def _registered(method: str) -> str:
+    if method not in METHODS:
+        raise ValueError(f"soup.also: no such method: {method}; expected one of {', '.join(METHODS)}")
+    return method
 
 
 def curve_points(count: int) -> list[int]:
