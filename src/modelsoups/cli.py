@@ -111,7 +111,15 @@ def guarded(stages: list[str], overrides: list[str]) -> None:
 
 
 def run_stages(stages: list[str], cfg: Config) -> None:
-    """Run stages in order; each returns whether it made anything, and its seconds are kept if so."""
+    """Run stages in order, with what they make logged to W&B beside them."""
+    from modelsoups.tracking import following
+
+    with following(cfg, stages):
+        _run_stages(stages, cfg)
+
+
+def _run_stages(stages: list[str], cfg: Config) -> None:
+    """Each stage returns whether it made anything, and its seconds are kept if so."""
     started = time.monotonic()
     for stage in stages:
         begin = time.monotonic()

@@ -179,6 +179,15 @@ class PretrainConfig:
 
 
 @dataclass
+class TrackConfig:
+    """Where in Weights & Biases; see `wandb`."""
+
+    project: str = "modelsoups"
+    entity: str | None = None  # null: the login's own
+    artifacts: bool = False  # also log the soups, and the ingredients they are made of, as artifacts
+
+
+@dataclass
 class TopLevel:
     """The keys outside any section."""
 
@@ -188,6 +197,7 @@ class TopLevel:
     ingredient: int | None  # finetune this one alone; null: every one of the draw that is not complete
     protocol: str  # paper, or released: as the authors' code does where it deviates from the paper
     pool: str  # finetuned (by this run) or imported (`modelsoups import-released`; heads, sweep, finetune do nothing)
+    wandb: str  # auto (online with a login, else offline), online, offline or disabled
 
 
 @dataclass
@@ -204,6 +214,7 @@ class Config(TopLevel):
     submit: SubmitConfig
     plan: PlanConfig
     pretrain: PretrainConfig
+    track: TrackConfig
     overrides: tuple[str, ...] = ()  # the command line's, as load() got them
 
     @property
@@ -213,6 +224,7 @@ class Config(TopLevel):
 
 CHOICES = {
     "pool": ("finetuned", "imported"),
+    "wandb": ("auto", "online", "offline", "disabled"),
     "model.library": ("iconclip", "open_clip", "timm"),
     "data.library": ("iconnet", "imagenet"),
     "protocol": ("paper", "released"),
