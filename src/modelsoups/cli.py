@@ -34,6 +34,8 @@ APART = {
     "plan": "what a sweep costs: images, GPU-hours, disk",
     "submit": "the stages as jobs of a SLURM cluster, with their dependencies",
     "status": "how far the sweep is, and what failed and why",
+    "dashboard": "the sweep as a workspace of Weights & Biases",
+    "export": "a soup as a folder that open_clip or timm loads as it is",
     "pretrain": "the miniature's CLIP, made anew (not part of the pipeline)",
 }
 

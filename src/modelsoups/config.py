@@ -179,6 +179,16 @@ class PretrainConfig:
 
 
 @dataclass
+class ExportConfig:
+    """`modelsoups export`."""
+
+    row: str = "greedy"  # a soup of runs/<name>/soups, or an ingredient (003)
+    out: str | None = None  # folder; null: runs/<name>/export/<row>
+    push: str | None = None  # repository of the Hugging Face hub: user/name
+    private: bool = True
+
+
+@dataclass
 class TrackConfig:
     """Where in Weights & Biases; see `wandb`."""
 
@@ -215,6 +225,7 @@ class Config(TopLevel):
     plan: PlanConfig
     pretrain: PretrainConfig
     track: TrackConfig
+    export: ExportConfig
     overrides: tuple[str, ...] = ()  # the command line's, as load() got them
 
     @property

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from modelsoups.config import Config
 
 STAGES = ("finetune", "soup", "report")  # that leave something to log
-WAIT = 60.0  # seconds that the end of a command waits for W&B at most
+WAIT = {"online": 60.0, "offline": 300.0}  # seconds for what is left: a server may be away, a disk is only slow
 
 
 @contextlib.contextmanager
@@ -64,12 +64,13 @@ def _end(cfg: Config, follower: subprocess.Popen[str]) -> None:
     assert follower.stdin is not None
     with contextlib.suppress(OSError):
         follower.stdin.close()
+    wait = WAIT["offline" if cfg.wandb == "offline" else "online"]
     try:
-        if follower.wait(WAIT):
+        if follower.wait(wait):
             warn(f"the follower failed; everything else is complete (trace: {cfg.run.wandb / 'follower.log'})")
     except subprocess.TimeoutExpired:
         follower.kill()
-        warn(f"no answer for {WAIT:.0f} s; what is missing there goes with the next command, or `wandb sync`")
+        warn(f"not done after {wait:.0f} s; what is missing there goes with the next command, or `wandb sync`")
     except KeyboardInterrupt:
         follower.kill()
 
