@@ -185,7 +185,7 @@ class Followed:
         self.closed = True
 
     def _end(self, status: int) -> None:
-        self.run.finish(exit_code=status, quiet=True)
+        self.run.finish(exit_code=status)
         self.run = None
         self.lock.close()
 

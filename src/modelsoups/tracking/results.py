@@ -48,7 +48,7 @@ def _log_scores(follower: Follower, run_id: str, folder: Path, recipe: dict[str,
     chosen = _greedy(follower)
     if follower.config["track"]["artifacts"] and folder.name in chosen.get("ingredients", ()):
         run.log_artifact(_artifact(follower, f"ingredient-{folder.name}", folder / "model.safetensors"))
-    run.finish(quiet=True)
+    run.finish()
 
 
 def _log_soups(follower: Follower, run_id: str) -> None:
@@ -68,7 +68,7 @@ def _log_soups(follower: Follower, run_id: str) -> None:
             run.summary[f"{line['row']}/{line['dataset']}"] = line["accuracy"]
     if follower.config["track"]["artifacts"]:
         _log_lineage(follower, run)
-    run.finish(quiet=True)
+    run.finish()
 
 
 def _table(wandb: Any, results: Path) -> dict[str, Any]:
