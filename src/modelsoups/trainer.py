@@ -63,9 +63,13 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self.loss = math.nan  # of the last step
+        chance = training.chance_loss(recipe.loss, len(train.classes))
+        self.watch = training.Watch(chance, patience=min(50, max(3, self.total // 10)))
 
     def load(self) -> None:
         """Start from the newest whole checkpoint, or the initial model; cut metrics.jsonl to it."""
+        size = self.model.image_size
+        self.network = self.ranks.wrap(self.model.train(), next(self.model.parameters()).new_zeros(2, 3, size, size))
         name, damaged = self.ranks.told(checkpoint.newest(self.folder) if self.ranks.first else None)
         for bad in damaged if self.ranks.first else []:
             way = f"continuing from {name}" if name else "beginning this ingredient anew"
@@ -88,9 +92,12 @@ class Trainer:
             )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        device = next(self.model.parameters()).device
         for name, (count, average) in state.get("averages", {}).items():
-            self.averages[name].count, self.averages[name].state = count, average
+            self.averages[name].count = count
+            self.averages[name].state = {key: tensor.to(device) for key, tensor in average.items()}
         self.step, self.seconds = state["step"], state["seconds"]
+        self.watch.first, self.watch.since = state.get("watch", (None, None))
         before = state.get("layouts", ["1x1"])
         if before[-1] != self.layouts[0]:
             self.layouts = [*before, *self.layouts]
@@ -122,7 +129,6 @@ class Trainer:
         batches = train_batches(
             self.train_set, self.recipe, model.image_size, model.mean, self.step, side_by_side, share
         )
-        self.network = self.ranks.wrap(model)
         clock = time.monotonic() - self.seconds
         while batch := list(itertools.islice(batches, self.parts)):
             loss = self._update(batch)
@@ -132,10 +138,10 @@ class Trainer:
             advance(self.recipe.batch_size)
             at_log = self.step % every.log_every == 0 or self.step == self.total
             at_save = self.step % every.checkpoint_every == 0 and self.step < self.total
-            if at_log or at_save or loss.device.type == "cpu":  # reading it makes a GPU wait
+            if at_log or at_save or self.step == 1 or loss.device.type == "cpu":  # reading it makes a GPU wait
                 self.loss = float(loss)
-                if not math.isfinite(self.loss):
-                    return self._diverged(f"the loss is {self.loss} at step {self.step}")
+                if reason := self.watch.reason(self.step, self.loss):
+                    return self._diverged(reason)
             if at_log:
                 self._log()
             stop = self.step < self.total and self.ranks.stop()
@@ -247,6 +253,7 @@ class Trainer:
             "layouts": self.layouts,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "watch": (self.watch.first, self.watch.since),
             "averages": {name: (a.count, a.state) for name, a in self.averages.items()},
         }
         checkpoint.save(self.folder / "checkpoint.pt", state)

@@ -20,6 +20,26 @@ def test_the_schedule_warms_up_linearly_and_ends_at_zero_by_cosine():
     assert training.lr_factor(0, 5, 3, "cosine") == 1.0  # a tenth of 5 is no step: no warm-up
 
 
+def test_a_loss_diverges_when_it_stays_far_above_chance_and_above_its_beginning():
+    def told(*losses, chance=2.0, patience=3):
+        watch = training.Watch(chance, patience)
+        return [watch.reason(step, loss) for step, loss in enumerate(losses, 1)]
+
+    assert told(1.0, 7, 7, 7, 7)[:4] == [None] * 4  # the limit is 3 * 2
+    assert told(1.0, 7, 7, 7, 7)[4] == "the loss diverged: above 6 since step 2, and 7 at step 5"
+    assert told(1.0, 7, 7, 7, 5, 7, 7, 7) == [None] * 8  # spikes
+    assert told(1.0, 1e9, 2.0, 1e9, 1e9, 2.0) == [None] * 6
+    assert told(50.0, *[149] * 9) == [None] * 10  # it began so high: zero-shot logits under binary cross-entropy
+    assert told(50.0, *[151] * 4)[4] is not None
+    assert told(1.0, math.inf)[1] == "the loss is inf at step 2"
+    assert told(*[5.9] * 99) == [None] * 99
+
+
+def test_the_loss_of_a_guess():
+    assert training.chance_loss("softmax", 80) == pytest.approx(math.log(80))
+    assert training.chance_loss("binary", 80) == pytest.approx(80 * math.log(2))
+
+
 def test_label_smoothing_keeps_its_share_on_the_label():
     # 4 classes, 0.2: 0.05 everywhere and 0.8 more on the label
     targets = training.soft_targets(torch.tensor([2, 0]), 4, 0.2)
