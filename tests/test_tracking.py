@@ -1,4 +1,4 @@
-"""W&B: what is read back from its files is what ours say, whatever befell the follower; W&B can neither fail nor stop us."""
+"""W&B: what is read back from its files is what ours say, whatever befell the follower; and nothing fails for it."""
 
 import json
 import os

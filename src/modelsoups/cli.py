@@ -98,6 +98,9 @@ def _command(name: str, argv: list[str]) -> int:
         fail(f"{name}: interrupted; the same command continues where it stopped", status=130)
     except (ValueError, OSError) as error:
         fail(f"{name}: {' '.join(str(error).split())}")
+    except Exception as error:
+        what = " ".join(str(error).split())
+        fail(f"{name}: {type(error).__name__}: {what}{_log_trace(Path('modelsoups.log'))}")
     return status or 0
 
 
@@ -134,7 +137,24 @@ def _run_stages(stages: list[str], cfg: Config) -> None:
             kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
             fail(f"{stage}: {kind}{' '.join(str(error).split())}{_log_trace(cfg.run.log)}")
     if len(stages) > 1:
-        print(f"done in {time.monotonic() - started:.0f} s")
+        print(f"done in {time.monotonic() - started:.0f} s\n" + conclusion(cfg))
+
+
+def conclusion(cfg: Config) -> str:
+    """What a run has made, where, and what can be done next."""
+    run = cfg.run
+    soups = [run.mixed(row) for row in cfg.soup.write]
+    logged = run.wandb / "wandb"
+    made = {"report": [run.results / "index.html"], "soup": soups, "all soups": [run.soups], "W&B": [logged]}
+    lines = [f"  {what:<10}{path}" for what, paths in made.items() for path in paths if path.exists()]
+    again = " ".join(
+        o for o in cfg.overrides if o.startswith(("experiment=", "name=", "runs=", "results=", "data.dir="))
+    )
+    export = f"modelsoups export {again}".strip()
+    lines.append(f"next: {export}    # the greedy soup as a folder for open_clip or timm, with a model card")
+    if logged.exists():
+        lines.append(f"      wandb leet {logged}    # the runs in this terminal; wandb sync uploads them")
+    return "\n".join(lines)
 
 
 def _run(stage: str, cfg: Config) -> bool:

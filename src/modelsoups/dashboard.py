@@ -27,7 +27,9 @@ def run(cfg: Config) -> bool:
         saved = workspace(cfg, entity).save()
     except Exception as error:  # from the network, the server or the client, each with its own kinds
         said = " ".join(str(error).split())
-        raise ValueError(f"W&B did not take the workspace ({said[:300]}); `wandb login`, and see track.entity") from error
+        raise ValueError(
+            f"W&B did not take the workspace ({said[:300]}); `wandb login`, and see track.entity"
+        ) from error
     print(f"dashboard: {saved.url}")
     return False
 

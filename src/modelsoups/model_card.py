@@ -38,8 +38,8 @@ with torch.inference_mode():
     logits = model(preprocess(Image.open("image.png").convert("RGB"))[None])
 print(labels[logits.argmax()])
 """
-LICENCE = """This model is derived from {base}, and trained on {data}: their licences hold for it, and nobody has checked
-here what they allow. The software that made it, modelsoups, is under the MIT licence."""
+LICENCE = """This model is derived from {base}, and trained on {data}: their licences hold for it, and nobody has
+checked here what they allow. The software that made it, modelsoups, is under the MIT licence."""
 
 
 def card(cfg: Config, soup: Soup, normalize: bool) -> str:
@@ -52,8 +52,8 @@ def card(cfg: Config, soup: Soup, normalize: bool) -> str:
     parts = [
         f"---\n{yaml.safe_dump(facts)}---\n# {_text(cfg.name)}: {_text(cfg.export.row)}",
         f"A {_text(soup.method)} soup of {len(soup.ingredients)} fine-tuned models of {_text(base)} on "
-        f"{_text(cfg.data.name)}: the weights are averaged (Wortsman et al., *Model soups*, 2022), so it costs what one "
-        "model costs. soup.json holds the coefficients, labels.json the class names.",
+        f"{_text(cfg.data.name)}: the weights are averaged (Wortsman et al., *Model soups*, 2022), so it costs what "
+        "one model costs. soup.json holds the coefficients, labels.json the class names.",
         f"## Use\n\n```python\n{usage}```",
         f"## Ingredients\n\n{_ingredients(cfg, soup)}",
         f"## Accuracy\n\n{_accuracy(cfg)}",

@@ -1,4 +1,4 @@
-"""What the report holds, as W&B shows it: a run for the soups, and each ingredient's accuracies in its run's summary."""
+"""What the report holds, as W&B shows it: a run for the soups, and accuracies in the summary of each ingredient."""
 
 from __future__ import annotations
 

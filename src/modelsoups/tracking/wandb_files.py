@@ -1,8 +1,8 @@
 """Reads W&B's own files: run-<id>.wandb, a log of protobuf records in LevelDB's format.
 
 Blocks of 32 KiB, the first begun by a header of 7 bytes. A record is one or more parts, each with a header of 7 bytes
-(CRC-32 of type and content, length, type: 1 whole, 2 first, 3 middle, 4 last); a block's last bytes are padding where no
-header fits. A file that was cut off reads up to its last whole record.
+(CRC-32 of type and content, length, type: 1 whole, 2 first, 3 middle, 4 last); a block's last bytes are padding where
+no header fits. A file that was cut off reads up to its last whole record.
 """
 
 from __future__ import annotations
