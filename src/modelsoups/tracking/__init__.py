@@ -21,17 +21,20 @@ if TYPE_CHECKING:
 
 STAGES = ("finetune", "soup", "report")  # that leave something to log
 WAIT = {"online": 60.0, "offline": 300.0}  # seconds for what is left: a server may be away, a disk is only slow
+HURRY = 10.0  # the same when a command is stopped or fails: on a cluster its time is running out
 
 
 @contextlib.contextmanager
 def following(cfg: Config, stages: Sequence[str]) -> Iterator[None]:
     """Log to W&B what the stages within make, as cfg.wandb says; never an exception, at most a line of warning."""
     follower = _start(cfg) if set(stages) & set(STAGES) and os.environ.get("RANK", "0") == "0" else None
+    wait = HURRY
     try:
         yield
+        wait = WAIT["offline" if cfg.wandb == "offline" else "online"]
     finally:
         if follower is not None:
-            _end(cfg, follower)
+            _end(cfg, follower, wait)
 
 
 def _start(cfg: Config) -> subprocess.Popen[str] | None:
@@ -59,17 +62,17 @@ def _start(cfg: Config) -> subprocess.Popen[str] | None:
     return follower
 
 
-def _end(cfg: Config, follower: subprocess.Popen[str]) -> None:
+def _end(cfg: Config, follower: subprocess.Popen[str], wait: float) -> None:
     """Let the follower log what is left; one that takes too long is left behind by ending it: its files are whole."""
     assert follower.stdin is not None
     with contextlib.suppress(OSError):
         follower.stdin.close()
-    wait = WAIT["offline" if cfg.wandb == "offline" else "online"]
     try:
         if follower.wait(wait):
             warn(f"the follower failed; everything else is complete (trace: {cfg.run.wandb / 'follower.log'})")
     except subprocess.TimeoutExpired:
         follower.kill()
+        follower.wait()
         warn(f"not done after {wait:.0f} s; what is missing there goes with the next command, or `wandb sync`")
     except KeyboardInterrupt:
         follower.kill()
