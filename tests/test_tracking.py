@@ -51,15 +51,14 @@ def flat(mapping, before=""):
 
 
 def read(cfg, run_id):
-    """(history without W&B's own keys, configuration, summary) of a run, over all of its files."""
+    """(history by step, without W&B's other own keys, configuration, summary) of a run, over all of its files."""
     history, config, summary = [], {}, {}
     for path in wandb_files.segments(cfg.run.wandb, run_id):
         for record in wandb_files.records(path):
             kind = record.WhichOneof("record_type")
             if kind == "history":
                 found = wandb_files.values(record.history.item)
-                assert found["_step"] == found.get("step", found["_step"])
-                history.append({k: v for k, v in found.items() if not k.startswith("_")})
+                history.append({"step": found["_step"], **{k: v for k, v in found.items() if k[0] != "_"}})
             elif kind == "run":
                 config |= wandb_files.values(record.run.config.update)
             elif kind == "config":
@@ -130,7 +129,7 @@ def test_a_wandb_file_reads_as_w_and_bs_own_reader_has_it_and_up_to_where_it_was
     path.write_bytes(whole[: len(whole) // 2])
     cut = wandb_files.history(path)
     assert 0 < len(cut) < 400
-    assert [r["step"] for r in cut] == list(range(1, len(cut) + 1))
+    assert [r["_step"] for r in cut] == list(range(1, len(cut) + 1))
 
 
 def test_a_run_that_another_process_logs_is_left_alone_and_other_folders_have_other_ids(cfg, tmp_path):
@@ -274,7 +273,9 @@ def test_a_pipeline_reads_back_as_our_files_have_it(data, tmp_path):
                 wandb_files.history(p)[0]]  # fmt: skip
     history, _, summary = read(cfg, soups.stem.removeprefix("run-"))
     trace = runs.read_json(cfg.run.soup("greedy"))["trace"]
-    assert history[: len(trace)] == [flat({f"greedy/{k}": v for k, v in step.items()}) for step in trace]
+    assert history[: len(trace)] == [
+        {"step": i, **{f"greedy/{k}": v for k, v in step.items()}} for i, step in enumerate(trace)
+    ]
     assert "table_3" in json.dumps(history[-1])
     for line in lines:
         if line.get("row") == "greedy" and "accuracy" in line:

@@ -293,7 +293,7 @@ def test_w_and_b_of_a_stopped_and_preempted_task_reads_back_without_gap_or_doubl
     run = scenes["stopped"].result().task.cfg.run
     files = sorted(run.wandb.glob("wandb/*/*.wandb"))
     assert len({path.name for path in files}) == 1  # one id
-    logged = [(r["step"], r["loss"], r["timing.seconds"]) for path in files for r in wandb_files.history(path)]
+    logged = [(r["_step"], r["loss"], r["timing.seconds"]) for path in files for r in wandb_files.history(path)]
     ours = runs.read_jsonl(run.ingredient(0) / "metrics.jsonl")
     assert logged == [(r["step"], r["loss"], r["timing"]["seconds"]) for r in ours]
 

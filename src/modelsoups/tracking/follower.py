@@ -23,7 +23,7 @@ from typing import Any
 from modelsoups import runs
 from modelsoups.runs import Run
 from modelsoups.tracking import wandb_files
-from modelsoups.tracking.results import log_results, scores
+from modelsoups.tracking.results import log_results, results_state, scores
 
 POLL = 2.0  # seconds
 INIT = 20.0  # seconds for the server's first answer
@@ -120,10 +120,10 @@ class Follower:
         mark = self.run.wandb / f"{run_id}.json"
         return mark.exists() and what in runs.read_json(mark)["logged"]
 
-    def mark(self, run_id: str, what: str) -> None:
+    def mark(self, run_id: str, *what: str) -> None:
         path = self.run.wandb / f"{run_id}.json"
         before = runs.read_json(path)["logged"] if path.exists() else []
-        runs.write_json(path, {"logged": [*before, what]})
+        runs.write_json(path, {"logged": [*before, *what]})
 
 
 class Followed:
@@ -162,7 +162,7 @@ class Followed:
             return
         for row in rows:
             if row["step"] > self.step:
-                self.run.log(row, step=row["step"])
+                self.run.log({key: value for key, value in row.items() if key != "step"}, step=row["step"])
                 self.step = row["step"]
 
     def _open(self) -> bool:
@@ -179,9 +179,10 @@ class Followed:
         if self.run is None:
             return
         self.run.summary.update({k: v for k, v in end.items() if k not in ("inputs", "files", "provenance")})
-        self.run.summary.update(scores(self.follower.run.results, self.folder.name))
+        found = scores(self.follower.run.results, self.folder.name)
+        self.run.summary.update(found)
         self._end(status)
-        self.follower.mark(self.id, "metrics")
+        self.follower.mark(self.id, "metrics", *([results_state(self.follower.run.results)] if found else []))
         self.closed = True
 
     def _end(self, status: int) -> None:

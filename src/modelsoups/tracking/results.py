@@ -21,10 +21,14 @@ def scores(results: Path, row: str) -> dict[str, float]:
     return {f"accuracy/{line['dataset']}": line["accuracy"] for line in lines if line.get("row") == row}
 
 
+def results_state(results: Path) -> str:
+    """Names what a finished report was made from."""
+    return runs.fingerprint(runs.read_json(results / runs.MANIFEST)["inputs"])
+
+
 def log_results(follower: Follower) -> None:
     """Log a finished report once: the soup's run, then the summaries of the ingredients."""
-    results = follower.run.results
-    state = runs.fingerprint(runs.read_json(results / runs.MANIFEST)["inputs"])
+    state = results_state(follower.run.results)
     soup = follower.id("soup", state)
     if not follower.logged(soup, state):
         with follower.alone(soup) as mine:
@@ -32,7 +36,7 @@ def log_results(follower: Follower) -> None:
                 _log_soups(follower, soup)
                 follower.mark(soup, state)
     for followed in follower.followed.values():
-        found = scores(results, followed.folder.name)
+        found = scores(follower.run.results, followed.folder.name)
         if found and followed.closed and not follower.logged(followed.id, state):
             with follower.alone(followed.id) as mine:
                 if mine:
