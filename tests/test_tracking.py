@@ -102,7 +102,7 @@ def test_an_interrupted_ingredient_reads_back_without_gap_or_double_and_as_it_en
     second.look(last=True)
     assert wandb_files.last_step(cfg.run.wandb, run_id) == 15
     runs.write_jsonl(folder / "metrics.jsonl", [row(s, 1.0 if s <= 7 else 2.0) for s in range(1, 21)])
-    runs.write_json(folder / runs.MANIFEST, {"inputs": {}, "files": {}, "sha256": "ab", "steps": 20, "loss": 0.1})
+    runs.write_json(folder / runs.MANIFEST, {"inputs": {}, "files": {}, "sha256": "ab", "steps": 20, "loss": 1 / 23})
     third = follower(cfg)
     assert third.followed == {}
     third.look(last=True)
