@@ -254,6 +254,17 @@ def test_the_sweep_of_w_and_b_deals_out_our_draw_and_its_command_runs(monkeypatc
     assert ran == [(["finetune"], 7, "imagenet")]
 
 
+def test_a_run_that_an_agent_of_w_and_b_started_keeps_the_agents_id(cfg, monkeypatch):
+    folder = train(cfg, 1)
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    monkeypatch.setenv("WANDB_RUN_ID", "theirs")
+    for _ in range(2):  # the second time, evaluation: no agent
+        one = follower(cfg)
+        one.look()
+        assert one.followed[folder].run_id == "theirs"
+        monkeypatch.delenv("WANDB_SWEEP_ID", raising=False)
+
+
 # ---- a whole pipeline ----
 
 

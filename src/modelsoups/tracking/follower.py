@@ -132,12 +132,20 @@ class Followed:
     def __init__(self, follower: Follower, folder: Path, recipe: Row) -> None:
         self.follower, self.folder, self.recipe = follower, folder, recipe
         self.id = follower.id(folder.name, recipe)
+        self.run_id = self._run_id()
         self.run: Any = None
         self.rows: list[Row] = []  # at the last look
         self.saved: int | None = None  # when the newest checkpoint was written
         self.step = -1  # logged
         self.closed = follower.logged(self.id, "metrics")
         self.lock = contextlib.ExitStack()
+
+    def _run_id(self) -> str:
+        """W&B's id of the run: our own, or the one that an agent of W&B's started this command with."""
+        given = self.follower.run.wandb / f"{self.id}.agent"
+        if os.environ.get("WANDB_SWEEP_ID") and (agent := os.environ.get("WANDB_RUN_ID")):
+            runs.write_text(given, agent)
+        return given.read_text(encoding="utf-8") if given.exists() else self.id
 
     def look(self, last: bool) -> None:
         """Log the rows that are final; close the run when the ingredient has ended."""
@@ -171,8 +179,8 @@ class Followed:
             return False
         name = f"{self.follower.config['name']} {self.folder.name}"
         config = {**self.recipe, "ingredient": self.folder.name}
-        self.run = self.follower.begin(self.id, name, "finetune", config)
-        self.step = self.follower.done(self.run, self.id)
+        self.run = self.follower.begin(self.run_id, name, "finetune", config)
+        self.step = self.follower.done(self.run, self.run_id)
         return True
 
     def _close(self, end: Row, status: int) -> None:
@@ -182,7 +190,8 @@ class Followed:
         found = scores(self.follower.run.results, self.folder.name)
         self.run.summary.update(found)
         self._end(status)
-        self.follower.mark(self.id, "metrics", *([results_state(self.follower.run.results)] if found else []))
+        whole = found and not self.follower.config["track"]["artifacts"]
+        self.follower.mark(self.id, "metrics", *([results_state(self.follower.run.results)] if whole else []))
         self.closed = True
 
     def _end(self, status: int) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelsoups import runs
 
 if TYPE_CHECKING:
-    from modelsoups.tracking.follower import Follower
+    from modelsoups.tracking.follower import Followed, Follower
 
 FIGURES = ("figure_1", "figure_B1", "contact")
 
@@ -40,17 +41,17 @@ def log_results(follower: Follower) -> None:
         if found and followed.closed and not follower.logged(followed.id, state):
             with follower.alone(followed.id) as mine:
                 if mine:
-                    _log_scores(follower, followed.id, followed.folder, followed.recipe, found)
+                    _log_scores(follower, followed, found)
                     follower.mark(followed.id, state)
 
 
-def _log_scores(follower: Follower, run_id: str, folder: Path, recipe: dict[str, Any], found: dict[str, float]) -> None:
+def _log_scores(follower: Follower, followed: Followed, found: dict[str, float]) -> None:
     """Add the accuracies to an ingredient's run."""
+    folder = followed.folder
     name = f"{follower.config['name']} {folder.name}"
-    run = follower.begin(run_id, name, "finetune", {**recipe, "ingredient": folder.name})
+    run = follower.begin(followed.run_id, name, "finetune", {**followed.recipe, "ingredient": folder.name})
     run.summary.update(found)
-    chosen = _greedy(follower)
-    if follower.config["track"]["artifacts"] and folder.name in chosen.get("ingredients", ()):
+    if follower.config["track"]["artifacts"] and folder.name in _greedy(follower).get("ingredients", ()):
         run.log_artifact(_artifact(follower, f"ingredient-{folder.name}", folder / "model.safetensors"))
     run.finish()
 
@@ -108,6 +109,7 @@ def _log_lineage(follower: Follower, run: Any) -> None:
 def _artifact(follower: Follower, name: str, path: Path) -> Any:
     import wandb
 
-    artifact = wandb.Artifact(f"{follower.config['name']}-{name}", type="soup" if "ingredient" not in name else "model")
+    allowed = re.sub(r"[^\w.-]", "-", f"{follower.config['name']}-{name}")
+    artifact = wandb.Artifact(allowed, type="model" if name.startswith("ingredient-") else "soup")
     artifact.add_file(str(path), policy="immutable", skip_cache=True)
     return artifact
