@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from modelsoups import checkpoint, evaluate, finetune, heads, lock, runs, sweep
 from modelsoups.config import load
-from modelsoups.distributed import STOPPED
+from modelsoups.core.optimizers import sharpened
+from modelsoups.distributed import STOPPED, joined
 from modelsoups.sweep import load_draw
 from modelsoups.trainer import Trainer
 
@@ -251,3 +252,40 @@ def test_ranks_train_one_thread_each(make):
         assert torch.get_num_threads() == 1
 
     assert train_on(cfg, 2, act) == [0, 0]
+
+
+def test_sam_perturbs_by_the_whole_gradient_or_by_each_ranks_own():
+    """loss_r = (w x_r + b - y_r)^2 / 2 of two parameters on two ranks: the step is the mean of the ranks' gradients."""
+    points = [(1.0, 2.0), (3.0, -1.0)]
+
+    def gradient(w, b, x, y):
+        return torch.tensor([(w * x + b - y) * x, w * x + b - y], dtype=torch.float64)
+
+    def mean(gradients):
+        return sum(gradients) / len(gradients)
+
+    start, rho = torch.tensor([0.5, -0.25], dtype=torch.float64), 0.1
+    own = [gradient(*start, *p) for p in points]
+    expected = {
+        summed: mean([gradient(*(start + rho * g / g.norm()), *p) for g, p in zip(up, points, strict=True)])
+        for summed, up in ((True, [mean(own)] * 2), (False, own))
+    }
+    assert not torch.allclose(expected[True], expected[False])
+
+    def act():
+        with joined() as ranks:
+            model = torch.nn.Linear(1, 1).double()
+            model.weight.data.fill_(0.5)
+            model.bias.data.fill_(-0.25)
+            network = ranks.wrap(model, torch.zeros(1, 1, dtype=torch.float64))
+            x, y = (torch.tensor([[v]], dtype=torch.float64) for v in points[ranks.rank])
+            for summed in (True, False):
+                model.zero_grad()
+                with ranks.summing(network, last=summed):
+                    ((network(x) - y) ** 2 / 2).sum().backward()
+                with sharpened(model.parameters(), rho):
+                    ((network(x) - y) ** 2 / 2).sum().backward()
+                found = torch.cat([model.weight.grad.flatten(), model.bias.grad])
+                assert torch.allclose(found, expected[summed], atol=1e-12), (found, expected[summed])
+
+    assert train_on(None, 2, act) == [0, 0]

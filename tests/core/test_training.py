@@ -69,3 +69,21 @@ def test_every_epoch_has_its_own_permutation_of_all_images():
     assert all(sorted(o.tolist()) == list(range(100)) for o in orders)
     assert orders[0].tolist() != orders[1].tolist()
     assert orders[0].tolist() == training.epoch_order(100, 7, 0).tolist()
+
+
+def test_distillation_targets_are_the_ensembles_probabilities():
+    """Logits (2 log 3, 0) and (0, 0) average to (log 3, 0): 3/4 and 1/4, where the probabilities' mean is 0.7."""
+    logits = [torch.tensor([[2 * math.log(3), 0.0]]), torch.zeros(1, 2)]
+    targets = training.ensemble_targets(logits, "softmax")
+    assert targets.tolist()[0] == pytest.approx([0.75, 0.25])
+    assert training.ensemble_targets(logits, "binary").tolist()[0] == pytest.approx([0.75, 0.5])
+    assert targets.dtype == torch.float32
+    # a student of two parameters, its logits: gradient p - t = (1/2 - 3/4, 1/2 - 1/4), and none at p = t
+    student = torch.zeros(1, 2, requires_grad=True)
+    loss = training.softmax_loss(student, targets)
+    loss.backward()
+    assert float(loss) == pytest.approx(math.log(2))
+    assert student.grad.tolist()[0] == pytest.approx([-0.25, 0.25])
+    done = torch.tensor([[math.log(3), 0.0]], requires_grad=True)
+    training.softmax_loss(done, targets).backward()
+    assert done.grad.tolist()[0] == pytest.approx([0.0, 0.0], abs=1e-6)

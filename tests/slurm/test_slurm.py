@@ -45,6 +45,7 @@ stage_time: "00:20:00"
 notice: 60
 setup: ["export PYTHONPATH={Path(runs.__file__).parents[1]} OMP_NUM_THREADS=1"]
 """
+ALL_GPUS = f"--gpus-per-node={virtual.GPUS}"
 PATIENCE = 600  # seconds until a wait counts as vain: other work on the machine makes it no failure
 
 
@@ -155,12 +156,12 @@ def undisturbed_ranks(cluster, begun):
 
 def stopped_and_preempted(task, cluster):
     """The signal before the time limit, then a job of a higher partition on the same node."""
-    job = task.submit("-w", "node1", "-x", "node2", "--gpus-per-node=4")
+    job = task.submit("-w", "node1", "-x", "node2", ALL_GPUS)
     task.trained(8)
     cluster("scancel", "--batch", "--signal=USR1", f"{job}_0")  # as --signal=B:USR1@60 has it sent
     task.running_again(job, 1)
     saved = "asked to stop, saved at step" in task.output(job)
-    options = ("-p", "high", "-w", "node1", "--gpus-per-node=4", "--output=/dev/null", "--wrap=sleep 1")
+    options = ("-p", "high", "-w", "node1", ALL_GPUS, "--output=/dev/null", "--wrap=sleep 1")
     high = cluster("sbatch", "--parsable", *options).strip()
     task.restarted(job, 2)
     cluster.await_end(high, seconds=PATIENCE)
@@ -275,7 +276,8 @@ def test_submit_runs_the_whole_pipeline_in_order(cluster, begun, data, scenes, r
     assert (begun.home / "results/pipeline/index.html").exists()
     assert (begun.home / "results/pipeline/table_3.md").exists()
     results = runs.read_jsonl(begun.home / "results/pipeline/results.jsonl")
-    assert {r["dataset"]: r["n"] for r in results} == {name: IMAGES.get(name, 96) for name in SETS if name != "train"}
+    counts = {r["dataset"]: r["n"] for r in results if "n" in r}
+    assert counts == {name: IMAGES.get(name, 96) for name in SETS if name != "train"}
     done = subprocess.run(command, capture_output=True, text=True)
     assert "complete, nothing to submit" in done.stdout
     assert slurm.queue(task.folder) == []

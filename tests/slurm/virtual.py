@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-NODES, GPUS, CPUS = 4, 4, 16
+NODES, GPUS, CPUS = 4, 8, 16  # GPUs enough that no scenario waits for another
 COMMANDS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue", "scontrol", "sinfo", "scancel")
 
 # Fake GPUs need File= (a count alone registers none), a character device: links to /dev/null are.

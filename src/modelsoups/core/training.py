@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
+
+from modelsoups.core.metrics import ensemble
 
 
 def _cosine(done: float) -> float:
@@ -61,6 +63,16 @@ def binary_loss(logits_BC: Tensor, targets_BC: Tensor) -> Tensor:
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"softmax": softmax_loss, "binary": binary_loss}
+
+
+def ensemble_targets(logits: Sequence[Tensor], loss: str) -> Tensor:
+    """targets_BC of distillation: the probabilities of the teachers' ensemble, which averages logits_BC.
+
+    Hinton et al. 2014, equation 4 at temperature 1 with soft targets alone, on the student's own augmented (and mixed)
+    images (appendix L.1; Beyer et al. 2021, "consistent"). The paper gives neither temperature nor a share of labels.
+    """
+    mean_BC = ensemble(logits).float()
+    return mean_BC.sigmoid() if loss == "binary" else mean_BC.softmax(dim=1)
 
 
 @dataclass
