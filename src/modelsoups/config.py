@@ -184,6 +184,25 @@ class PretrainConfig:
 
 
 @dataclass
+class ExportConfig:
+    """`modelsoups export`."""
+
+    row: str = "greedy"  # a soup of runs/<name>/soups, or an ingredient (003)
+    out: str | None = None  # folder; null: runs/<name>/export/<row>
+    push: str | None = None  # repository of the Hugging Face hub: user/name
+    private: bool = True
+
+
+@dataclass
+class TrackConfig:
+    """Where in Weights & Biases; see `wandb`."""
+
+    project: str = "modelsoups"
+    entity: str | None = None  # null: the login's own
+    artifacts: bool = False  # also log the soups, and the ingredients they are made of, as artifacts
+
+
+@dataclass
 class TopLevel:
     """The keys outside any section."""
 
@@ -193,6 +212,7 @@ class TopLevel:
     ingredient: int | None  # finetune this one alone; null: every one of the draw that is not complete
     protocol: str  # paper, or released: as the authors' code does where it deviates from the paper
     pool: str  # finetuned (by this run) or imported (`modelsoups import-released`; heads, sweep, finetune do nothing)
+    wandb: str  # auto (online with a login, else offline), online, offline or disabled
 
 
 @dataclass
@@ -209,6 +229,8 @@ class Config(TopLevel):
     submit: SubmitConfig
     plan: PlanConfig
     pretrain: PretrainConfig
+    track: TrackConfig
+    export: ExportConfig
     overrides: tuple[str, ...] = ()  # the command line's, as load() got them
 
     @property
@@ -218,6 +240,7 @@ class Config(TopLevel):
 
 CHOICES = {
     "pool": ("finetuned", "imported"),
+    "wandb": ("auto", "online", "offline", "disabled"),
     "model.library": ("iconclip", "open_clip", "timm"),
     "data.library": ("iconnet", "imagenet", "folders"),
     "protocol": ("paper", "released"),

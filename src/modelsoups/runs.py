@@ -175,6 +175,7 @@ class Run:
         self.ingredients = root / "ingredients"
         self.slurm = root / "slurm"  # scripts as submitted, output of jobs, requests to stop
         self.soups = root / "soups"
+        self.wandb = root / "wandb"  # what has been logged to W&B, and its own files
         self.timings = root / "timings.json"
         self.log = root / "modelsoups.log"
 
