@@ -44,6 +44,11 @@ def train(cfg, steps, seconds=1.0, name=0):
     return folder
 
 
+def saved(folder, time):
+    (folder / "checkpoint.pt").touch()
+    os.utime(folder / "checkpoint.pt", ns=(time, time))
+
+
 def flat(mapping, before=""):
     """Nested keys joined with dots, as W&B's records are read."""
     pairs = ((f"{before}{k}", v) for k, v in mapping.items())
@@ -84,24 +89,26 @@ def test_an_interrupted_ingredient_reads_back_without_gap_or_double_and_as_it_en
     """A follower killed without warning, a run resumed from its checkpoint with other timings, a stop, the end."""
     folder = train(cfg, 7)
     first = follower(cfg)
-    first.look()  # rows 1 to 7 are not final yet
-    (folder / "checkpoint.pt").write_text("at step 7")
+    first.look()
+    saved(folder, 1)  # at step 7, while training goes on
     train(cfg, 9)
-    first.look()  # now 1 to 7 are; 8 and 9 are not
-    run_id = first.followed[folder].id
+    first.look()  # 8 and 9 are there, and not in the checkpoint
     train(cfg, 12)
+    run_id = first.followed[folder].id
+    assert wandb_files.last_step(cfg.run.wandb, run_id) == -1
+    saved(folder, 2)  # somewhere from 7 on
     first.look()
     first.look(last=True)
     assert wandb_files.last_step(cfg.run.wandb, run_id) == 7
-    train(cfg, 15, seconds=2.0)  # resumed: 8 to 12 again, at another speed
-    runs.write_jsonl(folder / "metrics.jsonl", [row(s, 1.0 if s <= 7 else 2.0) for s in range(1, 16)])
+    rows = [row(step, 1.0 if step <= 7 else 2.0) for step in range(1, 21)]  # resumed: the rest at another speed
+    runs.write_jsonl(folder / "metrics.jsonl", rows[:15])
     second = follower(cfg)
-    second.look()
-    os.utime(folder / "checkpoint.pt", ns=(1, 1))
-    second.look()
+    for time in (2, 3, 4):
+        saved(folder, time)
+        second.look()
     second.look(last=True)
     assert wandb_files.last_step(cfg.run.wandb, run_id) == 15
-    runs.write_jsonl(folder / "metrics.jsonl", [row(s, 1.0 if s <= 7 else 2.0) for s in range(1, 21)])
+    runs.write_jsonl(folder / "metrics.jsonl", rows)
     runs.write_json(folder / runs.MANIFEST, {"inputs": {}, "files": {}, "sha256": "ab", "steps": 20, "loss": 1 / 23})
     third = follower(cfg)
     assert third.followed == {}

@@ -2,8 +2,8 @@
 
 An ingredient is a run, whose id follows from the run folder and the recipe: a task that was requeued continues it. What
 has been logged is asked where it lies (the server, or W&B's files of an offline run), so that a kill at any moment
-leaves neither a gap nor a double: a step is logged once, and only when no restart can change its row any more
-(the next checkpoint, or the end, has been written). Ends when its standard input does, or with its parent.
+leaves neither a gap nor a double: a step is logged once, and only when no restart can change its row any more (later
+checkpoints, or the end, have been written). Ends when its standard input does, or with its parent.
 """
 
 from __future__ import annotations
@@ -135,6 +135,7 @@ class Followed:
         self.run_id = self._run_id()
         self.run: Any = None
         self.rows: list[Row] = []  # at the last look
+        self.held: list[Row] = []  # before the newest checkpoint was seen
         self.saved: int | None = None  # when the newest checkpoint was written
         self.step = -1  # logged
         self.closed = follower.logged(self.id, "metrics")
@@ -158,8 +159,10 @@ class Followed:
             self._log(self.rows)
             self._close(manifest or {"failed": failure["reason"]}, 1 if failure else 0)
             return
-        if saved is not None and saved != self.saved:  # written after the last look, hence after the rows seen then
-            self._log(before)
+        if saved is not None and saved != self.saved:
+            # Written beside later steps, one at a time: it holds the rows that were there before the one before it was.
+            self._log(self.held)
+            self.held = before
         self.saved = saved
         if last and self.run is not None:
             self.run.mark_preempting()
