@@ -156,6 +156,8 @@ class Followed:
         before, self.rows = self.rows, _rows(self.folder / "metrics.jsonl")
         saved = _time(self.folder / "checkpoint.pt")
         if manifest or failure:
+            if self.run is None and not self._open():
+                return
             self._log(self.rows)
             self._close(manifest or {"failed": failure["reason"]}, 1 if failure else 0)
             return
@@ -169,7 +171,7 @@ class Followed:
             self._end(1)
 
     def _log(self, rows: list[Row]) -> None:
-        if self.run is None and not self._open():
+        if not rows or (self.run is None and not self._open()):
             return
         for row in rows:
             if row["step"] > self.step:
@@ -187,8 +189,6 @@ class Followed:
         return True
 
     def _close(self, end: Row, status: int) -> None:
-        if self.run is None:
-            return
         self.run.summary.update({k: v for k, v in end.items() if k not in ("inputs", "files", "provenance")})
         found = scores(self.follower.run.results, self.folder.name)
         self.run.summary.update(found)
