@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from dataclasses import asdict
@@ -180,16 +181,21 @@ def test_a_folder_that_cannot_be_written_costs_one_line(cfg, capfd):
     assert err.count("\n") == 1
 
 
-def test_a_full_disk_under_the_follower_costs_a_line_and_nothing_else(cfg, capfd):
-    folder = train(cfg, 3)
+def test_a_full_disk_under_the_follower_costs_nothing_and_the_next_command_makes_up_for_it(cfg, monkeypatch):
+    monkeypatch.setattr(tracking, "WAIT", {"offline": 30.0, "online": 30.0})
+    folder = train(cfg, 100)
     runs.write_json(folder / runs.MANIFEST, {"inputs": {}, "files": {}, "sha256": "ab"})
-    (cfg.run.wandb / "wandb").mkdir(parents=True)
-    (cfg.run.wandb / "id").symlink_to("/dev/full")  # writing the token fails as on a full disk
     before = {p: p.read_bytes() for p in folder.iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # the follower inherits it: no file grows beyond
     with tracking.following(cfg, ["finetune"]):
-        pass
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert {p: p.read_bytes() for p in folder.iterdir()} == before
-    assert "W&B: " in capfd.readouterr().err
+    one = follower(cfg)
+    run_id = one.id("000", RECIPE)
+    (cfg.run.wandb / f"{run_id}.json").unlink(missing_ok=True)  # should it have believed to be done
+    one.look(last=True)
+    same_as_ours(cfg, run_id, folder)
 
 
 def test_without_an_answer_of_the_server_the_run_is_logged_offline(cfg, capfd, monkeypatch):
