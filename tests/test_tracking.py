@@ -192,10 +192,8 @@ def test_a_full_disk_under_the_follower_costs_nothing_and_the_next_command_makes
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert {p: p.read_bytes() for p in folder.iterdir()} == before
     one = follower(cfg)
-    run_id = one.id("000", RECIPE)
-    (cfg.run.wandb / f"{run_id}.json").unlink(missing_ok=True)  # should it have believed to be done
     one.look(last=True)
-    same_as_ours(cfg, run_id, folder)
+    same_as_ours(cfg, one.id("000", RECIPE), folder)
 
 
 def test_without_an_answer_of_the_server_the_run_is_logged_offline(cfg, capfd, monkeypatch):

@@ -193,6 +193,8 @@ class Followed:
         found = scores(self.follower.run.results, self.folder.name)
         self.run.summary.update(found)
         self._end(status)
+        if self.follower.mode == "offline" and wandb_files.last_step(self.follower.run.wandb, self.run_id) < self.step:
+            raise OSError(f"{self.follower.run.wandb}: W&B's file of {self.folder.name} is cut off; is the disk full?")
         whole = found and not self.follower.config["track"]["artifacts"]
         self.follower.mark(self.id, "metrics", *([results_state(self.follower.run.results)] if whole else []))
         self.closed = True
