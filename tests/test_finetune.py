@@ -312,6 +312,7 @@ def test_integer_buffers_stay_integers(tmp_path):
         loss=0.5,
         layouts=["1x1"],
         averages={},
+        skipped=SimpleNamespace(keys=[]),
         seconds=1.0,
         recipe=SimpleNamespace(batch_size=4),
     )

@@ -20,7 +20,7 @@ from modelsoups.core import training
 from modelsoups.core.optimizers import OPTIMIZERS, sharpened
 from modelsoups.core.trajectory import Ema, Swa
 from modelsoups.core.types import Ingredient, Recipe
-from modelsoups.data.loader import Share, train_batches
+from modelsoups.data.loader import Share, Skipped, train_batches
 from modelsoups.data.shards import ShardSet
 from modelsoups.distributed import ALONE, STOPPED, Ranks, mark_saved
 from modelsoups.evaluate import normalise, shell, workers
@@ -63,6 +63,7 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self.loss = math.nan  # of the last step
+        self.skipped = Skipped(train, cfg.finetune.skip_corrupt)
 
     def load(self) -> None:
         """Start from the newest whole checkpoint, or the initial model; cut metrics.jsonl to it."""
@@ -91,6 +92,7 @@ class Trainer:
         for name, (count, average) in state.get("averages", {}).items():
             self.averages[name].count, self.averages[name].state = count, average
         self.step, self.seconds = state["step"], state["seconds"]
+        self.skipped.keys = state.get("skipped", [])
         before = state.get("layouts", ["1x1"])
         if before[-1] != self.layouts[0]:
             self.layouts = [*before, *self.layouts]
@@ -120,7 +122,15 @@ class Trainer:
         side_by_side = self.ranks.here if self.cfg.ingredient is not None else workers(self.cfg)
         share = Share(self.ranks.rank, self.ranks.world, self.parts)
         batches = train_batches(
-            self.train_set, self.recipe, model.image_size, model.mean, self.step, side_by_side, share
+            self.train_set,
+            self.recipe,
+            model.image_size,
+            model.mean,
+            self.step,
+            side_by_side,
+            share,
+            every.decode,
+            self.skipped,
         )
         self.network = self.ranks.wrap(model)
         clock = time.monotonic() - self.seconds
@@ -245,6 +255,7 @@ class Trainer:
             "step": self.step,
             "seconds": self.seconds,
             "layouts": self.layouts,
+            "skipped": self.skipped.keys,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "averages": {name: (a.count, a.state) for name, a in self.averages.items()},
