@@ -60,8 +60,11 @@ def test_corrupt_images_raise_what_pil_raises(cut):
 
 @pytest.mark.parametrize("size", [(500, 375), (341, 256), (60, 90), (224, 224), (3, 2)])
 @pytest.mark.parametrize("aug", ["minimal", "rand-m0-n0"])
-def test_crops_are_those_of_pil_within_two_levels(size, aug):
-    """The second's crop is timm's: 8 to 100% of the area, mirrored or not, by one of two interpolations."""
+def test_crops_are_those_of_pil_within_three_levels_and_as_bright(size, aug):
+    """The second's crop is timm's: 8 to 100% of the area, mirrored or not, by one of two interpolations.
+
+    Usually 0.4% of the values are a level apart; where PyTorch's 16-bit weights round badly, a quarter are.
+    """
     data = encoded(picture(size[0], *size))
     transform = transforms.train_crop(aug, 224, MEAN)
     for number in range(8):
@@ -69,10 +72,11 @@ def test_crops_are_those_of_pil_within_two_levels(size, aug):
         exact = decode.augmented(transform, by_pil(data)).int()
         transforms.seed_sample(number)
         fast = decode.augmented(transform, decode.by_turbo(data)).int()
-        apart = (fast - exact).abs()
+        apart = (fast - exact).float()
         assert fast.shape == exact.shape == (3, 224, 224)
-        assert int(apart.max()) <= 2
-        assert float((apart > 0).float().mean()) < 0.03
+        assert float(apart.abs().max()) <= 3
+        assert float(apart.abs().mean()) < 0.3
+        assert abs(float(apart.mean())) < 0.03
 
 
 def test_what_comes_after_the_crop_draws_the_same_and_is_pils():
@@ -94,7 +98,7 @@ def test_pil_is_exactly_torchvisions():
     transform = transforms.train_crop("minimal", 32, MEAN)
     transforms.seed_sample(1)
     image = by_pil(data)
-    box = transform.transforms[0].get_params(image, (0.9, 1.0), (3 / 4, 4 / 3))
+    box = transform.get_params(image, (0.9, 1.0), (3 / 4, 4 / 3))
     transforms.seed_sample(1)
     ours = decode.augmented(transform, image)
     assert ours.equal(tv.pil_to_tensor(tv.resized_crop(image, *box, [32, 32], transforms.BICUBIC)))

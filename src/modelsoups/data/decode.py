@@ -1,8 +1,8 @@
 """Encoded images -> pixels of a training crop, by PIL as the paper's code did it or by faster code: `finetune.decode`.
 
     pil    PIL decodes and resizes.
-    turbo  libjpeg-turbo decodes through torchvision, to the same pixels; PyTorch's vector code resizes, within 2 of 255
-           levels of PIL (tests/test_decode.py). What is not an RGB JPEG is decoded by PIL.
+    turbo  libjpeg-turbo decodes through simplejpeg, to the same pixels; PyTorch's vector code resizes, within 3 of 255
+           levels of PIL (tests/test_decode.py). What is not a JPEG in colour is decoded by PIL.
 
 Both draw the same random numbers in the same order, so a crop is the same part of the image either way. Decoding only
 the part that is cropped does not pay: reading a JPEG's code words is nine tenths of it (results/LOG.md).
@@ -15,30 +15,30 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+import simplejpeg
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from torchvision import transforms
-from torchvision.io import decode_jpeg
 
 from modelsoups.data.shards import by_pil
 from modelsoups.data.transforms import Transform, to_uint8
 
-JPEG = b"\xff\xd8"
+COLOURS = ("YCbCr", "RGB")  # of a JPEG: PIL makes others RGB in its own way
 
 
 def by_turbo(data: bytes, border: int = 0) -> Tensor:
     """The same pixels_CHW as by_pil's, uint8, channels last in memory. Raises what PIL does when it is corrupt."""
-    if data.startswith(JPEG):
-        try:
-            pixels_CHW = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8))
-        except RuntimeError:  # PIL reads it, or says what is wrong with it
-            pixels_CHW = torch.empty(0)
-        if len(pixels_CHW) == 3:
-            height, width = pixels_CHW.shape[1:]
-            return pixels_CHW[:, border : height - border, border : width - border]
-    return to_uint8(by_pil(data, border)).contiguous(memory_format=torch.contiguous_format)
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if colours not in COLOURS:
+            raise ValueError(f"{colours} is left to PIL")
+        pixels_HWC = simplejpeg.decode_jpeg(data, fastdct=False, fastupsample=False)
+    except ValueError:  # PIL reads it, or says what is wrong with it
+        return to_uint8(by_pil(data, border))
+    pixels_HWC = pixels_HWC[border : height - border, border : width - border]
+    return torch.from_numpy(pixels_HWC).permute(2, 0, 1)
 
 
 DECODERS: dict[str, Callable[[bytes, int], Image.Image | Tensor]] = {"pil": by_pil, "turbo": by_turbo}
@@ -48,8 +48,7 @@ def augmented(transform: Transform, image: Image.Image | Tensor) -> Tensor:
     """pixels_CHW of a training transform, uint8: of PIL's image by PIL, of a tensor with its resizing by PyTorch."""
     if isinstance(image, Image.Image):
         return to_uint8(transform(image))
-    assert isinstance(transform, transforms.Compose)
-    crop, *others = transform.transforms
+    crop, *others = transform.transforms if isinstance(transform, transforms.Compose) else [transform]
     pixels_CHW = _random_resized_crop(crop, image)
     if not others:
         return pixels_CHW.contiguous()
