@@ -50,6 +50,8 @@ def augmented(transform: Transform, image: Image.Image | Tensor) -> Tensor:
         return to_uint8(transform(image))
     crop, *others = transform.transforms if isinstance(transform, transforms.Compose) else [transform]
     pixels_CHW = _random_resized_crop(crop, image)
+    if others and isinstance(others[0], transforms.RandomHorizontalFlip):
+        pixels_CHW = others.pop(0)(pixels_CHW)
     if not others:
         return pixels_CHW.contiguous()
     picture = Image.fromarray(pixels_CHW.permute(1, 2, 0).numpy())
