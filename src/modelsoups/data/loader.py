@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -19,9 +20,10 @@ from torch import Tensor
 
 from modelsoups.core import training
 from modelsoups.core.types import Recipe
+from modelsoups.data.batched import LARGEST, Drawn, Planned, canvas_pixels, draw, plan
 from modelsoups.data.decode import DECODERS, augmented
 from modelsoups.data.shards import CorruptImage, ShardSet
-from modelsoups.data.transforms import Transform, seed_sample, train_crop
+from modelsoups.data.transforms import Transform, seed_sample, to_uint8, train_crop
 from modelsoups.parallel import cores
 
 KEEP_DECODED = 64 * 2**20  # bytes of shards; decoded they are about ten times as large
@@ -87,20 +89,31 @@ def train_batches(
     first: int,
     side_by_side: int,
     share: Share = WHOLE,
+    augment: str = "cpu",
     decoder: str = "pil",
     skipped: Skipped | None = None,
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Tensor | Planned, Tensor]]:
     """(pixels_BCHW in uint8, labels_B) of every step of a run from step `first` on, in the parts of one rank.
+
+    With augment=gpu the images come as they are, with a plan that makes those pixels of them on any device.
 
     A small set is decoded once a process and augmented in it. Images of a larger one are decoded and augmented in
     the cores that `side_by_side` runs leave free. decoder is one of `data.decode`. Raises ValueError naming shard and
     key of a corrupt image, or of one more than `skipped` takes.
     """
     skipped = skipped or Skipped(train)
-    samples = Augmented(str(train.folder), train.sha256, recipe, image_size, mean, decoder, skipped.limit > 0)
+    on_gpu = augment == "gpu"
+    kind = Undone if on_gpu else Augmented
+    samples = kind(str(train.folder), train.sha256, recipe, image_size, mean, decoder, skipped.limit > 0)
     processes = loader_processes(train, side_by_side)
     batches = _index_batches(len(train), recipe, first, share)
-    loader = torch.utils.data.DataLoader(samples, batch_sampler=batches, num_workers=processes)
+    loader: torch.utils.data.DataLoader[Any] = torch.utils.data.DataLoader(
+        samples,
+        batch_sampler=batches,
+        num_workers=processes,
+        collate_fn=functools.partial(_planned, image_size, mean) if on_gpu else None,
+        pin_memory=torch.cuda.is_available(),  # so that it is copied beside the computation
+    )
     try:
         for pixels_BCHW, labels_B, corrupt_B in loader:
             skipped.add(corrupt_B)
@@ -201,6 +214,28 @@ class Augmented(torch.utils.data.Dataset[tuple[Tensor, int, int]]):
         if index not in kept:
             kept[index] = self.train.decoded(index, DECODERS[self.decoder])
         return kept[index]
+
+
+class Undone(Augmented):
+    """(epoch, index) -> (decoded uint8 pixels_CHW, what is to be done with them, label, NONE or as in Augmented)."""
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        epoch, index = key
+        taken, image = self.readable(index)
+        if isinstance(image, Tensor) and max(image.shape) > LARGEST:
+            image = Image.fromarray(image.permute(1, 2, 0).numpy())
+        image = image if isinstance(image, Tensor) else canvas_pixels(image)
+        seed_sample(self.recipe.seed, epoch, index)
+        drawn = draw(self.crops[self.policy(epoch)], image, self.image_size)
+        pixels_CHW = image if isinstance(image, Tensor) else to_uint8(image)
+        return pixels_CHW, drawn, int(self.train.labels_N[taken]), NONE if taken == index else index
+
+
+def _planned(
+    side: int, mean: tuple[float, ...], samples: list[tuple[Tensor, Drawn, int, int]]
+) -> tuple[Planned, Tensor, Tensor]:
+    images, drawn, labels, corrupt = zip(*samples, strict=True)
+    return plan(images, drawn, side, mean), torch.tensor(labels), torch.tensor(corrupt)
 
 
 @functools.lru_cache(maxsize=1)
