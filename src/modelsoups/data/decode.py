@@ -54,10 +54,7 @@ def augmented(transform: Transform, image: Image.Image | Tensor) -> Tensor:
         pixels_CHW = others.pop(0)(pixels_CHW)
     if not others:
         return pixels_CHW.contiguous()
-    picture = Image.fromarray(pixels_CHW.permute(1, 2, 0).numpy())
-    for change in others:
-        picture = change(picture)
-    return to_uint8(picture)
+    return to_uint8(transforms.Compose(others)(Image.fromarray(pixels_CHW.permute(1, 2, 0).numpy())))
 
 
 def _random_resized_crop(crop: transforms.RandomResizedCrop, pixels_CHW: Tensor) -> Tensor:
