@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import simplejpeg
 import torch
@@ -48,7 +49,8 @@ def augmented(transform: Transform, image: Image.Image | Tensor) -> Tensor:
     """pixels_CHW of a training transform, uint8: of PIL's image by PIL, of a tensor with its resizing by PyTorch."""
     if isinstance(image, Image.Image):
         return to_uint8(transform(image))
-    crop, *others = transform.transforms if isinstance(transform, transforms.Compose) else [transform]
+    steps: list[Any] = transform.transforms if isinstance(transform, transforms.Compose) else [transform]
+    crop, *others = steps
     pixels_CHW = _random_resized_crop(crop, image)
     if others and isinstance(others[0], transforms.RandomHorizontalFlip):
         pixels_CHW = others.pop(0)(pixels_CHW)
