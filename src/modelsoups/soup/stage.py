@@ -21,9 +21,20 @@ from modelsoups.config import Config
 from modelsoups.core import weights
 from modelsoups.core.methods import METHODS, Pool, model_gradient
 from modelsoups.core.types import Ingredient, Soup
-from modelsoups.evaluate import all_pixels, forward, logits_of, normalise, open_set, shell, test_names, workers
+from modelsoups.evaluate import (
+    all_pixels,
+    decode_once,
+    forward,
+    logits_of,
+    normalise,
+    open_set,
+    shell,
+    test_names,
+    workers,
+)
 from modelsoups.parallel import run_tasks
-from modelsoups.pool import initial_models, load_pool, load_weights
+from modelsoups.pool import initial_models, load_pool, load_weights, open_weights
+from modelsoups.soup.mixing import mix_in_memory
 
 STATES_IN_MEMORY = 4 * 2**30  # bytes of checkpoints that a process keeps; a larger pool is read again from disk
 CURVE = (1, 2, 4, 8, 16, 24, 36, 48, 72)  # numbers of models in Figure B.1
@@ -49,6 +60,7 @@ def run(cfg: Config) -> bool:
         print(f"soup: complete, {len(list(cfg.run.soups.glob('*.json'))) - 1} soups in {cfg.run.soups}")
         return False
     key = runs.fingerprint({**inputs, "sets": None})  # a test set that comes later changes no choice
+    decode_once(cfg, [cfg.data.holdout, *test_names(cfg)])
     orders = plan(cfg, len(folder.ingredients))
     todo = [o for o in orders if not _chosen(cfg, o.row, key)]
     for order, soup in run_tasks(functools.partial(_choose, cfg), todo, workers(cfg), "soup: choosing"):
@@ -169,15 +181,12 @@ def _measure(cfg: Config, row: str) -> None:
 
 
 def mixed(cfg: Config, soup: Soup) -> dict[str, Tensor]:
-    """The weights of a soup over the run's ingredients and initial model."""
+    """The weights of a soup over the run's ingredients and initial model, streamed: one soup's in memory, no others."""
     known = {i.id: i for i in [*load_pool(cfg).ingredients, *initial_models(cfg).values()]}
-    states = []
     for name, sha256 in zip(soup.ingredients, soup.hashes, strict=True):
         if name not in known or known[name].sha256 != sha256:
             raise ValueError(f"soup {soup.method}: ingredient {name} is missing or has changed since it was chosen")
-        states.append(load_weights(known[name]))
-    weights.check_alike(dict(zip(soup.ingredients, states, strict=True)))
-    return weights.mix(states, soup.coefficients)
+    return mix_in_memory([open_weights(known[name]) for name in soup.ingredients], soup.coefficients)
 
 
 def write_soup(path: Path, soup: Soup, **extras: str) -> None:
