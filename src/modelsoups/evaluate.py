@@ -153,16 +153,19 @@ def _pixels(cfg: Config) -> Path:
 
 def pixel_batches(cfg: Config, dataset: ShardSet, image_size: int) -> Iterator[Tensor]:
     """uint8 pixels_BCHW in the set's order, resized and cropped as CLIP evaluates."""
-    batch_size = cfg.evaluate.batch_size
-    if decoded.size(dataset, image_size) <= IN_MEMORY:
-        yield from all_pixels(str(dataset.folder), dataset.sha256, image_size).split(batch_size)
-        return
-    mapped = decoded.read(dataset, image_size, _pixels(cfg))
-    if mapped is not None:
-        yield from mapped.split(batch_size)
+    pixels_NCHW = kept_pixels(cfg, dataset, image_size)
+    if pixels_NCHW is not None:
+        yield from pixels_NCHW.split(cfg.evaluate.batch_size)
         return
     crops = decoded.Crops(dataset, image_size)
-    yield from torch.utils.data.DataLoader(crops, batch_size, num_workers=max(1, cores() // 2))
+    yield from torch.utils.data.DataLoader(crops, cfg.evaluate.batch_size, num_workers=max(1, cores() // 2))
+
+
+def kept_pixels(cfg: Config, dataset: ShardSet, image_size: int) -> Tensor | None:
+    """uint8 pixels_NCHW of a whole set, in memory or mapped; None of a large set that `decode_once` did not write."""
+    if decoded.size(dataset, image_size) <= IN_MEMORY:
+        return all_pixels(str(dataset.folder), dataset.sha256, image_size)
+    return decoded.read(dataset, image_size, _pixels(cfg))
 
 
 @functools.lru_cache(maxsize=16)

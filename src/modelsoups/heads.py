@@ -71,7 +71,7 @@ def _initial_model(cfg: Config, init: str, train: ShardSet) -> Classifier:
 @torch.inference_mode()
 def features(cfg: Config, model: Classifier, dataset: ShardSet) -> Tensor:
     """features_ND of every image of a set, without augmentation, on the CPU."""
-    batches = pixel_batches(dataset, model.image_size, cfg.evaluate.batch_size)
+    batches = pixel_batches(cfg, dataset, model.image_size)
     return torch.cat([model.features(normalise(model, b)).float().cpu() for b in batches])
 
 

@@ -25,6 +25,7 @@ from modelsoups.evaluate import (
     all_pixels,
     decode_once,
     forward,
+    kept_pixels,
     logits_of,
     normalise,
     open_set,
@@ -146,7 +147,9 @@ def pool(cfg: Config, subset: tuple[int, ...] | None = None) -> Pool:
 
     def gradient(state: Mapping[str, Tensor], beta: float, index_B: Tensor) -> tuple[float, float, dict[str, Tensor]]:
         model = shell(cfg, len(holdout.classes))
-        pixels_NCHW = all_pixels(str(holdout.folder), holdout.sha256, model.image_size)
+        pixels_NCHW = kept_pixels(cfg, holdout, model.image_size)
+        if pixels_NCHW is None:  # over the budget of the disk: in memory then
+            pixels_NCHW = all_pixels(str(holdout.folder), holdout.sha256, model.image_size)
         images_BCHW = normalise(model, pixels_NCHW[index_B])
         return model_gradient(model, state, beta, images_BCHW, labels_N[index_B].to(images_BCHW.device))
 
