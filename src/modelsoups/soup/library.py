@@ -180,6 +180,11 @@ def open_all(sources: Sources) -> list[Checkpoint]:
     names = [c.name for c in opened]
     if repeated := next((n for n in names if names.count(n) > 1), None):
         raise ValueError(f"{repeated} is given twice")
+    seen: dict[tuple[Path, ...], str] = {}
+    for c in opened:
+        earlier = seen.setdefault(tuple(f.resolve() for f in c.files), c.name) if c.files else c.name
+        if earlier != c.name:
+            raise ValueError(f"{c.name} is given twice, also as {earlier}")
     return opened
 
 
