@@ -231,7 +231,11 @@ def test_a_digest_is_of_the_content_whatever_the_format_order_or_ties(tmp_path: 
     shared = torch.arange(6.0)
     save_file({"b": shared, "a": torch.ones(2).half()}, tmp_path / "one.safetensors", metadata={"c": "b"})
     torch.save({"a": torch.ones(2).half(), "b": shared, "c": shared}, tmp_path / "two.pt")
-    sources = [tmp_path / "one.safetensors", tmp_path / "two.pt", {"c": shared.clone(), "b": shared, "a": torch.ones(2).half()}]
+    sources = [
+        tmp_path / "one.safetensors",
+        tmp_path / "two.pt",
+        {"c": shared.clone(), "b": shared, "a": torch.ones(2).half()},
+    ]
     checkpoints = soup.library.open_all(sources)
     assert len(set(soup.library.hashes(checkpoints))) == 1
     mixed = mixing.mix_to_file(checkpoints, {"*": [1, 1, 1]}, tmp_path / "out.safetensors", facts := Facts())

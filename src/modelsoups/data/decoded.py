@@ -56,7 +56,7 @@ def fits(dataset: ShardSet, side: int, folder: Path) -> bool:
 def write(dataset: ShardSet, side: int, folder: Path) -> bool:
     """Decode a set into its place under `folder`, on every core, unless it is there; whether that was needed.
 
-    Two processes may do so at once: each writes a folder of its own, and the last one stays.
+    Two processes may do so at once: each writes a folder of its own, and the first one stays.
     """
     place = _place(dataset, side, folder)
     if runs.complete(place, _inputs(dataset, side)):
@@ -64,13 +64,13 @@ def write(dataset: ShardSet, side: int, folder: Path) -> bool:
     shutil.rmtree(place, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=folder) as name:
-        tmp = Path(name)
+        tmp = Path(name) / place.name  # with the rights that the user's folders have
+        tmp.mkdir()
         with runs.atomic(tmp / "pixels.npy") as file:
             hashed = _decode(dataset, side, file)
         runs.finish(tmp, _inputs(dataset, side), [tmp / "pixels.npy"], digest=hashed)
         if not place.exists():
             tmp.rename(place)
-            tmp.mkdir()  # for TemporaryDirectory to remove
     return True
 
 
