@@ -27,6 +27,8 @@ __all__ = [  # reading and hashing states lives in checkpoints.py; callers find 
     "angle",
     "check_alike",
     "delta_norm",
+    "describe",
+    "inner_products",
     "interpolate",
     "layer_of",
     "load_state",
@@ -235,12 +237,18 @@ def angle(start: State, one: State, two: State) -> float:
 
     Raises ValueError when a model equals the start, for then there is no direction.
     """
-    d1, d2 = _deltas(one, start, True), _deltas(two, start, True)
-    dot = sum(float((d1[key] * d2[key]).sum()) for key in d1)
-    norms = delta_norm(one, start, True) * delta_norm(two, start, True)
-    if norms == 0:
+    d11, d12, d22 = inner_products(start, one, two, matrices_only=True)
+    if d11 * d22 == 0:
         raise ValueError("no angle: a model has the same weights as the start")
-    return math.degrees(math.acos(max(-1.0, min(1.0, dot / norms))))
+    return math.degrees(math.acos(max(-1.0, min(1.0, d12 / (math.sqrt(d11) * math.sqrt(d22))))))
+
+
+def inner_products(start: State, one: State, two: State, matrices_only: bool = False) -> tuple[float, float, float]:
+    """d1.d1, d1.d2 and d2.d2 of d1 = one - start and d2 = two - start: all that the plane of the three depends on."""
+    d1, d2 = _deltas(one, start, matrices_only), _deltas(two, start, matrices_only)
+    pairs = ((d1, d1), (d1, d2), (d2, d2))
+    d11, d12, d22 = (math.fsum(float((a[key] * b[key]).sum()) for key in a) for a, b in pairs)
+    return d11, d12, d22
 
 
 def _deltas(a: State, b: State, matrices_only: bool) -> dict[str, Tensor]:

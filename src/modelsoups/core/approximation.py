@@ -1,0 +1,116 @@
+"""Equation (1): what separates the loss of a two-model soup from that of the ensemble (section 4, appendix K).
+
+    L_soup - L_ens ~ a (1 - a) / 2 * (beta^2 E_x Var_{Y ~ p}[f_Y(theta_1) - f_Y(theta_0)] - d^2/da^2 L_soup)
+
+where p = softmax(beta f). The signs are those of the derivation (K.3): convexity favours the soup, the variance the
+ensemble.
+
+Legend: N images, C classes; a or alpha, the place on the line (1 - a) theta_0 + a theta_1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, grad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+Line = Callable[[Tensor], Tensor]  # alpha, a scalar tensor -> logits_NC of the soup at alpha
+
+
+@dataclass(frozen=True)
+class Approximation:
+    """Both sides of equation (1): the true difference in loss, and its approximation of two terms."""
+
+    loss_soup: float
+    loss_ensemble: float
+    curvature: float  # d^2/da^2 L_soup
+    variance: float  # beta^2 E_x Var
+    alpha: float
+
+    @property
+    def truth(self) -> float:
+        return self.loss_soup - self.loss_ensemble
+
+    @property
+    def value(self) -> float:
+        return self.alpha * (1 - self.alpha) / 2 * (self.variance - self.curvature)
+
+
+def line(model: nn.Module, zero: Mapping[str, Tensor], one: Mapping[str, Tensor], inputs: Tensor) -> Line:
+    """The function from alpha to the model's logits on these inputs with the weights (1 - alpha) zero + alpha one."""
+    moving = {k: t for k, t in zero.items() if t.is_floating_point()}
+    fixed = {k: t for k, t in zero.items() if k not in moving}
+
+    def logits(alpha: Tensor) -> Tensor:
+        soup = {k: t + alpha.to(t) * (one[k] - t) for k, t in moving.items()}
+        out: Tensor = functional_call(model, {**soup, **fixed}, (inputs,))
+        return out
+
+    return logits
+
+
+def curvature(logits: Line, labels_N: Tensor, alpha: float, beta: float = 1.0) -> float:
+    """d^2/da^2 of the mean cross-entropy of beta * logits, exact to rounding.
+
+    By reverse differentiation twice: forward over forward (torch.func.jvp of jvp) is silently wrong through LayerNorm
+    in torch 2.15, which the test of this function would show.
+    """
+
+    def loss(a: Tensor) -> Tensor:
+        return F.cross_entropy(beta * logits(a), labels_N)
+
+    with _differentiable_attention():
+        return float(grad(grad(loss))(torch.tensor(alpha, dtype=torch.float64)))
+
+
+@contextlib.contextmanager
+def _differentiable_attention() -> Iterator[None]:
+    """Attention by plain operations: the fused ones cannot be differentiated twice."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def finite_difference(loss: Callable[[float], float], alpha: float, h: float) -> float:
+    """d^2 loss / d alpha^2 by central differences of fourth order, from five evaluations h apart."""
+    values = [loss(alpha + k * h) for k in (-2, -1, 0, 1, 2)]
+    weights = (-1 / 12, 4 / 3, -5 / 2, 4 / 3, -1 / 12)
+    return sum(w * v for w, v in zip(weights, values, strict=True)) / h**2
+
+
+def approximation(
+    soup_NC: Tensor,
+    zero_NC: Tensor,
+    one_NC: Tensor,
+    labels_N: Tensor,
+    alpha: float,
+    curvature: float,
+    beta: float = 1.0,
+) -> Approximation:
+    """Equation (1) from the logits of the soup at alpha and of its two models, and the curvature of its loss there."""
+    zero_NC, one_NC, soup_NC = zero_NC.double(), one_NC.double(), soup_NC.double()
+    ensemble_NC = (1 - alpha) * zero_NC + alpha * one_NC
+    variance_N = variance_under((beta * soup_NC).softmax(dim=1), one_NC - zero_NC)
+    return Approximation(
+        loss_soup=float(F.cross_entropy(beta * soup_NC, labels_N)),
+        loss_ensemble=float(F.cross_entropy(beta * ensemble_NC, labels_N)),
+        curvature=curvature,
+        variance=beta**2 * float(variance_N.mean()),
+        alpha=alpha,
+    )
+
+
+def variance_under(p_NC: Tensor, values_NC: Tensor) -> Tensor:
+    """Var_{Y ~ p} [values_Y] of each image."""
+    mean_N1 = (p_NC * values_NC).sum(dim=1, keepdim=True)
+    return (p_NC * (values_NC - mean_N1).square()).sum(dim=1)

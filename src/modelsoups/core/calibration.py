@@ -1,0 +1,86 @@
+"""Calibration (Figure B.2): expected calibration error with equal-mass bins, and temperature scaling.
+
+Legend: N images, C classes.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.optimize import brentq
+from torch import Tensor
+
+BINS = 15  # as in Guo et al. (2017)
+BETA = (1e-3, 1e3)  # inverse temperatures looked at; a model that is always right wants an infinite one
+
+
+def ece(logits_NC: Tensor, labels_N: Tensor, bins: int = BINS) -> float:
+    """Expected calibration error with bins of equal mass (Roelofs et al. 2020), 0 to 1.
+
+    The mean over bins, weighted by their images, of |accuracy - mean confidence|, where confidence is the largest
+    softmax probability and a bin holds the next N / bins images in order of confidence (sizes differ by one at most).
+    Raises ValueError when there are fewer images than bins.
+    """
+    confidence_N, correct_N = _by_confidence(logits_NC, labels_N)
+    if not 1 <= bins <= len(confidence_N):
+        raise ValueError(f"{bins} bins for {len(confidence_N)} images; expected from 1 to as many as there are images")
+    return _error(confidence_N, _split(correct_N, bins))
+
+
+def ece_sweep(logits_NC: Tensor, labels_N: Tensor) -> float:
+    """ECE-SWEEP of Roelofs et al. (2020): as many equal-mass bins as keep accuracy rising from bin to bin."""
+    confidence_N, correct_N = _by_confidence(logits_NC, labels_N)
+    parts = _split(correct_N, 1)
+    for bins in range(2, len(confidence_N) + 1):
+        finer = _split(correct_N, bins)
+        means = [part.mean() for part in finer]
+        if any(b < a for a, b in itertools.pairwise(means)):
+            break
+        parts = finer
+    return _error(confidence_N, parts)
+
+
+def _by_confidence(logits_NC: Tensor, labels_N: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    probability_N, predicted_N = logits_NC.double().softmax(dim=1).max(dim=1)
+    order = torch.argsort(probability_N, stable=True)
+    return probability_N[order].numpy(), (predicted_N == labels_N)[order].double().numpy()
+
+
+def _split(values_N: np.ndarray, bins: int) -> list[np.ndarray]:
+    return np.array_split(values_N, bins)
+
+
+def _error(confidence_N: np.ndarray, parts: list[np.ndarray]) -> float:
+    gaps, begin = 0.0, 0
+    for part in parts:
+        gaps += abs(float(part.sum() - confidence_N[begin : begin + len(part)].sum()))
+        begin += len(part)
+    return gaps / len(confidence_N)
+
+
+def calibrating_beta(logits_NC: Tensor, labels_N: Tensor) -> float:
+    """The inverse temperature that minimizes the mean cross-entropy of beta * logits (Guo et al. 2017; K.4).
+
+    The loss is convex in beta, so its derivative has one root; where it has none, the end of BETA that is nearer.
+    """
+    logits_NC = logits_NC.double()
+    right_N = logits_NC.gather(1, labels_N[:, None])[:, 0]
+
+    def slope(beta: float) -> float:
+        expected_N = ((beta * logits_NC).softmax(dim=1) * logits_NC).sum(dim=1)
+        return float((expected_N - right_N).mean())
+
+    low, high = BETA
+    if slope(low) >= 0:
+        return low
+    if slope(high) <= 0:
+        return high
+    return float(brentq(slope, low, high, xtol=1e-10, rtol=1e-10))
+
+
+def calibrated_loss(logits_NC: Tensor, labels_N: Tensor, beta: float = 1.0) -> float:
+    """Mean cross-entropy of beta * logits in nats."""
+    return float(F.cross_entropy(beta * logits_NC.double(), labels_N))

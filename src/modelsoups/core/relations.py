@@ -1,0 +1,90 @@
+"""Do two quantities of pairs of models go together? Correlation and agreement of sign, with bootstrap intervals.
+
+Points that share a model are not independent, so models are drawn with replacement, not points: a point between models
+i and j counts as often as i was drawn times as often as j was.
+
+Legend: P points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+DRAWS = 2000
+
+
+class Estimate(NamedTuple):
+    """A value, its 95% interval, and on how many points it rests."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def correlation(x_P: Sequence[float], y_P: Sequence[float], models_P: Sequence[tuple[str, str]]) -> Estimate:
+    """Pearson's correlation over points; models_P names the two models of each.
+
+    Raises ValueError for fewer than three points, or when x or y is the same everywhere.
+    """
+    x, y = _same_length(x_P, y_P, models_P)
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        raise ValueError(f"correlation of {len(x)} points: expected at least three that differ in x and in y")
+    value = float(_weighted(x, y, np.ones((1, len(x))))[0])
+    return _interval(value, _weighted(x, y, _draws(models_P)), len(x))
+
+
+def sign_agreement(x_P: Sequence[float], y_P: Sequence[float], models_P: Sequence[tuple[str, str]]) -> Estimate:
+    """Share of points where x and y have the same sign; points where either is zero do not count."""
+    x, y = _same_length(x_P, y_P, models_P)
+    counted = (x != 0) & (y != 0)
+    if not counted.any():
+        raise ValueError("agreement of sign: every point is zero in x or in y")
+    agree = ((x > 0) == (y > 0))[counted].astype(float)
+    weights = _draws([m for m, c in zip(models_P, counted, strict=True) if c])
+    with np.errstate(invalid="ignore"):
+        draws = (weights @ agree) / weights.sum(axis=1)
+    return _interval(float(agree.mean()), draws, len(agree))
+
+
+def mean(y_P: Sequence[float], models_P: Sequence[tuple[str, str]]) -> Estimate:
+    """Mean over points, with the interval that drawing models gives."""
+    y, _ = _same_length(y_P, y_P, models_P)
+    weights = _draws(models_P)
+    with np.errstate(invalid="ignore"):
+        draws = (weights @ y) / weights.sum(axis=1)
+    return _interval(float(y.mean()), draws, len(y))
+
+
+def _same_length(x_P: Sequence[float], y_P: Sequence[float], models_P: Sequence[object]) -> tuple[np.ndarray, ...]:
+    x, y = np.asarray(x_P, float), np.asarray(y_P, float)
+    if not len(x) or not len(x) == len(y) == len(models_P):
+        raise ValueError(f"{len(x)} and {len(y)} values for {len(models_P)} pairs; expected as many of each, and some")
+    return x, y
+
+
+def _draws(models_P: Sequence[tuple[str, str]], seed: int = 0) -> np.ndarray:
+    """weights_DP: how often each point counts in each of DRAWS draws of the models."""
+    names = sorted({name for pair in models_P for name in pair})
+    place = {name: i for i, name in enumerate(names)}
+    drawn = np.random.default_rng(seed).multinomial(len(names), [1 / len(names)] * len(names), size=DRAWS)
+    one, two = ([place[pair[k]] for pair in models_P] for k in (0, 1))
+    return (drawn[:, one] * drawn[:, two]).astype(float)
+
+
+def _weighted(x: np.ndarray, y: np.ndarray, weights_DP: np.ndarray) -> np.ndarray:
+    """Pearson's correlation under each row of weights; NaN where a draw leaves no spread."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        w = weights_DP / weights_DP.sum(axis=1, keepdims=True)
+        mx, my = w @ x, w @ y
+        xy, xx, yy = w @ (x * y) - mx * my, w @ (x * x) - mx**2, w @ (y * y) - my**2
+        return xy / np.sqrt(np.where((xx > 1e-15) & (yy > 1e-15), xx * yy, np.nan))
+
+
+def _interval(value: float, draws: np.ndarray, n: int) -> Estimate:
+    kept = draws[np.isfinite(draws)]
+    low, high = np.quantile(kept, [0.025, 0.975]) if len(kept) else (float("nan"), float("nan"))
+    return Estimate(value, float(low), float(high), n)

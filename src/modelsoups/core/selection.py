@@ -1,0 +1,107 @@
+"""What choosing costs: cross-fitted selection bias of a method, the oracle row and the bold rule (Tables 4 and C.1).
+
+Legend: N hold-out images, K ingredients.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modelsoups.core import metrics, stats
+from modelsoups.core.methods.pool import Pool
+from modelsoups.core.stats import Pair
+from modelsoups.core.types import Soup
+
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Bias:
+    """A method's gain over the best individual, both chosen on one part of the hold-out (differences of accuracy).
+
+    apparent is the gain on the images that chose them, honest on those that did not; their difference is the optimism.
+    """
+
+    apparent: float
+    honest: float
+
+    @property
+    def optimism(self) -> float:
+        return self.apparent - self.honest
+
+
+def part_of(pool: Pool, index_n: Tensor) -> Pool:
+    """The same ingredients with only these hold-out images."""
+    evaluate = pool.evaluate
+    return dataclasses.replace(
+        pool,
+        logits=tuple(logits_NC[index_n] for logits_NC in pool.logits),
+        labels_N=pool.labels_N[index_n],
+        evaluate=lambda state: evaluate(state)[index_n],
+    )
+
+
+def halves(n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """A random split of n images into two halves, the same on any machine."""
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(n))
+    return order[: n // 2].sort().values, order[n // 2 :].sort().values
+
+
+def selection_bias(
+    pool: Pool, method: Callable[[Pool], Soup], logits_of: Callable[[Soup], Tensor], seed: int = 0
+) -> Bias:
+    """Cross-fitted: choose on one half of the hold-out, judge on the other, both ways round, and average.
+
+    logits_of(soup) gives a soup's logits_NC on the whole hold-out.
+    """
+    one, two = halves(len(pool.labels_N), seed)
+    gains = []
+    for chosen_on, judged_on in ((one, two), (two, one)):
+        part = part_of(pool, chosen_on)
+        best = part.by_accuracy[0]
+        soup_NC = logits_of(method(part))
+        gains.append([_gain(pool, soup_NC, best, images) for images in (chosen_on, judged_on)])
+    apparent, honest = (sum(gain[i] for gain in gains) / 2 for i in (0, 1))
+    return Bias(apparent, honest)
+
+
+def _gain(pool: Pool, soup_NC: Tensor, best: int, images: Tensor) -> float:
+    labels_n = pool.labels_N[images]
+    return metrics.accuracy(soup_NC[images], labels_n) - metrics.accuracy(pool.logits[best][images], labels_n)
+
+
+def oracle(accuracies: Mapping[str, Mapping[str, float]], shifts: Sequence[str]) -> dict[str, tuple[str, float]]:
+    """Best individual on each test set: its name and accuracy, by data set; "mean" is the best average over shifts.
+
+    accuracies[model][data set]. Ties go to the model that is listed first. Raises ValueError when there is no model.
+    """
+    if not accuracies:
+        raise ValueError("oracle: no individual models")
+    sets = list(next(iter(accuracies.values())))
+    columns = {name: {model: row[name] for model, row in accuracies.items()} for name in sets}
+    if shifts:
+        columns["mean"] = {model: metrics.shift_mean(row, shifts) for model, row in accuracies.items()}
+    return {name: max(column.items(), key=lambda item: item[1]) for name, column in columns.items()}
+
+
+def bold(rows: Mapping[str, Sequence[object]], seed: int = 0) -> set[str]:
+    """Rows not significantly different from the best: exact McNemar on one data set, permutation test on several.
+
+    rows[name] holds the row's correctness on each data set, as boolean arrays; the quantity is their unweighted mean.
+    """
+    if not rows:
+        return set()
+    means = {name: float(np.mean([np.asarray(c).mean() for c in sets])) for name, sets in rows.items()}
+    best = max(means, key=means.__getitem__)
+    return {name for name in rows if name == best or _p(rows[best], rows[name], seed) >= ALPHA}
+
+
+def _p(one: Sequence[object], two: Sequence[object], seed: int) -> float:
+    pairs: list[Pair] = list(zip(one, two, strict=True))
+    return stats.mcnemar_exact(*pairs[0]).p if len(pairs) == 1 else stats.paired_mean_test(pairs, seed).p

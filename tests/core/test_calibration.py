@@ -1,0 +1,73 @@
+"""Calibration error and temperature, worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from modelsoups.core.calibration import calibrated_loss, calibrating_beta, ece, ece_sweep
+
+
+def predictor(confidences: list[float], right: list[bool]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two classes, class 0 predicted with these probabilities; the label is 0 where it is right."""
+    p = torch.tensor(confidences, dtype=torch.float64)
+    return torch.stack([p.log(), (1 - p).log()], dim=1), torch.tensor([0 if r else 1 for r in right])
+
+
+def test_a_perfectly_calibrated_predictor_has_no_error() -> None:
+    """Of four images at 0.75 three are right, of two at 1 - 1e-12 both: no gap in either bin."""
+    logits, labels = predictor([0.75] * 4 + [1 - 1e-12] * 4, [True, True, True, False] + [True] * 4)
+    assert ece(logits, labels, bins=2) == pytest.approx(0, abs=1e-9)
+    assert ece_sweep(logits, labels) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_constant_predictor_is_off_by_its_confidence_less_its_accuracy() -> None:
+    """0.9 everywhere, right half of the time: 0.4 in every bin that holds as many right as wrong ones."""
+    logits, labels = predictor([0.9] * 12, [True, False] * 6)
+    for bins in (1, 2, 3, 6):
+        assert ece(logits, labels, bins) == pytest.approx(0.4)
+    assert ece_sweep(logits, labels) == pytest.approx(0.4)
+
+
+def test_bins_hold_equal_numbers_in_order_of_confidence() -> None:
+    """Sorted: 0.6 wrong, 0.6 right | 0.8 right, 0.9 wrong: |1 - 1.2| and |1 - 1.7|, over 4 images."""
+    logits, labels = predictor([0.9, 0.6, 0.8, 0.6], [False, False, True, True])
+    assert ece(logits, labels, bins=2) == pytest.approx((0.2 + 0.7) / 4)
+    assert ece(logits, labels, bins=1) == pytest.approx(0.9 / 4)
+    assert ece(logits, labels, bins=4) == pytest.approx((0.6 + 0.4 + 0.2 + 0.9) / 4)
+
+
+def test_the_sweep_stops_before_accuracy_falls() -> None:
+    """In order of confidence wrong, right, wrong, right: halves have 0.5 and 0.5, thirds 0.5, 0, 1: two bins."""
+    logits, labels = predictor([0.6, 0.7, 0.8, 0.9], [False, True, False, True])
+    assert ece_sweep(logits, labels) == pytest.approx(ece(logits, labels, bins=2))
+
+
+@pytest.mark.parametrize("bins", [0, 5])
+def test_there_are_no_more_bins_than_images(bins: int) -> None:
+    with pytest.raises(ValueError, match=f"{bins} bins for 4 images"):
+        ece(*predictor([0.9] * 4, [True] * 4), bins)
+
+
+def test_temperature_by_hand() -> None:
+    """Logits (2, 0), right three times of four: beta * 2 must be log 3, so beta = log(3) / 2."""
+    logits, labels = torch.tensor([[2.0, 0.0]] * 4), torch.tensor([0, 0, 0, 1])
+    beta = calibrating_beta(logits, labels)
+    assert beta == pytest.approx(math.log(3) / 2, abs=1e-8)
+    assert calibrated_loss(logits, labels, beta) == pytest.approx(-(3 * math.log(0.75) + math.log(0.25)) / 4)
+
+
+def test_temperature_ends_where_there_is_no_best() -> None:
+    logits = torch.tensor([[2.0, 0.0]] * 4)
+    assert calibrating_beta(logits, torch.zeros(4, dtype=torch.long)) == 1e3  # always right: the surer the better
+    assert calibrating_beta(logits, torch.ones(4, dtype=torch.long)) == 1e-3  # always wrong
+
+
+def test_calibrating_lowers_the_error_of_an_overconfident_model() -> None:
+    rng = np.random.default_rng(0)
+    true = torch.from_numpy(rng.normal(size=(4000, 5)))
+    labels = torch.from_numpy(np.array([rng.choice(5, p=row) for row in true.softmax(dim=1).numpy()]))
+    assert calibrating_beta(4 * true, labels) == pytest.approx(0.25, abs=0.02)
+    assert ece(4 * true, labels) > 0.2
+    assert ece(calibrating_beta(4 * true, labels) * 4 * true, labels) < 0.03
