@@ -95,7 +95,7 @@ class Held:
             row = max(1, math.prod(self.shape[1:]))
             first = start // row
             tensor, start, stop = tensor[first : -(-stop // row)], start - first * row, stop - first * row
-        return _bytes_of(tensor.reshape(-1)[start:stop].cpu())
+        return _bytes_of(tensor.reshape(-1)[start:stop].cpu().contiguous())
 
     def whole(self) -> Tensor:
         return self.tensor.cpu()
