@@ -60,7 +60,7 @@ def mix(
 
     A folder is written when the first ingredient is one and `out` has no suffix; its tokenizer and configuration are
     copied. `sources` are the checkpoints in the soup's order, for soups over states in memory or files that moved.
-    `statistics` (of `soup.reestimate`) are written in place of the mixed BatchNorm's.
+    `statistics` are written in place of the mixed tensors: a BatchNorm's, of `soup.reestimate`, or of `soup.fisher`.
     Returns what there is to tell: notes of the readers, differing whole-number tensors, ties, a BatchNorm.
     Raises ValueError for an ensemble, an ingredient that changed since it was chosen, or what mixing refuses.
     """
@@ -85,7 +85,7 @@ def mix(
             runs.write_text(tmp / "README.md", card(known, notes, holdout_accuracy))
     else:
         raise ValueError(f"{path}: expected a name ending in .safetensors (or a new folder, for Hugging Face folders)")
-    if statistics is None and has_batchnorm(checkpoints[0]):
+    if has_batchnorm(checkpoints[0]) and not has_batchnorm(statistics or ()):
         notes.append("BatchNorm: averaged statistics do not fit the mixed weights; use --batchnorm or soup.reestimate")
     return notes
 

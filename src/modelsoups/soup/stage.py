@@ -161,6 +161,7 @@ def pool(cfg: Config, subset: tuple[int, ...] | None = None) -> Pool:
         state=lambda i: load(chosen[i]),
         evaluate=lambda state: forward(cfg, cfg.data.holdout, state),
         gradient=gradient,
+        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
     )
 
 
