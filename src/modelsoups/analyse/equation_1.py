@@ -1,0 +1,183 @@
+"""The approximation (1) of the loss difference between soup and ensemble, against the truth (section 4, Figure K.1)."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+
+import torch
+from torch import Tensor
+
+from modelsoups import runs
+from modelsoups.analyse.bench import OWN, Bench, Member, Unavailable, kept_weights
+from modelsoups.analyse.finding import Analysis, Rows, judged
+from modelsoups.analyse.forward import inputs_of
+from modelsoups.analyse.pairs import TOO_HIGH, spread
+from modelsoups.config import Config
+from modelsoups.core import approximation as eq1
+from modelsoups.core import metrics, relations, weights
+from modelsoups.core.calibration import calibrated_loss, calibrating_beta
+from modelsoups.core.types import Ingredient
+from modelsoups.evaluate import normalise, open_set, shell, workers
+from modelsoups.parallel import run_tasks
+from modelsoups.reporting.claims import Verdict
+
+STEP = 0.05  # of the finite differences, in alpha: float32 logits allow no smaller one
+Pair = tuple[str, Ingredient, str, Ingredient, float]  # names, models, the larger learning rate
+Task = tuple[Pair, float, str]
+
+
+def _pairs(bench: Bench) -> list[Pair]:
+    """The paper's 21 (K.4) of the pool `theory`; else pairs of the run's own models, and each with the initialization."""
+    own = "theory" not in bench.configs
+    members = bench.pool(OWN) if own else bench.pool("theory")
+    start = bench.start(OWN if own else "theory")
+    members = [m for m in members if m.ingredient.recipe is not None]
+    chosen = [(a, b) for a, b in itertools.combinations(members, 2) if own or _paired(a, b)]
+    pairs = [(a.name, a.ingredient, b.name, b.ingredient, max(a.lr, b.lr)) for a, b in chosen]
+    first = members if own else [m for m in members if _recipe(m)["seed"] == 0]
+    pairs += [("initialization", start, m.name, m.ingredient, m.lr) for m in first]
+    return spread(pairs, 21)
+
+
+def _recipe(member: Member) -> dict[str, object]:
+    recipe = member.ingredient.recipe
+    assert recipe is not None
+    return {"lr": recipe.lr, "aug": (recipe.aug, recipe.mixup), "seed": recipe.seed}
+
+
+def _paired(one: Member, two: Member) -> bool:
+    """Differing in one thing alone: learning rate or augmentation at seed 0, or the seed."""
+    a, b = _recipe(one), _recipe(two)
+    differ = [key for key in a if a[key] != b[key]]
+    return differ == ["seed"] or (len(differ) == 1 and a["seed"] == b["seed"] == 0)
+
+
+def _rows(bench: Bench) -> Rows:
+    pairs = _pairs(bench)
+    if not pairs:
+        raise Unavailable("it needs two models with a recipe")
+    tasks = [(p, alpha, name) for p in pairs for alpha in bench.cfg.analyse.alphas for name in bench.tests]
+    todo = [t for t in tasks if not bench.cfg.run.point(_key(bench.cfg, t)).exists()]
+    for _ in run_tasks(functools.partial(_compute, bench.cfg), todo, workers(bench.cfg), "analyse: equation (1)"):
+        pass
+    rows: Rows = []
+    for task in tasks:
+        (a, _, b, _, lr), alpha, name = task
+        content = runs.read_json(bench.cfg.run.point(_key(bench.cfg, task)))
+        rows.append({"a": a, "b": b, "lr": lr, "alpha": alpha, "dataset": name,
+                     "moderate": lr < TOO_HIGH * bench.cfg.analyse.rates[0] * 0.999, **content})  # fmt: skip
+    return rows
+
+
+def _key(cfg: Config, task: Task) -> str:
+    (_, one, _, two, _), alpha, name = task
+    dataset = open_set(cfg.data.dir, name)
+    images = min(cfg.analyse.images or len(dataset), len(dataset))
+    return runs.fingerprint(["equation 1", one.sha256, two.sha256, round(alpha, 9), dataset.sha256, images, STEP])
+
+
+def _compute(cfg: Config, task: Task) -> None:
+    (_, one, _, two, _), alpha, name = task
+    pixels_NCHW, labels_N = inputs_of(cfg, name, cfg.analyse.images)
+    parts = pixels_NCHW.split(cfg.evaluate.batch_size)
+    ends = (kept_weights(one), kept_weights(two))
+
+    def logits(a: float) -> Tensor:
+        return _logits(cfg, name, weights.interpolate(*ends, a), parts)
+
+    soup_NC, zero_NC, one_NC = logits(alpha), _end(cfg, name, one), _end(cfg, name, two)
+    ensemble_NC = (1 - alpha) * zero_NC.double() + alpha * one_NC.double()
+    found = {"error": metrics.accuracy(ensemble_NC, labels_N) - metrics.accuracy(soup_NC, labels_N)}
+    beta = calibrating_beta(soup_NC, labels_N)
+    for label, b in (("calibrated", beta), ("plain", 1.0)):
+        second = _curvature(cfg, name, ends, parts, labels_N, alpha, b)
+        both = eq1.approximation(soup_NC, zero_NC, one_NC, labels_N, alpha, second, b)
+        found[label] = {"beta": b, "truth": both.truth, "value": both.value, "curvature": second,
+                        "variance": both.variance}  # fmt: skip
+    if alpha == 0.5:
+        found["finite_difference"] = eq1.finite_difference(lambda a: calibrated_loss(logits(a), labels_N), alpha, STEP)
+    runs.write_json(cfg.run.point(_key(cfg, task)), found)
+
+
+@functools.lru_cache(maxsize=64)
+def _end_cached(path: str, sha256: str, name: str, folder: str, images: int) -> list[Tensor]:
+    return []
+
+
+def _end(cfg: Config, name: str, ingredient: Ingredient) -> Tensor:
+    """An end's logits on the images looked at: computed once a process."""
+    kept = _end_cached(ingredient.path, ingredient.sha256, name, cfg.data.dir, cfg.analyse.images or 0)
+    if not kept:
+        pixels_NCHW, _ = inputs_of(cfg, name, cfg.analyse.images)
+        kept.append(_logits(cfg, name, kept_weights(ingredient), pixels_NCHW.split(cfg.evaluate.batch_size)))
+    return kept[0]
+
+
+@torch.inference_mode()
+def _logits(cfg: Config, name: str, state: dict[str, Tensor], parts: tuple[Tensor, ...]) -> Tensor:
+    dataset = open_set(cfg.data.dir, name)
+    model = shell(cfg, len(dataset.classes))
+    model.load_state_dict(state)
+    rows = [model(normalise(model, part)).float().cpu() for part in parts]
+    return metrics.project(torch.cat(rows), dataset.projection)
+
+
+def _curvature(
+    cfg: Config,
+    name: str,
+    ends: tuple[dict[str, Tensor], dict[str, Tensor]],
+    parts: tuple[Tensor, ...],
+    labels_N: Tensor,
+    alpha: float,
+    beta: float,
+) -> float:
+    """d^2 loss / d alpha^2, a batch at a time: the mean of the batches', weighted by their images."""
+    dataset = open_set(cfg.data.dir, name)
+    model = shell(cfg, len(dataset.classes)).requires_grad_(False)
+    device = model.head.weight.device
+    zero, one = ({k: t.to(device) for k, t in state.items()} for state in ends)
+    total = 0.0
+    for part, labels_B in zip(parts, labels_N.split(len(parts[0])), strict=True):
+        inner = eq1.line(model, zero, one, normalise(model, part))
+
+        def projected(a: Tensor, inner: eq1.Line = inner) -> Tensor:
+            return metrics.project(inner(a), dataset.projection)
+
+        total += eq1.curvature(projected, labels_B.to(device), alpha, beta) * len(part)
+    return total / len(labels_N)
+
+
+def _verdicts(rows: Rows) -> list[Verdict]:
+    kept = [r for r in rows if r["moderate"] and 0 < r["alpha"] < 1]
+    if len(kept) < 3:
+        return []
+    models = [(r["a"], r["b"]) for r in kept]
+    value = [r["calibrated"]["value"] for r in kept]
+    truth = [r["calibrated"]["truth"] for r in kept]
+    source = "section 4, Figure K.1"
+    loss = relations.correlation(value, truth, models)
+    signs = relations.sign_agreement(value, truth, models)
+    error = relations.correlation(value, [r["error"] for r in kept], models) if _varies(kept) else None
+    found = [
+        judged("The approximation goes with the true difference in loss (correlation; beta calibrated, moderate "
+               "learning rates)", source, loss.value, loss.low, loss.high, unit=""),
+        judged("Approximation and true difference in loss agree in sign (share above one half)", source,
+               signs.value - 0.5, signs.low - 0.5, signs.high - 0.5),
+    ]  # fmt: skip
+    if error is not None:
+        found.append(judged("The approximation goes with the difference in error (correlation)", source, error.value,
+                            error.low, error.high, unit=""))  # fmt: skip
+    return found
+
+
+def _varies(rows: Rows) -> bool:
+    return len({r["error"] for r in rows}) > 1
+
+
+EQUATION_1 = Analysis(
+    "figure_K1", "Section 4 and Figure K.1. Soup against ensemble, predicted", "section 4, appendix K",
+    "Without the highest learning rate, approximation (1) is strongly correlated with the true difference in loss and "
+    "in error, and mostly agrees in sign; with beta fixed to 1 it predicts the error far less well.",
+    _rows, _verdicts,
+)  # fmt: skip
