@@ -1,4 +1,4 @@
-"""Tables L.1 to L.3 and Figure L.1: distillation, stochastic and fix augmentation, EMA and SWA, SAM, each with soups."""
+"""Appendix L: distillation, stochastic and fix augmentation, EMA and SWA, SAM, each with its soups."""
 
 from __future__ import annotations
 
@@ -93,9 +93,11 @@ def _augmentations(bench: Bench, fix: bool) -> Rows:
 
 def _fix_lines(bench: Bench, lr: float, three: list[dict[str, Any]]) -> list[Line]:
     fix, epochs = {"lr": lr, "aug": "fix"}, bench.cfg.analyse.epochs
-    return [("Individual model, fix aug", _one(bench, **fix)),
-            ("Individual model, fix aug, 4x epochs", _one(bench, **fix, epochs=4 * epochs)),
-            ("Soup of minimal, medium, strong and fix aug", _soup(bench, *three, fix))]  # fmt: skip
+    return [
+        ("Individual model, fix aug", _one(bench, **fix)),
+        ("Individual model, fix aug, 4x epochs", _one(bench, **fix, epochs=4 * epochs)),
+        ("Soup of minimal, medium, strong and fix aug", _soup(bench, *three, fix)),
+    ]
 
 
 def _distillation_lines(bench: Bench, lr: float, three: list[dict[str, Any]]) -> list[Line]:
@@ -132,13 +134,17 @@ def _sam(bench: Bench) -> Rows:
     sam = [{**spec, "sam": radius} for spec in vanilla]
     lines = [(f"Vanilla fine-tuning, seed {i}", _one(bench, **vanilla[i])) for i in (0, 1)]
     lines += [(f"SAM fine-tuning, seed {i}", _one(bench, **sam[i])) for i in (0, 1)]
-    lines += [("Soup of vanilla fine-tuning, seeds 0 and 1", _soup(bench, *vanilla)),
-              ("Soup of SAM fine-tuning, seeds 0 and 1", _soup(bench, *sam)),
-              ("Soup of vanilla and SAM fine-tuning, seed 0", _soup(bench, vanilla[0], sam[0]))]  # fmt: skip
+    lines += [
+        ("Soup of vanilla fine-tuning, seeds 0 and 1", _soup(bench, *vanilla)),
+        ("Soup of SAM fine-tuning, seeds 0 and 1", _soup(bench, *sam)),
+        ("Soup of vanilla and SAM fine-tuning, seed 0", _soup(bench, vanilla[0], sam[0])),
+    ]
     rows, found = _table(bench, 0, lines)
     rows = [{**row, "lr": lr} for row in rows]
-    for a, b in (("Soup of SAM fine-tuning, seeds 0 and 1", "SAM fine-tuning, seed 0"),
-                 ("Soup of vanilla fine-tuning, seeds 0 and 1", "Vanilla fine-tuning, seed 0")):  # fmt: skip
+    for a, b in (
+        ("Soup of SAM fine-tuning, seeds 0 and 1", "SAM fine-tuning, seed 0"),
+        ("Soup of vanilla fine-tuning, seeds 0 and 1", "Vanilla fine-tuning, seed 0"),
+    ):
         if a in found and b in found:
             rows.append(comparison(f"{a} - {b}", bench, [(found[a], found[b])]))
     return rows
@@ -185,12 +191,29 @@ def _analysis(name: str, title: str, paper: str, rows: Callable[[Bench], Rows]) 
     return Analysis(name, title, "appendix L", paper, rows, functools.partial(_verdicts, source=source))
 
 
-TABLE_L1 = _analysis("table_L1", "Table L.1. Distillation", "Soups of three augmentations compare favourably with "
-                     "distillation from their ensemble and with stochastic augmentation.",
-                     functools.partial(_augmentations, fix=False))  # fmt: skip
-TABLE_L2 = _analysis("table_L2", "Table L.2. Fix-aug", "The soup of augmentations beats fix-aug, also with four times "
-                     "the epochs; adding fix-aug to the soup helps a little.", functools.partial(_augmentations, fix=True))  # fmt: skip
-TABLE_L3 = _analysis("table_L3", "Table L.3. Sharpness-aware minimization", "Souping two models trained with SAM "
-                     "improves over either, by less than for vanilla fine-tuning.", _sam)  # fmt: skip
-TRAJECTORY = _analysis("figure_L1", "Figure L.1. EMA and SWA", "Soups improve on models that are averages along their "
-                       "trajectory already.", _trajectory)  # fmt: skip
+TABLE_L1 = _analysis(
+    "table_L1",
+    "Table L.1. Distillation",
+    "Soups of three augmentations compare favourably with "
+    "distillation from their ensemble and with stochastic augmentation.",
+    functools.partial(_augmentations, fix=False),
+)
+TABLE_L2 = _analysis(
+    "table_L2",
+    "Table L.2. Fix-aug",
+    "The soup of augmentations beats fix-aug, also with four times "
+    "the epochs; adding fix-aug to the soup helps a little.",
+    functools.partial(_augmentations, fix=True),
+)
+TABLE_L3 = _analysis(
+    "table_L3",
+    "Table L.3. Sharpness-aware minimization",
+    "Souping two models trained with SAM improves over either, by less than for vanilla fine-tuning.",
+    _sam,
+)
+TRAJECTORY = _analysis(
+    "figure_L1",
+    "Figure L.1. EMA and SWA",
+    "Soups improve on models that are averages along their trajectory already.",
+    _trajectory,
+)

@@ -157,8 +157,10 @@ class Bench:
         job = functools.partial(_measure, self.cfg, names, images)
         for _ in run_tasks(job, todo, workers(self.cfg), f"analyse: {label}"):
             pass
-        return [{n: _read(_path(self.cfg, p, n, images), len(kept_images(self.cfg, n, images))) for n in names}
-                for p in points]  # fmt: skip
+        return [
+            {n: _read(_path(self.cfg, p, n, images), len(kept_images(self.cfg, n, images))) for n in names}
+            for p in points
+        ]
 
     def shift_accuracy(self, measures: Measures) -> float:
         """Unweighted mean over the shifts; NaN unless all of them are there."""
@@ -198,7 +200,11 @@ def _matches(ingredient: Ingredient, wanted: dict[str, Any]) -> bool:
     if recipe is None:
         return False
     pairs = [(getattr(recipe, key, PLAIN.get(key)), value) for key, value in wanted.items()]
-    return all(abs(a - b) <= 1e-6 * abs(b) if isinstance(b, float) else a == b for a, b in pairs)
+    return all(_equal(a, b) for a, b in pairs)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return abs(a - b) <= 1e-6 * abs(b) if isinstance(b, float) else bool(a == b)
 
 
 # ---- in the workers ----

@@ -136,10 +136,13 @@ def _verdicts(source: str, rows: Rows) -> list[Verdict]:
 
 CURVES = tuple(
     Analysis(
-        name, f"{title}. Accuracy against the number of models: {what}", "appendix B" if name == "figure_B1" else
-        "appendix H", "For essentially any number of models the greedy soup outperforms the best single model on "
+        name,
+        f"{title}. Accuracy against the number of models: {what}",
+        "appendix B" if name == "figure_B1" else "appendix H",
+        "For essentially any number of models the greedy soup outperforms the best single model on "
         "ImageNet and under shift; the ensemble is better than the soup on ImageNet and worse under shift.",
-        functools.partial(_rows, pools=pools), functools.partial(_verdicts, title),
+        functools.partial(_rows, pools=pools),
+        functools.partial(_verdicts, title),
     )
     for name, (title, pools, what) in POOLS.items()
-)  # fmt: skip
+)

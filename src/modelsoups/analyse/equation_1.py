@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ Task = tuple[Pair, float, str]
 
 
 def _pairs(bench: Bench) -> list[Pair]:
-    """The paper's 21 (K.4) of the pool `theory`; else pairs of the run's own models, and each with the initialization."""
+    """The paper's 21 (K.4) of the pool `theory`; else the run's own models in pairs and with the initialization."""
     own = "theory" not in bench.configs
     members = bench.pool(OWN) if own else bench.pool("theory")
     start = bench.start(OWN if own else "theory")
@@ -65,8 +66,17 @@ def _rows(bench: Bench) -> Rows:
     for task in tasks:
         (a, _, b, _, lr), alpha, name = task
         content = runs.read_json(bench.cfg.run.point(_key(bench.cfg, task)))
-        rows.append({"a": a, "b": b, "lr": lr, "alpha": alpha, "dataset": name,
-                     "moderate": lr < TOO_HIGH * bench.cfg.analyse.rates[0] * 0.999, **content})  # fmt: skip
+        rows.append(
+            {
+                "a": a,
+                "b": b,
+                "lr": lr,
+                "alpha": alpha,
+                "dataset": name,
+                "moderate": lr < TOO_HIGH * bench.cfg.analyse.rates[0] * 0.999,
+                **content,
+            }
+        )
     return rows
 
 
@@ -88,13 +98,18 @@ def _compute(cfg: Config, task: Task) -> None:
 
     soup_NC, zero_NC, one_NC = logits(alpha), _end(cfg, name, one), _end(cfg, name, two)
     ensemble_NC = (1 - alpha) * zero_NC.double() + alpha * one_NC.double()
-    found = {"error": metrics.accuracy(ensemble_NC, labels_N) - metrics.accuracy(soup_NC, labels_N)}
+    found: dict[str, Any] = {"error": metrics.accuracy(ensemble_NC, labels_N) - metrics.accuracy(soup_NC, labels_N)}
     beta = calibrating_beta(soup_NC, labels_N)
     for label, b in (("calibrated", beta), ("plain", 1.0)):
         second = _curvature(cfg, name, ends, parts, labels_N, alpha, b)
         both = eq1.approximation(soup_NC, zero_NC, one_NC, labels_N, alpha, second, b)
-        found[label] = {"beta": b, "truth": both.truth, "value": both.value, "curvature": second,
-                        "variance": both.variance}  # fmt: skip
+        found[label] = {
+            "beta": b,
+            "truth": both.truth,
+            "value": both.value,
+            "curvature": second,
+            "variance": both.variance,
+        }
     if alpha == 0.5:
         found["finite_difference"] = eq1.finite_difference(lambda a: calibrated_loss(logits(a), labels_N), alpha, STEP)
     runs.write_json(cfg.run.point(_key(cfg, task)), found)
@@ -160,14 +175,34 @@ def _verdicts(rows: Rows) -> list[Verdict]:
     signs = relations.sign_agreement(value, truth, models)
     error = relations.correlation(value, [r["error"] for r in kept], models) if _varies(kept) else None
     found = [
-        judged("The approximation goes with the true difference in loss (correlation; beta calibrated, moderate "
-               "learning rates)", source, loss.value, loss.low, loss.high, unit=""),
-        judged("Approximation and true difference in loss agree in sign (share above one half)", source,
-               signs.value - 0.5, signs.low - 0.5, signs.high - 0.5),
-    ]  # fmt: skip
+        judged(
+            "The approximation goes with the true difference in loss (correlation; beta calibrated, moderate "
+            "learning rates)",
+            source,
+            loss.value,
+            loss.low,
+            loss.high,
+            unit="",
+        ),
+        judged(
+            "Approximation and true difference in loss agree in sign (share above one half)",
+            source,
+            signs.value - 0.5,
+            signs.low - 0.5,
+            signs.high - 0.5,
+        ),
+    ]
     if error is not None:
-        found.append(judged("The approximation goes with the difference in error (correlation)", source, error.value,
-                            error.low, error.high, unit=""))  # fmt: skip
+        found.append(
+            judged(
+                "The approximation goes with the difference in error (correlation)",
+                source,
+                error.value,
+                error.low,
+                error.high,
+                unit="",
+            )
+        )
     return found
 
 
@@ -176,8 +211,11 @@ def _varies(rows: Rows) -> bool:
 
 
 EQUATION_1 = Analysis(
-    "figure_K1", "Section 4 and Figure K.1. Soup against ensemble, predicted", "section 4, appendix K",
+    "figure_K1",
+    "Section 4 and Figure K.1. Soup against ensemble, predicted",
+    "section 4, appendix K",
     "Without the highest learning rate, approximation (1) is strongly correlated with the true difference in loss and "
     "in error, and mostly agrees in sign; with beta fixed to 1 it predicts the error far less well.",
-    _rows, _verdicts,
-)  # fmt: skip
+    _rows,
+    _verdicts,
+)

@@ -52,19 +52,38 @@ def _rows(bench: Bench) -> Rows:
     for (grid, i, j), soup in zip(keys, bench.measure(points, "figure F.1"), strict=True):
         between_ = grids[grid][i : j + 1]
         best = max(bench.individual(m.ingredient)[bench.test].accuracy for _, m in between_)
-        rows.append({"grid": grid, "a": grids[grid][i][0], "b": grids[grid][j][0], "average":
-                     soup[bench.test].accuracy, "best": best, "gain": soup[bench.test].accuracy - best})  # fmt: skip
+        rows.append(
+            {
+                "grid": grid,
+                "a": grids[grid][i][0],
+                "b": grids[grid][j][0],
+                "average": soup[bench.test].accuracy,
+                "best": best,
+                "gain": soup[bench.test].accuracy - best,
+            }
+        )
     return rows
 
 
 def _verdicts(rows: Rows) -> list[Verdict]:
     text = "The average of the endpoints is better than the best individual model between them, for most grids"
-    return [counted(f"{text} ({grid})", "Figure F.1", sum(r["gain"] > 0 for r in rows if r["grid"] == grid),
-                    sum(r["grid"] == grid for r in rows)) for grid in dict.fromkeys(r["grid"] for r in rows)]  # fmt: skip
+    return [
+        counted(
+            f"{text} ({grid})",
+            "Figure F.1",
+            sum(r["gain"] > 0 for r in rows if r["grid"] == grid),
+            sum(r["grid"] == grid for r in rows),
+        )
+        for grid in dict.fromkeys(r["grid"] for r in rows)
+    ]
 
 
 GRIDS = Analysis(
-    "figure_F1", "Figure F.1. One-dimensional grids", "appendix F",
-    "The average of the endpoints of a grid often outperforms the best individual model in it, except where one of them "
-    "was fine-tuned with too large a learning rate.", _rows, _verdicts,
-)  # fmt: skip
+    "figure_F1",
+    "Figure F.1. One-dimensional grids",
+    "appendix F",
+    "The average of the endpoints of a grid often outperforms the best individual model in it, except where one "
+    "was fine-tuned with too large a learning rate.",
+    _rows,
+    _verdicts,
+)

@@ -27,8 +27,11 @@ def _triples(bench: Bench) -> list[tuple[str, Ingredient, Member, Member]]:
         except Unavailable:
             continue
         start = bench.start(one.pool)
-        return [("another seed", start, one, twin), ("learning rate x 0.1", start, one, low),
-                ("learning rate x 10", start, one, high)]  # fmt: skip
+        return [
+            ("another seed", start, one, twin),
+            ("learning rate x 0.1", start, one, low),
+            ("learning rate x 10", start, one, high),
+        ]
     members = sorted((m for m in bench.pool(OWN) if m.lr == m.lr), key=lambda m: m.lr)
     if len(members) < 2:
         raise Unavailable("it needs two models with a recipe")
@@ -45,11 +48,18 @@ def _landscape(bench: Bench, name: str, three: tuple[Ingredient, ...], found: Pl
     rows: Rows = []
     for i, ((x, y), m) in enumerate(zip(places, measured, strict=True)):
         shift = bench.shift_accuracy(m)
-        rows.append({
-            "landscape": name, "x": x, "y": y, "model": ("theta_0", "theta_1", "theta_2")[i] if i < 3 else None,
-            "train_loss": m[train[0]].loss if train else None, "test_error": 1 - m[bench.test].accuracy,
-            "shift_error": None if shift != shift else 1 - shift, "angle": found.angle,
-        })  # fmt: skip
+        rows.append(
+            {
+                "landscape": name,
+                "x": x,
+                "y": y,
+                "model": ("theta_0", "theta_1", "theta_2")[i] if i < 3 else None,
+                "train_loss": m[train[0]].loss if train else None,
+                "test_error": 1 - m[bench.test].accuracy,
+                "shift_error": None if shift != shift else 1 - shift,
+                "angle": found.angle,
+            }
+        )
     return rows
 
 
@@ -67,7 +77,11 @@ def _verdicts(rows: Rows) -> list[Verdict]:
 
 
 LANDSCAPE = Analysis(
-    "figure_2", "Figures 2 and J.1. Error landscapes", "section 3.2, J.1",
+    "figure_2",
+    "Figures 2 and J.1. Error landscapes",
+    "section 3.2, J.1",
     "Loss and error are basin-shaped and none of the three points is optimal; with a ten times larger learning rate "
-    "error rises on the path between the two solutions.", _rows, _verdicts,
-)  # fmt: skip
+    "error rises on the path between the two solutions.",
+    _rows,
+    _verdicts,
+)

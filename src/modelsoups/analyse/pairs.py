@@ -64,8 +64,9 @@ def _advantage(bench: Bench) -> Rows:
         ends = [bench.individual(m.ingredient) for m in (one, two)]
         angle = weights.angle(start, kept_weights(one.ingredient), kept_weights(two.ingredient))
         gain = _mean(bench, middle) - (_mean(bench, ends[0]) + _mean(bench, ends[1])) / 2
-        rows.append({"a": one.name, "b": two.name, "kind": kind, "angle": angle, "advantage": gain,
-                     "lr": max(one.lr, two.lr)})  # fmt: skip
+        rows.append(
+            {"a": one.name, "b": two.name, "kind": kind, "angle": angle, "advantage": gain, "lr": max(one.lr, two.lr)}
+        )
     return rows
 
 
@@ -100,8 +101,15 @@ def _soup_and_ensemble(bench: Bench) -> Rows:
     rows: Rows = []
     for (one, two), soup in zip(pairs, soups, strict=True):
         ensemble = bench.ensemble([one.ingredient, two.ingredient])
-        rows.append({"a": one.name, "b": two.name, "lr": max(one.lr, two.lr),
-                     "soup": accuracies(bench, soup), "ensemble": accuracies(bench, ensemble)})  # fmt: skip
+        rows.append(
+            {
+                "a": one.name,
+                "b": two.name,
+                "lr": max(one.lr, two.lr),
+                "soup": accuracies(bench, soup),
+                "ensemble": accuracies(bench, ensemble),
+            }
+        )
     return rows
 
 
@@ -125,12 +133,19 @@ def _soup_and_ensemble_verdicts(rows: Rows) -> list[Verdict]:
 
 
 ADVANTAGE = Analysis(
-    "figure_3", "Figure 3. Interpolation advantage and angle", "section 3.2",
+    "figure_3",
+    "Figure 3. Interpolation advantage and angle",
+    "section 3.2",
     "The advantage of averaging two solutions is correlated with the angle between them; varying seed, learning rate "
-    "or augmentation makes angles larger.", _advantage, _advantage_verdicts,
-)  # fmt: skip
+    "or augmentation makes angles larger.",
+    _advantage,
+    _advantage_verdicts,
+)
 SOUP_AND_ENSEMBLE = Analysis(
-    "figure_4", "Figure 4. Soup and ensemble of pairs", "section 3.2",
+    "figure_4",
+    "Figure 4. Soup and ensemble of pairs",
+    "section 3.2",
     "Ensemble and soup accuracy of pairs are correlated; ensembles are slightly better on ImageNet, soups under shift.",
-    _soup_and_ensemble, _soup_and_ensemble_verdicts,
-)  # fmt: skip
+    _soup_and_ensemble,
+    _soup_and_ensemble_verdicts,
+)

@@ -26,7 +26,7 @@ def _of_pool(bench: Bench, pool: str) -> Rows:
     start = bench.start(pool)
     members = renamed([m.ingredient for m in bench.pool(pool)])
     bench.evaluate([start, *members])
-    ends = {m.id: ((m,), (1.0,)) for m in members}
+    ends: dict[str, tuple[tuple[Ingredient, ...], tuple[float, ...]]] = {m.id: ((m,), (1.0,)) for m in members}
     ends["uniform"] = (tuple(members), (1 / len(members),) * len(members))
     soup = choose(bench.cfg, tuple(members), "greedy")
     ends["greedy"] = (tuple(m for m in members if m.id in soup.ingredients), tuple(soup.coefficients[EVERYTHING]))
@@ -35,10 +35,19 @@ def _of_pool(bench: Bench, pool: str) -> Rows:
     points = [_towards(start, *ends[name], alpha) for name, alpha in keys]
     found = dict(zip(keys, bench.measure(points, f"WiSE-FT, {pool}"), strict=True))
     rates = {m.id: m.recipe.lr if m.recipe else None for m in members}
-    rows: Rows = [{"pool": pool, "model": name, "alpha": alpha, "lr": rates.get(name), **accuracies(bench, m)}
-                  for (name, alpha), m in found.items()]  # fmt: skip
-    rows.append({"pool": pool, "model": "initialization", "alpha": 0.0, "lr": None,
-                 **accuracies(bench, bench.individual(start))})  # fmt: skip
+    rows: Rows = [
+        {"pool": pool, "model": name, "alpha": alpha, "lr": rates.get(name), **accuracies(bench, m)}
+        for (name, alpha), m in found.items()
+    ]
+    rows.append(
+        {
+            "pool": pool,
+            "model": "initialization",
+            "alpha": 0.0,
+            "lr": None,
+            **accuracies(bench, bench.individual(start)),
+        }
+    )
     for name in ("uniform", "greedy"):
         middle = min(alphas, key=lambda a: abs(a - 0.5))
         rows.append(
@@ -78,8 +87,15 @@ def _scatter(bench: Bench) -> Rows:
     need_holdout(bench)
     members = [m.ingredient for m in bench.pool(OWN)]
     bench.evaluate(members)
-    rows: Rows = [{"method": "individual", "model": m.id, "lr": m.recipe.lr if m.recipe else None,
-                   **accuracies(bench, bench.individual(m))} for m in members]  # fmt: skip
+    rows: Rows = [
+        {
+            "method": "individual",
+            "model": m.id,
+            "lr": m.recipe.lr if m.recipe else None,
+            **accuracies(bench, bench.individual(m)),
+        }
+        for m in members
+    ]
     for row in ("best", "second_best", "uniform", "greedy", "ensemble", "greedy_ensemble", "learned", "learned_layers"):
         path = bench.cfg.run.soup(row)
         if path.exists():
@@ -125,12 +141,19 @@ def _scatter_verdicts(rows: Rows) -> list[Verdict]:
 
 
 ROBUST = Analysis(
-    "figure_D1", "Figure D.1. WiSE-FT curves", "appendix D",
+    "figure_D1",
+    "Figure D.1. WiSE-FT curves",
+    "appendix D",
     "The soups lie beyond the WiSE-FT curves of any individual model, and WiSE-FT of a soup improves it under shift.",
-    _curves, _verdicts,
-)  # fmt: skip
+    _curves,
+    _verdicts,
+)
 SCATTER = Analysis(
-    "figure_L3", "Figures 5 and L.3. All methods", "section 3.3, appendix L",
+    "figure_L3",
+    "Figures 5 and L.3. All methods",
+    "section 3.3, appendix L",
     "Soups lie above and to the right of every individual model; ensembles are further to the right, at many times the "
-    "cost.", _scatter, _scatter_verdicts,
-)  # fmt: skip
+    "cost.",
+    _scatter,
+    _scatter_verdicts,
+)

@@ -41,8 +41,11 @@ def _budget(bench: Bench) -> Rows:
 
 
 def _budget_verdicts(rows: Rows) -> list[Verdict]:
-    claims = ((f"{a} - individuals", on, f"The {a} of all seeds beats the mean of its models {where}")
-              for a in ("soup", "ensemble") for on, where in (("test", "in distribution"), ("shifts", "under shift")))  # fmt: skip
+    claims = (
+        (f"{a} - individuals", on, f"The {a} of all seeds beats the mean of its models {where}")
+        for a in ("soup", "ensemble")
+        for on, where in (("test", "in distribution"), ("shifts", "under shift"))
+    )
     return [v for name, on, text in claims for v in compared(rows, name, on, text, "Figure G.4")]
 
 
@@ -59,12 +62,17 @@ def _calibration(bench: Bench) -> Rows:
             for name in bench.tests:
                 logits_NC = _logits(bench, members[:k], method.rpartition(" ")[2], scales, name)
                 labels_N = bench.logits(members[0].ingredient, name).labels_N
-                rows.append({
-                    "k": k, "method": method, "dataset": name, "accuracy": metrics.accuracy(logits_NC, labels_N),
-                    "ece": calibration.ece(logits_NC, labels_N, min(calibration.BINS, len(labels_N))),
-                    "ece_sweep": calibration.ece_sweep(logits_NC, labels_N),
-                    "loss": metrics.cross_entropy(logits_NC, labels_N),
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "k": k,
+                        "method": method,
+                        "dataset": name,
+                        "accuracy": metrics.accuracy(logits_NC, labels_N),
+                        "ece": calibration.ece(logits_NC, labels_N, min(calibration.BINS, len(labels_N))),
+                        "ece_sweep": calibration.ece_sweep(logits_NC, labels_N),
+                        "loss": metrics.cross_entropy(logits_NC, labels_N),
+                    }
+                )
     for row in rows:
         row["role"] = "test" if row["dataset"] == bench.test else "shift"
     return rows
@@ -100,8 +108,10 @@ def _calibration_verdicts(rows: Rows) -> list[Verdict]:
         return float(next(r[key] for r in tested if r["method"] == method and r["k"] == k))
 
     singles = value("soup", 1, "ece")
-    for method, text in (("ensemble", "Ensembling improves calibration (ECE of one model less that of all seeds)"),
-                         ("soup", "Souping does not improve calibration (ECE of all seeds less that of one)")):  # fmt: skip
+    for method, text in (
+        ("ensemble", "Ensembling improves calibration (ECE of one model less that of all seeds)"),
+        ("soup", "Souping does not improve calibration (ECE of all seeds less that of one)"),
+    ):
         gain = (singles - value(method, last, "ece")) * (1 if method == "ensemble" else -1)
         found.append(_plain(text, gain))
     return found
@@ -114,12 +124,18 @@ def _plain(text: str, gain: float) -> Verdict:
 
 
 BUDGET = Analysis(
-    "figure_G4", "Figure G.4. Seeds only", "appendix G",
+    "figure_G4",
+    "Figure G.4. Seeds only",
+    "appendix G",
     "With only the seed varied, soup and ensemble of CLIP models improve on the individuals and go together.",
-    _budget, _budget_verdicts,
-)  # fmt: skip
+    _budget,
+    _budget_verdicts,
+)
 CALIBRATION = Analysis(
-    "figure_B2", "Figure B.2. Calibration", "section 5, appendix B",
+    "figure_B2",
+    "Figure B.2. Calibration",
+    "section 5, appendix B",
     "Like ensembling, souping improves accuracy; unlike ensembling, it does not improve calibration.",
-    _calibration, _calibration_verdicts,
-)  # fmt: skip
+    _calibration,
+    _calibration_verdicts,
+)

@@ -1,4 +1,4 @@
-"""Table 4's form for any pool: bold rule and oracle row; and what the greedy choice is worth (selection bias, order)."""
+"""Table 4's bold rule and oracle row for any pool, and what the greedy choice is worth (selection bias, order)."""
 
 from __future__ import annotations
 
@@ -41,13 +41,17 @@ def _table_4(bench: Bench) -> Rows:
         soup = choose(bench.cfg, members, method)
         picked = [m for m in members if m.id in soup.ingredients]
         kinds[method] = (
-            each[picked[0].id] if method == "best" else
-            bench.ensemble(picked) if soup.space == "logits" else
-            bench.measure([Point(tuple(picked), tuple(soup.coefficients[EVERYTHING]))], "table 4")[0]
-        )  # fmt: skip
+            each[picked[0].id]
+            if method == "best"
+            else bench.ensemble(picked)
+            if soup.space == "logits"
+            else bench.measure([Point(tuple(picked), tuple(soup.coefficients[EVERYTHING]))], "table 4")[0]
+        )
     columns = {name: [name] for name in bench.tests} | ({"mean": bench.shifts} if bench.all_shifts else {})
     marked = {c: bold({k: [m[n].correct_N for n in names] for k, m in kinds.items()}) for c, names in columns.items()}
-    tops = oracle({k: {n: m[n].accuracy for n in bench.tests} for k, m in each.items()}, bench.shifts if bench.all_shifts else [])  # fmt: skip
+    tops = oracle(
+        {k: {n: m[n].accuracy for n in bench.tests} for k, m in each.items()}, bench.shifts if bench.all_shifts else []
+    )
     rows: Rows = []
     for kind, measures in kinds.items():
         for column, names in columns.items():
@@ -110,16 +114,21 @@ def _worth(bench: Bench, members: tuple[Ingredient, ...], soup: Soup) -> dict[st
     best = bench.individual(next(m for m in members if m.id in choose(bench.cfg, members, "best").ingredients))
     gains = {n: measures[n].accuracy - best[n].accuracy for n in evaluated(bench.cfg)}
     shift = bench.shift_accuracy(measures) - bench.shift_accuracy(best)
-    return {**accuracies(bench, measures), "gain_holdout": gains[bench.cfg.data.holdout],
-            "gain_test": gains[bench.test], "gain_shifts": None if np.isnan(shift) else shift}  # fmt: skip
+    return {
+        **accuracies(bench, measures),
+        "gain_holdout": gains[bench.cfg.data.holdout],
+        "gain_test": gains[bench.test],
+        "gain_shifts": None if np.isnan(shift) else shift,
+    }
 
 
 def _selection_verdicts(rows: Rows) -> list[Verdict]:
     splits = [r for r in rows if "split" in r]
     found = []
-    for key, text in (("optimism", "Greedy's gain on the hold-out is optimistic (chosen and judged on the same half, less "
-                       "judged on the other)"),
-                      ("honest", "Greedy's gain over the best individual is there on images that did not choose it")):  # fmt: skip
+    for key, text in (
+        ("optimism", "Greedy's gain on the hold-out is optimistic (judged on the half that chose, less on the other)"),
+        ("honest", "Greedy's gain over the best individual is there on images that did not choose it"),
+    ):
         values = np.array([r[key] for r in splits])
         half = 1.96 * float(values.std(ddof=1))  # of one split: splits share their images, so more of them tell little
         found.append(
@@ -131,12 +140,19 @@ def _selection_verdicts(rows: Rows) -> list[Verdict]:
 
 
 TABLE_4 = Analysis(
-    "table_4", "Table 4. Bold rule and oracle", "Table 4",
-    "The greedy soup is significantly better than the best model on the hold-out on all test sets but ObjectNet, and on "
-    "most of them better than the oracle that chooses the best model on each test set.", _table_4, _table_4_verdicts,
-)  # fmt: skip
+    "table_4",
+    "Table 4. Bold rule and oracle",
+    "Table 4",
+    "The greedy soup is significantly better than the best model on the hold-out on all test sets but ObjectNet, "
+    "and on most of them better than the oracle that chooses the best model on each test set.",
+    _table_4,
+    _table_4_verdicts,
+)
 SELECTION = Analysis(
-    "selection", "Selection bias and order", "table 3, beyond the paper",
-    "Random orders of the greedy soup differ by a standard deviation of 0.05 on ImageNet and 0.16 under shift (Table 3).",
-    _selection, _selection_verdicts,
-)  # fmt: skip
+    "selection",
+    "Selection bias and order",
+    "table 3, beyond the paper",
+    "Random orders of the greedy soup have a standard deviation of 0.05 on ImageNet and 0.16 under shift.",
+    _selection,
+    _selection_verdicts,
+)

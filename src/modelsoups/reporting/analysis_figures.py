@@ -14,21 +14,44 @@ from modelsoups.reporting.figures import SPECIAL
 
 Rows = list[dict[str, Any]]
 BLUE, ORANGE, GREEN, RED, PINK, SKY, BLACK = (
-    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000",
-)  # fmt: skip
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#CC79A7",
+    "#56B4E9",
+    "#000000",
+)
 LABELS = {"test": "test accuracy (%)", "shifts": "mean of shifts, accuracy (%)"}
-NAMES = {"best": "Best individual", "uniform": "Uniform soup", "greedy": "Greedy soup", "ensemble": "Ensemble",
-         "greedy_ensemble": "Greedy ensemble", "second_best": "Second best", "learned": "Learned soup",
-         "learned_layers": "Learned soup (by layer)", "individual": "Individual models"}  # fmt: skip
+NAMES = {
+    "best": "Best individual",
+    "uniform": "Uniform soup",
+    "greedy": "Greedy soup",
+    "ensemble": "Ensemble",
+    "greedy_ensemble": "Greedy ensemble",
+    "second_best": "Second best",
+    "learned": "Learned soup",
+    "learned_layers": "Learned soup (by layer)",
+    "individual": "Individual models",
+}
 
 
 def draw(name: str, rows: Rows) -> Figure | None:
     """The figure of an analysis; None for a table."""
     if name.startswith(("figure_B1", "figure_H")):
         return curves(rows)
-    makers = {"figure_2": landscapes, "figure_3": advantage, "figure_4": soup_and_ensemble, "figure_K1": predicted,
-              "figure_B2": calibration, "figure_D1": wise, "figure_F1": grids, "figure_G4": budget,
-              "figure_L1": trajectory, "figure_L3": scatter}  # fmt: skip
+    makers = {
+        "figure_2": landscapes,
+        "figure_3": advantage,
+        "figure_4": soup_and_ensemble,
+        "figure_K1": predicted,
+        "figure_B2": calibration,
+        "figure_D1": wise,
+        "figure_F1": grids,
+        "figure_G4": budget,
+        "figure_L1": trajectory,
+        "figure_L3": scatter,
+    }
     return makers[name](rows) if name in makers else None
 
 
@@ -85,12 +108,29 @@ def _landscape(figure: Figure, panel: Any, rows: Rows, key: str) -> None:
     for name, marker in (("theta_0", "*"), ("theta_1", "s"), ("theta_2", "D")):
         m = models[name]
         if name != "theta_0":
-            panel.annotate("", (m["x"], m["y"]), (begin["x"], begin["y"]),
-                           arrowprops={"arrowstyle": "->", "color": "white", "lw": 0.9})  # fmt: skip
-        panel.plot(m["x"], m["y"], marker, color=RED, markersize=8 if marker == "*" else 5, markeredgecolor="white",
-                   markeredgewidth=0.7)  # fmt: skip
-        panel.annotate(f"$\\theta_{name[-1]}$", (m["x"], m["y"]), textcoords="offset points", xytext=(5, 4),
-                       color="white", fontsize=8)  # fmt: skip
+            panel.annotate(
+                "",
+                (m["x"], m["y"]),
+                (begin["x"], begin["y"]),
+                arrowprops={"arrowstyle": "->", "color": "white", "lw": 0.9},
+            )
+        panel.plot(
+            m["x"],
+            m["y"],
+            marker,
+            color=RED,
+            markersize=8 if marker == "*" else 5,
+            markeredgecolor="white",
+            markeredgewidth=0.7,
+        )
+        panel.annotate(
+            f"$\\theta_{name[-1]}$",
+            (m["x"], m["y"]),
+            textcoords="offset points",
+            xytext=(5, 4),
+            color="white",
+            fontsize=8,
+        )
     best = min(grid, key=lambda r: r[key])
     panel.plot(best["x"], best["y"], "x", color="white", markersize=5)
     panel.tick_params(labelsize=6)
@@ -103,8 +143,16 @@ def advantage(rows: Rows) -> Figure:
     for kind, (marker, colour) in marks.items():
         here = [r for r in rows if r["kind"] == kind]
         if here:
-            panel.scatter([r["angle"] for r in here], [100 * r["advantage"] for r in here], marker=marker, s=18,
-                          color=colour, alpha=0.8, linewidths=0, label=f"differ in {kind}")  # fmt: skip
+            panel.scatter(
+                [r["angle"] for r in here],
+                [100 * r["advantage"] for r in here],
+                marker=marker,
+                s=18,
+                color=colour,
+                alpha=0.8,
+                linewidths=0,
+                label=f"differ in {kind}",
+            )
     panel.axhline(0, color="grey", linewidth=0.7)
     panel.set_xlabel(r"angle $\phi$ between $\theta_1-\theta_0$ and $\theta_2-\theta_0$ (degrees)")
     panel.set_ylabel("interpolation advantage\n(points, mean of test and shifts)")
@@ -117,8 +165,9 @@ def soup_and_ensemble(rows: Rows) -> Figure:
     figure, panels = _panels(len(keys), 3.1, 2.9)
     for panel, on in zip(panels, keys, strict=True):
         x, y = ([100 * r[kind][on] for r in rows] for kind in ("soup", "ensemble"))
-        dots = panel.scatter(x, y, c=[r["lr"] for r in rows], cmap="viridis", norm=LogNorm(), s=18, edgecolors="white",
-                             linewidths=0.3)  # fmt: skip
+        dots = panel.scatter(
+            x, y, c=[r["lr"] for r in rows], cmap="viridis", norm=LogNorm(), s=18, edgecolors="white", linewidths=0.3
+        )
         ends = [min(*x, *y), max(*x, *y)]
         panel.plot(ends, ends, "--", color="grey", linewidth=0.8)
         panel.set_xlabel(f"soup of two: {LABELS[on]}")
@@ -130,15 +179,25 @@ def soup_and_ensemble(rows: Rows) -> Figure:
 def predicted(rows: Rows) -> Figure:
     """Top: beta calibrated, bottom: beta 1. Loss with all rates, loss and error without the highest."""
     figure, panels = _panels(3, 2.5, 2.2, 2)
-    columns = (("loss, all learning rates", False, "truth"), ("loss, moderate", True, "truth"),
-               ("error, moderate", True, "error"))  # fmt: skip
+    columns = (
+        ("loss, all learning rates", False, "truth"),
+        ("loss, moderate", True, "truth"),
+        ("error, moderate", True, "error"),
+    )
     for i, (kind, label) in enumerate((("calibrated", r"$\beta$ calibrated"), ("plain", r"$\beta=1$"))):
         for j, (title, moderate, against) in enumerate(columns):
             panel = panels[3 * i + j]
             here = [r for r in rows if (r["moderate"] or not moderate) and 0 < r["alpha"] < 1]
             y = [100 * r["error"] if against == "error" else r[kind]["truth"] for r in here]
-            dots = panel.scatter([r[kind]["value"] for r in here], y, c=[r["lr"] for r in here], cmap="viridis", s=5,
-                                 norm=LogNorm(*_limits(rows)), linewidths=0)  # fmt: skip
+            dots = panel.scatter(
+                [r[kind]["value"] for r in here],
+                y,
+                c=[r["lr"] for r in here],
+                cmap="viridis",
+                s=5,
+                norm=LogNorm(*_limits(rows)),
+                linewidths=0,
+            )
             panel.axhline(0, color="grey", linewidth=0.6)
             panel.axvline(0, color="grey", linewidth=0.6)
             panel.set_title(f"{title}, {label}", fontsize=7.5)
@@ -184,13 +243,22 @@ def budget(rows: Rows) -> Figure:
     rows = [r for r in rows if "method" in r]
     keys = _there(rows)
     figure, panels = _panels(len(keys), 3.1, 2.6)
-    marks = {"individual": ("D", GREEN, "individual with seed k"), "soup": ("o", BLUE, "soup of seeds 1 to k"),
-             "ensemble": ("s", ORANGE, "ensemble of seeds 1 to k")}  # fmt: skip
+    marks = {
+        "individual": ("D", GREEN, "individual with seed k"),
+        "soup": ("o", BLUE, "soup of seeds 1 to k"),
+        "ensemble": ("s", ORANGE, "ensemble of seeds 1 to k"),
+    }
     for panel, on in zip(panels, keys, strict=True):
         for method, (marker, colour, label) in marks.items():
             line = [(r["k"], 100 * r[on]) for r in rows if r["method"] == method]
-            panel.plot(*zip(*line, strict=True), marker=marker, color=colour, markersize=4.5, label=label,
-                       linestyle="none" if method == "individual" else "-")  # fmt: skip
+            panel.plot(
+                *zip(*line, strict=True),
+                marker=marker,
+                color=colour,
+                markersize=4.5,
+                label=label,
+                linestyle="none" if method == "individual" else "-",
+            )
         panel.set_xlabel("number of models k")
         panel.set_ylabel(LABELS[on])
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -202,8 +270,12 @@ def calibration(rows: Rows) -> Figure:
     """Accuracy and ECE against the number of seeds: in distribution (top) and mean of the shifts (bottom)."""
     roles = [role for role in ("test", "shift") if any(r["role"] == role for r in rows)]
     figure, panels = _panels(2, 3.1, 2.3, len(roles))
-    marks = {"soup": ("o", BLUE, "-"), "ensemble": ("s", ORANGE, "-"), "calibrated soup": ("o", BLUE, "--"),
-             "calibrated ensemble": ("s", ORANGE, "--")}  # fmt: skip
+    marks = {
+        "soup": ("o", BLUE, "-"),
+        "ensemble": ("s", ORANGE, "-"),
+        "calibrated soup": ("o", BLUE, "--"),
+        "calibrated ensemble": ("s", ORANGE, "--"),
+    }
     for i, role in enumerate(roles):
         for j, key in enumerate(("accuracy", "ece")):
             panel = panels[2 * i + j]
@@ -213,8 +285,16 @@ def calibration(rows: Rows) -> Figure:
                 here = [r for r in rows if r["method"] == method and r["role"] == role]
                 counts = sorted({r["k"] for r in here})
                 means = [100 * np.mean([r[key] for r in here if r["k"] == k]) for k in counts]
-                panel.plot(counts, means, marker=marker, color=colour, linestyle=dash, markersize=4, label=method,
-                           markerfacecolor="white" if dash == "--" else colour)  # fmt: skip
+                panel.plot(
+                    counts,
+                    means,
+                    marker=marker,
+                    color=colour,
+                    linestyle=dash,
+                    markersize=4,
+                    label=method,
+                    markerfacecolor="white" if dash == "--" else colour,
+                )
             where = "test" if role == "test" else "mean of shifts"
             panel.set_ylabel(f"{where}: {'accuracy (%)' if key == 'accuracy' else 'ECE (%), lower is better'}")
             panel.set_xlabel("number of models (seeds)")
@@ -244,8 +324,16 @@ def wise(rows: Rows) -> Figure:
             else:
                 marker, colour = SPECIAL[name]
                 panel.plot(x, y, "-", color=colour, linewidth=1.3, marker=".", markersize=4, zorder=3)
-                panel.plot(x[-1], y[-1], marker, color=colour, markersize=8, markeredgecolor="white", zorder=4,
-                           label=NAMES[name])  # fmt: skip
+                panel.plot(
+                    x[-1],
+                    y[-1],
+                    marker,
+                    color=colour,
+                    markersize=8,
+                    markeredgecolor="white",
+                    zorder=4,
+                    label=NAMES[name],
+                )
         panel.plot(100 * start["test"], 100 * start["shifts"], "*", color=BLACK, markersize=9, label="initialization")
         panel.set_title(titles.get(pool, pool))
         panel.set_xlabel(LABELS["test"])
@@ -261,15 +349,31 @@ def scatter(rows: Rows) -> Figure:
     rates = [r["lr"] if r["lr"] is not None else float("nan") for r in singles]
     known = [r for r in rates if r == r]
     if known:
-        dots = panel.scatter([100 * r["test"] for r in singles], [100 * r[on] for r in singles], c=rates,
-                             cmap="viridis", norm=LogNorm(), s=22, label="individual models")  # fmt: skip
+        dots = panel.scatter(
+            [100 * r["test"] for r in singles],
+            [100 * r[on] for r in singles],
+            c=rates,
+            cmap="viridis",
+            norm=LogNorm(),
+            s=22,
+            label="individual models",
+        )
         figure.colorbar(dots, ax=panel, label="learning rate", pad=0.01)
     others = {**SPECIAL, "second_best": ("d", GREEN), "learned": ("v", PINK)}
     for r in rows:
         if r["method"] in others:
             marker, colour = others[r["method"]]
-            panel.scatter(100 * r["test"], 100 * r[on], marker=marker, s=60, color=colour, edgecolors="white",
-                          linewidths=0.6, label=NAMES[r["method"]], zorder=3)  # fmt: skip
+            panel.scatter(
+                100 * r["test"],
+                100 * r[on],
+                marker=marker,
+                s=60,
+                color=colour,
+                edgecolors="white",
+                linewidths=0.6,
+                label=NAMES[r["method"]],
+                zorder=3,
+            )
     panel.set_xlabel(LABELS["test"])
     panel.set_ylabel(LABELS[on])
     _legend(figure, panel, 3)
@@ -290,8 +394,15 @@ def grids(rows: Rows) -> Figure:
         shades = panel.imshow(z, cmap="RdBu", vmin=-most, vmax=most, origin="lower")
         for (i, j), value in np.ndenumerate(z):
             if value == value:
-                panel.text(j, i, f"{value:+.1f}", ha="center", va="center", fontsize=6,
-                           color="white" if abs(value) > 0.6 * most else "black")  # fmt: skip
+                panel.text(
+                    j,
+                    i,
+                    f"{value:+.1f}",
+                    ha="center",
+                    va="center",
+                    fontsize=6,
+                    color="white" if abs(value) > 0.6 * most else "black",
+                )
         panel.set_xticks(range(len(labels)), labels, rotation=45, fontsize=6)
         panel.set_yticks(range(len(labels)), labels, fontsize=6)
         panel.set_title(name)
@@ -312,8 +423,14 @@ def trajectory(rows: Rows) -> Figure:
         for model, (marker, colour) in marks.items():
             points = [(kinds.index(r["average"]), 100 * r["test"]) for r in here if r["model"] == model]
             if points:
-                panel.plot(*zip(*points, strict=True), linestyle="none", marker=marker, color=colour,
-                           markersize=7 if model == "soup" else 5, label="soup of the three" if model == "soup" else model)  # fmt: skip
+                panel.plot(
+                    *zip(*points, strict=True),
+                    linestyle="none",
+                    marker=marker,
+                    color=colour,
+                    markersize=7 if model == "soup" else 5,
+                    label="soup of the three" if model == "soup" else model,
+                )
         panel.set_xticks(range(len(kinds)), kinds, rotation=30, fontsize=6.5)
         panel.set_title(f"{schedule.replace('_', ' ')}, lr {lr:.0e}", fontsize=8)
         panel.set_ylabel(LABELS["test"])

@@ -49,11 +49,18 @@ def page(name: str, sections: Sequence[Section], missing: dict[str, str], proven
 
 def _section(analysis: Analysis, verdicts: list[Verdict], svg: bytes | None, table: Table | None) -> str:
     shown = (_inline(svg, analysis.name) if svg else "") + (_table(table) if table else "")
-    items = "".join(f"<li><b class={_kind(v)}>{escape(v.verdict)}</b>: {escape(v.text)}: {escape(v.numbers)}</li>"
-                    for v in verdicts) or "<li>too few models to say</li>"  # fmt: skip
+    items = (
+        "".join(
+            f"<li><b class={_kind(v)}>{escape(v.verdict)}</b>: {escape(v.text)}: {escape(v.numbers)}</li>"
+            for v in verdicts
+        )
+        or "<li>too few models to say</li>"
+    )
     said = f"<div><p><b>The paper</b> ({escape(analysis.source)}): {escape(analysis.paper)}</p><b>This run</b>"
-    return (f"<section id={analysis.name}><h2>{escape(analysis.title)}</h2><div class=beside><div>{shown}</div>"
-            f"{said}<ul>{items}</ul></div></div></section>")  # fmt: skip
+    return (
+        f"<section id={analysis.name}><h2>{escape(analysis.title)}</h2><div class=beside><div>{shown}</div>"
+        f"{said}<ul>{items}</ul></div></div></section>"
+    )
 
 
 def _kind(v: Verdict) -> str:
@@ -88,8 +95,12 @@ def table_of(name: str, rows: list[dict[str, Any]]) -> Table | None:
 
 def _table_4(rows: list[dict[str, Any]]) -> Table:
     columns = list(dict.fromkeys(r["column"] for r in rows))
-    labels = {"best": "Best model on hold-out", "oracle": "Best model on each test set (oracle)",
-              "greedy_ensemble": "Greedy ensemble", "greedy": "Greedy soup"}  # fmt: skip
+    labels = {
+        "best": "Best model on hold-out",
+        "oracle": "Best model on each test set (oracle)",
+        "greedy_ensemble": "Greedy ensemble",
+        "greedy": "Greedy soup",
+    }
     table = [["Method (* : not significantly below the best)", *columns]]
     for row, label in labels.items():
         cells = {r["column"]: percent(r["accuracy"]) + ("*" if r.get("bold") else "") for r in rows if r["row"] == row}
