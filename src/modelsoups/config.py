@@ -136,6 +136,7 @@ class AnalyseConfig:
     epochs: int = 10
     grid: int = 11
     images: int | None = 2000
+    equation_images: int | None = 500
     alphas: list[float] = field(default_factory=lambda: [i / 10 for i in range(11)])
     orders: int = 3
     pairs: int = 66
@@ -268,6 +269,7 @@ AT_LEAST = {
     "analyse.epochs": 1,
     "analyse.grid": 2,
     "analyse.images": 1,
+    "analyse.equation_images": 1,
     "analyse.orders": 1,
     "analyse.pairs": 1,
 }

@@ -112,14 +112,15 @@ def _distillation_lines(bench: Bench, lr: float, three: list[dict[str, Any]]) ->
 
 
 def _distilled(bench: Bench, lr: float, aug: str) -> Callable[[], Measures]:
-    """The model of the pool `distilled` with this rate and augmentation."""
+    """The model of a pool whose name begins with distilled, with this rate and augmentation."""
 
     def make() -> Measures:
-        for member in bench.pool("distilled"):
+        names = [name for name in bench.configs if name.startswith("distilled")] or ["distilled"]
+        for member in bench.pool(*names):
             recipe = member.ingredient.recipe
             if recipe is not None and recipe.aug == aug and abs(recipe.lr - lr) <= 1e-6 * lr:
                 return _individual(bench, member)
-        raise Unavailable(f"the pool distilled has no model with lr={lr:g}, aug={aug}")
+        raise Unavailable(f"no pool named distilled... has a model with lr={lr:g}, aug={aug}")
 
     return make
 

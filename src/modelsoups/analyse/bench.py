@@ -18,13 +18,13 @@ import numpy as np
 from torch import Tensor
 
 from modelsoups import runs
-from modelsoups.analyse.forward import forward_some, kept_images
+from modelsoups.analyse.forward import forward_part, is_cached, kept_weights, looked_at, part_logits
 from modelsoups.config import Config, load
 from modelsoups.core import metrics, weights
 from modelsoups.core.types import EVERYTHING, Ingredient, Logits
-from modelsoups.evaluate import evaluated, is_prepared, logits_of, open_set, test_names, workers
+from modelsoups.evaluate import evaluated, is_prepared, open_set, test_names, workers
 from modelsoups.parallel import run_tasks
-from modelsoups.pool import initial_models, load_pool, load_weights
+from modelsoups.pool import initial_models, load_pool
 
 OWN = "random"  # the run's own models, in the paper those of the random search
 PLAIN = {"mixup": 0.0, "cutmix": 0.0, "sam": 0.0, "optimizer": "adamw", "schedule": "cosine", "seed": 0, "teachers": ()}
@@ -123,18 +123,15 @@ class Bench:
     # ---- measuring ----
 
     def logits(self, ingredient: Ingredient, dataset: str) -> Logits:
-        state = None if self._cached(ingredient, dataset).exists() else load_weights(ingredient)
-        return logits_of(self.cfg, dataset, ingredient.sha256, state)
+        """On the images that the analyses look at; see analyse.forward.looked_at."""
+        return part_logits(self.cfg, dataset, ingredient)
 
     def evaluate(self, ingredients: Sequence[Ingredient]) -> None:
         """Put the logits of models on every data set into the run's cache, side by side."""
         unique = list({i.sha256: i for i in ingredients}.values())
-        todo = [i for i in unique if not all(self._cached(i, n).exists() for n in evaluated(self.cfg))]
+        todo = [i for i in unique if not all(is_cached(self.cfg, n, i) for n in evaluated(self.cfg))]
         for _ in run_tasks(functools.partial(_evaluate, self.cfg), todo, workers(self.cfg), "analyse: evaluating"):
             pass
-
-    def _cached(self, ingredient: Ingredient, dataset: str) -> Path:
-        return self.cfg.run.logits(ingredient.sha256, dataset, open_set(self.cfg.data.dir, dataset).sha256)
 
     def individual(self, ingredient: Ingredient) -> Measures:
         return {n: _measured(self.logits(ingredient, n)) for n in evaluated(self.cfg)}
@@ -148,19 +145,15 @@ class Bench:
             found[name] = _measured(Logits(name, mixed_NC, each[0].labels_N))
         return found
 
-    def measure(
-        self, points: Sequence[Point], label: str, sets: Sequence[str] | None = None, images: int | None = None
-    ) -> list[Measures]:
-        """Soups on data sets (all by default), on at most so many images of each; cached, side by side."""
-        names = list(sets or evaluated(self.cfg))
-        todo = [p for p in {str(p.key()): p for p in points}.values() if not _all_there(self.cfg, p, names, images)]
-        job = functools.partial(_measure, self.cfg, names, images)
+    def measure(self, points: Sequence[Point], label: str, sets: Sequence[str] | None = None) -> list[Measures]:
+        """Soups on data sets (the test sets by default); cached, side by side."""
+        names = list(sets or self.tests)
+        unique = {str(p.key()): p for p in points}.values()
+        todo = [p for p in unique if not all(_path(self.cfg, p, name).exists() for name in names)]
+        job = functools.partial(_measure, self.cfg, names)
         for _ in run_tasks(job, todo, workers(self.cfg), f"analyse: {label}"):
             pass
-        return [
-            {n: _read(_path(self.cfg, p, n, images), len(kept_images(self.cfg, n, images))) for n in names}
-            for p in points
-        ]
+        return [{name: _read(self.cfg, p, name) for name in names} for p in points]
 
     def shift_accuracy(self, measures: Measures) -> float:
         """Unweighted mean over the shifts; NaN unless all of them are there."""
@@ -185,7 +178,7 @@ def pool_config(cfg: Config, name: str) -> Config:
     runs_ = (cfg.run.pools / name).absolute()
     given = [line.replace("{pools}", str(cfg.run.pools.absolute())) for line in cfg.analyse.pools[name]]
     try:
-        made = load([*cfg.overrides, *given, f"runs={runs_}", "soup.minimum=1", "analyse.pools={}"])
+        made = load([*cfg.overrides, *given, f"runs={runs_}", "soup.minimum=1"])
     except ValueError as error:
         raise ValueError(f"analyse.pools.{name}: {error}") from error
     return replace(made, runs=str(runs_))
@@ -211,46 +204,37 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def _evaluate(cfg: Config, ingredient: Ingredient) -> None:
-    state = load_weights(ingredient)
     for name in evaluated(cfg):
-        logits_of(cfg, name, ingredient.sha256, state)
+        part_logits(cfg, name, ingredient)
 
 
-@functools.lru_cache(maxsize=12)
-def kept_weights(ingredient: Ingredient) -> dict[str, Tensor]:
-    return load_weights(ingredient)
+def weights_of(ingredient: Ingredient) -> dict[str, Tensor]:
+    return kept_weights(ingredient.path, ingredient.sha256)
 
 
 def state_of_point(point: Point) -> dict[str, Tensor]:
-    states = [kept_weights(replace(i, recipe=None)) for i in point.ingredients]
+    states = [weights_of(i) for i in point.ingredients]
     return weights.mix(states, {EVERYTHING: list(point.coefficients)})
 
 
-def _measure(cfg: Config, names: list[str], images: int | None, point: Point) -> None:
+def _measure(cfg: Config, names: list[str], point: Point) -> None:
     state = state_of_point(point)
     for name in names:
-        path = _path(cfg, point, name, images)
+        path = _path(cfg, point, name)
         if not path.exists():
-            logits_NC, labels_N = forward_some(cfg, name, state, images)
-            found = _measured(Logits(name, logits_NC, labels_N))
-            bits = np.packbits(found.correct_N).tobytes().hex()
-            runs.write_text(path, f'{{"loss": {found.loss!r}, "correct": "{bits}"}}\n')
+            found = _measured(forward_part(cfg, name, state))
+            runs.write_json(path, {"loss": found.loss, "correct": np.packbits(found.correct_N).tobytes().hex()})
 
 
-def _path(cfg: Config, point: Point, name: str, images: int | None) -> Path:
+def _path(cfg: Config, point: Point, name: str) -> Path:
     dataset = open_set(cfg.data.dir, name)
-    some = images if images is not None and images < len(dataset) else None
-    return cfg.run.point(runs.fingerprint([point.key(), dataset.sha256, some]))
+    return cfg.run.point(runs.fingerprint([point.key(), dataset.sha256, len(looked_at(cfg, name))]))
 
 
-def _all_there(cfg: Config, point: Point, names: list[str], images: int | None) -> bool:
-    return all(_path(cfg, point, name, images).exists() for name in names)
-
-
-def _read(path: Path, n: int) -> Measured:
-    content = runs.read_json(path)
-    bits = np.unpackbits(np.frombuffer(bytes.fromhex(content["correct"]), np.uint8), count=n)
-    return Measured(content["loss"], bits.astype(bool))
+def _read(cfg: Config, point: Point, name: str) -> Measured:
+    content = runs.read_json(_path(cfg, point, name))
+    packed = np.frombuffer(bytes.fromhex(content["correct"]), np.uint8)
+    return Measured(content["loss"], np.unpackbits(packed, count=len(looked_at(cfg, name))).astype(bool))
 
 
 def _measured(logits: Logits) -> Measured:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from modelsoups import runs
-from modelsoups.analyse.bench import OWN, Bench, Measures, Point, Unavailable, kept_weights
+from modelsoups.analyse.bench import OWN, Bench, Measures, Point, Unavailable, weights_of
 from modelsoups.analyse.finding import Analysis, Rows, accuracies, compared, comparison
 from modelsoups.config import Config
 from modelsoups.core.methods import METHODS, Pool
@@ -30,12 +30,12 @@ POOLS = {
 
 def holdout_pool(cfg: Config, ingredients: tuple[Ingredient, ...]) -> Pool:
     """These models as a method sees them."""
-    logits = [logits_of(cfg, cfg.data.holdout, i.sha256, kept_weights(i)) for i in ingredients]
+    logits = [logits_of(cfg, cfg.data.holdout, i.sha256, weights_of(i)) for i in ingredients]
     return Pool(
         ingredients=ingredients,
         logits=tuple(x.logits_NC for x in logits),
         labels_N=logits[0].labels_N,
-        state=lambda i: kept_weights(ingredients[i]),
+        state=lambda i: weights_of(ingredients[i]),
         evaluate=lambda state: forward(cfg, cfg.data.holdout, state),
     )
 

@@ -6,13 +6,12 @@ import functools
 import itertools
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from modelsoups import runs
-from modelsoups.analyse.bench import OWN, Bench, Member, Unavailable, kept_weights
+from modelsoups.analyse.bench import OWN, Bench, Member, Unavailable, weights_of
 from modelsoups.analyse.finding import Analysis, Rows, judged
-from modelsoups.analyse.forward import inputs_of
+from modelsoups.analyse.forward import forward_part, inputs_of, looked_at
 from modelsoups.analyse.pairs import TOO_HIGH, spread
 from modelsoups.config import Config
 from modelsoups.core import approximation as eq1
@@ -58,7 +57,8 @@ def _rows(bench: Bench) -> Rows:
     pairs = _pairs(bench)
     if not pairs:
         raise Unavailable("it needs two models with a recipe")
-    tasks = [(p, alpha, name) for p in pairs for alpha in bench.cfg.analyse.alphas for name in bench.tests]
+    inner = [alpha for alpha in bench.cfg.analyse.alphas if 0 < alpha < 1]  # at the ends both sides are zero
+    tasks = [(p, alpha, name) for p in pairs for alpha in inner for name in bench.tests]
     todo = [t for t in tasks if not bench.cfg.run.point(_key(bench.cfg, t)).exists()]
     for _ in run_tasks(functools.partial(_compute, bench.cfg), todo, workers(bench.cfg), "analyse: equation (1)"):
         pass
@@ -83,20 +83,20 @@ def _rows(bench: Bench) -> Rows:
 def _key(cfg: Config, task: Task) -> str:
     (_, one, _, two, _), alpha, name = task
     dataset = open_set(cfg.data.dir, name)
-    images = min(cfg.analyse.images or len(dataset), len(dataset))
+    images = len(looked_at(cfg, name, cfg.analyse.equation_images))
     return runs.fingerprint(["equation 1", one.sha256, two.sha256, round(alpha, 9), dataset.sha256, images, STEP])
 
 
 def _compute(cfg: Config, task: Task) -> None:
     (_, one, _, two, _), alpha, name = task
-    pixels_NCHW, labels_N = inputs_of(cfg, name, cfg.analyse.images)
+    pixels_NCHW, labels_N = inputs_of(cfg, name, cfg.analyse.equation_images)
     parts = pixels_NCHW.split(cfg.evaluate.batch_size)
-    ends = (kept_weights(one), kept_weights(two))
+    ends = (weights_of(one), weights_of(two))
 
     def logits(a: float) -> Tensor:
-        return _logits(cfg, name, weights.interpolate(*ends, a), parts)
+        return forward_part(cfg, name, weights.interpolate(*ends, a), cfg.analyse.equation_images).logits_NC
 
-    soup_NC, zero_NC, one_NC = logits(alpha), _end(cfg, name, one), _end(cfg, name, two)
+    soup_NC, zero_NC, one_NC = logits(alpha), logits(0.0), logits(1.0)
     ensemble_NC = (1 - alpha) * zero_NC.double() + alpha * one_NC.double()
     found: dict[str, Any] = {"error": metrics.accuracy(ensemble_NC, labels_N) - metrics.accuracy(soup_NC, labels_N)}
     beta = calibrating_beta(soup_NC, labels_N)
@@ -113,29 +113,6 @@ def _compute(cfg: Config, task: Task) -> None:
     if alpha == 0.5:
         found["finite_difference"] = eq1.finite_difference(lambda a: calibrated_loss(logits(a), labels_N), alpha, STEP)
     runs.write_json(cfg.run.point(_key(cfg, task)), found)
-
-
-@functools.lru_cache(maxsize=64)
-def _end_cached(path: str, sha256: str, name: str, folder: str, images: int) -> list[Tensor]:
-    return []
-
-
-def _end(cfg: Config, name: str, ingredient: Ingredient) -> Tensor:
-    """An end's logits on the images looked at: computed once a process."""
-    kept = _end_cached(ingredient.path, ingredient.sha256, name, cfg.data.dir, cfg.analyse.images or 0)
-    if not kept:
-        pixels_NCHW, _ = inputs_of(cfg, name, cfg.analyse.images)
-        kept.append(_logits(cfg, name, kept_weights(ingredient), pixels_NCHW.split(cfg.evaluate.batch_size)))
-    return kept[0]
-
-
-@torch.inference_mode()
-def _logits(cfg: Config, name: str, state: dict[str, Tensor], parts: tuple[Tensor, ...]) -> Tensor:
-    dataset = open_set(cfg.data.dir, name)
-    model = shell(cfg, len(dataset.classes))
-    model.load_state_dict(state)
-    rows = [model(normalise(model, part)).float().cpu() for part in parts]
-    return metrics.project(torch.cat(rows), dataset.projection)
 
 
 def _curvature(

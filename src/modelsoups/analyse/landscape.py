@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modelsoups.analyse.bench import OWN, Bench, Member, Point, Unavailable, kept_weights
+from modelsoups.analyse.bench import OWN, Bench, Member, Point, Unavailable, weights_of
 from modelsoups.analyse.finding import Analysis, Rows, counted
 from modelsoups.core.plane import Plane, plane
 from modelsoups.core.types import Ingredient
@@ -12,7 +12,7 @@ from modelsoups.reporting.claims import Verdict
 def _rows(bench: Bench) -> Rows:
     rows: Rows = []
     for name, start, one, two in _triples(bench):
-        states = [kept_weights(i) for i in (start, one.ingredient, two.ingredient)]
+        states = [weights_of(i) for i in (start, one.ingredient, two.ingredient)]
         rows += _landscape(bench, name, (start, one.ingredient, two.ingredient), plane(*states))
     return rows
 
@@ -43,8 +43,7 @@ def _landscape(bench: Bench, name: str, three: tuple[Ingredient, ...], found: Pl
     places = [*found.points, *((x, y) for y in ys for x in xs)]
     points = [Point(three, found.coefficients(x, y)) for x, y in places]
     train = [bench.cfg.data.train] if bench.has_train() else []
-    images = bench.cfg.analyse.images
-    measured = bench.measure(points, f"landscape, {name}", [*train, *bench.tests], images)
+    measured = bench.measure(points, f"landscape, {name}", [*train, *bench.tests])
     rows: Rows = []
     for i, ((x, y), m) in enumerate(zip(places, measured, strict=True)):
         shift = bench.shift_accuracy(m)

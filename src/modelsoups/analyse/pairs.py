@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from modelsoups.analyse.bench import OWN, Bench, Measures, Member, Unavailable, between, kept_weights
+from modelsoups.analyse.bench import OWN, Bench, Measures, Member, Unavailable, between, weights_of
 from modelsoups.analyse.finding import Analysis, Rows, accuracies, judged
 from modelsoups.core import relations, weights
 from modelsoups.reporting.claims import Verdict
@@ -56,13 +56,13 @@ def _advantage(bench: Bench) -> Rows:
     pairs = [p for p in pairs_of(bench, pools) if p[0].lr < limit and p[1].lr < limit]
     if not pairs:
         raise Unavailable("it needs two models with a recipe and a moderate learning rate")
-    start = kept_weights(bench.start(OWN))
+    start = weights_of(bench.start(OWN))
     bench.evaluate([m.ingredient for one, two, _ in pairs for m in (one, two)])
     measured = bench.measure([between(a.ingredient, b.ingredient, 0.5) for a, b, _ in pairs], "figure 3")
     rows: Rows = []
     for (one, two, kind), middle in zip(pairs, measured, strict=True):
         ends = [bench.individual(m.ingredient) for m in (one, two)]
-        angle = weights.angle(start, kept_weights(one.ingredient), kept_weights(two.ingredient))
+        angle = weights.angle(start, weights_of(one.ingredient), weights_of(two.ingredient))
         gain = _mean(bench, middle) - (_mean(bench, ends[0]) + _mean(bench, ends[1])) / 2
         rows.append(
             {"a": one.name, "b": two.name, "kind": kind, "angle": angle, "advantage": gain, "lr": max(one.lr, two.lr)}

@@ -7,10 +7,10 @@ from torch import Tensor
 from modelsoups.analyse.bench import Bench, Member, Unavailable, mean_of
 from modelsoups.analyse.curves import need_holdout
 from modelsoups.analyse.finding import Analysis, Rows, accuracies, compared, comparison, judged
+from modelsoups.analyse.forward import forward_part
 from modelsoups.core import calibration, metrics
 from modelsoups.core.types import EVERYTHING
-from modelsoups.core.weights import State, mix, state_sha256
-from modelsoups.evaluate import logits_of
+from modelsoups.core.weights import State, mix
 from modelsoups.pool import load_weights
 from modelsoups.reporting.claims import OPEN, Verdict
 
@@ -91,7 +91,7 @@ def _logits(bench: Bench, members: list[Member], method: str, betas: list[float]
         return metrics.ensemble(each)
     states = [_tempered(load_weights(m.ingredient), b) for m, b in zip(members, betas, strict=True)]
     state = mix(states, {EVERYTHING: [1 / len(states)] * len(states)})
-    return logits_of(bench.cfg, name, state_sha256(state), state).logits_NC
+    return forward_part(bench.cfg, name, state).logits_NC
 
 
 def _tempered(state: State, beta: float) -> State:

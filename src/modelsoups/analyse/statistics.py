@@ -110,7 +110,7 @@ def _worth(bench: Bench, members: tuple[Ingredient, ...], soup: Soup) -> dict[st
     """A soup's gain over the best individual on the hold-out, and its accuracy on the tests."""
     picked = tuple(m for m in members if m.id in soup.ingredients)
     point = Point(picked, (1 / len(picked),) * len(picked))
-    measures = bench.measure([point], "selection")[0]
+    measures = bench.measure([point], "selection", evaluated(bench.cfg))[0]
     best = bench.individual(next(m for m in members if m.id in choose(bench.cfg, members, "best").ingredients))
     gains = {n: measures[n].accuracy - best[n].accuracy for n in evaluated(bench.cfg)}
     shift = bench.shift_accuracy(measures) - bench.shift_accuracy(best)

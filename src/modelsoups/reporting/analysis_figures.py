@@ -4,36 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from modelsoups.reporting.figures import SPECIAL
-
-Rows = list[dict[str, Any]]
-BLUE, ORANGE, GREEN, RED, PINK, SKY, BLACK = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#D55E00",
-    "#CC79A7",
-    "#56B4E9",
-    "#000000",
+from modelsoups.reporting.analysis_counts import budget, calibration, curves
+from modelsoups.reporting.analysis_style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    LABELS,
+    NAMES,
+    ORANGE,
+    PINK,
+    RED,
+    SKY,
+    Rows,
+    legend,
+    panels_of,
 )
-LABELS = {"test": "test accuracy (%)", "shifts": "mean of shifts, accuracy (%)"}
-NAMES = {
-    "best": "Best individual",
-    "uniform": "Uniform soup",
-    "greedy": "Greedy soup",
-    "ensemble": "Ensemble",
-    "greedy_ensemble": "Greedy ensemble",
-    "second_best": "Second best",
-    "learned": "Learned soup",
-    "learned_layers": "Learned soup (by layer)",
-    "individual": "Individual models",
-}
+from modelsoups.reporting.figures import SPECIAL
 
 
 def draw(name: str, rows: Rows) -> Figure | None:
@@ -55,23 +45,6 @@ def draw(name: str, rows: Rows) -> Figure | None:
     return makers[name](rows) if name in makers else None
 
 
-def _panels(count: int, width: float = 3.1, height: float = 2.7, rows: int = 1) -> tuple[Figure, list[Any]]:
-    figure, axes = plt.subplots(
-        rows, count, figsize=(width * count, height * rows), layout="constrained", squeeze=False
-    )
-    return figure, list(axes.flat)
-
-
-def _there(rows: Rows) -> list[str]:
-    """What accuracies there are: test, and shifts where all of them are."""
-    return [on for on in ("test", "shifts") if any(r.get(on) is not None for r in rows)]
-
-
-def _legend(figure: Figure, panel: Any, columns: int = 4) -> None:
-    handles, labels = panel.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=7)
-
-
 # ---- section 3.2 ----
 
 
@@ -80,7 +53,7 @@ def landscapes(rows: Rows) -> Figure:
     names = list(dict.fromkeys(r["landscape"] for r in rows))
     keys = [k for k in ("train_loss", "test_error", "shift_error") if rows[0][k] is not None]
     titles = {"train_loss": "train loss (nats)", "test_error": "test error (%)", "shift_error": "shift error (%)"}
-    figure, panels = _panels(len(keys), 2.5, 2.35, len(names))
+    figure, panels = panels_of(len(keys), 2.5, 2.35, len(names))
     for i, name in enumerate(names):
         here = [r for r in rows if r["landscape"] == name]
         for j, key in enumerate(keys):
@@ -138,7 +111,7 @@ def _landscape(figure: Figure, panel: Any, rows: Rows, key: str) -> None:
 
 
 def advantage(rows: Rows) -> Figure:
-    figure, (panel,) = _panels(1, 4.0, 3.0)
+    figure, (panel,) = panels_of(1, 4.0, 3.0)
     marks = {"seed": ("o", BLUE), "learning rate": ("s", RED), "augmentation": ("^", GREEN), "several": ("D", PINK)}
     for kind, (marker, colour) in marks.items():
         here = [r for r in rows if r["kind"] == kind]
@@ -156,13 +129,13 @@ def advantage(rows: Rows) -> Figure:
     panel.axhline(0, color="grey", linewidth=0.7)
     panel.set_xlabel(r"angle $\phi$ between $\theta_1-\theta_0$ and $\theta_2-\theta_0$ (degrees)")
     panel.set_ylabel("interpolation advantage\n(points, mean of test and shifts)")
-    _legend(figure, panel)
+    legend(figure, panel)
     return figure
 
 
 def soup_and_ensemble(rows: Rows) -> Figure:
     keys = [on for on in ("test", "shifts") if rows[0]["soup"][on] is not None]
-    figure, panels = _panels(len(keys), 3.1, 2.9)
+    figure, panels = panels_of(len(keys), 3.1, 2.9)
     for panel, on in zip(panels, keys, strict=True):
         x, y = ([100 * r[kind][on] for r in rows] for kind in ("soup", "ensemble"))
         dots = panel.scatter(
@@ -178,7 +151,7 @@ def soup_and_ensemble(rows: Rows) -> Figure:
 
 def predicted(rows: Rows) -> Figure:
     """Top: beta calibrated, bottom: beta 1. Loss with all rates, loss and error without the highest."""
-    figure, panels = _panels(3, 2.5, 2.2, 2)
+    figure, panels = panels_of(3, 2.5, 2.2, 2)
     columns = (
         ("loss, all learning rates", False, "truth"),
         ("loss, moderate", True, "truth"),
@@ -214,101 +187,12 @@ def _limits(rows: Rows) -> tuple[float, float]:
     return min(rates), max(rates) if max(rates) > min(rates) else 1.01 * min(rates)
 
 
-# ---- numbers of models ----
-
-
-def curves(rows: Rows) -> Figure:
-    """Mean over the orders, each order faded behind it."""
-    rows = [r for r in rows if "method" in r]
-    keys = _there(rows)
-    figure, panels = _panels(len(keys), 3.2, 2.7)
-    for panel, on in zip(panels, keys, strict=True):
-        for method in dict.fromkeys(r["method"] for r in rows):
-            marker, colour = SPECIAL[method]
-            here = [r for r in rows if r["method"] == method]
-            counts = sorted({r["k"] for r in here})
-            for order in sorted({r["order"] for r in here}):
-                line = sorted((r["k"], 100 * r[on]) for r in here if r["order"] == order)
-                panel.plot(*zip(*line, strict=True), color=colour, alpha=0.25, linewidth=0.8)
-            means = [100 * np.mean([r[on] for r in here if r["k"] == k]) for k in counts]
-            panel.plot(counts, means, marker=marker, color=colour, markersize=4.5, linewidth=1.4, label=NAMES[method])
-        panel.set_xlabel("number of models")
-        panel.set_ylabel(LABELS[on])
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend(figure, panels[0], 5)
-    return figure
-
-
-def budget(rows: Rows) -> Figure:
-    rows = [r for r in rows if "method" in r]
-    keys = _there(rows)
-    figure, panels = _panels(len(keys), 3.1, 2.6)
-    marks = {
-        "individual": ("D", GREEN, "individual with seed k"),
-        "soup": ("o", BLUE, "soup of seeds 1 to k"),
-        "ensemble": ("s", ORANGE, "ensemble of seeds 1 to k"),
-    }
-    for panel, on in zip(panels, keys, strict=True):
-        for method, (marker, colour, label) in marks.items():
-            line = [(r["k"], 100 * r[on]) for r in rows if r["method"] == method]
-            panel.plot(
-                *zip(*line, strict=True),
-                marker=marker,
-                color=colour,
-                markersize=4.5,
-                label=label,
-                linestyle="none" if method == "individual" else "-",
-            )
-        panel.set_xlabel("number of models k")
-        panel.set_ylabel(LABELS[on])
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend(figure, panels[0])
-    return figure
-
-
-def calibration(rows: Rows) -> Figure:
-    """Accuracy and ECE against the number of seeds: in distribution (top) and mean of the shifts (bottom)."""
-    roles = [role for role in ("test", "shift") if any(r["role"] == role for r in rows)]
-    figure, panels = _panels(2, 3.1, 2.3, len(roles))
-    marks = {
-        "soup": ("o", BLUE, "-"),
-        "ensemble": ("s", ORANGE, "-"),
-        "calibrated soup": ("o", BLUE, "--"),
-        "calibrated ensemble": ("s", ORANGE, "--"),
-    }
-    for i, role in enumerate(roles):
-        for j, key in enumerate(("accuracy", "ece")):
-            panel = panels[2 * i + j]
-            for method, (marker, colour, dash) in marks.items():
-                if key == "accuracy" and method.startswith("calibrated"):
-                    continue
-                here = [r for r in rows if r["method"] == method and r["role"] == role]
-                counts = sorted({r["k"] for r in here})
-                means = [100 * np.mean([r[key] for r in here if r["k"] == k]) for k in counts]
-                panel.plot(
-                    counts,
-                    means,
-                    marker=marker,
-                    color=colour,
-                    linestyle=dash,
-                    markersize=4,
-                    label=method,
-                    markerfacecolor="white" if dash == "--" else colour,
-                )
-            where = "test" if role == "test" else "mean of shifts"
-            panel.set_ylabel(f"{where}: {'accuracy (%)' if key == 'accuracy' else 'ECE (%), lower is better'}")
-            panel.set_xlabel("number of models (seeds)")
-            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend(figure, panels[1])
-    return figure
-
-
 # ---- accuracies against each other ----
 
 
 def wise(rows: Rows) -> Figure:
     pools = list(dict.fromkeys(r["pool"] for r in rows))
-    figure, panels = _panels(len(pools), 3.6, 3.2)
+    figure, panels = panels_of(len(pools), 3.6, 3.2)
     titles = {"random": "random search, LP", "standard_zs": "standard grid, zero-shot"}
     for panel, pool in zip(panels, pools, strict=True):
         here = [r for r in rows if r["pool"] == pool and "model" in r]
@@ -338,12 +222,12 @@ def wise(rows: Rows) -> Figure:
         panel.set_title(titles.get(pool, pool))
         panel.set_xlabel(LABELS["test"])
         panel.set_ylabel(LABELS["shifts"])
-    _legend(figure, panels[0])
+    legend(figure, panels[0])
     return figure
 
 
 def scatter(rows: Rows) -> Figure:
-    figure, (panel,) = _panels(1, 4.8, 3.6)
+    figure, (panel,) = panels_of(1, 4.8, 3.6)
     on = "shifts" if rows[0]["shifts"] is not None else "test"
     singles = [r for r in rows if r["method"] == "individual"]
     rates = [r["lr"] if r["lr"] is not None else float("nan") for r in singles]
@@ -376,14 +260,14 @@ def scatter(rows: Rows) -> Figure:
             )
     panel.set_xlabel(LABELS["test"])
     panel.set_ylabel(LABELS[on])
-    _legend(figure, panel, 3)
+    legend(figure, panel, 3)
     return figure
 
 
 def grids(rows: Rows) -> Figure:
     """A square a grid: colour and number are the points that the average of the endpoints gains."""
     names = list(dict.fromkeys(r["grid"] for r in rows))
-    figure, panels = _panels(len(names), 2.6, 2.6)
+    figure, panels = panels_of(len(names), 2.6, 2.6)
     most = max(0.5, *(min(5.0, abs(100 * r["gain"])) for r in rows))
     for panel, name in zip(panels, names, strict=True):
         here = [r for r in rows if r["grid"] == name]
@@ -415,7 +299,7 @@ def trajectory(rows: Rows) -> Figure:
     """A panel a schedule: test accuracy by kind of average, models of each augmentation and their soup."""
     rows = [r for r in rows if "model" in r]
     keys = list(dict.fromkeys((r["schedule"], r["lr"]) for r in rows))
-    figure, panels = _panels(len(keys), 2.6, 2.9)
+    figure, panels = panels_of(len(keys), 2.6, 2.9)
     marks = {"minimal": ("o", SKY), "medium": ("s", ORANGE), "strong": ("^", PINK), "soup": ("P", RED)}
     for panel, (schedule, lr) in zip(panels, keys, strict=True):
         here = [r for r in rows if (r["schedule"], r["lr"]) == (schedule, lr)]
@@ -434,5 +318,5 @@ def trajectory(rows: Rows) -> Figure:
         panel.set_xticks(range(len(kinds)), kinds, rotation=30, fontsize=6.5)
         panel.set_title(f"{schedule.replace('_', ' ')}, lr {lr:.0e}", fontsize=8)
         panel.set_ylabel(LABELS["test"])
-    _legend(figure, panels[0])
+    legend(figure, panels[0])
     return figure
