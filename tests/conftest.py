@@ -1,7 +1,12 @@
 """What several test modules share: the pico data, rendered once."""
 
+import os
 import sys
 from pathlib import Path
+
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):  # each process of a test would compile PyTorch anew: 12 seconds
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = str(Path(__file__).parents[1] / ".pytest_cache/bytecode")
+    sys.dont_write_bytecode = False
 
 import pytest
 import torch

@@ -1,10 +1,13 @@
 """The command line as a user meets it."""
 
+import os
 import subprocess
 import sys
 
 import pytest
+import torch
 
+from hydra_plugins.modelsoups_launcher.local import SideBySideLauncher
 from modelsoups import cli
 
 
@@ -68,6 +71,31 @@ def test_multirun_side_by_side_runs_each_job_in_a_process_of_its_own_and_names_t
     assert "recipes are fixed once drawn" in failed.stderr
     assert failed.stderr.splitlines()[-1].startswith("modelsoups: error: sweep: 1 of 2 jobs failed: name=a ")
     assert (tmp_path / "runs/c/draw.jsonl").exists()
+
+
+@pytest.mark.parametrize(("gpus", "devices"), [("4,7", ["4", "7"]), (None, ["none"])])
+def test_jobs_side_by_side_have_a_gpu_each_and_share_the_cores(tmp_path, monkeypatch, gpus, devices):
+    mine = sorted(os.sched_getaffinity(0))
+    program = tmp_path / "python"
+    program.write_text(
+        f"#!{sys.executable}\nimport os, sys, time\ntime.sleep(0.5)\n"
+        "print(os.environ.get('CUDA_VISIBLE_DEVICES', 'none'), *sorted(os.sched_getaffinity(0)),"
+        f" file=open('{tmp_path}/' + sys.argv[-1], 'w'))\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(gpus))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(devices) if gpus else 0)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if gpus:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    names = [f"job{i}" for i in range(2)]
+    launcher = SideBySideLauncher(at_once=None if gpus else 2)
+    launcher.launch([[name] for name in names], 0)
+    seen = [(tmp_path / name).read_text().split() for name in names]
+    assert sorted({gpu for gpu, *_ in seen}) == devices
+    shares = [sorted(map(int, cores)) for _, *cores in seen]
+    assert sorted(shares) == sorted([mine[0::2], mine[1::2] or mine])
 
 
 @pytest.mark.parametrize(

@@ -5,17 +5,17 @@ import json
 import os
 import shutil
 import signal
-import socket
-import warnings
 
 import pytest
 import torch
 from pico import arguments
+from ranks import codes, fork, train_on
 from safetensors.torch import load_file
 
 from modelsoups import checkpoint, evaluate, finetune, heads, lock, runs, sweep
 from modelsoups.config import load
-from modelsoups.distributed import STOPPED
+from modelsoups.core.optimizers import sharpened
+from modelsoups.distributed import STOPPED, joined
 from modelsoups.sweep import load_draw
 from modelsoups.trainer import Trainer
 
@@ -42,36 +42,6 @@ def make(begun, tmp_path):
         return load([*begun[0], f"runs={tmp_path / name}", *more])
 
     return copy
-
-
-def fork(act, **environment):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons: of forking; nothing else runs here
-        child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            os.environ.update({k: str(v) for k, v in environment.items()})
-            act()
-            status = 0
-        except SystemExit as error:
-            status = error.code
-        finally:
-            os._exit(status)
-    return child
-
-
-def codes(children):
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-
-
-def train_on(cfg, world, act=None):
-    """Exit statuses of ranks that fine-tune together, as torchrun starts them on nodes of two."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    common = {"WORLD_SIZE": world, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    act = act or (lambda: finetune.run(cfg))
-    return codes([fork(act, RANK=r, LOCAL_RANK=r % 2, **common) for r in range(world)])
 
 
 def metrics(cfg):
@@ -163,16 +133,27 @@ def test_a_stopped_run_saves_itself_and_ends_the_same_to_the_bit(make, one, monk
     assert "not bit-identical" not in capsys.readouterr().out
 
 
+def every_file(cfg):
+    return {path.name: path.read_bytes() for path in cfg.run.ingredient(0).glob("*.safetensors")}
+
+
 def test_when_one_rank_is_asked_to_stop_all_save_and_resume_to_the_bit(make, monkeypatch, capfd):
-    straight, cfg = make("straight"), make("stopped")
-    assert train_on(straight, 2) == [0, 0]
+    """Four ranks, whose gradients sum in an order that matters; with SAM's two passes a step, and averages."""
+    straight, cfg, single = make("straight"), make("stopped"), make("single")
+    for each in (straight, cfg, single):
+        lines = [json.loads(line) for line in each.run.draw.read_text().splitlines()]
+        runs.write_jsonl(each.run.draw, [line | {"sam": 0.05, "ema": [0.9], "swa": [0.0]} for line in lines])
+    assert train_on(straight, 4) == [0] * 4
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_update", stopping_at(4, term))
-        assert train_on(cfg, 2) == [STOPPED, STOPPED]
-    assert train_on(cfg, 2) == [0, 0]
-    assert weights(cfg) == weights(straight)
+        assert train_on(cfg, 4) == [STOPPED] * 4
+    assert train_on(cfg, 4) == [0] * 4
+    assert every_file(cfg) == every_file(straight)
+    assert sorted(every_file(cfg)) == ["ema-0.9.safetensors", "model.safetensors", "swa-0.safetensors"]
     assert metrics(cfg) == metrics(straight)
     assert "not bit-identical" not in capfd.readouterr().out
+    finetune.run(single)
+    assert alike(straight, single)
 
 
 def test_another_number_of_ranks_resumes_and_says_what_that_costs(make, one, monkeypatch, capfd):
@@ -271,3 +252,40 @@ def test_ranks_train_one_thread_each(make):
         assert torch.get_num_threads() == 1
 
     assert train_on(cfg, 2, act) == [0, 0]
+
+
+def test_sam_perturbs_by_the_whole_gradient_or_by_each_ranks_own():
+    """loss_r = (w x_r + b - y_r)^2 / 2 of two parameters on two ranks: the step is the mean of the ranks' gradients."""
+    points = [(1.0, 2.0), (3.0, -1.0)]
+
+    def gradient(w, b, x, y):
+        return torch.tensor([(w * x + b - y) * x, w * x + b - y], dtype=torch.float64)
+
+    def mean(gradients):
+        return sum(gradients) / len(gradients)
+
+    start, rho = torch.tensor([0.5, -0.25], dtype=torch.float64), 0.1
+    own = [gradient(*start, *p) for p in points]
+    expected = {
+        summed: mean([gradient(*(start + rho * g / g.norm()), *p) for g, p in zip(up, points, strict=True)])
+        for summed, up in ((True, [mean(own)] * 2), (False, own))
+    }
+    assert not torch.allclose(expected[True], expected[False])
+
+    def act():
+        with joined() as ranks:
+            model = torch.nn.Linear(1, 1).double()
+            model.weight.data.fill_(0.5)
+            model.bias.data.fill_(-0.25)
+            network = ranks.wrap(model, torch.zeros(1, 1, dtype=torch.float64))
+            x, y = (torch.tensor([[v]], dtype=torch.float64) for v in points[ranks.rank])
+            for summed in (True, False):
+                model.zero_grad()
+                with ranks.summing(network, last=summed):
+                    ((network(x) - y) ** 2 / 2).sum().backward()
+                with sharpened(model.parameters(), rho):
+                    ((network(x) - y) ** 2 / 2).sum().backward()
+                found = torch.cat([model.weight.grad.flatten(), model.bias.grad])
+                assert torch.allclose(found, expected[summed], atol=1e-12), (found, expected[summed])
+
+    assert train_on(None, 2, act) == [0, 0]

@@ -5,6 +5,7 @@ import functools
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -209,6 +210,39 @@ def test_divergence_is_recorded_with_its_step_and_ends_the_ingredient(cfg, monke
     cfg.ingredient = None
     assert finetune.run(cfg) is False  # failed before: named, not tried again
     assert "ingredient 000: the loss is nan at step 3; the soup goes without it" in capsys.readouterr().out
+
+
+def test_a_gpus_losses_are_fetched_a_line_later_and_make_the_same_file(cfg, monkeypatch, undisturbed):
+    monkeypatch.setattr("modelsoups.device.Device.deferred", True)
+    cfg.finetune.checkpoint_every = 3
+    assert same(straight(cfg), undisturbed)
+
+
+def test_a_gpus_divergence_is_found_before_a_checkpoint_of_it_is_written(cfg, monkeypatch):
+    update, saved = Trainer._update, []
+
+    def diverging(self, *batch):
+        loss = update(self, *batch)
+        return loss * float("nan") if self.step >= 2 else loss
+
+    monkeypatch.setattr("modelsoups.device.Device.deferred", True)
+    monkeypatch.setattr(Trainer, "_update", diverging)
+    monkeypatch.setattr(checkpoint, "save", lambda path, state: saved.append(state["step"]))
+    cfg.finetune.log_every = 50
+    assert _finetune(cfg, load_draw(cfg), 0) == "the loss is nan at step 4"  # a checkpoint every 2 steps
+    assert saved == [2]
+    shutil.rmtree(cfg.run.ingredient(0))
+    cfg.finetune.log_every, cfg.finetune.checkpoint_every = 1, 50
+    assert _finetune(cfg, load_draw(cfg), 0) == "the loss is nan at step 3"  # seen when the line after it is begun
+
+
+def test_a_loss_that_stays_finite_and_far_too_high_ends_the_ingredient_wherever_it_was_resumed(cfg, monkeypatch):
+    update = Trainer._update
+    monkeypatch.setattr(Trainer, "_update", lambda self, batch: update(self, batch) + (50 if self.step else 0))
+    break_off(cfg, monkeypatch, 4)  # 50 is above 3 ln 80; high since step 2, as checkpoints say
+    reason = _finetune(cfg, load_draw(cfg), 0)
+    assert re.fullmatch(r"the loss diverged: above 13\.15 since step 2, and 5\d\.\d+ at step 5", reason)
+    assert json.loads((cfg.run.ingredient(0) / "failed.json").read_text())["step"] == 5
 
 
 def test_a_failure_of_another_recipe_does_not_count(cfg, monkeypatch):

@@ -6,13 +6,14 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from pico import arguments
+from pico import arguments, modelsoups
 from safetensors.torch import load_file
 
-from modelsoups import finetune, heads, pool, sweep
+from modelsoups import finetune, heads, pool, runs, sweep
 from modelsoups.config import load
 from modelsoups.core.types import Recipe
 from modelsoups.data.loader import Augmented
+from modelsoups.evaluate import normalise
 from modelsoups.trainer import Trainer
 
 BASE = {"lr": 5e-4, "weight_decay": 0.05, "epochs": 2, "label_smoothing": 0.1, "mixup": 0.0, "aug": "minimal",
@@ -61,7 +62,11 @@ class Stop(Exception):
 
 @pytest.mark.parametrize("index", range(len(RECIPES)), ids=RECIPES)
 def test_each_recipe_trains_and_resumes_to_the_bit(cfg, monkeypatch, index):
-    recipes = sweep.load_draw(cfg)
+    trains_and_resumes(cfg, monkeypatch, sweep.load_draw(cfg), index)
+
+
+def trains_and_resumes(cfg, monkeypatch, recipes, index):
+    """The losses of an ingredient that is broken off and resumed, and ends with the bytes of one that was not."""
     assert finetune._finetune(cfg, recipes, index) is None
     folder = cfg.run.ingredient(index)
     straight, rows = {p.name: p.read_bytes() for p in folder.glob("*.safetensors")}, losses(folder)
@@ -82,6 +87,85 @@ def test_each_recipe_trains_and_resumes_to_the_bit(cfg, monkeypatch, index):
     assert finetune._finetune(cfg, recipes, index) is None
     assert {p.name: p.read_bytes() for p in folder.glob("*.safetensors")} == straight
     assert losses(folder) == rows
+    return rows
+
+
+def test_in_bf16_with_batched_augmentation_a_run_resumes_to_the_bit_and_learns_the_same(cfg, monkeypatch):
+    recipes = [Recipe(**{**BASE, "aug": "rand-m9-n2", "mixup": 0.2, "flip": 0.5})]
+    finetune._finetune(cfg, recipes, 0)
+    exact = losses(cfg.run.ingredient(0))
+    shutil.rmtree(cfg.run.ingredient(0))
+    cfg.finetune.precision, cfg.finetune.augment = "bf16", "gpu"
+    rows = trains_and_resumes(cfg, monkeypatch, recipes, 0)
+    assert rows != exact
+    assert max(abs(a - b) for a, b in zip(rows, exact, strict=True)) < 0.1
+    assert runs.manifest_of(cfg.run.ingredient(0))["layouts"] == ["1x1 bf16 augment=gpu"]
+
+
+def test_another_way_to_compute_is_said_when_a_run_resumes(cfg, monkeypatch, capsys):
+    monkeypatch.setattr(Trainer, "_stop", lambda self: (_ for _ in ()).throw(Stop()))
+    asked = iter([False, True])
+    monkeypatch.setattr("modelsoups.distributed.Ranks.stop", lambda self: next(asked, False))
+    recipes = [Recipe(**BASE)]
+    with pytest.raises(Stop):
+        finetune._finetune(cfg, recipes, 0)
+    cfg.finetune.precision = "bf16"
+    finetune._finetune(cfg, recipes, 0)
+    assert "resumes as 1x1 bf16 (ranks x parts of a batch) after 1x1" in capsys.readouterr().out
+    assert runs.manifest_of(cfg.run.ingredient(0))["layouts"] == ["1x1", "1x1 bf16"]
+
+
+def test_an_ensemble_is_distilled_and_its_students_loss_is_worked_out_from_the_teachers(cfg, monkeypatch):
+    finetune._finetune(cfg, sweep.load_draw(cfg), 0)
+    teachers = [str(cfg.run.ingredient(0)), str(cfg.run.head("lp") / "model.safetensors")]  # a folder and a file
+    student = Recipe(**{**BASE, "teachers": teachers, "epochs": 2})
+    recipes = [None, student]
+    rows = trains_and_resumes(cfg, monkeypatch, recipes, 1)
+    manifest = runs.manifest_of(cfg.run.ingredient(1))
+    assert len(manifest["inputs"]["teachers"]) == 2
+    # the first loss: cross-entropy of the initial model with the softmax of the teachers' mean logits
+    train = finetune.open_set(cfg.data.dir, cfg.data.train)
+    trainer = Trainer(cfg, student, cfg.run.ingredient(2), train, "x")
+    trainer.load()
+    pixels, _ = next(trainer._batches())
+    images = normalise(trainer.model, pixels)
+    with torch.no_grad():
+        own = trainer.model.train()(images)
+        others = [teacher(images) for teacher in trainer.teachers.models]
+    targets = (sum(others) / 2).softmax(1)
+    assert rows[0] == pytest.approx(float(-(targets * own.log_softmax(1)).sum(1).mean()), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [
+        ("nowhere", r"recipe\.teachers: nowhere does not exist; expected an ingredient's folder or a file"),
+        ("{run}", r"recipe\.teachers: .* is not a complete ingredient"),
+    ],
+)
+def test_teachers_that_are_not_there_are_named_before_anything_is_trained(cfg, teacher, message):
+    rows = runs.read_jsonl(cfg.run.draw)
+    rows[0]["recipe"]["teachers"] = [teacher.format(run=cfg.run.root)]
+    runs.write_jsonl(cfg.run.draw, rows)
+    with pytest.raises(ValueError, match=message):
+        finetune.run(cfg)
+    assert not cfg.run.ingredient(1).exists()
+
+
+def test_averages_along_runs_go_through_the_whole_pipeline(begun, data, tmp_path):
+    """Two runs, each with an EMA and an SWA beside it: six ingredients are evaluated, souped and reported."""
+    short = ["recipe.epochs=2", "sweep.count=2", "recipe.ema=[0.99]", "recipe.swa=[0.7]", "soup.orders=1"]
+    done = modelsoups(tmp_path, *arguments(tmp_path, data), *short)
+    assert done.returncode == 0, done.stderr
+    run, results = tmp_path / "runs/miniature", tmp_path / "results/miniature"
+    greedy = json.loads((run / "soups/uniform.json").read_text())
+    assert sorted(greedy["ingredients"]) == [f"{i}{a}" for i in ("000", "001") for a in ("", "-ema-0.99", "-swa-0.7")]
+    rows = [json.loads(line) for line in (results / "results.jsonl").read_text().splitlines()]
+    assert {"best", "uniform", "greedy", "learned", "ensemble"} <= {row.get("row") for row in rows}
+    assert "000-ema-0.99" in (results / "results.jsonl").read_text()
+    again = modelsoups(tmp_path, *arguments(tmp_path, data), *short)
+    assert again.returncode == 0, again.stderr
+    assert "finetune: complete" in again.stdout
 
 
 def test_averages_are_ingredients_of_their_own(cfg):
@@ -132,6 +216,8 @@ def test_fix_augmentation_is_strong_until_the_last_epoch_and_stochastic_takes_al
         ({"swa": "0.7"}, r"recipe\.swa=.*expected a list of numbers"),
         ({"loss": "hinge"}, r"recipe\.loss=hinge: expected one of softmax, binary"),
         ({"sam": -1}, r"recipe\.sam=-1: expected at least 0"),
+        ({"teachers": "runs/a"}, r"recipe\.teachers=runs/a: expected a list of ingredient folders or weight files"),
+        ({"teachers": [3]}, r"recipe\.teachers=\(3,\): expected a list"),
     ],
 )
 def test_values_that_no_recipe_has(change, message):

@@ -166,7 +166,7 @@ def _hydra_main(stages: list[str], args: list[str]) -> None:
             f"{o.key_or_group}={next(o.sweep_string_iterator())}" if o.is_sweep_override() else o.input_line
             for o in parsed
         ]
-        config.load([o for o in single if o is not None])  # a misspelt key stops here, before any job starts
+        cfg = config.load([o for o in single if o is not None])  # a misspelt key stops here, before any job starts
     except (ValueError, hydra.errors.HydraException) as error:
         fail(" ".join(str(error).split()))
 
@@ -176,8 +176,16 @@ def _hydra_main(stages: list[str], args: list[str]) -> None:
 
     flags = [a for a in args if a not in overrides]  # after the overrides: argparse takes those only in one piece
     quiet = [*QUIET, f"hydra.job.name={stages[0]}"] if len(stages) == 1 else QUIET  # the name is for the launchers
-    sys.argv = ["modelsoups", *config.own_conf(), *overrides, *quiet, *flags]
+    sys.argv = ["modelsoups", *config.own_conf(), *overrides, *_setup(cfg, overrides), *quiet, *flags]
     hydra.main(config_path=str(config.conf_dir()), config_name="config", version_base="1.3")(job)()
+
+
+def _setup(cfg: Config, overrides: list[str]) -> list[str]:
+    """cluster.setup for hydra/launcher=slurm, whose lists Hydra fixes before it composes the cluster."""
+    if "hydra/launcher=slurm" not in overrides or any(o.startswith("hydra.launcher.setup=") for o in overrides):
+        return []
+    lines = ["'" + line.replace("'", r"\'") + "'" for line in cfg.cluster.setup]
+    return [f"hydra.launcher.setup=[{','.join(lines)}]"]
 
 
 def _keep_seconds(run: Run, stage: str, seconds: float) -> None:

@@ -106,6 +106,10 @@ class FinetuneConfig:
     at_once: int | None = None  # images that fit a GPU; a larger share of a batch is taken in parts; null: all
     checkpoint_every: int = 200  # steps between checkpoints for resuming
     log_every: int = 20  # steps between lines of metrics.jsonl
+    precision: str = "auto"  # fp32, bf16 (autocast; weights stay fp32); auto: bf16 on a GPU
+    compile: str = "auto"  # none, default, reduce-overhead (torch.compile's modes); auto: default on a GPU
+    augment: str = "cpu"  # gpu: drawn by the processes that decode, computed on the GPU
+    deterministic: bool = False  # on a GPU, the same bits each time; a CPU gives them anyway
 
 
 @dataclass
@@ -235,6 +239,9 @@ CHOICES = {
     "data.library": ("iconnet", "imagenet"),
     "protocol": ("paper", "released"),
     "heads.init": ("lp", "zeroshot"),
+    "finetune.precision": ("auto", "fp32", "bf16"),
+    "finetune.compile": ("auto", "none", "default", "reduce-overhead"),
+    "finetune.augment": ("cpu", "gpu"),
 }
 AT_LEAST = {
     "finetune.parallel": 1,

@@ -40,11 +40,18 @@ class Ranks:
     def first(self) -> bool:
         return self.rank == 0
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """The model as it is called in training: its gradients become the mean over all ranks'."""
+    def wrap(self, model: nn.Module, images_BCHW: Tensor) -> nn.Module:
+        """The model as it is called in training: its gradients become the mean over all ranks'.
+
+        DDP groups the gradients anew after its first pass, and another grouping sums those of more than two ranks in
+        another order. So that pass is made here, on any images: later ones do not tell where a run was resumed. It
+        changes buffers; load the model's state afterwards.
+        """
         if self.world == 1:
             return model
-        return nn.parallel.DistributedDataParallel(model)  # the device is the one that the model is on
+        network = nn.parallel.DistributedDataParallel(model)  # the device is the one that the model is on
+        network(images_BCHW).sum().backward()
+        return network
 
     def summing(self, network: nn.Module, last: bool) -> AbstractContextManager[None]:
         """Around a part's backward pass: gradients cross the ranks with the last part of a batch alone."""

@@ -131,8 +131,16 @@ def forward(cfg: Config, name: str, state: Weights) -> Tensor:
 def normalise(model: Classifier, pixels_BCHW: Tensor) -> Tensor:
     """uint8 pixels -> the floats that the encoder was pre-trained on, on the model's device."""
     device = model.head.weight.device
-    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (model.mean, model.std))
-    return (pixels_BCHW.to(device).float().div_(255) - mean) / std
+    return (pixels_BCHW.to(device).float().div_(255) - _per_channel(model.mean, device)) / _per_channel(
+        model.std, device
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """values_1C11, kept: making them anew for each batch would wait for the GPU."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
 
 def pixel_batches(dataset: ShardSet, image_size: int, batch_size: int) -> Iterator[Tensor]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from modelsoups import checkpoint, parallel, runs
+from modelsoups import checkpoint, distill, parallel, runs
 from modelsoups.config import Config
 from modelsoups.core import weights
 from modelsoups.core.types import Recipe
@@ -64,6 +64,9 @@ def _finetune_all(cfg: Config, recipes: list[Recipe], todo: list[int]) -> dict[i
     train = open_set(cfg.data.dir, cfg.data.train)
     check_disjoint(train, open_set(cfg.data.dir, cfg.data.holdout))
     images = len(train)
+    for index in todo:
+        for teacher in recipes[index].teachers:
+            distill.ingredient(teacher)  # there, or a ValueError before anything is trained
     if cfg.ingredient is not None:
         reason = _alone(cfg, recipes, cfg.ingredient, images)
         return {cfg.ingredient: reason} if reason else {}
@@ -128,6 +131,8 @@ def _finetune(
     """Fine-tune one ingredient into its folder; the reason if it diverged. Rank 0 writes, and holds the lock."""
     folder, recipe = cfg.run.ingredient(index), recipes[index]
     inputs = _inputs(cfg, recipe)
+    if recipe.teachers:
+        inputs["teachers"] = [distill.ingredient(teacher).sha256 for teacher in recipe.teachers]
     if ranks.first:
         for left_over in folder.glob(".*.tmp"):  # of a run that was killed while it wrote
             left_over.unlink()

@@ -58,8 +58,12 @@ class Classifier(nn.Module):
         return F.normalize(features_BD, dim=-1) if self.normalize else features_BD
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """logits_BC of normalised images."""
-        return self.head(self.features(images_BCHW))
+        """logits_BC of normalised images; the head in its own precision even under autocast, since logits are large."""
+        features_BD = self.features(images_BCHW)
+        if features_BD.is_meta:  # nothing is computed, and there is no autocast
+            return self.head(features_BD)
+        with torch.autocast(features_BD.device.type, enabled=False):
+            return self.head(features_BD.to(self.head.weight.dtype))
 
 
 def state_of(model: Classifier) -> dict[str, Tensor]:

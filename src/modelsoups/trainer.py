@@ -5,29 +5,35 @@ Legend: N training images, B of a batch or of one part of it, C classes, H heigh
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from modelsoups import checkpoint
+from modelsoups import checkpoint, speed
+from modelsoups.background import Writer, copied, snapshot
 from modelsoups.config import Config
 from modelsoups.core import training
-from modelsoups.core.optimizers import OPTIMIZERS, sharpened
+from modelsoups.core.optimizers import OPTIMIZERS, restore, sharpened
 from modelsoups.core.trajectory import Ema, Swa
 from modelsoups.core.types import Ingredient, Recipe
 from modelsoups.data.loader import Share, train_batches
 from modelsoups.data.shards import ShardSet
+from modelsoups.device import device_of, staged
+from modelsoups.distill import Ensemble
 from modelsoups.distributed import ALONE, STOPPED, Ranks, mark_saved
 from modelsoups.evaluate import normalise, shell, workers
 from modelsoups.lock import Lock
 from modelsoups.model import Classifier
 from modelsoups.parallel import advance
 from modelsoups.pool import initial_models, load_weights
+from modelsoups.progress import Progress
 
 
 class Trainer:
@@ -46,12 +52,14 @@ class Trainer:
         self.cfg, self.recipe, self.folder, self.train_set, self.made_from = cfg, recipe, folder, train, made_from
         self.ranks, self.lock = ranks, lock
         self.parts = recipe.accumulation(ranks.world, cfg.finetune.at_once)
-        self.layouts = [f"{ranks.world}x{self.parts}"]  # ranks x parts that it was trained with
         self.per_epoch = len(train) // recipe.batch_size
         if self.per_epoch == 0:
             raise ValueError(f"recipe.batch_size={recipe.batch_size}: {train.folder} has only {len(train)} images")
         self.total = self.per_epoch * recipe.epochs
         self.model: Classifier = shell(cfg, len(train.classes))
+        self.device = device_of(cfg.finetune, self.model.head.weight.device)
+        self.layouts = [f"{ranks.world}x{self.parts} {self.device.name}".rstrip()]  # ranks x parts, how they compute
+        self.device.layout(self.model)
         self.model.head.requires_grad_(recipe.trained == "all")  # the model is shared by the runs of a process
         self.parameters = [
             p for p in self.model.parameters() if p.requires_grad
@@ -59,13 +67,21 @@ class Trainer:
         self.optimizer = OPTIMIZERS[recipe.optimizer](self.parameters, recipe.lr, recipe.weight_decay)
         self.averages: dict[str, Ema | Swa] = {f"ema-{decay:g}": Ema(decay) for decay in recipe.ema}
         self.averages |= {f"swa-{begin:g}": Swa(begin) for begin in recipe.swa}
-        self.network: nn.Module = self.model  # as training calls it
+        self.network: nn.Module = self.model  # with its gradients summed over ranks
+        self.compiled: nn.Module = self.model  # as training calls it
+        self.teachers = Ensemble(self.model, recipe.teachers) if recipe.teachers else None
+        metrics = folder / "metrics.jsonl"
+        self.progress = Progress(metrics, self.device, recipe.batch_size, ranks.world, lambda: self.flops)
         self.step = 0
         self.seconds = 0.0
         self.loss = math.nan  # of the last step
+        chance = training.chance_loss(recipe.loss, len(train.classes))
+        self.watch = training.Watch(chance, patience=min(50, max(3, self.total // 10)))
 
     def load(self) -> None:
         """Start from the newest whole checkpoint, or the initial model; cut metrics.jsonl to it."""
+        size = self.model.image_size
+        self.network = self.ranks.wrap(self.model.train(), next(self.model.parameters()).new_zeros(2, 3, size, size))
         name, damaged = self.ranks.told(checkpoint.newest(self.folder) if self.ranks.first else None)
         for bad in damaged if self.ranks.first else []:
             way = f"continuing from {name}" if name else "beginning this ingredient anew"
@@ -87,17 +103,19 @@ class Trainer:
                 "anew, or choose another name=..."
             )
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        restore(self.optimizer, state["optimizer"])
         for name, (count, average) in state.get("averages", {}).items():
-            self.averages[name].count, self.averages[name].state = count, average
+            on_device = {k: v.to(self.device.torch) for k, v in average.items()}
+            self.averages[name].count, self.averages[name].state = count, on_device
         self.step, self.seconds = state["step"], state["seconds"]
+        self.watch.first, self.watch.since = state.get("watch", (None, None))
         before = state.get("layouts", ["1x1"])
         if before[-1] != self.layouts[0]:
             self.layouts = [*before, *self.layouts]
             if self.ranks.first:
                 print(
                     f"finetune: {self.folder} resumes as {self.layouts[-1]} (ranks x parts of a batch) after "
-                    f"{before[-1]}: same batches, sums in another order, so not bit-identical to an undisturbed run",
+                    f"{before[-1]}: so not bit-identical to an undisturbed run",
                     flush=True,
                 )
         else:
@@ -115,39 +133,65 @@ class Trainer:
 
     def train(self) -> dict[str, Any] | None:
         """Train to the end; where and why if the loss diverged. SystemExit after saving, when asked to stop."""
+        with self.device.determined(), Writer() as self.writer:
+            return self._train()
+
+    def _train(self) -> dict[str, Any] | None:
         advance(self.step * self.recipe.batch_size, resumed=True)
         model, every = self.model.train(), self.cfg.finetune
-        side_by_side = self.ranks.here if self.cfg.ingredient is not None else workers(self.cfg)
-        share = Share(self.ranks.rank, self.ranks.world, self.parts)
-        batches = train_batches(
-            self.train_set, self.recipe, model.image_size, model.mean, self.step, side_by_side, share
-        )
-        self.network = self.ranks.wrap(model)
-        clock = time.monotonic() - self.seconds
+        self.compiled = self.device.compiled(self.network, self.parts)
+        clock, self.progress.step = time.monotonic() - self.seconds, self.step
+        self.progress.clock.mark("other")
+        batches = self._batches()
         while batch := list(itertools.islice(batches, self.parts)):
+            self.progress.clock.mark("data")
             loss = self._update(batch)
             self.step += 1
             self._average()
             self.seconds = time.monotonic() - clock
             advance(self.recipe.batch_size)
             at_log = self.step % every.log_every == 0 or self.step == self.total
-            at_save = self.step % every.checkpoint_every == 0 and self.step < self.total
-            if at_log or at_save or loss.device.type == "cpu":  # reading it makes a GPU wait
-                self.loss = float(loss)
-                if not math.isfinite(self.loss):
-                    return self._diverged(f"the loss is {self.loss} at step {self.step}")
-            if at_log:
-                self._log()
             stop = self.step < self.total and self.ranks.stop()
-            if at_save or stop:
+            at_save = stop or (self.step % every.checkpoint_every == 0 and self.step < self.total)
+            # reading a loss makes a GPU wait: done where weights are saved, otherwise a line of metrics later
+            reads = at_save or self.step in (1, self.total) or not self.device.deferred
+            if (at_log or reads) and (diverged := self._write_row()):
+                return diverged
+            if reads:
+                self.loss = float(loss)
+                if reason := self.watch.reason(self.step, self.loss):
+                    return self._diverged(reason, self.step)
+            if at_log:
+                self.progress.begin(self.step, self.step / self.per_epoch, self._lr(), self.seconds, loss)
+                if reads and (diverged := self._write_row()):
+                    return diverged
+            if at_save:
                 self._save()
             if stop:
                 self._stop()
+            self.progress.clock.mark("other")
         if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
-            return self._diverged(f"weights are not finite after step {self.step}")
+            return self._diverged(f"weights are not finite after step {self.step}", self.step)
         return None
 
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """(pixels_BCHW, labels_B) of this rank's parts of each step, on the device."""
+        side_by_side = self.ranks.here if self.cfg.ingredient is not None else workers(self.cfg)
+        share = Share(self.ranks.rank, self.ranks.world, self.parts)
+        batches = train_batches(
+            self.train_set,
+            self.recipe,
+            self.model.image_size,
+            self.model.mean,
+            self.step,
+            side_by_side,
+            share,
+            self.device.augment,
+        )
+        return staged(batches, self.device.torch, self.parts)
+
     def _stop(self) -> NoReturn:
+        self.writer.wait()
         if self.ranks.first:
             print(f"finetune: {self.folder}: asked to stop, saved at step {self.step} of {self.total}", flush=True)
         raise SystemExit(STOPPED)
@@ -158,22 +202,25 @@ class Trainer:
         factor = training.lr_factor(self.step, self.total, recipe.warmup_steps, recipe.schedule, self.per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.lr * factor
-        loss = self._gradient(batch)
-        if recipe.sam > 0:  # the gradient is already averaged over ranks: the paper's synchronized perturbation
+        loss = self._gradient(batch, summed=recipe.sam == 0 or recipe.sam_sync)
+        if recipe.sam > 0:
             with sharpened(self.parameters, recipe.sam):
                 self._gradient(batch)
         torch.nn.utils.clip_grad_norm_(self.parameters, recipe.clip)
         self.optimizer.step()
+        self.progress.clock.mark("optimizer")
         return self.ranks.mean(loss)
 
-    def _gradient(self, batch: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Leave the gradient of the whole batch with the parameters; the loss of this rank's parts."""
+    def _gradient(self, batch: list[tuple[Tensor, Tensor]], summed: bool = True) -> Tensor:
+        """Leave the gradient of the whole batch, or of this rank's part, with the parameters; this rank's loss."""
         self.optimizer.zero_grad()
         losses = []
         for number, (pixels_BCHW, labels_B) in enumerate(batch):
-            with self.ranks.summing(self.network, last=number == len(batch) - 1):
+            with self.ranks.summing(self.network, last=summed and number == len(batch) - 1):
                 loss = self._loss(pixels_BCHW, labels_B, number) / len(batch)
+                self.progress.clock.mark("forward")
                 loss.backward()
+                self.progress.clock.mark("backward")
             losses.append(loss.detach())
         return torch.stack(losses).sum()
 
@@ -192,7 +239,6 @@ class Trainer:
         key = (recipe.seed, "step", self.step, *([place] if place else []))
         torch.manual_seed(training.seeded(*key).initial_seed())  # for models with dropout
         images_BCHW = normalise(self.model, pixels_BCHW)
-        labels_B = labels_B.to(images_BCHW.device)
         targets_BC = training.soft_targets(labels_B, len(self.train_set.classes), recipe.label_smoothing)
         if self._cuts():
             lam = training.mixup_lambda(recipe.cutmix, recipe.seed, self.step)
@@ -200,7 +246,11 @@ class Trainer:
         elif recipe.mixup > 0:
             lam = training.mixup_lambda(recipe.mixup, recipe.seed, self.step)
             images_BCHW, targets_BC = training.mixup(images_BCHW, targets_BC, lam)
-        return training.LOSSES[recipe.loss](self.network(images_BCHW), targets_BC)
+        with self.device.autocast():
+            if self.teachers is not None:
+                targets_BC = self.teachers.targets(images_BCHW, recipe.loss)
+            logits_BC = self.compiled(images_BCHW)
+        return training.LOSSES[recipe.loss](logits_BC, targets_BC)
 
     def _cuts(self) -> bool:
         """Whether this step takes CutMix rather than mixup."""
@@ -209,45 +259,57 @@ class Trainer:
             return bool(torch.rand((), generator=training.seeded(recipe.seed, "cutmix", self.step)) < 0.5)
         return recipe.cutmix > 0
 
-    def _diverged(self, reason: str) -> dict[str, Any]:
-        return {"reason": reason, "step": self.step, "loss": str(self.loss)}  # JSON has no NaN
+    def _lr(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def _diverged(self, reason: str, step: int) -> dict[str, Any]:
+        return {"reason": reason, "step": step, "loss": str(self.loss)}  # JSON has no NaN
 
     def check_lock(self) -> None:
         """Held when another process has taken the folder over; asked before each write."""
         if self.lock is not None:
             self.lock.check()
 
-    def _log(self) -> None:
-        if not self.ranks.first:
-            return
-        self.check_lock()
-        images = self.step * self.recipe.batch_size
-        row = {
-            "step": self.step,
-            "epoch": self.step / self.per_epoch,
-            "loss": self.loss,
-            "lr": self.optimizer.param_groups[0]["lr"],
-            "timing": {
-                "seconds": round(self.seconds, 3),
-                "images_per_second": round(images / self.seconds, 1),
-                "ranks": self.ranks.world,
-            },
-        }
-        checkpoint.log(self.folder / "metrics.jsonl", row)
+    def _write_row(self) -> dict[str, Any] | None:
+        """Write the line of metrics that was begun; where and why if the run diverged."""
+        arrived = self.progress.arrived()
+        if arrived is None:
+            return None
+        step, self.loss = arrived
+        if reason := self.watch.reason(step, self.loss):
+            return self._diverged(reason, step)
+        if self.ranks.first:
+            self.check_lock()
+            self.progress.write()
+        return None
+
+    @functools.cached_property
+    def flops(self) -> int:
+        """Of one image in training."""
+        forward = speed.forward_flops(self.model, self.model.image_size)
+        return speed.training_flops(forward, self.recipe.sam > 0, len(self.recipe.teachers))
 
     def _save(self) -> None:
+        """Copy what a run needs to continue, and have it written beside the steps that follow."""
         if not self.ranks.first:
             return
         self.check_lock()
-        checkpoint.sync(self.folder / "metrics.jsonl")
+        averages = {name: (a.count, a.state) for name, a in self.averages.items()}
         state = {
             "made_from": self.made_from,
             "step": self.step,
             "seconds": self.seconds,
-            "layouts": self.layouts,
+            "layouts": list(self.layouts),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "averages": {name: (a.count, a.state) for name, a in self.averages.items()},
+            "watch": (self.watch.first, self.watch.since),
+            "averages": averages,
         }
+        self.writer.start(functools.partial(self._write_checkpoint, snapshot(state), copied(self.device.cuda)))
+
+    def _write_checkpoint(self, state: dict[str, Any], arrive: Callable[[], None]) -> None:
+        arrive()
+        checkpoint.sync(self.folder / "metrics.jsonl")  # with every line up to this step
+        self.check_lock()
         checkpoint.save(self.folder / "checkpoint.pt", state)
         mark_saved()

@@ -7,7 +7,7 @@ import torch
 from torch.nn import Parameter
 
 from modelsoups.core import training
-from modelsoups.core.optimizers import OPTIMIZERS, sharpened
+from modelsoups.core.optimizers import OPTIMIZERS, restore, sharpened
 from modelsoups.core.trajectory import Ema, Swa
 
 
@@ -122,3 +122,46 @@ def test_decay_is_decoupled_in_adamw_alone():
         weight.grad = torch.tensor([0.0])
         optimizer.step()
         assert weight.item() == pytest.approx(expected, abs=1e-5), name  # Adam: the decay is the gradient, normalised
+
+
+def test_sgd_after_clipping_by_hand():
+    """Gradient (3, 4) of norm 5, clipped to 1: a step of 0.1 * (0.6, 0.8)."""
+    weight = Parameter(torch.tensor([1.0, 1.0]))
+    optimizer = OPTIMIZERS["sgd"]([weight], 0.1, 0.0)
+    weight.grad = torch.tensor([3.0, 4.0])
+    torch.nn.utils.clip_grad_norm_([weight], 1.0)
+    optimizer.step()
+    assert weight.tolist() == pytest.approx([1 - 0.06, 1 - 0.08], abs=1e-6)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_continues_from_what_it_held_and_computes_in_its_own_way(name):
+    def begin():
+        weight = Parameter(torch.tensor([1.0, -2.0]))
+        return weight, OPTIMIZERS[name]([weight], 0.1, 0.01)
+
+    def step(weight, optimizer, gradient):
+        weight.grad = torch.tensor(gradient)
+        optimizer.step()
+
+    weight, optimizer = begin()
+    step(weight, optimizer, [0.5, 1.0])
+    held, before = optimizer.state_dict(), weight.detach().clone()
+    step(weight, optimizer, [-1.0, 2.0])
+    again, other = begin()
+    again.data.copy_(before)
+    foreign = {**held, "param_groups": [{**group, "fused": True} for group in held["param_groups"]]}  # of a GPU
+    restore(other, foreign)
+    assert all(group.get("fused") in (None, False) for group in other.param_groups if "fused" in other.defaults)
+    step(again, other, [-1.0, 2.0])
+    assert torch.equal(again, weight)
+
+
+def test_several_decays_move_side_by_side_and_leave_integers_alone():
+    one, two = Ema(0.5), Ema(0.99)
+    for value in (0.0, 1.0, 2.0):
+        for ema in (one, two):
+            ema.update({"a": torch.tensor([value]), "b": torch.tensor([2 * value]), "n": torch.tensor(int(value))})
+    assert [float(one.state[k]) for k in "ab"] == pytest.approx([0.5 * 0.5 + 0.5 * 2, 2 * 1.25])
+    assert [float(two.state[k]) for k in "ab"] == pytest.approx([0.99 * 0.01 + 0.01 * 2, 2 * 0.0299])
+    assert two.state["n"].item() == 2

@@ -20,11 +20,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 import virtual
-from pico import arguments
+from pico import IMAGES, arguments
+from ranks import train_on
 from virtual import until
 
 from modelsoups import finetune, heads, runs, slurm, submit, sweep
 from modelsoups.config import load
+from modelsoups.data.iconnet.sets import SETS
 from modelsoups.submit import CHAIN
 
 pytestmark = pytest.mark.skipif(virtual.missing() is not None, reason=virtual.missing() or "")
@@ -42,6 +44,7 @@ stage_time: "00:20:00"
 notice: 60
 setup: ["export PYTHONPATH={Path(runs.__file__).parents[1]} OMP_NUM_THREADS=1"]
 """
+ALL_GPUS = f"--gpus-per-node={virtual.GPUS}"
 PATIENCE = 600  # seconds until a wait counts as vain: other work on the machine makes it no failure
 
 
@@ -106,7 +109,7 @@ class Task:
         until(lambda: self.step() >= goal, seconds, f"step {goal} of {self.folder}", self.output)
 
     def restarted(self, job, times):
-        until(lambda: self.restarts(job) == times, PATIENCE, f"restart {times} of {job}", self.output)
+        until(lambda: self.restarts(job) == times, PATIENCE, f"restart {times} of {job}", self.output, every=0.5)
 
     def running_again(self, job, times):
         """Wait until the start after so many restarts trains."""
@@ -142,14 +145,22 @@ def undisturbed(cluster, begun):
     return task
 
 
+@pytest.fixture(scope="module")
+def undisturbed_ranks(cluster, begun):
+    """The first ingredient, made by four processes."""
+    task = Task(cluster, begun, "undisturbed_ranks", "ingredient=0")
+    assert train_on(task.cfg, 4) == [0] * 4
+    return task
+
+
 def stopped_and_preempted(task, cluster):
     """The signal before the time limit, then a job of a higher partition on the same node."""
-    job = task.submit("-w", "node1", "-x", "node2", "--gpus-per-node=4")
+    job = task.submit("-w", "node1", "-x", "node2", ALL_GPUS)
     task.trained(8)
     cluster("scancel", "--batch", "--signal=USR1", f"{job}_0")  # as --signal=B:USR1@60 has it sent
     task.running_again(job, 1)
     saved = "asked to stop, saved at step" in task.output(job)
-    options = ("-p", "high", "-w", "node1", "--gpus-per-node=4", "--output=/dev/null", "--wrap=sleep 1")
+    options = ("-p", "high", "-w", "node1", ALL_GPUS, "--output=/dev/null", "--wrap=sleep 1")
     high = cluster("sbatch", "--parsable", *options).strip()
     task.restarted(job, 2)
     cluster.await_end(high, seconds=PATIENCE)
@@ -187,15 +198,21 @@ def cancelled_and_submitted_again(task, cluster):
     time.sleep(4)  # longer than a requeued job waits
     still = task.ends(first)
     kept = sorted(p.name for p in task.ingredient.iterdir() if p.name.startswith(("checkpoint.p", "lock")))
-    beside = [task.submit("-w", node) for node in ("node3", "node4")]
-    two = {task.ends(job): task.output(job) for job in beside}
+    second = task.submit("-w", "node3")
+    task.running_again(second, 0)
+    paused = holder(task)
+    os.kill(paused, signal.SIGSTOP)  # it must not be through when the other comes
+    third = task.submit("-w", "node4")
+    beside = task.ends(third)
+    os.kill(paused, signal.SIGCONT)
+    two = (task.ends(second), beside)
     files = {p: p.stat().st_mtime_ns for p in task.ingredient.iterdir()}
     fourth = task.submit(tasks=(0, 1))  # half of it is done
     again = task.ends(fourth)
     after = {p: p.stat().st_mtime_ns for p in task.ingredient.iterdir()}
     return SimpleNamespace(
-        task=task, first=cancelled, restarts=task.restarts(first), still=still, kept=kept, two=two, fourth=fourth,
-        again=again, files=files, files_after=after,
+        task=task, first=cancelled, restarts=task.restarts(first), still=still, kept=kept, second=second, third=third,
+        two=two, fourth=fourth, again=again, files=files, files_after=after,
     )  # fmt: skip
 
 
@@ -213,8 +230,8 @@ def on_two_nodes_of_two_ranks(task, cluster):
 
 
 @pytest.fixture(scope="module")
-def scenes(cluster, begun, undisturbed):
-    """Every scenario, under way at once; a test takes the end of its own."""
+def scenes(cluster, begun, undisturbed_ranks):
+    """Every scenario, under way at once; a test takes the end of its own."""  # and forks come before threads
     acts = {
         "stopped": (stopped_and_preempted, []),
         "killed": (requeued_and_its_node_lost_and_killed, []),
@@ -234,7 +251,7 @@ def same(task, undisturbed, index=0):
     return sorted(p.name for p in task.cfg.run.ingredient(index).iterdir()) == names
 
 
-def test_submit_runs_the_whole_pipeline_in_order(cluster, begun, data, scenes):
+def test_submit_runs_the_whole_pipeline_in_order(cluster, begun, data, scenes, request):
     task = Task(cluster, begun, "pipeline")
     command = [sys.executable, "-m", "modelsoups", "submit", *arguments(begun.home, data), "cluster=virtual"]
     command += ["name=pipeline", "runs=runs/pipeline", "results=results/pipeline"]
@@ -246,6 +263,7 @@ def test_submit_runs_the_whole_pipeline_in_order(cluster, begun, data, scenes):
     assert list(jobs) == ["sweep", "evaluate", "soup", "report"]
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.stdout.count("in the queue already") == 4, again.stdout
+    request.getfixturevalue("undisturbed")  # made while the jobs begin
     cluster.await_end(*jobs.values(), seconds=PATIENCE)
     tasks = [f"{jobs['sweep']}_{i}" for i in range(3)]
     chain = [*tasks, jobs["evaluate"], jobs["soup"], jobs["report"]]
@@ -256,6 +274,9 @@ def test_submit_runs_the_whole_pipeline_in_order(cluster, begun, data, scenes):
         assert times[before][1] <= times[after][0], (before, after)
     assert (begun.home / "results/pipeline/index.html").exists()
     assert (begun.home / "results/pipeline/table_3.md").exists()
+    results = runs.read_jsonl(begun.home / "results/pipeline/results.jsonl")
+    counts = {r["dataset"]: r["n"] for r in results if "n" in r}
+    assert counts == {name: IMAGES.get(name, 96) for name in SETS if name != "train"}
     done = subprocess.run(command, capture_output=True, text=True)
     assert "complete, nothing to submit" in done.stdout
     assert slurm.queue(task.folder) == []
@@ -281,10 +302,8 @@ def test_a_cancelled_task_stays_cancelled_and_the_array_may_be_submitted_at_any_
     end = scenes["cancelled"].result()
     assert (end.first, end.still, end.restarts) == ("CANCELLED", "CANCELLED", 0)
     assert end.kept == ["checkpoint.prev.pt", "checkpoint.pt"]
-    # Side by side one of the two is refused; where its node was busy until the other had ended, it finds the work done.
-    # That a second process is refused while the first trains is what tests/test_lock.py shows.
-    assert "COMPLETED" in end.two
-    assert "FAILED" not in end.two or "000 is in use: job " in end.two["FAILED"]
+    assert end.two == ("COMPLETED", "FAILED")
+    assert f"ingredients/000 is in use: job {end.second}_0, process " in end.task.output(end.third)
     assert end.again == "COMPLETED"
     assert "1 of 1 ingredients are done already" in end.task.output(end.fourth)
     assert end.files_after == end.files  # no finished work is redone
@@ -292,10 +311,13 @@ def test_a_cancelled_task_stays_cancelled_and_the_array_may_be_submitted_at_any_
     assert same(end.task, undisturbed, index=1)
 
 
-def test_two_nodes_of_two_ranks_train_as_one_process_does_and_survive_a_killed_rank(scenes, undisturbed, begun):
+def test_two_nodes_of_two_ranks_train_as_one_process_does_and_a_killed_rank_leaves_no_trace(
+    scenes, undisturbed, undisturbed_ranks
+):
     end = scenes["ranks"].result()
     assert end.killed == 1
     assert (end.state, end.task.restarts(end.job)) == ("COMPLETED", 1)
+    assert same(end.task, undisturbed_ranks)
     rows, others = end.task.rows(), undisturbed.rows()
     assert [r["step"] for r in rows] == [r["step"] for r in others]
     assert max(abs(a["loss"] - b["loss"]) for a, b in zip(rows, others, strict=True)) < 1e-5
@@ -318,3 +340,5 @@ def test_a_multirun_goes_through_submitit(cluster, begun, scenes):
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert Path("runs/a/draw.jsonl").read_bytes() == Path("runs/b/draw.jsonl").read_bytes()
+    (submitted,) = Path("runs").glob("*/slurm/multirun/*/*submission.sh")
+    assert f"export PYTHONPATH={Path(runs.__file__).parents[1]}" in submitted.read_text()  # cluster.setup

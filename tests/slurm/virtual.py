@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-NODES, GPUS, CPUS = 4, 4, 16
+NODES, GPUS, CPUS = 4, 8, 16  # GPUs enough that no scenario waits for another
 COMMANDS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue", "scontrol", "sinfo", "scancel")
 
 # Fake GPUs need File= (a count alone registers none), a character device: links to /dev/null are.
@@ -85,8 +85,6 @@ class Cluster:
             "SLURM_CONF": str(state / "slurm.conf"),
             "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin",
         }
-        if self.environment.pop("PYTHONDONTWRITEBYTECODE", None):  # or each job would compile PyTorch anew
-            self.environment["PYTHONPYCACHEPREFIX"] = str(state.parent / "bytecode")
 
     def start(self) -> None:
         for folder in ("ctld", "run", "log", "dev", *(f"spool/node{i + 1}" for i in range(NODES))):
@@ -151,17 +149,21 @@ class Cluster:
 
     def await_end(self, *jobs: str, seconds: float = 120) -> None:
         """Until none of these is in the queue: `sbatch --wait` looks too seldom."""
-        until(lambda: not self("squeue", "-h", "-j", ",".join(jobs)), seconds, f"the end of {jobs}", self.queue)
+        there = ("squeue", "-h", "-j", ",".join(jobs))
+        until(lambda: not self(*there), seconds, f"the end of {jobs}", self.queue, every=0.5)
 
     def queue(self) -> str:
         return self("squeue", "-r")
 
 
-def until(condition: Callable[[], object], seconds: float, what: str, says: Callable[[], str] = lambda: "") -> None:
+def until(
+    condition: Callable[[], object], seconds: float, what: str, says: Callable[[], str] = lambda: "", every: float = 0.1
+) -> None:
+    """Wait for a condition; one that asks SLURM costs processor time that the jobs need, so ask less often."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"waited {seconds} s for {what}: {says()}"
-        time.sleep(0.1)
+        time.sleep(every)
 
 
 def free_ports(count: int) -> int:

@@ -1,4 +1,4 @@
-"""hydra/launcher=local: the jobs of a multirun side by side on this machine, a process and a GPU (or core) each."""
+"""hydra/launcher=local: the jobs of a multirun side by side on this machine, each with a GPU and its share of cores."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+# What one of the jobs that run at the same time has to itself: its GPU, as its environment says, and its cores (none
+# where the system cannot keep a process on some of them).
+Place = tuple[dict[str, str], frozenset[int]]
 
 
 class SideBySideLauncher(Launcher):
@@ -30,15 +34,18 @@ class SideBySideLauncher(Launcher):
         from modelsoups.cli import fail
 
         places = self._places()
-        free: queue.Queue[dict[str, str]] = queue.Queue()
+        free: queue.Queue[Place] = queue.Queue()
         for place in places:
             free.put(place)
 
         def job(overrides: Sequence[str]) -> int:
-            place = free.get()
+            environment, cores = place = free.get()
             try:
                 command = [sys.executable, "-m", "modelsoups", *self.stage, *overrides]
-                return subprocess.run(command, env=os.environ | place).returncode
+                with subprocess.Popen(command, env=os.environ | environment) as process:
+                    if cores:
+                        os.sched_setaffinity(process.pid, cores)
+                    return process.wait()
             finally:
                 free.put(place)
 
@@ -48,14 +55,16 @@ class SideBySideLauncher(Launcher):
             fail(f"{' '.join(self.stage)}: {len(bad)} of {len(statuses)} jobs failed: {'; '.join(bad)}")
         return [JobReturn(overrides=o, status=JobStatus.COMPLETED) for o in job_overrides]
 
-    def _places(self) -> list[dict[str, str]]:
-        """What each job that runs at the same time finds in its environment: a GPU of its own, if there are any."""
+    def _places(self) -> list[Place]:
+        """A place a job: one a GPU where there are any, else one a core, unless at_once says how many."""
         import torch
 
         from modelsoups.parallel import cores
 
         count = self.at_once or torch.cuda.device_count() or cores()
-        gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count())))).split(",")
+        mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        shares = [frozenset(mine[i::count] or mine[i % len(mine) :][:1]) if mine else frozenset() for i in range(count)]
         if not torch.cuda.is_available():
-            return [{} for _ in range(count)]
-        return [{"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} for i in range(count)]
+            return [({}, share) for share in shares]
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count())))).split(",")
+        return [({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]}, share) for i, share in enumerate(shares)]

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
+
+from modelsoups.core.metrics import ensemble
 
 
 def _cosine(done: float) -> float:
@@ -60,6 +63,56 @@ def binary_loss(logits_BC: Tensor, targets_BC: Tensor) -> Tensor:
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"softmax": softmax_loss, "binary": binary_loss}
+
+
+def ensemble_targets(logits: Sequence[Tensor], loss: str) -> Tensor:
+    """targets_BC of distillation: the probabilities of the teachers' ensemble, which averages logits_BC.
+
+    Hinton et al. 2014, equation 4 at temperature 1 with soft targets alone, on the student's own augmented (and mixed)
+    images (appendix L.1; Beyer et al. 2021, "consistent"). The paper gives neither temperature nor a share of labels.
+    """
+    mean_BC = ensemble(logits).float()
+    return mean_BC.sigmoid() if loss == "binary" else mean_BC.softmax(dim=1)
+
+
+@dataclass
+class Watch:
+    """Tells a loss that diverges from one that has a spike: see `reason`.
+
+    chance: the loss of a model that knows nothing, all logits equal (ln C for softmax). patience: in steps.
+    """
+
+    chance: float
+    patience: int
+    first: float | None = None  # the loss that was seen first
+    since: int | None = None  # the step from which on it has been too high
+
+    def reason(self, step: int, loss: float) -> str | None:
+        """Why the run has failed, if it has, told the loss of some steps in order.
+
+        It is not finite; or for `patience` steps it has been above TOO_HIGH times chance, and TOO_HIGH times where the
+        run began: a recipe that trains at all is far below chance, and one that forgets everything comes to rest there.
+        """
+        if not math.isfinite(loss):
+            return f"the loss is {loss} at step {step}"
+        self.first = loss if self.first is None else self.first
+        limit = TOO_HIGH * max(self.chance, self.first)
+        if loss <= limit:
+            self.since = None
+            return None
+        self.since = step if self.since is None else self.since
+        if step - self.since < self.patience:
+            return None
+        return f"the loss diverged: above {limit:.4g} since step {self.since}, and {loss:.4g} at step {step}"
+
+
+TOO_HIGH = 3.0
+
+
+def chance_loss(loss: str, classes: int) -> float:
+    """The loss of a model whose logits are all equal, one label an image: ln C (softmax) or C ln 2 (binary)."""
+    targets_1C = F.one_hot(torch.tensor([0]), classes).float()
+    return float(LOSSES[loss](torch.zeros(1, classes), targets_1C))
 
 
 # ---- mixing two images ----

@@ -49,8 +49,9 @@ class Swa:
 @torch.no_grad()
 def _move(average: dict[str, Tensor], model: Mapping[str, Tensor], share: float) -> None:
     """Move an average towards the model by a share of the way."""
+    moving = [key for key, tensor in model.items() if key in average and tensor.is_floating_point()]
     for key, tensor in model.items():
         if key not in average or not tensor.is_floating_point():
             average[key] = tensor.detach().float().clone() if tensor.is_floating_point() else tensor.detach().clone()
-        else:
-            average[key].lerp_(tensor.detach().float(), share)
+    if moving:  # a few kernels for all tensors on a GPU, as in torch.optim.swa_utils
+        torch._foreach_lerp_([average[k] for k in moving], [model[k].detach().float() for k in moving], share)

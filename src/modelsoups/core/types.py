@@ -19,16 +19,18 @@ EVERYTHING = "*"  # the layer group of a soup whose coefficients are the same fo
 class Recipe:
     """The hyperparameters of one fine-tuning run (section 2: h in FineTune(theta_0, h); ranges in J.2.1).
 
-    aug is "minimal" (a crop of 90 to 100% of the area), "medium" (timm's default), "strong" (RandAugment
-    N=2, M=15), timm's "rand-m{M}-n{N}", "stochastic" (one of the first three, drawn for each image, L.1) or "fix"
-    (strong, and minimal in the last epoch, L.2). epochs counts passes over the training split, batch_size images a step
-    over all devices, warmup_steps steps (at most a tenth of the run), mixup is Beta(mixup, mixup)'s parameter, min_crop
-    the smallest share of the area that a random crop keeps and flip the probability of mirroring (timm's 0.08 and
-    0.5; "minimal" has its own crop and never mirrors). cutmix is Beta(cutmix, cutmix)'s parameter; where mixup is given
-    too, each batch takes one of the two with equal chance, as in timm. sam is the radius of sharpness-aware
-    minimization (L.3), 0 for none. trained is "all", or "encoder", which leaves the head as it is (appendix E). ema
-    lists decays of moving averages, swa the shares of the run after which averaging begins (0, and 0.7 for "SWA 70%",
-    L.1): each gives an ingredient of its own beside the model.
+    aug is "minimal" (a crop of 90 to 100% of the area), "medium" (timm's default), "strong" (RandAugment N=2, M=15),
+    timm's "rand-m{M}-n{N}", "stochastic" (one of the first three, drawn for each image, L.1) or "fix" (strong, and
+    minimal in the last epoch, L.2). epochs counts passes over the training split, batch_size images a step over all
+    devices, warmup_steps steps (at most a tenth of the run), mixup is Beta(mixup, mixup)'s parameter, min_crop the
+    smallest share of the area that a random crop keeps and flip the probability of mirroring (timm's 0.08 and 0.5;
+    "minimal" has its own crop and never mirrors). cutmix is Beta(cutmix, cutmix)'s parameter; where mixup is given too,
+    each batch takes one of the two with equal chance, as in timm. sam is the radius of sharpness-aware minimization
+    (L.3), 0 for none; without sam_sync each rank perturbs by the gradient of its own images (J.2.3). trained is "all",
+    or "encoder", which leaves the head as it is (appendix E). ema lists decays of moving averages, swa the shares of
+    the run after which averaging begins (0, and 0.7 for "SWA 70%", L.1): each gives an ingredient of its own beside the
+    model. teachers are folders of ingredients or weight files: the model then learns what their ensemble predicts
+    instead of the labels (L.1), so label_smoothing is without effect.
     Raises ValueError naming the field, its value and what is allowed.
     """
 
@@ -49,13 +51,16 @@ class Recipe:
     loss: str = "softmax"
     cutmix: float = 0.0
     sam: float = 0.0
+    sam_sync: bool = True
     trained: str = "all"
     ema: tuple[float, ...] = ()
     swa: tuple[float, ...] = ()
+    teachers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in LISTS:  # lists where they come from JSON or YAML
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in (*LISTS, "teachers"):
+            if isinstance(getattr(self, name), list):  # where they come from JSON or YAML
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         for f in fields(self):
             self.check(f.name, getattr(self, f.name))
 
@@ -64,7 +69,7 @@ class Recipe:
         """Refuse a value that no recipe may have."""
         if name in ALLOWED:
             if value not in ALLOWED[name]:
-                raise ValueError(f"recipe.{name}={value}: expected one of {', '.join(ALLOWED[name])}")
+                raise ValueError(f"recipe.{name}={value}: expected one of {', '.join(map(str, ALLOWED[name]))}")
         elif name == "aug":
             if value not in AUGMENTATIONS and not (isinstance(value, str) and RANDAUGMENT.fullmatch(value)):
                 raise ValueError(f"recipe.aug={value}: expected {', '.join(AUGMENTATIONS)} or rand-m<M>-n<N>")
@@ -73,6 +78,9 @@ class Recipe:
             numbers = isinstance(value, list | tuple) and all(isinstance(v, float | int) for v in value)
             if not numbers or not all(low <= v < high for v in value):
                 raise ValueError(f"recipe.{name}={value}: expected a list of numbers from {low:g} to below {high:g}")
+        elif name == "teachers":
+            if not isinstance(value, list | tuple) or not all(isinstance(v, str) and v for v in value):
+                raise ValueError(f"recipe.teachers={value}: expected a list of ingredient folders or weight files")
         elif name in RANGES:
             low, high, open_low = RANGES[name]
             if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -107,11 +115,12 @@ class Recipe:
         )
 
 
-ALLOWED = {
+ALLOWED: dict[str, tuple[object, ...]] = {
     "optimizer": ("adamw", "adam", "rmsprop", "sgd", "adafactor"),
     "schedule": ("cosine", "cosine_restarts", "linear", "constant"),
     "loss": ("softmax", "binary"),
     "trained": ("all", "encoder"),
+    "sam_sync": (True, False),
 }
 LISTS = {"ema": (0.0, 1.0), "swa": (0.0, 1.0)}  # name -> the least, and what each must stay below
 RANGES: dict[str, tuple[float, float, bool]] = {  # low, high, whether low itself is excluded

@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from modelsoups.core import training
 from modelsoups.core.types import Recipe
+from modelsoups.data.batched import Drawn, Planned, canvas_pixels, draw, plan
 from modelsoups.data.shards import ShardSet
 from modelsoups.data.transforms import Transform, seed_sample, to_uint8, train_crop
 from modelsoups.parallel import cores
@@ -57,16 +59,27 @@ def train_batches(
     first: int,
     side_by_side: int,
     share: Share = WHOLE,
-) -> Iterator[tuple[Tensor, Tensor]]:
+    augment: str = "cpu",
+) -> Iterator[tuple[Tensor | Planned, Tensor]]:
     """(pixels_BCHW in uint8, labels_B) of every step of a run from step `first` on, in the parts of one rank.
+
+    With augment=gpu the images come as they are, with a plan that makes those pixels of them on any device.
 
     A small set is decoded once a process and augmented in it. Images of a larger one are decoded and augmented in
     the cores that `side_by_side` runs leave free. Raises ValueError naming shard and key of a corrupt image.
     """
-    augmented = Augmented(str(train.folder), train.sha256, recipe, image_size, mean)
+    on_gpu = augment == "gpu"
+    kind = Undone if on_gpu else Augmented
+    augmented = kind(str(train.folder), train.sha256, recipe, image_size, mean)
     processes = loader_processes(train, side_by_side)
     batches = _index_batches(len(train), recipe, first, share)
-    loader = torch.utils.data.DataLoader(augmented, batch_sampler=batches, num_workers=processes)
+    loader: torch.utils.data.DataLoader[Any] = torch.utils.data.DataLoader(
+        augmented,
+        batch_sampler=batches,
+        num_workers=processes,
+        collate_fn=functools.partial(_planned, image_size, mean) if on_gpu else None,
+        pin_memory=torch.cuda.is_available(),  # so that it is copied beside the computation
+    )
     try:
         yield from loader
     except ValueError as error:
@@ -127,6 +140,23 @@ class Augmented(torch.utils.data.Dataset[tuple[Tensor, int]]):
         image = decoded(self.folder, self.sha256)[index] if small else self.train.image(index)
         seed_sample(self.recipe.seed, epoch, index)
         return to_uint8(self.crops[self.policy(epoch)](image)), int(self.train.labels_N[index])
+
+
+class Undone(Augmented):
+    """(epoch, index) -> (decoded uint8 pixels_CHW, what is to be done with them, label)."""
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        epoch, index = key
+        small = self.train.bytes <= KEEP_DECODED
+        image = canvas_pixels(decoded(self.folder, self.sha256)[index] if small else self.train.image(index))
+        seed_sample(self.recipe.seed, epoch, index)
+        drawn = draw(self.crops[self.policy(epoch)], image, self.image_size)
+        return to_uint8(image), drawn, int(self.train.labels_N[index])
+
+
+def _planned(side: int, mean: tuple[float, ...], samples: list[tuple[Tensor, Drawn, int]]) -> tuple[Planned, Tensor]:
+    images, drawn, labels = zip(*samples, strict=True)
+    return plan(images, drawn, side, mean), torch.tensor(labels)
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,0 +1,227 @@
+"""The image operations of PIL that the augmentations use, for a batch at once with an argument for each image.
+
+They take and give uint8 pixels_BCHW on any device, with PIL's own rounding, so that the same draws give the same images
+as on the CPU: equal for tables and blends, within one level where a sum of floats is rounded (`tests/test_batched.py`).
+Nothing in here makes the host wait for a GPU.
+
+Legend: B images, C = 3 channels, H height, W width, S side of the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+CHUNK = 64  # images resized at a time: the crop of each is a float copy of its whole canvas
+EPSILON = 2e-3  # of a level: PIL cuts doubles off, and a float sum may lie just below the integer that PIL's hits
+
+
+# ---- crop, resize, flip ----
+
+
+def resized_crop(canvas_BCHW: Tensor, boxes_B4: Tensor, bicubic_B: Tensor, side: int) -> Tensor:
+    """pixels_BCSS: box (top, left, height, width) of each canvas, resized as PIL resizes a crop.
+
+    PIL's resize is linear and separable, so that it is two matrix products, rounded between them as PIL does. Pillow 13
+    takes the columns of some tall crops before the rows: a fifth of their levels then differ by one.
+    """
+    parts = (t.split(CHUNK) for t in (canvas_BCHW, boxes_B4, bicubic_B))
+    crops = []
+    for pixels_BCHW, box_B4, cubic_B in zip(*parts, strict=True):
+        top_B, left_B, height_B, width_B = box_B4.unbind(1)
+        rows_BSH = _weights(top_B, height_B, cubic_B, pixels_BCHW.shape[2], side)
+        columns_BSW = _weights(left_B, width_B, cubic_B, pixels_BCHW.shape[3], side)
+        narrow_BCHS = _rounded(pixels_BCHW.float() @ columns_BSW.mT.unsqueeze(1))
+        crops.append(_rounded(rows_BSH.unsqueeze(1) @ narrow_BCHS).to(torch.uint8))
+    return torch.cat(crops)
+
+
+def _weights(start_B: Tensor, length_B: Tensor, cubic_B: Tensor, size: int, side: int) -> Tensor:
+    """weights_BSL of each of `size` pixels in each of `side` results: PIL's antialiased bicubic (a = -0.5) or bilinear.
+
+    Pixels outside the box have no weight: PIL resizes what was cut out.
+    """
+    start_B11, length_B11 = (t.double().view(-1, 1, 1) for t in (start_B, length_B))
+    scale_B11 = length_B11 / side
+    place_L = torch.arange(size, device=start_B.device, dtype=torch.float64) + 0.5
+    centre_BS1 = start_B11 + (torch.arange(side, device=start_B.device, dtype=torch.float64).view(1, -1, 1) + 0.5) * (
+        scale_B11
+    )
+    x = ((place_L - centre_BS1) / scale_B11.clamp(min=1.0)).abs()
+    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    cubic = torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
+    weights_BSL = torch.where(cubic_B.view(-1, 1, 1), cubic, (1 - x).clamp(min=0.0))
+    inside = (place_L > start_B11) & (place_L < start_B11 + length_B11)
+    weights_BSL = torch.where(inside, weights_BSL, 0.0)
+    return (weights_BSL / weights_BSL.sum(-1, keepdim=True)).float()
+
+
+def _rounded(values: Tensor) -> Tensor:
+    return (values + 0.5).floor_().clamp_(0, 255)
+
+
+# ---- tables: a new level for each level of a channel ----
+
+
+def _levels(pixels_BCHW: Tensor) -> Tensor:
+    """0 to 255 as int64, to broadcast over images and channels."""
+    return torch.arange(256, device=pixels_BCHW.device).expand(*pixels_BCHW.shape[:2], 256)
+
+
+def _looked_up(pixels_BCHW: Tensor, table_BC256: Tensor) -> Tensor:
+    index_BCN = pixels_BCHW.flatten(2).long()
+    return table_BC256.to(torch.uint8).gather(2, index_BCN).view_as(pixels_BCHW)
+
+
+def _histograms(pixels_BCHW: Tensor) -> Tensor:
+    """counts_BC256; torch.bincount would wait for the GPU."""
+    index_BCN = pixels_BCHW.flatten(2).long()
+    counts_BC256 = torch.zeros(*pixels_BCHW.shape[:2], 256, dtype=torch.int64, device=pixels_BCHW.device)
+    return counts_BC256.scatter_add_(2, index_BCN, torch.ones_like(index_BCN))
+
+
+def auto_contrast(pixels_BCHW: Tensor, _: Tensor) -> Tensor:
+    low_BC1 = pixels_BCHW.flatten(2).amin(2, keepdim=True).double()
+    high_BC1 = pixels_BCHW.flatten(2).amax(2, keepdim=True).double()
+    levels = _levels(pixels_BCHW)
+    scale_BC1 = 255.0 / (high_BC1 - low_BC1).clamp(min=1.0)
+    stretched = (levels * scale_BC1 - low_BC1 * scale_BC1).clamp(0, 255).long()
+    return _looked_up(pixels_BCHW, torch.where(high_BC1 > low_BC1, stretched, levels))
+
+
+def equalize(pixels_BCHW: Tensor, _: Tensor) -> Tensor:
+    counts_BC256, levels = _histograms(pixels_BCHW), _levels(pixels_BCHW)
+    last_BC1 = torch.where(counts_BC256 > 0, levels, -1).amax(2, keepdim=True)
+    step_BC1 = (counts_BC256.sum(2, keepdim=True) - counts_BC256.gather(2, last_BC1)) // 255
+    below = counts_BC256.cumsum(2) - counts_BC256
+    spread = ((step_BC1 // 2 + below) // step_BC1.clamp(min=1)).clamp(max=255)
+    return _looked_up(pixels_BCHW, torch.where(step_BC1 > 0, spread, levels))
+
+
+def invert(pixels_BCHW: Tensor, _: Tensor) -> Tensor:
+    return 255 - pixels_BCHW
+
+
+def posterize(pixels_BCHW: Tensor, bits_B: Tensor) -> Tensor:
+    """Keep the highest bits; none leaves black."""
+    dropped_B111 = (8 - bits_B.clamp(0, 8)).to(torch.int32).view(-1, 1, 1, 1)
+    return ((pixels_BCHW.int() >> dropped_B111) << dropped_B111).to(torch.uint8)
+
+
+def solarize(pixels_BCHW: Tensor, threshold_B: Tensor) -> Tensor:
+    return torch.where(pixels_BCHW < threshold_B.view(-1, 1, 1, 1), pixels_BCHW, 255 - pixels_BCHW)
+
+
+def solarize_add(pixels_BCHW: Tensor, add_B: Tensor) -> Tensor:
+    brighter = (pixels_BCHW.int() + add_B.int().view(-1, 1, 1, 1)).clamp(max=255).to(torch.uint8)
+    return torch.where(pixels_BCHW < 128, brighter, pixels_BCHW)
+
+
+# ---- blends with a duller image, or beyond the image away from it ----
+
+
+def _blended(dull_BCHW: Tensor, pixels_BCHW: Tensor, factor_B: Tensor) -> Tensor:
+    dull, factor_B111 = dull_BCHW.float(), factor_B.float().view(-1, 1, 1, 1)
+    return (dull + factor_B111 * (pixels_BCHW.float() - dull)).clamp_(0, 255).to(torch.uint8)
+
+
+def _gray(pixels_BCHW: Tensor) -> Tensor:
+    """PIL's luma of ITU-R 601-2 in integers, gray_B1HW."""
+    red, green, blue = pixels_BCHW.int().split(1, dim=1)
+    return (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
+
+
+def color(pixels_BCHW: Tensor, factor_B: Tensor) -> Tensor:
+    return _blended(_gray(pixels_BCHW).expand_as(pixels_BCHW), pixels_BCHW, factor_B)
+
+
+def contrast(pixels_BCHW: Tensor, factor_B: Tensor) -> Tensor:
+    gray_B1HW = _gray(pixels_BCHW)
+    mean_B111 = (gray_B1HW.double().mean((1, 2, 3), keepdim=True) + 0.5).floor()
+    return _blended(mean_B111.expand(pixels_BCHW.shape), pixels_BCHW, factor_B)
+
+
+def brightness(pixels_BCHW: Tensor, factor_B: Tensor) -> Tensor:
+    return _blended(torch.zeros_like(pixels_BCHW), pixels_BCHW, factor_B)
+
+
+def sharpness(pixels_BCHW: Tensor, factor_B: Tensor) -> Tensor:
+    """The duller image is PIL's SMOOTH: weights of 1 around 5, over 13; the border stays."""
+    wide = pixels_BCHW.int()
+    height, width = wide.shape[-2:]
+    total = 4 * wide[..., 1:-1, 1:-1]
+    for y in range(3):
+        for x in range(3):
+            total = total + wide[..., y : height - 2 + y, x : width - 2 + x]
+    smooth_BCHW = pixels_BCHW.clone()
+    smooth_BCHW[..., 1:-1, 1:-1] = ((2 * total + 13) // 26).to(torch.uint8)
+    return _blended(smooth_BCHW, pixels_BCHW, factor_B)
+
+
+TONES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # timm's names; the argument is timm's too
+    "AutoContrast": auto_contrast,
+    "Equalize": equalize,
+    "Invert": invert,
+    "Posterize": posterize,
+    "Solarize": solarize,
+    "SolarizeAdd": solarize_add,
+    "Color": color,
+    "Contrast": contrast,
+    "Brightness": brightness,
+    "Sharpness": sharpness,
+}
+
+
+# ---- affine maps ----
+
+
+def affine_matrix(name: str, argument: float, side: int) -> tuple[float, ...]:
+    """(a, b, c, d, e, f): the result at (x, y) is the image at (a x + b y + c, d x + e y + f), in pixels."""
+    if name == "Rotate":
+        turn, half = torch.deg2rad(torch.tensor(-argument, dtype=torch.float64)), side / 2
+        cos, sin = float(turn.cos()), float(turn.sin())
+        return (cos, sin, half - half * cos - half * sin, -sin, cos, half + half * sin - half * cos)
+    moved = argument * side
+    return {
+        "ShearX": (1.0, argument, 0.0, 0.0, 1.0, 0.0),
+        "ShearY": (1.0, 0.0, 0.0, argument, 1.0, 0.0),
+        "TranslateXRel": (1.0, 0.0, moved, 0.0, 1.0, 0.0),
+        "TranslateYRel": (1.0, 0.0, 0.0, 0.0, 1.0, moved),
+    }[name]
+
+
+AFFINE = ("Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
+
+
+def affine(pixels_BCHW: Tensor, matrices_B6: Tensor, fill_C: Tensor, bicubic: bool) -> Tensor:
+    """Each image through its own matrix by PIL's bilinear or bicubic (a = -1) filter; what is uncovered is filled."""
+    height, width = pixels_BCHW.shape[-2:]
+    a, b, c, d, e, f = (column.view(-1, 1, 1) for column in matrices_B6.double().unbind(1))
+    y_HW, x_HW = torch.meshgrid(
+        *(torch.arange(n, device=pixels_BCHW.device, dtype=torch.float64) + 0.5 for n in (height, width)), indexing="ij"
+    )
+    x_BHW, y_BHW = a * x_HW + b * y_HW + c, d * x_HW + e * y_HW + f
+    covered_BHW = (x_BHW >= 0) & (x_BHW < width) & (y_BHW >= 0) & (y_BHW < height)
+    columns, rows = (_taps(v - 0.5, n, bicubic) for v, n in ((x_BHW, width), (y_BHW, height)))
+    flat_BCN = pixels_BCHW.flatten(2)
+    total_BCHW = torch.zeros(pixels_BCHW.shape, device=pixels_BCHW.device)
+    for row_BHW, row_weight_BHW in rows:
+        for column_BHW, weight_BHW in columns:
+            index_BCN = (row_BHW * width + column_BHW).flatten(1).unsqueeze(1).expand_as(flat_BCN)
+            taken_BCHW = flat_BCN.gather(2, index_BCN).view_as(pixels_BCHW)
+            total_BCHW += (row_weight_BHW * weight_BHW).unsqueeze(1) * taken_BCHW
+    moved_BCHW = (total_BCHW + EPSILON).clamp_(0, 255).to(torch.uint8)
+    return torch.where(covered_BHW.unsqueeze(1), moved_BCHW, fill_C.view(1, -1, 1, 1))
+
+
+def _taps(place_BHW: Tensor, size: int, bicubic: bool) -> list[tuple[Tensor, Tensor]]:
+    """(index_BHW, weight_BHW) of the pixels along one axis that make a place between them."""
+    first_BHW = place_BHW.floor()
+    t = (place_BHW - first_BHW).float()
+    weights = [1 - t, t]
+    if bicubic:
+        weights = [((2 - t) * t - 1) * t, (t - 2) * t * t + 1, ((1 - t) * t + 1) * t, (t - 1) * t * t]
+    offset = 1 if bicubic else 0
+    return [((first_BHW.long() + i - offset).clamp(0, size - 1), weight) for i, weight in enumerate(weights)]
