@@ -176,7 +176,7 @@ def between(one: Ingredient, two: Ingredient, alpha: float) -> Point:
 def pool_config(cfg: Config, name: str) -> Config:
     """The configuration of a further pool: the run's, the pool's overrides, and a folder inside the run's."""
     runs_ = (cfg.run.pools / name).absolute()
-    given = [line.replace("{pools}", str(cfg.run.pools.absolute())) for line in cfg.analyse.pools[name]]
+    given = [line.replace("{pools}", str(cfg.run.pools)) for line in cfg.analyse.pools[name]]
     try:
         made = load([*cfg.overrides, *given, f"runs={runs_}", "soup.minimum=1"])
     except ValueError as error:
