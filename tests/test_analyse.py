@@ -25,7 +25,8 @@ POOLS = {  # the fewest models of each pool that its analyses need
     "theory": [{"lr": 3.3e-4}, {"lr": 3.3e-4, "seed": 1}, {"lr": 3.3e-4, "aug": "strong", "mixup": 0.5}],
     "seeds": [{"lr": 6.7e-4, "seed": seed} for seed in (0, 1)],
     "optimizers": [{"lr": 1e-3, "optimizer": "adam"}],
-    "augmentations": [{"lr": 1e-3, "aug": aug, "epochs": e} for aug, e in (("stochastic", 1), ("stochastic", 3), ("fix", 1), ("fix", 4))],
+    "augmentations": [{"lr": 1e-3, "aug": aug, "epochs": e} for aug, last in (("stochastic", 3), ("fix", 4))
+                      for e in (1, last)],
     "trajectory": [{"lr": 3.3e-4, "aug": aug} for aug in ("minimal", "medium")],
     "sam": [{"lr": 1e-3, "aug": "medium", "seed": s, "sam": r} for s, r in ((1, 0.0), (0, 0.05), (1, 0.05))],
     "distilled": [{"lr": 1e-3}, {"lr": 1e-3, "aug": "stochastic"}],
@@ -150,14 +151,14 @@ def test_equation_1_is_told_for_inner_points_with_both_betas(home):
     for r in rows:
         assert r["plain"]["value"] == pytest.approx((r["plain"]["variance"] - r["plain"]["curvature"]) / 8)
         assert r["plain"]["beta"] == 1
-    exact, finite = (np.array([x for x in column]) for column in zip(
+    exact, finite = (np.array(column) for column in zip(
         *((r["plain"]["curvature"], r["finite_difference"]) for r in rows), strict=True))  # fmt: skip
     np.testing.assert_allclose(finite, exact, atol=0.05 * np.abs(exact).max())
 
 
 def test_what_cannot_be_made_is_named_and_the_rest_is_made(home, data, tmp_path, capsys):
     """The run's own three models alone: what needs a pool says which."""
-    cfg, args, place = home
+    _, args, _ = home
     alone = load([*args, f"results={tmp_path}", "analyse.which=[figure_3,figure_4,figure_G4,table_L3,figure_H1]"])
     alone.analyse.pools.clear()
     cli.run_stages(["analyse"], alone)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from modelsoups import runs
 from modelsoups.analyse.bench import OWN, Bench, Member, Unavailable, weights_of
-from modelsoups.analyse.finding import Analysis, Rows, judged
+from modelsoups.analyse.finding import Analysis, Rows, correlated, judged
 from modelsoups.analyse.forward import forward_part, inputs_of, looked_at
 from modelsoups.analyse.pairs import TOO_HIGH, spread
 from modelsoups.config import Config
@@ -142,49 +142,33 @@ def _curvature(
 
 def _verdicts(rows: Rows) -> list[Verdict]:
     kept = [r for r in rows if r["moderate"] and 0 < r["alpha"] < 1]
-    if len(kept) < 3:
-        return []
     models = [(r["a"], r["b"]) for r in kept]
     value = [r["calibrated"]["value"] for r in kept]
     truth = [r["calibrated"]["truth"] for r in kept]
     source = "section 4, Figure K.1"
-    loss = relations.correlation(value, truth, models)
-    signs = relations.sign_agreement(value, truth, models)
-    error = relations.correlation(value, [r["error"] for r in kept], models) if _varies(kept) else None
-    found = [
-        judged(
-            "The approximation goes with the true difference in loss (correlation; beta calibrated, moderate "
-            "learning rates)",
-            source,
-            loss.value,
-            loss.low,
-            loss.high,
-            unit="",
-        ),
-        judged(
-            "Approximation and true difference in loss agree in sign (share above one half)",
-            source,
-            signs.value - 0.5,
-            signs.low - 0.5,
-            signs.high - 0.5,
-        ),
-    ]
-    if error is not None:
-        found.append(
-            judged(
-                "The approximation goes with the difference in error (correlation)",
-                source,
-                error.value,
-                error.low,
-                error.high,
-                unit="",
-            )
-        )
-    return found
-
-
-def _varies(rows: Rows) -> bool:
-    return len({r["error"] for r in rows}) > 1
+    error = [r["error"] for r in kept]
+    found = correlated("The approximation goes with the true difference in loss", source, value, truth, models)
+    if any(v and t for v, t in zip(value, truth, strict=True)):
+        signs = relations.sign_agreement(value, truth, models)
+        text = "Approximation and true difference in loss agree in sign (share above one half)"
+        found.append(judged(text, source, signs.value - 0.5, signs.low - 0.5, signs.high - 0.5))
+    found += correlated(
+        "The approximation goes with the difference in error, beta calibrated", source, value, error, models
+    )
+    plain = [r["plain"]["value"] for r in kept]
+    found += correlated("The approximation goes with the difference in error, beta 1", source, plain, error, models)
+    exact, finite = (
+        zip(*((r["plain"]["curvature"], r["finite_difference"]) for r in rows if "finite_difference" in r), strict=True)
+        if any("finite_difference" in r for r in rows)
+        else ((), ())
+    )
+    return found + correlated(
+        "Exact and finite-difference second derivatives agree (alpha 0.5)",
+        source,
+        exact,
+        finite,
+        [(r["a"], r["b"]) for r in rows if "finite_difference" in r],
+    )
 
 
 EQUATION_1 = Analysis(

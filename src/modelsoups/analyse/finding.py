@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from modelsoups.analyse.bench import Bench, Measures
-from modelsoups.core import stats
+from modelsoups.core import relations, stats
 from modelsoups.reporting.claims import FAILS, HOLDS, OPEN, Verdict
 
 Rows = list[dict[str, Any]]
@@ -46,6 +46,16 @@ def counted(text: str, source: str, there: int, of: int) -> Verdict:
     low, high = stats.wilson(there, of)
     verdict = HOLDS if low > 0.5 else FAILS if high < 0.5 else OPEN
     return Verdict(text, source, verdict, f"{there} of {of} [{100 * low:.0f}%, {100 * high:.0f}%]")
+
+
+def correlated(
+    text: str, source: str, x: Sequence[float], y: Sequence[float], models: Sequence[tuple[str, str]]
+) -> list[Verdict]:
+    """The verdict that two quantities of pairs of models go together; none where there is too little to correlate."""
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return []
+    r = relations.correlation(x, y, models)
+    return [judged(f"{text}: correlation over {r.n} points", source, r.value, r.low, r.high, unit="")]
 
 
 def accuracies(bench: Bench, measures: Measures) -> dict[str, float | None]:

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from modelsoups.analyse.bench import OWN, Bench, Measures, Member, Unavailable, between, weights_of
-from modelsoups.analyse.finding import Analysis, Rows, accuracies, judged
+from modelsoups.analyse.finding import Analysis, Rows, accuracies, correlated, judged
 from modelsoups.core import relations, weights
 from modelsoups.reporting.claims import Verdict
 
@@ -81,11 +81,8 @@ def _advantage_verdicts(rows: Rows) -> list[Verdict]:
     average = relations.mean(gains, models)
     text = "Averaging two models is better than the average of the two"
     found = [judged(text, "section 3.2", average.value, average.low, average.high)]
-    if len(rows) >= 3:
-        r = relations.correlation([row["angle"] for row in rows], gains, models)
-        text = f"The interpolation advantage grows with the angle: correlation over {len(rows)} pairs"
-        found.append(judged(text, "Figure 3", r.value, r.low, r.high, unit=""))
-    return found
+    angles = [row["angle"] for row in rows]
+    return found + correlated("The interpolation advantage grows with the angle", "Figure 3", angles, gains, models)
 
 
 # ---- Figure 4 ----
@@ -123,10 +120,7 @@ def _soup_and_ensemble_verdicts(rows: Rows) -> list[Verdict]:
         if rows[0]["soup"][on] is None:
             continue
         soup, ensemble = ([r[kind][on] for r in rows] for kind in ("soup", "ensemble"))
-        if len(rows) >= 3 and np.ptp(soup) > 0 and np.ptp(ensemble) > 0:
-            r = relations.correlation(soup, ensemble, models)
-            what = f"Soup and ensemble accuracy go together ({on}): correlation over {len(rows)} pairs"
-            found.append(judged(what, "Figure 4", r.value, r.low, r.high, unit=""))
+        found += correlated(f"Soup and ensemble accuracy go together ({on})", "Figure 4", soup, ensemble, models)
         d = relations.mean([sign * (e - s) for s, e in zip(soup, ensemble, strict=True)], models)
         found.append(judged(text, "Figure 4", d.value, d.low, d.high))
     return found

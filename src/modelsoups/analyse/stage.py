@@ -43,6 +43,8 @@ def run(cfg: Config) -> bool:
             missing[analysis.name] = str(reason)
             print(f"analyse: {analysis.name} cannot be made of these models: {reason}")
             continue
+        if analysis.name == "figure_2" and not bench.has_train():
+            missing["figure_2, train loss"] = f"the training set {cfg.data.train} is not prepared"
         made.append((analysis, rows, analysis.verdicts(rows)))
         print(f"analyse: {analysis.name}: {len(rows)} rows of data")
     _write(bench, inputs, made, missing)
@@ -72,7 +74,8 @@ def _inputs(bench: Bench) -> dict[str, Any]:
     pools = {name: [i.sha256 for i in load_pool(c).ingredients] for name, c in bench.configs.items()}
     starts = {name: [i.sha256 for i in initial_models(c).values()] for name, c in bench.configs.items()}
     sets = {name: open_set(cfg.data.dir, name).sha256 for name in evaluated(cfg)}
-    options = {**asdict(cfg.analyse), "protocol": cfg.protocol, "train": bench.has_train()}
+    given = {k: v for k, v in asdict(cfg.analyse).items() if k != "in_pipeline"}
+    options = {**given, "protocol": cfg.protocol, "train": bench.has_train()}
     return {"pools": pools, "starts": starts, "sets": sets, "options": options}
 
 
@@ -100,7 +103,7 @@ def _write(
     tables = {a.name: table for a, rows, _ in made if (table := analysis_page.table_of(a.name, rows))}
     texts["claims.md"] = markdown([v for _, _, verdicts in made for v in verdicts])
     texts["provenance.json"] = json.dumps({**provenance, "not_possible": missing}, indent=1) + "\n"
-    titles = {ANALYSES[name].title: reason for name, reason in missing.items()}
+    titles = {ANALYSES[name].title if name in ANALYSES else name: reason for name, reason in missing.items()}
     sections = [(a, v, svgs.get(a.name), tables.get(a.name)) for a, _, v in made]
     texts["index.html"] = analysis_page.page(bench.cfg.name, sections, titles, provenance)
     for name, text in texts.items():
