@@ -13,6 +13,8 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+import torch
+
 from modelsoups import finetune, heads, runs, sweep
 from modelsoups.analyse.bench import Bench, Unavailable, pool_config
 from modelsoups.analyse.finding import Analysis, Rows
@@ -25,6 +27,7 @@ from modelsoups.reporting.claims import Verdict, markdown
 
 def run(cfg: Config) -> bool:
     """Make the pools and the analyses that are not complete."""
+    torch.set_num_threads(cfg.finetune.threads)  # as in the workers: sums depend on it
     wanted = [ANALYSES[name] for name in _wanted(cfg)]
     for name in cfg.analyse.pools:
         make_pool(cfg, name)

@@ -50,6 +50,7 @@ def draw(name: str, rows: Rows) -> Figure | None:
 
 def landscapes(rows: Rows) -> Figure:
     """A row of panels a landscape: contours of train loss, test error, shift error; the three models marked."""
+    rows = [r for r in rows if "landscape" in r]
     names = list(dict.fromkeys(r["landscape"] for r in rows))
     keys = [k for k in ("train_loss", "test_error", "shift_error") if rows[0][k] is not None]
     titles = {"train_loss": "train loss (nats)", "test_error": "test error (%)", "shift_error": "shift error (%)"}
