@@ -76,7 +76,8 @@ def _landscape(figure: Figure, panel: Any, rows: Rows, key: str) -> None:
     high = max(scale * r[key] for r in models.values())
     levels = np.linspace(low, max(high + 0.5 * (high - low), low + 1e-3), 11)
     shades = panel.contourf(xs, ys, z, levels=levels, cmap="viridis", extend="max")
-    panel.contour(xs, ys, z, levels=levels, colors="white", linewidths=0.3)
+    if z.min() < levels[1] < z.max():
+        panel.contour(xs, ys, z, levels=levels[1:], colors="white", linewidths=0.3)
     figure.colorbar(shades, ax=panel, pad=0.02, format="%.3g").ax.tick_params(labelsize=6)
     begin = models["theta_0"]
     for name, marker in (("theta_0", "*"), ("theta_1", "s"), ("theta_2", "D")):
@@ -140,7 +141,14 @@ def soup_and_ensemble(rows: Rows) -> Figure:
     for panel, on in zip(panels, keys, strict=True):
         x, y = ([100 * r[kind][on] for r in rows] for kind in ("soup", "ensemble"))
         dots = panel.scatter(
-            x, y, c=[r["lr"] for r in rows], cmap="viridis", norm=LogNorm(), s=18, edgecolors="white", linewidths=0.3
+            x,
+            y,
+            c=[r["lr"] for r in rows],
+            cmap="viridis",
+            norm=LogNorm(*_limits([r["lr"] for r in rows])),
+            s=18,
+            edgecolors="white",
+            linewidths=0.3,
         )
         ends = [min(*x, *y), max(*x, *y)]
         panel.plot(ends, ends, "--", color="grey", linewidth=0.8)
@@ -169,7 +177,7 @@ def predicted(rows: Rows) -> Figure:
                 c=[r["lr"] for r in here],
                 cmap="viridis",
                 s=5,
-                norm=LogNorm(*_limits(rows)),
+                norm=LogNorm(*_limits([r["lr"] for r in rows])),
                 linewidths=0,
             )
             panel.axhline(0, color="grey", linewidth=0.6)
@@ -183,8 +191,7 @@ def predicted(rows: Rows) -> Figure:
     return figure
 
 
-def _limits(rows: Rows) -> tuple[float, float]:
-    rates = [r["lr"] for r in rows]
+def _limits(rates: list[float]) -> tuple[float, float]:
     return min(rates), max(rates) if max(rates) > min(rates) else 1.01 * min(rates)
 
 
@@ -201,7 +208,7 @@ def wise(rows: Rows) -> Figure:
         names = [n for n in dict.fromkeys(r["model"] for r in here) if n != "initialization"]
         singles = [n for n in names if n not in ("uniform", "greedy")]
         for name in names:
-            line = sorted((r for r in [start, *here] if r is start or r["model"] == name), key=lambda r: r["alpha"])
+            line = sorted([start, *(r for r in here if r["model"] == name)], key=lambda r: r["alpha"])
             x, y = [100 * r["test"] for r in line], [100 * r["shifts"] for r in line]
             if name in singles:
                 label = "individual models" if name == singles[0] else None
@@ -239,7 +246,7 @@ def scatter(rows: Rows) -> Figure:
             [100 * r[on] for r in singles],
             c=rates,
             cmap="viridis",
-            norm=LogNorm(),
+            norm=LogNorm(*_limits(known)),
             s=22,
             label="individual models",
         )
