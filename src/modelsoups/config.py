@@ -133,6 +133,23 @@ class SoupConfig:
 
 
 @dataclass
+class AnalyseConfig:
+    """The paper's figures and tables beyond Table 3; see conf/analyse.yaml."""
+
+    which: list[str] = field(default_factory=list)  # empty: every analysis
+    in_pipeline: bool = False
+    pools: dict[str, list[str]] = field(default_factory=dict)  # name -> the overrides that make a run of it
+    rates: list[float] = field(default_factory=lambda: [3e-5, 1e-5])
+    epochs: int = 10
+    grid: int = 11
+    images: int | None = 2000
+    equation_images: int | None = 500
+    alphas: list[float] = field(default_factory=lambda: [i / 10 for i in range(11)])
+    orders: int = 3
+    pairs: int = 66
+
+
+@dataclass
 class ClusterConfig:
     """A SLURM cluster as `modelsoups submit` uses it; see conf/submit.yaml. null leaves it to the cluster."""
 
@@ -227,6 +244,7 @@ class Config(TopLevel):
     finetune: FinetuneConfig
     evaluate: EvaluateConfig
     soup: SoupConfig
+    analyse: AnalyseConfig
     cluster: ClusterConfig
     submit: SubmitConfig
     plan: PlanConfig
@@ -283,6 +301,12 @@ AT_LEAST = {
     "soup.orders": 1,
     "soup.learned_epochs": 1,
     "soup.learned_batch_size": 1,
+    "analyse.epochs": 1,
+    "analyse.grid": 2,
+    "analyse.images": 1,
+    "analyse.equation_images": 1,
+    "analyse.orders": 1,
+    "analyse.pairs": 1,
 }
 
 
