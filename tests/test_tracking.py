@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from dataclasses import asdict
@@ -44,6 +45,11 @@ def train(cfg, steps, seconds=1.0, name=0):
     return folder
 
 
+def saved(folder, time):
+    (folder / "checkpoint.pt").touch()
+    os.utime(folder / "checkpoint.pt", ns=(time, time))
+
+
 def flat(mapping, before=""):
     """Nested keys joined with dots, as W&B's records are read."""
     pairs = ((f"{before}{k}", v) for k, v in mapping.items())
@@ -84,24 +90,26 @@ def test_an_interrupted_ingredient_reads_back_without_gap_or_double_and_as_it_en
     """A follower killed without warning, a run resumed from its checkpoint with other timings, a stop, the end."""
     folder = train(cfg, 7)
     first = follower(cfg)
-    first.look()  # rows 1 to 7 are not final yet
-    (folder / "checkpoint.pt").write_text("at step 7")
+    first.look()
+    saved(folder, 1)  # at step 7, while training goes on
     train(cfg, 9)
-    first.look()  # now 1 to 7 are; 8 and 9 are not
-    run_id = first.followed[folder].id
+    first.look()  # 8 and 9 are there, and not in the checkpoint
     train(cfg, 12)
+    run_id = first.followed[folder].id
+    assert wandb_files.last_step(cfg.run.wandb, run_id) == -1
+    saved(folder, 2)  # somewhere from 7 on
     first.look()
     first.look(last=True)
     assert wandb_files.last_step(cfg.run.wandb, run_id) == 7
-    train(cfg, 15, seconds=2.0)  # resumed: 8 to 12 again, at another speed
-    runs.write_jsonl(folder / "metrics.jsonl", [row(s, 1.0 if s <= 7 else 2.0) for s in range(1, 16)])
+    rows = [row(step, 1.0 if step <= 7 else 2.0) for step in range(1, 21)]  # resumed: the rest at another speed
+    runs.write_jsonl(folder / "metrics.jsonl", rows[:15])
     second = follower(cfg)
-    second.look()
-    os.utime(folder / "checkpoint.pt", ns=(1, 1))
-    second.look()
+    for time in (2, 3, 4):
+        saved(folder, time)
+        second.look()
     second.look(last=True)
     assert wandb_files.last_step(cfg.run.wandb, run_id) == 15
-    runs.write_jsonl(folder / "metrics.jsonl", [row(s, 1.0 if s <= 7 else 2.0) for s in range(1, 21)])
+    runs.write_jsonl(folder / "metrics.jsonl", rows)
     runs.write_json(folder / runs.MANIFEST, {"inputs": {}, "files": {}, "sha256": "ab", "steps": 20, "loss": 1 / 23})
     third = follower(cfg)
     assert third.followed == {}
@@ -173,16 +181,19 @@ def test_a_folder_that_cannot_be_written_costs_one_line(cfg, capfd):
     assert err.count("\n") == 1
 
 
-def test_a_full_disk_under_the_follower_costs_a_line_and_nothing_else(cfg, capfd):
-    folder = train(cfg, 3)
+def test_a_full_disk_under_the_follower_costs_nothing_and_the_next_command_makes_up_for_it(cfg, monkeypatch):
+    monkeypatch.setattr(tracking, "WAIT", {"offline": 30.0, "online": 30.0})
+    folder = train(cfg, 100)
     runs.write_json(folder / runs.MANIFEST, {"inputs": {}, "files": {}, "sha256": "ab"})
-    (cfg.run.wandb / "wandb").mkdir(parents=True)
-    (cfg.run.wandb / "id").symlink_to("/dev/full")  # writing the token fails as on a full disk
     before = {p: p.read_bytes() for p in folder.iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # the follower inherits it: no file grows beyond
     with tracking.following(cfg, ["finetune"]):
-        pass
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert {p: p.read_bytes() for p in folder.iterdir()} == before
-    assert "W&B: " in capfd.readouterr().err
+    one = follower(cfg)
+    one.look(last=True)
+    same_as_ours(cfg, one.id("000", RECIPE), folder)
 
 
 def test_without_an_answer_of_the_server_the_run_is_logged_offline(cfg, capfd, monkeypatch):

@@ -2,8 +2,8 @@
 
 An ingredient is a run, whose id follows from the run folder and the recipe: a task that was requeued continues it. What
 has been logged is asked where it lies (the server, or W&B's files of an offline run), so that a kill at any moment
-leaves neither a gap nor a double: a step is logged once, and only when no restart can change its row any more
-(the next checkpoint, or the end, has been written). Ends when its standard input does, or with its parent.
+leaves neither a gap nor a double: a step is logged once, and only when no restart can change its row any more (later
+checkpoints, or the end, have been written). Ends when its standard input does, or with its parent.
 """
 
 from __future__ import annotations
@@ -135,6 +135,7 @@ class Followed:
         self.run_id = self._run_id()
         self.run: Any = None
         self.rows: list[Row] = []  # at the last look
+        self.held: list[Row] = []  # before the newest checkpoint was seen
         self.saved: int | None = None  # when the newest checkpoint was written
         self.step = -1  # logged
         self.closed = follower.logged(self.id, "metrics")
@@ -155,18 +156,22 @@ class Followed:
         before, self.rows = self.rows, _rows(self.folder / "metrics.jsonl")
         saved = _time(self.folder / "checkpoint.pt")
         if manifest or failure:
+            if self.run is None and not self._open():
+                return
             self._log(self.rows)
             self._close(manifest or {"failed": failure["reason"]}, 1 if failure else 0)
             return
-        if saved is not None and saved != self.saved:  # written after the last look, hence after the rows seen then
-            self._log(before)
+        if saved is not None and saved != self.saved:
+            # Written beside later steps, one at a time: it holds the rows that were there before the one before it was.
+            self._log(self.held)
+            self.held = before
         self.saved = saved
         if last and self.run is not None:
             self.run.mark_preempting()
             self._end(1)
 
     def _log(self, rows: list[Row]) -> None:
-        if self.run is None and not self._open():
+        if not rows or (self.run is None and not self._open()):
             return
         for row in rows:
             if row["step"] > self.step:
@@ -184,12 +189,12 @@ class Followed:
         return True
 
     def _close(self, end: Row, status: int) -> None:
-        if self.run is None:
-            return
         self.run.summary.update({k: v for k, v in end.items() if k not in ("inputs", "files", "provenance")})
         found = scores(self.follower.run.results, self.folder.name)
         self.run.summary.update(found)
         self._end(status)
+        if self.follower.mode == "offline" and wandb_files.last_step(self.follower.run.wandb, self.run_id) < self.step:
+            raise OSError(f"{self.follower.run.wandb}: W&B's file of {self.folder.name} is cut off; is the disk full?")
         whole = found and not self.follower.config["track"]["artifacts"]
         self.follower.mark(self.id, "metrics", *([results_state(self.follower.run.results)] if whole else []))
         self.closed = True
