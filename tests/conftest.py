@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for `from pico import ...` in 
 
 from pico import make_data
 
+os.environ.setdefault("WANDB_MODE", "disabled")  # for stages whose test is not about W&B
 torch.set_num_threads(1)  # as the workers do: results depend on it
 
 

@@ -41,7 +41,7 @@ def both_ways(policy, images):
         expected.append(to_uint8(transform(image)))
         after = state()
         seed_sample("batched", i)
-        drawn.append(batched.draw(transform, image, SIDE))
+        drawn.append(batched.draw(transform, to_uint8(image), SIDE))
         assert state() == after  # not a number more or less
     made = batched.plan([to_uint8(i) for i in images], drawn, SIDE, MEAN).augmented()
     return torch.stack(expected).int(), made.int(), drawn
@@ -127,8 +127,9 @@ def test_crops_flips_and_operations_are_drawn_as_often_as_the_recipe_says():
 
 
 def test_an_image_much_larger_than_the_others_is_shrunk_first():
-    image = Image.new("RGB", (2000, 500))
-    assert batched.canvas_pixels(image).size == (512, 128)
-    assert image.size == (2000, 500)
-    same = Image.new("RGB", (512, 300))
-    assert batched.canvas_pixels(same) is same
+    image = Image.new("RGB", (2000, 500), (200, 100, 50))
+    smaller = batched.canvas_pixels(image)
+    assert (smaller.shape, smaller.dtype) == ((3, 128, 512), torch.uint8)
+    assert smaller.flatten(1).unique(dim=1).tolist() == [[200], [100], [50]]
+    same = torch.zeros(3, 512, 300, dtype=torch.uint8)
+    assert batched.canvas_pixels(same) is same  # decoded to a tensor already

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from modelsoups import soup
 from modelsoups.core.holdout import Holdout
+from modelsoups.soup.trace import figure_of_trace
 
 
 class Margins(nn.Module):
@@ -73,6 +74,25 @@ def test_early_rejection_saves_forward_passes() -> None:
     assert (data.seen, data.skipped) == (9, 3)
 
 
+def test_a_tensor_of_one_number_is_a_score() -> None:
+    assert soup.greedy(states([[1], [3]]), lambda state: state["margin"].sum()).ingredients == ("state 1",)
+
+
+def test_the_trace_as_a_picture(tmp_path: Path) -> None:
+    data = holdout(4, batch_size=1)
+    chosen = soup.greedy(states([[1, 1, 1, 1], [1, 1, 1, -9], [1, -1, 1, 1]]), data)
+    for name in ("a.png", "a.svg", "a.pdf"):
+        soup.plot_trace(chosen, tmp_path / name)
+        assert (tmp_path / name).stat().st_size > 1000
+    axes = figure_of_trace(chosen).axes[0]
+    drawn = {line.get_label(): line.get_ydata().tolist() for line in axes.lines}
+    assert drawn == {"the soup": [100.0] * 3, "kept": [100.0, 100.0], "given up early": [100.0]}
+    with pytest.raises(ValueError, match="uniform has no decisions"):
+        soup.plot_trace(soup.uniform(states([[1], [2]])), tmp_path / "b.png")
+    with pytest.raises(ValueError, match=r"expected a name ending in \.png"):
+        soup.plot_trace(chosen, tmp_path / "b.txt")
+
+
 def test_several_metrics_of_which_none_may_fall() -> None:
     scores = {(1.0,): (0.9, 0.5), (3.0,): (0.8, 0.4), (2.0,): (0.95, 0.4)}
 
@@ -95,6 +115,10 @@ def raises(state: dict[str, Tensor]) -> float:
         (lambda state: float("nan"), "evaluate returned nan for state 0; expected a finite number"),
         (lambda state: "good", "evaluate returned 'good' for state 0"),
         (lambda state: None, "evaluate returned None for state 0"),
+        (lambda state: True, "evaluate returned True for state 0"),
+        (lambda state: [], r"evaluate returned \[\] for state 0"),
+        (lambda state: torch.ones(2), r"evaluate returned tensor\(\[1., 1.\]\) for state 0"),
+        (lambda state: [0.5, float("inf")], r"evaluate returned \[0.5, inf\] for state 0"),
     ],
 )
 def test_an_evaluator_that_fails_is_named(evaluate, message: str) -> None:

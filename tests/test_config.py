@@ -29,7 +29,7 @@ def test_every_option_of_every_group_composes(group, option):
     assert load([f"{group}={option}"])
 
 
-@pytest.mark.parametrize("name", sorted(p.stem for p in sweeps_dir().iterdir()))
+@pytest.mark.parametrize("name", sorted(p.stem for p in sweeps_dir().iterdir() if p.stem != "wandb_random"))
 def test_every_shipped_search_draws_valid_recipes(name):
     search = load_search(name)
     cfg = load([f"sweep.search={name}"])

@@ -141,8 +141,9 @@ def test_when_one_rank_is_asked_to_stop_all_save_and_resume_to_the_bit(make, mon
     """Four ranks, whose gradients sum in an order that matters; with SAM's two passes a step, and averages."""
     straight, cfg, single = make("straight"), make("stopped"), make("single")
     for each in (straight, cfg, single):
-        lines = [json.loads(line) for line in each.run.draw.read_text().splitlines()]
-        runs.write_jsonl(each.run.draw, [line | {"sam": 0.05, "ema": [0.9], "swa": [0.0]} for line in lines])
+        lines = runs.read_jsonl(each.run.draw)
+        changes = {"sam": 0.05, "ema": [0.9], "swa": [0.0]}
+        runs.write_jsonl(each.run.draw, [line | {"recipe": line["recipe"] | changes} for line in lines])
     assert train_on(straight, 4) == [0] * 4
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_update", stopping_at(4, term))

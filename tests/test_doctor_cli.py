@@ -9,6 +9,7 @@ from torch import nn
 
 from modelsoups import cli, soup
 from modelsoups.core.batchnorm import reestimate
+from modelsoups.doctor import short
 
 HOLDOUT = """
 import torch
@@ -41,6 +42,39 @@ def test_the_command_line_says_why_and_exits_with_it(tmp_path: Path, monkeypatch
         cli.main(["doctor", *bad])
     assert stopped.value.code == 1
     assert "FATAL initialization: r0.safetensors, r1.safetensors, r2.safetensors" in capsys.readouterr().out
+
+
+def test_options_of_greedy_on_the_command_line(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("task_of_greedy.py").write_text(HOLDOUT.replace("arange(3))])", "arange(3))], batch_size=1)"))
+    right, wrong = torch.eye(3, 8), torch.eye(3, 8)[[1, 2, 0]]
+    for name, weight in {"a": right, "b": 3 * wrong, "c": 3 * wrong, "d": right}.items():
+        save_file({"head.weight": weight.clone()}, f"{name}.safetensors")
+    files = [f"{name}.safetensors" for name in "abcd"]
+    options = ["--holdout", "task_of_greedy:holdout", "--strict", "--patience", "2", "--plot", "trace.svg"]
+    cli.main(["mix", "greedy", *files, *options, "-o", "soup.safetensors"])
+    out = capsys.readouterr().out
+    assert "mix: c.safetensors: rejected early, refused" in out
+    assert "b.safetensors" not in out, "two refusals in a row end it"
+    assert "mix: 14 forward passes, 4 of 18 saved by early rejection (22%)" in out
+    assert Path("trace.svg").stat().st_size > 1000
+    cli.main(["mix", "greedy", *files, *options[:2], "--replacement", "--order-seed", "1", "-o", "other.safetensors"])
+    for wrong_use in (
+        ["uniform", *files, "--order-seed", "0"],
+        ["uniform", *files, "--plot", "t.svg"],
+        ["greedy", *files, *options[:2], "--patience", "0"],
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["mix", *wrong_use, "-o", "x.safetensors"])
+        assert stopped.value.code == 1
+        assert not Path("x.safetensors").exists()
+
+
+def test_names_are_short_and_stay_different() -> None:
+    assert short(["/run/ingredients/000/model.safetensors", "/run/ingredients/001/model.safetensors"]) == ["000", "001"]
+    assert short(["a.pt", "b.pt"]) == ["a.pt", "b.pt"]
+    assert short(["x/a.pt", "x/a.pt"]) == ["a.pt", "a.pt"]
+    assert short(["/x/a/m.pt", "/x/b/c/m.pt"]) == ["a", "b/c"]
 
 
 class Net(nn.Sequential):

@@ -1,6 +1,7 @@
 """Model Stock, LiNeS, WiSE-FT and pruned soups against cases worked out by hand."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from test_choosing import holdout, states
 
 from modelsoups import soup
+from modelsoups.core.methods.fisher import diagonal
 from modelsoups.core.methods.lines import scales
 from modelsoups.core.methods.model_stock import ratio
 
@@ -43,16 +45,54 @@ def test_model_stocks_ratio_for_more_models() -> None:
 
 
 def test_lines_by_hand() -> None:
-    """Three blocks, alpha 0.2, beta 0.6: 0.2, 0.5, 0.8; the stem as the first block, the head as the last."""
-    names = ["conv1.w", "blocks.0.w", "blocks.1.w", "blocks.2.w", "head.w"]
+    """Three blocks, alpha 0.2, beta 0.6: 0.2, 0.5, 0.8; the head as the last block, the rest: alpha."""
+    names = ["conv1.w", "blocks.0.w", "blocks.1.w", "blocks.2.w", "norm.w", "head.w"]
     assert scales(names, 0.2, 0.6) == pytest.approx(
-        {"conv1": 0.2, "blocks.0": 0.2, "blocks.1": 0.5, "blocks.2": 0.8, "head": 0.8, "*": 0.8}
+        {"conv1": 0.2, "blocks.0": 0.2, "blocks.1": 0.5, "blocks.2": 0.8, "norm": 0.2, "head": 0.8, "*": 0.2}
     )
     init, end = ({n: torch.full((2,), v) for n in names} for v in (1.0, 3.0))
     mixed = soup.mixed(soup.lines(init, [end], 0.2, 0.6), [init, end])
-    assert [mixed[n][0].item() for n in names] == pytest.approx([1.4, 1.4, 2.0, 2.6, 2.6])
+    assert [mixed[n][0].item() for n in names] == pytest.approx([1.4, 1.4, 2.0, 2.6, 1.4, 2.6])
     with pytest.raises(ValueError, match="0 numbered blocks found"):
         soup.lines(of(a=[1.0]), [of(a=[2.0])], 0, 1)
+
+
+class Line(torch.nn.Module):
+    """logits (w x, 0): p(0) = sigmoid(w x), and d log p(0) / dw = x (1 - p), d log p(1) / dw = -x p."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x_B: torch.Tensor) -> torch.Tensor:
+        return torch.stack([self.w * x_B, torch.zeros_like(x_B)], dim=1)
+
+
+def test_fisher_by_hand() -> None:
+    """F = E_x x^2 p (1 - p). For x = 1 and 2, w = 0: (1 + 4) / 2 / 4 = 0.625; w = log 3: (3/16 + 4 * 9/100) / 2."""
+    data = soup.Holdout(Line(), [(torch.tensor([1.0, 2.0]), torch.tensor([0, 1]))])
+    made = [of(w=[0.0]), of(w=[math.log(3)])]
+    fishers = [diagonal(data.model, s, [data.batch(torch.arange(2))[0]], exact=True)["w"].item() for s in made]
+    assert fishers == pytest.approx([0.625, (3 / 16 + 4 * 0.9 * 0.1) / 2])
+    chosen, merged = soup.fisher(made, data, exact=True, weights=[1, 3])
+    expected = 3 * fishers[1] * math.log(3) / (fishers[0] + 3 * fishers[1])
+    assert merged["w"].item() == pytest.approx(expected, rel=1e-5)
+    assert (chosen.method, chosen.coefficients) == ("fisher", {"*": [0.25, 0.75]})
+    drawn = [soup.fisher(made, data, seed=seed)[1]["w"].item() for seed in (0, 0, 1, 2, 3)]
+    assert drawn[0] == drawn[1]
+    assert all(0 < w < math.log(3) for w in drawn)
+
+
+def test_fisher_is_the_mean_where_no_data_tells_and_is_written(tmp_path: Path) -> None:
+    data = soup.Holdout(Line(), [(torch.zeros(2), torch.tensor([0, 1]))])
+    made = [of(w=[1.0]), of(w=[3.0])]
+    chosen, merged = soup.fisher(made, data)
+    assert merged["w"].tolist() == [2.0]
+    soup.mix(chosen, tmp_path / "soup.safetensors", made, statistics=of(w=[7.0]))
+    assert soup.load(tmp_path / "soup.safetensors")["w"].tolist() == [7.0]
+    for weights in ([1.0], [1.0, 0.0], [1.0, float("nan")]):
+        with pytest.raises(ValueError, match="expected 2 numbers above 0"):
+            soup.fisher(made, data, weights=weights)
 
 
 def test_wise_ft_by_hand() -> None:

@@ -163,9 +163,6 @@ def test_averages_along_runs_go_through_the_whole_pipeline(begun, data, tmp_path
     rows = [json.loads(line) for line in (results / "results.jsonl").read_text().splitlines()]
     assert {"best", "uniform", "greedy", "learned", "ensemble"} <= {row.get("row") for row in rows}
     assert "000-ema-0.99" in (results / "results.jsonl").read_text()
-    again = modelsoups(tmp_path, *arguments(tmp_path, data), *short)
-    assert again.returncode == 0, again.stderr
-    assert "finetune: complete" in again.stdout
 
 
 def test_averages_are_ingredients_of_their_own(cfg):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import sys
 import time
@@ -22,8 +23,9 @@ STAGES = {  # in order; name -> what it does. Each is a module with run(cfg).
     "evaluate": "logits of every ingredient on every data set, cached",
     "soup": "soups, ensembles and baselines, chosen on the hold-out, then evaluated",
     "report": "results.jsonl, tables, figures and one HTML page",
+    "analyse": "the paper's other figures and tables (by itself, or with analyse.in_pipeline)",
 }
-MODULES = {"soup": "soup.stage"}  # of the stages that are not a module of their own name: soup is the library
+MODULES = {"soup": "soup.stage", "analyse": "analyse.stage"}  # of the stages that are packages
 COMMANDS = {  # with arguments of their own; name -> (module with main(argv), what it does)
     "mix": ("mix", "a soup of any checkpoints (modelsoups mix -h)"),
     "doctor": ("doctor", "why a soup of these checkpoints will or will not work (modelsoups doctor -h)"),
@@ -34,6 +36,8 @@ APART = {
     "plan": "what a sweep costs: images, GPU-hours, disk",
     "submit": "the stages as jobs of a SLURM cluster, with their dependencies",
     "status": "how far the sweep is, and what failed and why",
+    "dashboard": "the sweep as a workspace of Weights & Biases",
+    "export": "a soup as a folder that open_clip or timm loads as it is",
     "pretrain": "the miniature's CLIP, made anew (not part of the pipeline)",
 }
 
@@ -96,6 +100,9 @@ def _command(name: str, argv: list[str]) -> int:
         fail(f"{name}: interrupted; the same command continues where it stopped", status=130)
     except (ValueError, OSError) as error:
         fail(f"{name}: {' '.join(str(error).split())}")
+    except Exception as error:
+        what = " ".join(str(error).split())
+        fail(f"{name}: {type(error).__name__}: {what}{_log_trace(Path('modelsoups.log'))}")
     return status or 0
 
 
@@ -111,9 +118,19 @@ def guarded(stages: list[str], overrides: list[str]) -> None:
 
 
 def run_stages(stages: list[str], cfg: Config) -> None:
-    """Run stages in order; each returns whether it made anything, and its seconds are kept if so."""
+    """Run stages in order, with what they make logged to W&B beside them."""
+    from modelsoups.tracking import following
+
+    with following(cfg, stages):
+        _run_stages(stages, cfg)
+
+
+def _run_stages(stages: list[str], cfg: Config) -> None:
+    """Each stage returns whether it made anything, and its seconds are kept if so."""
     started = time.monotonic()
     for stage in stages:
+        if stage == "analyse" and len(stages) > 1 and not cfg.analyse.in_pipeline:
+            continue
         begin = time.monotonic()
         try:
             if _run(stage, cfg):
@@ -124,7 +141,24 @@ def run_stages(stages: list[str], cfg: Config) -> None:
             kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
             fail(f"{stage}: {kind}{' '.join(str(error).split())}{_log_trace(cfg.run.log)}")
     if len(stages) > 1:
-        print(f"done in {time.monotonic() - started:.0f} s")
+        print(f"done in {time.monotonic() - started:.0f} s\n" + conclusion(cfg))
+
+
+def conclusion(cfg: Config) -> str:
+    """What a run has made, where, and what can be done next."""
+    run = cfg.run
+    soups = [run.mixed(row) for row in cfg.soup.write]
+    logged = run.wandb / "wandb"
+    made = {"report": [run.results / "index.html"], "soup": soups, "all soups": [run.soups], "W&B": [logged]}
+    lines = [f"  {what:<10}{path}" for what, paths in made.items() for path in paths if path.exists()]
+    again = " ".join(
+        o for o in cfg.overrides if o.startswith(("experiment=", "name=", "runs=", "results=", "data.dir="))
+    )
+    export = f"modelsoups export {again}".strip()
+    lines.append(f"next: {export}    # the greedy soup as a folder for open_clip or timm, with a model card")
+    if logged.exists():
+        lines.append(f"      wandb leet {logged}    # the runs in this terminal; wandb sync uploads them")
+    return "\n".join(lines)
 
 
 def _run(stage: str, cfg: Config) -> bool:
@@ -149,6 +183,7 @@ QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none")  # the stages spe
 def _hydra_main(stages: list[str], args: list[str]) -> None:
     """Hand over to Hydra for its flags: multirun, --cfg, --info."""
     import hydra
+    from hydra.core.hydra_config import HydraConfig
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import DictConfig
 
@@ -166,7 +201,8 @@ def _hydra_main(stages: list[str], args: list[str]) -> None:
         fail(" ".join(str(error).split()))
 
     def job(composed: DictConfig) -> None:
-        run_stages(stages, config.validate(composed))
+        given = tuple(HydraConfig.get().overrides.task)
+        run_stages(stages, dataclasses.replace(config.validate(composed), overrides=given))
 
     flags = [a for a in args if a not in overrides]  # after the overrides: argparse takes those only in one piece
     quiet = [*QUIET, f"hydra.job.name={stages[0]}"] if len(stages) == 1 else QUIET  # the name is for the launchers

@@ -103,6 +103,8 @@ class SweepConfig:
 class FinetuneConfig:
     parallel: int | None = None  # runs side by side, one core each; null: one per core
     threads: int = 1  # of each run; results depend on it, so it is not the number of cores
+    decode: str = "turbo"  # of training images: pil, or turbo, three times as fast; see data.decode
+    skip_corrupt: int = 0  # images that cannot be decoded and training goes on without; one more is an error
     at_once: int | None = None  # images that fit a GPU; a larger share of a batch is taken in parts; null: all
     checkpoint_every: int = 200  # steps between checkpoints for resuming
     log_every: int = 20  # steps between lines of metrics.jsonl
@@ -128,6 +130,23 @@ class SoupConfig:
     seed: int = 0
     write: list[str] = field(default_factory=lambda: ["greedy"])  # soups also written as .safetensors
     also: list[str] = field(default_factory=list)  # more methods of core.methods, without options
+
+
+@dataclass
+class AnalyseConfig:
+    """The paper's figures and tables beyond Table 3; see conf/analyse.yaml."""
+
+    which: list[str] = field(default_factory=list)  # empty: every analysis
+    in_pipeline: bool = False
+    pools: dict[str, list[str]] = field(default_factory=dict)  # name -> the overrides that make a run of it
+    rates: list[float] = field(default_factory=lambda: [3e-5, 1e-5])
+    epochs: int = 10
+    grid: int = 11
+    images: int | None = 2000
+    equation_images: int | None = 500
+    alphas: list[float] = field(default_factory=lambda: [i / 10 for i in range(11)])
+    orders: int = 3
+    pairs: int = 66
 
 
 @dataclass
@@ -184,6 +203,25 @@ class PretrainConfig:
 
 
 @dataclass
+class ExportConfig:
+    """`modelsoups export`."""
+
+    row: str = "greedy"  # a soup of runs/<name>/soups, or an ingredient (003)
+    out: str | None = None  # folder; null: runs/<name>/export/<row>
+    push: str | None = None  # repository of the Hugging Face hub: user/name
+    private: bool = True
+
+
+@dataclass
+class TrackConfig:
+    """Where in Weights & Biases; see `wandb`."""
+
+    project: str = "modelsoups"
+    entity: str | None = None  # null: the login's own
+    artifacts: bool = False  # also log the soups, and the ingredients they are made of, as artifacts
+
+
+@dataclass
 class TopLevel:
     """The keys outside any section."""
 
@@ -193,6 +231,7 @@ class TopLevel:
     ingredient: int | None  # finetune this one alone; null: every one of the draw that is not complete
     protocol: str  # paper, or released: as the authors' code does where it deviates from the paper
     pool: str  # finetuned (by this run) or imported (`modelsoups import-released`; heads, sweep, finetune do nothing)
+    wandb: str  # auto (online with a login, else offline), online, offline or disabled
 
 
 @dataclass
@@ -205,10 +244,13 @@ class Config(TopLevel):
     finetune: FinetuneConfig
     evaluate: EvaluateConfig
     soup: SoupConfig
+    analyse: AnalyseConfig
     cluster: ClusterConfig
     submit: SubmitConfig
     plan: PlanConfig
     pretrain: PretrainConfig
+    track: TrackConfig
+    export: ExportConfig
     overrides: tuple[str, ...] = ()  # the command line's, as load() got them
 
     @property
@@ -218,10 +260,12 @@ class Config(TopLevel):
 
 CHOICES = {
     "pool": ("finetuned", "imported"),
+    "wandb": ("auto", "online", "offline", "disabled"),
     "model.library": ("iconclip", "open_clip", "timm"),
     "data.library": ("iconnet", "imagenet", "folders"),
     "protocol": ("paper", "released"),
     "heads.init": ("lp", "zeroshot"),
+    "finetune.decode": ("pil", "turbo"),
     "finetune.precision": ("auto", "fp32", "bf16"),
     "finetune.compile": ("auto", "none", "default", "reduce-overhead"),
     "finetune.augment": ("cpu", "gpu"),
@@ -230,6 +274,7 @@ AT_LEAST = {
     "finetune.parallel": 1,
     "finetune.threads": 1,
     "finetune.at_once": 2,
+    "finetune.skip_corrupt": 0,
     "ingredient": 0,
     "finetune.checkpoint_every": 1,
     "finetune.log_every": 1,
@@ -256,6 +301,12 @@ AT_LEAST = {
     "soup.orders": 1,
     "soup.learned_epochs": 1,
     "soup.learned_batch_size": 1,
+    "analyse.epochs": 1,
+    "analyse.grid": 2,
+    "analyse.images": 1,
+    "analyse.equation_images": 1,
+    "analyse.orders": 1,
+    "analyse.pairs": 1,
 }
 
 

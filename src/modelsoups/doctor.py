@@ -23,16 +23,26 @@ def main(argv: Sequence[str]) -> None:
     made = argparse.ArgumentParser(prog="modelsoups doctor", description=__doc__)
     made.add_argument("checkpoints", nargs="+", help=".safetensors, .pt, .pth, .bin, .ckpt, an .index.json or a folder")
     made.add_argument("--init", help="the model that all were fine-tuned from")
-    made.add_argument("--holdout", metavar="MODULE:FUNCTION", help="() -> soup.Holdout, to measure pairwise midpoints")
+    made.add_argument(
+        "--data",
+        "--holdout",
+        dest="holdout",
+        metavar="MODULE:FUNCTION",
+        help="() -> soup.Holdout, for pairwise midpoints",
+    )
     made.add_argument("--heatmap", type=Path, help="a .png or .svg of the matrix")
     args = made.parse_args(argv)
-    states = {c.name: c for c in open_all(args.checkpoints)}
+    opened = open_all(args.checkpoints)
+    states = dict(zip(short([c.name for c in opened]), opened, strict=True))
     accuracy = None
     if args.holdout is not None:
         holdout = holdout_of(args.holdout)
 
         def accuracy(state: State) -> float:
-            return (holdout.count(state)[0] or 0) / len(holdout)
+            try:
+                return (holdout.count(state)[0] or 0) / len(holdout)
+            except RuntimeError as error:
+                raise ValueError(f"--data {args.holdout}: the checkpoints do not fit its model: {error}") from error
 
     found = examine(states, open_checkpoint(args.init) if args.init else None, accuracy)
     for finding in found.findings:
@@ -43,6 +53,16 @@ def main(argv: Sequence[str]) -> None:
     print(f"doctor: {found.verdict()}")
     if not found.healthy:
         raise SystemExit(1)
+
+
+def short(names: Sequence[str]) -> list[str]:
+    """Paths without what all of them share: the folder above, and the file's name below."""
+    parts = [Path(name).parts for name in names]
+    while all(len(p) > 1 for p in parts) and len({p[0] for p in parts}) == 1:
+        parts = [p[1:] for p in parts]
+    while all(len(p) > 1 for p in parts) and len({p[-1] for p in parts}) == 1:
+        parts = [p[:-1] for p in parts]
+    return [str(Path(*p)) for p in parts]
 
 
 def _matrix(found: Diagnosis, init: bool) -> tuple[str, Tensor | None]:

@@ -23,7 +23,7 @@ from modelsoups.core import weights
 from modelsoups.data.shards import ShardSet
 from modelsoups.evaluate import normalise, open_set, pixel_batches, shell
 from modelsoups.model import Classifier, load_clip, state_of, zeroshot_weights
-from modelsoups.parallel import run_tasks
+from modelsoups.parallel import advance, run_tasks
 
 
 def run(cfg: Config) -> bool:
@@ -35,7 +35,8 @@ def run(cfg: Config) -> bool:
     for init in wanted:
         if init not in todo:
             print(f"heads: {init} complete")
-    for init, path in run_tasks(functools.partial(_make, cfg, inputs), todo, 1, "heads", threads=cfg.finetune.threads):
+    job = functools.partial(_make, cfg, inputs)
+    for init, path in run_tasks(job, todo, 1, "heads", lambda _: len(train), cfg.finetune.threads):
         print(f"heads: {init} -> {path}")
     return bool(todo)
 
@@ -71,8 +72,11 @@ def _initial_model(cfg: Config, init: str, train: ShardSet) -> Classifier:
 @torch.inference_mode()
 def features(cfg: Config, model: Classifier, dataset: ShardSet) -> Tensor:
     """features_ND of every image of a set, without augmentation, on the CPU."""
-    batches = pixel_batches(dataset, model.image_size, cfg.evaluate.batch_size)
-    return torch.cat([model.features(normalise(model, b)).float().cpu() for b in batches])
+    found = []
+    for batch in pixel_batches(cfg, dataset, model.image_size):
+        found.append(model.features(normalise(model, batch)).float().cpu())
+        advance(len(batch))
+    return torch.cat(found)
 
 
 def linear_probe(features_ND: Tensor, labels_N: Tensor, start_CD: Tensor, heads: HeadsConfig) -> tuple[Tensor, Tensor]:
@@ -96,7 +100,10 @@ def linear_probe(features_ND: Tensor, labels_N: Tensor, start_CD: Tensor, heads:
 
 def _make(cfg: Config, inputs: dict[str, dict[str, Any]], init: str) -> Path:
     """One initial model, in its folder; the path of its weights."""
-    model = _initial_model(cfg, init, open_set(cfg.data.dir, cfg.data.train))
+    train = open_set(cfg.data.dir, cfg.data.train)
+    model = _initial_model(cfg, init, train)
+    if init == "zeroshot":
+        advance(len(train))  # it has looked at none
     folder = cfg.run.head(init)
     state = state_of(model)
     path = folder / "model.safetensors"

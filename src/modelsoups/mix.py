@@ -7,6 +7,7 @@ better; `--holdout module:function` returns a `soup.Holdout`, for greedy with ea
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +16,8 @@ from typing import Any
 from modelsoups import soup
 from modelsoups.core.types import EVERYTHING, Soup
 from modelsoups.soup.choosing import LEARNED
-from modelsoups.soup.library import hashes, open_all
+from modelsoups.soup.digest import later
+from modelsoups.soup.library import open_all
 
 METHODS = {
     "uniform": "the mean of all",
@@ -30,17 +32,26 @@ METHODS = {
 def main(argv: Sequence[str]) -> None:
     """Choose, mix and say what happened; ValueError for everything that can be put right."""
     args = parser().parse_args(argv)
-    chosen = choose(args)
+    holdout = None if args.holdout is None else holdout_of(args.holdout)
+    chosen = choose(args, holdout)
     accuracy = None
     for step in chosen.trace if args.method in ("greedy", "pruned") else ():
         shown = "rejected early" if step["correct"] is None else step["correct"]
         print(f"mix: {step['ingredient'] or 'all'}: {shown}, {'kept' if step['kept'] else 'refused'}")
         accuracy = step["best"] / step["n"] if step["n"] else step["best"]
+    if holdout is not None and args.method in ("greedy", "pruned"):
+        every = holdout.seen + holdout.skipped
+        share = 100 * holdout.skipped / every
+        print(
+            f"mix: {holdout.seen} forward passes, {holdout.skipped} of {every} saved by early rejection ({share:.0f}%)"
+        )
+    if args.plot is not None:
+        soup.plot_trace(chosen, args.plot)
     statistics = None
     if args.batchnorm is not None:
-        if args.holdout is None:
+        if holdout is None:
             raise ValueError("--batchnorm needs --holdout, whose model is run")
-        fresh = soup.reestimate(soup.mixed(chosen), holdout_of(args.holdout), imported(args.batchnorm)())
+        fresh = soup.reestimate(soup.mixed(chosen), holdout, imported(args.batchnorm)())
         print(f"mix: BatchNorm re-estimated: {fresh.before} of {fresh.n} right before, {fresh.after} after")
         statistics, accuracy = fresh.statistics, fresh.after / fresh.n
     shown_accuracy = accuracy if isinstance(accuracy, float) else None
@@ -59,12 +70,21 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--holdout", metavar="MODULE:FUNCTION", help="() -> soup.Holdout, for greedy, pruned, learned")
     made.add_argument("--batchnorm", metavar="MODULE:FUNCTION", help="() -> loader of training images, with --holdout")
     made.add_argument("--init", help="the model that all were fine-tuned from, for model_stock")
+    made.add_argument("--order-seed", type=int, help="greedy: a random order instead of best first")
+    made.add_argument("--replacement", action="store_true", help="greedy: rounds over all until one helps nobody")
+    made.add_argument("--patience", type=int, help="greedy: stop after so many refusals in a row")
+    made.add_argument("--strict", action="store_true", help="greedy: equal is refused, as in the authors' code")
+    made.add_argument("--plot", metavar="FILE", help="a .png, .pdf or .svg of the decisions, or of the learned loss")
     made.add_argument("--by", choices=LEARNED, default="all", help="what has coefficients of its own, for learned")
     return made
 
 
-def choose(args: argparse.Namespace) -> Soup:
+def choose(args: argparse.Namespace, holdout: soup.Holdout | None) -> Soup:
     """The soup that the arguments ask for."""
+    options = {"order_seed": args.order_seed, "patience": args.patience}
+    options |= {"replacement": args.replacement, "strict": args.strict}
+    if args.method != "greedy" and any(v is not None and v is not False for v in options.values()):
+        raise ValueError("--order-seed, --replacement, --patience and --strict are options of greedy alone")
     if args.method == "uniform":
         return soup.uniform(args.checkpoints)
     if args.method == "weights":
@@ -73,9 +93,8 @@ def choose(args: argparse.Namespace) -> Soup:
         if args.init is None:
             raise ValueError("model_stock needs --init, the model that all were fine-tuned from")
         return soup.model_stock(args.init, args.checkpoints)
-    grow = soup.pruned if args.method == "pruned" else soup.greedy
-    if args.holdout is not None:
-        holdout = holdout_of(args.holdout)
+    grow: Callable[..., Soup] = soup.pruned if args.method == "pruned" else functools.partial(soup.greedy, **options)
+    if holdout is not None:
         if args.method == "learned":
             return soup.learned(args.checkpoints, holdout, by=args.by)
         return grow(args.checkpoints, holdout)
@@ -111,4 +130,5 @@ def _weights(paths: Sequence[str], coefficients: Sequence[float] | None) -> Soup
     if coefficients is None or len(coefficients) != len(paths):
         raise ValueError(f"--coefficients: expected {len(paths)} numbers, one a checkpoint")
     checkpoints = open_all(paths)
-    return Soup("weights", tuple(c.name for c in checkpoints), hashes(checkpoints), {EVERYTHING: list(coefficients)})
+    found = tuple(map(later, checkpoints))
+    return Soup("weights", tuple(c.name for c in checkpoints), found, {EVERYTHING: list(coefficients)})

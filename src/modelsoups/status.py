@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from modelsoups import runs, slurm
@@ -139,6 +140,6 @@ def _table(states: list[State]) -> Table:
             f"{s.epoch:.1f} of {s.epochs}" if s.epoch else f"{s.epochs}",
             f"{s.loss:.3f}" if isinstance(s.loss, float) else "",
             "" if left is None else f"{left:.1f} h" if left >= 1 else f"{left * 60:.0f} min",
-            s.note,
+            escape(s.note),
         )
     return table

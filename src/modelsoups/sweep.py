@@ -51,7 +51,7 @@ def load_search(name: str) -> dict[str, Any]:
         shipped = [sweeps_dir() / f"{name}{suffix}" for suffix in (".yaml", ".jsonl")]
         path = next((p for p in shipped if p.exists()), shipped[0])
     if not path.exists():
-        names = ", ".join(sorted(p.stem for p in sweeps_dir().iterdir()))
+        names = ", ".join(sorted(p.stem for p in sweeps_dir().iterdir() if not p.stem.startswith("wandb")))
         raise ValueError(f"sweep.search={name}: no such file ({path}); shipped searches: {names}")
     if path.suffix == ".jsonl":
         search: Any = {"kind": "list", "recipes": runs.read_jsonl(path)}

@@ -2,7 +2,8 @@
 
 Without FILE, the imported models as `modelsoups evaluate experiment=released` measured them. FILE holds measured
 accuracies as JSON lines: of a report (results.jsonl), or as the authors' own (model_name, ImageNet, ImageNetV2, ...;
-shares or per cent). The exit status is 0 when every accuracy agrees, 1 otherwise.
+shares or per cent). Without FILE the models of our greedy soup, where it was chosen, are set beside the authors' too.
+The exit status is 0 when every accuracy agrees, 1 otherwise.
 
 The tolerance of a set is how far an independent rerun of the 72 models on other hardware came out from the released
 accuracies at most, in points: other matrix kernels and image decoders move images at the decision boundary.
@@ -60,6 +61,8 @@ def main(argv: Sequence[str]) -> int:
     cfg = load(["experiment=released", *args])
     comparisons = compare(read(file) if file else measured(cfg))
     print(text(comparisons))
+    if file is None and cfg.run.soup("greedy").exists():
+        print(greedy(cfg))
     return 0 if all(c.agrees for c in comparisons) else 1
 
 
@@ -99,6 +102,18 @@ def text(comparisons: Sequence[Comparison]) -> str:
         lines.append(f"{len(models)} of {published.MODELS} models")
     lines.append(f"{len(comparisons) - len(wrong):,} of {len(comparisons):,} accuracies agree")
     return "\n".join(lines)
+
+
+def greedy(cfg: Config) -> str:
+    """The models of our greedy soup over the imported ones beside the authors', in the order in which they joined."""
+    from modelsoups.soup.stage import read_soup
+
+    ours = tuple(int(name) for name in read_soup(cfg.run.soup("greedy")).ingredients)
+    theirs = published.greedy_ingredients()
+    listed = ", ".join(map(str, theirs))
+    if ours == theirs:
+        return f"greedy soup: models {listed}, as the authors'"
+    return f"greedy soup: models {', '.join(map(str, ours))}; the authors': {listed} (one image can change the choice)"
 
 
 # ---- where measured accuracies come from ----

@@ -74,6 +74,67 @@ def test_each_failure_is_named_with_who_it_concerns(pool: dict[str, State], caus
     assert who[0] in found.verdict()
 
 
+def permuted(pool: dict[str, State], name: str) -> dict[str, State]:
+    return changed(pool, name, head__weight=pool[name]["head.weight"][[1, 2, 3, 4, 0]])
+
+
+ADAPTER = {"blocks.0.lora_A.weight": torch.ones(2, 16), "blocks.0.lora_B.weight": torch.ones(32, 2)}
+
+
+@pytest.mark.parametrize(
+    ("pool", "cause", "who", "words"),
+    [
+        (
+            {**healthy(), "odd": {f"net.{k}": v for k, v in tuned(base(), 9).items()}},
+            "names",
+            "odd",
+            "begins with net.",
+        ),
+        (changed(healthy(), "m2", blocks__0__weight=torch.ones(16, 32)), "transposed", "m2", "transpose it back"),
+        (
+            changed(healthy(), "m1", blocks__1__weight=healthy()["m1"]["blocks.1.weight"].T),
+            "transposed",
+            "m1",
+            "blocks.1.weight is transposed",
+        ),
+        (changed(healthy(), "m1", blocks__1__weight=base(9)["blocks.1.weight"]), "layer", "m1", "made anew"),
+        (permuted(healthy(), "m3"), "class order", "m3", "5 classes of head.weight are in another order than in m0"),
+        (
+            {**healthy(), "twice": {k: 3 * v for k, v in tuned(base(), 9).items()}},
+            "scale",
+            "twice",
+            "2.97 times as long",
+        ),
+        (
+            changed(healthy(), "m2", blocks__0__weight=10 * healthy()["m2"]["blocks.0.weight"]),
+            "scale",
+            "m2",
+            "10 times as long",
+        ),
+        ({**healthy(), "lora": ADAPTER}, "adapter", "lora", "merge each into its base"),
+        (
+            {**healthy(), "int8": {k: v.mul(9).to(torch.int8) for k, v in base().items()}},
+            "quantized",
+            "int8",
+            "whole numbers",
+        ),
+        (changed(healthy(), "m0", norm__weight=torch.full((32,), float("inf"))), "nan", "m0", "norm.weight"),
+    ],
+)
+def test_hostile_pools_are_named(pool: dict[str, State], cause: str, who: str, words: str) -> None:
+    found = examine(pool)
+    fatal = [f for f in found.findings if f.fatal]
+    assert [(f.cause, f.who) for f in fatal] == [(cause, (who,))]
+    assert words in found.verdict()
+
+
+def test_pools_of_nothing_but_adapters_or_of_heads_that_begin_at_zero() -> None:
+    found = examine({"a": ADAPTER, "b": ADAPTER})
+    assert (found.causes, found.healthy, found.angles_KK) == ({"adapter"}, False, None)
+    zero = {k: {**s, "head.weight": torch.zeros(5, 32)} for k, s in healthy().items()}
+    assert examine(zero).findings == []
+
+
 def test_models_of_another_initialization_than_the_one_given() -> None:
     found = examine(healthy(), base(5))
     assert causes(found) == [("not from init", ("m0", "m1", "m2", "m3"), True)]

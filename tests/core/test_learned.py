@@ -11,7 +11,8 @@ from torch import Tensor
 
 from modelsoups.core.checkpoints import averaged
 from modelsoups.core.methods import METHODS, model_gradient
-from modelsoups.core.methods.learned import coefficient_gradient
+from modelsoups.core.methods.learned import _by_alpha
+from modelsoups.core.methods.stack import Stack
 from modelsoups.core.weights import layer_of, mix
 
 LAYERS = ["blocks.0", "blocks.1", "norm", "head"]
@@ -48,8 +49,7 @@ def test_the_gradient_is_autograd_through_the_mixed_weights(groups: list[str]) -
     got = model_gradient(Network(), mix(states, coefficients), 1.7, x_BD, labels_B)
     assert got[0] == pytest.approx(loss.item(), rel=1e-10)
     assert got[1] == pytest.approx(by_beta.item(), rel=1e-9)
-    columns = [coefficient_gradient(got[2], state, groups) for state in states]
-    ours_GK = torch.tensor([[column[g] for column in columns] for g in groups], dtype=torch.float64)
+    ours_GK = _by_alpha(Stack(states), groups, got[2])
     torch.testing.assert_close(ours_GK, by_alpha_GK, rtol=1e-9, atol=1e-12)
     raw_GK.grad = None
     alpha_GK.backward(ours_GK)

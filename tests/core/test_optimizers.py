@@ -1,5 +1,6 @@
 """Schedules, losses, CutMix, EMA, SWA, SAM and optimizers on models of two parameters, worked out by hand."""
 
+import copy
 import math
 
 import pytest
@@ -146,7 +147,7 @@ def test_an_optimizer_continues_from_what_it_held_and_computes_in_its_own_way(na
 
     weight, optimizer = begin()
     step(weight, optimizer, [0.5, 1.0])
-    held, before = optimizer.state_dict(), weight.detach().clone()
+    held, before = copy.deepcopy(optimizer.state_dict()), weight.detach().clone()
     step(weight, optimizer, [-1.0, 2.0])
     again, other = begin()
     again.data.copy_(before)

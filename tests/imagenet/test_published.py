@@ -5,7 +5,10 @@ import json
 import pytest
 
 from modelsoups import cli, published, verify
+from modelsoups.config import load
+from modelsoups.core.types import Soup
 from modelsoups.reporting import beside
+from modelsoups.soup.stage import write_soup
 
 RESULTS = published.ASSETS / "released" / "released_models_results.jsonl"
 
@@ -97,6 +100,18 @@ def test_verify_refuses_other_files(tmp_path, content, says, capsys):
     assert says in capsys.readouterr().err
     assert status("verify", str(tmp_path / "no.jsonl")) == 1
     assert "no.jsonl: no such file" in capsys.readouterr().err
+
+
+def test_our_greedy_soup_of_the_released_models_is_set_beside_the_authors(tmp_path):
+    cfg = load(["experiment=released", f"runs={tmp_path}"])
+
+    def said(*models):
+        names = tuple(f"{m:03}" for m in models)
+        write_soup(cfg.run.soup("greedy"), Soup("greedy", names, names, {"*": [1 / len(names)] * len(names)}))
+        return verify.greedy(cfg)
+
+    assert said(43, 44, 32, 47, 50) == "greedy soup: models 43, 44, 32, 47, 50, as the authors'"
+    assert said(43, 44).startswith("greedy soup: models 43, 44; the authors': 43, 44, 32, 47, 50")
 
 
 def test_differences_outside_the_interval_are_marked():

@@ -28,6 +28,7 @@ from modelsoups import finetune, heads, runs, slurm, submit, sweep
 from modelsoups.config import load
 from modelsoups.data.iconnet.sets import SETS
 from modelsoups.submit import CHAIN
+from modelsoups.tracking import wandb_files
 
 pytestmark = pytest.mark.skipif(virtual.missing() is not None, reason=virtual.missing() or "")
 SWEEP = CHAIN[1]
@@ -233,7 +234,7 @@ def on_two_nodes_of_two_ranks(task, cluster):
 def scenes(cluster, begun, undisturbed_ranks):
     """Every scenario, under way at once; a test takes the end of its own."""  # and forks come before threads
     acts = {
-        "stopped": (stopped_and_preempted, []),
+        "stopped": (stopped_and_preempted, ["wandb=offline"]),
         "killed": (requeued_and_its_node_lost_and_killed, []),
         "cancelled": (cancelled_and_submitted_again, []),
         "ranks": (on_two_nodes_of_two_ranks, ["cluster.nodes=2", "cluster.ranks_per_node=2"]),
@@ -288,6 +289,15 @@ def test_a_soft_stop_and_a_preemption_leave_no_trace(scenes, undisturbed):
     assert (end.high, end.state, end.task.restarts(end.job)) == ("COMPLETED", "COMPLETED", 2)
     assert same(end.task, undisturbed)
     assert not list(end.task.cfg.run.slurm.glob("[0-9]*.s*"))  # requests to stop, marks of progress
+
+
+def test_w_and_b_of_a_stopped_and_preempted_task_reads_back_without_gap_or_double(scenes):
+    run = scenes["stopped"].result().task.cfg.run
+    files = sorted(run.wandb.glob("wandb/*/*.wandb"))
+    assert len({path.name for path in files}) == 1  # one id
+    logged = [(r["_step"], r["loss"], r["timing.seconds"]) for path in files for r in wandb_files.history(path)]
+    ours = runs.read_jsonl(run.ingredient(0) / "metrics.jsonl")
+    assert logged == [(r["step"], r["loss"], r["timing"]["seconds"]) for r in ours]
 
 
 def test_a_requeue_a_lost_node_and_a_killed_process_leave_no_trace(scenes, undisturbed):

@@ -9,22 +9,28 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from modelsoups.core.angles import ALIKE, cosines, entry, from_first, head_of, odd_ones, reordered
 from modelsoups.core.batchnorm import has_batchnorm
 from modelsoups.core.checkpoints import averaged, describe, state_sha256
+from modelsoups.core.methods.stack import grams
 from modelsoups.core.weights import interpolate
 
 State = Mapping[str, Tensor]
-ALIKE = 0.5  # cosine between two models' weights: over 0.9 from one initialization, about 0 from two
+FOREIGN = 0.2  # cosine of one tensor below which it does not come from where the others' does
+SCALE = 2.0  # times the median length: no fine-tuning, a factor
+SAME = 0.95  # cosine above which two tensors point the same way
+UNTRAINED = 1e-20  # squared distance from the initialization, of its squared length: rounding
 FAR = 3.0  # times the median distance from the others: an ingredient that left the basin
 BARRIER = 0.02  # accuracy that the midpoint of two models may lie below their mean
 WEAK = 0.1  # accuracy that an ingredient may lie below the best
-HEAD = re.compile(r"(^|\.)(head|heads|classifier|fc|score|lm_head|qa_outputs|linear|output)(\.[\w.]*)?\.weight$")
+ADAPTER = re.compile(r"(^|\.)lora_[AB]\b|\.lora_(A|B|down|up)\.|(^|\.)hada_w")
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,9 @@ def examine(
     if len(states) < 2:
         raise ValueError(f"{len(states)} checkpoint: expected at least two to compare")
     found = Diagnosis(list(states))
-    usable = _layouts(found, states)
+    usable = _layouts(found, _whole_models(found, states))
+    if not usable:
+        return found
     usable = _numbers(found, usable)
     found.names = list(usable)
     if len(usable) > 1:
@@ -90,7 +98,28 @@ def examine(
     return found
 
 
+def _whole_models(found: Diagnosis, states: Mapping[str, State]) -> dict[str, State]:
+    """Without those that are no models to average: adapters, and quantized weights."""
+    left = dict(states)
+    adapters = [n for n, state in states.items() if any(ADAPTER.search(k) for k in state)]
+    text = "adapters (LoRA), whose factors must not be averaged: merge each into its base model first"
+    found.add("adapter", adapters, text)
+    quantized = [n for n, state in states.items() if n not in adapters and _is_quantized(state)]
+    found.add("quantized", quantized, "weights are whole numbers, which are not averaged: use the unquantized model")
+    for name in [*adapters, *quantized]:
+        del left[name]
+    return left
+
+
+def _is_quantized(state: State) -> bool:
+    matrices = [key for key in state if entry(state, key).ndim >= 2]
+    whole = [key for key in matrices if not entry(state, key).dtype.is_floating_point]
+    return sum(entry(state, k).numel() for k in whole) * 2 > sum(entry(state, k).numel() for k in matrices)
+
+
 def _layouts(found: Diagnosis, states: Mapping[str, State]) -> dict[str, State]:
+    if not states:
+        return {}
     layouts = {name: {k: _described(state, k) for k in state} for name, state in states.items()}
     groups: dict[frozenset[tuple[str, str]], list[str]] = {}
     for name, layout in layouts.items():
@@ -103,21 +132,34 @@ def _layouts(found: Diagnosis, states: Mapping[str, State]) -> dict[str, State]:
         layout = layouts[names[0]]
         key = next(k for k in [*expected, *layout] if expected.get(k) != layout.get(k))
         a, b = expected.get(key), layout.get(key)
-        if a is None or b is None:
+        if (prefix := _prefix(expected, layout)) is not None:
+            found.add("names", names, f"every name {prefix}: rename, or save the inner model's state_dict()")
+        elif a is None or b is None:
             where = "is not in the others" if a is None else "is missing"
             found.add("keys", names, f"tensor {key} {where}: another architecture")
         elif a.rpartition(" ")[0] != b.rpartition(" ")[0]:
+            turned = re.findall(r"\d+", a)[:2] == re.findall(r"\d+", b)[1::-1] and a.count(",") == 1
+            if turned:
+                found.add("transposed", names, f"tensor {key} is {b}, {a} in {usual[0]}: transpose it back")
+                continue
             found.add("shapes", names, f"tensor {key} is {b}, {a} in {usual[0]}: another size, or other classes")
         else:
             found.add("dtypes", names, f"tensor {key} is {b}, {a} in {usual[0]}: convert to one dtype")
     return {name: states[name] for name in usual}
 
 
+def _prefix(expected: Mapping[str, str], layout: Mapping[str, str]) -> str | None:
+    """What makes the names differ, where they are the others' behind or without one prefix."""
+    for longer, shorter, text in ((layout, expected, "begins with"), (expected, layout, "lacks the prefix")):
+        ends = (k.removesuffix(next(iter(shorter))) for k in longer if k.endswith(next(iter(shorter))))
+        for prefix in ends:
+            if prefix and {prefix + k: v for k, v in shorter.items()} == dict(longer):
+                return f"{text} {prefix}"
+    return None
+
+
 def _described(state: State, key: str) -> str:
-    entries = getattr(state, "entries", None)  # of a lazy checkpoint: without reading
-    if entries is None:
-        return describe(state[key])
-    return describe(torch.empty(entries[key].shape, dtype=entries[key].dtype, device="meta"))
+    return describe(entry(state, key))
 
 
 def _numbers(found: Diagnosis, states: dict[str, State]) -> dict[str, State]:
@@ -141,89 +183,117 @@ def _numbers(found: Diagnosis, states: dict[str, State]) -> dict[str, State]:
 # ---- geometry ----
 
 
-def head_of(state: State) -> str | None:
-    """The tensor that makes the logits: the last matrix with a head's name, else the last matrix."""
-    matrices = [k for k in state if state[k].ndim == 2 and averaged(state[k])]
-    named = [k for k in matrices if HEAD.search(k)]
-    return next(reversed(named or matrices), None)
-
-
-def gram(states: Sequence[State], keys: Sequence[str], origin: State | None = None) -> Tensor:
-    """Inner products of the models' tensors, minus the origin's, as one K x K matrix in float64."""
-    total_KK = torch.zeros(len(states), len(states), dtype=torch.float64)
-    for key in keys:
-        start = 0 if origin is None else origin[key].double()
-        rows_KN = torch.stack([(s[key].double() - start).flatten() for s in states])
-        total_KK += rows_KN @ rows_KN.T
-    return total_KK
-
-
-def _cosines(gram_KK: Tensor) -> Tensor:
-    norms_K = gram_KK.diagonal().clamp_min(torch.finfo(torch.float64).tiny).sqrt()
-    return (gram_KK / norms_K.outer(norms_K)).clamp(-1, 1)
-
-
 def _geometry(found: Diagnosis, states: Mapping[str, State], init: State | None) -> None:
-    models, first = list(states.values()), next(iter(states.values()))
-    matrices = [k for k in first if first[k].ndim >= 2 and averaged(first[k])]
+    first = next(iter(states.values()))
+    matrices = [k for k in first if (e := entry(first, k)).ndim >= 2 and averaged(e)]
+    if init is not None and (odd := [k for k in matrices if k not in init or init[k].shape != first[k].shape]):
+        found.add("not from init", ["all"], f"tensor {odd[0]} of the initialization is missing or of another shape")
+        init = None
+    models = list(states.values())
+    grams_by_key = grams(models if init is None else [init, *models], matrices)
+    start = 0 if init is None else 1
+    own = {key: gram_KK[start:, start:] for key, gram_KK in grams_by_key.items()}
     head = head_of(first)
     body = [k for k in matrices if k != head] or matrices
-    body_KK = gram(models, body)
-    strangers = _odd_ones(found.names, _cosines(body_KK))
+    body_KK = cosines(_sum(own, body))
+    often = Counter(name for key in body for name in odd_ones(found.names, cosines(own[key])))
+    strangers = [name for name in odd_ones(found.names, body_KK) if 2 * often[name] > len(body)]
     found.add(
         "initialization",
         strangers,
-        f"no shared initialization: cosine to the others' weights {_worst(_cosines(body_KK)):.2f}, over 0.9 when "
+        f"no shared initialization: cosine to the others' weights {float(body_KK.min()):.2f}, over 0.9 when "
         "fine-tuned from one model",
     )
-    if head is not None and not strangers and len(body) < len(matrices):
-        head_KK = _cosines(gram(models, [head]))
-        text = f"different or random heads: cosine of {head} down to {_worst(head_KK):.2f}; start all from one head"
-        found.add("heads", _odd_ones(found.names, head_KK), text)
-    whole_KK = gram(models, matrices)
-    found.angles_KK = torch.rad2deg(_cosines(whole_KK).acos())
+    if not strangers:
+        _layers(found, states, {key: own[key] for key in body if len(body) > 1})
+        _scales(found, own)
+        if head is not None and len(body) < len(matrices):
+            _heads(found, states, head, own[head])
+    whole_KK = _sum(own, matrices)
+    found.angles_KK = torch.rad2deg(cosines(whole_KK).acos())
     if init is not None:
-        _from_init(found, states, init, matrices)
+        _from_init(found, _sum(grams_by_key, matrices))
     if len(models) > 2 and not strangers:
-        centred = whole_KK.diagonal() - 2 * whole_KK.mean(dim=1) + whole_KK.mean()
-        distances = centred.clamp_min(0).sqrt()
-        median = float(distances.median())
-        far = [n for n, d in zip(found.names, distances.tolist(), strict=True) if median > 0 and d > FAR * median]
-        ratio = float(distances.max()) / median if median else 0.0
-        found.add("far", far, f"{ratio:.1f} times as far from the mean as the median ingredient", fatal=False)
+        _far(found, whole_KK)
 
 
-def _from_init(found: Diagnosis, states: Mapping[str, State], init: State, keys: Sequence[str]) -> None:
-    missing = [k for k in keys if k not in init or init[k].shape != next(iter(states.values()))[k].shape]
-    if missing:
-        found.add("not from init", ["all"], f"tensor {missing[0]} of the initialization is missing or of another shape")
-        return
-    models = list(states.values())
-    joint_KK = _cosines(gram([init, *models], keys))
-    foreign = [n for n, c in zip(found.names, joint_KK[0, 1:].tolist(), strict=True) if c < ALIKE]
-    found.add(
-        "not from init", foreign, f"cosine to the initialization {float(joint_KK[0, 1:].min()):.2f}: not its child"
-    )
-    deltas_KK = gram(models, keys, init)
-    same = [n for n, d in zip(found.names, deltas_KK.diagonal().tolist(), strict=True) if d == 0]
+def _sum(grams_by_key: Mapping[str, Tensor], keys: Iterable[str]) -> Tensor:
+    return torch.stack([grams_by_key[key] for key in keys]).sum(dim=0)
+
+
+def _layers(found: Diagnosis, states: Mapping[str, State], grams_by_key: Mapping[str, Tensor]) -> None:
+    """A tensor of one model that is unlike the others', in a model that is like them otherwise."""
+    odd: dict[str, tuple[str, float]] = {}
+    for key, gram_KK in grams_by_key.items():
+        cosines_KK = cosines(gram_KK)
+        for name in odd_ones(found.names, cosines_KK, alike=FOREIGN):
+            odd.setdefault(name, (key, float(cosines_KK.min())))
+    if len(odd) == len(states):
+        odd = {}  # nothing to compare with: a tensor that everybody trained from scratch
+    for name, (key, cosine) in odd.items():
+        other = next((n for n in found.names if n not in odd), None)
+        mine = states[name][key]
+        turned = other is not None and mine.ndim == 2 and mine.shape[0] == mine.shape[1]
+        if turned and other is not None and _cosine(mine.T, states[other][key]) >= ALIKE:
+            found.add("transposed", [name], f"tensor {key} is transposed: transpose it back")
+        else:
+            text = f"tensor {key} is unlike the others' (cosine {cosine:.2f}): made anew, or its units in another order"
+            found.add("layer", [name], text)
+
+
+def _cosine(a: Tensor, b: Tensor) -> float:
+    return float(torch.nn.functional.cosine_similarity(a.double().flatten(), b.double().flatten(), dim=0))
+
+
+def _scales(found: Diagnosis, grams_by_key: Mapping[str, Tensor]) -> None:
+    """The same direction at another length: weights multiplied by a number."""
+    for key, gram_KK in grams_by_key.items():
+        norms_K = gram_KK.diagonal().clamp_min(0).sqrt()
+        if not bool((norms_K > 0).all()):
+            continue
+        ratios_K = norms_K / norms_K.median()
+        for name, ratio in zip(found.names, ratios_K.tolist(), strict=True):
+            named = {n for f in found.findings if f.cause == "scale" for n in f.who}
+            if (ratio > SCALE or ratio < 1 / SCALE) and name not in named and float(cosines(gram_KK).min()) > SAME:
+                found.add("scale", [name], f"tensor {key} is {ratio:.3g} times as long as the others': scale it back")
+
+
+def _heads(found: Diagnosis, states: Mapping[str, State], head: str, gram_KK: Tensor) -> None:
+    cosines_KK = cosines(gram_KK)
+    odd = odd_ones(found.names, cosines_KK)
+    usual = next((n for n in found.names if n not in odd), found.names[0])
+    moved = {n: reordered(states[usual][head], states[n][head]) for n in found.names if n != usual}
+    permuted = [n for n, rows in moved.items() if rows]
+    if permuted:
+        text = f"{max(moved.values())} classes of {head} are in another order than in {usual}: put them in one order"
+        found.add("class order", permuted, text)
+        odd = [n for n in odd if n not in permuted and len(odd) < len(found.names)]
+    text = f"different or random heads: cosine of {head} down to {float(cosines_KK.min()):.2f}; start all from one head"
+    found.add("heads", odd, text)
+
+
+def _from_init(found: Diagnosis, joint_KK: Tensor) -> None:
+    """joint_KK: inner products of the initialization, which comes first, and the models."""
+    to_init_K = cosines(joint_KK)[0, 1:]
+    foreign = [n for n, c in zip(found.names, to_init_K.tolist(), strict=True) if c < ALIKE]
+    found.add("not from init", foreign, f"cosine to the initialization {float(to_init_K.min()):.2f}: not its child")
+    deltas_KK = from_first(joint_KK)
+    least = UNTRAINED * float(joint_KK[0, 0])
+    same = [n for n, d in zip(found.names, deltas_KK.diagonal().tolist(), strict=True) if d <= least]
     found.add("untrained", same, "the same weights as the initialization: nothing was learned", fatal=False)
-    found.angles_KK = torch.rad2deg(_cosines(deltas_KK).acos())
+    found.angles_KK = torch.rad2deg(cosines(deltas_KK).acos())
 
 
-def _odd_ones(names: Sequence[str], cosines_KK: Tensor) -> list[str]:
-    """Those unlike most others; all, when no two are alike."""
-    alike_K = (cosines_KK >= ALIKE).sum(dim=1)
-    if int(alike_K.min()) == len(names):
-        return []
-    most = int(alike_K.max())
-    if most == 1:
-        return list(names)
-    crowd = cosines_KK[int(alike_K.argmax())] >= ALIKE
-    return [n for n, inside in zip(names, crowd.tolist(), strict=True) if not inside]
+def _far(found: Diagnosis, whole_KK: Tensor) -> None:
+    centred = whole_KK.diagonal() - 2 * whole_KK.mean(dim=1) + whole_KK.mean()
+    distances = centred.clamp_min(0).sqrt()
+    median = float(distances.median())
+    far = [n for n, d in zip(found.names, distances.tolist(), strict=True) if median > 0 and d > FAR * median]
+    ratio = float(distances.max()) / median if median else 0.0
+    found.add("far", far, f"{ratio:.1f} times as far from the mean as the median ingredient", fatal=False)
 
 
-def _worst(cosines_KK: Tensor) -> float:
-    return float(cosines_KK.min())
+# ---- with data ----
 
 
 def _midpoints(found: Diagnosis, states: Mapping[str, State], accuracy: Callable[[State], float]) -> None:

@@ -21,7 +21,7 @@ class Holdout:
     The loader is read once, in its order, and yields (inputs, labels); inputs are a tensor, or a mapping of tensors by
     the names of the model's arguments, as Hugging Face's are. They are kept as they come (uint8 stays uint8) and go
     through `prepare` on the model's device, batch by batch. The model gives logits_BC, or an object with `.logits`.
-    `seen` counts images over all evaluations, `skipped` those that early rejection saved.
+    `seen` counts images over all evaluations, `skipped` those that early rejection saved (none if early=False).
     Raises ValueError for an empty loader, labels that are not whole numbers, or inputs of another length.
     """
 
@@ -31,6 +31,7 @@ class Holdout:
         loader: Iterable[tuple[Inputs, Tensor]],
         prepare: Callable[[Inputs], Inputs] | None = None,
         batch_size: int = 256,
+        early: bool = True,
     ) -> None:
         inputs, labels = [], []
         for position, (inputs_B, labels_B) in enumerate(loader):
@@ -41,7 +42,7 @@ class Holdout:
             labels.append(labels_B.cpu())
         if not labels:
             raise ValueError("the hold-out's loader is empty")
-        self.model, self.prepare, self.batch_size = model.eval(), prepare, batch_size
+        self.model, self.prepare, self.batch_size, self.early = model.eval(), prepare, batch_size, early
         self.inputs, self.labels_N = _joined(inputs), torch.cat(labels)
         self.order_N = torch.arange(len(self.labels_N))
         self.seen = self.skipped = 0
@@ -73,7 +74,7 @@ class Holdout:
                 raise ValueError("hold-out logits hold NaN or infinity")
             correct += int((logits_BC.argmax(dim=1) == self.labels_N[index_B]).sum())
             seen += len(index_B)
-            if correct + len(self) - seen < needed:
+            if self.early and correct + len(self) - seen < needed:
                 self.skipped += len(self) - seen
                 return None, seen
         return correct, seen
@@ -96,6 +97,20 @@ class Holdout:
 def call(model: nn.Module, inputs: Inputs) -> Tensor:
     """The model's logits_BC."""
     return logits_in(model(inputs) if isinstance(inputs, Tensor) else model(**inputs))
+
+
+def call_with(model: nn.Module, state: Mapping[str, Tensor], inputs: Inputs) -> Tensor:
+    """The model's logits_BC with these weights; it keeps its own."""
+    args, named = ((inputs,), {}) if isinstance(inputs, Tensor) else ((), dict(inputs))
+    aliases = {k for k, _ in model.named_parameters(remove_duplicate=False)} - dict(model.named_parameters()).keys()
+    own = {key: tensor for key, tensor in state.items() if key not in aliases}
+    return logits_in(torch.func.functional_call(model, own, args, named, strict=True))
+
+
+def each(inputs_B: Inputs) -> Iterator[Inputs]:
+    """The inputs of one image at a time, as batches of one."""
+    for i in range(len(_tensors(inputs_B)[0])):
+        yield _map(inputs_B, lambda t, i=i: t[i : i + 1])  # type: ignore[misc]
 
 
 def logits_in(output: Any) -> Tensor:

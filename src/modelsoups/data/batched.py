@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from timm.data import auto_augment
 from timm.data.transforms import RandomResizedCropAndInterpolation
@@ -25,7 +26,7 @@ from torch import Tensor
 from torchvision import transforms
 
 from modelsoups.data import pixels
-from modelsoups.data.transforms import Transform
+from modelsoups.data.transforms import Transform, to_uint8
 
 LARGEST = 512  # pixels of a side: larger images are shrunk to it before the crop, or the others of a batch would carry
 # their margins to the GPU
@@ -54,8 +55,11 @@ class Drawn:
 # ---- drawing, on the CPU ----
 
 
-def draw(transform: Transform, image: Image.Image, side: int) -> Drawn:
-    """Take from `random`, NumPy and torch what transform(image) would take from them, and note what it would do."""
+def draw(transform: Transform, image: Image.Image | Tensor, side: int) -> Drawn:
+    """Take from `random`, NumPy and torch what transform(image) would take from them, and note what it would do.
+
+    Of the image (pixels_CHW when a tensor) only the size counts. Raises TypeError for a step that `pixels` lacks.
+    """
     drawn = Drawn()
     steps = transform.transforms if isinstance(transform, transforms.Compose) else [transform]
     for step in steps:
@@ -96,13 +100,14 @@ def _note(name: str, side: int, noted: list[Operation], argument: float = 0.0, *
     return [*noted, Operation("affine", pixels.affine_matrix(name, argument, side), mode == Image.Resampling.BICUBIC)]
 
 
-def canvas_pixels(image: Image.Image) -> Image.Image:
-    """The image, or a smaller one whose longer side is LARGEST."""
-    if max(image.size) <= LARGEST:
-        return image
-    smaller = image.copy()
-    smaller.thumbnail((LARGEST, LARGEST), Image.Resampling.BICUBIC)
-    return smaller
+def canvas_pixels(image: Image.Image | Tensor) -> Tensor:
+    """uint8 pixels_CHW of a decoded image, or of a smaller one whose longer side is LARGEST."""
+    pixels_CHW = image if isinstance(image, Tensor) else to_uint8(image)
+    longer = max(pixels_CHW.shape[1:])
+    if longer <= LARGEST:
+        return pixels_CHW
+    size = [max(1, round(side * LARGEST / longer)) for side in pixels_CHW.shape[1:]]
+    return F.interpolate(pixels_CHW[None], size, mode="bicubic", antialias=True)[0]
 
 
 # ---- a batch of it ----

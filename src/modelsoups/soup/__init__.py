@@ -3,18 +3,28 @@
 from modelsoups.core.batchnorm import reestimate
 from modelsoups.core.holdout import Holdout
 from modelsoups.soup.choosing import greedy, learned, pruned
+from modelsoups.soup.ensembles import cache_logits, calibrated, ensemble, greedy_ensemble, learned_ensemble
+from modelsoups.soup.fisher import fisher
 from modelsoups.soup.geometry import lines, model_stock, wise_ft
 from modelsoups.soup.library import load, mix, mixed, uniform
+from modelsoups.soup.trace import plot_trace
 
 __all__ = [
     "Holdout",
+    "cache_logits",
+    "calibrated",
+    "ensemble",
+    "fisher",
     "greedy",
+    "greedy_ensemble",
     "learned",
+    "learned_ensemble",
     "lines",
     "load",
     "mix",
     "mixed",
     "model_stock",
+    "plot_trace",
     "pruned",
     "reestimate",
     "uniform",

@@ -41,6 +41,8 @@ def greedy(
     Holds one float64 sum and one checkpoint in memory. Raises ValueError naming the soup whose evaluation raised or
     is not a finite number.
     """
+    if patience is not None and patience < 1:
+        raise ValueError(f"greedy: patience={patience}; expected at least 1 refusal, or None")
     checkpoints = open_all(sources)
     check_layouts(checkpoints)
     judge_one, individual, n = _judges(checkpoints, evaluate)
@@ -99,7 +101,6 @@ def pruned(sources: Sources, evaluate: Evaluate | Holdout) -> Soup:
 
 
 LEARNED = {"all": "learned", "layer": "learned_layers", "tensor": "learned_tensors", "free": "learned_free"}
-RESIDENT = 4 * 2**30  # bytes of checkpoints that are kept in memory between steps; more are read again from disk
 
 
 def learned(sources: Sources, holdout: Holdout, *, by: str = "all", **options: Any) -> Soup:
@@ -107,7 +108,7 @@ def learned(sources: Sources, holdout: Holdout, *, by: str = "all", **options: A
 
     by: one softmax for "all" tensors, for each "layer" group or each "tensor"; "free" has no softmax. Options as of
     `core.methods.learned`: epochs, lr, batch_size, seed. A step costs one forward and backward of one model, whatever
-    the number of checkpoints; memory is that plus one float64 sum, and the checkpoints if they are under RESIDENT.
+    the number of checkpoints, and each of their bytes twice; memory is that plus what `core.methods.stack` says.
     """
     if by not in LEARNED:
         raise ValueError(f"by={by}: expected one of {', '.join(LEARNED)}")
@@ -118,15 +119,14 @@ def learned(sources: Sources, holdout: Holdout, *, by: str = "all", **options: A
     def gradient(state: Mapping[str, Tensor], beta: float, index_B: Tensor) -> Gradient:
         return model_gradient(holdout.model, state, beta, *holdout.batch(index_B))
 
-    resident = sum(c.nbytes for c in checkpoints) <= RESIDENT
-    states = [dict(c) for c in checkpoints] if resident else checkpoints
     pool = Pool(
         ingredients=tuple(Ingredient(c.name, c.name, sha256, None) for c, sha256 in ingredients),
         logits=tuple(_logits(holdout, c) for c in checkpoints),
         labels_N=holdout.labels_N,
-        state=states.__getitem__,
+        state=checkpoints.__getitem__,
         evaluate=holdout.logits,
         gradient=gradient,
+        device=next(holdout.model.parameters()).device,
     )
     return METHODS[LEARNED[by]](pool, **options)
 
@@ -177,10 +177,14 @@ def _score(evaluate: Evaluate, state: dict[str, Tensor], whose: str) -> Score:
         value: Any = evaluate(state)
     except Exception as error:
         raise ValueError(f"evaluate raised {type(error).__name__} for {whose}: {error}") from error
+    several = isinstance(value, (tuple, list))
     try:
-        score = tuple(map(float, value)) if isinstance(value, (tuple, list)) else float(value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"evaluate returned {value!r} for {whose}; expected a number, or several") from error
+        if (several and not value) or any(isinstance(v, (bool, str)) for v in (value if several else [value])):
+            raise TypeError
+        score = tuple(map(float, value)) if several else float(value)
+    except (TypeError, ValueError, RuntimeError) as error:  # of a tensor of several numbers
+        shown = " ".join(repr(value).split())[:80]
+        raise ValueError(f"evaluate returned {shown} for {whose}; expected a number, or a list of several") from error
     if not all(map(math.isfinite, score if isinstance(score, tuple) else [score])):
         raise ValueError(f"evaluate returned {value} for {whose}; expected a finite number")
     return score

@@ -2,7 +2,7 @@
 
 The paper notes that all models must be in memory at once. They need not: the derivative of the loss with respect to
 one coefficient is the inner product of the derivative with respect to the mixed weights and that ingredient's weights,
-so a step is one pass to mix, one forward and backward of one model, and one pass of inner products.
+so a step is one pass to mix, one forward and backward of one model, and one pass of inner products (`stack.py`).
 
 Legend: K ingredients, G layer groups, N hold-out images, B of a batch.
 """
@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from modelsoups.core.checkpoints import averaged
-from modelsoups.core.methods.pool import Pool, State
+from modelsoups.core.methods.pool import Pool
+from modelsoups.core.methods.stack import Stack
 from modelsoups.core.types import EVERYTHING, Soup
-from modelsoups.core.weights import RunningSum, layer_of
+from modelsoups.core.weights import layer_of
 
 
 def learned(pool: Pool, *, epochs: int = 3, lr: float = 0.1, batch_size: int = 128, seed: int = 0) -> Soup:
@@ -64,6 +65,7 @@ def _learn(
         raise ValueError(f"{method}: the pool has no gradient")
     if epochs < 1 or batch_size < 1 or not 0 < lr < math.inf:
         raise ValueError(f"{method}: epochs={epochs}, batch_size={batch_size}, lr={lr}; expected all of them above 0")
+    stack = Stack([pool.state(i) for i in range(len(pool))], pool.device)
     start = 1 / len(pool) if free else 0.0
     raw_GK = torch.full((len(groups), len(pool)), start, dtype=torch.float64, requires_grad=True)
     beta = torch.ones((), dtype=torch.float64, requires_grad=True)
@@ -74,12 +76,13 @@ def _learn(
         order_N = torch.randperm(len(pool.labels_N), generator=generator)
         for index_B in torch.split(order_N, batch_size):
             alpha_GK = raw_GK.clone() if free else raw_GK.softmax(dim=1)
-            loss, by_beta, by_weights = gradient(_mixed(pool, groups, alpha_GK.tolist()), beta.item(), index_B)
+            mixed = stack.mixed(dict(zip(groups, alpha_GK.tolist(), strict=True)))
+            loss, by_beta, by_weights = gradient(mixed, beta.item(), index_B)
             if not math.isfinite(loss):
                 raise ValueError(f"{method}: the loss is {loss} at step {len(trace)}; lower lr={lr}")
             trace.append({"step": len(trace), "epoch": epoch, "loss": loss, "beta": beta.item()})
             optimizer.zero_grad()
-            torch.autograd.backward(alpha_GK, _by_alpha(pool, groups, by_weights))
+            torch.autograd.backward(alpha_GK, _by_alpha(stack, groups, by_weights))
             beta.grad = torch.tensor(by_beta, dtype=torch.float64)
             optimizer.step()
     rows = (raw_GK.detach() if free else raw_GK.detach().softmax(dim=1)).tolist()
@@ -93,27 +96,9 @@ def _learn(
     )
 
 
-def _mixed(pool: Pool, groups: Sequence[str], alpha_GK: list[list[float]]) -> dict[str, Tensor]:
-    """sum_i alpha_i theta_i, one ingredient in memory at a time."""
-    total = RunningSum()
-    for i in range(len(pool)):
-        total.add(pool.state(i), {group: row[i] for group, row in zip(groups, alpha_GK, strict=True)})
-    return total.divided(1)
-
-
-def _by_alpha(pool: Pool, groups: Sequence[str], by_weights: Mapping[str, Tensor]) -> Tensor:
-    """d loss / d alpha_GK, float64."""
-    columns = []
-    for i in range(len(pool)):
-        by_group = coefficient_gradient(by_weights, pool.state(i), groups)
-        columns.append([by_group[group] for group in groups])
-    return torch.tensor(columns, dtype=torch.float64).T
-
-
-def coefficient_gradient(by_weights: Mapping[str, Tensor], state: State, groups: Sequence[str]) -> dict[str, float]:
-    """d loss / d alpha of one ingredient: {group: sum over its tensors of <d loss / d mixed weights, weights>}."""
-    by_group = dict.fromkeys(groups, 0.0)
-    for key, gradient in by_weights.items():
-        group = next(g for g in (key, layer_of(key), EVERYTHING) if g in by_group)
-        by_group[group] += float((gradient.double() * state[key].to(gradient.device).double()).sum())
-    return by_group
+def _by_alpha(stack: Stack, groups: Sequence[str], by_weights: Mapping[str, Tensor]) -> Tensor:
+    """d loss / d alpha_GK, float64: a group's is the sum over its tensors."""
+    rows = {group: torch.zeros(len(stack), dtype=torch.float64) for group in groups}
+    for key, products_K in stack.products(by_weights).items():
+        rows[next(g for g in (key, layer_of(key), EVERYTHING) if g in rows)] += products_K
+    return torch.stack(list(rows.values()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from modelsoups.core.angles import HEAD
 from modelsoups.core.types import EVERYTHING
 from modelsoups.core.weights import is_block, layer_of
 
@@ -11,7 +12,8 @@ from modelsoups.core.weights import is_block, layer_of
 def scales(names: Iterable[str], alpha: float, beta: float) -> dict[str, float]:
     """lambda_l = alpha + beta (l - 1) / (L - 1) for block l of L, by layer group.
 
-    What comes before the first block counts as block 1, what comes after the last as block L; order is that of names.
+    As in the authors' code everything outside of the blocks has alpha, but for a classification head after the last
+    block (theirs is no part of the fine-tuned model), which counts as block L. Order is that of names.
     Raises ValueError for a model in which fewer than two blocks are found.
     """
     names = list(names)
@@ -21,10 +23,11 @@ def scales(names: Iterable[str], alpha: float, beta: float) -> dict[str, float]:
         raise ValueError(f"lines: {len(blocks)} numbered blocks found; depth needs at least two")
     found, passed = {}, 0
     for group in groups:
-        position = passed
+        position = 0
         if group in blocks:
+            position = passed
             passed += 1
-        else:
-            position = 0 if passed == 0 else len(blocks) - 1
+        elif passed == len(blocks) and HEAD.search(f"{group}.weight"):
+            position = len(blocks) - 1
         found[group] = alpha + beta * position / (len(blocks) - 1)
-    return {**found, EVERYTHING: alpha + beta}
+    return {**found, EVERYTHING: alpha}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
+from modelsoups.core.angles import cosines, entry, from_first
 from modelsoups.core.checkpoints import averaged
+from modelsoups.core.methods.stack import grams
 
 State = Mapping[str, Tensor]
+ROUNDING = 1e-26  # squared length of an update, of its tensor's: float64's rounding of the inner products
 
 
 def ratio(cosine: float, count: int) -> float:
@@ -25,21 +27,22 @@ def ratio(cosine: float, count: int) -> float:
 def ratios(init: State, states: Sequence[State]) -> dict[str, float]:
     """t of every tensor that mixing averages, from the mean cosine over pairs of (theta_i - theta_0).
 
+    The paper derives t for one angle between all models; for more than two the mean over pairs stands for it, as in
+    mergekit's model_stock. A block of all models is in memory at a time.
+
     Needs at least two models and the initialization, no data. A tensor that no model changed has t = 1: all are equal.
     Raises ValueError for fewer than two models.
     """
     if len(states) < 2:
         raise ValueError(f"model_stock: {len(states)} model; an angle needs at least two")
+    keys = [key for key in init if averaged(entry(init, key))]
     found = {}
-    for key, start in init.items():
-        if not averaged(start):
-            continue
-        deltas_KN = torch.stack([(s[key].double() - start.double()).flatten() for s in states])
-        norms_K = deltas_KN.norm(dim=1)
-        if not bool((norms_K > 0).all()):
+    for key, gram_KK in grams([init, *states], keys).items():
+        deltas_KK = from_first(gram_KK)
+        changed_K = deltas_KK.diagonal() > ROUNDING * gram_KK[0, 0]
+        if not bool(changed_K.all()):
             found[key] = 1.0
             continue
-        cosines_KK = (deltas_KN @ deltas_KN.T) / norms_K.outer(norms_K)
-        pairs = [float(cosines_KK[i, j]) for i, j in itertools.combinations(range(len(states)), 2)]
-        found[key] = ratio(sum(pairs) / len(pairs), len(states))
+        pairs_KK = cosines(deltas_KK).triu(diagonal=1)
+        found[key] = ratio(float(pairs_KK.sum()) / math.comb(len(states), 2), len(states))
     return found

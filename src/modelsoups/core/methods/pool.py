@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modelsoups.core import metrics
-from modelsoups.core.holdout import Inputs, logits_in
+from modelsoups.core.holdout import Inputs, call_with
 from modelsoups.core.types import EVERYTHING, Ingredient, Soup
 
 State = Mapping[str, Tensor]
@@ -40,6 +40,7 @@ class Pool:
     gradient: Callable[[State, float, Tensor], Gradient] | None = None
     initialization: Ingredient | None = None
     initialization_state: Callable[[], State] | None = None
+    device: torch.device | str = "cpu"  # where gradient runs: learned soups keep the weights there if they fit
 
     def __post_init__(self) -> None:
         if not self.ingredients:
@@ -105,12 +106,10 @@ def model_gradient(model: nn.Module, state: State, beta: float, inputs_B: Inputs
     """
     if model.training:
         raise ValueError(f"{type(model).__name__} is in training mode; call model.eval() first")
-    args, named_args = ((inputs_B,), {}) if isinstance(inputs_B, Tensor) else ((), dict(inputs_B))
-    aliases = {k for k, _ in model.named_parameters(remove_duplicate=False)} - dict(model.named_parameters()).keys()
-    moved = {key: tensor.detach().to(labels_B.device) for key, tensor in state.items() if key not in aliases}
+    moved = {key: tensor.detach().to(labels_B.device) for key, tensor in state.items()}
     weights = {key: moved[key].requires_grad_() for key, _ in model.named_parameters()}
     with torch.enable_grad():
-        logits_BC = logits_in(torch.func.functional_call(model, moved, args, named_args, strict=True))
+        logits_BC = call_with(model, moved, inputs_B)
         scale = torch.tensor(beta, dtype=logits_BC.dtype, device=logits_BC.device, requires_grad=True)
         loss = F.cross_entropy(scale * logits_BC, labels_B)
         by_beta, *by_weights = torch.autograd.grad(loss, [scale, *weights.values()], allow_unused=True)

@@ -1,0 +1,83 @@
+"""Sums over ingredients: the same in memory, in bfloat16 and streamed from files as mixing and dot products give."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from modelsoups.core.methods import stack
+from modelsoups.core.methods.stack import Stack, grams
+from modelsoups.core.readers import open_checkpoint
+from modelsoups.core.weights import mix
+
+State = dict[str, torch.Tensor]
+ROW = [0.7, -0.2, 0.4, 0.1]
+
+
+def states(dtype: torch.dtype = torch.float32) -> list[State]:
+    generator = torch.Generator().manual_seed(0)
+    base = {"blocks.0.w": torch.randn(33, 17, generator=generator), "blocks.1.w": torch.randn(70, generator=generator)}
+    base |= {"empty": torch.zeros(0, 3), "scalar": torch.tensor(2.0)}
+    noisy = ({k: v + 0.01 * torch.randn(v.shape, generator=generator) for k, v in base.items()} for _ in ROW)
+    return [{**{k: v.to(dtype) for k, v in s.items()}, "count": torch.tensor(n)} for n, s in enumerate(noisy)]
+
+
+def opened(folder: Path, made: list[State]) -> list[State]:
+    for n, state in enumerate(made):
+        save_file(state, folder / f"{n}.safetensors")
+    return [open_checkpoint(folder / f"{n}.safetensors") for n in range(len(made))]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("way", ["resident", "in memory", "streamed"])
+def test_both_sums_are_those_of_mixing_and_of_dot_products(tmp_path: Path, monkeypatch, dtype, way: str) -> None:
+    monkeypatch.setattr(stack, "BLOCK", 50)  # several pieces a tensor
+    made = states(dtype)
+    rows = Stack(opened(tmp_path, made) if way == "streamed" else made, resident=2**30 if way == "resident" else 0)
+    got = rows.mixed({"blocks.0": ROW, "*": [0.25] * 4})
+    for key, tensor in mix(made, {"blocks.0": ROW, "*": [0.25] * 4}).items():
+        assert (got[key].dtype, got[key].shape) == (tensor.dtype, tensor.shape)
+        torch.testing.assert_close(got[key], tensor, rtol=1e-5 if dtype != torch.bfloat16 else 1e-2, atol=1e-6)
+    by_weights = {k: torch.randn(v.shape, dtype=v.dtype) for k, v in made[0].items() if v.is_floating_point()}
+    for key, products_K in rows.products(by_weights).items():
+        expected = torch.stack([(by_weights[key].double() * s[key].double()).sum() for s in made])
+        torch.testing.assert_close(products_K, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_rows_of_bfloat16_keep_what_differs(monkeypatch) -> None:
+    """On a GPU whose memory is short: rows differ by a hundredth, so eight bits of that are right to 4e-5."""
+    monkeypatch.setattr(stack, "COLUMNS", 50)
+    made, rows = states(), Stack(states(), resident=0)
+    rows._load(halved=True)
+    assert rows.rows is not None
+    assert rows.rows["blocks.0.w"].dtype == torch.bfloat16
+    got, expected = rows.mixed({"*": ROW}), mix(made, {"*": ROW})
+    torch.testing.assert_close(got["blocks.0.w"], expected["blocks.0.w"], rtol=0, atol=1e-4)
+    g = torch.randn(33, 17, generator=torch.Generator().manual_seed(3))
+    exact = torch.stack([(g.double() * s["blocks.0.w"].double()).sum() for s in made])
+    assert (rows.products({"blocks.0.w": g})["blocks.0.w"] - exact).norm() < 1e-4 * exact.norm()
+
+
+def test_inner_products_of_all_models(monkeypatch) -> None:
+    monkeypatch.setattr(stack, "BLOCK", 50)
+    made = states()
+    flat = torch.stack([s["blocks.0.w"].double().flatten() for s in made])
+    torch.testing.assert_close(grams(made, ["blocks.0.w"])["blocks.0.w"], flat @ flat.T)
+
+
+def test_streamed_rows_take_no_memory_of_their_own(tmp_path: Path) -> None:
+    """Eight files of 16 MB, read twice: beyond the files' cache the process grows by one model and its buffers."""
+    for n in range(8):
+        save_file({"w": torch.full((2**22,), float(n))}, tmp_path / f"{n}.safetensors")
+    rows = Stack([open_checkpoint(tmp_path / f"{n}.safetensors") for n in range(8)], resident=0)
+    before = resident_mb()
+    mixed = rows.mixed({"*": [1 / 8] * 8})
+    assert mixed["w"][7].item() == 3.5
+    assert rows.products(mixed)["w"].tolist() == pytest.approx([3.5 * n * 2**22 for n in range(8)])
+    assert resident_mb() - before < 40
+
+
+def resident_mb() -> float:
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")) / 1024
