@@ -18,7 +18,7 @@ from modelsoups.pool import load_weights
 BASE = {"weight_decay": 0.1, "label_smoothing": 0.0, "epochs": 1, "mixup": 0.0, "seed": 0, "aug": "minimal"}
 THREE = ("minimal", "medium", "strong")
 LONGER = (("stochastic", 1), ("stochastic", 3), ("fix", 1), ("fix", 4))
-POOLS = {  # the fewest models of each pool that its analyses need; what stands in no pool of the paper's is in the first
+POOLS = {  # the fewest models that the analyses of each pool need; what fits no pool of the paper is in the first
     "standard_lp": [
         *({"lr": lr, "aug": aug} for lr in (1e-3, 3.3e-4) for aug in THREE),
         *({"lr": 1e-3, "aug": aug, "epochs": epochs} for aug, epochs in LONGER),
