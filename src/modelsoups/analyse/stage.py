@@ -10,7 +10,11 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
+import shutil
+import tempfile
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -68,8 +72,24 @@ def make_pool(cfg: Config, name: str) -> None:
     """Initial model, draw and fine-tunes of a further pool."""
     made = pool_config(cfg, name)
     print(f"analyse: pool {name}")
+    for init in ("zeroshot", "lp"):
+        _copy_head(cfg, made, init)
     for stage in (heads, sweep, finetune):
         stage.run(made)
+
+
+def _copy_head(cfg: Config, made: Config, init: str) -> None:
+    """The run's own initial model, where it has one; `heads` looks whether it is of the pool's inputs."""
+    source, target = cfg.run.head(init), made.run.head(init)
+    if runs.manifest_of(source) is not None and not target.exists():
+        with tempfile.TemporaryDirectory(dir=_made(target.parent), prefix=".copy") as beside:
+            shutil.copytree(source, Path(beside) / init)
+            os.replace(Path(beside) / init, target)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _inputs(bench: Bench) -> dict[str, Any]:
