@@ -1,15 +1,18 @@
 """Mixing checkpoints against the usual ways, side by side: `python benchmarks/soup.py --folder /big/disk`.
 
-Each measurement is a process of its own with the files in the page cache; the ways take turns, and the median of the
-repeats counts. Every count is measured at the first size, every size at the first count. Baselines: `cat` of the same
-bytes; the loop of the official code (torch.load, a term per model added in float32); timm's avg_checkpoints (float64).
-Writes results/benchmarks/soup.json, soup.md and soup.png.
+Each measurement is a process of its own, its imports apart, with its files in the page cache (they are read first); the
+median of the repeats counts. Every count is measured at the last size, every size at the first count. Baselines: `cat`
+of the same bytes to /dev/null; the loop of the official code (torch.load, a term per model added in float32); timm's
+avg_checkpoints (float64); mergekit's linear method (`--mergekit PYTHON`, an interpreter that has mergekit: its pins
+need not suit ours). Ours hashes its inputs, writes and waits for the disk (fsync), which the others do not do; `write`
+is the time of the last two alone. Writes results/benchmarks/soup.json, soup.md and soup.png.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import shutil
 import statistics
@@ -39,33 +42,33 @@ def shapes(blocks: int) -> dict[str, tuple[int, ...]]:
     return {**made, "head.weight": (1000, WIDTH), "head.bias": (1000,)}
 
 
-def checkpoints(folder: Path, count: int, blocks: int) -> None:
-    """The same weights as .safetensors and .pt, for the ways that read either."""
+def checkpoints(folder: Path, count: int, blocks: int, suffix: str) -> None:
+    """The same weights in either format."""
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for n in range(count):
         generator = torch.Generator().manual_seed(n)
         state = {k: torch.randn(s, generator=generator) for k, s in shapes(blocks).items()}
-        save_file(state, folder / f"{n}.safetensors")
-        torch.save(state, folder / f"{n}.pt")
+        path = folder / f"{n}{suffix}"
+        save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+
+
+def inputs(folder: Path, count: int, suffix: str) -> list[Path]:
+    return [folder / f"{n}{suffix}" for n in range(count)]
 
 
 # ---- the ways; each runs in a process of its own ----
 
 
-def ours(folder: Path, count: int) -> None:
-    from modelsoups.core.readers import open_checkpoint
-    from modelsoups.soup.mixing import mix_to_file
-
-    opened = [open_checkpoint(folder / f"{n}.safetensors") for n in range(count)]
-    mix_to_file(opened, {"*": [1 / count] * count}, folder / "ours.safetensors", {})
-
-
-def ours_with_hashes(folder: Path, count: int) -> None:
+def ours(folder: Path, count: int, suffix: str = ".safetensors") -> None:
     from modelsoups import soup
 
-    soup.mix(soup.uniform([folder / f"{n}.safetensors" for n in range(count)]), folder / "hashed.safetensors")
+    soup.mix(soup.uniform(inputs(folder, count, suffix)), folder / "ours.safetensors")
+
+
+def ours_pt(folder: Path, count: int) -> None:
+    ours(folder, count, ".pt")
 
 
 def official(folder: Path, count: int) -> None:
@@ -87,51 +90,105 @@ def timm_average(folder: Path, count: int) -> None:
 
 
 def cat(folder: Path, count: int) -> None:
-    with open("/dev/null", "wb") as null:
-        subprocess.run(["cat", *(str(folder / f"{n}.safetensors") for n in range(count))], stdout=null, check=True)
+    warm(inputs(folder, count, ".safetensors"))
 
 
-WAYS = {f.__name__: f for f in (ours, ours_with_hashes, official, timm_average, cat)}
+MERGEKIT = """
+import json, sys, time
+from mergekit.scripts.merge_raw_pytorch import main
+begin = time.perf_counter()
+main(sys.argv[1:], standalone_mode=False)
+print(json.dumps({"seconds": time.perf_counter() - begin}))
+"""
+
+
+def mergekit(python: str, folder: Path, count: int) -> dict[str, float]:
+    """Its own command for raw checkpoints, as `once` measures the others."""
+    models = [{"model": str(p), "parameters": {"weight": 1.0}} for p in inputs(folder, count, ".safetensors")]
+    (folder / "linear.yml").write_text(json.dumps({"merge_method": "linear", "models": models}))  # JSON is YAML
+    command = [python, "-c", MERGEKIT, str(folder / "linear.yml"), str(folder / "mergekit")]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert child.stdout is not None
+    printed = child.stdout.read()
+    _, status, used = os.wait4(child.pid, 0)
+    if status:
+        raise ValueError(f"--mergekit {python}: mergekit failed there, or is not installed")
+    seconds = json.loads(printed.strip().splitlines()[-1])["seconds"]
+    return {"seconds": seconds, "cpu_seconds": used.ru_utime + used.ru_stime, "peak_mb": used.ru_maxrss / 1024}
+
+
+WAYS = {f.__name__: f for f in (cat, ours, timm_average, ours_pt, official)}
+PT = ("ours_pt", "official")
+OFTEN = ("cat", "ours", "ours_pt")  # the fast ones are measured `repeats` times, the others once
 
 
 def once(way: str, folder: Path, count: int) -> dict[str, float]:
     """Seconds by the clock and of the processor, without the imports, and the process's peak memory in MB."""
-    mine = resource.getrusage(resource.RUSAGE_SELF)
-    start, begin = mine.ru_utime + mine.ru_stime, time.perf_counter()
+    if way.startswith("ours"):
+        import modelsoups.soup  # noqa: F401
+    begin_cpu, begin = time.process_time(), time.perf_counter()
     WAYS[way](folder, count)
-    seconds = time.perf_counter() - begin
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    cpu = sum(u.ru_utime + u.ru_stime for u in used)
+    seconds, cpu = time.perf_counter() - begin, time.process_time() - begin_cpu
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)  # of cat
     status = Path("/proc/self/status").read_text()  # ru_maxrss would count the process that this one was forked from
     peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
-    return {"seconds": seconds, "cpu_seconds": cpu - start, "peak_mb": peak / 1024}
+    return {
+        "seconds": seconds,
+        "cpu_seconds": cpu + children.ru_utime + children.ru_stime,
+        "peak_mb": peak / 1024,
+    }
 
 
-def measure(folder: Path, counts: list[int], blocks: list[int], repeats: int) -> Iterator[list[dict[str, object]]]:
-    """Every way at every number of checkpoints and every size, in turns; all rows so far after each."""
+def measured(way: str, folder: Path, count: int, python: str) -> dict[str, float]:
+    if way == "mergekit":
+        return mergekit(python, folder, count)
+    command = [sys.executable, __file__, "--once", way, "--folder", str(folder), "--counts", str(count)]
+    return dict(json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout))
+
+
+def measure(
+    folder: Path, counts: list[int], blocks: list[int], repeats: int, python: str | None
+) -> Iterator[list[dict[str, object]]]:
+    """Every way at every number of checkpoints and every size; all rows so far after each size and format."""
     rows: list[dict[str, object]] = []
     for size in blocks:
-        for count in counts if size == blocks[0] else counts[:1]:
-            here = folder / f"{size}-{count}"
-            checkpoints(here, count, size)
-            runs: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
-            for _ in range(repeats):
-                for way in WAYS:
-                    cat(here, count)  # the files are in the page cache for every way alike
-                    command = [sys.executable, __file__, "--once", way, "--folder", str(here), "--counts", str(count)]
-                    done = subprocess.run(command, capture_output=True, text=True, check=True)
-                    runs[way].append(json.loads(done.stdout))
-            mb = sum(f.stat().st_size for f in here.glob("[0-9]*.safetensors")) / 2**20
-            for way, taken in runs.items():
+        for suffix in (".safetensors", ".pt"):
+            here, several = folder / str(size), counts if size == blocks[-1] else counts[:1]
+            checkpoints(here, several[-1], size, suffix)
+            ways = [w for w in WAYS if (w in PT) == (suffix == ".pt")]
+            ways += ["mergekit"] if python and suffix == ".safetensors" else []
+            for count, way in [(c, w) for c in several for w in ways]:
+                taken = []
+                for _ in range(repeats if way in OFTEN else 1):
+                    warm(inputs(here, count, suffix))
+                    taken.append(measured(way, here, count, python or ""))
+                mb = sum(f.stat().st_size for f in inputs(here, count, suffix)) / 2**20
                 medians = {key: statistics.median(r[key] for r in taken) for key in taken[0]}
                 rows.append({"way": way, "k": count, "blocks": size, "mb": mb, **medians})
                 print(f"{way:18} K={count:3} blocks={size:3} {mb:8.0f} MB", medians, flush=True)
+            written = write_seconds(here, inputs(here, 1, suffix)[0].stat().st_size)
+            print(f"writing one file of {size} blocks, with fsync: {written:.2f} s", flush=True)
             shutil.rmtree(here)
             yield rows
 
 
+def warm(paths: list[Path]) -> None:
+    """Bring files into the page cache."""
+    with open("/dev/null", "wb") as null:
+        subprocess.run(["cat", *map(str, paths)], stdout=null, check=True)
+
+
+def write_seconds(folder: Path, size: int) -> float:
+    """What writing an output takes alone, until it is on the disk."""
+    content, begin = bytes(size), time.perf_counter()
+    with open(folder / "written", "wb") as file:
+        file.write(content)
+        os.fsync(file.fileno())
+    return time.perf_counter() - begin
+
+
 def slope(rows: list[dict[str, object]]) -> float:
-    """Of log seconds against log bytes, over our rows."""
+    """Of log seconds against log bytes, over rows of ours."""
     mine = [r for r in rows if r["way"] == "ours"]
     x = torch.tensor([float(str(r["mb"])) for r in mine], dtype=torch.float64).log()
     y = torch.tensor([float(str(r["seconds"])) for r in mine], dtype=torch.float64).log()
@@ -145,20 +202,23 @@ def write(rows: list[dict[str, object]], out: Path, command: str) -> None:
 
     from modelsoups import runs
 
-    growth = slope(rows)
-    facts = {"command": command, "slope": growth, "rows": rows, "provenance": runs.provenance()}
-    runs.write_json(out / "soup.json", facts)
-    lines = ["| way | K | blocks | MB read | seconds | x ours | CPU seconds | x ours | peak MB |", "|---" * 9 + "|"]
+    largest = max(int(str(r["blocks"])) for r in rows)
+    by_count = slope([r for r in rows if r["blocks"] == largest])
+    by_size = slope([r for r in rows if r["k"] == rows[0]["k"]])
+    facts = {"command": command, "slope_in_k": by_count, "slope_in_size": by_size, "rows": rows}
+    runs.write_json(out / "soup.json", {**facts, "provenance": runs.provenance()})
+    lines = ["| way | K | blocks | MB read | seconds | x ours | x cat | CPU seconds | peak MB |", "|---" * 9 + "|"]
     for r in rows:
-        mine = next(o for o in rows if (o["way"], o["k"], o["blocks"]) == ("ours", r["k"], r["blocks"]))
-        wall, cpu = (float(str(r[key])) / float(str(mine[key])) for key in ("seconds", "cpu_seconds"))
-        cells = f"{r['mb']:.0f} | {r['seconds']:.2f} | {wall:.2f} | {r['cpu_seconds']:.2f} | {cpu:.2f}"
+        of = {o["way"]: o for o in rows if (o["k"], o["blocks"]) == (r["k"], r["blocks"])}
+        to = [float(str(r["seconds"])) / float(str(of[way]["seconds"])) for way in ("ours", "cat")]
+        cells = f"{r['mb']:.0f} | {r['seconds']:.2f} | {to[0]:.2f} | {to[1]:.2f} | {r['cpu_seconds']:.2f}"
         lines.append(f"| {r['way']} | {r['k']} | {r['blocks']} | {cells} | {r['peak_mb']:.0f} |")
-    text = f"`{command}`\n\nGrowth of our seconds with the bytes read: slope {growth:.2f} on logarithmic axes.\n\n"
+    text = f"`{command}`\n\nGrowth of our seconds on logarithmic axes: slope {by_count:.2f} in the number of "
+    text += f"checkpoints, {by_size:.2f} in their size.\n\n"
     runs.write_text(out / "soup.md", text + "\n".join(lines) + "\n")
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    for way in WAYS:
+    for way in dict.fromkeys(str(r["way"]) for r in rows):
         mine = sorted((float(str(r["mb"])), float(str(r["seconds"]))) for r in rows if r["way"] == way)
         axes.loglog(*zip(*mine, strict=True), marker="o", label=way)
     axes.set(xlabel="MB read", ylabel="seconds")
@@ -172,6 +232,7 @@ def main() -> None:
     made.add_argument("--counts", type=int, nargs="+", default=[8, 16, 32])
     made.add_argument("--blocks", type=int, nargs="+", default=[3, 6, BLOCKS], help="sizes; 12 is a whole one")
     made.add_argument("--repeats", type=int, default=3)
+    made.add_argument("--mergekit", metavar="PYTHON", help="an interpreter that has mergekit; without, it is left out")
     made.add_argument("--once", choices=WAYS, help=argparse.SUPPRESS)
     args = made.parse_args()
     if args.once:
@@ -179,8 +240,11 @@ def main() -> None:
         return
     shown = f"python benchmarks/soup.py --counts {' '.join(map(str, args.counts))} --blocks "
     shown += f"{' '.join(map(str, args.blocks))} --repeats {args.repeats}"
+    shown += " --mergekit python-with-mergekit" if args.mergekit else ""
+    if not args.mergekit:
+        print("mergekit: not installed; --mergekit names an interpreter that has it")
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        for rows in measure(Path(folder), args.counts, args.blocks, args.repeats):
+        for rows in measure(Path(folder), args.counts, args.blocks, args.repeats, args.mergekit):
             write(rows, ROOT / "results" / "benchmarks", shown)
 
 

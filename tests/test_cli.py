@@ -20,7 +20,7 @@ def test_help_lists_the_stages_in_order_with_one_line_each():
     out = modelsoups("--help").stdout
     positions = [out.index(f"\n  {stage} ") for stage in cli.STAGES]
     assert positions == sorted(positions)
-    assert list(cli.STAGES) == ["prepare", "heads", "sweep", "finetune", "evaluate", "soup", "report"]
+    assert list(cli.STAGES) == ["prepare", "heads", "sweep", "finetune", "evaluate", "soup", "report", "analyse"]
 
 
 def test_an_unknown_stage_is_named_with_the_valid_ones():

@@ -21,6 +21,7 @@ from modelsoups import checkpoint, finetune, heads, runs, sweep
 from modelsoups.config import load
 from modelsoups.core import weights
 from modelsoups.core.types import Ingredient, Recipe
+from modelsoups.data import loader
 from modelsoups.finetune import Trainer, _finetune
 from modelsoups.pool import load_weights
 from modelsoups.sweep import load_draw
@@ -346,6 +347,7 @@ def test_integer_buffers_stay_integers(tmp_path):
         loss=0.5,
         layouts=["1x1"],
         averages={},
+        skipped=SimpleNamespace(keys=[]),
         seconds=1.0,
         recipe=SimpleNamespace(batch_size=4),
     )
@@ -362,3 +364,77 @@ def test_an_initial_model_of_another_shape_is_named(cfg, tmp_path):
         ValueError, match=r"foreign\.safetensors does not fit model=iconclip with .* run `modelsoups heads`"
     ):
         Trainer(cfg, recipe, tmp_path, train, "x")._load_initial(initial)
+
+
+@pytest.fixture
+def decoding_apart(monkeypatch):
+    """Images come from a process of their own, as those of a large set do."""
+    monkeypatch.setattr(loader, "KEEP_DECODED", 0)
+    monkeypatch.setattr(loader, "cores", lambda: 3)
+
+
+def test_a_decoding_process_that_dies_is_said_and_costs_nothing_but_time(cfg, monkeypatch, undisturbed, decoding_apart):
+    taken = loader.Augmented.__getitem__
+
+    def dying(self, key):
+        if key == next(loader._index_batches(320, self.recipe, 3, loader.WHOLE))[5]:
+            die()
+        return taken(self, key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loader.Augmented, "__getitem__", dying)
+        with pytest.raises(RuntimeError, match=r"^a process that decodes training images died .* last checkpoint$"):
+            straight(cfg)
+    assert checkpoint.newest(cfg.run.ingredient(0))[0] is not None
+    assert same(straight(cfg), undisturbed)
+
+
+def test_images_that_were_skipped_stand_in_the_manifest_also_after_a_resume(cfg, data, tmp_path, monkeypatch):
+    shutil.copytree(data / "train", tmp_path / "data" / "train")
+    shutil.copytree(data / "holdout", tmp_path / "data" / "holdout")
+    cfg.data.dir, cfg.finetune.skip_corrupt = str(tmp_path / "data"), 1
+    train = finetune.open_set(cfg.data.dir, cfg.data.train)
+    index = next(loader._index_batches(320, load_draw(cfg)[0], 0, loader.WHOLE))[3][1]  # in the first batch
+    with open(next((tmp_path / "data" / "train").glob("*.tar")), "r+b") as file:
+        file.seek(int(train._offset_N[index]) + 60)
+        file.write(b"x" * 100)
+    break_off(cfg, monkeypatch, 4)
+    assert runs.manifest_of(straight(cfg))["skipped"] == [train.keys_N[index]]
+    other = runs.read_jsonl(cfg.run.draw)
+    cfg.finetune.skip_corrupt = 0
+    shutil.rmtree(cfg.run.ingredient(0))
+    with pytest.raises(ValueError, match=f"image {train.keys_N[index]} is corrupt"):
+        straight(cfg)
+    assert runs.read_jsonl(cfg.run.draw) == other
+
+
+def test_a_disk_that_fills_during_a_later_checkpoint_leaves_the_one_before(cfg, monkeypatch, undisturbed):
+    save = checkpoint.save
+
+    def full(path, state):
+        if state["step"] < 4:
+            return save(path, state)
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                os, "fsync", lambda fd: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device"))
+            )
+            return save(path, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", full)
+        with pytest.raises(OSError, match=r"could not write .*checkpoint\.pt: No space left on device"):
+            straight(cfg)
+    name, damaged = checkpoint.newest(cfg.run.ingredient(0))
+    assert damaged == []
+    assert checkpoint.load(cfg.run.ingredient(0) / name)["step"] == 2
+    assert same(straight(cfg), undisturbed)
+
+
+def test_another_way_of_decoding_makes_another_ingredient(cfg):
+    folder = straight(cfg)
+    assert "decode" not in runs.manifest_of(folder)["inputs"]  # as before there was a choice
+    cfg.finetune.decode = "turbo"
+    with pytest.raises(ValueError, match="made from another decode"):
+        finetune.run(cfg)
+    shutil.rmtree(folder)
+    assert runs.manifest_of(straight(cfg))["inputs"]["decode"] == "turbo"

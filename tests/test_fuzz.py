@@ -17,14 +17,17 @@ STATE = {"blocks.0.w": torch.arange(6.0).reshape(2, 3), "head.w": torch.ones(2),
 
 def originals(folder: Path) -> dict[str, Path]:
     (folder / "hf").mkdir()
-    save_file(STATE, folder / "hf" / "part-1.safetensors")
-    index = {"weight_map": dict.fromkeys(STATE, "part-1.safetensors")}
+    (first, tensor), *others = STATE.items()
+    save_file({first: tensor}, folder / "hf" / "part-1.safetensors")
+    save_file(dict(others), folder / "hf" / "part-2.safetensors")
+    index = {"weight_map": {k: f"part-{1 if k == first else 2}.safetensors" for k in STATE}}
     (folder / "hf" / "model.safetensors.index.json").write_text(json.dumps(index))
     save_file(STATE, folder / "a.safetensors")
     torch.save(STATE, folder / "a.pt")
     torch.save({"state_dict": STATE, "epoch": 3}, folder / "a.ckpt", _use_new_zipfile_serialization=False)
     names = {"safetensors": "a.safetensors", "zip": "a.pt", "pickle": "a.ckpt"}
-    return {**{k: folder / v for k, v in names.items()}, "index": folder / "hf" / "model.safetensors.index.json"}
+    shards = {"index": "model.safetensors.index.json", "shard": "part-2.safetensors"}
+    return {**{k: folder / v for k, v in names.items()}, **{k: folder / "hf" / v for k, v in shards.items()}}
 
 
 def mutated(content: bytes, rng: random.Random) -> bytes:
@@ -46,9 +49,10 @@ def mutated(content: bytes, rng: random.Random) -> bytes:
     return bytes(data)
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "zip", "pickle", "index"])
+@pytest.mark.parametrize("kind", ["safetensors", "zip", "pickle", "index", "shard"])
 def test_mutated_checkpoints_are_read_or_named(tmp_path: Path, kind: str) -> None:
     whole = originals(tmp_path)[kind]
+    read = whole.with_name("model.safetensors.index.json") if kind == "shard" else whole
     content, rng, good = whole.read_bytes(), random.Random(0), tmp_path / "good.safetensors"
     save_file(STATE, good)
     before = set(tmp_path.iterdir())
@@ -57,11 +61,11 @@ def test_mutated_checkpoints_are_read_or_named(tmp_path: Path, kind: str) -> Non
         whole.write_bytes(mutated(content, rng))
         tried += 1
         try:
-            soup.mix(soup.uniform([good, whole]), tmp_path / "out.safetensors")
+            soup.mix(soup.uniform([good, read]), tmp_path / "out.safetensors")
         except ValueError as error:
             refused += 1
             text = str(error)
-            assert whole.name in text or "part-1" in text or "tensor" in text, text
+            assert whole.name in text or "part-" in text or "tensor" in text, text
             assert not (tmp_path / "out.safetensors").exists()
         else:
             for name in ("out.safetensors", "out.md"):

@@ -1,8 +1,13 @@
 """Training batches: the same with any number of processes and from any step on, each image once an epoch."""
 
+import io
+import resource
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from modelsoups.core.types import Recipe
 from modelsoups.data import loader, shards
@@ -101,3 +106,94 @@ def test_an_epoch_over_ranks_and_processes_has_each_image_once(train, monkeypatc
         got = loader.train_batches(train, recipe(), 32, MEAN, first=0, side_by_side=1, share=share)
         parts.append([labels_B.tolist() for _, labels_B in got])
     assert [sorted(a + b) for a, b in zip(*parts, strict=True)] == [sorted(b) for b in whole]
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_an_epoch_has_each_image_once_over_any_number_of_ranks_and_processes(train, monkeypatch, number):
+    """And the same pixels: number ranks with a process each, and one rank with number processes, as one alone."""
+    monkeypatch.setattr(loader, "KEEP_DECODED", 0)
+    changes = {"batch_size": 2 * number, "epochs": 1, "aug": "rand-m7-n1"}
+    monkeypatch.setattr(loader, "cores", lambda: 1)
+    alone = batches(train, **changes)
+    seen = [i for _, labels_B in alone for i in labels_B.tolist()]
+    assert len(set(seen)) == len(seen) == 18 // (2 * number) * 2 * number
+    parts = []
+    for rank in range(number):
+        share = loader.Share(rank, number)
+        parts.append(list(loader.train_batches(train, recipe(**changes), 32, MEAN, 0, side_by_side=1, share=share)))
+    for whole, *pieces in zip(alone, *parts, strict=True):
+        pixels_BCHW, labels_B = (torch.cat(p) for p in zip(*pieces, strict=True))
+        assert pixels_BCHW[labels_B.argsort()].equal(whole[0][whole[1].argsort()])
+    monkeypatch.setattr(loader, "cores", lambda: number + 1)
+    assert equal(batches(train, **changes), alone)
+
+
+def corrupted(train, *indices):
+    """The set with the middle of some images overwritten."""
+    path = train.folder / "train-000000.tar"
+    content = bytearray(path.read_bytes())
+    for index in indices:
+        start = int(train._offset_N[index]) + 60
+        content[start : start + 100] = b"x" * 100
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+def test_corrupt_images_are_replaced_counted_and_limited(train, monkeypatch, capsys, cores):
+    monkeypatch.setattr(loader, "KEEP_DECODED", 0)
+    monkeypatch.setattr(loader, "cores", lambda: cores)
+    whole = batches(train, batch_size=18)
+    corrupted(train, 7, 8, 17)
+    skipped = loader.Skipped(train, limit=3)
+    got = list(loader.train_batches(train, recipe(batch_size=18), 32, MEAN, first=0, side_by_side=1, skipped=skipped))
+    assert sorted(skipped.keys) == ["07", "08", "17"]
+    for (pixels_BCHW, labels_B), (before_BCHW, names_B) in zip(got, whole, strict=True):
+        expected = [{7: 9, 8: 9, 17: 0}.get(i, i) for i in names_B.tolist()]  # the next that is whole
+        assert labels_B.tolist() == expected
+        kept_B = labels_B == names_B
+        assert pixels_BCHW[kept_B].equal(before_BCHW[kept_B])
+    assert "image 17 is corrupt; training takes the image after it (" in (said := capsys.readouterr().out)
+    assert said.count("corrupt") == 3  # once each, not once an epoch
+    few = loader.Skipped(train, limit=2)
+    with pytest.raises(
+        ValueError, match=r"image \d+ is corrupt, one more than finetune\.skip_corrupt=2 after \d+, \d+;"
+    ):
+        list(loader.train_batches(train, recipe(batch_size=18), 32, MEAN, first=0, side_by_side=1, skipped=few))
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_shard_that_vanishes_is_not_taken_for_corrupt_images(train, monkeypatch, cores, gone):
+    monkeypatch.setattr(loader, "KEEP_DECODED", 0)
+    monkeypatch.setattr(loader, "cores", lambda: cores)
+    shard = train.folder / "train-000000.tar"
+    opened = loader.ShardSet
+
+    def spoilt(folder):
+        found = opened(folder)  # when the run began the file was there
+        shard.unlink() if gone else shard.write_bytes(shard.read_bytes()[:2000])
+        return found
+
+    monkeypatch.setattr(loader, "ShardSet", spoilt)
+    message = "cannot be read any more" if gone else "was cut off while it was in use"
+    skipped = loader.Skipped(train, limit=99)
+    with pytest.raises(ValueError, match=rf"^\S*train-000000\.tar {message}[^\n]* it continues$"):
+        list(loader.train_batches(train, recipe(), 32, MEAN, first=0, side_by_side=1, skipped=skipped))
+
+
+def test_memory_is_flat_over_three_epochs(tmp_path, monkeypatch):
+    """Images of half a megabyte each, read once an epoch; nothing of them is kept."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (375, 500, 3), dtype=np.uint8)).save(buffer, "jpeg")
+    entry = shards.write_shard(tmp_path / "t-000000.tar", [(str(i), buffer.getvalue(), "jpg", i) for i in range(64)])
+    facts = dict.fromkeys(("name", "title", "role", "classes", "templates", "projection"))
+    shards.finish_set(tmp_path, {}, [entry], facts)
+    monkeypatch.setattr(loader, "KEEP_DECODED", 0)
+    monkeypatch.setattr(loader, "cores", lambda: 1)
+    train, used = shards.ShardSet(tmp_path), []
+    for _ in loader.train_batches(
+        train, recipe(batch_size=16, epochs=4, aug="minimal"), 224, MEAN, 0, side_by_side=1, decoder="turbo"
+    ):
+        used.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20)
+    epochs = [max(used[4 * e : 4 * e + 4]) for e in range(4)]
+    assert epochs[3] - epochs[0] < 12  # an epoch's images are 36 MB decoded, its crops 10

@@ -13,7 +13,7 @@ from torch import nn
 
 from modelsoups import cli, soup
 from modelsoups.core.weights import mix
-from modelsoups.soup import mixing
+from modelsoups.soup import digest, mixing
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool]
 
@@ -51,8 +51,8 @@ def test_a_streamed_mix_has_the_bits_of_one_in_memory(tmp_path_factory, row, suf
     folder = tmp_path_factory.mktemp("mix")
     sources = soup.library.open_all(files(folder, len(row), suffix))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mixing, "CHUNK", chunk)
-        mixing.mix_to_file(sources, {"*": row}, folder / "out.safetensors", {})
+        patch.setattr(digest, "BLOCK", chunk)
+        mixing.mix_to_file(sources, {"*": row}, folder / "out.safetensors")
     expected = mix([state(n) for n in range(len(row))], {"*": row})
     assert bits(load_file(folder / "out.safetensors")) == bits(expected)
 
@@ -67,10 +67,11 @@ def test_a_uniform_soup_says_what_it_is(tmp_path: Path) -> None:
         metadata = json.loads(file.metadata()["modelsoups"])
     assert metadata["coefficients"] == {"*": [1 / 3] * 3}
     assert metadata["holdout_accuracy"] == 0.75
-    assert metadata["hashes"] == list(chosen.hashes)
+    digests = soup.library.hashes(soup.library.open_all(paths))
+    assert metadata["hashes"] == list(digests)
     card = (tmp_path / "soup.md").read_text()
     assert "0.7500" in card
-    assert all(h[:16] in card for h in chosen.hashes)
+    assert all(h in card for h in digests)
     assert bits(soup.mixed(chosen)) == bits(load_file(tmp_path / "soup.safetensors"))
 
 
@@ -153,6 +154,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert bits(load_file(tmp_path / "w.safetensors")) == bits(mix([state(0), state(1)], {"*": [2, -1]}))
     for wrong, message in [
         (["uniform", a, a], "is given twice"),
+        (["uniform", a, f"{tmp_path}/../{tmp_path.name}/0.safetensors"], "is given twice, also as"),
         (["weights", a, b, "--coefficients", "1"], "expected 2 numbers"),
         (["uniform", a, str(tmp_path / "no.pt")], "no.pt cannot be read"),
     ]:
@@ -213,3 +215,73 @@ def test_greedy_and_learned_on_the_command_line(tmp_path: Path, monkeypatch, cap
             cli.main(["mix", wrong[0], *files, *wrong[1:], "-o", "x.safetensors"])
         assert message in capsys.readouterr().err
     assert not Path("x.safetensors").exists()
+
+
+def test_a_file_is_read_once_and_its_change_is_noticed_by_content(tmp_path: Path) -> None:
+    paths = files(tmp_path, 2)
+    chosen = soup.pruned(paths, lambda state: 0.0)  # methods that read everything note the content itself
+    assert all(h.startswith(digest.KIND) for h in chosen.hashes)
+    save_file(state(7), paths[1])
+    with pytest.raises(ValueError, match=r"1\.safetensors: not the ingredient"):
+        soup.mix(chosen, tmp_path / "soup.safetensors")
+    assert not list(tmp_path.glob("*soup*"))
+
+
+def test_a_digest_is_of_the_content_whatever_the_format_order_or_ties(tmp_path: Path) -> None:
+    shared = torch.arange(6.0)
+    save_file({"b": shared, "a": torch.ones(2).half()}, tmp_path / "one.safetensors", metadata={"c": "b"})
+    torch.save({"a": torch.ones(2).half(), "b": shared, "c": shared}, tmp_path / "two.pt")
+    sources = [
+        tmp_path / "one.safetensors",
+        tmp_path / "two.pt",
+        {"c": shared.clone(), "b": shared, "a": torch.ones(2).half()},
+    ]
+    checkpoints = soup.library.open_all(sources)
+    assert len(set(soup.library.hashes(checkpoints))) == 1
+    mixing.mix_to_file(checkpoints, {"*": [1, 1, 1]}, tmp_path / "out.safetensors", facts := Facts())
+    assert set(facts.seen[-1]) == set(soup.library.hashes(checkpoints))
+
+
+class Facts:
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, ...]] = []
+
+    def __call__(self, digests: tuple[str, ...]) -> dict[str, str]:
+        self.seen.append(digests)
+        return {"digests": " ".join(digests)}
+
+
+@pytest.mark.parametrize("kind", ["transposed", "views", "strided", "scalar"])
+def test_pytorch_tensors_of_every_layout(tmp_path: Path, kind: str) -> None:
+    base = torch.randn(70, 33)
+    tensors = {
+        "transposed": {"w": base.t()},
+        "views": {"a": base[:20], "b": base[10:40], "c": base},
+        "strided": {"w": base[::2, ::3]},
+        "scalar": {"w": torch.tensor(2.5), "none": torch.zeros(0, 3), "flag": torch.tensor([True, False])},
+    }[kind]
+    other = {k: v + 1 if v.is_floating_point() else v for k, v in tensors.items()}
+    torch.save(tensors, tmp_path / "a.pt")
+    torch.save(other, tmp_path / "b.pt")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digest, "BLOCK", 50)
+        soup.mix(soup.uniform([tmp_path / "a.pt", tmp_path / "b.pt"]), tmp_path / "soup.safetensors")
+        assert bits(soup.mixed(soup.uniform([tmp_path / "a.pt", tmp_path / "b.pt"]))) == bits(
+            mix([tensors, other], {"*": [0.5, 0.5]})
+        )
+    expected = mix([tensors, other], {"*": [0.5, 0.5]})
+    assert bits(soup.load(tmp_path / "soup.safetensors")) == bits(expected)
+
+
+def test_an_input_is_not_overwritten_and_a_full_disk_is_named(tmp_path: Path) -> None:
+    paths = files(tmp_path, 2)
+    before = paths[0].read_bytes()
+    (tmp_path / "link.safetensors").symlink_to(paths[0])
+    for out in (paths[0], tmp_path / "link.safetensors"):
+        with pytest.raises(ValueError, match="is to be written, but it is read as"):
+            soup.mix(soup.uniform(paths), out)
+    assert paths[0].read_bytes() == before
+    soup.mix(soup.uniform(paths[:1]), tmp_path / "one.safetensors")  # K = 1: the same tensors
+    assert bits(load_file(tmp_path / "one.safetensors")) == bits(load_file(paths[0]))
+    with pytest.raises(OSError, match="could not write /proc/soup"):
+        soup.mix(soup.uniform(paths), "/proc/soup.safetensors")

@@ -20,7 +20,7 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
          "--disable-background-networking", "--disable-component-update", "--virtual-time-budget=4000",
          "--enable-logging=stderr"]  # fmt: skip
 WIDTHS = (1280, 375)
-PROBE = """<script>const found = {};
+PROBE = """<script>{ const found = {};
 window.onerror = message => { found.error = message };
 const key = name => document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key: name, bubbles: true}));
 const tip = () => document.getElementById('tooltip');
@@ -44,7 +44,7 @@ window.onload = () => { try {
   found.silent = [...document.querySelectorAll('#each-test-set td, #ingredients td:nth-child(n+8)')]
     .filter(c => /\\d/.test(c.textContent) && !c.dataset.tip && !/\\(/.test(c.textContent)).length;
   } catch (error) { found.error = String(error) }
-  parent.postMessage([innerWidth, found], '*') };</script>"""
+  parent.postMessage([innerWidth, found], '*') } }</script>"""
 FRAME = """<!doctype html><html><meta name="color-scheme" content="light dark"><body>
 <script>onmessage = event => { const p = document.createElement('pre');
 p.textContent = 'FOUND ' + JSON.stringify(event.data); document.body.append(p) }</script>"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import sys
 import time
@@ -22,8 +23,9 @@ STAGES = {  # in order; name -> what it does. Each is a module with run(cfg).
     "evaluate": "logits of every ingredient on every data set, cached",
     "soup": "soups, ensembles and baselines, chosen on the hold-out, then evaluated",
     "report": "results.jsonl, tables, figures and one HTML page",
+    "analyse": "the paper's other figures and tables (by itself, or with analyse.in_pipeline)",
 }
-MODULES = {"soup": "soup.stage"}  # of the stages that are not a module of their own name: soup is the library
+MODULES = {"soup": "soup.stage", "analyse": "analyse.stage"}  # of the stages that are packages
 COMMANDS = {  # with arguments of their own; name -> (module with main(argv), what it does)
     "mix": ("mix", "a soup of any checkpoints (modelsoups mix -h)"),
     "doctor": ("doctor", "why a soup of these checkpoints will or will not work (modelsoups doctor -h)"),
@@ -127,6 +129,8 @@ def _run_stages(stages: list[str], cfg: Config) -> None:
     """Each stage returns whether it made anything, and its seconds are kept if so."""
     started = time.monotonic()
     for stage in stages:
+        if stage == "analyse" and len(stages) > 1 and not cfg.analyse.in_pipeline:
+            continue
         begin = time.monotonic()
         try:
             if _run(stage, cfg):
@@ -179,6 +183,7 @@ QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none")  # the stages spe
 def _hydra_main(stages: list[str], args: list[str]) -> None:
     """Hand over to Hydra for its flags: multirun, --cfg, --info."""
     import hydra
+    from hydra.core.hydra_config import HydraConfig
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import DictConfig
 
@@ -196,7 +201,8 @@ def _hydra_main(stages: list[str], args: list[str]) -> None:
         fail(" ".join(str(error).split()))
 
     def job(composed: DictConfig) -> None:
-        run_stages(stages, config.validate(composed))
+        given = tuple(HydraConfig.get().overrides.task)
+        run_stages(stages, dataclasses.replace(config.validate(composed), overrides=given))
 
     flags = [a for a in args if a not in overrides]  # after the overrides: argparse takes those only in one piece
     quiet = [*QUIET, f"hydra.job.name={stages[0]}"] if len(stages) == 1 else QUIET  # the name is for the launchers

@@ -103,6 +103,8 @@ class SweepConfig:
 class FinetuneConfig:
     parallel: int | None = None  # runs side by side, one core each; null: one per core
     threads: int = 1  # of each run; results depend on it, so it is not the number of cores
+    decode: str = "turbo"  # of training images: pil, or turbo, three times as fast; see data.decode
+    skip_corrupt: int = 0  # images that cannot be decoded and training goes on without; one more is an error
     at_once: int | None = None  # images that fit a GPU; a larger share of a batch is taken in parts; null: all
     checkpoint_every: int = 200  # steps between checkpoints for resuming
     log_every: int = 20  # steps between lines of metrics.jsonl
@@ -128,6 +130,23 @@ class SoupConfig:
     seed: int = 0
     write: list[str] = field(default_factory=lambda: ["greedy"])  # soups also written as .safetensors
     also: list[str] = field(default_factory=list)  # more methods of core.methods, without options
+
+
+@dataclass
+class AnalyseConfig:
+    """The paper's figures and tables beyond Table 3; see conf/analyse.yaml."""
+
+    which: list[str] = field(default_factory=list)  # empty: every analysis
+    in_pipeline: bool = False
+    pools: dict[str, list[str]] = field(default_factory=dict)  # name -> the overrides that make a run of it
+    rates: list[float] = field(default_factory=lambda: [3e-5, 1e-5])
+    epochs: int = 10
+    grid: int = 11
+    images: int | None = 2000
+    equation_images: int | None = 500
+    alphas: list[float] = field(default_factory=lambda: [i / 10 for i in range(11)])
+    orders: int = 3
+    pairs: int = 66
 
 
 @dataclass
@@ -225,6 +244,7 @@ class Config(TopLevel):
     finetune: FinetuneConfig
     evaluate: EvaluateConfig
     soup: SoupConfig
+    analyse: AnalyseConfig
     cluster: ClusterConfig
     submit: SubmitConfig
     plan: PlanConfig
@@ -245,6 +265,7 @@ CHOICES = {
     "data.library": ("iconnet", "imagenet", "folders"),
     "protocol": ("paper", "released"),
     "heads.init": ("lp", "zeroshot"),
+    "finetune.decode": ("pil", "turbo"),
     "finetune.precision": ("auto", "fp32", "bf16"),
     "finetune.compile": ("auto", "none", "default", "reduce-overhead"),
     "finetune.augment": ("cpu", "gpu"),
@@ -253,6 +274,7 @@ AT_LEAST = {
     "finetune.parallel": 1,
     "finetune.threads": 1,
     "finetune.at_once": 2,
+    "finetune.skip_corrupt": 0,
     "ingredient": 0,
     "finetune.checkpoint_every": 1,
     "finetune.log_every": 1,
@@ -279,6 +301,12 @@ AT_LEAST = {
     "soup.orders": 1,
     "soup.learned_epochs": 1,
     "soup.learned_batch_size": 1,
+    "analyse.epochs": 1,
+    "analyse.grid": 2,
+    "analyse.images": 1,
+    "analyse.equation_images": 1,
+    "analyse.orders": 1,
+    "analyse.pairs": 1,
 }
 
 

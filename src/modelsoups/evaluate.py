@@ -21,13 +21,13 @@ from modelsoups import runs
 from modelsoups.config import Config
 from modelsoups.core import metrics
 from modelsoups.core.types import Ingredient, Logits
+from modelsoups.data import decoded
 from modelsoups.data.shards import ShardSet
-from modelsoups.data.transforms import eval_crop, to_uint8
 from modelsoups.model import Classifier, build
 from modelsoups.parallel import cores, run_tasks
 from modelsoups.pool import initial_models, load_pool, load_weights
 
-IN_MEMORY = 2**30  # bytes of decoded images that a process keeps; larger sets are decoded again for each model
+IN_MEMORY = 2**30  # bytes of decoded images of a set that a process keeps; larger sets are mapped from the disk
 Weights = Mapping[str, Tensor]
 
 
@@ -44,6 +44,7 @@ def run(cfg: Config) -> bool:
         print(f"evaluate: complete, {len(models)} models on {names}")
         return False
     print(f"evaluate: {len(tasks)} of {len(models)} models on {names}")
+    decode_once(cfg, evaluated(cfg))
     for _ in run_tasks(functools.partial(_evaluate, cfg), tasks, workers(cfg), "evaluate"):
         pass
     return True
@@ -122,7 +123,7 @@ def forward(cfg: Config, name: str, state: Weights) -> Tensor:
     model.load_state_dict(dict(state))
     model.eval()
     rows = []
-    for pixels_BCHW in pixel_batches(dataset, model.image_size, cfg.evaluate.batch_size):
+    for pixels_BCHW in pixel_batches(cfg, dataset, model.image_size):
         logits_BC = model(normalise(model, pixels_BCHW)).float().cpu()
         rows.append(metrics.project(logits_BC, dataset.projection))
     return torch.cat(rows)
@@ -143,30 +144,42 @@ def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
         return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
 
-def pixel_batches(dataset: ShardSet, image_size: int, batch_size: int) -> Iterator[Tensor]:
+def decode_once(cfg: Config, names: list[str]) -> None:
+    """Decode sets that are too large to keep in memory into the run's folder, where all processes map them.
+
+    A set over the budget (`data.decoded`) is decoded again for each model.
+    """
+    for dataset in (open_set(cfg.data.dir, name) for name in names):
+        side = cfg.model.image_size
+        if decoded.size(dataset, side) > IN_MEMORY and decoded.fits(dataset, side, _pixels(cfg)):
+            decoded.write(dataset, side, _pixels(cfg))
+
+
+def _pixels(cfg: Config) -> Path:
+    return cfg.run.root / "pixels"
+
+
+def pixel_batches(cfg: Config, dataset: ShardSet, image_size: int) -> Iterator[Tensor]:
     """uint8 pixels_BCHW in the set's order, resized and cropped as CLIP evaluates."""
-    if len(dataset) * 3 * image_size**2 <= IN_MEMORY:
-        yield from all_pixels(str(dataset.folder), dataset.sha256, image_size).split(batch_size)
+    pixels_NCHW = kept_pixels(cfg, dataset, image_size)
+    if pixels_NCHW is not None:
+        yield from pixels_NCHW.split(cfg.evaluate.batch_size)
         return
-    loader = torch.utils.data.DataLoader(_Crops(dataset, image_size), batch_size, num_workers=max(1, cores() // 2))
-    yield from loader
+    crops = decoded.Crops(dataset, image_size)
+    yield from torch.utils.data.DataLoader(crops, cfg.evaluate.batch_size, num_workers=max(1, cores() // 2))
 
 
-class _Crops(torch.utils.data.Dataset[Tensor]):
-    def __init__(self, dataset: ShardSet, image_size: int) -> None:
-        self.dataset, self.crop = dataset, eval_crop(image_size)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return to_uint8(self.crop(self.dataset.image(index)))
+def kept_pixels(cfg: Config, dataset: ShardSet, image_size: int) -> Tensor | None:
+    """uint8 pixels_NCHW of a whole set, in memory or mapped; None of a large set that `decode_once` did not write."""
+    if decoded.size(dataset, image_size) <= IN_MEMORY:
+        return all_pixels(str(dataset.folder), dataset.sha256, image_size)
+    return decoded.read(dataset, image_size, _pixels(cfg))
 
 
 @functools.lru_cache(maxsize=16)
 def all_pixels(folder: str, sha256: str, image_size: int) -> Tensor:
     """Every image of a small set, decoded once for all models: uint8 pixels_NCHW. sha256 is part of the key."""
-    crops = _Crops(ShardSet(Path(folder)), image_size)
+    crops = decoded.Crops(ShardSet(Path(folder)), image_size)
     return torch.stack([crops[i] for i in range(len(crops))])
 
 

@@ -20,6 +20,7 @@ from modelsoups import checkpoint, distill, parallel, runs
 from modelsoups.config import Config
 from modelsoups.core import weights
 from modelsoups.core.types import Recipe
+from modelsoups.data.loader import deaths_named
 from modelsoups.data.shards import check_disjoint
 from modelsoups.distributed import ALONE, Ranks, joined, mark_saved
 from modelsoups.evaluate import open_set, workers
@@ -104,6 +105,8 @@ def _inputs(cfg: Config, recipe: Recipe) -> dict[str, Any]:
         "initialization": initial_models(cfg)["initialization"].sha256,
         "train": open_set(cfg.data.dir, cfg.data.train).sha256,
     }
+    if cfg.finetune.decode != "pil":
+        inputs["decode"] = cfg.finetune.decode
     return dict(json.loads(json.dumps(inputs)))  # as it reads back from a file
 
 
@@ -141,7 +144,8 @@ def _finetune(
     trainer.load()
     if ranks.first:
         runs.write_json(folder / "recipe.json", asdict(recipe))
-    diverged = trainer.train()
+    with deaths_named():
+        diverged = trainer.train()
     if ranks.first:
         trainer.check_lock()
         if diverged:
@@ -171,4 +175,6 @@ def _finish(trainer: Trainer, inputs: dict[str, Any]) -> None:
         "seconds": round(trainer.seconds, 1),
         "layouts": trainer.layouts,
     }
+    if trainer.skipped.keys:
+        facts["skipped"] = trainer.skipped.keys
     runs.finish(trainer.folder, inputs, [path, *paths.values()], **facts)

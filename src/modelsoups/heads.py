@@ -73,7 +73,7 @@ def _initial_model(cfg: Config, init: str, train: ShardSet) -> Classifier:
 def features(cfg: Config, model: Classifier, dataset: ShardSet) -> Tensor:
     """features_ND of every image of a set, without augmentation, on the CPU."""
     found = []
-    for batch in pixel_batches(dataset, model.image_size, cfg.evaluate.batch_size):
+    for batch in pixel_batches(cfg, dataset, model.image_size):
         found.append(model.features(normalise(model, batch)).float().cpu())
         advance(len(batch))
     return torch.cat(found)

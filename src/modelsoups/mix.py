@@ -16,7 +16,8 @@ from typing import Any
 from modelsoups import soup
 from modelsoups.core.types import EVERYTHING, Soup
 from modelsoups.soup.choosing import LEARNED
-from modelsoups.soup.library import hashes, open_all
+from modelsoups.soup.digest import later
+from modelsoups.soup.library import open_all
 
 METHODS = {
     "uniform": "the mean of all",
@@ -129,4 +130,5 @@ def _weights(paths: Sequence[str], coefficients: Sequence[float] | None) -> Soup
     if coefficients is None or len(coefficients) != len(paths):
         raise ValueError(f"--coefficients: expected {len(paths)} numbers, one a checkpoint")
     checkpoints = open_all(paths)
-    return Soup("weights", tuple(c.name for c in checkpoints), hashes(checkpoints), {EVERYTHING: list(coefficients)})
+    found = tuple(map(later, checkpoints))
+    return Soup("weights", tuple(c.name for c in checkpoints), found, {EVERYTHING: list(coefficients)})

@@ -10,6 +10,7 @@ from torch import Tensor
 from modelsoups import runs
 from modelsoups.config import Config
 from modelsoups.core import weights
+from modelsoups.core.readers import Checkpoint, open_checkpoint
 from modelsoups.core.types import Ingredient
 from modelsoups.sweep import load_draw
 
@@ -58,19 +59,29 @@ def enough(cfg: Config, folder: Folder, command: str) -> Folder:
 
 
 def load_weights(ingredient: Ingredient) -> dict[str, Tensor]:
-    """An ingredient's state dict, on the CPU; ValueError when it is not what its manifest says.
+    """An ingredient's state dict, on the CPU; ValueError when it is not what its manifest says."""
+    state = weights.load_state(Path(ingredient.path))
+    _check(ingredient, state)
+    return state
 
-    The hash is looked at once a process: for each soup of a large pool it would take longer than the mixing.
-    """
+
+def open_weights(ingredient: Ingredient) -> Checkpoint:
+    """As `load_weights`, but each tensor is read when it is asked for."""
+    checkpoint = open_checkpoint(ingredient.path)
+    checkpoint.name = f"ingredient {ingredient.id}"
+    _check(ingredient, checkpoint)
+    return checkpoint
+
+
+def _check(ingredient: Ingredient, state: weights.State) -> None:
+    """The hash is looked at once a process: for each soup of a large pool it would take longer than the mixing."""
     path = Path(ingredient.path)
-    state = weights.load_state(path)
     seen = (ingredient.path, path.stat().st_mtime_ns, ingredient.sha256)
     if seen not in _checked and weights.state_sha256(state) != ingredient.sha256:
         raise ValueError(
             f"{path} has changed since it was made (its sha256 is another); delete {path.parent} to make it again"
         )
     _checked.add(seen)
-    return state
 
 
 def initial_models(cfg: Config) -> dict[str, Ingredient]:

@@ -176,6 +176,8 @@ class Run:
         self.slurm = root / "slurm"  # scripts as submitted, output of jobs, requests to stop
         self.soups = root / "soups"
         self.wandb = root / "wandb"  # what has been logged to W&B, and its own files
+        self.pools = root / "pools"  # further runs that the analyses compare
+        self.analyses = results / "analysis"
         self.timings = root / "timings.json"
         self.log = root / "modelsoups.log"
 
@@ -188,6 +190,10 @@ class Run:
 
     def logits(self, model_sha256: str, dataset: str, dataset_sha256: str) -> Path:
         return self.root / "logits" / model_sha256[:16] / f"{dataset}-{dataset_sha256[:12]}.safetensors"
+
+    def point(self, key: str) -> Path:
+        """What was measured of one soup in the analyses."""
+        return self.root / "points" / key[:2] / f"{key}.json"
 
     def soup(self, name: str) -> Path:
         return self.soups / f"{name}.json"

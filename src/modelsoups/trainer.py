@@ -23,7 +23,7 @@ from modelsoups.core import training
 from modelsoups.core.optimizers import OPTIMIZERS, restore, sharpened
 from modelsoups.core.trajectory import Ema, Swa
 from modelsoups.core.types import Ingredient, Recipe
-from modelsoups.data.loader import Share, train_batches
+from modelsoups.data.loader import Share, Skipped, train_batches
 from modelsoups.data.shards import ShardSet
 from modelsoups.device import device_of, staged
 from modelsoups.distill import Ensemble
@@ -75,6 +75,7 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self.loss = math.nan  # of the last step
+        self.skipped = Skipped(train, cfg.finetune.skip_corrupt)
         chance = training.chance_loss(recipe.loss, len(train.classes))
         self.watch = training.Watch(chance, patience=min(50, max(3, self.total // 10)))
 
@@ -108,6 +109,7 @@ class Trainer:
             on_device = {k: v.to(self.device.torch) for k, v in average.items()}
             self.averages[name].count, self.averages[name].state = count, on_device
         self.step, self.seconds = state["step"], state["seconds"]
+        self.skipped.keys = state.get("skipped", [])
         self.watch.first, self.watch.since = state.get("watch", (None, None))
         before = state.get("layouts", ["1x1"])
         if before[-1] != self.layouts[0]:
@@ -187,6 +189,8 @@ class Trainer:
             side_by_side,
             share,
             self.device.augment,
+            self.cfg.finetune.decode,
+            self.skipped,
         )
         return staged(batches, self.device.torch, self.parts)
 
@@ -300,6 +304,7 @@ class Trainer:
             "step": self.step,
             "seconds": self.seconds,
             "layouts": list(self.layouts),
+            "skipped": list(self.skipped.keys),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "watch": (self.watch.first, self.watch.since),

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file, save_model
 from torch import nn
 
+from modelsoups import soup
 from modelsoups.core.readers import open_checkpoint
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2).bfloat16(), "n": torch.tensor(7)}
@@ -153,3 +154,35 @@ def test_a_file_cut_off_while_it_is_open_is_named(tmp_path: Path) -> None:
         file.truncate(file.seek(0, 2) - 4)
     with pytest.raises(ValueError, match=r"a\.safetensors ends too early"):
         dict(opened)
+
+
+@pytest.mark.parametrize("shard_size", ["1GB", "4KB"])
+def test_a_folder_as_transformers_saves_it(tmp_path: Path, shard_size: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=30, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+    )
+    models = [transformers.BertForMaskedLM(config) for _ in range(2)]  # whose head is tied to its embedding
+    for name, model in zip("ab", models, strict=True):
+        model.save_pretrained(tmp_path / name, max_shard_size=shard_size)
+        (tmp_path / name / "vocab.txt").write_text("hello")
+    opened = open_checkpoint(tmp_path / "a")
+    assert all(torch.equal(opened[k], models[0].state_dict()[k]) for k in opened)
+    assert (len(opened.files) > 1) == (shard_size == "4KB")
+    notes = soup.mix(soup.uniform([tmp_path / "a", tmp_path / "b"]), tmp_path / "soup")
+    assert notes is not None
+    assert (tmp_path / "soup" / "vocab.txt").exists()
+    mixed = transformers.BertForMaskedLM.from_pretrained(tmp_path / "soup").state_dict()
+    first, second = (m.state_dict() for m in models)
+    assert all(torch.allclose(mixed[k], (first[k] + second[k]) / 2) for k in mixed if mixed[k].is_floating_point())
+
+
+def test_a_torchvision_file_with_batchnorm(tmp_path: Path) -> None:
+    import torchvision
+
+    model = torchvision.models.mobilenet_v3_small(num_classes=3)
+    torch.save(model.state_dict(), tmp_path / "net.pth")
+    assert same(open_checkpoint(tmp_path / "net.pth"), model.state_dict())
+    notes = soup.mix(soup.uniform([tmp_path / "net.pth"]), tmp_path / "soup.safetensors")
+    assert any("BatchNorm" in note for note in notes)
+    model.load_state_dict(soup.load(tmp_path / "soup.safetensors"))

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
-from modelsoups.core.stats import mcnemar_exact, paired_mean_interval, paired_mean_test, wilson
+from modelsoups.core.stats import mcnemar_exact, mean_interval, paired_mean_interval, paired_mean_test, wilson
 
 
 def pair(both: int, only_a: int, only_b: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
@@ -179,3 +179,15 @@ def test_empty_comparisons_are_refused() -> None:
     with pytest.raises(ValueError, match="at least two"):
         paired_mean_interval([pair(1, 0, 0, 0)])
     assert math.isfinite(paired_mean_test([pair(1, 0, 0, 0)]).p)
+
+
+def test_mean_interval_by_hand_and_as_for_pairs() -> None:
+    """(1, 0, -1, 2): mean 0.5, variance 5/3, so 0.5 -+ 1.96 sqrt(5/12); two equal sets: that over sqrt 2."""
+    half = 1.959964 * math.sqrt(5 / 12)
+    assert mean_interval([[1, 0, -1, 2]]) == pytest.approx((0.5, 0.5 - half, 0.5 + half), abs=1e-6)
+    assert mean_interval([[1, 0, -1, 2]] * 2)[2] == pytest.approx(0.5 + half / math.sqrt(2), abs=1e-6)
+    pairs = [pair(10, 5, 1, 4), pair(3, 2, 6, 9)]
+    differences = [a.astype(int) - b.astype(int) for a, b in pairs]
+    assert mean_interval(differences)[1:] == pytest.approx(paired_mean_interval(pairs))
+    with pytest.raises(ValueError, match="1 image has no variance"):
+        mean_interval([[1]])

@@ -190,6 +190,22 @@ def test_imported_models_become_table_3_by_evaluation_alone(imported):
     assert [p.name for p in sorted(cfg.run.ingredients.iterdir()) if p.is_dir()] == ["000", "001", "002", "004", "005"]
 
 
+def test_imported_models_allow_the_analyses_that_need_no_training(imported, capsys):
+    cfg, options = imported
+    few = ["analyse.grid=2", "analyse.alphas=[0.0,0.5,1.0]", "analyse.orders=1", "analyse.pairs=3"]
+    cli.run_stages(["analyse"], load(["experiment=released", *options, *few]))
+    said = capsys.readouterr().out
+    made = {p.stem for p in cfg.run.analyses.glob("*.jsonl")}
+    assert made == {"figure_2", "figure_3", "figure_4", "figure_B1", "figure_D1", "figure_K1", "figure_L3", "selection",
+                    "table_4"}  # fmt: skip
+    missing = json.loads((cfg.run.analyses / "provenance.json").read_text())["not_possible"]
+    assert missing["figure_2, train loss"] == "the training set holdout is not prepared"
+    assert missing["figure_B2"] == "it needs the pool seeds (analyse.pools.seeds)"
+    assert "analyse: table_L1 cannot be made of these models: no pool has a model from the lp head" in said
+    rows = [json.loads(line) for line in (cfg.run.analyses / "figure_2.jsonl").read_text().splitlines()]
+    assert {r["train_loss"] for r in rows if "landscape" in r} == {None}
+
+
 def test_verify_names_models_and_sets_that_differ(imported, capsys):
     cfg, options = imported
     assert cli_status("verify", *options) == 1  # random weights are not the authors'

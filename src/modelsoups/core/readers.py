@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -45,7 +44,6 @@ DTYPES = {
     "BOOL": torch.bool,
     "C64": torch.complex64,
 }
-_scratch = threading.local()
 
 
 @dataclass(frozen=True)
@@ -58,20 +56,22 @@ class Stored:
     dtype: torch.dtype
     shape: tuple[int, ...]
 
-    def read(self, start: int, stop: int, into: Tensor) -> Tensor:
-        """Elements start to stop of the flat tensor, in the bytes of `into` (uint8, long enough)."""
-        size = (stop - start) * self.dtype.itemsize
-        view, done = memoryview(into.numpy().data)[:size], 0
-        while done < size:
-            got = os.preadv(self.descriptor, [view[done:]], self.offset + start * self.dtype.itemsize + done)
+    def read(self, start: int, stop: int, into: memoryview) -> memoryview:
+        """The bytes of elements start to stop of the flat tensor, read into `into` (long enough)."""
+        view, at = into[: (stop - start) * self.dtype.itemsize], self.offset + start * self.dtype.itemsize
+        done = os.preadv(self.descriptor, [view], at)
+        while done < len(view):
+            got = os.preadv(self.descriptor, [view[done:]], at + done)
             if not got:
                 raise ValueError(f"{self.file} ends too early; it was cut off while it was being read")
             done += got
-        return into[:size].view(self.dtype)
+        return view
 
     def whole(self) -> Tensor:
         count = math.prod(self.shape)
-        return self.read(0, count, torch.empty(count * self.dtype.itemsize, dtype=torch.uint8)).reshape(self.shape)
+        tensor = torch.empty(count * self.dtype.itemsize, dtype=torch.uint8)
+        self.read(0, count, tensor.numpy().data)
+        return tensor.view(self.dtype).reshape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,14 @@ class Held:
     def shape(self) -> tuple[int, ...]:
         return tuple(self.tensor.shape)
 
-    def read(self, start: int, stop: int, into: Tensor) -> Tensor:
-        return self.tensor.reshape(-1)[start:stop].cpu()
+    def read(self, start: int, stop: int, into: memoryview) -> memoryview:
+        """The bytes of elements start to stop of the flat tensor, without a copy where it is contiguous."""
+        tensor = self.tensor
+        if not tensor.is_contiguous():  # only the rows that are asked for become so
+            row = max(1, math.prod(self.shape[1:]))
+            first = start // row
+            tensor, start, stop = tensor[first : -(-stop // row)], start - first * row, stop - first * row
+        return _bytes_of(tensor.reshape(-1)[start:stop].cpu().contiguous())
 
     def whole(self) -> Tensor:
         return self.tensor.cpu()
@@ -100,7 +106,7 @@ class Checkpoint(Mapping[str, Tensor]):
     """A state whose tensors are read when asked for, in the order of the file.
 
     tied maps a name to the earlier name whose tensor it shares; notes say what was undone to get here; folder is the
-    Hugging Face folder that it came from.
+    Hugging Face folder that it came from, files are those read.
     """
 
     name: str
@@ -108,6 +114,7 @@ class Checkpoint(Mapping[str, Tensor]):
     tied: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     folder: Path | None = None
+    files: tuple[Path, ...] = ()
 
     def __getitem__(self, key: str) -> Tensor:
         return self.entries[key].whole()
@@ -128,13 +135,10 @@ class Checkpoint(Mapping[str, Tensor]):
         return sum(math.prod(e.shape) * e.dtype.itemsize for k, e in self.entries.items() if k not in self.tied)
 
 
-def scratch(nbytes: int, slot: str = "read") -> Tensor:
-    """This thread's reusable buffer of at least that many bytes."""
-    kept: Tensor | None = getattr(_scratch, slot, None)
-    if kept is None or len(kept) < nbytes:
-        kept = torch.empty(nbytes, dtype=torch.uint8)
-        setattr(_scratch, slot, kept)
-    return kept
+def _bytes_of(tensor: Tensor) -> memoryview:
+    """A contiguous flat tensor's bytes, which are not to be written to."""
+    view: memoryview = tensor.detach().view(torch.uint8).numpy().data
+    return view
 
 
 def open_checkpoint(source: Source, key: str | None = None) -> Checkpoint:
@@ -184,7 +188,7 @@ def _safetensors(path: Path) -> Checkpoint:
             raise ValueError(f"{path}: tensor {name} is of type {info['dtype']}; expected one of {', '.join(DTYPES)}")
         start = 8 + length + info["data_offsets"][0]
         entries[name] = Stored(path, descriptor, start, DTYPES[info["dtype"]], tuple(info["shape"]))
-    checkpoint = Checkpoint(str(path), entries)
+    checkpoint = Checkpoint(str(path), entries, files=(path,))
     weakref.finalize(checkpoint, os.close, descriptor)
     for name, kept in metadata.items():  # as safetensors.torch.save_model notes tensors that it wrote once
         if kept in entries and name not in entries:
@@ -210,7 +214,48 @@ def _pickle(path: Path, key: str | None) -> Checkpoint:
         raise ValueError(f"{path} holds a {type(content).__name__}, not tensors by name; save model.state_dict()")
     checkpoint = _of_tensors(str(path), content)
     checkpoint.notes += notes
+    checkpoint.files = (path,)
+    _read_in_order(checkpoint, path)
     return checkpoint
+
+
+def _read_in_order(checkpoint: Checkpoint, path: Path) -> None:
+    """Turn contiguous tensors of torch.load's memory map into places in the file: reading there is no page fault.
+
+    Where the system does not tell its memory maps (Linux does), or torch made none, the tensors stay as they are.
+    """
+    maps = _maps(path)
+    if not maps:
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    weakref.finalize(checkpoint, os.close, descriptor)
+    placed: dict[str, Stored | Held] = {}
+    for name, held in checkpoint.entries.items():
+        assert isinstance(held, Held)
+        at, size = held.tensor.data_ptr(), held.tensor.nbytes
+        offset = next((o + at - low for low, high, o in maps if low <= at and at + size <= high), None)
+        if offset is None or not held.tensor.is_contiguous() or not size:
+            continue
+        placed[name] = Stored(path, descriptor, offset, held.dtype, held.shape)
+        start = _bytes_of(held.tensor.reshape(-1)[: min(8, held.tensor.numel())])
+        if os.pread(descriptor, len(start), offset) != start:  # torch swapped the bytes of a big-endian file
+            return
+    checkpoint.entries |= placed
+
+
+def _maps(path: Path) -> list[tuple[int, int, int]]:
+    """(first address, address after the last, offset in the file) of this process's memory maps of a file."""
+    try:
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    found, inode = [], path.stat().st_ino
+    for line in lines:
+        addresses, _, offset, _, number, *name = line.split(maxsplit=5)
+        if int(number) == inode and name and name[0] == str(path.resolve()):
+            low, high = (int(a, 16) for a in addresses.split("-"))
+            found.append((low, high, int(offset, 16)))
+    return found
 
 
 def _is_state(value: Mapping[Any, Any]) -> bool:
@@ -221,8 +266,8 @@ def _of_tensors(name: str, state: Mapping[Any, Any]) -> Checkpoint:
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise ValueError(f"{name}: entry {key} is a {type(value).__name__}, not a tensor; give model.state_dict()")
-        if value.layout != torch.strided or value.is_quantized:
-            raise ValueError(f"{name}: tensor {key} is sparse or quantized; only dense tensors can be mixed")
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            raise ValueError(f"{name}: tensor {key} is sparse, quantized or on meta; only dense tensors can be mixed")
     if not state:
         raise ValueError(f"{name} holds no tensors")
     tied: dict[str, str] = {}
@@ -277,7 +322,9 @@ def _sharded(index: Path) -> Checkpoint:
             raise ValueError(f"{index}: shard {file} does not match: tensor {odd[0]} {where}; fetch the shards again")
         whole.entries.update(part.entries)
         whole.tied.update(part.tied)
+        whole.files += part.files
         parts.append(part)
+    whole.files += (index,)
     whole.notes.append(f"{len(by_file)} shards")
     weakref.finalize(whole, list.clear, parts)  # keeps the shards' files open as long as their sum lives
     return whole

@@ -116,3 +116,17 @@ def _booleans(a: Any, b: Any) -> tuple[np.ndarray[Any, np.dtype[np.bool_]], np.n
     if a_N.ndim != 1 or a_N.shape != b_N.shape or not len(a_N):
         raise ValueError(f"correctness of shapes {a_N.shape} and {b_N.shape}: expected the same images, at least one")
     return a_N, b_N
+
+
+def mean_interval(differences: Sequence[Any], level: float = 0.95) -> tuple[float, float, float]:
+    """Unweighted mean over data sets of the mean over images, and its normal interval.
+
+    differences holds a number an image for each set, such as a - b averaged over several pairs of models: sets and
+    models are fixed, images random. Raises ValueError for a set of fewer than two images.
+    """
+    sets = [np.asarray(d_N, float) for d_N in differences]
+    if short := [len(d_N) for d_N in sets if len(d_N) < 2]:
+        raise ValueError(f"{short[0]} image has no variance; expected at least two")
+    value = _mean([float(d_N.mean()) for d_N in sets])
+    half = _z(level) * math.sqrt(sum(float(d_N.var(ddof=1)) / len(d_N) for d_N in sets)) / len(sets)
+    return value, value - half, value + half

@@ -5,10 +5,12 @@ Legend: B images of a batch, N of the training set, C channels, H height, W widt
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import random
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ from torch import Tensor
 from modelsoups.core import training
 from modelsoups.core.types import Recipe
 from modelsoups.data.batched import Drawn, Planned, canvas_pixels, draw, plan
-from modelsoups.data.shards import ShardSet
-from modelsoups.data.transforms import Transform, seed_sample, to_uint8, train_crop
+from modelsoups.data.decode import DECODERS, augmented
+from modelsoups.data.shards import CorruptImage, ShardSet
+from modelsoups.data.transforms import Transform, seed_sample, train_crop
 from modelsoups.parallel import cores
 
 KEEP_DECODED = 64 * 2**20  # bytes of shards; decoded they are about ten times as large
@@ -49,6 +52,33 @@ class Share:
 
 
 WHOLE = Share()
+NONE = -1  # index of the corrupt image behind a sample that has none
+
+
+@dataclass
+class Skipped:
+    """Corrupt images that a run has met; each was replaced by the one after it in the set. ValueError above `limit`."""
+
+    train: ShardSet
+    limit: int = 0
+    keys: list[str] = field(default_factory=list)
+
+    def add(self, corrupt_B: Tensor) -> None:
+        for index in corrupt_B[corrupt_B != NONE].tolist():
+            key = str(self.train.keys_N[index])
+            if key in self.keys:  # in an earlier epoch
+                continue
+            self.keys.append(key)
+            if len(self.keys) > self.limit:
+                raise ValueError(
+                    f"{self.train.where(index)} is corrupt, one more than finetune.skip_corrupt={self.limit} after "
+                    f"{', '.join(self.keys[:-1])}; delete those shards, then run `modelsoups prepare`"
+                )
+            print(
+                f"finetune: {self.train.where(index)} is corrupt; training takes the image after it "
+                f"({len(self.keys)} of at most {self.limit})",
+                flush=True,
+            )
 
 
 def train_batches(
@@ -60,33 +90,53 @@ def train_batches(
     side_by_side: int,
     share: Share = WHOLE,
     augment: str = "cpu",
+    decoder: str = "pil",
+    skipped: Skipped | None = None,
 ) -> Iterator[tuple[Tensor | Planned, Tensor]]:
     """(pixels_BCHW in uint8, labels_B) of every step of a run from step `first` on, in the parts of one rank.
 
     With augment=gpu the images come as they are, with a plan that makes those pixels of them on any device.
 
     A small set is decoded once a process and augmented in it. Images of a larger one are decoded and augmented in
-    the cores that `side_by_side` runs leave free. Raises ValueError naming shard and key of a corrupt image.
+    the cores that `side_by_side` runs leave free. decoder is one of `data.decode`. Raises ValueError naming shard and
+    key of a corrupt image, or of one more than `skipped` takes.
     """
+    skipped = skipped or Skipped(train)
     on_gpu = augment == "gpu"
     kind = Undone if on_gpu else Augmented
-    augmented = kind(str(train.folder), train.sha256, recipe, image_size, mean)
+    samples = kind(str(train.folder), train.sha256, recipe, image_size, mean, decoder, skipped.limit > 0)
     processes = loader_processes(train, side_by_side)
     batches = _index_batches(len(train), recipe, first, share)
     loader: torch.utils.data.DataLoader[Any] = torch.utils.data.DataLoader(
-        augmented,
+        samples,
         batch_sampler=batches,
         num_workers=processes,
         collate_fn=functools.partial(_planned, image_size, mean) if on_gpu else None,
         pin_memory=torch.cuda.is_available(),  # so that it is copied beside the computation
     )
     try:
-        yield from loader
+        for pixels_BCHW, labels_B, corrupt_B in loader:
+            skipped.add(corrupt_B)
+            yield pixels_BCHW, labels_B
     except ValueError as error:
         if not processes:
             raise
         last_line = str(error).strip().splitlines()[-1]  # PyTorch puts the trace of its process into the message
-        raise ValueError(last_line.removeprefix("ValueError: ")) from error
+        raise ValueError(re.sub(r"^[\w.]+(Error|CorruptImage): ", "", last_line)) from error
+
+
+@contextlib.contextmanager
+def deaths_named() -> Iterator[None]:
+    """Say in one line that a process of train_batches died; PyTorch raises that anywhere in the program."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise RuntimeError(
+            "a process that decodes training images died (killed, or out of memory or /dev/shm); run the same "
+            "command again to continue from the last checkpoint"
+        ) from error
 
 
 def loader_processes(train: ShardSet, side_by_side: int) -> int:
@@ -106,14 +156,19 @@ def _index_batches(images: int, recipe: Recipe, first: int, share: Share) -> Ite
 
 
 @dataclass
-class Augmented(torch.utils.data.Dataset[tuple[Tensor, int]]):
-    """(epoch, index) -> (augmented uint8 pixels_CHW, label). It opens what it needs in the process that uses it."""
+class Augmented(torch.utils.data.Dataset[tuple[Tensor, int, int]]):
+    """(epoch, index) -> (augmented uint8 pixels_CHW, label, NONE). It opens what it needs in the process that uses it.
+
+    With `skips`, a corrupt image is replaced by the one after it, and its index stands in the place of NONE.
+    """
 
     folder: str
     sha256: str
     recipe: Recipe
     image_size: int
     mean: tuple[float, ...]
+    decoder: str = "pil"
+    skips: bool = False
 
     @functools.cached_property
     def train(self) -> ShardSet:
@@ -134,33 +189,53 @@ class Augmented(torch.utils.data.Dataset[tuple[Tensor, int]]):
             return "minimal" if epoch == recipe.epochs - 1 else "strong"
         return random.choice(list(self.crops)) if recipe.aug == "stochastic" else recipe.aug
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int, int]:
         epoch, index = key
-        small = self.train.bytes <= KEEP_DECODED
-        image = decoded(self.folder, self.sha256)[index] if small else self.train.image(index)
+        taken, image = self.readable(index)
         seed_sample(self.recipe.seed, epoch, index)
-        return to_uint8(self.crops[self.policy(epoch)](image)), int(self.train.labels_N[index])
+        pixels_CHW = augmented(self.crops[self.policy(epoch)], image)
+        return pixels_CHW, int(self.train.labels_N[taken]), NONE if taken == index else index
+
+    def readable(self, index: int) -> tuple[int, Image.Image | Tensor]:
+        """An image and its index, which is a later one for a corrupt image when those are skipped."""
+        for step in range(len(self.train)):
+            taken = (index + step) % len(self.train)
+            try:
+                return taken, self.image(taken)
+            except CorruptImage:
+                if not self.skips:
+                    raise
+        raise CorruptImage(f"every image of {self.folder} is corrupt")
+
+    def image(self, index: int) -> Image.Image | Tensor:
+        if self.train.bytes > KEEP_DECODED:
+            return self.train.decoded(index, DECODERS[self.decoder])
+        kept = decoded(self.folder, self.sha256, self.decoder)
+        if index not in kept:
+            kept[index] = self.train.decoded(index, DECODERS[self.decoder])
+        return kept[index]
 
 
 class Undone(Augmented):
-    """(epoch, index) -> (decoded uint8 pixels_CHW, what is to be done with them, label)."""
+    """(epoch, index) -> (decoded uint8 pixels_CHW, what is to be done with them, label, NONE or as in Augmented)."""
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
         epoch, index = key
-        small = self.train.bytes <= KEEP_DECODED
-        pixels_CHW = canvas_pixels(decoded(self.folder, self.sha256)[index] if small else self.train.image(index))
+        taken, image = self.readable(index)
+        pixels_CHW = canvas_pixels(image)
         seed_sample(self.recipe.seed, epoch, index)
         drawn = draw(self.crops[self.policy(epoch)], pixels_CHW, self.image_size)
-        return pixels_CHW, drawn, int(self.train.labels_N[index])
+        return pixels_CHW, drawn, int(self.train.labels_N[taken]), NONE if taken == index else index
 
 
-def _planned(side: int, mean: tuple[float, ...], samples: list[tuple[Tensor, Drawn, int]]) -> tuple[Planned, Tensor]:
-    images, drawn, labels = zip(*samples, strict=True)
-    return plan(images, drawn, side, mean), torch.tensor(labels)
+def _planned(
+    side: int, mean: tuple[float, ...], samples: list[tuple[Tensor, Drawn, int, int]]
+) -> tuple[Planned, Tensor, Tensor]:
+    images, drawn, labels, corrupt = zip(*samples, strict=True)
+    return plan(images, drawn, side, mean), torch.tensor(labels), torch.tensor(corrupt)
 
 
 @functools.lru_cache(maxsize=1)
-def decoded(folder: str, sha256: str) -> list[Image.Image]:
-    """Every image of a small set, decoded once for all runs of a process; sha256 is part of the key."""
-    train = ShardSet(Path(folder))
-    return [train.image(i) for i in range(len(train))]
+def decoded(folder: str, sha256: str, decoder: str) -> dict[int, Image.Image | Tensor]:
+    """The decoded images of a small set, kept for all runs of a process; sha256 is part of the key."""
+    return {}

@@ -13,9 +13,9 @@ import io
 import os
 import resource
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -23,8 +23,14 @@ from PIL import Image, UnidentifiedImageError
 from modelsoups import runs
 
 SHARD_IMAGES = 1000
+AGAIN = "bring it back or run `modelsoups prepare`, then give the same command again: it continues"
 BLOCK = 512  # bytes: members of a tar begin at multiples of it, after a header of one
+Picture = TypeVar("Picture")
 Sample = tuple[str, bytes, str, int]  # key, encoded image, its extension, label
+
+
+class CorruptImage(ValueError):
+    """An image that is there in full, and cannot be decoded."""
 
 
 def encode_png(image_HWC: np.ndarray) -> bytes:
@@ -164,29 +170,47 @@ class ShardSet:
         return len(self.labels_N)
 
     def read(self, index: int) -> bytes:
-        """The encoded image."""
+        """The encoded image; ValueError names a shard that is gone, cut off or unreadable since the set was opened."""
         if self._owner != os.getpid():  # descriptors of a parent process share its file position and lifetime
             self._files, self._owner = {}, os.getpid()
-        shard = int(self._shard_N[index])
-        if shard not in self._files:
-            self._files[shard] = os.open(self._tars[shard], os.O_RDONLY)
-        return os.pread(self._files[shard], int(self._size_N[index]), int(self._offset_N[index]))
+        shard, size = int(self._shard_N[index]), int(self._size_N[index])
+        try:
+            if shard not in self._files:
+                self._files[shard] = os.open(self._tars[shard], os.O_RDONLY)
+            data = os.pread(self._files[shard], size, int(self._offset_N[index]))
+        except OSError as error:
+            raise ValueError(f"{self._tars[shard]} cannot be read any more ({error.strerror}); {AGAIN}") from error
+        if len(data) != size:
+            raise ValueError(f"{self._tars[shard]} was cut off while it was in use; {AGAIN}")
+        return data
 
     def image(self, index: int) -> Image.Image:
-        """The decoded image as RGB; ValueError names the shard and the key of a corrupt one."""
+        """The decoded image as RGB; CorruptImage names the shard and the key of one that cannot be decoded."""
+        return self.decoded(index, by_pil)
+
+    def decoded(self, index: int, decoder: Callable[[bytes, int], Picture]) -> Picture:
+        """The image by a decoder of `data.decode`; CorruptImage as for image()."""
+        data = self.read(index)
         try:
-            image: Image.Image = Image.open(io.BytesIO(self.read(index)))
-            image = image if image.mode == "RGB" and image.load() else image.convert("RGB")
-            if self.border:
-                width, height = image.size
-                image = image.crop((self.border, self.border, width - self.border, height - self.border))
-            return image
+            return decoder(data, self.border)
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            tar = self._tars[int(self._shard_N[index])]
-            raise ValueError(
-                f"{tar}: image {self.keys_N[index]} is corrupt ({error}); "
-                "run `modelsoups prepare` after deleting that shard"
+            raise CorruptImage(
+                f"{self.where(index)} is corrupt ({error}); run `modelsoups prepare` after deleting that shard"
             ) from error
+
+    def where(self, index: int) -> str:
+        """Shard and key of an image, for messages."""
+        return f"{self._tars[int(self._shard_N[index])]}: image {self.keys_N[index]}"
+
+
+def by_pil(data: bytes, border: int = 0) -> Image.Image:
+    """An image as RGB, without `border` pixels on each side. Raises what PIL does when it is corrupt."""
+    image: Image.Image = Image.open(io.BytesIO(data))
+    image = image if image.mode == "RGB" and image.load() else image.convert("RGB")
+    if border:
+        width, height = image.size
+        image = image.crop((border, border, width - border, height - border))
+    return image
 
 
 def check_disjoint(train: ShardSet, holdout: ShardSet) -> None:

@@ -43,10 +43,13 @@ def train_crop(
     crop_and_flip, change, _ = transforms_imagenet_train(
         image_size, scale=(min_crop, 1.0), hflip=flip, mean=tuple(mean), auto_augment=policy, separate=True
     )
-    for step in change.transforms:
+    steps = [*crop_and_flip.transforms, *change.transforms]
+    for step in list(steps):
         if isinstance(step, auto_augment.RandAugment):
             _guard_posterize(step)
-    return transforms.Compose([*crop_and_flip.transforms, *change.transforms])
+            if step.num_layers == 0:  # it would draw nothing and do nothing
+                steps.remove(step)
+    return transforms.Compose(steps)
 
 
 def _guard_posterize(randaugment: auto_augment.RandAugment) -> None:

@@ -132,13 +132,14 @@ def _models(lines: Sequence[Mapping[str, Any]]) -> dict[str, Measured]:
     """Every row and ingredient by name, from its lines."""
     about = {line["model"]: line for line in lines if "model" in line}
     soups = {line["soup"]: _soup(line) for line in lines if "soup" in line}
+    kinds = {line["row"]: line["kind"] for line in lines if "dataset" in line}
     results: dict[str, dict[str, Result]] = {name: {} for name in about}
     for line in lines:
         if "dataset" in line and line["accuracy"] is not None:
             values = {k: line.get(k, 0) for k in ("row", "dataset", "n", "correct", "accuracy", "low", "high")}
             results[line["row"]][line["dataset"]] = Result(**values)
     return {
-        name: Measured(name, line["kind"], results[name], results[name].pop(MEAN, None), line["inference"],
+        name: Measured(name, kinds[name], results[name], results[name].pop(MEAN, None), line["inference"],
                        soups.get(name), None if line["recipe"] is None else Recipe(**line["recipe"]))
         for name, line in about.items()
     }  # fmt: skip
@@ -173,7 +174,7 @@ def measure(evidence: Evidence) -> list[dict[str, Any]]:
         lines.append({"kind": row.kind, "row": row.name, "dataset": MEAN, **_mean(row, shifts)})
     for row in rows.values():
         recipe = None if row.recipe is None else asdict(row.recipe)
-        lines.append({"model": row.name, "kind": row.kind, "inference": row.inference, "recipe": recipe})
+        lines.append({"model": row.name, "inference": row.inference, "recipe": recipe})
     lines += [_soup_line(row) for row in rows.values() if row.soup is not None]
     return lines + [{"comparison": vars(d)} for d in _compared(evidence)]
 

@@ -53,7 +53,7 @@ def lines(cfg: Config) -> list[dict[str, Any]]:
         made += _accuracies(name, kind, accuracy)
         recipe = asdict(recipes[name]) if name in recipes else None
         forwards = published.MODELS if name == "ensemble" else 1
-        made.append({"model": name, "kind": kind, "inference": forwards, "recipe": recipe})
+        made.append({"model": name, "inference": forwards, "recipe": recipe})
     pairs = [*((row, "best") for row in rows if row != "best"), *((a, b) for a, b in PAIRS if a in rows and b in rows)]
     return made + [{"comparison": asdict(_difference(rows, a, b, on))} for a, b in pairs for on in ("val", MEAN)]
 

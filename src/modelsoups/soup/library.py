@@ -6,28 +6,27 @@ soup.mix(chosen, "soup.safetensors")
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from modelsoups import runs
-from modelsoups.core import weights
 from modelsoups.core.batchnorm import has_batchnorm
-from modelsoups.core.checkpoints import state_sha256
 from modelsoups.core.readers import Checkpoint, Source, open_checkpoint
 from modelsoups.core.types import EVERYTHING, Soup
-from modelsoups.parallel import cores
-from modelsoups.soup.mixing import check_layouts, mix_to_file
+from modelsoups.soup import digest
+from modelsoups.soup.mixing import mix_in_memory, mix_to_file
 
 Sources = Iterable[Source] | Mapping[str, Source]
 COPIED = (".json", ".txt", ".model", ".jinja", ".spm", ".tiktoken")  # of a Hugging Face folder: tokenizer and config
-_hashes: dict[tuple[Any, ...], str] = {}  # (file, size, time of its last change) of every file -> hash of the content
+_digests: dict[tuple[str, str], str] = {}  # (name, sizes and times of its files) -> digest of the content
 
 
 def load(source: Source, key: str | None = None) -> dict[str, Tensor]:
@@ -36,15 +35,18 @@ def load(source: Source, key: str | None = None) -> dict[str, Tensor]:
 
 
 def uniform(sources: Sources) -> Soup:
-    """The mean of all checkpoints (section 2): reads each once, to hash it."""
-    return mean("uniform", open_all(sources))
+    """The mean of all checkpoints (section 2). Files are not read before they are mixed; `mix` finds their digests."""
+    return mean("uniform", open_all(sources), unread=True)
 
 
-def mean(method: str, checkpoints: Sequence[Checkpoint], trace: Sequence[Mapping[str, Any]] = ()) -> Soup:
+def mean(
+    method: str, checkpoints: Sequence[Checkpoint], trace: Sequence[Mapping[str, Any]] = (), unread: bool = False
+) -> Soup:
     """The mean of these checkpoints, as a soup; one that is there twice counts twice."""
     kept = list({c.name: c for c in checkpoints}.values())
     row = [sum(c.name == k.name for c in checkpoints) / len(checkpoints) for k in kept]
-    return Soup(method, tuple(c.name for c in kept), hashes(kept), {EVERYTHING: row}, trace=tuple(trace))
+    found = tuple(map(digest.later, kept)) if unread else hashes(kept)
+    return Soup(method, tuple(c.name for c in kept), found, {EVERYTHING: row}, trace=tuple(trace))
 
 
 def mix(
@@ -64,19 +66,23 @@ def mix(
     """
     if chosen.space != "weights":
         raise ValueError(f"soup {chosen.method} mixes {chosen.space}, not weights: an ensemble has no checkpoint")
-    checkpoints = open_all(chosen.ingredients if sources is None else sources)
-    for name, expected, checkpoint, got in zip(
-        chosen.ingredients, chosen.hashes, checkpoints, hashes(checkpoints), strict=True
-    ):
-        if expected != got:
-            raise ValueError(f"{checkpoint.name}: not the ingredient {name} that was chosen (its sha256 is another)")
-    path = Path(out)
-    extra = {"modelsoups": json.dumps({**chosen.to_json(), "holdout_accuracy": holdout_accuracy})}
+    checkpoints = chosen_checkpoints(chosen, sources)
+    path, known = Path(out), chosen
+
+    def facts(digests: tuple[str, ...]) -> dict[str, str]:
+        nonlocal known
+        if digest.UNKNOWN not in digests:
+            _check(chosen, checkpoints, digests)
+        known = replace(chosen, hashes=digests)
+        return {"modelsoups": json.dumps({**known.to_json(), "holdout_accuracy": holdout_accuracy})}
+
     if path.suffix == ".safetensors":
-        notes = mix_to_file(checkpoints, chosen.coefficients, path, extra, statistics)
-        runs.write_text(path.with_suffix(".md"), card(chosen, notes, holdout_accuracy))
+        notes = mix_to_file(checkpoints, chosen.coefficients, path, facts, statistics)
+        runs.write_text(path.with_suffix(".md"), card(known, notes, holdout_accuracy))
     elif not path.suffix and checkpoints[0].folder is not None:
-        notes = _mix_to_folder(checkpoints, chosen, path, extra, holdout_accuracy, statistics)
+        with _new_folder(checkpoints[0].folder, path) as tmp:
+            notes = mix_to_file(checkpoints, chosen.coefficients, tmp / "model.safetensors", facts, statistics)
+            runs.write_text(tmp / "README.md", card(known, notes, holdout_accuracy))
     else:
         raise ValueError(f"{path}: expected a name ending in .safetensors (or a new folder, for Hugging Face folders)")
     if has_batchnorm(checkpoints[0]) and not has_batchnorm(statistics or ()):
@@ -84,38 +90,41 @@ def mix(
     return notes
 
 
-def _mix_to_folder(
-    checkpoints: Sequence[Checkpoint],
-    chosen: Soup,
-    path: Path,
-    extra: dict[str, str],
-    accuracy: float | None,
-    statistics: Mapping[str, Tensor] | None,
-) -> list[str]:
+@contextlib.contextmanager
+def _new_folder(model: Path, path: Path) -> Iterator[Path]:
+    """A temporary folder with the model's configuration and tokenizer, renamed to `path` on success, else removed."""
     if path.exists():
         raise ValueError(f"{path} exists; give the name of a new folder")
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    folder = checkpoints[0].folder
-    assert folder is not None
     try:
         tmp.mkdir(parents=True)
-        for file in sorted(folder.iterdir()):
+        for file in sorted(model.iterdir()):
             if file.is_file() and file.suffix in COPIED and not file.name.endswith(".index.json"):
                 shutil.copyfile(file, tmp / file.name)
-        notes = mix_to_file(checkpoints, chosen.coefficients, tmp / "model.safetensors", extra, statistics)
-        runs.write_text(tmp / "README.md", card(chosen, notes, accuracy))
+        yield tmp
         tmp.rename(path)
     except BaseException:
         shutil.rmtree(tmp, ignore_errors=True)
         raise
-    return notes
 
 
 def mixed(chosen: Soup, sources: Sources | None = None) -> dict[str, Tensor]:
     """The mixed weights in memory."""
+    return mix_in_memory(chosen_checkpoints(chosen, sources), chosen.coefficients)
+
+
+def chosen_checkpoints(chosen: Soup, sources: Sources | None = None) -> list[Checkpoint]:
+    """The ingredients of a soup, opened; ValueError for another number, or where a file shows that it has changed."""
     checkpoints = open_all(chosen.ingredients if sources is None else sources)
-    check_layouts(checkpoints)
-    return weights.mix(checkpoints, chosen.coefficients)
+    if len(checkpoints) != len(chosen.ingredients):
+        raise ValueError(f"soup {chosen.method} is of {len(chosen.ingredients)} checkpoints; got {len(checkpoints)}")
+    _check(chosen, checkpoints, [None] * len(checkpoints))
+    return checkpoints
+
+
+def _check(chosen: Soup, checkpoints: Sequence[Checkpoint], digests: Sequence[str | None]) -> None:
+    for name, checkpoint, expected, got in zip(chosen.ingredients, checkpoints, chosen.hashes, digests, strict=True):
+        digest.check(name, checkpoint, expected, got)
 
 
 def card(chosen: Soup, notes: Sequence[str], holdout_accuracy: float | None) -> str:
@@ -124,7 +133,7 @@ def card(chosen: Soup, notes: Sequence[str], holdout_accuracy: float | None) -> 
     by_layer = len(chosen.coefficients) > 1
     shown = "by layer (in the file's metadata)" if by_layer else "{:.6g}"
     column = next(iter(chosen.coefficients.values()))
-    table = [f"| `{n}` | {shown.format(c)} | `{h[:16]}` |" for (n, h), c in zip(rows, column, strict=True)]
+    table = [f"| `{n}` | {shown.format(c)} | `{h}` |" for (n, h), c in zip(rows, column, strict=True)]
     accuracy = [] if holdout_accuracy is None else [f"Accuracy on the hold-out: {holdout_accuracy:.4f}", ""]
     beta = [] if chosen.beta == 1 else [f"Multiply the logits by {chosen.beta:.6g} (learned temperature).", ""]
     return "\n".join(
@@ -136,7 +145,7 @@ def card(chosen: Soup, notes: Sequence[str], holdout_accuracy: float | None) -> 
             "",
             *accuracy,
             *beta,
-            "| ingredient | coefficient | sha256 of its content |",
+            "| ingredient | coefficient | digest of its content |",
             "|---|---|---|",
             *table,
             "",
@@ -171,21 +180,18 @@ def open_all(sources: Sources) -> list[Checkpoint]:
     names = [c.name for c in opened]
     if repeated := next((n for n in names if names.count(n) > 1), None):
         raise ValueError(f"{repeated} is given twice")
+    seen: dict[tuple[Path, ...], str] = {}
+    for c in opened:
+        earlier = seen.setdefault(tuple(f.resolve() for f in c.files), c.name) if c.files else c.name
+        if earlier != c.name:
+            raise ValueError(f"{c.name} is given twice, also as {earlier}")
     return opened
 
 
 def hashes(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
-    """sha256 of each one's content (`core.checkpoints.state_sha256`), on all cores; a file that is as it was, once."""
-    with ThreadPoolExecutor(cores()) as pool:
-        return tuple(pool.map(_hash, checkpoints))
-
-
-def _hash(checkpoint: Checkpoint) -> str:
-    path = Path(checkpoint.name)
-    if not path.exists():
-        return state_sha256(checkpoint)
-    files = sorted(path.iterdir()) if path.is_dir() else sorted(path.parent.glob(f"{path.name.split('.')[0]}*"))
-    key = (checkpoint.name, *((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()))
-    if key not in _hashes:
-        _hashes[key] = state_sha256(checkpoint)
-    return _hashes[key]
+    """The digest of each one's content; of a file that is as it was, found once a process."""
+    keys = [(c.name, digest.later(c) if c.files else "") for c in checkpoints]
+    todo = [n for n, key in enumerate(keys) if key not in _digests or not key[1]]
+    fresh = dict(zip(todo, digest.digests([checkpoints[n] for n in todo]), strict=True))
+    _digests.update({keys[n]: found for n, found in fresh.items() if keys[n][1]})
+    return tuple(fresh[n] if n in fresh else _digests[key] for n, key in enumerate(keys))

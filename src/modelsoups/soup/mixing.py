@@ -1,7 +1,7 @@
-"""Mixing checkpoints into a safetensors file in one streamed pass: each byte is read once, in the file's order.
+"""Mixing checkpoints in one streamed pass: each byte is read once, in the file's order, and hashed on its way.
 
-Memory: per thread three chunks of CHUNK elements in float64 and two as stored (under 4 MB), whatever the number of
-checkpoints and their size; plus, for .pt files, pages of the memory map that the system may drop at any time.
+Memory: per thread a block of BLOCK elements (as stored, in float64, and mixed: under 4 MB), whatever the number of
+checkpoints and their size; plus, for tensors of .pt files that are not contiguous, pages of the memory map.
 """
 
 from __future__ import annotations
@@ -10,22 +10,26 @@ import json
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+from xxhash import xxh3_128_digest
 
 from modelsoups import runs
-from modelsoups.core.checkpoints import averaged
-from modelsoups.core.readers import DTYPES, Checkpoint, Held, Stored, scratch
-from modelsoups.core.weights import Coefficients, TensorSum, as_counts, check_groups, of_group
-from modelsoups.parallel import cores
+from modelsoups.core.readers import DTYPES, Checkpoint
+from modelsoups.core.weights import Coefficients, as_counts, check_groups, of_group
+from modelsoups.soup import digest
+from modelsoups.soup.blocks import Room, is_finite
 
-CHUNK = 2**17  # elements: read, widened and summed while they are in the processor's cache
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+Facts = Callable[[tuple[str, ...]], dict[str, str]]  # the checkpoints' digests -> the file's metadata
+Write = Callable[[str, int, Tensor], None]  # tensor's name, its first element that is given, flat elements
+T = TypeVar("T")
 
 
 @dataclass
@@ -40,7 +44,10 @@ class Plan:
 
 
 def check_layouts(checkpoints: Sequence[Checkpoint]) -> None:
-    """Refuse checkpoints whose names, shapes or dtypes differ from the first's; only headers are looked at."""
+    """Refuse complex numbers, and names, shapes or dtypes unlike the first's; only headers are looked at."""
+    for key, entry in checkpoints[0].entries.items():
+        if entry.dtype.is_complex:
+            raise ValueError(f"{checkpoints[0].name}: tensor {key} holds complex numbers, which are not supported")
     first = checkpoints[0].layout()
     for other in checkpoints[1:]:
         layout = other.layout()
@@ -57,46 +64,74 @@ def mix_to_file(
     checkpoints: Sequence[Checkpoint],
     coefficients: Coefficients,
     out: Path,
-    metadata: dict[str, str],
+    facts: Facts = lambda digests: {},
     replaced: Mapping[str, Tensor] | None = None,
 ) -> list[str]:
     """sum_i c_i theta_i as `core.weights.mix` computes it, bit for bit, written to `out`; returns notes for the user.
 
     Integer and boolean tensors are the first checkpoint's; where others differ, the notes say so. Tensors that are tied
     in every checkpoint are written once, with the metadata that safetensors.torch.load_model understands.
-    Tensors in `replaced` are written instead of the mixed ones.
-    Raises ValueError naming checkpoint and tensor for other layouts, complex numbers, NaN or infinity.
+    Tensors in `replaced` are written instead of the mixed ones. facts gives the metadata, and may refuse the digests;
+    digests are of one length, so it is asked for the metadata's size first, with `digest.UNKNOWN` for each.
+    Raises ValueError naming checkpoint and tensor for other layouts, complex numbers, NaN or infinity, and for an
+    output that is one of the inputs.
     """
     if not checkpoints:
         raise ValueError("no checkpoints to mix")
     check_layouts(checkpoints)
-    plan = _plan(checkpoints, coefficients, metadata)
-    differing: set[str] = set()
+    if used := next((c.name for c in checkpoints if any(out.exists() and f.samefile(out) for f in c.files)), None):
+        raise ValueError(f"{out} is to be written, but it is read as {used}; give another name")
+    plan = _plan(checkpoints, coefficients, facts((digest.UNKNOWN,) * len(checkpoints)))
     with runs.atomic(out) as tmp:
         descriptor = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         try:
             os.truncate(descriptor, plan.size)
-            os.pwrite(descriptor, plan.header, 0)
-            _stream(checkpoints, coefficients, plan, descriptor, differing, replaced or {})
+
+            def write(key: str, start: int, part: Tensor) -> None:
+                place = plan.offsets[key] + start * part.dtype.itemsize
+                _write(descriptor, part.view(torch.uint8).numpy().data, place)
+
+            mixed = _stream(checkpoints, coefficients, plan.tied, write, replaced or {})
+            whole = _plan(checkpoints, coefficients, facts(mixed.digests))
+            assert whole.size == plan.size
+            _write(descriptor, memoryview(whole.header), 0)
         finally:
             os.close(descriptor)
-    names = sorted(differing)
-    if names:
-        plan.notes.append(
-            f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}: whole-number tensors are not averaged; they "
-            "differ, and the first checkpoint's were taken"
-        )
-    return plan.notes
+    return plan.notes + mixed.notes
+
+
+def mix_in_memory(checkpoints: Sequence[Checkpoint], coefficients: Coefficients) -> dict[str, Tensor]:
+    """`core.weights.mix` of these checkpoints, bit for bit, a block of all of them in memory at a time.
+
+    Raises as `mix_to_file` does.
+    """
+    check_layouts(checkpoints)
+    check_groups(checkpoints[0], coefficients)
+    tied = _tied(checkpoints, coefficients)
+    entries = {k: e for k, e in checkpoints[0].entries.items() if k not in tied}
+    made = {key: torch.empty(entry.shape, dtype=entry.dtype) for key, entry in entries.items()}
+    flat = {key: tensor.reshape(-1) for key, tensor in made.items()}
+
+    def write(key: str, start: int, part: Tensor) -> None:
+        flat[key][start : start + len(part)] = part
+
+    _stream(checkpoints, coefficients, tied, write, {})
+    return {key: made[tied[key]].clone() if key in tied else made[key] for key in checkpoints[0]}
+
+
+def _tied(checkpoints: Sequence[Checkpoint], coefficients: Coefficients) -> dict[str, str]:
+    """The ties that all checkpoints have and the coefficients keep."""
+    return {
+        a: b
+        for a, b in checkpoints[0].tied.items()
+        if all(c.tied.get(a) == b for c in checkpoints) and of_group(a, coefficients) == of_group(b, coefficients)
+    }
 
 
 def _plan(checkpoints: Sequence[Checkpoint], coefficients: Coefficients, extra: dict[str, str]) -> Plan:
     first = checkpoints[0]
     check_groups(first, coefficients)
-    tied = {
-        a: b
-        for a, b in first.tied.items()
-        if all(c.tied.get(a) == b for c in checkpoints) and of_group(a, coefficients) == of_group(b, coefficients)
-    }
+    tied = _tied(checkpoints, coefficients)
     keys = sorted((k for k in first if k not in tied), key=lambda k: -first.entries[k].dtype.itemsize)  # aligned
     header: dict[str, object] = {"__metadata__": {"format": "pt", **tied, **extra}}
     offsets, end = {}, 0
@@ -115,70 +150,87 @@ def _plan(checkpoints: Sequence[Checkpoint], coefficients: Coefficients, extra: 
     return Plan(placed, start + end, tied, len(text).to_bytes(8, "little") + text, notes)
 
 
+@dataclass
+class Streamed:
+    """What was found on the way: each checkpoint's digest, and notes for the user."""
+
+    digests: tuple[str, ...]
+    notes: list[str]
+
+
 def _stream(
     checkpoints: Sequence[Checkpoint],
     coefficients: Coefficients,
-    plan: Plan,
-    descriptor: int,
-    differing: set[str],
+    tied: Mapping[str, str],
+    write: Write,
     replaced: Mapping[str, Tensor],
-) -> None:
-    """Every chunk of every tensor, on every core."""
+) -> Streamed:
+    """Every block of every tensor, mixed and written by as many threads as torch has."""
+    keys = [key for key in checkpoints[0].entries if key not in tied]
+    rows = {key: as_counts(of_group(key, coefficients)) for key in keys}
+    pieces = [(key, *block) for key in keys for block in digest.blocks(checkpoints[0], key)]
+    found = [bytearray(16 * len(pieces)) for _ in checkpoints]  # the digest of every block
+    differing: set[str] = set()
+    rooms = threading.local()
 
-    def one(piece: tuple[str, int, int]) -> None:
-        key, start, stop = piece
-        if key in replaced:
-            mixed = replaced[key].reshape(-1)[start:stop].to(checkpoints[0].entries[key].dtype)
-            _write(descriptor, mixed.contiguous().view(torch.uint8).numpy().data, _place(plan, key, start, mixed))
-            return
-        row, divisor = as_counts(of_group(key, coefficients))
-        total = TensorSum()
-        for position, (checkpoint, weight) in enumerate(zip(checkpoints, row, strict=True)):
-            entry = checkpoint.entries[key]
-            slot = "read" if position else "first"  # the sum may keep the first
-            chunk = entry.read(start, stop, scratch(CHUNK * entry.dtype.itemsize, slot))
-            total.add(chunk, weight)
-            if total.first is not None and not averaged(chunk) and not torch.equal(chunk, total.first):
-                differing.add(key)
-        mixed = total.divided(divisor)
-        if averaged(mixed) and not math.isfinite(float(mixed.sum(dtype=torch.float64))):
+    def one(number: int) -> None:
+        key, start, stop = pieces[number]
+        if not hasattr(rooms, "mine"):
+            rooms.mine = Room(digest.BLOCK)
+        total = rooms.mine.begin(checkpoints[0].entries[key].dtype, stop - start)
+        at = slice(16 * number, 16 * number + 16)
+        for position, (checkpoint, weight) in enumerate(zip(checkpoints, rows[key][0], strict=True)):
+            view = checkpoint.entries[key].read(start, stop, rooms.mine.read)
+            found[position][at] = xxh3_128_digest(view)
+            total.add(view, weight)
+        mixed = total.divided(rows[key][1])
+        if not is_finite(mixed):
             raise ValueError(_not_finite(checkpoints, key))
-        _write(descriptor, mixed.contiguous().view(torch.uint8).numpy().data, _place(plan, key, start, mixed))
+        if not mixed.dtype.is_floating_point and any(f[at] != found[0][at] for f in found):
+            differing.add(key)
+        if key in replaced:
+            mixed = replaced[key].reshape(-1)[start:stop].to(mixed.dtype).contiguous()
+        write(key, start, mixed)
 
-    pieces = _pieces({key: checkpoints[0].entries[key] for key in plan.offsets})
-    on_every_core(one, pieces)
-
-
-def _place(plan: Plan, key: str, start: int, chunk: Tensor) -> int:
-    return plan.offsets[key] + start * chunk.dtype.itemsize
-
-
-def _pieces(entries: Mapping[str, Stored | Held]) -> Iterator[tuple[str, int, int]]:
-    for key, entry in entries.items():
-        count = math.prod(entry.shape)
-        for start in range(0, count, CHUNK):
-            yield key, start, min(start + CHUNK, count)
+    side_by_side(one, range(len(pieces)))
+    digests = tuple(_digest(c, pieces, blocks) for c, blocks in zip(checkpoints, found, strict=True))
+    return Streamed(digests, _of_whole_numbers(sorted(differing)))
 
 
-def on_every_core(function: Callable[[tuple[str, int, int]], None], pieces: Iterator[tuple[str, int, int]]) -> None:
-    """Run a function over pieces, taken in order by one thread a core; the first exception ends it."""
-    lock, failed = threading.Lock(), threading.Event()
+def _digest(checkpoint: Checkpoint, pieces: Sequence[tuple[str, int, int]], of_blocks: bytearray) -> str:
+    by_key = {key: bytearray() for key in checkpoint if key not in checkpoint.tied}
+    for number, (key, _, _) in enumerate(pieces):
+        by_key.setdefault(key, bytearray()).extend(of_blocks[16 * number : 16 * number + 16])
+    return digest.joined(checkpoint, {key: bytes(parts) for key, parts in by_key.items()})
+
+
+def _of_whole_numbers(names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    shown = f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+    return [f"{shown}: whole-number tensors are not averaged; they differ, and the first checkpoint's were taken"]
+
+
+def side_by_side(function: Callable[[T], None], tasks: Iterable[T]) -> None:
+    """Run a function over tasks, taken in order by as many threads as torch has; the first exception ends it."""
+    lock, failed, threads = threading.Lock(), threading.Event(), torch.get_num_threads()
+    left: Iterator[T] = iter(tasks)
 
     def work() -> None:
         torch.set_num_threads(1)  # of this thread alone: the cores are taken
         try:
             while not failed.is_set():
                 with lock:
-                    piece = next(pieces, None)
-                if piece is None:
+                    task = next(left, None)
+                if task is None:
                     return
-                function(piece)
+                function(task)
         except BaseException:
             failed.set()
             raise
 
-    with ThreadPoolExecutor(cores()) as pool:
-        for done in [pool.submit(work) for _ in range(cores())]:
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(work) for _ in range(threads)]:
             done.result()
 
 

@@ -21,9 +21,21 @@ from modelsoups.config import Config
 from modelsoups.core import weights
 from modelsoups.core.methods import METHODS, Pool, model_gradient
 from modelsoups.core.types import Ingredient, Soup
-from modelsoups.evaluate import all_pixels, forward, logits_of, normalise, open_set, shell, test_names, workers
+from modelsoups.evaluate import (
+    all_pixels,
+    decode_once,
+    forward,
+    kept_pixels,
+    logits_of,
+    normalise,
+    open_set,
+    shell,
+    test_names,
+    workers,
+)
 from modelsoups.parallel import run_tasks
-from modelsoups.pool import initial_models, load_pool, load_weights
+from modelsoups.pool import initial_models, load_pool, load_weights, open_weights
+from modelsoups.soup.mixing import mix_in_memory
 
 STATES_IN_MEMORY = 4 * 2**30  # bytes of checkpoints that a process keeps; a larger pool is read again from disk
 CURVE = (1, 2, 4, 8, 16, 24, 36, 48, 72)  # numbers of models in Figure B.1
@@ -49,6 +61,7 @@ def run(cfg: Config) -> bool:
         print(f"soup: complete, {len(list(cfg.run.soups.glob('*.json'))) - 1} soups in {cfg.run.soups}")
         return False
     key = runs.fingerprint({**inputs, "sets": None})  # a test set that comes later changes no choice
+    decode_once(cfg, [cfg.data.holdout, *test_names(cfg)])
     orders = plan(cfg, len(folder.ingredients))
     todo = [o for o in orders if not _chosen(cfg, o.row, key)]
     for order, soup in run_tasks(functools.partial(_choose, cfg), todo, workers(cfg), "soup: choosing"):
@@ -141,7 +154,9 @@ def pool(cfg: Config, subset: tuple[int, ...] | None = None) -> Pool:
 
     def gradient(state: Mapping[str, Tensor], beta: float, index_B: Tensor) -> tuple[float, float, dict[str, Tensor]]:
         model = shell(cfg, len(holdout.classes))
-        pixels_NCHW = all_pixels(str(holdout.folder), holdout.sha256, model.image_size)
+        pixels_NCHW = kept_pixels(cfg, holdout, model.image_size)
+        if pixels_NCHW is None:  # over the budget of the disk: in memory then
+            pixels_NCHW = all_pixels(str(holdout.folder), holdout.sha256, model.image_size)
         images_BCHW = normalise(model, pixels_NCHW[index_B])
         return model_gradient(model, state, beta, images_BCHW, labels_N[index_B].to(images_BCHW.device))
 
@@ -177,15 +192,12 @@ def _measure(cfg: Config, row: str) -> None:
 
 
 def mixed(cfg: Config, soup: Soup) -> dict[str, Tensor]:
-    """The weights of a soup over the run's ingredients and initial model."""
+    """The weights of a soup over the run's ingredients and initial model, streamed: one soup's in memory, no others."""
     known = {i.id: i for i in [*load_pool(cfg).ingredients, *initial_models(cfg).values()]}
-    states = []
     for name, sha256 in zip(soup.ingredients, soup.hashes, strict=True):
         if name not in known or known[name].sha256 != sha256:
             raise ValueError(f"soup {soup.method}: ingredient {name} is missing or has changed since it was chosen")
-        states.append(load_weights(known[name]))
-    weights.check_alike(dict(zip(soup.ingredients, states, strict=True)))
-    return weights.mix(states, soup.coefficients)
+    return mix_in_memory([open_weights(known[name]) for name in soup.ingredients], soup.coefficients)
 
 
 def write_soup(path: Path, soup: Soup, **extras: str) -> None:

@@ -18,7 +18,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from modelsoups import runs
 from modelsoups.runs import Run
@@ -28,6 +28,7 @@ from modelsoups.tracking.results import log_results, results_state, scores
 POLL = 2.0  # seconds
 INIT = 20.0  # seconds for the server's first answer
 Row = dict[str, Any]
+Mode = Literal["auto", "online", "offline"]
 
 
 def main() -> None:
@@ -44,7 +45,7 @@ def main() -> None:
 class Follower:
     """Follows the ingredients of a command, then its results. config: the whole configuration as a mapping."""
 
-    def __init__(self, config: Row, mode: str, parent: int) -> None:
+    def __init__(self, config: Row, mode: Mode, parent: int) -> None:
         self.config, self.mode, self.parent = config, mode, parent
         self.run = Run(Path(config["runs"]), Path(config["results"]))
         self.token = _token(self.run.wandb / "id")

@@ -12,7 +12,7 @@ from modelsoups import runs
 if TYPE_CHECKING:
     from modelsoups.tracking.follower import Followed, Follower
 
-FIGURES = ("figure_1", "figure_B1", "contact")
+FIGURES = ("figure_1", "figure_B1", "figure_greedy", "figure_shifts", "contact")
 
 
 def scores(results: Path, row: str) -> dict[str, float]:

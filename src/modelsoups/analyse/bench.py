@@ -1,0 +1,241 @@
+"""What an analysis works with: the models of the run and of its further pools, and measurements of their soups.
+
+A measurement is of one point (ingredients and coefficients) on one data set, cached in a file of its own, so that an
+analysis which is killed continues, and two analyses that look at the same point measure it once.
+
+Legend: N images of a set.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from modelsoups import runs
+from modelsoups.analyse.forward import forward_part, is_cached, kept_weights, looked_at, part_logits
+from modelsoups.config import Config, load
+from modelsoups.core import metrics, weights
+from modelsoups.core.types import EVERYTHING, Ingredient, Logits
+from modelsoups.evaluate import evaluated, is_prepared, open_set, test_names, workers
+from modelsoups.parallel import run_tasks
+from modelsoups.pool import initial_models, load_pool
+
+OWN = "random"  # the run's own models, in the paper those of the random search
+PLAIN = {"mixup": 0.0, "cutmix": 0.0, "sam": 0.0, "optimizer": "adamw", "schedule": "cosine", "seed": 0, "teachers": ()}
+
+
+class Unavailable(ValueError):
+    """Why an analysis cannot be made of these models."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A model of a pool; average is "" or the name of an average along its run (ema-0.999). init: lp or zeroshot."""
+
+    pool: str
+    init: str
+    ingredient: Ingredient
+    average: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.pool}/{self.ingredient.id}"
+
+    @property
+    def lr(self) -> float:
+        return self.ingredient.recipe.lr if self.ingredient.recipe else float("nan")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A soup to measure: one coefficient an ingredient, for every tensor."""
+
+    ingredients: tuple[Ingredient, ...]
+    coefficients: tuple[float, ...]
+
+    def key(self) -> list[Any]:
+        return [[i.sha256 for i in self.ingredients], [round(c, 12) for c in self.coefficients]]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A model on a data set: mean cross-entropy in nats, and which images it gets right."""
+
+    loss: float
+    correct_N: np.ndarray
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.correct_N.mean())
+
+
+Measures = dict[str, Measured]  # data set -> what was measured
+
+
+class Bench:
+    """The models and data sets of a run with its further pools."""
+
+    def __init__(self, cfg: Config) -> None:
+        self.cfg = cfg
+        self.configs = {OWN: cfg, **{name: pool_config(cfg, name) for name in cfg.analyse.pools}}
+        there = test_names(cfg)
+        self.test = cfg.data.test
+        self.shifts = [name for name in cfg.data.shifts if name in there]
+        self.all_shifts = self.shifts == list(cfg.data.shifts) and bool(self.shifts)
+        self.tests = [self.test, *self.shifts]
+
+    # ---- models ----
+
+    def pool(self, *names: str, averages: bool = False) -> list[Member]:
+        """The models of these pools, in order; Unavailable names a pool that is not there."""
+        found = []
+        for name in names:
+            if name not in self.configs:
+                raise Unavailable(f"it needs the pool {name} (analyse.pools.{name})")
+            found += [m for m in _members(self.configs[name], name) if averages or not m.average]
+        return found
+
+    def start(self, pool: str) -> Ingredient:
+        """theta_0 of a pool; Unavailable where an imported pool came without it."""
+        self.pool(pool)
+        initial = initial_models(self.configs[pool]).get("initialization")
+        if initial is None:
+            raise Unavailable("it needs the initialization, which was not imported (model_0.pt)")
+        return initial
+
+    def find(self, init: str, average: str = "", **wanted: Any) -> Member:
+        """The first model of any pool that has these hyperparameters, the others being PLAIN and analyse.epochs."""
+        wanted = {**PLAIN, "epochs": self.cfg.analyse.epochs, **wanted}
+        for name, cfg in self.configs.items():
+            for member in _members(cfg, name) if cfg.heads.init == init else ():
+                if member.average == average and _matches(member.ingredient, wanted):
+                    return member
+        shown = ", ".join(f"{k}={v}" for k, v in wanted.items() if k not in PLAIN or v != PLAIN[k])
+        what = f"{average} of a model" if average else "a model"
+        raise Unavailable(f"no pool has {what} from the {init} head with {shown}")
+
+    # ---- measuring ----
+
+    def logits(self, ingredient: Ingredient, dataset: str) -> Logits:
+        """On the images that the analyses look at; see analyse.forward.looked_at."""
+        return part_logits(self.cfg, dataset, ingredient)
+
+    def evaluate(self, ingredients: Sequence[Ingredient]) -> None:
+        """Put the logits of models on every data set into the run's cache, side by side."""
+        unique = list({i.sha256: i for i in ingredients}.values())
+        todo = [i for i in unique if not all(is_cached(self.cfg, n, i) for n in evaluated(self.cfg))]
+        for _ in run_tasks(functools.partial(_evaluate, self.cfg), todo, workers(self.cfg), "analyse: evaluating"):
+            pass
+
+    def individual(self, ingredient: Ingredient) -> Measures:
+        return {n: _measured(self.logits(ingredient, n)) for n in evaluated(self.cfg)}
+
+    def ensemble(self, ingredients: Sequence[Ingredient], weights: Sequence[float] | None = None) -> Measures:
+        """The mean of logits, or their sum with these weights, on every data set."""
+        found = {}
+        for name in evaluated(self.cfg):
+            each = [self.logits(i, name) for i in ingredients]
+            mixed_NC = metrics.ensemble([x.logits_NC for x in each], weights)
+            found[name] = _measured(Logits(name, mixed_NC, each[0].labels_N))
+        return found
+
+    def measure(self, points: Sequence[Point], label: str, sets: Sequence[str] | None = None) -> list[Measures]:
+        """Soups on data sets (the test sets by default); cached, side by side."""
+        names = list(sets or self.tests)
+        unique = {str(p.key()): p for p in points}.values()
+        todo = [p for p in unique if not all(_path(self.cfg, p, name).exists() for name in names)]
+        job = functools.partial(_measure, self.cfg, names)
+        for _ in run_tasks(job, todo, workers(self.cfg), f"analyse: {label}"):
+            pass
+        return [{name: _read(self.cfg, p, name) for name in names} for p in points]
+
+    def shift_accuracy(self, measures: Measures) -> float:
+        """Unweighted mean over the shifts; NaN unless all of them are there."""
+        return float(np.mean([measures[n].accuracy for n in self.shifts])) if self.all_shifts else float("nan")
+
+    def has_train(self) -> bool:
+        return self.cfg.data.train != self.cfg.data.holdout and is_prepared(self.cfg, self.cfg.data.train)
+
+
+def mean_of(members: Sequence[Member]) -> Point:
+    """The uniform soup of some models."""
+    return Point(tuple(m.ingredient for m in members), (1 / len(members),) * len(members))
+
+
+def between(one: Ingredient, two: Ingredient, alpha: float) -> Point:
+    """(1 - alpha) one + alpha two."""
+    return Point((one, two), (1 - alpha, alpha))
+
+
+def pool_config(cfg: Config, name: str) -> Config:
+    """The configuration of a further pool: the run's, the pool's overrides, and a folder inside the run's."""
+    runs_ = (cfg.run.pools / name).absolute()
+    given = [line.replace("{pools}", str(cfg.run.pools)) for line in cfg.analyse.pools[name]]
+    try:
+        made = load([*cfg.overrides, *given, f"runs={runs_}", "soup.minimum=1"])
+    except ValueError as error:
+        raise ValueError(f"analyse.pools.{name}: {error}") from error
+    return replace(made, runs=str(runs_))
+
+
+def _members(cfg: Config, pool: str) -> list[Member]:
+    return [Member(pool, cfg.heads.init, i, i.id.partition("-")[2]) for i in load_pool(cfg).ingredients]
+
+
+def _matches(ingredient: Ingredient, wanted: dict[str, Any]) -> bool:
+    recipe = ingredient.recipe
+    if recipe is None:
+        return False
+    pairs = [(getattr(recipe, key, PLAIN.get(key)), value) for key, value in wanted.items()]
+    return all(_equal(a, b) for a, b in pairs)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return abs(a - b) <= 1e-6 * abs(b) if isinstance(b, float) else bool(a == b)
+
+
+# ---- in the workers ----
+
+
+def _evaluate(cfg: Config, ingredient: Ingredient) -> None:
+    for name in evaluated(cfg):
+        part_logits(cfg, name, ingredient)
+
+
+def weights_of(ingredient: Ingredient) -> dict[str, Tensor]:
+    return kept_weights(ingredient.path, ingredient.sha256)
+
+
+def state_of_point(point: Point) -> dict[str, Tensor]:
+    states = [weights_of(i) for i in point.ingredients]
+    return weights.mix(states, {EVERYTHING: list(point.coefficients)})
+
+
+def _measure(cfg: Config, names: list[str], point: Point) -> None:
+    state = state_of_point(point)
+    for name in names:
+        path = _path(cfg, point, name)
+        if not path.exists():
+            found = _measured(forward_part(cfg, name, state))
+            runs.write_json(path, {"loss": found.loss, "correct": np.packbits(found.correct_N).tobytes().hex()})
+
+
+def _path(cfg: Config, point: Point, name: str) -> Path:
+    dataset = open_set(cfg.data.dir, name)
+    return cfg.run.point(runs.fingerprint([point.key(), dataset.sha256, len(looked_at(cfg, name))]))
+
+
+def _read(cfg: Config, point: Point, name: str) -> Measured:
+    content = runs.read_json(_path(cfg, point, name))
+    packed = np.frombuffer(bytes.fromhex(content["correct"]), np.uint8)
+    return Measured(content["loss"], np.unpackbits(packed, count=len(looked_at(cfg, name))).astype(bool))
+
+
+def _measured(logits: Logits) -> Measured:
+    return Measured(metrics.cross_entropy(logits.logits_NC, logits.labels_N), logits.correct_N.numpy())

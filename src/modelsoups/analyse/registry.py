@@ -1,0 +1,27 @@
+"""Every analysis, in the order of the paper. A new one is a file and a line here."""
+
+from modelsoups.analyse import baselines, curves, equation_1, grids, landscape, pairs, robust, seeds, statistics
+from modelsoups.analyse.finding import Analysis
+
+ANALYSES: dict[str, Analysis] = {
+    a.name: a
+    for a in (
+        landscape.LANDSCAPE,
+        pairs.ADVANTAGE,
+        pairs.SOUP_AND_ENSEMBLE,
+        statistics.TABLE_4,
+        equation_1.EQUATION_1,
+        statistics.SELECTION,
+        curves.CURVES[0],
+        seeds.CALIBRATION,
+        robust.ROBUST,
+        grids.GRIDS,
+        seeds.BUDGET,
+        *curves.CURVES[1:],
+        baselines.TABLE_L1,
+        baselines.TABLE_L2,
+        baselines.TRAJECTORY,
+        baselines.TABLE_L3,
+        robust.SCATTER,
+    )
+}

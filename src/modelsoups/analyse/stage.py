@@ -1,0 +1,137 @@
+"""The paper's figures and tables beyond Table 3, each with a verdict: `modelsoups analyse`.
+
+Makes the further pools of the experiment (analyse.pools, ordinary runs in runs/<name>/pools/), then every analysis that
+the models allow: data (JSON lines), figure and claims in results/<name>/analysis/, and one page in the paper's order.
+What cannot be made is named, with the reason. Killed, it continues: a pool where its stages do, an analysis at the
+last soup it measured.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modelsoups import finetune, heads, runs, sweep
+from modelsoups.analyse.bench import Bench, Unavailable, pool_config
+from modelsoups.analyse.finding import Analysis, Rows
+from modelsoups.analyse.registry import ANALYSES
+from modelsoups.config import Config
+from modelsoups.evaluate import evaluated, open_set
+from modelsoups.pool import initial_models, load_pool
+from modelsoups.reporting.claims import Verdict, markdown
+
+
+def run(cfg: Config) -> bool:
+    """Make the pools and the analyses that are not complete."""
+    torch.set_num_threads(cfg.finetune.threads)  # as in the workers: sums depend on it
+    wanted = [ANALYSES[name] for name in _wanted(cfg)]
+    for name in cfg.analyse.pools:
+        make_pool(cfg, name)
+    bench = Bench(cfg)
+    inputs = _inputs(bench)
+    folder = cfg.run.analyses
+    if runs.complete(folder, inputs):
+        print(f"analyse: complete, in {folder / 'index.html'}")
+        return False
+    made: list[tuple[Analysis, Rows, list[Verdict]]] = []
+    missing: dict[str, str] = {}
+    for analysis in wanted:
+        try:
+            rows = json.loads(json.dumps(analysis.rows(bench)))  # as they read back from the file
+        except Unavailable as reason:
+            missing[analysis.name] = str(reason)
+            print(f"analyse: {analysis.name} cannot be made of these models: {reason}")
+            continue
+        if analysis.name == "figure_2" and not bench.has_train():
+            missing["figure_2, train loss"] = f"the training set {cfg.data.train} is not prepared"
+        made.append((analysis, rows, analysis.verdicts(rows)))
+        print(f"analyse: {analysis.name}: {len(rows)} rows of data")
+    _write(bench, inputs, made, missing)
+    print(f"analyse: {len(made)} analyses, {len(missing)} not possible -> {folder / 'index.html'}")
+    return True
+
+
+def _wanted(cfg: Config) -> list[str]:
+    for name in cfg.analyse.which:
+        if name not in ANALYSES:
+            near = difflib.get_close_matches(name, ANALYSES, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ValueError(f"analyse.which: there is no {name}; {hint}There are: {', '.join(ANALYSES)}")
+    return [name for name in ANALYSES if not cfg.analyse.which or name in cfg.analyse.which]
+
+
+def make_pool(cfg: Config, name: str) -> None:
+    """Initial model, draw and fine-tunes of a further pool."""
+    made = pool_config(cfg, name)
+    print(f"analyse: pool {name}")
+    for init in ("zeroshot", "lp"):
+        _copy_head(cfg, made, init)
+    for stage in (heads, sweep, finetune):
+        stage.run(made)
+
+
+def _copy_head(cfg: Config, made: Config, init: str) -> None:
+    """The run's own initial model, where it has one; `heads` looks whether it is of the pool's inputs."""
+    source, target = cfg.run.head(init), made.run.head(init)
+    if runs.manifest_of(source) is not None and not target.exists():
+        with tempfile.TemporaryDirectory(dir=_made(target.parent), prefix=".copy") as beside:
+            shutil.copytree(source, Path(beside) / init)
+            os.replace(Path(beside) / init, target)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _inputs(bench: Bench) -> dict[str, Any]:
+    cfg = bench.cfg
+    pools = {name: [i.sha256 for i in load_pool(c).ingredients] for name, c in bench.configs.items()}
+    starts = {name: [i.sha256 for i in initial_models(c).values()] for name, c in bench.configs.items()}
+    sets = {name: open_set(cfg.data.dir, name).sha256 for name in evaluated(cfg)}
+    given = {k: v for k, v in asdict(cfg.analyse).items() if k != "in_pipeline"}
+    options = {**given, "protocol": cfg.protocol, "train": bench.has_train()}
+    return {"pools": pools, "starts": starts, "sets": sets, "options": options}
+
+
+def _write(
+    bench: Bench,
+    inputs: dict[str, Any],
+    made: list[tuple[Analysis, Rows, list[Verdict]]],
+    missing: dict[str, str],
+) -> None:
+    from modelsoups.reporting import analysis_figures, analysis_page, figures
+
+    folder = bench.cfg.run.analyses
+    texts: dict[str, str] = {}
+    binaries: dict[str, bytes] = {}
+    svgs: dict[str, bytes] = {}
+    provenance = {**runs.provenance(), "config": asdict(bench.cfg)}
+    with figures.style():
+        for analysis, rows, _ in made:
+            texts[f"{analysis.name}.jsonl"] = "".join(json.dumps(row) + "\n" for row in rows)
+            figure = analysis_figures.draw(analysis.name, rows)
+            if figure is not None:
+                binaries |= {f"{analysis.name}.{kind}": figures.save(figure, kind) for kind in ("png", "pdf")}
+                svgs[analysis.name] = figures.save(figure, "svg")
+                figures.close(figure)
+    tables = {a.name: table for a, rows, _ in made if (table := analysis_page.table_of(a.name, rows))}
+    texts["claims.md"] = markdown([v for _, _, verdicts in made for v in verdicts])
+    texts["provenance.json"] = json.dumps({**provenance, "not_possible": missing}, indent=1) + "\n"
+    titles = {ANALYSES[name].title if name in ANALYSES else name: reason for name, reason in missing.items()}
+    sections = [(a, v, svgs.get(a.name), tables.get(a.name)) for a, _, v in made]
+    texts["index.html"] = analysis_page.page(bench.cfg.name, sections, titles, provenance)
+    for name, text in texts.items():
+        runs.write_text(folder / name, text)
+    for name, content in binaries.items():
+        with runs.atomic(folder / name) as tmp:
+            tmp.write_bytes(content)
+    runs.finish(folder, inputs, [folder / name for name in [*texts, *binaries]])

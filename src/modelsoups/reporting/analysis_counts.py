@@ -1,0 +1,96 @@
+"""Figures of accuracy and calibration against the number of models."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from modelsoups.reporting.analysis_style import BLUE, GREEN, LABELS, NAMES, ORANGE, Rows, legend, panels_of, there
+from modelsoups.reporting.figures import SPECIAL
+
+
+def curves(rows: Rows) -> Figure:
+    """Mean over the orders, each order faded behind it."""
+    rows = [r for r in rows if "method" in r]
+    keys = there(rows)
+    figure, panels = panels_of(len(keys), 3.2, 2.7)
+    for panel, on in zip(panels, keys, strict=True):
+        for method in dict.fromkeys(r["method"] for r in rows):
+            marker, colour = SPECIAL[method]
+            here = [r for r in rows if r["method"] == method]
+            counts = sorted({r["k"] for r in here})
+            for order in sorted({r["order"] for r in here}):
+                line = sorted((r["k"], 100 * r[on]) for r in here if r["order"] == order)
+                panel.plot(*zip(*line, strict=True), color=colour, alpha=0.25, linewidth=0.8)
+            means = [100 * np.mean([r[on] for r in here if r["k"] == k]) for k in counts]
+            panel.plot(counts, means, marker=marker, color=colour, markersize=4.5, linewidth=1.4, label=NAMES[method])
+        panel.set_xlabel("number of models")
+        panel.set_ylabel(LABELS[on])
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend(figure, panels[0], 5)
+    return figure
+
+
+def budget(rows: Rows) -> Figure:
+    rows = [r for r in rows if "method" in r]
+    keys = there(rows)
+    figure, panels = panels_of(len(keys), 3.1, 2.6)
+    marks = {
+        "individual": ("D", GREEN, "individual with seed k"),
+        "soup": ("o", BLUE, "soup of seeds 1 to k"),
+        "ensemble": ("s", ORANGE, "ensemble of seeds 1 to k"),
+    }
+    for panel, on in zip(panels, keys, strict=True):
+        for method, (marker, colour, label) in marks.items():
+            line = [(r["k"], 100 * r[on]) for r in rows if r["method"] == method]
+            panel.plot(
+                *zip(*line, strict=True),
+                marker=marker,
+                color=colour,
+                markersize=4.5,
+                label=label,
+                linestyle="none" if method == "individual" else "-",
+            )
+        panel.set_xlabel("number of models k")
+        panel.set_ylabel(LABELS[on])
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend(figure, panels[0])
+    return figure
+
+
+def calibration(rows: Rows) -> Figure:
+    """Accuracy and ECE against the number of seeds: in distribution (top) and mean of the shifts (bottom)."""
+    roles = [role for role in ("test", "shift") if any(r["role"] == role for r in rows)]
+    figure, panels = panels_of(2, 3.1, 2.3, len(roles))
+    marks = {
+        "soup": ("o", BLUE, "-"),
+        "ensemble": ("s", ORANGE, "-"),
+        "calibrated soup": ("o", BLUE, "--"),
+        "calibrated ensemble": ("s", ORANGE, "--"),
+    }
+    for i, role in enumerate(roles):
+        for j, key in enumerate(("accuracy", "ece")):
+            panel = panels[2 * i + j]
+            for method, (marker, colour, dash) in marks.items():
+                if key == "accuracy" and method.startswith("calibrated"):
+                    continue
+                here = [r for r in rows if r["method"] == method and r["role"] == role]
+                counts = sorted({r["k"] for r in here})
+                means = [100 * np.mean([r[key] for r in here if r["k"] == k]) for k in counts]
+                panel.plot(
+                    counts,
+                    means,
+                    marker=marker,
+                    color=colour,
+                    linestyle=dash,
+                    markersize=4,
+                    label=method,
+                    markerfacecolor="white" if dash == "--" else colour,
+                )
+            where = "test" if role == "test" else "mean of shifts"
+            panel.set_ylabel(f"{where}: {'accuracy (%)' if key == 'accuracy' else 'ECE (%), lower is better'}")
+            panel.set_xlabel("number of models (seeds)")
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend(figure, panels[1])
+    return figure

@@ -1,0 +1,131 @@
+"""The analyses on one page, in the order of the paper: what the paper found, what this run found, and the figure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from modelsoups.reporting.claims import FAILS, HOLDS, Verdict
+from modelsoups.reporting.compare import percent
+from modelsoups.reporting.page import CSS
+
+if TYPE_CHECKING:
+    from modelsoups.analyse.finding import Analysis
+
+Table = list[list[str]]  # header first
+Section = tuple["Analysis", list[Verdict], bytes | None, Table | None]
+MORE = """
+section { border-top: 1px solid var(--line); margin-top: 2rem } .beside { display: grid; gap: 1.2rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); align-items: start }
+dt { font-weight: 600; margin-top: .5rem } dd { margin: 0 0 .3rem } .beside li { margin-bottom: .35rem }
+"""
+
+
+def page(name: str, sections: Sequence[Section], missing: dict[str, str], provenance: dict[str, Any]) -> str:
+    """Self-contained HTML."""
+    verdicts = [v for _, found, _, _ in sections for v in found]
+    counts = {kind: sum(v.verdict == kind for v in verdicts) for kind in dict.fromkeys(v.verdict for v in verdicts)}
+    said = ", ".join(f"{n} {kind}" for kind, n in counts.items()) or "none could be checked"
+    parts = [
+        f"<h1>Model soups: the paper's analyses on {escape(name)}</h1>",
+        f"<p>{len(verdicts)} claims: {escape(said)}. Brackets hold 95% intervals; every number comes from the .jsonl "
+        "file of its figure beside this page.</p>",
+        *(_section(*section) for section in sections),
+    ]
+    if missing:
+        rows = "".join(f"<dt>{escape(title)}</dt><dd>{escape(why)}</dd>" for title, why in missing.items())
+        parts.append(f"<section><h2>What these models do not allow</h2><dl>{rows}</dl></section>")
+    made = {key: provenance.get(key) for key in ("command", "commit", "machine", "python", "time")}
+    items = "".join(f"<li>{escape(k)}: <code>{escape(str(v))}</code></li>" for k, v in made.items())
+    parts.append(f"<section><h2>Provenance</h2><ul class=faint>{items}</ul></section>")
+    head = f"<meta charset=utf-8><meta name=viewport content='width=device-width, initial-scale=1'><style>{CSS}{MORE}"
+    title = f"</style><title>Model soups: analyses of {escape(name)}</title>"
+    return (
+        f"<!doctype html>\n<html lang=en><head>{head}{title}</head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
+    )
+
+
+def _section(analysis: Analysis, verdicts: list[Verdict], svg: bytes | None, table: Table | None) -> str:
+    shown = (_inline(svg, analysis.name) if svg else "") + (_table(table) if table else "")
+    items = (
+        "".join(
+            f"<li><b class={_kind(v)}>{escape(v.verdict)}</b>: {escape(v.text)}: {escape(v.numbers)}</li>"
+            for v in verdicts
+        )
+        or "<li>too few models to say</li>"
+    )
+    said = f"<div><p><b>The paper</b> ({escape(analysis.source)}): {escape(analysis.paper)}</p><b>This run</b>"
+    return (
+        f"<section id={analysis.name}><h2>{escape(analysis.title)}</h2><div class=beside><div>{shown}</div>"
+        f"{said}<ul>{items}</ul></div></div></section>"
+    )
+
+
+def _kind(v: Verdict) -> str:
+    return {HOLDS: "holds", FAILS: "fails"}.get(v.verdict, "open")
+
+
+def _inline(svg: bytes, name: str) -> str:
+    inline = svg.decode()
+    inline = inline[inline.index("<svg") :]
+    inline = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", inline)  # ids must not meet those of other figures
+    return f"<figure>{inline}</figure>"
+
+
+def _table(table: Table) -> str:
+    head, *body = table
+    ths = "".join(f"<th scope=col>{escape(h)}</th>" for h in head)
+    rows = "".join("<tr>" + "".join(f"<td>{escape(x)}</td>" for x in row) + "</tr>" for row in body)
+    return f"<div class=scroll tabindex=0><table><thead><tr>{ths}</tr></thead><tbody>{rows}</tbody></table></div>"
+
+
+# ---- tables ----
+
+
+def table_of(name: str, rows: list[dict[str, Any]]) -> Table | None:
+    """The rows of an analysis that is a table in the paper, in per cent; None for a figure."""
+    if name == "table_4":
+        return _table_4(rows)
+    if name in ("table_L1", "table_L2", "table_L3"):
+        return _beside_paper(rows)
+    return _orders(rows) if name == "selection" else None
+
+
+def _table_4(rows: list[dict[str, Any]]) -> Table:
+    columns = list(dict.fromkeys(r["column"] for r in rows))
+    labels = {
+        "best": "Best model on hold-out",
+        "oracle": "Best model on each test set (oracle)",
+        "greedy_ensemble": "Greedy ensemble",
+        "greedy": "Greedy soup",
+    }
+    table = [["Method (* : not significantly below the best)", *columns]]
+    for row, label in labels.items():
+        cells = {r["column"]: percent(r["accuracy"]) + ("*" if r.get("bold") else "") for r in rows if r["row"] == row}
+        table.append([label, *(cells[c] for c in columns)])
+    return table
+
+
+def _beside_paper(rows: list[dict[str, Any]]) -> Table:
+    table = [["Row", "Learning rate", "Test", "Shifts", "Paper: ImageNet", "Paper: shifts"]]
+    for r in (r for r in rows if "row" in r):
+        ours = [percent(r["test"]), percent(r["shifts"])] if "test" in r else ["not made", ""]
+        table.append([r["row"], f"{r['lr']:.1e}", *ours, f"{r['paper_test']:.2f}", f"{r['paper_shifts']:.2f}"])
+    return table
+
+
+def _orders(rows: list[dict[str, Any]]) -> Table:
+    table = [["Order", "Models", "Test", "Shifts", "Gain on hold-out", "Gain on test", "Gain on shifts"]]
+    for r in (r for r in rows if "order" in r):
+        gains = [
+            percent(r[key], True) if r[key] is not None else "" for key in ("gain_holdout", "gain_test", "gain_shifts")
+        ]
+        table.append([str(r["order"]), str(r.get("models", "")), percent(r["test"]), percent(r["shifts"]), *gains])
+    table.append(["Half of the hold-out", "", "", "", "Gain where chosen", "Gain where not", "Optimism"])
+    for r in (r for r in rows if "split" in r):
+        table.append(
+            [f"split {r['split']}", "", "", "", *(percent(r[k], True) for k in ("apparent", "honest", "optimism"))]
+        )
+    return table

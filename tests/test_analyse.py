@@ -1,0 +1,198 @@
+"""Every analysis end to end on pico pools: data, verdicts, figures, page; what cannot be made is named."""
+
+import json
+
+import numpy as np
+import pytest
+from pico import arguments
+
+from modelsoups import cli
+from modelsoups.analyse.bench import Bench, Point, Unavailable, between, pool_config
+from modelsoups.analyse.registry import ANALYSES
+from modelsoups.config import load
+from modelsoups.core import weights
+from modelsoups.core.metrics import accuracy
+from modelsoups.evaluate import forward
+from modelsoups.pool import load_weights
+
+BASE = {"weight_decay": 0.1, "label_smoothing": 0.0, "epochs": 1, "mixup": 0.0, "seed": 0, "aug": "minimal"}
+THREE = ("minimal", "medium", "strong")
+LONGER = (("stochastic", 1), ("stochastic", 3), ("fix", 1), ("fix", 4))
+POOLS = {  # the fewest models that the analyses of each pool need; what fits no pool of the paper is in the first
+    "standard_lp": [
+        *({"lr": lr, "aug": aug} for lr in (1e-3, 3.3e-4) for aug in THREE),
+        *({"lr": 1e-3, "aug": aug, "epochs": epochs} for aug, epochs in LONGER),
+        {"lr": 1e-3, "optimizer": "adam"},
+    ],
+    "extreme_lp": [{"lr": 3.3e-3, "aug": "medium"}],
+    "standard_zs": [{"lr": 1e-3}, {"lr": 1e-4}, {"lr": 1e-3, "seed": 1}],
+    "extreme_zs": [{"lr": 1e-2}],
+    "theory": [{"lr": 3.3e-4}, {"lr": 3.3e-4, "seed": 1}, {"lr": 3.3e-4, "aug": "strong", "mixup": 0.5}],
+    "seeds": [{"lr": 6.7e-4, "seed": seed} for seed in (0, 1)],
+    "trajectory": [{"lr": 3.3e-4, "aug": aug} for aug in ("minimal", "medium")],
+    "sam": [{"lr": 1e-3, "aug": "medium", "seed": s, "sam": r} for s, r in ((1, 0.0), (0, 0.05), (1, 0.05))],
+    "distilled": [{"lr": 1e-3}, {"lr": 1e-3, "aug": "stochastic"}],
+}
+EXTRA = {
+    "standard_zs": ["heads.init=zeroshot"],
+    "extreme_zs": ["heads.init=zeroshot"],
+    "trajectory": ["recipe.ema=[0.9]", "recipe.swa=[0.0]"],
+    "distilled": ["recipe.teachers=['{pools}/standard_lp/ingredients/000','{pools}/standard_lp/ingredients/001']"],
+}
+
+
+def options(home, data):
+    pools = {}
+    for name, recipes in POOLS.items():
+        search = home / f"{name}.jsonl"
+        search.write_text("".join(json.dumps({**BASE, **recipe}) + "\n" for recipe in recipes))
+        pools[name] = [f"sweep.search={search}", *EXTRA.get(name, [])]
+    (home / "conf/experiment").mkdir(parents=True)
+    lines = "\n".join(f"    {name}: {json.dumps(overrides)}" for name, overrides in pools.items())
+    (home / "conf/experiment/pico.yaml").write_text(
+        "# @package _global_\nname: pico\nsweep:\n  search: miniature_random\nrecipe:\n  batch_size: 64\n"
+        "  warmup_steps: 2\n  min_crop: 0.9\n  flip: 0.0\nanalyse:\n  rates: [1.0e-3, 3.3e-4]\n  epochs: 1\n"
+        f"  images: 48\n  equation_images: 24\n  grid: 2\n  alphas: [0.0, 0.5, 1.0]\n  orders: 2\n  pairs: 6\n"
+        f"  pools:\n{lines}\n"
+    )
+    return ["experiment=pico", *arguments(home, data)]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, data):
+    """The run's own models and the pools, and every analysis of them."""
+    home = tmp_path_factory.mktemp("analyse")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        args = options(home, data)
+        cfg = load(args)
+        cli.run_stages(["heads", "sweep", "finetune", "evaluate", "analyse"], cfg_with_pipeline(args))
+        yield cfg, args, home
+
+
+def cfg_with_pipeline(args):
+    return load([*args, "analyse.in_pipeline=true"])
+
+
+def rows_of(cfg, name):
+    return [json.loads(line) for line in (cfg.run.analyses / f"{name}.jsonl").read_text().splitlines()]
+
+
+def test_every_analysis_is_made(home):
+    cfg, _, _ = home
+    made = json.loads((cfg.run.analyses / "provenance.json").read_text())
+    assert made["not_possible"] == {}
+    page = (cfg.run.analyses / "index.html").read_text()
+    places = [page.index(f"<section id={name}>") for name in ANALYSES]
+    assert places == sorted(places)
+    for name in ANALYSES:
+        assert rows_of(cfg, name), name
+        table = name.startswith("table") or name == "selection"
+        assert (cfg.run.analyses / f"{name}.png").exists() != table
+    assert "claim" in page.lower()
+    assert str(home[2]) not in page
+
+
+def test_a_second_run_redoes_nothing(home, capsys):
+    cfg, args, _ = home
+    files = {p: p.stat().st_mtime_ns for p in [*cfg.run.root.rglob("*"), *cfg.run.analyses.rglob("*")] if p.is_file()}
+    cli.run_stages(["analyse"], cfg_with_pipeline(args))
+    assert "analyse: complete" in capsys.readouterr().out
+    assert files == {p: p.stat().st_mtime_ns for p in files}
+
+
+def test_made_again_from_the_cache_the_data_are_the_same(home):
+    """As after a kill before the manifest: no soup is measured again, and every number is the same."""
+    cfg, args, _ = home
+    before = {p.name: p.read_bytes() for p in cfg.run.analyses.glob("*.jsonl")}
+    points = {p: p.stat().st_mtime_ns for p in (cfg.run.root / "points").rglob("*.json")}
+    (cfg.run.analyses / "manifest.json").unlink()
+    cli.run_stages(["analyse"], cfg_with_pipeline(args))
+    assert {p.name: p.read_bytes() for p in cfg.run.analyses.glob("*.jsonl")} == before
+    assert points == {p: p.stat().st_mtime_ns for p in (cfg.run.root / "points").rglob("*.json")}
+
+
+def test_what_is_measured_of_a_soup_is_its_accuracy(home):
+    cfg, args, _ = home
+    bench = Bench(load([*args, "analyse.images=null"]))
+    one, two, _ = (m.ingredient for m in bench.pool("random"))
+    (measured,) = bench.measure([between(one, two, 0.25)], "test", ["v2"])
+    state = weights.interpolate(load_weights(one), load_weights(two), 0.25)
+    labels = bench.logits(one, "v2").labels_N
+    assert measured["v2"].accuracy == accuracy(forward(cfg, "v2", state), labels)
+    part = Bench(cfg).individual(one)["v2"]
+    assert len(part.correct_N) == 48
+    picks = np.linspace(0, 95, 48).round().astype(int)
+    assert (part.correct_N == bench.individual(one)["v2"].correct_N[picks]).all()
+
+
+def test_landscapes_pass_through_the_three_models(home):
+    cfg, _, _ = home
+    bench = Bench(cfg)
+    rows = [r for r in rows_of(cfg, "figure_2") if "landscape" in r]
+    assert len({r["landscape"] for r in rows}) == 3
+    start = next(r for r in rows if r["model"] == "theta_0")
+    assert start["test_error"] == 1 - bench.individual(bench.start("standard_zs"))["test"].accuracy
+    assert start["train_loss"] > 0
+
+
+def test_models_are_found_by_their_recipe(home):
+    bench = Bench(home[0])
+    assert bench.find("lp", lr=1e-3, aug="strong").name == "standard_lp/002"
+    assert bench.find("lp", lr=1e-3, aug="medium", sam=0.05, seed=1).name == "sam/002"
+    assert bench.find("zeroshot", lr=1e-3, aug="minimal", seed=1).name == "standard_zs/002"
+    with pytest.raises(Unavailable, match=r"no pool has a model from the lp head with .*lr=0\.5, aug=fix"):
+        bench.find("lp", lr=0.5, aug="fix")
+    with pytest.raises(Unavailable, match=r"analyse\.pools\.nobody"):
+        bench.pool("nobody")
+
+
+def test_equation_1_is_told_for_inner_points_with_both_betas(home):
+    rows = rows_of(home[0], "figure_K1")
+    assert {r["alpha"] for r in rows} == {0.5}
+    for r in rows:
+        assert r["plain"]["value"] == pytest.approx((r["plain"]["variance"] - r["plain"]["curvature"]) / 8)
+        assert r["plain"]["beta"] == 1
+    exact, finite = (np.array(column) for column in zip(
+        *((r["plain"]["curvature"], r["finite_difference"]) for r in rows), strict=True))  # fmt: skip
+    np.testing.assert_allclose(finite, exact, atol=0.05 * np.abs(exact).max())
+
+
+def test_what_cannot_be_made_is_named_and_the_rest_is_made(home, data, tmp_path, capsys):
+    """The run's own three models alone: what needs a pool says which."""
+    _, args, _ = home
+    alone = load([*args, f"results={tmp_path}", "analyse.which=[figure_3,figure_4,figure_G4,table_L3,figure_H1]"])
+    alone.analyse.pools.clear()
+    cli.run_stages(["analyse"], alone)
+    said = capsys.readouterr().out
+    assert "figure_G4 cannot be made of these models: it needs the pool seeds (analyse.pools.seeds)" in said
+    missing = json.loads((alone.run.analyses / "provenance.json").read_text())["not_possible"]
+    assert set(missing) == {"figure_G4", "table_L3", "figure_H1"}
+    assert "What these models do not allow" in (alone.run.analyses / "index.html").read_text()
+
+
+def test_wrong_names_are_told(home, capsys):
+    cfg, args, _ = home
+    with pytest.raises(SystemExit):
+        cli.run_stages(["analyse"], load([*args, "analyse.which=[figure_33]"]))
+    assert "there is no figure_33; did you mean figure_3?" in capsys.readouterr().err
+    cfg = load([*args])
+    cfg.analyse.pools["bad"] = ["recipe.lrr=1"]
+    with pytest.raises(ValueError, match=r"analyse\.pools\.bad: no such key: recipe\.lrr"):
+        pool_config(cfg, "bad")
+
+
+def test_without_a_stage_the_analyses_wait_until_they_are_wanted(monkeypatch):
+    ran = []
+    monkeypatch.setattr(cli, "_run", lambda stage, cfg: bool(ran.append(stage)))
+    cli.run_stages(list(cli.STAGES), load([]))
+    assert ran[-1] == "report"
+    cli.run_stages(list(cli.STAGES), load(["experiment=paper-miniature"]))
+    assert ran[-1] == "analyse"
+
+
+def test_a_point_is_told_apart_by_weights_and_coefficients(home):
+    bench = Bench(home[0])
+    one, two, _ = (m.ingredient for m in bench.pool("random"))
+    keys = [Point((one, two), c).key() for c in ((0.5, 0.5), (0.25, 0.75))] + [Point((two, one), (0.5, 0.5)).key()]
+    assert len({str(key) for key in keys}) == 3

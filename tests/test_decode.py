@@ -1,0 +1,104 @@
+"""Faster decoding gives PIL's pixels, or nearly; it draws the same random numbers and says what PIL says."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision.transforms import functional as tv
+
+from modelsoups.data import decode, transforms
+from modelsoups.data.shards import by_pil
+
+MEAN = (0.48, 0.46, 0.41)
+
+
+def picture(seed, width, height, channels=3):
+    """Coarse noise below fine noise, as photographs have structure of every size."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (6, 8, channels), dtype=np.uint8).squeeze()
+    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    pixels = np.asarray(image, np.int16) + random.integers(-20, 21, np.asarray(image).shape)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def encoded(image, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, **{"format": "jpeg", "quality": 92, **options})
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(encoded(picture(0, 53, 41)), id="4:2:0"),
+        pytest.param(encoded(picture(1, 53, 41), subsampling=0), id="4:4:4"),
+        pytest.param(encoded(picture(2, 53, 41), subsampling=1), id="4:2:2"),
+        pytest.param(encoded(picture(3, 53, 41), progressive=True), id="progressive"),
+        pytest.param(encoded(picture(4, 53, 41), quality=20), id="coarse"),
+        pytest.param(encoded(picture(5, 53, 41, 1)), id="grey"),
+        pytest.param(encoded(picture(6, 53, 41).convert("CMYK")), id="CMYK"),
+        pytest.param(encoded(picture(7, 53, 41), format="png"), id="png"),
+        pytest.param(encoded(picture(8, 53, 41).convert("RGBA"), format="png"), id="png with alpha"),
+        pytest.param(encoded(picture(9, 1, 1)), id="one pixel"),
+    ],
+)
+def test_the_pixels_of_any_image_are_pils(data):
+    border = 0 if by_pil(data).width == 1 else 2
+    for cut in (0, border):
+        assert np.array_equal(decode.by_turbo(data, cut).permute(1, 2, 0).numpy(), np.asarray(by_pil(data, cut)))
+
+
+@pytest.mark.parametrize("cut", [0, 2, 20, 300, -30])
+def test_corrupt_images_raise_what_pil_raises(cut):
+    data = encoded(picture(0, 50, 40))[:cut]
+    with pytest.raises(Exception) as theirs:  # noqa: PT011
+        by_pil(data)
+    with pytest.raises(theirs.type):
+        decode.by_turbo(data)
+
+
+@pytest.mark.parametrize("size", [(500, 375), (341, 256), (60, 90), (224, 224), (3, 2)])
+@pytest.mark.parametrize("aug", ["minimal", "rand-m0-n0"])
+def test_crops_are_those_of_pil_within_three_levels_and_as_bright(size, aug):
+    """The second's crop is timm's: 8 to 100% of the area, mirrored or not, by one of two interpolations.
+
+    Usually 0.4% of the values are a level apart; where PyTorch's 16-bit weights round badly, a quarter are.
+    """
+    data = encoded(picture(size[0], *size))
+    transform = transforms.train_crop(aug, 224, MEAN)
+    for number in range(8):
+        transforms.seed_sample(number)
+        exact = decode.augmented(transform, by_pil(data)).int()
+        transforms.seed_sample(number)
+        fast = decode.augmented(transform, decode.by_turbo(data)).int()
+        apart = (fast - exact).float()
+        assert fast.shape == exact.shape == (3, 224, 224)
+        assert float(apart.abs().max()) <= 3
+        assert float(apart.abs().mean()) < 0.3
+        assert abs(float(apart.mean())) < 0.03
+
+
+def test_what_comes_after_the_crop_draws_the_same_and_is_pils():
+    """RandAugment's operations may amplify a level, so they are compared on a crop that is not resized."""
+    image = picture(0, 32, 32)
+    data = encoded(image, format="png")
+    for aug in ("medium", "strong", "rand-m9-n2"):
+        transform = transforms.train_crop(aug, 32, MEAN, min_crop=1.0)
+        transform.transforms[0].ratio = (1.0, 1.0)
+        for number in range(20):
+            transforms.seed_sample(number)
+            exact = decode.augmented(transform, by_pil(data))
+            transforms.seed_sample(number)
+            assert decode.augmented(transform, decode.by_turbo(data)).equal(exact)
+
+
+def test_pil_is_exactly_torchvisions():
+    data = encoded(picture(0, 90, 60))
+    transform = transforms.train_crop("minimal", 32, MEAN)
+    transforms.seed_sample(1)
+    image = by_pil(data)
+    box = transform.get_params(image, (0.9, 1.0), (3 / 4, 4 / 3))
+    transforms.seed_sample(1)
+    ours = decode.augmented(transform, image)
+    assert ours.equal(tv.pil_to_tensor(tv.resized_crop(image, *box, [32, 32], transforms.BICUBIC)))
