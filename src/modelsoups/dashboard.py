@@ -24,6 +24,8 @@ def run(cfg: Config) -> bool:
         raise ValueError("wandb-workspaces is not installed: pip install modelsoups[wandb]") from None
     try:
         entity = cfg.track.entity or wandb.Api().default_entity
+        if entity is None:
+            raise ValueError("no default entity")
         saved = workspace(cfg, entity).save()
     except Exception as error:  # from the network, the server or the client, each with its own kinds
         said = " ".join(str(error).split())
@@ -74,7 +76,7 @@ def _losses() -> list[Any]:
 def _soups() -> list[Any]:
     import wandb_workspaces.reports.v2 as wr
 
-    trace = ["greedy/correct", "greedy/best"]
+    trace: list[Any] = ["greedy/correct", "greedy/best"]
     return [
         wr.LinePlot(title="Greedy soup: each candidate, and the best so far (correct)", x="Step", y=trace),
         wr.MediaBrowser(title="Figures", media_keys=["figures/figure_1", "figures/figure_B1", "figures/contact"]),
