@@ -81,9 +81,10 @@ Measures = dict[str, Measured]  # data set -> what was measured
 class Bench:
     """The models and data sets of a run with its further pools."""
 
-    def __init__(self, cfg: Config) -> None:
+    def __init__(self, cfg: Config, pools: dict[str, Config] | None = None) -> None:
+        """pools: the configurations of analyse.pools, where they are known already."""
         self.cfg = cfg
-        self.configs = {OWN: cfg, **{name: pool_config(cfg, name) for name in cfg.analyse.pools}}
+        self.configs = {OWN: cfg, **(pools or {name: pool_config(cfg, name) for name in cfg.analyse.pools})}
         there = test_names(cfg)
         self.test = cfg.data.test
         self.shifts = [name for name in cfg.data.shifts if name in there]

@@ -126,7 +126,7 @@ def _curvature(
 ) -> float:
     """d^2 loss / d alpha^2, a batch at a time: the mean of the batches', weighted by their images."""
     dataset = open_set(cfg.data.dir, name)
-    model = shell(cfg, len(dataset.classes)).requires_grad_(False)
+    model = shell(cfg, len(dataset.classes))
     device = model.head.weight.device
     zero, one = ({k: t.to(device) for k, t in state.items()} for state in ends)
     total = 0.0
