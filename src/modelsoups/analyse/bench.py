@@ -19,12 +19,13 @@ from torch import Tensor
 
 from modelsoups import runs
 from modelsoups.analyse.forward import forward_part, is_cached, kept_weights, looked_at, part_logits
-from modelsoups.config import Config, load
+from modelsoups.config import load
 from modelsoups.core import metrics, weights
 from modelsoups.core.types import EVERYTHING, Ingredient, Logits
 from modelsoups.evaluate import evaluated, is_prepared, open_set, test_names, workers
 from modelsoups.parallel import run_tasks
 from modelsoups.pool import initial_models, load_pool
+from modelsoups.schema import Config
 
 OWN = "random"  # the run's own models, in the paper those of the random search
 PLAIN = {"mixup": 0.0, "cutmix": 0.0, "sam": 0.0, "optimizer": "adamw", "schedule": "cosine", "seed": 0, "teachers": ()}

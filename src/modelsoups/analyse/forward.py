@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from modelsoups import runs
-from modelsoups.config import Config
 from modelsoups.core import metrics
 from modelsoups.core.types import Ingredient, Logits
 from modelsoups.data.shards import ShardSet
 from modelsoups.data.transforms import eval_crop, to_uint8
 from modelsoups.evaluate import all_pixels, forward, logits_of, normalise, open_set, shell
 from modelsoups.pool import load_weights
+from modelsoups.schema import Config
 
 
 def looked_at(cfg: Config, name: str, images: int | None = None) -> np.ndarray:

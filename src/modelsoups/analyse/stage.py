@@ -23,10 +23,10 @@ from modelsoups import finetune, heads, runs, sweep
 from modelsoups.analyse.bench import Bench, Unavailable, pool_config
 from modelsoups.analyse.finding import Analysis, Rows
 from modelsoups.analyse.registry import ANALYSES
-from modelsoups.config import Config
 from modelsoups.evaluate import evaluated, open_set
 from modelsoups.pool import initial_models, load_pool
 from modelsoups.reporting.claims import Verdict, markdown
+from modelsoups.schema import Config
 
 
 def run(cfg: Config) -> bool:
