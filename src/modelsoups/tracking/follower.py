@@ -91,7 +91,7 @@ class Follower:
             init_timeout=INIT, x_stats_pid=self.parent, x_stats_track_process_tree=True,
         )  # fmt: skip
         try:
-            return wandb.init(**options, mode=self.mode, settings=settings)  # type: ignore[arg-type]
+            return wandb.init(**options, mode=self.mode, settings=settings)
         except Exception as error:  # from the network, the server or the client, each with its own kinds
             if self.mode == "offline":
                 raise
