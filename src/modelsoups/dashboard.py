@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from modelsoups.config import Config
 from modelsoups.core.types import Recipe
+from modelsoups.schema import Config
 
 MEAN = "accuracy/mean of shifts"  # as tracking.results names them in a run's summary
 RATES = ("lr", "weight_decay")  # of a recipe, on logarithmic axes

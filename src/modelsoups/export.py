@@ -18,13 +18,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from modelsoups import runs
-from modelsoups.config import Config
 from modelsoups.core.types import Soup
 from modelsoups.data.shards import ShardSet
 from modelsoups.evaluate import open_set
 from modelsoups.model import Classifier, build, load_clip
 from modelsoups.model_card import card
 from modelsoups.pool import load_pool
+from modelsoups.schema import Config
 from modelsoups.soup.stage import mixed, read_soup
 
 TIMM_KEYS = ("classifier", "first_conv", "pool_size", "fixed_input_size")
