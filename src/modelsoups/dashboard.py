@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from modelsoups.core.types import Recipe
@@ -44,7 +45,7 @@ def workspace(cfg: Config, entity: str) -> Any:
     return ws.Workspace(
         entity=entity,
         project=cfg.track.project,
-        name=f"modelsoups {cfg.name}",
+        name=re.sub(r"[^A-Za-z0-9 _-]", "-", f"modelsoups {cfg.name}"),  # it takes a + for an emoji
         sections=[ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()],
         runset_settings=ws.RunsetSettings(filters=[ws.Metric("Group") == cfg.name]),
     )
