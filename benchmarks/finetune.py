@@ -38,12 +38,13 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from modelsoups import runs, trainer
-from modelsoups.config import Config, load
+from modelsoups.config import load
 from modelsoups.core.types import Recipe
 from modelsoups.data import loader, shards
 from modelsoups.data.imagenet.writing import encoded
 from modelsoups.data.transforms import train_crop
 from modelsoups.evaluate import shell
+from modelsoups.schema import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH, HEIGHT, QUALITY, CLASSES, DISTINCT, SIDE = 500, 375, 94, 50, 100, 224

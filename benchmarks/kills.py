@@ -30,8 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from pico import arguments, make_data
 
 from modelsoups import finetune, heads, runs, sweep
-from modelsoups.config import Config, load
+from modelsoups.config import load
 from modelsoups.data import loader
+from modelsoups.schema import Config
 
 RECIPE = ["recipe.mixup=0.5", "recipe.aug=rand-m5-n1", "recipe.epochs=4", "recipe.ema=[0.9]", "recipe.swa=[0.5]"]
 

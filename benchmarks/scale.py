@@ -18,7 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from modelsoups import lock, runs, slurm, status, submit, sweep
-from modelsoups.config import Config, load
+from modelsoups.config import load
+from modelsoups.schema import Config
 
 SEARCH = "kind: random\ncount: 1\nparameters: {lr: {log10_uniform: [-4, -3]}, weight_decay: {constant: 0.1}, \
 label_smoothing: {constant: 0.0}, epochs: {integer: [4, 16]}, mixup: {constant: 0.0}, aug: {constant: minimal}}\n"

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from modelsoups.config import FinetuneConfig, ModelConfig, load
+from modelsoups.config import load
 from modelsoups.data import batched
 from modelsoups.device import convolutional, device_of, staged
 from modelsoups.model import build
+from modelsoups.schema import FinetuneConfig, ModelConfig
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 

@@ -121,6 +121,7 @@ def test_a_job_that_slurm_started_again_replaces_its_earlier_start_which_then_ma
 
 def test_of_many_who_come_at_once_at_most_one_gets_a_dead_holders_folder(tmp_path):
     others(tmp_path, host=lock._me()["host"], pid=2**22 + 1)
+    read, write = os.pipe()  # who has the lock keeps it until all others have been refused
     children = []
     for _ in range(12):
         with warnings.catch_warnings():
@@ -130,12 +131,22 @@ def test_of_many_who_come_at_once_at_most_one_gets_a_dead_holders_folder(tmp_pat
             status = 1
             try:
                 with held(tmp_path):
-                    time.sleep(0.5)
+                    os.read(read, 1)
                 status = 0
             finally:
                 os._exit(status)
         children.append(child)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    codes, begun = {}, time.monotonic()
+    while len(codes) < 12 and time.monotonic() - begun < 60:
+        child, status = os.waitpid(-1, os.WNOHANG)
+        if child:
+            codes[child] = os.waitstatus_to_exitcode(status)
+        elif len(codes) == 11:
+            os.write(write, b"x")
+        time.sleep(0.01)
+    os.write(write, b"x" * 12)
+    codes |= {c: os.waitstatus_to_exitcode(os.waitpid(c, 0)[1]) for c in children if c not in codes}
+    codes = list(codes.values())
     assert codes.count(0) <= 1
     assert names(tmp_path) == [] or codes.count(0) == 0
     with held(tmp_path):

@@ -8,8 +8,8 @@ import torch
 
 from modelsoups import speed
 from modelsoups.background import Writer, copied, snapshot
-from modelsoups.config import ModelConfig
 from modelsoups.model import build
+from modelsoups.schema import ModelConfig
 
 
 def test_a_forward_pass_of_vit_b32_is_8_82_gflop_and_changes_nothing():

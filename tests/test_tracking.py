@@ -19,7 +19,7 @@ from modelsoups.sweep import load_search
 from modelsoups.tracking import wandb_files
 from modelsoups.tracking.follower import Follower
 
-pytest.importorskip("wandb")
+wandb = pytest.importorskip("wandb")
 RECIPE = {"lr": 1e-3, "weight_decay": 0.05, "epochs": 2, "aug": "rand-m5-n1", "ema": [], "seed": 2**62 + 1}
 
 
@@ -47,7 +47,7 @@ def train(cfg, steps, seconds=1.0, name=0):
 
 def saved(folder, time):
     (folder / "checkpoint.pt").touch()
-    os.utime(folder / "checkpoint.pt", ns=(time, time))
+    os.utime(folder / "checkpoint.pt", ns=(time * 10**9, time * 10**9))
 
 
 def flat(mapping, before=""):
@@ -186,6 +186,7 @@ def test_a_full_disk_under_the_follower_costs_nothing_and_the_next_command_makes
     folder = train(cfg, 100)
     runs.write_json(folder / runs.MANIFEST, {"inputs": {}, "files": {}, "sha256": "ab"})
     before = {p: p.read_bytes() for p in folder.iterdir()}
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # or Python would cut off its own files, without a word
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # the follower inherits it: no file grows beyond
     with tracking.following(cfg, ["finetune"]):
@@ -197,6 +198,7 @@ def test_a_full_disk_under_the_follower_costs_nothing_and_the_next_command_makes
 
 
 def test_without_an_answer_of_the_server_the_run_is_logged_offline(cfg, capfd, monkeypatch):
+    wandb.teardown()  # it keeps the settings that it began with
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setattr("modelsoups.tracking.follower.INIT", 1.0)
@@ -207,6 +209,7 @@ def test_without_an_answer_of_the_server_the_run_is_logged_offline(cfg, capfd, m
     assert "the server did not take the run" in capfd.readouterr().out
     assert one.mode == "offline"
     same_as_ours(cfg, one.followed[folder].id, folder)
+    wandb.teardown()
 
 
 def test_a_follower_that_hangs_is_left_behind(cfg, capfd, monkeypatch):
@@ -237,6 +240,7 @@ def test_disabled_starts_nothing(tmp_path, monkeypatch):
 # ---- dashboard and sweep ----
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # wandb-workspaces' own
 def test_the_dashboard_is_a_valid_workspace_whose_keys_are_logged(cfg):
     pytest.importorskip("wandb_workspaces")
     from modelsoups import dashboard

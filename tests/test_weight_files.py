@@ -8,8 +8,8 @@ import torch
 from tiny import CONFIG, tiny_clip
 from torch import nn
 
-from modelsoups.config import ModelConfig
 from modelsoups.model import build, load_clip
+from modelsoups.schema import ModelConfig
 from modelsoups.torchscript import is_archive, load_archive
 
 

@@ -21,11 +21,12 @@ import torch
 from PIL import Image
 
 from modelsoups import speed
-from modelsoups.config import Config, load
+from modelsoups.config import load
 from modelsoups.core.types import Recipe
 from modelsoups.data import batched
 from modelsoups.data.transforms import seed_sample, to_uint8, train_crop
 from modelsoups.device import staged
+from modelsoups.schema import Config
 from modelsoups.trainer import Trainer
 
 RECIPE = {"lr": 3e-5, "weight_decay": 0.1, "epochs": 8, "label_smoothing": 0.1, "mixup": 0.2, "aug": "strong",

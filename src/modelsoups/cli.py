@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:  # importing either costs seconds that `--help` need not pay
-    from modelsoups.config import Config
     from modelsoups.runs import Run
+    from modelsoups.schema import Config
 
 STAGES = {  # in order; name -> what it does. Each is a module with run(cfg).
     "prepare": "data sets -> WebDataset shards",

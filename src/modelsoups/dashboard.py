@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from modelsoups.config import Config
 from modelsoups.core.types import Recipe
+from modelsoups.schema import Config
 
 MEAN = "accuracy/mean of shifts"  # as tracking.results names them in a run's summary
 RATES = ("lr", "weight_decay")  # of a recipe, on logarithmic axes
@@ -24,6 +25,8 @@ def run(cfg: Config) -> bool:
         raise ValueError("wandb-workspaces is not installed: pip install modelsoups[wandb]") from None
     try:
         entity = cfg.track.entity or wandb.Api().default_entity
+        if entity is None:
+            raise ValueError("no default entity")
         saved = workspace(cfg, entity).save()
     except Exception as error:  # from the network, the server or the client, each with its own kinds
         said = " ".join(str(error).split())
@@ -42,7 +45,7 @@ def workspace(cfg: Config, entity: str) -> Any:
     return ws.Workspace(
         entity=entity,
         project=cfg.track.project,
-        name=f"modelsoups {cfg.name}",
+        name=re.sub(r"[^A-Za-z0-9 _-]", "-", f"modelsoups {cfg.name}"),  # it takes a + for an emoji
         sections=[ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()],
         runset_settings=ws.RunsetSettings(filters=[ws.Metric("Group") == cfg.name]),
     )
@@ -74,7 +77,7 @@ def _losses() -> list[Any]:
 def _soups() -> list[Any]:
     import wandb_workspaces.reports.v2 as wr
 
-    trace = ["greedy/correct", "greedy/best"]
+    trace: list[Any] = ["greedy/correct", "greedy/best"]
     return [
         wr.LinePlot(title="Greedy soup: each candidate, and the best so far (correct)", x="Step", y=trace),
         wr.MediaBrowser(title="Figures", media_keys=["figures/figure_1", "figures/figure_B1", "figures/contact"]),

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import deterministic
 
-from modelsoups.config import FinetuneConfig
 from modelsoups.data.batched import Planned
+from modelsoups.schema import FinetuneConfig
 
 AHEAD = 2  # steps that the host may be ahead of the GPU: enough to hide it, and batches that wait take memory
 COMPILE_MODES = ("default", "reduce-overhead")  # the second with CUDA graphs

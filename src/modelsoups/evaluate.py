@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from modelsoups import runs
-from modelsoups.config import Config
 from modelsoups.core import metrics
 from modelsoups.core.types import Ingredient, Logits
 from modelsoups.data import decoded
@@ -26,6 +25,7 @@ from modelsoups.data.shards import ShardSet
 from modelsoups.model import Classifier, build
 from modelsoups.parallel import cores, run_tasks
 from modelsoups.pool import initial_models, load_pool, load_weights
+from modelsoups.schema import Config
 
 IN_MEMORY = 2**30  # bytes of decoded images of a set that a process keeps; larger sets are mapped from the disk
 Weights = Mapping[str, Tensor]

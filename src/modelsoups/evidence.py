@@ -18,7 +18,7 @@ from modelsoups.evaluate import is_prepared, logits_of, missing_names, open_set,
 from modelsoups.prepare import set_facts
 
 if TYPE_CHECKING:
-    from modelsoups.config import Config
+    from modelsoups.schema import Config
 
 
 @dataclass(frozen=True)

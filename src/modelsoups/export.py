@@ -18,15 +18,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from modelsoups import runs
-from modelsoups.config import Config
 from modelsoups.core.types import Soup
 from modelsoups.data.shards import ShardSet
 from modelsoups.evaluate import open_set
 from modelsoups.model import Classifier, build, load_clip
 from modelsoups.model_card import card
 from modelsoups.pool import load_pool
+from modelsoups.schema import Config
 from modelsoups.soup.stage import mixed, read_soup
 
+TIMM_KEYS = ("classifier", "first_conv", "pool_size", "fixed_input_size")
 CLOSE = 1e-4  # between logits of the same weights, computed by the same library
 
 
@@ -143,7 +144,7 @@ def _write_timm(cfg: Config, model: Classifier, train: ShardSet, folder: Path) -
     whole.load_state_dict(model.encoder.state_dict(), strict=False)
     classifier.load_state_dict(model.head.state_dict())
     pretrained = {
-        **{k: v for k, v in whole.pretrained_cfg.items() if k in ("classifier", "first_conv", "pool_size")},
+        **{k: v for k, v in whole.pretrained_cfg.items() if k in TIMM_KEYS},
         "input_size": [3, model.image_size, model.image_size], "mean": list(model.mean), "std": list(model.std),
         "interpolation": "bicubic", "crop_pct": 1.0, "num_classes": len(train.classes),
     }  # fmt: skip

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 from modelsoups import checkpoint, distill, parallel, runs
-from modelsoups.config import Config
 from modelsoups.core import weights
 from modelsoups.core.types import Recipe
 from modelsoups.data.loader import deaths_named
@@ -28,6 +27,7 @@ from modelsoups.lock import Lock, held
 from modelsoups.model import state_of
 from modelsoups.parallel import run_tasks
 from modelsoups.pool import initial_models
+from modelsoups.schema import Config
 from modelsoups.sweep import load_draw
 from modelsoups.trainer import Trainer
 

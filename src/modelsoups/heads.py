@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modelsoups import runs
-from modelsoups.config import Config, HeadsConfig
 from modelsoups.core import weights
 from modelsoups.data.shards import ShardSet
 from modelsoups.evaluate import normalise, open_set, pixel_batches, shell
 from modelsoups.model import Classifier, load_clip, state_of, zeroshot_weights
 from modelsoups.parallel import advance, run_tasks
+from modelsoups.schema import Config, HeadsConfig
 
 
 def run(cfg: Config) -> bool:

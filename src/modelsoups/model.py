@@ -25,8 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modelsoups.config import ModelConfig
 from modelsoups.core.checkpoints import SUFFIXES
+from modelsoups.schema import ModelConfig
 from modelsoups.weight_files import file_of, load_into, read_weights
 
 QUICK = "-quickgelu"

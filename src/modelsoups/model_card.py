@@ -7,8 +7,8 @@ from dataclasses import asdict
 import yaml
 
 from modelsoups import runs
-from modelsoups.config import Config
 from modelsoups.core.types import EVERYTHING, Recipe, Soup
+from modelsoups.schema import Config
 from modelsoups.sweep import load_draw
 
 CLIP = """import json

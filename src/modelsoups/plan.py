@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelsoups import runs, sweep
-from modelsoups.config import Config
 from modelsoups.core.search import size
 from modelsoups.core.types import Recipe
+from modelsoups.schema import Config
 
 CHECKPOINT = 3  # times the weights: they and AdamW's two moments; the one before is kept too
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from torch import Tensor
 
 from modelsoups import runs
-from modelsoups.config import Config
 from modelsoups.core import weights
 from modelsoups.core.readers import Checkpoint, open_checkpoint
 from modelsoups.core.types import Ingredient
+from modelsoups.schema import Config
 from modelsoups.sweep import load_draw
 
 _checked: set[tuple[str, int, str]] = set()  # (path, time of its last change, sha256) of the weights found whole

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from modelsoups import runs
-from modelsoups.config import Config
+from modelsoups.schema import Config
 
 LIBRARIES = {
     "iconnet": "modelsoups.data.rendered",

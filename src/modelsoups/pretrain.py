@@ -27,7 +27,6 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from modelsoups import runs
-from modelsoups.config import Config
 from modelsoups.core import metrics
 from modelsoups.data.iconnet import icons, sets
 from modelsoups.data.iconnet.iconclip import (
@@ -44,6 +43,7 @@ from modelsoups.data.iconnet.iconclip import (
 )
 from modelsoups.data.iconnet.render import Look, render
 from modelsoups.model import Clip, zeroshot_weights
+from modelsoups.schema import Config
 
 EASY = Look(scale=(0.75, 0.98), turn=5, shift=0.04, rich=0.5, white=0.25, dark=0.5, inverted=0.35, contrast=(0.5, 1.0),
             occluded=0, blur=0, noise=(0, 0.03))  # fmt: skip

@@ -22,12 +22,13 @@ import torch
 from torch import Tensor
 
 from modelsoups import published, runs
-from modelsoups.config import Config, load
+from modelsoups.config import load
 from modelsoups.core import weights
 from modelsoups.core.types import Ingredient, Recipe
 from modelsoups.model import build
 from modelsoups.parallel import run_tasks
 from modelsoups.pool import Folder
+from modelsoups.schema import Config
 from modelsoups.weight_files import check_layout, layout_of
 
 CLASSES = 1000

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelsoups import published, runs
-from modelsoups.config import Config
 from modelsoups.evidence import collect, report_inputs
+from modelsoups.schema import Config
 
 if TYPE_CHECKING:
     from modelsoups.reporting.compare import Numbers

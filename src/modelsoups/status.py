@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from modelsoups import runs, slurm
-from modelsoups.config import Config
+from modelsoups.schema import Config
 from modelsoups.sweep import load_draw
 
 SILENT = 600  # seconds without a line of metrics after which a run without a job is taken for stopped

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelsoups import runs, slurm, sweep
-from modelsoups.config import Config, slurm_dir
+from modelsoups.config import slurm_dir
 from modelsoups.core import search as searches
 from modelsoups.core.types import Recipe
+from modelsoups.schema import Config
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from typing import Any
 import yaml
 
 from modelsoups import runs
-from modelsoups.config import Config, sweeps_dir
+from modelsoups.config import sweeps_dir
 from modelsoups.core import search as searches
 from modelsoups.core.types import Recipe
+from modelsoups.schema import Config
 
 
 def run(cfg: Config) -> bool:

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from modelsoups import checkpoint, speed
 from modelsoups.background import Writer, copied, snapshot
-from modelsoups.config import Config
 from modelsoups.core import training
 from modelsoups.core.optimizers import OPTIMIZERS, restore, sharpened
 from modelsoups.core.trajectory import Ema, Swa
@@ -34,6 +33,7 @@ from modelsoups.model import Classifier
 from modelsoups.parallel import advance
 from modelsoups.pool import initial_models, load_weights
 from modelsoups.progress import Progress
+from modelsoups.schema import Config
 
 
 class Trainer:

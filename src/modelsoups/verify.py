@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from modelsoups import published, runs
-from modelsoups.config import Config, load
+from modelsoups.config import load
 from modelsoups.reporting.compare import signed
+from modelsoups.schema import Config
 
 TOLERANCE = {  # points; Sketch was not rerun: as R, of which it has a similar number of images and accuracy
     "holdout": 0.11,

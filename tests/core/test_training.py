@@ -82,7 +82,7 @@ def test_distillation_targets_are_the_ensembles_probabilities():
     student = torch.zeros(1, 2, requires_grad=True)
     loss = training.softmax_loss(student, targets)
     loss.backward()
-    assert float(loss) == pytest.approx(math.log(2))
+    assert loss.item() == pytest.approx(math.log(2))
     assert student.grad.tolist()[0] == pytest.approx([-0.25, 0.25])
     done = torch.tensor([[math.log(3), 0.0]], requires_grad=True)
     training.softmax_loss(done, targets).backward()

@@ -293,7 +293,7 @@ def test_a_soft_stop_and_a_preemption_leave_no_trace(scenes, undisturbed):
 
 def test_w_and_b_of_a_stopped_and_preempted_task_reads_back_without_gap_or_double(scenes):
     run = scenes["stopped"].result().task.cfg.run
-    files = sorted(run.wandb.glob("wandb/*/*.wandb"))
+    files = sorted(run.wandb.glob("wandb/offline-run-*/*.wandb"))
     assert len({path.name for path in files}) == 1  # one id
     logged = [(r["_step"], r["loss"], r["timing.seconds"]) for path in files for r in wandb_files.history(path)]
     ours = runs.read_jsonl(run.ingredient(0) / "metrics.jsonl")

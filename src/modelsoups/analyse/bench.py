@@ -19,12 +19,13 @@ from torch import Tensor
 
 from modelsoups import runs
 from modelsoups.analyse.forward import forward_part, is_cached, kept_weights, looked_at, part_logits
-from modelsoups.config import Config, load
+from modelsoups.config import load
 from modelsoups.core import metrics, weights
 from modelsoups.core.types import EVERYTHING, Ingredient, Logits
 from modelsoups.evaluate import evaluated, is_prepared, open_set, test_names, workers
 from modelsoups.parallel import run_tasks
 from modelsoups.pool import initial_models, load_pool
+from modelsoups.schema import Config
 
 OWN = "random"  # the run's own models, in the paper those of the random search
 PLAIN = {"mixup": 0.0, "cutmix": 0.0, "sam": 0.0, "optimizer": "adamw", "schedule": "cosine", "seed": 0, "teachers": ()}
@@ -81,9 +82,10 @@ Measures = dict[str, Measured]  # data set -> what was measured
 class Bench:
     """The models and data sets of a run with its further pools."""
 
-    def __init__(self, cfg: Config) -> None:
+    def __init__(self, cfg: Config, pools: dict[str, Config] | None = None) -> None:
+        """pools: the configurations of analyse.pools, where they are known already."""
         self.cfg = cfg
-        self.configs = {OWN: cfg, **{name: pool_config(cfg, name) for name in cfg.analyse.pools}}
+        self.configs = {OWN: cfg, **(pools or {name: pool_config(cfg, name) for name in cfg.analyse.pools})}
         there = test_names(cfg)
         self.test = cfg.data.test
         self.shifts = [name for name in cfg.data.shifts if name in there]

@@ -9,13 +9,13 @@ from typing import Any
 from modelsoups import runs
 from modelsoups.analyse.bench import OWN, Bench, Measures, Point, Unavailable, weights_of
 from modelsoups.analyse.finding import Analysis, Rows, accuracies, compared, comparison
-from modelsoups.config import Config
 from modelsoups.core.methods import METHODS, Pool
 from modelsoups.core.methods.greedy import random_order
 from modelsoups.core.types import Ingredient, Soup
 from modelsoups.evaluate import evaluated, forward, logits_of, open_set, workers
 from modelsoups.parallel import run_tasks
 from modelsoups.reporting.claims import Verdict
+from modelsoups.schema import Config
 from modelsoups.soup.stage import CURVE
 
 CHOSEN = ("best", "greedy", "greedy_ensemble")  # by the hold-out; uniform and ensemble take all

@@ -13,7 +13,6 @@ from modelsoups.analyse.bench import OWN, Bench, Member, Unavailable, weights_of
 from modelsoups.analyse.finding import Analysis, Rows, correlated, judged
 from modelsoups.analyse.forward import forward_part, inputs_of, looked_at
 from modelsoups.analyse.pairs import TOO_HIGH, spread
-from modelsoups.config import Config
 from modelsoups.core import approximation as eq1
 from modelsoups.core import metrics, relations, weights
 from modelsoups.core.calibration import calibrated_loss, calibrating_beta
@@ -21,6 +20,7 @@ from modelsoups.core.types import Ingredient
 from modelsoups.evaluate import normalise, open_set, shell, workers
 from modelsoups.parallel import run_tasks
 from modelsoups.reporting.claims import Verdict
+from modelsoups.schema import Config
 
 STEP = 0.05  # of the finite differences, in alpha: float32 logits allow no smaller one
 Pair = tuple[str, Ingredient, str, Ingredient, float]  # names, models, the larger learning rate
@@ -126,7 +126,7 @@ def _curvature(
 ) -> float:
     """d^2 loss / d alpha^2, a batch at a time: the mean of the batches', weighted by their images."""
     dataset = open_set(cfg.data.dir, name)
-    model = shell(cfg, len(dataset.classes)).requires_grad_(False)
+    model = shell(cfg, len(dataset.classes))
     device = model.head.weight.device
     zero, one = ({k: t.to(device) for k, t in state.items()} for state in ends)
     total = 0.0

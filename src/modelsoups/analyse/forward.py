@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from modelsoups import runs
-from modelsoups.config import Config
 from modelsoups.core import metrics
 from modelsoups.core.types import Ingredient, Logits
 from modelsoups.data.shards import ShardSet
 from modelsoups.data.transforms import eval_crop, to_uint8
 from modelsoups.evaluate import all_pixels, forward, logits_of, normalise, open_set, shell
 from modelsoups.pool import load_weights
+from modelsoups.schema import Config
 
 
 def looked_at(cfg: Config, name: str, images: int | None = None) -> np.ndarray:
@@ -49,6 +49,7 @@ def _pixels(folder: str, sha256: str, image_size: int, picks: tuple[int, ...]) -
     return torch.stack([to_uint8(crop(dataset.image(i))) for i in picks])
 
 
+@torch.inference_mode()
 def forward_part(cfg: Config, name: str, state: Mapping[str, Tensor], images: int | None = None) -> Logits:
     """A model's projected logits, float32 on the CPU, on the images looked at."""
     dataset = open_set(cfg.data.dir, name)
@@ -57,9 +58,8 @@ def forward_part(cfg: Config, name: str, state: Mapping[str, Tensor], images: in
     pixels_NCHW, labels_N = inputs_of(cfg, name, images)
     model = shell(cfg, len(dataset.classes))
     model.load_state_dict(dict(state))
-    with torch.inference_mode():
-        parts = pixels_NCHW.split(cfg.evaluate.batch_size)
-        logits_NC = torch.cat([model(normalise(model, part)).float().cpu() for part in parts])
+    parts = pixels_NCHW.split(cfg.evaluate.batch_size)
+    logits_NC = torch.cat([model(normalise(model, part)).float().cpu() for part in parts])
     return Logits(name, metrics.project(logits_NC, dataset.projection), labels_N)
 
 

@@ -23,19 +23,17 @@ from modelsoups import finetune, heads, runs, sweep
 from modelsoups.analyse.bench import Bench, Unavailable, pool_config
 from modelsoups.analyse.finding import Analysis, Rows
 from modelsoups.analyse.registry import ANALYSES
-from modelsoups.config import Config
 from modelsoups.evaluate import evaluated, open_set
 from modelsoups.pool import initial_models, load_pool
 from modelsoups.reporting.claims import Verdict, markdown
+from modelsoups.schema import Config
 
 
 def run(cfg: Config) -> bool:
     """Make the pools and the analyses that are not complete."""
     torch.set_num_threads(cfg.finetune.threads)  # as in the workers: sums depend on it
     wanted = [ANALYSES[name] for name in _wanted(cfg)]
-    for name in cfg.analyse.pools:
-        make_pool(cfg, name)
-    bench = Bench(cfg)
+    bench = Bench(cfg, {name: make_pool(cfg, name) for name in cfg.analyse.pools})
     inputs = _inputs(bench)
     folder = cfg.run.analyses
     if runs.complete(folder, inputs):
@@ -68,14 +66,15 @@ def _wanted(cfg: Config) -> list[str]:
     return [name for name in ANALYSES if not cfg.analyse.which or name in cfg.analyse.which]
 
 
-def make_pool(cfg: Config, name: str) -> None:
-    """Initial model, draw and fine-tunes of a further pool."""
+def make_pool(cfg: Config, name: str) -> Config:
+    """Initial model, draw and fine-tunes of a further pool; its configuration."""
     made = pool_config(cfg, name)
     print(f"analyse: pool {name}")
     for init in ("zeroshot", "lp"):
         _copy_head(cfg, made, init)
     for stage in (heads, sweep, finetune):
         stage.run(made)
+    return made
 
 
 def _copy_head(cfg: Config, made: Config, init: str) -> None:

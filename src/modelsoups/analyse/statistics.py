@@ -10,7 +10,6 @@ import numpy as np
 from modelsoups.analyse.bench import OWN, Bench, Measures, Point
 from modelsoups.analyse.curves import choose, holdout_pool, need_holdout
 from modelsoups.analyse.finding import Analysis, Rows, accuracies, judged
-from modelsoups.config import Config
 from modelsoups.core.methods import METHODS
 from modelsoups.core.selection import Bias, bold, oracle, selection_bias
 from modelsoups.core.types import EVERYTHING, Ingredient, Soup
@@ -18,6 +17,7 @@ from modelsoups.core.weights import mix
 from modelsoups.evaluate import evaluated, forward, workers
 from modelsoups.parallel import run_tasks
 from modelsoups.reporting.claims import Verdict
+from modelsoups.schema import Config
 
 SPLITS = 4  # random halves of the hold-out
 ORDERS = 10

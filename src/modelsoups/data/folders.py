@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from modelsoups import runs
-from modelsoups.config import Config
 from modelsoups.data import shards
 from modelsoups.evaluate import workers
 from modelsoups.parallel import run_tasks
+from modelsoups.schema import Config
 
 SUFFIXES = {".jpg": "jpg", ".jpeg": "jpg", ".png": "png"}
 TEMPLATES = ["a photo of a {}."]  # of the zero-shot head; a class's name is its folder's

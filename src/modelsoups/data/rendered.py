@@ -8,11 +8,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from modelsoups.config import Config
 from modelsoups.data import shards
 from modelsoups.data.iconnet import sets
 from modelsoups.evaluate import workers
 from modelsoups.parallel import run_tasks
+from modelsoups.schema import Config
 
 
 def names(cfg: Config) -> list[str]:

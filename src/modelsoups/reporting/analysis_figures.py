@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from modelsoups.reporting.analysis_counts import budget, calibration, curves
 from modelsoups.reporting.analysis_style import (
@@ -24,6 +25,8 @@ from modelsoups.reporting.analysis_style import (
     panels_of,
 )
 from modelsoups.reporting.figures import SPECIAL
+
+HALO = [withStroke(linewidth=1.5, foreground="white")]  # letters are read on light and on dark
 
 
 def draw(name: str, rows: Rows) -> Figure | None:
@@ -74,7 +77,9 @@ def _landscape(figure: Figure, panel: Any, rows: Rows, key: str) -> None:
     # Contours as far as the worst of the three models and a little beyond; what is worse is of one colour.
     low = min(z.min(), min(scale * r[key] for r in models.values()))
     high = max(scale * r[key] for r in models.values())
-    levels = np.linspace(low, max(high + 0.5 * (high - low), low + 1e-3), 11)
+    top = max(high + 0.5 * (high - low), low + 1e-3)
+    top = top if key == "train_loss" else min(top, 100.0)
+    levels = np.linspace(low, top, 11)
     shades = panel.contourf(xs, ys, z, levels=levels, cmap="viridis", extend="max")
     if z.min() < levels[1] < z.max():
         panel.contour(xs, ys, z, levels=levels[1:], colors="white", linewidths=0.3)
@@ -103,11 +108,13 @@ def _landscape(figure: Figure, panel: Any, rows: Rows, key: str) -> None:
             (m["x"], m["y"]),
             textcoords="offset points",
             xytext=(5, 4),
-            color="white",
             fontsize=8,
+            path_effects=HALO,
         )
     best = min(grid, key=lambda r: r[key])
-    panel.plot(best["x"], best["y"], "x", color="white", markersize=5)
+    panel.plot(best["x"], best["y"], "x", color=BLACK, markersize=5)
+    panel.set_xlabel("$u_1$", fontsize=7, labelpad=1)
+    panel.set_ylabel("$u_2$", fontsize=7, labelpad=1)
     panel.tick_params(labelsize=6)
     panel.grid(False)
 

@@ -10,11 +10,11 @@ from dataclasses import asdict
 from typing import Any
 
 from modelsoups import published
-from modelsoups.config import Config
 from modelsoups.core import stats
 from modelsoups.core.types import Recipe
 from modelsoups.data.imagenet.metadata import SETS
 from modelsoups.reporting.compare import MEAN, PAIRS, Difference, Numbers, mean_half
+from modelsoups.schema import Config
 
 HOLDOUT_IMAGES = 26_000
 NOTES = [

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from modelsoups import runs
-from modelsoups.config import Config
 from modelsoups.core import weights
 from modelsoups.core.methods import METHODS, Pool, model_gradient
 from modelsoups.core.types import Ingredient, Soup
@@ -35,6 +34,7 @@ from modelsoups.evaluate import (
 )
 from modelsoups.parallel import run_tasks
 from modelsoups.pool import initial_models, load_pool, load_weights, open_weights
+from modelsoups.schema import Config
 from modelsoups.soup.mixing import mix_in_memory
 
 STATES_IN_MEMORY = 4 * 2**30  # bytes of checkpoints that a process keeps; a larger pool is read again from disk

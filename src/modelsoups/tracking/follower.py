@@ -79,7 +79,7 @@ class Follower:
         track = self.config["track"]
         common = {key: self.config[key] for key in ("protocol", "heads")}
         kinds = [self.config["model"]["name"], self.config["data"]["name"]]
-        options = {
+        options: Row = {
             "project": track["project"], "entity": track["entity"], "dir": str(self.run.wandb), "id": run_id,
             "name": name, "group": self.config["name"], "job_type": stage, "resume": "allow",
             "tags": list(dict.fromkeys(tag[:64] for tag in [stage, self.config["name"], *kinds])),
@@ -96,6 +96,9 @@ class Follower:
             if self.mode == "offline":
                 raise
             self.mode = "offline"
+            wandb.teardown()  # it would refuse the id as in use; what is open goes on offline
+            for followed in self.followed.values():
+                followed.drop()
             say(f"the server did not take the run ({first_line(error)}); logging offline to {self.run.wandb}")
             return wandb.init(**options, mode="offline", settings=settings)
 
@@ -199,6 +202,12 @@ class Followed:
         whole = found and not self.follower.config["track"]["artifacts"]
         self.follower.mark(self.id, "metrics", *([results_state(self.follower.run.results)] if whole else []))
         self.closed = True
+
+    def drop(self) -> None:
+        """Forget an open run that W&B has closed."""
+        if self.run is not None:
+            self.run = None
+            self.lock.close()
 
     def _end(self, status: int) -> None:
         self.run.finish(exit_code=status)

@@ -38,7 +38,9 @@ def contents(path: Path) -> Iterator[bytes]:
 
 def records(path: Path) -> Iterator[Any]:
     """The records as protobuf messages (wandb.proto)."""
-    from wandb.proto import wandb_internal_pb2 as proto
+    from wandb.proto import wandb_internal_pb2
+
+    proto: Any = wandb_internal_pb2  # its types are made when it is imported
 
     for content in contents(path):
         record = proto.Record()

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from modelsoups import runs
-from modelsoups.config import Config
 from modelsoups.data.imagenet import counts, holdout, metadata, planning, relabel, sources, writing
 from modelsoups.parallel import run_tasks
+from modelsoups.schema import Config
 
 VERSION = 1  # of what this code writes: sets of another version are made again
 RELABELLED = ("real", "multilabel")  # sets over val's shards
