@@ -16,6 +16,7 @@ import secrets
 import select
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,7 @@ from modelsoups.tracking.results import log_results, results_state, scores
 
 POLL = 2.0  # seconds
 INIT = 20.0  # seconds for the server's first answer
+FLUSH = 10.0  # seconds for W&B to have written what it was told is all
 Row = dict[str, Any]
 Mode = Literal["auto", "online", "offline"]
 
@@ -76,6 +78,8 @@ class Follower:
 
         if self.mode == "auto":
             self.mode = "online" if _login(wandb) else "offline"
+        while any(self.run.wandb.glob(f"wandb/*run-{time.strftime('%Y%m%d_%H%M%S')}-{run_id}")):
+            time.sleep(0.05)  # W&B names a folder by the second, and would overwrite one of this second
         track = self.config["track"]
         common = {key: self.config[key] for key in ("protocol", "heads")}
         kinds = [self.config["model"]["name"], self.config["data"]["name"]]
@@ -197,7 +201,7 @@ class Followed:
         found = scores(self.follower.run.results, self.folder.name)
         self.run.summary.update(found)
         self._end(status)
-        if self.follower.mode == "offline" and wandb_files.last_step(self.follower.run.wandb, self.run_id) < self.step:
+        if not self._on_disk():
             raise OSError(f"{self.follower.run.wandb}: W&B's file of {self.folder.name} is cut off; is the disk full?")
         whole = found and not self.follower.config["track"]["artifacts"]
         self.follower.mark(self.id, "metrics", *([results_state(self.follower.run.results)] if whole else []))
@@ -211,8 +215,16 @@ class Followed:
 
     def _end(self, status: int) -> None:
         self.run.finish(exit_code=status)
+        deadline = time.monotonic() + FLUSH
+        while not self._on_disk() and time.monotonic() < deadline:
+            time.sleep(0.05)  # W&B's own process may still write
         self.run = None
         self.lock.close()
+
+    def _on_disk(self) -> bool:
+        """Whether an offline run's files hold what was logged; W&B's server is taken at its word."""
+        wandb = self.follower.run.wandb
+        return self.follower.mode != "offline" or wandb_files.last_step(wandb, self.run_id) >= self.step
 
 
 def say(message: str) -> None:
