@@ -6,7 +6,7 @@ A recipe, once drawn, is fixed: finetune reads the draw, never the search file.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +69,9 @@ def load_search(name: str) -> dict[str, Any]:
 
 
 def recipe(search: dict[str, Any], cfg: Config, index: int) -> Recipe:
-    """The recipe of one index: what the configuration fixes, and the search's draw for the rest."""
+    """The recipe of one index: what the configuration fixes, else the search's draw, else Recipe's default."""
     values = {**searches.draw(search, cfg.sweep.seed, index), **cfg.recipe}
-    missing = [key for key in Recipe.names() if key not in values]
+    missing = [f.name for f in fields(Recipe) if f.default is MISSING and f.name not in values]
     if missing:
         raise ValueError(f"recipe.{missing[0]} is neither set nor drawn by {cfg.sweep.search}")
     return Recipe(**values)
