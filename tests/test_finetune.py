@@ -378,7 +378,7 @@ def test_a_decoding_process_that_dies_is_said_and_costs_nothing_but_time(cfg, mo
     taken = loader.Augmented.__getitem__
 
     def dying(self, key):
-        if key == next(loader._index_batches(320, self.recipe, 8, loader.WHOLE))[5]:
+        if key == next(loader._index_batches(320, self.recipe, 3, loader.WHOLE))[5]:
             until = time.monotonic() + 60
             while not (cfg.run.ingredient(0) / "checkpoint.pt").exists() and time.monotonic() < until:
                 time.sleep(0.05)
