@@ -48,9 +48,10 @@ def test_scores_are_those_of_the_whole(tmp_path: Path, monkeypatch, weights) -> 
 
 
 def test_the_calibration_error_by_hand() -> None:
-    """Four images, each with confidence 3/4 for class 0, which is right for two: |2 - 3| / 4."""
-    logits_NC = torch.tensor([[3.0, 1.0]]).log().expand(4, 2)
-    assert soup.ensemble({"a": logits_NC}, torch.tensor([0, 0, 1, 1])).calibration_error == pytest.approx(0.25)
+    """15 bins of two images with confidence 3/4 for class 0, which is right for one of the two: |1/2 - 3/4|."""
+    logits_NC = torch.tensor([[3.0, 1.0]]).log().expand(30, 2)
+    labels_N = torch.tensor([0, 1]).repeat(15)
+    assert soup.ensemble({"a": logits_NC}, labels_N).calibration_error == pytest.approx(0.25)
 
 
 def test_calibration_finds_the_least_loss() -> None:

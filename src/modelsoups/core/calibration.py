@@ -24,15 +24,20 @@ def ece(logits_NC: Tensor, labels_N: Tensor, bins: int = BINS) -> float:
     softmax probability and a bin holds the next N / bins images in order of confidence (sizes differ by one at most).
     Raises ValueError when there are fewer images than bins.
     """
-    confidence_N, correct_N = _by_confidence(logits_NC, labels_N)
+    return ece_of(*_confidence(logits_NC, labels_N), bins)
+
+
+def ece_of(confidence_N: Tensor, correct_N: Tensor, bins: int = BINS) -> float:
+    """`ece` from the confidence of each image and whether it was right, in any order."""
     if not 1 <= bins <= len(confidence_N):
         raise ValueError(f"{bins} bins for {len(confidence_N)} images; expected from 1 to as many as there are images")
-    return _error(confidence_N, _split(correct_N, bins))
+    confidence, correct = _sorted(confidence_N, correct_N)
+    return _error(confidence, _split(correct, bins))
 
 
 def ece_sweep(logits_NC: Tensor, labels_N: Tensor) -> float:
     """ECE-SWEEP of Roelofs et al. (2020): as many equal-mass bins as keep accuracy rising from bin to bin."""
-    confidence_N, correct_N = _by_confidence(logits_NC, labels_N)
+    confidence_N, correct_N = _sorted(*_confidence(logits_NC, labels_N))
     parts = _split(correct_N, 1)
     for bins in range(2, len(confidence_N) + 1):
         finer = _split(correct_N, bins)
@@ -43,10 +48,14 @@ def ece_sweep(logits_NC: Tensor, labels_N: Tensor) -> float:
     return _error(confidence_N, parts)
 
 
-def _by_confidence(logits_NC: Tensor, labels_N: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    probability_N, predicted_N = logits_NC.double().softmax(dim=1).max(dim=1)
-    order = torch.argsort(probability_N, stable=True)
-    return probability_N[order].numpy(), (predicted_N == labels_N)[order].double().numpy()
+def _confidence(logits_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
+    confidence_N, predicted_N = logits_NC.double().softmax(dim=1).max(dim=1)
+    return confidence_N, predicted_N == labels_N
+
+
+def _sorted(confidence_N: Tensor, correct_N: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    order = torch.argsort(confidence_N, stable=True)
+    return confidence_N[order].numpy(), correct_N[order].double().numpy()
 
 
 def _split(values_N: np.ndarray, bins: int) -> list[np.ndarray]:

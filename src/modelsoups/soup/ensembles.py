@@ -21,18 +21,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modelsoups import runs
+from modelsoups.core.calibration import BINS, ece_of
 from modelsoups.core.holdout import Holdout
 from modelsoups.core.types import EVERYTHING, Soup
 from modelsoups.soup.library import Sources, hashes, open_all
 
 Cached = Mapping[str, "str | Path | Tensor"]  # name -> .npy file or logits_NC
 BLOCK = 2**22  # numbers in memory at a time
-BINS = 15  # of the calibration error
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Of n images: right at top 1, mean cross-entropy (nats), and expected calibration error (0 to 1, BINS bins)."""
+    """Of n images: right at top 1, mean cross-entropy (nats), and calibration error (`core.calibration.ece`)."""
 
     n: int
     correct: int
@@ -74,22 +74,17 @@ def ensemble(logits: Cached, labels_N: Tensor, weights: Sequence[float] | None =
     row = [1 / len(opened)] * len(opened) if weights is None else list(weights)
     if len(row) != len(opened):
         raise ValueError(f"ensemble: {len(row)} weights for {len(opened)} models")
-    correct, loss = 0, 0.0
-    bins = torch.zeros(BINS, 2, dtype=torch.float64)  # sums of right minus confident, by confidence
+    n, loss = len(labels_N), 0.0
+    confident_N, right_N = torch.empty(n), torch.empty(n, dtype=torch.bool)
     for part, block_KBC in _blocks(opened):
         logits_BC = beta * torch.einsum("k,kbc->bc", torch.tensor(row), block_KBC)
         if not bool(torch.isfinite(logits_BC).all()):
             raise ValueError("ensemble: logits hold NaN or infinity")
         labels_B = labels_N[part]
-        confident_B, chosen_B = logits_BC.softmax(dim=1).max(dim=1)
-        right_B = chosen_B == labels_B
-        correct += int(right_B.sum())
+        confident_N[part], chosen_B = logits_BC.softmax(dim=1).max(dim=1)
+        right_N[part] = chosen_B == labels_B
         loss += float(F.cross_entropy(logits_BC, labels_B, reduction="sum"))
-        place_B = (confident_B * BINS).long().clamp(max=BINS - 1)
-        bins[:, 0].index_add_(0, place_B, right_B.double())
-        bins[:, 1].index_add_(0, place_B, confident_B.double())
-    n = len(labels_N)
-    return Scores(n, correct, loss / n, float((bins[:, 0] - bins[:, 1]).abs().sum()) / n)
+    return Scores(n, int(right_N.sum()), loss / n, ece_of(confident_N.double(), right_N, min(BINS, n)))
 
 
 def greedy_ensemble(logits: Cached, labels_N: Tensor, *, strict: bool = False) -> Soup:
