@@ -3,17 +3,22 @@
 The whole pipeline then runs in seconds on real input: the same stages, the same model, fewer images.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from modelsoups.config import load
 from modelsoups.data import shards
 from modelsoups.data.iconnet import sets
 from modelsoups.prepare import set_facts, set_inputs
+from modelsoups.trainer import Trainer
 
 IMAGES = {"train": 320, "holdout": 128}  # every other set has 96
 SMALL = [
@@ -79,3 +84,23 @@ def kill_when(home: Path, args: list[str], there: str, after: float = 0.0) -> bo
                 return True
             time.sleep(0.005)
     return False
+
+
+class Stop(Exception):
+    pass
+
+
+@contextlib.contextmanager
+def broken_off(monkeypatch: pytest.MonkeyPatch, at: int) -> Iterator[None]:
+    """Within, training ends with an exception when it has done `at` steps, as it must."""
+    update = Trainer._update
+
+    def broken(self, batch):
+        if self.step == at:
+            raise Stop
+        return update(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_update", broken)
+        with pytest.raises(Stop):
+            yield

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from pico import arguments
+from pico import arguments, broken_off
 from safetensors.torch import load_file
 
 from modelsoups import checkpoint, finetune, heads, runs, sweep
@@ -66,23 +66,10 @@ def same(folder, undisturbed):
     return sorted(p.name for p in folder.iterdir()) == names
 
 
-class Stop(Exception):
-    pass
-
-
 def break_off(cfg, monkeypatch, steps):
     """Stop in the middle of a step, as a kill does, after so many."""
-    update = Trainer._update
-
-    def counted(self, *batch):
-        if self.step == steps:
-            raise Stop
-        return update(self, *batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_update", counted)
-        with pytest.raises(Stop):
-            straight(cfg)
+    with broken_off(monkeypatch, at=steps):
+        straight(cfg)
 
 
 def metrics(folder):

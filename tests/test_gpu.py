@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 import torch
-from pico import arguments
+from pico import arguments, broken_off
 from safetensors.torch import load_file
 from test_batched import MEAN, SIDE, photos
-from test_recipes import BASE, Stop
+from test_recipes import BASE
 
 from modelsoups import finetune, heads, runs, speed, sweep
 from modelsoups.config import load
@@ -92,17 +92,8 @@ def test_in_bf16_and_compiled_it_learns_as_in_float32(train):
 def test_when_asked_for_the_bits_are_the_same_again_and_after_a_resume(train, monkeypatch, compile):
     options = ("finetune.deterministic=true", f"finetune.compile={compile}", "finetune.augment=gpu")
     first, second = train("first", *options), train("second", *options)
-    update = Trainer._update
-
-    def broken(self, batch):
-        if self.step == 7:
-            raise Stop
-        return update(self, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_update", broken)
-        with pytest.raises(Stop):
-            train("resumed", *options)
+    with broken_off(monkeypatch, at=7):
+        train("resumed", *options)
     resumed = train("resumed", *options)
     for name in ("model.safetensors", "ema-0.9.safetensors"):
         assert (first / name).read_bytes() == (second / name).read_bytes() == (resumed / name).read_bytes()

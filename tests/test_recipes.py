@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from pico import arguments, modelsoups
+from pico import Stop, arguments, broken_off, modelsoups
 from safetensors.torch import load_file
 
 from modelsoups import finetune, heads, pool, runs, sweep
@@ -56,10 +56,6 @@ def losses(folder):
     return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-class Stop(Exception):
-    pass
-
-
 @pytest.mark.parametrize("index", range(len(RECIPES)), ids=RECIPES)
 def test_each_recipe_trains_and_resumes_to_the_bit(cfg, monkeypatch, index):
     trains_and_resumes(cfg, monkeypatch, sweep.load_draw(cfg), index)
@@ -73,17 +69,8 @@ def trains_and_resumes(cfg, monkeypatch, recipes, index):
     assert len(rows) == 10  # 5 steps an epoch
     assert all(loss > 0 for loss in rows)
     shutil.rmtree(folder)
-    update = Trainer._update
-
-    def broken(self, batch):
-        if self.step == 7:
-            raise Stop
-        return update(self, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_update", broken)
-        with pytest.raises(Stop):
-            finetune._finetune(cfg, recipes, index)
+    with broken_off(monkeypatch, at=7):
+        finetune._finetune(cfg, recipes, index)
     assert finetune._finetune(cfg, recipes, index) is None
     assert {p.name: p.read_bytes() for p in folder.glob("*.safetensors")} == straight
     assert losses(folder) == rows
