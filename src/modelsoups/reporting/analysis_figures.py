@@ -77,9 +77,9 @@ def _landscape(figure: Figure, panel: Any, rows: Rows, key: str) -> None:
     # Contours as far as the worst of the three models and a little beyond; what is worse is of one colour.
     low = min(z.min(), min(scale * r[key] for r in models.values()))
     high = max(scale * r[key] for r in models.values())
-    top = max(high + 0.5 * (high - low), low + 1e-3)
+    top = high + 0.5 * (high - low)
     top = top if key == "train_loss" else min(top, 100.0)
-    levels = np.linspace(low, top, 11)
+    levels = np.linspace(min(low, top - 1e-3), top, 11)  # a flat landscape has one colour
     shades = panel.contourf(xs, ys, z, levels=levels, cmap="viridis", extend="max")
     if z.min() < levels[1] < z.max():
         panel.contour(xs, ys, z, levels=levels[1:], colors="white", linewidths=0.3)
