@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelsoups import published, runs
 from modelsoups.evidence import collect, report_inputs
+from modelsoups.parallel import watched
 from modelsoups.schema import Config
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ def _render(cfg: Config, inputs: dict[str, Any]) -> None:
     contact = (folder / "contact.png").read_bytes() if "contact.png" in measured else None
     with figures.style(math=False):
         parts = contents.sections(numbers, verdicts, contact)
-        made |= sections.files(parts)
+        with watched("report", sum(len(part.parts) for part in parts), images=False):
+            made |= sections.files(parts)
         made["index.html"] = page.document(f"Model soups: {numbers.name}", [], parts).encode()
         sections.close(parts)
     for name, content in made.items():
