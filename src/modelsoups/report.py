@@ -45,7 +45,7 @@ def _inputs(cfg: Config) -> dict[str, Any]:
         if cfg.pool == "imported":
             return {"released results": published.MODELS}
         manifest = cfg.run.results / runs.MANIFEST
-        if manifest.exists() and not cfg.run.root.exists():
+        if manifest.exists() and not cfg.run.draw.exists():  # its folder is: a report leaves its time and its log there
             print(f"report: {cfg.run.root} is not here; from {cfg.run.results / MEASURED[0]}")
             return dict(runs.read_json(manifest)["inputs"])
     return report_inputs(cfg)
