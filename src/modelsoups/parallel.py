@@ -24,7 +24,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 Task = TypeVar("Task")
 Made = TypeVar("Made")
-PRELOAD = ["modelsoups.finetune", "modelsoups.soup.stage", "modelsoups.prepare"]
+PRELOAD = ["modelsoups.finetune", "modelsoups.soup.stage", "modelsoups.prepare", "open_clip"]  # two seconds a worker
 NOWHERE, BEGUN = -2, -1  # of a worker that has no task: it is not there, it is
 QUIET_SECONDS = 20  # between lines of progress when the output is not a terminal
 _news: Any = None  # a worker's queue to its parent: (units done, units resumed)
