@@ -25,7 +25,7 @@ def _curves(bench: Bench) -> Rows:
 def _of_pool(bench: Bench, pool: str) -> Rows:
     start = bench.start(pool)
     members = renamed([m.ingredient for m in bench.pool(pool)])
-    bench.evaluate([start, *members])
+    bench.evaluate([start, *members], choosing=True)
     ends: dict[str, tuple[tuple[Ingredient, ...], tuple[float, ...]]] = {m.id: ((m,), (1.0,)) for m in members}
     ends["uniform"] = (tuple(members), (1 / len(members),) * len(members))
     soup = choose(bench.cfg, tuple(members), "greedy")
@@ -86,7 +86,7 @@ def _scatter(bench: Bench) -> Rows:
     """Every row of Table 3 as a point; from the soup stage where it has run, else chosen here."""
     need_holdout(bench)
     members = [m.ingredient for m in bench.pool(OWN)]
-    bench.evaluate(members)
+    bench.evaluate(members, choosing=True)
     rows: Rows = [
         {
             "method": "individual",

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,12 @@ from modelsoups.analyse.bench import Bench, Unavailable, pool_config
 from modelsoups.analyse.finding import Analysis, Rows
 from modelsoups.analyse.registry import ANALYSES
 from modelsoups.evaluate import evaluated, open_set
+from modelsoups.parallel import workers_kept
 from modelsoups.pool import initial_models, load_pool
 from modelsoups.reporting.claims import Verdict, markdown
 from modelsoups.schema import Config
+
+Made = tuple[Analysis, Rows, list[Verdict]]
 
 
 def run(cfg: Config) -> bool:
@@ -39,9 +43,19 @@ def run(cfg: Config) -> bool:
     if runs.complete(folder, inputs):
         print(f"analyse: complete, in {folder / 'index.html'}")
         return False
-    made: list[tuple[Analysis, Rows, list[Verdict]]] = []
+    with workers_kept():
+        made, missing = _made_of(bench, wanted)
+    _write(bench, inputs, made, missing)
+    print(f"analyse: {len(made)} analyses, {len(missing)} not possible -> {folder / 'index.html'}")
+    return True
+
+
+def _made_of(bench: Bench, wanted: list[Analysis]) -> tuple[list[Made], dict[str, str]]:
+    """The analyses that the models allow, and why the others cannot be made."""
+    made: list[Made] = []
     missing: dict[str, str] = {}
     for analysis in wanted:
+        begin = time.monotonic()
         try:
             rows = json.loads(json.dumps(analysis.rows(bench)))  # as they read back from the file
         except Unavailable as reason:
@@ -49,12 +63,10 @@ def run(cfg: Config) -> bool:
             print(f"analyse: {analysis.name} cannot be made of these models: {reason}")
             continue
         if analysis.name == "figure_2" and not bench.has_train():
-            missing["figure_2, train loss"] = f"the training set {cfg.data.train} is not prepared"
+            missing["figure_2, train loss"] = f"the training set {bench.cfg.data.train} is not prepared"
         made.append((analysis, rows, analysis.verdicts(rows)))
-        print(f"analyse: {analysis.name}: {len(rows)} rows of data")
-    _write(bench, inputs, made, missing)
-    print(f"analyse: {len(made)} analyses, {len(missing)} not possible -> {folder / 'index.html'}")
-    return True
+        print(f"analyse: {analysis.name}: {len(rows)} rows of data in {time.monotonic() - begin:.0f} s", flush=True)
+    return made, missing
 
 
 def _wanted(cfg: Config) -> list[str]:
@@ -104,10 +116,10 @@ def _inputs(bench: Bench) -> dict[str, Any]:
 def _write(
     bench: Bench,
     inputs: dict[str, Any],
-    made: list[tuple[Analysis, Rows, list[Verdict]]],
+    made: list[Made],
     missing: dict[str, str],
 ) -> None:
-    from modelsoups.reporting import analysis_figures, analysis_page, figures
+    from modelsoups.reporting import analysis_figures, analysis_page, analysis_style, figures
 
     folder = bench.cfg.run.analyses
     texts: dict[str, str] = {}
@@ -119,6 +131,7 @@ def _write(
             texts[f"{analysis.name}.jsonl"] = "".join(json.dumps(row) + "\n" for row in rows)
             figure = analysis_figures.draw(analysis.name, rows)
             if figure is not None:
+                analysis_style.laid_out(figure)
                 binaries |= {f"{analysis.name}.{kind}": figures.save(figure, kind) for kind in ("png", "pdf")}
                 svgs[analysis.name] = figures.save(figure, "svg")
                 figures.close(figure)

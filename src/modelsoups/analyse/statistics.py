@@ -7,26 +7,27 @@ from typing import Any
 
 import numpy as np
 
+from modelsoups import runs
 from modelsoups.analyse.bench import OWN, Bench, Measures, Point
 from modelsoups.analyse.curves import choose, holdout_pool, need_holdout
-from modelsoups.analyse.finding import Analysis, Rows, accuracies, judged
+from modelsoups.analyse.finding import Analysis, Rows, accuracies, counted, judged
 from modelsoups.core.methods import METHODS
 from modelsoups.core.selection import Bias, bold, oracle, selection_bias
 from modelsoups.core.types import EVERYTHING, Ingredient, Soup
 from modelsoups.core.weights import mix
-from modelsoups.evaluate import evaluated, forward, workers
+from modelsoups.evaluate import evaluated, forward, open_set, workers
 from modelsoups.parallel import run_tasks
 from modelsoups.reporting.claims import Verdict
 from modelsoups.schema import Config
 
 SPLITS = 4  # random halves of the hold-out
-ORDERS = 10
+ORDERS = 5
 
 
 def _members(bench: Bench) -> tuple[Ingredient, ...]:
     need_holdout(bench)
     members = tuple(m.ingredient for m in bench.pool(OWN))
-    bench.evaluate(members)
+    bench.evaluate(members, choosing=True)
     return members
 
 
@@ -62,8 +63,6 @@ def _table_4(bench: Bench) -> Rows:
 
 
 def _table_4_verdicts(rows: Rows) -> list[Verdict]:
-    from modelsoups.analyse.finding import counted
-
     columns = [r["column"] for r in rows if r["row"] == "greedy"]
     value = {(r["row"], r["column"]): r["accuracy"] for r in rows}
     there = sum(value["greedy", c] >= value["oracle", c] for c in columns)
@@ -95,6 +94,22 @@ def _selection(bench: Bench) -> Rows:
 def _select(cfg: Config, members: tuple[Ingredient, ...], task: tuple[str, int]) -> Any:
     if task[0] == "order":
         return choose(cfg, members, "greedy", order_seed=task[1])
+    strict = cfg.protocol == "released"
+    key = [
+        "selection bias",
+        [m.sha256 for m in members],
+        open_set(cfg.data.dir, cfg.data.holdout).sha256,
+        task[1],
+        strict,
+    ]
+    path = cfg.run.point(runs.fingerprint(key))
+    if not path.exists():
+        bias = _bias(cfg, members, task[1], strict)
+        runs.write_json(path, {"apparent": bias.apparent, "honest": bias.honest})
+    return Bias(**runs.read_json(path))
+
+
+def _bias(cfg: Config, members: tuple[Ingredient, ...], seed: int, strict: bool) -> Bias:
     pool = holdout_pool(cfg, members)
     place = {m.id: i for i, m in enumerate(members)}
 
@@ -102,17 +117,17 @@ def _select(cfg: Config, members: tuple[Ingredient, ...], task: tuple[str, int])
         states = [pool.state(place[name]) for name in soup.ingredients]
         return forward(cfg, cfg.data.holdout, mix(states, soup.coefficients))
 
-    method = functools.partial(METHODS["greedy"], strict=cfg.protocol == "released")
-    return selection_bias(pool, method, logits_of, seed=task[1])
+    return selection_bias(pool, functools.partial(METHODS["greedy"], strict=strict), logits_of, seed=seed)
 
 
 def _worth(bench: Bench, members: tuple[Ingredient, ...], soup: Soup) -> dict[str, Any]:
     """A soup's gain over the best individual on the hold-out, and its accuracy on the tests."""
     picked = tuple(m for m in members if m.id in soup.ingredients)
     point = Point(picked, (1 / len(picked),) * len(picked))
-    measures = bench.measure([point], "selection", evaluated(bench.cfg))[0]
-    best = bench.individual(next(m for m in members if m.id in choose(bench.cfg, members, "best").ingredients))
-    gains = {n: measures[n].accuracy - best[n].accuracy for n in evaluated(bench.cfg)}
+    names = evaluated(bench.cfg)
+    measures = bench.measure([point], "selection", names)[0]
+    best = bench.individual(next(m for m in members if m.id in choose(bench.cfg, members, "best").ingredients), names)
+    gains = {n: measures[n].accuracy - best[n].accuracy for n in names}
     shift = bench.shift_accuracy(measures) - bench.shift_accuracy(best)
     return {
         **accuracies(bench, measures),
