@@ -99,7 +99,7 @@ def main() -> None:
         home = Path(name)
         options = [*arguments(home, make_data(home / "data")), "ingredient=0", "finetune.parallel=1", *RECIPE]
         cfg = load([*options, f"runs={home / 'begun'}"])
-        with contextlib.redirect_stdout(None):
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
             heads.run(cfg)
             sweep.run(cfg)
         folders = {}
