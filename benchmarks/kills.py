@@ -56,7 +56,7 @@ def started(cfg: Config, apart: bool) -> int:
 
 
 def killed(child: int, rows: Path, moment: float, second: float) -> bool:
-    """Kill the group so many steps after the beginning, a step taking so many seconds; False if it had ended by then."""
+    """Kill the group so many steps after the beginning, a step taking so many seconds; False if it had ended."""
     while steps(rows) < int(moment) and not gone(child):
         time.sleep(0.001)
     time.sleep((moment % 1) * second)
