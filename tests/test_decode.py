@@ -4,11 +4,13 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torchvision.transforms import functional as tv
 
-from modelsoups.data import decode, transforms
-from modelsoups.data.shards import by_pil
+from modelsoups.config import load
+from modelsoups.data import batched, decode, transforms
+from modelsoups.data.shards import CorruptImage, by_pil
 
 MEAN = (0.48, 0.46, 0.41)
 
@@ -102,3 +104,40 @@ def test_pil_is_exactly_torchvisions():
     transforms.seed_sample(1)
     ours = decode.augmented(transform, image)
     assert ours.equal(tv.pil_to_tensor(tv.resized_crop(image, *box, [32, 32], transforms.BICUBIC)))
+
+
+def planned(images):
+    """A batch as augment=gpu makes it, from the same random numbers each time."""
+    transform, drawn = transforms.train_crop("rand-m9-n2", 32, MEAN), []
+    ready = [image if isinstance(image, decode.Encoded) else batched.canvas_pixels(image) for image in images]
+    for i, image in enumerate(ready):
+        transforms.seed_sample(i)
+        drawn.append(batched.draw(transform, image, 32))
+    return batched.plan(ready, drawn, 32, MEAN).to(torch.device("cpu")).augmented()
+
+
+@pytest.mark.parametrize("border", [0, 2])
+def test_jpegs_that_wait_for_the_device_become_the_same_batch(border):
+    """Also when they are larger than the canvas, or lie beside what only PIL decodes."""
+    data = [encoded(picture(i, *size)) for i, size in enumerate([(60, 41), (700, 300), (33, 80)])]
+    data.insert(1, encoded(picture(7, 50, 44), format="png"))
+    data.append(encoded(picture(8, 50, 44).convert("CMYK")))
+    waiting = [decode.later(d, border) for d in data]
+    assert [isinstance(w, decode.Encoded) for w in waiting] == [True, False, True, True, False]
+    assert planned(waiting).equal(planned([decode.by_turbo(d, border) for d in data]))
+
+
+def test_a_corrupt_jpeg_is_named_when_it_is_decoded_on_the_device_and_a_cut_one_before():
+    good = encoded(picture(0, 50, 40))
+    with pytest.raises(OSError, match="truncated"):
+        decode.later(good[:-30])
+    broken = decode.Encoded(good[:300] + decode.END, 40, 50, 0, "train-000000.tar: image n01_1")
+    both = [decode.Encoded(good, 40, 50, 0), broken]
+    with pytest.raises(CorruptImage, match=r"^train-000000\.tar: image n01_1 is corrupt \(.*\); run "):
+        decode.decoded_on(torch.device("cpu"), both)
+
+
+def test_decoding_on_the_gpu_needs_augmentation_there():
+    with pytest.raises(ValueError, match=r"finetune\.decode=gpu: .* add finetune\.augment=gpu"):
+        load(["finetune.decode=gpu"])
+    assert load(["finetune.decode=gpu", "finetune.augment=gpu"]).finetune.decode == "gpu"

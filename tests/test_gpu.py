@@ -8,12 +8,13 @@ import torch
 from pico import arguments, broken_off
 from safetensors.torch import load_file
 from test_batched import MEAN, SIDE, photos
+from test_decode import encoded, picture
 from test_recipes import BASE
 
 from modelsoups import finetune, heads, runs, speed, sweep
 from modelsoups.config import load
 from modelsoups.core.types import Recipe
-from modelsoups.data import batched
+from modelsoups.data import batched, decode
 from modelsoups.data.transforms import seed_sample, to_uint8, train_crop
 from modelsoups.trainer import Trainer
 
@@ -59,6 +60,15 @@ def test_augmentation_on_the_gpu_is_that_on_the_cpu(policy):
     apart = (there.cpu().int() - plan.augmented().int()).abs().float()
     assert float(apart.mean()) < 0.05
     assert float((apart > 1).float().mean()) < 0.005
+
+
+def test_jpegs_decoded_on_the_gpu_are_those_of_libjpeg_within_a_few_levels():
+    data = [encoded(picture(i, *size)) for i, size in enumerate([(60, 41), (700, 300), (500, 375)])]
+    there = decode.decoded_on(torch.device("cuda"), [decode.later(d, 2) for d in data])
+    for pixels_CHW, d in zip(there, data, strict=True):
+        apart = (pixels_CHW.cpu().int() - decode.by_turbo(d, 2).int()).abs().float()
+        assert float(apart.mean()) < 1.5
+        assert float((apart > 8).float().mean()) < 0.01
 
 
 @pytest.mark.parametrize("augment", ["cpu", "gpu"])

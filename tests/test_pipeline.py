@@ -120,6 +120,8 @@ def test_the_page_follows_results_jsonl_with_and_without_the_run(undisturbed, da
     for name in ("index.html", "table_3.md", "table_3.tex", "summary.txt"):
         assert "12.35" in (results / name).read_text(), name
     shutil.rmtree(home / "runs")
+    (home / "runs/miniature").mkdir(parents=True)
+    (home / "runs/miniature/timings.json").write_text("{}")  # of an earlier report
     before = (results / "index.html").read_bytes()
     (results / "index.html").unlink()
     again = modelsoups(home, "report")

@@ -94,6 +94,8 @@ def validate(composed: DictConfig) -> Config:
     for key, least in AT_LEAST.items():
         if (value := OmegaConf.select(merged, key)) is not None and value < least:
             raise ValueError(f"{key}={value}: expected at least {least}")
+    if merged.finetune.decode == "gpu" and merged.finetune.augment != "gpu":
+        raise ValueError("finetune.decode=gpu: images decoded on the GPU stay there; add finetune.augment=gpu")
     if not re.fullmatch(r"[\w.+-]+", merged.name) or merged.name.startswith("."):
         raise ValueError(f"name={merged.name}: expected a folder name of letters, digits, _ . + and -")
     for line in merged.cluster.options:

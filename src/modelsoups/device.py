@@ -133,7 +133,7 @@ def staged(
     """
     if device.type != "cuda":
         for images, labels_B in batches:
-            yield _pixels(images), labels_B
+            yield _pixels(images.to(device)), labels_B
         return
     copies, main, begun = torch.cuda.Stream(device), torch.cuda.current_stream(device), deque[torch.cuda.Event]()
     for images, labels_B in batches:

@@ -91,10 +91,10 @@ def run_tasks(
 
 
 @contextlib.contextmanager
-def watched(label: str, units: float) -> Iterator[None]:
+def watched(label: str, units: float, images: bool = True) -> Iterator[None]:
     """Show the progress of one task that this process does itself; the task reports its units by `advance`."""
     global _news
-    _news = _Shown(Meter(label, 1, units, images=True))
+    _news = _Shown(Meter(label, 1, units, images))
     try:
         yield
     finally:

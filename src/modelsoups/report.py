@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelsoups import published, runs
 from modelsoups.evidence import collect, report_inputs
+from modelsoups.parallel import watched
 from modelsoups.schema import Config
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def _inputs(cfg: Config) -> dict[str, Any]:
         if cfg.pool == "imported":
             return {"released results": published.MODELS}
         manifest = cfg.run.results / runs.MANIFEST
-        if manifest.exists() and not cfg.run.root.exists():
+        if manifest.exists() and not cfg.run.draw.exists():  # its folder is: a report leaves its time and its log there
             print(f"report: {cfg.run.root} is not here; from {cfg.run.results / MEASURED[0]}")
             return dict(runs.read_json(manifest)["inputs"])
     return report_inputs(cfg)
@@ -97,7 +98,8 @@ def _render(cfg: Config, inputs: dict[str, Any]) -> None:
     contact = (folder / "contact.png").read_bytes() if "contact.png" in measured else None
     with figures.style(math=False):
         parts = contents.sections(numbers, verdicts, contact)
-        made |= sections.files(parts)
+        with watched("report", sum(len(part.parts) for part in parts), images=False):
+            made |= sections.files(parts)
         made["index.html"] = page.document(f"Model soups: {numbers.name}", [], parts).encode()
         sections.close(parts)
     for name, content in made.items():

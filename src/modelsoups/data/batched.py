@@ -26,6 +26,7 @@ from torch import Tensor
 from torchvision import transforms
 
 from modelsoups.data import pixels
+from modelsoups.data.decode import Encoded, Picture, decoded_on
 from modelsoups.data.transforms import Transform, to_uint8
 
 LARGEST = 512  # pixels of a side: larger images are shrunk to it before the crop, or the others of a batch would carry
@@ -55,12 +56,14 @@ class Drawn:
 # ---- drawing, on the CPU ----
 
 
-def draw(transform: Transform, image: Image.Image | Tensor, side: int) -> Drawn:
+def draw(transform: Transform, image: Picture, side: int) -> Drawn:
     """Take from `random`, NumPy and torch what transform(image) would take from them, and note what it would do.
 
     Of the image (pixels_CHW when a tensor) only the size counts. Raises TypeError for a step that `pixels` lacks.
     """
     drawn = Drawn()
+    if isinstance(image, Encoded):
+        image = torch.empty(3, *canvas_size(image.height, image.width), device="meta")
     steps = transform.transforms if isinstance(transform, transforms.Compose) else [transform]
     for step in steps:
         if isinstance(step, RandomResizedCropAndInterpolation):
@@ -100,14 +103,22 @@ def _note(name: str, side: int, noted: list[Operation], argument: float = 0.0, *
     return [*noted, Operation("affine", pixels.affine_matrix(name, argument, side), mode == Image.Resampling.BICUBIC)]
 
 
+def canvas_size(height: int, width: int) -> tuple[int, int]:
+    """Of an image, or of a smaller one whose longer side is LARGEST."""
+    longer = max(height, width, LARGEST)
+    return max(1, round(height * LARGEST / longer)), max(1, round(width * LARGEST / longer))
+
+
 def canvas_pixels(image: Image.Image | Tensor) -> Tensor:
-    """uint8 pixels_CHW of a decoded image, or of a smaller one whose longer side is LARGEST."""
+    """uint8 pixels_CHW of a decoded image, of canvas_size."""
     pixels_CHW = image if isinstance(image, Tensor) else to_uint8(image)
-    longer = max(pixels_CHW.shape[1:])
-    if longer <= LARGEST:
+    size = canvas_size(*pixels_CHW.shape[1:])
+    if size == tuple(pixels_CHW.shape[1:]):
         return pixels_CHW
-    size = [max(1, round(side * LARGEST / longer)) for side in pixels_CHW.shape[1:]]
-    return F.interpolate(pixels_CHW[None], size, mode="bicubic", antialias=True)[0]
+    if pixels_CHW.device.type == "cpu":
+        return F.interpolate(pixels_CHW[None], size, mode="bicubic", antialias=True)[0]
+    wide_1CHW = F.interpolate(pixels_CHW[None].float(), size, mode="bicubic", antialias=True)  # a GPU's takes floats
+    return wide_1CHW[0].round_().clamp_(0, 255).to(torch.uint8)
 
 
 # ---- a batch of it ----
@@ -119,9 +130,11 @@ class Planned:
 
     groups has (operation, bicubic, number of images) in the order in which they are done; index_N and arguments_N6
     hold the images and arguments of all groups one after the other, so that they reach the GPU in one copy.
+    Images that are `encoded`, by their places in the batch, are put into the canvas when the plan is sent to a device.
     """
 
     canvas_BCHW: Tensor
+    encoded: dict[int, Encoded]
     boxes_B4: Tensor
     bicubic_B: Tensor
     flip_B: Tensor
@@ -135,7 +148,14 @@ class Planned:
         return self._each(Tensor.pin_memory)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Planned:
-        return self._each(lambda t: t.to(device, non_blocking=non_blocking))
+        sent = self._each(lambda t: t.to(device, non_blocking=non_blocking))
+        if not self.encoded:
+            return sent
+        decoded = zip(self.encoded, decoded_on(device, list(self.encoded.values())), strict=True)
+        images = list(self.canvas_BCHW)
+        for place, pixels_CHW in decoded:
+            images[place] = canvas_pixels(pixels_CHW)
+        return dataclasses.replace(sent, encoded={}, canvas_BCHW=_canvas(images, device))
 
     def tensors(self) -> list[Tensor]:
         return [v for v in vars(self).values() if isinstance(v, Tensor)]
@@ -159,12 +179,20 @@ class Planned:
         return out_BCHW
 
 
-def plan(images: Sequence[Tensor], drawn: Sequence[Drawn], side: int, mean: Sequence[float]) -> Planned:
-    """A batch of uint8 images_CHW of any sizes; mean, 0 to 1, fills what an affine map uncovers, as in timm."""
+def _canvas(images: Sequence[Tensor], device: torch.device) -> Tensor:
+    """uint8 images_CHW of any sizes, each in a corner of a canvas_BCHW of one size."""
     height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
-    canvas_BCHW = torch.zeros(len(images), 3, height, width, dtype=torch.uint8)
+    canvas_BCHW = torch.zeros(len(images), 3, height, width, dtype=torch.uint8, device=device)
     for canvas_CHW, image in zip(canvas_BCHW, images, strict=True):
         canvas_CHW[:, : image.shape[1], : image.shape[2]] = image
+    return canvas_BCHW
+
+
+def plan(images: Sequence[Tensor | Encoded], drawn: Sequence[Drawn], side: int, mean: Sequence[float]) -> Planned:
+    """A batch of uint8 images_CHW of any sizes; mean, 0 to 1, fills what an affine map uncovers, as in timm."""
+    nothing = torch.zeros(3, 1, 1, dtype=torch.uint8)
+    canvas_BCHW = _canvas([nothing if isinstance(i, Encoded) else i for i in images], torch.device("cpu"))
+    encoded = {place: image for place, image in enumerate(images) if isinstance(image, Encoded)}
     groups, index, arguments = [], [], []
     for layer in range(max(len(d.operations) for d in drawn)):
         kinds: dict[tuple[str, bool], list[int]] = {}
@@ -177,6 +205,7 @@ def plan(images: Sequence[Tensor], drawn: Sequence[Drawn], side: int, mean: Sequ
             arguments += [(*drawn[i].operations[layer].arguments, *[0.0] * 6)[:6] for i in members]
     return Planned(
         canvas_BCHW,
+        encoded,
         torch.tensor([d.box for d in drawn]),
         torch.tensor([d.bicubic for d in drawn]),
         torch.tensor([d.flip for d in drawn]),

@@ -3,6 +3,8 @@
     pil    PIL decodes and resizes.
     turbo  libjpeg-turbo decodes through simplejpeg, to the same pixels; PyTorch's vector code resizes, within 3 of 255
            levels of PIL (tests/test_decode.py). What is not a JPEG in colour is decoded by PIL.
+    gpu    JPEGs in colour reach the GPU as they are and are decoded there, a batch at a time, by torchvision (nvJPEG),
+           within a few levels of PIL; with `finetune.augment=gpu`. Everything else as with turbo.
 
 Both draw the same random numbers in the same order, so a crop is the same part of the image either way. Decoding only
 the part that is cropped does not pay: reading a JPEG's code words is nine tenths of it (results/LOG.md).
@@ -13,7 +15,8 @@ Legend: C channels, H height, W width.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import simplejpeg
@@ -22,11 +25,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from torchvision import transforms
+from torchvision.io import ImageReadMode, decode_jpeg
 
-from modelsoups.data.shards import by_pil
+from modelsoups.data.shards import CorruptImage, by_pil
 from modelsoups.data.transforms import Transform, to_uint8
 
 COLOURS = ("YCbCr", "RGB")  # of a JPEG: PIL makes others RGB in its own way
+END = b"\xff\xd9"  # of a JPEG that is not cut off
 
 
 def by_turbo(data: bytes, border: int = 0) -> Tensor:
@@ -42,7 +47,46 @@ def by_turbo(data: bytes, border: int = 0) -> Tensor:
     return torch.from_numpy(pixels_HWC).permute(2, 0, 1)
 
 
-DECODERS: dict[str, Callable[[bytes, int], Image.Image | Tensor]] = {"pil": by_pil, "turbo": by_turbo}
+@dataclass(frozen=True)
+class Encoded:
+    """A JPEG that is yet to be decoded; height and width are without its border. where names it in errors."""
+
+    data: bytes
+    height: int
+    width: int
+    border: int
+    where: str = "a JPEG"
+
+
+def later(data: bytes, border: int = 0) -> Encoded | Tensor:
+    """A JPEG in colour as it is, with its size from its header; the pixels of everything else, as by_turbo's."""
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return by_turbo(data, border)
+    if colours not in COLOURS or not data.endswith(END):
+        return by_turbo(data, border)
+    return Encoded(data, height - 2 * border, width - 2 * border, border)
+
+
+def decoded_on(device: torch.device, images: Sequence[Encoded]) -> list[Tensor]:
+    """uint8 pixels_CHW of each on a device. Raises CorruptImage naming one that cannot be decoded."""
+    encoded = [torch.frombuffer(bytearray(image.data), dtype=torch.uint8) for image in images]
+    try:
+        pixels: list[Tensor] = decode_jpeg(encoded, mode=ImageReadMode.RGB, device=device)
+    except RuntimeError as error:
+        if len(images) == 1:
+            reason = str(error).rpartition(", ")[2]
+            raise CorruptImage(
+                f"{images[0].where} is corrupt ({reason}); run `modelsoups prepare` after deleting that shard"
+            ) from error
+        return [decoded_on(device, [image])[0] for image in images]  # which names it
+    edges = [(i.border, i.border + i.height, i.border, i.border + i.width) for i in images]
+    return [p[:, top:bottom, left:right] for p, (top, bottom, left, right) in zip(pixels, edges, strict=True)]
+
+
+Picture = Image.Image | Tensor | Encoded
+DECODERS: dict[str, Callable[[bytes, int], Picture]] = {"pil": by_pil, "turbo": by_turbo, "gpu": later}
 
 
 def augmented(transform: Transform, image: Image.Image | Tensor) -> Tensor:

@@ -10,18 +10,17 @@ import functools
 import random
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from modelsoups.core import training
 from modelsoups.core.types import Recipe
 from modelsoups.data.batched import Drawn, Planned, canvas_pixels, draw, plan
-from modelsoups.data.decode import DECODERS, augmented
+from modelsoups.data.decode import DECODERS, Encoded, Picture, augmented
 from modelsoups.data.shards import CorruptImage, ShardSet
 from modelsoups.data.transforms import Transform, seed_sample, train_crop
 from modelsoups.parallel import cores
@@ -192,11 +191,12 @@ class Augmented(torch.utils.data.Dataset[tuple[Tensor, int, int]]):
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int, int]:
         epoch, index = key
         taken, image = self.readable(index)
+        assert not isinstance(image, Encoded)  # the configuration refuses that
         seed_sample(self.recipe.seed, epoch, index)
         pixels_CHW = augmented(self.crops[self.policy(epoch)], image)
         return pixels_CHW, int(self.train.labels_N[taken]), NONE if taken == index else index
 
-    def readable(self, index: int) -> tuple[int, Image.Image | Tensor]:
+    def readable(self, index: int) -> tuple[int, Picture]:
         """An image and its index, which is a later one for a corrupt image when those are skipped."""
         for step in range(len(self.train)):
             taken = (index + step) % len(self.train)
@@ -207,7 +207,7 @@ class Augmented(torch.utils.data.Dataset[tuple[Tensor, int, int]]):
                     raise
         raise CorruptImage(f"every image of {self.folder} is corrupt")
 
-    def image(self, index: int) -> Image.Image | Tensor:
+    def image(self, index: int) -> Picture:
         if self.train.bytes > KEEP_DECODED:
             return self.train.decoded(index, DECODERS[self.decoder])
         kept = decoded(self.folder, self.sha256, self.decoder)
@@ -217,25 +217,25 @@ class Augmented(torch.utils.data.Dataset[tuple[Tensor, int, int]]):
 
 
 class Undone(Augmented):
-    """(epoch, index) -> (decoded uint8 pixels_CHW, what is to be done with them, label, NONE or as in Augmented)."""
+    """(epoch, index) -> (uint8 pixels_CHW or Encoded, what is to be done with them, label, NONE or as in Augmented)."""
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
         epoch, index = key
         taken, image = self.readable(index)
-        pixels_CHW = canvas_pixels(image)
+        image = replace(image, where=self.train.where(taken)) if isinstance(image, Encoded) else canvas_pixels(image)
         seed_sample(self.recipe.seed, epoch, index)
-        drawn = draw(self.crops[self.policy(epoch)], pixels_CHW, self.image_size)
-        return pixels_CHW, drawn, int(self.train.labels_N[taken]), NONE if taken == index else index
+        drawn = draw(self.crops[self.policy(epoch)], image, self.image_size)
+        return image, drawn, int(self.train.labels_N[taken]), NONE if taken == index else index
 
 
 def _planned(
-    side: int, mean: tuple[float, ...], samples: list[tuple[Tensor, Drawn, int, int]]
+    side: int, mean: tuple[float, ...], samples: list[tuple[Tensor | Encoded, Drawn, int, int]]
 ) -> tuple[Planned, Tensor, Tensor]:
     images, drawn, labels, corrupt = zip(*samples, strict=True)
     return plan(images, drawn, side, mean), torch.tensor(labels), torch.tensor(corrupt)
 
 
 @functools.lru_cache(maxsize=1)
-def decoded(folder: str, sha256: str, decoder: str) -> dict[int, Image.Image | Tensor]:
+def decoded(folder: str, sha256: str, decoder: str) -> dict[int, Picture]:
     """The decoded images of a small set, kept for all runs of a process; sha256 is part of the key."""
     return {}

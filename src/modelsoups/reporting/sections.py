@@ -18,6 +18,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from modelsoups import runs
+from modelsoups.parallel import advance
 from modelsoups.reporting import figures, tables
 
 
@@ -120,6 +121,7 @@ def files(sections: Sequence[Section]) -> dict[str, bytes]:
     """Every table as .md, .csv and .tex, and every figure as .pdf and .png, by file name."""
     made: dict[str, bytes] = {}
     for part in (part for section in sections for part in section.parts):
+        advance(1)
         if isinstance(part, Picture):
             made |= {f"{part.name}.{kind}": figures.save(part.figure, kind) for kind in ("pdf", "png")}
         elif isinstance(part, Photograph):
