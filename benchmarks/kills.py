@@ -3,9 +3,9 @@
     python benchmarks/kills.py [--kills 20] [--seed 0]
 
 A tiny run (the miniature's model, 320 images, mixup, RandAugment, a checkpoint every two steps) is killed, with the
-process that decodes for it in every other turn, at a moment drawn uniformly from the time that it takes, then resumed
-and killed again with probability 0.5, then left to end. Compared are the weights, the averages along the run and the
-metrics but for the clock. Exits with 1 if any differs.
+process that decodes for it in every other turn, at a moment drawn uniformly from its steps (a step, and the part of a
+step's time after it), then resumed and killed again with probability 0.5, then left to end. Compared are the weights,
+the averages along the run and the metrics but for the clock. Exits with 1 if any differs.
 """
 
 from __future__ import annotations
@@ -55,17 +55,25 @@ def started(cfg: Config, apart: bool) -> int:
     return child
 
 
-def killed(child: int, moment: float) -> bool:
-    """Kill the group after so many seconds; False if it had ended by then."""
-    time.sleep(moment)
-    ended, status = os.waitpid(child, os.WNOHANG)
-    if ended:
-        assert status == 0
+def killed(child: int, rows: Path, moment: float, second: float) -> bool:
+    """Kill the group so many steps after the beginning, a step taking so many seconds; False if it had ended."""
+    while steps(rows) < int(moment) and not gone(child):
+        time.sleep(0.001)
+    time.sleep((moment % 1) * second)
+    if gone(child):
+        os.waitpid(child, 0)
         return False
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return True
+
+
+def gone(child: int) -> bool:
+    """Whether a child has ended, and well; it is left to be waited for."""
+    ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    assert ended is None or (ended.si_code, ended.si_status) == (os.CLD_EXITED, 0)
+    return ended is not None
 
 
 def to_the_end(cfg: Config, apart: bool) -> float:
@@ -82,10 +90,13 @@ def content(folder: Path) -> dict[str, Any]:
     return {"metrics": metrics, **{p.name: p.read_bytes() for p in folder.glob("*.safetensors")}}
 
 
+def steps(rows: Path) -> int:
+    return rows.read_bytes().count(b"\n") if rows.exists() else 0
+
+
 def had_checkpoint(folder: Path) -> str:
-    rows = folder / "metrics.jsonl"
-    steps = len(rows.read_text().splitlines()) if rows.exists() else 0
-    return f"after {steps:2} steps, {'with a' if (folder / 'checkpoint.pt').exists() else 'no'} checkpoint"
+    there = "with a" if (folder / "checkpoint.pt").exists() else "no"
+    return f"after {steps(folder / 'metrics.jsonl'):2} steps, {there} checkpoint"
 
 
 def main() -> None:
@@ -99,7 +110,7 @@ def main() -> None:
         home = Path(name)
         options = [*arguments(home, make_data(home / "data")), "ingredient=0", "finetune.parallel=1", *RECIPE]
         cfg = load([*options, f"runs={home / 'begun'}"])
-        with contextlib.redirect_stdout(None):
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
             heads.run(cfg)
             sweep.run(cfg)
         folders = {}
@@ -108,6 +119,7 @@ def main() -> None:
             folders[turn] = load([*options, f"runs={home / str(turn)}"])
         to_the_end(folders["undisturbed"], False)
         expected = content(folders["undisturbed"].run.ingredient(0))
+        total = len(expected["metrics"])
         seconds = {apart: to_the_end(clean(folders["undisturbed"]), apart) for apart in (False, True)}
         assert content(folders["undisturbed"].run.ingredient(0)) == expected
         wrong = kills = turn = 0
@@ -116,7 +128,8 @@ def main() -> None:
             clean(ours)
             turn += 1
             said = []
-            while killed(started(ours, apart), draw.uniform(0, seconds[apart])):
+            rows, step = ours.run.ingredient(0) / "metrics.jsonl", seconds[apart] / total
+            while killed(started(ours, apart), rows, draw.uniform(steps(rows), total), step):
                 kills += 1
                 said.append(had_checkpoint(ours.run.ingredient(0)))
                 if kills == args.kills or draw.random() < 0.5:

@@ -21,5 +21,5 @@ torch.set_num_threads(1)  # as the workers do: results depend on it
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
-    """Every set of the miniature, thinned, as `prepare` leaves it."""
+    """The beginning of every set of the miniature, as `prepare` leaves it."""
     return make_data(tmp_path_factory.mktemp("data"))

@@ -77,6 +77,16 @@ def test_bad_overrides_are_named_in_one_line_with_the_way_out(override, named, w
     assert "\n" not in str(error.value)
 
 
-def test_loading_a_config_does_not_load_torch():
-    code = "import sys; from modelsoups.config import load; load([]); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+def test_a_start_loads_no_more_than_it_needs():
+    """Neither the configuration PyTorch, nor the stages what only transforms and models need: each takes seconds."""
+    code = """
+import sys
+from modelsoups.config import load
+load([])
+import modelsoups.submit, modelsoups.status
+assert "torch" not in sys.modules
+import modelsoups.finetune, modelsoups.soup.stage, modelsoups.report
+print(*{"timm", "torchvision", "open_clip", "wandb", "transformers", "torch._dynamo"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.returncode) == ("", 0), done.stderr

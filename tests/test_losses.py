@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent))  # for a recording
 
@@ -62,6 +63,7 @@ def test_the_first_20_losses_are_the_recorded_ones(cfg, index):
 
 
 def record() -> None:
+    torch.set_num_threads(1)  # as conftest.py does
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         cfg = prepared(home, make_data(home / "data"))

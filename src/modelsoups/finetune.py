@@ -12,14 +12,13 @@ import contextlib
 import functools
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from modelsoups import checkpoint, distill, parallel, runs
 from modelsoups.core import weights
 from modelsoups.core.types import Recipe
-from modelsoups.data.loader import deaths_named
 from modelsoups.data.shards import check_disjoint
 from modelsoups.distributed import ALONE, Ranks, joined, mark_saved
 from modelsoups.evaluate import open_set, workers
@@ -29,7 +28,9 @@ from modelsoups.parallel import run_tasks
 from modelsoups.pool import initial_models
 from modelsoups.schema import Config
 from modelsoups.sweep import load_draw
-from modelsoups.trainer import Trainer
+
+if TYPE_CHECKING:
+    from modelsoups.trainer import Trainer
 
 COMPLETE = "complete"
 
@@ -132,6 +133,9 @@ def _finetune(
     cfg: Config, recipes: list[Recipe], index: int, ranks: Ranks = ALONE, lock: Lock | None = None
 ) -> str | None:
     """Fine-tune one ingredient into its folder; the reason if it diverged. Rank 0 writes, and holds the lock."""
+    from modelsoups.data.loader import deaths_named  # timm and torchvision: seconds that a task with nothing to do,
+    from modelsoups.trainer import Trainer  # or in a folder that is in use, need not take
+
     folder, recipe = cfg.run.ingredient(index), recipes[index]
     inputs = _inputs(cfg, recipe)
     if recipe.teachers:

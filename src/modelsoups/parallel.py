@@ -1,6 +1,6 @@
 """Tasks side by side in worker processes, with one line of progress.
 
-Workers are forked from a server that has imported the stages once (importing torch and timm takes seconds). They end
+Workers are forked from a server that has imported the stages once (torch, timm and open_clip take seconds). They end
 with their parent, however it dies; a worker that dies ends the run with an error that names its task.
 """
 
@@ -24,7 +24,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 Task = TypeVar("Task")
 Made = TypeVar("Made")
-PRELOAD = ["modelsoups.finetune", "modelsoups.soup.stage", "modelsoups.prepare", "open_clip"]  # two seconds a worker
+PRELOAD = ["modelsoups.finetune", "modelsoups.trainer", "modelsoups.soup.stage", "modelsoups.prepare", "open_clip"]
 NOWHERE, BEGUN = -2, -1  # of a worker that has no task: it is not there, it is
 QUIET_SECONDS = 20  # between lines of progress when the output is not a terminal
 _news: Any = None  # a worker's queue to its parent: (units done, units resumed)

@@ -157,7 +157,7 @@ class Cluster:
 
 
 def until(
-    condition: Callable[[], object], seconds: float, what: str, says: Callable[[], str] = lambda: "", every: float = 0.1
+    condition: Callable[[], object], seconds: float, what: str, says: Callable[[], str] = lambda: "", every: float = 0.2
 ) -> None:
     """Wait for a condition; one that asks SLURM costs processor time that the jobs need, so ask less often."""
     end = time.monotonic() + seconds

@@ -183,12 +183,13 @@ def _words(name: str) -> tuple[str, ...]:
 def depicts_class(name: str) -> bool:
     """Whether a name of a class occurs in it as words: "book" does in "book-open" and in "bell-books"."""
     words = _words(name)
-    return any(words[i : i + len(c)] == c for c in _class_words() for i in range(len(words) - len(c) + 1))
+    ends = range(1, len(words) + 1)
+    return any(words[i:j] in _class_words() for j in ends for i in range(j))
 
 
 @lru_cache(maxsize=1)
-def _class_words() -> tuple[tuple[str, ...], ...]:
-    return tuple({_words(name) for names in concepts()[0].values() for name in names})
+def _class_words() -> frozenset[tuple[str, ...]]:
+    return frozenset(_words(name) for names in concepts()[0].values() for name in names)
 
 
 @dataclass(frozen=True)
