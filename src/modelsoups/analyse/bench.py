@@ -115,7 +115,8 @@ class Bench:
         """The first model of any pool that has these hyperparameters, the others being PLAIN and analyse.epochs."""
         wanted = {**PLAIN, "epochs": self.cfg.analyse.epochs, **wanted}
         for name, cfg in self.configs.items():
-            for member in _members(cfg, name) if cfg.heads.init == init else ():
+            same = cfg.heads.init == init and cfg.model == self.cfg.model
+            for member in _members(cfg, name) if same else ():
                 if member.average == average and _matches(member.ingredient, wanted):
                     return member
         shown = ", ".join(f"{k}={v}" for k, v in wanted.items() if k not in PLAIN or v != PLAIN[k])

@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 
-from modelsoups import finetune, heads, runs, sweep
+from modelsoups import finetune, heads, report, runs, sweep
 from modelsoups.analyse.bench import Bench, Unavailable, pool_config
-from modelsoups.analyse.finding import Analysis, Rows
+from modelsoups.analyse.finding import Analysis, Rows, corrected
 from modelsoups.analyse.registry import ANALYSES
 from modelsoups.evaluate import evaluated, open_set
 from modelsoups.parallel import workers_kept
@@ -46,6 +46,7 @@ def run(cfg: Config) -> bool:
     with workers_kept():
         made, missing = _made_of(bench, wanted)
     _write(bench, inputs, made, missing)
+    report.link(cfg)
     print(f"analyse: {len(made)} analyses, {len(missing)} not possible -> {folder / 'index.html'}")
     return True
 
@@ -82,7 +83,7 @@ def make_pool(cfg: Config, name: str) -> Config:
     """Initial model, draw and fine-tunes of a further pool; its configuration."""
     made = pool_config(cfg, name)
     print(f"analyse: pool {name}")
-    for init in ("zeroshot", "lp"):
+    for init in ("zeroshot", "lp") if made.model == cfg.model else ():
         _copy_head(cfg, made, init)
     for stage in (heads, sweep, finetune):
         stage.run(made)
@@ -136,11 +137,14 @@ def _write(
                 svgs[analysis.name] = figures.save(figure, "svg")
                 figures.close(figure)
     tables = {a.name: table for a, rows, _ in made if (table := analysis_page.table_of(a.name, rows))}
-    texts["claims.md"] = markdown([v for _, _, verdicts in made for v in verdicts])
+    verdicts = corrected([v for _, _, found in made for v in found])
+    texts["claims.md"] = markdown(verdicts)
     texts["provenance.json"] = json.dumps({**provenance, "not_possible": missing}, indent=1) + "\n"
     titles = {ANALYSES[name].title if name in ANALYSES else name: reason for name, reason in missing.items()}
-    sections = [(a, v, svgs.get(a.name), tables.get(a.name)) for a, _, v in made]
-    texts["index.html"] = analysis_page.page(bench.cfg.name, sections, titles, provenance)
+    told = iter(verdicts)
+    sections = [(a, [next(told) for _ in v], svgs.get(a.name), tables.get(a.name)) for a, _, v in made]
+    back = "../index.html" if (bench.cfg.run.results / "index.html").exists() else None
+    texts["index.html"] = analysis_page.page(bench.cfg.name, sections, titles, provenance, back)
     for name, text in texts.items():
         runs.write_text(folder / name, text)
     for name, content in binaries.items():

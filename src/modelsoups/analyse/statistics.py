@@ -10,7 +10,8 @@ import numpy as np
 from modelsoups import runs
 from modelsoups.analyse.bench import OWN, Bench, Measures, Point
 from modelsoups.analyse.curves import choose, holdout_pool, need_holdout
-from modelsoups.analyse.finding import Analysis, Rows, accuracies, counted, judged
+from modelsoups.analyse.finding import Analysis, Rows, accuracies, compared, counted
+from modelsoups.core import stats
 from modelsoups.core.methods import METHODS
 from modelsoups.core.selection import Bias, bold, oracle, selection_bias
 from modelsoups.core.types import EVERYTHING, Ingredient, Soup
@@ -59,15 +60,25 @@ def _table_4(bench: Bench) -> Rows:
             value = float(np.mean([measures[n].accuracy for n in names]))
             rows.append({"row": kind, "column": column, "accuracy": value, "bold": kind in marked[column]})
     rows += [{"row": "oracle", "column": c, "accuracy": value, "model": model} for c, (model, value) in tops.items()]
+    for column, names in columns.items():
+        pair = [(kinds["greedy"][n].correct_N, kinds["best"][n].correct_N) for n in names]
+        value, (low, high) = stats.paired_mean_test(pair).difference, stats.paired_mean_interval(pair)
+        rows.append({"comparison": f"greedy - best, {column}", "test": {"value": value, "low": low, "high": high}})
     return rows
 
 
 def _table_4_verdicts(rows: Rows) -> list[Verdict]:
-    columns = [r["column"] for r in rows if r["row"] == "greedy"]
-    value = {(r["row"], r["column"]): r["accuracy"] for r in rows}
-    there = sum(value["greedy", c] >= value["oracle", c] for c in columns)
-    text = "The greedy soup is at least as good as the oracle (the best model on each test set) on most test sets"
-    return [counted(text, "Table 4", there, len(columns))]
+    value = {(r["row"], r["column"]): r["accuracy"] for r in rows if "row" in r}
+    columns = [column for row, column in value if row == "greedy"]
+    found = []
+    for c in columns:
+        where = "the mean of shifts" if c == "mean" else c
+        text = f"The greedy soup is better than the best model on the hold-out on {where}"
+        found += compared(rows, f"greedy - best, {c}", "test", text, "Table 4")
+    sets = [c for c in columns if c != "mean"]
+    there = sum(value["greedy", c] > value["oracle", c] for c in sets)
+    text = "The greedy soup is better than the oracle (the best model on each test set) on most test sets"
+    return [*found, counted(text, "Table 4", there, len(sets))]
 
 
 # ---- what choosing costs ----
@@ -79,15 +90,21 @@ def _selection(bench: Bench) -> Rows:
     job = functools.partial(_select, bench.cfg, members)
     made = dict(run_tasks(job, tasks, workers(bench.cfg), "analyse: selection"))
     rows: Rows = []
+    splits: list[Bias] = []
     for task in tasks:
         kind, number = task
         if kind == "split":
             bias: Bias = made[task]
+            splits.append(bias)
             rows.append({"split": number, "apparent": bias.apparent, "honest": bias.honest, "optimism": bias.optimism})
         else:
             soup: Soup = made[task]
             rows.append({"order": number, "models": len(soup.ingredients), **_worth(bench, members, soup)})
     rows.append({"order": "best first", **_worth(bench, members, choose(bench.cfg, members, "greedy"))})
+    apparent_N, honest_N = (np.mean([getattr(b, side) for b in splits], axis=0) for side in ("apparent_N", "honest_N"))
+    for name, gain_N in (("optimism", apparent_N - honest_N), ("honest", honest_N)):
+        interval = dict(zip(("value", "low", "high"), stats.mean_interval([gain_N]), strict=True))
+        rows.append({"comparison": name, "test": interval})
     return rows
 
 
@@ -105,8 +122,9 @@ def _select(cfg: Config, members: tuple[Ingredient, ...], task: tuple[str, int])
     path = cfg.run.point(runs.fingerprint(key))
     if not path.exists():
         bias = _bias(cfg, members, task[1], strict)
-        runs.write_json(path, {"apparent": bias.apparent, "honest": bias.honest})
-    return Bias(**runs.read_json(path))
+        runs.write_json(path, {"apparent": bias.apparent_N.tolist(), "honest": bias.honest_N.tolist()})
+    kept = runs.read_json(path)
+    return Bias(np.array(kept["apparent"]), np.array(kept["honest"]))
 
 
 def _bias(cfg: Config, members: tuple[Ingredient, ...], seed: int, strict: bool) -> Bias:
@@ -138,20 +156,11 @@ def _worth(bench: Bench, members: tuple[Ingredient, ...], soup: Soup) -> dict[st
 
 
 def _selection_verdicts(rows: Rows) -> list[Verdict]:
-    splits = [r for r in rows if "split" in r]
-    found = []
-    for key, text in (
-        ("optimism", "Greedy's gain on the hold-out is optimistic (judged on the half that chose, less on the other)"),
-        ("honest", "Greedy's gain over the best individual is there on images that did not choose it"),
-    ):
-        values = np.array([r[key] for r in splits])
-        half = 1.96 * float(values.std(ddof=1))  # of one split: splits share their images, so more of them tell little
-        found.append(
-            judged(
-                text, "beyond the paper", float(values.mean()), float(values.mean()) - half, float(values.mean()) + half
-            )
-        )
-    return found
+    claims = (
+        ("optimism", "Greedy's gain on the hold-out is optimistic (on the half that chose, less on the other)"),
+        ("honest", "Greedy gains over the best individual model on images that chose neither"),
+    )
+    return [v for name, text in claims for v in compared(rows, name, "test", text, "beyond the paper")]
 
 
 TABLE_4 = Analysis(
