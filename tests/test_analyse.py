@@ -162,7 +162,9 @@ def test_equation_1_is_told_for_inner_points_with_both_betas(home):
     for r in rows:
         assert r["plain"]["value"] == pytest.approx((r["plain"]["variance"] - r["plain"]["curvature"]) / 8)
         assert r["plain"]["beta"] == 1
-    exact, finite = ([r["exact"] for r in rows], [r["plain"]["curvature"] for r in rows])
+    checked = [r for r in rows if r["dataset"] == "test"]
+    exact, finite = ([r["exact"] for r in checked], [r["plain"]["curvature"] for r in checked])
+    assert len(exact) > 2
     np.testing.assert_allclose(finite, exact, rtol=1e-4)
 
 

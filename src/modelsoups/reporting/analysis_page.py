@@ -18,8 +18,8 @@ Table = list[list[str]]  # header first
 Section = tuple["Analysis", list[Verdict], bytes | None, Table | None]
 MORE = """
 section { border-top: 1px solid var(--line); margin-top: 2rem } dt { font-weight: 600; margin-top: .5rem }
-dd { margin: 0 0 .3rem } figure.drawn { max-width: 56rem } .claims { max-width: 64rem }
-.claims td:nth-child(2) { text-align: left; white-space: normal; min-width: 16rem }
+dd { margin: 0 0 .3rem } figure.drawn { max-width: 56rem }
+.claims :is(th, td):nth-child(2) { text-align: left; white-space: normal; width: 100%; min-width: 16rem }
 """
 
 
