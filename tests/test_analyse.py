@@ -78,6 +78,11 @@ def home(tmp_path_factory, data):
         yield cfg, args, home
 
 
+@pytest.fixture(scope="module")
+def bench(home):
+    return Bench(home[0])
+
+
 def cfg_with_pipeline(args):
     return load([*args, "analyse.in_pipeline=true"])
 
@@ -121,32 +126,28 @@ def test_made_again_from_the_cache_the_data_are_the_same(home, tmp_path, monkeyp
     assert points == {p: p.stat().st_mtime_ns for p in (cfg.run.root / "points").rglob("*.json")}
 
 
-def test_what_is_measured_of_a_soup_is_its_accuracy(home):
-    cfg, args, _ = home
-    bench = Bench(load([*args, "analyse.images=null"]))
+def test_what_is_measured_of_a_soup_is_its_accuracy(home, bench):
+    cfg, whole = home[0], bench.whole()
     one, two, _ = (m.ingredient for m in bench.pool("random"))
-    (measured,) = bench.measure([between(one, two, 0.25)], "test", ["v2"])
+    (measured,) = whole.measure([between(one, two, 0.25)], "test", ["v2"])
     state = weights.interpolate(load_weights(one), load_weights(two), 0.25)
-    labels = bench.logits(one, "v2").labels_N
+    labels = whole.logits(one, "v2").labels_N
     assert measured["v2"].accuracy == accuracy(forward(cfg, "v2", state), labels)
-    part = Bench(cfg).individual(one)["v2"]
+    part = bench.individual(one)["v2"]
     assert len(part.correct_N) == 48
     picks = np.linspace(0, 95, 48).round().astype(int)
-    assert (part.correct_N == bench.individual(one)["v2"].correct_N[picks]).all()
+    assert (part.correct_N == whole.individual(one)["v2"].correct_N[picks]).all()
 
 
-def test_landscapes_pass_through_the_three_models(home):
-    cfg, _, _ = home
-    bench = Bench(cfg)
-    rows = [r for r in rows_of(cfg, "figure_2") if "landscape" in r]
+def test_landscapes_pass_through_the_three_models(home, bench):
+    rows = [r for r in rows_of(home[0], "figure_2") if "landscape" in r]
     assert len({r["landscape"] for r in rows}) == 3
     start = next(r for r in rows if r["model"] == "theta_0")
     assert start["test_error"] == 1 - bench.individual(bench.start("standard_zs"))["test"].accuracy
     assert start["train_loss"] > 0
 
 
-def test_models_are_found_by_their_recipe(home):
-    bench = Bench(home[0])
+def test_models_are_found_by_their_recipe(bench):
     assert bench.find("lp", lr=1e-3, aug="strong").name == "standard_lp/002"
     assert bench.find("lp", lr=1e-3, aug="medium", sam=0.05, seed=1).name == "sam/002"
     assert bench.find("zeroshot", lr=1e-3, aug="minimal", seed=1).name == "standard_zs/002"
@@ -201,8 +202,7 @@ def test_without_a_stage_the_analyses_wait_until_they_are_wanted(monkeypatch):
     assert ran[-1] == "analyse"
 
 
-def test_a_point_is_told_apart_by_weights_and_coefficients(home):
-    bench = Bench(home[0])
+def test_a_point_is_told_apart_by_weights_and_coefficients(bench):
     one, two, _ = (m.ingredient for m in bench.pool("random"))
     keys = [Point((one, two), c).key() for c in ((0.5, 0.5), (0.25, 0.75))] + [Point((two, one), (0.5, 0.5)).key()]
     assert len({str(key) for key in keys}) == 3

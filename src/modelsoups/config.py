@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
@@ -116,7 +117,9 @@ def validate(composed: DictConfig) -> Config:
     return Config(recipe=fixed, **parts)
 
 
+@functools.cache
 def _schema() -> DictConfig:
+    """Of every key; not to be changed (merging copies it)."""
     sections = {name: kind for name, kind in get_type_hints(Config).items() if is_dataclass(kind)}
     nodes: dict[str, Any] = {name: OmegaConf.structured(kind) for name, kind in sections.items()}
     nodes["recipe"] = OmegaConf.structured(Recipe)
