@@ -61,33 +61,81 @@ def run_tasks(
     if not tasks:
         return
     ordered = sorted(tasks, key=size, reverse=True) if size else list(tasks)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
-    news = context.Queue()
     meter = Meter(label, len(ordered), sum(map(size, ordered)) if size else len(ordered), size is not None)
-    at = [context.Value("i", NOWHERE) for _ in range(min(workers, len(ordered)))]
-    pool = ProcessPoolExecutor(len(at), context, _begin, (news, at, threads))
+    team = _hired(min(workers, len(ordered)), workers, threads)
     try:
-        waiting: dict[Future[Made], int] = {pool.submit(_call, function, i, t): i for i, t in enumerate(ordered)}
+        waiting: dict[Future[Made], int] = {team.pool.submit(_call, function, i, t): i for i, t in enumerate(ordered)}
         while waiting:
             ended, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-            _drain(news, meter)
+            _drain(team.news, meter)
             for future in sorted(ended, key=waiting.__getitem__):  # in the order of their beginning
                 result = future.result()
                 task = ordered[waiting.pop(future)]
                 meter.finish(1.0 if size is None else 0.0)
                 yield task, result
             meter.show()
-        pool.shutdown()
+        team.idle = True
     except BrokenProcessPool:
-        names = ", ".join(str(ordered[i]) for i in sorted({word.value for word in at} & set(waiting.values())))
+        names = ", ".join(str(ordered[i]) for i in sorted({word.value for word in team.at} & set(waiting.values())))
         raise RuntimeError(
             f"{label}: a worker process died (killed, or out of memory) at {names or 'its start'}; "
             "run the same command again to continue"
         ) from None
     finally:
         meter.close()
-        _stop(pool)
+        if not (team.idle and team in _kept):
+            team.stop()
+
+
+class _Team:
+    """Worker processes with their queue of news and, of each, the word that says what it is at."""
+
+    def __init__(self, count: int, threads: int) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOAD)
+        self.threads, self.idle = threads, True
+        self.news = context.Queue()
+        self.at = [context.Value("i", NOWHERE) for _ in range(count)]
+        self.pool = ProcessPoolExecutor(count, context, _begin, (self.news, self.at, threads))
+
+    def stop(self) -> None:
+        """End the processes: those that are idle by themselves, others at once."""
+        processes = list((self.pool._processes or {}).values())
+        self.pool.shutdown(wait=self.idle, cancel_futures=True)
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.join()
+        if self in _kept:
+            _kept.remove(self)
+
+
+_kept: list[_Team] = []  # teams that outlive their tasks
+_keeping = False
+
+
+def _hired(count: int, workers: int, threads: int) -> _Team:
+    """A team that is kept, else a new one."""
+    team = next((t for t in _kept if t.idle and t.threads == threads and len(t.at) == workers), None)
+    if team is None:
+        team = _Team(workers if _keeping else count, threads)
+        if _keeping:
+            _kept.append(team)
+    team.idle = False
+    return team
+
+
+@contextlib.contextmanager
+def workers_kept() -> Iterator[None]:
+    """Within, the processes of one `run_tasks` are those of the next, with the models and images they have loaded."""
+    global _keeping
+    _keeping = True
+    try:
+        yield
+    finally:
+        _keeping = False
+        for team in list(_kept):
+            team.stop()
 
 
 @contextlib.contextmanager
@@ -140,7 +188,9 @@ def _end_with(sentinel: int) -> None:
 
 def _call(function: Callable[[Task], Made], number: int, task: Task) -> Made:
     _at.value = number
-    return function(task)
+    made = function(task)
+    _at.value = BEGUN
+    return made
 
 
 def _drain(news: Any, meter: Meter) -> None:
@@ -148,15 +198,6 @@ def _drain(news: Any, meter: Meter) -> None:
     with contextlib.suppress(queue.Empty):
         while True:
             meter.add(*news.get_nowait())
-
-
-def _stop(pool: ProcessPoolExecutor) -> None:
-    processes = list((pool._processes or {}).values())
-    pool.shutdown(wait=False, cancel_futures=True)
-    for process in processes:
-        process.kill()
-    for process in processes:
-        process.join()
 
 
 class Meter:

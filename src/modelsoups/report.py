@@ -19,6 +19,7 @@ from modelsoups.schema import Config
 if TYPE_CHECKING:
     from modelsoups.reporting.compare import Numbers
 
+ANALYSIS = "analysis/index.html"  # the page of `modelsoups analyse`, where that has run
 MEASURED = ("results.jsonl", "provenance.json")  # and contact.png, where there were images
 
 
@@ -61,7 +62,15 @@ def _measured(folder: Path, inputs: dict[str, Any]) -> bool:
 def _files(folder: Path) -> dict[str, str]:
     """Hashes of what a page is made from."""
     there = [folder / name for name in (*MEASURED, "contact.png") if (folder / name).exists()]
-    return {path.name: runs.file_sha256(path) for path in there}
+    linked = {ANALYSIS: "linked"} if (folder / ANALYSIS).exists() else {}
+    return {path.name: runs.file_sha256(path) for path in there} | linked
+
+
+def link(cfg: Config) -> None:
+    """Make the page of a report that is there already anew, if it does not name the analyses yet."""
+    manifest = runs.manifest_of(cfg.run.results)
+    if manifest is not None and manifest.get("made_from") != _files(cfg.run.results):
+        _render(cfg, manifest["inputs"])
 
 
 def _measure(cfg: Config) -> None:
@@ -100,11 +109,12 @@ def _render(cfg: Config, inputs: dict[str, Any]) -> None:
         parts = contents.sections(numbers, verdicts, contact)
         with watched("report", sum(len(part.parts) for part in parts), images=False):
             made |= sections.files(parts)
-        made["index.html"] = page.document(f"Model soups: {numbers.name}", [], parts).encode()
+        links = [(ANALYSIS, "The paper's analyses")] if ANALYSIS in measured else []
+        made["index.html"] = page.document(f"Model soups: {numbers.name}", [], parts, links).encode()
         sections.close(parts)
     for name, content in made.items():
         _write(folder / name, content)
-    files = [folder / name for name in dict.fromkeys([*measured, *made])]
+    files = [folder / name for name in dict.fromkeys([*measured, *made]) if name != ANALYSIS]
     runs.finish(folder, inputs, files, made_from=measured)
 
 

@@ -6,8 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from modelsoups.core.approximation import Approximation, approximation, curvature, finite_difference, line
-from modelsoups.core.calibration import calibrated_loss
+from modelsoups.core.approximation import (
+    STENCIL,
+    Approximation,
+    approximation,
+    curvature,
+    curvature_of,
+    finite_differences,
+    line,
+)
 
 
 def both_sides(logits, labels: torch.Tensor, alpha: float, beta: float = 1.0) -> Approximation:
@@ -55,13 +62,23 @@ def test_the_exact_second_derivative_is_that_of_finite_differences(beta: float) 
     inputs, labels = torch.randn(20, 3, 8, dtype=torch.float64), torch.randint(5, (20,))
     logits = line(model, zero, one, inputs)
 
-    def loss(alpha: float) -> float:
+    def at(alpha: float) -> torch.Tensor:
         with torch.no_grad():
-            return calibrated_loss(logits(torch.tensor(alpha, dtype=torch.float64)), labels, beta)
+            return logits(torch.tensor(alpha, dtype=torch.float64))
 
     for alpha in (0.0, 0.3, 1.0):
-        exact = curvature(logits, labels, alpha, beta)
-        assert finite_difference(loss, alpha, h=0.01) == pytest.approx(exact, rel=1e-5)
+        first, second = finite_differences([at(alpha + k * 0.01) for k in STENCIL], 0.01)
+        found = curvature_of(at(alpha), first, second, labels, beta)
+        assert found == pytest.approx(curvature(logits, labels, alpha, beta), rel=1e-5)
+
+
+def test_finite_differences_of_a_cubic_are_exact() -> None:
+    """a^3 at a = 2: 3 a^2 = 12 and 6 a = 12."""
+    values = [torch.tensor([(2 + k * 0.5) ** 3], dtype=torch.float64) for k in STENCIL]
+    first, second = finite_differences(values, 0.5)
+    assert (float(first), float(second)) == (pytest.approx(12), pytest.approx(12))
+    with pytest.raises(ValueError, match="3 values; expected 5"):
+        finite_differences(values[:3], 0.5)
 
 
 def test_the_approximation_is_close_for_models_that_are_close() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from modelsoups.core.calibration import calibrated_loss, calibrating_beta, ece, ece_sweep
+from modelsoups.core.calibration import calibrated_loss, calibrating_beta, confidence, ece, ece_difference, ece_sweep
 
 
 def predictor(confidences: list[float], right: list[bool]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -71,3 +71,27 @@ def test_calibrating_lowers_the_error_of_an_overconfident_model() -> None:
     assert calibrating_beta(4 * true, labels) == pytest.approx(0.25, abs=0.02)
     assert ece(4 * true, labels) > 0.2
     assert ece(calibrating_beta(4 * true, labels) * 4 * true, labels) < 0.03
+
+
+def test_a_difference_of_calibration_errors_has_an_interval_over_images() -> None:
+    """0.9 and 0.6 everywhere, right half of the time: 0.4 less 0.1. As |accuracy - confidence| of the same images both
+
+    move together, the difference stays 0.3 in nearly every draw; of a model and itself it is 0 in all.
+    """
+    bold, meek = (confidence(*predictor([p] * 200, [True, False] * 100)) for p in (0.9, 0.6))
+    assert ece_difference([bold], [bold], bins=1) == (0, 0, 0)
+    assert ece_difference([bold], [meek], bins=1) == pytest.approx((0.3, 0.3, 0.3), abs=0.05)
+    assert ece_difference([bold, meek], [meek], bins=1)[0] == pytest.approx(0.15)
+
+
+def test_the_interval_of_a_difference_covers_the_truth() -> None:
+    """Confidence 0.8 against 0.7 where 0.6 are right: 0.1, in most of fifty samples of 300 images."""
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(50):
+        right = (rng.random(300) < 0.6).tolist()
+        one, two = (confidence(*predictor([p] * 300, right)) for p in (0.8, 0.7))
+        other = confidence(*predictor([0.8] * 300, (rng.random(300) < 0.6).tolist()))
+        assert ece_difference([one], [two], bins=1, draws=20)[0] == pytest.approx(0.1)
+        _, low, high = ece_difference([one], [other], bins=1, draws=200)
+        covered += low <= 0 <= high
+    assert covered >= 42

@@ -75,19 +75,36 @@ def _ensemble(bench: Bench, *specs: dict[str, Any]) -> Callable[[], Measures]:
     return make
 
 
+SOUP = "Soup of minimal, medium and strong aug"
+FIXED = "Soup of minimal, medium, strong and fix aug"
+RIVALS = {  # what the paper compares that soup with, and what it calls it
+    "Individual model, stochastic aug": "stochastic augmentation",
+    "Individual model, stochastic aug, 3x epochs": "stochastic augmentation for three times the epochs",
+    "Distillation from the ensemble, no aug": "distillation from the ensemble",
+    "Distillation from the ensemble, stochastic aug": "distillation with stochastic augmentation",
+    "Individual model, fix aug": "fix-aug",
+    "Individual model, fix aug, 4x epochs": "fix-aug for four times the epochs",
+}
+
+
 def _augmentations(bench: Bench, fix: bool) -> Rows:
     """Table L.1 (distillation and stochastic augmentation) or L.2 (fix-aug)."""
+    wanted = ("standard_lp", "augmentations") if fix else ("standard_lp", "augmentations", *_distilled_pools(bench))
+    bench.evaluate([m.ingredient for m in bench.pool(*(name for name in wanted if name in bench.configs))])
     rows: Rows = []
-    soup = "Soup of minimal, medium and strong aug"
     for rate, lr in enumerate(bench.cfg.analyse.rates):
         three = [{"lr": lr, "aug": aug} for aug in THREE]
         lines: list[Line] = [(f"Individual model, {s['aug']} aug", _one(bench, **s)) for s in three]
         lines += _fix_lines(bench, lr, three) if fix else _distillation_lines(bench, lr, three)
-        made, found = _table(bench, rate, [*lines, (soup, _soup(bench, *three))])
+        made, found = _table(bench, rate, [*lines, (SOUP, _soup(bench, *three))])
         rows += made
-        for label in found:
-            if soup in found and label != soup:
-                rows.append({"lr": lr, **comparison(f"{soup} - {label}", bench, [(found[soup], found[label])])})
+        pairs = [(SOUP, label, f"The soup of augmentations beats {said}") for label, said in RIVALS.items()]
+        pairs.append((FIXED, SOUP, "With fix-aug in it the soup is better than without"))
+        rows += [
+            {"lr": lr, "said": said, **comparison(f"{a} - {b}", bench, [(found[a], found[b])])}
+            for a, b, said in pairs
+            if a in found and b in found
+        ]
     return rows
 
 
@@ -96,7 +113,7 @@ def _fix_lines(bench: Bench, lr: float, three: list[dict[str, Any]]) -> list[Lin
     return [
         ("Individual model, fix aug", _one(bench, **fix)),
         ("Individual model, fix aug, 4x epochs", _one(bench, **fix, epochs=4 * epochs)),
-        ("Soup of minimal, medium, strong and fix aug", _soup(bench, *three, fix)),
+        (FIXED, _soup(bench, *three, fix)),
     ]
 
 
@@ -115,8 +132,7 @@ def _distilled(bench: Bench, lr: float, aug: str) -> Callable[[], Measures]:
     """The model of a pool whose name begins with distilled, with this rate and augmentation."""
 
     def make() -> Measures:
-        names = [name for name in bench.configs if name.startswith("distilled")] or ["distilled"]
-        for member in bench.pool(*names):
+        for member in bench.pool(*(_distilled_pools(bench) or ["distilled"])):
             recipe = member.ingredient.recipe
             if recipe is not None and recipe.aug == aug and abs(recipe.lr - lr) <= 1e-6 * lr:
                 return _individual(bench, member)
@@ -125,8 +141,13 @@ def _distilled(bench: Bench, lr: float, aug: str) -> Callable[[], Measures]:
     return make
 
 
+def _distilled_pools(bench: Bench) -> list[str]:
+    return [name for name in bench.configs if name.startswith("distilled")]
+
+
 def _sam(bench: Bench) -> Rows:
     members = bench.pool("sam")
+    bench.evaluate([m.ingredient for m in members])
     recipe = next((m.ingredient.recipe for m in members if m.ingredient.recipe and m.ingredient.recipe.sam), None)
     if recipe is None:
         raise Unavailable("the pool sam has no model with recipe.sam above 0")
@@ -142,26 +163,35 @@ def _sam(bench: Bench) -> Rows:
     ]
     rows, found = _table(bench, 0, lines)
     rows = [{**row, "lr": lr} for row in rows]
-    for a, b in (
-        ("Soup of SAM fine-tuning, seeds 0 and 1", "SAM fine-tuning, seed 0"),
-        ("Soup of vanilla fine-tuning, seeds 0 and 1", "Vanilla fine-tuning, seed 0"),
-    ):
-        if a in found and b in found:
-            rows.append(comparison(f"{a} - {b}", bench, [(found[a], found[b])]))
-    return rows
+    if len(found) < len(lines):
+        return rows
+    vanilla_, sam_ = ([found[label] for label, _ in lines[i : i + 2]] for i in (0, 2))
+    soups = {name: found[label] for name, (label, _) in zip(("vanilla", "SAM", "mixed"), lines[4:], strict=True)}
+    gains = [*((soups["vanilla"], m) for m in vanilla_), *((m, soups["SAM"]) for m in sam_)]
+    pairs: list[tuple[str, list[tuple[Measures, Measures]]]] = [
+        ("SAM improves over vanilla fine-tuning", list(zip(sam_, vanilla_, strict=True))),
+        ("The soup of two SAM models improves over the two", [(soups["SAM"], m) for m in sam_]),
+        ("The soup of two vanilla models improves over the two", [(soups["vanilla"], m) for m in vanilla_]),
+        ("Souping gains less with SAM than with vanilla fine-tuning (half of the difference)", gains),
+        ("The soup of a vanilla and a SAM model beats that of two vanilla ones", [(soups["mixed"], soups["vanilla"])]),
+        ("The soup of a vanilla and a SAM model beats that of two SAM ones", [(soups["mixed"], soups["SAM"])]),
+    ]
+    return rows + [{"said": said, **comparison(said, bench, of)} for said, of in pairs]
 
 
-# ---- Figure L.1: averages along the run ----
+# ---- Figures L.1 and L.2: averages along the run ----
 
 
-def _trajectory(bench: Bench) -> Rows:
-    members = bench.pool("trajectory", averages=True)
+def _trajectory(bench: Bench, pool: str) -> Rows:
+    members = bench.pool(pool, averages=True)
+    if bench.configs[pool].model != bench.cfg.model:
+        bench = Bench(bench.configs[pool], {})  # which builds and evaluates that pool's own model
     bench.evaluate([m.ingredient for m in members])
     groups: dict[tuple[str, float, str], list[Member]] = {}
     for m in members:
         assert m.ingredient.recipe is not None
         groups.setdefault((m.ingredient.recipe.schedule, m.lr, m.average), []).append(m)
-    soups = bench.measure([mean_of(group) for group in groups.values()], "figure L.1")
+    soups = bench.measure([mean_of(group) for group in groups.values()], "averages along the run")
     rows: Rows = []
     for (schedule, lr, average), group, soup in zip(groups, groups.values(), soups, strict=True):
         key = {"schedule": schedule, "lr": lr, "average": average or "none"}
@@ -170,25 +200,31 @@ def _trajectory(bench: Bench) -> Rows:
             aug = m.ingredient.recipe.aug if m.ingredient.recipe else None
             rows.append({**key, "model": aug, **accuracies(bench, measures)})
         rows.append({**key, "model": "soup", **accuracies(bench, soup)})
-        rows.append({**key, **comparison("soup - individuals", bench, [(soup, one) for one in each])})
+        said = f"The soup improves over the mean of its models ({schedule.replace('_', ' ')}, {_called(average)})"
+        rows.append({**key, "said": said, **comparison("soup - individuals", bench, [(soup, one) for one in each])})
     return rows
+
+
+def _called(average: str) -> str:
+    """An average's file name in words."""
+    kind, _, value = average.partition("-")
+    if not kind:
+        return "no average"
+    return f"EMA {value}" if kind == "ema" else f"SWA {100 * float(value):.0f}%" if float(value) else "SWA"
 
 
 def _verdicts(rows: Rows, source: str) -> list[Verdict]:
     found = []
     for row in rows:
         if "comparison" in row:
-            a, b = row["comparison"].split(" - ")
-            what = ", ".join(str(row[key]) for key in ("schedule", "average") if key in row)
-            lr = f" (learning rate {row['lr']:g}{', ' + what if what else ''})" if "lr" in row else ""
+            lr = f", learning rate {row['lr']:.1e}" if "lr" in row else ""
             for on, where in (("test", "in distribution"), ("shifts", "under shift")):
-                text = f"{a.capitalize() if a.islower() else a} beats {b} {where}{lr}"
-                found += compared([row], row["comparison"], on, text, source)
+                found += compared([row], row["comparison"], on, f"{row['said']}, {where}{lr}", source)
     return found
 
 
 def _analysis(name: str, title: str, paper: str, rows: Callable[[Bench], Rows]) -> Analysis:
-    source = title.partition(".  ")[0]
+    source = title.partition(". ")[0]  # of "Table L.1. Distillation"
     return Analysis(name, title, "appendix L", paper, rows, functools.partial(_verdicts, source=source))
 
 
@@ -209,12 +245,19 @@ TABLE_L2 = _analysis(
 TABLE_L3 = _analysis(
     "table_L3",
     "Table L.3. Sharpness-aware minimization",
-    "Souping two models trained with SAM improves over either, by less than for vanilla fine-tuning.",
+    "SAM improves accuracy over vanilla fine-tuning; souping two models trained with SAM improves over either, by less "
+    "than for vanilla fine-tuning; souping one of each is better than two of a kind.",
     _sam,
 )
 TRAJECTORY = _analysis(
     "figure_L1",
     "Figure L.1. EMA and SWA",
-    "Soups improve on models that are averages along their trajectory already.",
-    _trajectory,
+    "EMA and SWA can improve a single model; soups improve on models that are averages along their run already.",
+    functools.partial(_trajectory, pool="trajectory"),
+)
+TRAJECTORY_LABELS = _analysis(
+    "figure_L2",
+    "Figure L.2. EMA and SWA, pre-trained on labels",
+    "The same holds for a model that was pre-trained on ImageNet-21k's labels, not on captions.",
+    functools.partial(_trajectory, pool="trajectory_labels"),
 )

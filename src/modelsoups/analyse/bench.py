@@ -9,7 +9,7 @@ Legend: N images of a set.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,8 @@ class Bench:
         """The first model of any pool that has these hyperparameters, the others being PLAIN and analyse.epochs."""
         wanted = {**PLAIN, "epochs": self.cfg.analyse.epochs, **wanted}
         for name, cfg in self.configs.items():
-            for member in _members(cfg, name) if cfg.heads.init == init else ():
+            same = cfg.heads.init == init and cfg.model == self.cfg.model
+            for member in _members(cfg, name) if same else ():
                 if member.average == average and _matches(member.ingredient, wanted):
                     return member
         shown = ", ".join(f"{k}={v}" for k, v in wanted.items() if k not in PLAIN or v != PLAIN[k])
@@ -128,20 +129,24 @@ class Bench:
         """On the images that the analyses look at; see analyse.forward.looked_at."""
         return part_logits(self.cfg, dataset, ingredient)
 
-    def evaluate(self, ingredients: Sequence[Ingredient]) -> None:
-        """Put the logits of models on every data set into the run's cache, side by side."""
+    def evaluate(self, ingredients: Sequence[Ingredient], choosing: bool = False) -> None:
+        """Put the logits of models on the test sets into the run's cache, side by side; with choosing the hold-out's
+        too."""
+        names = evaluated(self.cfg) if choosing else self.tests
         unique = list({i.sha256: i for i in ingredients}.values())
-        todo = [i for i in unique if not all(is_cached(self.cfg, n, i) for n in evaluated(self.cfg))]
-        for _ in run_tasks(functools.partial(_evaluate, self.cfg), todo, workers(self.cfg), "analyse: evaluating"):
+        todo = [i for i in unique if not all(is_cached(self.cfg, n, i) for n in names)]
+        job = functools.partial(_evaluate, self.cfg, names)
+        for _ in run_tasks(job, todo, workers(self.cfg), "analyse: evaluating"):
             pass
 
-    def individual(self, ingredient: Ingredient) -> Measures:
-        return {n: _measured(self.logits(ingredient, n)) for n in evaluated(self.cfg)}
+    def individual(self, ingredient: Ingredient, sets: Sequence[str] | None = None) -> Measures:
+        """On data sets (the test sets by default)."""
+        return {n: _measured(self.logits(ingredient, n)) for n in sets or self.tests}
 
     def ensemble(self, ingredients: Sequence[Ingredient], weights: Sequence[float] | None = None) -> Measures:
-        """The mean of logits, or their sum with these weights, on every data set."""
+        """The mean of logits, or their sum with these weights, on the test sets."""
         found = {}
-        for name in evaluated(self.cfg):
+        for name in self.tests:
             each = [self.logits(i, name) for i in ingredients]
             mixed_NC = metrics.ensemble([x.logits_NC for x in each], weights)
             found[name] = _measured(Logits(name, mixed_NC, each[0].labels_N))
@@ -205,8 +210,8 @@ def _equal(a: Any, b: Any) -> bool:
 # ---- in the workers ----
 
 
-def _evaluate(cfg: Config, ingredient: Ingredient) -> None:
-    for name in evaluated(cfg):
+def _evaluate(cfg: Config, names: list[str], ingredient: Ingredient) -> None:
+    for name in names:
         part_logits(cfg, name, ingredient)
 
 
@@ -214,18 +219,23 @@ def weights_of(ingredient: Ingredient) -> dict[str, Tensor]:
     return kept_weights(ingredient.path, ingredient.sha256)
 
 
-def state_of_point(point: Point) -> dict[str, Tensor]:
-    states = [weights_of(i) for i in point.ingredients]
-    return weights.mix(states, {EVERYTHING: list(point.coefficients)})
-
-
 def _measure(cfg: Config, names: list[str], point: Point) -> None:
-    state = state_of_point(point)
+    logits = _logits_on(cfg, point)
     for name in names:
         path = _path(cfg, point, name)
         if not path.exists():
-            found = _measured(forward_part(cfg, name, state))
+            found = _measured(logits(name))
             runs.write_json(path, {"loss": found.loss, "correct": np.packbits(found.correct_N).tobytes().hex()})
+
+
+def _logits_on(cfg: Config, point: Point) -> Callable[[str], Logits]:
+    """Logits of a soup by data set; one of a single model takes those that it has."""
+    used = [(i, c) for i, c in zip(point.ingredients, point.coefficients, strict=True) if c]
+    if [c for _, c in used] == [1]:
+        return lambda name: part_logits(cfg, name, used[0][0])
+    states = [weights_of(i) for i, _ in used]
+    state = weights.mix(states, {EVERYTHING: [c for _, c in used]})
+    return lambda name: forward_part(cfg, name, state)
 
 
 def _path(cfg: Config, point: Point, name: str) -> Path:

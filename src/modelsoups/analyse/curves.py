@@ -19,6 +19,7 @@ from modelsoups.schema import Config
 from modelsoups.soup.stage import CURVE
 
 CHOSEN = ("best", "greedy", "greedy_ensemble")  # by the hold-out; uniform and ensemble take all
+NEAR = 0.8  # of all models: more of them, and a point tells what all of them tell, at the highest cost
 POOLS = {
     "figure_B1": ("Figure B.1", (OWN,), "the random search"),
     "figure_H1": ("Figure H.1", ("standard_lp",), "the standard grid, LP initialization"),
@@ -72,11 +73,12 @@ def _rows(bench: Bench, pools: tuple[str, ...]) -> Rows:
     if len(pools) > 1:  # the extreme grid: the paper puts the initialization in (J.2.1)
         members.append(bench.start(pools[0]))
     members = renamed(members)
-    bench.evaluate(members)
+    bench.evaluate(members, choosing=True)
     tasks = {}
+    counts = [*(k for k in CURVE if k <= NEAR * len(members)), len(members)]
     for order in range(bench.cfg.analyse.orders):
         shuffled = [members[i] for i in random_order([m.id for m in members], order)]
-        for k in [*(k for k in CURVE if k < len(members)), len(members)]:
+        for k in counts:
             tasks[order, k] = tuple(sorted(shuffled[:k], key=lambda m: m.id))
     unique = list(dict.fromkeys(tasks.values()))
     label = f"analyse: choosing, {', '.join(pools)}"

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from modelsoups import runs
 from modelsoups.analyse.bench import OWN, Bench, Member, Unavailable, weights_of
 from modelsoups.analyse.finding import Analysis, Rows, correlated, judged
-from modelsoups.analyse.forward import forward_part, inputs_of, looked_at
+from modelsoups.analyse.forward import inputs_of, looked_at
 from modelsoups.analyse.pairs import TOO_HIGH, spread
 from modelsoups.core import approximation as eq1
-from modelsoups.core import metrics, relations, weights
-from modelsoups.core.calibration import calibrated_loss, calibrating_beta
+from modelsoups.core import metrics, relations
+from modelsoups.core.calibration import calibrating_beta
 from modelsoups.core.types import Ingredient
 from modelsoups.evaluate import normalise, open_set, shell, workers
+from modelsoups.model import Classifier
 from modelsoups.parallel import run_tasks
 from modelsoups.reporting.claims import Verdict
 from modelsoups.schema import Config
 
-STEP = 0.05  # of the finite differences, in alpha: float32 logits allow no smaller one
+STEP = 0.05  # of the finite differences, in alpha: half of the paper's, so that its points share their neighbours
+CHECKED = 0.5  # where the second derivative is computed exactly too
 Pair = tuple[str, Ingredient, str, Ingredient, float]  # names, models, the larger learning rate
-Task = tuple[Pair, float, str]
+Task = tuple[Pair, str]  # with a data set
 
 
 def _pairs(bench: Bench) -> list[Pair]:
@@ -58,86 +63,105 @@ def _rows(bench: Bench) -> Rows:
     if not pairs:
         raise Unavailable("it needs two models with a recipe")
     inner = [alpha for alpha in bench.cfg.analyse.alphas if 0 < alpha < 1]  # at the ends both sides are zero
-    tasks = [(p, alpha, name) for p in pairs for alpha in inner for name in bench.tests]
-    todo = [t for t in tasks if not bench.cfg.run.point(_key(bench.cfg, t)).exists()]
-    for _ in run_tasks(functools.partial(_compute, bench.cfg), todo, workers(bench.cfg), "analyse: equation (1)"):
+    tasks = [(p, name) for p in pairs for name in bench.tests]
+    todo = [t for t in tasks if _missing(bench.cfg, t, inner)]
+    for _ in run_tasks(
+        functools.partial(_compute, bench.cfg, inner), todo, workers(bench.cfg), "analyse: equation (1)"
+    ):
         pass
     rows: Rows = []
-    for task in tasks:
-        (a, _, b, _, lr), alpha, name = task
-        content = runs.read_json(bench.cfg.run.point(_key(bench.cfg, task)))
-        rows.append(
-            {
-                "a": a,
-                "b": b,
-                "lr": lr,
-                "alpha": alpha,
-                "dataset": name,
-                "moderate": lr < TOO_HIGH * bench.cfg.analyse.rates[0] * 0.999,
-                **content,
-            }
-        )
+    for (a, one, b, two, lr), name in tasks:
+        for alpha in inner:
+            content = runs.read_json(bench.cfg.run.point(_key(bench.cfg, ((a, one, b, two, lr), name), alpha)))
+            moderate = lr < TOO_HIGH * bench.cfg.analyse.rates[0]
+            rows.append({"a": a, "b": b, "lr": lr, "alpha": alpha, "dataset": name, "moderate": moderate, **content})
     return rows
 
 
-def _key(cfg: Config, task: Task) -> str:
-    (_, one, _, two, _), alpha, name = task
+def _key(cfg: Config, task: Task, alpha: float) -> str:
+    (_, one, _, two, _), name = task
     dataset = open_set(cfg.data.dir, name)
     images = len(looked_at(cfg, name, cfg.analyse.equation_images))
-    return runs.fingerprint(["equation 1", one.sha256, two.sha256, round(alpha, 9), dataset.sha256, images, STEP])
+    return runs.fingerprint(
+        ["equation 1", one.sha256, two.sha256, round(alpha, 9), dataset.sha256, images, STEP, "f64"]
+    )
 
 
-def _compute(cfg: Config, task: Task) -> None:
-    (_, one, _, two, _), alpha, name = task
-    pixels_NCHW, labels_N = inputs_of(cfg, name, cfg.analyse.equation_images)
-    parts = pixels_NCHW.split(cfg.evaluate.batch_size)
-    ends = (weights_of(one), weights_of(two))
-
-    def logits(a: float) -> Tensor:
-        return forward_part(cfg, name, weights.interpolate(*ends, a), cfg.analyse.equation_images).logits_NC
-
-    soup_NC, zero_NC, one_NC = logits(alpha), logits(0.0), logits(1.0)
-    ensemble_NC = (1 - alpha) * zero_NC.double() + alpha * one_NC.double()
-    found: dict[str, Any] = {"error": metrics.accuracy(ensemble_NC, labels_N) - metrics.accuracy(soup_NC, labels_N)}
-    beta = calibrating_beta(soup_NC, labels_N)
-    for label, b in (("calibrated", beta), ("plain", 1.0)):
-        second = _curvature(cfg, name, ends, parts, labels_N, alpha, b)
-        both = eq1.approximation(soup_NC, zero_NC, one_NC, labels_N, alpha, second, b)
-        found[label] = {
-            "beta": b,
-            "truth": both.truth,
-            "value": both.value,
-            "curvature": second,
-            "variance": both.variance,
-        }
-    if alpha == 0.5:
-        found["finite_difference"] = eq1.finite_difference(lambda a: calibrated_loss(logits(a), labels_N), alpha, STEP)
-    runs.write_json(cfg.run.point(_key(cfg, task)), found)
+def _missing(cfg: Config, task: Task, alphas: Sequence[float]) -> list[float]:
+    return [alpha for alpha in alphas if not cfg.run.point(_key(cfg, task, alpha)).exists()]
 
 
-def _curvature(
-    cfg: Config,
-    name: str,
-    ends: tuple[dict[str, Tensor], dict[str, Tensor]],
-    parts: tuple[Tensor, ...],
-    labels_N: Tensor,
-    alpha: float,
-    beta: float,
-) -> float:
-    """d^2 loss / d alpha^2, a batch at a time: the mean of the batches', weighted by their images."""
+# ---- in the workers ----
+
+
+def _compute(cfg: Config, alphas: Sequence[float], task: Task) -> None:
+    """Both sides of equation (1) of a pair on a data set, and at CHECKED its second derivative exactly."""
+    (_, one, _, two, _), name = task
+    logits, exact, labels_N = _along(cfg, one, two, name)
+    for alpha in _missing(cfg, task, alphas):
+        first_NC, second_NC = eq1.finite_differences([logits(alpha + k * STEP) for k in eq1.STENCIL], STEP)
+        soup_NC, zero_NC, one_NC = logits(alpha), logits(0.0), logits(1.0)
+        ensemble_NC = (1 - alpha) * zero_NC + alpha * one_NC
+        found: dict[str, Any] = {"error": metrics.accuracy(ensemble_NC, labels_N) - metrics.accuracy(soup_NC, labels_N)}
+        for label, beta in (("calibrated", calibrating_beta(soup_NC, labels_N)), ("plain", 1.0)):
+            second = eq1.curvature_of(soup_NC, first_NC, second_NC, labels_N, beta)
+            both = eq1.approximation(soup_NC, zero_NC, one_NC, labels_N, alpha, second, beta)
+            found[label] = {
+                "beta": beta,
+                "truth": both.truth,
+                "value": both.value,
+                "curvature": second,
+                "variance": both.variance,
+            }
+        if alpha == CHECKED:
+            found["exact"] = exact(alpha)
+        runs.write_json(cfg.run.point(_key(cfg, task, alpha)), found)
+
+
+def _along(
+    cfg: Config, one: Ingredient, two: Ingredient, name: str
+) -> tuple[Callable[[float], Tensor], Callable[[float], float], Tensor]:
+    """The soup's logits_NC at an alpha, each computed once; its loss's exact second derivative; labels_N (float64)."""
     dataset = open_set(cfg.data.dir, name)
-    model = shell(cfg, len(dataset.classes))
+    model = _double(cfg, len(dataset.classes))
     device = model.head.weight.device
-    zero, one = ({k: t.to(device) for k, t in state.items()} for state in ends)
-    total = 0.0
-    for part, labels_B in zip(parts, labels_N.split(len(parts[0])), strict=True):
-        inner = eq1.line(model, zero, one, normalise(model, part))
+    zero, end = ({k: _wide(t).to(device) for k, t in weights_of(i).items()} for i in (one, two))
+    pixels_NCHW, labels_N = inputs_of(cfg, name, cfg.analyse.equation_images)
+    parts = [normalise(model, part).double() for part in pixels_NCHW.split(cfg.evaluate.batch_size)]
+    lines = [eq1.line(model, zero, end, part) for part in parts]
 
-        def projected(a: Tensor, inner: eq1.Line = inner) -> Tensor:
-            return metrics.project(inner(a), dataset.projection)
+    def projected(line: eq1.Line) -> eq1.Line:
+        return lambda a: metrics.project(line(a), dataset.projection)
 
-        total += eq1.curvature(projected, labels_B.to(device), alpha, beta) * len(part)
-    return total / len(labels_N)
+    @functools.cache
+    def at(alpha: float) -> Tensor:
+        with torch.inference_mode():
+            place = torch.tensor(alpha, dtype=torch.float64, device=device)
+            return torch.cat([projected(line)(place).cpu() for line in lines])
+
+    def exact(alpha: float) -> float:
+        """A batch at a time: the mean of the batches', weighted by their images."""
+        labels = labels_N.to(device).split(cfg.evaluate.batch_size)
+        batches = zip(lines, labels, strict=True)
+        each = [eq1.curvature(projected(line), labels_B, alpha) * len(labels_B) for line, labels_B in batches]
+        return sum(each) / len(labels_N)
+
+    return (lambda alpha: at(round(alpha, 9))), exact, labels_N
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+_DOUBLE: dict[str, Classifier] = {}
+
+
+def _double(cfg: Config, classes: int) -> Classifier:
+    """The experiment's classifier in float64, built once a process."""
+    key = f"{cfg.model} {classes}"
+    if key not in _DOUBLE:
+        _DOUBLE[key] = copy.deepcopy(shell(cfg, classes)).double()
+    return _DOUBLE[key]
 
 
 def _verdicts(rows: Rows) -> list[Verdict]:
@@ -152,23 +176,17 @@ def _verdicts(rows: Rows) -> list[Verdict]:
         signs = relations.sign_agreement(value, truth, models)
         text = "Approximation and true difference in loss agree in sign (share above one half)"
         found.append(judged(text, source, signs.value - 0.5, signs.low - 0.5, signs.high - 0.5))
-    found += correlated(
-        "The approximation goes with the difference in error, beta calibrated", source, value, error, models
-    )
+    text = "The approximation goes with the true difference in error"
+    found += (goes := correlated(text, source, value, error, models))
     plain = [r["plain"]["value"] for r in kept]
-    found += correlated("The approximation goes with the difference in error, beta 1", source, plain, error, models)
-    exact, finite = (
-        zip(*((r["plain"]["curvature"], r["finite_difference"]) for r in rows if "finite_difference" in r), strict=True)
-        if any("finite_difference" in r for r in rows)
-        else ((), ())
-    )
-    return found + correlated(
-        "Exact and finite-difference second derivatives agree (alpha 0.5)",
-        source,
-        exact,
-        finite,
-        [(r["a"], r["b"]) for r in rows if "finite_difference" in r],
-    )
+    if goes and len(set(plain)) > 1:
+        d = relations.correlation_gain(value, plain, error, models)
+        text = "With beta calibrated it goes with the difference in error better than with beta 1 (correlations)"
+        found.append(judged(text, source, d.value, d.low, d.high, unit=""))
+    checked = [r for r in rows if "exact" in r]
+    exact, finite = ([r["exact"] for r in checked], [r["plain"]["curvature"] for r in checked])
+    text = "Exact and finite-difference second derivatives agree (alpha 0.5)"
+    return found + correlated(text, source, exact, finite, [(r["a"], r["b"]) for r in checked])
 
 
 EQUATION_1 = Analysis(

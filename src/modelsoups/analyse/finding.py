@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,14 +38,16 @@ def judged(text: str, source: str, value: float, low: float, high: float, unit: 
     scale, form = (100, "+.2f") if unit == "points" else (1, "+.3f")
     numbers = f"{scale * value:{form}} [{scale * low:{form}}, {scale * high:{form}}]"
     verdict = HOLDS if low > 0 else FAILS if high < 0 else OPEN
-    return Verdict(text, source, verdict, f"{numbers} {unit}".strip())
+    p = stats.p_of_interval(value, low, high)
+    return Verdict(text, source, verdict, f"{numbers} {unit}".strip(), p, above=value > 0)
 
 
 def counted(text: str, source: str, there: int, of: int) -> Verdict:
     """A claim that something is so more often than not: Wilson's interval of the share against one half."""
     low, high = stats.wilson(there, of)
     verdict = HOLDS if low > 0.5 else FAILS if high < 0.5 else OPEN
-    return Verdict(text, source, verdict, f"{there} of {of} [{100 * low:.0f}%, {100 * high:.0f}%]")
+    p = stats.p_of_interval(there / of - 0.5, low - 0.5, high - 0.5)
+    return Verdict(text, source, verdict, f"{there} of {of} [{100 * low:.0f}%, {100 * high:.0f}%]", p, there > of / 2)
 
 
 def correlated(
@@ -74,6 +76,13 @@ def differences(bench: Bench, pairs: Sequence[tuple[Measures, Measures]]) -> dic
             ]
             found[on] = dict(zip(("value", "low", "high"), stats.mean_interval(per_set), strict=True))
     return found
+
+
+def corrected(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The verdicts with Holm's p over all of them that have one, and what they say by it."""
+    tested = [v for v in verdicts if v.p is not None]
+    adjusted = iter(stats.holm([v.p for v in tested if v.p is not None]))
+    return [v if v.p is None else replace(v, holm=next(adjusted)) for v in verdicts]
 
 
 def comparison(name: str, bench: Bench, pairs: Sequence[tuple[Measures, Measures]]) -> dict[str, Any]:

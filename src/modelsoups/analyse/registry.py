@@ -21,6 +21,7 @@ ANALYSES: dict[str, Analysis] = {
         baselines.TABLE_L1,
         baselines.TABLE_L2,
         baselines.TRAJECTORY,
+        baselines.TRAJECTORY_LABELS,
         baselines.TABLE_L3,
         robust.SCATTER,
     )

@@ -13,20 +13,24 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from modelsoups import finetune, heads, runs, sweep
+from modelsoups import finetune, heads, report, runs, sweep
 from modelsoups.analyse.bench import Bench, Unavailable, pool_config
-from modelsoups.analyse.finding import Analysis, Rows
+from modelsoups.analyse.finding import Analysis, Rows, corrected
 from modelsoups.analyse.registry import ANALYSES
 from modelsoups.evaluate import evaluated, open_set
+from modelsoups.parallel import workers_kept
 from modelsoups.pool import initial_models, load_pool
 from modelsoups.reporting.claims import Verdict, markdown
 from modelsoups.schema import Config
+
+Made = tuple[Analysis, Rows, list[Verdict]]
 
 
 def run(cfg: Config) -> bool:
@@ -39,9 +43,20 @@ def run(cfg: Config) -> bool:
     if runs.complete(folder, inputs):
         print(f"analyse: complete, in {folder / 'index.html'}")
         return False
-    made: list[tuple[Analysis, Rows, list[Verdict]]] = []
+    with workers_kept():
+        made, missing = _made_of(bench, wanted)
+    _write(bench, inputs, made, missing)
+    report.link(cfg)
+    print(f"analyse: {len(made)} analyses, {len(missing)} not possible -> {folder / 'index.html'}")
+    return True
+
+
+def _made_of(bench: Bench, wanted: list[Analysis]) -> tuple[list[Made], dict[str, str]]:
+    """The analyses that the models allow, and why the others cannot be made."""
+    made: list[Made] = []
     missing: dict[str, str] = {}
     for analysis in wanted:
+        begin = time.monotonic()
         try:
             rows = json.loads(json.dumps(analysis.rows(bench)))  # as they read back from the file
         except Unavailable as reason:
@@ -49,12 +64,10 @@ def run(cfg: Config) -> bool:
             print(f"analyse: {analysis.name} cannot be made of these models: {reason}")
             continue
         if analysis.name == "figure_2" and not bench.has_train():
-            missing["figure_2, train loss"] = f"the training set {cfg.data.train} is not prepared"
+            missing["figure_2, train loss"] = f"the training set {bench.cfg.data.train} is not prepared"
         made.append((analysis, rows, analysis.verdicts(rows)))
-        print(f"analyse: {analysis.name}: {len(rows)} rows of data")
-    _write(bench, inputs, made, missing)
-    print(f"analyse: {len(made)} analyses, {len(missing)} not possible -> {folder / 'index.html'}")
-    return True
+        print(f"analyse: {analysis.name}: {len(rows)} rows of data in {time.monotonic() - begin:.0f} s", flush=True)
+    return made, missing
 
 
 def _wanted(cfg: Config) -> list[str]:
@@ -70,7 +83,7 @@ def make_pool(cfg: Config, name: str) -> Config:
     """Initial model, draw and fine-tunes of a further pool; its configuration."""
     made = pool_config(cfg, name)
     print(f"analyse: pool {name}")
-    for init in ("zeroshot", "lp"):
+    for init in ("zeroshot", "lp") if made.model == cfg.model else ():
         _copy_head(cfg, made, init)
     for stage in (heads, sweep, finetune):
         stage.run(made)
@@ -104,10 +117,10 @@ def _inputs(bench: Bench) -> dict[str, Any]:
 def _write(
     bench: Bench,
     inputs: dict[str, Any],
-    made: list[tuple[Analysis, Rows, list[Verdict]]],
+    made: list[Made],
     missing: dict[str, str],
 ) -> None:
-    from modelsoups.reporting import analysis_figures, analysis_page, figures
+    from modelsoups.reporting import analysis_figures, analysis_page, analysis_style, figures
 
     folder = bench.cfg.run.analyses
     texts: dict[str, str] = {}
@@ -119,15 +132,19 @@ def _write(
             texts[f"{analysis.name}.jsonl"] = "".join(json.dumps(row) + "\n" for row in rows)
             figure = analysis_figures.draw(analysis.name, rows)
             if figure is not None:
+                analysis_style.laid_out(figure)
                 binaries |= {f"{analysis.name}.{kind}": figures.save(figure, kind) for kind in ("png", "pdf")}
                 svgs[analysis.name] = figures.save(figure, "svg")
                 figures.close(figure)
     tables = {a.name: table for a, rows, _ in made if (table := analysis_page.table_of(a.name, rows))}
-    texts["claims.md"] = markdown([v for _, _, verdicts in made for v in verdicts])
+    verdicts = corrected([v for _, _, found in made for v in found])
+    texts["claims.md"] = markdown(verdicts)
     texts["provenance.json"] = json.dumps({**provenance, "not_possible": missing}, indent=1) + "\n"
     titles = {ANALYSES[name].title if name in ANALYSES else name: reason for name, reason in missing.items()}
-    sections = [(a, v, svgs.get(a.name), tables.get(a.name)) for a, _, v in made]
-    texts["index.html"] = analysis_page.page(bench.cfg.name, sections, titles, provenance)
+    told = iter(verdicts)
+    sections = [(a, [next(told) for _ in v], svgs.get(a.name), tables.get(a.name)) for a, _, v in made]
+    back = "../index.html" if (bench.cfg.run.results / "index.html").exists() else None
+    texts["index.html"] = analysis_page.page(bench.cfg.name, sections, titles, provenance, back)
     for name, text in texts.items():
         runs.write_text(folder / name, text)
     for name, content in binaries.items():

@@ -11,7 +11,7 @@ Legend: N images, C classes; a or alpha, the place on the line (1 - a) theta_0 +
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -81,11 +81,29 @@ def _differentiable_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-def finite_difference(loss: Callable[[float], float], alpha: float, h: float) -> float:
-    """d^2 loss / d alpha^2 by central differences of fourth order, from five evaluations h apart."""
-    values = [loss(alpha + k * h) for k in (-2, -1, 0, 1, 2)]
-    weights = (-1 / 12, 4 / 3, -5 / 2, 4 / 3, -1 / 12)
-    return sum(w * v for w, v in zip(weights, values, strict=True)) / h**2
+STENCIL = (-2, -1, 0, 1, 2)
+
+
+def finite_differences(values: Sequence[Tensor], h: float) -> tuple[Tensor, Tensor]:
+    """First and second derivative by central differences of fourth order, from five values that lie h apart.
+
+    In float64 alone: in float32, logits of 16 and h = 0.05 leave errors of 0.01 in a second derivative.
+    """
+    if len(values) != len(STENCIL):
+        raise ValueError(f"{len(values)} values; expected {len(STENCIL)}")
+    f0, f1, f2, f3, f4 = values
+    return (f0 - 8 * f1 + 8 * f3 - f4) / (12 * h), (16 * (f1 + f3) - (f0 + f4) - 30 * f2) / (12 * h**2)
+
+
+def curvature_of(logits_NC: Tensor, first_NC: Tensor, second_NC: Tensor, labels_N: Tensor, beta: float = 1.0) -> float:
+    """d^2/da^2 of the mean cross-entropy of beta * logits, from the logits' own two derivatives (the chain rule, K.3).
+
+    beta^2 Var_{Y ~ p}[f'_Y] + beta <p - e_y, f''>: with the logits differentiated once, any beta costs nothing.
+    """
+    p_NC = (beta * logits_NC).softmax(dim=1)
+    slope_NC = p_NC - F.one_hot(labels_N, p_NC.shape[1])
+    per_image_N = beta**2 * variance_under(p_NC, first_NC) + beta * (slope_NC * second_NC).sum(dim=1)
+    return float(per_image_N.mean())
 
 
 def approximation(

@@ -59,6 +59,31 @@ def mean(y_P: Sequence[float], models_P: Sequence[tuple[str, str]]) -> Estimate:
     return _interval(float(y.mean()), draws, len(y))
 
 
+def difference(y_P: Sequence[float], inside_P: Sequence[bool], models_P: Sequence[tuple[str, str]]) -> Estimate:
+    """Mean of the points inside less that of the others, with the interval that drawing models gives.
+
+    Raises ValueError when all points or none are inside.
+    """
+    y, inside = _same_length(y_P, [float(b) for b in inside_P], models_P)
+    if not 0 < inside.sum() < len(y):
+        raise ValueError(f"{int(inside.sum())} of {len(y)} points are inside: expected some, and others outside")
+    weights = np.concatenate([np.ones((1, len(y))), _draws(models_P)])
+    with np.errstate(invalid="ignore"):
+        one, two = ((weights * part) @ y / (weights @ part) for part in (inside, 1 - inside))
+    return _interval(float((one - two)[0]), (one - two)[1:], len(y))
+
+
+def correlation_gain(
+    x_P: Sequence[float], other_P: Sequence[float], y_P: Sequence[float], models_P: Sequence[tuple[str, str]]
+) -> Estimate:
+    """Pearson's correlation of x with y less that of another x with y, under the same draws of models."""
+    correlation(x_P, y_P, models_P), correlation(other_P, y_P, models_P)  # or a ValueError
+    weights = np.concatenate([np.ones((1, len(y_P))), _draws(models_P)])
+    y = np.asarray(y_P, float)
+    one, two = (_weighted(np.asarray(x, float), y, weights) for x in (x_P, other_P))
+    return _interval(float((one - two)[0]), (one - two)[1:], len(y))
+
+
 def _same_length(x_P: Sequence[float], y_P: Sequence[float], models_P: Sequence[object]) -> tuple[np.ndarray, ...]:
     x, y = np.asarray(x_P, float), np.asarray(y_P, float)
     if not len(x) or not len(x) == len(y) == len(models_P):

@@ -23,13 +23,22 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Bias:
-    """A method's gain over the best individual, both chosen on one part of the hold-out (differences of accuracy).
+    """A method's gain over the best individual, both chosen on one half of the hold-out: image by image, 1 where only
 
-    apparent is the gain on the images that chose them, honest on those that did not; their difference is the optimism.
+    the soup is right, -1 where only the individual is. apparent_N: chosen on the half that holds the image; honest_N:
+    on the other half. The difference of their means is the optimism.
     """
 
-    apparent: float
-    honest: float
+    apparent_N: np.ndarray
+    honest_N: np.ndarray
+
+    @property
+    def apparent(self) -> float:
+        return float(self.apparent_N.mean())
+
+    @property
+    def honest(self) -> float:
+        return float(self.honest_N.mean())
 
     @property
     def optimism(self) -> float:
@@ -56,24 +65,23 @@ def halves(n: int, seed: int) -> tuple[Tensor, Tensor]:
 def selection_bias(
     pool: Pool, method: Callable[[Pool], Soup], logits_of: Callable[[Soup], Tensor], seed: int = 0
 ) -> Bias:
-    """Cross-fitted: choose on one half of the hold-out, judge on the other, both ways round, and average.
+    """Cross-fitted: choose on one half of the hold-out, judge on both, both ways round.
 
     logits_of(soup) gives a soup's logits_NC on the whole hold-out.
     """
     one, two = halves(len(pool.labels_N), seed)
-    gains = []
-    for chosen_on, judged_on in ((one, two), (two, one)):
+    apparent_N, honest_N = np.zeros(len(pool.labels_N)), np.zeros(len(pool.labels_N))
+    for chosen_on, others in ((one, two), (two, one)):
         part = part_of(pool, chosen_on)
-        best = part.by_accuracy[0]
-        soup_NC = logits_of(method(part))
-        gains.append([_gain(pool, soup_NC, best, images) for images in (chosen_on, judged_on)])
-    apparent, honest = (sum(gain[i] for gain in gains) / 2 for i in (0, 1))
-    return Bias(apparent, honest)
+        best_N = _correct(pool, pool.logits[part.by_accuracy[0]])
+        gain_N = _correct(pool, logits_of(method(part))) - best_N
+        apparent_N[chosen_on], honest_N[others] = gain_N[chosen_on], gain_N[others]
+    return Bias(apparent_N, honest_N)
 
 
-def _gain(pool: Pool, soup_NC: Tensor, best: int, images: Tensor) -> float:
-    labels_n = pool.labels_N[images]
-    return metrics.accuracy(soup_NC[images], labels_n) - metrics.accuracy(pool.logits[best][images], labels_n)
+def _correct(pool: Pool, logits_NC: Tensor) -> np.ndarray:
+    found: np.ndarray = (logits_NC.argmax(dim=1) == pool.labels_N).double().numpy()
+    return found
 
 
 def oracle(accuracies: Mapping[str, Mapping[str, float]], shifts: Sequence[str]) -> dict[str, tuple[str, float]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -130,3 +130,47 @@ def mean_interval(differences: Sequence[Any], level: float = 0.95) -> tuple[floa
     value = _mean([float(d_N.mean()) for d_N in sets])
     half = _z(level) * math.sqrt(sum(float(d_N.var(ddof=1)) / len(d_N) for d_N in sets)) / len(sets)
     return value, value - half, value + half
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's (1979) adjusted p-values, in the order given: rejecting where they are below 0.05, the chance that any
+
+    true hypothesis of them all is rejected is below 0.05, however they depend on each other.
+    """
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = highest
+    return adjusted
+
+
+def p_of_interval(value: float, low: float, high: float) -> float | None:
+    """Two-sided p-value of zero that goes with a 95% interval, by the normal law of its side towards zero; below 0.05
+
+    exactly where the interval leaves zero out. None where there is no interval.
+    """
+    if not all(map(math.isfinite, (value, low, high))):
+        return None
+    side = value - low if value > 0 else high - value
+    if side <= 0:  # a quantity that does not vary
+        return sys.float_info.min if value else 1.0
+    return max(float(2 * scipy_stats.norm.sf(abs(value) / (side / _z(0.95)))), sys.float_info.min)
+
+
+def bootstrap(
+    sets: Sequence[Any], statistic: Callable[[Sequence[np.ndarray[Any, Any]]], float], draws: int = 1000, seed: int = 0
+) -> tuple[float, float, float]:
+    """A statistic of the accuracies of M models on D data sets, and its 95% percentile interval over images.
+
+    sets holds correct_MN of each data set (models in one order throughout); statistic gets accuracies_M of each. The
+    images of a set are drawn together for all models, sets apart from each other.
+    """
+    rng = np.random.default_rng(seed)
+    correct = [np.asarray(c_MN, float) for c_MN in sets]
+    value = statistic([c_MN.mean(axis=1) for c_MN in correct])
+    counts = [rng.multinomial(c.shape[1], [1 / c.shape[1]] * c.shape[1], size=draws) for c in correct]
+    drawn_DM = [w @ c_MN.T / c_MN.shape[1] for w, c_MN in zip(counts, correct, strict=True)]
+    values = [statistic([d_DM[i] for d_DM in drawn_DM]) for i in range(draws)]
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(value), float(low), float(high)

@@ -61,6 +61,7 @@ def budget(rows: Rows) -> Figure:
 
 def calibration(rows: Rows) -> Figure:
     """Accuracy and ECE against the number of seeds: in distribution (top) and mean of the shifts (bottom)."""
+    rows = [r for r in rows if "role" in r]
     roles = [role for role in ("test", "shift") if any(r["role"] == role for r in rows)]
     figure, panels = panels_of(2, 3.1, 2.3, len(roles))
     marks = {

@@ -43,6 +43,7 @@ def draw(name: str, rows: Rows) -> Figure | None:
         "figure_F1": grids,
         "figure_G4": budget,
         "figure_L1": trajectory,
+        "figure_L2": trajectory,
         "figure_L3": scatter,
     }
     return makers[name](rows) if name in makers else None
@@ -242,6 +243,7 @@ def wise(rows: Rows) -> Figure:
 
 
 def scatter(rows: Rows) -> Figure:
+    rows = [r for r in rows if "method" in r]
     figure, (panel,) = panels_of(1, 4.8, 3.6)
     on = "shifts" if rows[0]["shifts"] is not None else "test"
     singles = [r for r in rows if r["method"] == "individual"]

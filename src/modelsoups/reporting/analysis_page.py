@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from modelsoups.reporting.claims import FAILS, HOLDS, Verdict
+from modelsoups.reporting.claims import FAILS, HOLDS, OPEN, Verdict, p_text
 from modelsoups.reporting.compare import percent
 from modelsoups.reporting.page import CSS
 
@@ -23,15 +23,20 @@ dt { font-weight: 600; margin-top: .5rem } dd { margin: 0 0 .3rem } .beside li {
 """
 
 
-def page(name: str, sections: Sequence[Section], missing: dict[str, str], provenance: dict[str, Any]) -> str:
-    """Self-contained HTML."""
+def page(
+    name: str, sections: Sequence[Section], missing: dict[str, str], provenance: dict[str, Any], report: str | None
+) -> str:
+    """Self-contained HTML; report: where the experiment's own page is."""
     verdicts = [v for _, found, _, _ in sections for v in found]
-    counts = {kind: sum(v.verdict == kind for v in verdicts) for kind in dict.fromkeys(v.verdict for v in verdicts)}
-    said = ", ".join(f"{n} {kind}" for kind, n in counts.items()) or "none could be checked"
+    plain, among = (_counted([getattr(v, by) for v in verdicts]) for by in ("verdict", "among_all"))
+    back = f'<p><a href="{report}">Table 3 and the report of this experiment</a></p>' if report else ""
     parts = [
-        f"<h1>Model soups: the paper's analyses on {escape(name)}</h1>",
-        f"<p>{len(verdicts)} claims: {escape(said)}. Brackets hold 95% intervals; every number comes from the .jsonl "
-        "file of its figure beside this page.</p>",
+        f"<h1>Model soups: the paper's analyses on {escape(name)}</h1>{back}",
+        f"<p>{len(verdicts)} claims. Each by itself: {plain}. Corrected for their number (Holm, 5% for the page): "
+        f"{among}. Brackets hold 95% intervals, p is two-sided. The bold word is the claim by itself; what becomes of it "
+        "among all claims follows where that differs. Every number comes from the .jsonl file of its figure beside this "
+        "page.</p>",
+        f"<nav aria-label=Sections>{' '.join(_anchor(a) for a, *_ in sections)}</nav>",
         *(_section(*section) for section in sections),
     ]
     if missing:
@@ -47,15 +52,27 @@ def page(name: str, sections: Sequence[Section], missing: dict[str, str], proven
     )
 
 
+def _counted(kinds: Sequence[str]) -> str:
+    counts = {kind: sum(k == kind for k in kinds) for kind in dict.fromkeys((HOLDS, FAILS, OPEN, *kinds))}
+    return escape(", ".join(f"{n} {kind}" for kind, n in counts.items() if n)) or "none could be checked"
+
+
+def _anchor(analysis: Analysis) -> str:
+    return f'<a href="#{analysis.name}">{escape(analysis.title.split(". ")[0])}</a>'
+
+
+def _claim(v: Verdict) -> str:
+    """A claim with its numbers, and what is left of it among all claims of the page."""
+    p = "" if v.p is None else f" (p {p_text(v.p)}, Holm {p_text(v.holm)})"
+    left = f" <i>Among all claims: {escape(v.among_all)}.</i>" if v.among_all != v.verdict else ""
+    return (
+        f"<li><b class={_kind(v)}>{escape(v.verdict)}</b>: {escape(v.text)}: {escape(v.numbers)}{escape(p)}{left}</li>"
+    )
+
+
 def _section(analysis: Analysis, verdicts: list[Verdict], svg: bytes | None, table: Table | None) -> str:
     shown = (_inline(svg, analysis.name) if svg else "") + (_table(table) if table else "")
-    items = (
-        "".join(
-            f"<li><b class={_kind(v)}>{escape(v.verdict)}</b>: {escape(v.text)}: {escape(v.numbers)}</li>"
-            for v in verdicts
-        )
-        or "<li>too few models to say</li>"
-    )
+    items = "".join(map(_claim, verdicts)) or "<li>too few models to say</li>"
     said = f"<div><p><b>The paper</b> ({escape(analysis.source)}): {escape(analysis.paper)}</p><b>This run</b>"
     return (
         f"<section id={analysis.name}><h2>{escape(analysis.title)}</h2><div class=beside><div>{shown}</div>"

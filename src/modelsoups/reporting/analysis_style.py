@@ -46,3 +46,9 @@ def there(rows: Rows) -> list[str]:
 def legend(figure: Figure, panel: Any, columns: int = 4) -> None:
     handles, labels = panel.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=7)
+
+
+def laid_out(figure: Figure) -> None:
+    """Fix the places of a figure's parts, which would be found anew for each format that it is saved in."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")

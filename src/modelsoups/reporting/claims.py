@@ -44,10 +44,22 @@ ASIDE = "WiSE-FT of the best individual beats the greedy soup under shift"
 
 @dataclass(frozen=True)
 class Verdict:
+    """p: two-sided, of no difference; holm: the same corrected for all claims of a page; above: on the claim's side."""
+
     text: str
     source: str
     verdict: str
     numbers: str
+    p: float | None = None
+    above: bool = True
+    holm: float | None = None
+
+    @property
+    def among_all(self) -> str:
+        """The verdict by the corrected p; the plain one where there is none."""
+        if self.holm is None:
+            return self.verdict
+        return OPEN if self.holm >= ALPHA else HOLDS if self.above else FAILS
 
 
 def verdict(difference: float, p: float) -> str:
@@ -85,5 +97,19 @@ def _verdict(numbers: Numbers, claim: Claim) -> Verdict:
 
 
 def markdown(verdicts: list[Verdict]) -> str:
-    lines = ["| Claim | Source | Verdict | Difference [95% interval] |\n", "|---|---|---|---|\n"]
-    return "".join(lines + [f"| {v.text} | {v.source} | {v.verdict} | {v.numbers} |\n" for v in verdicts])
+    """A table; with p, plain and corrected, and the verdict by the latter, where claims have been corrected."""
+    corrected = any(v.holm is not None for v in verdicts)
+    more = " | p | p (Holm) | Verdict (Holm)" if corrected else ""
+    lines = [
+        f"| Claim | Source | Verdict | Difference [95% interval]{more} |\n",
+        f"|{'---|' * (7 if corrected else 4)}\n",
+    ]
+    for v in verdicts:
+        cells = [v.text, v.source, v.verdict, v.numbers]
+        cells += [p_text(v.p), p_text(v.holm), v.among_all] if corrected else []
+        lines.append(f"| {' | '.join(cells)} |\n")
+    return "".join(lines)
+
+
+def p_text(p: float | None) -> str:
+    return "" if p is None else "< 0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.01 else f"{p:.2f}"

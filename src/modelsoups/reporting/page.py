@@ -22,12 +22,15 @@ HINT = (
 )
 
 
-def document(title: str, lead: Sequence[str], sections: Sequence[Section]) -> str:
-    """The page; lead: paragraphs under the title, as text."""
+def document(
+    title: str, lead: Sequence[str], sections: Sequence[Section], others: Sequence[tuple[str, str]] = ()
+) -> str:
+    """The page; lead: paragraphs under the title, as text; others: pages beside it (address, title)."""
     script = (HERE / "page.js").read_text(encoding="utf-8")
     meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     icon = '<link rel="icon" href="data:,">'  # else browsers ask the server for one
-    links = "".join(f'<a href="#{s.anchor}">{escape(s.title)}</a>' for s in sections)
+    places = [*((f"#{s.anchor}", s.title) for s in sections), *others]
+    links = "".join(f'<a href="{escape(place)}">{escape(what)}</a>' for place, what in places)
     parts = [
         f"<header><h1>{escape(title)}</h1>",
         *(f"<p>{escape(text)}</p>" for text in lead),
