@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr
 
-from modelsoups.core.relations import correlation, mean, sign_agreement
+from modelsoups.core.relations import correlation, correlation_gain, difference, mean, sign_agreement
 
 PAIRS = list(itertools.combinations("abcdefgh", 2))
 
@@ -58,3 +58,23 @@ def test_lengths_must_be_equal() -> None:
         mean([1, 2, 3], PAIRS[:2])
     with pytest.raises(ValueError, match="every point is zero"):
         sign_agreement([0, 0], [1, 1], PAIRS[:2])
+
+
+def test_difference_by_hand() -> None:
+    """3 and 5 inside, 1 and 1 outside: 4 - 1."""
+    inside = [True, False, True, False]
+    found = difference([3, 1, 5, 1], inside, [("a", "b"), ("c", "d"), ("e", "f"), ("g", "h")])
+    assert found.value == 3
+    assert 2 <= found.low <= 3 <= found.high <= 4
+    with pytest.raises(ValueError, match="0 of 4 points are inside"):
+        difference([3, 1, 5, 1], [False] * 4, PAIRS[:4])
+
+
+def test_a_correlation_gains_nothing_over_itself_and_much_over_noise() -> None:
+    rng = np.random.default_rng(2)
+    y = rng.normal(size=len(PAIRS))
+    near, noise = y + 0.1 * rng.normal(size=len(PAIRS)), rng.normal(size=len(PAIRS))
+    assert correlation_gain(near, near, y, PAIRS)[:3] == (0, 0, 0)
+    found = correlation_gain(near, noise, y, PAIRS)
+    assert found.value == pytest.approx(correlation(near, y, PAIRS).value - correlation(noise, y, PAIRS).value)
+    assert found.low > 0

@@ -58,6 +58,8 @@ def test_choosing_the_best_individual_gains_nothing_over_it() -> None:
     pool = noise_pool(4, 100)
     bias = selection_bias(pool, METHODS["best"], lambda soup: logits_of(pool, soup))
     assert (bias.apparent, bias.honest) == (0, 0)
+    assert bias.apparent_N.shape == bias.honest_N.shape == (100,)
+    assert not bias.apparent_N.any()
 
 
 def test_oracle_by_hand() -> None:

@@ -10,9 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from modelsoups.core.stats import mcnemar_exact, mean_interval, paired_mean_interval, paired_mean_test, wilson
+from modelsoups.core.stats import (
+    bootstrap,
+    holm,
+    mcnemar_exact,
+    mean_interval,
+    p_of_interval,
+    paired_mean_interval,
+    paired_mean_test,
+    wilson,
+)
 
 
 def pair(both: int, only_a: int, only_b: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
@@ -191,3 +201,45 @@ def test_mean_interval_by_hand_and_as_for_pairs() -> None:
     assert mean_interval(differences)[1:] == pytest.approx(paired_mean_interval(pairs))
     with pytest.raises(ValueError, match="1 image has no variance"):
         mean_interval([[1]])
+
+
+# ---- many claims ----
+
+
+def test_holm_by_hand() -> None:
+    """0.01 times 3; 0.02 times 2 = 0.04; 0.03 times 1, which is no less than the one before it: 0.04."""
+    assert holm([0.02, 0.01, 0.03]) == pytest.approx([0.04, 0.03, 0.04])
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+@settings(max_examples=50, deadline=None)
+def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:
+    np.testing.assert_allclose(holm(p_values), multipletests(p_values, method="holm")[1], atol=1e-12)
+
+
+def test_the_p_value_of_an_interval() -> None:
+    """At its end an interval has 0.05; a value of twice the half width is 3.92 standard errors: p = 0.0000886."""
+    assert p_of_interval(1.0, 0.0, 5.0) == pytest.approx(0.05)
+    assert p_of_interval(-1.0, -9.0, 0.0) == pytest.approx(0.05)
+    assert p_of_interval(2.0, 1.0, 3.0) == pytest.approx(8.86e-5, rel=1e-3)
+    assert p_of_interval(0.0, -1.0, 1.0) == 1
+    assert p_of_interval(0.0, 0.0, 0.0) == 1
+    assert 0 < p_of_interval(0.2, 0.2, 0.2) < 1e-300
+    assert p_of_interval(0.5, math.nan, math.nan) is None
+
+
+def test_bootstrap_of_a_mean_of_differences_is_its_normal_interval() -> None:
+    """One model against another on two sets: the value exactly, the interval within a tenth of the normal one."""
+    rng = np.random.default_rng(0)
+    sets = [rng.random((2, n)) < np.array([[0.8], [0.7]]) for n in (400, 900)]
+    found = bootstrap(sets, lambda a: float(np.mean([x[0] - x[1] for x in a])), draws=4000)
+    expected = mean_interval([c[0].astype(float) - c[1] for c in sets])
+    assert found[0] == pytest.approx(expected[0])
+    assert found[1:] == pytest.approx(expected[1:], abs=0.1 * (expected[2] - expected[0]))
+
+
+def test_bootstrap_draws_the_images_of_all_models_together() -> None:
+    """A model is never ahead of itself, whichever images are drawn."""
+    same = np.tile(np.arange(50) % 3 == 0, (2, 1))
+    assert bootstrap([same], lambda a: float(a[0][0] - a[0][1]), draws=100) == (0, 0, 0)

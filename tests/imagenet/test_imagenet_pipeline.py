@@ -204,6 +204,8 @@ def test_imported_models_allow_the_analyses_that_need_no_training(imported, caps
     assert "analyse: table_L1 cannot be made of these models: no pool has a model from the lp head" in said
     rows = [json.loads(line) for line in (cfg.run.analyses / "figure_2.jsonl").read_text().splitlines()]
     assert {r["train_loss"] for r in rows if "landscape" in r} == {None}
+    assert 'href="analysis/index.html"' in (cfg.run.results / "index.html").read_text(encoding="utf-8")
+    assert 'href="../index.html"' in (cfg.run.analyses / "index.html").read_text(encoding="utf-8")
 
 
 def test_verify_names_models_and_sets_that_differ(imported, capsys):

@@ -13,6 +13,7 @@ from modelsoups.core import relations, stats
 from modelsoups.reporting.claims import FAILS, HOLDS, OPEN, Verdict
 
 Rows = list[dict[str, Any]]
+FEW = 4  # models, below which draws of them say nothing of a correlation between their pairs
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def correlated(
     text: str, source: str, x: Sequence[float], y: Sequence[float], models: Sequence[tuple[str, str]]
 ) -> list[Verdict]:
     """The verdict that two quantities of pairs of models go together; none where there is too little to correlate."""
-    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+    if len({name for pair in models for name in pair}) < FEW or np.ptp(x) == 0 or np.ptp(y) == 0:
         return []
     r = relations.correlation(x, y, models)
     return [judged(f"{text}: correlation over {r.n} points", source, r.value, r.low, r.high, unit="")]

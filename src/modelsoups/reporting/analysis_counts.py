@@ -89,8 +89,8 @@ def calibration(rows: Rows) -> Figure:
                     label=method,
                     markerfacecolor="white" if dash == "--" else colour,
                 )
-            where = "test" if role == "test" else "mean of shifts"
-            panel.set_ylabel(f"{where}: {'accuracy (%)' if key == 'accuracy' else 'ECE (%), lower is better'}")
+            panel.set_title("test" if role == "test" else "mean of shifts")
+            panel.set_ylabel("accuracy (%)" if key == "accuracy" else "calibration error, ECE (%)")
             panel.set_xlabel("number of models (seeds)")
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend(figure, panels[1])

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from modelsoups.reporting.analysis_counts import budget, calibration, curves
 from modelsoups.reporting.analysis_style import (
-    BLACK,
     BLUE,
     GREEN,
     LABELS,
@@ -24,8 +24,9 @@ from modelsoups.reporting.analysis_style import (
     legend,
     panels_of,
 )
-from modelsoups.reporting.figures import SPECIAL
+from modelsoups.reporting.figures import INK, SPECIAL, rate_ticks
 
+PLACES = {"theta_0": (-14, -4), "theta_1": (5, -9), "theta_2": (5, 3)}  # of the letters: the points can be close
 HALO = [withStroke(linewidth=1.5, foreground="white")]  # letters are read on light and on dark
 
 
@@ -65,6 +66,12 @@ def landscapes(rows: Rows) -> Figure:
             panel = panels[i * len(keys) + j]
             _landscape(figure, panel, here, key)
             panel.set_title(f"$\\theta_2$: {name}\n{titles[key]}", fontsize=7.5)
+    marks = {"*": "$\\theta_0$, initialization", "s": "$\\theta_1$", "D": "$\\theta_2$", "x": "best point of the grid"}
+    handles = [
+        Line2D([], [], linestyle="none", marker=m, color=INK if m == "x" else RED, label=label)
+        for m, label in marks.items()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=7)
     return figure
 
 
@@ -108,12 +115,12 @@ def _landscape(figure: Figure, panel: Any, rows: Rows, key: str) -> None:
             f"$\\theta_{name[-1]}$",
             (m["x"], m["y"]),
             textcoords="offset points",
-            xytext=(5, 4),
+            xytext=PLACES[name],
             fontsize=8,
             path_effects=HALO,
         )
     best = min(grid, key=lambda r: r[key])
-    panel.plot(best["x"], best["y"], "x", color=BLACK, markersize=5)
+    panel.plot(best["x"], best["y"], "x", color=INK, markersize=5)
     panel.set_xlabel("$u_1$", fontsize=7, labelpad=1)
     panel.set_ylabel("$u_2$", fontsize=7, labelpad=1)
     panel.tick_params(labelsize=6)
@@ -159,10 +166,12 @@ def soup_and_ensemble(rows: Rows) -> Figure:
             linewidths=0.3,
         )
         ends = [min(*x, *y), max(*x, *y)]
-        panel.plot(ends, ends, "--", color="grey", linewidth=0.8)
-        panel.set_xlabel(f"soup of two: {LABELS[on]}")
-        panel.set_ylabel(f"ensemble of two: {LABELS[on]}")
-    figure.colorbar(dots, ax=panels[-1], label="larger learning rate of the two")
+        panel.plot(ends, ends, "--", color="grey", linewidth=0.8, zorder=0)
+        panel.set_title(LABELS[on])
+        panel.set_xlabel("soup of two")
+        panel.set_ylabel("ensemble of two")
+        panel.set_aspect("equal", adjustable="datalim")
+    _rate_bar(figure, dots, panels[-1], [r["lr"] for r in rows], "larger learning rate of the two")
     return figure
 
 
@@ -190,13 +199,22 @@ def predicted(rows: Rows) -> Figure:
             )
             panel.axhline(0, color="grey", linewidth=0.6)
             panel.axvline(0, color="grey", linewidth=0.6)
+            if against == "truth":
+                panel.axline((0, 0), slope=1, color="grey", linewidth=0.6, linestyle="--")
             panel.set_title(f"{title}, {label}", fontsize=7.5)
-            panel.set_ylabel("soup - ensemble, error (points)" if against == "error" else "soup - ensemble, loss")
+            panel.set_ylabel(
+                "soup - ensemble, error (points)" if against == "error" else "soup - ensemble, loss (nats)"
+            )
             panel.tick_params(labelsize=6)
             if i:
                 panel.set_xlabel("approximation (1)")
-    figure.colorbar(dots, ax=panels, label="larger learning rate of the two", shrink=0.7)
+    _rate_bar(figure, dots, panels, [r["lr"] for r in rows], "larger learning rate of the two")
     return figure
+
+
+def _rate_bar(figure: Figure, dots: Any, panels: Any, rates: list[float], label: str) -> None:
+    bar = figure.colorbar(dots, ax=panels, label=label, shrink=0.8, pad=0.02)
+    rate_ticks(bar.ax, *_limits(rates))
 
 
 def _limits(rates: list[float]) -> tuple[float, float]:
@@ -219,7 +237,7 @@ def wise(rows: Rows) -> Figure:
             line = sorted([start, *(r for r in here if r["model"] == name)], key=lambda r: r["alpha"])
             x, y = [100 * r["test"] for r in line], [100 * r["shifts"] for r in line]
             if name in singles:
-                label = "individual models" if name == singles[0] else None
+                label = "individual models, towards the initialization" if name == singles[0] else None
                 panel.plot(x, y, "-", color="grey", alpha=0.5, linewidth=0.8, marker=".", markersize=3, label=label)
             else:
                 marker, colour = SPECIAL[name]
@@ -234,7 +252,7 @@ def wise(rows: Rows) -> Figure:
                     zorder=4,
                     label=NAMES[name],
                 )
-        panel.plot(100 * start["test"], 100 * start["shifts"], "*", color=BLACK, markersize=9, label="initialization")
+        panel.plot(100 * start["test"], 100 * start["shifts"], "*", color=INK, markersize=9, label="initialization")
         panel.set_title(titles.get(pool, pool))
         panel.set_xlabel(LABELS["test"])
         panel.set_ylabel(LABELS["shifts"])
@@ -259,7 +277,7 @@ def scatter(rows: Rows) -> Figure:
             s=22,
             label="individual models",
         )
-        figure.colorbar(dots, ax=panel, label="learning rate", pad=0.01)
+        _rate_bar(figure, dots, panel, known, "learning rate")
     others = {**SPECIAL, "second_best": ("d", GREEN), "learned": ("v", PINK)}
     for r in rows:
         if r["method"] in others:
@@ -307,8 +325,10 @@ def grids(rows: Rows) -> Figure:
         panel.set_xticks(range(len(labels)), labels, rotation=45, fontsize=6)
         panel.set_yticks(range(len(labels)), labels, fontsize=6)
         panel.set_title(name)
+        panel.set_xlabel("one endpoint")
+        panel.set_ylabel("the other endpoint")
         panel.grid(False)
-    figure.colorbar(shades, ax=panels, label="gain of the average (points)", shrink=0.7)
+    figure.colorbar(shades, ax=panels, label="average of the endpoints less\nbest model between (points)", shrink=0.7)
     return figure
 
 

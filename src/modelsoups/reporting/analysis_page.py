@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from modelsoups.reporting import svg
 from modelsoups.reporting.claims import FAILS, HOLDS, OPEN, Verdict, p_text
 from modelsoups.reporting.compare import percent
 from modelsoups.reporting.page import CSS
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 Table = list[list[str]]  # header first
 Section = tuple["Analysis", list[Verdict], bytes | None, Table | None]
 MORE = """
-section { border-top: 1px solid var(--line); margin-top: 2rem } .beside { display: grid; gap: 1.2rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); align-items: start }
-dt { font-weight: 600; margin-top: .5rem } dd { margin: 0 0 .3rem } .beside li { margin-bottom: .35rem }
+section { border-top: 1px solid var(--line); margin-top: 2rem } dt { font-weight: 600; margin-top: .5rem }
+dd { margin: 0 0 .3rem } figure.drawn { max-width: 56rem }
+.claims :is(th, td):nth-child(2) { text-align: left; white-space: normal; width: 100%; min-width: 16rem }
 """
 
 
@@ -33,9 +33,8 @@ def page(
     parts = [
         f"<h1>Model soups: the paper's analyses on {escape(name)}</h1>{back}",
         f"<p>{len(verdicts)} claims. Each by itself: {plain}. Corrected for their number (Holm, 5% for the page): "
-        f"{among}. Brackets hold 95% intervals, p is two-sided. The bold word is the claim by itself; what becomes of it "
-        "among all claims follows where that differs. Every number comes from the .jsonl file of its figure beside this "
-        "page.</p>",
+        f"{among}. Brackets hold 95% intervals, p is two-sided. Every number comes from the .jsonl file of its figure "
+        "beside this page.</p>",
         f"<nav aria-label=Sections>{' '.join(_anchor(a) for a, *_ in sections)}</nav>",
         *(_section(*section) for section in sections),
     ]
@@ -61,34 +60,35 @@ def _anchor(analysis: Analysis) -> str:
     return f'<a href="#{analysis.name}">{escape(analysis.title.split(". ")[0])}</a>'
 
 
-def _claim(v: Verdict) -> str:
-    """A claim with its numbers, and what is left of it among all claims of the page."""
-    p = "" if v.p is None else f" (p {p_text(v.p)}, Holm {p_text(v.holm)})"
-    left = f" <i>Among all claims: {escape(v.among_all)}.</i>" if v.among_all != v.verdict else ""
+def _section(analysis: Analysis, verdicts: list[Verdict], drawn: bytes | None, table: Table | None) -> str:
+    shown = ""
+    if drawn:
+        inline = svg.inline(drawn, {}, analysis.name, analysis.title)
+        shown = f"<figure class=drawn>{inline}</figure>"
+    if table:
+        shown += _table(table)
+    found = f"{_counted([v.verdict for v in verdicts])}" if verdicts else "too few models to say"
     return (
-        f"<li><b class={_kind(v)}>{escape(v.verdict)}</b>: {escape(v.text)}: {escape(v.numbers)}{escape(p)}{left}</li>"
+        f"<section id={analysis.name}><h2>{escape(analysis.title)}</h2>"
+        f"<p><b>The paper</b> ({escape(analysis.source)}): {escape(analysis.paper)}<br><b>This run</b>: {found}.</p>"
+        f"{shown}{_claims(verdicts) if verdicts else ''}</section>"
     )
 
 
-def _section(analysis: Analysis, verdicts: list[Verdict], svg: bytes | None, table: Table | None) -> str:
-    shown = (_inline(svg, analysis.name) if svg else "") + (_table(table) if table else "")
-    items = "".join(map(_claim, verdicts)) or "<li>too few models to say</li>"
-    said = f"<div><p><b>The paper</b> ({escape(analysis.source)}): {escape(analysis.paper)}</p><b>This run</b>"
-    return (
-        f"<section id={analysis.name}><h2>{escape(analysis.title)}</h2><div class=beside><div>{shown}</div>"
-        f"{said}<ul>{items}</ul></div></div></section>"
+def _claims(verdicts: list[Verdict]) -> str:
+    heads = ("Verdict", "Claim", "Difference [95% interval]", "p", "p (Holm)", "Among all claims")
+    ths = "".join(f"<th scope=col>{h}</th>" for h in heads)
+    rows = "".join(
+        f"<tr><td><b class={_kind(v.verdict)}>{escape(v.verdict)}</b></td><td>{escape(v.text)}</td>"
+        f"<td>{escape(v.numbers)}</td><td>{escape(p_text(v.p))}</td><td>{escape(p_text(v.holm))}</td>"
+        f"<td class={_kind(v.among_all)}>{escape(v.among_all)}</td></tr>"
+        for v in verdicts
     )
+    return f"<div class='scroll claims'><table><thead><tr>{ths}</tr></thead><tbody>{rows}</tbody></table></div>"
 
 
-def _kind(v: Verdict) -> str:
-    return {HOLDS: "holds", FAILS: "fails"}.get(v.verdict, "open")
-
-
-def _inline(svg: bytes, name: str) -> str:
-    inline = svg.decode()
-    inline = inline[inline.index("<svg") :]
-    inline = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", inline)  # ids must not meet those of other figures
-    return f"<figure>{inline}</figure>"
+def _kind(verdict: str) -> str:
+    return {HOLDS: "holds", FAILS: "fails"}.get(verdict, "open")
 
 
 def _table(table: Table) -> str:

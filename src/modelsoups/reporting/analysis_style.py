@@ -8,16 +8,15 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 Rows = list[dict[str, Any]]
-BLUE, ORANGE, GREEN, RED, PINK, SKY, BLACK = (
+BLUE, ORANGE, GREEN, RED, PINK, SKY = (
     "#0072B2",
     "#E69F00",
     "#009E73",
     "#D55E00",
     "#CC79A7",
     "#56B4E9",
-    "#000000",
 )
-LABELS = {"test": "test accuracy (%)", "shifts": "mean of shifts, accuracy (%)"}
+LABELS = {"test": "test (accuracy, %)", "shifts": "mean of shifts (accuracy, %)"}
 NAMES = {
     "best": "Best individual",
     "uniform": "Uniform soup",
