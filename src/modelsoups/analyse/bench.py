@@ -92,6 +92,11 @@ class Bench:
         self.all_shifts = self.shifts == list(cfg.data.shifts) and bool(self.shifts)
         self.tests = [self.test, *self.shifts]
 
+    def whole(self) -> Bench:
+        """The same models on every image of the test sets, on which `evaluate` has measured the run's own already."""
+        cfg = replace(self.cfg, analyse=replace(self.cfg.analyse, images=None))
+        return Bench(cfg, {name: made for name, made in self.configs.items() if name != OWN})
+
     # ---- models ----
 
     def pool(self, *names: str, averages: bool = False) -> list[Member]:

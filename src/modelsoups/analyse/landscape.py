@@ -70,7 +70,7 @@ def _landscape(bench: Bench, name: str, three: tuple[Ingredient, ...], found: Pl
     barrier = name == BARRIER
     pairs = [(end, mid) for end in (one, two)] if barrier else [(mid, end) for end in (one, two)]
     rows.append(comparison(f"ends - middle, {name}" if barrier else f"middle - ends, {name}", bench, pairs))
-    return [*rows, {"comparison": f"plane - three, {name}", **_gain_of_plane(bench, measured)}]
+    return rows if barrier else [*rows, {"comparison": f"plane - three, {name}", **_gain_of_plane(bench, measured)}]
 
 
 def _gain_of_plane(bench: Bench, measured: list[Measures]) -> dict[str, dict[str, float]]:
@@ -97,11 +97,11 @@ def _verdicts(rows: Rows) -> list[Verdict]:
     for name in dict.fromkeys(r["landscape"] for r in rows if "landscape" in r):
         figure = "Figure J.1" if name == BARRIER else "Figure 2"
         for on, where in (("test", "in distribution"), ("shifts", "under shift")):
-            text = f"Some point of the plane is better than all three models {where} (theta_2: {name})"
+            text = f"Some point of the plane is better than all three models {where} (second model: {name})"
             found += compared(rows, f"plane - three, {name}", on, text, figure)
-            text = f"Half way between the two solutions accuracy is above their mean {where} (theta_2: {name})"
+            text = f"Half way between the two solutions accuracy is above their mean {where} (second model: {name})"
             found += compared(rows, f"middle - ends, {name}", on, text, figure)
-            text = f"Half way between the two solutions accuracy is below their mean {where} (theta_2: {name})"
+            text = f"Half way between the two solutions accuracy is below their mean {where} (second model: {name})"
             found += compared(rows, f"ends - middle, {name}", on, text, figure)
     return found
 

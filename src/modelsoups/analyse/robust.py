@@ -114,6 +114,7 @@ ALL = ("best", "second_best", "uniform", "greedy", "ensemble", "greedy_ensemble"
 def _scatter(bench: Bench) -> Rows:
     """Every row of Table 3 as a point; from the soup stage where it has run, else chosen here."""
     need_holdout(bench)
+    bench = bench.whole()
     members = [m.ingredient for m in bench.pool(OWN)]
     bench.evaluate(members, choosing=True)
     each = [bench.individual(m) for m in members]

@@ -36,6 +36,7 @@ def _members(bench: Bench) -> tuple[Ingredient, ...]:
 
 
 def _table_4(bench: Bench) -> Rows:
+    bench = bench.whole()
     members = _members(bench)
     each = {m.id: bench.individual(m) for m in members}
     kinds: dict[str, Measures] = {}
@@ -85,6 +86,7 @@ def _table_4_verdicts(rows: Rows) -> list[Verdict]:
 
 
 def _selection(bench: Bench) -> Rows:
+    bench = bench.whole()
     members = _members(bench)
     tasks: list[tuple[str, int]] = [*(("split", s) for s in range(SPLITS)), *(("order", s) for s in range(ORDERS))]
     job = functools.partial(_select, bench.cfg, members)

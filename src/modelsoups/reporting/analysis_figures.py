@@ -66,9 +66,18 @@ def landscapes(rows: Rows) -> Figure:
             panel = panels[i * len(keys) + j]
             _landscape(figure, panel, here, key)
             panel.set_title(f"$\\theta_2$: {name}\n{titles[key]}", fontsize=7.5)
-    marks = {"*": "$\\theta_0$, initialization", "s": "$\\theta_1$", "D": "$\\theta_2$", "x": "best point of the grid"}
+    marks = {"*": "$\\theta_0$, initialization", "s": "$\\theta_1$", "D": "$\\theta_2$", "X": "best point of the grid"}
     handles = [
-        Line2D([], [], linestyle="none", marker=m, color=INK if m == "x" else RED, label=label)
+        Line2D(
+            [],
+            [],
+            linestyle="none",
+            marker=m,
+            color="white" if m == "X" else RED,
+            markeredgecolor=INK if m == "X" else RED,
+            markeredgewidth=0.5,
+            label=label,
+        )
         for m, label in marks.items()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=7)
@@ -120,7 +129,7 @@ def _landscape(figure: Figure, panel: Any, rows: Rows, key: str) -> None:
             path_effects=HALO,
         )
     best = min(grid, key=lambda r: r[key])
-    panel.plot(best["x"], best["y"], "x", color=INK, markersize=5)
+    panel.plot(best["x"], best["y"], "X", color="white", markeredgecolor=INK, markeredgewidth=0.5, markersize=6)
     panel.set_xlabel("$u_1$", fontsize=7, labelpad=1)
     panel.set_ylabel("$u_2$", fontsize=7, labelpad=1)
     panel.tick_params(labelsize=6)
@@ -180,8 +189,8 @@ def predicted(rows: Rows) -> Figure:
     figure, panels = panels_of(3, 2.5, 2.2, 2)
     columns = (
         ("loss, all learning rates", False, "truth"),
-        ("loss, moderate", True, "truth"),
-        ("error, moderate", True, "error"),
+        ("loss, without the highest rate", True, "truth"),
+        ("error, without the highest rate", True, "error"),
     )
     for i, (kind, label) in enumerate((("calibrated", r"$\beta$ calibrated"), ("plain", r"$\beta=1$"))):
         for j, (title, moderate, against) in enumerate(columns):

@@ -111,6 +111,7 @@ def table_of(name: str, rows: list[dict[str, Any]]) -> Table | None:
 
 
 def _table_4(rows: list[dict[str, Any]]) -> Table:
+    rows = [r for r in rows if "row" in r]
     columns = list(dict.fromkeys(r["column"] for r in rows))
     labels = {
         "best": "Best model on hold-out",
