@@ -163,6 +163,22 @@ def measure(args: argparse.Namespace, folder: str) -> Iterator[list[dict[str, ob
         yield rows
 
 
+def goals(rows: list[dict[str, object]]) -> list[str]:
+    """A line a number of checkpoints: how many times faster than the official step, and than what it adds to the model.
+
+    "at most" is what a step would gain that cost no more than the model's own forward and backward.
+    """
+    head = ["K", "whole step", "at most", "whole step, resident", "beyond the model", "beyond, resident"]
+    lines = ["Times faster than the official step:", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for k in dict.fromkeys(r["k"] for r in rows):
+        of = {r["way"]: float(str(r["seconds"])) for r in rows if r["k"] == k}
+        whole = [of["official"] / of[way] for way in ("ours", "model", "ours_resident")]
+        added = {way: seconds - of["model"] for way, seconds in of.items()}
+        beyond = [added["official"] / added[way] for way in ("ours", "ours_resident")]
+        lines.append(f"| {k} | " + " | ".join(f"{ratio:.1f}" for ratio in [*whole, *beyond]) + " |")
+    return lines
+
+
 def write(rows: list[dict[str, object]], command: str, weights: int) -> None:
     from matplotlib.figure import Figure
 
@@ -190,8 +206,8 @@ def write(rows: list[dict[str, object]], command: str, weights: int) -> None:
         lines.append(
             f"| {r['way']} | {r['k']} | {seconds:.2f} | {more} | {r['own_mb']:.0f} | {r['peak_mb']:.0f} | {differs} |"
         )
-    text = f"`{command}` ({weights / 1e6:.1f} million weights, {made['machine']}, commit {str(made['commit'])[:9]})\n\n"
-    runs.write_text(OUT / "learned.md", text + "\n".join(lines) + "\n")
+    text = f"`{command}` ({weights / 1e6:.1f} million weights, {made['machine']}, commit {str(made['commit'])[:9]})"
+    runs.write_text(OUT / "learned.md", "\n".join([text, "", *goals(rows), "", *lines, ""]))
     figure = Figure(figsize=(8, 3.5), layout="constrained")
     for axes, key in zip(figure.subplots(1, 2), ("seconds", "own_mb"), strict=True):
         for way in WAYS:
@@ -204,7 +220,7 @@ def write(rows: list[dict[str, object]], command: str, weights: int) -> None:
 
 def main() -> None:
     made = argparse.ArgumentParser(description=__doc__)
-    made.add_argument("--counts", type=int, nargs="+", default=[8, 16, 32])
+    made.add_argument("--counts", type=int, nargs="+", default=[4, 8, 16, 32])
     made.add_argument("--model", default="vit_small_patch32_224")
     made.add_argument("--batch", type=int, default=8)
     made.add_argument("--steps", type=int, default=3, help="measured, after one that is not")

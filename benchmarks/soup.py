@@ -1,16 +1,21 @@
-"""Mixing checkpoints against the usual ways, side by side: `python benchmarks/soup.py --folder /big/disk`.
+"""Mixing checkpoints against the usual ways, side by side: `python benchmarks/soup.py --folder /big/disk/soup`.
 
-Each measurement is a process of its own, its imports apart, with its files in the page cache (they are read first); the
-median of the repeats counts. Every count is measured at the last size, every size at the first count. Baselines: `cat`
-of the same bytes to /dev/null; the loop of the official code (torch.load, a term per model added in float32); timm's
-avg_checkpoints (float64); mergekit's linear method (`--mergekit PYTHON`, an interpreter that has mergekit: its pins
-need not suit ours). Ours hashes its inputs, writes and waits for the disk (fsync), which the others do not do; `write`
-is the time of the last two alone. Writes results/benchmarks/soup.json, soup.md and soup.png.
+Each measurement is a process of its own, its imports apart, with its files in the page cache (they are read first) and
+nothing left for the disk to write (sync); the median of the repeats counts. Every count is measured at the last size,
+every size at the first count. Baselines: `cat` of the same bytes to /dev/null; `cat_disk`, the same and then as many
+bytes as the output has, written until they are on the disk, which nobody can do without who leaves a soup there; the
+loop of the official code (torch.load, a term per model added in float32); timm's avg_checkpoints (float64); mergekit's
+linear method (`--mergekit PYTHON`, an interpreter that has mergekit: its pins need not suit ours). Ours hashes its
+inputs and waits for the disk (fsync, in a column of its own), which the other three do not do.
+Writes results/benchmarks/soup.json, soup.md and soup.png after every cell; cells are kept in the folder too, so that
+the same command at the same commit goes on after a break. At 12 blocks a checkpoint has 350 MB: 32 of them need 12 GB
+of disk, and as much memory for the page cache.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import resource
@@ -22,10 +27,15 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import save_file
+
+from modelsoups import runs
 
 ROOT = Path(__file__).parents[1]
+Row = dict[str, Any]
 WIDTH, BLOCKS = 768, 12  # of ViT-B/32's image tower: 88 million parameters, 350 MB
 
 
@@ -42,16 +52,19 @@ def shapes(blocks: int) -> dict[str, tuple[int, ...]]:
     return {**made, "head.weight": (1000, WIDTH), "head.bias": (1000,)}
 
 
-def checkpoints(folder: Path, count: int, blocks: int, suffix: str) -> None:
-    """The same weights in either format."""
-    from safetensors.torch import save_file
-
+def make_checkpoints(folder: Path, count: int, blocks: int, suffix: str) -> None:
+    """The same weights in either format; those that are there already are kept."""
     folder.mkdir(parents=True, exist_ok=True)
-    for n in range(count):
-        generator = torch.Generator().manual_seed(n)
-        state = {k: torch.randn(s, generator=generator) for k, s in shapes(blocks).items()}
-        path = folder / f"{n}{suffix}"
-        save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    generator = torch.Generator().manual_seed(0)
+    base = {k: torch.randn(s, generator=generator) for k, s in shapes(blocks).items()}
+    size = 4 * sum(tensor.numel() for tensor in base.values())
+    missing = [path for path in inputs(folder, count, suffix) if not path.exists()]
+    if (free := shutil.disk_usage(folder).free) < (need := (len(missing) + 2) * size):
+        raise ValueError(f"{folder}: {free / 1e9:.0f} GB free, {need / 1e9:.0f} needed; give another --folder")
+    for path in missing:
+        state = {k: v + 0.01 * int(path.stem) for k, v in base.items()}
+        with runs.atomic(path) as tmp:
+            save_file(state, tmp) if suffix == ".safetensors" else torch.save(state, tmp)
 
 
 def inputs(folder: Path, count: int, suffix: str) -> list[Path]:
@@ -80,7 +93,7 @@ def official(folder: Path, count: int) -> None:
 
 
 def timm_average(folder: Path, count: int) -> None:
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
     total: dict[str, torch.Tensor] = {}
     for n in range(count):
@@ -91,6 +104,16 @@ def timm_average(folder: Path, count: int) -> None:
 
 def cat(folder: Path, count: int) -> None:
     warm(inputs(folder, count, ".safetensors"))
+
+
+def cat_disk(folder: Path, count: int) -> None:
+    cat(folder, count)
+    some, left = os.urandom(2**20), inputs(folder, 1, ".safetensors")[0].stat().st_size
+    with open(folder / "written", "wb") as file:
+        while left > 0:
+            left -= file.write(some[:left])
+        file.flush()
+        os.fsync(file.fileno())
 
 
 MERGEKIT = """
@@ -117,59 +140,76 @@ def mergekit(python: str, folder: Path, count: int) -> dict[str, float]:
     return {"seconds": seconds, "cpu_seconds": used.ru_utime + used.ru_stime, "peak_mb": used.ru_maxrss / 1024}
 
 
-WAYS = {f.__name__: f for f in (cat, ours, timm_average, ours_pt, official)}
+WAYS = {f.__name__: f for f in (cat, cat_disk, ours, timm_average, ours_pt, official)}
 PT = ("ours_pt", "official")
-OFTEN = ("cat", "ours", "ours_pt")  # the fast ones are measured `repeats` times, the others once
+OTHERS = ("timm_average", "mergekit", "official")
+SHOWN = ("ours", "ours_pt", "cat")
+OFTEN = ("cat", "cat_disk", "ours", "ours_pt")  # the fast ones are measured `repeats` times, the others once
 
 
 def once(way: str, folder: Path, count: int) -> dict[str, float]:
-    """Seconds by the clock and of the processor, without the imports, and the process's peak memory in MB."""
+    """Seconds by the clock (and of them in fsync) and of the processor, without the imports; peak memory in MB."""
     if way.startswith("ours"):
         import modelsoups.soup  # noqa: F401
+    waited, fsync = [0.0], os.fsync
+
+    def timed(descriptor: int) -> None:
+        begin = time.perf_counter()
+        fsync(descriptor)
+        waited[0] += time.perf_counter() - begin
+
+    os.fsync = timed  # type: ignore[assignment]
     begin_cpu, begin = time.process_time(), time.perf_counter()
     WAYS[way](folder, count)
     seconds, cpu = time.perf_counter() - begin, time.process_time() - begin_cpu
     children = resource.getrusage(resource.RUSAGE_CHILDREN)  # of cat
     status = Path("/proc/self/status").read_text()  # ru_maxrss would count the process that this one was forked from
     peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
-    return {
-        "seconds": seconds,
-        "cpu_seconds": cpu + children.ru_utime + children.ru_stime,
-        "peak_mb": peak / 1024,
-    }
+    cpu += children.ru_utime + children.ru_stime
+    return {"seconds": seconds, "fsync_seconds": waited[0], "cpu_seconds": cpu, "peak_mb": peak / 1024}
 
 
 def measured(way: str, folder: Path, count: int, python: str) -> dict[str, float]:
+    """One measurement, from files in the page cache and with a disk at rest; its output is removed."""
+    warm(inputs(folder, count, ".pt" if way in PT else ".safetensors"))
+    os.sync()
+    before = set(folder.iterdir())
     if way == "mergekit":
-        return mergekit(python, folder, count)
-    command = [sys.executable, __file__, "--once", way, "--folder", str(folder), "--counts", str(count)]
-    return dict(json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout))
+        found = mergekit(python, folder, count)
+    else:
+        command = [sys.executable, __file__, "--once", way, "--folder", str(folder), "--counts", str(count)]
+        found = dict(json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout))
+    for path in set(folder.iterdir()) - before:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return found
 
 
-def measure(
-    folder: Path, counts: list[int], blocks: list[int], repeats: int, python: str | None
-) -> Iterator[list[dict[str, object]]]:
-    """Every way at every number of checkpoints and every size; all rows so far after each size and format."""
-    rows: list[dict[str, object]] = []
-    for size in blocks:
-        for suffix in (".safetensors", ".pt"):
-            here, several = folder / str(size), counts if size == blocks[-1] else counts[:1]
-            checkpoints(here, several[-1], size, suffix)
-            ways = [w for w in WAYS if (w in PT) == (suffix == ".pt")]
-            ways += ["mergekit"] if python and suffix == ".safetensors" else []
-            for count, way in [(c, w) for c in several for w in ways]:
-                taken = []
-                for _ in range(repeats if way in OFTEN else 1):
-                    warm(inputs(here, count, suffix))
-                    taken.append(measured(way, here, count, python or ""))
-                mb = sum(f.stat().st_size for f in inputs(here, count, suffix)) / 2**20
-                medians = {key: statistics.median(r[key] for r in taken) for key in taken[0]}
-                rows.append({"way": way, "k": count, "blocks": size, "mb": mb, **medians})
-                print(f"{way:18} K={count:3} blocks={size:3} {mb:8.0f} MB", medians, flush=True)
-            written = write_seconds(here, inputs(here, 1, suffix)[0].stat().st_size)
-            print(f"writing one file of {size} blocks, with fsync: {written:.2f} s", flush=True)
-            shutil.rmtree(here)
+def measure(args: argparse.Namespace, folder: Path) -> Iterator[list[Row]]:
+    """Every way at every number of checkpoints and every size; all rows so far after each cell."""
+    end = time.monotonic() + 60 * args.minutes
+    kept = folder / f"rows-{str(runs.provenance()['commit'])[:9]}.json"
+    rows: list[Row] = runs.read_json(kept) if kept.exists() else []
+    for suffix, size in [(s, b) for s in (".safetensors", ".pt") for b in args.blocks]:
+        here, several = folder / str(size), args.counts if size == args.blocks[-1] else args.counts[:1]
+        ways = [w for w in WAYS if (w in PT) == (suffix == ".pt")]
+        ways += ["mergekit"] if args.mergekit and suffix == ".safetensors" else []
+        cells = [(c, w) for c in several for w in ways]
+        todo = [c for c in cells if c not in {(r["k"], r["way"]) for r in rows if r["blocks"] == size}]
+        for count, way in todo:
+            if time.monotonic() > end:
+                print(f"--minutes {args.minutes} are over: {way} at K={count} and {size} blocks is missing, and more")
+                return
+            make_checkpoints(here, count, size, suffix)
+            taken = [measured(way, here, count, args.mergekit) for _ in range(args.repeats if way in OFTEN else 1)]
+            mb = sum(f.stat().st_size for f in inputs(here, count, suffix)) / 2**20
+            medians = {key: statistics.median(r.get(key, 0.0) for r in taken) for key in taken[0]}
+            rows.append({"way": way, "k": count, "blocks": size, "mb": mb, **medians})
+            print(f"{way:18} K={count:3} blocks={size:3} {mb:8.0f} MB", medians, flush=True)
+            runs.write_json(kept, rows)
             yield rows
+        for path in inputs(here, args.counts[-1], suffix):
+            path.unlink(missing_ok=True)
+    yield rows
 
 
 def warm(paths: list[Path]) -> None:
@@ -178,60 +218,80 @@ def warm(paths: list[Path]) -> None:
         subprocess.run(["cat", *map(str, paths)], stdout=null, check=True)
 
 
-def write_seconds(folder: Path, size: int) -> float:
-    """What writing an output takes alone, until it is on the disk."""
-    content, begin = bytes(size), time.perf_counter()
-    with open(folder / "written", "wb") as file:
-        file.write(content)
-        os.fsync(file.fileno())
-    return time.perf_counter() - begin
+# ---- the table ----
 
 
-def slope(rows: list[dict[str, object]]) -> float:
-    """Of log seconds against log bytes, over rows of ours."""
-    mine = [r for r in rows if r["way"] == "ours"]
-    x = torch.tensor([float(str(r["mb"])) for r in mine], dtype=torch.float64).log()
-    y = torch.tensor([float(str(r["seconds"])) for r in mine], dtype=torch.float64).log()
+def slope(rows: list[Row], way: str = "ours") -> float:
+    """Of log seconds against log bytes, over the rows of a way."""
+    mine = [r for r in rows if r["way"] == way]
     if len(mine) < 2:
         return float("nan")
+    x, y = (torch.tensor([r[key] for r in mine], dtype=torch.float64).log() for key in ("mb", "seconds"))
     return float(((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum())
 
 
-def write(rows: list[dict[str, object]], out: Path, command: str) -> None:
+def goals(rows: list[Row]) -> list[str]:
+    """A line a cell: ours beside reading, reading and writing, and the median of the three usual ways."""
+    head = ["K", "blocks", "ours / cat", "ours / cat_disk", "median of others / ours", "median of others / ours_pt"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for k, blocks in dict.fromkeys((r["k"], r["blocks"]) for r in rows):
+        of = {r["way"]: r["seconds"] for r in rows if (r["k"], r["blocks"]) == (k, blocks)}
+        others = [of[w] for w in OTHERS if w in of]
+        usual = statistics.median(others) if len(others) == len(OTHERS) else float("nan")
+        ratios = [of.get("ours", float("nan")) / of[w] if w in of else float("nan") for w in ("cat", "cat_disk")]
+        ratios += [usual / of[w] if w in of else float("nan") for w in ("ours", "ours_pt")]
+        lines.append(f"| {k} | {blocks} | " + " | ".join(f"{r:.2f}" for r in ratios) + " |")
+    return lines
+
+
+def table(rows: list[Row]) -> list[str]:
+    head = ["way", "K", "blocks", "MB read", "seconds", "of them fsync", "x ours", "CPU seconds", "peak MB"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for r in rows:
+        of = {o["way"]: o["seconds"] for o in rows if (o["k"], o["blocks"]) == (r["k"], r["blocks"])}
+        ratio = r["seconds"] / of["ours"] if "ours" in of else float("nan")
+        cells = f"{r['mb']:.0f} | {r['seconds']:.2f} | {r.get('fsync_seconds', 0):.2f} | {ratio:.2f}"
+        lines.append(
+            f"| {r['way']} | {r['k']} | {r['blocks']} | {cells} | {r['cpu_seconds']:.2f} | {r['peak_mb']:.0f} |"
+        )
+    return lines
+
+
+def write(rows: list[Row], out: Path, command: str) -> None:
+    largest = max(r["blocks"] for r in rows)
+    by_count = [r for r in rows if r["blocks"] == largest]
+    by_size = [r for r in rows if r["k"] == rows[0]["k"]]
+    made = runs.provenance()
+    slopes = {f"{way} by {name}": slope(of, way) for name, of in (("K", by_count), ("size", by_size)) for way in SHOWN}
+    runs.write_json(out / "soup.json", {"command": command, "slopes": slopes, "rows": rows, "provenance": made})
+    text = [f"`{command}` ({made['machine']}, commit {str(made['commit'])[:9]})", "", *goals(rows), ""]
+    text += ["Growth of the seconds with the bytes read, slope on logarithmic axes:", ""]
+    text += [f"- {name}: {value:.2f}" for name, value in slopes.items()]
+    runs.write_text(out / "soup.md", "\n".join([*text, "", *table(rows), ""]))
+    plot(by_count, by_size, out / "soup.png")
+
+
+def plot(by_count: list[Row], by_size: list[Row], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    from modelsoups import runs
-
-    largest = max(int(str(r["blocks"])) for r in rows)
-    by_count = slope([r for r in rows if r["blocks"] == largest])
-    by_size = slope([r for r in rows if r["k"] == rows[0]["k"]])
-    facts = {"command": command, "slope_in_k": by_count, "slope_in_size": by_size, "rows": rows}
-    runs.write_json(out / "soup.json", {**facts, "provenance": runs.provenance()})
-    lines = ["| way | K | blocks | MB read | seconds | x ours | x cat | CPU seconds | peak MB |", "|---" * 9 + "|"]
-    for r in rows:
-        of = {o["way"]: o for o in rows if (o["k"], o["blocks"]) == (r["k"], r["blocks"])}
-        to = [float(str(r["seconds"])) / float(str(of[way]["seconds"])) for way in ("ours", "cat")]
-        cells = f"{r['mb']:.0f} | {r['seconds']:.2f} | {to[0]:.2f} | {to[1]:.2f} | {r['cpu_seconds']:.2f}"
-        lines.append(f"| {r['way']} | {r['k']} | {r['blocks']} | {cells} | {r['peak_mb']:.0f} |")
-    text = f"`{command}`\n\nGrowth of our seconds on logarithmic axes: slope {by_count:.2f} in the number of "
-    text += f"checkpoints, {by_size:.2f} in their size.\n\n"
-    runs.write_text(out / "soup.md", text + "\n".join(lines) + "\n")
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    for way in dict.fromkeys(str(r["way"]) for r in rows):
-        mine = sorted((float(str(r["mb"])), float(str(r["seconds"]))) for r in rows if r["way"] == way)
-        axes.loglog(*zip(*mine, strict=True), marker="o", label=way)
-    axes.set(xlabel="MB read", ylabel="seconds")
-    axes.legend()
-    figure.savefig(out / "soup.png", dpi=120)
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    panels = ("more checkpoints", by_count), ("larger checkpoints", by_size)
+    for axes, (title, rows) in zip(figure.subplots(1, 2, sharey=True), panels, strict=True):
+        for way in dict.fromkeys(r["way"] for r in rows):
+            mine = sorted((r["mb"], r["seconds"]) for r in rows if r["way"] == way)
+            axes.loglog(*zip(*mine, strict=True), marker="o", label=way)
+        axes.set(xlabel="MB read", ylabel="seconds", title=title)
+        axes.legend(fontsize=7)
+    figure.savefig(path, dpi=120)
 
 
 def main() -> None:
     made = argparse.ArgumentParser(description=__doc__)
-    made.add_argument("--folder", type=Path, help="where the checkpoints go; the system's temporary folder by default")
+    made.add_argument("--folder", type=Path, help="where the checkpoints go and stay; a temporary one by default")
     made.add_argument("--counts", type=int, nargs="+", default=[8, 16, 32])
     made.add_argument("--blocks", type=int, nargs="+", default=[3, 6, BLOCKS], help="sizes; 12 is a whole one")
     made.add_argument("--repeats", type=int, default=3)
+    made.add_argument("--minutes", type=float, default=60, help="no cell begins after; the same command goes on")
     made.add_argument("--mergekit", metavar="PYTHON", help="an interpreter that has mergekit; without, it is left out")
     made.add_argument("--once", choices=WAYS, help=argparse.SUPPRESS)
     args = made.parse_args()
@@ -243,8 +303,10 @@ def main() -> None:
     shown += " --mergekit python-with-mergekit" if args.mergekit else ""
     if not args.mergekit:
         print("mergekit: not installed; --mergekit names an interpreter that has it")
-    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        for rows in measure(Path(folder), args.counts, args.blocks, args.repeats, args.mergekit):
+    with contextlib.ExitStack() as stack:
+        folder = args.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
+        for rows in measure(args, folder):
             write(rows, ROOT / "results" / "benchmarks", shown)
 
 

@@ -103,7 +103,7 @@ def test_pil_is_exactly_torchvisions():
     box = transform.get_params(image, (0.9, 1.0), (3 / 4, 4 / 3))
     transforms.seed_sample(1)
     ours = decode.augmented(transform, image)
-    assert ours.equal(tv.pil_to_tensor(tv.resized_crop(image, *box, [32, 32], transforms.BICUBIC)))
+    assert ours.equal(tv.pil_to_tensor(tv.resized_crop(image, *box, [32, 32], tv.InterpolationMode.BICUBIC)))
 
 
 def planned(images):

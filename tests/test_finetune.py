@@ -23,9 +23,10 @@ from modelsoups.config import load
 from modelsoups.core import weights
 from modelsoups.core.types import Ingredient, Recipe
 from modelsoups.data import loader
-from modelsoups.finetune import Trainer, _finetune
+from modelsoups.finetune import _finetune
 from modelsoups.pool import load_weights
 from modelsoups.sweep import load_draw
+from modelsoups.trainer import Trainer
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,9 @@ class _Widened:
 
     def divided(self, by: float) -> Tensor:
         total = torch.from_numpy(self.total)
-        return (total.div_(by) if by != 1 else total).to(self.dtype)
+        if math.frexp(by)[0] == 0.5:  # a power of two: the same bits, in less than half of the time
+            return total.mul_(1 / by).to(self.dtype)
+        return total.div_(by).to(self.dtype)
 
 
 class _Other:
@@ -79,6 +81,8 @@ def is_finite(mixed: Tensor) -> bool:
     """Whether a block that is not empty holds neither NaN nor infinity."""
     if not mixed.dtype.is_floating_point:
         return True
+    if mixed.dtype.itemsize >= 4 and math.isfinite(float(mixed @ mixed)):
+        return True  # in a third of the time; what follows is for large numbers, whose squares overflow
     low, high = torch.aminmax(mixed if mixed.dtype.itemsize > 1 else mixed.float())
     return math.isfinite(float(low)) and math.isfinite(float(high))
 
