@@ -8,6 +8,7 @@ from typing import Any
 
 from modelsoups.analyse.bench import Bench, Measures, Member, Unavailable, mean_of
 from modelsoups.analyse.finding import Analysis, Rows, accuracies, compared, comparison
+from modelsoups.core.trajectory import average_name
 from modelsoups.reporting.claims import Verdict
 
 THREE = ("minimal", "medium", "strong")
@@ -200,17 +201,9 @@ def _trajectory(bench: Bench, pool: str) -> Rows:
             aug = m.ingredient.recipe.aug if m.ingredient.recipe else None
             rows.append({**key, "model": aug, **accuracies(bench, measures)})
         rows.append({**key, "model": "soup", **accuracies(bench, soup)})
-        said = f"The soup improves over the mean of its models ({schedule.replace('_', ' ')}, {_called(average)})"
+        said = f"The soup improves over the mean of its models ({schedule.replace('_', ' ')}, {average_name(average)})"
         rows.append({**key, "said": said, **comparison("soup - individuals", bench, [(soup, one) for one in each])})
     return rows
-
-
-def _called(average: str) -> str:
-    """An average's file name in words."""
-    kind, _, value = average.partition("-")
-    if not kind:
-        return "no average"
-    return f"EMA {value}" if kind == "ema" else f"SWA {100 * float(value):.0f}%" if float(value) else "SWA"
 
 
 def _verdicts(rows: Rows, source: str) -> list[Verdict]:

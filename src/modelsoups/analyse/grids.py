@@ -21,7 +21,9 @@ def _grids(bench: Bench) -> Mapping[str, list[tuple[str, Member]]]:
     wanted: dict[str, list[tuple[str, dict[str, Any]]]] = {
         "optimizer": [(o, {"lr": None if o == "sgd" else rate, "aug": "minimal", "optimizer": o}) for o in OPTIMIZERS],
         "augmentation": [(a, {"lr": rate, "aug": a}) for a in AUGMENTATIONS],
-        "learning rate": [(f"{lr:.0e}", {"lr": lr, "aug": "medium"}) for lr in rates],
+        "learning rate": [
+            (f"{lr:.1e}".replace("e-0", "e-").replace(".0e", "e"), {"lr": lr, "aug": "medium"}) for lr in rates
+        ],
     }
     found = {}
     for grid, specs in wanted.items():

@@ -50,7 +50,9 @@ def _table_4(bench: Bench) -> Rows:
             if soup.space == "logits"
             else bench.measure([Point(tuple(picked), tuple(soup.coefficients[EVERYTHING]))], "table 4")[0]
         )
+    title = {name: open_set(bench.cfg.data.dir, name).title for name in bench.tests}
     columns = {name: [name] for name in bench.tests} | ({"mean": bench.shifts} if bench.all_shifts else {})
+    title["mean"] = "Mean of shifts"
     marked = {c: bold({k: [m[n].correct_N for n in names] for k, m in kinds.items()}) for c, names in columns.items()}
     tops = oracle(
         {k: {n: m[n].accuracy for n in bench.tests} for k, m in each.items()}, bench.shifts if bench.all_shifts else []
@@ -59,8 +61,19 @@ def _table_4(bench: Bench) -> Rows:
     for kind, measures in kinds.items():
         for column, names in columns.items():
             value = float(np.mean([measures[n].accuracy for n in names]))
-            rows.append({"row": kind, "column": column, "accuracy": value, "bold": kind in marked[column]})
-    rows += [{"row": "oracle", "column": c, "accuracy": value, "model": model} for c, (model, value) in tops.items()]
+            rows.append(
+                {
+                    "row": kind,
+                    "column": column,
+                    "title": title[column],
+                    "accuracy": value,
+                    "bold": kind in marked[column],
+                }
+            )
+    rows += [
+        {"row": "oracle", "column": c, "title": title[c], "accuracy": value, "model": model}
+        for c, (model, value) in tops.items()
+    ]
     for column, names in columns.items():
         pair = [(kinds["greedy"][n].correct_N, kinds["best"][n].correct_N) for n in names]
         value, (low, high) = stats.paired_mean_test(pair).difference, stats.paired_mean_interval(pair)
@@ -72,8 +85,9 @@ def _table_4_verdicts(rows: Rows) -> list[Verdict]:
     value = {(r["row"], r["column"]): r["accuracy"] for r in rows if "row" in r}
     columns = [column for row, column in value if row == "greedy"]
     found = []
+    titles = {r["column"]: r["title"] for r in rows if "row" in r}
     for c in columns:
-        where = "the mean of shifts" if c == "mean" else c
+        where = "the mean of shifts" if c == "mean" else titles[c]
         text = f"The greedy soup is better than the best model on the hold-out on {where}"
         found += compared(rows, f"greedy - best, {c}", "test", text, "Table 4")
     sets = [c for c in columns if c != "mean"]

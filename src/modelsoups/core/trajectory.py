@@ -46,6 +46,16 @@ class Swa:
             _move(self.state, model, 1 / self.count)
 
 
+def average_name(average: str) -> str:
+    """An average along a run by the name of its file: ema-0.999, swa-0 (every epoch), swa-0.7; none is no average."""
+    kind, _, value = average.partition("-")
+    if kind == "ema":
+        return f"EMA {value}"
+    if kind == "swa":
+        return f"SWA {100 * float(value):.0f}%" if float(value) else "SWA"
+    return "no average"
+
+
 @torch.no_grad()
 def _move(average: dict[str, Tensor], model: Mapping[str, Tensor], share: float) -> None:
     """Move an average towards the model by a share of the way."""

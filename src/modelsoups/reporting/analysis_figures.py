@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
+from modelsoups.core.trajectory import average_name
 from modelsoups.reporting.analysis_counts import budget, calibration, curves
 from modelsoups.reporting.analysis_style import (
     BLUE,
@@ -23,6 +25,7 @@ from modelsoups.reporting.analysis_style import (
     Rows,
     legend,
     panels_of,
+    there,
 )
 from modelsoups.reporting.figures import INK, SPECIAL, rate_ticks
 
@@ -210,7 +213,7 @@ def predicted(rows: Rows) -> Figure:
             panel.axvline(0, color="grey", linewidth=0.6)
             if against == "truth":
                 panel.axline((0, 0), slope=1, color="grey", linewidth=0.6, linestyle="--")
-            panel.set_title(f"{title}, {label}", fontsize=7.5)
+            panel.set_title(f"{title}\n{label}", fontsize=7.5)
             panel.set_ylabel(
                 "soup - ensemble, error (points)" if against == "error" else "soup - ensemble, loss (nats)"
             )
@@ -325,7 +328,7 @@ def grids(rows: Rows) -> Figure:
                 panel.text(
                     j,
                     i,
-                    f"{value:+.1f}",
+                    f"{value:+.1f}" if abs(value) < 9.95 else f"{value:+.0f}",
                     ha="center",
                     va="center",
                     fontsize=6,
@@ -342,16 +345,17 @@ def grids(rows: Rows) -> Figure:
 
 
 def trajectory(rows: Rows) -> Figure:
-    """A panel a schedule: test accuracy by kind of average, models of each augmentation and their soup."""
+    """A column a schedule: accuracy by kind of average, models of each augmentation and their soup."""
     rows = [r for r in rows if "model" in r]
     keys = list(dict.fromkeys((r["schedule"], r["lr"]) for r in rows))
-    figure, panels = panels_of(len(keys), 2.6, 2.9)
+    ons = there(rows)
+    figure, panels = panels_of(len(keys), 2.5, 2.3, len(ons))
     marks = {"minimal": ("o", SKY), "medium": ("s", ORANGE), "strong": ("^", PINK), "soup": ("P", RED)}
-    for panel, (schedule, lr) in zip(panels, keys, strict=True):
-        here = [r for r in rows if (r["schedule"], r["lr"]) == (schedule, lr)]
+    for i, (on, (schedule, lr)) in enumerate(itertools.product(ons, keys)):
+        panel, here = panels[i], [r for r in rows if (r["schedule"], r["lr"]) == (schedule, lr)]
         kinds = list(dict.fromkeys(r["average"] for r in here))
         for model, (marker, colour) in marks.items():
-            points = [(kinds.index(r["average"]), 100 * r["test"]) for r in here if r["model"] == model]
+            points = [(kinds.index(r["average"]), 100 * r[on]) for r in here if r["model"] == model]
             if points:
                 panel.plot(
                     *zip(*points, strict=True),
@@ -359,10 +363,11 @@ def trajectory(rows: Rows) -> Figure:
                     marker=marker,
                     color=colour,
                     markersize=7 if model == "soup" else 5,
-                    label="soup of the three" if model == "soup" else model,
+                    label="soup of the three" if model == "soup" else f"{model} augmentation",
                 )
-        panel.set_xticks(range(len(kinds)), kinds, rotation=30, fontsize=6.5)
-        panel.set_title(f"{schedule.replace('_', ' ')}, lr {lr:.0e}", fontsize=8)
-        panel.set_ylabel(LABELS["test"])
+        panel.set_xticks(range(len(kinds)), [average_name(k) for k in kinds], rotation=30, fontsize=6.5)
+        if on == ons[0]:
+            panel.set_title(f"{schedule.replace('_', ' ')}, learning rate {lr:.1e}".replace("e-0", "e-"), fontsize=8)
+        panel.set_ylabel(LABELS[on])
     legend(figure, panels[0])
     return figure

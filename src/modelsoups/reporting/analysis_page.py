@@ -20,6 +20,7 @@ MORE = """
 section { border-top: 1px solid var(--line); margin-top: 2rem } dt { font-weight: 600; margin-top: .5rem }
 dd { margin: 0 0 .3rem } figure.drawn { max-width: 56rem }
 .claims :is(th, td):nth-child(2) { text-align: left; white-space: normal; width: 100%; min-width: 16rem }
+.claims th { white-space: nowrap }
 """
 
 
@@ -119,7 +120,8 @@ def _table_4(rows: list[dict[str, Any]]) -> Table:
         "greedy_ensemble": "Greedy ensemble",
         "greedy": "Greedy soup",
     }
-    table = [["Method (* : not significantly below the best)", *columns]]
+    titles = {r["column"]: r["title"] for r in rows}
+    table = [["Method (*: not significantly below the best)", *(titles[c] for c in columns)]]
     for row, label in labels.items():
         cells = {r["column"]: percent(r["accuracy"]) + ("*" if r.get("bold") else "") for r in rows if r["row"] == row}
         table.append([label, *(cells[c] for c in columns)])
