@@ -242,7 +242,7 @@ def now() -> float:
 
 def sweep_rows(home: Path, args: argparse.Namespace) -> list[Row]:
     """Two models of the miniature's draw for one and for three epochs, and from that all 12 with their 62 epochs."""
-    options = [f"data.dir={args.data or home / 'iconnet'}", f"runs={home / 'runs'}", "sweep.count=2"]
+    options = [f"data.dir={args.data or home / 'iconnet'}", f"runs={home / 'runs'}/${{name}}", "sweep.count=2"]
     command("modelsoups", "prepare", *options)
     command("modelsoups", "heads", *options)
     cfg = load(options)
