@@ -37,13 +37,13 @@ def run(cfg: Config) -> bool:
     """Make the pools and the analyses that are not complete."""
     torch.set_num_threads(cfg.finetune.threads)  # as in the workers: sums depend on it
     wanted = [ANALYSES[name] for name in _wanted(cfg)]
-    bench = Bench(cfg, {name: make_pool(cfg, name) for name in cfg.analyse.pools})
-    inputs = _inputs(bench)
     folder = cfg.run.analyses
-    if runs.complete(folder, inputs):
-        print(f"analyse: complete, in {folder / 'index.html'}")
-        return False
     with workers_kept():
+        bench = Bench(cfg, {name: make_pool(cfg, name) for name in cfg.analyse.pools})
+        inputs = _inputs(bench)
+        if runs.complete(folder, inputs):
+            print(f"analyse: complete, in {folder / 'index.html'}")
+            return False
         made, missing = _made_of(bench, wanted)
     _write(bench, inputs, made, missing)
     report.link(cfg)
