@@ -364,7 +364,8 @@ def main() -> None:
         raise SystemExit("--device cuda: there is none")
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
-        facts: Row = {"command": " ".join(["python benchmarks/finetune.py", *sys.argv[1:]])}
+        words = [word for word in sys.argv[1:] if word not in ("--data", str(args.data))]  # no place of this machine
+        facts: Row = {"command": " ".join(["python benchmarks/finetune.py", *words])}
         chosen = args.parts or list(PARTS)
         if set(chosen) & {"loader", "model"}:
             facts["kilobytes"] = generate(home, args.images)
