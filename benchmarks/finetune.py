@@ -242,7 +242,7 @@ def now() -> float:
 
 def sweep_rows(home: Path, args: argparse.Namespace) -> list[Row]:
     """Two models of the miniature's draw for one and for three epochs, and from that all 12 with their 62 epochs."""
-    options = [f"data.dir={args.data or home / 'iconnet'}", f"runs={home / 'runs'}", "sweep.count=2"]
+    options = [f"data.dir={args.data or home / 'iconnet'}", f"runs={home / 'runs'}/${{name}}", "sweep.count=2"]
     command("modelsoups", "prepare", *options)
     command("modelsoups", "heads", *options)
     cfg = load(options)
@@ -364,7 +364,8 @@ def main() -> None:
         raise SystemExit("--device cuda: there is none")
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
-        facts: Row = {"command": " ".join(["python benchmarks/finetune.py", *sys.argv[1:]])}
+        words = [word for word in sys.argv[1:] if word not in ("--data", str(args.data))]  # no place of this machine
+        facts: Row = {"command": " ".join(["python benchmarks/finetune.py", *words])}
         chosen = args.parts or list(PARTS)
         if set(chosen) & {"loader", "model"}:
             facts["kilobytes"] = generate(home, args.images)
