@@ -116,7 +116,8 @@ def _selection(bench: Bench) -> Rows:
         else:
             soup: Soup = made[task]
             rows.append({"order": number, "models": len(soup.ingredients), **_worth(bench, members, soup)})
-    rows.append({"order": "best first", **_worth(bench, members, choose(bench.cfg, members, "greedy"))})
+    greedy = choose(bench.cfg, members, "greedy")
+    rows.append({"order": "best first", "models": len(greedy.ingredients), **_worth(bench, members, greedy)})
     apparent_N, honest_N = (np.mean([getattr(b, side) for b in splits], axis=0) for side in ("apparent_N", "honest_N"))
     for name, gain_N in (("optimism", apparent_N - honest_N), ("honest", honest_N)):
         interval = dict(zip(("value", "low", "high"), stats.mean_interval([gain_N]), strict=True))
