@@ -8,6 +8,8 @@ from pico import arguments
 
 from modelsoups import cli
 from modelsoups.analyse.bench import Bench, Point, Unavailable, between, pool_config
+from modelsoups.analyse.finding import corrected, correlated, judged
+from modelsoups.analyse.pairs import TOO_HIGH
 from modelsoups.analyse.registry import ANALYSES
 from modelsoups.config import load
 from modelsoups.core import weights
@@ -15,6 +17,7 @@ from modelsoups.core.metrics import accuracy
 from modelsoups.evaluate import forward
 from modelsoups.pool import load_weights
 from modelsoups.reporting import analysis_figures
+from modelsoups.reporting.claims import FAILS, HOLDS, OPEN, Verdict, markdown
 
 BASE = {"weight_decay": 0.1, "label_smoothing": 0.0, "epochs": 1, "mixup": 0.0, "seed": 0, "aug": "minimal"}
 THREE = ("minimal", "medium", "strong")
@@ -206,3 +209,34 @@ def test_a_point_is_told_apart_by_weights_and_coefficients(bench):
     one, two, _ = (m.ingredient for m in bench.pool("random"))
     keys = [Point((one, two), c).key() for c in ((0.5, 0.5), (0.25, 0.75))] + [Point((two, one), (0.5, 0.5)).key()]
     assert len({str(key) for key in keys}) == 3
+
+
+def test_claims_are_corrected_for_their_number():
+    """Half widths of 1: p = 0.0000886 at 2 and 0.019 at 1.2, which two claims leave below 0.05 and three do not."""
+    strong, weak, none = (
+        judged("x", "here", 2.0, 1.0, 3.0),
+        judged("y", "there", -1.2, -2.2, -0.2),
+        ("z", "", HOLDS, ""),
+    )
+    assert (strong.verdict, weak.verdict) == (HOLDS, FAILS)
+    found = corrected([weak, Verdict(*none), strong])
+    assert [v.among_all for v in found] == [FAILS, HOLDS, HOLDS]
+    assert found[0].holm == pytest.approx(weak.p)
+    assert found[1].holm is None
+    found = corrected([weak] * 3)
+    assert [v.among_all for v in found] == [OPEN] * 3
+    assert "| y | there | does not hold | -120.00 [-220.00, -20.00] points | 0.02 | 0.06 | not decided" in markdown(
+        found
+    )
+
+
+def test_rates_as_high_as_the_paper_leaves_out_are_left_out():
+    """1e-4 beside 3e-5, and the miniature's 3.3e-3 beside 1e-3; 3e-5 and 1e-3 themselves stay."""
+    assert 3e-5 < TOO_HIGH * 3e-5 < 1e-4
+    assert 1e-3 < TOO_HIGH * 1e-3 < 3.3e-3
+
+
+def test_few_models_say_nothing_of_a_correlation():
+    pairs = [("a", "b"), ("a", "c"), ("b", "c")]
+    assert correlated("x", "here", [1.0, 2.0, 3.0], [1.0, 2.0, 4.0], pairs) == []
+    assert len(correlated("x", "here", [1.0, 2.0, 3.0], [1.0, 2.0, 4.0], [("a", "b"), ("c", "d"), ("e", "f")])) == 1

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from modelsoups.parallel import Meter, advance, run_tasks
+from modelsoups.parallel import Meter, advance, run_tasks, workers_kept
 
 
 def square(x):
@@ -56,6 +56,24 @@ def test_a_killed_worker_is_an_error_and_not_a_hang():
         list(run_tasks(die_on_two, [1, 2, 3], 1, "test"))
     with pytest.raises(RuntimeError, match="worker process died"):
         list(run_tasks(die_on_two, [1, 2, 3], 2, "test"))
+
+
+def pid(_):
+    return os.getpid()
+
+
+def test_kept_workers_do_the_next_tasks_too_and_end_with_the_block():
+    with workers_kept():
+        (first,), (again,) = ({made for _, made in run_tasks(pid, [1, 2], 1, "test")} for _ in range(2))
+        assert first == again
+        with pytest.raises(RuntimeError, match=r"worker process died \(.*\) at 2;"):
+            list(run_tasks(die_on_two, [1, 2, 3], 1, "test"))
+        ((_, other),) = run_tasks(pid, [1], 1, "test")
+        assert other != first
+        assert sorted(run_tasks(square, [1, 2, 3], 1, "test")) == [(1, 1), (2, 4), (3, 9)]
+    wait(functools.partial(gone, [first, other]), 20)
+    ((_, last),) = run_tasks(pid, [1], 1, "test")
+    wait(functools.partial(gone, [last]), 20)
 
 
 def chatter(count):

@@ -122,6 +122,9 @@ def _hired(count: int, workers: int, threads: int) -> _Team:
         if _keeping:
             _kept.append(team)
     team.idle = False
+    with contextlib.suppress(queue.Empty):  # late news of the tasks before
+        while True:
+            team.news.get_nowait()
     return team
 
 
