@@ -86,6 +86,7 @@ class Bench:
         """pools: the configurations of analyse.pools, where they are known already."""
         self.cfg = cfg
         self.configs = {OWN: cfg, **(pools or {name: pool_config(cfg, name) for name in cfg.analyse.pools})}
+        self._read: dict[str, list[Member]] = {}
         there = test_names(cfg)
         self.test = cfg.data.test
         self.shifts = [name for name in cfg.data.shifts if name in there]
@@ -105,7 +106,7 @@ class Bench:
         for name in names:
             if name not in self.configs:
                 raise Unavailable(f"it needs the pool {name} (analyse.pools.{name})")
-            found += [m for m in _members(self.configs[name], name) if averages or not m.average]
+            found += [m for m in self._members(name) if averages or not m.average]
         return found
 
     def start(self, pool: str) -> Ingredient:
@@ -121,12 +122,20 @@ class Bench:
         wanted = {**PLAIN, "epochs": self.cfg.analyse.epochs, **wanted}
         for name, cfg in self.configs.items():
             same = cfg.heads.init == init and cfg.model == self.cfg.model
-            for member in _members(cfg, name) if same else ():
+            for member in self._members(name) if same else ():
                 if member.average == average and _matches(member.ingredient, wanted):
                     return member
         shown = ", ".join(f"{k}={v}" for k, v in wanted.items() if k not in PLAIN or v != PLAIN[k])
         what = f"{average} of a model" if average else "a model"
         raise Unavailable(f"no pool has {what} from the {init} head with {shown}")
+
+    def _members(self, pool: str) -> list[Member]:
+        """The complete models of a pool, read once."""
+        if pool not in self._read:
+            cfg = self.configs[pool]
+            models = load_pool(cfg).ingredients
+            self._read[pool] = [Member(pool, cfg.heads.init, i, i.id.partition("-")[2]) for i in models]
+        return self._read[pool]
 
     # ---- measuring ----
 
@@ -194,10 +203,6 @@ def pool_config(cfg: Config, name: str) -> Config:
     except ValueError as error:
         raise ValueError(f"analyse.pools.{name}: {error}") from error
     return replace(made, runs=str(runs_))
-
-
-def _members(cfg: Config, pool: str) -> list[Member]:
-    return [Member(pool, cfg.heads.init, i, i.id.partition("-")[2]) for i in load_pool(cfg).ingredients]
 
 
 def _matches(ingredient: Ingredient, wanted: dict[str, Any]) -> bool:
