@@ -1,12 +1,28 @@
-"""Figures of accuracy and calibration against the number of models."""
+"""Figures of accuracy and calibration against the number of models, and by the kind of average along a run."""
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from modelsoups.reporting.analysis_style import BLUE, GREEN, LABELS, NAMES, ORANGE, Rows, legend, panels_of, there
+from modelsoups.core.trajectory import average_name
+from modelsoups.reporting.analysis_style import (
+    BLUE,
+    GREEN,
+    LABELS,
+    NAMES,
+    ORANGE,
+    PINK,
+    RED,
+    SKY,
+    Rows,
+    legend,
+    panels_of,
+    there,
+)
 from modelsoups.reporting.figures import SPECIAL
 
 
@@ -94,4 +110,33 @@ def calibration(rows: Rows) -> Figure:
             panel.set_xlabel("number of models (seeds)")
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend(figure, panels[1])
+    return figure
+
+
+def trajectory(rows: Rows) -> Figure:
+    """A column a schedule: accuracy by kind of average, models of each augmentation and their soup."""
+    rows = [r for r in rows if "model" in r]
+    keys = list(dict.fromkeys((r["schedule"], r["lr"]) for r in rows))
+    ons = there(rows)
+    figure, panels = panels_of(len(keys), 2.5, 2.3, len(ons))
+    marks = {"minimal": ("o", SKY), "medium": ("s", ORANGE), "strong": ("^", PINK), "soup": ("P", RED)}
+    for i, (on, (schedule, lr)) in enumerate(itertools.product(ons, keys)):
+        panel, here = panels[i], [r for r in rows if (r["schedule"], r["lr"]) == (schedule, lr)]
+        kinds = list(dict.fromkeys(r["average"] for r in here))
+        for model, (marker, colour) in marks.items():
+            points = [(kinds.index(r["average"]), 100 * r[on]) for r in here if r["model"] == model]
+            if points:
+                panel.plot(
+                    *zip(*points, strict=True),
+                    linestyle="none",
+                    marker=marker,
+                    color=colour,
+                    markersize=7 if model == "soup" else 5,
+                    label="soup of the three" if model == "soup" else f"{model} augmentation",
+                )
+        panel.set_xticks(range(len(kinds)), [average_name(k) for k in kinds], rotation=30, fontsize=6.5)
+        if on == ons[0]:
+            panel.set_title(f"{schedule.replace('_', ' ')}, learning rate {lr:.1e}".replace("e-0", "e-"), fontsize=8)
+        panel.set_ylabel(LABELS[on])
+    legend(figure, panels[0])
     return figure
