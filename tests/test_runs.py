@@ -80,3 +80,17 @@ def test_provenance_says_what_made_a_result():
     assert json.dumps(made)
     assert {"modelsoups", "commit", "command", "packages", "machine", "time"} <= set(made)
     assert made["packages"]["torch"]
+
+
+def test_code_is_named_by_what_it_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "__file__", str(tmp_path / "runs.py"))
+    (tmp_path / "core" / "deep").mkdir(parents=True)
+    file = tmp_path / "core" / "deep" / "sums.py"
+
+    def named(text):
+        file.write_text(text)
+        return runs.code.__wrapped__("core")
+
+    assert named("x = 1 + 2  # three\n") == named("# a sum\nx = (1 + 2)\n") != named("x = 1 + 3\n")
+    with pytest.raises(FileNotFoundError, match="cores"):
+        runs.code.__wrapped__("cores")

@@ -6,8 +6,10 @@ in full. Everything else is partial and is made again.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -102,6 +104,16 @@ def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
 def fingerprint(value: Any) -> str:
     """Sixteen hex digits that name a JSON-like value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def code(*parts: str) -> str:
+    """Sixteen hex digits that name what modules or packages of ours do ("evaluate", "core"); comments do not count."""
+    root, text = Path(__file__).parent, dict[str, str]()
+    for part in parts:
+        files = sorted((root / part).rglob("*.py")) or [root / f"{part}.py"]
+        text |= {str(f.relative_to(root)): ast.dump(ast.parse(f.read_text(encoding="utf-8"))) for f in files}
+    return fingerprint(text)
 
 
 def file_sha256(path: Path) -> str:

@@ -1,7 +1,8 @@
 """What an analysis works with: the models of the run and of its further pools, and measurements of their soups.
 
 A measurement is of one point (ingredients and coefficients) on one data set, cached in a file of its own, so that an
-analysis which is killed continues, and two analyses that look at the same point measure it once.
+analysis which is killed continues, and two analyses that look at the same point measure it once. Code that measures
+otherwise measures anew (`kept_path`).
 
 Legend: N images of a set.
 """
@@ -29,6 +30,9 @@ from modelsoups.schema import Config
 
 OWN = "random"  # the run's own models, in the paper those of the random search
 PLAIN = {"mixup": 0.0, "cutmix": 0.0, "sam": 0.0, "optimizer": "adamw", "schedule": "cosine", "seed": 0, "teachers": ()}
+
+
+MEASURING = ("analyse/bench", "analyse/forward", "core/metrics", "core/weights", "data/transforms", "evaluate", "model")
 
 
 class Unavailable(ValueError):
@@ -250,7 +254,12 @@ def _logits_on(cfg: Config, point: Point) -> Callable[[str], Logits]:
 
 def _path(cfg: Config, point: Point, name: str) -> Path:
     dataset = open_set(cfg.data.dir, name)
-    return cfg.run.point(runs.fingerprint([point.key(), dataset.sha256, len(looked_at(cfg, name))]))
+    return kept_path(cfg, [point.key(), dataset.sha256, len(looked_at(cfg, name))])
+
+
+def kept_path(cfg: Config, key: list[Any], *more: str) -> Path:
+    """Where a measurement is kept that MEASURING and more modules make; a change of their code gives another place."""
+    return cfg.run.point(runs.fingerprint([runs.code(*MEASURING, *more), key]))
 
 
 def _read(cfg: Config, point: Point, name: str) -> Measured:

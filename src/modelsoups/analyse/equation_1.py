@@ -6,13 +6,14 @@ import copy
 import functools
 import itertools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from modelsoups import runs
-from modelsoups.analyse.bench import OWN, Bench, Member, Unavailable, weights_of
+from modelsoups.analyse.bench import OWN, Bench, Member, Unavailable, kept_path, weights_of
 from modelsoups.analyse.finding import Analysis, Rows, correlated, judged
 from modelsoups.analyse.forward import inputs_of, looked_at
 from modelsoups.analyse.pairs import TOO_HIGH, spread
@@ -72,23 +73,22 @@ def _rows(bench: Bench) -> Rows:
     rows: Rows = []
     for (a, one, b, two, lr), name in tasks:
         for alpha in inner:
-            content = runs.read_json(bench.cfg.run.point(_key(bench.cfg, ((a, one, b, two, lr), name), alpha)))
+            content = runs.read_json(_path(bench.cfg, ((a, one, b, two, lr), name), alpha))
             moderate = lr < TOO_HIGH * bench.cfg.analyse.rates[0]
             rows.append({"a": a, "b": b, "lr": lr, "alpha": alpha, "dataset": name, "moderate": moderate, **content})
     return rows
 
 
-def _key(cfg: Config, task: Task, alpha: float) -> str:
+def _path(cfg: Config, task: Task, alpha: float) -> Path:
     (_, one, _, two, _), name = task
     dataset = open_set(cfg.data.dir, name)
     images = len(looked_at(cfg, name, cfg.analyse.equation_images))
-    return runs.fingerprint(
-        ["equation 1", one.sha256, two.sha256, round(alpha, 9), dataset.sha256, images, STEP, "f64"]
-    )
+    key = [one.sha256, two.sha256, round(alpha, 9), dataset.sha256, images]
+    return kept_path(cfg, key, "analyse/equation_1", "core/approximation", "core/calibration")
 
 
 def _missing(cfg: Config, task: Task, alphas: Sequence[float]) -> list[float]:
-    return [alpha for alpha in alphas if not cfg.run.point(_key(cfg, task, alpha)).exists()]
+    return [alpha for alpha in alphas if not _path(cfg, task, alpha).exists()]
 
 
 # ---- in the workers ----
@@ -115,7 +115,7 @@ def _compute(cfg: Config, alphas: Sequence[float], task: Task) -> None:
             }
         if alpha == CHECKED and name == cfg.data.test:
             found["exact"] = exact(alpha)
-        runs.write_json(cfg.run.point(_key(cfg, task, alpha)), found)
+        runs.write_json(_path(cfg, task, alpha), found)
 
 
 def _along(

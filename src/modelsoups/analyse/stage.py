@@ -111,7 +111,8 @@ def _inputs(bench: Bench) -> dict[str, Any]:
     sets = {name: open_set(cfg.data.dir, name).sha256 for name in evaluated(cfg)}
     given = {k: v for k, v in asdict(cfg.analyse).items() if k != "in_pipeline"}
     options = {**given, "protocol": cfg.protocol, "train": bench.has_train()}
-    return {"pools": pools, "starts": starts, "sets": sets, "options": options}
+    code = runs.code("analyse", "core", "reporting")
+    return {"pools": pools, "starts": starts, "sets": sets, "options": options, "code": code}
 
 
 def _write(

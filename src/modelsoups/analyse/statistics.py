@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from modelsoups import runs
-from modelsoups.analyse.bench import OWN, Bench, Measures, Point
+from modelsoups.analyse.bench import OWN, Bench, Measures, Point, kept_path
 from modelsoups.analyse.curves import choose, holdout_pool, need_holdout
 from modelsoups.analyse.finding import Analysis, Rows, accuracies, compared, counted
 from modelsoups.core import stats
@@ -129,14 +129,9 @@ def _select(cfg: Config, members: tuple[Ingredient, ...], task: tuple[str, int])
     if task[0] == "order":
         return choose(cfg, members, "greedy", order_seed=task[1])
     strict = cfg.protocol == "released"
-    key = [
-        "selection bias",
-        [m.sha256 for m in members],
-        open_set(cfg.data.dir, cfg.data.holdout).sha256,
-        task[1],
-        strict,
-    ]
-    path = cfg.run.point(runs.fingerprint(key))
+    holdout = open_set(cfg.data.dir, cfg.data.holdout).sha256
+    key = [[m.sha256 for m in members], holdout, task[1], strict]
+    path = kept_path(cfg, key, "analyse/statistics", "core/methods", "core/selection")
     if not path.exists():
         bias = _bias(cfg, members, task[1], strict)
         runs.write_json(path, {"apparent": bias.apparent_N.tolist(), "honest": bias.honest_N.tolist()})

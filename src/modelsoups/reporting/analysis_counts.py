@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -25,6 +27,8 @@ from modelsoups.reporting.analysis_style import (
 )
 from modelsoups.reporting.figures import SPECIAL
 
+FAR = 6.0  # points of accuracy that would hide differences of one
+
 
 def curves(rows: Rows) -> Figure:
     """Mean over the orders, each order faded behind it."""
@@ -32,6 +36,7 @@ def curves(rows: Rows) -> Figure:
     keys = there(rows)
     figure, panels = panels_of(len(keys), 3.2, 2.7)
     for panel, on in zip(panels, keys, strict=True):
+        drawn: dict[str, list[float]] = {}
         for method in dict.fromkeys(r["method"] for r in rows):
             marker, colour = SPECIAL[method]
             here = [r for r in rows if r["method"] == method]
@@ -39,13 +44,28 @@ def curves(rows: Rows) -> Figure:
             for order in sorted({r["order"] for r in here}):
                 line = sorted((r["k"], 100 * r[on]) for r in here if r["order"] == order)
                 panel.plot(*zip(*line, strict=True), color=colour, alpha=0.25, linewidth=0.8)
-            means = [100 * np.mean([r[on] for r in here if r["k"] == k]) for k in counts]
+            means = [float(100 * np.mean([r[on] for r in here if r["k"] == k])) for k in counts]
             panel.plot(counts, means, marker=marker, color=colour, markersize=4.5, linewidth=1.4, label=NAMES[method])
+            drawn[method] = means
+        _cut(panel, drawn)
         panel.set_xlabel("number of models")
         panel.set_ylabel(LABELS[on])
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend(figure, panels[0], 5)
     return figure
+
+
+def _cut(panel: Axes, drawn: Mapping[str, Sequence[float]]) -> None:
+    """End the axis where the differences among the best methods can be seen; what ends below it is told in words."""
+    ends = {method: means[-1] for method, means in drawn.items()}
+    top = max(max(means) for means in drawn.values())
+    low = {method: end for method, end in ends.items() if end < top - FAR}
+    shown = [y for method, means in drawn.items() if method not in low for y in means[len(means) // 3 :]]
+    bottom = min(shown) - 0.25 * (top - min(shown)) - 0.5
+    if min(min(means) for means in drawn.values()) < bottom - FAR:
+        panel.set_ylim(bottom, top + 0.15 * (top - bottom))
+        told = [f"{NAMES[method]}: below, {end:.1f} with all models" for method, end in low.items()]
+        panel.text(0.98, 0.03, "\n".join(told), transform=panel.transAxes, ha="right", fontsize=6.5)
 
 
 def budget(rows: Rows) -> Figure:
