@@ -58,7 +58,8 @@ class Stored:
 
     def read(self, start: int, stop: int, into: memoryview) -> memoryview:
         """The bytes of elements start to stop of the flat tensor, read into `into` (long enough)."""
-        view, at = into[: (stop - start) * self.dtype.itemsize], self.offset + start * self.dtype.itemsize
+        size, at = (stop - start) * self.dtype.itemsize, self.offset + start * self.dtype.itemsize
+        view = into if len(into) == size else into[:size]
         done = os.preadv(self.descriptor, [view], at)
         while done < len(view):
             got = os.preadv(self.descriptor, [view[done:]], at + done)

@@ -17,7 +17,9 @@ from modelsoups.core.weights import TensorSum
 
 
 class Total(Protocol):
-    """A weighted sum of blocks under way."""
+    """A weighted sum of blocks under way; memory is where a block may be read to."""
+
+    memory: memoryview
 
     def add(self, block: memoryview, weight: float) -> None: ...
 
@@ -25,49 +27,64 @@ class Total(Protocol):
 
 
 class Room:
-    """A thread's memory for blocks of at most so many elements; one sum at a time."""
+    """A thread's memory for blocks of at most so many elements; one sum at a time, mixed ones in the same memory.
+
+    Views of it are made once: Python's own work between two operations is what keeps threads from running side by side.
+    """
 
     def __init__(self, elements: int) -> None:
-        self.read = memoryview(bytearray(16 * elements))
+        self._read = memoryview(bytearray(16 * elements))
         self.total, self.term = np.empty(elements), np.empty(elements)
-        self.wide = torch.empty(elements)
+        self.wide, self.mixed = torch.empty(elements), np.empty(elements, np.float32)
+        self._sums: dict[tuple[torch.dtype, int], _Widened] = {}
 
     def begin(self, dtype: torch.dtype, count: int) -> Total:
         """An empty sum of blocks of so many elements of a dtype."""
-        if dtype.is_floating_point and dtype.itemsize <= 4:
-            return _Widened(self, dtype, count)
-        return _Other(dtype)
+        if not dtype.is_floating_point or dtype.itemsize > 4:
+            return _Other(self._read[: count * dtype.itemsize], dtype)
+        if (dtype, count) not in self._sums:
+            self._sums[dtype, count] = _Widened(self, self._read[: count * dtype.itemsize], dtype, count)
+        return self._sums[dtype, count].emptied()
 
 
 class _Widened:
-    def __init__(self, room: Room, dtype: torch.dtype, count: int) -> None:
+    def __init__(self, room: Room, memory: memoryview, dtype: torch.dtype, count: int) -> None:
+        self.memory, self.dtype, self.empty = memory, dtype, True
         self.total, self.term, self.wide = room.total[:count], room.term[:count], room.wide[:count]
-        self.dtype, self.empty = dtype, True
+        self.mixed = room.mixed[:count]
+        self._total, self._mixed = torch.from_numpy(self.total), torch.from_numpy(self.mixed)
+        self._numbers = np.frombuffer(memory, np.float32) if dtype == torch.float32 else None
+
+    def emptied(self) -> _Widened:
+        self.empty = True
+        return self
 
     def add(self, block: memoryview, weight: float) -> None:
-        numbers: Any
-        if self.dtype == torch.float32:
-            numbers = np.frombuffer(block, np.float32)
-        else:  # float32 holds the narrower ones exactly
+        numbers: Any = self._numbers
+        if self.dtype != torch.float32:  # which holds the narrower ones exactly
             numbers = self.wide.copy_(_tensor(block, self.dtype)).numpy()
+        elif block is not self.memory:
+            numbers = np.frombuffer(block, np.float32)
         if self.empty:
             np.multiply(numbers, weight, out=self.total, dtype=np.float64)
+            self.empty = False
         elif weight == 1:
             np.add(self.total, numbers, out=self.total)
         else:
             np.add(self.total, np.multiply(numbers, weight, out=self.term, dtype=np.float64), out=self.total)
-        self.empty = False
 
     def divided(self, by: float) -> Tensor:
-        total = torch.from_numpy(self.total)
-        if math.frexp(by)[0] == 0.5:  # a power of two: the same bits, in less than half of the time
-            return total.mul_(1 / by).to(self.dtype)
-        return total.div_(by).to(self.dtype)
+        exact = math.frexp(by)[0] == 0.5  # of a power of two: the same bits, in less than half of the time
+        if self.dtype == torch.float32:
+            np.multiply(self.total, 1 / by, out=self.mixed) if exact else np.divide(self.total, by, out=self.mixed)
+            return self._mixed
+        total = self._total.mul_(1 / by) if exact else self._total.div_(by)
+        return total.to(self.dtype)
 
 
 class _Other:
-    def __init__(self, dtype: torch.dtype) -> None:
-        self.total, self.dtype = TensorSum(), dtype
+    def __init__(self, memory: memoryview, dtype: torch.dtype) -> None:
+        self.memory, self.total, self.dtype = memory, TensorSum(), dtype
 
     def add(self, block: memoryview, weight: float) -> None:
         tensor = _tensor(block, self.dtype)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from xxhash import xxh3_128_digest
@@ -178,17 +179,20 @@ def _stream(
     differing: set[str] = set()
     rooms = threading.local()
 
+    entries = {key: [c.entries[key] for c in checkpoints] for key in keys}
+
     def one(number: int) -> None:
         key, start, stop = pieces[number]
         if not hasattr(rooms, "mine"):
             rooms.mine = Room(digest.BLOCK)
-        total = rooms.mine.begin(checkpoints[0].entries[key].dtype, stop - start)
+        total = rooms.mine.begin(entries[key][0].dtype, stop - start)
         at = slice(16 * number, 16 * number + 16)
-        for position, (checkpoint, weight) in enumerate(zip(checkpoints, rows[key][0], strict=True)):
-            view = checkpoint.entries[key].read(start, stop, rooms.mine.read)
-            found[position][at] = xxh3_128_digest(view)
-            total.add(view, weight)
-        mixed = total.divided(rows[key][1])
+        with np.errstate(over="ignore", invalid="ignore"):  # looked for below
+            for entry, weight, digests in zip(entries[key], rows[key][0], found, strict=True):
+                view = entry.read(start, stop, total.memory)
+                digests[at] = xxh3_128_digest(view)
+                total.add(view, weight)
+            mixed = total.divided(rows[key][1])
         if not is_finite(mixed):
             raise ValueError(_not_finite(checkpoints, key))
         if not mixed.dtype.is_floating_point and any(f[at] != found[0][at] for f in found):
