@@ -1,12 +1,14 @@
 """Mixing checkpoints against the usual ways, side by side: `python benchmarks/soup.py --folder /big/disk/soup`.
 
 Each measurement is a process of its own, its imports apart, with its files in the page cache (they are read first) and
-nothing left for the disk to write (sync); the median of the repeats counts. Every count is measured at the last size,
-every size at the first count. Baselines: `cat` of the same bytes to /dev/null; `cat_disk`, the same and then as many
-bytes as the output has, written until they are on the disk, which nobody can do without who leaves a soup there; the
-loop of the official code (torch.load, a term per model added in float32); timm's avg_checkpoints (float64); mergekit's
-linear method (`--mergekit PYTHON`, an interpreter that has mergekit: its pins need not suit ours). Ours hashes its
-inputs and waits for the disk (fsync, in a column of its own), which the other three do not do.
+nothing left for the disk to write (sync); the median of the repeats counts. `cat_cold` and `ours_cold` find their files
+on the disk alone (dropped from the page cache by posix_fadvise), as who opens a folder of checkpoints does. Every count
+is measured at the last size, every size at the first count. Baselines: `cat` of the same bytes to /dev/null;
+`cat_disk`, the same and then as many bytes as the output has, written until they are on the disk, which nobody can do
+without who leaves a soup there; the loop of the official code (torch.load, a term per model added in float32); timm's
+avg_checkpoints (float64); mergekit's linear method (`--mergekit PYTHON`, an interpreter that has mergekit: its pins
+need not suit ours). Ours hashes its inputs and waits for the disk (fsync, in a column of its own), which the other
+three do not do.
 Writes results/benchmarks/soup.json, soup.md and soup.png after every cell; cells are kept in the folder too, so that
 the same command at the same commit goes on after a break. At 12 blocks a checkpoint has 350 MB: 32 of them need 12 GB
 of disk, and as much memory for the page cache.
@@ -15,6 +17,7 @@ of disk, and as much memory for the page cache.
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import json
 import os
@@ -141,10 +144,18 @@ def mergekit(python: str, folder: Path, count: int) -> dict[str, float]:
 
 
 WAYS = {f.__name__: f for f in (cat, cat_disk, ours, timm_average, ours_pt, official)}
+WAYS |= {"cat_cold": cat, "ours_cold": ours}
 PT = ("ours_pt", "official")
 OTHERS = ("timm_average", "mergekit", "official")
 SHOWN = ("ours", "ours_pt", "cat")
-OFTEN = ("cat", "cat_disk", "ours", "ours_pt")  # the fast ones are measured `repeats` times, the others once
+OFTEN = (
+    "cat",
+    "cat_disk",
+    "cat_cold",
+    "ours",
+    "ours_pt",
+    "ours_cold",
+)  # the fast ones are measured `repeats` times, the others once
 
 
 def once(way: str, folder: Path, count: int) -> dict[str, float]:
@@ -170,9 +181,10 @@ def once(way: str, folder: Path, count: int) -> dict[str, float]:
 
 
 def measured(way: str, folder: Path, count: int, python: str) -> dict[str, float]:
-    """One measurement, from files in the page cache and with a disk at rest; its output is removed."""
-    warm(inputs(folder, count, ".pt" if way in PT else ".safetensors"))
+    """One measurement, from files in the page cache (or not) and with a disk at rest; its output is removed."""
     os.sync()
+    bring = drop if way.endswith("_cold") else warm
+    bring(inputs(folder, count, ".pt" if way in PT else ".safetensors"))
     before = set(folder.iterdir())
     if way == "mergekit":
         found = mergekit(python, folder, count)
@@ -189,7 +201,7 @@ def measure(args: argparse.Namespace, folder: Path) -> Iterator[list[Row]]:
     end = time.monotonic() + 60 * args.minutes
     kept = folder / f"rows-{str(runs.provenance()['commit'])[:9]}.json"
     rows: list[Row] = runs.read_json(kept) if kept.exists() else []
-    for suffix, size in [(s, b) for s in (".safetensors", ".pt") for b in args.blocks]:
+    for size, suffix in [(b, s) for b in args.blocks for s in (".safetensors", ".pt")]:
         here, several = folder / str(size), args.counts if size == args.blocks[-1] else args.counts[:1]
         ways = [w for w in WAYS if (w in PT) == (suffix == ".pt")]
         ways += ["mergekit"] if args.mergekit and suffix == ".safetensors" else []
@@ -218,6 +230,13 @@ def warm(paths: list[Path]) -> None:
         subprocess.run(["cat", *map(str, paths)], stdout=null, check=True)
 
 
+def drop(paths: list[Path]) -> None:
+    """Drop files that the disk holds in full from the page cache."""
+    for path in paths:
+        with open(path, "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 # ---- the table ----
 
 
@@ -232,14 +251,20 @@ def slope(rows: list[Row], way: str = "ours") -> float:
 
 def goals(rows: list[Row]) -> list[str]:
     """A line a cell: ours beside reading, reading and writing, and the median of the three usual ways."""
-    head = ["K", "blocks", "ours / cat", "ours / cat_disk", "median of others / ours", "median of others / ours_pt"]
+    beside = (("ours", "cat"), ("ours", "cat_disk"), ("ours_cold", "cat_cold"))
+    head = [
+        "K",
+        "blocks",
+        *(f"{a} / {b}" for a, b in beside),
+        *(f"median of others / {w}" for w in ("ours", "ours_pt")),
+    ]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for k, blocks in dict.fromkeys((r["k"], r["blocks"]) for r in rows):
         of = {r["way"]: r["seconds"] for r in rows if (r["k"], r["blocks"]) == (k, blocks)}
         others = [of[w] for w in OTHERS if w in of]
         usual = statistics.median(others) if len(others) == len(OTHERS) else float("nan")
-        ratios = [of.get("ours", float("nan")) / of[w] if w in of else float("nan") for w in ("cat", "cat_disk")]
-        ratios += [usual / of[w] if w in of else float("nan") for w in ("ours", "ours_pt")]
+        taken = collections.defaultdict(lambda: float("nan"), of)
+        ratios = [taken[a] / taken[b] for a, b in beside] + [usual / taken[w] for w in ("ours", "ours_pt")]
         lines.append(f"| {k} | {blocks} | " + " | ".join(f"{r:.2f}" for r in ratios) + " |")
     return lines
 
