@@ -59,10 +59,15 @@ def configured(home, tiny, root, *more):
 
 
 @pytest.fixture(scope="module")
-def done(home, tiny):
-    """The whole pipeline on an ImageFolder tree with all test sets."""
-    root = shift_sets(originals(home / "folder", "folder"))
-    cfg = configured(home, tiny, root)
+def folder(home):
+    """An ImageFolder tree with all test sets."""
+    return shift_sets(originals(home / "folder", "folder"))
+
+
+@pytest.fixture(scope="module")
+def done(home, tiny, folder):
+    """The whole pipeline on it."""
+    cfg = configured(home, tiny, folder)
     cli.run_stages(list(cli.STAGES), cfg)
     return cfg
 
@@ -141,17 +146,16 @@ def test_sets_that_are_missing_are_marked_and_never_averaged(done, home, tiny, t
 
 
 @pytest.fixture(scope="module")
-def imported(home, tiny, tmp_path_factory):
+def imported(home, tiny, folder, tmp_path_factory):
     """Five models in the official layout, but tiny; the pipeline over them. model_4 and model_5 are one."""
     from modelsoups import released
 
-    folder = tmp_path_factory.mktemp("checkpoints")
-    root = home / "folder"
+    models = tmp_path_factory.mktemp("checkpoints")
     keys = sorted(train_images())
     held = {key for wnid in {k.split("_")[0] for k in keys} for key in [k for k in keys if k.startswith(wnid)][1:3]}
-    np.save(folder / "held.npy", np.array([float(key in held) for key in keys]))
-    places = [f"data.root={root}", f"data.dir={home}/authors", f"runs={home}/rel", f"results={home}/relresults"]
-    options = [tiny[0], "model.tag=null", tiny[2], *places, f"data.holdout_file={folder / 'held.npy'}", *SMALL]
+    np.save(models / "held.npy", np.array([float(key in held) for key in keys]))
+    places = [f"data.root={folder}", f"data.dir={home}/authors", f"runs={home}/rel", f"results={home}/relresults"]
+    options = [tiny[0], "model.tag=null", tiny[2], *places, f"data.holdout_file={models / 'held.npy'}", *SMALL]
     cfg = load(["experiment=released", *options])
     layout = released.expected_layout(cfg)
     for index in (0, 1, 2, 4, 5):
@@ -161,10 +165,10 @@ def imported(home, tiny, tmp_path_factory):
             for key, text in layout.items()
             if released.renamed(key)
         }
-        torch.save(state, folder / f"model_{index}.pt")
+        torch.save(state, models / f"model_{index}.pt")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
-        assert cli_status("import-released", str(folder), *options) == 0
+        assert cli_status("import-released", str(models), *options) == 0
         cli.run_stages(list(cli.STAGES), cfg)
     return cfg, options
 
