@@ -52,7 +52,7 @@ def main() -> None:
     with contextlib.redirect_stdout(printed):
         for given in (None, lambda state: (data.count(state)[0] or 0) / len(data)):
             found = examine(states, init, given)
-            print_matrix(found, True)
+            print_matrix(found)
             print(f"doctor: {found.verdict()}\n")
     made_by, command = runs.provenance(), " ".join(["python benchmarks/doctor.py", *args.overrides])
     text = [f"`{command} --images {args.images}` ({made_by['machine']}, commit {str(made_by['commit'])[:9]})", ""]

@@ -138,3 +138,19 @@ def test_reestimation_by_hand_and_what_it_refuses() -> None:
     plain = soup.Holdout(nn.Sequential(nn.Linear(2, 2)), [(torch.ones(1, 2), torch.zeros(1).long())])
     with pytest.raises(ValueError, match="has no BatchNorm"):
         reestimate(plain.model.state_dict(), plain, [])
+
+
+def test_angles_are_from_the_initialization_where_it_fits(tmp_path: Path, capsys) -> None:
+    """Updates (1, 0) and (0, 1) of a start (9, 9) are 90 degrees apart; the weights are 6 (cosine 180 / 181)."""
+    for name, row in {"init": (9.0, 9.0), "a": (10.0, 9.0), "b": (9.0, 10.0), "other": (1.0, 2.0, 3.0)}.items():
+        save_file({"w": torch.tensor([row])}, tmp_path / f"{name}.safetensors")
+    models = [str(tmp_path / f"{name}.safetensors") for name in "ab"]
+    cli.main(["doctor", *models, "--init", str(tmp_path / "init.safetensors")])
+    out = capsys.readouterr().out
+    assert "angles between updates from the initialization, degrees" in out
+    assert "90.000" in out
+    with pytest.raises(SystemExit):
+        cli.main(["doctor", *models, "--init", str(tmp_path / "other.safetensors")])
+    out = capsys.readouterr().out
+    assert "FATAL not from init" in out
+    assert "angles between weights, degrees" in out

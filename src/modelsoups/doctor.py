@@ -6,6 +6,7 @@ Exit status 0: it can; 1: it cannot, the verdict says why; 2: usage.
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from modelsoups.core.doctor import Diagnosis, State, examine
 from modelsoups.core.readers import open_checkpoint
 from modelsoups.mix import holdout_of
 from modelsoups.soup.library import open_all
+
+WRITTEN = 16  # checkpoints whose matrix has room for its numbers
 
 
 def main(argv: Sequence[str]) -> None:
@@ -47,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
     found = examine(states, open_checkpoint(args.init) if args.init else None, accuracy)
     for finding in found.findings:
         print(f"doctor: {'FATAL' if finding.fatal else 'note '} {finding.cause}: {finding.text}")
-    print_matrix(found, bool(args.init))
+    print_matrix(found)
     if args.heatmap is not None:
         heatmap(found, args.heatmap)
     print(f"doctor: {found.verdict()}")
@@ -65,14 +68,15 @@ def short(names: Sequence[str]) -> list[str]:
     return [str(Path(*p)) for p in parts]
 
 
-def _matrix(found: Diagnosis, init: bool) -> tuple[str, Tensor | None]:
+def _matrix(found: Diagnosis) -> tuple[str, Tensor | None]:
     if found.midpoints_KK is not None:
         return "accuracy at pairwise midpoints", found.midpoints_KK
-    return f"angles between {'updates from the initialization' if init else 'weights'}, degrees", found.angles_KK
+    what = "updates from the initialization" if found.from_init else "weights"
+    return f"angles between {what}, degrees", found.angles_KK
 
 
-def print_matrix(found: Diagnosis, init: bool) -> None:
-    title, matrix_KK = _matrix(found, init)
+def print_matrix(found: Diagnosis) -> None:
+    title, matrix_KK = _matrix(found)
     if matrix_KK is None:
         return
     print(f"doctor: {title}")
@@ -81,18 +85,27 @@ def print_matrix(found: Diagnosis, init: bool) -> None:
 
 
 def heatmap(found: Diagnosis, path: Path) -> None:
-    """The matrix as a picture; nothing is drawn when fewer than two checkpoints could be compared."""
+    """The matrix as a picture, with its numbers where there is room for them.
+
+    Raises ValueError when fewer than two checkpoints could be compared.
+    """
     from matplotlib.figure import Figure
 
-    title, matrix_KK = _matrix(found, False)
+    title, matrix_KK = _matrix(found)
     if matrix_KK is None:
         raise ValueError(f"{path}: no two checkpoints could be compared, so there is no matrix to draw")
+    count = len(found.names)
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(matrix_KK.numpy())
     axes.set_title(title)
-    axes.set_yticks(range(len(found.names)), [Path(n).name for n in found.names])
+    axes.set_yticks(range(count), [Path(n).name for n in found.names], fontsize=min(10, 260 / count))
     axes.set_xticks([])
+    if count <= WRITTEN:
+        middle = float(matrix_KK.min() + matrix_KK.max()) / 2
+        for (i, j), value in zip(itertools.product(range(count), repeat=2), matrix_KK.flatten().tolist(), strict=True):
+            text = f"{value:.2f}" if found.midpoints_KK is not None else f"{value:.0f}"
+            axes.text(j, i, text, ha="center", va="center", color="white" if value < middle else "black", fontsize=8)
     figure.colorbar(image)
     with runs.atomic(path) as tmp:
         figure.savefig(tmp, format=path.suffix[1:] or "png")

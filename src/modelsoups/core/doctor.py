@@ -45,11 +45,13 @@ class Finding:
 
 @dataclass
 class Diagnosis:
-    """Findings, and the K x K matrix of angles between models (degrees; from the initialization where it is given)."""
+    """Findings, and the K x K matrix of angles between models in degrees: of their weights, or from_init of what the
+    fine-tuning changed."""
 
     names: list[str]
     findings: list[Finding] = field(default_factory=list)
     angles_KK: Tensor | None = None
+    from_init: bool = False
     midpoints_KK: Tensor | None = None
 
     @property
@@ -281,7 +283,7 @@ def _from_init(found: Diagnosis, joint_KK: Tensor) -> None:
     least = UNTRAINED * float(joint_KK[0, 0])
     same = [n for n, d in zip(found.names, deltas_KK.diagonal().tolist(), strict=True) if d <= least]
     found.add("untrained", same, "the same weights as the initialization: nothing was learned", fatal=False)
-    found.angles_KK = torch.rad2deg(cosines(deltas_KK).acos())
+    found.angles_KK, found.from_init = torch.rad2deg(cosines(deltas_KK).acos()), True
 
 
 def _far(found: Diagnosis, whole_KK: Tensor) -> None:
