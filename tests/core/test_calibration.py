@@ -23,19 +23,21 @@ def test_a_perfectly_calibrated_predictor_has_no_error() -> None:
 
 
 def test_a_constant_predictor_is_off_by_its_confidence_less_its_accuracy() -> None:
-    """0.9 everywhere, right half of the time: 0.4 in every bin that holds as many right as wrong ones."""
-    logits, labels = predictor([0.9] * 12, [True, False] * 6)
-    for bins in (1, 2, 3, 6):
-        assert ece(logits, labels, bins) == pytest.approx(0.4)
-    assert ece_sweep(logits, labels) == pytest.approx(0.4)
+    """0.9 everywhere, right half of the time: 0.4, whatever the order of the images and the number of bins."""
+    for right in ([True, False] * 6, [True] * 6 + [False] * 6):
+        logits, labels = predictor([0.9] * 12, right)
+        for bins in (1, 2, 3, 5, 12):
+            assert ece(logits, labels, bins) == pytest.approx(0.4)
+        assert ece_sweep(logits, labels) == pytest.approx(0.4)
 
 
 def test_bins_hold_equal_numbers_in_order_of_confidence() -> None:
-    """Sorted: 0.6 wrong, 0.6 right | 0.8 right, 0.9 wrong: |1 - 1.2| and |1 - 1.7|, over 4 images."""
+    """Sorted: 0.6 wrong, 0.6 right | 0.8 right, 0.9 wrong: |1 - 1.2| and |1 - 1.7|, over 4 images. The two of equal
+    confidence are half right each."""
     logits, labels = predictor([0.9, 0.6, 0.8, 0.6], [False, False, True, True])
     assert ece(logits, labels, bins=2) == pytest.approx((0.2 + 0.7) / 4)
     assert ece(logits, labels, bins=1) == pytest.approx(0.9 / 4)
-    assert ece(logits, labels, bins=4) == pytest.approx((0.6 + 0.4 + 0.2 + 0.9) / 4)
+    assert ece(logits, labels, bins=4) == pytest.approx((0.1 + 0.1 + 0.2 + 0.9) / 4)
 
 
 def test_the_sweep_stops_before_accuracy_falls() -> None:

@@ -9,7 +9,6 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from scipy.optimize import brentq
 from torch import Tensor
@@ -24,6 +23,7 @@ def ece(logits_NC: Tensor, labels_N: Tensor, bins: int = BINS) -> float:
 
     The mean over bins, weighted by their images, of |accuracy - mean confidence|, where confidence is the largest
     softmax probability and a bin holds the next N / bins images in order of confidence (sizes differ by one at most).
+    Images of equal confidence count as equally right.
     Raises ValueError when there are fewer images than bins.
     """
     return ece_of(*confidence(logits_NC, labels_N), bins)
@@ -38,7 +38,8 @@ def ece_of(confidence_N: Tensor, correct_N: Tensor, bins: int = BINS) -> float:
 
 def ece_sweep(logits_NC: Tensor, labels_N: Tensor) -> float:
     """ECE-SWEEP of Roelofs et al. (2020): as many equal-mass bins as keep accuracy rising from bin to bin."""
-    confidence_N, correct_N = _sorted(*confidence(logits_NC, labels_N))
+    sides = confidence(logits_NC, labels_N)
+    confidence_N, correct_N = _sorted(sides[0].numpy(), sides[1].double().numpy())
     parts = _split(correct_N, 1)
     for bins in range(2, len(confidence_N) + 1):
         finer = _split(correct_N, bins)
@@ -72,8 +73,8 @@ def ece_difference(
 
 
 def _ece_at(confidence: np.ndarray, correct: np.ndarray, bins: int) -> float:
-    order = np.argsort(confidence, kind="stable")
-    return _error(confidence[order], _split(correct[order], bins))
+    confidence_N, correct_N = _sorted(confidence, correct)
+    return _error(confidence_N, _split(correct_N, bins))
 
 
 def confidence(logits_NC: Tensor, labels_N: Tensor) -> Sides:
@@ -82,9 +83,13 @@ def confidence(logits_NC: Tensor, labels_N: Tensor) -> Sides:
     return confidence_N, predicted_N == labels_N
 
 
-def _sorted(confidence_N: Tensor, correct_N: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    order = torch.argsort(confidence_N, stable=True)
-    return confidence_N[order].numpy(), correct_N[order].double().numpy()
+def _sorted(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """In order of confidence; images of one confidence are equally right: their order is no matter."""
+    order = np.argsort(confidence, kind="stable")
+    confidence_N, correct_N = confidence[order], correct[order]
+    begins = np.flatnonzero(np.diff(confidence_N, prepend=-1.0))
+    sizes = np.diff(begins, append=len(confidence_N))
+    return confidence_N, np.repeat(np.add.reduceat(correct_N, begins) / sizes, sizes)
 
 
 def _split(values_N: np.ndarray, bins: int) -> list[np.ndarray]:
