@@ -4,8 +4,9 @@ mixed = sum_k alpha_k theta_k and <g, theta_k> for every k are a vector times a 
 matrix having one row an ingredient; each reads the K P weights once. They are done tensor by tensor on rows that stay
 in memory where these fit, else block by block on rows that are read from their files anew.
 
-Memory beside the model: K P numbers where they stay (4 bytes each; 2 on a GPU where 4 do not fit), else BLOCK numbers
-a thread, whatever K and P, and the system's cache of the files, as far as there is memory for it.
+Memory beside the model: K P numbers where they stay (4 bytes each; 2 on a GPU where 4 do not fit), else BLOCK numbers,
+whatever K and P, and the system's cache of the files, as far as there is memory for it. All cores work on one block:
+Python threads with a block each would wait for each other (results/LOG.md).
 Legend: K ingredients, P weights, N of one tensor, G groups.
 """
 
@@ -13,9 +14,8 @@ from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeGuard, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -26,9 +26,8 @@ from modelsoups.core.weights import of_group
 
 State = Mapping[str, Tensor]
 Piece = tuple[str, int, int]  # elements start to stop of a tensor
-T = TypeVar("T")
 RESIDENT = {"cpu": 4 * 2**30, "cuda": 16 * 2**30}  # bytes of rows that stay in memory
-BLOCK = 2**18  # numbers that a thread works on at a time: they stay in the processor's cache while rows pass by
+BLOCK = 2**20  # numbers worked on at a time: they stay in the cores' caches while rows pass by
 COLUMNS = 2**20  # of bfloat16 rows that are widened at a time
 
 
@@ -124,28 +123,18 @@ class Stack:
 
     def _streamed_mix(self, coefficients: Mapping[str, Sequence[float]]) -> dict[str, Tensor]:
         flat = {k: torch.empty(math.prod(self.shapes[k][0]), dtype=self._wide(k)) for k in self._averaged()}
-
-        def one(piece: Piece) -> None:
-            key, start, stop = piece
+        for key, start, stop in self._pieces(flat):
             into_n = flat[key][start:stop].zero_()
-            for row_n, alpha in zip(self._pieces_of(piece), of_group(key, coefficients), strict=True):
+            for row_n, alpha in zip(self._pieces_of((key, start, stop)), of_group(key, coefficients), strict=True):
                 into_n.add_(row_n, alpha=alpha)
-
-        for _ in _on_threads(one, self._pieces(flat)):
-            pass
         return flat
 
     def _streamed_products(self, by_weights: State) -> dict[str, Tensor]:
         flat = {key: g.reshape(-1).to("cpu", self._wide(key)) for key, g in by_weights.items()}
-
-        def one(piece: Piece) -> tuple[str, Tensor]:
-            key, start, stop = piece
-            g_n = flat[key][start:stop]
-            return key, torch.stack([row_n @ g_n for row_n in self._pieces_of(piece)]).double()
-
         found = {key: torch.zeros(len(self), dtype=torch.float64) for key in flat}
-        for key, part_K in _on_threads(one, self._pieces(flat)):  # in order, so that the sum is the same each time
-            found[key] += part_K
+        for key, start, stop in self._pieces(flat):
+            g_n = flat[key][start:stop]
+            found[key] += torch.stack([row_n @ g_n for row_n in self._pieces_of((key, start, stop))]).double()
         return found
 
     def _wide(self, key: str) -> torch.dtype:
@@ -191,15 +180,15 @@ def grams(states: Sequence[State], keys: Iterable[str]) -> dict[str, Tensor]:
     """{tensor: its inner products between all states, K x K in float64}, a block of all states in memory at a time."""
     stack = Stack(states, resident=0, keys=keys)
     found = {key: torch.zeros(len(states), len(states), dtype=torch.float64) for key in stack.shapes}
-
-    def one(piece: Piece) -> tuple[str, Tensor]:
-        block_Kn = torch.stack([row_n.double() for row_n in stack._pieces_of(piece)])
-        return piece[0], block_Kn @ block_Kn.T
-
-    step = max(1, 8 * BLOCK // len(states))
-    pieces = [(k, s, min(s + step, stop)) for k, start, stop in stack._pieces(found) for s in range(start, stop, step)]
-    for key, part_KK in _on_threads(one, pieces):
-        found[key] += part_KK
+    step = max(1, 2 * BLOCK // len(states))
+    memory_Kn = torch.empty(len(states), step, dtype=torch.float64)
+    for key, first, last in stack._pieces(found):
+        for start in range(first, last, step):
+            piece = key, start, min(start + step, last)
+            block_Kn = memory_Kn[:, : piece[2] - start]
+            for into_n, row_n in zip(block_Kn, stack._pieces_of(piece), strict=True):
+                into_n.copy_(row_n)
+            found[key] += block_Kn @ block_Kn.T
     return found
 
 
@@ -207,16 +196,3 @@ def _shape(state: State, key: str) -> tuple[tuple[int, ...], torch.dtype]:
     entry = state.entries[key] if isinstance(state, Checkpoint) else state[key]
     averaged(torch.empty(0, dtype=entry.dtype))  # refuses what cannot be
     return tuple(entry.shape), entry.dtype
-
-
-def _on_threads(function: Callable[[Piece], T], pieces: Sequence[Piece]) -> Iterable[T]:
-    """function of every piece, in order, on as many threads as PyTorch would use, each with one."""
-    threads = torch.get_num_threads()
-    if threads == 1:
-        yield from map(function, pieces)
-        return
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield from pool.map(function, pieces)
-    finally:
-        torch.set_num_threads(threads)  # MKL's number is the whole process's
