@@ -11,7 +11,8 @@ need not suit ours). Ours hashes its inputs and waits for the disk (fsync, in a 
 three do not do.
 Writes results/benchmarks/soup.json, soup.md and soup.png after every cell; cells are kept in the folder too, so that
 the same command at the same commit goes on after a break. At 12 blocks a checkpoint has 350 MB: 32 of them need 12 GB
-of disk, and as much memory for the page cache.
+of disk, and as much memory for the page cache. Then runs greedy.py and learned.py beside it: a greedy soup against the
+official procedure, a learned step against autograd through all checkpoints.
 """
 
 from __future__ import annotations
@@ -318,6 +319,7 @@ def main() -> None:
     made.add_argument("--repeats", type=int, default=3)
     made.add_argument("--minutes", type=float, default=60, help="no cell begins after; the same command goes on")
     made.add_argument("--mergekit", metavar="PYTHON", help="an interpreter that has mergekit; without, it is left out")
+    made.add_argument("--mixing-only", action="store_true", help="without greedy.py and learned.py")
     made.add_argument("--once", choices=WAYS, help=argparse.SUPPRESS)
     args = made.parse_args()
     if args.once:
@@ -333,6 +335,8 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for rows in measure(args, folder):
             write(rows, ROOT / "results" / "benchmarks", shown)
+    for script in () if args.mixing_only else ("greedy.py", "learned.py"):
+        subprocess.run([sys.executable, str(Path(__file__).with_name(script))], check=True)
 
 
 if __name__ == "__main__":
