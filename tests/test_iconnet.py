@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from modelsoups import pretrain
+from modelsoups import pretrain, pretrain_labels
 from modelsoups.data.iconnet import adversarial, iconclip, icons, render, sets
 
 CLASSES = len(sets.CLASSES)
+CARD_SEED = pretrain.CARD_SEED
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -241,6 +243,33 @@ def test_card_says_how_the_weights_were_made():
     }
 
 
+def test_iconvit_tells_icons_apart_that_it_was_never_told_the_names_of():
+    """Its features of test images, each against the mean of the other images of every class; chance is 1 of 80."""
+    from modelsoups.config import load
+    from modelsoups.model import build
+
+    assert (pretrain_labels.FOLDER / pretrain_labels.WEIGHTS).stat().st_size <= 2e6
+    model = build(load(["model=iconvit"]).model, CLASSES).eval()
+    _, images, labels = zip(*(row for c in range(4) for row in sets.render_chunk("test", CARD_SEED, c)), strict=True)
+    images_BCHW = torch.stack([torch.from_numpy(i) for i in images]).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        features_BD = torch.nn.functional.normalize(
+            model.features(pretrain.normalise(images_BCHW, model.mean, model.std)), dim=1
+        )
+    labels_B = torch.tensor(labels)
+    one_hot_BC = torch.nn.functional.one_hot(labels_B, CLASSES).float()
+    others_BCD = (one_hot_BC.T @ features_BD)[None] - one_hot_BC[:, :, None] * features_BD[:, None]
+    counts_BC = (one_hot_BC.sum(dim=0) - one_hot_BC).clamp(min=1)
+    logits_BC = torch.einsum("bd,bcd->bc", features_BD, others_BCD / counts_BC[:, :, None])
+    assert (logits_BC.argmax(dim=1) == labels_B).float().mean() > 0.3
+
+
+def test_iconvit_card_says_how_the_weights_were_made():
+    card = json.loads((pretrain_labels.FOLDER / pretrain_labels.CARD).read_text())
+    assert card["made with"].startswith("modelsoups pretrain pretrain.labels=true")
+    assert card["images"] == card["options"]["steps"] * card["options"]["batch_size"]
+
+
 def test_missing_weights_say_how_to_make_them(tmp_path):
     with pytest.raises(ValueError, match="modelsoups pretrain"):
         iconclip.load_iconclip(tmp_path)
@@ -253,6 +282,9 @@ def test_stage_passes_its_options_and_refuses_no_steps(monkeypatch):
     monkeypatch.setattr(pretrain, "pretrain", seen.append)
     assert pretrain.run(load(["pretrain.out=elsewhere", "pretrain.seed=3"])) is False
     assert seen == [pretrain.PretrainOptions(Path("elsewhere"), seed=3)]
+    monkeypatch.setattr(pretrain_labels, "pretrain", seen.append)
+    assert pretrain.run(load(["pretrain.labels=true", "pretrain.steps=9"])) is False
+    assert seen[1:] == [pretrain.PretrainOptions(Path("runs/pretrain"), steps=9)]
     with pytest.raises(ValueError, match=r"pretrain.steps=0: expected at least 1"):
         pretrain.run(load(["pretrain.steps=0"]))
 
@@ -266,22 +298,25 @@ def test_contrastive_loss_counts_the_same_name_as_a_match():
     assert float(twins) == pytest.approx(0.5 * np.log(2), abs=1e-6)  # two of four rows choose between two matches
 
 
-def test_pretraining_resumes_to_the_same_weights(tmp_path: Path, capsys):
+@pytest.mark.parametrize("labels", [False, True])
+def test_pretraining_resumes_to_the_same_weights(tmp_path: Path, capsys, labels: bool):
     def options(out: str, steps: int = 3, every: int = 100) -> pretrain.PretrainOptions:
-        return pretrain.PretrainOptions(tmp_path / out, steps=steps, batch_size=16, threads=1, checkpoint_every=every)
+        fixed = {"batch_size": 16, "threads": 1, "shared_names": 1.0 if labels else 0.7}
+        return pretrain.PretrainOptions(tmp_path / out, steps=steps, checkpoint_every=every, **fixed)
 
-    corpus = pretrain._corpus()
-    whole, part = tmp_path / "whole", tmp_path / "part"
-    for folder in (whole, part):
-        folder.mkdir()
-        pretrain._write_config(folder, corpus.vocabulary)
-    straight = pretrain._Run(options("whole"), corpus)
+    corpus = pretrain.corpus_of_icons()
+    made = pretrain_labels.LabelsRun if labels else pretrain.Run
+    for folder in (tmp_path / "whole", tmp_path / "part"):
+        shutil.copytree(pretrain_labels.FOLDER if labels else iconclip.FOLDER, folder)
+        if not labels:
+            pretrain._write_config(folder, corpus.vocabulary)
+    straight = made(options("whole"), corpus)
     for _ in range(3):
         straight.train_step()
-    first = pretrain._Run(options("part"), corpus)
+    first = made(options("part"), corpus)
     first.train_step()
     first.save(1.0)
-    second = pretrain._Run(options("part"), corpus)
+    second = made(options("part"), corpus)
     assert second.step == 1
     assert "going on from step 1" in capsys.readouterr().out
     for _ in range(2):
@@ -289,4 +324,4 @@ def test_pretraining_resumes_to_the_same_weights(tmp_path: Path, capsys):
     for name, weight in straight.model.state_dict().items():
         assert torch.equal(weight, second.model.state_dict()[name]), name
     with pytest.raises(ValueError, match="other options"):
-        pretrain._Run(options("part", steps=4), corpus)
+        made(options("part", steps=4), corpus)

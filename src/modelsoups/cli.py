@@ -38,7 +38,7 @@ APART = {
     "status": "how far the sweep is, and what failed and why",
     "dashboard": "the sweep as a workspace of Weights & Biases",
     "export": "a soup as a folder that open_clip or timm loads as it is",
-    "pretrain": "the miniature's CLIP, made anew (not part of the pipeline)",
+    "pretrain": "the miniature's pre-trained models, made anew (not part of the pipeline)",
 }
 
 USAGE = """usage: modelsoups [stage] [key=value ...]

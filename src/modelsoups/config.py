@@ -24,6 +24,11 @@ from omegaconf.errors import OmegaConfBaseException
 from modelsoups.core.types import Recipe
 from modelsoups.schema import AT_LEAST, CHOICES, Config, TopLevel
 
+# ${asset:iconvit/model.safetensors} in a configuration is a file of the package
+OmegaConf.register_new_resolver(
+    "asset", lambda name: str(Path(__file__).parent.resolve() / "assets" / name), replace=True
+)
+
 
 def conf_dir() -> Path:
     """The folder of YAML files: inside an installed package, or at the top of a source checkout."""

@@ -17,6 +17,7 @@ import math
 import shutil
 import time
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -78,36 +79,50 @@ class PretrainOptions:
 def run(cfg: Config) -> bool:
     """Pre-train into cfg.pretrain.out. False: no run of the pipeline was added to, so there is no time to keep."""
     given = {} if cfg.pretrain.steps is None else {"steps": cfg.pretrain.steps}
-    pretrain(PretrainOptions(Path(cfg.pretrain.out), seed=cfg.pretrain.seed, **given))
+    out, seed = Path(cfg.pretrain.out), cfg.pretrain.seed
+    if cfg.pretrain.labels:
+        from modelsoups import pretrain_labels
+
+        pretrain_labels.pretrain(PretrainOptions(out, seed=seed, **{"steps": pretrain_labels.STEPS, **given}))
+    else:
+        pretrain(PretrainOptions(out, seed=seed, **given))
     return False
 
 
 def pretrain(options: PretrainOptions) -> dict[str, Any]:
     """Pre-train, or go on from the checkpoint in `out`; write the folder that load_iconclip reads; return its card."""
     torch.set_num_threads(options.threads)
-    corpus = _corpus()
+    corpus = corpus_of_icons()
     options.out.mkdir(parents=True, exist_ok=True)
     _write_config(options.out, corpus.vocabulary)
-    run = _Run(options, corpus)
-    start, begun = run.step, time.monotonic()
+    seconds = train(
+        Run(options, corpus), lambda: print(f"pretrain: zero-shot {_in_words(zero_shot(options.out, chunks=1))}")
+    )
+    return write_card(options, seconds)
+
+
+def train(run: Run, on_checkpoint: Callable[[], None] = lambda: None) -> float:
+    """The steps that are left, with a line and a checkpoint now and then; the seconds of all steps."""
+    options, start, begun = run.options, run.step, time.monotonic()
     while run.step < options.steps:
         losses = run.train_step()
         done = run.step
         if done % options.log_every == 0 or done == options.steps:
             each = (time.monotonic() - begun) / (done - start)
             left = each * (options.steps - done) / 60
-            print(f"pretrain: step {done}/{options.steps}  loss {losses[0]:.3f}  names {losses[1]:.3f}  "
+            shown = "  ".join(f"{name} {value:.3f}" for name, value in zip(run.parts, losses, strict=True))
+            print(f"pretrain: step {done}/{options.steps}  {shown}  "
                   f"{options.batch_size / each:.0f} images/s  {left:.1f} min left", flush=True)  # fmt: skip
         if done % options.checkpoint_every == 0 and done < options.steps:
             run.save(time.monotonic() - begun)
             run.write_weights(options.out)
-            print(f"pretrain: zero-shot {_in_words(zero_shot(options.out, chunks=1))}", flush=True)
+            on_checkpoint()
     run.write_weights(options.out)
-    return write_card(options, run.seconds_before + time.monotonic() - begun)
+    return run.seconds_before + time.monotonic() - begun
 
 
 @dataclass(frozen=True)
-class _Corpus:
+class Corpus:
     """The glyphs of pre-training, their captions, and the name each counts as."""
 
     masks_GSS: Tensor
@@ -119,7 +134,7 @@ class _Corpus:
     vocabulary: list[int]
 
 
-def _corpus() -> _Corpus:
+def corpus_of_icons() -> Corpus:
     everything = icons.glyphs()
     pool = icons.pretraining_pool().indices
     glyphs = [everything[i] for i in pool]
@@ -132,7 +147,7 @@ def _corpus() -> _Corpus:
     captions = {style.caption for style in icons.STYLES.values()}
     texts = {g.caption for g in glyphs} | {g.name.replace("-", " ") for g in glyphs} | set(sets.CLASSES)
     texts |= {t.format("icon") for t in (*TEMPLATES, *sets.TEMPLATES, *captions)}
-    return _Corpus(
+    return Corpus(
         icons.masks(pool),
         glyphs,
         torch.tensor([names[g.caption] for g in glyphs]),
@@ -151,15 +166,16 @@ def _write_config(folder: Path, vocabulary: list[int]) -> None:
     runs.write_text(folder / VOCABULARY, json.dumps(vocabulary) + "\n")
 
 
-class _Run:
+class Run:
     """Model, auxiliary head and optimizer, and the step they have come to."""
 
-    def __init__(self, options: PretrainOptions, corpus: _Corpus) -> None:
+    parts = "loss", "names"  # of the loss, as they are printed
+
+    def __init__(self, options: PretrainOptions, corpus: Corpus) -> None:
         self.options, self.corpus = options, corpus
-        self.tokenize: Tokenizer = lru_cache_tokenizer(tokenizer(corpus.vocabulary))
         torch.manual_seed(options.seed)
-        self.model = build(options.out).train()
-        self.names = nn.Linear(self.model.visual.output_dim, int(corpus.shared_name_of.max()) + 1, bias=False)
+        self.model, features, self.mean, self.std = self.built()
+        self.names = nn.Linear(features, int(corpus.shared_name_of.max()) + 1, bias=False)
         weights = [*self.model.parameters(), *self.names.parameters()]
         groups = [
             {"params": [p for p in weights if p.ndim >= 2], "weight_decay": options.weight_decay},
@@ -169,28 +185,43 @@ class _Run:
         self.step, self.seconds_before = 0, 0.0
         self._load()
 
+    def built(self) -> tuple[Any, int, Sequence[float], Sequence[float]]:
+        """The model in training mode, the size of its image features, and its images' mean and standard deviation."""
+        self.tokenize: Tokenizer = lru_cache_tokenizer(tokenizer(self.corpus.vocabulary))
+        clip = build(self.options.out).train()
+        return clip, clip.visual.output_dim, clip.visual.image_mean, clip.visual.image_std
+
+    def losses(self, images_BCHW: Tensor, places_B: Tensor, g: Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """What a step descends, and its two parts: the contrastive loss and the auxiliary one."""
+        images_BD = self.model.encode_image(images_BCHW, normalize=True)
+        texts_BD = self.model.encode_text(self.tokenize(self._captions(places_B, g)), normalize=True)
+        loss = contrastive_loss(images_BD, texts_BD, self.model.logit_scale.exp(), self.corpus.name_of[places_B])
+        auxiliary = self._auxiliary_loss(images_BD, self.corpus.shared_name_of[places_B])
+        return loss + self.options.auxiliary * auxiliary, loss, auxiliary
+
     def train_step(self) -> tuple[float, float]:
-        """One step; the contrastive loss and the auxiliary one."""
+        """One step; the two parts of its loss."""
         o, c = self.options, self.corpus
         g = sets.generator(f"pretrain {o.seed} step {self.step}")
         places_B = self._batch(g)
         look = EASY.towards(HARD, min(1.0, 2 * self.step / o.steps))
         images_BCHW = render(c.masks_GSS[places_B], look, g, c.masks_GSS)
-        images_BD = self.model.encode_image(self._normalise(images_BCHW), normalize=True)
-        texts_BD = self.model.encode_text(self.tokenize(self._captions(places_B, g)), normalize=True)
-        loss = contrastive_loss(images_BD, texts_BD, self.model.logit_scale.exp(), c.name_of[places_B])
-        auxiliary = self._auxiliary_loss(images_BD, c.shared_name_of[places_B])
+        whole, one, other = self.losses(normalise(images_BCHW, self.mean, self.std), places_B, g)
         self.optimizer.zero_grad()
-        (loss + o.auxiliary * auxiliary).backward()
+        whole.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         lr = o.lr * min(1, (self.step + 1) / o.warmup_steps) * 0.5 * (1 + math.cos(math.pi * self.step / o.steps))
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
-        with torch.no_grad():
-            self.model.logit_scale.clamp_(0, math.log(100))
+        self.bounded()
         self.step += 1
-        return loss.item(), auxiliary.item()
+        return one.item(), other.item()
+
+    @torch.no_grad()
+    def bounded(self) -> None:
+        """CLIP's bound on its scale."""
+        self.model.logit_scale.clamp_(0, math.log(100))
 
     def _batch(self, g: Generator) -> Tensor:
         shared = round(self.options.batch_size * self.options.shared_names)
@@ -214,16 +245,13 @@ class _Run:
         logits_BN = 20 * images_BD[known] @ F.normalize(self.names.weight, dim=1).T
         return F.cross_entropy(logits_BN, shared_name_B[known])
 
-    def _normalise(self, images_BCHW: Tensor) -> Tensor:
-        return normalise(images_BCHW, self.model.visual.image_mean, self.model.visual.image_std)
-
     @property
     def _checkpoint(self) -> Path:
         return self.options.out / "checkpoint.pt"
 
     def save(self, seconds: float) -> None:
         state = {
-            "options": _fixed(self.options),
+            "options": fixed(self.options),
             "step": self.step,
             "seconds": self.seconds_before + seconds,
             "model": self.model.state_dict(),
@@ -237,7 +265,7 @@ class _Run:
         if not self._checkpoint.exists():
             return
         state = torch.load(self._checkpoint, weights_only=True)
-        if state["options"] != _fixed(self.options):
+        if state["options"] != fixed(self.options):
             raise ValueError(f"{self._checkpoint} was made with other options; remove it or choose another `out`")
         self.model.load_state_dict(state["model"])
         self.names.load_state_dict(state["names"])
@@ -250,7 +278,7 @@ class _Run:
         runs.save_weights(folder / WEIGHTS, state)
 
 
-def _fixed(options: PretrainOptions) -> dict[str, Any]:
+def fixed(options: PretrainOptions) -> dict[str, Any]:
     """The options that the result depends on."""
     free = ("out", "checkpoint_every", "log_every")
     return {k: v for k, v in asdict(options).items() if k not in free}
@@ -270,7 +298,7 @@ def contrastive_loss(images_BD: Tensor, texts_BD: Tensor, scale: Tensor, names_B
     return 0.5 * (F.cross_entropy(logits_BB, target_BB) + F.cross_entropy(logits_BB.T, target_BB))
 
 
-def normalise(images_BCHW: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+def normalise(images_BCHW: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     mean_C11, std_C11 = (torch.tensor(x).view(-1, 1, 1) for x in (mean, std))
     return (images_BCHW.float() / 255 - mean_C11) / std_C11
 
@@ -308,7 +336,7 @@ def write_card(options: PretrainOptions, seconds: float) -> dict[str, Any]:
     pool, accuracies = icons.pretraining_pool(), zero_shot(options.out)
     card = {
         "made with": f"modelsoups pretrain pretrain.seed={options.seed} pretrain.steps={options.steps}",
-        "options": _fixed(options),
+        "options": fixed(options),
         "images": options.steps * options.batch_size,
         "seconds": round(seconds),
         "glyphs": len(pool.indices),

@@ -133,6 +133,7 @@ class AnalyseConfig:
     images: int | None = 2000
     equation_images: int | None = 500
     alphas: list[float] = field(default_factory=lambda: [i / 10 for i in range(11)])
+    wise_ft: list[float] | None = None
     orders: int = 3
     pairs: int = 66
 
@@ -183,8 +184,9 @@ class PlanConfig:
 
 @dataclass
 class PretrainConfig:
-    """`modelsoups pretrain`: makes the miniature's CLIP anew; not part of the pipeline."""
+    """`modelsoups pretrain`: makes the miniature's pre-trained models anew; not part of the pipeline."""
 
+    labels: bool = False  # IconViT, on names as labels, instead of IconCLIP, on captions
     out: str = "runs/pretrain"
     seed: int = 0
     steps: int | None = None  # null: as the shipped weights were made

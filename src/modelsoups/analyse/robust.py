@@ -35,7 +35,7 @@ def _of_pool(bench: Bench, pool: str) -> Rows:
     ends["uniform"] = (tuple(members), (1 / len(members),) * len(members))
     soup = choose(bench.cfg, tuple(members), "greedy")
     ends["greedy"] = (tuple(m for m in members if m.id in soup.ingredients), tuple(soup.coefficients[EVERYTHING]))
-    alphas = [a for a in bench.cfg.analyse.alphas if a > 0]
+    alphas = sorted({1.0, *(bench.cfg.analyse.wise_ft or bench.cfg.analyse.alphas)} - {0.0})
     keys = [(name, alpha) for name in ends for alpha in alphas]
     points = [_towards(start, *ends[name], alpha) for name, alpha in keys]
     found = dict(zip(keys, bench.measure(points, f"WiSE-FT, {pool}"), strict=True))
