@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from pico import arguments
 
 from modelsoups import cli
@@ -140,6 +141,14 @@ def test_what_is_measured_of_a_soup_is_its_accuracy(home, bench):
     assert len(part.correct_N) == 48
     picks = np.linspace(0, 95, 48).round().astype(int)
     assert (part.correct_N == whole.individual(one)["v2"].correct_N[picks]).all()
+
+
+def test_some_of_a_sets_images_are_evaluated_as_all_of_them_are(home, bench):
+    cfg, member = bench.cfg, bench.pool("random")[0]
+    every_NC = forward(cfg, cfg.data.holdout, load_weights(member.ingredient))
+    of_N = torch.arange(len(every_NC)) % 3 == 1
+    some_nC = forward(cfg, cfg.data.holdout, load_weights(member.ingredient), of_N)
+    torch.testing.assert_close(some_nC, every_NC[of_N], rtol=1e-5, atol=1e-4)
 
 
 def test_landscapes_pass_through_the_three_models(home, bench):

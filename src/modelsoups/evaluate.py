@@ -116,16 +116,22 @@ def _cache_path(cfg: Config, sha256: str, name: str) -> Path:
 
 
 @torch.inference_mode()
-def forward(cfg: Config, name: str, state: Weights) -> Tensor:
-    """Projected logits_NC, float32 on the CPU, of a state dict of the experiment's classifier."""
+def forward(cfg: Config, name: str, state: Weights, of_N: Tensor | None = None) -> Tensor:
+    """Projected logits_NC, float32 on the CPU, of a state dict of the experiment's classifier.
+
+    of_N: which images, as booleans; all by default.
+    """
     dataset = open_set(cfg.data.dir, name)
     model = shell(cfg, len(dataset.classes))
     model.load_state_dict(dict(state))
     model.eval()
-    rows = []
-    for pixels_BCHW in pixel_batches(cfg, dataset, model.image_size):
-        logits_BC = model(normalise(model, pixels_BCHW)).float().cpu()
-        rows.append(metrics.project(logits_BC, dataset.projection))
+    rows, seen = [], 0
+    for batch_BCHW in pixel_batches(cfg, dataset, model.image_size):
+        pixels_BCHW = batch_BCHW if of_N is None else batch_BCHW[of_N[seen : seen + len(batch_BCHW)]]
+        seen += len(batch_BCHW)
+        if len(pixels_BCHW):
+            logits_BC = model(normalise(model, pixels_BCHW)).float().cpu()
+            rows.append(metrics.project(logits_BC, dataset.projection))
     return torch.cat(rows)
 
 

@@ -93,3 +93,17 @@ def test_bold_of_a_mean_is_by_permutation() -> None:
         "far": [correct(50, 100), correct(50, 100)],
     }
     assert bold(rows) == {"best", "near"}
+
+
+def test_a_pool_of_ones_own_parts_gives_the_same_bias() -> None:
+    pool = noise_pool(10, 201)
+    seen: list[int] = []
+
+    def half(whole: Pool, index_n: torch.Tensor) -> Pool:
+        seen.append(len(index_n))
+        return part_of(whole, index_n)
+
+    own = selection_bias(pool, METHODS["greedy"], functools.partial(logits_of, pool), 3, half)
+    usual = selection_bias(pool, METHODS["greedy"], functools.partial(logits_of, pool), 3)
+    assert seen == [len(pool.labels_N) // 2, len(pool.labels_N) - len(pool.labels_N) // 2]
+    np.testing.assert_array_equal(own.honest_N, usual.honest_N)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from modelsoups import runs
-from modelsoups.analyse.bench import OWN, Bench, Measures, Point, Unavailable, weights_of
+from modelsoups.analyse.bench import OWN, Bench, Measures, Point, Unavailable, kept_path, weights_of
 from modelsoups.analyse.finding import Analysis, Rows, accuracies, compared, comparison
 from modelsoups.core.methods import METHODS, Pool
 from modelsoups.core.methods.greedy import random_order
@@ -46,7 +46,7 @@ def choose(cfg: Config, ingredients: tuple[Ingredient, ...], method: str, **opti
     hashes = [[i.id, i.sha256] for i in ingredients]
     holdout = open_set(cfg.data.dir, cfg.data.holdout).sha256
     strict = {"strict": cfg.protocol == "released"} if method.startswith("greedy") else {}
-    path = cfg.run.point(runs.fingerprint([method, hashes, holdout, options, strict]))
+    path = kept_path(cfg, [method, hashes, holdout, options, strict], "core/methods")
     if not path.exists():
         soup = METHODS[method](holdout_pool(cfg, ingredients), **options, **strict)
         runs.write_json(path, soup.to_json())

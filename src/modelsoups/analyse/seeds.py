@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from modelsoups import runs
-from modelsoups.analyse.bench import Bench, Member, Unavailable, mean_of, weights_of
+from modelsoups.analyse.bench import Bench, Member, Unavailable, kept_path, mean_of, weights_of
 from modelsoups.analyse.curves import need_holdout
 from modelsoups.analyse.finding import Analysis, Rows, accuracies, compared, comparison
 from modelsoups.analyse.forward import forward_part, looked_at, part_logits
@@ -73,7 +73,8 @@ def _calibration(bench: Bench) -> Rows:
 def _of_count(cfg: Config, ingredients: tuple[Ingredient, ...], names: list[str], count: int) -> Rows:
     """Accuracy, ECE and loss of the first models by every method on every set, kept in a file."""
     key = [[i.sha256 for i in ingredients[:count]], [[n, _images(cfg, n)] for n in names]]
-    path = cfg.run.point(runs.fingerprint(["calibration", *key, open_set(cfg.data.dir, cfg.data.holdout).sha256]))
+    holdout = open_set(cfg.data.dir, cfg.data.holdout).sha256
+    path = kept_path(cfg, [*key, holdout], "analyse/seeds", "core/calibration")
     if not path.exists():
         rows = []
         for method in METHODS:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from modelsoups import runs
 from modelsoups.analyse.bench import OWN, Bench, Measures, Point, kept_path
 from modelsoups.analyse.curves import choose, holdout_pool, need_holdout
 from modelsoups.analyse.finding import Analysis, Rows, accuracies, compared, counted
 from modelsoups.core import stats
-from modelsoups.core.methods import METHODS
-from modelsoups.core.selection import Bias, bold, oracle, selection_bias
+from modelsoups.core.methods import METHODS, Pool
+from modelsoups.core.selection import Bias, bold, oracle, part_of, selection_bias
 from modelsoups.core.types import EVERYTHING, Ingredient, Soup
 from modelsoups.core.weights import mix
 from modelsoups.evaluate import evaluated, forward, open_set, workers
@@ -147,7 +150,15 @@ def _bias(cfg: Config, members: tuple[Ingredient, ...], seed: int, strict: bool)
         states = [pool.state(place[name]) for name in soup.ingredients]
         return forward(cfg, cfg.data.holdout, mix(states, soup.coefficients))
 
-    return selection_bias(pool, functools.partial(METHODS["greedy"], strict=strict), logits_of, seed=seed)
+    def half(pool: Pool, index_n: Tensor) -> Pool:
+        """Whose candidates look at no image of the other half."""
+        of_N = torch.zeros(len(pool.labels_N), dtype=torch.bool).index_fill_(0, index_n, True)
+        return dataclasses.replace(
+            part_of(pool, index_n), evaluate=lambda state: forward(cfg, cfg.data.holdout, state, of_N)
+        )
+
+    greedy = functools.partial(METHODS["greedy"], strict=strict)
+    return selection_bias(pool, greedy, logits_of, seed, half)
 
 
 def _worth(bench: Bench, members: tuple[Ingredient, ...], soup: Soup) -> dict[str, Any]:

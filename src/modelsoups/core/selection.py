@@ -63,11 +63,15 @@ def halves(n: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def selection_bias(
-    pool: Pool, method: Callable[[Pool], Soup], logits_of: Callable[[Soup], Tensor], seed: int = 0
+    pool: Pool,
+    method: Callable[[Pool], Soup],
+    logits_of: Callable[[Soup], Tensor],
+    seed: int = 0,
+    part_of: Callable[[Pool, Tensor], Pool] = part_of,
 ) -> Bias:
     """Cross-fitted: choose on one half of the hold-out, judge on both, both ways round.
 
-    logits_of(soup) gives a soup's logits_NC on the whole hold-out.
+    logits_of(soup) gives a soup's logits_NC on the whole hold-out; part_of(pool, index_n) a pool of some images.
     """
     one, two = halves(len(pool.labels_N), seed)
     apparent_N, honest_N = np.zeros(len(pool.labels_N)), np.zeros(len(pool.labels_N))
