@@ -239,6 +239,24 @@ def test_claims_are_corrected_for_their_number():
     )
 
 
+def test_a_method_that_collapses_does_not_hide_the_others():
+    """Two orders of two methods: greedy ends at 71, uniform at 40, 31 points below; at one model both have 20."""
+    from modelsoups.reporting.analysis_counts import curves
+
+    ends = {"uniform": (20, 30, 40), "greedy": (20, 70, 71)}
+    rows = [
+        {"method": m, "k": k, "order": o, "test": y / 100}
+        for m, ys in ends.items()
+        for k, y in zip((1, 2, 3), ys, strict=True)
+        for o in (0, 1)
+    ]
+    (panel,) = curves(rows).axes
+    assert 69 < panel.get_ylim()[0] < 70
+    assert [t.get_text() for t in panel.texts] == ["Uniform soup: below, 40.0 with all models"]
+    even = curves([{**row, "test": 0.7 + row["test"] / 100} for row in rows]).axes[0]
+    assert not even.texts
+
+
 def test_rates_as_high_as_the_paper_leaves_out_are_left_out():
     """1e-4 beside 3e-5, and the miniature's 3.3e-3 beside 1e-3; 3e-5 and 1e-3 themselves stay."""
     assert 3e-5 < TOO_HIGH * 3e-5 < 1e-4

@@ -27,7 +27,7 @@ any_float32 = st.floats(width=32, allow_subnormal=True)  # NaN, infinities and t
 def test_means_of_blocks_have_the_bits_of_core(rows_KN: np.ndarray, dtype: torch.dtype) -> None:
     rows = torch.from_numpy(rows_KN).to(dtype)
     room, expected = Room(7), TensorSum()
-    room.begin(dtype, 7).add(memoryview(bytes(7 * dtype.itemsize)), 1.0)  # what an earlier sum left does not count
+    room.begin(dtype, 7).add(memoryview(b"?" * (7 * dtype.itemsize)), 1.0)  # what an earlier sum left does not count
     got = room.begin(dtype, 7)
     with np.errstate(over="ignore", invalid="ignore"):  # infinity minus infinity
         for position, row in enumerate(rows):
