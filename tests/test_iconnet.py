@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from modelsoups import pretrain, pretrain_labels
+from modelsoups import pretrain
 from modelsoups.data.iconnet import adversarial, iconclip, icons, render, sets
+from modelsoups.pretraining import captions, run
+from modelsoups.pretraining import labels as by_labels
+from modelsoups.pretraining.corpus import corpus_of_icons
 
 CLASSES = len(sets.CLASSES)
-CARD_SEED = pretrain.CARD_SEED
+CARD_SEED = captions.CARD_SEED
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -133,10 +136,10 @@ def test_render_refuses_clutter_without_masks():
 
 
 def test_looks_interpolate():
-    half = pretrain.EASY.towards(pretrain.HARD, 0.5)
-    assert half.turn == pytest.approx((pretrain.EASY.turn + pretrain.HARD.turn) / 2)
-    assert half.noise[1] == pytest.approx((pretrain.EASY.noise[1] + pretrain.HARD.noise[1]) / 2)
-    assert pretrain.EASY.towards(pretrain.HARD, 1.0) == pretrain.HARD
+    half = run.EASY.towards(run.HARD, 0.5)
+    assert half.turn == pytest.approx((run.EASY.turn + run.HARD.turn) / 2)
+    assert half.noise[1] == pytest.approx((run.EASY.noise[1] + run.HARD.noise[1]) / 2)
+    assert run.EASY.towards(run.HARD, 1.0) == run.HARD
 
 
 # ---- sets
@@ -229,7 +232,7 @@ def test_shipped_weights_are_small_and_see_better_than_chance():
     assert all(p.dtype == torch.float32 for p in model.parameters())
     assert not model.training
     assert tokenize(sets.CLASSES).shape == (CLASSES, iconclip.context_length())
-    accuracies = pretrain.zero_shot(iconclip.FOLDER, chunks=1)
+    accuracies = captions.zero_shot(iconclip.FOLDER, chunks=1)
     assert accuracies["test"] > 50
     assert 35 < accuracies["mean of shifts"] < accuracies["test"]
     assert accuracies["a"] < accuracies["r"] - 5
@@ -248,13 +251,13 @@ def test_iconvit_tells_icons_apart_that_it_was_never_told_the_names_of():
     from modelsoups.config import load
     from modelsoups.model import build
 
-    assert (pretrain_labels.FOLDER / pretrain_labels.WEIGHTS).stat().st_size <= 2e6
+    assert (by_labels.FOLDER / by_labels.WEIGHTS).stat().st_size <= 2e6
     model = build(load(["model=iconvit"]).model, CLASSES).eval()
     _, images, labels = zip(*(row for c in range(4) for row in sets.render_chunk("test", CARD_SEED, c)), strict=True)
     images_BCHW = torch.stack([torch.from_numpy(i) for i in images]).permute(0, 3, 1, 2)
     with torch.inference_mode():
         features_BD = torch.nn.functional.normalize(
-            model.features(pretrain.normalise(images_BCHW, model.mean, model.std)), dim=1
+            model.features(run.normalise(images_BCHW, model.mean, model.std)), dim=1
         )
     labels_B = torch.tensor(labels)
     one_hot_BC = torch.nn.functional.one_hot(labels_B, CLASSES).float()
@@ -265,7 +268,7 @@ def test_iconvit_tells_icons_apart_that_it_was_never_told_the_names_of():
 
 
 def test_iconvit_card_says_how_the_weights_were_made():
-    card = json.loads((pretrain_labels.FOLDER / pretrain_labels.CARD).read_text())
+    card = json.loads((by_labels.FOLDER / by_labels.CARD).read_text())
     assert card["made with"].startswith("modelsoups pretrain pretrain.labels=true")
     assert card["images"] == card["options"]["steps"] * card["options"]["batch_size"]
 
@@ -279,37 +282,37 @@ def test_stage_passes_its_options_and_refuses_no_steps(monkeypatch):
     from modelsoups.config import load
 
     seen = []
-    monkeypatch.setattr(pretrain, "pretrain", seen.append)
+    monkeypatch.setattr(captions, "pretrain", seen.append)
     assert pretrain.run(load(["pretrain.out=elsewhere", "pretrain.seed=3"])) is False
-    assert seen == [pretrain.PretrainOptions(Path("elsewhere"), seed=3)]
-    monkeypatch.setattr(pretrain_labels, "pretrain", seen.append)
+    assert seen == [run.PretrainOptions(Path("elsewhere"), seed=3)]
+    monkeypatch.setattr(by_labels, "pretrain", seen.append)
     assert pretrain.run(load(["pretrain.labels=true", "pretrain.steps=9"])) is False
-    assert seen[1:] == [pretrain.PretrainOptions(Path("runs/pretrain"), steps=9)]
+    assert seen[1:] == [run.PretrainOptions(Path("runs/pretrain"), steps=9)]
     with pytest.raises(ValueError, match=r"pretrain.steps=0: expected at least 1"):
         pretrain.run(load(["pretrain.steps=0"]))
 
 
 def test_contrastive_loss_counts_the_same_name_as_a_match():
     eye_BD = torch.eye(4)
-    distinct = pretrain.contrastive_loss(eye_BD, eye_BD, torch.tensor(50.0), torch.arange(4))
+    distinct = captions.contrastive_loss(eye_BD, eye_BD, torch.tensor(50.0), torch.arange(4))
     twins_BD = eye_BD[[0, 0, 1, 2]]
-    twins = pretrain.contrastive_loss(twins_BD, twins_BD, torch.tensor(50.0), torch.tensor([0, 0, 1, 2]))
+    twins = captions.contrastive_loss(twins_BD, twins_BD, torch.tensor(50.0), torch.tensor([0, 0, 1, 2]))
     assert float(distinct) == pytest.approx(0, abs=1e-6)
     assert float(twins) == pytest.approx(0.5 * np.log(2), abs=1e-6)  # two of four rows choose between two matches
 
 
 @pytest.mark.parametrize("labels", [False, True])
 def test_pretraining_resumes_to_the_same_weights(tmp_path: Path, capsys, labels: bool):
-    def options(out: str, steps: int = 3, every: int = 100) -> pretrain.PretrainOptions:
+    def options(out: str, steps: int = 3, every: int = 100) -> run.PretrainOptions:
         fixed = {"batch_size": 16, "threads": 1, "shared_names": 1.0 if labels else 0.7}
-        return pretrain.PretrainOptions(tmp_path / out, steps=steps, checkpoint_every=every, **fixed)
+        return run.PretrainOptions(tmp_path / out, steps=steps, checkpoint_every=every, **fixed)
 
-    corpus = pretrain.corpus_of_icons()
-    made = pretrain_labels.LabelsRun if labels else pretrain.Run
+    corpus = corpus_of_icons()
+    made = by_labels.LabelsRun if labels else captions.CaptionsRun
     for folder in (tmp_path / "whole", tmp_path / "part"):
-        shutil.copytree(pretrain_labels.FOLDER if labels else iconclip.FOLDER, folder)
+        shutil.copytree(by_labels.FOLDER if labels else iconclip.FOLDER, folder)
         if not labels:
-            pretrain._write_config(folder, corpus.vocabulary)
+            captions._write_config(folder, corpus.vocabulary)
     straight = made(options("whole"), corpus)
     for _ in range(3):
         straight.train_step()

@@ -1,4 +1,4 @@
-"""Pre-training of IconViT on labels: `modelsoups pretrain pretrain.labels=true`. Its result ships with the package.
+"""Pre-training of IconViT on labels. Its result ships with the package.
 
 What an ImageNet-21k ViT is to CLIP in the paper (Figures G.3 and L.2): a network of timm, of IconCLIP's size, that has
 seen no caption. It classifies renderings of the icons whose name two or more designers drew, from easy to hard as
@@ -21,17 +21,18 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from modelsoups import runs
-from modelsoups.pretrain import PretrainOptions, Run, corpus_of_icons, fixed, train
+from modelsoups.pretraining.corpus import corpus_of_icons
+from modelsoups.pretraining.run import PretrainOptions, Run, fixed, train
 
-FOLDER = Path(__file__).resolve().parent / "assets" / "iconvit"
+FOLDER = Path(__file__).resolve().parents[1] / "assets" / "iconvit"
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.json"
 STEPS = 4000  # of the shipped weights
 
 
 class LabelsRun(Run):
-    """`pretrain.Run` of a timm network and the names alone."""
+    """A timm network and a head for the names."""
 
-    parts = "loss", "errors"
+    parts, weights = ("loss", "errors"), WEIGHTS
 
     def built(self) -> tuple[Any, int, Sequence[float], Sequence[float]]:
         model: Any = timm.create_model(f"local-dir:{self.options.out}", pretrained=False, num_classes=0).train()
@@ -42,13 +43,6 @@ class LabelsRun(Run):
         logits_BN, names_B = self.names(self.model(images_BCHW)), self.corpus.shared_name_of[places_B]
         loss = F.cross_entropy(logits_BN, names_B)
         return loss, loss, (logits_BN.argmax(dim=1) != names_B).float().mean()
-
-    def bounded(self) -> None:
-        """It has no scale."""
-
-    def write_weights(self, folder: Path) -> None:
-        state = {k: v.detach().half().contiguous() for k, v in self.model.state_dict().items()}
-        runs.save_weights(folder / WEIGHTS, state)
 
 
 def pretrain(options: PretrainOptions) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""How the miniature's pre-trained models, which ship with the package, were made."""
