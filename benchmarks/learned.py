@@ -3,7 +3,7 @@
 The baseline is the official code's (learned_bylayer.py): every checkpoint's tensors in memory as leaves that need a
 gradient, the mixed weights a differentiable sum over them. Ours streams the checkpoints from their files (in the page
 cache), or keeps them as rows in memory (resident). Each way is a process of its own; the median of its steps after the
-first counts. "model" is the forward and backward of the mixed model alone, which every way must do; the seconds beyond
+first counts, and of several rounds the best, since a shared machine's memory is slower at times. "model" is the forward and backward of the mixed model alone, which every way must do; the seconds beyond
 it are what the number of checkpoints costs. "own MB" is the process's memory after a step without what it shares with
 the system's cache of files. The gradients of the coefficients are compared with the baseline's.
 Writes results/benchmarks/learned.json, learned.md and learned.png.
@@ -143,11 +143,12 @@ def measure(args: argparse.Namespace, folder: str) -> Iterator[list[dict[str, ob
         runs.save_weights(Path(folder) / f"{n}.safetensors", state)
     for count in args.counts:
         found: dict[str, dict[str, object]] = {}
-        for way in WAYS:
+        for way in [*WAYS] * args.rounds:
             own = ["--once", way, folder, "--counts", str(count), "--model", args.model]
             own += ["--batch", str(args.batch), "--steps", str(args.steps)]
             done = subprocess.run([sys.executable, __file__, *own], capture_output=True, text=True, check=True)
-            found[way] = json.loads(done.stdout)
+            taken = json.loads(done.stdout)
+            found[way] = min(taken, found.get(way, taken), key=lambda r: r["seconds"])
         expected = torch.tensor(found["official"]["gradient"])
         for way, taken in found.items():
             row = {
@@ -224,6 +225,7 @@ def main() -> None:
     made.add_argument("--model", default="vit_small_patch32_224")
     made.add_argument("--batch", type=int, default=8)
     made.add_argument("--steps", type=int, default=3, help="measured, after one that is not")
+    made.add_argument("--rounds", type=int, default=1, help="of all ways in turn, of which each one's best counts")
     made.add_argument("--once", nargs=2, help=argparse.SUPPRESS)
     args = made.parse_args()
     if args.once:
@@ -231,9 +233,11 @@ def main() -> None:
         return
     counts = " ".join(map(str, args.counts))
     shown = f"python benchmarks/learned.py --counts {counts} --model {args.model} --batch {args.batch}"
+    shown += f" --steps {args.steps} --rounds {args.rounds}"
+    weights = sum(p.numel() for p in network(args.model).parameters())
     with tempfile.TemporaryDirectory() as folder:
         for rows in measure(args, folder):
-            write(rows, f"{shown} --steps {args.steps}", sum(p.numel() for p in network(args.model).parameters()))
+            write(rows, shown, weights)
 
 
 if __name__ == "__main__":
