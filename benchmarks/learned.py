@@ -3,9 +3,10 @@
 The baseline is the official code's (learned_bylayer.py): every checkpoint's tensors in memory as leaves that need a
 gradient, the mixed weights a differentiable sum over them. Ours streams the checkpoints from their files (in the page
 cache), or keeps them as rows in memory (resident). Each way is a process of its own; the median of its steps after the
-first counts, and of several rounds the best, since a shared machine's memory is slower at times. "model" is the forward and backward of the mixed model alone, which every way must do; the seconds beyond
-it are what the number of checkpoints costs. "own MB" is the process's memory after a step without what it shares with
-the system's cache of files. The gradients of the coefficients are compared with the baseline's.
+first counts, and of several rounds the best, since a shared machine's memory is slower at times. "model" is the forward
+and backward of the mixed model alone, which every way must do; the seconds beyond it are what the number of checkpoints
+costs. "own MB" is the process's memory after a step without what it shares with the system's cache of files. The
+gradients of the coefficients are compared with the baseline's.
 Writes results/benchmarks/learned.json, learned.md and learned.png.
 """
 
