@@ -182,8 +182,6 @@ def goals(rows: list[dict[str, object]]) -> list[str]:
 
 
 def write(rows: list[dict[str, object]], command: str, weights: int) -> None:
-    from matplotlib.figure import Figure
-
     OUT.mkdir(parents=True, exist_ok=True)
     made = runs.provenance()
     runs.write_json(OUT / "learned.json", {"command": command, "weights": weights, "rows": rows, "provenance": made})
@@ -210,13 +208,28 @@ def write(rows: list[dict[str, object]], command: str, weights: int) -> None:
         )
     text = f"`{command}` ({weights / 1e6:.1f} million weights, {made['machine']}, commit {str(made['commit'])[:9]})"
     runs.write_text(OUT / "learned.md", "\n".join([text, "", *goals(rows), "", *lines, ""]))
-    figure = Figure(figsize=(8, 3.5), layout="constrained")
-    for axes, key in zip(figure.subplots(1, 2), ("seconds", "own_mb"), strict=True):
+    draw(rows)
+
+
+def draw(rows: list[dict[str, object]]) -> None:
+    """Seconds and memory over the number of checkpoints, learned.png."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
+
+    names = {"ours": "ours, from files", "ours_resident": "ours, rows in memory", "model": "the model alone"}
+    counts = sorted({int(str(r["k"])) for r in rows})
+    figure = Figure(figsize=(8, 3.8), layout="constrained")
+    for axes, key, label in zip(figure.subplots(1, 2), ("seconds", "own_mb"), ("seconds a step", "MB"), strict=True):
         for way in WAYS:
             mine = [(int(str(r["k"])), float(str(r[key]))) for r in rows if r["way"] == way]
-            axes.loglog(*zip(*mine, strict=True), marker="o", label=way)
-        axes.set(xlabel="checkpoints", ylabel={"seconds": "seconds a step", "own_mb": "MB of its own"}[key])
-        axes.legend()
+            axes.loglog(*zip(*mine, strict=True), marker="o", label=names.get(way, way))
+        axes.set(xlabel="checkpoints", title=label)
+        axes.set_xticks(counts, labels=map(str, counts))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(OUT / "learned.png", dpi=120)
 
 

@@ -299,15 +299,24 @@ def write(rows: list[Row], out: Path, command: str) -> None:
 
 def plot(by_count: list[Row], by_size: list[Row], path: Path) -> None:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
-    figure = Figure(figsize=(9, 4), layout="constrained")
+    figure = Figure(figsize=(9, 5), layout="constrained")
     panels = ("more checkpoints", by_count), ("larger checkpoints", by_size)
     for axes, (title, rows) in zip(figure.subplots(1, 2, sharey=True), panels, strict=True):
         for way in dict.fromkeys(r["way"] for r in rows):
             mine = sorted((r["mb"], r["seconds"]) for r in rows if r["way"] == way)
-            axes.loglog(*zip(*mine, strict=True), marker="o", label=way)
+            style = {"linewidth": 3} if way == "ours" else {"linestyle": "--"} if way.startswith("cat") else {}
+            axes.loglog(*zip(*mine, strict=True), marker="o", label=way, **style)
         axes.set(xlabel="MB read", ylabel="seconds", title=title)
-        axes.legend(fontsize=7)
+        sizes = sorted({r["mb"] for r in rows if r["way"] == "cat"})
+        axes.set_xticks(sizes, labels=[f"{mb:,.0f}" for mb in sizes])
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+        axes.tick_params(labelleft=True)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     figure.savefig(path, dpi=120)
 
 
