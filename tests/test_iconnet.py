@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 
 from modelsoups import pretrain
@@ -328,3 +329,9 @@ def test_pretraining_resumes_to_the_same_weights(tmp_path: Path, capsys, labels:
         assert torch.equal(weight, second.model.state_dict()[name]), name
     with pytest.raises(ValueError, match="other options"):
         made(options("part", steps=4), corpus)
+    whole = tmp_path / "whole"
+    straight.write_weights(whole)
+    read = timm.create_model(f"local-dir:{whole}", num_classes=0, pretrained=True) if labels else None
+    loaded = read.state_dict() if read else iconclip.load_iconclip(whole)[0].state_dict()
+    for name, weight in straight.model.state_dict().items():
+        assert torch.equal(weight.half().float(), loaded[name].float()), name
