@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ class PretrainOptions:
             raise ValueError(f"pretrain.steps={self.steps}: expected at least 1")
 
 
-class Run:
+class Run(ABC):
     """Model, head for names and optimizer, and the step they have come to."""
 
     parts: tuple[str, str]  # of the loss, as they are printed
@@ -70,13 +71,13 @@ class Run:
         self.step, self.seconds_before = 0, 0.0
         self._load()
 
+    @abstractmethod
     def built(self) -> tuple[Any, int, Sequence[float], Sequence[float]]:
         """The model in training mode, the size of its image features, and its images' mean and standard deviation."""
-        raise NotImplementedError
 
+    @abstractmethod
     def losses(self, images_BCHW: Tensor, places_B: Tensor, g: Generator) -> tuple[Tensor, Tensor, Tensor]:
         """What a step descends, and the two numbers that are printed of it."""
-        raise NotImplementedError
 
     def train_step(self) -> tuple[float, float]:
         """One step; the two parts of its loss."""
@@ -97,7 +98,7 @@ class Run:
         self.step += 1
         return one.item(), other.item()
 
-    def bounded(self) -> None:
+    def bounded(self) -> None:  # noqa: B027 - most models bound nothing
         """Bring weights back into their bounds after a step, where they have some."""
 
     def _batch(self, g: Generator) -> Tensor:
