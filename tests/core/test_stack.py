@@ -60,7 +60,7 @@ def test_rows_of_bfloat16_keep_what_differs(monkeypatch) -> None:
 
 
 def test_inner_products_of_all_models(monkeypatch) -> None:
-    monkeypatch.setattr(stack, "BLOCK", 50)
+    monkeypatch.setattr(stack, "TOGETHER", 50)
     made = states()
     flat = torch.stack([s["blocks.0.w"].double().flatten() for s in made])
     torch.testing.assert_close(grams(made, ["blocks.0.w"])["blocks.0.w"], flat @ flat.T)

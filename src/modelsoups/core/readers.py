@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
 import os
-import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from modelsoups.core.checkpoints import SUFFIXES, describe, read_pickle
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
+Block = NDArray[Any]
 NESTS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema", "ema")  # the first that is there
 WRAPPERS = ("module.", "_orig_mod.")  # put before every name by DistributedDataParallel and torch.compile
 WHOLE = ("model.safetensors", "pytorch_model.bin")  # a folder's weights in one file, in the order they are looked for
@@ -46,33 +49,57 @@ DTYPES = {
 }
 
 
+class Flat(Protocol):
+    """A flat tensor whose elements start to stop are flat[start:stop], contiguous and not to be written to.
+
+    float32 as they are, other dtypes (and float32 that the file does not align) as so many rows of bytes.
+    """
+
+    def __getitem__(self, elements: slice) -> Block: ...
+
+
+class MappedFile:
+    """A file of weights as a memory map: nothing is copied, and the system may take its pages back at any time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with open(path, "rb") as file:
+            self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # never written; NumPy takes it as it is
+        self.bytes = np.frombuffer(self.map, np.uint8)
+
+    def read(self, start: int, stop: int) -> Block:
+        """These bytes. Of a file that has become shorter they would end the process: its size is looked at."""
+        if self.map.size() < stop:  # of the file, as it is now
+            raise ValueError(f"{self.path} ends too early; it was cut off while it was being read")
+        return self.bytes[start:stop]
+
+    def forget(self) -> None:
+        """Let go of the pages read so far: they stay in the system's cache, and count no longer as this process's."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self.map.madvise(mmap.MADV_DONTNEED)
+
+
 @dataclass(frozen=True)
 class Stored:
-    """A tensor in an open safetensors file."""
+    """A tensor in a file."""
 
-    file: Path
-    descriptor: int
+    file: MappedFile
     offset: int  # bytes from the start of the file
     dtype: torch.dtype
     shape: tuple[int, ...]
 
-    def read(self, start: int, stop: int, into: memoryview) -> memoryview:
-        """The bytes of elements start to stop of the flat tensor, read into `into` (long enough)."""
-        size, at = (stop - start) * self.dtype.itemsize, self.offset + start * self.dtype.itemsize
-        view = into if len(into) == size else into[:size]
-        done = os.preadv(self.descriptor, [view], at)
-        while done < len(view):
-            got = os.preadv(self.descriptor, [view[done:]], at + done)
-            if not got:
-                raise ValueError(f"{self.file} ends too early; it was cut off while it was being read")
-            done += got
-        return view
+    def flat(self) -> Flat:
+        """The elements, without a copy."""
+        read = self.file.read(self.offset, self.offset + math.prod(self.shape) * self.dtype.itemsize)
+        aligned = self.dtype == torch.float32 and self.offset % 4 == 0
+        return read.view(np.float32) if aligned else read.reshape(-1, self.dtype.itemsize)
 
     def whole(self) -> Tensor:
-        count = math.prod(self.shape)
-        tensor = torch.empty(count * self.dtype.itemsize, dtype=torch.uint8)
-        self.read(0, count, tensor.numpy().data)
-        return tensor.view(self.dtype).reshape(self.shape)
+        read = self.file.read(self.offset, self.offset + math.prod(self.shape) * self.dtype.itemsize)
+        tensor = torch.empty(self.shape, dtype=self.dtype)
+        tensor.view(-1).view(torch.uint8).numpy()[:] = read
+        self.file.forget()
+        return tensor
 
 
 @dataclass(frozen=True)
@@ -89,20 +116,32 @@ class Held:
     def shape(self) -> tuple[int, ...]:
         return tuple(self.tensor.shape)
 
-    def read(self, start: int, stop: int, into: memoryview) -> memoryview:
-        """The bytes of elements start to stop of the flat tensor, without a copy where it is contiguous."""
-        tensor = self.tensor
-        if not tensor.is_contiguous():  # only the rows that are asked for become so
-            row = max(1, math.prod(self.shape[1:]))
-            first = start // row
-            tensor, start, stop = tensor[first : -(-stop // row)], start - first * row, stop - first * row
-        return _bytes_of(tensor.reshape(-1)[start:stop].cpu().contiguous())
+    def flat(self) -> Flat:
+        """The elements, without a copy where they are contiguous in memory."""
+        if self.tensor.is_contiguous() and self.tensor.device.type == "cpu":
+            return _numbers(self.tensor.reshape(-1))
+        return _Copied(self.tensor)
 
     def whole(self) -> Tensor:
         return self.tensor.cpu()
 
 
-@dataclass(eq=False)  # two checkpoints are not compared; their weak references need a hash
+@dataclass(frozen=True)
+class _Copied:
+    """A tensor on a GPU or with gaps: what is asked for is copied."""
+
+    tensor: Tensor
+
+    def __getitem__(self, elements: slice) -> Block:
+        tensor, start, stop = self.tensor, elements.start, elements.stop
+        if not tensor.is_contiguous():  # only the rows that are asked for become so
+            row = max(1, math.prod(tensor.shape[1:]))
+            first = start // row
+            tensor, start, stop = tensor[first : -(-stop // row)], start - first * row, stop - first * row
+        return _numbers(tensor.reshape(-1)[start:stop].cpu().contiguous())
+
+
+@dataclass(eq=False)  # two checkpoints are not compared
 class Checkpoint(Mapping[str, Tensor]):
     """A state whose tensors are read when asked for, in the order of the file.
 
@@ -120,6 +159,11 @@ class Checkpoint(Mapping[str, Tensor]):
     def __getitem__(self, key: str) -> Tensor:
         return self.entries[key].whole()
 
+    def forget(self) -> None:
+        """Let go of the files' pages that were read so far."""
+        for file in {e.file for e in self.entries.values() if isinstance(e, Stored)}:
+            file.forget()
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
 
@@ -136,10 +180,11 @@ class Checkpoint(Mapping[str, Tensor]):
         return sum(math.prod(e.shape) * e.dtype.itemsize for k, e in self.entries.items() if k not in self.tied)
 
 
-def _bytes_of(tensor: Tensor) -> memoryview:
-    """A contiguous flat tensor's bytes, which are not to be written to."""
-    view: memoryview = tensor.detach().view(torch.uint8).numpy().data
-    return view
+def _numbers(tensor: Tensor) -> Block:
+    """A contiguous flat tensor as `Flat` has it."""
+    if tensor.dtype == torch.float32:
+        return tensor.detach().numpy()
+    return tensor.detach().view(torch.uint8).reshape(-1, tensor.dtype.itemsize).numpy()
 
 
 def open_checkpoint(source: Source, key: str | None = None) -> Checkpoint:
@@ -151,7 +196,7 @@ def open_checkpoint(source: Source, key: str | None = None) -> Checkpoint:
     if isinstance(source, Checkpoint):
         return source
     if isinstance(source, Mapping):
-        return _unwrapped(_of_tensors("state in memory", source))
+        return _unwrapped(opened_state(source))
     path = Path(source)
     try:
         if path.is_dir():
@@ -170,6 +215,11 @@ def open_checkpoint(source: Source, key: str | None = None) -> Checkpoint:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
+def opened_state(state: Mapping[str, Tensor]) -> Checkpoint:
+    """A state dict as a lazy state with the same names, its tensors staying where they are."""
+    return state if isinstance(state, Checkpoint) else _of_tensors("state in memory", state)
+
+
 # ---- the formats ----
 
 
@@ -179,18 +229,17 @@ def _safetensors(path: Path) -> Checkpoint:
             metadata = file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path} is truncated or not safetensors ({error}); delete it and make it again") from error
-    descriptor = os.open(path, os.O_RDONLY)
-    length = int.from_bytes(os.pread(descriptor, 8, 0), "little")
-    header = json.loads(os.pread(descriptor, length, 8))
+    file = MappedFile(path)
+    length = int.from_bytes(file.read(0, 8).tobytes(), "little")
+    header = json.loads(file.read(8, 8 + length).tobytes())
     header.pop("__metadata__", None)
     entries: dict[str, Stored | Held] = {}
     for name, info in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         if info["dtype"] not in DTYPES:
             raise ValueError(f"{path}: tensor {name} is of type {info['dtype']}; expected one of {', '.join(DTYPES)}")
         start = 8 + length + info["data_offsets"][0]
-        entries[name] = Stored(path, descriptor, start, DTYPES[info["dtype"]], tuple(info["shape"]))
+        entries[name] = Stored(file, start, DTYPES[info["dtype"]], tuple(info["shape"]))
     checkpoint = Checkpoint(str(path), entries, files=(path,))
-    weakref.finalize(checkpoint, os.close, descriptor)
     for name, kept in metadata.items():  # as safetensors.torch.save_model notes tensors that it wrote once
         if kept in entries and name not in entries:
             entries[name], checkpoint.tied[name] = entries[kept], kept
@@ -221,15 +270,14 @@ def _pickle(path: Path, key: str | None) -> Checkpoint:
 
 
 def _read_in_order(checkpoint: Checkpoint, path: Path) -> None:
-    """Turn contiguous tensors of torch.load's memory map into places in the file: reading there is no page fault.
+    """Turn contiguous tensors of torch.load's memory map into places in a map of ours, whose pages can be let go.
 
     Where the system does not tell its memory maps (Linux does), or torch made none, the tensors stay as they are.
     """
     maps = _maps(path)
     if not maps:
         return
-    descriptor = os.open(path, os.O_RDONLY)
-    weakref.finalize(checkpoint, os.close, descriptor)
+    file = MappedFile(path)
     placed: dict[str, Stored | Held] = {}
     for name, held in checkpoint.entries.items():
         assert isinstance(held, Held)
@@ -237,9 +285,9 @@ def _read_in_order(checkpoint: Checkpoint, path: Path) -> None:
         offset = next((o + at - low for low, high, o in maps if low <= at and at + size <= high), None)
         if offset is None or not held.tensor.is_contiguous() or not size:
             continue
-        placed[name] = Stored(path, descriptor, offset, held.dtype, held.shape)
-        start = _bytes_of(held.tensor.reshape(-1)[: min(8, held.tensor.numel())])
-        if os.pread(descriptor, len(start), offset) != start:  # torch swapped the bytes of a big-endian file
+        placed[name] = Stored(file, offset, held.dtype, held.shape)
+        start = _numbers(held.tensor.reshape(-1)[:8]).tobytes()
+        if file.read(offset, offset + len(start)).tobytes() != start:  # torch swapped the bytes of a big-endian file
             return
     checkpoint.entries |= placed
 
@@ -309,7 +357,6 @@ def _sharded(index: Path) -> Checkpoint:
     if not by_file:
         raise ValueError(f"{index} holds no tensors")
     whole = Checkpoint(str(index), {})
-    parts = []
     for file, expected in by_file.items():
         if file != Path(file).name or Path(file).suffix not in SUFFIXES:
             raise ValueError(f"{index}: shard {file} is not the name of a weights file beside the index; refused")
@@ -324,10 +371,8 @@ def _sharded(index: Path) -> Checkpoint:
         whole.entries.update(part.entries)
         whole.tied.update(part.tied)
         whole.files += part.files
-        parts.append(part)
     whole.files += (index,)
     whole.notes.append(f"{len(by_file)} shards")
-    weakref.finalize(whole, list.clear, parts)  # keeps the shards' files open as long as their sum lives
     return whole
 
 

@@ -1,61 +1,58 @@
 """What a checkpoint holds, as one short word that can be found while its bytes pass by in any order.
 
 A digest is "xxh3_128:" and 32 hex digits: XXH3 (128 bits) over name, dtype and shape of every tensor in the order of
-the names, each followed by the XXH3 of its blocks of BLOCK elements. It depends on the content alone, not on file,
-order or ties. It finds damage and mistakes; against forgery take the SHA-256 of the file.
+the names, each followed by the XXH3 of its blocks of 2**16 elements (`core.passes.BLOCK`). It depends on the content
+alone, not on file, order or ties. It finds damage and mistakes; against forgery take the SHA-256 of the file.
 Source: the xxHash specification (github.com/Cyan4973/xxHash), through its Python package.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from typing import cast
 
-import torch
-from xxhash import xxh3_128
+from xxhash import xxh3_128, xxh3_128_digest
 
 from modelsoups.core.checkpoints import state_sha256
-from modelsoups.core.readers import Checkpoint
+from modelsoups.core.passes import Piece, Rows, each_piece, pieces
+from modelsoups.core.readers import Block, Checkpoint
 
-BLOCK = 2**16  # elements; part of what a digest is
-WIDEST = 16  # bytes of an element
 KIND, LATER = "xxh3_128:", "stat:"
 UNKNOWN = KIND + "0" * 32
+of_block = cast(Callable[[Block], bytes], xxh3_128_digest)  # 16 bytes
 
 
-def blocks(checkpoint: Checkpoint, key: str) -> Iterator[tuple[int, int]]:
-    """(first element, element after the last) of each block of a tensor."""
-    count = math.prod(checkpoint.entries[key].shape)
-    for start in range(0, count, BLOCK):
-        yield start, min(start + BLOCK, count)
-
-
-def joined(checkpoint: Checkpoint, of_blocks: dict[str, bytes]) -> str:
-    """The digest from those of the blocks of each tensor; a tied one may be left to the tensor that it shares."""
+def joined(checkpoint: Checkpoint, read: Sequence[Piece], found: Sequence[bytes], position: int = 0) -> str:
+    """The digest from those of the pieces read, each of several checkpoints; a tied tensor may be left out."""
+    parts: dict[str, list[bytes]] = {key: [] for key in checkpoint if key not in checkpoint.tied}
+    at = slice(16 * position, 16 * position + 16)
+    for (key, _, _), digests in zip(read, found, strict=True):
+        parts.setdefault(key, []).append(digests[at])
     whole = xxh3_128()
     for key in sorted(checkpoint):
         entry = checkpoint.entries[key]
         whole.update(json.dumps([key, str(entry.dtype), list(entry.shape)]).encode() + b"\n")
-        whole.update(of_blocks[key if key in of_blocks else checkpoint.tied[key]])
+        whole.update(b"".join(parts[key if key in parts else checkpoint.tied[key]]))
     return KIND + whole.hexdigest()
 
 
 def digest(checkpoint: Checkpoint) -> str:
     """Read a checkpoint for its digest alone."""
-    room, of_blocks = memoryview(bytearray(BLOCK * WIDEST)), {}
-    for key, entry in checkpoint.entries.items():
-        if key not in checkpoint.tied:
-            parts = (xxh3_128(entry.read(*block, room)).digest() for block in blocks(checkpoint, key))
-            of_blocks[key] = b"".join(parts)
-    return joined(checkpoint, of_blocks)
+    todo = pieces(checkpoint, (key for key in checkpoint.entries if key not in checkpoint.tied))
+    found = [b""] * len(todo)
+
+    def one(rows: Rows, number: int, piece: Piece) -> None:
+        for _, (block,) in rows.read(piece):
+            found[number] = of_block(block)
+
+    each_piece([checkpoint], todo, lambda: one)
+    return joined(checkpoint, todo, found)
 
 
 def digests(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
-    """The digests of several, as many at a time as torch has threads."""
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        return tuple(pool.map(digest, checkpoints))
+    """The digests of several."""
+    return tuple(map(digest, checkpoints))
 
 
 def later(checkpoint: Checkpoint) -> str:

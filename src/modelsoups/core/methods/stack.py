@@ -7,27 +7,30 @@ in memory where these fit, else block by block on rows that are read from their 
 Memory beside the model: K P numbers where they stay (4 bytes each; 2 on a GPU where 4 do not fit), else BLOCK numbers,
 whatever K and P, and the system's cache of the files, as far as there is memory for it. All cores work on one block:
 Python threads with a block each would wait for each other (results/LOG.md).
-Legend: K ingredients, P weights, N of one tensor, G groups.
+Legend: K ingredients, P weights, N of one tensor, n and S: numbers of a piece, pieces.
 """
 
 from __future__ import annotations
 
 import math
-import mmap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TypeGuard
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from modelsoups.core import passes
+from modelsoups.core.blocks import Room, tensor_of
 from modelsoups.core.checkpoints import averaged
-from modelsoups.core.readers import Checkpoint, Stored
+from modelsoups.core.passes import Piece, Rows, each_piece, pieces
+from modelsoups.core.readers import Checkpoint, opened_state
 from modelsoups.core.weights import of_group
 
 State = Mapping[str, Tensor]
-Piece = tuple[str, int, int]  # elements start to stop of a tensor
 RESIDENT = {"cpu": 4 * 2**30, "cuda": 16 * 2**30}  # bytes of rows that stay in memory
-BLOCK = 2**20  # numbers worked on at a time: they stay in the cores' caches while rows pass by
+BLOCK = 2**18  # of a piece: larger than where bytes are hashed, since Python's work is by the piece
+TOGETHER = 2**21  # numbers that are multiplied with each other at a time
 COLUMNS = 2**20  # of bfloat16 rows that are widened at a time
 
 
@@ -47,21 +50,20 @@ class Stack:
         resident: int | None = None,
         keys: Iterable[str] | None = None,
     ) -> None:
-        self.states, self.device = states, torch.device(device)
-        first = states[0]
+        self.opened, self.device = [opened_state(state) for state in states], torch.device(device)
+        first = self.opened[0]
         self.shapes = {key: _shape(first, key) for key in (first if keys is None else keys)}
         self.kept = {key: first[key] for key in self.shapes if key not in self._averaged()}  # integers: the first one's
         budget = RESIDENT.get(self.device.type, 0) if resident is None else resident
         numbers = len(states) * sum(math.prod(self.shapes[key][0]) for key in self._averaged())
         width = max([4, *(self.shapes[key][1].itemsize for key in self._averaged())])
-        self.rows_of = [_Row(state) for state in states]
         self.rows: dict[str, Tensor] | None = None
         self.means: dict[str, Tensor] = {}
         if numbers * width <= budget or (numbers * 2 <= budget and self.device.type == "cuda"):
             self._load(halved=numbers * width > budget)
 
     def __len__(self) -> int:
-        return len(self.states)
+        return len(self.opened)
 
     def _averaged(self) -> list[str]:
         return [key for key, (_, dtype) in self.shapes.items() if dtype.is_floating_point]
@@ -72,7 +74,7 @@ class Stack:
             shape, dtype = self.shapes[key]
             wide = torch.float64 if dtype == torch.float64 else torch.float32
             rows_KN = torch.empty(len(self), math.prod(shape), dtype=wide, device="cpu" if halved else self.device)
-            for row_N, state in zip(rows_KN, self.states, strict=True):
+            for row_N, state in zip(rows_KN, self.opened, strict=True):
                 row_N.copy_(state[key].reshape(-1))
             if halved:
                 self.means[key] = rows_KN.mean(dim=0).to(self.device)
@@ -122,78 +124,58 @@ class Stack:
     # ---- rows in files ----
 
     def _streamed_mix(self, coefficients: Mapping[str, Sequence[float]]) -> dict[str, Tensor]:
-        flat = {k: torch.empty(math.prod(self.shapes[k][0]), dtype=self._wide(k)) for k in self._averaged()}
-        for key, start, stop in self._pieces(flat):
-            into_n = flat[key][start:stop].zero_()
-            alpha_K = torch.tensor(of_group(key, coefficients), dtype=into_n.dtype)
-            for row_n, alpha_1 in zip(self._pieces_of((key, start, stop)), alpha_K.split(1), strict=True):
-                into_n.addmv_(row_n.unsqueeze(1), alpha_1)  # BLAS: quicker than add_
+        flat = {k: torch.empty(math.prod(self.shapes[k][0]), dtype=self.shapes[k][1]) for k in self._averaged()}
+
+        def one(room: Room, ingredients: Rows, number: int, piece: Piece) -> None:
+            key, start, stop = piece
+            alpha_K, total = of_group(key, coefficients), room.begin(self.shapes[key][1], stop - start)
+            for some, blocks in ingredients.read(piece):
+                total.add(blocks, alpha_K[some])
+            flat[key][start:stop] = total.divided(1)[0]
+
+        each_piece(self.opened, pieces(self.opened[0], flat, BLOCK), lambda: partial(one, Room(BLOCK)))
         return flat
 
     def _streamed_products(self, by_weights: State) -> dict[str, Tensor]:
-        flat = {key: g.reshape(-1).to("cpu", self._wide(key)) for key, g in by_weights.items()}
-        found = {key: torch.zeros(len(self), dtype=torch.float64) for key in flat}
-        for key, start, stop in self._pieces(flat):
-            g_n = flat[key][start:stop]
-            found[key] += torch.stack([row_n @ g_n for row_n in self._pieces_of((key, start, stop))]).double()
-        return found
+        wide = {key: torch.promote_types(self.shapes[key][1], torch.float32) for key in by_weights}
+        flat = {key: g.reshape(-1).to("cpu", wide[key]) for key, g in by_weights.items()}
+        todo = pieces(self.opened[0], flat, BLOCK)
+        found_SK = np.empty((len(todo), len(self)))
 
-    def _wide(self, key: str) -> torch.dtype:
-        return torch.float64 if self.shapes[key][1] == torch.float64 else torch.float32
+        def one(room: Room, ingredients: Rows, number: int, piece: Piece) -> None:
+            key, start, stop = piece
+            by_n, dtype = flat[key][start:stop], self.shapes[key][1]
+            for some, blocks in ingredients.read(piece):
+                found_SK[number, some] = room.products(by_n, blocks, dtype)
 
-    def _pieces(self, keys: Iterable[str]) -> list[Piece]:
-        sizes = {key: math.prod(self.shapes[key][0]) for key in keys}
-        return [(key, s, min(s + BLOCK, n)) for key, n in sizes.items() for s in range(0, n, BLOCK)]
-
-    def _pieces_of(self, piece: Piece) -> Iterator[Tensor]:
-        """These elements of one ingredient after the other."""
-        key, start, stop = piece
-        for row in self.rows_of:
-            yield row.read(key, start, stop).to(self._wide(key))
-
-
-class _Row:
-    """An ingredient's tensors, flat: of a safetensors file as a memory map, so that nothing is copied.
-
-    Its pages are the system's cache of the file, which takes them back when memory is short.
-    """
-
-    def __init__(self, state: State) -> None:
-        self.state, self.maps = state, dict[str, mmap.mmap]()
-        self.stored = {k: e for k, e in state.entries.items() if isinstance(e, Stored)} if _lazy(state) else {}
-        for entry in self.stored.values():
-            if str(entry.file) not in self.maps:
-                self.maps[str(entry.file)] = mmap.mmap(entry.descriptor, 0, access=mmap.ACCESS_COPY)  # never written
-
-    def read(self, key: str, start: int, stop: int) -> Tensor:
-        if key not in self.stored:
-            return self.state[key].reshape(-1)[start:stop]
-        entry = self.stored[key]
-        at = entry.offset + start * entry.dtype.itemsize
-        return torch.frombuffer(self.maps[str(entry.file)], dtype=entry.dtype, count=stop - start, offset=at)
-
-
-def _lazy(state: State) -> TypeGuard[Checkpoint]:
-    return isinstance(state, Checkpoint)
+        each_piece(self.opened, todo, lambda: partial(one, Room(BLOCK)))
+        totals = {key: torch.zeros(len(self), dtype=torch.float64) for key in flat}
+        for (key, _, _), found_K in zip(todo, torch.from_numpy(found_SK), strict=True):
+            totals[key] += found_K
+        return totals
 
 
 def grams(states: Sequence[State], keys: Iterable[str]) -> dict[str, Tensor]:
     """{tensor: its inner products between all states, K x K in float64}, a block of all states in memory at a time."""
-    stack = Stack(states, resident=0, keys=keys)
-    found = {key: torch.zeros(len(states), len(states), dtype=torch.float64) for key in stack.shapes}
-    step = max(1, 2 * BLOCK // len(states))
-    memory_Kn = torch.empty(len(states), step, dtype=torch.float64)
-    for key, first, last in stack._pieces(found):
-        for start in range(first, last, step):
-            piece = key, start, min(start + step, last)
-            block_Kn = memory_Kn[:, : piece[2] - start]
-            for into_n, row_n in zip(block_Kn, stack._pieces_of(piece), strict=True):
-                into_n.copy_(row_n)
-            found[key] += block_Kn @ block_Kn.T
+    opened = [opened_state(state) for state in states]
+    found = {key: torch.zeros(len(opened), len(opened), dtype=torch.float64) for key in keys}
+    memory_Kn = torch.empty(len(opened), max(1, TOGETHER // len(opened)), dtype=torch.float64)
+    todo = pieces(opened[0], found, block=memory_Kn.shape[1])
+    full, rows = passes.windows(opened, todo), Rows(opened)
+    dtypes = {key: opened[0].entries[key].dtype for key in found}
+    for number, (key, start, stop) in enumerate(todo):
+        block_Kn = memory_Kn[:, : stop - start]
+        for some, blocks in rows.read((key, start, stop)):
+            for into_n, block in zip(block_Kn[some], blocks, strict=True):
+                into_n.copy_(tensor_of(block, dtypes[key]))
+        found[key] += block_Kn @ block_Kn.T
+        if number in full:
+            for state in opened:
+                state.forget()
     return found
 
 
-def _shape(state: State, key: str) -> tuple[tuple[int, ...], torch.dtype]:
-    entry = state.entries[key] if isinstance(state, Checkpoint) else state[key]
+def _shape(state: Checkpoint, key: str) -> tuple[tuple[int, ...], torch.dtype]:
+    entry = state.entries[key]
     averaged(torch.empty(0, dtype=entry.dtype))  # refuses what cannot be
     return tuple(entry.shape), entry.dtype
