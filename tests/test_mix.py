@@ -286,3 +286,60 @@ def test_an_input_is_not_overwritten_and_a_full_disk_is_named(tmp_path: Path) ->
     assert bits(load_file(tmp_path / "one.safetensors")) == bits(load_file(paths[0]))
     with pytest.raises(OSError, match="could not write /proc/soup"):
         soup.mix(soup.uniform(paths), "/proc/soup.safetensors")
+
+
+def test_numbers_that_the_file_does_not_align(tmp_path: Path) -> None:
+    """A header may put float32 at any byte; only ours are where compiled code reads them."""
+    rows = [torch.randn(300), torch.randn(300)]
+    for n, row in enumerate(rows):
+        header = json.dumps(
+            {
+                "flags": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]},
+                "w": {"dtype": "F32", "shape": [300], "data_offsets": [3, 1203]},
+            }
+        ).encode()
+        content = len(header).to_bytes(8, "little") + header + b"abc" + row.numpy().tobytes()
+        (tmp_path / f"{n}.safetensors").write_bytes(content)
+    paths = [tmp_path / "0.safetensors", tmp_path / "1.safetensors"]
+    soup.mix(soup.uniform(paths), tmp_path / "soup.safetensors")
+    made = load_file(tmp_path / "soup.safetensors")
+    assert torch.equal(made["w"], ((rows[0].double() + rows[1].double()) / 2).float())
+    assert bytes(made["flags"].tolist()) == b"abc"
+
+
+def test_tensors_of_whole_pages_lie_on_pages(tmp_path: Path) -> None:
+    state = {
+        "bias": torch.ones(3),
+        "half": torch.ones(2048).half(),
+        "w": torch.ones(32, 64),
+        "double": torch.ones(2).double(),
+    }
+    soup.mix(soup.uniform([state, state]), tmp_path / "soup.safetensors", [state, state])
+    content = (tmp_path / "soup.safetensors").read_bytes()
+    length = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:length])
+    at = {k: length + v["data_offsets"][0] for k, v in header.items() if k != "__metadata__"}
+    assert [at[k] % 4096 for k in ("half", "w")] == [0, 0]
+    assert [at[k] % 8 for k in ("double", "bias")] == [0, 0]
+    assert bits(load_file(tmp_path / "soup.safetensors")) == bits(state)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells and resets a process's peak")
+def test_memory_does_not_grow_with_the_number_of_checkpoints(tmp_path: Path, monkeypatch) -> None:
+    """Twelve files of 16 MB; the pages of the files that the process holds are counted."""
+    paths = [tmp_path / f"{n}.safetensors" for n in range(12)]
+    for n, path in enumerate(paths):
+        save_file({"w": torch.full((2**22,), float(n))}, path)
+    monkeypatch.setattr(passes, "WINDOW", 2**24)
+    soup.mix(soup.uniform(paths[:2]), tmp_path / "two.safetensors")  # what is imported and compiled
+    before = of_status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    soup.mix(soup.uniform(paths), tmp_path / "soup.safetensors")
+    assert of_status("VmHWM") - before < 60
+    assert load_file(tmp_path / "soup.safetensors")["w"].unique().tolist() == [5.5]
+
+
+def of_status(key: str) -> float:
+    """A line of this process's status, in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
