@@ -162,6 +162,7 @@ OFTEN = (
 def once(way: str, folder: Path, count: int) -> dict[str, float]:
     """Seconds by the clock (and of them in fsync) and of the processor, without the imports; peak memory in MB."""
     if way.startswith("ours"):
+        import modelsoups.core.kernels  # with Numba; others import it when they first mix
         import modelsoups.soup  # noqa: F401
     waited, fsync = [0.0], os.fsync
 

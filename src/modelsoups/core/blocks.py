@@ -81,7 +81,7 @@ class _Widened:
             return torch.from_numpy(mixed), finite
         total = torch.from_numpy(self.total)
         narrow = (total.mul_(1 / by) if exact else total.div_(by)).to(self.dtype)
-        return narrow, bool(narrow.isfinite().all())
+        return narrow, bool(narrow.float().isfinite().all())  # there is no isfinite of float8
 
 
 class _Other:

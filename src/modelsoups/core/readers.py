@@ -13,6 +13,7 @@ import mmap
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -161,8 +162,12 @@ class Checkpoint(Mapping[str, Tensor]):
 
     def forget(self) -> None:
         """Let go of the files' pages that were read so far."""
-        for file in {e.file for e in self.entries.values() if isinstance(e, Stored)}:
+        for file in self._mapped:
             file.forget()
+
+    @cached_property
+    def _mapped(self) -> set[MappedFile]:
+        return {entry.file for entry in self.entries.values() if isinstance(entry, Stored)}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)

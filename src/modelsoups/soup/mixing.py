@@ -1,6 +1,6 @@
 """Mixing checkpoints in one streamed pass: each byte is read once, in the file's order, and hashed on its way.
 
-Memory: that of a pass (`core.passes`: under 4 MB a thread, and at most 64 MB of the files' pages), whatever the number
+Memory: that of a pass (`core.passes`: a few MB a thread, and 128 MB of the files' pages), whatever the number
 of checkpoints and their size; plus, for tensors of .pt files that are not contiguous, pages of torch's memory map.
 """
 

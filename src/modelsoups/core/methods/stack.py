@@ -2,11 +2,10 @@
 
 mixed = sum_k alpha_k theta_k and <g, theta_k> for every k are a vector times a matrix and a matrix times a vector, the
 matrix having one row an ingredient; each reads the K P weights once. They are done tensor by tensor on rows that stay
-in memory where these fit, else block by block on rows that are read from their files anew.
+in memory where these fit, else piece by piece on rows that are read from their files anew.
 
-Memory beside the model: K P numbers where they stay (4 bytes each; 2 on a GPU where 4 do not fit), else BLOCK numbers,
-whatever K and P, and the system's cache of the files, as far as there is memory for it. All cores work on one block:
-Python threads with a block each would wait for each other (results/LOG.md).
+Memory beside the model: K P numbers where they stay (4 bytes each; 2 on a GPU where 4 do not fit), else that of a pass
+(`core.passes`), whatever K and P.
 Legend: K ingredients, P weights, N of one tensor, n and S: numbers of a piece, pieces.
 """
 
