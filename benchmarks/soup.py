@@ -1,7 +1,8 @@
 """Mixing checkpoints against the usual ways, side by side: `python benchmarks/soup.py --folder /big/disk/soup`.
 
 Each measurement is a process of its own, its imports apart, with its files in the page cache (they are read first) and
-nothing left for the disk to write (sync); the median of the repeats counts. `cat_cold` and `ours_cold` find their files
+nothing left for the disk to write (sync). The ways are measured in turn, the fast ones `--repeats` times, of which the
+median counts: a shared machine is slower for minutes at a time, which must not fall on one of two that are compared. `cat_cold` and `ours_cold` find their files
 on the disk alone (dropped from the page cache by posix_fadvise), as who opens a folder of checkpoints does. Every count
 is measured at the last size, every size at the first count. Baselines: `cat` of the same bytes to /dev/null;
 `cat_disk`, the same and then as many bytes as the output has, written until they are on the disk, which nobody can do
@@ -9,8 +10,8 @@ without who leaves a soup there; the loop of the official code (torch.load, a te
 avg_checkpoints (float64); mergekit's linear method (`--mergekit PYTHON`, an interpreter that has mergekit: its pins
 need not suit ours). Ours hashes its inputs and waits for the disk (fsync, in a column of its own), which the other
 three do not do.
-Writes results/benchmarks/soup.json, soup.md and soup.png after every cell; cells are kept in the folder too, so that
-the same command at the same commit goes on after a break. At 12 blocks a checkpoint has 350 MB: 32 of them need 12 GB
+Writes results/benchmarks/soup.json, soup.md and soup.png after every count; rows are kept in the folder too, so that the
+same command at the same commit goes on after a break. At 12 blocks a checkpoint has 350 MB: 32 of them need 12 GB
 of disk, and as much memory for the page cache. Then runs greedy.py and learned.py beside it: a greedy soup against the
 official procedure, a learned step against autograd through all checkpoints.
 """
@@ -149,14 +150,7 @@ WAYS |= {"cat_cold": cat, "ours_cold": ours}
 PT = ("ours_pt", "official")
 OTHERS = ("timm_average", "mergekit", "official")
 SHOWN = ("ours", "ours_pt", "cat")
-OFTEN = (
-    "cat",
-    "cat_disk",
-    "cat_cold",
-    "ours",
-    "ours_pt",
-    "ours_cold",
-)  # the fast ones are measured `repeats` times, the others once
+OFTEN = ("cat", "cat_disk", "ours", "ours_pt")  # measured `repeats` times, the others once
 
 
 def once(way: str, folder: Path, count: int) -> dict[str, float]:
@@ -207,18 +201,21 @@ def measure(args: argparse.Namespace, folder: Path) -> Iterator[list[Row]]:
         here, several = folder / str(size), args.counts if size == args.blocks[-1] else args.counts[:1]
         ways = [w for w in WAYS if (w in PT) == (suffix == ".pt")]
         ways += ["mergekit"] if args.mergekit and suffix == ".safetensors" else []
-        cells = [(c, w) for c in several for w in ways]
-        todo = [c for c in cells if c not in {(r["k"], r["way"]) for r in rows if r["blocks"] == size}]
-        for count, way in todo:
+        done = {r["k"] for r in rows if r["blocks"] == size and (r["way"] in PT) == (suffix == ".pt")}
+        for count in [c for c in several if c not in done]:
             if time.monotonic() > end:
-                print(f"--minutes {args.minutes} are over: {way} at K={count} and {size} blocks is missing, and more")
+                print(f"--minutes {args.minutes} are over: K={count} at {size} blocks is missing ({suffix}), and more")
                 return
             make_checkpoints(here, count, size, suffix)
-            taken = [measured(way, here, count, args.mergekit) for _ in range(args.repeats if way in OFTEN else 1)]
+            taken: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+            for repeat in range(args.repeats):
+                for way in ways if repeat == 0 else [w for w in ways if w in OFTEN]:
+                    taken[way].append(measured(way, here, count, args.mergekit))
             mb = sum(f.stat().st_size for f in inputs(here, count, suffix)) / 2**20
-            medians = {key: statistics.median(r.get(key, 0.0) for r in taken) for key in taken[0]}
-            rows.append({"way": way, "k": count, "blocks": size, "mb": mb, **medians})
-            print(f"{way:18} K={count:3} blocks={size:3} {mb:8.0f} MB", medians, flush=True)
+            for way, found in taken.items():
+                medians = {key: statistics.median(r.get(key, 0.0) for r in found) for key in found[0]}
+                rows.append({"way": way, "k": count, "blocks": size, "mb": mb, **medians})
+                print(f"{way:18} K={count:3} blocks={size:3} {mb:8.0f} MB", medians, flush=True)
             runs.write_json(kept, rows)
             yield rows
         for path in inputs(here, args.counts[-1], suffix):
@@ -327,7 +324,7 @@ def main() -> None:
     made.add_argument("--counts", type=int, nargs="+", default=[8, 16, 32])
     made.add_argument("--blocks", type=int, nargs="+", default=[3, 6, BLOCKS], help="sizes; 12 is a whole one")
     made.add_argument("--repeats", type=int, default=3)
-    made.add_argument("--minutes", type=float, default=60, help="no cell begins after; the same command goes on")
+    made.add_argument("--minutes", type=float, default=60, help="no count begins after; the same command goes on")
     made.add_argument("--mergekit", metavar="PYTHON", help="an interpreter that has mergekit; without, it is left out")
     made.add_argument("--mixing-only", action="store_true", help="without greedy.py and learned.py")
     made.add_argument("--once", choices=WAYS, help=argparse.SUPPRESS)
