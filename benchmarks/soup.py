@@ -2,16 +2,16 @@
 
 Each measurement is a process of its own, its imports apart, with its files in the page cache (they are read first) and
 nothing left for the disk to write (sync). The ways are measured in turn, the fast ones `--repeats` times, of which the
-median counts: a shared machine is slower for minutes at a time, which must not fall on one of two that are compared. `cat_cold` and `ours_cold` find their files
-on the disk alone (dropped from the page cache by posix_fadvise), as who opens a folder of checkpoints does. Every count
-is measured at the last size, every size at the first count. Baselines: `cat` of the same bytes to /dev/null;
-`cat_disk`, the same and then as many bytes as the output has, written until they are on the disk, which nobody can do
-without who leaves a soup there; the loop of the official code (torch.load, a term per model added in float32); timm's
-avg_checkpoints (float64); mergekit's linear method (`--mergekit PYTHON`, an interpreter that has mergekit: its pins
-need not suit ours). Ours hashes its inputs and waits for the disk (fsync, in a column of its own), which the other
-three do not do.
-Writes results/benchmarks/soup.json, soup.md and soup.png after every count; rows are kept in the folder too, so that the
-same command at the same commit goes on after a break. At 12 blocks a checkpoint has 350 MB: 32 of them need 12 GB
+median counts: a shared machine is slower for minutes at a time, which must not fall on one of two that are compared.
+`cat_cold` and `ours_cold` find their files on the disk alone (dropped from the page cache by posix_fadvise), as who
+opens a folder of checkpoints does. Every count is measured at the last size, every size at the first count. Baselines:
+`cat` of the same bytes to /dev/null; `cat_disk`, the same and then as many bytes as the output has, written until they
+are on the disk, which nobody can do without who leaves a soup there; the loop of the official code (torch.load, a term
+per model added in float32); timm's avg_checkpoints (float64); mergekit's linear method (`--mergekit PYTHON`, an
+interpreter that has mergekit: its pins need not suit ours). Ours hashes its inputs and waits for the disk (fsync, in a
+column of its own), which the other three do not do.
+Writes results/benchmarks/soup.json, soup.md and soup.png after every count; rows are kept in the folder too, so that
+the same command at the same commit goes on after a break. At 12 blocks a checkpoint has 350 MB: 32 of them need 12 GB
 of disk, and as much memory for the page cache. Then runs greedy.py and learned.py beside it: a greedy soup against the
 official procedure, a learned step against autograd through all checkpoints.
 """
@@ -193,7 +193,7 @@ def measured(way: str, folder: Path, count: int, python: str) -> dict[str, float
 
 
 def measure(args: argparse.Namespace, folder: Path) -> Iterator[list[Row]]:
-    """Every way at every number of checkpoints and every size; all rows so far after each cell."""
+    """Every way at every number of checkpoints and every size; all rows so far after each count."""
     end = time.monotonic() + 60 * args.minutes
     kept = folder / f"rows-{str(runs.provenance()['commit'])[:9]}.json"
     rows: list[Row] = runs.read_json(kept) if kept.exists() else []
