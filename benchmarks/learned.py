@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -142,6 +143,7 @@ def measure(args: argparse.Namespace, folder: str) -> Iterator[list[dict[str, ob
         generator = torch.Generator().manual_seed(n)
         state = {k: v + 0.01 * torch.randn(v.shape, generator=generator) for k, v in model.state_dict().items()}
         runs.save_weights(Path(folder) / f"{n}.safetensors", state)
+    os.sync()  # the disk is at rest while steps are measured
     for count in args.counts:
         found: dict[str, dict[str, object]] = {}
         for way in [*WAYS] * args.rounds:
