@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from modelsoups import soup
 from modelsoups.core.blocks import ROWS, Room
-from modelsoups.core.readers import Held
+from modelsoups.core.stored import Held
 from modelsoups.core.weights import TensorSum
 from modelsoups.soup import mixing
 
@@ -33,9 +33,8 @@ def test_sums_of_blocks_have_the_bits_of_core(rows_KN: np.ndarray, dtype: torch.
     weights = data.draw(st.just([1.0] * len(rows)) | st.lists(numbers, min_size=len(rows), max_size=len(rows)))
     by = data.draw(st.sampled_from([1.0, 4.0, float(len(rows))]))
     room, expected = Room(7), TensorSum()
-    room.begin(dtype, 7).add(
-        [np.full((7, dtype.itemsize), 63, np.uint8)], [1.0]
-    )  # what an earlier sum left does not count
+    left = np.full((7, dtype.itemsize), 63, np.uint8)
+    room.begin(dtype, 7).add([left], [1.0])  # what an earlier sum left does not count
     got = room.begin(dtype, 7)
     with np.errstate(over="ignore", invalid="ignore"):  # infinity minus infinity
         for first in range(0, len(rows), ROWS):

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modelsoups.core.readers import Block
+from modelsoups.core.stored import Block
 from modelsoups.core.weights import TensorSum
 
 ROWS = 8  # that `add` and `products` take at a time

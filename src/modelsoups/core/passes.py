@@ -15,7 +15,8 @@ from typing import TypeVar
 import torch
 
 from modelsoups.core.blocks import ROWS
-from modelsoups.core.readers import Block, Checkpoint, Flat
+from modelsoups.core.readers import Checkpoint
+from modelsoups.core.stored import Block, Flat
 
 Piece = tuple[str, int, int]  # a tensor, its first element and the one after the last
 Visit = Callable[["Rows", int, Piece], None]

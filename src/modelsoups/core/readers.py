@@ -9,24 +9,21 @@ from __future__ import annotations
 
 import json
 import math
-import mmap
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from modelsoups.core.checkpoints import SUFFIXES, describe, read_pickle
+from modelsoups.core.stored import Held, MappedFile, Stored, numbers_of
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
-Block = NDArray[Any]
 NESTS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema", "ema")  # the first that is there
 WRAPPERS = ("module.", "_orig_mod.")  # put before every name by DistributedDataParallel and torch.compile
 WHOLE = ("model.safetensors", "pytorch_model.bin")  # a folder's weights in one file, in the order they are looked for
@@ -48,98 +45,6 @@ DTYPES = {
     "BOOL": torch.bool,
     "C64": torch.complex64,
 }
-
-
-class Flat(Protocol):
-    """A flat tensor whose elements start to stop are flat[start:stop], contiguous and not to be written to.
-
-    float32 as they are, other dtypes (and float32 that the file does not align) as so many rows of bytes.
-    """
-
-    def __getitem__(self, elements: slice) -> Block: ...
-
-
-class MappedFile:
-    """A file of weights as a memory map: nothing is copied, and the system may take its pages back at any time."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with open(path, "rb") as file:
-            self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # never written; NumPy takes it as it is
-        self.bytes = np.frombuffer(self.map, np.uint8)
-
-    def read(self, start: int, stop: int) -> Block:
-        """These bytes. Of a file that has become shorter they would end the process: its size is looked at."""
-        if self.map.size() < stop:  # of the file, as it is now
-            raise ValueError(f"{self.path} ends too early; it was cut off while it was being read")
-        return self.bytes[start:stop]
-
-    def forget(self) -> None:
-        """Let go of the pages read so far: they stay in the system's cache, and count no longer as this process's."""
-        if hasattr(mmap, "MADV_DONTNEED"):
-            self.map.madvise(mmap.MADV_DONTNEED)
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A tensor in a file."""
-
-    file: MappedFile
-    offset: int  # bytes from the start of the file
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-
-    def flat(self) -> Flat:
-        """The elements, without a copy."""
-        read = self.file.read(self.offset, self.offset + math.prod(self.shape) * self.dtype.itemsize)
-        aligned = self.dtype == torch.float32 and self.offset % 4 == 0
-        return read.view(np.float32) if aligned else read.reshape(-1, self.dtype.itemsize)
-
-    def whole(self) -> Tensor:
-        read = self.file.read(self.offset, self.offset + math.prod(self.shape) * self.dtype.itemsize)
-        tensor = torch.empty(self.shape, dtype=self.dtype)
-        tensor.view(-1).view(torch.uint8).numpy()[:] = read
-        self.file.forget()
-        return tensor
-
-
-@dataclass(frozen=True)
-class Held:
-    """A tensor in memory, or in a memory map."""
-
-    tensor: Tensor
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.tensor.dtype
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.tensor.shape)
-
-    def flat(self) -> Flat:
-        """The elements, without a copy where they are contiguous in memory."""
-        if self.tensor.is_contiguous() and self.tensor.device.type == "cpu":
-            return _numbers(self.tensor.reshape(-1))
-        return _Copied(self.tensor)
-
-    def whole(self) -> Tensor:
-        return self.tensor.cpu()
-
-
-@dataclass(frozen=True)
-class _Copied:
-    """A tensor on a GPU or with gaps: what is asked for is copied."""
-
-    tensor: Tensor
-
-    def __getitem__(self, elements: slice) -> Block:
-        tensor, start, stop = self.tensor, elements.start, elements.stop
-        if not tensor.is_contiguous():  # only the rows that are asked for become so
-            row = max(1, math.prod(tensor.shape[1:]))
-            first = start // row
-            tensor, start, stop = tensor[first : -(-stop // row)], start - first * row, stop - first * row
-        return _numbers(tensor.reshape(-1)[start:stop].cpu().contiguous())
 
 
 @dataclass(eq=False)  # two checkpoints are not compared
@@ -183,13 +88,6 @@ class Checkpoint(Mapping[str, Tensor]):
     def nbytes(self) -> int:
         """Bytes of the tensors, a tied one once."""
         return sum(math.prod(e.shape) * e.dtype.itemsize for k, e in self.entries.items() if k not in self.tied)
-
-
-def _numbers(tensor: Tensor) -> Block:
-    """A contiguous flat tensor as `Flat` has it."""
-    if tensor.dtype == torch.float32:
-        return tensor.detach().numpy()
-    return tensor.detach().view(torch.uint8).reshape(-1, tensor.dtype.itemsize).numpy()
 
 
 def open_checkpoint(source: Source, key: str | None = None) -> Checkpoint:
@@ -291,7 +189,7 @@ def _read_in_order(checkpoint: Checkpoint, path: Path) -> None:
         if offset is None or not held.tensor.is_contiguous() or not size:
             continue
         placed[name] = Stored(file, offset, held.dtype, held.shape)
-        start = _numbers(held.tensor.reshape(-1)[:8]).tobytes()
+        start = numbers_of(held.tensor.reshape(-1)[:8]).tobytes()
         if file.read(offset, offset + len(start)).tobytes() != start:  # torch swapped the bytes of a big-endian file
             return
     checkpoint.entries |= placed

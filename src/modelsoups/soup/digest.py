@@ -16,7 +16,8 @@ from xxhash import xxh3_128, xxh3_128_digest
 
 from modelsoups.core.checkpoints import state_sha256
 from modelsoups.core.passes import Piece, Rows, each_piece, pieces
-from modelsoups.core.readers import Block, Checkpoint
+from modelsoups.core.readers import Checkpoint
+from modelsoups.core.stored import Block
 
 KIND, LATER = "xxh3_128:", "stat:"
 UNKNOWN = KIND + "0" * 32
