@@ -12,7 +12,7 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 
 from modelsoups import cli, soup
-from modelsoups.core import passes
+from modelsoups.core import blocks, passes
 from modelsoups.core.weights import mix
 from modelsoups.soup import digest, mixing
 
@@ -52,7 +52,8 @@ def test_a_streamed_mix_has_the_bits_of_one_in_memory(tmp_path_factory, row, suf
     folder = tmp_path_factory.mktemp("mix")
     sources = soup.library.open_all(files(folder, len(row), suffix))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(passes, "BLOCK", chunk)
+        patch.setattr(blocks, "BLOCK", chunk)
+        patch.setattr(blocks, "PIECE", 3 * chunk)
         mixing.mix_to_file(sources, {"*": row}, folder / "out.safetensors")
     expected = mix([state(n) for n in range(len(row))], {"*": row})
     assert bits(load_file(folder / "out.safetensors")) == bits(expected)
@@ -265,7 +266,8 @@ def test_pytorch_tensors_of_every_layout(tmp_path: Path, kind: str) -> None:
     torch.save(tensors, tmp_path / "a.pt")
     torch.save(other, tmp_path / "b.pt")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(passes, "BLOCK", 50)
+        patch.setattr(blocks, "BLOCK", 25)
+        patch.setattr(blocks, "PIECE", 50)
         soup.mix(soup.uniform([tmp_path / "a.pt", tmp_path / "b.pt"]), tmp_path / "soup.safetensors")
         assert bits(soup.mixed(soup.uniform([tmp_path / "a.pt", tmp_path / "b.pt"]))) == bits(
             mix([tensors, other], {"*": [0.5, 0.5]})

@@ -10,10 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from xxhash import xxh3_128_digest
 
 from modelsoups import soup
-from modelsoups.core.blocks import ROWS, Room
-from modelsoups.core.stored import Held
+from modelsoups.core import blocks
+from modelsoups.core.blocks import Room, Rows
+from modelsoups.core.readers import opened_state
 from modelsoups.core.weights import TensorSum
 from modelsoups.soup import mixing
 
@@ -26,26 +28,49 @@ numbers = st.floats(-3, 3) | st.just(0.0) | st.just(-0.0)
 @given(
     st.integers(1, 16).flatmap(lambda k: arrays(np.float32, (k, 7), elements=any_float32)),
     st.sampled_from([torch.float32, torch.float16, torch.bfloat16, torch.float64]),
+    st.sampled_from(["in one stretch", "with gaps", "some with gaps"]),
+    st.booleans(),
     st.data(),
 )
-def test_sums_of_blocks_have_the_bits_of_core(rows_KN: np.ndarray, dtype: torch.dtype, data: st.DataObject) -> None:
+def test_sums_of_blocks_have_the_bits_of_core(
+    rows_KN: np.ndarray, dtype: torch.dtype, kind: str, own: bool, data: st.DataObject
+) -> None:
     rows = torch.from_numpy(rows_KN).to(dtype)
     weights = data.draw(st.just([1.0] * len(rows)) | st.lists(numbers, min_size=len(rows), max_size=len(rows)))
     by = data.draw(st.sampled_from([1.0, 4.0, float(len(rows))]))
-    room, expected = Room(7), TensorSum()
-    left = np.full((7, dtype.itemsize), 63, np.uint8)
-    room.begin(dtype, 7).add([left], [1.0])  # what an earlier sum left does not count
-    got = room.begin(dtype, 7)
-    with np.errstate(over="ignore", invalid="ignore"):  # infinity minus infinity
-        for first in range(0, len(rows), ROWS):
-            some, factors = rows[first : first + ROWS], weights[first : first + ROWS]
-            for row, factor in zip(some, factors, strict=True):
-                expected.add(row, factor)
-            got.add([Held(row).flat()[0:7] for row in some], factors)
-        a, (b, finite) = expected.divided(by), got.divided(by)
+    states = [{"w": gapped(row) if kind > "in" and (k or kind == "with gaps") else row} for k, row in enumerate(rows)]
+    expected, found = TensorSum(), np.empty((3, len(rows), 16), np.uint8)
+    with pytest.MonkeyPatch.context() as patch, np.errstate(over="ignore", invalid="ignore"):  # infinity - infinity
+        patch.setattr(blocks, "BLOCK", 3)
+        patch.setattr(blocks, "PIECE", 9)
+        room, opened = Room(), Rows([opened_state(state) for state in states])
+        if not own:  # as where xxhash does not show its function
+            patch.setattr(room.kernels, "XXH3", 0)
+        room.mix(Rows([opened_state({"w": torch.full((7,), 63).to(dtype)})]), ("w", 0, 7), np.ones(1), 1)
+        for row, weight in zip(rows, weights, strict=True):
+            expected.add(row, weight)
+        a, (b, finite) = expected.divided(by), room.mix(opened, ("w", 0, 7), np.array(weights), by, found)
     assert torch.equal(a.isnan(), b.isnan())
     assert torch.equal(a.nan_to_num().view(torch.uint8), b.nan_to_num().view(torch.uint8))
     assert finite == bool(a.isfinite().all())
+    for part, words_K in zip(rows.split(3, dim=1), found, strict=True):
+        assert [w.tobytes() for w in words_K] == [xxh3_128_digest(r.view(torch.uint8).numpy()) for r in part]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+@pytest.mark.parametrize("kind", ["in one stretch", "with gaps"])
+def test_inner_products_of_pieces(monkeypatch, dtype: torch.dtype, kind: str) -> None:
+    monkeypatch.setattr(blocks, "BLOCK", 2)
+    monkeypatch.setattr(blocks, "PIECE", 4)
+    rows = [torch.arange(n, n + 7, dtype=dtype) for n in range(11)]
+    opened = Rows([opened_state({"w": gapped(row) if kind == "with gaps" else row}) for row in rows])
+    by, found = torch.tensor([1, -1, 2], dtype=torch.float64 if dtype == torch.float64 else torch.float32), np.empty(11)
+    Room().products(opened, ("w", 3, 6), by, found)
+    assert found.tolist() == [n + 3 - (n + 4) + 2 * (n + 5) for n in range(11)]
+
+
+def gapped(row: torch.Tensor) -> torch.Tensor:
+    return torch.stack([row, row], dim=1)[:, 0]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux begins to write on advice")

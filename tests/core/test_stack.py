@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from modelsoups.core import blocks
 from modelsoups.core.methods import stack
 from modelsoups.core.methods.stack import Stack, grams
 from modelsoups.core.readers import open_checkpoint
@@ -32,7 +33,8 @@ def opened(folder: Path, made: list[State]) -> list[State]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("way", ["resident", "in memory", "streamed"])
 def test_both_sums_are_those_of_mixing_and_of_dot_products(tmp_path: Path, monkeypatch, dtype, way: str) -> None:
-    monkeypatch.setattr(stack, "BLOCK", 50)  # several pieces a tensor
+    monkeypatch.setattr(blocks, "BLOCK", 25)  # several pieces a tensor, several blocks a piece
+    monkeypatch.setattr(blocks, "PIECE", 50)
     made = states(dtype)
     rows = Stack(opened(tmp_path, made) if way == "streamed" else made, resident=2**30 if way == "resident" else 0)
     got = rows.mixed({"blocks.0": ROW, "*": [0.25] * 4})

@@ -1,104 +1,174 @@
-"""Sums and inner products of blocks of tensors in reused memory; sums have the bits of `core.weights.TensorSum`.
+"""Sums and inner products of pieces of tensors in reused memory; sums have the bits of `core.weights.TensorSum`.
 
-A block is as many bytes as fit into the processor's cache, with those of a few more rows: it is read, hashed and added
-while it is there. Numbers of at most 32 bits are added in float64 by `core.kernels`; everything else goes to TensorSum.
+A piece is worked through by blocks, of which a few rows fit into the processor's cache: they are read, added and hashed
+while they are there. float32 is read where it lies; narrower numbers are widened to it, which loses nothing. Both are
+added in float64 by `core.kernels`; everything else goes to TensorSum.
+
+Legend: K ingredients, n numbers of a piece, P of its blocks.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from xxhash import xxh3_128_digest
 
-from modelsoups.core.stored import Block
+from modelsoups.core.readers import Checkpoint
+from modelsoups.core.stored import Block, Flat
 from modelsoups.core.weights import TensorSum
 
-ROWS = 8  # that `add` and `products` take at a time
+BLOCK = 2**16  # numbers; the digests of soups depend on it
+PIECE = 2**18  # that a thread takes at a time
+ROWS = 8  # that are widened or copied at a time
+Piece = tuple[str, int, int]  # a tensor, its first element and the one after the last
+Weights = NDArray[np.float64]
+Addresses = NDArray[np.uint64]
+Digests = NDArray[np.uint8]  # P x K x 16 bytes: XXH3 (128 bits) in its canonical form
+NOT_ASKED: Digests = np.empty((0, 0, 16), np.uint8)
 
 
-class Total(Protocol):
-    """A weighted sum of blocks under way."""
+def hashes(blocks: Sequence[Block]) -> Digests:
+    """The XXH3 of each."""
+    return np.frombuffer(b"".join(map(xxh3_128_digest, blocks)), np.uint8).reshape(-1, 16)  # type: ignore[arg-type]
 
-    def add(self, blocks: Sequence[Block], weights: Sequence[float]) -> None:
-        """Add blocks of at most ROWS ingredients, in this order."""
 
-    def divided(self, by: float) -> tuple[Tensor, bool]:
-        """The sum / by, in the blocks' dtype, and whether all of it is finite."""
+def room_for_hashes(pieces: int, ingredients: int) -> Digests:
+    """An array of those of so many pieces, S x P x K x 16."""
+    return np.empty((pieces, -(-PIECE // BLOCK), ingredients, 16), np.uint8)
+
+
+def parts(piece: Piece) -> list[Piece]:
+    """Its blocks, the last of which may be shorter."""
+    key, start, stop = piece
+    return [(key, first, min(first + BLOCK, stop)) for first in range(start, stop, BLOCK)]
+
+
+class Rows:
+    """A thread's view of many checkpoints' tensors; those of the tensor that it is at are made once."""
+
+    def __init__(self, checkpoints: Sequence[Checkpoint]) -> None:
+        self.checkpoints, self.key, self.flats = checkpoints, "", list[Flat]()
+        self.first_K: Addresses | None = None
+
+    def addresses(self, piece: Piece) -> Addresses | None:
+        """Where its first number lies in every checkpoint, if all hold it in float32; until the next tensor."""
+        key, start, _ = piece
+        self._go_to(key)
+        return None if self.first_K is None else self.first_K + np.uint64(4 * start)
+
+    def read(self, piece: Piece) -> Iterator[tuple[slice, list[Block]]]:
+        """A piece of ROWS checkpoints, and of the next ones: their positions and blocks."""
+        key, start, stop = piece
+        self._go_to(key)
+        for first in range(0, len(self.flats), ROWS):
+            some = slice(first, min(first + ROWS, len(self.flats)))
+            yield some, [flat[start:stop] for flat in self.flats[some]]
+
+    def dtype(self, key: str) -> torch.dtype:
+        return self.checkpoints[0].entries[key].dtype
+
+    def _go_to(self, key: str) -> None:
+        if key != self.key or not self.flats:
+            self.key, self.flats = key, [c.entries[key].flat() for c in self.checkpoints]
+            there = [flat for flat in self.flats if isinstance(flat, np.ndarray) and flat.dtype == np.float32]
+            whole = len(there) == len(self.flats)
+            self.first_K = np.array([flat.ctypes.data for flat in there], np.uint64) if whole else None
 
 
 class Room:
-    """A thread's memory for blocks of at most so many elements; one sum at a time, mixed ones in the same memory."""
+    """A thread's memory for pieces; each result in the memory of the one before."""
 
-    def __init__(self, elements: int) -> None:
+    def __init__(self) -> None:
         from modelsoups.core import kernels  # half a second, which not everyone who imports this needs
 
-        assert kernels.ROWS == ROWS
         self.kernels = kernels
-        self.total, self.mixed = np.empty(elements), np.empty(elements, np.float32)
-        self.nought, self.wide = np.zeros(elements, np.float32), torch.empty(ROWS, elements)
+        self.total, self.mixed = np.empty(BLOCK), np.empty(PIECE, np.float32)
+        self.nought, self.wide = np.zeros(PIECE, np.float32), torch.empty(ROWS, BLOCK)
+        self.wide_R = np.array([row.data_ptr() for row in self.wide], np.uint64)
 
-    def begin(self, dtype: torch.dtype, count: int) -> Total:
-        """An empty sum of blocks of so many elements of a dtype."""
-        return _Widened(self, dtype, count) if _is_narrow(dtype) else _Other(dtype)
+    def mix(
+        self, rows: Rows, piece: Piece, weights_K: Weights, by: float, found_PK16: Digests = NOT_ASKED
+    ) -> tuple[Tensor, bool]:
+        """The weighted sum / by, in the rows' dtype, and whether all of it is finite; found_PK16 takes their hashes."""
+        _, start, stop = piece
+        rows_K = rows.addresses(piece)
+        if rows_K is None:
+            done = [
+                self._block(rows, part, weights_K, by, found_PK16[p : p + 1]) for p, part in enumerate(parts(piece))
+            ]
+            return torch.cat([mixed for mixed, _ in done]), all(finite for _, finite in done)
+        mixed, xxh3 = self.mixed[: stop - start], self.kernels.XXH3
+        asked = found_PK16 if xxh3 else NOT_ASKED
+        finite = self.kernels.mix(mixed, self.total, rows_K, weights_K, by, _exact(by), self.nought, xxh3, asked)
+        if len(asked) < len(found_PK16):
+            for found_K16, part in zip(found_PK16, parts(piece), strict=False):
+                for some, blocks in rows.read(part):
+                    found_K16[some] = hashes(blocks)
+        return torch.from_numpy(mixed), finite
 
-    def products(self, by_n: Tensor, blocks: Sequence[Block], dtype: torch.dtype) -> Sequence[float]:
-        """<by, block> of at most ROWS ingredients, by being float32 (float64 for such blocks), the sum float64."""
+    def products(self, rows: Rows, piece: Piece, by_n: Tensor, found_K: Weights) -> None:
+        """found_K = <by, row> of every ingredient, by being float32 (float64 for such rows), the sum float64."""
+        key, start, stop = piece
+        rows_K = rows.addresses(piece)
+        if rows_K is not None:
+            self.kernels.products(by_n.numpy(), rows_K, self.nought[: stop - start], found_K)
+            return
+        found_K[:] = 0
+        for part in parts(piece):
+            by = by_n[part[1] - start : part[2] - start]
+            for some, blocks in rows.read(part):
+                if _is_narrow(rows.dtype(key)):
+                    found_R, count = np.empty(len(blocks)), len(by)
+                    self.kernels.products(
+                        by.numpy(), self._widened(blocks, rows.dtype(key)), self.nought[:count], found_R
+                    )
+                else:
+                    found_R = np.array([float(tensor_of(b, rows.dtype(key)).double() @ by.double()) for b in blocks])
+                found_K[some] += found_R
+
+    def _block(
+        self, rows: Rows, part: Piece, weights_K: Weights, by: float, found_PK16: Digests
+    ) -> tuple[Tensor, bool]:
+        """`mix` of a block that does not lie there in float32, in memory of its own."""
+        key, start, stop = part
+        dtype, other, total = rows.dtype(key), TensorSum(), self.total[: stop - start]
+        for some, blocks in rows.read(part):
+            if len(found_PK16):
+                found_PK16[0, some] = hashes(blocks)
+            if _is_narrow(dtype):
+                rows_R, nought = self._widened(blocks, dtype), self.nought[: stop - start]
+                self.kernels.add(total, rows_R, 0, 0, weights_K[some], some.start == 0, nought)
+            else:
+                for block, weight in zip(blocks, weights_K[some].tolist(), strict=True):
+                    other.add(tensor_of(block, dtype), weight)
         if not _is_narrow(dtype):
-            return [float(tensor_of(block, dtype).double() @ by_n.double()) for block in blocks]
-        found: tuple[float, ...] = self.kernels.products(by_n.numpy(), self.rows(blocks, dtype, len(by_n)))
-        return found[: len(blocks)]
-
-    def rows(self, blocks: Sequence[Block], dtype: torch.dtype, count: int) -> tuple[NDArray[np.float32], ...]:
-        """ROWS rows of float32, which holds narrower numbers exactly; those that are missing are zeros."""
-        rows = [
-            block if block.dtype == np.float32 else self.wide[position, :count].copy_(tensor_of(block, dtype)).numpy()
-            for position, block in enumerate(blocks)
-        ]
-        return (*rows, *[self.nought[:count]] * (ROWS - len(rows)))
-
-
-class _Widened:
-    def __init__(self, room: Room, dtype: torch.dtype, count: int) -> None:
-        self.room, self.dtype, self.count, self.empty = room, dtype, count, True
-        self.total = room.total[:count]
-
-    def add(self, blocks: Sequence[Block], weights: Sequence[float]) -> None:
-        missing = [-0.0] * (ROWS - len(blocks))
-        rows = self.room.rows(blocks, self.dtype, self.count)
-        self.room.kernels.add_rows(self.total, rows, (*map(float, weights), *missing), self.empty)
-        self.empty = False
-
-    def divided(self, by: float) -> tuple[Tensor, bool]:
-        exact = math.frexp(by)[0] == 0.5  # of a power of two: the same bits, in a quarter of the time
-        if self.dtype == torch.float32:
-            mixed = self.room.mixed[: self.count]
-            finite = self.room.kernels.divide(mixed, self.total, by, exact)
-            return torch.from_numpy(mixed), finite
-        total = torch.from_numpy(self.total)
-        narrow = (total.mul_(1 / by) if exact else total.div_(by)).to(self.dtype)
+            mixed = other.divided(by)
+            return mixed, bool(mixed.isfinite().all())
+        if dtype == torch.float32:
+            narrow = torch.empty(stop - start)
+            return narrow, self.kernels.divide(narrow.numpy(), total, by, _exact(by))
+        narrow = torch.from_numpy(total * (1 / by) if _exact(by) else total / by).to(dtype)
         return narrow, bool(narrow.float().isfinite().all())  # there is no isfinite of float8
 
-
-class _Other:
-    def __init__(self, dtype: torch.dtype) -> None:
-        self.total, self.dtype = TensorSum(), dtype
-
-    def add(self, blocks: Sequence[Block], weights: Sequence[float]) -> None:
-        for block, weight in zip(blocks, weights, strict=True):
-            self.total.add(tensor_of(block, self.dtype), weight)
-
-    def divided(self, by: float) -> tuple[Tensor, bool]:
-        mixed = self.total.divided(by)
-        return mixed, bool(mixed.isfinite().all())
+    def _widened(self, blocks: Sequence[Block], dtype: torch.dtype) -> Addresses:
+        """Where these blocks lie in float32, until the next ones."""
+        for row, block in zip(self.wide, blocks, strict=False):
+            row[: len(block)].copy_(tensor_of(block, dtype))
+        return self.wide_R[: len(blocks)]
 
 
 def _is_narrow(dtype: torch.dtype) -> bool:
     return dtype.is_floating_point and dtype.itemsize <= 4
+
+
+def _exact(by: float) -> bool:
+    """Whether x * (1 / by) has the bits of x / by: of a power of two. It takes a quarter of the time."""
+    return math.frexp(by)[0] == 0.5
 
 
 def tensor_of(block: Block, dtype: torch.dtype) -> Tensor:

@@ -1,25 +1,36 @@
-"""Loops over blocks of weights that NumPy and PyTorch have no operation for, compiled by Numba.
+"""Loops over blocks of weights that NumPy, PyTorch and xxhash have no operation for, compiled by Numba.
 
 Each number is read once and widened to float64 in a register; NumPy widens to memory first and takes four times as
-long. They hold no lock of the interpreter, so that threads run side by side. Compiled code is kept beside this file, or
-in the user's cache, or where neither can be written made anew in each process (two seconds). Importing this module
-takes half a second: import it where it is used.
+long. All rows of a block are one call, which holds no lock of the interpreter: to take it back costs as much as reading
+100 kB where another thread holds it. Compiled code is kept beside this file, or in the user's cache, or where neither
+can be written made anew in each process (some seconds). Importing this module takes half a second: import it where it
+is used.
 
-Legend: N numbers of a block.
+Rows are given by their addresses, which nothing here can check: `core.blocks` gives them, and holds what lies there.
+
+Legend: K rows of N numbers.
 """
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import ir
+from numba import extending, types
 from numpy.typing import NDArray
+from xxhash import _xxhash  # type: ignore[attr-defined]
 
-ROWS = 8
-_ROWS = f"UniTuple(f4[::1], {ROWS})"
-Rows = tuple[NDArray[np.float32], ...]
+ROWS = 8  # that are read side by side
+Addresses = NDArray[np.uint64]
+Row = NDArray[np.float32]
+Numbers = NDArray[np.float64]
+Digests = NDArray[np.uint8]
+intrinsic: Any = extending.intrinsic
+jitable: Any = extending.register_jitable
 
 
 def _compiled(signature: str, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -33,14 +44,79 @@ def _compiled(signature: str, **options: Any) -> Callable[[Callable[..., Any]], 
     return compiled
 
 
-@_compiled(f"void(f8[::1], {_ROWS}, UniTuple(f8, {ROWS}), b1)")
-def add_rows(total_N: NDArray[np.float64], rows: Rows, weights: tuple[float, ...], first: bool) -> None:
-    """Add weight * row for one row after the other, each rounded as NumPy does; `first`: to nothing.
+@intrinsic
+def _floats(typing: Any, address: Any) -> Any:
+    """The address of float32 as a pointer."""
 
-    A row of zeros with the weight -0.0 changes no bit: x + -0.0 is x, whatever x is.
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.inttoptr(values[0], ir.FloatType().as_pointer())
+
+    return types.CPointer(types.float32)(types.uint64), generate
+
+
+@intrinsic
+def _call(typing: Any, function: Any, data: Any, size: Any) -> Any:
+    """The low and the high half that XXH3_128bits at this address gives."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        number = ir.IntType(64)
+        kind = ir.FunctionType(ir.LiteralStructType([number, number]), [number, number])
+        halves = builder.call(builder.inttoptr(values[0], kind.as_pointer()), values[1:])
+        parts = [builder.extract_value(halves, part) for part in (0, 1)]
+        return context.make_tuple(builder, signature.return_type, parts)
+
+    return types.UniTuple(types.uint64, 2)(types.uint64, types.uint64, types.uint64), generate
+
+
+def _function() -> int:
+    """Where the xxhash package has XXH3_128bits, or 0 where it does not say (on Windows)."""
+    try:
+        return ctypes.cast(ctypes.CDLL(_xxhash.__file__).XXH3_128bits, ctypes.c_void_p).value or 0
+    except (OSError, AttributeError):
+        return 0
+
+
+XXH3 = _function()
+
+
+@jitable
+def _row(rows_K: Addresses, k: int, skip: int, nought_N: Row) -> Row:
+    """The k-th row from so many numbers on, or zeros where there are less."""
+    return numba.carray(_floats(rows_K[k] + np.uint64(4 * skip)), nought_N.shape) if k < rows_K.size else nought_N
+
+
+@jitable
+def _rows(rows_K: Addresses, k: int, skip: int, nought_N: Row) -> tuple[Row, ...]:
+    """ROWS rows from the k-th on."""
+    a_N, b_N = _row(rows_K, k, skip, nought_N), _row(rows_K, k + 1, skip, nought_N)
+    c_N, d_N = _row(rows_K, k + 2, skip, nought_N), _row(rows_K, k + 3, skip, nought_N)
+    e_N, f_N = _row(rows_K, k + 4, skip, nought_N), _row(rows_K, k + 5, skip, nought_N)
+    g_N, h_N = _row(rows_K, k + 6, skip, nought_N), _row(rows_K, k + 7, skip, nought_N)
+    return a_N, b_N, c_N, d_N, e_N, f_N, g_N, h_N
+
+
+@jitable
+def _weight(weights_K: Numbers, k: int) -> float:
+    """That of a missing row of zeros changes no bit: x + 0.0 * -0.0 is x, whatever x is."""
+    return weights_K[k] if k < weights_K.size else -0.0
+
+
+@jitable
+def _weights(weights_K: Numbers, k: int) -> tuple[float, ...]:
+    a, b, c, d = _weight(weights_K, k), _weight(weights_K, k + 1), _weight(weights_K, k + 2), _weight(weights_K, k + 3)
+    k += 4
+    e, f, g, h = _weight(weights_K, k), _weight(weights_K, k + 1), _weight(weights_K, k + 2), _weight(weights_K, k + 3)
+    return a, b, c, d, e, f, g, h
+
+
+@_compiled("void(f8[::1], u8[::1], i8, i8, f8[::1], b1, f4[::1])")
+def add(total_N: Numbers, rows_K: Addresses, k: int, skip: int, weights_K: Numbers, first: bool, nought_N: Row) -> None:
+    """Add weight * row for ROWS rows from the k-th on, from so many numbers on; `first`: to nothing.
+
+    One row after the other, each rounded as NumPy does.
     """
-    a_N, b_N, c_N, d_N, e_N, f_N, g_N, h_N = rows
-    a, b, c, d, e, f, g, h = weights
+    a_N, b_N, c_N, d_N, e_N, f_N, g_N, h_N = _rows(rows_K, k, skip, nought_N)
+    a, b, c, d, e, f, g, h = _weights(weights_K, k)
     for i in range(total_N.size):
         x = -0.0 if first else total_N[i]
         x += a_N[i] * a
@@ -55,7 +131,7 @@ def add_rows(total_N: NDArray[np.float64], rows: Rows, weights: tuple[float, ...
 
 
 @_compiled("b1(f4[::1], f8[::1], f8, b1)", error_model="numpy")
-def divide(out_N: NDArray[np.float32], total_N: NDArray[np.float64], by: float, exact: bool) -> bool:
+def divide(out_N: Row, total_N: Numbers, by: float, exact: bool) -> bool:
     """out_N = total_N / by, or with `exact` total_N * (1 / by); whether all of it is finite."""
     odd, factor = 0, 1 / by
     for i in range(total_N.size):
@@ -65,19 +141,58 @@ def divide(out_N: NDArray[np.float32], total_N: NDArray[np.float64], by: float, 
     return odd == 0
 
 
-@_compiled(f"UniTuple(f8, {ROWS})(f4[::1], {_ROWS})", fastmath={"reassoc", "contract"})
-def products(by_N: NDArray[np.float32], rows: Rows) -> tuple[float, ...]:
+@jitable
+def _hash(xxh3: int, address: int, size: int, found_16: Digests) -> None:
+    low, high = _call(xxh3, address, size)
+    for i in range(8):  # the canonical form: big-endian, the high half first
+        shift = np.uint64(56 - 8 * i)
+        found_16[i], found_16[8 + i] = (high >> shift) & np.uint64(255), (low >> shift) & np.uint64(255)
+
+
+@_compiled("b1(f4[::1], f8[::1], u8[::1], f8[::1], f8, b1, f4[::1], u8, u1[:, :, ::1])")
+def mix(
+    out_n: Row,
+    total_N: Numbers,
+    rows_K: Addresses,
+    weights_K: Numbers,
+    by: float,
+    exact: bool,
+    nought_N: Row,
+    xxh3: int,
+    found_PK16: Digests,
+) -> bool:
+    """The rows' sum, divided, N numbers at a time; whether all of it is finite.
+
+    found_PK16 takes the hash of N numbers of each row, while they are in the cache, for as many as it has room for.
+    """
+    finite = True
+    for part, start in enumerate(range(0, out_n.size, total_N.size)):
+        stop = min(start + total_N.size, out_n.size)
+        some_N, zeros_N = total_N[: stop - start], nought_N[: stop - start]
+        for k in range(0, rows_K.size, ROWS):
+            add(some_N, rows_K, k, start, weights_K, k == 0, zeros_N)
+            for row in range(k, min(k + ROWS, rows_K.size) if part < len(found_PK16) else k):
+                _hash(xxh3, rows_K[row] + np.uint64(4 * start), 4 * (stop - start), found_PK16[part, row])
+        finite &= divide(out_n[start:stop], some_N, by, exact)
+    return finite
+
+
+@_compiled("void(f4[::1], u8[::1], f4[::1], f8[::1])", fastmath={"reassoc", "contract"})
+def products(by_N: Row, rows_K: Addresses, nought_N: Row, found_K: Numbers) -> None:
     """The inner product of by_N and each row, summed in float64 in an order that the processor likes."""
-    a_N, b_N, c_N, d_N, e_N, f_N, g_N, h_N = rows
-    a = b = c = d = e = f = g = h = 0.0
-    for i in range(by_N.size):
-        x = np.float64(by_N[i])
-        a += x * a_N[i]
-        b += x * b_N[i]
-        c += x * c_N[i]
-        d += x * d_N[i]
-        e += x * e_N[i]
-        f += x * f_N[i]
-        g += x * g_N[i]
-        h += x * h_N[i]
-    return a, b, c, d, e, f, g, h
+    for k in range(0, rows_K.size, ROWS):
+        a_N, b_N, c_N, d_N, e_N, f_N, g_N, h_N = _rows(rows_K, k, 0, nought_N)
+        a = b = c = d = e = f = g = h = 0.0
+        for i in range(by_N.size):
+            x = np.float64(by_N[i])
+            a += x * a_N[i]
+            b += x * b_N[i]
+            c += x * c_N[i]
+            d += x * d_N[i]
+            e += x * e_N[i]
+            f += x * f_N[i]
+            g += x * g_N[i]
+            h += x * h_N[i]
+        sums = a, b, c, d, e, f, g, h
+        for row in range(k, min(k + ROWS, rows_K.size)):
+            found_K[row] = sums[row - k]

@@ -14,20 +14,18 @@ from typing import TypeVar
 
 import torch
 
-from modelsoups.core.blocks import ROWS
+from modelsoups.core import blocks
+from modelsoups.core.blocks import Piece, Rows
 from modelsoups.core.readers import Checkpoint
-from modelsoups.core.stored import Block, Flat
 
-Piece = tuple[str, int, int]  # a tensor, its first element and the one after the last
-Visit = Callable[["Rows", int, Piece], None]
+Visit = Callable[[Rows, int, Piece], None]
 T = TypeVar("T")
-BLOCK = 2**16  # elements of a piece, a few rows of which fit into a core's cache; digests of soups depend on it
-WINDOW = 2**27
+WINDOW = 2**28
 
 
-def pieces(checkpoint: Checkpoint, keys: Iterable[str], block: int | None = None) -> list[Piece]:
-    """The blocks (of BLOCK elements) of these tensors, in their order; a tensor without elements has none."""
-    step = block or BLOCK
+def pieces(checkpoint: Checkpoint, keys: Iterable[str], step: int = 0) -> list[Piece]:
+    """The pieces (of PIECE or `step` elements) of these tensors, in their order; an empty tensor has none."""
+    step = step or blocks.PIECE
     sizes = {key: math.prod(checkpoint.entries[key].shape) for key in keys}
     return [(key, start, min(start + step, n)) for key, n in sizes.items() for start in range(0, n, step)]
 
@@ -51,22 +49,6 @@ def each_piece(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece], worker:
         return one
 
     side_by_side(forgetting, range(len(todo)))
-
-
-class Rows:
-    """A thread's view of many checkpoints' tensors; those of the tensor that it is at are made once."""
-
-    def __init__(self, checkpoints: Sequence[Checkpoint]) -> None:
-        self.checkpoints, self.key, self.flat = checkpoints, "", list[Flat]()
-
-    def read(self, piece: Piece) -> Iterator[tuple[slice, list[Block]]]:
-        """A piece of as many checkpoints as go into one operation, and of the next ones: their positions and blocks."""
-        key, start, stop = piece
-        if key != self.key or not self.flat:
-            self.key, self.flat = key, [c.entries[key].flat() for c in self.checkpoints]
-        for first in range(0, len(self.flat), ROWS):
-            some = slice(first, min(first + ROWS, len(self.flat)))
-            yield some, [flat[start:stop] for flat in self.flat[some]]
 
 
 def windows(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece]) -> set[int]:

@@ -110,6 +110,7 @@ class _Copied:
 
 def numbers_of(tensor: Tensor) -> Block:
     """A contiguous flat tensor as `Flat` has it."""
-    if tensor.dtype == torch.float32:
-        return tensor.detach().numpy()
-    return tensor.detach().view(torch.uint8).reshape(-1, tensor.dtype.itemsize).numpy()
+    tensor = tensor.detach().as_strided(tensor.shape, (1,))  # a single element may have any stride
+    return (
+        tensor.numpy() if tensor.dtype == torch.float32 else tensor.view(torch.uint8).view(-1, tensor.itemsize).numpy()
+    )

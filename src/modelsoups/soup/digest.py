@@ -1,7 +1,7 @@
 """What a checkpoint holds, as one short word that can be found while its bytes pass by in any order.
 
 A digest is "xxh3_128:" and 32 hex digits: XXH3 (128 bits) over name, dtype and shape of every tensor in the order of
-the names, each followed by the XXH3 of its blocks of 2**16 elements (`core.passes.BLOCK`). It depends on the content
+the names, each followed by the XXH3 of its blocks of 2**16 elements (`core.blocks.BLOCK`). It depends on the content
 alone, not on file, order or ties. It finds damage and mistakes; against forgery take the SHA-256 of the file.
 Source: the xxHash specification (github.com/Cyan4973/xxHash), through its Python package.
 """
@@ -9,46 +9,44 @@ Source: the xxHash specification (github.com/Cyan4973/xxHash), through its Pytho
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Sequence
 
-from xxhash import xxh3_128, xxh3_128_digest
+from xxhash import xxh3_128
 
+from modelsoups.core.blocks import Digests, Piece, Rows, hashes, parts, room_for_hashes
 from modelsoups.core.checkpoints import state_sha256
-from modelsoups.core.passes import Piece, Rows, each_piece, pieces
+from modelsoups.core.passes import each_piece, pieces
 from modelsoups.core.readers import Checkpoint
-from modelsoups.core.stored import Block
 
 KIND, LATER = "xxh3_128:", "stat:"
 UNKNOWN = KIND + "0" * 32
-of_block = cast(Callable[[Block], bytes], xxh3_128_digest)  # 16 bytes
 
 
-def joined(checkpoint: Checkpoint, read: Sequence[Piece], found: Sequence[bytes], position: int = 0) -> str:
-    """The digest from those of the pieces read, each of several checkpoints; a tied tensor may be left out."""
-    parts: dict[str, list[bytes]] = {key: [] for key in checkpoint if key not in checkpoint.tied}
-    at = slice(16 * position, 16 * position + 16)
-    for (key, _, _), digests in zip(read, found, strict=True):
-        parts.setdefault(key, []).append(digests[at])
+def joined(checkpoint: Checkpoint, read: Sequence[Piece], found_SP16: Digests) -> str:
+    """The digest from those of the pieces read; a tied tensor may be left out."""
+    words: dict[str, list[bytes]] = {key: [] for key in checkpoint if key not in checkpoint.tied}
+    for piece, found_P16 in zip(read, found_SP16, strict=True):
+        words.setdefault(piece[0], []).append(found_P16[: len(parts(piece))].tobytes())
     whole = xxh3_128()
     for key in sorted(checkpoint):
         entry = checkpoint.entries[key]
         whole.update(json.dumps([key, str(entry.dtype), list(entry.shape)]).encode() + b"\n")
-        whole.update(b"".join(parts[key if key in parts else checkpoint.tied[key]]))
+        whole.update(b"".join(words[key if key in words else checkpoint.tied[key]]))
     return KIND + whole.hexdigest()
 
 
 def digest(checkpoint: Checkpoint) -> str:
     """Read a checkpoint for its digest alone."""
     todo = pieces(checkpoint, (key for key in checkpoint.entries if key not in checkpoint.tied))
-    found = [b""] * len(todo)
+    found_SPK16 = room_for_hashes(len(todo), 1)
 
     def one(rows: Rows, number: int, piece: Piece) -> None:
-        for _, (block,) in rows.read(piece):
-            found[number] = of_block(block)
+        for found_K16, part in zip(found_SPK16[number], parts(piece), strict=False):
+            for some, blocks in rows.read(part):
+                found_K16[some] = hashes(blocks)
 
     each_piece([checkpoint], todo, lambda: one)
-    return joined(checkpoint, todo, found)
+    return joined(checkpoint, todo, found_SPK16[:, :, 0])
 
 
 def digests(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:

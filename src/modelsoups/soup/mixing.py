@@ -1,6 +1,6 @@
 """Mixing checkpoints in one streamed pass: each byte is read once, in the file's order, and hashed on its way.
 
-Memory: that of a pass (`core.passes`: a few MB a thread, and 128 MB of the files' pages), whatever the number
+Memory: that of a pass (`core.passes`: a few MB a thread, and 256 MB of the files' pages), whatever the number
 of checkpoints and their size; plus, for tensors of .pt files that are not contiguous, pages of torch's memory map.
 """
 
@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from modelsoups import runs
-from modelsoups.core.blocks import Room
-from modelsoups.core.passes import BLOCK, Piece, Rows, each_piece, pieces
+from modelsoups.core.blocks import Piece, Room, Rows, parts, room_for_hashes
+from modelsoups.core.passes import each_piece, pieces
 from modelsoups.core.readers import DTYPES, Checkpoint
 from modelsoups.core.weights import Coefficients, as_counts, check_groups, of_group
 from modelsoups.soup import digest
@@ -171,31 +172,25 @@ def _stream(
     """Every block of every tensor, mixed and written by as many threads as torch has."""
     keys = [key for key in checkpoints[0].entries if key not in tied]
     counts = {group: as_counts(row) for group, row in coefficients.items()}
-    rows = {key: of_group(key, counts) for key in keys}
+    rows = {group: (np.array(weights, np.float64), divisor) for group, (weights, divisor) in counts.items()}
     todo = pieces(checkpoints[0], keys)
-    found = [b""] * len(todo)  # the digests of every block, one checkpoint after the other
+    found_SPK16 = room_for_hashes(len(todo), len(checkpoints))
     differing: set[str] = set()
 
     def one(room: Room, ingredients: Rows, number: int, piece: Piece) -> None:
         key, start, stop = piece
-        total = room.begin(checkpoints[0].entries[key].dtype, stop - start)
-        weights, divisor = rows[key]
-        digests: list[bytes] = []
-        for some, blocks in ingredients.read(piece):
-            total.add(blocks, weights[some])  # first: it reads the rows side by side, which memory does faster
-            digests += map(digest.of_block, blocks)
-        mixed, finite = total.divided(divisor)
-        found[number] = b"".join(digests)
+        found_PK16 = found_SPK16[number, : len(parts(piece))]
+        mixed, finite = room.mix(ingredients, piece, *of_group(key, rows), found_PK16)
         if not finite:
             raise ValueError(_not_finite(checkpoints, key))
-        if not mixed.dtype.is_floating_point and len(set(digests)) > 1:
+        if not mixed.dtype.is_floating_point and (found_PK16 != found_PK16[:, :1]).any():
             differing.add(key)
         if key in replaced:
             mixed = replaced[key].reshape(-1)[start:stop].to(mixed.dtype).contiguous()
         write(key, start, mixed)
 
-    each_piece(checkpoints, todo, lambda: partial(one, Room(BLOCK)))
-    digests = tuple(digest.joined(c, todo, found, k) for k, c in enumerate(checkpoints))
+    each_piece(checkpoints, todo, lambda: partial(one, Room()))
+    digests = tuple(digest.joined(c, todo, found_SPK16[:, :, k]) for k, c in enumerate(checkpoints))
     return Streamed(digests, _of_whole_numbers(sorted(differing)))
 
 

@@ -20,15 +20,14 @@ import torch
 from torch import Tensor
 
 from modelsoups.core import passes
-from modelsoups.core.blocks import Room, tensor_of
+from modelsoups.core.blocks import Piece, Room, Rows, tensor_of
 from modelsoups.core.checkpoints import averaged
-from modelsoups.core.passes import Piece, Rows, each_piece, pieces
+from modelsoups.core.passes import each_piece, pieces
 from modelsoups.core.readers import Checkpoint, opened_state
 from modelsoups.core.weights import of_group
 
 State = Mapping[str, Tensor]
 RESIDENT = {"cpu": 4 * 2**30, "cuda": 16 * 2**30}  # bytes of rows that stay in memory
-BLOCK = 2**18  # of a piece: larger than where bytes are hashed, since Python's work is by the piece
 TOGETHER = 2**21  # numbers that are multiplied with each other at a time
 COLUMNS = 2**20  # of bfloat16 rows that are widened at a time
 
@@ -125,29 +124,26 @@ class Stack:
     def _streamed_mix(self, coefficients: Mapping[str, Sequence[float]]) -> dict[str, Tensor]:
         flat = {k: torch.empty(math.prod(self.shapes[k][0]), dtype=self.shapes[k][1]) for k in self._averaged()}
 
+        alphas = {group: np.array(row, np.float64) for group, row in coefficients.items()}
+
         def one(room: Room, ingredients: Rows, number: int, piece: Piece) -> None:
             key, start, stop = piece
-            alpha_K, total = of_group(key, coefficients), room.begin(self.shapes[key][1], stop - start)
-            for some, blocks in ingredients.read(piece):
-                total.add(blocks, alpha_K[some])
-            flat[key][start:stop] = total.divided(1)[0]
+            flat[key][start:stop] = room.mix(ingredients, piece, of_group(key, alphas), 1)[0]
 
-        each_piece(self.opened, pieces(self.opened[0], flat, BLOCK), lambda: partial(one, Room(BLOCK)))
+        each_piece(self.opened, pieces(self.opened[0], flat), lambda: partial(one, Room()))
         return flat
 
     def _streamed_products(self, by_weights: State) -> dict[str, Tensor]:
         wide = {key: torch.promote_types(self.shapes[key][1], torch.float32) for key in by_weights}
         flat = {key: g.reshape(-1).to("cpu", wide[key]) for key, g in by_weights.items()}
-        todo = pieces(self.opened[0], flat, BLOCK)
+        todo = pieces(self.opened[0], flat)
         found_SK = np.empty((len(todo), len(self)))
 
         def one(room: Room, ingredients: Rows, number: int, piece: Piece) -> None:
             key, start, stop = piece
-            by_n, dtype = flat[key][start:stop], self.shapes[key][1]
-            for some, blocks in ingredients.read(piece):
-                found_SK[number, some] = room.products(by_n, blocks, dtype)
+            room.products(ingredients, piece, flat[key][start:stop], found_SK[number])
 
-        each_piece(self.opened, todo, lambda: partial(one, Room(BLOCK)))
+        each_piece(self.opened, todo, lambda: partial(one, Room()))
         totals = {key: torch.zeros(len(self), dtype=torch.float64) for key in flat}
         for (key, _, _), found_K in zip(todo, torch.from_numpy(found_SK), strict=True):
             totals[key] += found_K
@@ -159,7 +155,7 @@ def grams(states: Sequence[State], keys: Iterable[str]) -> dict[str, Tensor]:
     opened = [opened_state(state) for state in states]
     found = {key: torch.zeros(len(opened), len(opened), dtype=torch.float64) for key in keys}
     memory_Kn = torch.empty(len(opened), max(1, TOGETHER // len(opened)), dtype=torch.float64)
-    todo = pieces(opened[0], found, block=memory_Kn.shape[1])
+    todo = pieces(opened[0], found, memory_Kn.shape[1])
     full, rows = passes.windows(opened, todo), Rows(opened)
     dtypes = {key: opened[0].entries[key].dtype for key in found}
     for number, (key, start, stop) in enumerate(todo):
