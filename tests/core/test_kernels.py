@@ -6,11 +6,14 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from xxhash import xxh3_128_digest
 
 from modelsoups.core import kernels
+from modelsoups.core.blocks import KINDS
 
 NOUGHT = np.zeros(3, np.float32)
+WIDE = np.zeros((kernels.ROWS + 1, 5), np.float32)
 Rows = list[np.ndarray]
 
 
@@ -60,14 +63,33 @@ def test_inner_products_are_summed_in_float64() -> None:
     assert found.tolist() == [7, 2**30 + 2]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("by", "exact"), [(4.0, True), (3.0, False)])
-def test_quotients_and_whether_they_are_finite(by: float, exact: bool) -> None:
-    out, total = np.empty(3, np.float32), np.array([3.0, 6.0, -9.0])
-    assert kernels.divide(out, total, by, exact)
+def test_quotients_and_whether_they_are_finite(dtype: torch.dtype, by: float, exact: bool) -> None:
+    out, total, kind = np.empty(3, np.float32), np.array([3.0, 6.0, -9.0]), KINDS[dtype]
+    assert kernels.divide(out, total, by, exact, kind)
     assert out.tolist() == (total / by).astype(np.float32).tolist()
-    for odd in (np.nan, np.inf, -np.inf, 1e300, -1e300):  # the last two overflow
-        assert not kernels.divide(out, np.array([1.0, odd, 1.0]), by, exact)
-    assert kernels.divide(out, np.full(3, by * float(np.finfo(np.float32).max)), by, exact)
+    largest = kernels.LARGEST[kind]
+    for number in (largest, -largest):
+        assert torch.tensor(number).to(dtype).isfinite()
+        assert kernels.divide(out, np.full(3, by * float(number)), by, exact, kind)
+    above = (kernels.LARGEST.view(np.uint32)[kind] + np.uint32(1)).view(np.float32)
+    assert torch.tensor(above).to(dtype).isinf()
+    for odd in (np.nan, np.inf, -np.inf, 1e300, -1e300, by * float(above)):
+        assert not kernels.divide(out, np.array([1.0, odd, 1.0]), by, exact, kind)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_every_number_of_16_bits_is_widened_as_torch_does(dtype: torch.dtype) -> None:
+    row = torch.arange(2**16).to(torch.int32).to(torch.uint16).view(dtype)
+    out, total, nought = np.empty(2**16, np.float32), np.empty(70_000), np.zeros(70_000, np.float32)
+    address = np.array([row.data_ptr()], np.uint64)
+    found = np.empty((0, 0, 16), np.uint8)
+    kernels.mix(out, total, address, KINDS[dtype], np.ones(1), 1.0, True, nought, WIDE, 0, found)
+    got = torch.from_numpy(out)
+    assert torch.equal(got.isnan(), row.isnan())
+    assert torch.equal(got.nan_to_num(9), row.float().nan_to_num(9))
+    assert torch.equal(got.signbit(), row.signbit())
 
 
 @pytest.mark.skipif(not kernels.XXH3, reason="this build of the xxhash package does not show its function")
@@ -79,14 +101,14 @@ def test_a_mix_goes_through_its_rows_block_by_block(count: int, size: int) -> No
     out, room, nought = np.empty(2 * size + 1, np.float32), np.empty(size), np.zeros(size, np.float32)
     found = np.empty((3, count, 16), np.uint8)
     weights = np.arange(1.0, count + 1)
-    assert kernels.mix(out, room, addresses(some), weights, 3.0, False, nought, kernels.XXH3, found)
+    assert kernels.mix(out, room, addresses(some), 0, weights, 3.0, False, nought, WIDE, kernels.XXH3, found)
     expected = sum(w * row.astype(np.float64) for w, row in zip(weights, some, strict=True)) / 3
     assert out.tolist() == np.float32(expected).tolist()
     for part in range(3):
         block = slice(part * size, min((part + 1) * size, 2 * size + 1))
         assert [h.tobytes() for h in found[part]] == [xxh3_128_digest(row[block]) for row in some]
     some[-1][-1] = np.inf
-    assert not kernels.mix(out, room, addresses(some), weights, 3.0, False, nought, 0, found[:0])
+    assert not kernels.mix(out, room, addresses(some), 0, weights, 3.0, False, nought, WIDE, 0, found[:0])
 
 
 def test_compiled_code_need_not_be_kept() -> None:

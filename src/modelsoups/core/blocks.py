@@ -25,6 +25,8 @@ from modelsoups.core.weights import TensorSum
 BLOCK = 2**16  # numbers; the digests of soups depend on it
 PIECE = 2**18  # that a thread takes at a time
 ROWS = 8  # that are widened or copied at a time
+WIDE = 2**12  # numbers that are widened at a time within a block
+KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # as `core.kernels` has them
 Piece = tuple[str, int, int]  # a tensor, its first element and the one after the last
 Weights = NDArray[np.float64]
 Addresses = NDArray[np.uint64]
@@ -56,10 +58,10 @@ class Rows:
         self.first_K: Addresses | None = None
 
     def addresses(self, piece: Piece) -> Addresses | None:
-        """Where its first number lies in every checkpoint, if all hold it in float32; until the next tensor."""
+        """Where its first number lies in every checkpoint, if it is one of KINDS and needs no copy."""
         key, start, _ = piece
         self._go_to(key)
-        return None if self.first_K is None else self.first_K + np.uint64(4 * start)
+        return None if self.first_K is None else self.first_K + np.uint64(self.dtype(key).itemsize * start)
 
     def read(self, piece: Piece) -> Iterator[tuple[slice, list[Block]]]:
         """A piece of ROWS checkpoints, and of the next ones: their positions and blocks."""
@@ -75,9 +77,10 @@ class Rows:
     def _go_to(self, key: str) -> None:
         if key != self.key or not self.flats:
             self.key, self.flats = key, [c.entries[key].flat() for c in self.checkpoints]
-            there = [flat for flat in self.flats if isinstance(flat, np.ndarray) and flat.dtype == np.float32]
-            whole = len(there) == len(self.flats)
-            self.first_K = np.array([flat.ctypes.data for flat in there], np.uint64) if whole else None
+            there = [flat.ctypes.data for flat in self.flats if isinstance(flat, np.ndarray)]
+            usable = self.dtype(key) in KINDS and len(there) == len(self.flats)
+            usable = usable and not any(address % self.dtype(key).itemsize for address in there)
+            self.first_K = np.array(there, np.uint64) if usable else None
 
 
 class Room:
@@ -89,6 +92,7 @@ class Room:
         self.kernels = kernels
         self.total, self.mixed = np.empty(BLOCK), np.empty(PIECE, np.float32)
         self.nought, self.wide = np.zeros(PIECE, np.float32), torch.empty(ROWS, BLOCK)
+        self.narrow = np.zeros((ROWS + 1, WIDE), np.float32)
         self.wide_R = np.array([row.data_ptr() for row in self.wide], np.uint64)
 
     def mix(
@@ -102,20 +106,22 @@ class Room:
                 self._block(rows, part, weights_K, by, found_PK16[p : p + 1]) for p, part in enumerate(parts(piece))
             ]
             return torch.cat([mixed for mixed, _ in done]), all(finite for _, finite in done)
-        mixed, xxh3 = self.mixed[: stop - start], self.kernels.XXH3
-        asked = found_PK16 if xxh3 else NOT_ASKED
-        finite = self.kernels.mix(mixed, self.total, rows_K, weights_K, by, _exact(by), self.nought, xxh3, asked)
+        mixed, dtype, xxh3 = self.mixed[: stop - start], rows.dtype(piece[0]), self.kernels.XXH3
+        asked, memory = found_PK16 if xxh3 else NOT_ASKED, (self.nought, self.narrow)
+        finite = self.kernels.mix(
+            mixed, self.total, rows_K, KINDS[dtype], weights_K, by, _exact(by), *memory, xxh3, asked
+        )
         if len(asked) < len(found_PK16):
             for found_K16, part in zip(found_PK16, parts(piece), strict=False):
                 for some, blocks in rows.read(part):
                     found_K16[some] = hashes(blocks)
-        return torch.from_numpy(mixed), finite
+        return torch.from_numpy(mixed).to(dtype), finite
 
     def products(self, rows: Rows, piece: Piece, by_n: Tensor, found_K: Weights) -> None:
         """found_K = <by, row> of every ingredient, by being float32 (float64 for such rows), the sum float64."""
         key, start, stop = piece
         rows_K = rows.addresses(piece)
-        if rows_K is not None:
+        if rows_K is not None and rows.dtype(key) == torch.float32:
             self.kernels.products(by_n.numpy(), rows_K, self.nought[: stop - start], found_K)
             return
         found_K[:] = 0
@@ -151,7 +157,7 @@ class Room:
             return mixed, bool(mixed.isfinite().all())
         if dtype == torch.float32:
             narrow = torch.empty(stop - start)
-            return narrow, self.kernels.divide(narrow.numpy(), total, by, _exact(by))
+            return narrow, self.kernels.divide(narrow.numpy(), total, by, _exact(by), KINDS[dtype])
         narrow = torch.from_numpy(total * (1 / by) if _exact(by) else total / by).to(dtype)
         return narrow, bool(narrow.float().isfinite().all())  # there is no isfinite of float8
 

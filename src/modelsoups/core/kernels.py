@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 from xxhash import _xxhash  # type: ignore[attr-defined]
 
 ROWS = 8  # that are read side by side
+FLOAT32, BFLOAT16, FLOAT16 = range(3)  # kinds of numbers
+LARGEST = np.array([0x7F7FFFFF, 0x7F7F7FFF, 0x477FEFFF], np.uint32).view(np.float32)  # that is not rounded to infinity
 Addresses = NDArray[np.uint64]
 Row = NDArray[np.float32]
 Numbers = NDArray[np.float64]
@@ -45,13 +47,13 @@ def _compiled(signature: str, **options: Any) -> Callable[[Callable[..., Any]], 
 
 
 @intrinsic
-def _floats(typing: Any, address: Any) -> Any:
-    """The address of float32 as a pointer."""
+def _there(typing: Any, address: Any) -> Any:
+    """An address as a pointer."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.inttoptr(values[0], ir.FloatType().as_pointer())
+        return builder.inttoptr(values[0], ir.IntType(8).as_pointer())
 
-    return types.CPointer(types.float32)(types.uint64), generate
+    return types.voidptr(types.uint64), generate
 
 
 @intrinsic
@@ -82,7 +84,9 @@ XXH3 = _function()
 @jitable
 def _row(rows_K: Addresses, k: int, skip: int, nought_N: Row) -> Row:
     """The k-th row from so many numbers on, or zeros where there are less."""
-    return numba.carray(_floats(rows_K[k] + np.uint64(4 * skip)), nought_N.shape) if k < rows_K.size else nought_N
+    if k < rows_K.size:
+        return numba.carray(_there(rows_K[k] + np.uint64(4 * skip)), nought_N.shape, np.float32)
+    return nought_N
 
 
 @jitable
@@ -130,13 +134,46 @@ def add(total_N: Numbers, rows_K: Addresses, k: int, skip: int, weights_K: Numbe
         total_N[i] = x
 
 
-@_compiled("b1(f4[::1], f8[::1], f8, b1)", error_model="numpy")
-def divide(out_N: Row, total_N: Numbers, by: float, exact: bool) -> bool:
-    """out_N = total_N / by, or with `exact` total_N * (1 / by); whether all of it is finite."""
-    odd, factor = 0, 1 / by
+@jitable
+def _widen(address: int, kind: int, wide_N: Row) -> None:
+    """Numbers of 16 bits in float32, without rounding."""
+    narrow_N, bits_N = numba.carray(_there(address), wide_N.shape, np.uint16), wide_N.view(np.uint32)
+    if kind == BFLOAT16:  # the upper half of a float32
+        for i in range(wide_N.size):
+            bits_N[i] = np.uint32(narrow_N[i]) << np.uint32(16)
+        return
+    for i in range(wide_N.size):  # float16: an exponent that is 112 too small, which a product mends, subnormal or not
+        bits_N[i] = np.uint32(narrow_N[i] & 0x7FFF) << np.uint32(13)
+    for i in range(wide_N.size):
+        wide_N[i] *= np.float32(2.0**112)
+    for i in range(wide_N.size):
+        odd = np.uint32(0x7F800000 if bits_N[i] >= 0x47800000 else 0)  # 65536 and more: infinity or NaN
+        bits_N[i] |= odd | np.uint32(narrow_N[i] & 0x8000) << np.uint32(16)
+
+
+@jitable
+def _add_narrow(
+    total_N: Numbers, rows_K: Addresses, k: int, skip: int, kind: int, weights_K: Numbers, first: bool, wide_RM: Row
+) -> None:
+    """`add` of rows of 16 bits, M numbers at a time."""
+    some, size = min(ROWS, rows_K.size - k), wide_RM.shape[1]
+    wide_R, nought_M = np.empty(some, np.uint64), wide_RM[ROWS]
+    for row in range(some):
+        wide_R[row] = wide_RM[row].ctypes.data
+    for start in range(0, total_N.size, size):
+        stop = min(start + size, total_N.size)
+        for row in range(some):
+            _widen(rows_K[k + row] + np.uint64(2 * (skip + start)), kind, wide_RM[row, : stop - start])
+        add(total_N[start:stop], wide_R, 0, 0, weights_K[k : k + some], first, nought_M[: stop - start])
+
+
+@_compiled("b1(f4[::1], f8[::1], f8, b1, i8)", error_model="numpy")
+def divide(out_N: Row, total_N: Numbers, by: float, exact: bool, kind: int) -> bool:
+    """out_N = total_N / by, or with `exact` total_N * (1 / by); whether all of it is finite as its kind."""
+    odd, factor, largest = 0, 1 / by, LARGEST[kind]
     for i in range(total_N.size):
         x = np.float32(total_N[i] * factor if exact else total_N[i] / by)
-        odd += not abs(x) <= np.float32(3.4028235e38)  # the largest of them
+        odd += not abs(x) <= largest
         out_N[i] = x
     return odd == 0
 
@@ -149,31 +186,37 @@ def _hash(xxh3: int, address: int, size: int, found_16: Digests) -> None:
         found_16[i], found_16[8 + i] = (high >> shift) & np.uint64(255), (low >> shift) & np.uint64(255)
 
 
-@_compiled("b1(f4[::1], f8[::1], u8[::1], f8[::1], f8, b1, f4[::1], u8, u1[:, :, ::1])")
+@_compiled("b1(f4[::1], f8[::1], u8[::1], i8, f8[::1], f8, b1, f4[::1], f4[:, ::1], u8, u1[:, :, ::1])")
 def mix(
     out_n: Row,
     total_N: Numbers,
     rows_K: Addresses,
+    kind: int,
     weights_K: Numbers,
     by: float,
     exact: bool,
     nought_N: Row,
+    wide_RM: Row,
     xxh3: int,
     found_PK16: Digests,
 ) -> bool:
-    """The rows' sum, divided, N numbers at a time; whether all of it is finite.
+    """The rows' sum, divided, N numbers at a time; whether all of it is finite. kind: of the rows' numbers.
 
+    wide_RM: room for narrower numbers, ROWS + 1 rows, of which the last holds zeros.
     found_PK16 takes the hash of N numbers of each row, while they are in the cache, for as many as it has room for.
     """
-    finite = True
+    finite, width = True, 4 if kind == FLOAT32 else 2
     for part, start in enumerate(range(0, out_n.size, total_N.size)):
         stop = min(start + total_N.size, out_n.size)
         some_N, zeros_N = total_N[: stop - start], nought_N[: stop - start]
         for k in range(0, rows_K.size, ROWS):
-            add(some_N, rows_K, k, start, weights_K, k == 0, zeros_N)
+            if kind == FLOAT32:
+                add(some_N, rows_K, k, start, weights_K, k == 0, zeros_N)
+            else:
+                _add_narrow(some_N, rows_K, k, start, kind, weights_K, k == 0, wide_RM)
             for row in range(k, min(k + ROWS, rows_K.size) if part < len(found_PK16) else k):
-                _hash(xxh3, rows_K[row] + np.uint64(4 * start), 4 * (stop - start), found_PK16[part, row])
-        finite &= divide(out_n[start:stop], some_N, by, exact)
+                _hash(xxh3, rows_K[row] + np.uint64(width * start), width * (stop - start), found_PK16[part, row])
+        finite &= divide(out_n[start:stop], some_N, by, exact, kind)
     return finite
 
 
