@@ -16,6 +16,7 @@ from modelsoups import soup
 from modelsoups.core import blocks
 from modelsoups.core.blocks import Room, Rows
 from modelsoups.core.readers import opened_state
+from modelsoups.core.stored import MappedFile, Stored
 from modelsoups.core.weights import TensorSum
 from modelsoups.soup import mixing
 
@@ -67,6 +68,19 @@ def test_inner_products_of_pieces(monkeypatch, dtype: torch.dtype, kind: str) ->
     by, found = torch.tensor([1, -1, 2], dtype=torch.float64 if dtype == torch.float64 else torch.float32), np.empty(11)
     Room().products(opened, ("w", 3, 6), by, found)
     assert found.tolist() == [n + 3 - (n + 4) + 2 * (n + 5) for n in range(11)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_numbers_across_words_are_copied_first(tmp_path: Path, dtype: torch.dtype) -> None:
+    row = torch.arange(5, dtype=dtype)
+    content = row.view(torch.uint8).numpy().tobytes()
+    (tmp_path / "weights").write_bytes(content + b"-" + content)
+    file, checkpoint = MappedFile(tmp_path / "weights"), opened_state({"w": row})
+    for offset, there in ((0, True), (len(content) + 1, False)):
+        checkpoint.entries["w"] = Stored(file, offset, dtype, (5,))
+        rows = Rows([checkpoint])
+        assert (rows.addresses(("w", 0, 5)) is not None) == there
+        assert torch.equal(Room().mix(rows, ("w", 0, 5), np.array([2.0]), 1)[0], 2 * row)
 
 
 def gapped(row: torch.Tensor) -> torch.Tensor:

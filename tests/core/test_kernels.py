@@ -1,5 +1,6 @@
 """Compiled loops against sums worked out by hand, and where their compiled code cannot be kept."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -46,6 +47,17 @@ def test_each_of_any_number_of_rows_has_its_own_weight(count: int) -> None:
     found = np.empty(count)
     kernels.products(np.array([1, 2, 3], np.float32), addresses(some), NOUGHT, found)
     assert found.tolist() == [1 + 2 * n for n in range(count)]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 17])
+def test_so_has_each_row_of_16_bits(dtype: torch.dtype, count: int) -> None:
+    some = [torch.tensor([1, n, 0, -n], dtype=dtype) for n in range(count)]
+    there, found = np.array([row.data_ptr() for row in some], np.uint64), np.empty((0, 0, 16), np.uint8)
+    out, weights = np.empty(4, np.float32), np.arange(1.0, count + 1)
+    kernels.mix(out, np.empty(3), there, KINDS[dtype], weights, 1.0, True, NOUGHT, WIDE, 0, found)
+    sums = weights.sum(), weights @ np.arange(count)
+    assert out.tolist() == [sums[0], sums[1], 0, -sums[1]]
 
 
 def test_missing_rows_keep_the_sign_of_nought() -> None:
@@ -114,6 +126,13 @@ def test_a_mix_goes_through_its_rows_block_by_block(count: int, size: int) -> No
 def test_compiled_code_need_not_be_kept() -> None:
     code = "import numpy as n; from modelsoups.core import kernels as k; o = n.ones(1, n.float32); f = n.empty(1);"
     code += "k.products(o, n.array([o.ctypes.data], n.uint64), o, f); print(f)"
-    environment = {**os.environ, "NUMBA_CACHE_DIR": "/proc/nowhere"}
+    nowhere = {"NUMBA_CACHE_DIR": "/proc/nowhere", "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator"}
+    environment = {**os.environ, **nowhere}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.stdout == "[1.]\n", done.stderr
+
+
+@pytest.mark.parametrize("library", [None, "/no/such/file"])  # None: this program, which has no such function
+def test_the_xxhash_package_need_not_show_its_function(monkeypatch, library: str | None) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda path: ctypes.PyDLL(library))
+    assert kernels._function() == 0

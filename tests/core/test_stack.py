@@ -6,10 +6,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from modelsoups.core import blocks
+from modelsoups.core import blocks, passes
 from modelsoups.core.methods import stack
 from modelsoups.core.methods.stack import Stack, grams
 from modelsoups.core.readers import open_checkpoint
+from modelsoups.core.stored import MappedFile
 from modelsoups.core.weights import mix
 
 State = dict[str, torch.Tensor]
@@ -83,3 +84,12 @@ def test_streamed_rows_take_no_memory_of_their_own(tmp_path: Path) -> None:
 def resident_mb() -> float:
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")) / 1024
+
+
+def test_grams_let_go_of_what_they_have_read(tmp_path: Path, monkeypatch) -> None:
+    forgotten: list[Path] = []
+    monkeypatch.setattr(passes, "WINDOW", 2 * 8000)  # bytes, of 24,000 that are read
+    monkeypatch.setattr(stack, "TOGETHER", 2 * 500)
+    monkeypatch.setattr(MappedFile, "forget", lambda file: forgotten.append(file.path))
+    grams(opened(tmp_path, [{"w": torch.ones(3000)}] * 2), ["w"])
+    assert [path.name for path in forgotten] == ["0.safetensors", "1.safetensors"] * 2

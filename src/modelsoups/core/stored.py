@@ -19,7 +19,7 @@ Block = NDArray[Any]
 class Flat(Protocol):
     """A flat tensor whose elements start to stop are flat[start:stop], contiguous and not to be written to.
 
-    float32 as they are, other dtypes (and float32 that the file does not align) as so many rows of bytes.
+    float32 as they are (which a file need not align), other dtypes as so many rows of bytes.
     """
 
     def __getitem__(self, elements: slice) -> Block: ...
@@ -58,8 +58,7 @@ class Stored:
     def flat(self) -> Flat:
         """The elements, without a copy."""
         read = self.file.read(self.offset, self.offset + math.prod(self.shape) * self.dtype.itemsize)
-        aligned = self.dtype == torch.float32 and self.offset % 4 == 0
-        return read.view(np.float32) if aligned else read.reshape(-1, self.dtype.itemsize)
+        return read.view(np.float32) if self.dtype == torch.float32 else read.reshape(-1, self.dtype.itemsize)
 
     def whole(self) -> Tensor:
         read = self.file.read(self.offset, self.offset + math.prod(self.shape) * self.dtype.itemsize)
