@@ -186,3 +186,8 @@ def test_a_torchvision_file_with_batchnorm(tmp_path: Path) -> None:
     notes = soup.mix(soup.uniform([tmp_path / "net.pth"]), tmp_path / "soup.safetensors")
     assert any("BatchNorm" in note for note in notes)
     model.load_state_dict(soup.load(tmp_path / "soup.safetensors"))
+
+
+def test_a_model_itself_is_not_a_checkpoint() -> None:
+    with pytest.raises(ValueError, match=r"a Linear: expected a path or a state dict, as of model\.state_dict\(\)"):
+        open_checkpoint(torch.nn.Linear(2, 2))

@@ -98,7 +98,9 @@ def open_checkpoint(source: Source, key: str | None = None) -> Checkpoint:
     """
     if isinstance(source, Checkpoint):
         return source
-    if isinstance(source, Mapping):
+    if not isinstance(source, (str, os.PathLike)):
+        if not isinstance(source, Mapping):
+            raise ValueError(f"a {type(source).__name__}: expected a path or a state dict, as of model.state_dict()")
         return _unwrapped(opened_state(source))
     path = Path(source)
     try:
