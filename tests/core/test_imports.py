@@ -1,4 +1,4 @@
-"""core imports torch, numpy, scipy, numba, safetensors and the standard library, and nothing of the pipeline."""
+"""core imports torch, numpy, scipy, numba, safetensors, xxhash and the standard library, and nothing of the pipeline."""
 
 import ast
 import os
@@ -11,7 +11,15 @@ import pytest
 import modelsoups.core
 
 CORE = Path(modelsoups.core.__file__).parent
-ALLOWED = {"torch", "numpy", "scipy", "safetensors", "numba"} | sys.stdlib_module_names
+ALLOWED = {
+    "torch",
+    "numpy",
+    "scipy",
+    "safetensors",
+    "numba",
+    "llvmlite",
+    "xxhash",
+} | sys.stdlib_module_names  # llvmlite: numba's
 BLOCKED = ("hydra", "omegaconf", "open_clip", "timm", "webdataset", "wandb", "torchvision", "statsmodels")
 FILES = sorted(CORE.rglob("*.py"))
 
