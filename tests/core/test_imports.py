@@ -1,4 +1,4 @@
-"""core imports torch, numpy, scipy, numba, safetensors, xxhash and the standard library, and nothing of the pipeline."""
+"""core imports torch, numpy, scipy, numba, safetensors, xxhash, the standard library, and nothing of the pipeline."""
 
 import ast
 import os
