@@ -99,3 +99,16 @@ def test_every_portion_of_the_output_is_sent_to_the_disk_once(tmp_path: Path, mo
     assert starts[0] <= 8 + int.from_bytes(content[:8], "little")  # the header comes last
     assert starts[1:] == stops[:-1]
     assert stops[-1] == len(content) // 64 * 64
+
+
+def test_pieces_of_many_ingredients_are_smaller() -> None:
+    assert [blocks.size_of_pieces(k) // blocks.BLOCK for k in (1, 8, 9, 16, 17, 32, 33, 1000)] == [
+        4,
+        4,
+        3,
+        2,
+        1,
+        1,
+        1,
+        1,
+    ]

@@ -23,7 +23,7 @@ from modelsoups.core.stored import Block, Flat
 from modelsoups.core.weights import TensorSum
 
 BLOCK = 2**16  # numbers; the digests of soups depend on it
-PIECE = 2**18  # that a thread takes at a time
+PIECE = 2**18  # that a thread takes at a time of up to ROWS ingredients
 ROWS = 8  # that are widened or copied at a time
 WIDE = 2**12  # numbers that are widened at a time within a block
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # as `core.kernels` has them
@@ -37,6 +37,11 @@ NOT_ASKED: Digests = np.empty((0, 0, 16), np.uint8)
 def hashes(blocks: Sequence[Block]) -> Digests:
     """The XXH3 of each."""
     return np.frombuffer(b"".join(map(xxh3_128_digest, blocks)), np.uint8).reshape(-1, 16)  # type: ignore[arg-type]
+
+
+def size_of_pieces(ingredients: int) -> int:
+    """Numbers of a piece, in whole blocks: less of many ingredients, whose memory is in use at a time."""
+    return BLOCK * max(1, PIECE // BLOCK * ROWS // max(ROWS, ingredients))
 
 
 def room_for_hashes(pieces: int, ingredients: int) -> Digests:

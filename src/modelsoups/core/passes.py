@@ -14,7 +14,6 @@ from typing import TypeVar
 
 import torch
 
-from modelsoups.core import blocks
 from modelsoups.core.blocks import Piece, Rows
 from modelsoups.core.readers import Checkpoint
 
@@ -23,9 +22,8 @@ T = TypeVar("T")
 WINDOW = 2**28
 
 
-def pieces(checkpoint: Checkpoint, keys: Iterable[str], step: int = 0) -> list[Piece]:
-    """The pieces (of PIECE or `step` elements) of these tensors, in their order; an empty tensor has none."""
-    step = step or blocks.PIECE
+def pieces(checkpoint: Checkpoint, keys: Iterable[str], step: int) -> list[Piece]:
+    """The pieces (of `step` elements) of these tensors, in their order; a tensor without elements has none."""
     sizes = {key: math.prod(checkpoint.entries[key].shape) for key in keys}
     return [(key, start, min(start + step, n)) for key, n in sizes.items() for start in range(0, n, step)]
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from xxhash import xxh3_128
 
-from modelsoups.core.blocks import Digests, Piece, Rows, hashes, parts, room_for_hashes
+from modelsoups.core.blocks import Digests, Piece, Rows, hashes, parts, room_for_hashes, size_of_pieces
 from modelsoups.core.checkpoints import state_sha256
 from modelsoups.core.passes import each_piece, pieces
 from modelsoups.core.readers import Checkpoint
@@ -37,7 +37,7 @@ def joined(checkpoint: Checkpoint, read: Sequence[Piece], found_SP16: Digests) -
 
 def digest(checkpoint: Checkpoint) -> str:
     """Read a checkpoint for its digest alone."""
-    todo = pieces(checkpoint, (key for key in checkpoint.entries if key not in checkpoint.tied))
+    todo = pieces(checkpoint, (key for key in checkpoint.entries if key not in checkpoint.tied), size_of_pieces(1))
     found_SPK16 = room_for_hashes(len(todo), 1)
 
     def one(rows: Rows, number: int, piece: Piece) -> None:

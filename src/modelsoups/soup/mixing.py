@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from modelsoups import runs
-from modelsoups.core.blocks import Piece, Room, Rows, parts, room_for_hashes
+from modelsoups.core.blocks import Piece, Room, Rows, parts, room_for_hashes, size_of_pieces
 from modelsoups.core.passes import each_piece, pieces
 from modelsoups.core.readers import DTYPES, Checkpoint
 from modelsoups.core.weights import Coefficients, as_counts, check_groups, of_group
@@ -173,7 +173,7 @@ def _stream(
     keys = [key for key in checkpoints[0].entries if key not in tied]
     counts = {group: as_counts(row) for group, row in coefficients.items()}
     rows = {group: (np.array(weights, np.float64), divisor) for group, (weights, divisor) in counts.items()}
-    todo = pieces(checkpoints[0], keys)
+    todo = pieces(checkpoints[0], keys, size_of_pieces(len(checkpoints)))
     found_SPK16 = room_for_hashes(len(todo), len(checkpoints))
     differing: set[str] = set()
 

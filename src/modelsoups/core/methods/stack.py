@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from modelsoups.core import passes
-from modelsoups.core.blocks import Piece, Room, Rows, tensor_of
+from modelsoups.core.blocks import Piece, Room, Rows, size_of_pieces, tensor_of
 from modelsoups.core.checkpoints import averaged
 from modelsoups.core.passes import each_piece, pieces
 from modelsoups.core.readers import Checkpoint, opened_state
@@ -130,13 +130,13 @@ class Stack:
             key, start, stop = piece
             flat[key][start:stop] = room.mix(ingredients, piece, of_group(key, alphas), 1)[0]
 
-        each_piece(self.opened, pieces(self.opened[0], flat), lambda: partial(one, Room()))
+        each_piece(self.opened, pieces(self.opened[0], flat, size_of_pieces(len(self))), lambda: partial(one, Room()))
         return flat
 
     def _streamed_products(self, by_weights: State) -> dict[str, Tensor]:
         wide = {key: torch.promote_types(self.shapes[key][1], torch.float32) for key in by_weights}
         flat = {key: g.reshape(-1).to("cpu", wide[key]) for key, g in by_weights.items()}
-        todo = pieces(self.opened[0], flat)
+        todo = pieces(self.opened[0], flat, size_of_pieces(len(self)))
         found_SK = np.empty((len(todo), len(self)))
 
         def one(room: Room, ingredients: Rows, number: int, piece: Piece) -> None:
