@@ -112,3 +112,11 @@ def test_pieces_of_many_ingredients_are_smaller() -> None:
         1,
         1,
     ]
+
+
+@pytest.mark.parametrize("other", [torch.ones(3), torch.ones(5, dtype=torch.bfloat16)])
+def test_rows_that_are_unlike_the_first_are_refused(other: torch.Tensor) -> None:
+    """Addresses have no length: a shorter row would be read beyond its end."""
+    rows = Rows([opened_state({"w": tensor}) for tensor in (torch.ones(5), other)])
+    with pytest.raises(ValueError, match=r"tensor w is torch.*expected torch\.float32 \(5,\)"):
+        Room().products(rows, ("w", 0, 5), torch.ones(5), np.empty(2))

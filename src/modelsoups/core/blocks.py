@@ -81,6 +81,11 @@ class Rows:
 
     def _go_to(self, key: str) -> None:
         if key != self.key or not self.flats:
+            first = self.checkpoints[0].entries[key]
+            for c in self.checkpoints:  # what has an address alone is not looked at again
+                if (got := c.entries[key]).dtype != first.dtype or math.prod(got.shape) != math.prod(first.shape):
+                    wanted = f"{first.dtype} {first.shape} as in {self.checkpoints[0].name}"
+                    raise ValueError(f"{c.name}: tensor {key} is {got.dtype} {got.shape}, expected {wanted}")
             self.key, self.flats = key, [c.entries[key].flat() for c in self.checkpoints]
             there = [flat.ctypes.data for flat in self.flats if isinstance(flat, np.ndarray)]
             usable = self.dtype(key) in KINDS and len(there) == len(self.flats)
