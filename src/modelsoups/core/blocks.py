@@ -45,8 +45,8 @@ def size_of_pieces(ingredients: int) -> int:
 
 
 def room_for_hashes(pieces: int, ingredients: int) -> Digests:
-    """An array of those of so many pieces, S x P x K x 16."""
-    return np.empty((pieces, -(-PIECE // BLOCK), ingredients, 16), np.uint8)
+    """An array of those of so many pieces, S x P x K x 16; P is right for pieces of `size_of_pieces(ingredients)`."""
+    return np.empty((pieces, size_of_pieces(ingredients) // BLOCK, ingredients, 16), np.uint8)
 
 
 def parts(piece: Piece) -> list[Piece]:
@@ -56,11 +56,13 @@ def parts(piece: Piece) -> list[Piece]:
 
 
 class Rows:
-    """A thread's view of many checkpoints' tensors; those of the tensor that it is at are made once."""
+    """A thread's view of many checkpoints' tensors; what it needs of the tensor that it is at is made once."""
 
     def __init__(self, checkpoints: Sequence[Checkpoint]) -> None:
-        self.checkpoints, self.key, self.flats = checkpoints, "", list[Flat]()
+        self.checkpoints = checkpoints
+        self.key: str | None = None
         self.first_K: Addresses | None = None
+        self.flats = list[Flat]()
 
     def addresses(self, piece: Piece) -> Addresses | None:
         """Where its first number lies in every checkpoint, if it is one of KINDS and needs no copy."""
@@ -72,6 +74,7 @@ class Rows:
         """A piece of ROWS checkpoints, and of the next ones: their positions and blocks."""
         key, start, stop = piece
         self._go_to(key)
+        self.flats = self.flats or [c.entries[key].flat() for c in self.checkpoints]
         for first in range(0, len(self.flats), ROWS):
             some = slice(first, min(first + ROWS, len(self.flats)))
             yield some, [flat[start:stop] for flat in self.flats[some]]
@@ -80,17 +83,15 @@ class Rows:
         return self.checkpoints[0].entries[key].dtype
 
     def _go_to(self, key: str) -> None:
-        if key != self.key or not self.flats:
+        if key != self.key:
             first = self.checkpoints[0].entries[key]
             for c in self.checkpoints:  # what has an address alone is not looked at again
                 if (got := c.entries[key]).dtype != first.dtype or math.prod(got.shape) != math.prod(first.shape):
                     wanted = f"{first.dtype} {first.shape} as in {self.checkpoints[0].name}"
                     raise ValueError(f"{c.name}: tensor {key} is {got.dtype} {got.shape}, expected {wanted}")
-            self.key, self.flats = key, [c.entries[key].flat() for c in self.checkpoints]
-            there = [flat.ctypes.data for flat in self.flats if isinstance(flat, np.ndarray)]
-            usable = self.dtype(key) in KINDS and len(there) == len(self.flats)
-            usable = usable and not any(address % self.dtype(key).itemsize for address in there)
-            self.first_K = np.array(there, np.uint64) if usable else None
+            there = [c.entries[key].address() for c in self.checkpoints] if first.dtype in KINDS else [None]
+            usable = not any(address is None or address % first.dtype.itemsize for address in there)
+            self.key, self.flats, self.first_K = key, [], np.array(there, np.uint64) if usable else None
 
 
 class Room:

@@ -17,6 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from modelsoups.core.stored import Held, Stored
+
 State = Mapping[str, Tensor]
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")  # timm writes .pth.tar, Lightning .ckpt
 
@@ -28,7 +30,7 @@ def averaged(tensor: Tensor) -> bool:
     return tensor.is_floating_point()
 
 
-def describe(tensor: Tensor) -> str:
+def describe(tensor: Tensor | Stored | Held) -> str:
     """Shape and dtype as error messages show them: "(10, 128) float32"."""
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 

@@ -82,7 +82,7 @@ class Checkpoint(Mapping[str, Tensor]):
 
     def layout(self) -> dict[str, str]:
         """{tensor name: "(10, 128) float32"}, without reading the tensors."""
-        return {k: describe(torch.empty(e.shape, dtype=e.dtype, device="meta")) for k, e in self.entries.items()}
+        return {k: describe(e) for k, e in self.entries.items()}
 
     @property
     def nbytes(self) -> int:
@@ -232,7 +232,7 @@ def _of_tensors(name: str, state: Mapping[Any, Any]) -> Checkpoint:
             if same in seen:
                 tied[key] = seen[same]
             seen.setdefault(same, key)
-    return Checkpoint(name, {k: Held(v.detach()) for k, v in state.items()}, tied)
+    return Checkpoint(name, {k: Held(v.detach().resolve_neg()) for k, v in state.items()}, tied)
 
 
 def _folder(path: Path) -> Checkpoint:

@@ -6,7 +6,7 @@ import math
 import mmap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -33,11 +33,16 @@ class MappedFile:
         with open(path, "rb") as file:
             self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # never written; NumPy takes it as it is
         self.bytes = np.frombuffer(self.map, np.uint8)
+        self.address = self.bytes.ctypes.data
 
-    def read(self, start: int, stop: int) -> Block:
-        """These bytes. Of a file that has become shorter they would end the process: its size is looked at."""
+    def check(self, stop: int) -> None:
+        """Refuse a file that has become shorter than this: what is read beyond its end would end the process."""
         if self.map.size() < stop:  # of the file, as it is now
             raise ValueError(f"{self.path} ends too early; it was cut off while it was being read")
+
+    def read(self, start: int, stop: int) -> Block:
+        """These bytes."""
+        self.check(stop)
         return self.bytes[start:stop]
 
     def forget(self) -> None:
@@ -46,8 +51,7 @@ class MappedFile:
             self.map.madvise(mmap.MADV_DONTNEED)
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(NamedTuple):
     """A tensor in a file."""
 
     file: MappedFile
@@ -55,13 +59,22 @@ class Stored:
     dtype: torch.dtype
     shape: tuple[int, ...]
 
+    @property
+    def end(self) -> int:
+        return self.offset + math.prod(self.shape) * self.dtype.itemsize
+
+    def address(self) -> int:
+        """Where the elements lie, one after the other."""
+        self.file.check(self.end)
+        return self.file.address + self.offset
+
     def flat(self) -> Flat:
         """The elements, without a copy."""
-        read = self.file.read(self.offset, self.offset + math.prod(self.shape) * self.dtype.itemsize)
+        read = self.file.read(self.offset, self.end)
         return read.view(np.float32) if self.dtype == torch.float32 else read.reshape(-1, self.dtype.itemsize)
 
     def whole(self) -> Tensor:
-        read = self.file.read(self.offset, self.offset + math.prod(self.shape) * self.dtype.itemsize)
+        read = self.file.read(self.offset, self.end)
         tensor = torch.empty(self.shape, dtype=self.dtype)
         tensor.view(-1).view(torch.uint8).numpy()[:] = read
         self.file.forget()
@@ -82,11 +95,17 @@ class Held:
     def shape(self) -> tuple[int, ...]:
         return tuple(self.tensor.shape)
 
+    @property
+    def _plain(self) -> bool:
+        return self.tensor.is_contiguous() and self.tensor.device.type == "cpu"
+
+    def address(self) -> int | None:
+        """Where the elements lie, one after the other in memory, if they do."""
+        return self.tensor.data_ptr() if self._plain else None
+
     def flat(self) -> Flat:
         """The elements, without a copy where they are contiguous in memory."""
-        if self.tensor.is_contiguous() and self.tensor.device.type == "cpu":
-            return numbers_of(self.tensor.reshape(-1))
-        return _Copied(self.tensor)
+        return numbers_of(self.tensor.reshape(-1)) if self._plain else _Copied(self.tensor)
 
     def whole(self) -> Tensor:
         return self.tensor.cpu()

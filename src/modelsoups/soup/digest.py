@@ -9,11 +9,12 @@ Source: the xxHash specification (github.com/Cyan4973/xxHash), through its Pytho
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 
 from xxhash import xxh3_128
 
-from modelsoups.core.blocks import Digests, Piece, Rows, hashes, parts, room_for_hashes, size_of_pieces
+from modelsoups.core.blocks import BLOCK, Digests, Piece, Rows, hashes, parts, room_for_hashes, size_of_pieces
 from modelsoups.core.checkpoints import state_sha256
 from modelsoups.core.passes import each_piece, pieces
 from modelsoups.core.readers import Checkpoint
@@ -22,17 +23,22 @@ KIND, LATER = "xxh3_128:", "stat:"
 UNKNOWN = KIND + "0" * 32
 
 
-def joined(checkpoint: Checkpoint, read: Sequence[Piece], found_SP16: Digests) -> str:
-    """The digest from those of the pieces read; a tied tensor may be left out."""
-    words: dict[str, list[bytes]] = {key: [] for key in checkpoint if key not in checkpoint.tied}
-    for piece, found_P16 in zip(read, found_SP16, strict=True):
-        words.setdefault(piece[0], []).append(found_P16[: len(parts(piece))].tobytes())
-    whole = xxh3_128()
-    for key in sorted(checkpoint):
-        entry = checkpoint.entries[key]
-        whole.update(json.dumps([key, str(entry.dtype), list(entry.shape)]).encode() + b"\n")
-        whole.update(b"".join(words[key if key in words else checkpoint.tied[key]]))
-    return KIND + whole.hexdigest()
+def joined(checkpoints: Sequence[Checkpoint], read: Sequence[Piece], found_SPK16: Digests) -> tuple[str, ...]:
+    """The digests of checkpoints of one layout from those of the pieces read; what is tied in all may be left out."""
+    first, wholes = checkpoints[0], [xxh3_128() for _ in checkpoints]
+    spans: dict[str, tuple[int, int]] = {}  # of each tensor, its first piece and the one after the last
+    for number, (key, *_) in enumerate(read):
+        spans[key] = spans.get(key, (number, 0))[0], number + 1
+    for key in sorted(first):
+        entry = first.entries[key]
+        head = json.dumps([key, str(entry.dtype), list(entry.shape)]).encode() + b"\n"
+        start, stop = spans.get(key) or spans.get(first.tied.get(key, key), (0, 0))
+        blocks = -(-math.prod(entry.shape) // BLOCK)
+        found_NK16 = found_SPK16[start:stop].reshape(-1, *found_SPK16.shape[2:])[:blocks]
+        for k, whole in enumerate(wholes):
+            whole.update(head)
+            whole.update(found_NK16[:, k].tobytes())
+    return tuple(KIND + whole.hexdigest() for whole in wholes)
 
 
 def digest(checkpoint: Checkpoint) -> str:
@@ -46,7 +52,7 @@ def digest(checkpoint: Checkpoint) -> str:
                 found_K16[some] = hashes(blocks)
 
     each_piece([checkpoint], todo, lambda: one)
-    return joined(checkpoint, todo, found_SPK16[:, :, 0])
+    return joined([checkpoint], todo, found_SPK16)[0]
 
 
 def digests(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:

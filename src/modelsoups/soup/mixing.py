@@ -190,8 +190,7 @@ def _stream(
         write(key, start, mixed)
 
     each_piece(checkpoints, todo, lambda: partial(one, Room()))
-    digests = tuple(digest.joined(c, todo, found_SPK16[:, :, k]) for k, c in enumerate(checkpoints))
-    return Streamed(digests, _of_whole_numbers(sorted(differing)))
+    return Streamed(digest.joined(checkpoints, todo, found_SPK16), _of_whole_numbers(sorted(differing)))
 
 
 def _of_whole_numbers(names: Sequence[str]) -> list[str]:
