@@ -1,8 +1,10 @@
 """Mixing checkpoints against the usual ways, side by side: `python benchmarks/soup.py --folder /big/disk/soup`.
 
 Each measurement is a process of its own, its imports apart, with its files in the page cache (they are read first) and
-nothing left for the disk to write (sync). The ways are measured in turn, the fast ones `--repeats` times, of which the
-median counts: a shared machine is slower for minutes at a time, which must not fall on one of two that are compared.
+nothing left for the disk to write (sync). 2 GB are used and freed right before: what a virtual machine has not used for
+some seconds its host may have taken back, and gives again at four times the price. The ways are measured in turn, the
+fast ones `--repeats` times, of which the median counts: a shared machine is slower for minutes at a time, which must
+not fall on one of two that are compared.
 `cat_cold` and `ours_cold` find their files on the disk alone (dropped from the page cache by posix_fadvise), as who
 opens a folder of checkpoints does. Every count is measured at the last size, every size at the first count. Baselines:
 `cat` of the same bytes to /dev/null; `cat_disk`, the same and then as many bytes as the output has, written until they
@@ -122,12 +124,16 @@ def cat_disk(folder: Path, count: int) -> None:
         os.fsync(file.fileno())
 
 
-MERGEKIT = """
-import json, sys, time
+TOUCH = "b'x' * 2**31"  # in a process of its own, right before a clock starts
+MERGEKIT = f"""
+import json, subprocess, sys, time
 from mergekit.scripts.merge_raw_pytorch import main
-begin = time.perf_counter()
+subprocess.run([sys.executable, "-c", {TOUCH!r}], check=True)
+begin_cpu, begin = time.process_time(), time.perf_counter()
 main(sys.argv[1:], standalone_mode=False)
-print(json.dumps({"seconds": time.perf_counter() - begin}))
+seconds, cpu = time.perf_counter() - begin, time.process_time() - begin_cpu
+peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(json.dumps({{"seconds": seconds, "cpu_seconds": cpu, "peak_mb": peak / 1024}}))
 """
 
 
@@ -136,14 +142,10 @@ def mergekit(python: str, folder: Path, count: int) -> dict[str, float]:
     models = [{"model": str(p), "parameters": {"weight": 1.0}} for p in inputs(folder, count, ".safetensors")]
     (folder / "linear.yml").write_text(json.dumps({"merge_method": "linear", "models": models}))  # JSON is YAML
     command = [python, "-c", MERGEKIT, str(folder / "linear.yml"), str(folder / "mergekit")]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert child.stdout is not None
-    printed = child.stdout.read()
-    _, status, used = os.wait4(child.pid, 0)
-    if status:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    if done.returncode:
         raise ValueError(f"--mergekit {python}: mergekit failed there, or is not installed")
-    seconds = json.loads(printed.strip().splitlines()[-1])["seconds"]
-    return {"seconds": seconds, "cpu_seconds": used.ru_utime + used.ru_stime, "peak_mb": used.ru_maxrss / 1024}
+    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
 WAYS = {f.__name__: f for f in (cat, cat_disk, ours, timm_average, ours_pt, official)}
@@ -168,14 +170,21 @@ def once(way: str, folder: Path, count: int) -> dict[str, float]:
 
     os.fsync = timed  # type: ignore[assignment]
     gc.collect()  # what imports left behind: 0.1 s, else within whatever comes first
+    subprocess.run([sys.executable, "-c", TOUCH], check=True)
+    before = of_children()
     begin_cpu, begin = time.process_time(), time.perf_counter()
     WAYS[way](folder, count)
     seconds, cpu = time.perf_counter() - begin, time.process_time() - begin_cpu
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)  # of cat
     status = Path("/proc/self/status").read_text()  # ru_maxrss would count the process that this one was forked from
     peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
-    cpu += children.ru_utime + children.ru_stime
+    cpu += of_children() - before  # cat
     return {"seconds": seconds, "fsync_seconds": waited[0], "cpu_seconds": cpu, "peak_mb": peak / 1024}
+
+
+def of_children() -> float:
+    """Seconds of the processor that this process's children took."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def measured(way: str, folder: Path, count: int, python: str) -> dict[str, float]:
