@@ -11,6 +11,7 @@ from safetensors.torch import save_file, save_model
 from torch import nn
 
 from modelsoups import soup
+from modelsoups.core import readers
 from modelsoups.core.readers import open_checkpoint
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2).bfloat16(), "n": torch.tensor(7)}
@@ -191,3 +192,47 @@ def test_a_torchvision_file_with_batchnorm(tmp_path: Path) -> None:
 def test_a_model_itself_is_not_a_checkpoint() -> None:
     with pytest.raises(ValueError, match=r"a Linear: expected a path or a state dict, as of model\.state_dict\(\)"):
         open_checkpoint(torch.nn.Linear(2, 2))
+
+
+def test_places_in_a_pytorch_file_are_known_while_it_is_as_it_was(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "a.pt"
+    torch.save({"state_dict": {f"module.{k}": v for k, v in {**STATE, "tied": STATE["b"]}.items()}}, path)
+    read: list[Path] = []
+    unpickled = readers._unpickled
+    monkeypatch.setattr(readers, "_unpickled", lambda file, key: (read.append(file), unpickled(file, key))[1])
+    first, again = open_checkpoint(path), open_checkpoint(path)
+    assert read == [path]
+    for opened in (first, again):
+        assert same(opened, {**STATE, "tied": STATE["b"]})
+        assert (opened.tied, opened.name, opened.files) == ({"tied": "b"}, str(path), (path,))
+        assert opened.notes == ["took its entry state_dict", "prefix module. removed"]
+    assert same(open_checkpoint(path, key="state_dict"), {**STATE, "tied": STATE["b"]})
+    assert read == [path] * 2  # another question
+    other = {k: v + 1 for k, v in STATE.items()}
+    torch.save(other, path)
+    assert same(open_checkpoint(path), other)
+    assert read == [path] * 3
+
+
+def test_only_so_many_files_places_are_kept(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(readers, "_places", {})
+    monkeypatch.setattr(readers, "KNOWN", 2)
+    for name in "abc":
+        torch.save(STATE, tmp_path / f"{name}.pt")
+        open_checkpoint(tmp_path / f"{name}.pt")
+    assert [known[0].name for known in readers._places] == ["b.pt", "c.pt"]
+
+
+def test_a_file_without_a_memory_map_is_read_again(tmp_path: Path) -> None:
+    """torch before 1.6 wrote no zip: its tensors are in memory, which is not kept."""
+    torch.save(STATE, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    for _ in range(2):
+        assert same(open_checkpoint(tmp_path / "old.pt"))
+    assert not any(known[0] == tmp_path / "old.pt" for known in readers._places)
+
+
+def test_a_lazily_negated_tensor_has_its_sign() -> None:
+    negated = torch.tensor([1 + 2j, 3 + 4j]).conj().imag  # a view of 2 and 4 with a bit that says "minus"
+    assert negated.is_neg()
+    mixed = soup.mixed(soup.uniform([{"w": negated}]), [{"w": negated}])
+    assert mixed["w"].tolist() == [-2, -4]
