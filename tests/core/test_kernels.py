@@ -45,7 +45,7 @@ def test_each_of_any_number_of_rows_has_its_own_weight(count: int) -> None:
     weights = [2.0**n for n in range(count)]
     assert added(some, weights).tolist() == [2.0**count - 1, sum(n * w for n, w in enumerate(weights)), 0]
     found = np.empty(count)
-    kernels.products(np.array([1, 2, 3], np.float32), addresses(some), NOUGHT, found)
+    kernels.products(np.array([1, 2, 3], np.float32), addresses(some), 0, NOUGHT, WIDE, found)
     assert found.tolist() == [1 + 2 * n for n in range(count)]
 
 
@@ -58,6 +58,9 @@ def test_so_has_each_row_of_16_bits(dtype: torch.dtype, count: int) -> None:
     kernels.mix(out, np.empty(3), there, KINDS[dtype], weights, 1.0, True, NOUGHT, WIDE, 0, found)
     sums = weights.sum(), weights @ np.arange(count)
     assert out.tolist() == [sums[0], sums[1], 0, -sums[1]]
+    products, by = np.empty(count), np.array([1, 2, 3, 5], np.float32)
+    kernels.products(by, there, KINDS[dtype], np.zeros(4, np.float32), WIDE[:, :3].copy(), products)
+    assert products.tolist() == [1 + 2 * n - 5 * n for n in range(count)]
 
 
 def test_missing_rows_keep_the_sign_of_nought() -> None:
@@ -71,7 +74,7 @@ def test_sums_are_rounded_one_after_the_other() -> None:
 
 def test_inner_products_are_summed_in_float64() -> None:
     some, found = rows([1, 2, 4], [2.0**30, 1, 1]), np.empty(2)
-    kernels.products(np.ones(3, np.float32), addresses(some), NOUGHT, found)
+    kernels.products(np.ones(3, np.float32), addresses(some), 0, NOUGHT, WIDE, found)
     assert found.tolist() == [7, 2**30 + 2]
 
 
@@ -125,7 +128,7 @@ def test_a_mix_goes_through_its_rows_block_by_block(count: int, size: int) -> No
 
 def test_compiled_code_need_not_be_kept() -> None:
     code = "import numpy as n; from modelsoups.core import kernels as k; o = n.ones(1, n.float32); f = n.empty(1);"
-    code += "k.products(o, n.array([o.ctypes.data], n.uint64), o, f); print(f)"
+    code += "k.products(o, n.array([o.ctypes.data], n.uint64), 0, o, n.ones((9, 1), o.dtype), f); print(f)"
     nowhere = {"NUMBA_CACHE_DIR": "/proc/nowhere", "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator"}
     environment = {**os.environ, **nowhere}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)

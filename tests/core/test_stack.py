@@ -48,6 +48,24 @@ def test_both_sums_are_those_of_mixing_and_of_dot_products(tmp_path: Path, monke
         torch.testing.assert_close(products_K, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("resident", [0, 2**30])
+def test_a_gradient_may_be_one_number_for_all(tmp_path: Path, resident: int) -> None:
+    """As that of a sum, which autograd gives as a view without memory for each."""
+    made = [{"w": torch.arange(n, n + 3.0)} for n in range(2)]
+    by = torch.tensor(2.0).expand(3)
+    assert Stack(opened(tmp_path, made), resident=resident).products({"w": by})["w"].tolist() == [6, 12]
+
+
+def test_rows_that_fit_stay_in_memory(tmp_path: Path, monkeypatch) -> None:
+    made = states()
+    there, streamed = (Stack(opened(tmp_path, made), resident=r) for r in (2**30, 0))
+    expected = streamed.mixed({"*": ROW})
+    monkeypatch.setattr(MappedFile, "check", lambda file, stop: pytest.fail(f"{file.path} was read again"))
+    got = there.mixed({"*": ROW})
+    assert all(torch.equal(got[key], tensor) for key, tensor in expected.items())
+    assert there.products({"blocks.0.w": got["blocks.0.w"]})["blocks.0.w"].shape == (4,)
+
+
 def test_rows_of_bfloat16_keep_what_differs(monkeypatch) -> None:
     """On a GPU whose memory is short: rows differ by a hundredth, so eight bits of that are right to 4e-5."""
     monkeypatch.setattr(stack, "COLUMNS", 50)

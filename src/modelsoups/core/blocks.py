@@ -132,18 +132,18 @@ class Room:
         """found_K = <by, row> of every ingredient, by being float32 (float64 for such rows), the sum float64."""
         key, start, stop = piece
         rows_K = rows.addresses(piece)
-        if rows_K is not None and rows.dtype(key) == torch.float32:
-            self.kernels.products(by_n.numpy(), rows_K, self.nought[: stop - start], found_K)
+        if rows_K is not None:
+            nought, kind = self.nought[: stop - start], KINDS[rows.dtype(key)]
+            self.kernels.products(by_n.numpy(), rows_K, kind, nought, self.narrow, found_K)
             return
         found_K[:] = 0
         for part in parts(piece):
             by = by_n[part[1] - start : part[2] - start]
             for some, blocks in rows.read(part):
                 if _is_narrow(rows.dtype(key)):
-                    found_R, count = np.empty(len(blocks)), len(by)
-                    self.kernels.products(
-                        by.numpy(), self._widened(blocks, rows.dtype(key)), self.nought[:count], found_R
-                    )
+                    found_R, rows_R = np.empty(len(blocks)), self._widened(blocks, rows.dtype(key))
+                    kind, nought = KINDS[torch.float32], self.nought[: len(by)]
+                    self.kernels.products(by.numpy(), rows_R, kind, nought, self.narrow, found_R)
                 else:
                     found_R = np.array([float(tensor_of(b, rows.dtype(key)).double() @ by.double()) for b in blocks])
                 found_K[some] += found_R

@@ -152,19 +152,25 @@ def _widen(address: int, kind: int, wide_N: Row) -> None:
 
 
 @jitable
+def _widen_rows(rows_K: Addresses, k: int, skip: int, kind: int, wide_RM: Row, size: int) -> Addresses:
+    """Where so many numbers of ROWS rows lie in float32: from the k-th row and so many numbers on."""
+    wide_R = np.empty(min(ROWS, rows_K.size - k), np.uint64)
+    for row in range(wide_R.size):
+        wide_R[row] = wide_RM[row].ctypes.data
+        _widen(rows_K[k + row] + np.uint64(2 * skip), kind, wide_RM[row, :size])
+    return wide_R
+
+
+@jitable
 def _add_narrow(
     total_N: Numbers, rows_K: Addresses, k: int, skip: int, kind: int, weights_K: Numbers, first: bool, wide_RM: Row
 ) -> None:
     """`add` of rows of 16 bits, M numbers at a time."""
-    some, size = min(ROWS, rows_K.size - k), wide_RM.shape[1]
-    wide_R, nought_M = np.empty(some, np.uint64), wide_RM[ROWS]
-    for row in range(some):
-        wide_R[row] = wide_RM[row].ctypes.data
-    for start in range(0, total_N.size, size):
-        stop = min(start + size, total_N.size)
-        for row in range(some):
-            _widen(rows_K[k + row] + np.uint64(2 * (skip + start)), kind, wide_RM[row, : stop - start])
-        add(total_N[start:stop], wide_R, 0, 0, weights_K[k : k + some], first, nought_M[: stop - start])
+    for start in range(0, total_N.size, wide_RM.shape[1]):
+        stop = min(start + wide_RM.shape[1], total_N.size)
+        wide_R = _widen_rows(rows_K, k, skip + start, kind, wide_RM, stop - start)
+        nought_M = wide_RM[ROWS, : stop - start]
+        add(total_N[start:stop], wide_R, 0, 0, weights_K[k : k + wide_R.size], first, nought_M)
 
 
 @_compiled("b1(f4[::1], f8[::1], f8, b1, i8)", error_model="numpy")
@@ -220,22 +226,39 @@ def mix(
     return finite
 
 
-@_compiled("void(f4[::1], u8[::1], f4[::1], f8[::1])", fastmath={"reassoc", "contract"})
-def products(by_N: Row, rows_K: Addresses, nought_N: Row, found_K: Numbers) -> None:
-    """The inner product of by_N and each row, summed in float64 in an order that the processor likes."""
+@_compiled("void(f8[::1], f4[::1], u8[::1], i8, f4[::1])", fastmath={"reassoc", "contract"})
+def _multiply(found_K: Numbers, by_N: Row, rows_K: Addresses, k: int, nought_N: Row) -> None:
+    """Add the inner products of by_N and ROWS rows from the k-th on to the first of found_K."""
+    a_N, b_N, c_N, d_N, e_N, f_N, g_N, h_N = _rows(rows_K, k, 0, nought_N)
+    a = b = c = d = e = f = g = h = 0.0
+    for i in range(by_N.size):
+        x = np.float64(by_N[i])
+        a += x * a_N[i]
+        b += x * b_N[i]
+        c += x * c_N[i]
+        d += x * d_N[i]
+        e += x * e_N[i]
+        f += x * f_N[i]
+        g += x * g_N[i]
+        h += x * h_N[i]
+    sums = a, b, c, d, e, f, g, h
+    for row in range(found_K.size):
+        found_K[row] += sums[row]
+
+
+@_compiled("void(f4[::1], u8[::1], i8, f4[::1], f4[:, ::1], f8[::1])")
+def products(by_N: Row, rows_K: Addresses, kind: int, nought_N: Row, wide_RM: Row, found_K: Numbers) -> None:
+    """The inner product of by_N and each row, summed in float64 in an order that the processor likes.
+
+    kind and wide_RM as in `mix`.
+    """
+    found_K[:] = 0
     for k in range(0, rows_K.size, ROWS):
-        a_N, b_N, c_N, d_N, e_N, f_N, g_N, h_N = _rows(rows_K, k, 0, nought_N)
-        a = b = c = d = e = f = g = h = 0.0
-        for i in range(by_N.size):
-            x = np.float64(by_N[i])
-            a += x * a_N[i]
-            b += x * b_N[i]
-            c += x * c_N[i]
-            d += x * d_N[i]
-            e += x * e_N[i]
-            f += x * f_N[i]
-            g += x * g_N[i]
-            h += x * h_N[i]
-        sums = a, b, c, d, e, f, g, h
-        for row in range(k, min(k + ROWS, rows_K.size)):
-            found_K[row] = sums[row - k]
+        found_R = found_K[k : k + ROWS]
+        if kind == FLOAT32:
+            _multiply(found_R, by_N, rows_K, k, nought_N)
+            continue
+        for start in range(0, by_N.size, wide_RM.shape[1]):
+            stop = min(start + wide_RM.shape[1], by_N.size)
+            wide_R = _widen_rows(rows_K, k, start, kind, wide_RM, stop - start)
+            _multiply(found_R, by_N[start:stop], wide_R, 0, wide_RM[ROWS, : stop - start])

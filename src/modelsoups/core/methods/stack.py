@@ -1,11 +1,11 @@
 """The two sums over all ingredients that a step of a learned soup needs, at the speed of the memory that holds them.
 
 mixed = sum_k alpha_k theta_k and <g, theta_k> for every k are a vector times a matrix and a matrix times a vector, the
-matrix having one row an ingredient; each reads the K P weights once. They are done tensor by tensor on rows that stay
-in memory where these fit, else piece by piece on rows that are read from their files anew.
+matrix having one row an ingredient; each reads the K P weights once. On the CPU they are passes (`core.passes`) over
+rows in memory, where these fit, or in files; on a GPU tensor by tensor on rows that stay there, if they fit.
 
-Memory beside the model: K P numbers where they stay (4 bytes each; 2 on a GPU where 4 do not fit), else that of a pass
-(`core.passes`), whatever K and P.
+Memory beside the model: K P numbers where they stay (as they are; on a GPU 4 bytes, 2 where 4 do not fit), and that of
+a pass, whatever K and P.
 Legend: K ingredients, P weights, N of one tensor, n and S: numbers of a piece, pieces.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -24,6 +25,7 @@ from modelsoups.core.blocks import Piece, Room, Rows, size_of_pieces, tensor_of
 from modelsoups.core.checkpoints import averaged
 from modelsoups.core.passes import each_piece, pieces
 from modelsoups.core.readers import Checkpoint, opened_state
+from modelsoups.core.stored import Held
 from modelsoups.core.weights import of_group
 
 State = Mapping[str, Tensor]
@@ -33,7 +35,7 @@ COLUMNS = 2**20  # of bfloat16 rows that are widened at a time
 
 
 class Stack:
-    """Rows of weights, one an ingredient; resident on `device` where they fit, else read block by block each time.
+    """Rows of weights, one an ingredient; resident on `device` where they fit, else read from their files each time.
 
     states are mappings of tensors; those of `core.readers` are read when needed and never whole. resident: bytes that
     rows may take, by default RESIDENT of the device. Rows that fit only as bfloat16 hold the differences to the mean,
@@ -57,8 +59,11 @@ class Stack:
         width = max([4, *(self.shapes[key][1].itemsize for key in self._averaged())])
         self.rows: dict[str, Tensor] | None = None
         self.means: dict[str, Tensor] = {}
-        if numbers * width <= budget or (numbers * 2 <= budget and self.device.type == "cuda"):
-            self._load(halved=numbers * width > budget)
+        fit = numbers * width <= budget
+        if fit and self.device.type == "cpu":
+            self.opened = [_held(state, self._averaged()) for state in self.opened]
+        elif fit or (numbers * 2 <= budget and self.device.type == "cuda"):
+            self._load(halved=not fit)
 
     def __len__(self) -> int:
         return len(self.opened)
@@ -95,7 +100,7 @@ class Stack:
             return self._streamed_products(by_weights)
         return {key: self._products(key, g.reshape(-1)) for key, g in by_weights.items()}
 
-    # ---- rows in memory ----
+    # ---- rows on a GPU ----
 
     def _mixed(self, key: str, row: Sequence[float]) -> Tensor:
         assert self.rows is not None
@@ -119,7 +124,7 @@ class Stack:
             total_K += (rows_Kn.float() @ part_n).double()
         return total_K.cpu()
 
-    # ---- rows in files ----
+    # ---- rows in memory or files ----
 
     def _streamed_mix(self, coefficients: Mapping[str, Sequence[float]]) -> dict[str, Tensor]:
         flat = {k: torch.empty(math.prod(self.shapes[k][0]), dtype=self.shapes[k][1]) for k in self._averaged()}
@@ -135,7 +140,7 @@ class Stack:
 
     def _streamed_products(self, by_weights: State) -> dict[str, Tensor]:
         wide = {key: torch.promote_types(self.shapes[key][1], torch.float32) for key in by_weights}
-        flat = {key: g.reshape(-1).to("cpu", wide[key]) for key, g in by_weights.items()}
+        flat = {key: g.reshape(-1).to("cpu", wide[key]).contiguous() for key, g in by_weights.items()}
         todo = pieces(self.opened[0], flat, size_of_pieces(len(self)))
         found_SK = np.empty((len(todo), len(self)))
 
@@ -168,6 +173,11 @@ def grams(states: Sequence[State], keys: Iterable[str]) -> dict[str, Tensor]:
             for state in opened:
                 state.forget()
     return found
+
+
+def _held(state: Checkpoint, keys: Iterable[str]) -> Checkpoint:
+    """Its tensors in memory; what is there already is not copied."""
+    return replace(state, entries={key: Held(state[key].contiguous()) for key in keys}, tied={})
 
 
 def _shape(state: Checkpoint, key: str) -> tuple[tuple[int, ...], torch.dtype]:
