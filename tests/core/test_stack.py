@@ -32,12 +32,25 @@ def opened(folder: Path, made: list[State]) -> list[State]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("way", ["resident", "in memory", "streamed"])
-def test_both_sums_are_those_of_mixing_and_of_dot_products(tmp_path: Path, monkeypatch, dtype, way: str) -> None:
+@pytest.mark.parametrize(
+    ("resident", "small", "multiplied"),  # 4 rows of 561 numbers, of 70, of 1 and of none
+    [
+        (2**30, 2**20, {"blocks.0.w", "blocks.1.w", "scalar", "empty"}),
+        (2**30, 4 * 70, {"blocks.1.w", "scalar", "empty"}),
+        (2**30, -1, set()),
+        (0, 2**20, set()),
+    ],
+)
+@pytest.mark.parametrize("from_files", [True, False])
+def test_both_sums_are_those_of_mixing_and_of_dot_products(
+    tmp_path: Path, monkeypatch, dtype, resident: int, small: int, multiplied: set[str], from_files: bool
+) -> None:
     monkeypatch.setattr(blocks, "BLOCK", 25)  # several pieces a tensor, several blocks a piece
     monkeypatch.setattr(blocks, "PIECE", 50)
+    monkeypatch.setattr(stack, "SMALL", small)
     made = states(dtype)
-    rows = Stack(opened(tmp_path, made) if way == "streamed" else made, resident=2**30 if way == "resident" else 0)
+    rows = Stack(opened(tmp_path, made) if from_files else made, resident=resident)
+    assert set(rows.rows) == multiplied
     got = rows.mixed({"blocks.0": ROW, "*": [0.25] * 4})
     for key, tensor in mix(made, {"blocks.0": ROW, "*": [0.25] * 4}).items():
         assert (got[key].dtype, got[key].shape) == (tensor.dtype, tensor.shape)
@@ -57,6 +70,7 @@ def test_a_gradient_may_be_one_number_for_all(tmp_path: Path, resident: int) -> 
 
 
 def test_rows_that_fit_stay_in_memory(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(stack, "SMALL", 0)
     made = states()
     there, streamed = (Stack(opened(tmp_path, made), resident=r) for r in (2**30, 0))
     expected = streamed.mixed({"*": ROW})
@@ -70,8 +84,7 @@ def test_rows_of_bfloat16_keep_what_differs(monkeypatch) -> None:
     """On a GPU whose memory is short: rows differ by a hundredth, so eight bits of that are right to 4e-5."""
     monkeypatch.setattr(stack, "COLUMNS", 50)
     made, rows = states(), Stack(states(), resident=0)
-    rows._load(halved=True)
-    assert rows.rows is not None
+    rows._load(rows._averaged(), halved=True)
     assert rows.rows["blocks.0.w"].dtype == torch.bfloat16
     got, expected = rows.mixed({"*": ROW}), mix(made, {"*": ROW})
     torch.testing.assert_close(got["blocks.0.w"], expected["blocks.0.w"], rtol=0, atol=1e-4)

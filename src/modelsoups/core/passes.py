@@ -33,6 +33,8 @@ def each_piece(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece], worker:
 
     The first exception ends it.
     """
+    if not todo:  # no threads for nothing
+        return
     full = windows(checkpoints, todo)
 
     def forgetting() -> Callable[[int], None]:

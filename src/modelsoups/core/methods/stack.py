@@ -1,8 +1,9 @@
 """The two sums over all ingredients that a step of a learned soup needs, at the speed of the memory that holds them.
 
 mixed = sum_k alpha_k theta_k and <g, theta_k> for every k are a vector times a matrix and a matrix times a vector, the
-matrix having one row an ingredient; each reads the K P weights once. On the CPU they are passes (`core.passes`) over
-rows in memory, where these fit, or in files; on a GPU tensor by tensor on rows that stay there, if they fit.
+matrix having one row an ingredient; each reads the K P weights once. On a GPU they are that, tensor by tensor, if the
+rows fit there; on the CPU passes (`core.passes`) over rows in memory, if they fit, else in files. A pass costs some
+100 microseconds a tensor, so that small tensors are multiplied on the CPU too.
 
 Memory beside the model: K P numbers where they stay (as they are; on a GPU 4 bytes, 2 where 4 do not fit), and that of
 a pass, whatever K and P.
@@ -30,6 +31,7 @@ from modelsoups.core.weights import of_group
 
 State = Mapping[str, Tensor]
 RESIDENT = {"cpu": 4 * 2**30, "cuda": 16 * 2**30}  # bytes of rows that stay in memory
+SMALL = 2**20  # numbers of a tensor's rows on the CPU up to which they are multiplied
 TOGETHER = 2**21  # numbers that are multiplied with each other at a time
 COLUMNS = 2**20  # of bfloat16 rows that are widened at a time
 
@@ -57,13 +59,15 @@ class Stack:
         budget = RESIDENT.get(self.device.type, 0) if resident is None else resident
         numbers = len(states) * sum(math.prod(self.shapes[key][0]) for key in self._averaged())
         width = max([4, *(self.shapes[key][1].itemsize for key in self._averaged())])
-        self.rows: dict[str, Tensor] | None = None
+        self.rows: dict[str, Tensor] = {}  # those that are multiplied
         self.means: dict[str, Tensor] = {}
         fit = numbers * width <= budget
         if fit and self.device.type == "cpu":
-            self.opened = [_held(state, self._averaged()) for state in self.opened]
+            small = [key for key in self._averaged() if len(self) * math.prod(self.shapes[key][0]) <= SMALL]
+            self._load(small, halved=False)
+            self.opened = [_held(state, set(self._averaged()) - set(small)) for state in self.opened]
         elif fit or (numbers * 2 <= budget and self.device.type == "cuda"):
-            self._load(halved=not fit)
+            self._load(self._averaged(), halved=not fit)
 
     def __len__(self) -> int:
         return len(self.opened)
@@ -71,9 +75,8 @@ class Stack:
     def _averaged(self) -> list[str]:
         return [key for key, (_, dtype) in self.shapes.items() if dtype.is_floating_point]
 
-    def _load(self, halved: bool) -> None:
-        self.rows = {}
-        for key in self._averaged():
+    def _load(self, keys: Iterable[str], halved: bool) -> None:
+        for key in keys:
             shape, dtype = self.shapes[key]
             wide = torch.float64 if dtype == torch.float64 else torch.float32
             rows_KN = torch.empty(len(self), math.prod(shape), dtype=wide, device="cpu" if halved else self.device)
@@ -87,23 +90,21 @@ class Stack:
 
     def mixed(self, coefficients: Mapping[str, Sequence[float]]) -> dict[str, Tensor]:
         """sum_k alpha_k theta_k by the groups of `core.weights.mix`, in float32 (float64 for such tensors)."""
-        if self.rows is None:
-            flat = self._streamed_mix(coefficients)
-        else:
-            flat = {key: self._mixed(key, of_group(key, coefficients)) for key in self.rows}
+        flat = self._passed_mix(coefficients)
+        flat |= {key: self._mixed(key, of_group(key, coefficients)) for key in self.rows}
         shaped = {key: flat_N.to(self.shapes[key][1]).reshape(self.shapes[key][0]) for key, flat_N in flat.items()}
         return {key: shaped[key] if key in shaped else self.kept[key] for key in self.shapes}
 
     def products(self, by_weights: State) -> dict[str, Tensor]:
         """{tensor: <g, theta_k> of every k} in float64 on the CPU, for the tensors that have a derivative g."""
-        if self.rows is None:
-            return self._streamed_products(by_weights)
-        return {key: self._products(key, g.reshape(-1)) for key, g in by_weights.items()}
+        found = self._passed_products({key: g for key, g in by_weights.items() if key not in self.rows})
+        return {
+            key: self._products(key, g.reshape(-1)) if key in self.rows else found[key] for key, g in by_weights.items()
+        }
 
-    # ---- rows on a GPU ----
+    # ---- rows that are multiplied ----
 
     def _mixed(self, key: str, row: Sequence[float]) -> Tensor:
-        assert self.rows is not None
         rows_KN = self.rows[key]
         if key not in self.means:
             return torch.tensor(row, dtype=rows_KN.dtype, device=self.device) @ rows_KN
@@ -114,7 +115,6 @@ class Stack:
         return mixed_N
 
     def _products(self, key: str, g_N: Tensor) -> Tensor:
-        assert self.rows is not None
         rows_KN = self.rows[key]
         if key not in self.means:
             return (rows_KN @ g_N.to(rows_KN)).double().cpu()
@@ -124,11 +124,11 @@ class Stack:
             total_K += (rows_Kn.float() @ part_n).double()
         return total_K.cpu()
 
-    # ---- rows in memory or files ----
+    # ---- the others, in memory or files ----
 
-    def _streamed_mix(self, coefficients: Mapping[str, Sequence[float]]) -> dict[str, Tensor]:
-        flat = {k: torch.empty(math.prod(self.shapes[k][0]), dtype=self.shapes[k][1]) for k in self._averaged()}
-
+    def _passed_mix(self, coefficients: Mapping[str, Sequence[float]]) -> dict[str, Tensor]:
+        keys = [key for key in self._averaged() if key not in self.rows]
+        flat = {key: torch.empty(math.prod(self.shapes[key][0]), dtype=self.shapes[key][1]) for key in keys}
         alphas = {group: np.array(row, np.float64) for group, row in coefficients.items()}
 
         def one(room: Room, ingredients: Rows, number: int, piece: Piece) -> None:
@@ -138,7 +138,7 @@ class Stack:
         each_piece(self.opened, pieces(self.opened[0], flat, size_of_pieces(len(self))), lambda: partial(one, Room()))
         return flat
 
-    def _streamed_products(self, by_weights: State) -> dict[str, Tensor]:
+    def _passed_products(self, by_weights: State) -> dict[str, Tensor]:
         wide = {key: torch.promote_types(self.shapes[key][1], torch.float32) for key in by_weights}
         flat = {key: g.reshape(-1).to("cpu", wide[key]).contiguous() for key, g in by_weights.items()}
         todo = pieces(self.opened[0], flat, size_of_pieces(len(self)))
