@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
+from xxhash import xxh3_128, xxh3_128_digest
 
 from modelsoups import cli, soup
 from modelsoups.core import blocks, passes
@@ -242,6 +243,34 @@ def test_a_digest_is_of_the_content_whatever_the_format_order_or_ties(tmp_path: 
     assert len(set(soup.library.hashes(checkpoints))) == 1
     mixing.mix_to_file(checkpoints, {"*": [1, 1, 1]}, tmp_path / "out.safetensors", facts := Facts())
     assert set(facts.seen[-1]) == set(soup.library.hashes(checkpoints))
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 17])  # whose pieces are of 4, 4, 3 and 1 blocks
+def test_a_digest_is_that_of_its_definition_however_many_are_mixed(tmp_path: Path, count: int) -> None:
+    block = 2**16
+    states = [{"w": torch.arange(n, n + 9.0 * block + 5), "a": torch.tensor([n])} for n in range(count)]
+    expected = []
+    for made in states:
+        whole = xxh3_128(b'["a", "torch.int64", [1]]\n' + xxh3_128_digest(made["a"].numpy()))
+        whole.update(f'["w", "torch.float32", [{9 * block + 5}]]\n'.encode())
+        for part in made["w"].split(block):
+            whole.update(xxh3_128_digest(part.numpy()))
+        expected.append("xxh3_128:" + whole.hexdigest())
+    checkpoints = soup.library.open_all(states)
+    mixing.mix_to_file(checkpoints, {"*": [1 / count] * count}, tmp_path / "out.safetensors", facts := Facts())
+    assert facts.seen[-1] == tuple(expected)
+    assert digest.digest(checkpoints[0]) == expected[0]
+
+
+def test_a_file_cut_off_while_it_is_mixed_is_named(tmp_path: Path) -> None:
+    """Its addresses would lie beyond its end."""
+    checkpoints = soup.library.open_all(files(tmp_path, 2))
+    cut = tmp_path / "1.safetensors"
+    with open(cut, "r+b") as file:
+        file.truncate(100)
+    with pytest.raises(ValueError, match=r"1\.safetensors ends too early"):
+        mixing.mix_to_file(checkpoints, {"*": [0.5, 0.5]}, tmp_path / "out.safetensors")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0.safetensors", "1.safetensors"]
 
 
 class Facts:

@@ -51,6 +51,7 @@ def test_both_sums_are_those_of_mixing_and_of_dot_products(
     made = states(dtype)
     rows = Stack(opened(tmp_path, made) if from_files else made, resident=resident)
     assert set(rows.rows) == multiplied
+    assert multiplied.isdisjoint(rows.opened[0].entries)  # what is multiplied is there once
     got = rows.mixed({"blocks.0": ROW, "*": [0.25] * 4})
     for key, tensor in mix(made, {"blocks.0": ROW, "*": [0.25] * 4}).items():
         assert (got[key].dtype, got[key].shape) == (tensor.dtype, tensor.shape)
