@@ -264,9 +264,11 @@ def test_a_digest_is_that_of_its_definition_however_many_are_mixed(tmp_path: Pat
 
 def test_a_file_cut_off_while_it_is_mixed_is_named(tmp_path: Path) -> None:
     """Its addresses would lie beyond its end."""
-    checkpoints = soup.library.open_all(files(tmp_path, 2))
-    cut = tmp_path / "1.safetensors"
-    with open(cut, "r+b") as file:
+    paths = [tmp_path / "0.safetensors", tmp_path / "1.safetensors"]
+    for path in paths:
+        save_file({"w": torch.ones(70)}, path)
+    checkpoints = soup.library.open_all(paths)
+    with open(paths[1], "r+b") as file:
         file.truncate(100)
     with pytest.raises(ValueError, match=r"1\.safetensors ends too early"):
         mixing.mix_to_file(checkpoints, {"*": [0.5, 0.5]}, tmp_path / "out.safetensors")
