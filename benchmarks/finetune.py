@@ -37,14 +37,15 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from modelsoups import runs, trainer
-from modelsoups.config import load
-from modelsoups.core.types import Recipe
+from modelsoups.config.compose import load
+from modelsoups.config.schema import Config
 from modelsoups.data import loader, shards
 from modelsoups.data.imagenet.writing import encoded
 from modelsoups.data.transforms import train_crop
-from modelsoups.evaluate import shell
-from modelsoups.schema import Config
+from modelsoups.disk import provenance, storage
+from modelsoups.experiment.logits import shell
+from modelsoups.recipes.recipe import Recipe
+from modelsoups.train import trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH, HEIGHT, QUALITY, CLASSES, DISTINCT, SIDE = 500, 375, 94, 50, 100, 224
@@ -252,7 +253,7 @@ def sweep_rows(home: Path, args: argparse.Namespace) -> list[Row]:
         named = [*options, f"name=e{epochs}", f"recipe.epochs={epochs}"]
         shutil.copytree(home / "runs" / "miniature", home / "runs" / f"e{epochs}")
         command("modelsoups", "sweep", *named)
-        draw = [r["recipe"] for r in runs.read_jsonl(load(named).run.draw)]
+        draw = [r["recipe"] for r in storage.read_jsonl(load(named).run.draw)]
         initial = load(named).run.head("lp") / "model.safetensors"
         for way, at_once in (("side by side", 2), ("one by one", 1)):
             seconds[way][epochs] = plain_sweep(home, draw, initial, at_once)
@@ -330,9 +331,9 @@ UNITS = {"loader": "images/s per core", "model": "images/s", "sweep": "seconds"}
 def write(part: str, rows: list[Row], facts: Row) -> None:
     out = ROOT / "results" / "benchmarks"
     file = out / "finetune.json"
-    kept: dict[str, Row] = runs.read_json(file) if file.exists() else {}
-    kept[part] = {**facts, "rows": rows, "provenance": runs.provenance()}
-    runs.write_json(file, kept)
+    kept: dict[str, Row] = storage.read_json(file) if file.exists() else {}
+    kept[part] = {**facts, "rows": rows, "provenance": provenance.provenance()}
+    storage.write_json(file, kept)
     lines = []
     for name, content in kept.items():
         made = content["provenance"]
@@ -341,7 +342,7 @@ def write(part: str, rows: list[Row], facts: Row) -> None:
         lines += [f"| | | {UNITS[name]} | ratio |", "|---|---|---|---|"]
         lines += [f"| {r['what']} | {r['way']} | {r['value']:,.1f} | {r['ratio']:.2f} |" for r in content["rows"]]
         lines.append("")
-    runs.write_text(out / "finetune.md", "\n".join(lines))
+    storage.write_text(out / "finetune.md", "\n".join(lines))
 
 
 def main() -> None:

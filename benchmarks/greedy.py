@@ -28,10 +28,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from modelsoups import runs, soup
-from modelsoups.config import load
-from modelsoups.data.iconnet.sets import CLASSES, TEMPLATES, render_set
-from modelsoups.model import Classifier, build, load_clip, state_of, zeroshot_weights
+from modelsoups import soup
+from modelsoups.config.compose import load
+from modelsoups.disk import provenance, storage
+from modelsoups.miniature.sets import CLASSES, TEMPLATES, render_set
+from modelsoups.models.classifier import Classifier, build, load_clip, state_of, zeroshot_weights
 
 OUT = Path(__file__).parents[1] / "results" / "benchmarks"
 WIDE, HIGH = 500, 375
@@ -174,9 +175,9 @@ def write(found: dict[str, dict[str, Any]], args: argparse.Namespace, forward: f
     assert all(way["chosen"] == found["official"]["chosen"] for way in found.values()), "another choice"
     command = " ".join(["python benchmarks/greedy.py", *sys.argv[1:]])
     decode = found["ours"]["decoding_seconds"] / args.images
-    made = runs.provenance()
+    made = provenance.provenance()
     facts = {"command": command, "forward_ms": 1e3 * forward, "decode_ms": 1e3 * decode, "jpeg_kb": kilobytes}
-    runs.write_json(OUT / "greedy.json", {**facts, "ways": found, "provenance": made})
+    storage.write_json(OUT / "greedy.json", {**facts, "ways": found, "provenance": made})
     lines = ["| way | seconds | x ours | forward passes | saved | chosen |", "|---|---|---|---|---|---|"]
     for way, r in found.items():
         seen = r.get("seen", (2 * args.ingredients - 1) * args.images)
@@ -188,7 +189,7 @@ def write(found: dict[str, dict[str, Any]], args: argparse.Namespace, forward: f
         f"{args.images} JPEGs of {kilobytes:.0f} KB. An image costs {1e3 * decode:.2f} ms to read, decode and resize "
     )
     text += f"with {WORKERS} processes (their start included), and {1e3 * forward:.2f} ms of forward pass.\n"
-    runs.write_text(OUT / "greedy.md", text)
+    storage.write_text(OUT / "greedy.md", text)
 
 
 if __name__ == "__main__":

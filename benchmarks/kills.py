@@ -29,10 +29,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from pico import arguments, make_data
 
-from modelsoups import finetune, heads, runs, sweep
-from modelsoups.config import load
+from modelsoups.config.compose import load
+from modelsoups.config.schema import Config
 from modelsoups.data import loader
-from modelsoups.schema import Config
+from modelsoups.disk import provenance
+from modelsoups.stages import finetune, heads, sweep
 
 RECIPE = ["recipe.mixup=0.5", "recipe.aug=rand-m5-n1", "recipe.epochs=4", "recipe.ema=[0.9]", "recipe.swa=[0.5]"]
 
@@ -139,7 +140,9 @@ def main() -> None:
             wrong += not same
             if said:
                 print(f"killed {'; '.join(said)}: {'bit-identical' if same else 'DIFFERENT'}", flush=True)
-    print(f"{kills} kills, {wrong} runs that ended otherwise; {seconds[False]:.1f} s undisturbed; {runs.commit()}")
+    print(
+        f"{kills} kills, {wrong} runs that ended otherwise; {seconds[False]:.1f} s undisturbed; {provenance.commit()}"
+    )
     raise SystemExit(wrong > 0)
 
 

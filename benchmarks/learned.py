@@ -31,11 +31,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modelsoups import runs
-from modelsoups.core.methods.pool import model_gradient
-from modelsoups.core.methods.stack import Stack
-from modelsoups.core.readers import open_checkpoint
-from modelsoups.core.weights import layer_of
+from modelsoups.checkpoints.formats import open_checkpoint
+from modelsoups.disk import provenance, storage
+from modelsoups.soup.pool import model_gradient
+from modelsoups.weights.coefficient_gradients import Stack
+from modelsoups.weights.state_dicts import layer_of
 
 OUT = Path(__file__).parents[1] / "results" / "benchmarks"
 CLASSES = 100
@@ -161,7 +161,7 @@ def measure(args: argparse.Namespace, folder: str) -> Iterator[list[dict[str, ob
     for n in range(max(args.counts)):
         generator = torch.Generator().manual_seed(n)
         state = {k: v + 0.01 * torch.randn(v.shape, generator=generator) for k, v in model.state_dict().items()}
-        runs.save_weights(Path(folder) / f"{n}.safetensors", state)
+        storage.save_weights(Path(folder) / f"{n}.safetensors", state)
     os.sync()  # the disk is at rest while steps are measured
     for count in args.counts:
         found: dict[str, dict[str, object]] = {}
@@ -205,8 +205,8 @@ def goals(rows: list[dict[str, object]]) -> list[str]:
 
 def write(rows: list[dict[str, object]], command: str, weights: int) -> None:
     OUT.mkdir(parents=True, exist_ok=True)
-    made = runs.provenance()
-    runs.write_json(OUT / "learned.json", {"command": command, "weights": weights, "rows": rows, "provenance": made})
+    made = provenance.provenance()
+    storage.write_json(OUT / "learned.json", {"command": command, "weights": weights, "rows": rows, "provenance": made})
     head = [
         "way",
         "K",
@@ -229,7 +229,7 @@ def write(rows: list[dict[str, object]], command: str, weights: int) -> None:
             f"| {r['way']} | {r['k']} | {seconds:.2f} | {more} | {r['own_mb']:.0f} | {r['peak_mb']:.0f} | {differs} |"
         )
     text = f"`{command}` ({weights / 1e6:.1f} million weights, {made['machine']}, commit {str(made['commit'])[:9]})"
-    runs.write_text(OUT / "learned.md", "\n".join([text, "", *goals(rows), "", *lines, ""]))
+    storage.write_text(OUT / "learned.md", "\n".join([text, "", *goals(rows), "", *lines, ""]))
     draw(rows)
 
 

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from modelsoups.config import load
-from modelsoups.core import training
-from modelsoups.core.types import Recipe
+from modelsoups.config.compose import load
 from modelsoups.data.transforms import train_crop
-from modelsoups.model import Classifier, build
+from modelsoups.models.classifier import Classifier, build
+from modelsoups.recipes.recipe import Recipe
+from modelsoups.train import step
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -51,16 +51,16 @@ class Loop:
 
     def update(self, images_BCHW: Tensor, labels_B: Tensor) -> None:
         recipe = self.recipe
-        factor = training.lr_factor(self.step, self.total, recipe.warmup_steps, recipe.schedule)
+        factor = step.lr_factor(self.step, self.total, recipe.warmup_steps, recipe.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.lr * factor
         self.optimizer.zero_grad()
         images_BCHW, labels_B = images_BCHW.to(self.device), labels_B.to(self.device)
-        targets_BC = training.soft_targets(labels_B, self.model.head.out_features, recipe.label_smoothing)
+        targets_BC = step.soft_targets(labels_B, self.model.head.out_features, recipe.label_smoothing)
         if recipe.mixup > 0:
-            lam = training.mixup_lambda(recipe.mixup, recipe.seed, self.step)
-            images_BCHW, targets_BC = training.mixup(images_BCHW, targets_BC, lam)
-        loss = training.softmax_loss(self.model(images_BCHW), targets_BC)
+            lam = step.mixup_lambda(recipe.mixup, recipe.seed, self.step)
+            images_BCHW, targets_BC = step.mixup(images_BCHW, targets_BC, lam)
+        loss = step.softmax_loss(self.model(images_BCHW), targets_BC)
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, recipe.clip)
         self.optimizer.step()

@@ -26,10 +26,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from modelsoups import prepare
-from modelsoups.config import load
+from modelsoups.config.compose import load
 from modelsoups.data.imagenet import metadata
-from modelsoups.parallel import run_tasks
+from modelsoups.stages import prepare
+from modelsoups.workers.processes import run_tasks
 
 CLASSES, KILOBYTES, SHARD = 50, 110, 1000
 

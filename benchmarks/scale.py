@@ -17,9 +17,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from modelsoups import lock, runs, slurm, status, submit, sweep
-from modelsoups.config import load
-from modelsoups.schema import Config
+from modelsoups.cluster import slurm, status, submit
+from modelsoups.config.compose import load
+from modelsoups.config.schema import Config
+from modelsoups.disk import lock, manifests
+from modelsoups.stages import sweep
 
 SEARCH = "kind: random\ncount: 1\nparameters: {lr: {log10_uniform: [-4, -3]}, weight_decay: {constant: 0.1}, \
 label_smoothing: {constant: 0.0}, epochs: {integer: [4, 16]}, mixup: {constant: 0.0}, aug: {constant: minimal}}\n"
@@ -40,7 +42,7 @@ def make(folder: Path, count: int) -> Config:
             weights.write_bytes(b"weights")
             inputs = {"recipe": {}, "initialization": "x" * 64, "train": "y" * 64}
             facts = {"inputs": inputs, "files": {weights.name: 7}, "seconds": 3600.0, "layouts": ["1x1"], "loss": 1.0}
-            (ingredient / runs.MANIFEST).write_text(json.dumps(facts))
+            (ingredient / manifests.MANIFEST).write_text(json.dumps(facts))
     return cfg
 
 

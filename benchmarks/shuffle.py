@@ -16,7 +16,7 @@ import argparse
 
 import numpy as np
 
-from modelsoups.core.training import epoch_order
+from modelsoups.data.order import epoch_order
 
 
 def buffered(shards: int, images: int, size: int, seed: int) -> np.ndarray:

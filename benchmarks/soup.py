@@ -40,7 +40,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from modelsoups import runs
+from modelsoups.disk import provenance, storage
 
 ROOT = Path(__file__).parents[1]
 Row = dict[str, Any]
@@ -71,7 +71,7 @@ def make_checkpoints(folder: Path, count: int, blocks: int, suffix: str) -> None
         raise ValueError(f"{folder}: {free / 1e9:.0f} GB free, {need / 1e9:.0f} needed; give another --folder")
     for path in missing:
         state = {k: v + 0.01 * int(path.stem) for k, v in base.items()}
-        with runs.atomic(path) as tmp:
+        with storage.atomic(path) as tmp:
             save_file(state, tmp) if suffix == ".safetensors" else torch.save(state, tmp)
 
 
@@ -160,6 +160,7 @@ def once(way: str, folder: Path, count: int) -> dict[str, float]:
     """Seconds by the clock (and of them in fsync) and of the processor, without the imports; peak memory in MB."""
     if way.startswith("ours"):
         import modelsoups.core.kernels  # with Numba; others import it when they first mix
+
         import modelsoups.soup  # noqa: F401
     waited, fsync = [0.0], os.fsync
 
@@ -206,8 +207,8 @@ def measured(way: str, folder: Path, count: int, python: str) -> dict[str, float
 def measure(args: argparse.Namespace, folder: Path) -> Iterator[list[Row]]:
     """Every way at every number of checkpoints and every size; all rows so far after each count."""
     end = time.monotonic() + 60 * args.minutes
-    kept = folder / f"rows-{str(runs.provenance()['commit'])[:9]}.json"
-    rows: list[Row] = runs.read_json(kept) if kept.exists() else []
+    kept = folder / f"rows-{str(provenance.provenance()['commit'])[:9]}.json"
+    rows: list[Row] = storage.read_json(kept) if kept.exists() else []
     for size, suffix in [(b, s) for b in args.blocks for s in (".safetensors", ".pt")]:
         here, several = folder / str(size), args.counts if size == args.blocks[-1] else args.counts[:1]
         ways = [w for w in WAYS if (w in PT) == (suffix == ".pt")]
@@ -227,7 +228,7 @@ def measure(args: argparse.Namespace, folder: Path) -> Iterator[list[Row]]:
                 medians = {key: statistics.median(r.get(key, 0.0) for r in found) for key in found[0]}
                 rows.append({"way": way, "k": count, "blocks": size, "mb": mb, **medians})
                 print(f"{way:18} K={count:3} blocks={size:3} {mb:8.0f} MB", medians, flush=True)
-            runs.write_json(kept, rows)
+            storage.write_json(kept, rows)
             yield rows
         for path in inputs(here, args.counts[-1], suffix):
             path.unlink(missing_ok=True)
@@ -296,13 +297,13 @@ def write(rows: list[Row], out: Path, command: str) -> None:
     largest = max(r["blocks"] for r in rows)
     by_count = [r for r in rows if r["blocks"] == largest]
     by_size = [r for r in rows if r["k"] == rows[0]["k"]]
-    made = runs.provenance()
+    made = provenance.provenance()
     slopes = {f"{way} by {name}": slope(of, way) for name, of in (("K", by_count), ("size", by_size)) for way in SHOWN}
-    runs.write_json(out / "soup.json", {"command": command, "slopes": slopes, "rows": rows, "provenance": made})
+    storage.write_json(out / "soup.json", {"command": command, "slopes": slopes, "rows": rows, "provenance": made})
     text = [f"`{command}` ({made['machine']}, commit {str(made['commit'])[:9]})", "", *goals(rows), ""]
     text += ["Growth of the seconds with the bytes read, slope on logarithmic axes:", ""]
     text += [f"- {name}: {value:.2f}" for name, value in slopes.items()]
-    runs.write_text(out / "soup.md", "\n".join([*text, "", *table(rows), ""]))
+    storage.write_text(out / "soup.md", "\n".join([*text, "", *table(rows), ""]))
     plot(by_count, by_size, out / "soup.png")
 
 

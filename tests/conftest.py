@@ -10,9 +10,6 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):  # each process of a test wo
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))  # for `from pico import ...` in subfolders too
-
 from pico import make_data
 
 os.environ.setdefault("WANDB_MODE", "disabled")  # for stages whose test is not about W&B

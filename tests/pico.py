@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from modelsoups.config import load
+from modelsoups.config.compose import load
 from modelsoups.data import shards
-from modelsoups.data.iconnet import sets
-from modelsoups.prepare import set_facts, set_inputs
-from modelsoups.trainer import Trainer
+from modelsoups.experiment.sets import set_facts, set_inputs
+from modelsoups.miniature import sets
+from modelsoups.train.trainer import Trainer
 
 IMAGES = {"train": 320, "holdout": 128}  # every other set has 96
 SMALL = [
@@ -41,6 +41,8 @@ parameters:
   mixup: {choice: [0.0, 0.5]}
   aug: {choice: [minimal, rand-m5-n1]}
 """
+BASE = {"lr": 5e-4, "weight_decay": 0.05, "epochs": 2, "label_smoothing": 0.1, "mixup": 0.0, "aug": "minimal",
+        "seed": 3, "batch_size": 64, "warmup_steps": 1, "clip": 1.0, "min_crop": 0.9, "flip": 0.0}  # fmt: skip
 
 
 def make_data(folder: Path) -> Path:

@@ -4,7 +4,7 @@ import os
 import socket
 import warnings
 
-from modelsoups import finetune
+from modelsoups.stages import finetune
 
 
 def fork(act, **environment):

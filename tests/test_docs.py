@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from modelsoups import cli
-from modelsoups.config import check_overrides
-from modelsoups.core.methods import Pool
-from modelsoups.core.types import Ingredient
+from modelsoups.cli import commands
+from modelsoups.config.compose import check_overrides
+from modelsoups.soup.coefficients import Ingredient
+from modelsoups.soup.methods import Pool
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -19,7 +19,7 @@ READ = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.
 
 
 def test_usage_in_the_documentation_is_the_programs_own():
-    assert (ROOT / "docs/usage.txt").read_text() == cli.usage() + "\n"
+    assert (ROOT / "docs/usage.txt").read_text() == commands.usage() + "\n"
 
 
 @pytest.mark.parametrize("page", READ, ids=lambda p: p.name)
@@ -34,7 +34,7 @@ def test_files_that_are_linked_or_named_exist(page):
 
 @pytest.mark.parametrize("page", READ, ids=lambda p: p.name)
 def test_commands_have_stages_and_keys_that_exist(page):
-    known = {*cli.STAGES, *cli.APART, *cli.COMMANDS}
+    known = {*commands.STAGES, *commands.APART, *commands.COMMANDS}
     fences = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     for language, block in fences:
         for line in block.splitlines() if language in ("", "sh") else ():
@@ -44,7 +44,7 @@ def test_commands_have_stages_and_keys_that_exist(page):
             stage = words[1] if len(words) > 1 and re.fullmatch(r"[a-z-]+", words[1]) else None
             assert stage is None or stage in known, line
             own = [w.strip("'") for w in words if re.match(r"[\w.]+=", w)]
-            if stage not in cli.COMMANDS or stage == "verify":
+            if stage not in commands.COMMANDS or stage == "verify":
                 check_overrides([w for w in own if "..." not in w and "PLACE" not in w and "range(" not in w])
 
 

@@ -5,18 +5,19 @@ import shutil
 
 import pytest
 import torch
-from pico import arguments, broken_off
+from photos import MEAN, SIDE, encoded, photos, picture
+from pico import BASE, arguments, broken_off
 from safetensors.torch import load_file
-from test_batched import MEAN, SIDE, photos
-from test_decode import encoded, picture
-from test_recipes import BASE
 
-from modelsoups import finetune, heads, runs, speed, sweep
-from modelsoups.config import load
-from modelsoups.core.types import Recipe
-from modelsoups.data import batched, decode
+from modelsoups.config.compose import load
+from modelsoups.data import decoders
+from modelsoups.data.gpu import augment as batched
 from modelsoups.data.transforms import seed_sample, to_uint8, train_crop
-from modelsoups.trainer import Trainer
+from modelsoups.disk import manifests
+from modelsoups.recipes.recipe import Recipe
+from modelsoups.stages import finetune, heads, sweep
+from modelsoups.train import throughput
+from modelsoups.train.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 RECIPE = Recipe(**{**BASE, "aug": "rand-m9-n2", "mixup": 0.2, "ema": (0.9,), "epochs": 4})
@@ -64,9 +65,9 @@ def test_augmentation_on_the_gpu_is_that_on_the_cpu(policy):
 
 def test_jpegs_decoded_on_the_gpu_are_those_of_libjpeg_within_a_few_levels():
     data = [encoded(picture(i, *size)) for i, size in enumerate([(60, 41), (700, 300), (500, 375)])]
-    there = decode.decoded_on(torch.device("cuda"), [decode.later(d, 2) for d in data])
+    there = decoders.decoded_on(torch.device("cuda"), [decoders.later(d, 2) for d in data])
     for pixels_CHW, d in zip(there, data, strict=True):
-        apart = (pixels_CHW.cpu().int() - decode.by_turbo(d, 2).int()).abs().float()
+        apart = (pixels_CHW.cpu().int() - decoders.by_turbo(d, 2).int()).abs().float()
         assert float(apart.mean()) < 1.5
         assert float((apart > 8).float().mean()) < 0.01
 
@@ -119,7 +120,7 @@ def test_every_recipe_trains_in_bf16_and_compiled(train):
     ]
     for number, change in enumerate(changes):
         folder = train(f"r{number}", recipe=Recipe(**{**BASE, **change}))
-        assert runs.manifest_of(folder)["layouts"] == ["1x1 cuda bf16 compiled"]
+        assert manifests.manifest_of(folder)["layouts"] == ["1x1 cuda bf16 compiled"]
         assert all(torch.isfinite(t).all() for t in load_file(folder / "model.safetensors").values())
 
 
@@ -130,4 +131,4 @@ def test_a_batch_in_parts_trains_as_a_whole_one_does(train):
 
 
 def test_the_measured_peak_is_that_of_a_gpu():
-    assert speed.peak_flops(torch.device("cuda", 0), torch.bfloat16) > 5e13
+    assert throughput.peak_flops(torch.device("cuda", 0), torch.bfloat16) > 5e13

@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from modelsoups import speed
-from modelsoups.config import load
-from modelsoups.core.types import Recipe
-from modelsoups.data import batched
+from modelsoups.config.compose import load
+from modelsoups.config.schema import Config
+from modelsoups.data.gpu import augment
 from modelsoups.data.transforms import seed_sample, to_uint8, train_crop
-from modelsoups.device import staged
-from modelsoups.schema import Config
-from modelsoups.trainer import Trainer
+from modelsoups.recipes.recipe import Recipe
+from modelsoups.train import throughput
+from modelsoups.train.device import staged
+from modelsoups.train.trainer import Trainer
 
 RECIPE = {"lr": 3e-5, "weight_decay": 0.1, "epochs": 8, "label_smoothing": 0.1, "mixup": 0.2, "aug": "strong",
           "seed": 0, "warmup_steps": 500, "clip": 1.0}  # fmt: skip
@@ -92,9 +92,9 @@ def measure(options: argparse.Namespace, overrides: list[str]) -> tuple[float, d
     mfu, memory = "-", "-"
     if cuda:
         dtype = torch.bfloat16 if trainer.device.bf16 else torch.float32
-        mfu = f"{images_per_second * trainer.flops / speed.peak_flops(trainer.device.torch, dtype):.1%}"
+        mfu = f"{images_per_second * trainer.flops / throughput.peak_flops(trainer.device.torch, dtype):.1%}"
         memory = f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
-    return images_per_second, speed.phases(clock.take()), mfu, memory
+    return images_per_second, throughput.phases(clock.take()), mfu, memory
 
 
 def configured(model: str, overrides: list[str]) -> Config:
@@ -124,8 +124,8 @@ def source(trainer: Trainer, steps: int) -> Iterator[tuple[torch.Tensor, torch.T
         crop, drawn = train_crop(recipe.aug, side, trainer.model.mean), []
         for i in range(recipe.batch_size):
             seed_sample(0, i)
-            drawn.append(batched.draw(crop, image, side))
-        batch: Any = batched.plan([to_uint8(image)] * recipe.batch_size, drawn, side, trainer.model.mean)
+            drawn.append(augment.draw(crop, image, side))
+        batch: Any = augment.plan([to_uint8(image)] * recipe.batch_size, drawn, side, trainer.model.mean)
     else:
         batch = torch.from_numpy(generator.integers(0, 256, (recipe.batch_size, 3, side, side), dtype=np.uint8))
     if trainer.device.cuda:

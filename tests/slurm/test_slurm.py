@@ -24,10 +24,12 @@ from pico import IMAGES, arguments
 from ranks import train_on
 from virtual import until
 
-from modelsoups import finetune, heads, runs, slurm, submit, sweep
-from modelsoups.config import load
-from modelsoups.data.iconnet.sets import SETS
-from modelsoups.submit import CHAIN
+from modelsoups.cluster import slurm, submit
+from modelsoups.cluster.submit import CHAIN
+from modelsoups.config.compose import load
+from modelsoups.disk import manifests, storage
+from modelsoups.miniature.sets import SETS
+from modelsoups.stages import finetune, heads, sweep
 from modelsoups.tracking import wandb_files
 
 pytestmark = pytest.mark.skipif(virtual.missing() is not None, reason=virtual.missing() or "")
@@ -43,7 +45,7 @@ options: ["--exclude=node1,node2"]  # where nodes are lost and jobs preempted
 time: "00:20:00"
 stage_time: "00:20:00"
 notice: 60
-setup: ["export PYTHONPATH={Path(runs.__file__).parents[1]} OMP_NUM_THREADS=1"]
+setup: ["export PYTHONPATH={Path(storage.__file__).parents[1]} OMP_NUM_THREADS=1"]
 """
 ALL_GPUS = f"--gpus-per-node={virtual.GPUS}"
 PATIENCE = 600  # seconds until a wait counts as vain: other work on the machine makes it no failure
@@ -107,7 +109,7 @@ class Task:
 
     def submit(self, *options, tasks=(0,)):
         path = self.cfg.run.slurm / "sweep.sbatch"
-        runs.write_text(path, submit.script(self.cfg, SWEEP, list(tasks)))
+        storage.write_text(path, submit.script(self.cfg, SWEEP, list(tasks)))
         return self.cluster("sbatch", "--parsable", *options, str(path)).strip()
 
     def rows(self, index=0):
@@ -279,7 +281,7 @@ def test_submit_runs_the_whole_pipeline_in_order(cluster, begun, pipeline, scene
         assert times[before][1] <= times[after][0], (before, after)
     assert (begun.home / "results/pipeline/index.html").exists()
     assert (begun.home / "results/pipeline/table_3.md").exists()
-    results = runs.read_jsonl(begun.home / "results/pipeline/results.jsonl")
+    results = storage.read_jsonl(begun.home / "results/pipeline/results.jsonl")
     counts = {r["dataset"]: r["n"] for r in results if "n" in r}
     assert counts == {name: IMAGES.get(name, 96) for name in SETS if name != "train"}
     done = subprocess.run(pipeline.command, capture_output=True, text=True)
@@ -300,7 +302,7 @@ def test_w_and_b_of_a_stopped_and_preempted_task_reads_back_without_gap_or_doubl
     files = sorted(run.wandb.glob("wandb/offline-run-*/*.wandb"))
     assert len({path.name for path in files}) == 1  # one id
     logged = [(r["_step"], r["loss"], r["timing.seconds"]) for path in files for r in wandb_files.history(path)]
-    ours = runs.read_jsonl(run.ingredient(0) / "metrics.jsonl")
+    ours = storage.read_jsonl(run.ingredient(0) / "metrics.jsonl")
     assert logged == [(r["step"], r["loss"], r["timing"]["seconds"]) for r in ours]
 
 
@@ -335,7 +337,7 @@ def test_two_nodes_of_two_ranks_train_as_one_process_does_and_a_killed_rank_leav
     rows, others = end.task.rows(), undisturbed.rows()
     assert [r["step"] for r in rows] == [r["step"] for r in others]
     assert max(abs(a["loss"] - b["loss"]) for a, b in zip(rows, others, strict=True)) < 1e-5
-    assert runs.manifest_of(end.task.ingredient)["layouts"] == ["4x1"]
+    assert manifests.manifest_of(end.task.ingredient)["layouts"] == ["4x1"]
 
 
 def test_an_unknown_partition_is_named_with_the_ones_there_are_and_nothing_is_left_in_the_queue(cluster, begun):
@@ -355,4 +357,4 @@ def test_a_multirun_goes_through_submitit(cluster, begun, scenes):
     assert done.returncode == 0, done.stderr
     assert Path("runs/a/draw.jsonl").read_bytes() == Path("runs/b/draw.jsonl").read_bytes()
     (submitted,) = Path("runs").glob("*/slurm/multirun/*/*submission.sh")
-    assert f"export PYTHONPATH={Path(runs.__file__).parents[1]}" in submitted.read_text()  # cluster.setup
+    assert f"export PYTHONPATH={Path(storage.__file__).parents[1]}" in submitted.read_text()  # cluster.setup

@@ -25,13 +25,13 @@ class SideBySideLauncher(Launcher):
         self.stage: list[str] = []  # none: all of them
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from modelsoups.cli import STAGES
+        from modelsoups.cli.commands import STAGES
 
         self.stage = [config.hydra.job.name] if config.hydra.job.name in STAGES else []
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run every job; the others go on when one fails, and then it is named in one line, exit status 1."""
-        from modelsoups.cli import fail
+        from modelsoups.cli.commands import fail
 
         places = self._places()
         free: queue.Queue[Place] = queue.Queue()
@@ -59,7 +59,7 @@ class SideBySideLauncher(Launcher):
         """A place a job: one a GPU where there are any, else one a core, unless at_once says how many."""
         import torch
 
-        from modelsoups.parallel import cores
+        from modelsoups.workers.processes import cores
 
         count = self.at_once or torch.cuda.device_count() or cores()
         mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []

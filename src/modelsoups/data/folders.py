@@ -14,11 +14,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from modelsoups import runs
+from modelsoups.config.schema import Config
 from modelsoups.data import shards
-from modelsoups.evaluate import workers
-from modelsoups.parallel import run_tasks
-from modelsoups.schema import Config
+from modelsoups.disk import storage
+from modelsoups.workers.processes import run_tasks, worker_count
 
 SUFFIXES = {".jpg": "jpg", ".jpeg": "jpg", ".png": "png"}
 TEMPLATES = ["a photo of a {}."]  # of the zero-shot head; a class's name is its folder's
@@ -38,7 +37,7 @@ def names(cfg: Config) -> list[str]:
 def inputs(cfg: Config, name: str) -> dict[str, Any]:
     """What a set is made from: the names and sizes of its files."""
     files = [(f"{path.parent.name}/{path.name}", path.stat().st_size) for path, _ in _files(cfg, name)]
-    return {"library": "folders", "set": name, "files": runs.fingerprint(files), "classes": _classes(cfg)}
+    return {"library": "folders", "set": name, "files": storage.fingerprint(files), "classes": _classes(cfg)}
 
 
 def facts(cfg: Config, name: str) -> dict[str, Any]:
@@ -58,7 +57,7 @@ def facts(cfg: Config, name: str) -> dict[str, Any]:
 
 def make(cfg: Config, todo: Sequence[str]) -> dict[str, int]:
     """Write the shards of the sets; the number of images of each."""
-    return dict(run_tasks(functools.partial(_make, cfg), todo, workers(cfg), "prepare"))
+    return dict(run_tasks(functools.partial(_make, cfg), todo, worker_count(cfg.finetune.parallel), "prepare"))
 
 
 def _make(cfg: Config, name: str) -> int:

@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modelsoups.core import training
-from modelsoups.core.types import Recipe
-from modelsoups.data.batched import Drawn, Planned, canvas_pixels, draw, plan
-from modelsoups.data.decode import DECODERS, Encoded, Picture, augmented
+from modelsoups.data import order
+from modelsoups.data.decoders import DECODERS, Encoded, Picture, augmented
+from modelsoups.data.gpu.augment import Drawn, Planned, canvas_pixels, draw, plan
 from modelsoups.data.shards import CorruptImage, ShardSet
 from modelsoups.data.transforms import Transform, seed_sample, train_crop
-from modelsoups.parallel import cores
+from modelsoups.recipes.recipe import Recipe
+from modelsoups.workers.processes import cores
 
 KEEP_DECODED = 64 * 2**20  # bytes of shards; decoded they are about ten times as large
 
@@ -147,7 +147,7 @@ def _index_batches(images: int, recipe: Recipe, first: int, share: Share) -> Ite
     """(epoch, index) of the images of each step's parts; the last, smaller batch of an epoch is dropped."""
     per_epoch = images // recipe.batch_size
     for epoch in range(first // per_epoch, recipe.epochs):
-        order_N = training.epoch_order(images, recipe.seed, epoch)
+        order_N = order.epoch_order(images, recipe.seed, epoch)
         for batch in range(max(0, first - epoch * per_epoch), per_epoch):
             index_B = order_N[batch * recipe.batch_size : (batch + 1) * recipe.batch_size]
             for part in share.of(index_B):

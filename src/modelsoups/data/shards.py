@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from modelsoups import runs
+from modelsoups.disk import manifests, storage
 
 SHARD_IMAGES = 1000
 AGAIN = "bring it back or run `modelsoups prepare`, then give the same command again: it continues"
@@ -48,7 +48,7 @@ def write_shard(tar: Path, samples: Iterable[Sample]) -> dict[str, Any]:
     import webdataset  # which loads torch: readers need neither
 
     rows: list[tuple[str, int, int, int]] = []  # key, offset, size, label
-    with runs.atomic(tar) as tmp, open(tmp, "wb") as file:
+    with storage.atomic(tar) as tmp, open(tmp, "wb") as file:
         hashed = _Hashed(file)
         with webdataset.TarWriter(hashed, mtime=0) as writer:
             for key, image, extension, label in samples:
@@ -67,7 +67,7 @@ def write_shard(tar: Path, samples: Iterable[Sample]) -> dict[str, Any]:
         "bytes": np.array(entry["bytes"]),
         "sha256": np.array(entry["sha256"]),
     }
-    with runs.atomic(tar.with_suffix(".npz")) as tmp, open(tmp, "wb") as file:
+    with storage.atomic(tar.with_suffix(".npz")) as tmp, open(tmp, "wb") as file:
         np.savez(file, allow_pickle=False, **columns)
     return entry
 
@@ -108,10 +108,10 @@ def finish_set(folder: Path, inputs: dict[str, Any], shards: list[dict[str, Any]
     identity = {"shards": [s["sha256"] for s in shards], "projection": facts["projection"], "classes": facts["classes"]}
     if facts.get("border"):
         identity["border"] = facts["border"]
-    digest = hashlib.sha256(runs.fingerprint(identity).encode()).hexdigest()
+    digest = hashlib.sha256(storage.fingerprint(identity).encode()).hexdigest()
     files = [folder / s["file"] for s in shards] + [(folder / s["file"]).with_suffix(".npz") for s in shards]
     images = sum(s["images"] for s in shards)
-    runs.finish(folder, inputs, files, **facts, images=images, sha256=digest, shards=shards)
+    manifests.finish(folder, inputs, files, **facts, images=images, sha256=digest, shards=shards)
 
 
 class ShardSet:
@@ -123,10 +123,10 @@ class ShardSet:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        path = folder / runs.MANIFEST
+        path = folder / manifests.MANIFEST
         if not path.exists():
             raise ValueError(f"{folder} holds no prepared data set; run `modelsoups prepare`")
-        manifest = runs.read_json(path)
+        manifest = storage.read_json(path)
         for name, size in manifest["files"].items():
             file = folder / name
             actual = file.stat().st_size if file.exists() else None

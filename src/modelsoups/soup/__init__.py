@@ -1,11 +1,11 @@
-"""The soup library, `from modelsoups import soup`; the pipeline's stage of that name is `modelsoups.soup.stage`."""
+"""The soup library, `from modelsoups import soup`; the pipeline's stage of that name is `modelsoups.stages.soup`."""
 
-from modelsoups.core.batchnorm import reestimate
-from modelsoups.core.holdout import Holdout
+from modelsoups.soup.batchnorm import reestimate
 from modelsoups.soup.choosing import greedy, learned, pruned
 from modelsoups.soup.ensembles import cache_logits, calibrated, ensemble, greedy_ensemble, learned_ensemble
 from modelsoups.soup.fisher import fisher
 from modelsoups.soup.geometry import lines, model_stock, wise_ft
+from modelsoups.soup.holdout import Holdout
 from modelsoups.soup.library import load, mix, mixed, uniform
 from modelsoups.soup.trace import plot_trace
 

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modelsoups.core.holdout import Holdout
-from modelsoups.core.methods import METHODS, Pool, model_gradient
-from modelsoups.core.methods.greedy import Growth, Judged, Score, joins, random_order
-from modelsoups.core.methods.pool import Gradient
-from modelsoups.core.readers import Checkpoint
-from modelsoups.core.types import Ingredient, Soup
-from modelsoups.core.weights import RunningSum
+from modelsoups.checkpoints.formats import Checkpoint
+from modelsoups.soup.coefficients import Ingredient, Soup
+from modelsoups.soup.holdout import Holdout
 from modelsoups.soup.library import Sources, hashes, mean, open_all
-from modelsoups.soup.mixing import check_layouts
+from modelsoups.soup.methods import METHODS, Pool, model_gradient
+from modelsoups.soup.methods.greedy import Growth, Judged, Score, joins, random_order
+from modelsoups.soup.pool import Gradient
+from modelsoups.weights.mixing import check_layouts
+from modelsoups.weights.state_dicts import RunningSum
 
 Evaluate = Callable[[dict[str, Tensor]], float | Sequence[float]]
 

@@ -20,11 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modelsoups import runs
-from modelsoups.core.calibration import BINS, ece_of
-from modelsoups.core.holdout import Holdout
-from modelsoups.core.types import EVERYTHING, Soup
+from modelsoups.disk import storage
+from modelsoups.soup.coefficients import Soup
+from modelsoups.soup.holdout import Holdout
 from modelsoups.soup.library import Sources, hashes, open_all
+from modelsoups.stats.calibration import BINS, ece_of
+from modelsoups.weights.state_dicts import EVERYTHING
 
 Cached = Mapping[str, "str | Path | Tensor"]  # name -> .npy file or logits_NC
 BLOCK = 2**22  # numbers in memory at a time
@@ -63,7 +64,7 @@ def cache_logits(sources: Sources, holdout: Holdout, folder: str | Path) -> dict
         logits_NC = holdout.logits(checkpoint).to(torch.float16)
         if not bool(torch.isfinite(logits_NC).all()):
             raise ValueError(f"{checkpoint.name}: hold-out logits hold NaN or infinity, or do not fit into float16")
-        with runs.atomic(path) as tmp, open(tmp, "wb") as file:
+        with storage.atomic(path) as tmp, open(tmp, "wb") as file:
             np.save(file, logits_NC.numpy())
     return found
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from modelsoups.core.holdout import Holdout
-from modelsoups.core.methods.fisher import Merge, check_weights, diagonal
-from modelsoups.core.types import EVERYTHING, Soup
+from modelsoups.soup.coefficients import Soup
+from modelsoups.soup.holdout import Holdout
 from modelsoups.soup.library import Sources, hashes, open_all
-from modelsoups.soup.mixing import check_layouts
+from modelsoups.soup.methods.fisher import Merge, check_weights, diagonal
+from modelsoups.weights.mixing import check_layouts
+from modelsoups.weights.state_dicts import EVERYTHING
 
 
 def fisher(

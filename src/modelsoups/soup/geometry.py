@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from modelsoups.core.methods import METHODS
-from modelsoups.core.methods import lines as depth
-from modelsoups.core.methods import model_stock as stock
-from modelsoups.core.readers import Source
-from modelsoups.core.types import EVERYTHING, Ingredient, Soup
+from modelsoups.checkpoints.formats import Source
+from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.soup.library import Sources, hashes, open_all
-from modelsoups.soup.mixing import check_layouts
+from modelsoups.soup.methods import METHODS
+from modelsoups.soup.methods import lines as depth
+from modelsoups.soup.methods import model_stock as stock
+from modelsoups.weights.mixing import check_layouts
+from modelsoups.weights.state_dicts import EVERYTHING
 
 
 def wise_ft(init: Source, source: Source, alpha: float) -> Soup:

@@ -17,12 +17,13 @@ from typing import Any
 
 from torch import Tensor
 
-from modelsoups import runs
-from modelsoups.core.batchnorm import has_batchnorm
-from modelsoups.core.readers import Checkpoint, Source, open_checkpoint
-from modelsoups.core.types import EVERYTHING, Soup
-from modelsoups.soup import digest
-from modelsoups.soup.mixing import mix_in_memory, mix_to_file
+from modelsoups.checkpoints.formats import Checkpoint, Source, open_checkpoint
+from modelsoups.disk import storage
+from modelsoups.soup.batchnorm import has_batchnorm
+from modelsoups.soup.coefficients import Soup
+from modelsoups.weights import digests as digest
+from modelsoups.weights.mixing import mix_in_memory, mix_to_file
+from modelsoups.weights.state_dicts import EVERYTHING
 
 Sources = Iterable[Source] | Mapping[str, Source]
 COPIED = (".json", ".txt", ".model", ".jinja", ".spm", ".tiktoken")  # of a Hugging Face folder: tokenizer and config
@@ -78,11 +79,11 @@ def mix(
 
     if path.suffix == ".safetensors":
         notes = mix_to_file(checkpoints, chosen.coefficients, path, facts, statistics)
-        runs.write_text(path.with_suffix(".md"), card(known, notes, holdout_accuracy))
+        storage.write_text(path.with_suffix(".md"), card(known, notes, holdout_accuracy))
     elif not path.suffix and checkpoints[0].folder is not None:
         with _new_folder(checkpoints[0].folder, path) as tmp:
             notes = mix_to_file(checkpoints, chosen.coefficients, tmp / "model.safetensors", facts, statistics)
-            runs.write_text(tmp / "README.md", card(known, notes, holdout_accuracy))
+            storage.write_text(tmp / "README.md", card(known, notes, holdout_accuracy))
     else:
         raise ValueError(f"{path}: expected a name ending in .safetensors (or a new folder, for Hugging Face folders)")
     if has_batchnorm(checkpoints[0]) and not has_batchnorm(statistics or ()):

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelsoups import runs
-from modelsoups.core.types import Soup
+from modelsoups.disk import storage
+from modelsoups.soup.coefficients import Soup
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +19,7 @@ def plot_trace(chosen: Soup, path: str | os.PathLike[str]) -> None:
     if out.suffix not in (".png", ".pdf", ".svg"):
         raise ValueError(f"{out}: expected a name ending in .png, .pdf or .svg")
     figure = figure_of_trace(chosen)
-    with runs.atomic(out) as tmp:
+    with storage.atomic(out) as tmp:
         figure.savefig(tmp, format=out.suffix[1:], dpi=150)
 
 

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from modelsoups.schema import Config
+    from modelsoups.config.schema import Config
 
 STAGES = ("finetune", "soup", "report")  # that leave something to log
 WAIT = {"online": 60.0, "offline": 300.0}  # seconds for what is left: a server may be away, a disk is only slow

@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from modelsoups import runs
-from modelsoups.runs import Run
+from modelsoups.disk import manifests, storage
+from modelsoups.disk.paths import Run
 from modelsoups.tracking import wandb_files
 from modelsoups.tracking.results import log_results, results_state, scores
 
@@ -57,10 +57,10 @@ class Follower:
         """Log what is new; at the last look, end what is open."""
         for folder in self._folders():
             if folder not in self.followed:
-                recipe = runs.read_json(folder / "recipe.json")
+                recipe = storage.read_json(folder / "recipe.json")
                 self.followed[folder] = Followed(self, folder, recipe)
             self.followed[folder].look(last)
-        if last and (self.run.results / runs.MANIFEST).exists() and (self.run.results / "results.jsonl").exists():
+        if last and (self.run.results / manifests.MANIFEST).exists() and (self.run.results / "results.jsonl").exists():
             log_results(self)
 
     def _folders(self) -> list[Path]:
@@ -70,7 +70,7 @@ class Follower:
 
     def id(self, *parts: Any) -> str:
         """The id of a run of W&B's."""
-        return runs.fingerprint([self.token, *parts])
+        return storage.fingerprint([self.token, *parts])
 
     def begin(self, run_id: str, name: str, stage: str, config: Row) -> Any:
         """Open a run, new or continued; without an answer of the server, offline from now on."""
@@ -126,12 +126,12 @@ class Follower:
     def logged(self, run_id: str, what: str) -> bool:
         """Whether this state of the run has been logged to its end."""
         mark = self.run.wandb / f"{run_id}.json"
-        return mark.exists() and what in runs.read_json(mark)["logged"]
+        return mark.exists() and what in storage.read_json(mark)["logged"]
 
     def mark(self, run_id: str, *what: str) -> None:
         path = self.run.wandb / f"{run_id}.json"
-        before = runs.read_json(path)["logged"] if path.exists() else []
-        runs.write_json(path, {"logged": [*before, *what]})
+        before = storage.read_json(path)["logged"] if path.exists() else []
+        storage.write_json(path, {"logged": [*before, *what]})
 
 
 class Followed:
@@ -153,14 +153,14 @@ class Followed:
         """W&B's id of the run: our own, or the one that an agent of W&B's started this command with."""
         given = self.follower.run.wandb / f"{self.id}.agent"
         if os.environ.get("WANDB_SWEEP_ID") and (agent := os.environ.get("WANDB_RUN_ID")):
-            runs.write_text(given, agent)
+            storage.write_text(given, agent)
         return given.read_text(encoding="utf-8") if given.exists() else self.id
 
     def look(self, last: bool) -> None:
         """Log the rows that are final; close the run when the ingredient has ended."""
         if self.closed:
             return
-        manifest, failure = (_json(self.folder / name) for name in (runs.MANIFEST, "failed.json"))
+        manifest, failure = (_json(self.folder / name) for name in (manifests.MANIFEST, "failed.json"))
         before, self.rows = self.rows, _rows(self.folder / "metrics.jsonl")
         saved = _time(self.folder / "checkpoint.pt")
         if manifest or failure:
@@ -266,7 +266,7 @@ def _rows(path: Path) -> list[Row]:
 
 
 def _json(path: Path) -> Any:
-    return runs.read_json(path) if path.exists() else None
+    return storage.read_json(path) if path.exists() else None
 
 
 def _time(path: Path) -> int | None:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelsoups import runs
+from modelsoups.disk import manifests, storage
 
 if TYPE_CHECKING:
     from modelsoups.tracking.follower import Followed, Follower
@@ -18,13 +18,13 @@ FIGURES = ("figure_1", "figure_B1", "figure_greedy", "figure_shifts", "contact")
 def scores(results: Path, row: str) -> dict[str, float]:
     """Accuracies (0 to 1) of one row of results.jsonl by data set; none if there is no report."""
     path = results / "results.jsonl"
-    lines = runs.read_jsonl(path) if (results / runs.MANIFEST).exists() and path.exists() else []
+    lines = storage.read_jsonl(path) if (results / manifests.MANIFEST).exists() and path.exists() else []
     return {f"accuracy/{line['dataset']}": line["accuracy"] for line in lines if line.get("row") == row}
 
 
 def results_state(results: Path) -> str:
     """Names what a finished report was made from."""
-    return runs.fingerprint(runs.read_json(results / runs.MANIFEST)["inputs"])
+    return storage.fingerprint(storage.read_json(results / manifests.MANIFEST)["inputs"])
 
 
 def log_results(follower: Follower) -> None:
@@ -68,7 +68,7 @@ def _log_soups(follower: Follower, run_id: str) -> None:
             run.log({f"greedy/{key}": value for key, value in row.items()}, step=step)
     last = max(done, len(_greedy(follower).get("trace", ())) - 1)
     run.log({**_table(wandb, results), **_figures(wandb, results)}, step=last + 1)
-    for line in runs.read_jsonl(results / "results.jsonl"):
+    for line in storage.read_jsonl(results / "results.jsonl"):
         if line.get("kind") not in (None, "individual") or line.get("row") in ("best", "second_best"):
             run.summary[f"{line['row']}/{line['dataset']}"] = line["accuracy"]
     if follower.config["track"]["artifacts"]:
@@ -92,7 +92,7 @@ def _figures(wandb: Any, results: Path) -> dict[str, Any]:
 
 def _greedy(follower: Follower) -> dict[str, Any]:
     path = follower.run.soup("greedy")
-    return dict(runs.read_json(path)) if path.exists() else {}
+    return dict(storage.read_json(path)) if path.exists() else {}
 
 
 def _log_lineage(follower: Follower, run: Any) -> None:

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from modelsoups import runs
+from modelsoups.config.schema import Config
 from modelsoups.data.imagenet import counts, holdout, metadata, planning, relabel, sources, writing
-from modelsoups.parallel import run_tasks
-from modelsoups.schema import Config
+from modelsoups.disk import manifests
+from modelsoups.workers.processes import run_tasks
 
 VERSION = 1  # of what this code writes: sets of another version are made again
 RELABELLED = ("real", "multilabel")  # sets over val's shards
@@ -91,7 +91,7 @@ def _find(cfg: Config, todo: Sequence[str]) -> dict[str, sources.Source]:
     """The source of each set that has one; ValueError when there is none and nothing was prepared before."""
     found = {name: sources.find(name, cfg.data.root, _given(cfg, name)) for name in todo}
     missing = {name: why for name, why in found.items() if isinstance(why, str)}
-    prepared = any(runs.manifest_of(Path(cfg.data.dir) / name) for name in names(cfg))
+    prepared = any(manifests.manifest_of(Path(cfg.data.dir) / name) for name in names(cfg))
     if missing and len(missing) == len(found) and not prepared:
         if cfg.data.root is None:
             raise ValueError("data.root is not set: the folder of ImageNet's files; conf/data/imagenet.yaml says which")
@@ -132,7 +132,7 @@ def _relabel(cfg: Config, name: str) -> int:
     """Make ReaL or multilabel beside a complete val; 0 images when its files are not there."""
     folder, file = Path(cfg.data.dir) / name, _given(cfg, name)
     why = None
-    if runs.manifest_of(folder.parent / relabel.OVER) is None:
+    if manifests.manifest_of(folder.parent / relabel.OVER) is None:
         why = f"it relabels {relabel.OVER}, which is not prepared"
     elif name == "multilabel" and file is None:
         why = "data.sources.multilabel=FILE must name human_accuracy_v3.0.0.json"

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from modelsoups import runs
 from modelsoups.data.imagenet.listing import Listing
+from modelsoups.disk import storage
 
 ALL_IMAGES = 1_281_167
 KNOWN_ROW, KNOWN_NAME = 1000, "n01675722_4108"  # the authors' file: held-out image number 1000, counted from 0
@@ -29,7 +29,7 @@ def rule(per_class: int, file: str | None) -> dict[str, Any]:
     path = Path(file).expanduser()
     if not path.is_file():
         raise ValueError(f"data.holdout_file={file} does not exist; null splits by the hash of the file names")
-    return {"rule": "file", "sha256": runs.file_sha256(path), "per_class": per_class}
+    return {"rule": "file", "sha256": storage.file_sha256(path), "per_class": per_class}
 
 
 def split(listing: Listing, per_class: int, file: str | None) -> np.ndarray:
@@ -88,5 +88,5 @@ def write_names(path: Path, listing: Listing, held_N: np.ndarray, rule_: dict[st
     names = sorted(str(key, "ascii") for key in listing.key_N[held_N].tolist())
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
     summary = {**rule_, "images": len(names), "of": len(listing), "sha256_of_names": digest}
-    runs.write_json(path, {**summary, "names": names})
+    storage.write_json(path, {**summary, "names": names})
     return summary

@@ -13,7 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets" / "imagenet"
+from modelsoups.disk.paths import ASSETS
+
 OBJECTNET_BORDER = 2  # pixels of red frame in ObjectNet's images; see `border`
 
 
@@ -77,7 +78,7 @@ def subset(name: str) -> tuple[int, ...]:
 @cache
 def objectnet() -> dict[str, tuple[int, ...]]:
     """ObjectNet's 313 folders -> their ImageNet classes; none for the 200 folders that are not scored."""
-    table = json.loads((ASSETS / "objectnet_classes.json").read_text(encoding="utf-8"))
+    table = json.loads((ASSETS / "imagenet" / "objectnet_classes.json").read_text(encoding="utf-8"))
     return {folder: tuple(entry["imagenet_indices"]) for folder, entry in sorted(table.items())}
 
 
@@ -90,7 +91,7 @@ def scored_folders() -> tuple[str, ...]:
 @cache
 def val_labels() -> tuple[int, ...]:
     """Class index of ILSVRC2012_val_00000001 to 50000; the devkit is not needed."""
-    return tuple(json.loads((ASSETS / "imagenet_val_labels.json").read_text(encoding="utf-8")))
+    return tuple(json.loads((ASSETS / "imagenet" / "imagenet_val_labels.json").read_text(encoding="utf-8")))
 
 
 @cache

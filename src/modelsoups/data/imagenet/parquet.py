@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from modelsoups import runs
 from modelsoups.data.imagenet.listing import Found, Listing
-from modelsoups.parallel import advance
+from modelsoups.disk import storage
+from modelsoups.workers.processes import advance
 
 ROWS = 32  # in memory at a time
 
@@ -34,13 +34,13 @@ def copy_out(path: Path, folder: Path, check: Callable[[str, int], tuple[str, in
             if np.array_equal(columns["stamp"], stamp) and target.exists():
                 return Listing([str(target)], **{k: columns[k] for k in columns.files if k != "stamp"})
     found: list[Found] = []
-    with runs.atomic(target) as tmp, open(tmp, "wb") as file:
+    with storage.atomic(target) as tmp, open(tmp, "wb") as file:
         for name, data, label in rows(path):
             found.append(Found(*check(name, label), str(target), "", file.tell(), len(data)))
             file.write(data)
             advance(1)
     listing = Listing.of(found)
-    with runs.atomic(index) as tmp, open(tmp, "wb") as file:
+    with storage.atomic(index) as tmp, open(tmp, "wb") as file:
         arrays = {k: v for k, v in vars(listing).items() if k != "files"}
         np.savez(file, allow_pickle=False, stamp=stamp, **arrays)
     return listing

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from modelsoups.config.schema import Config
 from modelsoups.data import shards
 from modelsoups.data.imagenet import counts, holdout, metadata, parquet, sources, trees, writing
 from modelsoups.data.imagenet.listing import Listing
-from modelsoups.parallel import run_tasks
-from modelsoups.schema import Config
+from modelsoups.workers.processes import run_tasks
 
 SPOOL = ".parquet"  # folder of copies under data.dir, while they are needed
 SPLIT = "split.json"  # in the hold-out's folder: the names of its images

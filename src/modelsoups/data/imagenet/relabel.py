@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modelsoups import runs
 from modelsoups.data.imagenet import metadata
 from modelsoups.data.imagenet.listing import original_name
 from modelsoups.data.shards import ShardSet
+from modelsoups.disk import manifests, storage
 
 if TYPE_CHECKING:  # prepare needs no torch
     from torch import Tensor
@@ -38,7 +38,7 @@ def answers(name: str, file: str | None, complete: bool) -> Answers:
     if name == "multilabel":
         assert file is not None
         return _multilabel(Path(file).expanduser(), complete)
-    lists = metadata.real_labels() if file is None else runs.read_json(Path(file).expanduser())
+    lists = metadata.real_labels() if file is None else storage.read_json(Path(file).expanduser())
     if len(lists) != 50_000:
         raise ValueError(f"{file}: {len(lists):,} lists of labels, expected 50,000, one a validation image")
     return {f"ILSVRC2012_val_{i:08d}": tuple(labels) for i, labels in enumerate(lists, 1) if labels}
@@ -50,11 +50,11 @@ def file_sha256(name: str, file: str | None) -> str | None:
         return None
     if not (path := Path(file).expanduser()).is_file():
         raise ValueError(f"data.sources.{name}={file} does not exist")
-    return runs.file_sha256(path)
+    return storage.file_sha256(path)
 
 
 def _multilabel(path: Path, complete: bool) -> Answers:
-    table = runs.read_json(path)
+    table = storage.read_json(path)
     if not isinstance(table, dict) or not {"initial_annots", "problematic_images"} <= set(table):
         raise ValueError(f"{path}: expected keys initial_annots and problematic_images (human_accuracy_v3.0.0.json)")
     annotations = table["initial_annots"]
@@ -77,7 +77,7 @@ def _multilabel(path: Path, complete: bool) -> Answers:
 def write(folder: Path, inputs: dict[str, Any], table: Answers, facts: dict[str, Any]) -> int:
     """Write the set's index files and manifest beside a complete val; the number of images."""
     val = folder.parent / OVER
-    manifest = runs.read_json(val / runs.MANIFEST)
+    manifest = storage.read_json(val / manifests.MANIFEST)
     width = max(map(len, table.values()))
     entries, files, start = [], [], 0
     digest = hashlib.sha256(manifest["sha256"].encode())
@@ -92,7 +92,7 @@ def write(folder: Path, inputs: dict[str, Any], table: Answers, facts: dict[str,
         for row, i in enumerate(taken):
             columns["answers"][row, : len(table[keys[i]])] = table[keys[i]]
         index = folder / f"{folder.name}-{number:06d}.npz"
-        with runs.atomic(index) as tmp, open(tmp, "wb") as file:
+        with storage.atomic(index) as tmp, open(tmp, "wb") as file:
             np.savez(file, allow_pickle=False, **columns)
         digest.update(columns["row"].tobytes() + columns["answers"].tobytes())
         files.append(index)
@@ -101,7 +101,7 @@ def write(folder: Path, inputs: dict[str, Any], table: Answers, facts: dict[str,
     images = sum(e["images"] for e in entries)
     scoring = {"rule": "any of the answers", "average": AVERAGE[folder.name], "over": OVER}
     facts = {**facts, "scoring": scoring, "images": images, "sha256": digest.hexdigest(), "shards": entries}
-    runs.finish(folder, inputs, files, **facts)
+    manifests.finish(folder, inputs, files, **facts)
     return images
 
 
@@ -110,7 +110,7 @@ def load(dataset: ShardSet) -> tuple[Tensor, Tensor, Tensor]:
     import torch
 
     rows, right = [], []
-    for shard in runs.read_json(dataset.folder / runs.MANIFEST)["shards"]:
+    for shard in storage.read_json(dataset.folder / manifests.MANIFEST)["shards"]:
         with np.load(dataset.folder / shard["index"], allow_pickle=False) as arrays:
             rows.append(arrays["row"])
             right.append(arrays["answers"])
@@ -120,9 +120,9 @@ def load(dataset: ShardSet) -> tuple[Tensor, Tensor, Tensor]:
 
 def score(dataset: ShardSet, val_logits_MC: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
     """correct_N, bool, from the logits of all M images of val, and weight_N: what each image counts, None: the same."""
-    from modelsoups.core import relabel
+    from modelsoups.stats import multilabel
 
     assert dataset.scoring is not None
     rows_N, answers_NA, classes_N = load(dataset)
-    correct_N = relabel.correct(val_logits_MC[rows_N], answers_NA).numpy()
-    return correct_N, relabel.weights(classes_N).numpy() if dataset.scoring["average"] == "classes" else None
+    correct_N = multilabel.correct(val_logits_MC[rows_N], answers_NA).numpy()
+    return correct_N, multilabel.weights(classes_N).numpy() if dataset.scoring["average"] == "classes" else None

@@ -11,10 +11,10 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from modelsoups import runs
 from modelsoups.data import shards
 from modelsoups.data.imagenet.listing import Listing
-from modelsoups.parallel import advance
+from modelsoups.disk import storage
+from modelsoups.workers.processes import advance
 
 MAGIC = {b"\xff\xd8\xff": ("jpg", b"\xff\xd9"), b"\x89PNG\r\n\x1a\n": ("png", b"IEND\xaeB`\x82")}  # kind, last bytes
 JPEG_QUALITY = 95  # of images made smaller
@@ -53,13 +53,13 @@ def keep_finished(folder: Path, inputs: dict[str, Any], todo: list[Shard]) -> di
     """
     folder.mkdir(parents=True, exist_ok=True)
     plan = folder / PLAN
-    same = plan.exists() and runs.read_json(plan) == inputs
+    same = plan.exists() and storage.read_json(plan) == inputs
     entries = {s.tar.name: shards.finished(s.tar, s.images.key_N) for s in todo} if same else {}
     done = {name: entry for name, entry in entries.items() if entry is not None}
     for path in [*folder.glob(f"{folder.name}-*"), *folder.glob(".*.tmp")]:
         if f"{path.stem}.tar" not in done:
             path.unlink()
-    runs.write_json(plan, inputs)
+    storage.write_json(plan, inputs)
     return done
 
 

@@ -1,0 +1,111 @@
+"""Whether souping can succeed for these checkpoints, and why not: `modelsoups doctor a.safetensors b.pt [--init c]`.
+
+Exit status 0: it can; 1: it cannot, the verdict says why; 2: usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from modelsoups.checkpoints.formats import open_checkpoint
+from modelsoups.cli.mix import holdout_of
+from modelsoups.disk import storage
+from modelsoups.soup.doctor import Diagnosis, State, examine
+from modelsoups.soup.library import open_all
+
+WRITTEN = 16  # checkpoints whose matrix has room for its numbers
+
+
+def main(argv: Sequence[str]) -> None:
+    """Examine, print findings, the matrix and the verdict."""
+    made = argparse.ArgumentParser(prog="modelsoups doctor", description=__doc__)
+    made.add_argument("checkpoints", nargs="+", help=".safetensors, .pt, .pth, .bin, .ckpt, an .index.json or a folder")
+    made.add_argument("--init", help="the model that all were fine-tuned from")
+    made.add_argument(
+        "--data",
+        "--holdout",
+        dest="holdout",
+        metavar="MODULE:FUNCTION",
+        help="() -> soup.Holdout, for pairwise midpoints",
+    )
+    made.add_argument("--heatmap", type=Path, help="a .png or .svg of the matrix")
+    args = made.parse_args(argv)
+    opened = open_all(args.checkpoints)
+    states = dict(zip(short([c.name for c in opened]), opened, strict=True))
+    accuracy = None
+    if args.holdout is not None:
+        holdout = holdout_of(args.holdout)
+
+        def accuracy(state: State) -> float:
+            try:
+                return (holdout.count(state)[0] or 0) / len(holdout)
+            except RuntimeError as error:
+                raise ValueError(f"--data {args.holdout}: the checkpoints do not fit its model: {error}") from error
+
+    found = examine(states, open_checkpoint(args.init) if args.init else None, accuracy)
+    for finding in found.findings:
+        print(f"doctor: {'FATAL' if finding.fatal else 'note '} {finding.cause}: {finding.text}")
+    print_matrix(found)
+    if args.heatmap is not None:
+        heatmap(found, args.heatmap)
+    print(f"doctor: {found.verdict()}")
+    if not found.healthy:
+        raise SystemExit(1)
+
+
+def short(names: Sequence[str]) -> list[str]:
+    """Paths without what all of them share: the folder above, and the file's name below."""
+    parts = [Path(name).parts for name in names]
+    while all(len(p) > 1 for p in parts) and len({p[0] for p in parts}) == 1:
+        parts = [p[1:] for p in parts]
+    while all(len(p) > 1 for p in parts) and len({p[-1] for p in parts}) == 1:
+        parts = [p[:-1] for p in parts]
+    return [str(Path(*p)) for p in parts]
+
+
+def _matrix(found: Diagnosis) -> tuple[str, Tensor | None]:
+    if found.midpoints_KK is not None:
+        return "accuracy at pairwise midpoints", found.midpoints_KK
+    what = "updates from the initialization" if found.from_init else "weights"
+    return f"angles between {what}, degrees", found.angles_KK
+
+
+def print_matrix(found: Diagnosis) -> None:
+    title, matrix_KK = _matrix(found)
+    if matrix_KK is None:
+        return
+    print(f"doctor: {title}")
+    for name, row in zip(found.names, matrix_KK.tolist(), strict=True):
+        print(f"  {' '.join(f'{x:7.3f}' for x in row)}  {name}")
+
+
+def heatmap(found: Diagnosis, path: Path) -> None:
+    """The matrix as a picture, with its numbers where there is room for them.
+
+    Raises ValueError when fewer than two checkpoints could be compared.
+    """
+    from matplotlib.figure import Figure
+
+    title, matrix_KK = _matrix(found)
+    if matrix_KK is None:
+        raise ValueError(f"{path}: no two checkpoints could be compared, so there is no matrix to draw")
+    count = len(found.names)
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(matrix_KK.numpy())
+    axes.set_title(title)
+    axes.set_yticks(range(count), [Path(n).name for n in found.names], fontsize=min(10, 260 / count))
+    axes.set_xticks([])
+    if count <= WRITTEN:
+        middle = float(matrix_KK.min() + matrix_KK.max()) / 2
+        for (i, j), value in zip(itertools.product(range(count), repeat=2), matrix_KK.flatten().tolist(), strict=True):
+            text = f"{value:.2f}" if found.midpoints_KK is not None else f"{value:.0f}"
+            axes.text(j, i, text, ha="center", va="center", color="white" if value < middle else "black", fontsize=8)
+    figure.colorbar(image)
+    with storage.atomic(path) as tmp:
+        figure.savefig(tmp, format=path.suffix[1:] or "png")

@@ -1,0 +1,140 @@
+"""load(): YAML files plus overrides to one validated Config.
+
+The composed configuration is merged into the dataclasses of schema.py, so that a key which no dataclass declares is
+refused even when it was added with `+` (Hydra alone accepts it silently).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import re
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from modelsoups.config.schema import AT_LEAST, CHOICES, Config, TopLevel
+from modelsoups.disk.paths import ASSETS, shipped
+from modelsoups.recipes.recipe import Recipe
+
+# ${asset:iconvit/model.safetensors} in a configuration is a file of the package
+OmegaConf.register_new_resolver("asset", lambda name: str(ASSETS / name), replace=True)
+
+
+def own_conf() -> list[str]:
+    """The override that lets Hydra find files of yours, conf/cluster/mine.yaml, in the folder you work in."""
+    folder = Path("conf").resolve()
+    return [f"hydra.searchpath=['file://{folder}']"] if folder.is_dir() and folder != shipped("conf") else []
+
+
+def load(overrides: Sequence[str] = ()) -> Config:
+    """Compose conf/config.yaml with Hydra overrides and validate; ValueError in one line names the key at fault."""
+    check_overrides(overrides)
+    try:
+        with initialize_config_dir(str(shipped("conf")), version_base="1.3"):
+            composed = compose("config", overrides=[*own_conf(), *overrides])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(_one_line(error)) from error
+    return dataclasses.replace(validate(composed), overrides=tuple(overrides))
+
+
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Refuse overrides of keys that do not exist, with or without `+`, and name the nearest ones that do."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ValueError(f"not an override of the form key=value: {_one_line(error)}") from error
+    groups = {d.name for d in shipped("conf").iterdir() if d.is_dir()}
+    for override in parsed:
+        key = override.key_or_group
+        if key in groups or key.split(".")[0].split("/")[0] == "hydra":
+            continue
+        valid = _keys(_schema())
+        if key not in valid:
+            raise ValueError(f"no such key: {key}; {_nearest(key, valid, groups)}")
+        if override.is_delete():
+            raise ValueError(f"~{key}: keys cannot be deleted; set another value")
+
+
+def validate(composed: DictConfig) -> Config:
+    """Merge a composed configuration into the schema and check values; see load()."""
+    schema = _schema()
+    try:
+        merged = OmegaConf.merge(schema, {k: v for k, v in composed.items() if k != "hydra"})
+        OmegaConf.resolve(merged)
+    except OmegaConfBaseException as error:
+        if error.full_key and error.full_key not in (valid := _keys(schema)):
+            raise ValueError(f"no such key: {error.full_key}; {_nearest(error.full_key, valid, set())}") from error
+        raise ValueError(f"{error.full_key}: {_one_line(error)}") from error
+    for key, allowed in CHOICES.items():
+        if (value := OmegaConf.select(merged, key)) not in allowed:
+            raise ValueError(f"{key}={value}: expected one of {', '.join(allowed)}")
+    for key, least in AT_LEAST.items():
+        if (value := OmegaConf.select(merged, key)) is not None and value < least:
+            raise ValueError(f"{key}={value}: expected at least {least}")
+    if merged.finetune.decode == "gpu" and merged.finetune.augment != "gpu":
+        raise ValueError("finetune.decode=gpu: images decoded on the GPU stay there; add finetune.augment=gpu")
+    if not re.fullmatch(r"[\w.+-]+", merged.name) or merged.name.startswith("."):
+        raise ValueError(f"name={merged.name}: expected a folder name of letters, digits, _ . + and -")
+    for line in merged.cluster.options:
+        if not line.startswith("-"):
+            raise ValueError(f"cluster.options: {line} is not an option of sbatch; expected --option=value")
+    for alpha in merged.evaluate.wise_ft:
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"evaluate.wise_ft={list(merged.evaluate.wise_ft)}: expected numbers from 0 to 1")
+    given = [k for k in Recipe.names() if not OmegaConf.is_missing(composed.recipe, k)]  # merged has defaults for ???
+    fixed: Any = OmegaConf.to_container(OmegaConf.masked_copy(merged.recipe, given))
+    for key, value in fixed.items():
+        Recipe.check(key, value)
+    if merged.cluster.scratch is not None:
+        merged.runs, merged.data.dir = (str(Path(merged.cluster.scratch) / p) for p in (merged.runs, merged.data.dir))
+    names = [f.name for f in fields(Config) if f.name not in ("recipe", "overrides")]
+    parts: dict[str, Any] = {name: OmegaConf.select(merged, name) for name in names}
+    parts = {k: OmegaConf.to_object(v) if isinstance(v, DictConfig) else v for k, v in parts.items()}
+    return Config(recipe=fixed, **parts)
+
+
+@functools.cache
+def _schema() -> DictConfig:
+    """Of every key; not to be changed (merging copies it)."""
+    sections = {name: kind for name, kind in get_type_hints(Config).items() if is_dataclass(kind)}
+    nodes: dict[str, Any] = {name: OmegaConf.structured(kind) for name, kind in sections.items()}
+    nodes["recipe"] = OmegaConf.structured(Recipe)
+    OmegaConf.set_readonly(nodes["recipe"], False)  # Recipe is frozen, and composition must be able to fill it
+    schema = OmegaConf.structured(TopLevel)
+    for name, node in nodes.items():
+        OmegaConf.update(schema, name, node, force_add=True)
+    return schema
+
+
+def _keys(schema: DictConfig) -> list[str]:
+    """Every key with its dots; a section inside a section counts as a key too, for it can be set as a whole."""
+    keys: list[str] = []
+    for name in map(str, schema):
+        node = schema._get_node(name)
+        if isinstance(node, DictConfig):
+            below = _keys(node)
+            keys += [f"{name}.{k}" for k in dict.fromkeys([*(k.split(".")[0] for k in below), *below])]
+        else:
+            keys.append(name)
+    return keys
+
+
+def _nearest(key: str, valid: list[str], groups: set[str]) -> str:
+    section = key.split(".")[0]
+    same = [k for k in valid if k.split(".")[0] == section]
+    near = difflib.get_close_matches(key, same or [*valid, *sorted(groups)], n=1, cutoff=0.85)
+    choices = same or sorted({k.split(".")[0] for k in valid} | groups)
+    return (f"did you mean {near[0]}? " if near else "") + f"Valid keys: {', '.join(choices)}"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split(" search path:")[0].removesuffix("Config").split("full_key:")[0].split())

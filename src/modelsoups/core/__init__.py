@@ -1,1 +1,0 @@
-"""The pure part: coefficients, mixing, metrics, statistics. Imports torch, numpy, scipy and safetensors only."""

@@ -1,0 +1,58 @@
+"""IconNet, whose images are drawn rather than read: a library of `prepare`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from modelsoups.config.schema import Config
+from modelsoups.data import shards
+from modelsoups.miniature import sets
+from modelsoups.workers.processes import run_tasks, worker_count
+
+
+def names(cfg: Config) -> list[str]:
+    """The sets of the experiment, in order; ValueError for one that there is not."""
+    wanted = [cfg.data.train, cfg.data.holdout, cfg.data.test, *cfg.data.shifts, *cfg.data.extra]
+    for name in wanted:
+        if name not in sets.SETS:
+            raise ValueError(f"data set {name}: IconNet has {', '.join(sets.SETS)}")
+    return wanted
+
+
+def inputs(cfg: Config, name: str) -> dict[str, Any]:
+    """What a set is made from."""
+    return {"library": "iconnet", "set": name, "seed": cfg.data.seed, "version": sets.VERSION}
+
+
+def facts(cfg: Config, name: str) -> dict[str, Any]:
+    """What readers of a set need beside its images; see `shards.finish_set`."""
+    spec = sets.SETS[name]
+    return {
+        "name": name,
+        "title": spec.title,
+        "role": spec.role,
+        "classes": list(sets.CLASSES),
+        "templates": list(sets.TEMPLATES),
+        "projection": spec.projection,
+    }
+
+
+def make(cfg: Config, todo: Sequence[str]) -> dict[str, int]:
+    """Render the sets; the number of images of each."""
+    return dict(run_tasks(functools.partial(_make, cfg), todo, worker_count(cfg.finetune.parallel), "prepare"))
+
+
+def _make(cfg: Config, name: str) -> int:
+    folder = Path(cfg.data.dir) / name
+    samples = (
+        (key, shards.encode_png(image), "png", label) for key, image, label in sets.render_set(name, cfg.data.seed)
+    )
+    entries: list[dict[str, Any]] = []
+    while block := list(islice(samples, shards.SHARD_IMAGES)):
+        entries.append(shards.write_shard(folder / f"{name}-{len(entries):06d}.tar", block))
+    shards.finish_set(folder, inputs(cfg, name), entries, facts(cfg, name))
+    return sum(e["images"] for e in entries)

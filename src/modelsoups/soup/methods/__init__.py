@@ -1,0 +1,33 @@
+"""One function per way of choosing coefficients, one line each in the registry.
+
+A method takes a Pool and options and returns a Soup: coefficients, with the trace of the decisions behind them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from modelsoups.soup.coefficients import Soup
+from modelsoups.soup.methods.greedy import greedy, greedy_ensemble, greedy_random, greedy_replacement
+from modelsoups.soup.methods.individual import best, ensemble, second_best, uniform
+from modelsoups.soup.methods.learned import learned, learned_free, learned_layers, learned_tensors
+from modelsoups.soup.methods.wise_ft import wise_ft
+from modelsoups.soup.pool import Gradient, Pool, model_gradient
+
+METHODS: dict[str, Callable[..., Soup]] = {
+    "best": best,
+    "second_best": second_best,
+    "uniform": uniform,
+    "greedy": greedy,
+    "greedy_random": greedy_random,
+    "greedy_replacement": greedy_replacement,
+    "learned": learned,
+    "learned_layers": learned_layers,
+    "learned_tensors": learned_tensors,
+    "learned_free": learned_free,
+    "ensemble": ensemble,
+    "greedy_ensemble": greedy_ensemble,
+    "wise_ft": wise_ft,
+}
+
+__all__ = ["METHODS", "Gradient", "Pool", "model_gradient"]

@@ -1,0 +1,119 @@
+"""What a soup method may look at, and the gradient that the learned soups need.
+
+Legend: K ingredients, N hold-out images, B of a batch, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modelsoups.soup.coefficients import Ingredient, Soup
+from modelsoups.soup.holdout import Inputs, call_with
+from modelsoups.stats import scores
+from modelsoups.weights.state_dicts import EVERYTHING
+
+State = Mapping[str, Tensor]
+Gradient = tuple[float, float, dict[str, Tensor]]  # loss, d loss / d beta, {tensor name: d loss / d weights}
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What a method may look at: ingredients and the hold-out, never a test set.
+
+    logits holds each ingredient's hold-out logits_NC. state(i) loads the weights of ingredient i, evaluate(weights)
+    gives the hold-out logits_NC of any weights, gradient(weights, beta, index_B) the mean cross-entropy of
+    beta * logits on those hold-out images with its derivatives (see `model_gradient`; only learned soups need it).
+    Raises ValueError naming the ingredient for an empty pool, ids that repeat, or logits that are not finite.
+    """
+
+    ingredients: tuple[Ingredient, ...]
+    logits: tuple[Tensor, ...]
+    labels_N: Tensor
+    state: Callable[[int], State]
+    evaluate: Callable[[State], Tensor]
+    gradient: Callable[[State, float, Tensor], Gradient] | None = None
+    initialization: Ingredient | None = None
+    initialization_state: Callable[[], State] | None = None
+    device: torch.device | str = "cpu"  # where gradient runs: learned soups keep the weights there if they fit
+
+    def __post_init__(self) -> None:
+        if not self.ingredients:
+            raise ValueError("the pool is empty: no ingredients to make a soup of")
+        if len(self.logits) != len(self.ingredients):
+            raise ValueError(f"the pool has {len(self.ingredients)} ingredients but {len(self.logits)} logits")
+        ids = [i.id for i in self.ingredients]
+        if repeated := sorted({i for i in ids if ids.count(i) > 1}):
+            raise ValueError(f"ingredient {repeated[0]} is in the pool twice")
+        if not len(self.labels_N):
+            raise ValueError("the hold-out is empty")
+        for name, logits_NC in zip(ids, self.logits, strict=True):
+            self.check(logits_NC, f"ingredient {name}")
+
+    def __len__(self) -> int:
+        return len(self.ingredients)
+
+    def check(self, logits_NC: Tensor, whose: str) -> None:
+        """ValueError unless these are finite logits of the hold-out's images."""
+        if logits_NC.ndim != 2 or len(logits_NC) != len(self.labels_N):
+            raise ValueError(f"{whose}: hold-out logits {tuple(logits_NC.shape)} for {len(self.labels_N)} images")
+        if not bool(torch.isfinite(logits_NC).all()):
+            raise ValueError(f"{whose}: hold-out logits hold NaN or infinity")
+
+    def correct(self, logits_NC: Tensor, whose: str) -> int:
+        """Hold-out images that these logits get right. Methods compare counts, so that equal is equal."""
+        self.check(logits_NC, whose)
+        return scores.correct(logits_NC, self.labels_N.to(logits_NC.device))
+
+    @cached_property
+    def individual_correct(self) -> tuple[int, ...]:
+        """Hold-out images that each ingredient gets right."""
+        return tuple(scores.correct(x, self.labels_N.to(x.device)) for x in self.logits)
+
+    @cached_property
+    def by_accuracy(self) -> tuple[int, ...]:
+        """Positions of the ingredients, best on the hold-out first.
+
+        Of equals the later comes first: the authors' code sorts in ascending order and reverses the list.
+        """
+        ascending = sorted(range(len(self)), key=lambda i: self.individual_correct[i])
+        return tuple(reversed(ascending))
+
+    def soup(self, method: str, picks: Sequence[int], space: str = "weights", trace: Sequence[Any] = ()) -> Soup:
+        """The mean of the picked ingredients; one picked twice counts twice."""
+        members = list(dict.fromkeys(picks))
+        return Soup(
+            method=method,
+            ingredients=tuple(self.ingredients[i].id for i in members),
+            hashes=tuple(self.ingredients[i].sha256 for i in members),
+            coefficients={EVERYTHING: [picks.count(i) / len(picks) for i in members]},
+            space=space,
+            trace=tuple(trace),
+        )
+
+
+def model_gradient(model: nn.Module, state: State, beta: float, inputs_B: Inputs, labels_B: Tensor) -> Gradient:
+    """Mean cross-entropy of beta * model(inputs_B) with these weights, and its derivatives: builds `Pool.gradient`.
+
+    Runs where the inputs lie; derivatives come back where each tensor of the state lies, for the model's parameters
+    alone (PyTorch has none for BatchNorm's running statistics). The model keeps its own weights.
+    Raises ValueError for a model in training mode, whose dropout and batch statistics are not what is evaluated.
+    """
+    if model.training:
+        raise ValueError(f"{type(model).__name__} is in training mode; call model.eval() first")
+    moved = {key: tensor.detach().to(labels_B.device) for key, tensor in state.items()}
+    weights = {key: moved[key].requires_grad_() for key, _ in model.named_parameters()}
+    with torch.enable_grad():
+        logits_BC = call_with(model, moved, inputs_B)
+        scale = torch.tensor(beta, dtype=logits_BC.dtype, device=logits_BC.device, requires_grad=True)
+        loss = F.cross_entropy(scale * logits_BC, labels_B)
+        by_beta, *by_weights = torch.autograd.grad(loss, [scale, *weights.values()], allow_unused=True)
+    named = zip(weights, by_weights, strict=True)
+    gradients = {key: g.to(state[key].device) for key, g in named if g is not None}  # unused tensors have none
+    return float(loss.detach()), float(by_beta), gradients

@@ -1,0 +1,84 @@
+"""What choosing costs: cross-fitted selection bias of a method, the oracle row and the bold rule (Tables 4 and C.1).
+
+Legend: N hold-out images, K ingredients.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modelsoups.soup.coefficients import Soup
+from modelsoups.soup.pool import Pool
+
+
+@dataclass(frozen=True)
+class Bias:
+    """A method's gain over the best individual, both chosen on one half of the hold-out: image by image, 1 where only
+
+    the soup is right, -1 where only the individual is. apparent_N: chosen on the half that holds the image; honest_N:
+    on the other half. The difference of their means is the optimism.
+    """
+
+    apparent_N: np.ndarray
+    honest_N: np.ndarray
+
+    @property
+    def apparent(self) -> float:
+        return float(self.apparent_N.mean())
+
+    @property
+    def honest(self) -> float:
+        return float(self.honest_N.mean())
+
+    @property
+    def optimism(self) -> float:
+        return self.apparent - self.honest
+
+
+def part_of(pool: Pool, index_n: Tensor) -> Pool:
+    """The same ingredients with only these hold-out images."""
+    evaluate = pool.evaluate
+    return dataclasses.replace(
+        pool,
+        logits=tuple(logits_NC[index_n] for logits_NC in pool.logits),
+        labels_N=pool.labels_N[index_n],
+        evaluate=lambda state: evaluate(state)[index_n],
+    )
+
+
+def halves(n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """A random split of n images into two halves, the same on any machine."""
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(n))
+    return order[: n // 2].sort().values, order[n // 2 :].sort().values
+
+
+def selection_bias(
+    pool: Pool,
+    method: Callable[[Pool], Soup],
+    logits_of: Callable[[Soup], Tensor],
+    seed: int = 0,
+    part_of: Callable[[Pool, Tensor], Pool] = part_of,
+) -> Bias:
+    """Cross-fitted: choose on one half of the hold-out, judge on both, both ways round.
+
+    logits_of(soup) gives a soup's logits_NC on the whole hold-out; part_of(pool, index_n) a pool of some images.
+    """
+    one, two = halves(len(pool.labels_N), seed)
+    apparent_N, honest_N = np.zeros(len(pool.labels_N)), np.zeros(len(pool.labels_N))
+    for chosen_on, others in ((one, two), (two, one)):
+        part = part_of(pool, chosen_on)
+        best_N = _correct(pool, pool.logits[part.by_accuracy[0]])
+        gain_N = _correct(pool, logits_of(method(part))) - best_N
+        apparent_N[chosen_on], honest_N[others] = gain_N[chosen_on], gain_N[others]
+    return Bias(apparent_N, honest_N)
+
+
+def _correct(pool: Pool, logits_NC: Tensor) -> np.ndarray:
+    found: np.ndarray = (logits_NC.argmax(dim=1) == pool.labels_N).double().numpy()
+    return found

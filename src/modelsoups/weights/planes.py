@@ -1,0 +1,78 @@
+"""The plane through three models (Figure 2, J.1): as in Garipov et al. (2018), with an orthonormal basis u1, u2.
+
+A point of the plane is itself a soup of the three models, with coefficients that add up to 1, so three inner products
+of theta_1 - theta_0 and theta_2 - theta_0 are all that is needed to walk on it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from modelsoups.checkpoints.states import State
+from modelsoups.weights.state_dicts import inner_products
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Plane:
+    """theta_0 + x u1 + y u2; u1 points to theta_1, u2 to theta_2's side, and distances are those of the weights.
+
+    d11, d12, d22 are the inner products of theta_1 - theta_0 and theta_2 - theta_0 over every float tensor.
+    Raises ValueError when the three models lie on a line.
+    """
+
+    d11: float
+    d12: float
+    d22: float
+
+    def __post_init__(self) -> None:
+        if self.d11 <= 0 or self.d22 <= 0 or self.d11 * self.d22 - self.d12**2 <= 1e-9 * self.d11 * self.d22:
+            raise ValueError("no plane: the three models lie on a line; choose two models that differ from the start")
+
+    @property
+    def length(self) -> float:
+        """Distance from theta_0 to theta_1."""
+        return math.sqrt(self.d11)
+
+    @property
+    def height(self) -> float:
+        """Distance from theta_2 to the line through theta_0 and theta_1."""
+        return math.sqrt(self.d22 - self.d12**2 / self.d11)
+
+    @property
+    def points(self) -> tuple[Point, Point, Point]:
+        """Coordinates (x, y) of theta_0, theta_1 and theta_2."""
+        return (0.0, 0.0), (self.length, 0.0), (self.d12 / self.length, self.height)
+
+    @property
+    def angle(self) -> float:
+        """Degrees between the two arrows in the plane; `weights.angle` leaves out gains and biases, this does not."""
+        return math.degrees(math.acos(self.d12 / math.sqrt(self.d11 * self.d22)))
+
+    def coefficients(self, x: float, y: float) -> tuple[float, float, float]:
+        """Of theta_0, theta_1 and theta_2 in the soup that lies at (x, y)."""
+        two = y / self.height
+        one = (x - two * self.d12 / self.length) / self.length
+        return 1 - one - two, one, two
+
+    def grid(self, side: int, margin: float = 0.3) -> tuple[list[float], list[float]]:
+        """`side` values each of x and y around the three points, with a margin (a share of their extent)."""
+        xs, ys = zip(*self.points, strict=True)
+        return _spread(xs, side, margin), _spread(ys, side, margin)
+
+
+def plane(start: State, one: State, two: State) -> Plane:
+    """The plane through three states of the same tensors; ValueError when they lie on a line."""
+    return Plane(*inner_products(start, one, two))
+
+
+def _spread(values: Sequence[float], side: int, margin: float) -> list[float]:
+    if side < 2:
+        raise ValueError(f"{side} points a side; expected at least 2")
+    low, high = min(values), max(values)
+    edge = margin * (high - low)
+    low, high = low - edge, high + edge
+    return [low + (high - low) * i / (side - 1) for i in range(side)]

@@ -1,0 +1,241 @@
+"""Every layout of checkpoint as a lazy state: files made by the libraries that own the formats, and damaged ones."""
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file, save_model
+from torch import nn
+
+from modelsoups import soup
+from modelsoups.checkpoints import formats
+from modelsoups.checkpoints.formats import open_checkpoint
+
+STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2).bfloat16(), "n": torch.tensor(7)}
+
+
+def same(got, state=STATE) -> bool:
+    return got.keys() == state.keys() and all(
+        torch.equal(got[k], v) and got[k].dtype == v.dtype for k, v in state.items()
+    )
+
+
+def test_safetensors_and_pytorch_files(tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / "a.safetensors")
+    torch.save(STATE, tmp_path / "a.pt")
+    assert same(open_checkpoint(tmp_path / "a.safetensors"))
+    assert same(open_checkpoint(str(tmp_path / "a.pt")))
+    assert same(open_checkpoint(STATE))
+    assert open_checkpoint(tmp_path / "a.safetensors").layout()["b"] == "(2,) bfloat16"
+
+
+def test_a_timm_checkpoint_as_its_saver_writes_it(tmp_path: Path) -> None:
+    """CheckpointSaver writes epoch, arch, state_dict, optimizer, args (a Namespace) and state_dict_ema."""
+    from timm.utils import CheckpointSaver
+
+    model = timm.create_model("test_vit", num_classes=3)
+    args = argparse.Namespace(model="test_vit", lr=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    saver = CheckpointSaver(model, optimizer, args=args, checkpoint_dir=str(tmp_path), recovery_dir=str(tmp_path))
+    saver.save_checkpoint(0, 0.5)
+    (file,) = tmp_path.glob("checkpoint-0*")
+    opened = open_checkpoint(file)
+    assert same(opened, model.state_dict())
+    assert opened.notes == ["took its entry state_dict"]
+
+
+def test_lightning_nesting_ema_and_the_wrappers_prefixes(tmp_path: Path) -> None:
+    wrapped = {f"module._orig_mod.{k}": v for k, v in STATE.items()}
+    ema = {k: v + 1 for k, v in STATE.items()}
+    content = {
+        "epoch": 3,
+        "global_step": 12,
+        "pytorch-lightning_version": "2.5.0",
+        "state_dict": wrapped,
+        "ema": ema,
+        "optimizer_states": [{"state": {}, "param_groups": [{"lr": 0.1}]}],
+        "hyper_parameters": {"lr": 0.1},
+    }
+    torch.save(content, tmp_path / "last.ckpt")
+    opened = open_checkpoint(tmp_path / "last.ckpt")
+    assert same(opened)
+    assert opened.notes == [
+        "took its entry state_dict; there are also ema (key=...)",
+        "prefix module. removed",
+        "prefix _orig_mod. removed",
+    ]
+    assert same(open_checkpoint(tmp_path / "last.ckpt", key="ema"), ema)
+    with pytest.raises(
+        ValueError, match=r"last\.ckpt holds no weights under emma; it has weights under: state_dict, ema"
+    ):
+        open_checkpoint(tmp_path / "last.ckpt", key="emma")
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(5, 3)
+        self.head = nn.Linear(3, 5, bias=False)
+        self.head.weight = self.embed.weight
+
+
+def test_tied_tensors_are_found_in_both_formats(tmp_path: Path) -> None:
+    model = Tied()
+    save_model(model, str(tmp_path / "t.safetensors"))
+    torch.save(model.state_dict(), tmp_path / "t.pt")
+    for name in ("t.safetensors", "t.pt"):
+        opened = open_checkpoint(tmp_path / name)
+        assert same(opened, model.state_dict())
+        assert len(opened.tied) == 1
+        assert opened.nbytes == 5 * 3 * 4
+
+
+def shards(folder: Path, **changes: str) -> Path:
+    folder.mkdir()
+    save_file({"a.weight": STATE["a.weight"]}, folder / "model-1.safetensors")
+    save_file({k: STATE[k] for k in ("b", "n")}, folder / "model-2.safetensors")
+    index = {"a.weight": "model-1.safetensors", "b": "model-2.safetensors", "n": "model-2.safetensors", **changes}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    return folder
+
+
+def test_shards_with_their_index(tmp_path: Path) -> None:
+    folder = shards(tmp_path / "hf")
+    assert same(open_checkpoint(folder))
+    assert same(open_checkpoint(folder / "model.safetensors.index.json"))
+    assert open_checkpoint(folder).folder == folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"b": "../model-2.safetensors"}, r"shard \.\./model-2\.safetensors is not the name of a weights file"),
+        ({"b": "/etc/passwd"}, "shard /etc/passwd is not the name"),
+        ({"b": "model-3.safetensors"}, r"shard model-3\.safetensors is missing"),
+        ({"b": "model-1.safetensors"}, r"shard model-1\.safetensors does not match: tensor b is not in it"),
+        ({"c": "model-1.safetensors"}, r"shard model-1\.safetensors does not match: tensor c is not in it"),
+    ],
+)
+def test_shards_that_do_not_match_are_named(tmp_path: Path, changes: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        open_checkpoint(shards(tmp_path / "hf", **changes))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {}}', '{"weight_map": {"a": 1}}']
+)
+def test_damaged_indices_are_named(tmp_path: Path, text: str) -> None:
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(text)
+    with pytest.raises(ValueError, match=r"index\.json|holds no tensors"):
+        open_checkpoint(index)
+
+
+def test_folders_and_files_without_weights_are_named(tmp_path: Path) -> None:
+    torch.save({"epoch": 3}, tmp_path / "a.pt")
+    for source, message in [
+        (tmp_path, "no weights in this folder"),
+        (tmp_path / "a.pt", "holds no tensors by name"),
+        (tmp_path / "b.onnx", "unknown kind"),
+        (tmp_path / "b.pt", "cannot be read"),
+        ({"a": 3}, "entry a is a int"),
+        ({}, "holds no tensors"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            open_checkpoint(source)
+
+
+def test_a_file_cut_off_while_it_is_open_is_named(tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / "a.safetensors")
+    opened = open_checkpoint(tmp_path / "a.safetensors")
+    with open(tmp_path / "a.safetensors", "r+b") as file:
+        file.truncate(file.seek(0, 2) - 4)
+    with pytest.raises(ValueError, match=r"a\.safetensors ends too early"):
+        dict(opened)
+
+
+@pytest.mark.parametrize("shard_size", ["1GB", "4KB"])
+def test_a_folder_as_transformers_saves_it(tmp_path: Path, shard_size: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=30, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+    )
+    models = [transformers.BertForMaskedLM(config) for _ in range(2)]  # whose head is tied to its embedding
+    for name, model in zip("ab", models, strict=True):
+        model.save_pretrained(tmp_path / name, max_shard_size=shard_size)
+        (tmp_path / name / "vocab.txt").write_text("hello")
+    opened = open_checkpoint(tmp_path / "a")
+    assert all(torch.equal(opened[k], models[0].state_dict()[k]) for k in opened)
+    assert (len(opened.files) > 1) == (shard_size == "4KB")
+    notes = soup.mix(soup.uniform([tmp_path / "a", tmp_path / "b"]), tmp_path / "soup")
+    assert notes is not None
+    assert (tmp_path / "soup" / "vocab.txt").exists()
+    mixed = transformers.BertForMaskedLM.from_pretrained(tmp_path / "soup").state_dict()
+    first, second = (m.state_dict() for m in models)
+    assert all(torch.allclose(mixed[k], (first[k] + second[k]) / 2) for k in mixed if mixed[k].is_floating_point())
+
+
+def test_a_torchvision_file_with_batchnorm(tmp_path: Path) -> None:
+    import torchvision
+
+    model = torchvision.models.mobilenet_v3_small(num_classes=3)
+    torch.save(model.state_dict(), tmp_path / "net.pth")
+    assert same(open_checkpoint(tmp_path / "net.pth"), model.state_dict())
+    notes = soup.mix(soup.uniform([tmp_path / "net.pth"]), tmp_path / "soup.safetensors")
+    assert any("BatchNorm" in note for note in notes)
+    model.load_state_dict(soup.load(tmp_path / "soup.safetensors"))
+
+
+def test_a_model_itself_is_not_a_checkpoint() -> None:
+    with pytest.raises(ValueError, match=r"a Linear: expected a path or a state dict, as of model\.state_dict\(\)"):
+        open_checkpoint(torch.nn.Linear(2, 2))
+
+
+def test_places_in_a_pytorch_file_are_known_while_it_is_as_it_was(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "a.pt"
+    torch.save({"state_dict": {f"module.{k}": v for k, v in {**STATE, "tied": STATE["b"]}.items()}}, path)
+    read: list[Path] = []
+    unpickled = formats._unpickled
+    monkeypatch.setattr(formats, "_unpickled", lambda file, key: (read.append(file), unpickled(file, key))[1])
+    first, again = open_checkpoint(path), open_checkpoint(path)
+    assert read == [path]
+    for opened in (first, again):
+        assert same(opened, {**STATE, "tied": STATE["b"]})
+        assert (opened.tied, opened.name, opened.files) == ({"tied": "b"}, str(path), (path,))
+        assert opened.notes == ["took its entry state_dict", "prefix module. removed"]
+    assert same(open_checkpoint(path, key="state_dict"), {**STATE, "tied": STATE["b"]})
+    assert read == [path] * 2  # another question
+    other = {k: v + 1 for k, v in {**STATE, "tied": STATE["b"]}.items()}
+    size = path.stat().st_size
+    torch.save({"state_dict": {f"module.{k}": other["b" if k == "tied" else k] for k in other}}, path)
+    assert path.stat().st_size == size  # the time alone tells
+    assert same(open_checkpoint(path), other)
+    assert read == [path] * 3
+
+
+def test_only_so_many_files_places_are_kept(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(formats, "_places", {})
+    monkeypatch.setattr(formats, "KNOWN", 2)
+    for name in "abc":
+        torch.save(STATE, tmp_path / f"{name}.pt")
+        open_checkpoint(tmp_path / f"{name}.pt")
+    assert [known[0].name for known in formats._places] == ["b.pt", "c.pt"]
+
+
+def test_a_file_without_a_memory_map_is_read_again(tmp_path: Path) -> None:
+    """torch before 1.6 wrote no zip: its tensors are in memory, which is not kept."""
+    torch.save(STATE, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    for _ in range(2):
+        assert same(open_checkpoint(tmp_path / "old.pt"))
+    assert not any(known[0] == tmp_path / "old.pt" for known in formats._places)
+
+
+def test_a_lazily_negated_tensor_has_its_sign() -> None:
+    negated = torch.tensor([1 + 2j]).conj().imag  # a view of 2 with a bit that says "minus", contiguous as it is one
+    assert negated.is_neg()
+    assert negated.is_contiguous()
+    mixed = soup.mixed(soup.uniform([{"w": negated}]), [{"w": negated}])
+    assert mixed["w"].tolist() == [-2]

@@ -1,0 +1,138 @@
+"""The command line as a user meets it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from hydra_plugins.modelsoups_launcher.local import SideBySideLauncher
+from modelsoups.cli import commands
+
+
+def modelsoups(*args, cwd=None):
+    command = [sys.executable, "-m", "modelsoups", *args]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
+
+
+def test_help_lists_the_stages_in_order_with_one_line_each():
+    out = modelsoups("--help").stdout
+    positions = [out.index(f"\n  {stage} ") for stage in commands.STAGES]
+    assert positions == sorted(positions)
+    assert list(commands.STAGES) == ["prepare", "heads", "sweep", "finetune", "evaluate", "soup", "report", "analyse"]
+
+
+def test_an_unknown_stage_is_named_with_the_valid_ones():
+    done = modelsoups("finetun")
+    assert done.returncode == 2
+    assert "unknown stage finetun" in done.stderr
+    assert "finetune" in done.stderr
+
+
+@pytest.mark.parametrize("override", ["+recipe.wd=1", "recipe.lrr=1", "recipe.lr=-1"])
+def test_a_bad_key_ends_in_one_line_and_makes_nothing(tmp_path, override):
+    done = modelsoups("sweep", override, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("modelsoups: error: ")
+    assert done.stderr.count("\n") == 1
+    assert "recipe." in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sweep_writes_the_draw_once_and_refuses_to_change_it(tmp_path):
+    first = modelsoups("sweep", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    draw = tmp_path / "runs/miniature/draw.jsonl"
+    content = draw.read_bytes()
+    assert "complete" in modelsoups("sweep", cwd=tmp_path).stdout
+    changed = modelsoups("sweep", "sweep.seed=1", cwd=tmp_path)
+    assert changed.returncode == 1
+    assert "recipes are fixed once drawn" in changed.stderr
+    assert draw.read_bytes() == content
+
+
+def test_multirun_runs_each_job_and_checks_keys_first(tmp_path):
+    done = modelsoups("sweep", "-m", "name=a,b", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs/a/draw.jsonl").read_bytes() == (tmp_path / "runs/b/draw.jsonl").read_bytes()
+    wrong = modelsoups("finetune", "-m", "ingrediant=range(3)", cwd=tmp_path)
+    assert wrong.returncode == 1
+    assert "did you mean ingredient" in wrong.stderr
+
+
+def test_multirun_side_by_side_runs_each_job_in_a_process_of_its_own_and_names_those_that_fail(tmp_path):
+    launch = ["-m", "hydra/launcher=local", "hydra.launcher.at_once=2"]
+    done = modelsoups("sweep", *launch, "name=a,b", "sweep.count=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs/a/draw.jsonl").read_bytes() == (tmp_path / "runs/b/draw.jsonl").read_bytes()
+    failed = modelsoups("sweep", *launch, "name=a,c", "sweep.count=2", "sweep.seed=1", cwd=tmp_path)
+    assert failed.returncode == 1
+    assert "recipes are fixed once drawn" in failed.stderr
+    assert failed.stderr.splitlines()[-1].startswith("modelsoups: error: sweep: 1 of 2 jobs failed: name=a ")
+    assert (tmp_path / "runs/c/draw.jsonl").exists()
+
+
+@pytest.mark.parametrize(("gpus", "devices"), [("4,7", ["4", "7"]), (None, ["none"])])
+def test_jobs_side_by_side_have_a_gpu_each_and_share_the_cores(tmp_path, monkeypatch, gpus, devices):
+    mine = sorted(os.sched_getaffinity(0))
+    program = tmp_path / "python"
+    program.write_text(
+        f"#!{sys.executable}\nimport os, sys, time\ntime.sleep(0.5)\n"
+        "print(os.environ.get('CUDA_VISIBLE_DEVICES', 'none'), *sorted(os.sched_getaffinity(0)),"
+        f" file=open('{tmp_path}/' + sys.argv[-1], 'w'))\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(gpus))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(devices) if gpus else 0)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if gpus:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    names = [f"job{i}" for i in range(2)]
+    launcher = SideBySideLauncher(at_once=None if gpus else 2)
+    launcher.launch([[name] for name in names], 0)
+    seen = [(tmp_path / name).read_text().split() for name in names]
+    assert sorted({gpu for gpu, *_ in seen}) == devices
+    shares = [sorted(map(int, cores)) for _, *cores in seen]
+    assert sorted(shares) == sorted([mine[0::2], mine[1::2] or mine])
+
+
+@pytest.mark.parametrize(
+    ("stage", "says"),
+    [
+        ("heads", "run `modelsoups prepare`"),
+        ("finetune", "modelsoups sweep"),
+        ("evaluate", "modelsoups heads"),
+        ("soup", "modelsoups sweep"),
+        ("report", "modelsoups soup"),
+    ],
+)
+def test_a_stage_without_its_input_says_which_stage_makes_it(tmp_path, stage, says):
+    done = modelsoups(stage, cwd=tmp_path)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("kind: random\ncount: 2\nparameters: {lr: {gaussian: [0, 1]}}\n", "gaussian"),
+        ("kind: random\ncount: 2\nparameters: {learning_rate: {constant: 1}}\n", "learning_rate"),
+        ("kind: [\n", "not valid YAML"),
+        ("", "kind"),
+    ],
+)
+def test_a_bad_search_file_is_named(tmp_path, content, says):
+    (tmp_path / "search.yaml").write_text(content)
+    done = modelsoups("sweep", "sweep.search=search.yaml", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "search.yaml" in done.stderr
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_missing_search_lists_the_shipped_ones(tmp_path):
+    done = modelsoups("sweep", "sweep.search=nope", cwd=tmp_path)
+    assert "miniature_random" in done.stderr

@@ -1,0 +1,159 @@
+"""`modelsoups doctor` on files, and BatchNorm before and after re-estimation on a real network."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from modelsoups import soup
+from modelsoups.cli import commands
+from modelsoups.cli.doctor import short
+from modelsoups.soup.batchnorm import reestimate
+
+HOLDOUT = """
+import torch
+from modelsoups import soup
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(8, 3, bias=False)
+    def forward(self, x):
+        return self.head(x)
+def holdout():
+    return soup.Holdout(Model(), [(torch.eye(8)[:3], torch.arange(3))])
+"""
+
+
+def test_the_command_line_says_why_and_exits_with_it(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my_holdout.py").write_text(HOLDOUT)
+    for n in range(3):
+        generator = torch.Generator().manual_seed(n)
+        save_file({"head.weight": torch.eye(3, 8) + 0.05 * torch.randn(3, 8, generator=generator)}, f"{n}.safetensors")
+        save_file({"head.weight": torch.randn(3, 8, generator=generator)}, f"r{n}.safetensors")
+    good, bad = [f"{n}.safetensors" for n in range(3)], [f"r{n}.safetensors" for n in range(3)]
+    commands.main(["doctor", *good, "--holdout", "my_holdout:holdout", "--heatmap", "map.png"])
+    out = capsys.readouterr().out
+    assert "accuracy at pairwise midpoints" in out
+    assert "doctor: a soup of these can succeed" in out
+    assert Path("map.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SystemExit) as stopped:
+        commands.main(["doctor", *bad])
+    assert stopped.value.code == 1
+    assert "FATAL initialization: r0.safetensors, r1.safetensors, r2.safetensors" in capsys.readouterr().out
+
+
+def test_options_of_greedy_on_the_command_line(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("task_of_greedy.py").write_text(HOLDOUT.replace("arange(3))])", "arange(3))], batch_size=1)"))
+    right, wrong = torch.eye(3, 8), torch.eye(3, 8)[[1, 2, 0]]
+    for name, weight in {"a": right, "b": 3 * wrong, "c": 3 * wrong, "d": right}.items():
+        save_file({"head.weight": weight.clone()}, f"{name}.safetensors")
+    files = [f"{name}.safetensors" for name in "abcd"]
+    options = ["--holdout", "task_of_greedy:holdout", "--strict", "--patience", "2", "--plot", "trace.svg"]
+    commands.main(["mix", "greedy", *files, *options, "-o", "soup.safetensors"])
+    out = capsys.readouterr().out
+    assert "mix: c.safetensors: rejected early, refused" in out
+    assert "b.safetensors" not in out, "two refusals in a row end it"
+    assert "mix: 14 forward passes, 4 of 18 saved by early rejection (22%)" in out
+    assert Path("trace.svg").stat().st_size > 1000
+    commands.main(
+        ["mix", "greedy", *files, *options[:2], "--replacement", "--order-seed", "1", "-o", "other.safetensors"]
+    )
+    for wrong_use in (
+        ["uniform", *files, "--order-seed", "0"],
+        ["uniform", *files, "--plot", "t.svg"],
+        ["greedy", *files, *options[:2], "--patience", "0"],
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            commands.main(["mix", *wrong_use, "-o", "x.safetensors"])
+        assert stopped.value.code == 1
+        assert not Path("x.safetensors").exists()
+
+
+def test_names_are_short_and_stay_different() -> None:
+    assert short(["/run/ingredients/000/model.safetensors", "/run/ingredients/001/model.safetensors"]) == ["000", "001"]
+    assert short(["a.pt", "b.pt"]) == ["a.pt", "b.pt"]
+    assert short(["x/a.pt", "x/a.pt"]) == ["a.pt", "a.pt"]
+    assert short(["/x/a/m.pt", "/x/b/c/m.pt"]) == ["a", "b/c"]
+
+
+class Net(nn.Sequential):
+    """Eight convolutions, each with a BatchNorm: the mismatch of statistics grows with depth."""
+
+    def __init__(self) -> None:
+        layers: list[nn.Module] = []
+        for depth in range(8):
+            layers += [nn.Conv2d(12 if depth else 1, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12), nn.ReLU()]
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 4))
+
+
+def images(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Stripes of four directions under noise."""
+    generator = torch.Generator().manual_seed(seed)
+    labels_N = torch.randint(4, (count,), generator=generator)
+    grid = torch.arange(12.0)
+    x, y = grid[None, :], grid[:, None]
+    stripes = torch.stack([torch.sin(v) for v in (x + 0 * y, y + 0 * x, (x + y) / 1.4, (x - y) / 1.4)])
+    return stripes[labels_N][:, None] + 0.7 * torch.randn(count, 1, 12, 12, generator=generator), labels_N
+
+
+def fine_tuned(start: dict[str, torch.Tensor] | None, seed: int, lr: float, steps: int) -> dict[str, torch.Tensor]:
+    torch.manual_seed(seed)
+    model = Net()
+    if start is not None:
+        model.load_state_dict(start)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
+    for step in range(steps):
+        x_BCHW, labels_B = images(64, 1000 * seed + step)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x_BCHW), labels_B).backward()
+        optimizer.step()
+    return {k: v.clone() for k, v in model.eval().state_dict().items()}
+
+
+def test_a_soup_with_batchnorm_falls_and_recovers_with_new_statistics(tmp_path: Path) -> None:
+    start = fine_tuned(None, 0, 0.01, 20)
+    states = [fine_tuned(start, seed, 0.05, 20) for seed in range(1, 7)]
+    data = soup.Holdout(Net(), [images(400, 77)])
+    chosen = soup.uniform(states)
+    fresh = soup.reestimate(soup.mixed(chosen, states), data, [images(64, 500 + n) for n in range(8)])
+    assert fresh.before < 200  # of 400, with four classes
+    assert fresh.after > fresh.before + 100
+    notes = soup.mix(chosen, tmp_path / "soup.safetensors", states, statistics=fresh.statistics)
+    assert not any("BatchNorm" in n for n in notes)
+    assert data.count(load_file(tmp_path / "soup.safetensors"))[0] == fresh.after
+    assert any("BatchNorm" in n for n in soup.mix(chosen, tmp_path / "stale.safetensors", states))
+
+
+def test_reestimation_by_hand_and_what_it_refuses() -> None:
+    """One channel, images of 1 and of 3: mean 2; variance of each batch of equal values is 0."""
+    model = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten())
+    data = soup.Holdout(model, [(torch.ones(2, 1, 2, 2), torch.zeros(2).long())])
+    fresh = reestimate(model.state_dict(), data, [(torch.full((2, 1, 2, 2), v), None) for v in (1.0, 3.0)])
+    assert fresh.statistics["0.running_mean"].tolist() == [2.0]
+    assert fresh.statistics["0.running_var"].tolist() == [0.0]
+    assert fresh.statistics["0.num_batches_tracked"].item() == 2
+    with pytest.raises(ValueError, match="loader of training images is empty"):
+        reestimate(model.state_dict(), data, [])
+    plain = soup.Holdout(nn.Sequential(nn.Linear(2, 2)), [(torch.ones(1, 2), torch.zeros(1).long())])
+    with pytest.raises(ValueError, match="has no BatchNorm"):
+        reestimate(plain.model.state_dict(), plain, [])
+
+
+def test_angles_are_from_the_initialization_where_it_fits(tmp_path: Path, capsys) -> None:
+    """Updates (1, 0) and (0, 1) of a start (9, 9) are 90 degrees apart; the weights are 6 (cosine 180 / 181)."""
+    for name, row in {"init": (9.0, 9.0), "a": (10.0, 9.0), "b": (9.0, 10.0), "other": (1.0, 2.0, 3.0)}.items():
+        save_file({"w": torch.tensor([row])}, tmp_path / f"{name}.safetensors")
+    models = [str(tmp_path / f"{name}.safetensors") for name in "ab"]
+    commands.main(["doctor", *models, "--init", str(tmp_path / "init.safetensors")])
+    out = capsys.readouterr().out
+    assert "angles between updates from the initialization, degrees" in out
+    assert "90.000" in out
+    with pytest.raises(SystemExit):
+        commands.main(["doctor", *models, "--init", str(tmp_path / "other.safetensors")])
+    out = capsys.readouterr().out
+    assert "FATAL not from init" in out
+    assert "angles between weights, degrees" in out

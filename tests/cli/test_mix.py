@@ -1,0 +1,382 @@
+"""Mixing files: the same bits as mixing in memory, ties, refusals, folders, and the command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import nn
+from xxhash import xxh3_128, xxh3_128_digest
+
+from modelsoups import soup
+from modelsoups.cli import commands
+from modelsoups.weights import digests as digest
+from modelsoups.weights import mixing, passes
+from modelsoups.weights.fast import blocks
+from modelsoups.weights.state_dicts import mix
+
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool]
+
+
+def state(seed: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(3, 70), (5,), (), (0, 4), (2, 2), (1,)]
+    return {
+        f"blocks.{n}.w": (torch.randn(shape, generator=generator, dtype=torch.float64) * 9).to(dtype)
+        for n, (dtype, shape) in enumerate(zip(DTYPES, shapes, strict=True))
+    }
+
+
+def bits(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[object, bytes]]:
+    return {
+        k: ((t.dtype, tuple(t.shape)), t.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+        for k, t in tensors.items()
+    }
+
+
+def files(folder: Path, count: int, suffix: str = ".safetensors") -> list[Path]:
+    for n in range(count):
+        path = folder / f"{n}{suffix}"
+        save_file(state(n), path) if suffix == ".safetensors" else torch.save(state(n), path)
+    return [folder / f"{n}{suffix}" for n in range(count)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.floats(-3, 3), min_size=1, max_size=5),
+    st.sampled_from([".safetensors", ".pt"]),
+    st.sampled_from([1, 7, 64, 2**17]),
+)
+def test_a_streamed_mix_has_the_bits_of_one_in_memory(tmp_path_factory, row, suffix, chunk) -> None:
+    folder = tmp_path_factory.mktemp("mix")
+    sources = soup.library.open_all(files(folder, len(row), suffix))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "BLOCK", chunk)
+        patch.setattr(blocks, "PIECE", 3 * chunk)
+        mixing.mix_to_file(sources, {"*": row}, folder / "out.safetensors")
+    expected = mix([state(n) for n in range(len(row))], {"*": row})
+    assert bits(load_file(folder / "out.safetensors")) == bits(expected)
+
+
+def test_a_uniform_soup_says_what_it_is(tmp_path: Path) -> None:
+    paths = files(tmp_path, 3)
+    chosen = soup.uniform(paths)
+    notes = soup.mix(chosen, tmp_path / "soup.safetensors", holdout_accuracy=0.75)
+    assert "blocks.4.w" in notes[0]
+    assert "not averaged" in notes[0]
+    with safe_open(tmp_path / "soup.safetensors", "pt") as file:
+        metadata = json.loads(file.metadata()["modelsoups"])
+    assert metadata["coefficients"] == {"*": [1 / 3] * 3}
+    assert metadata["holdout_accuracy"] == 0.75
+    digests = soup.library.hashes(soup.library.open_all(paths))
+    assert metadata["hashes"] == list(digests)
+    card = (tmp_path / "soup.md").read_text()
+    assert "0.7500" in card
+    assert all(h in card for h in digests)
+    assert bits(soup.mixed(chosen)) == bits(load_file(tmp_path / "soup.safetensors"))
+
+
+def test_a_changed_ingredient_is_refused(tmp_path: Path) -> None:
+    paths = files(tmp_path, 2)
+    chosen = soup.uniform(paths)
+    save_file(state(7), paths[1])
+    with pytest.raises(ValueError, match=r"1\.safetensors: not the ingredient"):
+        soup.mix(chosen, tmp_path / "soup.safetensors")
+    assert not (tmp_path / "soup.safetensors").exists()
+
+
+class Tied(nn.Module):
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(5, 3)
+        self.head = nn.Linear(3, 5, bias=False)
+        self.head.weight = self.embed.weight
+        nn.init.constant_(self.embed.weight, value)
+
+
+def test_tied_weights_stay_tied_if_they_are_everywhere(tmp_path: Path) -> None:
+    for value in (1, 2):
+        save_model(Tied(value), str(tmp_path / f"{value}.safetensors"))
+        torch.save(Tied(value).state_dict(), tmp_path / f"{value}.pt")
+    for suffix in ("safetensors", "pt"):
+        out = tmp_path / f"soup-{suffix}.safetensors"
+        soup.mix(soup.uniform([tmp_path / f"1.{suffix}", tmp_path / f"2.{suffix}"]), out)
+        model = Tied(0)
+        load_model(model, str(out))
+        assert model.head.weight.unique().tolist() == [1.5]
+        assert soup.load(out).keys() == model.state_dict().keys()
+        assert len(load_file(out)) == 1
+    untied = {"embed.weight": torch.ones(5, 3), "head.weight": torch.zeros(5, 3)}
+    soup.mix(soup.uniform([tmp_path / "1.pt", untied]), tmp_path / "two.safetensors", [tmp_path / "1.pt", untied])
+    assert load_file(tmp_path / "two.safetensors")["head.weight"].unique().tolist() == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"blocks.1.w": torch.tensor([1, 2, float("nan"), 4, 5])}, r"1\.safetensors: tensor blocks\.1\.w holds NaN"),
+        ({"blocks.1.w": torch.ones(6)}, r"tensor blocks\.1\.w is \(6,\) float32, expected \(5,\) float32"),
+        ({"blocks.1.w": torch.ones(5).half()}, r"is \(5,\) float16, expected \(5,\) float32"),
+        ({"extra": torch.ones(5)}, "tensor extra is .*, expected no such tensor"),
+    ],
+)
+def test_what_cannot_be_mixed_is_named_and_nothing_is_written(tmp_path: Path, change, message: str) -> None:
+    paths = files(tmp_path, 2)
+    save_file({**state(1), **change}, paths[1])
+    before = set(tmp_path.iterdir())
+    with pytest.raises(ValueError, match=message):
+        soup.mix(soup.uniform(paths), tmp_path / "soup.safetensors")
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_a_hugging_face_folder_keeps_its_tokenizer(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        save_file(state(ord(name)), tmp_path / name / "model.safetensors")
+        (tmp_path / name / "config.json").write_text('{"model_type": "bert"}')
+        (tmp_path / name / "vocab.txt").write_text("hello")
+        (tmp_path / name / "modeling.py").write_text("raise SystemExit")
+    soup.mix(soup.uniform([tmp_path / "a", tmp_path / "b"]), tmp_path / "soup")
+    assert {p.name for p in (tmp_path / "soup").iterdir()} == {
+        "config.json",
+        "vocab.txt",
+        "model.safetensors",
+        "README.md",
+    }
+    with pytest.raises(ValueError, match="exists; give the name of a new folder"):
+        soup.mix(soup.uniform([tmp_path / "a", tmp_path / "b"]), tmp_path / "soup")
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = map(str, files(tmp_path, 2))
+    commands.main(["mix", "uniform", a, b, "-o", str(tmp_path / "u.safetensors")])
+    commands.main(["mix", "weights", a, b, "--coefficients", "2", "-1", "-o", str(tmp_path / "w.safetensors")])
+    assert "uniform of 2 checkpoints" in capsys.readouterr().out
+    assert bits(load_file(tmp_path / "w.safetensors")) == bits(mix([state(0), state(1)], {"*": [2, -1]}))
+    for wrong, message in [
+        (["uniform", a, a], "is given twice"),
+        (["uniform", a, f"{tmp_path}/../{tmp_path.name}/0.safetensors"], "is given twice, also as"),
+        (["weights", a, b, "--coefficients", "1"], "expected 2 numbers"),
+        (["uniform", a, str(tmp_path / "no.pt")], "no.pt cannot be read"),
+    ]:
+        with pytest.raises(SystemExit) as stopped:
+            commands.main(["mix", *wrong, "-o", str(tmp_path / "x.safetensors")])
+        assert stopped.value.code == 1
+        assert message in capsys.readouterr().err
+
+
+EVALUATORS = """
+import torch
+from modelsoups import soup
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(2, 2)
+    def forward(self, x):
+        return self.head(x)
+
+def score(state):
+    return -float((state["head.weight"] - torch.eye(2)).abs().sum())
+
+def holdout():
+    return soup.Holdout(Model(), [(torch.eye(2), torch.arange(2))])
+
+def wrong():
+    return 3
+"""
+
+
+def test_greedy_and_learned_on_the_command_line(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my_evaluators.py").write_text(EVALUATORS)
+    for name, sign in (("good", 1.0), ("bad", -1.0)):
+        save_file({"head.weight": sign * torch.eye(2), "head.bias": torch.zeros(2)}, f"{name}.safetensors")
+    files = ["good.safetensors", "bad.safetensors"]
+    for option in ("--evaluate=my_evaluators:score", "--holdout=my_evaluators:holdout"):
+        commands.main(["mix", "greedy", *files, option, "-o", "soup.safetensors"])
+        assert torch.equal(load_file("soup.safetensors")["head.weight"], torch.eye(2))
+    assert "bad.safetensors: rejected early, refused" in capsys.readouterr().out
+    commands.main(
+        ["mix", "learned", *files, "--holdout=my_evaluators:holdout", "--by=layer", "-o", "learned.safetensors"]
+    )
+    assert load_file("learned.safetensors")["head.weight"].diagonal().min() > 0
+    commands.main(["mix", "pruned", *files, "--holdout=my_evaluators:holdout", "-o", "pruned.safetensors"])
+    assert torch.equal(load_file("pruned.safetensors")["head.weight"], torch.eye(2))
+    save_file({"head.weight": torch.zeros(2, 2), "head.bias": torch.zeros(2)}, "init.safetensors")
+    commands.main(["mix", "model_stock", *files, "--init=init.safetensors", "-o", "stock.safetensors"])
+    assert not load_file("stock.safetensors")["head.weight"].any()  # opposite updates: the initialization
+    for wrong, message in [
+        (["model_stock"], "model_stock needs --init"),
+        (["greedy"], "greedy needs --holdout or --evaluate"),
+        (["learned", "--evaluate=my_evaluators:score"], "learned needs --holdout"),
+        (["greedy", "--evaluate=my_evaluators:none"], "my_evaluators:none cannot be imported"),
+        (["greedy", "--evaluate=my_evaluators"], "expected module:function"),
+        (["greedy", "--holdout=my_evaluators:wrong"], "returned a int, expected a soup.Holdout"),
+    ]:
+        with pytest.raises(SystemExit):
+            commands.main(["mix", wrong[0], *files, *wrong[1:], "-o", "x.safetensors"])
+        assert message in capsys.readouterr().err
+    assert not Path("x.safetensors").exists()
+
+
+def test_a_file_is_read_once_and_its_change_is_noticed_by_content(tmp_path: Path) -> None:
+    paths = files(tmp_path, 2)
+    chosen = soup.pruned(paths, lambda state: 0.0)  # methods that read everything note the content itself
+    assert all(h.startswith(digest.KIND) for h in chosen.hashes)
+    save_file(state(7), paths[1])
+    with pytest.raises(ValueError, match=r"1\.safetensors: not the ingredient"):
+        soup.mix(chosen, tmp_path / "soup.safetensors")
+    assert not list(tmp_path.glob("*soup*"))
+
+
+def test_a_digest_is_of_the_content_whatever_the_format_order_or_ties(tmp_path: Path) -> None:
+    shared = torch.arange(6.0)
+    save_file({"b": shared, "a": torch.ones(2).half()}, tmp_path / "one.safetensors", metadata={"c": "b"})
+    torch.save({"a": torch.ones(2).half(), "b": shared, "c": shared}, tmp_path / "two.pt")
+    sources = [
+        tmp_path / "one.safetensors",
+        tmp_path / "two.pt",
+        {"c": shared.clone(), "b": shared, "a": torch.ones(2).half()},
+    ]
+    checkpoints = soup.library.open_all(sources)
+    assert len(set(soup.library.hashes(checkpoints))) == 1
+    mixing.mix_to_file(checkpoints, {"*": [1, 1, 1]}, tmp_path / "out.safetensors", facts := Facts())
+    assert set(facts.seen[-1]) == set(soup.library.hashes(checkpoints))
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 17])  # whose pieces are of 4, 4, 3 and 1 blocks
+def test_a_digest_is_that_of_its_definition_however_many_are_mixed(tmp_path: Path, count: int) -> None:
+    block = 2**16
+    states = [{"w": torch.arange(n, n + 9.0 * block + 5), "a": torch.tensor([n])} for n in range(count)]
+    expected = []
+    for made in states:
+        whole = xxh3_128(b'["a", "torch.int64", [1]]\n' + xxh3_128_digest(made["a"].numpy()))
+        whole.update(f'["w", "torch.float32", [{9 * block + 5}]]\n'.encode())
+        for part in made["w"].split(block):
+            whole.update(xxh3_128_digest(part.numpy()))
+        expected.append("xxh3_128:" + whole.hexdigest())
+    checkpoints = soup.library.open_all(states)
+    mixing.mix_to_file(checkpoints, {"*": [1 / count] * count}, tmp_path / "out.safetensors", facts := Facts())
+    assert facts.seen[-1] == tuple(expected)
+    assert digest.digest(checkpoints[0]) == expected[0]
+
+
+def test_a_file_cut_off_while_it_is_mixed_is_named(tmp_path: Path) -> None:
+    """Its addresses would lie beyond its end."""
+    paths = [tmp_path / "0.safetensors", tmp_path / "1.safetensors"]
+    for path in paths:
+        save_file({"w": torch.ones(70)}, path)
+    checkpoints = soup.library.open_all(paths)
+    with open(paths[1], "r+b") as file:
+        file.truncate(100)
+    with pytest.raises(ValueError, match=r"1\.safetensors ends too early"):
+        mixing.mix_to_file(checkpoints, {"*": [0.5, 0.5]}, tmp_path / "out.safetensors")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0.safetensors", "1.safetensors"]
+
+
+class Facts:
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, ...]] = []
+
+    def __call__(self, digests: tuple[str, ...]) -> dict[str, str]:
+        self.seen.append(digests)
+        return {"digests": " ".join(digests)}
+
+
+@pytest.mark.parametrize("kind", ["transposed", "views", "strided", "scalar"])
+def test_pytorch_tensors_of_every_layout(tmp_path: Path, kind: str) -> None:
+    base = torch.randn(70, 33)
+    tensors = {
+        "transposed": {"w": base.t()},
+        "views": {"a": base[:20], "b": base[10:40], "c": base},
+        "strided": {"w": base[::2, ::3]},
+        "scalar": {"w": torch.tensor(2.5), "none": torch.zeros(0, 3), "flag": torch.tensor([True, False])},
+    }[kind]
+    other = {k: v + 1 if v.is_floating_point() else v for k, v in tensors.items()}
+    torch.save(tensors, tmp_path / "a.pt")
+    torch.save(other, tmp_path / "b.pt")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "BLOCK", 25)
+        patch.setattr(blocks, "PIECE", 50)
+        soup.mix(soup.uniform([tmp_path / "a.pt", tmp_path / "b.pt"]), tmp_path / "soup.safetensors")
+        assert bits(soup.mixed(soup.uniform([tmp_path / "a.pt", tmp_path / "b.pt"]))) == bits(
+            mix([tensors, other], {"*": [0.5, 0.5]})
+        )
+    expected = mix([tensors, other], {"*": [0.5, 0.5]})
+    assert bits(soup.load(tmp_path / "soup.safetensors")) == bits(expected)
+
+
+def test_an_input_is_not_overwritten_and_a_full_disk_is_named(tmp_path: Path) -> None:
+    paths = files(tmp_path, 2)
+    before = paths[0].read_bytes()
+    (tmp_path / "link.safetensors").symlink_to(paths[0])
+    for out in (paths[0], tmp_path / "link.safetensors"):
+        with pytest.raises(ValueError, match="is to be written, but it is read as"):
+            soup.mix(soup.uniform(paths), out)
+    assert paths[0].read_bytes() == before
+    soup.mix(soup.uniform(paths[:1]), tmp_path / "one.safetensors")  # K = 1: the same tensors
+    assert bits(load_file(tmp_path / "one.safetensors")) == bits(load_file(paths[0]))
+    with pytest.raises(OSError, match="could not write /proc/soup"):
+        soup.mix(soup.uniform(paths), "/proc/soup.safetensors")
+
+
+def test_numbers_that_the_file_does_not_align(tmp_path: Path) -> None:
+    """A header may put float32 at any byte; only ours are where compiled code reads them."""
+    rows = [torch.randn(300), torch.randn(300)]
+    for n, row in enumerate(rows):
+        header = json.dumps(
+            {
+                "flags": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]},
+                "w": {"dtype": "F32", "shape": [300], "data_offsets": [3, 1203]},
+            }
+        ).encode()
+        content = len(header).to_bytes(8, "little") + header + b"abc" + row.numpy().tobytes()
+        (tmp_path / f"{n}.safetensors").write_bytes(content)
+    paths = [tmp_path / "0.safetensors", tmp_path / "1.safetensors"]
+    soup.mix(soup.uniform(paths), tmp_path / "soup.safetensors")
+    made = load_file(tmp_path / "soup.safetensors")
+    assert torch.equal(made["w"], ((rows[0].double() + rows[1].double()) / 2).float())
+    assert bytes(made["flags"].tolist()) == b"abc"
+
+
+def test_tensors_of_whole_pages_lie_on_pages(tmp_path: Path) -> None:
+    state = {
+        "bias": torch.ones(3),
+        "half": torch.ones(2048).half(),
+        "w": torch.ones(32, 64),
+        "double": torch.ones(2).double(),
+    }
+    soup.mix(soup.uniform([state, state]), tmp_path / "soup.safetensors", [state, state])
+    content = (tmp_path / "soup.safetensors").read_bytes()
+    length = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:length])
+    at = {k: length + v["data_offsets"][0] for k, v in header.items() if k != "__metadata__"}
+    assert [at[k] % 4096 for k in ("half", "w")] == [0, 0]
+    assert [at[k] % 8 for k in ("double", "bias")] == [0, 0]
+    assert bits(load_file(tmp_path / "soup.safetensors")) == bits(state)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells and resets a process's peak")
+def test_memory_does_not_grow_with_the_number_of_checkpoints(tmp_path: Path, monkeypatch) -> None:
+    """Twelve files of 16 MB; the pages of the files that the process holds are counted."""
+    paths = [tmp_path / f"{n}.safetensors" for n in range(12)]
+    for n, path in enumerate(paths):
+        save_file({"w": torch.full((2**22,), float(n))}, path)
+    monkeypatch.setattr(passes, "WINDOW", 2**24)
+    soup.mix(soup.uniform(paths[:2]), tmp_path / "two.safetensors")  # what is imported and compiled
+    before = of_status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    soup.mix(soup.uniform(paths), tmp_path / "soup.safetensors")
+    assert of_status("VmHWM") - before < 60
+    assert load_file(tmp_path / "soup.safetensors")["w"].unique().tolist() == [5.5]
+
+
+def of_status(key: str) -> float:
+    """A line of this process's status, in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024

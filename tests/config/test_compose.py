@@ -1,0 +1,93 @@
+"""Every config composes; a wrong key or value stops with one line that names it."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from modelsoups.config.compose import load
+from modelsoups.disk.paths import shipped
+from modelsoups.experiment.draw import load_search, recipe
+from modelsoups.recipes import search as searches
+
+EXPERIMENTS = sorted(p.stem for p in (shipped("conf") / "experiment").glob("*.yaml"))
+GROUPS = [(d.name, p.stem) for d in sorted(shipped("conf").iterdir()) if d.is_dir() for p in sorted(d.glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_and_draws_its_whole_sweep(experiment):
+    cfg = load([f"experiment={experiment}"])
+    assert cfg.name == experiment
+    search = load_search(cfg.sweep.search)
+    recipes = [recipe(search, cfg, i) for i in range(searches.size(search))]
+    assert len({r.seed for r in recipes}) == len(recipes)
+    assert len({r.lr for r in recipes}) > 1
+
+
+@pytest.mark.parametrize(("group", "option"), GROUPS)
+def test_every_option_of_every_group_composes(group, option):
+    assert load([f"{group}={option}"])
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in shipped("sweeps").iterdir() if p.stem != "wandb_random"))
+def test_every_shipped_search_draws_valid_recipes(name):
+    search = load_search(name)
+    cfg = load([f"sweep.search={name}"])
+    for i in range(searches.size(search)):
+        recipe(search, cfg, i)
+
+
+def test_an_experiment_overrides_what_stages_default_to_and_the_command_line_overrides_both():
+    assert load([]).recipe["batch_size"] == 64
+    assert load(["experiment=imagenet"]).recipe["batch_size"] == 512
+    assert load(["experiment=imagenet", "recipe.batch_size=128"]).recipe["batch_size"] == 128
+
+
+def test_keys_that_the_search_draws_are_not_fixed():
+    assert "lr" not in load([]).recipe
+    assert load(["recipe.lr=1e-4"]).recipe["lr"] == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("override", "named", "way_out"),
+    [
+        ("+recipe.wd=1", "recipe.wd", "recipe.weight_decay"),
+        ("recipe.lrr=1", "recipe.lrr", "did you mean recipe.lr"),
+        ("recipe.lr=-1", "recipe.lr", "above 0"),
+        ("recipe.lr=nan", "recipe.lr", "above 0"),
+        ("recipe.lr=many", "recipe.lr", "Float"),
+        ("recipe.aug=rand-m9", "recipe.aug", "rand-m<M>-n<N>"),
+        ("recipe.optimizer=adam2", "recipe.optimizer", "adamw"),
+        ("heads.init=random", "heads.init", "lp, zeroshot"),
+        ("model=nope", "model/nope", "iconclip"),
+        ("experiment=nope", "experiment/nope", "miniature"),
+        ("finetune.parallel=0", "finetune.parallel", "at least 1"),
+        ("sweep.seed=-1", "sweep.seed", "at least 0"),
+        ("+foo.bar=1", "foo.bar", "Valid keys"),
+        ("~recipe.lr", "recipe.lr", "cannot be deleted"),
+        ("justaword", "justaword", "key=value"),
+        ("evaluate.wise_ft=[2]", "evaluate.wise_ft", "0 to 1"),
+        ("name=../x", "name", "folder name"),
+    ],
+)
+def test_bad_overrides_are_named_in_one_line_with_the_way_out(override, named, way_out):
+    with pytest.raises(ValueError, match=re.escape(named)) as error:
+        load([override])
+    assert way_out in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_start_loads_no_more_than_it_needs():
+    """Neither the configuration PyTorch, nor the stages what only transforms and models need: each takes seconds."""
+    code = """
+import sys
+from modelsoups.config.compose import load
+load([])
+import modelsoups.cluster.submit, modelsoups.cluster.status
+assert "torch" not in sys.modules
+import modelsoups.stages.finetune, modelsoups.stages.soup, modelsoups.stages.report
+print(*{"timm", "torchvision", "open_clip", "wandb", "transformers", "torch._dynamo"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.returncode) == ("", 0), done.stderr

@@ -1,0 +1,96 @@
+"""Nothing partial is ever taken for complete."""
+
+import errno
+import json
+import os
+
+import pytest
+
+from modelsoups.disk import manifests, provenance, storage
+
+
+def test_atomic_replaces_only_on_success(tmp_path):
+    path = tmp_path / "deep" / "file.txt"
+    storage.write_text(path, "old")
+
+    def break_off():
+        with storage.atomic(path) as tmp:
+            tmp.write_text("half")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        break_off()
+    assert path.read_text() == "old"
+    assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_a_full_disk_names_the_file_and_keeps_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "file.json"
+    storage.write_json(path, 1)
+
+    def full(fd):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"could not write .*file\.json: No space left on device"):
+        storage.write_json(path, 2)
+    assert storage.read_json(path) == 1
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_weights_that_cannot_be_written_name_the_file(tmp_path, monkeypatch):
+    import safetensors.torch
+    import torch
+    from safetensors import SafetensorError
+
+    def full(*args, **more):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(OSError, match=r"could not write .*w\.safetensors: .*No space left"):
+        storage.save_weights(tmp_path / "w.safetensors", {"a": torch.zeros(1)})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_manifest_counts_only_while_its_files_are_whole_and_its_inputs_the_same(tmp_path):
+    file = tmp_path / "model.bin"
+    file.write_bytes(b"12345678")
+    assert manifests.complete(tmp_path, {"a": 1}) is None
+    manifests.finish(tmp_path, {"a": 1, "t": (1, 2)}, [file], sha256="x")
+    assert manifests.complete(tmp_path, {"a": 1, "t": (1, 2)})["sha256"] == "x"
+    assert manifests.complete(tmp_path, {"a": 2, "t": (1, 2)}) is None
+    file.write_bytes(b"1234")
+    assert manifests.manifest_of(tmp_path) is None
+    file.unlink()
+    assert manifests.manifest_of(tmp_path) is None
+
+
+def test_damaged_json_is_named(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"x\.json is not valid JSON"):
+        storage.read_json(path)
+    (tmp_path / "x.jsonl").write_text('{"a": 1}\n{"b"')
+    with pytest.raises(ValueError, match=r"x\.jsonl line 2"):
+        storage.read_jsonl(tmp_path / "x.jsonl")
+
+
+def test_provenance_says_what_made_a_result():
+    made = provenance.provenance()
+    assert json.dumps(made)
+    assert {"modelsoups", "commit", "command", "packages", "machine", "time"} <= set(made)
+    assert made["packages"]["torch"]
+
+
+def test_code_is_named_by_what_it_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
+    (tmp_path / "core" / "deep").mkdir(parents=True)
+    file = tmp_path / "core" / "deep" / "sums.py"
+
+    def named(text):
+        file.write_text(text)
+        return provenance.code.__wrapped__("core")
+
+    assert named("x = 1 + 2  # three\n") == named("# a sum\nx = (1 + 2)\n") != named("x = 1 + 3\n")
+    with pytest.raises(FileNotFoundError, match="cores"):
+        provenance.code.__wrapped__("cores")

@@ -1,0 +1,122 @@
+"""The published numbers as data, the rows of Table 3 that they determine, and verify."""
+
+import json
+
+import pytest
+
+from modelsoups.cli import commands, verify
+from modelsoups.config.compose import load
+from modelsoups.disk import paths
+from modelsoups.experiment.soups import write_soup
+from modelsoups.published import tables
+from modelsoups.report import beside
+from modelsoups.soup.coefficients import Soup
+
+RESULTS = paths.ASSETS / "released" / "released_models_results.jsonl"
+
+
+def status(*argv):
+    try:
+        commands.main(list(argv))
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+def test_best_and_second_best_follow_from_the_released_accuracies():
+    rows = {row.row: row for row in tables.table_3_from_released()}
+    assert (rows["best"].model, rows["second_best"].model) == ("model_43", "model_44")
+    assert (round(rows["best"].imagenet, 2), round(rows["best"].shifts, 2)) == (80.39, 47.97)
+    assert (round(rows["second_best"].imagenet, 2), rows["second_best"].paper) == (79.89, (79.89, 43.87))
+    assert tables.greedy_ingredients()[:2] == (43, 44)
+    assert len(tables.released_models()) == 72
+    assert tables.released_models()[4].accuracy == tables.released_models()[5].accuracy
+
+
+def test_report_makes_table_3_of_the_released_results_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    commands.main(["report", "experiment=released"])
+    assert "Greedy soup" in capsys.readouterr().out
+    table = (tmp_path / "results/released/table_3.csv").read_text().splitlines()
+    assert "Greedy soup,,81.03,81.03,+0.00,50.86,50.75,+0.11,69.55,64.20,47.77,44.90,27.89" in table
+    assert "Best individual model,model_43,80.39,80.38,+0.01,47.97,47.83,+0.14,68.44,60.63,44.51,42.62,23.64" in table
+    assert [line.split(",")[0] for line in table[1:]] == [
+        "LP initialization", "Best individual model", "Second best model", "Uniform soup", "Greedy soup", "Ensemble",
+    ]  # fmt: skip
+    assert "no model was evaluated here" in (tmp_path / "results/released/index.html").read_text(encoding="utf-8")
+    commands.main(["report", "experiment=released"])
+    assert "report: complete" in capsys.readouterr().out
+
+
+def test_verify_of_the_released_results_agrees_in_full(capsys):
+    assert status("verify", str(RESULTS)) == 0
+    assert "504 of 504 accuracies agree" in capsys.readouterr().out
+
+
+def test_verify_names_the_model_and_set_of_one_changed_accuracy(tmp_path, capsys):
+    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    changed = next(row for row in rows if row["model_name"] == "model_32")
+    changed["ObjectNet"] -= 0.0051
+    file = tmp_path / "measured.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert status("verify", str(file)) == 1
+    said = capsys.readouterr().out
+    assert "503 of 504 accuracies agree" in said
+    assert "model_32 on objectnet: measured " in said
+    assert "-0.51 points, tolerance 0.50" in said
+    changed["ObjectNet"] += 0.0002
+    file.write_text(json.dumps(changed) + "\n")
+    assert status("verify", str(file)) == 0
+    assert "1 of 72 models" in capsys.readouterr().out
+
+
+def test_verify_reads_per_cent_and_a_reports_results(tmp_path, capsys):
+    model = tables.released_models()[43]
+    lines = [
+        {"kind": "individual", "row": "043", "dataset": "val", "n": 50000, "accuracy": model.accuracy["val"]},
+        {"soup": "greedy", "coefficients": {}},
+        {"model_name": "model_44.pt", "ImageNetA": 100 * tables.released_models()[44].accuracy["a"]},
+    ]
+    file = tmp_path / "results.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = verify.read(file)
+    assert set(found) == {43, 44}
+    assert all(c.agrees for c in verify.compare(found))
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "holds no accuracy of a released model"),
+        ("{", "line 1 is not valid JSON"),
+        ('{"model_name": "model_3", "ImageNet": "high"}\n', "line 1: val is 'high', expected an accuracy"),
+        ('{"model_name": "model_3", "ImageNet": NaN}\n', "line 1: val is nan"),
+        ('{"model_name": "model_72", "ImageNet": 0.5}\n', "holds no accuracy of a released model"),
+    ],
+)
+def test_verify_refuses_other_files(tmp_path, content, says, capsys):
+    file = tmp_path / "measured.jsonl"
+    file.write_text(content)
+    assert status("verify", str(file)) == 1
+    assert says in capsys.readouterr().err
+    assert status("verify", str(tmp_path / "no.jsonl")) == 1
+    assert "no.jsonl: no such file" in capsys.readouterr().err
+
+
+def test_our_greedy_soup_of_the_released_models_is_set_beside_the_authors(tmp_path):
+    cfg = load(["experiment=released", f"runs={tmp_path}"])
+
+    def said(*models):
+        names = tuple(f"{m:03}" for m in models)
+        write_soup(cfg.run.soup("greedy"), Soup("greedy", names, names, {"*": [1 / len(names)] * len(names)}))
+        return verify.greedy(cfg)
+
+    assert said(43, 44, 32, 47, 50) == "greedy soup: models 43, 44, 32, 47, 50, as the authors'"
+    assert said(43, 44).startswith("greedy soup: models 43, 44; the authors': 43, 44, 32, 47, 50")
+
+
+def test_differences_outside_the_interval_are_marked():
+    assert beside._cells((81.0, 0.34), 81.03, 80.5) == ["81.00", "81.03", "-0.03", "80.50", "+0.50*"]
+    assert beside._cells(None, 50.86, 50.75) == ["not available", "50.86", "", "50.75", ""]
+    assert beside._cells((47.1, 0.3), 47.15, None) == ["47.10", "47.15", "-0.05", "", ""]

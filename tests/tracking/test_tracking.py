@@ -1,0 +1,313 @@
+"""W&B: what is read back from its files is what ours say, whatever befell the follower; and nothing fails for it."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import yaml
+from pico import arguments, modelsoups
+
+from modelsoups import tracking
+from modelsoups.cli import commands
+from modelsoups.config.compose import load
+from modelsoups.disk import manifests, storage
+from modelsoups.disk.paths import shipped
+from modelsoups.experiment.draw import load_search
+from modelsoups.recipes import search
+from modelsoups.tracking import wandb_files
+from modelsoups.tracking.follower import Follower
+
+wandb = pytest.importorskip("wandb")
+RECIPE = {"lr": 1e-3, "weight_decay": 0.05, "epochs": 2, "aug": "rand-m5-n1", "ema": [], "seed": 2**62 + 1}
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    return load([f"runs={tmp_path / 'run'}", f"results={tmp_path / 'results'}", "wandb=offline", "name=a.b_c+d-e"])
+
+
+def follower(cfg, mode="offline"):
+    cfg.run.wandb.mkdir(parents=True, exist_ok=True)
+    return Follower(json.loads(json.dumps(asdict(cfg))), mode, os.getpid())
+
+
+def row(step, seconds=1.0):
+    return {"step": step, "epoch": step / 10, "loss": 1 / (step + 3), "lr": 1e-3, "timing": {"seconds": seconds * step}}
+
+
+def train(cfg, steps, seconds=1.0, name=0):
+    """Metrics up to a step, as a run writes them."""
+    folder = cfg.run.ingredient(name)
+    storage.write_json(folder / "recipe.json", RECIPE)
+    storage.write_jsonl(folder / "metrics.jsonl", [row(step, seconds) for step in range(1, steps + 1)])
+    return folder
+
+
+def saved(folder, time):
+    (folder / "checkpoint.pt").touch()
+    os.utime(folder / "checkpoint.pt", ns=(time * 10**9, time * 10**9))
+
+
+def flat(mapping, before=""):
+    """Nested keys joined with dots, as W&B's records are read."""
+    pairs = ((f"{before}{k}", v) for k, v in mapping.items())
+    return {k: v for key, x in pairs for k, v in (flat(x, f"{key}.") if isinstance(x, dict) else {key: x}).items()}
+
+
+def read(cfg, run_id):
+    """(history by step, without W&B's other own keys, configuration, summary) of a run, over all of its files."""
+    history, config, summary = [], {}, {}
+    for path in wandb_files.segments(cfg.run.wandb, run_id):
+        for record in wandb_files.records(path):
+            kind = record.WhichOneof("record_type")
+            if kind == "history":
+                found = wandb_files.values(record.history.item)
+                history.append({"step": found["_step"], **{k: v for k, v in found.items() if k[0] != "_"}})
+            elif kind == "run":
+                config |= wandb_files.values(record.run.config.update)
+            elif kind == "config":
+                config |= wandb_files.values(record.config.update)
+            elif kind == "summary":
+                summary |= wandb_files.values(record.summary.update)
+    return history, config, summary
+
+
+def same_as_ours(cfg, run_id, folder):
+    history, config, summary = read(cfg, run_id)
+    assert history == [flat(line) for line in storage.read_jsonl(folder / "metrics.jsonl")]
+    recipe = storage.read_json(folder / "recipe.json")
+    assert {key: config[key] for key in recipe} == recipe
+    manifest = storage.read_json(folder / "manifest.json")
+    for key in ("sha256", "steps", "images", "loss"):
+        if key in manifest:
+            assert summary[key] == manifest[key], key
+    return summary
+
+
+def test_an_interrupted_ingredient_reads_back_without_gap_or_double_and_as_it_ended(cfg):
+    """A follower killed without warning, a run resumed from its checkpoint with other timings, a stop, the end."""
+    folder = train(cfg, 7)
+    first = follower(cfg)
+    first.look()
+    saved(folder, 1)  # at step 7, while training goes on
+    train(cfg, 9)
+    first.look()  # 8 and 9 are there, and not in the checkpoint
+    train(cfg, 12)
+    run_id = first.followed[folder].id
+    assert wandb_files.last_step(cfg.run.wandb, run_id) == -1
+    saved(folder, 2)  # somewhere from 7 on
+    first.look()
+    first.look(last=True)
+    assert wandb_files.last_step(cfg.run.wandb, run_id) == 7
+    rows = [row(step, 1.0 if step <= 7 else 2.0) for step in range(1, 21)]  # resumed: the rest at another speed
+    storage.write_jsonl(folder / "metrics.jsonl", rows[:15])
+    second = follower(cfg)
+    for time in (2, 3, 4):
+        saved(folder, time)
+        second.look()
+    second.look(last=True)
+    assert wandb_files.last_step(cfg.run.wandb, run_id) == 15
+    storage.write_jsonl(folder / "metrics.jsonl", rows)
+    storage.write_json(
+        folder / manifests.MANIFEST, {"inputs": {}, "files": {}, "sha256": "ab", "steps": 20, "loss": 1 / 23}
+    )
+    third = follower(cfg)
+    assert third.followed == {}
+    third.look(last=True)
+    assert third.followed[folder].id == run_id
+    same_as_ours(cfg, run_id, folder)
+    count = len(wandb_files.segments(cfg.run.wandb, run_id))
+    assert count == 3
+    follower(cfg).look(last=True)  # all is logged: nothing more is written
+    assert len(wandb_files.segments(cfg.run.wandb, run_id)) == count
+
+
+def test_a_wandb_file_reads_as_w_and_bs_own_reader_has_it_and_up_to_where_it_was_cut(cfg):
+    folder = train(cfg, 400)  # several blocks of the log
+    storage.write_json(folder / manifests.MANIFEST, {"inputs": {}, "files": {}, "sha256": "ab"})
+    one = follower(cfg)
+    one.look(last=True)
+    (path,) = wandb_files.segments(cfg.run.wandb, one.followed[folder].id)
+    assert path.stat().st_size > 2 * wandb_files.BLOCK
+    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(path)]
+    theirs = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    kinds = [json.loads(line)["type"] for line in theirs.stdout.splitlines()]
+    assert kinds.count("history") == len(wandb_files.history(path)) == 400
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    cut = wandb_files.history(path)
+    assert 0 < len(cut) < 400
+    assert [r["_step"] for r in cut] == list(range(1, len(cut) + 1))
+
+
+def test_a_run_that_another_process_logs_is_left_alone_and_other_folders_have_other_ids(cfg, tmp_path):
+    folder = train(cfg, 3)
+    storage.write_json(folder / manifests.MANIFEST, {"inputs": {}, "files": {}, "sha256": "ab"})
+    one, two = follower(cfg), follower(cfg)
+    run_id = one.id("000", RECIPE)
+    assert two.id("000", RECIPE) == run_id
+    with two.alone(run_id) as mine:
+        assert mine
+        one.look(last=True)
+        assert wandb_files.segments(cfg.run.wandb, run_id) == []
+    one.look(last=True)
+    same_as_ours(cfg, run_id, folder)
+    other = load([f"runs={tmp_path / 'other'}", "wandb=offline", "name=a.b_c+d-e"])
+    assert follower(other).id("000", RECIPE) != run_id
+
+
+def test_a_diverged_ingredient_is_a_failed_run_with_its_reason(cfg):
+    folder = train(cfg, 3)
+    reason = "the loss is nan at step 4 <b>&_$\\%"
+    storage.write_json(folder / "failed.json", {"reason": reason, "step": 4, "loss": "nan"})
+    one = follower(cfg)
+    one.look(last=True)
+    history, _, summary = read(cfg, one.followed[folder].id)
+    assert len(history) == 3
+    assert summary["failed"] == reason
+
+
+# ---- nothing fails because of W&B ----
+
+
+def test_a_folder_that_cannot_be_written_costs_one_line(cfg, capfd):
+    cfg.run.root.mkdir(parents=True)
+    cfg.run.wandb.write_text("a file where the folder should be")
+    with tracking.following(cfg, ["finetune"]):
+        done = True
+    assert done
+    err = capfd.readouterr().err
+    assert err.startswith("modelsoups: W&B: not logging (")
+    assert err.count("\n") == 1
+
+
+def test_a_full_disk_under_the_follower_costs_nothing_and_the_next_command_makes_up_for_it(cfg, monkeypatch):
+    monkeypatch.setattr(tracking, "WAIT", {"offline": 30.0, "online": 30.0})
+    folder = train(cfg, 100)
+    storage.write_json(folder / manifests.MANIFEST, {"inputs": {}, "files": {}, "sha256": "ab"})
+    before = {p: p.read_bytes() for p in folder.iterdir()}
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # or Python would cut off its own files, without a word
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # the follower inherits it: no file grows beyond
+    with tracking.following(cfg, ["finetune"]):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {p: p.read_bytes() for p in folder.iterdir()} == before
+    one = follower(cfg)
+    one.look(last=True)
+    same_as_ours(cfg, one.id("000", RECIPE), folder)
+
+
+def test_without_an_answer_of_the_server_the_run_is_logged_offline(cfg, capfd, monkeypatch):
+    wandb.teardown()  # it keeps the settings that it began with
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setattr("modelsoups.tracking.follower.INIT", 1.0)
+    folder = train(cfg, 3)
+    storage.write_json(folder / manifests.MANIFEST, {"inputs": {}, "files": {}, "sha256": "ab"})
+    one = follower(cfg, "auto")
+    one.look(last=True)
+    assert "the server did not take the run" in capfd.readouterr().out
+    assert one.mode == "offline"
+    same_as_ours(cfg, one.followed[folder].id, folder)
+    wandb.teardown()
+
+
+def test_a_follower_that_hangs_is_left_behind(cfg, capfd, monkeypatch):
+    monkeypatch.setattr(tracking, "WAIT", {"offline": 0.2, "online": 0.2})
+    monkeypatch.setattr(tracking.subprocess, "Popen", lambda _, **options: popen(["sleep", "60"], **options))
+    with tracking.following(cfg, ["finetune"]):
+        pass
+    assert "not done after 0 s" in capfd.readouterr().err
+
+
+popen = subprocess.Popen
+
+
+def test_without_wandb_a_wish_for_it_is_answered_in_one_line(cfg, capsys, monkeypatch):
+    monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
+    with tracking.following(cfg, ["finetune"]):
+        pass
+    assert "not installed (pip install modelsoups[wandb])" in capsys.readouterr().err
+    assert not cfg.run.wandb.exists()
+
+
+def test_disabled_starts_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking.subprocess, "Popen", lambda *a, **k: pytest.fail("a process was started"))
+    with tracking.following(load([f"runs={tmp_path}", "wandb=disabled"]), ["finetune"]):
+        pass
+
+
+# ---- dashboard and sweep ----
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # wandb-workspaces' own
+def test_the_dashboard_is_a_valid_workspace_whose_keys_are_logged(cfg):
+    pytest.importorskip("wandb_workspaces")
+    from modelsoups.cli import dashboard
+
+    text = dashboard.workspace(cfg, "me")._to_model().model_dump_json(by_alias=True)
+    for kind in ("Scatter Plot", "Parallel Coordinates Plot", "Run History Line Plot", "Media Browser"):
+        assert kind in text, kind
+    keys = [f"accuracy/{cfg.data.holdout}", "accuracy/mean of shifts", "greedy/best", "figures/figure_1", "table_3"]
+    assert all(key in text for key in [*keys, *dashboard.DRAWN])
+    with pytest.raises(ValueError, match="wandb leet"):
+        dashboard.run(cfg)
+
+
+def test_the_sweep_of_w_and_b_deals_out_our_draw_and_its_command_runs(monkeypatch):
+    from wandb.sdk.launch.sweeps import utils
+
+    sweep = yaml.safe_load((shipped("sweeps") / "wandb_random.yaml").read_text())
+    assert sweep["parameters"]["ingredient"]["values"] == list(range(search.size(load_search("imagenet_random"))))
+    given = {"type": "run", "args": {"ingredient": {"value": 7}}}  # as the agent gets it from the server
+    words = utils.create_sweep_command_args(given)["args_no_hyphens"]
+    command = [w for part in sweep["command"] for w in (words if part == "${args_no_hyphens}" else [part])]
+    assert command == ["${program}", "finetune", "experiment=imagenet", "ingredient=7"]
+    ran = []
+    monkeypatch.setattr(commands, "run_stages", lambda stages, cfg: ran.append((stages, cfg.ingredient, cfg.name)))
+    commands.main(command[1:])
+    assert ran == [(["finetune"], 7, "imagenet")]
+
+
+def test_a_run_that_an_agent_of_w_and_b_started_keeps_the_agents_id(cfg, monkeypatch):
+    folder = train(cfg, 1)
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    monkeypatch.setenv("WANDB_RUN_ID", "theirs")
+    for _ in range(2):  # the second time, evaluation: no agent
+        one = follower(cfg)
+        one.look()
+        assert one.followed[folder].run_id == "theirs"
+        monkeypatch.delenv("WANDB_SWEEP_ID", raising=False)
+
+
+# ---- a whole pipeline ----
+
+
+def test_a_pipeline_reads_back_as_our_files_have_it(data, tmp_path):
+    done = modelsoups(tmp_path, *arguments(tmp_path, data), "wandb=offline", "track.artifacts=true")
+    assert done.returncode == 0, done.stderr
+    assert "W&B" not in done.stderr
+    cfg = load([*arguments(tmp_path, data), f"runs={tmp_path / 'runs/miniature'}"])
+    lines = storage.read_jsonl(tmp_path / "results/miniature/results.jsonl")
+    one = follower(cfg)
+    for folder in sorted(cfg.run.ingredients.iterdir()):
+        summary = same_as_ours(cfg, one.id(folder.name, storage.read_json(folder / "recipe.json")), folder)
+        mine = {f"accuracy/{x['dataset']}": x["accuracy"] for x in lines if x.get("row") == folder.name}
+        assert len(mine) > 6
+        assert {key: summary[key] for key in mine} == mine
+    (soups,) = [p for p in cfg.run.wandb.glob("wandb/*/*.wandb") if len(wandb_files.history(p)) and "greedy/kept" in
+                wandb_files.history(p)[0]]  # fmt: skip
+    history, _, summary = read(cfg, soups.stem.removeprefix("run-"))
+    trace = storage.read_json(cfg.run.soup("greedy"))["trace"]
+    assert history[: len(trace)] == [
+        {"step": i, **{f"greedy/{k}": v for k, v in step.items()}} for i, step in enumerate(trace)
+    ]
+    assert "table_3" in json.dumps(history[-1])
+    for line in lines:
+        if line.get("row") == "greedy" and "accuracy" in line:
+            assert summary[f"greedy/{line['dataset']}"] == line["accuracy"]

@@ -1,0 +1,168 @@
+"""Schedules, losses, CutMix, EMA, SWA, SAM and optimizers on models of two parameters, worked out by hand."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch.nn import Parameter
+
+from modelsoups.train import step as training
+from modelsoups.train.averages import Ema, Swa
+from modelsoups.train.optimizers import OPTIMIZERS, restore, sharpened
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [1, 1, 1, 1]),
+        ("linear", [1, 0.75, 0.5, 0.25]),
+        ("cosine", [1, 0.5 + 0.5 * math.sqrt(0.5), 0.5, 0.5 - 0.5 * math.sqrt(0.5)]),
+        ("cosine_restarts", [1, 0.5, 1, 0.5]),
+    ],
+)
+def test_schedules_of_four_steps_in_two_epochs(schedule, expected):
+    assert [training.lr_factor(s, 4, 0, schedule, per_epoch=2) for s in range(4)] == pytest.approx(expected)
+
+
+def test_warm_up_comes_before_every_schedule():
+    for schedule in training.SCHEDULES:
+        factors = [training.lr_factor(s, 40, 4, schedule, per_epoch=10) for s in range(4)]
+        assert factors == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_losses_of_one_image_by_hand():
+    logits, targets = torch.tensor([[math.log(3), 0.0]]), torch.tensor([[1.0, 0.0]])
+    assert float(training.softmax_loss(logits, targets)) == pytest.approx(-math.log(3 / 4))
+    # sigmoid(log 3) = 3/4 and sigmoid(0) = 1/2: -log 3/4 - log 1/2
+    assert float(training.binary_loss(logits, targets)) == pytest.approx(-math.log(3 / 4) - math.log(1 / 2))
+    twice = training.binary_loss(logits.repeat(2, 1), targets.repeat(2, 1))
+    assert float(twice) == pytest.approx(-math.log(3 / 8))
+
+
+def test_cutmix_takes_a_box_and_its_share_of_the_target():
+    images = torch.zeros(2, 1, 8, 8)
+    images[1] = 1.0
+    targets = torch.eye(2)
+    for step in range(20):
+        mixed, soft = training.cutmix(images, targets, 0.75, 0, step)  # a box of 4 x 4, cut at the borders
+        share = float(mixed[0].mean())
+        assert 4 / 64 <= share <= 16 / 64
+        assert soft[0].tolist() == pytest.approx([1 - share, share])
+        rows, columns = mixed[0, 0].amax(1).nonzero(), mixed[0, 0].amax(0).nonzero()
+        assert mixed[0].sum() == len(rows) * len(columns)  # a rectangle
+        again = training.cutmix(images, targets, 0.75, 0, step)
+        assert torch.equal(again[0], mixed)
+    assert torch.equal(training.cutmix(images, targets, 1.0, 0)[0], images)
+    assert images[0].sum() == 0  # the batch itself is not changed
+
+
+def test_ema_by_hand():
+    ema = Ema(0.9)
+    for value in (1.0, 2.0, 3.0):
+        ema.update({"w": torch.tensor([value]), "count": torch.tensor(int(value))})
+    assert float(ema.state["w"]) == pytest.approx(0.9 * (0.9 * 1 + 0.1 * 2) + 0.1 * 3)
+    assert (ema.state["count"].item(), ema.state["count"].dtype) == (3, torch.int64)
+
+
+def test_swa_is_the_mean_of_the_epochs_and_of_the_last_three_tenths():
+    everything, late = Swa(), Swa(begin=0.7)
+    for epoch in range(1, 11):
+        for swa in (everything, late):
+            swa.update({"w": torch.tensor([float(epoch)]), "count": torch.tensor(epoch)}, epoch / 10)
+    assert float(everything.state["w"]) == pytest.approx(5.5)
+    assert float(late.state["w"]) == pytest.approx((7 + 8 + 9 + 10) / 4)
+    assert (everything.count, late.count, late.state["count"].item()) == (10, 4, 10)
+
+
+def test_the_average_is_not_the_models_own_memory():
+    weight = torch.tensor([1.0])
+    ema = Ema(0.5)
+    ema.update({"w": weight})
+    weight.fill_(9.0)
+    assert float(ema.state["w"]) == 1.0
+
+
+def test_sam_takes_the_gradient_rho_up_the_slope():
+    """loss = a**2 + 2 b**2 at (3, 4): gradient (6, 16), norm sqrt(292); rho up, the gradient is (2 a', 4 b')."""
+    a, b = Parameter(torch.tensor(3.0, dtype=torch.float64)), Parameter(torch.tensor(4.0, dtype=torch.float64))
+
+    def loss():
+        return a**2 + 2 * b**2
+
+    loss().backward()
+    with sharpened([a, b], rho=0.5):
+        up = (3 + 0.5 * 6 / math.sqrt(292), 4 + 0.5 * 16 / math.sqrt(292))
+        assert (a.item(), b.item()) == pytest.approx(up)
+        loss().backward()
+    assert (a.item(), b.item()) == (3.0, 4.0)
+    assert (a.grad.item(), b.grad.item()) == pytest.approx((2 * up[0], 4 * up[1]))
+
+
+def test_the_first_step_of_each_optimizer():
+    """Gradient 2 at w = 1, lr 0.1, no decay: the step that each takes."""
+    expected = {
+        "adamw": 1 - 0.1,  # m / sqrt(v) = 2 / 2
+        "adam": 1 - 0.1,
+        "rmsprop": 1 - 0.1 * 2 / math.sqrt(0.01 * 4),  # alpha 0.99
+        "sgd": 1 - 0.1 * 2,
+        "adafactor": 1 - 0.1 * 1.0,  # lr * max(eps2, rms(w)) * u, u = g / |g|
+    }
+    for name, make in OPTIMIZERS.items():
+        weight = Parameter(torch.tensor([1.0]))
+        optimizer = make([weight], 0.1, 0.0)
+        weight.grad = torch.tensor([2.0])
+        optimizer.step()
+        assert weight.item() == pytest.approx(expected[name], abs=1e-5), name
+
+
+def test_decay_is_decoupled_in_adamw_alone():
+    for name, expected in [("adamw", 1 - 0.1 * 0.5 * 1.0), ("sgd", 1 - 0.1 * 0.5 * 1.0), ("adam", 1 - 0.1)]:
+        weight = Parameter(torch.tensor([1.0]))
+        optimizer = OPTIMIZERS[name]([weight], 0.1, 0.5)
+        weight.grad = torch.tensor([0.0])
+        optimizer.step()
+        assert weight.item() == pytest.approx(expected, abs=1e-5), name  # Adam: the decay is the gradient, normalised
+
+
+def test_sgd_after_clipping_by_hand():
+    """Gradient (3, 4) of norm 5, clipped to 1: a step of 0.1 * (0.6, 0.8)."""
+    weight = Parameter(torch.tensor([1.0, 1.0]))
+    optimizer = OPTIMIZERS["sgd"]([weight], 0.1, 0.0)
+    weight.grad = torch.tensor([3.0, 4.0])
+    torch.nn.utils.clip_grad_norm_([weight], 1.0)
+    optimizer.step()
+    assert weight.tolist() == pytest.approx([1 - 0.06, 1 - 0.08], abs=1e-6)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_continues_from_what_it_held_and_computes_in_its_own_way(name):
+    def begin():
+        weight = Parameter(torch.tensor([1.0, -2.0]))
+        return weight, OPTIMIZERS[name]([weight], 0.1, 0.01)
+
+    def step(weight, optimizer, gradient):
+        weight.grad = torch.tensor(gradient)
+        optimizer.step()
+
+    weight, optimizer = begin()
+    step(weight, optimizer, [0.5, 1.0])
+    held, before = copy.deepcopy(optimizer.state_dict()), weight.detach().clone()
+    step(weight, optimizer, [-1.0, 2.0])
+    again, other = begin()
+    again.data.copy_(before)
+    foreign = {**held, "param_groups": [{**group, "fused": True} for group in held["param_groups"]]}  # of a GPU
+    restore(other, foreign)
+    assert all(group.get("fused") in (None, False) for group in other.param_groups if "fused" in other.defaults)
+    step(again, other, [-1.0, 2.0])
+    assert torch.equal(again, weight)
+
+
+def test_several_decays_move_side_by_side_and_leave_integers_alone():
+    one, two = Ema(0.5), Ema(0.99)
+    for value in (0.0, 1.0, 2.0):
+        for ema in (one, two):
+            ema.update({"a": torch.tensor([value]), "b": torch.tensor([2 * value]), "n": torch.tensor(int(value))})
+    assert [float(one.state[k]) for k in "ab"] == pytest.approx([0.5 * 0.5 + 0.5 * 2, 2 * 1.25])
+    assert [float(two.state[k]) for k in "ab"] == pytest.approx([0.99 * 0.01 + 0.01 * 2, 2 * 0.0299])
+    assert two.state["n"].item() == 2

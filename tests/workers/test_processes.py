@@ -1,0 +1,139 @@
+"""Worker processes: order, errors, death of a worker, death of the parent."""
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from modelsoups.workers.processes import Meter, advance, run_tasks, workers_kept
+
+
+def square(x):
+    return x * x
+
+
+def fail_on_three(x):
+    if x == 3:
+        raise ValueError("three is not allowed")
+    time.sleep(0.05)
+    return x
+
+
+def die_on_two(x):
+    if x == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.05)
+    return x
+
+
+def threads(_):
+    import torch
+
+    return torch.get_num_threads()
+
+
+def test_every_task_comes_back_with_its_result():
+    assert sorted(run_tasks(square, [1, 2, 3, 4, 5], 2, "test")) == [(1, 1), (2, 4), (3, 9), (4, 16), (5, 25)]
+    assert list(run_tasks(square, [], 2, "test")) == []
+
+
+def test_the_largest_task_begins_first_and_workers_have_the_threads_asked_for():
+    assert [t for t, _ in run_tasks(square, [1, 3, 2], 1, "test", size=float)] == [3, 2, 1]
+    assert [r for _, r in run_tasks(threads, [0], 1, "test", threads=1)] == [1]
+
+
+def test_a_tasks_error_comes_through():
+    with pytest.raises(ValueError, match="three is not allowed"):
+        list(run_tasks(fail_on_three, [1, 2, 3, 4], 2, "test"))
+
+
+def test_a_killed_worker_is_an_error_and_not_a_hang():
+    with pytest.raises(RuntimeError, match=r"test: a worker process died \(.*\) at 2; run the same command again"):
+        list(run_tasks(die_on_two, [1, 2, 3], 1, "test"))
+    with pytest.raises(RuntimeError, match="worker process died"):
+        list(run_tasks(die_on_two, [1, 2, 3], 2, "test"))
+
+
+def pid(_):
+    return os.getpid()
+
+
+def test_kept_workers_do_the_next_tasks_too_and_end_with_the_block():
+    with workers_kept():
+        (first,), (again,) = ({made for _, made in run_tasks(pid, [1, 2], 1, "test")} for _ in range(2))
+        assert first == again
+        with pytest.raises(RuntimeError, match=r"worker process died \(.*\) at 2;"):
+            list(run_tasks(die_on_two, [1, 2, 3], 1, "test"))
+        ((_, other),) = run_tasks(pid, [1], 1, "test")
+        assert other != first
+        assert sorted(run_tasks(square, [1, 2, 3], 1, "test")) == [(1, 1), (2, 4), (3, 9)]
+    wait(functools.partial(gone, [first, other]), 20)
+    ((_, last),) = run_tasks(pid, [1], 1, "test")
+    wait(functools.partial(gone, [last]), 20)
+
+
+def chatter(count):
+    for _ in range(count):
+        advance(1.0)
+    return count
+
+
+def test_a_task_with_more_news_than_a_pipe_holds_ends():
+    tasks = run_tasks(chatter, [20_000, 20_001], 2, "test", size=float)
+    assert next(tasks) == (20_001, 20_001) or True
+    time.sleep(0.5)  # the consumer is busy: nobody reads the news
+    assert len(list(tasks)) == 1
+
+
+def test_time_left_does_not_count_what_an_earlier_run_did():
+    meter = Meter("test", 2, 1000.0, True)
+    meter.add(600.0, resumed=500.0)
+    meter.start = time.monotonic() - 10
+    assert meter.text() == "0 of 2, 10 images/s, 0:40 left"  # 100 in 10 s; 400 are left
+
+
+PARENT = """
+import signal, sys
+sys.path.insert(0, sys.argv[1])
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
+from test_processes import sleepy
+from modelsoups.workers import processes
+from modelsoups.workers.processes import run_tasks
+processes.PRELOAD = ["torch"]  # nothing else is needed, and it takes seconds
+if __name__ == "__main__":
+    list(run_tasks(sleepy, [sys.argv[2] + "/a", sys.argv[2] + "/b"], 2, "test"))
+"""
+
+
+def sleepy(path):
+    with open(path, "w") as file:
+        file.write(str(os.getpid()))
+    time.sleep(300)
+
+
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_workers_end_with_their_parent(tmp_path, by):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    command = [sys.executable, str(script), os.path.dirname(__file__), str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as parent:
+        files = [tmp_path / "a", tmp_path / "b"]
+        wait(lambda: all(f.exists() and f.read_text() for f in files), 90)
+        pids = [int(f.read_text()) for f in files]
+        parent.send_signal(by)
+    wait(functools.partial(gone, pids), 20)
+
+
+def wait(condition, seconds):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def gone(pids):
+    return not any(os.path.exists(f"/proc/{pid}") for pid in pids)
