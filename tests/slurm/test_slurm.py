@@ -27,7 +27,7 @@ from virtual import until
 from modelsoups.cluster import slurm, submit
 from modelsoups.cluster.submit import CHAIN
 from modelsoups.config.compose import load
-from modelsoups.disk import manifests, storage
+from modelsoups.disk import manifests, paths, storage
 from modelsoups.miniature.sets import SETS
 from modelsoups.stages import finetune, heads, sweep
 from modelsoups.tracking import wandb_files
@@ -45,7 +45,7 @@ options: ["--exclude=node1,node2"]  # where nodes are lost and jobs preempted
 time: "00:20:00"
 stage_time: "00:20:00"
 notice: 60
-setup: ["export PYTHONPATH={Path(storage.__file__).parents[1]} OMP_NUM_THREADS=1"]
+setup: ["export PYTHONPATH={paths.PACKAGE.parent} OMP_NUM_THREADS=1"]
 """
 ALL_GPUS = f"--gpus-per-node={virtual.GPUS}"
 PATIENCE = 600  # seconds until a wait counts as vain: other work on the machine makes it no failure
@@ -357,4 +357,4 @@ def test_a_multirun_goes_through_submitit(cluster, begun, scenes):
     assert done.returncode == 0, done.stderr
     assert Path("runs/a/draw.jsonl").read_bytes() == Path("runs/b/draw.jsonl").read_bytes()
     (submitted,) = Path("runs").glob("*/slurm/multirun/*/*submission.sh")
-    assert f"export PYTHONPATH={Path(storage.__file__).parents[1]}" in submitted.read_text()  # cluster.setup
+    assert f"export PYTHONPATH={paths.PACKAGE.parent}" in submitted.read_text()  # cluster.setup

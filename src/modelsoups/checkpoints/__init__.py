@@ -1,0 +1,1 @@
+"""Checkpoints on disk: every form that weights come in, and how they compare."""

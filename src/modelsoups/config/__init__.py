@@ -1,0 +1,1 @@
+"""The configuration: every key once, and how overrides become a Config."""

@@ -10,18 +10,19 @@ import dataclasses
 import difflib
 import functools
 import re
-from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from modelsoups.config.schema import AT_LEAST, CHOICES, Config, TopLevel
+from modelsoups.config.schema import Config, TopLevel
 from modelsoups.disk.paths import ASSETS, shipped
 from modelsoups.recipes.recipe import Recipe
 
@@ -40,10 +41,15 @@ def load(overrides: Sequence[str] = ()) -> Config:
     check_overrides(overrides)
     try:
         with initialize_config_dir(str(shipped("conf")), version_base="1.3"):
-            composed = compose("config", overrides=[*own_conf(), *overrides])
+            composed = compose("config", overrides=[*own_conf(), *map(settable, overrides)])
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(_one_line(error)) from error
     return dataclasses.replace(validate(composed), overrides=tuple(overrides))
+
+
+def settable(override: str) -> str:
+    """+key=value as ++key=value: every key has a default, which plain Hydra would refuse to add again."""
+    return f"+{override}" if override.startswith("+") and not override.startswith("++") else override
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
@@ -74,12 +80,8 @@ def validate(composed: DictConfig) -> Config:
         if error.full_key and error.full_key not in (valid := _keys(schema)):
             raise ValueError(f"no such key: {error.full_key}; {_nearest(error.full_key, valid, set())}") from error
         raise ValueError(f"{error.full_key}: {_one_line(error)}") from error
-    for key, allowed in CHOICES.items():
-        if (value := OmegaConf.select(merged, key)) not in allowed:
-            raise ValueError(f"{key}={value}: expected one of {', '.join(allowed)}")
-    for key, least in AT_LEAST.items():
-        if (value := OmegaConf.select(merged, key)) is not None and value < least:
-            raise ValueError(f"{key}={value}: expected at least {least}")
+    for name, about in keys().items():
+        _check(name, OmegaConf.select(merged, name), about)
     if merged.finetune.decode == "gpu" and merged.finetune.augment != "gpu":
         raise ValueError("finetune.decode=gpu: images decoded on the GPU stay there; add finetune.augment=gpu")
     if not re.fullmatch(r"[\w.+-]+", merged.name) or merged.name.startswith("."):
@@ -100,6 +102,46 @@ def validate(composed: DictConfig) -> Config:
     parts: dict[str, Any] = {name: OmegaConf.select(merged, name) for name in names}
     parts = {k: OmegaConf.to_object(v) if isinstance(v, DictConfig) else v for k, v in parts.items()}
     return Config(recipe=fixed, **parts)
+
+
+def _check(name: str, value: Any, about: Field[Any]) -> None:
+    """ValueError for a value outside the choices or below the bound of its key."""
+    if (choices := about.metadata["choices"]) and value not in choices:
+        raise ValueError(f"{name}={value}: expected one of {', '.join(choices)}")
+    least = about.metadata["at_least"]
+    if least is not None and value is not None and value < least:
+        raise ValueError(f"{name}={value}: expected at least {least}")
+
+
+@functools.cache
+def keys() -> dict[str, Field[Any]]:
+    """Every key with its dots, in the order of the schema, without those of the recipe."""
+    return dict(_keys_below(Config, ""))
+
+
+def _keys_below(section: type, prefix: str) -> Iterator[tuple[str, Field[Any]]]:
+    kinds = get_type_hints(section)
+    for about in fields(section):
+        if is_dataclass(kind := kinds[about.name]):
+            yield from _keys_below(kind, f"{prefix}{about.name}.")
+        elif about.metadata:
+            yield prefix + about.name, about
+
+
+def defaults() -> dict[str, Any]:
+    """What the YAML files of conf/ are merged onto: the default of every key, ??? where it is required."""
+    tree: dict[str, Any] = {}
+    for name, about in keys().items():
+        *sections, last = name.split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+        made = about.default_factory() if about.default_factory is not MISSING else about.default
+        node[last] = "???" if made is MISSING else made
+    return tree
+
+
+ConfigStore.instance().store("defaults", defaults())
 
 
 @functools.cache

@@ -1,168 +1,233 @@
-"""The schema: a dataclass for every section of the configuration, with defaults, choices and least values.
+"""Every key of the configuration, once: its type, default, bounds, and the sentence that explains it.
 
-Adding a key is a line here and, for its default in the pipeline, one in conf/. `config.load` composes and validates.
+The files in conf/ hold only what a data set, a model, a cluster or an experiment changes. A new key is one line here.
+`config.compose` composes and validates; `config.reference` prints the keys for `--help` and the docs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from modelsoups.disk.paths import Run
 
 
+def key(
+    sentence: str,
+    default: Any = MISSING,
+    *,
+    at_least: float | None = None,
+    choices: Sequence[str] = (),
+) -> Any:
+    """A key of the configuration; without a default it is required. The bound does not apply to null."""
+    about = {"sentence": sentence, "at_least": at_least, "choices": tuple(choices)}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata=about)
+    return field(default=default, metadata=about)
+
+
 @dataclass
 class ModelConfig:
-    """The pre-trained encoder. library: iconclip (in the package), open_clip or timm (any name of theirs)."""
+    """The pre-trained encoder."""
 
-    name: str
-    library: str
-    tag: str | None = (
-        None  # pretrained tag of open_clip or timm, or a file; null: no weights (a checkpoint brings them)
+    name: str = key("name of the model in its library: any CLIP of open_clip, any backbone of timm")
+    library: str = key(
+        "where the model comes from; iconclip ships with this package",
+        choices=("iconclip", "open_clip", "timm"),
     )
-    image_size: int = 224
-    normalize_features: bool = True  # CLIP's heads see unit vectors; timm backbones do not
+    tag: str | None = key(
+        "pre-trained weights: a tag of open_clip or timm, or a file; null: none, a checkpoint brings them all",
+        None,
+    )
+    image_size: int = key("side of the input images in pixels", 224)
+    normalize_features: bool = key("scale features to unit length, as CLIP does and timm's backbones do not", True)
 
 
 @dataclass
 class SourcesConfig:
-    """Where ImageNet's files lie that are not found under data.root; null: there."""
+    """Paths of ImageNet sets kept outside data.root; null means: look in data.root."""
 
-    train: str | None = None  # for the hold-out too
-    val: str | None = None
-    v2: str | None = None
-    r: str | None = None
-    sketch: str | None = None
-    objectnet: str | None = None
-    a: str | None = None
-    v2_top_images: str | None = None
-    v2_threshold: str | None = None
-    real: str | None = None  # real.json; null: as timm ships it
-    multilabel: str | None = None  # human_accuracy_v3.0.0.json, not found by itself
+    train: str | None = key("ImageNet's training images, which the hold-out is taken from too", None)
+    val: str | None = key("ImageNet's validation images", None)
+    v2: str | None = key("ImageNetV2, matched frequency", None)
+    r: str | None = key("ImageNet-R", None)
+    sketch: str | None = key("ImageNet-Sketch", None)
+    objectnet: str | None = key("ObjectNet (its licence forbids training or tuning on it)", None)
+    a: str | None = key("ImageNet-A", None)
+    v2_top_images: str | None = key("ImageNetV2, top images", None)
+    v2_threshold: str | None = key("ImageNetV2, threshold 0.7", None)
+    real: str | None = key("real.json with the ReaL labels; null: the copy that timm ships", None)
+    multilabel: str | None = key("human_accuracy_v3.0.0.json; it is used only where its path is given", None)
 
 
 @dataclass
 class DataConfig:
-    """The data sets of an experiment and where their shards lie. What follows `extra` is for library=imagenet."""
+    """The data sets of an experiment, and the folder of their prepared shards."""
 
-    name: str
-    library: str  # iconnet (rendered), imagenet (its files, in any form) or folders (a folder a class)
-    dir: str  # shards, made by `prepare`
-    seed: int = 0  # of rendering; unused for files
-    train: str = "train"
-    holdout: str = "holdout"
-    test: str = "test"
-    shifts: list[str] = field(default_factory=list)
-    extra: list[str] = field(default_factory=list)  # more test sets, not part of the mean over the shifts
-    root: str | None = None  # a folder with the files as they were downloaded or unpacked
+    name: str = key("name of the data, as reports and cards show it")
+    library: str = key(
+        "what prepares the sets: the miniature's renderer, ImageNet's files in any form, or class folders",
+        choices=("iconnet", "imagenet", "folders"),
+    )
+    dir: str = key("folder of the prepared sets")
+    seed: int = key("seed of the miniature's renderer; unused for files", 0, at_least=0)
+    train: str = key("the set that models are trained on", "train")
+    holdout: str = key("the set that every choice is made on", "holdout")
+    test: str = key("the in-distribution test set", "test")
+    shifts: list[str] = key("the test sets under distribution shift, whose mean is reported", [])
+    extra: list[str] = key("more test sets, which the mean over the shifts leaves out", [])
+    root: str | None = key("folder of the original files, as they were downloaded or unpacked", None)
     sources: SourcesConfig = field(default_factory=SourcesConfig)
-    holdout_per_class: int = 26
-    holdout_file: str | None = None  # the authors' imagenet_98_idxs.npy; null: by hash of the file names
-    train_resize: int | None = None  # shorter side of training images in pixels; null: the original bytes
-    check_counts: bool = True  # refuse a set that lacks images
-    verify: bool = False  # decode every image while preparing
-    shard_images: int = 1000
-    workers: int | None = None  # processes of prepare; null: one a core
+    holdout_per_class: int = key("images of each class that are held out of the training set", 26, at_least=1)
+    holdout_file: str | None = key(
+        "the authors' imagenet_98_idxs.npy, which their released models need; null: split by hash of the file names",
+        None,
+    )
+    train_resize: int | None = key(
+        "shorter side of the training images in pixels, for smaller and faster shards; null: the original files",
+        None,
+        at_least=32,
+    )
+    check_counts: bool = key("refuse a set that lacks images", True)
+    verify: bool = key("decode every image while preparing, which takes hours of CPU time on ImageNet", False)
+    shard_images: int = key("images in a shard", 1000, at_least=1)
+    workers: int | None = key("processes of `prepare`; null: one for each core", None, at_least=1)
 
 
 @dataclass
 class HeadsConfig:
-    """The classification head before fine-tuning. init: lp (linear probe, Kumar et al. 2022) or zeroshot."""
+    """The classification head before fine-tuning (section 3.1)."""
 
-    init: str = "lp"
-    lp_epochs: int = 20
-    lp_lr: float = 0.05
-    lp_batch_size: int = 512
-    lp_weight_decay: float = 0.0
-    seed: int = 0
+    init: str = key("linear probe, as in the paper (LP-FT), or the zero-shot head", "lp", choices=("lp", "zeroshot"))
+    lp_epochs: int = key("epochs of the linear probe", 20, at_least=1)
+    lp_lr: float = key("learning rate of the linear probe", 0.05)
+    lp_batch_size: int = key("batch size of the linear probe", 512, at_least=1)
+    lp_weight_decay: float = key("weight decay of the linear probe", 0.0)
+    seed: int = key("seed of the linear probe's order of images", 0)
 
 
 @dataclass
 class SweepConfig:
-    """Which recipes: index i of the draw is a pure function of (search file, seed, i)."""
+    """Which recipes are drawn: recipe i is a pure function of the search file, the seed and i."""
 
-    search: str  # a file under sweeps/, or a path
-    seed: int = 0
-    count: int | None = None  # null: as many as the search file says
+    search: str = key("the search: a file of sweeps/ without its suffix, or a path")
+    seed: int = key("seed of the draw", 0, at_least=0)
+    count: int | None = key("number of recipes; null: as many as the search file says", None, at_least=1)
 
 
 @dataclass
 class FinetuneConfig:
-    parallel: int | None = None  # runs side by side, one core each; null: one per core
-    threads: int = 1  # of each run; results depend on it, so it is not the number of cores
-    decode: str = "turbo"  # of training images: pil, turbo, or gpu; see data.decode
-    skip_corrupt: int = 0  # images that cannot be decoded and training goes on without; one more is an error
-    at_once: int | None = None  # images that fit a GPU; a larger share of a batch is taken in parts; null: all
-    checkpoint_every: int = 200  # steps between checkpoints for resuming
-    log_every: int = 20  # steps between lines of metrics.jsonl
-    precision: str = "auto"  # fp32, bf16 (autocast; weights stay fp32); auto: bf16 on a GPU
-    compile: str = "auto"  # none, default, reduce-overhead (torch.compile's modes); auto: default on a GPU
-    augment: str = "cpu"  # gpu: drawn by the processes that decode, computed on the GPU
-    deterministic: bool = False  # on a GPU, the same bits each time; a CPU gives them anyway
+    """How a fine-tune is computed; what it computes is the recipe."""
+
+    parallel: int | None = key("processes side by side; null: one for each GPU, or for each core", None, at_least=1)
+    threads: int = key("threads of each process; results depend on it", 1, at_least=1)
+    at_once: int | None = key(
+        "images that fit on a GPU; a larger batch is split by gradient accumulation; null: no limit",
+        None,
+        at_least=2,
+    )
+    decode: str = key(
+        "decoder of training JPEGs: PIL, libjpeg-turbo (faster, within 3 of 255 levels of PIL) or nvJPEG on the GPU",
+        "turbo",
+        choices=("pil", "turbo", "gpu"),
+    )
+    skip_corrupt: int = key("undecodable images to skip before stopping with an error", 0, at_least=0)
+    checkpoint_every: int = key("steps between checkpoints for resuming", 200, at_least=1)
+    log_every: int = key("steps between lines of metrics.jsonl", 20, at_least=1)
+    precision: str = key(
+        "bf16 is autocast with float32 weights; auto: bf16 on a GPU, fp32 on a CPU",
+        "auto",
+        choices=("auto", "fp32", "bf16"),
+    )
+    compile: str = key(
+        "mode of torch.compile; auto: default on a GPU, none on a CPU",
+        "auto",
+        choices=("auto", "none", "default", "reduce-overhead"),
+    )
+    augment: str = key(
+        "where images are augmented; on the GPU a batch at a time, with the same random draws",
+        "cpu",
+        choices=("cpu", "gpu"),
+    )
+    deterministic: bool = key("the same bits on every run on a GPU, more slowly; a CPU always gives them", False)
 
 
 @dataclass
 class EvaluateConfig:
-    batch_size: int = 128
-    wise_ft: list[float] = field(default_factory=lambda: [0.5, 0.75])  # alpha towards the fine-tuned weights
+    """How models are evaluated."""
+
+    batch_size: int = key("images in a batch", 128, at_least=1)
+    wise_ft: list[float] = key("alphas of WiSE-FT towards the fine-tuned weights, 0 to 1 (appendix D)", [0.5, 0.75])
 
 
 @dataclass
 class SoupConfig:
-    minimum: int = 2  # complete ingredients needed; fewer is an error
-    orders: int = 3  # random orders of the greedy soup
-    learned_epochs: int = 3
-    learned_lr: float = 0.1
-    learned_batch_size: int = 128
-    seed: int = 0
-    write: list[str] = field(default_factory=lambda: ["greedy"])  # soups also written as .safetensors
-    also: list[str] = field(default_factory=list)  # more methods of core.methods, without options
+    """Which soups are made, and with which options."""
+
+    minimum: int = key("complete ingredients needed; fewer is an error", 2, at_least=1)
+    orders: int = key("random orders of the greedy soup", 3, at_least=1)
+    learned_epochs: int = key("epochs of the learned soups", 3, at_least=1)
+    learned_lr: float = key("learning rate of the learned soups", 0.1)
+    learned_batch_size: int = key("batch size of the learned soups", 128, at_least=1)
+    seed: int = key("seed of the learned soups and of the random order of Figure B.1", 0)
+    write: list[str] = key("soups whose mixed weights are also written as .safetensors", ["greedy"])
+    also: list[str] = key("further methods, a row each: names of the registry, or functions as module:function", [])
 
 
 @dataclass
 class AnalyseConfig:
-    """The paper's figures and tables beyond Table 3; see conf/analyse.yaml."""
+    """The paper's figures and tables beyond Table 3."""
 
-    which: list[str] = field(default_factory=list)  # empty: every analysis
-    in_pipeline: bool = False
-    pools: dict[str, list[str]] = field(default_factory=dict)  # name -> the overrides that make a run of it
-    rates: list[float] = field(default_factory=lambda: [3e-5, 1e-5])
-    epochs: int = 10
-    grid: int = 11
-    images: int | None = 2000
-    equation_images: int | None = 500
-    alphas: list[float] = field(default_factory=lambda: [i / 10 for i in range(11)])
-    wise_ft: list[float] | None = None
-    orders: int = 3
-    pairs: int = 66
+    which: list[str] = key("analyses to make, such as figure_2 or table_L3; empty: all that the models allow", [])
+    in_pipeline: bool = key("also make them when `modelsoups` runs without a stage", False)
+    pools: dict[str, list[str]] = key("further runs to compare: name -> the overrides that make it", {})
+    rates: list[float] = key("the two learning rates of Figures 2 and F.1 and of appendix L", [3e-5, 1e-5])
+    epochs: int = key("epochs of the models at these learning rates", 10, at_least=1)
+    grid: int = key("points on a side of an error landscape", 11, at_least=2)
+    images: int | None = key("images of each set that are looked at; null: all of them", 2000, at_least=1)
+    equation_images: int | None = key(
+        "images for equation (1), whose second derivatives cost a dozen evaluations; null: all",
+        500,
+        at_least=1,
+    )
+    alphas: list[float] = key("interpolation coefficients", [i / 10 for i in range(11)])
+    wise_ft: list[float] | None = key("interpolation coefficients of Figure D.1; null: analyse.alphas", None)
+    orders: int = key("random orders of Figures B.1 and H.1 to H.4", 3, at_least=1)
+    pairs: int = key("pairs of models, at most, in Figures 3 and 4", 66, at_least=1)
 
 
 @dataclass
 class ClusterConfig:
-    """A SLURM cluster as `modelsoups submit` uses it; see conf/submit.yaml. null leaves it to the cluster."""
+    """A SLURM cluster. Null leaves the choice to the cluster."""
 
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    time: str = "24:00:00"  # of one task of the sweep, as sbatch writes it
-    stage_time: str = "08:00:00"  # of the other stages
-    nodes: int = 1  # of one ingredient
-    gpus_per_node: int = 1
-    ranks_per_node: int | None = None  # null: one a GPU
-    cpus_per_node: int = 8
-    mem: str | None = None
-    concurrent: int | None = None  # ingredients at once
-    notice: int = 120  # seconds before the time limit
-    options: list[str] = field(default_factory=list)  # further lines for sbatch
-    scratch: str | None = None  # folder that relative `runs` and `data.dir` lie in
-    setup: list[str] = field(default_factory=list)  # shell lines before Python
-    prefix: str = ""  # of the Python command: a container's
-    python: str | None = None  # null: the Python that submits
+    partition: str | None = key("partition", None)
+    account: str | None = key("account", None)
+    qos: str | None = key("quality of service", None)
+    time: str = key(
+        "time limit of a task of the sweep, as sbatch writes it; an unfinished task continues in the next",
+        "24:00:00",
+    )
+    stage_time: str = key("time limit of prepare, heads, evaluate, soup and report", "08:00:00")
+    nodes: int = key("nodes for one ingredient", 1, at_least=1)
+    gpus_per_node: int = key("GPUs on a node; 0: train on CPUs", 1, at_least=0)
+    ranks_per_node: int | None = key("training processes on a node; null: one for each GPU", None, at_least=1)
+    cpus_per_node: int = key("cores of a node", 8, at_least=1)
+    mem: str | None = key("memory of a node, as sbatch writes it: 64G", None)
+    concurrent: int | None = key(
+        "ingredients that train at once; null: as many as the cluster starts", None, at_least=1
+    )
+    notice: int = key("seconds before the time limit at which a task saves itself and queues again", 120, at_least=0)
+    options: list[str] = key("further options of sbatch, each as --option=value", [])
+    scratch: str | None = key("folder for runs and prepared data; null: the folder you submit from", None)
+    setup: list[str] = key("shell lines that run before Python, such as `module load cuda`", [])
+    prefix: str = key("words before the Python command, such as `apptainer exec --nv image.sif`", "")
+    python: str | None = key("the Python to run; null: the one that submits", None)
 
     @property
     def ranks(self) -> int:
-        """Training processes of a node."""
+        """Training processes on a node."""
         return self.ranks_per_node or self.gpus_per_node or 1
 
 
@@ -170,62 +235,77 @@ class ClusterConfig:
 class SubmitConfig:
     """`modelsoups submit`."""
 
-    dry_run: bool = False  # print what would be submitted, and do nothing
+    dry_run: bool = key("print the jobs and their scripts, and submit nothing", False)
 
 
 @dataclass
 class PlanConfig:
-    """`modelsoups plan`; null takes what the run folder and the data say."""
+    """`modelsoups plan`. Null takes what the run folder and the data say."""
 
-    images_per_second: float | None = None  # of one GPU
-    train_images: int | None = None
-    parameters: int | None = None  # of the classifier
+    images_per_second: float | None = key("training throughput of one GPU", None, at_least=0.001)
+    train_images: int | None = key("images of the training set", None, at_least=1)
+    parameters: int | None = key("parameters of the classifier", None, at_least=1)
 
 
 @dataclass
 class PretrainConfig:
-    """`modelsoups pretrain`: makes the miniature's pre-trained models anew; not part of the pipeline."""
+    """`modelsoups pretrain`: trains the miniature's pre-trained models again."""
 
-    labels: bool = False  # IconViT, on names as labels, instead of IconCLIP, on captions
-    out: str = "runs/pretrain"
-    seed: int = 0
-    steps: int | None = None  # null: as the shipped weights were made
+    labels: bool = key("train IconViT on labels instead of IconCLIP on captions", False)
+    out: str = key("folder of the result", "runs/pretrain")
+    seed: int = key("seed of the pre-training", 0)
+    steps: int | None = key("training steps; null: as many as for the shipped weights", None)
 
 
 @dataclass
 class ExportConfig:
-    """`modelsoups export`."""
+    """`modelsoups export`: a soup as a folder that open_clip or timm loads."""
 
-    row: str = "greedy"  # a soup of runs/<name>/soups, or an ingredient (003)
-    out: str | None = None  # folder; null: runs/<name>/export/<row>
-    push: str | None = None  # repository of the Hugging Face hub: user/name
-    private: bool = True
+    row: str = key("what to export: a soup of runs/<name>/soups, or an ingredient such as 003", "greedy")
+    out: str | None = key("the folder; null: runs/<name>/export/<row>", None)
+    push: str | None = key("repository of the Hugging Face hub, user/name; needs a login there", None)
+    private: bool = key("make a new repository private", True)
 
 
 @dataclass
 class TrackConfig:
-    """Where in Weights & Biases; see `wandb`."""
+    """Weights & Biases; the key wandb turns it on and off."""
 
-    project: str = "modelsoups"
-    entity: str | None = None  # null: the login's own
-    artifacts: bool = False  # also log the soups, and the ingredients they are made of, as artifacts
+    project: str = key("project", "modelsoups")
+    entity: str | None = key("user or team; null: that of the login", None)
+    artifacts: bool = key("also log the soups and their ingredients as artifacts", False)
 
 
 @dataclass
 class TopLevel:
     """The keys outside any section."""
 
-    name: str  # of the experiment: names its run and results folders
-    runs: str
-    results: str
-    ingredient: int | None  # finetune this one alone; null: every one of the draw that is not complete
-    protocol: str  # paper, or released: as the authors' code does where it deviates from the paper
-    pool: str  # finetuned (by this run) or imported (`modelsoups import-released`; heads, sweep, finetune do nothing)
-    wandb: str  # auto (online with a login, else offline), online, offline or disabled
+    name: str = key("name of the experiment, and of its folders of runs and results")
+    runs: str = key("folder of the run", "runs/${name}")
+    results: str = key("folder of the results", "results/${name}")
+    ingredient: int | None = key("fine-tune this ingredient alone; null: all that are not complete", None, at_least=0)
+    protocol: str = key(
+        "where the authors' code differs from the paper: crop ObjectNet's border and let ties join the greedy soup"
+        " (paper), or do as their code does (released)",
+        "paper",
+        choices=("paper", "released"),
+    )
+    pool: str = key(
+        "where the ingredients come from: this run's fine-tuning, or `modelsoups import-released`",
+        "finetuned",
+        choices=("finetuned", "imported"),
+    )
+    wandb: str = key(
+        "Weights & Biases; auto: online with a login, else offline in runs/<name>/wandb",
+        "auto",
+        choices=("auto", "online", "offline", "disabled"),
+    )
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Config(TopLevel):
+    """The whole configuration of a command."""
+
     model: ModelConfig
     data: DataConfig
     heads: HeadsConfig
@@ -246,55 +326,3 @@ class Config(TopLevel):
     @property
     def run(self) -> Run:
         return Run(Path(self.runs), Path(self.results))
-
-
-CHOICES = {
-    "pool": ("finetuned", "imported"),
-    "wandb": ("auto", "online", "offline", "disabled"),
-    "model.library": ("iconclip", "open_clip", "timm"),
-    "data.library": ("iconnet", "imagenet", "folders"),
-    "protocol": ("paper", "released"),
-    "heads.init": ("lp", "zeroshot"),
-    "finetune.decode": ("pil", "turbo", "gpu"),
-    "finetune.precision": ("auto", "fp32", "bf16"),
-    "finetune.compile": ("auto", "none", "default", "reduce-overhead"),
-    "finetune.augment": ("cpu", "gpu"),
-}
-AT_LEAST = {
-    "finetune.parallel": 1,
-    "finetune.threads": 1,
-    "finetune.at_once": 2,
-    "finetune.skip_corrupt": 0,
-    "ingredient": 0,
-    "finetune.checkpoint_every": 1,
-    "finetune.log_every": 1,
-    "evaluate.batch_size": 1,
-    "cluster.nodes": 1,
-    "cluster.gpus_per_node": 0,
-    "cluster.ranks_per_node": 1,
-    "cluster.cpus_per_node": 1,
-    "cluster.concurrent": 1,
-    "cluster.notice": 0,
-    "plan.images_per_second": 0.001,
-    "plan.train_images": 1,
-    "plan.parameters": 1,
-    "sweep.count": 1,
-    "sweep.seed": 0,
-    "data.seed": 0,
-    "data.holdout_per_class": 1,
-    "data.train_resize": 32,
-    "data.shard_images": 1,
-    "data.workers": 1,
-    "heads.lp_epochs": 1,
-    "heads.lp_batch_size": 1,
-    "soup.minimum": 1,
-    "soup.orders": 1,
-    "soup.learned_epochs": 1,
-    "soup.learned_batch_size": 1,
-    "analyse.epochs": 1,
-    "analyse.grid": 2,
-    "analyse.images": 1,
-    "analyse.equation_images": 1,
-    "analyse.orders": 1,
-    "analyse.pairs": 1,
-}

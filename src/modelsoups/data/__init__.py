@@ -1,1 +1,1 @@
-"""Data sets: shards, transforms, and the miniature."""
+"""Prepared data sets: shards, transforms, decoding, loaders; ImageNet's files and class folders."""

@@ -1,0 +1,1 @@
+"""Files: every path of a run, atomic writing, manifests, locks, provenance."""

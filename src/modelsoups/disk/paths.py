@@ -26,6 +26,7 @@ class Run:
         self.wandb = root / "wandb"  # what has been logged to W&B, and its own files
         self.pools = root / "pools"  # further runs that the analyses compare
         self.analyses = results / "analysis"
+        self.overrides = root / "overrides.json"  # of the command line: how to open the run again
         self.timings = root / "timings.json"
         self.log = root / "modelsoups.log"
 

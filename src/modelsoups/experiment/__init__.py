@@ -1,0 +1,1 @@
+"""An opened run: its draw, prepared sets, ingredients, logits and soups."""

@@ -1,4 +1,4 @@
-"""The draw of a run: one recipe for each ingredient, from a search file."""
+"""The draw of a run: one recipe for each ingredient. Once drawn, recipes are fixed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,70 @@ from typing import Any
 
 import yaml
 
-from modelsoups.config.schema import Config
+from modelsoups.config.schema import SweepConfig
 from modelsoups.disk import storage
-from modelsoups.disk.paths import shipped
+from modelsoups.disk.paths import Run, shipped
 from modelsoups.recipes import search as searches
 from modelsoups.recipes.recipe import Recipe
+
+
+class Draw:
+    """The recipes of a run, in runs/<name>/draw.jsonl."""
+
+    def __init__(self, files: Run, sweep: SweepConfig, fixed: dict[str, Any]) -> None:
+        """fixed: the keys of the recipe that are the same for every ingredient."""
+        self.files, self.sweep, self.fixed = files, sweep, fixed
+
+    def recipes(self) -> list[Recipe]:
+        """The recipes in the order of their index.
+
+        Raises ValueError if there is no draw, or if it has changed since the sweep was submitted.
+        """
+        path = self.files.draw
+        if not path.exists():
+            raise ValueError(f"{path} is missing; run `modelsoups sweep` first")
+        submitted = self.files.draw_manifest
+        if submitted.exists() and storage.read_json(submitted)["sha256"] != storage.file_sha256(path):
+            raise ValueError(
+                f"{path} has changed since the sweep began; recipes are fixed once drawn: restore it (`modelsoups "
+                "sweep` after deleting it draws the same), or choose another name=..."
+            )
+        return [Recipe(**row["recipe"]) for row in storage.read_jsonl(path)]
+
+    def drawn(self) -> list[Recipe]:
+        """The recipes that the search draws now, whether or not they have been written."""
+        search = load_search(self.sweep.search)
+        return [self.recipe(search, i) for i in range(self.sweep.count or searches.size(search))]
+
+    def recipe(self, search: dict[str, Any], index: int) -> Recipe:
+        """One recipe: what the configuration fixes, else what the search draws, else the default."""
+        values = {**searches.draw(search, self.sweep.seed, index), **self.fixed}
+        missing = [f.name for f in fields(Recipe) if f.default is MISSING and f.name not in values]
+        if missing:
+            raise ValueError(f"recipe.{missing[0]} is neither set nor drawn by {self.sweep.search}")
+        return Recipe(**values)
+
+    def write(self) -> bool:
+        """Write the draw; whether anything changed. ValueError if another draw is there already."""
+        rows = []
+        for index, recipe in enumerate(self.drawn()):
+            rows.append({"index": index, "recipe": json.loads(json.dumps(asdict(recipe)))})
+        path, source = self.files.draw, f"{self.sweep.search}, seed {self.sweep.seed}"
+        if path.exists():
+            old = storage.read_jsonl(path)
+            if old == rows:
+                print(f"sweep: complete, {len(rows)} recipes in {path}")
+                return False
+            if old != rows[: len(old)]:
+                raise ValueError(
+                    f"{path} holds other recipes than {source} now draws; recipes are fixed once drawn: choose "
+                    f"another name=..., or delete {self.files.root} to start over"
+                )
+        storage.write_jsonl(path, rows)
+        if self.files.draw_manifest.exists():
+            storage.write_json(self.files.draw_manifest, {"sha256": storage.file_sha256(path)})
+        print(f"sweep: {len(rows)} recipes of {source} -> {path}")
+        return True
 
 
 def load_search(name: str) -> dict[str, Any]:
@@ -26,8 +85,8 @@ def load_search(name: str) -> dict[str, Any]:
         found = [shipped("sweeps") / f"{name}{suffix}" for suffix in (".yaml", ".jsonl")]
         path = next((p for p in found if p.exists()), found[0])
     if not path.exists():
-        names = ", ".join(sorted(p.stem for p in shipped("sweeps").iterdir() if not p.stem.startswith("wandb")))
-        raise ValueError(f"sweep.search={name}: no such file ({path}); shipped searches: {names}")
+        files = [p.stem for p in shipped("sweeps").iterdir() if not p.stem.startswith("wandb")]
+        raise ValueError(f"sweep.search={name}: no such file ({path}); shipped searches: {', '.join(sorted(files))}")
     if path.suffix == ".jsonl":
         search: Any = {"kind": "list", "recipes": storage.read_jsonl(path)}
     else:
@@ -40,49 +99,3 @@ def load_search(name: str) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return dict(search)
-
-
-def recipe(search: dict[str, Any], cfg: Config, index: int) -> Recipe:
-    """The recipe of one index: what the configuration fixes, else the search's draw, else Recipe's default."""
-    values = {**searches.draw(search, cfg.sweep.seed, index), **cfg.recipe}
-    missing = [f.name for f in fields(Recipe) if f.default is MISSING and f.name not in values]
-    if missing:
-        raise ValueError(f"recipe.{missing[0]} is neither set nor drawn by {cfg.sweep.search}")
-    return Recipe(**values)
-
-
-def load_draw(cfg: Config) -> list[Recipe]:
-    """The recipes of the run, in order of index; ValueError if there is no draw, or not the one submitted."""
-    path = cfg.run.draw
-    if not path.exists():
-        raise ValueError(f"{path} is missing; run `modelsoups sweep` first")
-    fixed = cfg.run.draw_manifest  # of a draw that was submitted
-    if fixed.exists() and storage.read_json(fixed)["sha256"] != storage.file_sha256(path):
-        raise ValueError(
-            f"{path} has changed since the sweep began; recipes are fixed once drawn: put it back (`modelsoups sweep` "
-            "after deleting it draws the same), or choose another name=..."
-        )
-    return [Recipe(**row["recipe"]) for row in storage.read_jsonl(path)]
-
-
-def write(cfg: Config) -> bool:
-    """Write runs/<name>/draw.jsonl; refuse to change one that exists (the sweep may have begun)."""
-    search = load_search(cfg.sweep.search)
-    count = cfg.sweep.count or searches.size(search)
-    rows = [{"index": i, "recipe": json.loads(json.dumps(asdict(recipe(search, cfg, i))))} for i in range(count)]
-    run_ = cfg.run
-    if run_.draw.exists():
-        old = storage.read_jsonl(run_.draw)
-        if old == rows:
-            print(f"sweep: complete, {count} recipes in {run_.draw}")
-            return False
-        if old != rows[: len(old)]:
-            raise ValueError(
-                f"{run_.draw} holds other recipes than {cfg.sweep.search}, seed {cfg.sweep.seed}, now draws; recipes "
-                f"are fixed once drawn: choose another name=..., or delete {run_.root} to start over"
-            )
-    storage.write_jsonl(run_.draw, rows)
-    if run_.draw_manifest.exists():
-        storage.write_json(run_.draw_manifest, {"sha256": storage.file_sha256(run_.draw)})
-    print(f"sweep: {count} recipes of {cfg.sweep.search}, seed {cfg.sweep.seed} -> {run_.draw}")
-    return True

@@ -1,4 +1,4 @@
-"""The ingredients of a run, read from its folders: what is complete, what is missing and why."""
+"""The models of a run: initial models and ingredients, which of them are missing and why, and their weights."""
 
 from __future__ import annotations
 
@@ -8,97 +8,105 @@ from pathlib import Path
 from torch import Tensor
 
 from modelsoups.checkpoints.formats import Checkpoint, open_checkpoint
-from modelsoups.config.schema import Config
+from modelsoups.checkpoints.states import load_state, state_sha256
 from modelsoups.disk import manifests, storage
-from modelsoups.experiment.draw import load_draw
-from modelsoups.experiment.imported import imported, initialization
+from modelsoups.disk.paths import Run
+from modelsoups.experiment.draw import Draw
+from modelsoups.experiment.imported import Imported
 from modelsoups.soup.coefficients import Ingredient
-from modelsoups.weights import state_dicts
-
-_checked: set[tuple[str, int, str]] = set()  # (path, time of its last change, sha256) of the weights found whole
 
 
 @dataclass(frozen=True)
-class Folder:
-    """The complete ingredients in order of index, and why each of the others is missing."""
+class Found:
+    """The complete ingredients in the order of their index, and why each of the others is missing."""
 
     ingredients: list[Ingredient]
     missing: dict[str, str]
 
 
-def load_pool(cfg: Config) -> Folder:
-    """Read the manifests of all ingredients of the draw; ValueError when fewer than soup.minimum are complete."""
-    if cfg.pool == "imported":
-        return enough(cfg, Folder(*imported(cfg)), "modelsoups import-released DIR")
-    found, missing = [], {}
-    for index, recipe in enumerate(load_draw(cfg)):
-        folder = cfg.run.ingredient(index)
+class Ingredients:
+    """The models of a run, read from its folders whenever they are asked for."""
+
+    def __init__(self, files: Run, draw: Draw, init: str, minimum: int, imported: Imported | None) -> None:
+        """init: which head the models start from. imported: the pool that was imported, if it was."""
+        self.files, self.draw, self.init, self.minimum, self.imported = files, draw, init, minimum, imported
+        self._verified: set[tuple[str, int, str]] = set()  # path, time of last change, sha256
+
+    def find(self) -> Found:
+        """The ingredients of the run; ValueError when fewer than soup.minimum are complete."""
+        if self.imported:
+            return self._enough(Found(*self.imported.find()), "modelsoups import-released DIR")
+        found, missing = [], {}
+        for index, recipe in enumerate(self.draw.recipes()):
+            folder = self.files.ingredient(index)
+            manifest = manifests.manifest_of(folder)
+            name = folder.name
+            if manifest is not None:
+                found.append(Ingredient(name, str(folder / "model.safetensors"), manifest["sha256"], recipe))
+                for average, sha256 in manifest.get("averages", {}).items():
+                    path = str(folder / f"{average}.safetensors")
+                    found.append(Ingredient(f"{name}-{average}", path, sha256, recipe))
+            elif (failed := folder / "failed.json").exists():
+                missing[name] = str(storage.read_json(failed)["reason"])
+            else:
+                missing[name] = "not finished" if folder.exists() else "not started"
+        return self._enough(Found(found, missing), "modelsoups finetune")
+
+    def _enough(self, found: Found, command: str) -> Found:
+        if len(found.ingredients) < self.minimum:
+            why = "; ".join(f"{k} {v}" for k, v in list(found.missing.items())[:5])
+            raise ValueError(
+                f"{self.files.ingredients}: {len(found.ingredients)} complete ingredients, but soup.minimum="
+                f"{self.minimum} are needed ({why or 'the draw is empty'}); run `{command}`"
+            )
+        return found
+
+    def initial(self) -> dict[str, Ingredient]:
+        """theta_0 under "initialization", and the zero-shot model beside it where the two differ.
+
+        An imported pool has none when model_0 was not there to be imported.
+        """
+        if self.imported:
+            return self.imported.initial()
+        names = {"initialization": self.init}
+        if self.init != "zeroshot" and manifests.manifest_of(self.files.head("zeroshot")):
+            names["zeroshot"] = "zeroshot"
+        return {row: self._initial(row, init) for row, init in names.items()}
+
+    def _initial(self, row: str, init: str) -> Ingredient:
+        folder = self.files.head(init)
         manifest = manifests.manifest_of(folder)
-        name = folder.name
-        if manifest is not None:
-            found.append(Ingredient(name, str(folder / "model.safetensors"), manifest["sha256"], recipe))
-            for average, sha256 in manifest.get("averages", {}).items():
-                found.append(Ingredient(f"{name}-{average}", str(folder / f"{average}.safetensors"), sha256, recipe))
-        elif (failed := folder / "failed.json").exists():
-            missing[name] = str(storage.read_json(failed)["reason"])
-        else:
-            missing[name] = "not finished" if folder.exists() else "not started"
-    return enough(cfg, Folder(found, missing), "modelsoups finetune")
+        if manifest is None:
+            raise ValueError(f"{folder} is not complete; run `modelsoups heads` first")
+        return Ingredient(row, str(folder / "model.safetensors"), manifest["sha256"], None)
 
+    def open(self, ingredient: Ingredient) -> Checkpoint:
+        """An ingredient's weights, each tensor read when it is asked for; ValueError as `load_weights`.
 
-def enough(cfg: Config, folder: Folder, command: str) -> Folder:
-    """The folder, unless it holds fewer ingredients than soup.minimum; ValueError then says what makes them."""
-    if len(folder.ingredients) < cfg.soup.minimum:
-        why = "; ".join(f"{k} {v}" for k, v in list(folder.missing.items())[:5])
-        raise ValueError(
-            f"{cfg.run.root / 'ingredients'}: {len(folder.ingredients)} complete ingredients, "
-            f"soup.minimum={cfg.soup.minimum} needed ({why or 'the draw is empty'}); run `{command}`"
-        )
-    return folder
+        A file is hashed once: for each soup of a large pool, that would take longer than the mixing.
+        """
+        checkpoint = open_checkpoint(ingredient.path)
+        checkpoint.name = f"ingredient {ingredient.id}"
+        path = Path(ingredient.path)
+        seen = (ingredient.path, path.stat().st_mtime_ns, ingredient.sha256)
+        if seen not in self._verified:
+            verify(ingredient, state_sha256(checkpoint))
+            self._verified.add(seen)
+        return checkpoint
 
 
 def load_weights(ingredient: Ingredient) -> dict[str, Tensor]:
-    """An ingredient's state dict, on the CPU; ValueError when it is not what its manifest says."""
-    state = state_dicts.load_state(Path(ingredient.path))
-    _check(ingredient, state)
+    """An ingredient's state dict on the CPU; ValueError when its content differs from its manifest."""
+    state = load_state(Path(ingredient.path))
+    verify(ingredient, state_sha256(state))
     return state
 
 
-def open_weights(ingredient: Ingredient) -> Checkpoint:
-    """As `load_weights`, but each tensor is read when it is asked for."""
-    checkpoint = open_checkpoint(ingredient.path)
-    checkpoint.name = f"ingredient {ingredient.id}"
-    _check(ingredient, checkpoint)
-    return checkpoint
-
-
-def _check(ingredient: Ingredient, state: state_dicts.State) -> None:
-    """The hash is looked at once a process: for each soup of a large pool it would take longer than the mixing."""
-    path = Path(ingredient.path)
-    seen = (ingredient.path, path.stat().st_mtime_ns, ingredient.sha256)
-    if seen not in _checked and state_dicts.state_sha256(state) != ingredient.sha256:
+def verify(ingredient: Ingredient, sha256: str) -> None:
+    """ValueError when the content of an ingredient's file is not what its manifest says."""
+    if sha256 != ingredient.sha256:
+        path = Path(ingredient.path)
         raise ValueError(
-            f"{path} has changed since it was made (its sha256 is another); delete {path.parent} to make it again"
+            f"{path} has changed since it was made (its sha256 differs from its manifest); restore the file, or "
+            f"delete {path.parent} to make it again"
         )
-    _checked.add(seen)
-
-
-def initial_models(cfg: Config) -> dict[str, Ingredient]:
-    """theta_0 under "initialization", and the zero-shot model beside it where the two differ.
-
-    An imported pool has none when model_0 was not there to be imported.
-    """
-    if cfg.pool == "imported":
-        return initialization(cfg)
-    names = {"initialization": cfg.heads.init}
-    if cfg.heads.init != "zeroshot" and manifests.manifest_of(cfg.run.head("zeroshot")):
-        names["zeroshot"] = "zeroshot"
-    return {row: _initial(cfg, row, init) for row, init in names.items()}
-
-
-def _initial(cfg: Config, row: str, init: str) -> Ingredient:
-    folder = cfg.run.head(init)
-    manifest = manifests.manifest_of(folder)
-    if manifest is None:
-        raise ValueError(f"{folder} is not complete; run `modelsoups heads` first")
-    return Ingredient(row, str(Path(folder) / "model.safetensors"), manifest["sha256"], None)

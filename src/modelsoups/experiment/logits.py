@@ -1,119 +1,85 @@
-"""Logits of models on data sets, cached by the hashes of both: `modelsoups evaluate`.
+"""Logits of models on data sets, cached by the hashes of both.
 
-Everything that is measured goes through `logits_of`: individuals, soups and ensembles share one cache. Logits are
-kept in float32, projected to the data set's own label space (R, ObjectNet, A), so that an ensemble averages exactly
-what the official code averages.
+Everything that is measured goes through this cache: individuals, soups and ensembles. Logits are float32 and
+projected to the data set's own classes (R, ObjectNet, A), so that an ensemble averages what the authors' code averages.
 
 Legend: N images of a set, B of a batch, C classes, H height, W width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from modelsoups.config.schema import Config
-from modelsoups.data import crops as decoded
-from modelsoups.data.crops import all_pixels
-from modelsoups.data.shards import ShardSet
+from modelsoups.data.crops import CropStore
 from modelsoups.disk import storage
-from modelsoups.experiment.sets import open_set
-from modelsoups.models.classifier import Classifier, build, normalise
+from modelsoups.disk.paths import Run
+from modelsoups.experiment.sets import Sets
+from modelsoups.models.classifier import Classifier, normalise
 from modelsoups.stats import scores
 from modelsoups.stats.scores import Logits
-from modelsoups.workers.processes import cores
-
-IN_MEMORY = 2**30  # bytes of decoded images of a set that a process keeps; larger sets are mapped from the disk
-Weights = Mapping[str, Tensor]
 
 
-def logits_of(cfg: Config, name: str, sha256: str, state: Weights | None = None) -> Logits:
-    """Logits of the model with these weights on a data set, from the cache if they are there.
+class LogitsCache:
+    """The logits of a run's models, in runs/<name>/logits."""
 
-    Without `state` the cache must hold them: ValueError names the missing file and the stage that makes it.
-    """
-    path = _cache_path(cfg, sha256, name)
-    labels_N = torch.from_numpy(open_set(cfg.data.dir, name).labels_N)
-    if path.exists():
+    def __init__(
+        self,
+        files: Run,
+        sets: Sets,
+        crops: CropStore,
+        classifier: Callable[[int], Classifier],
+        batch_size: int,
+    ) -> None:
+        """classifier builds the run's network for a number of classes."""
+        self.files, self.sets, self.crops = files, sets, crops
+        self.classifier, self.batch_size = classifier, batch_size
+
+    def path(self, name: str, sha256: str) -> Path:
+        return self.files.logits(sha256, name, self.sets[name].sha256)
+
+    def of(self, name: str, sha256: str, state: Mapping[str, Tensor] | None = None) -> Logits:
+        """Logits of the model with these weights on a data set, from the cache if they are there.
+
+        Without `state` the cache must hold them: ValueError names the missing file and the stage
+        that makes it.
+        """
+        path = self.path(name, sha256)
+        labels_N = torch.from_numpy(self.sets[name].labels_N)
+        if path.exists():
+            return Logits(name, self.read(path), labels_N)
+        if state is None:
+            raise ValueError(f"{path} is missing; run `modelsoups evaluate` and `modelsoups soup` first")
+        logits_NC = self.forward(name, state)
+        storage.save_weights(path, {"logits": logits_NC})
+        return Logits(name, logits_NC, labels_N)
+
+    def read(self, path: Path) -> Tensor:
+        """logits_NC of a file of the cache."""
         try:
-            logits_NC = safetensors.torch.load_file(path)["logits"]
+            return safetensors.torch.load_file(path)["logits"]
         except (safetensors.SafetensorError, KeyError) as error:
             raise ValueError(f"{path} is damaged ({error}); delete it and run the stage again") from error
-        return Logits(name, logits_NC, labels_N)
-    if state is None:
-        raise ValueError(f"{path} is missing; run `modelsoups evaluate` and `modelsoups soup` first")
-    logits_NC = forward(cfg, name, state)
-    storage.save_weights(path, {"logits": logits_NC})
-    return Logits(name, logits_NC, labels_N)
 
+    @torch.inference_mode()
+    def forward(self, name: str, state: Mapping[str, Tensor], of_N: Tensor | None = None) -> Tensor:
+        """Projected logits_NC, float32 on the CPU, of a state dict of the run's network.
 
-def _cache_path(cfg: Config, sha256: str, name: str) -> Path:
-    return cfg.run.logits(sha256, name, open_set(cfg.data.dir, name).sha256)
-
-
-@torch.inference_mode()
-def forward(cfg: Config, name: str, state: Weights, of_N: Tensor | None = None) -> Tensor:
-    """Projected logits_NC, float32 on the CPU, of a state dict of the experiment's classifier.
-
-    of_N: which images, as booleans; all by default.
-    """
-    dataset = open_set(cfg.data.dir, name)
-    model = shell(cfg, len(dataset.classes))
-    model.load_state_dict(dict(state))
-    model.eval()
-    rows, seen = [], 0
-    for batch_BCHW in pixel_batches(cfg, dataset, model.image_size):
-        pixels_BCHW = batch_BCHW if of_N is None else batch_BCHW[of_N[seen : seen + len(batch_BCHW)]]
-        seen += len(batch_BCHW)
-        if len(pixels_BCHW):
-            logits_BC = model(normalise(model, pixels_BCHW)).float().cpu()
-            rows.append(scores.project(logits_BC, dataset.projection))
-    return torch.cat(rows)
-
-
-def decode_once(cfg: Config, names: list[str]) -> None:
-    """Decode sets that are too large to keep in memory into the run's folder, where all processes map them.
-
-    A set over the budget (`data.decoded`) is decoded again for each model.
-    """
-    for dataset in (open_set(cfg.data.dir, name) for name in names):
-        side = cfg.model.image_size
-        if decoded.size(dataset, side) > IN_MEMORY and decoded.fits(dataset, side, _pixels(cfg)):
-            decoded.write(dataset, side, _pixels(cfg))
-
-
-def _pixels(cfg: Config) -> Path:
-    return cfg.run.root / "pixels"
-
-
-def pixel_batches(cfg: Config, dataset: ShardSet, image_size: int) -> Iterator[Tensor]:
-    """uint8 pixels_BCHW in the set's order, resized and cropped as CLIP evaluates."""
-    pixels_NCHW = kept_pixels(cfg, dataset, image_size)
-    if pixels_NCHW is not None:
-        yield from pixels_NCHW.split(cfg.evaluate.batch_size)
-        return
-    crops = decoded.Crops(dataset, image_size)
-    yield from torch.utils.data.DataLoader(crops, cfg.evaluate.batch_size, num_workers=max(1, cores() // 2))
-
-
-def kept_pixels(cfg: Config, dataset: ShardSet, image_size: int) -> Tensor | None:
-    """uint8 pixels_NCHW of a whole set, in memory or mapped; None of a large set that `decode_once` did not write."""
-    if decoded.size(dataset, image_size) <= IN_MEMORY:
-        return all_pixels(str(dataset.folder), dataset.sha256, image_size)
-    return decoded.read(dataset, image_size, _pixels(cfg))
-
-
-_SHELLS: dict[str, Classifier] = {}
-
-
-def shell(cfg: Config, num_classes: int) -> Classifier:
-    """The experiment's classifier, built once a process; its weights are whatever was loaded last."""
-    key = f"{cfg.model} {num_classes}"
-    if key not in _SHELLS:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        _SHELLS[key] = build(cfg.model, num_classes).to(device).eval()
-    return _SHELLS[key]
+        of_N: which images, as booleans; all by default.
+        """
+        dataset = self.sets[name]
+        model = self.classifier(len(dataset.classes))
+        model.load_state_dict(dict(state))
+        model.eval()
+        rows, seen = [], 0
+        for batch_BCHW in self.crops.batches(dataset, model.image_size, self.batch_size):
+            pixels_BCHW = batch_BCHW if of_N is None else batch_BCHW[of_N[seen : seen + len(batch_BCHW)]]
+            seen += len(batch_BCHW)
+            if len(pixels_BCHW):
+                logits_BC = model(normalise(model, pixels_BCHW)).float().cpu()
+                rows.append(scores.project(logits_BC, dataset.projection))
+        return torch.cat(rows)

@@ -1,74 +1,97 @@
-"""Data sets -> WebDataset shards, one folder and one manifest a set: `modelsoups prepare`.
-
-Which sets there are and how they are made is known to a library, a module with names(cfg), inputs(cfg, name),
-facts(cfg, name) and make(cfg, names).
-"""
+"""The prepared data sets of a run: which there are, what each is made from, and each opened once."""
 
 from __future__ import annotations
 
-import functools
 import importlib
 from pathlib import Path
 from typing import Any
 
-from modelsoups.config.schema import Config
+from modelsoups.config.schema import DataConfig
 from modelsoups.data.shards import ShardSet
 from modelsoups.disk import manifests
 
-LIBRARIES = {
+LIBRARIES = {  # data.library -> a module with names, inputs, facts and make; see `data.folders`
     "iconnet": "modelsoups.miniature.library",
     "imagenet": "modelsoups.data.imagenet",
     "folders": "modelsoups.data.folders",
 }
 
 
-def available(cfg: Config) -> list[str]:
-    """The sets of the experiment that are prepared, in order."""
-    return [name for name in _library(cfg).names(cfg) if manifests.manifest_of(Path(cfg.data.dir) / name)]
+class Sets:
+    """The data sets of an experiment. sets["test"] opens a prepared one, or raises ValueError."""
 
+    def __init__(self, data: DataConfig, protocol: str, without_holdout: bool) -> None:
+        """without_holdout: an imported pool may be evaluated without its authors' hold-out."""
+        self.data, self.protocol, self.without_holdout = data, protocol, without_holdout
+        self._opened: dict[str, ShardSet] = {}
 
-def set_inputs(cfg: Config, name: str) -> dict[str, Any]:
-    """What a set is made from: its shards are complete when they were made from this."""
-    made: dict[str, Any] = _library(cfg).inputs(cfg, name)
-    return made
+    def __getitem__(self, name: str) -> ShardSet:
+        if name not in self._opened:
+            self._opened[name] = ShardSet(self.folder(name))
+        return self._opened[name]
 
+    @property
+    def train(self) -> ShardSet:
+        return self[self.data.train]
 
-def set_facts(cfg: Config, name: str) -> dict[str, Any]:
-    """What readers of a set need beside its images; see `shards.finish_set`."""
-    known: dict[str, Any] = _library(cfg).facts(cfg, name)
-    return known
+    @property
+    def holdout(self) -> ShardSet:
+        return self[self.data.holdout]
 
+    def folder(self, name: str) -> Path:
+        return Path(self.data.dir) / name
 
-def _library(cfg: Config) -> Any:
-    return importlib.import_module(LIBRARIES[cfg.data.library])
+    # ---- which there are ----
 
+    def is_prepared(self, name: str) -> bool:
+        """Whether `prepare` has made a set; opening it tells whether it is damaged."""
+        return (self.folder(name) / manifests.MANIFEST).exists()
 
-def test_names(cfg: Config) -> list[str]:
-    """The data sets that are only looked at when everything has been chosen: the test set, and the shifts and extra
-    sets that are prepared. Sets that give other labels to the test set's images are not among them: its logits do."""
-    others = [n for n in [*cfg.data.shifts, *cfg.data.extra] if is_prepared(cfg, n)]
-    return [cfg.data.test, *(n for n in others if open_set(cfg.data.dir, n).scoring is None)]
+    def tests(self) -> list[str]:
+        """The test set, and the shifts and extra sets that are prepared and have images of their own.
 
+        They are evaluated when everything has been chosen. Sets that only relabel the test set are
+        not among them: they are scored from its logits.
+        """
+        others = filter(self.is_prepared, [*self.data.shifts, *self.data.extra])
+        return [self.data.test, *(name for name in others if self[name].scoring is None)]
 
-def evaluated(cfg: Config) -> list[str]:
-    """The data sets that every ingredient is evaluated on.
+    def relabelled(self) -> list[str]:
+        """Prepared sets that give other labels to the test set's images."""
+        prepared = filter(self.is_prepared, self.data.extra)
+        return [name for name in prepared if self[name].scoring is not None]
 
-    An imported pool can be looked at without the hold-out of its authors; nothing can be chosen then.
-    """
-    without = cfg.pool == "imported" and not is_prepared(cfg, cfg.data.holdout)
-    return test_names(cfg) if without else [cfg.data.holdout, *test_names(cfg)]
+    def evaluated(self) -> list[str]:
+        """The sets that every ingredient is evaluated on."""
+        if self.without_holdout and not self.is_prepared(self.data.holdout):
+            return self.tests()
+        return [self.data.holdout, *self.tests()]
 
+    def missing(self) -> list[str]:
+        """The shifts and extra sets of the experiment that are not prepared."""
+        return [n for n in [*self.data.shifts, *self.data.extra] if not self.is_prepared(n)]
 
-def missing_names(cfg: Config) -> list[str]:
-    """The shifts and extra sets of the experiment that are not prepared."""
-    return [n for n in [*cfg.data.shifts, *cfg.data.extra] if not is_prepared(cfg, n)]
+    # ---- how they are made ----
 
+    def names(self) -> list[str]:
+        """Every set of the experiment, in order."""
+        found: list[str] = self._library().names(self.data)
+        return found
 
-def is_prepared(cfg: Config, name: str) -> bool:
-    """Whether `prepare` has made a set; opening it says if it is damaged."""
-    return (Path(cfg.data.dir) / name / manifests.MANIFEST).exists()
+    def inputs(self, name: str) -> dict[str, Any]:
+        """What a set is made from: its shards are complete when they were made from this."""
+        found: dict[str, Any] = self._library().inputs(self.data, self.protocol, name)
+        return found
 
+    def facts(self, name: str) -> dict[str, Any]:
+        """What readers of a set need beside its images; see `shards.finish_set`."""
+        found: dict[str, Any] = self._library().facts(self.data, self.protocol, name)
+        return found
 
-@functools.lru_cache(maxsize=32)
-def open_set(folder: str, name: str) -> ShardSet:
-    return ShardSet(Path(folder) / name)
+    def make(self, names: list[str], workers: int) -> dict[str, int]:
+        """Prepare sets; the number of images of each that was made."""
+        made: dict[str, int] = self._library().make(self.data, self.protocol, names, workers)
+        return made
+
+    def _library(self) -> Any:
+        return importlib.import_module(LIBRARIES[self.data.library])

@@ -1,1 +1,1 @@
-"""IconNet: the miniature's data. Icons of independent designers, rendered as 32x32 photographs of a sort."""
+"""The miniature's data and models: icons, their rendering, its sets, pre-training."""

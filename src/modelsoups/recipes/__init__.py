@@ -1,0 +1,1 @@
+"""Recipes, and the searches that draw them."""

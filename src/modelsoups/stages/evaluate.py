@@ -1,41 +1,37 @@
-"""Evaluate the initial model and every ingredient on every data set: `modelsoups evaluate`."""
+"""Logits of the initial model and of every ingredient on every data set, cached: `modelsoups evaluate`."""
 
 from __future__ import annotations
 
-import functools
-
-from modelsoups.config.schema import Config
-from modelsoups.experiment.ingredients import initial_models, load_pool, load_weights
-from modelsoups.experiment.logits import _cache_path, decode_once, logits_of
-from modelsoups.experiment.sets import evaluated, missing_names
+from modelsoups.experiment.experiment import Experiment
+from modelsoups.experiment.ingredients import load_weights
 from modelsoups.soup.coefficients import Ingredient
-from modelsoups.workers.processes import run_tasks, worker_count
+from modelsoups.workers.processes import run_tasks
 
 
-def run(cfg: Config) -> bool:
-    """Evaluate the initial model and every complete ingredient on the hold-out, the test set and the shifts."""
-    models = [*initial_models(cfg).values(), *load_pool(cfg).ingredients]
-    tasks = [m for m in models if not _all_there(cfg, m.sha256)]
-    names = ", ".join(evaluated(cfg))
-    if missing := missing_names(cfg):
-        print(
-            f"evaluate: not available: {', '.join(missing)}; `modelsoups prepare` adds them once their files are there"
-        )
+def run(experiment: Experiment) -> bool:
+    """Evaluate the models that are not in the cache on the hold-out, the test set and the shifts."""
+    sets, found = experiment.sets, experiment.ingredients.find().ingredients
+    models = [*experiment.ingredients.initial().values(), *found]
+    tasks = [model for model in models if not _is_cached(experiment, model)]
+    names = ", ".join(sets.evaluated())
+    if missing := sets.missing():
+        print(f"evaluate: not available: {', '.join(missing)}; `modelsoups prepare` adds them once their files exist")
     if not tasks:
         print(f"evaluate: complete, {len(models)} models on {names}")
         return False
     print(f"evaluate: {len(tasks)} of {len(models)} models on {names}")
-    decode_once(cfg, evaluated(cfg))
-    for _ in run_tasks(functools.partial(_evaluate, cfg), tasks, worker_count(cfg.finetune.parallel), "evaluate"):
+    experiment.decode_once(sets.evaluated())
+    for _ in run_tasks(_evaluate, tasks, experiment.workers, "evaluate", shared=experiment):
         pass
     return True
 
 
-def _all_there(cfg: Config, sha256: str) -> bool:
-    return all(_cache_path(cfg, sha256, name).exists() for name in evaluated(cfg))
+def _is_cached(experiment: Experiment, model: Ingredient) -> bool:
+    names = experiment.sets.evaluated()
+    return all(experiment.logits.path(name, model.sha256).exists() for name in names)
 
 
-def _evaluate(cfg: Config, model: Ingredient) -> None:
+def _evaluate(experiment: Experiment, model: Ingredient) -> None:
     state = load_weights(model)
-    for name in evaluated(cfg):
-        logits_of(cfg, name, model.sha256, state)
+    for name in experiment.sets.evaluated():
+        experiment.logits.of(name, model.sha256, state)

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-from modelsoups.config.schema import Config
 from modelsoups.disk import manifests
-from modelsoups.experiment.sets import _library
+from modelsoups.experiment.experiment import Experiment
+from modelsoups.experiment.sets import Sets
 
 
-def run(cfg: Config) -> bool:
-    """Make every set of the experiment that is not complete; a set made with other options is refused, not replaced."""
-    library = _library(cfg)
-    names: list[str] = library.names(cfg)
-    todo = [name for name in names if not _made(Path(cfg.data.dir) / name, library.inputs(cfg, name))]
+def run(experiment: Experiment) -> bool:
+    """Make every set that is not complete; a set made with other options is refused, not replaced."""
+    sets = experiment.sets
+    names, folder = sets.names(), sets.data.dir
+    todo = [name for name in names if not _is_made(sets, name)]
     if not todo:
-        print(f"prepare: complete, {len(names)} data sets in {cfg.data.dir}")
+        print(f"prepare: complete, {len(names)} data sets in {folder}")
         return False
     if len(todo) < len(names):
         print(f"prepare: complete: {', '.join(n for n in names if n not in todo)}")
-    made: dict[str, int] = library.make(cfg, todo)
+    made = sets.make(todo, experiment.workers)
     if made:
-        print(f"prepare: {', '.join(n for n in names if n in made)}: {sum(made.values()):,} images -> {cfg.data.dir}")
+        print(f"prepare: {', '.join(n for n in names if n in made)}: {sum(made.values()):,} images -> {folder}")
     return bool(made)
 
 
-def _made(folder: Path, inputs: dict[str, Any]) -> bool:
+def _is_made(sets: Sets, name: str) -> bool:
+    folder, inputs = sets.folder(name), sets.inputs(name)
     manifest = manifests.manifest_of(folder)
     if manifest is None:
         return False

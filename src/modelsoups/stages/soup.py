@@ -6,27 +6,24 @@ is touched before the last coefficient has been chosen: `_choose` sees a Pool, w
 
 from __future__ import annotations
 
-import functools
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from modelsoups.config.schema import Config
+from modelsoups.checkpoints.states import state_sha256
 from modelsoups.disk import manifests, storage
-from modelsoups.experiment.ingredients import initial_models, load_pool
-from modelsoups.experiment.logits import decode_once, logits_of
-from modelsoups.experiment.sets import test_names
-from modelsoups.experiment.soups import _chosen, _extras, curve_points, mixed, pool, read_soup, soup_inputs, write_soup
-from modelsoups.soup.coefficients import Ingredient, Soup
-from modelsoups.soup.methods import METHODS
-from modelsoups.weights import state_dicts
-from modelsoups.workers.processes import run_tasks, worker_count
+from modelsoups.experiment.experiment import Experiment
+from modelsoups.experiment.soups import curve_points
+from modelsoups.soup.coefficients import Soup
+from modelsoups.soup.methods import method_of
+from modelsoups.soup.methods.wise_ft import wise_ft
+from modelsoups.workers.processes import run_tasks
 
 
 @dataclass(frozen=True)
 class Order:
-    """One row to make: the method, its options, and the positions of the ingredients it may use (None: all)."""
+    """One row to make: the method, its options, and the positions of its ingredients (None: all)."""
 
     row: str
     method: str
@@ -34,91 +31,94 @@ class Order:
     subset: tuple[int, ...] | None = None
 
 
-def run(cfg: Config) -> bool:
+def run(experiment: Experiment) -> bool:
     """Choose, then measure, every row that is not complete."""
-    folder = load_pool(cfg)
-    inputs = soup_inputs(cfg, folder.ingredients)
-    for name, reason in folder.missing.items():
+    files, soups = experiment.files, experiment.soups
+    found = experiment.ingredients.find()
+    inputs = experiment.soup_inputs(found.ingredients)
+    for name, reason in found.missing.items():
         print(f"soup: ingredient {name} is not in the pool: {reason}")
-    if manifests.complete(cfg.run.soups, inputs):
-        print(f"soup: complete, {len(list(cfg.run.soups.glob('*.json'))) - 1} soups in {cfg.run.soups}")
+    if manifests.complete(files.soups, inputs):
+        print(f"soup: complete, {len(list(files.soups.glob('*.json'))) - 1} soups in {files.soups}")
         return False
-    key = storage.fingerprint({**inputs, "sets": None})  # a test set that comes later changes no choice
-    decode_once(cfg, [cfg.data.holdout, *test_names(cfg)])
-    orders = plan(cfg, len(folder.ingredients))
-    todo = [o for o in orders if not _chosen(cfg, o.row, key)]
-    for order, soup in run_tasks(
-        functools.partial(_choose, cfg), todo, worker_count(cfg.finetune.parallel), "soup: choosing"
-    ):
-        write_soup(cfg.run.soup(order.row), soup, inputs=key)
-    rows = [o.row for o in orders] + _interpolations(cfg, folder.ingredients, key)
-    for _ in run_tasks(functools.partial(_measure, cfg), rows, worker_count(cfg.finetune.parallel), "soup: measuring"):
+    experiment.decode_once([experiment.config.data.holdout, *experiment.sets.tests()])
+    chosen_from = {**inputs, "sets": None, "soup": {**inputs["soup"], "also": None, "write": None}}
+    key = storage.fingerprint(chosen_from)  # a test set or a method that is added later changes no choice
+    orders = plan(experiment, len(found.ingredients))
+    todo = [order for order in orders if soups.extras(order.row).get("inputs") != key]
+    workers = experiment.workers
+    for order, soup in run_tasks(_choose, todo, workers, "soup: choosing", shared=experiment):
+        soups.write(order.row, soup, inputs=key)
+    rows = [order.row for order in orders] + _interpolations(experiment, key)
+    for _ in run_tasks(_measure, rows, workers, "soup: measuring", shared=experiment):
         pass
-    files = [cfg.run.soup(row) for row in rows] + [cfg.run.mixed(row) for row in cfg.soup.write]
-    manifests.finish(cfg.run.soups, inputs, files, missing=folder.missing)
-    print(f"soup: {len(rows)} rows -> {cfg.run.soups}")
+    made = [*map(files.soup, rows), *map(files.mixed, experiment.config.soup.write)]
+    manifests.finish(files.soups, inputs, made, missing=found.missing)
+    print(f"soup: {len(rows)} rows -> {files.soups}")
     return True
 
 
-def plan(cfg: Config, count: int) -> list[Order]:
-    """Every row that a method chooses from the pool, the slowest first; WiSE-FT's follow from two of them."""
-    learned = {
-        "epochs": cfg.soup.learned_epochs,
-        "lr": cfg.soup.learned_lr,
-        "batch_size": cfg.soup.learned_batch_size,
-        "seed": cfg.soup.seed,
-    }
+def plan(experiment: Experiment, count: int) -> list[Order]:
+    """Every row that a method chooses from `count` ingredients, the slowest first.
+
+    The rows of WiSE-FT follow from two of them.
+    """
+    given = experiment.config.soup
+    learned = {"epochs": given.learned_epochs, "lr": given.learned_lr, "batch_size": given.learned_batch_size}
+    learned["seed"] = given.seed
+    strict = {"strict": experiment.config.protocol == "released"}
     orders = [Order("learned", "learned", learned), Order("learned_layers", "learned_layers", learned)]
-    strict = {"strict": cfg.protocol == "released"}
     orders += [Order("greedy_replacement", "greedy_replacement", strict)]
-    orders += [Order(f"greedy_random_{j}", "greedy", {"order_seed": j, **strict}) for j in range(cfg.soup.orders)]
-    orders += [Order(m, m, strict) for m in ("greedy", "greedy_ensemble")]
-    orders += [Order(m, m) for m in ("uniform", "best", "second_best", "ensemble")]
-    orders += [Order(_registered(m), m) for m in cfg.soup.also if m not in {o.method for o in orders}]
-    shuffled = random.Random(cfg.soup.seed).sample(range(count), count)
+    for j in range(given.orders):
+        orders.append(Order(f"greedy_random_{j}", "greedy", {"order_seed": j, **strict}))
+    orders += [Order(method, method, strict) for method in ("greedy", "greedy_ensemble")]
+    orders += [Order(method, method) for method in ("uniform", "best", "second_best", "ensemble")]
+    made = {order.method for order in orders}
+    for method in given.also:
+        if method not in made:
+            orders.append(Order(method.rpartition(":")[2], method))
+    shuffled = random.Random(given.seed).sample(range(count), count)
     for k in curve_points(count):
         first = tuple(sorted(shuffled[:k]))
-        orders += [Order(f"curve_{k:03d}_{m}", m, {}, first) for m in ("best", "uniform", "ensemble")]
-        orders += [Order(f"curve_{k:03d}_greedy", "greedy", strict, first)]
+        for method in ("best", "uniform", "ensemble"):
+            orders.append(Order(f"curve_{k:03d}_{method}", method, {}, first))
+        orders.append(Order(f"curve_{k:03d}_greedy", "greedy", strict, first))
     return orders
 
 
-def _registered(method: str) -> str:
-    if method not in METHODS:
-        raise ValueError(f"soup.also: no such method: {method}; expected one of {', '.join(METHODS)}")
-    return method
-
-
-def _interpolations(cfg: Config, ingredients: list[Ingredient], key: str) -> list[str]:
-    """WiSE-FT towards the best individual and the greedy soup (appendix D); the rows' names.
+def _interpolations(experiment: Experiment, key: str) -> list[str]:
+    """WiSE-FT towards the best individual and the greedy soup (appendix D); the names of its rows.
 
     None where the initialization is not known: an imported pool may come without it.
     """
-    initial = initial_models(cfg).get("initialization")
+    initial = experiment.ingredients.initial().get("initialization")
+    rows: list[str] = []
     if initial is None:
-        return []
-    rows = []
+        return rows
     for base in ("best", "greedy"):
-        soup = read_soup(cfg.run.soup(base))
-        for alpha in cfg.evaluate.wise_ft:
+        soup = experiment.soups.read(base)
+        for alpha in experiment.config.evaluate.wise_ft:
             rows.append(f"wise_ft_{base}_{alpha:g}")
-            write_soup(cfg.run.soup(rows[-1]), METHODS["wise_ft"](initial, soup, alpha=alpha), inputs=key)
+            experiment.soups.write(rows[-1], wise_ft(initial, soup, alpha=alpha), inputs=key)
     return rows
 
 
-def _choose(cfg: Config, order: Order) -> Soup:
-    return METHODS[order.method](pool(cfg, order.subset), **order.options)
+def _choose(experiment: Experiment, order: Order) -> Soup:
+    found = experiment.ingredients.find().ingredients
+    chosen = found if order.subset is None else [found[i] for i in order.subset]
+    return method_of(order.method)(experiment.soups.pool(chosen), **order.options)
 
 
-def _measure(cfg: Config, row: str) -> None:
-    """Mix a soup and evaluate it everywhere; its file then names the hash of the mixed weights."""
-    soup = read_soup(cfg.run.soup(row))
+def _measure(experiment: Experiment, row: str) -> None:
+    """Mix a soup and evaluate it everywhere; its file then holds the hash of the mixed weights."""
+    soups = experiment.soups
+    soup = soups.read(row)
     if soup.space == "logits":
         return  # an ensemble is made of its ingredients' cached logits
-    state = mixed(cfg, soup)
-    sha256 = state_dicts.state_sha256(state)
-    for name in [cfg.data.holdout, *test_names(cfg)]:
-        logits_of(cfg, name, sha256, state)
-    if row in cfg.soup.write:
-        storage.save_weights(cfg.run.mixed(row), state)
-    write_soup(cfg.run.soup(row), soup, **{**_extras(cfg.run.soup(row)), "sha256": sha256})
+    state = soups.mixed(soup)
+    sha256 = state_sha256(state)
+    for name in [experiment.config.data.holdout, *experiment.sets.tests()]:
+        experiment.logits.of(name, sha256, state)
+    if row in experiment.config.soup.write:
+        storage.save_weights(experiment.files.mixed(row), state)
+    soups.write(row, soup, **{**soups.extras(row), "sha256": sha256})

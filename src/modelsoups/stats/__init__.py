@@ -1,0 +1,1 @@
+"""Statistics: scores, intervals, paired tests, calibration, equation (1)."""

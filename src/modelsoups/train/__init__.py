@@ -1,0 +1,1 @@
+"""Training one ingredient: loop, step, optimizers, averages, resuming, several processes."""

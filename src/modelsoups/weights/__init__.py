@@ -1,0 +1,1 @@
+"""Weights of many checkpoints: algebra, streamed mixing, digests, angles, planes."""

@@ -1,0 +1,12 @@
+"""How a command ends when something is wrong."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+
+def fail(message: str, status: int = 1) -> NoReturn:
+    """End the command with one line on stderr."""
+    print(f"modelsoups: error: {message}", file=sys.stderr, flush=True)
+    raise SystemExit(status)

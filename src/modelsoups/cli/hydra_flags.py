@@ -1,0 +1,57 @@
+"""Commands with Hydra's own flags: multirun, --cfg, --info."""
+
+from __future__ import annotations
+
+import sys
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+
+from modelsoups.cli.errors import fail
+from modelsoups.cli.pipeline import run_command
+from modelsoups.config import compose
+from modelsoups.config.recall import open_run
+from modelsoups.config.schema import Config
+from modelsoups.disk.paths import shipped
+
+QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none")  # the stages print what matters
+
+
+def run_with_flags(modules: dict[str, str], args: list[str]) -> None:
+    """Hand over to Hydra; a misspelt key is refused before any job starts."""
+    overrides = [a for a in args if "=" in a and not a.startswith("-")]
+    flags = [a for a in args if a not in overrides]  # after the overrides: argparse takes those only in one piece
+    try:
+        config = open_run(_first_of_each_sweep(overrides))
+    except (ValueError, hydra.errors.HydraException) as error:
+        fail(" ".join(str(error).split()))
+
+    def job(composed: DictConfig) -> None:
+        run_command(modules, HydraConfig.get().overrides.task)
+
+    named = [f"hydra.job.name={next(iter(modules))}"] if len(modules) == 1 else []  # for the launchers
+    made_with = [o for o in config.overrides if o not in _first_of_each_sweep(overrides)]
+    given = [*compose.own_conf(), *made_with, *map(compose.settable, overrides), *_setup(config, overrides)]
+    sys.argv = ["modelsoups", *given, *QUIET, *named, *flags]
+    hydra.main(config_path=str(shipped("conf")), config_name="config", version_base="1.3")(job)()
+
+
+def _first_of_each_sweep(overrides: list[str]) -> list[str]:
+    """The overrides of the first job: ingredient=0 for ingredient=range(12)."""
+    first = []
+    for override in OverridesParser.create().parse_overrides(overrides):
+        if override.is_sweep_override():
+            first.append(f"{override.key_or_group}={next(override.sweep_string_iterator())}")
+        elif override.input_line is not None:
+            first.append(override.input_line)
+    return first
+
+
+def _setup(config: Config, overrides: list[str]) -> list[str]:
+    """cluster.setup for hydra/launcher=slurm, whose lists Hydra fixes before it composes the cluster."""
+    if "hydra/launcher=slurm" not in overrides or any(o.startswith("hydra.launcher.setup=") for o in overrides):
+        return []
+    lines = ["'" + line.replace("'", r"\'") + "'" for line in config.cluster.setup]
+    return [f"hydra.launcher.setup=[{','.join(lines)}]"]

@@ -1,0 +1,97 @@
+"""Running stages in order: one line for an error, its trace in the run's log, and what was made at the end."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from modelsoups.cli.errors import fail
+from modelsoups.config.recall import keep_overrides, open_run
+from modelsoups.config.schema import Config
+from modelsoups.disk import storage
+from modelsoups.disk.paths import Run
+from modelsoups.experiment.experiment import Experiment
+from modelsoups.tracking import following
+
+
+def run_command(modules: dict[str, str], overrides: Sequence[str]) -> None:
+    """Open a run and run stages or commands on it; an error in the configuration ends in one line.
+
+    modules: name of the stage -> its module, below the package.
+    """
+    try:
+        config = open_run(overrides)
+    except ValueError as error:
+        fail(str(error))
+    with following(config.run, config.wandb, list(modules), config):
+        _run_all(modules, config)
+
+
+def _run_all(modules: dict[str, str], config: Config) -> None:
+    """Each stage returns whether it made anything; if so, its seconds are kept."""
+    started, experiment = time.monotonic(), Experiment(config)
+    for stage, module in modules.items():
+        if stage == "analyse" and len(modules) > 1 and not config.analyse.in_pipeline:
+            continue
+        begin = time.monotonic()
+        try:
+            made = _run(stage, module, experiment)
+            if config.run.root.exists() and os.environ.get("RANK", "0") == "0":
+                keep_overrides(config)
+            if made:
+                _keep_seconds(config.run, stage, time.monotonic() - begin)
+        except KeyboardInterrupt:
+            fail(f"{stage}: interrupted; the same command continues where it stopped", status=130)
+        except Exception as error:
+            kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
+            fail(f"{stage}: {kind}{' '.join(str(error).split())}{log_trace(config.run.log)}")
+    if len(modules) > 1:
+        print(f"done in {time.monotonic() - started:.0f} s\n" + conclusion(config))
+
+
+def _run(stage: str, module: str, experiment: Experiment) -> bool:
+    """Whether the stage made anything. An imported pool stands in for heads, sweep and finetune."""
+    if experiment.imported and stage in ("heads", "sweep", "finetune"):
+        count = len(experiment.imported.manifest()["ingredients"])
+        print(f"{stage}: complete: the {count} models were imported")
+        return False
+    if stage == "analyse":
+        importlib.import_module("modelsoups.cli.pools").make_pools(experiment)
+    made: bool = importlib.import_module(f"modelsoups.{module}").run(experiment)
+    return made
+
+
+def conclusion(config: Config) -> str:
+    """What a run has made, where, and what can be done next."""
+    run = config.run
+    soups = [run.mixed(row) for row in config.soup.write]
+    logged = run.wandb / "wandb"
+    made = {"report": [run.results / "index.html"], "soup": soups, "all soups": [run.soups], "W&B": [logged]}
+    lines = [f"  {what:<10}{path}" for what, paths in made.items() for path in paths if path.exists()]
+    again = [o for o in config.overrides if o.startswith(("runs=", "results="))]
+    export = " ".join(["modelsoups export", f"name={config.name}", *again])
+    lines.append(f"next: {export}    # the greedy soup as a folder for open_clip or timm, with a model card")
+    if logged.exists():
+        lines.append(f"      wandb leet {logged}    # the runs in this terminal; wandb sync uploads them")
+    return "\n".join(lines)
+
+
+def log_trace(log: Path) -> str:
+    """Append the present exception's trace to a log; the words that name it, none if it cannot be written."""
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(f"\n{time.strftime('%F %T')} modelsoups {' '.join(sys.argv[1:])}\n{traceback.format_exc()}")
+    except OSError:
+        return ""
+    return f" (trace: {log})"
+
+
+def _keep_seconds(run: Run, stage: str, seconds: float) -> None:
+    kept = storage.read_json(run.timings) if run.timings.exists() else {}
+    storage.write_json(run.timings, {**kept, stage: round(seconds, 1)})

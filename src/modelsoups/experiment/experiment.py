@@ -1,0 +1,112 @@
+"""Experiment: a run, opened once for each command and handed to stages, analyses and cluster commands."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modelsoups.config.schema import Config
+from modelsoups.data.crops import CropStore
+from modelsoups.disk.paths import Run
+from modelsoups.experiment.draw import Draw
+from modelsoups.experiment.imported import Imported
+from modelsoups.experiment.ingredients import Ingredients
+from modelsoups.experiment.logits import LogitsCache
+from modelsoups.experiment.sets import Sets
+from modelsoups.experiment.soups import Soups
+from modelsoups.models.classifier import Classifier, build
+from modelsoups.soup.coefficients import Ingredient
+from modelsoups.workers.processes import worker_count
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """What a run has and makes. Each part is opened when it is first used, and kept.
+
+    An Experiment that is sent to a worker process takes only its configuration along.
+    """
+
+    config: Config
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Experiment, (self.config,)
+
+    @cached_property
+    def files(self) -> Run:
+        """The path of every file of the run."""
+        return Run(Path(self.config.runs), Path(self.config.results))
+
+    @cached_property
+    def sets(self) -> Sets:
+        """The prepared data sets."""
+        return Sets(self.config.data, self.config.protocol, self.config.pool == "imported")
+
+    @cached_property
+    def draw(self) -> Draw:
+        """The recipes."""
+        return Draw(self.files, self.config.sweep, self.config.recipe)
+
+    @cached_property
+    def imported(self) -> Imported | None:
+        """The imported pool, for pool=imported."""
+        holdout = self.sets.folder(self.config.data.holdout)
+        return Imported(self.files, holdout) if self.config.pool == "imported" else None
+
+    @cached_property
+    def ingredients(self) -> Ingredients:
+        """The initial models and the fine-tuned ones."""
+        config = self.config
+        return Ingredients(self.files, self.draw, config.heads.init, config.soup.minimum, self.imported)
+
+    @cached_property
+    def crops(self) -> CropStore:
+        """The evaluation crops of the prepared sets, decoded once."""
+        return CropStore(self.files.root / "pixels")
+
+    @cached_property
+    def logits(self) -> LogitsCache:
+        """The logits of models and soups."""
+        return LogitsCache(self.files, self.sets, self.crops, self.classifier, self.config.evaluate.batch_size)
+
+    @cached_property
+    def soups(self) -> Soups:
+        """The soups, and what they are chosen from."""
+        return Soups(self.files, self.ingredients, self.logits)
+
+    @cached_property
+    def _classifiers(self) -> dict[int, Classifier]:
+        return {}
+
+    def classifier(self, classes: int) -> Classifier:
+        """The network of the run, built once; its weights are those that were loaded last."""
+        if classes not in self._classifiers:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            self._classifiers[classes] = build(self.config.model, classes).to(device).eval()
+        return self._classifiers[classes]
+
+    @property
+    def workers(self) -> int:
+        """Processes to run side by side."""
+        return worker_count(self.config.finetune.parallel)
+
+    def decode_once(self, names: list[str]) -> None:
+        """Decode sets that are too large for memory into the run's folder, where all processes map them."""
+        for name in names:
+            self.crops.prepare(self.sets[name], self.config.model.image_size)
+
+    def soup_inputs(self, ingredients: list[Ingredient]) -> dict[str, Any]:
+        """What the soups depend on: ingredients, initial models, data sets, options."""
+        config, sets = self.config, self.sets
+        return {
+            "ingredients": {i.id: i.sha256 for i in ingredients},
+            "initial": {row: i.sha256 for row, i in self.ingredients.initial().items()},
+            "holdout": sets.holdout.sha256,
+            "sets": {name: sets[name].sha256 for name in sets.tests()},
+            "soup": asdict(config.soup),
+            "protocol": config.protocol,
+            "wise_ft": config.evaluate.wise_ft,
+        }

@@ -1,0 +1,35 @@
+"""Imports by the names of version 0.1, refused with the new name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+
+PUBLIC = {  # what the documentation of 0.1 named -> where it is now
+    "core.types": "soup.coefficients (Soup, Ingredient), recipes.recipe (Recipe) and stats.scores (Logits)",
+    "core.methods": "soup.methods, and Pool in soup.pool",
+    "core.stats": "stats.intervals and stats.paired_tests",
+    "core.weights": "weights.state_dicts",
+    "core.holdout": "soup.holdout",
+    "reporting.sections": "report.sections",
+}
+ROOMS = {"core": "soup, weights, checkpoints and stats", "analyse": "analyses", "reporting": "report",
+         "pretraining": "miniature.pretraining", "runs": "disk", "evaluate": "experiment.logits",
+         "finetune": "stages.finetune", "model": "models.classifier", "schema": "config.schema",
+         "parallel": "workers", "released": "published and cli.import_released"}  # fmt: skip
+
+
+class Moved(MetaPathFinder):
+    """Answers the import of a module that has moved with a line that names its new place."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: object = None) -> ModuleSpec | None:
+        package, _, old = name.partition(".")
+        if package == "modelsoups" and old in ROOMS:
+            raise ModuleNotFoundError(f"modelsoups.{old} has moved: {_places(old)}; see docs/architecture.md", name=name)
+        return None
+
+
+def _places(old: str) -> str:
+    known = [f"{name} -> {place}" for name, place in PUBLIC.items() if name.partition(".")[0] == old]
+    return "; ".join(known) or ROOMS[old]
