@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from modelsoups.cli import commands
+from modelsoups.config import reference
 from modelsoups.config.compose import check_overrides
 from modelsoups.soup.coefficients import Ingredient
 from modelsoups.soup.methods import Pool
@@ -20,6 +21,10 @@ READ = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.
 
 def test_usage_in_the_documentation_is_the_programs_own():
     assert (ROOT / "docs/usage.txt").read_text() == commands.usage() + "\n"
+
+
+def test_keys_in_the_documentation_are_the_schemas_own():
+    assert (ROOT / "docs/keys.txt").read_text() == reference.markdown()
 
 
 @pytest.mark.parametrize("page", READ, ids=lambda p: p.name)

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import MISSING, Field
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, Field, is_dataclass
+from inspect import getdoc
+from typing import Any, get_type_hints
 
 from modelsoups.config.compose import keys
-
-
-def table(sections: Sequence[str] = ()) -> str:
-    """Markdown table of the keys of these sections ("": the keys outside any); all of them by default."""
-    rows = ["| key | default | meaning |", "|---|---|---|"]
-    for name, about in keys().items():
-        if not sections or name.rpartition(".")[0].split(".")[0] in sections:
-            choices = ", ".join(f"`{c}`" for c in about.metadata["choices"])
-            meaning = about.metadata["sentence"] + (f" ({choices})" if choices else "")
-            rows.append(f"| `{name}` | {_default(about)} | {meaning} |")
-    return "\n".join(rows) + "\n"
+from modelsoups.config.schema import Config, TopLevel
 
 
 def listing(sections: Sequence[str]) -> str:
-    """The keys of these sections as a terminal shows them: name, default and meaning."""
-    chosen = {n: k for n, k in keys().items() if n.rpartition(".")[0].split(".")[0] in sections}
+    """The keys of these sections, or keys by name, as a terminal shows them: name, meaning, values."""
+    chosen = {n: k for n, k in keys().items() if n in sections or n.partition(".")[0] in sections}
     width = max(map(len, chosen), default=0)
     lines = []
     for name, about in chosen.items():
-        values = " | ".join(about.metadata["choices"])
-        default = f"default {_default(about)}"
-        shown = f"{values}; {default}" if values else default
-        lines.append(f"  {name:<{width}}  {about.metadata['sentence']} [{shown}]")
+        shown = [*about.metadata["choices"], f"default {_default(about)}"]
+        lines.append(f"  {name:<{width}}  {about.metadata['sentence']} [{', '.join(shown)}]")
     return "\n".join(lines)
+
+
+def markdown() -> str:
+    """Every key by section, for the docs."""
+    parts = [f"### Keys outside a section\n\n{_table(n for n in keys() if '.' not in n)}"]
+    for section, kind in get_type_hints(Config).items():
+        if is_dataclass(kind) and kind is not TopLevel:
+            names = [name for name in keys() if name.startswith(f"{section}.")]
+            parts.append(f"### `{section}`\n\n{getdoc(kind)}\n\n{_table(names)}")
+    return "\n".join(parts)
+
+
+def _table(names: Iterable[str]) -> str:
+    rows = ["| key | default | meaning |", "|---|---|---|"]
+    for name in names:
+        about = keys()[name]
+        choices = ", ".join(f"`{c}`" for c in about.metadata["choices"])
+        meaning = about.metadata["sentence"] + (f" ({choices})" if choices else "")
+        rows.append(f"| `{name}` | `{_default(about)}` | {meaning} |")
+    return "\n".join(rows) + "\n"
 
 
 def _default(about: Field[Any]) -> str:
@@ -40,3 +49,7 @@ def _default(about: Field[Any]) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return '""' if value == "" else str(value)
+
+
+if __name__ == "__main__":  # python -m modelsoups.config.reference > docs/keys.txt
+    print(markdown(), end="")

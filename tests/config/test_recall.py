@@ -1,0 +1,51 @@
+"""A run is found again by its name, with the overrides that it was made with."""
+
+import pytest
+
+from modelsoups.config.recall import keep_overrides, open_run
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def made(*overrides):
+    config = open_run(overrides)
+    config.run.root.mkdir(parents=True, exist_ok=True)
+    keep_overrides(config)
+    return config
+
+
+def test_a_name_alone_opens_the_run_as_it_was_made(capsys):
+    config = made("name=d2", "model=clip_vit_b32", "data.seed=3", "recipe.lr=1e-4")
+    again = open_run(["name=d2"])
+    assert (again.model, again.data, again.recipe) == (config.model, config.data, config.recipe)
+    assert again.overrides == ("model=clip_vit_b32", "data.seed=3", "recipe.lr=1e-4", "name=d2")
+    assert capsys.readouterr().err == ""
+
+
+def test_an_experiment_is_found_by_its_name():
+    made("experiment=imagenet")
+    assert open_run(["name=imagenet"]).model.name == "ViT-B-32-quickgelu"
+
+
+def test_an_override_that_contradicts_the_run_is_named(capsys):
+    made("name=d2", "data.seed=3")
+    config = open_run(["name=d2", "data.seed=4", "heads.init=zeroshot"])
+    assert (config.data.seed, config.heads.init) == (4, "zeroshot")
+    said = capsys.readouterr().err
+    assert "runs/d2 was made with data.seed=3; this command says data.seed=4" in said
+    assert "heads.init=lp; this command says heads.init=zeroshot" in said
+
+
+def test_options_of_one_command_are_not_kept():
+    made("name=d2", "ingredient=1", "submit.dry_run=true", "cluster=gpu_node", "soup.orders=4")
+    again = open_run(["name=d2"])
+    assert (again.ingredient, again.submit.dry_run, again.cluster.partition) == (None, False, None)
+    assert again.soup.orders == 4
+
+
+def test_another_run_is_not_seen():
+    made("name=d2", "data.seed=3")
+    assert open_run(["name=d3"]).data.seed == 0
