@@ -91,7 +91,7 @@ class SweepConfig:
 class FinetuneConfig:
     parallel: int | None = None  # runs side by side, one core each; null: one per core
     threads: int = 1  # of each run; results depend on it, so it is not the number of cores
-    decode: str = "turbo"  # of training images: pil, turbo, or gpu; see data.decode
+    decode: str = "turbo"  # of training images: pil, turbo, or gpu; see data.decoders
     skip_corrupt: int = 0  # images that cannot be decoded and training goes on without; one more is an error
     at_once: int | None = None  # images that fit a GPU; a larger share of a batch is taken in parts; null: all
     checkpoint_every: int = 200  # steps between checkpoints for resuming

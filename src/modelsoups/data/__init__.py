@@ -1,1 +1,1 @@
-"""Data sets: shards, transforms, and the miniature."""
+"""Prepared sets: shards, decoding, training batches, crops for evaluation, libraries that make sets."""

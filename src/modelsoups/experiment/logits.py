@@ -9,6 +9,7 @@ Legend: N images of a set, B of a batch, C classes, H height, W width.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -17,17 +18,14 @@ import torch
 from torch import Tensor
 
 from modelsoups.config.schema import Config
-from modelsoups.data import crops as decoded
-from modelsoups.data.crops import all_pixels
+from modelsoups.data.crops import CropStore
 from modelsoups.data.shards import ShardSet
 from modelsoups.disk import storage
 from modelsoups.experiment.sets import open_set
 from modelsoups.models.classifier import Classifier, build, normalise
 from modelsoups.stats import scores
 from modelsoups.stats.scores import Logits
-from modelsoups.workers.processes import cores
 
-IN_MEMORY = 2**30  # bytes of decoded images of a set that a process keeps; larger sets are mapped from the disk
 Weights = Mapping[str, Tensor]
 
 
@@ -76,35 +74,19 @@ def forward(cfg: Config, name: str, state: Weights, of_N: Tensor | None = None) 
 
 
 def decode_once(cfg: Config, names: list[str]) -> None:
-    """Decode sets that are too large to keep in memory into the run's folder, where all processes map them.
-
-    A set over the budget (`data.decoded`) is decoded again for each model.
-    """
-    for dataset in (open_set(cfg.data.dir, name) for name in names):
-        side = cfg.model.image_size
-        if decoded.size(dataset, side) > IN_MEMORY and decoded.fits(dataset, side, _pixels(cfg)):
-            decoded.write(dataset, side, _pixels(cfg))
-
-
-def _pixels(cfg: Config) -> Path:
-    return cfg.run.root / "pixels"
+    """Decode the sets that are too large for memory into the run's folder, where processes map them."""
+    for name in names:
+        crop_store(cfg.run.root / "pixels").prepare(open_set(cfg.data.dir, name), cfg.model.image_size)
 
 
 def pixel_batches(cfg: Config, dataset: ShardSet, image_size: int) -> Iterator[Tensor]:
     """uint8 pixels_BCHW in the set's order, resized and cropped as CLIP evaluates."""
-    pixels_NCHW = kept_pixels(cfg, dataset, image_size)
-    if pixels_NCHW is not None:
-        yield from pixels_NCHW.split(cfg.evaluate.batch_size)
-        return
-    crops = decoded.Crops(dataset, image_size)
-    yield from torch.utils.data.DataLoader(crops, cfg.evaluate.batch_size, num_workers=max(1, cores() // 2))
+    return crop_store(cfg.run.root / "pixels").batches(dataset, image_size, cfg.evaluate.batch_size)
 
 
-def kept_pixels(cfg: Config, dataset: ShardSet, image_size: int) -> Tensor | None:
-    """uint8 pixels_NCHW of a whole set, in memory or mapped; None of a large set that `decode_once` did not write."""
-    if decoded.size(dataset, image_size) <= IN_MEMORY:
-        return all_pixels(str(dataset.folder), dataset.sha256, image_size)
-    return decoded.read(dataset, image_size, _pixels(cfg))
+@functools.lru_cache(maxsize=4)
+def crop_store(folder: Path) -> CropStore:
+    return CropStore(folder)
 
 
 _SHELLS: dict[str, Classifier] = {}

@@ -1,7 +1,7 @@
 """Data sets -> WebDataset shards, one folder and one manifest a set: `modelsoups prepare`.
 
-Which sets there are and how they are made is known to a library, a module with names(cfg), inputs(cfg, name),
-facts(cfg, name) and make(cfg, names).
+A library knows which sets exist and how to make them. It is a module with names(data),
+inputs(data, protocol, name), facts(data, protocol, name) and make(data, protocol, names, workers).
 """
 
 from __future__ import annotations
@@ -11,36 +11,37 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from modelsoups.config.schema import Config
+from modelsoups.config.schema import Config, DataConfig
 from modelsoups.data.shards import ShardSet
 from modelsoups.disk import manifests
 
 LIBRARIES = {
     "iconnet": "modelsoups.miniature.library",
-    "imagenet": "modelsoups.data.imagenet",
+    "imagenet": "modelsoups.data.imagenet.library",
     "folders": "modelsoups.data.folders",
 }
 
 
 def available(cfg: Config) -> list[str]:
     """The sets of the experiment that are prepared, in order."""
-    return [name for name in _library(cfg).names(cfg) if manifests.manifest_of(Path(cfg.data.dir) / name)]
+    return [name for name in library(cfg.data).names(cfg.data) if manifests.manifest_of(Path(cfg.data.dir) / name)]
 
 
 def set_inputs(cfg: Config, name: str) -> dict[str, Any]:
     """What a set is made from: its shards are complete when they were made from this."""
-    made: dict[str, Any] = _library(cfg).inputs(cfg, name)
+    made: dict[str, Any] = library(cfg.data).inputs(cfg.data, cfg.protocol, name)
     return made
 
 
 def set_facts(cfg: Config, name: str) -> dict[str, Any]:
-    """What readers of a set need beside its images; see `shards.finish_set`."""
-    known: dict[str, Any] = _library(cfg).facts(cfg, name)
+    """What readers of a set need besides its images; see `shards.finish_set`."""
+    known: dict[str, Any] = library(cfg.data).facts(cfg.data, cfg.protocol, name)
     return known
 
 
-def _library(cfg: Config) -> Any:
-    return importlib.import_module(LIBRARIES[cfg.data.library])
+def library(data: DataConfig) -> Any:
+    """The module in LIBRARIES that data.library names."""
+    return importlib.import_module(LIBRARIES[data.library])
 
 
 def test_names(cfg: Config) -> list[str]:

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from modelsoups.config.schema import Config
-from modelsoups.data.crops import all_pixels
 from modelsoups.disk import storage
 from modelsoups.experiment.ingredients import initial_models, load_pool, load_weights, open_weights
-from modelsoups.experiment.logits import forward, kept_pixels, logits_of, shell
+from modelsoups.experiment.logits import crop_store, forward, logits_of, shell
 from modelsoups.experiment.sets import open_set, test_names
 from modelsoups.models.classifier import normalise
 from modelsoups.soup.coefficients import Ingredient, Soup
@@ -57,9 +56,10 @@ def pool(cfg: Config, subset: tuple[int, ...] | None = None) -> Pool:
 
     def gradient(state: Mapping[str, Tensor], beta: float, index_B: Tensor) -> tuple[float, float, dict[str, Tensor]]:
         model = shell(cfg, len(holdout.classes))
-        pixels_NCHW = kept_pixels(cfg, holdout, model.image_size)
-        if pixels_NCHW is None:  # over the budget of the disk: in memory then
-            pixels_NCHW = all_pixels(str(holdout.folder), holdout.sha256, model.image_size)
+        store = crop_store(cfg.run.root / "pixels")
+        pixels_NCHW = store.pixels(holdout, model.image_size)
+        if pixels_NCHW is None:  # larger than the limit on disk
+            pixels_NCHW = store.in_memory(holdout, model.image_size)
         images_BCHW = normalise(model, pixels_NCHW[index_B])
         return model_gradient(model, state, beta, images_BCHW, labels_N[index_B].to(images_BCHW.device))
 

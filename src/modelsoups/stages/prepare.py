@@ -7,22 +7,27 @@ from typing import Any
 
 from modelsoups.config.schema import Config
 from modelsoups.disk import manifests
-from modelsoups.experiment.sets import _library
+from modelsoups.experiment.sets import library
+from modelsoups.workers.processes import cores
 
 
 def run(cfg: Config) -> bool:
     """Make every set of the experiment that is not complete; a set made with other options is refused, not replaced."""
-    library = _library(cfg)
-    names: list[str] = library.names(cfg)
-    todo = [name for name in names if not _made(Path(cfg.data.dir) / name, library.inputs(cfg, name))]
+    data, source = cfg.data, library(cfg.data)
+    names: list[str] = source.names(data)
+    todo = []
+    for name in names:
+        if not _made(Path(data.dir) / name, source.inputs(data, cfg.protocol, name)):
+            todo.append(name)
     if not todo:
-        print(f"prepare: complete, {len(names)} data sets in {cfg.data.dir}")
+        print(f"prepare: complete, {len(names)} data sets in {data.dir}")
         return False
     if len(todo) < len(names):
         print(f"prepare: complete: {', '.join(n for n in names if n not in todo)}")
-    made: dict[str, int] = library.make(cfg, todo)
+    workers = data.workers or cores()
+    made: dict[str, int] = source.make(data, cfg.protocol, todo, workers)
     if made:
-        print(f"prepare: {', '.join(n for n in names if n in made)}: {sum(made.values()):,} images -> {cfg.data.dir}")
+        print(f"prepare: {', '.join(n for n in names if n in made)}: {sum(made.values()):,} images -> {data.dir}")
     return bool(made)
 
 
