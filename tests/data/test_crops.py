@@ -40,17 +40,6 @@ def test_a_large_set_is_decoded_once_and_mapped(dataset, tmp_path, monkeypatch):
         assert torch.equal(torch.cat(list(opened.batches(dataset, 16, 50))), expected)
 
 
-def test_the_least_recently_used_sets_leave_memory_when_it_is_full(dataset, tmp_path, monkeypatch):
-    store = CropStore(tmp_path, memory=decoded_bytes(dataset, 4) + decoded_bytes(dataset, 8))
-    for side in (4, 8, 4, 6):  # 4 and 6 fit, 8 is the oldest
-        store.pixels(dataset, side)
-    monkeypatch.setattr(ShardSet, "image", None)  # decoding again fails
-    assert store.pixels(dataset, 4).shape == (128, 3, 4, 4)
-    assert store.pixels(dataset, 6).shape == (128, 3, 6, 6)
-    with pytest.raises(TypeError):
-        store.pixels(dataset, 8)
-
-
 def test_damaged_pixels_are_named_and_partial_ones_made_again(dataset, tmp_path):
     store = CropStore(tmp_path, small=0)
     assert store.prepare(dataset, 8)

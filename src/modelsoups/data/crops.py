@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,7 @@ from modelsoups.disk import manifests, storage
 from modelsoups.workers.processes import cores
 
 SMALL = 2**30  # bytes of crops: a set up to this size is kept in memory, a larger one in a file
-MEMORY = 16 * 2**30  # bytes of crops in memory, over all sets
-DISK = 64 * 2**30  # bytes of one file, which also takes at most half of the free disk space
+DISK = 64 * 2**30  # bytes of crops: a set above this size, or half of the free disk, gets no file
 HASH_BLOCK = 2**24  # bytes hashed at a time
 
 
@@ -53,27 +52,16 @@ def decoded_bytes(dataset: ShardSet, side: int) -> int:
 
 @dataclass
 class CropStore:
-    """The crops of prepared sets: small sets in memory, larger ones in files under `folder`.
-
-    Keep one instance: it decodes each small set once and checks each file once. `small`, `memory`
-    and `disk` are the limits in bytes described at SMALL, MEMORY and DISK.
-    """
+    """The crops of prepared sets, each decoded once: small ones in memory, others in files in `folder`."""
 
     folder: Path
     small: int = SMALL
-    memory: int = MEMORY
     disk: int = DISK
-
-    def __post_init__(self) -> None:
-        self._in_memory: dict[tuple[Path, str, int], Tensor] = {}  # the most recently used last
-        self._mapped: dict[Path, Tensor] = {}
+    _in_memory: dict[tuple[Path, str, int], Tensor] = field(default_factory=dict)
+    _mapped: dict[Path, Tensor] = field(default_factory=dict)
 
     def pixels(self, dataset: ShardSet, side: int) -> Tensor | None:
-        """uint8 pixels_N3SS of a set; None for a large set without a file.
-
-        The result may be a memory map, so do not write to it. Raises ValueError naming a file whose
-        content has changed.
-        """
+        """uint8 pixels_N3SS of a set, not to be written to; None for a large set without a file."""
         if decoded_bytes(dataset, side) <= self.small:
             return self.in_memory(dataset, side)
         place = self._place(dataset, side)
@@ -85,35 +73,31 @@ class CropStore:
         return self._mapped[place]
 
     def in_memory(self, dataset: ShardSet, side: int) -> Tensor:
-        """uint8 pixels_N3SS of a set of any size, kept until the memory limit needs the space."""
+        """uint8 pixels_N3SS of a set of any size."""
         key = (dataset.folder, dataset.sha256, side)
-        pixels_N3SS = self._in_memory.pop(key, None)
-        if pixels_N3SS is None:
-            pixels_N3SS = torch.stack(list(map(Crops(dataset, side).__getitem__, range(len(dataset)))))
-        self._in_memory[key] = pixels_N3SS
-        used = sum(kept.nbytes for kept in self._in_memory.values())
-        for oldest in list(self._in_memory)[:-1]:
-            if used > self.memory:
-                used -= self._in_memory.pop(oldest).nbytes
-        return pixels_N3SS
+        if key not in self._in_memory:
+            crops = Crops(dataset, side)
+            self._in_memory[key] = torch.stack([crops[i] for i in range(len(crops))])
+        return self._in_memory[key]
 
     def batches(self, dataset: ShardSet, side: int, batch_size: int) -> Iterator[Tensor]:
         """uint8 pixels_B3SS in the set's order; a large set without a file is decoded on the way."""
         pixels_N3SS = self.pixels(dataset, side)
         if pixels_N3SS is not None:
             yield from pixels_N3SS.split(batch_size)
-        else:
-            yield from DataLoader(Crops(dataset, side), batch_size, num_workers=max(1, cores() // 2))
+            return
+        yield from DataLoader(Crops(dataset, side), batch_size, num_workers=max(1, cores() // 2))
 
     def prepare(self, dataset: ShardSet, side: int) -> bool:
-        """Write the file of a large set, using every core; whether it was written.
+        """Write the file of a large set, unless it exists or is over the limit; whether it was written.
 
-        Nothing is written for a small set, a set over the disk limit or a file that exists. If two
-        processes write one file, each writes its own copy and the first to finish is kept.
+        Two processes may do so at once: the file of the first to finish is kept.
         """
         place, inputs = self._place(dataset, side), _inputs(dataset, side)
         size = decoded_bytes(dataset, side)
-        if size <= self.small or not self._fits(size) or manifests.complete(place, inputs):
+        existing = next(filter(Path.exists, (self.folder, *self.folder.absolute().parents)))
+        most = min(self.disk, shutil.disk_usage(existing).free // 2)
+        if not self.small < size <= most or manifests.complete(place, inputs):
             return False
         shutil.rmtree(place, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -127,14 +111,8 @@ class CropStore:
                 tmp.rename(place)
         return True
 
-    def _fits(self, size: int) -> bool:
-        above = (self.folder, *self.folder.absolute().parents)
-        existing = next(filter(Path.exists, above))
-        return size <= min(self.disk, shutil.disk_usage(existing).free // 2)
-
     def _place(self, dataset: ShardSet, side: int) -> Path:
-        key = storage.fingerprint(_inputs(dataset, side))
-        return self.folder / f"{dataset.folder.name}-{key}"
+        return self.folder / f"{dataset.folder.name}-{storage.fingerprint(_inputs(dataset, side))}"
 
 
 def _inputs(dataset: ShardSet, side: int) -> Mapping[str, Any]:

@@ -1,13 +1,13 @@
 """Decoders of training images: PIL, libjpeg-turbo or the GPU, named by `finetune.decode`.
 
 - pil: PIL decodes and resizes, as in the paper's code.
-- turbo: libjpeg-turbo decodes colour JPEGs through simplejpeg, to PIL's pixels; PyTorch resizes the
-  crop, within 3 of 255 levels of PIL. Everything else is decoded by PIL. 1.59 ms an image instead
-  of PIL's 1.94, and 0.27 ms a crop instead of 1.43 (results/LOG.md).
-- gpu: colour JPEGs are sent to the GPU and decoded there in batches by torchvision (nvJPEG), within
-  a few levels of PIL; needs `finetune.augment=gpu`. Everything else is decoded as by turbo.
+- turbo: libjpeg-turbo decodes colour JPEGs through simplejpeg, to PIL's pixels, in 1.59 ms instead
+  of 1.94; PyTorch resizes the crop, within 3 of 255 levels of PIL, in 0.27 ms instead of 1.43.
+- gpu: torchvision (nvJPEG) decodes batches of colour JPEGs on the GPU, within a few levels of PIL;
+  needs `finetune.augment=gpu`.
 
-All of them draw the same random numbers, so a crop covers the same part of the image.
+turbo leaves other images to PIL, gpu leaves them to turbo.
+All draw the same random numbers, so a crop covers the same part of the image.
 
 Legend: C channels, H height, W width.
 """
@@ -34,10 +34,7 @@ END = b"\xff\xd9"  # last bytes of a complete JPEG
 
 
 def by_turbo(data: bytes, border: int = 0) -> Tensor:
-    """uint8 pixels_CHW, channels last in memory, equal to PIL's.
-
-    A corrupt image raises the exception that PIL raises.
-    """
+    """uint8 pixels_CHW, channels last in memory, equal to PIL's; raises PIL's exceptions."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if colours not in COLOURS:
@@ -51,16 +48,13 @@ def by_turbo(data: bytes, border: int = 0) -> Tensor:
 
 @dataclass(frozen=True)
 class EncodedJpeg:
-    """A JPEG to be decoded on the GPU; height and width are without the border to be cut off.
-
-    `where` names the image in error messages.
-    """
+    """A JPEG to be decoded on the GPU; height and width are those inside the border to cut off."""
 
     data: bytes
     height: int
     width: int
     border: int
-    where: str = "a JPEG"
+    where: str = "a JPEG"  # for messages
 
 
 def left_encoded(data: bytes, border: int = 0) -> EncodedJpeg | Tensor:
@@ -83,20 +77,14 @@ def decode_on(device: torch.device, images: Sequence[EncodedJpeg]) -> list[Tenso
         if len(images) > 1:  # decode one by one to find the corrupt image
             return [decode_on(device, [image])[0] for image in images]
         raise CorruptImage.at(images[0].where, str(error).rpartition(", ")[2]) from error
-    decoded = []
-    for image, pixels_CHW in zip(images, pixels, strict=True):
-        rows = slice(image.border, image.border + image.height)
-        columns = slice(image.border, image.border + image.width)
-        decoded.append(pixels_CHW[:, rows, columns])
-    return decoded
+    cropped = []
+    for i, pixels_CHW in zip(images, pixels, strict=True):
+        cropped.append(pixels_CHW[:, i.border : i.border + i.height, i.border : i.border + i.width])
+    return cropped
 
 
 Picture = Image.Image | Tensor | EncodedJpeg
-DECODERS: dict[str, Callable[[bytes, int], Picture]] = {
-    "pil": by_pil,
-    "turbo": by_turbo,
-    "gpu": left_encoded,
-}
+DECODERS: dict[str, Callable[[bytes, int], Picture]] = {"pil": by_pil, "turbo": by_turbo, "gpu": left_encoded}
 
 
 def augmented(transform: Transform, image: Image.Image | Tensor) -> Tensor:

@@ -11,12 +11,11 @@ import functools
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from modelsoups.config.schema import DataConfig
 from modelsoups.data import shards
+from modelsoups.data.shards import Json
 from modelsoups.disk import storage
 from modelsoups.workers.processes import run_tasks
 
@@ -29,23 +28,20 @@ def names(data: DataConfig) -> list[str]:
     wanted = [data.train, data.holdout, data.test, *data.shifts, *data.extra]
     if data.root is None:
         raise ValueError("data.root is null: expected the folder that holds train/, holdout/, ...")
-    for name in wanted:
-        if not (folder := Path(data.root) / name).is_dir():
-            sets = ", ".join(wanted)
-            raise ValueError(f"{folder} is missing: data.root needs a folder for each of {sets}")
+    for folder in (Path(data.root) / name for name in wanted):
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is missing: data.root needs a folder for each of {', '.join(wanted)}")
     return wanted
 
 
-def inputs(data: DataConfig, protocol: str, name: str) -> dict[str, Any]:
+def inputs(data: DataConfig, protocol: str, name: str) -> Json:
     """What a set is made from: the names and sizes of its files."""
-    files = []
-    for path, _ in _labelled_files(data, name):
-        files.append((f"{path.parent.name}/{path.name}", path.stat().st_size))
-    digest = storage.fingerprint(files)
+    paths = [path for path, _ in _labelled_files(data, name)]
+    digest = storage.fingerprint([(f"{p.parent.name}/{p.name}", p.stat().st_size) for p in paths])
     return {"library": "folders", "set": name, "files": digest, "classes": _classes(data)}
 
 
-def facts(data: DataConfig, protocol: str, name: str) -> dict[str, Any]:
+def facts(data: DataConfig, protocol: str, name: str) -> Json:
     """What readers of a set need besides its images; see `shards.finish_set`."""
     roles = {data.train: "train", data.holdout: "holdout", data.test: "test"}
     classes = _classes(data)
@@ -67,14 +63,8 @@ def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> 
 
 
 def _make(data: DataConfig, protocol: str, name: str) -> int:
-    folder = Path(data.dir) / name
-    samples = _samples(data, name)
-    entries: list[dict[str, Any]] = []
-    while block := list(islice(samples, data.shard_images)):
-        entries.append(shards.write_shard(folder / f"{name}-{len(entries):06d}.tar", block))
-    known = facts(data, protocol, name)
-    shards.finish_set(folder, inputs(data, protocol, name), entries, known)
-    return sum(entry["images"] for entry in entries)
+    made_from, known = inputs(data, protocol, name), facts(data, protocol, name)
+    return shards.write_set(Path(data.dir) / name, _samples(data, name), data.shard_images, made_from, known)
 
 
 def _samples(data: DataConfig, name: str) -> Iterator[shards.Sample]:
@@ -93,9 +83,8 @@ def _labelled_files(data: DataConfig, name: str) -> list[tuple[Path, int]]:
     root = Path(str(data.root)) / name
     files = []
     for label, class_name in enumerate(_classes_of(data, name)):
-        for path in sorted((root / class_name).iterdir()):
-            if path.suffix.lower() in SUFFIXES:
-                files.append((path, label))
+        paths = sorted((root / class_name).iterdir())
+        files += [(path, label) for path in paths if path.suffix.lower() in SUFFIXES]
     if not files:
         raise ValueError(f"{root}: its class folders hold no images ({', '.join(SUFFIXES)})")
     return files

@@ -1,6 +1,4 @@
-"""Training batches that depend on the recipe's seed and the step alone.
-
-The number of processes, the order in which they finish and resuming a run change nothing.
+"""Training batches that depend on the recipe's seed and the step alone, not on processes or resuming.
 
 Legend: B images of a batch, N of the training set, C channels, H height, W width.
 """
@@ -21,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from modelsoups.data import order
 from modelsoups.data.decoders import DECODERS, EncodedJpeg, Picture, augmented
-from modelsoups.data.gpu.augment import BatchPlan, Drawn, canvas_pixels, draw, plan_batch
+from modelsoups.data.gpu.augment import BatchPlan, canvas_pixels, draw, plan_batch
 from modelsoups.data.shards import CorruptImage, ShardSet
 from modelsoups.data.transforms import Transform, seed_sample, train_crop
 from modelsoups.recipes.recipe import Recipe
@@ -43,18 +41,16 @@ class Share:
     def of(self, index_B: Tensor) -> list[Tensor]:
         """The images of this rank, part by part.
 
-        Mixup pairs image i of a batch with image i from its end. Both are in the same part at
-        mirrored places, so mixing each part equals mixing the whole batch.
+        Mixup pairs image i with image i from the end: both are in one part, at mirrored places.
         """
         pieces = self.ranks * self.parts
         if pieces == 1:
             return [index_B]
         half, end = len(index_B) // (2 * pieces), len(index_B)
         mine = []
-        for piece in range(self.rank * self.parts, (self.rank + 1) * self.parts):
-            front = index_B[piece * half : (piece + 1) * half]
-            back = index_B[end - (piece + 1) * half : end - piece * half]
-            mine.append(torch.cat([front, back]))
+        for p in range(self.rank * self.parts, (self.rank + 1) * self.parts):
+            front, back = slice(p * half, (p + 1) * half), slice(end - (p + 1) * half, end - p * half)
+            mine.append(torch.cat([index_B[front], index_B[back]]))
         return mine
 
 
@@ -94,15 +90,11 @@ class Skipped:
             where = self.train.where(index)
             if len(self.keys) > self.limit:
                 raise ValueError(
-                    f"{where} is corrupt, one more than finetune.skip_corrupt={self.limit} allows "
-                    f"after {', '.join(self.keys[:-1])}; delete the shards of these images and run "
-                    "`modelsoups prepare`"
+                    f"{where} is corrupt, one more than finetune.skip_corrupt={self.limit} allows after "
+                    f"{', '.join(self.keys[:-1])}; delete the shards of these images and run `modelsoups prepare`"
                 )
-            print(
-                f"finetune: {where} is corrupt and replaced by the next image "
-                f"({len(self.keys)} of at most {self.limit})",
-                flush=True,
-            )
+            count = f"{len(self.keys)} of at most {self.limit}"
+            print(f"finetune: {where} is corrupt and replaced by the next image ({count})", flush=True)
 
 
 def train_batches(
@@ -116,9 +108,8 @@ def train_batches(
     """Yield (pixels_BCHW in uint8, labels_B) of one rank's parts of every step from `first` on.
 
     With augment="gpu" a BatchPlan takes the place of the pixels; it computes them on any device.
-    A small set is decoded once and augmented in this process; larger ones are decoded and augmented
-    by processes on the free cores. Raises ValueError naming the shard and key of a corrupt image
-    that `skipped` does not allow.
+    A large set is decoded by processes on the free cores, a small one once, in this process. Raises
+    ValueError naming the shard and key of a corrupt image that `skipped` does not allow.
     """
     skipped = skipped or Skipped(train)
     processes = loader_processes(train, preprocessing.side_by_side)
@@ -145,10 +136,7 @@ def train_batches(
 
 @contextlib.contextmanager
 def deaths_named() -> Iterator[None]:
-    """Explain in one line that a decoding process died.
-
-    PyTorch raises its RuntimeError from a signal handler, so anywhere in the program.
-    """
+    """Explain the death of a decoding process, which PyTorch raises from a signal handler."""
     try:
         yield
     except RuntimeError as error:
@@ -166,10 +154,7 @@ def loader_processes(train: ShardSet, side_by_side: int) -> int:
 
 
 def index_batches(images: int, recipe: Recipe, first: int = 0, share: Share = WHOLE) -> Iterator[list[tuple[int, int]]]:
-    """Yield [(epoch, index), ...] of one rank's parts of each step from `first` on.
-
-    The last, smaller batch of an epoch is dropped.
-    """
+    """Yield [(epoch, index), ...] of one rank's parts of each step; incomplete batches are dropped."""
     per_epoch = images // recipe.batch_size
     for epoch in range(first // per_epoch, recipe.epochs):
         order_N = order.epoch_order(images, recipe.seed, epoch)
@@ -195,16 +180,11 @@ class Augmented(Dataset[Any]):
     def crops(self) -> dict[str, Transform]:
         """The transform of each augmentation policy of the recipe."""
         recipe, side, mean = self.recipe, self.preprocessing.image_size, self.preprocessing.mean
-        crops = {}
-        for policy in POLICIES.get(recipe.aug, (recipe.aug,)):
-            crops[policy] = train_crop(policy, side, mean, recipe.min_crop, recipe.flip)
-        return crops
+        policies = POLICIES.get(recipe.aug, (recipe.aug,))
+        return {p: train_crop(p, side, mean, recipe.min_crop, recipe.flip) for p in policies}
 
     def policy(self, epoch: int) -> str:
-        """The augmentation policy of an image, drawn from `random` for aug="stochastic" (L.1).
-
-        aug="fix" (L.2) is strong, and minimal in the last epoch.
-        """
+        """The augmentation of an image: drawn if stochastic (L.1); fix (L.2) is minimal at the end."""
         if self.recipe.aug == "stochastic":
             return random.choice(POLICIES["stochastic"])
         if self.recipe.aug == "fix":
@@ -242,10 +222,7 @@ class Augmented(Dataset[Any]):
 
 
 class Unaugmented(Augmented):
-    """(epoch, index) -> (uint8 pixels_CHW or EncodedJpeg, drawn augmentation, label, NONE).
-
-    See Augmented for skipped images.
-    """
+    """(epoch, index) -> (uint8 pixels_CHW or EncodedJpeg, Drawn, label, NONE or as in Augmented)."""
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
         epoch, index = key
@@ -259,8 +236,6 @@ class Unaugmented(Augmented):
         return image, drawn, int(self.train.labels_N[taken]), NONE if taken == index else index
 
 
-def _planned(
-    side: int, mean: tuple[float, ...], samples: list[tuple[Tensor | EncodedJpeg, Drawn, int, int]]
-) -> tuple[BatchPlan, Tensor, Tensor]:
+def _planned(side: int, mean: tuple[float, ...], samples: list[Any]) -> tuple[BatchPlan, Tensor, Tensor]:
     images, drawn, labels, corrupt = zip(*samples, strict=True)
     return plan_batch(images, drawn, side, mean), torch.tensor(labels), torch.tensor(corrupt)

@@ -1,19 +1,20 @@
 """Prepared sets: WebDataset tar shards with an index for reading any image, and a manifest.
 
-A set is a folder of `{name}-{shard:06d}.tar` with members `{key}.{png,jpg}` and `{key}.cls`, beside
-each tar its index `{name}-{shard:06d}.npz` (key, offset, size and label of each image; bytes and
-sha256 of the tar), and manifest.json, written last. Any WebDataset loader reads the tars. A set
-with other labels for another set's images has indexes into that set's tars (data.imagenet.relabelled).
+A set is a folder of tars `{name}-{shard:06d}.tar` with members `{key}.{png,jpg}` and `{key}.cls`,
+an index `{name}-{shard:06d}.npz` of each (key, offset, size and label of its images; bytes and
+sha256 of the tar), and manifest.json, written last. Any WebDataset loader reads the tars. Sets of
+data.imagenet.relabelled have indexes of their own into another set's tars.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import os
 import resource
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from tarfile import BLOCKSIZE
 from typing import Any, BinaryIO, Self, TypeVar
@@ -27,6 +28,7 @@ SHARD_IMAGES = 1000
 DESCRIPTORS = 512  # files that a set may hold open before the limit of the process is raised
 RESTORE = "restore it or run `modelsoups prepare`, then run the same command again to continue"
 Decoded = TypeVar("Decoded")
+Json = dict[str, Any]
 Sample = tuple[str, bytes, str, int]  # key, encoded image, its file name extension, label
 COLUMNS = {"key": np.bytes_, "offset": np.int64, "size": np.int64, "label": np.int64}  # of an index
 
@@ -46,11 +48,8 @@ def encode_png(image_HWC: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def write_shard(tar: Path, samples: Iterable[Sample]) -> dict[str, Any]:
-    """Write one shard and then its index, each atomically; the shard's entry in the manifest.
-
-    Only one sample is in memory at a time. Raises ValueError if there are no samples.
-    """
+def write_shard(tar: Path, samples: Iterable[Sample]) -> Json:
+    """Write one shard, sample by sample, and then its index; the shard's entry in the manifest."""
     import webdataset  # it loads torch, which readers of shards do not need
 
     rows: list[tuple[str, int, int, int]] = []  # the values of COLUMNS
@@ -73,7 +72,7 @@ def write_shard(tar: Path, samples: Iterable[Sample]) -> dict[str, Any]:
     return _entry(tar, len(rows), size, digest)
 
 
-def _entry(tar: Path, images: int, size: int, sha256: str) -> dict[str, Any]:
+def _entry(tar: Path, images: int, size: int, sha256: str) -> Json:
     return {"file": tar.name, "images": images, "bytes": size, "sha256": sha256}
 
 
@@ -88,30 +87,36 @@ class _HashedFile:
         return self.file.write(data)
 
 
-def finished(tar: Path, keys_N: np.ndarray) -> dict[str, Any] | None:
+def finished(tar: Path, keys_N: np.ndarray) -> Json | None:
     """The manifest entry of a complete shard with exactly these images, else None."""
-    index = tar.with_suffix(".npz")
-    if not (tar.exists() and index.exists()):
-        return None
     try:
-        with np.load(index, allow_pickle=False) as columns:
+        with np.load(tar.with_suffix(".npz"), allow_pickle=False) as columns:
             same = np.array_equal(columns["key"], keys_N)
             size, sha256 = int(columns["bytes"]), str(columns["sha256"])
+        complete = same and tar.stat().st_size == size
     except (KeyError, ValueError, OSError, zipfile.BadZipFile):
-        return None  # another version of the index, or a damaged one
-    return _entry(tar, len(keys_N), size, sha256) if same and tar.stat().st_size == size else None
+        return None  # missing, damaged or of another version
+    return _entry(tar, len(keys_N), size, sha256) if complete else None
 
 
-def finish_set(folder: Path, inputs: dict[str, Any], shards: list[dict[str, Any]], facts: dict[str, Any]) -> None:
+def write_set(folder: Path, samples: Iterator[Sample], images: int, inputs: Json, facts: Json) -> int:
+    """Write a set in shards of `images` images, and its manifest; the number of images."""
+    entries: list[Json] = []
+    while block := list(itertools.islice(samples, images)):
+        entries.append(write_shard(folder / f"{folder.name}-{len(entries):06d}.tar", block))
+    finish_set(folder, inputs, entries, facts)
+    return sum(entry["images"] for entry in entries)
+
+
+def finish_set(folder: Path, inputs: Json, shards: list[Json], facts: Json) -> None:
     """Write the manifest of a set whose shards are complete.
 
-    facts are what readers need besides the images: name, title, role, classes, templates,
-    projection and, optionally, border (pixels to cut off each side of every image) and more.
+    facts for readers: name, title, role, classes, templates, projection, and optional ones such as
+    border (pixels to cut off each side of every image).
     """
     identity = {key: facts[key] for key in ("projection", "classes")}
+    identity |= {"border": facts["border"]} if facts.get("border") else {}
     identity["shards"] = [shard["sha256"] for shard in shards]
-    if facts.get("border"):
-        identity["border"] = facts["border"]
     digest = hashlib.sha256(storage.fingerprint(identity).encode()).hexdigest()
     tars = [folder / shard["file"] for shard in shards]
     files = [*tars, *(tar.with_suffix(".npz") for tar in tars)]
@@ -124,8 +129,7 @@ class ShardSet:
 
     labels_N are positions in the set's own label space; `projection` maps logits over `classes`
     to it (stats.scores.project). `kept` is a place for decoded images, by decoder and position.
-    A copy that is sent to another process opens the folder again. Raises ValueError naming the
-    file if the set is missing or incomplete.
+    Raises ValueError naming the file if the set is missing or incomplete.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -138,30 +142,27 @@ class ShardSet:
             file = folder / name
             actual = file.stat().st_size if file.exists() else None
             if actual != size:
-                changed = f"is truncated or changed ({actual} bytes, not {size})"
-                state = "is missing" if actual is None else changed
+                state = "is missing" if actual is None else f"is truncated or changed ({actual} bytes, not {size})"
                 raise ValueError(f"{file} {state}; run `modelsoups prepare` to make it again")
         self.name: str = manifest["name"]
         self.title: str = manifest["title"]
         self.role: str = manifest["role"]
         self.classes: list[str] = manifest["classes"]
         self.templates: list[str] = manifest["templates"]
-        self.projection: dict[str, Any] | None = manifest["projection"]
+        self.projection: Json | None = manifest["projection"]
         self.sha256: str = manifest["sha256"]
         self.border: int = manifest.get("border", 0)  # pixels to cut off each side
-        self.scoring: dict[str, Any] | None = manifest.get("scoring")  # None: top 1 of labels_N
+        self.scoring: Json | None = manifest.get("scoring")  # None: top 1 of labels_N
         self.kept: dict[str, dict[int, Any]] = {}
         self.bytes = sum(shard["bytes"] for shard in manifest["shards"])
         for shard in manifest["shards"]:
             tar = folder / shard["file"]
             if "index" in shard and (not tar.exists() or tar.stat().st_size != shard["bytes"]):
-                raise ValueError(
-                    f"{tar} has changed since {folder} was made from it; remove that folder, which "
-                    "holds no images, and run `modelsoups prepare`"
-                )
+                way_out = f"remove {folder}, which holds no images, and run `modelsoups prepare`"
+                raise ValueError(f"{tar} has changed since {folder} was made from it; {way_out}")
         self._open(manifest["shards"])
 
-    def _open(self, shards: list[dict[str, Any]]) -> None:
+    def _open(self, shards: list[Json]) -> None:
         """Read the indexes; tars are opened on first use in each process."""
         self._tars = [self.folder / shard["file"] for shard in shards]
         parts: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
@@ -181,7 +182,7 @@ class ShardSet:
         self.offset_N = np.concatenate(parts["offset"])  # bytes from the beginning of the tar
         self._size_N = np.concatenate(parts["size"])
 
-    def __reduce__(self) -> tuple[type[ShardSet], tuple[Path]]:
+    def __reduce__(self) -> tuple[type[ShardSet], tuple[Path]]:  # another process opens it again
         return ShardSet, (self.folder,)
 
     def __len__(self) -> int:
@@ -233,8 +234,8 @@ def check_disjoint(train: ShardSet, holdout: ShardSet) -> None:
     """Raise ValueError naming an image that is in both sets, before anything is trained or chosen."""
     both = np.intersect1d(train.keys_N, holdout.keys_N)
     if len(both):
+        shared = f"{holdout.folder} shares images with {train.folder}: {len(both):,}, first {both[0]}"
         raise ValueError(
-            f"{holdout.folder} shares images with {train.folder}: {len(both):,}, first {both[0]}; "
-            "soups must be chosen on images outside the training set: take the shared images out "
-            "of one of them and run `modelsoups prepare` with another data.dir=..."
+            f"{shared}; soups must be chosen on images outside the training set: take the shared ones "
+            "out of either and run `modelsoups prepare` with another data.dir=..."
         )

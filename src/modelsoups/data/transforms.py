@@ -1,9 +1,8 @@
 """Image transforms: CLIP's preprocessing for evaluation, the paper's augmentations for training (J.2.1).
 
-Each takes a PIL image and returns a PIL image of the model's size. Pixels stay uint8 until a whole
-batch is normalised (`models.classifier.normalise`), which gives the same numbers as ToTensor and
-Normalize for each image. torchvision and timm take seconds to import, and most processes make no
-transform: so the functions import them.
+Each maps a PIL image to a PIL image of the model's size. Whole batches are normalised later
+(`models.classifier.normalise`), to the numbers that ToTensor and Normalize give. The functions
+import torchvision and timm: they take seconds, and most processes make no transform.
 """
 
 from __future__ import annotations
@@ -90,10 +89,7 @@ def to_uint8(image: Image.Image) -> Tensor:
 
 
 def seed_sample(*key: object) -> None:
-    """Seed what the transforms draw next by `key` alone: (recipe seed, epoch, image).
-
-    timm draws from `random` and NumPy, torchvision from torch: all three are seeded.
-    """
+    """Seed `random` and NumPy, from which timm draws, and torch (torchvision) by `key` alone."""
     seed = int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "big")
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)

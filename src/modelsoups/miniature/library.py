@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +46,6 @@ def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> 
 
 
 def _make(data: DataConfig, protocol: str, name: str) -> int:
-    folder = Path(data.dir) / name
     samples = ((key, shards.encode_png(image), "png", label) for key, image, label in sets.render_set(name, data.seed))
-    entries: list[dict[str, Any]] = []
-    while block := list(islice(samples, shards.SHARD_IMAGES)):
-        entries.append(shards.write_shard(folder / f"{name}-{len(entries):06d}.tar", block))
-    known = facts(data, protocol, name)
-    shards.finish_set(folder, inputs(data, protocol, name), entries, known)
-    return sum(e["images"] for e in entries)
+    made_from, known = inputs(data, protocol, name), facts(data, protocol, name)
+    return shards.write_set(Path(data.dir) / name, samples, shards.SHARD_IMAGES, made_from, known)

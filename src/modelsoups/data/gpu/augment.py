@@ -1,8 +1,7 @@
-"""Augmentation of a batch on the GPU (`finetune.augment=gpu`): drawn on the CPU, computed in one go.
+"""Augmentation of whole batches on the GPU (`finetune.augment=gpu`), drawn on the CPU.
 
-The decoding processes draw what happens to each image, with the transforms of `train_crop` and from
-the same random state, so an image gets the same crop, flip and operations as with `augment=cpu`.
-`operations` then computes what PIL computes, within rounding.
+The decoding processes draw what happens to each image from the same random state, with the same
+transforms, as for `augment=cpu`; `operations` then computes what PIL computes, within rounding.
 
 Legend: B images, C = 3 channels, H height, W width, N drawn operations of a batch.
 """
@@ -58,7 +57,7 @@ class Drawn:
 def draw(transform: Transform, image: Picture, side: int) -> Drawn:
     """Draw what transform(image) would draw from `random`, NumPy and torch, and record what it would do.
 
-    Only the size of the image (pixels_CHW if a tensor) matters. Raises TypeError for an unknown step.
+    Only the image's size matters. Raises TypeError for an unknown step.
     """
     drawn = Drawn()
     if isinstance(image, EncodedJpeg):
@@ -78,12 +77,9 @@ def draw(transform: Transform, image: Picture, side: int) -> Drawn:
             drawn.operations += _recording(step, side)([])
         elif isinstance(step, transforms.ColorJitter):
             order, *factors = step.get_params(step.brightness, step.contrast, step.saturation, step.hue)
-            for i in order.tolist():
-                if i < len(JITTER):
-                    drawn.operations.append(Operation(JITTER[i], (factors[i],)))
+            drawn.operations += [Operation(JITTER[i], (factors[i],)) for i in order.tolist() if i < len(JITTER)]
         else:
-            name = type(step).__name__
-            raise TypeError(f"finetune.augment=gpu has no {name}; use finetune.augment=cpu")
+            raise TypeError(f"finetune.augment=gpu has no {type(step).__name__}; use finetune.augment=cpu")
     return drawn
 
 
@@ -131,9 +127,9 @@ def canvas_pixels(image: Image.Image | Tensor) -> Tensor:
 class BatchPlan:
     """Decoded images, each in a corner of a canvas_BCHW, with their drawn augmentations.
 
-    groups lists (operation, bicubic, number of images) in the order of execution. index_N and
-    arguments_N6 hold the images and arguments of all groups in turn, so one copy takes them to the
-    GPU. `encoded` JPEGs, by position in the batch, are decoded when the plan moves to a device.
+    groups lists (operation, bicubic, number of images) in the order of execution; index_N and
+    arguments_N6 hold the images and arguments of all groups. `encoded` JPEGs, by position in the
+    batch, are decoded when the plan moves to a device.
     """
 
     canvas_BCHW: Tensor
@@ -198,25 +194,19 @@ def plan_batch(
     images: Sequence[Tensor | EncodedJpeg], drawn: Sequence[Drawn], side: int, mean: Sequence[float]
 ) -> BatchPlan:
     """The plan for uint8 images_CHW of any size; mean, each from 0 to 1, fills uncovered pixels."""
-    encoded: dict[int, EncodedJpeg] = {}
-    decoded: list[Tensor] = []
-    for place, image in enumerate(images):
-        if isinstance(image, EncodedJpeg):
-            encoded[place] = image
-            image = torch.zeros(3, 1, 1, dtype=torch.uint8)
-        decoded.append(image)
+    encoded = {place: image for place, image in enumerate(images) if isinstance(image, EncodedJpeg)}
+    nothing = torch.zeros(3, 1, 1, dtype=torch.uint8)
+    decoded = [nothing if isinstance(image, EncodedJpeg) else image for image in images]
     groups, index, arguments = [], [], []
     for layer in range(max(len(d.operations) for d in drawn)):
         kinds: dict[tuple[str, bool], list[int]] = {}
         for i, d in enumerate(drawn):
             if layer < len(d.operations):
-                operation = d.operations[layer]
-                kinds.setdefault((operation.name, operation.bicubic), []).append(i)
+                kinds.setdefault((d.operations[layer].name, d.operations[layer].bicubic), []).append(i)
         for (name, bicubic), members in sorted(kinds.items()):
             groups.append((name, bicubic, len(members)))
             index += members
-            for i in members:
-                arguments.append((*drawn[i].operations[layer].arguments, *[0.0] * 6)[:6])
+            arguments += [(*drawn[i].operations[layer].arguments, *[0.0] * 6)[:6] for i in members]
     return BatchPlan(
         _canvas(decoded, torch.device("cpu")),
         encoded,

@@ -1,8 +1,7 @@
-"""PIL's image operations for a batch at once, with an argument for each image.
+"""PIL's image operations on uint8 pixels_BCHW of any device, with an argument for each image.
 
-They map uint8 pixels_BCHW to uint8 pixels_BCHW on any device with PIL's rounding: tables and blends
-are equal to PIL's, sums of floats within one level (tests/data/gpu/test_augment.py). None of them
-makes the CPU wait for a GPU.
+They round as PIL does: tables and blends are equal to PIL's, sums of floats within one level
+(tests/data/gpu/test_augment.py). None of them makes the CPU wait for a GPU.
 
 Legend: B images, C = 3 channels, H height, W width, S side of the result, L pixels along one axis.
 """
@@ -227,7 +226,5 @@ def _taps(place_BHW: Tensor, size: int, bicubic: bool) -> list[tuple[Tensor, Ten
     if bicubic:
         outer = [((2 - t) * t - 1) * t, (t - 1) * t * t]
         weights = [outer[0], (t - 2) * t * t + 1, ((1 - t) * t + 1) * t, outer[1]]
-    taps = []
-    for i, weight_BHW in enumerate(weights, -1 if bicubic else 0):
-        taps.append(((first_BHW.long() + i).clamp(0, size - 1), weight_BHW))
-    return taps
+    numbered = enumerate(weights, -1 if bicubic else 0)
+    return [((first_BHW.long() + i).clamp(0, size - 1), weight) for i, weight in numbered]

@@ -1,7 +1,4 @@
-"""Checks that all images are present and that the disk has room for them.
-
-The number of images of each set is known; an incomplete set is refused with what is missing.
-"""
+"""Checks that every set has all its images, and that the disk has room for them."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ OBJECTNET_BETA = 18_514  # images
 
 
 def check(name: str, listing: Listing, source: str) -> None:
-    """Raise ValueError unless a set has as many images as it should; the message says what differs."""
+    """Raise ValueError saying which images are missing, or how many too many there are."""
     spec = metadata.SETS[name]
     assert spec.images is not None
     problems = _validation(listing) if spec.layout == "val" else _by_class(name, listing)
@@ -30,10 +27,8 @@ def check(name: str, listing: Listing, source: str) -> None:
         problems.insert(0, f"{abs(difference):,} {kind}")
     beta = spec.layout == "objectnet" and len(listing) == OBJECTNET_BETA
     hint = "this is ObjectNet beta, download version 1.0" if beta else "complete it"
-    raise ValueError(
-        f"{name}: {len(listing):,} of {spec.images:,} images in {source}: {'; '.join(problems)}; "
-        f"{hint}, or set data.check_counts=false to use these images"
-    )
+    found = f"{name}: {len(listing):,} of {spec.images:,} images in {source}: {'; '.join(problems)}"
+    raise ValueError(f"{found}; {hint}, or set data.check_counts=false to use these images")
 
 
 def check_free_space(folder: Path, needed: int, what: str) -> None:
@@ -41,16 +36,13 @@ def check_free_space(folder: Path, needed: int, what: str) -> None:
     existing = next(filter(Path.exists, (folder, *folder.absolute().parents)))
     free = shutil.disk_usage(existing).free
     if free < needed:
-        raise ValueError(
-            f"{what}: {needed / 1e9:,.1f} GB are needed in {folder}, {free / 1e9:,.1f} GB are "
-            "free; choose another data.dir=..., or free some space"
-        )
+        sizes = f"{needed / 1e9:,.1f} GB are needed in {folder}, {free / 1e9:,.1f} GB are free"
+        raise ValueError(f"{what}: {sizes}; choose another data.dir=..., or free some space")
 
 
 def _validation(listing: Listing) -> list[str]:
     present = set(np.char.decode(listing.key_N, "ascii").tolist())
-    wanted = (f"ILSVRC2012_val_{i:08d}" for i in range(1, 50_001))
-    missing = [key for key in wanted if key not in present]
+    missing = sorted({f"ILSVRC2012_val_{i:08d}" for i in range(1, 50_001)} - present)
     return [f"no {_first_five(missing)}"] if missing else []
 
 
@@ -60,13 +52,9 @@ def _by_class(name: str, listing: Listing) -> list[str]:
     numbers = spec.layout == "numbers"
     labels = list(map(str, range(1000))) if numbers else projections.label_names(name)
     least = spec.per_class or (SMALLEST_CLASS if spec.layout == "train" else 1)
-    absent, short = [], []
     counts = np.bincount(listing.label_N, minlength=len(labels)).tolist()
-    for label, count in zip(labels, counts, strict=True):
-        if not count:
-            absent.append(label)
-        elif count < least:
-            short.append(f"{label} ({count})")
+    absent = [label for label, count in zip(labels, counts, strict=True) if not count]
+    short = [f"{x} ({count})" for x, count in zip(labels, counts, strict=True) if 0 < count < least]
     problems = []
     for found, state in ((absent, "without images"), (short, f"with less than {least} images")):
         if found:
@@ -76,5 +64,4 @@ def _by_class(name: str, listing: Listing) -> list[str]:
 
 
 def _first_five(names: list[str]) -> str:
-    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
+    return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")

@@ -1,8 +1,8 @@
-"""The hold-out: 26 images a class of the training set (26,000, "2%"), on which soups are chosen (section 3.1).
+"""The hold-out: 26 images a class of the training set (26,000, "2%"), to choose soups on (section 3.1).
 
-By default these are the 26 images of each class whose names have the smallest sha256. The authors'
-imagenet_98_idxs.npy gives their own split instead. The released checkpoints need it: they were
-trained on about 98% of any other hold-out.
+By default the 26 images of each class whose names have the smallest sha256; or the authors' split
+by their imagenet_98_idxs.npy. The released checkpoints need the latter: they were trained on about
+98% of any other hold-out.
 
 Legend: N images of the whole training set.
 """
@@ -34,22 +34,15 @@ def rule(per_class: int, file: str | None) -> dict[str, Any]:
 
 
 def split(listing: Listing, per_class: int, file: str | None) -> np.ndarray:
-    """held_N: whether each training image is held out. The listing is sorted (`Listing.in_order`).
-
-    Raises ValueError if a class has too few images or the file does not fit the listing.
-    """
+    """held_N: whether each training image of a sorted listing (`Listing.in_order`) is held out."""
     labels, counts = np.unique(listing.label_N, return_counts=True)
     small = np.flatnonzero(counts <= per_class)
     if len(small):
         row = int(np.flatnonzero(listing.label_N == labels[small[0]])[0])
-        wnid = listing.key(row).partition("_")[0]
-        raise ValueError(
-            f"{len(small):,} classes have too few images to hold out {per_class}, first {wnid} "
-            f"with {counts[small[0]]}; complete the training images, or lower data.holdout_per_class"
-        )
-    if file is None:
-        return by_hash(listing, per_class)
-    return from_file(Path(file).expanduser(), listing, per_class)
+        first = f"first {listing.key(row).partition('_')[0]} with {counts[small[0]]}"
+        reason = f"{len(small):,} classes have too few images to hold out {per_class}, {first}"
+        raise ValueError(f"{reason}; complete the training images, or lower data.holdout_per_class")
+    return by_hash(listing, per_class) if file is None else from_file(Path(file).expanduser(), listing, per_class)
 
 
 def by_hash(listing: Listing, per_class: int) -> np.ndarray:
@@ -66,34 +59,28 @@ def by_hash(listing: Listing, per_class: int) -> np.ndarray:
 def from_file(path: Path, listing: Listing, per_class: int) -> np.ndarray:
     """held_N of the authors' index file, in which 1.0 marks a held-out image, in spite of its name.
 
-    Its order is that of ImageFolder: sorted wnids, then file names as strings, so the order of the
-    keys. Raises ValueError unless the file holds a 0 or 1 for each image, per_class ones a class,
-    and the image that is known of the authors' split.
+    Its order is ImageFolder's: sorted wnids, then file names as strings, which is that of the keys.
+    Raises ValueError for another shape, other values, other counts or another known image.
     """
     try:
         marks_N = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"{path} is not a NumPy array ({error})") from error
     if marks_N.shape != (len(listing),):
-        expected = f"({len(listing)},), one number for each training image"
-        raise ValueError(f"{path}: shape {marks_N.shape}, expected {expected}")
+        raise ValueError(f"{path}: shape {marks_N.shape}, expected ({len(listing)},), one number an image")
     if not np.isin(marks_N, (0, 1)).all():
         raise ValueError(f"{path}: has values other than 0 and 1")
     held_N = marks_N == 1
     classes = np.unique(listing.label_N)
     counts = np.bincount(listing.label_N[held_N], minlength=classes.max() + 1)[classes]
     if (counts != per_class).any():
-        raise ValueError(
-            f"{path}: holds out {counts.min()} to {counts.max()} images a class, "
-            f"{held_N.sum():,} in all; expected {per_class} of each class"
-        )
+        found = f"holds out {counts.min()} to {counts.max()} images a class, {held_N.sum():,} in all"
+        raise ValueError(f"{path}: {found}; expected {per_class} of each class")
     if len(listing) == ALL_IMAGES:
         name = listing.key(int(np.flatnonzero(held_N)[KNOWN_ROW]))
         if name != KNOWN_NAME:
-            raise ValueError(
-                f"{path}: image {KNOWN_ROW} of the hold-out is {name}, but {KNOWN_NAME} in the "
-                "authors' split; use their imagenet_98_idxs.npy"
-            )
+            found = f"image {KNOWN_ROW} of the hold-out is {name}, but {KNOWN_NAME} in the authors' split"
+            raise ValueError(f"{path}: {found}; use their imagenet_98_idxs.npy")
     return held_N
 
 

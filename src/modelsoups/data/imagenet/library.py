@@ -10,21 +10,12 @@ import contextlib
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from modelsoups.config.schema import DataConfig
-from modelsoups.data.imagenet import (
-    counts,
-    holdout,
-    metadata,
-    planning,
-    projections,
-    relabelled,
-    sources,
-    writing,
-)
+from modelsoups.data.imagenet import counts, holdout, metadata, planning, projections, relabelled, sources, writing
+from modelsoups.data.shards import Json
 from modelsoups.disk import manifests
 from modelsoups.workers.processes import run_tasks
 
@@ -40,10 +31,10 @@ def names(data: DataConfig) -> list[str]:
     return list(dict.fromkeys(wanted))
 
 
-def inputs(data: DataConfig, protocol: str, name: str) -> dict[str, Any]:
+def inputs(data: DataConfig, protocol: str, name: str) -> Json:
     """The options that change a set. The form of its files makes no difference."""
     spec = metadata.SETS[name]
-    made: dict[str, Any] = {"library": "imagenet", "set": name, "version": VERSION}
+    made: Json = {"library": "imagenet", "set": name, "version": VERSION}
     if name in relabelled.AVERAGE:
         over = inputs(data, protocol, relabelled.OVER)
         return {**made, "over": over, "file": relabelled.file_sha256(name, _given(data, name))}
@@ -57,7 +48,7 @@ def inputs(data: DataConfig, protocol: str, name: str) -> dict[str, Any]:
     return made
 
 
-def facts(data: DataConfig, protocol: str, name: str) -> dict[str, Any]:
+def facts(data: DataConfig, protocol: str, name: str) -> Json:
     """What readers of a set need besides its images; see `shards.finish_set`."""
     spec = metadata.SETS[name]
     return {
@@ -73,11 +64,7 @@ def facts(data: DataConfig, protocol: str, name: str) -> dict[str, Any]:
 
 
 def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> dict[str, int]:
-    """Make the sets whose files exist and report the others; the number of images of each set made.
-
-    Raises ValueError if no set has files and none was prepared before, if files are damaged or
-    incomplete, if the disk is too full, or if another process is preparing the same folder.
-    """
+    """Make the sets whose files exist and report the others; the number of images of each set made."""
     folder = Path(data.dir)
     with _locked(folder):
         found = find_sources(data, [name for name in todo if name not in relabelled.AVERAGE])
@@ -90,35 +77,23 @@ def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> 
 
 
 def find_sources(data: DataConfig, todo: Sequence[str]) -> dict[str, sources.Source]:
-    """The source of each set that has one; the others are reported.
-
-    Raises ValueError if no set has a source and none was prepared before.
-    """
-    found: dict[str, sources.Source] = {}
-    missing: dict[str, str] = {}
-    for name in todo:
-        source = sources.find(name, data.root, _given(data, name))
-        if isinstance(source, str):
-            missing[name] = f"not available: {source}"
-        else:
-            found[name] = source
-    prepared = [name for name in names(data) if manifests.manifest_of(Path(data.dir) / name)]
+    """The source of each set that has one. Raises ValueError if there is nothing to start from."""
+    places = {name: sources.find(name, data.root, _given(data, name)) for name in todo}
+    found = {name: place for name, place in places.items() if isinstance(place, sources.Source)}
+    missing = [place for place in places.values() if isinstance(place, str)]
+    prepared = any(manifests.manifest_of(Path(data.dir) / name) for name in names(data))
     if missing and not found and not prepared:
         if data.root is None:
-            raise ValueError(
-                "data.root is not set: name the folder with ImageNet's files; conf/data/imagenet.yaml describes them"
-            )
-        reasons = "; ".join(f"{name}: {why}" for name, why in missing.items())
-        raise ValueError(f"data.root={data.root} holds no set of ImageNet: {reasons}")
-    for name in todo:
-        print(f"prepare: {name}: {found[name] if name in found else missing[name]}")
+            raise ValueError("data.root is not set: name ImageNet's folder, as conf/data/imagenet.yaml describes it")
+        raise ValueError(f"data.root={data.root} holds no set of ImageNet: {'; '.join(missing)}")
+    for name, place in places.items():
+        print(f"prepare: {name}: {place if name in found else f'not available: {place}'}")
     return found
 
 
 def _given(data: DataConfig, name: str) -> str | None:
     """The place of a set in data.sources."""
-    place: str | None = getattr(data.sources, "train" if name == "holdout" else name)
-    return place
+    return getattr(data.sources, "train" if name == "holdout" else name)
 
 
 def _plans(data: DataConfig, protocol: str, found: dict[str, sources.Source], workers: int) -> list[planning.SetPlan]:

@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,29 +51,24 @@ class Listing:
 
     @staticmethod
     def of(images: Iterable[Found]) -> Listing:
-        columns: Sequence[Sequence[object]] = list(zip(*images, strict=True)) or [()] * 6
-        keys, labels, files, names, offsets, sizes = columns
-        position = {file: i for i, file in enumerate(dict.fromkeys(files))}
+        rows = list(images)
+        files = {file: i for i, file in enumerate(dict.fromkeys(row.file for row in rows))}
         return Listing(
-            list(map(str, position)),
-            np.array(keys, dtype=np.bytes_),
-            np.array(labels, dtype=np.int32),
-            np.array(list(map(position.__getitem__, files)), dtype=np.int32),
-            np.array(list(map(os.fsencode, map(str, names))), dtype=np.bytes_),
-            np.array(offsets, dtype=np.int64),
-            np.array(sizes, dtype=np.int64),
+            list(files),
+            np.array([row.key for row in rows], dtype=np.bytes_),
+            np.array([row.label for row in rows], dtype=np.int32),
+            np.array([files[row.file] for row in rows], dtype=np.int32),
+            np.array([os.fsencode(row.name) for row in rows], dtype=np.bytes_),
+            np.array([row.offset for row in rows], dtype=np.int64),
+            np.array([row.size for row in rows], dtype=np.int64),
         )
 
     @staticmethod
     def concatenate(parts: Sequence[Listing]) -> Listing:
-        files: list[str] = []
-        columns: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
-        for part in parts:
-            for name, column in columns.items():
-                column.append(getattr(part, name))
-            columns["file_N"][-1] = part.file_N + np.int32(len(files))
-            files += part.files
-        return Listing(files, **{name: np.concatenate(found) for name, found in columns.items()})
+        starts = np.cumsum([0, *map(len, (part.files for part in parts))], dtype=np.int32)
+        moved = [replace(p, file_N=p.file_N + start) for p, start in zip(parts, starts, strict=False)]
+        columns = {name: np.concatenate([getattr(p, name) for p in moved]) for name in COLUMNS}
+        return Listing([file for part in parts for file in part.files], **columns)
 
     def take(self, rows: np.ndarray | slice) -> Listing:
         return Listing(self.files, **{name: getattr(self, name)[rows] for name in COLUMNS})
@@ -114,26 +109,18 @@ class Listing:
         same = np.flatnonzero(keys_N[1:] == keys_N[:-1])
         if len(same):
             first, second = order[same[0] : same[0] + 2].tolist()
-            raise ValueError(
-                f"{len(same):,} images occur twice, first {self.key(first)}: "
-                f"{self.where(first)} and {self.where(second)}; remove one copy"
-            )
+            places = f"{self.where(first)} and {self.where(second)}"
+            raise ValueError(f"{len(same):,} images occur twice, first {self.key(first)}: {places}; remove one copy")
 
 
 def original_name(name: str) -> str | None:
-    """nXXXXXXXX_N or ILSVRC2012_val_XXXXXXXX from any form of a file name; None for other names.
-
-    Drops folders, the extension and Hugging Face's suffix (`<original>_<wnid>.JPEG`).
-    """
+    """nXXXXXXXX_N or ILSVRC2012_val_XXXXXXXX, without folders, extension and Hugging Face's _<wnid>."""
     match = ORIGINAL.fullmatch(name.rpartition("/")[2].partition(".")[0])
     return match[1] if match else None
 
 
 def key_of(folder: str, stem: str) -> str:
-    """A unique key for an image of a test set, without dots or spaces, as WebDataset needs.
-
-    A name with other characters, as in ImageNet-A, gets six digits of its hash to stay unique.
-    """
+    """A unique key for an image, with letters that WebDataset allows; others add six digits of a hash."""
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", stem)
     mark = "" if plain == stem else f"-{hashlib.sha256(os.fsencode(stem)).hexdigest()[:6]}"
     return f"{folder}_{plain}{mark}"

@@ -7,6 +7,7 @@ of open_clip, equal to OpenAI's.
 from __future__ import annotations
 
 import importlib.util
+import runpy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -87,35 +88,28 @@ def real_labels() -> tuple[tuple[int, ...], ...]:
 
 
 def border(name: str, protocol: str) -> int:
-    """Pixels to cut off each side of a set's images before they are resized.
+    """Pixels to cut off each side of a set's images.
 
-    ObjectNet's authors ask for 2, to remove the red frame (protocol=paper). The official evaluator
-    of Model soups builds its loader before it adds that crop, so the released numbers are without
-    it (protocol=released).
+    protocol=paper removes ObjectNet's red frame, as its authors ask. protocol=released does not:
+    the official evaluator of Model soups adds that crop too late, after it has built its loader.
     """
     return OBJECTNET_BORDER if SETS[name].layout == "objectnet" and protocol == "paper" else 0
 
 
 def class_names() -> list[str]:
     """OpenAI's names of the 1000 classes. Two pairs of classes share a name: missile, sunglasses."""
-    return list(_open_clip().IMAGENET_CLASSNAMES)
+    return list(_open_clip()["IMAGENET_CLASSNAMES"])
 
 
 def templates() -> list[str]:
     """OpenAI's 80 prompt templates, with {} for the class name."""
-    return [template("{}") for template in _open_clip().OPENAI_IMAGENET_TEMPLATES]
+    return [template("{}") for template in _open_clip()["OPENAI_IMAGENET_TEMPLATES"]]
 
 
 @cache
-def _open_clip() -> Any:
-    """open_clip's module of names and templates alone: importing open_clip takes seconds."""
-    path = _folder("open_clip") / "zero_shot_metadata.py"
-    spec = importlib.util.spec_from_file_location("zero_shot_metadata", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def _open_clip() -> dict[str, Any]:
+    """open_clip's names and templates without importing open_clip, which takes seconds."""
+    return runpy.run_path(str(_folder("open_clip") / "zero_shot_metadata.py"))
 
 
 def timm_wnids(name: str) -> tuple[str, ...]:

@@ -23,8 +23,7 @@ ROWS = 32  # in memory at a time
 def copy_out(path: Path, folder: Path, check: Callable[[str, int], tuple[str, int]]) -> Listing:
     """Copy the images of a parquet file one after the other to folder/<its name>.bin; their listing.
 
-    check maps a file name and label to the image's key and label. A complete copy is kept. Raises
-    ValueError naming the file if it is damaged, or has no images, names or labels.
+    check maps a file name and label to the image's key and label. A complete copy is kept.
     """
     target, index = folder / f"{path.stem}.bin", folder / f"{path.stem}.npz"
     stat = path.stat()
@@ -52,8 +51,7 @@ def rows(path: Path) -> Iterator[tuple[str, bytes, int]]:
     with _named(path), pq.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
         columns = set(file.schema_arrow.names)
         if not {"image", "label"} <= columns:
-            found = ", ".join(sorted(columns))
-            raise ValueError(f"{path}: columns {found}; expected image and label")
+            raise ValueError(f"{path}: columns {', '.join(sorted(columns))}; expected image and label")
         for batch in file.iter_batches(ROWS, columns=["image", "label"]):
             for row in batch.to_pylist():
                 yield _checked(path, row["image"], row["label"])
@@ -74,8 +72,8 @@ def _named(path: Path) -> Iterator[None]:
     try:
         yield
     except (pyarrow.ArrowException, OSError, EOFError) as error:
-        first = str(error).split("\n")[0]
-        raise ValueError(f"{path} is truncated or not a parquet file ({first}); download it again") from error
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"{path} is truncated or not a parquet file ({reason}); download it again") from error
 
 
 def _checked(path: Path, image: Any, label: Any) -> tuple[str, bytes, int]:

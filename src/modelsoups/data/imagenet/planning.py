@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from modelsoups.config.schema import DataConfig
 from modelsoups.data import shards
 from modelsoups.data.imagenet import counts, holdout, metadata, parquet, sources, trees, writing
 from modelsoups.data.imagenet.listing import Listing
+from modelsoups.data.shards import Json
 from modelsoups.workers.processes import run_tasks
 
 PARQUET_COPIES = ".parquet"  # a temporary folder under data.dir
@@ -25,10 +25,10 @@ class SetPlan:
     """A set to be written. `done` holds the manifest entries of complete shards, by file name."""
 
     folder: Path
-    inputs: dict[str, Any]
-    facts: dict[str, Any]
+    inputs: Json
+    facts: Json
     shards: list[writing.Shard]
-    done: dict[str, dict[str, Any]]
+    done: dict[str, Json]
 
     @property
     def todo(self) -> list[writing.Shard]:
@@ -36,12 +36,9 @@ class SetPlan:
 
     @property
     def bytes_needed(self) -> int:
-        """Disk space for the shards to be written; 0 for images that are resized."""
-        needed = 0
-        for shard in self.todo:
-            if shard.resize is None:
-                needed += int(shard.images.size_N.sum()) + TAR_OVERHEAD * len(shard)
-        return needed
+        """Disk space for the shards to be written; resized images are not counted."""
+        kept = [shard for shard in self.todo if shard.resize is None]
+        return sum(int(shard.images.size_N.sum()) + TAR_OVERHEAD * len(shard) for shard in kept)
 
     def finish(self) -> int:
         """Write the manifest; the number of images."""
@@ -52,10 +49,7 @@ class SetPlan:
 
 
 def listings(data: DataConfig, found: dict[str, sources.Source], workers: int) -> dict[str, Listing]:
-    """Every image of each source, sorted and checked. Train and hold-out share one listing.
-
-    Raises ValueError for duplicates, files that do not belong to a set, and missing images.
-    """
+    """Every image of each source, sorted and checked. Train and hold-out share one listing."""
     originals: dict[str, Listing] = {}  # by layout
     made: dict[str, Listing] = {}
     for name, source in found.items():
@@ -77,29 +71,20 @@ def _list_originals(data: DataConfig, layout: str, source: sources.Source, worke
     parts = sources.parts(layout, source, copies, data.check_counts)
     if source.form == "parquet":
         present = sum(path.stat().st_size for path in copies.glob("*.bin"))
-        what = f"copies of the images in {source}"
-        counts.check_free_space(Path(data.dir), source.bytes - present, what)
+        counts.check_free_space(copies, source.bytes - present, f"copies of the images in {source}")
         size = {part: parquet.count(part.path) for part in parts}.__getitem__
-        label = f"prepare: reading {layout}"
-        pieces = [piece for _, piece in run_tasks(sources.list_part, parts, workers, label, size)]
+        tasks = run_tasks(sources.list_part, parts, workers, f"prepare: reading {layout}", size)
     elif len(parts) > FEW:
-        label = f"prepare: listing {layout}"
-        pieces = [piece for _, piece in run_tasks(sources.list_part, parts, workers, label)]
+        tasks = run_tasks(sources.list_part, parts, workers, f"prepare: listing {layout}")
     else:
-        pieces = list(map(sources.list_part, parts))
-    pieces = list(filter(len, pieces))
+        tasks = ((part, sources.list_part(part)) for part in parts)
+    pieces = [piece for _, piece in tasks if len(piece)]
     if not pieces:
         raise ValueError(f"{layout}: {source} holds no images")
     return Listing.concatenate(pieces).in_order()
 
 
-def plan_set(
-    data: DataConfig,
-    inputs: dict[str, Any],
-    facts: dict[str, Any],
-    source: sources.Source,
-    listing: Listing,
-) -> SetPlan:
+def plan_set(data: DataConfig, inputs: Json, facts: Json, source: sources.Source, listing: Listing) -> SetPlan:
     """Plan one set. Training images are shuffled, those of the other sets are not."""
     name = facts["name"]
     folder = Path(data.dir) / name
@@ -107,8 +92,7 @@ def plan_set(
     if metadata.SETS[name].layout == "train":
         held_N = holdout.split(listing, data.holdout_per_class, data.holdout_file)
         if metadata.SETS[name].role == "holdout":
-            split_rule = inputs["holdout"]
-            known["split"] = holdout.write_names(folder / SPLIT, listing, held_N, split_rule)
+            known["split"] = holdout.write_names(folder / SPLIT, listing, held_N, inputs["holdout"])
             listing = listing.take(held_N)
         else:
             listing = listing.take(~held_N).shuffled()

@@ -1,7 +1,6 @@
 """The label space of each set, and how logits over the 1000 classes are projected to it.
 
-ImageNet-R and -A have 200 of the classes. ObjectNet has 113 labels, its folders with ImageNet
-classes, each of which covers one or more classes. All other sets have the 1000 classes.
+ImageNet-R and -A have 200 of the classes, ObjectNet 113 folders that each cover one or more of them.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ def projection(name: str) -> dict[str, Any] | None:
     if spec.subset:
         return {"kind": "subset", "indices": list(subset(spec.subset))}
     if spec.layout == "objectnet":
-        groups = map(objectnet().__getitem__, scored_folders())
-        return {"kind": "groups", "groups": list(map(list, groups))}
+        return {"kind": "groups", "groups": [list(objectnet()[folder]) for folder in scored_folders()]}
     return None
 
 
@@ -30,8 +28,7 @@ def label_names(name: str) -> list[str]:
     spec = metadata.SETS[name]
     if spec.layout == "objectnet":
         return list(scored_folders())
-    wnids = metadata.wnids()
-    return list(map(wnids.__getitem__, subset(spec.subset)) if spec.subset else wnids)
+    return [metadata.wnids()[c] for c in subset(spec.subset)] if spec.subset else list(metadata.wnids())
 
 
 @cache

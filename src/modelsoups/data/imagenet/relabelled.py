@@ -1,8 +1,8 @@
 """ReaL and multilabel: sets with other labels for the images of val, without copies of them.
 
-Such a set has indexes into ../val/*.tar that also hold each image's right classes ("answers") and
-its row in val. Its manifest holds the scoring rule; labels_N are the original classes. Its logits
-are rows of val's logits, so `score` needs no forward pass. The accuracies are in stats.multilabel.
+Their indexes point into ../val/*.tar, and hold each image's right classes ("answers") and its row
+in val. labels_N are the original classes. Their logits are rows of val's logits, so `score` needs
+no forward pass; the accuracies are in stats.multilabel.
 
 Legend: N images of the set, M of val, C classes, A answers of an image at most.
 """
@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from modelsoups.data.imagenet import metadata
 from modelsoups.data.imagenet.listing import original_name
-from modelsoups.data.shards import COLUMNS, ShardSet
+from modelsoups.data.shards import COLUMNS, Json, ShardSet
 from modelsoups.disk import manifests, storage
 
 if TYPE_CHECKING:  # `prepare` does not load torch
@@ -31,17 +31,16 @@ Answers = dict[str, tuple[int, ...]]  # key of a scored image -> its right class
 def answers(name: str, file: str | None, complete: bool) -> Answers:
     """The right classes of each scored image, by key.
 
-    ReaL's come from timm, or from the user's real.json; images without a label are skipped.
-    Multilabel's come from the user's human_accuracy_v3.0.0.json; images marked as problematic are
-    skipped, and unclear labels count as right. Raises ValueError naming a file of another format.
+    ReaL's come from timm or the user's real.json, without images that have none. Multilabel's come
+    from the user's human_accuracy_v3.0.0.json, without problematic images; unclear labels count as
+    right. Raises ValueError naming a file of another format.
     """
     if name == "multilabel":
         assert file is not None
         return _multilabel_answers(Path(file).expanduser(), complete)
     lists = metadata.real_labels() if file is None else storage.read_json(Path(file).expanduser())
     if len(lists) != 50_000:
-        expected = "expected 50,000, one for each validation image"
-        raise ValueError(f"{file}: {len(lists):,} lists of labels, {expected}")
+        raise ValueError(f"{file}: {len(lists):,} lists of labels, expected 50,000, one for each image of val")
     return {f"ILSVRC2012_val_{i:08d}": tuple(labels) for i, labels in enumerate(lists, 1) if labels}
 
 
@@ -49,7 +48,8 @@ def file_sha256(name: str, file: str | None) -> str | None:
     """The sha256 of the user's file of labels; None for the labels that come with timm."""
     if file is None:
         return None
-    if not (path := Path(file).expanduser()).is_file():
+    path = Path(file).expanduser()
+    if not path.is_file():
         raise ValueError(f"data.sources.{name}={file} does not exist")
     return storage.file_sha256(path)
 
@@ -57,12 +57,10 @@ def file_sha256(name: str, file: str | None) -> str | None:
 def _multilabel_answers(path: Path, complete: bool) -> Answers:
     table, keys = storage.read_json(path), ("initial_annots", "problematic_images")
     if not isinstance(table, dict) or not set(keys) <= set(table):
-        expected = f"{' and '.join(keys)}, as in human_accuracy_v3.0.0.json"
-        raise ValueError(f"{path}: expected keys {expected}")
+        raise ValueError(f"{path}: expected keys {' and '.join(keys)}, as in human_accuracy_v3.0.0.json")
     annotations, expected_images = table[keys[0]], metadata.SETS["multilabel"].images
     if complete and len(annotations) != expected_images:
-        numbers = f"{len(annotations):,} images, expected {expected_images:,}"
-        raise ValueError(f"{path}: annotations of {numbers}")
+        raise ValueError(f"{path}: annotations of {len(annotations):,} images, expected {expected_images:,}")
     problematic = set(map(original_name, table[keys[1]]))
     found: Answers = {}
     for image, annotation in annotations.items():
@@ -77,7 +75,7 @@ def _multilabel_answers(path: Path, complete: bool) -> Answers:
     return found
 
 
-def write(folder: Path, inputs: dict[str, Any], table: Answers, facts: dict[str, Any]) -> int:
+def write(folder: Path, inputs: Json, table: Answers, facts: Json) -> int:
     """Write the indexes and manifest of a set next to a complete val; the number of images."""
     val = folder.parent / OVER
     manifest = storage.read_json(val / manifests.MANIFEST)
@@ -123,11 +121,8 @@ def load(dataset: ShardSet) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def score(dataset: ShardSet, val_logits_MC: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
-    """correct_N, bool, from the logits of all images of val, and weight_N of each image.
-
-    weight_N is None if all images have the same weight.
-    """
-    from modelsoups.stats import multilabel
+    """correct_N, bool, from the logits of val, and weight_N of the images, None if all are equal."""
+    from modelsoups.stats import multilabel  # it loads torch
 
     assert dataset.scoring is not None
     rows_N, answers_NA, classes_N = load(dataset)

@@ -1,8 +1,8 @@
 """Finding the files of each set, and listing the images of train and val in every form.
 
 train and val: the ILSVRC2012 tars, a folder (torchvision's ImageFolder; val also flat), Hugging
-Face's parquet files, or WebDataset shards named as in timm/imagenet-1k-wds. Test sets: their folder
-or their tar. A source is cut into parts (a class, a tar, a parquet file) that are listed in parallel.
+Face's parquet files, or the WebDataset shards of timm/imagenet-1k-wds. Test sets: a folder or tar.
+A source is cut into parts (a class, a tar, a parquet file) that are listed in parallel.
 """
 
 from __future__ import annotations
@@ -42,28 +42,24 @@ class Source:
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a source that one task lists.
-
-    start and size give its place in `path` if it is a tar inside a tar. wnid is the class of all
-    its images, if known; copies is the folder for the images of parquet files.
-    """
+    """A piece of a source that one task lists: a file or folder, or a tar inside a tar."""
 
     layout: str
     form: str
     path: Path
-    start: int = 0
-    size: int | None = None
-    wnid: str | None = None
-    copies: Path | None = None
+    start: int = 0  # of the inner tar in path
+    size: int | None = None  # of the inner tar
+    wnid: str | None = None  # the class of all images, if known
+    copies: Path | None = None  # the folder for the images of a parquet file
 
     def __str__(self) -> str:
-        return f"{self.path}" + (f" ({self.wnid})" if self.wnid else "")
+        return f"{self.path} ({self.wnid})" if self.wnid else str(self.path)
 
 
 def find(name: str, root: str | None, given: str | None) -> Source | str:
-    """The source of a set in data.root, or in data.sources.<name> if given; else why it has none.
+    """The source of a set under data.root or, if given, data.sources.<name>; else why there is none.
 
-    Raises ValueError if the given place does not exist or has no files of the set.
+    Raises ValueError if the place does not exist, or the given one has no files of the set.
     """
     spec = metadata.SETS[name]
     place = given or root
@@ -109,12 +105,7 @@ def _originals(layout: str, base: Path, given: bool) -> Iterator[Source]:
 
 def _has_images(folder: Path) -> bool:
     """Whether a folder has images or class folders in it."""
-    for path in folder.iterdir():
-        if is_image(path.name) or (WNID.fullmatch(path.name) and path.is_dir()):
-            break
-    else:
-        return False
-    return True
+    return any(is_image(p.name) or (WNID.fullmatch(p.name) and p.is_dir()) for p in folder.iterdir())
 
 
 def _trees(name: str, base: Path) -> Iterator[Source]:
@@ -126,18 +117,12 @@ def _trees(name: str, base: Path) -> Iterator[Source]:
 
 
 def parts(layout: str, source: Source, copies: Path, complete: bool) -> list[Part]:
-    """The parts of train or val.
-
-    Raises ValueError for a file or folder that does not belong, and, with `complete`, if the
-    numbers in the file names show that files are missing.
-    """
+    """The parts of train or val. Raises ValueError for a wrong file or, if `complete`, a missing one."""
     if complete and len(missing := missing_files(layout, source)):
-        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        folder = source.paths[0].parent
+        shown, folder = ", ".join([*missing[:5], *["..."] * (len(missing) > 5)]), source.paths[0].parent
         raise ValueError(f"{folder}: files are missing ({len(missing):,}): {shown}; complete them")
     if layout == "train" and source.form == "tar":
-        tar = source.paths[0]
-        return [_class_tar(tar, member) for member in tars.members(tar)]
+        return [_class_tar(source.paths[0], member) for member in tars.members(source.paths[0])]
     if source.form == "folder":
         return _class_folders(layout, source.paths[0])
     return [Part(layout, source.form, path, copies=copies) for path in source.paths]
@@ -145,23 +130,20 @@ def parts(layout: str, source: Source, copies: Path, complete: bool) -> list[Par
 
 def missing_files(layout: str, source: Source) -> list[str]:
     """The shards or parquet files that are missing, from the numbers in the names of the others."""
-    first = source.paths[0].name
-    numbered = re.fullmatch(r"(.*-)(\d+)((?:-of-(\d{5})\.parquet)|\.tar)", first)
+    numbered = re.fullmatch(r"(.*-)(\d+)((?:-of-(\d{5})\.parquet)|\.tar)", source.paths[0].name)
     if source.form not in ("parquet", "webdataset") or numbered is None:
         return []
     front, number, back, total = numbered.groups()
+    numbers = range(int(total) if total else SHARDS[layout])
     names = {path.name for path in source.paths}
-    files = int(total) if total else SHARDS[layout]
-    wanted = (f"{front}{i:0{len(number)}d}{back}" for i in range(files))
-    return [name for name in wanted if name not in names]
+    return [n for i in numbers if (n := f"{front}{i:0{len(number)}d}{back}") not in names]
 
 
 def _class_tar(path: Path, member: tars.Member) -> Part:
     wnid = member.name.removeprefix("./").removesuffix(".tar")
     if wnid not in metadata.class_of():
-        raise ValueError(
-            f"{path}: member {member.name} is not the tar of a class (nXXXXXXXX.tar); expected ILSVRC2012_img_train.tar"
-        )
+        expected = "the tar of a class (nXXXXXXXX.tar); expected ILSVRC2012_img_train.tar"
+        raise ValueError(f"{path}: member {member.name} is not {expected}")
     return Part("train", "tar", path, member.offset, member.size, wnid)
 
 
@@ -187,18 +169,14 @@ def list_part(part: Part) -> Listing:
 
 
 def _key_and_label(part: Part, name: str, label: int | None = None) -> tuple[str, int]:
-    """Key and label of an image of train or val, from its name.
-
-    Raises ValueError for an unknown name, or if the label or folder contradicts it.
-    """
+    """Key and label of an image of train or val, from its name, which label and folder must match."""
+    where = f"{part.path}: {name}"
     key = original_name(name)
     if key is None or key.startswith("ILSVRC") == (part.layout == "train"):
         if part.layout == "train":
-            raise ValueError(f"{part.path}: {name} is not named nXXXXXXXX_N, as training images are")
-        raise ValueError(
-            f"{part.path}: {name} has no label: it is not named ILSVRC2012_val_XXXXXXXX, as "
-            "validation images are; restore the original names"
-        )
+            raise ValueError(f"{where} is not named nXXXXXXXX_N, as training images are")
+        expected = "it is not named ILSVRC2012_val_XXXXXXXX, as validation images are"
+        raise ValueError(f"{where} has no label: {expected}; restore the original names")
     if part.layout == "train":
         wnid = key.partition("_")[0]
         truth = metadata.class_of().get(wnid, -1)
@@ -206,7 +184,6 @@ def _key_and_label(part: Part, name: str, label: int | None = None) -> tuple[str
         number = int(key[-8:])
         truth = metadata.val_labels()[number - 1] if 1 <= number <= 50_000 else -1
         wnid = metadata.wnids()[truth]
-    where = f"{part.path}: {name}"
     if truth < 0:
         raise ValueError(f"{where} does not belong to ImageNet-1k; remove it")
     if part.wnid not in (None, wnid):
@@ -245,8 +222,8 @@ def _shard_images(part: Part) -> Iterator[Found]:
                 file.seek(member.offset)
                 text = file.read(member.size)
                 if not text.strip().isdigit():
-                    found = f"{member.name} holds {text[:20]!r}"
-                    raise ValueError(f"{part.path}: {found}, not a class number; download it again")
+                    where = f"{part.path}: {member.name}"
+                    raise ValueError(f"{where} holds {text[:20]!r}, not a class number; download it again")
                 labels[base] = int(text)
     if lost := sorted(set(images) ^ set(labels)):
         state = "has no .cls with its label" if lost[0] in images else "has a label but no image"

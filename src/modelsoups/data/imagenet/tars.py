@@ -24,8 +24,7 @@ class Member(NamedTuple):
 def members(path: Path, start: int = 0, size: int | None = None) -> Iterator[Member]:
     """Yield the regular files of a tar, or of a tar inside another at [start, start + size).
 
-    Raises ValueError naming the tar if it is truncated, damaged or compressed, and naming the
-    member if it is a link or a device, or its name leads out of the tar's folder.
+    Raises ValueError naming a damaged or compressed tar, or a member that is not to be trusted.
     """
     end = path.stat().st_size if size is None else start + size
     try:

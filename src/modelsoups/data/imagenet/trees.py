@@ -1,7 +1,7 @@
 """Listing the test sets: a folder of images for each class, unpacked or in a tar.
 
-The folders of ImageNet-V2 are class numbers (not to be sorted as strings), those of ImageNet-R, -A
-and -Sketch are wnids, those of ObjectNet are its 313 object names, of which 113 are scored.
+Folders are class numbers (ImageNet-V2), wnids (ImageNet-R, -A and -Sketch) or object names
+(ObjectNet, which has 313, of which 113 are scored).
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class TreeImage(NamedTuple):
 def list_tree(name: str, source: Source) -> Listing:
     """The images of a test set with their labels.
 
-    Raises ValueError naming a folder that does not belong to the set, or a second copy of the set
-    inside the first, which has doubled the counts of ImageNet-Sketch before.
+    Raises ValueError naming a folder that does not belong, or a copy of the set inside the set.
     """
-    labels = folder_labels(name)
-    path = source.paths[0]
+    labels, title, path = folder_labels(name), metadata.SETS[name].title, source.paths[0]
+    names = list(labels)
+    expected = f"expected {len(names):,} folders, {names[0]} to {names[-1]}"
     found: list[Found] = []
     top: tuple[str, ...] | None = None
     numbered = metadata.SETS[name].layout == "numbers"
@@ -45,20 +45,17 @@ def list_tree(name: str, source: Source) -> Listing:
         where = "/".join([str(path), *image.folders])
         label = labels.get(_number(folder) if numbered else folder)
         if label is None:
-            title = metadata.SETS[name].title
-            raise ValueError(f"{where}: not a class folder of {title}; {_expected(name)}")
+            raise ValueError(f"{where}: not a class folder of {title}; {expected}")
         if top is None:
             top = image.folders[:-1]
         elif image.folders[:-1] != top:
-            first = "/".join([str(path), *top])
-            raise ValueError(f"{where}: a second tree of class folders besides {first}; remove it")
+            raise ValueError(f"{where}: a second tree of class folders beside {'/'.join([str(path), *top])}; remove it")
         if label != UNSCORED:
             prefix = _number(folder).zfill(4) if folder.isdigit() else folder
             key = key_of(prefix, image.base.rpartition(".")[0])
             found.append(Found(key, label, image.file, image.name, image.offset, image.size))
     if not found:
-        title = metadata.SETS[name].title
-        raise ValueError(f"{path} holds no images of {title}; {_expected(name)}")
+        raise ValueError(f"{path} holds no images of {title}; {expected}")
     return Listing.of(found)
 
 
@@ -75,11 +72,6 @@ def folder_labels(name: str) -> dict[str, int]:
 
 def _number(folder: str) -> str:
     return str(int(folder)) if folder.isdecimal() else folder
-
-
-def _expected(name: str) -> str:
-    names = list(folder_labels(name))
-    return f"expected {len(names):,} folders, {names[0]} to {names[-1]}"
 
 
 def _folder_images(root: Path, folders: tuple[str, ...] = ()) -> Iterator[TreeImage]:

@@ -7,12 +7,12 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
 from modelsoups.data import shards
 from modelsoups.data.imagenet.listing import Listing
+from modelsoups.data.shards import Json
 from modelsoups.disk import storage
 from modelsoups.workers.processes import advance
 
@@ -44,25 +44,22 @@ class Shard:
 
 def cut(folder: Path, listing: Listing, images: int, resize: int | None, verify: bool) -> list[Shard]:
     """The shards of a set, with `images` images each and fewer in the last."""
-    found = []
-    for number, start in enumerate(range(0, len(listing), images)):
-        tar = folder / f"{folder.name}-{number:06d}.tar"
-        found.append(Shard(tar, listing.take(slice(start, start + images)), resize, verify))
-    return found
+    starts = range(0, len(listing), images)
+    parts = [listing.take(slice(start, start + images)) for start in starts]
+    tars = [folder / f"{folder.name}-{number:06d}.tar" for number in range(len(parts))]
+    return [Shard(tar, part, resize, verify) for tar, part in zip(tars, parts, strict=True)]
 
 
-def keep_finished(folder: Path, inputs: dict[str, Any], todo: list[Shard]) -> dict[str, dict[str, Any]]:
+def keep_finished(folder: Path, inputs: Json, todo: list[Shard]) -> dict[str, Json]:
     """Manifest entries of the complete shards of an interrupted run with these inputs, by file name.
 
-    All its other files are removed. The caller holds the folder's lock.
+    Its other files are removed, so the caller holds the folder's lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     plan = folder / PLAN
     same = plan.exists() and storage.read_json(plan) == inputs
-    done = {}
-    for shard in todo if same else ():
-        if entry := shards.finished(shard.tar, shard.images.key_N):
-            done[shard.tar.name] = entry
+    entries = {s.tar.name: shards.finished(s.tar, s.images.key_N) for s in todo} if same else {}
+    done = {name: entry for name, entry in entries.items() if entry is not None}
     for path in [*folder.glob(f"{folder.name}-*"), *folder.glob(".*.tmp")]:
         if f"{path.stem}.tar" not in done:
             path.unlink()
@@ -70,7 +67,7 @@ def keep_finished(folder: Path, inputs: dict[str, Any], todo: list[Shard]) -> di
     return done
 
 
-def write(shard: Shard) -> dict[str, Any]:
+def write(shard: Shard) -> Json:
     """Write one shard; its entry in the manifest."""
     return shards.write_shard(shard.tar, _samples(shard))
 
@@ -88,24 +85,20 @@ def _samples(shard: Shard) -> Iterator[shards.Sample]:
 def encoded(data: bytes, where: str, resize: int | None, verify: bool) -> tuple[bytes, str]:
     """The image to store and its kind ("jpg", "png", ...), whatever its file name.
 
-    The bytes are unchanged unless the image is resized. An image that begins and ends as its format
-    does counts as complete; others are decoded to check, and with `verify` all are. Raises
-    ValueError naming the place of an image that cannot be decoded.
+    Only resized images change. Images that do not begin and end as their format does are decoded to
+    check them; with `verify`, all are. Raises ValueError naming the place of a damaged image.
     """
-    formats = (found for magic, found in MAGIC.items() if data.startswith(magic))
-    kind, end = next(formats, (None, b""))
+    kind, end = next((v for magic, v in MAGIC.items() if data.startswith(magic)), (None, b""))
     whole = kind is not None and data.endswith(end)
     if whole and not verify and resize is None:
         assert kind is not None
         return data, kind
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about metadata
-            with Image.open(io.BytesIO(data)) as image:
-                kind = kind or str(image.format).lower()
-                small = _smaller(image, resize) if resize is not None else None
-                if small is None and not (whole and not verify):
-                    image.load()
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
+            kind = kind or str(image.format).lower()
+            small = _smaller(image, resize) if resize is not None else None
+            if small is None and not (whole and not verify):
+                image.load()
     except DAMAGE as error:
         reason = "empty file" if not data else str(error).partition("<")[0].strip()
         raise ValueError(f"{where} is not a complete image ({reason}); replace it with the original") from error
