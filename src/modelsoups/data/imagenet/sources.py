@@ -119,8 +119,8 @@ def _trees(name: str, base: Path) -> Iterator[Source]:
 def parts(layout: str, source: Source, copies: Path, complete: bool) -> list[Part]:
     """The parts of train or val. Raises ValueError for a wrong file or, if `complete`, a missing one."""
     if complete and len(missing := missing_files(layout, source)):
-        shown, folder = ", ".join([*missing[:5], *["..."] * (len(missing) > 5)]), source.paths[0].parent
-        raise ValueError(f"{folder}: files are missing ({len(missing):,}): {shown}; complete them")
+        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise ValueError(f"{source.paths[0].parent}: files are missing ({len(missing):,}): {shown}; complete them")
     if layout == "train" and source.form == "tar":
         return [_class_tar(source.paths[0], member) for member in tars.members(source.paths[0])]
     if source.form == "folder":
