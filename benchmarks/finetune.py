@@ -119,7 +119,8 @@ def theirs(folder: Path, aug: str, workers: int) -> float:
 def ours(folder: Path, aug: str, workers: int, decoder: str) -> float:
     loader.cores = lambda: workers + 1  # one is left for training, which there is none of
     recipe = a_recipe(aug=aug, epochs=EPOCHS)
-    return rate(loader.train_batches(shards.ShardSet(folder), recipe, SIDE, MEAN, 0, 1, decoder=decoder))
+    preprocessing = loader.Preprocessing(SIDE, MEAN, decoder)
+    return rate(loader.train_batches(shards.ShardSet(folder), recipe, preprocessing, 0))
 
 
 def rate(batches: Any) -> float:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from modelsoups.config.compose import load
 from modelsoups.data import decoders
-from modelsoups.data.gpu import augment as batched
+from modelsoups.data.gpu import augment
 from modelsoups.data.transforms import seed_sample, to_uint8, train_crop
 from modelsoups.disk import manifests
 from modelsoups.recipes.recipe import Recipe
@@ -55,8 +55,8 @@ def test_augmentation_on_the_gpu_is_that_on_the_cpu(policy):
     images, drawn, transform = list(photos()), [], train_crop(policy, SIDE, MEAN)
     for i, image in enumerate(images):
         seed_sample("gpu", i)
-        drawn.append(batched.draw(transform, image, SIDE))
-    plan = batched.plan([to_uint8(i) for i in images], drawn, SIDE, MEAN)
+        drawn.append(augment.draw(transform, image, SIDE))
+    plan = augment.plan_batch([to_uint8(i) for i in images], drawn, SIDE, MEAN)
     there = plan.pin_memory().to(torch.device("cuda"), non_blocking=True).augmented()
     apart = (there.cpu().int() - plan.augmented().int()).abs().float()
     assert float(apart.mean()) < 0.05
@@ -65,7 +65,7 @@ def test_augmentation_on_the_gpu_is_that_on_the_cpu(policy):
 
 def test_jpegs_decoded_on_the_gpu_are_those_of_libjpeg_within_a_few_levels():
     data = [encoded(picture(i, *size)) for i, size in enumerate([(60, 41), (700, 300), (500, 375)])]
-    there = decoders.decoded_on(torch.device("cuda"), [decoders.later(d, 2) for d in data])
+    there = decoders.decode_on(torch.device("cuda"), [decoders.left_encoded(d, 2) for d in data])
     for pixels_CHW, d in zip(there, data, strict=True):
         apart = (pixels_CHW.cpu().int() - decoders.by_turbo(d, 2).int()).abs().float()
         assert float(apart.mean()) < 1.5

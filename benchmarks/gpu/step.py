@@ -125,7 +125,7 @@ def source(trainer: Trainer, steps: int) -> Iterator[tuple[torch.Tensor, torch.T
         for i in range(recipe.batch_size):
             seed_sample(0, i)
             drawn.append(augment.draw(crop, image, side))
-        batch: Any = augment.plan([to_uint8(image)] * recipe.batch_size, drawn, side, trainer.model.mean)
+        batch: Any = augment.plan_batch([to_uint8(image)] * recipe.batch_size, drawn, side, trainer.model.mean)
     else:
         batch = torch.from_numpy(generator.integers(0, 256, (recipe.batch_size, 3, side, side), dtype=np.uint8))
     if trainer.device.cuda:

@@ -1,54 +1,65 @@
-"""The memory-mapped cache of a set's pixels: the same logits, decoded once, and damage named."""
+"""Crops of a set decoded once: equal in memory, in a file and on the way; a damaged file is named."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-from modelsoups.config.compose import load
-from modelsoups.data import crops
+from modelsoups.data.crops import Crops, CropStore, decoded_bytes
 from modelsoups.data.shards import ShardSet
-from modelsoups.experiment import logits
 
 
-def test_a_large_set_is_decoded_once_and_mapped(data: Path, tmp_path: Path, monkeypatch) -> None:
-    dataset = ShardSet(data / "holdout")
-    cfg = load([f"data.dir={data}", f"runs={tmp_path}"])
-    expected = logits.kept_pixels(cfg, dataset, 16)
-    assert expected is not None
-    monkeypatch.setattr(logits, "IN_MEMORY", 0)
-    monkeypatch.setattr(cfg.model, "image_size", 16)
-    assert logits.kept_pixels(cfg, dataset, 16) is None  # nothing written: decoded as it goes
-    assert torch.equal(torch.cat(list(logits.pixel_batches(cfg, dataset, 16))), expected)
-    logits.decode_once(cfg, ["holdout"])
-    folder = cfg.run.root / "pixels"
-    assert not crops.write(dataset, 16, folder)
-    assert len(list(folder.iterdir())) == 1
-    monkeypatch.setattr(ShardSet, "image", None)  # whoever decodes again fails
-    assert torch.equal(torch.cat(list(logits.pixel_batches(cfg, dataset, 16))), expected)
+@pytest.fixture
+def dataset(data: Path) -> ShardSet:
+    return ShardSet(data / "holdout")
 
 
-def test_damaged_pixels_are_named_and_partial_ones_made_again(data: Path, tmp_path: Path) -> None:
-    dataset = ShardSet(data / "holdout")
-    assert crops.write(dataset, 8, tmp_path)
-    assert crops.write(dataset, 9, tmp_path)  # another crop is another folder
-    places = {p.name: p / "pixels.npy" for p in tmp_path.iterdir()}
+def test_a_small_set_is_decoded_once_in_memory(dataset, tmp_path, monkeypatch):
+    store = CropStore(tmp_path / "pixels")
+    crops = Crops(dataset, 16)
+    expected = torch.stack([crops[i] for i in range(len(crops))])
+    assert not store.prepare(dataset, 16)
+    assert torch.equal(store.pixels(dataset, 16), expected)
+    monkeypatch.setattr(ShardSet, "image", None)  # decoding again fails
+    parts = list(store.batches(dataset, 16, 50))
+    assert [len(part) for part in parts] == [50, 50, 28]
+    assert torch.equal(torch.cat(parts), expected)
+    assert not (tmp_path / "pixels").exists()
+
+
+def test_a_large_set_is_decoded_once_and_mapped(dataset, tmp_path, monkeypatch):
+    expected = CropStore(tmp_path).pixels(dataset, 16)
+    store = CropStore(tmp_path, small=0)
+    assert store.pixels(dataset, 16) is None  # nothing is written yet: decoded on the way
+    assert torch.equal(torch.cat(list(store.batches(dataset, 16, 50))), expected)
+    assert store.prepare(dataset, 16)
+    assert not store.prepare(dataset, 16)
+    assert len(list(tmp_path.iterdir())) == 1
+    monkeypatch.setattr(ShardSet, "image", None)  # decoding again fails
+    for opened in (store, CropStore(tmp_path, small=0)):
+        assert torch.equal(torch.cat(list(opened.batches(dataset, 16, 50))), expected)
+
+
+def test_damaged_pixels_are_named_and_partial_ones_made_again(dataset, tmp_path):
+    store = CropStore(tmp_path, small=0)
+    assert store.prepare(dataset, 8)
+    assert store.prepare(dataset, 9)  # another crop is another folder
+    places = [folder / "pixels.npy" for folder in tmp_path.iterdir()]
     assert len(places) == 2
-    for path in places.values():
+    for path in places:
         content = bytearray(path.read_bytes())
         content[-1] ^= 1
         path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"pixels\.npy has changed since it was made; delete"):
-        crops.read(dataset, 8, tmp_path)
-    for path in places.values():
+    with pytest.raises(ValueError, match=r"pixels\.npy has changed since it was written; delete"):
+        store.pixels(dataset, 8)
+    for path in places:
         path.write_bytes(path.read_bytes()[:-1])
-    assert crops.read(dataset, 8, tmp_path) is None
-    assert crops.write(dataset, 8, tmp_path)
-    assert crops.read(dataset, 8, tmp_path) is not None
+    assert store.pixels(dataset, 8) is None
+    assert store.prepare(dataset, 8)
+    assert store.pixels(dataset, 8) is not None
 
 
-def test_what_is_over_the_budget_is_not_written(data: Path, tmp_path: Path, monkeypatch) -> None:
-    dataset = ShardSet(data / "holdout")
-    assert crops.fits(dataset, 8, tmp_path / "not" / "there")
-    monkeypatch.setattr(crops, "BUDGET", crops.size(dataset, 8) - 1)
-    assert not crops.fits(dataset, 8, tmp_path)
+def test_a_set_over_the_disk_limit_is_not_written(dataset, tmp_path):
+    size = decoded_bytes(dataset, 8)
+    assert not CropStore(tmp_path, small=0, disk=size - 1).prepare(dataset, 8)
+    assert CropStore(tmp_path / "not" / "there", small=0, disk=size).prepare(dataset, 8)

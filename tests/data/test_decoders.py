@@ -91,11 +91,11 @@ def test_pil_is_exactly_torchvisions():
 def planned(images):
     """A batch as augment=gpu makes it, from the same random numbers each time."""
     transform, drawn = transforms.train_crop("rand-m9-n2", 32, MEAN), []
-    ready = [image if isinstance(image, decoders.Encoded) else augment.canvas_pixels(image) for image in images]
+    ready = [image if isinstance(image, decoders.EncodedJpeg) else augment.canvas_pixels(image) for image in images]
     for i, image in enumerate(ready):
         transforms.seed_sample(i)
         drawn.append(augment.draw(transform, image, 32))
-    return augment.plan(ready, drawn, 32, MEAN).to(torch.device("cpu")).augmented()
+    return augment.plan_batch(ready, drawn, 32, MEAN).to(torch.device("cpu")).augmented()
 
 
 @pytest.mark.parametrize("border", [0, 2])
@@ -104,19 +104,19 @@ def test_jpegs_that_wait_for_the_device_become_the_same_batch(border):
     data = [encoded(picture(i, *size)) for i, size in enumerate([(60, 41), (700, 300), (33, 80)])]
     data.insert(1, encoded(picture(7, 50, 44), format="png"))
     data.append(encoded(picture(8, 50, 44).convert("CMYK")))
-    waiting = [decoders.later(d, border) for d in data]
-    assert [isinstance(w, decoders.Encoded) for w in waiting] == [True, False, True, True, False]
+    waiting = [decoders.left_encoded(d, border) for d in data]
+    assert [isinstance(w, decoders.EncodedJpeg) for w in waiting] == [True, False, True, True, False]
     assert planned(waiting).equal(planned([decoders.by_turbo(d, border) for d in data]))
 
 
 def test_a_corrupt_jpeg_is_named_when_it_is_decoded_on_the_device_and_a_cut_one_before():
     good = encoded(picture(0, 50, 40))
     with pytest.raises(OSError, match="truncated"):
-        decoders.later(good[:-30])
-    broken = decoders.Encoded(good[:300] + decoders.END, 40, 50, 0, "train-000000.tar: image n01_1")
-    both = [decoders.Encoded(good, 40, 50, 0), broken]
-    with pytest.raises(CorruptImage, match=r"^train-000000\.tar: image n01_1 is corrupt \(.*\); run "):
-        decoders.decoded_on(torch.device("cpu"), both)
+        decoders.left_encoded(good[:-30])
+    broken = decoders.EncodedJpeg(good[:300] + decoders.END, 40, 50, 0, "train-000000.tar: image n01_1")
+    both = [decoders.EncodedJpeg(good, 40, 50, 0), broken]
+    with pytest.raises(CorruptImage, match=r"^train-000000\.tar: image n01_1 is corrupt \(.*\); delete that shard"):
+        decoders.decode_on(torch.device("cpu"), both)
 
 
 def test_decoding_on_the_gpu_needs_augmentation_there():

@@ -33,7 +33,7 @@ def cfg(tmp_path, monkeypatch):
         "name: mine\nlibrary: folders\ndir: data/mine\nroot: images\ntrain: train\nholdout: holdout\ntest: test\n"
         "shifts: [night]\n"
     )
-    return load(["data=mine", "name=mine", "finetune.parallel=1"])
+    return load(["data=mine", "name=mine"])
 
 
 def test_class_folders_become_shards(cfg, capsys):
@@ -50,20 +50,20 @@ def test_class_folders_become_shards(cfg, capsys):
 def test_what_is_wrong_with_the_folders_is_said(cfg, tmp_path):
     picture(tmp_path / "images/night/owl/0.png", 0)
     with pytest.raises(ValueError, match="night/owl: train has no class owl"):
-        folders.inputs(cfg, "night")
+        folders.inputs(cfg.data, cfg.protocol, "night")
     for file in (tmp_path / "images/test/b").iterdir():
         file.unlink()
     (tmp_path / "images/test/b").rmdir()
     with pytest.raises(ValueError, match="images/test: no folder for class b"):
-        folders.inputs(cfg, "test")
+        folders.inputs(cfg.data, cfg.protocol, "test")
     with pytest.raises(ValueError, match="images/rain is missing"):
-        folders.names(load(["data=mine", "name=mine", "data.shifts=[rain]"]))
+        folders.names(load(["data=mine", "name=mine", "data.shifts=[rain]"]).data)
 
 
 def test_an_image_in_train_and_holdout_is_noticed(cfg, tmp_path):
     (tmp_path / "images/holdout/a/2.jpg").write_bytes((tmp_path / "images/train/a/0.jpg").read_bytes())
     prepare.run(cfg)
-    with pytest.raises(ValueError, match=r"that are in .* too: 1, first"):
+    with pytest.raises(ValueError, match=r"holdout shares images with .*train: 1, first"):
         check_disjoint(ShardSet(tmp_path / "data/mine/train"), ShardSet(tmp_path / "data/mine/holdout"))
 
 

@@ -10,9 +10,11 @@ import torch
 from PIL import Image
 
 from modelsoups.data import loader, shards
+from modelsoups.data.loader import Augmented, Preprocessing
 from modelsoups.recipes.recipe import Recipe
 
 MEAN = (0.5, 0.5, 0.5)
+PLAIN = Preprocessing(32, MEAN)
 
 
 def recipe(**other):
@@ -32,7 +34,7 @@ def train(tmp_path):
 
 
 def batches(train, first=0, **other):
-    return list(loader.train_batches(train, recipe(**other), 32, MEAN, first, side_by_side=1))
+    return list(loader.train_batches(train, recipe(**other), PLAIN, first))
 
 
 def equal(some, others):
@@ -81,7 +83,7 @@ def test_a_corrupt_image_is_named_in_one_line(train, monkeypatch, cores):
     monkeypatch.setattr(loader, "cores", lambda: cores)
     path = train.folder / "train-000000.tar"
     content = path.read_bytes()
-    start = int(train._offset_N[7]) + 60
+    start = int(train.offset_N[7]) + 60
     path.write_bytes(content[:start] + b"x" * 100 + content[start + 100 :])
     with pytest.raises(ValueError, match=r"^\S*train-000000\.tar: image 07 is corrupt [^\n]*$"):
         batches(train)
@@ -103,7 +105,7 @@ def test_an_epoch_over_ranks_and_processes_has_each_image_once(train, monkeypatc
     parts = []
     for rank in range(2):
         share = loader.Share(rank, 2)
-        got = loader.train_batches(train, recipe(), 32, MEAN, first=0, side_by_side=1, share=share)
+        got = loader.train_batches(train, recipe(), PLAIN, 0, share)
         parts.append([labels_B.tolist() for _, labels_B in got])
     assert [sorted(a + b) for a, b in zip(*parts, strict=True)] == [sorted(b) for b in whole]
 
@@ -121,7 +123,7 @@ def test_an_epoch_has_each_image_once_over_any_number_of_ranks_and_processes(tra
     parts = []
     for rank in range(number):
         share = loader.Share(rank, number)
-        parts.append(list(loader.train_batches(train, recipe(**changes), 32, MEAN, 0, side_by_side=1, share=share)))
+        parts.append(list(loader.train_batches(train, recipe(**changes), PLAIN, 0, share)))
     for whole, *pieces in zip(alone, *parts, strict=True):
         pixels_BCHW, labels_B = (torch.cat(p) for p in zip(*pieces, strict=True))
         assert pixels_BCHW[labels_B.argsort()].equal(whole[0][whole[1].argsort()])
@@ -134,7 +136,7 @@ def corrupted(train, *indices):
     path = train.folder / "train-000000.tar"
     content = bytearray(path.read_bytes())
     for index in indices:
-        start = int(train._offset_N[index]) + 60
+        start = int(train.offset_N[index]) + 60
         content[start : start + 100] = b"x" * 100
     path.write_bytes(content)
 
@@ -146,20 +148,20 @@ def test_corrupt_images_are_replaced_counted_and_limited(train, monkeypatch, cap
     whole = batches(train, batch_size=18)
     corrupted(train, 7, 8, 17)
     skipped = loader.Skipped(train, limit=3)
-    got = list(loader.train_batches(train, recipe(batch_size=18), 32, MEAN, first=0, side_by_side=1, skipped=skipped))
+    got = list(loader.train_batches(train, recipe(batch_size=18), PLAIN, 0, skipped=skipped))
     assert sorted(skipped.keys) == ["07", "08", "17"]
     for (pixels_BCHW, labels_B), (before_BCHW, names_B) in zip(got, whole, strict=True):
         expected = [{7: 9, 8: 9, 17: 0}.get(i, i) for i in names_B.tolist()]  # the next that is whole
         assert labels_B.tolist() == expected
         kept_B = labels_B == names_B
         assert pixels_BCHW[kept_B].equal(before_BCHW[kept_B])
-    assert "image 17 is corrupt; training takes the image after it (" in (said := capsys.readouterr().out)
+    assert "image 17 is corrupt and replaced by the next image (" in (said := capsys.readouterr().out)
     assert said.count("is corrupt") == 3  # once each, not once an epoch
     few = loader.Skipped(train, limit=2)
     with pytest.raises(
-        ValueError, match=r"image \d+ is corrupt, one more than finetune\.skip_corrupt=2 after \d+, \d+;"
+        ValueError, match=r"image \d+ is corrupt, one more than finetune\.skip_corrupt=2 allows after \d+, \d+;"
     ):
-        list(loader.train_batches(train, recipe(batch_size=18), 32, MEAN, first=0, side_by_side=1, skipped=few))
+        list(loader.train_batches(train, recipe(batch_size=18), PLAIN, 0, skipped=few))
 
 
 @pytest.mark.parametrize("cores", [1, 2])
@@ -168,18 +170,27 @@ def test_a_shard_that_vanishes_is_not_taken_for_corrupt_images(train, monkeypatc
     monkeypatch.setattr(loader, "KEEP_DECODED", 0)
     monkeypatch.setattr(loader, "cores", lambda: cores)
     shard = train.folder / "train-000000.tar"
-    opened = loader.ShardSet
-
-    def spoilt(folder):
-        found = opened(folder)  # when the run began the file was there
-        shard.unlink() if gone else shard.write_bytes(shard.read_bytes()[:2000])
-        return found
-
-    monkeypatch.setattr(loader, "ShardSet", spoilt)
-    message = "cannot be read any more" if gone else "was cut off while it was in use"
+    shard.unlink() if gone else shard.write_bytes(shard.read_bytes()[:2000])
+    message = "can no longer be read" if gone else "was truncated while in use"
     skipped = loader.Skipped(train, limit=99)
-    with pytest.raises(ValueError, match=rf"^\S*train-000000\.tar {message}[^\n]* it continues$"):
-        list(loader.train_batches(train, recipe(), 32, MEAN, first=0, side_by_side=1, skipped=skipped))
+    with pytest.raises(ValueError, match=rf"^\S*train-000000\.tar {message}[^\n]* to continue$"):
+        list(loader.train_batches(train, recipe(), PLAIN, 0, skipped=skipped))
+
+
+def test_fix_augmentation_is_strong_until_the_last_epoch_and_stochastic_takes_all_three(train):
+    fix = Augmented(train, recipe(aug="fix", epochs=3), PLAIN)
+    assert [fix.policy(epoch) for epoch in range(3)] == ["strong", "strong", "minimal"]
+    assert list(fix.crops) == ["strong", "minimal"]
+    stochastic = Augmented(train, recipe(aug="stochastic"), PLAIN)
+    assert {stochastic.policy(0) for _ in range(50)} == {"minimal", "medium", "strong"}
+
+
+def test_the_images_of_a_small_set_are_decoded_once_for_all_runs(train, monkeypatch):
+    before = batches(train)
+    monkeypatch.setattr(shards.ShardSet, "read", None)  # reading again fails
+    assert equal(batches(train), before)
+    with pytest.raises(TypeError):
+        list(loader.train_batches(train, recipe(), Preprocessing(32, MEAN, "turbo"), 0))
 
 
 def test_memory_is_flat_over_three_epochs(tmp_path, monkeypatch):
@@ -192,9 +203,8 @@ def test_memory_is_flat_over_three_epochs(tmp_path, monkeypatch):
     monkeypatch.setattr(loader, "KEEP_DECODED", 0)
     monkeypatch.setattr(loader, "cores", lambda: 1)
     train, used = shards.ShardSet(tmp_path), []
-    for _ in loader.train_batches(
-        train, recipe(batch_size=16, epochs=4, aug="minimal"), 224, MEAN, 0, side_by_side=1, decoder="turbo"
-    ):
+    plain = recipe(batch_size=16, epochs=4, aug="minimal")
+    for _ in loader.train_batches(train, plain, Preprocessing(224, MEAN, "turbo"), 0):
         used.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20)
     epochs = [max(used[4 * e : 4 * e + 4]) for e in range(4)]
     assert epochs[3] - epochs[0] < 12  # an epoch's images are 36 MB decoded, its crops 10

@@ -369,7 +369,7 @@ def test_a_decoding_process_that_dies_is_said_and_costs_nothing_but_time(cfg, mo
     taken = loader.Augmented.__getitem__
 
     def dying(self, key):
-        if key == next(loader._index_batches(320, self.recipe, 3, loader.WHOLE))[5]:
+        if key == next(loader.index_batches(320, self.recipe, 3))[5]:
             until = time.monotonic() + 60
             while not (cfg.run.ingredient(0) / "checkpoint.pt").exists() and time.monotonic() < until:
                 time.sleep(0.05)
@@ -389,9 +389,9 @@ def test_images_that_were_skipped_stand_in_the_manifest_also_after_a_resume(cfg,
     shutil.copytree(data / "holdout", tmp_path / "data" / "holdout")
     cfg.data.dir, cfg.finetune.skip_corrupt = str(tmp_path / "data"), 1
     train = finetune.open_set(cfg.data.dir, cfg.data.train)
-    index = next(loader._index_batches(320, load_draw(cfg)[0], 0, loader.WHOLE))[3][1]  # in the first batch
+    index = next(loader.index_batches(320, load_draw(cfg)[0]))[3][1]  # in the first batch
     with open(next((tmp_path / "data" / "train").glob("*.tar")), "r+b") as file:
-        file.seek(int(train._offset_N[index]) + 60)
+        file.seek(int(train.offset_N[index]) + 60)
         file.write(b"x" * 100)
     break_off(cfg, monkeypatch, 4)
     assert manifests.manifest_of(straight(cfg))["skipped"] == [train.keys_N[index]]

@@ -79,7 +79,7 @@ def test_batches_come_augmented_whether_planned_or_not():
     labels = torch.tensor([0, 1])
     whole = augment.Drawn(box=(0, 0, 8, 8))
     mirrored = augment.Drawn(box=(0, 0, 8, 8), flip=True, operations=[augment.Operation("Invert")])
-    plan = augment.plan(list(pixels), [whole, mirrored], 8, (0.5, 0.5, 0.5))
+    plan = augment.plan_batch(list(pixels), [whole, mirrored], 8, (0.5, 0.5, 0.5))
     (same, _), (made, found) = staged([(pixels, labels), (plan, labels)], CPU)
     assert torch.equal(same, pixels)
     assert torch.equal(found, labels)

@@ -13,6 +13,7 @@ from ranks import codes, fork, train_on
 from safetensors.torch import load_file
 
 from modelsoups.config.compose import load
+from modelsoups.data.crops import CropStore
 from modelsoups.disk import lock, manifests, storage
 from modelsoups.experiment import logits, sets
 from modelsoups.experiment.draw import load_draw
@@ -239,7 +240,7 @@ def test_a_process_that_was_taken_over_writes_nothing_more(make, monkeypatch):
 @pytest.mark.parametrize(("batch_size", "in_memory"), [(7, 2**30), (40, 0), (96, 2**30)])
 def test_evaluation_sees_every_image_once_whatever_the_batches(make, one, monkeypatch, batch_size, in_memory):
     """A model is evaluated by one process, however many work side by side: no rank pads or drops the last batch."""
-    monkeypatch.setattr(logits, "IN_MEMORY", in_memory)
+    monkeypatch.setattr(logits, "crop_store", lambda folder: CropStore(folder, small=in_memory))
     state = load_file(one.run.ingredient(0) / "model.safetensors")
     whole = logits.forward(one, "test", state)
     assert len(whole) == len(sets.open_set(one.data.dir, "test")) == 96

@@ -10,7 +10,6 @@ from pico import BASE, Stop, arguments, broken_off, modelsoups
 from safetensors.torch import load_file
 
 from modelsoups.config.compose import load
-from modelsoups.data.loader import Augmented
 from modelsoups.disk import manifests, storage
 from modelsoups.experiment import draw
 from modelsoups.experiment import ingredients as pool
@@ -184,13 +183,6 @@ def test_a_frozen_head_does_not_move(cfg):
     other = draw.load_draw(cfg)
     finetune._finetune(cfg, other, 0)  # the next run of the process trains its head again
     assert not torch.equal(load_file(cfg.run.ingredient(0) / "model.safetensors")["head.weight"], before["head.weight"])
-
-
-def test_fix_augmentation_is_strong_until_the_last_epoch_and_stochastic_takes_all_three(tmp_path):
-    fix = Augmented("", "", Recipe(**{**BASE, "aug": "fix", "epochs": 3}), 32, (0.5, 0.5, 0.5))
-    assert [fix.policy(epoch) for epoch in range(3)] == ["strong", "strong", "minimal"]
-    stochastic = Augmented("", "", Recipe(**{**BASE, "aug": "stochastic"}), 32, (0.5, 0.5, 0.5))
-    assert {stochastic.policy(0) for _ in range(50)} == {"minimal", "medium", "strong"}
 
 
 @pytest.mark.parametrize(

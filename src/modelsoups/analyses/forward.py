@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 
 from modelsoups.config.schema import Config
-from modelsoups.data.crops import all_pixels
 from modelsoups.data.shards import ShardSet
 from modelsoups.data.transforms import eval_crop, to_uint8
 from modelsoups.disk import storage
 from modelsoups.experiment.ingredients import load_weights
-from modelsoups.experiment.logits import forward, logits_of, shell
+from modelsoups.experiment.logits import crop_store, forward, logits_of, shell
 from modelsoups.experiment.sets import open_set
 from modelsoups.models.classifier import normalise
 from modelsoups.soup.coefficients import Ingredient
@@ -42,7 +41,7 @@ def inputs_of(cfg: Config, name: str, images: int | None = None) -> tuple[Tensor
     labels_N = torch.from_numpy(dataset.labels_N)[torch.from_numpy(picks)]
     size = shell(cfg, len(dataset.classes)).image_size
     if len(picks) == len(dataset):
-        return all_pixels(str(dataset.folder), dataset.sha256, size), labels_N
+        return crop_store(cfg.run.root / "pixels").in_memory(dataset, size), labels_N
     return _pixels(str(dataset.folder), dataset.sha256, size, tuple(picks.tolist())), labels_N
 
 

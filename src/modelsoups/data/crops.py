@@ -1,16 +1,17 @@
-"""A data set decoded and cropped once for all models and processes: a memory-mapped file of uint8 pixels.
+"""Evaluation crops of prepared sets, decoded once for all models: in memory, or in memory-mapped files.
 
-Content-addressed by the set's manifest, the crop and the versions of what decodes: another of these is another folder,
-`{name}-{key}/` with pixels.npy and, written last, manifest.json with the digest of the pixels.
+A file lies in `{set}-{key}/pixels.npy`; the key depends on the set, the size of the crop and the
+versions of the decoding packages. manifest.json, written last, holds a digest of the pixels.
 
-Legend: N images of the set, S their side.
+Legend: B images of a batch, N of a set, S pixels of a side.
 """
 
 from __future__ import annotations
 
-import functools
 import shutil
 import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,20 +19,21 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 from xxhash import xxh3_128
 
-from modelsoups.data import crops as decoded
 from modelsoups.data.shards import ShardSet
 from modelsoups.data.transforms import eval_crop, to_uint8
 from modelsoups.disk import manifests, storage
 from modelsoups.workers.processes import cores
 
-BUDGET = 64 * 2**30  # bytes of one set, and at most half of what is free: ImageNet's 50,000 images have 7.5 GB
-SLICE = 2**24  # bytes that are hashed at a time
+SMALL = 2**30  # bytes of crops: a set up to this size is kept in memory, a larger one in a file
+DISK = 64 * 2**30  # bytes of crops: a set above this size, or half of the free disk, gets no file
+HASH_BLOCK = 2**24  # bytes hashed at a time
 
 
-class Crops(torch.utils.data.Dataset[Tensor]):
-    """pixels_CSS of each image, as CLIP evaluates."""
+class Crops(Dataset[Tensor]):
+    """uint8 pixels_3SS of each image of a set, resized and cropped as CLIP evaluates."""
 
     def __init__(self, dataset: ShardSet, side: int) -> None:
         self.dataset, self.crop = dataset, eval_crop(side)
@@ -43,84 +45,102 @@ class Crops(torch.utils.data.Dataset[Tensor]):
         return to_uint8(self.crop(self.dataset.image(index)))
 
 
-def size(dataset: ShardSet, side: int) -> int:
-    """Bytes of a set's pixels."""
+def decoded_bytes(dataset: ShardSet, side: int) -> int:
+    """Bytes of the crops of a whole set."""
     return len(dataset) * 3 * side**2
 
 
-def fits(dataset: ShardSet, side: int, folder: Path) -> bool:
-    """Whether the set's pixels are within the budget and half of the free disk."""
-    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    return size(dataset, side) <= min(BUDGET, shutil.disk_usage(there).free // 2)
+@dataclass
+class CropStore:
+    """The crops of prepared sets, each decoded once: small ones in memory, others in files in `folder`."""
+
+    folder: Path
+    small: int = SMALL
+    disk: int = DISK
+    _in_memory: dict[tuple[Path, str, int], Tensor] = field(default_factory=dict)
+    _mapped: dict[Path, Tensor] = field(default_factory=dict)
+
+    def pixels(self, dataset: ShardSet, side: int) -> Tensor | None:
+        """uint8 pixels_N3SS of a set, not to be written to; None for a large set without a file."""
+        if decoded_bytes(dataset, side) <= self.small:
+            return self.in_memory(dataset, side)
+        place = self._place(dataset, side)
+        if place not in self._mapped:
+            manifest = manifests.complete(place, _inputs(dataset, side))
+            if manifest is None:
+                return None
+            self._mapped[place] = _checked_map(place / "pixels.npy", manifest["digest"])
+        return self._mapped[place]
+
+    def in_memory(self, dataset: ShardSet, side: int) -> Tensor:
+        """uint8 pixels_N3SS of a set of any size."""
+        key = (dataset.folder, dataset.sha256, side)
+        if key not in self._in_memory:
+            crops = Crops(dataset, side)
+            self._in_memory[key] = torch.stack([crops[i] for i in range(len(crops))])
+        return self._in_memory[key]
+
+    def batches(self, dataset: ShardSet, side: int, batch_size: int) -> Iterator[Tensor]:
+        """uint8 pixels_B3SS in the set's order; a large set without a file is decoded on the way."""
+        pixels_N3SS = self.pixels(dataset, side)
+        if pixels_N3SS is not None:
+            yield from pixels_N3SS.split(batch_size)
+            return
+        yield from DataLoader(Crops(dataset, side), batch_size, num_workers=max(1, cores() // 2))
+
+    def prepare(self, dataset: ShardSet, side: int) -> bool:
+        """Write the file of a large set, unless it exists or is over the limit; whether it was written.
+
+        Two processes may do so at once: the file of the first to finish is kept.
+        """
+        place, inputs = self._place(dataset, side), _inputs(dataset, side)
+        size = decoded_bytes(dataset, side)
+        existing = next(filter(Path.exists, (self.folder, *self.folder.absolute().parents)))
+        most = min(self.disk, shutil.disk_usage(existing).free // 2)
+        if not self.small < size <= most or manifests.complete(place, inputs):
+            return False
+        shutil.rmtree(place, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=self.folder) as name:
+            tmp = Path(name) / place.name  # mkdir gives it the usual permissions
+            tmp.mkdir()
+            with storage.atomic(tmp / "pixels.npy") as file:
+                digest = _decode(dataset, side, file)
+            manifests.finish(tmp, inputs, [tmp / "pixels.npy"], digest=digest)
+            if not place.exists():
+                tmp.rename(place)
+        return True
+
+    def _place(self, dataset: ShardSet, side: int) -> Path:
+        return self.folder / f"{dataset.folder.name}-{storage.fingerprint(_inputs(dataset, side))}"
 
 
-def write(dataset: ShardSet, side: int, folder: Path) -> bool:
-    """Decode a set into its place under `folder`, on every core, unless it is there; whether that was needed.
-
-    Two processes may do so at once: each writes a folder of its own, and the first one stays.
-    """
-    place = _place(dataset, side, folder)
-    if manifests.complete(place, _inputs(dataset, side)):
-        return False
-    shutil.rmtree(place, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=folder) as name:
-        tmp = Path(name) / place.name  # with the rights that the user's folders have
-        tmp.mkdir()
-        with storage.atomic(tmp / "pixels.npy") as file:
-            hashed = _decode(dataset, side, file)
-        manifests.finish(tmp, _inputs(dataset, side), [tmp / "pixels.npy"], digest=hashed)
-        if not place.exists():
-            tmp.rename(place)
-    return True
-
-
-def _decode(dataset: ShardSet, side: int, path: Path) -> str:
-    shape = (len(dataset), 3, side, side)
-    pixels_NCSS = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    loader = torch.utils.data.DataLoader(Crops(dataset, side), 64, num_workers=max(1, cores() - 1))
-    hashed, at = xxh3_128(), 0
-    for pixels_BCSS in loader:
-        hashed.update(pixels_BCSS.numpy().data)
-        pixels_NCSS[at : at + len(pixels_BCSS)] = pixels_BCSS.numpy()
-        at += len(pixels_BCSS)
-    pixels_NCSS.flush()
-    return f"xxh3_128:{hashed.hexdigest()}"
-
-
-def read(dataset: ShardSet, side: int, folder: Path) -> Tensor | None:
-    """pixels_NCSS of a set in a memory map that is not to be written to, or None where they have not been written.
-
-    ValueError names the file when it is not what was written; it is read for that once a process.
-    """
-    place = _place(dataset, side, folder)
-    manifest = manifests.complete(place, _inputs(dataset, side))
-    return None if manifest is None else _mapped(place / "pixels.npy", manifest["digest"])
-
-
-@functools.lru_cache(maxsize=64)
-def _mapped(path: Path, expected: str) -> Tensor:
-    pixels_NCSS = np.load(path, mmap_mode="c")  # copy on write: torch wants writable memory, the file stays
-    flat, hashed = pixels_NCSS.reshape(-1), xxh3_128()
-    for start in range(0, len(flat), SLICE):
-        hashed.update(flat[start : start + SLICE].data)
-    if f"xxh3_128:{hashed.hexdigest()}" != expected:
-        raise ValueError(f"{path} has changed since it was made; delete {path.parent} to make it again")
-    return torch.from_numpy(pixels_NCSS)
-
-
-def _place(dataset: ShardSet, side: int, folder: Path) -> Path:
-    return folder / f"{dataset.folder.name}-{storage.fingerprint(_inputs(dataset, side))}"
-
-
-def _inputs(dataset: ShardSet, side: int) -> dict[str, Any]:
-    """What the pixels depend on."""
+def _inputs(dataset: ShardSet, side: int) -> Mapping[str, Any]:
+    """What the pixels of a file depend on."""
     packages = {name: version(name) for name in ("pillow", "torchvision")}
     return {"set": dataset.sha256, "crop": "clip", "side": side, **packages}
 
 
-@functools.lru_cache(maxsize=16)
-def all_pixels(folder: str, sha256: str, image_size: int) -> Tensor:
-    """Every image of a small set, decoded once for all models: uint8 pixels_NCHW. sha256 is part of the key."""
-    crops = decoded.Crops(ShardSet(Path(folder)), image_size)
-    return torch.stack([crops[i] for i in range(len(crops))])
+def _decode(dataset: ShardSet, side: int, path: Path) -> str:
+    """Write all crops to a .npy file; the digest of their bytes."""
+    shape = (len(dataset), 3, side, side)
+    pixels_N3SS = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    hashed, start = xxh3_128(), 0
+    for batch in DataLoader(Crops(dataset, side), 64, num_workers=max(1, cores() - 1)):
+        pixels_B3SS = batch.numpy()
+        hashed.update(pixels_B3SS.data)
+        pixels_N3SS[start : start + len(pixels_B3SS)] = pixels_B3SS
+        start += len(pixels_B3SS)
+    pixels_N3SS.flush()
+    return f"xxh3_128:{hashed.hexdigest()}"
+
+
+def _checked_map(path: Path, expected: str) -> Tensor:
+    """The memory map of a .npy file. Raises ValueError if its bytes have another digest."""
+    pixels_N3SS = np.load(path, mmap_mode="c")  # copy on write: torch asks for writable memory
+    flat, hashed = pixels_N3SS.reshape(-1), xxh3_128()
+    for start in range(0, len(flat), HASH_BLOCK):
+        hashed.update(flat[start : start + HASH_BLOCK].data)
+    if f"xxh3_128:{hashed.hexdigest()}" != expected:
+        raise ValueError(f"{path} has changed since it was written; delete {path.parent} to decode it again")
+    return torch.from_numpy(pixels_N3SS)

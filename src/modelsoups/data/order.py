@@ -1,4 +1,4 @@
-"""The order of the training images, and random numbers that are a function of their arguments alone."""
+"""The order of the training images in each epoch, from a generator seeded by its arguments alone."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from torch import Generator, Tensor
 
 
 def epoch_order(images: int, *key: object) -> Tensor:
-    """A permutation of the training set that is a function of its size and key (recipe seed, epoch) alone."""
+    """A permutation of `images` indices that depends on key (recipe seed, epoch) alone."""
     return torch.randperm(images, generator=seeded(*key))
 
 
 def seeded(*key: object) -> Generator:
+    """A CPU generator whose seed is a hash of key."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return Generator().manual_seed(int.from_bytes(digest, "big") >> 1)

@@ -1,21 +1,23 @@
-"""Prepared data sets: WebDataset tar shards, an index for reading any image in any order, and a manifest.
+"""Prepared sets: WebDataset tar shards with an index for reading any image, and a manifest.
 
-A set is a folder: `{name}-{shard:06d}.tar` with members `{key}.{png,jpg}` and `{key}.cls`, beside each tar its
-index `{name}-{shard:06d}.npz` (key, offset, size, label of each image; the tar's bytes and sha256), and manifest.json,
-written last. The tars are plain WebDataset shards that any other loader reads too. A set of other labels for the same
-images has an index of its own over another set's tars (see `data.imagenet.relabel`).
+A set is a folder of tars `{name}-{shard:06d}.tar` with members `{key}.{png,jpg}` and `{key}.cls`,
+an index `{name}-{shard:06d}.npz` of each (key, offset, size and label of its images; bytes and
+sha256 of the tar), and manifest.json, written last. Any WebDataset loader reads the tars. Sets of
+data.imagenet.relabelled have indexes of their own into another set's tars.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import os
 import resource
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from tarfile import BLOCKSIZE
+from typing import Any, BinaryIO, Self, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -23,57 +25,59 @@ from PIL import Image, UnidentifiedImageError
 from modelsoups.disk import manifests, storage
 
 SHARD_IMAGES = 1000
-AGAIN = "bring it back or run `modelsoups prepare`, then give the same command again: it continues"
-BLOCK = 512  # bytes: members of a tar begin at multiples of it, after a header of one
-Picture = TypeVar("Picture")
-Sample = tuple[str, bytes, str, int]  # key, encoded image, its extension, label
+DESCRIPTORS = 512  # files that a set may hold open before the limit of the process is raised
+RESTORE = "restore it or run `modelsoups prepare`, then run the same command again to continue"
+Decoded = TypeVar("Decoded")
+Json = dict[str, Any]
+Sample = tuple[str, bytes, str, int]  # key, encoded image, its file name extension, label
+COLUMNS = {"key": np.bytes_, "offset": np.int64, "size": np.int64, "label": np.int64}  # of an index
 
 
 class CorruptImage(ValueError):
-    """An image that is there in full, and cannot be decoded."""
+    """An image whose bytes are complete but cannot be decoded."""
+
+    @classmethod
+    def at(cls, where: str, reason: object) -> Self:
+        return cls(f"{where} is corrupt ({reason}); delete that shard and run `modelsoups prepare`")
 
 
 def encode_png(image_HWC: np.ndarray) -> bytes:
-    """A uint8 RGB array as PNG; the same array gives the same bytes."""
+    """A uint8 RGB array as PNG; equal arrays give equal bytes."""
     buffer = io.BytesIO()
     Image.fromarray(image_HWC).save(buffer, format="png", compress_level=1)
     return buffer.getvalue()
 
 
-def write_shard(tar: Path, samples: Iterable[Sample]) -> dict[str, Any]:
-    """Write one shard and its index, each atomically, index last; the shard's entry of the manifest is returned.
+def write_shard(tar: Path, samples: Iterable[Sample]) -> Json:
+    """Write one shard, sample by sample, and then its index; the shard's entry in the manifest."""
+    import webdataset  # it loads torch, which readers of shards do not need
 
-    Samples are written as they come, one in memory at a time.
-    """
-    import webdataset  # which loads torch: readers need neither
-
-    rows: list[tuple[str, int, int, int]] = []  # key, offset, size, label
+    rows: list[tuple[str, int, int, int]] = []  # the values of COLUMNS
     with storage.atomic(tar) as tmp, open(tmp, "wb") as file:
-        hashed = _Hashed(file)
+        hashed = _HashedFile(file)
         with webdataset.TarWriter(hashed, mtime=0) as writer:
             for key, image, extension, label in samples:
                 writer.write({"__key__": key, extension: image, "cls": str(label)})
-                end = writer.tarstream.offset - (2 * BLOCK if extension < "cls" else 0)  # members are sorted by name
-                rows.append((key, end - -(-len(image) // BLOCK) * BLOCK, len(image), label))
+                label_bytes = 2 * BLOCKSIZE if extension < "cls" else 0  # members are sorted by name
+                padded = -(-len(image) // BLOCKSIZE) * BLOCKSIZE
+                rows.append((key, writer.tarstream.offset - label_bytes - padded, len(image), label))
         if not rows:
             raise ValueError(f"{tar.name}: a shard needs at least one image")
-    keys, offsets, sizes, labels = zip(*rows, strict=True)
-    entry = {"file": tar.name, "images": len(rows), "bytes": tar.stat().st_size, "sha256": hashed.digest.hexdigest()}
-    columns = {
-        "key": np.array(keys, dtype=np.bytes_),
-        "offset": np.array(offsets, dtype=np.int64),
-        "size": np.array(sizes, dtype=np.int64),
-        "label": np.array(labels, dtype=np.int64),
-        "bytes": np.array(entry["bytes"]),
-        "sha256": np.array(entry["sha256"]),
-    }
+    index: dict[str, np.ndarray] = {}
+    for (name, kind), values in zip(COLUMNS.items(), zip(*rows, strict=True), strict=True):
+        index[name] = np.array(values, dtype=kind)
+    size, digest = tar.stat().st_size, hashed.digest.hexdigest()
     with storage.atomic(tar.with_suffix(".npz")) as tmp, open(tmp, "wb") as file:
-        np.savez(file, allow_pickle=False, **columns)
-    return entry
+        np.savez(file, allow_pickle=False, **index, bytes=np.array(size), sha256=np.array(digest))
+    return _entry(tar, len(rows), size, digest)
 
 
-class _Hashed:
-    """A file that is written once, from its beginning to its end, and hashed on the way."""
+def _entry(tar: Path, images: int, size: int, sha256: str) -> Json:
+    return {"file": tar.name, "images": images, "bytes": size, "sha256": sha256}
+
+
+class _HashedFile:
+    """A file that is hashed while it is written from its beginning to its end."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.digest = file, hashlib.sha256()
@@ -83,42 +87,49 @@ class _Hashed:
         return self.file.write(data)
 
 
-def finished(tar: Path, keys_N: np.ndarray) -> dict[str, Any] | None:
-    """The manifest's entry of a shard that is there in full and holds these images, else None."""
-    index = tar.with_suffix(".npz")
-    if not (tar.exists() and index.exists()):
-        return None
+def finished(tar: Path, keys_N: np.ndarray) -> Json | None:
+    """The manifest entry of a complete shard with exactly these images, else None."""
     try:
-        with np.load(index, allow_pickle=False) as columns:
+        with np.load(tar.with_suffix(".npz"), allow_pickle=False) as columns:
             same = np.array_equal(columns["key"], keys_N)
             size, sha256 = int(columns["bytes"]), str(columns["sha256"])
+        complete = same and tar.stat().st_size == size
     except (KeyError, ValueError, OSError, zipfile.BadZipFile):
-        return None  # of another version, or damaged
-    if not same or tar.stat().st_size != size:
-        return None
-    return {"file": tar.name, "images": len(keys_N), "bytes": size, "sha256": sha256}
+        return None  # missing, damaged or of another version
+    return _entry(tar, len(keys_N), size, sha256) if complete else None
 
 
-def finish_set(folder: Path, inputs: dict[str, Any], shards: list[dict[str, Any]], facts: dict[str, Any]) -> None:
-    """Write the manifest of a set whose shards are all there.
+def write_set(folder: Path, samples: Iterator[Sample], images: int, inputs: Json, facts: Json) -> int:
+    """Write a set in shards of `images` images, and its manifest; the number of images."""
+    entries: list[Json] = []
+    while block := list(itertools.islice(samples, images)):
+        entries.append(write_shard(folder / f"{folder.name}-{len(entries):06d}.tar", block))
+    finish_set(folder, inputs, entries, facts)
+    return sum(entry["images"] for entry in entries)
 
-    facts are what readers need beside the images: name, title, role, classes, templates, projection; optionally
-    border, the pixels to cut off each side of every image, and whatever else is worth keeping.
+
+def finish_set(folder: Path, inputs: Json, shards: list[Json], facts: Json) -> None:
+    """Write the manifest of a set whose shards are complete.
+
+    facts for readers: name, title, role, classes, templates, projection, and optional ones such as
+    border (pixels to cut off each side of every image).
     """
-    identity = {"shards": [s["sha256"] for s in shards], "projection": facts["projection"], "classes": facts["classes"]}
-    if facts.get("border"):
-        identity["border"] = facts["border"]
+    identity = {key: facts[key] for key in ("projection", "classes")}
+    identity |= {"border": facts["border"]} if facts.get("border") else {}
+    identity["shards"] = [shard["sha256"] for shard in shards]
     digest = hashlib.sha256(storage.fingerprint(identity).encode()).hexdigest()
-    files = [folder / s["file"] for s in shards] + [(folder / s["file"]).with_suffix(".npz") for s in shards]
-    images = sum(s["images"] for s in shards)
+    tars = [folder / shard["file"] for shard in shards]
+    files = [*tars, *(tar.with_suffix(".npz") for tar in tars)]
+    images = sum(shard["images"] for shard in shards)
     manifests.finish(folder, inputs, files, **facts, images=images, sha256=digest, shards=shards)
 
 
 class ShardSet:
-    """One prepared set, read in any order; see the module for its files.
+    """A prepared set whose images are read in any order.
 
-    labels_N are positions in the set's own label space: `projection` says how logits over `classes` become logits
-    over it (`core.metrics.project`). Raises ValueError naming the file when the set is missing or incomplete.
+    labels_N are positions in the set's own label space; `projection` maps logits over `classes`
+    to it (stats.scores.project). `kept` is a place for decoded images, by decoder and position.
+    Raises ValueError naming the file if the set is missing or incomplete.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -138,73 +149,79 @@ class ShardSet:
         self.role: str = manifest["role"]
         self.classes: list[str] = manifest["classes"]
         self.templates: list[str] = manifest["templates"]
-        self.projection: dict[str, Any] | None = manifest["projection"]
+        self.projection: Json | None = manifest["projection"]
         self.sha256: str = manifest["sha256"]
-        self.border: int = manifest.get("border", 0)  # pixels cut off each side
-        self.scoring: dict[str, Any] | None = manifest.get("scoring")  # None: top 1 against labels_N
-        self.bytes = sum(s["bytes"] for s in manifest["shards"])
+        self.border: int = manifest.get("border", 0)  # pixels to cut off each side
+        self.scoring: Json | None = manifest.get("scoring")  # None: top 1 of labels_N
+        self.kept: dict[str, dict[int, Any]] = {}
+        self.bytes = sum(shard["bytes"] for shard in manifest["shards"])
         for shard in manifest["shards"]:
             tar = folder / shard["file"]
             if "index" in shard and (not tar.exists() or tar.stat().st_size != shard["bytes"]):
-                raise ValueError(f"{tar} is not the one that {folder} was made over; delete {folder}, then run prepare")
-        self._read_index([(s["file"], s.get("index")) for s in manifest["shards"]])
+                way_out = f"remove {folder}, which holds no images, and run `modelsoups prepare`"
+                raise ValueError(f"{tar} has changed since {folder} was made from it; {way_out}")
+        self._open(manifest["shards"])
 
-    def _read_index(self, files: list[tuple[str, str | None]]) -> None:
-        columns = []
-        for tar, index in files:
-            with np.load(self.folder / (index or Path(tar).with_suffix(".npz")), allow_pickle=False) as arrays:
-                columns.append({k: arrays[k] for k in ("key", "offset", "size", "label")})
-        self._tars = tars = [self.folder / tar for tar, _ in files]
-        if len(tars) > 512:  # one descriptor each: ImageNet's 1,256 exceed the usual soft limit of 1,024
+    def _open(self, shards: list[Json]) -> None:
+        """Read the indexes; tars are opened on first use in each process."""
+        self._tars = [self.folder / shard["file"] for shard in shards]
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
+        for shard, tar in zip(shards, self._tars, strict=True):
+            index = self.folder / shard["index"] if "index" in shard else tar.with_suffix(".npz")
+            with np.load(index, allow_pickle=False) as columns:
+                for name, found in parts.items():
+                    found.append(columns[name])
+        if len(shards) > DESCRIPTORS:  # ImageNet's 1,256 exceed the usual soft limit of 1,024
             hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        self._files: dict[int, int] = {}  # shard -> file descriptor, opened on first use in each process
+        self._files: dict[int, int] = {}  # shard -> file descriptor
         self._owner = os.getpid()
-        self._shard_N = np.repeat(np.arange(len(tars)), [len(c["key"]) for c in columns])
-        self._offset_N = np.concatenate([c["offset"] for c in columns])
-        self._size_N = np.concatenate([c["size"] for c in columns])
-        self.keys_N = np.concatenate([c["key"] for c in columns]).astype(str)
-        self.labels_N = np.concatenate([c["label"] for c in columns])
+        self._shard_N = np.repeat(np.arange(len(shards)), list(map(len, parts["key"])))
+        self.keys_N = np.concatenate(parts["key"]).astype(str)
+        self.labels_N = np.concatenate(parts["label"])
+        self.offset_N = np.concatenate(parts["offset"])  # bytes from the beginning of the tar
+        self._size_N = np.concatenate(parts["size"])
+
+    def __reduce__(self) -> tuple[type[ShardSet], tuple[Path]]:  # another process opens it again
+        return ShardSet, (self.folder,)
 
     def __len__(self) -> int:
         return len(self.labels_N)
 
     def read(self, index: int) -> bytes:
-        """The encoded image; ValueError names a shard that is gone, cut off or unreadable since the set was opened."""
-        if self._owner != os.getpid():  # descriptors of a parent process share its file position and lifetime
+        """The encoded image. Raises ValueError naming a shard that can no longer be read in full."""
+        if self._owner != os.getpid():  # after a fork, open the files again
             self._files, self._owner = {}, os.getpid()
         shard, size = int(self._shard_N[index]), int(self._size_N[index])
         try:
             if shard not in self._files:
                 self._files[shard] = os.open(self._tars[shard], os.O_RDONLY)
-            data = os.pread(self._files[shard], size, int(self._offset_N[index]))
+            data = os.pread(self._files[shard], size, int(self.offset_N[index]))
         except OSError as error:
-            raise ValueError(f"{self._tars[shard]} cannot be read any more ({error.strerror}); {AGAIN}") from error
+            raise ValueError(f"{self._tars[shard]} can no longer be read ({error.strerror}); {RESTORE}") from error
         if len(data) != size:
-            raise ValueError(f"{self._tars[shard]} was cut off while it was in use; {AGAIN}")
+            raise ValueError(f"{self._tars[shard]} was truncated while in use; {RESTORE}")
         return data
 
     def image(self, index: int) -> Image.Image:
-        """The decoded image as RGB; CorruptImage names the shard and the key of one that cannot be decoded."""
+        """The image as RGB. Raises CorruptImage naming the shard and key of an undecodable one."""
         return self.decoded(index, by_pil)
 
-    def decoded(self, index: int, decoder: Callable[[bytes, int], Picture]) -> Picture:
-        """The image by a decoder of `data.decode`; CorruptImage as for image()."""
+    def decoded(self, index: int, decoder: Callable[[bytes, int], Decoded]) -> Decoded:
+        """The image by one of data.decoders. Raises CorruptImage as image() does."""
         data = self.read(index)
         try:
             return decoder(data, self.border)
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            raise CorruptImage(
-                f"{self.where(index)} is corrupt ({error}); run `modelsoups prepare` after deleting that shard"
-            ) from error
+            raise CorruptImage.at(self.where(index), error) from error
 
     def where(self, index: int) -> str:
-        """Shard and key of an image, for messages."""
+        """The shard and key of an image, for messages."""
         return f"{self._tars[int(self._shard_N[index])]}: image {self.keys_N[index]}"
 
 
 def by_pil(data: bytes, border: int = 0) -> Image.Image:
-    """An image as RGB, without `border` pixels on each side. Raises what PIL does when it is corrupt."""
+    """An image as RGB without `border` pixels on each side. A corrupt one raises PIL's exception."""
     image: Image.Image = Image.open(io.BytesIO(data))
     image = image if image.mode == "RGB" and image.load() else image.convert("RGB")
     if border:
@@ -214,10 +231,11 @@ def by_pil(data: bytes, border: int = 0) -> Image.Image:
 
 
 def check_disjoint(train: ShardSet, holdout: ShardSet) -> None:
-    """Raise ValueError naming an image that lies in both sets; called before anything is trained or chosen."""
+    """Raise ValueError naming an image that is in both sets, before anything is trained or chosen."""
     both = np.intersect1d(train.keys_N, holdout.keys_N)
     if len(both):
+        shared = f"{holdout.folder} shares images with {train.folder}: {len(both):,}, first {both[0]}"
         raise ValueError(
-            f"images of {holdout.folder} that are in {train.folder} too: {len(both):,}, first {both[0]}: the hold-out "
-            "would be trained on; delete both folders and run `modelsoups prepare`"
+            f"{shared}; soups must be chosen on images outside the training set: take the shared ones "
+            "out of either and run `modelsoups prepare` with another data.dir=..."
         )

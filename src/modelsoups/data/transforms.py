@@ -1,8 +1,8 @@
 """Image transforms: CLIP's preprocessing for evaluation, the paper's augmentations for training (J.2.1).
 
-All of them take a PIL image and give a PIL image of the model's size: pixels stay uint8 until a whole batch is
-normalised (`evaluate.normalise`), which gives the same numbers as ToTensor and Normalize image by image. torchvision
-and timm are imported where they are used: they take seconds, and most processes make no transform.
+Each maps a PIL image to a PIL image of the model's size. Whole batches are normalised later
+(`models.classifier.normalise`), to the numbers that ToTensor and Normalize give. The functions
+import torchvision and timm: they take seconds, and most processes make no transform.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ STRONG = "rand-m15-n2"  # J.2.1: N=2, M=15; timm clips M at 10, as it did for th
 
 
 def eval_crop(image_size: int) -> Transform:
-    """OpenAI's preprocessing of CLIP: shorter side to image_size by PIL's bicubic, then the centre."""
+    """CLIP's evaluation crop: resize the shorter side by PIL's bicubic filter, cut out the centre."""
     from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
     return Compose([Resize(image_size, InterpolationMode.BICUBIC), CenterCrop(image_size)])
@@ -34,33 +34,41 @@ def eval_crop(image_size: int) -> Transform:
 def train_crop(
     aug: str, image_size: int, mean: Sequence[float], min_crop: float = 0.08, flip: float = 0.5
 ) -> Transform:
-    """The augmentation of a recipe: minimal, medium, strong or rand-m{M}-n{N}.
+    """The augmentation "minimal", "medium", "strong" or "rand-m{M}-n{N}" of a recipe.
 
-    Minimal is open_clip's crop of 90 to 100% of the area, without a flip. The others are timm's own training
-    transform, its crop of min_crop (timm: 0.08) to 100% and its flip included: medium with colour jitter 0.4, strong
-    and rand-* with RandAugment instead (each operation with probability 0.5). mean, 0 to 1, fills what is uncovered.
+    Minimal is open_clip's random crop of 90 to 100% of the area, without a flip. The others are
+    timm's training transform with a crop of min_crop to 100% of the area: medium with colour jitter
+    0.4, strong and rand-* with RandAugment, whose operations each have probability 0.5. mean, each
+    from 0 to 1, fills what an operation uncovers.
     """
     from timm.data.auto_augment import RandAugment
     from timm.data.transforms_factory import transforms_imagenet_train
     from torchvision.transforms import Compose, InterpolationMode, RandomResizedCrop
 
     if aug == "minimal":
-        return RandomResizedCrop(image_size, scale=(0.9, 1.0), interpolation=InterpolationMode.BICUBIC)
+        bicubic = InterpolationMode.BICUBIC
+        return RandomResizedCrop(image_size, scale=(0.9, 1.0), interpolation=bicubic)
     policy = {"medium": None, "strong": STRONG}.get(aug, aug)
+    colour, area = tuple(mean), (min_crop, 1.0)
     crop_and_flip, change, _ = transforms_imagenet_train(
-        image_size, scale=(min_crop, 1.0), hflip=flip, mean=tuple(mean), auto_augment=policy, separate=True
+        image_size, scale=area, hflip=flip, mean=colour, auto_augment=policy, separate=True
     )
     steps = [*crop_and_flip.transforms, *change.transforms]
     for step in list(steps):
         if isinstance(step, RandAugment):
             _guard_posterize(step)
-            if step.num_layers == 0:  # it would draw nothing and do nothing
+            if step.num_layers == 0:  # it does nothing and draws nothing
                 steps.remove(step)
     return Compose(steps)
 
 
+def steps_of(transform: Transform) -> list[Any]:
+    """The steps of a composed transform, or the transform itself as its only step."""
+    return list(getattr(transform, "transforms", [transform]))
+
+
 def _guard_posterize(randaugment: RandAugment) -> None:
-    """For M <= 2 timm posterizes to 0 bits, which Pillow 13 refuses; older ones return black, and so does this."""
+    """Replace timm's posterize, which asks for 0 bits if M <= 2: Pillow 13 refuses that."""
     from timm.data import auto_augment
 
     for op in randaugment.ops:
@@ -69,22 +77,19 @@ def _guard_posterize(randaugment: RandAugment) -> None:
 
 
 def posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
-    """timm's posterize for any Pillow."""
+    """timm's posterize for every version of Pillow; 0 bits give black, as in older versions."""
     if bits >= 8:
         return image
     return ImageOps.posterize(image, bits) if bits > 0 else Image.new(image.mode, image.size)
 
 
 def to_uint8(image: Image.Image) -> Tensor:
-    """pixels_CHW, uint8."""
+    """uint8 pixels_CHW."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
 def seed_sample(*key: object) -> None:
-    """Make what the transforms draw next a function of `key` alone: (recipe seed, epoch, image).
-
-    timm draws from `random` and NumPy, torchvision from torch, so all three are seeded.
-    """
+    """Seed `random` and NumPy, from which timm draws, and torch (torchvision) by `key` alone."""
     seed = int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "big")
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)

@@ -12,7 +12,7 @@ from modelsoups.disk import manifests
 
 LIBRARIES = {  # data.library -> a module with names, inputs, facts and make; see `data.folders`
     "iconnet": "modelsoups.miniature.library",
-    "imagenet": "modelsoups.data.imagenet",
+    "imagenet": "modelsoups.data.imagenet.library",
     "folders": "modelsoups.data.folders",
 }
 

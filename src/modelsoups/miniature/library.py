@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from modelsoups.config.schema import Config
+from modelsoups.config.schema import DataConfig
 from modelsoups.data import shards
 from modelsoups.miniature import sets
-from modelsoups.workers.processes import run_tasks, worker_count
+from modelsoups.workers.processes import run_tasks
 
 
-def names(cfg: Config) -> list[str]:
+def names(data: DataConfig) -> list[str]:
     """The sets of the experiment, in order; ValueError for one that there is not."""
-    wanted = [cfg.data.train, cfg.data.holdout, cfg.data.test, *cfg.data.shifts, *cfg.data.extra]
+    wanted = [data.train, data.holdout, data.test, *data.shifts, *data.extra]
     for name in wanted:
         if name not in sets.SETS:
             raise ValueError(f"data set {name}: IconNet has {', '.join(sets.SETS)}")
     return wanted
 
 
-def inputs(cfg: Config, name: str) -> dict[str, Any]:
+def inputs(data: DataConfig, protocol: str, name: str) -> dict[str, Any]:
     """What a set is made from."""
-    return {"library": "iconnet", "set": name, "seed": cfg.data.seed, "version": sets.VERSION}
+    return {"library": "iconnet", "set": name, "seed": data.seed, "version": sets.VERSION}
 
 
-def facts(cfg: Config, name: str) -> dict[str, Any]:
+def facts(data: DataConfig, protocol: str, name: str) -> dict[str, Any]:
     """What readers of a set need beside its images; see `shards.finish_set`."""
     spec = sets.SETS[name]
     return {
@@ -41,18 +40,12 @@ def facts(cfg: Config, name: str) -> dict[str, Any]:
     }
 
 
-def make(cfg: Config, todo: Sequence[str]) -> dict[str, int]:
+def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> dict[str, int]:
     """Render the sets; the number of images of each."""
-    return dict(run_tasks(functools.partial(_make, cfg), todo, worker_count(cfg.finetune.parallel), "prepare"))
+    return dict(run_tasks(functools.partial(_make, data, protocol), todo, workers, "prepare"))
 
 
-def _make(cfg: Config, name: str) -> int:
-    folder = Path(cfg.data.dir) / name
-    samples = (
-        (key, shards.encode_png(image), "png", label) for key, image, label in sets.render_set(name, cfg.data.seed)
-    )
-    entries: list[dict[str, Any]] = []
-    while block := list(islice(samples, shards.SHARD_IMAGES)):
-        entries.append(shards.write_shard(folder / f"{name}-{len(entries):06d}.tar", block))
-    shards.finish_set(folder, inputs(cfg, name), entries, facts(cfg, name))
-    return sum(e["images"] for e in entries)
+def _make(data: DataConfig, protocol: str, name: str) -> int:
+    samples = ((key, shards.encode_png(image), "png", label) for key, image, label in sets.render_set(name, data.seed))
+    made_from, known = inputs(data, protocol, name), facts(data, protocol, name)
+    return shards.write_set(Path(data.dir) / name, samples, shards.SHARD_IMAGES, made_from, known)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modelsoups.data.imagenet import relabel
+from modelsoups.data.imagenet import relabelled
 from modelsoups.data.transforms import eval_crop
 from modelsoups.disk import manifests as manifests_
 from modelsoups.disk import storage
@@ -172,7 +172,7 @@ def _row(cfg: Config, name: str, kind: str, sha256s: Sequence[str], **more: Any)
         correct[dataset] = Logits(dataset, logits_NC, logits[0].labels_N).correct_N.numpy()
         if dataset == cfg.data.test:
             for other in _relabelled(cfg):
-                correct[other], weight_N = relabel.score(open_set(cfg.data.dir, other), logits_NC)
+                correct[other], weight_N = relabelled.score(open_set(cfg.data.dir, other), logits_NC)
                 if weight_N is not None:
                     weight[other] = weight_N
     return Row(name, kind, correct, weight=weight, **more)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils import deterministic
 
 from modelsoups.config.schema import FinetuneConfig
-from modelsoups.data.gpu.augment import Planned
+from modelsoups.data.gpu.augment import BatchPlan
 
 AHEAD = 2  # steps that the host may be ahead of the GPU: enough to hide it, and batches that wait take memory
 COMPILE_MODES = ("default", "reduce-overhead")  # the second with CUDA graphs
@@ -124,7 +124,7 @@ def convolutional(model: nn.Module) -> bool:
 
 
 def staged(
-    batches: Iterable[tuple[Tensor | Planned, Tensor]], device: torch.device, parts: int = 1
+    batches: Iterable[tuple[Tensor | BatchPlan, Tensor]], device: torch.device, parts: int = 1
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """(pixels_BCHW in uint8, labels_B) on the device, augmented there when they come with a plan.
 
@@ -148,9 +148,9 @@ def staged(
         yield _pixels(images), labels_B
 
 
-def _pixels(images: Tensor | Planned) -> Tensor:
-    return images.augmented() if isinstance(images, Planned) else images
+def _pixels(images: Tensor | BatchPlan) -> Tensor:
+    return images.augmented() if isinstance(images, BatchPlan) else images
 
 
-def _tensors(images: Tensor | Planned) -> list[Tensor]:
-    return images.tensors() if isinstance(images, Planned) else [images]
+def _tensors(images: Tensor | BatchPlan) -> list[Tensor]:
+    return images.tensors() if isinstance(images, BatchPlan) else [images]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from modelsoups.config.schema import Config
 from modelsoups.data import order
-from modelsoups.data.loader import Share, Skipped, train_batches
+from modelsoups.data.loader import Preprocessing, Share, Skipped, train_batches
 from modelsoups.data.shards import ShardSet
 from modelsoups.disk.lock import Lock
 from modelsoups.experiment.ingredients import initial_models, load_weights
@@ -182,18 +182,10 @@ class Trainer:
         """(pixels_BCHW, labels_B) of this rank's parts of each step, on the device."""
         side_by_side = self.ranks.here if self.cfg.ingredient is not None else worker_count(self.cfg.finetune.parallel)
         share = Share(self.ranks.rank, self.ranks.world, self.parts)
-        batches = train_batches(
-            self.train_set,
-            self.recipe,
-            self.model.image_size,
-            self.model.mean,
-            self.step,
-            side_by_side,
-            share,
-            self.device.augment,
-            self.cfg.finetune.decode,
-            self.skipped,
+        preprocessing = Preprocessing(
+            self.model.image_size, self.model.mean, self.cfg.finetune.decode, self.device.augment, side_by_side
         )
+        batches = train_batches(self.train_set, self.recipe, preprocessing, self.step, share, self.skipped)
         return staged(batches, self.device.torch, self.parts)
 
     def _stop(self) -> NoReturn:

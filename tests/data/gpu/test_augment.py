@@ -31,7 +31,7 @@ def both_ways(policy, images):
         seed_sample("batched", i)
         drawn.append(augment.draw(transform, to_uint8(image), SIDE))
         assert state() == after  # not a number more or less
-    made = augment.plan([to_uint8(i) for i in images], drawn, SIDE, MEAN).augmented()
+    made = augment.plan_batch([to_uint8(i) for i in images], drawn, SIDE, MEAN).augmented()
     return torch.stack(expected).int(), made.int(), drawn
 
 

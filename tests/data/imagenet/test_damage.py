@@ -12,9 +12,8 @@ import pytest
 from layouts import SHIFTS, originals, picture, put, shift_sets, tar_bytes
 from test_imagenet_prepare import config
 
-from modelsoups.data import imagenet
-from modelsoups.data.imagenet import counts, metadata, parquet, planning, sources, tars, trees, writing
-from modelsoups.data.imagenet.listing import Found, Listing
+from modelsoups.data.imagenet import counts, library, parquet, planning, projections, sources, tars, trees, writing
+from modelsoups.data.imagenet.listing import Found, Listing, key_of
 from modelsoups.disk import storage
 from modelsoups.experiment import sets
 from modelsoups.stages import prepare
@@ -22,7 +21,7 @@ from modelsoups.stages import prepare
 
 def plans(cfg):
     """Everything that prepare does before it writes."""
-    return planning.listings(cfg, imagenet._find(cfg, imagenet.names(cfg)), 1)
+    return planning.listings(cfg.data, library.find_sources(cfg.data, library.names(cfg.data)), 1)
 
 
 def refused(root, message, *more):
@@ -62,15 +61,15 @@ def test_an_image_in_the_folder_of_another_class(tmp_path):
     originals(tmp_path, "folder")
     file = tmp_path / "train" / "n01443537" / "n01443537_1003.JPEG"
     shutil.copy(file, tmp_path / "train" / "n01498041")
-    refused(tmp_path, r"n01443537_1003\.JPEG is of class n01443537, but lies in n01498041")
+    refused(tmp_path, r"n01443537_1003\.JPEG is of class n01443537, but in n01498041")
     put(tmp_path / "b" / "val" / "n01440764" / "ILSVRC2012_val_00000001.JPEG", picture("k"))
-    refused(tmp_path / "b", "val_00000001.JPEG is of class n01751748, but lies in n01440764")
+    refused(tmp_path / "b", "val_00000001.JPEG is of class n01751748, but in n01440764")
 
 
 def test_folders_that_do_not_belong(tmp_path):
     originals(tmp_path, "folder")
     (tmp_path / "train" / "n00000001").mkdir()
-    refused(tmp_path, r"n00000001: not one of the 1000 classes")
+    refused(tmp_path, r"n00000001: not a class of ImageNet-1k")
 
 
 def test_a_wrong_or_missing_label_of_a_shard(tmp_path):
@@ -88,9 +87,7 @@ def test_a_wrong_or_missing_label_of_a_shard(tmp_path):
 def test_the_same_image_in_two_shards(tmp_path):
     originals(tmp_path, "webdataset")
     shutil.copy(tmp_path / "imagenet1k-train-0001.tar", tmp_path / "imagenet1k-train-0002.tar")
-    refused(
-        tmp_path, r"images that are there twice: 12, first n01440764_10.*train-0001\.tar .*train-0002\.tar .*remove one"
-    )
+    refused(tmp_path, r"12 images occur twice, first n01440764_10.*train-0001\.tar .*train-0002\.tar .*remove one")
 
 
 def test_a_nested_copy_of_a_test_set(tmp_path):
@@ -132,7 +129,7 @@ def test_a_truncated_tar_inside_the_training_tar(tmp_path):
     put(tmp_path / "ILSVRC2012_img_train.tar", tar_bytes({"n01440764.tar": inner[:1536]}))
     refused(tmp_path, r"img_train\.tar \(the tar inside it at byte 512\) is truncated")
     put(tmp_path / "ILSVRC2012_img_train.tar", tar_bytes({"readme.txt": b"x"}))
-    refused(tmp_path, r"member readme\.txt is not a class's tar")
+    refused(tmp_path, r"member readme\.txt is not the tar of a class")
 
 
 def hostile(name, kind=tarfile.REGTYPE):
@@ -147,7 +144,7 @@ def hostile(name, kind=tarfile.REGTYPE):
 @pytest.mark.parametrize("name", ["../ILSVRC2012_val_00000001.JPEG", "/ILSVRC2012_val_00000001.JPEG", "a/../../b.JPEG"])
 def test_a_member_that_climbs_out_is_refused_by_name_and_nothing_is_written(tmp_path, name):
     put(tmp_path / "in" / "ILSVRC2012_img_val.tar", hostile(name))
-    refused(tmp_path / "in", rf"member '{name}' climbs out of its folder")
+    refused(tmp_path / "in", rf"member '{name}' leads out of its folder")
     assert [p.name for p in tmp_path.rglob("*")] == ["in", "ILSVRC2012_img_val.tar"]
 
 
@@ -183,7 +180,7 @@ def test_parquet_rows_without_what_is_needed(tmp_path):
     for rows, labels, message in [
         ([{"bytes": b"x", "path": None}], [0], "no file name"),
         ([{"bytes": None, "path": "n01440764_1.JPEG"}], [0], "no image bytes"),
-        ([{"bytes": b"x", "path": "ILSVRC2012_test_00000001.JPEG"}], [-1], "test split has no labels"),
+        ([{"bytes": b"x", "path": "ILSVRC2012_test_00000001.JPEG"}], [-1], "leave out the test split"),
     ]:
         pq.write_table(
             pa.table(
@@ -226,12 +223,12 @@ def test_what_is_missing_is_said_exactly():
 
 
 DAMAGED = {
-    "cut": (picture("x")[:-200], "not a whole image"),
-    "no end": (picture("x")[:-2] + b"ab", "not a whole image"),
+    "cut": (picture("x")[:-200], "not a complete image"),
+    "no end": (picture("x")[:-2] + b"ab", "not a complete image"),
     "more behind its end": (picture("x") + b"\n", None),  # what the decoder takes is taken
     "empty": (b"", "empty file"),
     "text": (b"<html>404</html>", "cannot identify image file"),
-    "png": (picture("x.png")[:-30], "not a whole image"),
+    "png": (picture("x.png")[:-30], "not a complete image"),
 }
 
 
@@ -241,7 +238,7 @@ def test_a_corrupt_image_is_named_and_one_that_decodes_is_kept(damage):
     if message is None:
         assert writing.encoded(data, "x/y.JPEG", None, verify=False) == (data, "jpg")
         return
-    with pytest.raises(ValueError, match=rf"x/y\.JPEG is not a whole image \(.*|{message}"):
+    with pytest.raises(ValueError, match=rf"x/y\.JPEG is not a complete image \(.*|{message}"):
         writing.encoded(data, "x/y.JPEG", None, verify=False)
 
 
@@ -249,7 +246,7 @@ def test_verify_finds_damage_inside_an_image():
     data = bytearray(picture("n01440764_1.png"))
     data[60:70] = bytes(10)
     assert writing.encoded(bytes(data), "x", None, verify=False) == (bytes(data), "png")
-    with pytest.raises(ValueError, match="x is not a whole image"):
+    with pytest.raises(ValueError, match="x is not a complete image"):
         writing.encoded(bytes(data), "x", None, verify=True)
 
 
@@ -258,7 +255,7 @@ def test_a_corrupt_image_stops_prepare_and_leaves_no_set_that_looks_whole(tmp_pa
     bad = next((root / "val").rglob("*_00010218.JPEG"))
     whole = bad.read_bytes()
     bad.write_bytes(whole[:300])
-    with pytest.raises(ValueError, match=r"_00010218\.JPEG is not a whole image.*replace it"):
+    with pytest.raises(ValueError, match=r"_00010218\.JPEG is not a complete image.*replace it"):
         prepare.run(config(root))
     assert "val" not in sets.available(config(root))
     bad.write_bytes(whole)
@@ -301,8 +298,6 @@ def test_a_second_prepare_of_the_same_folder_is_kept_out(tmp_path):
 
 
 def test_names_with_dots_and_spaces_stay_different():
-    from modelsoups.data.imagenet.listing import key_of
-
     keys = {key_of("n01498041", stem) for stem in ("0.1_a b_0.2", "0.1_a_b_0.2", "0_1_a b_0.2", "0_1_a_b_0_2")}
     assert len(keys) == 4
 
@@ -312,7 +307,7 @@ def test_objectnet_folders_without_a_class_are_left_out(tmp_path):
     source = sources.find("objectnet", str(root), None)
     images = trees.list_tree("objectnet", source)
     assert len(images) == sum(map(len, SHIFTS["objectnet-1.0/images"].values())) - 1
-    assert metadata.objectnet()["air_freshener"] == ()
+    assert projections.objectnet()["air_freshener"] == ()
 
 
 def test_a_shard_of_the_plan_is_not_taken_from_other_images(tmp_path):

@@ -11,7 +11,7 @@ from tiny import tiny_clip
 
 from modelsoups.cli import commands, verify
 from modelsoups.config.compose import load
-from modelsoups.data.imagenet import metadata
+from modelsoups.data.imagenet import metadata, projections
 from modelsoups.experiment.ingredients import initial_models
 from modelsoups.experiment.logits import logits_of
 from modelsoups.experiment.sets import open_set
@@ -108,7 +108,7 @@ def test_logits_are_restricted_to_a_sets_own_labels(done):
     sizes = {name: logits_of(done, name, initial).logits_NC.shape[1] for name in ["val", *SHIFTS]}
     assert sizes == {"val": 1000, "v2": 1000, "r": 200, "sketch": 1000, "objectnet": 113, "a": 200}
     dataset = open_set(done.data.dir, "r")
-    wnids = [metadata.wnids()[metadata.subset("r")[i]] for i in dataset.labels_N]
+    wnids = [metadata.wnids()[projections.subset("r")[i]] for i in dataset.labels_N]
     assert wnids == [key.split("_")[0] for key in dataset.keys_N]
 
 

@@ -11,9 +11,10 @@ from PIL import Image
 
 from modelsoups.config.compose import load
 from modelsoups.data import shards
-from modelsoups.data.imagenet import metadata, writing
+from modelsoups.data.imagenet import metadata, projections, writing
 from modelsoups.data.shards import ShardSet
 from modelsoups.disk import paths, storage
+from modelsoups.experiment import sets
 from modelsoups.stages import prepare
 from modelsoups.stats.scores import project
 
@@ -42,13 +43,13 @@ def prepared(tmp_path_factory):
 
 def test_every_form_gives_the_same_shards(prepared):
     for name in ("train", "holdout", "val"):
-        sets = {form: opened(cfg, name) for form, cfg in prepared.items()}
-        assert len({s.sha256 for s in sets.values()}) == 1
-        reference = sets["folder"]
-        for dataset in sets.values():
+        found = {form: opened(cfg, name) for form, cfg in prepared.items()}
+        assert len({s.sha256 for s in found.values()}) == 1
+        reference = found["folder"]
+        for dataset in found.values():
             assert dataset.keys_N.tolist() == reference.keys_N.tolist()
             assert all(dataset.read(i) == reference.read(i) for i in range(len(reference)))
-        files = [sorted(p.name for p in s.folder.glob("*.tar")) for s in sets.values()]
+        files = [sorted(p.name for p in s.folder.glob("*.tar")) for s in found.values()]
         assert all(f == files[0] for f in files)
 
 
@@ -95,19 +96,19 @@ def test_training_shards_mix_the_classes(prepared):
 
 def test_labels_of_the_test_sets_are_positions_in_their_own_label_space(prepared):
     cfg = prepared["folder"]
-    sets = {name: opened(cfg, name) for name in ("v2", "r", "sketch", "objectnet", "a")}
-    assert sets["v2"].labels_N.tolist() == [0, 2, 10, 999, 999]  # numbers, not strings
-    assert sets["sketch"].labels_N.tolist() == [0, 746, 999]
-    r = [metadata.label_names("r")[label] for label in sets["r"].labels_N]
+    found = {name: opened(cfg, name) for name in ("v2", "r", "sketch", "objectnet", "a")}
+    assert found["v2"].labels_N.tolist() == [0, 2, 10, 999, 999]  # numbers, not strings
+    assert found["sketch"].labels_N.tolist() == [0, 746, 999]
+    r = [projections.label_names("r")[label] for label in found["r"].labels_N]
     assert r == ["n01443537", "n01443537", "n12267677"]
-    assert sets["a"].labels_N.tolist() == [0, 0, 199]
-    assert [metadata.scored_folders()[label] for label in sets["objectnet"].labels_N] == [
+    assert found["a"].labels_N.tolist() == [0, 0, 199]
+    assert [projections.scored_folders()[label] for label in found["objectnet"].labels_N] == [
         "alarm_clock",
         "alarm_clock",
         "banana",
         "wok",
     ]
-    for name, dataset in sets.items():
+    for name, dataset in found.items():
         assert dataset.role == "shift"
         assert len(set(dataset.keys_N)) == len(dataset)
         assert not any("." in key or " " in key for key in dataset.keys_N), name
@@ -128,8 +129,8 @@ def test_projections_are_those_of_the_official_code(prepared):
     logits_NC[0, 530] = 1  # digital clock: ObjectNet's alarm_clock covers 409 and 530
     projected_NC = project(logits_NC, opened(cfg, "objectnet").projection)
     assert projected_NC.shape == (1, 113)
-    assert metadata.scored_folders()[int(projected_NC.argmax())] == "alarm_clock"
-    assert metadata.objectnet()["alarm_clock"] == (409, 530)
+    assert projections.scored_folders()[int(projected_NC.argmax())] == "alarm_clock"
+    assert projections.objectnet()["alarm_clock"] == (409, 530)
 
 
 def test_the_manifest_says_what_a_set_is_and_where_it_came_from(prepared):
@@ -150,7 +151,7 @@ def test_train_and_holdout_have_no_image_in_common_and_the_check_says_so(prepare
     shards.check_disjoint(train, held)
     assert len(train) + len(held) == sum(map(len, TRAIN.values()))
     train.keys_N[3] = held.keys_N[1]
-    with pytest.raises(ValueError, match=rf"that are in .*train too: 1, first {held.keys_N[1]}"):
+    with pytest.raises(ValueError, match=rf"holdout shares images with .*train: 1, first {held.keys_N[1]}"):
         shards.check_disjoint(train, held)
 
 
@@ -159,7 +160,7 @@ def test_what_is_complete_is_not_made_again_even_without_the_source(prepared, ca
     cfg.data.root = "/nowhere"
     assert prepare.run(cfg) is False
     assert "complete, 8 data sets" in capsys.readouterr().out
-    assert prepare.available(cfg) == ["train", "holdout", "val", "v2", "r", "sketch", "objectnet", "a"]
+    assert sets.available(cfg) == ["train", "holdout", "val", "v2", "r", "sketch", "objectnet", "a"]
 
 
 def test_other_options_are_refused_and_not_mixed(prepared):
@@ -177,9 +178,9 @@ def test_sets_that_are_not_there_are_named_and_the_rest_is_made(tmp_path, capsys
     assert "sketch: not available" in out
     assert f"{root} has no sketch/ (data.sources.sketch=... names another place)" in out
     assert "a: tar" in out
-    assert prepare.available(cfg) == ["train", "holdout", "val", "a"]
+    assert sets.available(cfg) == ["train", "holdout", "val", "a"]
     assert prepare.run(cfg) is False  # nothing new to make
-    assert prepare.available(config(root)) == ["train", "holdout", "val", "a"]
+    assert sets.available(config(root)) == ["train", "holdout", "val", "a"]
 
 
 def test_paper_protocol_cuts_objectnets_border_and_released_does_not(tmp_path):

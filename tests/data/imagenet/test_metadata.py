@@ -26,22 +26,6 @@ def test_validation_labels_have_the_checksum_that_tfds_records():
     assert hashlib.md5(text.encode()).hexdigest() == "eaa6788f6a51fca5fb184f235d0c4e62"
 
 
-def test_subsets_have_the_classes_of_the_official_lists():
-    for name in ("r", "a"):
-        assert len(set(metadata.subset(name))) == 200
-        assert metadata.projection(name) == {"kind": "subset", "indices": list(metadata.subset(name))}
-    assert metadata.subset("r")[:3] == (1, 2, 4)
-    assert metadata.subset("a")[:3] == (6, 11, 13)
-
-
-def test_objectnet_scores_113_of_313_folders_over_125_classes():
-    assert len(metadata.objectnet()) == 313
-    assert len(metadata.scored_folders()) == 113
-    groups = metadata.projection("objectnet")["groups"]
-    assert len(groups) == 113
-    assert len({c for group in groups for c in group}) == 125
-
-
 def test_real_has_the_labels_that_its_paper_counts():
     lists = metadata.real_labels()
     assert len(lists) == 50_000

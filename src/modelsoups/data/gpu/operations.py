@@ -1,31 +1,31 @@
-"""The image operations of PIL that the augmentations use, for a batch at once with an argument for each image.
+"""PIL's image operations on uint8 pixels_BCHW of any device, with an argument for each image.
 
-They take and give uint8 pixels_BCHW on any device, with PIL's own rounding, so that the same draws give the same images
-as on the CPU: equal for tables and blends, within one level where a sum of floats is rounded (`tests/test_batched.py`).
-Nothing in here makes the host wait for a GPU.
+They round as PIL does: tables and blends are equal to PIL's, sums of floats within one level
+(tests/data/gpu/test_augment.py). None of them makes the CPU wait for a GPU.
 
-Legend: B images, C = 3 channels, H height, W width, S side of the result.
+Legend: B images, C = 3 channels, H height, W width, S side of the result, L pixels along one axis.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
-CHUNK = 64  # images resized at a time: the crop of each is a float copy of its whole canvas
-EPSILON = 2e-3  # of a level: PIL cuts doubles off, and a float sum may lie just below the integer that PIL's hits
+CHUNK = 64  # images resized at a time: each needs a float copy of its whole canvas
+EPSILON = 2e-3  # of a level: PIL truncates doubles; a float sum may be just below PIL's integer
 
 
 # ---- crop, resize, flip ----
 
 
 def resized_crop(canvas_BCHW: Tensor, boxes_B4: Tensor, bicubic_B: Tensor, side: int) -> Tensor:
-    """pixels_BCSS: box (top, left, height, width) of each canvas, resized as PIL resizes a crop.
+    """pixels_BCSS: the box (top, left, height, width) of each canvas, resized as by PIL.
 
-    PIL's resize is linear and separable, so that it is two matrix products, rounded between them as PIL does. Pillow 13
-    takes the columns of some tall crops before the rows: a fifth of their levels then differ by one.
+    PIL's resize is separable: two matrix products, rounded in between as PIL does. Pillow 13
+    resizes the columns of some tall crops first: a fifth of their levels then differ by one.
     """
     parts = (t.split(CHUNK) for t in (canvas_BCHW, boxes_B4, bicubic_B))
     crops = []
@@ -39,16 +39,15 @@ def resized_crop(canvas_BCHW: Tensor, boxes_B4: Tensor, bicubic_B: Tensor, side:
 
 
 def _weights(start_B: Tensor, length_B: Tensor, cubic_B: Tensor, size: int, side: int) -> Tensor:
-    """weights_BSL of each of `size` pixels in each of `side` results: PIL's antialiased bicubic (a = -0.5) or bilinear.
+    """weights_BSL of `size` pixels in `side` results: PIL's antialiased bicubic (a = -0.5) or bilinear.
 
-    Pixels outside the box have no weight: PIL resizes what was cut out.
+    Pixels outside the box have weight zero, since PIL resizes only the crop.
     """
     start_B11, length_B11 = (t.double().view(-1, 1, 1) for t in (start_B, length_B))
     scale_B11 = length_B11 / side
     place_L = torch.arange(size, device=start_B.device, dtype=torch.float64) + 0.5
-    centre_BS1 = start_B11 + (torch.arange(side, device=start_B.device, dtype=torch.float64).view(1, -1, 1) + 0.5) * (
-        scale_B11
-    )
+    result_S = torch.arange(side, device=start_B.device, dtype=torch.float64) + 0.5
+    centre_BS1 = start_B11 + result_S.view(1, -1, 1) * scale_B11
     x = ((place_L - centre_BS1) / scale_B11.clamp(min=1.0)).abs()
     near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
     cubic = torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
@@ -62,11 +61,11 @@ def _rounded(values: Tensor) -> Tensor:
     return (values + 0.5).floor_().clamp_(0, 255)
 
 
-# ---- tables: a new level for each level of a channel ----
+# ---- tables that map each level of a channel to another ----
 
 
 def _levels(pixels_BCHW: Tensor) -> Tensor:
-    """0 to 255 as int64, to broadcast over images and channels."""
+    """levels_BC256: 0 to 255 as int64, for each channel."""
     return torch.arange(256, device=pixels_BCHW.device).expand(*pixels_BCHW.shape[:2], 256)
 
 
@@ -76,9 +75,9 @@ def _looked_up(pixels_BCHW: Tensor, table_BC256: Tensor) -> Tensor:
 
 
 def _histograms(pixels_BCHW: Tensor) -> Tensor:
-    """counts_BC256; torch.bincount would wait for the GPU."""
+    """counts_BC256. torch.bincount would wait for the GPU."""
     index_BCN = pixels_BCHW.flatten(2).long()
-    counts_BC256 = torch.zeros(*pixels_BCHW.shape[:2], 256, dtype=torch.int64, device=pixels_BCHW.device)
+    counts_BC256 = torch.zeros_like(_levels(pixels_BCHW))
     return counts_BC256.scatter_add_(2, index_BCN, torch.ones_like(index_BCN))
 
 
@@ -105,7 +104,7 @@ def invert(pixels_BCHW: Tensor, _: Tensor) -> Tensor:
 
 
 def posterize(pixels_BCHW: Tensor, bits_B: Tensor) -> Tensor:
-    """Keep the highest bits; none leaves black."""
+    """Keep the highest bits; 0 bits give black."""
     dropped_B111 = (8 - bits_B.clamp(0, 8)).to(torch.int32).view(-1, 1, 1, 1)
     return ((pixels_BCHW.int() >> dropped_B111) << dropped_B111).to(torch.uint8)
 
@@ -119,7 +118,7 @@ def solarize_add(pixels_BCHW: Tensor, add_B: Tensor) -> Tensor:
     return torch.where(pixels_BCHW < 128, brighter, pixels_BCHW)
 
 
-# ---- blends with a duller image, or beyond the image away from it ----
+# ---- blends with a duller image (factor below 1), or away from it (above 1) ----
 
 
 def _blended(dull_BCHW: Tensor, pixels_BCHW: Tensor, factor_B: Tensor) -> Tensor:
@@ -128,7 +127,7 @@ def _blended(dull_BCHW: Tensor, pixels_BCHW: Tensor, factor_B: Tensor) -> Tensor
 
 
 def _gray(pixels_BCHW: Tensor) -> Tensor:
-    """PIL's luma of ITU-R 601-2 in integers, gray_B1HW."""
+    """gray_B1HW: PIL's luma (ITU-R 601-2) in integers."""
     red, green, blue = pixels_BCHW.int().split(1, dim=1)
     return (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
 
@@ -148,7 +147,7 @@ def brightness(pixels_BCHW: Tensor, factor_B: Tensor) -> Tensor:
 
 
 def sharpness(pixels_BCHW: Tensor, factor_B: Tensor) -> Tensor:
-    """The duller image is PIL's SMOOTH: weights of 1 around 5, over 13; the border stays."""
+    """Blend with PIL's SMOOTH filter: weights 1 around 5, divided by 13; borders unchanged."""
     wide = pixels_BCHW.int()
     height, width = wide.shape[-2:]
     total = 4 * wide[..., 1:-1, 1:-1]
@@ -160,7 +159,7 @@ def sharpness(pixels_BCHW: Tensor, factor_B: Tensor) -> Tensor:
     return _blended(smooth_BCHW, pixels_BCHW, factor_B)
 
 
-TONES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # timm's names; the argument is timm's too
+TONES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # timm's names and arguments
     "AutoContrast": auto_contrast,
     "Equalize": equalize,
     "Invert": invert,
@@ -178,7 +177,10 @@ TONES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # timm's names; the ar
 
 
 def affine_matrix(name: str, argument: float, side: int) -> tuple[float, ...]:
-    """(a, b, c, d, e, f): the result at (x, y) is the image at (a x + b y + c, d x + e y + f), in pixels."""
+    """The matrix (a, b, c, d, e, f) of an operation on a square image, in pixels.
+
+    The result at (x, y) is the image at (a x + b y + c, d x + e y + f).
+    """
     if name == "Rotate":
         turn, half = torch.deg2rad(torch.tensor(-argument, dtype=torch.float64)), side / 2
         cos, sin = float(turn.cos()), float(turn.sin())
@@ -196,20 +198,20 @@ AFFINE = ("Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
 
 
 def affine(pixels_BCHW: Tensor, matrices_B6: Tensor, fill_C: Tensor, bicubic: bool) -> Tensor:
-    """Each image through its own matrix by PIL's bilinear or bicubic (a = -1) filter; what is uncovered is filled."""
+    """Map each image by its own matrix, with PIL's bilinear or bicubic (a = -1) filter; fill the rest."""
     height, width = pixels_BCHW.shape[-2:]
     a, b, c, d, e, f = (column.view(-1, 1, 1) for column in matrices_B6.double().unbind(1))
-    y_HW, x_HW = torch.meshgrid(
-        *(torch.arange(n, device=pixels_BCHW.device, dtype=torch.float64) + 0.5 for n in (height, width)), indexing="ij"
-    )
+    places = partial(torch.arange, device=pixels_BCHW.device, dtype=torch.float64)
+    y_HW, x_HW = torch.meshgrid(places(height) + 0.5, places(width) + 0.5, indexing="ij")
     x_BHW, y_BHW = a * x_HW + b * y_HW + c, d * x_HW + e * y_HW + f
     covered_BHW = (x_BHW >= 0) & (x_BHW < width) & (y_BHW >= 0) & (y_BHW < height)
-    columns, rows = (_taps(v - 0.5, n, bicubic) for v, n in ((x_BHW, width), (y_BHW, height)))
+    columns, rows = _taps(x_BHW - 0.5, width, bicubic), _taps(y_BHW - 0.5, height, bicubic)
     flat_BCN = pixels_BCHW.flatten(2)
     total_BCHW = torch.zeros(pixels_BCHW.shape, device=pixels_BCHW.device)
     for row_BHW, row_weight_BHW in rows:
         for column_BHW, weight_BHW in columns:
-            index_BCN = (row_BHW * width + column_BHW).flatten(1).unsqueeze(1).expand_as(flat_BCN)
+            index_BN = (row_BHW * width + column_BHW).flatten(1)
+            index_BCN = index_BN.unsqueeze(1).expand_as(flat_BCN)
             taken_BCHW = flat_BCN.gather(2, index_BCN).view_as(pixels_BCHW)
             total_BCHW += (row_weight_BHW * weight_BHW).unsqueeze(1) * taken_BCHW
     moved_BCHW = (total_BCHW + EPSILON).clamp_(0, 255).to(torch.uint8)
@@ -217,11 +219,12 @@ def affine(pixels_BCHW: Tensor, matrices_B6: Tensor, fill_C: Tensor, bicubic: bo
 
 
 def _taps(place_BHW: Tensor, size: int, bicubic: bool) -> list[tuple[Tensor, Tensor]]:
-    """(index_BHW, weight_BHW) of the pixels along one axis that make a place between them."""
+    """(index_BHW, weight_BHW) of the 2 or 4 pixels along one axis that interpolate a place."""
     first_BHW = place_BHW.floor()
     t = (place_BHW - first_BHW).float()
     weights = [1 - t, t]
     if bicubic:
-        weights = [((2 - t) * t - 1) * t, (t - 2) * t * t + 1, ((1 - t) * t + 1) * t, (t - 1) * t * t]
-    offset = 1 if bicubic else 0
-    return [((first_BHW.long() + i - offset).clamp(0, size - 1), weight) for i, weight in enumerate(weights)]
+        outer = [((2 - t) * t - 1) * t, (t - 1) * t * t]
+        weights = [outer[0], (t - 2) * t * t + 1, ((1 - t) * t + 1) * t, outer[1]]
+    numbered = enumerate(weights, -1 if bicubic else 0)
+    return [((first_BHW.long() + i).clamp(0, size - 1), weight) for i, weight in numbered]

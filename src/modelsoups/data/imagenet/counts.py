@@ -1,4 +1,4 @@
-"""Are all images there? The numbers of each set are known; what is missing is named."""
+"""Checks that every set has all its images, and that the disk has room for them."""
 
 from __future__ import annotations
 
@@ -7,64 +7,61 @@ from pathlib import Path
 
 import numpy as np
 
-from modelsoups.data.imagenet import metadata
+from modelsoups.data.imagenet import metadata, projections
 from modelsoups.data.imagenet.listing import Listing
 
-SMALLEST_CLASS = 732  # of the training set; the largest has 1300
-OBJECTNET_BETA = 18_514
+SMALLEST_CLASS = 732  # images, of the training set; the largest class has 1300
+OBJECTNET_BETA = 18_514  # images
 
 
 def check(name: str, listing: Listing, source: str) -> None:
-    """Raise ValueError that says what is missing, or how many are too many."""
+    """Raise ValueError saying which images are missing, or how many too many there are."""
     spec = metadata.SETS[name]
     assert spec.images is not None
     problems = _validation(listing) if spec.layout == "val" else _by_class(name, listing)
-    if len(listing) == spec.images and not problems:
-        return
     difference = len(listing) - spec.images
-    kind = f"{-difference:,} are missing" if difference < 0 else f"{difference:,} are too many" if difference else ""
+    if not difference and not problems:
+        return
+    if difference:
+        kind = "are missing" if difference < 0 else "are too many"
+        problems.insert(0, f"{abs(difference):,} {kind}")
     beta = spec.layout == "objectnet" and len(listing) == OBJECTNET_BETA
-    hint = "this is ObjectNet beta, and 1.0 is needed" if beta else "complete it"
-    detail = "; ".join([d for d in (kind, *problems) if d])
-    raise ValueError(
-        f"{name}: {len(listing):,} of {spec.images:,} images in {source}: {detail}; {hint}, or set "
-        "data.check_counts=false to use what is there"
-    )
+    hint = "this is ObjectNet beta, download version 1.0" if beta else "complete it"
+    found = f"{name}: {len(listing):,} of {spec.images:,} images in {source}: {'; '.join(problems)}"
+    raise ValueError(f"{found}; {hint}, or set data.check_counts=false to use these images")
 
 
-def free_space(folder: Path, needed: int, what: str) -> None:
-    """Raise ValueError when the disk cannot hold so many bytes more."""
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
+def check_free_space(folder: Path, needed: int, what: str) -> None:
+    """Raise ValueError if the disk of a folder has fewer than `needed` bytes free."""
+    existing = next(filter(Path.exists, (folder, *folder.absolute().parents)))
+    free = shutil.disk_usage(existing).free
     if free < needed:
-        raise ValueError(
-            f"{what}: {needed / 1e9:,.1f} GB are needed in {folder}, {free / 1e9:,.1f} GB are free; "
-            "choose another data.dir=..., or free some space"
-        )
+        sizes = f"{needed / 1e9:,.1f} GB are needed in {folder}, {free / 1e9:,.1f} GB are free"
+        raise ValueError(f"{what}: {sizes}; choose another data.dir=..., or free some space")
 
 
 def _validation(listing: Listing) -> list[str]:
-    wanted = {f"ILSVRC2012_val_{i:08d}" for i in range(1, 50_001)}
-    missing = sorted(wanted - {str(key, "ascii") for key in listing.key_N.tolist()})
-    return [f"no {_few(missing)}"] if missing else []
+    present = set(np.char.decode(listing.key_N, "ascii").tolist())
+    missing = sorted({f"ILSVRC2012_val_{i:08d}" for i in range(1, 50_001)} - present)
+    return [f"no {_first_five(missing)}"] if missing else []
 
 
 def _by_class(name: str, listing: Listing) -> list[str]:
-    """What is odd about the images of each label."""
+    """The labels that have no images, or too few."""
     spec = metadata.SETS[name]
-    labels = [str(i) for i in range(1000)] if spec.layout == "numbers" else metadata.label_names(name)
+    numbers = spec.layout == "numbers"
+    labels = list(map(str, range(1000))) if numbers else projections.label_names(name)
+    least = spec.per_class or (SMALLEST_CLASS if spec.layout == "train" else 1)
     counts = np.bincount(listing.label_N, minlength=len(labels)).tolist()
     absent = [label for label, count in zip(labels, counts, strict=True) if not count]
-    least = spec.per_class or (SMALLEST_CLASS if spec.layout == "train" else 1)
-    short = [f"{label} ({n})" for label, n in zip(labels, counts, strict=True) if 0 < n < least]
-    problems = [f"{_classes_of(absent)} without images: {_few(absent)}"] if absent else []
-    return [*problems, f"{_classes_of(short)} with less than {least} images: {_few(short)}"] if short else problems
+    short = [f"{x} ({count})" for x, count in zip(labels, counts, strict=True) if 0 < count < least]
+    problems = []
+    for found, state in ((absent, "without images"), (short, f"with less than {least} images")):
+        if found:
+            classes = f"{len(found):,} class{'es' if len(found) > 1 else ''}"
+            problems.append(f"{classes} {state}: {_first_five(found)}")
+    return problems
 
 
-def _classes_of(names: list[str]) -> str:
-    return f"{len(names):,} class{'es' * (len(names) > 1)}"
-
-
-def _few(names: list[str]) -> str:
+def _first_five(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")

@@ -1,7 +1,7 @@
-"""Hugging Face's parquet files: their images are copied out once, beside the shards, before these are written.
+"""Copies of the images in Hugging Face's parquet files, made once before the shards are written.
 
-A row of a parquet file cannot be read without its whole row group, and the shards take images in another order. The
-copies need the disk space of the images a second time, until the set is complete.
+Reading one row of a parquet file takes reading its whole row group, and shards need the rows in
+another order. The copies use the disk space of the images until the set is complete.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ ROWS = 32  # in memory at a time
 
 
 def copy_out(path: Path, folder: Path, check: Callable[[str, int], tuple[str, int]]) -> Listing:
-    """Copy the images of a parquet file, one behind the other, into folder/<its name>.bin, and list them.
+    """Copy the images of a parquet file one after the other to folder/<its name>.bin; their listing.
 
-    check turns a file name and label into the image's key and label. A copy that is complete is kept. Raises
-    ValueError naming the file when it is damaged, or has no images, names or labels.
+    check maps a file name and label to the image's key and label. A complete copy is kept.
     """
     target, index = folder / f"{path.stem}.bin", folder / f"{path.stem}.npz"
     stat = path.stat()
@@ -32,7 +31,7 @@ def copy_out(path: Path, folder: Path, check: Callable[[str, int], tuple[str, in
     if index.exists():
         with np.load(index, allow_pickle=False) as columns:
             if np.array_equal(columns["stamp"], stamp) and target.exists():
-                return Listing([str(target)], **{k: columns[k] for k in columns.files if k != "stamp"})
+                return Listing([str(target)], **{k: columns[k] for k in columns if k != "stamp"})
     found: list[Found] = []
     with storage.atomic(target) as tmp, open(tmp, "wb") as file:
         for name, data, label in rows(path):
@@ -47,19 +46,19 @@ def copy_out(path: Path, folder: Path, check: Callable[[str, int], tuple[str, in
 
 
 def rows(path: Path) -> Iterator[tuple[str, bytes, int]]:
-    """(file name, image bytes, label) of every row, a few rows in memory at a time."""
+    """Yield (file name, image bytes, label) of every row, with a few rows in memory at a time."""
     pq = _pyarrow()
     with _named(path), pq.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
         columns = set(file.schema_arrow.names)
         if not {"image", "label"} <= columns:
             raise ValueError(f"{path}: columns {', '.join(sorted(columns))}; expected image and label")
         for batch in file.iter_batches(ROWS, columns=["image", "label"]):
-            for image, label in zip(batch["image"], batch["label"], strict=True):
-                yield _row(path, image.as_py(), label.as_py())
+            for row in batch.to_pylist():
+                yield _checked(path, row["image"], row["label"])
 
 
 def count(path: Path) -> int:
-    """Number of rows, from the file's footer."""
+    """The number of rows, from the file's footer."""
     pq = _pyarrow()
     with _named(path):
         return int(pq.read_metadata(path).num_rows)
@@ -67,29 +66,29 @@ def count(path: Path) -> int:
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Turn the library's errors about a damaged file into a ValueError that names it."""
+    """Turn pyarrow's errors about a damaged file into a ValueError that names it."""
     import pyarrow
 
     try:
         yield
     except (pyarrow.ArrowException, OSError, EOFError) as error:
-        first = str(error).split("\n")[0]
-        raise ValueError(f"{path} is truncated or not a parquet file ({first}); download it again") from error
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"{path} is truncated or not a parquet file ({reason}); download it again") from error
 
 
-def _row(path: Path, image: Any, label: Any) -> tuple[str, bytes, int]:
+def _checked(path: Path, image: Any, label: Any) -> tuple[str, bytes, int]:
     if not isinstance(image, dict) or not image.get("bytes"):
-        raise ValueError(f"{path}: a row has no image bytes; expected column image with bytes and path")
-    if not image.get("path"):
-        raise ValueError(f"{path}: a row has no file name (image.path), which says which image of ImageNet it is")
+        raise ValueError(f"{path}: a row has no image bytes; expected column image with bytes, path")
+    if not (name := image.get("path")):
+        raise ValueError(f"{path}: a row has no file name (image.path) to identify its image")
     if label is None or label < 0:
-        raise ValueError(f"{path}: {image['path']} has label {label}; the test split has no labels and is not used")
-    return image["path"], image["bytes"], int(label)
+        raise ValueError(f"{path}: {name} has label {label}; leave out the test split, which has no labels")
+    return name, image["bytes"], int(label)
 
 
 def _pyarrow() -> Any:
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise ValueError("reading parquet files needs pyarrow: pip install 'modelsoups[parquet]'") from error
+        raise ValueError("parquet files need pyarrow: pip install 'modelsoups[parquet]'") from error
     return pyarrow.parquet

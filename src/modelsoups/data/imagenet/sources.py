@@ -1,33 +1,32 @@
-"""Finding the files of a set, and the lists of their images, for every form that people have them in.
+"""Finding the files of each set, and listing the images of train and val in every form.
 
-train and val: the ILSVRC2012 tars, a folder (torchvision's ImageFolder; val also flat), Hugging Face's parquet files,
-or WebDataset shards named as timm/imagenet-1k-wds. Test sets: their folder as unpacked, or their tar as downloaded.
-A source is cut into parts (a class, a tar, a parquet file) that are listed side by side.
+train and val: the ILSVRC2012 tars, a folder (torchvision's ImageFolder; val also flat), Hugging
+Face's parquet files, or the WebDataset shards of timm/imagenet-1k-wds. Test sets: a folder or tar.
+A source is cut into parts (a class, a tar, a parquet file) that are listed in parallel.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from modelsoups.data.imagenet import metadata, parquet, tars
 from modelsoups.data.imagenet.listing import Found, Listing, is_image, original_name
 
-FORMS = ("tar", "webdataset", "parquet", "folder")
-ORIGINALS = {  # layout -> tar, WebDataset shards, parquet files, folder
+ORIGINALS = {  # layout -> names of the tar, WebDataset shards, parquet files, folder
     "train": ("ILSVRC2012_img_train.tar", "imagenet1k-train-*.tar", "train-*.parquet", "train"),
     "val": ("ILSVRC2012_img_val.tar", "imagenet1k-validation-*.tar", "validation-*.parquet", "val"),
 }
-SHARDS = {"train": 1024, "val": 64}  # of timm/imagenet-1k-wds
+SHARDS = {"train": 1024, "val": 64}  # numbers of shards in timm/imagenet-1k-wds
 WNID = re.compile(r"n\d{8}")
 
 
 @dataclass(frozen=True)
 class Source:
-    """The files of a set: one tar or folder, or several shards."""
+    """The files of a set: a tar, a folder, or several shards or parquet files."""
 
     form: str
     paths: tuple[Path, ...]
@@ -38,29 +37,29 @@ class Source:
 
     @property
     def bytes(self) -> int:
-        return sum(p.stat().st_size for p in self.paths)
+        return sum(path.stat().st_size for path in self.paths)
 
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a source, listed by one task: [start, start + size) of path where it lies inside a tar."""
+    """A piece of a source that one task lists: a file or folder, or a tar inside a tar."""
 
     layout: str
     form: str
     path: Path
-    start: int = 0
-    size: int | None = None
-    wnid: str | None = None  # of all its images, where the form says so
-    spool: Path | None = None  # where a parquet file's images are copied to
+    start: int = 0  # of the inner tar in path
+    size: int | None = None  # of the inner tar
+    wnid: str | None = None  # the class of all images, if known
+    copies: Path | None = None  # the folder for the images of a parquet file
 
     def __str__(self) -> str:
-        return f"{self.path}" + (f" ({self.wnid})" if self.wnid else "")
+        return f"{self.path} ({self.wnid})" if self.wnid else str(self.path)
 
 
 def find(name: str, root: str | None, given: str | None) -> Source | str:
-    """The source of a set under data.root, or at data.sources.<name>; a string says why there is none.
+    """The source of a set under data.root or, if given, data.sources.<name>; else why there is none.
 
-    Raises ValueError when the given place does not exist or holds no such set.
+    Raises ValueError if the place does not exist, or the given one has no files of the set.
     """
     spec = metadata.SETS[name]
     place = given or root
@@ -68,21 +67,23 @@ def find(name: str, root: str | None, given: str | None) -> Source | str:
         return "neither data.root nor data.sources says where its files are"
     base = Path(place).expanduser()
     if not base.exists():
-        raise ValueError(f"{f'data.sources.{name}' if given else 'data.root'}={place} does not exist")
-    found = next(_originals(spec.layout, base, bool(given)) if spec.layout in ORIGINALS else _trees(name, base), None)
-    if found is None and given and spec.layout not in ORIGINALS:
+        key = f"data.sources.{name}" if given else "data.root"
+        raise ValueError(f"{key}={place} does not exist")
+    original = spec.layout in ORIGINALS
+    candidates = _originals(spec.layout, base, bool(given)) if original else _trees(name, base)
+    if found := next(candidates, None):
+        return found
+    if given and not original:
         return Source("folder" if base.is_dir() else "tar", (base,))
-    if found is None:
-        wanted = ORIGINALS.get(spec.layout) or [f"{spec.folders[0]}/"]
-        reason = f"{base} has no {' or '.join(wanted)}"
-        if given:
-            raise ValueError(f"data.sources.{name}: {reason}")
-        return f"{reason} (data.sources.{name}=... names another place)"
-    return found
+    wanted = ORIGINALS.get(spec.layout) or [f"{spec.folders[0]}/"]
+    reason = f"{base} has no {' or '.join(wanted)}"
+    if given:
+        raise ValueError(f"data.sources.{name}: {reason}")
+    return f"{reason} (data.sources.{name}=... names another place)"
 
 
 def _originals(layout: str, base: Path, given: bool) -> Iterator[Source]:
-    """What there is of train or val, in the order of preference."""
+    """The sources of train or val, in order of preference."""
     tar, shards, rows, folder = ORIGINALS[layout]
     if base.is_file():
         yield Source("tar", (base,))
@@ -103,7 +104,7 @@ def _originals(layout: str, base: Path, given: bool) -> Iterator[Source]:
 
 
 def _has_images(folder: Path) -> bool:
-    """Whether it looks like a folder of classes, or of images."""
+    """Whether a folder has images or class folders in it."""
     return any(is_image(p.name) or (WNID.fullmatch(p.name) and p.is_dir()) for p in folder.iterdir())
 
 
@@ -115,70 +116,67 @@ def _trees(name: str, base: Path) -> Iterator[Source]:
             yield Source("tar", (base / f"{folder}.tar",))
 
 
-def parts(layout: str, source: Source, spool: Path, complete: bool) -> list[Part]:
-    """The pieces of train or val. complete: refuse a source whose file names say that files are missing."""
+def parts(layout: str, source: Source, copies: Path, complete: bool) -> list[Part]:
+    """The parts of train or val. Raises ValueError for a wrong file or, if `complete`, a missing one."""
     if complete and len(missing := missing_files(layout, source)):
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise ValueError(f"{source.paths[0].parent}: files are missing ({len(missing):,}): {shown}")
+        raise ValueError(f"{source.paths[0].parent}: files are missing ({len(missing):,}): {shown}; complete them")
     if layout == "train" and source.form == "tar":
-        return [_inner(source.paths[0], m) for m in tars.members(source.paths[0])]
+        return [_class_tar(source.paths[0], member) for member in tars.members(source.paths[0])]
     if source.form == "folder":
         return _class_folders(layout, source.paths[0])
-    where = spool if source.form == "parquet" else None
-    return [Part(layout, source.form, path, spool=where) for path in source.paths]
+    return [Part(layout, source.form, path, copies=copies) for path in source.paths]
 
 
 def missing_files(layout: str, source: Source) -> list[str]:
-    """Names of shards that should be there by the numbers in the names of those that are."""
-    names = {p.name for p in source.paths}
-    first = source.paths[0].name
-    if source.form == "parquet" and (match := re.fullmatch(r"(.*-)\d{5}(-of-(\d{5})\.parquet)", first)):
-        wanted = [f"{match[1]}{i:05d}{match[2]}" for i in range(int(match[3]))]
-    elif source.form == "webdataset" and (match := re.fullmatch(r"(.*-)(\d+)\.tar", first)):
-        wanted = [f"{match[1]}{i:0{len(match[2])}d}.tar" for i in range(SHARDS[layout])]
-    else:
+    """The shards or parquet files that are missing, from the numbers in the names of the others."""
+    numbered = re.fullmatch(r"(.*-)(\d+)((?:-of-(\d{5})\.parquet)|\.tar)", source.paths[0].name)
+    if source.form not in ("parquet", "webdataset") or numbered is None:
         return []
-    return [name for name in wanted if name not in names]
+    front, number, back, total = numbered.groups()
+    numbers = range(int(total) if total else SHARDS[layout])
+    names = {path.name for path in source.paths}
+    return [n for i in numbers if (n := f"{front}{i:0{len(number)}d}{back}") not in names]
 
 
-def _inner(path: Path, member: tars.Member) -> Part:
+def _class_tar(path: Path, member: tars.Member) -> Part:
     wnid = member.name.removeprefix("./").removesuffix(".tar")
     if wnid not in metadata.class_of():
-        raise ValueError(
-            f"{path}: member {member.name} is not a class's tar (nXXXXXXXX.tar); expected ILSVRC2012_img_train.tar"
-        )
+        expected = "the tar of a class (nXXXXXXXX.tar); expected ILSVRC2012_img_train.tar"
+        raise ValueError(f"{path}: member {member.name} is not {expected}")
     return Part("train", "tar", path, member.offset, member.size, wnid)
 
 
 def _class_folders(layout: str, root: Path) -> list[Part]:
-    """One part a class folder; for val, images may also lie flat."""
-    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
-    for folder in folders:
+    """One part for each class folder; the images of val may also lie outside class folders."""
+    found = []
+    for folder in sorted(filter(Path.is_dir, root.iterdir())):
+        if folder.name.startswith((".", "__")):
+            continue
         if folder.name not in metadata.class_of():
-            raise ValueError(f"{folder}: not one of the 1000 classes; expected folders nXXXXXXXX of ImageNet-1k")
-    found = [Part(layout, "folder", folder, wnid=folder.name) for folder in folders]
-    return found if folders and layout == "train" else [*found, Part(layout, "folder", root)]
+            raise ValueError(f"{folder}: not a class of ImageNet-1k; expected folders nXXXXXXXX")
+        found.append(Part(layout, "folder", folder, wnid=folder.name))
+    return found if found and layout == "train" else [*found, Part(layout, "folder", root)]
 
 
 def list_part(part: Part) -> Listing:
-    """The images of one part, each checked for its name and label; see `_original`."""
+    """The images of one part. Raises ValueError for one with a wrong name or label."""
     if part.form == "parquet":
-        assert part.spool is not None
-        return parquet.copy_out(part.path, part.spool, lambda name, label: _original(part, name, label))
-    lister = _shard_images if part.form == "webdataset" else _folder_images if part.form == "folder" else _tar_images
-    return Listing.of(lister(part))
+        assert part.copies is not None
+        return parquet.copy_out(part.path, part.copies, functools.partial(_key_and_label, part))
+    listers = {"webdataset": _shard_images, "folder": _folder_images, "tar": _tar_images}
+    return Listing.of(listers[part.form](part))
 
 
-def _original(part: Part, name: str, label: int | None) -> tuple[str, int]:
-    """Key and label of an image of train or val; ValueError when it has neither, or two that differ."""
+def _key_and_label(part: Part, name: str, label: int | None = None) -> tuple[str, int]:
+    """Key and label of an image of train or val, from its name, which label and folder must match."""
+    where = f"{part.path}: {name}"
     key = original_name(name)
     if key is None or key.startswith("ILSVRC") == (part.layout == "train"):
-        if part.layout == "val":
-            raise ValueError(
-                f"{part.path}: {name} has no label: it is not named ILSVRC2012_val_XXXXXXXX, as the validation "
-                "images are; restore the original names"
-            )
-        raise ValueError(f"{part.path}: {name} is not named nXXXXXXXX_N, as the training images are")
+        if part.layout == "train":
+            raise ValueError(f"{where} is not named nXXXXXXXX_N, as training images are")
+        expected = "it is not named ILSVRC2012_val_XXXXXXXX, as validation images are"
+        raise ValueError(f"{where} has no label: {expected}; restore the original names")
     if part.layout == "train":
         wnid = key.partition("_")[0]
         truth = metadata.class_of().get(wnid, -1)
@@ -187,33 +185,33 @@ def _original(part: Part, name: str, label: int | None) -> tuple[str, int]:
         truth = metadata.val_labels()[number - 1] if 1 <= number <= 50_000 else -1
         wnid = metadata.wnids()[truth]
     if truth < 0:
-        raise ValueError(f"{part.path}: {name} does not belong to ImageNet-1k")
+        raise ValueError(f"{where} does not belong to ImageNet-1k; remove it")
     if part.wnid not in (None, wnid):
-        raise ValueError(f"{part.path}: {name} is of class {wnid}, but lies in {part.wnid}; move it to its class")
+        raise ValueError(f"{where} is of class {wnid}, but in {part.wnid}; move it to its class")
     if label not in (None, truth):
-        raise ValueError(f"{part.path}: {name} has label {label}, but {wnid} is {truth} in the order of sorted wnids")
+        raise ValueError(f"{where} has label {label}, but {wnid} is {truth} in the order of sorted wnids")
     return key, truth
 
 
 def _folder_images(part: Part) -> Iterator[Found]:
     for path in sorted(part.path.iterdir()):
         if is_image(path.name):
-            key, label = _original(part, path.name, None)
+            key, label = _key_and_label(part, path.name)
             yield Found(key, label, str(part.path), path.name, 0, path.stat().st_size)
         elif part.wnid and path.is_dir() and not path.name.startswith("."):
-            raise ValueError(f"{path}: a folder inside a class folder; expected images only")
+            raise ValueError(f"{path}: a folder inside a class folder; expected only images")
 
 
 def _tar_images(part: Part) -> Iterator[Found]:
     for member in tars.members(part.path, part.start, part.size):
         if is_image(member.name):
-            key, label = _original(part, member.name, None)
+            key, label = _key_and_label(part, member.name)
             yield Found(key, label, str(part.path), "", member.offset, member.size)
 
 
 def _shard_images(part: Part) -> Iterator[Found]:
-    """Images of a WebDataset shard: {key}.jpg beside {key}.cls."""
-    images: dict[str, Any] = {}
+    """Images of a WebDataset shard: {key}.jpg next to {key}.cls."""
+    images: dict[str, tars.Member] = {}
     labels: dict[str, int] = {}
     with open(part.path, "rb") as file:
         for member in tars.members(part.path):
@@ -222,17 +220,14 @@ def _shard_images(part: Part) -> Iterator[Found]:
                 images[base] = member
             elif extension == "cls":
                 file.seek(member.offset)
-                labels[base] = _integer(part.path, member.name, file.read(member.size))
+                text = file.read(member.size)
+                if not text.strip().isdigit():
+                    where = f"{part.path}: {member.name}"
+                    raise ValueError(f"{where} holds {text[:20]!r}, not a class number; download it again")
+                labels[base] = int(text)
     if lost := sorted(set(images) ^ set(labels)):
         state = "has no .cls with its label" if lost[0] in images else "has a label but no image"
-        raise ValueError(f"{part.path}: {lost[0]} {state}")
+        raise ValueError(f"{part.path}: {lost[0]} {state}; download it again")
     for base, member in images.items():
-        key, label = _original(part, member.name, labels[base])
+        key, label = _key_and_label(part, member.name, labels[base])
         yield Found(key, label, str(part.path), "", member.offset, member.size)
-
-
-def _integer(path: Path, name: str, text: bytes) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"{path}: {name} holds {text[:20]!r}, not a class number") from None

@@ -1,7 +1,7 @@
-"""Where the members of an uncompressed tar lie. Nothing is ever extracted: images are read in place.
+"""The members of an uncompressed tar, by their place in the file: nothing is ever extracted.
 
-A tar that does not end as tars end (two blocks of zeros) is truncated or damaged, also where Python's tarfile takes
-it for whole.
+A tar without the two blocks of zeros at its end is refused as truncated, although Python's tarfile
+accepts it.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from tarfile import BLOCKSIZE
 from typing import NamedTuple
-
-BLOCK = 512
 
 
 class Member(NamedTuple):
-    """A regular file: its name inside the tar, and where its bytes lie in the tar file."""
+    """A regular file: its name, and the place of its bytes in the tar."""
 
     name: str
     offset: int
@@ -23,10 +22,9 @@ class Member(NamedTuple):
 
 
 def members(path: Path, start: int = 0, size: int | None = None) -> Iterator[Member]:
-    """The regular files of a tar in order, or of one that lies inside another at [start, start + size).
+    """Yield the regular files of a tar, or of a tar inside another at [start, start + size).
 
-    Raises ValueError naming the tar, and the member where there is one, when it is truncated, damaged or compressed,
-    and for a member whose name climbs out of the tar or that is a link or device: such a tar is not to be trusted.
+    Raises ValueError naming a damaged or compressed tar, or a member that is not to be trusted.
     """
     end = path.stat().st_size if size is None else start + size
     try:
@@ -34,7 +32,7 @@ def members(path: Path, start: int = 0, size: int | None = None) -> Iterator[Mem
             file.seek(start)
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 while (info := archive.next()) is not None:
-                    archive.members = []  # type: ignore[attr-defined]  # else it keeps all of them
+                    archive.members = []  # type: ignore[attr-defined]  # it would keep them all
                     if info.isdir():
                         continue
                     _check(path, info)
@@ -42,24 +40,21 @@ def members(path: Path, start: int = 0, size: int | None = None) -> Iterator[Mem
                         raise tarfile.ReadError("unexpected end of data")
                     yield Member(info.name, info.offset_data, info.size)
                 file.seek(archive.offset)
-                if archive.offset + BLOCK > end or file.read(BLOCK) != bytes(BLOCK):
+                zeros = file.read(BLOCKSIZE) == bytes(BLOCKSIZE)
+                if archive.offset + BLOCKSIZE > end or not zeros:
                     raise tarfile.ReadError(f"no end of archive at byte {archive.offset:,}")
     except (tarfile.TarError, EOFError) as error:
         inside = f" (the tar inside it at byte {start:,})" if size is not None else ""
-        raise ValueError(
-            f"{path}{inside} is truncated or not an uncompressed tar: {error}; {_way_out(path)}"
-        ) from error
+        compressed = path.suffix in (".gz", ".tgz", ".bz2", ".xz", ".zip")
+        way_out = "unpack it first" if compressed else "download it again and compare its checksum"
+        raise ValueError(f"{path}{inside} is truncated or not an uncompressed tar: {error}; {way_out}") from error
 
 
 def _check(path: Path, info: tarfile.TarInfo) -> None:
-    name = PurePosixPath(info.name)
+    name, problem = PurePosixPath(info.name), None
     if name.is_absolute() or ".." in name.parts or "\\" in info.name:
-        raise ValueError(f"{path}: member {info.name!r} climbs out of its folder; this is not an original archive")
-    if not info.isreg() or info.issparse():
-        raise ValueError(f"{path}: member {info.name!r} is a link or a device; this is not an original archive")
-
-
-def _way_out(path: Path) -> str:
-    if path.suffix in (".gz", ".tgz", ".bz2", ".xz", ".zip"):
-        return "unpack it first"
-    return "download it again and compare its checksum"
+        problem = "leads out of its folder"
+    elif not info.isreg() or info.issparse():
+        problem = "is a link or a device"
+    if problem:
+        raise ValueError(f"{path}: member {info.name!r} {problem}; this is not the original archive, download it again")

@@ -1,25 +1,25 @@
-"""The test sets: folders of images, one a class, as they unpack or still in their tar.
+"""Listing the test sets: a folder of images for each class, unpacked or in a tar.
 
-ImageNet-V2's folders are class numbers (not to be sorted as strings), those of R, A and Sketch are wnids, ObjectNet's
-are its own 313 object names, of which 113 are scored.
+Folders are class numbers (ImageNet-V2), wnids (ImageNet-R, -A and -Sketch) or object names
+(ObjectNet, which has 313, of which 113 are scored).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from modelsoups.data.imagenet import metadata, tars
+from modelsoups.data.imagenet import metadata, projections, tars
 from modelsoups.data.imagenet.listing import Found, Listing, is_image, key_of
 from modelsoups.data.imagenet.sources import Source
 
-SKIP = -1  # the label of a folder that belongs to the set but is not scored
+UNSCORED = -1  # the label of a folder whose images are left out
 IGNORED = ("__MACOSX",)
 
 
-class Image(NamedTuple):
-    """A file of a tree: the folders it lies in, its own name, and its place (see listing.Found)."""
+class TreeImage(NamedTuple):
+    """An image: its folders from the root down, its base name, and its place as in listing.Found."""
 
     folders: tuple[str, ...]
     base: str
@@ -32,61 +32,61 @@ class Image(NamedTuple):
 def list_tree(name: str, source: Source) -> Listing:
     """The images of a test set with their labels.
 
-    Raises ValueError naming the folder that does not belong to the set, or a second copy nested in the first (a
-    known accident: it doubled counts of ImageNet-Sketch).
+    Raises ValueError naming a folder that does not belong, or a copy of the set inside the set.
     """
-    labels = folder_labels(name)
-    path = source.paths[0]
+    labels, title, path = folder_labels(name), metadata.SETS[name].title, source.paths[0]
+    names = list(labels)
+    expected = f"expected {len(names):,} folders, {names[0]} to {names[-1]}"
     found: list[Found] = []
     top: tuple[str, ...] | None = None
+    numbered = metadata.SETS[name].layout == "numbers"
     for image in _folder_images(path) if source.form == "folder" else _tar_images(path):
         folder = image.folders[-1] if image.folders else ""
         where = "/".join([str(path), *image.folders])
-        label = labels.get(_number(folder) if metadata.SETS[name].layout == "numbers" else folder)
+        label = labels.get(_number(folder) if numbered else folder)
         if label is None:
-            raise ValueError(f"{where}: not a class folder of {metadata.SETS[name].title}; {_expected(name)}")
+            raise ValueError(f"{where}: not a class folder of {title}; {expected}")
         if top is None:
             top = image.folders[:-1]
         elif image.folders[:-1] != top:
             raise ValueError(f"{where}: a second tree of class folders beside {'/'.join([str(path), *top])}; remove it")
-        if label != SKIP:
-            key = key_of(_number(folder).zfill(4) if folder.isdigit() else folder, image.base.rpartition(".")[0])
+        if label != UNSCORED:
+            prefix = _number(folder).zfill(4) if folder.isdigit() else folder
+            key = key_of(prefix, image.base.rpartition(".")[0])
             found.append(Found(key, label, image.file, image.name, image.offset, image.size))
     if not found:
-        raise ValueError(f"{path} holds no images of {metadata.SETS[name].title}; {_expected(name)}")
+        raise ValueError(f"{path} holds no images of {title}; {expected}")
     return Listing.of(found)
 
 
 def folder_labels(name: str) -> dict[str, int]:
-    """The label of each folder name; SKIP for ObjectNet's folders without an ImageNet class."""
+    """The label of each folder name; UNSCORED for ObjectNet's folders without an ImageNet class."""
     layout = metadata.SETS[name].layout
     if layout == "numbers":
         return {str(i): i for i in range(1000)}
-    labels = {folder: i for i, folder in enumerate(metadata.label_names(name))}
-    return {folder: labels.get(folder, SKIP) for folder in metadata.objectnet()} if layout == "objectnet" else labels
+    labels = {folder: i for i, folder in enumerate(projections.label_names(name))}
+    if layout == "objectnet":
+        return dict.fromkeys(projections.objectnet(), UNSCORED) | labels
+    return labels
 
 
 def _number(folder: str) -> str:
     return str(int(folder)) if folder.isdecimal() else folder
 
 
-def _expected(name: str) -> str:
-    names = list(folder_labels(name))
-    return f"expected {len(names):,} folders, {names[0]} to {names[-1]}"
-
-
-def _folder_images(root: Path, folders: tuple[str, ...] = ()) -> Iterator[Image]:
+def _folder_images(root: Path, folders: tuple[str, ...] = ()) -> Iterator[TreeImage]:
     here = root.joinpath(*folders)
     for path in sorted(here.iterdir()):
         if path.is_dir():
             if not path.name.startswith(".") and path.name not in IGNORED:
                 yield from _folder_images(root, (*folders, path.name))
         elif is_image(path.name):
-            yield Image(folders, path.name, str(here), path.name, 0, path.stat().st_size)
+            yield TreeImage(folders, path.name, str(here), path.name, 0, path.stat().st_size)
 
 
-def _tar_images(tar: Path) -> Iterator[Image]:
+def _tar_images(tar: Path) -> Iterator[TreeImage]:
     for member in tars.members(tar):
-        *folders, base = [part for part in member.name.split("/") if part != "."]
-        if is_image(base) and not any(f.startswith(".") or f in IGNORED for f in folders):
-            yield Image(tuple(folders), base, str(tar), "", member.offset, member.size)
+        *folders, base = PurePosixPath(member.name).parts
+        hidden = any(name.startswith(".") or name in IGNORED for name in folders)
+        if is_image(base) and not hidden:
+            yield TreeImage(tuple(folders), base, str(tar), "", member.offset, member.size)

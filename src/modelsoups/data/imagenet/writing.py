@@ -1,4 +1,4 @@
-"""Writing the shards of listed images, side by side; a shard that is there in full is not written again."""
+"""Writing listed images into shards in parallel; complete shards of an earlier run are kept."""
 
 from __future__ import annotations
 
@@ -7,29 +7,33 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
 from modelsoups.data import shards
 from modelsoups.data.imagenet.listing import Listing
+from modelsoups.data.shards import Json
 from modelsoups.disk import storage
 from modelsoups.workers.processes import advance
 
-MAGIC = {b"\xff\xd8\xff": ("jpg", b"\xff\xd9"), b"\x89PNG\r\n\x1a\n": ("png", b"IEND\xaeB`\x82")}  # kind, last bytes
-JPEG_QUALITY = 95  # of images made smaller
-PLAN = "plan.json"  # in the folder of an unfinished set: what it is made from
-REPORT_EVERY = 50  # images between reports of progress
+MAGIC = {  # first bytes -> kind, last bytes
+    b"\xff\xd8\xff": ("jpg", b"\xff\xd9"),
+    b"\x89PNG\r\n\x1a\n": ("png", b"IEND\xaeB`\x82"),
+}
+JPEG_QUALITY = 95  # of resized images
+PLAN = "plan.json"  # in the folder of an incomplete set: its inputs
+DAMAGE = (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError)
+REPORT_EVERY = 50  # images
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One shard to write: a task."""
+    """A shard to be written by one task."""
 
     tar: Path
     images: Listing
-    resize: int | None  # pixels of the shorter side; None keeps the original bytes
-    verify: bool  # decode every image
+    resize: int | None  # pixels of the shorter side; None: keep the original bytes
+    verify: bool  # decode every image to check it
 
     def __str__(self) -> str:
         return self.tar.name
@@ -39,17 +43,17 @@ class Shard:
 
 
 def cut(folder: Path, listing: Listing, images: int, resize: int | None, verify: bool) -> list[Shard]:
-    """A set's images as shards of so many."""
+    """The shards of a set, with `images` images each and fewer in the last."""
     starts = range(0, len(listing), images)
-    tars = [folder / f"{folder.name}-{i:06d}.tar" for i in range(len(starts))]
     parts = [listing.take(slice(start, start + images)) for start in starts]
+    tars = [folder / f"{folder.name}-{number:06d}.tar" for number in range(len(parts))]
     return [Shard(tar, part, resize, verify) for tar, part in zip(tars, parts, strict=True)]
 
 
-def keep_finished(folder: Path, inputs: dict[str, Any], todo: list[Shard]) -> dict[str, dict[str, Any]]:
-    """Entries of the shards that an earlier, interrupted run left in full; whatever else it left is removed.
+def keep_finished(folder: Path, inputs: Json, todo: list[Shard]) -> dict[str, Json]:
+    """Manifest entries of the complete shards of an interrupted run with these inputs, by file name.
 
-    Shards made from other inputs are not kept. The caller holds the folder's lock.
+    Its other files are removed, so the caller holds the folder's lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     plan = folder / PLAN
@@ -63,8 +67,8 @@ def keep_finished(folder: Path, inputs: dict[str, Any], todo: list[Shard]) -> di
     return done
 
 
-def write(shard: Shard) -> dict[str, Any]:
-    """Write one shard; its entry of the manifest."""
+def write(shard: Shard) -> Json:
+    """Write one shard; its entry in the manifest."""
     return shards.write_shard(shard.tar, _samples(shard))
 
 
@@ -79,11 +83,10 @@ def _samples(shard: Shard) -> Iterator[shards.Sample]:
 
 
 def encoded(data: bytes, where: str, resize: int | None, verify: bool) -> tuple[bytes, str]:
-    """The image to store, and what it is ("jpg", "png", ...), whatever its file was called.
+    """The image to store and its kind ("jpg", "png", ...), whatever its file name.
 
-    Bytes are kept as they are, in any colour mode, unless the image is to be made smaller. An image that begins and
-    ends as its format does is taken for whole, any other is decoded to see; verify decodes each. Raises ValueError
-    naming the place of an image that cannot be decoded.
+    Only resized images change. Images that do not begin and end as their format does are decoded to
+    check them; with `verify`, all are. Raises ValueError naming the place of a damaged image.
     """
     kind, end = next((v for magic, v in MAGIC.items() if data.startswith(magic)), (None, b""))
     whole = kind is not None and data.endswith(end)
@@ -91,21 +94,19 @@ def encoded(data: bytes, where: str, resize: int | None, verify: bool) -> tuple[
         assert kind is not None
         return data, kind
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata is no concern of ours
-            with Image.open(io.BytesIO(data)) as image:
-                kind = kind or str(image.format).lower()
-                small = _smaller(image, resize) if resize is not None else None
-                if small is None and not (whole and not verify):
-                    image.load()
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
+            kind = kind or str(image.format).lower()
+            small = _smaller(image, resize) if resize is not None else None
+            if small is None and not (whole and not verify):
+                image.load()
+    except DAMAGE as error:
         reason = "empty file" if not data else str(error).partition("<")[0].strip()
-        raise ValueError(f"{where} is not a whole image ({reason}); replace it with the original") from error
+        raise ValueError(f"{where} is not a complete image ({reason}); replace it with the original") from error
     return (small, "jpg") if small is not None else (data, kind)
 
 
 def _smaller(image: Image.Image, side: int) -> bytes | None:
-    """The image as JPEG with its shorter side of so many pixels (PIL's bicubic); None when it is not larger."""
+    """The image as a JPEG with a shorter side of `side` pixels (PIL's bicubic); None if not larger."""
     width, height = image.size
     if min(width, height) <= side:
         return None

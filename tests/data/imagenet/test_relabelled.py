@@ -8,28 +8,8 @@ import torch
 from layouts import VAL, originals, put
 from test_imagenet_prepare import config, opened
 
-from modelsoups.data.imagenet import metadata, relabel
+from modelsoups.data.imagenet import metadata, relabelled
 from modelsoups.stages import prepare
-from modelsoups.stats import multilabel
-
-
-def test_a_prediction_is_right_if_it_is_one_of_the_answers():
-    logits_NC = torch.eye(4)[[0, 1, 2, 3]]
-    answers_NA = torch.tensor([[0, -1], [0, 2], [3, 2], [-1, -1]])
-    assert multilabel.correct(logits_NC, answers_NA).tolist() == [True, False, True, False]
-    with pytest.raises(ValueError, match="logits of 4 images, answers of 3"):
-        multilabel.correct(logits_NC, answers_NA[:3])
-
-
-def test_an_average_over_classes_weighs_the_images_of_a_small_class_more():
-    classes_N = torch.tensor([0, 0, 0, 0, 7])  # two classes: 4 images and 1
-    weight_N = multilabel.weights(classes_N)
-    assert weight_N.tolist() == [0.125] * 4 + [0.5]
-    correct_N = torch.tensor([True, True, True, False, False])  # class 0: 3 of 4, class 7: 0 of 1
-    assert float(correct_N.double() @ weight_N) == (3 / 4 + 0) / 2
-    with pytest.raises(ValueError, match="no images"):
-        multilabel.weights(classes_N[:0])
-
 
 ANNOTATIONS = {
     "initial_annots": {
@@ -59,7 +39,7 @@ def test_relabelled_sets_share_vals_shards_and_skip_what_has_no_label(cfg):
     assert 1 not in listed  # ReaL gives the first image no label
     assert sorted(int(k[-8:]) for k in real.keys_N) == listed
     assert sorted(multi.keys_N) == ["ILSVRC2012_val_00000002", "ILSVRC2012_val_00000003"]
-    rows_N, answers_NA, classes_N = relabel.load(real)
+    rows_N, answers_NA, classes_N = relabelled.load(real)
     for i, key in enumerate(real.keys_N):
         assert real.read(i) == val.read(int(rows_N[i]))
         assert val.keys_N[rows_N[i]] == key
@@ -77,14 +57,14 @@ def test_score_from_vals_logits(cfg):
     where = {key: i for i, key in enumerate(val.keys_N)}
     logits_NC[where["ILSVRC2012_val_00000002"], 6] = 1  # unclear counts as right
     logits_NC[where["ILSVRC2012_val_00000003"], 0] = 1  # wrong
-    correct_N, weight_N = relabel.score(multi, logits_NC)
+    correct_N, weight_N = relabelled.score(multi, logits_NC)
     assert correct_N.sum() == 1
     assert weight_N.tolist() == [0.5, 0.5]
     real = opened(cfg, "real")
-    rows_N, answers_NA, _ = relabel.load(real)
+    rows_N, answers_NA, _ = relabelled.load(real)
     logits_NC.zero_()
     logits_NC[rows_N, answers_NA[torch.arange(len(rows_N)), 0]] = 1
-    correct_N, weight_N = relabel.score(real, logits_NC)
+    correct_N, weight_N = relabelled.score(real, logits_NC)
     assert correct_N.all()
     assert (len(correct_N), weight_N) == (len(real), None)
 
@@ -108,21 +88,21 @@ def test_relabelled_sets_need_val_and_the_annotations(tmp_path, capsys):
         ({"initial_annots": {"dog.JPEG": {}}, "problematic_images": []}, "dog.JPEG is not named ILSVRC2012_val"),
         (
             {"initial_annots": {"ILSVRC2012_val_00000002.JPEG": {"correct": ["n1"]}}, "problematic_images": []},
-            "has label n1, not one of the 1000",
+            "has label n1, not an ImageNet class",
         ),
     ],
 )
 def test_other_annotation_files_are_refused(tmp_path, table, message):
     path = put(tmp_path / "human.json", json.dumps(table).encode())
     with pytest.raises(ValueError, match=message):
-        relabel.answers("multilabel", str(path), complete=False)
+        relabelled.answers("multilabel", str(path), complete=False)
     with pytest.raises(ValueError, match="expected"):
-        relabel.answers("multilabel", str(path), complete=True)
+        relabelled.answers("multilabel", str(path), complete=True)
 
 
 def test_another_val_under_a_relabelled_set_is_noticed(cfg):
     real = opened(cfg, "real")
     tar = next((real.folder.parent / "val").glob("*.tar"))
     tar.write_bytes(tar.read_bytes() + bytes(512))
-    with pytest.raises(ValueError, match=r"val-00000\d\.tar is not the one that .*real was made over"):
+    with pytest.raises(ValueError, match=r"val-00000\d\.tar has changed since .*real was made from it"):
         opened(cfg, "real")

@@ -1,0 +1,149 @@
+"""A library of `prepare` for ImageNet, its hold-out and its test sets.
+
+`make` first lists every image, splits off the hold-out and checks counts and disk space, so that
+missing files are reported before hours of work. Then it writes the shards of all sets side by side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from modelsoups.config.schema import DataConfig
+from modelsoups.data.imagenet import counts, holdout, metadata, planning, projections, relabelled, sources, writing
+from modelsoups.data.shards import Json
+from modelsoups.disk import manifests
+from modelsoups.workers.processes import run_tasks
+
+VERSION = 1  # of the sets that this code writes; those of another version are made again
+
+
+def names(data: DataConfig) -> list[str]:
+    """The sets of the experiment, in order. Raises ValueError for an unknown one."""
+    wanted = [data.train, data.holdout, data.test, *data.shifts, *data.extra]
+    for name in wanted:
+        if name not in metadata.SETS:
+            raise ValueError(f"data set {name}: ImageNet has {', '.join(metadata.SETS)}")
+    return list(dict.fromkeys(wanted))
+
+
+def inputs(data: DataConfig, protocol: str, name: str) -> Json:
+    """The options that change a set. The form of its files makes no difference."""
+    spec = metadata.SETS[name]
+    made: Json = {"library": "imagenet", "set": name, "version": VERSION}
+    if name in relabelled.AVERAGE:
+        over = inputs(data, protocol, relabelled.OVER)
+        return {**made, "over": over, "file": relabelled.file_sha256(name, _given(data, name))}
+    made["shard_images"] = data.shard_images
+    if spec.layout == "train":
+        made["holdout"] = holdout.rule(data.holdout_per_class, data.holdout_file)
+    if spec.role == "train":
+        made["resize"] = data.train_resize
+    if border := metadata.border(name, protocol):
+        made["border"] = border
+    return made
+
+
+def facts(data: DataConfig, protocol: str, name: str) -> Json:
+    """What readers of a set need besides its images; see `shards.finish_set`."""
+    spec = metadata.SETS[name]
+    return {
+        "name": name,
+        "title": spec.title,
+        "role": spec.role,
+        "classes": metadata.class_names(),
+        "templates": metadata.templates(),
+        "projection": projections.projection(name),
+        "border": metadata.border(name, protocol),
+        "labels": projections.label_names(name),
+    }
+
+
+def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> dict[str, int]:
+    """Make the sets whose files exist and report the others; the number of images of each set made."""
+    folder = Path(data.dir)
+    with _locked(folder):
+        found = find_sources(data, [name for name in todo if name not in relabelled.AVERAGE])
+        made = _write(_plans(data, protocol, found, workers), workers)
+        for name in todo:
+            if name in relabelled.AVERAGE and (images := _relabel(data, protocol, name)):
+                made[name] = images
+        shutil.rmtree(folder / planning.PARQUET_COPIES, ignore_errors=True)
+    return made
+
+
+def find_sources(data: DataConfig, todo: Sequence[str]) -> dict[str, sources.Source]:
+    """The source of each set that has one. Raises ValueError if there is nothing to start from."""
+    places = {name: sources.find(name, data.root, _given(data, name)) for name in todo}
+    found = {name: place for name, place in places.items() if isinstance(place, sources.Source)}
+    missing = [place for place in places.values() if isinstance(place, str)]
+    prepared = any(manifests.manifest_of(Path(data.dir) / name) for name in names(data))
+    if missing and not found and not prepared:
+        if data.root is None:
+            raise ValueError("data.root is not set: name ImageNet's folder, as conf/data/imagenet.yaml describes it")
+        raise ValueError(f"data.root={data.root} holds no set of ImageNet: {'; '.join(missing)}")
+    for name, place in places.items():
+        print(f"prepare: {name}: {place if name in found else f'not available: {place}'}")
+    return found
+
+
+def _given(data: DataConfig, name: str) -> str | None:
+    """The place of a set in data.sources."""
+    return getattr(data.sources, "train" if name == "holdout" else name)
+
+
+def _plans(data: DataConfig, protocol: str, found: dict[str, sources.Source], workers: int) -> list[planning.SetPlan]:
+    """Every set listed, split and checked before anything is written."""
+    plans = []
+    for name, listing in planning.listings(data, found, workers).items():
+        made_from, known = inputs(data, protocol, name), facts(data, protocol, name)
+        plans.append(planning.plan_set(data, made_from, known, found[name], listing))
+    needed = sum(plan.bytes_needed for plan in plans)
+    counts.check_free_space(Path(data.dir), needed, ", ".join(found))
+    return plans
+
+
+def _write(plans: list[planning.SetPlan], workers: int) -> dict[str, int]:
+    """Write the missing shards; each set gets its manifest after its last shard."""
+    made = {plan.folder.name: plan.finish() for plan in plans if not plan.todo}
+    plan_of = {plan.folder: plan for plan in plans}
+    tasks = [shard for plan in plans for shard in plan.todo]
+    if done := sum(len(plan.done) for plan in plans):
+        print(f"prepare: {done:,} of {done + len(tasks):,} shards are there")
+    for shard, entry in run_tasks(writing.write, tasks, workers, "prepare", size=len):
+        plan = plan_of[shard.tar.parent]
+        plan.done[shard.tar.name] = entry
+        if not plan.todo:
+            made[plan.folder.name] = plan.finish()
+    return made
+
+
+def _relabel(data: DataConfig, protocol: str, name: str) -> int:
+    """Make ReaL or multilabel from a complete val; 0 images if its files are missing."""
+    folder, file = Path(data.dir) / name, _given(data, name)
+    why = None
+    if manifests.manifest_of(folder.parent / relabelled.OVER) is None:
+        why = f"it relabels {relabelled.OVER}, which is not prepared"
+    elif name == "multilabel" and file is None:
+        why = "data.sources.multilabel=FILE must name human_accuracy_v3.0.0.json"
+    if why:
+        print(f"prepare: {name}: not available: {why}")
+        return 0
+    answers = relabelled.answers(name, file, data.check_counts)
+    made_from, known = inputs(data, protocol, name), facts(data, protocol, name)
+    return relabelled.write(folder, made_from, answers, known)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which the system releases however the process ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise ValueError(f"another `modelsoups prepare` is writing {folder}; wait for it to end") from None

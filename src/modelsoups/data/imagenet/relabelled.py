@@ -1,0 +1,132 @@
+"""ReaL and multilabel: sets with other labels for the images of val, without copies of them.
+
+Their indexes point into ../val/*.tar, and hold each image's right classes ("answers") and its row
+in val. labels_N are the original classes. Their logits are rows of val's logits, so `score` needs
+no forward pass; the accuracies are in stats.multilabel.
+
+Legend: N images of the set, M of val, C classes, A answers of an image at most.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from modelsoups.data.imagenet import metadata
+from modelsoups.data.imagenet.listing import original_name
+from modelsoups.data.shards import COLUMNS, Json, ShardSet
+from modelsoups.disk import manifests, storage
+
+if TYPE_CHECKING:  # `prepare` does not load torch
+    from torch import Tensor
+
+OVER = "val"
+AVERAGE = {"real": "images", "multilabel": "classes"}  # what the accuracy of each set is a mean of
+Answers = dict[str, tuple[int, ...]]  # key of a scored image -> its right classes
+
+
+def answers(name: str, file: str | None, complete: bool) -> Answers:
+    """The right classes of each scored image, by key.
+
+    ReaL's come from timm or the user's real.json, without images that have none. Multilabel's come
+    from the user's human_accuracy_v3.0.0.json, without problematic images; unclear labels count as
+    right. Raises ValueError naming a file of another format.
+    """
+    if name == "multilabel":
+        assert file is not None
+        return _multilabel_answers(Path(file).expanduser(), complete)
+    lists = metadata.real_labels() if file is None else storage.read_json(Path(file).expanduser())
+    if len(lists) != 50_000:
+        raise ValueError(f"{file}: {len(lists):,} lists of labels, expected 50,000, one for each image of val")
+    return {f"ILSVRC2012_val_{i:08d}": tuple(labels) for i, labels in enumerate(lists, 1) if labels}
+
+
+def file_sha256(name: str, file: str | None) -> str | None:
+    """The sha256 of the user's file of labels; None for the labels that come with timm."""
+    if file is None:
+        return None
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise ValueError(f"data.sources.{name}={file} does not exist")
+    return storage.file_sha256(path)
+
+
+def _multilabel_answers(path: Path, complete: bool) -> Answers:
+    table, keys = storage.read_json(path), ("initial_annots", "problematic_images")
+    if not isinstance(table, dict) or not set(keys) <= set(table):
+        raise ValueError(f"{path}: expected keys {' and '.join(keys)}, as in human_accuracy_v3.0.0.json")
+    annotations, expected_images = table[keys[0]], metadata.SETS["multilabel"].images
+    if complete and len(annotations) != expected_images:
+        raise ValueError(f"{path}: annotations of {len(annotations):,} images, expected {expected_images:,}")
+    problematic = set(map(original_name, table[keys[1]]))
+    found: Answers = {}
+    for image, annotation in annotations.items():
+        key = original_name(image)
+        if key is None:
+            raise ValueError(f"{path}: {image} is not named ILSVRC2012_val_XXXXXXXX")
+        if key not in problematic:
+            right = {*annotation.get("correct", []), *annotation.get("unclear", [])}
+            if unknown := sorted(right - metadata.class_of().keys()):
+                raise ValueError(f"{path}: {image} has label {unknown[0]}, not an ImageNet class")
+            found[key] = tuple(sorted(map(metadata.class_of().__getitem__, right)))
+    return found
+
+
+def write(folder: Path, inputs: Json, table: Answers, facts: Json) -> int:
+    """Write the indexes and manifest of a set next to a complete val; the number of images."""
+    val = folder.parent / OVER
+    manifest = storage.read_json(val / manifests.MANIFEST)
+    width = max(map(len, table.values()))
+    entries, files, start = [], [], 0
+    digest = hashlib.sha256(manifest["sha256"].encode())
+    for number, shard in enumerate(manifest["shards"]):
+        with np.load((val / shard["file"]).with_suffix(".npz"), allow_pickle=False) as arrays:
+            columns = {name: arrays[name] for name in COLUMNS}
+        keys = np.char.decode(columns["key"], "ascii").tolist()
+        taken = np.array([i for i, key in enumerate(keys) if key in table], dtype=np.int64)
+        columns = {name: column[taken] for name, column in columns.items()}
+        columns["row"] = taken + start
+        columns["answers"] = np.full((len(taken), width), -1, dtype=np.int64)
+        for row, i in enumerate(taken):
+            columns["answers"][row, : len(table[keys[i]])] = table[keys[i]]
+        index = folder / f"{folder.name}-{number:06d}.npz"
+        with storage.atomic(index) as tmp, open(tmp, "wb") as file:
+            np.savez(file, allow_pickle=False, **columns)
+        digest.update(columns["row"].tobytes() + columns["answers"].tobytes())
+        files.append(index)
+        place = {"file": f"../{OVER}/{shard['file']}", "index": index.name}
+        entries.append({**shard, **place, "images": len(taken)})
+        start += len(keys)
+    images = sum(entry["images"] for entry in entries)
+    scoring = {"rule": "any of the answers", "average": AVERAGE[folder.name], "over": OVER}
+    made = {"scoring": scoring, "images": images, "sha256": digest.hexdigest(), "shards": entries}
+    manifests.finish(folder, inputs, files, **{**facts, **made})
+    return images
+
+
+def load(dataset: ShardSet) -> tuple[Tensor, Tensor, Tensor]:
+    """rows_N (positions in val), answers_NA (padded with -1) and classes_N (original) of a set."""
+    import torch
+
+    rows, right = [], []
+    for shard in storage.read_json(dataset.folder / manifests.MANIFEST)["shards"]:
+        with np.load(dataset.folder / shard["index"], allow_pickle=False) as arrays:
+            rows.append(arrays["row"])
+            right.append(arrays["answers"])
+    rows_N, answers_NA = map(torch.from_numpy, map(np.concatenate, (rows, right)))
+    return rows_N, answers_NA, torch.from_numpy(dataset.labels_N)
+
+
+def score(dataset: ShardSet, val_logits_MC: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
+    """correct_N, bool, from the logits of val, and weight_N of the images, None if all are equal."""
+    from modelsoups.stats import multilabel  # it loads torch
+
+    assert dataset.scoring is not None
+    rows_N, answers_NA, classes_N = load(dataset)
+    correct_N = multilabel.correct(val_logits_MC[rows_N], answers_NA).numpy()
+    if dataset.scoring["average"] == "images":
+        return correct_N, None
+    return correct_N, multilabel.weights(classes_N).numpy()
