@@ -332,7 +332,7 @@ def write(part: str, rows: list[Row], facts: Row) -> None:
     out = ROOT / "results" / "benchmarks"
     file = out / "finetune.json"
     kept: dict[str, Row] = storage.read_json(file) if file.exists() else {}
-    kept[part] = {**facts, "rows": rows, "provenance": provenance.provenance()}
+    kept[part] = {**facts, "rows": rows, "provenance": provenance.record()}
     storage.write_json(file, kept)
     lines = []
     for name, content in kept.items():

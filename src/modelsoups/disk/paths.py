@@ -1,4 +1,4 @@
-"""Every path: the files of the package, and the files of a run."""
+"""Where files lie: those that the package ships, and those of a run. Each file name of a run is spelt here, once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,20 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1]
 ASSETS = PACKAGE / "assets"
 
+# Files of one ingredient's folder, in the order in which they are written.
+RECIPE = "recipe.json"
+METRICS = "metrics.jsonl"
+CHECKPOINT = "checkpoint.pt"
+PREVIOUS_CHECKPOINT = "checkpoint.prev.pt"
+MODEL = "model.safetensors"  # also the Hugging Face name for weights in one file
+FAILED = "failed.json"  # in place of the model, if the loss diverged
+MANIFEST = "manifest.json"  # written last, in every folder that can be complete
+
+# Files of a results folder.
+RESULTS = "results.jsonl"
+PROVENANCE = "provenance.json"
+TABLE_3 = "table_3.csv"
+
 
 def shipped(name: str) -> Path:
     """The folder conf, sweeps or slurm: inside an installed package, or at the top of a source checkout."""
@@ -14,16 +28,16 @@ def shipped(name: str) -> Path:
 
 
 class Run:
-    """Every path of one experiment. `root` holds what a run makes, `results` what people look at."""
+    """Every path of one experiment: `root` holds what the stages make, `results` holds the report."""
 
     def __init__(self, root: Path, results: Path) -> None:
         self.root, self.results = root, results
         self.draw = root / "draw.jsonl"
         self.draw_manifest = root / "draw.json"
         self.ingredients = root / "ingredients"
-        self.slurm = root / "slurm"  # scripts as submitted, output of jobs, requests to stop
+        self.slurm = root / "slurm"  # submitted scripts, output of jobs, requests to stop
         self.soups = root / "soups"
-        self.wandb = root / "wandb"  # what has been logged to W&B, and its own files
+        self.wandb = root / "wandb"  # W&B's files, and our record of what has been logged
         self.pools = root / "pools"  # further runs that the analyses compare
         self.analyses = results / "analysis"
         self.timings = root / "timings.json"
@@ -40,7 +54,7 @@ class Run:
         return self.root / "logits" / model_sha256[:16] / f"{dataset}-{dataset_sha256[:12]}.safetensors"
 
     def point(self, key: str) -> Path:
-        """What was measured of one soup in the analyses."""
+        """The cached measurement of one soup in the analyses."""
         return self.root / "points" / key[:2] / f"{key}.json"
 
     def soup(self, name: str) -> Path:

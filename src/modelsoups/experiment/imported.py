@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from modelsoups.config.schema import Config
-from modelsoups.disk import manifests
+from modelsoups.disk import manifests, paths
 from modelsoups.published import tables
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.soup.coefficients import Ingredient
@@ -26,7 +26,7 @@ def imported(cfg: Config) -> tuple[list[Ingredient], dict[str, str]]:
         if facts is None or facts["sha256"] != sha256:
             raise ValueError(f"{folder} has changed since it was imported; run `modelsoups import-released DIR` again")
         recipe = Recipe(**facts["recipe"]) if facts["recipe"] else None
-        found.append(Ingredient(name, str(folder / "model.safetensors"), sha256, recipe))
+        found.append(Ingredient(name, str(folder / paths.MODEL), sha256, recipe))
     return found, manifest["missing"]
 
 
@@ -34,7 +34,7 @@ def initialization(cfg: Config) -> dict[str, Ingredient]:
     """model_0 under "initialization", if it was imported."""
     name = f"{tables.INITIALIZATION:03d}"
     sha256 = _manifest(cfg)["ingredients"].get(name)
-    path = cfg.run.ingredient(tables.INITIALIZATION) / "model.safetensors"
+    path = cfg.run.ingredient(tables.INITIALIZATION) / paths.MODEL
     return {"initialization": Ingredient("initialization", str(path), sha256, None)} if sha256 else {}
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from modelsoups.checkpoints.formats import Checkpoint, open_checkpoint
 from modelsoups.config.schema import Config
-from modelsoups.disk import manifests, storage
+from modelsoups.disk import manifests, paths, storage
 from modelsoups.experiment.draw import load_draw
 from modelsoups.experiment.imported import imported, initialization
 from modelsoups.soup.coefficients import Ingredient
@@ -36,10 +36,10 @@ def load_pool(cfg: Config) -> Folder:
         manifest = manifests.manifest_of(folder)
         name = folder.name
         if manifest is not None:
-            found.append(Ingredient(name, str(folder / "model.safetensors"), manifest["sha256"], recipe))
+            found.append(Ingredient(name, str(folder / paths.MODEL), manifest["sha256"], recipe))
             for average, sha256 in manifest.get("averages", {}).items():
                 found.append(Ingredient(f"{name}-{average}", str(folder / f"{average}.safetensors"), sha256, recipe))
-        elif (failed := folder / "failed.json").exists():
+        elif (failed := folder / paths.FAILED).exists():
             missing[name] = str(storage.read_json(failed)["reason"])
         else:
             missing[name] = "not finished" if folder.exists() else "not started"
@@ -101,4 +101,4 @@ def _initial(cfg: Config, row: str, init: str) -> Ingredient:
     manifest = manifests.manifest_of(folder)
     if manifest is None:
         raise ValueError(f"{folder} is not complete; run `modelsoups heads` first")
-    return Ingredient(row, str(Path(folder) / "model.safetensors"), manifest["sha256"], None)
+    return Ingredient(row, str(Path(folder) / paths.MODEL), manifest["sha256"], None)

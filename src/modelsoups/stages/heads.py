@@ -19,7 +19,7 @@ from torch import Tensor
 
 from modelsoups.config.schema import Config, HeadsConfig
 from modelsoups.data.shards import ShardSet
-from modelsoups.disk import manifests, storage
+from modelsoups.disk import manifests, paths, storage
 from modelsoups.experiment.logits import pixel_batches, shell
 from modelsoups.experiment.sets import open_set
 from modelsoups.models.classifier import Classifier, load_clip, normalise, state_of, zeroshot_weights
@@ -55,7 +55,7 @@ def _initial_model(cfg: Config, init: str, train: ShardSet) -> Classifier:
         if cfg.model.library == "timm":
             model.head.weight.zero_()
         elif init == "lp" and manifests.complete(zeroshot, _inputs(cfg, "zeroshot", train)):  # the prompts take minutes
-            model.load_state_dict(state_dicts.load_state(zeroshot / "model.safetensors"))
+            model.load_state_dict(state_dicts.load_state(zeroshot / paths.MODEL))
         else:
             clip = load_clip(cfg.model)
             model.encoder.load_state_dict(clip.model.visual.state_dict())
@@ -107,7 +107,7 @@ def _make(cfg: Config, inputs: dict[str, dict[str, Any]], init: str) -> Path:
         advance(len(train))  # it has looked at none
     folder = cfg.run.head(init)
     state = state_of(model)
-    path = folder / "model.safetensors"
+    path = folder / paths.MODEL
     storage.save_weights(path, state)
     manifests.finish(folder, inputs[init], [path], sha256=state_dicts.state_sha256(state))
     return path

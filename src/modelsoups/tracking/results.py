@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelsoups.disk import manifests, storage
+from modelsoups.disk.paths import MODEL, RESULTS, TABLE_3
 
 if TYPE_CHECKING:
     from modelsoups.tracking.follower import Followed, Follower
@@ -17,7 +18,7 @@ FIGURES = ("figure_1", "figure_B1", "figure_greedy", "figure_shifts", "contact")
 
 def scores(results: Path, row: str) -> dict[str, float]:
     """Accuracies (0 to 1) of one row of results.jsonl by data set; none if there is no report."""
-    path = results / "results.jsonl"
+    path = results / RESULTS
     lines = storage.read_jsonl(path) if (results / manifests.MANIFEST).exists() and path.exists() else []
     return {f"accuracy/{line['dataset']}": line["accuracy"] for line in lines if line.get("row") == row}
 
@@ -52,7 +53,7 @@ def _log_scores(follower: Follower, followed: Followed, found: dict[str, float])
     run = follower.begin(followed.run_id, name, "finetune", {**followed.recipe, "ingredient": folder.name})
     run.summary.update(found)
     if follower.config["track"]["artifacts"] and folder.name in _greedy(follower).get("ingredients", ()):
-        run.log_artifact(_artifact(follower, f"ingredient-{folder.name}", folder / "model.safetensors"))
+        run.log_artifact(_artifact(follower, f"ingredient-{folder.name}", folder / MODEL))
     run.finish()
 
 
@@ -68,7 +69,7 @@ def _log_soups(follower: Follower, run_id: str) -> None:
             run.log({f"greedy/{key}": value for key, value in row.items()}, step=step)
     last = max(done, len(_greedy(follower).get("trace", ())) - 1)
     run.log({**_table(wandb, results), **_figures(wandb, results)}, step=last + 1)
-    for line in storage.read_jsonl(results / "results.jsonl"):
+    for line in storage.read_jsonl(results / RESULTS):
         if line.get("kind") not in (None, "individual") or line.get("row") in ("best", "second_best"):
             run.summary[f"{line['row']}/{line['dataset']}"] = line["accuracy"]
     if follower.config["track"]["artifacts"]:
@@ -77,7 +78,7 @@ def _log_soups(follower: Follower, run_id: str) -> None:
 
 
 def _table(wandb: Any, results: Path) -> dict[str, Any]:
-    path = results / "table_3.csv"
+    path = results / TABLE_3
     if not path.exists():
         return {}
     with open(path, encoding="utf-8", newline="") as file:
@@ -99,7 +100,7 @@ def _log_lineage(follower: Follower, run: Any) -> None:
     """The soups that were written as an artifact each; online also what they were made from."""
     if not run.offline:
         for name in _greedy(follower).get("ingredients", ()):
-            path = follower.run.ingredients / name / "model.safetensors"
+            path = follower.run.ingredients / name / MODEL
             if path.exists():  # an average has no folder of its own
                 run.use_artifact(_artifact(follower, f"ingredient-{name}", path))
     for path in sorted(follower.run.soups.glob("*.safetensors")):

@@ -7,17 +7,17 @@ missing is said before hours of work; then all shards of all sets are written si
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from modelsoups.config.schema import Config
 from modelsoups.data.imagenet import counts, holdout, metadata, planning, relabel, sources, writing
 from modelsoups.disk import manifests
-from modelsoups.workers.processes import run_tasks
+from modelsoups.workers.processes import cores, run_tasks
 
 VERSION = 1  # of what this code writes: sets of another version are made again
 RELABELLED = ("real", "multilabel")  # sets over val's shards
@@ -77,8 +77,8 @@ def make(cfg: Config, todo: Sequence[str]) -> dict[str, int]:
     return made
 
 
-def cores(cfg: Config) -> int:
-    return cfg.data.workers or len(os.sched_getaffinity(0))
+def _workers(cfg: Config) -> int:
+    return cfg.data.workers or cores()
 
 
 def _given(cfg: Config, name: str) -> str | None:
@@ -103,7 +103,7 @@ def _find(cfg: Config, todo: Sequence[str]) -> dict[str, sources.Source]:
 
 def _plans(cfg: Config, found: dict[str, sources.Source]) -> list[planning.Plan]:
     """Every set listed, split and checked, before anything is written."""
-    listings = planning.listings(cfg, found, cores(cfg))
+    listings = planning.listings(cfg, found, _workers(cfg))
     plans = [
         planning.plan(cfg, inputs(cfg, name), facts(cfg, name), found[name], listing)
         for name, listing in listings.items()
@@ -120,7 +120,7 @@ def _write(cfg: Config, plans: list[planning.Plan]) -> dict[str, int]:
     tasks = [shard for plan in plans for shard in plan.todo]
     if kept := sum(len(plan.done) for plan in plans):
         print(f"prepare: {kept:,} of {kept + len(tasks):,} shards are there")
-    for shard, entry in run_tasks(writing.write, tasks, cores(cfg), "prepare", size=len):
+    for shard, entry in run_tasks(writing.write, tasks, _workers(cfg), "prepare", size=len):
         plan = plan_of[shard.tar.parent]
         plan.done[shard.tar.name] = entry
         if not plan.todo:
@@ -145,11 +145,10 @@ def _relabel(cfg: Config, name: str) -> int:
 
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Keep a second prepare out of the same folder; the lock goes with the process, however it ends."""
+    """Keep a second prepare out of the folder. The system releases the lock when the process ends, however it ends."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another `modelsoups prepare` is writing {folder}; wait for it to end") from None
-        yield
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise ValueError(f"another `modelsoups prepare` is writing {folder}; wait for it to end") from None
