@@ -81,7 +81,6 @@ def _finetune_all(cfg: Config, recipes: list[Recipe], todo: list[int]) -> dict[i
         worker_count(cfg.finetune.parallel),
         "finetune",
         lambda i: recipes[i].epochs * images,
-        cfg.finetune.threads,
     )
     failed = {index: reason for index, reason in ends if reason}
     print(f"finetune: {len(todo) - len(failed)} ingredients -> {cfg.run.root / 'ingredients'}")
@@ -102,6 +101,7 @@ def _alone(cfg: Config, recipes: list[Recipe], index: int, images: int) -> str |
 
 def _locked(cfg: Config, recipes: list[Recipe], ranks: Ranks, index: int) -> str | None:
     """Fine-tune one ingredient while its folder is locked; see _finetune. Held (a ValueError) when another does."""
+    torch.set_num_threads(cfg.finetune.threads)
     if not ranks.first:
         return _finetune(cfg, recipes, index, ranks)
     with held(cfg.run.ingredient(index)) as lock:

@@ -37,7 +37,7 @@ def run(cfg: Config) -> bool:
         if init not in todo:
             print(f"heads: {init} complete")
     job = functools.partial(_make, cfg, inputs)
-    for init, path in run_tasks(job, todo, 1, "heads", lambda _: len(train), cfg.finetune.threads):
+    for init, path in run_tasks(job, todo, 1, "heads", lambda _: len(train)):
         print(f"heads: {init} -> {path}")
     return bool(todo)
 
@@ -101,6 +101,7 @@ def linear_probe(features_ND: Tensor, labels_N: Tensor, start_CD: Tensor, heads:
 
 def _make(cfg: Config, inputs: dict[str, dict[str, Any]], init: str) -> Path:
     """One initial model, in its folder; the path of its weights."""
+    torch.set_num_threads(cfg.finetune.threads)
     train = open_set(cfg.data.dir, cfg.data.train)
     model = _initial_model(cfg, init, train)
     if init == "zeroshot":
