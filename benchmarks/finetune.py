@@ -224,7 +224,8 @@ def our_training(cfg: Config, home: Path, recipe: Recipe, real: bool, args: argp
     if not real:
         trainer.train_batches = synthetic
     try:
-        trainer.Trainer(cfg, recipe, home / "run", shards.ShardSet(home / "small"), "").train()
+        train, workspace = shards.ShardSet(home / "small"), trainer.Workspace(home / "run", "")
+        trainer.Trainer(recipe, cfg.finetune, shell(cfg, len(train.classes)), train, workspace).train()
     except Enough:
         pass
     finally:

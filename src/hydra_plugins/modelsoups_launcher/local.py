@@ -1,4 +1,6 @@
-"""hydra/launcher=local: the jobs of a multirun side by side on this machine, each with a GPU and its share of cores."""
+"""hydra/launcher=local: the jobs of a multirun side by side on this machine, each with a GPU and
+its share of cores.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-# What one of the jobs that run at the same time has to itself: its GPU, as its environment says, and its cores (none
-# where the system cannot keep a process on some of them).
+# What one of the jobs that run at the same time has to itself: its GPU, as its environment says,
+# and its cores (none where the system cannot keep a process on some of them).
 Place = tuple[dict[str, str], frozenset[int]]
 
 
@@ -30,7 +32,9 @@ class SideBySideLauncher(Launcher):
         self.stage = [config.hydra.job.name] if config.hydra.job.name in STAGES else []
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run every job; the others go on when one fails, and then it is named in one line, exit status 1."""
+        """Run every job; the others go on when one fails, and then it is named in one line, exit
+        status 1.
+        """
         from modelsoups.cli.commands import fail
 
         places = self._places()
@@ -56,7 +60,9 @@ class SideBySideLauncher(Launcher):
         return [JobReturn(overrides=o, status=JobStatus.COMPLETED) for o in job_overrides]
 
     def _places(self) -> list[Place]:
-        """A place a job: one a GPU where there are any, else one a core, unless at_once says how many."""
+        """A place a job: one a GPU where there are any, else one a core, unless at_once says how
+        many.
+        """
         import torch
 
         from modelsoups.workers.processes import cores

@@ -124,7 +124,7 @@ def run_stages(stages: list[str], cfg: Config) -> None:
     """Run stages in order, with what they make logged to W&B beside them."""
     from modelsoups.tracking import following
 
-    with following(cfg, stages):
+    with following(cfg.wandb, cfg.run.wandb, dataclasses.asdict(cfg), stages):
         _run_stages(stages, cfg)
 
 

@@ -1,4 +1,6 @@
-"""Where files lie: those that the package ships, and those of a run. Each file name of a run is spelt here, once."""
+"""Where files lie: those that the package ships, and those of a run. Each file name of a run is
+spelt here, once.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ TABLE_3 = "table_3.csv"
 
 
 def shipped(name: str) -> Path:
-    """The folder conf, sweeps or slurm: inside an installed package, or at the top of a source checkout."""
+    """The folder conf, sweeps or slurm: inside an installed package, or at the top of a source
+    checkout.
+    """
     return PACKAGE / name if (PACKAGE / name).is_dir() else PACKAGE.parents[1] / name
 
 

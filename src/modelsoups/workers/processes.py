@@ -1,7 +1,8 @@
 """Tasks side by side in worker processes, with one line of progress.
 
-Workers are forked from a server process that has imported the stages once (torch, timm and open_clip take seconds).
-They end with their parent, however it dies. If a worker dies, the run ends with an error that names its task.
+Workers are forked from a server process that has imported the stages once (torch, timm and
+open_clip take seconds). They end with their parent, however it dies. If a worker dies, the run ends
+with an error that names its task.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ def cores() -> int:
 
 
 def worker_count(parallel: int | None) -> int:
-    """Processes side by side: `parallel` if it is given, else one per GPU if there are any, else one per core."""
+    """Processes side by side: `parallel` if it is given, else one per GPU if there are any, else
+    one per core.
+    """
     return parallel or torch.cuda.device_count() or cores()
 
 
@@ -58,13 +61,14 @@ def run_tasks(
 ) -> Iterator[tuple[Task, Result]]:
     """Yield (task, function(task)) as tasks end; the largest begin first.
 
-    size gives the number of a task's units, which the task reports by `advance`; without it a task is one unit. With
-    `shared`, function(shared, task) is called: each worker unpickles the object once, and keeps it with whatever the
-    object caches, also for later calls of run_tasks within `workers_kept`. A worker keeps the last SHARED_KEPT
-    objects, and tells them apart by their pickled bytes.
+    size gives the number of a task's units, which the task reports by `advance`; without it a task
+    is one unit. With `shared`, function(shared, task) is called: each worker unpickles the object
+    once, and keeps it with whatever the object caches, also for later calls of run_tasks within
+    `workers_kept`. A worker keeps the last SHARED_KEPT objects, and tells them apart by their
+    pickled bytes.
 
-    Results do not depend on `workers`: each task starts with one torch thread, and a single worker is a process too.
-    A task's exception is raised here, after the other workers have been stopped.
+    Results do not depend on `workers`: each task starts with one torch thread, and a single worker
+    is a process too. A task's exception is raised here, after the other workers have been stopped.
     """
     if not tasks:
         return
@@ -105,7 +109,8 @@ def run_tasks(
 class _Team:
     """Worker processes, the queue of their news, and a slot in shared memory for each.
 
-    A slot holds the number of the task that its worker is doing, and can be read even if the worker has died.
+    A slot holds the number of the task that its worker is doing, and can be read even if the worker
+    has died.
     """
 
     def __init__(self, count: int) -> None:
@@ -138,7 +143,9 @@ _kept: ContextVar[list[_Team] | None] = ContextVar("kept", default=None)
 
 @contextlib.contextmanager
 def workers_kept() -> Iterator[None]:
-    """Within, calls of `run_tasks` reuse one another's processes, with the models and images that these hold."""
+    """Within, calls of `run_tasks` reuse one another's processes, with the models and images that
+    these hold.
+    """
     if _kept.get() is not None:
         yield
         return
@@ -153,7 +160,9 @@ def workers_kept() -> Iterator[None]:
 
 
 def _hire(count: int, workers: int) -> _Team:
-    """A new team of `count`; within workers_kept an idle team of `workers`, which need not all have a task."""
+    """A new team of `count`; within workers_kept an idle team of `workers`, which need not all have
+    a task.
+    """
     teams = _kept.get()
     if teams is None:
         return _Team(count)
@@ -202,19 +211,24 @@ class _Watched:
         self.meter.show()
 
 
-# What this process is, if it does a task. One process does one task at a time, deep inside which `advance` is called.
+# What this process is, if it does a task. One process does one task at a time, deep inside which
+# `advance` is called.
 _this: _Worker | _Watched | None = None
 
 
 def advance(units: float, resumed: bool = False) -> None:
-    """Report from a task that so many of its units (images) have been done, or were done by an earlier run."""
+    """Report from a task that so many of its units (images) have been done, or were done by an
+    earlier run.
+    """
     if _this is not None:
         _this.report(units, units if resumed else 0.0)
 
 
 @contextlib.contextmanager
 def watched(label: str, units: float, images: bool = True) -> Iterator[None]:
-    """Show the progress of one task that this process does itself; the task reports its units by `advance`."""
+    """Show the progress of one task that this process does itself; the task reports its units by
+    `advance`.
+    """
     global _this
     meter = Meter(label, 1, units, images)
     _this = _Watched(meter)

@@ -1,4 +1,6 @@
-"""One line of progress for a command: a bar on a terminal, elsewhere a printed line from time to time."""
+"""One line of progress for a command: a bar on a terminal, elsewhere a printed line from time to
+time.
+"""
 
 from __future__ import annotations
 
