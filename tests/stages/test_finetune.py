@@ -347,7 +347,9 @@ def test_an_initial_model_of_another_shape_is_named(cfg, tmp_path):
     storage.save_weights(foreign, {"head.weight": torch.zeros(3, 5)})
     initial = Ingredient("initialization", str(foreign), state_dicts.state_sha256(load_file(foreign)), None)
     trainer = Trainer(recipe, cfg.finetune, shell(cfg, len(train.classes)), train, Workspace(tmp_path, "x"))
-    says = r"foreign\.safetensors does not fit the configured model .* with 80 classes .*; run `modelsoups heads`"
+    says = (
+        r"foreign\.safetensors does not fit the configured model .* with the 80 classes of .*; run `modelsoups heads`"
+    )
     with pytest.raises(ValueError, match=says):
         trainer.load(initial)
 

@@ -1,5 +1,4 @@
-"""A folder's lock, with a lease. filelock's leases cannot tell a restarted SLURM job from a live
-one, so it is ours.
+"""A folder's lock with a lease; filelock's leases cannot tell a restarted SLURM job from a live one.
 
 The lock is a file lock.<n> in the folder, created exclusively; its holder touches it every few
 seconds. Another process may take the folder over by creating lock.<n+1> once the holder is dead,
@@ -62,9 +61,7 @@ class Lock:
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[Lock]:
-    """Hold the folder's lock. Raises Held naming the holder if it is alive; finding out may take
-    LEASE seconds.
-    """
+    """Hold the folder's lock. Raises Held, after up to LEASE seconds, if its holder is alive."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = _take(folder)
     try:
@@ -74,9 +71,7 @@ def held(folder: Path) -> Iterator[Lock]:
 
 
 def lock_files(folder: Path) -> list[Path]:
-    """The lock files of a folder by number; there is more than one only while a dead holder is
-    replaced.
-    """
+    """The lock files by number: several only while a dead holder is being replaced."""
     return sorted(folder.glob("lock.*"), key=_number)
 
 
@@ -119,9 +114,7 @@ def _this_process() -> dict[str, Any]:
 
 
 def _began(pid: int) -> str | None:
-    """Start time of a process of this host in kernel ticks, since ids are reused; None if there is
-    no such process.
-    """
+    """Start time of a process in kernel ticks, since ids are reused; None if it is dead."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,6 +1,4 @@
-"""Manifests: a folder is complete when its manifest exists, names the same inputs, and its files
-have their sizes.
-"""
+"""Manifests: a folder is complete when its manifest exists and its files have their sizes."""
 
 from __future__ import annotations
 
@@ -15,9 +13,7 @@ from modelsoups.disk.storage import read_json, write_json
 
 
 def finish(folder: Path, inputs: Mapping[str, Any], files: list[Path], **facts: Any) -> None:
-    """Write the folder's manifest, last: its inputs, the sizes of its files, further facts, and
-    provenance.
-    """
+    """Write the folder's manifest: inputs, sizes of the files, further facts, provenance."""
     sizes = {str(f.relative_to(folder)): f.stat().st_size for f in files}
     content = {"inputs": dict(inputs), "files": sizes, **facts, "provenance": provenance.record()}
     write_json(folder / MANIFEST, content)
@@ -43,8 +39,6 @@ def complete(folder: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def training_ranks(manifest: Mapping[str, Any]) -> int:
-    """The number of processes that last trained an ingredient. Its layouts read "2x1": ranks x
-    parts of a batch.
-    """
+    """Processes that last trained an ingredient; layouts read "2x1": ranks x parts of a batch."""
     layouts: list[str] = manifest.get("layouts", ["1x1"])
     return int(layouts[-1].split("x")[0])

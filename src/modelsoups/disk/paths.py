@@ -1,6 +1,4 @@
-"""Where files lie: those that the package ships, and those of a run. Each file name of a run is
-spelt here, once.
-"""
+"""Where files lie. Each file name of a run is spelt here, and only here."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ TABLE_3 = "table_3.csv"
 
 
 def shipped(name: str) -> Path:
-    """The folder conf, sweeps or slurm: inside an installed package, or at the top of a source
-    checkout.
-    """
+    """The folder conf, sweeps or slurm of the installed package or of the source checkout."""
     return PACKAGE / name if (PACKAGE / name).is_dir() else PACKAGE.parents[1] / name
 
 

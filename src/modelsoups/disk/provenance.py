@@ -1,6 +1,4 @@
-"""What made a result: versions, commit, command and machine. Cached measurements also name the code
-behind them.
-"""
+"""What made a result: versions, commit, command, machine; and the code behind a measurement."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "webdataset", "hy
 
 @functools.cache
 def code_fingerprint(*parts: str) -> str:
-    """Sixteen hex digits that change with the code of these modules or packages ("soup"), but not
-    with comments.
-    """
+    """Sixteen hex digits that change with the code of these modules, but not with comments."""
     root, text = PACKAGE, dict[str, str]()
     for part in parts:
         files = sorted((root / part).rglob("*.py")) or [root / f"{part}.py"]
@@ -35,9 +31,7 @@ def code_fingerprint(*parts: str) -> str:
 
 
 def record() -> dict[str, Any]:
-    """Version and commit of the code, the command line, package versions, machine and time, for a
-    JSON file.
-    """
+    """Versions, commit, command line, machine and time, for a JSON file."""
     packages = {}
     for name in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
@@ -54,9 +48,7 @@ def record() -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """The git commit of the source checkout, with "+" if files have changed; None for an installed
-    package.
-    """
+    """The commit of the source checkout, "+" if files have changed; None if installed."""
     root = PACKAGE.parents[1]
     if not (root / ".git").exists():
         return None

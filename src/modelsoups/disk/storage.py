@@ -17,9 +17,7 @@ if TYPE_CHECKING:  # manifests are read without loading torch
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`. After success it is synced and renamed to `path`, else
-    it is removed.
-    """
+    """Yield a temporary path. It is synced and renamed to `path`, or removed after an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

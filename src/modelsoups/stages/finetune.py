@@ -40,11 +40,9 @@ COMPLETE = "complete"
 
 
 def run(cfg: Config) -> bool:
-    """Fine-tune cfg.ingredient, or side by side every ingredient that is neither complete nor
-    failed.
+    """Fine-tune every ingredient that is neither complete nor failed, or cfg.ingredient alone.
 
-    An ingredient that diverged is reported and does not stop the others. Raises ValueError if it
-    was asked for by its number.
+    A failed one is reported and left out; asked for by its number, it is a ValueError.
     """
     recipes = load_draw(cfg)
     if cfg.ingredient is not None and cfg.ingredient >= len(recipes):
@@ -85,9 +83,7 @@ def _fine_tune_all(cfg: Config, recipes: list[Recipe], todo: list[int]) -> dict[
 
 
 def _fine_tune_here(cfg: Config, recipes: list[Recipe], index: int, images: int) -> str | None:
-    """Fine-tune one ingredient in this process, together with the other ranks if torchrun started
-    it.
-    """
+    """Fine-tune one ingredient in this process, beside the other ranks if there are any."""
     with joined() as ranks:
         shown = watched(f"finetune: {index:03d}", recipes[index].epochs * images)
         with shown if ranks.first else contextlib.nullcontext():
@@ -98,9 +94,7 @@ def _fine_tune_here(cfg: Config, recipes: list[Recipe], index: int, images: int)
 
 
 def _fine_tune_locked(cfg: Config, recipes: list[Recipe], ranks: Ranks, index: int) -> str | None:
-    """As `fine_tune`, while rank 0 holds the folder's lock. Raises Held, a ValueError, if another
-    process does.
-    """
+    """`fine_tune` under the folder's lock. Raises Held, a ValueError, if it is in use."""
     torch.set_num_threads(cfg.finetune.threads)
     if not ranks.first:
         return fine_tune(cfg, recipes[index], index, ranks)
@@ -121,9 +115,7 @@ def _inputs(cfg: Config, recipe: Recipe) -> dict[str, Any]:
 
 
 def _ended(cfg: Config, index: int, recipe: Recipe) -> str | None:
-    """COMPLETE, the reason why an ingredient failed, or None. Raises ValueError if it was made from
-    other inputs.
-    """
+    """COMPLETE, why it failed, or None. Raises ValueError if it was made from other inputs."""
     folder = cfg.run.ingredient(index)
     failure = folder / paths.FAILED
     manifest = manifests.manifest_of(folder)
@@ -141,10 +133,9 @@ def _ended(cfg: Config, index: int, recipe: Recipe) -> str | None:
 
 
 def fine_tune(cfg: Config, recipe: Recipe, index: int, ranks: Ranks = ALONE, lock: Lock | None = None) -> str | None:
-    """Fine-tune one recipe into the folder of ingredient `index`. Returns the reason if the loss
-    diverged.
+    """Fine-tune a recipe into the folder of ingredient `index`. Returns why it diverged, or None.
 
-    Rank 0 writes the files. `lock`, if it holds one, is checked before each write.
+    Rank 0 writes the files, and checks `lock`, if it holds one, before each write.
     """
     from modelsoups.train.trainer import Trainer, Workspace  # loads timm: 2 seconds, not needed if all is complete
 

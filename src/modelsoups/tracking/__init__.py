@@ -23,8 +23,7 @@ HURRY = 10.0  # the same if a command is stopped or fails: on a cluster its time
 
 @contextlib.contextmanager
 def following(mode: str, folder: Path, settings: Mapping[str, Any], stages: Sequence[str]) -> Iterator[None]:
-    """Within, log to W&B what the stages make. Never raises: at most it prints a warning of one
-    line.
+    """Within, log to W&B what the stages make. It never raises, but may print a line of warning.
 
     mode: the key `wandb`. folder: for W&B's files. settings: the configuration as nested mappings.
     """
@@ -63,9 +62,7 @@ def _start(mode: str, folder: Path, settings: Mapping[str, Any]) -> subprocess.P
 
 
 def _end(follower: subprocess.Popen[str], wait: float, folder: Path) -> None:
-    """Let the follower log what is left, for `wait` seconds. Its files are whole if it is killed
-    then.
-    """
+    """Let the follower log the rest for `wait` seconds. If it is killed, its files are whole."""
     assert follower.stdin is not None
     with contextlib.suppress(OSError):
         follower.stdin.close()

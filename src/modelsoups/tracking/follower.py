@@ -87,28 +87,15 @@ class Follower:
         common = {key: self.settings[key] for key in ("protocol", "heads")}
         tags = dict.fromkeys(tag[:64] for tag in (stage, experiment, *kinds.values()))
         options: Row = {
-            "project": track["project"],
-            "entity": track["entity"],
-            "dir": str(self.run.wandb),
-            "id": run_id,
-            "name": f"{experiment} {name}",
-            "group": experiment,
-            "job_type": stage,
-            "tags": list(tags),
+            "project": track["project"], "entity": track["entity"], "dir": str(self.run.wandb), "id": run_id,
+            "name": f"{experiment} {name}", "group": experiment, "job_type": stage, "tags": list(tags),
             "config": {**config, "experiment": experiment, **kinds, **common},
-            "resume": "allow",
-            "reinit": "create_new",
-            "settings": wandb.Settings(
-                silent=True,
-                console="off",
-                disable_git=True,
-                disable_code=True,
-                init_timeout=INIT,
-                x_save_requirements=False,
-                x_stats_pid=self.parent,
-                x_stats_track_process_tree=True,
-            ),
-        }
+            "resume": "allow", "reinit": "create_new",
+        }  # fmt: skip
+        options["settings"] = wandb.Settings(
+            silent=True, console="off", disable_git=True, disable_code=True, x_save_requirements=False,
+            init_timeout=INIT, x_stats_pid=self.parent, x_stats_track_process_tree=True,
+        )  # fmt: skip
         try:
             return wandb.init(**options, mode=self.mode)
         except Exception as error:  # of the network, the server or the client, each of its own kind

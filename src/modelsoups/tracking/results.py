@@ -1,6 +1,4 @@
-"""What a report holds, as W&B shows it: a run for the soups, and accuracies in each ingredient's
-summary.
-"""
+"""A report in W&B: a run for the soups, and accuracies in each ingredient's summary."""
 
 from __future__ import annotations
 
@@ -58,11 +56,7 @@ def _log_scores(follower: Follower, followed: Followed, found: dict[str, float])
 
 
 def _log_soups(follower: Follower, record: Record) -> int:
-    """Log the greedy trace as the history of a run, Table 3, figures, and the accuracies of every
-    row as its summary.
-
-    Returns the last step.
-    """
+    """Log greedy trace, Table 3, figures, and accuracies as the summary. Returns the last step."""
     import wandb
 
     results, trace = follower.run.results, _greedy(follower).get("trace", [])

@@ -48,9 +48,7 @@ class Swa:
 
 
 def average_name(average: str) -> str:
-    """What tables call an average, by the name of its file: ema-0.999, swa-0 (every epoch) or
-    swa-0.7.
-    """
+    """What tables call an average; `average` is a file name: ema-0.999, swa-0 or swa-0.7."""
     kind, _, value = average.partition("-")
     if kind == "ema":
         return f"EMA {value}"

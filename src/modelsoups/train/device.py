@@ -51,47 +51,32 @@ class Device:
 
     @property
     def name(self) -> str:
-        """How results may differ from the reference: "cuda bf16 compiled"; "" for the reference,
-        float32 on a CPU.
-        """
-        words = {
-            self.torch.type: self.cuda,
-            "bf16": self.bf16,
-            "compiled": self.compile is not None,
-            "augment=gpu": self.augment == "gpu",
-        }
+        """How results may differ from those of a CPU in float32: "cuda bf16 compiled", or ""."""
+        gpu = self.augment == "gpu"
+        words = {self.torch.type: self.cuda, "bf16": self.bf16, "compiled": self.compile, "augment=gpu": gpu}
         return " ".join(filter(words.get, words))
 
     def autocast(self) -> AbstractContextManager[object]:
         """Around a forward pass."""
-        if not self.bf16:
-            return contextlib.nullcontext()
-        return torch.autocast(self.torch.type, torch.bfloat16)
+        return torch.autocast(self.torch.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
 
     def compiled(self, network: nn.Module, parts: int = 1) -> nn.Module:
-        """The network as training calls it. The network itself is what is saved.
-
-        CUDA graphs are left out for batches in parts, because replaying the next part overwrites
-        their gradients.
-        """
+        """The network as training calls it; the network itself is what is saved."""
         if self.compile is None:
             return network
+        # No CUDA graphs for batches in parts: replaying the next part overwrites the gradients.
         mode = None if self.compile == "default" or parts > 1 else self.compile
         compiled: nn.Module = torch.compile(network, mode=mode, dynamic=False)  # type: ignore[assignment]
         return compiled
 
     def layout(self, model: nn.Module) -> None:
-        """Store a convolutional network channels last on a GPU, which is faster. A ViT has one
-        convolution only.
-        """
+        """On a GPU, store a convolutional network channels last, which is faster."""
         if self.cuda and convolutional(model):
             model.to(memory_format=torch.channels_last)
 
     @contextlib.contextmanager
     def determined(self) -> Iterator[None]:
-        """Within, a GPU repeats results exactly if finetune.deterministic is true; a CPU always
-        does.
-        """
+        """Within, a GPU repeats results exactly if finetune.deterministic; a CPU always does."""
         if not (self.cuda and self.deterministic):
             yield
             return
@@ -110,21 +95,14 @@ class Device:
 
 
 def device_of(settings: FinetuneConfig, device: torch.device) -> Device:
-    """The configured use of a device. "auto" means bf16 and compiled on a GPU, float32 and
-    uncompiled on a CPU.
-    """
+    """The configured use of a device; "auto" is bf16 and compiled on a GPU only."""
     cuda = device.type == "cuda"
     precision = settings.precision if settings.precision != "auto" else ("bf16" if cuda else "fp32")
     mode = settings.compile
     if mode == "auto":  # Triton needs a C compiler
         mode = "default" if cuda and any(map(shutil.which, ("cc", "gcc", "clang"))) else "none"
-    return Device(
-        device,
-        bf16=precision == "bf16",
-        compile=None if mode == "none" else mode,
-        deterministic=settings.deterministic,
-        augment=settings.augment,
-    )
+    compiled = None if mode == "none" else mode
+    return Device(device, precision == "bf16", compiled, settings.deterministic, settings.augment)
 
 
 def convolutional(model: nn.Module) -> bool:
@@ -150,7 +128,8 @@ def staged(
         with torch.cuda.stream(copies):
             images, labels_B = images.to(device, non_blocking=True), labels_B.to(device, non_blocking=True)
         main.wait_stream(copies)
-        for tensor in (*_tensors(images), labels_B):
+        tensors = images.tensors() if isinstance(images, Planned) else [images]
+        for tensor in (*tensors, labels_B):
             tensor.record_stream(main)  # or the memory, of the other stream, could be reused too early
         begun.append(main.record_event())
         if len(begun) > AHEAD * parts:
@@ -160,7 +139,3 @@ def staged(
 
 def _pixels(images: Tensor | Planned) -> Tensor:
     return images.augmented() if isinstance(images, Planned) else images
-
-
-def _tensors(images: Tensor | Planned) -> list[Tensor]:
-    return images.tensors() if isinstance(images, Planned) else [images]

@@ -51,8 +51,7 @@ def _load(model: Classifier, teacher: Ingredient) -> Classifier:
 
 
 def teacher(name: str) -> Ingredient:
-    """The model that an entry of recipe.teachers names: a complete ingredient's folder, or a file
-    of weights.
+    """The model of an entry of recipe.teachers: a complete ingredient's folder, or a weight file.
 
     Raises ValueError if it does not exist or is not complete.
     """

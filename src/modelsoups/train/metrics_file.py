@@ -1,6 +1,4 @@
-"""metrics.jsonl of a run. A row is begun at its step, and written once its loss has arrived from
-the GPU.
-"""
+"""metrics.jsonl of a run. A row is written once its loss has arrived from the GPU."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The optimizers of the paper's recipes as PyTorch has them (appendix F; Adafactor for BASIC and
-ViT-G), and SAM.
+"""PyTorch's optimizers of the paper's recipes (appendix F; Adafactor for BASIC and ViT-G), and SAM.
 
 Adafactor is torch.optim's, by Shazeer and Stern 2018, whom the paper cites: its step is scaled by
 the root mean square of each tensor, so a learning rate is not comparable with Adam's. timm's
@@ -33,9 +32,7 @@ def _fused(parameters: list[Parameter]) -> bool | None:
 
 
 def restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load an optimizer's state, which may come from another kind of device; keep how this one
-    computes.
-    """
+    """Load an optimizer's state, maybe of another device; keep how this one computes."""
     groups = []
     for saved in state["param_groups"]:
         group = dict(saved)
@@ -48,8 +45,7 @@ def restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
 @contextmanager
 @torch.no_grad()
 def sharpened(parameters: Iterable[Parameter], rho: float) -> Iterator[None]:
-    """Within, the parameters are moved by rho along their gradient g; afterwards they are restored
-    exactly.
+    """Within, the parameters are moved by rho along their gradient g, and restored afterwards.
 
     Sharpness-aware minimization (Foret et al. 2021, equation 2): e(w) = rho g / |g|, with |g| over
     all parameters. The optimizer then steps by the gradient that is computed within. Ranks perturb

@@ -26,9 +26,7 @@ TORCHRUN = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1} 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train an ingredient: its rank, and their number in all and on
-    this machine.
-    """
+    """This process (rank) among those that train an ingredient, in all and on this machine."""
 
     rank: int = 0
     world: int = 1
@@ -54,9 +52,7 @@ class Ranks:
         return network
 
     def summing(self, network: nn.Module, last: bool) -> AbstractContextManager[None]:
-        """Around a part's backward pass: gradients are exchanged with the last part of a batch
-        only.
-        """
+        """Around a part's backward pass: only the last part of a batch exchanges gradients."""
         if isinstance(network, nn.parallel.DistributedDataParallel) and not last:
             return network.no_sync()
         return contextlib.nullcontext()
@@ -77,9 +73,7 @@ class Ranks:
         return box[0]
 
     def stop(self) -> bool:
-        """Whether any rank has been asked to stop, by SIGTERM or the batch script's file; the same
-        on each.
-        """
+        """Whether any rank was asked to stop, by SIGTERM or the batch script's file."""
         if self.asked is None:
             return False
         file = os.environ.get("MODELSOUPS_STOP")
@@ -95,18 +89,14 @@ ALONE = Ranks()
 
 
 def mark_saved(saved: bool = True) -> None:
-    """Tell the batch script whether this start has saved anything, so that it pays to start again
-    after a crash.
-    """
+    """Tell the batch script whether it pays to start again after a crash."""
     if file := os.environ.get("MODELSOUPS_SAVED"):
         Path(file).touch() if saved else Path(file).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def joined() -> Iterator[Ranks]:
-    """Join the other ranks, each on a GPU if there are any. Within, SIGTERM asks this process to
-    stop.
-    """
+    """Join the other ranks, each on a GPU if there are any. Within, SIGTERM asks to stop."""
     rank, world, local, here = (int(os.environ.get(key, value)) for key, value in TORCHRUN.items())
     asked = Event()
     before = signal.signal(signal.SIGTERM, lambda number, frame: asked.set())

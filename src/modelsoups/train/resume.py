@@ -1,10 +1,8 @@
-"""What a run leaves for the one that resumes it: a checkpoint, the one before it, and metrics up to
-the same step.
+"""What a run needs to be resumed: a checkpoint, the one before it, and metrics up to its step.
 
 A checkpoint is written whole or not at all, beside the steps that follow, and read only if no byte
-has changed. The metrics of a step are on disk before the checkpoint of that step. Learning rate,
-random numbers and the order of the data are functions of recipe and step, so the step stands for
-them.
+has changed. The metrics of a step are on disk before its checkpoint. Learning rate, random numbers
+and the order of the data are functions of recipe and step, and need not be saved.
 """
 
 from __future__ import annotations
@@ -33,9 +31,7 @@ NAMES = (CHECKPOINT, PREVIOUS_CHECKPOINT)
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint atomically, and keep the one before. Raises OSError naming the file and
-    the cause.
-    """
+    """Write a checkpoint atomically, and keep the one before. Raises OSError naming the file."""
     buffer = io.BytesIO()  # torch.save to a file would hide the cause
     torch.save(state, buffer)
     with storage.atomic(path) as tmp:
@@ -107,11 +103,9 @@ def cut(metrics: Path, step: int) -> None:
 
 
 def snapshot(value: Any) -> Any:
-    """A copy on the CPU of tensors in nested dictionaries and lists, which training does not
-    change.
+    """A copy, on the CPU, of the tensors in nested dictionaries and lists.
 
-    From a GPU the copies are only queued, to pinned memory: wait with `copies_done` before reading
-    them.
+    From a GPU the copies are only queued: wait with `copies_done` before reading them.
     """
     if isinstance(value, Tensor):
         return value.detach().to("cpu", non_blocking=True) if value.is_cuda else value.detach().clone()
@@ -132,9 +126,7 @@ def copies_done(cuda: bool) -> Callable[[], None]:
 
 
 class Writer:
-    """Does one job at a time in a thread. The next call, or the end, raises the error of the job
-    before.
-    """
+    """Does one job at a time in a thread; the next call, or the end, raises its error."""
 
     def __init__(self) -> None:
         self.pool = ThreadPoolExecutor(1, "checkpoint")

@@ -1,7 +1,6 @@
-"""The pure functions of a training step: schedules, targets, losses, the check for divergence,
-mixup and CutMix.
+"""The pure functions of a training step: schedules, targets, losses, divergence, mixup, CutMix.
 
-Legend: B images of a batch, C classes, N images of the training set, H height, W width.
+Legend: B images of a batch, C classes, H height, W width.
 """
 
 from __future__ import annotations
@@ -25,10 +24,9 @@ def _cosine(done: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * done))
 
 
-# Share of the peak learning rate, given the share of the run and of its epoch that is over. L.1
-# tries constant, cosine, and cosine with restarts (SGDR, Loshchilov and Hutter 2016), here with one
-# cycle per epoch, so that SWA averages the weights at the end of each cycle. Linear decay is BERT's
-# (J.2.4).
+# Share of the peak learning rate, given the share of the run and of its epoch that is over (L.1).
+# Restarts (SGDR, Loshchilov and Hutter 2016) come with each epoch, so that SWA averages the weights
+# at the end of each cycle. Linear decay is BERT's (J.2.4).
 SCHEDULES: dict[str, Callable[[float, float], float]] = {
     "cosine": lambda run, epoch: _cosine(run),
     "cosine_restarts": lambda run, epoch: _cosine(epoch),
@@ -38,11 +36,9 @@ SCHEDULES: dict[str, Callable[[float, float], float]] = {
 
 
 def lr_factor(step: int, total: int, warmup: int, schedule: str, per_epoch: int = 1) -> float:
-    """Share of the peak learning rate at a step, counted from 0: linear warm-up, then one of
-    SCHEDULES.
+    """Share of the peak learning rate at a step, counted from 0: linear warm-up, then a schedule.
 
-    Warm-up lasts `warmup` steps, but at most a tenth of the run, so that short runs train too.
-    per_epoch, the steps of an epoch, is used by cosine_restarts only.
+    Warm-up takes at most a tenth of the run. per_epoch, the steps of an epoch, is for restarts.
     """
     warmup = min(warmup, total // 10)
     if step < warmup:
@@ -72,12 +68,10 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"softmax": softmax_loss
 
 
 def ensemble_targets(logits: Sequence[Tensor], loss: str) -> Tensor:
-    """targets_BC of distillation: the probabilities of the teachers' ensemble, which averages their
-    logits_BC.
+    """targets_BC of distillation: probabilities from the mean of the teachers' logits_BC.
 
-    Hinton et al. 2014, equation 4 at temperature 1 and without labels, on the student's augmented
-    and mixed images (appendix L.1; Beyer et al. 2021, "consistent"). The paper states neither a
-    temperature nor a weight of the labels.
+    Hinton et al. 2014, equation 4, on the student's augmented and mixed images (appendix L.1; Beyer
+    et al. 2021). The paper gives no temperature and no weight of the labels; here 1 and 0.
     """
     mean_BC = ensemble(logits).float()
     return mean_BC.sigmoid() if loss == "binary" else mean_BC.softmax(dim=1)
@@ -95,9 +89,8 @@ class DivergenceCheck:
     def reason(self, step: int, loss: float) -> str | None:
         """Why the run has diverged, or None. To be called with steps in increasing order.
 
-        A run has diverged if its loss is not finite, or has been above TOO_HIGH times the chance
-        loss and TOO_HIGH times the first loss for `patience` steps. A recipe that trains is far
-        below chance, and one that forgets everything settles at chance.
+        A run has diverged if its loss is not finite, or for `patience` steps has been above
+        TOO_HIGH times both the chance loss and the first loss.
         """
         if not math.isfinite(loss):
             return f"the loss is {loss} at step {step}"
@@ -122,21 +115,16 @@ def chance_loss(loss: str, classes: int) -> float:
 
 
 def mixup(images_BCHW: Tensor, targets_BC: Tensor, lam: float) -> tuple[Tensor, Tensor]:
-    """lam of each image and target, plus 1 - lam of its partner in the reversed batch (the pairs of
-    timm).
-    """
-    return (
-        lam * images_BCHW + (1 - lam) * images_BCHW.flip(0),
-        lam * targets_BC + (1 - lam) * targets_BC.flip(0),
-    )
+    """lam of each image and target, plus 1 - lam of its partner in the reversed batch, as timm."""
+    mixed_BCHW = lam * images_BCHW + (1 - lam) * images_BCHW.flip(0)
+    return mixed_BCHW, lam * targets_BC + (1 - lam) * targets_BC.flip(0)
 
 
 def cutmix(images_BCHW: Tensor, targets_BC: Tensor, lam: float, *key: object) -> tuple[Tensor, Tensor]:
-    """Replace a box of 1 - lam of each image's area by that of its partner in the reversed batch
-    (Yun et al. 2019).
+    """Take a box of 1 - lam of each image's area from its partner in the reversed batch.
 
-    The box's centre is drawn from `key`, and the box is cut at the borders. As in timm, targets are
-    mixed by the area that remains.
+    Yun et al. 2019. The box's centre is drawn from `key`, and the box is cut at the borders; as in
+    timm, targets are mixed by the area that remains.
     """
     height, width = images_BCHW.shape[-2:]
     side = math.sqrt(1 - lam)
@@ -160,9 +148,7 @@ def mixup_lambda(alpha: float, *key: object) -> float:
 
 
 def mix_batch(images_BCHW: Tensor, targets_BC: Tensor, recipe: Recipe, step: int) -> tuple[Tensor, Tensor]:
-    """Mix a batch by CutMix or mixup, as the recipe says; if it has both, each step takes one at
-    random.
-    """
+    """Apply CutMix or mixup; if the recipe has both, each step takes one at random."""
     seed, cut = recipe.seed, recipe.cutmix > 0
     if cut and recipe.mixup > 0:
         cut = bool(torch.rand((), generator=seeded(seed, "cutmix", step)) < 0.5)

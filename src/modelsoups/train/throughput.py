@@ -17,9 +17,7 @@ SIDE = 8192  # of the square matrices whose product measures a GPU's peak
 
 
 class Clock:
-    """Notes when the phases of a step end: on the host's clock, or on the GPU's without waiting for
-    it.
-    """
+    """Notes when the phases of a step end; on a GPU, by the GPU's clock and without waiting."""
 
     def __init__(self, device: torch.device) -> None:
         self.cuda = device.type == "cuda"
@@ -41,9 +39,7 @@ class Clock:
 
 
 def phases(marks: list[Mark]) -> dict[str, float]:
-    """Seconds of each phase between the first and the last mark. Waits until a GPU has reached the
-    last.
-    """
+    """Seconds of each phase from the first to the last mark, for which it waits on a GPU."""
     seconds = {phase: 0.0 for phase, _ in marks[1:]}
     if marks and isinstance(marks[-1][1], torch.cuda.Event):
         marks[-1][1].synchronize()
@@ -62,9 +58,7 @@ def summary(seconds: dict[str, float], images: int) -> dict[str, Any]:
 
 
 def forward_flops(model: nn.Module, image_size: int) -> int:
-    """Floating-point operations of one image's forward pass, a multiply-add being two. Nothing is
-    computed.
-    """
+    """Operations of one image's forward pass, counted without computing it; a MAC is two."""
     meta = {k: v.to("meta") for k, v in (*model.named_parameters(), *model.named_buffers())}
     images_BCHW = torch.empty(2, 3, image_size, image_size, device="meta")  # BatchNorm refuses a single image
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -73,17 +67,13 @@ def forward_flops(model: nn.Module, image_size: int) -> int:
 
 
 def training_flops(forward: int, sam: bool, teachers: int) -> int:
-    """Operations of one image in training: forward, and backward at twice that; SAM does both
-    twice.
-    """
+    """Operations of one image in training: backward costs two forwards, SAM doubles both."""
     return forward * (3 * (2 if sam else 1) + teachers)
 
 
 @functools.cache
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second of a large matrix product on a GPU, the best of 20 times. MFU is a
-    share of it.
-    """
+    """Operations per second of a large matrix product on a GPU, the best of 20 times."""
     one, two = (torch.randn(SIDE, SIDE, device=device).to(dtype) for _ in range(2))
     best = float("inf")
     for _ in range(20):

@@ -55,9 +55,7 @@ class Workspace:
 
 
 class Trainer:
-    """One run by a recipe (J.2.1 and appendix L). `model` is changed: afterwards it holds the
-    trained weights.
-    """
+    """One run by a recipe (J.2.1 and appendix L), which changes the weights of `model`."""
 
     def __init__(
         self, recipe: Recipe, settings: FinetuneConfig, model: Classifier, train: ShardSet, workspace: Workspace
@@ -70,8 +68,7 @@ class Trainer:
             raise ValueError(f"recipe.batch_size={recipe.batch_size}: {train.folder} has only {len(train)} images")
         self.total = self.per_epoch * recipe.epochs
         self.device = device_of(settings, model.head.weight.device)
-        # Ranks x parts of a batch, and how they compute: one entry, and one more for each change
-        # when resuming.
+        # Ranks x parts of a batch, and the device; resuming with another layout adds an entry.
         self.layouts = [f"{self.ranks.world}x{self.parts} {self.device.name}".rstrip()]
         self.device.layout(model)
         model.head.requires_grad_(recipe.trained == "all")  # also undoes what an earlier run of the process has set
@@ -93,9 +90,7 @@ class Trainer:
     # ---- beginning and resuming ----
 
     def load(self, initial: Ingredient) -> None:
-        """Start from the newest whole checkpoint, else from the initial model; cut metrics.jsonl to
-        that step.
-        """
+        """Start from the newest whole checkpoint, else from `initial`; cut the metrics to it."""
         folder, first, size = self.workspace.folder, self.ranks.first, self.model.image_size
         images_BCHW = next(self.model.parameters()).new_zeros(2, 3, size, size)
         self.network = self.ranks.wrap(self.model.train(), images_BCHW)
@@ -106,19 +101,16 @@ class Trainer:
         if name:
             self._resume(folder / name)
         else:
-            self._load_initial(initial)
+            try:
+                self.model.load_state_dict(load_weights(initial))
+            except RuntimeError as error:
+                classes = f"the {len(self.train_set.classes)} classes of {self.train_set.folder}"
+                raise ValueError(
+                    f"{initial.path} does not fit the configured model (model.name) with {classes}; "
+                    "run `modelsoups heads`"
+                ) from error
         if first:
             resume.cut(self.metrics.path, self.step)
-
-    def _load_initial(self, initial: Ingredient) -> None:
-        state = load_weights(initial)
-        try:
-            self.model.load_state_dict(state)
-        except RuntimeError as error:
-            raise ValueError(
-                f"{initial.path} does not fit the configured model (model.name) with {len(self.train_set.classes)} "
-                f"classes of {self.train_set.folder}; run `modelsoups heads`"
-            ) from error
 
     def _resume(self, path: Path) -> None:
         state = resume.load(path)
@@ -152,7 +144,7 @@ class Trainer:
     # ---- the loop ----
 
     def train(self) -> dict[str, Any] | None:
-        """Train to the end. Returns where and why the loss diverged, or None.
+        """Train to the end. Returns how the loss diverged (reason, step, loss), or None.
 
         Raises SystemExit(STOPPED) after saving if the run is asked to stop, and Held if its folder
         is taken over.
@@ -182,9 +174,7 @@ class Trainer:
         return None
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """(pixels_BCHW, labels_B) of this rank's parts of each step from the present one on, on the
-        device.
-        """
+        """(pixels_BCHW, labels_B) of this rank's parts of each remaining step, on the device."""
         batches = train_batches(
             self.train_set,
             self.recipe,
@@ -200,9 +190,7 @@ class Trainer:
         return staged(batches, self.device.torch, self.parts)
 
     def update(self, batch: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Take one step on this rank's parts (pixels_BCHW, labels_B) of a batch; the mean loss over
-        all ranks.
-        """
+        """Take a step on this rank's parts (pixels_BCHW, labels_B) of a batch; all ranks' mean loss."""
         recipe = self.recipe
         factor = training.lr_factor(self.step, self.total, recipe.warmup_steps, recipe.schedule, self.per_epoch)
         for group in self.optimizer.param_groups:
@@ -217,9 +205,7 @@ class Trainer:
         return self.ranks.mean(loss)
 
     def _gradient(self, batch: list[tuple[Tensor, Tensor]], summed: bool = True) -> Tensor:
-        """Compute the gradient, of all ranks' parts if `summed`, else of this rank's; this rank's
-        mean loss.
-        """
+        """Compute the gradient, over all ranks if `summed`; return this rank's mean loss."""
         self.optimizer.zero_grad()
         losses = []
         for part, (pixels_BCHW, labels_B) in enumerate(batch):
@@ -257,11 +243,9 @@ class Trainer:
     # ---- after a step ----
 
     def _log_and_save(self, loss: Tensor) -> dict[str, Any] | None:
-        """Write metrics and a checkpoint where they are due; where and why the loss diverged, or
-        None.
+        """Write metrics and a checkpoint if they are due. Returns how the loss diverged, or None.
 
-        Reading a loss makes a GPU wait. So it is read when weights are saved, otherwise one row of
-        metrics later.
+        Reading a loss makes a GPU wait: it is read before saving, otherwise one row later.
         """
         settings, last = self.settings, self.step == self.total
         logs = self.step % settings.log_every == 0 or last
@@ -286,7 +270,7 @@ class Trainer:
         return None
 
     def _write_metrics(self) -> dict[str, Any] | None:
-        """Write the row of metrics that was begun; where and why the loss diverged, or None."""
+        """Write the row of metrics that was begun. Returns how the loss diverged, or None."""
         arrived = self.metrics.arrived()
         if arrived is None:
             return None

@@ -45,9 +45,7 @@ def cores() -> int:
 
 
 def worker_count(parallel: int | None) -> int:
-    """Processes side by side: `parallel` if it is given, else one per GPU if there are any, else
-    one per core.
-    """
+    """`parallel` if it is given; by default one per GPU, or one per core without GPUs."""
     return parallel or torch.cuda.device_count() or cores()
 
 
@@ -61,21 +59,20 @@ def run_tasks(
 ) -> Iterator[tuple[Task, Result]]:
     """Yield (task, function(task)) as tasks end; the largest begin first.
 
-    size gives the number of a task's units, which the task reports by `advance`; without it a task
-    is one unit. With `shared`, function(shared, task) is called: each worker unpickles the object
-    once, and keeps it with whatever the object caches, also for later calls of run_tasks within
-    `workers_kept`. A worker keeps the last SHARED_KEPT objects, and tells them apart by their
-    pickled bytes.
+    size: a task's units, which it reports by `advance`; by default a task is one unit. shared: an
+    object, with which function(shared, task) is called. Each worker unpickles it once, and keeps
+    the last SHARED_KEPT objects, told apart by their bytes, with what they cache.
 
-    Results do not depend on `workers`: each task starts with one torch thread, and a single worker
-    is a process too. A task's exception is raised here, after the other workers have been stopped.
+    Each task starts with one torch thread, and a single worker is a process too, so results do not
+    depend on `workers`. A task's exception is raised here, after the workers have been stopped.
     """
     if not tasks:
         return
     ordered = sorted(tasks, key=size, reverse=True) if size else list(tasks)
-    meter = Meter(label, len(ordered), sum(map(size, ordered)) if size else len(ordered), size is not None)
-    team = _hire(min(workers, len(ordered)), workers)
+    units = sum(map(size, ordered)) if size else len(ordered)
+    meter = Meter(label, len(ordered), units, images=size is not None)
     content = None if shared is None else pickle.dumps(shared)
+    team = _hire(min(workers, len(ordered)), workers)
     try:
         waiting: dict[Future[Result], int] = {}
         for number, task in enumerate(ordered):
@@ -107,10 +104,9 @@ def run_tasks(
 
 
 class _Team:
-    """Worker processes, the queue of their news, and a slot in shared memory for each.
+    """Worker processes, and for each a slot of shared memory with the number of its task.
 
-    A slot holds the number of the task that its worker is doing, and can be read even if the worker
-    has died.
+    A slot can be read after its worker has died.
     """
 
     def __init__(self, count: int) -> None:
@@ -143,9 +139,7 @@ _kept: ContextVar[list[_Team] | None] = ContextVar("kept", default=None)
 
 @contextlib.contextmanager
 def workers_kept() -> Iterator[None]:
-    """Within, calls of `run_tasks` reuse one another's processes, with the models and images that
-    these hold.
-    """
+    """Within, calls of `run_tasks` reuse each other's processes, and what these have loaded."""
     if _kept.get() is not None:
         yield
         return
@@ -160,9 +154,7 @@ def workers_kept() -> Iterator[None]:
 
 
 def _hire(count: int, workers: int) -> _Team:
-    """A new team of `count`; within workers_kept an idle team of `workers`, which need not all have
-    a task.
-    """
+    """A new team of `count` processes, or within workers_kept an idle team of `workers`."""
     teams = _kept.get()
     if teams is None:
         return _Team(count)
@@ -177,11 +169,10 @@ def _hire(count: int, workers: int) -> _Team:
 
 def _release(team: _Team) -> None:
     """Stop a team, unless it is kept and has done all of its tasks."""
-    teams = _kept.get()
-    kept = teams is not None and team in teams
-    if kept and team.idle:
-        return
-    if teams is not None and kept:
+    teams = _kept.get() or []
+    if team in teams:
+        if team.idle:
+            return
         teams.remove(team)
     team.stop()
 
@@ -217,18 +208,14 @@ _this: _Worker | _Watched | None = None
 
 
 def advance(units: float, resumed: bool = False) -> None:
-    """Report from a task that so many of its units (images) have been done, or were done by an
-    earlier run.
-    """
+    """Report from a task that some of its units are done, or were done by an earlier run."""
     if _this is not None:
         _this.report(units, units if resumed else 0.0)
 
 
 @contextlib.contextmanager
 def watched(label: str, units: float, images: bool = True) -> Iterator[None]:
-    """Show the progress of one task that this process does itself; the task reports its units by
-    `advance`.
-    """
+    """Show the progress of one task that this process does, which reports it by `advance`."""
     global _this
     meter = Meter(label, 1, units, images)
     _this = _Watched(meter)

@@ -1,6 +1,4 @@
-"""One line of progress for a command: a bar on a terminal, elsewhere a printed line from time to
-time.
-"""
+"""One line of progress for a command: a bar on a terminal, else a line now and then."""
 
 from __future__ import annotations
 
