@@ -2,8 +2,8 @@
 
 Each ingredient is a run of W&B's. Its id follows from the run folder and the recipe, so that a task
 that is started again continues its run. The last step that was logged is known to W&B's server;
-offline we remember it in a small JSON file, which is written some seconds after the log call, so
-that a kill can log a row twice but never loses one. The process ends when its standard input is
+offline we write it to a small JSON file when the run is closed, since W&B's process buffers rows. A
+kill can therefore log rows twice, but loses none. The process ends when its standard input is
 closed, or with its parent.
 """
 
@@ -119,6 +119,9 @@ class Record:
 
     def __init__(self, folder: Path, run_id: str) -> None:
         self.id, self.path = run_id, folder / f"{run_id}.json"
+        self.read()
+
+    def read(self) -> None:
         known = storage.read_json(self.path) if self.path.exists() else {}
         self.step: int = known.get("step", -1)
         self.logged: list[str] = known.get("logged", [])
@@ -134,6 +137,7 @@ class Record:
         """Yield whether no other process logs this run. Within, no other will."""
         try:
             with FileLock(self.path.with_suffix(".lock"), timeout=0):
+                self.read()  # another process may have logged more
                 yield True
         except Timeout:
             yield False
@@ -170,11 +174,10 @@ class Followed:
         rows = _rows(self.folder / paths.METRICS)
         if not (rows or end) or not (self.run or self._open()):
             return
-        self.record.save(self.step)  # of the look before: W&B's own process has written it by now
         for row in rows:
             if row["step"] > self.step:
                 self.step = row.pop("step")
-                self.run.log(row, step=self.step, commit=True)
+                self.run.log(row, step=self.step)
         if end:
             self._close(end)
         elif last:
@@ -182,7 +185,9 @@ class Followed:
             self._finish(1)
 
     def _open(self) -> bool:
-        if not self.locked.enter_context(self.record.lock()):
+        free = self.locked.enter_context(self.record.lock())
+        self.closed = free and "metrics" in self.record.logged  # by another process
+        if self.closed or not free:
             self.locked.close()
             return False
         self.begin()

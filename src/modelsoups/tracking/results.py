@@ -33,17 +33,15 @@ def log_results(follower: Follower) -> None:
     results = follower.run.results
     state = results_state(results)
     soup = follower.record("soup", state)
-    if state not in soup.logged:
-        with soup.lock() as free:
-            if free:
-                soup.save(_log_soups(follower, soup), state)
+    with soup.lock() as free:
+        if free and state not in soup.logged:
+            soup.save(_log_soups(follower, soup), state)
     for followed in follower.followed.values():
-        found = scores(results, followed.folder.name)
-        if found and followed.closed and state not in followed.record.logged:
-            with followed.record.lock() as free:
-                if free:
-                    _log_scores(follower, followed, found)
-                    followed.record.save(followed.step, state)
+        record, found = followed.record, scores(results, followed.folder.name)
+        with record.lock() as free:
+            if free and found and followed.closed and state not in record.logged:
+                _log_scores(follower, followed, found)
+                record.save(followed.step, state)
 
 
 def _log_scores(follower: Follower, followed: Followed, found: dict[str, float]) -> None:
