@@ -109,7 +109,7 @@ def main() -> None:
     rows = [row(lr, args.models, args.steps, train, holdout) for lr in args.rates]
     command = " ".join(["python benchmarks/batchnorm.py", *sys.argv[1:]])
     facts = {"command": command, "n": len(holdout), "soups": rows, "seconds": round(time.perf_counter() - begin)}
-    storage.write_json(OUT / "batchnorm.json", {**facts, "provenance": provenance.provenance()})
+    storage.write_json(OUT / "batchnorm.json", {**facts, "provenance": provenance.record()})
     storage.write_text(OUT / "batchnorm.md", "\n".join([f"`{command}`", "", *table(rows, len(holdout))]) + "\n")
 
 

@@ -58,7 +58,7 @@ def main() -> None:
             found = examine(states, init, given)
             print_matrix(found)
             print(f"doctor: {found.verdict()}\n")
-    made_by, command = provenance.provenance(), " ".join(["python benchmarks/doctor.py", *args.overrides])
+    made_by, command = provenance.record(), " ".join(["python benchmarks/doctor.py", *args.overrides])
     text = [f"`{command} --images {args.images}` ({made_by['machine']}, commit {str(made_by['commit'])[:9]})", ""]
     text += ["Weights alone, then with the hold-out:", "", "```", printed.getvalue().rstrip(), "```", ""]
     storage.write_text(OUT / "doctor.md", "\n".join(text))

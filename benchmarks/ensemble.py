@@ -20,8 +20,7 @@ import numpy as np
 import torch
 
 from modelsoups import soup
-from modelsoups.disk import provenance as provenance_
-from modelsoups.disk import storage
+from modelsoups.disk import provenance, storage
 
 OUT = Path(__file__).parents[1] / "results" / "benchmarks"
 
@@ -77,9 +76,9 @@ def main() -> None:
                 rows.append({"way": way, "k": count, "gb": gb, **json.loads(done.stdout)})
                 print(rows[-1], flush=True)
     command = " ".join(["python benchmarks/ensemble.py", *sys.argv[1:]])
-    provenance = provenance_.provenance()
-    storage.write_json(OUT / "ensemble.json", {"command": command, "rows": rows, "provenance": provenance})
-    lines = [f"`{command}` ({provenance['machine']}, commit {str(provenance['commit'])[:9]})", ""]
+    origin = provenance.record()
+    storage.write_json(OUT / "ensemble.json", {"command": command, "rows": rows, "provenance": origin})
+    lines = [f"`{command}` ({origin['machine']}, commit {str(origin['commit'])[:9]})", ""]
     lines += ["| way | K | GB of logits | seconds | MB beyond the imports |", "|---|---|---|---|---|"]
     lines += [f"| {r['way']} | {r['k']} | {r['gb']:.2f} | {r['seconds']:.2f} | {r['mb']:.0f} |" for r in rows]
     storage.write_text(OUT / "ensemble.md", "\n".join(lines) + "\n")

@@ -225,7 +225,8 @@ def our_training(cfg: Config, home: Path, recipe: Recipe, real: bool, args: argp
     if not real:
         trainer.train_batches = synthetic
     try:
-        trainer.Trainer(cfg, recipe, home / "run", shards.ShardSet(home / "small"), "").train()
+        train, workspace = shards.ShardSet(home / "small"), trainer.Workspace(home / "run", "")
+        trainer.Trainer(recipe, cfg.finetune, shell(cfg, len(train.classes)), train, workspace).train()
     except Enough:
         pass
     finally:
@@ -333,7 +334,7 @@ def write(part: str, rows: list[Row], facts: Row) -> None:
     out = ROOT / "results" / "benchmarks"
     file = out / "finetune.json"
     kept: dict[str, Row] = storage.read_json(file) if file.exists() else {}
-    kept[part] = {**facts, "rows": rows, "provenance": provenance.provenance()}
+    kept[part] = {**facts, "rows": rows, "provenance": provenance.record()}
     storage.write_json(file, kept)
     lines = []
     for name, content in kept.items():

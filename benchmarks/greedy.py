@@ -175,7 +175,7 @@ def write(found: dict[str, dict[str, Any]], args: argparse.Namespace, forward: f
     assert all(way["chosen"] == found["official"]["chosen"] for way in found.values()), "another choice"
     command = " ".join(["python benchmarks/greedy.py", *sys.argv[1:]])
     decode = found["ours"]["decoding_seconds"] / args.images
-    made = provenance.provenance()
+    made = provenance.record()
     facts = {"command": command, "forward_ms": 1e3 * forward, "decode_ms": 1e3 * decode, "jpeg_kb": kilobytes}
     storage.write_json(OUT / "greedy.json", {**facts, "ways": found, "provenance": made})
     lines = ["| way | seconds | x ours | forward passes | saved | chosen |", "|---|---|---|---|---|---|"]

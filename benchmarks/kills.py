@@ -141,7 +141,8 @@ def main() -> None:
             if said:
                 print(f"killed {'; '.join(said)}: {'bit-identical' if same else 'DIFFERENT'}", flush=True)
     print(
-        f"{kills} kills, {wrong} runs that ended otherwise; {seconds[False]:.1f} s undisturbed; {provenance.commit()}"
+        f"{kills} kills, {wrong} runs that ended otherwise; {seconds[False]:.1f} s undisturbed; "
+        f"{provenance.git_commit()}"
     )
     raise SystemExit(wrong > 0)
 

@@ -205,7 +205,7 @@ def goals(rows: list[dict[str, object]]) -> list[str]:
 
 def write(rows: list[dict[str, object]], command: str, weights: int) -> None:
     OUT.mkdir(parents=True, exist_ok=True)
-    made = provenance.provenance()
+    made = provenance.record()
     storage.write_json(OUT / "learned.json", {"command": command, "weights": weights, "rows": rows, "provenance": made})
     head = [
         "way",

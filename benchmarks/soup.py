@@ -207,7 +207,7 @@ def measured(way: str, folder: Path, count: int, python: str) -> dict[str, float
 def measure(args: argparse.Namespace, folder: Path) -> Iterator[list[Row]]:
     """Every way at every number of checkpoints and every size; all rows so far after each count."""
     end = time.monotonic() + 60 * args.minutes
-    kept = folder / f"rows-{str(provenance.provenance()['commit'])[:9]}.json"
+    kept = folder / f"rows-{str(provenance.record()['commit'])[:9]}.json"
     rows: list[Row] = storage.read_json(kept) if kept.exists() else []
     for size, suffix in [(b, s) for b in args.blocks for s in (".safetensors", ".pt")]:
         here, several = folder / str(size), args.counts if size == args.blocks[-1] else args.counts[:1]
@@ -297,7 +297,7 @@ def write(rows: list[Row], out: Path, command: str) -> None:
     largest = max(r["blocks"] for r in rows)
     by_count = [r for r in rows if r["blocks"] == largest]
     by_size = [r for r in rows if r["k"] == rows[0]["k"]]
-    made = provenance.provenance()
+    made = provenance.record()
     slopes = {f"{way} by {name}": slope(of, way) for name, of in (("K", by_count), ("size", by_size)) for way in SHOWN}
     storage.write_json(out / "soup.json", {"command": command, "slopes": slopes, "rows": rows, "provenance": made})
     text = [f"`{command}` ({made['machine']}, commit {str(made['commit'])[:9]})", "", *goals(rows), ""]

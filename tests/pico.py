@@ -94,7 +94,7 @@ class Stop(Exception):
 @contextlib.contextmanager
 def broken_off(monkeypatch: pytest.MonkeyPatch, at: int) -> Iterator[None]:
     """Within, training ends with an exception when it has done `at` steps, as it must."""
-    update = Trainer._update
+    update = Trainer.update
 
     def broken(self, batch):
         if self.step == at:
@@ -102,6 +102,6 @@ def broken_off(monkeypatch: pytest.MonkeyPatch, at: int) -> Iterator[None]:
         return update(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_update", broken)
+        patch.setattr(Trainer, "update", broken)
         with pytest.raises(Stop):
             yield

@@ -40,7 +40,7 @@ def train(begun, data, tmp_path):
         if not (tmp_path / name).exists():
             shutil.copytree(begun / "run", tmp_path / name)
         cfg = load([*arguments(begun, data), f"runs={tmp_path / name}", "ingredient=0", *options])
-        assert finetune._finetune(cfg, [recipe], 0) is None
+        assert finetune.fine_tune(cfg, recipe, 0) is None
         return cfg.run.ingredient(0)
 
     return act
@@ -74,7 +74,7 @@ def test_jpegs_decoded_on_the_gpu_are_those_of_libjpeg_within_a_few_levels():
 
 @pytest.mark.parametrize("augment", ["cpu", "gpu"])
 def test_a_step_never_makes_the_host_wait(train, monkeypatch, augment):
-    update = Trainer._update
+    update = Trainer.update
 
     def watched(self, batch):
         torch.cuda.set_sync_debug_mode("error" if self.step >= 2 else "default")
@@ -83,7 +83,7 @@ def test_a_step_never_makes_the_host_wait(train, monkeypatch, augment):
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
-    monkeypatch.setattr(Trainer, "_update", watched)
+    monkeypatch.setattr(Trainer, "update", watched)
     train("run", "finetune.log_every=5", "finetune.compile=none", f"finetune.augment={augment}")
 
 

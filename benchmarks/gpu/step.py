@@ -3,7 +3,7 @@
     python benchmarks/gpu/step.py --model ViT-B-32-quickgelu            # an H200, batches of 512
     python benchmarks/gpu/step.py --model iconclip --batch 64 --steps 5  # a smoke test on a CPU
 
-The step is `Trainer._update`, with nothing replaced but the source of its batches. The baseline is the same step as the
+The step is `Trainer.update`, with nothing replaced but the source of its batches. The baseline is the same step as the
 official finetune.py computes it: float32, not compiled.
 """
 
@@ -24,10 +24,11 @@ from modelsoups.config.compose import load
 from modelsoups.config.schema import Config
 from modelsoups.data.gpu import augment
 from modelsoups.data.transforms import seed_sample, to_uint8, train_crop
+from modelsoups.experiment.logits import shell
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.train import throughput
 from modelsoups.train.device import staged
-from modelsoups.train.trainer import Trainer
+from modelsoups.train.trainer import Trainer, Workspace
 
 RECIPE = {"lr": 3e-5, "weight_decay": 0.1, "epochs": 8, "label_smoothing": 0.1, "mixup": 0.2, "aug": "strong",
           "seed": 0, "warmup_steps": 500, "clip": 1.0}  # fmt: skip
@@ -72,8 +73,10 @@ def measure(options: argparse.Namespace, overrides: list[str]) -> tuple[float, d
     """images/s, seconds by phase, MFU and peak memory of the timed steps."""
     torch.compiler.reset()
     cfg = configured(options.model, overrides)
-    trainer = Trainer(cfg, Recipe(**RECIPE, batch_size=options.batch), Path("unused"), images(), "benchmark")
-    cuda, clock, warm = trainer.device.cuda, trainer.progress.clock, max(2, options.steps // 3)
+    recipe, train = Recipe(**RECIPE, batch_size=options.batch), images()
+    model = shell(cfg, len(train.classes))
+    trainer = Trainer(recipe, cfg.finetune, model, train, Workspace(Path("unused"), "benchmark"))
+    cuda, clock, warm = trainer.device.cuda, trainer.metrics.clock, max(2, options.steps // 3)
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     with trainer.device.determined():
@@ -84,7 +87,7 @@ def measure(options: argparse.Namespace, overrides: list[str]) -> tuple[float, d
                 wait(cuda)
                 clock.marks, begun = [], time.perf_counter()
                 clock.mark("data")
-            trainer._update([batch])
+            trainer.update([batch])
             trainer.step += 1
         wait(cuda)
         took = time.perf_counter() - begun
@@ -92,7 +95,7 @@ def measure(options: argparse.Namespace, overrides: list[str]) -> tuple[float, d
     mfu, memory = "-", "-"
     if cuda:
         dtype = torch.bfloat16 if trainer.device.bf16 else torch.float32
-        mfu = f"{images_per_second * trainer.flops / throughput.peak_flops(trainer.device.torch, dtype):.1%}"
+        mfu = f"{images_per_second * trainer.metrics.flops / throughput.peak_flops(trainer.device.torch, dtype):.1%}"
         memory = f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
     return images_per_second, throughput.phases(clock.take()), mfu, memory
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -59,7 +60,7 @@ def test_a_live_process_of_this_host_is_respected_and_a_killed_one_replaced_at_o
     monkeypatch.setattr(lock, "LEASE", 100.0)
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout.readline() == b"held\n"
-        says = rf"{tmp_path} is in use: process {holder.pid} on .* is at work on it"
+        says = rf"{tmp_path} is in use: process {holder.pid} on .* is working in it"
         with pytest.raises(Held, match=says), held(tmp_path):
             pass
         assert names(tmp_path) == ["lock.1"]
@@ -71,7 +72,7 @@ def test_a_live_process_of_this_host_is_respected_and_a_killed_one_replaced_at_o
 
 
 def test_a_process_number_used_again_is_not_the_holder(tmp_path):
-    others(tmp_path, host=lock._me()["host"], pid=os.getpid(), began="1")
+    others(tmp_path, host=socket.gethostname(), pid=os.getpid(), began="1")
     with held(tmp_path):
         assert names(tmp_path) == ["lock.2"]
 
@@ -120,7 +121,7 @@ def test_a_job_that_slurm_started_again_replaces_its_earlier_start_which_then_ma
 
 
 def test_of_many_who_come_at_once_at_most_one_gets_a_dead_holders_folder(tmp_path):
-    others(tmp_path, host=lock._me()["host"], pid=2**22 + 1)
+    others(tmp_path, host=socket.gethostname(), pid=2**22 + 1)
     read, write = os.pipe()  # who has the lock keeps it until all others have been refused
     children = []
     for _ in range(12):

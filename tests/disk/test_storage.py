@@ -76,7 +76,7 @@ def test_damaged_json_is_named(tmp_path):
 
 
 def test_provenance_says_what_made_a_result():
-    made = provenance.provenance()
+    made = provenance.record()
     assert json.dumps(made)
     assert {"modelsoups", "commit", "command", "packages", "machine", "time"} <= set(made)
     assert made["packages"]["torch"]
@@ -89,8 +89,8 @@ def test_code_is_named_by_what_it_does(tmp_path, monkeypatch):
 
     def named(text):
         file.write_text(text)
-        return provenance.code.__wrapped__("core")
+        return provenance.code_fingerprint.__wrapped__("core")
 
     assert named("x = 1 + 2  # three\n") == named("# a sum\nx = (1 + 2)\n") != named("x = 1 + 3\n")
     with pytest.raises(FileNotFoundError, match="cores"):
-        provenance.code.__wrapped__("cores")
+        provenance.code_fingerprint.__wrapped__("cores")

@@ -11,24 +11,27 @@ import signal
 import subprocess
 import time
 import warnings
-from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from pico import arguments, broken_off
 from safetensors.torch import load_file
 
 from modelsoups.config.compose import load
-from modelsoups.data import loader
+from modelsoups.data import loader, order
 from modelsoups.disk import manifests, storage
 from modelsoups.experiment.draw import load_draw
 from modelsoups.experiment.ingredients import load_weights
+from modelsoups.experiment.logits import shell
+from modelsoups.experiment.sets import open_set
+from modelsoups.models.classifier import state_of
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.soup.coefficients import Ingredient
 from modelsoups.stages import finetune, heads, sweep
-from modelsoups.stages.finetune import _finetune
-from modelsoups.train import resume
-from modelsoups.train.trainer import Trainer
+from modelsoups.stages.finetune import fine_tune
+from modelsoups.train import metrics_file, resume
+from modelsoups.train.trainer import Trainer, Workspace
 from modelsoups.weights import state_dicts
 
 
@@ -49,7 +52,7 @@ def cfg(begun, data, tmp_path):
 
 
 def straight(cfg):
-    assert _finetune(cfg, load_draw(cfg), 0) is None
+    assert fine_tune(cfg, load_draw(cfg)[0], 0) is None
     return cfg.run.ingredient(0)
 
 
@@ -128,13 +131,13 @@ def dying_at_rename(name, before):
 
 
 def dying_in_a_line_of_metrics(at):
-    def log(metrics, row):
+    def append(metrics, row):
         with open(metrics, "a") as file:
             file.write(json.dumps(row)[:20] if row["step"] == at else json.dumps(row) + "\n")
         if row["step"] == at:
             die()
 
-    resume.log = log
+    metrics_file.append = append
 
 
 def test_killed_again_and_again_it_ends_as_if_it_had_not_been(cfg, undisturbed):
@@ -166,7 +169,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(cfg, monkeypatch):
     folder, recipes = cfg.run.ingredient(0), load_draw(cfg)
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     with pytest.raises(ValueError, match=r"checkpoint\.pt belongs to another recipe"):
-        _finetune(cfg, [recipes[1]], 0)
+        fine_tune(cfg, recipes[1], 0)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
 
@@ -181,15 +184,15 @@ def test_a_finished_ingredient_is_fixed(cfg, data):
 
 
 def test_divergence_is_recorded_with_its_step_and_ends_the_ingredient(cfg, monkeypatch, capsys):
-    update = Trainer._update
+    update = Trainer.update
 
     def diverging(self, *batch):
         loss = update(self, *batch)
         return loss * float("nan") if self.step == 2 else loss
 
     cfg.finetune.log_every = 50
-    monkeypatch.setattr(Trainer, "_update", diverging)
-    reason = _finetune(cfg, load_draw(cfg), 0)
+    monkeypatch.setattr(Trainer, "update", diverging)
+    reason = fine_tune(cfg, load_draw(cfg)[0], 0)
     folder = cfg.run.ingredient(0)
     assert reason == "the loss is nan at step 3"
     failed = json.loads((folder / "failed.json").read_text())
@@ -197,12 +200,14 @@ def test_divergence_is_recorded_with_its_step_and_ends_the_ingredient(cfg, monke
     assert failed == {"reason": reason, "step": 3, "loss": "nan"}
     assert not (folder / "model.safetensors").exists()
     assert not (folder / "checkpoint.pt").exists()
-    with pytest.raises(ValueError, match=r"ingredient 000: the loss is nan at step 3; .* delete .*000 to try it again"):
+    with pytest.raises(
+        ValueError, match=r"ingredient 000: the loss is nan at step 3; .* move .*000 away to try it again"
+    ):
         finetune.run(cfg)
     (cfg.run.draw).write_text(cfg.run.draw.read_text().splitlines()[0] + "\n")
     cfg.ingredient = None
     assert finetune.run(cfg) is False  # failed before: named, not tried again
-    assert "ingredient 000: the loss is nan at step 3; the soup goes without it" in capsys.readouterr().out
+    assert "ingredient 000: the loss is nan at step 3; the soup is made without it" in capsys.readouterr().out
 
 
 def test_a_gpus_losses_are_fetched_a_line_later_and_make_the_same_file(cfg, monkeypatch, undisturbed):
@@ -212,35 +217,35 @@ def test_a_gpus_losses_are_fetched_a_line_later_and_make_the_same_file(cfg, monk
 
 
 def test_a_gpus_divergence_is_found_before_a_checkpoint_of_it_is_written(cfg, monkeypatch):
-    update, saved = Trainer._update, []
+    update, saved = Trainer.update, []
 
     def diverging(self, *batch):
         loss = update(self, *batch)
         return loss * float("nan") if self.step >= 2 else loss
 
     monkeypatch.setattr("modelsoups.train.device.Device.deferred", True)
-    monkeypatch.setattr(Trainer, "_update", diverging)
+    monkeypatch.setattr(Trainer, "update", diverging)
     monkeypatch.setattr(resume, "save", lambda path, state: saved.append(state["step"]))
     cfg.finetune.log_every = 50
-    assert _finetune(cfg, load_draw(cfg), 0) == "the loss is nan at step 4"  # a checkpoint every 2 steps
+    assert fine_tune(cfg, load_draw(cfg)[0], 0) == "the loss is nan at step 4"  # a checkpoint every 2 steps
     assert saved == [2]
     shutil.rmtree(cfg.run.ingredient(0))
     cfg.finetune.log_every, cfg.finetune.checkpoint_every = 1, 50
-    assert _finetune(cfg, load_draw(cfg), 0) == "the loss is nan at step 3"  # seen when the line after it is begun
+    assert fine_tune(cfg, load_draw(cfg)[0], 0) == "the loss is nan at step 3"  # seen when the line after it is begun
 
 
 def test_a_loss_that_stays_finite_and_far_too_high_ends_the_ingredient_wherever_it_was_resumed(cfg, monkeypatch):
-    update = Trainer._update
-    monkeypatch.setattr(Trainer, "_update", lambda self, batch: update(self, batch) + (50 if self.step else 0))
+    update = Trainer.update
+    monkeypatch.setattr(Trainer, "update", lambda self, batch: update(self, batch) + (50 if self.step else 0))
     break_off(cfg, monkeypatch, 4)  # 50 is above 3 ln 80; high since step 2, as checkpoints say
-    reason = _finetune(cfg, load_draw(cfg), 0)
+    reason = fine_tune(cfg, load_draw(cfg)[0], 0)
     assert re.fullmatch(r"the loss diverged: above 13\.15 since step 2, and 5\d\.\d+ at step 5", reason)
     assert json.loads((cfg.run.ingredient(0) / "failed.json").read_text())["step"] == 5
 
 
 def test_a_failure_of_another_recipe_does_not_count(cfg, monkeypatch):
-    monkeypatch.setattr(Trainer, "_update", lambda self, *batch: torch.tensor(float("inf")))
-    assert _finetune(cfg, [load_draw(cfg)[1]], 0) == "the loss is inf at step 1"
+    monkeypatch.setattr(Trainer, "update", lambda self, *batch: torch.tensor(float("inf")))
+    assert fine_tune(cfg, load_draw(cfg)[1], 0) == "the loss is inf at step 1"
     with pytest.raises(ValueError, match="made from another recipe"):
         finetune.run(cfg)
 
@@ -304,7 +309,7 @@ def test_a_batch_larger_than_the_training_set_is_refused(cfg):
     rows = storage.read_jsonl(cfg.run.draw)
     recipe = Recipe(**{**rows[0]["recipe"], "batch_size": 5000})
     with pytest.raises(ValueError, match="batch_size=5000"):
-        _finetune(cfg, [recipe], 0)
+        fine_tune(cfg, recipe, 0)
 
 
 def test_the_ingredient_differs_from_its_start_and_is_float32(cfg):
@@ -332,30 +337,21 @@ def test_weights_that_changed_after_they_were_made_are_refused(cfg):
 
 
 def test_integer_buffers_stay_integers(tmp_path):
-    trainer = SimpleNamespace(
-        model=torch.nn.BatchNorm1d(2),
-        folder=tmp_path,
-        total=1,
-        loss=0.5,
-        layouts=["1x1"],
-        averages={},
-        skipped=SimpleNamespace(keys=[]),
-        seconds=1.0,
-        recipe=SimpleNamespace(batch_size=4),
-    )
-    finetune._finish(trainer, {})
+    storage.save_weights(tmp_path / "model.safetensors", state_of(torch.nn.BatchNorm1d(2)))
     assert load_file(tmp_path / "model.safetensors")["num_batches_tracked"].dtype == torch.int64
 
 
 def test_an_initial_model_of_another_shape_is_named(cfg, tmp_path):
-    recipe, train = load_draw(cfg)[0], finetune.open_set(cfg.data.dir, cfg.data.train)
+    recipe, train = load_draw(cfg)[0], open_set(cfg.data.dir, cfg.data.train)
     foreign = tmp_path / "foreign.safetensors"
     storage.save_weights(foreign, {"head.weight": torch.zeros(3, 5)})
     initial = Ingredient("initialization", str(foreign), state_dicts.state_sha256(load_file(foreign)), None)
-    with pytest.raises(
-        ValueError, match=r"foreign\.safetensors does not fit model=iconclip with .* run `modelsoups heads`"
-    ):
-        Trainer(cfg, recipe, tmp_path, train, "x")._load_initial(initial)
+    trainer = Trainer(recipe, cfg.finetune, shell(cfg, len(train.classes)), train, Workspace(tmp_path, "x"))
+    says = (
+        r"foreign\.safetensors does not fit the configured model .* with the 80 classes of .*; run `modelsoups heads`"
+    )
+    with pytest.raises(ValueError, match=says):
+        trainer.load(initial)
 
 
 @pytest.fixture
@@ -369,7 +365,7 @@ def test_a_decoding_process_that_dies_is_said_and_costs_nothing_but_time(cfg, mo
     taken = loader.Augmented.__getitem__
 
     def dying(self, key):
-        if key == next(loader.index_batches(320, self.recipe, 3))[5]:
+        if key == (0, int(order.epoch_order(320, self.recipe.seed, 0)[3 * 64 + 5])):
             until = time.monotonic() + 60
             while not (cfg.run.ingredient(0) / "checkpoint.pt").exists() and time.monotonic() < until:
                 time.sleep(0.05)
@@ -388,10 +384,11 @@ def test_images_that_were_skipped_stand_in_the_manifest_also_after_a_resume(cfg,
     shutil.copytree(data / "train", tmp_path / "data" / "train")
     shutil.copytree(data / "holdout", tmp_path / "data" / "holdout")
     cfg.data.dir, cfg.finetune.skip_corrupt = str(tmp_path / "data"), 1
-    train = finetune.open_set(cfg.data.dir, cfg.data.train)
-    index = next(loader.index_batches(320, load_draw(cfg)[0]))[3][1]  # in the first batch
-    with open(next((tmp_path / "data" / "train").glob("*.tar")), "r+b") as file:
-        file.seek(int(train.offset_N[index]) + 60)
+    train = open_set(cfg.data.dir, cfg.data.train)
+    index = int(order.epoch_order(320, load_draw(cfg)[0].seed, 0)[3])  # in the first batch
+    (tar,) = (tmp_path / "data" / "train").glob("*.tar")
+    with open(tar, "r+b") as file:
+        file.seek(int(np.load(tar.with_suffix(".npz"))["offset"][index]) + 60)
         file.write(b"x" * 100)
     break_off(cfg, monkeypatch, 4)
     assert manifests.manifest_of(straight(cfg))["skipped"] == [train.keys_N[index]]

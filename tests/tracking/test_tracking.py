@@ -1,14 +1,13 @@
-"""W&B: what is read back from its files is what ours say, whatever befell the follower; and nothing fails for it."""
+"""W&B's files hold what ours do, whatever happened to the follower; and nothing fails because of W&B."""
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
+import wandb_log
 import yaml
 from pico import arguments, modelsoups
 
@@ -19,7 +18,6 @@ from modelsoups.disk import manifests, storage
 from modelsoups.disk.paths import shipped
 from modelsoups.experiment.draw import load_search
 from modelsoups.recipes import search
-from modelsoups.tracking import wandb_files
 from modelsoups.tracking.follower import Follower
 
 wandb = pytest.importorskip("wandb")
@@ -36,6 +34,10 @@ def follower(cfg, mode="offline"):
     return Follower(json.loads(json.dumps(asdict(cfg))), mode, os.getpid())
 
 
+def following(cfg):
+    return tracking.following(cfg.wandb, cfg.run.wandb, asdict(cfg), ["finetune"])
+
+
 def row(step, seconds=1.0):
     return {"step": step, "epoch": step / 10, "loss": 1 / (step + 3), "lr": 1e-3, "timing": {"seconds": seconds * step}}
 
@@ -48,11 +50,6 @@ def train(cfg, steps, seconds=1.0, name=0):
     return folder
 
 
-def saved(folder, time):
-    (folder / "checkpoint.pt").touch()
-    os.utime(folder / "checkpoint.pt", ns=(time * 10**9, time * 10**9))
-
-
 def flat(mapping, before=""):
     """Nested keys joined with dots, as W&B's records are read."""
     pairs = ((f"{before}{k}", v) for k, v in mapping.items())
@@ -62,18 +59,15 @@ def flat(mapping, before=""):
 def read(cfg, run_id):
     """(history by step, without W&B's other own keys, configuration, summary) of a run, over all of its files."""
     history, config, summary = [], {}, {}
-    for path in wandb_files.segments(cfg.run.wandb, run_id):
-        for record in wandb_files.records(path):
-            kind = record.WhichOneof("record_type")
-            if kind == "history":
-                found = wandb_files.values(record.history.item)
+    for path in wandb_log.segments(cfg.run.wandb, run_id):
+        for record in wandb_log.records(path):
+            if record["type"] == "history":
+                found = record["history"]["item"]
                 history.append({"step": found["_step"], **{k: v for k, v in found.items() if k[0] != "_"}})
-            elif kind == "run":
-                config |= wandb_files.values(record.run.config.update)
-            elif kind == "config":
-                config |= wandb_files.values(record.config.update)
-            elif kind == "summary":
-                summary |= wandb_files.values(record.summary.update)
+            elif record["type"] == "run":
+                config |= record["run"].get("config", {}).get("update", {})
+            elif record["type"] == "summary":
+                summary |= record["summary"].get("update", {})
     return history, config, summary
 
 
@@ -89,76 +83,73 @@ def same_as_ours(cfg, run_id, folder):
     return summary
 
 
-def test_an_interrupted_ingredient_reads_back_without_gap_or_double_and_as_it_ended(cfg):
-    """A follower killed without warning, a run resumed from its checkpoint with other timings, a stop, the end."""
+KILLED = """
+import json, os, signal, sys
+from modelsoups.tracking.follower import Follower
+follower = Follower(json.loads(sys.argv[1]), "offline", os.getpid())
+follower.look()
+print("logged", flush=True)
+sys.stdin.readline()
+follower.look()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_an_interrupted_ingredient_has_every_step_and_ends_as_ours_does(cfg):
+    """A follower killed without warning, a run resumed with other timings, a stop, the end."""
     folder = train(cfg, 7)
-    first = follower(cfg)
-    first.look()
-    saved(folder, 1)  # at step 7, while training goes on
-    train(cfg, 9)
-    first.look()  # 8 and 9 are there, and not in the checkpoint
-    train(cfg, 12)
-    run_id = first.followed[folder].id
-    assert wandb_files.last_step(cfg.run.wandb, run_id) == -1
-    saved(folder, 2)  # somewhere from 7 on
-    first.look()
-    first.look(last=True)
-    assert wandb_files.last_step(cfg.run.wandb, run_id) == 7
+    cfg.run.wandb.mkdir(parents=True)
+    command = [sys.executable, "-c", KILLED, json.dumps(asdict(cfg), default=str)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout.readline() == "logged\n"
+        train(cfg, 9)  # 8 and 9 are logged at the second look, after which the follower is killed
+        killed.stdin.write("\n")
     rows = [row(step, 1.0 if step <= 7 else 2.0) for step in range(1, 21)]  # resumed: the rest at another speed
     storage.write_jsonl(folder / "metrics.jsonl", rows[:15])
     second = follower(cfg)
-    for time in (2, 3, 4):
-        saved(folder, time)
-        second.look()
+    second.look()
     second.look(last=True)
-    assert wandb_files.last_step(cfg.run.wandb, run_id) == 15
+    run_id = second.followed[folder].run_id
     storage.write_jsonl(folder / "metrics.jsonl", rows)
-    storage.write_json(
-        folder / manifests.MANIFEST, {"inputs": {}, "files": {}, "sha256": "ab", "steps": 20, "loss": 1 / 23}
-    )
+    facts = {"sha256": "ab", "steps": 20, "loss": 1 / 23}
+    storage.write_json(folder / manifests.MANIFEST, {"inputs": {}, "files": {}, **facts})
     third = follower(cfg)
-    assert third.followed == {}
     third.look(last=True)
-    assert third.followed[folder].id == run_id
-    same_as_ours(cfg, run_id, folder)
-    count = len(wandb_files.segments(cfg.run.wandb, run_id))
+    history, _, summary = read(cfg, run_id)
+    logged = [(found["step"], found["loss"]) for found in history]
+    assert sorted(set(logged)) == [(found["step"], found["loss"]) for found in rows]
+    assert len(logged) <= len(rows) + 9  # what the killed follower had logged, perhaps twice
+    assert logged[-5:] == [(found["step"], found["loss"]) for found in rows[-5:]]
+    assert {key: summary[key] for key in facts} == facts
+    count = len(wandb_log.segments(cfg.run.wandb, run_id))
     assert count == 3
     follower(cfg).look(last=True)  # all is logged: nothing more is written
-    assert len(wandb_files.segments(cfg.run.wandb, run_id)) == count
+    assert len(wandb_log.segments(cfg.run.wandb, run_id)) == count
 
 
-def test_a_wandb_file_reads_as_w_and_bs_own_reader_has_it_and_up_to_where_it_was_cut(cfg):
-    folder = train(cfg, 400)  # several blocks of the log
-    storage.write_json(folder / manifests.MANIFEST, {"inputs": {}, "files": {}, "sha256": "ab"})
+def test_the_last_step_is_remembered_once_w_and_b_has_closed_the_run(cfg):
+    folder = train(cfg, 3)
     one = follower(cfg)
+    one.look()
+    assert (one.followed[folder].step, follower(cfg).record("000", RECIPE).step) == (3, -1)
     one.look(last=True)
-    (path,) = wandb_files.segments(cfg.run.wandb, one.followed[folder].id)
-    assert path.stat().st_size > 2 * wandb_files.BLOCK
-    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(path)]
-    theirs = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    kinds = [json.loads(line)["type"] for line in theirs.stdout.splitlines()]
-    assert kinds.count("history") == len(wandb_files.history(path)) == 400
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    cut = wandb_files.history(path)
-    assert 0 < len(cut) < 400
-    assert [r["_step"] for r in cut] == list(range(1, len(cut) + 1))
+    assert follower(cfg).record("000", RECIPE).step == 3
 
 
 def test_a_run_that_another_process_logs_is_left_alone_and_other_folders_have_other_ids(cfg, tmp_path):
     folder = train(cfg, 3)
     storage.write_json(folder / manifests.MANIFEST, {"inputs": {}, "files": {}, "sha256": "ab"})
     one, two = follower(cfg), follower(cfg)
-    run_id = one.id("000", RECIPE)
-    assert two.id("000", RECIPE) == run_id
-    with two.alone(run_id) as mine:
-        assert mine
+    run_id = one.record("000", RECIPE).id
+    assert two.record("000", RECIPE).id == run_id
+    with two.record("000", RECIPE).lock() as free:
+        assert free
         one.look(last=True)
-        assert wandb_files.segments(cfg.run.wandb, run_id) == []
+        assert wandb_log.segments(cfg.run.wandb, run_id) == []
     one.look(last=True)
     same_as_ours(cfg, run_id, folder)
     other = load([f"runs={tmp_path / 'other'}", "wandb=offline", "name=a.b_c+d-e"])
-    assert follower(other).id("000", RECIPE) != run_id
+    assert follower(other).record("000", RECIPE).id != run_id
 
 
 def test_a_diverged_ingredient_is_a_failed_run_with_its_reason(cfg):
@@ -167,7 +158,7 @@ def test_a_diverged_ingredient_is_a_failed_run_with_its_reason(cfg):
     storage.write_json(folder / "failed.json", {"reason": reason, "step": 4, "loss": "nan"})
     one = follower(cfg)
     one.look(last=True)
-    history, _, summary = read(cfg, one.followed[folder].id)
+    history, _, summary = read(cfg, one.followed[folder].run_id)
     assert len(history) == 3
     assert summary["failed"] == reason
 
@@ -178,7 +169,7 @@ def test_a_diverged_ingredient_is_a_failed_run_with_its_reason(cfg):
 def test_a_folder_that_cannot_be_written_costs_one_line(cfg, capfd):
     cfg.run.root.mkdir(parents=True)
     cfg.run.wandb.write_text("a file where the folder should be")
-    with tracking.following(cfg, ["finetune"]):
+    with following(cfg):
         done = True
     assert done
     err = capfd.readouterr().err
@@ -186,24 +177,37 @@ def test_a_folder_that_cannot_be_written_costs_one_line(cfg, capfd):
     assert err.count("\n") == 1
 
 
-def test_a_full_disk_under_the_follower_costs_nothing_and_the_next_command_makes_up_for_it(cfg, monkeypatch):
-    monkeypatch.setattr(tracking, "WAIT", {"offline": 30.0, "online": 30.0})
-    folder = train(cfg, 100)
+@pytest.fixture
+def small_disk(cfg):
+    """A disk for W&B's files that is full."""
+    cfg.run.wandb.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(cfg.run.wandb)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield cfg.run.wandb
+    wandb.teardown()  # it holds files open
+    subprocess.run(["umount", "--lazy", str(cfg.run.wandb)], check=True)
+
+
+def test_a_full_disk_under_the_follower_costs_nothing_and_the_next_command_makes_up_for_it(cfg, small_disk, capfd):
+    folder = train(cfg, 2000)
     storage.write_json(folder / manifests.MANIFEST, {"inputs": {}, "files": {}, "sha256": "ab"})
     before = {p: p.read_bytes() for p in folder.iterdir()}
-    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # or Python would cut off its own files, without a word
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # the follower inherits it: no file grows beyond
-    with tracking.following(cfg, ["finetune"]):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with following(cfg):
+        pass
+    assert "everything else" in capfd.readouterr().err
     assert {p: p.read_bytes() for p in folder.iterdir()} == before
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
     one = follower(cfg)
     one.look(last=True)
-    same_as_ours(cfg, one.id("000", RECIPE), folder)
+    history, _, summary = read(cfg, one.record("000", RECIPE).id)
+    assert {found["step"] for found in history} == set(range(1, 2001))
+    assert summary["sha256"] == "ab"
 
 
 def test_without_an_answer_of_the_server_the_run_is_logged_offline(cfg, capfd, monkeypatch):
     wandb.teardown()  # it keeps the settings that it began with
+    monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setattr("modelsoups.tracking.follower.INIT", 1.0)
@@ -213,14 +217,14 @@ def test_without_an_answer_of_the_server_the_run_is_logged_offline(cfg, capfd, m
     one.look(last=True)
     assert "the server did not take the run" in capfd.readouterr().out
     assert one.mode == "offline"
-    same_as_ours(cfg, one.followed[folder].id, folder)
+    same_as_ours(cfg, one.followed[folder].run_id, folder)
     wandb.teardown()
 
 
 def test_a_follower_that_hangs_is_left_behind(cfg, capfd, monkeypatch):
     monkeypatch.setattr(tracking, "WAIT", {"offline": 0.2, "online": 0.2})
     monkeypatch.setattr(tracking.subprocess, "Popen", lambda _, **options: popen(["sleep", "60"], **options))
-    with tracking.following(cfg, ["finetune"]):
+    with following(cfg):
         pass
     assert "not done after 0 s" in capfd.readouterr().err
 
@@ -230,7 +234,7 @@ popen = subprocess.Popen
 
 def test_without_wandb_a_wish_for_it_is_answered_in_one_line(cfg, capsys, monkeypatch):
     monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
-    with tracking.following(cfg, ["finetune"]):
+    with following(cfg):
         pass
     assert "not installed (pip install modelsoups[wandb])" in capsys.readouterr().err
     assert not cfg.run.wandb.exists()
@@ -238,7 +242,7 @@ def test_without_wandb_a_wish_for_it_is_answered_in_one_line(cfg, capsys, monkey
 
 def test_disabled_starts_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(tracking.subprocess, "Popen", lambda *a, **k: pytest.fail("a process was started"))
-    with tracking.following(load([f"runs={tmp_path}", "wandb=disabled"]), ["finetune"]):
+    with following(load([f"runs={tmp_path}", "wandb=disabled"])):
         pass
 
 
@@ -296,12 +300,12 @@ def test_a_pipeline_reads_back_as_our_files_have_it(data, tmp_path):
     lines = storage.read_jsonl(tmp_path / "results/miniature/results.jsonl")
     one = follower(cfg)
     for folder in sorted(cfg.run.ingredients.iterdir()):
-        summary = same_as_ours(cfg, one.id(folder.name, storage.read_json(folder / "recipe.json")), folder)
+        summary = same_as_ours(cfg, one.record(folder.name, storage.read_json(folder / "recipe.json")).id, folder)
         mine = {f"accuracy/{x['dataset']}": x["accuracy"] for x in lines if x.get("row") == folder.name}
         assert len(mine) > 6
         assert {key: summary[key] for key in mine} == mine
-    (soups,) = [p for p in cfg.run.wandb.glob("wandb/*/*.wandb") if len(wandb_files.history(p)) and "greedy/kept" in
-                wandb_files.history(p)[0]]  # fmt: skip
+    (soups,) = [p for p in cfg.run.wandb.glob("wandb/*/*.wandb") if len(wandb_log.history(p)) and "greedy/kept" in
+                wandb_log.history(p)[0]]  # fmt: skip
     history, _, summary = read(cfg, soups.stem.removeprefix("run-"))
     trace = storage.read_json(cfg.run.soup("greedy"))["trace"]
     assert history[: len(trace)] == [

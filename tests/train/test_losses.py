@@ -1,4 +1,4 @@
-"""The losses of the first 20 steps of six recipes are what they were: recorded by `python tests/test_losses.py`.
+"""The losses of the first 20 steps of six recipes are what they were: recorded by `python tests/train/test_losses.py`.
 
 Record them again only after a change that is meant to change training, and say why.
 """
@@ -48,7 +48,7 @@ def prepared(home: Path, data: Path):
 
 
 def losses(cfg, index: int) -> list[float]:
-    assert finetune._finetune(cfg, draw.load_draw(cfg), index) is None
+    assert finetune.fine_tune(cfg, draw.load_draw(cfg)[index], index) is None
     return [row["loss"] for row in storage.read_jsonl(cfg.run.ingredient(index) / "metrics.jsonl")]
 
 

@@ -6,17 +6,19 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from pico import BASE, Stop, arguments, broken_off, modelsoups
+from pico import BASE, arguments, broken_off, modelsoups
 from safetensors.torch import load_file
 
 from modelsoups.config.compose import load
 from modelsoups.disk import manifests, storage
 from modelsoups.experiment import draw
 from modelsoups.experiment import ingredients as pool
+from modelsoups.experiment.logits import shell
+from modelsoups.experiment.sets import open_set
 from modelsoups.models.classifier import normalise
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.stages import finetune, heads, sweep
-from modelsoups.train.trainer import Trainer
+from modelsoups.train.trainer import Trainer, Workspace
 
 RECIPES = {
     "adam, restarts": {"optimizer": "adam", "schedule": "cosine_restarts"},
@@ -63,15 +65,15 @@ def test_each_recipe_trains_and_resumes_to_the_bit(cfg, monkeypatch, index):
 
 def trains_and_resumes(cfg, monkeypatch, recipes, index):
     """The losses of an ingredient that is broken off and resumed, and ends with the bytes of one that was not."""
-    assert finetune._finetune(cfg, recipes, index) is None
+    assert finetune.fine_tune(cfg, recipes[index], index) is None
     folder = cfg.run.ingredient(index)
     straight, rows = {p.name: p.read_bytes() for p in folder.glob("*.safetensors")}, losses(folder)
     assert len(rows) == 10  # 5 steps an epoch
     assert all(loss > 0 for loss in rows)
     shutil.rmtree(folder)
     with broken_off(monkeypatch, at=7):
-        finetune._finetune(cfg, recipes, index)
-    assert finetune._finetune(cfg, recipes, index) is None
+        finetune.fine_tune(cfg, recipes[index], index)
+    assert finetune.fine_tune(cfg, recipes[index], index) is None
     assert {p.name: p.read_bytes() for p in folder.glob("*.safetensors")} == straight
     assert losses(folder) == rows
     return rows
@@ -79,7 +81,7 @@ def trains_and_resumes(cfg, monkeypatch, recipes, index):
 
 def test_in_bf16_with_batched_augmentation_a_run_resumes_to_the_bit_and_learns_the_same(cfg, monkeypatch):
     recipes = [Recipe(**{**BASE, "aug": "rand-m9-n2", "mixup": 0.2, "flip": 0.5})]
-    finetune._finetune(cfg, recipes, 0)
+    finetune.fine_tune(cfg, recipes[0], 0)
     exact = losses(cfg.run.ingredient(0))
     shutil.rmtree(cfg.run.ingredient(0))
     cfg.finetune.precision, cfg.finetune.augment = "bf16", "gpu"
@@ -90,20 +92,19 @@ def test_in_bf16_with_batched_augmentation_a_run_resumes_to_the_bit_and_learns_t
 
 
 def test_another_way_to_compute_is_said_when_a_run_resumes(cfg, monkeypatch, capsys):
-    monkeypatch.setattr(Trainer, "_stop", lambda self: (_ for _ in ()).throw(Stop()))
     asked = iter([False, True])
     monkeypatch.setattr("modelsoups.train.ranks.Ranks.stop", lambda self: next(asked, False))
     recipes = [Recipe(**BASE)]
-    with pytest.raises(Stop):
-        finetune._finetune(cfg, recipes, 0)
+    with pytest.raises(SystemExit):
+        finetune.fine_tune(cfg, recipes[0], 0)
     cfg.finetune.precision = "bf16"
-    finetune._finetune(cfg, recipes, 0)
+    finetune.fine_tune(cfg, recipes[0], 0)
     assert "resumes as 1x1 bf16 (ranks x parts of a batch) after 1x1" in capsys.readouterr().out
     assert manifests.manifest_of(cfg.run.ingredient(0))["layouts"] == ["1x1", "1x1 bf16"]
 
 
 def test_an_ensemble_is_distilled_and_its_students_loss_is_worked_out_from_the_teachers(cfg, monkeypatch):
-    finetune._finetune(cfg, draw.load_draw(cfg), 0)
+    finetune.fine_tune(cfg, draw.load_draw(cfg)[0], 0)
     teachers = [str(cfg.run.ingredient(0)), str(cfg.run.head("lp") / "model.safetensors")]  # a folder and a file
     student = Recipe(**{**BASE, "teachers": teachers, "epochs": 2})
     recipes = [None, student]
@@ -111,10 +112,12 @@ def test_an_ensemble_is_distilled_and_its_students_loss_is_worked_out_from_the_t
     manifest = manifests.manifest_of(cfg.run.ingredient(1))
     assert len(manifest["inputs"]["teachers"]) == 2
     # the first loss: cross-entropy of the initial model with the softmax of the teachers' mean logits
-    train = finetune.open_set(cfg.data.dir, cfg.data.train)
-    trainer = Trainer(cfg, student, cfg.run.ingredient(2), train, "x")
-    trainer.load()
-    pixels, _ = next(trainer._batches())
+    train = open_set(cfg.data.dir, cfg.data.train)
+    trainer = Trainer(
+        student, cfg.finetune, shell(cfg, len(train.classes)), train, Workspace(cfg.run.ingredient(2), "x")
+    )
+    trainer.load(pool.initial_models(cfg)["initialization"])
+    pixels, _ = next(trainer.batches())
     images = normalise(trainer.model, pixels)
     with torch.no_grad():
         own = trainer.model.train()(images)
@@ -155,7 +158,7 @@ def test_averages_along_runs_go_through_the_whole_pipeline(begun, data, tmp_path
 def test_averages_are_ingredients_of_their_own(cfg):
     index = list(RECIPES).index("averages, fix")
     recipes = draw.load_draw(cfg)
-    finetune._finetune(cfg, recipes, index)
+    finetune.fine_tune(cfg, recipes[index], index)
     ingredients = {i.id: i for i in pool.load_pool(load_minimum(cfg)).ingredients}
     name = f"{index:03d}"
     assert list(ingredients) == [name, *(f"{name}-{a}" for a in ("ema-0.5", "ema-0.9", "swa-0", "swa-0.7"))]
@@ -175,13 +178,12 @@ def load_minimum(cfg):
 
 def test_a_frozen_head_does_not_move(cfg):
     index = list(RECIPES).index("sgd, constant, frozen head")
-    finetune._finetune(cfg, draw.load_draw(cfg), index)
+    finetune.fine_tune(cfg, draw.load_draw(cfg)[index], index)
     after = load_file(cfg.run.ingredient(index) / "model.safetensors")
     before = load_file(cfg.run.head("lp") / "model.safetensors")
     assert torch.equal(after["head.weight"], before["head.weight"])
     assert not torch.equal(after["encoder.conv1.weight"], before["encoder.conv1.weight"])
-    other = draw.load_draw(cfg)
-    finetune._finetune(cfg, other, 0)  # the next run of the process trains its head again
+    finetune.fine_tune(cfg, draw.load_draw(cfg)[0], 0)  # the next run of the process trains its head again
     assert not torch.equal(load_file(cfg.run.ingredient(0) / "model.safetensors")["head.weight"], before["head.weight"])
 
 

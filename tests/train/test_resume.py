@@ -1,6 +1,7 @@
-"""Checkpoints for resuming: whole or refused; metrics cut to them."""
+"""Checkpoints for resuming: whole or refused, and written beside training; metrics cut to them."""
 
-import errno
+import threading
+import time
 
 import pytest
 import torch
@@ -55,15 +56,6 @@ def test_metrics_are_cut_to_the_step_of_the_checkpoint(tmp_path, content, kept):
     assert metrics.read_text() == kept
 
 
-def test_a_full_disk_names_the_metrics(tmp_path, monkeypatch):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("builtins.open", full)
-    with pytest.raises(OSError, match=r"could not write .*metrics\.jsonl: No space left on device"):
-        resume.log(tmp_path / "metrics.jsonl", {"step": 1})
-
-
 def test_the_checkpoint_before_is_kept_and_found_when_the_newest_is_damaged(tmp_path):
     assert resume.newest(tmp_path) == (None, [])
     for step in (1, 2, 3):
@@ -77,3 +69,44 @@ def test_the_checkpoint_before_is_kept_and_found_when_the_newest_is_damaged(tmp_
     assert resume.newest(tmp_path) == (None, ["checkpoint.pt", "checkpoint.prev.pt"])
     resume.remove(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_snapshot_does_not_follow_the_model():
+    weight = torch.ones(2)
+    state = {"step": 3, "model": {"w": weight}, "averages": {"ema": (1, {"w": weight})}, "layouts": ["1x1"]}
+    kept = resume.snapshot(state)
+    resume.copies_done(cuda=False)()
+    weight.fill_(7.0)
+    assert kept["model"]["w"].tolist() == kept["averages"]["ema"][1]["w"].tolist() == [1.0, 1.0]
+    assert (kept["step"], kept["layouts"], kept["averages"]["ema"][0]) == (3, ["1x1"], 1)
+
+
+def test_a_writer_does_one_job_at_a_time_and_all_of_them():
+    done, gate = [], threading.Event()
+
+    def first():
+        gate.wait(10)
+        done.append(1)
+
+    with resume.Writer() as writer:
+        writer.start(first)
+        assert done == []  # and training goes on
+        gate.set()
+        writer.start(lambda: done.append(2))
+    assert done == [1, 2]
+
+
+def test_what_goes_wrong_in_a_writer_is_raised_once_and_never_lost():
+    def broken():
+        raise OSError("disk full")
+
+    with resume.Writer() as writer:
+        writer.start(broken)
+        with pytest.raises(OSError, match="disk full"):
+            writer.start(lambda: None)
+    with pytest.raises(OSError, match="disk full"), resume.Writer() as writer:
+        writer.start(broken)
+    begun = time.monotonic()
+    with pytest.raises(ZeroDivisionError), resume.Writer() as writer:  # the error that ended the loop is raised
+        writer.start(broken) or 1 / 0
+    assert time.monotonic() - begun < 5

@@ -23,8 +23,8 @@ def test_the_schedule_warms_up_linearly_and_ends_at_zero_by_cosine():
 
 def test_a_loss_diverges_when_it_stays_far_above_chance_and_above_its_beginning():
     def told(*losses, chance=2.0, patience=3):
-        watch = training.Watch(chance, patience)
-        return [watch.reason(step, loss) for step, loss in enumerate(losses, 1)]
+        check = training.DivergenceCheck(chance, patience)
+        return [check.reason(step, loss) for step, loss in enumerate(losses, 1)]
 
     assert told(1.0, 7, 7, 7, 7)[:4] == [None] * 4  # the limit is 3 * 2
     assert told(1.0, 7, 7, 7, 7)[4] == "the loss diverged: above 6 since step 2, and 7 at step 5"

@@ -1,7 +1,4 @@
-"""The clock of a step, FLOP counts, and checkpoints written beside training."""
-
-import threading
-import time
+"""The clock of a step, and FLOP counts."""
 
 import pytest
 import torch
@@ -9,7 +6,6 @@ import torch
 from modelsoups.config.schema import ModelConfig
 from modelsoups.models.classifier import build
 from modelsoups.train import throughput
-from modelsoups.train.resume import Writer, copied, snapshot
 
 
 def test_a_forward_pass_of_vit_b32_is_8_82_gflop_and_changes_nothing():
@@ -46,44 +42,3 @@ def test_the_clock_adds_up_each_phase_between_two_lines():
     clock.mark("forward")
     assert [phase for phase, _ in clock.take()] == ["data", "forward"]  # from where the line before ended
     assert throughput.summary(throughput.phases([]), 5) == {}
-
-
-def test_a_snapshot_does_not_follow_the_model():
-    weight = torch.ones(2)
-    state = {"step": 3, "model": {"w": weight}, "averages": {"ema": (1, {"w": weight})}, "layouts": ["1x1"]}
-    kept = snapshot(state)
-    copied(cuda=False)()
-    weight.fill_(7.0)
-    assert kept["model"]["w"].tolist() == kept["averages"]["ema"][1]["w"].tolist() == [1.0, 1.0]
-    assert (kept["step"], kept["layouts"], kept["averages"]["ema"][0]) == (3, ["1x1"], 1)
-
-
-def test_a_writer_does_one_job_at_a_time_and_all_of_them():
-    done, gate = [], threading.Event()
-
-    def first():
-        gate.wait(10)
-        done.append(1)
-
-    with Writer() as writer:
-        writer.start(first)
-        assert done == []  # and training goes on
-        gate.set()
-        writer.start(lambda: done.append(2))
-    assert done == [1, 2]
-
-
-def test_what_goes_wrong_in_a_writer_is_raised_once_and_never_lost():
-    def broken():
-        raise OSError("disk full")
-
-    with Writer() as writer:
-        writer.start(broken)
-        with pytest.raises(OSError, match="disk full"):
-            writer.start(lambda: None)
-    with pytest.raises(OSError, match="disk full"), Writer() as writer:
-        writer.start(broken)
-    begun = time.monotonic()
-    with pytest.raises(ZeroDivisionError), Writer() as writer:  # what ended the loop is what is said
-        writer.start(broken) or 1 / 0
-    assert time.monotonic() - begun < 5

@@ -8,8 +8,9 @@ import sys
 import time
 
 import pytest
+import torch
 
-from modelsoups.workers.processes import Meter, advance, run_tasks, workers_kept
+from modelsoups.workers.processes import SHARED_KEPT, advance, run_tasks, workers_kept
 
 
 def square(x):
@@ -31,9 +32,9 @@ def die_on_two(x):
 
 
 def threads(_):
-    import torch
-
-    return torch.get_num_threads()
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    return before
 
 
 def test_every_task_comes_back_with_its_result():
@@ -41,9 +42,9 @@ def test_every_task_comes_back_with_its_result():
     assert list(run_tasks(square, [], 2, "test")) == []
 
 
-def test_the_largest_task_begins_first_and_workers_have_the_threads_asked_for():
+def test_the_largest_task_begins_first_and_each_begins_with_one_thread():
     assert [t for t, _ in run_tasks(square, [1, 3, 2], 1, "test", size=float)] == [3, 2, 1]
-    assert [r for _, r in run_tasks(threads, [0], 1, "test", threads=1)] == [1]
+    assert [r for _, r in run_tasks(threads, [0, 1], 1, "test")] == [1, 1]
 
 
 def test_a_tasks_error_comes_through():
@@ -84,16 +85,52 @@ def chatter(count):
 
 def test_a_task_with_more_news_than_a_pipe_holds_ends():
     tasks = run_tasks(chatter, [20_000, 20_001], 2, "test", size=float)
-    assert next(tasks) == (20_001, 20_001) or True
+    first = next(tasks)
     time.sleep(0.5)  # the consumer is busy: nobody reads the news
-    assert len(list(tasks)) == 1
+    assert sorted([first, *tasks]) == [(20_000, 20_000), (20_001, 20_001)]
 
 
-def test_time_left_does_not_count_what_an_earlier_run_did():
-    meter = Meter("test", 2, 1000.0, True)
-    meter.add(600.0, resumed=500.0)
-    meter.start = time.monotonic() - 10
-    assert meter.text() == "0 of 2, 10 images/s, 0:40 left"  # 100 in 10 s; 400 are left
+class Opened:
+    """Something to share, which notes the tasks that one process does with it."""
+
+    def __init__(self, name):
+        self.name, self.tasks = name, []
+
+    def __getstate__(self):
+        return {"name": self.name, "tasks": []}
+
+
+def note(opened, task):
+    opened.tasks.append(task)
+    return opened.name, list(opened.tasks)
+
+
+def shared(name, tasks):
+    return dict(run_tasks(note, tasks, 1, "test", shared=Opened(name)))
+
+
+def test_a_shared_object_is_opened_once_by_a_worker():
+    assert shared("a", [1, 2]) == {1: ("a", [1]), 2: ("a", [1, 2])}
+    assert shared("a", [3]) == {3: ("a", [3])}  # by another process
+
+
+def test_shared_objects_of_a_kept_worker_do_not_see_each_other_and_the_oldest_are_dropped():
+    with workers_kept():
+        assert shared("a", [1]) == {1: ("a", [1])}
+        assert shared("b", [2]) == {2: ("b", [2])}
+        assert shared("a", [3]) == {3: ("a", [1, 3])}
+        for number in range(SHARED_KEPT):
+            shared(f"more {number}", [0])
+        assert shared("a", [4]) == {4: ("a", [4])}
+
+
+def test_kept_workers_within_kept_workers_are_those_of_the_outer_block():
+    with workers_kept():
+        ((_, outer),) = run_tasks(pid, [1], 1, "test")
+        with workers_kept():
+            ((_, inner),) = run_tasks(pid, [1], 1, "test")
+        ((_, after),) = run_tasks(pid, [1], 1, "test")
+    assert outer == inner == after
 
 
 PARENT = """

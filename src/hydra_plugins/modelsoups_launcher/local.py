@@ -1,4 +1,4 @@
-"""hydra/launcher=local: the jobs of a multirun side by side on this machine, each with a GPU and its share of cores."""
+"""hydra/launcher=local: the jobs of a multirun side by side, each with a GPU and some cores."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-# What one of the jobs that run at the same time has to itself: its GPU, as its environment says, and its cores (none
-# where the system cannot keep a process on some of them).
+# What one of several jobs uses alone: environment variables that name its GPU, and its cores (none
+# if the system cannot bind a process to cores).
 Place = tuple[dict[str, str], frozenset[int]]
 
 
 class SideBySideLauncher(Launcher):
     def __init__(self, at_once: int | None = None) -> None:
         self.at_once = at_once
-        self.stage: list[str] = []  # none: all of them
+        self.stage: list[str] = []  # empty: all stages
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from modelsoups.cli.commands import STAGES
@@ -30,7 +30,7 @@ class SideBySideLauncher(Launcher):
         self.stage = [config.hydra.job.name] if config.hydra.job.name in STAGES else []
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run every job; the others go on when one fails, and then it is named in one line, exit status 1."""
+        """Run every job, also after one has failed; then report the failed ones in one line."""
         from modelsoups.cli.commands import fail
 
         places = self._places()
@@ -56,7 +56,7 @@ class SideBySideLauncher(Launcher):
         return [JobReturn(overrides=o, status=JobStatus.COMPLETED) for o in job_overrides]
 
     def _places(self) -> list[Place]:
-        """A place a job: one a GPU where there are any, else one a core, unless at_once says how many."""
+        """As many places as at_once says; by default one per GPU, or one per core without GPUs."""
         import torch
 
         from modelsoups.workers.processes import cores

@@ -271,7 +271,7 @@ def _path(cfg: Config, point: Point, name: str) -> Path:
 
 def kept_path(cfg: Config, key: list[Any], *more: str) -> Path:
     """Where a measurement is kept that MEASURING and more modules make; a change of their code gives another place."""
-    return cfg.run.point(storage.fingerprint([provenance.code(*MEASURING, *more), key]))
+    return cfg.run.point(storage.fingerprint([provenance.code_fingerprint(*MEASURING, *more), key]))
 
 
 def _read(cfg: Config, point: Point, name: str) -> Measured:

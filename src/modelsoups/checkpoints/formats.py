@@ -22,12 +22,13 @@ from torch import Tensor
 
 from modelsoups.checkpoints.states import SUFFIXES, describe, read_pickle
 from modelsoups.checkpoints.tensors import Held, MappedFile, Stored, numbers_of
+from modelsoups.disk import paths
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
 NESTS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema", "ema")  # the first that is there
 KNOWN = 1024  # PyTorch files whose tensors' places are kept
 WRAPPERS = ("module.", "_orig_mod.")  # put before every name by DistributedDataParallel and torch.compile
-WHOLE = ("model.safetensors", "pytorch_model.bin")  # a folder's weights in one file, in the order they are looked for
+WHOLE = (paths.MODEL, "pytorch_model.bin")  # a folder's weights in one file, in the order they are looked for
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from modelsoups.cli.model_card import card
 from modelsoups.config.schema import Config
 from modelsoups.data.shards import ShardSet
-from modelsoups.disk import manifests, storage
+from modelsoups.disk import manifests, paths, storage
 from modelsoups.experiment.ingredients import load_pool
 from modelsoups.experiment.sets import open_set
 from modelsoups.experiment.soups import mixed, read_soup
@@ -75,7 +75,7 @@ def _ours(folder: Path) -> bool:
 
 
 _NAMES = ("open_clip_config.json", "open_clip_model.safetensors", "head.safetensors", "config.json",
-          "model.safetensors", "labels.json", "soup.json", "README.md", manifests.MANIFEST)  # fmt: skip
+          paths.MODEL, "labels.json", "soup.json", "README.md", manifests.MANIFEST)  # fmt: skip
 
 
 def _write(cfg: Config, soup: Soup, train: ShardSet, folder: Path, inputs: dict[str, Any]) -> None:
@@ -151,8 +151,8 @@ def _write_timm(cfg: Config, model: Classifier, train: ShardSet, folder: Path) -
     content = {"architecture": name, "num_classes": len(train.classes), "num_features": whole.num_features,
                "label_names": list(train.classes), "pretrained_cfg": pretrained}  # fmt: skip
     storage.write_json(folder / "config.json", content)
-    storage.save_weights(folder / "model.safetensors", _plain(whole.state_dict()))
-    return ["config.json", "model.safetensors"]
+    storage.save_weights(folder / paths.MODEL, _plain(whole.state_dict()))
+    return ["config.json", paths.MODEL]
 
 
 def _load_timm(folder: Path) -> Any:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from modelsoups.config.compose import load
 from modelsoups.config.schema import Config
-from modelsoups.disk import manifests, storage
+from modelsoups.disk import manifests, paths, storage
 from modelsoups.models.classifier import build
 from modelsoups.models.weight_files import check_layout, layout_of
 from modelsoups.published import tables
@@ -144,7 +144,7 @@ def _convert(
     """One ingredient, its manifest last."""
     state = read_released(files[index], layout)
     folder = cfg.run.ingredient(index)
-    path = folder / "model.safetensors"
+    path = folder / paths.MODEL
     storage.save_weights(path, state)
     model = tables.released_models()[index]
     recipe = None if model.recipe is None else asdict(Recipe(**{**cfg.recipe, **model.recipe}))

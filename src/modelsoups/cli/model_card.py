@@ -7,7 +7,7 @@ from dataclasses import asdict
 import yaml
 
 from modelsoups.config.schema import Config
-from modelsoups.disk import storage
+from modelsoups.disk import paths, storage
 from modelsoups.experiment.draw import load_draw
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.soup.coefficients import Soup
@@ -81,7 +81,7 @@ def _ingredients(cfg: Config, soup: Soup) -> str:
 
 def _accuracy(cfg: Config) -> str:
     """This row's line of every data set, with its 95% interval, from the report."""
-    path = cfg.run.results / "results.jsonl"
+    path = cfg.run.results / paths.RESULTS
     lines = storage.read_jsonl(path) if path.exists() else []
     mine = [line for line in lines if line.get("row") == cfg.export.row and "accuracy" in line]
     if not mine:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelsoups.config.schema import Config
-from modelsoups.disk import manifests
+from modelsoups.disk import manifests, paths
 from modelsoups.experiment import draw
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.recipes.search import size
@@ -90,7 +90,7 @@ def _train_images(cfg: Config) -> int:
 def _weights_bytes(cfg: Config) -> int:
     if cfg.plan.parameters is not None:
         return 4 * cfg.plan.parameters
-    path = cfg.run.head(cfg.heads.init) / "model.safetensors"
+    path = cfg.run.head(cfg.heads.init) / paths.MODEL
     if not path.exists():
         raise ValueError(f"{path} is not there yet to count its parameters; give plan.parameters=...")
     return path.stat().st_size
@@ -104,7 +104,7 @@ def _speed(cfg: Config) -> tuple[float, str]:
     for path in sorted((cfg.run.root / "ingredients").glob("*")):
         manifest = manifests.manifest_of(path)
         if manifest and manifest.get("seconds"):
-            ranks = int(manifest.get("layouts", ["1x1"])[-1].split("x")[0])
+            ranks = manifests.training_ranks(manifest)
             measured.append(manifest["images"] / manifest["seconds"] / ranks)
     if not measured:
         raise ValueError(

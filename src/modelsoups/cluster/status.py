@@ -19,7 +19,7 @@ from rich.table import Table
 
 from modelsoups.cluster import slurm
 from modelsoups.config.schema import Config
-from modelsoups.disk import manifests, storage
+from modelsoups.disk import lock, manifests, paths, storage
 from modelsoups.experiment.draw import load_draw
 
 SILENT = 600  # seconds without a line of metrics after which a run without a job is taken for stopped
@@ -76,28 +76,23 @@ def scan(cfg: Config, jobs: list[slurm.Job]) -> list[State]:
 def _state(folder: Path, index: int, epochs: int, job: slurm.Job | None) -> State:
     manifest = manifests.manifest_of(folder) if folder.exists() else None
     if manifest is not None:
-        layouts = manifest.get("layouts", ["1x1"])
         hours = manifest.get("seconds", 0.0) / 3600
-        return State(index, "done", epochs, epochs, hours, _ranks(layouts[-1]), manifest.get("loss"))
-    row, age = last_row(folder / "metrics.jsonl")
+        return State(index, "done", epochs, epochs, hours, manifests.training_ranks(manifest), manifest.get("loss"))
+    row, age = last_row(folder / paths.METRICS)
     epoch, loss = row.get("epoch", 0.0), row.get("loss")
     timing = row.get("timing", {})
     hours, ranks = timing.get("seconds", 0.0) / 3600, timing.get("ranks", 1)
-    if (failed := folder / "failed.json").exists():
+    if (failed := folder / paths.FAILED).exists():
         return State(index, "failed", epoch, epochs, hours, ranks, loss, str(storage.read_json(failed)["reason"]))
     if job is not None:
         state = "queued" if job.state == "PENDING" else "running"
         where = job.nodes or (job.reason if job.reason != "None" else "")
         return State(index, state, epoch, epochs, hours, ranks, loss, f"{job.label} {where}".strip())
-    if any(folder.glob("lock.*")) and age < SILENT:
+    if lock.lock_files(folder) and age < SILENT:
         return State(index, "running", epoch, epochs, hours, ranks, loss)
     if row or folder.exists():
         return State(index, "stopped", epoch, epochs, hours, ranks, loss, "no job; continues when it is started again")
     return State(index, "not started", 0.0, epochs, 0.0, 1, None)
-
-
-def _ranks(layout: str) -> int:
-    return int(layout.split("x")[0])
 
 
 def last_row(metrics: Path) -> tuple[dict[str, Any], float]:

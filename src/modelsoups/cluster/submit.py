@@ -17,7 +17,7 @@ from pathlib import Path
 
 from modelsoups.cluster import slurm
 from modelsoups.config.schema import Config
-from modelsoups.disk import manifests, storage
+from modelsoups.disk import manifests, paths, storage
 from modelsoups.disk.paths import shipped
 from modelsoups.experiment import draw
 from modelsoups.recipes import search as searches
@@ -86,7 +86,7 @@ def unfinished(cfg: Config, count: int) -> tuple[list[int], list[int]]:
     """Indices of the ingredients that are neither complete nor failed, and of those that failed."""
     folders = [cfg.run.ingredient(i) for i in range(count)]
     rest = [i for i, folder in enumerate(folders) if manifests.manifest_of(folder) is None]
-    failed = [i for i in rest if (folders[i] / "failed.json").exists()]
+    failed = [i for i in rest if (folders[i] / paths.FAILED).exists()]
     return [i for i in rest if i not in failed], failed
 
 

@@ -1,9 +1,14 @@
-"""One writer a folder, on any shared file system: a lock that a dead holder gives up, and that cannot be had twice.
+"""A folder's lock with a lease; filelock's leases cannot tell a restarted SLURM job from a live one.
 
-A lock is a file lock.<n> in the folder, made with O_EXCL; its holder touches it every few seconds. A newcomer takes a
-folder over by making lock.<n+1> once the holder is gone: its process does not exist (same host), SLURM has started the
-same job again (SLURM believes that the earlier start is dead), or its file has not been touched for LEASE seconds by
-the newcomer's own clock. A holder that finds a higher number has been taken for dead, and must not write any more.
+The lock is a file lock.<n> in the folder, created exclusively; its holder touches it every few
+seconds. Another process may take the folder over by creating lock.<n+1> once the holder is dead,
+which it is if
+
+- its process no longer exists (same host),
+- SLURM has restarted the same job, and therefore believes that the earlier start is dead, or
+- its file has not been touched for LEASE seconds by the other process's own clock.
+
+A holder that finds a higher number has been taken over, and must not write any more.
 """
 
 from __future__ import annotations
@@ -18,15 +23,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-BEAT = 5.0  # seconds between signs of life
-LEASE = 60.0  # seconds without one after which a holder on another host is taken for dead
+BEAT = 5.0  # seconds between two touches of the file
+LEASE = 60.0  # seconds without a touch after which a holder on another host counts as dead
 
 
 class Held(ValueError):
-    """Another process is at work on the folder."""
+    """Another process is working in the folder."""
 
 
 class Lock:
+    """A lock that this process holds. A thread touches its file until it is released."""
+
     def __init__(self, file: Path) -> None:
         self.file, self.number = file, _number(file)
         self._end = threading.Event()
@@ -39,9 +46,12 @@ class Lock:
                 os.utime(self.file)
 
     def check(self) -> None:
-        """Before each write: Held when another process has taken this folder over."""
-        if max(map(_number, _files(self.file.parent)), default=0) > self.number:
-            raise Held(f"{self.file.parent} has been taken over by another process, which took this one for dead")
+        """To be called before each write. Raises Held if another process has taken the folder over."""
+        if max(map(_number, lock_files(self.file.parent)), default=0) > self.number:
+            raise Held(
+                f"{self.file.parent} has been taken over by another process, because this one seemed dead; "
+                "let the other one finish, or end it and run this again"
+            )
 
     def release(self) -> None:
         self._end.set()
@@ -51,7 +61,7 @@ class Lock:
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[Lock]:
-    """Hold the folder's lock; Held names a holder that is alive, which may take LEASE seconds to see."""
+    """Hold the folder's lock. Raises Held, after up to LEASE seconds, if its holder is alive."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = _take(folder)
     try:
@@ -60,51 +70,51 @@ def held(folder: Path) -> Iterator[Lock]:
         lock.release()
 
 
+def lock_files(folder: Path) -> list[Path]:
+    """The lock files by number: several only while a dead holder is being replaced."""
+    return sorted(folder.glob("lock.*"), key=_number)
+
+
 def _take(folder: Path) -> Lock:
-    gone: list[Path] = []
-    for file in _files(folder):
-        if not _is_gone(file):
-            raise Held(_says(file))
-        gone.append(file)
-    mine = folder / f"lock.{max(map(_number, gone), default=0) + 1}"
+    dead = lock_files(folder)
+    for file in dead:
+        if not _is_dead(file):
+            raise Held(_describe(file))
+    mine = folder / f"lock.{max(map(_number, dead), default=0) + 1}"
     try:
         with open(mine, "x", encoding="utf-8") as out:
-            json.dump(_me(), out)
+            json.dump(_this_process(), out)
     except FileExistsError:
-        raise Held(_says(mine)) from None
+        raise Held(_describe(mine)) from None
     except OSError as error:
         with contextlib.suppress(OSError):
             mine.unlink()
         raise OSError(error.errno, f"could not write {mine}: {error.strerror}") from error
-    if others := [f for f in _files(folder) if f not in (*gone, mine)]:  # somebody came at the same moment
+    if others := set(lock_files(folder)) - {*dead, mine}:  # of a process that tried at the same time
         mine.unlink(missing_ok=True)
-        raise Held(_says(others[0]))
-    for file in gone:
+        raise Held(_describe(min(others, key=_number)))
+    for file in dead:
         file.unlink(missing_ok=True)
     return Lock(mine)
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("lock.*"), key=_number)
 
 
 def _number(file: Path) -> int:
     return int(file.suffix[1:])
 
 
-def _me() -> dict[str, Any]:
-    task = "_".join(filter(None, (os.environ.get(f"SLURM_ARRAY_{k}_ID") for k in ("JOB", "TASK"))))
+def _this_process() -> dict[str, Any]:
+    array, task = (os.environ.get(f"SLURM_ARRAY_{part}_ID") for part in ("JOB", "TASK"))
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "began": _began(os.getpid()),
-        "job": task or os.environ.get("SLURM_JOB_ID"),
+        "job": "_".join(filter(None, (array, task))) or os.environ.get("SLURM_JOB_ID"),
         "start": int(os.environ.get("SLURM_RESTART_COUNT") or 0),
     }
 
 
 def _began(pid: int) -> str | None:
-    """When a process of this host began, in the kernel's ticks: a number is used again. None: it is not there."""
+    """Start time of a process in kernel ticks, since ids are reused; None if it is dead."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -116,22 +126,22 @@ def _holder(file: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError):
-        return {}  # being made, or just removed
+        return {}  # not written yet, or just removed
 
 
-def _is_gone(file: Path) -> bool:
-    """Whether a lock's holder is dead; takes up to LEASE seconds for a holder on another host."""
-    holder, me = _holder(file), _me()
-    if me["job"] and holder.get("job") == me["job"] and holder["start"] < me["start"]:
+def _is_dead(file: Path) -> bool:
+    """Whether a lock's holder is dead. For a holder on another host this takes up to LEASE seconds."""
+    holder, this = _holder(file), _this_process()
+    if this["job"] and holder.get("job") == this["job"] and holder["start"] < this["start"]:
         return True
-    if holder.get("host") == me["host"] and me["began"] is not None:
+    if holder.get("host") == this["host"] and this["began"] is not None:
         return holder["began"] != _began(holder["pid"])
-    seen, since = _touched(file), time.monotonic()
-    while time.monotonic() < since + LEASE:
+    touched, begun = _touched(file), time.monotonic()
+    while time.monotonic() < begun + LEASE:
         time.sleep(min(1.0, LEASE / 10))
         if (now := _touched(file)) is None:
             return True  # released
-        if now != seen:
+        if now != touched:
             return False
     return True
 
@@ -143,10 +153,8 @@ def _touched(file: Path) -> int | None:
         return None
 
 
-def _says(file: Path) -> str:
+def _describe(file: Path) -> str:
     holder = _holder(file)
     job = f"job {holder['job']}, " if holder.get("job") else ""
-    return (
-        f"{file.parent} is in use: {job}process {holder.get('pid')} on {holder.get('host')} is at work on it; wait for "
-        "it or end it, then run this again"
-    )
+    process = f"{job}process {holder.get('pid')} on {holder.get('host')}"
+    return f"{file.parent} is in use: {process} is working in it; wait for it or end it, then run this again"

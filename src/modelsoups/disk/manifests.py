@@ -1,28 +1,26 @@
-"""Manifests: a folder is complete when its manifest exists, names the same inputs, and its files are there in full."""
+"""Manifests: a folder is complete when its manifest exists and its files have their sizes."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:  # paths and manifests are read without loading torch
-    pass
-from modelsoups.disk.provenance import provenance
+from modelsoups.disk import provenance
+from modelsoups.disk.paths import MANIFEST
 from modelsoups.disk.storage import read_json, write_json
-
-MANIFEST = "manifest.json"
 
 
 def finish(folder: Path, inputs: Mapping[str, Any], files: list[Path], **facts: Any) -> None:
-    """Write the folder's manifest, last: what it was made from, its files with their sizes, and provenance."""
+    """Write the folder's manifest: inputs, sizes of the files, further facts, provenance."""
     sizes = {str(f.relative_to(folder)): f.stat().st_size for f in files}
-    write_json(folder / MANIFEST, {"inputs": dict(inputs), "files": sizes, **facts, "provenance": provenance()})
+    content = {"inputs": dict(inputs), "files": sizes, **facts, "provenance": provenance.record()}
+    write_json(folder / MANIFEST, content)
 
 
 def manifest_of(folder: Path) -> dict[str, Any] | None:
-    """The folder's manifest if all of its files are there in full, else None."""
+    """The folder's manifest if every file that it lists has its full size, else None."""
     path = folder / MANIFEST
     if not path.exists():
         return None
@@ -37,4 +35,10 @@ def manifest_of(folder: Path) -> dict[str, Any] | None:
 def complete(folder: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
     """The manifest if the folder is complete and was made from these inputs, else None."""
     manifest = manifest_of(folder)
-    return manifest if manifest is not None and manifest["inputs"] == json.loads(json.dumps(dict(inputs))) else None
+    return manifest if manifest and manifest["inputs"] == json.loads(json.dumps(dict(inputs))) else None
+
+
+def training_ranks(manifest: Mapping[str, Any]) -> int:
+    """Processes that last trained an ingredient; layouts read "2x1": ranks x parts of a batch."""
+    layouts: list[str] = manifest.get("layouts", ["1x1"])
+    return int(layouts[-1].split("x")[0])

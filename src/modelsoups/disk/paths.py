@@ -1,4 +1,4 @@
-"""Every path: the files of the package, and the files of a run."""
+"""Where files lie. Each file name of a run is spelt here, and only here."""
 
 from __future__ import annotations
 
@@ -7,23 +7,37 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1]
 ASSETS = PACKAGE / "assets"
 
+# Files of one ingredient's folder, in the order in which they are written.
+RECIPE = "recipe.json"
+METRICS = "metrics.jsonl"
+CHECKPOINT = "checkpoint.pt"
+PREVIOUS_CHECKPOINT = "checkpoint.prev.pt"
+MODEL = "model.safetensors"  # also the Hugging Face name for weights in one file
+FAILED = "failed.json"  # in place of the model, if the loss diverged
+MANIFEST = "manifest.json"  # written last, in every folder that can be complete
+
+# Files of a results folder.
+RESULTS = "results.jsonl"
+PROVENANCE = "provenance.json"
+TABLE_3 = "table_3.csv"
+
 
 def shipped(name: str) -> Path:
-    """The folder conf, sweeps or slurm: inside an installed package, or at the top of a source checkout."""
+    """The folder conf, sweeps or slurm of the installed package or of the source checkout."""
     return PACKAGE / name if (PACKAGE / name).is_dir() else PACKAGE.parents[1] / name
 
 
 class Run:
-    """Every path of one experiment. `root` holds what a run makes, `results` what people look at."""
+    """Every path of one experiment: `root` holds what the stages make, `results` holds the report."""
 
     def __init__(self, root: Path, results: Path) -> None:
         self.root, self.results = root, results
         self.draw = root / "draw.jsonl"
         self.draw_manifest = root / "draw.json"
         self.ingredients = root / "ingredients"
-        self.slurm = root / "slurm"  # scripts as submitted, output of jobs, requests to stop
+        self.slurm = root / "slurm"  # submitted scripts, output of jobs, requests to stop
         self.soups = root / "soups"
-        self.wandb = root / "wandb"  # what has been logged to W&B, and its own files
+        self.wandb = root / "wandb"  # W&B's files, and our record of what has been logged
         self.pools = root / "pools"  # further runs that the analyses compare
         self.analyses = results / "analysis"
         self.overrides = root / "overrides.json"  # of the command line: how to open the run again
@@ -41,7 +55,7 @@ class Run:
         return self.root / "logits" / model_sha256[:16] / f"{dataset}-{dataset_sha256[:12]}.safetensors"
 
     def point(self, key: str) -> Path:
-        """What was measured of one soup in the analyses."""
+        """The cached measurement of one soup in the analyses."""
         return self.root / "points" / key[:2] / f"{key}.json"
 
     def soup(self, name: str) -> Path:

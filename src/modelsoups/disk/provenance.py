@@ -1,4 +1,4 @@
-"""What made a result: versions, commit, command, machine; and a fingerprint of the code behind a cached measurement."""
+"""What made a result: versions, commit, command, machine; and the code behind a measurement."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from modelsoups.disk.paths import PACKAGE
-
-if TYPE_CHECKING:  # paths and manifests are read without loading torch
-    pass
 from modelsoups.disk.storage import fingerprint
+
+PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "webdataset", "hydra-core", "numpy", "pillow")
 
 
 @functools.cache
-def code(*parts: str) -> str:
-    """Sixteen hex digits that name what modules or packages of ours do ("evaluate", "core"); comments do not count."""
+def code_fingerprint(*parts: str) -> str:
+    """Sixteen hex digits that change with the code of these modules, but not with comments."""
     root, text = PACKAGE, dict[str, str]()
     for part in parts:
         files = sorted((root / part).rglob("*.py")) or [root / f"{part}.py"]
-        text |= {str(f.relative_to(root)): ast.dump(ast.parse(f.read_text(encoding="utf-8"))) for f in files}
+        for file in files:
+            text[str(file.relative_to(root))] = ast.dump(ast.parse(file.read_text(encoding="utf-8")))
     return fingerprint(text)
 
 
-def provenance() -> dict[str, Any]:
-    """What made a result: code version and commit, argv, packages, machine, time."""
+def record() -> dict[str, Any]:
+    """Versions, commit, command line, machine and time, for a JSON file."""
     packages = {}
-    for name in ("torch", "torchvision", "open_clip_torch", "timm", "webdataset", "hydra-core", "numpy", "pillow"):
+    for name in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
             packages[name] = version(name)
     return {
         "modelsoups": version("modelsoups"),
-        "commit": commit(),
+        "commit": git_commit(),
         "command": " ".join(["modelsoups", *sys.argv[1:]]),
         "python": platform.python_version(),
         "packages": packages,
@@ -47,15 +47,16 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def commit() -> str | None:
-    """The git commit of the source checkout, with "+" when it has changes; None for an installed package."""
+def git_commit() -> str | None:
+    """The commit of the source checkout, "+" if files have changed; None if installed."""
     root = PACKAGE.parents[1]
     if not (root / ".git").exists():
         return None
     git = ["git", "-C", str(root)]
+    options: dict[str, Any] = {"capture_output": True, "text": True, "check": True}
     try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        dirty = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout.strip()
+        head = subprocess.run([*git, "rev-parse", "HEAD"], **options).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], **options).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-    return head + ("+" if dirty else "")
+    return head + ("+" if changed else "")

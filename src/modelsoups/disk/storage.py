@@ -1,4 +1,4 @@
-"""Reading and writing files: atomically, with errors that name the file."""
+"""Reads and writes files. Writes are atomic, and errors name the file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # paths and manifests are read without loading torch
+if TYPE_CHECKING:  # manifests are read without loading torch
     from torch import Tensor
 
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; on success fsync it and rename it to `path`, else remove it."""
+    """Yield a temporary path. It is synced and renamed to `path`, or removed after an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -29,7 +29,7 @@ def atomic(path: Path) -> Iterator[Path]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             tmp.unlink()
-        if isinstance(error, OSError):  # the disk's words, with the file that was meant
+        if isinstance(error, OSError):  # a message with the final name
             raise OSError(error.errno, f"could not write {path}: {error.strerror or error}") from error
         raise
 
@@ -56,7 +56,7 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Parse a JSON file; a damaged one raises ValueError naming the file."""
+    """Parse a JSON file. Raises ValueError naming the file when it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -64,6 +64,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Parse a file of JSON lines. Raises ValueError naming the file and the damaged line."""
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
@@ -76,7 +77,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
     """Write a state dict as safetensors, atomically; the same tensors give the same bytes.
 
-    More than one key of metadata would not: the library writes them in random order.
+    The metadata has one key only, because the library writes several in random order.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -84,12 +85,12 @@ def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
     with atomic(path) as tmp:
         try:
             save_file(dict(state), tmp, metadata={"format": "pt"})
-        except SafetensorError as error:  # a full disk: the library gives neither an OSError nor the file's name
+        except SafetensorError as error:  # for example a full disk; it does not name the file
             raise OSError(errno.EIO, str(error)) from error
 
 
 def fingerprint(value: Any) -> str:
-    """Sixteen hex digits that name a JSON-like value."""
+    """Sixteen hex digits of the sha256 of a JSON-like value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -136,14 +136,9 @@ def made_by(cfg: Config, ingredients: Sequence[Ingredient]) -> dict[str, Any]:
         "models": len(trained),
         "images": sum(m["images"] for m in trained),
         "seconds": round(sum(m["seconds"] for m in trained), 1),
-        "process_seconds": round(sum(m["seconds"] * _ranks(m) for m in trained), 1),
+        "process_seconds": round(sum(m["seconds"] * manifests_.training_ranks(m) for m in trained), 1),
     }
     return {"rows": dict(sorted(rows.items())), "costs": costs if trained else {}}
-
-
-def _ranks(manifest: dict[str, Any]) -> int:
-    """Processes, one a GPU where there are GPUs, that an ingredient was trained with at the end."""
-    return int(manifest.get("layouts", ["1x1"])[-1].split("x")[0])
 
 
 def _made(ingredient: Ingredient, manifest: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelsoups.disk import storage
+from modelsoups.disk import paths, storage
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.report.measure import Evidence, Row, SetInfo
 from modelsoups.soup.coefficients import Soup
@@ -77,9 +77,9 @@ class Numbers:
     @classmethod
     def read(cls, folder: Path) -> Numbers:
         """Of a results folder: results.jsonl, and provenance.json for where it came from."""
-        file = folder / "results.jsonl"
+        file = folder / paths.RESULTS
         try:
-            return cls(storage.read_jsonl(file), storage.read_json(folder / "provenance.json"))
+            return cls(storage.read_jsonl(file), storage.read_json(folder / paths.PROVENANCE))
         except ValueError as error:
             hint = f"; delete {file} and run `modelsoups report` to make it again from the run"
             raise ValueError(f"{file}: {error}{hint}") from error

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelsoups.config.schema import Config
-from modelsoups.disk import manifests, storage
+from modelsoups.disk import manifests, paths, storage
 from modelsoups.published import tables
 from modelsoups.report.measure import report_inputs
 from modelsoups.workers.processes import watched
@@ -36,7 +36,7 @@ def measured_files(folder: Path) -> dict[str, str]:
     return {path.name: storage.file_sha256(path) for path in there} | linked
 
 
-MEASURED = ("results.jsonl", "provenance.json")  # and contact.png, where there were images
+MEASURED = (paths.RESULTS, paths.PROVENANCE)  # and contact.png, where there were images
 
 
 def link(cfg: Config) -> None:
@@ -84,7 +84,7 @@ def _texts(numbers: Numbers) -> dict[str, str]:
         printed = tables.latex(tables.beside_paper(numbers))
     return {
         "table_3.md": tables.markdown(rows),
-        "table_3.csv": tables.comma_separated(rows),
+        paths.TABLE_3: tables.comma_separated(rows),
         "table_3.tex": printed,
         "table_sets.tex": tables.latex(tables.each_set(numbers)),
         "summary.txt": tables.aligned(short) + "\n\n" + "\n".join(headline(numbers)) + "\n",

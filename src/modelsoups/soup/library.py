@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from modelsoups.checkpoints.formats import Checkpoint, Source, open_checkpoint
-from modelsoups.disk import storage
+from modelsoups.disk import paths, storage
 from modelsoups.soup.batchnorm import has_batchnorm
 from modelsoups.soup.coefficients import Soup
 from modelsoups.weights import digests as digest
@@ -82,7 +82,7 @@ def mix(
         storage.write_text(path.with_suffix(".md"), card(known, notes, holdout_accuracy))
     elif not path.suffix and checkpoints[0].folder is not None:
         with _new_folder(checkpoints[0].folder, path) as tmp:
-            notes = mix_to_file(checkpoints, chosen.coefficients, tmp / "model.safetensors", facts, statistics)
+            notes = mix_to_file(checkpoints, chosen.coefficients, tmp / paths.MODEL, facts, statistics)
             storage.write_text(tmp / "README.md", card(known, notes, holdout_accuracy))
     else:
         raise ValueError(f"{path}: expected a name ending in .safetensors (or a new folder, for Hugging Face folders)")

@@ -19,8 +19,7 @@ from modelsoups.analyses.analysis import Analysis, Rows, corrected
 from modelsoups.analyses.bench import Bench, Unavailable
 from modelsoups.analyses.registry import ANALYSES
 from modelsoups.config.schema import Config
-from modelsoups.disk import manifests, storage
-from modelsoups.disk import provenance as provenance_
+from modelsoups.disk import manifests, paths, provenance, storage
 from modelsoups.experiment.ingredients import initial_models, load_pool
 from modelsoups.experiment.sets import evaluated, open_set
 from modelsoups.report import pages
@@ -83,7 +82,7 @@ def _inputs(bench: Bench) -> dict[str, Any]:
     sets = {name: open_set(cfg.data.dir, name).sha256 for name in evaluated(cfg)}
     given = {k: v for k, v in asdict(cfg.analyse).items() if k != "in_pipeline"}
     options = {**given, "protocol": cfg.protocol, "train": bench.has_train()}
-    code = provenance_.code("analyses", "soup", "weights", "stats", "report")
+    code = provenance.code_fingerprint("analyses", "soup", "weights", "stats", "report")
     return {"pools": pools, "starts": starts, "sets": sets, "options": options, "code": code}
 
 
@@ -101,7 +100,7 @@ def _write(
     texts: dict[str, str] = {}
     binaries: dict[str, bytes] = {}
     svgs: dict[str, bytes] = {}
-    provenance = {**provenance_.provenance(), "config": asdict(bench.cfg)}
+    origin = {**provenance.record(), "config": asdict(bench.cfg)}
     with figures.style():
         for analysis, rows, _ in made:
             texts[f"{analysis.name}.jsonl"] = "".join(json.dumps(row) + "\n" for row in rows)
@@ -114,12 +113,12 @@ def _write(
     tables = {a.name: table for a, rows, _ in made if (table := page.table_of(a.name, rows))}
     verdicts = corrected([v for _, _, found in made for v in found])
     texts["claims.md"] = markdown(verdicts)
-    texts["provenance.json"] = json.dumps({**provenance, "not_possible": missing}, indent=1) + "\n"
+    texts[paths.PROVENANCE] = json.dumps({**origin, "not_possible": missing}, indent=1) + "\n"
     titles = {ANALYSES[name].title if name in ANALYSES else name: reason for name, reason in missing.items()}
     told = iter(verdicts)
     sections = [(a, [next(told) for _ in v], svgs.get(a.name), tables.get(a.name)) for a, _, v in made]
     back = "../index.html" if (bench.cfg.run.results / "index.html").exists() else None
-    texts["index.html"] = page.page(bench.cfg.name, sections, titles, provenance, back)
+    texts["index.html"] = page.page(bench.cfg.name, sections, titles, origin, back)
     for name, text in texts.items():
         storage.write_text(folder / name, text)
     for name, content in binaries.items():

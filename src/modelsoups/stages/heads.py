@@ -19,7 +19,7 @@ from torch import Tensor
 
 from modelsoups.config.schema import Config, HeadsConfig
 from modelsoups.data.shards import ShardSet
-from modelsoups.disk import manifests, storage
+from modelsoups.disk import manifests, paths, storage
 from modelsoups.experiment.logits import pixel_batches, shell
 from modelsoups.experiment.sets import open_set
 from modelsoups.models.classifier import Classifier, load_clip, normalise, state_of, zeroshot_weights
@@ -37,7 +37,7 @@ def run(cfg: Config) -> bool:
         if init not in todo:
             print(f"heads: {init} complete")
     job = functools.partial(_make, cfg, inputs)
-    for init, path in run_tasks(job, todo, 1, "heads", lambda _: len(train), cfg.finetune.threads):
+    for init, path in run_tasks(job, todo, 1, "heads", lambda _: len(train)):
         print(f"heads: {init} -> {path}")
     return bool(todo)
 
@@ -55,7 +55,7 @@ def _initial_model(cfg: Config, init: str, train: ShardSet) -> Classifier:
         if cfg.model.library == "timm":
             model.head.weight.zero_()
         elif init == "lp" and manifests.complete(zeroshot, _inputs(cfg, "zeroshot", train)):  # the prompts take minutes
-            model.load_state_dict(state_dicts.load_state(zeroshot / "model.safetensors"))
+            model.load_state_dict(state_dicts.load_state(zeroshot / paths.MODEL))
         else:
             clip = load_clip(cfg.model)
             model.encoder.load_state_dict(clip.model.visual.state_dict())
@@ -101,13 +101,14 @@ def linear_probe(features_ND: Tensor, labels_N: Tensor, start_CD: Tensor, heads:
 
 def _make(cfg: Config, inputs: dict[str, dict[str, Any]], init: str) -> Path:
     """One initial model, in its folder; the path of its weights."""
+    torch.set_num_threads(cfg.finetune.threads)
     train = open_set(cfg.data.dir, cfg.data.train)
     model = _initial_model(cfg, init, train)
     if init == "zeroshot":
         advance(len(train))  # it has looked at none
     folder = cfg.run.head(init)
     state = state_of(model)
-    path = folder / "model.safetensors"
+    path = folder / paths.MODEL
     storage.save_weights(path, state)
     manifests.finish(folder, inputs[init], [path], sha256=state_dicts.state_sha256(state))
     return path

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelsoups.config.schema import Config
-from modelsoups.disk import manifests, storage
-from modelsoups.disk import provenance as provenance_
+from modelsoups.disk import manifests, paths, provenance, storage
 from modelsoups.report.measure import collect
 from modelsoups.report.pages import MEASURED, measured_files, render, report_inputs_of, write_file
 
@@ -53,13 +52,13 @@ def _measure(cfg: Config) -> None:
     folder = cfg.run.results
     if manifests.manifest_of(cfg.run.soups) is None:
         lines = from_released.lines(cfg)
-        provenance: dict[str, Any] = {**provenance_.provenance(), "config": asdict(cfg)}
+        origin: dict[str, Any] = {**provenance.record(), "config": asdict(cfg)}
     else:
         evidence = collect(cfg)
-        lines, provenance = measure(evidence), {**evidence.provenance, "seconds": evidence.timings}
+        lines, origin = measure(evidence), {**evidence.provenance, "seconds": evidence.timings}
         with figures.style(math=False):
             sheet = figures.contact_sheet(evidence.contact)
             write_file(folder / "contact.png", figures.save(sheet, "png"))
             figures.close(sheet)
-    storage.write_jsonl(folder / "results.jsonl", lines)
-    storage.write_text(folder / "provenance.json", json.dumps(provenance, indent=1) + "\n")
+    storage.write_jsonl(folder / paths.RESULTS, lines)
+    storage.write_text(folder / paths.PROVENANCE, json.dumps(origin, indent=1) + "\n")

@@ -1,7 +1,7 @@
 """Weights & Biases beside the work: a follower process reads what the stages write, and logs it.
 
-The files of a run folder are the truth; no stage knows of W&B, so it can neither slow nor fail one. `following` starts
-the follower (`tracking.follower`), a process of lowest priority, and waits for it a limited time in the end.
+No stage knows of W&B, so W&B can neither slow a stage down nor make it fail. `following` starts the
+follower (`tracking.follower`), a process of lowest priority, and waits a limited time for its end.
 """
 
 from __future__ import annotations
@@ -12,49 +12,48 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-if TYPE_CHECKING:
-    from modelsoups.config.schema import Config
-
-STAGES = ("finetune", "soup", "report")  # that leave something to log
-WAIT = {"online": 60.0, "offline": 300.0}  # seconds for what is left: a server may be away, a disk is only slow
-HURRY = 10.0  # the same when a command is stopped or fails: on a cluster its time is running out
+STAGES = ("finetune", "soup", "report")  # those that make something to log
+WAIT = {"online": 60.0, "offline": 300.0}  # seconds for the follower's last look
+HURRY = 10.0  # the same if a command is stopped or fails: on a cluster its time is running out
 
 
 @contextlib.contextmanager
-def following(cfg: Config, stages: Sequence[str]) -> Iterator[None]:
-    """Log to W&B what the stages within make, as cfg.wandb says; never an exception, at most a line of warning."""
-    follower = _start(cfg) if set(stages) & set(STAGES) and os.environ.get("RANK", "0") == "0" else None
+def following(mode: str, folder: Path, settings: Mapping[str, Any], stages: Sequence[str]) -> Iterator[None]:
+    """Within, log to W&B what the stages make. It never raises, but may print a line of warning.
+
+    mode: the key `wandb`. folder: for W&B's files. settings: the configuration as nested mappings.
+    """
+    logs = set(stages) & set(STAGES) and os.environ.get("RANK", "0") == "0"
+    follower = _start(mode, folder, settings) if logs else None
     wait = HURRY
     try:
         yield
-        wait = WAIT["offline" if cfg.wandb == "offline" else "online"]
+        wait = WAIT["offline" if mode == "offline" else "online"]
     finally:
         if follower is not None:
-            _end(cfg, follower, wait)
+            _end(follower, wait, folder)
 
 
-def _start(cfg: Config) -> subprocess.Popen[str] | None:
-    mode = os.environ.get("WANDB_MODE", "auto") if cfg.wandb == "auto" else cfg.wandb
-    if mode in ("disabled", "dryrun"):
+def _start(mode: str, folder: Path, settings: Mapping[str, Any]) -> subprocess.Popen[str] | None:
+    chosen = os.environ.get("WANDB_MODE", "auto") if mode == "auto" else mode
+    if chosen in ("disabled", "dryrun"):
         return None
     if importlib.util.find_spec("wandb") is None:
-        if cfg.wandb != "auto":
-            warn(f"wandb={cfg.wandb}, but wandb is not installed (pip install modelsoups[wandb]); nothing is logged")
+        if mode != "auto":
+            warn(f"wandb={mode}, but wandb is not installed (pip install modelsoups[wandb]); nothing is logged")
         return None
-    folder = cfg.run.wandb
+    command = [sys.executable, "-m", "modelsoups.tracking.follower"]
+    streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": 2, "text": True}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "follower.log", "a", encoding="utf-8") as log:
-            follower = subprocess.Popen(
-                [sys.executable, "-m", "modelsoups.tracking.follower"],
-                stdin=subprocess.PIPE, stdout=2, stderr=log, text=True, start_new_session=True,
-            )  # fmt: skip
+            follower = subprocess.Popen(command, stderr=log, start_new_session=True, **streams)
         assert follower.stdin is not None
-        follower.stdin.write(json.dumps({"mode": mode, "config": asdict(cfg)}, default=str) + "\n")
+        follower.stdin.write(json.dumps({"mode": chosen, "settings": settings}, default=str) + "\n")
         follower.stdin.flush()
     except OSError as error:
         warn(f"not logging ({error}); everything else goes on")
@@ -62,18 +61,18 @@ def _start(cfg: Config) -> subprocess.Popen[str] | None:
     return follower
 
 
-def _end(cfg: Config, follower: subprocess.Popen[str], wait: float) -> None:
-    """Let the follower log what is left; one that takes too long is left behind by ending it: its files are whole."""
+def _end(follower: subprocess.Popen[str], wait: float, folder: Path) -> None:
+    """Let the follower log the rest for `wait` seconds. If it is killed, its files are whole."""
     assert follower.stdin is not None
     with contextlib.suppress(OSError):
         follower.stdin.close()
     try:
         if follower.wait(wait):
-            warn(f"the follower failed; everything else is complete (trace: {cfg.run.wandb / 'follower.log'})")
+            warn(f"the follower failed; everything else is complete (trace: {folder / 'follower.log'})")
     except subprocess.TimeoutExpired:
         follower.kill()
         follower.wait()
-        warn(f"not done after {wait:.0f} s; what is missing there goes with the next command, or `wandb sync`")
+        warn(f"not done after {wait:.0f} s; the next command logs the rest, and `wandb sync` uploads it")
     except KeyboardInterrupt:
         follower.kill()
 

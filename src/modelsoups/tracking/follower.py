@@ -1,15 +1,15 @@
-"""The process that follows a run folder and logs it to W&B; started by `tracking.following`, never by hand.
+"""The process that follows a run folder and logs it to W&B; `tracking.following` starts it.
 
-An ingredient is a run, whose id follows from the run folder and the recipe: a task that was requeued continues it. What
-has been logged is asked where it lies (the server, or W&B's files of an offline run), so that a kill at any moment
-leaves neither a gap nor a double: a step is logged once, and only when no restart can change its row any more (later
-checkpoints, or the end, have been written). Ends when its standard input does, or with its parent.
+Each ingredient is a run of W&B's. Its id follows from the run folder and the recipe, so that a task
+that is started again continues its run. The last step that was logged is known to W&B's server;
+offline we write it to a small JSON file when the run is closed, since W&B's process buffers rows. A
+kill can therefore log rows twice, but loses none. The process ends when its standard input is
+closed, or with its parent.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
@@ -21,232 +21,218 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from modelsoups.disk import manifests, storage
-from modelsoups.disk.paths import Run
-from modelsoups.tracking import wandb_files
+from filelock import FileLock, Timeout
+
+from modelsoups.disk import manifests, paths, storage
 from modelsoups.tracking.results import log_results, results_state, scores
 
 POLL = 2.0  # seconds
 INIT = 20.0  # seconds for the server's first answer
-FLUSH = 10.0  # seconds for W&B to have written what it was told is all
 Row = dict[str, Any]
 Mode = Literal["auto", "online", "offline"]
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end comes through standard input
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # standard input tells when to end
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(10)
     given = json.loads(sys.stdin.readline())
-    follower = Follower(given["config"], given["mode"], os.getppid())
+    follower = Follower(given["settings"], given["mode"], os.getppid())
     while not select.select([sys.stdin], [], [], POLL)[0] and os.getppid() == follower.parent:
         follower.look()
     follower.look(last=True)
 
 
 class Follower:
-    """Follows the ingredients of a command, then its results. config: the whole configuration as a mapping."""
+    """Follows the ingredients of a command, then its results.
 
-    def __init__(self, config: Row, mode: Mode, parent: int) -> None:
-        self.config, self.mode, self.parent = config, mode, parent
-        self.run = Run(Path(config["runs"]), Path(config["results"]))
+    settings: the whole configuration as a mapping. parent: the process whose load W&B records.
+    """
+
+    def __init__(self, settings: Row, mode: Mode, parent: int) -> None:
+        self.settings, self.mode, self.parent = settings, mode, parent
+        self.run = paths.Run(Path(settings["runs"]), Path(settings["results"]))
         self.token = _token(self.run.wandb / "id")
         self.followed: dict[Path, Followed] = {}
 
     def look(self, last: bool = False) -> None:
-        """Log what is new; at the last look, end what is open."""
+        """Log what is new. The last look also closes runs that are open, and logs the results."""
         for folder in self._folders():
             if folder not in self.followed:
-                recipe = storage.read_json(folder / "recipe.json")
-                self.followed[folder] = Followed(self, folder, recipe)
+                self.followed[folder] = Followed(self, folder)
             self.followed[folder].look(last)
-        if last and (self.run.results / manifests.MANIFEST).exists() and (self.run.results / "results.jsonl").exists():
+        results = self.run.results
+        if last and (results / paths.MANIFEST).exists() and (results / paths.RESULTS).exists():
             log_results(self)
 
     def _folders(self) -> list[Path]:
-        only = self.config["ingredient"]
-        there = [self.run.ingredient(only)] if only is not None else sorted(self.run.ingredients.glob("*"))
-        return [folder for folder in there if (folder / "recipe.json").exists()]
+        only = self.settings["ingredient"]
+        folders = sorted(self.run.ingredients.glob("*")) if only is None else [self.run.ingredient(only)]
+        return [folder for folder in folders if (folder / paths.RECIPE).exists()]
 
-    def id(self, *parts: Any) -> str:
-        """The id of a run of W&B's."""
-        return storage.fingerprint([self.token, *parts])
+    def record(self, *parts: Any) -> Record:
+        """The record of the run of W&B's that is named by these parts."""
+        return Record(self.run.wandb, storage.fingerprint([self.token, *parts]))
 
     def begin(self, run_id: str, name: str, stage: str, config: Row) -> Any:
-        """Open a run, new or continued; without an answer of the server, offline from now on."""
+        """Open a run, new or continued. If the server does not answer, go offline from now on."""
         import wandb
 
         if self.mode == "auto":
-            self.mode = "online" if _login(wandb) else "offline"
+            self.mode = "online" if wandb.login(prompt=False, verify=False) else "offline"
         while any(self.run.wandb.glob(f"wandb/*run-{time.strftime('%Y%m%d_%H%M%S')}-{run_id}")):
-            time.sleep(0.05)  # W&B names a folder by the second, and would overwrite one of this second
-        track = self.config["track"]
-        common = {key: self.config[key] for key in ("protocol", "heads")}
-        kinds = [self.config["model"]["name"], self.config["data"]["name"]]
+            time.sleep(0.05)  # W&B names folders by the second, and would overwrite this one
+        track, experiment = self.settings["track"], self.settings["name"]
+        kinds = {key: self.settings[key]["name"] for key in ("model", "data")}
+        common = {key: self.settings[key] for key in ("protocol", "heads")}
+        tags = dict.fromkeys(tag[:64] for tag in (stage, experiment, *kinds.values()))
         options: Row = {
             "project": track["project"], "entity": track["entity"], "dir": str(self.run.wandb), "id": run_id,
-            "name": name, "group": self.config["name"], "job_type": stage, "resume": "allow",
-            "tags": list(dict.fromkeys(tag[:64] for tag in [stage, self.config["name"], *kinds])),
-            "config": {**config, "experiment": self.config["name"], "model": kinds[0], "data": kinds[1], **common},
-            "reinit": "create_new",
+            "name": f"{experiment} {name}", "group": experiment, "job_type": stage, "tags": list(tags),
+            "config": {**config, "experiment": experiment, **kinds, **common},
+            "resume": "allow", "reinit": "create_new",
         }  # fmt: skip
-        settings = wandb.Settings(
+        options["settings"] = wandb.Settings(
             silent=True, console="off", disable_git=True, disable_code=True, x_save_requirements=False,
             init_timeout=INIT, x_stats_pid=self.parent, x_stats_track_process_tree=True,
         )  # fmt: skip
         try:
-            return wandb.init(**options, mode=self.mode, settings=settings)
-        except Exception as error:  # from the network, the server or the client, each with its own kinds
+            return wandb.init(**options, mode=self.mode)
+        except Exception as error:  # of the network, the server or the client, each of its own kind
             if self.mode == "offline":
                 raise
             self.mode = "offline"
-            wandb.teardown()  # it would refuse the id as in use; what is open goes on offline
+            wandb.teardown()  # or the id would still be in use; open runs go on offline
             for followed in self.followed.values():
                 followed.drop()
-            say(f"the server did not take the run ({first_line(error)}); logging offline to {self.run.wandb}")
-            return wandb.init(**options, mode="offline", settings=settings)
+            why = first_line(error)
+            say(f"the server did not take the run ({why}); logging offline to {self.run.wandb}")
+            return wandb.init(**options, mode="offline")
 
-    def done(self, run: Any, run_id: str) -> int:
+    def last_step(self, run: Any, record: Record) -> int:
         """The last step that has been logged, or -1."""
-        if self.mode == "online":
-            return int(run.starting_step) - 1
-        return wandb_files.last_step(self.run.wandb, run_id)
+        return int(run.starting_step) - 1 if self.mode == "online" else record.step
+
+
+class Record:
+    """What we have logged of one run: its last step, and whole states ("metrics", a report's)."""
+
+    def __init__(self, folder: Path, run_id: str) -> None:
+        self.id, self.path = run_id, folder / f"{run_id}.json"
+        self.read()
+
+    def read(self) -> None:
+        known = storage.read_json(self.path) if self.path.exists() else {}
+        self.step: int = known.get("step", -1)
+        self.logged: list[str] = known.get("logged", [])
+
+    def save(self, step: int, *logged: str) -> None:
+        """Add states that have been logged, and remember the last step."""
+        if step > self.step or logged:
+            self.step, self.logged = max(step, self.step), [*self.logged, *logged]
+            storage.write_json(self.path, {"step": self.step, "logged": self.logged})
 
     @contextlib.contextmanager
-    def alone(self, run_id: str) -> Iterator[bool]:
-        """Whether no other process logs this run; while within, none does."""
-        with open(self.run.wandb / f"{run_id}.lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
+    def lock(self) -> Iterator[bool]:
+        """Yield whether no other process logs this run. Within, no other will."""
+        try:
+            with FileLock(self.path.with_suffix(".lock"), timeout=0):
+                self.read()  # another process may have logged more
                 yield True
-
-    def logged(self, run_id: str, what: str) -> bool:
-        """Whether this state of the run has been logged to its end."""
-        mark = self.run.wandb / f"{run_id}.json"
-        return mark.exists() and what in storage.read_json(mark)["logged"]
-
-    def mark(self, run_id: str, *what: str) -> None:
-        path = self.run.wandb / f"{run_id}.json"
-        before = storage.read_json(path)["logged"] if path.exists() else []
-        storage.write_json(path, {"logged": [*before, *what]})
+        except Timeout:
+            yield False
 
 
 class Followed:
     """One ingredient."""
 
-    def __init__(self, follower: Follower, folder: Path, recipe: Row) -> None:
-        self.follower, self.folder, self.recipe = follower, folder, recipe
-        self.id = follower.id(folder.name, recipe)
+    def __init__(self, follower: Follower, folder: Path) -> None:
+        self.follower, self.folder = follower, folder
+        self.recipe: Row = storage.read_json(folder / paths.RECIPE)
+        self.record = follower.record(folder.name, self.recipe)
         self.run_id = self._run_id()
         self.run: Any = None
-        self.rows: list[Row] = []  # at the last look
-        self.held: list[Row] = []  # before the newest checkpoint was seen
-        self.saved: int | None = None  # when the newest checkpoint was written
-        self.step = -1  # logged
-        self.closed = follower.logged(self.id, "metrics")
-        self.lock = contextlib.ExitStack()
+        self.step = -1  # the last one logged
+        self.closed = "metrics" in self.record.logged
+        self.locked = contextlib.ExitStack()
 
     def _run_id(self) -> str:
-        """W&B's id of the run: our own, or the one that an agent of W&B's started this command with."""
-        given = self.follower.run.wandb / f"{self.id}.agent"
+        """The record's id, or the one that W&B's agent gave when it started this command."""
+        given = self.record.path.with_suffix(".agent")
         if os.environ.get("WANDB_SWEEP_ID") and (agent := os.environ.get("WANDB_RUN_ID")):
             storage.write_text(given, agent)
-        return given.read_text(encoding="utf-8") if given.exists() else self.id
+        return given.read_text(encoding="utf-8") if given.exists() else self.record.id
 
     def look(self, last: bool) -> None:
-        """Log the rows that are final; close the run when the ingredient has ended."""
+        """Log the new rows. Close the run if the ingredient has ended, or if this is the last look."""
         if self.closed:
             return
-        manifest, failure = (_json(self.folder / name) for name in (manifests.MANIFEST, "failed.json"))
-        before, self.rows = self.rows, _rows(self.folder / "metrics.jsonl")
-        saved = _time(self.folder / "checkpoint.pt")
-        if manifest or failure:
-            if self.run is None and not self._open():
-                return
-            self._log(self.rows)
-            self._close(manifest or {"failed": failure["reason"]}, 1 if failure else 0)
-            return
-        if saved is not None and saved != self.saved:
-            # Written beside later steps, one at a time: it holds the rows that were there before the one before it was.
-            self._log(self.held)
-            self.held = before
-        self.saved = saved
-        if last and self.run is not None:
-            self.run.mark_preempting()
-            self._end(1)
-
-    def _log(self, rows: list[Row]) -> None:
-        if not rows or (self.run is None and not self._open()):
+        failure = self.folder / paths.FAILED
+        end = manifests.manifest_of(self.folder)
+        if end is None and failure.exists():
+            end = {"failed": storage.read_json(failure)["reason"]}
+        rows = _rows(self.folder / paths.METRICS)
+        if not (rows or end) or not (self.run or self._open()):
             return
         for row in rows:
             if row["step"] > self.step:
-                self.run.log({key: value for key, value in row.items() if key != "step"}, step=row["step"])
-                self.step = row["step"]
+                self.step = row.pop("step")
+                self.run.log(row, step=self.step)
+        if end:
+            self._close(end)
+        elif last:
+            self.run.mark_preempting()
+            self._finish(1)
 
     def _open(self) -> bool:
-        if not self.lock.enter_context(self.follower.alone(self.id)):
-            self.lock.close()
+        free = self.locked.enter_context(self.record.lock())
+        self.closed = free and "metrics" in self.record.logged  # by another process
+        if self.closed or not free:
+            self.locked.close()
             return False
-        name = f"{self.follower.config['name']} {self.folder.name}"
-        config = {**self.recipe, "ingredient": self.folder.name}
-        self.run = self.follower.begin(self.run_id, name, "finetune", config)
-        self.step = self.follower.done(self.run, self.run_id)
+        self.begin()
         return True
 
-    def _close(self, end: Row, status: int) -> None:
-        self.run.summary.update({k: v for k, v in end.items() if k not in ("inputs", "files", "provenance")})
-        found = scores(self.follower.run.results, self.folder.name)
-        self.run.summary.update(found)
-        self._end(status)
-        if not self._on_disk():
-            raise OSError(f"{self.follower.run.wandb}: W&B's file of {self.folder.name} is cut off; is the disk full?")
-        whole = found and not self.follower.config["track"]["artifacts"]
-        self.follower.mark(self.id, "metrics", *([results_state(self.follower.run.results)] if whole else []))
+    def begin(self) -> Any:
+        """Open the ingredient's run, new or continued."""
+        config = {**self.recipe, "ingredient": self.folder.name}
+        self.run = self.follower.begin(self.run_id, self.folder.name, "finetune", config)
+        self.step = self.follower.last_step(self.run, self.record)
+        return self.run
+
+    def _close(self, end: Row) -> None:
+        """Log how the ingredient ended; with its accuracies, if there is a report already."""
+        facts = {key: end[key] for key in end.keys() - {"inputs", "files", "provenance"}}
+        results = self.follower.run.results
+        found = scores(results, self.folder.name)
+        self.run.summary.update({**facts, **found})
+        self._finish(1 if "failed" in end else 0)
+        complete = found and not self.follower.settings["track"]["artifacts"]
+        self.record.save(self.step, "metrics", *([results_state(results)] if complete else []))
         self.closed = True
+
+    def _finish(self, status: int) -> None:
+        self.run.finish(exit_code=status)
+        self.record.save(self.step)
+        self.drop()
 
     def drop(self) -> None:
         """Forget an open run that W&B has closed."""
         if self.run is not None:
             self.run = None
-            self.lock.close()
-
-    def _end(self, status: int) -> None:
-        self.run.finish(exit_code=status)
-        deadline = time.monotonic() + FLUSH
-        while not self._on_disk() and time.monotonic() < deadline:
-            time.sleep(0.05)  # W&B's own process may still write
-        self.run = None
-        self.lock.close()
-
-    def _on_disk(self) -> bool:
-        """Whether an offline run's files hold what was logged; W&B's server is taken at its word."""
-        wandb = self.follower.run.wandb
-        return self.follower.mode != "offline" or wandb_files.last_step(wandb, self.run_id) >= self.step
+            self.locked.close()
 
 
 def say(message: str) -> None:
-    print(f"modelsoups: W&B: {message}", flush=True)  # standard output is the command's standard error
+    print(f"modelsoups: W&B: {message}", flush=True)  # to the command's standard error
 
 
 def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def _login(wandb: Any) -> bool:
-    """Whether there is a login for W&B's server, without asking anybody for one."""
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    from wandb.sdk.lib import wbauth
-
-    host = wbauth.HostUrl(wandb.setup().settings.base_url)
-    return wbauth.read_netrc_auth(host=host) is not None
-
-
 def _token(path: Path) -> str:
-    """What tells this run folder from others of the same name; made once, by whoever comes first."""
+    """A random word that tells this run folder from others of its name; the first process makes it."""
     tmp = path.with_name(f".{path.name}.{os.getpid()}")
     tmp.write_text(secrets.token_hex(8))
     with contextlib.suppress(FileExistsError):
@@ -256,23 +242,13 @@ def _token(path: Path) -> str:
 
 
 def _rows(path: Path) -> list[Row]:
-    """The whole lines of metrics.jsonl."""
+    """The complete rows of metrics.jsonl."""
     rows = []
     with contextlib.suppress(FileNotFoundError, ValueError):
         for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
             if line.endswith("\n"):
                 rows.append(json.loads(line))
     return rows
-
-
-def _json(path: Path) -> Any:
-    return storage.read_json(path) if path.exists() else None
-
-
-def _time(path: Path) -> int | None:
-    with contextlib.suppress(OSError):
-        return path.stat().st_mtime_ns
-    return None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the report holds, as W&B shows it: a run for the soups, and accuracies in the summary of each ingredient."""
+"""A report in W&B: a run for the soups, and accuracies in each ingredient's summary."""
 
 from __future__ import annotations
 
@@ -7,77 +7,75 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelsoups.disk import manifests, storage
+from modelsoups.disk import storage
+from modelsoups.disk.paths import MANIFEST, MODEL, RESULTS, TABLE_3
 
 if TYPE_CHECKING:
-    from modelsoups.tracking.follower import Followed, Follower
+    from modelsoups.tracking.follower import Followed, Follower, Record
 
 FIGURES = ("figure_1", "figure_B1", "figure_greedy", "figure_shifts", "contact")
 
 
 def scores(results: Path, row: str) -> dict[str, float]:
     """Accuracies (0 to 1) of one row of results.jsonl by data set; none if there is no report."""
-    path = results / "results.jsonl"
-    lines = storage.read_jsonl(path) if (results / manifests.MANIFEST).exists() and path.exists() else []
+    path = results / RESULTS
+    lines = storage.read_jsonl(path) if (results / MANIFEST).exists() and path.exists() else []
     return {f"accuracy/{line['dataset']}": line["accuracy"] for line in lines if line.get("row") == row}
 
 
 def results_state(results: Path) -> str:
-    """Names what a finished report was made from."""
-    return storage.fingerprint(storage.read_json(results / manifests.MANIFEST)["inputs"])
+    """A fingerprint of what a finished report was made from."""
+    return storage.fingerprint(storage.read_json(results / MANIFEST)["inputs"])
 
 
 def log_results(follower: Follower) -> None:
-    """Log a finished report once: the soup's run, then the summaries of the ingredients."""
-    state = results_state(follower.run.results)
-    soup = follower.id("soup", state)
-    if not follower.logged(soup, state):
-        with follower.alone(soup) as mine:
-            if mine:
-                _log_soups(follower, soup)
-                follower.mark(soup, state)
+    """Log a finished report once: the run of the soups, then the summaries of the ingredients."""
+    results = follower.run.results
+    state = results_state(results)
+    soup = follower.record("soup", state)
+    with soup.lock() as free:
+        if free and state not in soup.logged:
+            soup.save(_log_soups(follower, soup), state)
     for followed in follower.followed.values():
-        found = scores(follower.run.results, followed.folder.name)
-        if found and followed.closed and not follower.logged(followed.id, state):
-            with follower.alone(followed.id) as mine:
-                if mine:
-                    _log_scores(follower, followed, found)
-                    follower.mark(followed.id, state)
+        record, found = followed.record, scores(results, followed.folder.name)
+        with record.lock() as free:
+            if free and found and followed.closed and state not in record.logged:
+                _log_scores(follower, followed, found)
+                record.save(followed.step, state)
 
 
 def _log_scores(follower: Follower, followed: Followed, found: dict[str, float]) -> None:
     """Add the accuracies to an ingredient's run."""
-    folder = followed.folder
-    name = f"{follower.config['name']} {folder.name}"
-    run = follower.begin(followed.run_id, name, "finetune", {**followed.recipe, "ingredient": folder.name})
+    folder, run = followed.folder, followed.begin()
     run.summary.update(found)
-    if follower.config["track"]["artifacts"] and folder.name in _greedy(follower).get("ingredients", ()):
-        run.log_artifact(_artifact(follower, f"ingredient-{folder.name}", folder / "model.safetensors"))
+    if follower.settings["track"]["artifacts"] and folder.name in _greedy(follower).get("ingredients", ()):
+        run.log_artifact(_artifact(follower, f"ingredient-{folder.name}", folder / MODEL))
     run.finish()
 
 
-def _log_soups(follower: Follower, run_id: str) -> None:
-    """A run with the greedy trace as its history, Table 3, figures, and the accuracies of every row as its summary."""
+def _log_soups(follower: Follower, record: Record) -> int:
+    """Log greedy trace, Table 3, figures, and accuracies as the summary. Returns the last step."""
     import wandb
 
-    results = follower.run.results
-    run = follower.begin(run_id, f"{follower.config['name']} soups", "soup", {"soup": follower.config["soup"]})
-    done = follower.done(run, run_id)
-    for step, row in enumerate(_greedy(follower).get("trace", ())):
+    results, trace = follower.run.results, _greedy(follower).get("trace", [])
+    run = follower.begin(record.id, "soups", "soup", {"soup": follower.settings["soup"]})
+    done = follower.last_step(run, record)
+    for step, row in enumerate(trace):
         if step > done:
             run.log({f"greedy/{key}": value for key, value in row.items()}, step=step)
-    last = max(done, len(_greedy(follower).get("trace", ())) - 1)
-    run.log({**_table(wandb, results), **_figures(wandb, results)}, step=last + 1)
-    for line in storage.read_jsonl(results / "results.jsonl"):
+    last = max(done + 1, len(trace))
+    run.log({**_table(wandb, results), **_figures(wandb, results)}, step=last)
+    for line in storage.read_jsonl(results / RESULTS):
         if line.get("kind") not in (None, "individual") or line.get("row") in ("best", "second_best"):
             run.summary[f"{line['row']}/{line['dataset']}"] = line["accuracy"]
-    if follower.config["track"]["artifacts"]:
+    if follower.settings["track"]["artifacts"]:
         _log_lineage(follower, run)
     run.finish()
+    return last
 
 
 def _table(wandb: Any, results: Path) -> dict[str, Any]:
-    path = results / "table_3.csv"
+    path = results / TABLE_3
     if not path.exists():
         return {}
     with open(path, encoding="utf-8", newline="") as file:
@@ -86,8 +84,8 @@ def _table(wandb: Any, results: Path) -> dict[str, Any]:
 
 
 def _figures(wandb: Any, results: Path) -> dict[str, Any]:
-    there = [name for name in FIGURES if (results / f"{name}.png").exists()]
-    return {f"figures/{name}": wandb.Image(str(results / f"{name}.png")) for name in there}
+    files = {name: results / f"{name}.png" for name in FIGURES}
+    return {f"figures/{name}": wandb.Image(str(file)) for name, file in files.items() if file.exists()}
 
 
 def _greedy(follower: Follower) -> dict[str, Any]:
@@ -96,11 +94,11 @@ def _greedy(follower: Follower) -> dict[str, Any]:
 
 
 def _log_lineage(follower: Follower, run: Any) -> None:
-    """The soups that were written as an artifact each; online also what they were made from."""
+    """Log each mixed soup as an artifact; online also the ingredients that it was made from."""
     if not run.offline:
         for name in _greedy(follower).get("ingredients", ()):
-            path = follower.run.ingredients / name / "model.safetensors"
-            if path.exists():  # an average has no folder of its own
+            path = follower.run.ingredients / name / MODEL
+            if path.exists():  # an average along a run has no folder
                 run.use_artifact(_artifact(follower, f"ingredient-{name}", path))
     for path in sorted(follower.run.soups.glob("*.safetensors")):
         run.log_artifact(_artifact(follower, path.stem, path))
@@ -109,7 +107,7 @@ def _log_lineage(follower: Follower, run: Any) -> None:
 def _artifact(follower: Follower, name: str, path: Path) -> Any:
     import wandb
 
-    allowed = re.sub(r"[^\w.-]", "-", f"{follower.config['name']}-{name}")
+    allowed = re.sub(r"[^\w.-]", "-", f"{follower.settings['name']}-{name}")
     artifact = wandb.Artifact(allowed, type="model" if name.startswith("ingredient-") else "soup")
     artifact.add_file(str(path), policy="immutable", skip_cache=True)
     return artifact

@@ -1,10 +1,11 @@
 """How a run uses its device: precision, compilation, transfers, determinism.
 
-By default a GPU trains in bf16 (weights, optimizer, head and loss stay in float32) with a compiled network, a fused
-optimizer and copies beside the computation; a CPU in float32 and uncompiled. Attention is PyTorch's
-scaled_dot_product_attention in open_clip (nn.MultiheadAttention without weights) and in timm, flash attention in bf16.
-No step makes the host wait for the GPU, other than not to run further ahead than AHEAD steps; losses and times are
-fetched when they are there (`trainer`). Adafactor and Python's own checks at a checkpoint are exceptions.
+By default a GPU trains in bf16 (weights, optimizer, head and loss stay in float32) with a compiled
+network, a fused optimizer and copies beside the computation; a CPU trains in float32 without
+compilation. Attention is PyTorch's scaled_dot_product_attention, both in open_clip
+(nn.MultiheadAttention) and in timm; in bf16 it is flash attention. No step makes the host wait for
+the GPU, except that it stays at most AHEAD steps ahead; losses and times are read once they have
+arrived (`trainer`). Adafactor, and the check of the loss at a checkpoint, do wait.
 
 Legend: B images of a batch, H height, W width.
 """
@@ -26,17 +27,16 @@ from torch.utils import deterministic
 from modelsoups.config.schema import FinetuneConfig
 from modelsoups.data.gpu.augment import BatchPlan
 
-AHEAD = 2  # steps that the host may be ahead of the GPU: enough to hide it, and batches that wait take memory
-COMPILE_MODES = ("default", "reduce-overhead")  # the second with CUDA graphs
+AHEAD = 2  # steps that the host may be ahead of the GPU; more would only take memory for waiting batches
 
 
 @dataclass(frozen=True)
 class Device:
-    """Where and how a run computes. compile is None or one of COMPILE_MODES."""
+    """Where and how a run computes."""
 
     torch: torch.device
     bf16: bool
-    compile: str | None
+    compile: str | None  # torch.compile's mode: default, or reduce-overhead (with CUDA graphs)
     deterministic: bool
     augment: str
 
@@ -51,39 +51,32 @@ class Device:
 
     @property
     def name(self) -> str:
-        """What results depend on beside the recipe, "" for the reference: float32 on a CPU."""
-        words = {self.torch.type: self.cuda, "bf16": self.bf16, "compiled": self.compile, "augment=gpu": self._batched}
-        return " ".join(word for word, holds in words.items() if holds)
-
-    @property
-    def _batched(self) -> bool:
-        return self.augment == "gpu"
+        """How results may differ from those of a CPU in float32: "cuda bf16 compiled", or ""."""
+        gpu = self.augment == "gpu"
+        words = {self.torch.type: self.cuda, "bf16": self.bf16, "compiled": self.compile, "augment=gpu": gpu}
+        return " ".join(filter(words.get, words))
 
     def autocast(self) -> AbstractContextManager[object]:
         """Around a forward pass."""
-        if not self.bf16:
-            return contextlib.nullcontext()
-        return torch.autocast(self.torch.type, torch.bfloat16)
+        return torch.autocast(self.torch.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
 
     def compiled(self, network: nn.Module, parts: int = 1) -> nn.Module:
-        """The network as training calls it; what is saved is the network itself.
-
-        With batches in parts there are no CUDA graphs: their gradients lie where the next part's replay writes.
-        """
+        """The network as training calls it; the network itself is what is saved."""
         if self.compile is None:
             return network
+        # No CUDA graphs for batches in parts: replaying the next part overwrites the gradients.
         mode = None if self.compile == "default" or parts > 1 else self.compile
         compiled: nn.Module = torch.compile(network, mode=mode, dynamic=False)  # type: ignore[assignment]
         return compiled
 
     def layout(self, model: nn.Module) -> None:
-        """Convolutional networks run faster on a GPU with channels last; a ViT has one convolution, and is left."""
+        """On a GPU, store a convolutional network channels last, which is faster."""
         if self.cuda and convolutional(model):
             model.to(memory_format=torch.channels_last)
 
     @contextlib.contextmanager
     def determined(self) -> Iterator[None]:
-        """Within, a GPU gives the same bits each time, by `finetune.deterministic=true`; a CPU always does."""
+        """Within, a GPU repeats results exactly if finetune.deterministic; a CPU always does."""
         if not (self.cuda and self.deterministic):
             yield
             return
@@ -102,19 +95,14 @@ class Device:
 
 
 def device_of(settings: FinetuneConfig, device: torch.device) -> Device:
-    """The configured use of a device; auto is bf16 and compiled on a GPU, float32 and not on a CPU."""
+    """The configured use of a device; "auto" is bf16 and compiled on a GPU only."""
     cuda = device.type == "cuda"
     precision = settings.precision if settings.precision != "auto" else ("bf16" if cuda else "fp32")
     mode = settings.compile
-    if mode == "auto":  # which needs a C compiler, for Triton's launchers
+    if mode == "auto":  # Triton needs a C compiler
         mode = "default" if cuda and any(map(shutil.which, ("cc", "gcc", "clang"))) else "none"
-    return Device(
-        device,
-        bf16=precision == "bf16",
-        compile=None if mode == "none" else mode,
-        deterministic=settings.deterministic,
-        augment=settings.augment,
-    )
+    compiled = None if mode == "none" else mode
+    return Device(device, precision == "bf16", compiled, settings.deterministic, settings.augment)
 
 
 def convolutional(model: nn.Module) -> bool:
@@ -126,10 +114,10 @@ def convolutional(model: nn.Module) -> bool:
 def staged(
     batches: Iterable[tuple[Tensor | BatchPlan, Tensor]], device: torch.device, parts: int = 1
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(pixels_BCHW in uint8, labels_B) on the device, augmented there when they come with a plan.
+    """(pixels_BCHW in uint8, labels_B) on the device, augmented there if they come with a plan.
 
-    Copies to a GPU have a stream of their own, so that they run beside the step before: its kernels are queued when a
-    batch is asked for, and not done.
+    Copies to a GPU run in a separate stream, and so beside the step before, whose kernels are
+    queued but not done when the next batch is asked for.
     """
     if device.type != "cuda":
         for images, labels_B in batches:
@@ -140,8 +128,9 @@ def staged(
         with torch.cuda.stream(copies):
             images, labels_B = images.to(device, non_blocking=True), labels_B.to(device, non_blocking=True)
         main.wait_stream(copies)
-        for tensor in (*_tensors(images), labels_B):
-            tensor.record_stream(main)  # its memory belongs to the other stream
+        tensors = images.tensors() if isinstance(images, BatchPlan) else [images]
+        for tensor in (*tensors, labels_B):
+            tensor.record_stream(main)  # or the memory, of the other stream, could be reused too early
         begun.append(main.record_event())
         if len(begun) > AHEAD * parts:
             begun.popleft().synchronize()
@@ -150,7 +139,3 @@ def staged(
 
 def _pixels(images: Tensor | BatchPlan) -> Tensor:
     return images.augmented() if isinstance(images, BatchPlan) else images
-
-
-def _tensors(images: Tensor | BatchPlan) -> list[Tensor]:
-    return images.tensors() if isinstance(images, BatchPlan) else [images]

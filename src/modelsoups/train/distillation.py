@@ -1,7 +1,9 @@
-"""Distillation from an ensemble of fine-tuned models (appendix L.1; Hinton et al. 2014): recipe.teachers.
+"""Distillation from an ensemble of fine-tuned models (appendix L.1; Hinton et al. 2014):
+recipe.teachers.
 
-Training images are augmented anew each epoch, so that the teachers' predictions cannot be kept: each goes forward once
-a step, which makes a run with three teachers about as expensive as theirs were together.
+Training images are augmented differently in each epoch, so the teachers' predictions cannot be
+kept. Each teacher goes forward once a step, which makes a run with three teachers about as
+expensive as the three were together.
 
 Legend: B images, C classes, H height, W width.
 """
@@ -15,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from modelsoups.disk import manifests
+from modelsoups.disk import manifests, paths
 from modelsoups.experiment.ingredients import load_weights
 from modelsoups.models.classifier import Classifier
 from modelsoups.soup.coefficients import Ingredient
@@ -23,11 +25,11 @@ from modelsoups.train import step
 from modelsoups.weights import state_dicts
 
 
-class Ensemble:
-    """The models of recipe.teachers, each a copy of `model` with its own weights, on the same device."""
+class Teachers:
+    """The models of recipe.teachers, each a copy of `model` with other weights, on the same device."""
 
-    def __init__(self, model: Classifier, teachers: Sequence[str]) -> None:
-        self.models = [_teacher(model, ingredient(name)) for name in teachers]
+    def __init__(self, model: Classifier, names: Sequence[str]) -> None:
+        self.models = [_load(model, teacher(name)) for name in names]
 
     @torch.no_grad()
     def targets(self, images_BCHW: Tensor, loss: str) -> Tensor:
@@ -35,30 +37,33 @@ class Ensemble:
         return step.ensemble_targets([model(images_BCHW) for model in self.models], loss)
 
 
-def _teacher(model: Classifier, teacher: Ingredient) -> Classifier:
+def _load(model: Classifier, teacher: Ingredient) -> Classifier:
     twin = copy.deepcopy(model).requires_grad_(False).eval()
     try:
         twin.load_state_dict(load_weights(teacher))
     except RuntimeError as error:
+        why = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"recipe.teachers: {teacher.path} does not fit the student ({' '.join(str(error).split())[:200]}); "
-            "teachers are ingredients of the same model and classes"
+            f"recipe.teachers: {teacher.path} does not fit the student ({why}); teachers must be ingredients of the "
+            "same model and classes"
         ) from error
     return twin
 
 
-def ingredient(name: str) -> Ingredient:
-    """What an entry of recipe.teachers names: a complete ingredient's folder, or a file of weights."""
+def teacher(name: str) -> Ingredient:
+    """The model of an entry of recipe.teachers: a complete ingredient's folder, or a weight file.
+
+    Raises ValueError if it does not exist or is not complete.
+    """
     path = Path(name)
-    if path.is_dir():
-        manifest = manifests.manifest_of(path)
-        if manifest is None or "sha256" not in manifest:
-            raise ValueError(
-                f"recipe.teachers: {path} is not a complete ingredient; run `modelsoups finetune` there first"
-            )
-        return Ingredient(path.name, str(path / "model.safetensors"), manifest["sha256"], None)
     if not path.exists():
         raise ValueError(
             f"recipe.teachers: {path} does not exist; expected an ingredient's folder or a file of weights"
         )
-    return Ingredient(path.stem, str(path), state_dicts.state_sha256(state_dicts.load_state(path)), None)
+    if not path.is_dir():
+        sha256 = state_dicts.state_sha256(state_dicts.load_state(path))
+        return Ingredient(path.stem, str(path), sha256, None)
+    manifest = manifests.manifest_of(path)
+    if manifest is None or "sha256" not in manifest:
+        raise ValueError(f"recipe.teachers: {path} is not a complete ingredient; finish it with `modelsoups finetune`")
+    return Ingredient(path.name, str(path / paths.MODEL), manifest["sha256"], None)

@@ -1,7 +1,9 @@
-"""metrics.jsonl of a run: a line is begun at its step, and written once its loss has come from the GPU."""
+"""metrics.jsonl of a run. A row is written once its loss has arrived from the GPU."""
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,61 +12,81 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modelsoups.train import resume, throughput
+from modelsoups.models.classifier import Classifier
+from modelsoups.recipes.recipe import Recipe
+from modelsoups.train import throughput
 from modelsoups.train.device import Device
-from modelsoups.train.resume import copied
+from modelsoups.train.resume import copies_done
 
 
 @dataclass
-class Row:
-    content: dict[str, Any]
-    loss: Tensor  # on its way
-    arrive: Callable[[], None]  # waits for it
+class Begun:
+    """A row that waits for its loss."""
+
+    row: dict[str, Any]
+    loss: Tensor  # being copied from the GPU
+    wait: Callable[[], None]  # until it has arrived
     marks: list[throughput.Mark]
-    images: int  # since the line before
+    images: int  # since the row before
 
 
-class Progress:
-    """images counts those of a step on all ranks together, flops gives the operations of one in training."""
+class MetricsFile:
+    """Measures a run of `recipe` by `ranks` processes on `device`, and writes what it measures."""
 
-    def __init__(self, metrics: Path, device: Device, images: int, ranks: int, flops: Callable[[], int]) -> None:
-        self.metrics, self.device, self.images, self.ranks, self.flops = metrics, device, images, ranks, flops
+    def __init__(self, path: Path, recipe: Recipe, model: Classifier, device: Device, ranks: int) -> None:
+        self.path, self.recipe, self.model, self.device, self.ranks = path, recipe, model, device, ranks
         self.clock = throughput.Clock(device.torch)
-        self.row: Row | None = None
-        self.step = 0  # of the line before
+        self.begun: Begun | None = None
+        self.step = 0  # of the row before
 
     def begin(self, step: int, epoch: float, lr: float, seconds: float, loss: Tensor) -> None:
-        """Note a line, and ask the GPU for its loss."""
+        """Begin a row, and a copy of its loss from the GPU."""
+        batch_size = self.recipe.batch_size
         timing = {
             "seconds": round(seconds, 3),
-            "images_per_second": round(step * self.images / seconds, 1),
+            "images_per_second": round(step * batch_size / seconds, 1),
             "ranks": self.ranks,
         }
-        content = {"step": step, "epoch": epoch, "loss": None, "lr": lr, "timing": timing}
-        fetched = loss.detach().to("cpu", non_blocking=True)
-        marks, images = self.clock.take(), (step - self.step) * self.images
-        self.row, self.step = Row(content, fetched, copied(self.device.cuda), marks, images), step
+        row = {"step": step, "epoch": epoch, "loss": None, "lr": lr, "timing": timing}
+        copied = loss.detach().to("cpu", non_blocking=True)
+        images, self.step = (step - self.step) * batch_size, step
+        self.begun = Begun(row, copied, copies_done(self.device.cuda), self.clock.take(), images)
 
     def arrived(self) -> tuple[int, float] | None:
-        """Step and loss of the line that was begun, if there is one."""
-        if self.row is None:
+        """Step and loss of the row that was begun, if any; waits until the loss is there."""
+        if self.begun is None:
             return None
-        self.row.arrive()
-        return self.row.content["step"], float(self.row.loss)
+        self.begun.wait()
+        return self.begun.row["step"], float(self.begun.loss)
 
     def write(self) -> None:
-        """Append the line that was begun."""
-        row, self.row = self.row, None
-        assert row is not None
-        row.content["loss"] = float(row.loss)
-        row.content["timing"] |= self._speed(row)
-        resume.log(self.metrics, row.content)
+        """Append the row that was begun."""
+        begun, self.begun = self.begun, None
+        assert begun is not None
+        begun.row["loss"] = float(begun.loss)
+        begun.row["timing"] |= self._throughput(begun)
+        append(self.path, begun.row)
 
-    def _speed(self, row: Row) -> dict[str, Any]:
-        """images/s and where the time went since the line before; MFU on a GPU."""
-        found = throughput.summary(throughput.phases(row.marks), row.images)
+    def _throughput(self, begun: Begun) -> dict[str, Any]:
+        """images/s and shares of the phases since the row before; on a GPU also the MFU."""
+        found = throughput.summary(throughput.phases(begun.marks), begun.images)
         if found and self.device.cuda:
             dtype = torch.bfloat16 if self.device.bf16 else torch.float32
             peak = throughput.peak_flops(self.device.torch, dtype) * self.ranks
-            found["mfu"] = round(found["recent_images_per_second"] * self.flops() / peak, 4)
+            found["mfu"] = round(found["recent_images_per_second"] * self.flops / peak, 4)
         return found
+
+    @functools.cached_property
+    def flops(self) -> int:
+        """Floating-point operations that training takes for one image."""
+        forward = throughput.forward_flops(self.model, self.model.image_size)
+        return throughput.training_flops(forward, self.recipe.sam > 0, len(self.recipe.teachers))
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    """Append one row. Raises OSError naming the file."""
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+    except OSError as error:
+        raise OSError(error.errno, f"could not write {path}: {error.strerror}") from error

@@ -1,8 +1,9 @@
-"""The optimizers of the paper's recipes as PyTorch has them (appendix F; Adafactor for BASIC and ViT-G), and SAM.
+"""PyTorch's optimizers of the paper's recipes (appendix F; Adafactor for BASIC and ViT-G), and SAM.
 
-Adafactor is that of Shazeer and Stern 2018, which the paper cites, as torch.optim has it: its step is scaled by the
-root mean square of each tensor, so that a learning rate means less than in Adam. timm's AdafactorBigVision, the variant
-of Zhai et al. for ViT-G, has no such scaling. It waits for a GPU once a tensor; the others never do.
+Adafactor is torch.optim's, by Shazeer and Stern 2018, whom the paper cites: its step is scaled by
+the root mean square of each tensor, so a learning rate is not comparable with Adam's. timm's
+AdafactorBigVision, the variant of Zhai et al. for ViT-G, has no such scaling. Adafactor waits for a
+GPU once per tensor; the other optimizers never do.
 """
 
 from __future__ import annotations
@@ -26,27 +27,29 @@ OPTIMIZERS: dict[str, Make] = {  # of parameters, learning rate, weight decay
 
 
 def _fused(parameters: list[Parameter]) -> bool | None:
-    """One kernel for all tensors on a GPU; on a CPU PyTorch's default."""
+    """On a GPU, one kernel for all tensors; on a CPU, PyTorch's default."""
     return True if parameters and parameters[0].is_cuda else None
 
 
 def restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load what an optimizer held, maybe on another kind of device: how it computes stays this optimizer's own."""
-    own = {key: optimizer.defaults[key] for key in ("fused", "foreach") if key in optimizer.defaults}
-    groups = [
-        {**group, **{key: value for key, value in own.items() if key in group}} for group in state["param_groups"]
-    ]
+    """Load an optimizer's state, maybe of another device; keep how this one computes."""
+    groups = []
+    for saved in state["param_groups"]:
+        group = dict(saved)
+        for key in {"fused", "foreach"} & optimizer.defaults.keys() & group.keys():
+            group[key] = optimizer.defaults[key]
+        groups.append(group)
     optimizer.load_state_dict({**state, "param_groups": groups})
 
 
 @contextmanager
 @torch.no_grad()
 def sharpened(parameters: Iterable[Parameter], rho: float) -> Iterator[None]:
-    """Within, the parameters stand rho up the gradient that they hold; after it, where they were, to the bit.
+    """Within, the parameters are moved by rho along their gradient g, and restored afterwards.
 
-    Sharpness-aware minimization (Foret et al. 2021, equation 2): e(w) = rho g / |g|, with |g| over all parameters. The
-    gradient of the loss taken within is the one to step with. With several processes the perturbation is synchronized
-    when the gradients are averaged over them before (appendix J.2.3), and not when each uses its own.
+    Sharpness-aware minimization (Foret et al. 2021, equation 2): e(w) = rho g / |g|, with |g| over
+    all parameters. The optimizer then steps by the gradient that is computed within. Ranks perturb
+    alike if their gradients were averaged before (appendix J.2.3), else each by its own.
     """
     moved = [p for p in parameters if p.grad is not None]
     norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(_grad(p)) for p in moved]))

@@ -1,8 +1,8 @@
-"""What a run leaves for the one that resumes it: checkpoint.pt and metrics.jsonl of an ingredient's folder.
+"""What a run needs to be resumed: a checkpoint, the one before it, and metrics up to its step.
 
-A checkpoint is written whole or not at all, and read only if every byte is as it was written; the one before it is
-kept as checkpoint.prev.pt. The metrics of a step are on disk before a checkpoint of that step is. Schedule, random
-numbers and the position in the data are functions of (recipe, step), so that the step stands for them.
+A checkpoint is written whole or not at all, beside the steps that follow, and read only if no byte
+has changed. The metrics of a step are on disk before its checkpoint. Learning rate, random numbers
+and the order of the data are functions of recipe and step, and need not be saved.
 """
 
 from __future__ import annotations
@@ -21,42 +21,30 @@ import torch
 from torch import Tensor
 
 from modelsoups.disk import storage
+from modelsoups.disk.paths import CHECKPOINT, PREVIOUS_CHECKPOINT
 
-KEYS = {"made_from", "step", "seconds", "model", "optimizer"}
-FILES = ("checkpoint.pt", "checkpoint.prev.pt")
+KEYS = {"made_from", "step", "seconds", "model", "optimizer"}  # that every checkpoint has
+NAMES = (CHECKPOINT, PREVIOUS_CHECKPOINT)
+
+
+# ---- checkpoints ----
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint atomically, and keep the one before; OSError names the file and says what the disk said."""
-    buffer = io.BytesIO()  # torch.save to a file hides the disk's error behind one of its own
+    """Write a checkpoint atomically, and keep the one before. Raises OSError naming the file."""
+    buffer = io.BytesIO()  # torch.save to a file would hide the cause
     torch.save(state, buffer)
     with storage.atomic(path) as tmp:
         tmp.write_bytes(buffer.getbuffer())
         if path.exists():
-            os.replace(path, path.with_name(FILES[1]))
-
-
-def newest(folder: Path) -> tuple[str | None, list[str]]:
-    """The name of the newest whole checkpoint, and those of newer ones that are damaged."""
-    damaged: list[str] = []
-    for name in FILES:
-        if (folder / name).exists():
-            if load(folder / name) is not None:
-                return name, damaged
-            damaged.append(name)
-    return None, damaged
-
-
-def remove(folder: Path) -> None:
-    for name in FILES:
-        (folder / name).unlink(missing_ok=True)
+            os.replace(path, path.with_name(PREVIOUS_CHECKPOINT))
 
 
 def load(path: Path) -> dict[str, Any] | None:
-    """A checkpoint's content, tensors and plain values only; None when it is damaged or something else.
+    """A checkpoint's tensors and plain values; None if it is damaged or something else.
 
-    torch.load does not look at the check sums that torch.save writes, and would take a flipped bit for a weight.
-    Raises OSError when the disk refuses.
+    torch.load does not compare the checksums that torch.save writes, so they are compared here.
+    Raises OSError if the file cannot be read.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -65,27 +53,39 @@ def load(path: Path) -> dict[str, Any] | None:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception:  # zipfile and the unpickler raise whatever foreign bytes lead them to
+    except Exception:  # damaged bytes make zipfile and the unpickler raise anything
         return None
     return state if isinstance(state, dict) and set(state) >= KEYS else None
 
 
-def log(metrics: Path, row: dict[str, Any]) -> None:
-    """Append one line of metrics; OSError names the file."""
-    try:
-        with open(metrics, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-    except OSError as error:
-        raise OSError(error.errno, f"could not write {metrics}: {error.strerror}") from error
+def newest(folder: Path) -> tuple[str | None, list[str]]:
+    """The name of the newest whole checkpoint, and the names of newer ones that are damaged."""
+    damaged: list[str] = []
+    for name in NAMES:
+        if (folder / name).exists():
+            if load(folder / name) is not None:
+                return name, damaged
+            damaged.append(name)
+    return None, damaged
+
+
+def remove(folder: Path) -> None:
+    """Remove the checkpoints of a folder."""
+    for name in NAMES:
+        (folder / name).unlink(missing_ok=True)
+
+
+# ---- metrics ----
 
 
 def sync(metrics: Path) -> None:
+    """Wait until every row is on disk."""
     with open(metrics, "ab") as file:
         os.fsync(file.fileno())
 
 
 def cut(metrics: Path, step: int) -> None:
-    """Drop the lines after a step, and one that was broken off."""
+    """Drop the rows after a step, and an incomplete one."""
     if not metrics.exists():
         return
     kept = []
@@ -99,22 +99,25 @@ def cut(metrics: Path, step: int) -> None:
     storage.write_text(metrics, "".join(kept))
 
 
-def snapshot(value: Any) -> Any:
-    """A copy of nested dictionaries and lists, on the CPU, that training does not change any more.
+# ---- saving beside training ----
 
-    From a GPU the copies are queued (to pinned memory) and not waited for: `copied` gives what waits.
+
+def snapshot(value: Any) -> Any:
+    """A copy, on the CPU, of the tensors in nested dictionaries and lists.
+
+    From a GPU the copies are only queued: wait with `copies_done` before reading them.
     """
     if isinstance(value, Tensor):
         return value.detach().to("cpu", non_blocking=True) if value.is_cuda else value.detach().clone()
     if isinstance(value, dict):
         return {k: snapshot(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(snapshot(v) for v in value)
+        return type(value)(map(snapshot, value))
     return value
 
 
-def copied(cuda: bool) -> Callable[[], None]:
-    """What waits until everything that was queued on the GPU so far is there."""
+def copies_done(cuda: bool) -> Callable[[], None]:
+    """A function that waits for everything that has been queued on the GPU by now."""
     if not cuda:
         return lambda: None
     event = torch.cuda.Event()
@@ -123,7 +126,7 @@ def copied(cuda: bool) -> Callable[[], None]:
 
 
 class Writer:
-    """Does one job at a time in a thread; what goes wrong with it is raised by the next call, or at the end."""
+    """Does one job at a time in a thread; the next call, or the end, raises its error."""
 
     def __init__(self) -> None:
         self.pool = ThreadPoolExecutor(1, "checkpoint")
@@ -142,7 +145,9 @@ class Writer:
     def __enter__(self) -> Writer:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.pool.shutdown()  # the last job is done whatever happened
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.pool.shutdown()  # waits for the last job, also after an error
         if kind is None:
             self.wait()

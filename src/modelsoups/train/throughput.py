@@ -1,4 +1,4 @@
-"""Where the time of training goes, and what share of the hardware it uses (MFU)."""
+"""How long each phase of training takes, and what share of the hardware's peak it uses (MFU)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-Mark = tuple[str, Any]  # a phase and when it ended: seconds on a CPU, an event on a GPU
-SIDE = 8192  # of the matrices whose product measures a GPU
+Mark = tuple[str, Any]  # a phase, and when it ended: seconds on a CPU, an event on a GPU
+SIDE = 8192  # of the square matrices whose product measures a GPU's peak
 
 
 class Clock:
-    """Notes when the phases of a step end: on the host's clock, or, without waiting for it, on the GPU's."""
+    """Notes when the phases of a step end; on a GPU, by the GPU's clock and without waiting."""
 
     def __init__(self, device: torch.device) -> None:
         self.cuda = device.type == "cuda"
         self.marks: list[Mark] = []
 
     def mark(self, phase: str) -> None:
-        """What came since the last mark was this phase."""
+        """End a phase that began at the mark before."""
         if self.cuda:
             event = torch.cuda.Event(enable_timing=True)
             event.record()
@@ -33,13 +33,13 @@ class Clock:
             self.marks.append((phase, time.perf_counter()))
 
     def take(self) -> list[Mark]:
-        """The marks since the last call, beginning with the last mark of before."""
+        """The last mark of the call before, and all marks since."""
         marks, self.marks = self.marks, self.marks[-1:]
         return marks
 
 
 def phases(marks: list[Mark]) -> dict[str, float]:
-    """Seconds of each phase between the first mark and the last; waits until a GPU has come so far."""
+    """Seconds of each phase from the first to the last mark, for which it waits on a GPU."""
     seconds = {phase: 0.0 for phase, _ in marks[1:]}
     if marks and isinstance(marks[-1][1], torch.cuda.Event):
         marks[-1][1].synchronize()
@@ -49,32 +49,31 @@ def phases(marks: list[Mark]) -> dict[str, float]:
 
 
 def summary(seconds: dict[str, float], images: int) -> dict[str, Any]:
-    """images/s of the last steps, and the share of each phase."""
+    """images/s, and the share of each phase."""
     total = sum(seconds.values())
     if total == 0:
         return {}
-    return {
-        "recent_images_per_second": round(images / total, 1),
-        "shares": {phase: round(s / total, 3) for phase, s in seconds.items()},
-    }
+    shares = {phase: round(s / total, 3) for phase, s in seconds.items()}
+    return {"recent_images_per_second": round(images / total, 1), "shares": shares}
 
 
 def forward_flops(model: nn.Module, image_size: int) -> int:
-    """Floating-point operations of one image's forward pass, a multiply-add being two; nothing is computed for it."""
+    """Operations of one image's forward pass, counted without computing it; a MAC is two."""
     meta = {k: v.to("meta") for k, v in (*model.named_parameters(), *model.named_buffers())}
+    images_BCHW = torch.empty(2, 3, image_size, image_size, device="meta")  # BatchNorm refuses a single image
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        functional_call(model, meta, (torch.empty(2, 3, image_size, image_size, device="meta"),))
-    return int(counter.get_total_flops()) // 2  # of two images: BatchNorm takes no single one
+        functional_call(model, meta, (images_BCHW,))
+    return int(counter.get_total_flops()) // len(images_BCHW)
 
 
 def training_flops(forward: int, sam: bool, teachers: int) -> int:
-    """Of one image: forward and backward, which costs twice that; SAM does both twice, each teacher goes forward."""
+    """Operations of one image in training: backward costs two forwards, SAM doubles both."""
     return forward * (3 * (2 if sam else 1) + teachers)
 
 
 @functools.cache
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a large matrix product on a GPU, the best of 20: what MFU is a share of."""
+    """Operations per second of a large matrix product on a GPU, the best of 20 times."""
     one, two = (torch.randn(SIDE, SIDE, device=device).to(dtype) for _ in range(2))
     best = float("inf")
     for _ in range(20):

@@ -158,7 +158,7 @@ def write_card(options: PretrainOptions, seconds: float) -> dict[str, Any]:
         "near-duplicates left out": pool.near_duplicates,
         "zero-shot accuracy": accuracies,
         "data seed": CARD_SEED,
-        "provenance": provenance.provenance(),
+        "provenance": provenance.record(),
     }
     storage.write_json(options.out / CARD, card)
     print(f"pretrain: done in {seconds / 60:.1f} min; zero-shot {_in_words(accuracies)}", flush=True)

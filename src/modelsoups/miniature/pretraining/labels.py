@@ -19,13 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from modelsoups.disk import provenance, storage
+from modelsoups.disk import paths, provenance, storage
 from modelsoups.disk.paths import ASSETS
 from modelsoups.miniature.pretraining.corpus import corpus_of_icons
 from modelsoups.miniature.pretraining.run import PretrainOptions, Run, fixed, train
 
 FOLDER = ASSETS / "iconvit"
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.json"
+CONFIG, WEIGHTS, CARD = "config.json", paths.MODEL, "card.json"
 STEPS = 4000  # of the shipped weights
 
 
@@ -61,7 +61,7 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
         "images": options.steps * options.batch_size,
         "seconds": round(seconds),
         "names": run.names.out_features,
-        "provenance": provenance.provenance(),
+        "provenance": provenance.record(),
     }
     storage.write_json(options.out / CARD, card)
     print(f"pretrain: done in {seconds / 60:.1f} min", flush=True)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from modelsoups.disk import storage
+from modelsoups.disk import paths, storage
 from modelsoups.miniature import sets
 from modelsoups.miniature.pretraining.corpus import Corpus
 from modelsoups.miniature.render import Look, render
@@ -108,7 +108,7 @@ class Run(ABC):
 
     @property
     def _checkpoint(self) -> Path:
-        return self.options.out / "checkpoint.pt"
+        return self.options.out / paths.CHECKPOINT
 
     def save(self, seconds: float) -> None:
         state = {

@@ -1,0 +1,62 @@
+"""One line of progress for a command: a bar on a terminal, else a line now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+QUIET_SECONDS = 20  # between two lines when the output is not a terminal
+START_SECONDS = 2  # before anything is shown
+
+
+class Meter:
+    """Counts what is done of a number of tasks and of their units, which are images if `images`."""
+
+    def __init__(self, label: str, tasks: int, units: float, images: bool) -> None:
+        self.label, self.tasks, self.units, self.images = label, tasks, units, images
+        self.done = self.resumed = 0.0
+        self.ended = 0
+        self.start = self.printed = time.monotonic()
+        self.bar: Progress | None = None
+
+    def add(self, units: float, resumed: float = 0.0) -> None:
+        """Count units as done. Those that an earlier run did (`resumed`) are left out of the speed."""
+        self.done += units
+        self.resumed += resumed
+
+    def finish(self, units: float) -> None:
+        """Count one task as ended, and these units as done."""
+        self.ended += 1
+        self.add(units)
+
+    def text(self) -> str:
+        rate = (self.done - self.resumed) / (time.monotonic() - self.start)
+        left = f"{_duration((self.units - self.done) / rate)} left" if rate else "starting"
+        speed = f", {rate:,.0f} images/s" if self.images and rate else ""
+        return f"{self.ended} of {self.tasks}{speed}, {left}"
+
+    def show(self) -> None:
+        now = time.monotonic()
+        if now - self.start < START_SECONDS:
+            return
+        if sys.stdout.isatty():
+            if self.bar is None:
+                columns = (TextColumn(f"{self.label}:"), BarColumn(), TextColumn("{task.description}"))
+                self.bar = Progress(*columns, TimeElapsedColumn(), transient=True)
+                self.bar.start()
+                self.bar.add_task(self.text(), total=self.units)
+            self.bar.update(self.bar.task_ids[0], completed=self.done, description=self.text())
+        elif now - self.printed >= QUIET_SECONDS:
+            self.printed = now
+            print(f"{self.label}: {self.text()}", flush=True)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def _duration(seconds: float) -> str:
+    whole = int(seconds)
+    return f"{whole // 60}:{whole % 60:02d}" if whole < 3600 else f"{whole / 3600:.1f} h"
