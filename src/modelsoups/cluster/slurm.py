@@ -1,4 +1,4 @@
-"""What SLURM's own commands say and do: the queue, submission, limits. Needs neither accounting (sacct) nor root."""
+"""SLURM through its own commands: the queue, submission, limits. Needs neither sacct nor root rights."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Job:
-    """A job in the queue, or one task of an array. state is SLURM's word: PENDING, RUNNING, COMPLETING, ..."""
+    """A job in the queue, or one task of an array. state is SLURM's: PENDING, RUNNING, COMPLETING, ..."""
 
-    id: int  # of the array where it is one
-    index: int | None  # of the task
+    id: int  # of the whole array, for a task
+    index: int | None  # of a task in its array
     name: str
     state: str
     nodes: str
@@ -22,32 +22,34 @@ class Job:
 
     @property
     def label(self) -> str:
+        """The id as SLURM prints it."""
         return str(self.id) if self.index is None else f"{self.id}_{self.index}"
 
 
 def available() -> bool:
+    """Whether this machine can submit jobs."""
     return shutil.which("sbatch") is not None
 
 
 def _call(command: list[str]) -> str:
-    """A command's output; ValueError with what it says when it fails, OSError when it is not there."""
+    """A command's output; ValueError with its message if it fails, does not answer or is not installed."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     except FileNotFoundError:
         raise ValueError(
-            f"{command[0]} is not on PATH: this machine cannot submit to SLURM; go to a login node of the cluster, "
-            "see what would be submitted with submit.dry_run=true, or run the stages here with `modelsoups`"
+            f"{command[0]} is not on PATH: this machine cannot submit to SLURM; use a login node of the cluster, "
+            "print the scripts with submit.dry_run=true, or run the stages on this machine"
         ) from None
     except subprocess.TimeoutExpired:
-        raise ValueError(f"{command[0]} has not answered for two minutes; try again when SLURM is back") from None
+        raise ValueError(f"{command[0]} has not answered for two minutes; try again later") from None
     if done.returncode:
-        said = done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}"
-        raise ValueError("; ".join(line.strip() for line in said.splitlines()))
+        message = done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}"
+        raise ValueError("; ".join(map(str.strip, message.splitlines())))
     return done.stdout
 
 
 def queue(root: Path) -> list[Job]:
-    """Your jobs of the run folder `root` that have not ended, each task of an array apart; submit marks its jobs."""
+    """Your unfinished jobs that `submit` made for the run folder `root`; each task of an array is one."""
     jobs = []
     for line in _call(["squeue", "--me", "-r", "-h", "-o", "%F|%K|%j|%T|%N|%r|%k"]).splitlines():
         number, index, name, state, nodes, reason, comment = line.split("|", 6)
@@ -58,27 +60,37 @@ def queue(root: Path) -> list[Job]:
 
 
 def submit(script: Path, dependencies: list[str]) -> int:
-    """The id of a newly submitted job; ValueError with sbatch's words and, where it helps, the valid choices."""
-    after = [f"--dependency={','.join(dependencies)}", "--kill-on-invalid-dep=yes"] if dependencies else []
+    """Submit a job and return its id; ValueError with sbatch's message, the script and valid partitions."""
+    after = dependency_options(dependencies)
     try:
         return int(_call(["sbatch", "--parsable", *after, str(script)]).split(";")[0])
     except ValueError as error:
-        said = str(error)
-        hint = f"; cluster.partition is one of: {', '.join(partitions())}" if "partition" in said.lower() else ""
-        raise ValueError(f"{said} ({script}){hint}") from error
+        hint = ""
+        if "partition" in str(error).lower():
+            hint = f"; cluster.partition is one of: {', '.join(partitions())}"
+        raise ValueError(f"{error} ({script}){hint}") from error
+
+
+def dependency_options(dependencies: list[str]) -> list[str]:
+    """The options of sbatch for these dependencies."""
+    if not dependencies:
+        return []
+    return [f"--dependency={','.join(dependencies)}", "--kill-on-invalid-dep=yes"]
 
 
 def cancel(ids: list[int]) -> None:
+    """Cancel jobs."""
     if ids:
         _call(["scancel", *map(str, ids)])
 
 
 def partitions() -> list[str]:
+    """The partitions of the cluster."""
     return sorted(set(_call(["sinfo", "-h", "-o", "%R"]).split()))
 
 
 def max_array_size() -> int:
-    """Tasks of an array are numbered below this."""
+    """The number that every task number of an array must be below."""
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _call(["scontrol", "show", "config"]), re.MULTILINE)
     return int(found[1]) if found else 1001
 

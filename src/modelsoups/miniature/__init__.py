@@ -1,1 +1,1 @@
-"""IconNet: the miniature's data. Icons of independent designers, rendered as 32x32 photographs of a sort."""
+"""IconNet, the miniature's data: icons by independent designers, rendered as 32x32 images."""

@@ -1,4 +1,4 @@
-"""IconNet, whose images are drawn rather than read: a library of `prepare`."""
+"""IconNet as a library of `prepare`: its images are rendered, not read."""
 
 from __future__ import annotations
 
@@ -8,29 +8,28 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from modelsoups.config.schema import Config
+from modelsoups.config.schema import DataConfig
 from modelsoups.data import shards
-from modelsoups.miniature import sets
-from modelsoups.workers.processes import run_tasks, worker_count
+from modelsoups.miniature import images, sets
+from modelsoups.workers.processes import run_tasks
 
 
-def names(cfg: Config) -> list[str]:
-    """The sets of the experiment, in order; ValueError for one that there is not."""
-    wanted = [cfg.data.train, cfg.data.holdout, cfg.data.test, *cfg.data.shifts, *cfg.data.extra]
+def names(data: DataConfig) -> list[str]:
+    """The sets of the experiment, in order; ValueError for a name that IconNet does not have."""
+    wanted = [data.train, data.holdout, data.test, *data.shifts, *data.extra]
     for name in wanted:
-        if name not in sets.SETS:
-            raise ValueError(f"data set {name}: IconNet has {', '.join(sets.SETS)}")
+        sets.icon_set(name)
     return wanted
 
 
-def inputs(cfg: Config, name: str) -> dict[str, Any]:
-    """What a set is made from."""
-    return {"library": "iconnet", "set": name, "seed": cfg.data.seed, "version": sets.VERSION}
+def inputs(data: DataConfig, protocol: str, name: str) -> dict[str, Any]:
+    """What a set is made from, as its manifest records it."""
+    return {"library": "iconnet", "set": name, "seed": data.seed, "version": sets.VERSION}
 
 
-def facts(cfg: Config, name: str) -> dict[str, Any]:
+def facts(data: DataConfig, protocol: str, name: str) -> dict[str, Any]:
     """What readers of a set need beside its images; see `shards.finish_set`."""
-    spec = sets.SETS[name]
+    spec = sets.icon_set(name)
     return {
         "name": name,
         "title": spec.title,
@@ -41,18 +40,17 @@ def facts(cfg: Config, name: str) -> dict[str, Any]:
     }
 
 
-def make(cfg: Config, todo: Sequence[str]) -> dict[str, int]:
-    """Render the sets; the number of images of each."""
-    return dict(run_tasks(functools.partial(_make, cfg), todo, worker_count(cfg.finetune.parallel), "prepare"))
+def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> dict[str, int]:
+    """Render sets, in `workers` processes; the number of images in each."""
+    return dict(run_tasks(functools.partial(_make, data, protocol), todo, workers, "prepare"))
 
 
-def _make(cfg: Config, name: str) -> int:
-    folder = Path(cfg.data.dir) / name
-    samples = (
-        (key, shards.encode_png(image), "png", label) for key, image, label in sets.render_set(name, cfg.data.seed)
-    )
+def _make(data: DataConfig, protocol: str, name: str) -> int:
+    folder = Path(data.dir) / name
+    rendered = images.render_set(name, data.seed)
+    samples = ((key, shards.encode_png(image), "png", label) for key, image, label in rendered)
     entries: list[dict[str, Any]] = []
     while block := list(islice(samples, shards.SHARD_IMAGES)):
         entries.append(shards.write_shard(folder / f"{name}-{len(entries):06d}.tar", block))
-    shards.finish_set(folder, inputs(cfg, name), entries, facts(cfg, name))
-    return sum(e["images"] for e in entries)
+    shards.finish_set(folder, inputs(data, protocol, name), entries, facts(data, protocol, name))
+    return sets.SETS[name].count

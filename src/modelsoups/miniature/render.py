@@ -9,7 +9,7 @@ Legend: B images, C colours, H height, W width, S the side of a mask; *_B11 and 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
@@ -41,17 +41,12 @@ class Look:
     noise: Range = (0.04, 0.24)  # standard deviation
 
     def towards(self, other: Look, t: float) -> Look:
-        """The look a share t of the way to another."""
+        """The look between this one (t = 0) and another (t = 1)."""
 
-        def between(a: float | Range, b: float | Range) -> float | Range:
-            if isinstance(a, tuple) and isinstance(b, tuple):
-                return (a[0] + (b[0] - a[0]) * t, a[1] + (b[1] - a[1]) * t)
-            assert not isinstance(a, tuple)
-            assert not isinstance(b, tuple)
-            return a + (b - a) * t
+        def between(a: Any, b: Any) -> Any:
+            return tuple(map(between, a, b)) if isinstance(a, tuple) else a + (b - a) * t
 
-        values: dict[str, Any] = {f.name: between(getattr(self, f.name), getattr(other, f.name)) for f in fields(Look)}
-        return Look(**values)
+        return Look(*map(between, astuple(self), astuple(other)))
 
 
 def render(masks_BSS: Tensor, look: Look, generator: Generator, clutter_KSS: Tensor | None = None) -> Tensor:
