@@ -50,7 +50,7 @@ def unknown_tag(library: str, name: str, tag: str, tags: Iterable[str]) -> Value
     """The error for weights that the library does not have for this model."""
     return ValueError(
         f"model.tag={tag}: {library} has no such weights for {name}; "
-        f"use one of its tags ({', '.join(tags) or 'none'}) or a file ({', '.join(SUFFIXES)})"
+        f"tags: {', '.join(tags) or 'none'}; a file works too ({', '.join(SUFFIXES)})"
     )
 
 
