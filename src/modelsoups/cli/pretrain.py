@@ -1,4 +1,4 @@
-"""`modelsoups pretrain`: makes IconCLIP from captioned icons or, with pretrain.labels=true, IconViT from labels."""
+"""`modelsoups pretrain`: makes IconCLIP from captions or, with pretrain.labels=true, IconViT."""
 
 from __future__ import annotations
 

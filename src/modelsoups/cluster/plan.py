@@ -1,7 +1,7 @@
 """Estimates what a sweep costs before anything is submitted: `modelsoups plan experiment=imagenet`.
 
-Images, steps, GPU-hours and disk space follow from the recipes. The speed is plan.images_per_second (of
-one GPU) or, without it, that of the run's finished ingredients.
+Images, steps, GPU-hours and disk space follow from the recipes. The speed is
+plan.images_per_second (of one GPU) or, without it, that of the run's finished ingredients.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from modelsoups.experiment import draw
 from modelsoups.recipes import search as searches
 from modelsoups.recipes.recipe import Recipe
 
-CHECKPOINTS = 2 * 3  # sizes of the weights: two checkpoints, each of the weights and AdamW's two moments
+CHECKPOINTS = 2 * 3  # two checkpoints, each of the weights and AdamW's two moments
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,16 @@ def run(cfg: Config) -> bool:
     recipes = planned_recipes(cfg)
     speed, source = _speed(cfg.plan.images_per_second, cfg.run.ingredients)
     train = _train_images(cfg.plan.train_images, Path(cfg.data.dir) / cfg.data.train)
-    weights = _weights_bytes(cfg.plan.parameters, cfg.run.head(cfg.heads.init) / "model.safetensors")
+    initial = cfg.run.head(cfg.heads.init) / "model.safetensors"
+    weights = _weights_bytes(cfg.plan.parameters, initial)
     total = cost(recipes, cfg.cluster.concurrent, train, weights)
     gpus = cfg.cluster.nodes * cfg.cluster.ranks
     hours = total.images / speed / 3600
     print(f"plan: {total.ingredients} ingredients, {total.images:,} images, {total.steps:,} steps")
     print(f"plan: {hours:,.2f} GPU-hours at {speed:,.0f} images/s a GPU ({source})")
     print(
-        f"plan: {hours / (gpus * total.at_once):,.2f} hours or more, with {total.at_once} ingredients at once on "
-        f"{gpus} GPU{'s' if gpus > 1 else ''} each (cluster.nodes, ranks_per_node, concurrent)"
+        f"plan: {hours / (gpus * total.at_once):,.2f} hours or more, with {total.at_once} ingredients at "
+        f"once on {gpus} GPU{'s' if gpus > 1 else ''} each (cluster.nodes, ranks_per_node, concurrent)"
     )
     print(
         f"plan: {total.weights_bytes / 1e9:,.2f} GB of weights and, while the sweep runs, up to "
@@ -62,7 +63,7 @@ def planned_recipes(cfg: Config) -> list[Recipe]:
 
 
 def cost(recipes: list[Recipe], concurrent: int | None, train: int, weights: int) -> Cost:
-    """The cost of recipes on `train` images, with a model of `weights` bytes and `concurrent` runs at most."""
+    """The cost of recipes on `train` images with a model of `weights` bytes."""
     images = steps = 0
     for recipe in recipes:
         own_steps = train // recipe.batch_size * recipe.epochs
@@ -78,7 +79,7 @@ def _train_images(given: int | None, folder: Path) -> int:
         return given
     manifest = manifests.manifest_of(folder)
     if manifest is None:
-        raise ValueError(f"{folder} is not prepared, so its images cannot be counted; give plan.train_images=...")
+        raise ValueError(f"{folder} is not prepared: give the number of images, plan.train_images=...")
     return int(manifest["images"])
 
 
@@ -86,7 +87,7 @@ def _weights_bytes(parameters: int | None, path: Path) -> int:
     if parameters is not None:
         return 4 * parameters
     if not path.exists():
-        raise ValueError(f"{path} is missing, so the parameters cannot be counted; give plan.parameters=...")
+        raise ValueError(f"{path} is missing: give the number of parameters, plan.parameters=...")
     return path.stat().st_size
 
 
@@ -102,7 +103,7 @@ def _speed(given: float | None, ingredients: Path) -> tuple[float, str]:
             measured.append(manifest["images"] / manifest["seconds"] / ranks)
     if not measured:
         raise ValueError(
-            f"{ingredients} has no finished ingredient, so the speed is unknown; give "
-            "plan.images_per_second=... of one GPU, or finish one: `modelsoups finetune ingredient=0`"
+            f"{ingredients} has no finished ingredient whose speed is known: give that of one GPU, "
+            "plan.images_per_second=..., or finish one: `modelsoups finetune ingredient=0`"
         )
     return statistics.median(measured), f"median of {len(measured)} finished ingredients"

@@ -1,4 +1,4 @@
-"""The sbatch scripts of an experiment: slurm/*.sbatch with the facts of the cluster and the run filled in.
+"""The sbatch scripts of an experiment: slurm/*.sbatch with the cluster's and the run's facts.
 
 prepare -> sweep (an array with one task per ingredient) -> evaluate -> soup -> report
 """
@@ -28,7 +28,7 @@ class Piece:
 
 CHAIN = (
     Piece("prepare", ("prepare", "heads"), "data sets and the initial model"),
-    Piece("sweep", ("finetune",), "fine-tuning", "afterany"),  # the soup takes the ingredients that finished
+    Piece("sweep", ("finetune",), "fine-tuning", "afterany"),  # some ingredients may fail
     Piece("evaluate", ("evaluate",), "logits of every ingredient that finished"),
     Piece("soup", ("soup",), "soups, chosen and evaluated"),
     Piece("report", ("report",), "tables, figures, one page"),
@@ -79,5 +79,5 @@ def _options(name: str, run: Run, cluster: ClusterConfig, piece: Piece, array: s
         "qos": cluster.qos,
         "signal": f"B:USR1@{cluster.notice}" if array and cluster.notice else None,
     }
-    given = [f"--{key}={shlex.quote(str(value))}" for key, value in options.items() if value is not None]
-    return [*given, "--requeue", *cluster.options]
+    given = {key: shlex.quote(str(value)) for key, value in options.items() if value is not None}
+    return [*(f"--{key}={value}" for key, value in given.items()), "--requeue", *cluster.options]

@@ -1,4 +1,4 @@
-"""SLURM through its own commands: the queue, submission, limits. Needs neither sacct nor root rights."""
+"""SLURM through its commands: queue, submission, limits. Needs neither sacct nor root rights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Job:
-    """A job in the queue, or one task of an array. state is SLURM's: PENDING, RUNNING, COMPLETING, ..."""
+    """A job in the queue, or one task of an array. state is PENDING, RUNNING, COMPLETING, ..."""
 
     id: int  # of the whole array, for a task
     index: int | None  # of a task in its array
@@ -22,26 +22,24 @@ class Job:
 
     @property
     def label(self) -> str:
-        """The id as SLURM prints it."""
         return str(self.id) if self.index is None else f"{self.id}_{self.index}"
 
 
 def available() -> bool:
-    """Whether this machine can submit jobs."""
     return shutil.which("sbatch") is not None
 
 
 def _call(command: list[str]) -> str:
-    """A command's output; ValueError with its message if it fails, does not answer or is not installed."""
+    """A command's output; ValueError if it fails, does not answer or is not installed."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     except FileNotFoundError:
         raise ValueError(
-            f"{command[0]} is not on PATH: this machine cannot submit to SLURM; use a login node of the cluster, "
-            "print the scripts with submit.dry_run=true, or run the stages on this machine"
+            f"{command[0]} is not on PATH: this machine cannot submit to SLURM; use a login node of "
+            "the cluster, print the scripts with submit.dry_run=true, or run the stages here"
         ) from None
     except subprocess.TimeoutExpired:
-        raise ValueError(f"{command[0]} has not answered for two minutes; try again later") from None
+        raise ValueError(f"{command[0]} did not answer in two minutes; try again later") from None
     if done.returncode:
         message = done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}"
         raise ValueError("; ".join(map(str.strip, message.splitlines())))
@@ -49,7 +47,7 @@ def _call(command: list[str]) -> str:
 
 
 def queue(root: Path) -> list[Job]:
-    """Your unfinished jobs that `submit` made for the run folder `root`; each task of an array is one."""
+    """Your unfinished jobs for the run folder `root`; each task of an array is one."""
     jobs = []
     for line in _call(["squeue", "--me", "-r", "-h", "-o", "%F|%K|%j|%T|%N|%r|%k"]).splitlines():
         number, index, name, state, nodes, reason, comment = line.split("|", 6)
@@ -60,7 +58,7 @@ def queue(root: Path) -> list[Job]:
 
 
 def submit(script: Path, dependencies: list[str]) -> int:
-    """Submit a job and return its id; ValueError with sbatch's message, the script and valid partitions."""
+    """Submit a job and return its id; ValueError with sbatch's message and the script."""
     after = dependency_options(dependencies)
     try:
         return int(_call(["sbatch", "--parsable", *after, str(script)]).split(";")[0])
@@ -79,19 +77,18 @@ def dependency_options(dependencies: list[str]) -> list[str]:
 
 
 def cancel(ids: list[int]) -> None:
-    """Cancel jobs."""
     if ids:
         _call(["scancel", *map(str, ids)])
 
 
 def partitions() -> list[str]:
-    """The partitions of the cluster."""
     return sorted(set(_call(["sinfo", "-h", "-o", "%R"]).split()))
 
 
 def max_array_size() -> int:
-    """The number that every task number of an array must be below."""
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _call(["scontrol", "show", "config"]), re.MULTILINE)
+    """The task numbers of an array must be below this."""
+    config = _call(["scontrol", "show", "config"])
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", config, re.MULTILINE)
     return int(found[1]) if found else 1001
 
 

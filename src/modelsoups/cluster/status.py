@@ -1,14 +1,14 @@
-"""Shows how far a sweep is: `modelsoups status`, from the run folders and, on a cluster, SLURM's queue.
+"""Shows how far a sweep is, from the run folder and SLURM's queue: `modelsoups status`.
 
-For each ingredient it reads only a manifest or the last line of metrics.jsonl, so that a thousand of them
-take seconds.
+For each ingredient it reads only a manifest or the last line of metrics.jsonl, so that a thousand
+ingredients take seconds.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
-import os
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from modelsoups.config.schema import Config
 from modelsoups.disk import manifests, storage
 from modelsoups.experiment.draw import load_draw
 
-SILENT = 600  # seconds without a new line of metrics after which a run without a job counts as stopped
+SILENT = 600  # seconds without new metrics after which a run without a job counts as stopped
 STATES = ("done", "running", "queued", "stopped", "not started", "failed")
 
 
@@ -54,7 +54,7 @@ def run(cfg: Config) -> bool:
         try:
             jobs = slurm.queue(cfg.run.root)
         except ValueError as error:
-            print(f"status: SLURM's queue cannot be read ({error}); the table shows what the folders tell")
+            print(f"status: SLURM's queue cannot be read ({error}); using the folders alone")
     statuses = scan(cfg, jobs)
     active = [s for s in statuses if s.state in ("running", "stopped", "failed")]
     if active:
@@ -101,20 +101,15 @@ def _status(folder: Path, index: int, epochs: int, job: slurm.Job | None) -> Ing
 
 
 def last_row(metrics: Path) -> tuple[dict[str, Any], float]:
-    """The last complete line of metrics.jsonl and the seconds since it was written; ({}, 0) without one."""
+    """The last complete line of metrics.jsonl and its age in seconds; ({}, 0) without one."""
     try:
-        with open(metrics, "rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 4096))
-            lines = file.read().split(b"\n")[:-1]
-            age = time.time() - os.fstat(file.fileno()).st_mtime
+        lines = metrics.read_bytes()[-4096:].split(b"\n")[:-1]
+        age = time.time() - metrics.stat().st_mtime
     except FileNotFoundError:
         return {}, 0.0
     for line in reversed(lines):
-        try:
+        with contextlib.suppress(ValueError):
             return dict(json.loads(line)), age
-        except ValueError:
-            continue
     return {}, age
 
 
@@ -128,7 +123,8 @@ def summary(statuses: list[IngredientStatus]) -> list[str]:
     left = "the rest is unknown until the first ingredient reports its speed"
     if trained:
         left = f"about {spent / trained * to_train:.1f} left"
-    return [f"{len(statuses)} ingredients: {line}", f"GPU-hours: {spent:.1f} spent on training, {left}"]
+    hours = f"GPU-hours: {spent:.1f} spent on training, {left}"
+    return [f"{len(statuses)} ingredients: {line}", hours]
 
 
 def _table(statuses: list[IngredientStatus]) -> Table:

@@ -1,8 +1,8 @@
 """Submits the whole experiment to a SLURM cluster: `modelsoups submit cluster=mine`.
 
-Whatever is complete or already in the queue is left out, so the command can be repeated at any time. The
-soup uses the ingredients that finished, at least soup.minimum of them. The submitted scripts and the
-jobs' output are in runs/<name>/slurm/. With submit.dry_run=true the scripts are printed, not submitted.
+Whatever is complete or already in the queue is left out, so the command can be repeated at any
+time. The soup uses the ingredients that finished, at least soup.minimum of them. The scripts and
+the jobs' output are in runs/<name>/slurm/. With submit.dry_run=true the scripts are printed, not submitted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from modelsoups.experiment import draw
 
 
 def run(cfg: Config) -> bool:
-    """Submit the jobs that are neither complete nor queued; if SLURM refuses one, ValueError and none stays."""
+    """Submit the jobs that are neither complete nor queued: all of them, or none if one fails."""
     dry = cfg.submit.dry_run
     if not dry:
         draw.write(cfg)
@@ -34,13 +34,14 @@ def run(cfg: Config) -> bool:
     counts = f"{done} complete, {len(failed)} failed, {len(todo)} to do"
     print(f"submit: {len(recipes)} ingredients: {counts}")
     for index in failed:
-        print(f"submit: ingredient {index:03d} failed; the soup is made without it: {cfg.run.ingredient(index)}")
+        folder = cfg.run.ingredient(index)
+        print(f"submit: ingredient {index:03d} failed and will not be in the soup: {folder}")
     if not (dry or todo or queued) and is_reported(cfg):
         print(f"submit: everything is complete; the report is {cfg.run.results / 'index.html'}")
         return False
     _submit_chain(cfg, todo, queued)
     if not dry:
-        print(f"submit: scripts and output are in {cfg.run.slurm}; `modelsoups status` shows the progress")
+        print(f"submit: scripts and output in {cfg.run.slurm}; see `modelsoups status`")
     return False
 
 
@@ -52,7 +53,7 @@ def unfinished(run: Run, count: int) -> tuple[list[int], list[int]]:
 
 
 def _submit_chain(cfg: Config, todo: list[int], queued: list[slurm.Job]) -> None:
-    """Submit the pieces in order, each depending on the one before; cancel them all after an error."""
+    """Submit the pieces in order, each depending on the one before; on an error cancel them."""
     tasks = {job.index for job in queued if job.name == "sweep"}
     indices = [i for i in todo if i not in tasks]
     dependencies: list[str] = []  # of the next piece
@@ -66,7 +67,8 @@ def _submit_chain(cfg: Config, todo: list[int], queued: list[slurm.Job]) -> None
                 if ids and piece.name != "sweep":
                     dependencies.append(f"afterany:{':'.join(ids)}")
                 if cfg.submit.dry_run:
-                    _show(piece, text, dependencies)
+                    options = " ".join(["sbatch", *slurm.dependency_options(dependencies)])
+                    print(f"### {piece.name}: {piece.title}\n### {options} {piece.name}.sbatch\n{text}")
                     ids.append(f"<{piece.name}>")
                 else:
                     new.append(_submit(cfg.run, piece, text, indices, dependencies))
@@ -80,10 +82,7 @@ def _submit_chain(cfg: Config, todo: list[int], queued: list[slurm.Job]) -> None
 
 
 def _is_needed(cfg: Config, piece: Piece, indices: list[int], live: bool, earlier: bool) -> bool:
-    """Whether a piece must be submitted.
-
-    live: its job is in the queue. earlier: a piece before it has just been submitted.
-    """
+    """live: whether its job is queued; earlier: whether a piece before it was just submitted."""
     if piece.name == "sweep":
         return bool(indices)
     if piece.name == "prepare":
@@ -117,8 +116,8 @@ def _submit(run: Run, piece: Piece, text: str, indices: list[int], dependencies:
     if piece.name == "sweep":
         if indices[-1] >= (size := slurm.max_array_size()):
             raise ValueError(
-                f"ingredient {indices[-1]} is beyond this cluster's MaxArraySize={size}, whose last task is "
-                f"{size - 1}; submit with sweep.count={size} or less, or ask for a larger MaxArraySize"
+                f"ingredient {indices[-1]} is beyond this cluster's MaxArraySize={size}; submit with "
+                f"sweep.count={size} or less, or ask for a larger MaxArraySize"
             )
         title += f": tasks {slurm.ranges(indices)}"
     path = run.slurm / f"{piece.name}.sbatch"
@@ -127,8 +126,3 @@ def _submit(run: Run, piece: Piece, text: str, indices: list[int], dependencies:
     after = f", after {' and '.join(dependencies)}" if dependencies else ""
     print(f"  {job:>8}  {piece.name:<9}{title}{after}")
     return job
-
-
-def _show(piece: Piece, text: str, dependencies: list[str]) -> None:
-    options = " ".join(["sbatch", *slurm.dependency_options(dependencies)])
-    print(f"### {piece.name}: {piece.title}\n### {options} {piece.name}.sbatch\n{text}")

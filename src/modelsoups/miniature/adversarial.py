@@ -3,10 +3,10 @@
     python -m modelsoups.miniature.adversarial
 
 writes assets/iconnet/adversarial.json in about eight minutes on one core. It trains two small
-convolutional networks on renderings like the candidates: the reference sees only the glyphs of the
-in-distribution designers, the judge those of every designer. A candidate is kept if the reference is
-wrong and the judge, in place of the people who checked ImageNet-A, is right. The candidates are the
-same for every seed; a seed chooses among those kept.
+convolutional networks on renderings like the candidates: the reference sees only the glyphs of
+in-distribution designers, the judge those of every designer. A candidate is kept if the reference
+is wrong and the judge, in place of the people who checked ImageNet-A, is right. The candidates are
+the same for every seed; a seed chooses among those kept.
 
 Legend: N images, C colours, H height, W width, M chunks of candidates.
 """
@@ -31,11 +31,12 @@ from modelsoups.miniature import icons, sets
 FILE = ASSETS / "iconnet" / "adversarial.json"
 CANDIDATES = 160  # chunks
 STEPS, BATCH, LR = 1500, 64, 3e-3
-IN_A = sorted(sets.SETS["a"].label_of_class)  # the classes of A
+LABEL_OF_CLASS = sets.SETS["a"].label_of_class
+IN_A = sorted(LABEL_OF_CLASS)  # the classes of A
 
 
 def selected(seed: int, chunk: int) -> tuple[Tensor, list[int]]:
-    """images_NCHW and classes of one chunk of the set: kept candidates, in an order that the seed shuffles."""
+    """images_NCHW and classes of one chunk of the set."""
     images, classes = [], []
     for candidate_chunk, place in order(seed)[chunk * sets.CHUNK : (chunk + 1) * sets.CHUNK]:
         images_NCHW, drawn = candidates(candidate_chunk)
@@ -46,7 +47,7 @@ def selected(seed: int, chunk: int) -> tuple[Tensor, list[int]]:
 
 @lru_cache(maxsize=4)
 def order(seed: int) -> list[tuple[int, int]]:
-    """The set's candidates, each as (chunk, place in it): those kept of random chunks, until it is full."""
+    """The set's candidates as (chunk, place in it): those kept of random chunks, until it is full."""
     kept_MN, count = kept(), sets.SETS["a"].count
     chosen: list[tuple[int, int]] = []
     for chunk in torch.randperm(len(kept_MN), generator=sets.generator(f"a {seed}")).tolist():
@@ -78,19 +79,16 @@ def _render(styles: Sequence[str], count: int, g: Generator) -> tuple[Tensor, li
     return sets.render_glyphs(glyphs, sets.SETS["a"].look, g), classes
 
 
-def _labels(classes: Sequence[int]) -> Tensor:
-    label_of_class = sets.SETS["a"].label_of_class
-    return torch.tensor([label_of_class[c] for c in classes])
-
-
-def _normalise(images_NCHW: Tensor) -> Tensor:
-    return images_NCHW.float() / 127.5 - 1
+def _classify(model: nn.Module, images_NCHW: Tensor) -> Tensor:
+    """logits_NC of uint8 images."""
+    return model(images_NCHW.float() / 127.5 - 1)
 
 
 def network() -> nn.Module:
     """Five convolutions and a linear classifier: 0.4 million parameters."""
     layers: list[nn.Module] = []
-    for before, after, stride in ((3, 32, 2), (32, 64, 1), (64, 96, 2), (96, 128, 1), (128, 192, 2)):
+    shapes = ((3, 32, 2), (32, 64, 1), (64, 96, 2), (96, 128, 1), (128, 192, 2))
+    for before, after, stride in shapes:
         convolution = nn.Conv2d(before, after, 3, stride, 1, bias=False)
         layers += [convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(2), nn.Flatten(), nn.Linear(768, len(IN_A)))
@@ -105,8 +103,8 @@ def fit(styles: Sequence[str], name: str) -> nn.Module:
     g, start = sets.generator(f"a {name}"), time.monotonic()
     for step in range(1, STEPS + 1):
         images_NCHW, classes = _render(styles, BATCH, g)
-        logits_NC = model(_normalise(images_NCHW))
-        loss = F.cross_entropy(logits_NC, _labels(classes), label_smoothing=0.05)
+        labels_N = torch.tensor([LABEL_OF_CLASS[c] for c in classes])
+        loss = F.cross_entropy(_classify(model, images_NCHW), labels_N, label_smoothing=0.05)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -124,7 +122,8 @@ def _is_right(model: nn.Module) -> Tensor:
     right = []
     for chunk in range(CANDIDATES):
         images_NCHW, classes = candidates(chunk)
-        right.append(model(_normalise(images_NCHW)).argmax(dim=1) == _labels(classes))
+        labels_N = torch.tensor([LABEL_OF_CLASS[c] for c in classes])
+        right.append(_classify(model, images_NCHW).argmax(dim=1) == labels_N)
     return torch.cat(right)
 
 

@@ -1,8 +1,8 @@
 """Icon glyphs as 48x48 masks, and which of them pre-training may see.
 
 The glyphs come from the icon fonts in the qtawesome package, of which only the font files are read;
-neither qtawesome nor Qt is imported. A glyph has a style (one weight of one designer), a name ("bicycle")
-and a concept from the table assets/iconnet/concepts.json: a class of IconNet, another concept, or none.
+neither qtawesome nor Qt is imported. A glyph has a style (one weight of one designer), a name
+("bicycle") and a concept from assets/iconnet/concepts.json: a class of IconNet, another, or none.
 
 Legend: G glyphs, S the side of a mask.
 """
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Generator, Tensor
 
@@ -32,7 +33,7 @@ NEAR_DUPLICATE = 0.92  # least cosine of two masks that count as alike
 
 @dataclass(frozen=True)
 class Style:
-    """One weight of one designer: the charmap entries that match `pattern`; group 1 is the icon's name."""
+    """One weight of one designer. Group 1 of `pattern` is the icon's name in a charmap entry."""
 
     designer: str
     font: str
@@ -42,7 +43,8 @@ class Style:
     in_distribution: bool  # else held out from pre-training, for the classes of IconNet
 
 
-STYLES = {name: Style(**row) for name, row in storage.read_json(ASSETS / "iconnet" / "styles.json").items()}
+_TABLE = storage.read_json(ASSETS / "iconnet" / "styles.json")
+STYLES = {name: Style(**row) for name, row in _TABLE.items()}
 IN_DISTRIBUTION = tuple(name for name, style in STYLES.items() if style.in_distribution)
 HELD_OUT = tuple(name for name, style in STYLES.items() if not style.in_distribution)
 
@@ -57,10 +59,6 @@ class Glyph:
     concept: str | None
 
     @property
-    def designer(self) -> str:
-        return STYLES[self.style].designer
-
-    @property
     def caption(self) -> str:
         """The concept in words or, without one, the designer's name for the icon."""
         return self.concept or self.name.replace("-", " ")
@@ -71,9 +69,7 @@ def fonts_dir() -> Path:
     """The folder of qtawesome's fonts; ValueError if qtawesome is not installed."""
     spec = find_spec("qtawesome")
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError(
-            "IconNet draws icons from the fonts of qtawesome, which is not installed: pip install qtawesome==1.4.2"
-        )
+        raise ValueError("IconNet's fonts are in qtawesome, which is not installed: pip install qtawesome==1.4.2")
     return Path(next(iter(spec.submodule_search_locations))) / "fonts"
 
 
@@ -102,15 +98,15 @@ def glyphs() -> tuple[Glyph, ...]:
         charmap = storage.read_json(font_file(style.charmap))
         for key, codepoint in charmap.items():
             if match := re.fullmatch(style.pattern, key):
-                name = match[1]
-                found.append(Glyph(style_name, name, int(codepoint, 16), _concept(name, style_name)))
+                concept = _concept(match[1], style_name)
+                found.append(Glyph(style_name, match[1], int(codepoint, 16), concept))
     return tuple(found)
 
 
 def _concept(name: str, style: str) -> str | None:
-    """The concept of an icon's name; by held-out designers, a variant of a class's icon counts too."""
+    """The concept of an icon's name. For held-out designers, variants of a class's icon count too."""
     classes, concept_of = concepts()
-    base = re.sub(r"-(?:\d+|simple)$", "", name)  # Remix numbers its variants, Phosphor has "-simple"
+    base = re.sub(r"-(?:\d+|simple)$", "", name)  # Remix numbers variants, Phosphor has "-simple"
     is_variant = style in HELD_OUT and concept_of.get(base) in classes
     return concept_of.get(name, concept_of[base] if is_variant else None)
 
@@ -122,7 +118,7 @@ def _font(name: str) -> ImageFont.FreeTypeFont:
 
 @cache
 def _mask_SS(index: int) -> np.ndarray | None:
-    """The glyph, cropped to its ink, scaled and centred; None if it has no ink (spaces, for example)."""
+    """The glyph, cropped to its ink, scaled and centred; None if it has no ink, as a space."""
     glyph = glyphs()[index]
     canvas = Image.new("L", (256, 256), 0)
     font = _font(STYLES[glyph.style].font)
@@ -145,11 +141,9 @@ def drawable(indices: Iterable[int]) -> list[int]:
 
 
 def masks(indices: Sequence[int]) -> Tensor:
-    """masks_GSS, uint8; ValueError names the glyphs without ink."""
+    """masks_GSS, uint8, of glyphs that have ink."""
     found_GSS = [mask_SS for mask_SS in map(_mask_SS, indices) if mask_SS is not None]
-    if len(found_GSS) < len(indices):
-        without = [glyphs()[i].name for i in indices if _mask_SS(i) is None]
-        raise ValueError(f"glyphs without ink: {', '.join(without)}")
+    assert len(found_GSS) == len(indices), "a glyph without ink"
     return torch.from_numpy(np.stack(found_GSS))
 
 
@@ -181,14 +175,14 @@ def _class_words() -> frozenset[tuple[str, ...]]:
 
 
 def depicts_class(name: str) -> bool:
-    """Whether a class's name occurs in it as words: "book" occurs in "book-open" and in "bell-books"."""
+    """Whether the words of a class's name occur in it, as "book" in "book-open" and "bell-books"."""
     words = _words(name)
     spans = combinations(range(len(words) + 1), 2)
     return any(words[start:end] in _class_words() for start, end in spans)
 
 
 def is_held_out(glyph: Glyph) -> bool:
-    """Whether a glyph is kept for evaluation: a held-out designer drew it, and it depicts a class."""
+    """Whether a glyph is kept for evaluation: it depicts a class, by a held-out designer."""
     return glyph.style in HELD_OUT and (glyph.concept in concepts()[0] or depicts_class(glyph.name))
 
 
@@ -205,7 +199,7 @@ class PretrainingGlyphs:
 def pretraining_glyphs() -> PretrainingGlyphs:
     """All glyphs except the held-out ones and those, by any designer, that look like one of them.
 
-    The in-distribution designers' glyphs of the classes stay: CLIP, too, has seen images like ImageNet's.
+    The in-distribution designers' glyphs of the classes stay: CLIP, too, saw images like ImageNet's.
     """
     everything = drawable(range(len(glyphs())))
     held_out = [i for i in everything if is_held_out(glyphs()[i])]
@@ -219,10 +213,7 @@ def pretraining_glyphs() -> PretrainingGlyphs:
 
 def similar(indices: Sequence[int], references: Sequence[int]) -> list[bool]:
     """Whether each glyph's mask is a near-duplicate of a reference's mask."""
-    unit_GD, references_RD = _unit(masks(indices)), _unit(masks(references))
+    both = [masks(x).flatten(1).float() for x in (indices, references)]
+    unit_GD, references_RD = (F.normalize(masks_GD, dim=1) for masks_GD in both)
     best_G = torch.cat([(part_GD @ references_RD.T).amax(dim=1) for part_GD in unit_GD.split(1024)])
     return (best_G > NEAR_DUPLICATE).tolist()
-
-
-def _unit(masks_GSS: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(masks_GSS.flatten(1).float(), dim=1)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -17,9 +16,10 @@ import torch
 from torch import Tensor
 
 from modelsoups.miniature import adversarial, icons
-from modelsoups.miniature.sets import CHUNK, SETS, IconSet, generator, icon_set, render_glyphs
+from modelsoups.miniature.sets import CHUNK, SETS, generator, icon_set, render_glyphs
 
-Sample = tuple[str, np.ndarray, int]  # key ("r-00012"), image_HWC (uint8), label in the set's own label space
+SPLIT = ("train", "holdout")  # two parts of one draw
+Sample = tuple[str, np.ndarray, int]  # key ("r-00012"), image_HWC (uint8), the set's own label
 
 
 def render_set(name: str, seed: int) -> Iterator[Sample]:
@@ -44,45 +44,34 @@ def chunk_batch(name: str, seed: int, chunk: int) -> tuple[Tensor, list[int]]:
     if name == "a":
         images_BCHW, classes = adversarial.selected(seed, chunk)
     else:
-        drawn = draw_glyphs(name, seed)
         part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
-        g = generator(f"{drawn.stream} {seed} {chunk}")
-        images_BCHW, classes = render_glyphs(drawn.glyphs[part], wanted.look, g), drawn.classes[part]
+        glyphs, classes = (values[part] for values in draw_glyphs(name, seed))
+        g = generator(f"{'pool ' if name in SPLIT else ''}{name} {seed} {chunk}")
+        images_BCHW = render_glyphs(glyphs, wanted.look, g)
     label_of_class = wanted.label_of_class
     return images_BCHW, [label_of_class[c] for c in classes]
 
 
-@dataclass(frozen=True)
-class DrawnGlyphs:
-    """The glyph and the class of every image of a set, in order. stream names the set's generators."""
-
-    stream: str
-    glyphs: list[int]
-    classes: list[int]
-
-
 @lru_cache(maxsize=4)
-def draw_glyphs(name: str, seed: int) -> DrawnGlyphs:
-    """Random glyphs, equally many of each class, in random order.
+def draw_glyphs(name: str, seed: int) -> tuple[list[int], list[int]]:
+    """The glyph and the class of every image: each class equally often, in random order.
 
     Train and hold-out share one draw: the first glyphs of each class are the hold-out's.
     """
-    if name not in ("train", "holdout"):
-        return _draw(name, icon_set(name), icon_set(name).per_class, seed)
-    in_holdout = SETS["holdout"].per_class
-    both = _draw("pool", SETS["train"], SETS["train"].per_class + in_holdout, seed)
-    part = DrawnGlyphs(f"pool {name}", [], [])
-    seen: Counter[int] = Counter()
-    for glyph, c in zip(both.glyphs, both.classes, strict=True):
-        seen[c] += 1
-        if (seen[c] <= in_holdout) == (name == "holdout"):
-            part.glyphs.append(glyph)
-            part.classes.append(c)
-    return part
-
-
-def _draw(stream: str, wanted: IconSet, per_class: int, seed: int) -> DrawnGlyphs:
+    wanted, in_holdout = icon_set(name), SETS["holdout"].per_class
+    stream, per_class = name, wanted.per_class
+    if name in SPLIT:
+        stream, per_class = "pool", SETS["train"].per_class + in_holdout
     g = generator(f"{stream} {seed} plan")
     classes_B = torch.tensor(sorted(wanted.label_of_class)).repeat_interleave(per_class)
     classes = classes_B[torch.randperm(len(classes_B), generator=g)].tolist()
-    return DrawnGlyphs(stream, icons.random_glyphs(wanted.styles, classes, g), classes)
+    glyphs = icons.random_glyphs(wanted.styles, classes, g)
+    if name not in SPLIT:
+        return glyphs, classes
+    seen: Counter[int] = Counter()
+    kept = []
+    for i, c in enumerate(classes):
+        seen[c] += 1
+        if (seen[c] <= in_holdout) == (name == "holdout"):
+            kept.append(i)
+    return [glyphs[i] for i in kept], [classes[i] for i in kept]

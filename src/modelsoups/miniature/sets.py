@@ -1,8 +1,8 @@
-"""The data sets of IconNet: which glyphs and rendering, how many images, and the label space of each.
+"""The data sets of IconNet: the glyphs, rendering, number of images and label space of each.
 
-A set's `projection` says how logits over the classes become logits over the set's own labels: None (the
-classes themselves), a subset of them (as for ImageNet-R and -A), or groups whose largest logit counts
-(as for ObjectNet's folders). Training and hold-out images are two parts of the same random draw.
+A set's `projection` says how logits over the classes become logits over its own labels: None (the
+classes themselves), a subset of them (as for ImageNet-R and -A), or groups whose largest logit
+counts (as for ObjectNet's folders).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CLUTTER = 400  # glyphs that clutter is drawn from
 
 @dataclass(frozen=True)
 class IconSet:
-    """One data set, with `per_class` images of each class (on average, if the images were selected)."""
+    """One data set, with `per_class` images of each class (on average, if they were selected)."""
 
     role: str  # train, holdout, test or shift
     title: str
@@ -131,7 +131,7 @@ def render_glyphs(glyphs: list[int], look: Look, g: Generator) -> Tensor:
 
 @cache
 def clutter() -> tuple[int, ...]:
-    """Glyphs of the in-distribution designers that depict no class and look like no evaluation glyph."""
+    """Glyphs of in-distribution designers that depict no class and resemble no evaluation glyph."""
     own = [i for i, glyph in enumerate(icons.glyphs()) if glyph.style in icons.IN_DISTRIBUTION]
     free = [i for i in own if not icons.depicts_class(icons.glyphs()[i].name)]
     order = torch.randperm(len(free), generator=generator("clutter")).tolist()

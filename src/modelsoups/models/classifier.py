@@ -1,9 +1,9 @@
 """The classifier that is fine-tuned: a pre-trained encoder and a linear head.
 
-model.library names where the encoder comes from. To add a library, write a module with `load_encoder`
-(and `load_clip`, if it has text towers) and give it a line in LIBRARIES. A model.tag that looks like a
-file (ViT-B-32.pt, weights.safetensors) is read from disk; no code in the file is run. Without a tag the
-encoder has no pre-trained weights, which is right only if a checkpoint supplies all of them.
+model.library names where the encoder comes from. To add a library, write a module with
+`load_encoder` (and `load_clip`, if it has text towers) and give it a line in LIBRARIES. A model.tag
+that looks like a file (ViT-B-32.pt, weights.safetensors) is read without running code in it.
+Without a tag the encoder has no pre-trained weights: a checkpoint must supply all of them.
 
 Legend: B images, C classes, D features, H height, W width, T templates.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from modelsoups.config.schema import ModelConfig
 from modelsoups.models.pretrained import Clip, Encoder
 
-LIBRARIES = {  # model.library -> its module, imported when it is used: open_clip and timm take seconds
+LIBRARIES = {  # model.library -> its module, imported on use: open_clip and timm take seconds
     "iconclip": "modelsoups.models.iconclip",
     "open_clip": "modelsoups.models.from_open_clip",
     "timm": "modelsoups.models.from_timm",
@@ -40,7 +39,8 @@ class Normalisation:
         """images_BCHW in float32 on the device."""
         if device not in self._on:
             with torch.inference_mode(False):
-                self._on[device] = torch.tensor([self.mean, self.std], device=device)[..., None, None]
+                both_2C = torch.tensor([self.mean, self.std], device=device)
+                self._on[device] = both_2C[:, :, None, None]
         mean_C11, std_C11 = self._on[device]
         return (pixels_BCHW.to(device).float().div_(255) - mean_C11) / std_C11
 
@@ -58,8 +58,9 @@ class Classifier(nn.Module):
 
     def features(self, images_BCHW: Tensor) -> Tensor:
         """features_BD of normalised images."""
-        out = self.encoder(images_BCHW)
-        features_BD = out[0] if isinstance(out, tuple) else out  # CoCa's tower returns its tokens too
+        features_BD = self.encoder(images_BCHW)
+        if isinstance(features_BD, tuple):  # CoCa's tower returns its tokens too
+            features_BD = features_BD[0]
         return F.normalize(features_BD, dim=-1) if self.normalize else features_BD
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
@@ -79,25 +80,22 @@ def build(model: ModelConfig, num_classes: int) -> Classifier:
 
     Raises ValueError naming model.name, model.tag or model.image_size if one of them is wrong.
     """
-    encoder: Encoder = _library(model).load_encoder(model)
-    if encoder.image_size not in (None, model.image_size):
+    encoder: Encoder = importlib.import_module(LIBRARIES[model.library]).load_encoder(model)
+    side = encoder.image_size
+    if side not in (None, model.image_size):
         raise ValueError(
-            f"model.image_size={model.image_size}: {model.name} takes images of {encoder.image_size} "
-            f"pixels; set model.image_size={encoder.image_size}, or choose a model of the other size"
+            f"model.image_size={model.image_size}: {model.name} takes images of {side} pixels; "
+            f"set model.image_size={side}, or choose a model of the other size"
         )
     return Classifier(encoder, num_classes, model.image_size, model.normalize_features)
 
 
 def load_clip(model: ModelConfig) -> Clip:
-    """Both towers of a CLIP; ValueError if the library has no text towers or the model no weights."""
-    library = _library(model)
+    """Both towers of a CLIP; ValueError if there is no text tower or there are no weights."""
+    library = importlib.import_module(LIBRARIES[model.library])
     if not hasattr(library, "load_clip"):
-        raise ValueError(f"model.library={model.library} has no text tower; use heads.init=lp or a CLIP model")
+        raise ValueError(f"model.library={model.library} has no text tower; use a CLIP or heads.init=lp")
     return library.load_clip(model)
-
-
-def _library(model: ModelConfig) -> Any:
-    return importlib.import_module(LIBRARIES[model.library])
 
 
 @torch.inference_mode()
@@ -108,7 +106,7 @@ def zeroshot_weights(clip: Clip, classes: Sequence[str], templates: Sequence[str
     multiplied by the logit scale, as in CLIP's notebook and open_clip's zero-shot classifier.
     """
     rows = []
-    for name in classes:  # one at a time: names may repeat (ImageNet has two pairs), and memory stays small
+    for name in classes:  # one at a time: names may repeat, and memory stays small
         text = clip.tokenize([template.format(name) for template in templates])
         features_TD = F.normalize(clip.model.encode_text(text), dim=-1)
         rows.append(F.normalize(features_TD.mean(dim=0), dim=-1))
@@ -116,7 +114,7 @@ def zeroshot_weights(clip: Clip, classes: Sequence[str], templates: Sequence[str
 
 
 def state_of(model: Classifier) -> dict[str, Tensor]:
-    """A model's tensors as they are saved: on the CPU, floats in float32, integer buffers unchanged."""
+    """A model's tensors as they are saved: on the CPU, floats in float32, integers unchanged."""
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 

@@ -1,9 +1,9 @@
-"""CLIPs of open_clip: any of its names with any of its tags, hf-hub: and local-dir: models, and files.
+"""CLIPs of open_clip by name, with one of its tags or a file; also hf-hub: and local-dir: names.
 
-OpenAI trained its CLIPs with QuickGELU. open_clip loads their weights into its plain ViT-B-32 without
-an error, but the features are then wrong: the name must end in -quickgelu. This module refuses a wrong
-pair wherever the origin of the weights is known: from a tag, from OpenAI's archive format, or from the
-buffers in OpenAI's state dicts.
+OpenAI trained its CLIPs with QuickGELU. open_clip loads their weights into its plain ViT-B-32
+without an error, but the features are then wrong: the name must end in -quickgelu. This module
+refuses a wrong pair wherever the origin of the weights is known: from a tag, OpenAI's archive
+format, or the buffers in OpenAI's state dicts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import open_clip
 import torch
 
 from modelsoups.config.schema import ModelConfig
-from modelsoups.models.pretrained import Clip, Encoder, not_loaded, one_line, unknown_name, unknown_tag
+from modelsoups.models import pretrained
+from modelsoups.models.pretrained import Clip, Encoder
 from modelsoups.models.weight_files import file_of, load_into, read_weights
 
 QUICK = "-quickgelu"
@@ -29,7 +30,7 @@ def load_encoder(model: ModelConfig) -> Encoder:
     Raises ValueError naming model.name or model.tag if one of them is wrong.
     """
     config = _config(model.name)
-    clip = Clip(_load(model, config), lambda texts: torch.empty(0))  # a tokenizer may need a network
+    clip = Clip(_load(model, config), lambda texts: torch.empty(0))  # its tokenizer is not needed
     return clip.image_encoder(config["embed_dim"])
 
 
@@ -50,8 +51,8 @@ def _load(model: ModelConfig, config: dict[str, Any]) -> Any:
     quick = bool(config.get("quick_gelu"))
     options: dict[str, Any]
     if tag is None or file:
-        statistics = _statistics(name)
-        options = {"load_weights": False, "pretrained_text": False, "force_preprocess_cfg": statistics}
+        options = {"load_weights": False, "pretrained_text": False}
+        options["force_preprocess_cfg"] = _statistics(name)
     elif ":" in name:  # hf-hub:... and local-dir:... name their weights themselves
         options = {"require_pretrained": True}
     else:
@@ -60,8 +61,8 @@ def _load(model: ModelConfig, config: dict[str, Any]) -> Any:
     try:
         with quiet():
             clip = open_clip.create_model(name, **options)
-    except Exception as error:  # the network, the hub's client and a fetched file each raise their own
-        raise not_loaded("open_clip", model, error) from error
+    except Exception as error:  # the network, the hub's client and the file raise their own
+        raise pretrained.not_loaded("open_clip", model, error) from error
     if file:
         content = read_weights(file)
         if content.openai and not quick:
@@ -75,17 +76,18 @@ def _config(name: str) -> dict[str, Any]:
     try:
         config = open_clip.get_model_config(name)
     except Exception as error:  # hf-hub: the network; local-dir: a missing or damaged file
-        raise ValueError(f"model.name={name}: its configuration could not be read ({one_line(error)})") from error
+        reason = pretrained.one_line(error)
+        raise ValueError(f"model.name={name}: its configuration cannot be read ({reason})") from error
     if config is None:
-        raise unknown_name("open_clip", name, open_clip.list_models())
+        raise pretrained.unknown_name("open_clip", name, open_clip.list_models())
     return dict(config)
 
 
 def _check_tag(name: str, tag: str, quick: bool) -> None:
-    """Refuse a tag that open_clip does not have, or whose weights were trained with the other GELU."""
+    """Refuse a tag that open_clip does not have or that was trained with the other GELU."""
     if not open_clip.is_pretrained_cfg(name, tag):
         tags = open_clip.list_pretrained_tags_by_model(name)
-        raise unknown_tag("open_clip", name, tag, tags)
+        raise pretrained.unknown_tag("open_clip", name, tag, tags)
     if bool(open_clip.get_pretrained_cfg(name, tag).get("quick_gelu")) != quick:
         raise _wrong_gelu(name, f"the weights {tag}", quick)
 
@@ -95,13 +97,13 @@ def _wrong_gelu(name: str, weights: str, quick: bool) -> ValueError:
     trained_with = "plain GELU" if quick else "QuickGELU"
     right = name.removesuffix(QUICK) if quick else name + QUICK
     return ValueError(
-        f"model.name={name}: {weights} were trained with {trained_with}, which {name} does not use, "
-        f"so that its features would be wrong; set model.name={right}"
+        f"model.name={name}: {weights} were trained with {trained_with}, which {name} does not use; "
+        f"its features would be wrong; set model.name={right}"
     )
 
 
 def _statistics(name: str) -> dict[str, Any]:
-    """The mean and std that all of open_clip's weights for a model share; {}, its default, if they differ."""
+    """The mean and std that all weights of a model share; {}, open_clip's default, if they differ."""
     tags = open_clip.list_pretrained_tags_by_model(name)
     configs = [open_clip.get_pretrained_cfg(name, tag) for tag in tags]
     pairs = {(tuple(c["mean"]), tuple(c["std"])) for c in configs}
@@ -113,7 +115,7 @@ def _statistics(name: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Suppress open_clip's warning that a model has no weights while a file or checkpoint supplies them."""
+    """Suppress the warning that a model has no weights, which a file or checkpoint then supplies."""
     level = logging.root.level
     logging.root.setLevel(logging.CRITICAL)
     try:

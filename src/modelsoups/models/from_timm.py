@@ -1,8 +1,7 @@
-"""Backbones of timm: any of its names, with one of its tags (augreg_in21k), a file, or no weights."""
+"""Backbones of timm by name, with one of timm's tags (augreg_in21k), a file, or no weights."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import timm
@@ -21,11 +20,12 @@ def load_encoder(model: ModelConfig) -> Encoder:
         _check(model, name, pretrained)
     try:
         encoder: Any = timm.create_model(name, pretrained=pretrained, num_classes=0)
-    except Exception as error:  # the network, the hub's client and a fetched file each raise their own
+    except Exception as error:  # the network, the hub's client and the file raise their own
         raise not_loaded("timm", model, error) from error
     if file:
-        own_classifier = _prefixes(encoder.pretrained_cfg.get("classifier"))
-        load_into(encoder, read_weights(file), name, ignore=own_classifier)
+        own = encoder.pretrained_cfg.get("classifier") or ()  # one name, or several
+        own = (own,) if isinstance(own, str) else own
+        load_into(encoder, read_weights(file), name, ignore=tuple(f"{module}." for module in own))
     data = timm.data.resolve_model_data_config(encoder)
     side = data["input_size"][-1] if encoder.pretrained_cfg.get("fixed_input_size") else None
     # Some backbones widen their features before the classifier that num_classes=0 leaves out.
@@ -38,12 +38,5 @@ def _check(model: ModelConfig, name: str, pretrained: bool) -> None:
     if not timm.is_model(model.name):
         raise unknown_name("timm", model.name, timm.list_models())
     if pretrained and not timm.models.is_model_pretrained(name):
-        with_tags = timm.list_pretrained(f"{model.name}.*")
-        tags = [found.partition(".")[2] for found in with_tags]
+        tags = [found.partition(".")[2] for found in timm.list_pretrained(f"{model.name}.*")]
         raise unknown_tag("timm", model.name, str(model.tag), tags)
-
-
-def _prefixes(classifier: str | Sequence[str] | None) -> tuple[str, ...]:
-    """How the names of a timm model's own classifier tensors begin."""
-    names = [classifier] if isinstance(classifier, str) else classifier or []
-    return tuple(f"{name}." for name in names)

@@ -1,8 +1,8 @@
 """IconCLIP: the miniature's CLIP of 1.2 million parameters, which ships with the package.
 
-Its folder holds open_clip_config.json, open_clip_model.safetensors (half precision), vocabulary.json
-(the BPE ids that the tokenizer keeps, in order) and card.json (how the weights were made). Loading it
-needs no network.
+Its folder holds open_clip_config.json, open_clip_model.safetensors (half precision),
+vocabulary.json (the BPE ids that the tokenizer keeps, in order) and card.json (how the weights were
+made). Loading it needs no network.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def tokenizer(vocabulary: Sequence[int]) -> Tokenizer:
         known_N = (ids_NT >= 0).all(dim=1)
         for text, known in zip(texts, known_N.tolist(), strict=True):
             if not known:
-                raise ValueError(f"{text!r} has words that IconCLIP does not know; use names of icons")
+                raise ValueError(f"{text!r} has words that IconCLIP does not know; name icons")
         return ids_NT  # type: ignore[return-value]
 
     return tokenize

@@ -1,4 +1,4 @@
-"""What a model library loads, and the errors that all libraries raise for a wrong name, tag or file."""
+"""What a model library loads, and the errors for names and tags that it does not have."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ class Clip:
     def image_encoder(self, features: int) -> Encoder:
         """The image tower, whose features have this size."""
         visual = self.model.visual
-        side = visual.image_size  # a number, or a pair
-        side = side if isinstance(side, int) else side[0]
+        side = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
         return Encoder(visual, features, tuple(visual.image_mean), tuple(visual.image_std), side)
 
 
@@ -55,7 +54,7 @@ def unknown_tag(library: str, name: str, tag: str, tags: Iterable[str]) -> Value
 
 
 def not_loaded(library: str, model: ModelConfig, error: Exception) -> ValueError:
-    """The error for a model that the library knows but could not load, for example for want of a network."""
+    """The error for a model that the library has but could not load, perhaps without a network."""
     return ValueError(
         f"model.name={model.name} model.tag={model.tag}: {library} could not load it "
         f"({one_line(error)}); without a network, set model.tag to a file"

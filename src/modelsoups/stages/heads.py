@@ -1,7 +1,7 @@
 """The initial model theta_0, encoder and head: `modelsoups heads` (section 3.1).
 
-The zero-shot head comes from CLIP's text tower. The linear probe is trained on the frozen features of
-the training images, without augmentation, and starts at the zero-shot head if there is one, else at zero.
+The zero-shot head comes from CLIP's text tower. The linear probe is trained on the frozen features
+of the training images, without augmentation, from the zero-shot head if there is one, else zero.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from modelsoups.workers.processes import advance, run_tasks
 
 
 def run(cfg: Config) -> bool:
-    """Make the initial model of heads.init and, of a CLIP, the zero-shot model, unless they are complete."""
+    """Make the initial model of heads.init and, of a CLIP, the zero-shot model, if incomplete."""
     train = open_set(cfg.data.dir, cfg.data.train)
     wanted = [cfg.heads.init]
     if cfg.model.library != "timm" and cfg.heads.init != "zeroshot":
@@ -46,7 +46,9 @@ def _inputs(cfg: Config, init: str, train: ShardSet) -> dict[str, Any]:
     """What an initial model is made from, as its manifest records it."""
     classes = storage.fingerprint(train.classes)
     inputs: dict[str, Any] = {"model": asdict(cfg.model), "init": init, "classes": classes}
-    return inputs if init == "zeroshot" else {**inputs, "heads": asdict(cfg.heads), "train": train.sha256}
+    if init == "zeroshot":
+        return inputs
+    return {**inputs, "heads": asdict(cfg.heads), "train": train.sha256}
 
 
 def _make(cfg: Config, init: str) -> Path:
@@ -59,7 +61,8 @@ def _make(cfg: Config, init: str) -> Path:
     state = state_of(model)
     path = folder / "model.safetensors"
     storage.save_weights(path, state)
-    manifests.finish(folder, _inputs(cfg, init, train), [path], sha256=state_dicts.state_sha256(state))
+    sha256 = state_dicts.state_sha256(state)
+    manifests.finish(folder, _inputs(cfg, init, train), [path], sha256=sha256)
     return path
 
 
@@ -71,7 +74,8 @@ def _initial_model(cfg: Config, init: str, train: ShardSet) -> Classifier:
     if cfg.model.library == "timm":
         model.head.weight.zero_()
     elif init == "lp" and manifests.complete(zeroshot, _inputs(cfg, "zeroshot", train)):
-        model.load_state_dict(state_dicts.load_state(zeroshot / "model.safetensors"))  # prompts take minutes
+        # The prompts take minutes to encode.
+        model.load_state_dict(state_dicts.load_state(zeroshot / "model.safetensors"))
     else:
         clip = load_clip(cfg.model)
         model.encoder.load_state_dict(clip.model.visual.state_dict())

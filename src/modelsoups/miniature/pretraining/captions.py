@@ -1,10 +1,10 @@
 """Pre-training of IconCLIP on captioned icons.
 
-As in CLIP, a contrastive loss matches images, here renderings of the pre-training glyphs, with captions,
-here made from their names. So small a model learns little from so few images without four changes: pairs
-with the same name count as matches; most of a batch has names that two or more designers drew; renderings
-go from easy to hard over the first half of the steps; and an auxiliary loss classifies those names from
-the image features. The auxiliary head is then dropped.
+As in CLIP, a contrastive loss matches images (renderings of glyphs) with captions (made from their
+names). So small a model learns little from so few images without four changes: pairs with the same
+name count as matches; most of a batch has names that two or more designers drew; renderings go from
+easy to hard over the first half of the steps; and an auxiliary loss classifies those names from the
+image features. The auxiliary head is then dropped.
 
 Legend: B images of a batch, C colours, H height, W width, D features, N names, T tokens.
 """
@@ -26,7 +26,7 @@ from modelsoups.disk import storage
 from modelsoups.miniature import icons
 from modelsoups.miniature.images import chunk_batch
 from modelsoups.miniature.pretraining.corpus import TEMPLATES
-from modelsoups.miniature.pretraining.training import CPU, Pretraining
+from modelsoups.miniature.pretraining.training import CPU, Losses, Pretraining
 from modelsoups.miniature.sets import CLASSES, SETS
 from modelsoups.miniature.sets import TEMPLATES as PROMPTS
 from modelsoups.models import iconclip
@@ -41,27 +41,28 @@ class CaptionPretraining(Pretraining):
 
     steps, parts, weights = 7000, ("loss", "names"), iconclip.WEIGHTS
 
-    def write_config(self) -> None:
-        """Write the vocabulary, and the shipped configuration with the size of this vocabulary."""
-        config = storage.read_json(iconclip.FOLDER / iconclip.CONFIG)
-        config["model_cfg"]["text_cfg"]["vocab_size"] = len(self.corpus.vocabulary)
-        storage.write_json(self.options.out / iconclip.CONFIG, config)
-        storage.write_text(self.options.out / iconclip.VOCABULARY, json.dumps(self.corpus.vocabulary) + "\n")
-
     def build(self) -> tuple[Any, int, Sequence[float], Sequence[float]]:
-        tokenize = iconclip.tokenizer(self.corpus.vocabulary)
+        out, vocabulary = self.options.out, self.corpus.vocabulary
+        config = storage.read_json(iconclip.FOLDER / iconclip.CONFIG)
+        config["model_cfg"]["text_cfg"]["vocab_size"] = len(vocabulary)
+        storage.write_json(out / iconclip.CONFIG, config)
+        storage.write_text(out / iconclip.VOCABULARY, json.dumps(vocabulary) + "\n")
+        tokenize = iconclip.tokenizer(vocabulary)
         self.tokens_T = cache(lambda text: tokenize([text])[0])  # BPE is slow, and captions repeat
-        clip = iconclip.build(self.options.out).train()
+        clip = iconclip.build(out).train()
         return clip, clip.visual.output_dim, clip.visual.image_mean, clip.visual.image_std
 
-    def losses(self, images_BCHW: Tensor, places_B: Tensor, g: Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """The sum that a step minimises, and its two parts: the contrastive and the auxiliary loss."""
+    def losses(self, images_BCHW: Tensor, places_B: Tensor, g: Generator) -> Losses:
+        """The weighted sum of the contrastive and the auxiliary loss, and the two losses."""
         images_BD = self.model.encode_image(images_BCHW, normalize=True)
         texts_BT = torch.stack(list(map(self.tokens_T, self._captions(places_B, g))))
         texts_BD = self.model.encode_text(texts_BT, normalize=True)
         scale = self.model.logit_scale.exp()
         loss = contrastive_loss(images_BD, texts_BD, scale, self.corpus.name_of[places_B])
-        auxiliary = self._auxiliary_loss(images_BD, self.corpus.shared_name_of[places_B])
+        shared_name_B = self.corpus.shared_name_of[places_B]
+        known = shared_name_B >= 0
+        logits_BN = 20 * images_BD[known] @ F.normalize(self.names.weight, dim=1).T
+        auxiliary = F.cross_entropy(logits_BN, shared_name_B[known])
         return loss + self.options.auxiliary * auxiliary, loss, auxiliary
 
     @torch.no_grad()
@@ -69,22 +70,17 @@ class CaptionPretraining(Pretraining):
         self.model.logit_scale.clamp_(0, math.log(100))  # as in CLIP
 
     def _captions(self, places_B: Tensor, g: Generator) -> list[str]:
-        """The concept or the designer's name for each glyph, in a general template or its style's template."""
+        """Each glyph's concept or name, in a general template or in that of its style."""
         captions = []
+        glyphs = [self.corpus.glyphs[place] for place in places_B.tolist()]
         draws_B3 = torch.rand(len(places_B), 3, generator=g)
-        for place, (own_name, general, which) in zip(places_B.tolist(), draws_B3.tolist(), strict=True):
-            glyph = self.corpus.glyphs[place]
+        for glyph, (own_name, general, which) in zip(glyphs, draws_B3.tolist(), strict=True):
             name = glyph.name.replace("-", " ") if own_name < 0.5 else glyph.caption
             template = icons.STYLES[glyph.style].caption
             if general < 0.6:
                 template = TEMPLATES[int(which * len(TEMPLATES))]
             captions.append(template.format(name))
         return captions
-
-    def _auxiliary_loss(self, images_BD: Tensor, shared_name_B: Tensor) -> Tensor:
-        known = shared_name_B >= 0
-        logits_BN = 20 * images_BD[known] @ F.normalize(self.names.weight, dim=1).T
-        return F.cross_entropy(logits_BN, shared_name_B[known])
 
     def report(self) -> None:
         print(f"pretrain: zero-shot {_in_words(zero_shot(self.options.out, chunks=1))}", flush=True)

@@ -1,4 +1,4 @@
-"""What the miniature's models are pre-trained on: glyphs that are in no data set of evaluation, and their names."""
+"""What the miniature's models are pre-trained on: glyphs that no evaluation uses, and their names."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def corpus_of_icons() -> Corpus:
     glyphs = [icons.glyphs()[i] for i in indices]
     designers = defaultdict(set)
     for glyph in glyphs:
-        designers[glyph.caption].add(glyph.designer)
+        designers[glyph.caption].add(icons.STYLES[glyph.style].designer)
     names = sorted(designers)
     shared = [name for name in names if len(designers[name]) > 1]
     number_of_name = {name: n for n, name in enumerate(names)}

@@ -1,9 +1,9 @@
 """Pre-training of IconViT on labels.
 
-IconViT stands for the ImageNet-21k ViT that the paper compares with CLIP (Figures G.3 and L.2): a network
-of timm, of IconCLIP's size, that has seen no caption. It learns to name the icons whose name two or more
-designers drew, from easy to hard renderings like IconCLIP's. Its classifier is then dropped. timm can load
-the folder (config.json, model.safetensors).
+IconViT stands for the ImageNet-21k ViT that the paper compares with CLIP (Figures G.3 and L.2): a
+network of timm, of IconCLIP's size, that has seen no caption. It learns to name the icons whose name
+two or more designers drew, from easy to hard renderings like IconCLIP's. Its classifier is then
+dropped. timm can load the folder (config.json, model.safetensors).
 
 Legend: B images of a batch, C colours, H height, W width, N names.
 """
@@ -22,7 +22,7 @@ from torch import Generator, Tensor
 from modelsoups.disk import storage
 from modelsoups.disk.paths import ASSETS
 from modelsoups.miniature.pretraining.corpus import Corpus
-from modelsoups.miniature.pretraining.training import Pretraining, PretrainOptions
+from modelsoups.miniature.pretraining.training import Losses, Pretraining, PretrainOptions
 
 FOLDER = ASSETS / "iconvit"
 CONFIG = "config.json"
@@ -31,22 +31,24 @@ CONFIG = "config.json"
 class LabelPretraining(Pretraining):
     """IconViT and its classifier of names."""
 
-    steps, parts, weights, flags = 4000, ("loss", "errors"), "model.safetensors", "pretrain.labels=true "
+    steps, flags = 4000, "pretrain.labels=true "
+    parts, weights = ("loss", "errors"), "model.safetensors"
 
     def __init__(self, options: PretrainOptions, corpus: Corpus) -> None:
-        super().__init__(replace(options, shared_names=1.0), corpus)  # the other names are no classes
-
-    def write_config(self) -> None:
-        with storage.atomic(self.options.out / CONFIG) as tmp:
-            shutil.copyfile(FOLDER / CONFIG, tmp)
+        super().__init__(replace(options, shared_names=1.0), corpus)  # other names are no classes
 
     def build(self) -> tuple[Any, int, Sequence[float], Sequence[float]]:
-        model: Any = timm.create_model(f"local-dir:{self.options.out}", pretrained=False, num_classes=0)
-        return model.train(), model.num_features, model.pretrained_cfg["mean"], model.pretrained_cfg["std"]
+        out = self.options.out
+        with storage.atomic(out / CONFIG) as tmp:
+            shutil.copyfile(FOLDER / CONFIG, tmp)
+        model: Any = timm.create_model(f"local-dir:{out}", pretrained=False, num_classes=0)
+        config = model.pretrained_cfg
+        return model.train(), model.num_features, config["mean"], config["std"]
 
-    def losses(self, images_BCHW: Tensor, places_B: Tensor, g: Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def losses(self, images_BCHW: Tensor, places_B: Tensor, g: Generator) -> Losses:
         """The mean cross-entropy of the names, twice, and the share of errors."""
-        logits_BN, names_B = self.names(self.model(images_BCHW)), self.corpus.shared_name_of[places_B]
+        logits_BN = self.names(self.model(images_BCHW))
+        names_B = self.corpus.shared_name_of[places_B]
         loss = F.cross_entropy(logits_BN, names_B)
         return loss, loss, (logits_BN.argmax(dim=1) != names_B).float().mean()
 

@@ -31,6 +31,7 @@ HARD = Look(scale=(0.45, 0.98), turn=30, perspective=0.2, shift=0.14, rich=0.5, 
             noise=(0, 0.18))  # fmt: skip
 CARD = "card.json"
 CPU = torch.device("cpu")
+Losses = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass
@@ -74,7 +75,6 @@ class Pretraining(ABC):
     def __init__(self, options: PretrainOptions, corpus: Corpus) -> None:
         self.options, self.corpus = options, corpus
         options.out.mkdir(parents=True, exist_ok=True)
-        self.write_config()
         torch.manual_seed(options.seed)
         self.model, features, mean, std = self.build()
         self.normalisation = Normalisation(mean, std)
@@ -91,15 +91,14 @@ class Pretraining(ABC):
         self._load()
 
     @abstractmethod
-    def write_config(self) -> None:
-        """Write the files that the model is built from into options.out."""
-
-    @abstractmethod
     def build(self) -> tuple[Any, int, Sequence[float], Sequence[float]]:
-        """The model in training mode, the size of its image features, and the mean and std of its images."""
+        """Write the model's configuration into options.out and build the model from it.
+
+        Returns the model in training mode, its number of features, and the mean and std of images.
+        """
 
     @abstractmethod
-    def losses(self, images_BCHW: Tensor, places_B: Tensor, g: Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def losses(self, images_BCHW: Tensor, places_B: Tensor, g: Generator) -> Losses:
         """The loss that a step minimises, and the two numbers named in `parts`."""
 
     @abstractmethod
@@ -123,9 +122,9 @@ class Pretraining(ABC):
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        warmup = min(1, (self.step + 1) / options.warmup_steps)
+        lr = options.lr * min(1, (self.step + 1) / options.warmup_steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = options.lr * warmup * 0.5 * (1 + math.cos(math.pi * self.step / options.steps))
+            group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * self.step / options.steps))
         self.optimizer.step()
         self.after_step()
         self.step += 1
@@ -156,7 +155,7 @@ class Pretraining(ABC):
             return
         state = torch.load(self.checkpoint, weights_only=True)
         if state["options"] != self.options.fixed():
-            raise ValueError(f"{self.checkpoint} was made with other options; set another pretrain.out=...")
+            raise ValueError(f"{self.checkpoint} was made with other options; change pretrain.out")
         for key, part in self.saved.items():
             part.load_state_dict(state[key])
         self.step, self.seconds_before = state["step"], state["seconds"]
@@ -192,7 +191,7 @@ class Pretraining(ABC):
 
 
 def pretrain(kind: type[Pretraining], options: PretrainOptions) -> dict[str, Any]:
-    """Pre-train, or continue from the checkpoint in options.out, and write weights and card; the card."""
+    """Pre-train, or resume from options.out, and write weights and card there; returns the card."""
     torch.set_num_threads(options.threads)
     training = kind(options, corpus_of_icons())
     seconds = training.train()
