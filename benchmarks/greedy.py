@@ -31,7 +31,8 @@ from torch.utils.data import DataLoader, Dataset
 from modelsoups import soup
 from modelsoups.config.compose import load
 from modelsoups.disk import provenance, storage
-from modelsoups.miniature.sets import CLASSES, TEMPLATES, render_set
+from modelsoups.miniature.images import render_set
+from modelsoups.miniature.sets import CLASSES, TEMPLATES
 from modelsoups.models.classifier import Classifier, build, load_clip, state_of, zeroshot_weights
 
 OUT = Path(__file__).parents[1] / "results" / "benchmarks"

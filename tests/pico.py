@@ -19,6 +19,7 @@ from modelsoups.config.compose import load
 from modelsoups.data import shards
 from modelsoups.experiment.sets import set_facts, set_inputs
 from modelsoups.miniature import sets
+from modelsoups.miniature.images import render_set
 from modelsoups.train.trainer import Trainer
 
 IMAGES = {"train": 320, "holdout": 128}  # every other set has 96
@@ -57,7 +58,7 @@ def make_data(folder: Path) -> Path:
 
 def first(name: str, count: int) -> list[shards.Sample]:
     """The set's first images: their order is shuffled, so that every class has about as many."""
-    images = itertools.islice(sets.render_set(name, 0), count)
+    images = itertools.islice(render_set(name, 0), count)
     return [(key, shards.encode_png(image), "png", label) for key, image, label in images]
 
 

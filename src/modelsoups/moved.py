@@ -26,7 +26,8 @@ class Moved(MetaPathFinder):
     def find_spec(self, name: str, path: Sequence[str] | None, target: object = None) -> ModuleSpec | None:
         package, _, old = name.partition(".")
         if package == "modelsoups" and old in ROOMS:
-            raise ModuleNotFoundError(f"modelsoups.{old} has moved: {_places(old)}; see docs/architecture.md", name=name)
+            message = f"{name} has moved: {_places(old)}; see docs/architecture.md"
+            raise ModuleNotFoundError(message, name=name)
         return None
 
 

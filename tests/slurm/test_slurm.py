@@ -26,7 +26,7 @@ from ranks import train_on
 from virtual import until
 
 from modelsoups.cluster import slurm, submit
-from modelsoups.cluster.submit import CHAIN
+from modelsoups.cluster.scripts import CHAIN, script
 from modelsoups.config.compose import load
 from modelsoups.disk import manifests, paths, storage
 from modelsoups.miniature.sets import SETS
@@ -109,7 +109,7 @@ class Task:
 
     def submit(self, *options, tasks=(0,)):
         path = self.cfg.run.slurm / "sweep.sbatch"
-        storage.write_text(path, submit.script(self.cfg, SWEEP, list(tasks)))
+        storage.write_text(path, script(self.cfg, SWEEP, list(tasks)))
         return self.cluster("sbatch", "--parsable", *options, str(path)).strip()
 
     def rows(self, index=0):

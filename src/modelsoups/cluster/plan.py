@@ -1,7 +1,7 @@
-"""What a sweep will cost, before anything is submitted: `modelsoups plan experiment=imagenet`.
+"""Estimates what a sweep costs before anything is submitted: `modelsoups plan experiment=imagenet`.
 
-Images, steps, GPU-hours and disk, from the draw's recipes. The speed is plan.images_per_second (of one GPU), or that of
-the run's finished ingredients.
+Images, steps, GPU-hours and disk space follow from the recipes. The speed is
+plan.images_per_second (of one GPU) or, without it, that of the run's finished ingredients.
 """
 
 from __future__ import annotations
@@ -13,102 +13,97 @@ from pathlib import Path
 from modelsoups.config.schema import Config
 from modelsoups.disk import manifests, paths
 from modelsoups.experiment import draw
+from modelsoups.recipes import search as searches
 from modelsoups.recipes.recipe import Recipe
-from modelsoups.recipes.search import size
 
-CHECKPOINT = 3  # times the weights: they and AdamW's two moments; the one before is kept too
+CHECKPOINTS = 2 * 3  # two checkpoints, each of the weights and AdamW's two moments
 
 
 @dataclass(frozen=True)
 class Cost:
-    """images and steps of the whole sweep; hours of one GPU; bytes of the weights, and at most beside them."""
+    """The cost of a sweep, of which `at_once` ingredients are trained side by side."""
 
     ingredients: int
+    at_once: int
     images: int
     steps: int
-    speed: float  # images a second of one GPU
-    weights_bytes: int
-    passing_bytes: int
-
-    @property
-    def gpu_hours(self) -> float:
-        return self.images / self.speed / 3600
+    weights_bytes: int  # of all ingredients and the initial models
+    checkpoint_bytes: int  # at most, while the sweep runs
 
 
 def run(cfg: Config) -> bool:
     """Print the cost of the experiment's sweep."""
-    recipes = _recipes(cfg)
-    speed, source = _speed(cfg)
-    made = cost(cfg, recipes, _train_images(cfg), _weights_bytes(cfg), speed)
+    recipes = planned_recipes(cfg)
+    speed, source = _speed(cfg.plan.images_per_second, cfg.run.ingredients)
+    train = _train_images(cfg.plan.train_images, Path(cfg.data.dir) / cfg.data.train)
+    initial = cfg.run.head(cfg.heads.init) / paths.MODEL
+    weights = _weights_bytes(cfg.plan.parameters, initial)
+    total = cost(recipes, cfg.cluster.concurrent, train, weights)
     gpus = cfg.cluster.nodes * cfg.cluster.ranks
-    at_once = min(cfg.cluster.concurrent or len(recipes), len(recipes))
-    print(f"plan: {made.ingredients} ingredients, {made.images:,} images, {made.steps:,} steps")
-    print(f"plan: {made.gpu_hours:,.2f} GPU-hours at {made.speed:,.0f} images/s a GPU ({source})")
+    hours = total.images / speed / 3600
+    print(f"plan: {total.ingredients} ingredients, {total.images:,} images, {total.steps:,} steps")
+    print(f"plan: {hours:,.2f} GPU-hours at {speed:,.0f} images/s a GPU ({source})")
     print(
-        f"plan: {made.gpu_hours / (gpus * at_once):,.2f} hours or more, with {at_once} ingredients at once on {gpus} "
-        f"GPU{'s' if gpus > 1 else ''} each (cluster.nodes, ranks_per_node, concurrent)"
+        f"plan: {hours / (gpus * total.at_once):,.2f} hours or more, with {total.at_once} ingredients at "
+        f"once on {gpus} GPU{'s' if gpus > 1 else ''} each (cluster.nodes, ranks_per_node, concurrent)"
     )
     print(
-        f"plan: {made.weights_bytes / 1e9:,.2f} GB of weights, and while it runs up to "
-        f"{made.passing_bytes / 1e9:,.2f} GB of checkpoints"
+        f"plan: {total.weights_bytes / 1e9:,.2f} GB of weights and, while the sweep runs, up to "
+        f"{total.checkpoint_bytes / 1e9:,.2f} GB of checkpoints"
     )
     return False
 
 
-def _recipes(cfg: Config) -> list[Recipe]:
+def planned_recipes(cfg: Config) -> list[Recipe]:
+    """The run's recipes; without a draw, those that `modelsoups sweep` would draw."""
     if cfg.run.draw.exists():
         return draw.load_draw(cfg)
     search = draw.load_search(cfg.sweep.search)
-    return [draw.recipe(search, cfg, i) for i in range(cfg.sweep.count or size(search))]
+    return [draw.recipe(search, cfg, i) for i in range(cfg.sweep.count or searches.size(search))]
 
 
-def cost(cfg: Config, recipes: list[Recipe], train: int, weights: int, speed: float) -> Cost:
-    """The cost of these recipes on a training set of `train` images, with a model of `weights` bytes."""
-    steps = [train // r.batch_size * r.epochs for r in recipes]
-    images = [n * r.batch_size for n, r in zip(steps, recipes, strict=True)]
-    at_once = min(cfg.cluster.concurrent or len(recipes), len(recipes))
-    return Cost(
-        ingredients=len(recipes),
-        images=sum(images),
-        steps=sum(steps),
-        speed=speed,
-        weights_bytes=(len(recipes) + 2) * weights,  # and the initial models
-        passing_bytes=at_once * 2 * CHECKPOINT * weights,
-    )
+def cost(recipes: list[Recipe], concurrent: int | None, train: int, weights: int) -> Cost:
+    """The cost of recipes on `train` images with a model of `weights` bytes."""
+    images = steps = 0
+    for recipe in recipes:
+        own_steps = train // recipe.batch_size * recipe.epochs
+        steps += own_steps
+        images += own_steps * recipe.batch_size
+    at_once = min(concurrent or len(recipes), len(recipes))
+    all_weights = (len(recipes) + 2) * weights  # with two initial models
+    return Cost(len(recipes), at_once, images, steps, all_weights, at_once * CHECKPOINTS * weights)
 
 
-def _train_images(cfg: Config) -> int:
-    if cfg.plan.train_images is not None:
-        return cfg.plan.train_images
-    folder = Path(cfg.data.dir) / cfg.data.train
+def _train_images(given: int | None, folder: Path) -> int:
+    if given is not None:
+        return given
     manifest = manifests.manifest_of(folder)
     if manifest is None:
-        raise ValueError(f"{folder} is not there yet to count its images; give plan.train_images=...")
+        raise ValueError(f"{folder} is not prepared: give the number of images, plan.train_images=...")
     return int(manifest["images"])
 
 
-def _weights_bytes(cfg: Config) -> int:
-    if cfg.plan.parameters is not None:
-        return 4 * cfg.plan.parameters
-    path = cfg.run.head(cfg.heads.init) / paths.MODEL
+def _weights_bytes(parameters: int | None, path: Path) -> int:
+    if parameters is not None:
+        return 4 * parameters
     if not path.exists():
-        raise ValueError(f"{path} is not there yet to count its parameters; give plan.parameters=...")
+        raise ValueError(f"{path} is missing: give the number of parameters, plan.parameters=...")
     return path.stat().st_size
 
 
-def _speed(cfg: Config) -> tuple[float, str]:
-    """Images a second of one GPU, and where that is from."""
-    if cfg.plan.images_per_second is not None:
-        return cfg.plan.images_per_second, "as given"
+def _speed(given: float | None, ingredients: Path) -> tuple[float, str]:
+    """Images per second on one GPU, and the source of this number."""
+    if given is not None:
+        return given, "as given"
     measured = []
-    for path in sorted((cfg.run.root / "ingredients").glob("*")):
+    for path in sorted(ingredients.glob("*")):
         manifest = manifests.manifest_of(path)
         if manifest and manifest.get("seconds"):
             ranks = manifests.training_ranks(manifest)
             measured.append(manifest["images"] / manifest["seconds"] / ranks)
     if not measured:
         raise ValueError(
-            f"no ingredient of {cfg.run.root} is finished to measure its speed; give plan.images_per_second=... of one "
-            "GPU, or finish one: `modelsoups finetune ingredient=0`"
+            f"{ingredients} has no finished ingredient whose speed is known: give that of one GPU, "
+            "plan.images_per_second=..., or finish one: `modelsoups finetune ingredient=0`"
         )
     return statistics.median(measured), f"median of {len(measured)} finished ingredients"

@@ -1,4 +1,4 @@
-"""What SLURM's own commands say and do: the queue, submission, limits. Needs neither accounting (sacct) nor root."""
+"""SLURM through its commands: queue, submission, limits. Needs neither sacct nor root rights."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Job:
-    """A job in the queue, or one task of an array. state is SLURM's word: PENDING, RUNNING, COMPLETING, ..."""
+    """A job in the queue, or one task of an array. state is PENDING, RUNNING, COMPLETING, ..."""
 
-    id: int  # of the array where it is one
-    index: int | None  # of the task
+    id: int  # of the whole array, for a task
+    index: int | None  # of a task in its array
     name: str
     state: str
     nodes: str
@@ -30,24 +30,24 @@ def available() -> bool:
 
 
 def _call(command: list[str]) -> str:
-    """A command's output; ValueError with what it says when it fails, OSError when it is not there."""
+    """A command's output; ValueError if it fails, does not answer or is not installed."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     except FileNotFoundError:
         raise ValueError(
-            f"{command[0]} is not on PATH: this machine cannot submit to SLURM; go to a login node of the cluster, "
-            "see what would be submitted with submit.dry_run=true, or run the stages here with `modelsoups`"
+            f"{command[0]} is not on PATH: this machine cannot submit to SLURM; use a login node of "
+            "the cluster, print the scripts with submit.dry_run=true, or run the stages here"
         ) from None
     except subprocess.TimeoutExpired:
-        raise ValueError(f"{command[0]} has not answered for two minutes; try again when SLURM is back") from None
+        raise ValueError(f"{command[0]} did not answer in two minutes; try again later") from None
     if done.returncode:
-        said = done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}"
-        raise ValueError("; ".join(line.strip() for line in said.splitlines()))
+        message = done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}"
+        raise ValueError("; ".join(map(str.strip, message.splitlines())))
     return done.stdout
 
 
 def queue(root: Path) -> list[Job]:
-    """Your jobs of the run folder `root` that have not ended, each task of an array apart; submit marks its jobs."""
+    """Your unfinished jobs for the run folder `root`; each task of an array is one."""
     jobs = []
     for line in _call(["squeue", "--me", "-r", "-h", "-o", "%F|%K|%j|%T|%N|%r|%k"]).splitlines():
         number, index, name, state, nodes, reason, comment = line.split("|", 6)
@@ -58,14 +58,22 @@ def queue(root: Path) -> list[Job]:
 
 
 def submit(script: Path, dependencies: list[str]) -> int:
-    """The id of a newly submitted job; ValueError with sbatch's words and, where it helps, the valid choices."""
-    after = [f"--dependency={','.join(dependencies)}", "--kill-on-invalid-dep=yes"] if dependencies else []
+    """Submit a job and return its id; ValueError with sbatch's message and the script."""
+    after = dependency_options(dependencies)
     try:
         return int(_call(["sbatch", "--parsable", *after, str(script)]).split(";")[0])
     except ValueError as error:
-        said = str(error)
-        hint = f"; cluster.partition is one of: {', '.join(partitions())}" if "partition" in said.lower() else ""
-        raise ValueError(f"{said} ({script}){hint}") from error
+        hint = ""
+        if "partition" in str(error).lower():
+            hint = f"; cluster.partition is one of: {', '.join(partitions())}"
+        raise ValueError(f"{error} ({script}){hint}") from error
+
+
+def dependency_options(dependencies: list[str]) -> list[str]:
+    """The options of sbatch for these dependencies."""
+    if not dependencies:
+        return []
+    return [f"--dependency={','.join(dependencies)}", "--kill-on-invalid-dep=yes"]
 
 
 def cancel(ids: list[int]) -> None:
@@ -78,8 +86,9 @@ def partitions() -> list[str]:
 
 
 def max_array_size() -> int:
-    """Tasks of an array are numbered below this."""
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _call(["scontrol", "show", "config"]), re.MULTILINE)
+    """The task numbers of an array must be below this."""
+    config = _call(["scontrol", "show", "config"])
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", config, re.MULTILINE)
     return int(found[1]) if found else 1001
 
 

@@ -1,12 +1,14 @@
-"""The sweep at a glance: `modelsoups status`, from the run folders and, where there is SLURM, its queue.
+"""Shows how far a sweep is, from the run folder and SLURM's queue: `modelsoups status`.
 
-Reads a manifest or the last line of metrics.jsonl an ingredient, no weights: seconds even for a thousand of them.
+For each ingredient it reads only a manifest or the last line of metrics.jsonl, so that a thousand
+ingredients take seconds.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
-import os
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -22,113 +24,114 @@ from modelsoups.config.schema import Config
 from modelsoups.disk import lock, manifests, paths, storage
 from modelsoups.experiment.draw import load_draw
 
-SILENT = 600  # seconds without a line of metrics after which a run without a job is taken for stopped
+SILENT = 600  # seconds without new metrics after which a run without a job counts as stopped
 STATES = ("done", "running", "queued", "stopped", "not started", "failed")
 
 
 @dataclass(frozen=True)
-class State:
-    """Where one ingredient is. epoch of epochs; hours: of the clock, so far; ranks: processes (GPUs) it trains on."""
+class IngredientStatus:
+    """How far one ingredient is."""
 
     index: int
-    state: str
+    state: str  # one of STATES
     epoch: float
     epochs: int
-    hours: float
-    ranks: int
-    loss: float | None
+    hours: float = 0.0  # of training so far
+    ranks: int = 1  # processes (GPUs) that train it
+    loss: float | None = None
     note: str = ""
 
     @property
     def hours_left(self) -> float | None:
-        """By its own speed so far; None when it has none yet."""
+        """Estimated from its speed so far; None before its first line of metrics."""
         return self.hours / self.epoch * (self.epochs - self.epoch) if self.epoch else None
 
 
 def run(cfg: Config) -> bool:
-    """Print each ingredient that runs, stopped or failed, and the sums of all."""
+    """Print a row for each ingredient that is running, stopped or failed, and the totals."""
     jobs = []
     if slurm.available():
         try:
             jobs = slurm.queue(cfg.run.root)
         except ValueError as error:
-            print(f"status: SLURM's queue cannot be read ({error}); this is what the folders say")
-    states = scan(cfg, jobs)
-    told = [s for s in states if s.state in ("running", "stopped", "failed")]
-    if told:
-        Console().print(_table(told))
-    for line in summary(states):
-        print(line)
+            print(f"status: SLURM's queue cannot be read ({error}); using the folders alone")
+    statuses = scan(cfg, jobs)
+    active = [s for s in statuses if s.state in ("running", "stopped", "failed")]
+    if active:
+        Console().print(_table(active))
+    print(*summary(statuses), sep="\n")
     for job in jobs:
         if job.index is None:
-            why = f" ({job.reason})" if job.reason not in ("", "None") else ""
-            print(f"{job.name}: job {job.label} is {job.state.lower()}{why}")
+            reason = f" ({job.reason})" if job.reason not in ("", "None") else ""
+            print(f"{job.name}: job {job.label} is {job.state.lower()}{reason}")
     return False
 
 
-def scan(cfg: Config, jobs: list[slurm.Job]) -> list[State]:
-    """The state of every ingredient of the draw, in order; ValueError when there is no draw."""
-    tasks = {j.index: j for j in jobs if j.name == "sweep" and j.index is not None}
-    epochs = [recipe.epochs for recipe in load_draw(cfg)]
-    return [_state(cfg.run.ingredient(i), i, n, tasks.get(i)) for i, n in enumerate(epochs)]
+def scan(cfg: Config, jobs: list[slurm.Job]) -> list[IngredientStatus]:
+    """The status of every ingredient of the draw, in order; ValueError if there is no draw."""
+    tasks = {job.index: job for job in jobs if job.name == "sweep"}
+    recipes = enumerate(load_draw(cfg))
+    return [_status(cfg.run.ingredient(i), i, recipe.epochs, tasks.get(i)) for i, recipe in recipes]
 
 
-def _state(folder: Path, index: int, epochs: int, job: slurm.Job | None) -> State:
-    manifest = manifests.manifest_of(folder) if folder.exists() else None
+def _status(folder: Path, index: int, epochs: int, job: slurm.Job | None) -> IngredientStatus:
+    make = functools.partial(IngredientStatus, index)
+    if not folder.exists() and job is None:
+        return make("not started", 0.0, epochs)
+    manifest = manifests.manifest_of(folder)
     if manifest is not None:
+        ranks = manifests.training_ranks(manifest)
         hours = manifest.get("seconds", 0.0) / 3600
-        return State(index, "done", epochs, epochs, hours, manifests.training_ranks(manifest), manifest.get("loss"))
+        return make("done", epochs, epochs, hours, ranks, manifest.get("loss"))
     row, age = last_row(folder / paths.METRICS)
-    epoch, loss = row.get("epoch", 0.0), row.get("loss")
     timing = row.get("timing", {})
     hours, ranks = timing.get("seconds", 0.0) / 3600, timing.get("ranks", 1)
+    note = ""
     if (failed := folder / paths.FAILED).exists():
-        return State(index, "failed", epoch, epochs, hours, ranks, loss, str(storage.read_json(failed)["reason"]))
-    if job is not None:
+        state, note = "failed", str(storage.read_json(failed)["reason"])
+    elif job is not None:
         state = "queued" if job.state == "PENDING" else "running"
         where = job.nodes or (job.reason if job.reason != "None" else "")
-        return State(index, state, epoch, epochs, hours, ranks, loss, f"{job.label} {where}".strip())
-    if lock.lock_files(folder) and age < SILENT:
-        return State(index, "running", epoch, epochs, hours, ranks, loss)
-    if row or folder.exists():
-        return State(index, "stopped", epoch, epochs, hours, ranks, loss, "no job; continues when it is started again")
-    return State(index, "not started", 0.0, epochs, 0.0, 1, None)
+        note = f"{job.label} {where}".strip()
+    elif lock.lock_files(folder) and age < SILENT:
+        state = "running"
+    else:
+        state, note = "stopped", "no job; continues when it is started again"
+    return make(state, row.get("epoch", 0.0), epochs, hours, ranks, row.get("loss"), note)
 
 
 def last_row(metrics: Path) -> tuple[dict[str, Any], float]:
-    """The last whole line of metrics.jsonl, and the seconds since it was written; ({}, 0) when there is none."""
+    """The last complete line of metrics.jsonl and its age in seconds; ({}, 0) without one."""
     try:
-        with open(metrics, "rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 4096))
-            lines = file.read().split(b"\n")[:-1]
-            age = time.time() - os.fstat(file.fileno()).st_mtime
+        lines = metrics.read_bytes()[-4096:].split(b"\n")[:-1]
+        age = time.time() - metrics.stat().st_mtime
     except FileNotFoundError:
         return {}, 0.0
     for line in reversed(lines):
-        try:
+        with contextlib.suppress(ValueError):
             return dict(json.loads(line)), age
-        except ValueError:
-            continue
     return {}, age
 
 
-def summary(states: list[State]) -> list[str]:
-    """How many are in each state, and GPU-hours spent and left."""
-    counts = Counter(s.state for s in states)
+def summary(statuses: list[IngredientStatus]) -> list[str]:
+    """How many ingredients are in each state, and the GPU-hours spent and left."""
+    counts = Counter(s.state for s in statuses)
     line = ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name])
-    spent = sum(s.hours * s.ranks for s in states)
-    trained = sum(s.epoch for s in states)
-    open_epochs = sum(s.epochs - s.epoch for s in states if s.state not in ("done", "failed"))
-    left = f"about {spent / trained * open_epochs:.1f} left" if trained else "what is left is known after the first"
-    return [f"{len(states)} ingredients: {line}", f"GPU-hours: {spent:.1f} spent on training, {left}"]
+    spent = sum(s.hours * s.ranks for s in statuses)
+    trained = sum(s.epoch for s in statuses)
+    to_train = sum(s.epochs - s.epoch for s in statuses if s.state not in ("done", "failed"))
+    left = "the rest is unknown until the first ingredient reports its speed"
+    if trained:
+        left = f"about {spent / trained * to_train:.1f} left"
+    hours = f"GPU-hours: {spent:.1f} spent on training, {left}"
+    return [f"{len(statuses)} ingredients: {line}", hours]
 
 
-def _table(states: list[State]) -> Table:
+def _table(statuses: list[IngredientStatus]) -> Table:
     table = Table(title="ingredients", title_justify="left")
     for name in ("ingredient", "state", "epoch", "loss", "left", "note"):
         table.add_column(name, justify="right" if name in ("epoch", "loss", "left") else "left")
-    for s in states:
+    for s in statuses:
         left = s.hours_left if s.state == "running" else None
         table.add_row(
             f"{s.index:03d}",

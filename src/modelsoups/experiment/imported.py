@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from modelsoups.disk import manifests
+from modelsoups.disk import manifests, paths
 from modelsoups.disk.paths import Run
 from modelsoups.published import tables
 from modelsoups.recipes.recipe import Recipe
@@ -35,13 +35,13 @@ class Imported:
                     f"{folder} has changed since it was imported; run `modelsoups import-released DIR` again"
                 )
             recipe = Recipe(**facts["recipe"]) if facts["recipe"] else None
-            found.append(Ingredient(name, str(folder / "model.safetensors"), sha256, recipe))
+            found.append(Ingredient(name, str(folder / paths.MODEL), sha256, recipe))
         return found, manifest["missing"]
 
     def initial(self) -> dict[str, Ingredient]:
         """model_0 under "initialization", if it was imported."""
         sha256 = self.manifest()["ingredients"].get(f"{tables.INITIALIZATION:03d}")
-        path = self.files.ingredient(tables.INITIALIZATION) / "model.safetensors"
+        path = self.files.ingredient(tables.INITIALIZATION) / paths.MODEL
         return {"initialization": Ingredient("initialization", str(path), sha256, None)} if sha256 else {}
 
     def manifest(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from modelsoups.checkpoints.formats import Checkpoint, open_checkpoint
 from modelsoups.checkpoints.states import load_state, state_sha256
-from modelsoups.disk import manifests, storage
+from modelsoups.disk import manifests, paths, storage
 from modelsoups.disk.paths import Run
 from modelsoups.experiment.draw import Draw
 from modelsoups.experiment.imported import Imported
@@ -42,11 +42,11 @@ class Ingredients:
             manifest = manifests.manifest_of(folder)
             name = folder.name
             if manifest is not None:
-                found.append(Ingredient(name, str(folder / "model.safetensors"), manifest["sha256"], recipe))
+                found.append(Ingredient(name, str(folder / paths.MODEL), manifest["sha256"], recipe))
                 for average, sha256 in manifest.get("averages", {}).items():
                     path = str(folder / f"{average}.safetensors")
                     found.append(Ingredient(f"{name}-{average}", path, sha256, recipe))
-            elif (failed := folder / "failed.json").exists():
+            elif (failed := folder / paths.FAILED).exists():
                 missing[name] = str(storage.read_json(failed)["reason"])
             else:
                 missing[name] = "not finished" if folder.exists() else "not started"
@@ -78,7 +78,7 @@ class Ingredients:
         manifest = manifests.manifest_of(folder)
         if manifest is None:
             raise ValueError(f"{folder} is not complete; run `modelsoups heads` first")
-        return Ingredient(row, str(folder / "model.safetensors"), manifest["sha256"], None)
+        return Ingredient(row, str(folder / paths.MODEL), manifest["sha256"], None)
 
     def open(self, ingredient: Ingredient) -> Checkpoint:
         """An ingredient's weights, each tensor read when it is asked for; ValueError as `load_weights`.

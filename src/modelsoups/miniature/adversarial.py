@@ -1,13 +1,14 @@
-"""The selection of IconNet-A: renderings that a reference network gets wrong, as ImageNet-A was selected.
+"""The selection of IconNet-A: renderings that a reference network gets wrong, as in ImageNet-A.
 
     python -m modelsoups.miniature.adversarial
 
-makes it anew (about eight minutes on one core) and writes assets/iconnet/adversarial.json. Two small convolutional
-networks are trained on renderings like the candidates: the reference has seen the in-distribution designers' glyphs
-only, the judge every designer's. A candidate is kept where the reference errs and the judge, which stands in for the
-people who checked ImageNet-A, does not. The candidates are the same for every seed; a seed chooses among those kept.
+writes assets/iconnet/adversarial.json in about eight minutes on one core. It trains two small
+convolutional networks on renderings like the candidates: the reference sees only the glyphs of
+in-distribution designers, the judge those of every designer. A candidate is kept if the reference
+is wrong and the judge, in place of the people who checked ImageNet-A, is right. The candidates are
+the same for every seed; a seed chooses among those kept.
 
-Legend: N images, C colours, H height, W width, K classes of A.
+Legend: N images, C colours, H height, W width, M chunks of candidates.
 """
 
 from __future__ import annotations
@@ -16,127 +17,133 @@ import base64
 import math
 import time
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from modelsoups.disk import storage
 from modelsoups.disk.paths import ASSETS
 from modelsoups.miniature import icons, sets
-from modelsoups.miniature.render import Look
 
 FILE = ASSETS / "iconnet" / "adversarial.json"
 CANDIDATES = 160  # chunks
 STEPS, BATCH, LR = 1500, 64, 3e-3
+LABEL_OF_CLASS = sets.SETS["a"].label_of_class
+IN_A = sorted(LABEL_OF_CLASS)  # the classes of A
 
 
 def selected(seed: int, chunk: int) -> tuple[Tensor, list[int]]:
-    """images_NCHW and classes of one chunk of the set: kept candidates in an order that the seed shuffles."""
-    wanted = order(seed)[chunk * sets.CHUNK : (chunk + 1) * sets.CHUNK]
-    rendered = {c: candidates(c) for c in sorted({c for c, _ in wanted})}
-    images_NCHW = torch.stack([rendered[c][0][i] for c, i in wanted])
-    return images_NCHW, [rendered[c][1][i] for c, i in wanted]
+    """images_NCHW and classes of one chunk of the set."""
+    images, classes = [], []
+    for candidate_chunk, place in order(seed)[chunk * sets.CHUNK : (chunk + 1) * sets.CHUNK]:
+        images_NCHW, drawn = candidates(candidate_chunk)
+        images.append(images_NCHW[place])
+        classes.append(drawn[place])
+    return torch.stack(images), classes
 
 
 @lru_cache(maxsize=4)
 def order(seed: int) -> list[tuple[int, int]]:
-    """Candidates, each a chunk and a place in it: those kept of random chunks, until the set is full."""
-    kept_CN, chosen = kept(), []
-    for chunk in torch.randperm(len(kept_CN), generator=sets.generator(f"a {seed}")).tolist():
-        chosen += [(chunk, int(i)) for i in kept_CN[chunk].nonzero()[0]]
-        if len(chosen) >= sets.set_size("a"):
-            return chosen[: sets.set_size("a")]
-    raise ValueError(f"{FILE.name} keeps {len(chosen)} candidates; the set needs {sets.set_size('a')}")
+    """The set's candidates as (chunk, place in it): those kept of random chunks, until it is full."""
+    kept_MN, count = kept(), sets.SETS["a"].count
+    chosen: list[tuple[int, int]] = []
+    for chunk in torch.randperm(len(kept_MN), generator=sets.generator(f"a {seed}")).tolist():
+        chosen += [(chunk, place) for place in kept_MN[chunk].nonzero()[0].tolist()]
+        if len(chosen) >= count:
+            return chosen[:count]
+    raise ValueError(f"{FILE.name} keeps {len(chosen)} candidates; the set needs {count}")
 
 
-@lru_cache(maxsize=1)
+@cache
 def kept() -> np.ndarray:
-    """Whether each candidate (chunk, place) was kept."""
-    bits = base64.b64decode(storage.read_json(FILE)["kept"])
-    return np.unpackbits(np.frombuffer(bits, np.uint8)).reshape(-1, sets.CHUNK).astype(bool)
+    """kept_MN: whether each candidate was kept."""
+    packed = base64.b64decode(storage.read_json(FILE)["kept"])
+    bits = np.unpackbits(np.frombuffer(packed, np.uint8))
+    return bits.reshape(-1, sets.CHUNK).astype(bool)
 
 
 @lru_cache(maxsize=8)
 def candidates(chunk: int) -> tuple[Tensor, list[int]]:
     """images_NCHW and classes of one chunk of candidates."""
-    g = sets.generator(f"a candidates {chunk}")
-    icon_set = sets.SETS["a"]
-    return draw(icon_set.styles, sorted(icon_set.label_of_class), icon_set.look, sets.CHUNK, g)
+    return _render(sets.SETS["a"].styles, sets.CHUNK, sets.generator(f"a candidates {chunk}"))
 
 
-def draw(
-    styles: Sequence[str], classes: Sequence[int], look: Look, count: int, g: torch.Generator
-) -> tuple[Tensor, list[int]]:
-    """Renderings of random glyphs of random classes."""
-    available = icons.by_class(styles)
-    drawn = [classes[i] for i in torch.randint(len(classes), (count,), generator=g).tolist()]
-    which = torch.rand(count, generator=g).tolist()
-    glyphs = [available[c][int(u * len(available[c]))] for c, u in zip(drawn, which, strict=True)]
-    return sets.render_glyphs(glyphs, look, g), drawn
+def _render(styles: Sequence[str], count: int, g: Generator) -> tuple[Tensor, list[int]]:
+    """images_NCHW and classes: random glyphs of random classes of A, in A's look."""
+    drawn_N = torch.randint(len(IN_A), (count,), generator=g)
+    classes = [IN_A[i] for i in drawn_N.tolist()]
+    glyphs = icons.random_glyphs(styles, classes, g)
+    return sets.render_glyphs(glyphs, sets.SETS["a"].look, g), classes
 
 
-def network(classes: int) -> nn.Module:
-    """Five convolutions, 0.4 million parameters."""
+def _classify(model: nn.Module, images_NCHW: Tensor) -> Tensor:
+    """logits_NC of uint8 images."""
+    return model(images_NCHW.float() / 127.5 - 1)
+
+
+def network() -> nn.Module:
+    """Five convolutions and a linear classifier: 0.4 million parameters."""
     layers: list[nn.Module] = []
-    for before, after, stride in ((3, 32, 2), (32, 64, 1), (64, 96, 2), (96, 128, 1), (128, 192, 2)):
-        layers += [nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(2), nn.Flatten(), nn.Linear(768, classes))
+    shapes = ((3, 32, 2), (32, 64, 1), (64, 96, 2), (96, 128, 1), (128, 192, 2))
+    for before, after, stride in shapes:
+        convolution = nn.Conv2d(before, after, 3, stride, 1, bias=False)
+        layers += [convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(2), nn.Flatten(), nn.Linear(768, len(IN_A)))
 
 
 def fit(styles: Sequence[str], name: str) -> nn.Module:
-    """A network trained on A-like renderings of the styles' glyphs, of the classes of A."""
-    icon_set = sets.SETS["a"]
-    label_of, classes = icon_set.label_of_class, sorted(icon_set.label_of_class)
+    """A network trained on renderings of these styles' glyphs. name seeds its data."""
     torch.manual_seed(0)
-    model = network(len(classes)).train()
+    model = network().train()
     optimizer = torch.optim.AdamW(model.parameters(), LR, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, STEPS, pct_start=0.1)
-    g, begun = sets.generator(f"a {name}"), time.monotonic()
+    g, start = sets.generator(f"a {name}"), time.monotonic()
     for step in range(1, STEPS + 1):
-        images_NCHW, drawn = draw(styles, classes, icon_set.look, BATCH, g)
-        labels_N = torch.tensor([label_of[c] for c in drawn])
-        loss = F.cross_entropy(model(_normalise(images_NCHW)), labels_N, label_smoothing=0.05)
+        images_NCHW, classes = _render(styles, BATCH, g)
+        labels_N = torch.tensor([LABEL_OF_CLASS[c] for c in classes])
+        loss = F.cross_entropy(_classify(model, images_NCHW), labels_N, label_smoothing=0.05)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         if step % 200 == 0:
-            left = (time.monotonic() - begun) / step * (STEPS - step) / 60
-            print(f"adversarial: {name} step {step}/{STEPS}  loss {loss.item():.3f}  {left:.1f} min left", flush=True)
+            left = (time.monotonic() - start) / step * (STEPS - step) / 60
+            progress = f"step {step}/{STEPS}  loss {loss.item():.3f}  {left:.1f} min left"
+            print(f"adversarial: {name} {progress}", flush=True)
     return model.eval()
 
 
-def _normalise(images_NCHW: Tensor) -> Tensor:
-    return images_NCHW.float() / 127.5 - 1
-
-
-def select() -> None:
-    """Train both networks, judge all candidates and write the selection."""
-    reference_N = _right(fit(icons.IN_DISTRIBUTION, "reference"))
-    judge_N = _right(fit(tuple(icons.STYLES), "judge"))
-    kept_N = ~reference_N & judge_N
-    share = {k: round(100 * float(v.float().mean()), 1) for k, v in
-             {"reference": reference_N, "judge": judge_N, "kept": kept_N}.items()}  # fmt: skip
-    bits = base64.b64encode(np.packbits(kept_N.numpy()).tobytes()).decode()
-    made = {"made with": "python -m modelsoups.miniature.adversarial", "candidates": len(kept_N)}
-    storage.write_json(FILE, {**made, "percent right, or kept": share, "kept": bits})
-    wanted = math.ceil(100 * sets.set_size("a") / len(kept_N))
-    print(f"adversarial: {share} of {len(kept_N)} candidates; the set needs {wanted}% -> {FILE}")
-
-
 @torch.inference_mode()
-def _right(model: nn.Module) -> Tensor:
-    """Whether a network is right on each candidate."""
-    label_of = sets.SETS["a"].label_of_class
+def _is_right(model: nn.Module) -> Tensor:
+    """Whether a network classifies each candidate correctly."""
     right = []
     for chunk in range(CANDIDATES):
         images_NCHW, classes = candidates(chunk)
-        labels_N = torch.tensor([label_of[c] for c in classes])
-        right.append(model(_normalise(images_NCHW)).argmax(dim=1) == labels_N)
+        labels_N = torch.tensor([LABEL_OF_CLASS[c] for c in classes])
+        right.append(_classify(model, images_NCHW).argmax(dim=1) == labels_N)
     return torch.cat(right)
+
+
+def select() -> None:
+    """Train both networks, classify all candidates and write the selection."""
+    reference_N = _is_right(fit(icons.IN_DISTRIBUTION, "reference"))
+    judge_N = _is_right(fit(tuple(icons.STYLES), "judge"))
+    kept_N = ~reference_N & judge_N
+    percent = {}
+    for name, true_N in (("reference", reference_N), ("judge", judge_N), ("kept", kept_N)):
+        percent[name] = round(100 * float(true_N.float().mean()), 1)
+    content = {
+        "made with": "python -m modelsoups.miniature.adversarial",
+        "candidates": len(kept_N),
+        "percent right, or kept": percent,
+        "kept": base64.b64encode(np.packbits(kept_N.numpy()).tobytes()).decode(),
+    }
+    storage.write_json(FILE, content)
+    needed = math.ceil(100 * sets.SETS["a"].count / len(kept_N))
+    print(f"adversarial: {percent} of {len(kept_N)} candidates; the set needs {needed}% -> {FILE}")
 
 
 if __name__ == "__main__":

@@ -1,147 +1,128 @@
-"""The glyphs: icon fonts that the qtawesome package ships, as named 48x48 masks, and what pre-training may not see.
+"""Icon glyphs as 48x48 masks, and which of them pre-training may see.
 
-Only the font files are read; neither qtawesome nor Qt is imported. A glyph has a style (a designer's weight), a name
-("bicycle") and, by the table assets/iconnet/concepts.json, a concept: a class of IconNet, another concept, or none.
+The glyphs come from the icon fonts in the qtawesome package, of which only the font files are read;
+neither qtawesome nor Qt is imported. A glyph has a style (one weight of one designer), a name
+("bicycle") and a concept from assets/iconnet/concepts.json: a class of IconNet, another, or none.
 
 Legend: G glyphs, S the side of a mask.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from importlib.util import find_spec
+from itertools import chain, combinations
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
+from torch import Generator, Tensor
 
+from modelsoups.disk import storage
 from modelsoups.disk.paths import ASSETS
 
 SIDE = 48
-FILL = 0.96  # of the mask's side, by the longer side of the glyph
-NEAR_DUPLICATE = 0.92  # cosine of two masks
+FILL = 0.96  # length of a glyph's longer side, as a share of SIDE
+NEAR_DUPLICATE = 0.92  # least cosine of two masks that count as alike
 
 
 @dataclass(frozen=True)
 class Style:
-    """One weight of one designer: names of the charmap that match `pattern`, whose group 1 is the icon's name."""
+    """One weight of one designer. Group 1 of `pattern` is the icon's name in a charmap entry."""
 
     designer: str
     font: str
     charmap: str
     pattern: str
-    caption: str  # how pre-training may describe it
+    caption: str  # a template of pre-training captions
+    in_distribution: bool  # else held out from pre-training, for the classes of IconNet
 
 
-def _styles() -> dict[str, Style]:
-    fa6, fa5 = "fontawesome6-{}-webfont{}-6.7.2", "fontawesome5-solid-webfont{}-5.15.4"
-    mdi, phosphor, remix = "materialdesignicons6-webfont{}-6.9.96", "phosphor{}-1.3.0", "remixicon{}-2.5.0"
-    weights = "bold|fill|thin|light"
-    table = {
-        "mdi_fill": ("mdi", mdi, r"(?!.*-outline$)(.+)", "a solid {}"),
-        "mdi_outline": ("mdi", mdi, r"(.+)-outline", "an outline of a {}"),
-        "fa6_solid": ("fa", fa6.format("solid", "{}"), r"(.+)", "a solid {}"),
-        "fa6_regular": ("fa", fa6.format("regular", "{}"), r"(.+)", "an outline of a {}"),
-        "fa5_solid": ("fa", fa5, r"(.+)", "a solid {}"),
-        "ph_fill": ("phosphor", phosphor, r"(.+)-fill", "a solid {}"),
-        "ph_bold": ("phosphor", phosphor, r"(.+)-bold", "a bold {}"),
-        "ph_regular": ("phosphor", phosphor, rf"(?!.*-(?:{weights})$)(.+)", "a line drawing of a {}"),
-        "ph_light": ("phosphor", phosphor, r"(.+)-light", "a light drawing of a {}"),
-        "ph_thin": ("phosphor", phosphor, r"(.+)-thin", "a thin drawing of a {}"),
-        "ri_fill": ("remix", remix, r"(.+)-fill", "a solid {}"),
-        "ri_line": ("remix", remix, r"(.+)-line", "a line drawing of a {}"),
-        "ri_other": ("remix", remix, r"(?!.*-(?:fill|line)$)(.+)", "an icon of a {}"),
-        "elusive": ("elusive", "elusiveicons-webfont{}-2.0", r"(.+)", "a solid {}"),
-        "codicon": ("codicon", "codicon{}-0.0.36", r"(.+)", "a line drawing of a {}"),
-    }
-    return {
-        name: Style(designer, files.format("") + ".ttf", files.format("-charmap") + ".json", pattern, caption)
-        for name, (designer, files, pattern, caption) in table.items()
-    }
-
-
-STYLES = _styles()
-IN_DISTRIBUTION = ("mdi_fill", "mdi_outline", "fa6_solid", "fa6_regular", "fa5_solid")
-HELD_OUT = tuple(s for s in STYLES if s not in IN_DISTRIBUTION)
+_TABLE = storage.read_json(ASSETS / "iconnet" / "styles.json")
+STYLES = {name: Style(**row) for name, row in _TABLE.items()}
+IN_DISTRIBUTION = tuple(name for name, style in STYLES.items() if style.in_distribution)
+HELD_OUT = tuple(name for name, style in STYLES.items() if not style.in_distribution)
 
 
 @dataclass(frozen=True)
 class Glyph:
+    """One icon of one style. codepoint is its place in the style's font."""
+
     style: str
     name: str
     codepoint: int
     concept: str | None
 
     @property
-    def designer(self) -> str:
-        return STYLES[self.style].designer
-
-    @property
     def caption(self) -> str:
-        """The concept, or else the designer's name for it, in words."""
+        """The concept in words or, without one, the designer's name for the icon."""
         return self.concept or self.name.replace("-", " ")
 
 
-@lru_cache(maxsize=1)
+@cache
 def fonts_dir() -> Path:
-    """The folder of qtawesome's fonts, found without importing qtawesome."""
+    """The folder of qtawesome's fonts; ValueError if qtawesome is not installed."""
     spec = find_spec("qtawesome")
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError("IconNet draws icons from qtawesome's fonts, and qtawesome is not installed: "
-                         "pip install qtawesome==1.4.2")  # fmt: skip
+        raise ValueError("IconNet's fonts are in qtawesome, which is not installed: pip install qtawesome==1.4.2")
     return Path(next(iter(spec.submodule_search_locations))) / "fonts"
 
 
-def _font_file(name: str) -> Path:
+def font_file(name: str) -> Path:
+    """The path of a font or charmap; ValueError if this version of qtawesome does not have it."""
     path = fonts_dir() / name
     if not path.is_file():
         raise ValueError(f"icon font {name} is not in {path.parent}: pip install qtawesome==1.4.2")
     return path
 
 
-@lru_cache(maxsize=1)
+@cache
 def concepts() -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """The classes with their names, and the concept of every name of the table."""
-    table = json.loads((ASSETS / "iconnet" / "concepts.json").read_text(encoding="utf-8"))
+    """The icon names of each class, and the concept of each name in the table."""
+    table = storage.read_json(ASSETS / "iconnet" / "concepts.json")
     classes = {concept: tuple(names) for concept, names in table["classes"].items()}
-    return classes, {n: concept for group in table.values() for concept, names in group.items() for n in names}
+    groups = chain.from_iterable(group.items() for group in table.values())
+    return classes, {name: concept for concept, names in groups for name in names}
 
 
-@lru_cache(maxsize=1)
+@cache
 def glyphs() -> tuple[Glyph, ...]:
-    """Every glyph of every style, in the order of the styles and of their charmaps."""
-    classes, concept_of = concepts()
+    """Every glyph, in the order of the styles and of their charmaps."""
     found = []
     for style_name, style in STYLES.items():
-        charmap = json.loads(_font_file(style.charmap).read_text(encoding="utf-8"))
+        charmap = storage.read_json(font_file(style.charmap))
         for key, codepoint in charmap.items():
             if match := re.fullmatch(style.pattern, key):
-                name = match[1]
-                base = re.sub(r"-(?:\d+|simple)$", "", name)  # Remix numbers its variants, Phosphor has "-simple"
-                concept = concept_of.get(name)
-                if concept is None and style_name in HELD_OUT and concept_of.get(base) in classes:
-                    concept = concept_of[base]
-                found.append(Glyph(style_name, name, int(codepoint, 16), concept))
+                concept = _concept(match[1], style_name)
+                found.append(Glyph(style_name, match[1], int(codepoint, 16), concept))
     return tuple(found)
+
+
+def _concept(name: str, style: str) -> str | None:
+    """The concept of an icon's name. For held-out designers, variants of a class's icon count too."""
+    classes, concept_of = concepts()
+    base = re.sub(r"-(?:\d+|simple)$", "", name)  # Remix numbers variants, Phosphor has "-simple"
+    is_variant = style in HELD_OUT and concept_of.get(base) in classes
+    return concept_of.get(name, concept_of[base] if is_variant else None)
 
 
 @cache
 def _font(name: str) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(str(_font_file(name)), 144)
+    return ImageFont.truetype(str(font_file(name)), 144)
 
 
 @cache
 def _mask_SS(index: int) -> np.ndarray | None:
-    """The glyph, cropped to its ink and centred; None for one without ink (spaces and the like)."""
+    """The glyph, cropped to its ink, scaled and centred; None if it has no ink, as a space."""
     glyph = glyphs()[index]
     canvas = Image.new("L", (256, 256), 0)
-    ImageDraw.Draw(canvas).text((40, 40), chr(glyph.codepoint), font=_font(STYLES[glyph.style].font), fill=255)
+    font = _font(STYLES[glyph.style].font)
+    ImageDraw.Draw(canvas).text((40, 40), chr(glyph.codepoint), font=font, fill=255)
     box = canvas.getbbox()
     if box is None or max(box[2] - box[0], box[3] - box[1]) < 20:
         return None
@@ -155,20 +136,19 @@ def _mask_SS(index: int) -> np.ndarray | None:
 
 
 def drawable(indices: Iterable[int]) -> list[int]:
-    """Those of the glyphs that have ink."""
+    """The glyphs that have ink."""
     return [i for i in indices if _mask_SS(i) is not None]
 
 
 def masks(indices: Sequence[int]) -> Tensor:
     """masks_GSS, uint8, of glyphs that have ink."""
-    found = [_mask_SS(i) for i in indices]
-    if missing := [glyphs()[i].name for i, m in zip(indices, found, strict=True) if m is None]:
-        raise ValueError(f"glyphs without ink: {', '.join(missing)}")
-    return torch.from_numpy(np.stack(found))  # type: ignore[arg-type]
+    found_GSS = [mask_SS for mask_SS in map(_mask_SS, indices) if mask_SS is not None]
+    assert len(found_GSS) == len(indices), "a glyph without ink"
+    return torch.from_numpy(np.stack(found_GSS))
 
 
 def by_class(styles: Sequence[str]) -> list[list[int]]:
-    """For each class, the glyphs that the styles have of it."""
+    """The glyphs that depict each class in these styles."""
     position = {concept: c for c, concept in enumerate(concepts()[0])}
     found: list[list[int]] = [[] for _ in position]
     for i, glyph in enumerate(glyphs()):
@@ -177,58 +157,63 @@ def by_class(styles: Sequence[str]) -> list[list[int]]:
     return found
 
 
+def random_glyphs(styles: Sequence[str], classes: Sequence[int], generator: Generator) -> list[int]:
+    """A random glyph for each of these classes."""
+    available = by_class(styles)
+    draws = torch.rand(len(classes), generator=generator).tolist()
+    return [available[c][int(u * len(available[c]))] for c, u in zip(classes, draws, strict=True)]
+
+
 def _words(name: str) -> tuple[str, ...]:
+    """The words of an icon's name in the singular."""
     return tuple(w[:-1] if len(w) > 3 and w.endswith("s") else w for w in name.split("-"))
 
 
-def depicts_class(name: str) -> bool:
-    """Whether a name of a class occurs in it as words: "book" does in "book-open" and in "bell-books"."""
-    words = _words(name)
-    ends = range(1, len(words) + 1)
-    return any(words[i:j] in _class_words() for j in ends for i in range(j))
-
-
-@lru_cache(maxsize=1)
+@cache
 def _class_words() -> frozenset[tuple[str, ...]]:
-    return frozenset(_words(name) for names in concepts()[0].values() for name in names)
+    return frozenset(map(_words, chain.from_iterable(concepts()[0].values())))
 
 
-@dataclass(frozen=True)
-class Pool:
-    """The glyphs of pre-training, and how many were kept from it for which reason."""
-
-    indices: tuple[int, ...]
-    held_out: int  # by the held-out designers, and named after a class
-    near_duplicates: int  # look like an evaluation glyph of those
+def depicts_class(name: str) -> bool:
+    """Whether the words of a class's name occur in it, as "book" in "book-open" and "bell-books"."""
+    words = _words(name)
+    spans = combinations(range(len(words) + 1), 2)
+    return any(words[start:end] in _class_words() for start, end in spans)
 
 
 def is_held_out(glyph: Glyph) -> bool:
-    """Whether a glyph is kept for evaluation: by a held-out designer, and of a class or named after one."""
+    """Whether a glyph is kept for evaluation: it depicts a class, by a held-out designer."""
     return glyph.style in HELD_OUT and (glyph.concept in concepts()[0] or depicts_class(glyph.name))
 
 
-@lru_cache(maxsize=1)
-def pretraining_pool() -> Pool:
-    """All glyphs but those held out, by name, and those that look like one of them, whoever drew them.
+@dataclass(frozen=True)
+class PretrainingGlyphs:
+    """The glyphs of pre-training, and how many others were left out for which reason."""
 
-    The in-distribution designers' own glyphs of the classes stay: a CLIP has seen pictures like ImageNet's too.
+    indices: tuple[int, ...]
+    held_out: int  # see is_held_out
+    near_duplicates: int  # look like an evaluation glyph of a held-out designer
+
+
+@cache
+def pretraining_glyphs() -> PretrainingGlyphs:
+    """All glyphs except the held-out ones and those, by any designer, that look like one of them.
+
+    The in-distribution designers' glyphs of the classes stay: CLIP, too, saw images like ImageNet's.
     """
     everything = drawable(range(len(glyphs())))
     held_out = [i for i in everything if is_held_out(glyphs()[i])]
-    own = {i for group in by_class(IN_DISTRIBUTION) for i in group}
-    rest = sorted(set(everything) - set(held_out))
     evaluated = [i for i in held_out if glyphs()[i].concept in concepts()[0]]
-    alike = similar(rest, evaluated)
-    kept = tuple(i for i, near in zip(rest, alike, strict=True) if i in own or not near)
-    return Pool(kept, len(held_out), len(rest) - len(kept))
+    in_distribution = set(chain.from_iterable(by_class(IN_DISTRIBUTION)))
+    rest = sorted(set(everything) - set(held_out))
+    near = similar(rest, evaluated)
+    kept = [i for i, is_near in zip(rest, near, strict=True) if i in in_distribution or not is_near]
+    return PretrainingGlyphs(tuple(kept), len(held_out), len(rest) - len(kept))
 
 
 def similar(indices: Sequence[int], references: Sequence[int]) -> list[bool]:
-    """For each glyph, whether its mask is a near-duplicate of a reference's."""
-    unit_GD, reference_GD = (_unit(masks(x)) for x in (indices, references))
-    best_G = torch.cat([(part @ reference_GD.T).amax(dim=1) for part in unit_GD.split(1024)])
+    """Whether each glyph's mask is a near-duplicate of a reference's mask."""
+    both = [masks(x).flatten(1).float() for x in (indices, references)]
+    unit_GD, references_RD = (F.normalize(masks_GD, dim=1) for masks_GD in both)
+    best_G = torch.cat([(part_GD @ references_RD.T).amax(dim=1) for part_GD in unit_GD.split(1024)])
     return (best_G > NEAR_DUPLICATE).tolist()
-
-
-def _unit(masks_GSS: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(masks_GSS.flatten(1).float(), dim=1)

@@ -1,4 +1,4 @@
-"""IconNet, whose images are drawn rather than read: a library of `prepare`."""
+"""IconNet as a library of `prepare`: its images are rendered, not read."""
 
 from __future__ import annotations
 
@@ -9,27 +9,26 @@ from typing import Any
 
 from modelsoups.config.schema import DataConfig
 from modelsoups.data import shards
-from modelsoups.miniature import sets
+from modelsoups.miniature import images, sets
 from modelsoups.workers.processes import run_tasks
 
 
 def names(data: DataConfig) -> list[str]:
-    """The sets of the experiment, in order; ValueError for one that there is not."""
+    """The sets of the experiment, in order; ValueError for a name that IconNet does not have."""
     wanted = [data.train, data.holdout, data.test, *data.shifts, *data.extra]
     for name in wanted:
-        if name not in sets.SETS:
-            raise ValueError(f"data set {name}: IconNet has {', '.join(sets.SETS)}")
+        sets.icon_set(name)
     return wanted
 
 
 def inputs(data: DataConfig, protocol: str, name: str) -> dict[str, Any]:
-    """What a set is made from."""
+    """What a set is made from, as its manifest records it."""
     return {"library": "iconnet", "set": name, "seed": data.seed, "version": sets.VERSION}
 
 
 def facts(data: DataConfig, protocol: str, name: str) -> dict[str, Any]:
     """What readers of a set need beside its images; see `shards.finish_set`."""
-    spec = sets.SETS[name]
+    spec = sets.icon_set(name)
     return {
         "name": name,
         "title": spec.title,
@@ -41,11 +40,12 @@ def facts(data: DataConfig, protocol: str, name: str) -> dict[str, Any]:
 
 
 def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> dict[str, int]:
-    """Render the sets; the number of images of each."""
+    """Render sets, in `workers` processes; the number of images in each."""
     return dict(run_tasks(functools.partial(_make, data, protocol), todo, workers, "prepare"))
 
 
 def _make(data: DataConfig, protocol: str, name: str) -> int:
-    samples = ((key, shards.encode_png(image), "png", label) for key, image, label in sets.render_set(name, data.seed))
+    rendered = images.render_set(name, data.seed)
+    samples = ((key, shards.encode_png(image), "png", label) for key, image, label in rendered)
     made_from, known = inputs(data, protocol, name), facts(data, protocol, name)
     return shards.write_set(Path(data.dir) / name, samples, shards.SHARD_IMAGES, made_from, known)

@@ -1,15 +1,15 @@
-"""The renderer: glyph masks to 32x32 colour images, batched, a pure function of masks, look and generator.
+"""The renderer: batches of glyph masks become 32x32 colour images.
 
-A Look is a distribution: how large, how turned, on what background, how noisy. Every draw comes from the generator
-that is passed in, so the same generator state gives the same bytes.
+A Look is a distribution: how large, how turned, on what background, how noisy. All random numbers
+come from the generator that is passed in, so that the same generator state gives the same bytes.
 
-Legend: B images, C colours, H height, W width, S the side of a mask; *_B11 and the like broadcast over pixels.
+Legend: B images, C colours, H height, W width, S the side of a mask; *_B11 broadcast over pixels.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Look:
-    """A distribution of renderings. Ranges are uniform, the others are probabilities or largest values."""
+    """A distribution of renderings: uniform ranges, probabilities and largest values."""
 
     scale: Range = (0.45, 0.92)  # of the image's side
     turn: float = 12.0  # degrees, either way
@@ -41,25 +41,22 @@ class Look:
     noise: Range = (0.04, 0.24)  # standard deviation
 
     def towards(self, other: Look, t: float) -> Look:
-        """The look a share t of the way to another."""
+        """The look between this one (t = 0) and another (t = 1)."""
 
-        def between(a: float | Range, b: float | Range) -> float | Range:
-            if isinstance(a, tuple) and isinstance(b, tuple):
-                return (a[0] + (b[0] - a[0]) * t, a[1] + (b[1] - a[1]) * t)
-            assert not isinstance(a, tuple)
-            assert not isinstance(b, tuple)
-            return a + (b - a) * t
+        def between(a: Any, b: Any) -> Any:
+            return tuple(map(between, a, b)) if isinstance(a, tuple) else a + (b - a) * t
 
-        values: dict[str, Any] = {f.name: between(getattr(self, f.name), getattr(other, f.name)) for f in fields(Look)}
-        return Look(**values)
+        return Look(*map(between, astuple(self), astuple(other)))
 
 
 def render(masks_BSS: Tensor, look: Look, generator: Generator, clutter_KSS: Tensor | None = None) -> Tensor:
-    """images_BCHW, uint8. clutter_KSS are the masks that clutter is drawn from; none are needed if clutter is 0."""
+    """images_BCHW, uint8. Clutter is drawn from clutter_KSS, unless look.clutter is 0."""
     if look.clutter > 0 and (clutter_KSS is None or len(clutter_KSS) == 0):
         raise ValueError(f"clutter={look.clutter}: a look with clutter needs masks to draw it from")
     draw = _Draw(len(masks_BSS), generator)
-    shape_BHW = _place(masks_BSS, look, draw)
+    turn_B = draw.either_way(math.radians(look.turn))
+    scale_B, tilt_B2 = draw.between(look.scale), draw.either_way(look.perspective, 2)
+    shape_BHW = _warp(masks_BSS, scale_B, turn_B, tilt_B2, draw.either_way(look.shift, 2))
     ground_BCHW = _background(look, draw)
     if clutter_KSS is not None and look.clutter > 0:
         for _ in range(2):
@@ -67,7 +64,7 @@ def render(masks_BSS: Tensor, look: Look, generator: Generator, clutter_KSS: Ten
     ground_BCHW, ink_BCHW = _colour(ground_BCHW, look, draw)
     images_BCHW = ground_BCHW + (ink_BCHW - ground_BCHW) * shape_BHW[:, None]
     images_BCHW = _blur(_occlude(images_BCHW, look, draw), look, draw)
-    images_BCHW = images_BCHW + draw.normal(3, SIDE, SIDE) * draw.between(look.noise).view(-1, 1, 1, 1)
+    images_BCHW = images_BCHW + draw.normal(3, SIDE, SIDE) * _pixels(draw.between(look.noise))
     return (images_BCHW.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
@@ -95,13 +92,8 @@ class _Draw:
 
 
 def _pixels(x_B: Tensor) -> Tensor:
+    """x_B111, which broadcasts over colours and pixels."""
     return x_B.view(-1, 1, 1, 1)
-
-
-def _place(masks_BSS: Tensor, look: Look, draw: _Draw) -> Tensor:
-    turn_B = draw.either_way(math.radians(look.turn))
-    scale_B, tilt_B2 = draw.between(look.scale), draw.either_way(look.perspective, 2)
-    return _warp(masks_BSS, scale_B, turn_B, tilt_B2, draw.either_way(look.shift, 2))
 
 
 def _warp(masks_BSS: Tensor, scale_B: Tensor, turn_B: Tensor, tilt_B2: Tensor, shift_B2: Tensor) -> Tensor:
@@ -123,15 +115,16 @@ def _hue(hue_B: Tensor, saturation_B: Tensor, value_B: Tensor) -> Tensor:
 
 
 def _background(look: Look, draw: _Draw) -> Tensor:
-    """ground_BCHW: a gradient of two colours with blobs, strong if rich and faint if not, or white."""
+    """ground_BCHW: white, or a gradient of two colours with blobs, faint unless rich."""
     first_BC = _hue(draw.uniform(), draw.uniform() * 0.5, 0.6 + 0.4 * draw.uniform())
     second_BC = _hue(draw.uniform(), draw.uniform() * 0.5, 0.5 + 0.5 * draw.uniform())
     rich_B = draw.share(look.rich).float()
     white_B = draw.share(look.white).float() * (1 - rich_B)
     strength_B = draw.uniform() * (rich_B + 0.25 * (1 - rich_B))
     ramp_B1HW = _ramp(draw)[:, None] * _pixels(strength_B)
-    ground_BCHW = first_BC[:, :, None, None] * (1 - ramp_B1HW) + second_BC[:, :, None, None] * ramp_B1HW
-    blobs_BCHW = F.interpolate(draw.normal(3, 5, 5), size=(SIDE, SIDE), mode="bilinear", align_corners=False)
+    first_BC11, second_BC11 = first_BC[:, :, None, None], second_BC[:, :, None, None]
+    ground_BCHW = first_BC11 * (1 - ramp_B1HW) + second_BC11 * ramp_B1HW
+    blobs_BCHW = F.interpolate(draw.normal(3, 5, 5), (SIDE, SIDE), mode="bilinear", align_corners=False)
     ground_BCHW = ground_BCHW + blobs_BCHW * _pixels(0.18 * rich_B * draw.uniform())
     paper_B = white_B * (0.94 + 0.06 * draw.uniform())
     return ground_BCHW * _pixels(1 - white_B) + _pixels(paper_B)
@@ -140,7 +133,8 @@ def _background(look: Look, draw: _Draw) -> Tensor:
 def _ramp(draw: _Draw) -> Tensor:
     """ramps_BHW from 0 to 1 in a random direction."""
     line, angle_B11 = torch.linspace(-0.5, 0.5, SIDE), draw.uniform(1, 1) * 2 * math.pi
-    return (torch.cos(angle_B11) * line[None, None, :] + torch.sin(angle_B11) * line[None, :, None] + 0.5).clamp(0, 1)
+    across_BHW, down_BHW = torch.cos(angle_B11) * line, torch.sin(angle_B11) * line[:, None]
+    return (across_BHW + down_BHW + 0.5).clamp(0, 1)
 
 
 def _add_clutter(ground_BCHW: Tensor, clutter_KSS: Tensor, look: Look, draw: _Draw) -> None:
@@ -150,15 +144,18 @@ def _add_clutter(ground_BCHW: Tensor, clutter_KSS: Tensor, look: Look, draw: _Dr
     some = _Draw(len(chosen), draw.generator)
     which = torch.randint(len(clutter_KSS), (len(chosen),), generator=draw.generator)
     scale_B, turn_B = 0.4 + 0.5 * some.uniform(), some.either_way(math.pi)
-    shape_BHW = _warp(clutter_KSS[which], scale_B, turn_B, torch.zeros(len(chosen), 2), some.either_way(0.8, 2))
+    no_tilt_B2, shift_B2 = torch.zeros(len(chosen), 2), some.either_way(0.8, 2)
+    shape_BHW = _warp(clutter_KSS[which], scale_B, turn_B, no_tilt_B2, shift_B2)
     ground_BCHW[chosen] += some.either_way(0.22, 3)[:, :, None, None] * shape_BHW[:, None]
 
 
 def _colour(ground_BCHW: Tensor, look: Look, draw: _Draw) -> tuple[Tensor, Tensor]:
-    """ground_BCHW, darkened where inverted, and ink_BCHW whose luminance differs from it by the contrast."""
+    """ground_BCHW, darker if inverted, and ink_BCHW, whose luminance differs by the contrast."""
     contrast_B = draw.between(look.contrast)
     light_B = ground_BCHW.mean(dim=(2, 3)) @ LUMA_C
-    darker_B = draw.uniform() < torch.where(light_B > 0.5, look.dark, 1 - look.dark) if look.dark < 1 else light_B >= 0
+    darker_B = light_B >= 0
+    if look.dark < 1:
+        darker_B = draw.uniform() < torch.where(light_B > 0.5, look.dark, 1 - look.dark)
     inverted_B = draw.share(look.inverted)
     ground_BCHW = torch.where(_pixels(inverted_B), ground_BCHW * 0.35, ground_BCHW)
     light_B = torch.where(inverted_B, light_B * 0.35, light_B)
@@ -174,7 +171,8 @@ def _stripe(ink_BC: Tensor, ground_BCHW: Tensor, look: Look, draw: _Draw) -> Ten
     ink_BCHW = ink_BC[:, :, None, None].expand(-1, -1, SIDE, SIDE)
     if look.stripes == 0:
         return ink_BCHW
-    has_B, frequency_B, phase_B = draw.share(look.stripes), 2 + 5 * draw.uniform(), draw.uniform() * 2 * math.pi
+    has_B, frequency_B = draw.share(look.stripes), 2 + 5 * draw.uniform()
+    phase_B = draw.uniform() * 2 * math.pi
     ramp_BHW = _ramp(draw) * frequency_B[:, None, None] * 2 * math.pi
     stripes_BHW = (torch.sin(ramp_BHW + phase_B[:, None, None]) > 0.2).float() * has_B[:, None, None]
     other_BC = 0.5 * ink_BC + 0.5 * ground_BCHW.mean(dim=(2, 3))
@@ -182,7 +180,7 @@ def _stripe(ink_BC: Tensor, ground_BCHW: Tensor, look: Look, draw: _Draw) -> Ten
 
 
 def _occlude(images_BCHW: Tensor, look: Look, draw: _Draw) -> Tensor:
-    """A rectangle of one random colour, 15 to 50% of the side each way."""
+    """A rectangle of one random colour, with sides of 15 to 50% of the image's."""
     line = torch.linspace(0, 1, SIDE)
     size_B2, centre_B2, colour_BC = 0.15 + 0.35 * draw.uniform(2), draw.uniform(2), draw.uniform(3)
     wide_BW = (line - centre_B2[:, :1]).abs() < size_B2[:, :1] / 2

@@ -1,1 +1,1 @@
-"""How the miniature's pre-trained models, which ship with the package, were made."""
+"""Pre-training of the miniature's models, which ship with the package."""

@@ -1,4 +1,4 @@
-"""What the miniature's models are pre-trained on: the glyphs that no data set holds, and their names."""
+"""What the miniature's models are pre-trained on: glyphs that no evaluation uses, and their names."""
 
 from __future__ import annotations
 
@@ -16,36 +16,43 @@ TEMPLATES = ("{}", "a {}", "an icon of a {}", "a {} icon", "a picture of a {}")
 
 @dataclass(frozen=True)
 class Corpus:
-    """The glyphs of pre-training, their captions, and the name each counts as."""
+    """The glyphs of pre-training, their names as numbers, and IconCLIP's vocabulary."""
 
     masks_GSS: Tensor
     glyphs: list[icons.Glyph]
-    name_of: Tensor  # by glyph
-    shared: Tensor  # places of glyphs whose name two or more designers drew
-    single: Tensor  # of the others
-    shared_name_of: Tensor  # by glyph: the class of the auxiliary loss, or -1
+    name_of: Tensor  # the number of each glyph's name
+    shared: Tensor  # places of the glyphs whose name two or more designers drew
+    single: Tensor  # places of the others
+    shared_name_of: Tensor  # for each glyph, its class in the auxiliary loss, or -1
     vocabulary: list[int]
 
 
 def corpus_of_icons() -> Corpus:
-    everything = icons.glyphs()
-    pool = icons.pretraining_pool().indices
-    glyphs = [everything[i] for i in pool]
+    """The corpus of all glyphs that pre-training may see."""
+    indices = icons.pretraining_glyphs().indices
+    glyphs = [icons.glyphs()[i] for i in indices]
     designers = defaultdict(set)
-    for g in glyphs:
-        designers[g.caption].add(g.designer)
-    names = {name: n for n, name in enumerate(sorted(designers))}
-    shared_names = {name: n for n, name in enumerate(sorted(k for k, v in designers.items() if len(v) > 1))}
-    shared_name_of = torch.tensor([shared_names.get(g.caption, -1) for g in glyphs])
-    captions = {style.caption for style in icons.STYLES.values()}
-    texts = {g.caption for g in glyphs} | {g.name.replace("-", " ") for g in glyphs} | set(sets.CLASSES)
-    texts |= {t.format("icon") for t in (*TEMPLATES, *sets.TEMPLATES, *captions)}
+    for glyph in glyphs:
+        designers[glyph.caption].add(icons.STYLES[glyph.style].designer)
+    names = sorted(designers)
+    shared = [name for name in names if len(designers[name]) > 1]
+    number_of_name = {name: n for n, name in enumerate(names)}
+    class_of_name = {name: n for n, name in enumerate(shared)}
+    shared_name_of = torch.tensor([class_of_name.get(glyph.caption, -1) for glyph in glyphs])
     return Corpus(
-        icons.masks(pool),
+        icons.masks(indices),
         glyphs,
-        torch.tensor([names[g.caption] for g in glyphs]),
+        torch.tensor([number_of_name[glyph.caption] for glyph in glyphs]),
         (shared_name_of >= 0).nonzero()[:, 0],
         (shared_name_of < 0).nonzero()[:, 0],
         shared_name_of,
-        bpe_vocabulary(sorted(texts)),
+        bpe_vocabulary(sorted(_texts(glyphs))),
     )
+
+
+def _texts(glyphs: list[icons.Glyph]) -> set[str]:
+    """Texts that together hold every word of the captions and prompts."""
+    names = {glyph.caption for glyph in glyphs} | {glyph.name.replace("-", " ") for glyph in glyphs}
+    of_styles = [style.caption for style in icons.STYLES.values()]
+    templates = (*TEMPLATES, *sets.TEMPLATES, *of_styles)
+    return names | set(sets.CLASSES) | {template.format("icon") for template in templates}

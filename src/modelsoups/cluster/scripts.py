@@ -1,0 +1,83 @@
+"""The sbatch scripts of an experiment: slurm/*.sbatch with the cluster's and the run's facts.
+
+prepare -> sweep (an array with one task per ingredient) -> evaluate -> soup -> report
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelsoups.cluster import slurm
+from modelsoups.config.schema import ClusterConfig, Config
+from modelsoups.disk.paths import Run, shipped
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A job of the chain. after: the kind of dependency that the next piece has on it."""
+
+    name: str
+    stages: tuple[str, ...]
+    title: str
+    after: str = "afterok"
+
+
+CHAIN = (
+    Piece("prepare", ("prepare", "heads"), "data sets and the initial model"),
+    Piece("sweep", ("finetune",), "fine-tuning", "afterany"),  # some ingredients may fail
+    Piece("evaluate", ("evaluate",), "logits of every ingredient that finished"),
+    Piece("soup", ("soup",), "soups, chosen and evaluated"),
+    Piece("report", ("report",), "tables, figures, one page"),
+)
+
+
+def script(cfg: Config, piece: Piece, indices: list[int]) -> str:
+    """The text of a piece's script. indices: the ingredients that the sweep's array fine-tunes."""
+    cluster = cfg.cluster
+    python = [*shlex.split(cluster.prefix), cluster.python or sys.executable]
+    overrides = [o for o in cfg.overrides if not re.match(r"\+?(submit\.|ingredient=)", o)]
+    array = slurm.ranges(indices) if piece.name == "sweep" else None
+    options = _options(cfg.name, cfg.run, cluster, piece, array)
+    lines = {
+        "options": "\n".join(f"#SBATCH {option}" for option in options),
+        "setup": "\n".join(cluster.setup),
+        "python": f"python=({shlex.join(python)})",
+        "overrides": f"overrides=({shlex.join(overrides)})",
+        "stages": f"stages=({shlex.join(piece.stages)})",
+        "run": f"run={shlex.quote(str(cfg.run.root.resolve()))}",
+        "ranks": f"ranks={cluster.ranks}",
+    }
+    template = shipped("slurm") / ("sweep.sbatch" if array else "stage.sbatch")
+    text = template.read_text(encoding="utf-8").splitlines()
+    made = [lines[line.rpartition("#@")[2]] if "#@" in line else line for line in text]
+    return "".join(f"{line}\n" for line in made if line)
+
+
+def _options(name: str, run: Run, cluster: ClusterConfig, piece: Piece, array: str | None) -> list[str]:
+    """The options of sbatch. array: the task numbers of the sweep, as sbatch writes them."""
+    throttle = f"%{cluster.concurrent}" if cluster.concurrent else ""
+    output = run.slurm.resolve() / f"{piece.name}-{'%A_%a' if array else '%j'}.out"
+    options: dict[str, str | int | None] = {
+        "job-name": f"{name}.{piece.name}",
+        "comment": str(run.root.resolve()),  # by which status and submit recognise the run's jobs
+        "chdir": str(Path.cwd()),
+        "output": str(output),
+        "open-mode": "append",
+        "array": array + throttle if array else None,
+        "nodes": cluster.nodes if array else 1,
+        "ntasks-per-node": 1,
+        "cpus-per-task": cluster.cpus_per_node,
+        "gpus-per-node": cluster.gpus_per_node or None,
+        "mem": cluster.mem,
+        "time": cluster.time if array else cluster.stage_time,
+        "partition": cluster.partition,
+        "account": cluster.account,
+        "qos": cluster.qos,
+        "signal": f"B:USR1@{cluster.notice}" if array and cluster.notice else None,
+    }
+    given = {key: shlex.quote(str(value)) for key, value in options.items() if value is not None}
+    return [*(f"--{key}={value}" for key, value in given.items()), "--requeue", *cluster.options]

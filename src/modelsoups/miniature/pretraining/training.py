@@ -1,0 +1,209 @@
+"""The training loop of both pre-trainings; `captions` and `labels` say what is learned.
+
+Every step has its own random generator, so that a resumed pre-training sees the same batches.
+
+Legend: B images of a batch, C colours, H height, W width, N names.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from modelsoups.disk import provenance, storage
+from modelsoups.miniature import sets
+from modelsoups.miniature.pretraining.corpus import Corpus, corpus_of_icons
+from modelsoups.miniature.render import Look, render
+from modelsoups.models.classifier import Normalisation
+
+EASY = Look(scale=(0.75, 0.98), turn=5, shift=0.04, rich=0.5, white=0.25, dark=0.5, inverted=0.35,
+            contrast=(0.5, 1.0), occluded=0, blur=0, noise=(0, 0.03))  # fmt: skip
+HARD = Look(scale=(0.45, 0.98), turn=30, perspective=0.2, shift=0.14, rich=0.5, white=0.25, dark=0.5,
+            inverted=0.35, contrast=(0.2, 1.0), stripes=0.25, clutter=0.3, occluded=0.25, blur=0.3,
+            noise=(0, 0.18))  # fmt: skip
+CARD = "card.json"
+CPU = torch.device("cpu")
+Losses = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass
+class PretrainOptions:
+    """How to pre-train; the defaults are those of IconCLIP's shipped weights (see card.json)."""
+
+    out: Path
+    seed: int = 0
+    steps: int = 7000
+    batch_size: int = 128
+    lr: float = 1e-3
+    weight_decay: float = 0.1
+    warmup_steps: int = 300
+    shared_names: float = 0.7  # share of a batch whose names two or more designers drew
+    auxiliary: float = 0.5  # weight of the name-classification loss
+    threads: int = 2
+    checkpoint_every: int = 500
+    log_every: int = 100
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"pretrain.steps={self.steps}: expected at least 1")
+
+    def fixed(self) -> dict[str, Any]:
+        """The options that the weights depend on."""
+        free = ("out", "checkpoint_every", "log_every")
+        return {key: value for key, value in asdict(self).items() if key not in free}
+
+
+class Pretraining(ABC):
+    """A model, a head that classifies names and their optimizer, after `step` steps.
+
+    A new one continues from the checkpoint in options.out, if there is one.
+    """
+
+    steps: int  # of the shipped weights
+    parts: tuple[str, str]  # names of the two numbers that are printed beside a step
+    weights: str  # the file of the finished weights
+    flags = ""  # that the command line needs for this pre-training
+
+    def __init__(self, options: PretrainOptions, corpus: Corpus) -> None:
+        self.options, self.corpus = options, corpus
+        options.out.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(options.seed)
+        self.model, features, mean, std = self.build()
+        self.normalisation = Normalisation(mean, std)
+        self.names = nn.Linear(features, int(corpus.shared_name_of.max()) + 1, bias=False)
+        weights = [*self.model.parameters(), *self.names.parameters()]
+        groups = [
+            {"params": [w for w in weights if w.ndim >= 2], "weight_decay": options.weight_decay},
+            {"params": [w for w in weights if w.ndim < 2], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, options.lr, betas=(0.9, 0.98))
+        self.saved = {"model": self.model, "names": self.names, "optimizer": self.optimizer}
+        self.checkpoint = options.out / "checkpoint.pt"
+        self.step, self.seconds_before = 0, 0.0
+        self._load()
+
+    @abstractmethod
+    def build(self) -> tuple[Any, int, Sequence[float], Sequence[float]]:
+        """Write the model's configuration into options.out and build the model from it.
+
+        Returns the model in training mode, its number of features, and the mean and std of images.
+        """
+
+    @abstractmethod
+    def losses(self, images_BCHW: Tensor, places_B: Tensor, g: Generator) -> Losses:
+        """The loss that a step minimises, and the two numbers named in `parts`."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """What else the card says about the finished weights."""
+
+    def after_step(self) -> None:  # noqa: B027 - most models have no bounds
+        """Bring weights back into their bounds."""
+
+    def report(self) -> None:  # noqa: B027 - not every model can be measured on the way
+        """Print how good the weights of a checkpoint are."""
+
+    def train_step(self) -> tuple[float, float]:
+        """Take one step; the two numbers named in `parts`."""
+        options, corpus = self.options, self.corpus
+        g = sets.generator(f"pretrain {options.seed} step {self.step}")
+        places_B = self._batch(g)
+        look = EASY.towards(HARD, min(1.0, 2 * self.step / options.steps))
+        pixels_BCHW = render(corpus.masks_GSS[places_B], look, g, corpus.masks_GSS)
+        loss, one, other = self.losses(self.normalisation(pixels_BCHW, CPU), places_B, g)
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        lr = options.lr * min(1, (self.step + 1) / options.warmup_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * self.step / options.steps))
+        self.optimizer.step()
+        self.after_step()
+        self.step += 1
+        return one.item(), other.item()
+
+    def _batch(self, g: Generator) -> Tensor:
+        """The places in the corpus of a batch's glyphs: those of shared names first."""
+        corpus, size = self.corpus, self.options.batch_size
+        shared = round(size * self.options.shared_names)
+        first_B = torch.randperm(len(corpus.shared), generator=g)[:shared]
+        second_B = torch.randperm(len(corpus.single), generator=g)[: size - shared]
+        return torch.cat([corpus.shared[first_B], corpus.single[second_B]])
+
+    def save(self, seconds: float) -> None:
+        """Write the checkpoint, `seconds` after the start of this process's training."""
+        state = {
+            "options": self.options.fixed(),
+            "step": self.step,
+            "seconds": self.seconds_before + seconds,
+        }
+        for key, part in self.saved.items():
+            state[key] = part.state_dict()
+        with storage.atomic(self.checkpoint) as tmp:
+            torch.save(state, tmp)
+
+    def _load(self) -> None:
+        if not self.checkpoint.exists():
+            return
+        state = torch.load(self.checkpoint, weights_only=True)
+        if state["options"] != self.options.fixed():
+            raise ValueError(f"{self.checkpoint} was made with other options; change pretrain.out")
+        for key, part in self.saved.items():
+            part.load_state_dict(state[key])
+        self.step, self.seconds_before = state["step"], state["seconds"]
+        print(f"pretrain: continuing from step {self.step}", flush=True)
+
+    def write_weights(self) -> None:
+        """Write the model's weights in half precision into options.out."""
+        state = {k: v.detach().half().contiguous() for k, v in self.model.state_dict().items()}
+        storage.save_weights(self.options.out / self.weights, state)
+
+    def train(self) -> float:
+        """Take the remaining steps; the seconds that all steps took."""
+        options, first, start = self.options, self.step, time.monotonic()
+        while self.step < options.steps:
+            numbers = self.train_step()
+            seconds = time.monotonic() - start
+            finished = self.step == options.steps
+            if self.step % options.log_every == 0 or finished:
+                self._log(numbers, seconds / (self.step - first))
+            if self.step % options.checkpoint_every == 0 and not finished:
+                self.save(seconds)
+                self.write_weights()
+                self.report()
+        self.write_weights()
+        return self.seconds_before + time.monotonic() - start
+
+    def _log(self, numbers: tuple[float, float], seconds_per_step: float) -> None:
+        options = self.options
+        left = seconds_per_step * (options.steps - self.step) / 60
+        shown = "  ".join(f"{name} {x:.3f}" for name, x in zip(self.parts, numbers, strict=True))
+        speed = f"{options.batch_size / seconds_per_step:.0f} images/s  {left:.1f} min left"
+        print(f"pretrain: step {self.step}/{options.steps}  {shown}  {speed}", flush=True)
+
+
+def pretrain(kind: type[Pretraining], options: PretrainOptions) -> dict[str, Any]:
+    """Pre-train, or resume from options.out, and write weights and card there; returns the card."""
+    torch.set_num_threads(options.threads)
+    training = kind(options, corpus_of_icons())
+    seconds = training.train()
+    keys = f"{kind.flags}pretrain.seed={options.seed} pretrain.steps={options.steps}"
+    card = {
+        "made with": f"modelsoups pretrain {keys}",
+        "options": training.options.fixed(),
+        "images": options.steps * options.batch_size,
+        "seconds": round(seconds),
+        **training.facts(),
+        "provenance": provenance.provenance(),
+    }
+    storage.write_json(options.out / CARD, card)
+    print(f"pretrain: done in {seconds / 60:.1f} min", flush=True)
+    return card

@@ -1,0 +1,124 @@
+"""CLIPs of open_clip by name, with one of its tags or a file; also hf-hub: and local-dir: names.
+
+OpenAI trained its CLIPs with QuickGELU. open_clip loads their weights into its plain ViT-B-32
+without an error, but the features are then wrong: the name must end in -quickgelu. This module
+refuses a wrong pair wherever the origin of the weights is known: from a tag, OpenAI's archive
+format, or the buffers in OpenAI's state dicts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import open_clip
+import torch
+
+from modelsoups.config.schema import ModelConfig
+from modelsoups.models import pretrained
+from modelsoups.models.pretrained import Clip, Encoder
+from modelsoups.models.weight_files import file_of, load_into, read_weights
+
+QUICK = "-quickgelu"
+
+
+def load_encoder(model: ModelConfig) -> Encoder:
+    """The image tower; without pre-trained weights if model.tag is null.
+
+    Raises ValueError naming model.name or model.tag if one of them is wrong.
+    """
+    config = _config(model.name)
+    clip = Clip(_load(model, config), lambda texts: torch.empty(0))  # its tokenizer is not needed
+    return clip.image_encoder(config["embed_dim"])
+
+
+def load_clip(model: ModelConfig) -> Clip:
+    """Both towers and the tokenizer; ValueError as in `load_encoder`, and if model.tag is null."""
+    if model.tag is None:
+        raise ValueError(
+            f"model.tag=null: {model.name} then has no pre-trained weights; "
+            "set model.tag to a tag of open_clip or to a file"
+        )
+    clip = _load(model, _config(model.name))
+    return Clip(clip, open_clip.get_tokenizer(model.name))
+
+
+def _load(model: ModelConfig, config: dict[str, Any]) -> Any:
+    """open_clip's model on the CPU in float32, in evaluation mode."""
+    name, tag, file = model.name, model.tag, file_of(model.tag)
+    quick = bool(config.get("quick_gelu"))
+    options: dict[str, Any]
+    if tag is None or file:
+        options = {"load_weights": False, "pretrained_text": False}
+        options["force_preprocess_cfg"] = _statistics(name)
+    elif ":" in name:  # hf-hub:... and local-dir:... name their weights themselves
+        options = {"require_pretrained": True}
+    else:
+        _check_tag(name, tag, quick)
+        options = {"pretrained": tag, "require_pretrained": True}
+    try:
+        with quiet():
+            clip = open_clip.create_model(name, **options)
+    except Exception as error:  # the network, the hub's client and the file raise their own
+        raise pretrained.not_loaded("open_clip", model, error) from error
+    if file:
+        content = read_weights(file)
+        if content.openai and not quick:
+            raise _wrong_gelu(name, f"OpenAI's weights in {file}", quick=False)
+        load_into(clip, content, name)
+    return clip.eval()
+
+
+def _config(name: str) -> dict[str, Any]:
+    """open_clip's configuration of a model; ValueError if there is none or it cannot be read."""
+    try:
+        config = open_clip.get_model_config(name)
+    except Exception as error:  # hf-hub: the network; local-dir: a missing or damaged file
+        reason = pretrained.one_line(error)
+        raise ValueError(f"model.name={name}: its configuration cannot be read ({reason})") from error
+    if config is None:
+        raise pretrained.unknown_name("open_clip", name, open_clip.list_models())
+    return dict(config)
+
+
+def _check_tag(name: str, tag: str, quick: bool) -> None:
+    """Refuse a tag that open_clip does not have or that was trained with the other GELU."""
+    if not open_clip.is_pretrained_cfg(name, tag):
+        tags = open_clip.list_pretrained_tags_by_model(name)
+        raise pretrained.unknown_tag("open_clip", name, tag, tags)
+    if bool(open_clip.get_pretrained_cfg(name, tag).get("quick_gelu")) != quick:
+        raise _wrong_gelu(name, f"the weights {tag}", quick)
+
+
+def _wrong_gelu(name: str, weights: str, quick: bool) -> ValueError:
+    """The error for weights trained with the other GELU. quick: whether the model has QuickGELU."""
+    trained_with = "plain GELU" if quick else "QuickGELU"
+    right = name.removesuffix(QUICK) if quick else name + QUICK
+    return ValueError(
+        f"model.name={name}: {weights} were trained with {trained_with}, which {name} does not use; "
+        f"its features would be wrong; set model.name={right}"
+    )
+
+
+def _statistics(name: str) -> dict[str, Any]:
+    """The mean and std that all weights of a model share; {}, open_clip's default, if they differ."""
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    configs = [open_clip.get_pretrained_cfg(name, tag) for tag in tags]
+    pairs = {(tuple(c["mean"]), tuple(c["std"])) for c in configs}
+    if len(pairs) != 1:
+        return {}
+    mean, std = pairs.pop()
+    return {"mean": mean, "std": std}
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Suppress the warning that a model has no weights, which a file or checkpoint then supplies."""
+    level = logging.root.level
+    logging.root.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.root.setLevel(level)

@@ -1,0 +1,67 @@
+"""What a model library loads, and the errors for names and tags that it does not have."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from modelsoups.checkpoints.states import SUFFIXES
+from modelsoups.config.schema import ModelConfig
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A pre-trained image encoder. mean and std are those of the images it was trained on."""
+
+    module: nn.Module
+    features: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: int | None  # the one side that it accepts, in pixels; None: any
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A pre-trained CLIP with both towers, and its tokenizer."""
+
+    model: Any  # open_clip's CLIP: visual, encode_text, logit_scale
+    tokenize: Callable[[list[str]], Tensor]
+
+    def image_encoder(self, features: int) -> Encoder:
+        """The image tower, whose features have this size."""
+        visual = self.model.visual
+        side = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
+        return Encoder(visual, features, tuple(visual.image_mean), tuple(visual.image_std), side)
+
+
+def unknown_name(library: str, name: str, names: Iterable[str]) -> ValueError:
+    """The error for a model that the library does not have, with names that are close to it."""
+    near = difflib.get_close_matches(name, list(names), n=3, cutoff=0.6)
+    hint = f"did you mean {', '.join(near)}?" if near else f"{library}'s documentation lists them"
+    return ValueError(f"model.name={name}: {library} has no such model; {hint}")
+
+
+def unknown_tag(library: str, name: str, tag: str, tags: Iterable[str]) -> ValueError:
+    """The error for weights that the library does not have for this model."""
+    return ValueError(
+        f"model.tag={tag}: {library} has no such weights for {name}; "
+        f"tags: {', '.join(tags) or 'none'}; a file works too ({', '.join(SUFFIXES)})"
+    )
+
+
+def not_loaded(library: str, model: ModelConfig, error: Exception) -> ValueError:
+    """The error for a model that the library has but could not load, perhaps without a network."""
+    return ValueError(
+        f"model.name={model.name} model.tag={model.tag}: {library} could not load it "
+        f"({one_line(error)}); without a network, set model.tag to a file"
+    )
+
+
+def one_line(error: Exception) -> str:
+    """An error's message on one line of at most 300 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) < 300 else text[:297] + "..."

@@ -1,0 +1,51 @@
+"""The linear probe: softmax regression on an encoder's frozen features (LP-FT, Kumar et al. 2022).
+
+Legend: N images, B of a batch, C classes, D features, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from modelsoups.config.schema import HeadsConfig
+from modelsoups.models.classifier import Classifier, normalise
+from modelsoups.workers.processes import advance
+
+
+@torch.inference_mode()
+def extract_features(model: Classifier, batches: Iterable[Tensor]) -> Tensor:
+    """features_ND, on the CPU in float32, of batches of uint8 pixels_BCHW."""
+    features = []
+    for pixels_BCHW in batches:
+        features_BD = model.features(normalise(model, pixels_BCHW))
+        features.append(features_BD.float().cpu())
+        advance(len(pixels_BCHW))
+    return torch.cat(features)
+
+
+def linear_probe(features_ND: Tensor, labels_N: Tensor, start_CD: Tensor, heads: HeadsConfig) -> tuple[Tensor, Tensor]:
+    """weight_CD and bias_C after heads.lp_epochs of AdamW, with a cosine schedule over the steps.
+
+    The weights start at start_CD and the biases at zero.
+    """
+    features_ND = features_ND.clone()  # tensors made in inference mode cannot be trained on
+    weight_CD = start_CD.clone().requires_grad_()
+    bias_C = torch.zeros(len(start_CD), requires_grad=True)
+    optimizer = torch.optim.AdamW([weight_CD, bias_C], heads.lp_lr, weight_decay=heads.lp_weight_decay)
+    steps_per_epoch = -(-len(labels_N) // heads.lp_batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, heads.lp_epochs * steps_per_epoch)
+    generator = torch.Generator().manual_seed(heads.seed)
+    for _ in range(heads.lp_epochs):
+        order_N = torch.randperm(len(labels_N), generator=generator)
+        for index_B in order_N.split(heads.lp_batch_size):
+            logits_BC = features_ND[index_B] @ weight_CD.T + bias_C
+            loss = F.cross_entropy(logits_BC, labels_N[index_B])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return weight_CD.detach(), bias_C.detach()
