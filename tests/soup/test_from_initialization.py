@@ -7,12 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from modelsoups.soup.fisher import diagonal
+from modelsoups.soup.from_initialization import depth_scales, stock_ratio
 from test_choosing import holdout, states
 
 from modelsoups import soup
-from modelsoups.soup.methods.fisher import diagonal
-from modelsoups.soup.methods.lines import scales
-from modelsoups.soup.methods.model_stock import ratio
 
 
 def of(**tensors: list[float]) -> dict[str, torch.Tensor]:
@@ -40,14 +39,14 @@ def test_model_stock_by_hand() -> None:
 
 def test_model_stocks_ratio_for_more_models() -> None:
     """K = 3, cos = 1/2: 1.5 / 2 = 3/4. Any K: 0 at right angles, 1 for equal models."""
-    assert ratio(0.5, 3) == 0.75
-    assert [ratio(0.0, 5), ratio(1.0, 5), ratio(-0.2, 5)] == [0.0, 1.0, 0.0]
+    assert stock_ratio(0.5, 3) == 0.75
+    assert [stock_ratio(0.0, 5), stock_ratio(1.0, 5), stock_ratio(-0.2, 5)] == [0.0, 1.0, 0.0]
 
 
 def test_lines_by_hand() -> None:
     """Three blocks, alpha 0.2, beta 0.6: 0.2, 0.5, 0.8; the head as the last block, the rest: alpha."""
     names = ["conv1.w", "blocks.0.w", "blocks.1.w", "blocks.2.w", "norm.w", "head.w"]
-    assert scales(names, 0.2, 0.6) == pytest.approx(
+    assert depth_scales(names, 0.2, 0.6) == pytest.approx(
         {"conv1": 0.2, "blocks.0": 0.2, "blocks.1": 0.5, "blocks.2": 0.8, "norm": 0.2, "head": 0.8, "*": 0.2}
     )
     init, end = ({n: torch.full((2,), v) for n in names} for v in (1.0, 3.0))
