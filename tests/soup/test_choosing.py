@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from modelsoups import soup
 from modelsoups.soup.holdout import Holdout
-from modelsoups.soup.trace import figure_of_trace
 
 
 class Margins(nn.Module):
@@ -76,21 +75,6 @@ def test_early_rejection_saves_forward_passes() -> None:
 
 def test_a_tensor_of_one_number_is_a_score() -> None:
     assert soup.greedy(states([[1], [3]]), lambda state: state["margin"].sum()).ingredients == ("state 1",)
-
-
-def test_the_trace_as_a_picture(tmp_path: Path) -> None:
-    data = holdout(4, batch_size=1)
-    chosen = soup.greedy(states([[1, 1, 1, 1], [1, 1, 1, -9], [1, -1, 1, 1]]), data)
-    for name in ("a.png", "a.svg", "a.pdf"):
-        soup.plot_trace(chosen, tmp_path / name)
-        assert (tmp_path / name).stat().st_size > 1000
-    axes = figure_of_trace(chosen).axes[0]
-    drawn = {line.get_label(): line.get_ydata().tolist() for line in axes.lines}
-    assert drawn == {"the soup": [100.0] * 3, "kept": [100.0, 100.0], "given up early": [100.0]}
-    with pytest.raises(ValueError, match="uniform has no decisions"):
-        soup.plot_trace(soup.uniform(states([[1], [2]])), tmp_path / "b.png")
-    with pytest.raises(ValueError, match=r"expected a name ending in \.png"):
-        soup.plot_trace(chosen, tmp_path / "b.txt")
 
 
 def test_several_metrics_of_which_none_may_fall() -> None:

@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from modelsoups.soup.fisher import diagonal
-from modelsoups.soup.from_initialization import depth_scales, stock_ratio
 from test_choosing import holdout, states
 
 from modelsoups import soup
+from modelsoups.soup.fisher import diagonal
+from modelsoups.soup.from_initialization import depth_scales, stock_ratio
 
 
 def of(**tensors: list[float]) -> dict[str, torch.Tensor]:
