@@ -18,7 +18,7 @@ def test_the_trace_as_a_picture(tmp_path: Path) -> None:
     axes = figure_of_trace(chosen).axes[0]
     assert axes.lines[0].get_ydata().tolist() == [100.0] * 3
     drawn = {marks.get_label(): marks.get_offsets().tolist() for marks in axes.collections}
-    assert drawn == {"kept": [[0, 100], [2, 100]], "rejected early": [[1, 100]]}
+    assert drawn == {"kept": [[0, 100], [1, 100]], "rejected early": [[2, 100]]}
     with pytest.raises(ValueError, match="uniform has no decisions"):
         soup.plot_trace(soup.uniform(states([[1], [2]])), tmp_path / "b.png")
     with pytest.raises(ValueError, match=r"expected a name ending in \.png"):

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from modelsoups.stats import scores
-from modelsoups.stats.scores import accuracy, cross_entropy, ensemble, project, shift_mean
+from modelsoups.stats.projection import project
+from modelsoups.stats.scores import accuracy, cross_entropy, ensemble, shift_mean
 
 LOGITS = torch.tensor([[1.0, 9.0, 3.0, 4.0], [8.0, 7.0, 6.0, 5.0]])
 
@@ -82,7 +83,7 @@ def test_accuracy_and_cross_entropy_by_hand() -> None:
 def test_the_mean_of_shifts_is_of_all_or_none() -> None:
     accuracies = {"v2": 0.5, "r": 0.4, "test": 0.9}
     assert shift_mean(accuracies, ["v2", "r"]) == pytest.approx(0.45)
-    with pytest.raises(ValueError, match="no accuracy for sketch, a; there are: v2, r, test"):
+    with pytest.raises(ValueError, match="no accuracy for sketch, a; present: v2, r, test"):
         shift_mean(accuracies, ["v2", "sketch", "r", "a"])
     with pytest.raises(ValueError, match="no accuracy for any data set"):
         shift_mean(accuracies, [])

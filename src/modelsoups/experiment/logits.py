@@ -23,7 +23,7 @@ from modelsoups.data.shards import ShardSet
 from modelsoups.disk import storage
 from modelsoups.experiment.sets import open_set
 from modelsoups.models.classifier import Classifier, build, normalise
-from modelsoups.stats import scores
+from modelsoups.stats import projection
 from modelsoups.stats.scores import Logits
 from modelsoups.workers.processes import cores
 
@@ -71,7 +71,7 @@ def forward(cfg: Config, name: str, state: Weights, of_N: Tensor | None = None) 
         seen += len(batch_BCHW)
         if len(pixels_BCHW):
             logits_BC = model(normalise(model, pixels_BCHW)).float().cpu()
-            rows.append(scores.project(logits_BC, dataset.projection))
+            rows.append(projection.project(logits_BC, dataset.projection))
     return torch.cat(rows)
 
 

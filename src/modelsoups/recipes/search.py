@@ -207,9 +207,9 @@ def _check_distribution(name: str, spec: Any, part: bool = False) -> None:
         given = ", ".join(map(str, kinds)) or "none"
         raise ValueError(f"distribution {given} is unknown; expected one of {choices}")
     DISTRIBUTIONS[kinds[0]](name, spec[kinds[0]])
-    strata = spec.get("strata")
-    whole = _is_int(strata) and strata >= 1
-    if "strata" in spec and not (whole and kinds[0] in ("uniform", "log10_uniform")):
+    strata = spec.get("strata", 1)
+    stratified = "strata" not in spec or kinds[0] in ("uniform", "log10_uniform")
+    if not (stratified and _is_int(strata) and strata >= 1):
         raise ValueError(f"strata={strata}; expected 1 or more beside uniform or log10_uniform")
 
 

@@ -5,7 +5,7 @@ Legend: B images of a batch, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,8 @@ def fisher(
     row = [1.0] * len(checkpoints) if weights is None else [float(w) for w in weights]
     if len(row) != len(checkpoints) or not all(w > 0 for w in row):
         raise ValueError(f"fisher: weights={row}; expected {len(checkpoints)} numbers above 0")
-    merge = Merge()
+    numerator: dict[str, Tensor] = {}
+    denominator: dict[str, Tensor] = {}
     index_N = torch.arange(min(images, len(holdout)))
     for checkpoint, weight in zip(checkpoints, row, strict=True):
         state = dict(checkpoint)
@@ -54,10 +55,14 @@ def fisher(
         information = diagonal(holdout.model, state, batches, exact=exact, seed=seed)
         if not all(bool(torch.isfinite(f).all()) for f in information.values()):
             raise ValueError(f"{checkpoint.name}: its gradients hold NaN or infinity")
-        merge.add(state, information, weight)
+        for key, f in information.items():
+            precision = f.double().clamp_min(FLOOR) * weight
+            numerator[key] = numerator.get(key, 0) + precision * state[key].double()
+            denominator[key] = denominator.get(key, 0) + precision
+    merged = {key: (sum_ / denominator[key]).to(state[key].dtype) for key, sum_ in numerator.items()}
     names, shares = tuple(c.name for c in checkpoints), [w / sum(row) for w in row]
     trace = ({"images": len(index_N), "exact": exact, "seed": seed},)
-    return Soup("fisher", names, hashes(checkpoints), {EVERYTHING: shares}, trace=trace), merge.merged()
+    return Soup("fisher", names, hashes(checkpoints), {EVERYTHING: shares}, trace=trace), merged
 
 
 def diagonal(
@@ -90,23 +95,3 @@ def diagonal(
     if not count:
         raise ValueError("fisher: no inputs to estimate the Fisher information with")
     return {key: (sum_ / count).cpu() for key, sum_ in zip(names, total, strict=True)}
-
-
-class Merge:
-    """sum_i w_i F_i theta_i / sum_i w_i F_i, one model at a time; two float64 sums in memory."""
-
-    def __init__(self) -> None:
-        self.numerator: dict[str, Tensor] = {}
-        self.denominator: dict[str, Tensor] = {}
-        self.dtypes: dict[str, torch.dtype] = {}
-
-    def add(self, state: State, fisher: Mapping[str, Tensor], weight: float) -> None:
-        for key, information in fisher.items():
-            precision = information.double().clamp_min(FLOOR) * weight
-            self.dtypes[key] = state[key].dtype
-            zero = torch.zeros_like(precision)
-            self.numerator[key] = self.numerator.get(key, zero) + precision * state[key].double()
-            self.denominator[key] = self.denominator.get(key, zero) + precision
-
-    def merged(self) -> dict[str, Tensor]:
-        return {k: (self.numerator[k] / self.denominator[k]).to(dtype) for k, dtype in self.dtypes.items()}

@@ -37,9 +37,9 @@ def ece_sweep(logits_NC: Tensor, labels_N: Tensor) -> float:
     """ECE-SWEEP of Roelofs et al. (2020): as many equal-mass bins as keep accuracy rising over bins."""
     confidences, correct = confidence(logits_NC, labels_N)
     confidence_N, correct_N = _sorted(confidences.numpy(), correct.double().numpy())
-    parts = _split(correct_N, 1)
+    parts = np.array_split(correct_N, 1)
     for bins in range(2, len(confidence_N) + 1):
-        finer = _split(correct_N, bins)
+        finer = np.array_split(correct_N, bins)
         means = [part.mean() for part in finer]
         if means != sorted(means):
             break
@@ -77,7 +77,7 @@ def ece_difference(
 
 def _ece_at(confidence: np.ndarray, correct: np.ndarray, bins: int) -> float:
     confidence_N, correct_N = _sorted(confidence, correct)
-    return _error(confidence_N, _split(correct_N, bins))
+    return _error(confidence_N, np.array_split(correct_N, bins))
 
 
 def confidence(logits_NC: Tensor, labels_N: Tensor) -> Predictions:
@@ -93,10 +93,6 @@ def _sorted(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np
     begins = np.flatnonzero(np.diff(confidence_N, prepend=-1.0))
     sizes = np.diff(begins, append=len(confidence_N))
     return confidence_N, np.repeat(np.add.reduceat(correct_N, begins) / sizes, sizes)
-
-
-def _split(values_N: np.ndarray, bins: int) -> list[np.ndarray]:
-    return np.array_split(values_N, bins)
 
 
 def _error(confidence_N: np.ndarray, parts: list[np.ndarray]) -> float:

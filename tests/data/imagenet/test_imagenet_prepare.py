@@ -15,7 +15,7 @@ from modelsoups.data.imagenet import metadata, writing
 from modelsoups.data.shards import ShardSet
 from modelsoups.disk import paths, storage
 from modelsoups.stages import prepare
-from modelsoups.stats.scores import project
+from modelsoups.stats.projection import project
 
 
 def config(root, *more):

@@ -38,7 +38,7 @@ from modelsoups.models.iconclip import (
     load_iconclip,
     tokenizer,
 )
-from modelsoups.stats import scores
+from modelsoups.stats import projection
 
 CARD_SEED = 100  # of the data sets on which the card's accuracies are measured
 
@@ -133,7 +133,7 @@ def zero_shot(folder: Path, seed: int = CARD_SEED, chunks: int | None = None) ->
             _, images, labels = zip(*sets.render_chunk(name, seed, chunk), strict=True)
             images_BCHW = torch.stack([torch.from_numpy(i) for i in images]).permute(0, 3, 1, 2)
             features_BD = model.encode_image(normalise(images_BCHW, mean, std), normalize=True)
-            logits_BC = scores.project(features_BD @ weights_CD.T, icon_set.projection)
+            logits_BC = projection.project(features_BD @ weights_CD.T, icon_set.projection)
             correct += int((logits_BC.argmax(dim=1) == torch.tensor(labels)).sum())
             total += len(labels)
         accuracies[name] = round(100 * correct / total, 2)
