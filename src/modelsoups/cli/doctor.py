@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def short(names: Sequence[str]) -> list[str]:
-    """Paths without the folders that all share at their beginning and the names that all share at their end."""
+    """Paths without the names that all of them share at the beginning or the end."""
     parts = [list(Path(name).parts) for name in names]
     for end in (0, -1):
         while min(map(len, parts)) > 1 and len({part[end] for part in parts}) == 1:

@@ -1,4 +1,5 @@
-"""Soups of any checkpoints from the command line: `modelsoups mix uniform a.safetensors b.pt -o soup.safetensors`.
+"""Soups of any checkpoints from the command line: `modelsoups mix uniform a.safetensors b.pt -o
+soup.safetensors`.
 
 `--evaluate module:function` names a function from a state dict to a score, larger being better, for
 greedy and pruned. `--holdout module:function` names a function that returns a `soup.Holdout`, for
@@ -56,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def print_decisions(chosen: Soup) -> float | None:
-    """Print the trace of a greedy or pruned soup; returns its last score, None if of several metrics."""
+    """Print a greedy or pruned soup's trace; returns its score, None if of several metrics."""
     for step in chosen.trace:
         shown = "rejected early" if step["correct"] is None else step["correct"]
         print(f"mix: {step['ingredient'] or 'all'}: {shown}, {'kept' if step['kept'] else 'refused'}")
@@ -112,7 +113,7 @@ def choose(args: argparse.Namespace, holdout: soup.Holdout | None) -> Soup:
 
 
 def holdout_of(name: str) -> soup.Holdout:
-    """The hold-out that the function "module:function" returns; ValueError if it returns anything else."""
+    """The hold-out that "module:function" returns; ValueError if it is something else."""
     holdout = imported(name)()
     if not isinstance(holdout, soup.Holdout):
         raise ValueError(f"--holdout {name}: returned a {type(holdout).__name__}, expected a soup.Holdout")

@@ -12,7 +12,8 @@ RANDAUGMENT = re.compile(r"rand-m(\d+)-n(\d+)")
 
 @dataclass(frozen=True)
 class Recipe:
-    """The hyperparameters of one fine-tuning run (section 2: h in FineTune(theta_0, h); ranges in J.2.1).
+    """The hyperparameters of one fine-tuning run (section 2: h in FineTune(theta_0, h); ranges in
+    J.2.1).
 
     aug is one of
     - minimal: a crop of 90 to 100% of the area, never mirrored
@@ -21,9 +22,10 @@ class Recipe:
     - rand-m<M>-n<N>: RandAugment in timm's notation
     - stochastic: minimal, medium or strong, drawn for each image (L.1)
     - fix: strong, and minimal in the last epoch (L.2).
-    Each decay of ema and each share of swa gives a further ingredient beside the model itself.
-    With teachers the model learns what their ensemble predicts instead of the labels (L.1), so
-    label_smoothing has no effect. Raises ValueError naming the field, its value and what is allowed.
+    Each decay of ema and each share of swa gives a further ingredient beside the model itself. With
+    teachers the model learns what their ensemble predicts instead of the labels (L.1), so
+    label_smoothing has no effect. Raises ValueError naming the field, its value and what is
+    allowed.
     """
 
     lr: float
@@ -41,12 +43,12 @@ class Recipe:
     optimizer: str = "adamw"
     schedule: str = "cosine"
     loss: str = "softmax"
-    cutmix: float = 0.0  # of Beta(cutmix, cutmix); with mixup each batch takes one of them, as in timm
+    cutmix: float = 0.0  # of Beta(cutmix, cutmix); with mixup each batch takes one of them
     sam: float = 0.0  # radius of sharpness-aware minimization (L.3); 0: none
     sam_sync: bool = True  # False: each rank perturbs by the gradient of its own images (J.2.3)
     trained: str = "all"  # or encoder, which leaves the head unchanged (appendix E)
     ema: tuple[float, ...] = ()  # decays of moving averages of the weights
-    swa: tuple[float, ...] = ()  # shares of the run after which averaging starts (0.7: "SWA 70%", L.1)
+    swa: tuple[float, ...] = ()  # shares of the run after which averaging starts (L.1: 0.7)
     teachers: tuple[str, ...] = ()  # folders of ingredients, or weight files
 
     def __post_init__(self) -> None:
@@ -92,8 +94,8 @@ class Recipe:
     def accumulation(self, ranks: int, at_once: int | None = None) -> int:
         """Into how many parts each of `ranks` processes splits its share of a batch.
 
-        A part has at most `at_once` images. It holds whole pairs, because mixup pairs image i of a batch
-        with the i-th from its end. Raises ValueError when the batch cannot be split so.
+        A part has at most `at_once` images. It holds whole pairs, because mixup pairs image i of a
+        batch with the i-th from its end. Raises ValueError when the batch cannot be split so.
         """
         if ranks == 1 and (at_once is None or at_once >= self.batch_size):
             return 1
@@ -116,7 +118,7 @@ ALLOWED: dict[str, tuple[object, ...]] = {
     "trained": ("all", "encoder"),
     "sam_sync": (True, False),
 }
-LISTS = {"ema": (0.0, 1.0), "swa": (0.0, 1.0)}  # name -> least value, and what each value must stay below
+LISTS = {"ema": (0.0, 1.0), "swa": (0.0, 1.0)}  # least value, and what values stay below
 RANGES: dict[str, tuple[float, float, bool]] = {  # low, high, whether low itself is excluded
     "lr": (0.0, 10.0, True),
     "weight_decay": (0.0, 100.0, False),

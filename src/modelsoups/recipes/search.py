@@ -14,10 +14,11 @@ The distributions of a random search:
     integer: [low, high], both included   randaugment: {m: [low, high], n: [low, high]}
     mixture: [{p: 0.5, constant: 0.0}, {p: 0.5, uniform: [0, 1]}], p being probabilities
 
-`strata: n` beside uniform or log10_uniform gives each of n consecutive indices another n-th of the range.
+`strata: n` beside uniform or log10_uniform gives each of n consecutive indices another n-th of the
+range.
 
-Every number comes from a hash of (seed, index, parameter), not from a generator's state. So a draw is
-the same on any machine and in any order, and a new parameter leaves the others unchanged.
+Every number comes from a hash of (seed, index, parameter), not from a generator's state. So a draw
+is the same on any machine and in any order, and a new parameter leaves the others unchanged.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ INTEGERS = tuple(f.name for f in fields(Recipe) if f.type == "int")
 
 
 def validate(search: Any) -> None:
-    """Raise ValueError, naming the parameter and the valid choices, unless every draw is a valid recipe."""
+    """Raise ValueError, naming the parameter, unless every draw is a valid recipe."""
     kind = search.get("kind") if isinstance(search, Mapping) else None
     if not isinstance(kind, str) or kind not in KEYS:
         raise ValueError(f"kind={kind}: expected a search of kind {', '.join(KEYS)}")
@@ -70,8 +71,8 @@ def size(search: Search) -> int:
 def draw(search: Search, seed: int, index: int) -> dict[str, Any]:
     """The values of recipe number `index`, by recipe key; the seed for training is one of them.
 
-    A random search continues beyond its count, which is only a default. A grid, whose last parameter
-    varies fastest, and a list end. Raises ValueError for an index that does not exist.
+    A random search continues beyond its count, which is only a default. A grid, whose last
+    parameter varies fastest, and a list end. Raises ValueError for an index that does not exist.
     """
     total = size(search)
     if index < 0 or (search["kind"] != "random" and index >= total):
@@ -93,7 +94,7 @@ def draw(search: Search, seed: int, index: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class HashedNumbers:
-    """Random numbers for one parameter of one recipe, by hash; labels distinguish several numbers."""
+    """Random numbers for one parameter of one recipe; labels distinguish several numbers."""
 
     seed: int
     index: int
@@ -113,7 +114,7 @@ class HashedNumbers:
         return (self.bits() >> 11) / 2**53
 
     def stratified(self, strata: int) -> float:
-        """Like `uniform`, but each block of `strata` indices has one number in each of that many parts."""
+        """Like `uniform`, but of `strata` consecutive indices each has another n-th part."""
         block, place = divmod(self.index, strata)
 
         def rank(part: int) -> int:
@@ -155,7 +156,7 @@ def _integer(numbers: HashedNumbers, bounds: Sequence[int]) -> int:
 
 
 def _rounded(x: float, low: float, high: float) -> float:
-    """Six digits, for people to read; and the last bits of a power differ between mathematics libraries."""
+    """Six digits: the last bits of a power differ between mathematics libraries."""
     return float(f"{min(max(float(f'{x:.6g}'), low), high):.12g}")
 
 

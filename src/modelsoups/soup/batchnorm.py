@@ -1,4 +1,4 @@
-"""BatchNorm after mixing: averaged running statistics do not fit the activations of the mixed weights."""
+"""BatchNorm after mixing: averaged running statistics do not fit the mixed weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 @dataclass(frozen=True)
 class Reestimated:
-    """New running statistics by tensor name, and how many of n hold-out images are right before and after."""
+    """New running statistics by tensor name, and images right before and after, of n."""
 
     statistics: dict[str, Tensor]
     before: int
@@ -31,9 +31,10 @@ def has_batchnorm(names: Iterable[str]) -> bool:
 def reestimate(state: Mapping[str, Tensor], holdout: Holdout, loader: Iterable[tuple[Tensor, Tensor]]) -> Reestimated:
     """Estimate the running statistics of these weights again, over a loader of training images.
 
-    loader: yields (images, labels); the images go through the hold-out's `prepare`, labels are not used.
-    The statistics are the cumulative mean over batches (Izmailov et al. 2018, section 3.2), computed by
-    torch.optim.swa_utils.update_bn. Raises ValueError for a model without BatchNorm or an empty loader.
+    loader: yields (images, labels); the images go through the hold-out's `prepare`, labels are not
+    used. The statistics are the cumulative mean over batches (Izmailov et al. 2018, section 3.2),
+    computed by torch.optim.swa_utils.update_bn. Raises ValueError for a model without BatchNorm or
+    an empty loader.
 
         fresh = soup.reestimate(soup.mixed(chosen), holdout, train_loader)
         soup.mix(chosen, "soup.safetensors", statistics=fresh.statistics)

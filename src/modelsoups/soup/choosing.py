@@ -21,8 +21,8 @@ from modelsoups.soup.pool import Gradient
 from modelsoups.weights.mixing import check_layouts
 from modelsoups.weights.state_dicts import RunningSum
 
-Evaluate = Callable[[dict[str, Tensor]], float | Sequence[float]]  # a state dict -> its score or metrics
-Judge = Callable[[dict[str, Tensor], Score, bool, str], Evaluation]  # state, score to reach, strict, name
+Evaluate = Callable[[dict[str, Tensor]], float | Sequence[float]]  # state dict -> score or metrics
+Judge = Callable[[dict[str, Tensor], Score, bool, str], Evaluation]  # state, best, strict, name
 LEARNED = {"all": "learned", "layer": "learned_layers", "tensor": "learned_tensors", "free": "learned_free"}
 
 
@@ -38,10 +38,10 @@ def greedy(
     """Recipe 1 (section 2): best first, each joins if the soup's hold-out score does not fall.
 
     evaluate: a `Holdout`, on which candidates are rejected early without changing the soup, or a
-    function from a state dict to a score (larger is better) or to several metrics. Of several metrics
-    none may fall; checkpoints are ranked by their mean. Returns a Soup with the trace of all decisions.
-    Memory: one float64 sum and one checkpoint. Raises ValueError for checkpoints that cannot be mixed,
-    and naming the soup whose evaluation raised or is not a finite number.
+    function from a state dict to a score (larger is better) or to several metrics. Of several
+    metrics none may fall; checkpoints are ranked by their mean. Returns a Soup with the trace of
+    all decisions. Memory: one float64 sum and one checkpoint. Raises ValueError for checkpoints
+    that cannot be mixed, and naming the soup whose evaluation raised or is not a finite number.
 
         chosen = soup.greedy(["a.safetensors", "b.pt"], soup.Holdout(model, loader))
         soup.mix(chosen, "soup.safetensors")
@@ -65,8 +65,8 @@ def greedy(
 def pruned(sources: Sources, evaluate: Evaluate | Holdout) -> Soup:
     """Start from all checkpoints; worst first, each leaves if the score without it does not fall.
 
-    Rounds repeat until one removes nobody. Not in the paper, whose greedy soups only grow. `evaluate`,
-    memory and errors are those of `greedy`; a candidate costs one full evaluation.
+    Rounds repeat until one removes nobody. Not in the paper, whose greedy soups only grow.
+    `evaluate`, memory and errors are those of `greedy`; a candidate costs one full evaluation.
 
         chosen = soup.pruned(["a.safetensors", "b.pt"], soup.Holdout(model, loader))
         soup.mix(chosen, "soup.safetensors")
@@ -102,13 +102,15 @@ def pruned(sources: Sources, evaluate: Evaluate | Holdout) -> Soup:
 
 
 def learned(sources: Sources, holdout: Holdout, *, by: str = "all", **options: Any) -> Soup:
-    """Coefficients by gradient descent on the hold-out, and the temperature beta (appendix I, eq. 2).
+    """Coefficients by gradient descent on the hold-out, and the temperature beta (appendix I, eq.
+    2).
 
     by: one softmax over the checkpoints for "all" tensors, for each "layer" group or each "tensor";
-    "free" has no softmax. options: epochs, lr, batch_size, seed, as in `soup.methods.learned`. A step
-    is one forward and backward pass of one model, whatever the number of checkpoints, and reads each of
-    their bytes twice; `weights.coefficient_gradients` states the memory. Raises ValueError for another
-    `by`, checkpoints that cannot be mixed or do not fit the model, and a loss that is not finite.
+    "free" has no softmax. options: epochs, lr, batch_size, seed, as in `soup.methods.learned`. A
+    step is one forward and backward pass of one model, whatever the number of checkpoints, and
+    reads each of their bytes twice; `weights.coefficient_gradients` states the memory. Raises
+    ValueError for another `by`, checkpoints that cannot be mixed or do not fit the model, and a
+    loss that is not finite.
 
         chosen = soup.learned(["a.safetensors", "b.pt"], holdout, by="layer", epochs=5)
         soup.mix(chosen, "soup.safetensors")
@@ -140,7 +142,7 @@ def _open(sources: Sources) -> list[Checkpoint]:
 
 
 def _judges(checkpoints: Sequence[Checkpoint], evaluate: Evaluate | Holdout) -> tuple[Judge, list[Score], int]:
-    """How a mixed state is judged, each checkpoint's own score, and the number of images (0: unknown)."""
+    """How mixed states are judged, each checkpoint's score, the number of images or 0."""
     if not isinstance(evaluate, Holdout):
         full = functools.partial(_score, evaluate)
         individual = [full(dict(c), c.name) for c in checkpoints]
@@ -182,7 +184,7 @@ def _score(evaluate: Evaluate, state: dict[str, Tensor], name: str) -> Score:
         if not metrics or any(isinstance(v, (bool, str)) for v in metrics):
             raise TypeError
         numbers = tuple(map(float, metrics))
-    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a tensor of several numbers
+    except (TypeError, ValueError, RuntimeError) as error:  # the last: a tensor of several
         shown = " ".join(repr(value).split())[:80]
         raise ValueError(f"evaluate returned {shown} for {name}; expected a number, or a list of several") from error
     if not all(map(math.isfinite, numbers)):

@@ -11,7 +11,7 @@ from modelsoups.recipes.recipe import Recipe
 
 @dataclass(frozen=True)
 class Ingredient:
-    """One fine-tuned model of the pool: its id ("000"), file, content hash and recipe (if known)."""
+    """One fine-tuned model: its id ("000"), file, content hash and recipe (if known)."""
 
     id: str
     path: str
@@ -23,11 +23,12 @@ class Ingredient:
 class Soup:
     """Coefficients over ingredients. `weights.mixing` mixes them into a checkpoint.
 
-    space: "weights" mixes checkpoints, "logits" is an ensemble. coefficients: for each layer group (see
-    `weights.state_dicts.layer_of`) or tensor name, one coefficient per ingredient, in their order; the
-    group "*" stands for every tensor that no other group names. beta multiplies the logits (equation
-    2); it is 1 unless a method learned it. trace: the decisions of the method, in order.
-    Raises ValueError for no ingredients, another space, or rows and hashes that are not one per ingredient.
+    space: "weights" mixes checkpoints, "logits" is an ensemble. coefficients: for each layer group
+    (see `weights.state_dicts.layer_of`) or tensor name, one coefficient per ingredient, in their
+    order; the group "*" stands for every tensor that no other group names. beta multiplies the
+    logits (equation 2); it is 1 unless a method learned it. trace: the decisions of the method, in
+    order. Raises ValueError for no ingredients, another space, or rows and hashes that are not one
+    per ingredient.
     """
 
     method: str

@@ -1,8 +1,8 @@
 """Whether a soup of these checkpoints can work, and if not why, before any work is done.
 
-A soup needs one architecture, one initialization and one head (section 2; section 3.3 and figure 3: the
-smaller the error at midpoints, the better), finite numbers and, with BatchNorm, new statistics. Angles
-and norms are over tensors of two or more dimensions, as in J.1.
+A soup needs one architecture, one initialization and one head (section 2; section 3.3 and figure 3:
+the smaller the error at midpoints, the better), finite numbers and, with BatchNorm, new statistics.
+Angles and norms are over tensors of two or more dimensions, as in J.1.
 
 Legend: K checkpoints.
 """
@@ -38,11 +38,12 @@ ADAPTER = re.compile(r"(^|\.)lora_[AB]\b|\.lora_(A|B|down|up)\.|(^|\.)hada_w")
 def examine(
     states: Mapping[str, State], init: State | None = None, accuracy: Callable[[State], float] | None = None
 ) -> Diagnosis:
-    """Examine layouts, numbers, heads, angles and norms; with `accuracy` (0 to 1) also pairwise midpoints.
+    """Examine layouts, numbers, heads, angles and norms; with `accuracy` (0 to 1) also pairwise
+    midpoints.
 
-    One tensor of each model is in memory at a time. Checkpoints whose layout differs from the most common
-    one, and those with NaN, are named and left out of what follows. Raises ValueError for fewer than two
-    checkpoints.
+    One tensor of each model is in memory at a time. Checkpoints whose layout differs from the most
+    common one, and those with NaN, are named and left out of what follows. Raises ValueError for
+    fewer than two checkpoints.
 
         found = examine({"a": state_a, "b": state_b}, init=pretrained)
         print(found.verdict())
@@ -187,7 +188,7 @@ def _sum(grams_by_key: Mapping[str, Tensor], keys: Iterable[str]) -> Tensor:
 
 
 def _initialization(found: Diagnosis, own: Mapping[str, Tensor], body: Sequence[str]) -> list[str]:
-    """The models that share no initialization with the others: unlike them as a whole and in most tensors."""
+    """The models that are unlike the others as a whole and in most tensors."""
     body_KK = cosines(_sum(own, body))
     often: Counter[str] = Counter()
     for key in body:

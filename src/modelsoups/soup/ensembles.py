@@ -1,8 +1,10 @@
-"""Ensembles from cached logits: any subset, weights, greedy, learned, calibrated, without a forward pass.
+"""Ensembles from cached logits: any subset, weights, greedy, learned, calibrated, without a forward
+pass.
 
-A model's logits are one .npy file of N images by C classes (float16 or wider), read in blocks of images.
-Memory: one block of every model in use (`logit_blocks.BLOCK` numbers), and for the greedy ensemble one
-float32 sum, 4 N C bytes (0.8 GB for 200,000 images and 1,000 classes), whatever the number of models.
+A model's logits are one .npy file of N images by C classes (float16 or wider), read in blocks of
+images. Memory: one block of every model in use (`logit_blocks.BLOCK` numbers), and for the greedy
+ensemble one float32 sum, 4 N C bytes (0.8 GB for 200,000 images and 1,000 classes), whatever the
+number of models.
 
 Legend: K models, N images, B of a block, C classes.
 """
@@ -42,7 +44,7 @@ from modelsoups.weights.state_dicts import EVERYTHING
 
 @dataclass(frozen=True)
 class EnsembleScores:
-    """Images (n), how many are right at top 1, mean cross-entropy (nats), and calibration error (0 to 1)."""
+    """Of n images: right at top 1, mean cross-entropy (nats), calibration error (0 to 1)."""
 
     n: int
     correct: int
@@ -55,11 +57,12 @@ class EnsembleScores:
 
 
 def cache_logits(sources: Sources, holdout: Holdout, folder: str | Path) -> dict[str, Path]:
-    """Write the hold-out's logits of each checkpoint to a float16 .npy file; existing files are kept.
+    """Write the hold-out's logits of each checkpoint to a float16 .npy file; existing files are
+    kept.
 
-    Returns the files by checkpoint. They are named by the checkpoint's digest, so use one folder for
-    each hold-out. Raises ValueError naming a checkpoint whose logits are not finite in float16, or a
-    file with another number of images than the hold-out.
+    Returns the files by checkpoint. They are named by the checkpoint's digest, so use one folder
+    for each hold-out. Raises ValueError naming a checkpoint whose logits are not finite in float16,
+    or a file with another number of images than the hold-out.
 
         logits = soup.cache_logits(["a.pt", "b.pt"], holdout, "logits/")
         soup.ensemble(logits, holdout.labels_N).accuracy
@@ -86,8 +89,8 @@ def ensemble(
 ) -> EnsembleScores:
     """Scores of the ensemble beta * sum_k w_k logits_k, by default the mean (section 3.1).
 
-    logits: of each model, logits_NC or an .npy file of them. Raises ValueError for logits that cannot
-    be read, are not finite or differ in shape, and for weights that are not one per model.
+    logits: of each model, logits_NC or an .npy file of them. Raises ValueError for logits that
+    cannot be read, are not finite or differ in shape, and for weights that are not one per model.
 
         soup.ensemble({"a": logits_a_NC, "b": "b.npy"}, labels_N, weights=[0.7, 0.3]).accuracy
     """
@@ -128,11 +131,12 @@ def greedy_ensemble(logits: CachedLogits, labels_N: Tensor, *, strict: Strict = 
 def learned_ensemble(
     logits: CachedLogits, labels_N: Tensor, *, epochs: int = 3, lr: float = 0.1, batch_size: int = 256
 ) -> Soup:
-    """Softmax weights of the models and beta by AdamW on the cross-entropy, as equation 2 for weights.
+    """Softmax weights of the models and beta by AdamW on the cross-entropy, as equation 2 for
+    weights.
 
-    Returns a Soup in logit space. Batches are blocks of neighbouring images, in order: shuffle images
-    that are sorted by class first. Raises ValueError as `ensemble` does, and for a loss that is not
-    finite.
+    Returns a Soup in logit space. Batches are blocks of neighbouring images, in order: shuffle
+    images that are sorted by class first. Raises ValueError as `ensemble` does, and for a loss that
+    is not finite.
 
         chosen = soup.learned_ensemble(logits, labels_N, epochs=10)
         soup.ensemble(logits, labels_N, chosen.coefficients["*"], chosen.beta).loss

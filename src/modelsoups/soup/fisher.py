@@ -1,4 +1,5 @@
-"""Fisher-weighted averaging of any checkpoints: every weight counts as much as the data determine it.
+"""Fisher-weighted averaging of any checkpoints: every weight counts as much as the data determine
+it.
 
 Legend: B images of a batch, C classes.
 """
@@ -31,12 +32,13 @@ def fisher(
 ) -> tuple[Soup, dict[str, Tensor]]:
     """sum_i w_i F_i theta_i / sum_i w_i F_i (Matena and Raffel 2022, arXiv:2111.09832).
 
-    F_i is the diagonal Fisher information of model i on the hold-out's first `images`, whose labels are
-    not used; w_i are `weights`, equal by default. exact: average over all C classes instead of drawing
-    one. Returns a Soup with the coefficients w_i / sum w, which mix what is not a parameter, and the
-    merged parameters. An image costs each model one forward and one backward pass (exact: C of them);
-    memory is five copies of one model's parameters. Raises ValueError for checkpoints of different
-    layouts, gradients that are not finite, and weights that are not above 0.
+    F_i is the diagonal Fisher information of model i on the hold-out's first `images`, whose labels
+    are not used; w_i are `weights`, equal by default. exact: average over all C classes instead of
+    drawing one. Returns a Soup with the coefficients w_i / sum w, which mix what is not a
+    parameter, and the merged parameters. An image costs each model one forward and one backward
+    pass (exact: C of them); memory is five copies of one model's parameters. Raises ValueError for
+    checkpoints of different layouts, gradients that are not finite, and weights that are not above
+    0.
 
         chosen, merged = soup.fisher(["a.pt", "b.pt"], holdout)
         soup.mix(chosen, "soup.safetensors", statistics=merged)
@@ -70,8 +72,8 @@ def diagonal(
 ) -> dict[str, Tensor]:
     """F = E_x E_{y ~ p(y|x)} (d log p(y|x) / d theta)^2 of each parameter, float32 (equation 4).
 
-    y is drawn once for each input from the model's own prediction, as in the paper for many classes;
-    exact sums over all classes, weighted by p. Raises ValueError without inputs.
+    y is drawn once for each input from the model's own prediction, as in the paper for many
+    classes; exact sums over all classes, weighted by p. Raises ValueError without inputs.
     """
     generator = torch.Generator().manual_seed(seed)
     device = next(model.parameters()).device

@@ -15,7 +15,7 @@ from modelsoups.weights.coefficient_gradients import grams
 from modelsoups.weights.mixing import check_layouts
 from modelsoups.weights.state_dicts import EVERYTHING, is_block, layer_of
 
-ROUNDING = 1e-26  # squared length of an update over its tensor's, below which it is float64 rounding
+ROUNDING = 1e-26  # squared length of an update over its tensor's: float64 rounding
 
 
 def wise_ft(init: Source, source: Source, alpha: float) -> Soup:
@@ -36,8 +36,8 @@ def wise_ft(init: Source, source: Source, alpha: float) -> Soup:
 def model_stock(init: Source, sources: Sources) -> Soup:
     """Model Stock (Jang et al. 2024, arXiv:2403.19522): theta_0 + t (mean - theta_0), t by tensor.
 
-    Returns a Soup whose first ingredient is the initialization. Raises ValueError for fewer than two
-    models, or checkpoints of different layouts.
+    Returns a Soup whose first ingredient is the initialization. Raises ValueError for fewer than
+    two models, or checkpoints of different layouts.
 
         chosen = soup.model_stock("pretrained.pt", ["a.pt", "b.pt"])
         soup.mix(chosen, "soup.safetensors")
@@ -51,9 +51,9 @@ def model_stock(init: Source, sources: Sources) -> Soup:
 def lines(init: Source, sources: Sources, alpha: float, beta: float) -> Soup:
     """LiNeS (Wang et al. 2024, arXiv:2410.17146): updates scaled linearly with depth.
 
-    theta_0 + lambda_l (mean - theta_0) with the lambda_l of `depth_scales`. Returns a Soup whose first
-    ingredient is the initialization. Raises ValueError for checkpoints of different layouts, or a model
-    in which fewer than two blocks are found.
+    theta_0 + lambda_l (mean - theta_0) with the lambda_l of `depth_scales`. Returns a Soup whose
+    first ingredient is the initialization. Raises ValueError for checkpoints of different layouts,
+    or a model in which fewer than two blocks are found.
 
         chosen = soup.lines("pretrained.pt", ["a.pt", "b.pt"], alpha=0.2, beta=0.8)
         soup.mix(chosen, "soup.safetensors")
@@ -74,7 +74,7 @@ def _open(init: Source, sources: Sources) -> list[Checkpoint]:
 def _from_start(
     method: str, checkpoints: Sequence[Checkpoint], shares: Mapping[str, float], trace: Sequence[Mapping[str, object]]
 ) -> Soup:
-    """theta_0 + share (mean - theta_0); theta_0 is the first checkpoint, shares are by layer group."""
+    """theta_0 + share (mean - theta_0) by layer group; theta_0 is the first checkpoint."""
     count = len(checkpoints) - 1
     rows = {group: [1 - share, *([share / count] * count)] for group, share in shares.items()}
     return Soup(method, tuple(c.name for c in checkpoints), hashes(checkpoints), rows, trace=tuple(trace))
@@ -93,11 +93,13 @@ def stock_ratio(cosine: float, count: int) -> float:
 
 
 def stock_ratios(init: State, states: Sequence[State]) -> dict[str, float]:
-    """t of every tensor that mixing averages, from the mean cosine over pairs of (theta_i - theta_0).
+    """t of every tensor that mixing averages, from the mean cosine over pairs of (theta_i -
+    theta_0).
 
-    The paper derives t for one angle between all models; for more than two models the mean over pairs
-    stands for it, as in mergekit's model_stock. A tensor that some model left unchanged has t = 1. One
-    block of all models is in memory at a time. Raises ValueError for fewer than two models.
+    The paper derives t for one angle between all models; for more than two models the mean over
+    pairs stands for it, as in mergekit's model_stock. A tensor that some model left unchanged has t
+    = 1. One block of all models is in memory at a time. Raises ValueError for fewer than two
+    models.
     """
     if len(states) < 2:
         raise ValueError(f"model_stock: {len(states)} model; an angle needs at least two")
@@ -118,7 +120,8 @@ def stock_ratios(init: State, states: Sequence[State]) -> dict[str, float]:
 
 
 def depth_scales(names: Iterable[str], alpha: float, beta: float) -> dict[str, float]:
-    """lambda_l = alpha + beta (l - 1) / (L - 1) for block l of L, by layer group, in the order of names.
+    """lambda_l = alpha + beta (l - 1) / (L - 1) for block l of L, by layer group, in the order of
+    names.
 
     As in the authors' code everything outside the blocks has alpha. A classification head after the
     last block, which is no part of their models, counts as block L.

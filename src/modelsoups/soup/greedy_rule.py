@@ -1,7 +1,7 @@
 """The greedy rule, Recipe 1 of the paper (section 2): a candidate joins if the score does not fall.
 
-The paper compares with >=, the authors' code with >; `strict` selects the latter. The running sum of
-the members is kept, so a candidate costs one load and one evaluation, whatever the soup's size.
+The paper compares with >=, the authors' code with >; `strict` selects the latter. The running sum
+of the members is kept, so a candidate costs one load and one evaluation, whatever the soup's size.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Score = float | tuple[float, ...]  # larger is better; of several metrics none may fall
-Evaluation = tuple[Score | None, int]  # score (None: refused before all images were seen), images seen
+Evaluation = tuple[Score | None, int]  # score (None: rejected early), images seen
 
 
 @dataclass
 class GreedySearch:
     """A greedy soup that is being made: its members (`picks`) and the trace of all decisions.
 
-    individual: each candidate's own score. judge(i, best, strict, name) scores the soup with candidate
-    i; `name` describes it in error messages. add(i) makes candidate i a member. n: hold-out images.
+    individual: each candidate's own score. judge(i, best, strict, name) scores the soup with
+    candidate i; `name` describes it in error messages. add(i) makes candidate i a member. n:
+    hold-out images.
     """
 
     names: Sequence[str]
@@ -44,9 +45,10 @@ class GreedySearch:
     ) -> GreedySearch:
         """Consider the candidates in this order: once, or with replacement until nothing changes.
 
-        With replacement, rounds repeat until one adds nobody or `max_picks` (2 K) members are reached.
-        From the second round on a candidate must be strictly better, because the best model averaged
-        with itself is always as good as before. patience: stop after so many refusals in a row.
+        With replacement, rounds repeat until one adds nobody or `max_picks` (2 K) members are
+        reached. From the second round on a candidate must be strictly better, because the best
+        model averaged with itself is always as good as before. patience: stop after so many
+        refusals in a row.
         """
         most_refusals = len(order) if patience is None else patience
         most_picks = 2 * len(order) if max_picks is None else max_picks
@@ -75,7 +77,7 @@ class GreedySearch:
 
 
 def joins(score: Score, best: Score, strict: bool) -> bool:
-    """Whether a candidate with this score is kept: no metric falls, and if strict at least one rises."""
+    """Whether a candidate is kept: no metric falls, and if strict at least one rises."""
     a, b = ((x,) if isinstance(x, (int, float)) else x for x in (score, best))
     return all(x >= y for x, y in zip(a, b, strict=True)) and (not strict or a != b)
 
@@ -83,7 +85,8 @@ def joins(score: Score, best: Score, strict: bool) -> bool:
 def best_first(scores: Sequence[Score]) -> list[int]:
     """Positions by falling score; several metrics are ranked by their mean.
 
-    Of equals the later comes first: the authors' code sorts in ascending order and reverses the list.
+    Of equals the later comes first: the authors' code sorts in ascending order and reverses the
+    list.
     """
     ranks = [s if isinstance(s, (int, float)) else sum(s) / len(s) for s in scores]
     return sorted(range(len(ranks)), key=lambda i: (ranks[i], i), reverse=True)
@@ -92,7 +95,8 @@ def best_first(scores: Sequence[Score]) -> list[int]:
 def random_order(names: Sequence[str], seed: int) -> list[int]:
     """Positions in the order of the hash of seed and name.
 
-    The order is the same on every machine, and a further name leaves the order of the others unchanged.
+    The order is the same on every machine, and a further name leaves the order of the others
+    unchanged.
     """
     keys = [hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in names]
     return sorted(range(len(names)), key=keys.__getitem__)

@@ -11,19 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Inputs = Tensor | Mapping[str, Tensor]  # of a batch; a mapping is by the names of the model's arguments
+Inputs = Tensor | Mapping[str, Tensor]  # of a batch; a mapping is by argument name
 Count = tuple[int | None, int]  # images right (None: certainly fewer than needed), images seen
 
 
 class Holdout:
     """Hold-out images and labels, with a model that any weights are loaded into.
 
-    loader: yields (inputs, labels_B) and is read once, in its order. inputs are a tensor, or for Hugging
-    Face models a mapping of tensors by argument name; they are kept in their dtype (uint8 stays uint8).
-    prepare: applied to the inputs of each batch on the model's device. The model returns logits_BC or an
-    object with `.logits`. early: whether `count` may stop before the last image. `seen` counts images
-    over all evaluations, `skipped` those that early rejection saved. Raises ValueError for an empty
-    loader, labels that are not whole numbers, or inputs and labels of different lengths.
+    loader: yields (inputs, labels_B) and is read once, in its order. inputs are a tensor, or for
+    Hugging Face models a mapping of tensors by argument name; they are kept in their dtype (uint8
+    stays uint8). prepare: applied to the inputs of each batch on the model's device. The model
+    returns logits_BC or an object with `.logits`. early: whether `count` may stop before the last
+    image. `seen` counts images over all evaluations, `skipped` those that early rejection saved.
+    Raises ValueError for an empty loader, labels that are not whole numbers, or inputs and labels
+    of different lengths.
 
         holdout = soup.Holdout(model, loader, prepare=lambda images_BCHW: images_BCHW / 255)
         chosen = soup.greedy(["a.pt", "b.pt"], holdout)
@@ -55,7 +56,7 @@ class Holdout:
         return len(self.labels_N)
 
     def hardest_first(self, logits: Sequence[Tensor]) -> None:
-        """Count first the images that most of these models get wrong, where candidates fail soonest."""
+        """Count first the images that most of these models get wrong."""
         wrong_N = torch.stack([x.argmax(dim=1) != self.labels_N for x in logits]).sum(dim=0)
         self.order_N = wrong_N.argsort(descending=True, stable=True)
 

@@ -1,4 +1,4 @@
-"""Open any checkpoints, average them uniformly, and mix a soup's ingredients into one checkpoint."""
+"""Open any checkpoints, average them uniformly, and mix a soup into one checkpoint."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from modelsoups.weights.mixing import mix_in_memory, mix_to_file
 from modelsoups.weights.state_dicts import EVERYTHING
 
 Sources = Iterable[Source] | Mapping[str, Source]  # checkpoints, which a mapping gives names
-COPIED = (".json", ".txt", ".model", ".jinja", ".spm", ".tiktoken")  # Hugging Face's tokenizer and configuration
+COPIED = (".json", ".txt", ".model", ".jinja", ".spm", ".tiktoken")  # of a Hugging Face folder
 
 
 def load(source: Source, key: str | None = None) -> dict[str, Tensor]:
     """All tensors by name of a file, folder or state dict; `checkpoints.formats` lists the formats.
 
-    key: the entry that holds the weights, for files with several. Raises ValueError naming a file that
-    cannot be read.
+    key: the entry that holds the weights, for files with several. Raises ValueError naming a file
+    that cannot be read.
 
         model.load_state_dict(soup.load("soup.safetensors"))
     """
@@ -67,12 +67,13 @@ def mix(
 ) -> list[str]:
     """Write the mixed checkpoint: a .safetensors file with a card (.md) beside it, or a folder.
 
-    A Hugging Face folder is written if the first ingredient is one and `out` has no suffix; tokenizer
-    and configuration are copied. sources: the checkpoints in the soup's order, for states in memory or
-    files that moved. statistics: tensors to write in place of the mixed ones (from `reestimate` or
-    `fisher`). Returns notes for the user: notes of the readers, whole-number tensors that differ, ties,
-    BatchNorm. Raises ValueError for an ensemble, an ingredient that changed since it was chosen, layouts
-    that differ, numbers that are not finite, or an output that exists as a folder or is an input.
+    A Hugging Face folder is written if the first ingredient is one and `out` has no suffix;
+    tokenizer and configuration are copied. sources: the checkpoints in the soup's order, for states
+    in memory or files that moved. statistics: tensors to write in place of the mixed ones (from
+    `reestimate` or `fisher`). Returns notes for the user: notes of the readers, whole-number
+    tensors that differ, ties, BatchNorm. Raises ValueError for an ensemble, an ingredient that
+    changed since it was chosen, layouts that differ, numbers that are not finite, or an output that
+    exists as a folder or is an input.
 
         for note in soup.mix(soup.uniform(["a.pt", "b.pt"]), "soup.safetensors"):
             print(note)
@@ -105,7 +106,7 @@ def mix(
 
 @contextlib.contextmanager
 def _new_folder(model: Path, path: Path) -> Iterator[Path]:
-    """A temporary folder with the model's tokenizer and configuration; renamed to `path` on success."""
+    """A temporary folder with tokenizer and configuration; renamed to `path` on success."""
     if path.exists():
         raise ValueError(f"{path} exists; give the name of a new folder")
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")

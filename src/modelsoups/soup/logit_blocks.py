@@ -82,7 +82,7 @@ class LogitTotal:
         self.total_NC = torch.zeros(shape_of(sources[0]), dtype=dtype)
 
     def judge(self, i: int, best: Score, strict: bool, name: str) -> Evaluation:
-        """Images right with model i; the largest of a sum of logits is the largest of their mean."""
+        """Images right with model i added; the sum has the same largest logit as the mean."""
         correct = 0
         for part, block_KBC in blocks([self.sources[i]], dtype=self.dtype):
             predicted_B = (self.total_NC[part] + block_KBC[0]).argmax(dim=1)

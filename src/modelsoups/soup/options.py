@@ -1,4 +1,5 @@
-"""The options of soup methods: each is a keyword parameter whose annotation holds a sentence about it.
+"""The options of soup methods: each is a keyword parameter whose annotation holds a sentence about
+it.
 
 The command line and the documentation list them with `options_of`.
 """
@@ -32,7 +33,7 @@ class Option:
 
 
 def options_of(method: Callable[..., Any]) -> list[Option]:
-    """The keyword-only parameters of a method, in order; an annotation without a sentence gives ""."""
+    """The keyword-only parameters of a method; an annotation without a sentence gives ""."""
     hints = get_type_hints(method, include_extras=True)
     found = []
     for name, parameter in inspect.signature(method).parameters.items():

@@ -22,18 +22,20 @@ from modelsoups.soup.holdout import Inputs, call_with
 from modelsoups.stats import scores
 from modelsoups.weights.state_dicts import EVERYTHING
 
-Gradient = tuple[float, float, dict[str, Tensor]]  # loss, d loss / d beta, d loss / d weights by tensor name
+Gradient = tuple[float, float, dict[str, Tensor]]  # loss, d loss / d beta, d loss / d weights
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Ingredients, their logits and labels on the hold-out, and functions that load and evaluate weights.
+    """Ingredients, their logits and labels on the hold-out, and functions that load and evaluate
+    weights.
 
-    logits: each ingredient's hold-out logits_NC. state(i): the weights of ingredient i. evaluate(state):
-    the hold-out logits_NC of any weights. gradient(state, beta, index_B): the mean cross-entropy of
-    beta * logits on these hold-out images with its derivatives (see `model_gradient`), which only
-    learned soups need. device: where the gradient runs, and where learned soups keep the weights if
-    they fit. Raises ValueError for an empty pool or hold-out, repeated ids, or logits that are not finite.
+    logits: each ingredient's hold-out logits_NC. state(i): the weights of ingredient i.
+    evaluate(state): the hold-out logits_NC of any weights. gradient(state, beta, index_B): the mean
+    cross-entropy of beta * logits on these hold-out images with its derivatives (see
+    `model_gradient`), which only learned soups need. device: where the gradient runs, and where
+    learned soups keep the weights if they fit. Raises ValueError for an empty pool or hold-out,
+    repeated ids, or logits that are not finite.
     """
 
     ingredients: tuple[Ingredient, ...]
@@ -69,7 +71,7 @@ class Pool:
             raise ValueError(f"{whose}: hold-out logits hold NaN or infinity")
 
     def correct(self, logits_NC: Tensor, whose: str) -> int:
-        """Number of hold-out images that these logits get right: counts compare exactly, shares may not."""
+        """Number of hold-out images that these logits get right; counts compare exactly."""
         self.check(logits_NC, whose)
         return scores.correct(logits_NC, self.labels_N.to(logits_NC.device))
 
@@ -80,7 +82,7 @@ class Pool:
 
     @cached_property
     def by_accuracy(self) -> tuple[int, ...]:
-        """Positions of the ingredients, best on the hold-out first (ties: `greedy_rule.best_first`)."""
+        """Positions of the ingredients by falling hold-out accuracy (ties: `best_first`)."""
         return tuple(best_first(self.individual_correct))
 
     def soup(self, method: str, picks: Sequence[int], space: str = "weights", trace: Sequence[Any] = ()) -> Soup:
@@ -99,9 +101,10 @@ class Pool:
 def model_gradient(model: nn.Module, state: State, beta: float, inputs_B: Inputs, labels_B: Tensor) -> Gradient:
     """Mean cross-entropy of beta * model(inputs_B) with these weights, and its derivatives.
 
-    Builds `Pool.gradient`. Runs on the inputs' device and leaves the model's own weights unchanged. Only
-    the model's parameters have derivatives, each on the device of its tensor in the state.
-    Raises ValueError for a model in training mode, whose dropout and batch statistics would change the loss.
+    Builds `Pool.gradient`. Runs on the inputs' device and leaves the model's own weights unchanged.
+    Only the model's parameters have derivatives, each on the device of its tensor in the state.
+    Raises ValueError for a model in training mode, whose dropout and batch statistics would change
+    the loss.
     """
     if model.training:
         raise ValueError(f"{type(model).__name__} is in training mode; call model.eval() first")
@@ -113,5 +116,5 @@ def model_gradient(model: nn.Module, state: State, beta: float, inputs_B: Inputs
         loss = F.cross_entropy(scale * logits_BC, labels_B)
         by_beta, *by_weights = torch.autograd.grad(loss, [scale, *weights.values()], allow_unused=True)
     named = zip(weights, by_weights, strict=True)
-    gradients = {key: g.to(state[key].device) for key, g in named if g is not None}  # unused tensors have none
+    gradients = {k: g.to(state[k].device) for k, g in named if g is not None}  # None: unused
     return float(loss.detach()), float(by_beta), gradients

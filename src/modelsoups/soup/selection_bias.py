@@ -19,11 +19,12 @@ from modelsoups.soup.pool import Pool
 
 @dataclass(frozen=True)
 class Bias:
-    """A method's gain over the best individual for each image, both chosen on one half of the hold-out.
+    """A method's gain over the best individual for each image, both chosen on one half of the
+    hold-out.
 
-    1: only the soup is right; -1: only the individual is; 0 otherwise. apparent_N: chosen on the half
-    that holds the image. honest_N: chosen on the other half. The difference of their means is the
-    optimism.
+    1: only the soup is right; -1: only the individual is; 0 otherwise. apparent_N: chosen on the
+    half that holds the image. honest_N: chosen on the other half. The difference of their means is
+    the optimism.
     """
 
     apparent_N: np.ndarray
@@ -68,8 +69,8 @@ def selection_bias(
 ) -> Bias:
     """Choose on one half of the hold-out, evaluate on both, and the same with the halves swapped.
 
-    logits_of(soup): a soup's logits_NC on the whole hold-out. part_of(pool, index_n): the pool with these
-    images only.
+    logits_of(soup): a soup's logits_NC on the whole hold-out. part_of(pool, index_n): the pool with
+    these images only.
     """
     one, two = halves(len(pool.labels_N), seed)
     apparent_N, honest_N = np.zeros(len(pool.labels_N)), np.zeros(len(pool.labels_N))

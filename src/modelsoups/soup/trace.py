@@ -1,4 +1,4 @@
-"""A picture of how a soup was chosen: the decisions of greedy and pruned soups, or the loss of a learned one."""
+"""Pictures of how a soup was chosen: the decisions of a greedy one, the loss of a learned one."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def figure_of_trace(chosen: Soup) -> Figure:
 def draw_decisions(axes: Axes, steps: Sequence[Mapping[str, Any]]) -> list[tuple[PathCollection, list[int]]]:
     """Draw each candidate's score and the soup's so far; returns the marks, each with its steps.
 
-    The mean of several metrics is drawn. A candidate that was rejected early has no score and is marked
-    on the soup's line.
+    The mean of several metrics is drawn. A candidate that was rejected early has no score and is
+    marked on the soup's line.
     """
     n = steps[0]["n"]
     scale = 100 / n if n else 1.0
     best = [scale * _score(s["best"]) for s in steps]
-    axes.step(range(len(steps)), best, where="post", color=MARKS["kept"][1], linewidth=1.2, label="the soup so far")
+    axes.step(range(len(steps)), best, where="post", color=MARKS["kept"][1], lw=1.2, label="the soup so far")
     places: dict[str, list[int]] = {label: [] for label in MARKS}
     for i, step in enumerate(steps):
         rejected = "rejected early" if step["correct"] is None else "left out"

@@ -13,10 +13,11 @@ ALPHA = 0.05  # level of significance
 
 
 def oracle(accuracies: Mapping[str, Mapping[str, float]], shifts: Sequence[str]) -> dict[str, tuple[str, float]]:
-    """Name and accuracy of the best individual on each data set; under "mean" by the mean over shifts.
+    """Name and accuracy of the best individual on each data set; under "mean" by the mean over
+    shifts.
 
-    accuracies[model][data set], from 0 to 1. Of equals the first listed wins. Raises ValueError without
-    models.
+    accuracies[model][data set], from 0 to 1. Of equals the first listed wins. Raises ValueError
+    without models.
     """
     if not accuracies:
         raise ValueError("oracle: no individual models")
@@ -32,9 +33,9 @@ def oracle(accuracies: Mapping[str, Mapping[str, float]], shifts: Sequence[str])
 def bold(rows: Mapping[str, Sequence[object]], seed: int = 0) -> set[str]:
     """The rows that are not significantly worse than the best: those that Table 4 prints in bold.
 
-    rows[name]: the row's correctness on each data set, as boolean arrays. Rows are compared by their
-    unweighted mean accuracy, with an exact McNemar test on one data set and a permutation test on
-    several.
+    rows[name]: the row's correctness on each data set, as boolean arrays. Rows are compared by
+    their unweighted mean accuracy, with an exact McNemar test on one data set and a permutation
+    test on several.
     """
     if not rows:
         return set()
@@ -47,4 +48,6 @@ def bold(rows: Mapping[str, Sequence[object]], seed: int = 0) -> set[str]:
 
 def _p(one: Sequence[object], two: Sequence[object], seed: int) -> float:
     pairs: list[Pair] = list(zip(one, two, strict=True))
-    return paired_tests.mcnemar_exact(*pairs[0]).p if len(pairs) == 1 else paired_tests.paired_mean_test(pairs, seed).p
+    if len(pairs) == 1:
+        return paired_tests.mcnemar_exact(*pairs[0]).p
+    return paired_tests.paired_mean_test(pairs, seed).p

@@ -1,4 +1,5 @@
-"""Calibration (Figure B.2): expected calibration error with equal-mass bins, and temperature scaling.
+"""Calibration (Figure B.2): expected calibration error with equal-mass bins, and temperature
+scaling.
 
 Legend: N images, C classes.
 """
@@ -12,7 +13,7 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 BINS = 15  # as in Guo et al. (2017)
-BETA = (1e-3, 1e3)  # range of inverse temperatures; a model that is always right has no finite optimum
+BETA = (1e-3, 1e3)  # range of beta; a model that is always right has no finite optimum
 Predictions = tuple[Tensor, Tensor]  # confidence_N of a model, and correct_N
 
 
@@ -20,8 +21,8 @@ def ece(logits_NC: Tensor, labels_N: Tensor, bins: int = BINS) -> float:
     """Expected calibration error with bins of equal mass (Roelofs et al. 2020), 0 to 1.
 
     The mean over bins, weighted by their images, of |accuracy - mean confidence|. Confidence is the
-    largest softmax probability; a bin holds the next N / bins images in order of confidence. Images of
-    equal confidence share their mean correctness. Raises ValueError for fewer images than bins.
+    largest softmax probability; a bin holds the next N / bins images in order of confidence. Images
+    of equal confidence share their mean correctness. Raises ValueError for fewer images than bins.
     """
     return ece_of(*confidence(logits_NC, labels_N), bins)
 
@@ -34,7 +35,7 @@ def ece_of(confidence_N: Tensor, correct_N: Tensor, bins: int = BINS) -> float:
 
 
 def ece_sweep(logits_NC: Tensor, labels_N: Tensor) -> float:
-    """ECE-SWEEP of Roelofs et al. (2020): as many equal-mass bins as keep accuracy rising over bins."""
+    """ECE-SWEEP (Roelofs et al. 2020): as many bins as keep accuracy rising over the bins."""
     confidences, correct = confidence(logits_NC, labels_N)
     confidence_N, correct_N = _sorted(confidences.numpy(), correct.double().numpy())
     parts = np.array_split(correct_N, 1)
@@ -52,9 +53,9 @@ def ece_difference(
 ) -> tuple[float, float, float]:
     """Mean `ece` of some models minus that of others, with a 95% interval over images.
 
-    The models of both sides are evaluated on the same images, which the bootstrap draws together. The
-    interval is normal, with the bootstrap's standard deviation: its percentiles are biased, because
-    drawing images raises an ECE, most for a well calibrated model.
+    The models of both sides are evaluated on the same images, which the bootstrap draws together.
+    The interval is normal, with the bootstrap's standard deviation: its percentiles are biased,
+    because drawing images raises an ECE, most for a well calibrated model.
     """
     sides: list[list[tuple[np.ndarray, np.ndarray]]] = []
     for models in (one, two):
@@ -81,7 +82,7 @@ def _ece_at(confidence: np.ndarray, correct: np.ndarray, bins: int) -> float:
 
 
 def confidence(logits_NC: Tensor, labels_N: Tensor) -> Predictions:
-    """confidence_N, the largest softmax probability of each image, and correct_N, whether it is right."""
+    """confidence_N, each image's largest softmax probability, and correct_N (bool)."""
     confidence_N, predicted_N = logits_NC.double().softmax(dim=1).max(dim=1)
     return confidence_N, predicted_N == labels_N
 
@@ -104,15 +105,16 @@ def _error(confidence_N: np.ndarray, parts: list[np.ndarray]) -> float:
 
 
 def calibrating_beta(logits_NC: Tensor, labels_N: Tensor) -> float:
-    """The inverse temperature with the least mean cross-entropy of beta * logits (Guo et al. 2017; K.4)."""
+    """The beta with the least mean cross-entropy of beta * logits (Guo et al. 2017; K.4)."""
     return minimizing_beta(lambda: [(logits_NC, labels_N)])
 
 
 def minimizing_beta(blocks: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> float:
-    """`calibrating_beta` for logits that are read again, in blocks of (logits_BC, labels_B), in each step.
+    """`calibrating_beta` for logits that are read again, in blocks of (logits_BC, labels_B), in
+    each step.
 
-    The loss is convex in beta, so its derivative has at most one root. Without one, the result is the
-    end of BETA with the smaller loss.
+    The loss is convex in beta, so its derivative has at most one root. Without one, the result is
+    the end of BETA with the smaller loss.
     """
 
     def slope(beta: float) -> float:

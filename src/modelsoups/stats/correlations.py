@@ -1,7 +1,7 @@
 """Correlation and agreement in sign of two quantities of pairs of models, with bootstrap intervals.
 
-Points that share a model are not independent, so the bootstrap draws models, not points: the weight of a
-point is how often its first model was drawn times how often its second was.
+Points that share a model are not independent, so the bootstrap draws models, not points: the weight
+of a point is how often its first model was drawn times how often its second was.
 
 Legend: P points (pairs of models), D draws.
 """
@@ -74,7 +74,7 @@ def difference(y_P: Sequence[float], inside_P: Sequence[bool], models_P: Sequenc
 def correlation_gain(
     x_P: Sequence[float], other_P: Sequence[float], y_P: Sequence[float], models_P: Sequence[tuple[str, str]]
 ) -> Estimate:
-    """Pearson's correlation of x with y minus that of another x with y, under the same draws of models."""
+    """Correlation of x with y minus that of another x with y, under the same draws."""
     correlation(x_P, y_P, models_P), correlation(other_P, y_P, models_P)  # or a ValueError
     weights = np.concatenate([np.ones((1, len(y_P))), _draws(models_P)])
     y = np.asarray(y_P, float)

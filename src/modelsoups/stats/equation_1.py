@@ -1,9 +1,10 @@
-"""Equation (1): the difference between the losses of a two-model soup and the ensemble (section 4, K).
+"""Equation (1): the difference between the losses of a two-model soup and the ensemble (section 4,
+K).
 
     L_soup - L_ens ~ a (1 - a) / 2 * (beta^2 E_x Var_{Y ~ p}[f_Y(theta_1) - f_Y(theta_0)] - d^2/da^2 L_soup)
 
-where p = softmax(beta f). The signs are those of the derivation (K.3): convexity favours the soup, and
-the variance favours the ensemble.
+where p = softmax(beta f). The signs are those of the derivation (K.3): convexity favours the soup,
+and the variance favours the ensemble.
 
 Legend: N images, C classes; a or alpha is the position on the line (1 - a) theta_0 + a theta_1.
 """
@@ -25,7 +26,7 @@ Line = Callable[[Tensor], Tensor]  # from alpha (a scalar tensor) to logits_NC o
 
 @dataclass(frozen=True)
 class Approximation:
-    """Both sides of equation (1): the true difference in loss (`truth`) and its approximation (`value`)."""
+    """Equation (1): the difference in loss (`truth`) and its approximation (`value`)."""
 
     loss_soup: float
     loss_ensemble: float
@@ -43,7 +44,7 @@ class Approximation:
 
 
 def line(model: nn.Module, zero: Mapping[str, Tensor], one: Mapping[str, Tensor], inputs: Tensor) -> Line:
-    """The logits on these inputs with the weights (1 - alpha) zero + alpha one, as a function of alpha."""
+    """From alpha to the logits on these inputs with weights (1 - alpha) zero + alpha one."""
     moving = {k: t for k, t in zero.items() if t.is_floating_point()}
     fixed = {k: t for k, t in zero.items() if k not in moving}
 
@@ -58,8 +59,8 @@ def line(model: nn.Module, zero: Mapping[str, Tensor], one: Mapping[str, Tensor]
 def curvature(logits: Line, labels_N: Tensor, alpha: float, beta: float = 1.0) -> float:
     """d^2/da^2 of the mean cross-entropy of beta * logits, exact to rounding.
 
-    Differentiates twice in reverse mode: forward over forward (torch.func.jvp of jvp) is silently wrong
-    through LayerNorm in torch 2.15, which the test of this function would show.
+    Differentiates twice in reverse mode: forward over forward (torch.func.jvp of jvp) is silently
+    wrong through LayerNorm in torch 2.15, which the test of this function would show.
     """
 
     def loss(a: Tensor) -> Tensor:
@@ -85,9 +86,11 @@ STENCIL = (-2, -1, 0, 1, 2)  # positions of the values for `finite_differences`,
 
 
 def finite_differences(values: Sequence[Tensor], h: float) -> tuple[Tensor, Tensor]:
-    """First and second derivative from five values at distance h, by central differences of fourth order.
+    """First and second derivative from five values at distance h, by central differences of fourth
+    order.
 
-    Only for float64: in float32, logits of 16 and h = 0.05 leave errors of 0.01 in a second derivative.
+    Only for float64: in float32, logits of 16 and h = 0.05 leave errors of 0.01 in a second
+    derivative.
     """
     if len(values) != len(STENCIL):
         raise ValueError(f"finite differences of {len(values)} values; expected {len(STENCIL)}")
@@ -98,8 +101,8 @@ def finite_differences(values: Sequence[Tensor], h: float) -> tuple[Tensor, Tens
 def curvature_of(logits_NC: Tensor, first_NC: Tensor, second_NC: Tensor, labels_N: Tensor, beta: float = 1.0) -> float:
     """d^2/da^2 of the mean cross-entropy of beta * logits, from the logits' own two derivatives.
 
-    By the chain rule (K.3) it is beta^2 Var_{Y ~ p}[f'_Y] + beta <p - e_y, f''>, so the same derivatives
-    serve for every beta.
+    By the chain rule (K.3) it is beta^2 Var_{Y ~ p}[f'_Y] + beta <p - e_y, f''>, so the same
+    derivatives serve for every beta.
     """
     p_NC = (beta * logits_NC).softmax(dim=1)
     slope_NC = p_NC - F.one_hot(labels_N, p_NC.shape[1])

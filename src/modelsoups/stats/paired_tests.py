@@ -1,4 +1,4 @@
-"""Paired comparisons of two models: exact McNemar, and the mean of differences over several data sets."""
+"""Paired comparisons of two models on one data set (McNemar) or several; Holm's correction."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from scipy import stats as scipy_stats
 
 from modelsoups.stats.intervals import mean_over_sets, z_value
 
-DRAWS = 100_000  # swaps that the permutation test draws: p is at least 1e-5; standard error 0.0007 at p = 0.05
-Pair = tuple[Any, Any]  # correct_N of models a and b on one data set: arrays, tensors or lists of booleans
+DRAWS = 100_000  # of the permutation test: p is at least 1e-5, its standard error 0.0007 at 0.05
+Pair = tuple[Any, Any]  # correct_N of models a and b on one data set, in any form numpy reads
 
 
 class McNemar(NamedTuple):
@@ -25,7 +25,7 @@ class McNemar(NamedTuple):
 
 
 class MeanTest(NamedTuple):
-    """Difference of accuracies, a - b (a share, -1 to 1), and the two-sided p-value of no difference."""
+    """Difference of accuracies, a - b (-1 to 1), and the two-sided p-value of no difference."""
 
     difference: float
     p: float
@@ -40,16 +40,18 @@ def mcnemar_exact(a_correct_N: Any, b_correct_N: Any) -> McNemar:
     if only_a + only_b == 0:
         return McNemar(0, 0, 1.0)
     p = float(scipy_stats.binomtest(only_a, only_a + only_b).pvalue)
-    return McNemar(only_a, only_b, max(p, sys.float_info.min))  # never zero, although it may underflow
+    return McNemar(only_a, only_b, max(p, sys.float_info.min))  # p is never zero
 
 
 def paired_mean_test(pairs: Sequence[Pair], seed: int = 0, draws: int = DRAWS) -> MeanTest:
-    """Paired permutation test of the difference of mean accuracies over several data sets (table 4).
+    """Paired permutation test of the difference of mean accuracies over several data sets (table
+    4).
 
-    Under the null hypothesis the two models' answers to an image may be swapped. Only images that one of
-    them alone gets right matter: of n such images in a data set, model a's number is Binomial(n, 1/2).
-    The p-value counts the observed answers as one of the draws, so it is never zero. The same seed gives
-    the same p-value. Raises ValueError for no data sets, or correctness of different images.
+    Under the null hypothesis the two models' answers to an image may be swapped. Only images that
+    one of them alone gets right matter: of n such images in a data set, model a's number is
+    Binomial(n, 1/2). The p-value counts the observed answers as one of the draws, so it is never
+    zero. The same seed gives the same p-value. Raises ValueError for no data sets, or correctness
+    of different images.
     """
     counts = [_discordant(pair) for pair in pairs]
     difference = mean_over_sets([(only_a - only_b) / n for only_a, only_b, n in counts])
@@ -92,10 +94,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def p_of_interval(value: float, low: float, high: float) -> float | None:
-    """Two-sided p-value of the value zero that corresponds to a 95% interval; None without an interval.
+    """Two-sided p-value of the value zero that corresponds to a 95% interval; None without an
+    interval.
 
-    Takes the half of the interval that lies towards zero as normal, so p is below 0.05 exactly if the
-    interval does not contain zero.
+    Takes the half of the interval that lies towards zero as normal, so p is below 0.05 exactly if
+    the interval does not contain zero.
     """
     if not all(map(math.isfinite, (value, low, high))):
         return None
@@ -108,9 +111,9 @@ def p_of_interval(value: float, low: float, high: float) -> float | None:
 def paired_mean_interval(pairs: Sequence[Pair], level: float = 0.95) -> tuple[float, float]:
     """Normal interval of the difference that `paired_mean_test` tests.
 
-    The variance is the sum over data sets of the variance of the paired differences (-1, 0, 1), over
-    their number squared: sets are fixed, images random. Two models that never differ get (0, 0).
-    Raises ValueError for a set of fewer than two images.
+    The variance is the sum over data sets of the variance of the paired differences (-1, 0, 1),
+    over their number squared: sets are fixed, images random. Two models that never differ get (0,
+    0). Raises ValueError for a set of fewer than two images.
     """
     differences, variances = [], []
     for pair in pairs:

@@ -1,4 +1,5 @@
-"""Projection of a model's logits to a data set's own classes, such as ObjectNet's 113 (section 3.1).
+"""Projection of a model's logits to a data set's own classes, such as ObjectNet's 113 (section
+3.1).
 
 Legend: N images, C classes of the model, D classes of the data set.
 """
@@ -17,10 +18,10 @@ PROJECTIONS = {"subset": "indices", "groups": "groups"}  # kind -> the key that 
 def project(logits_NC: Tensor, projection: Mapping[str, Any] | None) -> Tensor:
     """logits_ND over the data set's own classes, in the order of its labels.
 
-    None keeps all classes. {"kind": "subset", "indices": [...]} keeps these columns (ImageNet-R and -A:
-    200 classes). {"kind": "groups", "groups": [[...], ...]} takes the largest logit of each group
-    (ObjectNet). Raises ValueError for another kind, other keys, an empty group, or a class that the
-    model does not have.
+    None keeps all classes. {"kind": "subset", "indices": [...]} keeps these columns (ImageNet-R and
+    -A: 200 classes). {"kind": "groups", "groups": [[...], ...]} takes the largest logit of each
+    group (ObjectNet). Raises ValueError for another kind, other keys, an empty group, or a class
+    that the model does not have.
     """
     if projection is None:
         return logits_NC
@@ -40,7 +41,7 @@ def project(logits_NC: Tensor, projection: Mapping[str, Any] | None) -> Tensor:
 
 
 def _columns(indices: Sequence[int], classes: int, where: str) -> list[int]:
-    """Column numbers. Indexing would accept a negative or repeated one and give a wrong accuracy."""
+    """Checked column numbers: indexing would accept negative and repeated ones."""
     columns = list(map(int, indices))
     if not columns:
         raise ValueError(f"projection {where} is empty")

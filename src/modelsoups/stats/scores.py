@@ -14,10 +14,11 @@ from torch import Tensor
 
 
 def ensemble(logits: Iterable[Tensor], weights: Sequence[float] | None = None) -> Tensor:
-    """Mean of the models' logits_NC, or sum_i w_i logits_i (section 3.1: logits, not probabilities).
+    """Mean of the models' logits_NC, or sum_i w_i logits_i (section 3.1: logits, not
+    probabilities).
 
-    Sums in float64 in the given order, with one model's logits in memory at a time. Raises ValueError
-    for no models, different shapes, or weights that are not one per model.
+    Sums in float64 in the given order, with one model's logits in memory at a time. Raises
+    ValueError for no models, different shapes, or weights that are not one per model.
     """
     total: Tensor | None = None
     count = 0
@@ -67,7 +68,7 @@ def shift_mean(accuracies: Mapping[str, float], names: Sequence[str]) -> float:
 
 @dataclass(frozen=True)
 class Logits:
-    """A model's logits_NC on one data set, projected to the data set's own classes, and labels_N."""
+    """A model's logits_NC on one data set, over the set's own classes, and labels_N."""
 
     dataset: str
     logits_NC: Tensor

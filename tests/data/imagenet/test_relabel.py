@@ -10,25 +10,25 @@ from test_imagenet_prepare import config, opened
 
 from modelsoups.data.imagenet import metadata, relabel
 from modelsoups.stages import prepare
-from modelsoups.stats import relabelled
+from modelsoups.stats import multilabel
 
 
 def test_a_prediction_is_right_if_it_is_one_of_the_answers():
     logits_NC = torch.eye(4)[[0, 1, 2, 3]]
     answers_NA = torch.tensor([[0, -1], [0, 2], [3, 2], [-1, -1]])
-    assert relabelled.correct(logits_NC, answers_NA).tolist() == [True, False, True, False]
+    assert multilabel.correct(logits_NC, answers_NA).tolist() == [True, False, True, False]
     with pytest.raises(ValueError, match="logits of 4 images, answers of 3"):
-        relabelled.correct(logits_NC, answers_NA[:3])
+        multilabel.correct(logits_NC, answers_NA[:3])
 
 
 def test_an_average_over_classes_weighs_the_images_of_a_small_class_more():
     classes_N = torch.tensor([0, 0, 0, 0, 7])  # two classes: 4 images and 1
-    weight_N = relabelled.weights(classes_N)
+    weight_N = multilabel.weights(classes_N)
     assert weight_N.tolist() == [0.125] * 4 + [0.5]
     correct_N = torch.tensor([True, True, True, False, False])  # class 0: 3 of 4, class 7: 0 of 1
     assert float(correct_N.double() @ weight_N) == (3 / 4 + 0) / 2
     with pytest.raises(ValueError, match="no images"):
-        relabelled.weights(classes_N[:0])
+        multilabel.weights(classes_N[:0])
 
 
 ANNOTATIONS = {

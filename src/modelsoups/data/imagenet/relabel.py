@@ -120,9 +120,9 @@ def load(dataset: ShardSet) -> tuple[Tensor, Tensor, Tensor]:
 
 def score(dataset: ShardSet, val_logits_MC: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
     """correct_N, bool, from the logits of all M images of val, and weight_N: what each image counts, None: the same."""
-    from modelsoups.stats import relabelled
+    from modelsoups.stats import multilabel
 
     assert dataset.scoring is not None
     rows_N, answers_NA, classes_N = load(dataset)
-    correct_N = relabelled.correct(val_logits_MC[rows_N], answers_NA).numpy()
-    return correct_N, relabelled.weights(classes_N).numpy() if dataset.scoring["average"] == "classes" else None
+    correct_N = multilabel.correct(val_logits_MC[rows_N], answers_NA).numpy()
+    return correct_N, multilabel.weights(classes_N).numpy() if dataset.scoring["average"] == "classes" else None

@@ -1,4 +1,4 @@
-"""Soup methods, one function each: from a `Pool` and options to a `Soup`, and the registry of their names."""
+"""Soup methods: functions from a `Pool` and options to a `Soup`, each with a name in METHODS."""
 
 from __future__ import annotations
 

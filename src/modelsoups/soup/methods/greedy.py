@@ -1,4 +1,4 @@
-"""Greedy methods: Recipe 1 (section 2), in random order (table 3), with replacement (appendix I)."""
+"""Greedy methods: Recipe 1 (section 2), random order (table 3), with replacement (appendix I)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def greedy_replacement(pool: Pool, *, strict: Strict = False, max_picks: MaxPick
 
 
 def greedy_ensemble(pool: Pool, *, strict: Strict = False) -> Soup:
-    """Recipe 1 with the mean of logits in place of the mean of weights (table 3); it runs no model."""
+    """Recipe 1 with the mean of logits in place of the mean of weights (table 3)."""
     total = LogitTotal(pool.logits, pool.labels_N, torch.float64)
     search = _search(pool, total.judge, total.add).run(pool.by_accuracy, strict)
     return pool.soup("greedy_ensemble", search.picks, space="logits", trace=search.trace)

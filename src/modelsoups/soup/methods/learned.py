@@ -1,9 +1,9 @@
 """Learned soups (appendix I, equation 2): coefficients by gradient descent on the hold-out.
 
-The paper holds all models in memory. That is not needed: the derivative of the loss by one coefficient
-is the inner product of the derivative by the mixed weights and that ingredient's weights. So a step is
-one pass over the checkpoints to mix, one forward and backward pass of one model, and one pass of inner
-products (`weights.coefficient_gradients`).
+The paper holds all models in memory. That is not needed: the derivative of the loss by one
+coefficient is the inner product of the derivative by the mixed weights and that ingredient's
+weights. So a step is one pass over the checkpoints to mix, one forward and backward pass of one
+model, and one pass of inner products (`weights.coefficient_gradients`).
 
 Legend: K ingredients, G layer groups, N hold-out images, B of a batch.
 """
@@ -41,9 +41,9 @@ def learned(
 ) -> Soup:
     """One softmax over the ingredients, and the temperature beta (equation 2).
 
-    Three epochs of AdamW at 0.1 as in appendix I, which gives no batch size. As in the authors' code
-    the softmax starts uniform and beta at 1, without weight decay.
-    Raises ValueError if the pool has no gradient, an option is out of range or the loss is not finite.
+    Three epochs of AdamW at 0.1 as in appendix I, which gives no batch size. As in the authors'
+    code the softmax starts uniform and beta at 1, without weight decay. Raises ValueError if the
+    pool has no gradient, an option is out of range or the loss is not finite.
     """
     return _learn(pool, "learned", [EVERYTHING], Descent(epochs, lr, batch_size, seed))
 
@@ -110,7 +110,7 @@ def _learn(pool: Pool, method: str, groups: Sequence[str], by: Descent, free: bo
 
 
 def loss_by_alpha(stack: Stack, groups: Sequence[str], by_weights: Mapping[str, Tensor]) -> Tensor:
-    """d loss / d alpha_GK, float64, from d loss / d weights: a group's row sums over its tensors."""
+    """d loss / d alpha_GK in float64; a group's row sums over its tensors."""
     rows = {group: torch.zeros(len(stack), dtype=torch.float64) for group in groups}
     for key, products_K in stack.products(by_weights).items():
         rows[next(g for g in (key, layer_of(key), EVERYTHING) if g in rows)] += products_K

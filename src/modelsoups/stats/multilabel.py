@@ -1,4 +1,4 @@
-"""Scores on relabelled ImageNet (ReaL, multilabel), where several answers for an image may be right.
+"""Scores on data sets where several answers for an image are right (ImageNet ReaL, multilabel).
 
 Legend: N images, C classes, A the largest number of answers of an image.
 """
@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 def correct(logits_NC: Tensor, answers_NA: Tensor) -> Tensor:
-    """correct_N, bool: whether the top class is one of the image's answers; rows are padded with -1."""
+    """correct_N, bool: whether the top class is one of the answers, padded with -1."""
     if len(logits_NC) != len(answers_NA):
-        raise ValueError(f"relabelled set: logits of {len(logits_NC):,} images, answers of {len(answers_NA):,}")
+        raise ValueError(f"relabelled: logits of {len(logits_NC):,} images, answers of {len(answers_NA):,}")
     return (logits_NC.argmax(dim=1, keepdim=True) == answers_NA).any(dim=1)
 
 
 def weights(classes_N: Tensor) -> Tensor:
-    """weight_N, float64: each image's weight in an accuracy averaged over the original classes; sums to 1.
+    """weight_N, float64, sum 1: each image's weight in an accuracy averaged over the classes.
 
     For multilabel accuracy (Shankar et al. 2020, section 3), where dropped images left classes of
     different sizes.
