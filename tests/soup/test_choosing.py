@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from modelsoups import soup
 from modelsoups.soup.holdout import Holdout
-from modelsoups.soup.trace import figure_of_trace
 
 
 class Margins(nn.Module):
@@ -76,21 +75,6 @@ def test_early_rejection_saves_forward_passes() -> None:
 
 def test_a_tensor_of_one_number_is_a_score() -> None:
     assert soup.greedy(states([[1], [3]]), lambda state: state["margin"].sum()).ingredients == ("state 1",)
-
-
-def test_the_trace_as_a_picture(tmp_path: Path) -> None:
-    data = holdout(4, batch_size=1)
-    chosen = soup.greedy(states([[1, 1, 1, 1], [1, 1, 1, -9], [1, -1, 1, 1]]), data)
-    for name in ("a.png", "a.svg", "a.pdf"):
-        soup.plot_trace(chosen, tmp_path / name)
-        assert (tmp_path / name).stat().st_size > 1000
-    axes = figure_of_trace(chosen).axes[0]
-    drawn = {line.get_label(): line.get_ydata().tolist() for line in axes.lines}
-    assert drawn == {"the soup": [100.0] * 3, "kept": [100.0, 100.0], "given up early": [100.0]}
-    with pytest.raises(ValueError, match="uniform has no decisions"):
-        soup.plot_trace(soup.uniform(states([[1], [2]])), tmp_path / "b.png")
-    with pytest.raises(ValueError, match=r"expected a name ending in \.png"):
-        soup.plot_trace(chosen, tmp_path / "b.txt")
 
 
 def test_several_metrics_of_which_none_may_fall() -> None:
@@ -184,3 +168,22 @@ def test_learned_soups_prefer_the_good_ingredient(by: str, tmp_path: Path) -> No
     assert all(torch.equal(v, mixed[k]) for k, v in soup.load(tmp_path / "soup.safetensors").items())
     with pytest.raises(ValueError, match="by=laye: expected one of all, layer, tensor, free"):
         soup.learned(noisy, data, by="laye")
+
+
+def test_pruned_by_hand() -> None:
+    """a + b + c = (1, -2, 3)/3: 2 of 3 right. The worst is b (1 right); without it (5, 3, 1)/2: 3, so b leaves."""
+    chosen = soup.pruned(states([[4, 1, -1], [-4, -5, 2], [1, 2, 2]]), holdout(3))
+    assert chosen.ingredients == ("state 0", "state 2") or chosen.ingredients == ("state 2",)
+    assert chosen.trace[0]["correct"] == 2
+    assert chosen.trace[1] == {"ingredient": "state 1", "correct": 3, "n": 3, "kept": False, "best": 3}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 6).flatmap(lambda n: st.lists(st.lists(st.integers(-9, 9), min_size=n, max_size=n), min_size=1)))
+def test_a_pruned_soup_is_never_below_the_uniform_one(models: list[list[int]]) -> None:
+    models = models[:6]
+    data = holdout(len(models[0]))
+    pruned, uniform = soup.pruned(states(models), data), soup.uniform(states(models))
+    every = {f"state {n}": s for n, s in enumerate(states(models))}
+    right = [data.count(soup.mixed(c, [every[i] for i in c.ingredients]))[0] for c in (pruned, uniform)]
+    assert right[0] >= right[1]

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from modelsoups.soup.doctor import Diagnosis, examine
+from modelsoups.soup.diagnosis import Diagnosis
+from modelsoups.soup.doctor import examine
 
 State = dict[str, Tensor]
 
@@ -97,7 +98,7 @@ ADAPTER = {"blocks.0.lora_A.weight": torch.ones(2, 16), "blocks.0.lora_B.weight"
             "m1",
             "blocks.1.weight is transposed",
         ),
-        (changed(healthy(), "m1", blocks__1__weight=base(9)["blocks.1.weight"]), "layer", "m1", "made anew"),
+        (changed(healthy(), "m1", blocks__1__weight=base(9)["blocks.1.weight"]), "layer", "m1", "initialized again"),
         (permuted(healthy(), "m3"), "class order", "m3", "5 classes of head.weight are in another order than in m0"),
         (
             {**healthy(), "twice": {k: 3 * v for k, v in tuned(base(), 9).items()}},

@@ -14,7 +14,7 @@ from test_choosing import Margins, holdout, states
 from torch import Tensor
 
 from modelsoups import soup
-from modelsoups.soup import ensembles
+from modelsoups.soup import logit_blocks
 from modelsoups.stats import scores
 
 
@@ -35,7 +35,7 @@ def on_disk(folder: Path, logits: dict[str, Tensor], dtype: str = "float32") -> 
 
 @pytest.mark.parametrize("weights", [None, [0.5, 0.3, 0.2, 0.0]])
 def test_scores_are_those_of_the_whole(tmp_path: Path, monkeypatch, weights) -> None:
-    monkeypatch.setattr(ensembles, "BLOCK", 200)  # ten images at a time
+    monkeypatch.setattr(logit_blocks, "BLOCK", 200)  # ten images at a time
     logits, labels_N = models()
     mean_NC = scores.ensemble(logits.values(), weights)
     for cached in (logits, on_disk(tmp_path, logits)):
@@ -129,7 +129,7 @@ def test_what_ensembles_refuse(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nan: logits hold NaN"):
         soup.greedy_ensemble({"nan": bad["nan"]}, labels_N)
     paths["m0"].write_bytes(paths["m0"].read_bytes()[:-8])
-    with pytest.raises(ValueError, match=r"m0\.npy was cut off"):
+    with pytest.raises(ValueError, match=r"m0\.npy: not an .npy file of logits, or cut off"):
         soup.ensemble(paths, labels_N)
 
 

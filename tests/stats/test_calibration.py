@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from modelsoups.stats.calibration import calibrated_loss, calibrating_beta, confidence, ece, ece_difference, ece_sweep
+from modelsoups.stats.calibration import calibrating_beta, confidence, ece, ece_difference, ece_sweep
+from modelsoups.stats.scores import cross_entropy
 
 
 def predictor(confidences: list[float], right: list[bool]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -57,7 +58,7 @@ def test_temperature_by_hand() -> None:
     logits, labels = torch.tensor([[2.0, 0.0]] * 4), torch.tensor([0, 0, 0, 1])
     beta = calibrating_beta(logits, labels)
     assert beta == pytest.approx(math.log(3) / 2, abs=1e-8)
-    assert calibrated_loss(logits, labels, beta) == pytest.approx(-(3 * math.log(0.75) + math.log(0.25)) / 4)
+    assert cross_entropy(beta * logits, labels) == pytest.approx(-(3 * math.log(0.75) + math.log(0.25)) / 4)
 
 
 def test_temperature_ends_where_there_is_no_best() -> None:

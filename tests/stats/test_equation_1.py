@@ -19,7 +19,7 @@ from modelsoups.stats.equation_1 import (
 
 def both_sides(logits, labels: torch.Tensor, alpha: float, beta: float = 1.0) -> Approximation:
     soup, zero, one = (logits(torch.tensor(a, dtype=torch.float64)).detach() for a in (alpha, 0.0, 1.0))
-    return approximation(soup, zero, one, labels, alpha, curvature(logits, labels, alpha, beta), beta)
+    return approximation(soup, (zero, one), labels, alpha, curvature(logits, labels, alpha, beta), beta)
 
 
 def test_exact_for_quadratic_logits_and_a_sure_mistake() -> None:

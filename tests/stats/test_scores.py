@@ -6,37 +6,9 @@ import pytest
 import torch
 
 from modelsoups.stats import scores
-from modelsoups.stats.scores import accuracy, cross_entropy, ensemble, project, shift_mean
+from modelsoups.stats.scores import accuracy, cross_entropy, ensemble, shift_mean
 
 LOGITS = torch.tensor([[1.0, 9.0, 3.0, 4.0], [8.0, 7.0, 6.0, 5.0]])
-
-
-def test_project_by_hand() -> None:
-    """Columns 3 and 0; the largest of columns 0 and 2, of column 3 alone, of columns 1 and 3."""
-    assert project(LOGITS, None) is LOGITS
-    assert project(LOGITS, {"kind": "subset", "indices": [3, 0]}).tolist() == [[4.0, 1.0], [5.0, 8.0]]
-    groups = {"kind": "groups", "groups": [[0, 2], [3], [3, 1]]}
-    assert project(LOGITS, groups).tolist() == [[3.0, 4.0, 9.0], [8.0, 5.0, 7.0]]
-
-
-@pytest.mark.parametrize(
-    ("projection", "message"),
-    [
-        ({"kind": "mean", "indices": [0]}, 'kind=mean .*"kind": "subset"'),
-        ({"indices": [0]}, "kind=None"),
-        ({"kind": "subset", "groups": [[0]]}, "kind=subset with keys groups, kind"),
-        ({"kind": "subset", "indices": []}, "subset is empty"),
-        ({"kind": "subset", "indices": [0, 4]}, "subset: class 4 is out of range; the model has classes 0 to 3"),
-        ({"kind": "subset", "indices": [-1]}, "class -1 is out of range"),
-        ({"kind": "subset", "indices": [1, 1]}, "names a class twice"),
-        ({"kind": "groups", "groups": [[0], []]}, "group 1 is empty"),
-        ({"kind": "groups", "groups": [[0], [1, 7]]}, "group 1: class 7 is out of range"),
-        ({"kind": "groups", "groups": []}, "no groups"),
-    ],
-)
-def test_project_refuses(projection: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        project(LOGITS, projection)
 
 
 def test_ensemble_by_hand() -> None:
@@ -82,7 +54,7 @@ def test_accuracy_and_cross_entropy_by_hand() -> None:
 def test_the_mean_of_shifts_is_of_all_or_none() -> None:
     accuracies = {"v2": 0.5, "r": 0.4, "test": 0.9}
     assert shift_mean(accuracies, ["v2", "r"]) == pytest.approx(0.45)
-    with pytest.raises(ValueError, match="no accuracy for sketch, a; there are: v2, r, test"):
+    with pytest.raises(ValueError, match="no accuracy for sketch, a; present: v2, r, test"):
         shift_mean(accuracies, ["v2", "sketch", "r", "a"])
     with pytest.raises(ValueError, match="no accuracy for any data set"):
         shift_mean(accuracies, [])

@@ -39,6 +39,7 @@ MEASURING = (
     "analyses/bench",
     "analyses/forward",
     "stats/scores",
+    "stats/projection",
     "weights/state_dicts",
     "data/transforms",
     "data/crops",

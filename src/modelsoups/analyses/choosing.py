@@ -136,7 +136,7 @@ def _select(cfg: Config, members: tuple[Ingredient, ...], task: tuple[str, int])
     strict = cfg.protocol == "released"
     holdout = open_set(cfg.data.dir, cfg.data.holdout).sha256
     key = [[m.sha256 for m in members], holdout, task[1], strict]
-    path = kept_path(cfg, key, "analyses/choosing", "soup/methods", "soup/selection_bias")
+    path = kept_path(cfg, key, "analyses/choosing", "soup/methods", "soup/greedy_rule", "soup/selection_bias")
     if not path.exists():
         bias = _bias(cfg, members, task[1], strict)
         storage.write_json(path, {"apparent": bias.apparent_N.tolist(), "honest": bias.honest_N.tolist()})

@@ -15,8 +15,8 @@ from modelsoups.experiment.sets import evaluated, open_set
 from modelsoups.experiment.soups import CURVE
 from modelsoups.report.claims import Verdict
 from modelsoups.soup.coefficients import Ingredient, Soup
+from modelsoups.soup.greedy_rule import random_order
 from modelsoups.soup.methods import METHODS, Pool
-from modelsoups.soup.methods.greedy import random_order
 from modelsoups.workers.processes import run_tasks, worker_count
 
 CHOSEN = ("best", "greedy", "greedy_ensemble")  # by the hold-out; uniform and ensemble take all
@@ -47,7 +47,7 @@ def choose(cfg: Config, ingredients: tuple[Ingredient, ...], method: str, **opti
     hashes = [[i.id, i.sha256] for i in ingredients]
     holdout = open_set(cfg.data.dir, cfg.data.holdout).sha256
     strict = {"strict": cfg.protocol == "released"} if method.startswith("greedy") else {}
-    path = kept_path(cfg, [method, hashes, holdout, options, strict], "soup/methods")
+    path = kept_path(cfg, [method, hashes, holdout, options, strict], "soup/methods", "soup/greedy_rule")
     if not path.exists():
         soup = METHODS[method](holdout_pool(cfg, ingredients), **options, **strict)
         storage.write_json(path, soup.to_json())

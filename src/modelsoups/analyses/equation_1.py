@@ -23,7 +23,7 @@ from modelsoups.experiment.sets import open_set
 from modelsoups.models.classifier import Classifier, normalise
 from modelsoups.report.claims import Verdict
 from modelsoups.soup.coefficients import Ingredient
-from modelsoups.stats import correlations, equation_1, scores
+from modelsoups.stats import correlations, equation_1, projection, scores
 from modelsoups.stats.calibration import calibrating_beta
 from modelsoups.workers.processes import run_tasks, worker_count
 
@@ -110,7 +110,7 @@ def _compute(cfg: Config, alphas: Sequence[float], task: Task) -> None:
         found: dict[str, Any] = {"error": scores.accuracy(ensemble_NC, labels_N) - scores.accuracy(soup_NC, labels_N)}
         for label, beta in (("calibrated", calibrating_beta(soup_NC, labels_N)), ("plain", 1.0)):
             second = equation_1.curvature_of(soup_NC, first_NC, second_NC, labels_N, beta)
-            both = equation_1.approximation(soup_NC, zero_NC, one_NC, labels_N, alpha, second, beta)
+            both = equation_1.approximation(soup_NC, (zero_NC, one_NC), labels_N, alpha, second, beta)
             found[label] = {
                 "beta": beta,
                 "truth": both.truth,
@@ -136,7 +136,7 @@ def _along(
     lines = [equation_1.line(model, zero, end, part) for part in parts]
 
     def projected(line: equation_1.Line) -> equation_1.Line:
-        return lambda a: scores.project(line(a), dataset.projection)
+        return lambda a: projection.project(line(a), dataset.projection)
 
     @functools.cache
     def at(alpha: float) -> Tensor:

@@ -23,7 +23,7 @@ from modelsoups.experiment.logits import crop_store, forward, logits_of, shell
 from modelsoups.experiment.sets import open_set
 from modelsoups.models.classifier import normalise
 from modelsoups.soup.coefficients import Ingredient
-from modelsoups.stats import scores
+from modelsoups.stats import projection
 from modelsoups.stats.scores import Logits
 
 
@@ -63,7 +63,7 @@ def forward_part(cfg: Config, name: str, state: Mapping[str, Tensor], images: in
     model.load_state_dict(dict(state))
     parts = pixels_NCHW.split(cfg.evaluate.batch_size)
     logits_NC = torch.cat([model(normalise(model, part)).float().cpu() for part in parts])
-    return Logits(name, scores.project(logits_NC, dataset.projection), labels_N)
+    return Logits(name, projection.project(logits_NC, dataset.projection), labels_N)
 
 
 def part_logits(cfg: Config, name: str, ingredient: Ingredient) -> Logits:

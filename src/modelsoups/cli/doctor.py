@@ -1,6 +1,6 @@
-"""Whether souping can succeed for these checkpoints, and why not: `modelsoups doctor a.safetensors b.pt [--init c]`.
+"""Whether a soup of these checkpoints can work: `modelsoups doctor a.safetensors b.pt [--init c]`.
 
-Exit status 0: it can; 1: it cannot, the verdict says why; 2: usage.
+Exit status 0: it can; 1: it cannot, and the verdict says why; 2: wrong usage.
 """
 
 from __future__ import annotations
@@ -13,26 +13,23 @@ from pathlib import Path
 from torch import Tensor
 
 from modelsoups.checkpoints.formats import open_checkpoint
-from modelsoups.cli.mix import holdout_of
+from modelsoups.checkpoints.states import State
+from modelsoups.cli.mix import CHECKPOINTS, holdout_of
 from modelsoups.disk import storage
-from modelsoups.soup.doctor import Diagnosis, State, examine
+from modelsoups.soup.diagnosis import Diagnosis
+from modelsoups.soup.doctor import examine
 from modelsoups.soup.library import open_all
 
-WRITTEN = 16  # checkpoints whose matrix has room for its numbers
+MOST_NUMBERED = 16  # checkpoints up to which the heat map shows its numbers
 
 
 def main(argv: Sequence[str]) -> None:
-    """Examine, print findings, the matrix and the verdict."""
+    """Print findings, the matrix of angles or midpoints, and the verdict."""
     made = argparse.ArgumentParser(prog="modelsoups doctor", description=__doc__)
-    made.add_argument("checkpoints", nargs="+", help=".safetensors, .pt, .pth, .bin, .ckpt, an .index.json or a folder")
+    made.add_argument("checkpoints", nargs="+", help=CHECKPOINTS)
     made.add_argument("--init", help="the model that all were fine-tuned from")
-    made.add_argument(
-        "--data",
-        "--holdout",
-        dest="holdout",
-        metavar="MODULE:FUNCTION",
-        help="() -> soup.Holdout, for pairwise midpoints",
-    )
+    text = "() -> soup.Holdout, to measure pairwise midpoints"
+    made.add_argument("--data", "--holdout", dest="holdout", metavar="MODULE:FUNCTION", help=text)
     made.add_argument("--heatmap", type=Path, help="a .png or .svg of the matrix")
     args = made.parse_args(argv)
     opened = open_all(args.checkpoints)
@@ -59,13 +56,13 @@ def main(argv: Sequence[str]) -> None:
 
 
 def short(names: Sequence[str]) -> list[str]:
-    """Paths without what all of them share: the folder above, and the file's name below."""
-    parts = [Path(name).parts for name in names]
-    while all(len(p) > 1 for p in parts) and len({p[0] for p in parts}) == 1:
-        parts = [p[1:] for p in parts]
-    while all(len(p) > 1 for p in parts) and len({p[-1] for p in parts}) == 1:
-        parts = [p[:-1] for p in parts]
-    return [str(Path(*p)) for p in parts]
+    """Paths without the names that all of them share at the beginning or the end."""
+    parts = [list(Path(name).parts) for name in names]
+    for end in (0, -1):
+        while min(map(len, parts)) > 1 and len({part[end] for part in parts}) == 1:
+            for part in parts:
+                del part[end]
+    return [str(Path(*part)) for part in parts]
 
 
 def _matrix(found: Diagnosis) -> tuple[str, Tensor | None]:
@@ -85,10 +82,7 @@ def print_matrix(found: Diagnosis) -> None:
 
 
 def heatmap(found: Diagnosis, path: Path) -> None:
-    """The matrix as a picture, with its numbers where there is room for them.
-
-    Raises ValueError when fewer than two checkpoints could be compared.
-    """
+    """Draw the matrix as a .png or .svg; ValueError if no two checkpoints could be compared."""
     from matplotlib.figure import Figure
 
     title, matrix_KK = _matrix(found)
@@ -101,11 +95,13 @@ def heatmap(found: Diagnosis, path: Path) -> None:
     axes.set_title(title)
     axes.set_yticks(range(count), [Path(n).name for n in found.names], fontsize=min(10, 260 / count))
     axes.set_xticks([])
-    if count <= WRITTEN:
+    if count <= MOST_NUMBERED:
         middle = float(matrix_KK.min() + matrix_KK.max()) / 2
-        for (i, j), value in zip(itertools.product(range(count), repeat=2), matrix_KK.flatten().tolist(), strict=True):
-            text = f"{value:.2f}" if found.midpoints_KK is not None else f"{value:.0f}"
-            axes.text(j, i, text, ha="center", va="center", color="white" if value < middle else "black", fontsize=8)
+        digits = 0 if found.midpoints_KK is None else 2
+        for i, j in itertools.product(range(count), repeat=2):
+            value = float(matrix_KK[i, j])
+            colour = "white" if value < middle else "black"
+            axes.text(j, i, f"{value:.{digits}f}", ha="center", va="center", color=colour, fontsize=8)
     figure.colorbar(image)
     with storage.atomic(path) as tmp:
         figure.savefig(tmp, format=path.suffix[1:] or "png")

@@ -1,22 +1,23 @@
-"""Soups of any checkpoints from the command line: `modelsoups mix uniform a.safetensors b.pt -o soup.safetensors`.
+"""Soups of any checkpoints from the command line: `modelsoups mix uniform a.safetensors b.pt -o
+soup.safetensors`.
 
-greedy and learned take a function of yours: `--evaluate module:function` gives a score for a state dict, larger being
-better; `--holdout module:function` returns a `soup.Holdout`, for greedy with early rejection and for learned.
+`--evaluate module:function` names a function from a state dict to a score, larger being better, for
+greedy and pruned. `--holdout module:function` names a function that returns a `soup.Holdout`, for
+greedy and pruned with early rejection, and for learned.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import importlib
-import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from modelsoups import soup
 from modelsoups.soup.choosing import LEARNED
 from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.library import open_all
+from modelsoups.soup.options import options_of
+from modelsoups.soup.own_code import imported
 from modelsoups.weights.digests import later
 from modelsoups.weights.state_dicts import EVERYTHING
 
@@ -24,28 +25,23 @@ METHODS = {
     "uniform": "the mean of all",
     "greedy": "each joins if the hold-out score does not fall",
     "pruned": "each leaves if the hold-out score does not fall",
-    "model_stock": "as far from --init as angles say",
+    "model_stock": "between --init and the mean, by the angles of the updates",
     "learned": "coefficients by gradient descent on the hold-out",
     "weights": "sum of --coefficients times checkpoints",
 }
+CHECKPOINTS = ".safetensors, .pt, .pth, .bin, .ckpt, an .index.json or a folder"
 
 
 def main(argv: Sequence[str]) -> None:
-    """Choose, mix and say what happened; ValueError for everything that can be put right."""
+    """Choose a soup, print its decisions, and write the mixed checkpoint."""
     args = parser().parse_args(argv)
     holdout = None if args.holdout is None else holdout_of(args.holdout)
     chosen = choose(args, holdout)
-    accuracy = None
-    for step in chosen.trace if args.method in ("greedy", "pruned") else ():
-        shown = "rejected early" if step["correct"] is None else step["correct"]
-        print(f"mix: {step['ingredient'] or 'all'}: {shown}, {'kept' if step['kept'] else 'refused'}")
-        accuracy = step["best"] / step["n"] if step["n"] else step["best"]
+    accuracy = print_decisions(chosen) if args.method in ("greedy", "pruned") else None
     if holdout is not None and args.method in ("greedy", "pruned"):
-        every = holdout.seen + holdout.skipped
-        share = 100 * holdout.skipped / every
-        print(
-            f"mix: {holdout.seen} forward passes, {holdout.skipped} of {every} saved by early rejection ({share:.0f}%)"
-        )
+        total = holdout.seen + holdout.skipped
+        saved = f"{holdout.skipped} of {total} saved by early rejection ({100 * holdout.skipped / total:.0f}%)"
+        print(f"mix: {holdout.seen} forward passes, {saved}")
     if args.plot is not None:
         soup.plot_trace(chosen, args.plot)
     statistics = None
@@ -55,37 +51,49 @@ def main(argv: Sequence[str]) -> None:
         fresh = soup.reestimate(soup.mixed(chosen), holdout, imported(args.batchnorm)())
         print(f"mix: BatchNorm re-estimated: {fresh.before} of {fresh.n} right before, {fresh.after} after")
         statistics, accuracy = fresh.statistics, fresh.after / fresh.n
-    shown_accuracy = accuracy if isinstance(accuracy, float) else None
-    for note in soup.mix(chosen, args.out, holdout_accuracy=shown_accuracy, statistics=statistics):
+    for note in soup.mix(chosen, args.out, holdout_accuracy=accuracy, statistics=statistics):
         print(f"mix: {note}")
     print(f"mix: {chosen.method} of {len(chosen.ingredients)} checkpoints -> {args.out}")
 
 
+def print_decisions(chosen: Soup) -> float | None:
+    """Print a greedy or pruned soup's trace; returns its score, None if of several metrics."""
+    for step in chosen.trace:
+        shown = "rejected early" if step["correct"] is None else step["correct"]
+        print(f"mix: {step['ingredient'] or 'all'}: {shown}, {'kept' if step['kept'] else 'refused'}")
+    last = chosen.trace[-1]
+    score = last["best"] / last["n"] if last["n"] else last["best"]
+    return score if isinstance(score, float) else None
+
+
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="modelsoups mix", description=__doc__)
-    made.add_argument("method", choices=METHODS, help="; ".join(f"{k}: {v}" for k, v in METHODS.items()))
-    made.add_argument("checkpoints", nargs="+", help=".safetensors, .pt, .pth, .bin, .ckpt, an .index.json or a folder")
-    made.add_argument("-o", "--out", required=True, help=".safetensors file, or a new folder for Hugging Face folders")
-    made.add_argument("--coefficients", type=float, nargs="+", help="one a checkpoint, for the method weights")
-    made.add_argument("--evaluate", metavar="MODULE:FUNCTION", help="state dict -> score, for greedy and pruned")
-    made.add_argument("--holdout", metavar="MODULE:FUNCTION", help="() -> soup.Holdout, for greedy, pruned, learned")
-    made.add_argument("--batchnorm", metavar="MODULE:FUNCTION", help="() -> loader of training images, with --holdout")
-    made.add_argument("--init", help="the model that all were fine-tuned from, for model_stock")
-    made.add_argument("--order-seed", type=int, help="greedy: a random order instead of best first")
-    made.add_argument("--replacement", action="store_true", help="greedy: rounds over all until one helps nobody")
-    made.add_argument("--patience", type=int, help="greedy: stop after so many refusals in a row")
-    made.add_argument("--strict", action="store_true", help="greedy: equal is refused, as in the authors' code")
-    made.add_argument("--plot", metavar="FILE", help="a .png, .pdf or .svg of the decisions, or of the learned loss")
-    made.add_argument("--by", choices=LEARNED, default="all", help="what has coefficients of its own, for learned")
+    add, named = made.add_argument, "MODULE:FUNCTION"
+    add("method", choices=METHODS, help="; ".join(f"{k}: {v}" for k, v in METHODS.items()))
+    add("checkpoints", nargs="+", help=CHECKPOINTS)
+    add("-o", "--out", required=True, help=".safetensors file, or a new folder for Hugging Face folders")
+    add("--coefficients", type=float, nargs="+", help="for weights: one number for each checkpoint")
+    add("--evaluate", metavar=named, help="for greedy and pruned: state dict -> score")
+    add("--holdout", metavar=named, help="for greedy, pruned and learned: () -> soup.Holdout")
+    add("--batchnorm", metavar=named, help="() -> loader of training images, with --holdout")
+    add("--init", help="for model_stock: the model that all were fine-tuned from")
+    for option in options_of(soup.greedy):
+        flag, sentence = "--" + option.name.replace("_", "-"), f"for greedy: {option.sentence}"
+        if option.default is False:
+            add(flag, action="store_true", help=sentence)
+        else:
+            add(flag, type=int, help=sentence)
+    add("--plot", metavar="FILE", help="a .png, .pdf or .svg of the decisions, or of the learned loss")
+    add("--by", choices=LEARNED, default="all", help="for learned: the tensors that share coefficients")
     return made
 
 
 def choose(args: argparse.Namespace, holdout: soup.Holdout | None) -> Soup:
-    """The soup that the arguments ask for."""
-    options = {"order_seed": args.order_seed, "patience": args.patience}
-    options |= {"replacement": args.replacement, "strict": args.strict}
+    """The soup that the arguments ask for; ValueError if they do not fit together."""
+    options = {option.name: getattr(args, option.name) for option in options_of(soup.greedy)}
     if args.method != "greedy" and any(v is not None and v is not False for v in options.values()):
-        raise ValueError("--order-seed, --replacement, --patience and --strict are options of greedy alone")
+        flags = ", ".join("--" + name.replace("_", "-") for name in options)
+        raise ValueError(f"{flags} are options of greedy alone")
     if args.method == "uniform":
         return soup.uniform(args.checkpoints)
     if args.method == "weights":
@@ -94,42 +102,27 @@ def choose(args: argparse.Namespace, holdout: soup.Holdout | None) -> Soup:
         if args.init is None:
             raise ValueError("model_stock needs --init, the model that all were fine-tuned from")
         return soup.model_stock(args.init, args.checkpoints)
+    if args.method == "learned":
+        if holdout is None:
+            raise ValueError("learned needs --holdout; see -h")
+        return soup.learned(args.checkpoints, holdout, by=args.by)
+    if holdout is None and args.evaluate is None:
+        raise ValueError(f"{args.method} needs --holdout or --evaluate; see -h")
     grow: Callable[..., Soup] = soup.pruned if args.method == "pruned" else functools.partial(soup.greedy, **options)
-    if holdout is not None:
-        if args.method == "learned":
-            return soup.learned(args.checkpoints, holdout, by=args.by)
-        return grow(args.checkpoints, holdout)
-    if args.method != "learned" and args.evaluate is not None:
-        return grow(args.checkpoints, imported(args.evaluate))
-    raise ValueError(f"{args.method} needs --holdout{' or --evaluate' if args.method != 'learned' else ''}; see -h")
+    return grow(args.checkpoints, imported(args.evaluate) if holdout is None else holdout)
 
 
 def holdout_of(name: str) -> soup.Holdout:
-    """What the function that "module:function" names returns."""
+    """The hold-out that "module:function" returns; ValueError if it is something else."""
     holdout = imported(name)()
     if not isinstance(holdout, soup.Holdout):
         raise ValueError(f"--holdout {name}: returned a {type(holdout).__name__}, expected a soup.Holdout")
     return holdout
 
 
-def imported(name: str) -> Callable[..., Any]:
-    """The function that "module:function" names, also from the current folder."""
-    module, colon, attribute = name.partition(":")
-    if not colon:
-        raise ValueError(f"{name}: expected module:function")
-    sys.path.insert(0, "")
-    try:
-        function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{name} cannot be imported: {error}") from error
-    finally:
-        sys.path.remove("")
-    return function
-
-
 def _weights(paths: Sequence[str], coefficients: Sequence[float] | None) -> Soup:
     if coefficients is None or len(coefficients) != len(paths):
         raise ValueError(f"--coefficients: expected {len(paths)} numbers, one a checkpoint")
     checkpoints = open_all(paths)
-    found = tuple(map(later, checkpoints))
-    return Soup("weights", tuple(c.name for c in checkpoints), found, {EVERYTHING: list(coefficients)})
+    hashes = tuple(map(later, checkpoints))
+    return Soup("weights", tuple(c.name for c in checkpoints), hashes, {EVERYTHING: list(coefficients)})

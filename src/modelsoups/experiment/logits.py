@@ -20,7 +20,7 @@ from modelsoups.disk import storage
 from modelsoups.disk.paths import Run
 from modelsoups.experiment.sets import Sets
 from modelsoups.models.classifier import Classifier, normalise
-from modelsoups.stats import scores
+from modelsoups.stats import projection
 from modelsoups.stats.scores import Logits
 
 
@@ -81,5 +81,5 @@ class LogitsCache:
             seen += len(batch_BCHW)
             if len(pixels_BCHW):
                 logits_BC = model(normalise(model, pixels_BCHW)).float().cpu()
-                rows.append(scores.project(logits_BC, dataset.projection))
+                rows.append(projection.project(logits_BC, dataset.projection))
         return torch.cat(rows)

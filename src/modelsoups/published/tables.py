@@ -1,8 +1,8 @@
-"""Published numbers as data: the paper's tables, and the authors' results for their 72 released models and soups.
+"""Published numbers as data: the paper's tables, and the authors' results for their 72 models and soups.
 
-Sets are named as in this package: holdout, val, v2, r, sketch, objectnet, a. Accuracies of released models are shares,
-0 to 1; the paper's tables are in per cent, as printed. The released means of the shifts lie 0.10 to 0.14 points above
-the paper's throughout, for a reason nobody has published, so reports compare with both.
+Sets are named as in this package: holdout, val, v2, r, sketch, objectnet, a. Accuracies of released
+models are from 0 to 1; the paper's tables are in per cent, as printed. The released means over the
+shifts are 0.10 to 0.14 points above the paper's, for an unpublished reason, so reports compare with both.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ PAPER_ROWS = {  # row -> its name in the paper's Table 3
 
 @dataclass(frozen=True)
 class ReleasedModel:
-    """model_<index>.pt: its hyperparameters as released (none for model_0) and its accuracy on each set."""
+    """model_<index>.pt: its hyperparameters (none for model_0) and accuracy (0 to 1) by set."""
 
     index: int
     hyperparameters: dict[str, Any]
@@ -69,7 +69,8 @@ class ReleasedModel:
     def recipe(self) -> dict[str, Any] | None:
         """Its values of Recipe's keys; None for the initialization.
 
-        No augmentation policy means the minimal crop. The authors' seeds are not known: the model's number stands in.
+        No augmentation policy means the minimal crop. The authors' seeds are not known: the model's
+        number stands in.
         """
         if self.index == INITIALIZATION:
             return None
@@ -125,7 +126,7 @@ def released_rows() -> dict[str, dict[str, float]]:
 
 
 def greedy_ingredients() -> tuple[int, ...]:
-    """Numbers of the released greedy soup's models, in the order in which they were added (an independent rerun)."""
+    """Models of the released greedy soup in the order of joining, from an independent rerun."""
     line = next(x for x in _lines("published/released_soup_results.jsonl") if x["row"] == SOUP_ROWS["greedy"])
     return tuple(int(name.removeprefix("model_")) for name in line["ingredients_in_order_added"])
 
@@ -138,7 +139,7 @@ def official_keys() -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def paper_table(name: str) -> PaperTable:
-    """A table of the paper by its number: "table_3", "table_c1", ...; ValueError lists those that there are."""
+    """A table of the paper by its number: "table_3", "table_c1", ...; ValueError lists all."""
     tables = storage.read_json(ASSETS / "published" / "tables.json")
     if name not in tables or name.startswith("_"):
         raise ValueError(f"no such table: {name}; there are {', '.join(t for t in tables if not t.startswith('_'))}")
@@ -151,15 +152,15 @@ def paper_table(name: str) -> PaperTable:
 
 
 def by_holdout() -> list[ReleasedModel]:
-    """The models, best first on the hold-out; of equals the later comes first, as in the official code."""
+    """The models by falling hold-out accuracy; of equals the later comes first."""
     return sorted(released_models(), key=lambda m: (m.accuracy["holdout"], m.index), reverse=True)
 
 
 def table_3_from_released() -> list[Table3Row]:
-    """The rows of Table 3 that the released results determine, after the initialization, which the paper leaves out.
+    """The rows of Table 3 from the released results; the first, the initialization, is not in the paper.
 
-    Best and second best follow from the 72 models' accuracies, chosen on the hold-out. Mixtures cannot follow from
-    accuracies: uniform soup, greedy soup and ensemble are as released.
+    Best and second best follow from the 72 models' accuracies, chosen on the hold-out. Mixtures
+    cannot follow from accuracies: uniform soup, greedy soup and ensemble are as released.
     """
     first, second = by_holdout()[:2]
     models = {"initialization": released_models()[INITIALIZATION], "best": first, "second_best": second}

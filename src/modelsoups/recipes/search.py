@@ -1,16 +1,24 @@
-"""Searches over recipes: a search is a mapping read from YAML, a draw a pure function of (search, seed, index).
+"""Searches over recipes: where a learning rate and every other drawn hyperparameter comes from.
+
+A search is a mapping read from YAML. `draw` is a pure function of (search, seed, index).
 
     kind: random                     kind: grid                        kind: list
     count: 72                        parameters:                       recipes:
     parameters:                        lr: [3.0e-5, 2.0e-5]              - {lr: 3.0e-5, aug: minimal}
       lr: {log10_uniform: [-6, -4]}    aug: [minimal, medium]            - {lr: 1.0e-5, aug: strong}
 
-Distributions: constant, choice, uniform [low, high], log10_uniform [low, high] (10 to that power), integer [low, high]
-(both included), randaugment {m: [low, high], n: [low, high]}, mixture [{p: 0.5, constant: 0.0}, {p: 0.5, ...}].
-`strata: n` beside uniform or log10_uniform deals each n consecutive indices one value from each n-th of the range.
+The distributions of a random search:
 
-Every number comes from a hash of (seed, index, parameter), not from a generator's state, so a draw is the same on any
-machine and in any order, and a new parameter leaves the others as they were.
+    constant: value                       choice: [value, ...]
+    uniform: [low, high]                  log10_uniform: [low, high], exponents of 10
+    integer: [low, high], both included   randaugment: {m: [low, high], n: [low, high]}
+    mixture: [{p: 0.5, constant: 0.0}, {p: 0.5, uniform: [0, 1]}], p being probabilities
+
+`strata: n` beside uniform or log10_uniform gives each of n consecutive indices another n-th of the
+range.
+
+Every number comes from a hash of (seed, index, parameter), not from a generator's state. So a draw
+is the same on any machine and in any order, and a new parameter leaves the others unchanged.
 """
 
 from __future__ import annotations
@@ -26,57 +34,45 @@ from typing import Any
 from modelsoups.recipes.recipe import Recipe
 
 Search = Mapping[str, Any]
-KEYS = {  # kind -> the keys of such a search
-    "random": ("count", "parameters"),
-    "grid": ("parameters",),
-    "list": ("recipes",),
-}
+KEYS = {"random": ("count", "parameters"), "grid": ("parameters",), "list": ("recipes",)}  # by kind
 INTEGERS = tuple(f.name for f in fields(Recipe) if f.type == "int")
 
 
-# ---- the three functions ----
-
-
 def validate(search: Any) -> None:
-    """ValueError naming the parameter and the valid choices, unless every draw of this search makes a valid recipe."""
+    """Raise ValueError, naming the parameter, unless every draw is a valid recipe."""
     kind = search.get("kind") if isinstance(search, Mapping) else None
     if not isinstance(kind, str) or kind not in KEYS:
         raise ValueError(f"kind={kind}: expected a search of kind {', '.join(KEYS)}")
     if set(search) != {"kind", *KEYS[kind]}:
-        raise ValueError(
-            f"a {kind} search has the keys kind, {', '.join(KEYS[kind])}; not {', '.join(map(str, search))}"
-        )
+        given = ", ".join(map(str, search))
+        raise ValueError(f"a {kind} search has the keys kind, {', '.join(KEYS[kind])}; not {given}")
     if kind == "random" and not (_is_int(search["count"]) and search["count"] >= 1):
         raise ValueError(f"count={search['count']}: expected a whole number of at least 1")
-    content = search[KEYS[kind][-1]]
     if kind == "list":
-        _check_list(content)
+        _check_list(search["recipes"])
         return
-    if not isinstance(content, Mapping) or not content:
+    parameters = search["parameters"]
+    if not isinstance(parameters, Mapping) or not parameters:
         raise ValueError("parameters: expected a mapping from recipe keys to their values")
-    for name, spec in content.items():
-        _check_name(name)
-        if kind == "random":
-            _check_spec(name, spec)
-        else:
-            _check_values(name, spec)
+    for name, spec in parameters.items():
+        _check(name, _check_distribution if kind == "random" else _check_values, spec)
 
 
 def size(search: Search) -> int:
-    """How many recipes the search holds: count, the number of combinations, or the length of the list."""
+    """Number of recipes: the count, the number of combinations, or the length of the list."""
     validate(search)
     if search["kind"] == "random":
         return int(search["count"])
     if search["kind"] == "grid":
-        return math.prod(len(values) for values in search["parameters"].values())
+        return math.prod(map(len, search["parameters"].values()))
     return len(search["recipes"])
 
 
 def draw(search: Search, seed: int, index: int) -> dict[str, Any]:
-    """The drawn values of recipe number `index`, by recipe key; `seed` for training is among them.
+    """The values of recipe number `index`, by recipe key; the seed for training is one of them.
 
-    A random search goes on beyond its count, which is only how many recipes it makes by default; a grid (the last
-    parameter varies fastest) and a list end. Raises ValueError for an index that does not exist.
+    A random search continues beyond its count, which is only a default. A grid, whose last
+    parameter varies fastest, and a list end. Raises ValueError for an index that does not exist.
     """
     total = size(search)
     if index < 0 or (search["kind"] != "random" and index >= total):
@@ -87,24 +83,26 @@ def draw(search: Search, seed: int, index: int) -> dict[str, Any]:
         rows = itertools.product(*search["parameters"].values())
         values = dict(zip(search["parameters"], next(itertools.islice(rows, index, None)), strict=True))
     else:
-        values = {name: _draw(Source(seed, index, name), spec) for name, spec in search["parameters"].items()}
-    return values if "seed" in values else {**values, "seed": Source(seed, index, "seed").bits() >> 1}
+        values = {}
+        for name, spec in search["parameters"].items():
+            values[name] = _draw(HashedNumbers(seed, index, name), spec)
+    return values if "seed" in values else {**values, "seed": HashedNumbers(seed, index, "seed").bits() >> 1}
 
 
 # ---- drawing ----
 
 
 @dataclass(frozen=True)
-class Source:
-    """Random numbers for one parameter of one recipe; a label tells several apart."""
+class HashedNumbers:
+    """Random numbers for one parameter of one recipe; labels distinguish several numbers."""
 
     seed: int
     index: int
     name: str
     label: str = ""
 
-    def at(self, label: str) -> Source:
-        return Source(self.seed, self.index, self.name, f"{self.label}/{label}")
+    def at(self, label: str) -> HashedNumbers:
+        return HashedNumbers(self.seed, self.index, self.name, f"{self.label}/{label}")
 
     def bits(self) -> int:
         """64 random bits."""
@@ -112,80 +110,80 @@ class Source:
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
     def uniform(self) -> float:
-        """At least 0, below 1."""
+        """A number of at least 0 and below 1."""
         return (self.bits() >> 11) / 2**53
 
     def stratified(self, strata: int) -> float:
-        """As `uniform`, but each block of `strata` indices has one number in each part of that many equal parts."""
+        """Like `uniform`, but of `strata` consecutive indices each has another n-th part."""
         block, place = divmod(self.index, strata)
-        shuffled = sorted(range(strata), key=lambda j: Source(self.seed, block, self.name, f"stratum {j}").bits())
-        return (shuffled[place] + self.uniform()) / strata
+
+        def rank(part: int) -> int:
+            return HashedNumbers(self.seed, block, self.name, f"stratum {part}").bits()
+
+        return (sorted(range(strata), key=rank)[place] + self.uniform()) / strata
 
 
-def _draw(source: Source, spec: Mapping[str, Any]) -> Any:
-    kind = _kind(spec)
+def _draw(numbers: HashedNumbers, spec: Mapping[str, Any]) -> Any:
+    kind = next(key for key in spec if key not in ("p", "strata"))
     value = spec[kind]
     if kind == "constant":
         return value
     if kind == "choice":
-        return value[int(source.uniform() * len(value))]
+        return value[int(numbers.uniform() * len(value))]
     if kind == "integer":
-        return _integer(source, value)
+        return _integer(numbers, value)
     if kind == "randaugment":
-        return f"rand-m{_integer(source.at('m'), value['m'])}-n{_integer(source.at('n'), value['n'])}"
+        return f"rand-m{_integer(numbers.at('m'), value['m'])}-n{_integer(numbers.at('n'), value['n'])}"
     if kind == "mixture":
-        return _draw_part(source, value)
+        return _draw_part(numbers, value)
     low, high = value
-    u = source.stratified(spec["strata"]) if "strata" in spec else source.uniform()
+    u = numbers.stratified(spec["strata"]) if "strata" in spec else numbers.uniform()
     x = low + u * (high - low)
     return _rounded(10**x, 10**low, 10**high) if kind == "log10_uniform" else _rounded(x, low, high)
 
 
-def _draw_part(source: Source, parts: Sequence[Mapping[str, Any]]) -> Any:
-    u = source.at("p").uniform() * sum(part["p"] for part in parts)
+def _draw_part(numbers: HashedNumbers, parts: Sequence[Mapping[str, Any]]) -> Any:
+    u = numbers.at("p").uniform() * sum(part["p"] for part in parts)
     number = 0
     while number < len(parts) - 1 and u >= parts[number]["p"]:
         u -= parts[number]["p"]
         number += 1
-    return _draw(source.at(str(number)), parts[number])
+    return _draw(numbers.at(str(number)), parts[number])
 
 
-def _integer(source: Source, bounds: Sequence[int]) -> int:
-    return int(bounds[0] + math.floor(source.uniform() * (bounds[1] - bounds[0] + 1)))
+def _integer(numbers: HashedNumbers, bounds: Sequence[int]) -> int:
+    return int(bounds[0] + math.floor(numbers.uniform() * (bounds[1] - bounds[0] + 1)))
 
 
 def _rounded(x: float, low: float, high: float) -> float:
-    """Six digits: a draw is reviewed by people, and the last bits of a power differ between mathematics libraries."""
+    """Six digits: the last bits of a power differ between mathematics libraries."""
     return float(f"{min(max(float(f'{x:.6g}'), low), high):.12g}")
 
 
-def _kind(spec: Mapping[str, Any]) -> str:
-    return str(next(key for key in spec if key not in ("p", "strata")))
+# ---- validation ----
 
 
-# ---- checking ----
-
-
-def _check_name(name: str) -> None:
-    valid = Recipe.names()
-    if name not in valid:
-        raise ValueError(f"parameters.{name}: no such key of a recipe; valid keys: {', '.join(valid)}")
-
-
-def _check_value(name: str, value: Any) -> None:
-    if name in INTEGERS and not _is_int(value):
-        raise ValueError(f"parameters.{name}: {value!r} is not a whole number")
-    if isinstance(value, str) and _is_number(value):
-        raise ValueError(f"parameters.{name}: YAML reads {value} as text; write a number with a point, such as 3.0e-5")
+def _check(name: str, check: Callable[[str, Any], None], value: Any) -> None:
+    """Run a check; its ValueError gets the parameter's name."""
+    if name not in Recipe.names():
+        raise ValueError(f"parameters.{name}: no such key of a recipe; valid keys: {', '.join(Recipe.names())}")
     try:
-        Recipe.check(name, value)
+        check(name, value)
     except ValueError as error:
         raise ValueError(f"parameters.{name}: {error}") from error
 
 
+def _check_value(name: str, value: Any) -> None:
+    if name in INTEGERS and not _is_int(value):
+        raise ValueError(f"{value!r} is not a whole number")
+    if isinstance(value, str) and _is_number(value):
+        raise ValueError(f"YAML reads {value} as text; write a number with a point, such as 3.0e-5")
+    Recipe.check(name, value)
+
+
 def _check_values(name: str, values: Any) -> None:
     if not isinstance(values, list | tuple) or not values:
-        raise ValueError(f"parameters.{name}: expected a list of values, not {values!r}")
+        raise ValueError(f"expected a list of values, not {values!r}")
     for value in values:
         _check_value(name, value)
 
@@ -197,70 +195,67 @@ def _check_list(recipes: Any) -> None:
         if not isinstance(recipe, Mapping):
             raise ValueError(f"recipes: number {number} is {recipe!r}, not a mapping from recipe keys to values")
         for name, value in recipe.items():
-            _check_name(name)
-            _check_value(name, value)
+            _check(name, _check_value, value)
 
 
-def _check_spec(name: str, spec: Any, part: bool = False) -> None:
-    """One distribution; as a part of a mixture it has a p and may not be stratified."""
+def _check_distribution(name: str, spec: Any, part: bool = False) -> None:
+    """One distribution; as a part of a mixture it has a p and cannot be stratified."""
+    choices = ", ".join(DISTRIBUTIONS)
     if not isinstance(spec, Mapping):
-        raise ValueError(f"parameters.{name}: expected a distribution ({_CHOICES}), not {spec!r}")
-    kinds = [key for key in spec if key not in (("p",) if part else ("strata",))]
+        raise ValueError(f"expected a distribution ({choices}), not {spec!r}")
+    kinds = [key for key in spec if key != ("p" if part else "strata")]
     if len(kinds) != 1 or kinds[0] not in DISTRIBUTIONS:
         given = ", ".join(map(str, kinds)) or "none"
-        raise ValueError(f"parameters.{name}: distribution {given} is unknown; expected one of {_CHOICES}")
+        raise ValueError(f"distribution {given} is unknown; expected one of {choices}")
     DISTRIBUTIONS[kinds[0]](name, spec[kinds[0]])
-    if "strata" in spec:
-        strata = spec["strata"]
-        if kinds[0] not in ("uniform", "log10_uniform") or not (_is_int(strata) and strata >= 1):
-            raise ValueError(f"parameters.{name}: strata={strata}; expected 1 or more beside uniform or log10_uniform")
+    strata = spec.get("strata", 1)
+    stratified = "strata" not in spec or kinds[0] in ("uniform", "log10_uniform")
+    if not (stratified and _is_int(strata) and strata >= 1):
+        raise ValueError(f"strata={strata}; expected 1 or more beside uniform or log10_uniform")
 
 
 def _check_uniform(name: str, bounds: Any) -> None:
-    low, high = _bounds(name, bounds)
     if name in INTEGERS:
-        raise ValueError(f"parameters.{name}: takes whole numbers; use integer: [low, high]")
-    _check_value(name, low)
-    _check_value(name, high)
+        raise ValueError("takes whole numbers; use integer: [low, high]")
+    for bound in _bounds(bounds):
+        _check_value(name, bound)
 
 
 def _check_log10(name: str, bounds: Any) -> None:
-    low, high = _bounds(name, bounds)
+    low, high = _bounds(bounds)
     if max(abs(low), abs(high)) > 300:
-        raise ValueError(f"parameters.{name}: 10 to the power of {bounds} is out of range")
+        raise ValueError(f"10 to the power of {bounds} is out of range")
     _check_uniform(name, [10.0**low, 10.0**high])
 
 
 def _check_integer(name: str, bounds: Any) -> None:
-    low, high = _bounds(name, bounds, whole=True)
-    _check_value(name, low)
-    _check_value(name, high)
+    for bound in _bounds(bounds, whole=True):
+        _check_value(name, bound)
 
 
 def _check_randaugment(name: str, value: Any) -> None:
     if not isinstance(value, Mapping) or set(value) != {"m", "n"}:
-        raise ValueError(f"parameters.{name}: randaugment expects {{m: [low, high], n: [low, high]}}, not {value!r}")
-    for key in ("m", "n"):
-        low, high = _bounds(f"{name}.{key}", value[key], whole=True)
-        if low < 0:
-            raise ValueError(f"parameters.{name}: randaugment {key}=[{low}, {high}]; expected at least 0")
+        raise ValueError(f"randaugment expects {{m: [low, high], n: [low, high]}}, not {value!r}")
+    for key, bounds in value.items():
+        if _bounds(bounds, whole=True)[0] < 0:
+            raise ValueError(f"randaugment {key}={bounds}; expected at least 0")
     _check_value(name, f"rand-m{value['m'][0]}-n{value['n'][0]}")
 
 
 def _check_mixture(name: str, parts: Any) -> None:
     if not isinstance(parts, list | tuple) or not parts:
-        raise ValueError(f"parameters.{name}: mixture expects a list of {{p: ..., <distribution>: ...}}")
+        raise ValueError("mixture expects a list of {p: ..., <distribution>: ...}")
     for part in parts:
         p = part.get("p") if isinstance(part, Mapping) else None
         if p is None or not _is_real(p) or not 0 <= p <= 1:
-            raise ValueError(f"parameters.{name}: mixture part {part!r} needs a probability p between 0 and 1")
-        _check_spec(name, part, part=True)
+            raise ValueError(f"mixture part {part!r} needs a probability p between 0 and 1")
+        _check_distribution(name, part, part=True)
     total = sum(part["p"] for part in parts)
     if abs(total - 1) > 1e-3:
-        raise ValueError(f"parameters.{name}: mixture probabilities sum to {total:g}, not 1")
+        raise ValueError(f"mixture probabilities sum to {total:g}, not 1")
 
 
-DISTRIBUTIONS: dict[str, Callable[[str, Any], None]] = {
+DISTRIBUTIONS: dict[str, Callable[[str, Any], None]] = {  # name -> check of its arguments
     "choice": _check_values,
     "constant": _check_value,
     "uniform": _check_uniform,
@@ -269,13 +264,13 @@ DISTRIBUTIONS: dict[str, Callable[[str, Any], None]] = {
     "mixture": _check_mixture,
     "randaugment": _check_randaugment,
 }
-_CHOICES = ", ".join(DISTRIBUTIONS)
 
 
-def _bounds(name: str, bounds: Any, whole: bool = False) -> tuple[Any, Any]:
-    ok = isinstance(bounds, list | tuple) and len(bounds) == 2 and all(map(_is_int if whole else _is_real, bounds))
-    if not ok or bounds[0] > bounds[1]:
-        raise ValueError(f"parameters.{name}: expected [low, high]{' in whole numbers' if whole else ''}, not {bounds}")
+def _bounds(bounds: Any, whole: bool = False) -> tuple[Any, Any]:
+    check = _is_int if whole else _is_real
+    pair = isinstance(bounds, list | tuple) and len(bounds) == 2 and all(map(check, bounds))
+    if not pair or bounds[0] > bounds[1]:
+        raise ValueError(f"expected [low, high]{' in whole numbers' if whole else ''}, not {bounds}")
     return bounds[0], bounds[1]
 
 

@@ -27,6 +27,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.report.numbers import Measured, Numbers, percent
 from modelsoups.report.tables import label_of
+from modelsoups.soup.trace import draw_decisions
 
 INK = "#1b1f24"  # the page puts its own colours in the place of these two
 PAPER = "#ffffff"
@@ -135,25 +136,15 @@ def figure_b1(numbers: Numbers) -> Figure:
 def greedy_trace(numbers: Numbers) -> Figure:
     """Recipe 1 step by step: hold-out accuracy of the soup with each candidate, and the best so far."""
     soup = numbers.rows["greedy"].soup
-    steps = [s for s in (soup.trace if soup else ()) if s["correct"] is not None]
+    steps = soup.trace if soup else ()
     figure, axes = plt.subplots(figsize=(6.4, 2.6), layout="constrained")
-    place = np.arange(len(steps))
-    best = [100 * s["best"] / s["n"] for s in steps]
-    axes.step(place, best, where="post", color=SPECIAL["greedy"][1], linewidth=1.2, label="Greedy soup so far")
-    for kept, colour, label in ((True, SPECIAL["greedy"][1], "Candidate joins"), (False, "#0072B2", "Left out")):
-        chosen = [(i, s) for i, s in enumerate(steps) if s["kept"] is kept]
-        if chosen:
-            values = [100 * s["correct"] / s["n"] for _, s in chosen]
-            dots = axes.scatter([i for i, _ in chosen], values, marker="P" if kept else "o", s=34, zorder=3,
-                                facecolors=colour if kept else "none", edgecolors=colour, label=label)  # fmt: skip
-            describe(dots, [f"{s['ingredient']} {'joins' if kept else 'is left out'}: {v:.2f} % with it"
-                            for (_, s), v in zip(chosen, values, strict=True)])  # fmt: skip
-    few = len(steps) <= 24
-    axes.set_xticks(place if few else place[:: len(steps) // 12], minor=False)
-    labels = [str(s["ingredient"]) for s in steps]
-    axes.set_xticklabels(labels if few else labels[:: len(steps) // 12], rotation=90 if _long(labels) else 0)
-    axes.set_xlabel("Candidate, best on the hold-out first")
-    axes.set_ylabel("Hold-out accuracy (%)")
+    for marks, places in draw_decisions(axes, steps) if steps else ():
+        texts = []
+        for step in map(steps.__getitem__, places):
+            decision = "joins" if step["kept"] else "is left out"
+            with_it = "" if step["correct"] is None else f": {100 * step['correct'] / step['n']:.2f} % with it"
+            texts.append(f"{step['ingredient']} {decision}{with_it}")
+        describe(marks, texts)
     figure.legend(loc="outside lower center", ncols=3, fontsize=7)
     return figure
 

@@ -1,10 +1,18 @@
-"""The soup library, `from modelsoups import soup`; the pipeline's stage of that name is `modelsoups.stages.soup`."""
+"""The soup library: choose coefficients over any checkpoints, then mix them into one.
+
+    from modelsoups import soup
+
+    chosen = soup.greedy(["a.safetensors", "b.pt", "hf-folder/"], soup.Holdout(model, loader))
+    soup.mix(chosen, "soup.safetensors")
+
+The pipeline's stage of that name is `modelsoups.stages.soup`.
+"""
 
 from modelsoups.soup.batchnorm import reestimate
 from modelsoups.soup.choosing import greedy, learned, pruned
 from modelsoups.soup.ensembles import cache_logits, calibrated, ensemble, greedy_ensemble, learned_ensemble
 from modelsoups.soup.fisher import fisher
-from modelsoups.soup.geometry import lines, model_stock, wise_ft
+from modelsoups.soup.from_initialization import lines, model_stock, wise_ft
 from modelsoups.soup.holdout import Holdout
 from modelsoups.soup.library import load, mix, mixed, uniform
 from modelsoups.soup.trace import plot_trace

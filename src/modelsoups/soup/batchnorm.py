@@ -1,8 +1,8 @@
-"""BatchNorm after mixing: averaged running statistics do not describe what the mixed weights compute."""
+"""BatchNorm after mixing: averaged running statistics do not fit the mixed weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -10,10 +10,12 @@ from torch.optim.swa_utils import update_bn
 
 from modelsoups.soup.holdout import Holdout
 
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
 
 @dataclass(frozen=True)
 class Reestimated:
-    """The new running statistics by tensor name, and the hold-out images that were right before and after, of n."""
+    """New running statistics by tensor name, and images right before and after, of n."""
 
     statistics: dict[str, Tensor]
     before: int
@@ -27,34 +29,40 @@ def has_batchnorm(names: Iterable[str]) -> bool:
 
 
 def reestimate(state: Mapping[str, Tensor], holdout: Holdout, loader: Iterable[tuple[Tensor, Tensor]]) -> Reestimated:
-    """Running statistics of these weights over a loader of training images (labels are not looked at).
+    """Estimate the running statistics of these weights again, over a loader of training images.
 
-    torch.optim.swa_utils.update_bn's cumulative mean over batches (Izmailov et al. 2018, section 3.2); the loader's
-    images go through the hold-out's `prepare`. Raises ValueError for a model without BatchNorm or an empty loader.
+    loader: yields (images, labels); the images go through the hold-out's `prepare`, labels are not
+    used. The statistics are the cumulative mean over batches (Izmailov et al. 2018, section 3.2),
+    computed by torch.optim.swa_utils.update_bn. Raises ValueError for a model without BatchNorm or
+    an empty loader.
+
+        fresh = soup.reestimate(soup.mixed(chosen), holdout, train_loader)
+        soup.mix(chosen, "soup.safetensors", statistics=fresh.statistics)
     """
     model = holdout.model
-    layers = {n for n, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
-    if not layers:
+    if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
         raise ValueError(f"{type(model).__name__} has no BatchNorm: there is nothing to re-estimate")
     before = holdout.count(state)[0]
-    device = next(model.parameters()).device
-    batches = [0]
+    batches = 0
 
-    def inputs() -> Iterable[Tensor]:
+    def inputs() -> Iterator[Tensor]:
+        nonlocal batches
         for images_BCHW, _ in loader:
-            batches[0] += 1
-            moved = images_BCHW.to(device)
+            batches += 1
+            moved = images_BCHW.to(next(model.parameters()).device)
             prepared = holdout.prepare(moved) if holdout.prepare else moved
             assert isinstance(prepared, Tensor)
             yield prepared
 
     model.load_state_dict(dict(state))
     update_bn(inputs(), model)
-    if not batches[0]:
+    if not batches:
         raise ValueError("the loader of training images is empty")
     model.eval()
-    names = ("running_mean", "running_var", "num_batches_tracked")
-    fresh = {k: t.detach().cpu().clone() for k, t in model.state_dict().items() if k.rpartition(".")[2] in names}
+    fresh = {}
+    for key, tensor in model.state_dict().items():
+        if key.rpartition(".")[2] in STATISTICS:
+            fresh[key] = tensor.detach().cpu().clone()
     after = holdout.count({**state, **fresh})[0]
     assert before is not None
     assert after is not None

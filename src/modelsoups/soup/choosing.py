@@ -1,4 +1,4 @@
-"""Greedy and learned soups over any checkpoints: sources in, coefficients out."""
+"""Greedy, pruned and learned soups over any checkpoints: sources in, coefficients out."""
 
 from __future__ import annotations
 
@@ -12,85 +12,86 @@ from torch import Tensor
 
 from modelsoups.checkpoints.formats import Checkpoint
 from modelsoups.soup.coefficients import Ingredient, Soup
+from modelsoups.soup.greedy_rule import Evaluation, GreedySearch, Score, best_first, joins, random_order
 from modelsoups.soup.holdout import Holdout
 from modelsoups.soup.library import Sources, hashes, mean, open_all
 from modelsoups.soup.methods import METHODS, Pool, model_gradient
-from modelsoups.soup.methods.greedy import Growth, Judged, Score, joins, random_order
+from modelsoups.soup.options import OrderSeed, Patience, Replacement, Strict
 from modelsoups.soup.pool import Gradient
 from modelsoups.weights.mixing import check_layouts
 from modelsoups.weights.state_dicts import RunningSum
 
-Evaluate = Callable[[dict[str, Tensor]], float | Sequence[float]]
+Evaluate = Callable[[dict[str, Tensor]], float | Sequence[float]]  # state dict -> score or metrics
+Judge = Callable[[dict[str, Tensor], Score, bool, str], Evaluation]  # state, best, strict, name
+LEARNED = {"all": "learned", "layer": "learned_layers", "tensor": "learned_tensors", "free": "learned_free"}
 
 
 def greedy(
     sources: Sources,
     evaluate: Evaluate | Holdout,
     *,
-    order_seed: int | None = None,
-    replacement: bool = False,
-    patience: int | None = None,
-    strict: bool = False,
+    order_seed: OrderSeed = None,
+    replacement: Replacement = False,
+    patience: Patience = None,
+    strict: Strict = False,
 ) -> Soup:
     """Recipe 1 (section 2): best first, each joins if the soup's hold-out score does not fall.
 
-    `evaluate` takes a state dict and returns a score, larger being better, or several of which none may fall (they are
-    ranked by their mean); a `Holdout` is counted with early rejection, and gives the same soup as a full count.
-    order_seed: a random order instead. replacement: rounds over all until one helps nobody, where a second pick must be
-    strictly better. patience: stop after so many refusals in a row. strict: the authors' code, where equal is refused.
-    Holds one float64 sum and one checkpoint in memory. Raises ValueError naming the soup whose evaluation raised or
-    is not a finite number.
+    evaluate: a `Holdout`, on which candidates are rejected early without changing the soup, or a
+    function from a state dict to a score (larger is better) or to several metrics. Of several
+    metrics none may fall; checkpoints are ranked by their mean. Returns a Soup with the trace of
+    all decisions. Memory: one float64 sum and one checkpoint. Raises ValueError for checkpoints
+    that cannot be mixed, and naming the soup whose evaluation raised or is not a finite number.
+
+        chosen = soup.greedy(["a.safetensors", "b.pt"], soup.Holdout(model, loader))
+        soup.mix(chosen, "soup.safetensors")
     """
     if patience is not None and patience < 1:
         raise ValueError(f"greedy: patience={patience}; expected at least 1 refusal, or None")
-    checkpoints = open_all(sources)
-    check_layouts(checkpoints)
-    judge_one, individual, n = _judges(checkpoints, evaluate)
+    checkpoints = _open(sources)
+    names = [c.name for c in checkpoints]
+    judge_state, individual, n = _judges(checkpoints, evaluate)
     total = RunningSum()
 
-    def judge(i: int, best: Score, strict: bool) -> Judged:
-        whose = f"soup of {growth.so_far()} with {checkpoints[i].name}"
-        return judge_one(total.mean_with(checkpoints[i]), best, strict, whose)
+    def judge(i: int, best: Score, strict: bool, name: str) -> Evaluation:
+        return judge_state(total.mean_with(checkpoints[i]), best, strict, f"soup of {name}")
 
-    growth = Growth([c.name for c in checkpoints], individual, judge, lambda i: total.add(checkpoints[i]), n)
-    order = _order([c.name for c in checkpoints], individual, order_seed)
-    turns = len(order) if patience is None else patience
-    for step in range(len(order) * (len(order) if replacement else 1)):
-        if growth.refused_in_a_row >= turns or len(growth.picks) >= 2 * len(order):
-            break
-        growth.consider(order[step % len(order)], strict or step >= len(order))
-    return mean("greedy", [checkpoints[i] for i in growth.picks], growth.trace)
+    search = GreedySearch(names, individual, judge, lambda i: total.add(checkpoints[i]), n)
+    order = best_first(individual) if order_seed is None else random_order(names, order_seed)
+    search.run(order, strict, replacement, patience)
+    return mean("greedy", [checkpoints[i] for i in search.picks], search.trace)
 
 
 def pruned(sources: Sources, evaluate: Evaluate | Holdout) -> Soup:
-    """Greedy from the other end: all together, then, worst first, each leaves if the score without it is no lower.
+    """Start from all checkpoints; worst first, each leaves if the score without it does not fall.
 
-    Not in the paper (its appendix only grows soups); rounds go on until one removes nobody. Costs a full evaluation a
-    candidate, and one float64 sum and one checkpoint in memory. Raises as `greedy` does.
+    Rounds repeat until one removes nobody. Not in the paper, whose greedy soups only grow.
+    `evaluate`, memory and errors are those of `greedy`; a candidate costs one full evaluation.
+
+        chosen = soup.pruned(["a.safetensors", "b.pt"], soup.Holdout(model, loader))
+        soup.mix(chosen, "soup.safetensors")
     """
-    checkpoints = open_all(sources)
-    check_layouts(checkpoints)
-    judge_one, individual, n = _judges(checkpoints, evaluate)
+    checkpoints = _open(sources)
+    judge, individual, n = _judges(checkpoints, evaluate)
     total = RunningSum()
     for checkpoint in checkpoints:
         total.add(checkpoint)
     members = list(range(len(checkpoints)))
     first = individual[0]
-    lowest: Score = tuple(-math.inf for _ in first) if isinstance(first, tuple) else 0
-    judged, _ = judge_one(total.divided(len(members)), lowest, False, "soup of all")
+    lowest: Score = (-math.inf,) * len(first) if isinstance(first, tuple) else 0
+    judged, _ = judge(total.divided(len(members)), lowest, False, "soup of all")
     assert judged is not None  # nothing is lower than the lowest
     score: Score = judged
     trace: list[dict[str, Any]] = [{"ingredient": None, "correct": score, "n": n, "kept": True, "best": score}]
-    worst_first = list(reversed(_order([c.name for c in checkpoints], individual, None)))
     removed = True
     while removed:
         removed = False
-        for i in worst_first:
+        for i in reversed(best_first(individual)):
             if i not in members or len(members) == 1:
                 continue
             name = checkpoints[i].name
             without = total.without(checkpoints[i], len(members) - 1)
-            judged, _ = judge_one(without, score, False, f"soup without {name}")
+            judged, _ = judge(without, score, False, f"soup without {name}")
             leaves = judged is not None and joins(judged, score, False)
             if leaves and judged is not None:
                 total.add(checkpoints[i], -1.0)
@@ -100,27 +101,30 @@ def pruned(sources: Sources, evaluate: Evaluate | Holdout) -> Soup:
     return mean("pruned", [checkpoints[i] for i in members], trace)
 
 
-LEARNED = {"all": "learned", "layer": "learned_layers", "tensor": "learned_tensors", "free": "learned_free"}
-
-
 def learned(sources: Sources, holdout: Holdout, *, by: str = "all", **options: Any) -> Soup:
-    """Appendix I, equation 2: coefficients by gradient descent on the hold-out, and the temperature beta.
+    """Coefficients by gradient descent on the hold-out, and the temperature beta (appendix I, eq.
+    2).
 
-    by: one softmax for "all" tensors, for each "layer" group or each "tensor"; "free" has no softmax. Options as of
-    `core.methods.learned`: epochs, lr, batch_size, seed. A step costs one forward and backward of one model, whatever
-    the number of checkpoints, and each of their bytes twice; memory is that plus what `core.methods.stack` says.
+    by: one softmax over the checkpoints for "all" tensors, for each "layer" group or each "tensor";
+    "free" has no softmax. options: epochs, lr, batch_size, seed, as in `soup.methods.learned`. A
+    step is one forward and backward pass of one model, whatever the number of checkpoints, and
+    reads each of their bytes twice; `weights.coefficient_gradients` states the memory. Raises
+    ValueError for another `by`, checkpoints that cannot be mixed or do not fit the model, and a
+    loss that is not finite.
+
+        chosen = soup.learned(["a.safetensors", "b.pt"], holdout, by="layer", epochs=5)
+        soup.mix(chosen, "soup.safetensors")
     """
     if by not in LEARNED:
         raise ValueError(f"by={by}: expected one of {', '.join(LEARNED)}")
-    checkpoints = open_all(sources)
-    check_layouts(checkpoints)
-    ingredients = zip(checkpoints, hashes(checkpoints), strict=True)
+    checkpoints = _open(sources)
+    digests = hashes(checkpoints)
 
     def gradient(state: Mapping[str, Tensor], beta: float, index_B: Tensor) -> Gradient:
         return model_gradient(holdout.model, state, beta, *holdout.batch(index_B))
 
     pool = Pool(
-        ingredients=tuple(Ingredient(c.name, c.name, sha256, None) for c, sha256 in ingredients),
+        ingredients=tuple(Ingredient(c.name, c.name, h, None) for c, h in zip(checkpoints, digests, strict=True)),
         logits=tuple(_logits(holdout, c) for c in checkpoints),
         labels_N=holdout.labels_N,
         state=checkpoints.__getitem__,
@@ -131,33 +135,30 @@ def learned(sources: Sources, holdout: Holdout, *, by: str = "all", **options: A
     return METHODS[LEARNED[by]](pool, **options)
 
 
-def _order(names: Sequence[str], individual: Sequence[Score], seed: int | None) -> list[int]:
-    if seed is not None:
-        return random_order(names, seed)
-    scores = [s if isinstance(s, (int, float)) else sum(s) / len(s) for s in individual]
-    return sorted(range(len(scores)), key=lambda i: (scores[i], i), reverse=True)  # of equals the later, as in Pool
+def _open(sources: Sources) -> list[Checkpoint]:
+    checkpoints = open_all(sources)
+    check_layouts(checkpoints)
+    return checkpoints
 
 
-def _judges(
-    checkpoints: Sequence[Checkpoint], evaluate: Evaluate | Holdout
-) -> tuple[Callable[[dict[str, Tensor], Score, bool, str], Judged], list[Score], int]:
-    """How a mixed state is judged, each checkpoint's own score, and the number of images (0: unknown)."""
+def _judges(checkpoints: Sequence[Checkpoint], evaluate: Evaluate | Holdout) -> tuple[Judge, list[Score], int]:
+    """How mixed states are judged, each checkpoint's score, the number of images or 0."""
     if not isinstance(evaluate, Holdout):
         full = functools.partial(_score, evaluate)
         individual = [full(dict(c), c.name) for c in checkpoints]
         if len({len(s) if isinstance(s, tuple) else 0 for s in individual}) > 1:
-            raise ValueError("evaluate: gave scores of different lengths; expected one or the same metrics each time")
-        return (lambda state, best, strict, whose: (full(state, whose), 0)), individual, 0
+            raise ValueError("evaluate returned different numbers of metrics; expected the same metrics each time")
+        return (lambda state, best, strict, name: (full(state, name), 0)), individual, 0
     logits = [_logits(evaluate, c) for c in checkpoints]
     evaluate.hardest_first(logits)
     correct: list[Score] = [int((x.argmax(dim=1) == evaluate.labels_N).sum()) for x in logits]
 
-    def count(state: dict[str, Tensor], best: Score, strict: bool, whose: str) -> Judged:
+    def count(state: dict[str, Tensor], best: Score, strict: bool, name: str) -> Evaluation:
         assert isinstance(best, int)
         try:
             return evaluate.count(state, best + strict)
         except ValueError as error:
-            raise ValueError(f"{whose}: {error}") from error
+            raise ValueError(f"{name}: {error}") from error
 
     return count, correct, len(evaluate)
 
@@ -172,19 +173,20 @@ def _logits(holdout: Holdout, checkpoint: Checkpoint) -> Tensor:
     return logits_NC
 
 
-def _score(evaluate: Evaluate, state: dict[str, Tensor], whose: str) -> Score:
+def _score(evaluate: Evaluate, state: dict[str, Tensor], name: str) -> Score:
     try:
         value: Any = evaluate(state)
     except Exception as error:
-        raise ValueError(f"evaluate raised {type(error).__name__} for {whose}: {error}") from error
+        raise ValueError(f"evaluate raised {type(error).__name__} for {name}: {error}") from error
     several = isinstance(value, (tuple, list))
+    metrics = value if several else [value]
     try:
-        if (several and not value) or any(isinstance(v, (bool, str)) for v in (value if several else [value])):
+        if not metrics or any(isinstance(v, (bool, str)) for v in metrics):
             raise TypeError
-        score = tuple(map(float, value)) if several else float(value)
-    except (TypeError, ValueError, RuntimeError) as error:  # of a tensor of several numbers
+        numbers = tuple(map(float, metrics))
+    except (TypeError, ValueError, RuntimeError) as error:  # the last: a tensor of several
         shown = " ".join(repr(value).split())[:80]
-        raise ValueError(f"evaluate returned {shown} for {whose}; expected a number, or a list of several") from error
-    if not all(map(math.isfinite, score if isinstance(score, tuple) else [score])):
-        raise ValueError(f"evaluate returned {value} for {whose}; expected a finite number")
-    return score
+        raise ValueError(f"evaluate returned {shown} for {name}; expected a number, or a list of several") from error
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"evaluate returned {value} for {name}; expected a finite number")
+    return numbers if several else numbers[0]

@@ -1,35 +1,34 @@
-"""Soup: coefficients over ingredients, which is all that a soup is."""
+"""Soup: coefficients over ingredients, which is all that a soup is. Loads without torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:  # recipes and soups can be read without loading torch
-    pass
 from modelsoups.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class Ingredient:
-    """One fine-tuned model of the pool: its id ("000"), file, content hash, recipe and hold-out accuracy (0 to 1)."""
+    """One fine-tuned model: its id ("000"), file, content hash and recipe (if known)."""
 
     id: str
     path: str
     sha256: str
     recipe: Recipe | None
-    holdout_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
 class Soup:
-    """Coefficients over ingredients: all that a soup is. Mixing it is `core.weights.mix`.
+    """Coefficients over ingredients. `weights.mixing` mixes them into a checkpoint.
 
-    space "weights" mixes checkpoints, "logits" is an ensemble. coefficients maps a layer group (see
-    `core.weights.layer_of`) to one coefficient per ingredient, in their order; the group "*" stands for every tensor
-    that no other group names. temperature divides nothing unless a method learned it (beta of equation 2 multiplies
-    the logits). trace keeps the decisions of the method in order.
+    space: "weights" mixes checkpoints, "logits" is an ensemble. coefficients: for each layer group
+    (see `weights.state_dicts.layer_of`) or tensor name, one coefficient per ingredient, in their
+    order; the group "*" stands for every tensor that no other group names. beta multiplies the
+    logits (equation 2); it is 1 unless a method learned it. trace: the decisions of the method, in
+    order. Raises ValueError for no ingredients, another space, or rows and hashes that are not one
+    per ingredient.
     """
 
     method: str
@@ -54,13 +53,12 @@ class Soup:
 
     def to_json(self) -> dict[str, Any]:
         d = asdict(self)
-        d["coefficients"] = {g: [float(c) for c in row] for g, row in self.coefficients.items()}
+        d["coefficients"] = {group: list(map(float, row)) for group, row in self.coefficients.items()}
         return d
 
     @staticmethod
     def from_json(d: Mapping[str, Any]) -> Soup:
-        names = {f.name for f in fields(Soup)}
-        unknown = sorted(set(d) - names)
+        unknown = sorted(set(d) - {f.name for f in fields(Soup)})
         missing = sorted({"method", "ingredients", "hashes", "coefficients"} - set(d))
         if unknown or missing:
             raise ValueError(f"not a soup: missing keys {missing}, unknown keys {unknown}")

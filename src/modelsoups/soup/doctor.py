@@ -1,86 +1,52 @@
-"""Why souping will or will not work for these checkpoints, before any work is done.
+"""Whether a soup of these checkpoints can work, and if not why, before any work is done.
 
-A soup needs one architecture, one initialization and one head (section 2; section 3.3 and figure 3: the smaller the
-error at midpoints, the better), finite numbers and, where there is a BatchNorm, new statistics. Angles and norms are
-over tensors of two or more dimensions, as in J.1. Legend: K checkpoints.
+A soup needs one architecture, one initialization and one head (section 2; section 3.3 and figure 3:
+the smaller the error at midpoints, the better), finite numbers and, with BatchNorm, new statistics.
+Angles and norms are over tensors of two or more dimensions, as in J.1.
+
+Legend: K checkpoints.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from itertools import combinations, compress
 
 import torch
 from torch import Tensor
 
-from modelsoups.checkpoints.states import averaged, describe, state_sha256
+from modelsoups.checkpoints.states import State, averaged, describe, state_sha256
 from modelsoups.soup.batchnorm import has_batchnorm
+from modelsoups.soup.diagnosis import Diagnosis
 from modelsoups.weights.angles import ALIKE, cosines, entry, from_first, head_of, odd_ones, reordered
 from modelsoups.weights.coefficient_gradients import grams
 from modelsoups.weights.state_dicts import interpolate
 
-State = Mapping[str, Tensor]
-FOREIGN = 0.2  # cosine of one tensor below which it does not come from where the others' does
-SCALE = 2.0  # times the median length: no fine-tuning, a factor
-SAME = 0.95  # cosine above which two tensors point the same way
-UNTRAINED = 1e-20  # squared distance from the initialization, of its squared length: rounding
-FAR = 3.0  # times the median distance from the others: an ingredient that left the basin
-BARRIER = 0.02  # accuracy that the midpoint of two models may lie below their mean
-WEAK = 0.1  # accuracy that an ingredient may lie below the best
+FOREIGN = 0.2  # cosine to the other models below which one tensor has another origin
+SCALE = 2.0  # factor of a tensor's length over the median that fine-tuning does not reach
+SAME = 0.95  # cosine above which two tensors have the same direction
+UNTRAINED = 1e-20  # squared distance from the initialization over its squared length: rounding
+FAR = 3.0  # distance from the mean over the median distance: an ingredient outside the basin
+BARRIER = 0.02  # accuracy by which the midpoint of two models may lie below their mean
+WEAK = 0.1  # accuracy by which an ingredient may lie below the best
 ADAPTER = re.compile(r"(^|\.)lora_[AB]\b|\.lora_(A|B|down|up)\.|(^|\.)hada_w")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that stands in the way: its cause, the checkpoints concerned, the numbers, and whether it is fatal."""
-
-    cause: str
-    who: tuple[str, ...]
-    text: str
-    fatal: bool
-
-
-@dataclass
-class Diagnosis:
-    """Findings, and the K x K matrix of angles between models in degrees: of their weights, or from_init of what the
-    fine-tuning changed."""
-
-    names: list[str]
-    findings: list[Finding] = field(default_factory=list)
-    angles_KK: Tensor | None = None
-    from_init: bool = False
-    midpoints_KK: Tensor | None = None
-
-    @property
-    def healthy(self) -> bool:
-        return not any(f.fatal for f in self.findings)
-
-    @property
-    def causes(self) -> set[str]:
-        return {f.cause for f in self.findings}
-
-    def add(self, cause: str, who: Sequence[str], text: str, fatal: bool = True) -> None:
-        if who:
-            self.findings.append(Finding(cause, tuple(who), f"{_list(who)}: {text}", fatal))
-
-    def verdict(self) -> str:
-        fatal = [f.text for f in self.findings if f.fatal]
-        if fatal:
-            return f"a soup of these will fail: {'; '.join(fatal)}"
-        doubts = [f.text for f in self.findings]
-        return f"a soup of these can succeed{', but: ' + '; '.join(doubts) if doubts else ''}"
 
 
 def examine(
     states: Mapping[str, State], init: State | None = None, accuracy: Callable[[State], float] | None = None
 ) -> Diagnosis:
-    """Look at layouts, numbers, heads, angles and norms; with `accuracy` (0 to 1) also at pairwise midpoints.
+    """Examine layouts, numbers, heads, angles and norms; with `accuracy` (0 to 1) also pairwise
+    midpoints.
 
-    One tensor of each model is in memory at a time. Checkpoints unlike the largest group of equal layouts, and those
-    with NaN, are named and left out of the geometry. Raises ValueError for fewer than two checkpoints.
+    One tensor of each model is in memory at a time. Checkpoints whose layout differs from the most
+    common one, and those with NaN, are named and left out of what follows. Raises ValueError for
+    fewer than two checkpoints.
+
+        found = examine({"a": state_a, "b": state_b}, init=pretrained)
+        print(found.verdict())
     """
     if len(states) < 2:
         raise ValueError(f"{len(states)} checkpoint: expected at least two to compare")
@@ -92,8 +58,7 @@ def examine(
     found.names = list(usable)
     if len(usable) > 1:
         _geometry(found, usable, init)
-        first = next(iter(usable.values()))
-        if has_batchnorm(first):
+        if has_batchnorm(next(iter(usable.values()))):
             found.add("batchnorm", ["all"], "BatchNorm: re-estimate its statistics after mixing", fatal=False)
         if accuracy is not None:
             _midpoints(found, usable, accuracy)
@@ -101,22 +66,28 @@ def examine(
 
 
 def _whole_models(found: Diagnosis, states: Mapping[str, State]) -> dict[str, State]:
-    """Without those that are no models to average: adapters, and quantized weights."""
-    left = dict(states)
-    adapters = [n for n, state in states.items() if any(ADAPTER.search(k) for k in state)]
+    """The checkpoints that can be averaged: neither adapters nor quantized weights."""
+    adapters, quantized, whole = [], [], {}
+    for name, state in states.items():
+        if any(map(ADAPTER.search, state)):
+            adapters.append(name)
+        elif _is_quantized(state):
+            quantized.append(name)
+        else:
+            whole[name] = state
     text = "adapters (LoRA), whose factors must not be averaged: merge each into its base model first"
     found.add("adapter", adapters, text)
-    quantized = [n for n, state in states.items() if n not in adapters and _is_quantized(state)]
     found.add("quantized", quantized, "weights are whole numbers, which are not averaged: use the unquantized model")
-    for name in [*adapters, *quantized]:
-        del left[name]
-    return left
+    return whole
 
 
 def _is_quantized(state: State) -> bool:
-    matrices = [key for key in state if entry(state, key).ndim >= 2]
-    whole = [key for key in matrices if not entry(state, key).dtype.is_floating_point]
-    return sum(entry(state, k).numel() for k in whole) * 2 > sum(entry(state, k).numel() for k in matrices)
+    """Whether most numbers in matrices are whole numbers."""
+    numbers = {True: 0, False: 0}
+    for tensor in (entry(state, key) for key in state):
+        if tensor.ndim >= 2:
+            numbers[tensor.dtype.is_floating_point] += tensor.numel()
+    return numbers[False] > numbers[True]
 
 
 def _layouts(found: Diagnosis, states: Mapping[str, State]) -> dict[str, State]:
@@ -165,21 +136,21 @@ def _described(state: State, key: str) -> str:
 
 
 def _numbers(found: Diagnosis, states: dict[str, State]) -> dict[str, State]:
-    broken: dict[str, str] = {}
-    hashes: dict[str, list[str]] = {}
+    """The checkpoints without NaN or infinity; duplicates are reported and kept."""
+    finite: dict[str, State] = {}
+    same: dict[str, list[str]] = defaultdict(list)
     for name, state in states.items():
         bad = next((k for k in state if averaged(state[k]) and not bool(torch.isfinite(state[k]).all())), None)
-        if bad is not None:
-            broken[name] = bad
-        hashes.setdefault(state_sha256(state), []).append(name)
-    for name, key in broken.items():
-        found.add("nan", [name], f"tensor {key} holds NaN or infinity: leave it out")
-    for names in hashes.values():
+        if bad is None:
+            finite[name] = state
+        else:
+            found.add("nan", [name], f"tensor {bad} holds NaN or infinity: leave it out")
+        same[state_sha256(state)].append(name)
+    for names in same.values():
         if len(names) > 1:
-            found.add(
-                "duplicates", names, "the same weights: they count more than once", fatal=len(names) == len(states)
-            )
-    return {name: state for name, state in states.items() if name not in broken}
+            text, fatal = "the same weights: they count more than once", len(names) == len(states)
+            found.add("duplicates", names, text, fatal)
+    return finite
 
 
 # ---- geometry ----
@@ -197,17 +168,10 @@ def _geometry(found: Diagnosis, states: Mapping[str, State], init: State | None)
     own = {key: gram_KK[start:, start:] for key, gram_KK in grams_by_key.items()}
     head = head_of(first)
     body = [k for k in matrices if k != head] or matrices
-    body_KK = cosines(_sum(own, body))
-    often = Counter(name for key in body for name in odd_ones(found.names, cosines(own[key])))
-    strangers = [name for name in odd_ones(found.names, body_KK) if 2 * often[name] > len(body)]
-    found.add(
-        "initialization",
-        strangers,
-        f"no shared initialization: cosine to the others' weights {float(body_KK.min()):.2f}, over 0.9 when "
-        "fine-tuned from one model",
-    )
+    strangers = _initialization(found, own, body)
     if not strangers:
-        _layers(found, states, {key: own[key] for key in body if len(body) > 1})
+        if len(body) > 1:
+            _layers(found, states, {key: own[key] for key in body})
         _scales(found, own)
         if head is not None and len(body) < len(matrices):
             _heads(found, states, head, own[head])
@@ -223,24 +187,36 @@ def _sum(grams_by_key: Mapping[str, Tensor], keys: Iterable[str]) -> Tensor:
     return torch.stack([grams_by_key[key] for key in keys]).sum(dim=0)
 
 
+def _initialization(found: Diagnosis, own: Mapping[str, Tensor], body: Sequence[str]) -> list[str]:
+    """The models that are unlike the others as a whole and in most tensors."""
+    body_KK = cosines(_sum(own, body))
+    often: Counter[str] = Counter()
+    for key in body:
+        often.update(odd_ones(found.names, cosines(own[key])))
+    strangers = [name for name in odd_ones(found.names, body_KK) if 2 * often[name] > len(body)]
+    lowest = f"cosine to the others' weights {float(body_KK.min()):.2f}, over 0.9 when fine-tuned from one model"
+    found.add("initialization", strangers, f"no shared initialization: {lowest}")
+    return strangers
+
+
 def _layers(found: Diagnosis, states: Mapping[str, State], grams_by_key: Mapping[str, Tensor]) -> None:
-    """A tensor of one model that is unlike the others', in a model that is like them otherwise."""
+    """A tensor that is unlike the others' in a model that is otherwise like them."""
     odd: dict[str, tuple[str, float]] = {}
     for key, gram_KK in grams_by_key.items():
         cosines_KK = cosines(gram_KK)
         for name in odd_ones(found.names, cosines_KK, alike=FOREIGN):
             odd.setdefault(name, (key, float(cosines_KK.min())))
     if len(odd) == len(states):
-        odd = {}  # nothing to compare with: a tensor that everybody trained from scratch
+        return  # a tensor that every model trained from scratch: there is nothing to compare with
     for name, (key, cosine) in odd.items():
-        other = next((n for n in found.names if n not in odd), None)
-        mine = states[name][key]
-        turned = other is not None and mine.ndim == 2 and mine.shape[0] == mine.shape[1]
-        if turned and other is not None and _cosine(mine.T, states[other][key]) >= ALIKE:
+        other = next(n for n in found.names if n not in odd)
+        mine, theirs = states[name][key], states[other][key]
+        square = mine.ndim == 2 and mine.shape[0] == mine.shape[1]
+        if square and _cosine(mine.T, theirs) >= ALIKE:
             found.add("transposed", [name], f"tensor {key} is transposed: transpose it back")
         else:
-            text = f"tensor {key} is unlike the others' (cosine {cosine:.2f}): made anew, or its units in another order"
-            found.add("layer", [name], text)
+            why = "initialized again, or its units in another order"
+            found.add("layer", [name], f"tensor {key} is unlike the others' (cosine {cosine:.2f}): {why}")
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:
@@ -248,16 +224,16 @@ def _cosine(a: Tensor, b: Tensor) -> float:
 
 
 def _scales(found: Diagnosis, grams_by_key: Mapping[str, Tensor]) -> None:
-    """The same direction at another length: weights multiplied by a number."""
+    """The first tensor of each model that has the others' direction but another length."""
+    named: set[str] = set()
     for key, gram_KK in grams_by_key.items():
         norms_K = gram_KK.diagonal().clamp_min(0).sqrt()
-        if not bool((norms_K > 0).all()):
+        if not bool((norms_K > 0).all()) or float(cosines(gram_KK).min()) <= SAME:
             continue
-        ratios_K = norms_K / norms_K.median()
-        for name, ratio in zip(found.names, ratios_K.tolist(), strict=True):
-            named = {n for f in found.findings if f.cause == "scale" for n in f.who}
-            if (ratio > SCALE or ratio < 1 / SCALE) and name not in named and float(cosines(gram_KK).min()) > SAME:
+        for name, ratio in zip(found.names, (norms_K / norms_K.median()).tolist(), strict=True):
+            if (ratio > SCALE or ratio < 1 / SCALE) and name not in named:
                 found.add("scale", [name], f"tensor {key} is {ratio:.3g} times as long as the others': scale it back")
+                named.add(name)
 
 
 def _heads(found: Diagnosis, states: Mapping[str, State], head: str, gram_KK: Tensor) -> None:
@@ -265,33 +241,36 @@ def _heads(found: Diagnosis, states: Mapping[str, State], head: str, gram_KK: Te
     odd = odd_ones(found.names, cosines_KK)
     usual = next((n for n in found.names if n not in odd), found.names[0])
     moved = {n: reordered(states[usual][head], states[n][head]) for n in found.names if n != usual}
-    permuted = [n for n, rows in moved.items() if rows]
+    permuted = list(filter(moved.get, moved))
     if permuted:
         text = f"{max(moved.values())} classes of {head} are in another order than in {usual}: put them in one order"
         found.add("class order", permuted, text)
-        odd = [n for n in odd if n not in permuted and len(odd) < len(found.names)]
+        odd = [] if len(odd) == len(found.names) else [n for n in odd if n not in permuted]
     text = f"different or random heads: cosine of {head} down to {float(cosines_KK.min()):.2f}; start all from one head"
     found.add("heads", odd, text)
 
 
 def _from_init(found: Diagnosis, joint_KK: Tensor) -> None:
-    """joint_KK: inner products of the initialization, which comes first, and the models."""
+    """Compare with the initialization, whose inner products come first in joint_KK."""
     to_init_K = cosines(joint_KK)[0, 1:]
-    foreign = [n for n, c in zip(found.names, to_init_K.tolist(), strict=True) if c < ALIKE]
-    found.add("not from init", foreign, f"cosine to the initialization {float(to_init_K.min()):.2f}: not its child")
-    deltas_KK = from_first(joint_KK)
-    least = UNTRAINED * float(joint_KK[0, 0])
-    same = [n for n, d in zip(found.names, deltas_KK.diagonal().tolist(), strict=True) if d <= least]
+    foreign = list(compress(found.names, (to_init_K < ALIKE).tolist()))
+    text = f"cosine to the initialization {float(to_init_K.min()):.2f}: not fine-tuned from it"
+    found.add("not from init", foreign, text)
+    updates_KK = from_first(joint_KK)
+    same_K = updates_KK.diagonal() <= UNTRAINED * float(joint_KK[0, 0])
+    same = list(compress(found.names, same_K.tolist()))
     found.add("untrained", same, "the same weights as the initialization: nothing was learned", fatal=False)
-    found.angles_KK, found.from_init = torch.rad2deg(cosines(deltas_KK).acos()), True
+    found.angles_KK, found.from_init = torch.rad2deg(cosines(updates_KK).acos()), True
 
 
 def _far(found: Diagnosis, whole_KK: Tensor) -> None:
-    centred = whole_KK.diagonal() - 2 * whole_KK.mean(dim=1) + whole_KK.mean()
-    distances = centred.clamp_min(0).sqrt()
-    median = float(distances.median())
-    far = [n for n, d in zip(found.names, distances.tolist(), strict=True) if median > 0 and d > FAR * median]
-    ratio = float(distances.max()) / median if median else 0.0
+    squares_K = whole_KK.diagonal() - 2 * whole_KK.mean(dim=1) + whole_KK.mean()
+    distances_K = squares_K.clamp_min(0).sqrt()
+    median = float(distances_K.median())
+    if median == 0:
+        return
+    far = list(compress(found.names, (distances_K > FAR * median).tolist()))
+    ratio = float(distances_K.max()) / median
     found.add("far", far, f"{ratio:.1f} times as far from the mean as the median ingredient", fatal=False)
 
 
@@ -300,29 +279,21 @@ def _far(found: Diagnosis, whole_KK: Tensor) -> None:
 
 def _midpoints(found: Diagnosis, states: Mapping[str, State], accuracy: Callable[[State], float]) -> None:
     models = list(states.values())
-    own = [accuracy(s) for s in models]
+    own = list(map(accuracy, models))
     best = max(own)
-    weak = [n for n, a in zip(found.names, own, strict=True) if a < best - WEAK]
+    weak = list(compress(found.names, (a < best - WEAK for a in own)))
     found.add("weak", weak, f"accuracy down to {min(own):.3f}, the best has {best:.3f}", fatal=False)
     found.midpoints_KK = torch.diag(torch.tensor(own, dtype=torch.float64))
-    barred: list[tuple[float, str]] = []
-    for i in range(len(models)):
-        for j in range(i):
-            middle = accuracy(_middle(models[i], models[j]))
-            found.midpoints_KK[i, j] = found.midpoints_KK[j, i] = middle
-            barrier = (own[i] + own[j]) / 2 - middle
-            if barrier > BARRIER or not math.isfinite(barrier):
-                barred.append((barrier, f"{found.names[j]} and {found.names[i]}"))
-    pairs = len(models) * (len(models) - 1) // 2
-    if barred:
-        barrier, pair = max(barred)
-        text = f"{100 * barrier:.1f} points below the mean of {pair} ({len(barred)} of {pairs} pairs): an error barrier"
-        found.add("barrier", ["midpoints"], text, fatal=len(barred) * 2 > pairs)
-
-
-def _middle(a: State, b: State) -> dict[str, Tensor]:
-    return interpolate(a, b, 0.5)
-
-
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    barriers: list[tuple[float, str]] = []
+    pairs = list(combinations(range(len(models)), 2))
+    for j, i in pairs:
+        middle = accuracy(interpolate(models[i], models[j], 0.5))
+        found.midpoints_KK[i, j] = found.midpoints_KK[j, i] = middle
+        barrier = (own[i] + own[j]) / 2 - middle
+        if barrier > BARRIER or not math.isfinite(barrier):
+            barriers.append((barrier, f"{found.names[j]} and {found.names[i]}"))
+    if barriers:
+        barrier, pair = max(barriers)
+        where = f"below the mean of {pair} ({len(barriers)} of {len(pairs)} pairs)"
+        text, fatal = f"{100 * barrier:.1f} points {where}: an error barrier", len(barriers) * 2 > len(pairs)
+        found.add("barrier", ["midpoints"], text, fatal)

@@ -1,18 +1,24 @@
-"""Fisher-weighted averaging of any checkpoints: every single weight has its own coefficients."""
+"""Fisher-weighted averaging of any checkpoints: every weight counts as much as the data determine
+it.
+
+Legend: B images of a batch, C classes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from modelsoups.checkpoints.states import State
 from modelsoups.soup.coefficients import Soup
-from modelsoups.soup.holdout import Holdout
+from modelsoups.soup.holdout import Holdout, Inputs, call_with, each
 from modelsoups.soup.library import Sources, hashes, open_all
-from modelsoups.soup.methods.fisher import Merge, check_weights, diagonal
 from modelsoups.weights.mixing import check_layouts
 from modelsoups.weights.state_dicts import EVERYTHING
+
+FLOOR = 1e-6  # least Fisher information of a weight: where no model has any, all models count alike
 
 
 def fisher(
@@ -24,18 +30,26 @@ def fisher(
     exact: bool = False,
     seed: int = 0,
 ) -> tuple[Soup, dict[str, Tensor]]:
-    """sum_i lambda_i F_i theta_i / sum_i lambda_i F_i (Matena and Raffel 2022, arXiv:2111.09832), and the soup's name.
+    """sum_i w_i F_i theta_i / sum_i w_i F_i (Matena and Raffel 2022, arXiv:2111.09832).
 
-    F_i is the diagonal Fisher information of model i on the hold-out's first `images` (its labels are not looked at),
-    lambda_i `weights` (equal). Write it with soup.mix(chosen, out, statistics=state); what is not a parameter is mixed
-    with lambda. Costs a forward and a backward pass per image and model (`exact`: one for each class), and five
-    copies of one model's parameters in memory. Raises ValueError as `uniform` does, and for weights not above 0.
+    F_i is the diagonal Fisher information of model i on the hold-out's first `images`, whose labels
+    are not used; w_i are `weights`, equal by default. exact: average over all C classes instead of
+    drawing one. Returns a Soup with the coefficients w_i / sum w, which mix what is not a
+    parameter, and the merged parameters. An image costs each model one forward and one backward
+    pass (exact: C of them); memory is five copies of one model's parameters. Raises ValueError for
+    checkpoints of different layouts, gradients that are not finite, and weights that are not above
+    0.
+
+        chosen, merged = soup.fisher(["a.pt", "b.pt"], holdout)
+        soup.mix(chosen, "soup.safetensors", statistics=merged)
     """
     checkpoints = open_all(sources)
     check_layouts(checkpoints)
     row = [1.0] * len(checkpoints) if weights is None else [float(w) for w in weights]
-    check_weights(row, len(checkpoints))
-    merge = Merge()
+    if len(row) != len(checkpoints) or not all(w > 0 for w in row):
+        raise ValueError(f"fisher: weights={row}; expected {len(checkpoints)} numbers above 0")
+    numerator: dict[str, Tensor] = {}
+    denominator: dict[str, Tensor] = {}
     index_N = torch.arange(min(images, len(holdout)))
     for checkpoint, weight in zip(checkpoints, row, strict=True):
         state = dict(checkpoint)
@@ -43,8 +57,43 @@ def fisher(
         information = diagonal(holdout.model, state, batches, exact=exact, seed=seed)
         if not all(bool(torch.isfinite(f).all()) for f in information.values()):
             raise ValueError(f"{checkpoint.name}: its gradients hold NaN or infinity")
-        merge.add(state, information, weight)
-    total, names = sum(row), tuple(c.name for c in checkpoints)
+        for key, f in information.items():
+            precision = f.double().clamp_min(FLOOR) * weight
+            numerator[key] = numerator.get(key, 0) + precision * state[key].double()
+            denominator[key] = denominator.get(key, 0) + precision
+    merged = {key: (sum_ / denominator[key]).to(state[key].dtype) for key, sum_ in numerator.items()}
+    names, shares = tuple(c.name for c in checkpoints), [w / sum(row) for w in row]
     trace = ({"images": len(index_N), "exact": exact, "seed": seed},)
-    chosen = Soup("fisher", names, hashes(checkpoints), {EVERYTHING: [w / total for w in row]}, trace=trace)
-    return chosen, merge.merged()
+    return Soup("fisher", names, hashes(checkpoints), {EVERYTHING: shares}, trace=trace), merged
+
+
+def diagonal(
+    model: nn.Module, state: State, batches: Iterable[Inputs], *, exact: bool = False, seed: int = 0
+) -> dict[str, Tensor]:
+    """F = E_x E_{y ~ p(y|x)} (d log p(y|x) / d theta)^2 of each parameter, float32 (equation 4).
+
+    y is drawn once for each input from the model's own prediction, as in the paper for many
+    classes; exact sums over all classes, weighted by p. Raises ValueError without inputs.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    device = next(model.parameters()).device
+    moved = {key: tensor.detach().to(device) for key, tensor in state.items()}
+    names = [key for key, _ in model.named_parameters()]
+    weights = [moved[key].requires_grad_() for key in names]
+    total, count = [torch.zeros_like(w, dtype=torch.float32) for w in weights], 0
+    for inputs_B in batches:
+        for one in each(inputs_B):
+            with torch.enable_grad():
+                log_p_C = call_with(model, moved, one)[0].log_softmax(dim=0)
+            p_C = log_p_C.detach().exp()
+            drawn = torch.multinomial(p_C.cpu(), 1, generator=generator).tolist()
+            for c in range(len(p_C)) if exact else drawn:
+                slopes = torch.autograd.grad(log_p_C[c], weights, retain_graph=True, allow_unused=True)
+                share = float(p_C[c]) if exact else 1.0
+                for sum_, slope in zip(total, slopes, strict=True):
+                    if slope is not None:
+                        sum_.addcmul_(slope.float(), slope.float(), value=share)
+            count += 1
+    if not count:
+        raise ValueError("fisher: no inputs to estimate the Fisher information with")
+    return {key: (sum_ / count).cpu() for key, sum_ in zip(names, total, strict=True)}

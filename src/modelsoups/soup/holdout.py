@@ -1,4 +1,4 @@
-"""A labelled hold-out kept in memory, decoded once for all models, and counted with early rejection.
+"""A labelled hold-out in memory: decoded once for all models, and counted with early rejection.
 
 Legend: N images, B of a batch, C classes.
 """
@@ -11,18 +11,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Inputs = Tensor | Mapping[str, Tensor]
-Count = tuple[int | None, int]  # images right (None: fewer than needed), images looked at
+Inputs = Tensor | Mapping[str, Tensor]  # of a batch; a mapping is by argument name
+Count = tuple[int | None, int]  # images right (None: certainly fewer than needed), images seen
 
 
 class Holdout:
-    """Images and labels as a loader gave them, with the model whose weights change.
+    """Hold-out images and labels, with a model that any weights are loaded into.
 
-    The loader is read once, in its order, and yields (inputs, labels); inputs are a tensor, or a mapping of tensors by
-    the names of the model's arguments, as Hugging Face's are. They are kept as they come (uint8 stays uint8) and go
-    through `prepare` on the model's device, batch by batch. The model gives logits_BC, or an object with `.logits`.
-    `seen` counts images over all evaluations, `skipped` those that early rejection saved (none if early=False).
-    Raises ValueError for an empty loader, labels that are not whole numbers, or inputs of another length.
+    loader: yields (inputs, labels_B) and is read once, in its order. inputs are a tensor, or for
+    Hugging Face models a mapping of tensors by argument name; they are kept in their dtype (uint8
+    stays uint8). prepare: applied to the inputs of each batch on the model's device. The model
+    returns logits_BC or an object with `.logits`. early: whether `count` may stop before the last
+    image. `seen` counts images over all evaluations, `skipped` those that early rejection saved.
+    Raises ValueError for an empty loader, labels that are not whole numbers, or inputs and labels
+    of different lengths.
+
+        holdout = soup.Holdout(model, loader, prepare=lambda images_BCHW: images_BCHW / 255)
+        chosen = soup.greedy(["a.pt", "b.pt"], holdout)
     """
 
     def __init__(
@@ -51,7 +56,7 @@ class Holdout:
         return len(self.labels_N)
 
     def hardest_first(self, logits: Sequence[Tensor]) -> None:
-        """Look first at the images that most of these models get wrong; there candidates fail soonest."""
+        """Count first the images that most of these models get wrong."""
         wrong_N = torch.stack([x.argmax(dim=1) != self.labels_N for x in logits]).sum(dim=0)
         self.order_N = wrong_N.argsort(descending=True, stable=True)
 
@@ -63,9 +68,9 @@ class Holdout:
         return logits_NC
 
     def count(self, state: Mapping[str, Tensor], needed: int = 0) -> Count:
-        """Images right at top 1; stops, with None, once fewer than `needed` are certain.
+        """Number of images right at top 1, or None as soon as fewer than `needed` can be right.
 
-        The batches are the same whether it stops or not, so the decision is exactly that of a full count.
+        The batches do not depend on stopping, so the decision is exactly that of a full count.
         Raises ValueError when a logit is not finite.
         """
         correct = seen = 0
@@ -100,7 +105,7 @@ def call(model: nn.Module, inputs: Inputs) -> Tensor:
 
 
 def call_with(model: nn.Module, state: Mapping[str, Tensor], inputs: Inputs) -> Tensor:
-    """The model's logits_BC with these weights; it keeps its own."""
+    """The model's logits_BC with these weights; the model's own weights stay unchanged."""
     args, named = ((inputs,), {}) if isinstance(inputs, Tensor) else ((), dict(inputs))
     aliases = {k for k, _ in model.named_parameters(remove_duplicate=False)} - dict(model.named_parameters()).keys()
     own = {key: tensor for key, tensor in state.items() if key not in aliases}
@@ -114,7 +119,7 @@ def each(inputs_B: Inputs) -> Iterator[Inputs]:
 
 
 def logits_in(output: Any) -> Tensor:
-    """The logits_BC themselves, or as Hugging Face's models wrap them."""
+    """logits_BC from a model's output: the output itself, or its field `logits` (Hugging Face)."""
     logits_BC: Tensor = output if isinstance(output, Tensor) else output.logits
     return logits_BC
 

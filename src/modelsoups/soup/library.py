@@ -1,8 +1,4 @@
-"""What `from modelsoups import soup` gives: choose coefficients over any checkpoints, then mix them into one.
-
-chosen = soup.greedy(["a.safetensors", "b.pt", "hf-folder/"], soup.Holdout(model, loader))
-soup.mix(chosen, "soup.safetensors")
-"""
+"""Open any checkpoints, average them uniformly, and mix a soup into one checkpoint."""
 
 from __future__ import annotations
 
@@ -10,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,30 +17,41 @@ from torch import Tensor
 from modelsoups.checkpoints.formats import Checkpoint, Source, open_checkpoint
 from modelsoups.disk import paths, storage
 from modelsoups.soup.batchnorm import has_batchnorm
+from modelsoups.soup.card import card
 from modelsoups.soup.coefficients import Soup
 from modelsoups.weights import digests as digest
 from modelsoups.weights.mixing import mix_in_memory, mix_to_file
 from modelsoups.weights.state_dicts import EVERYTHING
 
-Sources = Iterable[Source] | Mapping[str, Source]
-COPIED = (".json", ".txt", ".model", ".jinja", ".spm", ".tiktoken")  # of a Hugging Face folder: tokenizer and config
-_digests: dict[tuple[str, str], str] = {}  # (name, sizes and times of its files) -> digest of the content
+Sources = Iterable[Source] | Mapping[str, Source]  # checkpoints, which a mapping gives names
+COPIED = (".json", ".txt", ".model", ".jinja", ".spm", ".tiktoken")  # of a Hugging Face folder
 
 
 def load(source: Source, key: str | None = None) -> dict[str, Tensor]:
-    """All tensors of a checkpoint of any kind that `core.readers.open_checkpoint` knows."""
+    """All tensors by name of a file, folder or state dict; `checkpoints.formats` lists the formats.
+
+    key: the entry that holds the weights, for files with several. Raises ValueError naming a file
+    that cannot be read.
+
+        model.load_state_dict(soup.load("soup.safetensors"))
+    """
     return dict(open_checkpoint(source, key))
 
 
 def uniform(sources: Sources) -> Soup:
-    """The mean of all checkpoints (section 2). Files are not read before they are mixed; `mix` finds their digests."""
+    """The mean of all checkpoints (section 2). Reads no weights; `mix` computes the digests.
+
+    Raises ValueError for a checkpoint that cannot be opened or is given twice.
+
+        soup.mix(soup.uniform(["a.safetensors", "b.pt"]), "soup.safetensors")
+    """
     return mean("uniform", open_all(sources), unread=True)
 
 
 def mean(
     method: str, checkpoints: Sequence[Checkpoint], trace: Sequence[Mapping[str, Any]] = (), unread: bool = False
 ) -> Soup:
-    """The mean of these checkpoints, as a soup; one that is there twice counts twice."""
+    """The mean of these checkpoints as a Soup; a checkpoint that is listed twice counts twice."""
     kept = list({c.name: c for c in checkpoints}.values())
     row = [sum(c.name == k.name for c in checkpoints) / len(checkpoints) for k in kept]
     found = tuple(map(digest.later, kept)) if unread else hashes(kept)
@@ -57,13 +65,18 @@ def mix(
     holdout_accuracy: float | None = None,
     statistics: Mapping[str, Tensor] | None = None,
 ) -> list[str]:
-    """Write the mixed checkpoint: a .safetensors file with a card (.md) beside it, or a Hugging Face folder.
+    """Write the mixed checkpoint: a .safetensors file with a card (.md) beside it, or a folder.
 
-    A folder is written when the first ingredient is one and `out` has no suffix; its tokenizer and configuration are
-    copied. `sources` are the checkpoints in the soup's order, for soups over states in memory or files that moved.
-    `statistics` are written in place of the mixed tensors: a BatchNorm's, of `soup.reestimate`, or of `soup.fisher`.
-    Returns what there is to tell: notes of the readers, differing whole-number tensors, ties, a BatchNorm.
-    Raises ValueError for an ensemble, an ingredient that changed since it was chosen, or what mixing refuses.
+    A Hugging Face folder is written if the first ingredient is one and `out` has no suffix;
+    tokenizer and configuration are copied. sources: the checkpoints in the soup's order, for states
+    in memory or files that moved. statistics: tensors to write in place of the mixed ones (from
+    `reestimate` or `fisher`). Returns notes for the user: notes of the readers, whole-number
+    tensors that differ, ties, BatchNorm. Raises ValueError for an ensemble, an ingredient that
+    changed since it was chosen, layouts that differ, numbers that are not finite, or an output that
+    exists as a folder or is an input.
+
+        for note in soup.mix(soup.uniform(["a.pt", "b.pt"]), "soup.safetensors"):
+            print(note)
     """
     if chosen.space != "weights":
         raise ValueError(f"soup {chosen.method} mixes {chosen.space}, not weights: an ensemble has no checkpoint")
@@ -93,7 +106,7 @@ def mix(
 
 @contextlib.contextmanager
 def _new_folder(model: Path, path: Path) -> Iterator[Path]:
-    """A temporary folder with the model's configuration and tokenizer, renamed to `path` on success, else removed."""
+    """A temporary folder with tokenizer and configuration; renamed to `path` on success."""
     if path.exists():
         raise ValueError(f"{path} exists; give the name of a new folder")
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -110,15 +123,18 @@ def _new_folder(model: Path, path: Path) -> Iterator[Path]:
 
 
 def mixed(chosen: Soup, sources: Sources | None = None) -> dict[str, Tensor]:
-    """The mixed weights in memory."""
+    """The mixed weights in memory, by tensor name; sources and errors as for `mix`.
+
+    model.load_state_dict(soup.mixed(soup.uniform(["a.pt", "b.pt"])))
+    """
     return mix_in_memory(chosen_checkpoints(chosen, sources), chosen.coefficients)
 
 
 def chosen_checkpoints(chosen: Soup, sources: Sources | None = None) -> list[Checkpoint]:
-    """The ingredients of a soup, opened; ValueError for another number, or where a file shows that it has changed."""
+    """Open a soup's ingredients; ValueError if their number differs or a file has changed since."""
     checkpoints = open_all(chosen.ingredients if sources is None else sources)
     if len(checkpoints) != len(chosen.ingredients):
-        raise ValueError(f"soup {chosen.method} is of {len(chosen.ingredients)} checkpoints; got {len(checkpoints)}")
+        raise ValueError(f"soup {chosen.method} has {len(chosen.ingredients)} ingredients; got {len(checkpoints)}")
     _check(chosen, checkpoints, [None] * len(checkpoints))
     return checkpoints
 
@@ -128,59 +144,30 @@ def _check(chosen: Soup, checkpoints: Sequence[Checkpoint], digests: Sequence[st
         digest.check(name, checkpoint, expected, got)
 
 
-def card(chosen: Soup, notes: Sequence[str], holdout_accuracy: float | None) -> str:
-    """A model card in Markdown: how the soup was chosen, and of what."""
-    rows = zip(chosen.ingredients, chosen.hashes, strict=True)
-    by_layer = len(chosen.coefficients) > 1
-    shown = "by layer (in the file's metadata)" if by_layer else "{:.6g}"
-    column = next(iter(chosen.coefficients.values()))
-    table = [f"| `{n}` | {shown.format(c)} | `{h}` |" for (n, h), c in zip(rows, column, strict=True)]
-    accuracy = [] if holdout_accuracy is None else [f"Accuracy on the hold-out: {holdout_accuracy:.4f}", ""]
-    beta = [] if chosen.beta == 1 else [f"Multiply the logits by {chosen.beta:.6g} (learned temperature).", ""]
-    return "\n".join(
-        [
-            "---",
-            "tags: [model-soup]",
-            "---",
-            f"# Model soup: {chosen.method}",
-            "",
-            *accuracy,
-            *beta,
-            "| ingredient | coefficient | digest of its content |",
-            "|---|---|---|",
-            *table,
-            "",
-            *[f"- {note}" for note in notes],
-            "",
-            "Made by modelsoups; method: Wortsman et al., Model soups, ICML 2022 (arXiv:2203.05482).",
-            "",
-        ]
-    )
-
-
 # ---- sources ----
 
 
 def open_all(sources: Sources) -> list[Checkpoint]:
-    """Lazy checkpoints with names of their own; a mapping gives the names."""
+    """Open the checkpoints lazily, each under its own name; a mapping gives the names.
+
+    Raises ValueError if there are none, one is given twice, or one cannot be opened.
+    """
     if isinstance(sources, (str, os.PathLike)):
         raise ValueError(f"{sources}: expected several checkpoints in a list, not one path")
-    if isinstance(sources, Mapping):
-        opened = []
-        for name, source in sources.items():
-            checkpoint = open_checkpoint(source)
+    opened = []
+    named = sources.items() if isinstance(sources, Mapping) else ((None, source) for source in sources)
+    for position, (name, source) in enumerate(named):
+        checkpoint = open_checkpoint(source)
+        if name is not None:
             checkpoint.name = name
-            opened.append(checkpoint)
-    else:
-        opened = [open_checkpoint(source) for source in sources]
-        for position, checkpoint in enumerate(opened):
-            if checkpoint.name == "state in memory":
-                checkpoint.name = f"state {position}"
+        elif checkpoint.name == "state in memory":
+            checkpoint.name = f"state {position}"
+        opened.append(checkpoint)
     if not opened:
         raise ValueError("no checkpoints given")
-    names = [c.name for c in opened]
-    if repeated := next((n for n in names if names.count(n) > 1), None):
-        raise ValueError(f"{repeated} is given twice")
+    name, count = Counter(c.name for c in opened).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"{name} is given twice")
     seen: dict[tuple[Path, ...], str] = {}
     for c in opened:
         earlier = seen.setdefault(tuple(f.resolve() for f in c.files), c.name) if c.files else c.name
@@ -190,9 +177,5 @@ def open_all(sources: Sources) -> list[Checkpoint]:
 
 
 def hashes(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
-    """The digest of each one's content; of a file that is as it was, found once a process."""
-    keys = [(c.name, digest.later(c) if c.files else "") for c in checkpoints]
-    todo = [n for n, key in enumerate(keys) if key not in _digests or not key[1]]
-    fresh = dict(zip(todo, digest.digests([checkpoints[n] for n in todo]), strict=True))
-    _digests.update({keys[n]: found for n, found in fresh.items() if keys[n][1]})
-    return tuple(fresh[n] if n in fresh else _digests[key] for n, key in enumerate(keys))
+    """The digest of each checkpoint's content (`weights.digests`); reads every file once."""
+    return digest.digests(checkpoints)

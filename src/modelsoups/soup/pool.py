@@ -1,11 +1,12 @@
-"""What a soup method may look at, and the gradient that the learned soups need.
+"""What a soup method may look at: the ingredients and the hold-out, never a test set.
 
 Legend: K ingredients, N hold-out images, B of a batch, C classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,23 +15,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modelsoups.checkpoints.states import State
 from modelsoups.soup.coefficients import Ingredient, Soup
+from modelsoups.soup.greedy_rule import best_first
 from modelsoups.soup.holdout import Inputs, call_with
 from modelsoups.stats import scores
 from modelsoups.weights.state_dicts import EVERYTHING
 
-State = Mapping[str, Tensor]
-Gradient = tuple[float, float, dict[str, Tensor]]  # loss, d loss / d beta, {tensor name: d loss / d weights}
+Gradient = tuple[float, float, dict[str, Tensor]]  # loss, d loss / d beta, d loss / d weights
 
 
 @dataclass(frozen=True)
 class Pool:
-    """What a method may look at: ingredients and the hold-out, never a test set.
+    """Ingredients, their logits and labels on the hold-out, and functions that load and evaluate
+    weights.
 
-    logits holds each ingredient's hold-out logits_NC. state(i) loads the weights of ingredient i, evaluate(weights)
-    gives the hold-out logits_NC of any weights, gradient(weights, beta, index_B) the mean cross-entropy of
-    beta * logits on those hold-out images with its derivatives (see `model_gradient`; only learned soups need it).
-    Raises ValueError naming the ingredient for an empty pool, ids that repeat, or logits that are not finite.
+    logits: each ingredient's hold-out logits_NC. state(i): the weights of ingredient i.
+    evaluate(state): the hold-out logits_NC of any weights. gradient(state, beta, index_B): the mean
+    cross-entropy of beta * logits on these hold-out images with its derivatives (see
+    `model_gradient`), which only learned soups need. device: where the gradient runs, and where
+    learned soups keep the weights if they fit. Raises ValueError for an empty pool or hold-out,
+    repeated ids, or logits that are not finite.
     """
 
     ingredients: tuple[Ingredient, ...]
@@ -39,9 +44,7 @@ class Pool:
     state: Callable[[int], State]
     evaluate: Callable[[State], Tensor]
     gradient: Callable[[State, float, Tensor], Gradient] | None = None
-    initialization: Ingredient | None = None
-    initialization_state: Callable[[], State] | None = None
-    device: torch.device | str = "cpu"  # where gradient runs: learned soups keep the weights there if they fit
+    device: torch.device | str = "cpu"
 
     def __post_init__(self) -> None:
         if not self.ingredients:
@@ -49,8 +52,9 @@ class Pool:
         if len(self.logits) != len(self.ingredients):
             raise ValueError(f"the pool has {len(self.ingredients)} ingredients but {len(self.logits)} logits")
         ids = [i.id for i in self.ingredients]
-        if repeated := sorted({i for i in ids if ids.count(i) > 1}):
-            raise ValueError(f"ingredient {repeated[0]} is in the pool twice")
+        name, count = Counter(ids).most_common(1)[0]
+        if count > 1:
+            raise ValueError(f"ingredient {name} is in the pool twice")
         if not len(self.labels_N):
             raise ValueError("the hold-out is empty")
         for name, logits_NC in zip(ids, self.logits, strict=True):
@@ -60,33 +64,29 @@ class Pool:
         return len(self.ingredients)
 
     def check(self, logits_NC: Tensor, whose: str) -> None:
-        """ValueError unless these are finite logits of the hold-out's images."""
+        """Raise ValueError unless these are finite logits of the hold-out's images."""
         if logits_NC.ndim != 2 or len(logits_NC) != len(self.labels_N):
             raise ValueError(f"{whose}: hold-out logits {tuple(logits_NC.shape)} for {len(self.labels_N)} images")
         if not bool(torch.isfinite(logits_NC).all()):
             raise ValueError(f"{whose}: hold-out logits hold NaN or infinity")
 
     def correct(self, logits_NC: Tensor, whose: str) -> int:
-        """Hold-out images that these logits get right. Methods compare counts, so that equal is equal."""
+        """Number of hold-out images that these logits get right; counts compare exactly."""
         self.check(logits_NC, whose)
         return scores.correct(logits_NC, self.labels_N.to(logits_NC.device))
 
     @cached_property
     def individual_correct(self) -> tuple[int, ...]:
-        """Hold-out images that each ingredient gets right."""
+        """Number of hold-out images that each ingredient gets right."""
         return tuple(scores.correct(x, self.labels_N.to(x.device)) for x in self.logits)
 
     @cached_property
     def by_accuracy(self) -> tuple[int, ...]:
-        """Positions of the ingredients, best on the hold-out first.
-
-        Of equals the later comes first: the authors' code sorts in ascending order and reverses the list.
-        """
-        ascending = sorted(range(len(self)), key=lambda i: self.individual_correct[i])
-        return tuple(reversed(ascending))
+        """Positions of the ingredients by falling hold-out accuracy (ties: `best_first`)."""
+        return tuple(best_first(self.individual_correct))
 
     def soup(self, method: str, picks: Sequence[int], space: str = "weights", trace: Sequence[Any] = ()) -> Soup:
-        """The mean of the picked ingredients; one picked twice counts twice."""
+        """The mean of the picked ingredients; an ingredient that is picked twice counts twice."""
         members = list(dict.fromkeys(picks))
         return Soup(
             method=method,
@@ -99,11 +99,12 @@ class Pool:
 
 
 def model_gradient(model: nn.Module, state: State, beta: float, inputs_B: Inputs, labels_B: Tensor) -> Gradient:
-    """Mean cross-entropy of beta * model(inputs_B) with these weights, and its derivatives: builds `Pool.gradient`.
+    """Mean cross-entropy of beta * model(inputs_B) with these weights, and its derivatives.
 
-    Runs where the inputs lie; derivatives come back where each tensor of the state lies, for the model's parameters
-    alone (PyTorch has none for BatchNorm's running statistics). The model keeps its own weights.
-    Raises ValueError for a model in training mode, whose dropout and batch statistics are not what is evaluated.
+    Builds `Pool.gradient`. Runs on the inputs' device and leaves the model's own weights unchanged.
+    Only the model's parameters have derivatives, each on the device of its tensor in the state.
+    Raises ValueError for a model in training mode, whose dropout and batch statistics would change
+    the loss.
     """
     if model.training:
         raise ValueError(f"{type(model).__name__} is in training mode; call model.eval() first")
@@ -115,5 +116,5 @@ def model_gradient(model: nn.Module, state: State, beta: float, inputs_B: Inputs
         loss = F.cross_entropy(scale * logits_BC, labels_B)
         by_beta, *by_weights = torch.autograd.grad(loss, [scale, *weights.values()], allow_unused=True)
     named = zip(weights, by_weights, strict=True)
-    gradients = {key: g.to(state[key].device) for key, g in named if g is not None}  # unused tensors have none
+    gradients = {k: g.to(state[k].device) for k, g in named if g is not None}  # None: unused
     return float(loss.detach()), float(by_beta), gradients

@@ -1,6 +1,6 @@
-"""What choosing costs: cross-fitted selection bias of a method, the oracle row and the bold rule (Tables 4 and C.1).
+"""How optimistic a method's gain on the hold-out is: selection bias by cross-fitting (two halves).
 
-Legend: N hold-out images, K ingredients.
+Legend: N hold-out images, n of one half.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from modelsoups.soup.pool import Pool
 
 @dataclass(frozen=True)
 class Bias:
-    """A method's gain over the best individual, both chosen on one half of the hold-out: image by image, 1 where only
+    """A method's gain over the best individual for each image, both chosen on one half of the
+    hold-out.
 
-    the soup is right, -1 where only the individual is. apparent_N: chosen on the half that holds the image; honest_N:
-    on the other half. The difference of their means is the optimism.
+    1: only the soup is right; -1: only the individual is; 0 otherwise. apparent_N: chosen on the
+    half that holds the image. honest_N: chosen on the other half. The difference of their means is
+    the optimism.
     """
 
     apparent_N: np.ndarray
@@ -65,9 +67,10 @@ def selection_bias(
     seed: int = 0,
     part_of: Callable[[Pool, Tensor], Pool] = part_of,
 ) -> Bias:
-    """Cross-fitted: choose on one half of the hold-out, judge on both, both ways round.
+    """Choose on one half of the hold-out, evaluate on both, and the same with the halves swapped.
 
-    logits_of(soup) gives a soup's logits_NC on the whole hold-out; part_of(pool, index_n) a pool of some images.
+    logits_of(soup): a soup's logits_NC on the whole hold-out. part_of(pool, index_n): the pool with
+    these images only.
     """
     one, two = halves(len(pool.labels_N), seed)
     apparent_N, honest_N = np.zeros(len(pool.labels_N)), np.zeros(len(pool.labels_N))

@@ -1,20 +1,31 @@
-"""The decisions of a greedy or pruned soup, or the steps of a learned one, as a picture."""
+"""Pictures of how a soup was chosen: the decisions of a greedy one, the loss of a learned one."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modelsoups.disk import storage
 from modelsoups.soup.coefficients import Soup
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the library loads without matplotlib
+    from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
     from matplotlib.figure import Figure
+
+MARKS = {"kept": ("P", "#D55E00"), "left out": ("o", "#0072B2"), "rejected early": ("X", "#E69F00")}
+MOST_NAMES = 60  # candidates whose names the axis shows; of more, every nth
 
 
 def plot_trace(chosen: Soup, path: str | os.PathLike[str]) -> None:
-    """Write `figure_of_trace` as .png, .pdf or .svg. Raises ValueError for another suffix, or without decisions."""
+    """Write `figure_of_trace` as .png, .pdf or .svg.
+
+    Raises ValueError for another suffix, or a soup without decisions.
+
+        soup.plot_trace(soup.greedy(paths, holdout), "trace.png")
+    """
     out = Path(path)
     if out.suffix not in (".png", ".pdf", ".svg"):
         raise ValueError(f"{out}: expected a name ending in .png, .pdf or .svg")
@@ -24,42 +35,56 @@ def plot_trace(chosen: Soup, path: str | os.PathLike[str]) -> None:
 
 
 def figure_of_trace(chosen: Soup) -> Figure:
-    """Each candidate in its order: the score with it, kept or refused, and the soup's so far; or the loss by step.
-
-    A candidate that was given up early has no score: it is drawn as a cross on the soup's line. Of several metrics the
-    mean is drawn.
-    """
+    """The decisions of a greedy or pruned soup, or the loss of a learned one by step."""
     from matplotlib.figure import Figure
 
     steps = chosen.trace
-    figure = Figure(figsize=(max(4.0, 0.22 * min(len(steps), 60) + 2), 3.2), layout="constrained")
+    figure = Figure(figsize=(max(4.0, 0.22 * min(len(steps), MOST_NAMES) + 2), 3.2), layout="constrained")
     axes = figure.subplots()
+    axes.set_title(chosen.method)
     if steps and all("loss" in s for s in steps):
         axes.plot([s["loss"] for s in steps])
-        axes.set(xlabel="step", ylabel="loss on the hold-out", title=chosen.method)
+        axes.set(xlabel="step", ylabel="loss on the hold-out")
         return figure
     if not steps or not all("kept" in s for s in steps):
         raise ValueError(f"soup {chosen.method} has no decisions to plot: it was not chosen greedily")
-    n = steps[0]["n"]
-    scale = 100 / n if n else 1.0
-    best = [scale * _score(s["best"]) for s in steps]
-    axes.step(range(len(steps)), best, where="post", color="0.4", label="the soup")
-    groups = {
-        "kept": ("o", "tab:green", [i for i, s in enumerate(steps) if s["kept"]]),
-        "refused": ("v", "tab:red", [i for i, s in enumerate(steps) if not s["kept"] and s["correct"] is not None]),
-        "given up early": ("x", "tab:orange", [i for i, s in enumerate(steps) if s["correct"] is None]),
-    }
-    for label, (marker, colour, places) in groups.items():
-        heights = [best[i] if steps[i]["correct"] is None else scale * _score(steps[i]["correct"]) for i in places]
-        if places:
-            axes.plot(places, heights, marker, color=colour, label=label)
-    names = [str(s["ingredient"] or "all") for s in steps]
-    if len(steps) <= 60:
-        axes.set_xticks(range(len(steps)), [n[-24:] for n in names], rotation=90, fontsize=7, parse_math=False)
-    axes.set(xlabel="candidate, in order", ylabel="hold-out accuracy (%)" if n else "score", title=chosen.method)
+    draw_decisions(axes, steps)
     axes.legend(fontsize=7)
     return figure
 
 
-def _score(score: float | tuple[float, ...] | list[float]) -> float:
+def draw_decisions(axes: Axes, steps: Sequence[Mapping[str, Any]]) -> list[tuple[PathCollection, list[int]]]:
+    """Draw each candidate's score and the soup's so far; returns the marks, each with its steps.
+
+    The mean of several metrics is drawn. A candidate that was rejected early has no score and is
+    marked on the soup's line.
+    """
+    n = steps[0]["n"]
+    scale = 100 / n if n else 1.0
+    best = [scale * _score(s["best"]) for s in steps]
+    axes.step(range(len(steps)), best, where="post", color=MARKS["kept"][1], lw=1.2, label="the soup so far")
+    places: dict[str, list[int]] = {label: [] for label in MARKS}
+    for i, step in enumerate(steps):
+        rejected = "rejected early" if step["correct"] is None else "left out"
+        places["kept" if step["kept"] else rejected].append(i)
+    marks = []
+    for label, (marker, colour) in MARKS.items():
+        heights = []
+        for i in places[label]:
+            correct = steps[i]["correct"]
+            heights.append(best[i] if correct is None else scale * _score(correct))
+        if heights:
+            fill = colour if label == "kept" else "none"
+            mark = axes.scatter(
+                places[label], heights, 34, marker=marker, facecolors=fill, edgecolors=colour, label=label
+            )
+            marks.append((mark, places[label]))
+    shown = range(0, len(steps), -(-len(steps) // MOST_NAMES))
+    names = [str(steps[i]["ingredient"] or "all")[-24:] for i in shown]
+    axes.set_xticks(shown, names, rotation=90, fontsize=7, parse_math=False)
+    axes.set(xlabel="candidate, in order", ylabel="hold-out accuracy (%)" if n else "score")
+    return marks
+
+
+def _score(score: float | Sequence[float]) -> float:
     return float(score) if isinstance(score, (int, float)) else sum(score) / len(score)

@@ -1,4 +1,4 @@
-"""Table 4's bold rule and its oracle row."""
+"""The bold rule and the oracle row of Table 4."""
 
 from __future__ import annotations
 
@@ -9,35 +9,45 @@ import numpy as np
 from modelsoups.stats import paired_tests, scores
 from modelsoups.stats.paired_tests import Pair
 
-ALPHA = 0.05
+ALPHA = 0.05  # level of significance
 
 
 def oracle(accuracies: Mapping[str, Mapping[str, float]], shifts: Sequence[str]) -> dict[str, tuple[str, float]]:
-    """Best individual on each test set: its name and accuracy, by data set; "mean" is the best average over shifts.
+    """Name and accuracy of the best individual on each data set; under "mean" by the mean over
+    shifts.
 
-    accuracies[model][data set]. Ties go to the model that is listed first. Raises ValueError when there is no model.
+    accuracies[model][data set], from 0 to 1. Of equals the first listed wins. Raises ValueError
+    without models.
     """
     if not accuracies:
         raise ValueError("oracle: no individual models")
-    sets = list(next(iter(accuracies.values())))
-    columns = {name: {model: row[name] for model, row in accuracies.items()} for name in sets}
-    if shifts:
-        columns["mean"] = {model: scores.shift_mean(row, shifts) for model, row in accuracies.items()}
-    return {name: max(column.items(), key=lambda item: item[1]) for name, column in columns.items()}
+    best: dict[str, tuple[str, float]] = {}
+    for model, row in accuracies.items():
+        columns = {**row, "mean": scores.shift_mean(row, shifts)} if shifts else row
+        for name, accuracy in columns.items():
+            if name not in best or accuracy > best[name][1]:
+                best[name] = model, accuracy
+    return best
 
 
 def bold(rows: Mapping[str, Sequence[object]], seed: int = 0) -> set[str]:
-    """Rows not significantly different from the best: exact McNemar on one data set, permutation test on several.
+    """The rows that are not significantly worse than the best: those that Table 4 prints in bold.
 
-    rows[name] holds the row's correctness on each data set, as boolean arrays; the quantity is their unweighted mean.
+    rows[name]: the row's correctness on each data set, as boolean arrays. Rows are compared by
+    their unweighted mean accuracy, with an exact McNemar test on one data set and a permutation
+    test on several.
     """
     if not rows:
         return set()
-    means = {name: float(np.mean([np.asarray(c).mean() for c in sets])) for name, sets in rows.items()}
+    means = {}
+    for name, sets in rows.items():
+        means[name] = float(np.mean([np.asarray(correct).mean() for correct in sets]))
     best = max(means, key=means.__getitem__)
     return {name for name in rows if name == best or _p(rows[best], rows[name], seed) >= ALPHA}
 
 
 def _p(one: Sequence[object], two: Sequence[object], seed: int) -> float:
     pairs: list[Pair] = list(zip(one, two, strict=True))
-    return paired_tests.mcnemar_exact(*pairs[0]).p if len(pairs) == 1 else paired_tests.paired_mean_test(pairs, seed).p
+    if len(pairs) == 1:
+        return paired_tests.mcnemar_exact(*pairs[0]).p
+    return paired_tests.paired_mean_test(pairs, seed).p

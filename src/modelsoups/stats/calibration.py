@@ -1,30 +1,28 @@
-"""Calibration (Figure B.2): expected calibration error with equal-mass bins, and temperature scaling.
+"""Calibration (Figure B.2): expected calibration error with equal-mass bins, and temperature
+scaling.
 
 Legend: N images, C classes.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-import torch.nn.functional as F
 from scipy.optimize import brentq
 from torch import Tensor
 
 BINS = 15  # as in Guo et al. (2017)
-Sides = tuple[Tensor, Tensor]  # confidence_N, correct_N
-BETA = (1e-3, 1e3)  # inverse temperatures looked at; a model that is always right wants an infinite one
+BETA = (1e-3, 1e3)  # range of beta; a model that is always right has no finite optimum
+Predictions = tuple[Tensor, Tensor]  # confidence_N of a model, and correct_N
 
 
 def ece(logits_NC: Tensor, labels_N: Tensor, bins: int = BINS) -> float:
     """Expected calibration error with bins of equal mass (Roelofs et al. 2020), 0 to 1.
 
-    The mean over bins, weighted by their images, of |accuracy - mean confidence|, where confidence is the largest
-    softmax probability and a bin holds the next N / bins images in order of confidence (sizes differ by one at most).
-    Images of equal confidence count as equally right.
-    Raises ValueError when there are fewer images than bins.
+    The mean over bins, weighted by their images, of |accuracy - mean confidence|. Confidence is the
+    largest softmax probability; a bin holds the next N / bins images in order of confidence. Images
+    of equal confidence share their mean correctness. Raises ValueError for fewer images than bins.
     """
     return ece_of(*confidence(logits_NC, labels_N), bins)
 
@@ -37,33 +35,39 @@ def ece_of(confidence_N: Tensor, correct_N: Tensor, bins: int = BINS) -> float:
 
 
 def ece_sweep(logits_NC: Tensor, labels_N: Tensor) -> float:
-    """ECE-SWEEP of Roelofs et al. (2020): as many equal-mass bins as keep accuracy rising from bin to bin."""
-    sides = confidence(logits_NC, labels_N)
-    confidence_N, correct_N = _sorted(sides[0].numpy(), sides[1].double().numpy())
-    parts = _split(correct_N, 1)
+    """ECE-SWEEP (Roelofs et al. 2020): as many bins as keep accuracy rising over the bins."""
+    confidences, correct = confidence(logits_NC, labels_N)
+    confidence_N, correct_N = _sorted(confidences.numpy(), correct.double().numpy())
+    parts = np.array_split(correct_N, 1)
     for bins in range(2, len(confidence_N) + 1):
-        finer = _split(correct_N, bins)
+        finer = np.array_split(correct_N, bins)
         means = [part.mean() for part in finer]
-        if any(b < a for a, b in itertools.pairwise(means)):
+        if means != sorted(means):
             break
         parts = finer
     return _error(confidence_N, parts)
 
 
 def ece_difference(
-    one: Sequence[Sides], two: Sequence[Sides], bins: int = BINS, draws: int = 1000, seed: int = 0
+    one: Sequence[Predictions], two: Sequence[Predictions], bins: int = BINS, draws: int = 1000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Mean `ece` of some models less that of others, with a 95% interval: normal, by the bootstrap over images.
+    """Mean `ece` of some models minus that of others, with a 95% interval over images.
 
-    Each side is (confidence_N, correct_N) on the same images, drawn together. Its percentiles would not do: drawing
-    images raises an ECE, that of a well calibrated model most.
+    The models of both sides are evaluated on the same images, which the bootstrap draws together.
+    The interval is normal, with the bootstrap's standard deviation: its percentiles are biased,
+    because drawing images raises an ECE, most for a well calibrated model.
     """
-    sides = [[(c.double().numpy(), r.double().numpy()) for c, r in models] for models in (one, two)]
+    sides: list[list[tuple[np.ndarray, np.ndarray]]] = []
+    for models in (one, two):
+        sides.append([(c.double().numpy(), r.double().numpy()) for c, r in models])
     n = len(sides[0][0][0])
 
     def difference(picks: np.ndarray) -> float:
-        a, b = (float(np.mean([_ece_at(c[picks], r[picks], bins) for c, r in models])) for models in sides)
-        return a - b
+        means = []
+        for models in sides:
+            errors = [_ece_at(c[picks], r[picks], bins) for c, r in models]
+            means.append(float(np.mean(errors)))
+        return means[0] - means[1]
 
     value = difference(np.arange(n))
     rng = np.random.default_rng(seed)
@@ -74,26 +78,22 @@ def ece_difference(
 
 def _ece_at(confidence: np.ndarray, correct: np.ndarray, bins: int) -> float:
     confidence_N, correct_N = _sorted(confidence, correct)
-    return _error(confidence_N, _split(correct_N, bins))
+    return _error(confidence_N, np.array_split(correct_N, bins))
 
 
-def confidence(logits_NC: Tensor, labels_N: Tensor) -> Sides:
-    """confidence_N, the largest softmax probability of each image, and correct_N, whether it is the label's."""
+def confidence(logits_NC: Tensor, labels_N: Tensor) -> Predictions:
+    """confidence_N, each image's largest softmax probability, and correct_N (bool)."""
     confidence_N, predicted_N = logits_NC.double().softmax(dim=1).max(dim=1)
     return confidence_N, predicted_N == labels_N
 
 
 def _sorted(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """In order of confidence; images of one confidence are equally right: their order is no matter."""
+    """Both arrays by rising confidence; images of equal confidence share their mean correctness."""
     order = np.argsort(confidence, kind="stable")
     confidence_N, correct_N = confidence[order], correct[order]
     begins = np.flatnonzero(np.diff(confidence_N, prepend=-1.0))
     sizes = np.diff(begins, append=len(confidence_N))
     return confidence_N, np.repeat(np.add.reduceat(correct_N, begins) / sizes, sizes)
-
-
-def _split(values_N: np.ndarray, bins: int) -> list[np.ndarray]:
-    return np.array_split(values_N, bins)
 
 
 def _error(confidence_N: np.ndarray, parts: list[np.ndarray]) -> float:
@@ -105,16 +105,27 @@ def _error(confidence_N: np.ndarray, parts: list[np.ndarray]) -> float:
 
 
 def calibrating_beta(logits_NC: Tensor, labels_N: Tensor) -> float:
-    """The inverse temperature that minimizes the mean cross-entropy of beta * logits (Guo et al. 2017; K.4).
+    """The beta with the least mean cross-entropy of beta * logits (Guo et al. 2017; K.4)."""
+    return minimizing_beta(lambda: [(logits_NC, labels_N)])
 
-    The loss is convex in beta, so its derivative has one root; where it has none, the end of BETA that is nearer.
+
+def minimizing_beta(blocks: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> float:
+    """`calibrating_beta` for logits that are read again, in blocks of (logits_BC, labels_B), in
+    each step.
+
+    The loss is convex in beta, so its derivative has at most one root. Without one, the result is
+    the end of BETA with the smaller loss.
     """
-    logits_NC = logits_NC.double()
-    right_N = logits_NC.gather(1, labels_N[:, None])[:, 0]
 
     def slope(beta: float) -> float:
-        expected_N = ((beta * logits_NC).softmax(dim=1) * logits_NC).sum(dim=1)
-        return float((expected_N - right_N).mean())
+        total, n = 0.0, 0
+        for part_BC, labels_B in blocks():
+            logits_BC = part_BC.double()
+            expected_B = ((beta * logits_BC).softmax(dim=1) * logits_BC).sum(dim=1)
+            label_logits_B = logits_BC.gather(1, labels_B[:, None])[:, 0]
+            total += float((expected_B - label_logits_B).sum())
+            n += len(labels_B)
+        return total / n
 
     low, high = BETA
     if slope(low) >= 0:
@@ -122,8 +133,3 @@ def calibrating_beta(logits_NC: Tensor, labels_N: Tensor) -> float:
     if slope(high) <= 0:
         return high
     return float(brentq(slope, low, high, xtol=1e-10, rtol=1e-10))
-
-
-def calibrated_loss(logits_NC: Tensor, labels_N: Tensor, beta: float = 1.0) -> float:
-    """Mean cross-entropy of beta * logits in nats."""
-    return float(F.cross_entropy(beta * logits_NC.double(), labels_N))

@@ -1,23 +1,24 @@
-"""Do two quantities of pairs of models go together? Correlation and agreement of sign, with bootstrap intervals.
+"""Correlation and agreement in sign of two quantities of pairs of models, with bootstrap intervals.
 
-Points that share a model are not independent, so models are drawn with replacement, not points: a point between models
-i and j counts as often as i was drawn times as often as j was.
+Points that share a model are not independent, so the bootstrap draws models, not points: the weight
+of a point is how often its first model was drawn times how often its second was.
 
-Legend: P points.
+Legend: P points (pairs of models), D draws.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-DRAWS = 2000
+DRAWS = 2000  # bootstrap samples of the models
 
 
 class Estimate(NamedTuple):
-    """A value, its 95% interval, and on how many points it rests."""
+    """A value, its 95% interval, and the number of points."""
 
     value: float
     low: float
@@ -26,7 +27,7 @@ class Estimate(NamedTuple):
 
 
 def correlation(x_P: Sequence[float], y_P: Sequence[float], models_P: Sequence[tuple[str, str]]) -> Estimate:
-    """Pearson's correlation over points; models_P names the two models of each.
+    """Pearson's correlation over points; models_P names the two models of each point.
 
     Raises ValueError for fewer than three points, or when x or y is the same everywhere.
     """
@@ -38,20 +39,17 @@ def correlation(x_P: Sequence[float], y_P: Sequence[float], models_P: Sequence[t
 
 
 def sign_agreement(x_P: Sequence[float], y_P: Sequence[float], models_P: Sequence[tuple[str, str]]) -> Estimate:
-    """Share of points where x and y have the same sign; points where either is zero do not count."""
+    """Share of the points where x and y have the same sign, without those where either is zero."""
     x, y = _same_length(x_P, y_P, models_P)
     counted = (x != 0) & (y != 0)
     if not counted.any():
-        raise ValueError("agreement of sign: every point is zero in x or in y")
+        raise ValueError("agreement in sign: every point is zero in x or in y")
     agree = ((x > 0) == (y > 0))[counted].astype(float)
-    weights = _draws([m for m, c in zip(models_P, counted, strict=True) if c])
-    with np.errstate(invalid="ignore"):
-        draws = (weights @ agree) / weights.sum(axis=1)
-    return _interval(float(agree.mean()), draws, len(agree))
+    return mean(agree, list(itertools.compress(models_P, counted)))
 
 
 def mean(y_P: Sequence[float], models_P: Sequence[tuple[str, str]]) -> Estimate:
-    """Mean over points, with the interval that drawing models gives."""
+    """Mean over points, with its bootstrap interval."""
     y, _ = _same_length(y_P, y_P, models_P)
     weights = _draws(models_P)
     with np.errstate(invalid="ignore"):
@@ -60,13 +58,13 @@ def mean(y_P: Sequence[float], models_P: Sequence[tuple[str, str]]) -> Estimate:
 
 
 def difference(y_P: Sequence[float], inside_P: Sequence[bool], models_P: Sequence[tuple[str, str]]) -> Estimate:
-    """Mean of the points inside less that of the others, with the interval that drawing models gives.
+    """Mean of the points inside minus that of the others, with its bootstrap interval.
 
-    Raises ValueError when all points or none are inside.
+    Raises ValueError if all points or none are inside.
     """
-    y, inside = _same_length(y_P, [float(b) for b in inside_P], models_P)
+    y, inside = _same_length(y_P, list(map(float, inside_P)), models_P)
     if not 0 < inside.sum() < len(y):
-        raise ValueError(f"{int(inside.sum())} of {len(y)} points are inside: expected some, and others outside")
+        raise ValueError(f"{int(inside.sum())} of {len(y)} points are inside: expected points on both sides")
     weights = np.concatenate([np.ones((1, len(y))), _draws(models_P)])
     with np.errstate(invalid="ignore"):
         one, two = ((weights * part) @ y / (weights @ part) for part in (inside, 1 - inside))
@@ -76,7 +74,7 @@ def difference(y_P: Sequence[float], inside_P: Sequence[bool], models_P: Sequenc
 def correlation_gain(
     x_P: Sequence[float], other_P: Sequence[float], y_P: Sequence[float], models_P: Sequence[tuple[str, str]]
 ) -> Estimate:
-    """Pearson's correlation of x with y less that of another x with y, under the same draws of models."""
+    """Correlation of x with y minus that of another x with y, under the same draws."""
     correlation(x_P, y_P, models_P), correlation(other_P, y_P, models_P)  # or a ValueError
     weights = np.concatenate([np.ones((1, len(y_P))), _draws(models_P)])
     y = np.asarray(y_P, float)
@@ -87,12 +85,12 @@ def correlation_gain(
 def _same_length(x_P: Sequence[float], y_P: Sequence[float], models_P: Sequence[object]) -> tuple[np.ndarray, ...]:
     x, y = np.asarray(x_P, float), np.asarray(y_P, float)
     if not len(x) or not len(x) == len(y) == len(models_P):
-        raise ValueError(f"{len(x)} and {len(y)} values for {len(models_P)} pairs; expected as many of each, and some")
+        raise ValueError(f"{len(x)} and {len(y)} values for {len(models_P)} pairs; expected equal numbers above 0")
     return x, y
 
 
 def _draws(models_P: Sequence[tuple[str, str]], seed: int = 0) -> np.ndarray:
-    """weights_DP: how often each point counts in each of DRAWS draws of the models."""
+    """weights_DP: the weight of each point in each draw of the models."""
     names = sorted({name for pair in models_P for name in pair})
     place = {name: i for i, name in enumerate(names)}
     drawn = np.random.default_rng(seed).multinomial(len(names), [1 / len(names)] * len(names), size=DRAWS)
@@ -101,7 +99,7 @@ def _draws(models_P: Sequence[tuple[str, str]], seed: int = 0) -> np.ndarray:
 
 
 def _weighted(x: np.ndarray, y: np.ndarray, weights_DP: np.ndarray) -> np.ndarray:
-    """Pearson's correlation under each row of weights; NaN where a draw leaves no spread."""
+    """Pearson's correlation under each row of weights; NaN where the points drawn do not differ."""
     with np.errstate(invalid="ignore", divide="ignore"):
         w = weights_DP / weights_DP.sum(axis=1, keepdims=True)
         mx, my = w @ x, w @ y

@@ -1,11 +1,12 @@
-"""Equation (1): what separates the loss of a two-model soup from that of the ensemble (section 4, appendix K).
+"""Equation (1): the difference between the losses of a two-model soup and the ensemble (section 4,
+K).
 
     L_soup - L_ens ~ a (1 - a) / 2 * (beta^2 E_x Var_{Y ~ p}[f_Y(theta_1) - f_Y(theta_0)] - d^2/da^2 L_soup)
 
-where p = softmax(beta f). The signs are those of the derivation (K.3): convexity favours the soup, the variance the
-ensemble.
+where p = softmax(beta f). The signs are those of the derivation (K.3): convexity favours the soup,
+and the variance favours the ensemble.
 
-Legend: N images, C classes; a or alpha, the place on the line (1 - a) theta_0 + a theta_1.
+Legend: N images, C classes; a or alpha is the position on the line (1 - a) theta_0 + a theta_1.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-Line = Callable[[Tensor], Tensor]  # alpha, a scalar tensor -> logits_NC of the soup at alpha
+Line = Callable[[Tensor], Tensor]  # from alpha (a scalar tensor) to logits_NC of the soup at alpha
 
 
 @dataclass(frozen=True)
 class Approximation:
-    """Both sides of equation (1): the true difference in loss, and its approximation of two terms."""
+    """Equation (1): the difference in loss (`truth`) and its approximation (`value`)."""
 
     loss_soup: float
     loss_ensemble: float
@@ -43,7 +44,7 @@ class Approximation:
 
 
 def line(model: nn.Module, zero: Mapping[str, Tensor], one: Mapping[str, Tensor], inputs: Tensor) -> Line:
-    """The function from alpha to the model's logits on these inputs with the weights (1 - alpha) zero + alpha one."""
+    """From alpha to the logits on these inputs with weights (1 - alpha) zero + alpha one."""
     moving = {k: t for k, t in zero.items() if t.is_floating_point()}
     fixed = {k: t for k, t in zero.items() if k not in moving}
 
@@ -58,8 +59,8 @@ def line(model: nn.Module, zero: Mapping[str, Tensor], one: Mapping[str, Tensor]
 def curvature(logits: Line, labels_N: Tensor, alpha: float, beta: float = 1.0) -> float:
     """d^2/da^2 of the mean cross-entropy of beta * logits, exact to rounding.
 
-    By reverse differentiation twice: forward over forward (torch.func.jvp of jvp) is silently wrong through LayerNorm
-    in torch 2.15, which the test of this function would show.
+    Differentiates twice in reverse mode: forward over forward (torch.func.jvp of jvp) is silently
+    wrong through LayerNorm in torch 2.15, which the test of this function would show.
     """
 
     def loss(a: Tensor) -> Tensor:
@@ -71,7 +72,7 @@ def curvature(logits: Line, labels_N: Tensor, alpha: float, beta: float = 1.0) -
 
 @contextlib.contextmanager
 def _differentiable_attention() -> Iterator[None]:
-    """Attention by plain operations: the fused ones cannot be differentiated twice."""
+    """Attention by plain operations, because the fused ones cannot be differentiated twice."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -81,24 +82,27 @@ def _differentiable_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-STENCIL = (-2, -1, 0, 1, 2)
+STENCIL = (-2, -1, 0, 1, 2)  # positions of the values for `finite_differences`, in steps of h
 
 
 def finite_differences(values: Sequence[Tensor], h: float) -> tuple[Tensor, Tensor]:
-    """First and second derivative by central differences of fourth order, from five values that lie h apart.
+    """First and second derivative from five values at distance h, by central differences of fourth
+    order.
 
-    In float64 alone: in float32, logits of 16 and h = 0.05 leave errors of 0.01 in a second derivative.
+    Only for float64: in float32, logits of 16 and h = 0.05 leave errors of 0.01 in a second
+    derivative.
     """
     if len(values) != len(STENCIL):
-        raise ValueError(f"{len(values)} values; expected {len(STENCIL)}")
+        raise ValueError(f"finite differences of {len(values)} values; expected {len(STENCIL)}")
     f0, f1, f2, f3, f4 = values
     return (f0 - 8 * f1 + 8 * f3 - f4) / (12 * h), (16 * (f1 + f3) - (f0 + f4) - 30 * f2) / (12 * h**2)
 
 
 def curvature_of(logits_NC: Tensor, first_NC: Tensor, second_NC: Tensor, labels_N: Tensor, beta: float = 1.0) -> float:
-    """d^2/da^2 of the mean cross-entropy of beta * logits, from the logits' own two derivatives (the chain rule, K.3).
+    """d^2/da^2 of the mean cross-entropy of beta * logits, from the logits' own two derivatives.
 
-    beta^2 Var_{Y ~ p}[f'_Y] + beta <p - e_y, f''>: with the logits differentiated once, any beta costs nothing.
+    By the chain rule (K.3) it is beta^2 Var_{Y ~ p}[f'_Y] + beta <p - e_y, f''>, so the same
+    derivatives serve for every beta.
     """
     p_NC = (beta * logits_NC).softmax(dim=1)
     slope_NC = p_NC - F.one_hot(labels_N, p_NC.shape[1])
@@ -108,15 +112,17 @@ def curvature_of(logits_NC: Tensor, first_NC: Tensor, second_NC: Tensor, labels_
 
 def approximation(
     soup_NC: Tensor,
-    zero_NC: Tensor,
-    one_NC: Tensor,
+    ends: tuple[Tensor, Tensor],
     labels_N: Tensor,
     alpha: float,
     curvature: float,
     beta: float = 1.0,
 ) -> Approximation:
-    """Equation (1) from the logits of the soup at alpha and of its two models, and the curvature of its loss there."""
-    zero_NC, one_NC, soup_NC = zero_NC.double(), one_NC.double(), soup_NC.double()
+    """Equation (1) from the logits of the soup at alpha and of its two models (`ends`).
+
+    curvature: d^2/da^2 of the soup's loss at alpha.
+    """
+    zero_NC, one_NC, soup_NC = ends[0].double(), ends[1].double(), soup_NC.double()
     ensemble_NC = (1 - alpha) * zero_NC + alpha * one_NC
     variance_N = variance_under((beta * soup_NC).softmax(dim=1), one_NC - zero_NC)
     return Approximation(
@@ -129,6 +135,6 @@ def approximation(
 
 
 def variance_under(p_NC: Tensor, values_NC: Tensor) -> Tensor:
-    """Var_{Y ~ p} [values_Y] of each image."""
+    """Var_{Y ~ p} [values_Y] for each image."""
     mean_N1 = (p_NC * values_NC).sum(dim=1, keepdim=True)
     return (p_NC * (values_NC - mean_N1).square()).sum(dim=1)

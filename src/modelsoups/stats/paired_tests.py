@@ -1,4 +1,4 @@
-"""Paired comparisons of two models: exact McNemar, and the mean of differences over several data sets."""
+"""Paired comparisons of two models on one data set (McNemar) or several; Holm's correction."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from scipy import stats as scipy_stats
 
 from modelsoups.stats.intervals import mean_over_sets, z_value
 
-DRAWS = 100_000  # of the permutation test: p is at least 1e-5, and near 0.05 off by 0.0007 (one standard error)
-Pair = tuple[Any, Any]  # a_correct_N, b_correct_N: arrays, tensors or lists of booleans
+DRAWS = 100_000  # of the permutation test: p is at least 1e-5, its standard error 0.0007 at 0.05
+Pair = tuple[Any, Any]  # correct_N of models a and b on one data set, in any form numpy reads
 
 
 class McNemar(NamedTuple):
@@ -25,28 +25,33 @@ class McNemar(NamedTuple):
 
 
 class MeanTest(NamedTuple):
-    """Difference of accuracies, a - b (a share, -1 to 1), and the two-sided p-value of no difference."""
+    """Difference of accuracies, a - b (-1 to 1), and the two-sided p-value of no difference."""
 
     difference: float
     p: float
 
 
 def mcnemar_exact(a_correct_N: Any, b_correct_N: Any) -> McNemar:
-    """Exact McNemar test (table 4): of the images that one model alone gets right, half should be a's."""
-    a_N, b_N = _booleans(a_correct_N, b_correct_N)
-    only_a, only_b = int((a_N & ~b_N).sum()), int((b_N & ~a_N).sum())
+    """Exact McNemar test on one data set (table 4).
+
+    Under the null hypothesis half of the images that only one model gets right are model a's.
+    """
+    only_a, only_b, _ = _discordant((a_correct_N, b_correct_N))
     if only_a + only_b == 0:
         return McNemar(0, 0, 1.0)
     p = float(scipy_stats.binomtest(only_a, only_a + only_b).pvalue)
-    return McNemar(only_a, only_b, max(p, sys.float_info.min))  # far enough out it underflows; p is never zero
+    return McNemar(only_a, only_b, max(p, sys.float_info.min))  # p is never zero
 
 
 def paired_mean_test(pairs: Sequence[Pair], seed: int = 0, draws: int = DRAWS) -> MeanTest:
-    """Paired permutation test for the difference of the unweighted mean of accuracies over D data sets (table 4).
+    """Paired permutation test of the difference of mean accuracies over several data sets (table
+    4).
 
-    Under the null hypothesis the two models' answers to an image may be swapped. Only images that one of them alone
-    gets right matter: with n of those in a data set, a's share of them is Binomial(n, 1/2). The p-value counts the
-    observed swap among the drawn ones, so it is never zero, and equals any other call with the same seed.
+    Under the null hypothesis the two models' answers to an image may be swapped. Only images that
+    one of them alone gets right matter: of n such images in a data set, model a's number is
+    Binomial(n, 1/2). The p-value counts the observed answers as one of the draws, so it is never
+    zero. The same seed gives the same p-value. Raises ValueError for no data sets, or correctness
+    of different images.
     """
     counts = [_discordant(pair) for pair in pairs]
     difference = mean_over_sets([(only_a - only_b) / n for only_a, only_b, n in counts])
@@ -54,13 +59,13 @@ def paired_mean_test(pairs: Sequence[Pair], seed: int = 0, draws: int = DRAWS) -
     drawn = np.zeros(draws)
     for only_a, only_b, n in counts:
         drawn += (2.0 * rng.binomial(only_a + only_b, 0.5, size=draws) - (only_a + only_b)) / n
-    # The tolerance keeps equal differences equal after sums in another order.
+    # The tolerance treats differences as equal that differ only by the order of summation.
     as_far = int((np.abs(drawn / len(counts)) >= abs(difference) - 1e-12).sum())
     return MeanTest(difference, (1 + as_far) / (1 + draws))
 
 
 def _discordant(pair: Pair) -> tuple[int, int, int]:
-    """Images that only a gets right, only b, and all."""
+    """Number of images that only a gets right, that only b gets right, and of all images."""
     a_N, b_N = _booleans(*pair)
     return int((a_N & ~b_N).sum()), int((b_N & ~a_N).sum()), len(a_N)
 
@@ -75,9 +80,10 @@ def _booleans(a: Any, b: Any) -> tuple[np.ndarray[Any, np.dtype[np.bool_]], np.n
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's (1979) adjusted p-values, in the order given: rejecting where they are below 0.05, the chance that any
+    """Holm's (1979) adjusted p-values, in the order given.
 
-    true hypothesis of them all is rejected is below 0.05, however they depend on each other.
+    Rejecting where they are below 0.05 rejects any true hypothesis with a probability below 0.05,
+    however the hypotheses depend on each other.
     """
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     adjusted, highest = [0.0] * len(p_values), 0.0
@@ -88,9 +94,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def p_of_interval(value: float, low: float, high: float) -> float | None:
-    """Two-sided p-value of zero that goes with a 95% interval, by the normal law of its side towards zero; below 0.05
+    """Two-sided p-value of the value zero that corresponds to a 95% interval; None without an
+    interval.
 
-    exactly where the interval leaves zero out. None where there is no interval.
+    Takes the half of the interval that lies towards zero as normal, so p is below 0.05 exactly if
+    the interval does not contain zero.
     """
     if not all(map(math.isfinite, (value, low, high))):
         return None
@@ -101,10 +109,11 @@ def p_of_interval(value: float, low: float, high: float) -> float | None:
 
 
 def paired_mean_interval(pairs: Sequence[Pair], level: float = 0.95) -> tuple[float, float]:
-    """Normal interval for that difference, from the variance of each data set's paired differences (-1, 0, 1).
+    """Normal interval of the difference that `paired_mean_test` tests.
 
-    The variance is the sum of the sets' variances over D squared: sets are independent and fixed, images random.
-    Two models that never differ get the interval (0, 0). Raises ValueError for a set of fewer than two images.
+    The variance is the sum over data sets of the variance of the paired differences (-1, 0, 1),
+    over their number squared: sets are fixed, images random. Two models that never differ get (0,
+    0). Raises ValueError for a set of fewer than two images.
     """
     differences, variances = [], []
     for pair in pairs:

@@ -16,7 +16,7 @@ from modelsoups.data.shards import ShardSet
 from modelsoups.disk import paths, storage
 from modelsoups.experiment import sets
 from modelsoups.stages import prepare
-from modelsoups.stats.scores import project
+from modelsoups.stats.projection import project
 
 
 def config(root, *more):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from modelsoups.checkpoints.states import averaged
 from modelsoups.soup.methods import METHODS, model_gradient
-from modelsoups.soup.methods.learned import _by_alpha
+from modelsoups.soup.methods.learned import loss_by_alpha
 from modelsoups.weights.coefficient_gradients import Stack
 from modelsoups.weights.state_dicts import layer_of, mix
 
@@ -49,7 +49,7 @@ def test_the_gradient_is_autograd_through_the_mixed_weights(groups: list[str]) -
     got = model_gradient(Network(), mix(states, coefficients), 1.7, x_BD, labels_B)
     assert got[0] == pytest.approx(loss.item(), rel=1e-10)
     assert got[1] == pytest.approx(by_beta.item(), rel=1e-9)
-    ours_GK = _by_alpha(Stack(states), groups, got[2])
+    ours_GK = loss_by_alpha(Stack(states), groups, got[2])
     torch.testing.assert_close(ours_GK, by_alpha_GK, rtol=1e-9, atol=1e-12)
     raw_GK.grad = None
     alpha_GK.backward(ours_GK)

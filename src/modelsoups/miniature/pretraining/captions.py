@@ -31,7 +31,7 @@ from modelsoups.miniature.sets import CLASSES, SETS
 from modelsoups.miniature.sets import TEMPLATES as PROMPTS
 from modelsoups.models import iconclip
 from modelsoups.models.classifier import Normalisation, zeroshot_weights
-from modelsoups.stats import scores
+from modelsoups.stats import projection
 
 CARD_SEED = 100  # of the data sets on which the card's accuracies are measured
 
@@ -123,7 +123,7 @@ def zero_shot(folder: Path, seed: int = CARD_SEED, chunks: int | None = None) ->
         for chunk in range(min(chunks or icon_set.chunks, icon_set.chunks)):
             pixels_BCHW, labels = chunk_batch(name, seed, chunk)
             features_BD = clip.model.encode_image(normalisation(pixels_BCHW, CPU), normalize=True)
-            logits_BC = scores.project(features_BD @ weights_CD.T, icon_set.projection)
+            logits_BC = projection.project(features_BD @ weights_CD.T, icon_set.projection)
             right += (logits_BC.argmax(dim=1) == torch.tensor(labels)).tolist()
         accuracies[name] = round(100 * sum(right) / len(right), 2)
         if icon_set.role == "shift":

@@ -1,7 +1,4 @@
-"""One function per way of choosing coefficients, one line each in the registry.
-
-A method takes a Pool and options and returns a Soup: coefficients, with the trace of the decisions behind them.
-"""
+"""Soup methods: functions from a `Pool` and options to a `Soup`, each with a name in METHODS."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ from modelsoups.soup.methods.greedy import greedy, greedy_ensemble, greedy_rando
 from modelsoups.soup.methods.individual import best, ensemble, second_best, uniform
 from modelsoups.soup.methods.learned import learned, learned_free, learned_layers, learned_tensors
 from modelsoups.soup.methods.wise_ft import wise_ft
+from modelsoups.soup.own_code import imported
 from modelsoups.soup.pool import Gradient, Pool, model_gradient
 
 METHODS: dict[str, Callable[..., Soup]] = {
@@ -30,4 +28,16 @@ METHODS: dict[str, Callable[..., Soup]] = {
     "wise_ft": wise_ft,
 }
 
-__all__ = ["METHODS", "Gradient", "Pool", "model_gradient"]
+__all__ = ["METHODS", "Gradient", "Pool", "method_of", "model_gradient"]
+
+
+def method_of(name: str) -> Callable[..., Soup]:
+    """The registered method of this name, or the function that "module:function" names.
+
+    Raises ValueError for a name that is neither, or a function that cannot be imported.
+    """
+    if ":" in name:
+        return imported(name)
+    if name not in METHODS:
+        raise ValueError(f"no soup method {name}; expected module:function or one of {', '.join(METHODS)}")
+    return METHODS[name]

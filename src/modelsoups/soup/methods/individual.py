@@ -1,8 +1,7 @@
-"""Methods that look at nothing but each ingredient's own accuracy: best, second best, uniform, logit ensemble."""
+"""Methods that use only each ingredient's own accuracy: best, second best, uniform, ensemble."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from modelsoups.soup.coefficients import Soup
@@ -10,12 +9,12 @@ from modelsoups.soup.pool import Pool
 
 
 def best(pool: Pool) -> Soup:
-    """The ingredient with the highest hold-out accuracy (ties: `Pool.by_accuracy`)."""
+    """The ingredient with the highest hold-out accuracy (ties: `greedy_rule.best_first`)."""
     return pool.soup("best", [pool.by_accuracy[0]], trace=_ranking(pool))
 
 
 def second_best(pool: Pool) -> Soup:
-    """The next one in that order (a row of table 3). Raises ValueError for a pool of one."""
+    """The second best on the hold-out (table 3). Raises ValueError for a pool of one."""
     if len(pool) < 2:
         raise ValueError("second_best: the pool has only one ingredient")
     return pool.soup("second_best", [pool.by_accuracy[1]], trace=_ranking(pool))
@@ -31,8 +30,9 @@ def ensemble(pool: Pool) -> Soup:
     return pool.soup("ensemble", range(len(pool)), space="logits")
 
 
-def _ranking(pool: Pool) -> Sequence[dict[str, Any]]:
-    n = len(pool.labels_N)
-    return [
-        {"ingredient": pool.ingredients[i].id, "correct": pool.individual_correct[i], "n": n} for i in pool.by_accuracy
-    ]
+def _ranking(pool: Pool) -> list[dict[str, Any]]:
+    rows = []
+    for i in pool.by_accuracy:
+        correct = pool.individual_correct[i]
+        rows.append({"ingredient": pool.ingredients[i].id, "correct": correct, "n": len(pool.labels_N)})
+    return rows

@@ -1,21 +1,18 @@
-"""WiSE-FT: interpolation between the initialization and a fine-tuned model or a soup (appendix D)."""
+"""WiSE-FT: interpolation from the initialization to a model or a soup (appendix D)."""
 
 from __future__ import annotations
 
 from modelsoups.soup.coefficients import Ingredient, Soup
-from modelsoups.soup.pool import Pool
+from modelsoups.soup.options import Alpha
 from modelsoups.weights.state_dicts import EVERYTHING
 
 
-def wise_ft(origin: Pool | Ingredient, end: Soup | Ingredient, *, alpha: float) -> Soup:
-    """(1 - alpha) theta_0 + alpha theta (Wortsman et al. 2021), theta_0 being the pool's initialization or that model.
+def wise_ft(start: Ingredient, end: Soup | Ingredient, *, alpha: Alpha) -> Soup:
+    """(1 - alpha) theta_0 + alpha theta (Wortsman et al. 2021), where theta_0 is `start`.
 
-    Raises ValueError when alpha is not between 0 and 1, the pool has no initialization, the soup mixes logits, or the
-    initialization is one of the soup's own ingredients.
+    Raises ValueError when alpha is not between 0 and 1, the soup mixes logits, or `start` is one of
+    the soup's own ingredients.
     """
-    start = origin.initialization if isinstance(origin, Pool) else origin
-    if start is None:
-        raise ValueError("wise_ft: the pool has no initialization")
     if not 0 <= alpha <= 1:
         raise ValueError(f"wise_ft: alpha={alpha}; expected 0 (the initialization) to 1 (the fine-tuned weights)")
     if isinstance(end, Ingredient):
@@ -24,10 +21,13 @@ def wise_ft(origin: Pool | Ingredient, end: Soup | Ingredient, *, alpha: float) 
         raise ValueError(f"wise_ft: {end.method} mixes {end.space}, not weights")
     if start.id in end.ingredients:
         raise ValueError(f"wise_ft: {start.id} is already an ingredient of {end.method}")
+    coefficients = {}
+    for group, row in end.coefficients.items():
+        coefficients[group] = [1 - alpha, *(alpha * c for c in row)]
     return Soup(
         method="wise_ft",
         ingredients=(start.id, *end.ingredients),
         hashes=(start.sha256, *end.hashes),
-        coefficients={g: [1 - alpha, *(alpha * c for c in row)] for g, row in end.coefficients.items()},
+        coefficients=coefficients,
         trace=({"alpha": alpha, "towards": end.method},),
     )

@@ -1,12 +1,11 @@
 """Methods that choose on the hold-out, on pools of margins worked out by hand (see handmade.py)."""
 
-import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from handmade import ingredient, logits_of, margin_pool
+from handmade import logits_of, margin_pool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,36 +23,6 @@ def mixed_correct(pool: Pool, soup: Soup) -> int:
     index = {i.id: n for n, i in enumerate(pool.ingredients)}
     states = [pool.state(index[name]) for name in soup.ingredients]
     return scores.correct(logits_of(mix(states, soup.coefficients)), pool.labels_N)
-
-
-# ---- best, second best, uniform, ensemble ----
-
-
-def test_best_and_second_best() -> None:
-    pool = margin_pool(C, A, B)
-    assert METHODS["best"](pool).ingredients == ("b",)
-    assert METHODS["second_best"](pool).ingredients == ("c",)
-    assert METHODS["best"](pool).coefficients == {"*": [1.0]}
-    assert METHODS["best"](pool).hashes == ("hash of b",)
-
-
-def test_of_equal_accuracies_the_later_comes_first() -> None:
-    """Two right each: ascending (stable) a, b, c; reversed c, b, a, as in the authors' code."""
-    pool = margin_pool((1, 1, -1), (1, -1, 1), (-1, 1, 1))
-    assert pool.by_accuracy == (2, 1, 0)
-    assert METHODS["best"](pool).ingredients == ("c",)
-    assert METHODS["second_best"](pool).ingredients == ("b",)
-
-
-def test_uniform_and_ensemble() -> None:
-    pool = margin_pool(A, B, C, D)
-    for method, space in (("uniform", "weights"), ("ensemble", "logits")):
-        soup = METHODS[method](pool)
-        assert (soup.method, soup.space, soup.ingredients) == (method, space, ("a", "b", "c", "d"))
-        assert soup.coefficients == {"*": [0.25] * 4}
-
-
-# ---- greedy ----
 
 
 def decisions(soup: Soup) -> list[tuple[str, int, bool]]:
@@ -188,68 +157,3 @@ def test_the_listing_matters_only_for_ties(models: list[list[int]], random: Any)
     shuffled = margin_pool(*[models[i] for i in listing], names="".join("abcdef"[i] for i in listing))
     for method in ("best", "greedy", "greedy_replacement", "greedy_ensemble"):
         assert METHODS[method](shuffled) == METHODS[method](pool)
-
-
-# ---- WiSE-FT ----
-
-
-def test_wise_ft_by_hand() -> None:
-    """alpha 0.75 towards 1/3 a + 2/3 b: 1/4 of the start, 1/4 of a, 1/2 of b."""
-    soup = Soup("greedy", ("a", "b"), ("ha", "hb"), {"*": [1 / 3, 2 / 3]})
-    start = ingredient("initialization")
-    mixed = METHODS["wise_ft"](start, soup, alpha=0.75)
-    assert mixed.ingredients == ("initialization", "a", "b")
-    assert mixed.hashes == ("hash of initialization", "ha", "hb")
-    assert mixed.coefficients["*"] == pytest.approx([0.25, 0.25, 0.5])
-    pool = replace(margin_pool(A, B), initialization=start)
-    assert METHODS["wise_ft"](pool, soup, alpha=0.75) == mixed
-    assert METHODS["wise_ft"](pool, pool.ingredients[0], alpha=0.5).coefficients == {"*": [0.5, 0.5]}
-
-
-def test_wise_ft_refuses() -> None:
-    soup, pool = Soup("greedy", ("a",), ("ha",), {"*": [1.0]}), margin_pool(A, B)
-    with pytest.raises(ValueError, match="no initialization"):
-        METHODS["wise_ft"](pool, soup, alpha=0.5)
-    for alpha in (-0.1, 1.1, float("nan")):
-        with pytest.raises(ValueError, match="alpha="):
-            METHODS["wise_ft"](ingredient("start"), soup, alpha=alpha)
-    with pytest.raises(ValueError, match="ensemble mixes logits"):
-        METHODS["wise_ft"](ingredient("start"), METHODS["ensemble"](pool), alpha=0.5)
-    with pytest.raises(ValueError, match="a is already an ingredient"):
-        METHODS["wise_ft"](ingredient("a"), soup, alpha=0.5)
-
-
-# ---- the pool ----
-
-
-@pytest.mark.parametrize("method", sorted(set(METHODS) - {"wise_ft"}))
-def test_every_method_gives_a_soup_that_survives_json(method: str) -> None:
-    soup = METHODS[method](margin_pool(A, B, C, D))
-    assert soup.method == method
-    assert Soup.from_json(json.loads(json.dumps(soup.to_json()))) == soup
-    for row in soup.coefficients.values():
-        assert sum(row) == pytest.approx(1.0) or method == "learned_free"
-
-
-def test_what_a_pool_refuses() -> None:
-    pool = margin_pool(A, B)
-    with pytest.raises(ValueError, match="the pool is empty"):
-        replace(pool, ingredients=(), logits=())
-    with pytest.raises(ValueError, match="2 ingredients but 1 logits"):
-        replace(pool, logits=pool.logits[:1])
-    with pytest.raises(ValueError, match="ingredient a is in the pool twice"):
-        replace(pool, ingredients=(pool.ingredients[0],) * 2)
-    with pytest.raises(ValueError, match=r"ingredient b: hold-out logits \(3, 2\) for 4 images"):
-        replace(pool, logits=(pool.logits[0], pool.logits[1][:3]))
-    with pytest.raises(ValueError, match="ingredient b: hold-out logits hold NaN"):
-        replace(pool, logits=(pool.logits[0], pool.logits[1] * float("nan")))
-    with pytest.raises(ValueError, match="the hold-out is empty"):
-        replace(pool, labels_N=torch.zeros(0, dtype=torch.long))
-    with pytest.raises(ValueError, match="only one ingredient"):
-        METHODS["second_best"](margin_pool(A))
-
-
-def test_an_evaluator_that_returns_nan_is_named() -> None:
-    pool = replace(margin_pool(A, B), evaluate=lambda state: logits_of(state) * float("nan"))
-    with pytest.raises(ValueError, match="soup of a with b: hold-out logits hold NaN or infinity"):
-        METHODS["greedy"](pool)

@@ -1,0 +1,41 @@
+"""The model card of a soup of any checkpoints: how it was chosen, and from what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from modelsoups.soup.coefficients import Soup
+
+# The front matter is one constant line, so huggingface_hub.ModelCard would save nothing here.
+CARD = """---
+tags: [model-soup]
+---
+# Model soup: {method}
+
+{facts}| ingredient | coefficient | digest of its content |
+|---|---|---|
+{table}
+
+{notes}
+
+Made by modelsoups; method: Wortsman et al., Model soups, ICML 2022 (arXiv:2203.05482).
+"""
+
+
+def card(chosen: Soup, notes: Sequence[str], holdout_accuracy: float | None) -> str:
+    """The card in Markdown; holdout_accuracy from 0 to 1, None if it is not known."""
+    facts = ""
+    if holdout_accuracy is not None:
+        facts += f"Accuracy on the hold-out: {holdout_accuracy:.4f}\n\n"
+    if chosen.beta != 1:
+        facts += f"Multiply the logits by {chosen.beta:.6g} (learned temperature).\n\n"
+    column = [f"{c:.6g}" for c in next(iter(chosen.coefficients.values()))]
+    if len(chosen.coefficients) > 1:
+        column = ["by layer (in the file's metadata)"] * len(column)
+    rows = zip(chosen.ingredients, column, chosen.hashes, strict=True)
+    return CARD.format(
+        method=chosen.method,
+        facts=facts,
+        table="\n".join(f"| `{name}` | {coefficient} | `{digest}` |" for name, coefficient, digest in rows),
+        notes="\n".join(f"- {note}" for note in notes),
+    )

@@ -1,0 +1,54 @@
+"""What `modelsoups.soup.doctor` finds. Legend: K checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem: its cause, its checkpoints, a sentence, and whether a soup must fail."""
+
+    cause: str
+    who: tuple[str, ...]
+    text: str
+    fatal: bool
+
+
+@dataclass
+class Diagnosis:
+    """Findings, and K x K matrices over the checkpoints `names`.
+
+    angles_KK: degrees between the models' weights, or if from_init between their updates.
+    midpoints_KK: accuracy at the midpoint of each pair; on the diagonal that of each model.
+    """
+
+    names: list[str]
+    findings: list[Finding] = field(default_factory=list)
+    angles_KK: Tensor | None = None
+    from_init: bool = False
+    midpoints_KK: Tensor | None = None
+
+    @property
+    def healthy(self) -> bool:
+        return not any(f.fatal for f in self.findings)
+
+    @property
+    def causes(self) -> set[str]:
+        return {f.cause for f in self.findings}
+
+    def add(self, cause: str, who: Sequence[str], text: str, fatal: bool = True) -> None:
+        """Record a finding, unless it concerns nobody."""
+        if who:
+            more = f" and {len(who) - 5} more" if len(who) > 5 else ""
+            self.findings.append(Finding(cause, tuple(who), f"{', '.join(who[:5])}{more}: {text}", fatal))
+
+    def verdict(self) -> str:
+        fatal = [f.text for f in self.findings if f.fatal]
+        if fatal:
+            return f"a soup of these will fail: {'; '.join(fatal)}"
+        doubts = "; ".join(f.text for f in self.findings)
+        return "a soup of these can succeed" + (f", but: {doubts}" if doubts else "")

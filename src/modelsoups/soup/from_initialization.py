@@ -1,0 +1,144 @@
+"""Soups chosen without data, from the initialization of the models: WiSE-FT, Model Stock, LiNeS."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from modelsoups.checkpoints.formats import Checkpoint, Source
+from modelsoups.checkpoints.states import State, averaged
+from modelsoups.soup.coefficients import Ingredient, Soup
+from modelsoups.soup.library import Sources, hashes, open_all
+from modelsoups.soup.methods.wise_ft import wise_ft as interpolation
+from modelsoups.weights.angles import HEAD, cosines, entry, from_first
+from modelsoups.weights.coefficient_gradients import grams
+from modelsoups.weights.mixing import check_layouts
+from modelsoups.weights.state_dicts import EVERYTHING, is_block, layer_of
+
+ROUNDING = 1e-26  # squared length of an update over its tensor's: float64 rounding
+
+
+def wise_ft(init: Source, source: Source, alpha: float) -> Soup:
+    """(1 - alpha) theta_0 + alpha theta (Wortsman et al. 2021, arXiv:2109.01903).
+
+    Raises ValueError for checkpoints of different layouts, and for alpha outside 0 to 1.
+
+        chosen = soup.wise_ft("pretrained.pt", "finetuned.pt", alpha=0.5)
+        soup.mix(chosen, "soup.safetensors")
+    """
+    checkpoints = open_all([init, source])
+    check_layouts(checkpoints)
+    digests = hashes(checkpoints)
+    start, end = (Ingredient(c.name, c.name, h, None) for c, h in zip(checkpoints, digests, strict=True))
+    return interpolation(start, end, alpha=alpha)
+
+
+def model_stock(init: Source, sources: Sources) -> Soup:
+    """Model Stock (Jang et al. 2024, arXiv:2403.19522): theta_0 + t (mean - theta_0), t by tensor.
+
+    Returns a Soup whose first ingredient is the initialization. Raises ValueError for fewer than
+    two models, or checkpoints of different layouts.
+
+        chosen = soup.model_stock("pretrained.pt", ["a.pt", "b.pt"])
+        soup.mix(chosen, "soup.safetensors")
+    """
+    checkpoints = _open(init, sources)
+    ratios = stock_ratios(checkpoints[0], checkpoints[1:])
+    trace = [{"tensor": key, "t": t} for key, t in ratios.items()]
+    return _from_start("model_stock", checkpoints, {**ratios, EVERYTHING: 1.0}, trace)
+
+
+def lines(init: Source, sources: Sources, alpha: float, beta: float) -> Soup:
+    """LiNeS (Wang et al. 2024, arXiv:2410.17146): updates scaled linearly with depth.
+
+    theta_0 + lambda_l (mean - theta_0) with the lambda_l of `depth_scales`. Returns a Soup whose
+    first ingredient is the initialization. Raises ValueError for checkpoints of different layouts,
+    or a model in which fewer than two blocks are found.
+
+        chosen = soup.lines("pretrained.pt", ["a.pt", "b.pt"], alpha=0.2, beta=0.8)
+        soup.mix(chosen, "soup.safetensors")
+    """
+    checkpoints = _open(init, sources)
+    if len(checkpoints) == 1:
+        raise ValueError("lines: no checkpoints given beside the initialization")
+    scales = depth_scales(checkpoints[0], alpha, beta)
+    return _from_start("lines", checkpoints, scales, [{"alpha": alpha, "beta": beta}])
+
+
+def _open(init: Source, sources: Sources) -> list[Checkpoint]:
+    checkpoints = open_all([init, *(sources.values() if isinstance(sources, Mapping) else sources)])
+    check_layouts(checkpoints)
+    return checkpoints
+
+
+def _from_start(
+    method: str, checkpoints: Sequence[Checkpoint], shares: Mapping[str, float], trace: Sequence[Mapping[str, object]]
+) -> Soup:
+    """theta_0 + share (mean - theta_0) by layer group; theta_0 is the first checkpoint."""
+    count = len(checkpoints) - 1
+    rows = {group: [1 - share, *([share / count] * count)] for group, share in shares.items()}
+    return Soup(method, tuple(c.name for c in checkpoints), hashes(checkpoints), rows, trace=tuple(trace))
+
+
+# ---- Model Stock ----
+
+
+def stock_ratio(cosine: float, count: int) -> float:
+    """t = K cos / (1 + (K - 1) cos), the paper's interpolation ratio for K models.
+
+    The point between the initialization (0) and the mean (1) that is closest to the centre of the
+    models' distribution. A negative cosine gives 0: the updates have nothing in common.
+    """
+    return count * cosine / (1 + (count - 1) * cosine) if cosine > 0 else 0.0
+
+
+def stock_ratios(init: State, states: Sequence[State]) -> dict[str, float]:
+    """t of every tensor that mixing averages, from the mean cosine over pairs of (theta_i -
+    theta_0).
+
+    The paper derives t for one angle between all models; for more than two models the mean over
+    pairs stands for it, as in mergekit's model_stock. A tensor that some model left unchanged has t
+    = 1. One block of all models is in memory at a time. Raises ValueError for fewer than two
+    models.
+    """
+    if len(states) < 2:
+        raise ValueError(f"model_stock: {len(states)} model; an angle needs at least two")
+    keys = [key for key in init if averaged(entry(init, key))]
+    ratios = {}
+    for key, gram_KK in grams([init, *states], keys).items():
+        updates_KK = from_first(gram_KK)
+        changed_K = updates_KK.diagonal() > ROUNDING * gram_KK[0, 0]
+        if not bool(changed_K.all()):
+            ratios[key] = 1.0
+            continue
+        pairs_KK = cosines(updates_KK).triu(diagonal=1)
+        ratios[key] = stock_ratio(float(pairs_KK.sum()) / math.comb(len(states), 2), len(states))
+    return ratios
+
+
+# ---- LiNeS ----
+
+
+def depth_scales(names: Iterable[str], alpha: float, beta: float) -> dict[str, float]:
+    """lambda_l = alpha + beta (l - 1) / (L - 1) for block l of L, by layer group, in the order of
+    names.
+
+    As in the authors' code everything outside the blocks has alpha. A classification head after the
+    last block, which is no part of their models, counts as block L.
+    Raises ValueError for a model in which fewer than two blocks are found.
+    """
+    names = list(names)
+    groups = list(dict.fromkeys(map(layer_of, names)))
+    blocks = list(dict.fromkeys(map(layer_of, filter(is_block, names))))
+    if len(blocks) < 2:
+        raise ValueError(f"lines: {len(blocks)} numbered blocks found; depth needs at least two")
+    scales, passed = {}, 0
+    for group in groups:
+        position = 0
+        if group in blocks:
+            position = passed
+            passed += 1
+        elif passed == len(blocks) and HEAD.search(f"{group}.weight"):
+            position = len(blocks) - 1
+        scales[group] = alpha + beta * position / (len(blocks) - 1)
+    return {**scales, EVERYTHING: alpha}

@@ -1,0 +1,102 @@
+"""The greedy rule, Recipe 1 of the paper (section 2): a candidate joins if the score does not fall.
+
+The paper compares with >=, the authors' code with >; `strict` selects the latter. The running sum
+of the members is kept, so a candidate costs one load and one evaluation, whatever the soup's size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Score = float | tuple[float, ...]  # larger is better; of several metrics none may fall
+Evaluation = tuple[Score | None, int]  # score (None: rejected early), images seen
+
+
+@dataclass
+class GreedySearch:
+    """A greedy soup that is being made: its members (`picks`) and the trace of all decisions.
+
+    individual: each candidate's own score. judge(i, best, strict, name) scores the soup with
+    candidate i; `name` describes it in error messages. add(i) makes candidate i a member. n:
+    hold-out images.
+    """
+
+    names: Sequence[str]
+    individual: Sequence[Score]
+    judge: Callable[[int, Score, bool, str], Evaluation]
+    add: Callable[[int], None]
+    n: int
+    picks: list[int] = field(default_factory=list)
+    trace: list[dict[str, Any]] = field(default_factory=list)
+    best: Score | None = None  # score of the members so far; None while there are none
+    refused_in_a_row: int = 0
+
+    def run(
+        self,
+        order: Sequence[int],
+        strict: bool,
+        replacement: bool = False,
+        patience: int | None = None,
+        max_picks: int | None = None,
+    ) -> GreedySearch:
+        """Consider the candidates in this order: once, or with replacement until nothing changes.
+
+        With replacement, rounds repeat until one adds nobody or `max_picks` (2 K) members are
+        reached. From the second round on a candidate must be strictly better, because the best
+        model averaged with itself is always as good as before. patience: stop after so many
+        refusals in a row.
+        """
+        most_refusals = len(order) if patience is None else patience
+        most_picks = 2 * len(order) if max_picks is None else max_picks
+        for step in itertools.count() if replacement else range(len(order)):
+            if self.refused_in_a_row >= most_refusals or len(self.picks) >= most_picks:
+                break
+            self.consider(order[step % len(order)], strict or step >= len(order))
+        return self
+
+    def consider(self, i: int, strict: bool) -> None:
+        """Score the soup with candidate i, keep the candidate or not, and record the decision."""
+        score, seen = self.individual[i], 0  # the first candidate alone is a soup of one
+        kept = self.best is None
+        if self.best is not None:
+            members = "+".join(self.names[pick] for pick in self.picks)
+            judged, seen = self.judge(i, self.best, strict, f"{members} with {self.names[i]}")
+            kept = judged is not None and joins(judged, self.best, strict)
+            score = judged  # type: ignore[assignment]
+        if kept:
+            self.add(i)
+            self.picks.append(i)
+            self.best = score
+        self.refused_in_a_row = 0 if kept else self.refused_in_a_row + 1
+        row = {"ingredient": self.names[i], "correct": score, "n": self.n, "kept": kept, "best": self.best}
+        self.trace.append(row if score is not None else {**row, "seen": seen})
+
+
+def joins(score: Score, best: Score, strict: bool) -> bool:
+    """Whether a candidate is kept: no metric falls, and if strict at least one rises."""
+    a, b = ((x,) if isinstance(x, (int, float)) else x for x in (score, best))
+    return all(x >= y for x, y in zip(a, b, strict=True)) and (not strict or a != b)
+
+
+def best_first(scores: Sequence[Score]) -> list[int]:
+    """Positions by falling score; several metrics are ranked by their mean.
+
+    Of equals the later comes first: the authors' code sorts in ascending order and reverses the
+    list.
+    """
+    ranks = [s if isinstance(s, (int, float)) else sum(s) / len(s) for s in scores]
+    return sorted(range(len(ranks)), key=lambda i: (ranks[i], i), reverse=True)
+
+
+def random_order(names: Sequence[str], seed: int) -> list[int]:
+    """Positions in the order of the hash of seed and name.
+
+    The order is the same on every machine, and a further name leaves the order of the others
+    unchanged.
+    """
+    keys = [hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in names]
+    return sorted(range(len(names)), key=keys.__getitem__)

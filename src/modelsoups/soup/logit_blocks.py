@@ -1,0 +1,110 @@
+"""Cached logits, in memory or in .npy files, read in blocks of images.
+
+Legend: K models, N images, B of a block, C classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modelsoups.soup.greedy_rule import Evaluation, Score
+
+CachedLogits = Mapping[str, str | Path | Tensor]  # model's name -> .npy file or logits_NC
+Source = Path | Tensor  # one model's logits: a file or logits_NC
+BLOCK = 2**22  # numbers in memory at a time
+
+
+def open_logits(cached: CachedLogits, labels_N: Tensor) -> dict[str, Source]:
+    """The logits by model, with their shapes checked.
+
+    Raises ValueError naming a file that cannot be read, or a model with other images or classes.
+    """
+    opened: dict[str, Source] = {}
+    for name, source in cached.items():
+        opened[name] = source.detach().cpu() if isinstance(source, Tensor) else Path(source)
+    if not opened:
+        raise ValueError("ensemble: no models")
+    shapes = {name: shape_of(source) for name, source in opened.items()}
+    first = next(iter(shapes.values()))
+    for name, shape in shapes.items():
+        if len(shape) != 2 or shape != first or shape[0] != len(labels_N) or not len(labels_N):
+            raise ValueError(f"{name}: logits {shape}, expected {(len(labels_N), *first[1:])} as for the others")
+    return opened
+
+
+def shape_of(source: Source) -> tuple[int, ...]:
+    return tuple(source.shape) if isinstance(source, Tensor) else tuple(_mapped(source).shape)
+
+
+def sha256_of(source: Source) -> str:
+    """The SHA-256 of a file, or of the bytes of a tensor."""
+    if isinstance(source, Tensor):
+        return hashlib.sha256(source.contiguous().view(torch.uint8).numpy().data).hexdigest()
+    with open(source, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def blocks(
+    sources: Sequence[Source], size: int | None = None, dtype: torch.dtype = torch.float32
+) -> Iterator[tuple[slice, Tensor]]:
+    """(images, block_KBC) from the first image to the last; by default BLOCK numbers in a block."""
+    count, classes = shape_of(sources[0])
+    size = size or max(1, BLOCK // (len(sources) * classes))
+    for start in range(0, count, size):
+        part = slice(start, min(start + size, count))
+        block_KBC = torch.empty(len(sources), part.stop - start, classes, dtype=dtype)
+        for block_BC, source in zip(block_KBC, sources, strict=True):
+            block_BC.copy_(_rows(source, part))
+        yield part, block_KBC
+
+
+def count_correct(name: str, source: Source, labels_N: Tensor) -> int:
+    """Number of images that one model gets right; ValueError if its logits are not finite."""
+    correct = 0
+    for part, block_KBC in blocks([source]):
+        if not bool(torch.isfinite(block_KBC).all()):
+            raise ValueError(f"{name}: logits hold NaN or infinity")
+        correct += int((block_KBC[0].argmax(dim=1) == labels_N[part]).sum())
+    return correct
+
+
+class LogitTotal:
+    """The sum of some models' logits_NC, for the greedy ensemble; the one N x C array in memory."""
+
+    def __init__(self, sources: Sequence[Source], labels_N: Tensor, dtype: torch.dtype) -> None:
+        self.sources, self.labels_N, self.dtype = sources, labels_N, dtype
+        self.total_NC = torch.zeros(shape_of(sources[0]), dtype=dtype)
+
+    def judge(self, i: int, best: Score, strict: bool, name: str) -> Evaluation:
+        """Images right with model i added; the sum has the same largest logit as the mean."""
+        correct = 0
+        for part, block_KBC in blocks([self.sources[i]], dtype=self.dtype):
+            predicted_B = (self.total_NC[part] + block_KBC[0]).argmax(dim=1)
+            correct += int((predicted_B == self.labels_N[part]).sum())
+        return correct, len(self.labels_N)
+
+    def add(self, i: int) -> None:
+        for part, block_KBC in blocks([self.sources[i]], dtype=self.dtype):
+            self.total_NC[part] += block_KBC[0]
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """The array in a file, memory-mapped; ValueError unless it holds a whole matrix of floats."""
+    try:
+        array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: not an .npy file of logits, or cut off ({error})") from error
+    if array.ndim != 2 or array.dtype.kind != "f":
+        raise ValueError(f"{path}: holds {array.dtype} of shape {array.shape}; expected floats, images by classes")
+    return array
+
+
+def _rows(source: Source, part: slice) -> Tensor:
+    """Some images' logits. A file is mapped only while it is copied, so its pages do not add up."""
+    return source[part] if isinstance(source, Tensor) else torch.from_numpy(np.array(_mapped(source)[part]))

@@ -1,0 +1,53 @@
+"""Projection of a model's logits to a data set's own classes, such as ObjectNet's 113 (section
+3.1).
+
+Legend: N images, C classes of the model, D classes of the data set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PROJECTIONS = {"subset": "indices", "groups": "groups"}  # kind -> the key that goes with it
+
+
+def project(logits_NC: Tensor, projection: Mapping[str, Any] | None) -> Tensor:
+    """logits_ND over the data set's own classes, in the order of its labels.
+
+    None keeps all classes. {"kind": "subset", "indices": [...]} keeps these columns (ImageNet-R and
+    -A: 200 classes). {"kind": "groups", "groups": [[...], ...]} takes the largest logit of each
+    group (ObjectNet). Raises ValueError for another kind, other keys, an empty group, or a class
+    that the model does not have.
+    """
+    if projection is None:
+        return logits_NC
+    kind = projection.get("kind")
+    if kind not in PROJECTIONS or set(projection) != {"kind", PROJECTIONS[kind]}:
+        forms = " or ".join(f'{{"kind": "{k}", "{v}": [...]}}' for k, v in PROJECTIONS.items())
+        raise ValueError(f"projection kind={kind} with keys {', '.join(sorted(projection))}; expected {forms}")
+    classes = logits_NC.shape[1]
+    if kind == "subset":
+        return logits_NC[:, _columns(projection["indices"], classes, "subset")]
+    groups_ND = []
+    for i, group in enumerate(projection["groups"]):
+        groups_ND.append(logits_NC[:, _columns(group, classes, f"group {i}")].amax(dim=1))
+    if not groups_ND:
+        raise ValueError("projection has no groups")
+    return torch.stack(groups_ND, dim=1)
+
+
+def _columns(indices: Sequence[int], classes: int, where: str) -> list[int]:
+    """Checked column numbers: indexing would accept negative and repeated ones."""
+    columns = list(map(int, indices))
+    if not columns:
+        raise ValueError(f"projection {where} is empty")
+    if len(set(columns)) < len(columns):
+        raise ValueError(f"projection {where} names a class twice")
+    for i in columns:
+        if not 0 <= i < classes:
+            raise ValueError(f"projection {where}: class {i} is out of range; the model has classes 0 to {classes - 1}")
+    return columns
