@@ -1,9 +1,10 @@
 """The tensors of a TorchScript archive, without running the code in it.
 
-OpenAI publishes CLIP's weights as such archives (ViT-B-32.pt), and `torch.jit.load` would run what they bring. An
-archive is a zip of `<name>/data.pkl`, a pickle of the tree of modules, and `<name>/data/<key>`, the numbers of each
-storage. Here the pickle is read with a stand-in for every module and refuses all else that is not a tensor or a plain
-value; the code under `<name>/code/` is never looked at.
+OpenAI publishes CLIP's weights as such archives (ViT-B-32.pt), and `torch.jit.load` would run what
+they bring. An archive is a zip of `<name>/data.pkl`, a pickle of the tree of modules, and
+`<name>/data/<key>`, the numbers of each storage. Here the pickle is read with a stand-in for every
+module and refuses all else that is not a tensor or a plain value; the code under `<name>/code/` is
+never looked at.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlis
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is a TorchScript archive, rather than a state dict, which is a zip of other members."""
+    """Whether a file is a TorchScript archive, rather than a state dict, which is a zip of other
+    members.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -46,8 +49,9 @@ def is_archive(path: Path) -> bool:
 def load_archive(path: Path) -> dict[str, Tensor]:
     """Every tensor of the module tree by its dotted name, in the archive's dtype, on the CPU.
 
-    Parameters, buffers and tensors kept as plain attributes are all there: the archive's pickle does not tell them
-    apart. Raises ValueError naming the file when it is damaged or asks for anything but modules and tensors.
+    Parameters, buffers and tensors kept as plain attributes are all there: the archive's pickle
+    does not tell them apart. Raises ValueError naming the file when it is damaged or asks for
+    anything but modules and tensors.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -77,7 +81,9 @@ class _Module:
 
 
 class _Reader(pickle.Unpickler):
-    """Reads data.pkl: modules become _Module, storages are read from the zip (whose checksums it verifies)."""
+    """Reads data.pkl: modules become _Module, storages are read from the zip (whose checksums it
+    verifies).
+    """
 
     def __init__(self, file: Any, archive: zipfile.ZipFile, prefix: str) -> None:
         super().__init__(file)

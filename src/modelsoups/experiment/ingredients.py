@@ -7,7 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from modelsoups.checkpoints.formats import Checkpoint, open_checkpoint
+from modelsoups.checkpoints.formats import open_checkpoint
+from modelsoups.checkpoints.tensors import Checkpoint
 from modelsoups.config.schema import Config
 from modelsoups.disk import manifests, storage
 from modelsoups.experiment.draw import load_draw

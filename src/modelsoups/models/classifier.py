@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modelsoups.checkpoints.states import SUFFIXES
+from modelsoups.checkpoints.formats import SUFFIXES
 from modelsoups.config.schema import ModelConfig
 from modelsoups.models.weight_files import file_of, load_into, read_weights
 

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modelsoups.checkpoints.formats import Checkpoint
+from modelsoups.checkpoints.layouts import check_layouts
+from modelsoups.checkpoints.tensors import Checkpoint
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.soup.holdout import Holdout
 from modelsoups.soup.library import Sources, hashes, mean, open_all
 from modelsoups.soup.methods import METHODS, Pool, model_gradient
 from modelsoups.soup.methods.greedy import Growth, Judged, Score, joins, random_order
 from modelsoups.soup.pool import Gradient
-from modelsoups.weights.mixing import check_layouts
 from modelsoups.weights.state_dicts import RunningSum
 
 Evaluate = Callable[[dict[str, Tensor]], float | Sequence[float]]

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from modelsoups.checkpoints.layouts import check_layouts
 from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.holdout import Holdout
 from modelsoups.soup.library import Sources, hashes, open_all
 from modelsoups.soup.methods.fisher import Merge, check_weights, diagonal
-from modelsoups.weights.mixing import check_layouts
 from modelsoups.weights.state_dicts import EVERYTHING
 
 

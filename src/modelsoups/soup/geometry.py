@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from modelsoups.checkpoints.formats import Source
+from modelsoups.checkpoints.layouts import check_layouts
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.soup.library import Sources, hashes, open_all
 from modelsoups.soup.methods import METHODS
 from modelsoups.soup.methods import lines as depth
 from modelsoups.soup.methods import model_stock as stock
-from modelsoups.weights.mixing import check_layouts
 from modelsoups.weights.state_dicts import EVERYTHING
 
 

@@ -5,7 +5,7 @@ Legend: K ingredients, N hold-out images, B of a batch, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modelsoups.checkpoints.states import State
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.soup.holdout import Inputs, call_with
 from modelsoups.stats import scores
 from modelsoups.weights.state_dicts import EVERYTHING
 
-State = Mapping[str, Tensor]
 Gradient = tuple[float, float, dict[str, Tensor]]  # loss, d loss / d beta, {tensor name: d loss / d weights}
 
 

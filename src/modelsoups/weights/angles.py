@@ -1,16 +1,17 @@
-"""How alike models are, from the inner products of their tensors. Legend: K models, C classes, D features."""
+"""How alike models are, from the inner products of their tensors. Legend: K models, C classes, D
+features.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from modelsoups.checkpoints.states import averaged
+from modelsoups.checkpoints.states import State, averaged
 
-State = Mapping[str, Tensor]
 ALIKE = 0.5  # cosine between two models' weights: over 0.9 from one initialization, about 0 from two
 HEAD = re.compile(r"(^|\.)(head|heads|classifier|fc|score|lm_head|qa_outputs|linear|output)(\.[\w.]*)?\.weight$")
 
@@ -31,7 +32,9 @@ def head_of(state: State) -> str | None:
 
 
 def cosines(gram_KK: Tensor) -> Tensor:
-    """Cosines of the angles; two vectors of zeros are alike, and a vector of zeros is like no other."""
+    """Cosines of the angles; two vectors of zeros are alike, and a vector of zeros is like no
+    other.
+    """
     norms_K = gram_KK.diagonal().clamp_min(0).sqrt()
     zero_K = norms_K == 0
     scale_K = norms_K.masked_fill(zero_K, 1)
@@ -59,9 +62,11 @@ def odd_ones(names: Sequence[str], cosines_KK: Tensor, alike: float = ALIKE) -> 
 
 
 def reordered(expected_CD: Tensor, got_CD: Tensor) -> int:
-    """Rows of a head that lie in another place than in `expected`, if it has the same rows in another order; else 0.
+    """Rows of a head that lie in another place than in `expected`, if it has the same rows in
+    another order; else 0.
 
-    Each row's place is that of the expected row with the largest cosine; the places must be a permutation.
+    Each row's place is that of the expected row with the largest cosine; the places must be a
+    permutation.
     """
     rows = [torch.nn.functional.normalize(t.double(), dim=1) for t in (expected_CD, got_CD)]
     best_C, places_C = (rows[1] @ rows[0].T).max(dim=1)

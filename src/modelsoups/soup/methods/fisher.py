@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from modelsoups.checkpoints.states import State
 from modelsoups.soup.holdout import Inputs, call_with, each
-from modelsoups.weights.state_dicts import State
 
 FLOOR = 1e-6  # the least Fisher information: where no model has any, all count alike
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from torch import Tensor
-
-from modelsoups.checkpoints.states import averaged
+from modelsoups.checkpoints.states import State, averaged
 from modelsoups.weights.angles import cosines, entry, from_first
 from modelsoups.weights.coefficient_gradients import grams
 
-State = Mapping[str, Tensor]
 ROUNDING = 1e-26  # squared length of an update, of its tensor's: float64's rounding of the inner products
 
 

@@ -1,0 +1,81 @@
+"""The layout of a checkpoint (the names, shapes and dtypes of its tensors) and comparisons of
+layouts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from modelsoups.checkpoints.states import State, describe
+from modelsoups.checkpoints.tensors import Checkpoint
+
+Layout = Mapping[str, str]  # tensor name -> its shape and dtype, "(10, 128) float32"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first tensor in which a layout differs from the expected one; None where a layout lacks
+    the tensor.
+    """
+
+    key: str
+    expected: str | None
+    found: str | None
+    count: int  # all tensors that differ
+
+    def __str__(self) -> str:
+        if self.found is None:
+            what = f"is missing, expected {self.expected}"
+        elif self.expected is None:
+            what = f"is {self.found}, expected no such tensor"
+        else:
+            what = f"is {self.found}, expected {self.expected}"
+        return f"tensor {self.key} {what}" + (f" ({self.count} tensors differ)" if self.count > 1 else "")
+
+
+def layout_of(state: State) -> dict[str, str]:
+    """The layout of a state; the tensors of a checkpoint are not read for it."""
+    entries = state.entries if isinstance(state, Checkpoint) else state
+    return {key: describe(entry) for key, entry in entries.items()}
+
+
+def difference(expected: Layout, found: Layout) -> Difference | None:
+    """How a layout differs from the expected one, or None if they are equal; the order of the names
+    does not count.
+    """
+    names = dict.fromkeys([*expected, *found])
+    keys = [key for key in names if expected.get(key) != found.get(key)]
+    return Difference(keys[0], expected.get(keys[0]), found.get(keys[0]), len(keys)) if keys else None
+
+
+def grouped(layouts: Mapping[str, Layout]) -> list[list[str]]:
+    """The names of layouts that are equal, group by group, in the order of the first of each group."""
+    groups: dict[frozenset[tuple[str, str]], list[str]] = {}
+    for name, layout in layouts.items():
+        groups.setdefault(frozenset(layout.items()), []).append(name)
+    return list(groups.values())
+
+
+def check_layout(state: State, expected: Layout, where: str) -> None:
+    """Raise ValueError, beginning with `where`, if the layout of a state is not the expected one."""
+    if odd := difference(expected, layout_of(state)):
+        raise ValueError(f"{where}: {odd}")
+
+
+def check_layouts(checkpoints: Sequence[Checkpoint]) -> None:
+    """Raise ValueError if a checkpoint cannot be mixed with the first: another layout, or complex
+    numbers.
+
+    No tensor is read.
+    """
+    first = checkpoints[0]
+    for key, entry in first.entries.items():
+        if entry.dtype.is_complex:
+            raise ValueError(f"{first.name}: tensor {key} holds complex numbers, which are not supported")
+    expected = layout_of(first)
+    for other in checkpoints[1:]:
+        if odd := difference(expected, layout_of(other)):
+            raise ValueError(
+                f"{other.name} cannot be mixed with {first.name}: {odd}; `modelsoups doctor` compares all of them"
+            )
