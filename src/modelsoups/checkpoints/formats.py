@@ -1,9 +1,7 @@
-"""Checkpoints of every common format as lazy states: safetensors, PyTorch files, shards, Hugging
-Face folders.
+"""Checkpoints of every common format as lazy states: safetensors, PyTorch, shards, folders.
 
-To add a format, write a function like `_read_safetensors` and enter its suffix in READERS. What
-wrappers and training loops put around the weights (nested entries, prefixes of names) is removed
-and noted. Sources: the formats' own documentation.
+To add a format, write a function like `_read_safetensors` and enter its suffix in READERS. Nested
+entries and prefixes that training loops put around the weights are removed and noted.
 """
 
 from __future__ import annotations
@@ -15,16 +13,15 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
-from modelsoups.checkpoints.pytorch import read_pickle, read_pytorch
+from modelsoups.checkpoints.pytorch import read_pytorch
 from modelsoups.checkpoints.tensors import Checkpoint, InFile, MappedFile, checkpoint_of
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
 WRAPPERS = ("module.", "_orig_mod.")  # prefixes of DistributedDataParallel and torch.compile
 INDEX = ".index.json"
-WHOLE = ("model.safetensors", "pytorch_model.bin")  # the weights of a folder, in the order they are looked for
+WHOLE = ("model.safetensors", "pytorch_model.bin")  # of a folder, in the order they are tried
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -49,10 +46,12 @@ def _read_safetensors(path: Path, key: str | None) -> Checkpoint:
     if key is not None:
         raise ValueError(f"{path} is a safetensors file, which has no nested entries; leave key={key} out")
     try:
-        with safe_open(path, "pt") as opened:  # the library checks sizes, offsets and the header's length
+        with safe_open(path, "pt") as opened:  # checks sizes, offsets and the header
             metadata = opened.metadata() or {}
     except SafetensorError as error:
-        raise ValueError(_damaged(path, error)) from error
+        raise ValueError(
+            f"{path} is truncated or not a safetensors file ({error}); download it or save it again"
+        ) from error
     file = MappedFile(path)
     length = int.from_bytes(file.read(0, 8).tobytes(), "little")
     header = json.loads(file.read(8, 8 + length).tobytes())
@@ -64,16 +63,12 @@ def _read_safetensors(path: Path, key: str | None) -> Checkpoint:
             raise ValueError(f"{path}: tensor {name} is of type {info['dtype']}; expected one of {', '.join(DTYPES)}")
         start = 8 + length + info["data_offsets"][0]
         entries[name] = InFile(file, start, DTYPES[info["dtype"]], tuple(info["shape"]))
-    for name, kept in metadata.items():  # how safetensors.torch.save_model marks tensors that it wrote once
+    for name, kept in metadata.items():  # save_model marks tied tensors so
         if kept in entries and name not in entries:
             entries[name], checkpoint.tied[name] = entries[kept], kept
     if not entries:
         raise ValueError(f"{path} holds no tensors")
     return checkpoint
-
-
-def _damaged(path: Path, error: SafetensorError) -> str:
-    return f"{path} is truncated or not a safetensors file ({error}); download it or save it again"
 
 
 READERS: dict[str, Callable[[Path, str | None], Checkpoint]] = {  # by suffix
@@ -88,12 +83,10 @@ SUFFIXES = tuple(READERS)
 
 
 def open_checkpoint(source: Source, key: str | None = None) -> Checkpoint:
-    """A checkpoint as a lazy state; `key` names the nested entry to take if there are several
-    ("state_dict_ema").
+    """A checkpoint as a lazy state; `key` names the nested entry to take ("state_dict_ema").
 
     Raises ValueError naming the file: missing, truncated, of an unknown kind, needing code to load,
-    without weights, shards that do not match their index, an index that points out of its folder,
-    or no such key.
+    without weights, shards that do not match their index, or no such key.
     """
     if isinstance(source, Checkpoint):
         return source
@@ -101,41 +94,36 @@ def open_checkpoint(source: Source, key: str | None = None) -> Checkpoint:
         return _without_wrappers(checkpoint_of(source))
     if not isinstance(source, (str, os.PathLike)):
         raise ValueError(f"a {type(source).__name__}: expected a path or a state dict, as of model.state_dict()")
-    path = Path(source)
-    try:
-        if path.is_dir():
-            return _without_wrappers(_read_folder(path))
-        if path.name.endswith(INDEX):
-            return _without_wrappers(_read_shards(path))
-        if path.suffix not in READERS:
-            kinds = ", ".join(SUFFIXES)
-            raise ValueError(f"{path}: unknown kind of checkpoint; expected {kinds}, {INDEX} or a folder")
-        return _without_wrappers(READERS[path.suffix](path, key))
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+    return _without_wrappers(_read(Path(source), key))
 
 
 def load_state(path: Path | str) -> dict[str, Tensor]:
-    """All tensors of a file that holds nothing else, in memory on the CPU.
+    """All tensors of a file that holds nothing else, in memory on the CPU, under the names in the
+    file.
 
-    Raises ValueError naming the file: missing, truncated, of another format, with other content, or
-    needing code.
+    Raises ValueError as `open_checkpoint` does, and for a folder or a file with nested entries.
     """
     path = Path(path)
-    if path.suffix not in SUFFIXES:
+    if path.suffix not in READERS or path.is_dir():
         raise ValueError(f"{path}: unknown kind of checkpoint; expected {', '.join(SUFFIXES)}")
+    checkpoint = _read(path, None)
+    if checkpoint.notes:
+        raise ValueError(f"{path} does not hold tensors by name alone; save model.state_dict()")
+    return dict(checkpoint)
+
+
+def _read(path: Path, key: str | None) -> Checkpoint:
     try:
-        content = load_file(path) if path.suffix == ".safetensors" else read_pickle(path)
+        if path.suffix in READERS and not path.is_dir():
+            return READERS[path.suffix](path, key)
+        if path.name.endswith(INDEX):
+            return _read_shards(path)
+        if path.is_dir():
+            return _read_folder(path)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
-    except SafetensorError as error:
-        raise ValueError(_damaged(path, error)) from error
-    if not isinstance(content, Mapping) or not content:
-        raise ValueError(f"{path} holds a {type(content).__name__}, not tensors by name; save model.state_dict()")
-    for key, value in content.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise ValueError(f"{path}: entry {key} is a {type(value).__name__}, not a tensor; save model.state_dict()")
-    return dict(content)
+    kinds = ", ".join(SUFFIXES)
+    raise ValueError(f"{path}: unknown kind of checkpoint; expected {kinds}, {INDEX} or a folder")
 
 
 def _read_folder(path: Path) -> Checkpoint:

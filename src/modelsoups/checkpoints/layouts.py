@@ -1,6 +1,4 @@
-"""The layout of a checkpoint (the names, shapes and dtypes of its tensors) and comparisons of
-layouts.
-"""
+"""Layouts of checkpoints (names, shapes and dtypes of the tensors) and comparisons of them."""
 
 from __future__ import annotations
 
@@ -15,9 +13,7 @@ Layout = Mapping[str, str]  # tensor name -> its shape and dtype, "(10, 128) flo
 
 @dataclass(frozen=True)
 class Difference:
-    """The first tensor in which a layout differs from the expected one; None where a layout lacks
-    the tensor.
-    """
+    """The first tensor in which a layout differs from the expected one; None: missing."""
 
     key: str
     expected: str | None
@@ -41,16 +37,16 @@ def layout_of(state: State) -> dict[str, str]:
 
 
 def difference(expected: Layout, found: Layout) -> Difference | None:
-    """How a layout differs from the expected one, or None if they are equal; the order of the names
-    does not count.
-    """
+    """How a layout differs from the expected one, None if not; the order of names is ignored."""
     names = dict.fromkeys([*expected, *found])
     keys = [key for key in names if expected.get(key) != found.get(key)]
-    return Difference(keys[0], expected.get(keys[0]), found.get(keys[0]), len(keys)) if keys else None
+    if not keys:
+        return None
+    return Difference(keys[0], expected.get(keys[0]), found.get(keys[0]), len(keys))
 
 
 def grouped(layouts: Mapping[str, Layout]) -> list[list[str]]:
-    """The names of layouts that are equal, group by group, in the order of the first of each group."""
+    """The names of equal layouts, group by group, in the order of each group's first."""
     groups: dict[frozenset[tuple[str, str]], list[str]] = {}
     for name, layout in layouts.items():
         groups.setdefault(frozenset(layout.items()), []).append(name)
@@ -58,21 +54,17 @@ def grouped(layouts: Mapping[str, Layout]) -> list[list[str]]:
 
 
 def check_layout(state: State, expected: Layout, where: str) -> None:
-    """Raise ValueError, beginning with `where`, if the layout of a state is not the expected one."""
+    """Raise ValueError, beginning with `where`, unless a state has the expected layout."""
     if odd := difference(expected, layout_of(state)):
         raise ValueError(f"{where}: {odd}")
 
 
 def check_layouts(checkpoints: Sequence[Checkpoint]) -> None:
-    """Raise ValueError if a checkpoint cannot be mixed with the first: another layout, or complex
-    numbers.
-
-    No tensor is read.
-    """
+    """Raise ValueError for complex numbers or a layout unlike the first's; reads no tensor."""
     first = checkpoints[0]
     for key, entry in first.entries.items():
         if entry.dtype.is_complex:
-            raise ValueError(f"{first.name}: tensor {key} holds complex numbers, which are not supported")
+            raise ValueError(f"{first.name}: tensor {key} is complex, which is not supported")
     expected = layout_of(first)
     for other in checkpoints[1:]:
         if odd := difference(expected, layout_of(other)):

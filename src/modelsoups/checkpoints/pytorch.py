@@ -1,6 +1,4 @@
-"""PyTorch files (.pt, .pth, .bin, .ckpt) as checkpoints, without running code in them and without
-copying tensors.
-"""
+"""PyTorch files (.pt, .pth, .bin, .ckpt) as checkpoints: no code is run, no tensor copied."""
 
 from __future__ import annotations
 
@@ -16,21 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modelsoups.checkpoints.tensors import Checkpoint, InFile, InMemory, MappedFile, bytes_of, checkpoint_of
+from modelsoups.checkpoints.tensors import Checkpoint, Entry, InFile, InMemory, MappedFile, bytes_of, checkpoint_of
 
 # Entries of training checkpoints that hold the weights; the first one present is taken.
 NESTS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema", "ema")
-Version = tuple[Path, int, int, int, str | None]  # a file, its inode, size and time of change, and the entry taken
-Places = dict[str, tuple[int, torch.dtype, tuple[int, ...]]]  # tensor -> offset in the file, dtype and shape
+Version = tuple[Path, int, int, int, str | None]  # file, inode, size, time of change, entry
+Places = dict[str, tuple[int, torch.dtype, tuple[int, ...]]]  # tensor -> offset, dtype, shape
 
 
 class KnownPlaces:
-    """Where the tensors of PyTorch files lie, kept while the files do not change: unpickling takes
-    20 ms a file.
+    """Where the tensors of PyTorch files lie, kept while the files do not change.
 
-    A soup opens each file twice, to choose and to mix: reading them again would take 14% of the
-    time of a mix of four ViT-B/32 in memory. Only offsets are kept, of the `limit` files that were
-    opened last.
+    Unpickling takes 20 ms a file, and a soup opens each twice, to choose and to mix: 14% of the
+    time of mixing four ViT-B/32 in memory. Only offsets are kept, of the last `limit` files.
     """
 
     def __init__(self, limit: int = 1024) -> None:
@@ -42,7 +38,7 @@ class KnownPlaces:
         version = path.resolve(), stat.st_ino, stat.st_size, stat.st_mtime_ns, key
         if version in self.known:
             file, (places, tied, notes) = MappedFile(path), self.known[version]
-            entries: dict[str, InFile | InMemory] = {name: InFile(file, *place) for name, place in places.items()}
+            entries: dict[str, Entry] = {name: InFile(file, *place) for name, place in places.items()}
             return Checkpoint(str(path), entries, dict(tied), list(notes), files=(path,))
         read = _unpickled(path, key)
         stored = {name: entry[1:] for name, entry in read.entries.items() if isinstance(entry, InFile)}
@@ -57,12 +53,12 @@ read_pytorch = KnownPlaces().open
 
 
 def read_pickle(path: Path) -> object:
-    """The content of a PyTorch file, memory-mapped, without running code; argparse.Namespace
-    (timm's) is allowed.
+    """The content of a PyTorch file, memory-mapped; timm's argparse.Namespace is allowed, other
+    code not.
 
     Raises OSError if it cannot be opened, ValueError if it is damaged or needs code to load.
     """
-    zipped = _is_zip(path)  # if not: written by torch before 1.6 (cannot be mapped), cut off, or no PyTorch file
+    zipped = _is_zip(path)  # else of torch before 1.6, cut off, or foreign
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             warnings.simplefilter("ignore")  # about old pickle protocols, which load or raise
@@ -116,17 +112,15 @@ def _is_state(value: Any) -> bool:
 
 
 def _find_in_file(checkpoint: Checkpoint, path: Path) -> None:
-    """Replace contiguous tensors in torch.load's memory map by their places in our map, whose pages
-    can be released.
+    """Replace contiguous tensors in torch.load's memory map by their places in our map.
 
-    Tensors stay as they are if the system does not list its memory maps (only Linux does) or torch
-    mapped nothing.
+    Tensors stay as they are if the system does not list its memory maps (only Linux does).
     """
     maps = _maps(path)
     if not maps:
         return
     file = MappedFile(path)
-    placed: dict[str, InFile | InMemory] = {}
+    placed: dict[str, Entry] = {}
     for name, entry in checkpoint.entries.items():
         assert isinstance(entry, InMemory)
         at, size = entry.held.data_ptr(), entry.held.nbytes
@@ -135,15 +129,13 @@ def _find_in_file(checkpoint: Checkpoint, path: Path) -> None:
             continue
         placed[name] = InFile(file, offset, entry.dtype, entry.shape)
         start = bytes_of(entry.held.reshape(-1)[:8]).tobytes()
-        if file.read(offset, offset + len(start)).tobytes() != start:  # torch swapped the bytes of a big-endian file
+        if file.read(offset, offset + len(start)).tobytes() != start:  # big-endian file: swapped
             return
     checkpoint.entries |= placed
 
 
 def _maps(path: Path) -> list[tuple[int, int, int]]:
-    """The memory maps of a file in this process: first address, address after the last, offset in
-    the file.
-    """
+    """Memory maps of a file in this process: first address, address after the last, file offset."""
     try:
         lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -6,31 +6,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from modelsoups.checkpoints.tensors import Entry
+
 State = Mapping[str, Tensor]
 
 
-class Described(Protocol):
-    """Anything with a shape and a dtype: a tensor, or the place of one in a file."""
-
-    @property
-    def shape(self) -> Sequence[int]: ...
-    @property
-    def dtype(self) -> torch.dtype: ...
-
-
-def describe(tensor: Described) -> str:
+def describe(tensor: Tensor | Entry) -> str:
     """Shape and dtype as error messages show them: "(10, 128) float32"."""
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
-def averaged(tensor: Described) -> bool:
-    """Whether mixing averages this tensor: integers and booleans are copied from the first state.
+def averaged(tensor: Tensor | Entry) -> bool:
+    """Whether mixing averages this tensor: floats are, integers and booleans are the first state's.
 
     Raises ValueError for complex numbers.
     """

@@ -1,6 +1,4 @@
-"""A checkpoint as a mapping of tensors that are read when asked for, and the bytes of each tensor
-without a copy.
-"""
+"""Checkpoints as mappings of tensors that are read when asked for, and the bytes of each tensor."""
 
 from __future__ import annotations
 
@@ -21,21 +19,17 @@ Bytes = NDArray[np.uint8]
 
 
 class MappedFile:
-    """A file as a memory map: nothing is copied, and the system may take the pages back at any
-    time.
-    """
+    """A file as a memory map: nothing is copied, and the system may take pages back at any time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with open(path, "rb") as file:  # NumPy arrays of a read-only map would warn; this one is never written to
+        with open(path, "rb") as file:  # copy on write: torch warns of read-only
             self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         self.bytes = np.frombuffer(self.map, np.uint8)
         self.address = self.bytes.ctypes.data
 
     def check(self, stop: int) -> None:
-        """Raise ValueError if the file has become shorter: reading beyond its end would kill the
-        process.
-        """
+        """Raise ValueError if the file became shorter: reading beyond its end kills the process."""
         if self.map.size() < stop:  # the size of the file now, not when it was mapped
             raise ValueError(f"{self.path} ends too early; it was cut off while it was being read")
 
@@ -63,7 +57,7 @@ class InFile(NamedTuple):
         return self.file.address + self.offset
 
     def block(self, start: int, stop: int) -> Bytes:
-        """The bytes of elements `start` to `stop` of the flat tensor, not to be written to."""
+        """The bytes of elements `start` to `stop` of the flat tensor; not to be written to."""
         size = self.dtype.itemsize
         return self.file.read(self.offset + start * size, self.offset + stop * size)
 
@@ -95,11 +89,11 @@ class InMemory:
         return bytes_of(self.held) if plain else None
 
     def address(self) -> int | None:
-        """The memory address of the first element; None on a GPU or with gaps between the elements."""
+        """The memory address of the first element; None on a GPU or if there are gaps."""
         return None if self._bytes is None else self.held.data_ptr()
 
     def block(self, start: int, stop: int) -> Bytes:
-        """As `InFile.block`; a copy on a GPU or with gaps between the elements."""
+        """As `InFile.block`; a copy on a GPU or if there are gaps."""
         size = self.dtype.itemsize
         if self._bytes is not None:
             return self._bytes[start * size : stop * size]
@@ -121,7 +115,10 @@ def bytes_of(tensor: Tensor) -> Bytes:
     return flat.view(torch.uint8).numpy()
 
 
-def nbytes(entry: InFile | InMemory) -> int:
+Entry = InFile | InMemory
+
+
+def nbytes(entry: Entry) -> int:
     return math.prod(entry.shape) * entry.dtype.itemsize
 
 
@@ -135,7 +132,7 @@ class Checkpoint(Mapping[str, Tensor]):
     """
 
     name: str
-    entries: dict[str, InFile | InMemory]
+    entries: dict[str, Entry]
     tied: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     folder: Path | None = None
@@ -159,18 +156,11 @@ class Checkpoint(Mapping[str, Tensor]):
     def _mapped(self) -> set[MappedFile]:
         return {entry.file for entry in self.entries.values() if isinstance(entry, InFile)}
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all tensors; a tied one counts once."""
-        return sum(nbytes(entry) for key, entry in self.entries.items() if key not in self.tied)
-
 
 def checkpoint_of(state: Mapping[Any, Any], name: str = "state in memory") -> Checkpoint:
-    """A state dict as a checkpoint; its tensors are not copied. Tensors that share memory are noted
-    as tied.
+    """A state dict as a checkpoint, without a copy; tensors that share memory are noted as tied.
 
-    Raises ValueError naming the first entry that is not a dense tensor, or `name` if there are no
-    tensors.
+    Raises ValueError naming the first entry that is not a dense tensor, or `name` if it is empty.
     """
     if isinstance(state, Checkpoint):
         return state

@@ -1,8 +1,4 @@
-"""Weights of pre-trained models from files: safetensors, state dicts (.pt, .pth, .bin) and OpenAI's
-TorchScript archives.
-
-No code in a file is run.
-"""
+"""Pre-trained weights from safetensors, state dicts and OpenAI's archives; no code is run."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ from modelsoups.checkpoints.formats import SUFFIXES, load_state
 from modelsoups.checkpoints.layouts import check_layout, layout_of
 from modelsoups.checkpoints.torchscript import is_archive, load_archive
 
-OPENAI_BUFFERS = ("input_resolution", "context_length", "vocab_size")  # only in OpenAI's state dicts; no model has them
+OPENAI_BUFFERS = ("input_resolution", "context_length", "vocab_size")  # no model has them
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ def load_into(module: nn.Module, file: WeightFile, name: str, ignore: tuple[str,
     expected = module.state_dict()
     state = {key: tensor for key, tensor in file.state.items() if not key.startswith(ignore)}
     scale = state.get("logit_scale")
-    if scale is not None and "logit_scale" in expected and scale.numel() == 1:  # of shape () or (1,)
+    if scale is not None and "logit_scale" in expected and scale.numel() == 1:  # () or (1,)
         state["logit_scale"] = scale.reshape(expected["logit_scale"].shape)
     check_layout(state, layout_of(expected), f"{file.path}, read for model.name={name}")
     module.load_state_dict(state)

@@ -1,15 +1,12 @@
-"""Weighted sums and inner products over all ingredients: what one gradient step of a learned soup
-needs (appendix I).
+"""Weighted sums and inner products over K ingredients: a gradient step of a learned soup (appendix
+I).
 
-The weights of K ingredients are a matrix with one row an ingredient. A step needs the mixed weights
-sum_k alpha_k theta_k (vector times matrix) and <g, theta_k> for every k (matrix times vector); each
-reads the K P weights once. On a GPU both are multiplications, tensor by tensor, if the rows fit
-there. On the CPU they are passes (`blocks`) over rows in memory, or in files if memory is short;
-small tensors are multiplied there too, as a pass takes some 100 microseconds a tensor.
-
-Memory beside the model: K P numbers while the rows are in memory (on a GPU 4 bytes each, or 2 if 4
-do not fit), plus that of a pass.
-Legend: K ingredients, P weights, N of one tensor; n numbers of a piece, S pieces.
+The weights are a matrix with one row an ingredient. A step needs sum_k alpha_k theta_k (vector
+times matrix) and <g, theta_k> for every k (matrix times vector); each reads the K P weights once.
+On a GPU both are multiplications, tensor by tensor, if the rows fit. On the CPU they are passes
+(`blocks`) over rows in memory, or in files if memory is short; only small tensors are multiplied,
+as a pass takes 100 microseconds a tensor. Memory: that of a pass, and K P numbers if they fit (on a
+GPU of 4 bytes, else 2). Legend: P weights, N of one tensor; n numbers of a piece, S pieces.
 """
 
 from __future__ import annotations
@@ -36,13 +33,12 @@ COLUMNS = 2**20  # columns of bfloat16 rows that are widened at a time
 
 
 class Stack:
-    """The weights of K ingredients, one stacked on the other as the rows of a matrix.
+    """The weights of K ingredients, stacked as the rows of a matrix.
 
-    states: the ingredients; a `Checkpoint` is read when needed and never whole. keys: the tensors
-    that matter, by default all. resident: bytes that rows may take on `device`, by default
-    RESIDENT; rows that do not fit are read from their files each time. On a GPU, rows that fit only
-    as bfloat16 hold the differences to the mean, which stays float32, so that eight bits of what
-    fine-tuning changed are kept.
+    states: a `Checkpoint` is read when needed and never whole. keys: the tensors that matter, by
+    default all. resident: bytes that rows may take on `device`, by default RESIDENT; others are
+    read from their files each time. On a GPU, rows that fit only as bfloat16 hold the differences
+    to the mean, which stays float32, so that eight bits of what fine-tuning changed are kept.
     """
 
     def __init__(
@@ -57,7 +53,7 @@ class Stack:
         self.shapes = {key: _shape(first, key) for key in (first if keys is None else keys)}
         self.averaged = [key for key, (_, dtype) in self.shapes.items() if dtype.is_floating_point]
         self.sizes = {key: math.prod(shape) for key, (shape, _) in self.shapes.items()}
-        self.kept = {key: first[key] for key in self.shapes if key not in self.averaged}  # integers: the first one's
+        self.kept = {key: first[key] for key in self.shapes if key not in self.averaged}  # integers
         self.rows: dict[str, Tensor] = {}  # rows that are multiplied
         self.means: dict[str, Tensor] = {}
         budget = RESIDENT.get(self.device.type, 0) if resident is None else resident
@@ -90,27 +86,21 @@ class Stack:
         self.kept = {key: tensor.to(self.device) for key, tensor in self.kept.items()}
 
     def mixed(self, coefficients: Mapping[str, Sequence[float]]) -> dict[str, Tensor]:
-        """sum_k alpha_k theta_k, summed in float32 (float64 for such tensors), with coefficients as
-        `state_dicts.mix`.
-        """
+        """sum_k alpha_k theta_k in float32 (float64 for such tensors); see `state_dicts.mix`."""
         flat = self._passed_mix(coefficients)
-        mixed: dict[str, Tensor] = {}
-        for key, (shape, dtype) in self.shapes.items():
-            if key in self.kept:
-                mixed[key] = self.kept[key]
-            else:
-                flat_N = flat[key] if key in flat else self._mixed(key, of_group(key, coefficients))
-                mixed[key] = flat_N.to(dtype).reshape(shape)
-        return mixed
+        flat |= {key: self._mixed(key, of_group(key, coefficients)) for key in self.rows}
+        mixed = dict(self.kept)
+        for key, flat_N in flat.items():
+            shape, dtype = self.shapes[key]
+            mixed[key] = flat_N.to(dtype).reshape(shape)
+        return {key: mixed[key] for key in self.shapes}
 
     def products(self, by_weights: State) -> dict[str, Tensor]:
-        """{tensor: <g, theta_k> of every k}, shape K, float64 on the CPU; by_weights: {tensor: its
-        derivative g}.
-        """
-        found = self._passed_products({key: g for key, g in by_weights.items() if key not in self.rows})
-        for key, g in by_weights.items():
-            if key in self.rows:
-                found[key] = self._products(key, g.reshape(-1))
+        """{tensor: <g, theta_k> of every k}, float64 on the CPU; by_weights: {tensor: g}."""
+        passed = {key: g for key, g in by_weights.items() if key not in self.rows}
+        found = self._passed_products(passed)
+        for key in by_weights.keys() - passed.keys():
+            found[key] = self._products(key, by_weights[key].reshape(-1))
         return {key: found[key] for key in by_weights}
 
     # ---- rows that are multiplied ----
@@ -138,17 +128,16 @@ class Stack:
     # ---- rows that are passed over, in memory or files ----
 
     def _passed_mix(self, coefficients: Mapping[str, Sequence[float]]) -> dict[str, Tensor]:
-        flat: dict[str, Tensor] = {}
-        for key in self.averaged:
-            if key not in self.rows:
-                flat[key] = torch.empty(self.sizes[key], dtype=self.shapes[key][1])
+        keys = [key for key in self.averaged if key not in self.rows]
+        flat = {key: torch.empty(self.sizes[key], dtype=self.shapes[key][1]) for key in keys}
         alphas = {group: np.array(row, np.float64) for group, row in coefficients.items()}
 
         def one(room: Room, rows: Rows, number: int, piece: Piece) -> None:
             key, start, stop = piece
             flat[key][start:stop] = room.mix(rows, piece, of_group(key, alphas), 1)[0]
 
-        each_piece(self.opened, pieces(self.opened[0], flat, size_of_pieces(len(self))), lambda: partial(one, Room()))
+        todo = pieces(self.opened[0], flat, size_of_pieces(len(self)))
+        each_piece(self.opened, todo, lambda: partial(one, Room()))
         return flat
 
     def _passed_products(self, by_weights: State) -> dict[str, Tensor]:
@@ -171,9 +160,7 @@ class Stack:
 
 
 def grams(states: Sequence[State], keys: Iterable[str]) -> dict[str, Tensor]:
-    """{tensor: the inner products between all states}, K x K in float64; one block of each state in
-    memory at a time.
-    """
+    """{tensor: inner products between all states}, K x K float64; one block of each at a time."""
     opened = [checkpoint_of(state) for state in states]
     found = {key: torch.zeros(len(opened), len(opened), dtype=torch.float64) for key in keys}
     memory_Kn = torch.empty(len(opened), max(1, TOGETHER // len(opened)), dtype=torch.float64)

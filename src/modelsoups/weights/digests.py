@@ -1,11 +1,9 @@
-"""A content hash of a checkpoint that can be computed from its blocks in any order, while they are
-mixed.
+"""A content hash of a checkpoint that can be computed from its blocks in any order, while mixing.
 
-A digest is "xxh3_128:" and 32 hex digits: XXH3 (128 bits) over name, dtype and shape of every
-tensor in the order of the names, each followed by the XXH3 of its blocks of `blocks.BLOCK`
-elements. It depends on the content alone, not on file, order or ties. It detects damage and
-mistakes; against forgery use SHA-256, as the manifests do (`state_sha256`).
-Source: the xxHash specification (github.com/Cyan4973/xxHash), through its Python package.
+A digest is "xxh3_128:" and 32 hex digits: XXH3 over name, dtype and shape of every tensor in the
+order of the names, each followed by the XXH3 of its blocks of `blocks.BLOCK` elements. It depends
+on the content alone, not on file, order or ties. It detects mistakes; against forgery, manifests
+hold SHA-256 (`state_sha256`). Source: the xxHash specification (github.com/Cyan4973/xxHash).
 """
 
 from __future__ import annotations
@@ -26,9 +24,7 @@ UNKNOWN = KIND + "0" * 32
 
 
 def joined(checkpoints: Sequence[Checkpoint], read: Sequence[Piece], found_SPK16: Digests) -> tuple[str, ...]:
-    """The digests of checkpoints of one layout from those of the S pieces read; tensors tied in all
-    may be left out.
-    """
+    """Digests of checkpoints of one layout from those of S pieces; ties of all may be left out."""
     first, wholes = checkpoints[0], [xxh3_128() for _ in checkpoints]
     spans: dict[str, tuple[int, int]] = {}  # tensor -> its first piece and the one after its last
     for number, (key, *_) in enumerate(read):
@@ -64,8 +60,7 @@ def digests(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
 
 
 def later(checkpoint: Checkpoint) -> str:
-    """A stand-in for a digest that mixing will find: a hash of the sizes and times of the files,
-    which show a change.
+    """A stand-in for a digest that mixing will find: a hash of the sizes and times of the files.
 
     For a state in memory, the digest itself.
     """
@@ -78,8 +73,8 @@ def later(checkpoint: Checkpoint) -> str:
 def check(name: str, checkpoint: Checkpoint, expected: str, got: str | None = None) -> None:
     """Raise ValueError unless a checkpoint is the ingredient `name` that was chosen.
 
-    got: its digest, None before mixing. Sizes and times (`later`) and SHA-256 (soups of the
-    pipeline) are compared before mixing, digests afterwards.
+    got: its digest, None before mixing, when all but digests are compared: sizes and times
+    (`later`), or SHA-256 (soups of the pipeline).
     """
     if expected.startswith(KIND):
         same = got is None or got == expected

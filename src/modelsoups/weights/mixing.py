@@ -1,9 +1,7 @@
-"""Mixing checkpoints in one streamed pass: each byte is read once, in the order of the file, and
-hashed meanwhile.
+"""Mixing checkpoints in one streamed pass: each byte is read once, in file order, and hashed.
 
-Memory: that of a pass (`blocks`: a few MB a thread, and 256 MB of the files' pages), whatever the
-number of checkpoints and their size; plus pages of torch's memory map for tensors of .pt files that
-are not contiguous.
+Memory: that of a pass (`blocks`: a few MB a thread, and 256 MB of the files' pages) and pages of
+torch's memory map for tensors of .pt files that are not contiguous.
 """
 
 from __future__ import annotations
@@ -30,15 +28,15 @@ from modelsoups.weights.fast.blocks import Piece, Room, Rows
 from modelsoups.weights.state_dicts import Coefficients, as_counts, check_groups, of_group
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-Facts = Callable[[tuple[str, ...]], dict[str, str]]  # the checkpoints' digests -> the metadata of the file
-Write = Callable[[str, int, Tensor], None]  # a tensor's name, the first element to write, flat elements
+Facts = Callable[[tuple[str, ...]], dict[str, str]]  # digests -> metadata
+Write = Callable[[str, int, Tensor], None]  # tensor, first element, flat elements
 PAGE = 4096  # bytes
 PORTION = 2**24  # bytes of the output that are sent to the disk at a time
 
 
 @dataclass
 class Plan:
-    """The output file: where each tensor begins, its size, tensors written once, and the header."""
+    """The output file: where tensors begin, its size, tensors written once, and the header."""
 
     offsets: dict[str, int]
     size: int
@@ -57,10 +55,10 @@ def mix_to_file(
     user.
 
     Integer and boolean tensors are the first checkpoint's; a note names those that differ. Tensors
-    tied in every checkpoint are written once, with the metadata that safetensors.torch.load_model
-    understands. Tensors in `replaced` are written instead of the mixed ones. facts gives the
-    metadata, and may refuse the digests; it is called first with `digests.UNKNOWN` for each
-    checkpoint, for the size of the metadata.
+    tied in all checkpoints are written once, with the metadata of safetensors.torch.save_model;
+    those in `replaced` instead of the mixed ones. facts gives the metadata, and may refuse the
+    digests; the first call gets `digests.UNKNOWN` for each checkpoint, for the size of the
+    metadata.
     Raises ValueError naming checkpoint and tensor for different layouts, complex numbers, NaN or
     infinity, and if `out` is one of the inputs.
     """
@@ -92,11 +90,7 @@ def mix_to_file(
 
 
 def mix_in_memory(checkpoints: Sequence[Checkpoint], coefficients: Coefficients) -> dict[str, Tensor]:
-    """`state_dicts.mix` of these checkpoints, bit for bit, with a block of each in memory at a
-    time.
-
-    Raises as `mix_to_file` does.
-    """
+    """The mixed tensors, with the bits of `state_dicts.mix`; raises as `mix_to_file` does."""
     check_layouts(checkpoints)
     check_groups(checkpoints[0], coefficients)
     tied = _tied(checkpoints, coefficients)
@@ -130,11 +124,7 @@ def _plan(checkpoints: Sequence[Checkpoint], coefficients: Coefficients, metadat
     offsets, end = {}, 0
 
     def place(key: str) -> tuple[bool, int]:
-        """Tensors of whole pages first, so that each begins on a page, where writing is twice as
-        fast.
-
-        The others follow by the size of their elements, so that all are aligned.
-        """
+        """Whole pages first, on pages, where writing is twice as fast; the rest stays aligned."""
         return nbytes(entries[key]) % PAGE != 0, -entries[key].dtype.itemsize
 
     for key in sorted((key for key in entries if key not in tied), key=place):
@@ -155,9 +145,7 @@ def _stream(
     write: Write,
     replaced: Mapping[str, Tensor],
 ) -> tuple[tuple[str, ...], list[str]]:
-    """Mix and write every piece of every tensor; the checkpoints' digests, and the integer tensors
-    that differ.
-    """
+    """Mix and write every piece; returns the digests and the integer tensors that differ."""
     rows_by_group = {}
     for group, row in coefficients.items():
         weights, divisor = as_counts(row)
@@ -185,7 +173,7 @@ def _stream(
 
 
 def _notes(checkpoints: Sequence[Checkpoint], tied: Mapping[str, str], differing: Sequence[str]) -> list[str]:
-    notes = [f"{checkpoint.name}: {note}" for checkpoint in checkpoints for note in checkpoint.notes]
+    notes = [f"{opened.name}: {note}" for opened in checkpoints for note in opened.notes]
     if tied:
         notes.append(f"{', '.join(tied)}: tied, written once")
     if differing:
@@ -208,11 +196,10 @@ def _write(descriptor: int, view: memoryview, offset: int) -> None:
 
 
 def _begin_to_disk(descriptor: int, start: int, stop: int) -> None:
-    """Make the system write a portion of PORTION bytes to the disk once bytes start to stop have
-    completed it.
+    """Make the system write each portion to the disk once it is complete, not only at the fsync.
 
-    Otherwise it would begin with the fsync at the end. On Linux the advice "not needed" starts the
-    writing of dirty pages (mm/fadvise.c); they stay in the system's cache.
+    On Linux the advice "not needed" starts the writing of dirty pages (mm/fadvise.c); they stay
+    cached.
     """
     first, last = start // PORTION * PORTION, stop // PORTION * PORTION
     if first < last and sys.platform == "linux":

@@ -1,6 +1,4 @@
-"""State-dict algebra: mix and interpolate states, and measure angles between them, one tensor at a
-time.
-"""
+"""State-dict algebra: mixing, interpolation and angles, one tensor at a time."""
 
 from __future__ import annotations
 
@@ -13,30 +11,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from modelsoups.checkpoints.formats import load_state
+from modelsoups.checkpoints.formats import load_state as load_state  # for callers of this module
 from modelsoups.checkpoints.layouts import check_layout, layout_of
-from modelsoups.checkpoints.states import State, averaged, state_sha256
+from modelsoups.checkpoints.states import State, averaged
+from modelsoups.checkpoints.states import state_sha256 as state_sha256
 
-__all__ = [  # with what reads and hashes states, so that callers find the algebra and its files in one module
-    "EVERYTHING",
-    "ROOT",
-    "Coefficients",
-    "RunningSum",
-    "State",
-    "TensorSum",
-    "angle",
-    "as_counts",
-    "check_groups",
-    "inner_products",
-    "interpolate",
-    "is_block",
-    "layer_of",
-    "load_state",
-    "mix",
-    "of_group",
-    "state_sha256",
-]
-Coefficients = Mapping[str, Sequence[float]]  # layer group or tensor name -> one coefficient per state
+Coefficients = Mapping[str, Sequence[float]]  # layer group or tensor -> a coefficient per state
 EVERYTHING = "*"  # the layer group of a soup whose coefficients are the same for every tensor
 ROOT = "(root)"  # the layer group of tensors that no submodule owns
 T = TypeVar("T")
@@ -51,9 +31,7 @@ _BLOCK = re.compile(
 
 
 def layer_of(key: str) -> str:
-    """The layer group of a tensor: its block ("encoder.transformer.resblocks.3"), else the module
-    that owns it.
-    """
+    """The layer group of a tensor: its block ("blocks.3"), else the module that owns it."""
     block = _BLOCK.match(key)
     return block[0] if block else key.rpartition(".")[0] or ROOT
 
@@ -67,8 +45,7 @@ def is_block(key: str) -> bool:
 
 
 class TensorSum:
-    """Weighted sum of one tensor over states, in float64 and in the order of adding; the dtype is
-    kept at the end.
+    """Weighted sum of one tensor over states, in float64, in the order of adding.
 
     Whole multiples of float32 and narrower numbers add up exactly in float64 (unless their
     exponents lie 2**20 or more apart), so a mean is rounded once and the mean of equal tensors is
@@ -110,7 +87,7 @@ class TensorSum:
         assert self.first is not None
         if self.total is None:
             return self.first.clone()
-        if self.first.dtype == torch.float64:  # minus, not plus: x - 0.0 keeps the sign of a negative zero
+        if self.first.dtype == torch.float64:  # minus: x - 0.0 keeps -0.0
             return self.first * (self.weight / by) - self.total / by
         return (self.total / by).to(self.first.dtype)
 
@@ -163,9 +140,8 @@ def mix(states: Sequence[State], coefficients: Coefficients) -> dict[str, Tensor
     """sum_i c_i theta_i (section 2; eq. 2 by layer), c being coefficients[name], [layer_of(name)]
     or ["*"].
 
-    See TensorSum for rounding. Raises ValueError naming the layer group without coefficients, a
-    group that no tensor belongs to, or the state (by position) and the tensor that differ from the
-    first.
+    Raises ValueError naming the layer group without coefficients or without tensors, or the state
+    (by position) and the tensor that differ from the first. See TensorSum for rounding.
     """
     if not states:
         raise ValueError("no states to mix")
@@ -186,8 +162,7 @@ def mix(states: Sequence[State], coefficients: Coefficients) -> dict[str, Tensor
 
 
 def as_counts(row: Sequence[float]) -> tuple[list[float], int]:
-    """Coefficients that are fractions of a small whole (1/6; 3/7) as whole weights and a divisor,
-    else unchanged.
+    """Fractions of a small whole (1/6; 3/7) as integer weights and their divisor, others unchanged.
 
     (a + b + c) / 3 is rounded once and in any order; a/3 + b/3 + c/3 is not, and a sixth of all
     float32 means of six lie exactly between two numbers, where that shows.
@@ -225,10 +200,10 @@ def interpolate(a: State, b: State, alpha: float) -> dict[str, Tensor]:
 
 
 def angle(start: State, one: State, two: State) -> float:
-    """Degrees between one - start and two - start (Figure 3). As in J.1 only tensors of two or more
-    dimensions count.
+    """Degrees between one - start and two - start (Figure 3), of tensors with two or more
+    dimensions (J.1).
 
-    Raises ValueError when a model equals the start, for then there is no direction.
+    Raises ValueError if a model equals the start: there is no direction.
     """
     d11, d12, d22 = inner_products(start, one, two, matrices_only=True)
     if d11 * d22 == 0:
@@ -237,9 +212,7 @@ def angle(start: State, one: State, two: State) -> float:
 
 
 def inner_products(start: State, one: State, two: State, matrices_only: bool = False) -> tuple[float, float, float]:
-    """d1.d1, d1.d2 and d2.d2 of d1 = one - start and d2 = two - start: all that the plane of the
-    three depends on.
-    """
+    """d1.d1, d1.d2 and d2.d2 of d1 = one - start and d2 = two - start, over all float tensors."""
     d1, d2 = _deltas(one, start, matrices_only), _deltas(two, start, matrices_only)
     pairs = ((d1, d1), (d1, d2), (d2, d2))
     d11, d12, d22 = (math.fsum(float((a[key] * b[key]).sum()) for key in a) for a, b in pairs)

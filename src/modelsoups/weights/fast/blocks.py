@@ -1,16 +1,11 @@
-"""Passes over the bytes of many checkpoints, piece by piece on all threads, and what is computed of
-each piece.
+"""Passes over the bytes of many checkpoints on all threads, and what is computed of each piece.
 
-A pass visits every piece, some blocks of one tensor in all checkpoints, once. A few rows of a block
-fit into the processor's cache: they are read, added and hashed while they are there. float32,
-bfloat16 and float16 are read where they lie; other numbers of up to 32 bits are widened to float32,
-which is exact. Both are added in float64 by `loops`; all others by TensorSum. Sums have the bits of
-TensorSum either way.
-
-Memory: WINDOW bytes of the files' pages and the buffers of one `Room` a thread, whatever the number
-of checkpoints.
-Legend: K checkpoints, each a row of numbers, R of them at a time; n numbers of a piece, P blocks of
-it.
+A pass visits every piece (some blocks of one tensor, in all checkpoints) once. A few rows of a
+block fit into the processor's cache, where they are added and hashed. float32, bfloat16 and float16
+are read in place; other floats of up to 32 bits are widened to float32, exactly. `loops` adds both
+in float64, TensorSum all other numbers; the bits are those of TensorSum either way. Memory: WINDOW
+bytes of the files' pages and one `Room` a thread.
+Legend: K checkpoints, each a row of numbers, R at a time; n numbers of a piece, P blocks of it.
 """
 
 from __future__ import annotations
@@ -35,11 +30,11 @@ PIECE = 2**18  # numbers of a piece of up to ROWS checkpoints
 ROWS = 8  # rows that are added, widened or copied at a time
 WIDE = 2**12  # numbers that are added or widened at a time within a block
 WINDOW = 2**28  # bytes of the files' pages that a pass keeps mapped
-KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # the kinds of numbers that `loops` reads
+KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # as in `loops`
 Piece = tuple[str, int, int]  # a tensor's name, its first element and the one after the last
 Float64s = NDArray[np.float64]
 Addresses = NDArray[np.uint64]
-Digests = NDArray[np.uint8]  # P x K x 16: XXH3 (128 bits) of each block of each row, in canonical form
+Digests = NDArray[np.uint8]  # P x K x 16: XXH3 (128 bits) of each block of each row
 NO_DIGESTS: Digests = np.empty((0, 0, 16), np.uint8)
 Visit = Callable[["Rows", int, Piece], None]  # rows, the number of the piece, the piece
 
@@ -48,9 +43,7 @@ Visit = Callable[["Rows", int, Piece], None]  # rows, the number of the piece, t
 
 
 def pieces(checkpoint: Checkpoint, keys: Iterable[str], step: int) -> list[Piece]:
-    """The pieces of these tensors, of `step` elements each but the last; a tensor without elements
-    has none.
-    """
+    """Pieces of `step` elements (the last of fewer) of these tensors; none of an empty tensor."""
     found: list[Piece] = []
     for key in keys:
         size = math.prod(checkpoint.entries[key].shape)
@@ -59,9 +52,7 @@ def pieces(checkpoint: Checkpoint, keys: Iterable[str], step: int) -> list[Piece
 
 
 def size_of_pieces(count: int) -> int:
-    """Numbers of a piece, in whole blocks: fewer for many checkpoints, so that memory does not grow
-    with them.
-    """
+    """Numbers of a piece, in whole blocks: fewer for many checkpoints, to bound memory."""
     return BLOCK * max(1, PIECE // BLOCK * ROWS // max(ROWS, count))
 
 
@@ -72,8 +63,8 @@ def parts(piece: Piece) -> list[Piece]:
 
 
 def each_piece(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece], worker: Callable[[], Visit]) -> None:
-    """Visit all pieces, begun in their order, on as many threads as torch has; `worker` makes each
-    thread's visit.
+    """Visit all pieces, begun in order, by torch's number of threads; `worker` makes each one's
+    visit.
 
     The first exception ends the pass.
     """
@@ -105,9 +96,7 @@ def each_piece(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece], worker:
 
 
 def last_of_windows(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece]) -> set[int]:
-    """The numbers of the pieces after which the pages read are released: every WINDOW bytes, and
-    the last piece.
-    """
+    """The pieces after which pages are released: every WINDOW bytes, and the last piece."""
     read, found = 0, {len(todo) - 1}
     for number, (key, start, stop) in enumerate(todo):
         read += (stop - start) * checkpoints[0].entries[key].dtype.itemsize * len(checkpoints)
@@ -123,9 +112,7 @@ def release(checkpoints: Sequence[Checkpoint]) -> None:
 
 
 class Rows:
-    """One thread's view of many checkpoints: where the rows of a tensor lie, looked up once for
-    each tensor.
-    """
+    """One thread's view of the checkpoints: where the rows of the current tensor lie."""
 
     def __init__(self, checkpoints: Sequence[Checkpoint]) -> None:
         self.checkpoints = checkpoints
@@ -146,8 +133,7 @@ class Rows:
         return [checkpoint.entries[key].block(start, stop) for checkpoint in self.checkpoints[some]]
 
     def addresses(self, piece: Piece) -> Addresses | None:
-        """Where the piece begins in each checkpoint; None if its dtype is not in KINDS, or a row
-        must be copied.
+        """Where the piece begins in each checkpoint; None if a row must be copied or widened.
 
         Raises ValueError for a row of another shape or dtype: `loops` cannot tell where a row ends.
         """
@@ -170,16 +156,12 @@ class Rows:
 
 
 def hashes(blocks: Sequence[Bytes]) -> Digests:
-    """The XXH3 of each block. The package's own function is a call a block, which releases the
-    interpreter's lock.
-    """
+    """The XXH3 of each block, by a call a block that releases the interpreter's lock."""
     return np.frombuffer(b"".join(map(xxh3_128_digest, blocks)), np.uint8).reshape(-1, 16)  # type: ignore[arg-type]
 
 
 def digests_of_pieces(pieces: int, count: int) -> Digests:
-    """An empty array for the digests of pieces of `size_of_pieces(count)` numbers: pieces x P x K x
-    16.
-    """
+    """An array for the digests of pieces of `size_of_pieces(count)` numbers: S x P x K x 16."""
     return np.empty((pieces, size_of_pieces(count) // BLOCK, count, 16), np.uint8)
 
 
@@ -200,7 +182,7 @@ class Room:
     ) -> tuple[Tensor, bool]:
         """The weighted sum / by in the rows' dtype, and whether all of it is finite.
 
-        found_PK16 takes the digests of the blocks, as many as it has room for.
+        found_PK16 takes the digests of the blocks; those it has no room for are not computed.
         """
         key, start, stop = piece
         dtype = rows.dtype(key)
@@ -212,7 +194,9 @@ class Room:
             block = out[part[1] - start : part[2] - start]
             finite &= self.loops.divide(block, total, by, _exact(by), kind)
         mixed = torch.from_numpy(out).to(dtype)
-        return mixed, finite if dtype in KINDS else bool(mixed.float().isfinite().all())  # float8 has no isfinite
+        if dtype not in KINDS:
+            finite = bool(mixed.float().isfinite().all())  # float8 has no isfinite
+        return mixed, finite
 
     def _total(self, rows: Rows, part: Piece, weights_K: Float64s, found_1K16: Digests) -> Float64s:
         """The weighted sum of a block; each group of rows is hashed right after it was added."""
@@ -247,9 +231,7 @@ class Room:
         return mixed, bool(mixed.isfinite().all())
 
     def products(self, rows: Rows, piece: Piece, by_n: Tensor, found_K: Float64s) -> None:
-        """found_K = <by, row> of each row, summed in float64; by is float32, or float64 if the rows
-        are.
-        """
+        """found_K = <by, row> of each row; by: float32 (float64 for such rows)."""
         key, start, stop = piece
         rows_K, dtype = rows.addresses(piece), rows.dtype(key)
         if rows_K is not None:
@@ -281,9 +263,7 @@ def _is_narrow(dtype: torch.dtype) -> bool:
 
 
 def _exact(by: float) -> bool:
-    """Whether x * (1 / by) has the bits of x / by, in a quarter of the time: if `by` is a power of
-    two.
-    """
+    """Whether x * (1 / by), four times as fast, has the bits of x / by: for powers of two."""
     return math.frexp(by)[0] == 0.5
 
 

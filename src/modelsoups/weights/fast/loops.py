@@ -1,13 +1,10 @@
-"""Compiled loops (Numba) over rows of weights, four times as fast as NumPy, which widens to float64
-in memory first.
+"""Compiled loops (Numba) over rows of weights, four times as fast as NumPy.
 
-Each number is read once and widened to float64 in a register. The loops do not hold the
-interpreter's lock. Compiled code is cached beside this file or in the user's cache folder; where
-neither can be written, it is compiled in each process (some seconds). Importing Numba takes half a
-second: import this module where it is used.
-
-Rows are given by their addresses, which nothing here can check: `blocks.Rows` finds them and keeps
-their memory alive.
+NumPy widens numbers to float64 in memory first; here each is read once and widened in a register.
+The interpreter's lock is not held. Compiled code is cached beside this file or in the user's cache;
+if neither can be written, each process compiles it (some seconds). Importing Numba takes half a
+second: import this module where it is used. Addresses of rows cannot be checked here: `blocks.Rows`
+finds them and keeps their memory alive.
 Legend: K rows of N numbers, R of them (at most ROWS) at a time, M numbers of a chunk.
 """
 
@@ -74,9 +71,7 @@ def _rows(rows_K: Addresses, k: int, skip: int, zeros_N: Float32s) -> tuple[Floa
 
 @jitable
 def _weight(weights_R: Float64s, k: int) -> float:
-    """-0.0 for a missing row of zeros, which changes no bit of the sum: x + 0.0 * -0.0 is x for
-    every x.
-    """
+    """-0.0 for a missing row of zeros, which changes no bit: x + 0.0 * -0.0 is x for every x."""
     return weights_R[k] if k < weights_R.size else -0.0
 
 
@@ -93,15 +88,13 @@ def _widen(address: int, kind: int, wide_N: Float32s) -> None:
     for i in range(wide_N.size):
         wide_N[i] *= np.float32(2.0**112)
     for i in range(wide_N.size):
-        odd = np.uint32(0x7F800000 if bits_N[i] >= 0x47800000 else 0)  # 65536 and more: infinity or NaN
+        odd = np.uint32(0x7F800000 if bits_N[i] >= 0x47800000 else 0)  # infinity or NaN
         bits_N[i] |= odd | np.uint32(narrow_N[i] & 0x8000) << np.uint32(16)
 
 
 @jitable
 def _widen_rows(rows_K: Addresses, k: int, skip: int, kind: int, chunks_RM: Float32s, size: int) -> Addresses:
-    """Widen `size` numbers of ROWS rows, from the k-th row and number `skip` on; the addresses of
-    the result.
-    """
+    """Widen numbers skip to skip + size of ROWS rows from the k-th on; the results' addresses."""
     wide_R = np.empty(min(ROWS, rows_K.size - k), np.uint64)
     for row in range(wide_R.size):
         wide_R[row] = chunks_RM[row].ctypes.data
@@ -133,8 +126,8 @@ def _add_chunk(
 def add(total_N: Float64s, rows_R: Addresses, kind: int, weights_R: Float64s, first: bool, chunks_RM: Float32s) -> None:
     """Add weight * row of up to ROWS rows, one after the other, each rounded as NumPy does.
 
-    kind: of the rows' numbers. first: overwrite the total instead. chunks_RM: a buffer of ROWS + 1
-    rows for widened numbers, of which the last is zero.
+    kind: of the rows' numbers. first: overwrite the total. chunks_RM: a buffer of ROWS + 1 rows for
+    widened numbers, of which the last is zero.
     """
     for start in range(0, total_N.size, chunks_RM.shape[1]):
         stop = min(start + chunks_RM.shape[1], total_N.size)
@@ -148,9 +141,7 @@ def add(total_N: Float64s, rows_R: Addresses, kind: int, weights_R: Float64s, fi
 
 @_compiled("b1(f4[::1], f8[::1], f8, b1, i8)", error_model="numpy")
 def divide(out_N: Float32s, total_N: Float64s, by: float, exact: bool, kind: int) -> bool:
-    """out_N = total_N / by (total_N * (1 / by) if `exact`); returns whether all of it is finite in
-    this kind.
-    """
+    """out_N = total_N / by (`exact`: times 1 / by); returns whether all is finite in this kind."""
     odd, factor, largest = 0, 1 / by, LARGEST[kind]
     for i in range(total_N.size):
         x = np.float32(total_N[i] * factor if exact else total_N[i] / by)
@@ -183,9 +174,7 @@ def _multiply(found_R: Float64s, by_N: Float32s, rows_K: Addresses, k: int, zero
 def products(
     by_N: Float32s, rows_K: Addresses, kind: int, zeros_N: Float32s, chunks_RM: Float32s, found_K: Float64s
 ) -> None:
-    """found_K = <by_N, row> of each row, summed in float64 in no fixed order; kind and chunks_RM as
-    in `add`.
-    """
+    """found_K = <by_N, row> of each row, in float64 in no fixed order; see `add` for the rest."""
     found_K[:] = 0
     for k in range(0, rows_K.size, ROWS):
         found_R = found_K[k : k + ROWS]
