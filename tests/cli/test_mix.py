@@ -1,22 +1,17 @@
-"""Mixing files: the same bits as mixing in memory, ties, refusals, folders, and the command line."""
+"""Soups as files: what they say about themselves, ties, refusals, folders, and the command line."""
 
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
-from xxhash import xxh3_128, xxh3_128_digest
 
 from modelsoups import soup
 from modelsoups.cli import commands
 from modelsoups.weights import digests as digest
-from modelsoups.weights import mixing, passes
-from modelsoups.weights.fast import blocks
 from modelsoups.weights.state_dicts import mix
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool]
@@ -43,23 +38,6 @@ def files(folder: Path, count: int, suffix: str = ".safetensors") -> list[Path]:
         path = folder / f"{n}{suffix}"
         save_file(state(n), path) if suffix == ".safetensors" else torch.save(state(n), path)
     return [folder / f"{n}{suffix}" for n in range(count)]
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.floats(-3, 3), min_size=1, max_size=5),
-    st.sampled_from([".safetensors", ".pt"]),
-    st.sampled_from([1, 7, 64, 2**17]),
-)
-def test_a_streamed_mix_has_the_bits_of_one_in_memory(tmp_path_factory, row, suffix, chunk) -> None:
-    folder = tmp_path_factory.mktemp("mix")
-    sources = soup.library.open_all(files(folder, len(row), suffix))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "BLOCK", chunk)
-        patch.setattr(blocks, "PIECE", 3 * chunk)
-        mixing.mix_to_file(sources, {"*": row}, folder / "out.safetensors")
-    expected = mix([state(n) for n in range(len(row))], {"*": row})
-    assert bits(load_file(folder / "out.safetensors")) == bits(expected)
 
 
 def test_a_uniform_soup_says_what_it_is(tmp_path: Path) -> None:
@@ -234,83 +212,6 @@ def test_a_file_is_read_once_and_its_change_is_noticed_by_content(tmp_path: Path
     assert not list(tmp_path.glob("*soup*"))
 
 
-def test_a_digest_is_of_the_content_whatever_the_format_order_or_ties(tmp_path: Path) -> None:
-    shared = torch.arange(6.0)
-    save_file({"b": shared, "a": torch.ones(2).half()}, tmp_path / "one.safetensors", metadata={"c": "b"})
-    torch.save({"a": torch.ones(2).half(), "b": shared, "c": shared}, tmp_path / "two.pt")
-    sources = [
-        tmp_path / "one.safetensors",
-        tmp_path / "two.pt",
-        {"c": shared.clone(), "b": shared, "a": torch.ones(2).half()},
-    ]
-    checkpoints = soup.library.open_all(sources)
-    assert len(set(soup.library.hashes(checkpoints))) == 1
-    mixing.mix_to_file(checkpoints, {"*": [1, 1, 1]}, tmp_path / "out.safetensors", facts := Facts())
-    assert set(facts.seen[-1]) == set(soup.library.hashes(checkpoints))
-
-
-@pytest.mark.parametrize("count", [1, 8, 9, 17])  # whose pieces are of 4, 4, 3 and 1 blocks
-def test_a_digest_is_that_of_its_definition_however_many_are_mixed(tmp_path: Path, count: int) -> None:
-    block = 2**16
-    states = [{"w": torch.arange(n, n + 9.0 * block + 5), "a": torch.tensor([n])} for n in range(count)]
-    expected = []
-    for made in states:
-        whole = xxh3_128(b'["a", "torch.int64", [1]]\n' + xxh3_128_digest(made["a"].numpy()))
-        whole.update(f'["w", "torch.float32", [{9 * block + 5}]]\n'.encode())
-        for part in made["w"].split(block):
-            whole.update(xxh3_128_digest(part.numpy()))
-        expected.append("xxh3_128:" + whole.hexdigest())
-    checkpoints = soup.library.open_all(states)
-    mixing.mix_to_file(checkpoints, {"*": [1 / count] * count}, tmp_path / "out.safetensors", facts := Facts())
-    assert facts.seen[-1] == tuple(expected)
-    assert digest.digest(checkpoints[0]) == expected[0]
-
-
-def test_a_file_cut_off_while_it_is_mixed_is_named(tmp_path: Path) -> None:
-    """Its addresses would lie beyond its end."""
-    paths = [tmp_path / "0.safetensors", tmp_path / "1.safetensors"]
-    for path in paths:
-        save_file({"w": torch.ones(70)}, path)
-    checkpoints = soup.library.open_all(paths)
-    with open(paths[1], "r+b") as file:
-        file.truncate(100)
-    with pytest.raises(ValueError, match=r"1\.safetensors ends too early"):
-        mixing.mix_to_file(checkpoints, {"*": [0.5, 0.5]}, tmp_path / "out.safetensors")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["0.safetensors", "1.safetensors"]
-
-
-class Facts:
-    def __init__(self) -> None:
-        self.seen: list[tuple[str, ...]] = []
-
-    def __call__(self, digests: tuple[str, ...]) -> dict[str, str]:
-        self.seen.append(digests)
-        return {"digests": " ".join(digests)}
-
-
-@pytest.mark.parametrize("kind", ["transposed", "views", "strided", "scalar"])
-def test_pytorch_tensors_of_every_layout(tmp_path: Path, kind: str) -> None:
-    base = torch.randn(70, 33)
-    tensors = {
-        "transposed": {"w": base.t()},
-        "views": {"a": base[:20], "b": base[10:40], "c": base},
-        "strided": {"w": base[::2, ::3]},
-        "scalar": {"w": torch.tensor(2.5), "none": torch.zeros(0, 3), "flag": torch.tensor([True, False])},
-    }[kind]
-    other = {k: v + 1 if v.is_floating_point() else v for k, v in tensors.items()}
-    torch.save(tensors, tmp_path / "a.pt")
-    torch.save(other, tmp_path / "b.pt")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "BLOCK", 25)
-        patch.setattr(blocks, "PIECE", 50)
-        soup.mix(soup.uniform([tmp_path / "a.pt", tmp_path / "b.pt"]), tmp_path / "soup.safetensors")
-        assert bits(soup.mixed(soup.uniform([tmp_path / "a.pt", tmp_path / "b.pt"]))) == bits(
-            mix([tensors, other], {"*": [0.5, 0.5]})
-        )
-    expected = mix([tensors, other], {"*": [0.5, 0.5]})
-    assert bits(soup.load(tmp_path / "soup.safetensors")) == bits(expected)
-
-
 def test_an_input_is_not_overwritten_and_a_full_disk_is_named(tmp_path: Path) -> None:
     paths = files(tmp_path, 2)
     before = paths[0].read_bytes()
@@ -323,60 +224,3 @@ def test_an_input_is_not_overwritten_and_a_full_disk_is_named(tmp_path: Path) ->
     assert bits(load_file(tmp_path / "one.safetensors")) == bits(load_file(paths[0]))
     with pytest.raises(OSError, match="could not write /proc/soup"):
         soup.mix(soup.uniform(paths), "/proc/soup.safetensors")
-
-
-def test_numbers_that_the_file_does_not_align(tmp_path: Path) -> None:
-    """A header may put float32 at any byte; only ours are where compiled code reads them."""
-    rows = [torch.randn(300), torch.randn(300)]
-    for n, row in enumerate(rows):
-        header = json.dumps(
-            {
-                "flags": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]},
-                "w": {"dtype": "F32", "shape": [300], "data_offsets": [3, 1203]},
-            }
-        ).encode()
-        content = len(header).to_bytes(8, "little") + header + b"abc" + row.numpy().tobytes()
-        (tmp_path / f"{n}.safetensors").write_bytes(content)
-    paths = [tmp_path / "0.safetensors", tmp_path / "1.safetensors"]
-    soup.mix(soup.uniform(paths), tmp_path / "soup.safetensors")
-    made = load_file(tmp_path / "soup.safetensors")
-    assert torch.equal(made["w"], ((rows[0].double() + rows[1].double()) / 2).float())
-    assert bytes(made["flags"].tolist()) == b"abc"
-
-
-def test_tensors_of_whole_pages_lie_on_pages(tmp_path: Path) -> None:
-    state = {
-        "bias": torch.ones(3),
-        "half": torch.ones(2048).half(),
-        "w": torch.ones(32, 64),
-        "double": torch.ones(2).double(),
-    }
-    soup.mix(soup.uniform([state, state]), tmp_path / "soup.safetensors", [state, state])
-    content = (tmp_path / "soup.safetensors").read_bytes()
-    length = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:length])
-    at = {k: length + v["data_offsets"][0] for k, v in header.items() if k != "__metadata__"}
-    assert [at[k] % 4096 for k in ("half", "w")] == [0, 0]
-    assert [at[k] % 8 for k in ("double", "bias")] == [0, 0]
-    assert bits(load_file(tmp_path / "soup.safetensors")) == bits(state)
-
-
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells and resets a process's peak")
-def test_memory_does_not_grow_with_the_number_of_checkpoints(tmp_path: Path, monkeypatch) -> None:
-    """Twelve files of 16 MB; the pages of the files that the process holds are counted."""
-    paths = [tmp_path / f"{n}.safetensors" for n in range(12)]
-    for n, path in enumerate(paths):
-        save_file({"w": torch.full((2**22,), float(n))}, path)
-    monkeypatch.setattr(passes, "WINDOW", 2**24)
-    soup.mix(soup.uniform(paths[:2]), tmp_path / "two.safetensors")  # what is imported and compiled
-    before = of_status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    soup.mix(soup.uniform(paths), tmp_path / "soup.safetensors")
-    assert of_status("VmHWM") - before < 60
-    assert load_file(tmp_path / "soup.safetensors")["w"].unique().tolist() == [5.5]
-
-
-def of_status(key: str) -> float:
-    """A line of this process's status, in MB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024

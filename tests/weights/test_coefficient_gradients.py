@@ -8,16 +8,15 @@ from safetensors.torch import save_file
 
 from modelsoups.checkpoints.formats import open_checkpoint
 from modelsoups.checkpoints.tensors import MappedFile
-from modelsoups.weights import coefficient_gradients, passes
+from modelsoups.weights import coefficient_gradients
 from modelsoups.weights.coefficient_gradients import Stack, grams
 from modelsoups.weights.fast import blocks
 from modelsoups.weights.state_dicts import mix
 
-State = dict[str, torch.Tensor]
 ROW = [0.7, -0.2, 0.4, 0.1]
 
 
-def states(dtype: torch.dtype = torch.float32) -> list[State]:
+def states(dtype: torch.dtype = torch.float32) -> list[dict[str, torch.Tensor]]:
     generator = torch.Generator().manual_seed(0)
     base = {"blocks.0.w": torch.randn(33, 17, generator=generator), "blocks.1.w": torch.randn(70, generator=generator)}
     base |= {"empty": torch.zeros(0, 3), "scalar": torch.tensor(2.0)}
@@ -25,7 +24,7 @@ def states(dtype: torch.dtype = torch.float32) -> list[State]:
     return [{**{k: v.to(dtype) for k, v in s.items()}, "count": torch.tensor(n)} for n, s in enumerate(noisy)]
 
 
-def opened(folder: Path, made: list[State]) -> list[State]:
+def opened(folder: Path, made: list[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
     for n, state in enumerate(made):
         save_file(state, folder / f"{n}.safetensors")
     return [open_checkpoint(folder / f"{n}.safetensors") for n in range(len(made))]
@@ -85,7 +84,7 @@ def test_rows_of_bfloat16_keep_what_differs(monkeypatch) -> None:
     """On a GPU whose memory is short: rows differ by a hundredth, so eight bits of that are right to 4e-5."""
     monkeypatch.setattr(coefficient_gradients, "COLUMNS", 50)
     made, rows = states(), Stack(states(), resident=0)
-    rows._load(rows._averaged(), halved=True)
+    rows.load(rows.averaged, halved=True)
     assert rows.rows["blocks.0.w"].dtype == torch.bfloat16
     got, expected = rows.mixed({"*": ROW}), mix(made, {"*": ROW})
     torch.testing.assert_close(got["blocks.0.w"], expected["blocks.0.w"], rtol=0, atol=1e-4)
@@ -118,10 +117,10 @@ def resident_mb() -> float:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")) / 1024
 
 
-def test_grams_let_go_of_what_they_have_read(tmp_path: Path, monkeypatch) -> None:
-    forgotten: list[Path] = []
-    monkeypatch.setattr(passes, "WINDOW", 2 * 8000)  # bytes, of 24,000 that are read
+def test_grams_release_the_pages_they_have_read(tmp_path: Path, monkeypatch) -> None:
+    released: list[Path] = []
+    monkeypatch.setattr(blocks, "WINDOW", 2 * 8000)  # bytes, of 24,000 that are read
     monkeypatch.setattr(coefficient_gradients, "TOGETHER", 2 * 500)
-    monkeypatch.setattr(MappedFile, "forget", lambda file: forgotten.append(file.path))
+    monkeypatch.setattr(MappedFile, "release", lambda file: released.append(file.path))
     grams(opened(tmp_path, [{"w": torch.ones(3000)}] * 2), ["w"])
-    assert [path.name for path in forgotten] == ["0.safetensors", "1.safetensors"] * 2
+    assert [path.name for path in released] == ["0.safetensors", "1.safetensors"] * 2

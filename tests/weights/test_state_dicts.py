@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from modelsoups.weights import state_dicts
-from modelsoups.weights.state_dicts import RunningSum, angle, delta_norm, interpolate, layer_of, mix
+from modelsoups.weights.state_dicts import RunningSum, angle, inner_products, interpolate, layer_of, mix
 
 floats32 = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-(2.0**100), max_value=2.0**100)
 
@@ -139,8 +138,16 @@ def test_running_sum_weighs_by_layer() -> None:
         ([{"h.w": torch.ones(1)}], {"g": [1]}, "layer group g has no tensors; groups: h"),
         ([{"h.w": torch.ones(1), "g.w": torch.ones(1)}], {"h": [1]}, r"tensor g\.w: no coefficients for layer group g"),
         ([{"h.w": torch.ones(1)}], {"*": [0.5, 0.5]}, "layer group h: 2 coefficients for 1 states"),
-        ([{"w": torch.ones(1)}, {"v": torch.ones(1)}], {"*": [0.5, 0.5]}, "state 1: tensor v is not in the first"),
-        ([{"w": torch.ones(1), "x": torch.ones(1)}, {"w": torch.ones(1)}], {"*": [1, 1]}, "state 1: tensor x is miss"),
+        (
+            [{"w": torch.ones(1)}, {"v": torch.ones(1)}],
+            {"*": [0.5, 0.5]},
+            r"state 1: tensor w is missing.*\(2 tensors differ\)",
+        ),
+        (
+            [{"w": torch.ones(1), "x": torch.ones(1)}, {"w": torch.ones(1)}],
+            {"*": [1, 1]},
+            "state 1: tensor x is miss",
+        ),
         ([{"w": torch.ones(1)}, {"w": torch.ones(3)}], {"*": [1, 1]}, r"state 1: tensor w is \(3,\) float32, expected"),
         ([{"w": torch.ones(1)}, {"w": torch.ones(1).half()}], {"*": [1, 1]}, r"float16, expected \(1,\) float32"),
     ],
@@ -156,7 +163,7 @@ def test_running_sum_refuses_other_names() -> None:
     total = RunningSum()
     total.add({"w": torch.ones(1)})
     for use in (total.add, total.mean_with):
-        with pytest.raises(ValueError, match="state 1: tensor v"):
+        with pytest.raises(ValueError, match="state 1: tensor w is missing"):
             use({"v": torch.ones(1)})
 
 
@@ -231,13 +238,15 @@ def test_no_angle_without_a_direction() -> None:
         angle(start, start, {"w": matrix(0, 0)})
 
 
-def test_delta_norm_by_hand() -> None:
-    """sqrt(3**2 + 4**2 + 12**2) = 13; without the bias sqrt(9 + 16) = 5. Buffers do not count."""
-    a = {"w": matrix(3, 4), "bias": torch.tensor([12.0]), "n": torch.tensor(9)}
-    b = {"w": matrix(0, 0), "bias": torch.tensor([0.0]), "n": torch.tensor(1)}
-    assert delta_norm(a, b) == 13.0
-    assert delta_norm(a, b, matrices_only=True) == 5.0
+def test_inner_products_by_hand() -> None:
+    """From the origin (3, 4 | 12) and (1, 0 | 2): 169, 27, 5; without the bias 25, 3, 1. Buffers do not count."""
+    start = {"w": matrix(0, 0), "bias": torch.tensor([0.0]), "n": torch.tensor(1)}
+    one = {"w": matrix(3, 4), "bias": torch.tensor([12.0]), "n": torch.tensor(9)}
+    two = {"w": matrix(1, 0), "bias": torch.tensor([2.0]), "n": torch.tensor(5)}
+    assert inner_products(start, one, two) == (169, 27, 5)
+    assert inner_products(start, one, two, matrices_only=True) == (25, 3, 1)
 
 
-def test_everything_of_the_algebra_is_found_here() -> None:
-    assert all(hasattr(state_dicts, name) for name in state_dicts.__all__)
+def test_models_of_different_layouts_have_no_angle() -> None:
+    with pytest.raises(ValueError, match=r"cannot be compared: tensor v is \(1, 1\) float32, expected no such tensor"):
+        angle({"w": matrix(0), "v": matrix(0)}, {"w": matrix(1)}, {"w": matrix(2)})

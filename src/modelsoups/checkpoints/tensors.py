@@ -1,134 +1,182 @@
-"""Where a checkpoint's tensors lie, in a mapped file or in memory, and their elements without a copy."""
+"""Checkpoints as mappings of tensors that are read when asked for, and the bytes of each tensor."""
 
 from __future__ import annotations
 
 import math
 import mmap
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Block = NDArray[Any]
-
-
-class Flat(Protocol):
-    """A flat tensor whose elements start to stop are flat[start:stop], contiguous and not to be written to.
-
-    float32 as they are (which a file need not align), other dtypes as so many rows of bytes.
-    """
-
-    def __getitem__(self, elements: slice) -> Block: ...
+Bytes = NDArray[np.uint8]
 
 
 class MappedFile:
-    """A file of weights as a memory map: nothing is copied, and the system may take its pages back at any time."""
+    """A file as a memory map: nothing is copied, and the system may take pages back at any time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with open(path, "rb") as file:
-            self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # never written; NumPy takes it as it is
+        with open(path, "rb") as file:  # copy on write: torch warns of read-only
+            self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         self.bytes = np.frombuffer(self.map, np.uint8)
         self.address = self.bytes.ctypes.data
 
     def check(self, stop: int) -> None:
-        """Refuse a file that has become shorter than this: what is read beyond its end would end the process."""
-        if self.map.size() < stop:  # of the file, as it is now
+        """Raise ValueError if the file became shorter: reading beyond its end kills the process."""
+        if self.map.size() < stop:  # the size of the file now, not when it was mapped
             raise ValueError(f"{self.path} ends too early; it was cut off while it was being read")
 
-    def read(self, start: int, stop: int) -> Block:
-        """These bytes."""
+    def read(self, start: int, stop: int) -> Bytes:
         self.check(stop)
         return self.bytes[start:stop]
 
-    def forget(self) -> None:
-        """Let go of the pages read so far: they stay in the system's cache, and count no longer as this process's."""
+    def release(self) -> None:
+        """Give the pages read so far back to the system, which keeps them in its cache."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self.map.madvise(mmap.MADV_DONTNEED)
 
 
-class Stored(NamedTuple):
-    """A tensor in a file."""
+class InFile(NamedTuple):
+    """A tensor in a mapped file, its elements one after the other."""
 
     file: MappedFile
     offset: int  # bytes from the start of the file
     dtype: torch.dtype
     shape: tuple[int, ...]
 
-    @property
-    def end(self) -> int:
-        return self.offset + math.prod(self.shape) * self.dtype.itemsize
-
     def address(self) -> int:
-        """Where the elements lie, one after the other."""
-        self.file.check(self.end)
+        """The memory address of the first element, once the file is known to hold all of them."""
+        self.file.check(self.offset + nbytes(self))
         return self.file.address + self.offset
 
-    def flat(self) -> Flat:
-        """The elements, without a copy."""
-        read = self.file.read(self.offset, self.end)
-        return read.view(np.float32) if self.dtype == torch.float32 else read.reshape(-1, self.dtype.itemsize)
+    def block(self, start: int, stop: int) -> Bytes:
+        """The bytes of elements `start` to `stop` of the flat tensor; not to be written to."""
+        size = self.dtype.itemsize
+        return self.file.read(self.offset + start * size, self.offset + stop * size)
 
-    def whole(self) -> Tensor:
-        read = self.file.read(self.offset, self.end)
+    def tensor(self) -> Tensor:
+        """A copy in memory."""
         tensor = torch.empty(self.shape, dtype=self.dtype)
-        tensor.view(-1).view(torch.uint8).numpy()[:] = read
-        self.file.forget()
+        bytes_of(tensor)[:] = self.file.read(self.offset, self.offset + nbytes(self))
+        self.file.release()
         return tensor
 
 
 @dataclass(frozen=True)
-class Held:
-    """A tensor in memory, or in a memory map."""
+class InMemory:
+    """A tensor in memory, on any device and with any strides."""
 
-    tensor: Tensor
+    held: Tensor
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.tensor.dtype
+        return self.held.dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.tensor.shape)
+        return tuple(self.held.shape)
 
-    @property
-    def _plain(self) -> bool:
-        return self.tensor.is_contiguous() and self.tensor.device.type == "cpu"
+    @cached_property
+    def _bytes(self) -> Bytes | None:
+        plain = self.held.is_contiguous() and self.held.device.type == "cpu"
+        return bytes_of(self.held) if plain else None
 
     def address(self) -> int | None:
-        """Where the elements lie, one after the other in memory, if they do."""
-        return self.tensor.data_ptr() if self._plain else None
+        """The memory address of the first element; None on a GPU or if there are gaps."""
+        return None if self._bytes is None else self.held.data_ptr()
 
-    def flat(self) -> Flat:
-        """The elements, without a copy where they are contiguous in memory."""
-        return numbers_of(self.tensor.reshape(-1)) if self._plain else _Copied(self.tensor)
+    def block(self, start: int, stop: int) -> Bytes:
+        """As `InFile.block`; a copy on a GPU or if there are gaps."""
+        size = self.dtype.itemsize
+        if self._bytes is not None:
+            return self._bytes[start * size : stop * size]
+        tensor = self.held
+        if not tensor.is_contiguous():  # copy only the rows that hold these elements
+            width = max(1, math.prod(tensor.shape[1:]))
+            first = start // width
+            tensor, start, stop = tensor[first : -(-stop // width)], start - first * width, stop - first * width
+        return bytes_of(tensor.reshape(-1)[start:stop].cpu().contiguous())
 
-    def whole(self) -> Tensor:
-        return self.tensor.cpu()
-
-
-@dataclass(frozen=True)
-class _Copied:
-    """A tensor on a GPU or with gaps: what is asked for is copied."""
-
-    tensor: Tensor
-
-    def __getitem__(self, elements: slice) -> Block:
-        tensor, start, stop = self.tensor, elements.start, elements.stop
-        if not tensor.is_contiguous():  # only the rows that are asked for become so
-            row = max(1, math.prod(tensor.shape[1:]))
-            first = start // row
-            tensor, start, stop = tensor[first : -(-stop // row)], start - first * row, stop - first * row
-        return numbers_of(tensor.reshape(-1)[start:stop].cpu().contiguous())
+    def tensor(self) -> Tensor:
+        return self.held.cpu()
 
 
-def numbers_of(tensor: Tensor) -> Block:
-    """A contiguous flat tensor as `Flat` has it."""
-    tensor = tensor.detach().as_strided(tensor.shape, (1,))  # a single element may have any stride
-    return (
-        tensor.numpy() if tensor.dtype == torch.float32 else tensor.view(torch.uint8).view(-1, tensor.itemsize).numpy()
-    )
+def bytes_of(tensor: Tensor) -> Bytes:
+    """The bytes of a contiguous tensor on the CPU, in its memory."""
+    flat = tensor.detach().reshape(-1)
+    flat = flat.as_strided(flat.shape, (1,))  # a single element may have any stride
+    return flat.view(torch.uint8).numpy()
+
+
+Entry = InFile | InMemory
+
+
+def nbytes(entry: Entry) -> int:
+    return math.prod(entry.shape) * entry.dtype.itemsize
+
+
+@dataclass(eq=False)  # two checkpoints are never compared by ==
+class Checkpoint(Mapping[str, Tensor]):
+    """A state whose tensors are read when asked for, in the order of the file.
+
+    tied maps a name to the earlier name whose tensor it shares; notes tell the user what was
+    changed on reading; folder is the Hugging Face folder, if it came from one; files are the files
+    read.
+    """
+
+    name: str
+    entries: dict[str, Entry]
+    tied: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    folder: Path | None = None
+    files: tuple[Path, ...] = ()
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self.entries[key].tensor()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def release(self) -> None:
+        """Give the pages of the files back to the system (`MappedFile.release`)."""
+        for file in self._mapped:
+            file.release()
+
+    @cached_property
+    def _mapped(self) -> set[MappedFile]:
+        return {entry.file for entry in self.entries.values() if isinstance(entry, InFile)}
+
+
+def checkpoint_of(state: Mapping[Any, Any], name: str = "state in memory") -> Checkpoint:
+    """A state dict as a checkpoint, without a copy; tensors that share memory are noted as tied.
+
+    Raises ValueError naming the first entry that is not a dense tensor, or `name` if it is empty.
+    """
+    if isinstance(state, Checkpoint):
+        return state
+    if not state:
+        raise ValueError(f"{name} holds no tensors")
+    checkpoint = Checkpoint(name, {})
+    seen: dict[tuple[Any, ...], str] = {}
+    for key, tensor in state.items():
+        if not isinstance(key, str) or not isinstance(tensor, Tensor):
+            raise ValueError(f"{name}: entry {key} is a {type(tensor).__name__}, not a tensor; give model.state_dict()")
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+            raise ValueError(f"{name}: tensor {key} is sparse, quantized or on meta; only dense tensors can be mixed")
+        if tensor.numel():
+            same = (tensor.data_ptr(), tensor.device, tensor.dtype, tensor.shape, tensor.stride())
+            if same in seen:
+                checkpoint.tied[key] = seen[same]
+            seen.setdefault(same, key)
+        checkpoint.entries[key] = InMemory(tensor.detach().resolve_neg())
+    return checkpoint

@@ -1,9 +1,9 @@
 """The tensors of a TorchScript archive, without running the code in it.
 
-OpenAI publishes CLIP's weights as such archives (ViT-B-32.pt), and `torch.jit.load` would run what they bring. An
-archive is a zip of `<name>/data.pkl`, a pickle of the tree of modules, and `<name>/data/<key>`, the numbers of each
-storage. Here the pickle is read with a stand-in for every module and refuses all else that is not a tensor or a plain
-value; the code under `<name>/code/` is never looked at.
+OpenAI publishes CLIP's weights as such archives (ViT-B-32.pt), whose code torch.jit.load would run.
+An archive is a zip of `<name>/data.pkl`, a pickle of the tree of modules, and `<name>/data/<key>`,
+the numbers of each storage. The pickle is read with a stand-in for every module; anything else that
+is not a tensor or a plain value is refused.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlis
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is a TorchScript archive, rather than a state dict, which is a zip of other members."""
+    """Whether a file is a TorchScript archive rather than a zipped state dict."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -44,10 +44,11 @@ def is_archive(path: Path) -> bool:
 
 
 def load_archive(path: Path) -> dict[str, Tensor]:
-    """Every tensor of the module tree by its dotted name, in the archive's dtype, on the CPU.
+    """Every tensor of the modules by its dotted name, in the archive's dtype, on the CPU.
 
-    Parameters, buffers and tensors kept as plain attributes are all there: the archive's pickle does not tell them
-    apart. Raises ValueError naming the file when it is damaged or asks for anything but modules and tensors.
+    These are parameters, buffers and tensors kept as attributes: the archive does not distinguish
+    them.
+    Raises ValueError naming the file if it is damaged or holds anything but modules and tensors.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -77,7 +78,7 @@ class _Module:
 
 
 class _Reader(pickle.Unpickler):
-    """Reads data.pkl: modules become _Module, storages are read from the zip (whose checksums it verifies)."""
+    """Reads data.pkl: modules become _Module, storages are read from the zip."""
 
     def __init__(self, file: Any, archive: zipfile.ZipFile, prefix: str) -> None:
         super().__init__(file)
@@ -109,7 +110,7 @@ class _Reader(pickle.Unpickler):
 
 
 def _rebuild(storage: Tensor, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any) -> Tensor:
-    return storage.as_strided(tuple(size), tuple(stride), offset)  # refuses what lies outside the storage
+    return storage.as_strided(tuple(size), tuple(stride), offset)  # raises outside the storage
 
 
 def _tensors(module: _Module, prefix: str) -> Iterator[tuple[str, Tensor]]:

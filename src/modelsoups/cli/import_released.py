@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modelsoups.checkpoints.layouts import check_layout, layout_of
 from modelsoups.config.compose import load
 from modelsoups.config.schema import Config
 from modelsoups.disk import manifests, paths, storage
 from modelsoups.models.classifier import build
-from modelsoups.models.weight_files import check_layout, layout_of
 from modelsoups.published import tables
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.weights import state_dicts

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from modelsoups.checkpoints.formats import Checkpoint, open_checkpoint
-from modelsoups.checkpoints.states import load_state, state_sha256
+from modelsoups.checkpoints.formats import load_state, open_checkpoint
+from modelsoups.checkpoints.states import state_sha256
+from modelsoups.checkpoints.tensors import Checkpoint
 from modelsoups.disk import manifests, paths, storage
 from modelsoups.disk.paths import Run
 from modelsoups.experiment.draw import Draw

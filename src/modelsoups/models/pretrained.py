@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from modelsoups.checkpoints.states import SUFFIXES
+from modelsoups.checkpoints.formats import SUFFIXES
 from modelsoups.config.schema import ModelConfig
 
 

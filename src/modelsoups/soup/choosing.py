@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modelsoups.checkpoints.formats import Checkpoint
+from modelsoups.checkpoints.layouts import check_layouts
+from modelsoups.checkpoints.tensors import Checkpoint
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.soup.greedy_rule import Evaluation, GreedySearch, Score, best_first, joins, random_order
 from modelsoups.soup.holdout import Holdout
@@ -18,7 +19,6 @@ from modelsoups.soup.library import Sources, hashes, mean, open_all
 from modelsoups.soup.methods import METHODS, Pool, model_gradient
 from modelsoups.soup.options import OrderSeed, Patience, Replacement, Strict
 from modelsoups.soup.pool import Gradient
-from modelsoups.weights.mixing import check_layouts
 from modelsoups.weights.state_dicts import RunningSum
 
 Evaluate = Callable[[dict[str, Tensor]], float | Sequence[float]]  # state dict -> score or metrics

@@ -18,7 +18,8 @@ from itertools import combinations, compress
 import torch
 from torch import Tensor
 
-from modelsoups.checkpoints.states import State, averaged, describe, state_sha256
+from modelsoups.checkpoints.layouts import difference, grouped, layout_of
+from modelsoups.checkpoints.states import State, averaged, state_sha256
 from modelsoups.soup.batchnorm import has_batchnorm
 from modelsoups.soup.diagnosis import Diagnosis
 from modelsoups.weights.angles import ALIKE, cosines, entry, from_first, head_of, odd_ones, reordered
@@ -91,20 +92,19 @@ def _is_quantized(state: State) -> bool:
 
 
 def _layouts(found: Diagnosis, states: Mapping[str, State]) -> dict[str, State]:
+    """The largest group of states with equal layouts; a finding for each of the other groups."""
     if not states:
         return {}
-    layouts = {name: {k: _described(state, k) for k in state} for name, state in states.items()}
-    groups: dict[frozenset[tuple[str, str]], list[str]] = {}
-    for name, layout in layouts.items():
-        groups.setdefault(frozenset(layout.items()), []).append(name)
-    usual = max(groups.values(), key=len)
+    layouts = {name: layout_of(state) for name, state in states.items()}
+    groups = grouped(layouts)
+    usual = max(groups, key=len)
     expected = layouts[usual[0]]
-    for names in groups.values():
-        if names is usual:
-            continue
+    for names in groups:
         layout = layouts[names[0]]
-        key = next(k for k in [*expected, *layout] if expected.get(k) != layout.get(k))
-        a, b = expected.get(key), layout.get(key)
+        odd = difference(expected, layout)
+        if odd is None:
+            continue
+        key, a, b = odd.key, odd.expected, odd.found
         if (prefix := _prefix(expected, layout)) is not None:
             found.add("names", names, f"every name {prefix}: rename, or save the inner model's state_dict()")
         elif a is None or b is None:
@@ -129,10 +129,6 @@ def _prefix(expected: Mapping[str, str], layout: Mapping[str, str]) -> str | Non
             if prefix and {prefix + k: v for k, v in shorter.items()} == dict(longer):
                 return f"{text} {prefix}"
     return None
-
-
-def _described(state: State, key: str) -> str:
-    return describe(entry(state, key))
 
 
 def _numbers(found: Diagnosis, states: dict[str, State]) -> dict[str, State]:

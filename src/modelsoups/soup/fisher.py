@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from modelsoups.checkpoints.layouts import check_layouts
 from modelsoups.checkpoints.states import State
 from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.holdout import Holdout, Inputs, call_with, each
 from modelsoups.soup.library import Sources, hashes, open_all
-from modelsoups.weights.mixing import check_layouts
 from modelsoups.weights.state_dicts import EVERYTHING
 
 FLOOR = 1e-6  # least Fisher information of a weight: where no model has any, all models count alike

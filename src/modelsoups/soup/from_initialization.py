@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from modelsoups.checkpoints.formats import Checkpoint, Source
+from modelsoups.checkpoints.formats import Source
+from modelsoups.checkpoints.layouts import check_layouts
 from modelsoups.checkpoints.states import State, averaged
+from modelsoups.checkpoints.tensors import Checkpoint
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.soup.library import Sources, hashes, open_all
 from modelsoups.soup.methods.wise_ft import wise_ft as interpolation
 from modelsoups.weights.angles import HEAD, cosines, entry, from_first
 from modelsoups.weights.coefficient_gradients import grams
-from modelsoups.weights.mixing import check_layouts
 from modelsoups.weights.state_dicts import EVERYTHING, is_block, layer_of
 
 ROUNDING = 1e-26  # squared length of an update over its tensor's: float64 rounding

@@ -14,7 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
-from modelsoups.checkpoints.formats import Checkpoint, Source, open_checkpoint
+from modelsoups.checkpoints.formats import Source, open_checkpoint
+from modelsoups.checkpoints.tensors import Checkpoint
 from modelsoups.disk import paths, storage
 from modelsoups.soup.batchnorm import has_batchnorm
 from modelsoups.soup.card import card

@@ -1,22 +1,21 @@
-"""How alike models are, from the inner products of their tensors. Legend: K models, C classes, D features."""
+"""Similarity of models from inner products. Legend: K models, C classes, D features."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from modelsoups.checkpoints.states import averaged
+from modelsoups.checkpoints.states import State, averaged
 
-State = Mapping[str, Tensor]
-ALIKE = 0.5  # cosine between two models' weights: over 0.9 from one initialization, about 0 from two
+ALIKE = 0.5  # cosine of two models' weights: over 0.9 from one initialization, about 0 from two
 HEAD = re.compile(r"(^|\.)(head|heads|classifier|fc|score|lm_head|qa_outputs|linear|output)(\.[\w.]*)?\.weight$")
 
 
 def entry(state: State, key: str) -> Tensor:
-    """A tensor of the same shape and dtype; of a lazy checkpoint without reading."""
+    """A tensor of the same shape and dtype; for a lazy checkpoint, without reading."""
     entries = getattr(state, "entries", None)
     if entries is None:
         return state[key]
@@ -24,14 +23,14 @@ def entry(state: State, key: str) -> Tensor:
 
 
 def head_of(state: State) -> str | None:
-    """The tensor that makes the logits: the last matrix with a head's name, else the last matrix."""
+    """The tensor that makes the logits: the last matrix named like a head, else the last matrix."""
     matrices = [k for k in state if (e := entry(state, k)).ndim == 2 and averaged(e)]
     named = [k for k in matrices if HEAD.search(k)]
     return next(reversed(named or matrices), None)
 
 
 def cosines(gram_KK: Tensor) -> Tensor:
-    """Cosines of the angles; two vectors of zeros are alike, and a vector of zeros is like no other."""
+    """Cosines of the angles; of two zero vectors 1, of a zero vector and another 0."""
     norms_K = gram_KK.diagonal().clamp_min(0).sqrt()
     zero_K = norms_K == 0
     scale_K = norms_K.masked_fill(zero_K, 1)
@@ -41,13 +40,13 @@ def cosines(gram_KK: Tensor) -> Tensor:
 
 
 def from_first(gram_KK: Tensor) -> Tensor:
-    """Inner products of the differences to the first model, from those of the models with it."""
+    """Inner products of the differences to the first model, from those of all models."""
     to_first_K = gram_KK[0]
     return (gram_KK - to_first_K[:, None] - to_first_K[None, :] + to_first_K[0])[1:, 1:]
 
 
 def odd_ones(names: Sequence[str], cosines_KK: Tensor, alike: float = ALIKE) -> list[str]:
-    """Those unlike most others; all, when no two are alike."""
+    """The models unlike most others; all of them if no two are alike."""
     alike_K = (cosines_KK >= alike).sum(dim=1)
     if int(alike_K.min()) == len(names):
         return []
@@ -59,9 +58,10 @@ def odd_ones(names: Sequence[str], cosines_KK: Tensor, alike: float = ALIKE) -> 
 
 
 def reordered(expected_CD: Tensor, got_CD: Tensor) -> int:
-    """Rows of a head that lie in another place than in `expected`, if it has the same rows in another order; else 0.
+    """How many rows of a head are in another place than in `expected`; 0 unless it is a
+    permutation.
 
-    Each row's place is that of the expected row with the largest cosine; the places must be a permutation.
+    A row's place is that of the expected row with the largest cosine.
     """
     rows = [torch.nn.functional.normalize(t.double(), dim=1) for t in (expected_CD, got_CD)]
     best_C, places_C = (rows[1] @ rows[0].T).max(dim=1)

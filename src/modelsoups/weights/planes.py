@@ -1,7 +1,8 @@
-"""The plane through three models (Figure 2, J.1): as in Garipov et al. (2018), with an orthonormal basis u1, u2.
+"""The plane through three models (Figure 2, J.1; Garipov et al. 2018), with orthonormal axes u1,
+u2.
 
-A point of the plane is itself a soup of the three models, with coefficients that add up to 1, so three inner products
-of theta_1 - theta_0 and theta_2 - theta_0 are all that is needed to walk on it.
+A point of the plane is a soup of the three models with coefficients that add up to 1, so three
+inner products of theta_1 - theta_0 and theta_2 - theta_0 are enough to find it.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Plane:
-    """theta_0 + x u1 + y u2; u1 points to theta_1, u2 to theta_2's side, and distances are those of the weights.
+    """theta_0 + x u1 + y u2: u1 points to theta_1, and u2 to the side of theta_2.
 
-    d11, d12, d22 are the inner products of theta_1 - theta_0 and theta_2 - theta_0 over every float tensor.
-    Raises ValueError when the three models lie on a line.
+    d11, d12, d22: inner products of theta_1 - theta_0 and theta_2 - theta_0 over all float tensors.
+    Raises ValueError if the three models lie on a line.
     """
 
     d11: float
@@ -49,17 +50,17 @@ class Plane:
 
     @property
     def angle(self) -> float:
-        """Degrees between the two arrows in the plane; `weights.angle` leaves out gains and biases, this does not."""
+        """Degrees between the arrows, biases included (`state_dicts.angle`: without)."""
         return math.degrees(math.acos(self.d12 / math.sqrt(self.d11 * self.d22)))
 
     def coefficients(self, x: float, y: float) -> tuple[float, float, float]:
-        """Of theta_0, theta_1 and theta_2 in the soup that lies at (x, y)."""
+        """The coefficients of theta_0, theta_1 and theta_2 at the point (x, y)."""
         two = y / self.height
         one = (x - two * self.d12 / self.length) / self.length
         return 1 - one - two, one, two
 
     def grid(self, side: int, margin: float = 0.3) -> tuple[list[float], list[float]]:
-        """`side` values each of x and y around the three points, with a margin (a share of their extent)."""
+        """`side` values each of x and y around the points; margin: a share of the extent."""
         xs, ys = zip(*self.points, strict=True)
         return _spread(xs, side, margin), _spread(ys, side, margin)
 

@@ -1,8 +1,4 @@
-"""State-dict algebra: mix, interpolate, and measure the distance and angle between models.
-
-A state is a mapping from tensor name to tensor. Everything here works on one tensor at a time and in listed order, so
-that a streamed reader can feed it.
-"""
+"""State-dict algebra: mixing, interpolation and angles, one tensor at a time."""
 
 from __future__ import annotations
 
@@ -10,34 +6,17 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from modelsoups.checkpoints.states import State, averaged, check_alike, describe, load_state, state_sha256
+from modelsoups.checkpoints.formats import load_state as load_state  # for callers of this module
+from modelsoups.checkpoints.layouts import check_layout, layout_of
+from modelsoups.checkpoints.states import State, averaged
+from modelsoups.checkpoints.states import state_sha256 as state_sha256
 
-if TYPE_CHECKING:  # recipes and soups can be read without loading torch
-    pass
-
-__all__ = [  # reading and hashing states lives in checkpoints.py; callers find all of the algebra here
-    "ROOT",
-    "Coefficients",
-    "RunningSum",
-    "State",
-    "TensorSum",
-    "angle",
-    "check_alike",
-    "delta_norm",
-    "describe",
-    "inner_products",
-    "interpolate",
-    "layer_of",
-    "load_state",
-    "mix",
-    "state_sha256",
-]
-Coefficients = Mapping[str, Sequence[float]]  # layer group or tensor name -> one coefficient per state
+Coefficients = Mapping[str, Sequence[float]]  # layer group or tensor -> a coefficient per state
 EVERYTHING = "*"  # the layer group of a soup whose coefficients are the same for every tensor
 ROOT = "(root)"  # the layer group of tensors that no submodule owns
 T = TypeVar("T")
@@ -52,7 +31,7 @@ _BLOCK = re.compile(
 
 
 def layer_of(key: str) -> str:
-    """The layer group of a tensor: its block ("encoder.transformer.resblocks.3"), else the module that owns it."""
+    """The layer group of a tensor: its block ("blocks.3"), else the module that owns it."""
     block = _BLOCK.match(key)
     return block[0] if block else key.rpartition(".")[0] or ROOT
 
@@ -66,11 +45,12 @@ def is_block(key: str) -> bool:
 
 
 class TensorSum:
-    """Weighted sum of one tensor over states, in float64 and in the order of adding; the dtype is kept at the end.
+    """Weighted sum of one tensor over states, in float64, in the order of adding.
 
-    Whole multiples of float32 and narrower numbers add up exactly in float64 (unless their exponents lie 2**20 or
-    more apart), so a mean is rounded once and the mean of equal tensors is that tensor, bit for bit. float64 itself
-    has no room to spare: there the differences to the first tensor are summed, which are zero for equal tensors.
+    Whole multiples of float32 and narrower numbers add up exactly in float64 (unless their
+    exponents lie 2**20 or more apart), so a mean is rounded once and the mean of equal tensors is
+    that tensor, bit for bit. float64 itself has no room to spare: there the differences to the
+    first tensor are summed, which are zero for equal tensors.
     """
 
     def __init__(self) -> None:
@@ -79,10 +59,10 @@ class TensorSum:
         self.weight = 0.0
 
     def add(self, tensor: Tensor, weight: float) -> None:
+        """Add a tensor of the shape and dtype of the first."""
         if self.first is None:
             self.first = tensor
-        elif (tensor.shape, tensor.dtype) != (self.first.shape, self.first.dtype):
-            raise ValueError(f"{describe(tensor)}, expected {describe(self.first)} as in the first state")
+        assert (tensor.shape, tensor.dtype) == (self.first.shape, self.first.dtype)
         if not averaged(tensor):
             return
         self.weight += weight
@@ -107,24 +87,28 @@ class TensorSum:
         assert self.first is not None
         if self.total is None:
             return self.first.clone()
-        if self.first.dtype == torch.float64:  # minus, not plus: x - 0.0 keeps the sign of a negative zero
+        if self.first.dtype == torch.float64:  # minus: x - 0.0 keeps -0.0
             return self.first * (self.weight / by) - self.total / by
         return (self.total / by).to(self.first.dtype)
 
 
 class RunningSum:
-    """Sum of whole states, one in memory at a time: what greedy keeps instead of reloading the members."""
+    """Sum of whole states, which greedy keeps instead of reloading the members of the soup.
+
+    Raises ValueError for a state whose layout is not that of the first.
+    """
 
     def __init__(self) -> None:
         self.sums: dict[str, TensorSum] = {}
+        self.layout: dict[str, str] = {}
         self.count = 0
 
     def add(self, state: State, weight: float | Mapping[str, float] = 1.0) -> None:
         """Add a state, times one weight or the weight of each tensor's layer group."""
         self._check(state)
         for key, tensor in state.items():
-            w = weight if isinstance(weight, (int, float)) else of_group(key, weight)
-            add_named(self.sums.setdefault(key, TensorSum()), key, self.count, tensor, w)
+            of_tensor = weight if isinstance(weight, (int, float)) else of_group(key, weight)
+            self.sums.setdefault(key, TensorSum()).add(tensor, of_tensor)
         self.count += 1
 
     def divided(self, by: float) -> dict[str, Tensor]:
@@ -132,39 +116,38 @@ class RunningSum:
 
     def mean_with(self, state: State) -> dict[str, Tensor]:
         """The mean of the states added so far and this one, which is not added."""
+        return self._divided_with(state, 1.0, self.count + 1)
+
+    def without(self, state: State, by: float) -> dict[str, Tensor]:
+        """The sum less this state, divided; the sum stays."""
+        return self._divided_with(state, -1.0, by)
+
+    def _divided_with(self, state: State, weight: float, by: float) -> dict[str, Tensor]:
         self._check(state)
         mixed = {}
         for key, tensor in state.items():
             total = self.sums[key].copy() if key in self.sums else TensorSum()
-            add_named(total, key, self.count, tensor, 1.0)
-            mixed[key] = total.divided(self.count + 1)
+            total.add(tensor, weight)
+            mixed[key] = total.divided(by)
         return mixed
 
-    def without(self, state: State, by: float) -> dict[str, Tensor]:
-        """The sum less this state, divided; the sum stays."""
-        self._check(state)
-        left = {}
-        for key, tensor in state.items():
-            total = self.sums[key].copy()
-            add_named(total, key, self.count, tensor, -1.0)
-            left[key] = total.divided(by)
-        return left
-
     def _check(self, state: State) -> None:
-        if self.count:
-            _same_names(self.sums.keys(), state.keys(), self.count)
+        self.layout = self.layout or layout_of(state)
+        check_layout(state, self.layout, f"state {self.count}")
 
 
 def mix(states: Sequence[State], coefficients: Coefficients) -> dict[str, Tensor]:
-    """sum_i c_i theta_i (section 2; eq. 2 by layer), c being coefficients[name], [layer_of(name)] or ["*"].
+    """sum_i c_i theta_i (section 2; eq. 2 by layer), c being coefficients[name], [layer_of(name)]
+    or ["*"].
 
-    See TensorSum for rounding. Raises ValueError naming the layer group without coefficients, a group that no tensor
-    belongs to, or the state (by position) and tensor that differ from the first.
+    Raises ValueError naming the layer group without coefficients or without tensors, or the state
+    (by position) and the tensor that differ from the first. See TensorSum for rounding.
     """
     if not states:
         raise ValueError("no states to mix")
+    layout = layout_of(states[0])
     for position, state in enumerate(states):
-        _same_names(states[0].keys(), state.keys(), position)
+        check_layout(state, layout, f"state {position}")
     check_groups(states[0], coefficients)
     mixed = {}
     for key in states[0]:
@@ -172,25 +155,17 @@ def mix(states: Sequence[State], coefficients: Coefficients) -> dict[str, Tensor
         if len(weights) != len(states):
             raise ValueError(f"layer group {layer_of(key)}: {len(weights)} coefficients for {len(states)} states")
         total = TensorSum()
-        for position, (state, weight) in enumerate(zip(states, weights, strict=True)):
-            add_named(total, key, position, state[key], weight)
+        for state, weight in zip(states, weights, strict=True):
+            total.add(state[key], weight)
         mixed[key] = total.divided(divisor)
     return mixed
 
 
-def add_named(total: TensorSum, key: str, position: int, tensor: Tensor, weight: float) -> None:
-    """Add to a sum; the ValueError of a tensor unlike the first names its state and itself."""
-    try:
-        total.add(tensor, weight)
-    except ValueError as error:
-        raise ValueError(f"state {position}: tensor {key} is {error}") from error
-
-
 def as_counts(row: Sequence[float]) -> tuple[list[float], int]:
-    """Coefficients that are fractions of a small whole (1/6; 3/7) as whole weights and a divisor, else unchanged.
+    """Fractions of a small whole (1/6; 3/7) as integer weights and their divisor, others unchanged.
 
-    (a + b + c) / 3 is rounded once and in any order; a/3 + b/3 + c/3 is not, and a sixth of all float32 means of six
-    lie exactly between two numbers, where that shows.
+    (a + b + c) / 3 is rounded once and in any order; a/3 + b/3 + c/3 is not, and a sixth of all
+    float32 means of six lie exactly between two numbers, where that shows.
     """
     fractions = [Fraction(c).limit_denominator(10_000) if math.isfinite(c) else Fraction(0) for c in row]
     divisor = math.lcm(*(f.denominator for f in fractions))
@@ -216,12 +191,6 @@ def of_group(key: str, by_group: Mapping[str, T]) -> T:
     return by_group[EVERYTHING]
 
 
-def _same_names(expected: Iterable[str], got: Iterable[str], position: int) -> None:
-    if different := sorted(set(expected) ^ set(got)):
-        where = "is missing" if different[0] in set(expected) else "is not in the first state"
-        raise ValueError(f"state {position}: tensor {different[0]} {where}")
-
-
 def interpolate(a: State, b: State, alpha: float) -> dict[str, Tensor]:
     """(1 - alpha) a + alpha b."""
     return mix([a, b], {EVERYTHING: [1 - alpha, alpha]})
@@ -230,15 +199,11 @@ def interpolate(a: State, b: State, alpha: float) -> dict[str, Tensor]:
 # ---- geometry ----
 
 
-def delta_norm(a: State, b: State, matrices_only: bool = False) -> float:
-    """Euclidean distance between two states; matrices_only leaves out gains and biases, as `angle` does."""
-    return math.sqrt(sum(float(d.square().sum()) for d in _deltas(a, b, matrices_only).values()))
-
-
 def angle(start: State, one: State, two: State) -> float:
-    """Degrees between one - start and two - start (Figure 3). As in J.1 only tensors of two or more dimensions count.
+    """Degrees between one - start and two - start (Figure 3), of tensors with two or more
+    dimensions (J.1).
 
-    Raises ValueError when a model equals the start, for then there is no direction.
+    Raises ValueError if a model equals the start: there is no direction.
     """
     d11, d12, d22 = inner_products(start, one, two, matrices_only=True)
     if d11 * d22 == 0:
@@ -247,7 +212,7 @@ def angle(start: State, one: State, two: State) -> float:
 
 
 def inner_products(start: State, one: State, two: State, matrices_only: bool = False) -> tuple[float, float, float]:
-    """d1.d1, d1.d2 and d2.d2 of d1 = one - start and d2 = two - start: all that the plane of the three depends on."""
+    """d1.d1, d1.d2 and d2.d2 of d1 = one - start and d2 = two - start, over all float tensors."""
     d1, d2 = _deltas(one, start, matrices_only), _deltas(two, start, matrices_only)
     pairs = ((d1, d1), (d1, d2), (d2, d2))
     d11, d12, d22 = (math.fsum(float((a[key] * b[key]).sum()) for key in a) for a, b in pairs)
@@ -255,6 +220,9 @@ def inner_products(start: State, one: State, two: State, matrices_only: bool = F
 
 
 def _deltas(a: State, b: State, matrices_only: bool) -> dict[str, Tensor]:
-    _same_names(a.keys(), b.keys(), 1)
-    kept = (k for k, t in a.items() if t.is_floating_point() and (t.ndim >= 2 or not matrices_only))
-    return {key: a[key].double() - b[key].double() for key in kept}
+    check_layout(b, layout_of(a), "these models cannot be compared")
+    deltas = {}
+    for key, tensor in a.items():
+        if tensor.is_floating_point() and (tensor.ndim >= 2 or not matrices_only):
+            deltas[key] = tensor.double() - b[key].double()
+    return deltas

@@ -1,6 +1,5 @@
 """Compiled loops against sums worked out by hand, and where their compiled code cannot be kept."""
 
-import ctypes
 import os
 import subprocess
 import sys
@@ -8,29 +7,28 @@ import sys
 import numpy as np
 import pytest
 import torch
-from xxhash import xxh3_128_digest
 
 from modelsoups.weights.fast import loops
 from modelsoups.weights.fast.blocks import KINDS
 
-NOUGHT = np.zeros(3, np.float32)
-WIDE = np.zeros((loops.ROWS + 1, 5), np.float32)
-Rows = list[np.ndarray]
+ZEROS = np.zeros(3, np.float32)
+CHUNKS = np.zeros((loops.ROWS + 1, 5), np.float32)
 
 
-def rows(*given: list[float]) -> Rows:
+def rows(*given: list[float]) -> list[np.ndarray]:
     return [np.array(row, np.float32) for row in given]
 
 
-def addresses(some: Rows) -> np.ndarray:
+def addresses(some: list[np.ndarray]) -> np.ndarray:
     return np.array([row.ctypes.data for row in some], np.uint64)
 
 
-def added(some: Rows, weights: list[float], start: list[float] | None = None) -> np.ndarray:
+def added(some: list[np.ndarray], weights: list[float], start: list[float] | None = None) -> np.ndarray:
     """Each ROWS of them to what is there, the first to `start` or to nothing."""
     total = np.array(start or [np.nan] * 3, float)
     for k in range(0, len(some), loops.ROWS):
-        loops.add(total, addresses(some), k, 0, np.array(weights, float), start is None and k == 0, NOUGHT)
+        some_R, weights_R = addresses(some[k : k + loops.ROWS]), np.array(weights[k : k + loops.ROWS], float)
+        loops.add(total, some_R, loops.FLOAT32, weights_R, start is None and k == 0, CHUNKS)
     return total
 
 
@@ -45,21 +43,22 @@ def test_each_of_any_number_of_rows_has_its_own_weight(count: int) -> None:
     weights = [2.0**n for n in range(count)]
     assert added(some, weights).tolist() == [2.0**count - 1, sum(n * w for n, w in enumerate(weights)), 0]
     found = np.empty(count)
-    loops.products(np.array([1, 2, 3], np.float32), addresses(some), 0, NOUGHT, WIDE, found)
+    loops.products(np.array([1, 2, 3], np.float32), addresses(some), 0, ZEROS, CHUNKS, found)
     assert found.tolist() == [1 + 2 * n for n in range(count)]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("count", [1, 7, 8, 9, 17])
+@pytest.mark.parametrize("count", [1, 7, 8])
 def test_so_has_each_row_of_16_bits(dtype: torch.dtype, count: int) -> None:
-    some = [torch.tensor([1, n, 0, -n], dtype=dtype) for n in range(count)]
-    there, found = np.array([row.data_ptr() for row in some], np.uint64), np.empty((0, 0, 16), np.uint8)
-    out, weights = np.empty(4, np.float32), np.arange(1.0, count + 1)
-    loops.mix(out, np.empty(3), there, KINDS[dtype], weights, 1.0, True, NOUGHT, WIDE, 0, found)
-    sums = weights.sum(), weights @ np.arange(count)
-    assert out.tolist() == [sums[0], sums[1], 0, -sums[1]]
+    """Seven numbers, of which five are widened at a time."""
+    some = [torch.tensor([1, n, 0, -n, 2, 3 * n, 4], dtype=dtype) for n in range(count)]
+    there, total = np.array([row.data_ptr() for row in some], np.uint64), np.full(7, np.nan)
+    weights = np.arange(1.0, count + 1)
+    loops.add(total, there, KINDS[dtype], weights, True, CHUNKS)
+    ones, counts = weights.sum(), weights @ np.arange(count)
+    assert total.tolist() == [ones, counts, 0, -counts, 2 * ones, 3 * counts, 4 * ones]
     products, by = np.empty(count), np.array([1, 2, 3, 5], np.float32)
-    loops.products(by, there, KINDS[dtype], np.zeros(4, np.float32), WIDE[:, :3].copy(), products)
+    loops.products(by, there, KINDS[dtype], np.zeros(4, np.float32), CHUNKS[:, :3].copy(), products)
     assert products.tolist() == [1 + 2 * n - 5 * n for n in range(count)]
 
 
@@ -74,7 +73,7 @@ def test_sums_are_rounded_one_after_the_other() -> None:
 
 def test_inner_products_are_summed_in_float64() -> None:
     some, found = rows([1, 2, 4], [2.0**30, 1, 1]), np.empty(2)
-    loops.products(np.ones(3, np.float32), addresses(some), 0, NOUGHT, WIDE, found)
+    loops.products(np.ones(3, np.float32), addresses(some), 0, ZEROS, CHUNKS, found)
     assert found.tolist() == [7, 2**30 + 2]
 
 
@@ -96,34 +95,22 @@ def test_quotients_and_whether_they_are_finite(dtype: torch.dtype, by: float, ex
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_every_number_of_16_bits_is_widened_as_torch_does(dtype: torch.dtype) -> None:
-    row = torch.arange(2**16).to(torch.int32).to(torch.uint16).view(dtype)
-    out, total, nought = np.empty(2**16, np.float32), np.empty(70_000), np.zeros(70_000, np.float32)
-    address = np.array([row.data_ptr()], np.uint64)
-    found = np.empty((0, 0, 16), np.uint8)
-    loops.mix(out, total, address, KINDS[dtype], np.ones(1), 1.0, True, nought, WIDE, 0, found)
-    got = torch.from_numpy(out)
+    row, total = torch.arange(2**16).to(torch.int32).to(torch.uint16).view(dtype), np.empty(2**16)
+    loops.add(total, np.array([row.data_ptr()], np.uint64), KINDS[dtype], np.ones(1), True, CHUNKS)
+    got = torch.from_numpy(total)
     assert torch.equal(got.isnan(), row.isnan())
-    assert torch.equal(got.nan_to_num(9), row.float().nan_to_num(9))
+    assert torch.equal(got.nan_to_num(9), row.double().nan_to_num(9))
     assert torch.equal(got.signbit(), row.signbit())
 
 
-@pytest.mark.skipif(not loops.XXH3, reason="this build of the xxhash package does not show its function")
-@pytest.mark.parametrize("count", [1, 8, 9])
-@pytest.mark.parametrize("size", [1, 3, 4, 60, 61, 7000])  # XXH3 has a way of its own for each
-def test_a_mix_goes_through_its_rows_block_by_block(count: int, size: int) -> None:
+@pytest.mark.parametrize("count", [1, 7, 8])
+@pytest.mark.parametrize("size", [1, 4, 5, 6, 11])  # chunks are of five numbers
+def test_rows_are_added_chunk_by_chunk(count: int, size: int) -> None:
     generator = np.random.default_rng(0)
-    some = [generator.standard_normal(2 * size + 1).astype(np.float32) for _ in range(count)]
-    out, room, nought = np.empty(2 * size + 1, np.float32), np.empty(size), np.zeros(size, np.float32)
-    found = np.empty((3, count, 16), np.uint8)
-    weights = np.arange(1.0, count + 1)
-    assert loops.mix(out, room, addresses(some), 0, weights, 3.0, False, nought, WIDE, loops.XXH3, found)
-    expected = sum(w * row.astype(np.float64) for w, row in zip(weights, some, strict=True)) / 3
-    assert out.tolist() == np.float32(expected).tolist()
-    for part in range(3):
-        block = slice(part * size, min((part + 1) * size, 2 * size + 1))
-        assert [h.tobytes() for h in found[part]] == [xxh3_128_digest(row[block]) for row in some]
-    some[-1][-1] = np.inf
-    assert not loops.mix(out, room, addresses(some), 0, weights, 3.0, False, nought, WIDE, 0, found[:0])
+    some = [generator.standard_normal(size).astype(np.float32) for _ in range(count)]
+    total, weights = np.empty(size), np.arange(1.0, count + 1)
+    loops.add(total, addresses(some), loops.FLOAT32, weights, True, CHUNKS)
+    assert total.tolist() == sum(w * row.astype(np.float64) for w, row in zip(weights, some, strict=True)).tolist()
 
 
 def test_compiled_code_need_not_be_kept() -> None:
@@ -135,9 +122,3 @@ def test_compiled_code_need_not_be_kept() -> None:
     environment = {**os.environ, **nowhere}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.stdout == "[1.]\n", done.stderr
-
-
-@pytest.mark.parametrize("library", [None, "/no/such/file"])  # None: this program, which has no such function
-def test_the_xxhash_package_need_not_show_its_function(monkeypatch, library: str | None) -> None:
-    monkeypatch.setattr(ctypes, "CDLL", lambda path: ctypes.PyDLL(library))
-    assert loops._function() == 0

@@ -1,16 +1,19 @@
-"""Sums and inner products of pieces of tensors in reused memory; sums have the bits of `core.weights.TensorSum`.
+"""Passes over the bytes of many checkpoints on all threads, and what is computed of each piece.
 
-A piece is worked through by blocks, of which a few rows fit into the processor's cache: they are read, added and hashed
-while they are there. float32 is read where it lies; narrower numbers are widened to it, which loses nothing. Both are
-added in float64 by `core.kernels`; everything else goes to TensorSum.
-
-Legend: K ingredients, n numbers of a piece, P of its blocks.
+A pass visits every piece (some blocks of one tensor, in all checkpoints) once. A few rows of a
+block fit into the processor's cache, where they are added and hashed. float32, bfloat16 and float16
+are read in place; other floats of up to 32 bits are widened to float32, exactly. `loops` adds both
+in float64, TensorSum all other numbers; the bits are those of TensorSum either way. Memory: WINDOW
+bytes of the files' pages and one `Room` a thread.
+Legend: K checkpoints, each a row of numbers, R at a time; n numbers of a piece, P blocks of it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -18,164 +21,240 @@ from numpy.typing import NDArray
 from torch import Tensor
 from xxhash import xxh3_128_digest
 
-from modelsoups.checkpoints.formats import Checkpoint
-from modelsoups.checkpoints.tensors import Block, Flat
+from modelsoups.checkpoints.states import describe
+from modelsoups.checkpoints.tensors import Bytes, Checkpoint
 from modelsoups.weights.state_dicts import TensorSum
 
-BLOCK = 2**16  # numbers; the digests of soups depend on it
-PIECE = 2**18  # that a thread takes at a time of up to ROWS ingredients
-ROWS = 8  # that are widened or copied at a time
-WIDE = 2**12  # numbers that are widened at a time within a block
-KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # as `core.kernels` has them
-Piece = tuple[str, int, int]  # a tensor, its first element and the one after the last
-Weights = NDArray[np.float64]
+BLOCK = 2**16  # numbers that are hashed together; the digests of soups depend on it
+PIECE = 2**18  # numbers of a piece of up to ROWS checkpoints
+ROWS = 8  # rows that are added, widened or copied at a time
+WIDE = 2**12  # numbers that are added or widened at a time within a block
+WINDOW = 2**28  # bytes of the files' pages that a pass keeps mapped
+KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # as in `loops`
+Piece = tuple[str, int, int]  # a tensor's name, its first element and the one after the last
+Float64s = NDArray[np.float64]
 Addresses = NDArray[np.uint64]
-Digests = NDArray[np.uint8]  # P x K x 16 bytes: XXH3 (128 bits) in its canonical form
-NOT_ASKED: Digests = np.empty((0, 0, 16), np.uint8)
+Digests = NDArray[np.uint8]  # P x K x 16: XXH3 (128 bits) of each block of each row
+NO_DIGESTS: Digests = np.empty((0, 0, 16), np.uint8)
+Visit = Callable[["Rows", int, Piece], None]  # rows, the number of the piece, the piece
 
 
-def hashes(blocks: Sequence[Block]) -> Digests:
-    """The XXH3 of each."""
-    return np.frombuffer(b"".join(map(xxh3_128_digest, blocks)), np.uint8).reshape(-1, 16)  # type: ignore[arg-type]
+# ---- pieces ----
 
 
-def size_of_pieces(ingredients: int) -> int:
-    """Numbers of a piece, in whole blocks: less of many ingredients, whose memory is in use at a time."""
-    return BLOCK * max(1, PIECE // BLOCK * ROWS // max(ROWS, ingredients))
+def pieces(checkpoint: Checkpoint, keys: Iterable[str], step: int) -> list[Piece]:
+    """Pieces of `step` elements (the last of fewer) of these tensors; none of an empty tensor."""
+    found: list[Piece] = []
+    for key in keys:
+        size = math.prod(checkpoint.entries[key].shape)
+        found += [(key, start, min(start + step, size)) for start in range(0, size, step)]
+    return found
 
 
-def room_for_hashes(pieces: int, ingredients: int) -> Digests:
-    """An array of those of so many pieces, S x P x K x 16; P is right for pieces of `size_of_pieces(ingredients)`."""
-    return np.empty((pieces, size_of_pieces(ingredients) // BLOCK, ingredients, 16), np.uint8)
+def size_of_pieces(count: int) -> int:
+    """Numbers of a piece, in whole blocks: fewer for many checkpoints, to bound memory."""
+    return BLOCK * max(1, PIECE // BLOCK * ROWS // max(ROWS, count))
 
 
 def parts(piece: Piece) -> list[Piece]:
-    """Its blocks, the last of which may be shorter."""
+    """The blocks of a piece; the last may be shorter."""
     key, start, stop = piece
     return [(key, first, min(first + BLOCK, stop)) for first in range(start, stop, BLOCK)]
 
 
+def each_piece(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece], worker: Callable[[], Visit]) -> None:
+    """Visit all pieces, begun in order, by torch's number of threads; `worker` makes each one's
+    visit.
+
+    The first exception ends the pass.
+    """
+    if not todo:
+        return
+    last, numbers = last_of_windows(checkpoints, todo), iter(range(len(todo)))
+    lock, failed = threading.Lock(), threading.Event()
+
+    def work() -> None:
+        torch.set_num_threads(1)  # for this thread alone: the others use the remaining cores
+        try:
+            visit, rows = worker(), Rows(checkpoints)
+            while not failed.is_set():
+                with lock:
+                    number = next(numbers, None)
+                if number is None:
+                    return
+                visit(rows, number, todo[number])
+                if number in last:
+                    release(checkpoints)
+        except BaseException:
+            failed.set()
+            raise
+
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(work) for _ in range(threads)]:
+            done.result()
+
+
+def last_of_windows(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece]) -> set[int]:
+    """The pieces after which pages are released: every WINDOW bytes, and the last piece."""
+    read, found = 0, {len(todo) - 1}
+    for number, (key, start, stop) in enumerate(todo):
+        read += (stop - start) * checkpoints[0].entries[key].dtype.itemsize * len(checkpoints)
+        if read >= WINDOW:
+            found.add(number)
+            read = 0
+    return found
+
+
+def release(checkpoints: Sequence[Checkpoint]) -> None:
+    for checkpoint in checkpoints:
+        checkpoint.release()
+
+
 class Rows:
-    """A thread's view of many checkpoints' tensors; what it needs of the tensor that it is at is made once."""
+    """One thread's view of the checkpoints: where the rows of the current tensor lie."""
 
     def __init__(self, checkpoints: Sequence[Checkpoint]) -> None:
         self.checkpoints = checkpoints
         self.key: str | None = None
         self.first_K: Addresses | None = None
-        self.flats = list[Flat]()
-
-    def addresses(self, piece: Piece) -> Addresses | None:
-        """Where its first number lies in every checkpoint, if it is one of KINDS and needs no copy."""
-        key, start, _ = piece
-        self._go_to(key)
-        return None if self.first_K is None else self.first_K + np.uint64(self.dtype(key).itemsize * start)
-
-    def read(self, piece: Piece) -> Iterator[tuple[slice, list[Block]]]:
-        """A piece of ROWS checkpoints, and of the next ones: their positions and blocks."""
-        key, start, stop = piece
-        self._go_to(key)
-        self.flats = self.flats or [c.entries[key].flat() for c in self.checkpoints]
-        for first in range(0, len(self.flats), ROWS):
-            some = slice(first, min(first + ROWS, len(self.flats)))
-            yield some, [flat[start:stop] for flat in self.flats[some]]
 
     def dtype(self, key: str) -> torch.dtype:
         return self.checkpoints[0].entries[key].dtype
 
-    def _go_to(self, key: str) -> None:
+    def groups(self) -> Iterator[slice]:
+        """The positions of ROWS checkpoints, then of the next ones."""
+        count = len(self.checkpoints)
+        return (slice(first, min(first + ROWS, count)) for first in range(0, count, ROWS))
+
+    def blocks(self, some: slice, piece: Piece) -> list[Bytes]:
+        """The bytes of a piece in these checkpoints."""
+        key, start, stop = piece
+        return [checkpoint.entries[key].block(start, stop) for checkpoint in self.checkpoints[some]]
+
+    def addresses(self, piece: Piece) -> Addresses | None:
+        """Where the piece begins in each checkpoint; None if a row must be copied or widened.
+
+        Raises ValueError for a row of another shape or dtype: `loops` cannot tell where a row ends.
+        """
+        key, start, _ = piece
+        first = self.checkpoints[0].entries[key]
         if key != self.key:
-            first = self.checkpoints[0].entries[key]
-            for c in self.checkpoints:  # what has an address alone is not looked at again
-                if (got := c.entries[key]).dtype != first.dtype or math.prod(got.shape) != math.prod(first.shape):
-                    wanted = f"{first.dtype} {first.shape} as in {self.checkpoints[0].name}"
-                    raise ValueError(f"{c.name}: tensor {key} is {got.dtype} {got.shape}, expected {wanted}")
-            there = [c.entries[key].address() for c in self.checkpoints] if first.dtype in KINDS else [None]
-            usable = not any(address is None or address % first.dtype.itemsize for address in there)
-            self.key, self.flats, self.first_K = key, [], np.array(there, np.uint64) if usable else None
+            for checkpoint in self.checkpoints:
+                if (found := describe(checkpoint.entries[key])) != (expected := describe(first)):
+                    where = f"as in {self.checkpoints[0].name}"
+                    raise ValueError(f"{checkpoint.name}: tensor {key} is {found}, expected {expected} {where}")
+            self.key, self.first_K = key, None
+            if first.dtype in KINDS:
+                found_K = [checkpoint.entries[key].address() for checkpoint in self.checkpoints]
+                if not any(address is None or address % first.dtype.itemsize for address in found_K):
+                    self.first_K = np.array(found_K, np.uint64)
+        return None if self.first_K is None else self.first_K + np.uint64(first.dtype.itemsize * start)
+
+
+# ---- what is computed of a piece ----
+
+
+def hashes(blocks: Sequence[Bytes]) -> Digests:
+    """The XXH3 of each block, by a call a block that releases the interpreter's lock."""
+    return np.frombuffer(b"".join(map(xxh3_128_digest, blocks)), np.uint8).reshape(-1, 16)  # type: ignore[arg-type]
+
+
+def digests_of_pieces(pieces: int, count: int) -> Digests:
+    """An array for the digests of pieces of `size_of_pieces(count)` numbers: S x P x K x 16."""
+    return np.empty((pieces, size_of_pieces(count) // BLOCK, count, 16), np.uint8)
 
 
 class Room:
-    """A thread's memory for pieces; each result in the memory of the one before."""
+    """A thread's buffers for pieces; each result overwrites the one before."""
 
     def __init__(self) -> None:
-        from modelsoups.weights.fast import loops  # half a second, which not everyone who imports this needs
+        from modelsoups.weights.fast import loops  # imports Numba, which takes half a second
 
-        self.kernels = loops
+        self.loops = loops
         self.total, self.mixed = np.empty(BLOCK), np.empty(PIECE, np.float32)
-        self.nought, self.wide = np.zeros(PIECE, np.float32), torch.empty(ROWS, BLOCK)
-        self.narrow = np.zeros((ROWS + 1, WIDE), np.float32)
+        self.zeros, self.wide = np.zeros(PIECE, np.float32), torch.empty(ROWS, BLOCK)
+        self.chunks = np.zeros((ROWS + 1, WIDE), np.float32)  # the last row stays zero
         self.wide_R = np.array([row.data_ptr() for row in self.wide], np.uint64)
 
     def mix(
-        self, rows: Rows, piece: Piece, weights_K: Weights, by: float, found_PK16: Digests = NOT_ASKED
+        self, rows: Rows, piece: Piece, weights_K: Float64s, by: float, found_PK16: Digests = NO_DIGESTS
     ) -> tuple[Tensor, bool]:
-        """The weighted sum / by, in the rows' dtype, and whether all of it is finite; found_PK16 takes their hashes."""
-        _, start, stop = piece
-        rows_K = rows.addresses(piece)
-        if rows_K is None:
-            done = [
-                self._block(rows, part, weights_K, by, found_PK16[p : p + 1]) for p, part in enumerate(parts(piece))
-            ]
-            return torch.cat([mixed for mixed, _ in done]), all(finite for _, finite in done)
-        mixed, dtype, xxh3 = self.mixed[: stop - start], rows.dtype(piece[0]), self.kernels.XXH3
-        asked, memory = found_PK16 if xxh3 else NOT_ASKED, (self.nought, self.narrow)
-        finite = self.kernels.mix(
-            mixed, self.total, rows_K, KINDS[dtype], weights_K, by, _exact(by), *memory, xxh3, asked
-        )
-        if len(asked) < len(found_PK16):
-            for found_K16, part in zip(found_PK16, parts(piece), strict=False):
-                for some, blocks in rows.read(part):
-                    found_K16[some] = hashes(blocks)
-        return torch.from_numpy(mixed).to(dtype), finite
+        """The weighted sum / by in the rows' dtype, and whether all of it is finite.
 
-    def products(self, rows: Rows, piece: Piece, by_n: Tensor, found_K: Weights) -> None:
-        """found_K = <by, row> of every ingredient, by being float32 (float64 for such rows), the sum float64."""
+        found_PK16 takes the digests of the blocks; those it has no room for are not computed.
+        """
         key, start, stop = piece
-        rows_K = rows.addresses(piece)
+        dtype = rows.dtype(key)
+        if not _is_narrow(dtype):
+            return self._mix_wide(rows, piece, weights_K, by, found_PK16)
+        out, kind, finite = self.mixed[: stop - start], KINDS.get(dtype, 0), True
+        for p, part in enumerate(parts(piece)):
+            total = self._total(rows, part, weights_K, found_PK16[p : p + 1])
+            block = out[part[1] - start : part[2] - start]
+            finite &= self.loops.divide(block, total, by, _exact(by), kind)
+        mixed = torch.from_numpy(out).to(dtype)
+        if dtype not in KINDS:
+            finite = bool(mixed.float().isfinite().all())  # float8 has no isfinite
+        return mixed, finite
+
+    def _total(self, rows: Rows, part: Piece, weights_K: Float64s, found_1K16: Digests) -> Float64s:
+        """The weighted sum of a block; each group of rows is hashed right after it was added."""
+        key, start, stop = part
+        total, rows_K = self.total[: stop - start], rows.addresses(part)
+        for some in rows.groups():
+            blocks = rows.blocks(some, part) if rows_K is None or len(found_1K16) else []
+            if rows_K is None:
+                rows_R, kind = self._widened(blocks, rows.dtype(key)), 0
+            else:
+                rows_R, kind = rows_K[some], KINDS[rows.dtype(key)]
+            self.loops.add(total, rows_R, kind, weights_K[some], some.start == 0, self.chunks)
+            if len(found_1K16):
+                found_1K16[0, some] = hashes(blocks)
+        return total
+
+    def _mix_wide(
+        self, rows: Rows, piece: Piece, weights_K: Float64s, by: float, found_PK16: Digests
+    ) -> tuple[Tensor, bool]:
+        """`mix` of float64, and of integers, which are the first row's."""
+        key, done = piece[0], []
+        for p, part in enumerate(parts(piece)):
+            total = TensorSum()
+            for some in rows.groups():
+                blocks = rows.blocks(some, part)
+                if len(found_PK16):
+                    found_PK16[p, some] = hashes(blocks)
+                for block, weight in zip(blocks, weights_K[some].tolist(), strict=True):
+                    total.add(tensor_of(block, rows.dtype(key)), weight)
+            done.append(total.divided(by))
+        mixed = torch.cat(done)
+        return mixed, bool(mixed.isfinite().all())
+
+    def products(self, rows: Rows, piece: Piece, by_n: Tensor, found_K: Float64s) -> None:
+        """found_K = <by, row> of each row; by: float32 (float64 for such rows)."""
+        key, start, stop = piece
+        rows_K, dtype = rows.addresses(piece), rows.dtype(key)
         if rows_K is not None:
-            nought, kind = self.nought[: stop - start], KINDS[rows.dtype(key)]
-            self.kernels.products(by_n.numpy(), rows_K, kind, nought, self.narrow, found_K)
+            zeros = self.zeros[: stop - start]
+            self.loops.products(by_n.numpy(), rows_K, KINDS[dtype], zeros, self.chunks, found_K)
             return
         found_K[:] = 0
         for part in parts(piece):
             by = by_n[part[1] - start : part[2] - start]
-            for some, blocks in rows.read(part):
-                if _is_narrow(rows.dtype(key)):
-                    found_R, rows_R = np.empty(len(blocks)), self._widened(blocks, rows.dtype(key))
-                    kind, nought = KINDS[torch.float32], self.nought[: len(by)]
-                    self.kernels.products(by.numpy(), rows_R, kind, nought, self.narrow, found_R)
+            for some in rows.groups():
+                blocks = rows.blocks(some, part)
+                if _is_narrow(dtype):
+                    found_R, rows_R = np.empty(len(blocks)), self._widened(blocks, dtype)
+                    self.loops.products(by.numpy(), rows_R, 0, self.zeros[: len(by)], self.chunks, found_R)
                 else:
-                    found_R = np.array([float(tensor_of(b, rows.dtype(key)).double() @ by.double()) for b in blocks])
+                    found_R = np.array([float(tensor_of(block, dtype).double() @ by.double()) for block in blocks])
                 found_K[some] += found_R
 
-    def _block(
-        self, rows: Rows, part: Piece, weights_K: Weights, by: float, found_PK16: Digests
-    ) -> tuple[Tensor, bool]:
-        """`mix` of a block that does not lie there in float32, in memory of its own."""
-        key, start, stop = part
-        dtype, other, total = rows.dtype(key), TensorSum(), self.total[: stop - start]
-        for some, blocks in rows.read(part):
-            if len(found_PK16):
-                found_PK16[0, some] = hashes(blocks)
-            if _is_narrow(dtype):
-                rows_R, nought = self._widened(blocks, dtype), self.nought[: stop - start]
-                self.kernels.add(total, rows_R, 0, 0, weights_K[some], some.start == 0, nought)
-            else:
-                for block, weight in zip(blocks, weights_K[some].tolist(), strict=True):
-                    other.add(tensor_of(block, dtype), weight)
-        if not _is_narrow(dtype):
-            mixed = other.divided(by)
-            return mixed, bool(mixed.isfinite().all())
-        if dtype == torch.float32:
-            narrow = torch.empty(stop - start)
-            return narrow, self.kernels.divide(narrow.numpy(), total, by, _exact(by), KINDS[dtype])
-        narrow = torch.from_numpy(total * (1 / by) if _exact(by) else total / by).to(dtype)
-        return narrow, bool(narrow.float().isfinite().all())  # there is no isfinite of float8
-
-    def _widened(self, blocks: Sequence[Block], dtype: torch.dtype) -> Addresses:
-        """Where these blocks lie in float32, until the next ones."""
+    def _widened(self, blocks: Sequence[Bytes], dtype: torch.dtype) -> Addresses:
+        """Where these blocks lie as float32, until the next call."""
         for row, block in zip(self.wide, blocks, strict=False):
-            row[: len(block)].copy_(tensor_of(block, dtype))
+            numbers = tensor_of(block, dtype)
+            row[: len(numbers)].copy_(numbers)
         return self.wide_R[: len(blocks)]
 
 
@@ -184,10 +263,10 @@ def _is_narrow(dtype: torch.dtype) -> bool:
 
 
 def _exact(by: float) -> bool:
-    """Whether x * (1 / by) has the bits of x / by: of a power of two. It takes a quarter of the time."""
+    """Whether x * (1 / by), four times as fast, has the bits of x / by: for powers of two."""
     return math.frexp(by)[0] == 0.5
 
 
-def tensor_of(block: Block, dtype: torch.dtype) -> Tensor:
+def tensor_of(block: Bytes, dtype: torch.dtype) -> Tensor:
     """The numbers of a block, in its memory."""
-    return torch.from_numpy(block.reshape(-1).view(np.uint8)).view(dtype)
+    return torch.from_numpy(block).view(dtype)
