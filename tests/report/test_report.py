@@ -159,7 +159,7 @@ def html(numbers):
         sheet = figures.contact_sheet(evidence().contact)
         parts = contents.sections(numbers, verdicts, figures.save(sheet, "png"))
         figures.close(sheet)
-        text = page.document(f"Model soups: {numbers.name}", [], parts)
+        text = page.document(f"Model soups: {numbers.name}", parts)
         sections.close(parts)
     return text
 

@@ -63,7 +63,7 @@ def render(cfg: Config, inputs: dict[str, Any]) -> None:
         with watched("report", sum(len(part.parts) for part in parts), images=False):
             made |= sections.files(parts)
         links = [(ANALYSIS, "The paper's analyses")] if ANALYSIS in measured else []
-        made["index.html"] = page.document(f"Model soups: {numbers.name}", [], parts, links).encode()
+        made["index.html"] = page.document(f"Model soups: {numbers.name}", parts, links).encode()
         sections.close(parts)
     for name, content in made.items():
         write_file(folder / name, content)
