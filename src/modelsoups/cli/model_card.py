@@ -94,12 +94,12 @@ def _accuracy(cfg: Config) -> str:
 
 
 def _table(rows: list[list[str]]) -> str:
-    from modelsoups.report import tables
+    from modelsoups.report import text_tables
 
-    return tables.markdown([[" ".join(cell.split()) for cell in row] for row in rows])
+    return text_tables.markdown([[" ".join(cell.split()) for cell in row] for row in rows])
 
 
 def _text(text: str) -> str:
-    from modelsoups.report import tables
+    from modelsoups.report import text_tables
 
-    return tables.escape_markdown(" ".join(text.split()))
+    return text_tables.escape_markdown(" ".join(text.split()))

@@ -1,1 +1,1 @@
-"""What a report shows: statistics, tables, figures, claims and one HTML page, each a pure function of Evidence."""
+"""The report of an experiment: numbers, Table 3, figures, claims and one HTML page."""

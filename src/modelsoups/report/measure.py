@@ -16,6 +16,7 @@ from modelsoups.disk import storage
 from modelsoups.experiment.logits import logits_of
 from modelsoups.experiment.sets import is_prepared, missing_names, open_set, set_facts, test_names
 from modelsoups.recipes.recipe import Recipe
+from modelsoups.report.numbers import SetInfo
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.stats import scores
 from modelsoups.stats.scores import Logits
@@ -25,17 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SetInfo:
-    """A data set as the report shows it. role: holdout, test, shift or extra; n: images scored, 0 if not available."""
-
-    name: str
-    title: str
-    role: str
-    n: int
-
-
-@dataclass(frozen=True)
-class Row:
+class RowCorrectness:
     """One model or combination. kind: initialization, individual, soup, ensemble, interpolation or curve.
 
     correct[data set] is a bool array over its images, in the set's order; weight[data set] what each image counts,
@@ -69,9 +60,9 @@ class Evidence:
 
     name: str
     sets: list[SetInfo]
-    rows: dict[str, Row]
-    individuals: dict[str, Row]
-    curve: dict[int, dict[str, Row]]
+    rows: dict[str, RowCorrectness]
+    individuals: dict[str, RowCorrectness]
+    curve: dict[int, dict[str, RowCorrectness]]
     failed: dict[str, str]
     contact: dict[str, np.ndarray]  # title -> a few uint8 images_BHWC of each data set, training set included
     timings: dict[str, float]  # stage -> seconds of the run that made it
@@ -88,7 +79,7 @@ def collect(cfg: Config) -> Evidence:
 
     folder = load_pool(cfg)
     rows = {row: _row(cfg, row, "initialization", [i.sha256]) for row, i in initial_models(cfg).items()}
-    curve: dict[int, dict[str, Row]] = {}
+    curve: dict[int, dict[str, RowCorrectness]] = {}
     for path in sorted(p for p in cfg.run.soups.glob("*.json") if p.name != manifests_.MANIFEST):
         row = _soup_row(cfg, path)
         if path.stem.startswith("curve_"):
@@ -152,7 +143,7 @@ def _made(ingredient: Ingredient, manifest: dict[str, Any]) -> dict[str, Any]:
     return {"file": file, "sha256": ingredient.sha256, **{k: by.get(k) for k in ("command", "commit", "time")}}
 
 
-def _soup_row(cfg: Config, path: Path) -> Row:
+def _soup_row(cfg: Config, path: Path) -> RowCorrectness:
     from modelsoups.experiment.soups import read_soup
 
     soup = read_soup(path)
@@ -162,7 +153,7 @@ def _soup_row(cfg: Config, path: Path) -> Row:
     return _row(cfg, path.stem, kind, [storage.read_json(path)["sha256"]], soup=soup)
 
 
-def _row(cfg: Config, name: str, kind: str, sha256s: Sequence[str], **more: Any) -> Row:
+def _row(cfg: Config, name: str, kind: str, sha256s: Sequence[str], **more: Any) -> RowCorrectness:
     """Per-image correctness of one model, or of the ensemble (mean of logits) of several, on every set there is."""
     correct: dict[str, np.ndarray] = {}
     weight: dict[str, np.ndarray] = {}
@@ -175,7 +166,7 @@ def _row(cfg: Config, name: str, kind: str, sha256s: Sequence[str], **more: Any)
                 correct[other], weight_N = relabel.score(open_set(cfg.data.dir, other), logits_NC)
                 if weight_N is not None:
                     weight[other] = weight_N
-    return Row(name, kind, correct, weight=weight, **more)
+    return RowCorrectness(name, kind, correct, weight=weight, **more)
 
 
 def _relabelled(cfg: Config) -> list[str]:
