@@ -109,7 +109,7 @@ def test_our_greedy_soup_of_the_released_models_is_set_beside_the_authors(tmp_pa
     def said(*models):
         names = tuple(f"{m:03}" for m in models)
         write_soup(cfg.run.soup("greedy"), Soup("greedy", names, names, {"*": [1 / len(names)] * len(names)}))
-        return verify.greedy(cfg)
+        return verify.greedy(cfg.run.soup("greedy"))
 
     assert said(43, 44, 32, 47, 50) == "greedy soup: models 43, 44, 32, 47, 50, as the authors'"
     assert said(43, 44).startswith("greedy soup: models 43, 44; the authors': 43, 44, 32, 47, 50")
