@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from modelsoups.disk import storage
+from modelsoups.disk.paths import ASSETS
 from modelsoups.report.numbers import MEAN, Numbers, interval, p_value, percent
 
 ALPHA = 0.05
@@ -27,27 +29,7 @@ class Claim:
     source: str
 
 
-_TEST, _SHIFT = "in distribution", "under shift"
-CLAIMS = (
-    Claim(f"The greedy soup beats the best individual model {_TEST}", "greedy", "best", "test",
-          "section 3.3.1"),
-    Claim(f"The greedy soup beats the best individual model {_SHIFT}", "greedy", "best", MEAN,
-          "section 3.3.1"),
-    Claim(f"The uniform soup beats the best individual model {_SHIFT}", "uniform", "best", MEAN,
-          "table 3"),
-    Claim(f"The uniform soup suffers from bad ingredients: greedy beats it {_TEST}",
-          "greedy", "uniform", "test", "section 3.3.1"),
-    Claim(f"The ensemble beats the best individual model {_TEST}", "ensemble", "best", "test",
-          "table 3"),
-    Claim(f"The ensemble beats the greedy soup {_TEST}", "ensemble", "greedy", "test",
-          "section 3.3.1"),
-    Claim(f"The greedy soup beats the greedy ensemble {_SHIFT}", "greedy", "greedy_ensemble", MEAN,
-          "table 3"),
-    Claim(f"The greedy ensemble beats the greedy soup {_TEST}", "greedy_ensemble", "greedy", "test",
-          "table 3"),
-    Claim(f"Learned by layer beats the greedy soup {_TEST}", "learned_layers", "greedy", "test",
-          "table 3"),
-)  # fmt: skip
+CLAIMS = [Claim(**line) for line in storage.read_jsonl(ASSETS / "published" / "claims.jsonl")]
 # Not a claim of this paper, but what a reader should know: to interpolate one model costs less
 # than a sweep.
 ASIDE = "WiSE-FT of the best individual beats the greedy soup under shift"
