@@ -3,7 +3,7 @@
 import numpy as np
 
 from modelsoups.recipes.recipe import Recipe
-from modelsoups.report import claims, experiment_sections, figures, page, sections
+from modelsoups.report import claims, experiment_sections, figures, sections, templates
 from modelsoups.report.measure import Evidence, RowCorrectness
 from modelsoups.report.numbers import Numbers, SetInfo
 from modelsoups.report.result_lines import result_lines
@@ -63,6 +63,7 @@ def html(numbers):
         sheet = figures.contact_sheet(evidence().contact)
         made = experiment_sections.sections(numbers, verdicts, figures.save(sheet, "png"))
         figures.close(sheet)
-        text = page.document(f"Model soups: {numbers.name}", made)
+        title = f"Model soups: {numbers.name}"
+        text = templates.render("report.html", title=title, sections=made, links=[])
         sections.close(made)
     return text

@@ -1,1 +1,1 @@
-"""The report of an experiment: numbers, Table 3, figures, claims and one HTML page."""
+"""The report of an experiment: numbers, claims, tables, figures and one HTML page."""

@@ -5,16 +5,7 @@ from __future__ import annotations
 from modelsoups.report import beside_published, figures, table_3
 from modelsoups.report.claims import FAILS, HOLDS, Verdict
 from modelsoups.report.numbers import MEAN, Difference, Numbers, RowResults, interval, percent, signed
-from modelsoups.report.sections import (
-    Cards,
-    Cell,
-    Content,
-    Origin,
-    Photograph,
-    Picture,
-    Section,
-    Table,
-)
+from modelsoups.report.sections import Cards, Cell, Content, Photograph, Picture, Section, Table, origin
 from modelsoups.report.table_3 import MethodRow, label_of
 
 PAPER = "Wortsman et al. 2022, Table 3 (CLIP ViT-B/32 on ImageNet)"
@@ -38,10 +29,6 @@ def sections(numbers: Numbers, verdicts: list[Verdict], contact: bytes | None) -
 # ---- numbers with their origin ----
 
 
-def _origin(numbers: Numbers, row: str = "") -> str:
-    return str(Origin.of(numbers.provenance, row))
-
-
 def _accuracy(numbers: Numbers, row: RowResults, dataset: str) -> Cell:
     """An accuracy; its tip gives the images, the interval, the line of the file and the origin."""
     result = row.mean if dataset == MEAN else row.results.get(dataset)
@@ -51,12 +38,12 @@ def _accuracy(numbers: Numbers, row: RowResults, dataset: str) -> Cell:
     if dataset == MEAN:
         tip = f"unweighted mean of {len(numbers.shifts)} sets. "
     tip += f"95% interval {percent(result.low)} to {percent(result.high)}. "
-    tip += f"\nresults.jsonl: {row.name} on {dataset}.\n{_origin(numbers, row.name)}"
+    tip += f"\nresults.jsonl: {row.name} on {dataset}.\n{origin(numbers.provenance, row.name)}"
     return Cell(percent(result.accuracy), tip)
 
 
 def _over_orders(numbers: Numbers, text: str) -> Cell:
-    tip = f"Mean over random orders, one row each in results.jsonl.\n{_origin(numbers)}"
+    tip = f"Mean over random orders, one row each in results.jsonl.\n{origin(numbers.provenance)}"
     return Cell(text, tip)
 
 
@@ -84,7 +71,7 @@ def _card(numbers: Numbers, d: Difference) -> tuple[str, Cell, list[str]]:
         if r := row.mean if shift else row.results[d.on]:
             ends = f"({percent(r.low)} to {percent(r.high)})"
             lines.append(f"{label_of(name)} {percent(r.accuracy)} {ends}")
-    tip = f"{label_of(d.a)} minus {label_of(d.b)}, paired by image.\n{_origin(numbers)}"
+    tip = f"{label_of(d.a)} minus {label_of(d.b)}, paired by image.\n{origin(numbers.provenance)}"
     return title, Cell(f"{percent(d.value, True)} points", tip), lines
 
 
@@ -119,7 +106,7 @@ def _gains(numbers: Numbers, method: MethodRow, on: str, column: int) -> Cells:
     """Two cells: our gain over the best individual with its test, and the paper's."""
     d, ours = numbers.difference(method.row, "best", on), Cell("")
     if d:
-        ours = Cell(percent(d.value, True), f"{interval(d)}.\n{_origin(numbers, method.row)}")
+        ours = Cell(percent(d.value, True), f"{interval(d)}.\n{origin(numbers.provenance, method.row)}")
     best = table_3.printed("best")
     if best is None or method.paper is None or method.row == "best":
         return [ours, ""]
@@ -151,7 +138,7 @@ def _claims(numbers: Numbers, verdicts: list[Verdict]) -> Section:
     rows: list[Cells] = []
     for v in verdicts:
         judged = Cell(v.verdict, kind=kinds.get(v.verdict, "open"))
-        rows.append([v.text, v.source, judged, Cell(v.numbers, _origin(numbers))])
+        rows.append([v.text, v.source, judged, Cell(v.numbers, origin(numbers.provenance))])
     head = ["Claim", "Source", "Verdict", "Difference, 95% interval"]
     sentence = "A claim holds, or does not hold, where the difference is significant at p < 0.05."
     return Section("Claims", sentence, [Table("claims", head, rows, text=2, file=False)] if rows else [])
@@ -168,7 +155,7 @@ def _greedy(numbers: Numbers) -> Section:
         held_out = Cell("stopped early")
         if step["correct"] is not None:
             tip = f"{step['correct']:,} of {step['n']:,} images of the hold-out."
-            tip += f"\n{_origin(numbers, 'greedy')}"
+            tip += f"\n{origin(numbers.provenance, 'greedy')}"
             held_out = Cell(percent(step["correct"] / step["n"]), tip)
         joined += bool(step["kept"])
         decision = "joins" if step["kept"] else "left out"
@@ -217,7 +204,7 @@ def _costs(numbers: Numbers) -> Section:
     made = numbers.provenance
     rows: list[Cells] = []
     for what, amount in spent(numbers):
-        rows.append([what, Cell(amount, _origin(numbers))])
+        rows.append([what, Cell(amount, origin(numbers.provenance))])
     contents: list[Content] = [Table("costs", ["What", "Amount"], rows, file=False)] if rows else []
     facts = {key: made.get(key) for key in ("command", "commit", "machine", "python", "time")}
     facts["packages"] = ", ".join(map(" ".join, made.get("packages", {}).items()))
@@ -228,7 +215,7 @@ def _costs(numbers: Numbers) -> Section:
         if name in numbers.rows and (soup := numbers.rows[name].soup):
             contents.append(f"{label_of(name)}: {', '.join(soup.ingredients)}")
     sentence = "What this took, and everything needed to make it again."
-    return Section("Costs and provenance", sentence, contents, Origin.of(made))
+    return Section("Costs and provenance", sentence, contents, origin(made))
 
 
 def spent(numbers: Numbers) -> list[tuple[str, str]]:

@@ -11,10 +11,10 @@ from modelsoups.report import (
     claims,
     experiment_sections,
     figures,
-    page,
     released_results,
     sections,
     table_3,
+    templates,
     text_tables,
 )
 from modelsoups.report.numbers import Numbers, interval, percent
@@ -61,8 +61,10 @@ def write_report(folder: Path, inputs: dict[str, Any]) -> None:
         with watched("report", sum(len(section.contents) for section in shown), images=False):
             made |= sections.files(shown)
         links = [(ANALYSES, "The paper's analyses")] if ANALYSES in made_from else []
-        made["index.html"] = page.document(f"Model soups: {numbers.name}", shown, links).encode()
+        title = f"Model soups: {numbers.name}"
+        page = templates.render("report.html", title=title, sections=shown, links=links)
         sections.close(shown)
+    made["index.html"] = page.encode()
     for name, content in made.items():
         with storage.atomic(folder / name) as tmp:
             tmp.write_bytes(content)

@@ -1,17 +1,10 @@
 """What a page is made of: sections of text, tables and figures that know what made their numbers.
 
-`page.document` shows a list of sections; `files` gives their tables and figures as files for a
-paper (Markdown, CSV and LaTeX; PDF and PNG).
+The template report.html shows a list of sections; `files` gives their tables and figures as files
+for a paper (Markdown, CSV and LaTeX; PDF and PNG).
 
-    Section(
-        "Figure 3",
-        "The advantage of averaging grows with the angle between models.",
-        [
-            Picture("figure_3", figure, "A dot is a pair of models."),  # texts: figures.describe
-            Table("figure_3_pairs", ["Pair", "Angle"], [["000, 001", Cell("81.2", "from ...")]]),
-        ],
-        origin,
-    )
+    pairs = Table("figure_3_pairs", ["Pair", "Angle"], [["000, 001", Cell("81.2", "computed ...")]])
+    Section("Figure 3", "The gain grows with the angle.", [Picture("figure_3", figure, "..."), pairs])
 """
 
 from __future__ import annotations
@@ -24,36 +17,22 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from modelsoups.disk import storage
-from modelsoups.report import figures, text_tables
+from modelsoups.report import figures, svg, text_tables
 from modelsoups.workers.processes import advance
 
 
-@dataclass(frozen=True)
-class Origin:
-    """What made a number: run, command, commit, and the fingerprint of the configuration.
+def origin(provenance: Mapping[str, Any], row: str = "") -> str:
+    """What made a number, from provenance.json: run, commit, configuration and command.
 
-    model: file and hash of the model, where the number is of one model.
+    row: a row or ingredient; its own file, command and commit are named where those are recorded.
     """
-
-    run: str
-    command: str | None
-    commit: str | None
-    config: str
-    model: str = ""
-
-    @classmethod
-    def of(cls, provenance: Mapping[str, Any], row: str = "") -> Origin:
-        """From provenance.json, for a row or an ingredient where another command made that one."""
-        own, config = provenance.get("rows", {}).get(row, {}), provenance.get("config", {})
-        command, commit = (own.get(key) or provenance.get(key) for key in ("command", "commit"))
-        sha256 = f", sha256 {own['sha256'][:12]}" if own.get("sha256") else ""
-        model = f"{own['file']}{sha256}" if "file" in own else ""
-        return cls(config.get("runs", ""), command, commit, storage.fingerprint(config), model)
-
-    def __str__(self) -> str:
-        run = " ".join(filter(None, (self.run, self.model))) or "not recorded"
-        commit = (self.commit or "not recorded")[:12]
-        return f"Run {run}; commit {commit}; config {self.config}; command: {self.command or '?'}"
+    own, config = provenance.get("rows", {}).get(row, {}), provenance.get("config", {})
+    command, commit = (own.get(key) or provenance.get(key) for key in ("command", "commit"))
+    sha256 = f", sha256 {own['sha256'][:12]}" if own.get("sha256") else ""
+    model = f"{own['file']}{sha256}" if "file" in own else ""
+    run = " ".join(filter(None, (config.get("runs"), model))) or "not recorded"
+    commit, fingerprint = (commit or "not recorded")[:12], storage.fingerprint(config)
+    return f"Run {run}; commit {commit}; config {fingerprint}; command: {command or '?'}"
 
 
 @dataclass(frozen=True)
@@ -97,6 +76,11 @@ class Picture:
     figure: Figure
     caption: str
 
+    def svg(self) -> str:
+        """The figure as an element of the page."""
+        content, texts = figures.save(self.figure, "svg"), figures.described(self.figure)
+        return svg.inline(content, texts, self.name, self.caption)
+
 
 @dataclass(frozen=True)
 class Photograph:
@@ -119,12 +103,12 @@ Content = Table | Picture | Photograph | Cards | str  # a str is a paragraph
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: its title, one sentence on what there is to see, and its contents."""
+    """A part of the page. sentence: what there is to see; origin: what made all of it."""
 
     title: str
     sentence: str
     contents: Sequence[Content]
-    origin: Origin | None = None
+    origin: str = ""
 
     @property
     def anchor(self) -> str:

@@ -10,11 +10,7 @@ from markupsafe import Markup
 
 _LOADER = jinja2.PackageLoader("modelsoups.report")
 _ENVIRONMENT = jinja2.Environment(
-    loader=_LOADER,
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
+    loader=_LOADER, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
 
 
@@ -31,14 +27,6 @@ def asset(name: str) -> Markup:
     return Markup(_LOADER.get_source(_ENVIRONMENT, name)[0])
 
 
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode()
-
-
-def _kind(value: object) -> str:
-    """The name of a value's class, by which a template chooses how to show it."""
-    return type(value).__name__
-
-
 _ENVIRONMENT.globals["asset"] = asset
-_ENVIRONMENT.filters.update(base64=_base64, kind=_kind)
+_ENVIRONMENT.filters["base64"] = lambda content: base64.b64encode(content).decode()
+_ENVIRONMENT.filters["kind"] = lambda value: type(value).__name__
