@@ -1,12 +1,10 @@
 """The authors' 72 released models as ingredients: `modelsoups import-released DIR [key=value ...]`.
 
 DIR holds model_0.pt ... model_71.pt (mlfoundations/model-soups), or some of them. Each is read
-without running code in it, checked tensor by tensor, renamed (`model.visual.*` -> `encoder.*`,
-`classification_head.*` -> `head.*`) and written as
-runs/released/ingredients/<number>/model.safetensors. The text tower, which the models never use, is
-left out: 25 of 33 GB remain. DIR is not needed afterwards. An import that was stopped continues
-where it stopped. The manifest of all ingredients is written last, so that stages see the whole
-import or nothing.
+without running code in it, checked tensor by tensor, renamed and written as
+runs/released/ingredients/<number>/model.safetensors, without the text tower, which the models never
+use: 25 of 33 GB remain. DIR is not needed afterwards. A stopped import continues where it stopped.
+The manifest of all ingredients is written last, so that stages see the whole import or nothing.
 
 model_0 is the initialization and, as in the paper, one of the 72. Ingredient 043 is model_43.
 """
@@ -15,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +47,6 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class _Import:
-    """One released model: its number, its file, the ingredient's folder and inputs, its recipe."""
-
-    number: int
-    file: Path
-    folder: Path
-    inputs: dict[str, Any]
-    recipe: dict[str, Any] | None
-
-
 def import_folder(cfg: Config, folder: Path) -> None:
     """Import the models in a folder, report duplicates and missing ones, and write the manifest.
 
@@ -68,34 +55,30 @@ def import_folder(cfg: Config, folder: Path) -> None:
     """
     if cfg.pool != "imported":
         raise ValueError(f"pool={cfg.pool}: an import needs pool=imported, as in experiment=released")
-    files = find(folder)
-    layout = expected_layout(cfg.model)
+    files, layout, run = find(folder), expected_layout(cfg.model), cfg.run
     todo = []
     for number, file in files.items():
-        target = cfg.run.ingredient(number)
-        _refuse_fine_tuned(target)
-        inputs = _inputs(file, layout)
-        if manifests.complete(target, inputs) is None:
-            values = tables.released_models()[number].recipe
-            recipe = None if values is None else asdict(Recipe(**{**cfg.recipe, **values}))
-            todo.append(_Import(number, file, target, inputs, recipe))
-    root = cfg.run.ingredients
+        manifest = manifests.manifest_of(run.ingredient(number))
+        if manifest is not None and "released" not in manifest["inputs"]:
+            raise ValueError(f"{run.ingredient(number)} was fine-tuned, not imported; choose another name=...")
+        if manifests.complete(run.ingredient(number), _inputs(file, layout)) is None:
+            todo.append(number)
     if todo:  # the ingredients are not whole until the end
-        (root / manifests.MANIFEST).unlink(missing_ok=True)
-    print(f"import-released: {len(todo)} of {len(files)} models of {folder} -> {root}", flush=True)
-    for _ in run_tasks(functools.partial(_convert, layout), todo, READERS, "import-released"):
+        (run.ingredients / manifests.MANIFEST).unlink(missing_ok=True)
+    what = f"{len(todo)} of {len(files)} models of {folder}"
+    print(f"import-released: {what} -> {run.ingredients}", flush=True)
+    convert = functools.partial(_convert, run, files, layout, cfg.recipe)
+    for _ in run_tasks(convert, todo, READERS, "import-released"):
         pass
-    _finish(cfg.run, folder)
+    _finish(run, folder)
 
 
 def find(folder: Path) -> dict[int, Path]:
     """The released models in a folder, by number; ValueError when there are none."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; name the one with model_0.pt ... model_71.pt")
-    files = {}
-    for number in range(tables.MODELS):
-        if (path := folder / f"model_{number}.pt").is_file():
-            files[number] = path
+    names = {number: folder / f"model_{number}.pt" for number in range(tables.MODELS)}
+    files = {number: path for number, path in names.items() if path.is_file()}
     if not files:
         raise ValueError(f"{folder} has no model_0.pt ... model_71.pt; name the folder that holds them")
     return files
@@ -146,21 +129,16 @@ def _inputs(path: Path, layout: Layout) -> dict[str, Any]:
     return {"released": file, "layout": storage.fingerprint(dict(layout))}
 
 
-def _refuse_fine_tuned(folder: Path) -> None:
-    manifest = manifests.manifest_of(folder)
-    if manifest is not None and "released" not in manifest["inputs"]:
-        raise ValueError(f"{folder} was fine-tuned, not imported; choose another name=...")
-
-
-def _convert(layout: Layout, task: _Import) -> None:
-    """Write one ingredient, its manifest last."""
-    state = read_released(task.file, layout)
-    path = task.folder / "model.safetensors"
+def _convert(run: Run, files: Mapping[int, Path], layout: Layout, fixed: dict[str, Any], number: int) -> None:
+    """Write one ingredient, its manifest last. fixed: the recipe's keys that were not released."""
+    inputs = _inputs(files[number], layout)
+    state = read_released(files[number], layout)
+    path = run.ingredient(number) / "model.safetensors"
     storage.save_weights(path, state)
-    hyperparameters = tables.released_models()[task.number].hyperparameters
-    facts = {"sha256": state_dicts.state_sha256(state), "recipe": task.recipe}
-    facts["hyperparameters"] = hyperparameters
-    manifests.finish(task.folder, task.inputs, [path], **facts)
+    model = tables.released_models()[number]
+    recipe = None if model.recipe is None else asdict(Recipe(**{**fixed, **model.recipe}))
+    facts = {"sha256": state_dicts.state_sha256(state), "recipe": recipe}
+    manifests.finish(path.parent, inputs, [path], **facts, hyperparameters=model.hyperparameters)
 
 
 def _finish(run: Run, folder: Path) -> None:
@@ -182,10 +160,9 @@ def _finish(run: Run, folder: Path) -> None:
         print(f"import-released: {len(names)} of {tables.MODELS} are missing: {listed}")
         print("import-released: with fewer models, soups and ensembles differ from the released ones")
     ingredients = {f"{number:03d}": sha256 for number, sha256 in hashes.items()}
-    inputs = {"released": tables.MODELS}
-    manifests.finish(run.ingredients, inputs, [], ingredients=ingredients, missing=missing)
-    count, where = len(hashes), run.ingredients
-    print(f"import-released: {count} models in {where}; next: modelsoups experiment=released")
+    inputs, where = {"released": tables.MODELS}, run.ingredients
+    manifests.finish(where, inputs, [], ingredients=ingredients, missing=missing)
+    print(f"import-released: {len(hashes)} models in {where}; next: modelsoups experiment=released")
 
 
 def duplicates(hashes: Mapping[int, str]) -> list[str]:
@@ -194,19 +171,15 @@ def duplicates(hashes: Mapping[int, str]) -> list[str]:
     Raises ValueError for any other two models with the same weights.
     """
     first: dict[str, int] = {}
-    lines = []
     for number, sha256 in hashes.items():
         twin = first.setdefault(sha256, number)
-        if (twin, number) == tables.ALIKE:
-            lines.append(
-                "model_4 and model_5 are the same model, as released: 71 of the 72 are distinct; "
-                "both stay in the pool, as in the paper's soups"
-            )
-        elif twin != number:
-            raise ValueError(
-                f"model_{twin}.pt and model_{number}.pt hold the same weights, which the released "
-                "ones do not; download them again"
-            )
-    if set(tables.ALIKE) <= set(hashes) and not lines:
-        lines.append("model_4 and model_5 differ, although the released ones are the same model: is one a wrong copy?")
-    return lines
+        if twin != number and (twin, number) != tables.ALIKE:
+            names = f"model_{twin}.pt and model_{number}.pt"
+            raise ValueError(f"{names} hold the same weights, which the released ones do not; download them again")
+    four, five = map(hashes.get, tables.ALIKE)
+    if four is None or five is None:
+        return []
+    if four == five:
+        alike = "model_4 and model_5 are the same model, as released: 71 of the 72 are distinct"
+        return [f"{alike}; both stay in the pool, as in the paper's soups"]
+    return ["model_4 and model_5 differ, although the released ones are the same model: is one a wrong copy?"]

@@ -1,10 +1,9 @@
-"""Measured accuracies of the released models against the released ones: `modelsoups verify [FILE]`.
+"""Accuracies of the released models, measured against released: `modelsoups verify [FILE] [key=value ...]`.
 
-Without FILE, the imported models as `modelsoups evaluate experiment=released` measured them; the
-models of our greedy soup, where it was chosen, are then set beside the authors' too. FILE holds
-measured accuracies as JSON lines: of a report (results.jsonl), or in the authors' own format
-(model_name, ImageNet, ImageNetV2, ...; shares or per cent). Keys (key=value) follow. The exit
-status is 0 when every accuracy agrees, 1 otherwise.
+Without FILE, the imported models as `modelsoups evaluate experiment=released` measured them, and
+the models of our greedy soup beside the authors'. FILE holds measured accuracies as JSON lines: of
+a report (results.jsonl), or in the authors' format (model_name, ImageNet, ImageNetV2, ...; shares
+or per cent). The exit status is 0 when every accuracy agrees, 1 otherwise.
 
 The tolerance of a set is how far an independent rerun of the 72 models on other hardware came out
 from the released accuracies at most, in points: other matrix kernels and image decoders move images
@@ -44,12 +43,10 @@ class Comparison:
 
     @property
     def difference(self) -> float:
-        """Measured minus released, in points."""
         return self.measured - self.released
 
     @property
     def agrees(self) -> bool:
-        """Whether the difference is within the set's tolerance."""
         return abs(self.difference) <= TOLERANCE[self.dataset] + ROUNDING
 
 
@@ -91,11 +88,8 @@ def text(comparisons: Sequence[Comparison]) -> str:
         cells = "".join(_cell(found.get(name)) for name in names)
         differs = "" if all(c.agrees for c in found.values()) else "  differs"
         lines.append(f"{f'model_{model}':<20}{cells}{differs}")
-    tolerances = "".join(f"{TOLERANCE[name]:>10.2f} " for name in names)
-    lines.append(f"{'tolerance':<20}{tolerances}")
-    agree = 0
+    lines.append(f"{'tolerance':<20}" + "".join(f"{TOLERANCE[name]:>10.2f} " for name in names))
     for c in comparisons:
-        agree += c.agrees
         if not c.agrees:
             values = f"measured {c.measured:.2f}, released {c.released:.2f}"
             apart = f"{signed(c.difference)} points, tolerance {TOLERANCE[c.dataset]:.2f}"
@@ -104,6 +98,7 @@ def text(comparisons: Sequence[Comparison]) -> str:
         lines.append(f"not available: {', '.join(absent)}")
     if len(by_model) < tables.MODELS:
         lines.append(f"{len(by_model)} of {tables.MODELS} models")
+    agree = [c.agrees for c in comparisons].count(True)
     lines.append(f"{agree:,} of {len(comparisons):,} accuracies agree")
     return "\n".join(lines)
 
@@ -122,8 +117,7 @@ def greedy(file: Path) -> str:
     listed, released = ", ".join(map(str, ours)), ", ".join(map(str, theirs))
     if ours == theirs:
         return f"greedy soup: models {listed}, as the authors'"
-    why = "one image can change the choice"
-    return f"greedy soup: models {listed}; the authors': {released} ({why})"
+    return f"greedy soup: models {listed}; the authors': {released} (one image can change the choice)"
 
 
 # ---- where measured accuracies come from ----
@@ -136,8 +130,7 @@ def measured(cfg: Config) -> Accuracies:
         for name in evaluated(cfg):
             if name in TOLERANCE:
                 correct_N = logits_of(cfg, name, ingredient.sha256).correct_N
-                accuracy = float(correct_N.double().mean())
-                found.setdefault(int(ingredient.id), {})[name] = accuracy
+                found.setdefault(int(ingredient.id), {})[name] = float(correct_N.double().mean())
     return found
 
 

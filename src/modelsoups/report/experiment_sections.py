@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from modelsoups.published.tables import printed
 from modelsoups.report import beside_published, figures, table_3
 from modelsoups.report.claims import FAILS, HOLDS, Verdict
 from modelsoups.report.numbers import MEAN, Difference, Numbers, RowResults, interval, percent, signed
@@ -42,9 +43,12 @@ def _accuracy(numbers: Numbers, row: RowResults, dataset: str) -> Cell:
     return Cell(percent(result.accuracy), tip)
 
 
-def _over_orders(numbers: Numbers, text: str) -> Cell:
+def _accuracies(numbers: Numbers, method: MethodRow, sets: list[str], texts: list[str]) -> Cells:
+    """The method's accuracies on some sets; texts: the same as text, for a row that averages several."""
+    if row := numbers.rows.get(method.row):
+        return [_accuracy(numbers, row, name) for name in sets]
     tip = f"Mean over random orders, one row each in results.jsonl.\n{origin(numbers.provenance)}"
-    return Cell(text, tip)
+    return [Cell(text, tip) for text in texts]
 
 
 # ---- sections ----
@@ -63,8 +67,7 @@ def _headline(numbers: Numbers) -> Section:
 
 def _card(numbers: Numbers, d: Difference) -> tuple[str, Cell, list[str]]:
     shift = d.on == MEAN
-    title = f"In distribution: {numbers.title(d.on)}" if not shift else ""
-    title = title or f"Under shift: mean of {len(numbers.shifts)} sets"
+    title = f"Under shift: mean of {len(numbers.shifts)} sets" if shift else f"In distribution: {numbers.title(d.on)}"
     lines = [f"95% interval {interval(d)}"]
     for name in (d.a, d.b):
         row = numbers.rows[name]
@@ -92,14 +95,13 @@ def _table_3(numbers: Numbers) -> Section:
 
 
 def _table_3_row(numbers: Numbers, method: MethodRow) -> Cells:
-    row = numbers.rows.get(method.row)
+    ours = _accuracies(numbers, method, [numbers.test, MEAN], method.ours)
+    theirs = [Cell(text, PAPER if text else "") for text in method.theirs]
     cells: Cells = [method.label]
-    columns = zip((numbers.test, MEAN), method.ours, method.theirs, method.differences, strict=True)
-    for on, ours, theirs, difference in columns:
-        cells.append(_accuracy(numbers, row, on) if row else _over_orders(numbers, ours))
-        cells += [Cell(theirs, PAPER if theirs else ""), difference]
+    for columns in zip(ours, theirs, method.differences, strict=True):
+        cells += columns
     cells += [*_gains(numbers, method, numbers.test, 0), *_gains(numbers, method, MEAN, 1)]
-    return [*cells, str(row.inference) if row else "1"]
+    return [*cells, str(numbers.rows[method.row].inference) if method.row in numbers.rows else "1"]
 
 
 def _gains(numbers: Numbers, method: MethodRow, on: str, column: int) -> Cells:
@@ -107,7 +109,7 @@ def _gains(numbers: Numbers, method: MethodRow, on: str, column: int) -> Cells:
     d, ours = numbers.difference(method.row, "best", on), Cell("")
     if d:
         ours = Cell(percent(d.value, True), f"{interval(d)}.\n{origin(numbers.provenance, method.row)}")
-    best = table_3.printed("best")
+    best = printed("best")
     if best is None or method.paper is None or method.row == "best":
         return [ours, ""]
     return [ours, Cell(signed(method.paper[column] - best[column]), PAPER)]
@@ -115,11 +117,11 @@ def _gains(numbers: Numbers, method: MethodRow, on: str, column: int) -> Cells:
 
 def _published(numbers: Numbers) -> Section:
     """Ours beside the released results and the paper's, where they are of the same data."""
-    title, contents = "Beside the published numbers", []
+    contents = []
     if beside_published.applies(numbers):
         head, *body = beside_published.comparison(numbers)
         contents.append(Table("published", head, body, beside_published.NOTE))
-    return Section(title, "", contents)
+    return Section("Beside the published numbers", "", contents)
 
 
 def _figures(numbers: Numbers) -> Section:
@@ -161,9 +163,8 @@ def _greedy(numbers: Numbers) -> Section:
         decision = "joins" if step["kept"] else "left out"
         rows.append([str(step["ingredient"]), str(place), held_out, decision])
     sentence = f"Best first, a candidate joins if the soup does not get worse with it: {joined} of {len(steps)} did."
-    caption = "Recipe 1 (section 2), step by step."
     head = ["Candidate", "Place", "Hold-out with it", "Decision"]
-    trace = Picture("figure_greedy", figures.greedy_trace(numbers), caption)
+    trace = Picture("figure_greedy", figures.greedy_trace(numbers), "Recipe 1 (section 2), step by step.")
     return Section("Greedy soup", sentence, [trace, Table("greedy", head, rows, file=False)])
 
 
@@ -173,11 +174,7 @@ def _each_set(numbers: Numbers) -> Section:
         return Section("Each test set", "", [])
     rows: list[Cells] = []
     for method in table_3.method_rows(numbers):
-        row = numbers.rows.get(method.row)
-        cells: Cells = [method.label]
-        for name, text in zip(names, method.sets, strict=True):
-            cells.append(_accuracy(numbers, row, name) if row else _over_orders(numbers, text))
-        rows.append(cells)
+        rows.append([method.label, *_accuracies(numbers, method, names, method.sets)])
     table = Table("sets", ["Method", *table_3.set_titles(numbers)], rows, file=False)
     return Section("Each test set", "Accuracy by set, in per cent.", [table])
 
@@ -191,10 +188,8 @@ def _ingredients(numbers: Numbers) -> Section:
         if r is not None:
             recipe = [f"{r.lr:.2e}", f"{r.weight_decay:.2g}", str(r.epochs)]
             recipe += [f"{r.label_smoothing:.2f}", f"{r.mixup:.2f}", r.aug]
-        cells: Cells = [row.name, *recipe]
-        for on in (numbers.holdout, numbers.test, MEAN):
-            cells.append(_accuracy(numbers, row, on))
-        rows.append(cells)
+        accuracies = [_accuracy(numbers, row, on) for on in (numbers.holdout, numbers.test, MEAN)]
+        rows.append([row.name, *recipe, *accuracies])
     sentence = "Every fine-tuned model of the pool, with its recipe."
     return Section("Ingredients", sentence, [Table("ingredients", head, rows)] if rows else [])
 

@@ -47,15 +47,10 @@ STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "grid.alpha": 0.25,
     "legend.frameon": False,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
     "svg.hashsalt": "modelsoups",  # the same figure, the same bytes
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
-}
+} | dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
 _TEXTS: WeakKeyDictionary[Figure, dict[str, list[str]]] = WeakKeyDictionary()
 
 

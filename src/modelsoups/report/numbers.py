@@ -83,7 +83,6 @@ class RowResults:
     recipe: Recipe | None
 
     def accuracy(self, dataset: str) -> float:
-        """The share of images that are right, 0 to 1."""
         return self.results[dataset].accuracy
 
     @property
@@ -100,8 +99,7 @@ class Numbers:
         try:
             self._read()
         except (KeyError, TypeError, AttributeError, IndexError) as error:
-            kind = type(error).__name__
-            raise ValueError(f"not the lines of a report: {kind} {error}") from error
+            raise ValueError(f"not the lines of a report: {type(error).__name__} {error}") from error
 
     @classmethod
     def read(cls, folder: Path) -> Numbers:
@@ -136,11 +134,9 @@ class Numbers:
                 self._differences[d.a, d.b, d.on] = d
 
     def names(self, role: str) -> list[str]:
-        """The names of the sets with a role, in order."""
         return names_of(self.sets, role)
 
     def title(self, dataset: str) -> str:
-        """The title of a data set."""
         return next(s.title for s in self.sets if s.name == dataset)
 
     def difference(self, a: str, b: str, on: str) -> Difference | None:
@@ -149,8 +145,7 @@ class Numbers:
             return found
         if (d := self._differences.get((b, a, on))) is None:
             return None
-        low = None if d.high is None else -d.high
-        high = None if d.low is None else -d.low
+        low, high = (None if end is None else -end for end in (d.high, d.low))
         return Difference(a, b, on, -d.value, low, high, d.p)
 
     @property

@@ -62,7 +62,7 @@ def result_lines(name: str, recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
         made += _accuracies(row, "individual", model.accuracy)
         whole = asdict(Recipe(**{**recipe, **model.recipe})) if model.recipe else None
         made.append({"model": row, "inference": 1, "recipe": whole})
-    for a, b in compared_rows(list(rows)):
+    for a, b in compared_rows(rows):
         for on in ("val", MEAN):
             value = _accuracy(rows[a], on) - _accuracy(rows[b], on)
             made.append({"comparison": asdict(Difference(a, b, on, value))})

@@ -6,7 +6,7 @@ They hold nothing that differs between two runs of the same seed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,12 +15,7 @@ from modelsoups.report.numbers import MEAN, Difference, Result, names_of
 from modelsoups.stats import intervals, paired_tests
 
 Z = 1.959964  # of a 95% interval
-PAIRS = (  # of rows that are compared besides every row with the best individual: the claims need them
-    ("greedy", "uniform"),
-    ("ensemble", "greedy"),
-    ("greedy_ensemble", "greedy"),
-    ("learned_layers", "greedy"),
-)
+VERSUS_GREEDY = ("ensemble", "greedy_ensemble", "learned_layers")  # which claims compare with greedy
 
 
 def result_lines(evidence: Evidence) -> list[dict[str, Any]]:
@@ -54,15 +49,12 @@ def result_lines(evidence: Evidence) -> list[dict[str, Any]]:
     return lines + [{"comparison": vars(d)} for d in _differences(evidence)]
 
 
-def compared_rows(rows: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Pairs of rows to compare: every row with the best individual, then PAIRS, where both exist."""
-    if "best" in rows:
-        for row in rows:
-            if row != "best":
-                yield row, "best"
-    for a, b in PAIRS:
-        if a in rows and b in rows:
-            yield a, b
+def compared_rows(rows: Collection[str]) -> list[tuple[str, str]]:
+    """The pairs of rows to compare: every row with the best individual, then those of the claims."""
+    pairs = [(row, "best") for row in rows if row != "best"]
+    pairs += [("greedy", "uniform"), *((row, "greedy") for row in VERSUS_GREEDY)]
+    pairs += [(row, "greedy") for row in rows if row.startswith("wise_ft_best")]
+    return [(a, b) for a, b in pairs if a in rows and b in rows]
 
 
 def mean_half_width(shares: Sequence[tuple[float, int]]) -> float:
@@ -102,26 +94,19 @@ def _soup_line(row: RowCorrectness) -> dict[str, Any]:
 def _differences(evidence: Evidence) -> Iterator[Difference]:
     """Every comparison of the file, on the test set and, if all are available, on the shifts."""
     rows, shifts = evidence.rows, names_of(evidence.sets, "shift")
+    test = names_of(evidence.sets, "test")[0]
     whole = bool(shifts) and all(s.n for s in evidence.sets if s.role == "shift")
-    pairs = list(compared_rows(list(rows)))
-    for row in rows:
-        if row.startswith("wise_ft_best") and "greedy" in rows:
-            pairs.append((row, "greedy"))
-    for a, b in pairs:
-        yield _on_test(rows[a], rows[b], names_of(evidence.sets, "test")[0])
+    for a, b in compared_rows(rows):
+        yield _difference(rows[a], rows[b], test, [test])
         if whole:
-            yield _on_mean(rows[a], rows[b], shifts)
+            yield _difference(rows[a], rows[b], MEAN, shifts)
 
 
-def _on_test(a: RowCorrectness, b: RowCorrectness, test: str) -> Difference:
-    pair = a.correct[test], b.correct[test]
-    low, high = paired_tests.paired_mean_interval([pair])
-    value, p = a.accuracy(test) - b.accuracy(test), paired_tests.mcnemar_exact(*pair).p
-    return Difference(a.name, b.name, test, value, low, high, p)
-
-
-def _on_mean(a: RowCorrectness, b: RowCorrectness, shifts: list[str]) -> Difference:
-    pairs = [(a.correct[name], b.correct[name]) for name in shifts]
+def _difference(a: RowCorrectness, b: RowCorrectness, on: str, sets: list[str]) -> Difference:
+    pairs = [(a.correct[name], b.correct[name]) for name in sets]
     low, high = paired_tests.paired_mean_interval(pairs)
-    value, p = paired_tests.paired_mean_test(pairs, seed=0)
-    return Difference(a.name, b.name, MEAN, value, low, high, p)
+    if on == MEAN:
+        value, p = paired_tests.paired_mean_test(pairs, seed=0)
+    else:
+        value, p = a.accuracy(on) - b.accuracy(on), paired_tests.mcnemar_exact(*pairs[0]).p
+    return Difference(a.name, b.name, on, value, low, high, p)

@@ -6,22 +6,11 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from modelsoups.published import tables
+from modelsoups.published.tables import PAPER_NAMES, printed
 from modelsoups.report.numbers import Numbers, RowResults, percent, signed
 from modelsoups.report.text_tables import TextTable
 
 RANDOM = "greedy_random_"  # begins the names of the rows that one row of the table averages
-PAPER_NAMES = {  # row of results.jsonl -> its name in the paper's Table 3
-    "best": "Best individual model",
-    "second_best": "Second best model",
-    "uniform": "Uniform soup",
-    "greedy": "Greedy soup",
-    "greedy_random": "Greedy soup (random order)",
-    "learned": "Learned soup",
-    "learned_layers": "Learned soup (by layer)",
-    "ensemble": "Ensemble",
-    "greedy_ensemble": "Greedy ensemble",
-}
 OTHER_NAMES = {
     "initialization": "Initialization",
     "zeroshot": "Zero-shot",
@@ -101,16 +90,6 @@ def method_rows(numbers: Numbers) -> list[MethodRow]:
         elif name in rows:
             found.append(_method_row(numbers, rows[name]))
     return found
-
-
-def printed(row: str) -> tuple[float, float] | None:
-    """The paper's accuracy on ImageNet and mean over the shifts, in per cent."""
-    if row not in PAPER_NAMES:
-        return None
-    test, shifts = tables.paper_table("table_3").rows[PAPER_NAMES[row]]
-    assert test is not None, "Table 3 has no empty cells"
-    assert shifts is not None, "Table 3 has no empty cells"
-    return test, shifts
 
 
 def _method_row(numbers: Numbers, row: RowResults) -> MethodRow:
