@@ -39,7 +39,7 @@ def card(cfg: Config, soup: Soup, normalize: bool) -> str:
         normalize=normalize,
         ingredients=_ingredients(soup, recipes),
         accuracy=_accuracy(cfg.run.results / "results.jsonl", cfg.export.row),
-        **{key: escape_markdown(value) for key, value in names.items()},
+        **dict(zip(names, map(escape_markdown, names.values()), strict=True)),
     )
     return str(made)
 

@@ -10,7 +10,8 @@ MODEL = "clip_vit_b32"  # the configuration under conf/model/ that they are of
 CLASSES = 1000
 RENAMED = {"model.visual.": "encoder.", "classification_head.": "head."}  # theirs -> ours
 # How far an independent rerun of the 72 models on other hardware came out from the released
-# accuracies at most, in points. Sketch was not rerun: it has R's value, being of similar size.
+# accuracies at most, in points. Sketch was not rerun: it has the value of R, which is like it in
+# its number of images and its accuracy.
 TOLERANCE = {
     "holdout": 0.11,
     "val": 0.06,

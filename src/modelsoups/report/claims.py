@@ -67,14 +67,13 @@ def verdict(difference: float, p: float) -> str:
 
 def check(numbers: Numbers) -> list[Verdict]:
     """Every claim whose rows this run has; without a verdict where only accuracies are known."""
-    rows = numbers.rows
-    wise = [name for name in rows if name.startswith("wise_ft_best")]
-    asides = [Claim(f"{ASIDE} ({name.rsplit('_', 1)[1]})", name, "greedy", MEAN, "appendix D") for name in wise]
+    rows, claims = numbers.rows, list(CLAIMS)
+    for name in rows:
+        if name.startswith("wise_ft_best"):
+            text = f"{ASIDE} ({name.rsplit('_', 1)[1]})"
+            claims.append(Claim(text, name, "greedy", MEAN, "appendix D"))
     found = [_construction(numbers)] if "greedy" in rows and "best" in rows else []
-    for claim in [*CLAIMS, *asides]:
-        if claim.a in rows and claim.b in rows:
-            found.append(_verdict(numbers, claim))
-    return found
+    return found + [_verdict(numbers, claim) for claim in claims if claim.a in rows and claim.b in rows]
 
 
 def _construction(numbers: Numbers) -> Verdict:

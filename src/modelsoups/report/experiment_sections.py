@@ -27,9 +27,6 @@ def sections(numbers: Numbers, verdicts: list[Verdict], contact: bytes | None) -
     return [section for section in made if section.contents]
 
 
-# ---- numbers with their origin ----
-
-
 def _accuracy(numbers: Numbers, row: RowResults, dataset: str) -> Cell:
     """An accuracy; its tip gives the images, the interval, the line of the file and the origin."""
     result = row.mean if dataset == MEAN else row.results.get(dataset)
@@ -49,9 +46,6 @@ def _accuracies(numbers: Numbers, method: MethodRow, sets: list[str], texts: lis
         return [_accuracy(numbers, row, name) for name in sets]
     tip = f"Mean over random orders, one row each in results.jsonl.\n{origin(numbers.provenance)}"
     return [Cell(text, tip) for text in texts]
-
-
-# ---- sections ----
 
 
 def _headline(numbers: Numbers) -> Section:
@@ -198,8 +192,8 @@ def _costs(numbers: Numbers) -> Section:
     """What the run took, and what is needed to make it again."""
     made = numbers.provenance
     rows: list[Cells] = []
-    for what, amount in spent(numbers):
-        rows.append([what, Cell(amount, origin(numbers.provenance))])
+    for what, amount in _spent(numbers).items():
+        rows.append([what, Cell(amount, origin(made))])
     contents: list[Content] = [Table("costs", ["What", "Amount"], rows, file=False)] if rows else []
     facts = {key: made.get(key) for key in ("command", "commit", "machine", "python", "time")}
     facts["packages"] = ", ".join(map(" ".join, made.get("packages", {}).items()))
@@ -213,19 +207,17 @@ def _costs(numbers: Numbers) -> Section:
     return Section("Costs and provenance", sentence, contents, origin(made))
 
 
-def spent(numbers: Numbers) -> list[tuple[str, str]]:
-    """What the run took, and how much of it."""
+def _spent(numbers: Numbers) -> dict[str, str]:
     made = numbers.provenance
-    rows = []
+    amounts = {}
     for stage, seconds in made.get("seconds", {}).items():
-        rows.append((f"Stage {stage}", f"{seconds:,.1f} s"))
+        amounts[f"Stage {stage}"] = f"{seconds:,.1f} s"
     if costs := made.get("costs"):
-        hours = "Hours of training, over all processes (GPU-hours where there are GPUs)"
-        rows.append(("Models fine-tuned", f"{costs['models']:,}"))
-        rows.append(("Images of training", f"{costs['images']:,}"))
-        rows.append((hours, f"{costs['process_seconds'] / 3600:,.2g}"))
-    weights = {row.get("sha256") for row in made.get("rows", {}).values()} - {None}
-    if weights:
+        amounts["Models fine-tuned"] = f"{costs['models']:,}"
+        amounts["Images of training"] = f"{costs['images']:,}"
+        hours = f"{costs['process_seconds'] / 3600:,.2g}"
+        amounts["Hours of training, over all processes (GPU-hours where there are GPUs)"] = hours
+    if weights := {row.get("sha256") for row in made.get("rows", {}).values()} - {None}:
         images = len(weights) * sum(s.n for s in numbers.sets)
-        rows.append(("Images of evaluation, without the greedy soup's candidates", f"{images:,}"))
-    return rows
+        amounts["Images of evaluation, without the greedy soup's candidates"] = f"{images:,}"
+    return amounts

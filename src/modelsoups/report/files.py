@@ -26,8 +26,10 @@ ANALYSES = "analysis/index.html"  # the page of `modelsoups analyse`, where that
 
 def source_hashes(folder: Path) -> dict[str, str]:
     """The sha256 of each file that a report is made from, and whether there are analyses to link."""
-    paths = [folder / name for name in (*SOURCES, "contact.png")]
-    hashes = {path.name: storage.file_sha256(path) for path in paths if path.exists()}
+    hashes = {}
+    for name in (*SOURCES, "contact.png"):
+        if (folder / name).exists():
+            hashes[name] = storage.file_sha256(folder / name)
     if (folder / ANALYSES).exists():
         hashes[ANALYSES] = "linked"
     return hashes

@@ -29,7 +29,6 @@ class SetInfo:
 
 
 def names_of(sets: Sequence[SetInfo], role: str) -> list[str]:
-    """The names of the sets with a role, in order."""
     return [s.name for s in sets if s.role == role]
 
 
@@ -151,8 +150,7 @@ class Numbers:
     @property
     def headline(self) -> list[Difference]:
         """Greedy soup minus best individual, on the test set and, if that was compared, on MEAN."""
-        found = [self.difference("greedy", "best", on) for on in (self.test, MEAN)]
-        return [d for d in found if d is not None]
+        return [d for on in (self.test, MEAN) if (d := self.difference("greedy", "best", on))]
 
 
 def _rows(lines: Sequence[Mapping[str, Any]]) -> dict[str, RowResults]:

@@ -14,7 +14,7 @@ from modelsoups.data.imagenet.metadata import SETS
 from modelsoups.published import tables
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.report.numbers import MEAN, Difference, Numbers, Result, SetInfo
-from modelsoups.report.result_lines import compared_rows, mean_half_width
+from modelsoups.report.result_lines import compared_rows, mean_line
 from modelsoups.stats import intervals
 
 Accuracies = Mapping[str, float]  # data set -> share of images that are right
@@ -87,10 +87,7 @@ def _accuracies(row: str, kind: str, accuracies: Accuracies) -> Iterator[dict[st
         correct = round(share * n)
         ends = intervals.wilson(correct, n)
         yield vars(Result(kind, row, name, n, correct, share, *ends))
-    mean = _accuracy(accuracies, MEAN)
-    half = mean_half_width([(accuracies[name], images(name)) for name in tables.SHIFTS])
-    line = {"kind": kind, "row": row, "dataset": MEAN, "accuracy": mean}
-    yield {**line, "low": mean - half, "high": mean + half}
+    yield mean_line(kind, row, [(accuracies[name], images(name)) for name in tables.SHIFTS])
 
 
 def _accuracy(accuracies: Accuracies, on: str) -> float:

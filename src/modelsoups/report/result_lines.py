@@ -41,12 +41,16 @@ def result_lines(evidence: Evidence) -> list[dict[str, Any]]:
     for row in rows.values():
         for dataset in row.correct:
             lines.append(vars(_result(row, dataset)))
-        lines.append({"kind": row.kind, "row": row.name, "dataset": MEAN, **_mean(row, shifts)})
+        lines.append(mean_line(row.kind, row.name, _shares(row, shifts)))
     for row in rows.values():
         recipe = None if row.recipe is None else asdict(row.recipe)
         lines.append({"model": row.name, "inference": row.inference, "recipe": recipe})
-    lines += [_soup_line(row) for row in rows.values() if row.soup is not None]
-    return lines + [{"comparison": vars(d)} for d in _differences(evidence)]
+    for row in rows.values():
+        if row.soup is not None:
+            lines.append(_soup_line(row))
+    for difference in _differences(evidence):
+        lines.append({"comparison": vars(difference)})
+    return lines
 
 
 def compared_rows(rows: Collection[str]) -> list[tuple[str, str]]:
@@ -57,9 +61,17 @@ def compared_rows(rows: Collection[str]) -> list[tuple[str, str]]:
     return [(a, b) for a, b in pairs if a in rows and b in rows]
 
 
-def mean_half_width(shares: Sequence[tuple[float, int]]) -> float:
-    """Half the 95% interval of a mean over sets: normal, variances added. shares: (accuracy, images)."""
-    return Z * math.sqrt(sum(p * (1 - p) / n for p, n in shares)) / len(shares)
+def mean_line(kind: str, row: str, shares: Sequence[tuple[float, int]]) -> dict[str, Any]:
+    """The line of a row's mean over sets, its accuracy None without any. shares: (accuracy, images).
+
+    The 95% interval is normal, the sets' variances added.
+    """
+    line = {"kind": kind, "row": row, "dataset": MEAN}
+    if not shares:
+        return {**line, "accuracy": None}
+    mean = sum(p for p, _ in shares) / len(shares)
+    half = Z * math.sqrt(sum(p * (1 - p) / n for p, n in shares)) / len(shares)
+    return {**line, "accuracy": mean, "low": mean - half, "high": mean + half}
 
 
 def _result(row: RowCorrectness, dataset: str) -> Result:
@@ -69,13 +81,11 @@ def _result(row: RowCorrectness, dataset: str) -> Result:
     return Result(row.kind, row.name, dataset, n, correct, accuracy, *ends)
 
 
-def _mean(row: RowCorrectness, shifts: list[str]) -> dict[str, float | None]:
-    """The mean over all shifts with its 95% interval; accuracy None where a shift is missing."""
-    if not shifts or not set(shifts) <= set(row.correct):
-        return {"accuracy": None}
-    shares = [(row.accuracy(name), len(row.correct[name])) for name in shifts]
-    value, half = sum(share for share, _ in shares) / len(shifts), mean_half_width(shares)
-    return {"accuracy": value, "low": value - half, "high": value + half}
+def _shares(row: RowCorrectness, sets: list[str]) -> list[tuple[float, int]]:
+    """(accuracy, images) of every set; empty where one is missing."""
+    if not set(sets) <= set(row.correct):
+        return []
+    return [(row.accuracy(name), len(row.correct[name])) for name in sets]
 
 
 def _soup_line(row: RowCorrectness) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from modelsoups.published.tables import PAPER_NAMES, printed
 from modelsoups.report.numbers import Numbers, RowResults, percent, signed
@@ -139,7 +140,7 @@ def beside_paper(numbers: Numbers) -> TextTable:
     rows = [["Method", test, "Paper", "Diff.", "Dist. shifts", "Paper", "Diff."]]
     for row in method_rows(numbers):
         columns = zip(row.ours, row.theirs, row.differences, strict=True)
-        rows.append([row.label, *(cell for cells in columns for cell in cells)])
+        rows.append([row.label, *chain.from_iterable(columns)])
     return rows
 
 

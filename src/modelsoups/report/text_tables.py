@@ -19,7 +19,8 @@ _LATEX = {
     "|": r"\textbar{}",
     "[": "{[}",  # a row that began with a bare bracket would be an option of the line before
     "]": "{]}",
-} | {character: f"\\{character}" for character in "&%$#_{}"}
+}
+_LATEX_TABLE = str.maketrans({**_LATEX, **{character: f"\\{character}" for character in "&%$#_{}"}})
 
 
 def markdown(rows: TextTable) -> str:
@@ -73,5 +74,5 @@ def escape_markdown(text: str) -> str:
 
 def escape_latex(text: str) -> str:
     """Text for a cell, in the T1 or the default font encoding. A leading minus is not a hyphen."""
-    plain = "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+    plain = " ".join(text.split()).translate(_LATEX_TABLE)
     return re.sub(r"^-(?=[\d.])", "$-$", plain)

@@ -27,12 +27,14 @@ def run(cfg: Config) -> bool:
     if not _is_measured(folder, inputs):
         if manifests.manifest_of(cfg.run.soups) is None:
             facts = {**provenance.provenance(), "config": asdict(cfg)}
-            _write_sources(folder, released_results.result_lines(cfg.name, cfg.recipe), facts)
+            lines = released_results.result_lines(cfg.name, cfg.recipe)
         else:
             evidence = collect(cfg)
             facts = {**evidence.provenance, "seconds": evidence.timings}
+            lines = result_lines(evidence)
             _write_contact_sheet(folder, evidence)
-            _write_sources(folder, result_lines(evidence), facts)
+        storage.write_jsonl(folder / "results.jsonl", lines)
+        storage.write_text(folder / "provenance.json", json.dumps(facts, indent=1) + "\n")
     stale = not files.is_current(folder, manifests.complete(folder, inputs))
     if stale:
         files.write_report(folder, inputs)
@@ -44,8 +46,9 @@ def run(cfg: Config) -> bool:
 
 
 def _inputs(cfg: Config) -> dict[str, Any]:
-    """What the numbers depend on: a finished run, the authors' released results, or, where the run
-    is not on this machine, what the results folder says that it was made from.
+    """What the numbers depend on: a finished run, or the authors' released results.
+
+    Where the run is not on this machine, what the results folder says that it was made from.
     """
     if manifests.manifest_of(cfg.run.soups) is None:
         if cfg.pool == "imported":
@@ -72,9 +75,3 @@ def _write_contact_sheet(folder: Path, evidence: Evidence) -> None:
         with storage.atomic(folder / "contact.png") as tmp:
             tmp.write_bytes(figures.save(sheet, "png"))
         figures.close(sheet)
-
-
-def _write_sources(folder: Path, lines: list[dict[str, Any]], facts: dict[str, Any]) -> None:
-    """Write the numbers, and where they came from."""
-    storage.write_jsonl(folder / "results.jsonl", lines)
-    storage.write_text(folder / "provenance.json", json.dumps(facts, indent=1) + "\n")
