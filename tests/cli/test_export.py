@@ -57,8 +57,8 @@ def setup(tmp_path, monkeypatch, *overrides):
         found.append(Ingredient(f"{i:03d}", str(path), state_dicts.state_sha256(state), recipe))
     pool = Folder(found, {})
     monkeypatch.setattr(export, "load_pool", lambda cfg: pool)
-    monkeypatch.setattr("modelsoups.stages.soup.load_pool", lambda cfg: pool)
-    monkeypatch.setattr("modelsoups.stages.soup.initial_models", lambda cfg: {})
+    monkeypatch.setattr("modelsoups.experiment.soups.load_pool", lambda cfg: pool)
+    monkeypatch.setattr("modelsoups.experiment.soups.initial_models", lambda cfg: {})
     monkeypatch.setattr(model_card, "load_draw", lambda cfg: [i.recipe for i in found])
     soup = Soup("uniform", ("000", "001"), tuple(i.sha256 for i in found), {"*": [0.5, 0.5]})
     storage.write_json(cfg.run.soup("uniform"), soup.to_json())
@@ -121,7 +121,8 @@ def test_an_export_gives_the_same_logits_in_a_fresh_process_without_us(kind, tmp
 def test_names_with_control_characters_are_text_in_the_card(tmp_path, monkeypatch):
     cfg = setup(tmp_path, monkeypatch, *clip(tmp_path))
     cfg.name, cfg.data.name = "<b>name</b>|`x`", "set\n# heading [a](b)"
-    text = model_card.card(cfg, export._soup(cfg), True)
+    export.run(cfg)
+    text = (cfg.run.root / "export" / "uniform" / "README.md").read_text()
     front, body = text.removeprefix("---\n").split("---\n", 1)
     assert yaml.safe_load(front)["library_name"] == "open_clip"
     prose = re.sub(r"```.*?```", "", body, flags=re.DOTALL)
@@ -147,7 +148,8 @@ def test_an_export_whose_logits_differ_is_refused_and_a_folder_of_others_is_left
     with pytest.raises(ValueError, match="holds other files"):
         export.run(cfg)
     cfg.export.out = None
-    monkeypatch.setattr(export, "_clip_config", lambda cfg: {**model_config(tmp_path), "quick_gelu": False})
+    other = {**model_config(tmp_path), "quick_gelu": False}
+    monkeypatch.setattr("open_clip.get_model_config", lambda name: other)
     with pytest.raises(ValueError, match="other logits than the soup"):
         export.run(cfg)
     assert manifests.manifest_of(cfg.run.root / "export" / "uniform") is None

@@ -12,7 +12,7 @@ from modelsoups.config.compose import load
 from modelsoups.disk import manifests
 from modelsoups.experiment.ingredients import initial_models, load_pool
 from modelsoups.models.classifier import build
-from modelsoups.published import tables
+from modelsoups.published import released, tables
 from modelsoups.weights import state_dicts
 
 
@@ -23,13 +23,13 @@ def state():
 
 @pytest.fixture(scope="module")
 def layout():
-    return import_released.expected_layout(load(["experiment=released"]))
+    return import_released.expected_layout(load(["experiment=released"]).model)
 
 
 def test_logits_are_those_of_the_official_forward_pass(state, layout, tmp_path):
     torch.save(state, tmp_path / "model_7.pt")
     ours = import_released.read_released(tmp_path / "model_7.pt", layout)
-    model = build(load(["experiment=released"]).model, import_released.CLASSES).eval()
+    model = build(load(["experiment=released"]).model, released.CLASSES).eval()
     model.load_state_dict(ours)
     with torch.inference_mode():
         logits_NC = model(images())
@@ -42,8 +42,8 @@ def test_logits_are_those_of_the_official_forward_pass(state, layout, tmp_path):
 
 def test_with_plain_gelu_they_would_differ(state, layout):
     cfg = load(["experiment=released", "model.name=ViT-B-32"])
-    model = build(cfg.model, import_released.CLASSES).eval()
-    model.load_state_dict({import_released.renamed(k): v for k, v in state.items() if import_released.renamed(k)})
+    model = build(cfg.model, released.CLASSES).eval()
+    model.load_state_dict({released.our_name(k): v for k, v in state.items() if released.our_name(k)})
     with torch.inference_mode():
         logits_NC = model(images())
     official = torch.tensor(json.loads(FIXTURE.read_text())["logits"])
@@ -67,7 +67,7 @@ def cfg(tiny, tmp_path):
 def small_state(cfg, seed=0):
     """What a released checkpoint holds, in the tiny model's sizes, text tower included."""
     generator = torch.Generator().manual_seed(seed)
-    layout = {k: v for k, v in import_released.expected_layout(cfg).items() if import_released.renamed(k)}
+    layout = {k: v for k, v in import_released.expected_layout(cfg.model).items() if released.our_name(k)}
     shapes = {k: [int(n) for n in v[1 : v.index(")")].split(",") if n.strip()] for k, v in layout.items()}
     return {k: torch.randn(shape, generator=generator) for k, shape in shapes.items()} | {
         "model.logit_scale": torch.tensor(4.6)
@@ -170,4 +170,4 @@ def test_released_recipes_come_with_their_models(cfg, tmp_path):
 def test_a_model_of_another_architecture_is_refused(tmp_path, tiny):
     cfg = load(["experiment=released", "model=iconclip"])
     with pytest.raises(ValueError, match=r"model\.name=.* the released models need model=clip_vit_b32"):
-        import_released.expected_layout(cfg)
+        import_released.expected_layout(cfg.model)

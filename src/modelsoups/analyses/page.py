@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from modelsoups.report import svg
 from modelsoups.report.claims import FAILS, HOLDS, OPEN, Verdict, p_text
 from modelsoups.report.numbers import percent
-from modelsoups.report.page import CSS
+from modelsoups.report.templates import asset
 
 if TYPE_CHECKING:
     from modelsoups.analyses.analysis import Analysis
 
 Table = list[list[str]]  # header first
 Section = tuple["Analysis", list[Verdict], bytes | None, Table | None]
+CSS = asset("page.css")
 MORE = """
 section { border-top: 1px solid var(--line); margin-top: 2rem } dt { font-weight: 600; margin-top: .5rem }
 dd { margin: 0 0 .3rem } figure.drawn { max-width: 56rem }

@@ -1,17 +1,17 @@
-"""Measured accuracies of the released models against the released ones: `modelsoups verify [FILE] [key=value ...]`.
+"""Accuracies of the released models, measured against released: `modelsoups verify [FILE] [key=value ...]`.
 
-Without FILE, the imported models as `modelsoups evaluate experiment=released` measured them. FILE holds measured
-accuracies as JSON lines: of a report (results.jsonl), or as the authors' own (model_name, ImageNet, ImageNetV2, ...;
-shares or per cent). Without FILE the models of our greedy soup, where it was chosen, are set beside the authors' too.
-The exit status is 0 when every accuracy agrees, 1 otherwise.
+Without FILE, the imported models as `modelsoups evaluate experiment=released` measured them, and
+the models of our greedy soup beside the authors'. FILE holds measured accuracies as JSON lines: of
+a report (results.jsonl), or in the authors' format (model_name, ImageNet, ImageNetV2, ...; shares
+or per cent). The exit status is 0 when every accuracy agrees, 1 otherwise.
 
-The tolerance of a set is how far an independent rerun of the 72 models on other hardware came out from the released
-accuracies at most, in points: other matrix kernels and image decoders move images at the decision boundary.
+Each set has a tolerance (published.released), since other matrix kernels and image decoders move
+images at the decision boundary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,25 +19,21 @@ from typing import Any
 from modelsoups.config.compose import load
 from modelsoups.config.schema import Config
 from modelsoups.disk import storage
+from modelsoups.experiment.ingredients import load_pool
+from modelsoups.experiment.logits import logits_of
+from modelsoups.experiment.sets import evaluated
+from modelsoups.experiment.soups import read_soup
 from modelsoups.published import tables
+from modelsoups.published.released import TOLERANCE, number_of
 from modelsoups.report.numbers import signed
 
-TOLERANCE = {  # points; Sketch was not rerun: as R, of which it has a similar number of images and accuracy
-    "holdout": 0.11,
-    "val": 0.06,
-    "v2": 0.14,
-    "r": 0.15,
-    "sketch": 0.15,
-    "objectnet": 0.50,
-    "a": 0.23,
-}
 ROUNDING = 1e-6  # points: a difference of exactly the tolerance agrees
-Measured = Mapping[int, Mapping[str, float]]  # number of the model -> set -> accuracy, 0 to 1
+Accuracies = Mapping[int, Mapping[str, float]]  # number of the model -> set -> accuracy, 0 to 1
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One accuracy of one model; all in points (per cent)."""
+    """One accuracy of one model, measured and released, in per cent."""
 
     model: int
     dataset: str
@@ -54,9 +50,9 @@ class Comparison:
 
 
 def main(argv: Sequence[str]) -> int:
-    """`modelsoups verify [FILE] [key=value ...]`; experiment=released unless it says otherwise."""
+    """`modelsoups verify [FILE] [key=value ...]`, with experiment=released by default."""
     args = list(argv)
-    if any(a in ("-h", "--help") for a in args):
+    if "-h" in args or "--help" in args:
         print(__doc__)
         return 0
     file = Path(args.pop(0)).expanduser() if args and "=" not in args[0] else None
@@ -64,104 +60,112 @@ def main(argv: Sequence[str]) -> int:
     comparisons = compare(read(file) if file else measured(cfg))
     print(text(comparisons))
     if file is None and cfg.run.soup("greedy").exists():
-        print(greedy(cfg))
+        print(greedy(cfg.run.soup("greedy")))
     return 0 if all(c.agrees for c in comparisons) else 1
 
 
-def compare(accuracies: Measured) -> list[Comparison]:
+def compare(accuracies: Accuracies) -> list[Comparison]:
     """Every measured accuracy beside the released one, by model, sets in the order of the paper."""
-    models = tables.released_models()
-    return [
-        Comparison(index, name, 100 * accuracies[index][name], 100 * models[index].accuracy[name])
-        for index in sorted(accuracies)
-        for name in TOLERANCE
-        if name in accuracies[index]
-    ]
+    found = []
+    for number in sorted(accuracies):
+        measured, released = accuracies[number], tables.released_models()[number].accuracy
+        for name in TOLERANCE:
+            if name in measured:
+                found.append(Comparison(number, name, 100 * measured[name], 100 * released[name]))
+    return found
 
 
 def text(comparisons: Sequence[Comparison]) -> str:
-    """A line a model with its difference on each set in points, then what disagrees and what is missing."""
-    models = sorted({c.model for c in comparisons})
-    names = [name for name in TOLERANCE if any(c.dataset == name for c in comparisons)]
-    found = {(c.model, c.dataset): c for c in comparisons}
+    """A line per model with its differences in points, then what disagrees and what is missing."""
+    by_model: dict[int, dict[str, Comparison]] = {}
+    for c in comparisons:
+        by_model.setdefault(c.model, {})[c.dataset] = c
+    measured = {c.dataset for c in comparisons}
+    names = [name for name in TOLERANCE if name in measured]
     lines = [f"{'measured - released':<20}" + "".join(f"{name:>11}" for name in names)]
-    for model in models:
-        row = [found.get((model, name)) for name in names]
-        cells = "".join(f"{signed(c.difference):>10}{' ' if c.agrees else '!'}" if c else f"{'-':>10} " for c in row)
-        lines.append(
-            f"{f'model_{model}':<20}{cells}" + ("" if all(c is None or c.agrees for c in row) else "  differs")
-        )
+    for model, found in by_model.items():
+        cells = "".join(_cell(found.get(name)) for name in names)
+        differs = "" if all(c.agrees for c in found.values()) else "  differs"
+        lines.append(f"{f'model_{model}':<20}{cells}{differs}")
     lines.append(f"{'tolerance':<20}" + "".join(f"{TOLERANCE[name]:>10.2f} " for name in names))
     wrong = [c for c in comparisons if not c.agrees]
     for c in wrong:
-        lines.append(
-            f"model_{c.model} on {c.dataset}: measured {c.measured:.2f}, released {c.released:.2f}, "
-            f"{signed(c.difference)} points, tolerance {TOLERANCE[c.dataset]:.2f}"
-        )
+        values = f"measured {c.measured:.2f}, released {c.released:.2f}"
+        apart = f"{signed(c.difference)} points, tolerance {TOLERANCE[c.dataset]:.2f}"
+        lines.append(f"model_{c.model} on {c.dataset}: {values}, {apart}")
     if absent := [name for name in TOLERANCE if name not in names]:
         lines.append(f"not available: {', '.join(absent)}")
-    if len(models) < tables.MODELS:
-        lines.append(f"{len(models)} of {tables.MODELS} models")
-    lines.append(f"{len(comparisons) - len(wrong):,} of {len(comparisons):,} accuracies agree")
+    if len(by_model) < tables.MODELS:
+        lines.append(f"{len(by_model)} of {tables.MODELS} models")
+    agree = len(comparisons) - len(wrong)
+    lines.append(f"{agree:,} of {len(comparisons):,} accuracies agree")
     return "\n".join(lines)
 
 
-def greedy(cfg: Config) -> str:
-    """The models of our greedy soup over the imported ones beside the authors', in the order in which they joined."""
-    from modelsoups.experiment.soups import read_soup
+def _cell(c: Comparison | None) -> str:
+    """A difference in 11 characters, the last of them "!" if it does not agree."""
+    if c is None:
+        return f"{'-':>10} "
+    return f"{signed(c.difference):>10}{' ' if c.agrees else '!'}"
 
-    ours = tuple(int(name) for name in read_soup(cfg.run.soup("greedy")).ingredients)
-    theirs = tables.greedy_ingredients()
-    listed = ", ".join(map(str, theirs))
+
+def greedy(file: Path) -> str:
+    """The models of our greedy soup beside the authors', in the order in which they joined."""
+    ours = list(map(int, read_soup(file).ingredients))
+    theirs = list(tables.greedy_ingredients())
+    listed, released = ", ".join(map(str, ours)), ", ".join(map(str, theirs))
     if ours == theirs:
         return f"greedy soup: models {listed}, as the authors'"
-    return f"greedy soup: models {', '.join(map(str, ours))}; the authors': {listed} (one image can change the choice)"
+    return f"greedy soup: models {listed}; the authors': {released} (one image can change the choice)"
 
 
 # ---- where measured accuracies come from ----
 
 
-def measured(cfg: Config) -> Measured:
-    """Of the imported models, from the cache of logits; ValueError when they were not evaluated."""
-    from modelsoups.experiment.ingredients import load_pool
-    from modelsoups.experiment.logits import logits_of
-    from modelsoups.experiment.sets import evaluated
-
-    names = [name for name in evaluated(cfg) if name in TOLERANCE]
-    return {
-        int(i.id): {name: float(logits_of(cfg, name, i.sha256).correct_N.double().mean()) for name in names}
-        for i in load_pool(cfg).ingredients
-    }
+def measured(cfg: Config) -> Accuracies:
+    """From the logits of the imported models; ValueError when they were not evaluated."""
+    found: dict[int, dict[str, float]] = {}
+    for ingredient in load_pool(cfg).ingredients:
+        for name in evaluated(cfg):
+            if name in TOLERANCE:
+                correct_N = logits_of(cfg, name, ingredient.sha256).correct_N
+                found.setdefault(int(ingredient.id), {})[name] = float(correct_N.double().mean())
+    return found
 
 
-def read(path: Path) -> Measured:
-    """Of a file, see the module; ValueError naming the file and line that is neither kind."""
+def read(path: Path) -> Accuracies:
+    """From a file in either format; ValueError naming the file and the line at fault."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected JSON lines with measured accuracies")
-    accuracies: dict[int, dict[str, float]] = {}
-    for number, row in enumerate(storage.read_jsonl(path), 1):
+    found: dict[int, dict[str, float]] = {}
+    for line, row in enumerate(storage.read_jsonl(path), 1):
         for model, name, value in _accuracies(row):
             if name in TOLERANCE:
-                accuracies.setdefault(model, {})[name] = _share(value, f"{path} line {number}: {name}")
-    if not accuracies:
-        raise ValueError(f"{path} holds no accuracy of a released model (model_0 to model_{tables.MODELS - 1})")
-    return accuracies
+                found.setdefault(model, {})[name] = _share(value, f"{path} line {line}: {name}")
+    if not found:
+        last = tables.MODELS - 1
+        raise ValueError(f"{path} holds no accuracy of a released model (model_0 to model_{last})")
+    return found
 
 
-def _accuracies(row: Any) -> list[tuple[int, str, Any]]:
-    """(model, set, accuracy) of a line: of the authors' kind several, of results.jsonl one, of any other none."""
-    from modelsoups.cli.import_released import number_of
-
+def _accuracies(row: Any) -> Iterator[tuple[int, str, Any]]:
+    """(model, set, accuracy): several of the authors' line, one of a line of results.jsonl."""
     if not isinstance(row, dict):
-        return []
-    if "model_name" in row and (model := number_of(str(row["model_name"]))) is not None:
-        return [(model, tables.SETS[key], value) for key, value in row.items() if key in tables.SETS]
-    if row.get("kind") == "individual" and (model := number_of(str(row["row"]))) is not None:
-        return [(model, str(row["dataset"]), row["accuracy"])]
-    return []
+        return
+    individual = row.get("kind") == "individual"
+    model = number_of(str(row.get("model_name", row["row"] if individual else "")))
+    if model is None:
+        return
+    if "model_name" not in row:
+        yield model, str(row["dataset"]), row["accuracy"]
+        return
+    for key, name in tables.SETS.items():
+        if key in row:
+            yield model, name, row[key]
 
 
 def _share(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value <= 100:
         raise ValueError(f"{where} is {value!r}, expected an accuracy as a share or in per cent")
     return value / 100 if value > 1 else float(value)

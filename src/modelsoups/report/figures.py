@@ -1,7 +1,7 @@
-"""Figures in one style, each drawn once for print (PDF, PNG) and for the page (SVG with a text behind every mark).
+"""Figures in one style, drawn once for print (PDF, PNG) and for the page (SVG with texts on marks).
 
-Matplotlib draws them all, and not a library of interactive charts: then the paper's figure and the page's are one, the
-page needs no megabytes of script, and its marks are elements that a keyboard reaches and a printer prints.
+Matplotlib draws them all rather than a library of interactive charts. The paper's figure and the
+page's are then the same, the page needs no megabytes of script, and a keyboard reaches its marks.
 
 Colours are Okabe and Ito's, or viridis, which colour-blind readers tell apart; shapes differ too.
 """
@@ -25,11 +25,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from modelsoups.recipes.recipe import Recipe
-from modelsoups.report.numbers import Measured, Numbers, percent
-from modelsoups.report.tables import label_of
-from modelsoups.soup.trace import draw_decisions
+from modelsoups.report.numbers import Numbers, RowResults, percent
+from modelsoups.report.table_3 import label_of
 
-INK = "#1b1f24"  # the page puts its own colours in the place of these two
+INK = "#1b1f24"  # the page replaces these two by its own colours
 PAPER = "#ffffff"
 SPECIAL = {  # row -> marker, colour
     "initialization": ("*", INK),
@@ -48,28 +47,26 @@ STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "grid.alpha": 0.25,
     "legend.frameon": False,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
     "svg.hashsalt": "modelsoups",  # the same figure, the same bytes
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
-}
+} | dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
 _TEXTS: WeakKeyDictionary[Figure, dict[str, list[str]]] = WeakKeyDictionary()
 
 
 @contextmanager
 def style(math: bool = True) -> Iterator[None]:
-    """The style of every figure drawn and saved within. math=False where names occur: then `$` is a dollar sign."""
+    """The style of every figure drawn and saved within.
+
+    math=False where names of data or models occur: a `$` is then a dollar sign.
+    """
     with matplotlib.rc_context({**STYLE, "text.parse_math": math}), warnings.catch_warnings():
         matplotlib.use("Agg")
         yield
 
 
 def describe(artist: Artist, texts: Sequence[str]) -> None:
-    """Give each mark of an artist, in order of its points, the text that the page shows for it."""
+    """Set the text that the page shows for each mark of an artist, in the order of its points."""
     figure = artist.get_figure()
     assert isinstance(figure, Figure), "the artist is in a figure"
     known = _TEXTS.setdefault(figure, {})
@@ -78,7 +75,7 @@ def describe(artist: Artist, texts: Sequence[str]) -> None:
 
 
 def described(figure: Figure) -> dict[str, list[str]]:
-    """The texts of `describe` by the id of the artist's group in the SVG."""
+    """The texts that `describe` set, by the id of the artist's group in the SVG."""
     return _TEXTS.get(figure, {})
 
 
@@ -86,50 +83,66 @@ def described(figure: Figure) -> dict[str, list[str]]:
 
 
 def figure_1(numbers: Numbers) -> Figure:
-    """Test accuracy against the mean of shifts: ingredients by learning rate, soups and ensembles as marks."""
+    """Figure 1: test accuracy against the mean over the shifts.
+
+    Ingredients are dots coloured by learning rate; soups and ensembles are marks.
+    """
     figure, axes = plt.subplots(figsize=(4.8, 3.6), layout="constrained")
-    drawn = [(row, row.recipe) for row in numbers.individuals.values() if row.recipe is not None]
-    if drawn:
-        xs, ys = zip(*[_place(numbers, row) for row, _ in drawn], strict=True)
-        rates = [recipe.lr for _, recipe in drawn]
-        norm = LogNorm(min(rates), max(rates)) if min(rates) < max(rates) else None
-        dots = axes.scatter(xs, ys, c=rates, cmap="viridis", norm=norm, s=28, edgecolors=INK, linewidths=0.4,
-                            label="Fine-tuned models")  # fmt: skip
-        describe(dots, [f"{row.name}: {told(recipe)}\n{_said(numbers, row)}" for row, recipe in drawn])
-        bar = figure.colorbar(dots, ax=axes, label="Learning rate", pad=0.01)
-        rate_ticks(bar.ax, min(rates), max(rates))
+    _draw_ingredients(numbers, figure, axes)
     for name, (marker, colour) in SPECIAL.items():
         if name in numbers.rows:
             row = numbers.rows[name]
-            mark = axes.scatter(*_place(numbers, row), marker=marker, s=70, color=colour, edgecolors=PAPER,
-                                linewidths=0.6, label=label_of(name), zorder=3)  # fmt: skip
-            describe(mark, [f"{label_of(name)}\n{_said(numbers, row)}"])
+            (x, y), label = _point(numbers, row), label_of(name)
+            looks: dict[str, Any] = {"marker": marker, "color": colour, "edgecolors": PAPER}
+            mark = axes.scatter(x, y, s=70, linewidths=0.6, label=label, zorder=3, **looks)
+            describe(mark, [f"{label}\n{_accuracies(numbers, row)}"])
     axes.set_xlabel(f"{numbers.title(numbers.test)} accuracy (top-1, %)")
     axes.set_ylabel(_shifts_label(numbers))
     figure.legend(loc="outside lower center", ncols=3, fontsize=7)
     return figure
 
 
+def _draw_ingredients(numbers: Numbers, figure: Figure, axes: Axes) -> None:
+    points, rates, texts = [], [], []
+    for row in numbers.individuals.values():
+        if row.recipe is not None:
+            points.append(_point(numbers, row))
+            rates.append(row.recipe.lr)
+            texts.append(f"{row.name}: {recipe_text(row.recipe)}\n{_accuracies(numbers, row)}")
+    if not points:
+        return
+    norm = LogNorm(min(rates), max(rates)) if min(rates) < max(rates) else None
+    looks: dict[str, Any] = {"s": 28, "edgecolors": INK, "linewidths": 0.4}
+    xs, ys = zip(*points, strict=True)
+    label = "Fine-tuned models"
+    dots = axes.scatter(xs, ys, c=rates, cmap="viridis", norm=norm, label=label, **looks)
+    describe(dots, texts)
+    bar = figure.colorbar(dots, ax=axes, label="Learning rate", pad=0.01)
+    rate_ticks(bar.ax, min(rates), max(rates))
+
+
 def figure_b1(numbers: Numbers) -> Figure:
-    """Accuracy against the number of models considered, in one random order (appendix B)."""
+    """Figure B.1: accuracy against the number of models, added in one random order."""
     figure, panels = plt.subplots(1, 2, figsize=(6.4, 2.9), layout="constrained")
     counts = sorted(numbers.curve)
-    for panel, shift in zip(panels, (False, True), strict=True):
+    labels = [f"{numbers.title(numbers.test)} accuracy (%)", _shifts_label(numbers)]
+    for column, panel in enumerate(panels):
         for method in ("best", "uniform", "greedy", "ensemble"):
             marker, colour = SPECIAL[method]
-            rows = [numbers.curve[k][method] for k in counts]
-            values = [_place(numbers, row)[int(shift)] for row in rows]
-            (line,) = panel.plot(
-                counts, values, marker=marker, color=colour, label=label_of(method), markersize=5, linewidth=1.3
-            )
-            describe(
-                line, [f"{label_of(method)} of {k} models: {v:.2f} %" for k, v in zip(counts, values, strict=True)]
-            )
+            label = label_of(method)
+            values, texts = [], []
+            for count in counts:
+                value = _point(numbers, numbers.curve[count][method])[column]
+                values.append(value)
+                texts.append(f"{label} of {count} models: {value:.2f} %")
+            looks = {"marker": marker, "color": colour, "markersize": 5, "linewidth": 1.3}
+            (line,) = panel.plot(counts, values, label=label, **looks)
+            describe(line, texts)
         panel.set_xlabel("Number of models")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-        panel.set_ylabel(_shifts_label(numbers) if shift else f"{numbers.title(numbers.test)} accuracy (%)")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=7)
+        panel.set_ylabel(labels[column])
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=7)
     return figure
 
 
@@ -151,23 +164,25 @@ def greedy_trace(numbers: Numbers) -> Figure:
 
 def each_shift(numbers: Numbers) -> Figure:
     """Bars of the main rows on the test set and every shift, with 95% intervals."""
-    rows = [numbers.rows[n] for n in ("initialization", "best", "uniform", "greedy", "ensemble") if n in numbers.rows]
-    names = [numbers.test, *numbers.present]
+    shown = ("initialization", "best", "uniform", "greedy", "ensemble")
+    rows = [numbers.rows[name] for name in shown if name in numbers.rows]
+    sets = [numbers.test, *numbers.available_shifts]
     figure, axes = plt.subplots(figsize=(6.4, 2.9), layout="constrained")
     width = 0.84 / len(rows)
     for i, row in enumerate(rows):
-        results = [row.results[name] for name in names]
-        places = np.arange(len(names)) + (i - (len(rows) - 1) / 2) * width
-        shares = np.array([100 * r.accuracy for r in results])
-        spread = np.abs(np.array([[100 * r.low, 100 * r.high] for r in results]).T - shares)
+        places = np.arange(len(sets)) + (i - (len(rows) - 1) / 2) * width
+        results = [row.results[name] for name in sets]
+        low, share, high = 100 * np.array([(r.low, r.accuracy, r.high) for r in results]).T
+        spread = np.abs([share - low, high - share])
+        label = label_of(row.name)
         colour = "#999999" if row.name == "initialization" else SPECIAL[row.name][1]
-        bars = axes.bar(places, shares, width * 0.92, color=colour, label=label_of(row.name))
-        axes.errorbar(places, shares, yerr=spread, fmt="none", ecolor=INK, elinewidth=0.7)
+        bars = axes.bar(places, share, width * 0.92, color=colour, label=label)
+        axes.errorbar(places, share, yerr=spread, fmt="none", ecolor=INK, elinewidth=0.7)
         for bar, r in zip(bars, results, strict=True):
-            describe(bar, [f"{label_of(row.name)}, {numbers.title(r.dataset)}: {percent(r.accuracy)} % "
-                           f"({percent(r.low)} to {percent(r.high)})"])  # fmt: skip
-    titles = [numbers.title(name) for name in names]
-    axes.set_xticks(np.arange(len(names)), titles, rotation=15 if _long(titles) else 0)
+            text = f"{label}, {numbers.title(r.dataset)}: {percent(r.accuracy)} %"
+            describe(bar, [f"{text} ({percent(r.low)} to {percent(r.high)})"])
+    titles = list(map(numbers.title, sets))
+    axes.set_xticks(np.arange(len(sets)), titles, rotation=15 if _long(titles) else 0)
     axes.grid(visible=False, axis="x")
     axes.set_ylabel("Accuracy (top-1, %)")
     figure.legend(loc="outside lower center", ncols=5, fontsize=7)
@@ -175,20 +190,19 @@ def each_shift(numbers: Numbers) -> Figure:
 
 
 def contact_sheet(contact: dict[str, np.ndarray]) -> Figure:
-    """A row of images of each data set; contact: title -> images_BHWC in uint8."""
-    columns = max(len(images) for images in contact.values())
-    figure, grid = plt.subplots(
-        len(contact), columns, figsize=(columns * 0.5 + 1.7, len(contact) * 0.52), squeeze=False
-    )
+    """A row of images of each data set. contact: title -> uint8 images_BHWC."""
+    columns = max(map(len, contact.values()))
+    width, height = columns * 0.5 + 1.7, len(contact) * 0.52  # inches, 1.7 of them for the titles
+    figure, grid = plt.subplots(len(contact), columns, figsize=(width, height), squeeze=False)
     for panels, (title, images_BHWC) in zip(grid, contact.items(), strict=True):
         for panel, image_HWC in zip(panels, images_BHWC, strict=False):
             panel.imshow(image_HWC, interpolation="nearest")
         for panel in panels:
             panel.set_axis_off()
-        panels[0].text(-0.15, 0.5, title, transform=panels[0].transAxes, ha="right", va="center")
-    figure.subplots_adjust(
-        left=1.7 / (columns * 0.5 + 1.7), right=0.995, top=0.99, bottom=0.01, wspace=0.06, hspace=0.08
-    )
+        where = panels[0].transAxes
+        panels[0].text(-0.15, 0.5, title, transform=where, ha="right", va="center")
+    edges = {"left": 1.7 / width, "right": 0.995, "top": 0.99, "bottom": 0.01}
+    figure.subplots_adjust(**edges, wspace=0.06, hspace=0.08)
     return figure
 
 
@@ -196,19 +210,24 @@ def contact_sheet(contact: dict[str, np.ndarray]) -> Figure:
 
 
 def save(figure: Figure, kind: str) -> bytes:
-    """The figure as png, pdf or svg, without a date in it; the svg has no ground of its own."""
+    """The figure as png, pdf or svg, without a date in it; an svg has a transparent background."""
     buffer = io.BytesIO()
     metadata = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
-    figure.savefig(buffer, format=kind, dpi=200, metadata=metadata, transparent=kind == "svg")
+    transparent = kind == "svg"
+    figure.savefig(buffer, format=kind, dpi=200, metadata=metadata, transparent=transparent)
     return buffer.getvalue()
 
 
 def close(figure: Figure) -> None:
+    """Free the figure's memory."""
     plt.close(figure)
 
 
 def rate_ticks(axes: Axes, low: float, high: float) -> None:
-    """Learning rates on a vertical logarithmic axis, as 5e-4: decades, and their 2 and 5 where there are few."""
+    """Label a vertical logarithmic axis with learning rates, written as 5e-4.
+
+    Ticks stand at the decades, and at their doubles and fives on a range below three decades.
+    """
     steps = (1.0, 2.0, 5.0) if high / low < 1000 else (1.0,)
     places = [m * 10.0**e for e in range(-12, 2) for m in steps]
     axes.yaxis.set_major_locator(FixedLocator([x for x in places if low <= x <= high]))
@@ -216,11 +235,12 @@ def rate_ticks(axes: Axes, low: float, high: float) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0e}".replace("e-0", "e-")))
 
 
-def told(recipe: Recipe) -> str:
-    """A recipe in a line."""
+def recipe_text(recipe: Recipe) -> str:
+    """A recipe in one line."""
     return (
-        f"learning rate {recipe.lr:.2e}, weight decay {recipe.weight_decay:.2g}, {recipe.epochs} epochs, "
-        f"smoothing {recipe.label_smoothing:.2f}, mixup {recipe.mixup:.2f}, {recipe.aug}"
+        f"learning rate {recipe.lr:.2e}, weight decay {recipe.weight_decay:.2g}, "
+        f"{recipe.epochs} epochs, smoothing {recipe.label_smoothing:.2f}, "
+        f"mixup {recipe.mixup:.2f}, {recipe.aug}"
     )
 
 
@@ -228,18 +248,22 @@ def _long(labels: Sequence[str]) -> bool:
     return sum(map(len, labels)) > 80
 
 
-def _said(numbers: Numbers, row: Measured) -> str:
-    return f"test {percent(row.accuracy(numbers.test))} %, mean of shifts {percent(numbers.shift_mean(row))} %"
+def _accuracies(numbers: Numbers, row: RowResults) -> str:
+    test, shifts = percent(row.accuracy(numbers.test)), percent(row.shift_mean)
+    return f"test {test} %, mean of shifts {shifts} %"
 
 
-def _place(numbers: Numbers, row: Measured) -> tuple[float, float]:
-    """Test accuracy and mean over the shifts that there are, which the label names, in per cent; NaN if none is."""
-    shifts = [row.accuracy(name) for name in numbers.present]
-    return 100 * row.accuracy(numbers.test), 100 * sum(shifts) / len(shifts) if shifts else float("nan")
+def _point(numbers: Numbers, row: RowResults) -> tuple[float, float]:
+    """Test accuracy and mean over the available shifts, in per cent; NaN if no shift is available."""
+    shifts = list(map(row.accuracy, numbers.available_shifts))
+    mean = 100 * sum(shifts) / len(shifts) if shifts else float("nan")
+    return 100 * row.accuracy(numbers.test), mean
 
 
 def _shifts_label(numbers: Numbers) -> str:
-    there, wanted = len(numbers.present), len(numbers.shifts)
+    there, wanted = len(numbers.available_shifts), len(numbers.shifts)
     if there == wanted:
         return f"Mean of the {wanted} distribution shifts (%)"
-    return f"Mean of {there} of the {wanted} shifts (others not available) (%)" if there else "No shift is available"
+    if not there:
+        return "No shift is available"
+    return f"Mean of {there} of the {wanted} shifts (others not available) (%)"

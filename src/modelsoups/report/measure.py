@@ -1,4 +1,4 @@
-"""What a report is made from: every row of the table with its per-image correctness, read back from the run."""
+"""What a report is made from: the per-image correctness of every row, read from a finished run."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from modelsoups.disk import storage
 from modelsoups.experiment.logits import logits_of
 from modelsoups.experiment.sets import is_prepared, missing_names, open_set, set_facts, test_names
 from modelsoups.recipes.recipe import Recipe
+from modelsoups.report.numbers import SetInfo
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.stats import scores
 from modelsoups.stats.scores import Logits
@@ -25,21 +26,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SetInfo:
-    """A data set as the report shows it. role: holdout, test, shift or extra; n: images scored, 0 if not available."""
+class RowCorrectness:
+    """Which images one model or ensemble gets right: a bool array by data set, in the set's order.
 
-    name: str
-    title: str
-    role: str
-    n: int
-
-
-@dataclass(frozen=True)
-class Row:
-    """One model or combination. kind: initialization, individual, soup, ensemble, interpolation or curve.
-
-    correct[data set] is a bool array over its images, in the set's order; weight[data set] what each image counts,
-    where not all count the same (accuracy averaged over classes); they add up to 1. inference: forward passes an image.
+    kind: initialization, individual, soup, ensemble or interpolation. inference: forward passes per
+    image. weight: by data set, where images do not count the same (an accuracy averaged over
+    classes); the weights of a set add up to 1.
     """
 
     name: str
@@ -51,7 +43,6 @@ class Row:
     weight: dict[str, np.ndarray] = field(default_factory=dict)
 
     def accuracy(self, dataset: str) -> float:
-        """Share of images that are right, 0 to 1."""
         correct_N = self.correct[dataset]
         return float(correct_N @ self.weight[dataset] if dataset in self.weight else correct_N.mean())
 
@@ -60,26 +51,22 @@ class Row:
 class Evidence:
     """All rows of one experiment.
 
-    rows are keyed by name: "initialization", "zeroshot" (if it differs), "best", "second_best", "uniform", "greedy",
-    "greedy_random_0".., "greedy_replacement", "learned", "learned_layers", "ensemble", "greedy_ensemble",
-    "wise_ft_best_0.5".., "wise_ft_greedy_0.5"... individuals holds every complete ingredient, by id.
-    curve[k][method] is the row for the first k models in one random order (Figure B.1), method one of best, uniform,
-    greedy, ensemble. failed maps an ingredient's id to the reason it has no model.
+    rows: by name, as "initialization", "best", "greedy", "greedy_random_0" or "wise_ft_best_0.5";
+    individuals: every complete ingredient, by id; failed: ingredient id -> why it has no model;
+    curve[k][method]: the row for the first k models in one random order (Figure B.1), for the
+    methods best, uniform, greedy and ensemble.
     """
 
     name: str
     sets: list[SetInfo]
-    rows: dict[str, Row]
-    individuals: dict[str, Row]
-    curve: dict[int, dict[str, Row]]
+    rows: dict[str, RowCorrectness]
+    individuals: dict[str, RowCorrectness]
+    curve: dict[int, dict[str, RowCorrectness]]
     failed: dict[str, str]
-    contact: dict[str, np.ndarray]  # title -> a few uint8 images_BHWC of each data set, training set included
+    contact: dict[str, np.ndarray]  # title of a set -> a few uint8 images_BHWC
     timings: dict[str, float]  # stage -> seconds of the run that made it
-    provenance: dict[str, Any]  # as runs.provenance() had it when the soups were made, the configuration, and made_by()
-    notes: list[str] = field(default_factory=list)  # what a reader must know: missing sets, ingredients, ...
-
-    def names(self, role: str) -> list[str]:
-        return [s.name for s in self.sets if s.role == role]
+    provenance: dict[str, Any]  # of the soups, with the configuration and `made_by`
+    notes: list[str] = field(default_factory=list)  # for the reader, as which sets are missing
 
 
 def collect(cfg: Config) -> Evidence:
@@ -88,7 +75,7 @@ def collect(cfg: Config) -> Evidence:
 
     folder = load_pool(cfg)
     rows = {row: _row(cfg, row, "initialization", [i.sha256]) for row, i in initial_models(cfg).items()}
-    curve: dict[int, dict[str, Row]] = {}
+    curve: dict[int, dict[str, RowCorrectness]] = {}
     for path in sorted(p for p in cfg.run.soups.glob("*.json") if p.name != manifests_.MANIFEST):
         row = _soup_row(cfg, path)
         if path.stem.startswith("curve_"):
@@ -122,15 +109,24 @@ def report_inputs(cfg: Config) -> dict[str, Any]:
 
 
 def made_by(cfg: Config, ingredients: Sequence[Ingredient]) -> dict[str, Any]:
-    """What made each number, where it was not the soup stage: `rows`, and what the ingredients cost: `costs`.
+    """What made each row that the soup stage did not make, and what the ingredients cost.
 
-    Of an imported pool the ingredients' own making is not known, so that costs are empty.
+    The costs of imported ingredients are not known, so that `costs` is empty.
     """
-    manifests = {Path(i.path).parent: manifests_.manifest_of(Path(i.path).parent) for i in ingredients}
-    rows = {i.id: _made(i, m) for i in ingredients if (m := manifests[Path(i.path).parent])}
+    manifests: dict[Path, dict[str, Any] | None] = {}
+    rows: dict[str, dict[str, Any]] = {}
+    for ingredient in ingredients:
+        path = Path(ingredient.path)
+        if path.parent not in manifests:
+            manifests[path.parent] = manifests_.manifest_of(path.parent)
+        if manifest := manifests[path.parent]:
+            file, by = f"ingredients/{path.parent.name}/{path.name}", manifest["provenance"]
+            made = {key: by.get(key) for key in ("command", "commit", "time")}
+            rows[ingredient.id] = {"file": file, "sha256": ingredient.sha256, **made}
     for path in cfg.run.soups.glob("*.json"):
         if path.name != manifests_.MANIFEST:
-            rows[path.stem] = {"file": f"soups/{path.name}", "sha256": storage.read_json(path).get("sha256")}
+            sha256 = storage.read_json(path).get("sha256")
+            rows[path.stem] = {"file": f"soups/{path.name}", "sha256": sha256}
     trained = [m for m in manifests.values() if m and "images" in m]
     costs = {
         "models": len(trained),
@@ -141,24 +137,24 @@ def made_by(cfg: Config, ingredients: Sequence[Ingredient]) -> dict[str, Any]:
     return {"rows": dict(sorted(rows.items())), "costs": costs if trained else {}}
 
 
-def _made(ingredient: Ingredient, manifest: dict[str, Any]) -> dict[str, Any]:
-    by, path = manifest["provenance"], Path(ingredient.path)
-    file = f"ingredients/{path.parent.name}/{path.name}"
-    return {"file": file, "sha256": ingredient.sha256, **{k: by.get(k) for k in ("command", "commit", "time")}}
+def _ranks(manifest: dict[str, Any]) -> int:
+    """How many processes trained an ingredient in the end, one per GPU where there are GPUs."""
+    return int(manifest.get("layouts", ["1x1"])[-1].split("x")[0])
 
 
-def _soup_row(cfg: Config, path: Path) -> Row:
+def _soup_row(cfg: Config, path: Path) -> RowCorrectness:
     from modelsoups.experiment.soups import read_soup
 
     soup = read_soup(path)
     if soup.space == "logits":
         return _row(cfg, path.stem, "ensemble", soup.hashes, soup=soup, inference=len(soup.hashes))
-    kind = {"wise_ft": "interpolation", "best": "individual", "second_best": "individual"}.get(soup.method, "soup")
+    kinds = {"wise_ft": "interpolation", "best": "individual", "second_best": "individual"}
+    kind = kinds.get(soup.method, "soup")
     return _row(cfg, path.stem, kind, [storage.read_json(path)["sha256"]], soup=soup)
 
 
-def _row(cfg: Config, name: str, kind: str, sha256s: Sequence[str], **more: Any) -> Row:
-    """Per-image correctness of one model, or of the ensemble (mean of logits) of several, on every set there is."""
+def _row(cfg: Config, name: str, kind: str, sha256s: Sequence[str], **more: Any) -> RowCorrectness:
+    """One model, or the ensemble of several (mean of their logits), on every prepared set."""
     correct: dict[str, np.ndarray] = {}
     weight: dict[str, np.ndarray] = {}
     for dataset in [cfg.data.holdout, *test_names(cfg)]:
@@ -170,11 +166,11 @@ def _row(cfg: Config, name: str, kind: str, sha256s: Sequence[str], **more: Any)
                 correct[other], weight_N = relabelled.score(open_set(cfg.data.dir, other), logits_NC)
                 if weight_N is not None:
                     weight[other] = weight_N
-    return Row(name, kind, correct, weight=weight, **more)
+    return RowCorrectness(name, kind, correct, weight=weight, **more)
 
 
 def _relabelled(cfg: Config) -> list[str]:
-    """Prepared sets that give other labels to the test set's images."""
+    """The prepared sets that give other labels to the images of the test set."""
     there = [name for name in cfg.data.extra if is_prepared(cfg, name)]
     return [name for name in there if open_set(cfg.data.dir, name).scoring is not None]
 

@@ -1,56 +1,43 @@
-"""What a page is made of: sections of text, tables and figures, each knowing what made its numbers.
+"""What a page is made of: sections of text, tables and figures that know what made their numbers.
 
-An analysis adds a Section to the list; `page.document` then shows it, and `files` gives its tables and figures as files
+The template report.html shows a list of sections; `files` gives their tables and figures as files
 for a paper (Markdown, CSV and LaTeX; PDF and PNG).
 
-    Section("Figure 3", "The advantage of averaging grows with the angle between models.", [
-        Picture("figure_3", figure, "A dot a pair of models."),        # a Figure, its marks told with figures.describe
-        Table("figure_3_pairs", ["Pair", "Angle"], [["000, 001", Cell("81.2", "computed from ...")]])], source)
+    pairs = Table("figure_3_pairs", ["Pair", "Angle"], [["000, 001", Cell("81.2", "computed ...")]])
+    Section("Figure 3", "The gain grows with the angle.", [Picture("figure_3", figure, "..."), pairs])
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from modelsoups.disk import storage
-from modelsoups.report import figures, tables
+from modelsoups.report import figures, svg, text_tables
 from modelsoups.workers.processes import advance
 
 
-@dataclass(frozen=True)
-class Source:
-    """What made a number: the run, the command, the commit and the configuration (its fingerprint)."""
+def origin(provenance: Mapping[str, Any], row: str = "") -> str:
+    """What made a number, from provenance.json: run, commit, configuration and command.
 
-    run: str
-    command: str | None
-    commit: str | None
-    config: str
-    what: str = ""  # file and hash of the model, where it is one model's number
-
-    @classmethod
-    def of(cls, provenance: Mapping[str, Any], row: str = "") -> Source:
-        """From provenance.json; of a row or ingredient, where that was made by another command."""
-        own = provenance.get("rows", {}).get(row, {})
-        config = provenance.get("config", {})
-        made = {k: own.get(k) or provenance.get(k) for k in ("command", "commit")}
-        sha256 = f", sha256 {own['sha256'][:12]}" if own.get("sha256") else ""
-        what = f"{own['file']}{sha256}" if "file" in own else ""
-        return cls(config.get("runs", ""), made["command"], made["commit"], storage.fingerprint(config), what)
-
-    def __str__(self) -> str:
-        commit = (self.commit or "not recorded")[:12]
-        run = " ".join(x for x in (self.run, self.what) if x)
-        return f"Run {run or 'not recorded'}; commit {commit}; config {self.config}; command: {self.command or '?'}"
+    row: a row or ingredient; its own file, command and commit are named where those are recorded.
+    """
+    own, config = provenance.get("rows", {}).get(row, {}), provenance.get("config", {})
+    command, commit = (own.get(key) or provenance.get(key) for key in ("command", "commit"))
+    sha256 = f", sha256 {own['sha256'][:12]}" if own.get("sha256") else ""
+    model = f"{own['file']}{sha256}" if "file" in own else ""
+    run = " ".join(filter(None, (config.get("runs"), model))) or "not recorded"
+    commit, fingerprint = (commit or "not recorded")[:12], storage.fingerprint(config)
+    return f"Run {run}; commit {commit}; config {fingerprint}; command: {command or '?'}"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A number or name of a table. tip: what the page says about it; kind: holds, fails, open, or ""."""
+    """A number or name in a table. tip: what the page says about it; kind: holds, fails or open."""
 
     text: str
     tip: str = ""
@@ -59,7 +46,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """rows of text or Cells under head; groups: (title, number of columns) over the head; text: columns of prose."""
+    """Rows of texts or Cells under a header.
+
+    groups: (title, number of columns) above the header; text: how many columns hold prose;
+    file: whether `files` makes files of it.
+    """
 
     name: str
     head: Sequence[str]
@@ -67,26 +58,33 @@ class Table:
     caption: str = ""
     groups: Sequence[tuple[str, int]] = ()
     text: int = 1
-    file: bool = True  # whether files for a paper are made of it
+    file: bool = True
 
-    def plain(self) -> tables.Rows:
-        """As text, header first."""
-        body = [[cell.text if isinstance(cell, Cell) else cell for cell in row] for row in self.rows]
-        return [list(self.head), *body]
+    def plain(self) -> text_tables.TextTable:
+        """The table as text, the header first."""
+        rows = [list(self.head)]
+        for row in self.rows:
+            rows.append([cell.text if isinstance(cell, Cell) else cell for cell in row])
+        return rows
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with its caption; name is the name of its files."""
+    """A figure with its caption. name: of its files."""
 
     name: str
     figure: Figure
     caption: str
 
+    def svg(self) -> str:
+        """The figure as an element of the page."""
+        content, texts = figures.save(self.figure, "svg"), figures.described(self.figure)
+        return svg.inline(content, texts, self.name, self.caption)
+
 
 @dataclass(frozen=True)
 class Photograph:
-    """An image of pixels; png: its file; alt: what it shows, for who does not see it."""
+    """An image of pixels. name: of its file; png: the file's content; alt: what it shows."""
 
     name: str
     png: bytes
@@ -95,50 +93,49 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Cards:
-    """The few numbers that a reader should see first: title, number, and what to know about it, a line each."""
+    """The few numbers to read first, each with a title and lines of explanation."""
 
     cards: Sequence[tuple[str, Cell, Sequence[str]]]
 
 
-Part = Table | Picture | Photograph | Cards | str
+Content = Table | Picture | Photograph | Cards | str  # a str is a paragraph
 
 
 @dataclass(frozen=True)
 class Section:
-    """title, one sentence of what there is to see, and the parts; a str among them is a paragraph."""
+    """A part of the page. sentence: what there is to see; origin: what made all of it."""
 
     title: str
     sentence: str
-    parts: Sequence[Part]
-    source: Source | None = field(default=None)
+    contents: Sequence[Content]
+    origin: str = ""
 
     @property
     def anchor(self) -> str:
+        """The section's id in the page: its title in lower case, joined by hyphens."""
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
 
 def files(sections: Sequence[Section]) -> dict[str, bytes]:
     """Every table as .md, .csv and .tex, and every figure as .pdf and .png, by file name."""
     made: dict[str, bytes] = {}
-    for part in (part for section in sections for part in section.parts):
-        advance(1)
-        if isinstance(part, Picture):
-            made |= {f"{part.name}.{kind}": figures.save(part.figure, kind) for kind in ("pdf", "png")}
-        elif isinstance(part, Photograph):
-            made[f"{part.name}.png"] = part.png
-        elif isinstance(part, Table) and part.file:
-            made |= {k: v.encode() for k, v in table_files(part.name, part.plain()).items()}
+    for section in sections:
+        for content in section.contents:
+            advance(1)
+            if isinstance(content, Picture):
+                for kind in ("pdf", "png"):
+                    made[f"{content.name}.{kind}"] = figures.save(content.figure, kind)
+            elif isinstance(content, Photograph):
+                made[f"{content.name}.png"] = content.png
+            elif isinstance(content, Table) and content.file:
+                for name, text in text_tables.files(content.name, content.plain()).items():
+                    made[name] = text.encode()
     return made
 
 
-def table_files(name: str, rows: tables.Rows) -> dict[str, str]:
-    """A table in each form, by file name."""
-    forms = {"md": tables.markdown, "tex": tables.latex, "csv": tables.comma_separated}
-    return {f"{name}.{kind}": form(rows) for kind, form in forms.items()}
-
-
 def close(sections: Sequence[Section]) -> None:
-    """Free the figures."""
-    for part in (part for section in sections for part in section.parts):
-        if isinstance(part, Picture):
-            figures.close(part.figure)
+    """Free the memory of the figures."""
+    for section in sections:
+        for content in section.contents:
+            if isinstance(content, Picture):
+                figures.close(content.figure)

@@ -22,7 +22,7 @@ from modelsoups.config.schema import Config
 from modelsoups.disk import manifests, paths, provenance, storage
 from modelsoups.experiment.ingredients import initial_models, load_pool
 from modelsoups.experiment.sets import evaluated, open_set
-from modelsoups.report import pages
+from modelsoups.report import files
 from modelsoups.report.claims import Verdict, markdown
 from modelsoups.workers.processes import workers_kept
 
@@ -42,7 +42,7 @@ def run(cfg: Config) -> bool:
     with workers_kept():
         made, missing = _made_of(bench, wanted)
     _write(bench, inputs, made, missing)
-    pages.link(cfg)
+    files.refresh(cfg.run.results)
     print(f"analyse: {len(made)} analyses, {len(missing)} not possible -> {folder / 'index.html'}")
     return True
 

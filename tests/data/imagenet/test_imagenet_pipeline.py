@@ -150,6 +150,7 @@ def test_sets_that_are_missing_are_marked_and_never_averaged(done, home, tiny, t
 def imported(home, tiny, folder, tmp_path_factory):
     """Five models in the official layout, but tiny; the pipeline over them. model_4 and model_5 are one."""
     from modelsoups.cli import import_released
+    from modelsoups.published import released
 
     models = tmp_path_factory.mktemp("checkpoints")
     keys = sorted(train_images())
@@ -158,13 +159,13 @@ def imported(home, tiny, folder, tmp_path_factory):
     places = [f"data.root={folder}", f"data.dir={home}/authors", f"runs={home}/rel", f"results={home}/relresults"]
     options = [tiny[0], "model.tag=null", tiny[2], *places, f"data.holdout_file={models / 'held.npy'}", *SMALL]
     cfg = load(["experiment=released", *options])
-    layout = import_released.expected_layout(cfg)
+    layout = import_released.expected_layout(cfg.model)
     for index in (0, 1, 2, 4, 5):
         generator = torch.Generator().manual_seed(min(index, 4) if index != 5 else 4)
         state = {
             key: torch.randn(_shape(text), generator=generator) * 0.1
             for key, text in layout.items()
-            if import_released.renamed(key)
+            if released.our_name(key)
         }
         torch.save(state, models / f"model_{index}.pt")
     with pytest.MonkeyPatch.context() as patch:

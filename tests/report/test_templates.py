@@ -1,4 +1,4 @@
-"""The page in a real browser, its print, and its tables through LaTeX."""
+"""The page in a real browser, and its print."""
 
 import json
 import re
@@ -7,10 +7,9 @@ import subprocess
 from html import unescape
 
 import pytest
-from test_report import NASTY, evidence, html
+from hand_report import evidence, html, numbers_of
 
-from modelsoups.report import tables
-from modelsoups.report.measure import SetInfo
+from modelsoups.report import table_3
 from modelsoups.report.numbers import Numbers, percent
 
 CHROMIUM = next(
@@ -52,7 +51,7 @@ p.textContent = 'FOUND ' + JSON.stringify(event.data); document.body.append(p) }
 
 @pytest.fixture(scope="module")
 def content():
-    return html(Numbers.of(evidence(provenance={"command": "modelsoups name=hand", "commit": "c0ffee", "config": {}})))
+    return html(numbers_of(evidence(provenance={"command": "modelsoups name=hand", "commit": "c0ffee", "config": {}})))
 
 
 def browse(folder, file, *flags):
@@ -104,39 +103,11 @@ def test_the_page_asks_nothing_of_a_network(content):
 
 
 def test_numbers_of_the_page_are_those_of_the_file(content):
-    numbers = Numbers.of(evidence())
-    for line in tables.table_3(numbers):
+    numbers = numbers_of(evidence())
+    for line in table_3.method_rows(numbers):
         assert f">{percent(line.test)}" in content
     lines = json.loads(json.dumps(numbers.lines))
     changed = next(x for x in lines if x.get("row") == "uniform" and x.get("dataset") == "test")
     changed["accuracy"] = 0.1234
     assert ">12.34<" not in content
     assert ">12.34<" in html(Numbers(lines))
-
-
-LATEX = shutil.which("pdflatex") or shutil.which("tectonic")
-DOCUMENT = r"""\documentclass{article}
-\usepackage[margin=20mm]{geometry}
-\usepackage{booktabs}
-\begin{document}
-\noindent\small %s
-\end{document}
-"""
-
-
-@pytest.mark.skipif(LATEX is None, reason="no LaTeX on PATH (Debian: apt-get install texlive-latex-recommended)")
-def test_latex_tables_compile_with_any_name(tmp_path):
-    sets = [SetInfo(s.name, f"[{NASTY}" if s.role == "shift" else s.title, s.role, s.n) for s in evidence().sets]
-    nasty = Numbers.of(evidence(sets=sets))
-    plain = Numbers.of(evidence())
-    every = r"[a] \input{x} \\ ~^_$%#&{} <>|`" + '"'
-    made = [tables.latex(tables.beside_paper(plain)), tables.latex(tables.each_set(plain))]
-    made += [tables.latex(tables.each_set(nasty)[:1]), tables.latex([["[", every], ["[x]", every]])]
-    (tmp_path / "all.tex").write_text(DOCUMENT % "\n\n".join(made))
-    command = [LATEX, "all.tex"] if "tectonic" in LATEX else [LATEX, "-halt-on-error", "-no-shell-escape", "all.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
-    assert done.returncode == 0, done.stdout[-2000:]
-    assert (tmp_path / "all.pdf").stat().st_size > 1000
-    log = (tmp_path / "all.log").read_text(errors="replace")
-    wide = [float(x) for x in re.findall(r"Overfull \\hbox \(([\d.]+)pt", log)]
-    assert len(wide) <= 2, log  # the nasty names may be wide; the tables of names that occur are not

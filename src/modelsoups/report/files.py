@@ -1,0 +1,100 @@
+"""The files of a report: tables, figures, claims and the page, all made from results.jsonl."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from modelsoups.disk import manifests, paths, storage
+from modelsoups.report import (
+    beside_published,
+    claims,
+    experiment_sections,
+    figures,
+    released_results,
+    sections,
+    table_3,
+    templates,
+    text_tables,
+)
+from modelsoups.report.numbers import Numbers, interval, percent
+from modelsoups.workers.processes import watched
+
+SOURCES = (paths.RESULTS, paths.PROVENANCE)  # and contact.png, where there were images
+ANALYSES = "analysis/index.html"  # the page of `modelsoups analyse`, where that has run
+
+
+def source_hashes(folder: Path) -> dict[str, str]:
+    """The sha256 of each file that a report is made from, and whether there are analyses to link."""
+    hashes = {}
+    for name in (*SOURCES, "contact.png"):
+        if (folder / name).exists():
+            hashes[name] = storage.file_sha256(folder / name)
+    if (folder / ANALYSES).exists():
+        hashes[ANALYSES] = "linked"
+    return hashes
+
+
+def is_current(folder: Path, manifest: dict[str, Any] | None) -> bool:
+    """Whether a complete report was made from the files that are in the folder now."""
+    return manifest is not None and manifest.get("made_from") == source_hashes(folder)
+
+
+def refresh(folder: Path) -> None:
+    """Write a complete report again if it is not current, as when the first analyses were made."""
+    manifest = manifests.manifest_of(folder)
+    if manifest is not None and not is_current(folder, manifest):
+        write_report(folder, manifest["inputs"])
+
+
+def write_report(folder: Path, inputs: dict[str, Any]) -> None:
+    """Write everything that follows from a results folder's sources, and its manifest last.
+
+    inputs: what the numbers depend on, for the manifest.
+    """
+    made_from = source_hashes(folder)
+    numbers = Numbers.read(folder)
+    verdicts = claims.check(numbers)
+    made = {name: text.encode() for name, text in _texts(numbers).items()}
+    made["claims.md"] = claims.markdown(verdicts).encode()
+    contact = (folder / "contact.png").read_bytes() if "contact.png" in made_from else None
+    with figures.style(math=False):
+        shown = experiment_sections.sections(numbers, verdicts, contact)
+        with watched("report", sum(len(section.contents) for section in shown), images=False):
+            made |= sections.files(shown)
+        links = [(ANALYSES, "The paper's analyses")] if ANALYSES in made_from else []
+        title = f"Model soups: {numbers.name}"
+        page = templates.render("report.html", title=title, sections=shown, links=links)
+        sections.close(shown)
+    made["index.html"] = page.encode()
+    for name, content in made.items():
+        with storage.atomic(folder / name) as tmp:
+            tmp.write_bytes(content)
+    files = [folder / name for name in dict.fromkeys([*made_from, *made]) if name != ANALYSES]
+    manifests.finish(folder, inputs, files, made_from=made_from)
+
+
+def _texts(numbers: Numbers) -> dict[str, str]:
+    """Table 3 in the forms that are not the page's, and the summary for a terminal."""
+    if released_results.applies(numbers):
+        rows = beside_published.released_alone()
+        short = [row[:8] for row in rows]
+        narrow = [[row[0], *row[2:8]] for row in rows]
+    else:
+        rows, short = table_3.wide(numbers), table_3.summary(numbers)
+        narrow = table_3.beside_paper(numbers)
+    return {
+        **text_tables.files("table_3", rows),
+        "table_3.tex": text_tables.latex(narrow),
+        "table_sets.tex": text_tables.latex(table_3.each_set(numbers)),
+        "summary.txt": f"{text_tables.aligned(short)}\n\n{_headline(numbers)}\n",
+    }
+
+
+def _headline(numbers: Numbers) -> str:
+    """The greedy soup minus the best individual, a line each for test and shifts, and the notes."""
+    lines = []
+    for d in numbers.headline:
+        gain = f"{percent(d.value, True)} {interval(d)}"
+        lines.append(f"greedy soup - best individual, {d.on}: {gain}")
+    return "\n".join(lines + numbers.notes)

@@ -1,0 +1,96 @@
+"""The lines of results.jsonl from the authors' released accuracies alone, without any model.
+
+Which images were right is not known, so differences have no test. The only mixtures are those that
+were released: uniform soup, greedy soup and ensemble.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from modelsoups.data.imagenet.metadata import SETS
+from modelsoups.published import tables
+from modelsoups.recipes.recipe import Recipe
+from modelsoups.report.numbers import MEAN, Difference, Numbers, Result, SetInfo
+from modelsoups.report.result_lines import compared_rows, mean_line
+from modelsoups.stats import intervals
+
+Accuracies = Mapping[str, float]  # data set -> share of images that are right
+
+HOLDOUT_IMAGES = 26_000
+NOTES = [
+    "From the authors' released results alone: no model was evaluated here. Best and second best "
+    "follow from the 72 models' accuracies, chosen on the hold-out; soups and ensemble are as released.",
+    "For accuracies of your own: modelsoups import-released DIR, then modelsoups experiment=released data.root=...",
+]
+GREEDY = "The released greedy soup holds models {}, in the order in which they joined."
+
+
+def applies(numbers: Numbers) -> bool:
+    """Whether the numbers are the released ones."""
+    return numbers.notes[: len(NOTES)] == NOTES
+
+
+def result_lines(name: str, recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The lines that a run on the 72 models would give.
+
+    name: of the experiment; recipe: the values that the released hyperparameters leave open.
+    """
+    models = {f"{m.index:03d}": m for m in tables.released_models()}
+    best, second = tables.by_holdout()[:2]
+    initial = models["000"].accuracy
+    chosen = {"best": best.accuracy, "second_best": second.accuracy, "initialization": initial}
+    rows: dict[str, Accuracies] = {**tables.released_rows(), **chosen}
+    greedy = ", ".join(map(str, tables.greedy_ingredients()))
+    about = {
+        "name": name,
+        "sets": [asdict(_set(each)) for each in tables.SETS.values()],
+        "rows": list(rows),
+        "individuals": list(models),
+        "curve": {},
+        "failed": {},
+        "notes": [*NOTES, GREEDY.format(greedy)],
+    }
+    made: list[dict[str, Any]] = [{"experiment": about}]
+    for row, accuracies in rows.items():
+        made += _accuracies(row, "individual" if row in ("best", "second_best") else row, accuracies)
+        forwards = tables.MODELS if row == "ensemble" else 1
+        made.append({"model": row, "inference": forwards, "recipe": None})
+    for row, model in models.items():
+        made += _accuracies(row, "individual", model.accuracy)
+        whole = asdict(Recipe(**{**recipe, **model.recipe})) if model.recipe else None
+        made.append({"model": row, "inference": 1, "recipe": whole})
+    for a, b in compared_rows(rows):
+        for on in ("val", MEAN):
+            value = _accuracy(rows[a], on) - _accuracy(rows[b], on)
+            made.append({"comparison": asdict(Difference(a, b, on, value))})
+    return made
+
+
+def images(name: str) -> int:
+    """The number of images that an accuracy on a set is of."""
+    found = HOLDOUT_IMAGES if name == "holdout" else SETS[name].images
+    assert found is not None, "every set of Table 3 has a known number of images"
+    return found
+
+
+def _set(name: str) -> SetInfo:
+    return SetInfo(name, SETS[name].title, SETS[name].role, images(name))
+
+
+def _accuracies(row: str, kind: str, accuracies: Accuracies) -> Iterator[dict[str, Any]]:
+    """One line per set, then the mean over the shifts."""
+    for name, share in accuracies.items():
+        n = images(name)
+        correct = round(share * n)
+        ends = intervals.wilson(correct, n)
+        yield vars(Result(kind, row, name, n, correct, share, *ends))
+    yield mean_line(kind, row, [(accuracies[name], images(name)) for name in tables.SHIFTS])
+
+
+def _accuracy(accuracies: Accuracies, on: str) -> float:
+    if on != MEAN:
+        return accuracies[on]
+    return sum(accuracies[name] for name in tables.SHIFTS) / len(tables.SHIFTS)

@@ -1,0 +1,122 @@
+"""The lines of results.jsonl from the per-image correctness of a finished run.
+
+They hold nothing that differs between two runs of the same seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from modelsoups.report.measure import Evidence, RowCorrectness
+from modelsoups.report.numbers import MEAN, Difference, Result, names_of
+from modelsoups.stats import intervals, paired_tests
+
+Z = 1.959964  # of a 95% interval
+VERSUS_GREEDY = ("ensemble", "greedy_ensemble", "learned_layers")  # which claims compare with greedy
+
+
+def result_lines(evidence: Evidence) -> list[dict[str, Any]]:
+    """Every line, in the order of the file."""
+    rows = {**evidence.rows, **evidence.individuals}
+    curve: dict[int, dict[str, str]] = {}
+    for count, by_method in sorted(evidence.curve.items()):
+        curve[count] = {method: row.name for method, row in by_method.items()}
+    for by_method in evidence.curve.values():
+        for row in by_method.values():
+            rows.setdefault(row.name, row)
+    about = {
+        "name": evidence.name,
+        "sets": list(map(asdict, evidence.sets)),
+        "rows": list(evidence.rows),
+        "individuals": list(evidence.individuals),
+        "curve": curve,
+        "failed": evidence.failed,
+        "notes": evidence.notes,
+    }
+    lines: list[dict[str, Any]] = [{"experiment": about}]
+    shifts = names_of(evidence.sets, "shift")
+    for row in rows.values():
+        for dataset in row.correct:
+            lines.append(vars(_result(row, dataset)))
+        lines.append(mean_line(row.kind, row.name, _shares(row, shifts)))
+    for row in rows.values():
+        recipe = None if row.recipe is None else asdict(row.recipe)
+        lines.append({"model": row.name, "inference": row.inference, "recipe": recipe})
+    for row in rows.values():
+        if row.soup is not None:
+            lines.append(_soup_line(row))
+    for difference in _differences(evidence):
+        lines.append({"comparison": vars(difference)})
+    return lines
+
+
+def compared_rows(rows: Collection[str]) -> list[tuple[str, str]]:
+    """The pairs of rows to compare: every row with the best individual, then those of the claims."""
+    pairs = [(row, "best") for row in rows if row != "best"]
+    pairs += [("greedy", "uniform"), *((row, "greedy") for row in VERSUS_GREEDY)]
+    pairs += [(row, "greedy") for row in rows if row.startswith("wise_ft_best")]
+    return [(a, b) for a, b in pairs if a in rows and b in rows]
+
+
+def mean_line(kind: str, row: str, shares: Sequence[tuple[float, int]]) -> dict[str, Any]:
+    """The line of a row's mean over sets, its accuracy None without any. shares: (accuracy, images).
+
+    The 95% interval is normal, the sets' variances added.
+    """
+    line = {"kind": kind, "row": row, "dataset": MEAN}
+    if not shares:
+        return {**line, "accuracy": None}
+    mean = sum(p for p, _ in shares) / len(shares)
+    half = Z * math.sqrt(sum(p * (1 - p) / n for p, n in shares)) / len(shares)
+    return {**line, "accuracy": mean, "low": mean - half, "high": mean + half}
+
+
+def _result(row: RowCorrectness, dataset: str) -> Result:
+    correct_N = row.correct[dataset]
+    correct, n = int(correct_N.sum()), len(correct_N)
+    accuracy, ends = row.accuracy(dataset), intervals.wilson(correct, n)
+    return Result(row.kind, row.name, dataset, n, correct, accuracy, *ends)
+
+
+def _shares(row: RowCorrectness, sets: list[str]) -> list[tuple[float, int]]:
+    """(accuracy, images) of every set; empty where one is missing."""
+    if not set(sets) <= set(row.correct):
+        return []
+    return [(row.accuracy(name), len(row.correct[name])) for name in sets]
+
+
+def _soup_line(row: RowCorrectness) -> dict[str, Any]:
+    """The soup's coefficients, and its trace if that is a list of candidates that joined or did not.
+
+    The steps of a learned soup stay in the soup's own file.
+    """
+    assert row.soup is not None
+    soup = row.soup.to_json()
+    decisions = all("kept" in step for step in soup["trace"])
+    if not soup["trace"] or not decisions:
+        del soup["trace"]
+    return {"soup": row.name, **soup}
+
+
+def _differences(evidence: Evidence) -> Iterator[Difference]:
+    """Every comparison of the file, on the test set and, if all are available, on the shifts."""
+    rows, shifts = evidence.rows, names_of(evidence.sets, "shift")
+    test = names_of(evidence.sets, "test")[0]
+    whole = bool(shifts) and all(s.n for s in evidence.sets if s.role == "shift")
+    for a, b in compared_rows(rows):
+        yield _difference(rows[a], rows[b], test, [test])
+        if whole:
+            yield _difference(rows[a], rows[b], MEAN, shifts)
+
+
+def _difference(a: RowCorrectness, b: RowCorrectness, on: str, sets: list[str]) -> Difference:
+    pairs = [(a.correct[name], b.correct[name]) for name in sets]
+    low, high = paired_tests.paired_mean_interval(pairs)
+    if on == MEAN:
+        value, p = paired_tests.paired_mean_test(pairs, seed=0)
+    else:
+        value, p = a.accuracy(on) - b.accuracy(on), paired_tests.mcnemar_exact(*pairs[0]).p
+    return Difference(a.name, b.name, on, value, low, high, p)

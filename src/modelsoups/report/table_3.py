@@ -1,0 +1,163 @@
+"""Table 3 of the paper from this run's numbers, beside the printed ones."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from modelsoups.published.tables import PAPER_NAMES, printed
+from modelsoups.report.numbers import Numbers, RowResults, percent, signed
+from modelsoups.report.text_tables import TextTable
+
+RANDOM = "greedy_random_"  # begins the names of the rows that one row of the table averages
+OTHER_NAMES = {
+    "initialization": "Initialization",
+    "zeroshot": "Zero-shot",
+    "greedy_replacement": "Greedy soup (with replacement)",
+}
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """One method's row of Table 3: accuracies as shares, the paper's two in per cent.
+
+    shifts: the mean over the shifts; by_set: every shift and extra set, None if not available;
+    spread: standard deviations over random orders, of a row that averages several.
+    """
+
+    row: str
+    label: str
+    test: float
+    shifts: float | None
+    by_set: dict[str, float | None]
+    paper: tuple[float, float] | None
+    spread: tuple[float, float | None] | None = None
+
+    @property
+    def ours(self) -> list[str]:
+        """Cells: test accuracy and mean over the shifts, each with its spread in parentheses."""
+        test, shifts = percent(self.test), percent(self.shifts)
+        if self.spread:
+            test += f" ({percent(self.spread[0])})"
+            shifts += "" if self.spread[1] is None else f" ({percent(self.spread[1])})"
+        return [test, shifts]
+
+    @property
+    def theirs(self) -> list[str]:
+        """Cells: the same two as printed in the paper, empty where the paper has no such row."""
+        return [f"{value:.2f}" for value in self.paper] if self.paper else ["", ""]
+
+    @property
+    def differences(self) -> list[str]:
+        """Cells: ours minus the paper's, in points."""
+        if self.paper is None:
+            return ["", ""]
+        test = signed(100 * self.test - self.paper[0])
+        return [test, "" if self.shifts is None else signed(100 * self.shifts - self.paper[1])]
+
+    @property
+    def sets(self) -> list[str]:
+        """Cells: the accuracy on every shift and extra set."""
+        return list(map(percent, self.by_set.values()))
+
+    @property
+    def cells(self) -> list[str]:
+        """Every cell of the wide table, in the order of `header`."""
+        return [self.label, *self.ours, *self.theirs, *self.sets]
+
+
+def label_of(row: str) -> str:
+    """The name of a row in tables and figures."""
+    if row.startswith("wise_ft_"):
+        base, alpha = row.removeprefix("wise_ft_").rsplit("_", 1)
+        base = "greedy soup" if base == "greedy" else "best individual"
+        return f"WiSE-FT of the {base}, alpha {alpha}"
+    return PAPER_NAMES.get(row) or OTHER_NAMES.get(row, row)
+
+
+def method_rows(numbers: Numbers) -> list[MethodRow]:
+    """The initial models, the rows of the paper in its order, then those that the paper lacks."""
+    rows = numbers.rows
+    wise = [name for name in rows if name.startswith("wise_ft")]
+    order = ["zeroshot", "initialization", *PAPER_NAMES, "greedy_replacement", *wise]
+    orders = [row for name, row in rows.items() if name.startswith(RANDOM)]
+    added = [name for name in rows if name not in order and not name.startswith(RANDOM)]
+    found = []
+    for name in [*order, *added]:
+        if name == "greedy_random" and orders:
+            found.append(_mean_of(numbers, orders))
+        elif name in rows:
+            found.append(_method_row(numbers, rows[name]))
+    return found
+
+
+def _method_row(numbers: Numbers, row: RowResults) -> MethodRow:
+    by_set: dict[str, float | None] = {}
+    for name in [*numbers.shifts, *numbers.extra]:
+        by_set[name] = row.accuracy(name) if name in row.results else None
+    test = row.accuracy(numbers.test)
+    return MethodRow(row.name, label_of(row.name), test, row.shift_mean, by_set, printed(row.name))
+
+
+def _mean_of(numbers: Numbers, rows: list[RowResults]) -> MethodRow:
+    """One row for the greedy soup in several random orders."""
+    tests = [row.accuracy(numbers.test) for row in rows]
+    means = [row.shift_mean for row in rows if row.shift_mean is not None]
+    by_set: dict[str, float | None] = {}
+    for name in [*numbers.shifts, *numbers.extra]:
+        there = name in rows[0].results
+        by_set[name] = statistics.fmean(row.accuracy(name) for row in rows) if there else None
+    return MethodRow(
+        "greedy_random",
+        label_of("greedy_random"),
+        statistics.fmean(tests),
+        statistics.fmean(means) if means else None,
+        by_set,
+        printed("greedy_random"),
+        spread=(_std(tests), _std(means) if means else None),
+    )
+
+
+def _std(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+# ---- the table, its header first, in four widths ----
+
+
+def wide(numbers: Numbers) -> TextTable:
+    """Everything: ours, the paper's, and each set."""
+    test = f"{numbers.title(numbers.test)} (test)"
+    head = ["Method", test, "Dist. shifts", "Paper: ImageNet", "Paper: dist. shifts"]
+    return [head + set_titles(numbers), *(row.cells for row in method_rows(numbers))]
+
+
+def beside_paper(numbers: Numbers) -> TextTable:
+    """As narrow as a printed page: ours, the paper's and the difference, twice."""
+    test = numbers.title(numbers.test)
+    rows = [["Method", test, "Paper", "Diff.", "Dist. shifts", "Paper", "Diff."]]
+    for row in method_rows(numbers):
+        columns = zip(row.ours, row.theirs, row.differences, strict=True)
+        rows.append([row.label, *chain.from_iterable(columns)])
+    return rows
+
+
+def each_set(numbers: Numbers) -> TextTable:
+    """The accuracy on every shift and extra set."""
+    rows = [["Method", *set_titles(numbers)]]
+    for row in method_rows(numbers):
+        rows.append([row.label, *row.sets])
+    return rows
+
+
+def summary(numbers: Numbers) -> TextTable:
+    """For a terminal of 80 columns: test, shifts and the paper's two."""
+    rows = [["", "test", "shifts", "paper", "paper"], ["", "", "", "ImageNet", "shifts"]]
+    return rows + [row.cells[:5] for row in method_rows(numbers)]
+
+
+def set_titles(numbers: Numbers) -> list[str]:
+    """The titles of the shifts and extra sets."""
+    return list(map(numbers.title, [*numbers.shifts, *numbers.extra]))

@@ -1,0 +1,46 @@
+"""The sections of an experiment's report: the same twice, with any names, with sets missing."""
+
+from hand_report import NASTY, evidence, html, numbers_of
+
+from modelsoups.report import claims, figures, table_3, text_tables
+from modelsoups.report.numbers import SetInfo
+
+
+def test_the_page_and_figures_are_the_same_twice():
+    assert html(numbers_of(evidence())) == html(numbers_of(evidence()))
+
+
+def test_names_appear_as_text_everywhere():
+    base = evidence()
+    sets = [SetInfo(s.name, NASTY, s.role, s.n) for s in base.sets]
+    numbers = numbers_of(
+        evidence(name=NASTY, sets=sets, failed={"003": NASTY}, notes=[NASTY], provenance={"command": NASTY})
+    )
+    content = html(numbers)
+    assert "<script>alert" not in content
+    assert content.count("<script") == 1
+    assert r"\$x\_1\$" in text_tables.latex(table_3.wide(numbers))
+    assert "$x_1$" in content  # in a figure too: a title, not mathematics
+    header = text_tables.markdown(table_3.wide(numbers)).splitlines()[0]
+    assert r"\<script\>" in header
+    assert r"\$x\_1\$ \| \*\*bold\*\*" in header
+
+
+def test_a_set_that_is_not_available_leaves_the_rest_of_the_report(tmp_path):
+    """Two of three shifts: each shown, no mean; figures say which mean they show."""
+    base = evidence()
+    numbers = numbers_of(evidence(sets=[*base.sets, SetInfo("a", "A", "shift", 0)]))
+    assert numbers.rows["greedy"].shift_mean is None
+    assert [d.on for d in numbers.headline] == ["test"]
+    rows = {row[0]: row for row in table_3.wide(numbers)}
+    assert rows["Greedy soup"][1:3] == ["70.00", "not available"]
+    assert rows["Greedy soup"][5:] == ["60.00", "45.00", "not available"]
+    verdicts = {v.text: v for v in claims.check(numbers)}
+    under_shift = verdicts["The greedy soup beats the best individual model under shift"]
+    assert (under_shift.verdict, under_shift.numbers) == ("not available", "2 of 3 shifts")
+    assert verdicts["The greedy soup beats the best individual model in distribution"].verdict == "holds"
+    with figures.style(math=False):
+        figure = figures.figure_1(numbers)
+        assert figure.axes[0].get_ylabel() == "Mean of 2 of the 3 shifts (others not available) (%)"
+        figures.close(figure)
+    assert "not available" in html(numbers)

@@ -1,0 +1,61 @@
+"""Table 3 beside the paper's."""
+
+import numpy as np
+import pytest
+from hand_report import evidence, numbers_of
+
+from modelsoups.report import table_3, text_tables
+from modelsoups.report.measure import RowCorrectness
+from modelsoups.report.numbers import SetInfo
+
+
+def test_table_3_has_the_papers_rows_with_the_papers_numbers_beside_ours():
+    numbers = numbers_of(evidence())
+    lines = {line.row: line for line in table_3.method_rows(numbers)}
+    assert lines["greedy"].paper == (81.03, 50.75)
+    assert lines["initialization"].paper is None
+    assert lines["greedy"].cells == [
+        "Greedy soup",
+        "70.00",
+        "52.50",
+        "81.03",
+        "50.75",
+        "60.00",
+        "45.00",
+    ]
+    # two orders: 60 and 64 (std sqrt(8)), means of shifts 52.5 and 57.5 (std 5/sqrt(2))
+    assert lines["greedy_random"].cells[1:3] == ["62.00 (2.83)", "55.00 (3.54)"]
+    rows = table_3.wide(numbers)
+    markdown = text_tables.markdown(rows).splitlines()
+    assert "| Greedy soup | 70.00 | 52.50 | 81.03 | 50.75 | 60.00 | 45.00 |" in markdown
+    assert r"Greedy soup & 70.00 & 52.50 & 81.03 & 50.75 & 60.00 & 45.00 \\" in text_tables.latex(rows)
+    assert "Greedy soup,70.00,52.50,81.03,50.75,60.00,45.00" in text_tables.comma_separated(rows).splitlines()
+
+
+def test_a_missing_shift_is_said_and_four_are_never_averaged_for_five():
+    rows = evidence().rows
+    rows["greedy"] = RowCorrectness("greedy", "soup", {k: v for k, v in rows["greedy"].correct.items() if k != "r"})
+    numbers = numbers_of(evidence(rows={"greedy": rows["greedy"]}))
+    assert numbers.rows["greedy"].shift_mean is None
+    line = table_3.method_rows(numbers)[0]
+    assert line.cells == [
+        "Greedy soup",
+        "70.00",
+        "not available",
+        "81.03",
+        "50.75",
+        "60.00",
+        "not available",
+    ]
+
+
+def test_an_extra_set_averaged_over_classes_has_a_column_and_no_part_in_the_mean():
+    weight_N = np.array([0.25, 0.25, 0.5])
+    rows = {name: RowCorrectness(name, r.kind, {**r.correct, "multi": np.array([True, False, True])}, r.soup, r.recipe,
+                      weight={"multi": weight_N}) for name, r in evidence().rows.items()}  # fmt: skip
+    sets = [*evidence().sets, SetInfo("multi", "Multilabel", "extra", 3)]
+    numbers = numbers_of(evidence(rows=rows, sets=sets))
+    assert numbers.rows["greedy"].accuracy("multi") == 0.75
+    assert table_3.wide(numbers)[0][-1] == "Multilabel"
+    assert {row[0]: row[-1] for row in table_3.wide(numbers)}["Greedy soup"] == "75.00"
+    assert numbers.rows["greedy"].shift_mean == pytest.approx((6 / 10 + 9 / 20) / 2)
