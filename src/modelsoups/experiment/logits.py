@@ -9,7 +9,7 @@ Legend: N images of a set, B of a batch, C classes, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -36,23 +36,35 @@ def logits_of(cfg: Config, name: str, sha256: str, state: Weights | None = None)
 
     Without `state` the cache must hold them: ValueError names the missing file and the stage that makes it.
     """
-    path = _cache_path(cfg, sha256, name)
-    labels_N = torch.from_numpy(open_set(cfg.data.dir, name).labels_N)
-    if path.exists():
-        try:
-            logits_NC = safetensors.torch.load_file(path)["logits"]
-        except (safetensors.SafetensorError, KeyError) as error:
-            raise ValueError(f"{path} is damaged ({error}); delete it and run the stage again") from error
-        return Logits(name, logits_NC, labels_N)
-    if state is None:
-        raise ValueError(f"{path} is missing; run `modelsoups evaluate` and `modelsoups soup` first")
-    logits_NC = forward(cfg, name, state)
-    storage.save_weights(path, {"logits": logits_NC})
-    return Logits(name, logits_NC, labels_N)
+    path = cache_path(cfg, sha256, name)
+
+    def compute() -> Tensor:
+        if state is None:
+            raise ValueError(f"{path} is missing; run `modelsoups evaluate` and `modelsoups soup` first")
+        return forward(cfg, name, state)
+
+    return Logits(name, cached(path, compute), torch.from_numpy(open_set(cfg.data.dir, name).labels_N))
 
 
-def _cache_path(cfg: Config, sha256: str, name: str) -> Path:
-    return cfg.run.logits(sha256, name, open_set(cfg.data.dir, name).sha256)
+def cached(path: Path, compute: Callable[[], Tensor]) -> Tensor:
+    """The logits_NC in a file of the cache; computed and written there where it is missing.
+
+    ValueError names a damaged file.
+    """
+    if not path.exists():
+        logits_NC = compute()
+        storage.save_weights(path, {"logits": logits_NC})
+        return logits_NC
+    try:
+        return safetensors.torch.load_file(path)["logits"]
+    except (safetensors.SafetensorError, KeyError) as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it and run the stage again") from error
+
+
+def cache_path(cfg: Config, sha256: str, name: str, images: int | None = None) -> Path:
+    """The cache file of a model's logits on a data set, or on part of its images."""
+    whole = cfg.run.logits(sha256, name, open_set(cfg.data.dir, name).sha256)
+    return whole if images is None else whole.with_name(f"{whole.stem}-{images}{whole.suffix}")
 
 
 @torch.inference_mode()

@@ -6,7 +6,7 @@ import functools
 
 from modelsoups.config.schema import Config
 from modelsoups.experiment.ingredients import initial_models, load_pool, load_weights
-from modelsoups.experiment.logits import _cache_path, decode_once, logits_of
+from modelsoups.experiment.logits import cache_path, decode_once, logits_of
 from modelsoups.experiment.sets import evaluated, missing_names
 from modelsoups.soup.coefficients import Ingredient
 from modelsoups.workers.processes import run_tasks, worker_count
@@ -32,7 +32,7 @@ def run(cfg: Config) -> bool:
 
 
 def _all_there(cfg: Config, sha256: str) -> bool:
-    return all(_cache_path(cfg, sha256, name).exists() for name in evaluated(cfg))
+    return all(cache_path(cfg, sha256, name).exists() for name in evaluated(cfg))
 
 
 def _evaluate(cfg: Config, model: Ingredient) -> None:

@@ -7,9 +7,11 @@ with their parent, however it dies; a worker that dies ends the run with an erro
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import multiprocessing.connection
 import os
+import pickle
 import queue
 import signal
 import sys
@@ -25,6 +27,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 Task = TypeVar("Task")
 Made = TypeVar("Made")
+Shared = TypeVar("Shared")
 PRELOAD = [
     "modelsoups.stages.finetune",
     "modelsoups.train.trainer",
@@ -98,6 +101,23 @@ def run_tasks(
         meter.close()
         if not (team.idle and team in _kept):
             team.stop()
+
+
+def sharing(function: Callable[[Shared, Task], Made], shared: Shared) -> Callable[[Task], Made]:
+    """A function of tasks for `run_tasks` that calls function(shared, task).
+
+    Each worker process unpickles `shared` once and keeps it, so what it has loaded serves later tasks too.
+    """
+    return functools.partial(_call_shared, function, pickle.dumps(shared))
+
+
+def _call_shared(function: Callable[[Any, Task], Made], pickled: bytes, task: Task) -> Made:
+    return function(_unpickled(pickled), task)
+
+
+@functools.lru_cache(maxsize=2)
+def _unpickled(pickled: bytes) -> Any:
+    return pickle.loads(pickled)
 
 
 class _Team:
