@@ -5,8 +5,8 @@ import pickle
 import numpy as np
 import pytest
 
-from modelsoups.analyses.bench import Point, Unavailable, between, pool_config
-from modelsoups.config.compose import load
+from modelsoups.analyses.bench import Point, between
+from modelsoups.analyses.members import Unavailable
 from modelsoups.experiment.ingredients import load_weights
 from modelsoups.experiment.logits import forward
 from modelsoups.stats.scores import accuracy
@@ -58,12 +58,3 @@ def test_accuracy_under_shift_is_the_mean_of_all_shifts(bench):
     accuracies = bench.accuracies(measures)
     assert accuracies["test"] == measures["test"].accuracy
     assert accuracies["shifts"] == pytest.approx(np.mean([measures[name].accuracy for name in bench.shifts]))
-
-
-def test_a_pool_with_a_wrong_key_is_told(analysed, monkeypatch):
-    _, args, home = analysed
-    monkeypatch.chdir(home)
-    cfg = load(args)
-    cfg.analyse.pools["bad"] = ["recipe.lrr=1"]
-    with pytest.raises(ValueError, match=r"analyse\.pools\.bad: no such key: recipe\.lrr"):
-        pool_config(cfg, "bad")

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from modelsoups.analyses.analysis import compared
-from modelsoups.analyses.bench import Bench, Measures, Point, Unavailable
+from modelsoups.analyses.bench import Bench, Measures, Point
+from modelsoups.analyses.members import Unavailable
 from modelsoups.analyses.rows import ON, Rows, Table, having
 from modelsoups.published import appendix_l
 from modelsoups.report.claims import Verdict

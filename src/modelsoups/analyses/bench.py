@@ -18,7 +18,7 @@ import numpy as np
 
 from modelsoups.analyses import images
 from modelsoups.analyses.images import Images
-from modelsoups.config.compose import load
+from modelsoups.analyses.members import OWN, PLAIN, Member, Unavailable, pool_config
 from modelsoups.config.schema import Config
 from modelsoups.data import crops, transforms
 from modelsoups.disk import provenance, storage
@@ -26,7 +26,6 @@ from modelsoups.experiment import logits
 from modelsoups.experiment.ingredients import initial_models, load_pool
 from modelsoups.experiment.sets import evaluated, is_prepared, test_names
 from modelsoups.models import classifier
-from modelsoups.recipes.recipe import Recipe
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.stats import scores
 from modelsoups.stats.scores import Logits
@@ -36,36 +35,7 @@ from modelsoups.workers.processes import run_tasks, sharing, worker_count
 
 Task = TypeVar("Task", bound=Hashable)
 Made = TypeVar("Made")
-OWN = "random"  # the run's own models, which are those of the paper's random search
-PLAIN = {"mixup": 0.0, "cutmix": 0.0, "sam": 0.0, "optimizer": "adamw"}
-PLAIN |= {"schedule": "cosine", "seed": 0, "teachers": ()}
 MEASURING = (__name__, *(m.__name__ for m in (images, scores, state_dicts, transforms, crops, logits, classifier)))
-
-
-class Unavailable(ValueError):
-    """Why an analysis cannot be made of these models."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """A model of a pool. init: its head before fine-tuning, lp or zeroshot."""
-
-    pool: str
-    init: str
-    ingredient: Ingredient
-
-    @property
-    def average(self) -> str:
-        """The average along its run that the model is, such as ema-0.999; else an empty string."""
-        return self.ingredient.id.partition("-")[2]
-
-    @property
-    def name(self) -> str:
-        return f"{self.pool}/{self.ingredient.id}"
-
-    @property
-    def lr(self) -> float:
-        return self.ingredient.recipe.lr if self.ingredient.recipe else float("nan")
 
 
 @dataclass(frozen=True)
@@ -185,7 +155,7 @@ class Bench:
         for name, cfg in self.configs.items():
             same = cfg.heads.init == init and cfg.model == self.cfg.model
             for member in self._members(name) if same else ():
-                if not member.average and _matches(member.ingredient.recipe, wanted):
+                if member.has(wanted):
                     return member
         shown = ", ".join(f"{k}={v}" for k, v in wanted.items() if k not in PLAIN or v != PLAIN[k])
         raise Unavailable(f"no pool has a model from the {init} head with {shown}")
@@ -262,6 +232,11 @@ class Bench:
         return {"test": measures[self.test].accuracy, "shifts": mean}
 
 
+def correctness(models: Sequence[Measures], names: Sequence[str]) -> list[np.ndarray]:
+    """correct_MN of M models on each of these data sets, as float."""
+    return [np.array([m[name].correct_N for m in models], float) for name in names]
+
+
 def hashes(ingredients: Iterable[Ingredient]) -> list[str]:
     return [i.sha256 for i in ingredients]
 
@@ -269,17 +244,6 @@ def hashes(ingredients: Iterable[Ingredient]) -> list[str]:
 def between(one: Ingredient, two: Ingredient, alpha: float = 0.5) -> Point:
     """(1 - alpha) one + alpha two."""
     return Point((one, two), (1 - alpha, alpha))
-
-
-def pool_config(cfg: Config, name: str) -> Config:
-    """The configuration of a further pool: the run's, the pool's overrides, and a folder inside the run's."""
-    runs = (cfg.run.pools / name).absolute()
-    given = [line.replace("{pools}", str(cfg.run.pools)) for line in cfg.analyse.pools[name]]
-    try:
-        made = load([*cfg.overrides, *given, f"runs={runs}", "soup.minimum=1"])
-    except ValueError as error:
-        raise ValueError(f"analyse.pools.{name}: {error}") from error
-    return replace(made, runs=str(runs))
 
 
 def kept(path: Path, make: Callable[[], Any]) -> Any:
@@ -292,14 +256,6 @@ def kept(path: Path, make: Callable[[], Any]) -> Any:
 def measured(logits: Logits) -> Measured:
     loss = scores.cross_entropy(logits.logits_NC, logits.labels_N)
     return Measured(loss, logits.correct_N.numpy())
-
-
-def _matches(recipe: Recipe | None, wanted: dict[str, Any]) -> bool:
-    for key, value in wanted.items() if recipe else ():
-        found = getattr(recipe, key)
-        if abs(found - value) > 1e-6 * abs(value) if isinstance(value, float) else found != value:
-            return False
-    return recipe is not None
 
 
 # ---- in the workers ----

@@ -5,7 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from modelsoups.analyses.bench import Bench, Unavailable, kept
+from modelsoups.analyses.bench import Bench, kept
+from modelsoups.analyses.members import Unavailable
 from modelsoups.experiment.sets import evaluated
 from modelsoups.soup import methods
 from modelsoups.soup.coefficients import Ingredient, Soup

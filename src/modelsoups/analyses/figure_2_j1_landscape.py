@@ -10,7 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from modelsoups.analyses.analysis import Analysis, compared, comparison
-from modelsoups.analyses.bench import OWN, Bench, Measures, Member, Point, Unavailable
+from modelsoups.analyses.bench import Bench, Measures, Point, correctness
+from modelsoups.analyses.members import OWN, Member, Unavailable
 from modelsoups.analyses.rows import ON, Rows, column, distinct, having, interval, select
 from modelsoups.analyses.style import RED, panels_of
 from modelsoups.report.claims import Verdict
@@ -96,7 +97,7 @@ def _gain_of_plane(bench: Bench, measured: list[Measures]) -> dict[str, dict[str
     """
     found = {}
     for on, names in bench.columns.items():
-        correct_PN = [np.array([m[name].correct_N for m in measured], float) for name in names]
+        correct_PN = correctness(measured, names)
         gains_N = [np.zeros(c_PN.shape[1]) for c_PN in correct_PN]
         for fold in (0, 1):
             accuracy_P = np.mean([c_PN[:, fold::2].mean(axis=1) for c_PN in correct_PN], axis=0)

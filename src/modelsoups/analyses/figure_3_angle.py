@@ -4,7 +4,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from modelsoups.analyses.analysis import Analysis, correlated, estimated, judged
-from modelsoups.analyses.bench import OWN, Bench, Measures, Unavailable, between
+from modelsoups.analyses.bench import Bench, Measures, between
+from modelsoups.analyses.members import OWN, Unavailable
 from modelsoups.analyses.pairs import SEVERAL, single_differences
 from modelsoups.analyses.rows import Rows, column, models_of, select
 from modelsoups.analyses.style import BLUE, GREEN, PINK, RED, legend, panels_of

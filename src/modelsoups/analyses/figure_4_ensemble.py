@@ -6,7 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from modelsoups.analyses.analysis import Analysis, correlated, estimated, judged
-from modelsoups.analyses.bench import Bench, Unavailable, between
+from modelsoups.analyses.bench import Bench, between
+from modelsoups.analyses.members import Unavailable
 from modelsoups.analyses.pairs import spread, with_recipes
 from modelsoups.analyses.rows import Rows, column, models_of, nested
 from modelsoups.analyses.style import LABELS, panels_of, rate_bar, scatter_by_rate

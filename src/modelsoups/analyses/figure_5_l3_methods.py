@@ -6,19 +6,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from modelsoups.analyses.analysis import Analysis, compared
-from modelsoups.analyses.bench import OWN, Bench, Measures, Point
+from modelsoups.analyses.bench import Bench, Measures, Point, correctness
 from modelsoups.analyses.choosing import choose, need_holdout
+from modelsoups.analyses.members import OWN
 from modelsoups.analyses.rows import ON, Rows, column, having, interval, select
-from modelsoups.analyses.style import (
-    GREEN,
-    LABELS,
-    NAMES,
-    PINK,
-    legend,
-    panels_of,
-    rate_bar,
-    scatter_by_rate,
-)
+from modelsoups.analyses.style import GREEN, LABELS, NAMES, PINK, legend, panels_of, rate_bar, scatter_by_rate
 from modelsoups.disk import storage
 from modelsoups.experiment.soups import read_soup
 from modelsoups.report.claims import Verdict
@@ -74,8 +66,7 @@ def _above_all(bench: Bench, soup: Measures, others: list[Measures]) -> dict[str
 
     found = {}
     for on, names in bench.columns.items():
-        sets = [np.array([m[n].correct_N for m in (soup, *others)]) for n in names]
-        found[on] = interval(intervals.bootstrap(sets, ahead))
+        found[on] = interval(intervals.bootstrap(correctness([soup, *others], names), ahead))
     return found
 
 
@@ -92,11 +83,11 @@ def _draw(rows: Rows) -> Figure:
     figure, (panel,) = panels_of(1, 4.8, 3.6)
     on = "test" if rows[0]["shifts"] is None else "shifts"
     singles = select(rows, method="individual")
-    known = [rate for rate in column(singles, "lr") if rate is not None]
+    rates = np.array(column(singles, "lr"), float)  # NaN where unknown
+    known = rates[~np.isnan(rates)].tolist()
     if known:
-        rates = np.array(column(singles, "lr"), float).tolist()
         x, y = column(singles, "test", 100), column(singles, on, 100)
-        dots = scatter_by_rate(panel, x, y, rates, known, s=22, label="individual models")
+        dots = scatter_by_rate(panel, x, y, rates.tolist(), known, s=22, label="individual models")
         rate_bar(figure, dots, panel, known, "learning rate")
     for row in rows:
         if row["method"] in MARKS:

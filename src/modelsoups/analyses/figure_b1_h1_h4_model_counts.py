@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from modelsoups.analyses.analysis import Analysis, compared, comparison
-from modelsoups.analyses.bench import OWN, Bench, Measures, Point
+from modelsoups.analyses.bench import Bench, Measures, Point
 from modelsoups.analyses.choosing import choose, need_holdout, picked, renumbered
+from modelsoups.analyses.members import OWN
 from modelsoups.analyses.rows import Rows, column, distinct, having, select
 from modelsoups.analyses.style import LABELS, NAMES, count_axis, legend, measured_on, panels_of
 from modelsoups.experiment.soups import CURVE

@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from modelsoups.analyses.analysis import Analysis, compared, comparison
-from modelsoups.analyses.bench import OWN, Bench, Measures, Point, Unavailable
+from modelsoups.analyses.bench import Bench, Measures, Point, correctness
 from modelsoups.analyses.choosing import choose, need_holdout, picked, renumbered
+from modelsoups.analyses.members import OWN, Unavailable
 from modelsoups.analyses.rows import Rows, column, distinct, having, interval, select
 from modelsoups.analyses.style import LABELS, NAMES, legend, panels_of
 from modelsoups.report.claims import Verdict
@@ -75,8 +76,7 @@ def _beyond(bench: Bench, soup: Measures, others: list[Measures]) -> dict[str, f
         axes = (accuracies_M[0], np.mean(accuracies_M[1:], axis=0))
         return float(np.min(np.max([axis[0] - axis[1:] for axis in axes], axis=0)))
 
-    sets = [np.array([m[n].correct_N for m in (soup, *others)]) for n in bench.tests]
-    return interval(intervals.bootstrap(sets, ahead))
+    return interval(intervals.bootstrap(correctness([soup, *others], bench.tests), ahead))
 
 
 def _towards(start: Ingredient, end: Point, alpha: float) -> Point:

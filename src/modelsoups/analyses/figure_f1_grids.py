@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from modelsoups.analyses.analysis import Analysis, counted
-from modelsoups.analyses.bench import Bench, Member, Unavailable, between
+from modelsoups.analyses.bench import Bench, between
+from modelsoups.analyses.members import Member, Unavailable
 from modelsoups.analyses.rows import Rows, column, distinct, select
 from modelsoups.analyses.style import panels_of
 from modelsoups.report.claims import Verdict

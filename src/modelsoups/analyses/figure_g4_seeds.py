@@ -3,7 +3,8 @@
 from matplotlib.figure import Figure
 
 from modelsoups.analyses.analysis import Analysis, compared, comparison
-from modelsoups.analyses.bench import Bench, Point, Unavailable
+from modelsoups.analyses.bench import Bench, Point
+from modelsoups.analyses.members import Unavailable
 from modelsoups.analyses.rows import ON, Rows, column, having, select
 from modelsoups.analyses.style import BLUE, GREEN, LABELS, ORANGE, count_axis, legend, measured_on, panels_of
 from modelsoups.report.claims import Verdict

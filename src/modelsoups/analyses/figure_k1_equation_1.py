@@ -7,6 +7,7 @@ import copy
 import functools
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from modelsoups.analyses.analysis import Analysis, correlated, estimated, judged
-from modelsoups.analyses.bench import OWN, Bench, Member, Unavailable, kept
+from modelsoups.analyses.bench import Bench, kept
+from modelsoups.analyses.members import OWN, Member, Unavailable
 from modelsoups.analyses.pairs import moderate, spread, with_recipes
 from modelsoups.analyses.rows import Rows, column, having, models_of, nested, select
 from modelsoups.analyses.style import panels_of, rate_bar, scatter_by_rate
@@ -74,7 +76,8 @@ def _rows(bench: Bench) -> Rows:
     if not pairs:
         raise Unavailable("it needs two models with a recipe")
     tasks = list(itertools.product(pairs, bench.tests))
-    bench.run_tasks(_compute, [task for task in tasks if _missing(bench, task)], "equation (1)")
+    todo = [task for task in tasks if not all(map(Path.exists, _paths(bench, task).values()))]
+    bench.run_tasks(_compute, todo, "equation (1)")
     rows: Rows = []
     for (a, one, b, two, lr), name in tasks:
         row = {"a": a, "b": b, "lr": lr}
@@ -84,7 +87,7 @@ def _rows(bench: Bench) -> Rows:
     return rows
 
 
-def _paths(bench: Bench, task: Task) -> dict[float, Any]:
+def _paths(bench: Bench, task: Task) -> dict[float, Path]:
     """The file of each alpha. At the ends, alpha 0 and 1, both sides of equation (1) are zero."""
     (_, one, _, two, _), name = task
     images = len(bench.images.positions(name, bench.settings.equation_images))
@@ -96,10 +99,6 @@ def _paths(bench: Bench, task: Task) -> dict[float, Any]:
             modules = (__name__, equation_1.__name__, calibration.__name__)
             found[alpha] = bench.kept_path(key, *modules)
     return found
-
-
-def _missing(bench: Bench, task: Task) -> bool:
-    return not all(path.exists() for path in _paths(bench, task).values())
 
 
 # ---- in the workers ----
@@ -115,10 +114,7 @@ def _compute(bench: Bench, task: Task) -> None:
 
 
 def _both_sides(
-    logits: Callable[[float], Tensor],
-    labels_N: Tensor,
-    alpha: float,
-    exact: Callable[[float], float] | None,
+    logits: Callable[[float], Tensor], labels_N: Tensor, alpha: float, exact: Callable[[float], float] | None
 ) -> dict[str, Any]:
     nearby = [logits(alpha + k * STEP) for k in equation_1.STENCIL]
     first_NC, second_NC = equation_1.finite_differences(nearby, STEP)
@@ -130,13 +126,8 @@ def _both_sides(
     for label, beta in (("calibrated", calibrated), ("plain", 1.0)):
         second = equation_1.curvature_of(soup_NC, first_NC, second_NC, labels_N, beta)
         both = equation_1.approximation(soup_NC, zero_NC, one_NC, labels_N, alpha, second, beta)
-        found[label] = {
-            "beta": beta,
-            "truth": both.truth,
-            "value": both.value,
-            "curvature": second,
-            "variance": both.variance,
-        }
+        found[label] = {"beta": beta, "truth": both.truth, "value": both.value}
+        found[label] |= {"curvature": second, "variance": both.variance}
     return found if exact is None else {**found, "exact": exact(alpha)}
 
 

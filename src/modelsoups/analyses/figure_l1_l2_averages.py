@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from modelsoups.analyses.analysis import Analysis, comparison
 from modelsoups.analyses.appendix_l import claims
-from modelsoups.analyses.bench import Bench, Member, Point
+from modelsoups.analyses.bench import Bench, Point
+from modelsoups.analyses.members import Member
 from modelsoups.analyses.rows import Rows, column, distinct, having, select
 from modelsoups.analyses.style import LABELS, ORANGE, PINK, RED, SKY, legend, measured_on, panels_of
 from modelsoups.train.averages import average_name

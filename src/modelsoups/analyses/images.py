@@ -5,7 +5,6 @@ Legend: N images, C classes, H height, W width.
 
 import functools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from modelsoups.config.schema import Config
-from modelsoups.data.crops import Crops, all_pixels
+from modelsoups.data.crops import Crops
 from modelsoups.data.shards import ShardSet
 from modelsoups.experiment import logits
 from modelsoups.experiment.ingredients import load_weights
@@ -29,8 +28,8 @@ class Images:
 
     def __init__(self, cfg: Config) -> None:
         self.cfg = cfg
-        self._weights = functools.lru_cache(maxsize=12)(_weights)
-        self._pixels = functools.lru_cache(maxsize=16)(_pixels)
+        self.weights = functools.lru_cache(maxsize=12)(load_weights)
+        self._pixels = functools.lru_cache(maxsize=16)(self._decode)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A worker process opens the images again and has its own memory of them."""
@@ -43,31 +42,25 @@ class Images:
         """The experiment's classifier with the classes of a set; its weights are those loaded last."""
         return logits.shell(self.cfg, len(self.dataset(name).classes))
 
-    def weights(self, ingredient: Ingredient) -> dict[str, Tensor]:
-        return self._weights(ingredient.path, ingredient.sha256)
-
     def positions(self, name: str, images: int | None = None) -> np.ndarray:
         """Positions of `images` images (default analyse.images) spread evenly over a set.
 
         All positions of the hold-out, on which soups are chosen, and of a set with fewer images.
         """
         n = len(self.dataset(name))
-        default = None if name == self.cfg.data.holdout else self.cfg.analyse.images
-        most = images or default
+        most = images or (None if name == self.cfg.data.holdout else self.cfg.analyse.images)
         if most is None or most >= n:
             return np.arange(n)
         return np.linspace(0, n - 1, most).round().astype(int)
 
     def batches(self, name: str, images: int | None = None) -> tuple[Sequence[Tensor], Tensor]:
         """Batches of uint8 pixels_BCHW at `positions`, and labels_N."""
-        dataset, picks_N = self.dataset(name), self.positions(name, images)
-        folder, side = str(dataset.folder), self.classifier(name).image_size
-        if len(picks_N) == len(dataset):
-            pixels_NCHW = all_pixels(folder, dataset.sha256, side)
-        else:
-            pixels_NCHW = self._pixels(folder, dataset.sha256, side, tuple(picks_N.tolist()))
-        labels_N = torch.from_numpy(dataset.labels_N)[torch.from_numpy(picks_N)]
-        return pixels_NCHW.split(self.cfg.evaluate.batch_size), labels_N
+        labels_N = torch.from_numpy(self.dataset(name).labels_N[self.positions(name, images)])
+        return self._pixels(name, images).split(self.cfg.evaluate.batch_size), labels_N
+
+    def _decode(self, name: str, images: int | None) -> Tensor:
+        crops = Crops(self.dataset(name), self.classifier(name).image_size)
+        return torch.stack([crops[int(i)] for i in self.positions(name, images)])
 
     @torch.inference_mode()
     def forward(self, name: str, state: Mapping[str, Tensor]) -> Logits:
@@ -99,16 +92,6 @@ class Images:
 
     def is_cached(self, ingredient: Ingredient, name: str) -> bool:
         """Whether `logits` will read a model's logits from the cache."""
-        sha256, images = ingredient.sha256, len(self.positions(name))
-        paths = [logits.cache_path(self.cfg, sha256, name, part) for part in (None, images)]
-        return any(path.exists() for path in paths)
-
-
-def _weights(path: str, sha256: str) -> dict[str, Tensor]:
-    return load_weights(Ingredient(path, path, sha256, None))
-
-
-def _pixels(folder: str, sha256: str, side: int, picks: tuple[int, ...]) -> Tensor:
-    """Decoded images of a set: uint8 pixels_NCHW. sha256 only tells versions of the set apart."""
-    crops = Crops(ShardSet(Path(folder)), side)
-    return torch.stack([crops[i] for i in picks])
+        whole = logits.cache_path(self.cfg, ingredient.sha256, name)
+        part = logits.cache_path(self.cfg, ingredient.sha256, name, len(self.positions(name)))
+        return whole.exists() or part.exists()

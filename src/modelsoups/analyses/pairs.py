@@ -7,7 +7,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from modelsoups.analyses.bench import OWN, Bench, Member
+from modelsoups.analyses.bench import Bench
+from modelsoups.analyses.members import OWN, Member
 
 T = TypeVar("T")
 KINDS = {"seed": {"seed"}, "learning rate": {"lr"}, "augmentation": {"aug", "mixup"}}

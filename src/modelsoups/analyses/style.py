@@ -51,13 +51,9 @@ def count_axis(panel: Axes, label: str) -> None:
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def scatter_by_rate(
-    panel: Axes, x: Sequence[float], y: Sequence[float], rates: Sequence[float],
-    among: Sequence[float], **look: Any,
-) -> Any:  # fmt: skip
-    """Points coloured by learning rate on a logarithmic scale that spans `among`."""
-    scale = LogNorm(*_limits(among))
-    return panel.scatter(x, y, c=list(rates), cmap="viridis", norm=scale, **look)
+def scatter_by_rate(panel: Axes, x: Any, y: Any, rates: Any, among: Any, **look: Any) -> Any:
+    """Points coloured by learning rate, on a logarithmic scale that spans the rates `among`."""
+    return panel.scatter(x, y, c=rates, cmap="viridis", norm=LogNorm(*_limits(among)), **look)
 
 
 def rate_bar(figure: Figure, dots: Any, panels: Any, among: Sequence[float], label: str) -> None:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from modelsoups.analyses.analysis import Analysis, compared
-from modelsoups.analyses.bench import OWN, Bench, Point, kept
+from modelsoups.analyses.bench import Bench, Point, kept
 from modelsoups.analyses.choosing import choose, holdout_pool, need_holdout, picked
+from modelsoups.analyses.members import OWN
 from modelsoups.analyses.rows import Rows, Table, having, interval
 from modelsoups.report.claims import Verdict
 from modelsoups.report.numbers import percent

@@ -3,8 +3,9 @@
 import numpy as np
 
 from modelsoups.analyses.analysis import Analysis, compared, counted
-from modelsoups.analyses.bench import OWN, Bench, Measures, Point
+from modelsoups.analyses.bench import Bench, Measures, Point
 from modelsoups.analyses.choosing import choose, need_holdout, picked
+from modelsoups.analyses.members import OWN
 from modelsoups.analyses.rows import Rows, Table, column, distinct, having, interval, select
 from modelsoups.report.claims import Verdict
 from modelsoups.report.numbers import percent
@@ -32,9 +33,7 @@ def _rows(bench: Bench) -> Rows:
     if bench.all_shifts:
         columns["mean"] = bench.shifts
         titles["mean"] = "Mean of shifts"
-    marked = {}
-    for key, names in columns.items():
-        marked[key] = bold({kind: [m[n].correct_N for n in names] for kind, m in kinds.items()})
+    marked = {key: bold(_correct(kinds, names)) for key, names in columns.items()}
     rows: Rows = []
     for kind, measures in kinds.items():
         for key, names in columns.items():
@@ -47,9 +46,17 @@ def _rows(bench: Bench) -> Rows:
         row = {"row": "oracle", "column": key, "title": titles[key]}
         rows.append({**row, "accuracy": accuracy, "model": model})
     for key, names in columns.items():
-        estimate = _gain(kinds["greedy"], kinds["best"], names)
+        correct = _correct(kinds, names)
+        pairs = list(zip(correct["greedy"], correct["best"], strict=True))
+        value = paired_tests.paired_mean_test(pairs).difference
+        estimate = interval((value, *paired_tests.paired_mean_interval(pairs)))
         rows.append({"comparison": f"greedy - best, {key}", "test": estimate})
     return rows
+
+
+def _correct(kinds: dict[str, Measures], names: list[str]) -> dict[str, list[np.ndarray]]:
+    """Which images of these sets each kind of model classifies correctly."""
+    return {kind: [m[name].correct_N for name in names] for kind, m in kinds.items()}
 
 
 def _of(bench: Bench, members: list[Ingredient], method: str) -> Measures:
@@ -61,13 +68,6 @@ def _of(bench: Bench, members: list[Ingredient], method: str) -> Measures:
     if soup.space == "logits":
         return bench.ensemble(chosen)
     return bench.measure([Point.of(soup, chosen)], "table 4")[0]
-
-
-def _gain(one: Measures, two: Measures, names: list[str]) -> dict[str, float]:
-    """The paired difference in accuracy, averaged over these sets, with its interval."""
-    pairs = [(one[n].correct_N, two[n].correct_N) for n in names]
-    value = paired_tests.paired_mean_test(pairs).difference
-    return interval((value, *paired_tests.paired_mean_interval(pairs)))
 
 
 def _verdicts(rows: Rows) -> list[Verdict]:

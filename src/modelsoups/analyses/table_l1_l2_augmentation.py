@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from modelsoups.analyses.analysis import Analysis, comparison
 from modelsoups.analyses.appendix_l import Line, Recipe, beside_paper, claims, line, made
-from modelsoups.analyses.bench import Bench, Measures, Unavailable
+from modelsoups.analyses.bench import Bench, Measures
+from modelsoups.analyses.members import Unavailable
 from modelsoups.analyses.rows import Rows
 
 AUGMENTATIONS = ("minimal", "medium", "strong")

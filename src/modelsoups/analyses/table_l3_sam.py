@@ -4,7 +4,8 @@ import functools
 
 from modelsoups.analyses.analysis import Analysis, comparison
 from modelsoups.analyses.appendix_l import beside_paper, claims, line, made
-from modelsoups.analyses.bench import Bench, Measures, Unavailable
+from modelsoups.analyses.bench import Bench, Measures
+from modelsoups.analyses.members import Unavailable
 from modelsoups.analyses.rows import Rows
 
 VANILLA = ("Vanilla fine-tuning, seed 0", "Vanilla fine-tuning, seed 1")

@@ -12,8 +12,9 @@ import time
 
 import torch
 
-from modelsoups.analyses.bench import Bench, Unavailable
+from modelsoups.analyses.bench import Bench
 from modelsoups.analyses.figure_2_j1_landscape import LANDSCAPE
+from modelsoups.analyses.members import Unavailable
 from modelsoups.analyses.page import Made, write
 from modelsoups.analyses.registry import wanted
 from modelsoups.config.schema import Config
