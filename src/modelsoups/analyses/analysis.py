@@ -1,4 +1,4 @@
-"""What an analysis is: rows of data, verdicts on the paper's claims read from them, and a figure or table."""
+"""What an analysis is: rows of data, and verdicts, a figure or a table made from them alone."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +19,8 @@ MIN_MODELS = 4  # with fewer, resampling models says nothing about a correlation
 class Analysis:
     """A figure or table. `rows` raises Unavailable where the models do not allow it.
 
-    paper: what the paper found, in a sentence. verdicts, draw and table read rows only, so claims, figures and the
-    page can be made again from the data file.
+    paper: what the paper found, in a sentence. verdicts, draw and table read rows only, so they can
+    be made again from the data file.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Analysis:
 def judged(text: str, source: str, estimate: dict[str, float], unit: str = "points") -> Verdict:
     """The verdict that a quantity is above zero, by whether its 95% interval excludes zero.
 
-    estimate: value, low and high. unit "points": a share, shown in percentage points; "": shown unchanged.
+    estimate: value, low and high. unit "points": a share, shown in percentage points; else "".
     """
     value, low, high = estimate["value"], estimate["low"], estimate["high"]
     scale, form = (100, "+.2f") if unit == "points" else (1, "+.3f")
@@ -76,7 +76,7 @@ def correlated(
 
 
 def comparison(name: str, bench: Bench, pairs: Sequence[tuple[Measures, Measures]], **more: Any) -> dict[str, Any]:
-    """A row with the accuracy a - b averaged over pairs (a, b), on test and on the mean of the shifts.
+    """A row with accuracy a - b averaged over pairs (a, b), on test and on the mean of the shifts.
 
     Each holds value, low and high, the 95% interval over images. more: further keys of the row.
     """

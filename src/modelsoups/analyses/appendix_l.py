@@ -1,4 +1,4 @@
-"""What the tables of appendix L share: lines beside the paper's numbers, verdicts, and the table."""
+"""What the tables of appendix L share: lines beside the paper's numbers, verdicts, the table."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -30,9 +30,9 @@ def _measured(bench: Bench, kind: str, recipes: tuple[Recipe, ...]) -> Measures:
 
 
 def made(bench: Bench, lines: Mapping[str, Line], rate: int, lr: float) -> tuple[Rows, dict[str, Measures]]:
-    """A row for each line, beside the paper's numbers; a line that cannot be made has a row with the reason.
+    """A row for each line, beside the paper's numbers, or with the reason why it cannot be made.
 
-    rate: 0 for the larger of the paper's learning rates. Raises Unavailable where no line can be made.
+    rate: 0 for the larger of the paper's learning rates. Unavailable where no line can be made.
     """
     rows: Rows = []
     found: dict[str, Measures] = {}

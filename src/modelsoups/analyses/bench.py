@@ -1,8 +1,8 @@
-"""What an analysis works with: the models of the run and its further pools, and measurements of their soups.
+"""What an analysis works with: the models of the run and its pools, and measurements of soups.
 
-A measurement is of one point (ingredients and coefficients) on one data set and has its own file. An analysis that is
-killed continues where it stopped, and two analyses that need the same point measure it once. The file's name depends
-on the code that measures, so a change of that code measures again.
+A measurement is of one point (ingredients and coefficients) on one data set and has its own file.
+An analysis that is killed continues where it stopped, and two analyses that need the same point
+measure it once. The file's name depends on the code that measures: changed code measures again.
 
 Legend: N images of a set.
 """
@@ -35,7 +35,8 @@ from modelsoups.workers.processes import run_tasks, sharing, worker_count
 
 Task = TypeVar("Task", bound=Hashable)
 Made = TypeVar("Made")
-MEASURING = (__name__, *(m.__name__ for m in (images, scores, state_dicts, transforms, crops, logits, classifier)))
+_MODULES = (images, scores, state_dicts, transforms, crops, logits, classifier)
+MEASURING = (__name__, *(module.__name__ for module in _MODULES))
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Measured:
-    """A model on a data set: mean cross-entropy in nats, and which images it classifies correctly."""
+    """A model on a data set: mean cross-entropy in nats, and which images it gets right."""
 
     loss: float
     correct_N: np.ndarray
@@ -106,7 +107,7 @@ class Bench:
         return {name: made for name, made in self.configs.items() if name != OWN}
 
     def whole(self) -> Bench:
-        """The same models on every image of the test sets, where `evaluate` has measured the run's own models."""
+        """The same models on every image of the test sets."""
         cfg = replace(self.cfg, analyse=replace(self.cfg.analyse, images=None))
         return Bench(cfg, self._pools())
 
@@ -150,7 +151,7 @@ class Bench:
         return initial
 
     def find(self, init: str, **wanted: Any) -> Member:
-        """The first model of any pool with these hyperparameters; the others are PLAIN and analyse.epochs."""
+        """The first model of any pool with these hyperparameters, else PLAIN and analyse.epochs."""
         wanted = {**PLAIN, "epochs": self.settings.epochs, **wanted}
         for name, cfg in self.configs.items():
             same = cfg.heads.init == init and cfg.model == self.cfg.model
@@ -177,13 +178,13 @@ class Bench:
         return [made[task] for task in tasks]
 
     def kept_path(self, key: list[Any], *modules: str) -> Path:
-        """The file of a measurement. modules: the names of those, beside MEASURING, whose code it depends on."""
+        """The file of a measurement, which depends on the code of MEASURING and of these modules."""
         names = (*MEASURING, *modules)
         parts = [name.removeprefix("modelsoups.").replace(".", "/") for name in names]
         return self.run.point(storage.fingerprint([provenance.code(*parts), key]))
 
     def evaluate(self, ingredients: Sequence[Ingredient], choosing: bool = False) -> None:
-        """Cache the logits of models on the test sets, and with choosing on the hold-out, side by side."""
+        """Cache the logits of models on the test sets, and with choosing on the hold-out."""
         names = evaluated(self.cfg) if choosing else self.tests
         todo: dict[str, tuple[Ingredient, tuple[str, ...]]] = {}
         for ingredient in ingredients:
@@ -205,7 +206,7 @@ class Bench:
         return found
 
     def measure(self, points: Sequence[Point], label: str, sets: Sequence[str] | None = None) -> list[Measures]:
-        """Soups on data sets (default: the test sets), side by side; read from their files where measured before."""
+        """Soups on data sets (default: the test sets); read from their files where measured before."""
         names = tuple(sets or self.tests)
         todo: dict[str, tuple[Point, tuple[str, ...]]] = {}
         for point in points:

@@ -1,4 +1,4 @@
-"""Error landscapes on the plane through the initialization and two fine-tunes (Figures 2 and J.1)."""
+"""Error landscapes on the plane of the initialization and two fine-tunes (Figures 2 and J.1)."""
 
 import itertools
 from typing import Any
@@ -23,7 +23,7 @@ from modelsoups.weights.planes import Plane, plane
 MARKED = ("theta_0", "theta_1", "theta_2", "middle")
 BARRIER = "learning rate x 10"  # where the paper sees the error rise between the two solutions
 TITLES = {"train_loss": "train loss (nats)", "test_error": "test error (%)", "shift_error": "shift error (%)"}
-LETTERS = {"theta_0": (-14, -4), "theta_1": (5, -9), "theta_2": (5, 3)}  # offsets in points; the models can be close
+LETTERS = {"theta_0": (-14, -4), "theta_1": (5, -9), "theta_2": (5, 3)}  # offsets in points
 LEGEND = (
     ("$\\theta_0$, initialization", "*", RED, RED),
     ("$\\theta_1$", "s", RED, RED),
@@ -92,8 +92,8 @@ def _landscape(bench: Bench, name: str, three: tuple[Ingredient, ...], found: Pl
 def _gain_of_plane(bench: Bench, measured: list[Measures]) -> dict[str, dict[str, float]]:
     """Accuracy of the best point of the plane less that of the best of the three models.
 
-    Both are chosen on every other image and judged on the rest: the best of so many points, judged on the images that
-    chose it, would be ahead by chance alone.
+    Both are chosen on every other image and judged on the rest: the best of so many points, judged
+    on the images that chose it, would be ahead by chance alone.
     """
     found = {}
     for on, names in bench.columns.items():

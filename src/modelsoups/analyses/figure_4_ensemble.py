@@ -10,7 +10,7 @@ from modelsoups.analyses.bench import Bench, between
 from modelsoups.analyses.members import Unavailable
 from modelsoups.analyses.pairs import spread, with_recipes
 from modelsoups.analyses.rows import Rows, column, models_of, nested
-from modelsoups.analyses.style import LABELS, panels_of, rate_bar, scatter_by_rate
+from modelsoups.analyses.style import LABELS, measured_on, panels_of, rate_bar, scatter_by_rate
 from modelsoups.report.claims import Verdict
 from modelsoups.stats import correlations
 
@@ -30,14 +30,10 @@ def _rows(bench: Bench) -> Rows:
     return rows
 
 
-def _measured_on(rows: Rows) -> list[str]:
-    return [on for on in ("test", "shifts") if rows[0]["soup"][on] is not None]
-
-
 def _verdicts(rows: Rows) -> list[Verdict]:
     models = models_of(rows)
     found = []
-    for on in _measured_on(rows):
+    for on in measured_on(column(rows, "soup")):
         soup, ensemble = nested(rows, "soup", on), nested(rows, "ensemble", on)
         text = f"Soup and ensemble accuracy go together ({on})"
         found += correlated(text, "Figure 4", soup, ensemble, models)
@@ -50,7 +46,7 @@ def _verdicts(rows: Rows) -> list[Verdict]:
 
 
 def _draw(rows: Rows) -> Figure:
-    keys, rates = _measured_on(rows), column(rows, "lr")
+    keys, rates = measured_on(column(rows, "soup")), column(rows, "lr")
     figure, panels = panels_of(len(keys), 3.1, 2.9)
     for panel, on in zip(panels, keys, strict=True):
         x, y = (column(column(rows, kind), on, 100) for kind in ("soup", "ensemble"))

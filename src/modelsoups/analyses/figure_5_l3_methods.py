@@ -25,7 +25,7 @@ MARKS = {**SPECIAL, "second_best": ("d", GREEN), "learned": ("v", PINK)}
 
 
 def _rows(bench: Bench) -> Rows:
-    """Each individual model and each row of Table 3: from the soup stage where it has run, else chosen here."""
+    """Individual models and rows of Table 3: of the soup stage where it has run, else chosen here."""
     need_holdout(bench)
     bench = bench.whole()
     members = bench.ingredients(OWN)
@@ -58,7 +58,7 @@ def _of_soup(bench: Bench, soup: Soup, members: Sequence[Ingredient], method: st
 
 
 def _above_all(bench: Bench, soup: Measures, others: list[Measures]) -> dict[str, dict[str, float]]:
-    """The soup less the best of the others on the same images, on test and on the mean of the shifts."""
+    """The soup less the best of the others, on the test set and on the mean of the shifts."""
 
     def ahead(accuracies_M: Sequence[np.ndarray]) -> float:
         mean_M = np.mean(accuracies_M, axis=0)

@@ -19,7 +19,7 @@ from modelsoups.report.figures import SPECIAL
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.soup.methods.greedy import random_order
 
-CHOSEN = ("best", "greedy", "greedy_ensemble")  # on the hold-out; uniform and ensemble take all models
+CHOSEN = ("best", "greedy", "greedy_ensemble")  # on the hold-out; others take all models
 COMPARED = (("greedy", "best"), ("greedy", "uniform"), ("ensemble", "greedy"), ("greedy", "ensemble"))
 NEARLY_ALL = 0.8  # of the models: numbers between this share and all of them would show little more
 FAR = 6.0  # points of accuracy; an axis as long as this hides differences of one point
@@ -133,7 +133,7 @@ def _draw_method(panel: Axes, method: str, rows: Rows, on: str) -> list[float]:
 
 
 def _cut(panel: Axes, drawn: Mapping[str, Sequence[float]]) -> None:
-    """Limit the axis to where the best methods differ; a line of text names each method that ends below it."""
+    """Limit the axis to where the best methods differ; a text names each that ends below it."""
     ends = {method: means[-1] for method, means in drawn.items()}
     top, least = max(map(max, drawn.values())), min(map(min, drawn.values()))
     low = {method: end for method, end in ends.items() if end < top - FAR}

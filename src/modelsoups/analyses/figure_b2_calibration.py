@@ -1,4 +1,4 @@
-"""Accuracy and calibration of soups and ensembles of models that differ by their seed alone (Figure B.2)."""
+"""Accuracy and calibration of soups and ensembles of models of several seeds (Figure B.2)."""
 
 import functools
 from collections.abc import Sequence
@@ -73,7 +73,7 @@ def _bins(logits: Logits) -> int:
 
 
 def _logits(bench: Bench, seeds: Sequence[Ingredient], method: str, name: str) -> Logits:
-    """Of the ensemble, or of the soup of models whose heads are scaled by their inverse temperatures."""
+    """Of the ensemble or soup; calibrated: each model's logits times its inverse temperature."""
     betas = [_beta(bench, i) if method.startswith("calibrated") else 1.0 for i in seeds]
     if method.endswith("ensemble"):
         each = [bench.logits(i, name) for i in seeds]
@@ -90,14 +90,14 @@ def _beta(bench: Bench, ingredient: Ingredient) -> float:
 
 
 def _scaled(state: State, beta: float) -> State:
-    """A model whose logits are beta times those of the state: weight and bias of its head times beta."""
+    """A model whose logits are beta times those of the state: its head is multiplied by beta."""
     if beta == 1:
         return state
     return {k: t * beta if k.startswith("head.") else t for k, t in state.items()}
 
 
 def _differences(bench: Bench, seeds: Sequence[Ingredient]) -> Rows:
-    """ECE on the test set: mean of the models less soup and ensemble of all of them, and soup less ensemble."""
+    """ECE on the test set: models (mean) less ensemble, soup less models, soup less ensemble."""
     found = {method: [_logits(bench, seeds, method, bench.test)] for method in ("soup", "ensemble")}
     bins = _bins(found["soup"][0])
     found["individuals"] = [bench.logits(i, bench.test) for i in seeds]
@@ -122,7 +122,7 @@ def _verdicts(rows: Rows) -> list[Verdict]:
 
 
 def _draw(rows: Rows) -> Figure:
-    """Accuracy and ECE against the number of seeds: on the test set (top) and averaged over the shifts (bottom)."""
+    """Accuracy and ECE against the number of seeds: test set (top), mean of the shifts (bottom)."""
     rows = having(rows, "role")
     roles = sorted(distinct(rows, "role"), reverse=True)
     figure, panels = panels_of(2, 3.1, 2.3, len(roles))

@@ -68,8 +68,8 @@ def _of_pool(bench: Bench, pool: str) -> Rows:
 def _beyond(bench: Bench, soup: Measures, others: list[Measures]) -> dict[str, float]:
     """How far a soup is ahead of every other on at least one axis, test or mean of shifts.
 
-    Below zero where one of the others is ahead on both. The interval is over images. A minimum over many points is
-    lower the noisier they are, which is an error against the soup.
+    Below zero where one of the others is ahead on both. The interval is over images. A minimum over
+    many points is lower the noisier they are, which is an error against the soup.
     """
 
     def ahead(accuracies_M: Sequence[np.ndarray]) -> float:

@@ -1,4 +1,4 @@
-"""One-dimensional grids: the average of the endpoints against the best model between them (Figure F.1)."""
+"""One-dimensional grids: the average of the ends against the best model between (Figure F.1)."""
 
 import itertools
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ RATES = ("standard_lp", "extreme_lp")  # pools with the grid of learning rates
 
 
 def _grids(bench: Bench) -> Mapping[str, list[tuple[str, Member]]]:
-    """The models of each grid in order, each with its label; grids of fewer than two models are left out."""
+    """The labelled models of each grid in order; a grid needs two models."""
     grids = {
         "optimizer": {name: _optimizer(bench, name) for name in OPTIMIZERS},
         "augmentation": {aug: {"lr": bench.settings.rates[0], "aug": aug} for aug in AUGMENTATIONS},

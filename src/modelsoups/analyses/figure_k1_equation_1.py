@@ -1,4 +1,4 @@
-"""The approximation (1) of the loss difference between soup and ensemble, against the truth (section 4, Figure K.1).
+"""Equation (1) for the loss difference of soup and ensemble, against the truth (Figure K.1).
 
 Legend: N images, C classes.
 """
@@ -27,10 +27,10 @@ from modelsoups.report.claims import Verdict
 from modelsoups.soup.coefficients import Ingredient
 from modelsoups.stats import calibration, correlations, equation_1, scores
 
-STEP = 0.05  # of the finite differences in alpha: half of the paper's, so neighbouring points share evaluations
+STEP = 0.05  # in alpha, half of the paper's: neighbouring points share evaluations
 CHECKED = 0.5  # the alpha where, on the test set, the second derivative is also computed exactly
 SOURCE = "section 4, Figure K.1"
-Pair = tuple[str, Ingredient, str, Ingredient, float]  # names and models, and the larger learning rate
+Pair = tuple[str, Ingredient, str, Ingredient, float]  # names, models, larger learning rate
 Task = tuple[Pair, str]  # with a data set
 COLUMNS = (
     ("loss, all learning rates", False, "truth"),
@@ -65,7 +65,7 @@ def _varied(member: Member) -> dict[str, object]:
 
 
 def _paired(one: Member, two: Member) -> bool:
-    """Whether two models differ only in the seed, or both have seed 0 and differ only in rate or augmentation."""
+    """Whether two models differ only in the seed, or with seed 0 only in rate or augmentation."""
     a, b = _varied(one), _varied(two)
     differ = [key for key in a if a[key] != b[key]]
     return differ == ["seed"] or (len(differ) == 1 and a["seed"] == b["seed"] == 0)
@@ -105,7 +105,7 @@ def _paths(bench: Bench, task: Task) -> dict[float, Path]:
 
 
 def _compute(bench: Bench, task: Task) -> None:
-    """Both sides of equation (1) of a pair on a data set, and at CHECKED its exact second derivative."""
+    """Both sides of equation (1), and at CHECKED its exact second derivative."""
     (_, one, _, two, _), name = task
     logits, exact, labels_N = _along(bench, one, two, name)
     for alpha, path in _paths(bench, task).items():
@@ -198,7 +198,7 @@ def _verdicts(rows: Rows) -> list[Verdict]:
 
 
 def _draw(rows: Rows) -> Figure:
-    """Top: beta calibrated; bottom: beta 1. Loss at all rates; loss and error without the highest."""
+    """Top: beta calibrated; bottom: beta 1."""
     figure, panels = panels_of(3, 2.5, 2.2, 2)
     rates, places = column(rows, "lr"), iter(panels)
     for kind, label in (("calibrated", r"$\beta$ calibrated"), ("plain", r"$\beta=1$")):

@@ -51,7 +51,7 @@ def _rows(bench: Bench, pool: str) -> Rows:
 
 
 def _draw(rows: Rows) -> Figure:
-    """A column a schedule: accuracy by kind of average, of the models of each augmentation and their soup."""
+    """A column a schedule: accuracy by kind of average, of models and their soup."""
     rows = having(rows, "model")
     keys = dict.fromkeys(zip(column(rows, "schedule"), column(rows, "lr"), strict=True))
     ons = measured_on(rows)

@@ -1,4 +1,4 @@
-"""The images that the analyses look at, and logits of models on them: a part of each test set is enough.
+"""The images that the analyses look at, a part of each test set, and logits of models on them.
 
 Legend: N images, C classes, H height, W width.
 """
@@ -24,7 +24,7 @@ from modelsoups.stats.scores import Logits
 
 
 class Images:
-    """Images and logits of one run; weights of the last 12 models and pixels of 16 sets stay in memory."""
+    """Images and logits of a run. It keeps weights of 12 models and pixels of 16 sets in memory."""
 
     def __init__(self, cfg: Config) -> None:
         self.cfg = cfg
@@ -39,7 +39,7 @@ class Images:
         return open_set(self.cfg.data.dir, name)
 
     def classifier(self, name: str) -> Classifier:
-        """The experiment's classifier with the classes of a set; its weights are those loaded last."""
+        """The experiment's classifier with the classes of a set, and the weights loaded last."""
         return logits.shell(self.cfg, len(self.dataset(name).classes))
 
     def positions(self, name: str, images: int | None = None) -> np.ndarray:
@@ -75,11 +75,11 @@ class Images:
         return Logits(name, scores.project(torch.cat(parts), dataset.projection), labels_N)
 
     def forward_all(self, name: str, state: Mapping[str, Tensor], of_N: Tensor | None = None) -> Tensor:
-        """Projected logits_NC on every image of a set, or on those where the booleans of_N are true."""
+        """Projected logits_NC on all images of a set, or on those where of_N is true."""
         return logits.forward(self.cfg, name, state, of_N)
 
     def logits(self, ingredient: Ingredient, name: str) -> Logits:
-        """A model's logits at `positions`, from the run's cache; computed and cached where missing."""
+        """A model's logits at `positions`, from the run's cache, or computed and cached."""
         dataset, picks_N = self.dataset(name), torch.from_numpy(self.positions(name))
         whole = logits.cache_path(self.cfg, ingredient.sha256, name)
         if whole.exists() or len(picks_N) == len(dataset):

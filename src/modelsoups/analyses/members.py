@@ -48,7 +48,7 @@ class Member:
 
 
 def pool_config(cfg: Config, name: str) -> Config:
-    """The configuration of a further pool: the run's, the pool's overrides, and a folder inside the run's."""
+    """The configuration of a pool: the run's with the pool's overrides, and a folder in the run's."""
     runs = (cfg.run.pools / name).absolute()
     given = [line.replace("{pools}", str(cfg.run.pools)) for line in cfg.analyse.pools[name]]
     try:

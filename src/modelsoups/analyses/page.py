@@ -1,4 +1,4 @@
-"""The files of the analyses: data, figures, claims and one page in the order of the paper, all made from rows."""
+"""The files of the analyses, made from their rows: data, figures, claims and one page."""
 
 import json
 from collections import Counter
@@ -82,7 +82,7 @@ def _drawn(analysis: Analysis, rows: Rows) -> dict[str, bytes]:
 def page(
     name: str, sections: Sequence[Section], missing: dict[str, str], provenance: dict[str, Any], report: str | None
 ) -> str:
-    """Self-contained HTML. missing: the reason by title; report: the address of the experiment's own page."""
+    """Self-contained HTML. missing: reason by title; report: the address of the run's own page."""
     templates = Environment(
         loader=PackageLoader("modelsoups.report"),
         autoescape=True,

@@ -13,7 +13,7 @@ from modelsoups.analyses.members import OWN, Member
 T = TypeVar("T")
 KINDS = {"seed": {"seed"}, "learning rate": {"lr"}, "augmentation": {"aug", "mixup"}}
 SEVERAL = "several"
-TOO_HIGH = 3.2  # times the first of analyse.rates: with the paper's 3e-5 this excludes 1e-4 and above
+TOO_HIGH = 3.2  # times the first of analyse.rates: with the paper's 3e-5, 1e-4 is too high
 
 
 def with_recipes(bench: Bench, *pools: str) -> list[Member]:
@@ -29,7 +29,7 @@ def moderate(bench: Bench, lr: float) -> bool:
 def single_differences(bench: Bench, pools: Sequence[str]) -> list[tuple[Member, Member, str]]:
     """Pairs with moderate learning rates that differ in one hyperparameter, and its name.
 
-    Where there are none, all pairs, named "several". At most analyse.pairs, evenly spaced within each kind.
+    If there are none, all pairs, named "several". At most analyse.pairs, spread over each kind.
     """
     found: dict[str, list[tuple[Member, Member, str]]] = {}
     members = [m for m in with_recipes(bench, *pools) if moderate(bench, m.lr)]

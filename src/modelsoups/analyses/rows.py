@@ -1,4 +1,4 @@
-"""The rows of an analysis, which are the lines of its data file, and how to read columns of them."""
+"""The rows of an analysis, which are the lines of its data file, and how to read them."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Random orders of the greedy soup, and how optimistic its gain on the hold-out is (Table 3, beyond the paper).
+"""Random orders of the greedy soup (Table 3), and how optimistic its gain on the hold-out is.
 
 Legend: N images of the hold-out, n of one half.
 """
@@ -89,7 +89,7 @@ def _bias(bench: Bench, members: Members, seed: int) -> dict[str, list[float]]:
 
 
 def _worth(bench: Bench, members: Members, soup: Soup) -> dict[str, Any]:
-    """A soup's accuracy on the tests, and its gains over the best individual on the hold-out and the tests."""
+    """A soup's accuracy, and its gains over the model that is best on the hold-out."""
     best = picked(choose(bench, members, "best"), members)[0]
     names = [bench.holdout, *bench.tests]
     ours = bench.measure([Point.uniform(picked(soup, members))], "selection", names)[0]

@@ -1,4 +1,4 @@
-"""The greedy soup against the best model on each test set, with the bold rule and the oracle row (Table 4)."""
+"""The greedy soup against the best models, with the bold rule and the oracle row (Table 4)."""
 
 import numpy as np
 

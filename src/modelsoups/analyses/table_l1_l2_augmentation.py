@@ -1,4 +1,4 @@
-"""Soups of augmentations against distillation, stochastic and fix augmentation (Tables L.1 and L.2)."""
+"""Soups against distillation, stochastic augmentation and fix-aug (Tables L.1 and L.2)."""
 
 import functools
 from collections.abc import Sequence
@@ -72,7 +72,7 @@ def _distillation_lines(bench: Bench, lr: float, three: Sequence[Recipe]) -> dic
 
 
 def _distilled(bench: Bench, lr: float, aug: str) -> Measures:
-    """The model with this learning rate and augmentation of a pool whose name begins with distilled."""
+    """The model with this rate and augmentation of a pool whose name begins with distilled."""
     for member in bench.pool(*(_distilled_pools(bench) or ["distilled"])):
         recipe = member.ingredient.recipe
         if recipe is not None and recipe.aug == aug and abs(recipe.lr - lr) <= 1e-6 * lr:

@@ -1,4 +1,4 @@
-"""The further pools that the analyses compare (analyse.pools): ordinary runs in runs/<name>/pools/."""
+"""The pools that the analyses compare (analyse.pools): ordinary runs in runs/<name>/pools/."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from modelsoups.workers.processes import workers_kept
 
 
 def make_pools(cfg: Config) -> None:
-    """Initial model, draw and fine-tunes of every incomplete pool. Each stage continues where it was killed."""
+    """Initial model, draw and fine-tunes of every pool, as far as they are not complete."""
     with workers_kept():
         for name in cfg.analyse.pools:
             made = pool_config(cfg, name)
@@ -27,7 +27,7 @@ def make_pools(cfg: Config) -> None:
 
 
 def _copy_head(source: Path, target: Path) -> None:
-    """Copy the run's initial model, if it has one. `heads` makes it again unless it fits the pool's inputs."""
+    """Copy the run's initial model; `heads` makes it again if the pool has other inputs."""
     if manifests.manifest_of(source) is not None and not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".copy") as folder:

@@ -1,8 +1,8 @@
 """The paper's figures and tables beyond Table 3, each with a verdict: `modelsoups analyse`.
 
-Makes every analysis that the models of the run and of its further pools (`cli.pools`) allow. Data (JSON lines),
-figures, claims and one page in the order of the paper are written to results/<name>/analysis/. An analysis that
-cannot be made is named with the reason. A run that was killed continues at the last soup that it measured.
+Makes every analysis that the models of the run and of its pools (`cli.pools`) allow, and names the
+others with the reason. Data (JSON lines), figures, claims and one page in the order of the paper
+lie in results/<name>/analysis/. A run that was killed continues at the last soup that it measured.
 """
 
 from __future__ import annotations
