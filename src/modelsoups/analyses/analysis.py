@@ -1,26 +1,26 @@
-"""What an analysis is: rows of data, and verdicts on what the paper claims, from the rows alone."""
-
-from __future__ import annotations
+"""What an analysis is: rows of data, and verdicts, a figure or a table made from them alone."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from modelsoups.analyses.bench import Bench, Measures
+from modelsoups.analyses.rows import Rows, Table, having, interval, select
 from modelsoups.report.claims import FAILS, HOLDS, OPEN, Verdict
 from modelsoups.stats import correlations, intervals, paired_tests
 
-Rows = list[dict[str, Any]]
-FEW = 4  # models, below which draws of them say nothing of a correlation between their pairs
+MIN_MODELS = 4  # with fewer, resampling models says nothing about a correlation over their pairs
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """One figure or table. paper: what the paper found, in a sentence. rows raises Unavailable where it cannot be made.
+    """A figure or table. `rows` raises Unavailable where the models do not allow it.
 
-    verdicts reads rows only, so figures, page and claims can be made again from the data file.
+    paper: what the paper found, in a sentence. verdicts, draw and table read rows only, so they can
+    be made again from the data file.
     """
 
     name: str
@@ -29,13 +29,16 @@ class Analysis:
     paper: str
     rows: Callable[[Bench], Rows]
     verdicts: Callable[[Rows], list[Verdict]]
+    draw: Callable[[Rows], Figure] | None = None
+    table: Callable[[Rows], Table] | None = None
 
 
-def judged(text: str, source: str, value: float, low: float, high: float, unit: str = "points") -> Verdict:
-    """A claim that a quantity is above zero: holds or not where its 95% interval leaves zero out, else not decided.
+def judged(text: str, source: str, estimate: dict[str, float], unit: str = "points") -> Verdict:
+    """The verdict that a quantity is above zero, by whether its 95% interval excludes zero.
 
-    unit points: a share, shown as percentage points; "": shown as it is.
+    estimate: value, low and high. unit "points": a share, shown in percentage points; else "".
     """
+    value, low, high = estimate["value"], estimate["low"], estimate["high"]
     scale, form = (100, "+.2f") if unit == "points" else (1, "+.3f")
     numbers = f"{scale * value:{form}} [{scale * low:{form}}, {scale * high:{form}}]"
     verdict = HOLDS if low > 0 else FAILS if high < 0 else OPEN
@@ -43,55 +46,60 @@ def judged(text: str, source: str, value: float, low: float, high: float, unit: 
     return Verdict(text, source, verdict, f"{numbers} {unit}".strip(), p, above=value > 0)
 
 
-def counted(text: str, source: str, there: int, of: int) -> Verdict:
-    """A claim that something is so more often than not: Wilson's interval of the share against one half."""
-    low, high = intervals.wilson(there, of)
+def counted(text: str, source: str, cases: Sequence[bool]) -> Verdict:
+    """The verdict that most cases are true: Wilson's 95% interval of the share against one half."""
+    true, n = sum(cases), len(cases)
+    low, high = intervals.wilson(true, n)
     verdict = HOLDS if low > 0.5 else FAILS if high < 0.5 else OPEN
-    p = paired_tests.p_of_interval(there / of - 0.5, low - 0.5, high - 0.5)
-    return Verdict(text, source, verdict, f"{there} of {of} [{100 * low:.0f}%, {100 * high:.0f}%]", p, there > of / 2)
+    p = paired_tests.p_of_interval(true / n - 0.5, low - 0.5, high - 0.5)
+    numbers = f"{true} of {n} [{100 * low:.0f}%, {100 * high:.0f}%]"
+    return Verdict(text, source, verdict, numbers, p, true > n / 2)
+
+
+def estimated(result: correlations.Estimate) -> dict[str, float]:
+    """The value and interval of a statistic over pairs of models (`stats.correlations`)."""
+    return interval((result.value, result.low, result.high))
 
 
 def correlated(
     text: str, source: str, x: Sequence[float], y: Sequence[float], models: Sequence[tuple[str, str]]
 ) -> list[Verdict]:
-    """The verdict that two quantities of pairs of models go together; none where there is too little to correlate."""
-    if len({name for pair in models for name in pair}) < FEW or np.ptp(x) == 0 or np.ptp(y) == 0:
+    """The verdict that x and y, one value a pair of models, are correlated.
+
+    Empty with fewer than MIN_MODELS models or where x or y is constant.
+    """
+    names = {name for pair in models for name in pair}
+    if len(names) < MIN_MODELS or np.ptp(x) == 0 or np.ptp(y) == 0:
         return []
     r = correlations.correlation(x, y, models)
-    return [judged(f"{text}: correlation over {r.n} points", source, r.value, r.low, r.high, unit="")]
+    return [judged(f"{text}: correlation over {r.n} points", source, estimated(r), unit="")]
 
 
-def accuracies(bench: Bench, measures: Measures) -> dict[str, float | None]:
-    """test, and the mean of the shifts (null unless all are there)."""
-    shift = bench.shift_accuracy(measures)
-    return {"test": measures[bench.test].accuracy, "shifts": None if np.isnan(shift) else shift}
+def comparison(name: str, bench: Bench, pairs: Sequence[tuple[Measures, Measures]], **more: Any) -> dict[str, Any]:
+    """A row with accuracy a - b averaged over pairs (a, b), on test and on the mean of the shifts.
+
+    Each holds value, low and high, the 95% interval over images. more: further keys of the row.
+    """
+    row: dict[str, Any] = {**more, "comparison": name}
+    for on, names in bench.columns.items():
+        row[on] = interval(intervals.mean_interval([_mean_gain(pairs, name) for name in names]))
+    return row
 
 
-def differences(bench: Bench, pairs: Sequence[tuple[Measures, Measures]]) -> dict[str, dict[str, float]]:
-    """a - b averaged over pairs, on the test set and on the mean of the shifts: value, low, high (95%, over images)."""
-    found = {}
-    for on, names in (("test", [bench.test]), ("shifts", bench.shifts if bench.all_shifts else [])):
-        if names:
-            per_set = [
-                np.mean([a[n].correct_N.astype(float) - b[n].correct_N for a, b in pairs], axis=0) for n in names
-            ]
-            found[on] = dict(zip(("value", "low", "high"), intervals.mean_interval(per_set), strict=True))
-    return found
-
-
-def corrected(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """The verdicts with Holm's p over all of them that have one, and what they say by it."""
-    tested = [v for v in verdicts if v.p is not None]
-    adjusted = iter(paired_tests.holm([v.p for v in tested if v.p is not None]))
-    return [v if v.p is None else replace(v, holm=next(adjusted)) for v in verdicts]
-
-
-def comparison(name: str, bench: Bench, pairs: Sequence[tuple[Measures, Measures]]) -> dict[str, Any]:
-    """A row that a verdict is read from."""
-    return {"comparison": name, **differences(bench, pairs)}
+def _mean_gain(pairs: Sequence[tuple[Measures, Measures]], dataset: str) -> np.ndarray:
+    """Correctness of a less that of b by image, averaged over the pairs."""
+    gains = [a[dataset].correct_N.astype(float) - b[dataset].correct_N for a, b in pairs]
+    return np.mean(gains, axis=0)
 
 
 def compared(rows: Rows, name: str, on: str, text: str, source: str) -> list[Verdict]:
-    """The verdict on a comparison's row; none when it was not made (shifts that are not there)."""
-    found = [row for row in rows if row.get("comparison") == name and on in row]
-    return [judged(text, source, **row[on]) for row in found]
+    """The verdict on a comparison's row; empty where it was not made, as without all shifts."""
+    found = having(select(rows, comparison=name), on)
+    return [judged(text, source, row[on]) for row in found]
+
+
+def corrected(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The verdicts with Holm's correction over all p-values among them."""
+    p = [v.p for v in verdicts if v.p is not None]
+    adjusted = iter(paired_tests.holm(p))
+    return [v if v.p is None else replace(v, holm=next(adjusted)) for v in verdicts]

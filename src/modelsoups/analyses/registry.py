@@ -1,28 +1,53 @@
 """Every analysis, in the order of the paper. A new one is a file and a line here."""
 
-from modelsoups.analyses import baselines, choosing, curves, equation_1, grids, landscape, pairs, robust, seeds
-from modelsoups.analyses.analysis import Analysis
+import difflib
+from collections.abc import Sequence
 
-ANALYSES: dict[str, Analysis] = {
-    a.name: a
-    for a in (
-        landscape.LANDSCAPE,
-        pairs.ADVANTAGE,
-        pairs.SOUP_AND_ENSEMBLE,
-        choosing.SELECTION,
-        choosing.TABLE_4,
-        equation_1.EQUATION_1,
-        curves.CURVES[0],
-        seeds.CALIBRATION,
-        robust.ROBUST,
-        grids.GRIDS,
-        seeds.BUDGET,
-        *curves.CURVES[1:],
-        baselines.TABLE_L1,
-        baselines.TABLE_L2,
-        baselines.TRAJECTORY,
-        baselines.TRAJECTORY_LABELS,
-        baselines.TABLE_L3,
-        robust.SCATTER,
-    )
-}
+from modelsoups.analyses.analysis import Analysis
+from modelsoups.analyses.figure_2_j1_landscape import LANDSCAPE
+from modelsoups.analyses.figure_3_angle import ANGLE
+from modelsoups.analyses.figure_4_ensemble import ENSEMBLE
+from modelsoups.analyses.figure_5_l3_methods import METHODS_COMPARED
+from modelsoups.analyses.figure_b1_h1_h4_model_counts import MODEL_COUNTS
+from modelsoups.analyses.figure_b2_calibration import CALIBRATION
+from modelsoups.analyses.figure_d1_wise_ft import WISE_FT
+from modelsoups.analyses.figure_f1_grids import GRIDS
+from modelsoups.analyses.figure_g4_seeds import SEEDS
+from modelsoups.analyses.figure_k1_equation_1 import EQUATION_1
+from modelsoups.analyses.figure_l1_l2_averages import AVERAGES, AVERAGES_LABELS
+from modelsoups.analyses.table_3_selection import SELECTION
+from modelsoups.analyses.table_4_oracle import TABLE_4
+from modelsoups.analyses.table_l1_l2_augmentation import TABLE_L1, TABLE_L2
+from modelsoups.analyses.table_l3_sam import TABLE_L3
+
+_ALL = (
+    LANDSCAPE,
+    ANGLE,
+    ENSEMBLE,
+    SELECTION,
+    TABLE_4,
+    EQUATION_1,
+    MODEL_COUNTS[0],
+    CALIBRATION,
+    WISE_FT,
+    GRIDS,
+    SEEDS,
+    *MODEL_COUNTS[1:],
+    TABLE_L1,
+    TABLE_L2,
+    AVERAGES,
+    AVERAGES_LABELS,
+    TABLE_L3,
+    METHODS_COMPARED,
+)
+ANALYSES: dict[str, Analysis] = {analysis.name: analysis for analysis in _ALL}
+
+
+def wanted(names: Sequence[str]) -> list[Analysis]:
+    """The analyses with these names, in the order of the paper; without names, all of them."""
+    for name in names:
+        if name not in ANALYSES:
+            near = difflib.get_close_matches(name, ANALYSES, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ValueError(f"analyse.which: no analysis is named {name}; {hint}Choose from {', '.join(ANALYSES)}")
+    return [a for a in ANALYSES.values() if not names or a.name in names]

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from modelsoups.cli.model_card import card
 from modelsoups.config.schema import Config, ModelConfig
-from modelsoups.disk import manifests, storage
+from modelsoups.disk import manifests, paths, storage
 from modelsoups.disk.paths import Run
 from modelsoups.experiment.ingredients import load_pool
 from modelsoups.experiment.sets import open_set
@@ -35,7 +35,7 @@ from modelsoups.soup.coefficients import Ingredient, Soup
 TIMM_KEYS = ("classifier", "first_conv", "pool_size", "fixed_input_size")
 CLOSE = 1e-4  # between logits of the same weights, computed by the same library
 CLIP_FILES = ("open_clip_config.json", "open_clip_model.safetensors", "head.safetensors")
-TIMM_FILES = ("config.json", "model.safetensors")
+TIMM_FILES = ("config.json", paths.MODEL)
 FACTS = ("labels.json", "soup.json", "README.md")
 
 
@@ -161,7 +161,7 @@ def _write_timm(name: str, model: Classifier, classes: list[str], folder: Path) 
     content = {"architecture": name, "num_classes": len(classes), "num_features": whole.num_features}
     content |= {"label_names": classes, "pretrained_cfg": pretrained}
     storage.write_json(folder / "config.json", content)
-    storage.save_weights(folder / "model.safetensors", _plain(whole.state_dict()))
+    storage.save_weights(folder / paths.MODEL, _plain(whole.state_dict()))
 
 
 def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:

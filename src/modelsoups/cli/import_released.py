@@ -23,10 +23,9 @@ from torch import Tensor
 from modelsoups.checkpoints.layouts import check_layout, layout_of
 from modelsoups.config.compose import load
 from modelsoups.config.schema import Config, ModelConfig
-from modelsoups.disk import manifests, storage
+from modelsoups.disk import manifests, paths, storage
 from modelsoups.disk.paths import Run
 from modelsoups.models.classifier import build
-from modelsoups.models.weight_files import check_layout, layout_of
 from modelsoups.published import released, tables
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.weights import state_dicts
@@ -134,7 +133,7 @@ def _convert(run: Run, files: Mapping[int, Path], layout: Layout, fixed: dict[st
     """Write one ingredient, its manifest last. fixed: the recipe's keys that were not released."""
     inputs = _inputs(files[number], layout)
     state = read_released(files[number], layout)
-    path = run.ingredient(number) / "model.safetensors"
+    path = run.ingredient(number) / paths.MODEL
     storage.save_weights(path, state)
     model = tables.released_models()[number]
     recipe = None if model.recipe is None else asdict(Recipe(**{**fixed, **model.recipe}))

@@ -9,7 +9,7 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 
 from modelsoups.config.schema import Config
-from modelsoups.disk import storage
+from modelsoups.disk import paths, storage
 from modelsoups.experiment.draw import load_draw
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.report.text_tables import escape_markdown, markdown
@@ -38,7 +38,7 @@ def card(cfg: Config, soup: Soup, normalize: bool) -> str:
         count=len(soup.ingredients),
         normalize=normalize,
         ingredients=_ingredients(soup, recipes),
-        accuracy=_accuracy(cfg.run.results / "results.jsonl", cfg.export.row),
+        accuracy=_accuracy(cfg.run.results / paths.RESULTS, cfg.export.row),
         **dict(zip(names, map(escape_markdown, names.values()), strict=True)),
     )
     return str(made)

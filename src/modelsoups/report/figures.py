@@ -27,6 +27,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.report.numbers import Numbers, RowResults, percent
 from modelsoups.report.table_3 import label_of
+from modelsoups.soup.trace import draw_decisions
 
 INK = "#1b1f24"  # the page replaces these two by its own colours
 PAPER = "#ffffff"

@@ -137,11 +137,6 @@ def made_by(cfg: Config, ingredients: Sequence[Ingredient]) -> dict[str, Any]:
     return {"rows": dict(sorted(rows.items())), "costs": costs if trained else {}}
 
 
-def _ranks(manifest: dict[str, Any]) -> int:
-    """How many processes trained an ingredient in the end, one per GPU where there are GPUs."""
-    return int(manifest.get("layouts", ["1x1"])[-1].split("x")[0])
-
-
 def _soup_row(cfg: Config, path: Path) -> RowCorrectness:
     from modelsoups.experiment.soups import read_soup
 

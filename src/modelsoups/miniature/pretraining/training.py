@@ -202,7 +202,7 @@ def pretrain(kind: type[Pretraining], options: PretrainOptions) -> dict[str, Any
         "images": options.steps * options.batch_size,
         "seconds": round(seconds),
         **training.facts(),
-        "provenance": provenance.provenance(),
+        "provenance": provenance.record(),
     }
     storage.write_json(options.out / CARD, card)
     print(f"pretrain: done in {seconds / 60:.1f} min", flush=True)

@@ -1,0 +1,78 @@
+"""The advantage of averaging two models against the angle between them (Figure 3)."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from modelsoups.analyses.analysis import Analysis, correlated, estimated, judged
+from modelsoups.analyses.bench import Bench, Measures, between
+from modelsoups.analyses.members import OWN, Unavailable
+from modelsoups.analyses.pairs import SEVERAL, single_differences
+from modelsoups.analyses.rows import Rows, column, models_of, select
+from modelsoups.analyses.style import BLUE, GREEN, PINK, RED, legend, panels_of
+from modelsoups.report.claims import Verdict
+from modelsoups.stats import correlations
+from modelsoups.weights import state_dicts
+
+POOLS = (OWN, "standard_lp", "seeds", "theory")
+MARKS = {"seed": ("o", BLUE), "learning rate": ("s", RED), "augmentation": ("^", GREEN), SEVERAL: ("D", PINK)}
+
+
+def _rows(bench: Bench) -> Rows:
+    pairs = single_differences(bench, [pool for pool in POOLS if pool in bench.configs])
+    if not pairs:
+        raise Unavailable("it needs two models with a recipe and a moderate learning rate")
+    start = bench.weights(bench.start(OWN))
+    bench.evaluate([m.ingredient for one, two, _ in pairs for m in (one, two)])
+    points = [between(one.ingredient, two.ingredient) for one, two, _ in pairs]
+    rows: Rows = []
+    for (one, two, kind), middle in zip(pairs, bench.measure(points, "figure 3"), strict=True):
+        a, b = (_mean(bench, bench.individual(m.ingredient)) for m in (one, two))
+        angle = state_dicts.angle(start, *map(bench.weights, (one.ingredient, two.ingredient)))
+        row = {"a": one.name, "b": two.name, "kind": kind, "angle": angle}
+        gain = _mean(bench, middle) - (a + b) / 2
+        rows.append({**row, "advantage": gain, "lr": max(one.lr, two.lr)})
+    return rows
+
+
+def _mean(bench: Bench, measures: Measures) -> float:
+    """Accuracy averaged over the test set and the shifts, as in Figure 3."""
+    return float(np.mean([measures[name].accuracy for name in bench.tests]))
+
+
+def _verdicts(rows: Rows) -> list[Verdict]:
+    models, gains, angles = models_of(rows), column(rows, "advantage"), column(rows, "angle")
+    text = "Averaging two models is better than the average of the two"
+    found = [judged(text, "section 3.2", estimated(correlations.mean(gains, models)))]
+    more = [kind != "seed" for kind in column(rows, "kind")]
+    if any(more) and not all(more):
+        d = correlations.difference(angles, more, models)
+        text = "Pairs of other hyperparameters have a larger angle than pairs of other seeds (degrees)"
+        found.append(judged(text, "Figure 3", estimated(d), unit=""))
+    text = "The interpolation advantage grows with the angle"
+    return found + correlated(text, "Figure 3", angles, gains, models)
+
+
+def _draw(rows: Rows) -> Figure:
+    figure, (panel,) = panels_of(1, 4.0, 3.0)
+    for kind, (marker, colour) in MARKS.items():
+        if here := select(rows, kind=kind):
+            x, y = column(here, "angle"), column(here, "advantage", 100)
+            look = {"marker": marker, "color": colour, "s": 18, "alpha": 0.8, "linewidths": 0}
+            panel.scatter(x, y, label=f"differ in {kind}", **look)
+    panel.axhline(0, color="grey", linewidth=0.7)
+    panel.set_xlabel(r"angle $\phi$ between $\theta_1-\theta_0$ and $\theta_2-\theta_0$ (degrees)")
+    panel.set_ylabel("interpolation advantage\n(points, mean of test and shifts)")
+    legend(figure, panel)
+    return figure
+
+
+ANGLE = Analysis(
+    "figure_3",
+    "Figure 3. Interpolation advantage and angle",
+    "section 3.2",
+    "The advantage of averaging two solutions is correlated with the angle between them; varying seed, "
+    "learning rate or augmentation makes angles larger.",
+    _rows,
+    _verdicts,
+    draw=_draw,
+)

@@ -1,0 +1,113 @@
+"""All methods and all individual models in one picture (Figures 5 and L.3)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from modelsoups.analyses.analysis import Analysis, compared
+from modelsoups.analyses.bench import Bench, Measures, Point, correctness
+from modelsoups.analyses.choosing import choose, need_holdout
+from modelsoups.analyses.members import OWN
+from modelsoups.analyses.rows import ON, Rows, column, having, interval, select
+from modelsoups.analyses.style import GREEN, LABELS, NAMES, PINK, legend, panels_of, rate_bar, scatter_by_rate
+from modelsoups.disk import storage
+from modelsoups.experiment.soups import read_soup
+from modelsoups.report.claims import Verdict
+from modelsoups.report.figures import SPECIAL
+from modelsoups.soup.coefficients import Ingredient, Soup
+from modelsoups.stats import intervals
+from modelsoups.weights.state_dicts import EVERYTHING
+
+LEARNED = ("learned", "learned_layers")  # shown where the soup stage has made them
+METHODS = ("best", "second_best", "uniform", "greedy", "ensemble", "greedy_ensemble", *LEARNED)
+MARKS = {**SPECIAL, "second_best": ("d", GREEN), "learned": ("v", PINK)}
+
+
+def _rows(bench: Bench) -> Rows:
+    """Individual models and rows of Table 3: of the soup stage where it has run, else chosen here."""
+    need_holdout(bench)
+    bench = bench.whole()
+    members = bench.ingredients(OWN)
+    bench.evaluate(members, choosing=True)
+    each = list(map(bench.individual, members))
+    rows: Rows = []
+    for m, measures in zip(members, each, strict=True):
+        row = {"method": "individual", "model": m.id, "lr": m.recipe.lr if m.recipe else None}
+        rows.append({**row, **bench.accuracies(measures)})
+    for method in METHODS:
+        path = bench.run.soup(method)
+        if path.exists() or method not in LEARNED:
+            soup = read_soup(path) if path.exists() else choose(bench, members, method)
+            measures = _of_soup(bench, soup, members, method)
+            rows.append({"method": method, **bench.accuracies(measures)})
+            if method == "greedy":
+                rows.append({"comparison": "greedy - best of all", **_above_all(bench, measures, each)})
+    return rows
+
+
+def _of_soup(bench: Bench, soup: Soup, members: Sequence[Ingredient], method: str) -> Measures:
+    by_id = {m.id: m for m in members}
+    ingredients = [by_id[name] for name in soup.ingredients]
+    if soup.space == "logits":
+        return bench.ensemble(ingredients, soup.coefficients[EVERYTHING])
+    if set(soup.coefficients) == {EVERYTHING}:
+        return bench.measure([Point.of(soup, ingredients)], method)[0]
+    sha256 = storage.read_json(bench.run.soup(method))["sha256"]
+    return bench.individual(Ingredient(method, "", sha256, None))
+
+
+def _above_all(bench: Bench, soup: Measures, others: list[Measures]) -> dict[str, dict[str, float]]:
+    """The soup less the best of the others, on the test set and on the mean of the shifts."""
+
+    def ahead(accuracies_M: Sequence[np.ndarray]) -> float:
+        mean_M = np.mean(accuracies_M, axis=0)
+        return float(mean_M[0] - mean_M[1:].max())
+
+    found = {}
+    for on, names in bench.columns.items():
+        found[on] = interval(intervals.bootstrap(correctness([soup, *others], names), ahead))
+    return found
+
+
+def _verdicts(rows: Rows) -> list[Verdict]:
+    found = []
+    for on, where in ON:
+        text = f"The greedy soup lies above every individual model {where}, also that which is best there"
+        found += compared(rows, "greedy - best of all", on, text, "Figures 1, 5 and L.3")
+    return found
+
+
+def _draw(rows: Rows) -> Figure:
+    rows = having(rows, "method")
+    figure, (panel,) = panels_of(1, 4.8, 3.6)
+    on = "test" if rows[0]["shifts"] is None else "shifts"
+    singles = select(rows, method="individual")
+    rates = np.array(column(singles, "lr"), float)  # NaN where unknown
+    known = rates[~np.isnan(rates)].tolist()
+    if known:
+        x, y = column(singles, "test", 100), column(singles, on, 100)
+        dots = scatter_by_rate(panel, x, y, rates.tolist(), known, s=22, label="individual models")
+        rate_bar(figure, dots, panel, known, "learning rate")
+    for row in rows:
+        if row["method"] in MARKS:
+            marker, colour = MARKS[row["method"]]
+            place = 100 * row["test"], 100 * row[on]
+            look = {"marker": marker, "color": colour, "edgecolors": "white", "linewidths": 0.6}
+            panel.scatter(*place, s=60, label=NAMES[row["method"]], zorder=3, **look)
+    panel.set_xlabel(LABELS["test"])
+    panel.set_ylabel(LABELS[on])
+    legend(figure, panel, 3)
+    return figure
+
+
+METHODS_COMPARED = Analysis(
+    "figure_L3",
+    "Figures 5 and L.3. All methods",
+    "section 3.3, appendix L",
+    "Soups lie above and to the right of every individual model; ensembles are further to the right, at many times "
+    "the cost.",
+    _rows,
+    _verdicts,
+    draw=_draw,
+)

@@ -1,0 +1,165 @@
+"""Accuracy against the number of models, over random orders (Figures B.1 and H.1 to H.4)."""
+
+import functools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from modelsoups.analyses.analysis import Analysis, compared, comparison
+from modelsoups.analyses.bench import Bench, Measures, Point
+from modelsoups.analyses.choosing import choose, need_holdout, picked, renumbered
+from modelsoups.analyses.members import OWN
+from modelsoups.analyses.rows import Rows, column, distinct, having, select
+from modelsoups.analyses.style import LABELS, NAMES, count_axis, legend, measured_on, panels_of
+from modelsoups.experiment.soups import CURVE
+from modelsoups.report.claims import Verdict
+from modelsoups.report.figures import SPECIAL
+from modelsoups.soup.coefficients import Ingredient, Soup
+from modelsoups.soup.methods.greedy import random_order
+
+CHOSEN = ("best", "greedy", "greedy_ensemble")  # on the hold-out; others take all models
+COMPARED = (("greedy", "best"), ("greedy", "uniform"), ("ensemble", "greedy"), ("greedy", "ensemble"))
+NEARLY_ALL = 0.8  # of the models: numbers between this share and all of them would show little more
+FAR = 6.0  # points of accuracy; an axis as long as this hides differences of one point
+POOLS = {
+    "figure_B1": ("Figure B.1", (OWN,), "the random search"),
+    "figure_H1": ("Figure H.1", ("standard_lp",), "the standard grid, LP initialization"),
+    "figure_H2": ("Figure H.2", ("standard_lp", "extreme_lp"), "the extreme grid, LP initialization"),
+    "figure_H3": ("Figure H.3", ("standard_zs",), "the standard grid, zero-shot initialization"),
+    "figure_H4": ("Figure H.4", ("standard_zs", "extreme_zs"), "the extreme grid, zero-shot initialization"),
+}
+Task = tuple[Ingredient, ...]
+
+
+def _rows(bench: Bench, pools: tuple[str, ...]) -> Rows:
+    need_holdout(bench)
+    members = bench.ingredients(*pools)
+    if len(pools) > 1:  # the paper's extreme grids contain the initialization (J.2.1)
+        members.append(bench.start(pools[0]))
+    members = renumbered(members)
+    bench.evaluate(members, choosing=True)
+    counts = [k for k in CURVE if k <= NEARLY_ALL * len(members)]
+    tasks: dict[tuple[int, int], Task] = {}
+    for order in range(bench.settings.orders):
+        shuffled = [members[i] for i in random_order([m.id for m in members], order)]
+        for k in (*counts, len(members)):
+            tasks[order, k] = tuple(sorted(shuffled[:k], key=lambda m: m.id))
+    unique = list(dict.fromkeys(tasks.values()))
+    label = ", ".join(pools)
+    chosen = bench.run_tasks(_choose_all, unique, f"choosing, {label}")
+    measures = _measure(bench, dict(zip(unique, chosen, strict=True)), label)
+    rows: Rows = []
+    for (order, k), task in tasks.items():
+        for method, (of, found) in measures[task].items():
+            row = {"order": order, "k": k, "method": method, "of": of}
+            rows.append({**row, **bench.accuracies(found)})
+    several = [measures[task] for (_, k), task in tasks.items() if k > 1]
+    for a, b in COMPARED:
+        pairs = [(found[a][1], found[b][1]) for found in several]
+        rows.append(comparison(f"{a} - {b}", bench, pairs))
+    return rows
+
+
+def _choose_all(bench: Bench, task: Task) -> dict[str, Soup]:
+    return {method: choose(bench, task, method) for method in CHOSEN}
+
+
+def _measure(
+    bench: Bench, chosen: Mapping[Task, Mapping[str, Soup]], label: str
+) -> dict[Task, dict[str, tuple[int, Measures]]]:
+    """How many models each method uses of each task's, and what is measured of it."""
+    points = []
+    for task, soups in chosen.items():
+        by_id = {i.id: i for i in task}
+        greedy = [by_id[name] for name in soups["greedy"].ingredients]
+        points += [Point.uniform(task), Point.uniform(greedy)]
+    measured = iter(bench.measure(points, f"measuring, {label}"))
+    found = {}
+    for task, soups in chosen.items():
+        best, greedy, ensemble = (picked(soups[method], task) for method in CHOSEN)
+        found[task] = {
+            "best": (len(best), bench.individual(best[0])),
+            "uniform": (len(task), next(measured)),
+            "greedy": (len(greedy), next(measured)),
+            "ensemble": (len(task), bench.ensemble(task)),
+            "greedy_ensemble": (len(ensemble), bench.ensemble(ensemble)),
+        }
+    return found
+
+
+def _verdicts(source: str, rows: Rows) -> list[Verdict]:
+    claims = (
+        ("greedy - best", "test", "The greedy soup beats the best individual model in distribution"),
+        ("greedy - best", "shifts", "The greedy soup beats the best individual model under shift"),
+        ("greedy - uniform", "test", "The greedy soup beats the uniform soup in distribution"),
+        ("ensemble - greedy", "test", "The ensemble beats the greedy soup in distribution"),
+        ("greedy - ensemble", "shifts", "The greedy soup beats the ensemble under shift"),
+    )
+    found = []
+    for name, on, text in claims:
+        text += " (mean over numbers of models and orders)"
+        found += compared(rows, name, on, text, source)
+    return found
+
+
+def _draw(rows: Rows) -> Figure:
+    """The mean over the orders, with each order faded behind it."""
+    rows = having(rows, "method")
+    keys = measured_on(rows)
+    figure, panels = panels_of(len(keys), 3.2, 2.7)
+    for panel, on in zip(panels, keys, strict=True):
+        drawn = {m: _draw_method(panel, m, select(rows, method=m), on) for m in distinct(rows, "method")}
+        _cut(panel, drawn)
+        count_axis(panel, "number of models")
+        panel.set_ylabel(LABELS[on])
+    legend(figure, panels[0], 5)
+    return figure
+
+
+def _draw_method(panel: Axes, method: str, rows: Rows, on: str) -> list[float]:
+    """Draw the orders and mean of a method; the mean by number of models, in percent."""
+    marker, colour = SPECIAL[method]
+    for order in sorted(distinct(rows, "order")):
+        line = sorted(select(rows, order=order), key=lambda row: row["k"])
+        panel.plot(column(line, "k"), column(line, on, 100), color=colour, alpha=0.25, linewidth=0.8)
+    counts, means = sorted(distinct(rows, "k")), []
+    for k in counts:
+        means.append(float(100 * np.mean(column(select(rows, k=k), on))))
+    label = NAMES[method]
+    panel.plot(counts, means, marker=marker, color=colour, markersize=4.5, linewidth=1.4, label=label)
+    return means
+
+
+def _cut(panel: Axes, drawn: Mapping[str, Sequence[float]]) -> None:
+    """Limit the axis to where the best methods differ; a text names each that ends below it."""
+    ends = {method: means[-1] for method, means in drawn.items()}
+    top, least = max(map(max, drawn.values())), min(map(min, drawn.values()))
+    low = {method: end for method, end in ends.items() if end < top - FAR}
+    shown: list[float] = []
+    for method, means in drawn.items():
+        if method not in low:
+            shown += means[len(means) // 3 :]
+    bottom = min(shown) - 0.25 * (top - min(shown)) - 0.5
+    if least < bottom - FAR:
+        panel.set_ylim(bottom, top + 0.15 * (top - bottom))
+        told = [f"{NAMES[method]}: below, {end:.1f} with all models" for method, end in low.items()]
+        panel.text(0.98, 0.03, "\n".join(told), transform=panel.transAxes, ha="right", fontsize=6.5)
+
+
+def _analysis(name: str) -> Analysis:
+    figure, pools, what = POOLS[name]
+    return Analysis(
+        name,
+        f"{figure}. Accuracy against the number of models: {what}",
+        "appendix B" if name == "figure_B1" else "appendix H",
+        "For essentially any number of models the greedy soup outperforms the best single model on "
+        "ImageNet and under shift; the ensemble is better than the soup on ImageNet and worse under shift.",
+        functools.partial(_rows, pools=pools),
+        functools.partial(_verdicts, figure),
+        draw=_draw,
+    )
+
+
+MODEL_COUNTS = tuple(map(_analysis, POOLS))

@@ -1,0 +1,238 @@
+"""Equation (1) for the loss difference of soup and ensemble, against the truth (Figure K.1).
+
+Legend: N images, C classes.
+"""
+
+import copy
+import functools
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from modelsoups.analyses.analysis import Analysis, correlated, estimated, judged
+from modelsoups.analyses.bench import Bench, kept
+from modelsoups.analyses.members import OWN, Member, Unavailable
+from modelsoups.analyses.pairs import moderate, spread, with_recipes
+from modelsoups.analyses.rows import Rows, column, having, models_of, nested, select
+from modelsoups.analyses.style import panels_of, rate_bar, scatter_by_rate
+from modelsoups.disk import storage
+from modelsoups.models.classifier import normalise
+from modelsoups.report.claims import Verdict
+from modelsoups.soup.coefficients import Ingredient
+from modelsoups.stats import calibration, correlations, equation_1, scores
+
+STEP = 0.05  # in alpha, half of the paper's: neighbouring points share evaluations
+CHECKED = 0.5  # the alpha where, on the test set, the second derivative is also computed exactly
+SOURCE = "section 4, Figure K.1"
+Pair = tuple[str, Ingredient, str, Ingredient, float]  # names, models, larger learning rate
+Task = tuple[Pair, str]  # with a data set
+COLUMNS = (
+    ("loss, all learning rates", False, "truth"),
+    ("loss, without the highest rate", True, "truth"),
+    ("error, without the highest rate", True, "error"),
+)
+
+
+def _pairs(bench: Bench) -> list[Pair]:
+    """The paper's 21 pairs (K.4) from the pool `theory`.
+
+    Without that pool, the run's own models in pairs, and each with the initialization.
+    """
+    own = "theory" not in bench.configs
+    pool = OWN if own else "theory"
+    start, members = bench.start(pool), with_recipes(bench, pool)
+    pairs: list[Pair] = []
+    for a, b in itertools.combinations(members, 2):
+        if own or _paired(a, b):
+            pairs.append((a.name, a.ingredient, b.name, b.ingredient, max(a.lr, b.lr)))
+    for m in members:
+        if own or _varied(m)["seed"] == 0:
+            pairs.append(("initialization", start, m.name, m.ingredient, m.lr))
+    return spread(pairs, 21)
+
+
+def _varied(member: Member) -> dict[str, object]:
+    """The hyperparameters that differ within the pool `theory`."""
+    recipe = member.ingredient.recipe
+    assert recipe is not None
+    return {"lr": recipe.lr, "aug": (recipe.aug, recipe.mixup), "seed": recipe.seed}
+
+
+def _paired(one: Member, two: Member) -> bool:
+    """Whether two models differ only in the seed, or with seed 0 only in rate or augmentation."""
+    a, b = _varied(one), _varied(two)
+    differ = [key for key in a if a[key] != b[key]]
+    return differ == ["seed"] or (len(differ) == 1 and a["seed"] == b["seed"] == 0)
+
+
+def _rows(bench: Bench) -> Rows:
+    pairs = _pairs(bench)
+    if not pairs:
+        raise Unavailable("it needs two models with a recipe")
+    tasks = list(itertools.product(pairs, bench.tests))
+    todo = [task for task in tasks if not all(map(Path.exists, _paths(bench, task).values()))]
+    bench.run_tasks(_compute, todo, "equation (1)")
+    rows: Rows = []
+    for (a, one, b, two, lr), name in tasks:
+        row = {"a": a, "b": b, "lr": lr}
+        more = {"dataset": name, "moderate": moderate(bench, lr)}
+        for alpha, path in _paths(bench, ((a, one, b, two, lr), name)).items():
+            rows.append({**row, "alpha": alpha, **more, **storage.read_json(path)})
+    return rows
+
+
+def _paths(bench: Bench, task: Task) -> dict[float, Path]:
+    """The file of each alpha. At the ends, alpha 0 and 1, both sides of equation (1) are zero."""
+    (_, one, _, two, _), name = task
+    images = len(bench.images.positions(name, bench.settings.equation_images))
+    dataset = bench.images.dataset(name).sha256
+    found = {}
+    for alpha in bench.settings.alphas:
+        if 0 < alpha < 1:
+            key = [one.sha256, two.sha256, round(alpha, 9), dataset, images]
+            modules = (__name__, equation_1.__name__, calibration.__name__)
+            found[alpha] = bench.kept_path(key, *modules)
+    return found
+
+
+# ---- in the workers ----
+
+
+def _compute(bench: Bench, task: Task) -> None:
+    """Both sides of equation (1), and at CHECKED its exact second derivative."""
+    (_, one, _, two, _), name = task
+    logits, exact, labels_N = _along(bench, one, two, name)
+    for alpha, path in _paths(bench, task).items():
+        checked = exact if alpha == CHECKED and name == bench.test else None
+        kept(path, functools.partial(_both_sides, logits, labels_N, alpha, checked))
+
+
+def _both_sides(
+    logits: Callable[[float], Tensor], labels_N: Tensor, alpha: float, exact: Callable[[float], float] | None
+) -> dict[str, Any]:
+    nearby = [logits(alpha + k * STEP) for k in equation_1.STENCIL]
+    first_NC, second_NC = equation_1.finite_differences(nearby, STEP)
+    soup_NC, zero_NC, one_NC = logits(alpha), logits(0.0), logits(1.0)
+    ensemble_NC = (1 - alpha) * zero_NC + alpha * one_NC
+    gain = scores.accuracy(ensemble_NC, labels_N) - scores.accuracy(soup_NC, labels_N)
+    found: dict[str, Any] = {"error": gain}
+    calibrated = calibration.calibrating_beta(soup_NC, labels_N)
+    for label, beta in (("calibrated", calibrated), ("plain", 1.0)):
+        second = equation_1.curvature_of(soup_NC, first_NC, second_NC, labels_N, beta)
+        both = equation_1.approximation(soup_NC, zero_NC, one_NC, labels_N, alpha, second, beta)
+        found[label] = {"beta": beta, "truth": both.truth, "value": both.value}
+        found[label] |= {"curvature": second, "variance": both.variance}
+    return found if exact is None else {**found, "exact": exact(alpha)}
+
+
+def _along(
+    bench: Bench, one: Ingredient, two: Ingredient, name: str
+) -> tuple[Callable[[float], Tensor], Callable[[float], float], Tensor]:
+    """Functions of alpha on the line between two models, in float64: logits_NC and the exact second
+    derivative of the loss; and labels_N. The logits at each alpha are computed once.
+    """
+    model = copy.deepcopy(bench.images.classifier(name)).double()
+    device = model.head.weight.device
+    zero, end = _wide(bench.weights(one), device), _wide(bench.weights(two), device)
+    pixels, labels_N = bench.images.batches(name, bench.settings.equation_images)
+    projection = bench.images.dataset(name).projection
+
+    def line(pixels_BCHW: Tensor) -> equation_1.Line:
+        raw = equation_1.line(model, zero, end, normalise(model, pixels_BCHW).double())
+        return lambda alpha: scores.project(raw(alpha), projection)
+
+    lines = list(map(line, pixels))
+
+    @functools.cache
+    def at(alpha: float) -> Tensor:
+        with torch.inference_mode():
+            place = torch.tensor(alpha, dtype=torch.float64, device=device)
+            return torch.cat([logits(place).cpu() for logits in lines])
+
+    def exact(alpha: float) -> float:
+        """The mean over batches, weighted by their images."""
+        total, labels = 0.0, labels_N.to(device).split(list(map(len, pixels)))
+        for logits, labels_B in zip(lines, labels, strict=True):
+            total += equation_1.curvature(logits, labels_B, alpha) * len(labels_B)
+        return total / len(labels_N)
+
+    return (lambda alpha: at(round(alpha, 9))), exact, labels_N
+
+
+def _wide(state: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """A state dict in float64 on a device."""
+    return {k: (t.double() if t.is_floating_point() else t).to(device) for k, t in state.items()}
+
+
+# ---- from the rows ----
+
+
+def _verdicts(rows: Rows) -> list[Verdict]:
+    inner = select(rows, moderate=True)
+    models, error = models_of(inner), column(inner, "error")
+    value, plain = nested(inner, "calibrated", "value"), nested(inner, "plain", "value")
+    truth = nested(inner, "calibrated", "truth")
+    text = "The approximation goes with the true difference in loss"
+    found = correlated(text, SOURCE, value, truth, models)
+    if any(v and t for v, t in zip(value, truth, strict=True)):
+        signs = estimated(correlations.sign_agreement(value, truth, models))
+        above_half = {key: share - 0.5 for key, share in signs.items()}
+        text = "Approximation and true difference in loss agree in sign (share above one half)"
+        found.append(judged(text, SOURCE, above_half))
+    text = "The approximation goes with the true difference in error"
+    found += (goes := correlated(text, SOURCE, value, error, models))
+    if goes and len(set(plain)) > 1:
+        d = estimated(correlations.correlation_gain(value, plain, error, models))
+        text = "With beta calibrated it goes with the difference in error better than with beta 1 (correlations)"
+        found.append(judged(text, SOURCE, d, unit=""))
+    checked = having(rows, "exact")
+    exact, finite = column(checked, "exact"), nested(checked, "plain", "curvature")
+    text = "Exact and finite-difference second derivatives agree (alpha 0.5)"
+    return found + correlated(text, SOURCE, exact, finite, models_of(checked))
+
+
+def _draw(rows: Rows) -> Figure:
+    """Top: beta calibrated; bottom: beta 1."""
+    figure, panels = panels_of(3, 2.5, 2.2, 2)
+    rates, places = column(rows, "lr"), iter(panels)
+    for kind, label in (("calibrated", r"$\beta$ calibrated"), ("plain", r"$\beta=1$")):
+        for title, only_moderate, against in COLUMNS:
+            here = select(rows, moderate=True) if only_moderate else rows
+            x, panel = nested(here, kind, "value"), next(places)
+            y = nested(here, kind, "truth") if against == "truth" else column(here, "error", 100)
+            dots = scatter_by_rate(panel, x, y, column(here, "lr"), rates, s=5, linewidths=0)
+            _frame(panel, against)
+            panel.set_title(f"{title}\n{label}", fontsize=7.5)
+            if kind == "plain":
+                panel.set_xlabel("approximation (1)")
+    rate_bar(figure, dots, panels, rates, "larger learning rate of the two")
+    return figure
+
+
+def _frame(panel: Axes, against: str) -> None:
+    """Zero on both axes, the diagonal for the loss, and what the vertical axis shows."""
+    panel.axhline(0, color="grey", linewidth=0.6)
+    panel.axvline(0, color="grey", linewidth=0.6)
+    if against == "truth":
+        panel.axline((0, 0), slope=1, color="grey", linewidth=0.6, linestyle="--")
+    what = "error (points)" if against == "error" else "loss (nats)"
+    panel.set_ylabel(f"soup - ensemble, {what}")
+    panel.tick_params(labelsize=6)
+
+
+EQUATION_1 = Analysis(
+    "figure_K1",
+    "Section 4 and Figure K.1. Soup against ensemble, predicted",
+    "section 4, appendix K",
+    "Without the highest learning rate, approximation (1) is strongly correlated with the true difference in loss and "
+    "in error, and mostly agrees in sign; with beta fixed to 1 it predicts the error far less well.",
+    _rows,
+    _verdicts,
+    draw=_draw,
+)

@@ -1,0 +1,63 @@
+"""The models of the run and of its further pools."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from modelsoups.config.compose import load
+from modelsoups.config.schema import Config
+from modelsoups.soup.coefficients import Ingredient
+
+OWN = "random"  # the run's own models, which are those of the paper's random search
+PLAIN = {"mixup": 0.0, "cutmix": 0.0, "sam": 0.0, "optimizer": "adamw"}
+PLAIN |= {"schedule": "cosine", "seed": 0, "teachers": ()}
+
+
+class Unavailable(ValueError):
+    """Why an analysis cannot be made of these models."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A model of a pool. init: its head before fine-tuning, lp or zeroshot."""
+
+    pool: str
+    init: str
+    ingredient: Ingredient
+
+    @property
+    def average(self) -> str:
+        """The average along its run that the model is, such as ema-0.999; else an empty string."""
+        return self.ingredient.id.partition("-")[2]
+
+    @property
+    def name(self) -> str:
+        return f"{self.pool}/{self.ingredient.id}"
+
+    @property
+    def lr(self) -> float:
+        return self.ingredient.recipe.lr if self.ingredient.recipe else float("nan")
+
+    def has(self, wanted: dict[str, Any]) -> bool:
+        """Whether these are among the hyperparameters of the model, which is no average."""
+        recipe = self.ingredient.recipe
+        if recipe is None or self.average:
+            return False
+        return all(_equal(getattr(recipe, key), value) for key, value in wanted.items())
+
+
+def pool_config(cfg: Config, name: str) -> Config:
+    """The configuration of a pool: the run's with the pool's overrides, and a folder in the run's."""
+    runs = (cfg.run.pools / name).absolute()
+    given = [line.replace("{pools}", str(cfg.run.pools)) for line in cfg.analyse.pools[name]]
+    try:
+        made = load([*cfg.overrides, *given, f"runs={runs}", "soup.minimum=1"])
+    except ValueError as error:
+        raise ValueError(f"analyse.pools.{name}: {error}") from error
+    return replace(made, runs=str(runs))
+
+
+def _equal(found: Any, wanted: Any) -> bool:
+    """Floats to a millionth, since they come from files and from sums."""
+    return abs(found - wanted) <= 1e-6 * abs(wanted) if isinstance(wanted, float) else bool(found == wanted)

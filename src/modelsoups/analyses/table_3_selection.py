@@ -1,0 +1,136 @@
+"""Random orders of the greedy soup (Table 3), and how optimistic its gain on the hold-out is.
+
+Legend: N images of the hold-out, n of one half.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modelsoups.analyses.analysis import Analysis, compared
+from modelsoups.analyses.bench import Bench, Point, kept
+from modelsoups.analyses.choosing import choose, holdout_pool, need_holdout, picked
+from modelsoups.analyses.members import OWN
+from modelsoups.analyses.rows import Rows, Table, having, interval
+from modelsoups.report.claims import Verdict
+from modelsoups.report.numbers import percent
+from modelsoups.soup import methods
+from modelsoups.soup import selection_bias as soup_selection_bias
+from modelsoups.soup.coefficients import Ingredient, Soup
+from modelsoups.soup.methods import METHODS, Pool
+from modelsoups.soup.selection_bias import Bias, part_of, selection_bias
+from modelsoups.stats import intervals
+from modelsoups.weights.state_dicts import mix
+
+SPLITS = 4  # random halves of the hold-out
+ORDERS = 5
+GAINS = ("gain_holdout", "gain_test", "gain_shifts")
+Members = tuple[Ingredient, ...]
+
+
+def _rows(bench: Bench) -> Rows:
+    need_holdout(bench)
+    bench = bench.whole()
+    members = tuple(bench.ingredients(OWN))
+    bench.evaluate(members, choosing=True)
+    tasks = [(members, "split", s) for s in range(SPLITS)]
+    tasks += [(members, "order", s) for s in range(ORDERS)]
+    made = bench.run_tasks(_select, tasks, "selection")
+    splits, orders = made[:SPLITS], made[SPLITS:]
+    rows: Rows = []
+    for number, bias in enumerate(splits):
+        row = {"split": number, "apparent": bias.apparent, "honest": bias.honest}
+        rows.append({**row, "optimism": bias.optimism})
+    named = [*enumerate(orders), ("best first", choose(bench, members, "greedy"))]
+    for order, soup in named:
+        row = {"order": order, "models": len(soup.ingredients)}
+        rows.append({**row, **_worth(bench, members, soup)})
+    apparent_N = np.mean([bias.apparent_N for bias in splits], axis=0)
+    honest_N = np.mean([bias.honest_N for bias in splits], axis=0)
+    for name, gain_N in (("optimism", apparent_N - honest_N), ("honest", honest_N)):
+        estimate = interval(intervals.mean_interval([gain_N]))
+        rows.append({"comparison": name, "test": estimate})
+    return rows
+
+
+def _select(bench: Bench, task: tuple[Members, str, int]) -> Any:
+    """The greedy soup of a random order, or the selection bias on a random split."""
+    members, kind, seed = task
+    if kind == "order":
+        return choose(bench, members, "greedy", order_seed=seed)
+    holdout = bench.images.dataset(bench.holdout).sha256
+    key = [[m.sha256 for m in members], holdout, seed, bench.strict]
+    path = bench.kept_path(key, __name__, methods.__name__, soup_selection_bias.__name__)
+    found = kept(path, functools.partial(_bias, bench, members, seed))
+    return Bias(np.array(found["apparent"]), np.array(found["honest"]))
+
+
+def _bias(bench: Bench, members: Members, seed: int) -> dict[str, list[float]]:
+    pool = holdout_pool(bench, members)
+    place = {m.id: i for i, m in enumerate(members)}
+
+    def logits_of(soup: Soup) -> Tensor:
+        states = [pool.state(place[name]) for name in soup.ingredients]
+        return bench.images.forward_all(bench.holdout, mix(states, soup.coefficients))
+
+    def half(pool: Pool, index_n: Tensor) -> Pool:
+        """A pool whose candidates are evaluated on these images alone."""
+        of_N = torch.zeros(len(pool.labels_N), dtype=torch.bool).index_fill_(0, index_n, True)
+        evaluate = functools.partial(bench.images.forward_all, bench.holdout, of_N=of_N)
+        return dataclasses.replace(part_of(pool, index_n), evaluate=evaluate)
+
+    greedy = functools.partial(METHODS["greedy"], strict=bench.strict)
+    bias = selection_bias(pool, greedy, logits_of, seed, half)
+    return {"apparent": bias.apparent_N.tolist(), "honest": bias.honest_N.tolist()}
+
+
+def _worth(bench: Bench, members: Members, soup: Soup) -> dict[str, Any]:
+    """A soup's accuracy, and its gains over the model that is best on the hold-out."""
+    best = picked(choose(bench, members, "best"), members)[0]
+    names = [bench.holdout, *bench.tests]
+    ours = bench.measure([Point.uniform(picked(soup, members))], "selection", names)[0]
+    theirs = bench.individual(best, names)
+    accuracies, others = bench.accuracies(ours), bench.accuracies(theirs)
+    gains = [ours[name].accuracy - theirs[name].accuracy for name in (bench.holdout, bench.test)]
+    shifts = None
+    if accuracies["shifts"] is not None and others["shifts"] is not None:
+        shifts = accuracies["shifts"] - others["shifts"]
+    return {**accuracies, **dict(zip(GAINS, (*gains, shifts), strict=True))}
+
+
+def _verdicts(rows: Rows) -> list[Verdict]:
+    text = "Greedy's gain on the hold-out is optimistic (on the half that chose, less on the other)"
+    found = compared(rows, "optimism", "test", text, "beyond the paper")
+    text = "Greedy gains over the best individual model on images that chose neither"
+    return found + compared(rows, "honest", "test", text, "beyond the paper")
+
+
+def _table(rows: Rows) -> Table:
+    """The orders, then the splits, in percent."""
+    head = ["Order", "Models", "Test", "Shifts", "Gain on hold-out", "Gain on test", "Gain on shifts"]
+    table = [head]
+    for r in having(rows, "order"):
+        accuracies = [percent(r["test"]), percent(r["shifts"])]
+        gains = ["" if r[key] is None else percent(r[key], True) for key in GAINS]
+        table.append([str(r["order"]), str(r.get("models", "")), *accuracies, *gains])
+    head = ["Half of the hold-out", "", "", "", "Gain where chosen", "Gain where not", "Optimism"]
+    table.append(head)
+    for r in having(rows, "split"):
+        shares = [percent(r[key], True) for key in ("apparent", "honest", "optimism")]
+        table.append([f"split {r['split']}", "", "", "", *shares])
+    return table
+
+
+SELECTION = Analysis(
+    "selection",
+    "Selection bias and order",
+    "table 3, beyond the paper",
+    "Random orders of the greedy soup have a standard deviation of 0.05 on ImageNet and 0.16 under shift.",
+    _rows,
+    _verdicts,
+    table=_table,
+)

@@ -1,0 +1,107 @@
+"""Soups against distillation, stochastic augmentation and fix-aug (Tables L.1 and L.2)."""
+
+import functools
+from collections.abc import Sequence
+
+from modelsoups.analyses.analysis import Analysis, comparison
+from modelsoups.analyses.appendix_l import Line, Recipe, beside_paper, claims, line, made
+from modelsoups.analyses.bench import Bench, Measures
+from modelsoups.analyses.members import Unavailable
+from modelsoups.analyses.rows import Rows
+
+AUGMENTATIONS = ("minimal", "medium", "strong")
+SOUP = "Soup of minimal, medium and strong aug"
+FIXED = "Soup of minimal, medium, strong and fix aug"
+RIVALS = {  # what the paper compares that soup with, and the name in the claim
+    "Individual model, stochastic aug": "stochastic augmentation",
+    "Individual model, stochastic aug, 3x epochs": "stochastic augmentation for three times the epochs",
+    "Distillation from the ensemble, no aug": "distillation from the ensemble",
+    "Distillation from the ensemble, stochastic aug": "distillation with stochastic augmentation",
+    "Individual model, fix aug": "fix-aug",
+    "Individual model, fix aug, 4x epochs": "fix-aug for four times the epochs",
+}
+
+
+def _rows(bench: Bench, fix: bool) -> Rows:
+    """Table L.1 (distillation and stochastic augmentation), or with fix Table L.2 (fix-aug)."""
+    names = ["standard_lp", "augmentations", *([] if fix else _distilled_pools(bench))]
+    bench.evaluate(bench.ingredients(*filter(bench.configs.__contains__, names)))
+    rows: Rows = []
+    for rate, lr in enumerate(bench.settings.rates):
+        three = [{"lr": lr, "aug": aug} for aug in AUGMENTATIONS]
+        lines = {f"Individual model, {r['aug']} aug": line(bench, "individual", r) for r in three}
+        lines |= (_fix_lines if fix else _distillation_lines)(bench, lr, three)
+        lines[SOUP] = line(bench, "soup", *three)
+        table, found = made(bench, lines, rate, lr)
+        rows += table + _comparisons(bench, found, lr)
+    return rows
+
+
+def _comparisons(bench: Bench, found: dict[str, Measures], lr: float) -> Rows:
+    pairs = [(SOUP, label, f"The soup of augmentations beats {name}") for label, name in RIVALS.items()]
+    pairs.append((FIXED, SOUP, "With fix-aug in it the soup is better than without"))
+    rows: Rows = []
+    for a, b, said in pairs:
+        if a in found and b in found:
+            measures = [(found[a], found[b])]
+            rows.append(comparison(f"{a} - {b}", bench, measures, lr=lr, said=said))
+    return rows
+
+
+def _fix_lines(bench: Bench, lr: float, three: Sequence[Recipe]) -> dict[str, Line]:
+    fix = {"lr": lr, "aug": "fix"}
+    longer = {**fix, "epochs": 4 * bench.settings.epochs}
+    return {
+        "Individual model, fix aug": line(bench, "individual", fix),
+        "Individual model, fix aug, 4x epochs": line(bench, "individual", longer),
+        FIXED: line(bench, "soup", *three, fix),
+    }
+
+
+def _distillation_lines(bench: Bench, lr: float, three: Sequence[Recipe]) -> dict[str, Line]:
+    stochastic = {"lr": lr, "aug": "stochastic"}
+    longer = {**stochastic, "epochs": 3 * bench.settings.epochs}
+    distillation = "Distillation from the ensemble"
+    return {
+        "Individual model, stochastic aug": line(bench, "individual", stochastic),
+        "Individual model, stochastic aug, 3x epochs": line(bench, "individual", longer),
+        f"{distillation}, no aug": functools.partial(_distilled, bench, lr, "minimal"),
+        f"{distillation}, stochastic aug": functools.partial(_distilled, bench, lr, "stochastic"),
+        "Ensemble of minimal, medium and strong aug": line(bench, "ensemble", *three),
+    }
+
+
+def _distilled(bench: Bench, lr: float, aug: str) -> Measures:
+    """The model with this rate and augmentation of a pool whose name begins with distilled."""
+    for member in bench.pool(*(_distilled_pools(bench) or ["distilled"])):
+        recipe = member.ingredient.recipe
+        if recipe is not None and recipe.aug == aug and abs(recipe.lr - lr) <= 1e-6 * lr:
+            bench.evaluate([member.ingredient])
+            return bench.individual(member.ingredient)
+    raise Unavailable(f"no pool named distilled... has a model with lr={lr:g}, aug={aug}")
+
+
+def _distilled_pools(bench: Bench) -> list[str]:
+    return [name for name in bench.configs if name.startswith("distilled")]
+
+
+TABLE_L1 = Analysis(
+    "table_L1",
+    "Table L.1. Distillation",
+    "appendix L",
+    "Soups of three augmentations compare favourably with distillation from their ensemble and with stochastic "
+    "augmentation.",
+    functools.partial(_rows, fix=False),
+    functools.partial(claims, source="Table L.1"),
+    table=beside_paper,
+)
+TABLE_L2 = Analysis(
+    "table_L2",
+    "Table L.2. Fix-aug",
+    "appendix L",
+    "The soup of augmentations beats fix-aug, also with four times the epochs; adding fix-aug to the soup helps a "
+    "little.",
+    functools.partial(_rows, fix=True),
+    functools.partial(claims, source="Table L.2"),
+    table=beside_paper,
+)

@@ -1,0 +1,15 @@
+"""The list of analyses, by name and in the order of the paper."""
+
+import pytest
+
+from modelsoups.analyses.registry import ANALYSES, wanted
+
+
+def test_the_wanted_analyses_come_in_the_order_of_the_paper():
+    assert [a.name for a in wanted(["table_L1", "figure_2"])] == ["figure_2", "table_L1"]
+    assert wanted([]) == list(ANALYSES.values())
+
+
+def test_a_wrong_name_is_told_with_its_neighbour():
+    with pytest.raises(ValueError, match=r"no analysis is named figure_33; did you mean figure_3\? .*table_L3"):
+        wanted(["figure_33"])
