@@ -18,20 +18,18 @@ import numpy as np
 
 from modelsoups.analyses import images
 from modelsoups.analyses.images import Images
-from modelsoups.analyses.members import OWN, PLAIN, Member, Unavailable, pool_config
-from modelsoups.config.schema import Config
+from modelsoups.analyses.members import OWN, PLAIN, Member, Unavailable, open_pool
 from modelsoups.data import crops, transforms
 from modelsoups.disk import provenance, storage
 from modelsoups.experiment import logits
-from modelsoups.experiment.ingredients import initial_models, load_pool
-from modelsoups.experiment.sets import evaluated, is_prepared, test_names
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.models import classifier
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.stats import scores
 from modelsoups.stats.scores import Logits
 from modelsoups.weights import state_dicts
 from modelsoups.weights.state_dicts import EVERYTHING
-from modelsoups.workers.processes import run_tasks, worker_count
+from modelsoups.workers.processes import run_tasks
 
 Task = TypeVar("Task", bound=Hashable)
 Made = TypeVar("Made")
@@ -78,22 +76,23 @@ Measures = dict[str, Measured]  # by data set
 class Bench:
     """The models and data sets of a run with its further pools."""
 
-    def __init__(self, cfg: Config, pools: dict[str, Config] | None = None) -> None:
-        """pools: the configurations of analyse.pools; None composes them."""
-        self.cfg = cfg
+    def __init__(self, experiment: Experiment, pools: dict[str, Experiment] | None = None) -> None:
+        """pools: the runs of analyse.pools; None opens them."""
+        self.experiment, config = experiment, experiment.config
         if pools is None:
-            pools = {name: pool_config(cfg, name) for name in cfg.analyse.pools}
-        self.configs = {OWN: cfg, **pools}
+            pools = {name: open_pool(experiment, name) for name in config.analyse.pools}
+        self.runs = {OWN: experiment, **pools}
         self._members_read: dict[str, list[Member]] = {}
-        self.images = Images(cfg)
+        self.images = Images(experiment)
         self.weights, self.logits = self.images.weights, self.images.logits
-        self.settings, self.run = cfg.analyse, cfg.run
-        self.strict = cfg.protocol == "released"  # of the greedy soup
-        prepared, train = test_names(cfg), cfg.data.train
-        self.test, self.holdout = cfg.data.test, cfg.data.holdout
-        self.train = train if train != self.holdout and is_prepared(cfg, train) else None
-        self.shifts = [name for name in cfg.data.shifts if name in prepared]
-        self.all_shifts = self.shifts == list(cfg.data.shifts) and bool(self.shifts)
+        self.settings, self.files = config.analyse, experiment.files
+        self.strict = config.protocol == "released"  # of the greedy soup
+        prepared, data = experiment.sets.tests(), config.data
+        self.test, self.holdout = data.test, data.holdout
+        has_train = data.train != data.holdout and experiment.sets.is_prepared(data.train)
+        self.train = data.train if has_train else None
+        self.shifts = [name for name in data.shifts if name in prepared]
+        self.all_shifts = self.shifts == list(data.shifts) and bool(self.shifts)
         self.tests = [self.test, *self.shifts]
         self.columns = {"test": [self.test]}  # what accuracy is averaged over
         if self.all_shifts:
@@ -101,31 +100,33 @@ class Bench:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A worker process opens the bench again, with its own memory of weights and images."""
-        return Bench, (self.cfg, self._pools())
+        return Bench, (self.experiment, self._pools())
 
-    def _pools(self) -> dict[str, Config]:
-        return {name: made for name, made in self.configs.items() if name != OWN}
+    def _pools(self) -> dict[str, Experiment]:
+        return {name: run for name, run in self.runs.items() if name != OWN}
 
     def whole(self) -> Bench:
         """The same models on every image of the test sets."""
-        cfg = replace(self.cfg, analyse=replace(self.cfg.analyse, images=None))
-        return Bench(cfg, self._pools())
+        config = self.experiment.config
+        every = replace(config, analyse=replace(config.analyse, images=None))
+        return Bench(Experiment(every), self._pools())
 
     def for_pool(self, pool: str) -> Bench:
         """A bench that can evaluate a pool whose models are not those of the run."""
-        own = self.configs[pool].model == self.cfg.model
-        return self if own else Bench(self.configs[pool], {})
+        own = self.runs[pool].config.model == self.experiment.config.model
+        return self if own else Bench(self.runs[pool], {})
 
     def inputs(self) -> dict[str, Any]:
         """What the analyses depend on: models, data sets, options and code."""
         pools, starts = {}, {}
-        for name, cfg in self.configs.items():
-            pools[name] = hashes(load_pool(cfg).ingredients)
-            starts[name] = hashes(initial_models(cfg).values())
-        sets = {name: self.images.dataset(name).sha256 for name in evaluated(self.cfg)}
-        options = {**asdict(self.settings), "protocol": self.cfg.protocol, "train": self.train is not None}
+        for name, run in self.runs.items():
+            pools[name] = hashes(run.ingredients.find().ingredients)
+            starts[name] = hashes(run.ingredients.initial().values())
+        sets = {name: self.images.dataset(name).sha256 for name in self.experiment.sets.evaluated()}
+        options: dict[str, Any] = {**asdict(self.settings), "protocol": self.experiment.config.protocol}
+        options["train"] = self.train is not None
         del options["in_pipeline"]
-        code = provenance.code("analyses", "soup", "weights", "stats", "report")
+        code = provenance.code_fingerprint("analyses", "soup", "weights", "stats", "report")
         return {"pools": pools, "starts": starts, "sets": sets, "options": options, "code": code}
 
     # ---- models ----
@@ -134,7 +135,7 @@ class Bench:
         """The models of these pools, in order; Unavailable names a pool that is not configured."""
         found = []
         for name in names:
-            if name not in self.configs:
+            if name not in self.runs:
                 raise Unavailable(f"it needs the pool {name} (analyse.pools.{name})")
             found += [m for m in self._members(name) if averages or not m.average]
         return found
@@ -145,7 +146,7 @@ class Bench:
     def start(self, pool: str) -> Ingredient:
         """theta_0 of a pool; Unavailable where an imported pool came without it."""
         self.pool(pool)
-        initial = initial_models(self.configs[pool]).get("initialization")
+        initial = self.runs[pool].ingredients.initial().get("initialization")
         if initial is None:
             raise Unavailable("it needs the initialization, which was not imported (model_0.pt)")
         return initial
@@ -153,8 +154,8 @@ class Bench:
     def find(self, init: str, **wanted: Any) -> Member:
         """The first model of any pool with these hyperparameters, else PLAIN and analyse.epochs."""
         wanted = {**PLAIN, "epochs": self.settings.epochs, **wanted}
-        for name, cfg in self.configs.items():
-            same = cfg.heads.init == init and cfg.model == self.cfg.model
+        for name, run in self.runs.items():
+            same = run.config.heads.init == init and run.config.model == self.experiment.config.model
             for member in self._members(name) if same else ():
                 if member.has(wanted):
                     return member
@@ -164,28 +165,28 @@ class Bench:
     def _members(self, pool: str) -> list[Member]:
         """The complete models of a pool, read once."""
         if pool not in self._members_read:
-            cfg = self.configs[pool]
-            models = load_pool(cfg).ingredients
-            self._members_read[pool] = [Member(pool, cfg.heads.init, i) for i in models]
+            run = self.runs[pool]
+            models = run.ingredients.find().ingredients
+            self._members_read[pool] = [Member(pool, run.config.heads.init, i) for i in models]
         return self._members_read[pool]
 
     # ---- measuring ----
 
     def run_tasks(self, function: Callable[[Bench, Task], Made], tasks: Sequence[Task], label: str) -> list[Made]:
         """function(bench, task) of every task, in worker processes that keep their bench."""
-        workers = worker_count(self.cfg.finetune.parallel)
-        made = dict(run_tasks(function, tasks, workers, f"analyse: {label}", shared=self))
+        workers, label = self.experiment.workers, f"analyse: {label}"
+        made = dict(run_tasks(function, tasks, workers, label, shared=self))
         return [made[task] for task in tasks]
 
     def kept_path(self, key: list[Any], *modules: str) -> Path:
         """The file of a measurement, which depends on the code of MEASURING and of these modules."""
         names = (*MEASURING, *modules)
         parts = [name.removeprefix("modelsoups.").replace(".", "/") for name in names]
-        return self.run.point(storage.fingerprint([provenance.code(*parts), key]))
+        return self.files.point(storage.fingerprint([provenance.code_fingerprint(*parts), key]))
 
     def evaluate(self, ingredients: Sequence[Ingredient], choosing: bool = False) -> None:
         """Cache the logits of models on the test sets, and with choosing on the hold-out."""
-        names = evaluated(self.cfg) if choosing else self.tests
+        names = self.experiment.sets.evaluated() if choosing else self.tests
         todo: dict[str, tuple[Ingredient, tuple[str, ...]]] = {}
         for ingredient in ingredients:
             if not all(self.images.is_cached(ingredient, name) for name in names):

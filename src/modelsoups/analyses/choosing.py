@@ -3,36 +3,17 @@
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
-
 from modelsoups.analyses.bench import Bench, kept
 from modelsoups.analyses.members import Unavailable
-from modelsoups.experiment.sets import evaluated
 from modelsoups.soup import methods
 from modelsoups.soup.coefficients import Ingredient, Soup
-from modelsoups.soup.methods import METHODS, Pool
+from modelsoups.soup.methods import METHODS
 
 
 def need_holdout(bench: Bench) -> None:
     """Raise Unavailable where nothing can be chosen."""
-    if bench.holdout not in evaluated(bench.cfg):
+    if bench.holdout not in bench.experiment.sets.evaluated():
         raise Unavailable(f"it chooses on the hold-out {bench.holdout}, which is not prepared")
-
-
-def holdout_pool(bench: Bench, ingredients: Sequence[Ingredient]) -> Pool:
-    """These models and their logits on the hold-out, which is what a method chooses from."""
-    logits = [bench.logits(i, bench.holdout) for i in ingredients]
-
-    def state(index: int) -> dict[str, Tensor]:
-        return bench.weights(ingredients[index])
-
-    return Pool(
-        ingredients=tuple(ingredients),
-        logits=tuple(x.logits_NC for x in logits),
-        labels_N=logits[0].labels_N,
-        state=state,
-        evaluate=lambda weights: bench.images.forward_all(bench.holdout, weights),
-    )
 
 
 def choose(bench: Bench, ingredients: Sequence[Ingredient], method: str, **options: Any) -> Soup:
@@ -43,7 +24,7 @@ def choose(bench: Bench, ingredients: Sequence[Ingredient], method: str, **optio
     path = bench.kept_path([method, hashes, holdout, options, strict], methods.__name__)
 
     def make() -> dict[str, Any]:
-        return METHODS[method](holdout_pool(bench, ingredients), **options, **strict).to_json()
+        return METHODS[method](bench.experiment.soups.pool(ingredients), **options, **strict).to_json()
 
     return Soup.from_json(kept(path, make))
 

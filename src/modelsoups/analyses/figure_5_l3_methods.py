@@ -12,7 +12,6 @@ from modelsoups.analyses.members import OWN
 from modelsoups.analyses.rows import ON, Rows, column, having, interval, select
 from modelsoups.analyses.style import GREEN, LABELS, NAMES, PINK, legend, panels_of, rate_bar, scatter_by_rate
 from modelsoups.disk import storage
-from modelsoups.experiment.soups import read_soup
 from modelsoups.report.claims import Verdict
 from modelsoups.report.figures import SPECIAL
 from modelsoups.soup.coefficients import Ingredient, Soup
@@ -36,9 +35,9 @@ def _rows(bench: Bench) -> Rows:
         row = {"method": "individual", "model": m.id, "lr": m.recipe.lr if m.recipe else None}
         rows.append({**row, **bench.accuracies(measures)})
     for method in METHODS:
-        path = bench.run.soup(method)
-        if path.exists() or method not in LEARNED:
-            soup = read_soup(path) if path.exists() else choose(bench, members, method)
+        made = bench.files.soup(method).exists()
+        if made or method not in LEARNED:
+            soup = bench.experiment.soups.read(method) if made else choose(bench, members, method)
             measures = _of_soup(bench, soup, members, method)
             rows.append({"method": method, **bench.accuracies(measures)})
             if method == "greedy":
@@ -53,7 +52,7 @@ def _of_soup(bench: Bench, soup: Soup, members: Sequence[Ingredient], method: st
         return bench.ensemble(ingredients, soup.coefficients[EVERYTHING])
     if set(soup.coefficients) == {EVERYTHING}:
         return bench.measure([Point.of(soup, ingredients)], method)[0]
-    sha256 = storage.read_json(bench.run.soup(method))["sha256"]
+    sha256 = storage.read_json(bench.files.soup(method))["sha256"]
     return bench.individual(Ingredient(method, "", sha256, None))
 
 

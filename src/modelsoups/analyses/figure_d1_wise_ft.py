@@ -30,7 +30,7 @@ def _rows(bench: Bench) -> Rows:
         raise Unavailable("it needs all of the distribution shifts")
     rows: Rows = []
     for pool in TITLES:
-        if pool in bench.configs:
+        if pool in bench.runs:
             rows += _of_pool(bench, pool)
     return rows
 

@@ -49,7 +49,7 @@ def _optimizer(bench: Bench, name: str) -> dict[str, Any]:
 
 
 def _rates(bench: Bench) -> list[float]:
-    members = bench.pool(*(name for name in RATES if name in bench.configs))
+    members = bench.pool(*(name for name in RATES if name in bench.runs))
     return sorted({m.lr for m in members})
 
 

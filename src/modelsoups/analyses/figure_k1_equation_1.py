@@ -26,6 +26,7 @@ from modelsoups.models.classifier import normalise
 from modelsoups.report.claims import Verdict
 from modelsoups.soup.coefficients import Ingredient
 from modelsoups.stats import calibration, correlations, equation_1, scores
+from modelsoups.stats.projection import project
 
 STEP = 0.05  # in alpha, half of the paper's: neighbouring points share evaluations
 CHECKED = 0.5  # the alpha where, on the test set, the second derivative is also computed exactly
@@ -44,7 +45,7 @@ def _pairs(bench: Bench) -> list[Pair]:
 
     Without that pool, the run's own models in pairs, and each with the initialization.
     """
-    own = "theory" not in bench.configs
+    own = "theory" not in bench.runs
     pool = OWN if own else "theory"
     start, members = bench.start(pool), with_recipes(bench, pool)
     pairs: list[Pair] = []
@@ -125,7 +126,7 @@ def _both_sides(
     calibrated = calibration.calibrating_beta(soup_NC, labels_N)
     for label, beta in (("calibrated", calibrated), ("plain", 1.0)):
         second = equation_1.curvature_of(soup_NC, first_NC, second_NC, labels_N, beta)
-        both = equation_1.approximation(soup_NC, zero_NC, one_NC, labels_N, alpha, second, beta)
+        both = equation_1.approximation(soup_NC, (zero_NC, one_NC), labels_N, alpha, second, beta)
         found[label] = {"beta": beta, "truth": both.truth, "value": both.value}
         found[label] |= {"curvature": second, "variance": both.variance}
     return found if exact is None else {**found, "exact": exact(alpha)}
@@ -145,7 +146,7 @@ def _along(
 
     def line(pixels_BCHW: Tensor) -> equation_1.Line:
         raw = equation_1.line(model, zero, end, normalise(model, pixels_BCHW).double())
-        return lambda alpha: scores.project(raw(alpha), projection)
+        return lambda alpha: project(raw(alpha), projection)
 
     lines = list(map(line, pixels))
 

@@ -11,36 +11,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modelsoups.config.schema import Config
 from modelsoups.data.crops import Crops
 from modelsoups.data.shards import ShardSet
-from modelsoups.experiment import logits
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.experiment.ingredients import load_weights
-from modelsoups.experiment.sets import open_set
 from modelsoups.models.classifier import Classifier, normalise
 from modelsoups.soup.coefficients import Ingredient
-from modelsoups.stats import scores
+from modelsoups.stats.projection import project
 from modelsoups.stats.scores import Logits
 
 
 class Images:
     """Images and logits of a run. It keeps weights of 12 models and pixels of 16 sets in memory."""
 
-    def __init__(self, cfg: Config) -> None:
-        self.cfg = cfg
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
         self.weights = functools.lru_cache(maxsize=12)(load_weights)
         self._pixels = functools.lru_cache(maxsize=16)(self._decode)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A worker process opens the images again and has its own memory of them."""
-        return Images, (self.cfg,)
+        return Images, (self.experiment,)
 
     def dataset(self, name: str) -> ShardSet:
-        return open_set(self.cfg.data.dir, name)
+        return self.experiment.sets[name]
 
     def classifier(self, name: str) -> Classifier:
         """The experiment's classifier with the classes of a set, and the weights loaded last."""
-        return logits.shell(self.cfg, len(self.dataset(name).classes))
+        return self.experiment.classifier(len(self.dataset(name).classes))
 
     def positions(self, name: str, images: int | None = None) -> np.ndarray:
         """Positions of `images` images (default analyse.images) spread evenly over a set.
@@ -48,7 +46,8 @@ class Images:
         All positions of the hold-out, on which soups are chosen, and of a set with fewer images.
         """
         n = len(self.dataset(name))
-        most = images or (None if name == self.cfg.data.holdout else self.cfg.analyse.images)
+        config = self.experiment.config
+        most = images or (None if name == config.data.holdout else config.analyse.images)
         if most is None or most >= n:
             return np.arange(n)
         return np.linspace(0, n - 1, most).round().astype(int)
@@ -56,7 +55,7 @@ class Images:
     def batches(self, name: str, images: int | None = None) -> tuple[Sequence[Tensor], Tensor]:
         """Batches of uint8 pixels_BCHW at `positions`, and labels_N."""
         labels_N = torch.from_numpy(self.dataset(name).labels_N[self.positions(name, images)])
-        return self._pixels(name, images).split(self.cfg.evaluate.batch_size), labels_N
+        return self._pixels(name, images).split(self.experiment.config.evaluate.batch_size), labels_N
 
     def _decode(self, name: str, images: int | None) -> Tensor:
         crops = Crops(self.dataset(name), self.classifier(name).image_size)
@@ -72,26 +71,27 @@ class Images:
         model = self.classifier(name)
         model.load_state_dict(dict(state))
         parts = [model(normalise(model, pixels_BCHW)).float().cpu() for pixels_BCHW in batches]
-        return Logits(name, scores.project(torch.cat(parts), dataset.projection), labels_N)
+        return Logits(name, project(torch.cat(parts), dataset.projection), labels_N)
 
     def forward_all(self, name: str, state: Mapping[str, Tensor], of_N: Tensor | None = None) -> Tensor:
         """Projected logits_NC on all images of a set, or on those where of_N is true."""
-        return logits.forward(self.cfg, name, state, of_N)
+        return self.experiment.logits.forward(name, state, of_N)
 
     def logits(self, ingredient: Ingredient, name: str) -> Logits:
         """A model's logits at `positions`, from the run's cache, or computed and cached."""
-        dataset, picks_N = self.dataset(name), torch.from_numpy(self.positions(name))
-        whole = logits.cache_path(self.cfg, ingredient.sha256, name)
+        cache, dataset = self.experiment.logits, self.dataset(name)
+        picks_N = torch.from_numpy(self.positions(name))
+        whole = cache.path(name, ingredient.sha256)
         if whole.exists() or len(picks_N) == len(dataset):
             state = None if whole.exists() else self.weights(ingredient)
-            every = logits.logits_of(self.cfg, name, ingredient.sha256, state)
+            every = cache.of(name, ingredient.sha256, state)
             return Logits(name, every.logits_NC[picks_N], every.labels_N[picks_N])
-        part = logits.cache_path(self.cfg, ingredient.sha256, name, len(picks_N))
-        logits_NC = logits.cached(part, lambda: self.forward(name, self.weights(ingredient)).logits_NC)
+        part = cache.path(name, ingredient.sha256, len(picks_N))
+        logits_NC = cache.cached(part, lambda: self.forward(name, self.weights(ingredient)).logits_NC)
         return Logits(name, logits_NC, torch.from_numpy(dataset.labels_N)[picks_N])
 
     def is_cached(self, ingredient: Ingredient, name: str) -> bool:
         """Whether `logits` will read a model's logits from the cache."""
-        whole = logits.cache_path(self.cfg, ingredient.sha256, name)
-        part = logits.cache_path(self.cfg, ingredient.sha256, name, len(self.positions(name)))
+        path = self.experiment.logits.path
+        whole, part = path(name, ingredient.sha256), path(name, ingredient.sha256, len(self.positions(name)))
         return whole.exists() or part.exists()

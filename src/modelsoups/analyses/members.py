@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from modelsoups.config.compose import load
-from modelsoups.config.schema import Config
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.soup.coefficients import Ingredient
 
 OWN = "random"  # the run's own models, which are those of the paper's random search
@@ -47,15 +47,16 @@ class Member:
         return all(_equal(getattr(recipe, key), value) for key, value in wanted.items())
 
 
-def pool_config(cfg: Config, name: str) -> Config:
-    """The configuration of a pool: the run's with the pool's overrides, and a folder in the run's."""
-    runs = (cfg.run.pools / name).absolute()
-    given = [line.replace("{pools}", str(cfg.run.pools)) for line in cfg.analyse.pools[name]]
+def open_pool(experiment: Experiment, name: str) -> Experiment:
+    """A pool as a run: that of the experiment with the pool's overrides, in a folder inside it."""
+    pools, config = experiment.files.pools, experiment.config
+    folder = str((pools / name).absolute())
+    given = [line.replace("{pools}", str(pools)) for line in config.analyse.pools[name]]
     try:
-        made = load([*cfg.overrides, *given, f"runs={runs}", "soup.minimum=1"])
+        made = load([*config.overrides, *given, f"runs={folder}", "soup.minimum=1"])
     except ValueError as error:
         raise ValueError(f"analyse.pools.{name}: {error}") from error
-    return replace(made, runs=str(runs))
+    return Experiment(replace(made, runs=folder))
 
 
 def _equal(found: Any, wanted: Any) -> bool:

@@ -51,16 +51,16 @@ def write(bench: Bench, inputs: dict[str, Any], made: Sequence[Made], missing: d
             files |= {f"{analysis.name}.{kind}": content for kind, content in drawn.items()}
             table = analysis.table(rows) if analysis.table else None
             sections.append(Section(analysis, [next(told) for _ in found], picture, table))
-    provenance = {**made_by.provenance(), "config": asdict(bench.cfg)}
+    provenance = {**made_by.record(), "config": asdict(bench.experiment.config)}
     titles = {}
     for name, reason in missing.items():
         titles[ANALYSES[name].title if name in ANALYSES else name] = reason
-    report = "../index.html" if (bench.run.results / "index.html").exists() else None
+    report = "../index.html" if (bench.files.results / "index.html").exists() else None
     told_by = json.dumps({**provenance, "not_possible": missing}, indent=1) + "\n"
     files["claims.md"] = markdown(verdicts).encode()
     files["provenance.json"] = told_by.encode()
-    files["index.html"] = page(bench.cfg.name, sections, titles, provenance, report).encode()
-    folder = bench.run.analyses
+    files["index.html"] = page(bench.experiment.config.name, sections, titles, provenance, report).encode()
+    folder = bench.files.analyses
     for name, content in files.items():
         with storage.atomic(folder / name) as tmp:
             tmp.write_bytes(content)

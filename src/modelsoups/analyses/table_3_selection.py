@@ -13,7 +13,7 @@ from torch import Tensor
 
 from modelsoups.analyses.analysis import Analysis, compared
 from modelsoups.analyses.bench import Bench, Point, kept
-from modelsoups.analyses.choosing import choose, holdout_pool, need_holdout, picked
+from modelsoups.analyses.choosing import choose, need_holdout, picked
 from modelsoups.analyses.members import OWN
 from modelsoups.analyses.rows import Rows, Table, having, interval
 from modelsoups.report.claims import Verdict
@@ -70,7 +70,7 @@ def _select(bench: Bench, task: tuple[Members, str, int]) -> Any:
 
 
 def _bias(bench: Bench, members: Members, seed: int) -> dict[str, list[float]]:
-    pool = holdout_pool(bench, members)
+    pool = bench.experiment.soups.pool(members)
     place = {m.id: i for i, m in enumerate(members)}
 
     def logits_of(soup: Soup) -> Tensor:

@@ -25,7 +25,7 @@ RIVALS = {  # what the paper compares that soup with, and the name in the claim
 def _rows(bench: Bench, fix: bool) -> Rows:
     """Table L.1 (distillation and stochastic augmentation), or with fix Table L.2 (fix-aug)."""
     names = ["standard_lp", "augmentations", *([] if fix else _distilled_pools(bench))]
-    bench.evaluate(bench.ingredients(*filter(bench.configs.__contains__, names)))
+    bench.evaluate(bench.ingredients(*filter(bench.runs.__contains__, names)))
     rows: Rows = []
     for rate, lr in enumerate(bench.settings.rates):
         three = [{"lr": lr, "aug": aug} for aug in AUGMENTATIONS]
@@ -82,7 +82,7 @@ def _distilled(bench: Bench, lr: float, aug: str) -> Measures:
 
 
 def _distilled_pools(bench: Bench) -> list[str]:
-    return [name for name in bench.configs if name.startswith("distilled")]
+    return [name for name in bench.runs if name.startswith("distilled")]
 
 
 TABLE_L1 = Analysis(

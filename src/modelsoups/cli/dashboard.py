@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from modelsoups.config.schema import Config
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
 
 MEAN = "accuracy/mean of shifts"  # its name in the summary of a run, from tracking.results
@@ -14,23 +15,24 @@ DRAWN = (*RATES, "label_smoothing", "mixup", "aug", "epochs")
 assert set(DRAWN) <= set(Recipe.names())
 
 
-def run(cfg: Config) -> bool:
+def run(experiment: Experiment) -> bool:
     """Create the workspace and print its address.
 
     Raises ValueError when W&B is not installed, has no login, or refuses the workspace.
     """
-    if cfg.wandb in ("offline", "disabled"):
-        raise ValueError(f"wandb={cfg.wandb}: a workspace is on W&B's server; `wandb leet` shows offline runs")
+    config = experiment.config
+    if config.wandb in ("offline", "disabled"):
+        raise ValueError(f"wandb={config.wandb}: a workspace is on W&B's server; `wandb leet` shows offline runs")
     try:
         import wandb
         import wandb_workspaces  # noqa: F401
     except ImportError:
         raise ValueError("wandb-workspaces is not installed: pip install modelsoups[wandb]") from None
     try:
-        entity = cfg.track.entity or wandb.Api().default_entity
+        entity = config.track.entity or wandb.Api().default_entity
         if entity is None:
             raise ValueError("no default entity")
-        saved = workspace(cfg, entity).save()
+        saved = workspace(config, entity).save()
     except Exception as error:  # the network, the server and the client each raise their own kinds
         why = " ".join(str(error).split())[:300]
         raise ValueError(f"W&B refused the workspace ({why}); run `wandb login`, or set track.entity") from error
@@ -38,12 +40,12 @@ def run(cfg: Config) -> bool:
     return False
 
 
-def workspace(cfg: Config, entity: str) -> Any:
+def workspace(config: Config, entity: str) -> Any:
     """The workspace: sections for the sweep, the fine-tuning and the soups."""
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
-    holdout, shifts = wr.SummaryMetric(f"accuracy/{cfg.data.holdout}"), wr.SummaryMetric(MEAN)
+    holdout, shifts = wr.SummaryMetric(f"accuracy/{config.data.holdout}"), wr.SummaryMetric(MEAN)
     axes = [wr.ParallelCoordinatesPlotColumn(wr.Config(key), log=key in RATES) for key in DRAWN]
     axes += map(wr.ParallelCoordinatesPlotColumn, (holdout, shifts))
     sweep = [
@@ -66,8 +68,8 @@ def workspace(cfg: Config, entity: str) -> Any:
     panels = {"Sweep": sweep, "Fine-tuning": tuning, "Soups": soups}
     return ws.Workspace(
         entity=entity,
-        project=cfg.track.project,
-        name=re.sub(r"[^A-Za-z0-9 _-]", "-", f"modelsoups {cfg.name}"),  # W&B takes a + for an emoji
+        project=config.track.project,
+        name=re.sub(r"[^A-Za-z0-9 _-]", "-", f"modelsoups {config.name}"),  # W&B takes a + for an emoji
         sections=[ws.Section(name=name, panels=shown, is_open=True) for name, shown in panels.items()],
-        runset_settings=ws.RunsetSettings(filters=[ws.Metric("Group") == cfg.name]),
+        runset_settings=ws.RunsetSettings(filters=[ws.Metric("Group") == config.name]),
     )

@@ -8,7 +8,7 @@ libraries alone load it again, and its logits must be those of our model.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from modelsoups.cli.model_card import card
-from modelsoups.config.schema import Config, ModelConfig
+from modelsoups.config.schema import ModelConfig
 from modelsoups.disk import manifests, paths, storage
-from modelsoups.disk.paths import Run
-from modelsoups.experiment.ingredients import load_pool
-from modelsoups.experiment.sets import open_set
-from modelsoups.experiment.soups import mixed, read_soup
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.models import iconclip
 from modelsoups.models.classifier import Classifier, build, load_clip
-from modelsoups.soup.coefficients import Ingredient, Soup
+from modelsoups.soup.coefficients import Soup
 
 TIMM_KEYS = ("classifier", "first_conv", "pool_size", "fixed_input_size")
 CLOSE = 1e-4  # between logits of the same weights, computed by the same library
@@ -39,42 +36,44 @@ TIMM_FILES = ("config.json", paths.MODEL)
 FACTS = ("labels.json", "soup.json", "README.md")
 
 
-def run(cfg: Config) -> bool:
+def run(experiment: Experiment) -> bool:
     """Write the folder, and push it if export.push is set.
 
     Raises ValueError for a row that is not one model, or a folder that holds other files.
     """
-    row, repository = cfg.export.row, cfg.export.push
+    config = experiment.config
+    row, repository = config.export.row, config.export.push
     if repository and huggingface_hub.get_token() is None:
         raise ValueError(f"export.push={repository}: not logged in to the Hugging Face hub; run `hf auth login`")
-    soup = _soup(cfg.run, row, load_pool(cfg).ingredients)
-    folder = Path(cfg.export.out or cfg.run.root / "export" / row)
+    soup = _soup(experiment, row)
+    folder = Path(config.export.out or experiment.files.root / "export" / row)
     if manifests.manifest_of(folder) is None and _holds_other_files(folder):
         raise ValueError(f"export.out={folder} holds other files; choose an empty folder")
-    classes = list(open_set(cfg.data.dir, cfg.data.train).classes)
-    inputs = {"soup": soup.to_json(), "model": asdict(cfg.model), "classes": classes, "data": cfg.data.name}
+    classes = list(experiment.sets.train.classes)
+    inputs = {"soup": soup.to_json(), "model": asdict(config.model), "classes": classes, "data": config.data.name}
     made = manifests.complete(folder, inputs) is None
     if made:
-        model = build(cfg.model, len(classes)).eval()
-        model.load_state_dict(mixed(cfg, soup))
+        model = build(config.model, len(classes)).eval()
+        model.load_state_dict(experiment.soups.mixed(soup))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / manifests.MANIFEST).unlink(missing_ok=True)
-        files = _write_model(cfg.model, model, classes, folder)
+        files = _write_model(config.model, model, classes, folder)
         storage.write_json(folder / "labels.json", classes)
         storage.write_json(folder / "soup.json", soup.to_json())
-        storage.write_text(folder / "README.md", card(cfg, soup, model.normalize))
+        storage.write_text(folder / "README.md", card(experiment, soup, model.normalize))
         manifests.finish(folder, inputs, [folder / name for name in (*files, *FACTS)])
         print(f"export: {row} -> {folder}; README.md says how to load it")
     else:
         print(f"export: complete, {row} in {folder}")
     if repository:
-        _push(folder, repository, cfg.export.private)
+        _push(folder, repository, config.export.private)
     return made
 
 
-def _soup(run: Run, row: str, ingredients: Sequence[Ingredient]) -> Soup:
+def _soup(experiment: Experiment, row: str) -> Soup:
     """The soup of a row; an ingredient's id is a soup of one."""
-    known = {i.id: i for i in ingredients}
+    run = experiment.files
+    known = {i.id: i for i in experiment.ingredients.find().ingredients}
     if row in known:
         return Soup("individual", (row,), (known[row].sha256,), {"*": [1.0]})
     if not run.soup(row).exists():
@@ -83,7 +82,7 @@ def _soup(run: Run, row: str, ingredients: Sequence[Ingredient]) -> Soup:
         rows = rows or "no soups yet (modelsoups soup)"
         there = f"there are {rows}, or an ingredient: {', '.join(known)}"
         raise ValueError(f"export.row={row}: no such row; {there}")
-    soup = read_soup(run.soup(row))
+    soup = experiment.soups.read(row)
     if soup.space == "logits":
         count = len(soup.hashes)
         raise ValueError(f"export.row={row}: an ensemble is {count} models, not one; export a soup")
@@ -93,8 +92,8 @@ def _soup(run: Run, row: str, ingredients: Sequence[Ingredient]) -> Soup:
 def _holds_other_files(folder: Path) -> bool:
     """Whether a folder holds anything besides what a stopped export leaves."""
     ours = {Path(name).stem for name in (*CLIP_FILES, *TIMM_FILES, *FACTS, manifests.MANIFEST)}
-    paths = folder.iterdir() if folder.exists() else ()
-    return any(path.name.lstrip(".").split(".")[0] not in ours for path in paths)
+    there = folder.iterdir() if folder.exists() else ()
+    return any(path.name.lstrip(".").split(".")[0] not in ours for path in there)
 
 
 def _write_model(config: ModelConfig, model: Classifier, classes: list[str], folder: Path) -> tuple[str, ...]:

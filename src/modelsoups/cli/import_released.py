@@ -47,15 +47,15 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def import_folder(cfg: Config, folder: Path) -> None:
+def import_folder(config: Config, folder: Path) -> None:
     """Import the models in a folder, report duplicates and missing ones, and write the manifest.
 
     Raises ValueError naming a file and tensor that is not as released, or an ingredient of the run
     that was not imported.
     """
-    if cfg.pool != "imported":
-        raise ValueError(f"pool={cfg.pool}: an import needs pool=imported, as in experiment=released")
-    files, layout, run = find(folder), expected_layout(cfg.model), cfg.run
+    if config.pool != "imported":
+        raise ValueError(f"pool={config.pool}: an import needs pool=imported, as in experiment=released")
+    files, layout, run = find(folder), expected_layout(config.model), config.run
     todo = []
     for number, file in files.items():
         manifest = manifests.manifest_of(run.ingredient(number))
@@ -67,7 +67,7 @@ def import_folder(cfg: Config, folder: Path) -> None:
         (run.ingredients / manifests.MANIFEST).unlink(missing_ok=True)
     what = f"{len(todo)} of {len(files)} models of {folder}"
     print(f"import-released: {what} -> {run.ingredients}", flush=True)
-    convert = functools.partial(_convert, run, files, layout, cfg.recipe)
+    convert = functools.partial(_convert, run, files, layout, config.recipe)
     for _ in run_tasks(convert, todo, READERS, "import-released"):
         pass
     _finish(run, folder)

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from modelsoups.config.schema import Config
 from modelsoups.disk import paths, storage
-from modelsoups.experiment.draw import load_draw
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.report.text_tables import escape_markdown, markdown
 from modelsoups.soup.coefficients import Soup
@@ -18,27 +17,27 @@ from modelsoups.soup.coefficients import Soup
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
 
 
-def card(cfg: Config, soup: Soup, normalize: bool) -> str:
+def card(experiment: Experiment, soup: Soup, normalize: bool) -> str:
     """The whole text. Names are escaped, so that they appear as text.
 
     normalize: whether the head takes unit vectors.
     """
-    kind = "image-classification"
-    library = "timm" if cfg.model.library == "timm" else "open_clip"
+    config, kind = experiment.config, "image-classification"
+    library = "timm" if config.model.library == "timm" else "open_clip"
     facts = ModelCardData(library_name=library, license="other", pipeline_tag=kind, tags=["model-soup", kind])
     recipes: dict[str, Recipe] = {}
-    if cfg.pool == "finetuned":
-        for index, recipe in enumerate(load_draw(cfg)):
+    if config.pool == "finetuned":
+        for index, recipe in enumerate(experiment.draw.recipes()):
             recipes[f"{index:03d}"] = recipe
-    names = {"name": cfg.name, "row": cfg.export.row, "method": soup.method, "data": cfg.data.name}
-    names["base"] = cfg.model.name + (f" ({cfg.model.tag})" if cfg.model.tag else "")
+    names = {"name": config.name, "row": config.export.row, "method": soup.method, "data": config.data.name}
+    names["base"] = config.model.name + (f" ({config.model.tag})" if config.model.tag else "")
     made = ModelCard.from_template(
         facts,
         template_path=str(TEMPLATE),
         count=len(soup.ingredients),
         normalize=normalize,
         ingredients=_ingredients(soup, recipes),
-        accuracy=_accuracy(cfg.run.results / paths.RESULTS, cfg.export.row),
+        accuracy=_accuracy(experiment.files.results / paths.RESULTS, config.export.row),
         **dict(zip(names, map(escape_markdown, names.values()), strict=True)),
     )
     return str(made)

@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from modelsoups.cli.errors import fail
@@ -28,7 +29,7 @@ def run_command(modules: dict[str, str], overrides: Sequence[str]) -> None:
         config = open_run(overrides)
     except ValueError as error:
         fail(str(error))
-    with following(config.run, config.wandb, list(modules), config):
+    with following(config.wandb, config.run.wandb, asdict(config), list(modules)):
         _run_all(modules, config)
 
 

@@ -7,23 +7,23 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from modelsoups.analyses.members import pool_config
-from modelsoups.config.schema import Config
+from modelsoups.analyses.members import open_pool
 from modelsoups.disk import manifests
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.stages import finetune, heads, sweep
 from modelsoups.workers.processes import workers_kept
 
 
-def make_pools(cfg: Config) -> None:
+def make_pools(experiment: Experiment) -> None:
     """Initial model, draw and fine-tunes of every pool, as far as they are not complete."""
     with workers_kept():
-        for name in cfg.analyse.pools:
-            made = pool_config(cfg, name)
+        for name in experiment.config.analyse.pools:
+            pool = open_pool(experiment, name)
             print(f"analyse: pool {name}")
-            for init in ("zeroshot", "lp") if made.model == cfg.model else ():
-                _copy_head(cfg.run.head(init), made.run.head(init))
+            for init in ("zeroshot", "lp") if pool.config.model == experiment.config.model else ():
+                _copy_head(experiment.files.head(init), pool.files.head(init))
             for stage in (heads, sweep, finetune):
-                stage.run(made)
+                stage.run(pool)
 
 
 def _copy_head(source: Path, target: Path) -> None:

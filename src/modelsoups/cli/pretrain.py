@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from modelsoups.config.schema import Config
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.miniature.pretraining.captions import CaptionPretraining
 from modelsoups.miniature.pretraining.labels import LabelPretraining
 from modelsoups.miniature.pretraining.training import PretrainOptions, pretrain
 
 
-def run(cfg: Config) -> bool:
-    """Pre-train into cfg.pretrain.out. False: nothing was added to a run of the pipeline."""
-    kind = LabelPretraining if cfg.pretrain.labels else CaptionPretraining
-    steps = kind.steps if cfg.pretrain.steps is None else cfg.pretrain.steps
-    pretrain(kind, PretrainOptions(Path(cfg.pretrain.out), seed=cfg.pretrain.seed, steps=steps))
+def run(experiment: Experiment) -> bool:
+    """Pre-train into pretrain.out. False: nothing was added to a run of the pipeline."""
+    given = experiment.config.pretrain
+    kind = LabelPretraining if given.labels else CaptionPretraining
+    steps = kind.steps if given.steps is None else given.steps
+    pretrain(kind, PretrainOptions(Path(given.out), seed=given.seed, steps=steps))
     return False

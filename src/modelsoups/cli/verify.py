@@ -16,13 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelsoups.config.compose import load
-from modelsoups.config.schema import Config
+from modelsoups.config.recall import open_run
 from modelsoups.disk import storage
-from modelsoups.experiment.ingredients import load_pool
-from modelsoups.experiment.logits import logits_of
-from modelsoups.experiment.sets import evaluated
-from modelsoups.experiment.soups import read_soup
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.published import tables
 from modelsoups.published.released import TOLERANCE, number_of
 from modelsoups.report.numbers import signed
@@ -56,11 +52,11 @@ def main(argv: Sequence[str]) -> int:
         print(__doc__)
         return 0
     file = Path(args.pop(0)).expanduser() if args and "=" not in args[0] else None
-    cfg = load(["experiment=released", *args])
-    comparisons = compare(read(file) if file else measured(cfg))
+    experiment = Experiment(open_run(["experiment=released", *args]))
+    comparisons = compare(read(file) if file else measured(experiment))
     print(text(comparisons))
-    if file is None and cfg.run.soup("greedy").exists():
-        print(greedy(cfg.run.soup("greedy")))
+    if file is None and experiment.files.soup("greedy").exists():
+        print(greedy(experiment.soups.read("greedy").ingredients))
     return 0 if all(c.agrees for c in comparisons) else 1
 
 
@@ -109,9 +105,9 @@ def _cell(c: Comparison | None) -> str:
     return f"{signed(c.difference):>10}{' ' if c.agrees else '!'}"
 
 
-def greedy(file: Path) -> str:
+def greedy(ingredients: Sequence[str]) -> str:
     """The models of our greedy soup beside the authors', in the order in which they joined."""
-    ours = list(map(int, read_soup(file).ingredients))
+    ours = list(map(int, ingredients))
     theirs = list(tables.greedy_ingredients())
     listed, released = ", ".join(map(str, ours)), ", ".join(map(str, theirs))
     if ours == theirs:
@@ -122,13 +118,13 @@ def greedy(file: Path) -> str:
 # ---- where measured accuracies come from ----
 
 
-def measured(cfg: Config) -> Accuracies:
+def measured(experiment: Experiment) -> Accuracies:
     """From the logits of the imported models; ValueError when they were not evaluated."""
     found: dict[int, dict[str, float]] = {}
-    for ingredient in load_pool(cfg).ingredients:
-        for name in evaluated(cfg):
+    for ingredient in experiment.ingredients.find().ingredients:
+        for name in experiment.sets.evaluated():
             if name in TOLERANCE:
-                correct_N = logits_of(cfg, name, ingredient.sha256).correct_N
+                correct_N = experiment.logits.of(name, ingredient.sha256).correct_N
                 found.setdefault(int(ingredient.id), {})[name] = float(correct_N.double().mean())
     return found
 

@@ -10,10 +10,9 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelsoups.config.schema import Config
 from modelsoups.disk import manifests, paths
-from modelsoups.experiment import draw
-from modelsoups.recipes import search as searches
+from modelsoups.experiment.draw import Draw
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
 
 CHECKPOINTS = 2 * 3  # two checkpoints, each of the weights and AdamW's two moments
@@ -31,15 +30,16 @@ class Cost:
     checkpoint_bytes: int  # at most, while the sweep runs
 
 
-def run(cfg: Config) -> bool:
+def run(experiment: Experiment) -> bool:
     """Print the cost of the experiment's sweep."""
-    recipes = planned_recipes(cfg)
-    speed, source = _speed(cfg.plan.images_per_second, cfg.run.ingredients)
-    train = _train_images(cfg.plan.train_images, Path(cfg.data.dir) / cfg.data.train)
-    initial = cfg.run.head(cfg.heads.init) / paths.MODEL
-    weights = _weights_bytes(cfg.plan.parameters, initial)
-    total = cost(recipes, cfg.cluster.concurrent, train, weights)
-    gpus = cfg.cluster.nodes * cfg.cluster.ranks
+    config, files = experiment.config, experiment.files
+    recipes = planned_recipes(experiment.draw)
+    speed, source = _speed(config.plan.images_per_second, files.ingredients)
+    train = _train_images(config.plan.train_images, experiment.sets.folder(config.data.train))
+    initial = files.head(config.heads.init) / paths.MODEL
+    weights = _weights_bytes(config.plan.parameters, initial)
+    total = cost(recipes, config.cluster.concurrent, train, weights)
+    gpus = config.cluster.nodes * config.cluster.ranks
     hours = total.images / speed / 3600
     print(f"plan: {total.ingredients} ingredients, {total.images:,} images, {total.steps:,} steps")
     print(f"plan: {hours:,.2f} GPU-hours at {speed:,.0f} images/s a GPU ({source})")
@@ -54,12 +54,9 @@ def run(cfg: Config) -> bool:
     return False
 
 
-def planned_recipes(cfg: Config) -> list[Recipe]:
+def planned_recipes(draw: Draw) -> list[Recipe]:
     """The run's recipes; without a draw, those that `modelsoups sweep` would draw."""
-    if cfg.run.draw.exists():
-        return draw.load_draw(cfg)
-    search = draw.load_search(cfg.sweep.search)
-    return [draw.recipe(search, cfg, i) for i in range(cfg.sweep.count or searches.size(search))]
+    return draw.recipes() if draw.files.draw.exists() else draw.drawn()
 
 
 def cost(recipes: list[Recipe], concurrent: int | None, train: int, weights: int) -> Cost:

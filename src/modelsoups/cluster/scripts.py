@@ -35,20 +35,20 @@ CHAIN = (
 )
 
 
-def script(cfg: Config, piece: Piece, indices: list[int]) -> str:
+def script(config: Config, piece: Piece, indices: list[int]) -> str:
     """The text of a piece's script. indices: the ingredients that the sweep's array fine-tunes."""
-    cluster = cfg.cluster
+    cluster = config.cluster
     python = [*shlex.split(cluster.prefix), cluster.python or sys.executable]
-    overrides = [o for o in cfg.overrides if not re.match(r"\+?(submit\.|ingredient=)", o)]
+    overrides = [o for o in config.overrides if not re.match(r"\+?(submit\.|ingredient=)", o)]
     array = slurm.ranges(indices) if piece.name == "sweep" else None
-    options = _options(cfg.name, cfg.run, cluster, piece, array)
+    options = _options(config.name, config.run, cluster, piece, array)
     lines = {
         "options": "\n".join(f"#SBATCH {option}" for option in options),
         "setup": "\n".join(cluster.setup),
         "python": f"python=({shlex.join(python)})",
         "overrides": f"overrides=({shlex.join(overrides)})",
         "stages": f"stages=({shlex.join(piece.stages)})",
-        "run": f"run={shlex.quote(str(cfg.run.root.resolve()))}",
+        "run": f"run={shlex.quote(str(config.run.root.resolve()))}",
         "ranks": f"ranks={cluster.ranks}",
     }
     template = shipped("slurm") / ("sweep.sbatch" if array else "stage.sbatch")

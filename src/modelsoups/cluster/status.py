@@ -20,9 +20,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from modelsoups.cluster import slurm
-from modelsoups.config.schema import Config
 from modelsoups.disk import lock, manifests, paths, storage
-from modelsoups.experiment.draw import load_draw
+from modelsoups.disk.paths import Run
+from modelsoups.experiment.experiment import Experiment
+from modelsoups.recipes.recipe import Recipe
 
 SILENT = 600  # seconds without new metrics after which a run without a job counts as stopped
 STATES = ("done", "running", "queued", "stopped", "not started", "failed")
@@ -47,15 +48,15 @@ class IngredientStatus:
         return self.hours / self.epoch * (self.epochs - self.epoch) if self.epoch else None
 
 
-def run(cfg: Config) -> bool:
+def run(experiment: Experiment) -> bool:
     """Print a row for each ingredient that is running, stopped or failed, and the totals."""
     jobs = []
     if slurm.available():
         try:
-            jobs = slurm.queue(cfg.run.root)
+            jobs = slurm.queue(experiment.files.root)
         except ValueError as error:
             print(f"status: SLURM's queue cannot be read ({error}); using the folders alone")
-    statuses = scan(cfg, jobs)
+    statuses = scan(experiment.files, experiment.draw.recipes(), jobs)
     active = [s for s in statuses if s.state in ("running", "stopped", "failed")]
     if active:
         Console().print(_table(active))
@@ -67,11 +68,11 @@ def run(cfg: Config) -> bool:
     return False
 
 
-def scan(cfg: Config, jobs: list[slurm.Job]) -> list[IngredientStatus]:
-    """The status of every ingredient of the draw, in order; ValueError if there is no draw."""
+def scan(files: Run, recipes: list[Recipe], jobs: list[slurm.Job]) -> list[IngredientStatus]:
+    """The status of every ingredient of the draw, in order."""
     tasks = {job.index: job for job in jobs if job.name == "sweep"}
-    recipes = enumerate(load_draw(cfg))
-    return [_status(cfg.run.ingredient(i), i, recipe.epochs, tasks.get(i)) for i, recipe in recipes]
+    numbered = enumerate(recipes)
+    return [_status(files.ingredient(i), i, recipe.epochs, tasks.get(i)) for i, recipe in numbered]
 
 
 def _status(folder: Path, index: int, epochs: int, job: slurm.Job | None) -> IngredientStatus:

@@ -7,41 +7,39 @@ the jobs' output are in runs/<name>/slurm/. With submit.dry_run=true the scripts
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from modelsoups.cluster import slurm
 from modelsoups.cluster.plan import planned_recipes
 from modelsoups.cluster.scripts import CHAIN, Piece, script
-from modelsoups.config.schema import Config
 from modelsoups.disk import manifests, paths, storage
 from modelsoups.disk.paths import Run
-from modelsoups.experiment import draw
+from modelsoups.experiment.experiment import Experiment
 
 
-def run(cfg: Config) -> bool:
+def run(experiment: Experiment) -> bool:
     """Submit the jobs that are neither complete nor queued: all of them, or none if one fails."""
-    dry = cfg.submit.dry_run
+    config, files = experiment.config, experiment.files
+    dry = config.submit.dry_run
     if not dry:
-        draw.write(cfg)
-    recipes = planned_recipes(cfg)
+        experiment.draw.write()
+    recipes = planned_recipes(experiment.draw)
     for recipe in recipes:
-        recipe.accumulation(cfg.cluster.nodes * cfg.cluster.ranks, cfg.finetune.at_once)
-    todo, failed = unfinished(cfg.run, len(recipes))
-    queued = [] if dry else slurm.queue(cfg.run.root)
-    if not dry:  # from now on `load_draw` refuses another draw: jobs may start days later
-        storage.write_json(cfg.run.draw_manifest, {"sha256": storage.file_sha256(cfg.run.draw)})
+        recipe.accumulation(config.cluster.nodes * config.cluster.ranks, config.finetune.at_once)
+    todo, failed = unfinished(files, len(recipes))
+    queued = [] if dry else slurm.queue(files.root)
+    if not dry:  # from now on `Draw.recipes` refuses another draw: jobs may start days later
+        storage.write_json(files.draw_manifest, {"sha256": storage.file_sha256(files.draw)})
     done = len(recipes) - len(todo) - len(failed)
     counts = f"{done} complete, {len(failed)} failed, {len(todo)} to do"
     print(f"submit: {len(recipes)} ingredients: {counts}")
     for index in failed:
-        folder = cfg.run.ingredient(index)
+        folder = files.ingredient(index)
         print(f"submit: ingredient {index:03d} failed and will not be in the soup: {folder}")
-    if not (dry or todo or queued) and is_reported(cfg):
-        print(f"submit: everything is complete; the report is {cfg.run.results / 'index.html'}")
+    if not (dry or todo or queued) and is_reported(experiment):
+        print(f"submit: everything is complete; the report is {files.results / 'index.html'}")
         return False
-    _submit_chain(cfg, todo, queued)
+    _submit_chain(experiment, todo, queued)
     if not dry:
-        print(f"submit: scripts and output in {cfg.run.slurm}; see `modelsoups status`")
+        print(f"submit: scripts and output in {files.slurm}; see `modelsoups status`")
     return False
 
 
@@ -52,7 +50,7 @@ def unfinished(run: Run, count: int) -> tuple[list[int], list[int]]:
     return [i for i in rest if i not in failed], failed
 
 
-def _submit_chain(cfg: Config, todo: list[int], queued: list[slurm.Job]) -> None:
+def _submit_chain(experiment: Experiment, todo: list[int], queued: list[slurm.Job]) -> None:
     """Submit the pieces in order, each depending on the one before; on an error cancel them."""
     tasks = {job.index for job in queued if job.name == "sweep"}
     indices = [i for i in todo if i not in tasks]
@@ -62,16 +60,16 @@ def _submit_chain(cfg: Config, todo: list[int], queued: list[slurm.Job]) -> None
         for piece in CHAIN:
             live = sorted({job.id for job in queued if job.name == piece.name})
             ids = list(map(str, live))
-            if _is_needed(cfg, piece, indices, bool(live), bool(new)):
-                text = script(cfg, piece, indices)
+            if _is_needed(experiment, piece, indices, bool(live), bool(new)):
+                text = script(experiment.config, piece, indices)
                 if ids and piece.name != "sweep":
                     dependencies.append(f"afterany:{':'.join(ids)}")
-                if cfg.submit.dry_run:
+                if experiment.config.submit.dry_run:
                     options = " ".join(["sbatch", *slurm.dependency_options(dependencies)])
                     print(f"### {piece.name}: {piece.title}\n### {options} {piece.name}.sbatch\n{text}")
                     ids.append(f"<{piece.name}>")
                 else:
-                    new.append(_submit(cfg.run, piece, text, indices, dependencies))
+                    new.append(_submit(experiment.files, piece, text, indices, dependencies))
                     ids.append(str(new[-1]))
             elif live:
                 print(f"  {', '.join(ids):>8}  {piece.name:<9}in the queue already")
@@ -81,33 +79,32 @@ def _submit_chain(cfg: Config, todo: list[int], queued: list[slurm.Job]) -> None
         raise
 
 
-def _is_needed(cfg: Config, piece: Piece, indices: list[int], live: bool, earlier: bool) -> bool:
+def _is_needed(experiment: Experiment, piece: Piece, indices: list[int], live: bool, earlier: bool) -> bool:
     """live: whether its job is queued; earlier: whether a piece before it was just submitted."""
     if piece.name == "sweep":
         return bool(indices)
     if piece.name == "prepare":
-        return not live and not is_prepared(cfg)
+        return not live and not is_prepared(experiment)
     return earlier or not live
 
 
-def is_prepared(cfg: Config) -> bool:
+def is_prepared(experiment: Experiment) -> bool:
     """Whether every data set and the initial model are complete."""
-    sets = [cfg.data.train, cfg.data.holdout, cfg.data.test, *cfg.data.shifts]
-    folders = [Path(cfg.data.dir) / name for name in sets] + [cfg.run.head(cfg.heads.init)]
+    data = experiment.config.data
+    folders = list(map(experiment.sets.folder, [data.train, data.holdout, data.test, *data.shifts]))
+    folders.append(experiment.files.head(experiment.config.heads.init))
     return all(map(manifests.manifest_of, folders))
 
 
-def is_reported(cfg: Config) -> bool:
+def is_reported(experiment: Experiment) -> bool:
     """Whether the soups and the report of the finished ingredients are complete."""
-    if not (manifests.manifest_of(cfg.run.soups) and manifests.manifest_of(cfg.run.results)):
+    files = experiment.files
+    if not (manifests.manifest_of(files.soups) and manifests.manifest_of(files.results)):
         return False
-    # These import torch, which takes seconds and which most calls do not need.
-    from modelsoups.experiment.ingredients import load_pool
-    from modelsoups.experiment.soups import soup_inputs
-    from modelsoups.report.measure import report_inputs
-
-    soups = manifests.complete(cfg.run.soups, soup_inputs(cfg, load_pool(cfg).ingredients))
-    return soups is not None and manifests.complete(cfg.run.results, report_inputs(cfg)) is not None
+    inputs = experiment.soup_inputs(experiment.ingredients.find().ingredients)
+    if manifests.complete(files.soups, inputs) is None:
+        return False
+    return manifests.complete(files.results, experiment.report_inputs()) is not None
 
 
 def _submit(run: Run, piece: Piece, text: str, indices: list[int], dependencies: list[str]) -> int:

@@ -119,7 +119,7 @@ def keys() -> dict[str, Field[Any]]:
     return dict(_keys_below(Config, ""))
 
 
-def _keys_below(section: type, prefix: str) -> Iterator[tuple[str, Field[Any]]]:
+def _keys_below(section: Any, prefix: str) -> Iterator[tuple[str, Field[Any]]]:
     kinds = get_type_hints(section)
     for about in fields(section):
         if is_dataclass(kind := kinds[about.name]):

@@ -5,22 +5,26 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import torch
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from modelsoups.config.schema import Config
-from modelsoups.data.crops import CropStore
+from modelsoups.disk import manifests, storage
 from modelsoups.disk.paths import Run
 from modelsoups.experiment.draw import Draw
-from modelsoups.experiment.imported import Imported
-from modelsoups.experiment.ingredients import Ingredients
-from modelsoups.experiment.logits import LogitsCache
 from modelsoups.experiment.sets import Sets
-from modelsoups.experiment.soups import Soups
-from modelsoups.models.classifier import Classifier, build
-from modelsoups.soup.coefficients import Ingredient
 from modelsoups.workers.processes import worker_count
+
+if TYPE_CHECKING:
+    from modelsoups.experiment.parts import CropStore, Imported, Ingredients, LogitsCache, Soups
+    from modelsoups.models.classifier import Classifier
+    from modelsoups.soup.coefficients import Ingredient
+
+
+def _parts() -> ModuleType:
+    from modelsoups.experiment import parts  # loads PyTorch: status, submit and plan do without
+
+    return parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,28 +58,28 @@ class Experiment:
     def imported(self) -> Imported | None:
         """The imported pool, for pool=imported."""
         holdout = self.sets.folder(self.config.data.holdout)
-        return Imported(self.files, holdout) if self.config.pool == "imported" else None
+        return _parts().Imported(self.files, holdout) if self.config.pool == "imported" else None
 
     @cached_property
     def ingredients(self) -> Ingredients:
         """The initial models and the fine-tuned ones."""
         config = self.config
-        return Ingredients(self.files, self.draw, config.heads.init, config.soup.minimum, self.imported)
+        return _parts().Ingredients(self.files, self.draw, config.heads.init, config.soup.minimum, self.imported)
 
     @cached_property
     def crops(self) -> CropStore:
         """The evaluation crops of the prepared sets, decoded once."""
-        return CropStore(self.files.root / "pixels")
+        return _parts().CropStore(self.files.root / "pixels")
 
     @cached_property
     def logits(self) -> LogitsCache:
         """The logits of models and soups."""
-        return LogitsCache(self.files, self.sets, self.crops, self.classifier, self.config.evaluate.batch_size)
+        return _parts().LogitsCache(self.files, self.sets, self.crops, self.classifier, self.config.evaluate.batch_size)
 
     @cached_property
     def soups(self) -> Soups:
         """The soups, and what they are chosen from."""
-        return Soups(self.files, self.ingredients, self.logits)
+        return _parts().Soups(self.files, self.ingredients, self.logits)
 
     @cached_property
     def _classifiers(self) -> dict[int, Classifier]:
@@ -84,8 +88,7 @@ class Experiment:
     def classifier(self, classes: int) -> Classifier:
         """The network of the run, built once; its weights are those that were loaded last."""
         if classes not in self._classifiers:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            self._classifiers[classes] = build(self.config.model, classes).to(device).eval()
+            self._classifiers[classes] = _parts().build_on_device(self.config.model, classes)
         return self._classifiers[classes]
 
     @property
@@ -110,3 +113,12 @@ class Experiment:
             "protocol": config.protocol,
             "wise_ft": config.evaluate.wise_ft,
         }
+
+    def report_inputs(self) -> dict[str, Any]:
+        """What a report depends on, cheap to compute; ValueError when the soups are not complete."""
+        soups = self.files.soups
+        manifest = manifests.manifest_of(soups)
+        if manifest is None:
+            raise ValueError(f"{soups} is not complete; run `modelsoups soup` first")
+        made = manifest["provenance"]["time"]
+        return {"soups": storage.fingerprint(manifest["inputs"]), "made": made, "name": self.config.name}

@@ -20,7 +20,7 @@ from modelsoups.disk import storage
 from modelsoups.disk.paths import Run
 from modelsoups.experiment.sets import Sets
 from modelsoups.models.classifier import Classifier, normalise
-from modelsoups.stats import projection
+from modelsoups.stats.projection import project
 from modelsoups.stats.scores import Logits
 
 
@@ -39,8 +39,10 @@ class LogitsCache:
         self.files, self.sets, self.crops = files, sets, crops
         self.classifier, self.batch_size = classifier, batch_size
 
-    def path(self, name: str, sha256: str) -> Path:
-        return self.files.logits(sha256, name, self.sets[name].sha256)
+    def path(self, name: str, sha256: str, images: int | None = None) -> Path:
+        """The file of a model's logits on a data set, or on a part of its images."""
+        whole = self.files.logits(sha256, name, self.sets[name].sha256)
+        return whole if images is None else whole.with_name(f"{whole.stem}-{images}{whole.suffix}")
 
     def of(self, name: str, sha256: str, state: Mapping[str, Tensor] | None = None) -> Logits:
         """Logits of the model with these weights on a data set, from the cache if they are there.
@@ -49,17 +51,23 @@ class LogitsCache:
         that makes it.
         """
         path = self.path(name, sha256)
-        labels_N = torch.from_numpy(self.sets[name].labels_N)
-        if path.exists():
-            return Logits(name, self.read(path), labels_N)
-        if state is None:
-            raise ValueError(f"{path} is missing; run `modelsoups evaluate` and `modelsoups soup` first")
-        logits_NC = self.forward(name, state)
-        storage.save_weights(path, {"logits": logits_NC})
-        return Logits(name, logits_NC, labels_N)
 
-    def read(self, path: Path) -> Tensor:
-        """logits_NC of a file of the cache."""
+        def compute() -> Tensor:
+            if state is None:
+                raise ValueError(f"{path} is missing; run `modelsoups evaluate` and `modelsoups soup` first")
+            return self.forward(name, state)
+
+        return Logits(name, self.cached(path, compute), torch.from_numpy(self.sets[name].labels_N))
+
+    def cached(self, path: Path, compute: Callable[[], Tensor]) -> Tensor:
+        """The logits_NC in a file of the cache, computed and written there where it is missing.
+
+        ValueError names a damaged file.
+        """
+        if not path.exists():
+            logits_NC = compute()
+            storage.save_weights(path, {"logits": logits_NC})
+            return logits_NC
         try:
             return safetensors.torch.load_file(path)["logits"]
         except (safetensors.SafetensorError, KeyError) as error:
@@ -81,5 +89,5 @@ class LogitsCache:
             seen += len(batch_BCHW)
             if len(pixels_BCHW):
                 logits_BC = model(normalise(model, pixels_BCHW)).float().cpu()
-                rows.append(projection.project(logits_BC, dataset.projection))
+                rows.append(project(logits_BC, dataset.projection))
         return torch.cat(rows)

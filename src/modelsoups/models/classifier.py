@@ -90,6 +90,11 @@ def build(model: ModelConfig, num_classes: int) -> Classifier:
     return Classifier(encoder, num_classes, model.image_size, model.normalize_features)
 
 
+def build_on_device(model: ModelConfig, num_classes: int) -> Classifier:
+    """`build` for evaluation, on the GPU if there is one."""
+    return build(model, num_classes).to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
 def load_clip(model: ModelConfig) -> Clip:
     """Both towers of a CLIP; ValueError if there is no text tower or there are no weights."""
     library = importlib.import_module(LIBRARIES[model.library])

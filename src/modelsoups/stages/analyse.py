@@ -17,20 +17,21 @@ from modelsoups.analyses.figure_2_j1_landscape import LANDSCAPE
 from modelsoups.analyses.members import Unavailable
 from modelsoups.analyses.page import Made, write
 from modelsoups.analyses.registry import wanted
-from modelsoups.config.schema import Config
 from modelsoups.disk import manifests
-from modelsoups.report import pages
+from modelsoups.experiment.experiment import Experiment
+from modelsoups.report import files
 from modelsoups.workers.processes import workers_kept
 
 
-def run(cfg: Config) -> bool:
+def run(experiment: Experiment) -> bool:
     """Make the analyses unless they are complete; whether there was anything to make."""
-    torch.set_num_threads(cfg.finetune.threads)  # as in the workers: sums depend on it
-    analyses = wanted(cfg.analyse.which)
-    index = cfg.run.analyses / "index.html"
-    bench = Bench(cfg)
+    config, folder = experiment.config, experiment.files.analyses
+    torch.set_num_threads(config.finetune.threads)  # as in the workers: sums depend on it
+    analyses = wanted(config.analyse.which)
+    index = folder / "index.html"
+    bench = Bench(experiment)
     inputs = bench.inputs()
-    if manifests.complete(cfg.run.analyses, inputs):
+    if manifests.complete(folder, inputs):
         print(f"analyse: complete, in {index}")
         return False
     made: list[Made] = []
@@ -48,8 +49,8 @@ def run(cfg: Config) -> bool:
             seconds = f"{time.monotonic() - begin:.0f} s"
             print(f"analyse: {analysis.name}: {len(rows)} rows of data in {seconds}", flush=True)
     if LANDSCAPE in analyses and LANDSCAPE.name not in missing and bench.train is None:
-        missing["figure_2, train loss"] = f"the training set {cfg.data.train} is not prepared"
+        missing["figure_2, train loss"] = f"the training set {config.data.train} is not prepared"
     write(bench, inputs, made, missing)
-    pages.link(cfg)
+    files.refresh(experiment.files.results)
     print(f"analyse: {len(made)} analyses, {len(missing)} not possible -> {index}")
     return True

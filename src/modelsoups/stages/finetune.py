@@ -10,7 +10,6 @@ trains one ingredient on all ranks, with the recipe's batch size.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -18,20 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from modelsoups.config.schema import Config
+from modelsoups.checkpoints.states import state_sha256
 from modelsoups.data.shards import check_disjoint
 from modelsoups.disk import manifests, paths, storage
 from modelsoups.disk.lock import Lock, held
-from modelsoups.experiment.draw import load_draw
-from modelsoups.experiment.ingredients import initial_models
-from modelsoups.experiment.logits import shell
-from modelsoups.experiment.sets import open_set
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.models.classifier import state_of
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.train import distillation, resume
 from modelsoups.train.ranks import ALONE, Ranks, joined, mark_saved
-from modelsoups.weights import state_dicts
-from modelsoups.workers.processes import run_tasks, watched, worker_count
+from modelsoups.workers.processes import run_tasks, watched
 
 if TYPE_CHECKING:
     from modelsoups.train.trainer import Trainer
@@ -39,90 +34,96 @@ if TYPE_CHECKING:
 COMPLETE = "complete"
 
 
-def run(cfg: Config) -> bool:
-    """Fine-tune every ingredient that is neither complete nor failed, or cfg.ingredient alone.
+def run(experiment: Experiment) -> bool:
+    """Fine-tune every ingredient that is neither complete nor failed, or the one that `ingredient` names.
 
     A failed one is reported and left out; asked for by its number, it is a ValueError.
     """
-    recipes = load_draw(cfg)
-    if cfg.ingredient is not None and cfg.ingredient >= len(recipes):
-        raise ValueError(f"ingredient={cfg.ingredient}: {cfg.run.draw} has recipes 0 to {len(recipes) - 1}")
-    wanted = range(len(recipes)) if cfg.ingredient is None else [cfg.ingredient]
-    ended = {index: _ended(cfg, index, recipes[index]) for index in wanted}
+    recipes, files = experiment.draw.recipes(), experiment.files
+    only = experiment.config.ingredient
+    if only is not None and only >= len(recipes):
+        raise ValueError(f"ingredient={only}: {files.draw} has recipes 0 to {len(recipes) - 1}")
+    wanted = range(len(recipes)) if only is None else [only]
+    ended = {index: _ended(experiment, index, recipes[index]) for index in wanted}
     todo = [index for index in wanted if ended[index] is None]
     failed = {index: reason for index, reason in ended.items() if reason not in (None, COMPLETE)}
     if done := len(wanted) - len(todo):
         print(f"finetune: {'' if todo else 'complete, '}{done} of {len(wanted)} ingredients are done already")
-    failed |= _fine_tune_all(cfg, recipes, todo)
+    if todo:
+        failed |= _fine_tune_all(experiment, recipes, todo)
     for index, reason in sorted(failed.items()):
         message = f"ingredient {index:03d}: {reason}"
-        if cfg.ingredient is not None:
-            raise ValueError(f"{message}; recipes are fixed: move {cfg.run.ingredient(index)} away to try it again")
+        if only is not None:
+            raise ValueError(f"{message}; recipes are fixed: move {files.ingredient(index)} away to try it again")
         print(f"finetune: {message}; the soup is made without it")
     return bool(todo)
 
 
-def _fine_tune_all(cfg: Config, recipes: list[Recipe], todo: list[int]) -> dict[int, str]:
+def _fine_tune_all(experiment: Experiment, recipes: list[Recipe], todo: list[int]) -> dict[int, str]:
     """Fine-tune these ingredients. Returns the reasons of those that diverged."""
-    if not todo:
-        return {}
-    train = open_set(cfg.data.dir, cfg.data.train)
-    check_disjoint(train, open_set(cfg.data.dir, cfg.data.holdout))
+    images = len(experiment.sets.train)
+    check_disjoint(experiment.sets.train, experiment.sets.holdout)
     for index in todo:
         for teacher in recipes[index].teachers:
             distillation.teacher(teacher)  # raises an error before anything is trained
-    if cfg.ingredient is not None:
-        reason = _fine_tune_here(cfg, recipes, cfg.ingredient, len(train))
-        return {cfg.ingredient: reason} if reason else {}
-    job = functools.partial(_fine_tune_locked, cfg, recipes, ALONE)
-    workers = worker_count(cfg.finetune.parallel)
-    ends = run_tasks(job, todo, workers, "finetune", lambda index: recipes[index].epochs * len(train))
-    failed = {index: reason for index, reason in ends if reason}
-    print(f"finetune: {len(todo) - len(failed)} ingredients -> {cfg.run.ingredients}")
+    if experiment.config.ingredient is not None:
+        reason = _fine_tune_here(experiment, recipes[todo[0]], todo[0])
+        return {todo[0]: reason} if reason else {}
+    tasks = {index: (index, recipes[index]) for index in todo}
+    ends = run_tasks(
+        _task, list(tasks.values()), experiment.workers, "finetune", lambda task: task[1].epochs * images, experiment
+    )
+    failed = {index: reason for (index, _), reason in ends if reason}
+    print(f"finetune: {len(todo) - len(failed)} ingredients -> {experiment.files.ingredients}")
     return failed
 
 
-def _fine_tune_here(cfg: Config, recipes: list[Recipe], index: int, images: int) -> str | None:
+def _task(experiment: Experiment, task: tuple[int, Recipe]) -> str | None:
+    index, recipe = task
+    return _fine_tune_locked(experiment, recipe, index, ALONE)
+
+
+def _fine_tune_here(experiment: Experiment, recipe: Recipe, index: int) -> str | None:
     """Fine-tune one ingredient in this process, beside the other ranks if there are any."""
     with joined() as ranks:
-        shown = watched(f"finetune: {index:03d}", recipes[index].epochs * images)
+        shown = watched(f"finetune: {index:03d}", recipe.epochs * len(experiment.sets.train))
         with shown if ranks.first else contextlib.nullcontext():
-            reason = _fine_tune_locked(cfg, recipes, ranks, index)
+            reason = _fine_tune_locked(experiment, recipe, index, ranks)
         if ranks.first and not reason:
-            print(f"finetune: ingredient {index:03d} -> {cfg.run.ingredient(index)}")
+            print(f"finetune: ingredient {index:03d} -> {experiment.files.ingredient(index)}")
     return reason
 
 
-def _fine_tune_locked(cfg: Config, recipes: list[Recipe], ranks: Ranks, index: int) -> str | None:
+def _fine_tune_locked(experiment: Experiment, recipe: Recipe, index: int, ranks: Ranks) -> str | None:
     """`fine_tune` under the folder's lock. Raises Held, a ValueError, if it is in use."""
-    torch.set_num_threads(cfg.finetune.threads)
+    torch.set_num_threads(experiment.config.finetune.threads)
     if not ranks.first:
-        return fine_tune(cfg, recipes[index], index, ranks)
-    with held(cfg.run.ingredient(index)) as lock:
-        return fine_tune(cfg, recipes[index], index, ranks, lock)
+        return fine_tune(experiment, recipe, index, ranks)
+    with held(experiment.files.ingredient(index)) as lock:
+        return fine_tune(experiment, recipe, index, ranks, lock)
 
 
-def _inputs(cfg: Config, recipe: Recipe) -> dict[str, Any]:
+def _inputs(experiment: Experiment, recipe: Recipe) -> dict[str, Any]:
     """What an ingredient is made from, as a JSON file holds it."""
     inputs = {
         "recipe": asdict(recipe),
-        "initialization": initial_models(cfg)["initialization"].sha256,
-        "train": open_set(cfg.data.dir, cfg.data.train).sha256,
+        "initialization": experiment.ingredients.initial()["initialization"].sha256,
+        "train": experiment.sets.train.sha256,
     }
-    if cfg.finetune.decode != "pil":
-        inputs["decode"] = cfg.finetune.decode
+    if experiment.config.finetune.decode != "pil":
+        inputs["decode"] = experiment.config.finetune.decode
     return dict(json.loads(json.dumps(inputs)))
 
 
-def _ended(cfg: Config, index: int, recipe: Recipe) -> str | None:
+def _ended(experiment: Experiment, index: int, recipe: Recipe) -> str | None:
     """COMPLETE, why it failed, or None. Raises ValueError if it was made from other inputs."""
-    folder = cfg.run.ingredient(index)
+    folder = experiment.files.ingredient(index)
     failure = folder / paths.FAILED
     manifest = manifests.manifest_of(folder)
     end = manifest or (storage.read_json(failure) if failure.exists() else None)
     if end is None:
         return None
-    for key, value in _inputs(cfg, recipe).items():
+    for key, value in _inputs(experiment, recipe).items():
         if end.get("inputs", {}).get(key) != value:
             raise ValueError(
                 f"{folder} was made from another {key}; an ingredient is fixed once made: choose another name=..., or "
@@ -132,24 +133,26 @@ def _ended(cfg: Config, index: int, recipe: Recipe) -> str | None:
     return COMPLETE if manifest else str(end["reason"])
 
 
-def fine_tune(cfg: Config, recipe: Recipe, index: int, ranks: Ranks = ALONE, lock: Lock | None = None) -> str | None:
+def fine_tune(
+    experiment: Experiment, recipe: Recipe, index: int, ranks: Ranks = ALONE, lock: Lock | None = None
+) -> str | None:
     """Fine-tune a recipe into the folder of ingredient `index`. Returns why it diverged, or None.
 
     Rank 0 writes the files, and checks `lock`, if it holds one, before each write.
     """
     from modelsoups.train.trainer import Trainer, Workspace  # loads timm: 2 seconds, not needed if all is complete
 
-    folder, inputs = cfg.run.ingredient(index), _inputs(cfg, recipe)
+    folder, inputs, config = experiment.files.ingredient(index), _inputs(experiment, recipe), experiment.config
     if recipe.teachers:
         inputs["teachers"] = [distillation.teacher(name).sha256 for name in recipe.teachers]
     if ranks.first:
         for left_over in folder.glob(".*.tmp"):  # of a run that was killed while it wrote
             left_over.unlink()
-    train = open_set(cfg.data.dir, cfg.data.train)
-    side_by_side = worker_count(cfg.finetune.parallel) if cfg.ingredient is None else ranks.here
+    train = experiment.sets.train
+    side_by_side = experiment.workers if config.ingredient is None else ranks.here
     workspace = Workspace(folder, storage.fingerprint(inputs), ranks, lock, side_by_side)
-    trainer = Trainer(recipe, cfg.finetune, shell(cfg, len(train.classes)), train, workspace)
-    trainer.load(initial_models(cfg)["initialization"])
+    trainer = Trainer(recipe, config.finetune, experiment.classifier(len(train.classes)), train, workspace)
+    trainer.load(experiment.ingredients.initial()["initialization"])
     if ranks.first:
         storage.write_json(folder / paths.RECIPE, asdict(recipe))
     diverged = trainer.train()
@@ -173,8 +176,8 @@ def _write(folder: Path, trainer: Trainer, inputs: dict[str, Any]) -> None:
         files.append(folder / f"{name}.safetensors")
         storage.save_weights(files[-1], {key: t.detach().cpu().contiguous() for key, t in average.items()})
     facts = {
-        "sha256": state_dicts.state_sha256(state),
-        "averages": {name: state_dicts.state_sha256(average) for name, average in averages.items()},
+        "sha256": state_sha256(state),
+        "averages": {name: state_sha256(average) for name, average in averages.items()},
         "steps": trainer.total,
         "images": trainer.total * trainer.recipe.batch_size,
         "loss": trainer.loss,

@@ -12,24 +12,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from modelsoups.config.schema import Config
 from modelsoups.disk import manifests, paths, provenance, storage
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.published import tables
 from modelsoups.report import figures, files, released_results
-from modelsoups.report.measure import Evidence, collect, report_inputs
+from modelsoups.report.measure import Collector, Evidence
 from modelsoups.report.result_lines import result_lines
 
 
-def run(cfg: Config) -> bool:
+def run(experiment: Experiment) -> bool:
     """Write the report if it is not complete, and print Table 3 with its headline either way."""
-    folder = cfg.run.results
-    inputs = _inputs(cfg)
+    config, folder = experiment.config, experiment.files.results
+    inputs = _inputs(experiment)
     if not _is_measured(folder, inputs):
-        if manifests.manifest_of(cfg.run.soups) is None:
-            facts = {**provenance.record(), "config": asdict(cfg)}
-            lines = released_results.result_lines(cfg.name, cfg.recipe)
+        if manifests.manifest_of(experiment.files.soups) is None:
+            facts = {**provenance.record(), "config": asdict(config)}
+            lines = released_results.result_lines(config.name, config.recipe)
         else:
-            evidence = collect(cfg)
+            evidence = _collect(experiment)
             facts = {**evidence.provenance, "seconds": evidence.timings}
             lines = result_lines(evidence)
             _write_contact_sheet(folder, evidence)
@@ -45,21 +45,22 @@ def run(cfg: Config) -> bool:
     return stale
 
 
-def _inputs(cfg: Config) -> dict[str, Any]:
+def _inputs(experiment: Experiment) -> dict[str, Any]:
     """What the numbers depend on: a finished run, or the authors' released results.
 
     Where the run is not on this machine, what the results folder says that it was made from.
     """
-    if manifests.manifest_of(cfg.run.soups) is None:
-        if cfg.pool == "imported":
+    run = experiment.files
+    if manifests.manifest_of(run.soups) is None:
+        if experiment.imported:
             return {"released results": tables.MODELS}
-        manifest = cfg.run.results / manifests.MANIFEST
+        manifest = run.results / manifests.MANIFEST
         # The run's folder is no evidence of a run: a report leaves its seconds and its log in it.
-        if manifest.exists() and not cfg.run.draw.exists():
-            file = cfg.run.results / paths.RESULTS
-            print(f"report: the run {cfg.run.root} is not on this machine; using {file}")
+        if manifest.exists() and not run.draw.exists():
+            file = run.results / paths.RESULTS
+            print(f"report: the run {run.root} is not on this machine; using {file}")
             return dict(storage.read_json(manifest)["inputs"])
-    return report_inputs(cfg)
+    return experiment.report_inputs()
 
 
 def _is_measured(folder: Path, inputs: dict[str, Any]) -> bool:
@@ -75,3 +76,9 @@ def _write_contact_sheet(folder: Path, evidence: Evidence) -> None:
         with storage.atomic(folder / "contact.png") as tmp:
             tmp.write_bytes(figures.save(sheet, "png"))
         figures.close(sheet)
+
+
+def _collect(experiment: Experiment) -> Evidence:
+    run, config = experiment, experiment.config
+    collector = Collector(run.files, run.sets, run.ingredients, run.logits, run.soups)
+    return collector.evidence(config.name, asdict(config), config.model.image_size)

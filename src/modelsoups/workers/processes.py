@@ -22,8 +22,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-import torch
-
 from modelsoups.workers.progress import Meter
 
 Task = TypeVar("Task")
@@ -46,6 +44,8 @@ def cores() -> int:
 
 def worker_count(parallel: int | None) -> int:
     """`parallel` if it is given; by default one per GPU, or one per core without GPUs."""
+    import torch
+
     return parallel or torch.cuda.device_count() or cores()
 
 
@@ -234,6 +234,8 @@ def _begin(news: Any, slots: list[Any]) -> None:
         number = next(i for i, slot in enumerate(slots) if slot.value == NOT_STARTED)
         slots[number].value = IDLE
     _this = _Worker(news, slots[number])
+    import torch
+
     if torch.cuda.is_available():
         torch.cuda.set_device(number % torch.cuda.device_count())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers
@@ -250,6 +252,8 @@ def _end_with(sentinel: int) -> None:
 def _call(function: Callable[..., Result], shared: bytes | None, number: int, task: object) -> Result:
     assert isinstance(_this, _Worker)
     _this.slot.value = number
+    import torch
+
     torch.set_num_threads(1)
     result = function(task) if shared is None else function(_this.unpickled(shared), task)
     _this.slot.value = IDLE
