@@ -89,7 +89,6 @@ def test_tied_tensors_are_found_in_both_formats(tmp_path: Path) -> None:
         opened = open_checkpoint(tmp_path / name)
         assert same(opened, model.state_dict())
         assert len(opened.tied) == 1
-        assert opened.nbytes == 5 * 3 * 4
 
 
 def shards(folder: Path, **changes: str) -> Path:

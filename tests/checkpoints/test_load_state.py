@@ -90,7 +90,7 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(
     ("content", "message"),
     [
         ([1, 2], "holds a list, not tensors by name"),
-        ({}, "holds a dict, not tensors by name"),
+        ({}, "holds no tensors by name"),
         ({"epoch": 3, "state_dict": STATE}, "does not hold tensors by name alone; save model"),
         ({1: torch.ones(1)}, "holds no tensors by name"),
     ],
