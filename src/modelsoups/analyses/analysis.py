@@ -12,6 +12,7 @@ from modelsoups.analyses.rows import Rows, Table, having, interval, select
 from modelsoups.report.claims import FAILS, HOLDS, OPEN, Verdict
 from modelsoups.stats import correlations, intervals, paired_tests
 
+Verdicts = list[Verdict]
 MIN_MODELS = 4  # with fewer, resampling models says nothing about a correlation over their pairs
 
 
@@ -28,7 +29,7 @@ class Analysis:
     source: str
     paper: str
     rows: Callable[[Bench], Rows]
-    verdicts: Callable[[Rows], list[Verdict]]
+    verdicts: Callable[[Rows], Verdicts]
     draw: Callable[[Rows], Figure] | None = None
     table: Callable[[Rows], Table] | None = None
 
@@ -63,7 +64,7 @@ def estimated(result: correlations.Estimate) -> dict[str, float]:
 
 def correlated(
     text: str, source: str, x: Sequence[float], y: Sequence[float], models: Sequence[tuple[str, str]]
-) -> list[Verdict]:
+) -> Verdicts:
     """The verdict that x and y, one value a pair of models, are correlated.
 
     Empty with fewer than MIN_MODELS models or where x or y is constant.
@@ -92,13 +93,13 @@ def _mean_gain(pairs: Sequence[tuple[Measures, Measures]], dataset: str) -> np.n
     return np.mean(gains, axis=0)
 
 
-def compared(rows: Rows, name: str, on: str, text: str, source: str) -> list[Verdict]:
+def compared(rows: Rows, name: str, on: str, text: str, source: str) -> Verdicts:
     """The verdict on a comparison's row; empty where it was not made, as without all shifts."""
     found = having(select(rows, comparison=name), on)
     return [judged(text, source, row[on]) for row in found]
 
 
-def corrected(verdicts: Sequence[Verdict]) -> list[Verdict]:
+def corrected(verdicts: Sequence[Verdict]) -> Verdicts:
     """The verdicts with Holm's correction over all p-values among them."""
     p = [v.p for v in verdicts if v.p is not None]
     adjusted = iter(paired_tests.holm(p))

@@ -4,12 +4,11 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from modelsoups.analyses.analysis import compared
+from modelsoups.analyses.analysis import Verdicts, compared
 from modelsoups.analyses.bench import Bench, Measures, Point
 from modelsoups.analyses.members import Unavailable
 from modelsoups.analyses.rows import ON, Rows, Table, having
 from modelsoups.published import appendix_l
-from modelsoups.report.claims import Verdict
 from modelsoups.report.numbers import percent
 
 Line = Callable[[], Measures]  # raises Unavailable
@@ -49,7 +48,7 @@ def made(bench: Bench, lines: Mapping[str, Line], rate: int, lr: float) -> tuple
     return rows, found
 
 
-def claims(rows: Rows, source: str) -> list[Verdict]:
+def claims(rows: Rows, source: str) -> Verdicts:
     """The verdicts on all comparisons; each row holds its claim as `said`."""
     found = []
     for row in having(rows, "comparison"):

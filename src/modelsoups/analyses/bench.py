@@ -18,7 +18,7 @@ import numpy as np
 
 from modelsoups.analyses import images
 from modelsoups.analyses.images import Images
-from modelsoups.analyses.members import OWN, PLAIN, Member, Unavailable, open_pool
+from modelsoups.analyses.members import OWN, PLAIN, Member, Unavailable, models_of, open_pool
 from modelsoups.data import crops, transforms
 from modelsoups.disk import provenance, storage
 from modelsoups.experiment import logits
@@ -141,7 +141,7 @@ class Bench:
         return found
 
     def ingredients(self, *pools: str) -> list[Ingredient]:
-        return [member.ingredient for member in self.pool(*pools)]
+        return models_of(self.pool(*pools))
 
     def start(self, pool: str) -> Ingredient:
         """theta_0 of a pool; Unavailable where an imported pool came without it."""

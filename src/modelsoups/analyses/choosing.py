@@ -34,6 +34,11 @@ def picked(soup: Soup, ingredients: Sequence[Ingredient]) -> list[Ingredient]:
     return [i for i in ingredients if i.id in soup.ingredients]
 
 
+def as_listed(soup: Soup, ingredients: Sequence[Ingredient]) -> list[Ingredient]:
+    """The ingredients of a soup, in the soup's own order."""
+    return sorted(picked(soup, ingredients), key=lambda i: soup.ingredients.index(i.id))
+
+
 def renumbered(ingredients: Sequence[Ingredient]) -> list[Ingredient]:
     """The models with ids by position, which are unique where models come from several pools."""
     return [Ingredient(f"{n:03d}", i.path, i.sha256, i.recipe) for n, i in enumerate(ingredients)]

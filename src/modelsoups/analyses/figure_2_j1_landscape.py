@@ -9,12 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from modelsoups.analyses.analysis import Analysis, compared, comparison
+from modelsoups.analyses.analysis import Analysis, Verdicts, compared, comparison
 from modelsoups.analyses.bench import Bench, Measures, Point, correctness
 from modelsoups.analyses.members import OWN, Member, Unavailable
 from modelsoups.analyses.rows import ON, Rows, column, distinct, having, interval, select
 from modelsoups.analyses.style import RED, panels_of
-from modelsoups.report.claims import Verdict
 from modelsoups.report.figures import INK
 from modelsoups.soup.coefficients import Ingredient
 from modelsoups.stats import intervals
@@ -108,7 +107,7 @@ def _gain_of_plane(bench: Bench, measured: list[Measures]) -> dict[str, dict[str
     return found
 
 
-def _verdicts(rows: Rows) -> list[Verdict]:
+def _verdicts(rows: Rows) -> Verdicts:
     found = []
     for name in distinct(having(rows, "landscape"), "landscape"):
         figure = "Figure J.1" if name == BARRIER else "Figure 2"

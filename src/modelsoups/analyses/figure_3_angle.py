@@ -3,13 +3,12 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from modelsoups.analyses.analysis import Analysis, correlated, estimated, judged
+from modelsoups.analyses.analysis import Analysis, Verdicts, correlated, estimated, judged
 from modelsoups.analyses.bench import Bench, Measures, between
 from modelsoups.analyses.members import OWN, Unavailable
 from modelsoups.analyses.pairs import SEVERAL, single_differences
-from modelsoups.analyses.rows import Rows, column, models_of, select
+from modelsoups.analyses.rows import Rows, column, pairs_of, select
 from modelsoups.analyses.style import BLUE, GREEN, PINK, RED, legend, panels_of
-from modelsoups.report.claims import Verdict
 from modelsoups.stats import correlations
 from modelsoups.weights import state_dicts
 
@@ -39,8 +38,8 @@ def _mean(bench: Bench, measures: Measures) -> float:
     return float(np.mean([measures[name].accuracy for name in bench.tests]))
 
 
-def _verdicts(rows: Rows) -> list[Verdict]:
-    models, gains, angles = models_of(rows), column(rows, "advantage"), column(rows, "angle")
+def _verdicts(rows: Rows) -> Verdicts:
+    models, gains, angles = pairs_of(rows), column(rows, "advantage"), column(rows, "angle")
     text = "Averaging two models is better than the average of the two"
     found = [judged(text, "section 3.2", estimated(correlations.mean(gains, models)))]
     more = [kind != "seed" for kind in column(rows, "kind")]

@@ -5,13 +5,12 @@ import itertools
 import numpy as np
 from matplotlib.figure import Figure
 
-from modelsoups.analyses.analysis import Analysis, correlated, estimated, judged
+from modelsoups.analyses.analysis import Analysis, Verdicts, correlated, estimated, judged
 from modelsoups.analyses.bench import Bench, between
-from modelsoups.analyses.members import Unavailable
+from modelsoups.analyses.members import Unavailable, models_of
 from modelsoups.analyses.pairs import spread, with_recipes
-from modelsoups.analyses.rows import Rows, column, models_of, nested
+from modelsoups.analyses.rows import Rows, column, nested, pairs_of
 from modelsoups.analyses.style import LABELS, measured_on, panels_of, rate_bar, scatter_by_rate
-from modelsoups.report.claims import Verdict
 from modelsoups.stats import correlations
 
 
@@ -20,7 +19,7 @@ def _rows(bench: Bench) -> Rows:
     pairs = spread(list(itertools.combinations(members, 2)), bench.settings.pairs)
     if not pairs:
         raise Unavailable("it needs two models with a recipe")
-    bench.evaluate([m.ingredient for m in members])
+    bench.evaluate(models_of(members))
     points = [between(one.ingredient, two.ingredient) for one, two in pairs]
     rows: Rows = []
     for (one, two), soup in zip(pairs, bench.measure(points, "figure 4"), strict=True):
@@ -30,8 +29,8 @@ def _rows(bench: Bench) -> Rows:
     return rows
 
 
-def _verdicts(rows: Rows) -> list[Verdict]:
-    models = models_of(rows)
+def _verdicts(rows: Rows) -> Verdicts:
+    models = pairs_of(rows)
     found = []
     for on in measured_on(column(rows, "soup")):
         soup, ensemble = nested(rows, "soup", on), nested(rows, "ensemble", on)

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from modelsoups.analyses.analysis import Analysis, compared
+from modelsoups.analyses.analysis import Analysis, Verdicts, compared
 from modelsoups.analyses.bench import Bench, Measures, Point, correctness
-from modelsoups.analyses.choosing import choose, need_holdout
+from modelsoups.analyses.choosing import as_listed, choose, need_holdout
 from modelsoups.analyses.members import OWN
 from modelsoups.analyses.rows import ON, Rows, column, having, interval, select
 from modelsoups.analyses.style import GREEN, LABELS, NAMES, PINK, legend, panels_of, rate_bar, scatter_by_rate
 from modelsoups.disk import storage
-from modelsoups.report.claims import Verdict
 from modelsoups.report.figures import SPECIAL
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.stats import intervals
@@ -46,8 +45,7 @@ def _rows(bench: Bench) -> Rows:
 
 
 def _of_soup(bench: Bench, soup: Soup, members: Sequence[Ingredient], method: str) -> Measures:
-    by_id = {m.id: m for m in members}
-    ingredients = [by_id[name] for name in soup.ingredients]
+    ingredients = as_listed(soup, members)
     if soup.space == "logits":
         return bench.ensemble(ingredients, soup.coefficients[EVERYTHING])
     if set(soup.coefficients) == {EVERYTHING}:
@@ -69,7 +67,7 @@ def _above_all(bench: Bench, soup: Measures, others: list[Measures]) -> dict[str
     return found
 
 
-def _verdicts(rows: Rows) -> list[Verdict]:
+def _verdicts(rows: Rows) -> Verdicts:
     found = []
     for on, where in ON:
         text = f"The greedy soup lies above every individual model {where}, also that which is best there"

@@ -7,14 +7,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from modelsoups.analyses.analysis import Analysis, compared, comparison
+from modelsoups.analyses.analysis import Analysis, Verdicts, compared, comparison
 from modelsoups.analyses.bench import Bench, Measures, Point
-from modelsoups.analyses.choosing import choose, need_holdout, picked, renumbered
+from modelsoups.analyses.choosing import as_listed, choose, need_holdout, picked, renumbered
 from modelsoups.analyses.members import OWN
 from modelsoups.analyses.rows import Rows, column, distinct, having, select
 from modelsoups.analyses.style import LABELS, NAMES, count_axis, legend, measured_on, panels_of
 from modelsoups.experiment.soups import CURVE
-from modelsoups.report.claims import Verdict
 from modelsoups.report.figures import SPECIAL
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.soup.methods.greedy import random_order
@@ -72,8 +71,7 @@ def _measure(
     """How many models each method uses of each task's, and what is measured of it."""
     points = []
     for task, soups in chosen.items():
-        by_id = {i.id: i for i in task}
-        greedy = [by_id[name] for name in soups["greedy"].ingredients]
+        greedy = as_listed(soups["greedy"], task)
         points += [Point.uniform(task), Point.uniform(greedy)]
     measured = iter(bench.measure(points, f"measuring, {label}"))
     found = {}
@@ -89,7 +87,7 @@ def _measure(
     return found
 
 
-def _verdicts(source: str, rows: Rows) -> list[Verdict]:
+def _verdicts(source: str, rows: Rows) -> Verdicts:
     claims = (
         ("greedy - best", "test", "The greedy soup beats the best individual model in distribution"),
         ("greedy - best", "shifts", "The greedy soup beats the best individual model under shift"),
@@ -110,7 +108,9 @@ def _draw(rows: Rows) -> Figure:
     keys = measured_on(rows)
     figure, panels = panels_of(len(keys), 3.2, 2.7)
     for panel, on in zip(panels, keys, strict=True):
-        drawn = {m: _draw_method(panel, m, select(rows, method=m), on) for m in distinct(rows, "method")}
+        drawn = {}
+        for method in distinct(rows, "method"):
+            drawn[method] = _draw_method(panel, method, select(rows, method=method), on)
         _cut(panel, drawn)
         count_axis(panel, "number of models")
         panel.set_ylabel(LABELS[on])
@@ -134,9 +134,8 @@ def _draw_method(panel: Axes, method: str, rows: Rows, on: str) -> list[float]:
 
 def _cut(panel: Axes, drawn: Mapping[str, Sequence[float]]) -> None:
     """Limit the axis to where the best methods differ; a text names each that ends below it."""
-    ends = {method: means[-1] for method, means in drawn.items()}
     top, least = max(map(max, drawn.values())), min(map(min, drawn.values()))
-    low = {method: end for method, end in ends.items() if end < top - FAR}
+    low = {method: means[-1] for method, means in drawn.items() if means[-1] < top - FAR}
     shown: list[float] = []
     for method, means in drawn.items():
         if method not in low:

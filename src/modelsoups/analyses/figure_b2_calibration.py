@@ -8,13 +8,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from modelsoups.analyses.analysis import Analysis, compared
+from modelsoups.analyses.analysis import Analysis, Verdicts, compared
 from modelsoups.analyses.bench import Bench, hashes, kept
 from modelsoups.analyses.choosing import need_holdout
 from modelsoups.analyses.figure_g4_seeds import seeds_of
 from modelsoups.analyses.rows import Rows, column, distinct, having, interval, select
 from modelsoups.analyses.style import BLUE, ORANGE, count_axis, legend, panels_of
-from modelsoups.report.claims import Verdict
 from modelsoups.soup.coefficients import Ingredient
 from modelsoups.stats import calibration, scores
 from modelsoups.stats.scores import Logits
@@ -109,7 +108,7 @@ def _differences(bench: Bench, seeds: Sequence[Ingredient]) -> Rows:
     return rows
 
 
-def _verdicts(rows: Rows) -> list[Verdict]:
+def _verdicts(rows: Rows) -> Verdicts:
     claims = (
         ("individuals - ensemble", "Ensembling improves calibration (ECE, mean of the models less the ensemble)"),
         ("soup - ensemble", "Souping improves calibration less than ensembling (ECE, soup less ensemble)"),

@@ -8,13 +8,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from modelsoups.analyses.analysis import Analysis, compared, comparison
+from modelsoups.analyses.analysis import Analysis, Verdicts, compared, comparison
 from modelsoups.analyses.bench import Bench, Measures, Point, correctness
 from modelsoups.analyses.choosing import choose, need_holdout, picked, renumbered
 from modelsoups.analyses.members import OWN, Unavailable
 from modelsoups.analyses.rows import Rows, column, distinct, having, interval, select
 from modelsoups.analyses.style import LABELS, NAMES, legend, panels_of
-from modelsoups.report.claims import Verdict
 from modelsoups.report.figures import INK, SPECIAL
 from modelsoups.soup.coefficients import Ingredient
 from modelsoups.stats import intervals
@@ -87,7 +86,7 @@ def _towards(start: Ingredient, end: Point, alpha: float) -> Point:
     return Point((start, *end.ingredients), (1 - alpha, *scaled))
 
 
-def _verdicts(rows: Rows) -> list[Verdict]:
+def _verdicts(rows: Rows) -> Verdicts:
     found = []
     for pool in distinct(rows, "pool"):
         part = select(rows, pool=pool)

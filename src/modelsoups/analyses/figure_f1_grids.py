@@ -1,5 +1,6 @@
 """One-dimensional grids: the average of the ends against the best model between (Figure F.1)."""
 
+import contextlib
 import itertools
 from collections.abc import Mapping
 from typing import Any
@@ -8,12 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from modelsoups.analyses.analysis import Analysis, counted
+from modelsoups.analyses.analysis import Analysis, Verdicts, counted
 from modelsoups.analyses.bench import Bench, between
 from modelsoups.analyses.members import Member, Unavailable
 from modelsoups.analyses.rows import Rows, column, distinct, select
 from modelsoups.analyses.style import panels_of
-from modelsoups.report.claims import Verdict
 
 OPTIMIZERS = ("sgd", "rmsprop", "adam", "adamw")
 AUGMENTATIONS = ("minimal", "medium", "strong")
@@ -22,39 +22,25 @@ RATES = ("standard_lp", "extreme_lp")  # pools with the grid of learning rates
 
 def _grids(bench: Bench) -> Mapping[str, list[tuple[str, Member]]]:
     """The labelled models of each grid in order; a grid needs two models."""
-    grids = {
-        "optimizer": {name: _optimizer(bench, name) for name in OPTIMIZERS},
-        "augmentation": {aug: {"lr": bench.settings.rates[0], "aug": aug} for aug in AUGMENTATIONS},
-        "learning rate": {_short(lr): {"lr": lr, "aug": "medium"} for lr in _rates(bench)},
-    }
-    found = {}
-    for grid, wanted in grids.items():
-        models = []
-        for label, recipe in wanted.items():
-            try:
-                models.append((label, bench.find("lp", **recipe)))
-            except Unavailable:
-                continue
-        if len(models) > 1:
-            found[grid] = models
+    rate = bench.settings.rates[0]
+    wanted: list[tuple[str, str, dict[str, Any]]] = []
+    for name in OPTIMIZERS:
+        lr = {} if name == "sgd" else {"lr": rate}  # SGD needs a larger one, whichever it is
+        wanted.append(("optimizer", name, {"aug": "minimal", "optimizer": name, **lr}))
+    for aug in AUGMENTATIONS:
+        wanted.append(("augmentation", aug, {"lr": rate, "aug": aug}))
+    members = bench.pool(*filter(bench.configs.__contains__, RATES))
+    for rate in sorted({m.lr for m in members}):
+        label = f"{rate:.1e}".replace("e-0", "e-").replace(".0e", "e")
+        wanted.append(("learning rate", label, {"lr": rate, "aug": "medium"}))
+    grids: dict[str, list[tuple[str, Member]]] = {}
+    for grid, label, recipe in wanted:
+        with contextlib.suppress(Unavailable):
+            grids.setdefault(grid, []).append((label, bench.find("lp", **recipe)))
+    found = {grid: models for grid, models in grids.items() if len(models) > 1}
     if not found:
         raise Unavailable("no pool has two models that differ in optimizer, augmentation or learning rate alone")
     return found
-
-
-def _optimizer(bench: Bench, name: str) -> dict[str, Any]:
-    """At the first rate of analyse.rates; SGD at any, since it needs a larger one."""
-    recipe = {"aug": "minimal", "optimizer": name}
-    return recipe if name == "sgd" else {"lr": bench.settings.rates[0], **recipe}
-
-
-def _rates(bench: Bench) -> list[float]:
-    members = bench.pool(*(name for name in RATES if name in bench.runs))
-    return sorted({m.lr for m in members})
-
-
-def _short(lr: float) -> str:
-    return f"{lr:.1e}".replace("e-0", "e-").replace(".0e", "e")
 
 
 def _rows(bench: Bench) -> Rows:
@@ -74,7 +60,7 @@ def _rows(bench: Bench) -> Rows:
     return rows
 
 
-def _verdicts(rows: Rows) -> list[Verdict]:
+def _verdicts(rows: Rows) -> Verdicts:
     found = []
     for grid in distinct(rows, "grid"):
         text = (

@@ -2,12 +2,11 @@
 
 from matplotlib.figure import Figure
 
-from modelsoups.analyses.analysis import Analysis, compared, comparison
+from modelsoups.analyses.analysis import Analysis, Verdicts, compared, comparison
 from modelsoups.analyses.bench import Bench, Point
 from modelsoups.analyses.members import Unavailable
 from modelsoups.analyses.rows import ON, Rows, column, having, select
 from modelsoups.analyses.style import BLUE, GREEN, LABELS, ORANGE, count_axis, legend, measured_on, panels_of
-from modelsoups.report.claims import Verdict
 from modelsoups.soup.coefficients import Ingredient
 
 MARKS = {
@@ -44,7 +43,7 @@ def _rows(bench: Bench) -> Rows:
     return rows
 
 
-def _verdicts(rows: Rows) -> list[Verdict]:
+def _verdicts(rows: Rows) -> Verdicts:
     found = []
     for method in ("soup", "ensemble"):
         for on, where in ON:

@@ -15,15 +15,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from modelsoups.analyses.analysis import Analysis, correlated, estimated, judged
+from modelsoups.analyses.analysis import Analysis, Verdicts, correlated, estimated, judged
 from modelsoups.analyses.bench import Bench, kept
 from modelsoups.analyses.members import OWN, Member, Unavailable
 from modelsoups.analyses.pairs import moderate, spread, with_recipes
-from modelsoups.analyses.rows import Rows, column, having, models_of, nested, select
+from modelsoups.analyses.rows import Rows, column, having, nested, pairs_of, select
 from modelsoups.analyses.style import panels_of, rate_bar, scatter_by_rate
 from modelsoups.disk import storage
 from modelsoups.models.classifier import normalise
-from modelsoups.report.claims import Verdict
 from modelsoups.soup.coefficients import Ingredient
 from modelsoups.stats import calibration, correlations, equation_1, scores
 from modelsoups.stats.projection import project
@@ -174,9 +173,9 @@ def _wide(state: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
 # ---- from the rows ----
 
 
-def _verdicts(rows: Rows) -> list[Verdict]:
+def _verdicts(rows: Rows) -> Verdicts:
     inner = select(rows, moderate=True)
-    models, error = models_of(inner), column(inner, "error")
+    models, error = pairs_of(inner), column(inner, "error")
     value, plain = nested(inner, "calibrated", "value"), nested(inner, "plain", "value")
     truth = nested(inner, "calibrated", "truth")
     text = "The approximation goes with the true difference in loss"
@@ -195,7 +194,7 @@ def _verdicts(rows: Rows) -> list[Verdict]:
     checked = having(rows, "exact")
     exact, finite = column(checked, "exact"), nested(checked, "plain", "curvature")
     text = "Exact and finite-difference second derivatives agree (alpha 0.5)"
-    return found + correlated(text, SOURCE, exact, finite, models_of(checked))
+    return found + correlated(text, SOURCE, exact, finite, pairs_of(checked))
 
 
 def _draw(rows: Rows) -> Figure:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from modelsoups.analyses.analysis import Analysis, comparison
 from modelsoups.analyses.appendix_l import claims
 from modelsoups.analyses.bench import Bench, Point
-from modelsoups.analyses.members import Member
+from modelsoups.analyses.members import Member, models_of
 from modelsoups.analyses.rows import Rows, column, distinct, having, select
 from modelsoups.analyses.style import LABELS, ORANGE, PINK, RED, SKY, legend, measured_on, panels_of
 from modelsoups.train.averages import average_name
@@ -26,13 +26,13 @@ MARKS = {
 def _rows(bench: Bench, pool: str) -> Rows:
     members = bench.pool(pool, averages=True)
     bench = bench.for_pool(pool)
-    bench.evaluate([m.ingredient for m in members])
+    bench.evaluate(models_of(members))
     groups: dict[tuple[str, float, str], list[Member]] = {}
     for m in members:
         assert m.ingredient.recipe is not None
         key = (m.ingredient.recipe.schedule, m.lr, m.average)
         groups.setdefault(key, []).append(m)
-    points = [Point.uniform([m.ingredient for m in group]) for group in groups.values()]
+    points = list(map(Point.uniform, map(models_of, groups.values())))
     soups = bench.measure(points, "averages along the run")
     rows: Rows = []
     for ((schedule, lr, average), group), soup in zip(groups.items(), soups, strict=True):

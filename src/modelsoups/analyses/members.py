@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,6 +46,10 @@ class Member:
         if recipe is None or self.average:
             return False
         return all(_equal(getattr(recipe, key), value) for key, value in wanted.items())
+
+
+def models_of(members: Iterable[Member]) -> list[Ingredient]:
+    return [member.ingredient for member in members]
 
 
 def open_pool(experiment: Experiment, name: str) -> Experiment:

@@ -14,7 +14,7 @@ def having(rows: Rows, key: str) -> Rows:
 
 def select(rows: Rows, **wanted: Any) -> Rows:
     """The rows that have these values."""
-    return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
+    return [row for row in rows if wanted.items() <= row.items()]
 
 
 def column(rows: Rows, key: str, scale: float = 1) -> list[Any]:
@@ -32,7 +32,7 @@ def distinct(rows: Rows, key: str) -> list[Any]:
     return list(dict.fromkeys(column(rows, key)))
 
 
-def models_of(rows: Rows) -> list[tuple[str, str]]:
+def pairs_of(rows: Rows) -> list[tuple[str, str]]:
     """The names of both models of each pair, by which dependent pairs are recognised."""
     return list(zip(column(rows, "a"), column(rows, "b"), strict=True))
 

@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modelsoups.analyses.analysis import Analysis, compared
-from modelsoups.analyses.bench import Bench, Point, kept
-from modelsoups.analyses.choosing import choose, need_holdout, picked
+from modelsoups.analyses.analysis import Analysis, Verdicts, compared
+from modelsoups.analyses.bench import Bench, Point, hashes, kept
+from modelsoups.analyses.choosing import as_listed, choose, need_holdout, picked
 from modelsoups.analyses.members import OWN
 from modelsoups.analyses.rows import Rows, Table, having, interval
-from modelsoups.report.claims import Verdict
 from modelsoups.report.numbers import percent
 from modelsoups.soup import methods
 from modelsoups.soup import selection_bias as soup_selection_bias
@@ -63,7 +62,7 @@ def _select(bench: Bench, task: tuple[Members, str, int]) -> Any:
     if kind == "order":
         return choose(bench, members, "greedy", order_seed=seed)
     holdout = bench.images.dataset(bench.holdout).sha256
-    key = [[m.sha256 for m in members], holdout, seed, bench.strict]
+    key = [hashes(members), holdout, seed, bench.strict]
     path = bench.kept_path(key, __name__, methods.__name__, soup_selection_bias.__name__)
     found = kept(path, functools.partial(_bias, bench, members, seed))
     return Bias(np.array(found["apparent"]), np.array(found["honest"]))
@@ -71,10 +70,9 @@ def _select(bench: Bench, task: tuple[Members, str, int]) -> Any:
 
 def _bias(bench: Bench, members: Members, seed: int) -> dict[str, list[float]]:
     pool = bench.experiment.soups.pool(members)
-    place = {m.id: i for i, m in enumerate(members)}
 
     def logits_of(soup: Soup) -> Tensor:
-        states = [pool.state(place[name]) for name in soup.ingredients]
+        states = list(map(bench.weights, as_listed(soup, members)))
         return bench.images.forward_all(bench.holdout, mix(states, soup.coefficients))
 
     def half(pool: Pool, index_n: Tensor) -> Pool:
@@ -102,7 +100,7 @@ def _worth(bench: Bench, members: Members, soup: Soup) -> dict[str, Any]:
     return {**accuracies, **dict(zip(GAINS, (*gains, shifts), strict=True))}
 
 
-def _verdicts(rows: Rows) -> list[Verdict]:
+def _verdicts(rows: Rows) -> Verdicts:
     text = "Greedy's gain on the hold-out is optimistic (on the half that chose, less on the other)"
     found = compared(rows, "optimism", "test", text, "beyond the paper")
     text = "Greedy gains over the best individual model on images that chose neither"

@@ -2,12 +2,11 @@
 
 import numpy as np
 
-from modelsoups.analyses.analysis import Analysis, compared, counted
+from modelsoups.analyses.analysis import Analysis, Verdicts, compared, counted
 from modelsoups.analyses.bench import Bench, Measures, Point
 from modelsoups.analyses.choosing import choose, need_holdout, picked
 from modelsoups.analyses.members import OWN
 from modelsoups.analyses.rows import Rows, Table, column, distinct, having, interval, select
-from modelsoups.report.claims import Verdict
 from modelsoups.report.numbers import percent
 from modelsoups.soup.coefficients import Ingredient
 from modelsoups.stats import paired_tests
@@ -28,11 +27,11 @@ def _rows(bench: Bench) -> Rows:
     bench.evaluate(members, choosing=True)
     each = {m.id: bench.individual(m) for m in members}
     kinds = {method: _of(bench, members, method) for method in ("best", "greedy_ensemble", "greedy")}
-    columns = {name: [name] for name in bench.tests}
-    titles = {name: bench.images.dataset(name).title for name in bench.tests}
+    columns, titles = {}, {}
+    for name in bench.tests:
+        columns[name], titles[name] = [name], bench.images.dataset(name).title
     if bench.all_shifts:
-        columns["mean"] = bench.shifts
-        titles["mean"] = "Mean of shifts"
+        columns["mean"], titles["mean"] = bench.shifts, "Mean of shifts"
     marked = {key: bold(_correct(kinds, names)) for key, names in columns.items()}
     rows: Rows = []
     for kind, measures in kinds.items():
@@ -70,7 +69,7 @@ def _of(bench: Bench, members: list[Ingredient], method: str) -> Measures:
     return bench.measure([Point.of(soup, chosen)], "table 4")[0]
 
 
-def _verdicts(rows: Rows) -> list[Verdict]:
+def _verdicts(rows: Rows) -> Verdicts:
     shown = having(rows, "row")
     greedy, best = (select(shown, row=kind) for kind in ("greedy", "oracle"))
     found = []
