@@ -1,4 +1,4 @@
-"""A soup as a folder that open_clip or timm loads, with a model card: `modelsoups export export.row=greedy`.
+"""A soup as a folder for open_clip or timm, with a model card: `modelsoups export export.row=...`.
 
 A CLIP of open_clip keeps its text tower. Its classifier is in head.safetensors, because a CLIP has
 no place for one; a timm model holds its classifier. Before the folder counts as complete, those

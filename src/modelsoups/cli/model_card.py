@@ -1,4 +1,4 @@
-"""README.md of an exported model, from model_card_template.md: use, ingredients, accuracy, licence."""
+"""README.md of an exported model, filled in from model_card_template.md."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def card(experiment: Experiment, soup: Soup, normalize: bool) -> str:
 
 
 def _ingredients(soup: Soup, recipes: Mapping[str, Recipe]) -> str:
-    """A table: id, coefficient (its mean, where layers have their own), and what recipes differ in."""
+    """A table: id, coefficient (its mean, where layers differ), and what the recipes differ in."""
     rows = [["ingredient", "coefficient"]]
     known = []
     for position, name in enumerate(soup.ingredients):

@@ -1,4 +1,4 @@
-"""Accuracies of the released models, measured against released: `modelsoups verify [FILE] [key=value ...]`.
+"""Measured accuracies of the released models against theirs: `modelsoups verify [FILE] [KEY=VALUE]`.
 
 Without FILE, the imported models as `modelsoups evaluate experiment=released` measured them, and
 the models of our greedy soup beside the authors'. FILE holds measured accuracies as JSON lines: of

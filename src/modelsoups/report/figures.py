@@ -255,7 +255,7 @@ def _accuracies(numbers: Numbers, row: RowResults) -> str:
 
 
 def _point(numbers: Numbers, row: RowResults) -> tuple[float, float]:
-    """Test accuracy and mean over the available shifts, in per cent; NaN if no shift is available."""
+    """Test accuracy and mean over the available shifts in per cent, NaN without any shift."""
     shifts = list(map(row.accuracy, numbers.available_shifts))
     mean = 100 * sum(shifts) / len(shifts) if shifts else float("nan")
     return 100 * row.accuracy(numbers.test), mean

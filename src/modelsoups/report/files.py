@@ -25,7 +25,7 @@ ANALYSES = "analysis/index.html"  # the page of `modelsoups analyse`, where that
 
 
 def source_hashes(folder: Path) -> dict[str, str]:
-    """The sha256 of each file that a report is made from, and whether there are analyses to link."""
+    """The sha256 of each file that a report is made from, and whether to link the analyses."""
     hashes = {}
     for name in (*SOURCES, "contact.png"):
         if (folder / name).exists():

@@ -20,7 +20,7 @@ MEAN = "mean of shifts"  # stands for a data set in results.jsonl
 
 @dataclass(frozen=True)
 class SetInfo:
-    """A data set. role: holdout, test, shift or extra; n: images scored, 0 if it is not available."""
+    """A data set. role: holdout, test, shift or extra; n: images scored, 0 if not available."""
 
     name: str
     title: str
@@ -51,7 +51,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Difference:
-    """Row a minus row b in accuracy (-1 to 1) on a data set, with 95% interval and two-sided p-value.
+    """Accuracy of row a minus row b (-1 to 1) on a data set, with 95% interval and two-sided p.
 
     The test is McNemar's exact one, or a permutation test for a mean. Interval and p-value are None
     where only accuracies are known, not which images were right.

@@ -15,7 +15,7 @@ from modelsoups.report.numbers import MEAN, Difference, Result, names_of
 from modelsoups.stats import intervals, paired_tests
 
 Z = 1.959964  # of a 95% interval
-VERSUS_GREEDY = ("ensemble", "greedy_ensemble", "learned_layers")  # which claims compare with greedy
+VERSUS_GREEDY = ("ensemble", "greedy_ensemble", "learned_layers")  # claims compare these with greedy
 
 
 def result_lines(evidence: Evidence) -> list[dict[str, Any]]:
@@ -54,7 +54,7 @@ def result_lines(evidence: Evidence) -> list[dict[str, Any]]:
 
 
 def compared_rows(rows: Collection[str]) -> list[tuple[str, str]]:
-    """The pairs of rows to compare: every row with the best individual, then those of the claims."""
+    """The pairs of rows to compare: each with the best individual, then those of the claims."""
     pairs = [(row, "best") for row in rows if row != "best"]
     pairs += [("greedy", "uniform"), *((row, "greedy") for row in VERSUS_GREEDY)]
     pairs += [(row, "greedy") for row in rows if row.startswith("wise_ft_best")]
@@ -62,9 +62,9 @@ def compared_rows(rows: Collection[str]) -> list[tuple[str, str]]:
 
 
 def mean_line(kind: str, row: str, shares: Sequence[tuple[float, int]]) -> dict[str, Any]:
-    """The line of a row's mean over sets, its accuracy None without any. shares: (accuracy, images).
+    """The line of a row's mean over sets with its 95% interval (normal, variances added).
 
-    The 95% interval is normal, the sets' variances added.
+    shares: (accuracy, images) of each set; without any, the accuracy is None.
     """
     line = {"kind": kind, "row": row, "dataset": MEAN}
     if not shares:
@@ -89,10 +89,7 @@ def _shares(row: RowCorrectness, sets: list[str]) -> list[tuple[float, int]]:
 
 
 def _soup_line(row: RowCorrectness) -> dict[str, Any]:
-    """The soup's coefficients, and its trace if that is a list of candidates that joined or did not.
-
-    The steps of a learned soup stay in the soup's own file.
-    """
+    """The soup, with its trace if that lists candidates; the steps of a learned soup are left out."""
     assert row.soup is not None
     soup = row.soup.to_json()
     decisions = all("kept" in step for step in soup["trace"])

@@ -4,7 +4,7 @@ The template report.html shows a list of sections; `files` gives their tables an
 for a paper (Markdown, CSV and LaTeX; PDF and PNG).
 
     pairs = Table("figure_3_pairs", ["Pair", "Angle"], [["000, 001", Cell("81.2", "computed ...")]])
-    Section("Figure 3", "The gain grows with the angle.", [Picture("figure_3", figure, "..."), pairs])
+    Section("Figure 3", "The gain grows ...", [Picture("figure_3", figure, "A dot a pair."), pairs])
 """
 
 from __future__ import annotations

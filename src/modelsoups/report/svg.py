@@ -1,4 +1,4 @@
-"""A figure of matplotlib's as part of a page: the page's colours, and a text behind every mark that has one."""
+"""A figure of matplotlib as part of a page: in the page's colours, with a text behind its marks."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ COLOURS = {INK: "currentColor", PAPER: "var(--paper)"}
 def inline(svg: bytes, texts: Mapping[str, Sequence[str]], name: str, title: str) -> str:
     """The `<svg>` element for HTML. texts: id of a group -> the text of each mark in it, in order.
 
-    Ids are prefixed with name, since figures share a page. A mark gets its text as `<title>`, which browsers show by
-    themselves, and can take the focus. Raises ValueError when a group has another number of marks than of texts.
+    Ids are prefixed with name, since figures share a page. A mark gets its text as `<title>`, which
+    browsers show as a tooltip, and can take the focus. Raises ValueError for a group with more or
+    fewer marks than texts.
     """
     root = ElementTree.fromstring(svg)
     for group in root.iter(f"{{{SVG}}}g"):
@@ -36,7 +37,7 @@ def inline(svg: bytes, texts: Mapping[str, Sequence[str]], name: str, title: str
 
 
 def _marks(group: ElementTree.Element) -> list[ElementTree.Element]:
-    """What is drawn of a group: copies of a marker, or paths that are not the line which connects them."""
+    """The marks of a group: copies of a marker, or else the paths that are drawn."""
     uses = list(group.iter(f"{{{SVG}}}use"))
     hidden = {path for defs in group.iter(f"{{{SVG}}}defs") for path in defs.iter()}
     return uses or [path for path in group.iter(f"{{{SVG}}}path") if path not in hidden]
@@ -52,7 +53,7 @@ def _name(marks: Sequence[ElementTree.Element], texts: Sequence[str], key: str) 
 
 
 def _own(element: ElementTree.Element, name: str) -> None:
-    """Prefix ids and what refers to them; colours of the page."""
+    """Prefix ids and references to them, and use the page's colours."""
     for attribute, value in element.attrib.items():
         if attribute == "id":
             value = f"{name}-{value}"

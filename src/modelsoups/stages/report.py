@@ -1,4 +1,4 @@
-"""results.jsonl, then tables, figures, claims and one HTML page from that file: `modelsoups report`.
+"""results.jsonl, then tables, figures, claims and one page from that file: `modelsoups report`.
 
 results.jsonl, provenance.json and contact.png are measured from a finished run. All other files of
 the results folder follow from these three. They are made again whenever one of the three changes,
