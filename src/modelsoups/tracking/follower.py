@@ -87,8 +87,8 @@ class Follower:
         common = {key: self.settings[key] for key in ("protocol", "heads")}
         tags = dict.fromkeys(tag[:64] for tag in (stage, experiment, *kinds.values()))
         options: Row = {
-            "project": track["project"], "entity": track["entity"], "dir": str(self.run.wandb), "id": run_id,
-            "name": f"{experiment} {name}", "group": experiment, "job_type": stage, "tags": list(tags),
+            "project": track["project"], "entity": track["entity"], "dir": str(self.run.wandb.resolve()),
+            "id": run_id, "name": f"{experiment} {name}", "group": experiment, "job_type": stage, "tags": list(tags),
             "config": {**config, "experiment": experiment, **kinds, **common},
             "resume": "allow", "reinit": "create_new",
         }  # fmt: skip
