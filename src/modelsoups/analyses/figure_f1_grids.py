@@ -29,7 +29,7 @@ def _grids(bench: Bench) -> Mapping[str, list[tuple[str, Member]]]:
         wanted.append(("optimizer", name, {"aug": "minimal", "optimizer": name, **lr}))
     for aug in AUGMENTATIONS:
         wanted.append(("augmentation", aug, {"lr": rate, "aug": aug}))
-    members = bench.pool(*filter(bench.configs.__contains__, RATES))
+    members = bench.pool(*filter(bench.runs.__contains__, RATES))
     for rate in sorted({m.lr for m in members}):
         label = f"{rate:.1e}".replace("e-0", "e-").replace(".0e", "e")
         wanted.append(("learning rate", label, {"lr": rate, "aug": "medium"}))
