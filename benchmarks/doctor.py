@@ -22,9 +22,7 @@ from modelsoups.config import compose
 from modelsoups.config.schema import Config
 from modelsoups.data.crops import Crops
 from modelsoups.disk import provenance, storage
-from modelsoups.experiment.ingredients import initial_models, load_pool, open_weights
-from modelsoups.experiment.logits import shell
-from modelsoups.experiment.sets import open_set
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.models.classifier import normalise
 from modelsoups.soup.doctor import examine
 
@@ -32,8 +30,8 @@ OUT = Path(__file__).parents[1] / "results" / "benchmarks"
 
 
 def holdout(cfg: Config, images: int) -> soup.Holdout:
-    found = open_set(cfg.data.dir, cfg.data.holdout)
-    model, labels_N = shell(cfg, len(found.classes)), torch.from_numpy(found.labels_N)
+    found = Experiment(cfg).sets[cfg.data.holdout]
+    model, labels_N = Experiment(cfg).classifier(len(found.classes)), torch.from_numpy(found.labels_N)
     crops = Crops(found, model.image_size)
 
     def loader() -> Iterator[tuple[Tensor, Tensor]]:
@@ -49,8 +47,9 @@ def main() -> None:
     made.add_argument("--images", type=int, default=1000, help="of the hold-out")
     args = made.parse_args()
     cfg = compose.load(args.overrides)
-    states = {i.id: open_weights(i) for i in load_pool(cfg).ingredients}
-    init = open_weights(initial_models(cfg)["initialization"])
+    ingredients = Experiment(cfg).ingredients
+    states = {i.id: ingredients.open(i) for i in ingredients.find().ingredients}
+    init = ingredients.open(ingredients.initial()["initialization"])
     data = holdout(cfg, args.images)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):

@@ -43,7 +43,7 @@ from modelsoups.data import loader, shards
 from modelsoups.data.imagenet.writing import encoded
 from modelsoups.data.transforms import train_crop
 from modelsoups.disk import provenance, storage
-from modelsoups.experiment.logits import shell
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.train import trainer
 
@@ -184,7 +184,7 @@ def model_rows(home: Path, args: argparse.Namespace) -> list[Row]:
 
 
 def plain_training(cfg: Config, home: Path, recipe: Recipe, real: bool, args: argparse.Namespace) -> float:
-    model = shell(cfg, CLASSES)
+    model = Experiment(cfg).classifier(CLASSES)
     loop = plain_loop.Loop(model, recipe, 10**6)
     source: Any = plain_loop.batches(home / "folder", model, recipe, args.workers)
     if not real:
@@ -226,7 +226,7 @@ def our_training(cfg: Config, home: Path, recipe: Recipe, real: bool, args: argp
         trainer.train_batches = synthetic
     try:
         train, workspace = shards.ShardSet(home / "small"), trainer.Workspace(home / "run", "")
-        trainer.Trainer(recipe, cfg.finetune, shell(cfg, len(train.classes)), train, workspace).train()
+        trainer.Trainer(recipe, cfg.finetune, Experiment(cfg).classifier(len(train.classes)), train, workspace).train()
     except Enough:
         pass
     finally:

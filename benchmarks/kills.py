@@ -33,6 +33,7 @@ from modelsoups.config.compose import load
 from modelsoups.config.schema import Config
 from modelsoups.data import loader
 from modelsoups.disk import provenance
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.stages import finetune, heads, sweep
 
 RECIPE = ["recipe.mixup=0.5", "recipe.aug=rand-m5-n1", "recipe.epochs=4", "recipe.ema=[0.9]", "recipe.swa=[0.5]"]
@@ -49,7 +50,7 @@ def started(cfg: Config, apart: bool) -> int:
             loader.KEEP_DECODED, loader.cores = 0, lambda: 2
         status = 1
         try:
-            finetune.run(cfg)
+            finetune.run(Experiment(cfg))
             status = 0
         finally:
             os._exit(status)
@@ -112,8 +113,8 @@ def main() -> None:
         options = [*arguments(home, make_data(home / "data")), "ingredient=0", "finetune.parallel=1", *RECIPE]
         cfg = load([*options, f"runs={home / 'begun'}"])
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-            heads.run(cfg)
-            sweep.run(cfg)
+            heads.run(Experiment(cfg))
+            sweep.run(Experiment(cfg))
         folders = {}
         for turn in ("undisturbed", *range(args.kills)):
             shutil.copytree(home / "begun", home / str(turn))

@@ -28,6 +28,7 @@ from PIL import Image
 
 from modelsoups.config.compose import load
 from modelsoups.data.imagenet import metadata
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.stages import prepare
 from modelsoups.workers.processes import run_tasks
 
@@ -97,7 +98,7 @@ def run_prepare(root: Path, out: Path, form: str, workers: int) -> float:
     cfg = load(["experiment=imagenet", "data.check_counts=false", *options])
     begin = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
-        prepare.run(cfg)
+        prepare.run(Experiment(cfg))
     elapsed = time.perf_counter() - begin
     return sum(map(len, (prepare_set(out, name) for name in ("train", "holdout")))) / elapsed
 

@@ -21,6 +21,7 @@ from modelsoups.cluster import slurm, status, submit
 from modelsoups.config.compose import load
 from modelsoups.config.schema import Config
 from modelsoups.disk import lock, manifests
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.stages import sweep
 
 SEARCH = "kind: random\ncount: 1\nparameters: {lr: {log10_uniform: [-4, -3]}, weight_decay: {constant: 0.1}, \
@@ -31,7 +32,7 @@ def make(folder: Path, count: int) -> Config:
     """A run of `count` ingredients half-way, in the present folder."""
     (folder / "search.yaml").write_text(SEARCH)
     cfg = load([f"sweep.search={folder / 'search.yaml'}", f"sweep.count={count}", f"runs={folder / 'run'}"])
-    sweep.run(cfg)
+    sweep.run(Experiment(cfg))
     row = {"step": 100, "epoch": 2.5, "loss": 1.0, "lr": 1e-4, "timing": {"seconds": 900.0, "ranks": 1}}
     for index in range(count * 2 // 3):
         ingredient = cfg.run.ingredient(index)
@@ -83,8 +84,8 @@ def measure(count: int) -> dict[str, float]:
         fake_slurm(folder, cfg, count)
         jobs: list[slurm.Job] = []
         took = {"draw and folders": draw, "squeue": seconds(lambda: jobs.extend(slurm.queue(cfg.run.root)))}
-        took["status"] = seconds(lambda: status.summary(status.scan(cfg, jobs)))
-        took["submit"] = seconds(lambda: submit.run(cfg))
+        took["status"] = seconds(lambda: status.summary(status.scan(cfg.run, Experiment(cfg).draw.recipes(), jobs)))
+        took["submit"] = seconds(lambda: submit.run(Experiment(cfg)))
         took["locks"] = seconds(lambda: locks(cfg, count))
         return took
 

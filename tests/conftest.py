@@ -15,8 +15,9 @@ import torch
 from pico import make_data
 
 from modelsoups.analyses.bench import Bench
-from modelsoups.cli import commands
+from modelsoups.cli import commands, pipeline
 from modelsoups.config.compose import load
+from modelsoups.experiment.experiment import Experiment
 
 os.environ.setdefault("WANDB_MODE", "disabled")  # for stages whose test is not about W&B
 torch.set_num_threads(1)  # as the workers do: results depend on it
@@ -38,7 +39,7 @@ def analysed(tmp_path_factory, data):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         cfg = load([*args, "analyse.in_pipeline=true"])
-        commands.run_stages(["heads", "sweep", "finetune", "evaluate", "analyse"], cfg)
+        pipeline.run_stages(commands.modules_of(["heads", "sweep", "finetune", "evaluate", "analyse"]), cfg)
     return cfg, args, home
 
 
@@ -46,7 +47,7 @@ def analysed(tmp_path_factory, data):
 def bench(analysed):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(analysed[2])
-        return Bench(analysed[0])
+        return Bench(Experiment(analysed[0]))
 
 
 @pytest.fixture(scope="session")

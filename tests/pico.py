@@ -17,7 +17,7 @@ import pytest
 
 from modelsoups.config.compose import load
 from modelsoups.data import shards
-from modelsoups.experiment.sets import set_facts, set_inputs
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.miniature import sets
 from modelsoups.miniature.images import render_set
 from modelsoups.train.trainer import Trainer
@@ -52,7 +52,7 @@ def make_data(folder: Path) -> Path:
     for name in sets.SETS:
         samples = first(name, IMAGES.get(name, 96))
         entry = shards.write_shard(folder / name / f"{name}-000000.tar", samples)
-        shards.finish_set(folder / name, set_inputs(cfg, name), [entry], set_facts(cfg, name))
+        shards.finish_set(folder / name, Experiment(cfg).sets.inputs(name), [entry], Experiment(cfg).sets.facts(name))
     return folder
 
 

@@ -4,6 +4,7 @@ import os
 import socket
 import warnings
 
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.stages import finetune
 
 
@@ -33,5 +34,5 @@ def train_on(cfg, world, act=None):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     common = {"WORLD_SIZE": world, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    act = act or (lambda: finetune.run(cfg))
+    act = act or (lambda: finetune.run(Experiment(cfg)))
     return codes([fork(act, RANK=r, LOCAL_RANK=r % 2, **common) for r in range(world)])

@@ -14,6 +14,7 @@ from modelsoups.data import decoders
 from modelsoups.data.gpu import augment
 from modelsoups.data.transforms import seed_sample, to_uint8, train_crop
 from modelsoups.disk import manifests
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.stages import finetune, heads, sweep
 from modelsoups.train import throughput
@@ -27,8 +28,8 @@ RECIPE = Recipe(**{**BASE, "aug": "rand-m9-n2", "mixup": 0.2, "ema": (0.9,), "ep
 def begun(tmp_path_factory, data):
     home = tmp_path_factory.mktemp("gpu")
     cfg = load([*arguments(home, data), f"runs={home / 'run'}"])
-    heads.run(cfg)
-    sweep.run(cfg)
+    heads.run(Experiment(cfg))
+    sweep.run(Experiment(cfg))
     return home
 
 
@@ -40,7 +41,7 @@ def train(begun, data, tmp_path):
         if not (tmp_path / name).exists():
             shutil.copytree(begun / "run", tmp_path / name)
         cfg = load([*arguments(begun, data), f"runs={tmp_path / name}", "ingredient=0", *options])
-        assert finetune.fine_tune(cfg, recipe, 0) is None
+        assert finetune.fine_tune(Experiment(cfg), recipe, 0) is None
         return cfg.run.ingredient(0)
 
     return act

@@ -24,7 +24,7 @@ from modelsoups.config.compose import load
 from modelsoups.config.schema import Config
 from modelsoups.data.gpu import augment
 from modelsoups.data.transforms import seed_sample, to_uint8, train_crop
-from modelsoups.experiment.logits import shell
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.train import throughput
 from modelsoups.train.device import staged
@@ -74,7 +74,7 @@ def measure(options: argparse.Namespace, overrides: list[str]) -> tuple[float, d
     torch.compiler.reset()
     cfg = configured(options.model, overrides)
     recipe, train = Recipe(**RECIPE, batch_size=options.batch), images()
-    model = shell(cfg, len(train.classes))
+    model = Experiment(cfg).classifier(len(train.classes))
     trainer = Trainer(recipe, cfg.finetune, model, train, Workspace(Path("unused"), "benchmark"))
     cuda, clock, warm = trainer.device.cuda, trainer.metrics.clock, max(2, options.steps // 3)
     if cuda:

@@ -8,7 +8,6 @@ import pytest
 from modelsoups.analyses.bench import Point, between
 from modelsoups.analyses.members import Unavailable
 from modelsoups.experiment.ingredients import load_weights
-from modelsoups.experiment.logits import forward
 from modelsoups.stats.scores import accuracy
 from modelsoups.weights import state_dicts
 
@@ -19,7 +18,7 @@ def test_what_is_measured_of_a_soup_is_its_accuracy(bench):
     (measured,) = whole.measure([between(one, two, 0.25)], "test", ["v2"])
     state = state_dicts.interpolate(load_weights(one), load_weights(two), 0.25)
     labels = whole.logits(one, "v2").labels_N
-    assert measured["v2"].accuracy == accuracy(forward(bench.cfg, "v2", state), labels)
+    assert measured["v2"].accuracy == accuracy(whole.experiment.logits.forward("v2", state), labels)
 
 
 def test_models_are_found_by_their_recipe(bench):

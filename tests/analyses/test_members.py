@@ -2,8 +2,9 @@
 
 import pytest
 
-from modelsoups.analyses.members import pool_config
+from modelsoups.analyses.members import open_pool
 from modelsoups.config.compose import load
+from modelsoups.experiment.experiment import Experiment
 
 
 def test_a_member_has_what_its_recipe_says(bench):
@@ -27,4 +28,4 @@ def test_a_pool_with_a_wrong_key_is_told(analysed, monkeypatch):
     cfg = load(args)
     cfg.analyse.pools["bad"] = ["recipe.lrr=1"]
     with pytest.raises(ValueError, match=r"analyse\.pools\.bad: no such key: recipe\.lrr"):
-        pool_config(cfg, "bad")
+        open_pool(Experiment(cfg), "bad")

@@ -13,11 +13,13 @@ import yaml
 from PIL import Image
 from tiny import tiny_clip
 
-from modelsoups.cli import export, model_card
+from modelsoups.cli import export
 from modelsoups.config.compose import load
 from modelsoups.data import shards
 from modelsoups.disk import manifests, storage
-from modelsoups.experiment.ingredients import Folder
+from modelsoups.experiment.draw import Draw
+from modelsoups.experiment.experiment import Experiment
+from modelsoups.experiment.ingredients import Found, Ingredients
 from modelsoups.models.classifier import build, state_of
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.soup.coefficients import Ingredient, Soup
@@ -55,11 +57,9 @@ def setup(tmp_path, monkeypatch, *overrides):
         storage.save_weights(path, state)
         recipe = Recipe(1e-3 * (i + 1), 0.1, 4, 0.0, 0.0, "minimal", i, 64, 40, 1.0)
         found.append(Ingredient(f"{i:03d}", str(path), state_dicts.state_sha256(state), recipe))
-    pool = Folder(found, {})
-    monkeypatch.setattr(export, "load_pool", lambda cfg: pool)
-    monkeypatch.setattr("modelsoups.experiment.soups.load_pool", lambda cfg: pool)
-    monkeypatch.setattr("modelsoups.experiment.soups.initial_models", lambda cfg: {})
-    monkeypatch.setattr(model_card, "load_draw", lambda cfg: [i.recipe for i in found])
+    monkeypatch.setattr(Ingredients, "find", lambda self: Found(found, {}))
+    monkeypatch.setattr(Ingredients, "initial", lambda self: {})
+    monkeypatch.setattr(Draw, "recipes", lambda self: [i.recipe for i in found])
     soup = Soup("uniform", ("000", "001"), tuple(i.sha256 for i in found), {"*": [0.5, 0.5]})
     storage.write_json(cfg.run.soup("uniform"), soup.to_json())
     ensemble = Soup("ensemble", ("000", "001"), tuple(i.sha256 for i in found), {"*": [0.5, 0.5]}, space="logits")
@@ -105,7 +105,7 @@ def backbone(tmp_path):
 @pytest.mark.parametrize("kind", [clip, backbone])
 def test_an_export_gives_the_same_logits_in_a_fresh_process_without_us(kind, tmp_path, monkeypatch, capsys):
     cfg = setup(tmp_path, monkeypatch, *kind(tmp_path))
-    assert export.run(cfg)
+    assert export.run(Experiment(cfg))
     folder = cfg.run.root / "export" / "uniform"
     said, found = logits_by_the_card(folder, tmp_path)
     expected = ours(cfg, found["pixels"])
@@ -113,7 +113,7 @@ def test_an_export_gives_the_same_logits_in_a_fresh_process_without_us(kind, tmp
     assert said.strip("\n") == NASTY[int(expected.argmax())]
     assert json.loads((folder / "labels.json").read_text()) == NASTY
     before = {p: p.stat().st_mtime_ns for p in folder.iterdir()}
-    assert not export.run(cfg)
+    assert not export.run(Experiment(cfg))
     assert {p: p.stat().st_mtime_ns for p in folder.iterdir()} == before
     assert "complete" in capsys.readouterr().out
 
@@ -121,7 +121,7 @@ def test_an_export_gives_the_same_logits_in_a_fresh_process_without_us(kind, tmp
 def test_names_with_control_characters_are_text_in_the_card(tmp_path, monkeypatch):
     cfg = setup(tmp_path, monkeypatch, *clip(tmp_path))
     cfg.name, cfg.data.name = "<b>name</b>|`x`", "set\n# heading [a](b)"
-    export.run(cfg)
+    export.run(Experiment(cfg))
     text = (cfg.run.root / "export" / "uniform" / "README.md").read_text()
     front, body = text.removeprefix("---\n").split("---\n", 1)
     assert yaml.safe_load(front)["library_name"] == "open_clip"
@@ -138,7 +138,7 @@ def test_a_row_that_is_not_one_model_is_refused_with_those_that_are(row, words, 
     cfg = setup(tmp_path, monkeypatch, *clip(tmp_path))
     cfg.export.row = row
     with pytest.raises(ValueError, match=words):
-        export.run(cfg)
+        export.run(Experiment(cfg))
     assert not (cfg.run.root / "export").exists()
 
 
@@ -146,12 +146,12 @@ def test_an_export_whose_logits_differ_is_refused_and_a_folder_of_others_is_left
     cfg = setup(tmp_path, monkeypatch, *clip(tmp_path))
     cfg.export.out = str(tmp_path)
     with pytest.raises(ValueError, match="holds other files"):
-        export.run(cfg)
+        export.run(Experiment(cfg))
     cfg.export.out = None
     other = {**model_config(tmp_path), "quick_gelu": False}
     monkeypatch.setattr("open_clip.get_model_config", lambda name: other)
     with pytest.raises(ValueError, match="other logits than the soup"):
-        export.run(cfg)
+        export.run(Experiment(cfg))
     assert manifests.manifest_of(cfg.run.root / "export" / "uniform") is None
 
 
@@ -164,7 +164,7 @@ def test_a_push_without_a_login_says_how_before_anything_is_written(tmp_path, mo
     cfg.export.push = "me/soup"
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     with pytest.raises(ValueError, match="hf auth login"):
-        export.run(cfg)
+        export.run(Experiment(cfg))
     assert not (cfg.run.root / "export").exists()
 
 
@@ -175,6 +175,6 @@ def test_a_push_uploads_the_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_x")
     monkeypatch.setattr("huggingface_hub.HfApi.create_repo", lambda self, *a, **k: calls.append((a, k)))
     monkeypatch.setattr("huggingface_hub.HfApi.upload_folder", lambda self, **k: calls.append(k))
-    export.run(cfg)
+    export.run(Experiment(cfg))
     assert calls[0] == (("me/soup",), {"private": True, "exist_ok": True})
     assert calls[1]["folder_path"] == cfg.run.root / "export" / "uniform"

@@ -10,7 +10,7 @@ from tiny import tiny_clip
 from modelsoups.cli import import_released
 from modelsoups.config.compose import load
 from modelsoups.disk import manifests
-from modelsoups.experiment.ingredients import initial_models, load_pool
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.models.classifier import build
 from modelsoups.published import released, tables
 from modelsoups.weights import state_dicts
@@ -114,10 +114,10 @@ def test_what_is_not_as_released_is_refused_by_name(cfg, tmp_path, capsys, kind)
         import_released.import_folder(cfg, tmp_path)
     assert "code ran" not in capsys.readouterr().out
     with pytest.raises(ValueError, match="holds no imported models; run `modelsoups import-released DIR` first"):
-        load_pool(cfg)
+        Experiment(cfg).ingredients.find()
     torch.save(small_state(cfg, 2), tmp_path / "model_2.pt")  # the right file: only what is missing is converted
     import_released.import_folder(cfg, tmp_path)
-    assert [i.id for i in load_pool(cfg).ingredients] == ["001", "002"]
+    assert [i.id for i in Experiment(cfg).ingredients.find().ingredients] == ["001", "002"]
 
 
 def test_a_truncated_checkpoint_is_refused(cfg, tmp_path):
@@ -135,12 +135,12 @@ def test_the_import_says_who_is_missing_and_that_4_and_5_are_one(cfg, tmp_path, 
     said = capsys.readouterr().out
     assert "model_4 and model_5 are the same model, as released: 71 of the 72 are distinct" in said
     assert "69 of 72 are missing: model_1.pt, model_2.pt, model_3.pt, model_6.pt" in said
-    found = load_pool(cfg)
+    found = Experiment(cfg).ingredients.find()
     assert found.missing["001"] == f"model_1.pt is not in {tmp_path}"
     four, five = found.ingredients[1:]
     assert four.sha256 == five.sha256
     assert (four.recipe.lr, four.recipe.epochs) == (five.recipe.lr, five.recipe.epochs)
-    assert initial_models(cfg)["initialization"].sha256 == found.ingredients[0].sha256
+    assert Experiment(cfg).ingredients.initial()["initialization"].sha256 == found.ingredients[0].sha256
     assert found.ingredients[0].recipe is None
     before = {p: p.stat().st_mtime_ns for p in cfg.run.ingredients.rglob("*.safetensors")}
     import_released.import_folder(cfg, tmp_path)  # again: nothing is converted
@@ -158,7 +158,7 @@ def test_released_recipes_come_with_their_models(cfg, tmp_path):
     torch.save(small_state(cfg), tmp_path / "model_43.pt")
     torch.save(small_state(cfg, 1), tmp_path / "model_32.pt")
     import_released.import_folder(cfg, tmp_path)
-    recipe = {i.id: i.recipe for i in load_pool(cfg).ingredients}["043"]
+    recipe = {i.id: i.recipe for i in Experiment(cfg).ingredients.find().ingredients}["043"]
     assert recipe.lr == tables.released_models()[43].hyperparameters["lr"]
     assert recipe.batch_size == 512
     manifest = manifests.manifest_of(cfg.run.ingredient(43))

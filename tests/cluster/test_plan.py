@@ -8,6 +8,7 @@ from pico import SEARCH
 from modelsoups.cluster import plan
 from modelsoups.config.compose import load
 from modelsoups.disk import storage
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.stages import sweep
 
@@ -18,7 +19,7 @@ def cfg(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pico.yaml").write_text(SEARCH)
     made = load(["sweep.search=pico.yaml", "recipe.epochs=4", "recipe.batch_size=10", "sweep.count=6", "name=x"])
-    sweep.run(made)
+    sweep.run(Experiment(made))
     return made
 
 
@@ -37,7 +38,7 @@ def test_the_cost_of_a_sweep_by_hand():
 
 def test_the_papers_sweep_costs_what_its_epochs_say(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    plan.run(load(["experiment=imagenet", "sweep.search=released_72", "plan.images_per_second=12000"]))
+    plan.run(Experiment(load(["experiment=imagenet", "sweep.search=released_72", "plan.images_per_second=12000"])))
     said = capsys.readouterr().out
     assert "70 ingredients, 868," in said  # million images: the 72 without the initialization and a double
     assert "20.10 GPU-hours" in said
@@ -48,12 +49,12 @@ def test_what_a_plan_cannot_know_yet_it_asks_for(cfg, key):
     given = {"train_images": "1000", "parameters": "1000", "images_per_second": "10"}
     known = [f"plan.{k}={v}" for k, v in given.items() if k != key]
     with pytest.raises(ValueError, match=rf"give plan\.{key}="):
-        plan.run(load(["sweep.search=pico.yaml", "recipe.batch_size=10", "name=x", *known]))
+        plan.run(Experiment(load(["sweep.search=pico.yaml", "recipe.batch_size=10", "name=x", *known])))
 
 
 def test_the_speed_is_measured_on_finished_ingredients(cfg, capsys):
     for index, seconds in enumerate((10, 20, 30)):
         write(cfg, index, "manifest.json", {"inputs": {}, "files": {}, "seconds": seconds, "images": 1200})
     write(cfg, 3, "manifest.json", {"inputs": {}, "files": {}, "seconds": 10, "images": 1200, "layouts": ["2x1"]})
-    plan.run(load(["sweep.search=pico.yaml", "name=x", "plan.train_images=1000", "plan.parameters=1"]))
+    plan.run(Experiment(load(["sweep.search=pico.yaml", "name=x", "plan.train_images=1000", "plan.parameters=1"])))
     assert "60 images/s a GPU (median of 4 finished ingredients)" in capsys.readouterr().out

@@ -9,6 +9,7 @@ from modelsoups.cluster import slurm, status
 from modelsoups.cluster.status import IngredientStatus, scan, summary
 from modelsoups.config.compose import load
 from modelsoups.disk import storage
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.stages import sweep
 
 
@@ -18,7 +19,7 @@ def cfg(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pico.yaml").write_text(SEARCH)
     made = load(["sweep.search=pico.yaml", "recipe.epochs=4", "recipe.batch_size=10", "sweep.count=6", "name=x"])
-    sweep.run(made)
+    sweep.run(Experiment(made))
     return made
 
 
@@ -50,7 +51,7 @@ JOBS = [
 
 
 def test_every_state_is_told_apart(under_way):
-    states = scan(under_way, JOBS)
+    states = scan(under_way.run, Experiment(under_way).draw.recipes(), JOBS)
     assert [s.state for s in states] == ["done", "running", "failed", "stopped", "queued", "not started"]
     assert states[1] == IngredientStatus(1, "running", 1.0, 4, 0.5, 4, 0.5, "7_1 node[1-2]")
     assert states[1].hours_left == 1.5
@@ -60,20 +61,20 @@ def test_every_state_is_told_apart(under_way):
 
 
 def test_gpu_hours_are_summed_over_ranks_and_scaled_to_what_is_left(under_way):
-    states = scan(under_way, JOBS)
+    states = scan(under_way.run, Experiment(under_way).draw.recipes(), JOBS)
     assert summary(states) == [
         "6 ingredients: 1 done, 1 running, 1 queued, 1 stopped, 1 not started, 1 failed",
         # 2 h x 2 + 0.5 h x 4 + 1 h + 0.5 h over 4 + 1 + 2 + 1 epochs; 3 + 3 + 4 + 4 epochs are left
         "GPU-hours: 7.5 spent on training, about 13.1 left",
     ]
     rest = "GPU-hours: 0.0 spent on training, the rest is unknown until the first ingredient reports its speed"
-    assert summary(scan(under_way, [])[5:])[1] == rest
+    assert summary(scan(under_way.run, Experiment(under_way).draw.recipes(), [])[5:])[1] == rest
 
 
 def test_status_prints_what_is_under_way_and_the_stages_that_wait(under_way, monkeypatch, capsys):
     monkeypatch.setattr(slurm, "available", lambda: True)
     monkeypatch.setattr(slurm, "queue", lambda root: JOBS)
-    status.run(under_way)
+    status.run(Experiment(under_way))
     said = capsys.readouterr().out
     assert "the loss is nan at step 7" in said
     assert "1.0 of 4" in said
@@ -84,7 +85,7 @@ def test_status_prints_what_is_under_way_and_the_stages_that_wait(under_way, mon
 def test_without_slurm_the_folders_tell(under_way, monkeypatch, capsys):
     monkeypatch.setattr(slurm, "available", lambda: False)
     write(under_way, 1, "lock.1", "{}")
-    status.run(under_way)
+    status.run(Experiment(under_way))
     assert "6 ingredients: 1 done, 1 running, 2 stopped, 1 not started, 1 failed" in capsys.readouterr().out
 
 
@@ -94,7 +95,7 @@ def test_a_queue_that_cannot_be_read_is_said(under_way, monkeypatch, capsys):
 
     monkeypatch.setattr(slurm, "available", lambda: True)
     monkeypatch.setattr(slurm, "queue", refuse)
-    status.run(under_way)
+    status.run(Experiment(under_way))
     said = capsys.readouterr().out
     assert "queue cannot be read (Unable to contact slurm controller)" in said
     assert "6 ingredients: 1 done" in said
@@ -103,4 +104,4 @@ def test_a_queue_that_cannot_be_read_is_said(under_way, monkeypatch, capsys):
 def test_without_a_draw_the_way_out_is_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="run `modelsoups sweep` first"):
-        status.run(load([]))
+        status.run(Experiment(load([])))

@@ -8,14 +8,14 @@ from pico import SEARCH
 
 from modelsoups.cluster import slurm, submit
 from modelsoups.config.compose import load
-from modelsoups.experiment.draw import load_draw
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
 
 
 def test_a_dry_run_prints_the_chain_and_makes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "/nonexistent")
-    assert submit.run(load(["submit.dry_run=true", "name=dry"])) is False
+    assert submit.run(Experiment(load(["submit.dry_run=true", "name=dry"]))) is False
     said = capsys.readouterr().out
     assert "12 ingredients: 0 complete, 0 failed, 12 to do" in said
     dependencies = [line.split()[2] for line in said.splitlines() if line.startswith("### sbatch --")]
@@ -32,7 +32,7 @@ def test_without_sbatch_the_way_out_is_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(ValueError, match=r"^squeue is not on PATH: .* login node .* submit\.dry_run=true"):
-        submit.run(load([]))
+        submit.run(Experiment(load([])))
 
 
 def test_a_cluster_file_in_the_working_folder_is_found_and_a_wrong_key_of_it_named(tmp_path, monkeypatch):
@@ -72,7 +72,7 @@ def test_a_batch_that_cannot_be_split_is_refused(batch, ranks, at_once):
 def test_a_batch_that_does_not_divide_is_refused_before_anything_is_submitted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"recipe\.batch_size=64 cannot be split over 3 ranks"):
-        submit.run(load(["cluster.nodes=3", "submit.dry_run=true"]))
+        submit.run(Experiment(load(["cluster.nodes=3", "submit.dry_run=true"])))
 
 
 class Cluster:
@@ -110,7 +110,7 @@ def test_only_what_is_not_done_is_submitted(here, monkeypatch, capsys):
     cluster = Cluster(monkeypatch)
     cfg = here()
     finished(cfg, 1)
-    submit.run(cfg)
+    submit.run(Experiment(cfg))
     assert cluster.submitted == [
         ("sweep", "0,2", []),
         ("evaluate", ["afterany:101"]),
@@ -124,11 +124,11 @@ def test_what_is_in_the_queue_is_not_submitted_again_and_later_jobs_wait_for_it(
     later = [slurm.Job(9, None, n, "PENDING", "", "Dependency") for n in ("evaluate", "soup", "report")]
     queue = [slurm.Job(7, i, "sweep", "RUNNING", "node1", "None") for i in range(3)] + later
     full = Cluster(monkeypatch, queue)
-    submit.run(here())
+    submit.run(Experiment(here()))
     assert full.submitted == []
     assert capsys.readouterr().out.count("in the queue already") == 4
     part = Cluster(monkeypatch, queue[1:])
-    submit.run(here())
+    submit.run(Experiment(here()))
     assert part.submitted == [
         ("sweep", "0", []),
         ("evaluate", ["afterany:7:101", "afterany:9"]),
@@ -140,32 +140,32 @@ def test_what_is_in_the_queue_is_not_submitted_again_and_later_jobs_wait_for_it(
 def test_when_slurm_refuses_a_job_the_earlier_ones_of_the_same_call_are_taken_back(here, monkeypatch):
     cluster = Cluster(monkeypatch, refuses="soup")
     with pytest.raises(ValueError, match="refused"):
-        submit.run(here())
+        submit.run(Experiment(here()))
     assert cluster.cancelled == [101, 102]
 
 
 def test_an_array_beyond_the_clusters_limit_is_refused(here, monkeypatch):
     cluster = Cluster(monkeypatch, size=3)
-    submit.run(here())
+    submit.run(Experiment(here()))
     assert cluster.submitted[0][:2] == ("sweep", "0-2")
     cluster = Cluster(monkeypatch, size=2)
     with pytest.raises(ValueError, match=r"ingredient 2 is beyond this cluster's MaxArraySize=2.*sweep\.count=2"):
-        submit.run(here())
+        submit.run(Experiment(here()))
     assert cluster.submitted == []
 
 
 def test_a_draw_that_changed_after_it_was_submitted_is_refused(here, monkeypatch):
     Cluster(monkeypatch)
     cfg = here()
-    submit.run(cfg)
+    submit.run(Experiment(cfg))
     draw = cfg.run.draw.read_text()
     cfg.run.draw.write_text(draw.replace('"weight_decay": 0.05', '"weight_decay": 0.06', 1))
     with pytest.raises(ValueError, match=r"draw\.jsonl has changed since the sweep began; recipes are fixed"):
-        load_draw(cfg)
+        Experiment(cfg).draw.recipes()
     with pytest.raises(ValueError, match="recipes are fixed once drawn"):
-        submit.run(cfg)
+        submit.run(Experiment(cfg))
     cfg.run.draw.write_text(draw)
-    assert len(load_draw(cfg)) == 3
+    assert len(Experiment(cfg).draw.recipes()) == 3
 
 
 def test_a_run_folder_that_cannot_be_written_is_named_and_nothing_submitted(here, monkeypatch):
@@ -174,5 +174,5 @@ def test_a_run_folder_that_cannot_be_written_is_named_and_nothing_submitted(here
     cfg.run.root.mkdir(parents=True)
     cfg.run.slurm.write_text("in the way")
     with pytest.raises(OSError, match="slurm"):
-        submit.run(cfg)
+        submit.run(Experiment(cfg))
     assert cluster.submitted == []

@@ -8,7 +8,8 @@ import pytest
 
 from modelsoups.config.compose import load
 from modelsoups.disk.paths import shipped
-from modelsoups.experiment.draw import load_search, recipe
+from modelsoups.experiment.draw import load_search
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes import search as searches
 
 EXPERIMENTS = sorted(p.stem for p in (shipped("conf") / "experiment").glob("*.yaml"))
@@ -20,7 +21,7 @@ def test_every_experiment_composes_and_draws_its_whole_sweep(experiment):
     cfg = load([f"experiment={experiment}"])
     assert cfg.name == experiment
     search = load_search(cfg.sweep.search)
-    recipes = [recipe(search, cfg, i) for i in range(searches.size(search))]
+    recipes = [Experiment(cfg).draw.recipe(search, i) for i in range(searches.size(search))]
     assert len({r.seed for r in recipes}) == len(recipes)
     assert len({r.lr for r in recipes}) > 1
 
@@ -35,7 +36,7 @@ def test_every_shipped_search_draws_valid_recipes(name):
     search = load_search(name)
     cfg = load([f"sweep.search={name}"])
     for i in range(searches.size(search)):
-        recipe(search, cfg, i)
+        Experiment(cfg).draw.recipe(search, i)
 
 
 def test_an_experiment_overrides_what_stages_default_to_and_the_command_line_overrides_both():

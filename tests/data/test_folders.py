@@ -7,6 +7,7 @@ from PIL import Image
 from modelsoups.config.compose import load
 from modelsoups.data import folders
 from modelsoups.data.shards import ShardSet, check_disjoint
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.soup import methods
 from modelsoups.stages import prepare
 from modelsoups.stages.soup import plan
@@ -37,13 +38,13 @@ def cfg(tmp_path, monkeypatch):
 
 
 def test_class_folders_become_shards(cfg, capsys):
-    assert prepare.run(cfg)
+    assert prepare.run(Experiment(cfg))
     train, night = (ShardSet(cfg.run.root.parents[1] / "data" / "mine" / name) for name in ("train", "night"))
     assert (len(train), train.classes, train.labels_N.tolist()) == (6, ["a", "b", "c"], [0, 0, 1, 1, 2, 2])
     assert (night.role, night.projection) == ("shift", {"kind": "subset", "indices": [0, 2]})
     assert night.labels_N.tolist() == [0, 0, 1, 1]
     assert night.image(0).size == (8, 8)
-    assert not prepare.run(cfg)
+    assert not prepare.run(Experiment(cfg))
     assert "complete" in capsys.readouterr().out
 
 
@@ -62,7 +63,7 @@ def test_what_is_wrong_with_the_folders_is_said(cfg, tmp_path):
 
 def test_an_image_in_train_and_holdout_is_noticed(cfg, tmp_path):
     (tmp_path / "images/holdout/a/2.jpg").write_bytes((tmp_path / "images/train/a/0.jpg").read_bytes())
-    prepare.run(cfg)
+    prepare.run(Experiment(cfg))
     with pytest.raises(ValueError, match=r"holdout shares images with .*train: 1, first"):
         check_disjoint(ShardSet(tmp_path / "data/mine/train"), ShardSet(tmp_path / "data/mine/holdout"))
 

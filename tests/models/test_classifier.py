@@ -3,14 +3,15 @@
 import pytest
 import torch
 
-from modelsoups.config.schema import CHOICES, ModelConfig
+from modelsoups.config.compose import keys
+from modelsoups.config.schema import ModelConfig
 from modelsoups.models.classifier import LIBRARIES, build, load_clip, normalise, state_of
 
 ICONCLIP = ModelConfig("IconCLIP", "iconclip", None, 32)
 
 
 def test_the_configuration_allows_the_libraries_of_the_table():
-    assert set(CHOICES["model.library"]) == set(LIBRARIES)
+    assert set(keys()["model.library"].metadata["choices"]) == set(LIBRARIES)
 
 
 def test_pixels_are_normalised_by_hand():

@@ -29,6 +29,7 @@ from modelsoups.cluster import slurm, submit
 from modelsoups.cluster.scripts import CHAIN, script
 from modelsoups.config.compose import load
 from modelsoups.disk import manifests, paths, storage
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.miniature.sets import SETS
 from modelsoups.stages import finetune, heads, sweep
 
@@ -77,8 +78,8 @@ def begun(cluster, data, tmp_path_factory):
     cfg = load([*args, f"runs={home / 'run'}"])
     with pytest.MonkeyPatch.context() as patch:  # no server of workers: to start it takes seconds
         patch.setattr(heads, "run_tasks", lambda job, todo, *_: [(init, job(init)) for init in todo])
-        heads.run(cfg)
-    sweep.run(cfg)
+        heads.run(Experiment(cfg))
+    sweep.run(Experiment(cfg))
     yield SimpleNamespace(home=home, args=args, run=home / "run")
     os.chdir(before)
 
@@ -160,7 +161,7 @@ def undisturbed(cluster, begun):
     """The same two ingredients, made in this process."""
     task = Task(cluster, begun, "undisturbed")
     for task.cfg.ingredient in (0, 1):
-        finetune.run(task.cfg)
+        finetune.run(Experiment(task.cfg))
     assert [r["step"] for r in task.rows()] == list(range(1, 81))
     return task
 
@@ -343,7 +344,7 @@ def test_two_nodes_of_two_ranks_train_as_one_process_does_and_a_killed_rank_leav
 def test_an_unknown_partition_is_named_with_the_ones_there_are_and_nothing_is_left_in_the_queue(cluster, begun):
     cfg = load([*begun.args, f"runs={begun.home / 'wrong'}", "cluster.partition=nope"])
     with pytest.raises(ValueError, match=r"(?i)invalid partition.*cluster\.partition is one of: high, main"):
-        submit.run(cfg)
+        submit.run(Experiment(cfg))
     assert slurm.queue(cfg.run.root) == []
     assert slurm.max_array_size() == 1001
     assert torch.get_num_threads() == 1

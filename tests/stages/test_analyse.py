@@ -6,7 +6,7 @@ import json
 import pytest
 
 from modelsoups.analyses.registry import ANALYSES
-from modelsoups.cli import commands, pools
+from modelsoups.cli import commands, pipeline, pools
 from modelsoups.config.compose import load
 
 
@@ -35,7 +35,7 @@ def test_a_second_run_redoes_nothing(analysed, capsys, monkeypatch):
     cfg, _, home = analysed
     monkeypatch.chdir(home)
     before = files_in(cfg.run.root, cfg.run.analyses)
-    commands.run_stages(["analyse"], cfg)
+    pipeline.run_stages(commands.modules_of(["analyse"]), cfg)
     assert "analyse: complete" in capsys.readouterr().out
     assert files_in(cfg.run.root, cfg.run.analyses) == before
 
@@ -48,7 +48,7 @@ def test_made_again_from_the_cache_the_data_are_the_same(analysed, tmp_path, mon
     for name, analysis in ANALYSES.items():  # the figures follow from these data
         monkeypatch.setitem(ANALYSES, name, dataclasses.replace(analysis, draw=None))
     again = load([*args, "analyse.in_pipeline=true", f"results={tmp_path}"])
-    commands.run_stages(["analyse"], again)
+    pipeline.run_stages(commands.modules_of(["analyse"]), again)
     before = {p.name: p.read_bytes() for p in cfg.run.analyses.glob("*.jsonl")}
     assert {p.name: p.read_bytes() for p in again.run.analyses.glob("*.jsonl")} == before
     assert files_in(cfg.run.root / "points") == points
@@ -60,7 +60,7 @@ def test_what_cannot_be_made_is_named_and_the_rest_is_made(analysed, tmp_path, c
     monkeypatch.chdir(home)
     alone = load([*args, f"results={tmp_path}", "analyse.which=[figure_3,figure_4,figure_G4,table_L3,figure_H1]"])
     alone.analyse.pools.clear()
-    commands.run_stages(["analyse"], alone)
+    pipeline.run_stages(commands.modules_of(["analyse"]), alone)
     said = capsys.readouterr().out
     assert "figure_G4 cannot be made of these models: it needs the pool seeds (analyse.pools.seeds)" in said
     missing = json.loads((alone.run.analyses / "provenance.json").read_text())["not_possible"]
@@ -72,7 +72,7 @@ def test_a_wrong_name_of_an_analysis_is_told(analysed, capsys, monkeypatch):
     _, args, home = analysed
     monkeypatch.chdir(home)
     with pytest.raises(SystemExit):
-        commands.run_stages(["analyse"], load([*args, "analyse.which=[figure_33]"]))
+        pipeline.run_stages(commands.modules_of(["analyse"]), load([*args, "analyse.which=[figure_33]"]))
     assert "no analysis is named figure_33; did you mean figure_3?" in capsys.readouterr().err
 
 
@@ -81,7 +81,7 @@ def test_without_a_stage_the_analyses_wait_until_they_are_wanted(monkeypatch):
     for stage in commands.STAGES:
         monkeypatch.setattr(f"modelsoups.stages.{stage}.run", lambda cfg, stage=stage: bool(ran.append(stage)))
     monkeypatch.setattr(pools, "make_pools", lambda cfg: None)
-    commands.run_stages(list(commands.STAGES), load([]))
+    pipeline.run_stages(commands.modules_of(list(commands.STAGES)), load([]))
     assert ran[-1] == "report"
-    commands.run_stages(list(commands.STAGES), load(["experiment=paper-miniature"]))
+    pipeline.run_stages(commands.modules_of(list(commands.STAGES)), load(["experiment=paper-miniature"]))
     assert ran[-1] == "analyse"

@@ -21,10 +21,8 @@ from safetensors.torch import load_file
 from modelsoups.config.compose import load
 from modelsoups.data import loader, order
 from modelsoups.disk import manifests, storage
-from modelsoups.experiment.draw import load_draw
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.experiment.ingredients import load_weights
-from modelsoups.experiment.logits import shell
-from modelsoups.experiment.sets import open_set
 from modelsoups.models.classifier import state_of
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.soup.coefficients import Ingredient
@@ -40,8 +38,8 @@ def begun(tmp_path_factory, data):
     """A run folder with its initial models and draw."""
     home = tmp_path_factory.mktemp("begun")
     cfg = load([*arguments(home, data), f"runs={home / 'run'}", "finetune.parallel=1"])
-    heads.run(cfg)
-    sweep.run(cfg)
+    heads.run(Experiment(cfg))
+    sweep.run(Experiment(cfg))
     return home
 
 
@@ -52,7 +50,7 @@ def cfg(begun, data, tmp_path):
 
 
 def straight(cfg):
-    assert fine_tune(cfg, load_draw(cfg)[0], 0) is None
+    assert fine_tune(Experiment(cfg), Experiment(cfg).draw.recipes()[0], 0) is None
     return cfg.run.ingredient(0)
 
 
@@ -150,7 +148,7 @@ def test_killed_again_and_again_it_ends_as_if_it_had_not_been(cfg, undisturbed):
         assert manifests.manifest_of(cfg.run.ingredient(0)) is None
         assert killed(cfg, functools.partial(dying_at_rename, name, before)), name
     assert (cfg.run.ingredient(0) / "checkpoint.pt").exists()  # the kill came between the manifest and its removal
-    assert finetune.run(cfg) is False
+    assert finetune.run(Experiment(cfg)) is False
     assert same(cfg.run.ingredient(0), undisturbed)
 
 
@@ -166,10 +164,10 @@ def test_a_damaged_checkpoint_is_said_and_begun_anew(cfg, monkeypatch, capsys, u
 
 def test_a_checkpoint_of_another_recipe_is_refused(cfg, monkeypatch):
     break_off(cfg, monkeypatch, 3)
-    folder, recipes = cfg.run.ingredient(0), load_draw(cfg)
+    folder, recipes = cfg.run.ingredient(0), Experiment(cfg).draw.recipes()
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     with pytest.raises(ValueError, match=r"checkpoint\.pt belongs to another recipe"):
-        fine_tune(cfg, recipes[1], 0)
+        fine_tune(Experiment(cfg), recipes[1], 0)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
 
@@ -180,7 +178,7 @@ def test_a_finished_ingredient_is_fixed(cfg, data):
     content["inputs"]["recipe"]["lr"] = 0.5
     manifest.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="made from another recipe; an ingredient is fixed once made"):
-        finetune.run(cfg)
+        finetune.run(Experiment(cfg))
 
 
 def test_divergence_is_recorded_with_its_step_and_ends_the_ingredient(cfg, monkeypatch, capsys):
@@ -192,7 +190,7 @@ def test_divergence_is_recorded_with_its_step_and_ends_the_ingredient(cfg, monke
 
     cfg.finetune.log_every = 50
     monkeypatch.setattr(Trainer, "update", diverging)
-    reason = fine_tune(cfg, load_draw(cfg)[0], 0)
+    reason = fine_tune(Experiment(cfg), Experiment(cfg).draw.recipes()[0], 0)
     folder = cfg.run.ingredient(0)
     assert reason == "the loss is nan at step 3"
     failed = json.loads((folder / "failed.json").read_text())
@@ -203,10 +201,10 @@ def test_divergence_is_recorded_with_its_step_and_ends_the_ingredient(cfg, monke
     with pytest.raises(
         ValueError, match=r"ingredient 000: the loss is nan at step 3; .* move .*000 away to try it again"
     ):
-        finetune.run(cfg)
+        finetune.run(Experiment(cfg))
     (cfg.run.draw).write_text(cfg.run.draw.read_text().splitlines()[0] + "\n")
     cfg.ingredient = None
-    assert finetune.run(cfg) is False  # failed before: named, not tried again
+    assert finetune.run(Experiment(cfg)) is False  # failed before: named, not tried again
     assert "ingredient 000: the loss is nan at step 3; the soup is made without it" in capsys.readouterr().out
 
 
@@ -227,27 +225,31 @@ def test_a_gpus_divergence_is_found_before_a_checkpoint_of_it_is_written(cfg, mo
     monkeypatch.setattr(Trainer, "update", diverging)
     monkeypatch.setattr(resume, "save", lambda path, state: saved.append(state["step"]))
     cfg.finetune.log_every = 50
-    assert fine_tune(cfg, load_draw(cfg)[0], 0) == "the loss is nan at step 4"  # a checkpoint every 2 steps
+    assert (
+        fine_tune(Experiment(cfg), Experiment(cfg).draw.recipes()[0], 0) == "the loss is nan at step 4"
+    )  # a checkpoint every 2 steps
     assert saved == [2]
     shutil.rmtree(cfg.run.ingredient(0))
     cfg.finetune.log_every, cfg.finetune.checkpoint_every = 1, 50
-    assert fine_tune(cfg, load_draw(cfg)[0], 0) == "the loss is nan at step 3"  # seen when the line after it is begun
+    assert (
+        fine_tune(Experiment(cfg), Experiment(cfg).draw.recipes()[0], 0) == "the loss is nan at step 3"
+    )  # seen when the line after it is begun
 
 
 def test_a_loss_that_stays_finite_and_far_too_high_ends_the_ingredient_wherever_it_was_resumed(cfg, monkeypatch):
     update = Trainer.update
     monkeypatch.setattr(Trainer, "update", lambda self, batch: update(self, batch) + (50 if self.step else 0))
     break_off(cfg, monkeypatch, 4)  # 50 is above 3 ln 80; high since step 2, as checkpoints say
-    reason = fine_tune(cfg, load_draw(cfg)[0], 0)
+    reason = fine_tune(Experiment(cfg), Experiment(cfg).draw.recipes()[0], 0)
     assert re.fullmatch(r"the loss diverged: above 13\.15 since step 2, and 5\d\.\d+ at step 5", reason)
     assert json.loads((cfg.run.ingredient(0) / "failed.json").read_text())["step"] == 5
 
 
 def test_a_failure_of_another_recipe_does_not_count(cfg, monkeypatch):
     monkeypatch.setattr(Trainer, "update", lambda self, *batch: torch.tensor(float("inf")))
-    assert fine_tune(cfg, load_draw(cfg)[1], 0) == "the loss is inf at step 1"
+    assert fine_tune(Experiment(cfg), Experiment(cfg).draw.recipes()[1], 0) == "the loss is inf at step 1"
     with pytest.raises(ValueError, match="made from another recipe"):
-        finetune.run(cfg)
+        finetune.run(Experiment(cfg))
 
 
 def test_a_learning_rate_that_explodes_does_not_stop_the_sweep(cfg, data, capsys):
@@ -255,9 +257,9 @@ def test_a_learning_rate_that_explodes_does_not_stop_the_sweep(cfg, data, capsys
     rows[0]["recipe"] |= {"lr": 10.0, "clip": 1e9, "weight_decay": 50.0}
     storage.write_jsonl(cfg.run.draw, rows)
     with pytest.raises(ValueError, match=r"ingredient 000: (the loss is|weights are not finite)"):
-        finetune.run(cfg)
+        finetune.run(Experiment(cfg))
     cfg.ingredient = None
-    finetune.run(cfg)
+    finetune.run(Experiment(cfg))
     assert (cfg.run.ingredient(1) / "manifest.json").exists()
     said = capsys.readouterr().out
     assert "1 of 3 ingredients are done already" in said
@@ -309,7 +311,7 @@ def test_a_batch_larger_than_the_training_set_is_refused(cfg):
     rows = storage.read_jsonl(cfg.run.draw)
     recipe = Recipe(**{**rows[0]["recipe"], "batch_size": 5000})
     with pytest.raises(ValueError, match="batch_size=5000"):
-        fine_tune(cfg, recipe, 0)
+        fine_tune(Experiment(cfg), recipe, 0)
 
 
 def test_the_ingredient_differs_from_its_start_and_is_float32(cfg):
@@ -342,11 +344,13 @@ def test_integer_buffers_stay_integers(tmp_path):
 
 
 def test_an_initial_model_of_another_shape_is_named(cfg, tmp_path):
-    recipe, train = load_draw(cfg)[0], open_set(cfg.data.dir, cfg.data.train)
+    recipe, train = Experiment(cfg).draw.recipes()[0], Experiment(cfg).sets[cfg.data.train]
     foreign = tmp_path / "foreign.safetensors"
     storage.save_weights(foreign, {"head.weight": torch.zeros(3, 5)})
     initial = Ingredient("initialization", str(foreign), state_dicts.state_sha256(load_file(foreign)), None)
-    trainer = Trainer(recipe, cfg.finetune, shell(cfg, len(train.classes)), train, Workspace(tmp_path, "x"))
+    trainer = Trainer(
+        recipe, cfg.finetune, Experiment(cfg).classifier(len(train.classes)), train, Workspace(tmp_path, "x")
+    )
     says = (
         r"foreign\.safetensors does not fit the configured model .* with the 80 classes of .*; run `modelsoups heads`"
     )
@@ -384,8 +388,8 @@ def test_images_that_were_skipped_stand_in_the_manifest_also_after_a_resume(cfg,
     shutil.copytree(data / "train", tmp_path / "data" / "train")
     shutil.copytree(data / "holdout", tmp_path / "data" / "holdout")
     cfg.data.dir, cfg.finetune.skip_corrupt = str(tmp_path / "data"), 1
-    train = open_set(cfg.data.dir, cfg.data.train)
-    index = int(order.epoch_order(320, load_draw(cfg)[0].seed, 0)[3])  # in the first batch
+    train = Experiment(cfg).sets[cfg.data.train]
+    index = int(order.epoch_order(320, Experiment(cfg).draw.recipes()[0].seed, 0)[3])  # in the first batch
     (tar,) = (tmp_path / "data" / "train").glob("*.tar")
     with open(tar, "r+b") as file:
         file.seek(int(np.load(tar.with_suffix(".npz"))["offset"][index]) + 60)
@@ -427,6 +431,6 @@ def test_another_way_of_decoding_makes_another_ingredient(cfg):
     assert "decode" not in manifests.manifest_of(folder)["inputs"]  # as before there was a choice
     cfg.finetune.decode = "turbo"
     with pytest.raises(ValueError, match="made from another decode"):
-        finetune.run(cfg)
+        finetune.run(Experiment(cfg))
     shutil.rmtree(folder)
     assert manifests.manifest_of(straight(cfg))["inputs"]["decode"] == "turbo"

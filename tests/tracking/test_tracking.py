@@ -17,6 +17,7 @@ from modelsoups.config.compose import load
 from modelsoups.disk import manifests, storage
 from modelsoups.disk.paths import shipped
 from modelsoups.experiment.draw import load_search
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes import search
 from modelsoups.tracking.follower import Follower
 
@@ -260,7 +261,7 @@ def test_the_dashboard_is_a_valid_workspace_whose_keys_are_logged(cfg):
     keys = [f"accuracy/{cfg.data.holdout}", "accuracy/mean of shifts", "greedy/best", "figures/figure_1", "table_3"]
     assert all(key in text for key in [*keys, *dashboard.DRAWN])
     with pytest.raises(ValueError, match="wandb leet"):
-        dashboard.run(cfg)
+        dashboard.run(Experiment(cfg))
 
 
 def test_the_sweep_of_w_and_b_deals_out_our_draw_and_its_command_runs(monkeypatch):

@@ -17,7 +17,7 @@ from pico import arguments, make_data
 
 from modelsoups.config.compose import load
 from modelsoups.disk import storage
-from modelsoups.experiment import draw
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.stages import finetune, heads, sweep
 
@@ -42,13 +42,13 @@ def prepared(home: Path, data: Path):
     keys = [f"recipe.{key}=???" for key in Recipe.names()]
     options = [*keys, f"sweep.search={home / 'recipes.jsonl'}", f"runs={home / 'run'}", "finetune.parallel=1"]
     cfg = load([*arguments(home, data), *options])
-    heads.run(cfg)
-    sweep.run(cfg)
+    heads.run(Experiment(cfg))
+    sweep.run(Experiment(cfg))
     return cfg
 
 
 def losses(cfg, index: int) -> list[float]:
-    assert finetune.fine_tune(cfg, draw.load_draw(cfg)[index], index) is None
+    assert finetune.fine_tune(Experiment(cfg), Experiment(cfg).draw.recipes()[index], index) is None
     return [row["loss"] for row in storage.read_jsonl(cfg.run.ingredient(index) / "metrics.jsonl")]
 
 

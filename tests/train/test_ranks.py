@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from modelsoups.config.compose import load
 from modelsoups.data.crops import CropStore
 from modelsoups.disk import lock, manifests, storage
-from modelsoups.experiment import logits, sets
-from modelsoups.experiment.draw import load_draw
+from modelsoups.experiment import logits
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.stages import finetune, heads, sweep
 from modelsoups.train import resume
 from modelsoups.train import step as training
@@ -34,8 +34,8 @@ def begun(tmp_path_factory, data):
     home = tmp_path_factory.mktemp("begun")
     args = [*arguments(home, data), f"runs={home / 'run'}", "ingredient=0", "recipe.mixup=0.5", "recipe.epochs=2"]
     cfg = load(args)
-    heads.run(cfg)
-    sweep.run(cfg)
+    heads.run(Experiment(cfg))
+    sweep.run(Experiment(cfg))
     return args, home / "run"
 
 
@@ -74,7 +74,7 @@ def one(begun, tmp_path_factory):
     home = tmp_path_factory.mktemp("one")
     shutil.copytree(begun[1], home / "run")
     cfg = load([*begun[0], f"runs={home / 'run'}"])
-    finetune.run(cfg)
+    finetune.run(Experiment(cfg))
     return cfg
 
 
@@ -91,7 +91,7 @@ def test_four_ranks_train_as_one_process_does(make, one):
 
 def test_a_batch_in_parts_trains_as_a_whole_one_does(make, one):
     cfg = make("parts", "finetune.at_once=16")
-    finetune.run(cfg)
+    finetune.run(Experiment(cfg))
     assert alike(cfg, one)
     assert manifests.manifest_of(cfg.run.ingredient(0))["layouts"] == ["1x4"]
     both = make("both", "finetune.at_once=16")
@@ -125,7 +125,7 @@ def test_a_stopped_run_saves_itself_and_ends_the_same_to_the_bit(make, one, monk
         with monkeypatch.context() as patch:
             patch.setattr(Trainer, "update", stopping_at(step, by))
             with pytest.raises(SystemExit) as ended:
-                finetune.run(cfg)
+                finetune.run(Experiment(cfg))
         assert ended.value.code == STOPPED
         assert f"asked to stop, saved at step {step + 1} of 10" in capsys.readouterr().out
         left = sorted(p.name for p in cfg.run.ingredient(0).iterdir())
@@ -133,7 +133,7 @@ def test_a_stopped_run_saves_itself_and_ends_the_same_to_the_bit(make, one, monk
     file.unlink()
     assert (tmp_path / "saved").exists()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    finetune.run(cfg)
+    finetune.run(Experiment(cfg))
     assert weights(cfg) == weights(one)
     assert metrics(cfg) == metrics(one)
     assert "bit-identical" not in capsys.readouterr().out
@@ -159,7 +159,7 @@ def test_when_one_rank_is_asked_to_stop_all_save_and_resume_to_the_bit(make, mon
     assert sorted(every_file(cfg)) == ["ema-0.9.safetensors", "model.safetensors", "swa-0.safetensors"]
     assert metrics(cfg) == metrics(straight)
     assert "bit-identical" not in capfd.readouterr().out
-    finetune.run(single)
+    finetune.run(Experiment(single))
     assert alike(straight, single, 10 * TOLERANCE)  # SAM's ascent divides by a norm: 1.2e-5 on some processors
 
 
@@ -168,7 +168,7 @@ def test_another_number_of_ranks_resumes_with_a_warning(make, one, monkeypatch, 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "update", stopping_at(4, term))
         assert train_on(cfg, 2) == [STOPPED, STOPPED]
-    finetune.run(cfg)
+    finetune.run(Experiment(cfg))
     assert alike(cfg, one)
     said = capfd.readouterr().out
     assert "resumes as 1x1 (ranks x parts of a batch) after 2x1; the result will not be bit-identical" in said
@@ -193,7 +193,7 @@ def test_ranks_agree_that_a_run_diverged(make, monkeypatch, tmp_path):
 def test_a_batch_that_does_not_divide_over_the_ranks_is_refused(make):
     cfg = make("three")
     with pytest.raises(ValueError, match=r"recipe\.batch_size=64 cannot be split over 3 ranks"):
-        load_draw(cfg)[0].accumulation(3)
+        Experiment(cfg).draw.recipes()[0].accumulation(3)
     assert train_on(cfg, 3) == [1, 1, 1]
     assert not (cfg.run.ingredient(0) / "metrics.jsonl").exists()
 
@@ -203,12 +203,12 @@ def test_the_checkpoint_before_is_used_when_the_newest_is_damaged(make, one, mon
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "update", stopping_at(6, term))
         with pytest.raises(SystemExit):
-            finetune.run(cfg)
+            finetune.run(Experiment(cfg))
     path = cfg.run.ingredient(0) / "checkpoint.pt"
     content = path.read_bytes()
     path.write_bytes(content[:300_000] + bytes([content[300_000] ^ 1]) + content[300_001:])
     assert resume.newest(path.parent) == ("checkpoint.prev.pt", ["checkpoint.pt"])
-    finetune.run(cfg)
+    finetune.run(Experiment(cfg))
     assert "checkpoint.pt is damaged; continuing from checkpoint.prev.pt" in capsys.readouterr().out
     assert weights(cfg) == weights(one)
     assert metrics(cfg) == metrics(one)
@@ -219,11 +219,11 @@ def test_a_second_process_on_one_folder_is_refused_and_disturbs_nothing(make, on
 
     def second():
         with pytest.raises(lock.Held, match=r"000 is in use: process \d+ on"):
-            finetune.run(cfg)
+            finetune.run(Experiment(cfg))
 
     monkeypatch.setattr(Trainer, "update", stopping_at(3, lambda: statuses.extend(codes([fork(second)]))))
     statuses = []
-    finetune.run(cfg)
+    finetune.run(Experiment(cfg))
     assert statuses == [0]
     assert weights(cfg) == weights(one)
     assert metrics(cfg) == metrics(one)
@@ -235,7 +235,7 @@ def test_a_process_that_was_taken_over_writes_nothing_more(make, monkeypatch):
     take = functools.partial((folder / "lock.2").write_text, "{}")
     monkeypatch.setattr(Trainer, "update", stopping_at(3, take))
     with pytest.raises(lock.Held, match="has been taken over"):
-        finetune.run(cfg)
+        finetune.run(Experiment(cfg))
     assert len(metrics(cfg)) == 3
     assert not (folder / "model.safetensors").exists()
 
@@ -245,10 +245,10 @@ def test_evaluation_sees_every_image_once_whatever_the_batches(make, one, monkey
     """A model is evaluated by one process, however many work side by side: no rank pads or drops the last batch."""
     monkeypatch.setattr(logits, "crop_store", lambda folder: CropStore(folder, small=in_memory))
     state = load_file(one.run.ingredient(0) / "model.safetensors")
-    whole = logits.forward(one, "test", state)
-    assert len(whole) == len(sets.open_set(one.data.dir, "test")) == 96
+    whole = Experiment(one).logits.forward("test", state)
+    assert len(whole) == len(Experiment(one).sets["test"]) == 96
     cfg = make("batches", f"evaluate.batch_size={batch_size}")
-    assert torch.allclose(logits.forward(cfg, "test", state), whole, atol=1e-4)
+    assert torch.allclose(Experiment(cfg).logits.forward("test", state), whole, atol=1e-4)
 
 
 def test_ranks_train_one_thread_each(make):
@@ -256,7 +256,7 @@ def test_ranks_train_one_thread_each(make):
 
     def act():
         torch.set_num_threads(2)
-        finetune.run(cfg)
+        finetune.run(Experiment(cfg))
         assert torch.get_num_threads() == 1
 
     assert train_on(cfg, 2, act) == [0, 0]

@@ -11,10 +11,8 @@ from safetensors.torch import load_file
 
 from modelsoups.config.compose import load
 from modelsoups.disk import manifests, storage
-from modelsoups.experiment import draw
 from modelsoups.experiment import ingredients as pool
-from modelsoups.experiment.logits import shell
-from modelsoups.experiment.sets import open_set
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.models.classifier import normalise
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.stages import finetune, heads, sweep
@@ -37,8 +35,8 @@ def begun(tmp_path_factory, data):
     lines = [json.dumps({**asdict(Recipe(**BASE)), **changes}) for changes in RECIPES.values()]
     (home / "recipes.jsonl").write_text("\n".join(lines) + "\n")
     cfg = configured(home, data, home / "run")
-    heads.run(cfg)
-    sweep.run(cfg)
+    heads.run(Experiment(cfg))
+    sweep.run(Experiment(cfg))
     return home
 
 
@@ -60,20 +58,20 @@ def losses(folder):
 
 @pytest.mark.parametrize("index", range(len(RECIPES)), ids=RECIPES)
 def test_each_recipe_trains_and_resumes_to_the_bit(cfg, monkeypatch, index):
-    trains_and_resumes(cfg, monkeypatch, draw.load_draw(cfg), index)
+    trains_and_resumes(cfg, monkeypatch, Experiment(cfg).draw.recipes(), index)
 
 
 def trains_and_resumes(cfg, monkeypatch, recipes, index):
     """The losses of an ingredient that is broken off and resumed, and ends with the bytes of one that was not."""
-    assert finetune.fine_tune(cfg, recipes[index], index) is None
+    assert finetune.fine_tune(Experiment(cfg), recipes[index], index) is None
     folder = cfg.run.ingredient(index)
     straight, rows = {p.name: p.read_bytes() for p in folder.glob("*.safetensors")}, losses(folder)
     assert len(rows) == 10  # 5 steps an epoch
     assert all(loss > 0 for loss in rows)
     shutil.rmtree(folder)
     with broken_off(monkeypatch, at=7):
-        finetune.fine_tune(cfg, recipes[index], index)
-    assert finetune.fine_tune(cfg, recipes[index], index) is None
+        finetune.fine_tune(Experiment(cfg), recipes[index], index)
+    assert finetune.fine_tune(Experiment(cfg), recipes[index], index) is None
     assert {p.name: p.read_bytes() for p in folder.glob("*.safetensors")} == straight
     assert losses(folder) == rows
     return rows
@@ -81,7 +79,7 @@ def trains_and_resumes(cfg, monkeypatch, recipes, index):
 
 def test_in_bf16_with_batched_augmentation_a_run_resumes_to_the_bit_and_learns_the_same(cfg, monkeypatch):
     recipes = [Recipe(**{**BASE, "aug": "rand-m9-n2", "mixup": 0.2, "flip": 0.5})]
-    finetune.fine_tune(cfg, recipes[0], 0)
+    finetune.fine_tune(Experiment(cfg), recipes[0], 0)
     exact = losses(cfg.run.ingredient(0))
     shutil.rmtree(cfg.run.ingredient(0))
     cfg.finetune.precision, cfg.finetune.augment = "bf16", "gpu"
@@ -96,15 +94,15 @@ def test_another_way_to_compute_is_said_when_a_run_resumes(cfg, monkeypatch, cap
     monkeypatch.setattr("modelsoups.train.ranks.Ranks.stop", lambda self: next(asked, False))
     recipes = [Recipe(**BASE)]
     with pytest.raises(SystemExit):
-        finetune.fine_tune(cfg, recipes[0], 0)
+        finetune.fine_tune(Experiment(cfg), recipes[0], 0)
     cfg.finetune.precision = "bf16"
-    finetune.fine_tune(cfg, recipes[0], 0)
+    finetune.fine_tune(Experiment(cfg), recipes[0], 0)
     assert "resumes as 1x1 bf16 (ranks x parts of a batch) after 1x1" in capsys.readouterr().out
     assert manifests.manifest_of(cfg.run.ingredient(0))["layouts"] == ["1x1", "1x1 bf16"]
 
 
 def test_an_ensemble_is_distilled_and_its_students_loss_is_worked_out_from_the_teachers(cfg, monkeypatch):
-    finetune.fine_tune(cfg, draw.load_draw(cfg)[0], 0)
+    finetune.fine_tune(Experiment(cfg), Experiment(cfg).draw.recipes()[0], 0)
     teachers = [str(cfg.run.ingredient(0)), str(cfg.run.head("lp") / "model.safetensors")]  # a folder and a file
     student = Recipe(**{**BASE, "teachers": teachers, "epochs": 2})
     recipes = [None, student]
@@ -112,11 +110,15 @@ def test_an_ensemble_is_distilled_and_its_students_loss_is_worked_out_from_the_t
     manifest = manifests.manifest_of(cfg.run.ingredient(1))
     assert len(manifest["inputs"]["teachers"]) == 2
     # the first loss: cross-entropy of the initial model with the softmax of the teachers' mean logits
-    train = open_set(cfg.data.dir, cfg.data.train)
+    train = Experiment(cfg).sets[cfg.data.train]
     trainer = Trainer(
-        student, cfg.finetune, shell(cfg, len(train.classes)), train, Workspace(cfg.run.ingredient(2), "x")
+        student,
+        cfg.finetune,
+        Experiment(cfg).classifier(len(train.classes)),
+        train,
+        Workspace(cfg.run.ingredient(2), "x"),
     )
-    trainer.load(pool.initial_models(cfg)["initialization"])
+    trainer.load(Experiment(cfg).ingredients.initial()["initialization"])
     pixels, _ = next(trainer.batches())
     images = normalise(trainer.model, pixels)
     with torch.no_grad():
@@ -138,7 +140,7 @@ def test_teachers_that_are_not_there_are_named_before_anything_is_trained(cfg, t
     rows[0]["recipe"]["teachers"] = [teacher.format(run=cfg.run.root)]
     storage.write_jsonl(cfg.run.draw, rows)
     with pytest.raises(ValueError, match=message):
-        finetune.run(cfg)
+        finetune.run(Experiment(cfg))
     assert not cfg.run.ingredient(1).exists()
 
 
@@ -157,9 +159,9 @@ def test_averages_along_runs_go_through_the_whole_pipeline(begun, data, tmp_path
 
 def test_averages_are_ingredients_of_their_own(cfg):
     index = list(RECIPES).index("averages, fix")
-    recipes = draw.load_draw(cfg)
-    finetune.fine_tune(cfg, recipes[index], index)
-    ingredients = {i.id: i for i in pool.load_pool(load_minimum(cfg)).ingredients}
+    recipes = Experiment(cfg).draw.recipes()
+    finetune.fine_tune(Experiment(cfg), recipes[index], index)
+    ingredients = {i.id: i for i in Experiment(load_minimum(cfg)).ingredients.find().ingredients}
     name = f"{index:03d}"
     assert list(ingredients) == [name, *(f"{name}-{a}" for a in ("ema-0.5", "ema-0.9", "swa-0", "swa-0.7"))]
     assert len({i.sha256 for i in ingredients.values()}) == 4  # SWA 70% of two epochs is the last one: the model itself
@@ -178,12 +180,14 @@ def load_minimum(cfg):
 
 def test_a_frozen_head_does_not_move(cfg):
     index = list(RECIPES).index("sgd, constant, frozen head")
-    finetune.fine_tune(cfg, draw.load_draw(cfg)[index], index)
+    finetune.fine_tune(Experiment(cfg), Experiment(cfg).draw.recipes()[index], index)
     after = load_file(cfg.run.ingredient(index) / "model.safetensors")
     before = load_file(cfg.run.head("lp") / "model.safetensors")
     assert torch.equal(after["head.weight"], before["head.weight"])
     assert not torch.equal(after["encoder.conv1.weight"], before["encoder.conv1.weight"])
-    finetune.fine_tune(cfg, draw.load_draw(cfg)[0], 0)  # the next run of the process trains its head again
+    finetune.fine_tune(
+        Experiment(cfg), Experiment(cfg).draw.recipes()[0], 0
+    )  # the next run of the process trains its head again
     assert not torch.equal(load_file(cfg.run.ingredient(0) / "model.safetensors")["head.weight"], before["head.weight"])
 
 

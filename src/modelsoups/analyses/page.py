@@ -6,8 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from modelsoups.analyses.analysis import Analysis, corrected
 from modelsoups.analyses.bench import Bench
 from modelsoups.analyses.registry import ANALYSES
@@ -16,7 +14,7 @@ from modelsoups.disk import manifests, storage
 from modelsoups.disk import provenance as made_by
 from modelsoups.report import figures, svg
 from modelsoups.report.claims import FAILS, HOLDS, OPEN, Verdict, markdown, p_text
-from modelsoups.report.page import CSS
+from modelsoups.report.templates import asset, render
 
 Made = tuple[Analysis, Rows, list[Verdict]]
 
@@ -83,21 +81,15 @@ def page(
     name: str, sections: Sequence[Section], missing: dict[str, str], provenance: dict[str, Any], report: str | None
 ) -> str:
     """Self-contained HTML. missing: reason by title; report: the address of the run's own page."""
-    templates = Environment(
-        loader=PackageLoader("modelsoups.report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    return templates.get_template("analyses.html").render(
+    return render(
+        "analyses.html",
         name=name,
         sections=sections,
         verdicts=[verdict for section in sections for verdict in section.verdicts],
         missing=missing,
         provenance=provenance,
         report=report,
-        css=CSS,
+        css=asset("page.css"),
         counted=_counted,
         class_of=_class_of,
         p_text=p_text,

@@ -90,8 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if any(a in ("-h", "--help") for a in args):
         print(_stage_usage(stage) if stage else usage())
         return
-    stages = [stage] if stage else list(STAGES)
-    modules = {name: APART[name][0] if name in APART else f"stages.{name}" for name in stages}
+    modules = modules_of([stage] if stage else list(STAGES))
     if any(a.startswith("-") for a in args):
         from modelsoups.cli.hydra_flags import run_with_flags  # Hydra takes half a second to import
 
@@ -100,6 +99,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         from modelsoups.cli.pipeline import run_command  # as above
 
         run_command(modules, args)
+
+
+def modules_of(stages: Sequence[str]) -> dict[str, str]:
+    """The module of each of these stages and commands, below the package."""
+    return {name: APART[name][0] if name in APART else f"stages.{name}" for name in stages}
 
 
 def usage() -> str:

@@ -29,6 +29,11 @@ def run_command(modules: dict[str, str], overrides: Sequence[str]) -> None:
         config = open_run(overrides)
     except ValueError as error:
         fail(str(error))
+    run_stages(modules, config)
+
+
+def run_stages(modules: dict[str, str], config: Config) -> None:
+    """Run stages or commands in order, with W&B beside them."""
     with following(config.wandb, config.run.wandb, asdict(config), list(modules)):
         _run_all(modules, config)
 

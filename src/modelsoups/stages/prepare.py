@@ -5,6 +5,7 @@ from __future__ import annotations
 from modelsoups.disk import manifests
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.experiment.sets import Sets
+from modelsoups.workers.processes import cores
 
 
 def run(experiment: Experiment) -> bool:
@@ -17,7 +18,7 @@ def run(experiment: Experiment) -> bool:
         return False
     if len(todo) < len(names):
         print(f"prepare: complete: {', '.join(n for n in names if n not in todo)}")
-    made = sets.make(todo, experiment.workers)
+    made = sets.make(todo, sets.data.workers or cores())
     if made:
         print(f"prepare: {', '.join(n for n in names if n in made)}: {sum(made.values()):,} images -> {folder}")
     return bool(made)

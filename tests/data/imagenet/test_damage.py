@@ -16,6 +16,7 @@ from modelsoups.data.imagenet import counts, library, parquet, planning, project
 from modelsoups.data.imagenet.listing import Found, Listing, key_of
 from modelsoups.disk import storage
 from modelsoups.experiment import sets
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.stages import prepare
 
 
@@ -49,7 +50,7 @@ def test_a_wrong_root_says_what_was_looked_for(tmp_path):
 
 def test_an_unknown_set_is_named_with_those_there_are(tmp_path):
     with pytest.raises(ValueError, match="data set vtab: ImageNet has train, holdout, val, v2"):
-        prepare.run(config(tmp_path, "data.extra=[vtab]"))
+        prepare.run(Experiment(config(tmp_path, "data.extra=[vtab]")))
 
 
 def test_validation_images_without_labels(tmp_path):
@@ -256,10 +257,10 @@ def test_a_corrupt_image_stops_prepare_and_leaves_no_set_that_looks_whole(tmp_pa
     whole = bad.read_bytes()
     bad.write_bytes(whole[:300])
     with pytest.raises(ValueError, match=r"_00010218\.JPEG is not a complete image.*replace it"):
-        prepare.run(config(root))
+        prepare.run(Experiment(config(root)))
     assert "val" not in sets.available(config(root))
     bad.write_bytes(whole)
-    prepare.run(config(root))
+    prepare.run(Experiment(config(root)))
     assert "val" in sets.available(config(root))
     left = [p.name for p in (root / "shards").rglob("*") if p.name.endswith(".tmp") or p.name == writing.PLAN]
     assert left == []
@@ -268,7 +269,7 @@ def test_a_corrupt_image_stops_prepare_and_leaves_no_set_that_looks_whole(tmp_pa
 def test_a_full_disk_is_seen_before_and_while_writing(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
     with pytest.raises(ValueError, match=r"GB are needed in .*choose another data\.dir"):
-        prepare.run(config(originals(tmp_path, "folder")))
+        prepare.run(Experiment(config(originals(tmp_path, "folder"))))
 
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -294,7 +295,7 @@ def test_a_second_prepare_of_the_same_folder_is_kept_out(tmp_path):
     with open(root / "shards" / ".lock", "w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(ValueError, match="another `modelsoups prepare` is writing"):
-            prepare.run(config(root))
+            prepare.run(Experiment(config(root)))
 
 
 def test_names_with_dots_and_spaces_stay_different():
@@ -313,7 +314,7 @@ def test_objectnet_folders_without_a_class_are_left_out(tmp_path):
 def test_a_shard_of_the_plan_is_not_taken_from_other_images(tmp_path):
     """A shard that is there in full but holds other images, or was damaged since, is written again."""
     root = originals(tmp_path, "folder")
-    prepare.run(config(root))
+    prepare.run(Experiment(config(root)))
     train = root / "shards" / "train"
     inputs = storage.read_json(train / "manifest.json")["inputs"]
     before = {p.name: p.read_bytes() for p in train.glob("*.tar")}
@@ -324,7 +325,7 @@ def test_a_shard_of_the_plan_is_not_taken_from_other_images(tmp_path):
     with open(train / "train-000002.tar", "ab") as file:
         file.write(bytes(512))
     times = {p.name: p.stat().st_mtime_ns for p in train.glob("*.tar")}
-    prepare.run(config(root))
+    prepare.run(Experiment(config(root)))
     assert {p.name: p.read_bytes() for p in train.glob("*.tar")} == before
     redone = {p.name for p in train.glob("*.tar") if p.stat().st_mtime_ns != times[p.name]}
     assert redone == {"train-000001.tar", "train-000002.tar"}

@@ -9,12 +9,10 @@ import torch
 from layouts import FORMS, VAL, originals, put, shift_sets, train_images
 from tiny import tiny_clip
 
-from modelsoups.cli import commands, verify
+from modelsoups.cli import commands, pipeline, verify
 from modelsoups.config.compose import load
 from modelsoups.data.imagenet import metadata, projections
-from modelsoups.experiment.ingredients import initial_models
-from modelsoups.experiment.logits import logits_of
-from modelsoups.experiment.sets import open_set
+from modelsoups.experiment.experiment import Experiment
 
 SEARCH = """
 kind: random
@@ -69,7 +67,7 @@ def folder(home):
 def done(home, tiny, folder):
     """The whole pipeline on it."""
     cfg = configured(home, tiny, folder)
-    commands.run_stages(list(commands.STAGES), cfg)
+    pipeline.run_stages(commands.modules_of(list(commands.STAGES)), cfg)
     return cfg
 
 
@@ -104,10 +102,10 @@ def test_protocol_released_wants_a_greedy_soup_to_get_better(done):
 
 
 def test_logits_are_restricted_to_a_sets_own_labels(done):
-    initial = initial_models(done)["initialization"].sha256
-    sizes = {name: logits_of(done, name, initial).logits_NC.shape[1] for name in ["val", *SHIFTS]}
+    initial = Experiment(done).ingredients.initial()["initialization"].sha256
+    sizes = {name: Experiment(done).logits.of(name, initial).logits_NC.shape[1] for name in ["val", *SHIFTS]}
     assert sizes == {"val": 1000, "v2": 1000, "r": 200, "sketch": 1000, "objectnet": 113, "a": 200}
-    dataset = open_set(done.data.dir, "r")
+    dataset = Experiment(done).sets["r"]
     wnids = [metadata.wnids()[projections.subset("r")[i]] for i in dataset.labels_N]
     assert wnids == [key.split("_")[0] for key in dataset.keys_N]
 
@@ -117,7 +115,7 @@ def test_the_other_forms_of_the_files_change_nothing(done, home, tiny, form, cap
     """Their shards are the same, so every later stage finds its work done."""
     root = shift_sets(originals(home / form, form))
     capsys.readouterr()
-    commands.run_stages(list(commands.STAGES), configured(home, tiny, root))
+    pipeline.run_stages(commands.modules_of(list(commands.STAGES)), configured(home, tiny, root))
     said = capsys.readouterr().out
     for stage in ("heads: lp", "sweep:", "finetune:", "evaluate:", "soup:", "report:"):
         assert any(line.startswith(stage) and "complete" in line for line in said.splitlines()), said
@@ -131,7 +129,7 @@ def test_sets_that_are_missing_are_marked_and_never_averaged(done, home, tiny, t
     shutil.copytree(done.run.root, run)
     shutil.rmtree(run / "soups")
     cfg = configured(home, tiny, root, f"runs={run}", f"results={tmp_path / 'results'}")
-    commands.run_stages(list(commands.STAGES), cfg)
+    pipeline.run_stages(commands.modules_of(list(commands.STAGES)), cfg)
     assert "evaluate: not available: objectnet, a;" in capsys.readouterr().out
     greedy = next(x for x in (cfg.run.results / "table_3.csv").read_text().splitlines() if x.startswith("Greedy soup,"))
     cells = greedy.split(",")
@@ -171,7 +169,7 @@ def imported(home, tiny, folder, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         assert cli_status("import-released", str(models), *options) == 0
-        commands.run_stages(list(commands.STAGES), cfg)
+        pipeline.run_stages(commands.modules_of(list(commands.STAGES)), cfg)
     return cfg, options
 
 
@@ -199,7 +197,7 @@ def test_imported_models_become_table_3_by_evaluation_alone(imported):
 def test_imported_models_allow_the_analyses_that_need_no_training(imported, capsys):
     cfg, options = imported
     few = ["analyse.grid=2", "analyse.alphas=[0.0,0.5,1.0]", "analyse.orders=1", "analyse.pairs=3"]
-    commands.run_stages(["analyse"], load(["experiment=released", *options, *few]))
+    pipeline.run_stages(commands.modules_of(["analyse"]), load(["experiment=released", *options, *few]))
     said = capsys.readouterr().out
     made = {p.stem for p in cfg.run.analyses.glob("*.jsonl")}
     assert made == {"figure_2", "figure_3", "figure_4", "figure_B1", "figure_D1", "figure_K1", "figure_L3", "selection",
@@ -229,5 +227,5 @@ def test_a_holdout_that_the_released_models_were_trained_on_is_refused(imported,
     _, options = imported
     other = load(["experiment=released", *options, f"data.dir={done.data.dir}", "data.holdout_file=null"])
     with pytest.raises(SystemExit):
-        commands.run_stages(["evaluate"], other)
+        pipeline.run_stages(commands.modules_of(["evaluate"]), other)
     assert "was not split by the authors' index file" in capsys.readouterr().err

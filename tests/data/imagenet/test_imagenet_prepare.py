@@ -15,6 +15,7 @@ from modelsoups.data.imagenet import metadata, projections, writing
 from modelsoups.data.shards import ShardSet
 from modelsoups.disk import paths, storage
 from modelsoups.experiment import sets
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.stages import prepare
 from modelsoups.stats.projection import project
 
@@ -37,7 +38,7 @@ def prepared(tmp_path_factory):
         if form == "folder":
             shift_sets(root)
         made[form] = config(root)
-        assert prepare.run(made[form])
+        assert prepare.run(Experiment(made[form]))
     return made
 
 
@@ -158,7 +159,7 @@ def test_train_and_holdout_have_no_image_in_common_and_the_check_says_so(prepare
 def test_what_is_complete_is_not_made_again_even_without_the_source(prepared, capsys):
     cfg = prepared["folder"]
     cfg.data.root = "/nowhere"
-    assert prepare.run(cfg) is False
+    assert prepare.run(Experiment(cfg)) is False
     assert "complete, 8 data sets" in capsys.readouterr().out
     assert sets.available(cfg) == ["train", "holdout", "val", "v2", "r", "sketch", "objectnet", "a"]
 
@@ -166,20 +167,20 @@ def test_what_is_complete_is_not_made_again_even_without_the_source(prepared, ca
 def test_other_options_are_refused_and_not_mixed(prepared):
     root = prepared["tar"].data.root
     with pytest.raises(ValueError, match=r"train was made with .*choose another data\.dir"):
-        prepare.run(config(root, "data.holdout_per_class=3"))
+        prepare.run(Experiment(config(root, "data.holdout_per_class=3")))
 
 
 def test_sets_that_are_not_there_are_named_and_the_rest_is_made(tmp_path, capsys):
     root = originals(tmp_path, "folder")
     put(root / "imagenet-a.tar", tar_bytes({f"imagenet-a/n01498041/{n}": picture(n) for n in ("0.1_x_0.2.jpg",)}))
     cfg = config(root)
-    assert prepare.run(cfg)
+    assert prepare.run(Experiment(cfg))
     out = capsys.readouterr().out
     assert "sketch: not available" in out
     assert f"{root} has no sketch/ (data.sources.sketch=... names another place)" in out
     assert "a: tar" in out
     assert sets.available(cfg) == ["train", "holdout", "val", "a"]
-    assert prepare.run(cfg) is False  # nothing new to make
+    assert prepare.run(Experiment(cfg)) is False  # nothing new to make
     assert sets.available(config(root)) == ["train", "holdout", "val", "a"]
 
 
@@ -188,7 +189,7 @@ def test_paper_protocol_cuts_objectnets_border_and_released_does_not(tmp_path):
     sizes = {}
     for protocol in ("released", "paper"):
         cfg = config(root, f"protocol={protocol}", f"data.dir={root}/{protocol}")
-        prepare.run(cfg)
+        prepare.run(Experiment(cfg))
         dataset = opened(cfg, "objectnet")
         sizes[protocol] = (dataset.image(0).size, dataset.sha256)
         assert opened(cfg, "r").image(0).size == (24, 20)
@@ -209,7 +210,7 @@ def test_training_images_are_made_smaller_and_evaluation_images_never(tmp_path):
     put(root / "train" / "n01440764" / "n01440764_7.JPEG", buffer.getvalue())
     put(root / "val" / "n01751748" / "ILSVRC2012_val_00000001.JPEG", buffer.getvalue())
     cfg = config(root, "data.train_resize=32", "data.holdout_per_class=1")
-    prepare.run(cfg)
+    prepare.run(Experiment(cfg))
     widths = {
         name: {opened(cfg, name).image(i).width for i in range(len(opened(cfg, name)))} for name in ("train", "val")
     }

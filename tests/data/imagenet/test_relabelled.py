@@ -9,6 +9,7 @@ from layouts import VAL, originals, put
 from test_imagenet_prepare import config, opened
 
 from modelsoups.data.imagenet import metadata, relabelled
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.stages import prepare
 
 ANNOTATIONS = {
@@ -28,7 +29,7 @@ def cfg(tmp_path):
     made = config(
         originals(tmp_path, "folder"), "data.extra=[real,multilabel]", f"data.sources.multilabel={tmp_path}/human.json"
     )
-    prepare.run(made)
+    prepare.run(Experiment(made))
     return made
 
 
@@ -48,7 +49,7 @@ def test_relabelled_sets_share_vals_shards_and_skip_what_has_no_label(cfg):
         assert classes_N[i] == metadata.val_labels()[number]
     assert (real.scoring["average"], multi.scoring["average"]) == ("images", "classes")
     assert val.scoring is None
-    assert prepare.run(cfg) is False
+    assert prepare.run(Experiment(cfg)) is False
 
 
 def test_score_from_vals_logits(cfg):
@@ -72,13 +73,13 @@ def test_score_from_vals_logits(cfg):
 def test_relabelled_sets_need_val_and_the_annotations(tmp_path, capsys):
     root = originals(tmp_path, "folder")
     shutil.rmtree(root / "val")
-    prepare.run(config(root, "data.extra=[real]"))
+    prepare.run(Experiment(config(root, "data.extra=[real]")))
     assert "real: not available: it relabels val, which is not prepared" in capsys.readouterr().out
     root = originals(tmp_path / "b", "folder")
-    prepare.run(config(root, "data.extra=[multilabel]"))
+    prepare.run(Experiment(config(root, "data.extra=[multilabel]")))
     assert "data.sources.multilabel=FILE must name human_accuracy_v3.0.0.json" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"data\.sources\.multilabel=/no\.json does not exist"):
-        prepare.run(config(root, "data.extra=[multilabel]", "data.sources.multilabel=/no.json"))
+        prepare.run(Experiment(config(root, "data.extra=[multilabel]", "data.sources.multilabel=/no.json")))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from modelsoups.config.compose import load
 from modelsoups.data.imagenet import writing
 from modelsoups.data.imagenet.listing import Found, Listing
 from modelsoups.experiment import sets
+from modelsoups.experiment.experiment import Experiment
 from modelsoups.stages import prepare
 
 
@@ -41,12 +42,12 @@ def test_killed_with_9_in_the_middle_only_unfinished_shards_are_made_again(tmp_p
     cfg = load(options(root, out))
     assert sets.available(cfg) == [n for n in ("train", "holdout") if (out / n / "manifest.json").exists()]
     assert "train" not in sets.available(cfg)
-    prepare.run(cfg)
+    prepare.run(Experiment(cfg))
     assert {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in finished} == finished
     assert f"{len(finished)} of 120 shards are there" in capsys.readouterr().out
     assert not list(out.rglob(".*.tmp"))
     undisturbed = load(options(root, tmp_path / "again"))
-    prepare.run(undisturbed)
+    prepare.run(Experiment(undisturbed))
     for name in ("train", "holdout"):
         assert opened(cfg, name).sha256 == opened(undisturbed, name).sha256
 
@@ -56,7 +57,7 @@ def test_shards_of_other_options_are_made_again(tmp_path):
     out = tmp_path / "out"
     kill_when(tmp_path, ["prepare", *options(root, out)], "out/train/train-00002?.npz")
     cfg = load([*options(root, out), "data.train_resize=32", "data.shard_images=7"])
-    prepare.run(cfg)
+    prepare.run(Experiment(cfg))
     assert len(opened(cfg, "train")) == 100
     assert len(list((out / "train").glob("*.tar"))) == 15
 

@@ -19,7 +19,6 @@ from modelsoups.data.imagenet import metadata
 from modelsoups.data.imagenet.listing import original_name
 from modelsoups.data.shards import COLUMNS, Json, ShardSet
 from modelsoups.disk import manifests, storage
-from modelsoups.stats import multilabel
 
 if TYPE_CHECKING:  # `prepare` does not load torch
     from torch import Tensor
@@ -123,6 +122,8 @@ def load(dataset: ShardSet) -> tuple[Tensor, Tensor, Tensor]:
 
 def score(dataset: ShardSet, val_logits_MC: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
     """correct_N, bool, from the logits of val, and weight_N of the images, None if all are equal."""
+    from modelsoups.stats import multilabel  # loads PyTorch, which `prepare` does without
+
     assert dataset.scoring is not None
     rows_N, answers_NA, classes_N = load(dataset)
     correct_N = multilabel.correct(val_logits_MC[rows_N], answers_NA).numpy()

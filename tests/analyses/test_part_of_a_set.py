@@ -6,7 +6,6 @@ import torch
 
 from modelsoups.analyses.images import Images
 from modelsoups.experiment.ingredients import load_weights
-from modelsoups.experiment.logits import cache_path
 
 
 def test_a_part_of_a_test_set_is_spread_over_it(bench):
@@ -23,7 +22,7 @@ def test_a_part_is_evaluated_as_the_whole_is_and_cached(bench, tmp_path):
     whole_NC = bench.images.forward_all("v2", load_weights(one))
     part = bench.logits(one, "v2")
     torch.testing.assert_close(part.logits_NC, whole_NC[bench.images.positions("v2")], rtol=1e-5, atol=1e-4)
-    assert cache_path(bench.cfg, one.sha256, "v2", 48).exists()
+    assert bench.experiment.logits.path("v2", one.sha256, 48).exists()
     assert bench.images.is_cached(one, "v2")
 
 
@@ -37,11 +36,11 @@ def test_some_of_a_sets_images_are_evaluated_as_all_of_them_are(bench):
 
 def test_a_damaged_file_of_the_cache_is_named(bench):
     one = bench.ingredients("standard_lp")[1]
-    path = cache_path(bench.cfg, one.sha256, "v2", 48)
+    path = bench.experiment.logits.path("v2", one.sha256, 48)
     content = path.read_bytes()
     path.write_bytes(content[:20])
     try:
         with pytest.raises(ValueError, match=f"{path.name} is damaged"):
-            Images(bench.cfg).logits(one, "v2")
+            Images(bench.experiment).logits(one, "v2")
     finally:
         path.write_bytes(content)
