@@ -50,6 +50,7 @@ def test_among_guesses_all_of_the_gain_is_bias() -> None:
     apparent, honest = (np.mean([getattr(bias, name) for bias in found]) for name in ("apparent", "honest"))
     assert apparent > 0.02
     assert abs(honest) < 0.01
+    assert any(bias.honest_N.any() for bias in found), "the halves that did not choose are evaluated"
     assert found[0].optimism == found[0].apparent - found[0].honest
 
 

@@ -28,6 +28,11 @@ def test_wilson_is_that_of_statsmodels(correct: int, n: int, level: float) -> No
     assert 0 <= low <= correct / n <= high <= 1
 
 
+def test_wilson_touches_both_ends_exactly() -> None:
+    """For n = 5 and 14 among others the formula alone ends at 1 - 1e-16 or 1 + 1e-16."""
+    assert all(wilson(0, n)[0] == 0 and wilson(n, n)[1] == 1 for n in range(1, 200))
+
+
 @pytest.mark.parametrize(("correct", "n", "level"), [(0, 0, 0.95), (3, 2, 0.95), (-1, 2, 0.95), (1, 2, 1.0), (1, 2, 0)])
 def test_wilson_refuses(correct: int, n: int, level: float) -> None:
     with pytest.raises(ValueError, match="expected"):

@@ -92,7 +92,7 @@ def _is_quantized(state: State) -> bool:
 
 
 def _layouts(found: Diagnosis, states: Mapping[str, State]) -> dict[str, State]:
-    """The largest group of states with equal layouts; a finding for each of the other groups."""
+    """The largest group of checkpoints with equal layouts; a finding for each other group."""
     if not states:
         return {}
     layouts = {name: layout_of(state) for name, state in states.items()}
@@ -122,7 +122,7 @@ def _layouts(found: Diagnosis, states: Mapping[str, State]) -> dict[str, State]:
 
 
 def _prefix(expected: Mapping[str, str], layout: Mapping[str, str]) -> str | None:
-    """What makes the names differ, where they are the others' behind or without one prefix."""
+    """How the names differ, if one prefix before all of them makes the difference; else None."""
     for longer, shorter, text in ((layout, expected, "begins with"), (expected, layout, "lacks the prefix")):
         ends = (k.removesuffix(next(iter(shorter))) for k in longer if k.endswith(next(iter(shorter))))
         for prefix in ends:

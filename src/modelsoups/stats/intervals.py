@@ -26,8 +26,8 @@ def wilson(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
     share, spread = correct / n, z * z / n
     centre = (share + spread / 2) / (1 + spread)
     half = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
-    # At both ends the interval touches 0 or 1 exactly; rounding would miss that by 1e-17.
-    return (0.0 if correct == 0 else centre - half), (1.0 if correct == n else centre + half)
+    # The interval of 0 starts at 0 exactly; that of n ends at 1, which rounding may miss by 1e-16.
+    return centre - half, 1.0 if correct == n else centre + half
 
 
 def z_value(level: float) -> float:
