@@ -135,11 +135,9 @@ class Trainer:
         changed = before[-1] != now
         self.layouts = [*before, now] if changed else before
         if changed and self.ranks.first:
-            print(
-                f"finetune: {path.parent} resumes as {now} (ranks x parts of a batch) after {before[-1]}; the result "
-                "will not be bit-identical to an uninterrupted run",
-                flush=True,
-            )
+            how = f"as {now} (ranks x parts of a batch) after {before[-1]}"
+            result = "the result will not be bit-identical to an uninterrupted run"
+            print(f"finetune: {path.parent} resumes {how}; {result}", flush=True)
 
     # ---- the loop ----
 
@@ -175,6 +173,7 @@ class Trainer:
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(pixels_BCHW, labels_B) of this rank's parts of each remaining step, on the device."""
+<<<<<<< HEAD
         share = Share(self.ranks.rank, self.ranks.world, self.parts)
         preprocessing = Preprocessing(
             self.model.image_size,
@@ -184,6 +183,12 @@ class Trainer:
             self.workspace.side_by_side,
         )
         batches = train_batches(self.train_set, self.recipe, preprocessing, self.step, share, self.skipped)
+=======
+        size, mean, side_by_side = self.model.image_size, self.model.mean, self.workspace.side_by_side
+        images = (self.train_set, self.recipe, size, mean, self.step, side_by_side)
+        share = Share(self.ranks.rank, self.ranks.world, self.parts)
+        batches = train_batches(*images, share, self.device.augment, self.settings.decode, self.skipped)
+>>>>>>> train
         return staged(batches, self.device.torch, self.parts)
 
     def update(self, batch: list[tuple[Tensor, Tensor]]) -> Tensor:

@@ -26,13 +26,8 @@ from modelsoups.workers.progress import Meter
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-PRELOAD = [
-    "modelsoups.stages.finetune",
-    "modelsoups.train.trainer",
-    "modelsoups.stages.soup",
-    "modelsoups.experiment.sets",
-    "open_clip",
-]
+STAGES = ("modelsoups.stages.finetune", "modelsoups.train.trainer", "modelsoups.stages.soup")
+PRELOAD = [*STAGES, "modelsoups.experiment.sets", "open_clip"]
 NOT_STARTED, IDLE = -2, -1  # values of a worker's slot; a task's number otherwise
 SHARED_KEPT = 4  # shared objects that a worker keeps
 
@@ -180,37 +175,21 @@ def _release(team: _Team) -> None:
 # ---- in the process that does a task ----
 
 
-class _Worker:
-    """This process as a worker: it reports to its parent, and keeps the objects that tasks share."""
+class _Doer:
+    """A process that does tasks, one at a time. It reports progress, and keeps what tasks share."""
 
-    def __init__(self, news: Any, slot: Any) -> None:
-        self.news, self.slot = news, slot
+    def __init__(self, report: Callable[[tuple[float, float]], None], slot: Any = None) -> None:
+        self.report, self.slot = report, slot
         self.unpickled = functools.lru_cache(SHARED_KEPT)(pickle.loads)
 
-    def report(self, units: float, resumed: float) -> None:
-        self.news.put((units, resumed))
 
-
-class _Watched:
-    """This process as the only one: it shows the progress of its task itself."""
-
-    def __init__(self, meter: Meter) -> None:
-        self.meter = meter
-
-    def report(self, units: float, resumed: float) -> None:
-        self.meter.add(units, resumed)
-        self.meter.show()
-
-
-# What this process is, if it does a task. One process does one task at a time, deep inside which
-# `advance` is called.
-_this: _Worker | _Watched | None = None
+_this: _Doer | None = None  # this process, if it does tasks; `advance` is called deep inside them
 
 
 def advance(units: float, resumed: bool = False) -> None:
     """Report from a task that some of its units are done, or were done by an earlier run."""
     if _this is not None:
-        _this.report(units, units if resumed else 0.0)
+        _this.report((units, units if resumed else 0.0))
 
 
 @contextlib.contextmanager
@@ -218,7 +197,12 @@ def watched(label: str, units: float, images: bool = True) -> Iterator[None]:
     """Show the progress of one task that this process does, which reports it by `advance`."""
     global _this
     meter = Meter(label, 1, units, images)
-    _this = _Watched(meter)
+
+    def show(news: tuple[float, float]) -> None:
+        meter.add(*news)
+        meter.show()
+
+    _this = _Doer(show)
     try:
         yield
     finally:
@@ -233,9 +217,13 @@ def _begin(news: Any, slots: list[Any]) -> None:
     with slots[0].get_lock():
         number = next(i for i, slot in enumerate(slots) if slot.value == NOT_STARTED)
         slots[number].value = IDLE
+<<<<<<< HEAD
     _this = _Worker(news, slots[number])
     import torch
 
+=======
+    _this = _Doer(news.put, slots[number])
+>>>>>>> train
     if torch.cuda.is_available():
         torch.cuda.set_device(number % torch.cuda.device_count())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers
@@ -250,7 +238,7 @@ def _end_with(sentinel: int) -> None:
 
 
 def _call(function: Callable[..., Result], shared: bytes | None, number: int, task: object) -> Result:
-    assert isinstance(_this, _Worker)
+    assert _this is not None
     _this.slot.value = number
     import torch
 
