@@ -173,7 +173,6 @@ class Trainer:
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(pixels_BCHW, labels_B) of this rank's parts of each remaining step, on the device."""
-<<<<<<< HEAD
         share = Share(self.ranks.rank, self.ranks.world, self.parts)
         preprocessing = Preprocessing(
             self.model.image_size,
@@ -183,12 +182,6 @@ class Trainer:
             self.workspace.side_by_side,
         )
         batches = train_batches(self.train_set, self.recipe, preprocessing, self.step, share, self.skipped)
-=======
-        size, mean, side_by_side = self.model.image_size, self.model.mean, self.workspace.side_by_side
-        images = (self.train_set, self.recipe, size, mean, self.step, side_by_side)
-        share = Share(self.ranks.rank, self.ranks.world, self.parts)
-        batches = train_batches(*images, share, self.device.augment, self.settings.decode, self.skipped)
->>>>>>> train
         return staged(batches, self.device.torch, self.parts)
 
     def update(self, batch: list[tuple[Tensor, Tensor]]) -> Tensor:

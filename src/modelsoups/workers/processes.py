@@ -217,13 +217,9 @@ def _begin(news: Any, slots: list[Any]) -> None:
     with slots[0].get_lock():
         number = next(i for i, slot in enumerate(slots) if slot.value == NOT_STARTED)
         slots[number].value = IDLE
-<<<<<<< HEAD
-    _this = _Worker(news, slots[number])
+    _this = _Doer(news.put, slots[number])
     import torch
 
-=======
-    _this = _Doer(news.put, slots[number])
->>>>>>> train
     if torch.cuda.is_available():
         torch.cuda.set_device(number % torch.cuda.device_count())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers
