@@ -76,7 +76,7 @@ def _train_images(given: int | None, folder: Path) -> int:
         return given
     manifest = manifests.manifest_of(folder)
     if manifest is None:
-        raise ValueError(f"{folder} is not prepared: give the number of images, plan.train_images=...")
+        raise ValueError(f"{folder} is not prepared; run `modelsoups prepare`, or give plan.train_images=...")
     return int(manifest["images"])
 
 
@@ -84,7 +84,7 @@ def _weights_bytes(parameters: int | None, path: Path) -> int:
     if parameters is not None:
         return 4 * parameters
     if not path.exists():
-        raise ValueError(f"{path} is missing: give the number of parameters, plan.parameters=...")
+        raise ValueError(f"{path} is missing; run `modelsoups heads`, or give plan.parameters=...")
     return path.stat().st_size
 
 
@@ -100,7 +100,7 @@ def _speed(given: float | None, ingredients: Path) -> tuple[float, str]:
             measured.append(manifest["images"] / manifest["seconds"] / ranks)
     if not measured:
         raise ValueError(
-            f"{ingredients} has no finished ingredient whose speed is known: give that of one GPU, "
-            "plan.images_per_second=..., or finish one: `modelsoups finetune ingredient=0`"
+            f"{ingredients} has no finished ingredient that tells the speed; give plan.images_per_second=... "
+            "(of one GPU), or finish one: `modelsoups finetune ingredient=0`"
         )
     return statistics.median(measured), f"median of {len(measured)} finished ingredients"
