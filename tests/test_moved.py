@@ -16,5 +16,5 @@ def test_an_old_name_is_refused_with_the_new_one(old, new):
 
 
 def test_a_name_that_never_was_is_refused_as_always():
-    with pytest.raises(ModuleNotFoundError, match="No module named 'modelsoups.nothing'"):
+    with pytest.raises(ModuleNotFoundError, match=r"No module named 'modelsoups\.nothing'"):
         importlib.import_module("modelsoups.nothing")
