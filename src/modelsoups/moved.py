@@ -1,7 +1,5 @@
 """Imports by the names of version 0.1, refused with the new name."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec

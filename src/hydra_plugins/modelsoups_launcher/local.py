@@ -1,7 +1,5 @@
 """hydra/launcher=local: the jobs of a multirun side by side, each with a GPU and some cores."""
 
-from __future__ import annotations
-
 import os
 import queue
 import subprocess

@@ -7,8 +7,6 @@ measure it once. The file's name depends on the code that measures: changed code
 Legend: N images of a set.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -45,11 +43,11 @@ class Point:
     coefficients: tuple[float, ...]
 
     @classmethod
-    def uniform(cls, ingredients: Sequence[Ingredient]) -> Point:
+    def uniform(cls, ingredients: Sequence[Ingredient]) -> "Point":
         return cls(tuple(ingredients), (1 / len(ingredients),) * len(ingredients))
 
     @classmethod
-    def of(cls, soup: Soup, ingredients: Sequence[Ingredient]) -> Point:
+    def of(cls, soup: Soup, ingredients: Sequence[Ingredient]) -> "Point":
         """A soup that treats all tensors alike, of these ingredients in their order."""
         return cls(tuple(ingredients), tuple(soup.coefficients[EVERYTHING]))
 
@@ -105,13 +103,13 @@ class Bench:
     def _pools(self) -> dict[str, Experiment]:
         return {name: run for name, run in self.runs.items() if name != OWN}
 
-    def whole(self) -> Bench:
+    def whole(self) -> "Bench":
         """The same models on every image of the test sets."""
         config = self.experiment.config
         every = replace(config, analyse=replace(config.analyse, images=None))
         return Bench(Experiment(every), self._pools())
 
-    def for_pool(self, pool: str) -> Bench:
+    def for_pool(self, pool: str) -> "Bench":
         """A bench that can evaluate a pool whose models are not those of the run."""
         own = self.runs[pool].config.model == self.experiment.config.model
         return self if own else Bench(self.runs[pool], {})
@@ -172,7 +170,7 @@ class Bench:
 
     # ---- measuring ----
 
-    def run_tasks(self, function: Callable[[Bench, Task], Made], tasks: Sequence[Task], label: str) -> list[Made]:
+    def run_tasks(self, function: "Callable[[Bench, Task], Made]", tasks: Sequence[Task], label: str) -> list[Made]:
         """function(bench, task) of every task, in worker processes that keep their bench."""
         workers, label = self.experiment.workers, f"analyse: {label}"
         made = dict(run_tasks(function, tasks, workers, label, shared=self))

@@ -1,7 +1,5 @@
 """The models of the run and of its further pools."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any

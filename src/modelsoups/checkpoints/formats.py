@@ -4,8 +4,6 @@ To add a format, write a function like `_read_safetensors` and enter its suffix 
 entries and prefixes that training loops put around the weights are removed and noted.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Mapping

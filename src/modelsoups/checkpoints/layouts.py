@@ -1,7 +1,5 @@
 """Layouts of checkpoints (names, shapes and dtypes of the tensors) and comparisons of them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

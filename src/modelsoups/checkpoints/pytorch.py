@@ -1,7 +1,5 @@
 """PyTorch files (.pt, .pth, .bin, .ckpt) as checkpoints: no code is run, no tensor copied."""
 
-from __future__ import annotations
-
 import argparse
 import pickle
 import re

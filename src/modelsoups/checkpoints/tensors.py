@@ -1,7 +1,5 @@
 """Checkpoints as mappings of tensors that are read when asked for, and the bytes of each tensor."""
 
-from __future__ import annotations
-
 import math
 import mmap
 from collections.abc import Iterator, Mapping

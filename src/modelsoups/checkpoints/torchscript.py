@@ -6,8 +6,6 @@ the numbers of each storage. The pickle is read with a stand-in for every module
 is not a tensor or a plain value is refused.
 """
 
-from __future__ import annotations
-
 import pickle
 import zipfile
 from collections import OrderedDict

@@ -1,7 +1,5 @@
 """The command table: `modelsoups [stage] [hydra overrides]`; without a stage, the whole pipeline."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The sweep as a workspace of Weights & Biases, which needs a login: `modelsoups dashboard`."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

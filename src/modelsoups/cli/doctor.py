@@ -3,8 +3,6 @@
 Exit status 0: it can; 1: it cannot, and the verdict says why; 2: wrong usage.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """How a command ends when something is wrong."""
 
-from __future__ import annotations
-
 import sys
 from typing import NoReturn
 

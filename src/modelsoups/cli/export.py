@@ -5,8 +5,6 @@ no place for one; a timm model holds its classifier. Before the folder counts as
 libraries alone load it again, and its logits must be those of our model.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """Commands with Hydra's own flags: multirun, --cfg, --info."""
 
-from __future__ import annotations
-
 import sys
 
 import hydra

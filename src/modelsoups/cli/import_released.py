@@ -9,8 +9,6 @@ The manifest of all ingredients is written last, so that stages see the whole im
 model_0 is the initialization and, as in the paper, one of the 72. Ingredient 043 is model_43.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict

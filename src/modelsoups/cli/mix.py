@@ -6,8 +6,6 @@ greedy and pruned. `--holdout module:function` names a function that returns a `
 greedy and pruned with early rejection, and for learned.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 from collections.abc import Callable, Sequence

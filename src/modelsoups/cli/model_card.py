@@ -1,7 +1,5 @@
 """README.md of an exported model, filled in from model_card_template.md."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path

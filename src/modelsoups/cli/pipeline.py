@@ -1,7 +1,5 @@
 """Running stages in order: one line for an error, its trace in the run's log, and what was made at the end."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import sys

@@ -1,7 +1,5 @@
 """The pools that the analyses compare (analyse.pools): ordinary runs in runs/<name>/pools/."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

@@ -1,7 +1,5 @@
 """`modelsoups pretrain`: makes IconCLIP from captions or, with pretrain.labels=true, IconViT."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from modelsoups.experiment.experiment import Experiment

@@ -9,8 +9,6 @@ Each set has a tolerance (published.released), since other matrix kernels and im
 images at the decision boundary.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

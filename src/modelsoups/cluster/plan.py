@@ -4,8 +4,6 @@ Images, steps, GPU-hours and disk space follow from the recipes. The speed is
 plan.images_per_second (of one GPU) or, without it, that of the run's finished ingredients.
 """
 
-from __future__ import annotations
-
 import statistics
 from dataclasses import dataclass
 from pathlib import Path

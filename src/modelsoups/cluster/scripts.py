@@ -3,8 +3,6 @@
 prepare -> sweep (an array with one task per ingredient) -> evaluate -> soup -> report
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 import sys

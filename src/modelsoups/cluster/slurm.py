@@ -1,7 +1,5 @@
 """SLURM through its commands: queue, submission, limits. Needs neither sacct nor root rights."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

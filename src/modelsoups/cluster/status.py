@@ -4,8 +4,6 @@ For each ingredient it reads only a manifest or the last line of metrics.jsonl, 
 ingredients take seconds.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import json

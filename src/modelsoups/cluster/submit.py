@@ -5,8 +5,6 @@ time. The soup uses the ingredients that finished, at least soup.minimum of them
 the jobs' output are in runs/<name>/slurm/. With submit.dry_run=true the scripts are printed, not submitted.
 """
 
-from __future__ import annotations
-
 from modelsoups.cluster import slurm
 from modelsoups.cluster.plan import planned_recipes
 from modelsoups.cluster.scripts import CHAIN, Piece, script

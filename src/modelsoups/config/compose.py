@@ -4,8 +4,6 @@ The composed configuration is merged into the dataclasses of schema.py, so that 
 refused even when it was added with `+` (Hydra alone accepts it silently).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import functools

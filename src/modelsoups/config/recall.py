@@ -1,7 +1,5 @@
 """A run is found again by its name alone: its overrides are kept in its folder, and joined to those of a command."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict

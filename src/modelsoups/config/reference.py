@@ -1,7 +1,5 @@
 """The keys of the configuration as text, for `modelsoups <stage> --help` and the docs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, Field, is_dataclass
 from inspect import getdoc

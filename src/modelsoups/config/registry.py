@@ -1,7 +1,5 @@
 """Registries that anyone can extend: a name of ours, or `module:function` in a file of one's own."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Iterable, Mapping

@@ -4,8 +4,6 @@ The files in conf/ hold only what a data set, a model, a cluster or an experimen
 `config.compose` composes and validates; `config.reference` prints the keys for `--help` and the docs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path

@@ -6,8 +6,6 @@ versions of the decoding packages. manifest.json, written last, holds a digest o
 Legend: B images of a batch, N of a set, S pixels of a side.
 """
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping

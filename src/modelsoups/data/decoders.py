@@ -12,8 +12,6 @@ All draw the same random numbers, so a crop covers the same part of the image.
 Legend: C channels, H height, W width.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ holds a folder of images for each class. The classes are those of train. A shift
 logits are then projected to its own classes, as for ImageNet-R.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 from collections import Counter

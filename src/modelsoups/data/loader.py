@@ -3,8 +3,6 @@
 Legend: B images of a batch, N of the training set, C channels, H height, W width.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import random

@@ -1,7 +1,5 @@
 """The order of the training images in each epoch, from a generator seeded by its arguments alone."""
 
-from __future__ import annotations
-
 import hashlib
 
 import torch

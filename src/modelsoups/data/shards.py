@@ -6,8 +6,6 @@ sha256 of the tar), and manifest.json, written last. Any WebDataset loader reads
 data.imagenet.relabelled have indexes of their own into another set's tars.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import itertools
@@ -182,7 +180,7 @@ class ShardSet:
         self.offset_N = np.concatenate(parts["offset"])  # bytes from the beginning of the tar
         self._size_N = np.concatenate(parts["size"])
 
-    def __reduce__(self) -> tuple[type[ShardSet], tuple[Path]]:  # another process opens it again
+    def __reduce__(self) -> "tuple[type[ShardSet], tuple[Path]]":  # another process opens it again
         return ShardSet, (self.folder,)
 
     def __len__(self) -> int:

@@ -5,8 +5,6 @@ Each maps a PIL image to a PIL image of the model's size. Whole batches are norm
 import torchvision and timm: they take seconds, and most processes make no transform.
 """
 
-from __future__ import annotations
-
 import hashlib
 import random
 from collections.abc import Callable, Sequence
@@ -67,7 +65,7 @@ def steps_of(transform: Transform) -> list[Any]:
     return list(getattr(transform, "transforms", [transform]))
 
 
-def _guard_posterize(randaugment: RandAugment) -> None:
+def _guard_posterize(randaugment: "RandAugment") -> None:
     """Replace timm's posterize, which asks for 0 bits if M <= 2: Pillow 13 refuses that."""
     from timm.data import auto_augment
 

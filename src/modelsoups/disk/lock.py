@@ -11,8 +11,6 @@ which it is if
 A holder that finds a higher number has been taken over, and must not write any more.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

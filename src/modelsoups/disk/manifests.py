@@ -1,7 +1,5 @@
 """Manifests: a folder is complete when its manifest exists and its files have their sizes."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

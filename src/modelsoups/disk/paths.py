@@ -1,7 +1,5 @@
 """Where files lie. Each file name of a run is spelt here, and only here."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]

@@ -1,7 +1,5 @@
 """What made a result: versions, commit, command, machine; and the code behind a measurement."""
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import functools

@@ -1,7 +1,5 @@
 """Reads and writes files. Writes are atomic, and errors name the file."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib
@@ -74,7 +72,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
+def save_weights(path: Path, state: "Mapping[str, Tensor]") -> None:
     """Write a state dict as safetensors, atomically; the same tensors give the same bytes.
 
     The metadata has one key only, because the library writes several in random order.

@@ -1,7 +1,5 @@
 """The draw of a run: one recipe for each ingredient. Once drawn, recipes are fixed."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path

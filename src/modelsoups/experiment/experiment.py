@@ -1,7 +1,5 @@
 """Experiment: a run, opened once for each command and handed to stages, analyses and cluster commands."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -55,37 +53,37 @@ class Experiment:
         return Draw(self.files, self.config.sweep, self.config.recipe)
 
     @cached_property
-    def imported(self) -> Imported | None:
+    def imported(self) -> "Imported | None":
         """The imported pool, for pool=imported."""
         holdout = self.sets.folder(self.config.data.holdout)
         return _parts().Imported(self.files, holdout) if self.config.pool == "imported" else None
 
     @cached_property
-    def ingredients(self) -> Ingredients:
+    def ingredients(self) -> "Ingredients":
         """The initial models and the fine-tuned ones."""
         config = self.config
         return _parts().Ingredients(self.files, self.draw, config.heads.init, config.soup.minimum, self.imported)
 
     @cached_property
-    def crops(self) -> CropStore:
+    def crops(self) -> "CropStore":
         """The evaluation crops of the prepared sets, decoded once."""
         return _parts().CropStore(self.files.root / "pixels")
 
     @cached_property
-    def logits(self) -> LogitsCache:
+    def logits(self) -> "LogitsCache":
         """The logits of models and soups."""
         return _parts().LogitsCache(self.files, self.sets, self.crops, self.classifier, self.config.evaluate.batch_size)
 
     @cached_property
-    def soups(self) -> Soups:
+    def soups(self) -> "Soups":
         """The soups, and what they are chosen from."""
         return _parts().Soups(self.files, self.ingredients, self.logits)
 
     @cached_property
-    def _classifiers(self) -> dict[int, Classifier]:
+    def _classifiers(self) -> "dict[int, Classifier]":
         return {}
 
-    def classifier(self, classes: int) -> Classifier:
+    def classifier(self, classes: int) -> "Classifier":
         """The network of the run, built once; its weights are those that were loaded last."""
         if classes not in self._classifiers:
             self._classifiers[classes] = _parts().build_on_device(self.config.model, classes)
@@ -101,7 +99,7 @@ class Experiment:
         for name in names:
             self.crops.prepare(self.sets[name], self.config.model.image_size)
 
-    def soup_inputs(self, ingredients: list[Ingredient]) -> dict[str, Any]:
+    def soup_inputs(self, ingredients: "list[Ingredient]") -> dict[str, Any]:
         """What the soups depend on: ingredients, initial models, data sets, options."""
         config, sets = self.config, self.sets
         return {

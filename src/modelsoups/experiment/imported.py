@@ -1,7 +1,5 @@
 """The pool that `modelsoups import-released` made, as the stages read it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

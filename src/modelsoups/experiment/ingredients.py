@@ -1,7 +1,5 @@
 """The models of a run: initial models and ingredients, which of them are missing and why, and their weights."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

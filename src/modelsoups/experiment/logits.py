@@ -6,8 +6,6 @@ projected to the data set's own classes (R, ObjectNet, A), so that an ensemble a
 Legend: N images of a set, B of a batch, C classes, H height, W width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The prepared data sets of a run: which there are, what each is made from, and each opened once."""
 
-from __future__ import annotations
-
 import importlib
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The soups of a run: their files, their mixed weights, and the pool that methods choose from."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

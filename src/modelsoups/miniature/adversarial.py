@@ -11,8 +11,6 @@ the same for every seed; a seed chooses among those kept.
 Legend: N images, C colours, H height, W width, M chunks of candidates.
 """
 
-from __future__ import annotations
-
 import base64
 import math
 import time

@@ -7,8 +7,6 @@ neither qtawesome nor Qt is imported. A glyph has a style (one weight of one des
 Legend: G glyphs, S the side of a mask.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

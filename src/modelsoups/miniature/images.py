@@ -5,8 +5,6 @@ They are rendered in chunks with a generator each, so that chunks can be made si
 Legend: B images of a chunk, C colours, H height, W width.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """IconNet as a library of `prepare`: its images are rendered, not read."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from pathlib import Path

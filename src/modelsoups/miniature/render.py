@@ -6,8 +6,6 @@ come from the generator that is passed in, so that the same generator state give
 Legend: B images, C colours, H height, W width, S the side of a mask; *_B11 broadcast over pixels.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import astuple, dataclass
 from typing import Any
@@ -40,7 +38,7 @@ class Look:
     blur: float = 0.4  # share that is blurred
     noise: Range = (0.04, 0.24)  # standard deviation
 
-    def towards(self, other: Look, t: float) -> Look:
+    def towards(self, other: "Look", t: float) -> "Look":
         """The look between this one (t = 0) and another (t = 1)."""
 
         def between(a: Any, b: Any) -> Any:

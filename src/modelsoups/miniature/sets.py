@@ -5,8 +5,6 @@ classes themselves), a subset of them (as for ImageNet-R and -A), or groups whos
 counts (as for ObjectNet's folders).
 """
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 from functools import cache

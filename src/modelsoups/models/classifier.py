@@ -8,8 +8,6 @@ Without a tag the encoder has no pre-trained weights: a checkpoint must supply a
 Legend: B images, C classes, D features, H height, W width, T templates.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Sequence
 

@@ -6,8 +6,6 @@ refuses a wrong pair wherever the origin of the weights is known: from a tag, Op
 format, or the buffers in OpenAI's state dicts.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 from collections.abc import Iterator

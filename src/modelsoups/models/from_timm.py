@@ -1,7 +1,5 @@
 """Backbones of timm by name, with one of timm's tags (augreg_in21k), a file, or no weights."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import timm

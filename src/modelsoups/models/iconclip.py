@@ -5,8 +5,6 @@ vocabulary.json (the BPE ids that the tokenizer keeps, in order) and card.json (
 made). Loading it needs no network.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 

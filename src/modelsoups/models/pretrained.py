@@ -1,7 +1,5 @@
 """What a model library loads, and the errors for names and tags that it does not have."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Pre-trained weights from safetensors, state dicts and OpenAI's archives; no code is run."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

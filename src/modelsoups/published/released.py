@@ -1,7 +1,5 @@
 """Facts about the authors' released checkpoints, model_0.pt to model_71.pt."""
 
-from __future__ import annotations
-
 import re
 
 from modelsoups.published.tables import MODELS

@@ -5,8 +5,6 @@ models are from 0 to 1; the paper's tables are in per cent, as printed. The rele
 shifts are 0.10 to 0.14 points above the paper's, for an unpublished reason, so reports compare with both.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import statistics

@@ -1,7 +1,5 @@
 """Recipe: the hyperparameters of one fine-tuning run. Loads without torch."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, fields
 from typing import Any

@@ -21,8 +21,6 @@ Every number comes from a hash of (seed, index, parameter), not from a generator
 is the same on any machine and in any order, and a new parameter leaves the others unchanged.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json
@@ -101,7 +99,7 @@ class HashedNumbers:
     name: str
     label: str = ""
 
-    def at(self, label: str) -> HashedNumbers:
+    def at(self, label: str) -> "HashedNumbers":
         return HashedNumbers(self.seed, self.index, self.name, f"{self.label}/{label}")
 
     def bits(self) -> int:

@@ -6,8 +6,6 @@ number agrees when it lies inside the 95% interval of ours: Wilson's over the im
 set, or a normal one over the five shifts together (variances added).
 """
 
-from __future__ import annotations
-
 from modelsoups.published import tables
 from modelsoups.report.numbers import Numbers, Result, signed
 from modelsoups.report.text_tables import TextTable

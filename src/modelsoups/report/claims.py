@@ -4,8 +4,6 @@ A claim that row a is better than row b holds when the difference has that sign 
 not hold when it has the other sign and p < 0.05, and is not decided at this size otherwise.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

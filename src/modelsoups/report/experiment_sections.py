@@ -1,7 +1,5 @@
 """The sections of an experiment's report, in the order of reading, from its numbers alone."""
 
-from __future__ import annotations
-
 from modelsoups.published.tables import printed
 from modelsoups.report import beside_published, figures, table_3
 from modelsoups.report.claims import FAILS, HOLDS, Verdict

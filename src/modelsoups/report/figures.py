@@ -6,8 +6,6 @@ page's are then the same, the page needs no megabytes of script, and a keyboard 
 Colours are Okabe and Ito's, or viridis, which colour-blind readers tell apart; shapes differ too.
 """
 
-from __future__ import annotations
-
 import io
 import warnings
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """The files of a report: tables, figures, claims and the page, all made from results.jsonl."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a report is made from: the per-image correctness of every row, read from a finished run."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

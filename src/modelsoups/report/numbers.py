@@ -4,8 +4,6 @@ Tables, figures, claims and pages read nothing but `Numbers`. They show what the
 be made again wherever the file is, without the run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +99,7 @@ class Numbers:
             raise ValueError(f"not the lines of a report: {type(error).__name__} {error}") from error
 
     @classmethod
-    def read(cls, folder: Path) -> Numbers:
+    def read(cls, folder: Path) -> "Numbers":
         """The numbers of a results folder: results.jsonl, and provenance.json for their origin."""
         file = folder / "results.jsonl"
         try:

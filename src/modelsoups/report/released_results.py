@@ -4,8 +4,6 @@ Which images were right is not known, so differences have no test. The only mixt
 were released: uniform soup, greedy soup and ensemble.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any

@@ -3,8 +3,6 @@
 They hold nothing that differs between two runs of the same seed.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict

@@ -7,8 +7,6 @@ for a paper (Markdown, CSV and LaTeX; PDF and PNG).
     Section("Figure 3", "The gain grows ...", [Picture("figure_3", figure, "A dot a pair."), pairs])
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A figure of matplotlib as part of a page: in the page's colours, with a text behind its marks."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree

@@ -1,7 +1,5 @@
 """Table 3 of the paper from this run's numbers, beside the printed ones."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass

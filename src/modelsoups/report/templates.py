@@ -1,7 +1,5 @@
 """The HTML templates of report/templates/, as `render` fills them in."""
 
-from __future__ import annotations
-
 import base64
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Any table of text in each form: Markdown, LaTeX, CSV, and aligned for a terminal."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re

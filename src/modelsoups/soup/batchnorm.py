@@ -1,7 +1,5 @@
 """BatchNorm after mixing: averaged running statistics do not fit the mixed weights."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The model card of a soup of any checkpoints: how it was chosen, and from what."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from modelsoups.soup.coefficients import Soup

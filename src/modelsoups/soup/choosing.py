@@ -1,7 +1,5 @@
 """Greedy, pruned and learned soups over any checkpoints: sources in, coefficients out."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence

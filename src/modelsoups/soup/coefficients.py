@@ -1,7 +1,5 @@
 """Soup: coefficients over ingredients, which is all that a soup is. Loads without torch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -57,7 +55,7 @@ class Soup:
         return d
 
     @staticmethod
-    def from_json(d: Mapping[str, Any]) -> Soup:
+    def from_json(d: Mapping[str, Any]) -> "Soup":
         unknown = sorted(set(d) - {f.name for f in fields(Soup)})
         missing = sorted({"method", "ingredients", "hashes", "coefficients"} - set(d))
         if unknown or missing:

@@ -1,7 +1,5 @@
 """What `modelsoups.soup.doctor` finds. Legend: K checkpoints."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

@@ -7,8 +7,6 @@ Angles and norms are over tensors of two or more dimensions, as in J.1.
 Legend: K checkpoints.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter, defaultdict

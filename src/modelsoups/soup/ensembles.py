@@ -9,8 +9,6 @@ number of models.
 Legend: K models, N images, B of a block, C classes.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ it.
 Legend: B images of a batch, C classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import torch

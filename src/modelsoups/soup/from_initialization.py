@@ -1,7 +1,5 @@
 """Soups chosen without data, from the initialization of the models: WiSE-FT, Model Stock, LiNeS."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 

@@ -4,8 +4,6 @@ The paper compares with >=, the authors' code with >; `strict` selects the latte
 of the members is kept, so a candidate costs one load and one evaluation, whatever the soup's size.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 from collections.abc import Callable, Sequence
@@ -42,7 +40,7 @@ class GreedySearch:
         replacement: bool = False,
         patience: int | None = None,
         max_picks: int | None = None,
-    ) -> GreedySearch:
+    ) -> "GreedySearch":
         """Consider the candidates in this order: once, or with replacement until nothing changes.
 
         With replacement, rounds repeat until one adds nobody or `max_picks` (2 K) members are

@@ -3,8 +3,6 @@
 Legend: N images, B of a batch, C classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 

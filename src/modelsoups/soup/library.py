@@ -1,7 +1,5 @@
 """Open any checkpoints, average them uniformly, and mix a soup into one checkpoint."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -3,8 +3,6 @@
 Legend: K models, N images, B of a block, C classes.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ it.
 The command line and the documentation list them with `options_of`.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Functions in a user's own files, named as "module:function"."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 Legend: K ingredients, N hold-out images, B of a batch, C classes.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Legend: N hold-out images, n of one half.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass

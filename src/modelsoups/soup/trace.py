@@ -1,7 +1,5 @@
 """Pictures of how a soup was chosen: the decisions of a greedy one, the loss of a learned one."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,7 +32,7 @@ def plot_trace(chosen: Soup, path: str | os.PathLike[str]) -> None:
         figure.savefig(tmp, format=out.suffix[1:], dpi=150)
 
 
-def figure_of_trace(chosen: Soup) -> Figure:
+def figure_of_trace(chosen: Soup) -> "Figure":
     """The decisions of a greedy or pruned soup, or the loss of a learned one by step."""
     from matplotlib.figure import Figure
 
@@ -53,7 +51,7 @@ def figure_of_trace(chosen: Soup) -> Figure:
     return figure
 
 
-def draw_decisions(axes: Axes, steps: Sequence[Mapping[str, Any]]) -> list[tuple[PathCollection, list[int]]]:
+def draw_decisions(axes: "Axes", steps: Sequence[Mapping[str, Any]]) -> "list[tuple[PathCollection, list[int]]]":
     """Draw each candidate's score and the soup's so far; returns the marks, each with its steps.
 
     The mean of several metrics is drawn. A candidate that was rejected early has no score and is

@@ -5,8 +5,6 @@ others with the reason. Data (JSON lines), figures, claims and one page in the o
 lie in results/<name>/analysis/. A run that was killed continues at the last soup that it measured.
 """
 
-from __future__ import annotations
-
 import json
 import time
 

@@ -1,7 +1,5 @@
 """Logits of the initial model and of every ingredient on every data set, cached: `modelsoups evaluate`."""
 
-from __future__ import annotations
-
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.experiment.ingredients import load_weights
 from modelsoups.soup.coefficients import Ingredient

@@ -7,8 +7,6 @@ manifest, or failed.json if the loss diverged. Under torchrun, `modelsoups finet
 trains one ingredient on all ranks, with the recipe's batch size.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 from dataclasses import asdict
@@ -167,7 +165,7 @@ def fine_tune(
     return str(diverged["reason"]) if diverged else None
 
 
-def _write(folder: Path, trainer: Trainer, inputs: dict[str, Any]) -> None:
+def _write(folder: Path, trainer: "Trainer", inputs: dict[str, Any]) -> None:
     """Write the weights of a trained ingredient, those of its averages, and last its manifest."""
     state, files = state_of(trainer.model), [folder / paths.MODEL]
     storage.save_weights(files[0], state)

@@ -4,8 +4,6 @@ The zero-shot head comes from CLIP's text tower. The linear probe is trained on 
 of the training images, without augmentation, from the zero-shot head if there is one, else zero.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Data sets -> WebDataset shards, one folder and one manifest a set: `modelsoups prepare`."""
 
-from __future__ import annotations
-
 from modelsoups.disk import manifests
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.experiment.sets import Sets

@@ -5,8 +5,6 @@ the results folder follow from these three. They are made again whenever one of 
 whether or not the run is on this machine.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 from pathlib import Path

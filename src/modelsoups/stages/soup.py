@@ -4,8 +4,6 @@ Writes runs/<name>/soups/<row>.json, a soup each, and the mixed checkpoints of s
 is touched before the last coefficient has been chosen: `_choose` sees a Pool, which holds none; `_measure` comes after.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 Fine-tuning reads the draw, never the search file.
 """
 
-from __future__ import annotations
-
 from modelsoups.experiment.experiment import Experiment
 
 

@@ -1,7 +1,5 @@
 """The bold rule and the oracle row of Table 4."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ scaling.
 Legend: N images, C classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np

@@ -6,8 +6,6 @@ of a point is how often its first model was drawn times how often its second was
 Legend: P points (pairs of models), D draws.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from typing import NamedTuple

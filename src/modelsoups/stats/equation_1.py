@@ -9,8 +9,6 @@ and the variance favours the ensemble.
 Legend: N images, C classes; a or alpha is the position on the line (1 - a) theta_0 + a theta_1.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

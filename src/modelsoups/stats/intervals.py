@@ -3,8 +3,6 @@
 Legend: N images of a data set, D data sets, M models.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any

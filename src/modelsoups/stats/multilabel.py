@@ -3,8 +3,6 @@
 Legend: N images, C classes, A the largest number of answers of an image.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Paired comparisons of two models on one data set (McNemar) or several; Holm's correction."""
 
-from __future__ import annotations
-
 import math
 import sys
 from collections.abc import Sequence

@@ -4,8 +4,6 @@
 Legend: N images, C classes of the model, D classes of the data set.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 Legend: N images, C classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 

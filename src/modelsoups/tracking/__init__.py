@@ -4,8 +4,6 @@ No stage knows of W&B, so W&B can neither slow a stage down nor make it fail. `f
 follower (`tracking.follower`), a process of lowest priority, and waits a limited time for its end.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import json

@@ -7,8 +7,6 @@ kill can therefore log rows twice, but loses none. The process ends when its sta
 closed, or with its parent.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -70,7 +68,7 @@ class Follower:
         folders = sorted(self.run.ingredients.glob("*")) if only is None else [self.run.ingredient(only)]
         return [folder for folder in folders if (folder / paths.RECIPE).exists()]
 
-    def record(self, *parts: Any) -> Record:
+    def record(self, *parts: Any) -> "Record":
         """The record of the run of W&B's that is named by these parts."""
         return Record(self.run.wandb, storage.fingerprint([self.token, *parts]))
 
@@ -109,7 +107,7 @@ class Follower:
             say(f"the server did not take the run ({why}); logging offline to {self.run.wandb}")
             return wandb.init(**options, mode="offline")
 
-    def last_step(self, run: Any, record: Record) -> int:
+    def last_step(self, run: Any, record: "Record") -> int:
         """The last step that has been logged, or -1."""
         return int(run.starting_step) - 1 if self.mode == "online" else record.step
 

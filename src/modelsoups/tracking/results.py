@@ -1,7 +1,5 @@
 """A report in W&B: a run for the soups, and accuracies in each ingredient's summary."""
 
-from __future__ import annotations
-
 import csv
 import re
 from pathlib import Path
@@ -28,7 +26,7 @@ def results_state(results: Path) -> str:
     return storage.fingerprint(storage.read_json(results / MANIFEST)["inputs"])
 
 
-def log_results(follower: Follower) -> None:
+def log_results(follower: "Follower") -> None:
     """Log a finished report once: the run of the soups, then the summaries of the ingredients."""
     results = follower.run.results
     state = results_state(results)
@@ -44,7 +42,7 @@ def log_results(follower: Follower) -> None:
                 record.save(followed.step, state)
 
 
-def _log_scores(follower: Follower, followed: Followed, found: dict[str, float]) -> None:
+def _log_scores(follower: "Follower", followed: "Followed", found: dict[str, float]) -> None:
     """Add the accuracies to an ingredient's run."""
     folder, run = followed.folder, followed.begin()
     run.summary.update(found)
@@ -53,7 +51,7 @@ def _log_scores(follower: Follower, followed: Followed, found: dict[str, float])
     run.finish()
 
 
-def _log_soups(follower: Follower, record: Record) -> int:
+def _log_soups(follower: "Follower", record: "Record") -> int:
     """Log greedy trace, Table 3, figures, and accuracies as the summary. Returns the last step."""
     import wandb
 
@@ -88,12 +86,12 @@ def _figures(wandb: Any, results: Path) -> dict[str, Any]:
     return {f"figures/{name}": wandb.Image(str(file)) for name, file in files.items() if file.exists()}
 
 
-def _greedy(follower: Follower) -> dict[str, Any]:
+def _greedy(follower: "Follower") -> dict[str, Any]:
     path = follower.run.soup("greedy")
     return dict(storage.read_json(path)) if path.exists() else {}
 
 
-def _log_lineage(follower: Follower, run: Any) -> None:
+def _log_lineage(follower: "Follower", run: Any) -> None:
     """Log each mixed soup as an artifact; online also the ingredients that it was made from."""
     if not run.offline:
         for name in _greedy(follower).get("ingredients", ()):
@@ -104,7 +102,7 @@ def _log_lineage(follower: Follower, run: Any) -> None:
         run.log_artifact(_artifact(follower, path.stem, path))
 
 
-def _artifact(follower: Follower, name: str, path: Path) -> Any:
+def _artifact(follower: "Follower", name: str, path: Path) -> Any:
     import wandb
 
     allowed = re.sub(r"[^\w.-]", "-", f"{follower.settings['name']}-{name}")

@@ -5,8 +5,6 @@ not averaged: they are the model's latest. torch.optim.swa_utils.AveragedModel c
 use_buffers it fails on integer buffers, and without it leaves out BatchNorm's statistics.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

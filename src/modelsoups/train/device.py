@@ -10,8 +10,6 @@ arrived (`trainer`). Adafactor, and the check of the loss at a checkpoint, do wa
 Legend: B images of a batch, H height, W width.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

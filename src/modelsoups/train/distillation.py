@@ -8,8 +8,6 @@ expensive as the three were together.
 Legend: B images, C classes, H height, W width.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from pathlib import Path

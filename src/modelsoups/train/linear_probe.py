@@ -3,8 +3,6 @@
 Legend: N images, B of a batch, C classes, D features, H height, W width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

@@ -1,7 +1,5 @@
 """metrics.jsonl of a run. A row is written once its loss has arrived from the GPU."""
 
-from __future__ import annotations
-
 import functools
 import json
 from collections.abc import Callable

@@ -6,8 +6,6 @@ AdafactorBigVision, the variant of Zhai et al. for ViT-G, has no such scaling. A
 GPU once per tensor; the other optimizers never do.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any

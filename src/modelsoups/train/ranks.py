@@ -4,8 +4,6 @@ torchrun starts them, and sets the environment variables that tell each its rank
 there is one process. Rank 0 writes the files.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -5,8 +5,6 @@ has changed. The metrics of a step are on disk before its checkpoint. Learning r
 and the order of the data are functions of recipe and step, and need not be saved.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os
@@ -141,7 +139,7 @@ class Writer:
         if job is not None:
             job.result()
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> "Writer":
         return self
 
     def __exit__(self, error: object, *details: object) -> None:

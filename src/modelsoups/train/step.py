@@ -3,8 +3,6 @@
 Legend: B images of a batch, C classes, H height, W width.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """How long each phase of training takes, and what share of the hardware's peak it uses (MFU)."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import time

@@ -3,8 +3,6 @@
 Legend: N training images, B of a batch or of one part of it, C classes, H height, W width.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math

@@ -1,7 +1,5 @@
 """Similarity of models from inner products. Legend: K models, C classes, D features."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

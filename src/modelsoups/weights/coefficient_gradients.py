@@ -9,8 +9,6 @@ as a pass takes 100 microseconds a tensor. Memory: that of a pass, and K P numbe
 GPU of 4 bytes, else 2). Legend: P weights, N of one tensor; n numbers of a piece, S pieces.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace

@@ -6,8 +6,6 @@ on the content alone, not on file, order or ties. It detects mistakes; against f
 hold SHA-256 (`state_sha256`). Source: the xxHash specification (github.com/Cyan4973/xxHash).
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ Memory: that of a pass (`blocks`: a few MB a thread, and 256 MB of the files' pa
 torch's memory map for tensors of .pt files that are not contiguous.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

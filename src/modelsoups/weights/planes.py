@@ -5,8 +5,6 @@ A point of the plane is a soup of the three models with coefficients that add up
 inner products of theta_1 - theta_0 and theta_2 - theta_0 are enough to find it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """State-dict algebra: mixing, interpolation and angles, one tensor at a time."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -77,7 +75,7 @@ class TensorSum:
             return self.first - tensor
         return tensor.double()
 
-    def copy(self) -> TensorSum:
+    def copy(self) -> "TensorSum":
         other = TensorSum()
         other.first, other.weight = self.first, self.weight
         other.total = None if self.total is None else self.total.clone()

@@ -5,8 +5,6 @@ open_clip take seconds). They end with their parent, however it dies. If a worke
 with an error that names its task.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import multiprocessing

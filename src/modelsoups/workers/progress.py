@@ -1,7 +1,5 @@
 """One line of progress for a command: a bar on a terminal, else a line now and then."""
 
-from __future__ import annotations
-
 import sys
 import time
 

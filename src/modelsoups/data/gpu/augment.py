@@ -6,8 +6,6 @@ transforms, as for `augment=cpu`; `operations` then computes what PIL computes, 
 Legend: B images, C = 3 channels, H height, W width, N drawn operations of a batch.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import functools
@@ -143,10 +141,10 @@ class BatchPlan:
     fill_C: Tensor
     side: int
 
-    def pin_memory(self) -> BatchPlan:
+    def pin_memory(self) -> "BatchPlan":
         return self._each(Tensor.pin_memory)
 
-    def to(self, device: torch.device, non_blocking: bool = False) -> BatchPlan:
+    def to(self, device: torch.device, non_blocking: bool = False) -> "BatchPlan":
         moved = self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
         if not self.encoded:
             return moved
@@ -159,7 +157,7 @@ class BatchPlan:
     def tensors(self) -> list[Tensor]:
         return [v for v in vars(self).values() if isinstance(v, Tensor)]
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> BatchPlan:
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "BatchPlan":
         tensors: dict[str, Any] = {k: change(v) for k, v in vars(self).items() if isinstance(v, Tensor)}
         return dataclasses.replace(self, **tensors)
 

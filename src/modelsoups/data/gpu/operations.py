@@ -6,8 +6,6 @@ They round as PIL does: tables and blends are equal to PIL's, sums of floats wit
 Legend: B images, C = 3 channels, H height, W width, S side of the result, L pixels along one axis.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

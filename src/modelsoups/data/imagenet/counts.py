@@ -1,7 +1,5 @@
 """Checks that every set has all its images, and that the disk has room for them."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

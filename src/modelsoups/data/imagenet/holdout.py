@@ -7,8 +7,6 @@ by their imagenet_98_idxs.npy. The released checkpoints need the latter: they we
 Legend: N images of the whole training set.
 """
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@
 missing files are reported before hours of work. Then it writes the shards of all sets side by side.
 """
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 from collections.abc import Iterator, Sequence

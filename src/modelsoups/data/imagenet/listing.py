@@ -6,8 +6,6 @@ tar, or a file of images copied out of parquet files.
 Legend: N images.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re
@@ -50,7 +48,7 @@ class Listing:
         return len(self.key_N)
 
     @staticmethod
-    def of(images: Iterable[Found]) -> Listing:
+    def of(images: Iterable[Found]) -> "Listing":
         rows = list(images)
         files = {file: i for i, file in enumerate(dict.fromkeys(row.file for row in rows))}
         return Listing(
@@ -64,13 +62,13 @@ class Listing:
         )
 
     @staticmethod
-    def concatenate(parts: Sequence[Listing]) -> Listing:
+    def concatenate(parts: "Sequence[Listing]") -> "Listing":
         starts = np.cumsum([0, *map(len, (part.files for part in parts))], dtype=np.int32)
         moved = [replace(p, file_N=p.file_N + start) for p, start in zip(parts, starts, strict=False)]
         columns = {name: np.concatenate([getattr(p, name) for p in moved]) for name in COLUMNS}
         return Listing([file for part in parts for file in part.files], **columns)
 
-    def take(self, rows: np.ndarray | slice) -> Listing:
+    def take(self, rows: np.ndarray | slice) -> "Listing":
         return Listing(self.files, **{name: getattr(self, name)[rows] for name in COLUMNS})
 
     def key(self, row: int) -> str:
@@ -91,13 +89,13 @@ class Listing:
             raise ValueError(f"{self.where(row)} changed while it was read: {sizes}; run the command again")
         return data
 
-    def in_order(self) -> Listing:
+    def in_order(self) -> "Listing":
         """Sorted by label, then by key. Raises ValueError if two images have one key."""
         listing = self.take(np.lexsort((self.key_N, self.label_N)))
         listing.refuse_duplicates()
         return listing
 
-    def shuffled(self) -> Listing:
+    def shuffled(self) -> "Listing":
         """In an order that depends on the keys alone, so that training shards mix all classes."""
         digests = [hashlib.sha256(b"order " + key).digest() for key in self.key_N.tolist()]
         return self.take(np.argsort(np.array(digests, dtype="S32"), kind="stable"))

@@ -4,8 +4,6 @@ Classes are ordered by wnid, as in timm's imagenet_synsets.txt. Class names and 
 of open_clip, equal to OpenAI's.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import runpy
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Reading one row of a parquet file takes reading its whole row group, and shards 
 another order. The copies use the disk space of the images until the set is complete.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The plan of each set: its images listed, checked and split, and the shards still to be written."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

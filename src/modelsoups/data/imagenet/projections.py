@@ -3,8 +3,6 @@
 ImageNet-R and -A have 200 of the classes, ObjectNet 113 folders that each cover one or more of them.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 

@@ -7,8 +7,6 @@ no forward pass; the accuracies are in stats.multilabel.
 Legend: N images of the set, M of val, C classes, A answers of an image at most.
 """
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,7 +105,7 @@ def write(folder: Path, inputs: Json, table: Answers, facts: Json) -> int:
     return images
 
 
-def load(dataset: ShardSet) -> tuple[Tensor, Tensor, Tensor]:
+def load(dataset: ShardSet) -> "tuple[Tensor, Tensor, Tensor]":
     """rows_N (positions in val), answers_NA (padded with -1) and classes_N (original) of a set."""
     import torch
 
@@ -120,7 +118,7 @@ def load(dataset: ShardSet) -> tuple[Tensor, Tensor, Tensor]:
     return rows_N, answers_NA, torch.from_numpy(dataset.labels_N)
 
 
-def score(dataset: ShardSet, val_logits_MC: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
+def score(dataset: ShardSet, val_logits_MC: "Tensor") -> tuple[np.ndarray, np.ndarray | None]:
     """correct_N, bool, from the logits of val, and weight_N of the images, None if all are equal."""
     from modelsoups.stats import multilabel  # loads PyTorch, which `prepare` does without
 

@@ -5,8 +5,6 @@ Face's parquet files, or the WebDataset shards of timm/imagenet-1k-wds. Test set
 A source is cut into parts (a class, a tar, a parquet file) that are listed in parallel.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ A tar without the two blocks of zeros at its end is refused as truncated, althou
 accepts it.
 """
 
-from __future__ import annotations
-
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath

@@ -4,8 +4,6 @@ Folders are class numbers (ImageNet-V2), wnids (ImageNet-R, -A and -Sketch) or o
 (ObjectNet, which has 313, of which 113 are scored).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Writing listed images into shards in parallel; complete shards of an earlier run are kept."""
 
-from __future__ import annotations
-
 import io
 import warnings
 from collections.abc import Iterator

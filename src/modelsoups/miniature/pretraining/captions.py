@@ -9,8 +9,6 @@ image features. The auxiliary head is then dropped.
 Legend: B images of a batch, C colours, H height, W width, D features, N names, T tokens.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What the miniature's models are pre-trained on: glyphs that no evaluation uses, and their names."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from dataclasses import dataclass
 

@@ -8,8 +8,6 @@ dropped. timm can load the folder (config.json, model.safetensors).
 Legend: B images of a batch, C colours, H height, W width, N names.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace

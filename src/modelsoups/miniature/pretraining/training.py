@@ -5,8 +5,6 @@ Every step has its own random generator, so that a resumed pre-training sees the
 Legend: B images of a batch, C colours, H height, W width, N names.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from abc import ABC, abstractmethod

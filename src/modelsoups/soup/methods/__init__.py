@@ -1,7 +1,5 @@
 """Soup methods: functions from a `Pool` and options to a `Soup`, each with a name in METHODS."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from modelsoups.soup.coefficients import Soup

@@ -1,7 +1,5 @@
 """Greedy methods: Recipe 1 (section 2), random order (table 3), with replacement (appendix I)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """Methods that use only each ingredient's own accuracy: best, second best, uniform, ensemble."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from modelsoups.soup.coefficients import Soup

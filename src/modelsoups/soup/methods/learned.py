@@ -8,8 +8,6 @@ model, and one pass of inner products (`weights.coefficient_gradients`).
 Legend: K ingredients, G layer groups, N hold-out images, B of a batch.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """WiSE-FT: interpolation from the initialization to a model or a soup (appendix D)."""
 
-from __future__ import annotations
-
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.soup.options import Alpha
 from modelsoups.weights.state_dicts import EVERYTHING

@@ -8,8 +8,6 @@ bytes of the files' pages and one `Room` a thread.
 Legend: K checkpoints, each a row of numbers, R at a time; n numbers of a piece, P blocks of it.
 """
 
-from __future__ import annotations
-
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence

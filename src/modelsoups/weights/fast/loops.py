@@ -8,8 +8,6 @@ finds them and keeps their memory alive.
 Legend: K rows of N numbers, R of them (at most ROWS) at a time, M numbers of a chunk.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
