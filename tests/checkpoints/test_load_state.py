@@ -91,7 +91,7 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(
     [
         ([1, 2], "holds a list, not tensors by name"),
         ({}, "holds no tensors by name"),
-        ({"epoch": 3, "state_dict": STATE}, "does not hold tensors by name alone; save model"),
+        ({"epoch": 3, "state_dict": STATE}, "holds tensors only in its entry state_dict; save model"),
         ({1: torch.ones(1)}, "holds no tensors by name"),
     ],
 )

@@ -101,7 +101,7 @@ SPOILED = {
         r"tensor classification_head\.bias holds NaN",
     ),
     "code": (lambda s: {**s, "evil": Evil()}, r"holds Python objects \((builtins\.)?print\), which can run code"),
-    "wrapped": (lambda s: {"state_dict": s}, "entry state_dict is a"),
+    "wrapped": (lambda s: {"state_dict": s}, "holds tensors only in its entry state_dict"),
 }
 
 

@@ -107,7 +107,8 @@ def load_state(path: Path | str) -> dict[str, Tensor]:
         raise ValueError(f"{path}: unknown kind of checkpoint; expected {', '.join(SUFFIXES)}")
     checkpoint = _read(path, None)
     if checkpoint.notes:
-        raise ValueError(f"{path} does not hold tensors by name alone; save model.state_dict()")
+        nested = checkpoint.notes[0].removeprefix("took its ")
+        raise ValueError(f"{path} holds tensors only in its {nested}; save model.state_dict()")
     return dict(checkpoint)
 
 
