@@ -79,7 +79,8 @@ def validate(composed: DictConfig) -> Config:
             raise ValueError(f"no such key: {error.full_key}; {_nearest(error.full_key, valid, set())}") from error
         raise ValueError(f"{error.full_key}: {_one_line(error)}") from error
     for name, about in keys().items():
-        _check(name, OmegaConf.select(merged, name), about)
+        if not name.startswith("recipe."):  # `Recipe.check` does
+            _check(name, OmegaConf.select(merged, name), about)
     if merged.finetune.decode == "gpu" and merged.finetune.augment != "gpu":
         raise ValueError("finetune.decode=gpu: images decoded on the GPU stay there; add finetune.augment=gpu")
     if not re.fullmatch(r"[\w.+-]+", merged.name) or merged.name.startswith("."):
@@ -104,8 +105,10 @@ def validate(composed: DictConfig) -> Config:
 
 def _check(name: str, value: Any, about: Field[Any]) -> None:
     """ValueError for a value outside the choices or below the bound of its key."""
-    if (choices := about.metadata["choices"]) and value not in choices:
-        raise ValueError(f"{name}={value}: expected one of {', '.join(choices)}")
+    choices, own = about.metadata["choices"], about.metadata["own"]
+    if choices and value not in choices and not (own and ":" in str(value)):
+        more = ", or module:object of your own" if own else ""
+        raise ValueError(f"{name}={value}: expected one of {', '.join(choices)}{more}")
     least = about.metadata["at_least"]
     if least is not None and value is not None and value < least:
         raise ValueError(f"{name}={value}: expected at least {least}")
@@ -113,8 +116,8 @@ def _check(name: str, value: Any, about: Field[Any]) -> None:
 
 @functools.cache
 def keys() -> dict[str, Field[Any]]:
-    """Every key with its dots, in the order of the schema, without those of the recipe."""
-    return dict(_keys_below(Config, ""))
+    """Every key with its dots, in the order of the schema, the recipe's last."""
+    return dict([*_keys_below(Config, ""), *_keys_below(Recipe, "recipe.")])
 
 
 def _keys_below(section: Any, prefix: str) -> Iterator[tuple[str, Field[Any]]]:
@@ -135,7 +138,8 @@ def defaults() -> dict[str, Any]:
         for section in sections:
             node = node.setdefault(section, {})
         made = about.default_factory() if about.default_factory is not MISSING else about.default
-        node[last] = "???" if made is MISSING else made
+        drawn = not about.metadata.get("same", True)  # a key of the recipe that the search may draw
+        node[last] = "???" if made is MISSING or drawn else made
     return tree
 
 

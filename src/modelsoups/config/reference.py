@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 
 from modelsoups.config.compose import keys
 from modelsoups.config.schema import Config, TopLevel
+from modelsoups.recipes.recipe import Recipe
 
 
 def listing(sections: Sequence[str]) -> str:
@@ -15,7 +16,8 @@ def listing(sections: Sequence[str]) -> str:
     width = max(map(len, chosen), default=0)
     lines = []
     for name, about in chosen.items():
-        shown = [*about.metadata["choices"], f"default {_default(about)}"]
+        own = ["module:object"] if about.metadata.get("own") else []
+        shown = [*map(str, about.metadata["choices"]), *own, f"default {_default(about)}"]
         lines.append(f"  {name:<{width}}  {about.metadata['sentence']} [{', '.join(shown)}]")
     return "\n".join(lines)
 
@@ -27,14 +29,17 @@ def markdown() -> str:
         if is_dataclass(kind) and kind is not TopLevel:
             names = [name for name in keys() if name.startswith(f"{section}.")]
             parts.append(f"### `{section}`\n\n{getdoc(kind)}\n\n{_table(names)}")
+    recipe = "A key that is given is the same for every ingredient. The search draws the others, or they have"
+    parts.append(f"### `recipe`\n\n{recipe} their default.\n\n{_table(Recipe.names(), 'recipe.')}")
     return "\n".join(parts)
 
 
-def _table(names: Iterable[str]) -> str:
+def _table(names: Iterable[str], prefix: str = "") -> str:
     rows = ["| key | default | meaning |", "|---|---|---|"]
-    for name in names:
+    for name in map(prefix.__add__, names):
         about = keys()[name]
-        choices = ", ".join(f"`{c}`" for c in about.metadata["choices"])
+        own = ("module:object",) if about.metadata.get("own") else ()
+        choices = ", ".join(f"`{c}`" for c in (*about.metadata["choices"], *own))
         meaning = about.metadata["sentence"] + (f" ({choices})" if choices else "")
         rows.append(f"| `{name}` | `{_default(about)}` | {meaning} |")
     return "\n".join(rows) + "\n"

@@ -1,35 +1,39 @@
-"""Registries that anyone can extend: a name of ours, or `module:function` in a file of one's own."""
+"""Registries that anyone can extend: a name of ours, or `module:object` in a file of one's own."""
 
 import importlib
 import sys
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 
 def find(known: Mapping[str, Any], name: str, key: str) -> Any:
-    """What a key of the configuration names: an entry of `known`, or an object given as module:object.
+    """What a key names: an entry of `known`, or module:object. `module:` is the module itself.
 
-    The module is looked for in the working folder first. Raises ValueError naming the key, the cause and the choices.
+    An entry that is a text is imported when it is asked for.
+
+    Raises ValueError naming the key, the cause and the choices.
     """
     if name in known:
-        return known[name]
-    module, colon, attribute = name.partition(":")
-    if not colon:
-        raise ValueError(f"{key}={name}: expected one of {choices(known)}, or module:function of your own")
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+        return load(known[name]) if isinstance(known[name], str) else known[name]
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"{key}={name}: no module named {error.name} in {folder} or the installed packages") from error
-    except AttributeError as error:
-        raise ValueError(f"{key}={name}: {module} has no {attribute}") from error
-    except Exception as error:
-        raise ValueError(f"{key}={name}: importing {module} failed: {type(error).__name__}: {error}") from error
+        return load(name)
+    except ValueError as error:
+        raise ValueError(f"{key}={error}; the names of ours: {', '.join(known)}") from error
 
 
-def choices(known: Iterable[str]) -> str:
-    """The names of a registry as messages show them."""
-    return ", ".join(known)
+def load(name: str) -> Any:
+    """The object that "module:object" names; the module may lie in the current folder.
+
+    Raises ValueError if the name has no colon, or cannot be imported.
+    """
+    module, colon, attribute = name.partition(":")
+    if not (module and colon):
+        raise ValueError(f"{name}: expected module:function")
+    sys.path.insert(0, "")
+    try:
+        found = importlib.import_module(module)
+        return getattr(found, attribute) if attribute else found
+    except (ImportError, AttributeError, SyntaxError) as error:
+        raise ValueError(f"{name} cannot be imported: {error}") from error
+    finally:
+        sys.path.remove("")

@@ -18,9 +18,13 @@ def key(
     *,
     at_least: float | None = None,
     choices: Sequence[str] = (),
+    own: bool = False,
 ) -> Any:
-    """A key of the configuration; without a default it is required. The bound does not apply to null."""
-    about = {"sentence": sentence, "at_least": at_least, "choices": tuple(choices)}
+    """A key of the configuration; without a default it is required. The bound does not apply to null.
+
+    own: besides the choices, module:object names something in a file of one's own (`config.registry`).
+    """
+    about = {"sentence": sentence, "at_least": at_least, "choices": tuple(choices), "own": own}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=about)
     return field(default=default, metadata=about)
@@ -34,6 +38,7 @@ class ModelConfig:
     library: str = key(
         "where the model comes from; iconclip ships with this package",
         choices=("iconclip", "open_clip", "timm"),
+        own=True,
     )
     tag: str | None = key(
         "pre-trained weights: a tag of open_clip or timm, or a file; null: none, a checkpoint brings them all",
@@ -68,6 +73,7 @@ class DataConfig:
     library: str = key(
         "what prepares the sets: the miniature's renderer, ImageNet's files in any form, or class folders",
         choices=("iconnet", "imagenet", "folders"),
+        own=True,
     )
     dir: str = key("folder of the prepared sets")
     seed: int = key("seed of the miniature's renderer; unused for files", 0, at_least=0)

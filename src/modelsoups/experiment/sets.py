@@ -1,17 +1,17 @@
 """The prepared data sets of a run: which there are, what each is made from, and each opened once."""
 
-import importlib
 from pathlib import Path
 from typing import Any
 
+from modelsoups.config import registry
 from modelsoups.config.schema import DataConfig
 from modelsoups.data.shards import ShardSet
 from modelsoups.disk import manifests
 
-LIBRARIES = {  # data.library -> a module with names, inputs, facts and make; see `data.folders`
-    "iconnet": "modelsoups.miniature.library",
-    "imagenet": "modelsoups.data.imagenet.library",
-    "folders": "modelsoups.data.folders",
+LIBRARIES = {  # data.library -> a module with names, inputs, facts and make
+    "iconnet": "modelsoups.miniature.library:",
+    "imagenet": "modelsoups.data.imagenet.library:",
+    "folders": "modelsoups.data.folders:",
 }
 
 
@@ -92,4 +92,4 @@ class Sets:
         return made
 
     def _library(self) -> Any:
-        return importlib.import_module(LIBRARIES[self.data.library])
+        return registry.find(LIBRARIES, self.data.library, "data.library")

@@ -8,20 +8,20 @@ Without a tag the encoder has no pre-trained weights: a checkpoint must supply a
 Legend: B images, C classes, D features, H height, W width, T templates.
 """
 
-import importlib
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modelsoups.config import registry
 from modelsoups.config.schema import ModelConfig
 from modelsoups.models.pretrained import Clip, Encoder
 
 LIBRARIES = {  # model.library -> its module, imported on use: open_clip and timm take seconds
-    "iconclip": "modelsoups.models.iconclip",
-    "open_clip": "modelsoups.models.from_open_clip",
-    "timm": "modelsoups.models.from_timm",
+    "iconclip": "modelsoups.models.iconclip:",
+    "open_clip": "modelsoups.models.from_open_clip:",
+    "timm": "modelsoups.models.from_timm:",
 }
 
 
@@ -78,7 +78,7 @@ def build(model: ModelConfig, num_classes: int) -> Classifier:
 
     Raises ValueError naming model.name, model.tag or model.image_size if one of them is wrong.
     """
-    encoder: Encoder = importlib.import_module(LIBRARIES[model.library]).load_encoder(model)
+    encoder: Encoder = registry.find(LIBRARIES, model.library, "model.library").load_encoder(model)
     side = encoder.image_size
     if side not in (None, model.image_size):
         raise ValueError(
@@ -95,7 +95,7 @@ def build_on_device(model: ModelConfig, num_classes: int) -> Classifier:
 
 def load_clip(model: ModelConfig) -> Clip:
     """Both towers of a CLIP; ValueError if there is no text tower or there are no weights."""
-    library = importlib.import_module(LIBRARIES[model.library])
+    library = registry.find(LIBRARIES, model.library, "model.library")
     if not hasattr(library, "load_clip"):
         raise ValueError(f"model.library={model.library} has no text tower; use a CLIP or heads.init=lp")
     return library.load_clip(model)

@@ -1,88 +1,101 @@
 """Recipe: the hyperparameters of one fine-tuning run. Loads without torch."""
 
 import re
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
-AUGMENTATIONS = ("minimal", "medium", "strong", "stochastic", "fix")
 RANDAUGMENT = re.compile(r"rand-m(\d+)-n(\d+)")
+
+
+def hyper(
+    sentence: str,
+    default: Any = MISSING,
+    *,
+    within: tuple[float, float] | None = None,
+    above: bool = False,
+    choices: Sequence[Any] = (),
+    same: bool = False,
+) -> Any:
+    """A hyperparameter: its sentence, default and bounds.
+
+    within: least and greatest value; above: the least value itself is excluded. same: it has its
+    default in every recipe, unless the configuration gives another value; others may be drawn.
+    """
+    about = {"sentence": sentence, "within": within, "above": above, "choices": tuple(choices), "same": same}
+    return field(default=default, metadata={"at_least": None, **about})
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The hyperparameters of one fine-tuning run (section 2: h in FineTune(theta_0, h); ranges in
-    J.2.1).
+    """The hyperparameters of one fine-tuning run (section 2: h in FineTune(theta_0, h); J.2.1).
 
-    aug is one of
-    - minimal: a crop of 90 to 100% of the area, never mirrored
-    - medium: timm's default
-    - strong: RandAugment with N = 2 and M = 15
-    - rand-m<M>-n<N>: RandAugment in timm's notation
-    - stochastic: minimal, medium or strong, drawn for each image (L.1)
-    - fix: strong, and minimal in the last epoch (L.2).
-    Each decay of ema and each share of swa gives a further ingredient beside the model itself. With
-    teachers the model learns what their ensemble predicts instead of the labels (L.1), so
-    label_smoothing has no effect. Raises ValueError naming the field, its value and what is
-    allowed.
+    Each decay of ema and each share of swa gives a further ingredient beside the model itself.
+    Raises ValueError naming the field, its value and what is allowed.
     """
 
-    lr: float
-    weight_decay: float
-    epochs: int  # passes over the training set
-    label_smoothing: float
-    mixup: float  # of Beta(mixup, mixup); 0: none
-    aug: str
-    seed: int
-    batch_size: int  # images in a step, over all devices
-    warmup_steps: int  # at most a tenth of the run
-    clip: float  # largest norm of the gradient
-    min_crop: float = 0.08  # smallest share of the area that a random crop keeps
-    flip: float = 0.5  # probability of mirroring an image
-    optimizer: str = "adamw"
-    schedule: str = "cosine"
-    loss: str = "softmax"
-    cutmix: float = 0.0  # of Beta(cutmix, cutmix); with mixup each batch takes one of them
-    sam: float = 0.0  # radius of sharpness-aware minimization (L.3); 0: none
-    sam_sync: bool = True  # False: each rank perturbs by the gradient of its own images (J.2.3)
-    trained: str = "all"  # or encoder, which leaves the head unchanged (appendix E)
-    ema: tuple[float, ...] = ()  # decays of moving averages of the weights
-    swa: tuple[float, ...] = ()  # shares of the run after which averaging starts (L.1: 0.7)
-    teachers: tuple[str, ...] = ()  # folders of ingredients, or weight files
+    lr: float = hyper("learning rate", within=(0.0, 10.0), above=True)
+    weight_decay: float = hyper("weight decay", within=(0.0, 100.0))
+    epochs: int = hyper("passes over the training set", within=(1, 10_000))
+    label_smoothing: float = hyper("label smoothing; without effect with teachers", within=(0.0, 0.99))
+    mixup: float = hyper("parameter of mixup's Beta distribution; 0: no mixup", within=(0.0, 100.0))
+    aug: str = hyper(
+        "augmentation: a large crop, never mirrored (minimal), timm's default (medium), RandAugment (strong,"
+        " rand-m<M>-n<N>), one of the three for each image (stochastic, L.1), strong but minimal in the last epoch"
+        " (fix, L.2)",
+        choices=("minimal", "medium", "strong", "stochastic", "fix"),
+    )
+    seed: int = hyper("seed of the order of images and of all random draws", within=(0, 2**63 - 1))
+    batch_size: int = hyper("images in a step, over all devices", 512, within=(1, 2**20), same=True)
+    warmup_steps: int = hyper("steps of warm-up, at most a tenth of the run", 500, within=(0, 10**7), same=True)
+    clip: float = hyper("largest norm of the gradient", 1.0, within=(0.0, 1e9), above=True, same=True)
+    min_crop: float = hyper(
+        "smallest share of the area that a random crop keeps", 0.08, within=(0.0, 1.0), above=True, same=True
+    )
+    flip: float = hyper("probability of mirroring an image", 0.5, within=(0.0, 1.0), same=True)
+    optimizer: str = hyper("optimizer", "adamw", choices=("adamw", "adam", "rmsprop", "sgd", "adafactor"))
+    schedule: str = hyper(
+        "schedule of the learning rate; cosine_restarts has a cycle in each epoch",
+        "cosine",
+        choices=("cosine", "cosine_restarts", "linear", "constant"),
+    )
+    loss: str = hyper("loss", "softmax", choices=("softmax", "binary"))
+    cutmix: float = hyper(
+        "parameter of CutMix's Beta distribution; 0: none; with mixup, each batch takes one of the two",
+        0.0,
+        within=(0.0, 100.0),
+    )
+    sam: float = hyper("radius of sharpness-aware minimization (L.3); 0: none", 0.0, within=(0.0, 100.0))
+    sam_sync: bool = hyper(
+        "perturb by the gradient of the whole batch; false: of each process's own images (J.2.3)",
+        True,
+        choices=(True, False),
+    )
+    trained: str = hyper(
+        "what is trained; encoder leaves the head unchanged (appendix E)", "all", choices=("all", "encoder")
+    )
+    ema: tuple[float, ...] = hyper("decays of moving averages of the weights", (), within=(0.0, 1.0))
+    swa: tuple[float, ...] = hyper(
+        "shares of the run after which averaging over epochs starts (L.1: 0.7)", (), within=(0.0, 1.0)
+    )
+    teachers: tuple[str, ...] = hyper(
+        "folders of ingredients, or weight files, whose ensemble the model learns from instead of the labels (L.1)", ()
+    )
 
     def __post_init__(self) -> None:
-        for name in (*LISTS, "teachers"):
-            if isinstance(getattr(self, name), list):  # as JSON and YAML give them
-                object.__setattr__(self, name, tuple(getattr(self, name)))
-        for f in fields(self):
-            self.check(f.name, getattr(self, f.name))
+        for about in fields(self):
+            value = getattr(self, about.name)
+            if isinstance(value, list) and about.default == ():  # as JSON and YAML give them
+                object.__setattr__(self, about.name, tuple(value))
+            self.check(about.name, value)
 
     @staticmethod
     def check(name: str, value: Any) -> None:
         """Raise ValueError unless this value is allowed for this key."""
-        expected = ""
-        several = value if isinstance(value, list | tuple) else None
-        if name in ALLOWED:
-            if value not in ALLOWED[name]:
-                expected = f"one of {', '.join(map(str, ALLOWED[name]))}"
-        elif name == "aug":
-            if value not in AUGMENTATIONS and not (isinstance(value, str) and RANDAUGMENT.fullmatch(value)):
-                expected = f"{', '.join(AUGMENTATIONS)} or rand-m<M>-n<N>"
-        elif name in LISTS:
-            low, high = LISTS[name]
-            if several is None or not all(isinstance(v, float | int) and low <= v < high for v in several):
-                expected = f"a list of numbers from {low:g} to below {high:g}"
-        elif name == "teachers":
-            if several is None or not all(isinstance(v, str) and v for v in several):
-                expected = "a list of ingredient folders or weight files"
-        elif name in RANGES:
-            low, high, open_low = RANGES[name]
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                expected = "a number"
-            elif not (low < value <= high if open_low else low <= value <= high):
-                expected = f"{'above' if open_low else 'at least'} {low:g} and at most {high:g}"
-        else:
+        if name not in Recipe.names():
             raise ValueError(f"recipe.{name}: no such key; valid keys: {', '.join(Recipe.names())}")
-        if expected:
+        about = Recipe.__dataclass_fields__[name]
+        if expected := _expected(name, value, about.metadata, several=about.default == ()):
             raise ValueError(f"recipe.{name}={value}: expected {expected}")
 
     @staticmethod
@@ -109,26 +122,30 @@ class Recipe:
         )
 
 
-ALLOWED: dict[str, tuple[object, ...]] = {
-    "optimizer": ("adamw", "adam", "rmsprop", "sgd", "adafactor"),
-    "schedule": ("cosine", "cosine_restarts", "linear", "constant"),
-    "loss": ("softmax", "binary"),
-    "trained": ("all", "encoder"),
-    "sam_sync": (True, False),
-}
-LISTS = {"ema": (0.0, 1.0), "swa": (0.0, 1.0)}  # least value, and what values stay below
-RANGES: dict[str, tuple[float, float, bool]] = {  # low, high, whether low itself is excluded
-    "lr": (0.0, 10.0, True),
-    "weight_decay": (0.0, 100.0, False),
-    "epochs": (1, 10_000, False),
-    "label_smoothing": (0.0, 0.99, False),
-    "mixup": (0.0, 100.0, False),
-    "cutmix": (0.0, 100.0, False),
-    "sam": (0.0, 100.0, False),
-    "seed": (0, 2**63 - 1, False),
-    "batch_size": (1, 2**20, False),
-    "warmup_steps": (0, 10**7, False),
-    "clip": (0.0, 1e9, True),
-    "min_crop": (0.0, 1.0, True),
-    "flip": (0.0, 1.0, False),
-}
+def _expected(name: str, value: Any, about: Any, several: bool) -> str:
+    """What a value of this key would have to be; empty if it is."""
+    choices, within = about["choices"], about["within"]
+    if choices:
+        drawn = name == "aug" and isinstance(value, str) and RANDAUGMENT.fullmatch(value)
+        names = ", ".join(map(str, choices))
+        if value in choices or drawn:
+            return ""
+        return f"{names} or rand-m<M>-n<N>" if name == "aug" else f"one of {names}"
+    if several:
+        return _expected_list(value, within)
+    low, high = within
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "a number"
+    if low <= value <= high and not (about["above"] and value == low):
+        return ""
+    return f"{'above' if about['above'] else 'at least'} {low:g} and at most {high:g}"
+
+
+def _expected_list(value: Any, within: tuple[float, float] | None) -> str:
+    values = value if isinstance(value, list | tuple) else [None]
+    if within is None:
+        good = all(isinstance(v, str) and v for v in values)
+        return "" if good else "a list of ingredient folders or weight files"
+    low, high = within
+    good = all(isinstance(v, float | int) and low <= v < high for v in values)
+    return "" if good else f"a list of numbers from {low:g} to below {high:g}"
