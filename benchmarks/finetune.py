@@ -226,7 +226,9 @@ def our_training(cfg: Config, home: Path, recipe: Recipe, real: bool, args: argp
         trainer.train_batches = synthetic
     try:
         train, workspace = shards.ShardSet(home / "small"), trainer.Workspace(home / "run", "")
-        trainer.Trainer(recipe, cfg.finetune, Experiment(cfg).classifier(len(train.classes)), train, workspace).train()
+        experiment = Experiment(cfg)
+        model = experiment.classifier(len(train.classes))
+        trainer.Trainer(experiment.task, recipe, cfg.finetune, model, train, workspace).train()
     except Enough:
         pass
     finally:

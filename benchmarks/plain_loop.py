@@ -24,7 +24,8 @@ from modelsoups.config.compose import load
 from modelsoups.data.transforms import train_crop
 from modelsoups.models.classifier import Classifier, build
 from modelsoups.recipes.recipe import Recipe
-from modelsoups.train import step
+from modelsoups.tasks import image_targets
+from modelsoups.train import optimizers
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -51,16 +52,16 @@ class Loop:
 
     def update(self, images_BCHW: Tensor, labels_B: Tensor) -> None:
         recipe = self.recipe
-        factor = step.lr_factor(self.step, self.total, recipe.warmup_steps, recipe.schedule)
+        factor = optimizers.lr_factor(self.step, self.total, recipe.warmup_steps, recipe.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.lr * factor
         self.optimizer.zero_grad()
         images_BCHW, labels_B = images_BCHW.to(self.device), labels_B.to(self.device)
-        targets_BC = step.soft_targets(labels_B, self.model.head.out_features, recipe.label_smoothing)
+        targets_BC = image_targets.soft_targets(labels_B, self.model.head.out_features, recipe.label_smoothing)
         if recipe.mixup > 0:
-            lam = step.mixup_lambda(recipe.mixup, recipe.seed, self.step)
-            images_BCHW, targets_BC = step.mixup(images_BCHW, targets_BC, lam)
-        loss = step.softmax_loss(self.model(images_BCHW), targets_BC)
+            lam = image_targets.mixup_lambda(recipe.mixup, recipe.seed, self.step)
+            images_BCHW, targets_BC = image_targets.mixup(images_BCHW, targets_BC, lam)
+        loss = image_targets.softmax_loss(self.model(images_BCHW), targets_BC)
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, recipe.clip)
         self.optimizer.step()

@@ -74,8 +74,9 @@ def measure(options: argparse.Namespace, overrides: list[str]) -> tuple[float, d
     torch.compiler.reset()
     cfg = configured(options.model, overrides)
     recipe, train = Recipe(**RECIPE, batch_size=options.batch), images()
-    model = Experiment(cfg).classifier(len(train.classes))
-    trainer = Trainer(recipe, cfg.finetune, model, train, Workspace(Path("unused"), "benchmark"))
+    experiment = Experiment(cfg)
+    model = experiment.classifier(len(train.classes))
+    trainer = Trainer(experiment.task, recipe, cfg.finetune, model, train, Workspace(Path("unused"), "benchmark"))
     cuda, clock, warm = trainer.device.cuda, trainer.metrics.clock, max(2, options.steps // 3)
     if cuda:
         torch.cuda.reset_peak_memory_stats()

@@ -40,7 +40,7 @@ def test_an_override_that_contradicts_the_run_is_named(capsys):
 
 
 def test_options_of_one_command_are_not_kept():
-    made("name=d2", "ingredient=1", "submit.dry_run=true", "cluster=gpu_node", "soup.orders=4")
+    made("name=d2", "ingredient=1", "submit.dry_run=true", "cluster.partition=gpu", "soup.orders=4")
     again = open_run(["name=d2"])
     assert (again.ingredient, again.submit.dry_run, again.cluster.partition) == (None, False, None)
     assert again.soup.orders == 4

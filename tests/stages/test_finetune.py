@@ -344,13 +344,13 @@ def test_integer_buffers_stay_integers(tmp_path):
 
 
 def test_an_initial_model_of_another_shape_is_named(cfg, tmp_path):
-    recipe, train = Experiment(cfg).draw.recipes()[0], Experiment(cfg).sets[cfg.data.train]
+    experiment = Experiment(cfg)
+    recipe, train = experiment.draw.recipes()[0], experiment.sets.train
     foreign = tmp_path / "foreign.safetensors"
     storage.save_weights(foreign, {"head.weight": torch.zeros(3, 5)})
     initial = Ingredient("initialization", str(foreign), state_dicts.state_sha256(load_file(foreign)), None)
-    trainer = Trainer(
-        recipe, cfg.finetune, Experiment(cfg).classifier(len(train.classes)), train, Workspace(tmp_path, "x")
-    )
+    model, workspace = experiment.classifier(len(train.classes)), Workspace(tmp_path, "x")
+    trainer = Trainer(experiment.task, recipe, cfg.finetune, model, train, workspace)
     says = (
         r"foreign\.safetensors does not fit the configured model .* with the 80 classes of .*; run `modelsoups heads`"
     )

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,7 @@ from modelsoups.train.device import device_of
 
 def test_a_row_counts_the_images_since_the_row_before(tmp_path):
     recipe, device = SimpleNamespace(batch_size=8), device_of(FinetuneConfig(), torch.device("cpu"))
-    metrics = metrics_file.MetricsFile(tmp_path / "metrics.jsonl", recipe, None, device, ranks=2)
+    metrics = metrics_file.MetricsFile(tmp_path / "metrics.jsonl", recipe, None, None, device, ranks=2)
     assert metrics.arrived() is None
     metrics.clock.mark("other")
     for step, loss in ((1, 4.0), (3, 2.0)):
@@ -39,3 +40,18 @@ def test_a_full_disk_names_the_metrics(tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.open", full)
     with pytest.raises(OSError, match=r"could not write .*metrics\.jsonl: No space left on device"):
         metrics_file.append(tmp_path / "metrics.jsonl", {"step": 1})
+
+
+def test_a_loss_diverges_when_it_stays_far_above_chance_and_above_its_beginning():
+    def told(*losses, chance=2.0, patience=3):
+        check = metrics_file.DivergenceCheck(chance, patience)
+        return [check.reason(step, loss) for step, loss in enumerate(losses, 1)]
+
+    assert told(1.0, 7, 7, 7, 7)[:4] == [None] * 4  # the limit is 3 * 2
+    assert told(1.0, 7, 7, 7, 7)[4] == "the loss diverged: above 6 since step 2, and 7 at step 5"
+    assert told(1.0, 7, 7, 7, 5, 7, 7, 7) == [None] * 8  # spikes
+    assert told(1.0, 1e9, 2.0, 1e9, 1e9, 2.0) == [None] * 6
+    assert told(50.0, *[149] * 9) == [None] * 10  # it began so high: zero-shot logits under binary cross-entropy
+    assert told(50.0, *[151] * 4)[4] is not None
+    assert told(1.0, math.inf)[1] == "the loss is inf at step 2"
+    assert told(*[5.9] * 99) == [None] * 99

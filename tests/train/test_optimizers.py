@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch.nn import Parameter
 
-from modelsoups.train import step as training
-from modelsoups.train.averages import Ema, Swa
+from modelsoups.train import optimizers
 from modelsoups.train.optimizers import OPTIMIZERS, restore, sharpened
 
 
@@ -22,65 +21,13 @@ from modelsoups.train.optimizers import OPTIMIZERS, restore, sharpened
     ],
 )
 def test_schedules_of_four_steps_in_two_epochs(schedule, expected):
-    assert [training.lr_factor(s, 4, 0, schedule, per_epoch=2) for s in range(4)] == pytest.approx(expected)
+    assert [optimizers.lr_factor(s, 4, 0, schedule, per_epoch=2) for s in range(4)] == pytest.approx(expected)
 
 
 def test_warm_up_comes_before_every_schedule():
-    for schedule in training.SCHEDULES:
-        factors = [training.lr_factor(s, 40, 4, schedule, per_epoch=10) for s in range(4)]
+    for schedule in optimizers.SCHEDULES:
+        factors = [optimizers.lr_factor(s, 40, 4, schedule, per_epoch=10) for s in range(4)]
         assert factors == [0.25, 0.5, 0.75, 1.0]
-
-
-def test_losses_of_one_image_by_hand():
-    logits, targets = torch.tensor([[math.log(3), 0.0]]), torch.tensor([[1.0, 0.0]])
-    assert float(training.softmax_loss(logits, targets)) == pytest.approx(-math.log(3 / 4))
-    # sigmoid(log 3) = 3/4 and sigmoid(0) = 1/2: -log 3/4 - log 1/2
-    assert float(training.binary_loss(logits, targets)) == pytest.approx(-math.log(3 / 4) - math.log(1 / 2))
-    twice = training.binary_loss(logits.repeat(2, 1), targets.repeat(2, 1))
-    assert float(twice) == pytest.approx(-math.log(3 / 8))
-
-
-def test_cutmix_takes_a_box_and_its_share_of_the_target():
-    images = torch.zeros(2, 1, 8, 8)
-    images[1] = 1.0
-    targets = torch.eye(2)
-    for step in range(20):
-        mixed, soft = training.cutmix(images, targets, 0.75, 0, step)  # a box of 4 x 4, cut at the borders
-        share = float(mixed[0].mean())
-        assert 4 / 64 <= share <= 16 / 64
-        assert soft[0].tolist() == pytest.approx([1 - share, share])
-        rows, columns = mixed[0, 0].amax(1).nonzero(), mixed[0, 0].amax(0).nonzero()
-        assert mixed[0].sum() == len(rows) * len(columns)  # a rectangle
-        again = training.cutmix(images, targets, 0.75, 0, step)
-        assert torch.equal(again[0], mixed)
-    assert torch.equal(training.cutmix(images, targets, 1.0, 0)[0], images)
-    assert images[0].sum() == 0  # the batch itself is not changed
-
-
-def test_ema_by_hand():
-    ema = Ema(0.9)
-    for value in (1.0, 2.0, 3.0):
-        ema.update({"w": torch.tensor([value]), "count": torch.tensor(int(value))})
-    assert float(ema.state["w"]) == pytest.approx(0.9 * (0.9 * 1 + 0.1 * 2) + 0.1 * 3)
-    assert (ema.state["count"].item(), ema.state["count"].dtype) == (3, torch.int64)
-
-
-def test_swa_is_the_mean_of_the_epochs_and_of_the_last_three_tenths():
-    everything, late = Swa(), Swa(begin=0.7)
-    for epoch in range(1, 11):
-        for swa in (everything, late):
-            swa.update({"w": torch.tensor([float(epoch)]), "count": torch.tensor(epoch)}, epoch / 10)
-    assert float(everything.state["w"]) == pytest.approx(5.5)
-    assert float(late.state["w"]) == pytest.approx((7 + 8 + 9 + 10) / 4)
-    assert (everything.count, late.count, late.state["count"].item()) == (10, 4, 10)
-
-
-def test_the_average_is_not_the_models_own_memory():
-    weight = torch.tensor([1.0])
-    ema = Ema(0.5)
-    ema.update({"w": weight})
-    weight.fill_(9.0)
-    assert float(ema.state["w"]) == 1.0
 
 
 def test_sam_takes_the_gradient_rho_up_the_slope():
@@ -158,11 +105,13 @@ def test_an_optimizer_continues_from_what_it_held_and_computes_in_its_own_way(na
     assert torch.equal(again, weight)
 
 
-def test_several_decays_move_side_by_side_and_leave_integers_alone():
-    one, two = Ema(0.5), Ema(0.99)
-    for value in (0.0, 1.0, 2.0):
-        for ema in (one, two):
-            ema.update({"a": torch.tensor([value]), "b": torch.tensor([2 * value]), "n": torch.tensor(int(value))})
-    assert [float(one.state[k]) for k in "ab"] == pytest.approx([0.5 * 0.5 + 0.5 * 2, 2 * 1.25])
-    assert [float(two.state[k]) for k in "ab"] == pytest.approx([0.99 * 0.01 + 0.01 * 2, 2 * 0.0299])
-    assert two.state["n"].item() == 2
+def test_the_schedule_warms_up_linearly_and_ends_at_zero_by_cosine():
+    # 40 steps, warm-up of 4 (a tenth): 1/4, 2/4, 3/4, 4/4, then cos over 36 steps
+    factors = [optimizers.lr_factor(s, 40, 100, "cosine") for s in range(41)]
+    assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert factors[4] == 1.0
+    assert factors[22] == pytest.approx(0.5)  # half way: 4 + 18
+    assert factors[13] == pytest.approx(0.5 * (1 + math.sqrt(0.5)))  # a quarter of the way: cos(pi/4)
+    assert factors[40] == pytest.approx(0.0)
+    assert optimizers.lr_factor(39, 40, 2, "constant") == 1.0
+    assert optimizers.lr_factor(0, 5, 3, "cosine") == 1.0  # a tenth of 5 is no step: no warm-up

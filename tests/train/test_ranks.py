@@ -19,8 +19,8 @@ from modelsoups.disk import lock, manifests, storage
 from modelsoups.experiment import logits
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.stages import finetune, heads, sweep
+from modelsoups.tasks import image_targets
 from modelsoups.train import resume
-from modelsoups.train import step as training
 from modelsoups.train.optimizers import sharpened
 from modelsoups.train.ranks import STOPPED, joined
 from modelsoups.train.trainer import Trainer
@@ -182,9 +182,9 @@ def test_ranks_agree_that_a_run_diverged(make, monkeypatch, tmp_path):
 
     def diverging(*tensors):
         bad = next(losses) == 3 and os.environ["RANK"] == "1"
-        return training.softmax_loss(*tensors) * (float("nan") if bad else 1.0)
+        return image_targets.softmax_loss(*tensors) * (float("nan") if bad else 1.0)
 
-    monkeypatch.setitem(training.LOSSES, "softmax", diverging)
+    monkeypatch.setitem(image_targets.LOSSES, "softmax", diverging)
     assert train_on(cfg, 2) == [1, 1]
     assert json.loads((cfg.run.ingredient(0) / "failed.json").read_text())["reason"] == "the loss is nan at step 3"
     assert not saved.exists()  # or the batch script would try again

@@ -110,20 +110,16 @@ def test_an_ensemble_is_distilled_and_its_students_loss_is_worked_out_from_the_t
     manifest = manifests.manifest_of(cfg.run.ingredient(1))
     assert len(manifest["inputs"]["teachers"]) == 2
     # the first loss: cross-entropy of the initial model with the softmax of the teachers' mean logits
-    train = Experiment(cfg).sets[cfg.data.train]
-    trainer = Trainer(
-        student,
-        cfg.finetune,
-        Experiment(cfg).classifier(len(train.classes)),
-        train,
-        Workspace(cfg.run.ingredient(2), "x"),
-    )
-    trainer.load(Experiment(cfg).ingredients.initial()["initialization"])
+    experiment = Experiment(cfg)
+    train, workspace = experiment.sets.train, Workspace(cfg.run.ingredient(2), "x")
+    model = experiment.classifier(len(train.classes))
+    trainer = Trainer(experiment.task, student, cfg.finetune, model, train, workspace)
+    trainer.load(experiment.ingredients.initial()["initialization"])
     pixels, _ = next(trainer.batches())
     images = normalise(trainer.model, pixels)
     with torch.no_grad():
         own = trainer.model.train()(images)
-        others = [teacher(images) for teacher in trainer.teachers.models]
+        others = [teacher(images) for teacher in trainer.teachers]
     targets = (sum(others) / 2).softmax(1)
     assert rows[0] == pytest.approx(float(-(targets * own.log_softmax(1)).sum(1).mean()), abs=1e-5)
 

@@ -294,6 +294,7 @@ class TopLevel:
         "paper",
         choices=("paper", "released"),
     )
+    task: str = key("what is learned", "images", choices=("images",), own=True)
     pool: str = key(
         "where the ingredients come from: this run's fine-tuning, or `modelsoups import-released`",
         "finetuned",

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from modelsoups.config import registry
 from modelsoups.config.schema import Config
 from modelsoups.disk import manifests, storage
 from modelsoups.disk.paths import Run
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from modelsoups.experiment.parts import CropStore, Imported, Ingredients, LogitsCache, Soups
     from modelsoups.models.classifier import Classifier
     from modelsoups.soup.coefficients import Ingredient
+    from modelsoups.tasks.task import Task
+
+TASKS = {"images": "modelsoups.tasks.images:ImageClassification"}
 
 
 def _parts() -> ModuleType:
@@ -65,6 +69,13 @@ class Experiment:
         return _parts().Ingredients(self.files, self.draw, config.heads.init, config.soup.minimum, self.imported)
 
     @cached_property
+    def task(self) -> "Task":
+        """What is learned."""
+        make = registry.find(TASKS, self.config.task, "task")
+        task: Task = make(self.crops, self.config.evaluate.batch_size)
+        return task
+
+    @cached_property
     def crops(self) -> "CropStore":
         """The evaluation crops of the prepared sets, decoded once."""
         return _parts().CropStore(self.files.root / "pixels")
@@ -72,7 +83,7 @@ class Experiment:
     @cached_property
     def logits(self) -> "LogitsCache":
         """The logits of models and soups."""
-        return _parts().LogitsCache(self.files, self.sets, self.crops, self.classifier, self.config.evaluate.batch_size)
+        return _parts().LogitsCache(self.files, self.sets, self.task, self.classifier)
 
     @cached_property
     def soups(self) -> "Soups":
@@ -86,7 +97,7 @@ class Experiment:
     def classifier(self, classes: int) -> "Classifier":
         """The network of the run, built once; its weights are those that were loaded last."""
         if classes not in self._classifiers:
-            self._classifiers[classes] = _parts().build_on_device(self.config.model, classes)
+            self._classifiers[classes] = self.task.build(self.config.model, classes)
         return self._classifiers[classes]
 
     @property
@@ -94,10 +105,10 @@ class Experiment:
         """Processes to run side by side."""
         return worker_count(self.config.finetune.parallel)
 
-    def decode_once(self, names: list[str]) -> None:
-        """Decode sets that are too large for memory into the run's folder, where all processes map them."""
+    def prepare_inputs(self, names: list[str]) -> None:
+        """Write what all models will read of these sets: large sets are decoded only once."""
         for name in names:
-            self.crops.prepare(self.sets[name], self.config.model.image_size)
+            self.task.prepare(self.sets[name], self.config.model)
 
     def soup_inputs(self, ingredients: "list[Ingredient]") -> dict[str, Any]:
         """What the soups depend on: ingredients, initial models, data sets, options."""

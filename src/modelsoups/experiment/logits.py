@@ -8,18 +8,17 @@ Legend: N images of a set, B of a batch, C classes, H height, W width.
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from modelsoups.data.crops import CropStore
 from modelsoups.disk import storage
 from modelsoups.disk.paths import Run
 from modelsoups.experiment.sets import Sets
-from modelsoups.models.classifier import Classifier, normalise
-from modelsoups.stats.projection import project
 from modelsoups.stats.scores import Logits
+from modelsoups.tasks.task import Task
 
 
 class LogitsCache:
@@ -29,13 +28,11 @@ class LogitsCache:
         self,
         files: Run,
         sets: Sets,
-        crops: CropStore,
-        classifier: Callable[[int], Classifier],
-        batch_size: int,
+        task: Task,
+        classifier: Callable[[int], Any],
     ) -> None:
         """classifier builds the run's network for a number of classes."""
-        self.files, self.sets, self.crops = files, sets, crops
-        self.classifier, self.batch_size = classifier, batch_size
+        self.files, self.sets, self.task, self.classifier = files, sets, task, classifier
 
     def path(self, name: str, sha256: str, images: int | None = None) -> Path:
         """The file of a model's logits on a data set, or on a part of its images."""
@@ -82,10 +79,10 @@ class LogitsCache:
         model.load_state_dict(dict(state))
         model.eval()
         rows, seen = [], 0
-        for batch_BCHW in self.crops.batches(dataset, model.image_size, self.batch_size):
-            pixels_BCHW = batch_BCHW if of_N is None else batch_BCHW[of_N[seen : seen + len(batch_BCHW)]]
-            seen += len(batch_BCHW)
-            if len(pixels_BCHW):
-                logits_BC = model(normalise(model, pixels_BCHW)).float().cpu()
-                rows.append(project(logits_BC, dataset.projection))
+        for batch in self.task.test_batches(dataset, model):
+            chosen = batch if of_N is None else batch[of_N[seen : seen + len(batch)]]
+            seen += len(batch)
+            if len(chosen):
+                logits_BC = self.task.logits(model, chosen).float().cpu()
+                rows.append(self.task.project(dataset, logits_BC))
         return torch.cat(rows)

@@ -5,6 +5,5 @@ from modelsoups.experiment.imported import Imported
 from modelsoups.experiment.ingredients import Ingredients
 from modelsoups.experiment.logits import LogitsCache
 from modelsoups.experiment.soups import Soups
-from modelsoups.models.classifier import build_on_device
 
-__all__ = ["CropStore", "Imported", "Ingredients", "LogitsCache", "Soups", "build_on_device"]
+__all__ = ["CropStore", "Imported", "Ingredients", "LogitsCache", "Soups"]

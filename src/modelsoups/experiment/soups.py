@@ -10,7 +10,6 @@ from modelsoups.disk import storage
 from modelsoups.disk.paths import Run
 from modelsoups.experiment.ingredients import Ingredients, load_weights
 from modelsoups.experiment.logits import LogitsCache
-from modelsoups.models.classifier import normalise
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.soup.pool import Gradient, Pool, model_gradient
 from modelsoups.weights.mixing import mix_in_memory
@@ -71,6 +70,7 @@ class Soups:
             state=lambda i: self._state(ingredients[i]),
             evaluate=lambda state: self.logits.forward(name, state),
             gradient=self._gradient,
+            points=self.logits.task.points,
             device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
         )
 
@@ -87,12 +87,9 @@ class Soups:
     def _gradient(self, state: Mapping[str, Tensor], beta: float, index_B: Tensor) -> Gradient:
         holdout = self.logits.sets.holdout
         model = self.logits.classifier(len(holdout.classes))
-        pixels_NCHW = self.logits.crops.pixels(holdout, model.image_size)
-        if pixels_NCHW is None:  # too large for the disk budget: decode into memory
-            pixels_NCHW = self.logits.crops.in_memory(holdout, model.image_size)
-        images_BCHW = normalise(model, pixels_NCHW[index_B])
-        labels_B = torch.from_numpy(holdout.labels_N)[index_B].to(images_BCHW.device)
-        return model_gradient(model, state, beta, images_BCHW, labels_B)
+        inputs_B = self.logits.task.inputs(holdout, model, index_B)
+        labels_B = torch.from_numpy(holdout.labels_N)[index_B].to(inputs_B.device)
+        return model_gradient(model, state, beta, inputs_B, labels_B)
 
 
 def curve_points(count: int) -> list[int]:

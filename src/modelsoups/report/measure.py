@@ -21,7 +21,6 @@ from modelsoups.recipes.recipe import Recipe
 from modelsoups.report.numbers import SetInfo
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.stats import scores
-from modelsoups.stats.scores import Logits
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ class Collector:
         for dataset in [data.holdout, *self.sets.tests()]:
             logits = [self.logits.of(dataset, sha256) for sha256 in sha256s]
             logits_NC = scores.ensemble([x.logits_NC for x in logits])
-            correct[dataset] = Logits(dataset, logits_NC, logits[0].labels_N).correct_N.numpy()
+            correct[dataset] = self.logits.task.outcomes(logits_NC, logits[0].labels_N)
             for other in self.sets.relabelled() if dataset == data.test else ():
                 correct[other], weight_N = relabelled.score(self.sets[other], logits_NC)
                 if weight_N is not None:

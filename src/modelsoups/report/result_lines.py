@@ -10,14 +10,15 @@ from typing import Any
 
 from modelsoups.report.measure import Evidence, RowCorrectness
 from modelsoups.report.numbers import MEAN, Difference, Result, names_of
-from modelsoups.stats import intervals, paired_tests
+from modelsoups.stats import intervals
+from modelsoups.tasks.task import Task
 
 Z = 1.959964  # of a 95% interval
 VERSUS_GREEDY = ("ensemble", "greedy_ensemble", "learned_layers")  # claims compare these with greedy
 
 
-def result_lines(evidence: Evidence) -> list[dict[str, Any]]:
-    """Every line, in the order of the file."""
+def result_lines(task: Task, evidence: Evidence) -> list[dict[str, Any]]:
+    """Every line, in the order of the file. task: how its rows are compared."""
     rows = {**evidence.rows, **evidence.individuals}
     curve: dict[int, dict[str, str]] = {}
     for count, by_method in sorted(evidence.curve.items()):
@@ -46,7 +47,7 @@ def result_lines(evidence: Evidence) -> list[dict[str, Any]]:
     for row in rows.values():
         if row.soup is not None:
             lines.append(_soup_line(row))
-    for difference in _differences(evidence):
+    for difference in _differences(task, evidence):
         lines.append({"comparison": vars(difference)})
     return lines
 
@@ -96,22 +97,18 @@ def _soup_line(row: RowCorrectness) -> dict[str, Any]:
     return {"soup": row.name, **soup}
 
 
-def _differences(evidence: Evidence) -> Iterator[Difference]:
+def _differences(task: Task, evidence: Evidence) -> Iterator[Difference]:
     """Every comparison of the file, on the test set and, if all are available, on the shifts."""
     rows, shifts = evidence.rows, names_of(evidence.sets, "shift")
     test = names_of(evidence.sets, "test")[0]
     whole = bool(shifts) and all(s.n for s in evidence.sets if s.role == "shift")
     for a, b in compared_rows(rows):
-        yield _difference(rows[a], rows[b], test, [test])
+        yield _difference(task, rows[a], rows[b], test, [test])
         if whole:
-            yield _difference(rows[a], rows[b], MEAN, shifts)
+            yield _difference(task, rows[a], rows[b], MEAN, shifts)
 
 
-def _difference(a: RowCorrectness, b: RowCorrectness, on: str, sets: list[str]) -> Difference:
+def _difference(task: Task, a: RowCorrectness, b: RowCorrectness, on: str, sets: list[str]) -> Difference:
     pairs = [(a.correct[name], b.correct[name]) for name in sets]
-    low, high = paired_tests.paired_mean_interval(pairs)
-    if on == MEAN:
-        value, p = paired_tests.paired_mean_test(pairs, seed=0)
-    else:
-        value, p = a.accuracy(on) - b.accuracy(on), paired_tests.mcnemar_exact(*pairs[0]).p
-    return Difference(a.name, b.name, on, value, low, high, p)
+    found = task.compare_means(pairs) if on == MEAN else task.compare(*pairs[0])
+    return Difference(a.name, b.name, on, found.difference, found.low, found.high, found.p)

@@ -32,7 +32,8 @@ class Pool:
     evaluate(state): the hold-out logits_NC of any weights. gradient(state, beta, index_B): the mean
     cross-entropy of beta * logits on these hold-out images with its derivatives (see
     `model_gradient`), which only learned soups need. device: where the gradient runs, and where
-    learned soups keep the weights if they fit. Raises ValueError for an empty pool or hold-out,
+    learned soups keep the weights if they fit. points(logits_NC, labels_N): what methods choose by,
+    the number of right images unless the task has another score. Raises ValueError for an empty pool or hold-out,
     repeated ids, or logits that are not finite.
     """
 
@@ -43,6 +44,7 @@ class Pool:
     evaluate: Callable[[State], Tensor]
     gradient: Callable[[State, float, Tensor], Gradient] | None = None
     device: torch.device | str = "cpu"
+    points: Callable[[Tensor, Tensor], float] = scores.correct
 
     def __post_init__(self) -> None:
         if not self.ingredients:
@@ -68,19 +70,19 @@ class Pool:
         if not bool(torch.isfinite(logits_NC).all()):
             raise ValueError(f"{whose}: hold-out logits hold NaN or infinity")
 
-    def correct(self, logits_NC: Tensor, whose: str) -> int:
-        """Number of hold-out images that these logits get right; counts compare exactly."""
+    def correct(self, logits_NC: Tensor, whose: str) -> float:
+        """The points of these logits on the hold-out: more is better, and equal is equal."""
         self.check(logits_NC, whose)
-        return scores.correct(logits_NC, self.labels_N.to(logits_NC.device))
+        return self.points(logits_NC, self.labels_N.to(logits_NC.device))
 
     @cached_property
-    def individual_correct(self) -> tuple[int, ...]:
-        """Number of hold-out images that each ingredient gets right."""
-        return tuple(scores.correct(x, self.labels_N.to(x.device)) for x in self.logits)
+    def individual_correct(self) -> tuple[float, ...]:
+        """The points of each ingredient on the hold-out."""
+        return tuple(self.points(x, self.labels_N.to(x.device)) for x in self.logits)
 
     @cached_property
     def by_accuracy(self) -> tuple[int, ...]:
-        """Positions of the ingredients by falling hold-out accuracy (ties: `best_first`)."""
+        """Positions of the ingredients by falling points (ties: `best_first`)."""
         return tuple(best_first(self.individual_correct))
 
     def soup(self, method: str, picks: Sequence[int], space: str = "weights", trace: Sequence[Any] = ()) -> Soup:

@@ -18,7 +18,7 @@ def run(experiment: Experiment) -> bool:
         print(f"evaluate: complete, {len(models)} models on {names}")
         return False
     print(f"evaluate: {len(tasks)} of {len(models)} models on {names}")
-    experiment.decode_once(sets.evaluated())
+    experiment.prepare_inputs(sets.evaluated())
     for _ in run_tasks(_evaluate, tasks, experiment.workers, "evaluate", shared=experiment):
         pass
     return True

@@ -149,7 +149,8 @@ def fine_tune(
     train = experiment.sets.train
     side_by_side = experiment.workers if config.ingredient is None else ranks.here
     workspace = Workspace(folder, storage.fingerprint(inputs), ranks, lock, side_by_side)
-    trainer = Trainer(recipe, config.finetune, experiment.classifier(len(train.classes)), train, workspace)
+    model = experiment.classifier(len(train.classes))
+    trainer = Trainer(experiment.task, recipe, config.finetune, model, train, workspace)
     trainer.load(experiment.ingredients.initial()["initialization"])
     if ranks.first:
         storage.write_json(folder / paths.RECIPE, asdict(recipe))

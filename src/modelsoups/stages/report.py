@@ -29,7 +29,7 @@ def run(experiment: Experiment) -> bool:
         else:
             evidence = _collect(experiment)
             facts = {**evidence.provenance, "seconds": evidence.timings}
-            lines = result_lines(evidence)
+            lines = result_lines(experiment.task, evidence)
             _write_contact_sheet(folder, evidence)
         storage.write_jsonl(folder / paths.RESULTS, lines)
         storage.write_text(folder / paths.PROVENANCE, json.dumps(facts, indent=1) + "\n")

@@ -39,7 +39,7 @@ def run(experiment: Experiment) -> bool:
     if manifests.complete(files.soups, inputs):
         print(f"soup: complete, {len(list(files.soups.glob('*.json'))) - 1} soups in {files.soups}")
         return False
-    experiment.decode_once([experiment.config.data.holdout, *experiment.sets.tests()])
+    experiment.prepare_inputs([experiment.config.data.holdout, *experiment.sets.tests()])
     chosen_from = {**inputs, "sets": None, "soup": {**inputs["soup"], "also": None, "write": None}}
     key = storage.fingerprint(chosen_from)  # a test set or a method that is added later changes no choice
     orders = plan(experiment, len(found.ingredients))

@@ -1,38 +1,24 @@
-"""Distillation from an ensemble of fine-tuned models (appendix L.1; Hinton et al. 2014):
-recipe.teachers.
+"""The teachers of recipe.teachers: distillation from an ensemble (L.1; Hinton et al. 2014).
 
 Training images are augmented differently in each epoch, so the teachers' predictions cannot be
 kept. Each teacher goes forward once a step, which makes a run with three teachers about as
 expensive as the three were together.
-
-Legend: B images, C classes, H height, W width.
 """
 
 import copy
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from modelsoups.disk import manifests, paths
 from modelsoups.experiment.ingredients import load_weights
 from modelsoups.models.classifier import Classifier
 from modelsoups.soup.coefficients import Ingredient
-from modelsoups.train import step
 from modelsoups.weights import state_dicts
 
 
-class Teachers:
+def load_teachers(model: Classifier, names: Sequence[str]) -> list[Classifier]:
     """The models of recipe.teachers, each a copy of `model` with other weights, on the same device."""
-
-    def __init__(self, model: Classifier, names: Sequence[str]) -> None:
-        self.models = [_load(model, teacher(name)) for name in names]
-
-    @torch.no_grad()
-    def targets(self, images_BCHW: Tensor, loss: str) -> Tensor:
-        """targets_BC of normalised images."""
-        return step.ensemble_targets([model(images_BCHW) for model in self.models], loss)
+    return [_load(model, teacher(name)) for name in names]
 
 
 def _load(model: Classifier, teacher: Ingredient) -> Classifier:

@@ -2,15 +2,15 @@
 
 import functools
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from modelsoups.models.classifier import Classifier
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.train import throughput
 from modelsoups.train.device import Device
@@ -31,8 +31,12 @@ class Begun:
 class MetricsFile:
     """Measures a run of `recipe` by `ranks` processes on `device`, and writes what it measures."""
 
-    def __init__(self, path: Path, recipe: Recipe, model: Classifier, device: Device, ranks: int) -> None:
-        self.path, self.recipe, self.model, self.device, self.ranks = path, recipe, model, device, ranks
+    def __init__(
+        self, path: Path, recipe: Recipe, model: nn.Module, example: Tensor, device: Device, ranks: int
+    ) -> None:
+        """example: two inputs of the model."""
+        self.path, self.recipe, self.model, self.example = path, recipe, model, example
+        self.device, self.ranks = device, ranks
         self.clock = throughput.Clock(device.torch)
         self.begun: Begun | None = None
         self.step = 0  # of the row before
@@ -77,7 +81,7 @@ class MetricsFile:
     @functools.cached_property
     def flops(self) -> int:
         """Floating-point operations that training takes for one image."""
-        forward = throughput.forward_flops(self.model, self.model.image_size)
+        forward = throughput.forward_flops(self.model, self.example)
         return throughput.training_flops(forward, self.recipe.sam > 0, len(self.recipe.teachers))
 
 
@@ -88,3 +92,34 @@ def append(path: Path, row: dict[str, Any]) -> None:
             file.write(json.dumps(row) + "\n")
     except OSError as error:
         raise OSError(error.errno, f"could not write {path}: {error.strerror}") from error
+
+
+TOO_HIGH = 3.0  # see DivergenceCheck
+
+
+@dataclass
+class DivergenceCheck:
+    """Tells a loss that diverges from a spike: see `reason`."""
+
+    chance: float  # loss of equal logits: ln C for softmax
+    patience: int  # steps
+    first: float | None = None  # the first loss
+    since: int | None = None  # the first step of those with a loss that is too high
+
+    def reason(self, step: int, loss: float) -> str | None:
+        """Why the run has diverged, or None. To be called with steps in increasing order.
+
+        A run has diverged if its loss is not finite, or for `patience` steps has been above
+        TOO_HIGH times both the chance loss and the first loss.
+        """
+        if not math.isfinite(loss):
+            return f"the loss is {loss} at step {step}"
+        self.first = loss if self.first is None else self.first
+        limit = TOO_HIGH * max(self.chance, self.first)
+        if loss <= limit:
+            self.since = None
+            return None
+        self.since = step if self.since is None else self.since
+        if step - self.since < self.patience:
+            return None
+        return f"the loss diverged: above {limit:.4g} since step {self.since}, and {loss:.4g} at step {step}"

@@ -6,6 +6,7 @@ AdafactorBigVision, the variant of Zhai et al. for ViT-G, has no such scaling. A
 GPU once per tensor; the other optimizers never do.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -66,3 +67,29 @@ def sharpened(parameters: Iterable[Parameter], rho: float) -> Iterator[None]:
 def _grad(p: Parameter) -> Tensor:
     assert p.grad is not None
     return p.grad
+
+
+def _cosine(done: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * done))
+
+
+# Share of the peak learning rate, given the share of the run and of its epoch that is over (L.1).
+# Restarts (SGDR, Loshchilov and Hutter 2016) come with each epoch, so that SWA averages the weights
+# at the end of each cycle. Linear decay is BERT's (J.2.4).
+SCHEDULES: dict[str, Callable[[float, float], float]] = {
+    "cosine": lambda run, epoch: _cosine(run),
+    "cosine_restarts": lambda run, epoch: _cosine(epoch),
+    "linear": lambda run, epoch: 1 - run,
+    "constant": lambda run, epoch: 1.0,
+}
+
+
+def lr_factor(step: int, total: int, warmup: int, schedule: str, per_epoch: int = 1) -> float:
+    """Share of the peak learning rate at a step, counted from 0: linear warm-up, then a schedule.
+
+    Warm-up takes at most a tenth of the run. per_epoch, the steps of an epoch, is for restarts.
+    """
+    warmup = min(warmup, total // 10)
+    if step < warmup:
+        return (step + 1) / warmup
+    return SCHEDULES[schedule]((step - warmup) / (total - warmup), step % per_epoch / per_epoch)

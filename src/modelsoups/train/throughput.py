@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -55,13 +55,15 @@ def summary(seconds: dict[str, float], images: int) -> dict[str, Any]:
     return {"recent_images_per_second": round(images / total, 1), "shares": shares}
 
 
-def forward_flops(model: nn.Module, image_size: int) -> int:
-    """Operations of one image's forward pass, counted without computing it; a MAC is two."""
+def forward_flops(model: nn.Module, example: Tensor) -> int:
+    """Operations of a forward pass for each example, counted without computing; a MAC is two.
+
+    example: two inputs or more, since BatchNorm refuses a single one.
+    """
     meta = {k: v.to("meta") for k, v in (*model.named_parameters(), *model.named_buffers())}
-    images_BCHW = torch.empty(2, 3, image_size, image_size, device="meta")  # BatchNorm refuses a single image
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        functional_call(model, meta, (images_BCHW,))
-    return int(counter.get_total_flops()) // len(images_BCHW)
+        functional_call(model, meta, (example.to("meta"),))
+    return int(counter.get_total_flops()) // len(example)
 
 
 def training_flops(forward: int, sam: bool, teachers: int) -> int:

@@ -17,21 +17,21 @@ from torch import Tensor, nn
 
 from modelsoups.config.schema import FinetuneConfig
 from modelsoups.data import order
-from modelsoups.data.loader import Preprocessing, Share, Skipped, deaths_named, train_batches
+from modelsoups.data.loader import Share, Skipped, deaths_named
 from modelsoups.data.shards import ShardSet
 from modelsoups.disk.lock import Lock
 from modelsoups.disk.paths import CHECKPOINT, METRICS
 from modelsoups.experiment.ingredients import load_weights
-from modelsoups.models.classifier import Classifier, normalise
+from modelsoups.models.classifier import Classifier
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.soup.coefficients import Ingredient
+from modelsoups.tasks.task import Step, Task, TrainingData
 from modelsoups.train import resume
-from modelsoups.train import step as training
 from modelsoups.train.averages import Ema, Swa
 from modelsoups.train.device import device_of, staged
-from modelsoups.train.distillation import Teachers
-from modelsoups.train.metrics_file import MetricsFile
-from modelsoups.train.optimizers import OPTIMIZERS, restore, sharpened
+from modelsoups.train.distillation import load_teachers
+from modelsoups.train.metrics_file import DivergenceCheck, MetricsFile
+from modelsoups.train.optimizers import OPTIMIZERS, lr_factor, restore, sharpened
 from modelsoups.train.ranks import ALONE, STOPPED, Ranks, mark_saved
 from modelsoups.workers.processes import advance
 
@@ -56,9 +56,15 @@ class Trainer:
     """One run by a recipe (J.2.1 and appendix L), which changes the weights of `model`."""
 
     def __init__(
-        self, recipe: Recipe, settings: FinetuneConfig, model: Classifier, train: ShardSet, workspace: Workspace
+        self,
+        task: Task,
+        recipe: Recipe,
+        settings: FinetuneConfig,
+        model: Classifier,
+        train: ShardSet,
+        workspace: Workspace,
     ) -> None:
-        self.recipe, self.settings, self.model, self.train_set = recipe, settings, model, train
+        self.task, self.recipe, self.settings, self.model, self.train_set = task, recipe, settings, model, train
         self.workspace, self.ranks = workspace, workspace.ranks
         self.parts = recipe.accumulation(self.ranks.world, settings.at_once)
         self.per_epoch = len(train) // recipe.batch_size
@@ -76,22 +82,23 @@ class Trainer:
         self.averages |= {f"swa-{begin:g}": Swa(begin) for begin in recipe.swa}
         self.network: nn.Module = model  # sums its gradients over the ranks
         self.compiled: nn.Module = model  # the network as training calls it
-        self.teachers = Teachers(model, recipe.teachers) if recipe.teachers else None
-        self.metrics = MetricsFile(workspace.folder / METRICS, recipe, model, self.device, self.ranks.world)
+        self.teachers = load_teachers(model, recipe.teachers)
+        self.example = task.example(model)
+        metrics = workspace.folder / METRICS
+        self.metrics = MetricsFile(metrics, recipe, model, self.example, self.device, self.ranks.world)
         self.step = 0  # steps done
         self.seconds = 0.0
         self.loss = math.nan  # the last one that was read
         self.skipped = Skipped(train, settings.skip_corrupt)
-        chance = training.chance_loss(recipe.loss, len(train.classes))
-        self.check = training.DivergenceCheck(chance, patience=min(50, max(3, self.total // 10)))
+        chance = task.chance_loss(recipe.loss, len(train.classes))
+        self.check = DivergenceCheck(chance, patience=min(50, max(3, self.total // 10)))
 
     # ---- beginning and resuming ----
 
     def load(self, initial: Ingredient) -> None:
         """Start from the newest whole checkpoint, else from `initial`; cut the metrics to it."""
-        folder, first, size = self.workspace.folder, self.ranks.first, self.model.image_size
-        images_BCHW = next(self.model.parameters()).new_zeros(2, 3, size, size)
-        self.network = self.ranks.wrap(self.model.train(), images_BCHW)
+        folder, first = self.workspace.folder, self.ranks.first
+        self.network = self.ranks.wrap(self.model.train(), self.example)
         name, damaged = self.ranks.from_first(resume.newest(folder) if first else None)
         for bad in damaged if first else []:
             way = f"continuing from {name}" if name else "starting this ingredient again"
@@ -171,21 +178,22 @@ class Trainer:
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(pixels_BCHW, labels_B) of this rank's parts of each remaining step, on the device."""
-        share = Share(self.ranks.rank, self.ranks.world, self.parts)
-        preprocessing = Preprocessing(
-            self.model.image_size,
-            self.model.mean,
+        data = TrainingData(
+            self.train_set,
+            self.step,
+            Share(self.ranks.rank, self.ranks.world, self.parts),
+            self.skipped,
             self.settings.decode,
             self.device.augment,
             self.workspace.side_by_side,
         )
-        batches = train_batches(self.train_set, self.recipe, preprocessing, self.step, share, self.skipped)
+        batches = self.task.train_batches(self.model, self.recipe, data)
         return staged(batches, self.device.torch, self.parts)
 
     def update(self, batch: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Take a step on this rank's parts (pixels_BCHW, labels_B) of a batch; all ranks' mean loss."""
         recipe = self.recipe
-        factor = training.lr_factor(self.step, self.total, recipe.warmup_steps, recipe.schedule, self.per_epoch)
+        factor = lr_factor(self.step, self.total, recipe.warmup_steps, recipe.schedule, self.per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.lr * factor
         loss = self._gradient(batch, summed=recipe.sam == 0 or recipe.sam_sync)
@@ -210,20 +218,15 @@ class Trainer:
             losses.append(loss.detach())
         return torch.stack(losses).sum()
 
-    def _loss(self, pixels_BCHW: Tensor, labels_B: Tensor, part: int) -> Tensor:
+    def _loss(self, batch: Tensor, labels_B: Tensor, part: int) -> Tensor:
         """The mean loss of one part of a batch."""
         recipe = self.recipe
         place = self.ranks.rank * self.parts + part
         key = (recipe.seed, "step", self.step, *([place] if place else []))
         torch.manual_seed(order.seeded(*key).initial_seed())  # for models with dropout
-        images_BCHW = normalise(self.model, pixels_BCHW)
-        targets_BC = training.soft_targets(labels_B, len(self.train_set.classes), recipe.label_smoothing)
-        images_BCHW, targets_BC = training.mix_batch(images_BCHW, targets_BC, recipe, self.step)
-        with self.device.autocast():
-            if self.teachers is not None:
-                targets_BC = self.teachers.targets(images_BCHW, recipe.loss)
-            logits_BC = self.compiled(images_BCHW)
-        return training.LOSSES[recipe.loss](logits_BC, targets_BC)
+        classes = len(self.train_set.classes)
+        step = Step(recipe, self.step, classes, self.device.autocast, self.teachers)
+        return self.task.loss(self.compiled, self.model, batch, labels_B, step)
 
     def _average(self) -> None:
         """Update the averages along the run: EMA after each step, SWA after each epoch."""

@@ -1,11 +1,10 @@
-"""The pure functions of a training step: schedules, targets, losses, divergence, mixup, CutMix.
+"""Targets and losses of image classification, mixup and CutMix (J.2.1).
 
 Legend: B images of a batch, C classes, H height, W width.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -14,37 +13,6 @@ from torch import Tensor
 from modelsoups.data.order import seeded
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.stats.scores import ensemble
-
-TOO_HIGH = 3.0  # see DivergenceCheck
-
-
-def _cosine(done: float) -> float:
-    return 0.5 * (1 + math.cos(math.pi * done))
-
-
-# Share of the peak learning rate, given the share of the run and of its epoch that is over (L.1).
-# Restarts (SGDR, Loshchilov and Hutter 2016) come with each epoch, so that SWA averages the weights
-# at the end of each cycle. Linear decay is BERT's (J.2.4).
-SCHEDULES: dict[str, Callable[[float, float], float]] = {
-    "cosine": lambda run, epoch: _cosine(run),
-    "cosine_restarts": lambda run, epoch: _cosine(epoch),
-    "linear": lambda run, epoch: 1 - run,
-    "constant": lambda run, epoch: 1.0,
-}
-
-
-def lr_factor(step: int, total: int, warmup: int, schedule: str, per_epoch: int = 1) -> float:
-    """Share of the peak learning rate at a step, counted from 0: linear warm-up, then a schedule.
-
-    Warm-up takes at most a tenth of the run. per_epoch, the steps of an epoch, is for restarts.
-    """
-    warmup = min(warmup, total // 10)
-    if step < warmup:
-        return (step + 1) / warmup
-    return SCHEDULES[schedule]((step - warmup) / (total - warmup), step % per_epoch / per_epoch)
-
-
-# ---- targets and losses ----
 
 
 def soft_targets(labels_B: Tensor, classes: int, smoothing: float) -> Tensor:
@@ -75,41 +43,10 @@ def ensemble_targets(logits: Sequence[Tensor], loss: str) -> Tensor:
     return mean_BC.sigmoid() if loss == "binary" else mean_BC.softmax(dim=1)
 
 
-@dataclass
-class DivergenceCheck:
-    """Tells a loss that diverges from a spike: see `reason`."""
-
-    chance: float  # loss of equal logits: ln C for softmax
-    patience: int  # steps
-    first: float | None = None  # the first loss
-    since: int | None = None  # the first step of those with a loss that is too high
-
-    def reason(self, step: int, loss: float) -> str | None:
-        """Why the run has diverged, or None. To be called with steps in increasing order.
-
-        A run has diverged if its loss is not finite, or for `patience` steps has been above
-        TOO_HIGH times both the chance loss and the first loss.
-        """
-        if not math.isfinite(loss):
-            return f"the loss is {loss} at step {step}"
-        self.first = loss if self.first is None else self.first
-        limit = TOO_HIGH * max(self.chance, self.first)
-        if loss <= limit:
-            self.since = None
-            return None
-        self.since = step if self.since is None else self.since
-        if step - self.since < self.patience:
-            return None
-        return f"the loss diverged: above {limit:.4g} since step {self.since}, and {loss:.4g} at step {step}"
-
-
 def chance_loss(loss: str, classes: int) -> float:
     """The loss of a model whose logits are all equal: ln C (softmax) or C ln 2 (binary)."""
     targets_1C = F.one_hot(torch.tensor([0]), classes).float()
     return float(LOSSES[loss](torch.zeros(1, classes), targets_1C))
-
-
-# ---- mixing two images ----
 
 
 def mixup(images_BCHW: Tensor, targets_BC: Tensor, lam: float) -> tuple[Tensor, Tensor]:
