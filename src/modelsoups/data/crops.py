@@ -2,8 +2,6 @@
 
 A file lies in `{set}-{key}/pixels.npy`; the key depends on the set, the size of the crop and the
 versions of the decoding packages. manifest.json, written last, holds a digest of the pixels.
-
-Legend: B images of a batch, N of a set, S pixels of a side.
 """
 
 import shutil

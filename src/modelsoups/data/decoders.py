@@ -8,8 +8,6 @@
 
 turbo leaves other images to PIL, gpu leaves them to turbo.
 All draw the same random numbers, so a crop covers the same part of the image.
-
-Legend: C channels, H height, W width.
 """
 
 import random

@@ -8,7 +8,7 @@ in-distribution designers, the judge those of every designer. A candidate is kep
 is wrong and the judge, in place of the people who checked ImageNet-A, is right. The candidates are
 the same for every seed; a seed chooses among those kept.
 
-Legend: N images, C colours, H height, W width, M chunks of candidates.
+Legend: M chunks of N candidates.
 """
 
 import base64

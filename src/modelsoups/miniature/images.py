@@ -1,8 +1,6 @@
 """The images of IconNet's sets: a function of the set's name and the seed alone.
 
 They are rendered in chunks with a generator each, so that chunks can be made side by side.
-
-Legend: B images of a chunk, C colours, H height, W width.
 """
 
 from collections import Counter

@@ -2,8 +2,6 @@
 
 A Look is a distribution: how large, how turned, on what background, how noisy. All random numbers
 come from the generator that is passed in, so that the same generator state gives the same bytes.
-
-Legend: B images, C colours, H height, W width, S the side of a mask; *_B11 broadcast over pixels.
 """
 
 import math

@@ -6,8 +6,6 @@ compilation. Attention is PyTorch's scaled_dot_product_attention, both in open_c
 (nn.MultiheadAttention) and in timm; in bf16 it is flash attention. No step makes the host wait for
 the GPU, except that it stays at most AHEAD steps ahead; losses and times are read once they have
 arrived (`trainer`). Adafactor, and the check of the loss at a checkpoint, do wait.
-
-Legend: B images of a batch, H height, W width.
 """
 
 import contextlib

@@ -4,8 +4,6 @@ recipe.teachers.
 Training images are augmented differently in each epoch, so the teachers' predictions cannot be
 kept. Each teacher goes forward once a step, which makes a run with three teachers about as
 expensive as the three were together.
-
-Legend: B images, C classes, H height, W width.
 """
 
 import copy

@@ -24,9 +24,6 @@ KEYS = {"made_from", "step", "seconds", "model", "optimizer"}  # that every chec
 NAMES = (CHECKPOINT, PREVIOUS_CHECKPOINT)
 
 
-# ---- checkpoints ----
-
-
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint atomically, and keep the one before. Raises OSError naming the file."""
     buffer = io.BytesIO()  # torch.save to a file would hide the cause
@@ -72,9 +69,6 @@ def remove(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-# ---- metrics ----
-
-
 def sync(metrics: Path) -> None:
     """Wait until every row is on disk."""
     with open(metrics, "ab") as file:
@@ -94,9 +88,6 @@ def cut(metrics: Path, step: int) -> None:
             break
         kept.append(line)
     storage.write_text(metrics, "".join(kept))
-
-
-# ---- saving beside training ----
 
 
 def snapshot(value: Any) -> Any:

@@ -1,6 +1,4 @@
 """The pure functions of a training step: schedules, targets, losses, divergence, mixup, CutMix.
-
-Legend: B images of a batch, C classes, H height, W width.
 """
 
 import math
@@ -42,9 +40,6 @@ def lr_factor(step: int, total: int, warmup: int, schedule: str, per_epoch: int 
     if step < warmup:
         return (step + 1) / warmup
     return SCHEDULES[schedule]((step - warmup) / (total - warmup), step % per_epoch / per_epoch)
-
-
-# ---- targets and losses ----
 
 
 def soft_targets(labels_B: Tensor, classes: int, smoothing: float) -> Tensor:
@@ -107,9 +102,6 @@ def chance_loss(loss: str, classes: int) -> float:
     """The loss of a model whose logits are all equal: ln C (softmax) or C ln 2 (binary)."""
     targets_1C = F.one_hot(torch.tensor([0]), classes).float()
     return float(LOSSES[loss](torch.zeros(1, classes), targets_1C))
-
-
-# ---- mixing two images ----
 
 
 def mixup(images_BCHW: Tensor, targets_BC: Tensor, lam: float) -> tuple[Tensor, Tensor]:

@@ -93,9 +93,6 @@ def run_tasks(
         _release(team)
 
 
-# ---- in the parent ----
-
-
 class _Team:
     """Worker processes, and for each a slot of shared memory with the number of its task.
 
@@ -168,9 +165,6 @@ def _release(team: _Team) -> None:
             return
         teams.remove(team)
     team.stop()
-
-
-# ---- in the process that does a task ----
 
 
 class _Doer:

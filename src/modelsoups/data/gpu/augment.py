@@ -3,7 +3,7 @@
 The decoding processes draw what happens to each image from the same random state, with the same
 transforms, as for `augment=cpu`; `operations` then computes what PIL computes, within rounding.
 
-Legend: B images, C = 3 channels, H height, W width, N drawn operations of a batch.
+Legend: N drawn operations of a batch.
 """
 
 import copy
@@ -47,9 +47,6 @@ class Drawn:
     bicubic: bool = True
     flip: bool = False
     operations: list[Operation] = field(default_factory=list)
-
-
-# ---- drawing, on the CPU ----
 
 
 def draw(transform: Transform, image: Picture, side: int) -> Drawn:
@@ -116,9 +113,6 @@ def canvas_pixels(image: Image.Image | Tensor) -> Tensor:
     floats_1CHW = pixels_CHW[None].float()  # a GPU resizes floats only
     resized_1CHW = F.interpolate(floats_1CHW, size, mode="bicubic", antialias=True)
     return resized_1CHW[0].round_().clamp_(0, 255).to(torch.uint8)
-
-
-# ---- a batch, on any device ----
 
 
 @dataclass

@@ -3,7 +3,7 @@
 They round as PIL does: tables and blends are equal to PIL's, sums of floats within one level
 (tests/data/gpu/test_augment.py). None of them makes the CPU wait for a GPU.
 
-Legend: B images, C = 3 channels, H height, W width, S side of the result, L pixels along one axis.
+Legend: L pixels along one axis.
 """
 
 from collections.abc import Callable
@@ -14,9 +14,6 @@ from torch import Tensor
 
 CHUNK = 64  # images resized at a time: each needs a float copy of its whole canvas
 EPSILON = 2e-3  # of a level: PIL truncates doubles; a float sum may be just below PIL's integer
-
-
-# ---- crop, resize, flip ----
 
 
 def resized_crop(canvas_BCHW: Tensor, boxes_B4: Tensor, bicubic_B: Tensor, side: int) -> Tensor:
@@ -57,9 +54,6 @@ def _weights(start_B: Tensor, length_B: Tensor, cubic_B: Tensor, size: int, side
 
 def _rounded(values: Tensor) -> Tensor:
     return (values + 0.5).floor_().clamp_(0, 255)
-
-
-# ---- tables that map each level of a channel to another ----
 
 
 def _levels(pixels_BCHW: Tensor) -> Tensor:
@@ -116,9 +110,6 @@ def solarize_add(pixels_BCHW: Tensor, add_B: Tensor) -> Tensor:
     return torch.where(pixels_BCHW < 128, brighter, pixels_BCHW)
 
 
-# ---- blends with a duller image (factor below 1), or away from it (above 1) ----
-
-
 def _blended(dull_BCHW: Tensor, pixels_BCHW: Tensor, factor_B: Tensor) -> Tensor:
     dull, factor_B111 = dull_BCHW.float(), factor_B.float().view(-1, 1, 1, 1)
     return (dull + factor_B111 * (pixels_BCHW.float() - dull)).clamp_(0, 255).to(torch.uint8)
@@ -169,9 +160,6 @@ TONES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # timm's names and arg
     "Brightness": brightness,
     "Sharpness": sharpness,
 }
-
-
-# ---- affine maps ----
 
 
 def affine_matrix(name: str, argument: float, side: int) -> tuple[float, ...]:

@@ -3,8 +3,6 @@
 By default the 26 images of each class whose names have the smallest sha256; or the authors' split
 by their imagenet_98_idxs.npy. The released checkpoints need the latter: they were trained on about
 98% of any other hold-out.
-
-Legend: N images of the whole training set.
 """
 
 import hashlib

@@ -2,8 +2,6 @@
 
 An image is a range of bytes [offset, offset + size) of a file: an image file, a tar, a tar inside a
 tar, or a file of images copied out of parquet files.
-
-Legend: N images.
 """
 
 import hashlib

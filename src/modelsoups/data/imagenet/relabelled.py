@@ -4,7 +4,7 @@ Their indexes point into ../val/*.tar, and hold each image's right classes ("ans
 in val. labels_N are the original classes. Their logits are rows of val's logits, so `score` needs
 no forward pass; the accuracies are in stats.multilabel.
 
-Legend: N images of the set, M of val, C classes, A answers of an image at most.
+Legend: M images of val, A answers of an image at most.
 """
 
 import hashlib

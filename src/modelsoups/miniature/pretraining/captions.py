@@ -6,7 +6,7 @@ name count as matches; most of a batch has names that two or more designers drew
 easy to hard over the first half of the steps; and an auxiliary loss classifies those names from the
 image features. The auxiliary head is then dropped.
 
-Legend: B images of a batch, C colours, H height, W width, D features, N names, T tokens.
+Legend: N names, T tokens.
 """
 
 import json

@@ -5,7 +5,7 @@ network of timm, of IconCLIP's size, that has seen no caption. It learns to name
 two or more designers drew, from easy to hard renderings like IconCLIP's. Its classifier is then
 dropped. timm can load the folder (config.json, model.safetensors).
 
-Legend: B images of a batch, C colours, H height, W width, N names.
+Legend: N names.
 """
 
 import shutil

@@ -1,8 +1,6 @@
 """The training loop of both pre-trainings; `captions` and `labels` say what is learned.
 
 Every step has its own random generator, so that a resumed pre-training sees the same batches.
-
-Legend: B images of a batch, C colours, H height, W width, N names.
 """
 
 import math
