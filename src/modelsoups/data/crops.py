@@ -1,7 +1,7 @@
 """Evaluation crops of prepared sets, decoded once for all models: in memory, or in memory-mapped files.
 
-A file lies in `{set}-{key}/pixels.npy`; the key depends on the set, the size of the crop and the
-versions of the decoding packages. manifest.json, written last, holds a digest of the pixels.
+A file is `{set}-{key}/pixels.npy`, whose key is a hash of what `_inputs` lists. manifest.json, written
+last, holds a digest of the pixels.
 """
 
 import shutil
@@ -42,7 +42,6 @@ class Crops(Dataset[Tensor]):
 
 
 def decoded_bytes(dataset: ShardSet, side: int) -> int:
-    """Bytes of the crops of a whole set."""
     return len(dataset) * 3 * side**2
 
 
@@ -85,10 +84,7 @@ class CropStore:
         yield from DataLoader(Crops(dataset, side), batch_size, num_workers=max(1, cores() // 2))
 
     def prepare(self, dataset: ShardSet, side: int) -> bool:
-        """Write the file of a large set, unless it exists or is over the limit; whether it was written.
-
-        Two processes may do so at once: the file of the first to finish is kept.
-        """
+        """Write the file of a large set, unless it exists or is over the limit; whether this wrote it."""
         place, inputs = self._place(dataset, side), _inputs(dataset, side)
         size = decoded_bytes(dataset, side)
         existing = next(filter(Path.exists, (self.folder, *self.folder.absolute().parents)))
@@ -103,7 +99,7 @@ class CropStore:
             with storage.atomic(tmp / "pixels.npy") as file:
                 digest = _decode(dataset, side, file)
             manifests.finish(tmp, inputs, [tmp / "pixels.npy"], digest=digest)
-            if not place.exists():
+            if not place.exists():  # another process may have finished first
                 tmp.rename(place)
         return True
 
@@ -119,8 +115,7 @@ def _inputs(dataset: ShardSet, side: int) -> Mapping[str, Any]:
 
 def _decode(dataset: ShardSet, side: int, path: Path) -> str:
     """Write all crops to a .npy file; the digest of their bytes."""
-    shape = (len(dataset), 3, side, side)
-    pixels_N3SS = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    pixels_N3SS = np.lib.format.open_memmap(path, "w+", np.uint8, (len(dataset), 3, side, side))
     hashed, start = xxh3_128(), 0
     for batch in DataLoader(Crops(dataset, side), 64, num_workers=max(1, cores() - 1)):
         pixels_B3SS = batch.numpy()

@@ -1,8 +1,7 @@
 """Image transforms: CLIP's preprocessing for evaluation, the paper's augmentations for training (J.2.1).
 
-Each maps a PIL image to a PIL image of the model's size. Whole batches are normalised later
-(`models.classifier.normalise`), to the numbers that ToTensor and Normalize give. The functions
-import torchvision and timm: they take seconds, and most processes make no transform.
+Each maps a PIL image to a PIL image of the model's size; whole batches are normalised later
+(`models.classifier.normalise`). The functions import torchvision and timm, which take seconds.
 """
 
 import hashlib
@@ -81,8 +80,7 @@ def posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
     return ImageOps.posterize(image, bits) if bits > 0 else Image.new(image.mode, image.size)
 
 
-def to_uint8(image: Image.Image) -> Tensor:
-    """uint8 pixels_CHW."""
+def to_uint8(image: Image.Image) -> Tensor:  # pixels_CHW
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 

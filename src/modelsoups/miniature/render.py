@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from modelsoups.disk import storage
+from modelsoups.disk.paths import ASSETS
+
 SIDE = 32
 LUMA_C = torch.tensor([0.30, 0.59, 0.11])
 Range = tuple[float, float]
@@ -43,6 +46,14 @@ class Look:
             return tuple(map(between, a, b)) if isinstance(a, tuple) else a + (b - a) * t
 
         return Look(*map(between, astuple(self), astuple(other)))
+
+    @staticmethod
+    def of(row: dict[str, Any]) -> "Look":
+        return Look(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
+
+
+_TABLE = storage.read_json(ASSETS / "iconnet" / "looks.json")
+LOOKS = dict(zip(_TABLE, map(Look.of, _TABLE.values()), strict=True))  # of the sets, and of pre-training
 
 
 def render(masks_BSS: Tensor, look: Look, generator: Generator, clutter_KSS: Tensor | None = None) -> Tensor:

@@ -1,5 +1,4 @@
-"""The pure functions of a training step: schedules, targets, losses, divergence, mixup, CutMix.
-"""
+"""The pure functions of a training step: schedules, targets, losses, divergence, mixup, CutMix."""
 
 import math
 from collections.abc import Callable, Sequence

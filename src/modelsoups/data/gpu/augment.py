@@ -1,7 +1,7 @@
 """Augmentation of whole batches on the GPU (`finetune.augment=gpu`), drawn on the CPU.
 
-The decoding processes draw what happens to each image from the same random state, with the same
-transforms, as for `augment=cpu`; `operations` then computes what PIL computes, within rounding.
+The decoding processes draw what happens to each image as for `augment=cpu`; `operations` then
+computes what PIL computes, within rounding.
 
 Legend: N drawn operations of a batch.
 """
@@ -97,7 +97,7 @@ def _record(name: str, side: int, recorded: list[Operation], argument: float = 0
 
 
 def canvas_size(height: int, width: int) -> tuple[int, int]:
-    """The size of an image, shrunk so that its longer side is at most LARGEST."""
+    """The size of an image whose longer side is shrunk to LARGEST."""
     longer = max(height, width, LARGEST)
     return max(1, round(height * LARGEST / longer)), max(1, round(width * LARGEST / longer))
 
@@ -152,8 +152,8 @@ class BatchPlan:
         return [v for v in vars(self).values() if isinstance(v, Tensor)]
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "BatchPlan":
-        tensors: dict[str, Any] = {k: change(v) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        return dataclasses.replace(self, **tensors)
+        changed: dict[str, Any] = {k: change(v) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return dataclasses.replace(self, **changed)
 
     def augmented(self) -> Tensor:
         """uint8 pixels_BCHW, computed on the device of the plan."""
@@ -166,10 +166,9 @@ class BatchPlan:
             name, bicubic, _ = group
             some_BCHW = out_BCHW[index_B]
             if name == "affine":
-                changed_BCHW = operations.affine(some_BCHW, arguments_B6, self.fill_C, bicubic)
+                out_BCHW[index_B] = operations.affine(some_BCHW, arguments_B6, self.fill_C, bicubic)
             else:
-                changed_BCHW = operations.TONES[name](some_BCHW, arguments_B6[:, 0])
-            out_BCHW[index_B] = changed_BCHW
+                out_BCHW[index_B] = operations.TONES[name](some_BCHW, arguments_B6[:, 0])
         return out_BCHW
 
 

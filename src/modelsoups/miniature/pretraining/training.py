@@ -17,14 +17,9 @@ from torch import Generator, Tensor, nn
 from modelsoups.disk import provenance, storage
 from modelsoups.miniature import sets
 from modelsoups.miniature.pretraining.corpus import Corpus, corpus_of_icons
-from modelsoups.miniature.render import Look, render
+from modelsoups.miniature.render import LOOKS, render
 from modelsoups.models.classifier import Normalisation
 
-EASY = Look(scale=(0.75, 0.98), turn=5, shift=0.04, rich=0.5, white=0.25, dark=0.5, inverted=0.35,
-            contrast=(0.5, 1.0), occluded=0, blur=0, noise=(0, 0.03))  # fmt: skip
-HARD = Look(scale=(0.45, 0.98), turn=30, perspective=0.2, shift=0.14, rich=0.5, white=0.25, dark=0.5,
-            inverted=0.35, contrast=(0.2, 1.0), stripes=0.25, clutter=0.3, occluded=0.25, blur=0.3,
-            noise=(0, 0.18))  # fmt: skip
 CARD = "card.json"
 CPU = torch.device("cpu")
 Losses = tuple[Tensor, Tensor, Tensor]
@@ -112,7 +107,7 @@ class Pretraining(ABC):
         options, corpus = self.options, self.corpus
         g = sets.generator(f"pretrain {options.seed} step {self.step}")
         places_B = self._batch(g)
-        look = EASY.towards(HARD, min(1.0, 2 * self.step / options.steps))
+        look = LOOKS["easy"].towards(LOOKS["hard"], min(1.0, 2 * self.step / options.steps))
         pixels_BCHW = render(corpus.masks_GSS[places_B], look, g, corpus.masks_GSS)
         loss, one, other = self.losses(self.normalisation(pixels_BCHW, CPU), places_B, g)
         self.optimizer.zero_grad()
