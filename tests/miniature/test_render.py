@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from modelsoups.miniature import icons, render
+from modelsoups.miniature.render import LOOKS
 
 
 def test_same_generator_same_image_and_bytes_are_uint8():
