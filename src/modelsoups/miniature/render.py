@@ -1,7 +1,6 @@
 """The renderer: batches of glyph masks become 32x32 colour images.
 
-A Look is a distribution: how large, how turned, on what background, how noisy. All random numbers
-come from the generator that is passed in, so that the same generator state gives the same bytes.
+All random numbers come from the generator that is passed in: the same state gives the same bytes.
 """
 
 import math
@@ -77,8 +76,6 @@ def render(masks_BSS: Tensor, look: Look, generator: Generator, clutter_KSS: Ten
 
 @dataclass(frozen=True)
 class _Draw:
-    """Random numbers for a batch."""
-
     batch: int
     generator: Generator
 
@@ -98,8 +95,7 @@ class _Draw:
         return torch.randn(self.batch, *shape, generator=self.generator)
 
 
-def _pixels(x_B: Tensor) -> Tensor:
-    """x_B111, which broadcasts over colours and pixels."""
+def _pixels(x_B: Tensor) -> Tensor:  # x_B111
     return x_B.view(-1, 1, 1, 1)
 
 

@@ -1,8 +1,7 @@
 """The data sets of IconNet: the glyphs, rendering, number of images and label space of each.
 
-A set's `projection` says how logits over the classes become logits over its own labels: None (the
-classes themselves), a subset of them (as for ImageNet-R and -A), or groups whose largest logit
-counts (as for ObjectNet's folders).
+A set's `projection` maps logits over the classes to its labels: None (the classes themselves), a subset
+of them (as for ImageNet-R and -A), or groups whose largest logit counts (as for ObjectNet's folders).
 """
 
 import hashlib
@@ -42,20 +41,16 @@ class IconSet:
     @property
     def label_of_class(self) -> dict[int, int]:
         """The label of each class in the set."""
-        if self.projection is None:
-            return {c: c for c in range(len(CLASSES))}
-        if self.projection["kind"] == "subset":
-            return {c: label for label, c in enumerate(self.projection["indices"])}
-        return {c: label for label, group in enumerate(self.projection["groups"]) for c in group}
+        of = self.projection or {"indices": range(len(CLASSES))}
+        groups = of["groups"] if "groups" in of else [[c] for c in of["indices"]]
+        return {c: label for label, group in enumerate(groups) for c in group}
 
     @property
     def count(self) -> int:
-        """How many images the set has."""
         return self.per_class * len(self.label_of_class)
 
     @property
     def chunks(self) -> int:
-        """How many chunks the set is rendered in."""
         return -(-self.count // CHUNK)
 
 

@@ -46,17 +46,12 @@ def soft_targets(labels_B: Tensor, classes: int, smoothing: float) -> Tensor:
     return F.one_hot(labels_B, classes).float() * (1 - smoothing) + smoothing / classes
 
 
-def softmax_loss(logits_BC: Tensor, targets_BC: Tensor) -> Tensor:
-    """Cross-entropy with soft targets, mean over the batch."""
-    return F.cross_entropy(logits_BC, targets_BC)
-
-
 def binary_loss(logits_BC: Tensor, targets_BC: Tensor) -> Tensor:
     """Binary cross-entropy of every class, summed over classes, mean over the batch (ViT-G, J.2.3)."""
     return F.binary_cross_entropy_with_logits(logits_BC, targets_BC, reduction="sum") / len(logits_BC)
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"softmax": softmax_loss, "binary": binary_loss}
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"softmax": F.cross_entropy, "binary": binary_loss}
 
 
 def ensemble_targets(logits: Sequence[Tensor], loss: str) -> Tensor:

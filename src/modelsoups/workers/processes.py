@@ -1,8 +1,7 @@
 """Tasks side by side in worker processes, with one line of progress.
 
-Workers are forked from a server process that has imported the stages once (torch, timm and
-open_clip take seconds). They end with their parent, however it dies. If a worker dies, the run ends
-with an error that names its task.
+Workers are forked from a server process that has imported the slow packages once. They end with their
+parent, however it dies. If a worker dies, the run ends with an error that names its task.
 """
 
 import contextlib
@@ -83,21 +82,16 @@ def run_tasks(
         team.idle = True
     except BrokenProcessPool:
         unfinished = {slot.value for slot in team.slots} & set(waiting.values())
-        names = ", ".join(str(ordered[number]) for number in sorted(unfinished))
-        raise RuntimeError(
-            f"{label}: a worker process died (killed, or out of memory) at {names or 'its start'}; "
-            "run the same command again to continue"
-        ) from None
+        names = ", ".join(str(ordered[number]) for number in sorted(unfinished)) or "its start"
+        why = f"a worker process died (killed, or out of memory) at {names}"
+        raise RuntimeError(f"{label}: {why}; run the same command again to continue") from None
     finally:
         meter.close()
         _release(team)
 
 
 class _Team:
-    """Worker processes, and for each a slot of shared memory with the number of its task.
-
-    A slot can be read after its worker has died.
-    """
+    """Worker processes, and for each a slot of shared memory, which outlives it, with its task's number."""
 
     def __init__(self, count: int) -> None:
         context = multiprocessing.get_context("forkserver")
@@ -179,7 +173,7 @@ _this: _Doer | None = None  # this process, if it does tasks; `advance` is calle
 
 
 def advance(units: float, resumed: bool = False) -> None:
-    """Report from a task that some of its units are done, or were done by an earlier run."""
+    """Report from a task that units of it are done, or were done by an earlier run."""
     if _this is not None:
         _this.report((units, units if resumed else 0.0))
 

@@ -46,7 +46,6 @@ def inputs(data: DataConfig, protocol: str, name: str) -> Json:
 
 
 def facts(data: DataConfig, protocol: str, name: str) -> Json:
-    """What readers of a set need besides its images; see `shards.finish_set`."""
     spec = metadata.SETS[name]
     return {
         "name": name,

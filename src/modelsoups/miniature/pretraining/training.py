@@ -186,9 +186,9 @@ def pretrain(kind: type[Pretraining], options: PretrainOptions) -> dict[str, Any
     torch.set_num_threads(options.threads)
     training = kind(options, corpus_of_icons())
     seconds = training.train()
-    keys = f"{kind.flags}pretrain.seed={options.seed} pretrain.steps={options.steps}"
+    keys = f"pretrain.seed={options.seed} pretrain.steps={options.steps}"
     card = {
-        "made with": f"modelsoups pretrain {keys}",
+        "made with": f"modelsoups pretrain {kind.flags}{keys}",
         "options": training.options.fixed(),
         "images": options.steps * options.batch_size,
         "seconds": round(seconds),
