@@ -25,7 +25,6 @@ from modelsoups.workers.processes import cores
 
 SMALL = 2**30  # bytes of crops: a set up to this size is kept in memory, a larger one in a file
 DISK = 64 * 2**30  # bytes of crops: a set above this size, or half of the free disk, gets no file
-HASH_BLOCK = 2**24  # bytes hashed at a time
 
 
 class Crops(Dataset[Tensor]):
@@ -114,24 +113,19 @@ def _inputs(dataset: ShardSet, side: int) -> Mapping[str, Any]:
 
 
 def _decode(dataset: ShardSet, side: int, path: Path) -> str:
-    """Write all crops to a .npy file; the digest of their bytes."""
+    """Write all crops to a .npy file; their digest."""
     pixels_N3SS = np.lib.format.open_memmap(path, "w+", np.uint8, (len(dataset), 3, side, side))
-    hashed, start = xxh3_128(), 0
-    for batch in DataLoader(Crops(dataset, side), 64, num_workers=max(1, cores() - 1)):
-        pixels_B3SS = batch.numpy()
-        hashed.update(pixels_B3SS.data)
-        pixels_N3SS[start : start + len(pixels_B3SS)] = pixels_B3SS
+    start = 0
+    for pixels_B3SS in DataLoader(Crops(dataset, side), 64, num_workers=max(1, cores() - 1)):
+        pixels_N3SS[start : start + len(pixels_B3SS)] = pixels_B3SS.numpy()
         start += len(pixels_B3SS)
     pixels_N3SS.flush()
-    return f"xxh3_128:{hashed.hexdigest()}"
+    return f"xxh3_128:{xxh3_128(pixels_N3SS.data).hexdigest()}"
 
 
 def _checked_map(path: Path, expected: str) -> Tensor:
     """The memory map of a .npy file. Raises ValueError if its bytes have another digest."""
     pixels_N3SS = np.load(path, mmap_mode="c")  # copy on write: torch asks for writable memory
-    flat, hashed = pixels_N3SS.reshape(-1), xxh3_128()
-    for start in range(0, len(flat), HASH_BLOCK):
-        hashed.update(flat[start : start + HASH_BLOCK].data)
-    if f"xxh3_128:{hashed.hexdigest()}" != expected:
+    if f"xxh3_128:{xxh3_128(pixels_N3SS.data).hexdigest()}" != expected:
         raise ValueError(f"{path} has changed since it was written; delete {path.parent} to decode it again")
     return torch.from_numpy(pixels_N3SS)

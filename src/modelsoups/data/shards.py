@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from tarfile import BLOCKSIZE
-from typing import Any, BinaryIO, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -50,9 +50,8 @@ def write_shard(tar: Path, samples: Iterable[Sample]) -> Json:
     import webdataset  # it loads torch, which readers of shards do not need
 
     rows: list[tuple[str, int, int, int]] = []  # the values of COLUMNS
-    with storage.atomic(tar) as tmp, open(tmp, "wb") as file:
-        hashed = _HashedFile(file)
-        with webdataset.TarWriter(hashed, mtime=0) as writer:
+    with storage.atomic(tar) as tmp:
+        with open(tmp, "wb") as file, webdataset.TarWriter(file, mtime=0) as writer:
             for key, image, extension, label in samples:
                 writer.write({"__key__": key, extension: image, "cls": str(label)})
                 label_bytes = 2 * BLOCKSIZE if extension < "cls" else 0  # members are sorted by name
@@ -63,7 +62,7 @@ def write_shard(tar: Path, samples: Iterable[Sample]) -> Json:
     index: dict[str, np.ndarray] = {}
     for (name, kind), values in zip(COLUMNS.items(), zip(*rows, strict=True), strict=True):
         index[name] = np.array(values, dtype=kind)
-    size, digest = tar.stat().st_size, hashed.digest.hexdigest()
+    size, digest = tar.stat().st_size, storage.file_sha256(tar)
     with storage.atomic(tar.with_suffix(".npz")) as tmp, open(tmp, "wb") as file:
         np.savez(file, allow_pickle=False, **index, bytes=np.array(size), sha256=np.array(digest))
     return _entry(tar, len(rows), size, digest)
@@ -71,17 +70,6 @@ def write_shard(tar: Path, samples: Iterable[Sample]) -> Json:
 
 def _entry(tar: Path, images: int, size: int, sha256: str) -> Json:
     return {"file": tar.name, "images": images, "bytes": size, "sha256": sha256}
-
-
-class _HashedFile:
-    """A file that is hashed while it is written from its beginning to its end."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.digest = file, hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        self.digest.update(data)
-        return self.file.write(data)
 
 
 def finished(tar: Path, keys_N: np.ndarray) -> Json | None:

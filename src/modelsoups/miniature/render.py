@@ -48,7 +48,8 @@ class Look:
 
     @staticmethod
     def of(row: dict[str, Any]) -> "Look":
-        return Look(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+        return Look(**values)
 
 
 _TABLE = storage.read_json(ASSETS / "iconnet" / "looks.json")

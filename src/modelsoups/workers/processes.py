@@ -51,9 +51,8 @@ def run_tasks(
 ) -> Iterator[tuple[Task, Result]]:
     """Yield (task, function(task)) as tasks end; the largest begin first.
 
-    size: a task's units, which it reports by `advance`; by default a task is one unit. shared: an
-    object, with which function(shared, task) is called. Each worker unpickles it once, and keeps
-    the last SHARED_KEPT objects, told apart by their bytes, with what they cache.
+    size: a task's units, which it reports by `advance`; by default a task is one unit. With shared,
+    function(shared, task) is called; a worker unpickles it once, and keeps it with what it caches.
 
     Each task starts with one torch thread, and a single worker is a process too, so results do not
     depend on `workers`. A task's exception is raised here, after the workers have been stopped.
@@ -166,7 +165,7 @@ class _Doer:
 
     def __init__(self, report: Callable[[tuple[float, float]], None], slot: Any = None) -> None:
         self.report, self.slot = report, slot
-        self.unpickled = functools.lru_cache(SHARED_KEPT)(pickle.loads)
+        self.unpickled = functools.lru_cache(SHARED_KEPT)(pickle.loads)  # by an object's bytes
 
 
 _this: _Doer | None = None  # this process, if it does tasks; `advance` is called deep inside them

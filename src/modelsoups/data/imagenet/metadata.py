@@ -20,20 +20,19 @@ OBJECTNET_BORDER = 2  # pixels of the red frame around ObjectNet's images; see `
 
 @dataclass(frozen=True)
 class SetSpec:
-    """One data set: how its files are laid out, and the folders looked for under data.root, in order.
+    """One data set, a row of assets/imagenet/sets.json.
 
     layout is train or val (tar, folder, parquet or WebDataset), a tree of class folders (wnids,
-    numbers or objectnet), or other labels for val (real or multilabel). images and per_class are
-    the expected numbers; subset names timm's list of the classes in the set.
+    numbers or objectnet), or other labels for val (real or multilabel).
     """
 
     title: str
     role: str  # train, holdout, test, shift, or extra (not in the mean over the shifts)
     layout: str
-    images: int | None = None
-    per_class: int | None = None  # None where classes differ
-    subset: str | None = None
-    folders: Sequence[str] = ()
+    images: int | None = None  # the expected number
+    per_class: int | None = None  # the same of each class; None where classes differ
+    subset: str | None = None  # timm's list of the classes in the set
+    folders: Sequence[str] = ()  # looked for under data.root, in this order
 
 
 SETS = {name: SetSpec(**row) for name, row in storage.read_json(ASSETS / "imagenet" / "sets.json").items()}
