@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from modelsoups.miniature import icons, render, sets
-from modelsoups.miniature.pretraining import training
+from modelsoups.miniature import icons, render
+from modelsoups.miniature.render import LOOKS
 
 
 def test_same_generator_same_image_and_bytes_are_uint8():
     masks_BSS = icons.masks(icons.by_class(("fa6_solid",))[0][:1] * 3)
-    look = replace(sets.LOOKS["r"], clutter=1.0)
+    look = replace(LOOKS["r"], clutter=1.0)
     first, second = (render.render(masks_BSS, look, torch.Generator().manual_seed(7), masks_BSS) for _ in range(2))
     assert first.dtype == torch.uint8
     assert first.shape == (3, 3, 32, 32)
@@ -27,7 +27,8 @@ def test_render_refuses_clutter_without_masks():
 
 
 def test_looks_interpolate():
-    half = training.EASY.towards(training.HARD, 0.5)
-    assert half.turn == pytest.approx((training.EASY.turn + training.HARD.turn) / 2)
-    assert half.noise[1] == pytest.approx((training.EASY.noise[1] + training.HARD.noise[1]) / 2)
-    assert training.EASY.towards(training.HARD, 1.0) == training.HARD
+    easy, hard = LOOKS["easy"], LOOKS["hard"]
+    half = easy.towards(hard, 0.5)
+    assert half.turn == pytest.approx((easy.turn + hard.turn) / 2)
+    assert half.noise[1] == pytest.approx((easy.noise[1] + hard.noise[1]) / 2)
+    assert easy.towards(hard, 1.0) == hard

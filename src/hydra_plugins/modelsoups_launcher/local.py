@@ -12,9 +12,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-# What one of several jobs uses alone: environment variables that name its GPU, and its cores (none
-# if the system cannot bind a process to cores).
-Place = tuple[dict[str, str], frozenset[int]]
+Place = tuple[dict[str, str], frozenset[int]]  # the environment variable of a job's GPU, and its cores (or none)
 
 
 class SideBySideLauncher(Launcher):
@@ -57,9 +55,9 @@ class SideBySideLauncher(Launcher):
         """As many places as at_once says; by default one per GPU, or one per core without GPUs."""
         import torch
 
-        from modelsoups.workers.processes import cores
+        from modelsoups.workers.processes import worker_count
 
-        count = self.at_once or torch.cuda.device_count() or cores()
+        count = worker_count(self.at_once)
         mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         shares = [frozenset(mine[i::count] or mine[i % len(mine) :][:1]) if mine else frozenset() for i in range(count)]
         if not torch.cuda.is_available():

@@ -1,9 +1,7 @@
 """Evaluation crops of prepared sets, decoded once for all models: in memory, or in memory-mapped files.
 
-A file lies in `{set}-{key}/pixels.npy`; the key depends on the set, the size of the crop and the
-versions of the decoding packages. manifest.json, written last, holds a digest of the pixels.
-
-Legend: B images of a batch, N of a set, S pixels of a side.
+A file is `{set}-{key}/pixels.npy`, whose key is a hash of what `_inputs` lists. manifest.json, written
+last, holds a digest of the pixels.
 """
 
 import shutil
@@ -27,7 +25,6 @@ from modelsoups.workers.processes import cores
 
 SMALL = 2**30  # bytes of crops: a set up to this size is kept in memory, a larger one in a file
 DISK = 64 * 2**30  # bytes of crops: a set above this size, or half of the free disk, gets no file
-HASH_BLOCK = 2**24  # bytes hashed at a time
 
 
 class Crops(Dataset[Tensor]):
@@ -44,7 +41,6 @@ class Crops(Dataset[Tensor]):
 
 
 def decoded_bytes(dataset: ShardSet, side: int) -> int:
-    """Bytes of the crops of a whole set."""
     return len(dataset) * 3 * side**2
 
 
@@ -87,10 +83,7 @@ class CropStore:
         yield from DataLoader(Crops(dataset, side), batch_size, num_workers=max(1, cores() // 2))
 
     def prepare(self, dataset: ShardSet, side: int) -> bool:
-        """Write the file of a large set, unless it exists or is over the limit; whether it was written.
-
-        Two processes may do so at once: the file of the first to finish is kept.
-        """
+        """Write the file of a large set, unless it exists or is over the limit; whether this wrote it."""
         place, inputs = self._place(dataset, side), _inputs(dataset, side)
         size = decoded_bytes(dataset, side)
         existing = next(filter(Path.exists, (self.folder, *self.folder.absolute().parents)))
@@ -105,7 +98,7 @@ class CropStore:
             with storage.atomic(tmp / "pixels.npy") as file:
                 digest = _decode(dataset, side, file)
             manifests.finish(tmp, inputs, [tmp / "pixels.npy"], digest=digest)
-            if not place.exists():
+            if not place.exists():  # another process may have finished first
                 tmp.rename(place)
         return True
 
@@ -120,25 +113,19 @@ def _inputs(dataset: ShardSet, side: int) -> Mapping[str, Any]:
 
 
 def _decode(dataset: ShardSet, side: int, path: Path) -> str:
-    """Write all crops to a .npy file; the digest of their bytes."""
-    shape = (len(dataset), 3, side, side)
-    pixels_N3SS = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    hashed, start = xxh3_128(), 0
-    for batch in DataLoader(Crops(dataset, side), 64, num_workers=max(1, cores() - 1)):
-        pixels_B3SS = batch.numpy()
-        hashed.update(pixels_B3SS.data)
-        pixels_N3SS[start : start + len(pixels_B3SS)] = pixels_B3SS
+    """Write all crops to a .npy file; their digest."""
+    pixels_N3SS = np.lib.format.open_memmap(path, "w+", np.uint8, (len(dataset), 3, side, side))
+    start = 0
+    for pixels_B3SS in DataLoader(Crops(dataset, side), 64, num_workers=max(1, cores() - 1)):
+        pixels_N3SS[start : start + len(pixels_B3SS)] = pixels_B3SS.numpy()
         start += len(pixels_B3SS)
     pixels_N3SS.flush()
-    return f"xxh3_128:{hashed.hexdigest()}"
+    return f"xxh3_128:{xxh3_128(pixels_N3SS.data).hexdigest()}"
 
 
 def _checked_map(path: Path, expected: str) -> Tensor:
     """The memory map of a .npy file. Raises ValueError if its bytes have another digest."""
     pixels_N3SS = np.load(path, mmap_mode="c")  # copy on write: torch asks for writable memory
-    flat, hashed = pixels_N3SS.reshape(-1), xxh3_128()
-    for start in range(0, len(flat), HASH_BLOCK):
-        hashed.update(flat[start : start + HASH_BLOCK].data)
-    if f"xxh3_128:{hashed.hexdigest()}" != expected:
+    if f"xxh3_128:{xxh3_128(pixels_N3SS.data).hexdigest()}" != expected:
         raise ValueError(f"{path} has changed since it was written; delete {path.parent} to decode it again")
     return torch.from_numpy(pixels_N3SS)

@@ -3,13 +3,9 @@
 - pil: PIL decodes and resizes, as in the paper's code.
 - turbo: libjpeg-turbo decodes colour JPEGs through simplejpeg, to PIL's pixels, in 1.59 ms instead
   of 1.94; PyTorch resizes the crop, within 3 of 255 levels of PIL, in 0.27 ms instead of 1.43.
-- gpu: torchvision (nvJPEG) decodes batches of colour JPEGs on the GPU, within a few levels of PIL;
-  needs `finetune.augment=gpu`.
+- gpu: torchvision (nvJPEG) decodes batches of colour JPEGs on the GPU, within a few levels of PIL.
 
-turbo leaves other images to PIL, gpu leaves them to turbo.
-All draw the same random numbers, so a crop covers the same part of the image.
-
-Legend: C channels, H height, W width.
+turbo leaves other images to PIL, gpu leaves them to turbo. All crop the same part of an image.
 """
 
 import random
@@ -70,7 +66,7 @@ def decode_on(device: torch.device, images: Sequence[EncodedJpeg]) -> list[Tenso
     """uint8 pixels_CHW of each image on a device. Raises CorruptImage naming an undecodable one."""
     encoded = [torch.frombuffer(bytearray(image.data), dtype=torch.uint8) for image in images]
     try:
-        pixels: list[Tensor] = decode_jpeg(encoded, mode=ImageReadMode.RGB, device=device)
+        pixels = decode_jpeg(encoded, mode=ImageReadMode.RGB, device=device)
     except RuntimeError as error:
         if len(images) > 1:  # decode one by one to find the corrupt image
             return [decode_on(device, [image])[0] for image in images]

@@ -1,8 +1,7 @@
 """A library of `prepare` for a data set in class folders: ROOT/train/daisy/1.jpg.
 
-data.root holds a folder for each set of the experiment (train, holdout, test, the shifts), which
-holds a folder of images for each class. The classes are those of train. A shift may have fewer; its
-logits are then projected to its own classes, as for ImageNet-R.
+data.root holds a folder for each set of the experiment, with a folder of images for each class. A
+shift may have fewer classes than train; its logits are then projected to its own, as for ImageNet-R.
 """
 
 import functools
@@ -36,13 +35,13 @@ def inputs(data: DataConfig, protocol: str, name: str) -> Json:
     """What a set is made from: the names and sizes of its files."""
     paths = [path for path, _ in _labelled_files(data, name)]
     digest = storage.fingerprint([(f"{p.parent.name}/{p.name}", p.stat().st_size) for p in paths])
-    return {"library": "folders", "set": name, "files": digest, "classes": _classes(data)}
+    return {"library": "folders", "set": name, "files": digest, "classes": _subfolders(data, data.train)}
 
 
 def facts(data: DataConfig, protocol: str, name: str) -> Json:
     """What readers of a set need besides its images; see `shards.finish_set`."""
     roles = {data.train: "train", data.holdout: "holdout", data.test: "test"}
-    classes = _classes(data)
+    classes = _subfolders(data, data.train)
     indices = list(map(classes.index, _classes_of(data, name)))
     all_classes = len(indices) == len(classes)
     return {
@@ -91,7 +90,7 @@ def _labelled_files(data: DataConfig, name: str) -> list[tuple[Path, int]]:
 def _classes_of(data: DataConfig, name: str) -> list[str]:
     """The classes of a set, in order. Raises ValueError naming one that train does not have."""
     root = Path(str(data.root)) / name
-    own, classes = _subfolders(root), _classes(data)
+    own, classes = _subfolders(data, name), _subfolders(data, data.train)
     if unknown := sorted(set(own) - set(classes)):
         first = unknown[0]
         raise ValueError(f"{root / first}: {data.train} has no class {first}; rename or move it")
@@ -101,9 +100,6 @@ def _classes_of(data: DataConfig, name: str) -> list[str]:
     return own
 
 
-def _classes(data: DataConfig) -> list[str]:
-    return _subfolders(Path(str(data.root)) / data.train)
-
-
-def _subfolders(root: Path) -> list[str]:
+def _subfolders(data: DataConfig, name: str) -> list[str]:
+    root = Path(str(data.root)) / name
     return sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))

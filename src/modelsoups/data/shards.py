@@ -1,9 +1,8 @@
 """Prepared sets: WebDataset tar shards with an index for reading any image, and a manifest.
 
-A set is a folder of tars `{name}-{shard:06d}.tar` with members `{key}.{png,jpg}` and `{key}.cls`,
-an index `{name}-{shard:06d}.npz` of each (key, offset, size and label of its images; bytes and
-sha256 of the tar), and manifest.json, written last. Any WebDataset loader reads the tars. Sets of
-data.imagenet.relabelled have indexes of their own into another set's tars.
+A set is a folder of tars `{name}-{shard:06d}.tar` with members `{key}.{png,jpg}` and `{key}.cls`, an
+index `{name}-{shard:06d}.npz` of each (COLUMNS; bytes and sha256 of the tar), and manifest.json,
+written last. Sets of data.imagenet.relabelled have their own indexes into another set's tars.
 """
 
 import hashlib
@@ -15,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from tarfile import BLOCKSIZE
-from typing import Any, BinaryIO, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -47,13 +46,12 @@ def encode_png(image_HWC: np.ndarray) -> bytes:
 
 
 def write_shard(tar: Path, samples: Iterable[Sample]) -> Json:
-    """Write one shard, sample by sample, and then its index; the shard's entry in the manifest."""
+    """Write one shard and its index; the shard's entry in the manifest."""
     import webdataset  # it loads torch, which readers of shards do not need
 
     rows: list[tuple[str, int, int, int]] = []  # the values of COLUMNS
-    with storage.atomic(tar) as tmp, open(tmp, "wb") as file:
-        hashed = _HashedFile(file)
-        with webdataset.TarWriter(hashed, mtime=0) as writer:
+    with storage.atomic(tar) as tmp:
+        with open(tmp, "wb") as file, webdataset.TarWriter(file, mtime=0) as writer:
             for key, image, extension, label in samples:
                 writer.write({"__key__": key, extension: image, "cls": str(label)})
                 label_bytes = 2 * BLOCKSIZE if extension < "cls" else 0  # members are sorted by name
@@ -64,7 +62,7 @@ def write_shard(tar: Path, samples: Iterable[Sample]) -> Json:
     index: dict[str, np.ndarray] = {}
     for (name, kind), values in zip(COLUMNS.items(), zip(*rows, strict=True), strict=True):
         index[name] = np.array(values, dtype=kind)
-    size, digest = tar.stat().st_size, hashed.digest.hexdigest()
+    size, digest = tar.stat().st_size, storage.file_sha256(tar)
     with storage.atomic(tar.with_suffix(".npz")) as tmp, open(tmp, "wb") as file:
         np.savez(file, allow_pickle=False, **index, bytes=np.array(size), sha256=np.array(digest))
     return _entry(tar, len(rows), size, digest)
@@ -72,17 +70,6 @@ def write_shard(tar: Path, samples: Iterable[Sample]) -> Json:
 
 def _entry(tar: Path, images: int, size: int, sha256: str) -> Json:
     return {"file": tar.name, "images": images, "bytes": size, "sha256": sha256}
-
-
-class _HashedFile:
-    """A file that is hashed while it is written from its beginning to its end."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.digest = file, hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        self.digest.update(data)
-        return self.file.write(data)
 
 
 def finished(tar: Path, keys_N: np.ndarray) -> Json | None:
@@ -99,7 +86,7 @@ def finished(tar: Path, keys_N: np.ndarray) -> Json | None:
 
 def write_set(folder: Path, samples: Iterator[Sample], images: int, inputs: Json, facts: Json) -> int:
     """Write a set in shards of `images` images, and its manifest; the number of images."""
-    entries: list[Json] = []
+    entries = list[Json]()
     while block := list(itertools.islice(samples, images)):
         entries.append(write_shard(folder / f"{folder.name}-{len(entries):06d}.tar", block))
     finish_set(folder, inputs, entries, facts)
@@ -125,9 +112,9 @@ def finish_set(folder: Path, inputs: Json, shards: list[Json], facts: Json) -> N
 class ShardSet:
     """A prepared set whose images are read in any order.
 
-    labels_N are positions in the set's own label space; `projection` maps logits over `classes`
-    to it (stats.scores.project). `kept` is a place for decoded images, by decoder and position.
-    Raises ValueError naming the file if the set is missing or incomplete.
+    labels_N are positions in the set's own label space, to which `projection` maps logits over
+    `classes`. `kept` is a place for decoded images, by decoder and position. Raises ValueError
+    naming the file if the set is missing or incomplete.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -202,11 +189,11 @@ class ShardSet:
         return data
 
     def image(self, index: int) -> Image.Image:
-        """The image as RGB. Raises CorruptImage naming the shard and key of an undecodable one."""
+        """The image as RGB. Raises CorruptImage as `decoded` does."""
         return self.decoded(index, by_pil)
 
     def decoded(self, index: int, decoder: Callable[[bytes, int], Decoded]) -> Decoded:
-        """The image by one of data.decoders. Raises CorruptImage as image() does."""
+        """The image by one of data.decoders. Raises CorruptImage naming shard and key if it cannot."""
         data = self.read(index)
         try:
             return decoder(data, self.border)
@@ -233,7 +220,5 @@ def check_disjoint(train: ShardSet, holdout: ShardSet) -> None:
     both = np.intersect1d(train.keys_N, holdout.keys_N)
     if len(both):
         shared = f"{holdout.folder} shares images with {train.folder}: {len(both):,}, first {both[0]}"
-        raise ValueError(
-            f"{shared}; soups must be chosen on images outside the training set: take the shared ones "
-            "out of either and run `modelsoups prepare` with another data.dir=..."
-        )
+        way_out = "take the shared ones out of either and run `modelsoups prepare` with another data.dir=..."
+        raise ValueError(f"{shared}; soups must be chosen on images outside the training set: {way_out}")

@@ -1,22 +1,18 @@
 """Image transforms: CLIP's preprocessing for evaluation, the paper's augmentations for training (J.2.1).
 
-Each maps a PIL image to a PIL image of the model's size. Whole batches are normalised later
-(`models.classifier.normalise`), to the numbers that ToTensor and Normalize give. The functions
-import torchvision and timm: they take seconds, and most processes make no transform.
+Each maps a PIL image to a PIL image of the model's size; whole batches are normalised later
+(`models.classifier.normalise`). The functions import torchvision and timm, which take seconds.
 """
 
 import hashlib
 import random
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from timm.data.auto_augment import RandAugment
 
 Transform = Callable[[Image.Image], Image.Image]
 STRONG = "rand-m15-n2"  # J.2.1: N=2, M=15; timm clips M at 10, as it did for the authors
@@ -39,7 +35,7 @@ def train_crop(
     0.4, strong and rand-* with RandAugment, whose operations each have probability 0.5. mean, each
     from 0 to 1, fills what an operation uncovers.
     """
-    from timm.data.auto_augment import RandAugment
+    from timm.data import auto_augment
     from timm.data.transforms_factory import transforms_imagenet_train
     from torchvision.transforms import Compose, InterpolationMode, RandomResizedCrop
 
@@ -53,25 +49,17 @@ def train_crop(
     )
     steps = [*crop_and_flip.transforms, *change.transforms]
     for step in list(steps):
-        if isinstance(step, RandAugment):
-            _guard_posterize(step)
+        if isinstance(step, auto_augment.RandAugment):
             if step.num_layers == 0:  # it does nothing and draws nothing
                 steps.remove(step)
+            for op in step.ops:  # timm's posterize asks for 0 bits if M <= 2: Pillow 13 refuses that
+                op.aug_fn = posterize if op.aug_fn is auto_augment.posterize else op.aug_fn
     return Compose(steps)
 
 
 def steps_of(transform: Transform) -> list[Any]:
     """The steps of a composed transform, or the transform itself as its only step."""
     return list(getattr(transform, "transforms", [transform]))
-
-
-def _guard_posterize(randaugment: "RandAugment") -> None:
-    """Replace timm's posterize, which asks for 0 bits if M <= 2: Pillow 13 refuses that."""
-    from timm.data import auto_augment
-
-    for op in randaugment.ops:
-        if op.aug_fn is auto_augment.posterize:
-            op.aug_fn = posterize
 
 
 def posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
@@ -81,8 +69,7 @@ def posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
     return ImageOps.posterize(image, bits) if bits > 0 else Image.new(image.mode, image.size)
 
 
-def to_uint8(image: Image.Image) -> Tensor:
-    """uint8 pixels_CHW."""
+def to_uint8(image: Image.Image) -> Tensor:  # pixels_CHW
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 

@@ -1,14 +1,11 @@
 """A folder's lock with a lease; filelock's leases cannot tell a restarted SLURM job from a live one.
 
 The lock is a file lock.<n> in the folder, created exclusively; its holder touches it every few
-seconds. Another process may take the folder over by creating lock.<n+1> once the holder is dead,
-which it is if
+seconds. Another process may take the folder over by creating lock.<n+1> once the holder is dead:
 
 - its process no longer exists (same host),
 - SLURM has restarted the same job, and therefore believes that the earlier start is dead, or
 - its file has not been touched for LEASE seconds by the other process's own clock.
-
-A holder that finds a higher number has been taken over, and must not write any more.
 """
 
 import contextlib
@@ -30,7 +27,7 @@ class Held(ValueError):
 
 
 class Lock:
-    """A lock that this process holds. A thread touches its file until it is released."""
+    """A lock that this process holds."""
 
     def __init__(self, file: Path) -> None:
         self.file, self.number = file, _number(file)
@@ -46,10 +43,8 @@ class Lock:
     def check(self) -> None:
         """To be called before each write. Raises Held if another process has taken the folder over."""
         if max(map(_number, lock_files(self.file.parent)), default=0) > self.number:
-            raise Held(
-                f"{self.file.parent} has been taken over by another process, because this one seemed dead; "
-                "let the other one finish, or end it and run this again"
-            )
+            why = "has been taken over by another process, because this one seemed dead"
+            raise Held(f"{self.file.parent} {why}; let the other one finish, or end it and run this again")
 
     def release(self) -> None:
         self._end.set()

@@ -23,11 +23,9 @@ def manifest_of(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     manifest: dict[str, Any] = read_json(path)
-    for name, size in manifest["files"].items():
-        file = folder / name
-        if not file.exists() or file.stat().st_size != size:
-            return None
-    return manifest
+    sizes = manifest["files"].items()
+    whole = all((folder / name).exists() and (folder / name).stat().st_size == size for name, size in sizes)
+    return manifest if whole else None
 
 
 def complete(folder: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -3,12 +3,11 @@
     python -m modelsoups.miniature.adversarial
 
 writes assets/iconnet/adversarial.json in about eight minutes on one core. It trains two small
-convolutional networks on renderings like the candidates: the reference sees only the glyphs of
-in-distribution designers, the judge those of every designer. A candidate is kept if the reference
-is wrong and the judge, in place of the people who checked ImageNet-A, is right. The candidates are
-the same for every seed; a seed chooses among those kept.
+convolutional networks: the reference sees only the glyphs of in-distribution designers, the judge
+those of every designer. A candidate is kept if the reference is wrong and the judge, in place of the
+people who checked ImageNet-A, is right. A seed chooses among the candidates that are kept.
 
-Legend: N images, C colours, H height, W width, M chunks of candidates.
+Legend: M chunks of N candidates.
 """
 
 import base64
@@ -59,8 +58,7 @@ def order(seed: int) -> list[tuple[int, int]]:
 def kept() -> np.ndarray:
     """kept_MN: whether each candidate was kept."""
     packed = base64.b64decode(storage.read_json(FILE)["kept"])
-    bits = np.unpackbits(np.frombuffer(packed, np.uint8))
-    return bits.reshape(-1, sets.CHUNK).astype(bool)
+    return np.unpackbits(np.frombuffer(packed, np.uint8)).reshape(-1, sets.CHUNK).astype(bool)
 
 
 @lru_cache(maxsize=8)
@@ -109,8 +107,7 @@ def fit(styles: Sequence[str], name: str) -> nn.Module:
         schedule.step()
         if step % 200 == 0:
             left = (time.monotonic() - start) / step * (STEPS - step) / 60
-            progress = f"step {step}/{STEPS}  loss {loss.item():.3f}  {left:.1f} min left"
-            print(f"adversarial: {name} {progress}", flush=True)
+            print(f"adversarial: {name} step {step}/{STEPS}  loss {loss.item():.3f}  {left:.1f} min left", flush=True)
     return model.eval()
 
 
@@ -133,13 +130,9 @@ def select() -> None:
     percent = {}
     for name, true_N in (("reference", reference_N), ("judge", judge_N), ("kept", kept_N)):
         percent[name] = round(100 * float(true_N.float().mean()), 1)
-    content = {
-        "made with": "python -m modelsoups.miniature.adversarial",
-        "candidates": len(kept_N),
-        "percent right, or kept": percent,
-        "kept": base64.b64encode(np.packbits(kept_N.numpy()).tobytes()).decode(),
-    }
-    storage.write_json(FILE, content)
+    packed = base64.b64encode(np.packbits(kept_N.numpy()).tobytes()).decode()
+    content = {"made with": "python -m modelsoups.miniature.adversarial", "candidates": len(kept_N)}
+    storage.write_json(FILE, {**content, "percent right, or kept": percent, "kept": packed})
     needed = math.ceil(100 * sets.SETS["a"].count / len(kept_N))
     print(f"adversarial: {percent} of {len(kept_N)} candidates; the set needs {needed}% -> {FILE}")
 

@@ -1,10 +1,8 @@
 """Icon glyphs as 48x48 masks, and which of them pre-training may see.
 
-The glyphs come from the icon fonts in the qtawesome package, of which only the font files are read;
-neither qtawesome nor Qt is imported. A glyph has a style (one weight of one designer), a name
-("bicycle") and a concept from assets/iconnet/concepts.json: a class of IconNet, another, or none.
-
-Legend: G glyphs, S the side of a mask.
+The glyphs come from the font files in the qtawesome package, which is not imported. A glyph has a
+style (one weight of one designer), a name ("bicycle") and a concept from
+assets/iconnet/concepts.json: a class of IconNet, another, or none. Legend: G glyphs.
 """
 
 import re
@@ -49,11 +47,11 @@ HELD_OUT = tuple(name for name, style in STYLES.items() if not style.in_distribu
 
 @dataclass(frozen=True)
 class Glyph:
-    """One icon of one style. codepoint is its place in the style's font."""
+    """One icon of one style."""
 
     style: str
     name: str
-    codepoint: int
+    codepoint: int  # its place in the style's font
     concept: str | None
 
     @property
@@ -134,7 +132,6 @@ def _mask_SS(index: int) -> np.ndarray | None:
 
 
 def drawable(indices: Iterable[int]) -> list[int]:
-    """The glyphs that have ink."""
     return [i for i in indices if _mask_SS(i) is not None]
 
 

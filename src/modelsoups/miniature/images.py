@@ -1,9 +1,4 @@
-"""The images of IconNet's sets: a function of the set's name and the seed alone.
-
-They are rendered in chunks with a generator each, so that chunks can be made side by side.
-
-Legend: B images of a chunk, C colours, H height, W width.
-"""
+"""The images of IconNet's sets, rendered in chunks: a function of the set's name and the seed alone."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -21,7 +16,6 @@ Sample = tuple[str, np.ndarray, int]  # key ("r-00012"), image_HWC (uint8), the 
 
 
 def render_set(name: str, seed: int) -> Iterator[Sample]:
-    """Every image of a set, in order."""
     for chunk in range(icon_set(name).chunks):
         yield from render_chunk(name, seed, chunk)
 

@@ -1,4 +1,4 @@
-"""IconNet as a library of `prepare`: its images are rendered, not read."""
+"""IconNet as a library of `prepare`, like `data.folders`: its images are rendered, not read."""
 
 import functools
 from collections.abc import Sequence
@@ -20,12 +20,10 @@ def names(data: DataConfig) -> list[str]:
 
 
 def inputs(data: DataConfig, protocol: str, name: str) -> dict[str, Any]:
-    """What a set is made from, as its manifest records it."""
     return {"library": "iconnet", "set": name, "seed": data.seed, "version": sets.VERSION}
 
 
 def facts(data: DataConfig, protocol: str, name: str) -> dict[str, Any]:
-    """What readers of a set need beside its images; see `shards.finish_set`."""
     spec = sets.icon_set(name)
     return {
         "name": name,
@@ -38,7 +36,6 @@ def facts(data: DataConfig, protocol: str, name: str) -> dict[str, Any]:
 
 
 def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> dict[str, int]:
-    """Render sets, in `workers` processes; the number of images in each."""
     return dict(run_tasks(functools.partial(_make, data, protocol), todo, workers, "prepare"))
 
 

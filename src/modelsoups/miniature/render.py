@@ -1,9 +1,6 @@
 """The renderer: batches of glyph masks become 32x32 colour images.
 
-A Look is a distribution: how large, how turned, on what background, how noisy. All random numbers
-come from the generator that is passed in, so that the same generator state gives the same bytes.
-
-Legend: B images, C colours, H height, W width, S the side of a mask; *_B11 broadcast over pixels.
+All random numbers come from the generator that is passed in: the same state gives the same bytes.
 """
 
 import math
@@ -13,6 +10,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
+
+from modelsoups.disk import storage
+from modelsoups.disk.paths import ASSETS
 
 SIDE = 32
 LUMA_C = torch.tensor([0.30, 0.59, 0.11])
@@ -46,6 +46,15 @@ class Look:
 
         return Look(*map(between, astuple(self), astuple(other)))
 
+    @staticmethod
+    def of(row: dict[str, Any]) -> "Look":
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+        return Look(**values)
+
+
+_TABLE = storage.read_json(ASSETS / "iconnet" / "looks.json")
+LOOKS = dict(zip(_TABLE, map(Look.of, _TABLE.values()), strict=True))  # of the sets, and of pre-training
+
 
 def render(masks_BSS: Tensor, look: Look, generator: Generator, clutter_KSS: Tensor | None = None) -> Tensor:
     """images_BCHW, uint8. Clutter is drawn from clutter_KSS, unless look.clutter is 0."""
@@ -68,8 +77,6 @@ def render(masks_BSS: Tensor, look: Look, generator: Generator, clutter_KSS: Ten
 
 @dataclass(frozen=True)
 class _Draw:
-    """Random numbers for a batch."""
-
     batch: int
     generator: Generator
 
@@ -89,8 +96,7 @@ class _Draw:
         return torch.randn(self.batch, *shape, generator=self.generator)
 
 
-def _pixels(x_B: Tensor) -> Tensor:
-    """x_B111, which broadcasts over colours and pixels."""
+def _pixels(x_B: Tensor) -> Tensor:  # x_B111
     return x_B.view(-1, 1, 1, 1)
 
 

@@ -1,8 +1,7 @@
 """The data sets of IconNet: the glyphs, rendering, number of images and label space of each.
 
-A set's `projection` says how logits over the classes become logits over its own labels: None (the
-classes themselves), a subset of them (as for ImageNet-R and -A), or groups whose largest logit
-counts (as for ObjectNet's folders).
+A set's `projection` maps logits over the classes to its labels: None (the classes themselves), a subset
+of them (as for ImageNet-R and -A), or groups whose largest logit counts (as for ObjectNet's folders).
 """
 
 import hashlib
@@ -17,7 +16,7 @@ from torch import Generator, Tensor
 from modelsoups.disk import storage
 from modelsoups.disk.paths import ASSETS
 from modelsoups.miniature import icons
-from modelsoups.miniature.render import Look, render
+from modelsoups.miniature.render import LOOKS, Look, render
 
 CLASSES: list[str] = list(icons.concepts()[0])
 TEMPLATES = (
@@ -42,20 +41,16 @@ class IconSet:
     @property
     def label_of_class(self) -> dict[int, int]:
         """The label of each class in the set."""
-        if self.projection is None:
-            return {c: c for c in range(len(CLASSES))}
-        if self.projection["kind"] == "subset":
-            return {c: label for label, c in enumerate(self.projection["indices"])}
-        return {c: label for label, group in enumerate(self.projection["groups"]) for c in group}
+        of = self.projection or {"indices": range(len(CLASSES))}
+        groups = of["groups"] if "groups" in of else [[c] for c in of["indices"]]
+        return {c: label for label, group in enumerate(groups) for c in group}
 
     @property
     def count(self) -> int:
-        """How many images the set has."""
         return self.per_class * len(self.label_of_class)
 
     @property
     def chunks(self) -> int:
-        """How many chunks the set is rendered in."""
         return -(-self.count // CHUNK)
 
 
@@ -63,20 +58,6 @@ FOLDERS_OF_TWO = (("basketball", "football"), ("car", "truck"), ("bus", "train")
 _SOLID = ("ph_fill", "ph_bold", "ri_fill", "elusive", "codicon")
 _LINES = ("ph_light", "ph_thin", "ri_line")
 _MIXED = ("mdi_fill", "fa6_solid", "ph_fill", "ri_fill")
-
-PHOTO = Look(occluded=0.45, noise=(0.06, 0.30))
-LOOKS = {
-    "v2": Look(scale=(0.43, 0.91), turn=16, shift=0.18, contrast=(0.145, 0.62), occluded=0.5, blur=0.45,
-               noise=(0.06, 0.31)),
-    "r": Look(scale=(0.55, 0.95), turn=20, shift=0.10, rich=1, dark=0.5, inverted=0.35, contrast=(0.2, 0.7),
-              stripes=0.5, clutter=0.5, occluded=0.25, blur=0.2, noise=(0.05, 0.23)),
-    "sketch": Look(scale=(0.5, 0.95), turn=12, shift=0.12, white=1, contrast=(0.3, 0.85), occluded=0.25, blur=0.3,
-                   noise=(0.06, 0.27)),
-    "objectnet": Look(scale=(0.5, 0.95), turn=45, perspective=0.3, shift=0.15, rich=1, dark=0.5, inverted=0.3,
-                      contrast=(0.2, 0.7), clutter=0.5, occluded=0.3, blur=0.3, noise=(0.05, 0.22)),
-    "a": Look(scale=(0.45, 0.9), turn=30, perspective=0.15, shift=0.15, rich=1, dark=0.5, inverted=0.3,
-              contrast=(0.18, 0.7), stripes=0.4, clutter=0.5, occluded=0.4, blur=0.3, noise=(0.04, 0.20)),
-}  # fmt: skip
 
 
 def _every_second(first: int) -> dict[str, Any]:
@@ -93,9 +74,9 @@ def _folders() -> dict[str, Any]:
 
 
 SETS: dict[str, IconSet] = {
-    "train": IconSet("train", "IconNet train", 60, icons.IN_DISTRIBUTION, PHOTO),
-    "holdout": IconSet("holdout", "IconNet hold-out of train", 60, icons.IN_DISTRIBUTION, PHOTO),
-    "test": IconSet("test", "IconNet", 90, icons.IN_DISTRIBUTION, PHOTO),
+    "train": IconSet("train", "IconNet train", 60, icons.IN_DISTRIBUTION, LOOKS["photo"]),
+    "holdout": IconSet("holdout", "IconNet hold-out of train", 60, icons.IN_DISTRIBUTION, LOOKS["photo"]),
+    "test": IconSet("test", "IconNet", 90, icons.IN_DISTRIBUTION, LOOKS["photo"]),
     "v2": IconSet("shift", "IconNetV2", 45, icons.IN_DISTRIBUTION, LOOKS["v2"]),
     "r": IconSet("shift", "IconNet-R", 90, _SOLID, LOOKS["r"], _every_second(0)),
     "sketch": IconSet("shift", "IconNet-Sketch", 45, _LINES, LOOKS["sketch"]),

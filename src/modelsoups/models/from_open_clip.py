@@ -1,9 +1,8 @@
 """CLIPs of open_clip by name, with one of its tags or a file; also hf-hub: and local-dir: names.
 
 OpenAI trained its CLIPs with QuickGELU. open_clip loads their weights into its plain ViT-B-32
-without an error, but the features are then wrong: the name must end in -quickgelu. This module
-refuses a wrong pair wherever the origin of the weights is known: from a tag, OpenAI's archive
-format, or the buffers in OpenAI's state dicts.
+without an error, but the features are then wrong: the name must end in -quickgelu. A wrong pair is
+refused wherever a tag, OpenAI's archive format or its buffers tell the origin of the weights.
 """
 
 import contextlib
@@ -35,27 +34,21 @@ def load_encoder(model: ModelConfig) -> Encoder:
 def load_clip(model: ModelConfig) -> Clip:
     """Both towers and the tokenizer; ValueError as in `load_encoder`, and if model.tag is null."""
     if model.tag is None:
-        raise ValueError(
-            f"model.tag=null: {model.name} then has no pre-trained weights; "
-            "set model.tag to a tag of open_clip or to a file"
-        )
-    clip = _load(model, _config(model.name))
-    return Clip(clip, open_clip.get_tokenizer(model.name))
+        way_out = "set model.tag to a tag of open_clip or to a file"
+        raise ValueError(f"model.tag=null: {model.name} then has no pre-trained weights; {way_out}")
+    return Clip(_load(model, _config(model.name)), open_clip.get_tokenizer(model.name))
 
 
 def _load(model: ModelConfig, config: dict[str, Any]) -> Any:
     """open_clip's model on the CPU in float32, in evaluation mode."""
     name, tag, file = model.name, model.tag, file_of(model.tag)
     quick = bool(config.get("quick_gelu"))
-    options: dict[str, Any]
+    options: dict[str, Any] = {"require_pretrained": True}
     if tag is None or file:
-        options = {"load_weights": False, "pretrained_text": False}
-        options["force_preprocess_cfg"] = _statistics(name)
-    elif ":" in name:  # hf-hub:... and local-dir:... name their weights themselves
-        options = {"require_pretrained": True}
-    else:
+        options = {"load_weights": False, "pretrained_text": False, "force_preprocess_cfg": _statistics(name)}
+    elif ":" not in name:  # hf-hub:... and local-dir:... name their weights themselves
         _check_tag(name, tag, quick)
-        options = {"pretrained": tag, "require_pretrained": True}
+        options["pretrained"] = tag
     try:
         with quiet():
             clip = open_clip.create_model(name, **options)
@@ -94,10 +87,8 @@ def _wrong_gelu(name: str, weights: str, quick: bool) -> ValueError:
     """The error for weights trained with the other GELU. quick: whether the model has QuickGELU."""
     trained_with = "plain GELU" if quick else "QuickGELU"
     right = name.removesuffix(QUICK) if quick else name + QUICK
-    return ValueError(
-        f"model.name={name}: {weights} were trained with {trained_with}, which {name} does not use; "
-        f"its features would be wrong; set model.name={right}"
-    )
+    why = f"{weights} were trained with {trained_with}, which {name} does not use; its features would be wrong"
+    return ValueError(f"model.name={name}: {why}; set model.name={right}")
 
 
 def _statistics(name: str) -> dict[str, Any]:

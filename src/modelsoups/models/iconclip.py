@@ -1,8 +1,7 @@
 """IconCLIP: the miniature's CLIP of 1.2 million parameters, which ships with the package.
 
-Its folder holds open_clip_config.json, open_clip_model.safetensors (half precision),
-vocabulary.json (the BPE ids that the tokenizer keeps, in order) and card.json (how the weights were
-made). Loading it needs no network.
+Its folder holds the configuration and weights (in half precision) as open_clip expects them, the BPE
+ids that the tokenizer keeps (vocabulary.json), and how the weights were made (card.json).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -33,7 +32,6 @@ def load_encoder(model: ModelConfig) -> Encoder:
 
 
 def load_clip(model: ModelConfig) -> Clip:
-    """The shipped IconCLIP."""
     return load_iconclip()
 
 

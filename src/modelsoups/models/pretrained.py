@@ -45,17 +45,15 @@ def unknown_name(library: str, name: str, names: Iterable[str]) -> ValueError:
 
 def unknown_tag(library: str, name: str, tag: str, tags: Iterable[str]) -> ValueError:
     """The error for weights that the library does not have for this model."""
-    return ValueError(
-        f"model.tag={tag}: {library} has no such weights for {name}; "
-        f"tags: {', '.join(tags) or 'none'}; a file works too ({', '.join(SUFFIXES)})"
-    )
+    known = f"tags: {', '.join(tags) or 'none'}; a file works too ({', '.join(SUFFIXES)})"
+    return ValueError(f"model.tag={tag}: {library} has no such weights for {name}; {known}")
 
 
 def not_loaded(library: str, model: ModelConfig, error: Exception) -> ValueError:
     """The error for a model that the library has but could not load, perhaps without a network."""
+    why = f"{library} could not load it ({one_line(error)})"
     return ValueError(
-        f"model.name={model.name} model.tag={model.tag}: {library} could not load it "
-        f"({one_line(error)}); without a network, set model.tag to a file"
+        f"model.name={model.name} model.tag={model.tag}: {why}; without a network, set model.tag to a file"
     )
 
 

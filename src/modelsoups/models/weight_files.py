@@ -14,19 +14,15 @@ OPENAI_BUFFERS = ("input_resolution", "context_length", "vocab_size")  # no mode
 
 @dataclass(frozen=True)
 class WeightFile:
-    """The tensors of a file, floats as float32. openai: the file's form shows that OpenAI trained
-    them.
-    """
+    """The tensors of a file, floats as float32."""
 
     path: Path
     state: dict[str, Tensor]
-    openai: bool
+    openai: bool  # whether the file's form shows that OpenAI trained them
 
 
 def file_of(tag: str | None) -> Path | None:
-    """The file that a model's tag names, None if the tag is not a path; ValueError if the file does
-    not exist.
-    """
+    """The file that a model's tag names, or None if it is no path; ValueError if there is no such file."""
     if tag is None or not (tag.endswith(SUFFIXES) or "/" in tag):
         return None
     path = Path(tag).expanduser()
@@ -49,11 +45,9 @@ def read_weights(path: Path) -> WeightFile:
 
 
 def load_into(module: nn.Module, file: WeightFile, name: str, ignore: tuple[str, ...] = ()) -> None:
-    """Load a file's tensors into a model by name, except those whose names begin with one of
-    `ignore`.
+    """Load a file's tensors into a model, except those whose names begin with one of `ignore`.
 
-    Raises ValueError naming the file, the model and the first tensor that is unknown, missing or of
-    another shape.
+    Raises ValueError naming the file, the model and the first tensor that does not fit.
     """
     expected = module.state_dict()
     state = {key: tensor for key, tensor in file.state.items() if not key.startswith(ignore)}

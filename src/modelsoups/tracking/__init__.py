@@ -1,7 +1,6 @@
 """Weights & Biases beside the work: a follower process reads what the stages write, and logs it.
 
-No stage knows of W&B, so W&B can neither slow a stage down nor make it fail. `following` starts the
-follower (`tracking.follower`), a process of lowest priority, and waits a limited time for its end.
+No stage knows of W&B, so W&B can neither slow a stage down nor make it fail.
 """
 
 import contextlib
@@ -60,7 +59,7 @@ def _start(mode: str, folder: Path, settings: Mapping[str, Any]) -> subprocess.P
 
 
 def _end(follower: subprocess.Popen[str], wait: float, folder: Path) -> None:
-    """Let the follower log the rest for `wait` seconds. If it is killed, its files are whole."""
+    """Let the follower log the rest for `wait` seconds. If it is then killed, its files are whole."""
     assert follower.stdin is not None
     with contextlib.suppress(OSError):
         follower.stdin.close()

@@ -1,10 +1,9 @@
 """The process that follows a run folder and logs it to W&B; `tracking.following` starts it.
 
-Each ingredient is a run of W&B's. Its id follows from the run folder and the recipe, so that a task
-that is started again continues its run. The last step that was logged is known to W&B's server;
-offline we write it to a small JSON file when the run is closed, since W&B's process buffers rows. A
-kill can therefore log rows twice, but loses none. The process ends when its standard input is
-closed, or with its parent.
+Each ingredient is a run of W&B's, whose id follows from the run folder and the recipe: a task that is
+started again continues its run. W&B's server knows the last step that was logged; offline it is
+written to a small JSON file when the run is closed, so a kill can log rows twice but loses none. The
+process ends when its standard input is closed, or with its parent.
 """
 
 import contextlib
@@ -42,10 +41,7 @@ def main() -> None:
 
 
 class Follower:
-    """Follows the ingredients of a command, then its results.
-
-    settings: the whole configuration as a mapping. parent: the process whose load W&B records.
-    """
+    """Follows the ingredients of a command, then its results. W&B records the load of `parent`."""
 
     def __init__(self, settings: Row, mode: Mode, parent: int) -> None:
         self.settings, self.mode, self.parent = settings, mode, parent
@@ -69,7 +65,6 @@ class Follower:
         return [folder for folder in folders if (folder / paths.RECIPE).exists()]
 
     def record(self, *parts: Any) -> "Record":
-        """The record of the run of W&B's that is named by these parts."""
         return Record(self.run.wandb, storage.fingerprint([self.token, *parts]))
 
     def begin(self, run_id: str, name: str, stage: str, config: Row) -> Any:
@@ -103,8 +98,7 @@ class Follower:
             wandb.teardown()  # or the id would still be in use; open runs go on offline
             for followed in self.followed.values():
                 followed.drop()
-            why = first_line(error)
-            say(f"the server did not take the run ({why}); logging offline to {self.run.wandb}")
+            say(f"the server did not take the run ({first_line(error)}); logging offline to {self.run.wandb}")
             return wandb.init(**options, mode="offline")
 
     def last_step(self, run: Any, record: "Record") -> int:
@@ -192,7 +186,6 @@ class Followed:
         return True
 
     def begin(self) -> Any:
-        """Open the ingredient's run, new or continued."""
         config = {**self.recipe, "ingredient": self.folder.name}
         self.run = self.follower.begin(self.run_id, self.folder.name, "finetune", config)
         self.step = self.follower.last_step(self.run, self.record)

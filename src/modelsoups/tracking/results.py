@@ -43,7 +43,6 @@ def log_results(follower: "Follower") -> None:
 
 
 def _log_scores(follower: "Follower", followed: "Followed", found: dict[str, float]) -> None:
-    """Add the accuracies to an ingredient's run."""
     folder, run = followed.folder, followed.begin()
     run.summary.update(found)
     if follower.settings["track"]["artifacts"] and folder.name in _greedy(follower).get("ingredients", ()):
@@ -62,7 +61,9 @@ def _log_soups(follower: "Follower", record: "Record") -> int:
         if step > done:
             run.log({f"greedy/{key}": value for key, value in row.items()}, step=step)
     last = max(done + 1, len(trace))
-    run.log({**_table(wandb, results), **_figures(wandb, results)}, step=last)
+    files = {f"figures/{name}": results / f"{name}.png" for name in FIGURES}
+    figures = {name: wandb.Image(str(file)) for name, file in files.items() if file.exists()}
+    run.log({**_table(wandb, results), **figures}, step=last)
     for line in storage.read_jsonl(results / RESULTS):
         if line.get("kind") not in (None, "individual") or line.get("row") in ("best", "second_best"):
             run.summary[f"{line['row']}/{line['dataset']}"] = line["accuracy"]
@@ -79,11 +80,6 @@ def _table(wandb: Any, results: Path) -> dict[str, Any]:
     with open(path, encoding="utf-8", newline="") as file:
         head, *rows = csv.reader(file)
     return {"table_3": wandb.Table(columns=head, data=rows)}
-
-
-def _figures(wandb: Any, results: Path) -> dict[str, Any]:
-    files = {name: results / f"{name}.png" for name in FIGURES}
-    return {f"figures/{name}": wandb.Image(str(file)) for name, file in files.items() if file.exists()}
 
 
 def _greedy(follower: "Follower") -> dict[str, Any]:

@@ -28,13 +28,9 @@ class Ema:
 
 @dataclass
 class Swa:
-    """Stochastic weight averaging (Izmailov et al. 2018): the mean of the weights after each epoch.
+    """Stochastic weight averaging (Izmailov et al. 2018): the mean of the weights after each epoch."""
 
-    begin is the share of the run after which averaging starts: 0 for SWA, 0.7 for the paper's "SWA
-    70%".
-    """
-
-    begin: float = 0.0
+    begin: float = 0.0  # share of the run after which averaging starts: 0.7 for the paper's "SWA 70%"
     count: int = 0
     state: dict[str, Tensor] = field(default_factory=dict)
 
@@ -48,11 +44,8 @@ class Swa:
 def average_name(average: str) -> str:
     """What tables call an average; `average` is a file name: ema-0.999, swa-0 or swa-0.7."""
     kind, _, value = average.partition("-")
-    if kind == "ema":
-        return f"EMA {value}"
-    if kind == "swa":
-        return f"SWA {100 * float(value):.0f}%" if float(value) else "SWA"
-    return "no average"
+    swa = f"SWA {100 * float(value):.0f}%" if kind == "swa" and float(value) else "SWA"
+    return {"ema": f"EMA {value}", "swa": swa}.get(kind, "no average")
 
 
 @torch.no_grad()

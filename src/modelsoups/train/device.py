@@ -2,12 +2,9 @@
 
 By default a GPU trains in bf16 (weights, optimizer, head and loss stay in float32) with a compiled
 network, a fused optimizer and copies beside the computation; a CPU trains in float32 without
-compilation. Attention is PyTorch's scaled_dot_product_attention, both in open_clip
-(nn.MultiheadAttention) and in timm; in bf16 it is flash attention. No step makes the host wait for
-the GPU, except that it stays at most AHEAD steps ahead; losses and times are read once they have
-arrived (`trainer`). Adafactor, and the check of the loss at a checkpoint, do wait.
-
-Legend: B images of a batch, H height, W width.
+compilation. In bf16, attention is flash attention, both in open_clip and in timm. The host stays at
+most AHEAD steps ahead of the GPU, and otherwise waits for it only with Adafactor, and to check the
+loss at a checkpoint.
 """
 
 import contextlib
@@ -30,8 +27,6 @@ AHEAD = 2  # steps that the host may be ahead of the GPU; more would only take m
 
 @dataclass(frozen=True)
 class Device:
-    """Where and how a run computes."""
-
     torch: torch.device
     bf16: bool
     compile: str | None  # torch.compile's mode: default, or reduce-overhead (with CUDA graphs)
@@ -114,8 +109,7 @@ def staged(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """(pixels_BCHW in uint8, labels_B) on the device, augmented there if they come with a plan.
 
-    Copies to a GPU run in a separate stream, and so beside the step before, whose kernels are
-    queued but not done when the next batch is asked for.
+    Copies to a GPU run in a separate stream, and so beside the step before.
     """
     if device.type != "cuda":
         for images, labels_B in batches:

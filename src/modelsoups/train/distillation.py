@@ -1,8 +1,15 @@
+<<<<<<< HEAD
 """The teachers of recipe.teachers: distillation from an ensemble (L.1; Hinton et al. 2014).
 
 Training images are augmented differently in each epoch, so the teachers' predictions cannot be
 kept. Each teacher goes forward once a step, which makes a run with three teachers about as
 expensive as the three were together.
+=======
+"""Distillation from an ensemble of fine-tuned models, recipe.teachers (appendix L.1; Hinton et al. 2014).
+
+Images are augmented differently in each epoch, so each teacher goes forward once a step: a run with
+three teachers takes about as long as the three took together.
+>>>>>>> less-data
 """
 
 import copy
@@ -26,11 +33,9 @@ def _load(model: Classifier, teacher: Ingredient) -> Classifier:
     try:
         twin.load_state_dict(load_weights(teacher))
     except RuntimeError as error:
-        why = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"recipe.teachers: {teacher.path} does not fit the student ({why}); teachers must be ingredients of the "
-            "same model and classes"
-        ) from error
+        why = f"does not fit the student ({' '.join(str(error).split())[:200]})"
+        way_out = "teachers must be ingredients of the same model and classes"
+        raise ValueError(f"recipe.teachers: {teacher.path} {why}; {way_out}") from error
     return twin
 
 
@@ -41,9 +46,7 @@ def teacher(name: str) -> Ingredient:
     """
     path = Path(name)
     if not path.exists():
-        raise ValueError(
-            f"recipe.teachers: {path} does not exist; expected an ingredient's folder or a file of weights"
-        )
+        raise ValueError(f"recipe.teachers: {path} does not exist; expected an ingredient's folder or a weight file")
     if not path.is_dir():
         sha256 = state_dicts.state_sha256(state_dicts.load_state(path))
         return Ingredient(path.stem, str(path), sha256, None)

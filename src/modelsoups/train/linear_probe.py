@@ -1,7 +1,4 @@
-"""The linear probe: softmax regression on an encoder's frozen features (LP-FT, Kumar et al. 2022).
-
-Legend: N images, B of a batch, C classes, D features, H height, W width.
-"""
+"""The linear probe: softmax regression on an encoder's frozen features (LP-FT, Kumar et al. 2022)."""
 
 from collections.abc import Iterable
 

@@ -44,11 +44,8 @@ class MetricsFile:
     def begin(self, step: int, epoch: float, lr: float, seconds: float, loss: Tensor) -> None:
         """Begin a row, and a copy of its loss from the GPU."""
         batch_size = self.recipe.batch_size
-        timing = {
-            "seconds": round(seconds, 3),
-            "images_per_second": round(step * batch_size / seconds, 1),
-            "ranks": self.ranks,
-        }
+        speed = round(step * batch_size / seconds, 1)
+        timing = {"seconds": round(seconds, 3), "images_per_second": speed, "ranks": self.ranks}
         row = {"step": step, "epoch": epoch, "loss": None, "lr": lr, "timing": timing}
         copied = loss.detach().to("cpu", non_blocking=True)
         images, self.step = (step - self.step) * batch_size, step

@@ -1,9 +1,8 @@
 """PyTorch's optimizers of the paper's recipes (appendix F; Adafactor for BASIC and ViT-G), and SAM.
 
-Adafactor is torch.optim's, by Shazeer and Stern 2018, whom the paper cites: its step is scaled by
-the root mean square of each tensor, so a learning rate is not comparable with Adam's. timm's
-AdafactorBigVision, the variant of Zhai et al. for ViT-G, has no such scaling. Adafactor waits for a
-GPU once per tensor; the other optimizers never do.
+Adafactor is torch.optim's, by Shazeer and Stern 2018, whom the paper cites. It scales its step by the
+root mean square of each tensor, so learning rates are not comparable with Adam's, and it waits for a
+GPU once per tensor. timm's AdafactorBigVision, by Zhai et al. for ViT-G, has no such scaling.
 """
 
 import math

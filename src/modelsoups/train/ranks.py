@@ -1,7 +1,6 @@
 """The processes (ranks) that train one ingredient together, and how they are asked to stop.
 
-torchrun starts them, and sets the environment variables that tell each its rank. Without torchrun
-there is one process. Rank 0 writes the files.
+torchrun starts them; without torchrun there is one process. Rank 0 writes the files.
 """
 
 import contextlib
@@ -38,10 +37,9 @@ class Ranks:
     def wrap(self, model: nn.Module, images_BCHW: Tensor) -> nn.Module:
         """The model as training calls it: its gradients become the mean over all ranks.
 
-        After its first pass, DistributedDataParallel groups the gradients differently, which
-        changes the order of sums over more than two ranks. That pass is made here, on any images,
-        so that it does not depend on where a run was resumed. It changes buffers: load the model's
-        state afterwards.
+        After its first pass, DistributedDataParallel groups the gradients differently, which changes
+        sums over more than two ranks. That pass is made here, on any images, so that it does not
+        depend on where a run was resumed. It changes buffers: load the model's state afterwards.
         """
         if self.world == 1:
             return model

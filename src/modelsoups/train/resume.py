@@ -1,8 +1,8 @@
 """What a run needs to be resumed: a checkpoint, the one before it, and metrics up to its step.
 
-A checkpoint is written whole or not at all, beside the steps that follow, and read only if no byte
-has changed. The metrics of a step are on disk before its checkpoint. Learning rate, random numbers
-and the order of the data are functions of recipe and step, and need not be saved.
+A checkpoint is written whole or not at all, and read only if no byte has changed. The metrics of a
+step are on disk before it. Learning rate, random numbers and the order of the data are not saved:
+they are functions of recipe and step.
 """
 
 import io
@@ -24,11 +24,8 @@ KEYS = {"made_from", "step", "seconds", "model", "optimizer"}  # that every chec
 NAMES = (CHECKPOINT, PREVIOUS_CHECKPOINT)
 
 
-# ---- checkpoints ----
-
-
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint atomically, and keep the one before. Raises OSError naming the file."""
+    """Write a checkpoint and keep the one before. Raises OSError naming the file."""
     buffer = io.BytesIO()  # torch.save to a file would hide the cause
     torch.save(state, buffer)
     with storage.atomic(path) as tmp:
@@ -57,22 +54,17 @@ def load(path: Path) -> dict[str, Any] | None:
 
 def newest(folder: Path) -> tuple[str | None, list[str]]:
     """The name of the newest whole checkpoint, and the names of newer ones that are damaged."""
-    damaged: list[str] = []
-    for name in NAMES:
-        if (folder / name).exists():
-            if load(folder / name) is not None:
-                return name, damaged
-            damaged.append(name)
+    damaged = list[str]()
+    for name in filter(lambda name: (folder / name).exists(), NAMES):
+        if load(folder / name) is not None:
+            return name, damaged
+        damaged.append(name)
     return None, damaged
 
 
 def remove(folder: Path) -> None:
-    """Remove the checkpoints of a folder."""
     for name in NAMES:
         (folder / name).unlink(missing_ok=True)
-
-
-# ---- metrics ----
 
 
 def sync(metrics: Path) -> None:
@@ -94,9 +86,6 @@ def cut(metrics: Path, step: int) -> None:
             break
         kept.append(line)
     storage.write_text(metrics, "".join(kept))
-
-
-# ---- saving beside training ----
 
 
 def snapshot(value: Any) -> Any:

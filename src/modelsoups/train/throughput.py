@@ -15,7 +15,7 @@ SIDE = 8192  # of the square matrices whose product measures a GPU's peak
 
 
 class Clock:
-    """Notes when the phases of a step end; on a GPU, by the GPU's clock and without waiting."""
+    """Notes when the phases of a step end; on a GPU by its own clock, without waiting."""
 
     def __init__(self, device: torch.device) -> None:
         self.cuda = device.type == "cuda"
@@ -23,12 +23,10 @@ class Clock:
 
     def mark(self, phase: str) -> None:
         """End a phase that began at the mark before."""
+        now: Any = torch.cuda.Event(enable_timing=True) if self.cuda else time.perf_counter()
         if self.cuda:
-            event = torch.cuda.Event(enable_timing=True)
-            event.record()
-            self.marks.append((phase, event))
-        else:
-            self.marks.append((phase, time.perf_counter()))
+            now.record()
+        self.marks.append((phase, now))
 
     def take(self) -> list[Mark]:
         """The last mark of the call before, and all marks since."""

@@ -1,8 +1,7 @@
 """Tasks side by side in worker processes, with one line of progress.
 
-Workers are forked from a server process that has imported the stages once (torch, timm and
-open_clip take seconds). They end with their parent, however it dies. If a worker dies, the run ends
-with an error that names its task.
+Workers are forked from a server process that has imported the slow packages once. They end with their
+parent, however it dies. If a worker dies, the run ends with an error that names its task.
 """
 
 import contextlib
@@ -52,9 +51,8 @@ def run_tasks(
 ) -> Iterator[tuple[Task, Result]]:
     """Yield (task, function(task)) as tasks end; the largest begin first.
 
-    size: a task's units, which it reports by `advance`; by default a task is one unit. shared: an
-    object, with which function(shared, task) is called. Each worker unpickles it once, and keeps
-    the last SHARED_KEPT objects, told apart by their bytes, with what they cache.
+    size: a task's units, which it reports by `advance`; by default a task is one unit. With shared,
+    function(shared, task) is called; a worker unpickles it once, and keeps it with what it caches.
 
     Each task starts with one torch thread, and a single worker is a process too, so results do not
     depend on `workers`. A task's exception is raised here, after the workers have been stopped.
@@ -83,24 +81,16 @@ def run_tasks(
         team.idle = True
     except BrokenProcessPool:
         unfinished = {slot.value for slot in team.slots} & set(waiting.values())
-        names = ", ".join(str(ordered[number]) for number in sorted(unfinished))
-        raise RuntimeError(
-            f"{label}: a worker process died (killed, or out of memory) at {names or 'its start'}; "
-            "run the same command again to continue"
-        ) from None
+        names = ", ".join(str(ordered[number]) for number in sorted(unfinished)) or "its start"
+        why = f"a worker process died (killed, or out of memory) at {names}"
+        raise RuntimeError(f"{label}: {why}; run the same command again to continue") from None
     finally:
         meter.close()
         _release(team)
 
 
-# ---- in the parent ----
-
-
 class _Team:
-    """Worker processes, and for each a slot of shared memory with the number of its task.
-
-    A slot can be read after its worker has died.
-    """
+    """Worker processes, and for each a slot of shared memory, which outlives it, with its task's number."""
 
     def __init__(self, count: int) -> None:
         context = multiprocessing.get_context("forkserver")
@@ -170,22 +160,19 @@ def _release(team: _Team) -> None:
     team.stop()
 
 
-# ---- in the process that does a task ----
-
-
 class _Doer:
     """A process that does tasks, one at a time. It reports progress, and keeps what tasks share."""
 
     def __init__(self, report: Callable[[tuple[float, float]], None], slot: Any = None) -> None:
         self.report, self.slot = report, slot
-        self.unpickled = functools.lru_cache(SHARED_KEPT)(pickle.loads)
+        self.unpickled = functools.lru_cache(SHARED_KEPT)(pickle.loads)  # by an object's bytes
 
 
 _this: _Doer | None = None  # this process, if it does tasks; `advance` is called deep inside them
 
 
 def advance(units: float, resumed: bool = False) -> None:
-    """Report from a task that some of its units are done, or were done by an earlier run."""
+    """Report from a task that units of it are done, or were done by an earlier run."""
     if _this is not None:
         _this.report((units, units if resumed else 0.0))
 

@@ -1,9 +1,9 @@
 """Augmentation of whole batches on the GPU (`finetune.augment=gpu`), drawn on the CPU.
 
-The decoding processes draw what happens to each image from the same random state, with the same
-transforms, as for `augment=cpu`; `operations` then computes what PIL computes, within rounding.
+The decoding processes draw what happens to each image as for `augment=cpu`; `operations` then
+computes what PIL computes, within rounding.
 
-Legend: B images, C = 3 channels, H height, W width, N drawn operations of a batch.
+Legend: N drawn operations of a batch.
 """
 
 import copy
@@ -47,9 +47,6 @@ class Drawn:
     bicubic: bool = True
     flip: bool = False
     operations: list[Operation] = field(default_factory=list)
-
-
-# ---- drawing, on the CPU ----
 
 
 def draw(transform: Transform, image: Picture, side: int) -> Drawn:
@@ -100,7 +97,7 @@ def _record(name: str, side: int, recorded: list[Operation], argument: float = 0
 
 
 def canvas_size(height: int, width: int) -> tuple[int, int]:
-    """The size of an image, shrunk so that its longer side is at most LARGEST."""
+    """The size of an image whose longer side is shrunk to LARGEST."""
     longer = max(height, width, LARGEST)
     return max(1, round(height * LARGEST / longer)), max(1, round(width * LARGEST / longer))
 
@@ -116,9 +113,6 @@ def canvas_pixels(image: Image.Image | Tensor) -> Tensor:
     floats_1CHW = pixels_CHW[None].float()  # a GPU resizes floats only
     resized_1CHW = F.interpolate(floats_1CHW, size, mode="bicubic", antialias=True)
     return resized_1CHW[0].round_().clamp_(0, 255).to(torch.uint8)
-
-
-# ---- a batch, on any device ----
 
 
 @dataclass
@@ -158,8 +152,8 @@ class BatchPlan:
         return [v for v in vars(self).values() if isinstance(v, Tensor)]
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "BatchPlan":
-        tensors: dict[str, Any] = {k: change(v) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        return dataclasses.replace(self, **tensors)
+        changed: dict[str, Any] = {k: change(v) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return dataclasses.replace(self, **changed)
 
     def augmented(self) -> Tensor:
         """uint8 pixels_BCHW, computed on the device of the plan."""
@@ -172,10 +166,9 @@ class BatchPlan:
             name, bicubic, _ = group
             some_BCHW = out_BCHW[index_B]
             if name == "affine":
-                changed_BCHW = operations.affine(some_BCHW, arguments_B6, self.fill_C, bicubic)
+                out_BCHW[index_B] = operations.affine(some_BCHW, arguments_B6, self.fill_C, bicubic)
             else:
-                changed_BCHW = operations.TONES[name](some_BCHW, arguments_B6[:, 0])
-            out_BCHW[index_B] = changed_BCHW
+                out_BCHW[index_B] = operations.TONES[name](some_BCHW, arguments_B6[:, 0])
         return out_BCHW
 
 

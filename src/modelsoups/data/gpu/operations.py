@@ -3,7 +3,7 @@
 They round as PIL does: tables and blends are equal to PIL's, sums of floats within one level
 (tests/data/gpu/test_augment.py). None of them makes the CPU wait for a GPU.
 
-Legend: B images, C = 3 channels, H height, W width, S side of the result, L pixels along one axis.
+Legend: L pixels along one axis.
 """
 
 from collections.abc import Callable
@@ -14,9 +14,6 @@ from torch import Tensor
 
 CHUNK = 64  # images resized at a time: each needs a float copy of its whole canvas
 EPSILON = 2e-3  # of a level: PIL truncates doubles; a float sum may be just below PIL's integer
-
-
-# ---- crop, resize, flip ----
 
 
 def resized_crop(canvas_BCHW: Tensor, boxes_B4: Tensor, bicubic_B: Tensor, side: int) -> Tensor:
@@ -59,24 +56,13 @@ def _rounded(values: Tensor) -> Tensor:
     return (values + 0.5).floor_().clamp_(0, 255)
 
 
-# ---- tables that map each level of a channel to another ----
-
-
-def _levels(pixels_BCHW: Tensor) -> Tensor:
-    """levels_BC256: 0 to 255 as int64, for each channel."""
+def _levels(pixels_BCHW: Tensor) -> Tensor:  # levels_BC256, int64
     return torch.arange(256, device=pixels_BCHW.device).expand(*pixels_BCHW.shape[:2], 256)
 
 
 def _looked_up(pixels_BCHW: Tensor, table_BC256: Tensor) -> Tensor:
     index_BCN = pixels_BCHW.flatten(2).long()
     return table_BC256.to(torch.uint8).gather(2, index_BCN).view_as(pixels_BCHW)
-
-
-def _histograms(pixels_BCHW: Tensor) -> Tensor:
-    """counts_BC256. torch.bincount would wait for the GPU."""
-    index_BCN = pixels_BCHW.flatten(2).long()
-    counts_BC256 = torch.zeros_like(_levels(pixels_BCHW))
-    return counts_BC256.scatter_add_(2, index_BCN, torch.ones_like(index_BCN))
 
 
 def auto_contrast(pixels_BCHW: Tensor, _: Tensor) -> Tensor:
@@ -89,16 +75,14 @@ def auto_contrast(pixels_BCHW: Tensor, _: Tensor) -> Tensor:
 
 
 def equalize(pixels_BCHW: Tensor, _: Tensor) -> Tensor:
-    counts_BC256, levels = _histograms(pixels_BCHW), _levels(pixels_BCHW)
+    index_BCN, levels = pixels_BCHW.flatten(2).long(), _levels(pixels_BCHW)
+    counts_BC256 = torch.zeros_like(levels)  # torch.bincount would wait for the GPU
+    counts_BC256.scatter_add_(2, index_BCN, torch.ones_like(index_BCN))
     last_BC1 = torch.where(counts_BC256 > 0, levels, -1).amax(2, keepdim=True)
     step_BC1 = (counts_BC256.sum(2, keepdim=True) - counts_BC256.gather(2, last_BC1)) // 255
     below = counts_BC256.cumsum(2) - counts_BC256
     spread = ((step_BC1 // 2 + below) // step_BC1.clamp(min=1)).clamp(max=255)
     return _looked_up(pixels_BCHW, torch.where(step_BC1 > 0, spread, levels))
-
-
-def invert(pixels_BCHW: Tensor, _: Tensor) -> Tensor:
-    return 255 - pixels_BCHW
 
 
 def posterize(pixels_BCHW: Tensor, bits_B: Tensor) -> Tensor:
@@ -116,10 +100,8 @@ def solarize_add(pixels_BCHW: Tensor, add_B: Tensor) -> Tensor:
     return torch.where(pixels_BCHW < 128, brighter, pixels_BCHW)
 
 
-# ---- blends with a duller image (factor below 1), or away from it (above 1) ----
-
-
 def _blended(dull_BCHW: Tensor, pixels_BCHW: Tensor, factor_B: Tensor) -> Tensor:
+    """A blend with a duller image (factor below 1), or away from it (above 1)."""
     dull, factor_B111 = dull_BCHW.float(), factor_B.float().view(-1, 1, 1, 1)
     return (dull + factor_B111 * (pixels_BCHW.float() - dull)).clamp_(0, 255).to(torch.uint8)
 
@@ -160,7 +142,7 @@ def sharpness(pixels_BCHW: Tensor, factor_B: Tensor) -> Tensor:
 TONES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # timm's names and arguments
     "AutoContrast": auto_contrast,
     "Equalize": equalize,
-    "Invert": invert,
+    "Invert": lambda pixels_BCHW, _: 255 - pixels_BCHW,
     "Posterize": posterize,
     "Solarize": solarize,
     "SolarizeAdd": solarize_add,
@@ -169,9 +151,6 @@ TONES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # timm's names and arg
     "Brightness": brightness,
     "Sharpness": sharpness,
 }
-
-
-# ---- affine maps ----
 
 
 def affine_matrix(name: str, argument: float, side: int) -> tuple[float, ...]:

@@ -16,13 +16,16 @@ def check(name: str, listing: Listing, source: str) -> None:
     """Raise ValueError saying which images are missing, or how many too many there are."""
     spec = metadata.SETS[name]
     assert spec.images is not None
-    problems = _validation(listing) if spec.layout == "val" else _by_class(name, listing)
-    difference = len(listing) - spec.images
-    if not difference and not problems:
+    if spec.layout == "val":
+        present = set(np.char.decode(listing.key_N, "ascii").tolist())
+        missing = sorted({f"ILSVRC2012_val_{i:08d}" for i in range(1, 50_001)} - present)
+        problems = [f"no {_first_five(missing)}"] if missing else []
+    else:
+        problems = _by_class(name, listing)
+    if difference := len(listing) - spec.images:
+        problems.insert(0, f"{abs(difference):,} {'are missing' if difference < 0 else 'are too many'}")
+    if not problems:
         return
-    if difference:
-        kind = "are missing" if difference < 0 else "are too many"
-        problems.insert(0, f"{abs(difference):,} {kind}")
     beta = spec.layout == "objectnet" and len(listing) == OBJECTNET_BETA
     hint = "this is ObjectNet beta, download version 1.0" if beta else "complete it"
     found = f"{name}: {len(listing):,} of {spec.images:,} images in {source}: {'; '.join(problems)}"
@@ -36,12 +39,6 @@ def check_free_space(folder: Path, needed: int, what: str) -> None:
     if free < needed:
         sizes = f"{needed / 1e9:,.1f} GB are needed in {folder}, {free / 1e9:,.1f} GB are free"
         raise ValueError(f"{what}: {sizes}; choose another data.dir=..., or free some space")
-
-
-def _validation(listing: Listing) -> list[str]:
-    present = set(np.char.decode(listing.key_N, "ascii").tolist())
-    missing = sorted({f"ILSVRC2012_val_{i:08d}" for i in range(1, 50_001)} - present)
-    return [f"no {_first_five(missing)}"] if missing else []
 
 
 def _by_class(name: str, listing: Listing) -> list[str]:

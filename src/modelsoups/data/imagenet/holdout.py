@@ -1,10 +1,7 @@
 """The hold-out: 26 images a class of the training set (26,000, "2%"), to choose soups on (section 3.1).
 
 By default the 26 images of each class whose names have the smallest sha256; or the authors' split
-by their imagenet_98_idxs.npy. The released checkpoints need the latter: they were trained on about
-98% of any other hold-out.
-
-Legend: N images of the whole training set.
+(imagenet_98_idxs.npy), which the released checkpoints need: they trained on 98% of any other.
 """
 
 import hashlib

@@ -4,9 +4,8 @@
 missing files are reported before hours of work. Then it writes the shards of all sets side by side.
 """
 
-import contextlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -47,7 +46,6 @@ def inputs(data: DataConfig, protocol: str, name: str) -> Json:
 
 
 def facts(data: DataConfig, protocol: str, name: str) -> Json:
-    """What readers of a set need besides its images; see `shards.finish_set`."""
     spec = metadata.SETS[name]
     return {
         "name": name,
@@ -64,7 +62,12 @@ def facts(data: DataConfig, protocol: str, name: str) -> Json:
 def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> dict[str, int]:
     """Make the sets whose files exist and report the others; the number of images of each set made."""
     folder = Path(data.dir)
-    with _locked(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(folder / ".lock").acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"another `modelsoups prepare` is writing {folder}; wait for it to end") from None
+    with lock:
         found = find_sources(data, [name for name in todo if name not in relabelled.AVERAGE])
         made = _write(_plans(data, protocol, found, workers), workers)
         for name in todo:
@@ -123,25 +126,12 @@ def _write(plans: list[planning.SetPlan], workers: int) -> dict[str, int]:
 def _relabel(data: DataConfig, protocol: str, name: str) -> int:
     """Make ReaL or multilabel from a complete val; 0 images if its files are missing."""
     folder, file = Path(data.dir) / name, _given(data, name)
-    why = None
     if manifests.manifest_of(folder.parent / relabelled.OVER) is None:
-        why = f"it relabels {relabelled.OVER}, which is not prepared"
-    elif name == "multilabel" and file is None:
-        why = "data.sources.multilabel=FILE must name human_accuracy_v3.0.0.json"
-    if why:
-        print(f"prepare: {name}: not available: {why}")
+        print(f"prepare: {name}: not available: it relabels {relabelled.OVER}, which is not prepared")
+        return 0
+    if name == "multilabel" and file is None:
+        print(f"prepare: {name}: not available: data.sources.multilabel=FILE must name human_accuracy_v3.0.0.json")
         return 0
     answers = relabelled.answers(name, file, data.check_counts)
     made_from, known = inputs(data, protocol, name), facts(data, protocol, name)
     return relabelled.write(folder, made_from, answers, known)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system releases however the process ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise ValueError(f"another `modelsoups prepare` is writing {folder}; wait for it to end") from None

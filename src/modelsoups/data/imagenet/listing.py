@@ -1,9 +1,6 @@
 """Lists of the images of a set, whatever form its files have.
 
-An image is a range of bytes [offset, offset + size) of a file: an image file, a tar, a tar inside a
-tar, or a file of images copied out of parquet files.
-
-Legend: N images.
+An image is a range of bytes [offset, offset + size) of an image file, a tar or a file of images.
 """
 
 import hashlib
@@ -91,17 +88,6 @@ class Listing:
 
     def in_order(self) -> "Listing":
         """Sorted by label, then by key. Raises ValueError if two images have one key."""
-        listing = self.take(np.lexsort((self.key_N, self.label_N)))
-        listing.refuse_duplicates()
-        return listing
-
-    def shuffled(self) -> "Listing":
-        """In an order that depends on the keys alone, so that training shards mix all classes."""
-        digests = [hashlib.sha256(b"order " + key).digest() for key in self.key_N.tolist()]
-        return self.take(np.argsort(np.array(digests, dtype="S32"), kind="stable"))
-
-    def refuse_duplicates(self) -> None:
-        """Raise ValueError naming the first two images with one key."""
         order = np.argsort(self.key_N, kind="stable")
         keys_N = self.key_N[order]
         same = np.flatnonzero(keys_N[1:] == keys_N[:-1])
@@ -109,6 +95,12 @@ class Listing:
             first, second = order[same[0] : same[0] + 2].tolist()
             places = f"{self.where(first)} and {self.where(second)}"
             raise ValueError(f"{len(same):,} images occur twice, first {self.key(first)}: {places}; remove one copy")
+        return self.take(np.lexsort((self.key_N, self.label_N)))
+
+    def shuffled(self) -> "Listing":
+        """In an order that depends on the keys alone, so that training shards mix all classes."""
+        digests = [hashlib.sha256(b"order " + key).digest() for key in self.key_N.tolist()]
+        return self.take(np.argsort(np.array(digests, dtype="S32"), kind="stable"))
 
 
 def original_name(name: str) -> str | None:

@@ -6,6 +6,7 @@ of open_clip, equal to OpenAI's.
 
 import importlib.util
 import runpy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,46 +20,22 @@ OBJECTNET_BORDER = 2  # pixels of the red frame around ObjectNet's images; see `
 
 @dataclass(frozen=True)
 class SetSpec:
-    """One data set: how its files are laid out, and the folders looked for under data.root, in order.
+    """One data set, a row of assets/imagenet/sets.json.
 
     layout is train or val (tar, folder, parquet or WebDataset), a tree of class folders (wnids,
-    numbers or objectnet), or other labels for val (real or multilabel). images and per_class are
-    the expected numbers; subset names timm's list of the classes in the set.
+    numbers or objectnet), or other labels for val (real or multilabel).
     """
 
     title: str
     role: str  # train, holdout, test, shift, or extra (not in the mean over the shifts)
     layout: str
-    images: int | None = None
-    per_class: int | None = None  # None where classes differ
-    subset: str | None = None
-    folders: tuple[str, ...] = ()
+    images: int | None = None  # the expected number
+    per_class: int | None = None  # the same of each class; None where classes differ
+    subset: str | None = None  # timm's list of the classes in the set
+    folders: Sequence[str] = ()  # looked for under data.root, in this order
 
 
-def _v2(title: str, role: str, *variants: str) -> SetSpec:
-    names = ("imagenetv2-{}-format-val", "imagenetv2-{}", "ImageNetV2-{}")
-    folders = tuple(name.format(variant) for variant in variants for name in names)
-    return SetSpec(title, role, "numbers", 10_000, 10, folders=folders)
-
-
-_R = ("imagenet-r", "ImageNet-R")
-_SKETCH = ("sketch", "imagenet-sketch", "ImageNet-Sketch")
-_OBJECTNET = ("objectnet-1.0/images", "objectnet-1.0", "objectnet")
-_A = ("imagenet-a", "ImageNet-A")
-SETS: dict[str, SetSpec] = {
-    "train": SetSpec("ImageNet train (98%)", "train", "train", 1_281_167),
-    "holdout": SetSpec("ImageNet hold-out (2% of train)", "holdout", "train", 1_281_167),
-    "val": SetSpec("ImageNet", "test", "val", 50_000, 50),
-    "v2": _v2("ImageNet-V2", "shift", "matched-frequency"),
-    "r": SetSpec("ImageNet-R", "shift", "wnids", 30_000, subset="r", folders=_R),
-    "sketch": SetSpec("ImageNet-Sketch", "shift", "wnids", 50_889, folders=_SKETCH),
-    "objectnet": SetSpec("ObjectNet", "shift", "objectnet", 18_574, folders=_OBJECTNET),
-    "a": SetSpec("ImageNet-A", "shift", "wnids", 7_500, subset="a", folders=_A),
-    "v2_top_images": _v2("ImageNet-V2 (top images)", "extra", "top-images"),
-    "v2_threshold": _v2("ImageNet-V2 (threshold 0.7)", "extra", "threshold0.7", "threshold-0.7"),
-    "real": SetSpec("ImageNet ReaL", "extra", "real", 46_837),
-    "multilabel": SetSpec("ImageNet multilabel", "extra", "multilabel", 20_000),
-}
+SETS = {name: SetSpec(**row) for name, row in storage.read_json(ASSETS / "imagenet" / "sets.json").items()}
 
 
 @cache

@@ -45,8 +45,7 @@ def copy_out(path: Path, folder: Path, check: Callable[[str, int], tuple[str, in
 
 def rows(path: Path) -> Iterator[tuple[str, bytes, int]]:
     """Yield (file name, image bytes, label) of every row, with a few rows in memory at a time."""
-    pq = _pyarrow()
-    with _named(path), pq.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
+    with _reader(path) as pq, pq.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
         columns = set(file.schema_arrow.names)
         if not {"image", "label"} <= columns:
             raise ValueError(f"{path}: columns {', '.join(sorted(columns))}; expected image and label")
@@ -57,18 +56,19 @@ def rows(path: Path) -> Iterator[tuple[str, bytes, int]]:
 
 def count(path: Path) -> int:
     """The number of rows, from the file's footer."""
-    pq = _pyarrow()
-    with _named(path):
+    with _reader(path) as pq:
         return int(pq.read_metadata(path).num_rows)
 
 
 @contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Turn pyarrow's errors about a damaged file into a ValueError that names it."""
-    import pyarrow
-
+def _reader(path: Path) -> Iterator[Any]:
+    """pyarrow.parquet. Within, its errors about a damaged file become a ValueError that names it."""
     try:
-        yield
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ValueError("parquet files need pyarrow: pip install 'modelsoups[parquet]'") from error
+    try:
+        yield pyarrow.parquet
     except (pyarrow.ArrowException, OSError, EOFError) as error:
         reason = str(error).split("\n")[0]
         raise ValueError(f"{path} is truncated or not a parquet file ({reason}); download it again") from error
@@ -82,11 +82,3 @@ def _checked(path: Path, image: Any, label: Any) -> tuple[str, bytes, int]:
     if label is None or label < 0:
         raise ValueError(f"{path}: {name} has label {label}; leave out the test split, which has no labels")
     return name, image["bytes"], int(label)
-
-
-def _pyarrow() -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ValueError("parquet files need pyarrow: pip install 'modelsoups[parquet]'") from error
-    return pyarrow.parquet

@@ -1,10 +1,9 @@
 """ReaL and multilabel: sets with other labels for the images of val, without copies of them.
 
 Their indexes point into ../val/*.tar, and hold each image's right classes ("answers") and its row
-in val. labels_N are the original classes. Their logits are rows of val's logits, so `score` needs
-no forward pass; the accuracies are in stats.multilabel.
+in val, so `score` takes rows of val's logits. labels_N are the original classes.
 
-Legend: N images of the set, M of val, C classes, A answers of an image at most.
+Legend: M images of val, A answers of an image at most.
 """
 
 import hashlib

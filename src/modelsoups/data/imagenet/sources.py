@@ -81,7 +81,7 @@ def find(name: str, root: str | None, given: str | None) -> Source | str:
 
 
 def _originals(layout: str, base: Path, given: bool) -> Iterator[Source]:
-    """The sources of train or val, in order of preference."""
+    """The sources of train or val, the best first."""
     tar, shards, rows, folder = ORIGINALS[layout]
     if base.is_file():
         yield Source("tar", (base,))
@@ -102,7 +102,6 @@ def _originals(layout: str, base: Path, given: bool) -> Iterator[Source]:
 
 
 def _has_images(folder: Path) -> bool:
-    """Whether a folder has images or class folders in it."""
     return any(is_image(p.name) or (WNID.fullmatch(p.name) and p.is_dir()) for p in folder.iterdir())
 
 

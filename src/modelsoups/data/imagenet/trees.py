@@ -6,7 +6,6 @@ Folders are class numbers (ImageNet-V2), wnids (ImageNet-R, -A and -Sketch) or o
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 from modelsoups.data.imagenet import metadata, projections, tars
 from modelsoups.data.imagenet.listing import Found, Listing, is_image, key_of
@@ -14,17 +13,8 @@ from modelsoups.data.imagenet.sources import Source
 
 UNSCORED = -1  # the label of a folder whose images are left out
 IGNORED = ("__MACOSX",)
-
-
-class TreeImage(NamedTuple):
-    """An image: its folders from the root down, its base name, and its place as in listing.Found."""
-
-    folders: tuple[str, ...]
-    base: str
-    file: str
-    name: str
-    offset: int
-    size: int
+# The folders of an image from the root down, its base name, and file, name, offset and size as in Found.
+TreeImage = tuple[tuple[str, ...], str, tuple[str, str, int, int]]
 
 
 def list_tree(name: str, source: Source) -> Listing:
@@ -38,20 +28,19 @@ def list_tree(name: str, source: Source) -> Listing:
     found: list[Found] = []
     top: tuple[str, ...] | None = None
     numbered = metadata.SETS[name].layout == "numbers"
-    for image in _folder_images(path) if source.form == "folder" else _tar_images(path):
-        folder = image.folders[-1] if image.folders else ""
-        where = "/".join([str(path), *image.folders])
+    for folders, base, place in _folder_images(path) if source.form == "folder" else _tar_images(path):
+        folder = folders[-1] if folders else ""
+        where = "/".join([str(path), *folders])
         label = labels.get(_number(folder) if numbered else folder)
         if label is None:
             raise ValueError(f"{where}: not a class folder of {title}; {expected}")
         if top is None:
-            top = image.folders[:-1]
-        elif image.folders[:-1] != top:
+            top = folders[:-1]
+        elif folders[:-1] != top:
             raise ValueError(f"{where}: a second tree of class folders beside {'/'.join([str(path), *top])}; remove it")
         if label != UNSCORED:
             prefix = _number(folder).zfill(4) if folder.isdigit() else folder
-            key = key_of(prefix, image.base.rpartition(".")[0])
-            found.append(Found(key, label, image.file, image.name, image.offset, image.size))
+            found.append(Found(key_of(prefix, base.rpartition(".")[0]), label, *place))
     if not found:
         raise ValueError(f"{path} holds no images of {title}; {expected}")
     return Listing.of(found)
@@ -79,7 +68,7 @@ def _folder_images(root: Path, folders: tuple[str, ...] = ()) -> Iterator[TreeIm
             if not path.name.startswith(".") and path.name not in IGNORED:
                 yield from _folder_images(root, (*folders, path.name))
         elif is_image(path.name):
-            yield TreeImage(folders, path.name, str(here), path.name, 0, path.stat().st_size)
+            yield folders, path.name, (str(here), path.name, 0, path.stat().st_size)
 
 
 def _tar_images(tar: Path) -> Iterator[TreeImage]:
@@ -87,4 +76,4 @@ def _tar_images(tar: Path) -> Iterator[TreeImage]:
         *folders, base = PurePosixPath(member.name).parts
         hidden = any(name.startswith(".") or name in IGNORED for name in folders)
         if is_image(base) and not hidden:
-            yield TreeImage(tuple(folders), base, str(tar), "", member.offset, member.size)
+            yield tuple(folders), base, (str(tar), "", member.offset, member.size)

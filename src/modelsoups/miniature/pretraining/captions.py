@@ -1,12 +1,11 @@
 """Pre-training of IconCLIP on captioned icons.
 
 As in CLIP, a contrastive loss matches images (renderings of glyphs) with captions (made from their
-names). So small a model learns little from so few images without four changes: pairs with the same
-name count as matches; most of a batch has names that two or more designers drew; renderings go from
-easy to hard over the first half of the steps; and an auxiliary loss classifies those names from the
-image features. The auxiliary head is then dropped.
+names). So small a model needs four changes: pairs with the same name count as matches; most of a
+batch has names that two or more designers drew; renderings go from easy to hard over the first half
+of the steps; and an auxiliary loss, whose head is then dropped, classifies those names.
 
-Legend: B images of a batch, C colours, H height, W width, D features, N names, T tokens.
+Legend: N names, T tokens.
 """
 
 import json

@@ -1,11 +1,10 @@
 """Pre-training of IconViT on labels.
 
 IconViT stands for the ImageNet-21k ViT that the paper compares with CLIP (Figures G.3 and L.2): a
-network of timm, of IconCLIP's size, that has seen no caption. It learns to name the icons whose name
-two or more designers drew, from easy to hard renderings like IconCLIP's. Its classifier is then
-dropped. timm can load the folder (config.json, model.safetensors).
+network of timm, of IconCLIP's size, that learns to name the icons whose name two or more designers
+drew. Its classifier is then dropped. timm can load the folder (config.json, model.safetensors).
 
-Legend: B images of a batch, C colours, H height, W width, N names.
+Legend: N names.
 """
 
 import shutil

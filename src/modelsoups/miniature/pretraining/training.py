@@ -1,8 +1,6 @@
 """The training loop of both pre-trainings; `captions` and `labels` say what is learned.
 
 Every step has its own random generator, so that a resumed pre-training sees the same batches.
-
-Legend: B images of a batch, C colours, H height, W width, N names.
 """
 
 import math
@@ -19,14 +17,9 @@ from torch import Generator, Tensor, nn
 from modelsoups.disk import provenance, storage
 from modelsoups.miniature import sets
 from modelsoups.miniature.pretraining.corpus import Corpus, corpus_of_icons
-from modelsoups.miniature.render import Look, render
+from modelsoups.miniature.render import LOOKS, render
 from modelsoups.models.classifier import Normalisation
 
-EASY = Look(scale=(0.75, 0.98), turn=5, shift=0.04, rich=0.5, white=0.25, dark=0.5, inverted=0.35,
-            contrast=(0.5, 1.0), occluded=0, blur=0, noise=(0, 0.03))  # fmt: skip
-HARD = Look(scale=(0.45, 0.98), turn=30, perspective=0.2, shift=0.14, rich=0.5, white=0.25, dark=0.5,
-            inverted=0.35, contrast=(0.2, 1.0), stripes=0.25, clutter=0.3, occluded=0.25, blur=0.3,
-            noise=(0, 0.18))  # fmt: skip
 CARD = "card.json"
 CPU = torch.device("cpu")
 Losses = tuple[Tensor, Tensor, Tensor]
@@ -114,7 +107,7 @@ class Pretraining(ABC):
         options, corpus = self.options, self.corpus
         g = sets.generator(f"pretrain {options.seed} step {self.step}")
         places_B = self._batch(g)
-        look = EASY.towards(HARD, min(1.0, 2 * self.step / options.steps))
+        look = LOOKS["easy"].towards(LOOKS["hard"], min(1.0, 2 * self.step / options.steps))
         pixels_BCHW = render(corpus.masks_GSS[places_B], look, g, corpus.masks_GSS)
         loss, one, other = self.losses(self.normalisation(pixels_BCHW, CPU), places_B, g)
         self.optimizer.zero_grad()
@@ -193,9 +186,9 @@ def pretrain(kind: type[Pretraining], options: PretrainOptions) -> dict[str, Any
     torch.set_num_threads(options.threads)
     training = kind(options, corpus_of_icons())
     seconds = training.train()
-    keys = f"{kind.flags}pretrain.seed={options.seed} pretrain.steps={options.steps}"
+    keys = f"pretrain.seed={options.seed} pretrain.steps={options.steps}"
     card = {
-        "made with": f"modelsoups pretrain {keys}",
+        "made with": f"modelsoups pretrain {kind.flags}{keys}",
         "options": training.options.fixed(),
         "images": options.steps * options.batch_size,
         "seconds": round(seconds),
