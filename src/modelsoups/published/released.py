@@ -10,15 +10,7 @@ RENAMED = {"model.visual.": "encoder.", "classification_head.": "head."}  # thei
 # How far an independent rerun of the 72 models on other hardware came out from the released
 # accuracies at most, in points. Sketch was not rerun: it has the value of R, which is like it in
 # its number of images and its accuracy.
-TOLERANCE = {
-    "holdout": 0.11,
-    "val": 0.06,
-    "v2": 0.14,
-    "r": 0.15,
-    "sketch": 0.15,
-    "objectnet": 0.50,
-    "a": 0.23,
-}
+TOLERANCE = {"holdout": 0.11, "val": 0.06, "v2": 0.14, "r": 0.15, "sketch": 0.15, "objectnet": 0.50, "a": 0.23}
 
 
 def our_name(key: str) -> str | None:

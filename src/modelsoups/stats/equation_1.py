@@ -109,12 +109,7 @@ def curvature_of(logits_NC: Tensor, first_NC: Tensor, second_NC: Tensor, labels_
 
 
 def approximation(
-    soup_NC: Tensor,
-    ends: tuple[Tensor, Tensor],
-    labels_N: Tensor,
-    alpha: float,
-    curvature: float,
-    beta: float = 1.0,
+    soup_NC: Tensor, ends: tuple[Tensor, Tensor], labels_N: Tensor, alpha: float, curvature: float, beta: float = 1.0
 ) -> Approximation:
     """Equation (1) from the logits of the soup at alpha and of its two models (`ends`).
 
