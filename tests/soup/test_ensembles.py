@@ -37,7 +37,7 @@ def on_disk(folder: Path, logits: dict[str, Tensor], dtype: str = "float32") -> 
 def test_scores_are_those_of_the_whole(tmp_path: Path, monkeypatch, weights) -> None:
     monkeypatch.setattr(logit_blocks, "BLOCK", 200)  # ten images at a time
     logits, labels_N = models()
-    mean_NC = scores.ensemble(logits.values(), weights)
+    mean_NC = scores.ensemble(list(logits.values()), weights)
     for cached in (logits, on_disk(tmp_path, logits)):
         got = soup.ensemble(cached, labels_N, weights)
         assert (got.n, got.correct) == (90, scores.correct(mean_NC, labels_N))

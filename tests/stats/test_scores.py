@@ -15,7 +15,7 @@ def test_ensemble_by_hand() -> None:
     """Means (1 + 3) / 2 = 2 and (2 + 8) / 2 = 5; weighted 1/4 and 3/4: 2.5 and 6.5."""
     a, b = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 8.0]])
     assert ensemble([a, b]).tolist() == [[2.0, 5.0]]
-    assert ensemble(iter([a, b]), [0.25, 0.75]).tolist() == [[2.5, 6.5]]
+    assert ensemble([a, b], [0.25, 0.75]).tolist() == [[2.5, 6.5]]
     assert ensemble([a]).tolist() == a.tolist()
 
 

@@ -123,14 +123,6 @@ def test_looking_at_a_mean_does_not_add() -> None:
     assert same(states[0], before), "a state that was added must not change"
 
 
-def test_running_sum_weighs_by_layer() -> None:
-    """0.5 * 1 + 2 * 10 = 20.5 in block 0; 3 * 1 + 0 * 10 = 3 elsewhere."""
-    total = RunningSum()
-    total.add({"blocks.0.w": torch.tensor([1.0]), "head.w": torch.tensor([1.0])}, {"blocks.0": 0.5, "*": 3.0})
-    total.add({"blocks.0.w": torch.tensor([10.0]), "head.w": torch.tensor([10.0])}, {"blocks.0": 2.0, "*": 0.0})
-    assert {k: v.item() for k, v in total.divided(1).items()} == {"blocks.0.w": 20.5, "head.w": 3.0}
-
-
 @pytest.mark.parametrize(
     ("states", "coefficients", "message"),
     [

@@ -8,7 +8,7 @@ from modelsoups.analyses.analysis import Verdicts, compared
 from modelsoups.analyses.bench import Bench, Measures, Point
 from modelsoups.analyses.members import Unavailable
 from modelsoups.analyses.rows import ON, Rows, Table, having
-from modelsoups.published import appendix_l
+from modelsoups.published.tables import paper_rows
 from modelsoups.report.numbers import percent
 
 Line = Callable[[], Measures]  # raises Unavailable
@@ -36,7 +36,7 @@ def made(bench: Bench, lines: Mapping[str, Line], rate: int, lr: float) -> tuple
     rows: Rows = []
     found: dict[str, Measures] = {}
     for label, make in lines.items():
-        test, shifts = appendix_l.ROWS[label][rate]
+        test, shifts = paper_rows("appendix_l")[label][rate]
         try:
             found[label] = make()
             ours: dict[str, Any] = {**bench.accuracies(found[label])}

@@ -1,7 +1,6 @@
 """Checkpoints of every common format as lazy states: safetensors, PyTorch, shards, folders.
 
-To add a format, write a function like `_read_safetensors` and enter its suffix in READERS. Nested
-entries and prefixes that training loops put around the weights are removed and noted.
+To add a format, write a function like `_read_safetensors` and enter its suffix in READERS.
 """
 
 import json
@@ -14,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from modelsoups.checkpoints.pytorch import read_pytorch
-from modelsoups.checkpoints.tensors import Checkpoint, InFile, MappedFile, checkpoint_of
+from modelsoups.checkpoints.tensors import Checkpoint, Entry, InFile, MappedFile, checkpoint_of
 from modelsoups.disk import paths
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
@@ -48,15 +47,14 @@ def _read_safetensors(path: Path, key: str | None) -> Checkpoint:
         with safe_open(path, "pt") as opened:  # checks sizes, offsets and the header
             metadata = opened.metadata() or {}
     except SafetensorError as error:
-        raise ValueError(
-            f"{path} is truncated or not a safetensors file ({error}); download it or save it again"
-        ) from error
+        what = f"truncated or not a safetensors file ({error})"
+        raise ValueError(f"{path} is {what}; download it or save it again") from error
     file = MappedFile(path)
     length = int.from_bytes(file.read(0, 8).tobytes(), "little")
     header = json.loads(file.read(8, 8 + length).tobytes())
     header.pop("__metadata__", None)
-    checkpoint = Checkpoint(str(path), {}, files=(path,))
-    entries = checkpoint.entries
+    entries: dict[str, Entry] = {}
+    tied: dict[str, str] = {}
     for name, info in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         if info["dtype"] not in DTYPES:
             raise ValueError(f"{path}: tensor {name} is of type {info['dtype']}; expected one of {', '.join(DTYPES)}")
@@ -64,10 +62,10 @@ def _read_safetensors(path: Path, key: str | None) -> Checkpoint:
         entries[name] = InFile(file, start, DTYPES[info["dtype"]], tuple(info["shape"]))
     for name, kept in metadata.items():  # save_model marks tied tensors so
         if kept in entries and name not in entries:
-            entries[name], checkpoint.tied[name] = entries[kept], kept
+            entries[name], tied[name] = entries[kept], kept
     if not entries:
         raise ValueError(f"{path} holds no tensors")
-    return checkpoint
+    return Checkpoint(str(path), entries, tied, files=(path,))
 
 
 READERS: dict[str, Callable[[Path, str | None], Checkpoint]] = {  # by suffix
@@ -97,8 +95,7 @@ def open_checkpoint(source: Source, key: str | None = None) -> Checkpoint:
 
 
 def load_state(path: Path | str) -> dict[str, Tensor]:
-    """All tensors of a file that holds nothing else, in memory on the CPU, under the names in the
-    file.
+    """All tensors of a file that holds nothing else, in memory, under the names in the file.
 
     Raises ValueError as `open_checkpoint` does, and for a folder or a file with nested entries.
     """
@@ -122,22 +119,17 @@ def _read(path: Path, key: str | None) -> Checkpoint:
             return _read_folder(path)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
-    kinds = ", ".join(SUFFIXES)
-    raise ValueError(f"{path}: unknown kind of checkpoint; expected {kinds}, {INDEX} or a folder")
+    raise ValueError(f"{path}: unknown kind of checkpoint; expected {', '.join(SUFFIXES)}, {INDEX} or a folder")
 
 
 def _read_folder(path: Path) -> Checkpoint:
     for name in WHOLE:
-        if (path / name).exists():
-            checkpoint = READERS[Path(name).suffix](path / name, None)
-            break
-        if (path / f"{name}{INDEX}").exists():
-            checkpoint = _read_shards(path / f"{name}{INDEX}")
-            break
-    else:
-        raise ValueError(f"{path}: no weights in this folder; expected {' or '.join(WHOLE)}, or an {INDEX} of one")
-    checkpoint.name, checkpoint.folder = str(path), path
-    return checkpoint
+        for file in (path / name, path / f"{name}{INDEX}"):
+            if file.exists():
+                checkpoint = _read(file, None)
+                checkpoint.name, checkpoint.folder = str(path), path
+                return checkpoint
+    raise ValueError(f"{path}: no weights in this folder; expected {' or '.join(WHOLE)}, or an {INDEX} of one")
 
 
 def _read_shards(index: Path) -> Checkpoint:

@@ -38,9 +38,7 @@ def difference(expected: Layout, found: Layout) -> Difference | None:
     """How a layout differs from the expected one, None if not; the order of names is ignored."""
     names = dict.fromkeys([*expected, *found])
     keys = [key for key in names if expected.get(key) != found.get(key)]
-    if not keys:
-        return None
-    return Difference(keys[0], expected.get(keys[0]), found.get(keys[0]), len(keys))
+    return Difference(keys[0], expected.get(keys[0]), found.get(keys[0]), len(keys)) if keys else None
 
 
 def grouped(layouts: Mapping[str, Layout]) -> list[list[str]]:
@@ -66,6 +64,5 @@ def check_layouts(checkpoints: Sequence[Checkpoint]) -> None:
     expected = layout_of(first)
     for other in checkpoints[1:]:
         if odd := difference(expected, layout_of(other)):
-            raise ValueError(
-                f"{other.name} cannot be mixed with {first.name}: {odd}; `modelsoups doctor` compares all of them"
-            )
+            where = f"{other.name} cannot be mixed with {first.name}"
+            raise ValueError(f"{where}: {odd}; `modelsoups doctor` compares all of them")

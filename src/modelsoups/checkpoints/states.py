@@ -1,6 +1,4 @@
-"""States: mappings from tensor names to tensors. Which tensors mixing averages, and a hash of the
-content.
-"""
+"""States (mappings from tensor names to tensors): what mixing averages, and a content hash."""
 
 import hashlib
 import json
@@ -32,8 +30,7 @@ def averaged(tensor: Tensor | Entry) -> bool:
 def state_sha256(state: State) -> str:
     """SHA-256 (64 hex digits) over name, dtype, shape and bytes of all tensors, sorted by name.
 
-    It does not depend on the file format or on the order of the tensors. Manifests and caches keep
-    it.
+    It does not depend on the file format or on the order of the tensors.
     """
     digest = hashlib.sha256()
     for key in sorted(state):

@@ -124,9 +124,8 @@ def nbytes(entry: Entry) -> int:
 class Checkpoint(Mapping[str, Tensor]):
     """A state whose tensors are read when asked for, in the order of the file.
 
-    tied maps a name to the earlier name whose tensor it shares; notes tell the user what was
-    changed on reading; folder is the Hugging Face folder, if it came from one; files are the files
-    read.
+    tied maps a name to the earlier name whose tensor it shares; notes tell the user what reading
+    changed; folder is the Hugging Face folder, if it came from one.
     """
 
     name: str
@@ -146,7 +145,6 @@ class Checkpoint(Mapping[str, Tensor]):
         return len(self.entries)
 
     def release(self) -> None:
-        """Give the pages of the files back to the system (`MappedFile.release`)."""
         for file in self._mapped:
             file.release()
 

@@ -2,8 +2,7 @@
 
 OpenAI publishes CLIP's weights as such archives (ViT-B-32.pt), whose code torch.jit.load would run.
 An archive is a zip of `<name>/data.pkl`, a pickle of the tree of modules, and `<name>/data/<key>`,
-the numbers of each storage. The pickle is read with a stand-in for every module; anything else that
-is not a tensor or a plain value is refused.
+the numbers of each storage. Anything but modules, tensors and plain values is refused.
 """
 
 import pickle
@@ -42,10 +41,8 @@ def is_archive(path: Path) -> bool:
 
 
 def load_archive(path: Path) -> dict[str, Tensor]:
-    """Every tensor of the modules by its dotted name, in the archive's dtype, on the CPU.
+    """Every parameter, buffer and other tensor of the modules by its dotted name, on the CPU.
 
-    These are parameters, buffers and tensors kept as attributes: the archive does not distinguish
-    them.
     Raises ValueError naming the file if it is damaged or holds anything but modules and tensors.
     """
     try:
@@ -67,12 +64,7 @@ class _Refused(Exception):
 
 
 class _Module:
-    """Stands for any module of the archive; keeps its attributes."""
-
-    attributes: dict[str, Any]
-
-    def __setstate__(self, attributes: dict[str, Any]) -> None:
-        self.attributes = dict(attributes)
+    """Stands for any module of the archive; unpickling sets its attributes."""
 
 
 class _Reader(pickle.Unpickler):
@@ -112,7 +104,7 @@ def _rebuild(storage: Tensor, offset: int, size: Sequence[int], stride: Sequence
 
 
 def _tensors(module: _Module, prefix: str) -> Iterator[tuple[str, Tensor]]:
-    for name, value in module.attributes.items():
+    for name, value in vars(module).items():
         if isinstance(value, Tensor):
             yield prefix + name, value
         elif isinstance(value, _Module):

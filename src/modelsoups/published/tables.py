@@ -1,12 +1,11 @@
 """Published numbers as data: the paper's tables, and the authors' results for their 72 models and soups.
 
 Sets are named as in this package: holdout, val, v2, r, sketch, objectnet, a. Accuracies of released
-models are from 0 to 1; the paper's tables are in per cent, as printed. The released means over the
-shifts are 0.10 to 0.14 points above the paper's, for an unpublished reason, so reports compare with both.
+models are from 0 to 1; the paper's tables are in per cent. The released means over the shifts are
+0.10 to 0.14 points above the paper's, for an unpublished reason, so reports compare with both.
 """
 
 import functools
-import json
 import statistics
 from dataclasses import dataclass
 from typing import Any
@@ -31,17 +30,10 @@ TITLES = {
     "objectnet": "ObjectNet",
     "a": "ImageNet-A",
 }
+SOUPS = "published/released_soup_results.jsonl"  # below ASSETS
 MODELS = 72
 INITIALIZATION = 0  # model_0
 ALIKE = (4, 5)  # model_4 and model_5 are one model
-SOUP_ROWS = {  # row -> its name in released_soup_results.jsonl
-    "initialization": "initialization (linear probe)",
-    "best": "best individual on held-out",
-    "second_best": "second best on held-out",
-    "uniform": "uniform soup",
-    "greedy": "greedy soup",
-    "ensemble": "ensemble",
-}
 PAPER_NAMES = {  # row -> its name in the paper's Table 3
     "best": "Best individual model",
     "second_best": "Second best model",
@@ -71,24 +63,13 @@ class ReleasedModel:
     def recipe(self) -> dict[str, Any] | None:
         """Its values of Recipe's keys; None for the initialization.
 
-        No augmentation policy means the minimal crop. The authors' seeds are not known: the model's
-        number stands in.
+        No augmentation policy means the minimal crop. The seed, which is unknown, is the number.
         """
         if self.index == INITIALIZATION:
             return None
         keys = ("lr", "weight_decay", "epochs", "label_smoothing", "mixup")
         values = {key: self.hyperparameters[key] for key in keys}
         return {**values, "aug": self.hyperparameters["aug"] or "minimal", "seed": self.index}
-
-
-@dataclass(frozen=True)
-class PaperTable:
-    """One table as printed. rows: label -> one number a column, None where the paper has none."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: dict[str, tuple[float | None, ...]]
-    std: dict[str, tuple[float | None, ...]]
 
 
 @dataclass(frozen=True)
@@ -107,8 +88,9 @@ class Table3Row:
 @functools.cache
 def released_models() -> tuple[ReleasedModel, ...]:
     """The 72 models in the order of their numbers."""
-    hyperparameters = {r.pop("model_name"): r for r in _lines("released/released_models_hparams.jsonl")}
-    results = {r.pop("model_name"): r for r in _lines("released/released_models_results.jsonl")}
+    folder = ASSETS / "released"
+    hyperparameters = {r.pop("model_name"): r for r in storage.read_jsonl(folder / "released_models_hparams.jsonl")}
+    results = {r.pop("model_name"): r for r in storage.read_jsonl(folder / "released_models_results.jsonl")}
     models = []
     for index in range(MODELS):
         name = f"model_{index}"
@@ -120,45 +102,38 @@ def released_models() -> tuple[ReleasedModel, ...]:
 @functools.cache
 def released_rows() -> dict[str, dict[str, float]]:
     """The released results of Table 3's rows: row -> set -> accuracy, 0 to 1."""
-    lines = {line["row"]: line for line in _lines("published/released_soup_results.jsonl")}
-    return {
-        row: {ours: float(lines[name][theirs]) / 100 for theirs, ours in SETS.items()}
-        for row, name in SOUP_ROWS.items()
-    }
+    rows = {}
+    for line in storage.read_jsonl(ASSETS / SOUPS):
+        rows[line["row"]] = {ours: float(line[theirs]) / 100 for theirs, ours in SETS.items()}
+    return rows
 
 
 def greedy_ingredients() -> tuple[int, ...]:
     """Models of the released greedy soup in the order of joining, from an independent rerun."""
-    line = next(x for x in _lines("published/released_soup_results.jsonl") if x["row"] == SOUP_ROWS["greedy"])
+    line = next(line for line in storage.read_jsonl(ASSETS / SOUPS) if line["row"] == "greedy")
     return tuple(int(name.removeprefix("model_")) for name in line["ingredients_in_order_added"])
 
 
 @functools.cache
 def official_keys() -> dict[str, tuple[tuple[int, ...], str]]:
     """Tensors of a released checkpoint: name -> shape and dtype ("float32")."""
-    lines = _lines("released/official_checkpoint_keys.jsonl")
+    lines = storage.read_jsonl(ASSETS / "released" / "official_checkpoint_keys.jsonl")
     return {line["key"]: (tuple(line["shape"]), line["dtype"].removeprefix("torch.")) for line in lines}
 
 
-def paper_table(name: str) -> PaperTable:
-    """A table of the paper by its number: "table_3", "table_c1", ...; ValueError lists all."""
-    tables = storage.read_json(ASSETS / "published" / "tables.json")
-    if name not in tables or name.startswith("_"):
-        raise ValueError(f"no such table: {name}; there are {', '.join(t for t in tables if not t.startswith('_'))}")
-    table = tables[name]
-    rows, std = ({k: tuple(v) for k, v in table.get(part, {}).items()} for part in ("rows", "std"))
-    return PaperTable(table["title"], tuple(table["columns"]), rows, std)
+@functools.cache
+def paper_rows(table: str) -> dict[str, Any]:
+    """The rows of a table of the paper by their labels; tables.json lists tables and columns."""
+    rows: dict[str, Any] = storage.read_json(ASSETS / "published" / "tables.json")[table]["rows"]
+    return rows
 
 
 def printed(row: str) -> tuple[float, float] | None:
-    """Accuracy on ImageNet and mean over the shifts in Table 3, in per cent; None if it lacks the row."""
+    """Accuracy on ImageNet and mean over the shifts in Table 3; None if it lacks the row."""
     if row not in PAPER_NAMES:
         return None
-    imagenet, shifts = paper_table("table_3").rows[PAPER_NAMES[row]]
-    return float(imagenet or 0), float(shifts or 0)  # Table 3 has no empty cells
-
-
-# ---- Table 3 from what was released ----
+    imagenet, shifts = paper_rows("table_3")[PAPER_NAMES[row]]
+    return imagenet, shifts
 
 
 def by_holdout() -> list[ReleasedModel]:
@@ -167,7 +142,7 @@ def by_holdout() -> list[ReleasedModel]:
 
 
 def table_3_from_released() -> list[Table3Row]:
-    """The rows of Table 3 from the released results; the first, the initialization, is not in the paper.
+    """The rows of Table 3 from the released results, after the initialization.
 
     Best and second best follow from the 72 models' accuracies, chosen on the hold-out. Mixtures
     cannot follow from accuracies: uniform soup, greedy soup and ensemble are as released.
@@ -175,16 +150,11 @@ def table_3_from_released() -> list[Table3Row]:
     first, second = by_holdout()[:2]
     models = {"initialization": released_models()[INITIALIZATION], "best": first, "second_best": second}
     rows = []
-    for row in SOUP_ROWS:
-        accuracy = models[row].accuracy if row in models else released_rows()[row]
+    for row, released in released_rows().items():
+        accuracy = models[row].accuracy if row in models else released
         shifts = {name: 100 * accuracy[name] for name in SHIFTS}
         label = PAPER_NAMES.get(row, "LP initialization")
         model = models[row].name if row in models else None
         mean = statistics.fmean(shifts.values())
         rows.append(Table3Row(row, label, model, 100 * accuracy["val"], mean, shifts, printed(row)))
     return rows
-
-
-def _lines(name: str) -> list[dict[str, Any]]:
-    text = (ASSETS / name).read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines() if line]

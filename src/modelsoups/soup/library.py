@@ -176,5 +176,5 @@ def open_all(sources: Sources) -> list[Checkpoint]:
 
 
 def hashes(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
-    """The digest of each checkpoint's content (`weights.digests`); reads every file once."""
-    return digest.digests(checkpoints)
+    """The digest of each checkpoint's content; reads every file once."""
+    return tuple(map(digest.digest, checkpoints))

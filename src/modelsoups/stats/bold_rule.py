@@ -11,11 +11,9 @@ ALPHA = 0.05  # level of significance
 
 
 def oracle(accuracies: Mapping[str, Mapping[str, float]], shifts: Sequence[str]) -> dict[str, tuple[str, float]]:
-    """Name and accuracy of the best individual on each data set; under "mean" by the mean over
-    shifts.
+    """Name and accuracy of the best model on each data set; "mean": by the mean over shifts.
 
-    accuracies[model][data set], from 0 to 1. Of equals the first listed wins. Raises ValueError
-    without models.
+    accuracies[model][data set], from 0 to 1. Of equals the first wins. ValueError without models.
     """
     if not accuracies:
         raise ValueError("oracle: no individual models")
@@ -41,11 +39,10 @@ def bold(rows: Mapping[str, Sequence[object]], seed: int = 0) -> set[str]:
     for name, sets in rows.items():
         means[name] = float(np.mean([np.asarray(correct).mean() for correct in sets]))
     best = max(means, key=means.__getitem__)
-    return {name for name in rows if name == best or _p(rows[best], rows[name], seed) >= ALPHA}
-
-
-def _p(one: Sequence[object], two: Sequence[object], seed: int) -> float:
-    pairs: list[Pair] = list(zip(one, two, strict=True))
-    if len(pairs) == 1:
-        return paired_tests.mcnemar_exact(*pairs[0]).p
-    return paired_tests.paired_mean_test(pairs, seed).p
+    kept = {best}
+    for name in rows.keys() - kept:
+        pairs: list[Pair] = list(zip(rows[best], rows[name], strict=True))
+        test = paired_tests.mcnemar_exact(*pairs[0]) if len(pairs) == 1 else paired_tests.paired_mean_test(pairs, seed)
+        if test.p >= ALPHA:
+            kept.add(name)
+    return kept

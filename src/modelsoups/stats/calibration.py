@@ -1,5 +1,4 @@
-"""Calibration (Figure B.2): expected calibration error with equal-mass bins, and temperature
-scaling.
+"""Calibration error with bins of equal mass, and temperature scaling (Figure B.2).
 
 Legend: N images, C classes.
 """
@@ -18,9 +17,9 @@ Predictions = tuple[Tensor, Tensor]  # confidence_N of a model, and correct_N
 def ece(logits_NC: Tensor, labels_N: Tensor, bins: int = BINS) -> float:
     """Expected calibration error with bins of equal mass (Roelofs et al. 2020), 0 to 1.
 
-    The mean over bins, weighted by their images, of |accuracy - mean confidence|. Confidence is the
-    largest softmax probability; a bin holds the next N / bins images in order of confidence. Images
-    of equal confidence share their mean correctness. Raises ValueError for fewer images than bins.
+    The mean over bins, weighted by their images, of |accuracy - mean confidence|. A bin holds the
+    next N / bins images in order of confidence, the largest softmax probability. Raises ValueError
+    for fewer images than bins.
     """
     return ece_of(*confidence(logits_NC, labels_N), bins)
 
@@ -29,7 +28,7 @@ def ece_of(confidence_N: Tensor, correct_N: Tensor, bins: int = BINS) -> float:
     """`ece` from the confidence of each image and whether it was right, in any order."""
     if not 1 <= bins <= len(confidence_N):
         raise ValueError(f"{bins} bins for {len(confidence_N)} images; expected from 1 to as many as there are images")
-    return _ece_at(confidence_N.numpy(), correct_N.double().numpy(), bins)
+    return _binned_error(confidence_N.numpy(), correct_N.double().numpy(), bins)
 
 
 def ece_sweep(logits_NC: Tensor, labels_N: Tensor) -> float:
@@ -63,7 +62,7 @@ def ece_difference(
     def difference(picks: np.ndarray) -> float:
         means = []
         for models in sides:
-            errors = [_ece_at(c[picks], r[picks], bins) for c, r in models]
+            errors = [_binned_error(c[picks], r[picks], bins) for c, r in models]
             means.append(float(np.mean(errors)))
         return means[0] - means[1]
 
@@ -74,7 +73,7 @@ def ece_difference(
     return value, value - half, value + half
 
 
-def _ece_at(confidence: np.ndarray, correct: np.ndarray, bins: int) -> float:
+def _binned_error(confidence: np.ndarray, correct: np.ndarray, bins: int) -> float:
     confidence_N, correct_N = _sorted(confidence, correct)
     return _error(confidence_N, np.array_split(correct_N, bins))
 
@@ -108,8 +107,7 @@ def calibrating_beta(logits_NC: Tensor, labels_N: Tensor) -> float:
 
 
 def minimizing_beta(blocks: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> float:
-    """`calibrating_beta` for logits that are read again, in blocks of (logits_BC, labels_B), in
-    each step.
+    """`calibrating_beta` for blocks of (logits_BC, labels_B), which every step reads again.
 
     The loss is convex in beta, so its derivative has at most one root. Without one, the result is
     the end of BETA with the smaller loss.

@@ -1,5 +1,4 @@
-"""Equation (1): the difference between the losses of a two-model soup and the ensemble (section 4,
-K).
+"""Equation (1): the loss of a two-model soup minus that of the ensemble (section 4, appendix K).
 
     L_soup - L_ens ~ a (1 - a) / 2 * (beta^2 E_x Var_{Y ~ p}[f_Y(theta_1) - f_Y(theta_0)] - d^2/da^2 L_soup)
 
@@ -24,7 +23,7 @@ Line = Callable[[Tensor], Tensor]  # from alpha (a scalar tensor) to logits_NC o
 
 @dataclass(frozen=True)
 class Approximation:
-    """Equation (1): the difference in loss (`truth`) and its approximation (`value`)."""
+    """The difference in loss (`truth`) and its approximation by equation (1) (`value`)."""
 
     loss_soup: float
     loss_ensemble: float
@@ -48,8 +47,7 @@ def line(model: nn.Module, zero: Mapping[str, Tensor], one: Mapping[str, Tensor]
 
     def logits(alpha: Tensor) -> Tensor:
         soup = {k: t + alpha.to(t) * (one[k] - t) for k, t in moving.items()}
-        out: Tensor = functional_call(model, {**soup, **fixed}, (inputs,))
-        return out
+        return functional_call(model, {**soup, **fixed}, (inputs,))
 
     return logits
 
@@ -84,11 +82,9 @@ STENCIL = (-2, -1, 0, 1, 2)  # positions of the values for `finite_differences`,
 
 
 def finite_differences(values: Sequence[Tensor], h: float) -> tuple[Tensor, Tensor]:
-    """First and second derivative from five values at distance h, by central differences of fourth
-    order.
+    """First and second derivative from five values at distance h (central, of fourth order).
 
-    Only for float64: in float32, logits of 16 and h = 0.05 leave errors of 0.01 in a second
-    derivative.
+    Needs float64: in float32, logits of 16 and h = 0.05 give a second derivative errors of 0.01.
     """
     if len(values) != len(STENCIL):
         raise ValueError(f"finite differences of {len(values)} values; expected {len(STENCIL)}")
@@ -109,17 +105,9 @@ def curvature_of(logits_NC: Tensor, first_NC: Tensor, second_NC: Tensor, labels_
 
 
 def approximation(
-    soup_NC: Tensor,
-    ends: tuple[Tensor, Tensor],
-    labels_N: Tensor,
-    alpha: float,
-    curvature: float,
-    beta: float = 1.0,
+    soup_NC: Tensor, ends: tuple[Tensor, Tensor], labels_N: Tensor, alpha: float, curvature: float, beta: float = 1.0
 ) -> Approximation:
-    """Equation (1) from the logits of the soup at alpha and of its two models (`ends`).
-
-    curvature: d^2/da^2 of the soup's loss at alpha.
-    """
+    """Equation (1) from the logits of the soup at alpha and of its two models (`ends`)."""
     zero_NC, one_NC, soup_NC = ends[0].double(), ends[1].double(), soup_NC.double()
     ensemble_NC = (1 - alpha) * zero_NC + alpha * one_NC
     variance_N = variance_under((beta * soup_NC).softmax(dim=1), one_NC - zero_NC)

@@ -12,8 +12,7 @@ from scipy import stats as scipy_stats
 
 
 def wilson(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's (1927) score interval for a share of n images; ValueError unless 0 <= correct <= n,
-    n >= 1.
+    """Wilson's (1927) score interval for a share of n images.
 
     scipy's binomtest(...).proportion_ci gives other last digits than the published results, and
     takes nine times as long because it also computes a p-value.
@@ -44,9 +43,8 @@ def mean_over_sets(values: Sequence[float]) -> float:
 def mean_interval(differences: Sequence[Any], level: float = 0.95) -> tuple[float, float, float]:
     """Unweighted mean over data sets of the mean over images, and its normal interval.
 
-    differences: for each set one number per image, such as a - b averaged over several pairs of
-    models. Sets and models are fixed, images random. Raises ValueError for a set of fewer than two
-    images.
+    differences: for each set one number per image, such as a - b averaged over pairs of models.
+    Sets and models are fixed, images random. Raises ValueError for a set of fewer than two images.
     """
     means, variances = [], []
     for differences_N in differences:
@@ -65,9 +63,8 @@ def bootstrap(
 ) -> tuple[float, float, float]:
     """A statistic of accuracies, and its 95% percentile interval over images.
 
-    sets: correct_MN of each data set, with the models in one order. statistic: takes accuracies_M
-    of each data set. The images of a set are drawn together for all models, independently between
-    sets.
+    sets: correct_MN of each data set. statistic: takes accuracies_M of each data set. The images
+    of a set are drawn together for all models, independently between sets.
     """
     rng = np.random.default_rng(seed)
     correct = [np.asarray(c_MN, float) for c_MN in sets]

@@ -17,8 +17,7 @@ def correct(logits_NC: Tensor, answers_NA: Tensor) -> Tensor:
 def weights(classes_N: Tensor) -> Tensor:
     """weight_N, float64, sum 1: each image's weight in an accuracy averaged over the classes.
 
-    For multilabel accuracy (Shankar et al. 2020, section 3), where dropped images left classes of
-    different sizes.
+    Multilabel accuracy (Shankar et al. 2020, section 3) has classes of different sizes.
     """
     if not len(classes_N):
         raise ValueError("accuracy: no images")

@@ -42,14 +42,12 @@ def mcnemar_exact(a_correct_N: Any, b_correct_N: Any) -> McNemar:
 
 
 def paired_mean_test(pairs: Sequence[Pair], seed: int = 0, draws: int = DRAWS) -> MeanTest:
-    """Paired permutation test of the difference of mean accuracies over several data sets (table
-    4).
+    """Paired permutation test of the difference of mean accuracies over data sets (table 4).
 
     Under the null hypothesis the two models' answers to an image may be swapped. Only images that
     one of them alone gets right matter: of n such images in a data set, model a's number is
     Binomial(n, 1/2). The p-value counts the observed answers as one of the draws, so it is never
-    zero. The same seed gives the same p-value. Raises ValueError for no data sets, or correctness
-    of different images.
+    zero. Raises ValueError for no data sets, or correctness of different images.
     """
     counts = [_discordant(pair) for pair in pairs]
     difference = mean_over_sets([(only_a - only_b) / n for only_a, only_b, n in counts])
@@ -64,24 +62,18 @@ def paired_mean_test(pairs: Sequence[Pair], seed: int = 0, draws: int = DRAWS) -
 
 def _discordant(pair: Pair) -> tuple[int, int, int]:
     """Number of images that only a gets right, that only b gets right, and of all images."""
-    a_N, b_N = _booleans(*pair)
-    return int((a_N & ~b_N).sum()), int((b_N & ~a_N).sum()), len(a_N)
-
-
-def _booleans(a: Any, b: Any) -> tuple[np.ndarray[Any, np.dtype[np.bool_]], np.ndarray[Any, np.dtype[np.bool_]]]:
-    a_N, b_N = np.asarray(a), np.asarray(b)
+    a_N, b_N = map(np.asarray, pair)
     if a_N.dtype != bool or b_N.dtype != bool:
         raise ValueError(f"correctness must be boolean, not {a_N.dtype} and {b_N.dtype}")
     if a_N.ndim != 1 or a_N.shape != b_N.shape or not len(a_N):
         raise ValueError(f"correctness of shapes {a_N.shape} and {b_N.shape}: expected the same images, at least one")
-    return a_N, b_N
+    return int((a_N & ~b_N).sum()), int((b_N & ~a_N).sum()), len(a_N)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's (1979) adjusted p-values, in the order given.
 
-    Rejecting where they are below 0.05 rejects any true hypothesis with a probability below 0.05,
-    however the hypotheses depend on each other.
+    Rejecting those below 0.05 rejects any true hypothesis with a probability below 0.05.
     """
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     adjusted, highest = [0.0] * len(p_values), 0.0
@@ -92,11 +84,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def p_of_interval(value: float, low: float, high: float) -> float | None:
-    """Two-sided p-value of the value zero that corresponds to a 95% interval; None without an
-    interval.
+    """Two-sided p-value of zero that fits a 95% interval; None without an interval.
 
-    Takes the half of the interval that lies towards zero as normal, so p is below 0.05 exactly if
-    the interval does not contain zero.
+    The half of the interval towards zero is taken as normal, so p is below 0.05 exactly if the
+    interval does not contain zero.
     """
     if not all(map(math.isfinite, (value, low, high))):
         return None
@@ -109,9 +100,9 @@ def p_of_interval(value: float, low: float, high: float) -> float | None:
 def paired_mean_interval(pairs: Sequence[Pair], level: float = 0.95) -> tuple[float, float]:
     """Normal interval of the difference that `paired_mean_test` tests.
 
-    The variance is the sum over data sets of the variance of the paired differences (-1, 0, 1),
-    over their number squared: sets are fixed, images random. Two models that never differ get (0,
-    0). Raises ValueError for a set of fewer than two images.
+    The variance is that of the paired differences (-1, 0, 1), summed over the data sets and divided
+    by their number squared: sets are fixed, images random. Raises ValueError for a set of fewer
+    than two images.
     """
     differences, variances = [], []
     for pair in pairs:

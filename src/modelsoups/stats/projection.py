@@ -1,5 +1,4 @@
-"""Projection of a model's logits to a data set's own classes, such as ObjectNet's 113 (section
-3.1).
+"""Projection of a model's logits to a data set's own classes, such as ObjectNet's 113.
 
 Legend: N images, C classes of the model, D classes of the data set.
 """
@@ -18,8 +17,7 @@ def project(logits_NC: Tensor, projection: Mapping[str, Any] | None) -> Tensor:
 
     None keeps all classes. {"kind": "subset", "indices": [...]} keeps these columns (ImageNet-R and
     -A: 200 classes). {"kind": "groups", "groups": [[...], ...]} takes the largest logit of each
-    group (ObjectNet). Raises ValueError for another kind, other keys, an empty group, or a class
-    that the model does not have.
+    group (ObjectNet). Raises ValueError for another form, an empty group, or an unknown class.
     """
     if projection is None:
         return logits_NC

@@ -3,7 +3,7 @@
 Legend: N images, C classes.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,28 +11,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def ensemble(logits: Iterable[Tensor], weights: Sequence[float] | None = None) -> Tensor:
-    """Mean of the models' logits_NC, or sum_i w_i logits_i (section 3.1: logits, not
-    probabilities).
+def ensemble(logits: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
+    """Mean of the models' logits_NC, or sum_i w_i logits_i, in float64 (section 3.1).
 
-    Sums in float64 in the given order, with one model's logits in memory at a time. Raises
-    ValueError for no models, different shapes, or weights that are not one per model.
+    Raises ValueError for no models, different shapes, or weights that are not one per model.
     """
-    total: Tensor | None = None
-    count = 0
-    for logits_NC in logits:
-        if weights is not None and count >= len(weights):
-            raise ValueError(f"ensemble: {len(weights)} weights for more models")
-        term_NC = torch.mul(logits_NC.double(), 1.0 if weights is None else weights[count])
-        if total is not None and term_NC.shape != total.shape:
-            raise ValueError(f"model {count}: logits {tuple(term_NC.shape)}, expected {tuple(total.shape)}")
-        total = term_NC if total is None else total + term_NC
-        count += 1
-    if total is None:
+    if not logits:
         raise ValueError("ensemble: no models")
-    if weights is not None and len(weights) != count:
-        raise ValueError(f"ensemble: {len(weights)} weights for {count} models")
-    return total if weights is not None else total / count
+    if weights is not None and len(weights) != len(logits):
+        raise ValueError(f"ensemble: {len(weights)} weights for {len(logits)} models")
+    total_NC = torch.zeros(logits[0].shape, dtype=torch.float64, device=logits[0].device)
+    for number, logits_NC in enumerate(logits):
+        if logits_NC.shape != total_NC.shape:
+            raise ValueError(f"model {number}: logits {tuple(logits_NC.shape)}, expected {tuple(total_NC.shape)}")
+        total_NC += torch.mul(logits_NC.double(), 1.0 if weights is None else weights[number])
+    return total_NC if weights is not None else total_NC / len(logits)
 
 
 def cross_entropy(logits_NC: Tensor, labels_N: Tensor) -> float:
@@ -74,9 +67,8 @@ class Logits:
 
     def __post_init__(self) -> None:
         if self.logits_NC.ndim != 2 or self.labels_N.shape != self.logits_NC.shape[:1]:
-            raise ValueError(
-                f"{self.dataset}: logits {tuple(self.logits_NC.shape)} and labels {tuple(self.labels_N.shape)} differ"
-            )
+            shapes = f"logits {tuple(self.logits_NC.shape)} and labels {tuple(self.labels_N.shape)}"
+            raise ValueError(f"{self.dataset}: {shapes} differ")
 
     @property
     def correct_N(self) -> Tensor:

@@ -56,8 +56,7 @@ def odd_ones(names: Sequence[str], cosines_KK: Tensor, alike: float = ALIKE) -> 
 
 
 def reordered(expected_CD: Tensor, got_CD: Tensor) -> int:
-    """How many rows of a head are in another place than in `expected`; 0 unless it is a
-    permutation.
+    """How many rows of a head are in another place than in `expected`; 0 unless all are permuted.
 
     A row's place is that of the expected row with the largest cosine.
     """

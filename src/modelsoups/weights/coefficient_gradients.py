@@ -1,12 +1,11 @@
-"""Weighted sums and inner products over K ingredients: a gradient step of a learned soup (appendix
-I).
+"""Weighted sums and inner products over K ingredients: a step of a learned soup (appendix I).
 
 The weights are a matrix with one row an ingredient. A step needs sum_k alpha_k theta_k (vector
-times matrix) and <g, theta_k> for every k (matrix times vector); each reads the K P weights once.
-On a GPU both are multiplications, tensor by tensor, if the rows fit. On the CPU they are passes
+times matrix) and <g, theta_k> for every k (matrix times vector); each reads all weights once. On a
+GPU both are multiplications, tensor by tensor, if the rows fit. On the CPU they are passes
 (`blocks`) over rows in memory, or in files if memory is short; only small tensors are multiplied,
-as a pass takes 100 microseconds a tensor. Memory: that of a pass, and K P numbers if they fit (on a
-GPU of 4 bytes, else 2). Legend: P weights, N of one tensor; n numbers of a piece, S pieces.
+as a pass takes 100 microseconds a tensor. Memory: that of a pass, and the rows if they fit (on a
+GPU of 4 bytes a number, else 2). Legend: N weights of a tensor; n numbers of a piece, S pieces.
 """
 
 import math
@@ -33,10 +32,9 @@ COLUMNS = 2**20  # columns of bfloat16 rows that are widened at a time
 class Stack:
     """The weights of K ingredients, stacked as the rows of a matrix.
 
-    states: a `Checkpoint` is read when needed and never whole. keys: the tensors that matter, by
-    default all. resident: bytes that rows may take on `device`, by default RESIDENT; others are
-    read from their files each time. On a GPU, rows that fit only as bfloat16 hold the differences
-    to the mean, which stays float32, so that eight bits of what fine-tuning changed are kept.
+    resident: bytes that rows may take on `device`, by default RESIDENT; others are read from their
+    files each time. On a GPU, rows that fit only as bfloat16 hold the differences to the mean,
+    which stays float32, so that eight bits of what fine-tuning changed are kept.
     """
 
     def __init__(
@@ -172,7 +170,8 @@ def grams(states: Sequence[State], keys: Iterable[str]) -> dict[str, Tensor]:
                 into_n.copy_(blocks.tensor_of(block, rows.dtype(key)))
         found[key] += block_Kn @ block_Kn.T
         if number in last:
-            blocks.release(opened)
+            for checkpoint in opened:
+                checkpoint.release()
     return found
 
 

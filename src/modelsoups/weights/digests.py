@@ -2,8 +2,7 @@
 
 A digest is "xxh3_128:" and 32 hex digits: XXH3 over name, dtype and shape of every tensor in the
 order of the names, each followed by the XXH3 of its blocks of `blocks.BLOCK` elements. It depends
-on the content alone, not on file, order or ties. It detects mistakes; against forgery, manifests
-hold SHA-256 (`state_sha256`). Source: the xxHash specification (github.com/Cyan4973/xxHash).
+on the content alone. It detects mistakes; against forgery, manifests hold SHA-256 (`state_sha256`).
 """
 
 import json
@@ -40,7 +39,7 @@ def joined(checkpoints: Sequence[Checkpoint], read: Sequence[Piece], found_SPK16
 
 
 def digest(checkpoint: Checkpoint) -> str:
-    """The digest of one checkpoint, which is read for it."""
+    """The digest of one checkpoint; reads every file once."""
     keys = [key for key in checkpoint.entries if key not in checkpoint.tied]
     todo = blocks.pieces(checkpoint, keys, blocks.size_of_pieces(1))
     found_SPK16 = blocks.digests_of_pieces(len(todo), 1)
@@ -53,12 +52,8 @@ def digest(checkpoint: Checkpoint) -> str:
     return joined([checkpoint], todo, found_SPK16)[0]
 
 
-def digests(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
-    return tuple(map(digest, checkpoints))
-
-
 def later(checkpoint: Checkpoint) -> str:
-    """A stand-in for a digest that mixing will find: a hash of the sizes and times of the files.
+    """A stand-in for the digest until mixing: a hash of the sizes and times of the files.
 
     For a state in memory, the digest itself.
     """
@@ -71,14 +66,12 @@ def later(checkpoint: Checkpoint) -> str:
 def check(name: str, checkpoint: Checkpoint, expected: str, got: str | None = None) -> None:
     """Raise ValueError unless a checkpoint is the ingredient `name` that was chosen.
 
-    got: its digest, None before mixing, when all but digests are compared: sizes and times
-    (`later`), or SHA-256 (soups of the pipeline).
+    got: its digest, None before mixing, when all but digests are compared: `later`, or SHA-256.
     """
     if expected.startswith(KIND):
-        same = got is None or got == expected
-    elif got is not None:  # compared before mixing
-        same = True
-    else:
-        same = expected == (later(checkpoint) if expected.startswith(LATER) else state_sha256(checkpoint))
+        same = got in (None, expected)
+    else:  # compared before mixing
+        computed = later if expected.startswith(LATER) else state_sha256
+        same = got is not None or computed(checkpoint) == expected
     if not same:
         raise ValueError(f"{checkpoint.name}: not the ingredient {name} that was chosen; its content has changed")

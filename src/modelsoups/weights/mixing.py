@@ -1,7 +1,6 @@
 """Mixing checkpoints in one streamed pass: each byte is read once, in file order, and hashed.
 
-Memory: that of a pass (`blocks`: a few MB a thread, and 256 MB of the files' pages) and pages of
-torch's memory map for tensors of .pt files that are not contiguous.
+Memory: that of a pass (`blocks`: a few MB a thread, and 256 MB of the files' pages).
 """
 
 import json
@@ -49,16 +48,14 @@ def mix_to_file(
     facts: Facts = lambda digests: {},
     replaced: Mapping[str, Tensor] | None = None,
 ) -> list[str]:
-    """Write sum_i c_i theta_i to `out`, with the bits of `state_dicts.mix`; returns notes for the
-    user.
+    """Write sum_i c_i theta_i to `out`, with the bits of `state_dicts.mix`; returns notes.
 
     Integer and boolean tensors are the first checkpoint's; a note names those that differ. Tensors
-    tied in all checkpoints are written once, with the metadata of safetensors.torch.save_model;
-    those in `replaced` instead of the mixed ones. facts gives the metadata, and may refuse the
-    digests; the first call gets `digests.UNKNOWN` for each checkpoint, for the size of the
-    metadata.
-    Raises ValueError naming checkpoint and tensor for different layouts, complex numbers, NaN or
-    infinity, and if `out` is one of the inputs.
+    tied in all checkpoints are written once, as safetensors.torch.save_model does; those in
+    `replaced` instead of the mixed ones. facts gives the metadata, and may refuse the digests; it
+    is called first with `digests.UNKNOWN`, for the size of the metadata. Raises ValueError naming
+    checkpoint and tensor for different layouts, complex numbers, NaN or infinity, and if `out` is
+    one of the inputs.
     """
     if not checkpoints:
         raise ValueError("no checkpoints to mix")
@@ -92,10 +89,8 @@ def mix_in_memory(checkpoints: Sequence[Checkpoint], coefficients: Coefficients)
     check_layouts(checkpoints)
     check_groups(checkpoints[0], coefficients)
     tied = _tied(checkpoints, coefficients)
-    made: dict[str, Tensor] = {}
-    for key, entry in checkpoints[0].entries.items():
-        if key not in tied:
-            made[key] = torch.empty(entry.shape, dtype=entry.dtype)
+    entries = checkpoints[0].entries
+    made = {key: torch.empty(entries[key].shape, dtype=entries[key].dtype) for key in entries if key not in tied}
 
     def write(key: str, start: int, part: Tensor) -> None:
         made[key].view(-1)[start : start + len(part)] = part
@@ -196,8 +191,7 @@ def _write(descriptor: int, view: memoryview, offset: int) -> None:
 def _begin_to_disk(descriptor: int, start: int, stop: int) -> None:
     """Make the system write each portion to the disk once it is complete, not only at the fsync.
 
-    On Linux the advice "not needed" starts the writing of dirty pages (mm/fadvise.c); they stay
-    cached.
+    On Linux the advice "not needed" starts to write dirty pages (mm/fadvise.c), and keeps them.
     """
     first, last = start // PORTION * PORTION, stop // PORTION * PORTION
     if first < last and sys.platform == "linux":

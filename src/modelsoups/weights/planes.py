@@ -1,5 +1,4 @@
-"""The plane through three models (Figure 2, J.1; Garipov et al. 2018), with orthonormal axes u1,
-u2.
+"""The plane through three models (Figure 2, J.1; Garipov et al. 2018), with orthonormal axes.
 
 A point of the plane is a soup of the three models with coefficients that add up to 1, so three
 inner products of theta_1 - theta_0 and theta_2 - theta_0 are enough to find it.
@@ -59,8 +58,10 @@ class Plane:
 
     def grid(self, side: int, margin: float = 0.3) -> tuple[list[float], list[float]]:
         """`side` values each of x and y around the points; margin: a share of the extent."""
-        xs, ys = zip(*self.points, strict=True)
-        return _spread(xs, side, margin), _spread(ys, side, margin)
+        if side < 2:
+            raise ValueError(f"{side} points a side; expected at least 2")
+        x, y = (_spread(values, side, margin) for values in zip(*self.points, strict=True))
+        return x, y
 
 
 def plane(start: State, one: State, two: State) -> Plane:
@@ -69,9 +70,6 @@ def plane(start: State, one: State, two: State) -> Plane:
 
 
 def _spread(values: Sequence[float], side: int, margin: float) -> list[float]:
-    if side < 2:
-        raise ValueError(f"{side} points a side; expected at least 2")
-    low, high = min(values), max(values)
-    edge = margin * (high - low)
-    low, high = low - edge, high + edge
+    edge = margin * (max(values) - min(values))
+    low, high = min(values) - edge, max(values) + edge
     return [low + (high - low) * i / (side - 1) for i in range(side)]

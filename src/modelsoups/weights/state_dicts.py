@@ -64,16 +64,10 @@ class TensorSum:
         if not averaged(tensor):
             return
         self.weight += weight
-        term = self._widen(tensor)  # a new tensor
+        term = self.first - tensor if tensor.dtype == torch.float64 else tensor.double()  # a new tensor
         if weight != 1:
             term.mul_(weight)
         self.total = term if self.total is None else self.total.add_(term)
-
-    def _widen(self, tensor: Tensor) -> Tensor:
-        assert self.first is not None
-        if tensor.dtype == torch.float64:
-            return self.first - tensor
-        return tensor.double()
 
     def copy(self) -> "TensorSum":
         other = TensorSum()
@@ -101,12 +95,10 @@ class RunningSum:
         self.layout: dict[str, str] = {}
         self.count = 0
 
-    def add(self, state: State, weight: float | Mapping[str, float] = 1.0) -> None:
-        """Add a state, times one weight or the weight of each tensor's layer group."""
+    def add(self, state: State, weight: float = 1.0) -> None:
         self._check(state)
         for key, tensor in state.items():
-            of_tensor = weight if isinstance(weight, (int, float)) else of_group(key, weight)
-            self.sums.setdefault(key, TensorSum()).add(tensor, of_tensor)
+            self.sums.setdefault(key, TensorSum()).add(tensor, weight)
         self.count += 1
 
     def divided(self, by: float) -> dict[str, Tensor]:
@@ -135,8 +127,7 @@ class RunningSum:
 
 
 def mix(states: Sequence[State], coefficients: Coefficients) -> dict[str, Tensor]:
-    """sum_i c_i theta_i (section 2; eq. 2 by layer), c being coefficients[name], [layer_of(name)]
-    or ["*"].
+    """sum_i c_i theta_i (section 2; eq. 2 by layer), with the c of `of_group` for each tensor.
 
     Raises ValueError naming the layer group without coefficients or without tensors, or the state
     (by position) and the tensor that differ from the first. See TensorSum for rounding.
@@ -181,6 +172,7 @@ def check_groups(names: Iterable[str], coefficients: Coefficients) -> None:
 
 
 def of_group(key: str, by_group: Mapping[str, T]) -> T:
+    """What belongs to a tensor: by its name, else by its layer group, else by "*"."""
     group = key if key in by_group else layer_of(key)
     if group in by_group:
         return by_group[group]
@@ -198,8 +190,7 @@ def interpolate(a: State, b: State, alpha: float) -> dict[str, Tensor]:
 
 
 def angle(start: State, one: State, two: State) -> float:
-    """Degrees between one - start and two - start (Figure 3), of tensors with two or more
-    dimensions (J.1).
+    """Degrees between one - start and two - start (Figure 3), over matrices and larger (J.1).
 
     Raises ValueError if a model equals the start: there is no direction.
     """

@@ -61,10 +61,9 @@ def parts(piece: Piece) -> list[Piece]:
 
 
 def each_piece(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece], worker: Callable[[], Visit]) -> None:
-    """Visit all pieces, begun in order, by torch's number of threads; `worker` makes each one's
-    visit.
+    """Visit all pieces on torch's number of threads; `worker` makes each thread's visit.
 
-    The first exception ends the pass.
+    Pieces are begun in order. The first exception ends the pass.
     """
     if not todo:
         return
@@ -82,7 +81,8 @@ def each_piece(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece], worker:
                     return
                 visit(rows, number, todo[number])
                 if number in last:
-                    release(checkpoints)
+                    for checkpoint in checkpoints:
+                        checkpoint.release()
         except BaseException:
             failed.set()
             raise
@@ -102,11 +102,6 @@ def last_of_windows(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece]) ->
             found.add(number)
             read = 0
     return found
-
-
-def release(checkpoints: Sequence[Checkpoint]) -> None:
-    for checkpoint in checkpoints:
-        checkpoint.release()
 
 
 class Rows:
@@ -154,7 +149,7 @@ class Rows:
 
 
 def hashes(blocks: Sequence[Bytes]) -> Digests:
-    """The XXH3 of each block, by a call a block that releases the interpreter's lock."""
+    """The XXH3 of each block; each call releases the interpreter's lock."""
     return np.frombuffer(b"".join(map(xxh3_128_digest, blocks)), np.uint8).reshape(-1, 16)  # type: ignore[arg-type]
 
 

@@ -3,8 +3,7 @@
 NumPy widens numbers to float64 in memory first; here each is read once and widened in a register.
 The interpreter's lock is not held. Compiled code is cached beside this file or in the user's cache;
 if neither can be written, each process compiles it (some seconds). Importing Numba takes half a
-second: import this module where it is used. Addresses of rows cannot be checked here: `blocks.Rows`
-finds them and keeps their memory alive.
+second: import this module where it is used. `blocks.Rows` checks addresses and keeps rows alive.
 Legend: K rows of N numbers, R of them (at most ROWS) at a time, M numbers of a chunk.
 """
 
