@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from modelsoups.analyses.analysis import Analysis, Verdicts, correlated, estimated, judged
+from modelsoups.analyses.analysis import PAPER, Analysis, Verdicts, correlated, estimated, judged
 from modelsoups.analyses.bench import Bench, Measures, between
 from modelsoups.analyses.members import OWN, Unavailable
 from modelsoups.analyses.pairs import SEVERAL, single_differences
@@ -65,13 +65,4 @@ def _draw(rows: Rows) -> Figure:
     return figure
 
 
-ANGLE = Analysis(
-    "figure_3",
-    "Figure 3. Interpolation advantage and angle",
-    "section 3.2",
-    "The advantage of averaging two solutions is correlated with the angle between them; varying seed, "
-    "learning rate or augmentation makes angles larger.",
-    _rows,
-    _verdicts,
-    draw=_draw,
-)
+ANGLE = Analysis(**PAPER["figure_3"], rows=_rows, judge=_verdicts, draw=_draw)

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 from matplotlib.figure import Figure
 
-from modelsoups.analyses.analysis import Analysis, Verdicts, correlated, estimated, judged
+from modelsoups.analyses.analysis import PAPER, Analysis, Verdicts, correlated, estimated, judged
 from modelsoups.analyses.bench import Bench, between
 from modelsoups.analyses.members import Unavailable, models_of
 from modelsoups.analyses.pairs import spread, with_recipes
@@ -61,12 +61,4 @@ def _draw(rows: Rows) -> Figure:
     return figure
 
 
-ENSEMBLE = Analysis(
-    "figure_4",
-    "Figure 4. Soup and ensemble of pairs",
-    "section 3.2",
-    "Ensemble and soup accuracy of pairs are correlated; ensembles are slightly better on ImageNet, soups under shift.",
-    _rows,
-    _verdicts,
-    draw=_draw,
-)
+ENSEMBLE = Analysis(**PAPER["figure_4"], rows=_rows, judge=_verdicts, draw=_draw)

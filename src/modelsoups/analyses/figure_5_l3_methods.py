@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from modelsoups.analyses.analysis import Analysis, Verdicts, compared
+from modelsoups.analyses.analysis import PAPER, Analysis
 from modelsoups.analyses.bench import Bench, Measures, Point, correctness
 from modelsoups.analyses.choosing import as_listed, choose, need_holdout
 from modelsoups.analyses.members import OWN
-from modelsoups.analyses.rows import ON, Rows, column, having, interval, select
+from modelsoups.analyses.rows import Rows, column, having, interval, select
 from modelsoups.analyses.style import GREEN, LABELS, NAMES, PINK, legend, panels_of, rate_bar, scatter_by_rate
 from modelsoups.disk import storage
 from modelsoups.report.figures import SPECIAL
@@ -67,14 +67,6 @@ def _above_all(bench: Bench, soup: Measures, others: list[Measures]) -> dict[str
     return found
 
 
-def _verdicts(rows: Rows) -> Verdicts:
-    found = []
-    for on, where in ON:
-        text = f"The greedy soup lies above every individual model {where}, also that which is best there"
-        found += compared(rows, "greedy - best of all", on, text, "Figures 1, 5 and L.3")
-    return found
-
-
 def _draw(rows: Rows) -> Figure:
     rows = having(rows, "method")
     figure, (panel,) = panels_of(1, 4.8, 3.6)
@@ -98,13 +90,4 @@ def _draw(rows: Rows) -> Figure:
     return figure
 
 
-METHODS_COMPARED = Analysis(
-    "figure_L3",
-    "Figures 5 and L.3. All methods",
-    "section 3.3, appendix L",
-    "Soups lie above and to the right of every individual model; ensembles are further to the right, at many times "
-    "the cost.",
-    _rows,
-    _verdicts,
-    draw=_draw,
-)
+METHODS_COMPARED = Analysis(**PAPER["figure_L3"], rows=_rows, draw=_draw)

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from modelsoups.analyses.analysis import Analysis, Verdicts, compared
+from modelsoups.analyses.analysis import PAPER, Analysis
 from modelsoups.analyses.bench import Bench, hashes, kept
 from modelsoups.analyses.choosing import need_holdout
 from modelsoups.analyses.figure_g4_seeds import seeds_of
@@ -108,18 +108,6 @@ def _differences(bench: Bench, seeds: Sequence[Ingredient]) -> Rows:
     return rows
 
 
-def _verdicts(rows: Rows) -> Verdicts:
-    claims = (
-        ("individuals - ensemble", "Ensembling improves calibration (ECE, mean of the models less the ensemble)"),
-        ("soup - ensemble", "Souping improves calibration less than ensembling (ECE, soup less ensemble)"),
-        ("soup - individuals", "Souping makes calibration no better, but worse (ECE, soup less mean of the models)"),
-    )
-    found = []
-    for name, text in claims:
-        found += compared(rows, f"ECE, {name}", "test", text, "Figure B.2")
-    return found
-
-
 def _draw(rows: Rows) -> Figure:
     """Accuracy and ECE against the number of seeds: test set (top), mean of the shifts (bottom)."""
     rows = having(rows, "role")
@@ -149,12 +137,4 @@ def _draw_method(panel: Axes, method: str, rows: Rows, key: str) -> None:
     panel.plot(counts, means, markersize=4, label=method, **look)
 
 
-CALIBRATION = Analysis(
-    "figure_B2",
-    "Figure B.2. Calibration",
-    "section 5, appendix B",
-    "Like ensembling, souping improves accuracy; unlike ensembling, it does not improve calibration.",
-    _rows,
-    _verdicts,
-    draw=_draw,
-)
+CALIBRATION = Analysis(**PAPER["figure_B2"], rows=_rows, draw=_draw)

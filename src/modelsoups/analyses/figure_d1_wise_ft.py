@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from modelsoups.analyses.analysis import Analysis, Verdicts, compared, comparison
+from modelsoups.analyses.analysis import PAPER, Analysis, Verdicts, compared, comparison
 from modelsoups.analyses.bench import Bench, Measures, Point, correctness
 from modelsoups.analyses.choosing import choose, need_holdout, picked, renumbered
 from modelsoups.analyses.members import OWN, Unavailable
@@ -144,12 +144,4 @@ def _place(rows: Rows) -> tuple[list[float], list[float]]:
     return column(rows, "test", 100), column(rows, "shifts", 100)
 
 
-WISE_FT = Analysis(
-    "figure_D1",
-    "Figure D.1. WiSE-FT curves",
-    "appendix D",
-    "The soups lie beyond the WiSE-FT curves of any individual model, and WiSE-FT of a soup improves it under shift.",
-    _rows,
-    _verdicts,
-    draw=_draw,
-)
+WISE_FT = Analysis(**PAPER["figure_D1"], rows=_rows, judge=_verdicts, draw=_draw)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from modelsoups.analyses.analysis import Analysis, Verdicts, counted
+from modelsoups.analyses.analysis import PAPER, Analysis, Verdicts, counted
 from modelsoups.analyses.bench import Bench, between
 from modelsoups.analyses.members import Member, Unavailable
 from modelsoups.analyses.rows import Rows, column, distinct, select
@@ -106,13 +106,4 @@ def _draw_grid(panel: Axes, rows: Rows, most: float) -> Any:
     return shades
 
 
-GRIDS = Analysis(
-    "figure_F1",
-    "Figure F.1. One-dimensional grids",
-    "appendix F",
-    "The average of the endpoints of a grid often outperforms the best individual model in it, except where one "
-    "was fine-tuned with too large a learning rate.",
-    _rows,
-    _verdicts,
-    draw=_draw,
-)
+GRIDS = Analysis(**PAPER["figure_F1"], rows=_rows, judge=_verdicts, draw=_draw)

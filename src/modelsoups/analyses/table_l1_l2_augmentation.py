@@ -3,8 +3,8 @@
 import functools
 from collections.abc import Sequence
 
-from modelsoups.analyses.analysis import Analysis, comparison
-from modelsoups.analyses.appendix_l import Line, Recipe, beside_paper, claims, line, made
+from modelsoups.analyses.analysis import PAPER, Analysis, comparison
+from modelsoups.analyses.appendix_l import Line, Recipe, beside_paper, line, made
 from modelsoups.analyses.bench import Bench, Measures
 from modelsoups.analyses.members import Unavailable
 from modelsoups.analyses.rows import Rows
@@ -85,23 +85,5 @@ def _distilled_pools(bench: Bench) -> list[str]:
     return [name for name in bench.runs if name.startswith("distilled")]
 
 
-TABLE_L1 = Analysis(
-    "table_L1",
-    "Table L.1. Distillation",
-    "appendix L",
-    "Soups of three augmentations compare favourably with distillation from their ensemble and with stochastic "
-    "augmentation.",
-    functools.partial(_rows, fix=False),
-    functools.partial(claims, source="Table L.1"),
-    table=beside_paper,
-)
-TABLE_L2 = Analysis(
-    "table_L2",
-    "Table L.2. Fix-aug",
-    "appendix L",
-    "The soup of augmentations beats fix-aug, also with four times the epochs; adding fix-aug to the soup helps a "
-    "little.",
-    functools.partial(_rows, fix=True),
-    functools.partial(claims, source="Table L.2"),
-    table=beside_paper,
-)
+TABLE_L1 = Analysis(**PAPER["table_L1"], rows=functools.partial(_rows, fix=False), table=beside_paper)
+TABLE_L2 = Analysis(**PAPER["table_L2"], rows=functools.partial(_rows, fix=True), table=beside_paper)
