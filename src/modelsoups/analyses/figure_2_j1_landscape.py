@@ -13,8 +13,7 @@ from modelsoups.analyses.analysis import PAPER, Analysis, Verdicts, compared, co
 from modelsoups.analyses.bench import Bench, Measures, Point, correctness
 from modelsoups.analyses.members import OWN, Member, Unavailable
 from modelsoups.analyses.rows import ON, Rows, column, distinct, having, interval, select
-from modelsoups.analyses.style import RED, panels_of
-from modelsoups.report.figures import INK
+from modelsoups.report.plotting import INK, RED, panels_of
 from modelsoups.soup.coefficients import Ingredient
 from modelsoups.stats import intervals
 from modelsoups.weights.planes import Plane, plane

@@ -8,7 +8,7 @@ from modelsoups.analyses.bench import Bench, Measures, between
 from modelsoups.analyses.members import OWN, Unavailable
 from modelsoups.analyses.pairs import SEVERAL, single_differences
 from modelsoups.analyses.rows import Rows, column, pairs_of, select
-from modelsoups.analyses.style import BLUE, GREEN, PINK, RED, legend, panels_of
+from modelsoups.report.plotting import BLUE, GREEN, PINK, RED, legend, panels_of
 from modelsoups.stats import correlations
 from modelsoups.weights import state_dicts
 

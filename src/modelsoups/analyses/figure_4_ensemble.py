@@ -9,8 +9,8 @@ from modelsoups.analyses.analysis import PAPER, Analysis, Verdicts, correlated, 
 from modelsoups.analyses.bench import Bench, between
 from modelsoups.analyses.members import Unavailable, models_of
 from modelsoups.analyses.pairs import spread, with_recipes
-from modelsoups.analyses.rows import Rows, column, nested, pairs_of
-from modelsoups.analyses.style import LABELS, measured_on, panels_of, rate_bar, scatter_by_rate
+from modelsoups.analyses.rows import Rows, column, measured_on, nested, pairs_of
+from modelsoups.report.plotting import LABELS, panels_of, rate_bar, scatter_by_rate
 from modelsoups.stats import correlations
 
 

@@ -10,9 +10,8 @@ from modelsoups.analyses.bench import Bench, Measures, Point, correctness
 from modelsoups.analyses.choosing import as_listed, choose, need_holdout
 from modelsoups.analyses.members import OWN
 from modelsoups.analyses.rows import Rows, column, having, interval, select
-from modelsoups.analyses.style import GREEN, LABELS, NAMES, PINK, legend, panels_of, rate_bar, scatter_by_rate
 from modelsoups.disk import storage
-from modelsoups.report.figures import SPECIAL
+from modelsoups.report.plotting import GREEN, LABELS, NAMES, PINK, SPECIAL, legend, panels_of, rate_bar, scatter_by_rate
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.stats import intervals
 from modelsoups.weights.state_dicts import EVERYTHING

@@ -11,10 +11,9 @@ from modelsoups.analyses.analysis import PAPER, Analysis, comparison
 from modelsoups.analyses.bench import Bench, Measures, Point
 from modelsoups.analyses.choosing import as_listed, choose, need_holdout, picked, renumbered
 from modelsoups.analyses.members import OWN
-from modelsoups.analyses.rows import Rows, column, distinct, having, select
-from modelsoups.analyses.style import LABELS, NAMES, count_axis, legend, measured_on, panels_of
+from modelsoups.analyses.rows import Rows, column, distinct, having, measured_on, select
 from modelsoups.experiment.soups import CURVE
-from modelsoups.report.figures import SPECIAL
+from modelsoups.report.plotting import LABELS, NAMES, SPECIAL, count_axis, legend, panels_of
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.soup.methods.greedy import random_order
 

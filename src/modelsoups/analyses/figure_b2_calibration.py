@@ -13,7 +13,7 @@ from modelsoups.analyses.bench import Bench, hashes, kept
 from modelsoups.analyses.choosing import need_holdout
 from modelsoups.analyses.figure_g4_seeds import seeds_of
 from modelsoups.analyses.rows import Rows, column, distinct, having, interval, select
-from modelsoups.analyses.style import BLUE, ORANGE, count_axis, legend, panels_of
+from modelsoups.report.plotting import BLUE, ORANGE, count_axis, legend, panels_of
 from modelsoups.soup.coefficients import Ingredient
 from modelsoups.stats import calibration, scores
 from modelsoups.stats.scores import Logits

@@ -13,8 +13,7 @@ from modelsoups.analyses.bench import Bench, Measures, Point, correctness
 from modelsoups.analyses.choosing import choose, need_holdout, picked, renumbered
 from modelsoups.analyses.members import OWN, Unavailable
 from modelsoups.analyses.rows import Rows, column, distinct, having, interval, select
-from modelsoups.analyses.style import LABELS, NAMES, legend, panels_of
-from modelsoups.report.figures import INK, SPECIAL
+from modelsoups.report.plotting import INK, LABELS, NAMES, SPECIAL, legend, panels_of
 from modelsoups.soup.coefficients import Ingredient
 from modelsoups.stats import intervals
 

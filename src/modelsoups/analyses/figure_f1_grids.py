@@ -13,7 +13,7 @@ from modelsoups.analyses.analysis import PAPER, Analysis, Verdicts, counted
 from modelsoups.analyses.bench import Bench, between
 from modelsoups.analyses.members import Member, Unavailable
 from modelsoups.analyses.rows import Rows, column, distinct, select
-from modelsoups.analyses.style import panels_of
+from modelsoups.report.plotting import panels_of
 
 OPTIMIZERS = ("sgd", "rmsprop", "adam", "adamw")
 AUGMENTATIONS = ("minimal", "medium", "strong")

@@ -5,8 +5,8 @@ from matplotlib.figure import Figure
 from modelsoups.analyses.analysis import PAPER, Analysis, comparison
 from modelsoups.analyses.bench import Bench, Point
 from modelsoups.analyses.members import Unavailable
-from modelsoups.analyses.rows import Rows, column, having, select
-from modelsoups.analyses.style import BLUE, GREEN, LABELS, ORANGE, count_axis, legend, measured_on, panels_of
+from modelsoups.analyses.rows import Rows, column, having, measured_on, select
+from modelsoups.report.plotting import BLUE, GREEN, LABELS, ORANGE, count_axis, legend, panels_of
 from modelsoups.soup.coefficients import Ingredient
 
 MARKS = {

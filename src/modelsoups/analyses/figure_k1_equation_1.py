@@ -20,9 +20,9 @@ from modelsoups.analyses.bench import Bench, kept
 from modelsoups.analyses.members import OWN, Member, Unavailable
 from modelsoups.analyses.pairs import moderate, spread, with_recipes
 from modelsoups.analyses.rows import Rows, column, having, nested, pairs_of, select
-from modelsoups.analyses.style import panels_of, rate_bar, scatter_by_rate
 from modelsoups.disk import storage
 from modelsoups.models.classifier import normalise
+from modelsoups.report.plotting import panels_of, rate_bar, scatter_by_rate
 from modelsoups.soup.coefficients import Ingredient
 from modelsoups.stats import calibration, correlations, equation_1, scores
 from modelsoups.stats.projection import project

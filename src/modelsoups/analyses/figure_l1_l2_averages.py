@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from modelsoups.analyses.analysis import PAPER, Analysis, comparison
 from modelsoups.analyses.bench import Bench, Point
 from modelsoups.analyses.members import Member, models_of
-from modelsoups.analyses.rows import Rows, column, distinct, having, select
-from modelsoups.analyses.style import LABELS, ORANGE, PINK, RED, SKY, legend, measured_on, panels_of
+from modelsoups.analyses.rows import Rows, column, distinct, having, measured_on, select
+from modelsoups.report.plotting import LABELS, ORANGE, PINK, RED, SKY, legend, panels_of
 from modelsoups.train.averages import average_name
 
 MARKS = {

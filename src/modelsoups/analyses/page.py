@@ -12,7 +12,7 @@ from modelsoups.analyses.registry import ANALYSES
 from modelsoups.analyses.rows import Rows, Table
 from modelsoups.disk import manifests, storage
 from modelsoups.disk import provenance as made_by
-from modelsoups.report import figures, svg
+from modelsoups.report import plotting, svg
 from modelsoups.report.claims import FAILS, HOLDS, OPEN, Verdict, markdown, p_text
 from modelsoups.report.templates import asset, render
 
@@ -40,7 +40,7 @@ def write(bench: Bench, inputs: dict[str, Any], made: Sequence[Made], missing: d
     verdicts = corrected([v for _, _, found in made for v in found])
     told = iter(verdicts)
     sections = []
-    with figures.style():
+    with plotting.style():
         for analysis, rows, found in made:
             lines = [json.dumps(row) + "\n" for row in rows]
             files[f"{analysis.name}.jsonl"] = "".join(lines).encode()
@@ -72,9 +72,7 @@ def _drawn(analysis: Analysis, rows: Rows) -> dict[str, bytes]:
     figure = analysis.draw(rows)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # the layout is fixed, and not computed again for each format
-    drawn = {kind: figures.save(figure, kind) for kind in ("png", "pdf", "svg")}
-    figures.close(figure)
-    return drawn
+    return {kind: plotting.save(figure, kind) for kind in ("png", "pdf", "svg")}
 
 
 def page(

@@ -12,7 +12,7 @@ Cells = list[Cell | str]
 
 
 def sections(numbers: Numbers, verdicts: list[Verdict], contact: bytes | None) -> list[Section]:
-    """Every section that these numbers allow; call within figures.style(math=False).
+    """Every section that these numbers allow; call within plotting.style(math=False).
 
     contact: a PNG with images of each data set.
     """
