@@ -59,8 +59,8 @@ def _draw(rows: Rows) -> Figure:
             look = {"marker": marker, "color": colour, "s": 18, "alpha": 0.8, "linewidths": 0}
             panel.scatter(x, y, label=f"differ in {kind}", **look)
     panel.axhline(0, color="grey", linewidth=0.7)
-    panel.set_xlabel(r"angle $\phi$ between $\theta_1-\theta_0$ and $\theta_2-\theta_0$ (degrees)")
-    panel.set_ylabel("interpolation advantage\n(points, mean of test and shifts)")
+    angle = r"angle $\phi$ between $\theta_1-\theta_0$ and $\theta_2-\theta_0$ (degrees)"
+    panel.set(xlabel=angle, ylabel="interpolation advantage\n(points, mean of test and shifts)")
     legend(figure, panel)
     return figure
 

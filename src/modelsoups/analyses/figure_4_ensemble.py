@@ -53,9 +53,7 @@ def _draw(rows: Rows) -> Figure:
         dots = scatter_by_rate(panel, x, y, rates, rates, **look)
         ends = [min(*x, *y), max(*x, *y)]
         panel.plot(ends, ends, "--", color="grey", linewidth=0.8, zorder=0)
-        panel.set_title(LABELS[on])
-        panel.set_xlabel("soup of two")
-        panel.set_ylabel("ensemble of two")
+        panel.set(title=LABELS[on], xlabel="soup of two", ylabel="ensemble of two")
         panel.set_aspect("equal", adjustable="datalim")
     rate_bar(figure, dots, panels[-1], rates, "larger learning rate of the two")
     return figure

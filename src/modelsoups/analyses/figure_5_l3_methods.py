@@ -83,8 +83,7 @@ def _draw(rows: Rows) -> Figure:
             place = 100 * row["test"], 100 * row[on]
             look = {"marker": marker, "color": colour, "edgecolors": "white", "linewidths": 0.6}
             panel.scatter(*place, s=60, label=NAMES[row["method"]], zorder=3, **look)
-    panel.set_xlabel(LABELS["test"])
-    panel.set_ylabel(LABELS[on])
+    panel.set(xlabel=LABELS["test"], ylabel=LABELS[on])
     legend(figure, panel, 3)
     return figure
 

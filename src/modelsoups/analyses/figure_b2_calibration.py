@@ -120,8 +120,7 @@ def _draw(rows: Rows) -> Figure:
             for method in MARKS:
                 if key == "ece" or not method.startswith("calibrated"):  # beta keeps the accuracy
                     _draw_method(panel, method, select(here, method=method), key)
-            panel.set_title("test" if role == "test" else "mean of shifts")
-            panel.set_ylabel(label)
+            panel.set(title="test" if role == "test" else "mean of shifts", ylabel=label)
             count_axis(panel, "number of models (seeds)")
     legend(figure, panels[1])
     return figure

@@ -1,6 +1,5 @@
 """WiSE-FT curves of individual models and of soups (Figure D.1)."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -93,7 +92,7 @@ def _verdicts(rows: Rows) -> Verdicts:
         singles = [row for row in here if row["model"] not in (*SOUPS, START)]
         for name in SOUPS:
             (soup,) = select(here, model=name, alpha=1)
-            above = sum(map(functools.partial(_as_good, soup), singles))
+            above = sum(row["test"] >= soup["test"] and row["shifts"] >= soup["shifts"] for row in singles)
             text = (
                 f"The {name} soup lies beyond the WiSE-FT curves of all individual models "
                 f"({pool}; {above} of {len(singles)} points are as good on both axes; distance to the nearest)"
@@ -102,10 +101,6 @@ def _verdicts(rows: Rows) -> Verdicts:
             text = f"WiSE-FT of the {name} soup (alpha 0.5) is better under shift than the soup ({pool})"
             found += compared(part, f"wise {name}", "shifts", text, "Figure D.1")
     return found
-
-
-def _as_good(soup: dict[str, Any], row: dict[str, Any]) -> bool:
-    return row["test"] >= soup["test"] and row["shifts"] >= soup["shifts"]
 
 
 def _draw(rows: Rows) -> Figure:
@@ -124,9 +119,7 @@ def _draw(rows: Rows) -> Figure:
                 panel.plot(*_place(line), "-", label=label, **look)
                 label = None  # one entry of the legend stands for all of them
         panel.plot(*_place(start), "*", color=INK, markersize=9, label=START)
-        panel.set_title(TITLES.get(pool, pool))
-        panel.set_xlabel(LABELS["test"])
-        panel.set_ylabel(LABELS["shifts"])
+        panel.set(title=TITLES.get(pool, pool), xlabel=LABELS["test"], ylabel=LABELS["shifts"])
     legend(figure, panels[0])
     return figure
 

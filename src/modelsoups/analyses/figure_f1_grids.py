@@ -80,9 +80,7 @@ def _draw(rows: Rows) -> Figure:
     most = max(0.5, float(np.minimum(gains, 5.0).max()))
     for panel, name in zip(panels, names, strict=True):
         shades = _draw_grid(panel, select(rows, grid=name), most)
-        panel.set_title(name)
-        panel.set_xlabel("one endpoint")
-        panel.set_ylabel("the other endpoint")
+        panel.set(title=name, xlabel="one endpoint", ylabel="the other endpoint")
         panel.grid(False)
     label = "average of the endpoints less\nbest model between (points)"
     figure.colorbar(shades, ax=panels, label=label, shrink=0.7)

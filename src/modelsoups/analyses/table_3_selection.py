@@ -73,12 +73,12 @@ def _bias(bench: Bench, members: Members, seed: int) -> dict[str, list[float]]:
 
     def logits_of(soup: Soup) -> Tensor:
         states = list(map(bench.weights, as_listed(soup, members)))
-        return bench.images.forward_all(bench.holdout, mix(states, soup.coefficients))
+        return bench.experiment.logits.forward(bench.holdout, mix(states, soup.coefficients))
 
     def half(pool: Pool, index_n: Tensor) -> Pool:
         """A pool whose candidates are evaluated on these images alone."""
         of_N = torch.zeros(len(pool.labels_N), dtype=torch.bool).index_fill_(0, index_n, True)
-        evaluate = functools.partial(bench.images.forward_all, bench.holdout, of_N=of_N)
+        evaluate = functools.partial(bench.experiment.logits.forward, bench.holdout, of_N=of_N)
         return dataclasses.replace(part_of(pool, index_n), evaluate=evaluate)
 
     greedy = functools.partial(METHODS["greedy"], strict=bench.strict)

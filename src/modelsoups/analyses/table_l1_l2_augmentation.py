@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from modelsoups.analyses.analysis import PAPER, Analysis, comparison
 from modelsoups.analyses.appendix_l import Line, Recipe, beside_paper, line, made
 from modelsoups.analyses.bench import Bench, Measures
+from modelsoups.analyses.figure_f1_grids import AUGMENTATIONS
 from modelsoups.analyses.members import Unavailable
 from modelsoups.analyses.rows import Rows
 
-AUGMENTATIONS = ("minimal", "medium", "strong")
 SOUP = "Soup of minimal, medium and strong aug"
 FIXED = "Soup of minimal, medium, strong and fix aug"
 RIVALS = {  # what the paper compares that soup with, and the name in the claim
@@ -74,8 +74,7 @@ def _distillation_lines(bench: Bench, lr: float, three: Sequence[Recipe]) -> dic
 def _distilled(bench: Bench, lr: float, aug: str) -> Measures:
     """The model with this rate and augmentation of a pool whose name begins with distilled."""
     for member in bench.pool(*(_distilled_pools(bench) or ["distilled"])):
-        recipe = member.ingredient.recipe
-        if recipe is not None and recipe.aug == aug and abs(recipe.lr - lr) <= 1e-6 * lr:
+        if member.has({"lr": lr, "aug": aug}):
             bench.evaluate([member.ingredient])
             return bench.individual(member.ingredient)
     raise Unavailable(f"no pool named distilled... has a model with lr={lr:g}, aug={aug}")

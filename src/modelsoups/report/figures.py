@@ -1,6 +1,5 @@
 """The figures of an experiment's report."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,7 @@ from modelsoups.soup.trace import draw_decisions
 
 
 def figure_1(numbers: Numbers) -> Figure:
-    """Figure 1: test accuracy against the mean over the shifts.
-
-    Ingredients are dots coloured by learning rate; soups and ensembles are marks.
-    """
+    """Figure 1: test accuracy against the mean over the shifts, of ingredients and soups."""
     figure, (axes,) = panels_of(1, 4.8, 3.6)
     _draw_ingredients(numbers, figure, axes)
     for name, (marker, colour) in SPECIAL.items():
@@ -29,8 +25,7 @@ def figure_1(numbers: Numbers) -> Figure:
             looks: dict[str, Any] = {"marker": marker, "color": colour, "edgecolors": PAPER}
             mark = axes.scatter(x, y, s=70, linewidths=0.6, label=label, zorder=3, **looks)
             describe(mark, [f"{label}\n{_accuracies(numbers, row)}"])
-    axes.set_xlabel(f"{numbers.title(numbers.test)} accuracy (top-1, %)")
-    axes.set_ylabel(_shifts_label(numbers))
+    axes.set(xlabel=f"{numbers.title(numbers.test)} accuracy (top-1, %)", ylabel=_shifts_label(numbers))
     legend(figure, axes, 3)
     return figure
 
@@ -45,10 +40,9 @@ def _draw_ingredients(numbers: Numbers, figure: Figure, axes: Axes) -> None:
     if not points:
         return
     norm = LogNorm(min(rates), max(rates)) if min(rates) < max(rates) else None
-    looks: dict[str, Any] = {"s": 28, "edgecolors": INK, "linewidths": 0.4}
-    xs, ys = zip(*points, strict=True)
-    label = "Fine-tuned models"
-    dots = axes.scatter(xs, ys, c=rates, cmap="viridis", norm=norm, label=label, **looks)
+    looks: dict[str, Any] = {"s": 28, "edgecolors": INK, "linewidths": 0.4, "label": "Fine-tuned models"}
+    x, y = zip(*points, strict=True)
+    dots = axes.scatter(x, y, c=rates, cmap="viridis", norm=norm, **looks)
     describe(dots, texts)
     bar = figure.colorbar(dots, ax=axes, label="Learning rate", pad=0.01)
     rate_ticks(bar.ax, min(rates), max(rates))
@@ -63,14 +57,11 @@ def figure_b1(numbers: Numbers) -> Figure:
         for method in ("best", "uniform", "greedy", "ensemble"):
             marker, colour = SPECIAL[method]
             label = label_of(method)
-            values, texts = [], []
-            for count in counts:
-                value = _point(numbers, numbers.curve[count][method])[column]
-                values.append(value)
-                texts.append(f"{label} of {count} models: {value:.2f} %")
+            values = [_point(numbers, numbers.curve[count][method])[column] for count in counts]
             looks = {"marker": marker, "color": colour, "markersize": 5, "linewidth": 1.3}
             (line,) = panel.plot(counts, values, label=label, **looks)
-            describe(line, texts)
+            points = zip(counts, values, strict=True)
+            describe(line, [f"{label} of {count} models: {value:.2f} %" for count, value in points])
         count_axis(panel, "Number of models")
         panel.set_ylabel(labels[column])
     legend(figure, panels[0])
@@ -113,7 +104,7 @@ def each_shift(numbers: Numbers) -> Figure:
             text = f"{label}, {numbers.title(r.dataset)}: {percent(r.accuracy)} %"
             describe(bar, [f"{text} ({percent(r.low)} to {percent(r.high)})"])
     titles = list(map(numbers.title, sets))
-    axes.set_xticks(np.arange(len(sets)), titles, rotation=15 if _long(titles) else 0)
+    axes.set_xticks(np.arange(len(sets)), titles, rotation=15 if sum(map(len, titles)) > 80 else 0)
     axes.grid(visible=False, axis="x")
     axes.set_ylabel("Accuracy (top-1, %)")
     legend(figure, axes, 5)
@@ -148,10 +139,6 @@ def recipe_text(recipe: Recipe) -> str:
         f"{recipe.epochs} epochs, smoothing {recipe.label_smoothing:.2f}, "
         f"mixup {recipe.mixup:.2f}, {recipe.aug}"
     )
-
-
-def _long(labels: Sequence[str]) -> bool:
-    return sum(map(len, labels)) > 80
 
 
 def _accuracies(numbers: Numbers, row: RowResults) -> str:
