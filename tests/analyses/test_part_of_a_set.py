@@ -19,7 +19,7 @@ def test_a_part_of_a_test_set_is_spread_over_it(bench):
 
 def test_a_part_is_evaluated_as_the_whole_is_and_cached(bench, tmp_path):
     one = bench.ingredients("standard_lp")[0]
-    whole_NC = bench.images.forward_all("v2", load_weights(one))
+    whole_NC = bench.experiment.logits.forward("v2", load_weights(one))
     part = bench.logits(one, "v2")
     torch.testing.assert_close(part.logits_NC, whole_NC[bench.images.positions("v2")], rtol=1e-5, atol=1e-4)
     assert bench.experiment.logits.path("v2", one.sha256, 48).exists()
@@ -28,9 +28,9 @@ def test_a_part_is_evaluated_as_the_whole_is_and_cached(bench, tmp_path):
 
 def test_some_of_a_sets_images_are_evaluated_as_all_of_them_are(bench):
     state = load_weights(bench.ingredients("random")[0])
-    every_NC = bench.images.forward_all(bench.holdout, state)
+    every_NC = bench.experiment.logits.forward(bench.holdout, state)
     of_N = torch.arange(len(every_NC)) % 3 == 1
-    some_nC = bench.images.forward_all(bench.holdout, state, of_N)
+    some_nC = bench.experiment.logits.forward(bench.holdout, state, of_N)
     torch.testing.assert_close(some_nC, every_NC[of_N], rtol=1e-5, atol=1e-4)
 
 

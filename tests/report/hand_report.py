@@ -3,7 +3,7 @@
 import numpy as np
 
 from modelsoups.recipes.recipe import Recipe
-from modelsoups.report import claims, experiment_sections, figures, sections, templates
+from modelsoups.report import claims, experiment_sections, figures, plotting, templates
 from modelsoups.report.measure import Evidence, RowCorrectness
 from modelsoups.report.numbers import Numbers, SetInfo
 from modelsoups.report.result_lines import result_lines
@@ -59,11 +59,8 @@ def numbers_of(evidence):
 
 def html(numbers):
     verdicts = claims.check(numbers)
-    with figures.style(math=False):
+    with plotting.style(math=False):
         sheet = figures.contact_sheet(evidence().contact)
-        made = experiment_sections.sections(numbers, verdicts, figures.save(sheet, "png"))
-        figures.close(sheet)
+        made = experiment_sections.sections(numbers, verdicts, plotting.save(sheet, "png"))
         title = f"Model soups: {numbers.name}"
-        text = templates.render("report.html", title=title, sections=made, links=[])
-        sections.close(made)
-    return text
+        return templates.render("report.html", title=title, sections=made, links=[])

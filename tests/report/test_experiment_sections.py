@@ -2,7 +2,7 @@
 
 from hand_report import NASTY, evidence, html, numbers_of
 
-from modelsoups.report import claims, figures, table_3, text_tables
+from modelsoups.report import claims, figures, plotting, table_3, text_tables
 from modelsoups.report.numbers import SetInfo
 
 
@@ -39,8 +39,7 @@ def test_a_set_that_is_not_available_leaves_the_rest_of_the_report(tmp_path):
     under_shift = verdicts["The greedy soup beats the best individual model under shift"]
     assert (under_shift.verdict, under_shift.numbers) == ("not available", "2 of 3 shifts")
     assert verdicts["The greedy soup beats the best individual model in distribution"].verdict == "holds"
-    with figures.style(math=False):
+    with plotting.style(math=False):
         figure = figures.figure_1(numbers)
         assert figure.axes[0].get_ylabel() == "Mean of 2 of the 3 shifts (others not available) (%)"
-        figures.close(figure)
     assert "not available" in html(numbers)

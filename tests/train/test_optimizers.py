@@ -30,61 +30,6 @@ def test_warm_up_comes_before_every_schedule():
         assert factors == [0.25, 0.5, 0.75, 1.0]
 
 
-<<<<<<< HEAD
-=======
-def test_losses_of_one_image_by_hand():
-    logits, targets = torch.tensor([[math.log(3), 0.0]]), torch.tensor([[1.0, 0.0]])
-    assert float(training.LOSSES["softmax"](logits, targets)) == pytest.approx(-math.log(3 / 4))
-    # sigmoid(log 3) = 3/4 and sigmoid(0) = 1/2: -log 3/4 - log 1/2
-    assert float(training.binary_loss(logits, targets)) == pytest.approx(-math.log(3 / 4) - math.log(1 / 2))
-    twice = training.binary_loss(logits.repeat(2, 1), targets.repeat(2, 1))
-    assert float(twice) == pytest.approx(-math.log(3 / 8))
-
-
-def test_cutmix_takes_a_box_and_its_share_of_the_target():
-    images = torch.zeros(2, 1, 8, 8)
-    images[1] = 1.0
-    targets = torch.eye(2)
-    for step in range(20):
-        mixed, soft = training.cutmix(images, targets, 0.75, 0, step)  # a box of 4 x 4, cut at the borders
-        share = float(mixed[0].mean())
-        assert 4 / 64 <= share <= 16 / 64
-        assert soft[0].tolist() == pytest.approx([1 - share, share])
-        rows, columns = mixed[0, 0].amax(1).nonzero(), mixed[0, 0].amax(0).nonzero()
-        assert mixed[0].sum() == len(rows) * len(columns)  # a rectangle
-        again = training.cutmix(images, targets, 0.75, 0, step)
-        assert torch.equal(again[0], mixed)
-    assert torch.equal(training.cutmix(images, targets, 1.0, 0)[0], images)
-    assert images[0].sum() == 0  # the batch itself is not changed
-
-
-def test_ema_by_hand():
-    ema = Ema(0.9)
-    for value in (1.0, 2.0, 3.0):
-        ema.update({"w": torch.tensor([value]), "count": torch.tensor(int(value))})
-    assert float(ema.state["w"]) == pytest.approx(0.9 * (0.9 * 1 + 0.1 * 2) + 0.1 * 3)
-    assert (ema.state["count"].item(), ema.state["count"].dtype) == (3, torch.int64)
-
-
-def test_swa_is_the_mean_of_the_epochs_and_of_the_last_three_tenths():
-    everything, late = Swa(), Swa(begin=0.7)
-    for epoch in range(1, 11):
-        for swa in (everything, late):
-            swa.update({"w": torch.tensor([float(epoch)]), "count": torch.tensor(epoch)}, epoch / 10)
-    assert float(everything.state["w"]) == pytest.approx(5.5)
-    assert float(late.state["w"]) == pytest.approx((7 + 8 + 9 + 10) / 4)
-    assert (everything.count, late.count, late.state["count"].item()) == (10, 4, 10)
-
-
-def test_the_average_is_not_the_models_own_memory():
-    weight = torch.tensor([1.0])
-    ema = Ema(0.5)
-    ema.update({"w": weight})
-    weight.fill_(9.0)
-    assert float(ema.state["w"]) == 1.0
-
-
->>>>>>> less-data
 def test_sam_takes_the_gradient_rho_up_the_slope():
     """loss = a**2 + 2 b**2 at (3, 4): gradient (6, 16), norm sqrt(292); rho up, the gradient is (2 a', 4 b')."""
     a, b = Parameter(torch.tensor(3.0, dtype=torch.float64)), Parameter(torch.tensor(4.0, dtype=torch.float64))

@@ -8,11 +8,15 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from modelsoups.analyses.bench import Bench, Measures
-from modelsoups.analyses.rows import Rows, Table, having, interval, select
+from modelsoups.analyses.rows import ON, Rows, Table, having, interval, select
+from modelsoups.disk import storage
+from modelsoups.disk.paths import ASSETS
 from modelsoups.report.claims import FAILS, HOLDS, OPEN, Verdict
 from modelsoups.stats import correlations, intervals, paired_tests
 
 Verdicts = list[Verdict]
+# The facts of each analysis by name, in the order of the paper
+PAPER: dict[str, dict[str, Any]] = {x["name"]: x for x in storage.read_jsonl(ASSETS / "published" / "analyses.jsonl")}
 MIN_MODELS = 4  # with fewer, resampling models says nothing about a correlation over their pairs
 
 
@@ -20,8 +24,8 @@ MIN_MODELS = 4  # with fewer, resampling models says nothing about a correlation
 class Analysis:
     """A figure or table. `rows` raises Unavailable where the models do not allow it.
 
-    paper: what the paper found, in a sentence. verdicts, draw and table read rows only, so they can
-    be made again from the data file.
+    paper: what the paper found, in a sentence. claims: (comparison, "test" or "shifts", text).
+    `verdicts`, draw and table read rows only, so they can be made again from the data file.
     """
 
     name: str
@@ -29,9 +33,24 @@ class Analysis:
     source: str
     paper: str
     rows: Callable[[Bench], Rows]
-    verdicts: Callable[[Rows], Verdicts]
+    judge: Callable[[Rows], Verdicts] | None = None
     draw: Callable[[Rows], Figure] | None = None
     table: Callable[[Rows], Table] | None = None
+    claims: Sequence[tuple[str, str, str]] = ()
+    claimed_in: str = ""  # where it is not the figure or table that the title begins with
+
+    def verdicts(self, rows: Rows) -> Verdicts:
+        """The verdicts of `judge`; without it, those on the claims and on rows that hold one as `said`."""
+        if self.judge:
+            return self.judge(rows)
+        source, found = self.claimed_in or self.title.partition(". ")[0], []
+        for name, on, text in self.claims:
+            found += compared(rows, name, on, text, source)
+        for row in having(rows, "said"):
+            lr = f", learning rate {row['lr']:.1e}" if "lr" in row else ""
+            for on, where in ON:
+                found += compared([row], row["comparison"], on, f"{row['said']}, {where}{lr}", source)
+        return found
 
 
 def judged(text: str, source: str, estimate: dict[str, float], unit: str = "points") -> Verdict:

@@ -1,13 +1,12 @@
-"""What the tables of appendix L share: lines beside the paper's numbers, verdicts, the table."""
+"""What the tables of appendix L share: lines of models beside the paper's numbers."""
 
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from modelsoups.analyses.analysis import Verdicts, compared
 from modelsoups.analyses.bench import Bench, Measures, Point
 from modelsoups.analyses.members import Unavailable
-from modelsoups.analyses.rows import ON, Rows, Table, having
+from modelsoups.analyses.rows import Rows, Table, having
 from modelsoups.published.tables import paper_rows
 from modelsoups.report.numbers import percent
 
@@ -46,16 +45,6 @@ def made(bench: Bench, lines: Mapping[str, Line], rate: int, lr: float) -> tuple
     if not found:
         raise Unavailable(str(rows[0]["missing"]))
     return rows, found
-
-
-def claims(rows: Rows, source: str) -> Verdicts:
-    """The verdicts on all comparisons; each row holds its claim as `said`."""
-    found = []
-    for row in having(rows, "comparison"):
-        lr = f", learning rate {row['lr']:.1e}" if "lr" in row else ""
-        for on, where in ON:
-            found += compared([row], row["comparison"], on, f"{row['said']}, {where}{lr}", source)
-    return found
 
 
 def beside_paper(rows: Rows) -> Table:

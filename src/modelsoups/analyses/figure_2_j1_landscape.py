@@ -9,12 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from modelsoups.analyses.analysis import Analysis, Verdicts, compared, comparison
+from modelsoups.analyses.analysis import PAPER, Analysis, Verdicts, compared, comparison
 from modelsoups.analyses.bench import Bench, Measures, Point, correctness
 from modelsoups.analyses.members import OWN, Member, Unavailable
 from modelsoups.analyses.rows import ON, Rows, column, distinct, having, interval, select
-from modelsoups.analyses.style import RED, panels_of
-from modelsoups.report.figures import INK
+from modelsoups.report.plotting import INK, RED, panels_of
 from modelsoups.soup.coefficients import Ingredient
 from modelsoups.stats import intervals
 from modelsoups.weights.planes import Plane, plane
@@ -183,13 +182,4 @@ def _mark_models(panel: Axes, models: dict[str, dict[str, Any]]) -> None:
         panel.annotate(f"$\\theta_{name[-1]}$", place, xytext=LETTERS[name], **look)
 
 
-LANDSCAPE = Analysis(
-    "figure_2",
-    "Figures 2 and J.1. Error landscapes",
-    "section 3.2, J.1",
-    "Loss and error are basin-shaped and none of the three points is optimal; with a ten times larger learning rate "
-    "error rises on the path between the two solutions.",
-    _rows,
-    _verdicts,
-    draw=_draw,
-)
+LANDSCAPE = Analysis(**PAPER["figure_2"], rows=_rows, judge=_verdicts, draw=_draw)

@@ -3,12 +3,12 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from modelsoups.analyses.analysis import Analysis, Verdicts, correlated, estimated, judged
+from modelsoups.analyses.analysis import PAPER, Analysis, Verdicts, correlated, estimated, judged
 from modelsoups.analyses.bench import Bench, Measures, between
 from modelsoups.analyses.members import OWN, Unavailable
 from modelsoups.analyses.pairs import SEVERAL, single_differences
 from modelsoups.analyses.rows import Rows, column, pairs_of, select
-from modelsoups.analyses.style import BLUE, GREEN, PINK, RED, legend, panels_of
+from modelsoups.report.plotting import BLUE, GREEN, PINK, RED, legend, panels_of
 from modelsoups.stats import correlations
 from modelsoups.weights import state_dicts
 
@@ -59,19 +59,10 @@ def _draw(rows: Rows) -> Figure:
             look = {"marker": marker, "color": colour, "s": 18, "alpha": 0.8, "linewidths": 0}
             panel.scatter(x, y, label=f"differ in {kind}", **look)
     panel.axhline(0, color="grey", linewidth=0.7)
-    panel.set_xlabel(r"angle $\phi$ between $\theta_1-\theta_0$ and $\theta_2-\theta_0$ (degrees)")
-    panel.set_ylabel("interpolation advantage\n(points, mean of test and shifts)")
+    angle = r"angle $\phi$ between $\theta_1-\theta_0$ and $\theta_2-\theta_0$ (degrees)"
+    panel.set(xlabel=angle, ylabel="interpolation advantage\n(points, mean of test and shifts)")
     legend(figure, panel)
     return figure
 
 
-ANGLE = Analysis(
-    "figure_3",
-    "Figure 3. Interpolation advantage and angle",
-    "section 3.2",
-    "The advantage of averaging two solutions is correlated with the angle between them; varying seed, "
-    "learning rate or augmentation makes angles larger.",
-    _rows,
-    _verdicts,
-    draw=_draw,
-)
+ANGLE = Analysis(**PAPER["figure_3"], rows=_rows, judge=_verdicts, draw=_draw)

@@ -5,12 +5,12 @@ import itertools
 import numpy as np
 from matplotlib.figure import Figure
 
-from modelsoups.analyses.analysis import Analysis, Verdicts, correlated, estimated, judged
+from modelsoups.analyses.analysis import PAPER, Analysis, Verdicts, correlated, estimated, judged
 from modelsoups.analyses.bench import Bench, between
 from modelsoups.analyses.members import Unavailable, models_of
 from modelsoups.analyses.pairs import spread, with_recipes
-from modelsoups.analyses.rows import Rows, column, nested, pairs_of
-from modelsoups.analyses.style import LABELS, measured_on, panels_of, rate_bar, scatter_by_rate
+from modelsoups.analyses.rows import Rows, column, measured_on, nested, pairs_of
+from modelsoups.report.plotting import LABELS, panels_of, rate_bar, scatter_by_rate
 from modelsoups.stats import correlations
 
 
@@ -53,20 +53,10 @@ def _draw(rows: Rows) -> Figure:
         dots = scatter_by_rate(panel, x, y, rates, rates, **look)
         ends = [min(*x, *y), max(*x, *y)]
         panel.plot(ends, ends, "--", color="grey", linewidth=0.8, zorder=0)
-        panel.set_title(LABELS[on])
-        panel.set_xlabel("soup of two")
-        panel.set_ylabel("ensemble of two")
+        panel.set(title=LABELS[on], xlabel="soup of two", ylabel="ensemble of two")
         panel.set_aspect("equal", adjustable="datalim")
     rate_bar(figure, dots, panels[-1], rates, "larger learning rate of the two")
     return figure
 
 
-ENSEMBLE = Analysis(
-    "figure_4",
-    "Figure 4. Soup and ensemble of pairs",
-    "section 3.2",
-    "Ensemble and soup accuracy of pairs are correlated; ensembles are slightly better on ImageNet, soups under shift.",
-    _rows,
-    _verdicts,
-    draw=_draw,
-)
+ENSEMBLE = Analysis(**PAPER["figure_4"], rows=_rows, judge=_verdicts, draw=_draw)

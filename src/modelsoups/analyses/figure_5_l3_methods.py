@@ -5,14 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from modelsoups.analyses.analysis import Analysis, Verdicts, compared
+from modelsoups.analyses.analysis import PAPER, Analysis
 from modelsoups.analyses.bench import Bench, Measures, Point, correctness
 from modelsoups.analyses.choosing import as_listed, choose, need_holdout
 from modelsoups.analyses.members import OWN
-from modelsoups.analyses.rows import ON, Rows, column, having, interval, select
-from modelsoups.analyses.style import GREEN, LABELS, NAMES, PINK, legend, panels_of, rate_bar, scatter_by_rate
+from modelsoups.analyses.rows import Rows, column, having, interval, select
 from modelsoups.disk import storage
-from modelsoups.report.figures import SPECIAL
+from modelsoups.report.plotting import GREEN, LABELS, NAMES, PINK, SPECIAL, legend, panels_of, rate_bar, scatter_by_rate
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.stats import intervals
 from modelsoups.weights.state_dicts import EVERYTHING
@@ -67,14 +66,6 @@ def _above_all(bench: Bench, soup: Measures, others: list[Measures]) -> dict[str
     return found
 
 
-def _verdicts(rows: Rows) -> Verdicts:
-    found = []
-    for on, where in ON:
-        text = f"The greedy soup lies above every individual model {where}, also that which is best there"
-        found += compared(rows, "greedy - best of all", on, text, "Figures 1, 5 and L.3")
-    return found
-
-
 def _draw(rows: Rows) -> Figure:
     rows = having(rows, "method")
     figure, (panel,) = panels_of(1, 4.8, 3.6)
@@ -92,19 +83,9 @@ def _draw(rows: Rows) -> Figure:
             place = 100 * row["test"], 100 * row[on]
             look = {"marker": marker, "color": colour, "edgecolors": "white", "linewidths": 0.6}
             panel.scatter(*place, s=60, label=NAMES[row["method"]], zorder=3, **look)
-    panel.set_xlabel(LABELS["test"])
-    panel.set_ylabel(LABELS[on])
+    panel.set(xlabel=LABELS["test"], ylabel=LABELS[on])
     legend(figure, panel, 3)
     return figure
 
 
-METHODS_COMPARED = Analysis(
-    "figure_L3",
-    "Figures 5 and L.3. All methods",
-    "section 3.3, appendix L",
-    "Soups lie above and to the right of every individual model; ensembles are further to the right, at many times "
-    "the cost.",
-    _rows,
-    _verdicts,
-    draw=_draw,
-)
+METHODS_COMPARED = Analysis(**PAPER["figure_L3"], rows=_rows, draw=_draw)

@@ -7,14 +7,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from modelsoups.analyses.analysis import Analysis, Verdicts, compared, comparison
+from modelsoups.analyses.analysis import PAPER, Analysis, comparison
 from modelsoups.analyses.bench import Bench, Measures, Point
 from modelsoups.analyses.choosing import as_listed, choose, need_holdout, picked, renumbered
 from modelsoups.analyses.members import OWN
-from modelsoups.analyses.rows import Rows, column, distinct, having, select
-from modelsoups.analyses.style import LABELS, NAMES, count_axis, legend, measured_on, panels_of
+from modelsoups.analyses.rows import Rows, column, distinct, having, measured_on, select
 from modelsoups.experiment.soups import CURVE
-from modelsoups.report.figures import SPECIAL
+from modelsoups.report.plotting import LABELS, NAMES, SPECIAL, count_axis, legend, panels_of
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.soup.methods.greedy import random_order
 
@@ -22,13 +21,8 @@ CHOSEN = ("best", "greedy", "greedy_ensemble")  # on the hold-out; others take a
 COMPARED = (("greedy", "best"), ("greedy", "uniform"), ("ensemble", "greedy"), ("greedy", "ensemble"))
 NEARLY_ALL = 0.8  # of the models: numbers between this share and all of them would show little more
 FAR = 6.0  # points of accuracy; an axis as long as this hides differences of one point
-POOLS = {
-    "figure_B1": ("Figure B.1", (OWN,), "the random search"),
-    "figure_H1": ("Figure H.1", ("standard_lp",), "the standard grid, LP initialization"),
-    "figure_H2": ("Figure H.2", ("standard_lp", "extreme_lp"), "the extreme grid, LP initialization"),
-    "figure_H3": ("Figure H.3", ("standard_zs",), "the standard grid, zero-shot initialization"),
-    "figure_H4": ("Figure H.4", ("standard_zs", "extreme_zs"), "the extreme grid, zero-shot initialization"),
-}
+POOLS = {"figure_B1": (OWN,), "figure_H1": ("standard_lp",), "figure_H2": ("standard_lp", "extreme_lp")}
+POOLS |= {"figure_H3": ("standard_zs",), "figure_H4": ("standard_zs", "extreme_zs")}
 Task = tuple[Ingredient, ...]
 
 
@@ -87,21 +81,6 @@ def _measure(
     return found
 
 
-def _verdicts(source: str, rows: Rows) -> Verdicts:
-    claims = (
-        ("greedy - best", "test", "The greedy soup beats the best individual model in distribution"),
-        ("greedy - best", "shifts", "The greedy soup beats the best individual model under shift"),
-        ("greedy - uniform", "test", "The greedy soup beats the uniform soup in distribution"),
-        ("ensemble - greedy", "test", "The ensemble beats the greedy soup in distribution"),
-        ("greedy - ensemble", "shifts", "The greedy soup beats the ensemble under shift"),
-    )
-    found = []
-    for name, on, text in claims:
-        text += " (mean over numbers of models and orders)"
-        found += compared(rows, name, on, text, source)
-    return found
-
-
 def _draw(rows: Rows) -> Figure:
     """The mean over the orders, with each order faded behind it."""
     rows = having(rows, "method")
@@ -148,17 +127,9 @@ def _cut(panel: Axes, drawn: Mapping[str, Sequence[float]]) -> None:
 
 
 def _analysis(name: str) -> Analysis:
-    figure, pools, what = POOLS[name]
-    return Analysis(
-        name,
-        f"{figure}. Accuracy against the number of models: {what}",
-        "appendix B" if name == "figure_B1" else "appendix H",
-        "For essentially any number of models the greedy soup outperforms the best single model on "
-        "ImageNet and under shift; the ensemble is better than the soup on ImageNet and worse under shift.",
-        functools.partial(_rows, pools=pools),
-        functools.partial(_verdicts, figure),
-        draw=_draw,
-    )
+    """Figures H.1 to H.4 make the claims of Figure B.1, of other pools."""
+    facts = PAPER["figure_B1"] | PAPER[name]
+    return Analysis(**facts, rows=functools.partial(_rows, pools=POOLS[name]), draw=_draw)
 
 
 MODEL_COUNTS = tuple(map(_analysis, POOLS))

@@ -8,12 +8,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from modelsoups.analyses.analysis import Analysis, Verdicts, compared
+from modelsoups.analyses.analysis import PAPER, Analysis
 from modelsoups.analyses.bench import Bench, hashes, kept
 from modelsoups.analyses.choosing import need_holdout
 from modelsoups.analyses.figure_g4_seeds import seeds_of
 from modelsoups.analyses.rows import Rows, column, distinct, having, interval, select
-from modelsoups.analyses.style import BLUE, ORANGE, count_axis, legend, panels_of
+from modelsoups.report.plotting import BLUE, ORANGE, count_axis, legend, panels_of
 from modelsoups.soup.coefficients import Ingredient
 from modelsoups.stats import calibration, scores
 from modelsoups.stats.scores import Logits
@@ -108,18 +108,6 @@ def _differences(bench: Bench, seeds: Sequence[Ingredient]) -> Rows:
     return rows
 
 
-def _verdicts(rows: Rows) -> Verdicts:
-    claims = (
-        ("individuals - ensemble", "Ensembling improves calibration (ECE, mean of the models less the ensemble)"),
-        ("soup - ensemble", "Souping improves calibration less than ensembling (ECE, soup less ensemble)"),
-        ("soup - individuals", "Souping makes calibration no better, but worse (ECE, soup less mean of the models)"),
-    )
-    found = []
-    for name, text in claims:
-        found += compared(rows, f"ECE, {name}", "test", text, "Figure B.2")
-    return found
-
-
 def _draw(rows: Rows) -> Figure:
     """Accuracy and ECE against the number of seeds: test set (top), mean of the shifts (bottom)."""
     rows = having(rows, "role")
@@ -132,8 +120,7 @@ def _draw(rows: Rows) -> Figure:
             for method in MARKS:
                 if key == "ece" or not method.startswith("calibrated"):  # beta keeps the accuracy
                     _draw_method(panel, method, select(here, method=method), key)
-            panel.set_title("test" if role == "test" else "mean of shifts")
-            panel.set_ylabel(label)
+            panel.set(title="test" if role == "test" else "mean of shifts", ylabel=label)
             count_axis(panel, "number of models (seeds)")
     legend(figure, panels[1])
     return figure
@@ -149,12 +136,4 @@ def _draw_method(panel: Axes, method: str, rows: Rows, key: str) -> None:
     panel.plot(counts, means, markersize=4, label=method, **look)
 
 
-CALIBRATION = Analysis(
-    "figure_B2",
-    "Figure B.2. Calibration",
-    "section 5, appendix B",
-    "Like ensembling, souping improves accuracy; unlike ensembling, it does not improve calibration.",
-    _rows,
-    _verdicts,
-    draw=_draw,
-)
+CALIBRATION = Analysis(**PAPER["figure_B2"], rows=_rows, draw=_draw)

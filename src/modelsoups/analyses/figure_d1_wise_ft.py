@@ -1,6 +1,5 @@
 """WiSE-FT curves of individual models and of soups (Figure D.1)."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,13 +7,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from modelsoups.analyses.analysis import Analysis, Verdicts, compared, comparison
+from modelsoups.analyses.analysis import PAPER, Analysis, Verdicts, compared, comparison
 from modelsoups.analyses.bench import Bench, Measures, Point, correctness
 from modelsoups.analyses.choosing import choose, need_holdout, picked, renumbered
 from modelsoups.analyses.members import OWN, Unavailable
 from modelsoups.analyses.rows import Rows, column, distinct, having, interval, select
-from modelsoups.analyses.style import LABELS, NAMES, legend, panels_of
-from modelsoups.report.figures import INK, SPECIAL
+from modelsoups.report.plotting import INK, LABELS, NAMES, SPECIAL, legend, panels_of
 from modelsoups.soup.coefficients import Ingredient
 from modelsoups.stats import intervals
 
@@ -94,7 +92,7 @@ def _verdicts(rows: Rows) -> Verdicts:
         singles = [row for row in here if row["model"] not in (*SOUPS, START)]
         for name in SOUPS:
             (soup,) = select(here, model=name, alpha=1)
-            above = sum(map(functools.partial(_as_good, soup), singles))
+            above = sum(row["test"] >= soup["test"] and row["shifts"] >= soup["shifts"] for row in singles)
             text = (
                 f"The {name} soup lies beyond the WiSE-FT curves of all individual models "
                 f"({pool}; {above} of {len(singles)} points are as good on both axes; distance to the nearest)"
@@ -103,10 +101,6 @@ def _verdicts(rows: Rows) -> Verdicts:
             text = f"WiSE-FT of the {name} soup (alpha 0.5) is better under shift than the soup ({pool})"
             found += compared(part, f"wise {name}", "shifts", text, "Figure D.1")
     return found
-
-
-def _as_good(soup: dict[str, Any], row: dict[str, Any]) -> bool:
-    return row["test"] >= soup["test"] and row["shifts"] >= soup["shifts"]
 
 
 def _draw(rows: Rows) -> Figure:
@@ -125,9 +119,7 @@ def _draw(rows: Rows) -> Figure:
                 panel.plot(*_place(line), "-", label=label, **look)
                 label = None  # one entry of the legend stands for all of them
         panel.plot(*_place(start), "*", color=INK, markersize=9, label=START)
-        panel.set_title(TITLES.get(pool, pool))
-        panel.set_xlabel(LABELS["test"])
-        panel.set_ylabel(LABELS["shifts"])
+        panel.set(title=TITLES.get(pool, pool), xlabel=LABELS["test"], ylabel=LABELS["shifts"])
     legend(figure, panels[0])
     return figure
 
@@ -144,12 +136,4 @@ def _place(rows: Rows) -> tuple[list[float], list[float]]:
     return column(rows, "test", 100), column(rows, "shifts", 100)
 
 
-WISE_FT = Analysis(
-    "figure_D1",
-    "Figure D.1. WiSE-FT curves",
-    "appendix D",
-    "The soups lie beyond the WiSE-FT curves of any individual model, and WiSE-FT of a soup improves it under shift.",
-    _rows,
-    _verdicts,
-    draw=_draw,
-)
+WISE_FT = Analysis(**PAPER["figure_D1"], rows=_rows, judge=_verdicts, draw=_draw)

@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from modelsoups.analyses.analysis import Analysis, Verdicts, counted
+from modelsoups.analyses.analysis import PAPER, Analysis, Verdicts, counted
 from modelsoups.analyses.bench import Bench, between
 from modelsoups.analyses.members import Member, Unavailable
 from modelsoups.analyses.rows import Rows, column, distinct, select
-from modelsoups.analyses.style import panels_of
+from modelsoups.report.plotting import panels_of
 
 OPTIMIZERS = ("sgd", "rmsprop", "adam", "adamw")
 AUGMENTATIONS = ("minimal", "medium", "strong")
@@ -80,9 +80,7 @@ def _draw(rows: Rows) -> Figure:
     most = max(0.5, float(np.minimum(gains, 5.0).max()))
     for panel, name in zip(panels, names, strict=True):
         shades = _draw_grid(panel, select(rows, grid=name), most)
-        panel.set_title(name)
-        panel.set_xlabel("one endpoint")
-        panel.set_ylabel("the other endpoint")
+        panel.set(title=name, xlabel="one endpoint", ylabel="the other endpoint")
         panel.grid(False)
     label = "average of the endpoints less\nbest model between (points)"
     figure.colorbar(shades, ax=panels, label=label, shrink=0.7)
@@ -106,13 +104,4 @@ def _draw_grid(panel: Axes, rows: Rows, most: float) -> Any:
     return shades
 
 
-GRIDS = Analysis(
-    "figure_F1",
-    "Figure F.1. One-dimensional grids",
-    "appendix F",
-    "The average of the endpoints of a grid often outperforms the best individual model in it, except where one "
-    "was fine-tuned with too large a learning rate.",
-    _rows,
-    _verdicts,
-    draw=_draw,
-)
+GRIDS = Analysis(**PAPER["figure_F1"], rows=_rows, judge=_verdicts, draw=_draw)

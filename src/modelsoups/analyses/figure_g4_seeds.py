@@ -2,11 +2,11 @@
 
 from matplotlib.figure import Figure
 
-from modelsoups.analyses.analysis import Analysis, Verdicts, compared, comparison
+from modelsoups.analyses.analysis import PAPER, Analysis, comparison
 from modelsoups.analyses.bench import Bench, Point
 from modelsoups.analyses.members import Unavailable
-from modelsoups.analyses.rows import ON, Rows, column, having, select
-from modelsoups.analyses.style import BLUE, GREEN, LABELS, ORANGE, count_axis, legend, measured_on, panels_of
+from modelsoups.analyses.rows import Rows, column, having, measured_on, select
+from modelsoups.report.plotting import BLUE, GREEN, LABELS, ORANGE, count_axis, legend, panels_of
 from modelsoups.soup.coefficients import Ingredient
 
 MARKS = {
@@ -43,15 +43,6 @@ def _rows(bench: Bench) -> Rows:
     return rows
 
 
-def _verdicts(rows: Rows) -> Verdicts:
-    found = []
-    for method in ("soup", "ensemble"):
-        for on, where in ON:
-            text = f"The {method} of all seeds beats the mean of its models {where}"
-            found += compared(rows, f"{method} - individuals", on, text, "Figure G.4")
-    return found
-
-
 def _draw(rows: Rows) -> Figure:
     rows = having(rows, "method")
     keys = measured_on(rows)
@@ -67,12 +58,4 @@ def _draw(rows: Rows) -> Figure:
     return figure
 
 
-SEEDS = Analysis(
-    "figure_G4",
-    "Figure G.4. Seeds only",
-    "appendix G",
-    "With only the seed varied, soup and ensemble of CLIP models improve on the individuals and go together.",
-    _rows,
-    _verdicts,
-    draw=_draw,
-)
+SEEDS = Analysis(**PAPER["figure_G4"], rows=_rows, draw=_draw)

@@ -15,14 +15,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from modelsoups.analyses.analysis import Analysis, Verdicts, correlated, estimated, judged
+from modelsoups.analyses.analysis import PAPER, Analysis, Verdicts, correlated, estimated, judged
 from modelsoups.analyses.bench import Bench, kept
 from modelsoups.analyses.members import OWN, Member, Unavailable
 from modelsoups.analyses.pairs import moderate, spread, with_recipes
 from modelsoups.analyses.rows import Rows, column, having, nested, pairs_of, select
-from modelsoups.analyses.style import panels_of, rate_bar, scatter_by_rate
 from modelsoups.disk import storage
 from modelsoups.models.classifier import normalise
+from modelsoups.report.plotting import panels_of, rate_bar, scatter_by_rate
 from modelsoups.soup.coefficients import Ingredient
 from modelsoups.stats import calibration, correlations, equation_1, scores
 from modelsoups.stats.projection import project
@@ -226,13 +226,4 @@ def _frame(panel: Axes, against: str) -> None:
     panel.tick_params(labelsize=6)
 
 
-EQUATION_1 = Analysis(
-    "figure_K1",
-    "Section 4 and Figure K.1. Soup against ensemble, predicted",
-    "section 4, appendix K",
-    "Without the highest learning rate, approximation (1) is strongly correlated with the true difference in loss and "
-    "in error, and mostly agrees in sign; with beta fixed to 1 it predicts the error far less well.",
-    _rows,
-    _verdicts,
-    draw=_draw,
-)
+EQUATION_1 = Analysis(**PAPER["figure_K1"], rows=_rows, judge=_verdicts, draw=_draw)

@@ -7,12 +7,11 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from modelsoups.analyses.analysis import Analysis, comparison
-from modelsoups.analyses.appendix_l import claims
+from modelsoups.analyses.analysis import PAPER, Analysis, comparison
 from modelsoups.analyses.bench import Bench, Point
 from modelsoups.analyses.members import Member, models_of
-from modelsoups.analyses.rows import Rows, column, distinct, having, select
-from modelsoups.analyses.style import LABELS, ORANGE, PINK, RED, SKY, legend, measured_on, panels_of
+from modelsoups.analyses.rows import Rows, column, distinct, having, measured_on, select
+from modelsoups.report.plotting import LABELS, ORANGE, PINK, RED, SKY, legend, panels_of
 from modelsoups.train.averages import average_name
 
 MARKS = {
@@ -80,21 +79,5 @@ def _draw_averages(panel: Axes, rows: Rows, on: str) -> None:
     panel.set_xticks(range(len(kinds)), names, rotation=30, fontsize=6.5)
 
 
-AVERAGES = Analysis(
-    "figure_L1",
-    "Figure L.1. EMA and SWA",
-    "appendix L",
-    "EMA and SWA can improve a single model; soups improve on models that are averages along their run already.",
-    functools.partial(_rows, pool="trajectory"),
-    functools.partial(claims, source="Figure L.1"),
-    draw=_draw,
-)
-AVERAGES_LABELS = Analysis(
-    "figure_L2",
-    "Figure L.2. EMA and SWA, pre-trained on labels",
-    "appendix L",
-    "The same holds for a model that was pre-trained on ImageNet-21k's labels, not on captions.",
-    functools.partial(_rows, pool="trajectory_labels"),
-    functools.partial(claims, source="Figure L.2"),
-    draw=_draw,
-)
+AVERAGES = Analysis(**PAPER["figure_L1"], rows=functools.partial(_rows, pool="trajectory"), draw=_draw)
+AVERAGES_LABELS = Analysis(**PAPER["figure_L2"], rows=functools.partial(_rows, pool="trajectory_labels"), draw=_draw)

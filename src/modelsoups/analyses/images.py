@@ -66,16 +66,12 @@ class Images:
         """Projected logits, float32 on the CPU, of a state dict of the experiment's classifier."""
         dataset = self.dataset(name)
         if len(self.positions(name)) == len(dataset):  # maybe more than fits in memory
-            return Logits(name, self.forward_all(name, state), torch.from_numpy(dataset.labels_N))
+            return Logits(name, self.experiment.logits.forward(name, state), torch.from_numpy(dataset.labels_N))
         batches, labels_N = self.batches(name)
         model = self.classifier(name)
         model.load_state_dict(dict(state))
         parts = [model(normalise(model, pixels_BCHW)).float().cpu() for pixels_BCHW in batches]
         return Logits(name, project(torch.cat(parts), dataset.projection), labels_N)
-
-    def forward_all(self, name: str, state: Mapping[str, Tensor], of_N: Tensor | None = None) -> Tensor:
-        """Projected logits_NC on all images of a set, or on those where of_N is true."""
-        return self.experiment.logits.forward(name, state, of_N)
 
     def logits(self, ingredient: Ingredient, name: str) -> Logits:
         """A model's logits at `positions`, from the run's cache, or computed and cached."""

@@ -1,37 +1,32 @@
 """The files of the analyses, made from their rows: data, figures, claims and one page."""
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from modelsoups.analyses.analysis import Analysis, corrected
+from modelsoups.analyses.analysis import PAPER, Analysis, corrected
 from modelsoups.analyses.bench import Bench
-from modelsoups.analyses.registry import ANALYSES
 from modelsoups.analyses.rows import Rows, Table
 from modelsoups.disk import manifests, storage
 from modelsoups.disk import provenance as made_by
-from modelsoups.report import figures, svg
-from modelsoups.report.claims import FAILS, HOLDS, OPEN, Verdict, markdown, p_text
-from modelsoups.report.templates import asset, render
+from modelsoups.report import plotting, svg
+from modelsoups.report.claims import CLASSES, FAILS, HOLDS, OPEN, Verdict, markdown, p_text
+from modelsoups.report.templates import render
 
 Made = tuple[Analysis, Rows, list[Verdict]]
 
 
 @dataclass(frozen=True)
 class Section:
-    """An analysis with its verdicts, and its figure (SVG) or table."""
+    """An analysis with its verdicts, and its figure (an element of HTML) or table."""
 
     analysis: Analysis
     verdicts: Sequence[Verdict]
-    svg: bytes | None = None
+    svg: str | None = None
     table: Table | None = None
-
-    def inline(self) -> str:
-        """The figure as an HTML element."""
-        assert self.svg is not None
-        return svg.inline(self.svg, {}, self.analysis.name, self.analysis.title)
 
 
 def write(bench: Bench, inputs: dict[str, Any], made: Sequence[Made], missing: dict[str, str]) -> None:
@@ -40,19 +35,17 @@ def write(bench: Bench, inputs: dict[str, Any], made: Sequence[Made], missing: d
     verdicts = corrected([v for _, _, found in made for v in found])
     told = iter(verdicts)
     sections = []
-    with figures.style():
+    with plotting.style():
         for analysis, rows, found in made:
             lines = [json.dumps(row) + "\n" for row in rows]
             files[f"{analysis.name}.jsonl"] = "".join(lines).encode()
             drawn = _drawn(analysis, rows)
-            picture = drawn.pop("svg", None)
+            picture = svg.inline(drawn.pop("svg"), {}, analysis.name, analysis.title) if drawn else None
             files |= {f"{analysis.name}.{kind}": content for kind, content in drawn.items()}
             table = analysis.table(rows) if analysis.table else None
-            sections.append(Section(analysis, [next(told) for _ in found], picture, table))
+            sections.append(Section(analysis, list(itertools.islice(told, len(found))), picture, table))
     provenance = {**made_by.record(), "config": asdict(bench.experiment.config)}
-    titles = {}
-    for name, reason in missing.items():
-        titles[ANALYSES[name].title if name in ANALYSES else name] = reason
+    titles = {PAPER.get(name, {}).get("title", name): reason for name, reason in missing.items()}
     report = "../index.html" if (bench.files.results / "index.html").exists() else None
     told_by = json.dumps({**provenance, "not_possible": missing}, indent=1) + "\n"
     files["claims.md"] = markdown(verdicts).encode()
@@ -72,36 +65,20 @@ def _drawn(analysis: Analysis, rows: Rows) -> dict[str, bytes]:
     figure = analysis.draw(rows)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # the layout is fixed, and not computed again for each format
-    drawn = {kind: figures.save(figure, kind) for kind in ("png", "pdf", "svg")}
-    figures.close(figure)
-    return drawn
+    return {kind: plotting.save(figure, kind) for kind in ("png", "pdf", "svg")}
 
 
 def page(
     name: str, sections: Sequence[Section], missing: dict[str, str], provenance: dict[str, Any], report: str | None
 ) -> str:
     """Self-contained HTML. missing: reason by title; report: the address of the run's own page."""
-    return render(
-        "analyses.html",
-        name=name,
-        sections=sections,
-        verdicts=[verdict for section in sections for verdict in section.verdicts],
-        missing=missing,
-        provenance=provenance,
-        report=report,
-        css=asset("page.css"),
-        counted=_counted,
-        class_of=_class_of,
-        p_text=p_text,
-    )
+    verdicts = [verdict for section in sections for verdict in section.verdicts]
+    facts = {"name": name, "missing": missing, "provenance": provenance, "report": report}
+    helpers = {"counted": _counted, "classes": CLASSES, "p_text": p_text}
+    return render("analyses.html", sections=sections, verdicts=verdicts, **facts, **helpers)
 
 
 def _counted(kinds: Iterable[str]) -> str:
     """How often each verdict occurs."""
     counts = {HOLDS: 0, FAILS: 0, OPEN: 0} | Counter(kinds)
     return ", ".join(f"{n} {kind}" for kind, n in counts.items() if n) or "none could be checked"
-
-
-def _class_of(verdict: str) -> str:
-    """The class of a verdict in the style sheet."""
-    return {HOLDS: "holds", FAILS: "fails"}.get(verdict, "open")

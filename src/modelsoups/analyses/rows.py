@@ -32,6 +32,11 @@ def distinct(rows: Rows, key: str) -> list[Any]:
     return list(dict.fromkeys(column(rows, key)))
 
 
+def measured_on(rows: Rows) -> list[str]:
+    """test, and shifts where the mean over all of them is known."""
+    return [on for on in ("test", "shifts") if any(row.get(on) is not None for row in rows)]
+
+
 def pairs_of(rows: Rows) -> list[tuple[str, str]]:
     """The names of both models of each pair, by which dependent pairs are recognised."""
     return list(zip(column(rows, "a"), column(rows, "b"), strict=True))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from modelsoups.analyses.analysis import Analysis, Verdicts, compared, counted
+from modelsoups.analyses.analysis import PAPER, Analysis, Verdicts, compared, counted
 from modelsoups.analyses.bench import Bench, Measures, Point
 from modelsoups.analyses.choosing import choose, need_holdout, picked
 from modelsoups.analyses.members import OWN
@@ -95,13 +95,4 @@ def _table(rows: Rows) -> Table:
     return table
 
 
-TABLE_4 = Analysis(
-    "table_4",
-    "Table 4. Bold rule and oracle",
-    "Table 4",
-    "The greedy soup is significantly better than the best model on the hold-out on all test sets but ObjectNet, "
-    "and on most of them better than the oracle that chooses the best model on each test set.",
-    _rows,
-    _verdicts,
-    table=_table,
-)
+TABLE_4 = Analysis(**PAPER["table_4"], rows=_rows, judge=_verdicts, table=_table)

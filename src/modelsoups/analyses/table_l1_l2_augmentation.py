@@ -3,13 +3,13 @@
 import functools
 from collections.abc import Sequence
 
-from modelsoups.analyses.analysis import Analysis, comparison
-from modelsoups.analyses.appendix_l import Line, Recipe, beside_paper, claims, line, made
+from modelsoups.analyses.analysis import PAPER, Analysis, comparison
+from modelsoups.analyses.appendix_l import Line, Recipe, beside_paper, line, made
 from modelsoups.analyses.bench import Bench, Measures
+from modelsoups.analyses.figure_f1_grids import AUGMENTATIONS
 from modelsoups.analyses.members import Unavailable
 from modelsoups.analyses.rows import Rows
 
-AUGMENTATIONS = ("minimal", "medium", "strong")
 SOUP = "Soup of minimal, medium and strong aug"
 FIXED = "Soup of minimal, medium, strong and fix aug"
 RIVALS = {  # what the paper compares that soup with, and the name in the claim
@@ -74,8 +74,7 @@ def _distillation_lines(bench: Bench, lr: float, three: Sequence[Recipe]) -> dic
 def _distilled(bench: Bench, lr: float, aug: str) -> Measures:
     """The model with this rate and augmentation of a pool whose name begins with distilled."""
     for member in bench.pool(*(_distilled_pools(bench) or ["distilled"])):
-        recipe = member.ingredient.recipe
-        if recipe is not None and recipe.aug == aug and abs(recipe.lr - lr) <= 1e-6 * lr:
+        if member.has({"lr": lr, "aug": aug}):
             bench.evaluate([member.ingredient])
             return bench.individual(member.ingredient)
     raise Unavailable(f"no pool named distilled... has a model with lr={lr:g}, aug={aug}")
@@ -85,23 +84,5 @@ def _distilled_pools(bench: Bench) -> list[str]:
     return [name for name in bench.runs if name.startswith("distilled")]
 
 
-TABLE_L1 = Analysis(
-    "table_L1",
-    "Table L.1. Distillation",
-    "appendix L",
-    "Soups of three augmentations compare favourably with distillation from their ensemble and with stochastic "
-    "augmentation.",
-    functools.partial(_rows, fix=False),
-    functools.partial(claims, source="Table L.1"),
-    table=beside_paper,
-)
-TABLE_L2 = Analysis(
-    "table_L2",
-    "Table L.2. Fix-aug",
-    "appendix L",
-    "The soup of augmentations beats fix-aug, also with four times the epochs; adding fix-aug to the soup helps a "
-    "little.",
-    functools.partial(_rows, fix=True),
-    functools.partial(claims, source="Table L.2"),
-    table=beside_paper,
-)
+TABLE_L1 = Analysis(**PAPER["table_L1"], rows=functools.partial(_rows, fix=False), table=beside_paper)
+TABLE_L2 = Analysis(**PAPER["table_L2"], rows=functools.partial(_rows, fix=True), table=beside_paper)

@@ -1,9 +1,7 @@
 """Sharpness-aware minimization and its soups (Table L.3)."""
 
-import functools
-
-from modelsoups.analyses.analysis import Analysis, comparison
-from modelsoups.analyses.appendix_l import beside_paper, claims, line, made
+from modelsoups.analyses.analysis import PAPER, Analysis, comparison
+from modelsoups.analyses.appendix_l import beside_paper, line, made
 from modelsoups.analyses.bench import Bench, Measures
 from modelsoups.analyses.members import Unavailable, models_of
 from modelsoups.analyses.rows import Rows
@@ -52,13 +50,4 @@ def _claimed(
     }
 
 
-TABLE_L3 = Analysis(
-    "table_L3",
-    "Table L.3. Sharpness-aware minimization",
-    "appendix L",
-    "SAM improves accuracy over vanilla fine-tuning; souping two models trained with SAM improves over either, by less "
-    "than for vanilla fine-tuning; souping one of each is better than two of a kind.",
-    _rows,
-    functools.partial(claims, source="Table L.3"),
-    table=beside_paper,
-)
+TABLE_L3 = Analysis(**PAPER["table_L3"], rows=_rows, table=beside_paper)

@@ -63,12 +63,12 @@ def submit(script: Path, dependencies: list[str]) -> int:
     except ValueError as error:
         hint = ""
         if "partition" in str(error).lower():
-            hint = f"; cluster.partition is one of: {', '.join(partitions())}"
+            partitions = sorted(set(_call(["sinfo", "-h", "-o", "%R"]).split()))
+            hint = f"; cluster.partition is one of: {', '.join(partitions)}"
         raise ValueError(f"{error} ({script}){hint}") from error
 
 
 def dependency_options(dependencies: list[str]) -> list[str]:
-    """The options of sbatch for these dependencies."""
     if not dependencies:
         return []
     return [f"--dependency={','.join(dependencies)}", "--kill-on-invalid-dep=yes"]
@@ -77,10 +77,6 @@ def dependency_options(dependencies: list[str]) -> list[str]:
 def cancel(ids: list[int]) -> None:
     if ids:
         _call(["scancel", *map(str, ids)])
-
-
-def partitions() -> list[str]:
-    return sorted(set(_call(["sinfo", "-h", "-o", "%R"]).split()))
 
 
 def max_array_size() -> int:

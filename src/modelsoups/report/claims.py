@@ -13,6 +13,7 @@ from modelsoups.report.numbers import MEAN, Numbers, interval, p_value, percent
 
 ALPHA = 0.05
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not decided at this size"
+CLASSES = {HOLDS: "holds", FAILS: "fails"}  # in the style sheet; every other verdict is "open"
 UNKNOWN, UNTESTED = "not available", "not tested"
 
 

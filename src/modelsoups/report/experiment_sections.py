@@ -2,7 +2,7 @@
 
 from modelsoups.published.tables import printed
 from modelsoups.report import beside_published, figures, table_3
-from modelsoups.report.claims import FAILS, HOLDS, Verdict
+from modelsoups.report.claims import CLASSES, Verdict
 from modelsoups.report.numbers import MEAN, Difference, Numbers, RowResults, interval, percent, signed
 from modelsoups.report.sections import Cards, Cell, Content, Photograph, Picture, Section, Table, origin
 from modelsoups.report.table_3 import MethodRow, label_of
@@ -12,7 +12,7 @@ Cells = list[Cell | str]
 
 
 def sections(numbers: Numbers, verdicts: list[Verdict], contact: bytes | None) -> list[Section]:
-    """Every section that these numbers allow; call within figures.style(math=False).
+    """Every section that these numbers allow; call within plotting.style(math=False).
 
     contact: a PNG with images of each data set.
     """
@@ -128,10 +128,9 @@ def _figures(numbers: Numbers) -> Section:
 
 
 def _claims(numbers: Numbers, verdicts: list[Verdict]) -> Section:
-    kinds = {HOLDS: "holds", FAILS: "fails"}
     rows: list[Cells] = []
     for v in verdicts:
-        judged = Cell(v.verdict, kind=kinds.get(v.verdict, "open"))
+        judged = Cell(v.verdict, kind=CLASSES.get(v.verdict, "open"))
         rows.append([v.text, v.source, judged, Cell(v.numbers, origin(numbers.provenance))])
     head = ["Claim", "Source", "Verdict", "Difference, 95% interval"]
     sentence = "A claim holds, or does not hold, where the difference is significant at p < 0.05."
@@ -144,16 +143,15 @@ def _greedy(numbers: Numbers) -> Section:
     if not steps:
         return Section("Greedy soup", "", [])
     rows: list[Cells] = []
-    joined = 0
     for place, step in enumerate(steps, 1):
         held_out = Cell("stopped early")
         if step["correct"] is not None:
             tip = f"{step['correct']:,} of {step['n']:,} images of the hold-out."
             tip += f"\n{origin(numbers.provenance, 'greedy')}"
             held_out = Cell(percent(step["correct"] / step["n"]), tip)
-        joined += bool(step["kept"])
         decision = "joins" if step["kept"] else "left out"
         rows.append([str(step["ingredient"]), str(place), held_out, decision])
+    joined = sum(bool(step["kept"]) for step in steps)
     sentence = f"Best first, a candidate joins if the soup does not get worse with it: {joined} of {len(steps)} did."
     head = ["Candidate", "Place", "Hold-out with it", "Decision"]
     trace = Picture("figure_greedy", figures.greedy_trace(numbers), "Recipe 1 (section 2), step by step.")

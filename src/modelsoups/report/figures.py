@@ -1,92 +1,22 @@
-"""Figures in one style, drawn once for print (PDF, PNG) and for the page (SVG with texts on marks).
+"""The figures of an experiment's report."""
 
-Matplotlib draws them all rather than a library of interactive charts. The paper's figure and the
-page's are then the same, the page needs no megabytes of script, and a keyboard reaches its marks.
-
-Colours are Okabe and Ito's, or viridis, which colour-blind readers tell apart; shapes differ too.
-"""
-
-import io
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
-from weakref import WeakKeyDictionary
 
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.report.numbers import Numbers, RowResults, percent
+from modelsoups.report.plotting import INK, PAPER, SPECIAL, count_axis, describe, legend, panels_of, rate_ticks
 from modelsoups.report.table_3 import label_of
 from modelsoups.soup.trace import draw_decisions
 
-INK = "#1b1f24"  # the page replaces these two by its own colours
-PAPER = "#ffffff"
-SPECIAL = {  # row -> marker, colour
-    "initialization": ("*", INK),
-    "best": ("D", "#009E73"),
-    "uniform": ("o", "#0072B2"),
-    "greedy": ("P", "#D55E00"),
-    "learned_layers": ("^", "#CC79A7"),
-    "ensemble": ("s", "#E69F00"),
-    "greedy_ensemble": ("X", "#56B4E9"),
-}
-STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-    "svg.hashsalt": "modelsoups",  # the same figure, the same bytes
-    "svg.fonttype": "none",
-    "pdf.fonttype": 42,
-} | dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
-_TEXTS: WeakKeyDictionary[Figure, dict[str, list[str]]] = WeakKeyDictionary()
-
-
-@contextmanager
-def style(math: bool = True) -> Iterator[None]:
-    """The style of every figure drawn and saved within.
-
-    math=False where names of data or models occur: a `$` is then a dollar sign.
-    """
-    with matplotlib.rc_context({**STYLE, "text.parse_math": math}), warnings.catch_warnings():
-        matplotlib.use("Agg")
-        yield
-
-
-def describe(artist: Artist, texts: Sequence[str]) -> None:
-    """Set the text that the page shows for each mark of an artist, in the order of its points."""
-    figure = artist.get_figure()
-    assert isinstance(figure, Figure), "the artist is in a figure"
-    known = _TEXTS.setdefault(figure, {})
-    artist.set_gid(f"marks{len(known)}")
-    known[f"marks{len(known)}"] = list(texts)
-
-
-def described(figure: Figure) -> dict[str, list[str]]:
-    """The texts that `describe` set, by the id of the artist's group in the SVG."""
-    return _TEXTS.get(figure, {})
-
-
-# ---- the figures of the report ----
-
 
 def figure_1(numbers: Numbers) -> Figure:
-    """Figure 1: test accuracy against the mean over the shifts.
-
-    Ingredients are dots coloured by learning rate; soups and ensembles are marks.
-    """
-    figure, axes = plt.subplots(figsize=(4.8, 3.6), layout="constrained")
+    """Figure 1: test accuracy against the mean over the shifts, of ingredients and soups."""
+    figure, (axes,) = panels_of(1, 4.8, 3.6)
     _draw_ingredients(numbers, figure, axes)
     for name, (marker, colour) in SPECIAL.items():
         if name in numbers.rows:
@@ -95,9 +25,8 @@ def figure_1(numbers: Numbers) -> Figure:
             looks: dict[str, Any] = {"marker": marker, "color": colour, "edgecolors": PAPER}
             mark = axes.scatter(x, y, s=70, linewidths=0.6, label=label, zorder=3, **looks)
             describe(mark, [f"{label}\n{_accuracies(numbers, row)}"])
-    axes.set_xlabel(f"{numbers.title(numbers.test)} accuracy (top-1, %)")
-    axes.set_ylabel(_shifts_label(numbers))
-    figure.legend(loc="outside lower center", ncols=3, fontsize=7)
+    axes.set(xlabel=f"{numbers.title(numbers.test)} accuracy (top-1, %)", ylabel=_shifts_label(numbers))
+    legend(figure, axes, 3)
     return figure
 
 
@@ -111,10 +40,9 @@ def _draw_ingredients(numbers: Numbers, figure: Figure, axes: Axes) -> None:
     if not points:
         return
     norm = LogNorm(min(rates), max(rates)) if min(rates) < max(rates) else None
-    looks: dict[str, Any] = {"s": 28, "edgecolors": INK, "linewidths": 0.4}
-    xs, ys = zip(*points, strict=True)
-    label = "Fine-tuned models"
-    dots = axes.scatter(xs, ys, c=rates, cmap="viridis", norm=norm, label=label, **looks)
+    looks: dict[str, Any] = {"s": 28, "edgecolors": INK, "linewidths": 0.4, "label": "Fine-tuned models"}
+    x, y = zip(*points, strict=True)
+    dots = axes.scatter(x, y, c=rates, cmap="viridis", norm=norm, **looks)
     describe(dots, texts)
     bar = figure.colorbar(dots, ax=axes, label="Learning rate", pad=0.01)
     rate_ticks(bar.ax, min(rates), max(rates))
@@ -122,26 +50,21 @@ def _draw_ingredients(numbers: Numbers, figure: Figure, axes: Axes) -> None:
 
 def figure_b1(numbers: Numbers) -> Figure:
     """Figure B.1: accuracy against the number of models, added in one random order."""
-    figure, panels = plt.subplots(1, 2, figsize=(6.4, 2.9), layout="constrained")
+    figure, panels = panels_of(2, 3.2, 2.9)
     counts = sorted(numbers.curve)
     labels = [f"{numbers.title(numbers.test)} accuracy (%)", _shifts_label(numbers)]
     for column, panel in enumerate(panels):
         for method in ("best", "uniform", "greedy", "ensemble"):
             marker, colour = SPECIAL[method]
             label = label_of(method)
-            values, texts = [], []
-            for count in counts:
-                value = _point(numbers, numbers.curve[count][method])[column]
-                values.append(value)
-                texts.append(f"{label} of {count} models: {value:.2f} %")
+            values = [_point(numbers, numbers.curve[count][method])[column] for count in counts]
             looks = {"marker": marker, "color": colour, "markersize": 5, "linewidth": 1.3}
             (line,) = panel.plot(counts, values, label=label, **looks)
-            describe(line, texts)
-        panel.set_xlabel("Number of models")
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+            points = zip(counts, values, strict=True)
+            describe(line, [f"{label} of {count} models: {value:.2f} %" for count, value in points])
+        count_axis(panel, "Number of models")
         panel.set_ylabel(labels[column])
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=7)
+    legend(figure, panels[0])
     return figure
 
 
@@ -149,7 +72,7 @@ def greedy_trace(numbers: Numbers) -> Figure:
     """Recipe 1 step by step: hold-out accuracy of the soup with each candidate, and the best so far."""
     soup = numbers.rows["greedy"].soup
     steps = soup.trace if soup else ()
-    figure, axes = plt.subplots(figsize=(6.4, 2.6), layout="constrained")
+    figure, (axes,) = panels_of(1, 6.4, 2.6)
     for marks, places in draw_decisions(axes, steps) if steps else ():
         texts = []
         for step in map(steps.__getitem__, places):
@@ -157,7 +80,7 @@ def greedy_trace(numbers: Numbers) -> Figure:
             with_it = "" if step["correct"] is None else f": {100 * step['correct'] / step['n']:.2f} % with it"
             texts.append(f"{step['ingredient']} {decision}{with_it}")
         describe(marks, texts)
-    figure.legend(loc="outside lower center", ncols=3, fontsize=7)
+    legend(figure, axes, 3)
     return figure
 
 
@@ -166,7 +89,7 @@ def each_shift(numbers: Numbers) -> Figure:
     shown = ("initialization", "best", "uniform", "greedy", "ensemble")
     rows = [numbers.rows[name] for name in shown if name in numbers.rows]
     sets = [numbers.test, *numbers.available_shifts]
-    figure, axes = plt.subplots(figsize=(6.4, 2.9), layout="constrained")
+    figure, (axes,) = panels_of(1, 6.4, 2.9)
     width = 0.84 / len(rows)
     for i, row in enumerate(rows):
         places = np.arange(len(sets)) + (i - (len(rows) - 1) / 2) * width
@@ -181,10 +104,10 @@ def each_shift(numbers: Numbers) -> Figure:
             text = f"{label}, {numbers.title(r.dataset)}: {percent(r.accuracy)} %"
             describe(bar, [f"{text} ({percent(r.low)} to {percent(r.high)})"])
     titles = list(map(numbers.title, sets))
-    axes.set_xticks(np.arange(len(sets)), titles, rotation=15 if _long(titles) else 0)
+    axes.set_xticks(np.arange(len(sets)), titles, rotation=15 if sum(map(len, titles)) > 80 else 0)
     axes.grid(visible=False, axis="x")
     axes.set_ylabel("Accuracy (top-1, %)")
-    figure.legend(loc="outside lower center", ncols=5, fontsize=7)
+    legend(figure, axes, 5)
     return figure
 
 
@@ -192,7 +115,8 @@ def contact_sheet(contact: dict[str, np.ndarray]) -> Figure:
     """A row of images of each data set. contact: title -> uint8 images_BHWC."""
     columns = max(map(len, contact.values()))
     width, height = columns * 0.5 + 1.7, len(contact) * 0.52  # inches, 1.7 of them for the titles
-    figure, grid = plt.subplots(len(contact), columns, figsize=(width, height), squeeze=False)
+    figure = Figure(figsize=(width, height))
+    grid = figure.subplots(len(contact), columns, squeeze=False)
     for panels, (title, images_BHWC) in zip(grid, contact.items(), strict=True):
         for panel, image_HWC in zip(panels, images_BHWC, strict=False):
             panel.imshow(image_HWC, interpolation="nearest")
@@ -205,33 +129,7 @@ def contact_sheet(contact: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
-# ---- parts that figures share ----
-
-
-def save(figure: Figure, kind: str) -> bytes:
-    """The figure as png, pdf or svg, without a date in it; an svg has a transparent background."""
-    buffer = io.BytesIO()
-    metadata = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
-    transparent = kind == "svg"
-    figure.savefig(buffer, format=kind, dpi=200, metadata=metadata, transparent=transparent)
-    return buffer.getvalue()
-
-
-def close(figure: Figure) -> None:
-    """Free the figure's memory."""
-    plt.close(figure)
-
-
-def rate_ticks(axes: Axes, low: float, high: float) -> None:
-    """Label a vertical logarithmic axis with learning rates, written as 5e-4.
-
-    Ticks stand at the decades, and at their doubles and fives on a range below three decades.
-    """
-    steps = (1.0, 2.0, 5.0) if high / low < 1000 else (1.0,)
-    places = [m * 10.0**e for e in range(-12, 2) for m in steps]
-    axes.yaxis.set_major_locator(FixedLocator([x for x in places if low <= x <= high]))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0e}".replace("e-0", "e-")))
+# ---- parts of these figures ----
 
 
 def recipe_text(recipe: Recipe) -> str:
@@ -241,10 +139,6 @@ def recipe_text(recipe: Recipe) -> str:
         f"{recipe.epochs} epochs, smoothing {recipe.label_smoothing:.2f}, "
         f"mixup {recipe.mixup:.2f}, {recipe.aug}"
     )
-
-
-def _long(labels: Sequence[str]) -> bool:
-    return sum(map(len, labels)) > 80
 
 
 def _accuracies(numbers: Numbers, row: RowResults) -> str:

@@ -4,18 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from modelsoups.disk import manifests, paths, storage
-from modelsoups.report import (
-    beside_published,
-    claims,
-    experiment_sections,
-    figures,
-    released_results,
-    sections,
-    table_3,
-    templates,
-    text_tables,
-)
+from modelsoups.report import beside_published, claims, experiment_sections, released_results, table_3, text_tables
 from modelsoups.report.numbers import Numbers, interval, percent
+from modelsoups.report.plotting import style
+from modelsoups.report.sections import files as files_of
+from modelsoups.report.templates import render
 from modelsoups.workers.processes import watched
 
 SOURCES = (paths.RESULTS, paths.PROVENANCE)  # and contact.png, where there were images
@@ -56,14 +49,13 @@ def write_report(folder: Path, inputs: dict[str, Any]) -> None:
     made = {name: text.encode() for name, text in _texts(numbers).items()}
     made["claims.md"] = claims.markdown(verdicts).encode()
     contact = (folder / "contact.png").read_bytes() if "contact.png" in made_from else None
-    with figures.style(math=False):
+    with style(math=False):
         shown = experiment_sections.sections(numbers, verdicts, contact)
         with watched("report", sum(len(section.contents) for section in shown), images=False):
-            made |= sections.files(shown)
+            made |= files_of(shown)
         links = [(ANALYSES, "The paper's analyses")] if ANALYSES in made_from else []
         title = f"Model soups: {numbers.name}"
-        page = templates.render("report.html", title=title, sections=shown, links=links)
-        sections.close(shown)
+        page = render("report.html", title=title, sections=shown, links=links)
     made["index.html"] = page.encode()
     for name, content in made.items():
         with storage.atomic(folder / name) as tmp:

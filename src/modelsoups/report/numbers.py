@@ -115,9 +115,9 @@ class Numbers:
         self.sets = [SetInfo(**info) for info in about["sets"]]
         self.failed: dict[str, str] = about["failed"]
         self.notes: list[str] = about["notes"]
-        self.test, self.holdout = self.names("test")[0], self.names("holdout")[0]
-        self.shifts = self.names("shift")  # including those that are not available
-        self.extra = self.names("extra")
+        self.test, self.holdout = (names_of(self.sets, role)[0] for role in ("test", "holdout"))
+        self.shifts = names_of(self.sets, "shift")  # including those that are not available
+        self.extra = names_of(self.sets, "extra")
         self.available_shifts = [s.name for s in self.sets if s.role == "shift" and s.n]
         self.individuals = {name: rows[name] for name in about["individuals"]}
         self.rows = {name: rows[name] for name in about["rows"]}
@@ -129,9 +129,6 @@ class Numbers:
             if "comparison" in line:
                 d = Difference(**line["comparison"])
                 self._differences[d.a, d.b, d.on] = d
-
-    def names(self, role: str) -> list[str]:
-        return names_of(self.sets, role)
 
     def title(self, dataset: str) -> str:
         return next(s.title for s in self.sets if s.name == dataset)

@@ -44,7 +44,7 @@ def result_lines(name: str, recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
     greedy = ", ".join(map(str, tables.greedy_ingredients()))
     about = {
         "name": name,
-        "sets": [asdict(_set(each)) for each in tables.SETS.values()],
+        "sets": [asdict(SetInfo(x, SETS[x].title, SETS[x].role, images(x))) for x in tables.SETS.values()],
         "rows": list(rows),
         "individuals": list(models),
         "curve": {},
@@ -68,14 +68,9 @@ def result_lines(name: str, recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def images(name: str) -> int:
-    """The number of images that an accuracy on a set is of."""
     found = HOLDOUT_IMAGES if name == "holdout" else SETS[name].images
     assert found is not None, "every set of Table 3 has a known number of images"
     return found
-
-
-def _set(name: str) -> SetInfo:
-    return SetInfo(name, SETS[name].title, SETS[name].role, images(name))
 
 
 def _accuracies(row: str, kind: str, accuracies: Accuracies) -> Iterator[dict[str, Any]]:

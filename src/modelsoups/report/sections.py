@@ -15,7 +15,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from modelsoups.disk import storage
-from modelsoups.report import figures, svg, text_tables
+from modelsoups.report import plotting, svg, text_tables
 from modelsoups.workers.processes import advance
 
 
@@ -76,7 +76,7 @@ class Picture:
 
     def svg(self) -> str:
         """The figure as an element of the page."""
-        content, texts = figures.save(self.figure, "svg"), figures.described(self.figure)
+        content, texts = plotting.save(self.figure, "svg"), plotting.described(self.figure)
         return svg.inline(content, texts, self.name, self.caption)
 
 
@@ -122,18 +122,10 @@ def files(sections: Sequence[Section]) -> dict[str, bytes]:
             advance(1)
             if isinstance(content, Picture):
                 for kind in ("pdf", "png"):
-                    made[f"{content.name}.{kind}"] = figures.save(content.figure, kind)
+                    made[f"{content.name}.{kind}"] = plotting.save(content.figure, kind)
             elif isinstance(content, Photograph):
                 made[f"{content.name}.png"] = content.png
             elif isinstance(content, Table) and content.file:
                 for name, text in text_tables.files(content.name, content.plain()).items():
                     made[name] = text.encode()
     return made
-
-
-def close(sections: Sequence[Section]) -> None:
-    """Free the memory of the figures."""
-    for section in sections:
-        for content in section.contents:
-            if isinstance(content, Picture):
-                figures.close(content.figure)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree
 
-from modelsoups.report.figures import INK, PAPER
+from modelsoups.report.plotting import INK, PAPER
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 COLOURS = {INK: "currentColor", PAPER: "var(--paper)"}

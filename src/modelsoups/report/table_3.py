@@ -62,7 +62,7 @@ class MethodRow:
 
     @property
     def cells(self) -> list[str]:
-        """Every cell of the wide table, in the order of `header`."""
+        """Every cell of the wide table."""
         return [self.label, *self.ours, *self.theirs, *self.sets]
 
 
@@ -84,38 +84,23 @@ def method_rows(numbers: Numbers) -> list[MethodRow]:
     added = [name for name in rows if name not in order and not name.startswith(RANDOM)]
     found = []
     for name in [*order, *added]:
-        if name == "greedy_random" and orders:
-            found.append(_mean_of(numbers, orders))
-        elif name in rows:
-            found.append(_method_row(numbers, rows[name]))
+        several = orders if name == "greedy_random" else []
+        if several or name in rows:
+            found.append(_method_row(numbers, name, several or [rows[name]]))
     return found
 
 
-def _method_row(numbers: Numbers, row: RowResults) -> MethodRow:
-    by_set: dict[str, float | None] = {}
-    for name in [*numbers.shifts, *numbers.extra]:
-        by_set[name] = row.accuracy(name) if name in row.results else None
-    test = row.accuracy(numbers.test)
-    return MethodRow(row.name, label_of(row.name), test, row.shift_mean, by_set, printed(row.name))
-
-
-def _mean_of(numbers: Numbers, rows: list[RowResults]) -> MethodRow:
-    """One row for the greedy soup in several random orders."""
+def _method_row(numbers: Numbers, name: str, rows: list[RowResults]) -> MethodRow:
+    """The row of a method; the greedy soup in several random orders is averaged."""
     tests = [row.accuracy(numbers.test) for row in rows]
     means = [row.shift_mean for row in rows if row.shift_mean is not None]
     by_set: dict[str, float | None] = {}
-    for name in [*numbers.shifts, *numbers.extra]:
-        there = name in rows[0].results
-        by_set[name] = statistics.fmean(row.accuracy(name) for row in rows) if there else None
-    return MethodRow(
-        "greedy_random",
-        label_of("greedy_random"),
-        statistics.fmean(tests),
-        statistics.fmean(means) if means else None,
-        by_set,
-        printed("greedy_random"),
-        spread=(_std(tests), _std(means) if means else None),
-    )
+    for dataset in [*numbers.shifts, *numbers.extra]:
+        there = dataset in rows[0].results
+        by_set[dataset] = statistics.fmean(row.accuracy(dataset) for row in rows) if there else None
+    test, shifts = statistics.fmean(tests), statistics.fmean(means) if means else None
+    spread = None if rows[0].name == name else (_std(tests), _std(means) if means else None)
+    return MethodRow(name, label_of(name), test, shifts, by_set, printed(name), spread)
 
 
 def _std(values: Sequence[float]) -> float:
@@ -144,10 +129,7 @@ def beside_paper(numbers: Numbers) -> TextTable:
 
 def each_set(numbers: Numbers) -> TextTable:
     """The accuracy on every shift and extra set."""
-    rows = [["Method", *set_titles(numbers)]]
-    for row in method_rows(numbers):
-        rows.append([row.label, *row.sets])
-    return rows
+    return [["Method", *set_titles(numbers)], *([row.label, *row.sets] for row in method_rows(numbers))]
 
 
 def summary(numbers: Numbers) -> TextTable:

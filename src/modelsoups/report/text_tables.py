@@ -58,11 +58,7 @@ def aligned(rows: TextTable) -> str:
 
 def files(name: str, rows: TextTable) -> dict[str, str]:
     """The table in each form that a paper or a spreadsheet takes, by file name."""
-    return {
-        f"{name}.md": markdown(rows),
-        f"{name}.tex": latex(rows),
-        f"{name}.csv": comma_separated(rows),
-    }
+    return {f"{name}.md": markdown(rows), f"{name}.tex": latex(rows), f"{name}.csv": comma_separated(rows)}
 
 
 def escape_markdown(text: str) -> str:

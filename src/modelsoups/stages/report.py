@@ -13,7 +13,7 @@ from typing import Any
 from modelsoups.disk import manifests, paths, provenance, storage
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.published import tables
-from modelsoups.report import figures, files, released_results
+from modelsoups.report import figures, files, plotting, released_results
 from modelsoups.report.measure import Collector, Evidence
 from modelsoups.report.result_lines import result_lines
 
@@ -69,11 +69,10 @@ def _is_measured(folder: Path, inputs: dict[str, Any]) -> bool:
 
 
 def _write_contact_sheet(folder: Path, evidence: Evidence) -> None:
-    with figures.style(math=False):
+    with plotting.style(math=False):
         sheet = figures.contact_sheet(evidence.contact)
         with storage.atomic(folder / "contact.png") as tmp:
-            tmp.write_bytes(figures.save(sheet, "png"))
-        figures.close(sheet)
+            tmp.write_bytes(plotting.save(sheet, "png"))
 
 
 def _collect(experiment: Experiment) -> Evidence:

@@ -1,11 +1,7 @@
-<<<<<<< HEAD:src/modelsoups/tasks/image_targets.py
 """Targets and losses of image classification, mixup and CutMix (J.2.1).
 
 Legend: B images of a batch, C classes, H height, W width.
 """
-=======
-"""The pure functions of a training step: schedules, targets, losses, divergence, mixup, CutMix."""
->>>>>>> less-data:src/modelsoups/train/step.py
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,37 +14,6 @@ from modelsoups.data.order import seeded
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.stats.scores import ensemble
 
-<<<<<<< HEAD:src/modelsoups/tasks/image_targets.py
-=======
-TOO_HIGH = 3.0  # see DivergenceCheck
-
-
-def _cosine(done: float) -> float:
-    return 0.5 * (1 + math.cos(math.pi * done))
-
-
-# Share of the peak learning rate, given the share of the run and of its epoch that is over (L.1).
-# Restarts (SGDR, Loshchilov and Hutter 2016) come with each epoch, so that SWA averages the weights
-# at the end of each cycle. Linear decay is BERT's (J.2.4).
-SCHEDULES: dict[str, Callable[[float, float], float]] = {
-    "cosine": lambda run, epoch: _cosine(run),
-    "cosine_restarts": lambda run, epoch: _cosine(epoch),
-    "linear": lambda run, epoch: 1 - run,
-    "constant": lambda run, epoch: 1.0,
-}
-
-
-def lr_factor(step: int, total: int, warmup: int, schedule: str, per_epoch: int = 1) -> float:
-    """Share of the peak learning rate at a step, counted from 0: linear warm-up, then a schedule.
-
-    Warm-up takes at most a tenth of the run. per_epoch, the steps of an epoch, is for restarts.
-    """
-    warmup = min(warmup, total // 10)
-    if step < warmup:
-        return (step + 1) / warmup
-    return SCHEDULES[schedule]((step - warmup) / (total - warmup), step % per_epoch / per_epoch)
-
->>>>>>> less-data:src/modelsoups/train/step.py
 
 def soft_targets(labels_B: Tensor, classes: int, smoothing: float) -> Tensor:
     """targets_BC: 1 - smoothing on the label, plus smoothing spread evenly over all classes."""

@@ -1,15 +1,7 @@
-<<<<<<< HEAD
-"""The teachers of recipe.teachers: distillation from an ensemble (L.1; Hinton et al. 2014).
-
-Training images are augmented differently in each epoch, so the teachers' predictions cannot be
-kept. Each teacher goes forward once a step, which makes a run with three teachers about as
-expensive as the three were together.
-=======
 """Distillation from an ensemble of fine-tuned models, recipe.teachers (appendix L.1; Hinton et al. 2014).
 
 Images are augmented differently in each epoch, so each teacher goes forward once a step: a run with
 three teachers takes about as long as the three took together.
->>>>>>> less-data
 """
 
 import copy
