@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -37,11 +38,15 @@ def own_conf() -> list[str]:
 def load(overrides: Sequence[str] = ()) -> Config:
     """Compose conf/config.yaml with Hydra overrides and validate; ValueError in one line names the key at fault."""
     check_overrides(overrides)
+    outer = GlobalHydra.instance().hydra  # of a multirun, whose jobs compose here too
+    GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(shipped("conf")), version_base="1.3"):
             composed = compose("config", overrides=[*own_conf(), *map(settable, overrides)])
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(_one_line(error)) from error
+    finally:
+        GlobalHydra.instance().hydra = outer
     return dataclasses.replace(validate(composed), overrides=tuple(overrides))
 
 

@@ -8,8 +8,8 @@ from modelsoups.workers.processes import run_tasks
 
 def run(experiment: Experiment) -> bool:
     """Evaluate the models that are not in the cache on the hold-out, the test set and the shifts."""
-    sets, found = experiment.sets, experiment.ingredients.find().ingredients
-    models = [*experiment.ingredients.initial().values(), *found]
+    sets, ingredients = experiment.sets, experiment.ingredients
+    models = [*ingredients.initial().values(), *ingredients.find().ingredients]
     tasks = [model for model in models if not _is_cached(experiment, model)]
     names = ", ".join(sets.evaluated())
     if missing := sets.missing():
