@@ -34,10 +34,6 @@ class Diagnosis:
     def healthy(self) -> bool:
         return not any(f.fatal for f in self.findings)
 
-    @property
-    def causes(self) -> set[str]:
-        return {f.cause for f in self.findings}
-
     def add(self, cause: str, who: Sequence[str], text: str, fatal: bool = True) -> None:
         """Record a finding, unless it concerns nobody."""
         if who:

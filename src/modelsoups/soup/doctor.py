@@ -37,8 +37,7 @@ ADAPTER = re.compile(r"(^|\.)lora_[AB]\b|\.lora_(A|B|down|up)\.|(^|\.)hada_w")
 def examine(
     states: Mapping[str, State], init: State | None = None, accuracy: Callable[[State], float] | None = None
 ) -> Diagnosis:
-    """Examine layouts, numbers, heads, angles and norms; with `accuracy` (0 to 1) also pairwise
-    midpoints.
+    """Examine layouts, numbers, heads, angles and norms; with `accuracy` (0 to 1) also midpoints.
 
     One tensor of each model is in memory at a time. Checkpoints whose layout differs from the most
     common one, and those with NaN, are named and left out of what follows. Raises ValueError for
@@ -206,15 +205,12 @@ def _layers(found: Diagnosis, states: Mapping[str, State], grams_by_key: Mapping
         other = next(n for n in found.names if n not in odd)
         mine, theirs = states[name][key], states[other][key]
         square = mine.ndim == 2 and mine.shape[0] == mine.shape[1]
-        if square and _cosine(mine.T, theirs) >= ALIKE:
+        flat = mine.T.double().flatten(), theirs.double().flatten()
+        if square and float(torch.nn.functional.cosine_similarity(*flat, dim=0)) >= ALIKE:
             found.add("transposed", [name], f"tensor {key} is transposed: transpose it back")
         else:
             why = "initialized again, or its units in another order"
             found.add("layer", [name], f"tensor {key} is unlike the others' (cosine {cosine:.2f}): {why}")
-
-
-def _cosine(a: Tensor, b: Tensor) -> float:
-    return float(torch.nn.functional.cosine_similarity(a.double().flatten(), b.double().flatten(), dim=0))
 
 
 def _scales(found: Diagnosis, grams_by_key: Mapping[str, Tensor]) -> None:

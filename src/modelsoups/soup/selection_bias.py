@@ -17,8 +17,7 @@ from modelsoups.soup.pool import Pool
 
 @dataclass(frozen=True)
 class Bias:
-    """A method's gain over the best individual for each image, both chosen on one half of the
-    hold-out.
+    """A method's gain over the best individual for each image, both chosen on half of the hold-out.
 
     1: only the soup is right; -1: only the individual is; 0 otherwise. apparent_N: chosen on the
     half that holds the image. honest_N: chosen on the other half. The difference of their means is

@@ -1,9 +1,8 @@
 """Learned soups (appendix I, equation 2): coefficients by gradient descent on the hold-out.
 
-The paper holds all models in memory. That is not needed: the derivative of the loss by one
-coefficient is the inner product of the derivative by the mixed weights and that ingredient's
-weights. So a step is one pass over the checkpoints to mix, one forward and backward pass of one
-model, and one pass of inner products (`weights.coefficient_gradients`).
+The paper holds all models in memory. Here a step is one pass over the checkpoints to mix them, one
+forward and backward pass of one model, and one pass of inner products, because the derivative of
+the loss by a coefficient is that by the mixed weights times the ingredient's weights.
 
 Legend: K ingredients, G layer groups, N hold-out images, B of a batch.
 """
