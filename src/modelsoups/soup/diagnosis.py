@@ -1,4 +1,4 @@
-"""What `modelsoups.soup.doctor` finds. Legend: K checkpoints."""
+"""What `modelsoups.soup.doctor` finds in K checkpoints."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 A soup needs one architecture, one initialization and one head (section 2; section 3.3 and figure 3:
 the smaller the error at midpoints, the better), finite numbers and, with BatchNorm, new statistics.
 Angles and norms are over tensors of two or more dimensions, as in J.1.
-
-Legend: K checkpoints.
 """
 
 import math
@@ -107,14 +105,13 @@ def _layouts(found: Diagnosis, states: Mapping[str, State]) -> dict[str, State]:
         elif a is None or b is None:
             where = "is not in the others" if a is None else "is missing"
             found.add("keys", names, f"tensor {key} {where}: another architecture")
-        elif a.rpartition(" ")[0] != b.rpartition(" ")[0]:
-            turned = re.findall(r"\d+", a)[:2] == re.findall(r"\d+", b)[1::-1] and a.count(",") == 1
-            if turned:
-                found.add("transposed", names, f"tensor {key} is {b}, {a} in {usual[0]}: transpose it back")
-                continue
-            found.add("shapes", names, f"tensor {key} is {b}, {a} in {usual[0]}: another size, or other classes")
         else:
-            found.add("dtypes", names, f"tensor {key} is {b}, {a} in {usual[0]}: convert to one dtype")
+            cause, cure = "shapes", "another size, or other classes"
+            if a.rpartition(" ")[0] == b.rpartition(" ")[0]:
+                cause, cure = "dtypes", "convert to one dtype"
+            elif re.findall(r"\d+", a)[:2] == re.findall(r"\d+", b)[1::-1] and a.count(",") == 1:
+                cause, cure = "transposed", "transpose it back"
+            found.add(cause, names, f"tensor {key} is {b}, {a} in {usual[0]}: {cure}")
     return {name: states[name] for name in usual}
 
 

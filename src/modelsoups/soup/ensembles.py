@@ -2,10 +2,7 @@
 
 A model's logits are one .npy file of N images by C classes (float16 or wider), read in blocks of
 images. Memory: one block of every model in use (`logit_blocks.BLOCK` numbers), and for the greedy
-ensemble one float32 sum, 4 N C bytes (0.8 GB for 200,000 images and 1,000 classes), whatever the
-number of models.
-
-Legend: K models, N images, B of a block, C classes.
+ensemble one float32 sum, 4 N C bytes (0.8 GB for 200,000 images and 1,000 classes).
 """
 
 import hashlib

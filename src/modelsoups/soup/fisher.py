@@ -1,7 +1,4 @@
-"""Fisher-weighted averaging: every weight counts as much as the data determine it.
-
-Legend: B images of a batch, C classes.
-"""
+"""Fisher-weighted averaging: every weight counts as much as the data determine it."""
 
 from collections.abc import Iterable, Sequence
 

@@ -1,7 +1,4 @@
-"""A labelled hold-out in memory: decoded once for all models, and counted with early rejection.
-
-Legend: N images, B of a batch, C classes.
-"""
+"""A labelled hold-out in memory: decoded once for all models, and counted with early rejection."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any

@@ -1,7 +1,4 @@
-"""Cached logits, in memory or in .npy files, read in blocks of images.
-
-Legend: K models, N images, B of a block, C classes.
-"""
+"""Cached logits, in memory or in .npy files, read in blocks of images."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,4 @@
-"""What a soup method may look at: the ingredients and the hold-out, never a test set.
-
-Legend: K ingredients, N hold-out images, B of a batch, C classes.
-"""
+"""What a soup method may look at: the ingredients and the hold-out, never a test set."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence

@@ -1,7 +1,4 @@
-"""How optimistic a method's gain on the hold-out is: selection bias by cross-fitting (two halves).
-
-Legend: N hold-out images, n of one half.
-"""
+"""How optimistic a method's gain on the hold-out is: selection bias, measured on its halves."""
 
 import dataclasses
 from collections.abc import Callable
@@ -66,8 +63,7 @@ def selection_bias(
 ) -> Bias:
     """Choose on one half of the hold-out, evaluate on both, and the same with the halves swapped.
 
-    logits_of(soup): a soup's logits_NC on the whole hold-out. part_of(pool, index_n): the pool with
-    these images only.
+    logits_of(soup): a soup's logits_NC on the whole hold-out.
     """
     one, two = halves(len(pool.labels_N), seed)
     apparent_N, honest_N = np.zeros(len(pool.labels_N)), np.zeros(len(pool.labels_N))

@@ -1,7 +1,4 @@
-"""Calibration error with bins of equal mass, and temperature scaling (Figure B.2).
-
-Legend: N images, C classes.
-"""
+"""Calibration error with bins of equal mass, and temperature scaling (Figure B.2)."""
 
 from collections.abc import Callable, Iterable, Sequence
 

@@ -46,7 +46,10 @@ class Stack:
     ) -> None:
         self.opened, self.device = [checkpoint_of(state) for state in states], torch.device(device)
         first = self.opened[0]
-        self.shapes = {key: _shape(first, key) for key in (first if keys is None else keys)}
+        self.shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+        for key in first if keys is None else keys:
+            averaged(first.entries[key])  # refuses complex numbers
+            self.shapes[key] = tuple(first.entries[key].shape), first.entries[key].dtype
         self.averaged = [key for key, (_, dtype) in self.shapes.items() if dtype.is_floating_point]
         self.sizes = {key: math.prod(shape) for key, (shape, _) in self.shapes.items()}
         self.kept = {key: first[key] for key in self.shapes if key not in self.averaged}  # integers
@@ -178,9 +181,3 @@ def grams(states: Sequence[State], keys: Iterable[str]) -> dict[str, Tensor]:
 def _in_memory(state: Checkpoint, keys: Iterable[str]) -> Checkpoint:
     """These tensors of a checkpoint in memory; tensors already there are not copied."""
     return replace(state, entries={key: InMemory(state[key].contiguous()) for key in keys}, tied={})
-
-
-def _shape(state: Checkpoint, key: str) -> tuple[tuple[int, ...], torch.dtype]:
-    entry = state.entries[key]
-    averaged(entry)  # refuses complex numbers
-    return tuple(entry.shape), entry.dtype

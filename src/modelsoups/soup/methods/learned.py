@@ -4,7 +4,7 @@ The paper holds all models in memory. Here a step is one pass over the checkpoin
 forward and backward pass of one model, and one pass of inner products, because the derivative of
 the loss by a coefficient is that by the mixed weights times the ingredient's weights.
 
-Legend: K ingredients, G layer groups, N hold-out images, B of a batch.
+Legend: K ingredients, G layer groups.
 """
 
 import math
@@ -95,7 +95,7 @@ def _learn(pool: Pool, method: str, groups: Sequence[str], by: Descent, free: bo
             torch.autograd.backward(alpha_GK, loss_by_alpha(stack, groups, by_weights))
             beta.grad = torch.tensor(by_beta, dtype=torch.float64)
             optimizer.step()
-    rows = (raw_GK.detach() if free else raw_GK.detach().softmax(dim=1)).tolist()
+    rows = (raw_GK if free else raw_GK.softmax(dim=1)).tolist()
     return Soup(
         method=method,
         ingredients=tuple(i.id for i in pool.ingredients),
