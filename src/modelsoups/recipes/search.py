@@ -33,8 +33,8 @@ from modelsoups.recipes.recipe import Recipe
 
 Search = Mapping[str, Any]
 KEYS = {"random": ("count", "parameters"), "grid": ("parameters",), "list": ("recipes",)}  # by kind
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")  # as a text
-INTEGERS = tuple(f.name for f in fields(Recipe) if f.type == "int")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+INTEGERS = tuple(f.name for f in fields(Recipe) if f.type is int)
 
 
 def validate(search: Any) -> None:
@@ -86,9 +86,6 @@ def draw(search: Search, seed: int, index: int) -> dict[str, Any]:
         for name, spec in search["parameters"].items():
             values[name] = _draw(HashedNumbers(seed, index, name), spec)
     return values if "seed" in values else {**values, "seed": HashedNumbers(seed, index, "seed").bits() >> 1}
-
-
-# ---- drawing ----
 
 
 @dataclass(frozen=True)
@@ -153,9 +150,6 @@ def _integer(numbers: HashedNumbers, bounds: Sequence[int]) -> int:
 def _rounded(x: float, low: float, high: float) -> float:
     """Six digits: the last bits of a power differ between mathematics libraries."""
     return float(f"{min(max(float(f'{x:.6g}'), low), high):.12g}")
-
-
-# ---- validation ----
 
 
 def _check(name: str, check: Callable[[str, Any], None], value: Any) -> None:

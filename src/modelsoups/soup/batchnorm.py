@@ -30,8 +30,7 @@ def reestimate(state: Mapping[str, Tensor], holdout: Holdout, loader: Iterable[t
     """Estimate the running statistics of these weights again, over a loader of training images.
 
     loader: yields (images, labels); the images go through the hold-out's `prepare`. The statistics
-    are the cumulative mean over batches (Izmailov et al. 2018, section 3.2). Raises ValueError for
-    a model without BatchNorm or an empty loader.
+    are the mean over batches (Izmailov et al. 2018, section 3.2). ValueError without BatchNorm or images.
 
         fresh = soup.reestimate(soup.mixed(chosen), holdout, train_loader)
         soup.mix(chosen, "soup.safetensors", statistics=fresh.statistics)

@@ -16,6 +16,7 @@ from modelsoups.soup.library import Sources, as_ingredients, mean, open_alike
 from modelsoups.soup.methods import METHODS, Pool, model_gradient
 from modelsoups.soup.options import OrderSeed, Patience, Replacement, Strict
 from modelsoups.soup.pool import Gradient
+from modelsoups.stats import scores
 from modelsoups.weights.state_dicts import RunningSum
 
 Evaluate = Callable[[dict[str, Tensor]], float | Sequence[float]]  # state dict -> score or metrics
@@ -37,8 +38,7 @@ def greedy(
     evaluate: a `Holdout`, on which candidates are rejected early without changing the soup, or a
     function from a state dict to a score (larger is better) or to several metrics. Of several
     metrics none may fall; checkpoints are ranked by their mean. Memory: one float64 sum and one
-    checkpoint. Raises ValueError for checkpoints that cannot be mixed, and for an evaluation that
-    fails or is not a finite number.
+    checkpoint. Raises ValueError for checkpoints that cannot be mixed, and for a failed evaluation.
 
         chosen = soup.greedy(["a.safetensors", "b.pt"], soup.Holdout(model, loader))
         soup.mix(chosen, "soup.safetensors")
@@ -139,7 +139,7 @@ def _judges(checkpoints: Sequence[Checkpoint], evaluate: Evaluate | Holdout) -> 
         return (lambda state, best, strict, name: (full(state, name), 0)), individual, 0
     logits = [_logits(evaluate, c) for c in checkpoints]
     evaluate.hardest_first(logits)
-    correct: list[Score] = [int((x.argmax(dim=1) == evaluate.labels_N).sum()) for x in logits]
+    correct: list[Score] = [scores.correct(x, evaluate.labels_N) for x in logits]
 
     def count(state: dict[str, Tensor], best: Score, strict: bool, name: str) -> Evaluation:
         assert isinstance(best, int)

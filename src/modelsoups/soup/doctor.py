@@ -38,8 +38,7 @@ def examine(
     """Examine layouts, numbers, heads, angles and norms; with `accuracy` (0 to 1) also midpoints.
 
     One tensor of each model is in memory at a time. Checkpoints whose layout differs from the most
-    common one, and those with NaN, are named and left out of what follows. Raises ValueError for
-    fewer than two checkpoints.
+    common one, and those with NaN, are named and left out. ValueError for fewer than two.
 
         found = examine({"a": state_a, "b": state_b}, init=pretrained)
         print(found.verdict())
@@ -141,9 +140,6 @@ def _numbers(found: Diagnosis, states: dict[str, State]) -> dict[str, State]:
             text, fatal = "the same weights: they count more than once", len(names) == len(states)
             found.add("duplicates", names, text, fatal)
     return finite
-
-
-# ---- geometry ----
 
 
 def _geometry(found: Diagnosis, states: Mapping[str, State], init: State | None) -> None:
@@ -259,9 +255,6 @@ def _far(found: Diagnosis, whole_KK: Tensor) -> None:
     far = list(compress(found.names, (distances_K > FAR * median).tolist()))
     ratio = float(distances_K.max()) / median
     found.add("far", far, f"{ratio:.1f} times as far from the mean as the median ingredient", fatal=False)
-
-
-# ---- with data ----
 
 
 def _midpoints(found: Diagnosis, states: Mapping[str, State], accuracy: Callable[[State], float]) -> None:

@@ -31,8 +31,7 @@ def wise_ft(init: Source, source: Source, alpha: float) -> Soup:
 def model_stock(init: Source, sources: Sources) -> Soup:
     """Model Stock (Jang et al. 2024, arXiv:2403.19522): theta_0 + t (mean - theta_0), t by tensor.
 
-    Returns a Soup whose first ingredient is the initialization. Raises ValueError for fewer than
-    two models, or checkpoints of different layouts.
+    The first ingredient is the initialization. ValueError for under two models, or other layouts.
 
         chosen = soup.model_stock("pretrained.pt", ["a.pt", "b.pt"])
         soup.mix(chosen, "soup.safetensors")
@@ -46,9 +45,8 @@ def model_stock(init: Source, sources: Sources) -> Soup:
 def lines(init: Source, sources: Sources, alpha: float, beta: float) -> Soup:
     """LiNeS (Wang et al. 2024, arXiv:2410.17146): updates scaled linearly with depth.
 
-    theta_0 + lambda_l (mean - theta_0) with the lambda_l of `depth_scales`. Returns a Soup whose
-    first ingredient is the initialization. Raises ValueError for checkpoints of different layouts
-    or fewer than two blocks.
+    theta_0 + lambda_l (mean - theta_0) with the lambda_l of `depth_scales`. The first ingredient is
+    the initialization. Raises ValueError for different layouts, or fewer than two blocks.
 
         chosen = soup.lines("pretrained.pt", ["a.pt", "b.pt"], alpha=0.2, beta=0.8)
         soup.mix(chosen, "soup.safetensors")
@@ -71,9 +69,6 @@ def _from_start(
     count = len(checkpoints) - 1
     rows = {group: [1 - share, *([share / count] * count)] for group, share in shares.items()}
     return Soup(method, tuple(c.name for c in checkpoints), hashes(checkpoints), rows, trace=tuple(trace))
-
-
-# ---- Model Stock ----
 
 
 def stock_ratio(cosine: float, count: int) -> float:
@@ -105,9 +100,6 @@ def stock_ratios(init: State, states: Sequence[State]) -> dict[str, float]:
         pairs_KK = cosines(updates_KK).triu(diagonal=1)
         ratios[key] = stock_ratio(float(pairs_KK.sum()) / math.comb(len(states), 2), len(states))
     return ratios
-
-
-# ---- LiNeS ----
 
 
 def depth_scales(names: Iterable[str], alpha: float, beta: float) -> dict[str, float]:

@@ -64,8 +64,7 @@ class Holdout:
     def count(self, state: Mapping[str, Tensor], needed: int = 0) -> Count:
         """Number of images right at top 1, or None as soon as fewer than `needed` can be right.
 
-        The batches do not depend on stopping, so the decision is exactly that of a full count.
-        Raises ValueError when a logit is not finite.
+        The decision is exactly that of a full count. ValueError when a logit is not finite.
         """
         correct = seen = 0
         for index_B, logits_BC in self._batches(state):

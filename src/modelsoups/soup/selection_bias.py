@@ -17,8 +17,7 @@ class Bias:
     """A method's gain over the best individual for each image, both chosen on half of the hold-out.
 
     1: only the soup is right; -1: only the individual is; 0 otherwise. apparent_N: chosen on the
-    half that holds the image. honest_N: chosen on the other half. The difference of their means is
-    the optimism.
+    half that holds the image. honest_N: chosen on the other half.
     """
 
     apparent_N: np.ndarray

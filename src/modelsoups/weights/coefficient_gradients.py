@@ -102,8 +102,6 @@ class Stack:
             found[key] = self._products(key, by_weights[key].reshape(-1))
         return {key: found[key] for key in by_weights}
 
-    # ---- rows that are multiplied ----
-
     def _mixed(self, key: str, row: Sequence[float]) -> Tensor:
         rows_KN = self.rows[key]
         if key not in self.means:
@@ -123,8 +121,6 @@ class Stack:
         for part_n, rows_Kn in zip(g_N.split(COLUMNS), rows_KN.split(COLUMNS, dim=1), strict=True):
             total_K += (rows_Kn.float() @ part_n).double()
         return total_K.cpu()
-
-    # ---- rows that are passed over, in memory or files ----
 
     def _passed_mix(self, coefficients: Mapping[str, Sequence[float]]) -> dict[str, Tensor]:
         keys = [key for key in self.averaged if key not in self.rows]

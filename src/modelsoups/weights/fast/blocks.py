@@ -37,9 +37,6 @@ NO_DIGESTS: Digests = np.empty((0, 0, 16), np.uint8)
 Visit = Callable[["Rows", int, Piece], None]  # rows, the number of the piece, the piece
 
 
-# ---- pieces ----
-
-
 def pieces(checkpoint: Checkpoint, keys: Iterable[str], step: int) -> list[Piece]:
     """Pieces of `step` elements (the last of fewer) of these tensors; none of an empty tensor."""
     found: list[Piece] = []
@@ -143,9 +140,6 @@ class Rows:
                 if not any(address is None or address % first.dtype.itemsize for address in found_K):
                     self.first_K = np.array(found_K, np.uint64)
         return None if self.first_K is None else self.first_K + np.uint64(first.dtype.itemsize * start)
-
-
-# ---- what is computed of a piece ----
 
 
 def hashes(blocks: Sequence[Bytes]) -> Digests:
