@@ -14,7 +14,7 @@ The distributions of a random search:
     integer: [low, high], both included   randaugment: {m: [low, high], n: [low, high]}
     mixture: [{p: 0.5, constant: 0.0}, {p: 0.5, uniform: [0, 1]}], p being probabilities
 
-`strata: n` beside uniform or log10_uniform gives each of n consecutive indices its n-th of the range.
+`strata: n` beside uniform or log10_uniform draws n consecutive indices from n parts of the range.
 
 Every number comes from a hash of (seed, index, parameter), not from a generator's state. So a draw
 is the same on any machine and in any order, and a new parameter leaves the others unchanged.

@@ -31,7 +31,7 @@ def wise_ft(init: Source, source: Source, alpha: float) -> Soup:
 def model_stock(init: Source, sources: Sources) -> Soup:
     """Model Stock (Jang et al. 2024, arXiv:2403.19522): theta_0 + t (mean - theta_0), t by tensor.
 
-    The first ingredient is the initialization. ValueError for under two models, or other layouts.
+    The first ingredient is the initialization. Raises ValueError for one model, or other layouts.
 
         chosen = soup.model_stock("pretrained.pt", ["a.pt", "b.pt"])
         soup.mix(chosen, "soup.safetensors")
@@ -106,7 +106,7 @@ def depth_scales(names: Iterable[str], alpha: float, beta: float) -> dict[str, f
     """lambda_l = alpha + beta (l - 1) / (L - 1) for block l of L, by layer group in order of names.
 
     As in the authors' code everything outside the blocks has alpha. A classification head after the
-    last block, which their models do not have, counts as block L. ValueError for under two blocks.
+    last block, which their models do not have, counts as block L. Needs two blocks.
     """
     names = list(names)
     groups = list(dict.fromkeys(map(layer_of, names)))

@@ -92,6 +92,6 @@ def best_first(scores: Sequence[Score]) -> list[int]:
 
 
 def random_order(names: Sequence[str], seed: int) -> list[int]:
-    """Positions in the order of the hash of seed and name: a new name keeps the others' order."""
+    """Positions by the hash of seed and name, so that a new name keeps the order of the others."""
     keys = [hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in names]
     return sorted(range(len(names)), key=keys.__getitem__)

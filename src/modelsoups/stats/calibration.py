@@ -105,7 +105,7 @@ def calibrating_beta(logits_NC: Tensor, labels_N: Tensor) -> float:
 def minimizing_beta(blocks: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> float:
     """`calibrating_beta` for blocks of (logits_BC, labels_B), which every step reads again.
 
-    The loss is convex in beta: without a root of its derivative, an end of BETA is best.
+    The loss is convex in beta, so if its slope has no root, one end of BETA is best.
     """
 
     def slope(beta: float) -> float:

@@ -86,7 +86,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def p_of_interval(value: float, low: float, high: float) -> float | None:
     """Two-sided p-value of zero that fits a 95% interval; None without an interval.
 
-    The half towards zero is taken as normal: p < 0.05 exactly if the interval excludes zero.
+    The half of it towards zero is taken as normal, so p < 0.05 exactly if it excludes zero.
     """
     if not all(map(math.isfinite, (value, low, high))):
         return None

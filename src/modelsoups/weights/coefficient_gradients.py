@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from modelsoups.checkpoints.states import State, averaged
-from modelsoups.checkpoints.tensors import Checkpoint, InMemory, checkpoint_of
+from modelsoups.checkpoints.tensors import Entry, InMemory, checkpoint_of
 from modelsoups.weights.fast import blocks
 from modelsoups.weights.fast.blocks import Piece, Room, Rows, each_piece, pieces, size_of_pieces
 from modelsoups.weights.state_dicts import of_group
@@ -63,7 +63,9 @@ class Stack:
             small = [key for key in self.averaged if len(self) * self.sizes[key] <= SMALL]
             self.load(small, halved=False)
             large = set(self.averaged) - set(small)
-            self.opened = [_in_memory(state, large) for state in self.opened]
+            for k, state in enumerate(self.opened):
+                held: dict[str, Entry] = {key: InMemory(state[key].contiguous()) for key in large}
+                self.opened[k] = replace(state, entries=held, tied={})
         elif fit or (numbers * 2 <= budget and self.device.type == "cuda"):
             self.load(self.averaged, halved=not fit)
 
@@ -172,8 +174,3 @@ def grams(states: Sequence[State], keys: Iterable[str]) -> dict[str, Tensor]:
             for checkpoint in opened:
                 checkpoint.release()
     return found
-
-
-def _in_memory(state: Checkpoint, keys: Iterable[str]) -> Checkpoint:
-    """These tensors of a checkpoint in memory; tensors already there are not copied."""
-    return replace(state, entries={key: InMemory(state[key].contiguous()) for key in keys}, tied={})

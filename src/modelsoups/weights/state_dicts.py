@@ -82,10 +82,7 @@ class TensorSum:
 
 
 class RunningSum:
-    """Sum of whole states, which greedy keeps instead of reloading the members of the soup.
-
-    Raises ValueError for a state whose layout is not that of the first.
-    """
+    """Sum of whole states; ValueError for a state whose layout is not that of the first."""
 
     def __init__(self) -> None:
         self.sums: dict[str, TensorSum] = {}

@@ -58,10 +58,7 @@ def parts(piece: Piece) -> list[Piece]:
 
 
 def each_piece(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece], worker: Callable[[], Visit]) -> None:
-    """Visit all pieces on torch's number of threads; `worker` makes each thread's visit.
-
-    Pieces are begun in order. The first exception ends the pass.
-    """
+    """Visit the pieces in order, on torch's number of threads; each thread calls `worker` once."""
     if not todo:
         return
     last, numbers = last_of_windows(checkpoints, todo), iter(range(len(todo)))
@@ -176,10 +173,11 @@ class Room:
         if not _is_narrow(dtype):
             return self._mix_wide(rows, piece, weights_K, by, found_PK16)
         out, kind, finite = self.mixed[: stop - start], KINDS.get(dtype, 0), True
+        exact = math.frexp(by)[0] == 0.5  # of powers of two, x * (1 / by) is x / by and faster
         for p, part in enumerate(parts(piece)):
             total = self._total(rows, part, weights_K, found_PK16[p : p + 1])
             block = out[part[1] - start : part[2] - start]
-            finite &= self.loops.divide(block, total, by, _exact(by), kind)
+            finite &= self.loops.divide(block, total, by, exact, kind)
         mixed = torch.from_numpy(out).to(dtype)
         if dtype not in KINDS:
             finite = bool(mixed.float().isfinite().all())  # float8 has no isfinite
@@ -247,11 +245,6 @@ class Room:
 
 def _is_narrow(dtype: torch.dtype) -> bool:
     return dtype.is_floating_point and dtype.itemsize <= 4
-
-
-def _exact(by: float) -> bool:
-    """Whether x * (1 / by), four times as fast, has the bits of x / by: for powers of two."""
-    return math.frexp(by)[0] == 0.5
 
 
 def tensor_of(block: Bytes, dtype: torch.dtype) -> Tensor:
