@@ -131,7 +131,7 @@ def test_hostile_pools_are_named(pool: dict[str, State], cause: str, who: str, w
 
 def test_pools_of_nothing_but_adapters_or_of_heads_that_begin_at_zero() -> None:
     found = examine({"a": ADAPTER, "b": ADAPTER})
-    assert (found.causes, found.healthy, found.angles_KK) == ({"adapter"}, False, None)
+    assert ({f.cause for f in found.findings}, found.healthy, found.angles_KK) == ({"adapter"}, False, None)
     zero = {k: {**s, "head.weight": torch.zeros(5, 32)} for k, s in healthy().items()}
     assert examine(zero).findings == []
 

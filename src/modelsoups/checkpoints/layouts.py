@@ -19,12 +19,7 @@ class Difference:
     count: int  # all tensors that differ
 
     def __str__(self) -> str:
-        if self.found is None:
-            what = f"is missing, expected {self.expected}"
-        elif self.expected is None:
-            what = f"is {self.found}, expected no such tensor"
-        else:
-            what = f"is {self.found}, expected {self.expected}"
+        what = f"is {self.found or 'missing'}, expected {self.expected or 'no such tensor'}"
         return f"tensor {self.key} {what}" + (f" ({self.count} tensors differ)" if self.count > 1 else "")
 
 
@@ -63,6 +58,5 @@ def check_layouts(checkpoints: Sequence[Checkpoint]) -> None:
             raise ValueError(f"{first.name}: tensor {key} is complex, which is not supported")
     expected = layout_of(first)
     for other in checkpoints[1:]:
-        if odd := difference(expected, layout_of(other)):
-            where = f"{other.name} cannot be mixed with {first.name}"
-            raise ValueError(f"{where}: {odd}; `modelsoups doctor` compares all of them")
+        where = f"{other.name} cannot be mixed with {first.name} (`modelsoups doctor` compares all of them)"
+        check_layout(other, expected, where)

@@ -18,20 +18,14 @@ def describe(tensor: Tensor | Entry) -> str:
 
 
 def averaged(tensor: Tensor | Entry) -> bool:
-    """Whether mixing averages this tensor: floats are, integers and booleans are the first state's.
-
-    Raises ValueError for complex numbers.
-    """
+    """Whether mixing averages this tensor, as it does floats; ValueError for complex numbers."""
     if tensor.dtype.is_complex:
         raise ValueError(f"{describe(tensor)}: complex tensors are not supported")
     return tensor.dtype.is_floating_point
 
 
 def state_sha256(state: State) -> str:
-    """SHA-256 (64 hex digits) over name, dtype, shape and bytes of all tensors, sorted by name.
-
-    It does not depend on the file format or on the order of the tensors.
-    """
+    """SHA-256 (64 hex digits) over name, dtype, shape and bytes of all tensors, sorted by name."""
     digest = hashlib.sha256()
     for key in sorted(state):
         tensor = state[key].detach().cpu().contiguous()

@@ -1,5 +1,4 @@
-"""Soups of any checkpoints from the command line: `modelsoups mix uniform a.safetensors b.pt -o
-soup.safetensors`.
+"""Soups of any checkpoints: `modelsoups mix uniform a.safetensors b.pt -o soup.safetensors`.
 
 `--evaluate module:function` names a function from a state dict to a score, larger being better, for
 greedy and pruned. `--holdout module:function` names a function that returns a `soup.Holdout`, for

@@ -63,7 +63,7 @@ class ReleasedModel:
     def recipe(self) -> dict[str, Any] | None:
         """Its values of Recipe's keys; None for the initialization.
 
-        No augmentation policy means the minimal crop. The seed, which is unknown, is the number.
+        No augmentation means the minimal crop. The model's number stands for its unknown seed.
         """
         if self.index == INITIALIZATION:
             return None

@@ -14,8 +14,7 @@ The distributions of a random search:
     integer: [low, high], both included   randaugment: {m: [low, high], n: [low, high]}
     mixture: [{p: 0.5, constant: 0.0}, {p: 0.5, uniform: [0, 1]}], p being probabilities
 
-`strata: n` beside uniform or log10_uniform gives each of n consecutive indices another n-th of the
-range.
+`strata: n` beside uniform or log10_uniform draws n consecutive indices from n parts of the range.
 
 Every number comes from a hash of (seed, index, parameter), not from a generator's state. So a draw
 is the same on any machine and in any order, and a new parameter leaves the others unchanged.
@@ -25,6 +24,7 @@ import hashlib
 import itertools
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -33,7 +33,8 @@ from modelsoups.recipes.recipe import Recipe
 
 Search = Mapping[str, Any]
 KEYS = {"random": ("count", "parameters"), "grid": ("parameters",), "list": ("recipes",)}  # by kind
-INTEGERS = tuple(f.name for f in fields(Recipe) if f.type == "int")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+INTEGERS = tuple(f.name for f in fields(Recipe) if f.type is int)
 
 
 def validate(search: Any) -> None:
@@ -57,7 +58,7 @@ def validate(search: Any) -> None:
 
 
 def size(search: Search) -> int:
-    """Number of recipes: the count, the number of combinations, or the length of the list."""
+    """Number of recipes; the count of a random search is only a default."""
     validate(search)
     if search["kind"] == "random":
         return int(search["count"])
@@ -69,8 +70,8 @@ def size(search: Search) -> int:
 def draw(search: Search, seed: int, index: int) -> dict[str, Any]:
     """The values of recipe number `index`, by recipe key; the seed for training is one of them.
 
-    A random search continues beyond its count, which is only a default. A grid, whose last
-    parameter varies fastest, and a list end. Raises ValueError for an index that does not exist.
+    A random search continues beyond its count. The last parameter of a grid varies fastest. Raises
+    ValueError for an index beyond a grid or list.
     """
     total = size(search)
     if index < 0 or (search["kind"] != "random" and index >= total):
@@ -85,9 +86,6 @@ def draw(search: Search, seed: int, index: int) -> dict[str, Any]:
         for name, spec in search["parameters"].items():
             values[name] = _draw(HashedNumbers(seed, index, name), spec)
     return values if "seed" in values else {**values, "seed": HashedNumbers(seed, index, "seed").bits() >> 1}
-
-
-# ---- drawing ----
 
 
 @dataclass(frozen=True)
@@ -133,20 +131,16 @@ def _draw(numbers: HashedNumbers, spec: Mapping[str, Any]) -> Any:
     if kind == "randaugment":
         return f"rand-m{_integer(numbers.at('m'), value['m'])}-n{_integer(numbers.at('n'), value['n'])}"
     if kind == "mixture":
-        return _draw_part(numbers, value)
+        u = numbers.at("p").uniform() * sum(part["p"] for part in value)
+        number = 0
+        while number < len(value) - 1 and u >= value[number]["p"]:
+            u -= value[number]["p"]
+            number += 1
+        return _draw(numbers.at(str(number)), value[number])
     low, high = value
     u = numbers.stratified(spec["strata"]) if "strata" in spec else numbers.uniform()
     x = low + u * (high - low)
     return _rounded(10**x, 10**low, 10**high) if kind == "log10_uniform" else _rounded(x, low, high)
-
-
-def _draw_part(numbers: HashedNumbers, parts: Sequence[Mapping[str, Any]]) -> Any:
-    u = numbers.at("p").uniform() * sum(part["p"] for part in parts)
-    number = 0
-    while number < len(parts) - 1 and u >= parts[number]["p"]:
-        u -= parts[number]["p"]
-        number += 1
-    return _draw(numbers.at(str(number)), parts[number])
 
 
 def _integer(numbers: HashedNumbers, bounds: Sequence[int]) -> int:
@@ -156,9 +150,6 @@ def _integer(numbers: HashedNumbers, bounds: Sequence[int]) -> int:
 def _rounded(x: float, low: float, high: float) -> float:
     """Six digits: the last bits of a power differ between mathematics libraries."""
     return float(f"{min(max(float(f'{x:.6g}'), low), high):.12g}")
-
-
-# ---- validation ----
 
 
 def _check(name: str, check: Callable[[str, Any], None], value: Any) -> None:
@@ -174,7 +165,7 @@ def _check(name: str, check: Callable[[str, Any], None], value: Any) -> None:
 def _check_value(name: str, value: Any) -> None:
     if name in INTEGERS and not _is_int(value):
         raise ValueError(f"{value!r} is not a whole number")
-    if isinstance(value, str) and _is_number(value):
+    if isinstance(value, str) and NUMBER.fullmatch(value):
         raise ValueError(f"YAML reads {value} as text; write a number with a point, such as 3.0e-5")
     Recipe.check(name, value)
 
@@ -215,8 +206,7 @@ def _check_distribution(name: str, spec: Any, part: bool = False) -> None:
 def _check_uniform(name: str, bounds: Any) -> None:
     if name in INTEGERS:
         raise ValueError("takes whole numbers; use integer: [low, high]")
-    for bound in _bounds(bounds):
-        _check_value(name, bound)
+    _check_values(name, _bounds(bounds))
 
 
 def _check_log10(name: str, bounds: Any) -> None:
@@ -227,8 +217,7 @@ def _check_log10(name: str, bounds: Any) -> None:
 
 
 def _check_integer(name: str, bounds: Any) -> None:
-    for bound in _bounds(bounds, whole=True):
-        _check_value(name, bound)
+    _check_values(name, _bounds(bounds, whole=True))
 
 
 def _check_randaugment(name: str, value: Any) -> None:
@@ -278,11 +267,3 @@ def _is_int(value: Any) -> bool:
 
 def _is_real(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -29,10 +29,8 @@ def has_batchnorm(names: Iterable[str]) -> bool:
 def reestimate(state: Mapping[str, Tensor], holdout: Holdout, loader: Iterable[tuple[Tensor, Tensor]]) -> Reestimated:
     """Estimate the running statistics of these weights again, over a loader of training images.
 
-    loader: yields (images, labels); the images go through the hold-out's `prepare`, labels are not
-    used. The statistics are the cumulative mean over batches (Izmailov et al. 2018, section 3.2),
-    computed by torch.optim.swa_utils.update_bn. Raises ValueError for a model without BatchNorm or
-    an empty loader.
+    loader: yields (images, labels); the images go through the hold-out's `prepare`. The statistics
+    are the mean over batches (Izmailov et al. 2018, section 3.2). ValueError without BatchNorm or images.
 
         fresh = soup.reestimate(soup.mixed(chosen), holdout, train_loader)
         soup.mix(chosen, "soup.safetensors", statistics=fresh.statistics)
@@ -40,7 +38,7 @@ def reestimate(state: Mapping[str, Tensor], holdout: Holdout, loader: Iterable[t
     model = holdout.model
     if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
         raise ValueError(f"{type(model).__name__} has no BatchNorm: there is nothing to re-estimate")
-    before = holdout.count(state)[0]
+    before = holdout.count(state)[0] or 0
     batches = 0
 
     def inputs() -> Iterator[Tensor]:
@@ -61,7 +59,5 @@ def reestimate(state: Mapping[str, Tensor], holdout: Holdout, loader: Iterable[t
     for key, tensor in model.state_dict().items():
         if key.rpartition(".")[2] in STATISTICS:
             fresh[key] = tensor.detach().cpu().clone()
-    after = holdout.count({**state, **fresh})[0]
-    assert before is not None
-    assert after is not None
+    after = holdout.count({**state, **fresh})[0] or 0
     return Reestimated(fresh, before, after, len(holdout))

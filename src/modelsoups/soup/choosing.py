@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modelsoups.checkpoints.layouts import check_layouts
 from modelsoups.checkpoints.tensors import Checkpoint
-from modelsoups.soup.coefficients import Ingredient, Soup
+from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.greedy_rule import Evaluation, GreedySearch, Score, best_first, joins, random_order
 from modelsoups.soup.holdout import Holdout
-from modelsoups.soup.library import Sources, hashes, mean, open_all
+from modelsoups.soup.library import Sources, as_ingredients, mean, open_alike
 from modelsoups.soup.methods import METHODS, Pool, model_gradient
 from modelsoups.soup.options import OrderSeed, Patience, Replacement, Strict
 from modelsoups.soup.pool import Gradient
+from modelsoups.stats import scores
 from modelsoups.weights.state_dicts import RunningSum
 
 Evaluate = Callable[[dict[str, Tensor]], float | Sequence[float]]  # state dict -> score or metrics
@@ -37,16 +37,15 @@ def greedy(
 
     evaluate: a `Holdout`, on which candidates are rejected early without changing the soup, or a
     function from a state dict to a score (larger is better) or to several metrics. Of several
-    metrics none may fall; checkpoints are ranked by their mean. Returns a Soup with the trace of
-    all decisions. Memory: one float64 sum and one checkpoint. Raises ValueError for checkpoints
-    that cannot be mixed, and naming the soup whose evaluation raised or is not a finite number.
+    metrics none may fall; checkpoints are ranked by their mean. Memory: one float64 sum and one
+    checkpoint. Raises ValueError for checkpoints that cannot be mixed, and for a failed evaluation.
 
         chosen = soup.greedy(["a.safetensors", "b.pt"], soup.Holdout(model, loader))
         soup.mix(chosen, "soup.safetensors")
     """
     if patience is not None and patience < 1:
         raise ValueError(f"greedy: patience={patience}; expected at least 1 refusal, or None")
-    checkpoints = _open(sources)
+    checkpoints = open_alike(sources)
     names = [c.name for c in checkpoints]
     judge_state, individual, n = _judges(checkpoints, evaluate)
     total = RunningSum()
@@ -69,7 +68,7 @@ def pruned(sources: Sources, evaluate: Evaluate | Holdout) -> Soup:
         chosen = soup.pruned(["a.safetensors", "b.pt"], soup.Holdout(model, loader))
         soup.mix(chosen, "soup.safetensors")
     """
-    checkpoints = _open(sources)
+    checkpoints = open_alike(sources)
     judge, individual, n = _judges(checkpoints, evaluate)
     total = RunningSum()
     for checkpoint in checkpoints:
@@ -100,29 +99,26 @@ def pruned(sources: Sources, evaluate: Evaluate | Holdout) -> Soup:
 
 
 def learned(sources: Sources, holdout: Holdout, *, by: str = "all", **options: Any) -> Soup:
-    """Coefficients by gradient descent on the hold-out, and the temperature beta (appendix I, eq.
-    2).
+    """Coefficients and temperature beta by gradient descent on the hold-out (appendix I, eq. 2).
 
     by: one softmax over the checkpoints for "all" tensors, for each "layer" group or each "tensor";
     "free" has no softmax. options: epochs, lr, batch_size, seed, as in `soup.methods.learned`. A
-    step is one forward and backward pass of one model, whatever the number of checkpoints, and
-    reads each of their bytes twice; `weights.coefficient_gradients` states the memory. Raises
-    ValueError for another `by`, checkpoints that cannot be mixed or do not fit the model, and a
-    loss that is not finite.
+    step is one forward and backward pass of one model and reads each checkpoint twice;
+    `weights.coefficient_gradients` states the memory. Raises ValueError for another `by`,
+    checkpoints that cannot be mixed or do not fit the model, and a loss that is not finite.
 
         chosen = soup.learned(["a.safetensors", "b.pt"], holdout, by="layer", epochs=5)
         soup.mix(chosen, "soup.safetensors")
     """
     if by not in LEARNED:
         raise ValueError(f"by={by}: expected one of {', '.join(LEARNED)}")
-    checkpoints = _open(sources)
-    digests = hashes(checkpoints)
+    checkpoints = open_alike(sources)
 
     def gradient(state: Mapping[str, Tensor], beta: float, index_B: Tensor) -> Gradient:
         return model_gradient(holdout.model, state, beta, *holdout.batch(index_B))
 
     pool = Pool(
-        ingredients=tuple(Ingredient(c.name, c.name, h, None) for c, h in zip(checkpoints, digests, strict=True)),
+        ingredients=as_ingredients(checkpoints),
         logits=tuple(_logits(holdout, c) for c in checkpoints),
         labels_N=holdout.labels_N,
         state=checkpoints.__getitem__,
@@ -131,12 +127,6 @@ def learned(sources: Sources, holdout: Holdout, *, by: str = "all", **options: A
         device=next(holdout.model.parameters()).device,
     )
     return METHODS[LEARNED[by]](pool, **options)
-
-
-def _open(sources: Sources) -> list[Checkpoint]:
-    checkpoints = open_all(sources)
-    check_layouts(checkpoints)
-    return checkpoints
 
 
 def _judges(checkpoints: Sequence[Checkpoint], evaluate: Evaluate | Holdout) -> tuple[Judge, list[Score], int]:
@@ -149,7 +139,7 @@ def _judges(checkpoints: Sequence[Checkpoint], evaluate: Evaluate | Holdout) -> 
         return (lambda state, best, strict, name: (full(state, name), 0)), individual, 0
     logits = [_logits(evaluate, c) for c in checkpoints]
     evaluate.hardest_first(logits)
-    correct: list[Score] = [int((x.argmax(dim=1) == evaluate.labels_N).sum()) for x in logits]
+    correct: list[Score] = [scores.correct(x, evaluate.labels_N) for x in logits]
 
     def count(state: dict[str, Tensor], best: Score, strict: bool, name: str) -> Evaluation:
         assert isinstance(best, int)

@@ -24,9 +24,8 @@ class Soup:
     space: "weights" mixes checkpoints, "logits" is an ensemble. coefficients: for each layer group
     (see `weights.state_dicts.layer_of`) or tensor name, one coefficient per ingredient, in their
     order; the group "*" stands for every tensor that no other group names. beta multiplies the
-    logits (equation 2); it is 1 unless a method learned it. trace: the decisions of the method, in
-    order. Raises ValueError for no ingredients, another space, or rows and hashes that are not one
-    per ingredient.
+    logits (equation 2). trace: the decisions of the method, in order. Raises ValueError for no
+    ingredients, another space, or rows and hashes that are not one per ingredient.
     """
 
     method: str

@@ -1,4 +1,4 @@
-"""What `modelsoups.soup.doctor` finds. Legend: K checkpoints."""
+"""What `modelsoups.soup.doctor` finds in K checkpoints."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -33,10 +33,6 @@ class Diagnosis:
     @property
     def healthy(self) -> bool:
         return not any(f.fatal for f in self.findings)
-
-    @property
-    def causes(self) -> set[str]:
-        return {f.cause for f in self.findings}
 
     def add(self, cause: str, who: Sequence[str], text: str, fatal: bool = True) -> None:
         """Record a finding, unless it concerns nobody."""

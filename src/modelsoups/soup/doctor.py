@@ -3,8 +3,6 @@
 A soup needs one architecture, one initialization and one head (section 2; section 3.3 and figure 3:
 the smaller the error at midpoints, the better), finite numbers and, with BatchNorm, new statistics.
 Angles and norms are over tensors of two or more dimensions, as in J.1.
-
-Legend: K checkpoints.
 """
 
 import math
@@ -37,12 +35,10 @@ ADAPTER = re.compile(r"(^|\.)lora_[AB]\b|\.lora_(A|B|down|up)\.|(^|\.)hada_w")
 def examine(
     states: Mapping[str, State], init: State | None = None, accuracy: Callable[[State], float] | None = None
 ) -> Diagnosis:
-    """Examine layouts, numbers, heads, angles and norms; with `accuracy` (0 to 1) also pairwise
-    midpoints.
+    """Examine layouts, numbers, heads, angles and norms; with `accuracy` (0 to 1) also midpoints.
 
     One tensor of each model is in memory at a time. Checkpoints whose layout differs from the most
-    common one, and those with NaN, are named and left out of what follows. Raises ValueError for
-    fewer than two checkpoints.
+    common one, and those with NaN, are named and left out. ValueError for fewer than two.
 
         found = examine({"a": state_a, "b": state_b}, init=pretrained)
         print(found.verdict())
@@ -108,14 +104,13 @@ def _layouts(found: Diagnosis, states: Mapping[str, State]) -> dict[str, State]:
         elif a is None or b is None:
             where = "is not in the others" if a is None else "is missing"
             found.add("keys", names, f"tensor {key} {where}: another architecture")
-        elif a.rpartition(" ")[0] != b.rpartition(" ")[0]:
-            turned = re.findall(r"\d+", a)[:2] == re.findall(r"\d+", b)[1::-1] and a.count(",") == 1
-            if turned:
-                found.add("transposed", names, f"tensor {key} is {b}, {a} in {usual[0]}: transpose it back")
-                continue
-            found.add("shapes", names, f"tensor {key} is {b}, {a} in {usual[0]}: another size, or other classes")
         else:
-            found.add("dtypes", names, f"tensor {key} is {b}, {a} in {usual[0]}: convert to one dtype")
+            cause, cure = "shapes", "another size, or other classes"
+            if a.rpartition(" ")[0] == b.rpartition(" ")[0]:
+                cause, cure = "dtypes", "convert to one dtype"
+            elif re.findall(r"\d+", a)[:2] == re.findall(r"\d+", b)[1::-1] and a.count(",") == 1:
+                cause, cure = "transposed", "transpose it back"
+            found.add(cause, names, f"tensor {key} is {b}, {a} in {usual[0]}: {cure}")
     return {name: states[name] for name in usual}
 
 
@@ -145,9 +140,6 @@ def _numbers(found: Diagnosis, states: dict[str, State]) -> dict[str, State]:
             text, fatal = "the same weights: they count more than once", len(names) == len(states)
             found.add("duplicates", names, text, fatal)
     return finite
-
-
-# ---- geometry ----
 
 
 def _geometry(found: Diagnosis, states: Mapping[str, State], init: State | None) -> None:
@@ -206,15 +198,12 @@ def _layers(found: Diagnosis, states: Mapping[str, State], grams_by_key: Mapping
         other = next(n for n in found.names if n not in odd)
         mine, theirs = states[name][key], states[other][key]
         square = mine.ndim == 2 and mine.shape[0] == mine.shape[1]
-        if square and _cosine(mine.T, theirs) >= ALIKE:
+        flat = mine.T.double().flatten(), theirs.double().flatten()
+        if square and float(torch.nn.functional.cosine_similarity(*flat, dim=0)) >= ALIKE:
             found.add("transposed", [name], f"tensor {key} is transposed: transpose it back")
         else:
             why = "initialized again, or its units in another order"
             found.add("layer", [name], f"tensor {key} is unlike the others' (cosine {cosine:.2f}): {why}")
-
-
-def _cosine(a: Tensor, b: Tensor) -> float:
-    return float(torch.nn.functional.cosine_similarity(a.double().flatten(), b.double().flatten(), dim=0))
 
 
 def _scales(found: Diagnosis, grams_by_key: Mapping[str, Tensor]) -> None:
@@ -266,9 +255,6 @@ def _far(found: Diagnosis, whole_KK: Tensor) -> None:
     far = list(compress(found.names, (distances_K > FAR * median).tolist()))
     ratio = float(distances_K.max()) / median
     found.add("far", far, f"{ratio:.1f} times as far from the mean as the median ingredient", fatal=False)
-
-
-# ---- with data ----
 
 
 def _midpoints(found: Diagnosis, states: Mapping[str, State], accuracy: Callable[[State], float]) -> None:

@@ -1,14 +1,11 @@
-"""Ensembles from cached logits: any subset, weights, greedy, learned, calibrated, without a forward
-pass.
+"""Ensembles from cached logits, without a forward pass.
 
 A model's logits are one .npy file of N images by C classes (float16 or wider), read in blocks of
 images. Memory: one block of every model in use (`logit_blocks.BLOCK` numbers), and for the greedy
-ensemble one float32 sum, 4 N C bytes (0.8 GB for 200,000 images and 1,000 classes), whatever the
-number of models.
-
-Legend: K models, N images, B of a block, C classes.
+ensemble one float32 sum, 4 N C bytes (0.8 GB for 200,000 images and 1,000 classes).
 """
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,16 +22,7 @@ from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.greedy_rule import GreedySearch, best_first
 from modelsoups.soup.holdout import Holdout
 from modelsoups.soup.library import Sources, hashes, open_all
-from modelsoups.soup.logit_blocks import (
-    CachedLogits,
-    LogitTotal,
-    Source,
-    blocks,
-    count_correct,
-    open_logits,
-    sha256_of,
-    shape_of,
-)
+from modelsoups.soup.logit_blocks import CachedLogits, LogitTotal, Source, blocks, count_correct, open_logits, shape_of
 from modelsoups.soup.options import Strict
 from modelsoups.stats.calibration import BINS, ece_of, minimizing_beta
 from modelsoups.weights.state_dicts import EVERYTHING
@@ -55,8 +43,7 @@ class EnsembleScores:
 
 
 def cache_logits(sources: Sources, holdout: Holdout, folder: str | Path) -> dict[str, Path]:
-    """Write the hold-out's logits of each checkpoint to a float16 .npy file; existing files are
-    kept.
+    """Write the hold-out's logits of each checkpoint to a float16 .npy file, unless it exists.
 
     Returns the files by checkpoint. They are named by the checkpoint's digest, so use one folder
     for each hold-out. Raises ValueError naming a checkpoint whose logits are not finite in float16,
@@ -129,12 +116,10 @@ def greedy_ensemble(logits: CachedLogits, labels_N: Tensor, *, strict: Strict = 
 def learned_ensemble(
     logits: CachedLogits, labels_N: Tensor, *, epochs: int = 3, lr: float = 0.1, batch_size: int = 256
 ) -> Soup:
-    """Softmax weights of the models and beta by AdamW on the cross-entropy, as equation 2 for
-    weights.
+    """Softmax weights of the models and beta by AdamW on the cross-entropy (compare equation 2).
 
-    Returns a Soup in logit space. Batches are blocks of neighbouring images, in order: shuffle
-    images that are sorted by class first. Raises ValueError as `ensemble` does, and for a loss that
-    is not finite.
+    Returns a Soup in logit space. Batches are blocks of neighbouring images: shuffle images that
+    are sorted by class. Raises ValueError as `ensemble` does, and for a loss that is not finite.
 
         chosen = soup.learned_ensemble(logits, labels_N, epochs=10)
         soup.ensemble(logits, labels_N, chosen.coefficients["*"], chosen.beta).loss
@@ -184,8 +169,14 @@ def _weights(count: int, weights: Sequence[float] | None) -> Tensor:
     return weights_K
 
 
+def _sha256(source: Source) -> str:
+    if isinstance(source, Tensor):
+        return hashlib.sha256(source.contiguous().view(torch.uint8).numpy().data).hexdigest()
+    return storage.file_sha256(source)
+
+
 def _soup(
     method: str, members: Mapping[str, Source], row: list[float], trace: list[dict[str, Any]], beta: float = 1
 ) -> Soup:
-    hashes = tuple(map(sha256_of, members.values()))
-    return Soup(method, tuple(members), hashes, {EVERYTHING: row}, space="logits", beta=beta, trace=tuple(trace))
+    digests = tuple(map(_sha256, members.values()))
+    return Soup(method, tuple(members), digests, {EVERYTHING: row}, space="logits", beta=beta, trace=tuple(trace))

@@ -1,19 +1,14 @@
-"""Fisher-weighted averaging of any checkpoints: every weight counts as much as the data determine
-it.
-
-Legend: B images of a batch, C classes.
-"""
+"""Fisher-weighted averaging: every weight counts as much as the data determine it."""
 
 from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from modelsoups.checkpoints.layouts import check_layouts
 from modelsoups.checkpoints.states import State
 from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.holdout import Holdout, Inputs, call_with, each
-from modelsoups.soup.library import Sources, hashes, open_all
+from modelsoups.soup.library import Sources, hashes, open_alike
 from modelsoups.weights.state_dicts import EVERYTHING
 
 FLOOR = 1e-6  # least Fisher information of a weight: where no model has any, all models count alike
@@ -35,14 +30,12 @@ def fisher(
     drawing one. Returns a Soup with the coefficients w_i / sum w, which mix what is not a
     parameter, and the merged parameters. An image costs each model one forward and one backward
     pass (exact: C of them); memory is five copies of one model's parameters. Raises ValueError for
-    checkpoints of different layouts, gradients that are not finite, and weights that are not above
-    0.
+    different layouts, gradients that are not finite, and weights that are not above 0.
 
         chosen, merged = soup.fisher(["a.pt", "b.pt"], holdout)
         soup.mix(chosen, "soup.safetensors", statistics=merged)
     """
-    checkpoints = open_all(sources)
-    check_layouts(checkpoints)
+    checkpoints = open_alike(sources)
     row = [1.0] * len(checkpoints) if weights is None else [float(w) for w in weights]
     if len(row) != len(checkpoints) or not all(w > 0 for w in row):
         raise ValueError(f"fisher: weights={row}; expected {len(checkpoints)} numbers above 0")

@@ -4,11 +4,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from modelsoups.checkpoints.formats import Source
-from modelsoups.checkpoints.layouts import check_layouts
 from modelsoups.checkpoints.states import State, averaged
 from modelsoups.checkpoints.tensors import Checkpoint
-from modelsoups.soup.coefficients import Ingredient, Soup
-from modelsoups.soup.library import Sources, hashes, open_all
+from modelsoups.soup.coefficients import Soup
+from modelsoups.soup.library import Sources, as_ingredients, hashes, open_alike
 from modelsoups.soup.methods.wise_ft import wise_ft as interpolation
 from modelsoups.weights.angles import HEAD, cosines, entry, from_first
 from modelsoups.weights.coefficient_gradients import grams
@@ -25,18 +24,14 @@ def wise_ft(init: Source, source: Source, alpha: float) -> Soup:
         chosen = soup.wise_ft("pretrained.pt", "finetuned.pt", alpha=0.5)
         soup.mix(chosen, "soup.safetensors")
     """
-    checkpoints = open_all([init, source])
-    check_layouts(checkpoints)
-    digests = hashes(checkpoints)
-    start, end = (Ingredient(c.name, c.name, h, None) for c, h in zip(checkpoints, digests, strict=True))
+    start, end = as_ingredients(open_alike([init, source]))
     return interpolation(start, end, alpha=alpha)
 
 
 def model_stock(init: Source, sources: Sources) -> Soup:
     """Model Stock (Jang et al. 2024, arXiv:2403.19522): theta_0 + t (mean - theta_0), t by tensor.
 
-    Returns a Soup whose first ingredient is the initialization. Raises ValueError for fewer than
-    two models, or checkpoints of different layouts.
+    The first ingredient is the initialization. Raises ValueError for one model, or other layouts.
 
         chosen = soup.model_stock("pretrained.pt", ["a.pt", "b.pt"])
         soup.mix(chosen, "soup.safetensors")
@@ -50,9 +45,8 @@ def model_stock(init: Source, sources: Sources) -> Soup:
 def lines(init: Source, sources: Sources, alpha: float, beta: float) -> Soup:
     """LiNeS (Wang et al. 2024, arXiv:2410.17146): updates scaled linearly with depth.
 
-    theta_0 + lambda_l (mean - theta_0) with the lambda_l of `depth_scales`. Returns a Soup whose
-    first ingredient is the initialization. Raises ValueError for checkpoints of different layouts,
-    or a model in which fewer than two blocks are found.
+    theta_0 + lambda_l (mean - theta_0) with the lambda_l of `depth_scales`. The first ingredient is
+    the initialization. Raises ValueError for different layouts, or fewer than two blocks.
 
         chosen = soup.lines("pretrained.pt", ["a.pt", "b.pt"], alpha=0.2, beta=0.8)
         soup.mix(chosen, "soup.safetensors")
@@ -65,9 +59,7 @@ def lines(init: Source, sources: Sources, alpha: float, beta: float) -> Soup:
 
 
 def _open(init: Source, sources: Sources) -> list[Checkpoint]:
-    checkpoints = open_all([init, *(sources.values() if isinstance(sources, Mapping) else sources)])
-    check_layouts(checkpoints)
-    return checkpoints
+    return open_alike([init, *(sources.values() if isinstance(sources, Mapping) else sources)])
 
 
 def _from_start(
@@ -77,9 +69,6 @@ def _from_start(
     count = len(checkpoints) - 1
     rows = {group: [1 - share, *([share / count] * count)] for group, share in shares.items()}
     return Soup(method, tuple(c.name for c in checkpoints), hashes(checkpoints), rows, trace=tuple(trace))
-
-
-# ---- Model Stock ----
 
 
 def stock_ratio(cosine: float, count: int) -> float:
@@ -92,13 +81,11 @@ def stock_ratio(cosine: float, count: int) -> float:
 
 
 def stock_ratios(init: State, states: Sequence[State]) -> dict[str, float]:
-    """t of every tensor that mixing averages, from the mean cosine over pairs of (theta_i -
-    theta_0).
+    """t of every tensor that mixing averages, from the mean cosine over pairs of updates.
 
     The paper derives t for one angle between all models; for more than two models the mean over
-    pairs stands for it, as in mergekit's model_stock. A tensor that some model left unchanged has t
-    = 1. One block of all models is in memory at a time. Raises ValueError for fewer than two
-    models.
+    pairs stands for it, as in mergekit's model_stock. A tensor that some model left unchanged has
+    t = 1. One block of all models is in memory at a time.
     """
     if len(states) < 2:
         raise ValueError(f"model_stock: {len(states)} model; an angle needs at least two")
@@ -115,16 +102,11 @@ def stock_ratios(init: State, states: Sequence[State]) -> dict[str, float]:
     return ratios
 
 
-# ---- LiNeS ----
-
-
 def depth_scales(names: Iterable[str], alpha: float, beta: float) -> dict[str, float]:
-    """lambda_l = alpha + beta (l - 1) / (L - 1) for block l of L, by layer group, in the order of
-    names.
+    """lambda_l = alpha + beta (l - 1) / (L - 1) for block l of L, by layer group in order of names.
 
     As in the authors' code everything outside the blocks has alpha. A classification head after the
-    last block, which is no part of their models, counts as block L.
-    Raises ValueError for a model in which fewer than two blocks are found.
+    last block, which their models do not have, counts as block L. Needs two blocks.
     """
     names = list(names)
     groups = list(dict.fromkeys(map(layer_of, names)))

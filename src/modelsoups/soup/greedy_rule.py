@@ -19,8 +19,7 @@ class GreedySearch:
     """A greedy soup that is being made: its members (`picks`) and the trace of all decisions.
 
     individual: each candidate's own score. judge(i, best, strict, name) scores the soup with
-    candidate i; `name` describes it in error messages. add(i) makes candidate i a member. n:
-    hold-out images.
+    candidate i; add(i) makes it a member. n: hold-out images.
     """
 
     names: Sequence[str]
@@ -43,10 +42,9 @@ class GreedySearch:
     ) -> "GreedySearch":
         """Consider the candidates in this order: once, or with replacement until nothing changes.
 
-        With replacement, rounds repeat until one adds nobody or `max_picks` (2 K) members are
-        reached. From the second round on a candidate must be strictly better, because the best
-        model averaged with itself is always as good as before. patience: stop after so many
-        refusals in a row.
+        With replacement, rounds repeat until one adds nobody or there are `max_picks` (2 K) members.
+        From the second round on a candidate must be strictly better, because the best model averaged
+        with itself is always as good as before. patience: stop after so many refusals in a row.
         """
         most_refusals = len(order) if patience is None else patience
         most_picks = 2 * len(order) if max_picks is None else max_picks
@@ -80,21 +78,20 @@ def joins(score: Score, best: Score, strict: bool) -> bool:
     return all(x >= y for x, y in zip(a, b, strict=True)) and (not strict or a != b)
 
 
+def mean_score(score: Score | Sequence[float]) -> float:
+    return score if isinstance(score, (int, float)) else sum(score) / len(score)
+
+
 def best_first(scores: Sequence[Score]) -> list[int]:
     """Positions by falling score; several metrics are ranked by their mean.
 
-    Of equals the later comes first: the authors' code sorts in ascending order and reverses the
-    list.
+    Of equals the later comes first: the authors' code sorts in ascending order and reverses.
     """
-    ranks = [s if isinstance(s, (int, float)) else sum(s) / len(s) for s in scores]
+    ranks = list(map(mean_score, scores))
     return sorted(range(len(ranks)), key=lambda i: (ranks[i], i), reverse=True)
 
 
 def random_order(names: Sequence[str], seed: int) -> list[int]:
-    """Positions in the order of the hash of seed and name.
-
-    The order is the same on every machine, and a further name leaves the order of the others
-    unchanged.
-    """
+    """Positions by the hash of seed and name, so that a new name keeps the order of the others."""
     keys = [hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in names]
     return sorted(range(len(names)), key=keys.__getitem__)

@@ -1,7 +1,4 @@
-"""A labelled hold-out in memory: decoded once for all models, and counted with early rejection.
-
-Legend: N images, B of a batch, C classes.
-"""
+"""A labelled hold-out in memory: decoded once for all models, and counted with early rejection."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,12 +14,11 @@ class Holdout:
     """Hold-out images and labels, with a model that any weights are loaded into.
 
     loader: yields (inputs, labels_B) and is read once, in its order. inputs are a tensor, or for
-    Hugging Face models a mapping of tensors by argument name; they are kept in their dtype (uint8
-    stays uint8). prepare: applied to the inputs of each batch on the model's device. The model
-    returns logits_BC or an object with `.logits`. early: whether `count` may stop before the last
-    image. `seen` counts images over all evaluations, `skipped` those that early rejection saved.
-    Raises ValueError for an empty loader, labels that are not whole numbers, or inputs and labels
-    of different lengths.
+    Hugging Face models a mapping of tensors by argument name, of any dtype. prepare: applied to the
+    inputs of each batch on the model's device. The model returns logits_BC or an object with
+    `.logits`. early: whether `count` may stop before the last image. `seen` counts images over all
+    evaluations, `skipped` those that early rejection saved. Raises ValueError for an empty loader,
+    labels that are not whole numbers, or inputs and labels of different lengths.
 
         holdout = soup.Holdout(model, loader, prepare=lambda images_BCHW: images_BCHW / 255)
         chosen = soup.greedy(["a.pt", "b.pt"], holdout)
@@ -68,8 +64,7 @@ class Holdout:
     def count(self, state: Mapping[str, Tensor], needed: int = 0) -> Count:
         """Number of images right at top 1, or None as soon as fewer than `needed` can be right.
 
-        The batches do not depend on stopping, so the decision is exactly that of a full count.
-        Raises ValueError when a logit is not finite.
+        The decision is exactly that of a full count. ValueError when a logit is not finite.
         """
         correct = seen = 0
         for index_B, logits_BC in self._batches(state):
@@ -92,14 +87,10 @@ class Holdout:
         self.model.load_state_dict(dict(state))
         for index_B in self.order_N.split(self.batch_size):
             with torch.inference_mode():
-                logits_BC = call(self.model, self.batch(index_B)[0]).cpu()
+                inputs_B = self.batch(index_B)[0]
+                output = self.model(inputs_B) if isinstance(inputs_B, Tensor) else self.model(**inputs_B)
             self.seen += len(index_B)
-            yield index_B, logits_BC
-
-
-def call(model: nn.Module, inputs: Inputs) -> Tensor:
-    """The model's logits_BC."""
-    return logits_in(model(inputs) if isinstance(inputs, Tensor) else model(**inputs))
+            yield index_B, _logits_in(output).cpu()
 
 
 def call_with(model: nn.Module, state: Mapping[str, Tensor], inputs: Inputs) -> Tensor:
@@ -107,7 +98,7 @@ def call_with(model: nn.Module, state: Mapping[str, Tensor], inputs: Inputs) -> 
     args, named = ((inputs,), {}) if isinstance(inputs, Tensor) else ((), dict(inputs))
     aliases = {k for k, _ in model.named_parameters(remove_duplicate=False)} - dict(model.named_parameters()).keys()
     own = {key: tensor for key, tensor in state.items() if key not in aliases}
-    return logits_in(torch.func.functional_call(model, own, args, named, strict=True))
+    return _logits_in(torch.func.functional_call(model, own, args, named, strict=True))
 
 
 def each(inputs_B: Inputs) -> Iterator[Inputs]:
@@ -116,8 +107,7 @@ def each(inputs_B: Inputs) -> Iterator[Inputs]:
         yield _map(inputs_B, lambda t, i=i: t[i : i + 1])  # type: ignore[misc]
 
 
-def logits_in(output: Any) -> Tensor:
-    """logits_BC from a model's output: the output itself, or its field `logits` (Hugging Face)."""
+def _logits_in(output: Any) -> Tensor:
     logits_BC: Tensor = output if isinstance(output, Tensor) else output.logits
     return logits_BC
 

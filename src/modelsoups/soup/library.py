@@ -13,11 +13,12 @@ from typing import Any
 from torch import Tensor
 
 from modelsoups.checkpoints.formats import Source, open_checkpoint
+from modelsoups.checkpoints.layouts import check_layouts
 from modelsoups.checkpoints.tensors import Checkpoint
 from modelsoups.disk import paths, storage
 from modelsoups.soup.batchnorm import has_batchnorm
 from modelsoups.soup.card import card
-from modelsoups.soup.coefficients import Soup
+from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.weights import digests as digest
 from modelsoups.weights.mixing import mix_in_memory, mix_to_file
 from modelsoups.weights.state_dicts import EVERYTHING
@@ -29,8 +30,7 @@ COPIED = (".json", ".txt", ".model", ".jinja", ".spm", ".tiktoken")  # of a Hugg
 def load(source: Source, key: str | None = None) -> dict[str, Tensor]:
     """All tensors by name of a file, folder or state dict; `checkpoints.formats` lists the formats.
 
-    key: the entry that holds the weights, for files with several. Raises ValueError naming a file
-    that cannot be read.
+    key: the entry that holds the weights, for files with several. ValueError if it cannot be read.
 
         model.load_state_dict(soup.load("soup.safetensors"))
     """
@@ -69,10 +69,9 @@ def mix(
     A Hugging Face folder is written if the first ingredient is one and `out` has no suffix;
     tokenizer and configuration are copied. sources: the checkpoints in the soup's order, for states
     in memory or files that moved. statistics: tensors to write in place of the mixed ones (from
-    `reestimate` or `fisher`). Returns notes for the user: notes of the readers, whole-number
-    tensors that differ, ties, BatchNorm. Raises ValueError for an ensemble, an ingredient that
-    changed since it was chosen, layouts that differ, numbers that are not finite, or an output that
-    exists as a folder or is an input.
+    `reestimate` or `fisher`). Returns notes for the user. Raises ValueError for an ensemble, an
+    ingredient that changed since it was chosen, layouts that differ, numbers that are not finite,
+    or an output that exists as a folder or is an input.
 
         for note in soup.mix(soup.uniform(["a.pt", "b.pt"]), "soup.safetensors"):
             print(note)
@@ -143,7 +142,11 @@ def _check(chosen: Soup, checkpoints: Sequence[Checkpoint], digests: Sequence[st
         digest.check(name, checkpoint, expected, got)
 
 
-# ---- sources ----
+def open_alike(sources: Sources) -> list[Checkpoint]:
+    """`open_all` with a ValueError for checkpoints of different layouts."""
+    checkpoints = open_all(sources)
+    check_layouts(checkpoints)
+    return checkpoints
 
 
 def open_all(sources: Sources) -> list[Checkpoint]:
@@ -178,3 +181,9 @@ def open_all(sources: Sources) -> list[Checkpoint]:
 def hashes(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
     """The digest of each checkpoint's content; reads every file once."""
     return tuple(map(digest.digest, checkpoints))
+
+
+def as_ingredients(checkpoints: Sequence[Checkpoint]) -> tuple[Ingredient, ...]:
+    """Checkpoints of which only name and content are known, as ingredients."""
+    found = zip(checkpoints, hashes(checkpoints), strict=True)
+    return tuple(Ingredient(c.name, c.name, content, None) for c, content in found)

@@ -1,9 +1,5 @@
-"""Cached logits, in memory or in .npy files, read in blocks of images.
+"""Cached logits, in memory or in .npy files, read in blocks of images."""
 
-Legend: K models, N images, B of a block, C classes.
-"""
-
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -19,10 +15,7 @@ BLOCK = 2**22  # numbers in memory at a time
 
 
 def open_logits(cached: CachedLogits, labels_N: Tensor) -> dict[str, Source]:
-    """The logits by model, with their shapes checked.
-
-    Raises ValueError naming a file that cannot be read, or a model with other images or classes.
-    """
+    """The logits by model; ValueError for a file that cannot be read, or another shape."""
     opened: dict[str, Source] = {}
     for name, source in cached.items():
         opened[name] = source.detach().cpu() if isinstance(source, Tensor) else Path(source)
@@ -38,14 +31,6 @@ def open_logits(cached: CachedLogits, labels_N: Tensor) -> dict[str, Source]:
 
 def shape_of(source: Source) -> tuple[int, ...]:
     return tuple(source.shape) if isinstance(source, Tensor) else tuple(_mapped(source).shape)
-
-
-def sha256_of(source: Source) -> str:
-    """The SHA-256 of a file, or of the bytes of a tensor."""
-    if isinstance(source, Tensor):
-        return hashlib.sha256(source.contiguous().view(torch.uint8).numpy().data).hexdigest()
-    with open(source, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def blocks(

@@ -1,5 +1,4 @@
-"""The options of soup methods: each is a keyword parameter whose annotation holds a sentence about
-it.
+"""The options of soup methods: keyword parameters whose annotations hold a sentence.
 
 The command line and the documentation list them with `options_of`.
 """

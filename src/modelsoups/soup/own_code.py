@@ -9,7 +9,7 @@ from typing import Any
 def imported(name: str) -> Callable[..., Any]:
     """The function that "module:function" names; the module may lie in the current folder.
 
-    Raises ValueError if the name has no colon or cannot be imported, or if it is not a function.
+    Raises ValueError unless it can be imported and is a function.
     """
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):

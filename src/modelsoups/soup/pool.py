@@ -1,7 +1,4 @@
-"""What a soup method may look at: the ingredients and the hold-out, never a test set.
-
-Legend: K ingredients, N hold-out images, B of a batch, C classes.
-"""
+"""What a soup method may look at: the ingredients and the hold-out, never a test set."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,16 +22,14 @@ Gradient = tuple[float, float, dict[str, Tensor]]  # loss, d loss / d beta, d lo
 
 @dataclass(frozen=True)
 class Pool:
-    """Ingredients, their logits and labels on the hold-out, and functions that load and evaluate
-    weights.
+    """Ingredients, their logits on the hold-out, and functions that load and evaluate weights.
 
     logits: each ingredient's hold-out logits_NC. state(i): the weights of ingredient i.
-    evaluate(state): the hold-out logits_NC of any weights. gradient(state, beta, index_B): the mean
-    cross-entropy of beta * logits on these hold-out images with its derivatives (see
-    `model_gradient`), which only learned soups need. device: where the gradient runs, and where
-    learned soups keep the weights if they fit. points(logits_NC, labels_N): what methods choose by,
-    the number of right images unless the task has another score. Raises ValueError for an empty pool or hold-out,
-    repeated ids, or logits that are not finite.
+    evaluate(state): the hold-out logits_NC of any weights. gradient(state, beta, index_B): as
+    `model_gradient` on these hold-out images, which only learned soups need. device: where the
+    gradient runs, and where learned soups keep the weights if they fit. points(logits_NC, labels_N):
+    what methods choose by; by default the number of right images. Raises ValueError for an empty
+    pool or hold-out, repeated ids, or logits that are not finite.
     """
 
     ingredients: tuple[Ingredient, ...]
@@ -101,10 +96,9 @@ class Pool:
 def model_gradient(model: nn.Module, state: State, beta: float, inputs_B: Inputs, labels_B: Tensor) -> Gradient:
     """Mean cross-entropy of beta * model(inputs_B) with these weights, and its derivatives.
 
-    Builds `Pool.gradient`. Runs on the inputs' device and leaves the model's own weights unchanged.
-    Only the model's parameters have derivatives, each on the device of its tensor in the state.
-    Raises ValueError for a model in training mode, whose dropout and batch statistics would change
-    the loss.
+    Runs on the inputs' device and leaves the model's own weights unchanged. Only the model's
+    parameters have derivatives, each on the device of its tensor in the state. Raises ValueError
+    for a model in training mode, whose dropout and batch statistics would change the loss.
     """
     if model.training:
         raise ValueError(f"{type(model).__name__} is in training mode; call model.eval() first")

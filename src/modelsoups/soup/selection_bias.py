@@ -1,7 +1,4 @@
-"""How optimistic a method's gain on the hold-out is: selection bias by cross-fitting (two halves).
-
-Legend: N hold-out images, n of one half.
-"""
+"""How optimistic a method's gain on the hold-out is: selection bias, measured on its halves."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,12 +14,10 @@ from modelsoups.soup.pool import Pool
 
 @dataclass(frozen=True)
 class Bias:
-    """A method's gain over the best individual for each image, both chosen on one half of the
-    hold-out.
+    """A method's gain over the best individual for each image, both chosen on half of the hold-out.
 
     1: only the soup is right; -1: only the individual is; 0 otherwise. apparent_N: chosen on the
-    half that holds the image. honest_N: chosen on the other half. The difference of their means is
-    the optimism.
+    half that holds the image. honest_N: chosen on the other half.
     """
 
     apparent_N: np.ndarray
@@ -67,8 +62,7 @@ def selection_bias(
 ) -> Bias:
     """Choose on one half of the hold-out, evaluate on both, and the same with the halves swapped.
 
-    logits_of(soup): a soup's logits_NC on the whole hold-out. part_of(pool, index_n): the pool with
-    these images only.
+    logits_of(soup): a soup's logits_NC on the whole hold-out.
     """
     one, two = halves(len(pool.labels_N), seed)
     apparent_N, honest_N = np.zeros(len(pool.labels_N)), np.zeros(len(pool.labels_N))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelsoups.disk import storage
 from modelsoups.soup.coefficients import Soup
+from modelsoups.soup.greedy_rule import mean_score
 
 if TYPE_CHECKING:  # the library loads without matplotlib
     from matplotlib.axes import Axes
@@ -18,11 +19,9 @@ MOST_NAMES = 60  # candidates whose names the axis shows; of more, every nth
 
 
 def plot_trace(chosen: Soup, path: str | os.PathLike[str]) -> None:
-    """Write `figure_of_trace` as .png, .pdf or .svg.
+    """Write `figure_of_trace` as .png, .pdf or .svg; ValueError for a soup without decisions.
 
-    Raises ValueError for another suffix, or a soup without decisions.
-
-        soup.plot_trace(soup.greedy(paths, holdout), "trace.png")
+    soup.plot_trace(soup.greedy(paths, holdout), "trace.png")
     """
     out = Path(path)
     if out.suffix not in (".png", ".pdf", ".svg"):
@@ -54,12 +53,11 @@ def figure_of_trace(chosen: Soup) -> "Figure":
 def draw_decisions(axes: "Axes", steps: Sequence[Mapping[str, Any]]) -> "list[tuple[PathCollection, list[int]]]":
     """Draw each candidate's score and the soup's so far; returns the marks, each with its steps.
 
-    The mean of several metrics is drawn. A candidate that was rejected early has no score and is
-    marked on the soup's line.
+    The mean of several metrics is drawn; a candidate that was rejected early is on the soup's line.
     """
     n = steps[0]["n"]
     scale = 100 / n if n else 1.0
-    best = [scale * _score(s["best"]) for s in steps]
+    best = [scale * mean_score(s["best"]) for s in steps]
     axes.step(range(len(steps)), best, where="post", color=MARKS["kept"][1], lw=1.2, label="the soup so far")
     places: dict[str, list[int]] = {label: [] for label in MARKS}
     for i, step in enumerate(steps):
@@ -70,19 +68,13 @@ def draw_decisions(axes: "Axes", steps: Sequence[Mapping[str, Any]]) -> "list[tu
         heights = []
         for i in places[label]:
             correct = steps[i]["correct"]
-            heights.append(best[i] if correct is None else scale * _score(correct))
+            heights.append(best[i] if correct is None else scale * mean_score(correct))
         if heights:
             fill = colour if label == "kept" else "none"
-            mark = axes.scatter(
-                places[label], heights, 34, marker=marker, facecolors=fill, edgecolors=colour, label=label
-            )
-            marks.append((mark, places[label]))
+            look: dict[str, Any] = {"marker": marker, "facecolors": fill, "edgecolors": colour}
+            marks.append((axes.scatter(places[label], heights, 34, label=label, **look), places[label]))
     shown = range(0, len(steps), -(-len(steps) // MOST_NAMES))
     names = [str(steps[i]["ingredient"] or "all")[-24:] for i in shown]
     axes.set_xticks(shown, names, rotation=90, fontsize=7, parse_math=False)
     axes.set(xlabel="candidate, in order", ylabel="hold-out accuracy (%)" if n else "score")
     return marks
-
-
-def _score(score: float | Sequence[float]) -> float:
-    return float(score) if isinstance(score, (int, float)) else sum(score) / len(score)

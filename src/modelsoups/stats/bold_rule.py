@@ -29,9 +29,8 @@ def oracle(accuracies: Mapping[str, Mapping[str, float]], shifts: Sequence[str])
 def bold(rows: Mapping[str, Sequence[object]], seed: int = 0) -> set[str]:
     """The rows that are not significantly worse than the best: those that Table 4 prints in bold.
 
-    rows[name]: the row's correctness on each data set, as boolean arrays. Rows are compared by
-    their unweighted mean accuracy, with an exact McNemar test on one data set and a permutation
-    test on several.
+    rows[name]: the row's correctness on each data set, as boolean arrays. Mean accuracies are
+    compared, by an exact McNemar test on one data set and a permutation test on several.
     """
     if not rows:
         return set()

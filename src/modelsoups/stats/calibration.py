@@ -1,7 +1,4 @@
-"""Calibration error with bins of equal mass, and temperature scaling (Figure B.2).
-
-Legend: N images, C classes.
-"""
+"""Calibration error with bins of equal mass, and temperature scaling (Figure B.2)."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -18,8 +15,7 @@ def ece(logits_NC: Tensor, labels_N: Tensor, bins: int = BINS) -> float:
     """Expected calibration error with bins of equal mass (Roelofs et al. 2020), 0 to 1.
 
     The mean over bins, weighted by their images, of |accuracy - mean confidence|. A bin holds the
-    next N / bins images in order of confidence, the largest softmax probability. Raises ValueError
-    for fewer images than bins.
+    next N / bins images by confidence (largest softmax). ValueError for fewer images than bins.
     """
     return ece_of(*confidence(logits_NC, labels_N), bins)
 
@@ -109,8 +105,7 @@ def calibrating_beta(logits_NC: Tensor, labels_N: Tensor) -> float:
 def minimizing_beta(blocks: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> float:
     """`calibrating_beta` for blocks of (logits_BC, labels_B), which every step reads again.
 
-    The loss is convex in beta, so its derivative has at most one root. Without one, the result is
-    the end of BETA with the smaller loss.
+    The loss is convex in beta, so if its slope has no root, one end of BETA is best.
     """
 
     def slope(beta: float) -> float:

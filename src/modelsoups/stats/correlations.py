@@ -56,10 +56,7 @@ def mean(y_P: Sequence[float], models_P: Sequence[tuple[str, str]]) -> Estimate:
 
 
 def difference(y_P: Sequence[float], inside_P: Sequence[bool], models_P: Sequence[tuple[str, str]]) -> Estimate:
-    """Mean of the points inside minus that of the others, with its bootstrap interval.
-
-    Raises ValueError if all points or none are inside.
-    """
+    """Mean of the points inside minus that of the others; ValueError if all or none are inside."""
     y, inside = _same_length(y_P, list(map(float, inside_P)), models_P)
     if not 0 < inside.sum() < len(y):
         raise ValueError(f"{int(inside.sum())} of {len(y)} points are inside: expected points on both sides")

@@ -2,10 +2,8 @@
 
     L_soup - L_ens ~ a (1 - a) / 2 * (beta^2 E_x Var_{Y ~ p}[f_Y(theta_1) - f_Y(theta_0)] - d^2/da^2 L_soup)
 
-where p = softmax(beta f). The signs are those of the derivation (K.3): convexity favours the soup,
-and the variance favours the ensemble.
-
-Legend: N images, C classes; a or alpha is the position on the line (1 - a) theta_0 + a theta_1.
+where p = softmax(beta f) and a (alpha) is the position on the line (1 - a) theta_0 + a theta_1. The
+signs are those of K.3: convexity favours the soup, and the variance favours the ensemble.
 """
 
 import contextlib
@@ -95,8 +93,7 @@ def finite_differences(values: Sequence[Tensor], h: float) -> tuple[Tensor, Tens
 def curvature_of(logits_NC: Tensor, first_NC: Tensor, second_NC: Tensor, labels_N: Tensor, beta: float = 1.0) -> float:
     """d^2/da^2 of the mean cross-entropy of beta * logits, from the logits' own two derivatives.
 
-    By the chain rule (K.3) it is beta^2 Var_{Y ~ p}[f'_Y] + beta <p - e_y, f''>, so the same
-    derivatives serve for every beta.
+    By the chain rule (K.3) it is beta^2 Var_{Y ~ p}[f'_Y] + beta <p - e_y, f''>.
     """
     p_NC = (beta * logits_NC).softmax(dim=1)
     slope_NC = p_NC - F.one_hot(labels_N, p_NC.shape[1])

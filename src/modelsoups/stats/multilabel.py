@@ -17,7 +17,7 @@ def correct(logits_NC: Tensor, answers_NA: Tensor) -> Tensor:
 def weights(classes_N: Tensor) -> Tensor:
     """weight_N, float64, sum 1: each image's weight in an accuracy averaged over the classes.
 
-    Multilabel accuracy (Shankar et al. 2020, section 3) has classes of different sizes.
+    For multilabel accuracy (Shankar et al. 2020, section 3), whose classes differ in size.
     """
     if not len(classes_N):
         raise ValueError("accuracy: no images")

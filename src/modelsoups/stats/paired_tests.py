@@ -86,8 +86,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def p_of_interval(value: float, low: float, high: float) -> float | None:
     """Two-sided p-value of zero that fits a 95% interval; None without an interval.
 
-    The half of the interval towards zero is taken as normal, so p is below 0.05 exactly if the
-    interval does not contain zero.
+    The half of it towards zero is taken as normal, so p < 0.05 exactly if it excludes zero.
     """
     if not all(map(math.isfinite, (value, low, high))):
         return None
@@ -101,8 +100,7 @@ def paired_mean_interval(pairs: Sequence[Pair], level: float = 0.95) -> tuple[fl
     """Normal interval of the difference that `paired_mean_test` tests.
 
     The variance is that of the paired differences (-1, 0, 1), summed over the data sets and divided
-    by their number squared: sets are fixed, images random. Raises ValueError for a set of fewer
-    than two images.
+    by their number squared: sets are fixed, images random. ValueError for a set of one image.
     """
     differences, variances = [], []
     for pair in pairs:

@@ -1,7 +1,4 @@
-"""Scores of logits: accuracy, cross-entropy, ensembles, and the mean over the distribution shifts.
-
-Legend: N images, C classes.
-"""
+"""Scores of logits: accuracy, cross-entropy, ensembles, and the mean over the distribution shifts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from modelsoups.checkpoints.states import State, averaged
-from modelsoups.checkpoints.tensors import Checkpoint, InMemory, checkpoint_of
+from modelsoups.checkpoints.tensors import Entry, InMemory, checkpoint_of
 from modelsoups.weights.fast import blocks
 from modelsoups.weights.fast.blocks import Piece, Room, Rows, each_piece, pieces, size_of_pieces
 from modelsoups.weights.state_dicts import of_group
@@ -46,7 +46,10 @@ class Stack:
     ) -> None:
         self.opened, self.device = [checkpoint_of(state) for state in states], torch.device(device)
         first = self.opened[0]
-        self.shapes = {key: _shape(first, key) for key in (first if keys is None else keys)}
+        self.shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+        for key in first if keys is None else keys:
+            averaged(first.entries[key])  # refuses complex numbers
+            self.shapes[key] = tuple(first.entries[key].shape), first.entries[key].dtype
         self.averaged = [key for key, (_, dtype) in self.shapes.items() if dtype.is_floating_point]
         self.sizes = {key: math.prod(shape) for key, (shape, _) in self.shapes.items()}
         self.kept = {key: first[key] for key in self.shapes if key not in self.averaged}  # integers
@@ -60,7 +63,9 @@ class Stack:
             small = [key for key in self.averaged if len(self) * self.sizes[key] <= SMALL]
             self.load(small, halved=False)
             large = set(self.averaged) - set(small)
-            self.opened = [_in_memory(state, large) for state in self.opened]
+            for k, state in enumerate(self.opened):
+                held: dict[str, Entry] = {key: InMemory(state[key].contiguous()) for key in large}
+                self.opened[k] = replace(state, entries=held, tied={})
         elif fit or (numbers * 2 <= budget and self.device.type == "cuda"):
             self.load(self.averaged, halved=not fit)
 
@@ -99,8 +104,6 @@ class Stack:
             found[key] = self._products(key, by_weights[key].reshape(-1))
         return {key: found[key] for key in by_weights}
 
-    # ---- rows that are multiplied ----
-
     def _mixed(self, key: str, row: Sequence[float]) -> Tensor:
         rows_KN = self.rows[key]
         if key not in self.means:
@@ -120,8 +123,6 @@ class Stack:
         for part_n, rows_Kn in zip(g_N.split(COLUMNS), rows_KN.split(COLUMNS, dim=1), strict=True):
             total_K += (rows_Kn.float() @ part_n).double()
         return total_K.cpu()
-
-    # ---- rows that are passed over, in memory or files ----
 
     def _passed_mix(self, coefficients: Mapping[str, Sequence[float]]) -> dict[str, Tensor]:
         keys = [key for key in self.averaged if key not in self.rows]
@@ -173,14 +174,3 @@ def grams(states: Sequence[State], keys: Iterable[str]) -> dict[str, Tensor]:
             for checkpoint in opened:
                 checkpoint.release()
     return found
-
-
-def _in_memory(state: Checkpoint, keys: Iterable[str]) -> Checkpoint:
-    """These tensors of a checkpoint in memory; tensors already there are not copied."""
-    return replace(state, entries={key: InMemory(state[key].contiguous()) for key in keys}, tied={})
-
-
-def _shape(state: Checkpoint, key: str) -> tuple[tuple[int, ...], torch.dtype]:
-    entry = state.entries[key]
-    averaged(entry)  # refuses complex numbers
-    return tuple(entry.shape), entry.dtype

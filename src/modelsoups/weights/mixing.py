@@ -53,9 +53,8 @@ def mix_to_file(
     Integer and boolean tensors are the first checkpoint's; a note names those that differ. Tensors
     tied in all checkpoints are written once, as safetensors.torch.save_model does; those in
     `replaced` instead of the mixed ones. facts gives the metadata, and may refuse the digests; it
-    is called first with `digests.UNKNOWN`, for the size of the metadata. Raises ValueError naming
-    checkpoint and tensor for different layouts, complex numbers, NaN or infinity, and if `out` is
-    one of the inputs.
+    is called first with `digests.UNKNOWN`, for the size of the metadata. Raises ValueError for
+    different layouts, complex numbers, NaN or infinity, and if `out` is one of the inputs.
     """
     if not checkpoints:
         raise ValueError("no checkpoints to mix")

@@ -39,9 +39,6 @@ def is_block(key: str) -> bool:
     return _BLOCK.match(key) is not None
 
 
-# ---- mixing ----
-
-
 class TensorSum:
     """Weighted sum of one tensor over states, in float64, in the order of adding.
 
@@ -85,10 +82,7 @@ class TensorSum:
 
 
 class RunningSum:
-    """Sum of whole states, which greedy keeps instead of reloading the members of the soup.
-
-    Raises ValueError for a state whose layout is not that of the first.
-    """
+    """Sum of whole states; ValueError for a state whose layout is not that of the first."""
 
     def __init__(self) -> None:
         self.sums: dict[str, TensorSum] = {}
@@ -184,9 +178,6 @@ def of_group(key: str, by_group: Mapping[str, T]) -> T:
 def interpolate(a: State, b: State, alpha: float) -> dict[str, Tensor]:
     """(1 - alpha) a + alpha b."""
     return mix([a, b], {EVERYTHING: [1 - alpha, alpha]})
-
-
-# ---- geometry ----
 
 
 def angle(start: State, one: State, two: State) -> float:

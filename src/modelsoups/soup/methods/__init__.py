@@ -30,10 +30,7 @@ __all__ = ["METHODS", "Gradient", "Pool", "method_of", "model_gradient"]
 
 
 def method_of(name: str) -> Callable[..., Soup]:
-    """The registered method of this name, or the function that "module:function" names.
-
-    Raises ValueError for a name that is neither, or a function that cannot be imported.
-    """
+    """The method of this name, or the function "module:function"; ValueError for other names."""
     if ":" in name:
         return imported(name)
     if name not in METHODS:

@@ -28,10 +28,7 @@ def greedy_random(pool: Pool, *, order_seed: OrderSeed = 0, strict: Strict = Fal
 
 
 def greedy_replacement(pool: Pool, *, strict: Strict = False, max_picks: MaxPicks = None) -> Soup:
-    """Greedy with replacement: coefficients are counts over their total.
-
-    Appendix I gives no more than the name; `GreedySearch.run` states the rule.
-    """
+    """Greedy with replacement (appendix I, by name only; `GreedySearch.run` states the rule)."""
     if max_picks is not None and max_picks < 1:
         raise ValueError(f"greedy_replacement: max_picks={max_picks}; expected at least 1")
     search = _search_weights(pool)

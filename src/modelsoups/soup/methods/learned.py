@@ -1,11 +1,10 @@
 """Learned soups (appendix I, equation 2): coefficients by gradient descent on the hold-out.
 
-The paper holds all models in memory. That is not needed: the derivative of the loss by one
-coefficient is the inner product of the derivative by the mixed weights and that ingredient's
-weights. So a step is one pass over the checkpoints to mix, one forward and backward pass of one
-model, and one pass of inner products (`weights.coefficient_gradients`).
+The paper holds all models in memory. Here a step is one pass over the checkpoints to mix them, one
+forward and backward pass of one model, and one pass of inner products, because the derivative of
+the loss by a coefficient is that by the mixed weights times the ingredient's weights.
 
-Legend: K ingredients, G layer groups, N hold-out images, B of a batch.
+Legend: K ingredients, G layer groups.
 """
 
 import math
@@ -96,7 +95,7 @@ def _learn(pool: Pool, method: str, groups: Sequence[str], by: Descent, free: bo
             torch.autograd.backward(alpha_GK, loss_by_alpha(stack, groups, by_weights))
             beta.grad = torch.tensor(by_beta, dtype=torch.float64)
             optimizer.step()
-    rows = (raw_GK.detach() if free else raw_GK.detach().softmax(dim=1)).tolist()
+    rows = (raw_GK if free else raw_GK.softmax(dim=1)).tolist()
     return Soup(
         method=method,
         ingredients=tuple(i.id for i in pool.ingredients),

@@ -8,8 +8,7 @@ from modelsoups.weights.state_dicts import EVERYTHING
 def wise_ft(start: Ingredient, end: Soup | Ingredient, *, alpha: Alpha) -> Soup:
     """(1 - alpha) theta_0 + alpha theta (Wortsman et al. 2021), where theta_0 is `start`.
 
-    Raises ValueError when alpha is not between 0 and 1, the soup mixes logits, or `start` is one of
-    the soup's own ingredients.
+    Raises ValueError for an alpha outside 0 to 1, a soup of logits, or one that contains `start`.
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"wise_ft: alpha={alpha}; expected 0 (the initialization) to 1 (the fine-tuned weights)")

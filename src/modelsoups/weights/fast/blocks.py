@@ -37,9 +37,6 @@ NO_DIGESTS: Digests = np.empty((0, 0, 16), np.uint8)
 Visit = Callable[["Rows", int, Piece], None]  # rows, the number of the piece, the piece
 
 
-# ---- pieces ----
-
-
 def pieces(checkpoint: Checkpoint, keys: Iterable[str], step: int) -> list[Piece]:
     """Pieces of `step` elements (the last of fewer) of these tensors; none of an empty tensor."""
     found: list[Piece] = []
@@ -61,10 +58,7 @@ def parts(piece: Piece) -> list[Piece]:
 
 
 def each_piece(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece], worker: Callable[[], Visit]) -> None:
-    """Visit all pieces on torch's number of threads; `worker` makes each thread's visit.
-
-    Pieces are begun in order. The first exception ends the pass.
-    """
+    """Visit the pieces in order, on torch's number of threads; each thread calls `worker` once."""
     if not todo:
         return
     last, numbers = last_of_windows(checkpoints, todo), iter(range(len(todo)))
@@ -145,9 +139,6 @@ class Rows:
         return None if self.first_K is None else self.first_K + np.uint64(first.dtype.itemsize * start)
 
 
-# ---- what is computed of a piece ----
-
-
 def hashes(blocks: Sequence[Bytes]) -> Digests:
     """The XXH3 of each block; each call releases the interpreter's lock."""
     return np.frombuffer(b"".join(map(xxh3_128_digest, blocks)), np.uint8).reshape(-1, 16)  # type: ignore[arg-type]
@@ -182,10 +173,11 @@ class Room:
         if not _is_narrow(dtype):
             return self._mix_wide(rows, piece, weights_K, by, found_PK16)
         out, kind, finite = self.mixed[: stop - start], KINDS.get(dtype, 0), True
+        exact = math.frexp(by)[0] == 0.5  # of powers of two, x * (1 / by) is x / by and faster
         for p, part in enumerate(parts(piece)):
             total = self._total(rows, part, weights_K, found_PK16[p : p + 1])
             block = out[part[1] - start : part[2] - start]
-            finite &= self.loops.divide(block, total, by, _exact(by), kind)
+            finite &= self.loops.divide(block, total, by, exact, kind)
         mixed = torch.from_numpy(out).to(dtype)
         if dtype not in KINDS:
             finite = bool(mixed.float().isfinite().all())  # float8 has no isfinite
@@ -253,11 +245,6 @@ class Room:
 
 def _is_narrow(dtype: torch.dtype) -> bool:
     return dtype.is_floating_point and dtype.itemsize <= 4
-
-
-def _exact(by: float) -> bool:
-    """Whether x * (1 / by), four times as fast, has the bits of x / by: for powers of two."""
-    return math.frexp(by)[0] == 0.5
 
 
 def tensor_of(block: Bytes, dtype: torch.dtype) -> Tensor:
