@@ -19,9 +19,8 @@ def _cosine(done: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * done))
 
 
-# Share of the peak learning rate, given the share of the run and of its epoch that is over (L.1).
-# Restarts (SGDR, Loshchilov and Hutter 2016) come with each epoch, so that SWA averages the weights
-# at the end of each cycle. Linear decay is BERT's (J.2.4).
+# Share of the peak learning rate, given the share of the run and of its epoch that is over (L.1). Restarts
+# (SGDR, Loshchilov and Hutter 2016) come with each epoch, before which SWA averages. Linear is BERT's (J.2.4).
 SCHEDULES: dict[str, Callable[[float, float], float]] = {
     "cosine": lambda run, epoch: _cosine(run),
     "cosine_restarts": lambda run, epoch: _cosine(epoch),
@@ -57,8 +56,8 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"softmax": F.cross_entr
 def ensemble_targets(logits: Sequence[Tensor], loss: str) -> Tensor:
     """targets_BC of distillation: probabilities from the mean of the teachers' logits_BC.
 
-    Hinton et al. 2014, equation 4, on the student's augmented and mixed images (appendix L.1; Beyer
-    et al. 2021). The paper gives no temperature and no weight of the labels; here 1 and 0.
+    Hinton et al. 2014, equation 4 (appendix L.1), on the student's augmented and mixed images. The
+    paper gives no temperature and no weight of the labels; here 1 and 0.
     """
     mean_BC = ensemble(logits).float()
     return mean_BC.sigmoid() if loss == "binary" else mean_BC.softmax(dim=1)
@@ -66,7 +65,7 @@ def ensemble_targets(logits: Sequence[Tensor], loss: str) -> Tensor:
 
 @dataclass
 class DivergenceCheck:
-    """Tells a loss that diverges from a spike: see `reason`."""
+    """Tells a loss that diverges from a spike."""
 
     chance: float  # loss of equal logits: ln C for softmax
     patience: int  # steps
