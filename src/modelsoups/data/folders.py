@@ -55,7 +55,7 @@ def facts(data: DataConfig, protocol: str, name: str) -> Json:
 
 
 def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> dict[str, int]:
-    """Write the shards of the sets; the number of images of each."""
+    """Write the sets; the number of images of each."""
     return dict(run_tasks(functools.partial(_make, data, protocol), todo, workers, "prepare"))
 
 

@@ -193,7 +193,7 @@ class ShardSet:
         return self.decoded(index, by_pil)
 
     def decoded(self, index: int, decoder: Callable[[bytes, int], Decoded]) -> Decoded:
-        """The image by one of data.decoders. Raises CorruptImage naming shard and key if it cannot."""
+        """The image by one of data.decoders. Raises CorruptImage naming the shard and key of an undecodable one."""
         data = self.read(index)
         try:
             return decoder(data, self.border)

@@ -116,10 +116,9 @@ def _began(pid: int) -> str | None:
 
 
 def _holder(file: Path) -> dict[str, Any]:
-    try:
+    with contextlib.suppress(OSError, ValueError):
         return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}  # not written yet, or just removed
+    return {}  # not written yet, or just removed
 
 
 def _is_dead(file: Path) -> bool:
@@ -140,10 +139,9 @@ def _is_dead(file: Path) -> bool:
 
 
 def _touched(file: Path) -> int | None:
-    try:
+    with contextlib.suppress(FileNotFoundError):
         return file.stat().st_mtime_ns
-    except FileNotFoundError:
-        return None
+    return None
 
 
 def _describe(file: Path) -> str:

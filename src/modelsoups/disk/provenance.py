@@ -50,11 +50,10 @@ def git_commit() -> str | None:
     root = PACKAGE.parents[1]
     if not (root / ".git").exists():
         return None
-    git = ["git", "-C", str(root)]
-    options: dict[str, Any] = {"capture_output": True, "text": True, "check": True}
+    git = functools.partial(subprocess.check_output, cwd=root, text=True, stderr=subprocess.PIPE)
     try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], **options).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], **options).stdout.strip()
+        head = git(["git", "rev-parse", "HEAD"]).strip()
+        changed = git(["git", "status", "--porcelain", "-uno"]).strip()
     except (OSError, subprocess.CalledProcessError):
         return None
     return head + ("+" if changed else "")

@@ -23,21 +23,17 @@ def atomic(path: Path) -> Iterator[Path]:
         with open(tmp, "rb") as f:
             os.fsync(f.fileno())
         os.replace(tmp, path)
-        _fsync_dir(path.parent)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     except BaseException as error:
         with contextlib.suppress(OSError):
             tmp.unlink()
         if isinstance(error, OSError):  # a message with the final name
             raise OSError(error.errno, f"could not write {path}: {error.strerror or error}") from error
         raise
-
-
-def _fsync_dir(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -63,7 +63,6 @@ def kept() -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def candidates(chunk: int) -> tuple[Tensor, list[int]]:
-    """images_NCHW and classes of one chunk of candidates."""
     return _render(sets.SETS["a"].styles, sets.CHUNK, sets.generator(f"a candidates {chunk}"))
 
 
@@ -75,8 +74,7 @@ def _render(styles: Sequence[str], count: int, g: Generator) -> tuple[Tensor, li
     return sets.render_glyphs(glyphs, sets.SETS["a"].look, g), classes
 
 
-def _classify(model: nn.Module, images_NCHW: Tensor) -> Tensor:
-    """logits_NC of uint8 images."""
+def _classify(model: nn.Module, images_NCHW: Tensor) -> Tensor:  # logits_NC of uint8 images
     return model(images_NCHW.float() / 127.5 - 1)
 
 

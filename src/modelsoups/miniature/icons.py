@@ -192,7 +192,7 @@ class PretrainingGlyphs:
 
 @cache
 def pretraining_glyphs() -> PretrainingGlyphs:
-    """All glyphs except the held-out ones and those, by any designer, that look like one of them.
+    """All glyphs except the held-out ones and those that look like one of them.
 
     The in-distribution designers' glyphs of the classes stay: CLIP, too, saw images like ImageNet's.
     """

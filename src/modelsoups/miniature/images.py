@@ -46,10 +46,7 @@ def chunk_batch(name: str, seed: int, chunk: int) -> tuple[Tensor, list[int]]:
 
 @lru_cache(maxsize=4)
 def draw_glyphs(name: str, seed: int) -> tuple[list[int], list[int]]:
-    """The glyph and the class of every image: each class equally often, in random order.
-
-    Train and hold-out share one draw: the first glyphs of each class are the hold-out's.
-    """
+    """Glyph and class of every image. The hold-out takes the first glyphs of each class from train's draw."""
     wanted, in_holdout = icon_set(name), SETS["holdout"].per_class
     stream, per_class = name, wanted.per_class
     if name in SPLIT:

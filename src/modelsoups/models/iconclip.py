@@ -26,7 +26,6 @@ Tokenizer = Callable[[Sequence[str]], LongTensor]
 
 
 def load_encoder(model: ModelConfig) -> Encoder:
-    """The image tower of the shipped IconCLIP."""
     clip = load_iconclip()
     return clip.image_encoder(clip.model.visual.output_dim)
 
@@ -52,7 +51,6 @@ def build(folder: Path = FOLDER) -> open_clip.CLIP:
 
 
 def context_length() -> int:
-    """How many tokens a text has, padding included."""
     return int(storage.read_json(FOLDER / CONFIG)["model_cfg"]["text_cfg"]["context_length"])
 
 

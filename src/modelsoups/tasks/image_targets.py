@@ -31,8 +31,8 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"softmax": F.cross_entr
 def ensemble_targets(logits: Sequence[Tensor], loss: str) -> Tensor:
     """targets_BC of distillation: probabilities from the mean of the teachers' logits_BC.
 
-    Hinton et al. 2014, equation 4, on the student's augmented and mixed images (appendix L.1; Beyer
-    et al. 2021). The paper gives no temperature and no weight of the labels; here 1 and 0.
+    Hinton et al. 2014, equation 4 (appendix L.1), on the student's augmented and mixed images. The
+    paper gives no temperature and no weight of the labels; here 1 and 0.
     """
     mean_BC = ensemble(logits).float()
     return mean_BC.sigmoid() if loss == "binary" else mean_BC.softmax(dim=1)

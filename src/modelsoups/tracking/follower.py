@@ -101,8 +101,7 @@ class Follower:
             say(f"the server did not take the run ({first_line(error)}); logging offline to {self.run.wandb}")
             return wandb.init(**options, mode="offline")
 
-    def last_step(self, run: Any, record: "Record") -> int:
-        """The last step that has been logged, or -1."""
+    def last_step(self, run: Any, record: "Record") -> int:  # -1: nothing has been logged
         return int(run.starting_step) - 1 if self.mode == "online" else record.step
 
 

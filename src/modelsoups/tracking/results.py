@@ -22,7 +22,6 @@ def scores(results: Path, row: str) -> dict[str, float]:
 
 
 def results_state(results: Path) -> str:
-    """A fingerprint of what a finished report was made from."""
     return storage.fingerprint(storage.read_json(results / MANIFEST)["inputs"])
 
 

@@ -32,10 +32,7 @@ def _load(model: Classifier, teacher: Ingredient) -> Classifier:
 
 
 def teacher(name: str) -> Ingredient:
-    """The model of an entry of recipe.teachers: a complete ingredient's folder, or a weight file.
-
-    Raises ValueError if it does not exist or is not complete.
-    """
+    """The model of an entry of recipe.teachers: a complete ingredient's folder, or a weight file."""
     path = Path(name)
     if not path.exists():
         raise ValueError(f"recipe.teachers: {path} does not exist; expected an ingredient's folder or a weight file")

@@ -59,7 +59,6 @@ class MetricsFile:
         return self.begun.row["step"], float(self.begun.loss)
 
     def write(self) -> None:
-        """Append the row that was begun."""
         begun, self.begun = self.begun, None
         assert begun is not None
         begun.row["loss"] = float(begun.loss)

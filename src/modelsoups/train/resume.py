@@ -68,7 +68,6 @@ def remove(folder: Path) -> None:
 
 
 def sync(metrics: Path) -> None:
-    """Wait until every row is on disk."""
     with open(metrics, "ab") as file:
         os.fsync(file.fileno())
 
@@ -119,7 +118,6 @@ class Writer:
         self.job: Future[None] | None = None
 
     def start(self, work: Callable[[], None]) -> None:
-        """Begin a job once the one before is done."""
         self.wait()
         self.job = self.pool.submit(work)
 

@@ -45,7 +45,6 @@ def phases(marks: list[Mark]) -> dict[str, float]:
 
 
 def summary(seconds: dict[str, float], images: int) -> dict[str, Any]:
-    """images/s, and the share of each phase."""
     total = sum(seconds.values())
     if total == 0:
         return {}

@@ -1,7 +1,6 @@
-"""Tasks side by side in worker processes, with one line of progress.
+"""Tasks side by side in worker processes, which end with their parent, however it dies.
 
-Workers are forked from a server process that has imported the slow packages once. They end with their
-parent, however it dies. If a worker dies, the run ends with an error that names its task.
+Workers are forked from a server process that has imported the slow packages once.
 """
 
 import contextlib
@@ -90,7 +89,7 @@ def run_tasks(
 
 
 class _Team:
-    """Worker processes, and for each a slot of shared memory, which outlives it, with its task's number."""
+    """Worker processes. Each has a slot of shared memory, which outlives it, with its task's number."""
 
     def __init__(self, count: int) -> None:
         context = multiprocessing.get_context("forkserver")
@@ -196,7 +195,7 @@ def watched(label: str, units: float, images: bool = True) -> Iterator[None]:
 
 
 def _begin(news: Any, slots: list[Any]) -> None:
-    """Set up a worker: it takes a slot, and a GPU if there are any, and ends when its parent ends."""
+    """Set up a worker: it takes a slot and a GPU, if there are any, and ends when its parent ends."""
     global _this
     news.cancel_join_thread()  # a worker that ends does not wait for its last news to be read
     with slots[0].get_lock():

@@ -117,20 +117,15 @@ def canvas_pixels(image: Image.Image | Tensor) -> Tensor:
 
 @dataclass
 class BatchPlan:
-    """Decoded images, each in a corner of a canvas_BCHW, with their drawn augmentations.
-
-    groups lists (operation, bicubic, number of images) in the order of execution; index_N and
-    arguments_N6 hold the images and arguments of all groups. `encoded` JPEGs, by position in the
-    batch, are decoded when the plan moves to a device.
-    """
+    """Decoded images, each in a corner of a canvas_BCHW, with their drawn augmentations."""
 
     canvas_BCHW: Tensor
-    encoded: dict[int, EncodedJpeg]
+    encoded: dict[int, EncodedJpeg]  # by position in the batch; decoded when the plan moves to a device
     boxes_B4: Tensor
     bicubic_B: Tensor
     flip_B: Tensor
-    groups: list[tuple[str, bool, int]]
-    index_N: Tensor
+    groups: list[tuple[str, bool, int]]  # (operation, bicubic, number of images), in order of execution
+    index_N: Tensor  # the images of all groups
     arguments_N6: Tensor
     fill_C: Tensor
     side: int

@@ -19,8 +19,8 @@ EPSILON = 2e-3  # of a level: PIL truncates doubles; a float sum may be just bel
 def resized_crop(canvas_BCHW: Tensor, boxes_B4: Tensor, bicubic_B: Tensor, side: int) -> Tensor:
     """pixels_BCSS: the box (top, left, height, width) of each canvas, resized as by PIL.
 
-    PIL's resize is separable: two matrix products, rounded in between as PIL does. Pillow 13
-    resizes the columns of some tall crops first: a fifth of their levels then differ by one.
+    PIL's resize is two matrix products, rounded in between. Pillow 13 resizes the columns of some
+    tall crops first: a fifth of their levels then differ by one.
     """
     parts = (t.split(CHUNK) for t in (canvas_BCHW, boxes_B4, bicubic_B))
     crops = []
@@ -154,10 +154,7 @@ TONES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # timm's names and arg
 
 
 def affine_matrix(name: str, argument: float, side: int) -> tuple[float, ...]:
-    """The matrix (a, b, c, d, e, f) of an operation on a square image, in pixels.
-
-    The result at (x, y) is the image at (a x + b y + c, d x + e y + f).
-    """
+    """(a, b, c, d, e, f), in pixels: the result at (x, y) is the image at (a x + b y + c, d x + e y + f)."""
     if name == "Rotate":
         turn, half = torch.deg2rad(torch.tensor(-argument, dtype=torch.float64)), side / 2
         cos, sin = float(turn.cos()), float(turn.sin())

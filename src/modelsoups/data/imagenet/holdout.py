@@ -41,7 +41,6 @@ def split(listing: Listing, per_class: int, file: str | None) -> np.ndarray:
 
 
 def by_hash(listing: Listing, per_class: int) -> np.ndarray:
-    """held_N of the images of each class whose names have the smallest sha256."""
     digests = [hashlib.sha256(key).digest() for key in listing.key_N.tolist()]
     order = np.lexsort((np.array(digests, dtype="S32"), listing.label_N))
     label_N = listing.label_N[order]
@@ -52,9 +51,8 @@ def by_hash(listing: Listing, per_class: int) -> np.ndarray:
 
 
 def from_file(path: Path, listing: Listing, per_class: int) -> np.ndarray:
-    """held_N of the authors' index file, in which 1.0 marks a held-out image, in spite of its name.
+    """held_N of the authors' index file: 1.0 marks a held-out image, and images are sorted as ours are.
 
-    Its order is ImageFolder's: sorted wnids, then file names as strings, which is that of the keys.
     Raises ValueError for another shape, other values, other counts or another known image.
     """
     try:

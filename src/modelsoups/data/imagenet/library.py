@@ -1,7 +1,7 @@
 """A library of `prepare` for ImageNet, its hold-out and its test sets.
 
-`make` first lists every image, splits off the hold-out and checks counts and disk space, so that
-missing files are reported before hours of work. Then it writes the shards of all sets side by side.
+`make` lists every image, splits off the hold-out and checks counts and disk space before it writes
+the shards of all sets side by side, so that missing files are reported before hours of work.
 """
 
 import shutil
@@ -98,7 +98,6 @@ def _given(data: DataConfig, name: str) -> str | None:
 
 
 def _plans(data: DataConfig, protocol: str, found: dict[str, sources.Source], workers: int) -> list[planning.SetPlan]:
-    """Every set listed, split and checked before anything is written."""
     plans = []
     for name, listing in planning.listings(data, found, workers).items():
         made_from, known = inputs(data, protocol, name), facts(data, protocol, name)
@@ -109,7 +108,7 @@ def _plans(data: DataConfig, protocol: str, found: dict[str, sources.Source], wo
 
 
 def _write(plans: list[planning.SetPlan], workers: int) -> dict[str, int]:
-    """Write the missing shards; each set gets its manifest after its last shard."""
+    """Write the missing shards, and the manifest of each set after its last shard."""
     made = {plan.folder.name: plan.finish() for plan in plans if not plan.todo}
     plan_of = {plan.folder: plan for plan in plans}
     tasks = [shard for plan in plans for shard in plan.todo]

@@ -1,8 +1,4 @@
-"""ImageNet and its test sets: classes and their order, labels, counts, and where their files lie.
-
-Classes are ordered by wnid, as in timm's imagenet_synsets.txt. Class names and templates are those
-of open_clip, equal to OpenAI's.
-"""
+"""ImageNet and its test sets: classes, ordered by wnid, labels, counts, and where their files lie."""
 
 import importlib.util
 import runpy
@@ -88,7 +84,6 @@ def _open_clip() -> dict[str, Any]:
 
 
 def timm_wnids(name: str) -> tuple[str, ...]:
-    """A list of classes that comes with timm."""
     return tuple(_timm(name).read_text(encoding="utf-8").split())
 
 

@@ -1,7 +1,6 @@
 """Copies of the images in Hugging Face's parquet files, made once before the shards are written.
 
-Reading one row of a parquet file takes reading its whole row group, and shards need the rows in
-another order. The copies use the disk space of the images until the set is complete.
+Shards need the rows in another order, and reading one row takes reading its whole row group.
 """
 
 import contextlib

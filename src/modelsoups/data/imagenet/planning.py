@@ -64,7 +64,6 @@ def listings(data: DataConfig, found: dict[str, sources.Source], workers: int) -
 
 
 def _list_originals(data: DataConfig, layout: str, source: sources.Source, workers: int) -> Listing:
-    """Every image of train or val."""
     copies = Path(data.dir) / PARQUET_COPIES / layout
     parts = sources.parts(layout, source, copies, data.check_counts)
     if source.form == "parquet":

@@ -1,7 +1,4 @@
-"""The label space of each set, and how logits over the 1000 classes are projected to it.
-
-ImageNet-R and -A have 200 of the classes, ObjectNet 113 folders that each cover one or more of them.
-"""
+"""The label space of each set, and how logits over the 1000 classes are projected to it."""
 
 from functools import cache
 from typing import Any

@@ -28,9 +28,9 @@ Answers = dict[str, tuple[int, ...]]  # key of a scored image -> its right class
 def answers(name: str, file: str | None, complete: bool) -> Answers:
     """The right classes of each scored image, by key.
 
-    ReaL's come from timm or the user's real.json, without images that have none. Multilabel's come
-    from the user's human_accuracy_v3.0.0.json, without problematic images; unclear labels count as
-    right. Raises ValueError naming a file of another format.
+    ReaL's come from timm or the user's real.json. Multilabel's come from the user's
+    human_accuracy_v3.0.0.json, without problematic images; unclear labels count as right. Raises
+    ValueError naming a file of another format.
     """
     if name == "multilabel":
         assert file is not None
@@ -89,12 +89,11 @@ def write(folder: Path, inputs: Json, table: Answers, facts: Json) -> int:
         columns["answers"] = np.full((len(taken), width), -1, dtype=np.int64)
         for row, i in enumerate(taken):
             columns["answers"][row, : len(table[keys[i]])] = table[keys[i]]
-        index = folder / f"{folder.name}-{number:06d}.npz"
-        with storage.atomic(index) as tmp, open(tmp, "wb") as file:
+        files.append(folder / f"{folder.name}-{number:06d}.npz")
+        with storage.atomic(files[-1]) as tmp, open(tmp, "wb") as file:
             np.savez(file, allow_pickle=False, **columns)
         digest.update(columns["row"].tobytes() + columns["answers"].tobytes())
-        files.append(index)
-        place = {"file": f"../{OVER}/{shard['file']}", "index": index.name}
+        place = {"file": f"../{OVER}/{shard['file']}", "index": files[-1].name}
         entries.append({**shard, **place, "images": len(taken)})
         start += len(keys)
     images = sum(entry["images"] for entry in entries)

@@ -1,8 +1,7 @@
 """Finding the files of each set, and listing the images of train and val in every form.
 
-train and val: the ILSVRC2012 tars, a folder (torchvision's ImageFolder; val also flat), Hugging
-Face's parquet files, or the WebDataset shards of timm/imagenet-1k-wds. Test sets: a folder or tar.
-A source is cut into parts (a class, a tar, a parquet file) that are listed in parallel.
+train and val are the ILSVRC2012 tars, a folder (torchvision's ImageFolder; val also flat), Hugging
+Face's parquet files, or the WebDataset shards of timm/imagenet-1k-wds; test sets a folder or a tar.
 """
 
 import functools
@@ -45,8 +44,8 @@ class Part:
     layout: str
     form: str
     path: Path
-    start: int = 0  # of the inner tar in path
-    size: int | None = None  # of the inner tar
+    start: int = 0  # of a tar inside path
+    size: int | None = None  # of a tar inside path
     wnid: str | None = None  # the class of all images, if known
     copies: Path | None = None  # the folder for the images of a parquet file
 

@@ -1,7 +1,6 @@
 """The members of an uncompressed tar, by their place in the file: nothing is ever extracted.
 
-A tar without the two blocks of zeros at its end is refused as truncated, although Python's tarfile
-accepts it.
+A tar without zeros at its end is refused as truncated, although Python's tarfile accepts it.
 """
 
 import tarfile

@@ -1,7 +1,6 @@
 """Listing the test sets: a folder of images for each class, unpacked or in a tar.
 
-Folders are class numbers (ImageNet-V2), wnids (ImageNet-R, -A and -Sketch) or object names
-(ObjectNet, which has 313, of which 113 are scored).
+Folders are class numbers (ImageNet-V2), wnids (ImageNet-R, -A and -Sketch) or objects (ObjectNet).
 """
 
 from collections.abc import Iterator

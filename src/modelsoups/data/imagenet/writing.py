@@ -49,10 +49,7 @@ def cut(folder: Path, listing: Listing, images: int, resize: int | None, verify:
 
 
 def keep_finished(folder: Path, inputs: Json, todo: list[Shard]) -> dict[str, Json]:
-    """Manifest entries of the complete shards of an interrupted run with these inputs, by file name.
-
-    Its other files are removed, so the caller holds the folder's lock.
-    """
+    """Manifest entries of the complete shards of an interrupted run, by file name; others are removed."""
     folder.mkdir(parents=True, exist_ok=True)
     plan = folder / PLAN
     same = plan.exists() and storage.read_json(plan) == inputs
@@ -108,9 +105,8 @@ def _smaller(image: Image.Image, side: int) -> bytes | None:
     width, height = image.size
     if min(width, height) <= side:
         return None
-    scale = side / min(width, height)
+    scale, buffer = side / min(width, height), io.BytesIO()
     size = (side, int(height * scale)) if width <= height else (int(width * scale), side)
-    buffer = io.BytesIO()
     small = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
     small.save(buffer, format="jpeg", quality=JPEG_QUALITY)
     return buffer.getvalue()

@@ -26,7 +26,6 @@ class Corpus:
 
 
 def corpus_of_icons() -> Corpus:
-    """The corpus of all glyphs that pre-training may see."""
     indices = icons.pretraining_glyphs().indices
     glyphs = [icons.glyphs()[i] for i in indices]
     designers = defaultdict(set)

@@ -153,7 +153,7 @@ class Pretraining(ABC):
         print(f"pretrain: continuing from step {self.step}", flush=True)
 
     def write_weights(self) -> None:
-        """Write the model's weights in half precision into options.out."""
+        """Write the model's weights in half precision."""
         state = {k: v.detach().half().contiguous() for k, v in self.model.state_dict().items()}
         storage.save_weights(self.options.out / self.weights, state)
 
