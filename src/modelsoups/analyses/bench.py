@@ -215,7 +215,6 @@ class Bench:
         return [{name: self._read(point, name) for name in names} for point in points]
 
     def point_path(self, point: Point, name: str) -> Path:
-        """The file of a point's measurement on a data set."""
         looked_at = len(self.images.positions(name))
         return self.kept_path([point.key(), self.images.dataset(name).sha256, looked_at])
 
