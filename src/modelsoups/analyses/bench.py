@@ -89,7 +89,7 @@ class Bench:
         self.test, self.holdout = data.test, data.holdout
         has_train = data.train != data.holdout and experiment.sets.is_prepared(data.train)
         self.train = data.train if has_train else None
-        self.shifts = [name for name in data.shifts if name in prepared]
+        self.shifts = list(filter(prepared.__contains__, data.shifts))
         self.all_shifts = self.shifts == list(data.shifts) and bool(self.shifts)
         self.tests = [self.test, *self.shifts]
         self.columns = {"test": [self.test]}  # what accuracy is averaged over
