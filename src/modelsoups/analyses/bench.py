@@ -89,7 +89,7 @@ class Bench:
         self.test, self.holdout = data.test, data.holdout
         has_train = data.train != data.holdout and experiment.sets.is_prepared(data.train)
         self.train = data.train if has_train else None
-        self.shifts = [name for name in data.shifts if name in prepared]
+        self.shifts = list(filter(prepared.__contains__, data.shifts))
         self.all_shifts = self.shifts == list(data.shifts) and bool(self.shifts)
         self.tests = [self.test, *self.shifts]
         self.columns = {"test": [self.test]}  # what accuracy is averaged over
@@ -215,7 +215,6 @@ class Bench:
         return [{name: self._read(point, name) for name in names} for point in points]
 
     def point_path(self, point: Point, name: str) -> Path:
-        """The file of a point's measurement on a data set."""
         looked_at = len(self.images.positions(name))
         return self.kept_path([point.key(), self.images.dataset(name).sha256, looked_at])
 

@@ -17,7 +17,7 @@ MARKS = {"seed": ("o", BLUE), "learning rate": ("s", RED), "augmentation": ("^",
 
 
 def _rows(bench: Bench) -> Rows:
-    pairs = single_differences(bench, [pool for pool in POOLS if pool in bench.runs])
+    pairs = single_differences(bench, list(filter(bench.runs.__contains__, POOLS)))
     if not pairs:
         raise Unavailable("it needs two models with a recipe and a moderate learning rate")
     start = bench.weights(bench.start(OWN))

@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -11,7 +10,7 @@ from modelsoups.analyses.analysis import PAPER, Analysis, comparison
 from modelsoups.analyses.bench import Bench, Measures, Point
 from modelsoups.analyses.choosing import as_listed, choose, need_holdout, picked, renumbered
 from modelsoups.analyses.members import OWN
-from modelsoups.analyses.rows import Rows, column, distinct, having, measured_on, select
+from modelsoups.analyses.rows import Rows, column, distinct, having, means_by_count, measured_on, select
 from modelsoups.experiment.soups import CURVE
 from modelsoups.report.plotting import LABELS, NAMES, SPECIAL, count_axis, legend, panels_of
 from modelsoups.soup.coefficients import Ingredient, Soup
@@ -103,9 +102,7 @@ def _draw_method(panel: Axes, method: str, rows: Rows, on: str) -> list[float]:
     for order in sorted(distinct(rows, "order")):
         line = sorted(select(rows, order=order), key=lambda row: row["k"])
         panel.plot(column(line, "k"), column(line, on, 100), color=colour, alpha=0.25, linewidth=0.8)
-    counts, means = sorted(distinct(rows, "k")), []
-    for k in counts:
-        means.append(float(100 * np.mean(column(select(rows, k=k), on))))
+    counts, means = means_by_count(rows, on)
     label = NAMES[method]
     panel.plot(counts, means, marker=marker, color=colour, markersize=4.5, linewidth=1.4, label=label)
     return means

@@ -4,7 +4,6 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -12,7 +11,7 @@ from modelsoups.analyses.analysis import PAPER, Analysis
 from modelsoups.analyses.bench import Bench, hashes, kept
 from modelsoups.analyses.choosing import need_holdout
 from modelsoups.analyses.figure_g4_seeds import seeds_of
-from modelsoups.analyses.rows import Rows, column, distinct, having, interval, select
+from modelsoups.analyses.rows import Rows, distinct, having, interval, means_by_count, select
 from modelsoups.report.plotting import BLUE, ORANGE, count_axis, legend, panels_of
 from modelsoups.soup.coefficients import Ingredient
 from modelsoups.stats import calibration, scores
@@ -83,7 +82,6 @@ def _logits(bench: Bench, seeds: Sequence[Ingredient], method: str, name: str) -
 
 
 def _beta(bench: Bench, ingredient: Ingredient) -> float:
-    """The inverse temperature that calibrates a model on the hold-out."""
     holdout = bench.logits(ingredient, bench.holdout)
     return calibration.calibrating_beta(holdout.logits_NC, holdout.labels_N)
 
@@ -128,12 +126,9 @@ def _draw(rows: Rows) -> Figure:
 
 def _draw_method(panel: Axes, method: str, rows: Rows, key: str) -> None:
     marker, colour, dash = MARKS[method]
-    counts, means = sorted(distinct(rows, "k")), []
-    for k in counts:
-        means.append(100 * np.mean(column(select(rows, k=k), key)))
     face = "white" if dash == "--" else colour
     look: dict[str, Any] = {"marker": marker, "color": colour, "linestyle": dash, "markerfacecolor": face}
-    panel.plot(counts, means, markersize=4, label=method, **look)
+    panel.plot(*means_by_count(rows, key), markersize=4, label=method, **look)
 
 
 CALIBRATION = Analysis(**PAPER["figure_B2"], rows=_rows, draw=_draw)

@@ -93,10 +93,8 @@ def _verdicts(rows: Rows) -> Verdicts:
         for name in SOUPS:
             (soup,) = select(here, model=name, alpha=1)
             above = sum(row["test"] >= soup["test"] and row["shifts"] >= soup["shifts"] for row in singles)
-            text = (
-                f"The {name} soup lies beyond the WiSE-FT curves of all individual models "
-                f"({pool}; {above} of {len(singles)} points are as good on both axes; distance to the nearest)"
-            )
+            points = f"{above} of {len(singles)} points are as good on both axes; distance to the nearest"
+            text = f"The {name} soup lies beyond the WiSE-FT curves of all individual models ({pool}; {points})"
             found += compared(part, f"beyond {name}", "test", text, "Figure D.1")
             text = f"WiSE-FT of the {name} soup (alpha 0.5) is better under shift than the soup ({pool})"
             found += compared(part, f"wise {name}", "shifts", text, "Figure D.1")
@@ -125,7 +123,6 @@ def _draw(rows: Rows) -> Figure:
 
 
 def _draw_soup(panel: Axes, name: str, line: Rows) -> None:
-    """The curve of a soup, and the soup at its end."""
     marker, colour = SPECIAL[name]
     panel.plot(*_place(line), "-", color=colour, linewidth=1.3, marker=".", markersize=4, zorder=3)
     look: dict[str, Any] = {"color": colour, "markersize": 8, "markeredgecolor": "white", "zorder": 4}

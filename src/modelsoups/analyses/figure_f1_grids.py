@@ -63,12 +63,9 @@ def _rows(bench: Bench) -> Rows:
 def _verdicts(rows: Rows) -> Verdicts:
     found = []
     for grid in distinct(rows, "grid"):
-        text = (
-            "The average of the endpoints is better than the best individual model between them, "
-            f"for most grids ({grid})"
-        )
+        text = "The average of the endpoints is better than the best individual model between them, for most grids"
         better = [gain > 0 for gain in column(select(rows, grid=grid), "gain")]
-        found.append(counted(text, "Figure F.1", better))
+        found.append(counted(f"{text} ({grid})", "Figure F.1", better))
     return found
 
 

@@ -166,7 +166,6 @@ def _along(
 
 
 def _wide(state: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """A state dict in float64 on a device."""
     return {k: (t.double() if t.is_floating_point() else t).to(device) for k, t in state.items()}
 
 

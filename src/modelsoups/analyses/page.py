@@ -72,13 +72,11 @@ def page(
     name: str, sections: Sequence[Section], missing: dict[str, str], provenance: dict[str, Any], report: str | None
 ) -> str:
     """Self-contained HTML. missing: reason by title; report: the address of the run's own page."""
-    verdicts = [verdict for section in sections for verdict in section.verdicts]
     facts = {"name": name, "missing": missing, "provenance": provenance, "report": report}
     helpers = {"counted": _counted, "classes": CLASSES, "p_text": p_text}
-    return render("analyses.html", sections=sections, verdicts=verdicts, **facts, **helpers)
+    return render("analyses.html", sections=sections, **facts, **helpers)
 
 
 def _counted(kinds: Iterable[str]) -> str:
-    """How often each verdict occurs."""
     counts = {HOLDS: 0, FAILS: 0, OPEN: 0} | Counter(kinds)
     return ", ".join(f"{n} {kind}" for kind, n in counts.items() if n) or "none could be checked"

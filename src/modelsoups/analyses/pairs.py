@@ -52,7 +52,6 @@ def spread(items: Sequence[T], most: int) -> list[T]:
 
 
 def _kind(one: Member, two: Member) -> str:
-    """The hyperparameter in which two models differ."""
     a, b = (asdict(m.ingredient.recipe) for m in (one, two))  # type: ignore[arg-type]
     differ = {key for key in a if a[key] != b[key]}
     kinds = [kind for kind, keys in KINDS.items() if differ and differ <= keys]

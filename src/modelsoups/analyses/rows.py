@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 Rows = list[dict[str, Any]]
 Table = list[list[str]]  # the header first
 ON = (("test", "in distribution"), ("shifts", "under shift"))  # where accuracy is compared
@@ -35,6 +37,12 @@ def distinct(rows: Rows, key: str) -> list[Any]:
 def measured_on(rows: Rows) -> list[str]:
     """test, and shifts where the mean over all of them is known."""
     return [on for on in ("test", "shifts") if any(row.get(on) is not None for row in rows)]
+
+
+def means_by_count(rows: Rows, key: str) -> tuple[list[int], list[float]]:
+    """The numbers of models k, and for each the mean of a key in per cent."""
+    counts = sorted(distinct(rows, "k"))
+    return counts, [float(100 * np.mean(column(select(rows, k=k), key))) for k in counts]
 
 
 def pairs_of(rows: Rows) -> list[tuple[str, str]]:

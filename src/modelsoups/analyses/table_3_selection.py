@@ -36,8 +36,8 @@ def _rows(bench: Bench) -> Rows:
     bench = bench.whole()
     members = tuple(bench.ingredients(OWN))
     bench.evaluate(members, choosing=True)
-    tasks = [(members, "split", s) for s in range(SPLITS)]
-    tasks += [(members, "order", s) for s in range(ORDERS)]
+    counts = {"split": SPLITS, "order": ORDERS}
+    tasks = [(members, kind, seed) for kind, count in counts.items() for seed in range(count)]
     made = bench.run_tasks(_select, tasks, "selection")
     splits, orders = made[:SPLITS], made[SPLITS:]
     rows: Rows = []
@@ -48,8 +48,7 @@ def _rows(bench: Bench) -> Rows:
     for order, soup in named:
         row = {"order": order, "models": len(soup.ingredients)}
         rows.append({**row, **_worth(bench, members, soup)})
-    apparent_N = np.mean([bias.apparent_N for bias in splits], axis=0)
-    honest_N = np.mean([bias.honest_N for bias in splits], axis=0)
+    apparent_N, honest_N = np.mean([(bias.apparent_N, bias.honest_N) for bias in splits], axis=0)
     for name, gain_N in (("optimism", apparent_N - honest_N), ("honest", honest_N)):
         estimate = interval(intervals.mean_interval([gain_N]))
         rows.append({"comparison": name, "test": estimate})

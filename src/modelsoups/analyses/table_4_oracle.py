@@ -59,7 +59,6 @@ def _correct(kinds: dict[str, Measures], names: list[str]) -> dict[str, list[np.
 
 
 def _of(bench: Bench, members: list[Ingredient], method: str) -> Measures:
-    """What a method chooses, measured."""
     soup = choose(bench, members, method)
     chosen = picked(soup, members)
     if method == "best":

@@ -10,8 +10,7 @@ from modelsoups.analyses.rows import Rows
 def _rows(bench: Bench) -> Rows:
     members = bench.pool("sam")
     bench.evaluate(models_of(members))
-    recipes = [m.ingredient.recipe for m in members]
-    recipe = next((r for r in recipes if r is not None and r.sam), None)
+    recipe = next((m.ingredient.recipe for m in members if m.ingredient.recipe and m.ingredient.recipe.sam), None)
     if recipe is None:
         raise Unavailable("the pool sam has no model with recipe.sam above 0")
     zero = {"lr": recipe.lr, "aug": recipe.aug, "seed": 0}

@@ -75,15 +75,13 @@ def _soup(experiment: Experiment, row: str) -> Soup:
     if row in known:
         return Soup("individual", (row,), (known[row].sha256,), {"*": [1.0]})
     if not run.soup(row).exists():
-        names = sorted(path.stem for path in run.soups.glob("*.json") if path.name != manifests.MANIFEST)
-        rows = ", ".join(name for name in names if not name.startswith("curve_"))
-        rows = rows or "no soups yet (modelsoups soup)"
+        files = [path for path in run.soups.glob("*.json") if not path.name.startswith(("curve_", manifests.MANIFEST))]
+        rows = ", ".join(sorted(path.stem for path in files)) or "no soups yet (modelsoups soup)"
         there = f"there are {rows}, or an ingredient: {', '.join(known)}"
         raise ValueError(f"export.row={row}: no such row; {there}")
     soup = experiment.soups.read(row)
     if soup.space == "logits":
-        count = len(soup.hashes)
-        raise ValueError(f"export.row={row}: an ensemble is {count} models, not one; export a soup")
+        raise ValueError(f"export.row={row}: an ensemble is {len(soup.hashes)} models, not one; export a soup")
     return soup
 
 

@@ -74,8 +74,7 @@ def text(comparisons: Sequence[Comparison]) -> str:
     by_model: dict[int, dict[str, Comparison]] = {}
     for c in comparisons:
         by_model.setdefault(c.model, {})[c.dataset] = c
-    measured = {c.dataset for c in comparisons}
-    names = [name for name in TOLERANCE if name in measured]
+    names = list(filter({c.dataset for c in comparisons}.__contains__, TOLERANCE))
     lines = [f"{'measured - released':<20}" + "".join(f"{name:>11}" for name in names)]
     for model, found in by_model.items():
         cells = "".join(_cell(found.get(name)) for name in names)

@@ -29,14 +29,12 @@ class Cost:
 
 
 def run(experiment: Experiment) -> bool:
-    """Print the cost of the experiment's sweep."""
     config, files = experiment.config, experiment.files
     recipes = planned_recipes(experiment.draw)
     speed, source = _speed(config.plan.images_per_second, files.ingredients)
     train = _train_images(config.plan.train_images, experiment.sets.folder(config.data.train))
     initial = files.head(config.heads.init) / paths.MODEL
-    weights = _weights_bytes(config.plan.parameters, initial)
-    total = cost(recipes, config.cluster.concurrent, train, weights)
+    total = cost(recipes, config.cluster.concurrent, train, _weights_bytes(config.plan.parameters, initial))
     gpus = config.cluster.nodes * config.cluster.ranks
     hours = total.images / speed / 3600
     print(f"plan: {total.ingredients} ingredients, {total.images:,} images, {total.steps:,} steps")
@@ -45,10 +43,8 @@ def run(experiment: Experiment) -> bool:
         f"plan: {hours / (gpus * total.at_once):,.2f} hours or more, with {total.at_once} ingredients at "
         f"once on {gpus} GPU{'s' if gpus > 1 else ''} each (cluster.nodes, ranks_per_node, concurrent)"
     )
-    print(
-        f"plan: {total.weights_bytes / 1e9:,.2f} GB of weights and, while the sweep runs, up to "
-        f"{total.checkpoint_bytes / 1e9:,.2f} GB of checkpoints"
-    )
+    weights, checkpoints = (f"{size / 1e9:,.2f} GB" for size in (total.weights_bytes, total.checkpoint_bytes))
+    print(f"plan: {weights} of weights and, while the sweep runs, up to {checkpoints} of checkpoints")
     return False
 
 

@@ -52,7 +52,7 @@ def script(config: Config, piece: Piece, indices: list[int]) -> str:
     template = shipped("slurm") / ("sweep.sbatch" if array else "stage.sbatch")
     text = template.read_text(encoding="utf-8").splitlines()
     made = [lines[line.rpartition("#@")[2]] if "#@" in line else line for line in text]
-    return "".join(f"{line}\n" for line in made if line)
+    return "\n".join(filter(None, made)) + "\n"
 
 
 def _options(name: str, run: Run, cluster: ClusterConfig, piece: Piece, array: str | None) -> list[str]:

@@ -29,8 +29,6 @@ STATES = ("done", "running", "queued", "stopped", "not started", "failed")
 
 @dataclass(frozen=True)
 class IngredientStatus:
-    """How far one ingredient is."""
-
     index: int
     state: str  # one of STATES
     epoch: float
@@ -67,7 +65,6 @@ def run(experiment: Experiment) -> bool:
 
 
 def scan(files: Run, recipes: list[Recipe], jobs: list[slurm.Job]) -> list[IngredientStatus]:
-    """The status of every ingredient of the draw, in order."""
     tasks = {job.index: job for job in jobs if job.name == "sweep"}
     numbered = enumerate(recipes)
     return [_status(files.ingredient(i), i, recipe.epochs, tasks.get(i)) for i, recipe in numbered]

@@ -42,16 +42,15 @@ def run(experiment: Experiment) -> bool:
 
 
 def unfinished(run: Run, count: int) -> tuple[list[int], list[int]]:
-    """Indices of the ingredients that are neither complete nor failed, and of those that failed."""
     rest = [i for i in range(count) if manifests.manifest_of(run.ingredient(i)) is None]
     failed = [i for i in rest if (run.ingredient(i) / paths.FAILED).exists()]
-    return [i for i in rest if i not in failed], failed
+    return sorted(set(rest) - set(failed)), failed
 
 
 def _submit_chain(experiment: Experiment, todo: list[int], queued: list[slurm.Job]) -> None:
     """Submit the pieces in order, each depending on the one before; on an error cancel them."""
     tasks = {job.index for job in queued if job.name == "sweep"}
-    indices = [i for i in todo if i not in tasks]
+    indices = sorted(set(todo) - tasks)
     dependencies: list[str] = []  # of the next piece
     new: list[int] = []
     try:
@@ -106,7 +105,6 @@ def is_reported(experiment: Experiment) -> bool:
 
 
 def _submit(run: Run, piece: Piece, text: str, indices: list[int], dependencies: list[str]) -> int:
-    """Write a piece's script and submit it; the id of its job."""
     title = piece.title
     if piece.name == "sweep":
         if indices[-1] >= (size := slurm.max_array_size()):

@@ -48,13 +48,11 @@ def _accuracies(numbers: Numbers, method: MethodRow, sets: list[str], texts: lis
 
 def _headline(numbers: Numbers) -> Section:
     cards = [_card(numbers, d) for d in numbers.headline]
-    sentence = (
-        "The greedy soup against the best individual model, both chosen on the hold-out, both one model at inference."
-    )
+    both = "both chosen on the hold-out, both one model at inference"
     notes = list(numbers.notes)
     for name, why in numbers.failed.items():
         notes.append(f"Ingredient {name} is not in the pool: {why}.")
-    return Section("Headline", sentence, [Cards(cards), *notes])
+    return Section("Headline", f"The greedy soup against the best individual model, {both}.", [Cards(cards), *notes])
 
 
 def _card(numbers: Numbers, d: Difference) -> tuple[str, Cell, list[str]]:

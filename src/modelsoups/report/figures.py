@@ -60,8 +60,7 @@ def figure_b1(numbers: Numbers) -> Figure:
             values = [_point(numbers, numbers.curve[count][method])[column] for count in counts]
             looks = {"marker": marker, "color": colour, "markersize": 5, "linewidth": 1.3}
             (line,) = panel.plot(counts, values, label=label, **looks)
-            points = zip(counts, values, strict=True)
-            describe(line, [f"{label} of {count} models: {value:.2f} %" for count, value in points])
+            describe(line, list(map(f"{label} of {{}} models: {{:.2f}} %".format, counts, values)))
         count_axis(panel, "Number of models")
         panel.set_ylabel(labels[column])
     legend(figure, panels[0])
@@ -134,11 +133,8 @@ def contact_sheet(contact: dict[str, np.ndarray]) -> Figure:
 
 def recipe_text(recipe: Recipe) -> str:
     """A recipe in one line."""
-    return (
-        f"learning rate {recipe.lr:.2e}, weight decay {recipe.weight_decay:.2g}, "
-        f"{recipe.epochs} epochs, smoothing {recipe.label_smoothing:.2f}, "
-        f"mixup {recipe.mixup:.2f}, {recipe.aug}"
-    )
+    text = f"learning rate {recipe.lr:.2e}, weight decay {recipe.weight_decay:.2g}, {recipe.epochs} epochs"
+    return f"{text}, smoothing {recipe.label_smoothing:.2f}, mixup {recipe.mixup:.2f}, {recipe.aug}"
 
 
 def _accuracies(numbers: Numbers, row: RowResults) -> str:

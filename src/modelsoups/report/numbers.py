@@ -84,7 +84,6 @@ class RowResults:
 
     @property
     def shift_mean(self) -> float | None:
-        """Unweighted mean accuracy over the shifts; None unless all of them are available."""
         return self.mean.accuracy if self.mean else None
 
 
@@ -149,7 +148,6 @@ class Numbers:
 
 
 def _rows(lines: Sequence[Mapping[str, Any]]) -> dict[str, RowResults]:
-    """Every row and ingredient by name."""
     models: dict[str, Mapping[str, Any]] = {}
     soups: dict[str, Soup] = {}
     kinds: dict[str, str] = {}

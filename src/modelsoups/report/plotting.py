@@ -110,7 +110,6 @@ def scatter_by_rate(panel: Axes, x: Any, y: Any, rates: Any, among: Any, **look:
 
 
 def rate_bar(figure: Figure, dots: Any, panels: Any, among: Sequence[float], label: str) -> None:
-    """The colour bar of `scatter_by_rate`."""
     bar = figure.colorbar(dots, ax=panels, label=label, shrink=0.8, pad=0.02)
     rate_ticks(bar.ax, *_limits(among))
 

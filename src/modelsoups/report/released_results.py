@@ -86,4 +86,4 @@ def _accuracies(row: str, kind: str, accuracies: Accuracies) -> Iterator[dict[st
 def _accuracy(accuracies: Accuracies, on: str) -> float:
     if on != MEAN:
         return accuracies[on]
-    return sum(accuracies[name] for name in tables.SHIFTS) / len(tables.SHIFTS)
+    return sum(map(accuracies.__getitem__, tables.SHIFTS)) / len(tables.SHIFTS)

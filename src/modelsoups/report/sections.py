@@ -75,7 +75,6 @@ class Picture:
     caption: str
 
     def svg(self) -> str:
-        """The figure as an element of the page."""
         content, texts = plotting.save(self.figure, "svg"), plotting.described(self.figure)
         return svg.inline(content, texts, self.name, self.caption)
 

@@ -62,7 +62,6 @@ class MethodRow:
 
     @property
     def cells(self) -> list[str]:
-        """Every cell of the wide table."""
         return [self.label, *self.ours, *self.theirs, *self.sets]
 
 
@@ -128,7 +127,6 @@ def beside_paper(numbers: Numbers) -> TextTable:
 
 
 def each_set(numbers: Numbers) -> TextTable:
-    """The accuracy on every shift and extra set."""
     return [["Method", *set_titles(numbers)], *([row.label, *row.sets] for row in method_rows(numbers))]
 
 
@@ -139,5 +137,4 @@ def summary(numbers: Numbers) -> TextTable:
 
 
 def set_titles(numbers: Numbers) -> list[str]:
-    """The titles of the shifts and extra sets."""
     return list(map(numbers.title, [*numbers.shifts, *numbers.extra]))

@@ -40,7 +40,6 @@ def latex(rows: TextTable) -> str:
 
 
 def comma_separated(rows: TextTable) -> str:
-    """A CSV file."""
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(rows)
     return out.getvalue()
