@@ -13,7 +13,7 @@ def folder(tmp_path, monkeypatch):
 def made(*overrides):
     config = open_run(overrides)
     config.run.root.mkdir(parents=True, exist_ok=True)
-    keep_overrides(config)
+    keep_overrides(config.run, config.overrides)
     return config
 
 

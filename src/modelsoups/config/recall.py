@@ -8,6 +8,7 @@ from typing import Any
 from modelsoups.config.compose import load
 from modelsoups.config.schema import Config
 from modelsoups.disk import storage
+from modelsoups.disk.paths import Run
 
 MADE_WITH = ("model", "data", "heads", "sweep", "recipe", "protocol", "pool")  # sections that decide what a run is
 NOT_KEPT = ("ingredient", "submit", "export", "plan", "pretrain", "wandb", "cluster", "hydra")
@@ -38,10 +39,10 @@ def open_run(overrides: Sequence[str]) -> Config:
     return opened
 
 
-def keep_overrides(config: Config) -> None:
+def keep_overrides(run: Run, overrides: Sequence[str]) -> None:
     """Write down how to open this run again; options of a single command are left out."""
-    kept = [o for o in config.overrides if _key(o).partition(".")[0].partition("/")[0] not in NOT_KEPT]
-    path = config.run.overrides
+    kept = [o for o in overrides if _key(o).partition(".")[0].partition("/")[0] not in NOT_KEPT]
+    path = run.overrides
     if not path.exists() or storage.read_json(path)["overrides"] != kept:
         storage.write_json(path, {"overrides": kept})
 

@@ -41,8 +41,7 @@ class ModelConfig:
         own=True,
     )
     tag: str | None = key(
-        "pre-trained weights: a tag of open_clip or timm, or a file; null: none, a checkpoint brings them all",
-        None,
+        "pre-trained weights: a tag of open_clip or timm, or a file; null: none, a checkpoint brings them all", None
     )
     image_size: int = key("side of the input images in pixels", 224)
     normalize_features: bool = key("scale features to unit length, as CLIP does and timm's backbones do not", True)
@@ -128,9 +127,7 @@ class FinetuneConfig:
     parallel: int | None = key("processes side by side; null: one for each GPU, or for each core", None, at_least=1)
     threads: int = key("threads of each process; results depend on it", 1, at_least=1)
     at_once: int | None = key(
-        "images that fit on a GPU; a larger batch is split by gradient accumulation; null: no limit",
-        None,
-        at_least=2,
+        "images that fit on a GPU; a larger batch is split by gradient accumulation; null: no limit", None, at_least=2
     )
     decode: str = key(
         "decoder of training JPEGs: PIL, libjpeg-turbo (faster, within 3 of 255 levels of PIL) or nvJPEG on the GPU",
@@ -150,11 +147,7 @@ class FinetuneConfig:
         "auto",
         choices=("auto", "none", "default", "reduce-overhead"),
     )
-    augment: str = key(
-        "where images are augmented; on the GPU a batch at a time, with the same random draws",
-        "cpu",
-        choices=("cpu", "gpu"),
-    )
+    augment: str = key("where images are augmented; the random draws are the same", "cpu", choices=("cpu", "gpu"))
     deterministic: bool = key("the same bits on every run on a GPU, more slowly; a CPU always gives them", False)
 
 
@@ -191,11 +184,7 @@ class AnalyseConfig:
     epochs: int = key("epochs of the models at these learning rates", 10, at_least=1)
     grid: int = key("points on a side of an error landscape", 11, at_least=2)
     images: int | None = key("images of each set that are looked at; null: all of them", 2000, at_least=1)
-    equation_images: int | None = key(
-        "images for equation (1), whose second derivatives cost a dozen evaluations; null: all",
-        500,
-        at_least=1,
-    )
+    equation_images: int | None = key("images for equation (1), which costs a dozen evaluations", 500, at_least=1)
     alphas: list[float] = key("interpolation coefficients", [i / 10 for i in range(11)])
     wise_ft: list[float] | None = key("interpolation coefficients of Figure D.1; null: analyse.alphas", None)
     orders: int = key("random orders of Figures B.1 and H.1 to H.4", 3, at_least=1)
@@ -209,19 +198,14 @@ class ClusterConfig:
     partition: str | None = key("partition", None)
     account: str | None = key("account", None)
     qos: str | None = key("quality of service", None)
-    time: str = key(
-        "time limit of a task of the sweep, as sbatch writes it; an unfinished task continues in the next",
-        "24:00:00",
-    )
+    time: str = key("time limit of a task of the sweep; an unfinished task continues in the next", "24:00:00")
     stage_time: str = key("time limit of prepare, heads, evaluate, soup and report", "08:00:00")
     nodes: int = key("nodes for one ingredient", 1, at_least=1)
     gpus_per_node: int = key("GPUs on a node; 0: train on CPUs", 1, at_least=0)
     ranks_per_node: int | None = key("training processes on a node; null: one for each GPU", None, at_least=1)
     cpus_per_node: int = key("cores of a node", 8, at_least=1)
     mem: str | None = key("memory of a node, as sbatch writes it: 64G", None)
-    concurrent: int | None = key(
-        "ingredients that train at once; null: as many as the cluster starts", None, at_least=1
-    )
+    concurrent: int | None = key("ingredients that train at once; null: no limit", None, at_least=1)
     notice: int = key("seconds before the time limit at which a task saves itself and queues again", 120, at_least=0)
     options: list[str] = key("further options of sbatch, each as --option=value", [])
     scratch: str | None = key("folder for runs and prepared data; null: the folder you submit from", None)

@@ -39,10 +39,10 @@ def load_clip(model: ModelConfig) -> Clip:
     return Clip(_load(model, _config(model.name)), open_clip.get_tokenizer(model.name))
 
 
-def _load(model: ModelConfig, config: dict[str, Any]) -> Any:
+def _load(model: ModelConfig, architecture: dict[str, Any]) -> Any:
     """open_clip's model on the CPU in float32, in evaluation mode."""
     name, tag, file = model.name, model.tag, file_of(model.tag)
-    quick = bool(config.get("quick_gelu"))
+    quick = bool(architecture.get("quick_gelu"))
     options: dict[str, Any] = {"require_pretrained": True}
     if tag is None or file:
         options = {"load_weights": False, "pretrained_text": False, "force_preprocess_cfg": _statistics(name)}

@@ -67,7 +67,7 @@ class Follower:
     def record(self, *parts: Any) -> "Record":
         return Record(self.run.wandb, storage.fingerprint([self.token, *parts]))
 
-    def begin(self, run_id: str, name: str, stage: str, config: Row) -> Any:
+    def begin(self, run_id: str, name: str, stage: str, facts: Row) -> Any:
         """Open a run, new or continued. If the server does not answer, go offline from now on."""
         import wandb
 
@@ -82,7 +82,7 @@ class Follower:
         options: Row = {
             "project": track["project"], "entity": track["entity"], "dir": str(self.run.wandb.resolve()),
             "id": run_id, "name": f"{experiment} {name}", "group": experiment, "job_type": stage, "tags": list(tags),
-            "config": {**config, "experiment": experiment, **kinds, **common},
+            "config": {**facts, "experiment": experiment, **kinds, **common},
             "resume": "allow", "reinit": "create_new",
         }  # fmt: skip
         options["settings"] = wandb.Settings(
