@@ -1,4 +1,4 @@
-"""Published numbers as data: the paper's tables, and the authors' results for their 72 models and soups.
+"""The paper's tables, and the authors' results for their 72 models and soups, as data.
 
 Sets are named as in this package: holdout, val, v2, r, sketch, objectnet, a. Accuracies of released
 models are from 0 to 1; the paper's tables are in per cent. The released means over the shifts are

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 DRAWS = 2000  # bootstrap samples of the models
+Pairs = Sequence[tuple[str, str]]  # the two models of each point
 
 
 class Estimate(NamedTuple):
@@ -24,7 +25,7 @@ class Estimate(NamedTuple):
     n: int
 
 
-def correlation(x_P: Sequence[float], y_P: Sequence[float], models_P: Sequence[tuple[str, str]]) -> Estimate:
+def correlation(x_P: Sequence[float], y_P: Sequence[float], models_P: Pairs) -> Estimate:
     """Pearson's correlation over points; models_P names the two models of each point.
 
     Raises ValueError for fewer than three points, or when x or y is the same everywhere.
@@ -36,7 +37,7 @@ def correlation(x_P: Sequence[float], y_P: Sequence[float], models_P: Sequence[t
     return _interval(value, _weighted(x, y, _draws(models_P)), len(x))
 
 
-def sign_agreement(x_P: Sequence[float], y_P: Sequence[float], models_P: Sequence[tuple[str, str]]) -> Estimate:
+def sign_agreement(x_P: Sequence[float], y_P: Sequence[float], models_P: Pairs) -> Estimate:
     """Share of the points where x and y have the same sign, without those where either is zero."""
     x, y = _same_length(x_P, y_P, models_P)
     counted = (x != 0) & (y != 0)
@@ -46,7 +47,7 @@ def sign_agreement(x_P: Sequence[float], y_P: Sequence[float], models_P: Sequenc
     return mean(agree, list(itertools.compress(models_P, counted)))
 
 
-def mean(y_P: Sequence[float], models_P: Sequence[tuple[str, str]]) -> Estimate:
+def mean(y_P: Sequence[float], models_P: Pairs) -> Estimate:
     """Mean over points, with its bootstrap interval."""
     y, _ = _same_length(y_P, y_P, models_P)
     weights = _draws(models_P)
@@ -55,7 +56,7 @@ def mean(y_P: Sequence[float], models_P: Sequence[tuple[str, str]]) -> Estimate:
     return _interval(float(y.mean()), draws, len(y))
 
 
-def difference(y_P: Sequence[float], inside_P: Sequence[bool], models_P: Sequence[tuple[str, str]]) -> Estimate:
+def difference(y_P: Sequence[float], inside_P: Sequence[bool], models_P: Pairs) -> Estimate:
     """Mean of the points inside minus that of the others; ValueError if all or none are inside."""
     y, inside = _same_length(y_P, list(map(float, inside_P)), models_P)
     if not 0 < inside.sum() < len(y):
@@ -66,9 +67,7 @@ def difference(y_P: Sequence[float], inside_P: Sequence[bool], models_P: Sequenc
     return _interval(float((one - two)[0]), (one - two)[1:], len(y))
 
 
-def correlation_gain(
-    x_P: Sequence[float], other_P: Sequence[float], y_P: Sequence[float], models_P: Sequence[tuple[str, str]]
-) -> Estimate:
+def correlation_gain(x_P: Sequence[float], other_P: Sequence[float], y_P: Sequence[float], models_P: Pairs) -> Estimate:
     """Correlation of x with y minus that of another x with y, under the same draws."""
     correlation(x_P, y_P, models_P), correlation(other_P, y_P, models_P)  # or a ValueError
     weights = np.concatenate([np.ones((1, len(y_P))), _draws(models_P)])
@@ -77,14 +76,14 @@ def correlation_gain(
     return _interval(float((one - two)[0]), (one - two)[1:], len(y))
 
 
-def _same_length(x_P: Sequence[float], y_P: Sequence[float], models_P: Sequence[object]) -> tuple[np.ndarray, ...]:
+def _same_length(x_P: Sequence[float], y_P: Sequence[float], models_P: Pairs) -> tuple[np.ndarray, ...]:
     x, y = np.asarray(x_P, float), np.asarray(y_P, float)
     if not len(x) or not len(x) == len(y) == len(models_P):
         raise ValueError(f"{len(x)} and {len(y)} values for {len(models_P)} pairs; expected equal numbers above 0")
     return x, y
 
 
-def _draws(models_P: Sequence[tuple[str, str]], seed: int = 0) -> np.ndarray:
+def _draws(models_P: Pairs, seed: int = 0) -> np.ndarray:
     """weights_DP: the weight of each point in each draw of the models."""
     names = sorted({name for pair in models_P for name in pair})
     place = {name: i for i, name in enumerate(names)}
