@@ -29,7 +29,7 @@ def test_an_object_in_a_file_of_the_working_folder_is_found(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("nobody", "", "key=nobody: expected module:function; the names of ours: ours, late"),
+        ("nobody", "", "key=nobody: expected module:object; the names of ours: ours, late"),
         ("not_there:f", "", "No module named 'not_there'"),
         ("half_written:f", "def f(:", "half_written:f cannot be imported"),
         ("without_it:f", "g = 1", "has no attribute 'f'"),

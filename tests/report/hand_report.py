@@ -1,13 +1,17 @@
 """A hand-made Evidence with numbers that can be worked out by hand, and its page."""
 
+from pathlib import Path
+
 import numpy as np
 
+from modelsoups.data.crops import CropStore
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.report import claims, experiment_sections, figures, plotting, templates
 from modelsoups.report.measure import Evidence, RowCorrectness
 from modelsoups.report.numbers import Numbers, SetInfo
 from modelsoups.report.result_lines import result_lines
 from modelsoups.soup.coefficients import Soup
+from modelsoups.tasks.images import ImageClassification
 
 NASTY = "<script>alert(1)</script> & $x_1$ | **bold** %"
 SHIFTS = ["v2", "r"]
@@ -53,8 +57,13 @@ def evidence(**changes):
     return Evidence(**{**fields, **changes})
 
 
+def images():
+    """The task of the page: it scores by the images that are right."""
+    return ImageClassification(CropStore(Path("none")), 128)
+
+
 def numbers_of(evidence):
-    return Numbers(result_lines(evidence), evidence.provenance)
+    return Numbers(result_lines(images(), evidence), evidence.provenance)
 
 
 def html(numbers):

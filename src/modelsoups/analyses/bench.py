@@ -23,7 +23,7 @@ from modelsoups.experiment import logits
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.models import classifier
 from modelsoups.soup.coefficients import Ingredient, Soup
-from modelsoups.stats import scores
+from modelsoups.stats import projection, scores
 from modelsoups.stats.scores import Logits
 from modelsoups.weights import state_dicts
 from modelsoups.weights.state_dicts import EVERYTHING
@@ -31,7 +31,7 @@ from modelsoups.workers.processes import run_tasks
 
 Task = TypeVar("Task", bound=Hashable)
 Made = TypeVar("Made")
-_MODULES = (images, scores, state_dicts, transforms, crops, logits, classifier)
+_MODULES = (images, projection, scores, state_dicts, transforms, crops, logits, classifier)
 MEASURING = (__name__, *(module.__name__ for module in _MODULES))
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from modelsoups import soup
 from modelsoups.analyses.bench import Bench, kept
 from modelsoups.analyses.members import Unavailable
-from modelsoups.soup import methods
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.soup.methods import METHODS
 
@@ -21,7 +21,7 @@ def choose(bench: Bench, ingredients: Sequence[Ingredient], method: str, **optio
     strict = {"strict": bench.strict} if method.startswith("greedy") else {}
     hashes = [[i.id, i.sha256] for i in ingredients]
     holdout = bench.images.dataset(bench.holdout).sha256
-    path = bench.kept_path([method, hashes, holdout, options, strict], methods.__name__)
+    path = bench.kept_path([method, hashes, holdout, options, strict], soup.__name__)
 
     def make() -> dict[str, Any]:
         return METHODS[method](bench.experiment.soups.pool(ingredients), **options, **strict).to_json()

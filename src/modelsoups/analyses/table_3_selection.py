@@ -11,14 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modelsoups import soup
 from modelsoups.analyses.analysis import PAPER, Analysis
 from modelsoups.analyses.bench import Bench, Point, hashes, kept
 from modelsoups.analyses.choosing import as_listed, choose, need_holdout, picked
 from modelsoups.analyses.members import OWN
 from modelsoups.analyses.rows import Rows, Table, having, interval
 from modelsoups.report.numbers import percent
-from modelsoups.soup import methods
-from modelsoups.soup import selection_bias as soup_selection_bias
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.soup.methods import METHODS, Pool
 from modelsoups.soup.selection_bias import Bias, part_of, selection_bias
@@ -45,9 +44,9 @@ def _rows(bench: Bench) -> Rows:
         row = {"split": number, "apparent": bias.apparent, "honest": bias.honest}
         rows.append({**row, "optimism": bias.optimism})
     named = [*enumerate(orders), ("best first", choose(bench, members, "greedy"))]
-    for order, soup in named:
-        row = {"order": order, "models": len(soup.ingredients)}
-        rows.append({**row, **_worth(bench, members, soup)})
+    for order, chosen in named:
+        row = {"order": order, "models": len(chosen.ingredients)}
+        rows.append({**row, **_worth(bench, members, chosen)})
     apparent_N, honest_N = np.mean([(bias.apparent_N, bias.honest_N) for bias in splits], axis=0)
     for name, gain_N in (("optimism", apparent_N - honest_N), ("honest", honest_N)):
         estimate = interval(intervals.mean_interval([gain_N]))
@@ -62,7 +61,7 @@ def _select(bench: Bench, task: tuple[Members, str, int]) -> Any:
         return choose(bench, members, "greedy", order_seed=seed)
     holdout = bench.images.dataset(bench.holdout).sha256
     key = [hashes(members), holdout, seed, bench.strict]
-    path = bench.kept_path(key, __name__, methods.__name__, soup_selection_bias.__name__)
+    path = bench.kept_path(key, __name__, soup.__name__)
     found = kept(path, functools.partial(_bias, bench, members, seed))
     return Bias(np.array(found["apparent"]), np.array(found["honest"]))
 

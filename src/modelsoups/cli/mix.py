@@ -10,11 +10,11 @@ import functools
 from collections.abc import Callable, Sequence
 
 from modelsoups import soup
+from modelsoups.config import registry
 from modelsoups.soup.choosing import LEARNED
 from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.library import open_all
 from modelsoups.soup.options import options_of
-from modelsoups.soup.own_code import imported
 from modelsoups.weights.digests import later
 from modelsoups.weights.state_dicts import EVERYTHING
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
     if args.batchnorm is not None:
         if holdout is None:
             raise ValueError("--batchnorm needs --holdout, whose model is run")
-        fresh = soup.reestimate(soup.mixed(chosen), holdout, imported(args.batchnorm)())
+        fresh = soup.reestimate(soup.mixed(chosen), holdout, registry.function(args.batchnorm)())
         print(f"mix: BatchNorm re-estimated: {fresh.before} of {fresh.n} right before, {fresh.after} after")
         statistics, accuracy = fresh.statistics, fresh.after / fresh.n
     for note in soup.mix(chosen, args.out, holdout_accuracy=accuracy, statistics=statistics):
@@ -106,12 +106,12 @@ def choose(args: argparse.Namespace, holdout: soup.Holdout | None) -> Soup:
     if holdout is None and args.evaluate is None:
         raise ValueError(f"{args.method} needs --holdout or --evaluate; see -h")
     grow: Callable[..., Soup] = soup.pruned if args.method == "pruned" else functools.partial(soup.greedy, **options)
-    return grow(args.checkpoints, imported(args.evaluate) if holdout is None else holdout)
+    return grow(args.checkpoints, registry.function(args.evaluate) if holdout is None else holdout)
 
 
 def holdout_of(name: str) -> soup.Holdout:
     """The hold-out that "module:function" returns; ValueError if it is something else."""
-    holdout = imported(name)()
+    holdout = registry.function(name)()
     if not isinstance(holdout, soup.Holdout):
         raise ValueError(f"--holdout {name}: returned a {type(holdout).__name__}, expected a soup.Holdout")
     return holdout

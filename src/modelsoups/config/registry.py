@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -21,14 +21,16 @@ def find(known: Mapping[str, Any], name: str, key: str) -> Any:
         raise ValueError(f"{key}={error}; the names of ours: {', '.join(known)}") from error
 
 
-def load(name: str) -> Any:
+def load(name: str, what: str = "module:object") -> Any:
     """The object that "module:object" names; the module may lie in the current folder.
+
+    what: the form that is expected, for the message.
 
     Raises ValueError if the name has no colon, or cannot be imported.
     """
     module, colon, attribute = name.partition(":")
     if not (module and colon):
-        raise ValueError(f"{name}: expected module:function")
+        raise ValueError(f"{name}: expected {what}")
     sys.path.insert(0, "")
     try:
         found = importlib.import_module(module)
@@ -37,3 +39,11 @@ def load(name: str) -> Any:
         raise ValueError(f"{name} cannot be imported: {error}") from error
     finally:
         sys.path.remove("")
+
+
+def function(name: str) -> Callable[..., Any]:
+    """The function that "module:function" names: see `load`; ValueError for anything else."""
+    found: Callable[..., Any] = load(name, "module:function")
+    if not callable(found):
+        raise ValueError(f"{name} is a {type(found).__name__}, expected a function")
+    return found

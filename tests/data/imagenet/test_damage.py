@@ -15,7 +15,6 @@ from test_imagenet_prepare import config
 from modelsoups.data.imagenet import counts, library, parquet, planning, projections, sources, tars, trees, writing
 from modelsoups.data.imagenet.listing import Found, Listing, key_of
 from modelsoups.disk import storage
-from modelsoups.experiment import sets
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.stages import prepare
 
@@ -258,10 +257,10 @@ def test_a_corrupt_image_stops_prepare_and_leaves_no_set_that_looks_whole(tmp_pa
     bad.write_bytes(whole[:300])
     with pytest.raises(ValueError, match=r"_00010218\.JPEG is not a complete image.*replace it"):
         prepare.run(Experiment(config(root)))
-    assert "val" not in sets.available(config(root))
+    assert not Experiment(config(root)).sets.is_prepared("val")
     bad.write_bytes(whole)
     prepare.run(Experiment(config(root)))
-    assert "val" in sets.available(config(root))
+    assert Experiment(config(root)).sets.is_prepared("val")
     left = [p.name for p in (root / "shards").rglob("*") if p.name.endswith(".tmp") or p.name == writing.PLAN]
     assert left == []
 

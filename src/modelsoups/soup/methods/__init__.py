@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
+from modelsoups.config import registry
 from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.methods.greedy import greedy, greedy_ensemble, greedy_random, greedy_replacement
 from modelsoups.soup.methods.individual import best, ensemble, second_best, uniform
 from modelsoups.soup.methods.learned import learned, learned_free, learned_layers, learned_tensors
 from modelsoups.soup.methods.wise_ft import wise_ft
-from modelsoups.soup.own_code import imported
 from modelsoups.soup.pool import Gradient, Pool, model_gradient
 
 METHODS: dict[str, Callable[..., Soup]] = {
@@ -32,7 +32,7 @@ __all__ = ["METHODS", "Gradient", "Pool", "method_of", "model_gradient"]
 def method_of(name: str) -> Callable[..., Soup]:
     """The method of this name, or the function "module:function"; ValueError for other names."""
     if ":" in name:
-        return imported(name)
+        return registry.function(name)
     if name not in METHODS:
         raise ValueError(f"no soup method {name}; expected module:function or one of {', '.join(METHODS)}")
     return METHODS[name]
