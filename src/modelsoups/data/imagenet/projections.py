@@ -9,7 +9,7 @@ from modelsoups.disk.paths import ASSETS
 
 
 def projection(name: str) -> dict[str, Any] | None:
-    """The projection of a set for `stats.scores.project`; None if its labels are the classes."""
+    """The projection of a set for `stats.projection.project`; None if its labels are the classes."""
     spec = metadata.SETS[name]
     if spec.subset:
         return {"kind": "subset", "indices": list(subset(spec.subset))}
