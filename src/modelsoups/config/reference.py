@@ -17,7 +17,7 @@ def listing(sections: Sequence[str]) -> str:
     lines = []
     for name, about in chosen.items():
         own = ["module:object"] if about.metadata.get("own") else []
-        shown = [*map(str, about.metadata["choices"]), *own, f"default {_default(about)}"]
+        shown = [*map(_yaml, about.metadata["choices"]), *own, f"default {_default(about)}"]
         lines.append(f"  {name:<{width}}  {about.metadata['sentence']} [{', '.join(shown)}]")
     return "\n".join(lines)
 
@@ -39,7 +39,7 @@ def _table(names: Iterable[str], prefix: str = "") -> str:
     for name in map(prefix.__add__, names):
         about = keys()[name]
         own = ("module:object",) if about.metadata.get("own") else ()
-        choices = ", ".join(f"`{c}`" for c in (*about.metadata["choices"], *own))
+        choices = ", ".join(f"`{_yaml(c)}`" for c in (*about.metadata["choices"], *own))
         meaning = about.metadata["sentence"] + (f" ({choices})" if choices else "")
         rows.append(f"| `{name}` | `{_default(about)}` | {meaning} |")
     return "\n".join(rows) + "\n"
@@ -48,9 +48,16 @@ def _table(names: Iterable[str], prefix: str = "") -> str:
 def _default(about: Field[Any]) -> str:
     value = about.default if about.default_factory is MISSING else about.default_factory()
     if value is MISSING:
-        return "required"
+        return "drawn" if about.name in Recipe.names() else "required"
+    return _yaml(value)
+
+
+def _yaml(value: Any) -> str:
+    """A value as YAML and the command line write it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, tuple):
+        return str(list(value))
     return '""' if value == "" else str(value)
 
 
