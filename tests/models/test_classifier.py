@@ -56,5 +56,5 @@ def test_an_image_size_that_the_encoder_does_not_take_is_refused():
 def test_text_towers_and_their_weights_are_required_for_a_clip():
     with pytest.raises(ValueError, match=r"model\.library=timm has no text tower"):
         load_clip(ModelConfig("vit_tiny_patch16_224", "timm", None, 224))
-    with pytest.raises(ValueError, match=r"model\.tag=null: ViT-B-32 then has no pre-trained weights"):
+    with pytest.raises(ValueError, match=r"model\.tag=null: no pre-trained weights for ViT-B-32"):
         load_clip(ModelConfig("ViT-B-32", "open_clip", None, 224))

@@ -47,7 +47,7 @@ def test_mean_interval_by_hand_and_as_for_pairs() -> None:
     pairs = [pair(10, 5, 1, 4), pair(3, 2, 6, 9)]
     differences = [a.astype(int) - b.astype(int) for a, b in pairs]
     assert mean_interval(differences)[1:] == pytest.approx(paired_mean_interval(pairs))
-    with pytest.raises(ValueError, match="1 image has no variance"):
+    with pytest.raises(ValueError, match="an interval needs at least two images, not 1"):
         mean_interval([[1]])
 
 

@@ -171,7 +171,7 @@ def test_another_number_of_ranks_resumes_with_a_warning(make, one, monkeypatch, 
     finetune.run(Experiment(cfg))
     assert alike(cfg, one)
     said = capfd.readouterr().out
-    assert "resumes as 1x1 (ranks x parts of a batch) after 2x1; the result will not be bit-identical" in said
+    assert "resumes with 1x1 (ranks x batch parts), was 2x1; the result will not be bit-identical" in said
     assert manifests.manifest_of(cfg.run.ingredient(0))["layouts"] == ["2x1", "1x1"]
 
 

@@ -97,7 +97,7 @@ def test_another_way_to_compute_is_said_when_a_run_resumes(cfg, monkeypatch, cap
         finetune.fine_tune(Experiment(cfg), recipes[0], 0)
     cfg.finetune.precision = "bf16"
     finetune.fine_tune(Experiment(cfg), recipes[0], 0)
-    assert "resumes as 1x1 bf16 (ranks x parts of a batch) after 1x1" in capsys.readouterr().out
+    assert "resumes with 1x1 bf16 (ranks x batch parts), was 1x1" in capsys.readouterr().out
     assert manifests.manifest_of(cfg.run.ingredient(0))["layouts"] == ["1x1", "1x1 bf16"]
 
 

@@ -22,7 +22,7 @@ MIN_MODELS = 4  # with fewer, resampling models says nothing about a correlation
 
 @dataclass(frozen=True)
 class Analysis:
-    """A figure or table. `rows` raises Unavailable where the models do not allow it.
+    """A figure or table. `rows` raises Unavailable if models or data are missing.
 
     paper: what the paper found, in a sentence. claims: (comparison, "test" or "shifts", text).
     `verdicts`, draw and table read rows only, so they can be made again from the data file.

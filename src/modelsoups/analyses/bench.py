@@ -2,7 +2,7 @@
 
 A measurement is of one point (ingredients and coefficients) on one data set and has its own file.
 An analysis that is killed continues where it stopped, and two analyses that need the same point
-measure it once. The file's name depends on the code that measures: changed code measures again.
+measure it once. File names depend on the measuring code: after a change, points are remeasured.
 
 Legend: N images of a set.
 """

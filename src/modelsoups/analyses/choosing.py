@@ -11,7 +11,7 @@ from modelsoups.soup.methods import METHODS
 
 
 def need_holdout(bench: Bench) -> None:
-    """Raise Unavailable where nothing can be chosen."""
+    """Raise Unavailable without a prepared hold-out."""
     if bench.holdout not in bench.experiment.sets.evaluated():
         raise Unavailable(f"it chooses on the hold-out {bench.holdout}, which is not prepared")
 

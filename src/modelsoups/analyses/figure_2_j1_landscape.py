@@ -88,10 +88,10 @@ def _landscape(bench: Bench, name: str, three: tuple[Ingredient, ...], found: Pl
 
 
 def _gain_of_plane(bench: Bench, measured: list[Measures]) -> dict[str, dict[str, float]]:
-    """Accuracy of the best point of the plane less that of the best of the three models.
+    """Accuracy of the plane's best point minus that of the best of the three models.
 
-    Both are chosen on every other image and judged on the rest: the best of so many points, judged
-    on the images that chose it, would be ahead by chance alone.
+    Both are chosen on every other image and measured on the rest: on the same images, the best of
+    so many points would win by chance alone.
     """
     found = {}
     for on, names in bench.columns.items():

@@ -61,7 +61,7 @@ def _choose_all(bench: Bench, task: Task) -> dict[str, Soup]:
 def _measure(
     bench: Bench, chosen: Mapping[Task, Mapping[str, Soup]], label: str
 ) -> dict[Task, dict[str, tuple[int, Measures]]]:
-    """How many models each method uses of each task's, and what is measured of it."""
+    """Per task and method: number of models used, and measurements of the result."""
     points = []
     for task, soups in chosen.items():
         greedy = as_listed(soups["greedy"], task)

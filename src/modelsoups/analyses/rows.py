@@ -40,7 +40,7 @@ def measured_on(rows: Rows) -> list[str]:
 
 
 def means_by_count(rows: Rows, key: str) -> tuple[list[int], list[float]]:
-    """The numbers of models k, and for each the mean of a key in per cent."""
+    """Each number of models k, and the mean of a key over its rows, in %."""
     counts = sorted(distinct(rows, "k"))
     return counts, [float(100 * np.mean(column(select(rows, k=k), key))) for k in counts]
 

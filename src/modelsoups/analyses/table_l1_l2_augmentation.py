@@ -77,7 +77,7 @@ def _distilled(bench: Bench, lr: float, aug: str) -> Measures:
         if member.has({"lr": lr, "aug": aug}):
             bench.evaluate([member.ingredient])
             return bench.individual(member.ingredient)
-    raise Unavailable(f"no pool named distilled... has a model with lr={lr:g}, aug={aug}")
+    raise Unavailable(f"no distilled* pool has a model with lr={lr:g}, aug={aug}")
 
 
 def _distilled_pools(bench: Bench) -> list[str]:

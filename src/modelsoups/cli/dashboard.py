@@ -1,4 +1,4 @@
-"""The sweep as a workspace of Weights & Biases, which needs a login: `modelsoups dashboard`."""
+"""`modelsoups dashboard`: creates a Weights & Biases workspace for the sweep (needs login)."""
 
 import re
 from typing import Any

@@ -109,7 +109,7 @@ def _write_model(config: ModelConfig, model: Classifier, classes: list[str], fol
         ours_BC, theirs_BC = model(images_BCHW), exported(images_BCHW)
     apart = float((ours_BC - theirs_BC).abs().max() / ours_BC.abs().max().clamp(min=1.0))
     if not apart <= CLOSE:
-        raise ValueError(f"{folder} gives other logits than the soup (by {apart:.2g} of the largest); not exported")
+        raise ValueError(f"{folder}: logits differ from the soup's by {apart:.2g} of the largest; not exported")
     return TIMM_FILES if config.library == "timm" else CLIP_FILES
 
 

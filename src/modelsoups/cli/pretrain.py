@@ -1,4 +1,4 @@
-"""`modelsoups pretrain`: makes IconCLIP from captions or, with pretrain.labels=true, IconViT."""
+"""`modelsoups pretrain`: trains IconCLIP on captions or, with pretrain.labels=true, IconViT."""
 
 from pathlib import Path
 

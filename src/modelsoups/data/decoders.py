@@ -1,8 +1,8 @@
 """Decoders of training images: PIL, libjpeg-turbo or the GPU, named by `finetune.decode`.
 
 - pil: PIL decodes and resizes, as in the paper's code.
-- turbo: libjpeg-turbo decodes colour JPEGs through simplejpeg, to PIL's pixels, in 1.59 ms instead
-  of 1.94; PyTorch resizes the crop, within 3 of 255 levels of PIL, in 0.27 ms instead of 1.43.
+- turbo: simplejpeg (libjpeg-turbo) decodes a colour JPEG to PIL's exact pixels in 1.59 ms (PIL:
+  1.94); PyTorch resizes the crop, within 3 of 255 levels of PIL, in 0.27 ms (PIL: 1.43).
 - gpu: torchvision (nvJPEG) decodes batches of colour JPEGs on the GPU, within a few levels of PIL.
 
 turbo leaves other images to PIL, gpu leaves them to turbo. All crop the same part of an image.

@@ -39,7 +39,7 @@ def inputs(data: DataConfig, protocol: str, name: str) -> Json:
 
 
 def facts(data: DataConfig, protocol: str, name: str) -> Json:
-    """What readers of a set need besides its images; see `shards.finish_set`."""
+    """The metadata of a set, for its manifest; see `shards.finish_set`."""
     roles = {data.train: "train", data.holdout: "holdout", data.test: "test"}
     classes = _subfolders(data, data.train)
     indices = list(map(classes.index, _classes_of(data, name)))

@@ -88,8 +88,8 @@ class Skipped:
             where = self.train.where(index)
             if len(self.keys) > self.limit:
                 raise ValueError(
-                    f"{where} is corrupt, one more than finetune.skip_corrupt={self.limit} allows after "
-                    f"{', '.join(self.keys[:-1])}; delete the shards of these images and run `modelsoups prepare`"
+                    f"more than finetune.skip_corrupt={self.limit} corrupt images: {', '.join(self.keys[:-1])} and "
+                    f"{where}; delete their shards and run `modelsoups prepare`"
                 )
             count = f"{len(self.keys)} of at most {self.limit}"
             print(f"finetune: {where} is corrupt and replaced by the next image ({count})", flush=True)
@@ -152,7 +152,7 @@ def loader_processes(train: ShardSet, side_by_side: int) -> int:
 
 
 def index_batches(images: int, recipe: Recipe, first: int = 0, share: Share = WHOLE) -> Iterator[list[tuple[int, int]]]:
-    """Yield [(epoch, index), ...] of one rank's parts of each step; incomplete batches are dropped."""
+    """Yield [(epoch, index), ...] for each part of a rank's batches; drops incomplete batches."""
     per_epoch = images // recipe.batch_size
     for epoch in range(first // per_epoch, recipe.epochs):
         order_N = order.epoch_order(images, recipe.seed, epoch)

@@ -82,7 +82,7 @@ class Sets:
         return found
 
     def facts(self, name: str) -> dict[str, Any]:
-        """What readers of a set need beside its images; see `shards.finish_set`."""
+        """The metadata of a set, for its manifest; see `shards.finish_set`."""
         found: dict[str, Any] = self._library().facts(self.data, self.protocol, name)
         return found
 

@@ -132,7 +132,7 @@ def select() -> None:
     content = {"made with": "python -m modelsoups.miniature.adversarial", "candidates": len(kept_N)}
     storage.write_json(FILE, {**content, "percent right, or kept": percent, "kept": packed})
     needed = math.ceil(100 * sets.SETS["a"].count / len(kept_N))
-    print(f"adversarial: {percent} of {len(kept_N)} candidates; the set needs {needed}% -> {FILE}")
+    print(f"adversarial: % of {len(kept_N)} candidates: {percent}; kept needs {needed} -> {FILE}")
 
 
 if __name__ == "__main__":

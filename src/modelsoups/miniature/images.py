@@ -32,7 +32,7 @@ def chunk_batch(name: str, seed: int, chunk: int) -> tuple[Tensor, list[int]]:
     """images_BCHW (uint8) and labels of one chunk; ValueError if there is no such set or chunk."""
     wanted = icon_set(name)
     if not 0 <= chunk < wanted.chunks:
-        raise ValueError(f"data set {name}: no chunk {chunk}; it has {wanted.chunks}")
+        raise ValueError(f"data set {name}: no chunk {chunk} of {wanted.chunks}")
     if name == "a":
         images_BCHW, classes = adversarial.selected(seed, chunk)
     else:

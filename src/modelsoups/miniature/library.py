@@ -1,4 +1,4 @@
-"""IconNet as a library of `prepare`, like `data.folders`: its images are rendered, not read."""
+"""data.library=iconnet, like `data.folders`: images are rendered, not read from files."""
 
 import functools
 from collections.abc import Sequence

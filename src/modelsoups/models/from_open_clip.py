@@ -35,7 +35,7 @@ def load_clip(model: ModelConfig) -> Clip:
     """Both towers and the tokenizer; ValueError as in `load_encoder`, and if model.tag is null."""
     if model.tag is None:
         way_out = "set model.tag to a tag of open_clip or to a file"
-        raise ValueError(f"model.tag=null: {model.name} then has no pre-trained weights; {way_out}")
+        raise ValueError(f"model.tag=null: no pre-trained weights for {model.name}; {way_out}")
     return Clip(_load(model, _config(model.name)), open_clip.get_tokenizer(model.name))
 
 

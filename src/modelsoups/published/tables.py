@@ -137,7 +137,7 @@ def printed(row: str) -> tuple[float, float] | None:
 
 
 def by_holdout() -> list[ReleasedModel]:
-    """The models by falling hold-out accuracy; of equals the later comes first."""
+    """Models by decreasing hold-out accuracy; among ties, the later is first."""
     return sorted(released_models(), key=lambda m: (m.accuracy["holdout"], m.index), reverse=True)
 
 

@@ -18,7 +18,7 @@ NOTE = (
 
 
 def applies(numbers: Numbers) -> bool:
-    """Whether the run is on ImageNet, which the published numbers are of."""
+    """Whether the run is on ImageNet, like the published numbers."""
     data = numbers.provenance.get("config", {}).get("data", {})
     return bool(data.get("library") == "imagenet")
 

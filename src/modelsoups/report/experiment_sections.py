@@ -95,7 +95,7 @@ def _table_3_row(numbers: Numbers, method: MethodRow) -> Cells:
 
 
 def _gains(numbers: Numbers, method: MethodRow, on: str, column: int) -> Cells:
-    """Two cells: our gain over the best individual with its test, and the paper's."""
+    """Cells: our gain over the best individual (test in tooltip), and the paper's."""
     d, ours = numbers.difference(method.row, "best", on), Cell("")
     if d:
         ours = Cell(percent(d.value, True), f"{interval(d)}.\n{origin(numbers.provenance, method.row)}")
@@ -106,7 +106,7 @@ def _gains(numbers: Numbers, method: MethodRow, on: str, column: int) -> Cells:
 
 
 def _published(numbers: Numbers) -> Section:
-    """Ours beside the released results and the paper's, where they are of the same data."""
+    """Our results next to the released and the paper's, if the run is on ImageNet."""
     contents = []
     if beside_published.applies(numbers):
         head, *body = beside_published.comparison(numbers)

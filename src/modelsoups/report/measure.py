@@ -68,7 +68,7 @@ class Evidence:
 
 
 class Collector:
-    """Reads what a report is made from out of a finished run; nothing is computed by a model."""
+    """Collects the inputs of a report from a finished run, without running any model."""
 
     def __init__(self, files: Run, sets: Sets, ingredients: Ingredients, logits: LogitsCache, soups: Soups) -> None:
         self.files, self.sets, self.ingredients = files, sets, ingredients

@@ -32,9 +32,9 @@ def names_of(sets: Sequence[SetInfo], role: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Result:
-    """The accuracy of a row ("greedy") on a data set or on MEAN, with its 95% interval, all 0 to 1.
+    """Accuracy of a row ("greedy") on a data set or MEAN, and its 95% interval, as fractions.
 
-    correct of n images were right; both are 0 for a mean over the shifts.
+    correct: images right, of n; both are 0 for a mean over the shifts.
     """
 
     kind: str

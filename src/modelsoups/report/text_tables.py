@@ -1,4 +1,4 @@
-"""Any table of text in each form: Markdown, LaTeX, CSV, and aligned for a terminal."""
+"""Formats a table of strings as Markdown, LaTeX, CSV or aligned terminal text."""
 
 import csv
 import io

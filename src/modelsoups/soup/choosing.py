@@ -33,11 +33,11 @@ def greedy(
     patience: Patience = None,
     strict: Strict = False,
 ) -> Soup:
-    """Recipe 1 (section 2): best first, each joins if the soup's hold-out score does not fall.
+    """Recipe 1 (section 2): add models, best first, unless the soup's hold-out score falls.
 
     evaluate: a `Holdout`, on which candidates are rejected early without changing the soup, or a
-    function from a state dict to a score (larger is better) or to several metrics. Of several
-    metrics none may fall; checkpoints are ranked by their mean. Memory: one float64 sum and one
+    function from a state dict to a score (larger is better) or to several metrics. With
+    several, none may fall; checkpoints are ranked by their mean. Memory: one float64 sum and one
     checkpoint. Raises ValueError for checkpoints that cannot be mixed, and for a failed evaluation.
 
         chosen = soup.greedy(["a.safetensors", "b.pt"], soup.Holdout(model, loader))

@@ -1,4 +1,4 @@
-"""Soup: coefficients over ingredients, which is all that a soup is. Loads without torch."""
+"""Soup: coefficients over ingredients, no mixed weights. Imports without torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields

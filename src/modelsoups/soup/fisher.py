@@ -1,4 +1,4 @@
-"""Fisher-weighted averaging: every weight counts as much as the data determine it."""
+"""Fisher averaging: each parameter is weighted by its Fisher information."""
 
 from collections.abc import Iterable, Sequence
 
@@ -27,8 +27,8 @@ def fisher(
 
     F_i is the diagonal Fisher information of model i on the hold-out's first `images`, whose labels
     are not used; w_i are `weights`, equal by default. exact: average over all C classes instead of
-    drawing one. Returns a Soup with the coefficients w_i / sum w, which mix what is not a
-    parameter, and the merged parameters. An image costs each model one forward and one backward
+    drawing one. Returns a Soup with coefficients w_i / sum w, for tensors that are not
+    parameters, and the merged parameters. An image costs each model one forward and one backward
     pass (exact: C of them); memory is five copies of one model's parameters. Raises ValueError for
     different layouts, gradients that are not finite, and weights that are not above 0.
 

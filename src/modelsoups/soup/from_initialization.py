@@ -53,7 +53,7 @@ def lines(init: Source, sources: Sources, alpha: float, beta: float) -> Soup:
     """
     checkpoints = _open(init, sources)
     if len(checkpoints) == 1:
-        raise ValueError("lines: no checkpoints given beside the initialization")
+        raise ValueError("lines: no checkpoints besides the initialization")
     scales = depth_scales(checkpoints[0], alpha, beta)
     return _from_start("lines", checkpoints, scales, [{"alpha": alpha, "beta": beta}])
 
@@ -81,10 +81,10 @@ def stock_ratio(cosine: float, count: int) -> float:
 
 
 def stock_ratios(init: State, states: Sequence[State]) -> dict[str, float]:
-    """t of every tensor that mixing averages, from the mean cosine over pairs of updates.
+    """The ratio t of each averaged tensor, from the mean cosine between pairs of updates.
 
     The paper derives t for one angle between all models; for more than two models the mean over
-    pairs stands for it, as in mergekit's model_stock. A tensor that some model left unchanged has
+    pairs is used, as in mergekit's model_stock. A tensor that some model left unchanged has
     t = 1. One block of all models is in memory at a time.
     """
     if len(states) < 2:

@@ -36,7 +36,7 @@ class Holdout:
         for position, (inputs_B, labels_B) in enumerate(loader):
             lengths = {len(t) for t in _tensors(inputs_B)}
             if lengths != {len(labels_B)} or labels_B.ndim != 1 or labels_B.is_floating_point():
-                raise ValueError(f"hold-out batch {position}: expected (inputs, whole-number labels) of one length")
+                raise ValueError(f"hold-out batch {position}: expected (inputs, integer labels) of equal length")
             inputs.append(inputs_B)
             labels.append(labels_B.cpu())
         if not labels:

@@ -20,7 +20,7 @@ from modelsoups.workers.processes import advance, run_tasks
 
 
 def run(experiment: Experiment) -> bool:
-    """Make the initial model of heads.init and, of a CLIP, the zero-shot model, if incomplete."""
+    """Create the heads.init model and, for a CLIP, the zero-shot one, unless complete."""
     config, files = experiment.config, experiment.files
     wanted = [config.heads.init]
     if config.model.library != "timm" and config.heads.init != "zeroshot":

@@ -108,7 +108,7 @@ def _choose(experiment: Experiment, order: Order) -> Soup:
 
 
 def _measure(experiment: Experiment, row: str) -> None:
-    """Mix a soup and evaluate it everywhere; its file then holds the hash of the mixed weights."""
+    """Mix a soup, evaluate it on hold-out and test sets, and add the weights' hash to its file."""
     soups = experiment.soups
     soup = soups.read(row)
     if soup.space == "logits":

@@ -50,7 +50,7 @@ def mean_interval(differences: Sequence[Any], level: float = 0.95) -> tuple[floa
     for differences_N in differences:
         d_N = np.asarray(differences_N, float)
         if len(d_N) < 2:
-            raise ValueError(f"{len(d_N)} image has no variance; expected at least two")
+            raise ValueError(f"an interval needs at least two images, not {len(d_N)}")
         means.append(float(d_N.mean()))
         variances.append(float(d_N.var(ddof=1)) / len(d_N))
     value = mean_over_sets(means)

@@ -140,7 +140,7 @@ class Trainer:
         changed = before[-1] != now
         self.layouts = [*before, now] if changed else before
         if changed and self.ranks.first:
-            how = f"as {now} (ranks x parts of a batch) after {before[-1]}"
+            how = f"with {now} (ranks x batch parts), was {before[-1]}"
             result = "the result will not be bit-identical to an uninterrupted run"
             print(f"finetune: {path.parent} resumes {how}; {result}", flush=True)
 

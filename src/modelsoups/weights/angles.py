@@ -21,7 +21,7 @@ def entry(state: State, key: str) -> Tensor:
 
 
 def head_of(state: State) -> str | None:
-    """The tensor that makes the logits: the last matrix named like a head, else the last matrix."""
+    """Name of the head's weight: the last matrix named like a head, else the last matrix."""
     matrices = [k for k in state if (e := entry(state, k)).ndim == 2 and averaged(e)]
     named = [k for k in matrices if HEAD.search(k)]
     return next(reversed(named or matrices), None)
@@ -38,7 +38,7 @@ def cosines(gram_KK: Tensor) -> Tensor:
 
 
 def from_first(gram_KK: Tensor) -> Tensor:
-    """Inner products of the differences to the first model, from those of all models."""
+    """Inner products of (model - first model), from the models' own inner products."""
     to_first_K = gram_KK[0]
     return (gram_KK - to_first_K[:, None] - to_first_K[None, :] + to_first_K[0])[1:, 1:]
 
@@ -56,9 +56,9 @@ def odd_ones(names: Sequence[str], cosines_KK: Tensor, alike: float = ALIKE) -> 
 
 
 def reordered(expected_CD: Tensor, got_CD: Tensor) -> int:
-    """How many rows of a head are in another place than in `expected`; 0 unless all are permuted.
+    """Number of head rows that are not where `expected_CD` has them; 0 unless permuted.
 
-    A row's place is that of the expected row with the largest cosine.
+    Each row is matched to the expected row with the largest cosine.
     """
     rows = [torch.nn.functional.normalize(t.double(), dim=1) for t in (expected_CD, got_CD)]
     best_C, places_C = (rows[1] @ rows[0].T).max(dim=1)

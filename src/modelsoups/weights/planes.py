@@ -28,7 +28,7 @@ class Plane:
 
     def __post_init__(self) -> None:
         if self.d11 <= 0 or self.d22 <= 0 or self.d11 * self.d22 - self.d12**2 <= 1e-9 * self.d11 * self.d22:
-            raise ValueError("no plane: the three models lie on a line; choose two models that differ from the start")
+            raise ValueError("no plane: theta_0, theta_1 and theta_2 lie on a line; choose other models")
 
     @property
     def length(self) -> float:

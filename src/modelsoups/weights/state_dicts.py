@@ -42,10 +42,10 @@ def is_block(key: str) -> bool:
 class TensorSum:
     """Weighted sum of one tensor over states, in float64, in the order of adding.
 
-    Whole multiples of float32 and narrower numbers add up exactly in float64 (unless their
-    exponents lie 2**20 or more apart), so a mean is rounded once and the mean of equal tensors is
-    that tensor, bit for bit. float64 itself has no room to spare: there the differences to the
-    first tensor are summed, which are zero for equal tensors.
+    Integer multiples of float32 and narrower numbers add up exactly in float64 (unless they
+    differ by a factor of 2**15 or more), so a mean is rounded once and the mean of equal tensors
+    is that tensor, bit for bit. For float64 tensors, the differences to the first are summed,
+    which are zero for equal tensors.
     """
 
     def __init__(self) -> None:

@@ -75,7 +75,7 @@ def _reader(path: Path) -> Iterator[Any]:
 
 def _checked(path: Path, image: Any, label: Any) -> tuple[str, bytes, int]:
     if not isinstance(image, dict) or not image.get("bytes"):
-        raise ValueError(f"{path}: a row has no image bytes; expected column image with bytes, path")
+        raise ValueError(f"{path}: a row has no image bytes (column image, field bytes)")
     if not (name := image.get("path")):
         raise ValueError(f"{path}: a row has no file name (image.path) to identify its image")
     if label is None or label < 0:

@@ -1,9 +1,9 @@
-"""ReaL and multilabel: sets with other labels for the images of val, without copies of them.
+"""ReaL and multilabel: the images of val with other labels, without copying them.
 
-Their indexes point into ../val/*.tar, and hold each image's right classes ("answers") and its row
-in val, so `score` takes rows of val's logits. labels_N are the original classes.
+Their indexes point into ../val/*.tar, and list each image's correct classes ("answers") and row
+in val, so `score` reuses val's logits. labels_N are the original classes.
 
-Legend: M images of val, A answers of an image at most.
+Legend: M images of val, at most A answers per image.
 """
 
 import hashlib
@@ -117,7 +117,7 @@ def load(dataset: ShardSet) -> "tuple[Tensor, Tensor, Tensor]":
 
 
 def score(dataset: ShardSet, val_logits_MC: "Tensor") -> tuple[np.ndarray, np.ndarray | None]:
-    """correct_N, bool, from the logits of val, and weight_N of the images, None if all are equal."""
+    """correct_N (bool) from val's logits, and the images' weight_N (None: equal weights)."""
     from modelsoups.stats import multilabel  # loads PyTorch, which `prepare` does without
 
     assert dataset.scoring is not None

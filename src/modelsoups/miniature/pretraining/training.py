@@ -94,7 +94,7 @@ class Pretraining(ABC):
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
-        """What else the card says about the finished weights."""
+        """Extra facts about the final weights, for the card."""
 
     def after_step(self) -> None:  # noqa: B027 - most models have no bounds
         """Bring weights back into their bounds."""

@@ -12,7 +12,7 @@ def best(pool: Pool) -> Soup:
 
 
 def second_best(pool: Pool) -> Soup:
-    """The second best on the hold-out (table 3). Raises ValueError for a pool of one."""
+    """The second-best ingredient on the hold-out (table 3); ValueError if only one."""
     if len(pool) < 2:
         raise ValueError("second_best: the pool has only one ingredient")
     return pool.soup("second_best", [pool.by_accuracy[1]], trace=_ranking(pool))
