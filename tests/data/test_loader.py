@@ -158,7 +158,9 @@ def test_corrupt_images_are_replaced_counted_and_limited(train, monkeypatch, cap
     assert "image 17 is corrupt and replaced by the next image (" in (said := capsys.readouterr().out)
     assert said.count("is corrupt") == 3  # once each, not once an epoch
     few = loader.Skipped(train, limit=2)
-    with pytest.raises(ValueError, match=r"more than finetune\.skip_corrupt=2 corrupt images: \d+, \d+ and \S+: image \d+;"):
+    with pytest.raises(
+        ValueError, match=r"more than finetune\.skip_corrupt=2 corrupt images: \d+, \d+ and \S+: image \d+;"
+    ):
         list(loader.train_batches(train, recipe(batch_size=18), PLAIN, 0, skipped=few))
 
 
