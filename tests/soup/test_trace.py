@@ -18,7 +18,7 @@ def test_the_trace_as_a_picture(tmp_path: Path) -> None:
     axes = figure_of_trace(chosen).axes[0]
     assert axes.lines[0].get_ydata().tolist() == [100.0] * 3
     drawn = {marks.get_label(): marks.get_offsets().tolist() for marks in axes.collections}
-    assert drawn == {"kept": [[0, 100], [1, 100]], "rejected early": [[2, 100]]}
+    assert drawn == {"Kept": [[0, 100], [1, 100]], "Rejected early": [[2, 100]]}
     with pytest.raises(ValueError, match="uniform has no decisions"):
         soup.plot_trace(soup.uniform(states([[1], [2]])), tmp_path / "b.png")
     with pytest.raises(ValueError, match=r"expected a name ending in \.png"):
@@ -30,7 +30,7 @@ def test_a_candidate_with_a_score_is_drawn_where_it_was_left_out() -> None:
     chosen = soup.greedy(states([[3], [1], [2]]), lambda state: float(state["margin"]))
     axes = figure_of_trace(chosen).axes[0]
     drawn = {marks.get_label(): marks.get_offsets().tolist() for marks in axes.collections}
-    assert drawn == {"kept": [[0, 3]], "left out": [[1, 2.5], [2, 2]]}
+    assert drawn == {"Kept": [[0, 3]], "Left out": [[1, 2.5], [2, 2]]}
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["state 0", "state 2", "state 1"]
 
 

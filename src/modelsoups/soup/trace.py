@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # the library loads without matplotlib
     from matplotlib.collections import PathCollection
     from matplotlib.figure import Figure
 
-MARKS = {"kept": ("P", "#D55E00"), "left out": ("o", "#0072B2"), "rejected early": ("X", "#E69F00")}
+MARKS = {"Kept": ("P", "#D55E00"), "Left out": ("o", "#0072B2"), "Rejected early": ("X", "#E69F00")}
 MOST_NAMES = 60  # candidates whose names the axis shows; of more, every nth
 
 
@@ -41,7 +41,7 @@ def figure_of_trace(chosen: Soup) -> "Figure":
     axes.set_title(chosen.method)
     if steps and all("loss" in s for s in steps):
         axes.plot([s["loss"] for s in steps])
-        axes.set(xlabel="step", ylabel="loss on the hold-out")
+        axes.set(xlabel="Step", ylabel="Loss on the hold-out")
         return figure
     if not steps or not all("kept" in s for s in steps):
         raise ValueError(f"soup {chosen.method} has no decisions to plot: it was not chosen greedily")
@@ -58,11 +58,11 @@ def draw_decisions(axes: "Axes", steps: Sequence[Mapping[str, Any]]) -> "list[tu
     n = steps[0]["n"]
     scale = 100 / n if n else 1.0
     best = [scale * mean_score(s["best"]) for s in steps]
-    axes.step(range(len(steps)), best, where="post", color=MARKS["kept"][1], lw=1.2, label="the soup so far")
+    axes.step(range(len(steps)), best, where="post", color=MARKS["Kept"][1], lw=1.2, label="Soup so far")
     places: dict[str, list[int]] = {label: [] for label in MARKS}
     for i, step in enumerate(steps):
-        rejected = "rejected early" if step["correct"] is None else "left out"
-        places["kept" if step["kept"] else rejected].append(i)
+        rejected = "Rejected early" if step["correct"] is None else "Left out"
+        places["Kept" if step["kept"] else rejected].append(i)
     marks = []
     for label, (marker, colour) in MARKS.items():
         heights = []
@@ -70,11 +70,12 @@ def draw_decisions(axes: "Axes", steps: Sequence[Mapping[str, Any]]) -> "list[tu
             correct = steps[i]["correct"]
             heights.append(best[i] if correct is None else scale * mean_score(correct))
         if heights:
-            fill = colour if label == "kept" else "none"
+            fill = colour if label == "Kept" else "none"
             look: dict[str, Any] = {"marker": marker, "facecolors": fill, "edgecolors": colour}
             marks.append((axes.scatter(places[label], heights, 34, label=label, **look), places[label]))
     shown = range(0, len(steps), -(-len(steps) // MOST_NAMES))
     names = [str(steps[i]["ingredient"] or "all")[-24:] for i in shown]
-    axes.set_xticks(shown, names, rotation=90, fontsize=7, parse_math=False)
-    axes.set(xlabel="candidate, in order", ylabel="hold-out accuracy (%)" if n else "score")
+    rotation = 0 if len(names) * max(map(len, names)) <= 60 else 90  # upright where they have room
+    axes.set_xticks(shown, names, rotation=rotation, fontsize=7, parse_math=False)
+    axes.set(xlabel="Candidate, in the order of trial", ylabel="Hold-out accuracy (%)" if n else "Score")
     return marks
