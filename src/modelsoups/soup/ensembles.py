@@ -59,7 +59,7 @@ def cache_logits(sources: Sources, holdout: Holdout, folder: str | Path) -> dict
         if path.exists():
             images = shape_of(path)[0]
             if images != len(holdout):
-                raise ValueError(f"{path}: logits of {images} images, not {len(holdout)} as the hold-out; use a new folder")
+                raise ValueError(f"{path}: logits of {images} images, the hold-out has {len(holdout)}; another folder")
             continue
         logits_NC = holdout.logits(checkpoint).to(torch.float16)
         if not bool(torch.isfinite(logits_NC).all()):
