@@ -68,7 +68,7 @@ def test_lightning_nesting_ema_and_the_wrappers_prefixes(tmp_path: Path) -> None
     ]
     assert same(open_checkpoint(tmp_path / "last.ckpt", key="ema"), ema)
     with pytest.raises(
-        ValueError, match=r"last\.ckpt holds no weights under emma; it has weights under: state_dict, ema"
+        ValueError, match=r"last\.ckpt has no weights under emma; it has weights under: state_dict, ema"
     ):
         open_checkpoint(tmp_path / "last.ckpt", key="emma")
 
