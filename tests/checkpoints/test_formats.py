@@ -140,7 +140,7 @@ def test_folders_and_files_without_weights_are_named(tmp_path: Path) -> None:
         (tmp_path / "b.onnx", "unknown kind"),
         (tmp_path / "b.pt", "cannot be read"),
         ({"a": 3}, "entry a is a int"),
-        ({}, "has no tensors"),
+        ({}, "contains no tensors"),
     ]:
         with pytest.raises(ValueError, match=message):
             open_checkpoint(source)

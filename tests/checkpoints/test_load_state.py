@@ -64,7 +64,7 @@ def test_damaged_and_foreign_files_are_named(tmp_path: Path, name: str, how: str
     with pytest.raises(ValueError, match=f"{name} is truncated") as error:
         load_state(tmp_path / name)
     assert "\n" not in str(error.value)
-    assert "save again" in str(error.value)
+    assert "save it again" in str(error.value)
 
 
 def test_a_zip_of_something_else_is_refused(tmp_path: Path) -> None:
