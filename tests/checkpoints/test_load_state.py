@@ -80,7 +80,7 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"a": Evil()}, "evil.pt", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ValueError, match=r"evil\.pt holds Python objects \(\w+\.mkdir\)") as error:
+    with pytest.raises(ValueError, match=r"evil\.pt contains Python objects \(\w+\.mkdir\)") as error:
         load_state(Path("evil.pt"))
     assert "\n" not in str(error.value)
     assert not Path("pwned").exists()
@@ -89,10 +89,10 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([1, 2], "holds a list, not tensors by name"),
-        ({}, "holds no tensors by name"),
-        ({"epoch": 3, "state_dict": STATE}, "holds tensors only in its entry state_dict; save model"),
-        ({1: torch.ones(1)}, "holds no tensors by name"),
+        ([1, 2], "contains a list, not tensors by name"),
+        ({}, "has no tensors by name"),
+        ({"epoch": 3, "state_dict": STATE}, "has tensors only in its entry state_dict; save model"),
+        ({1: torch.ones(1)}, "has no tensors by name"),
     ],
 )
 def test_other_content_is_refused(tmp_path: Path, content: object, message: str) -> None:

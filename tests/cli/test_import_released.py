@@ -100,8 +100,8 @@ SPOILED = {
         lambda s: {**s, "classification_head.bias": torch.full((1000,), float("nan"))},
         r"tensor classification_head\.bias holds NaN",
     ),
-    "code": (lambda s: {**s, "evil": Evil()}, r"holds Python objects \((builtins\.)?print\), which can run code"),
-    "wrapped": (lambda s: {"state_dict": s}, "holds tensors only in its entry state_dict"),
+    "code": (lambda s: {**s, "evil": Evil()}, r"contains Python objects \((builtins\.)?print\), which can run code"),
+    "wrapped": (lambda s: {"state_dict": s}, "has tensors only in its entry state_dict"),
 }
 
 

@@ -114,7 +114,7 @@ def test_a_checkpoint_that_does_not_fit_or_gives_nan_is_named() -> None:
     with pytest.raises(ValueError, match="state 0 does not fit the model"):
         soup.greedy(states([[1], [2]]), holdout(3))
     bad = [{"margin": torch.tensor([1.0, 2.0])}, {"margin": torch.tensor([1.0, float("nan")])}]
-    with pytest.raises(ValueError, match="state 1: hold-out logits hold NaN"):
+    with pytest.raises(ValueError, match="state 1: hold-out logits contain NaN"):
         soup.greedy(bad, holdout(2))
 
 

@@ -98,7 +98,7 @@ ADAPTER = {"blocks.0.lora_A.weight": torch.ones(2, 16), "blocks.0.lora_B.weight"
             "m1",
             "blocks.1.weight is transposed",
         ),
-        (changed(healthy(), "m1", blocks__1__weight=base(9)["blocks.1.weight"]), "layer", "m1", "initialized again"),
+        (changed(healthy(), "m1", blocks__1__weight=base(9)["blocks.1.weight"]), "layer", "m1", "reinitialized"),
         (permuted(healthy(), "m3"), "class order", "m3", "5 classes of head.weight are in another order than in m0"),
         (
             {**healthy(), "twice": {k: 3 * v for k, v in tuned(base(), 9).items()}},
@@ -117,7 +117,7 @@ ADAPTER = {"blocks.0.lora_A.weight": torch.ones(2, 16), "blocks.0.lora_B.weight"
             {**healthy(), "int8": {k: v.mul(9).to(torch.int8) for k, v in base().items()}},
             "quantized",
             "int8",
-            "whole numbers",
+            "integers",
         ),
         (changed(healthy(), "m0", norm__weight=torch.full((32,), float("inf"))), "nan", "m0", "norm.weight"),
     ],

@@ -107,7 +107,7 @@ def test_no_forward_pass_is_made_twice(tmp_path: Path) -> None:
     assert soup.ensemble(both, data.labels_N).correct == 6  # of equal logits the first class counts
     with pytest.raises(ValueError, match="logits of 6 images, the hold-out has 3"):
         soup.cache_logits({"a": made[0]}, holdout(3), tmp_path)
-    with pytest.raises(ValueError, match="b: hold-out logits hold NaN or infinity, or do not fit into float16"):
+    with pytest.raises(ValueError, match="b: hold-out logits contain NaN or infinity, or do not fit into float16"):
         soup.cache_logits({"b": {"margin": torch.full((6,), 1e6)}}, data, tmp_path)
     assert isinstance(data.model, Margins)
 
@@ -126,7 +126,7 @@ def test_what_ensembles_refuse(tmp_path: Path) -> None:
             soup.ensemble(cached, labels_N)
     with pytest.raises(ValueError, match="2 weights for 4 models"):
         soup.ensemble(logits, labels_N, [1, 2])
-    with pytest.raises(ValueError, match="nan: logits hold NaN"):
+    with pytest.raises(ValueError, match="nan: logits contain NaN"):
         soup.greedy_ensemble({"nan": bad["nan"]}, labels_N)
     paths["m0"].write_bytes(paths["m0"].read_bytes()[:-8])
     with pytest.raises(ValueError, match=r"m0\.npy: not an .npy file of logits, or cut off"):

@@ -21,7 +21,7 @@ def test_what_a_pool_refuses() -> None:
         replace(pool, ingredients=(pool.ingredients[0],) * 2)
     with pytest.raises(ValueError, match=r"ingredient b: hold-out logits \(3, 2\) for 4 images"):
         replace(pool, logits=(pool.logits[0], pool.logits[1][:3]))
-    with pytest.raises(ValueError, match="ingredient b: hold-out logits hold NaN"):
+    with pytest.raises(ValueError, match="ingredient b: hold-out logits contain NaN"):
         replace(pool, logits=(pool.logits[0], pool.logits[1] * float("nan")))
     with pytest.raises(ValueError, match="the hold-out is empty"):
         replace(pool, labels_N=torch.zeros(0, dtype=torch.long))
@@ -31,5 +31,5 @@ def test_what_a_pool_refuses() -> None:
 
 def test_an_evaluator_that_returns_nan_is_named() -> None:
     pool = replace(margin_pool(A, B), evaluate=lambda state: logits_of(state) * float("nan"))
-    with pytest.raises(ValueError, match="soup of a with b: hold-out logits hold NaN or infinity"):
+    with pytest.raises(ValueError, match="soup of a with b: hold-out logits contain NaN or infinity"):
         METHODS["greedy"](pool)

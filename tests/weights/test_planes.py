@@ -52,11 +52,11 @@ def test_the_grid_surrounds_the_points() -> None:
     xs, ys = Plane(25, 0, 16).grid(5, margin=0.5)
     assert xs == pytest.approx([-2.5, 0, 2.5, 5, 7.5])
     assert ys == pytest.approx([-2, 0, 2, 4, 6])
-    with pytest.raises(ValueError, match="1 points a side"):
+    with pytest.raises(ValueError, match="1 points per side"):
         Plane(25, 0, 16).grid(1)
 
 
 @pytest.mark.parametrize("two", [START, ONE, state(7, 1, 9, 1), state(-2, 1, -3, 1)])
 def test_three_models_on_a_line_have_no_plane(two: dict[str, torch.Tensor]) -> None:
-    with pytest.raises(ValueError, match="lie on a line"):
+    with pytest.raises(ValueError, match="are on a line"):
         plane(START, ONE, two)

@@ -1,1 +1,1 @@
-"""Checkpoints on disk: every form that weights come in, and how they compare."""
+"""Readers of checkpoints in all common formats, and comparisons of their layouts."""

@@ -1,4 +1,4 @@
-"""Checkpoints of every common format as lazy states: safetensors, PyTorch, shards, folders.
+"""Readers of checkpoints as lazy states: safetensors, PyTorch, shards, Hugging Face folders.
 
 To add a format, write a function like `_read_safetensors` and enter its suffix in READERS.
 """
@@ -19,7 +19,7 @@ from modelsoups.disk import paths
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
 WRAPPERS = ("module.", "_orig_mod.")  # prefixes of DistributedDataParallel and torch.compile
 INDEX = ".index.json"
-WHOLE = (paths.MODEL, "pytorch_model.bin")  # of a folder, in the order they are tried
+WHOLE = (paths.MODEL, "pytorch_model.bin")  # weight files of a folder, in the order they are tried
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -48,7 +48,7 @@ def _read_safetensors(path: Path, key: str | None) -> Checkpoint:
             metadata = opened.metadata() or {}
     except SafetensorError as error:
         what = f"truncated or not a safetensors file ({error})"
-        raise ValueError(f"{path} is {what}; download it or save it again") from error
+        raise ValueError(f"{path} is {what}; download or save it again") from error
     file = MappedFile(path)
     length = int.from_bytes(file.read(0, 8).tobytes(), "little")
     header = json.loads(file.read(8, 8 + length).tobytes())
@@ -60,11 +60,11 @@ def _read_safetensors(path: Path, key: str | None) -> Checkpoint:
             raise ValueError(f"{path}: tensor {name} is of type {info['dtype']}; expected one of {', '.join(DTYPES)}")
         start = 8 + length + info["data_offsets"][0]
         entries[name] = InFile(file, start, DTYPES[info["dtype"]], tuple(info["shape"]))
-    for name, kept in metadata.items():  # save_model marks tied tensors so
+    for name, kept in metadata.items():  # how safetensors' save_model marks tied tensors
         if kept in entries and name not in entries:
             entries[name], tied[name] = entries[kept], kept
     if not entries:
-        raise ValueError(f"{path} holds no tensors")
+        raise ValueError(f"{path} contains no tensors")
     return Checkpoint(str(path), entries, tied, files=(path,))
 
 
@@ -80,22 +80,22 @@ SUFFIXES = tuple(READERS)
 
 
 def open_checkpoint(source: Source, key: str | None = None) -> Checkpoint:
-    """A checkpoint as a lazy state; `key` names the nested entry to take ("state_dict_ema").
+    """Open a checkpoint as a lazy state; `key` is the nested entry to use ("state_dict_ema").
 
-    Raises ValueError naming the file: missing, truncated, of an unknown kind, needing code to load,
-    without weights, shards that do not match their index, or no such key.
+    Raises ValueError if the file is missing, truncated, of an unknown kind, needs code to load or
+    has no weights, if shards do not match their index, or if there is no such key.
     """
     if isinstance(source, Checkpoint):
         return source
     if isinstance(source, Mapping):
         return _without_wrappers(checkpoint_of(source))
     if not isinstance(source, (str, os.PathLike)):
-        raise ValueError(f"a {type(source).__name__}: expected a path or a state dict, as of model.state_dict()")
+        raise ValueError(f"a {type(source).__name__}: expected a path or a state dict such as model.state_dict()")
     return _without_wrappers(_read(Path(source), key))
 
 
 def load_state(path: Path | str) -> dict[str, Tensor]:
-    """All tensors of a file that holds nothing else, in memory, under the names in the file.
+    """Load all tensors of a file that contains nothing else, by their names in the file.
 
     Raises ValueError as `open_checkpoint` does, and for a folder or a file with nested entries.
     """
@@ -105,7 +105,7 @@ def load_state(path: Path | str) -> dict[str, Tensor]:
     checkpoint = _read(path, None)
     if checkpoint.notes:
         nested = checkpoint.notes[0].removeprefix("took its ")
-        raise ValueError(f"{path} holds tensors only in its {nested}; save model.state_dict()")
+        raise ValueError(f"{path} has tensors only in its {nested}; save model.state_dict()")
     return dict(checkpoint)
 
 
@@ -143,12 +143,12 @@ def _read_shards(index: Path) -> Checkpoint:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{index} is not an index of shards (weight_map is missing or damaged)") from error
     if not by_file:
-        raise ValueError(f"{index} holds no tensors")
+        raise ValueError(f"{index} lists no tensors")
     whole = Checkpoint(str(index), {}, notes=[f"{len(by_file)} shards"])
     for file, expected in by_file.items():
         path = index.parent / file
         if file != path.name or path.suffix not in READERS:
-            raise ValueError(f"{index}: shard {file} is not the name of a weights file beside the index; refused")
+            raise ValueError(f"{index}: shard {file} is not the name of a weights file next to the index; refused")
         if not path.is_file():
             raise ValueError(f"{index}: shard {file} is missing")
         part = READERS[path.suffix](path, None)
@@ -163,7 +163,7 @@ def _read_shards(index: Path) -> Checkpoint:
 
 
 def _without_wrappers(checkpoint: Checkpoint) -> Checkpoint:
-    """Remove a wrapper's prefix if every name has it."""
+    """Remove the prefix of a wrapper such as DistributedDataParallel if every tensor name has it."""
     while prefix := next((p for p in WRAPPERS if all(key.startswith(p) for key in checkpoint)), None):
         checkpoint.entries = {key.removeprefix(prefix): entry for key, entry in checkpoint.entries.items()}
         checkpoint.tied = {a.removeprefix(prefix): b.removeprefix(prefix) for a, b in checkpoint.tied.items()}

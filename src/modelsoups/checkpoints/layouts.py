@@ -11,7 +11,7 @@ Layout = Mapping[str, str]  # tensor name -> its shape and dtype, "(10, 128) flo
 
 @dataclass(frozen=True)
 class Difference:
-    """The first tensor in which a layout differs from the expected one; None: missing."""
+    """The first tensor in which a layout differs from the expected one; None is a missing tensor."""
 
     key: str
     expected: str | None
@@ -24,20 +24,20 @@ class Difference:
 
 
 def layout_of(state: State) -> dict[str, str]:
-    """The layout of a state; the tensors of a checkpoint are not read for it."""
+    """Return the layout of a state, without reading a checkpoint's tensors."""
     entries = state.entries if isinstance(state, Checkpoint) else state
     return {key: describe(entry) for key, entry in entries.items()}
 
 
 def difference(expected: Layout, found: Layout) -> Difference | None:
-    """How a layout differs from the expected one, None if not; the order of names is ignored."""
+    """Return how a layout differs from the expected one, or None; the order of names is ignored."""
     names = dict.fromkeys([*expected, *found])
     keys = [key for key in names if expected.get(key) != found.get(key)]
     return Difference(keys[0], expected.get(keys[0]), found.get(keys[0]), len(keys)) if keys else None
 
 
 def grouped(layouts: Mapping[str, Layout]) -> list[list[str]]:
-    """The names of equal layouts, group by group, in the order of each group's first."""
+    """Return the names in groups with equal layouts, ordered by each group's first name."""
     groups: dict[frozenset[tuple[str, str]], list[str]] = {}
     for name, layout in layouts.items():
         groups.setdefault(frozenset(layout.items()), []).append(name)
@@ -45,13 +45,13 @@ def grouped(layouts: Mapping[str, Layout]) -> list[list[str]]:
 
 
 def check_layout(state: State, expected: Layout, where: str) -> None:
-    """Raise ValueError, beginning with `where`, unless a state has the expected layout."""
+    """Raise ValueError, whose message starts with `where`, unless a state has the expected layout."""
     if odd := difference(expected, layout_of(state)):
         raise ValueError(f"{where}: {odd}")
 
 
 def check_layouts(checkpoints: Sequence[Checkpoint]) -> None:
-    """Raise ValueError for complex numbers or a layout unlike the first's; reads no tensor."""
+    """Raise ValueError for complex numbers or different layouts; reads no tensor."""
     first = checkpoints[0]
     for key, entry in first.entries.items():
         if entry.dtype.is_complex:

@@ -1,4 +1,4 @@
-"""PyTorch files (.pt, .pth, .bin, .ckpt) as checkpoints: no code is run, no tensor copied."""
+"""Reader of PyTorch files (.pt, .pth, .bin, .ckpt), which runs no code and copies no tensor."""
 
 import argparse
 import contextlib
@@ -15,14 +15,14 @@ from torch import Tensor
 
 from modelsoups.checkpoints.tensors import Checkpoint, Entry, InFile, InMemory, MappedFile, bytes_of, checkpoint_of
 
-# Entries of training checkpoints that hold the weights; the first one present is taken.
+# Entries of training checkpoints that contain the weights; the first one present is used.
 NESTS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema", "ema")
 Version = tuple[Path, int, int, int, str | None]  # file, inode, size, time of change, entry
 Places = dict[str, tuple[int, torch.dtype, tuple[int, ...]]]  # tensor -> offset, dtype, shape
 
 
 class KnownPlaces:
-    """Where the tensors of the last `limit` PyTorch files lie, kept while the files do not change.
+    """A cache of the tensors' offsets in the last `limit` PyTorch files, valid until a file changes.
 
     A soup opens each file twice, to choose and to mix. Unpickling it again, for 20 ms, would take
     14% of the time of mixing four ViT-B/32 in memory.
@@ -52,13 +52,13 @@ read_pytorch = KnownPlaces().open
 
 
 def read_pickle(path: Path) -> object:
-    """The content of a PyTorch file, memory-mapped; of classes only argparse.Namespace is allowed.
+    """Load a PyTorch file, memory-mapped; argparse.Namespace is the only class allowed in it.
 
     Raises OSError if it cannot be opened, ValueError if it is damaged or needs code to load.
     """
     zipped = False
     with contextlib.suppress(zipfile.BadZipFile):  # raised for some damaged directories
-        zipped = zipfile.is_zipfile(path)  # else of torch before 1.6, cut off, or foreign
+        zipped = zipfile.is_zipfile(path)  # if not: from torch before 1.6, truncated, or a different kind of file
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             warnings.simplefilter("ignore")  # about old pickle protocols, which load or raise
@@ -67,9 +67,9 @@ def read_pickle(path: Path) -> object:
         raise
     except Exception as error:  # damaged bytes make the unpickler raise almost anything
         code = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        what = "is truncated, empty or not a PyTorch checkpoint; download it or save it again"
+        what = "is truncated, empty or not a PyTorch checkpoint; download or save it again"
         if code:
-            refused = f"holds Python objects ({code[1]}), which can run code, so it is refused"
+            refused = f"contains Python objects ({code[1]}), which can run code, so it is refused"
             what = f"{refused}; save model.state_dict(), best as .safetensors"
         raise ValueError(f"{path} {what}") from error
 
@@ -82,12 +82,12 @@ def _unpickled(path: Path, key: str | None) -> Checkpoint:
         chosen = key or next(iter(found), None)
         if chosen not in found:
             what = f"no weights under {key}" if key else "no tensors by name"
-            raise ValueError(f"{path} holds {what}; it has weights under: {', '.join(map(str, found)) or 'nothing'}")
+            raise ValueError(f"{path} has {what}; it has weights under: {', '.join(map(str, found)) or 'nothing'}")
         others = ", ".join(str(name) for name in found if name != chosen)
         notes.append(f"took its entry {chosen}" + (f"; there are also {others} (key=...)" if others else ""))
         content = content[chosen]
     if not isinstance(content, Mapping) or not _is_state(content):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not tensors by name; save model.state_dict()")
+        raise ValueError(f"{path} contains a {type(content).__name__}, not tensors by name; save model.state_dict()")
     checkpoint = checkpoint_of(content, str(path))
     checkpoint.notes += notes
     checkpoint.files = (path,)
@@ -102,7 +102,7 @@ def _is_state(value: Any) -> bool:
 
 
 def _find_in_file(checkpoint: Checkpoint, path: Path) -> None:
-    """Replace contiguous tensors in torch.load's memory map (listed on Linux) by places in ours."""
+    """Replace contiguous tensors in torch.load's memory map (known on Linux) by offsets into our own map."""
     maps = _maps(path)
     if not maps:
         return
@@ -122,7 +122,7 @@ def _find_in_file(checkpoint: Checkpoint, path: Path) -> None:
 
 
 def _maps(path: Path) -> list[tuple[int, int, int]]:
-    """Memory maps of a file in this process: first address, address after the last, file offset."""
+    """Return this process's memory maps of a file: first address, address after the last, file offset."""
     try:
         lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

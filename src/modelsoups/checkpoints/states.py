@@ -1,4 +1,4 @@
-"""States (mappings from tensor names to tensors): what mixing averages, and a content hash."""
+"""States (mappings from names to tensors): which tensors mixing averages, and a content hash."""
 
 import hashlib
 import json
@@ -13,19 +13,19 @@ State = Mapping[str, Tensor]
 
 
 def describe(tensor: Tensor | Entry) -> str:
-    """Shape and dtype as error messages show them: "(10, 128) float32"."""
+    """Return shape and dtype as error messages show them: "(10, 128) float32"."""
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
 def averaged(tensor: Tensor | Entry) -> bool:
-    """Whether mixing averages this tensor, as it does floats; ValueError for complex numbers."""
+    """Return whether mixing averages this tensor: true for floats; complex numbers raise ValueError."""
     if tensor.dtype.is_complex:
         raise ValueError(f"{describe(tensor)}: complex tensors are not supported")
     return tensor.dtype.is_floating_point
 
 
 def state_sha256(state: State) -> str:
-    """SHA-256 (64 hex digits) over name, dtype, shape and bytes of all tensors, sorted by name."""
+    """Return the SHA-256 (64 hex digits) of name, dtype, shape and bytes of all tensors, sorted by name."""
     digest = hashlib.sha256()
     for key in sorted(state):
         tensor = state[key].detach().cpu().contiguous()

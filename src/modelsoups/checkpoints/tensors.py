@@ -1,4 +1,4 @@
-"""Checkpoints as mappings of tensors that are read when asked for, and the bytes of each tensor."""
+"""Checkpoints as mappings whose tensors are read on access, and the bytes of each tensor."""
 
 import math
 import mmap
@@ -17,7 +17,7 @@ Bytes = NDArray[np.uint8]
 
 
 class MappedFile:
-    """A file as a memory map: nothing is copied, and the system may take pages back at any time."""
+    """A memory-mapped file: nothing is copied, and the system may reclaim its pages at any time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -27,7 +27,7 @@ class MappedFile:
         self.address = self.bytes.ctypes.data
 
     def check(self, stop: int) -> None:
-        """Raise ValueError if the file became shorter: reading beyond its end kills the process."""
+        """Raise ValueError if the file became shorter, because reading beyond its end kills the process."""
         if self.map.size() < stop:  # the size of the file now, not when it was mapped
             raise ValueError(f"{self.path} ends too early; it was cut off while it was being read")
 
@@ -36,13 +36,13 @@ class MappedFile:
         return self.bytes[start:stop]
 
     def release(self) -> None:
-        """Give the pages read so far back to the system, which keeps them in its cache."""
+        """Release the pages read so far; the system's file cache still has them."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self.map.madvise(mmap.MADV_DONTNEED)
 
 
 class InFile(NamedTuple):
-    """A tensor in a mapped file, its elements one after the other."""
+    """A tensor stored contiguously in a mapped file."""
 
     file: MappedFile
     offset: int  # bytes from the start of the file
@@ -50,17 +50,17 @@ class InFile(NamedTuple):
     shape: tuple[int, ...]
 
     def address(self) -> int:
-        """The memory address of the first element, once the file is known to hold all of them."""
+        """Return the memory address of the first element; raise ValueError if the file is too short."""
         self.file.check(self.offset + nbytes(self))
         return self.file.address + self.offset
 
     def block(self, start: int, stop: int) -> Bytes:
-        """The bytes of elements `start` to `stop` of the flat tensor; not to be written to."""
+        """Return the bytes of elements `start` to `stop` of the flat tensor; do not write to them."""
         size = self.dtype.itemsize
         return self.file.read(self.offset + start * size, self.offset + stop * size)
 
     def tensor(self) -> Tensor:
-        """A copy in memory."""
+        """Return a copy of the tensor in memory."""
         tensor = torch.empty(self.shape, dtype=self.dtype)
         bytes_of(tensor)[:] = self.file.read(self.offset, self.offset + nbytes(self))
         self.file.release()
@@ -87,16 +87,16 @@ class InMemory:
         return bytes_of(self.held) if plain else None
 
     def address(self) -> int | None:
-        """The memory address of the first element; None on a GPU or if there are gaps."""
+        """Return the memory address of the first element, or None on a GPU or if not contiguous."""
         return None if self._bytes is None else self.held.data_ptr()
 
     def block(self, start: int, stop: int) -> Bytes:
-        """As `InFile.block`; a copy on a GPU or if there are gaps."""
+        """Do as `InFile.block`; return a copy on a GPU or if the tensor is not contiguous."""
         size = self.dtype.itemsize
         if self._bytes is not None:
             return self._bytes[start * size : stop * size]
         tensor = self.held
-        if not tensor.is_contiguous():  # copy only the rows that hold these elements
+        if not tensor.is_contiguous():  # copy only the rows with these elements
             width = max(1, math.prod(tensor.shape[1:]))
             first = start // width
             tensor, start, stop = tensor[first : -(-stop // width)], start - first * width, stop - first * width
@@ -107,7 +107,7 @@ class InMemory:
 
 
 def bytes_of(tensor: Tensor) -> Bytes:
-    """The bytes of a contiguous tensor on the CPU, in its memory."""
+    """Return the bytes of a contiguous CPU tensor, without a copy."""
     flat = tensor.detach().reshape(-1)
     flat = flat.as_strided(flat.shape, (1,))  # a single element may have any stride
     return flat.view(torch.uint8).numpy()
@@ -122,10 +122,10 @@ def nbytes(entry: Entry) -> int:
 
 @dataclass(eq=False)  # two checkpoints are never compared by ==
 class Checkpoint(Mapping[str, Tensor]):
-    """A state whose tensors are read when asked for, in the order of the file.
+    """A state whose tensors are read on access; names are in the order of the file.
 
-    tied maps a name to the earlier name whose tensor it shares; notes tell the user what reading
-    changed; folder is the Hugging Face folder, if it came from one.
+    tied maps a name to the earlier name whose tensor it shares; notes describe what reading
+    changed, for the user; folder is the Hugging Face folder, if it came from one.
     """
 
     name: str
@@ -154,14 +154,14 @@ class Checkpoint(Mapping[str, Tensor]):
 
 
 def checkpoint_of(state: Mapping[Any, Any], name: str = "state in memory") -> Checkpoint:
-    """A state dict as a checkpoint, without a copy; tensors that share memory are noted as tied.
+    """Return a state dict as a checkpoint, without a copy; tensors that share memory become tied.
 
-    Raises ValueError naming the first entry that is not a dense tensor, or `name` if it is empty.
+    Raises ValueError if it is empty or an entry is not a dense tensor; name is for messages.
     """
     if isinstance(state, Checkpoint):
         return state
     if not state:
-        raise ValueError(f"{name} holds no tensors")
+        raise ValueError(f"{name} contains no tensors")
     checkpoint = Checkpoint(name, {})
     seen: dict[tuple[Any, ...], str] = {}
     for key, tensor in state.items():

@@ -1,4 +1,4 @@
-"""The tensors of a TorchScript archive, without running the code in it.
+"""Reader of the tensors of a TorchScript archive, which does not run the code in it.
 
 OpenAI publishes CLIP's weights as such archives (ViT-B-32.pt), whose code torch.jit.load would run.
 An archive is a zip of `<name>/data.pkl`, a pickle of the tree of modules, and `<name>/data/<key>`,
@@ -31,7 +31,7 @@ LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlis
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is a TorchScript archive rather than a zipped state dict."""
+    """Return whether a file is a TorchScript archive rather than a zipped state dict."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -41,9 +41,9 @@ def is_archive(path: Path) -> bool:
 
 
 def load_archive(path: Path) -> dict[str, Tensor]:
-    """Every parameter, buffer and other tensor of the modules by its dotted name, on the CPU.
+    """Load every parameter, buffer and other tensor of the modules by its dotted name, on the CPU.
 
-    Raises ValueError naming the file if it is damaged or holds anything but modules and tensors.
+    Raises ValueError if the file is damaged or contains anything but modules, tensors and plain values.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -52,7 +52,7 @@ def load_archive(path: Path) -> dict[str, Tensor]:
                 tree = _Reader(file, archive, name.removesuffix("data.pkl")).load()
             return dict(_tensors(tree, ""))
     except _Refused as error:
-        raise ValueError(f"{path} holds a Python object ({error}), which can run code, so it is refused") from error
+        raise ValueError(f"{path} contains a Python object ({error}), which can run code, so it is refused") from error
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # a damaged pickle leads its reader to any of them
@@ -60,15 +60,15 @@ def load_archive(path: Path) -> dict[str, Tensor]:
 
 
 class _Refused(Exception):
-    """The name of an object that the pickle asked for."""
+    """Raised with the name of a forbidden object that the pickle requests."""
 
 
 class _Module:
-    """Stands for any module of the archive; unpickling sets its attributes."""
+    """Represents any module of the archive; unpickling sets its attributes."""
 
 
 class _Reader(pickle.Unpickler):
-    """Reads data.pkl: modules become _Module, storages are read from the zip."""
+    """An unpickler of data.pkl: modules become _Module, storages are read from the zip."""
 
     def __init__(self, file: Any, archive: zipfile.ZipFile, prefix: str) -> None:
         super().__init__(file)

@@ -1,1 +1,1 @@
-"""Prepared data sets: shards, transforms, decoding, loaders; ImageNet's files and class folders."""
+"""Data sets: preparation from ImageNet or class folders, shards, decoders, transforms, loaders."""

@@ -1,7 +1,7 @@
 """Evaluation crops of prepared sets, decoded once for all models: in memory, or in memory-mapped files.
 
 A file is `{set}-{key}/pixels.npy`, whose key is a hash of what `_inputs` lists. manifest.json, written
-last, holds a digest of the pixels.
+last, contains a digest of the pixels.
 """
 
 import shutil
@@ -23,12 +23,12 @@ from modelsoups.data.transforms import eval_crop, to_uint8
 from modelsoups.disk import manifests, storage
 from modelsoups.workers.processes import cores
 
-SMALL = 2**30  # bytes of crops: a set up to this size is kept in memory, a larger one in a file
+SMALL = 2**30  # bytes of crops: a set up to this size is stored in memory, a larger one in a file
 DISK = 64 * 2**30  # bytes of crops: a set above this size, or half of the free disk, gets no file
 
 
 class Crops(Dataset[Tensor]):
-    """uint8 pixels_3SS of each image of a set, resized and cropped as CLIP evaluates."""
+    """A data set of uint8 pixels_3SS: each image of a set with CLIP's evaluation resize and crop."""
 
     def __init__(self, dataset: ShardSet, side: int) -> None:
         self.dataset, self.crop = dataset, eval_crop(side)
@@ -46,7 +46,7 @@ def decoded_bytes(dataset: ShardSet, side: int) -> int:
 
 @dataclass
 class CropStore:
-    """The crops of prepared sets, each decoded once: small ones in memory, others in files in `folder`."""
+    """A store of prepared sets' crops, each decoded once: small sets in memory, others in files in `folder`."""
 
     folder: Path
     small: int = SMALL
@@ -55,7 +55,7 @@ class CropStore:
     _mapped: dict[Path, Tensor] = field(default_factory=dict)
 
     def pixels(self, dataset: ShardSet, side: int) -> Tensor | None:
-        """uint8 pixels_N3SS of a set, not to be written to; None for a large set without a file."""
+        """Return the read-only uint8 pixels_N3SS of a set, or None if it is large and has no file."""
         if decoded_bytes(dataset, side) <= self.small:
             return self.in_memory(dataset, side)
         place = self._place(dataset, side)
@@ -67,7 +67,7 @@ class CropStore:
         return self._mapped[place]
 
     def in_memory(self, dataset: ShardSet, side: int) -> Tensor:
-        """uint8 pixels_N3SS of a set of any size."""
+        """Return the uint8 pixels_N3SS of a set of any size, in memory."""
         key = (dataset.folder, dataset.sha256, side)
         if key not in self._in_memory:
             crops = Crops(dataset, side)
@@ -75,7 +75,7 @@ class CropStore:
         return self._in_memory[key]
 
     def batches(self, dataset: ShardSet, side: int, batch_size: int) -> Iterator[Tensor]:
-        """uint8 pixels_B3SS in the set's order; a large set without a file is decoded on the way."""
+        """Yield uint8 pixels_B3SS in the set's order; a large set without a file is decoded again."""
         pixels_N3SS = self.pixels(dataset, side)
         if pixels_N3SS is not None:
             yield from pixels_N3SS.split(batch_size)
@@ -83,7 +83,7 @@ class CropStore:
         yield from DataLoader(Crops(dataset, side), batch_size, num_workers=max(1, cores() // 2))
 
     def prepare(self, dataset: ShardSet, side: int) -> bool:
-        """Write the file of a large set, unless it exists or is over the limit; whether this wrote it."""
+        """Write a large set's file unless it exists or exceeds the limit; return whether it was written."""
         place, inputs = self._place(dataset, side), _inputs(dataset, side)
         size = decoded_bytes(dataset, side)
         existing = next(filter(Path.exists, (self.folder, *self.folder.absolute().parents)))
@@ -107,13 +107,13 @@ class CropStore:
 
 
 def _inputs(dataset: ShardSet, side: int) -> Mapping[str, Any]:
-    """What the pixels of a file depend on."""
+    """Return everything that the pixels of a crop file depend on."""
     packages = {name: version(name) for name in ("pillow", "torchvision")}
     return {"set": dataset.sha256, "crop": "clip", "side": side, **packages}
 
 
 def _decode(dataset: ShardSet, side: int, path: Path) -> str:
-    """Write all crops to a .npy file; their digest."""
+    """Write all crops to a .npy file, and return their digest."""
     pixels_N3SS = np.lib.format.open_memmap(path, "w+", np.uint8, (len(dataset), 3, side, side))
     start = 0
     for pixels_B3SS in DataLoader(Crops(dataset, side), 64, num_workers=max(1, cores() - 1)):
@@ -124,7 +124,7 @@ def _decode(dataset: ShardSet, side: int, path: Path) -> str:
 
 
 def _checked_map(path: Path, expected: str) -> Tensor:
-    """The memory map of a .npy file. Raises ValueError if its bytes have another digest."""
+    """Return the memory map of a .npy file; raise ValueError if its bytes have a different digest."""
     pixels_N3SS = np.load(path, mmap_mode="c")  # copy on write: torch asks for writable memory
     if f"xxh3_128:{xxh3_128(pixels_N3SS.data).hexdigest()}" != expected:
         raise ValueError(f"{path} has changed since it was written; delete {path.parent} to decode it again")

@@ -1,4 +1,4 @@
-"""Decoders of training images: PIL, libjpeg-turbo or the GPU, named by `finetune.decode`.
+"""Decoders of training images: PIL, libjpeg-turbo or the GPU, chosen by `finetune.decode`.
 
 - pil: PIL decodes and resizes, as in the paper's code.
 - turbo: simplejpeg (libjpeg-turbo) decodes a colour JPEG to PIL's exact pixels in 1.59 ms (PIL:
@@ -28,13 +28,13 @@ END = b"\xff\xd9"  # last bytes of a complete JPEG
 
 
 def by_turbo(data: bytes, border: int = 0) -> Tensor:
-    """uint8 pixels_CHW, channels last in memory, equal to PIL's; raises PIL's exceptions."""
+    """Decode an image to the uint8 pixels_CHW that PIL gives, channels last in memory; raises as PIL does."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if colours not in COLOURS:
             raise ValueError(f"colour space {colours}")
         pixels_HWC = simplejpeg.decode_jpeg(data, fastdct=False, fastupsample=False)
-    except ValueError:  # PIL decodes it or says what is wrong
+    except ValueError:  # PIL decodes it or reports what is wrong
         return to_uint8(by_pil(data, border))
     pixels_HWC = pixels_HWC[border : height - border, border : width - border]
     return torch.from_numpy(pixels_HWC).permute(2, 0, 1)
@@ -42,7 +42,7 @@ def by_turbo(data: bytes, border: int = 0) -> Tensor:
 
 @dataclass(frozen=True)
 class EncodedJpeg:
-    """A JPEG to be decoded on the GPU; height and width are those inside the border to cut off."""
+    """A JPEG to be decoded on the GPU; height and width exclude the border, which is cut off."""
 
     data: bytes
     height: int
@@ -52,7 +52,7 @@ class EncodedJpeg:
 
 
 def left_encoded(data: bytes, border: int = 0) -> EncodedJpeg | Tensor:
-    """A colour JPEG as it is, with the size from its header; other images decoded by by_turbo."""
+    """Return a colour JPEG still encoded, with its size; decode other images with by_turbo."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
@@ -63,7 +63,7 @@ def left_encoded(data: bytes, border: int = 0) -> EncodedJpeg | Tensor:
 
 
 def decode_on(device: torch.device, images: Sequence[EncodedJpeg]) -> list[Tensor]:
-    """uint8 pixels_CHW of each image on a device. Raises CorruptImage naming an undecodable one."""
+    """Decode images on a device to uint8 pixels_CHW; raise CorruptImage for one that cannot be decoded."""
     encoded = [torch.frombuffer(bytearray(image.data), dtype=torch.uint8) for image in images]
     try:
         pixels = decode_jpeg(encoded, mode=ImageReadMode.RGB, device=device)
@@ -82,7 +82,7 @@ DECODERS: dict[str, Callable[[bytes, int], Picture]] = {"pil": by_pil, "turbo": 
 
 
 def augmented(transform: Transform, image: Image.Image | Tensor) -> Tensor:
-    """uint8 pixels_CHW of a training transform; a tensor's crop is resized by PyTorch, not PIL."""
+    """Apply a training transform and return uint8 pixels_CHW; PyTorch, not PIL, resizes a tensor's crop."""
     if isinstance(image, Image.Image):
         return to_uint8(transform(image))
     crop, *others = steps_of(transform)
@@ -96,7 +96,7 @@ def augmented(transform: Transform, image: Image.Image | Tensor) -> Tensor:
 
 
 def _random_resized_crop(crop: transforms.RandomResizedCrop, pixels_CHW: Tensor) -> Tensor:
-    """A crop by torchvision's class, or by timm's, which also draws one of two interpolations."""
+    """Crop and resize as torchvision's class or timm's, which also draws one of two interpolations."""
     top, left, height, width = crop.get_params(pixels_CHW, crop.scale, crop.ratio)
     mode = crop.interpolation
     mode = random.choice(mode) if isinstance(mode, (tuple, list)) else mode

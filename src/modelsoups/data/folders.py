@@ -1,7 +1,7 @@
-"""A library of `prepare` for a data set in class folders: ROOT/train/daisy/1.jpg.
+"""Preparation of a data set in class folders, such as ROOT/train/daisy/1.jpg.
 
-data.root holds a folder for each set of the experiment, with a folder of images for each class. A
-shift may have fewer classes than train; its logits are then projected to its own, as for ImageNet-R.
+data.root contains a folder for each set of the experiment, with a folder of images for each class. A
+shift may have fewer classes than train; logits are then projected to its classes, as for ImageNet-R.
 """
 
 import functools
@@ -17,14 +17,14 @@ from modelsoups.disk import storage
 from modelsoups.workers.processes import run_tasks
 
 SUFFIXES = {".jpg": "jpg", ".jpeg": "jpg", ".png": "png"}
-TEMPLATES = ["a photo of a {}."]  # prompts of the zero-shot head; a class is named by its folder
+TEMPLATES = ["a photo of a {}."]  # prompts of the zero-shot head; a folder's name is its class name
 
 
 def names(data: DataConfig) -> list[str]:
-    """The sets of the experiment, in order. Raises ValueError if one has no folder."""
+    """Return the names of the experiment's sets, in order; raise ValueError if one has no folder."""
     wanted = [data.train, data.holdout, data.test, *data.shifts, *data.extra]
     if data.root is None:
-        raise ValueError("data.root is null: expected the folder that holds train/, holdout/, ...")
+        raise ValueError("data.root is null: expected the folder that contains train/, holdout/, ...")
     for folder in (Path(data.root) / name for name in wanted):
         if not folder.is_dir():
             raise ValueError(f"{folder} is missing: data.root needs a folder for each of {', '.join(wanted)}")
@@ -32,14 +32,14 @@ def names(data: DataConfig) -> list[str]:
 
 
 def inputs(data: DataConfig, protocol: str, name: str) -> Json:
-    """What a set is made from: the names and sizes of its files."""
+    """Return the inputs of a set, for its fingerprint: classes, and a hash of file names and sizes."""
     paths = [path for path, _ in _labelled_files(data, name)]
     digest = storage.fingerprint([(f"{p.parent.name}/{p.name}", p.stat().st_size) for p in paths])
     return {"library": "folders", "set": name, "files": digest, "classes": _subfolders(data, data.train)}
 
 
 def facts(data: DataConfig, protocol: str, name: str) -> Json:
-    """The metadata of a set, for its manifest; see `shards.finish_set`."""
+    """Return the metadata of a set for its manifest; see `shards.finish_set`."""
     roles = {data.train: "train", data.holdout: "holdout", data.test: "test"}
     classes = _subfolders(data, data.train)
     indices = list(map(classes.index, _classes_of(data, name)))
@@ -55,7 +55,7 @@ def facts(data: DataConfig, protocol: str, name: str) -> Json:
 
 
 def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> dict[str, int]:
-    """Write the sets; the number of images of each."""
+    """Write the sets, and return the number of images of each."""
     return dict(run_tasks(functools.partial(_make, data, protocol), todo, workers, "prepare"))
 
 
@@ -65,7 +65,7 @@ def _make(data: DataConfig, protocol: str, name: str) -> int:
 
 
 def _samples(data: DataConfig, name: str) -> Iterator[shards.Sample]:
-    """The files unchanged. Keys are hashes of the content, so that shared images are found."""
+    """Yield the files unchanged. Keys are hashes of the content, so that shared images are found."""
     copies: Counter[str] = Counter()
     for path, label in _labelled_files(data, name):
         content = path.read_bytes()
@@ -76,19 +76,19 @@ def _samples(data: DataConfig, name: str) -> Iterator[shards.Sample]:
 
 
 def _labelled_files(data: DataConfig, name: str) -> list[tuple[Path, int]]:
-    """Every image of a set with its label, a position in the set's own classes."""
+    """Return every image of a set with its label, an index into the set's own classes."""
     root = Path(str(data.root)) / name
     files = []
     for label, class_name in enumerate(_classes_of(data, name)):
         paths = sorted((root / class_name).iterdir())
         files += [(path, label) for path in paths if path.suffix.lower() in SUFFIXES]
     if not files:
-        raise ValueError(f"{root}: its class folders hold no images ({', '.join(SUFFIXES)})")
+        raise ValueError(f"{root}: its class folders contain no images ({', '.join(SUFFIXES)})")
     return files
 
 
 def _classes_of(data: DataConfig, name: str) -> list[str]:
-    """The classes of a set, in order. Raises ValueError naming one that train does not have."""
+    """Return the classes of a set, in order; raise ValueError for one that train does not have."""
     root = Path(str(data.root)) / name
     own, classes = _subfolders(data, name), _subfolders(data, data.train)
     if unknown := sorted(set(own) - set(classes)):

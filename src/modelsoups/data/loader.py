@@ -1,4 +1,4 @@
-"""Training batches that depend on the recipe's seed and the step alone, not on processes or resuming.
+"""Training batches that depend only on the recipe's seed and the step, not on processes or resuming.
 
 Legend: B images of a batch, N of the training set, C channels, H height, W width.
 """
@@ -23,9 +23,9 @@ from modelsoups.data.transforms import Transform, seed_sample, train_crop
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.workers.processes import cores
 
-KEEP_DECODED = 64 * 2**20  # bytes of shards; decoded they take about ten times as much
+KEEP_DECODED = 64 * 2**20  # largest shards, in bytes, to cache decoded, at about ten times the size
 POLICIES = {"stochastic": ("minimal", "medium", "strong"), "fix": ("strong", "minimal")}
-NONE = -1  # in place of the index of a skipped image, for a sample that skipped none
+NONE = -1  # instead of the index of a skipped image, for a sample that skipped none
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Share:
     parts: int = 1
 
     def of(self, index_B: Tensor) -> list[Tensor]:
-        """The images of this rank, part by part.
+        """Return the images of this rank in each of its parts.
 
-        Mixup pairs image i with image i from the end: both are in one part, at mirrored places.
+        Mixup pairs image i with image i from the end: both are in one part, at mirrored positions.
         """
         pieces = self.ranks * self.parts
         if pieces == 1:
@@ -57,7 +57,7 @@ WHOLE = Share()
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How training images become pixels.
+    """The settings of decoding and augmentation.
 
     mean, each from 0 to 1, fills what an augmentation uncovers. decoder is a key of DECODERS;
     augment is "cpu" or "gpu". side_by_side runs share the cores of this machine.
@@ -72,7 +72,7 @@ class Preprocessing:
 
 @dataclass
 class Skipped:
-    """The keys of the corrupt images of a run; the next image of the set replaces each of them."""
+    """The keys of a run's corrupt images, each of which is replaced by the next image of the set."""
 
     train: ShardSet
     limit: int = 0
@@ -103,11 +103,11 @@ def train_batches(
     share: Share = WHOLE,
     skipped: Skipped | None = None,
 ) -> Iterator[tuple[Tensor | BatchPlan, Tensor]]:
-    """Yield (pixels_BCHW in uint8, labels_B) of one rank's parts of every step from `first` on.
+    """Yield (pixels_BCHW in uint8, labels_B) of each of one rank's parts, from step `first` on.
 
-    With augment="gpu" a BatchPlan takes the place of the pixels; it computes them on any device.
-    A large set is decoded by processes on the free cores, a small one once, in this process. Raises
-    ValueError naming the shard and key of a corrupt image that `skipped` does not allow.
+    With augment="gpu", a BatchPlan replaces the pixels; it computes them on any device. A large set
+    is decoded by processes on the free cores, a small one once, in this process. Raises
+    ValueError for a corrupt image that `skipped` does not allow.
     """
     skipped = skipped or Skipped(train)
     processes = loader_processes(train, preprocessing.side_by_side)
@@ -134,7 +134,7 @@ def train_batches(
 
 @contextlib.contextmanager
 def deaths_named() -> Iterator[None]:
-    """Explain the death of a decoding process, which PyTorch raises from a signal handler."""
+    """Inside the with block, give the error about a killed decoding process a clear message."""
     try:
         yield
     except RuntimeError as error:
@@ -147,7 +147,7 @@ def deaths_named() -> Iterator[None]:
 
 
 def loader_processes(train: ShardSet, side_by_side: int) -> int:
-    """Number of processes that decode for one run; 0 means that the run decodes by itself."""
+    """Return how many processes decode for one run; 0 means that the run's own process decodes."""
     return 0 if train.bytes <= KEEP_DECODED else max(0, cores() // side_by_side - 1)
 
 
@@ -164,9 +164,9 @@ def index_batches(images: int, recipe: Recipe, first: int = 0, share: Share = WH
 
 @dataclass
 class Augmented(Dataset[Any]):
-    """(epoch, index) -> (augmented uint8 pixels_CHW, label, NONE).
+    """A data set that maps (epoch, index) to (augmented uint8 pixels_CHW, label, NONE).
 
-    With `skips`, the next image replaces a corrupt one, whose index takes the place of NONE.
+    With `skips`, the next image replaces a corrupt one, and NONE becomes the corrupt one's index.
     """
 
     train: ShardSet
@@ -176,13 +176,13 @@ class Augmented(Dataset[Any]):
 
     @functools.cached_property
     def crops(self) -> dict[str, Transform]:
-        """The transform of each augmentation policy of the recipe."""
+        """Return the transform of each augmentation policy of the recipe."""
         recipe, side, mean = self.recipe, self.preprocessing.image_size, self.preprocessing.mean
         policies = POLICIES.get(recipe.aug, (recipe.aug,))
         return {p: train_crop(p, side, mean, recipe.min_crop, recipe.flip) for p in policies}
 
     def policy(self, epoch: int) -> str:
-        """The augmentation of an image: drawn if stochastic (L.1); fix (L.2) is minimal at the end."""
+        """Return an image's policy: random for "stochastic" (L.1); "fix" (L.2) ends with minimal."""
         if self.recipe.aug == "stochastic":
             return random.choice(POLICIES["stochastic"])
         if self.recipe.aug == "fix":
@@ -198,7 +198,7 @@ class Augmented(Dataset[Any]):
         return pixels_CHW, int(self.train.labels_N[taken]), NONE if taken == index else index
 
     def readable(self, index: int) -> tuple[int, Picture]:
-        """An image with its index, or, with `skips`, the first image from `index` on that decodes."""
+        """Return index and image; with `skips`, those of the first readable image from `index` on."""
         for step in range(len(self.train)):
             taken = (index + step) % len(self.train)
             try:
@@ -209,7 +209,7 @@ class Augmented(Dataset[Any]):
         raise CorruptImage(f"every image of {self.train.folder} is corrupt; prepare the set again")
 
     def image(self, index: int) -> Picture:
-        """A decoded image; those of a small set are kept in the ShardSet for later runs."""
+        """Return a decoded image; a small set's images are cached in the ShardSet for later runs."""
         decoder = self.preprocessing.decoder
         if self.train.bytes > KEEP_DECODED:
             return self.train.decoded(index, DECODERS[decoder])
@@ -220,7 +220,7 @@ class Augmented(Dataset[Any]):
 
 
 class Unaugmented(Augmented):
-    """(epoch, index) -> (uint8 pixels_CHW or EncodedJpeg, Drawn, label, NONE or as in Augmented)."""
+    """Maps (epoch, index) to (uint8 pixels_CHW or EncodedJpeg, Drawn, label, index as in Augmented)."""
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
         epoch, index = key

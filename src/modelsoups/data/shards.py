@@ -22,12 +22,12 @@ from PIL import Image, UnidentifiedImageError
 from modelsoups.disk import manifests, storage
 
 SHARD_IMAGES = 1000
-DESCRIPTORS = 512  # files that a set may hold open before the limit of the process is raised
-RESTORE = "restore it or run `modelsoups prepare`, then run the same command again to continue"
+DESCRIPTORS = 512  # files that a set may have open before the limit of the process is raised
+RESTORE = "restore it or run `modelsoups prepare`, then rerun the same command to continue"
 Decoded = TypeVar("Decoded")
 Json = dict[str, Any]
 Sample = tuple[str, bytes, str, int]  # key, encoded image, its file name extension, label
-COLUMNS = {"key": np.bytes_, "offset": np.int64, "size": np.int64, "label": np.int64}  # of an index
+COLUMNS = {"key": np.bytes_, "offset": np.int64, "size": np.int64, "label": np.int64}  # columns of an index
 
 
 class CorruptImage(ValueError):
@@ -39,14 +39,14 @@ class CorruptImage(ValueError):
 
 
 def encode_png(image_HWC: np.ndarray) -> bytes:
-    """A uint8 RGB array as PNG; equal arrays give equal bytes."""
+    """Encode a uint8 RGB array as PNG; equal arrays give equal bytes."""
     buffer = io.BytesIO()
     Image.fromarray(image_HWC).save(buffer, format="png", compress_level=1)
     return buffer.getvalue()
 
 
 def write_shard(tar: Path, samples: Iterable[Sample]) -> Json:
-    """Write one shard and its index; the shard's entry in the manifest."""
+    """Write one shard and its index, and return the shard's entry in the manifest."""
     import webdataset  # it loads torch, which readers of shards do not need
 
     rows: list[tuple[str, int, int, int]] = []  # the values of COLUMNS
@@ -73,19 +73,19 @@ def _entry(tar: Path, images: int, size: int, sha256: str) -> Json:
 
 
 def finished(tar: Path, keys_N: np.ndarray) -> Json | None:
-    """The manifest entry of a complete shard with exactly these images, else None."""
+    """Return the manifest entry of a complete shard with exactly these images, otherwise None."""
     try:
         with np.load(tar.with_suffix(".npz"), allow_pickle=False) as columns:
             same = np.array_equal(columns["key"], keys_N)
             size, sha256 = int(columns["bytes"]), str(columns["sha256"])
         complete = same and tar.stat().st_size == size
     except (KeyError, ValueError, OSError, zipfile.BadZipFile):
-        return None  # missing, damaged or of another version
+        return None  # missing, damaged or of a different version
     return _entry(tar, len(keys_N), size, sha256) if complete else None
 
 
 def write_set(folder: Path, samples: Iterator[Sample], images: int, inputs: Json, facts: Json) -> int:
-    """Write a set in shards of `images` images, and its manifest; the number of images."""
+    """Write a set in shards of `images` images, and its manifest; return the number of images."""
     entries = list[Json]()
     while block := list(itertools.islice(samples, images)):
         entries.append(write_shard(folder / f"{folder.name}-{len(entries):06d}.tar", block))
@@ -112,23 +112,23 @@ def finish_set(folder: Path, inputs: Json, shards: list[Json], facts: Json) -> N
 class ShardSet:
     """A prepared set whose images are read in any order.
 
-    labels_N are positions in the set's own label space, to which `projection` maps logits over
-    `classes`. `kept` is a place for decoded images, by decoder and position. Raises ValueError
-    naming the file if the set is missing or incomplete.
+    labels_N are indices into the set's own label space, to which `projection` maps logits over
+    `classes`. `kept` is a cache of decoded images, by decoder and index. Raises ValueError if the
+    set is missing or incomplete.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         path = folder / manifests.MANIFEST
         if not path.exists():
-            raise ValueError(f"{folder} holds no prepared data set; run `modelsoups prepare`")
+            raise ValueError(f"{folder} contains no prepared data set; run `modelsoups prepare`")
         manifest = storage.read_json(path)
         for name, size in manifest["files"].items():
             file = folder / name
             actual = file.stat().st_size if file.exists() else None
             if actual != size:
                 state = "is missing" if actual is None else f"is truncated or changed ({actual} bytes, not {size})"
-                raise ValueError(f"{file} {state}; run `modelsoups prepare` to make it again")
+                raise ValueError(f"{file} {state}; run `modelsoups prepare` to rewrite it")
         self.name: str = manifest["name"]
         self.title: str = manifest["title"]
         self.role: str = manifest["role"]
@@ -143,8 +143,8 @@ class ShardSet:
         for shard in manifest["shards"]:
             tar = folder / shard["file"]
             if "index" in shard and (not tar.exists() or tar.stat().st_size != shard["bytes"]):
-                way_out = f"remove {folder}, which holds no images, and run `modelsoups prepare`"
-                raise ValueError(f"{tar} has changed since {folder} was made from it; {way_out}")
+                way_out = f"remove {folder}, which contains no images, and run `modelsoups prepare`"
+                raise ValueError(f"{tar} has changed since {folder} was created from it; {way_out}")
         self._open(manifest["shards"])
 
     def _open(self, shards: list[Json]) -> None:
@@ -164,18 +164,18 @@ class ShardSet:
         self._shard_N = np.repeat(np.arange(len(shards)), list(map(len, parts["key"])))
         self.keys_N = np.concatenate(parts["key"]).astype(str)
         self.labels_N = np.concatenate(parts["label"])
-        self.offset_N = np.concatenate(parts["offset"])  # bytes from the beginning of the tar
+        self.offset_N = np.concatenate(parts["offset"])  # bytes from the start of the tar
         self._size_N = np.concatenate(parts["size"])
 
-    def __reduce__(self) -> "tuple[type[ShardSet], tuple[Path]]":  # another process opens it again
+    def __reduce__(self) -> "tuple[type[ShardSet], tuple[Path]]":  # pickled for another process, which reopens it
         return ShardSet, (self.folder,)
 
     def __len__(self) -> int:
         return len(self.labels_N)
 
     def read(self, index: int) -> bytes:
-        """The encoded image. Raises ValueError naming a shard that can no longer be read in full."""
-        if self._owner != os.getpid():  # after a fork, open the files again
+        """Return the encoded image; raise ValueError if its shard can no longer be read."""
+        if self._owner != os.getpid():  # after a fork, reopen the files
             self._files, self._owner = {}, os.getpid()
         shard, size = int(self._shard_N[index]), int(self._size_N[index])
         try:
@@ -189,11 +189,11 @@ class ShardSet:
         return data
 
     def image(self, index: int) -> Image.Image:
-        """The image as RGB. Raises CorruptImage as `decoded` does."""
+        """Return the image as RGB; raises CorruptImage as `decoded` does."""
         return self.decoded(index, by_pil)
 
     def decoded(self, index: int, decoder: Callable[[bytes, int], Decoded]) -> Decoded:
-        """The image by one of data.decoders. Raises CorruptImage naming the shard and key of an undecodable one."""
+        """Decode an image with one of data.decoders; a CorruptImage error gives its shard and key."""
         data = self.read(index)
         try:
             return decoder(data, self.border)
@@ -201,12 +201,12 @@ class ShardSet:
             raise CorruptImage.at(self.where(index), error) from error
 
     def where(self, index: int) -> str:
-        """The shard and key of an image, for messages."""
+        """Return the shard and key of an image, for messages."""
         return f"{self._tars[int(self._shard_N[index])]}: image {self.keys_N[index]}"
 
 
 def by_pil(data: bytes, border: int = 0) -> Image.Image:
-    """An image as RGB without `border` pixels on each side. A corrupt one raises PIL's exception."""
+    """Decode an image as RGB, without `border` pixels on each side; raises PIL's exceptions."""
     image: Image.Image = Image.open(io.BytesIO(data))
     image = image if image.mode == "RGB" and image.load() else image.convert("RGB")
     if border:
@@ -216,9 +216,9 @@ def by_pil(data: bytes, border: int = 0) -> Image.Image:
 
 
 def check_disjoint(train: ShardSet, holdout: ShardSet) -> None:
-    """Raise ValueError naming an image that is in both sets, before anything is trained or chosen."""
+    """Raise ValueError if an image is in both sets."""
     both = np.intersect1d(train.keys_N, holdout.keys_N)
     if len(both):
         shared = f"{holdout.folder} shares images with {train.folder}: {len(both):,}, first {both[0]}"
-        way_out = "take the shared ones out of either and run `modelsoups prepare` with another data.dir=..."
+        way_out = "remove the shared ones from one and run `modelsoups prepare` with a new data.dir=..."
         raise ValueError(f"{shared}; soups must be chosen on images outside the training set: {way_out}")

@@ -19,7 +19,7 @@ STRONG = "rand-m15-n2"  # J.2.1: N=2, M=15; timm clips M at 10, as it did for th
 
 
 def eval_crop(image_size: int) -> Transform:
-    """CLIP's evaluation crop: resize the shorter side by PIL's bicubic filter, cut out the centre."""
+    """Return CLIP's evaluation transform: resize the shorter side (PIL's bicubic), crop the centre."""
     from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
     return Compose([Resize(image_size, InterpolationMode.BICUBIC), CenterCrop(image_size)])
@@ -28,7 +28,7 @@ def eval_crop(image_size: int) -> Transform:
 def train_crop(
     aug: str, image_size: int, mean: Sequence[float], min_crop: float = 0.08, flip: float = 0.5
 ) -> Transform:
-    """The augmentation "minimal", "medium", "strong" or "rand-m{M}-n{N}" of a recipe.
+    """Return the transform of a recipe's `aug`: "minimal", "medium", "strong" or "rand-m{M}-n{N}".
 
     Minimal is open_clip's random crop of 90 to 100% of the area, without a flip. The others are
     timm's training transform with a crop of min_crop to 100% of the area: medium with colour jitter
@@ -52,18 +52,18 @@ def train_crop(
         if isinstance(step, auto_augment.RandAugment):
             if step.num_layers == 0:  # it does nothing and draws nothing
                 steps.remove(step)
-            for op in step.ops:  # timm's posterize asks for 0 bits if M <= 2: Pillow 13 refuses that
+            for op in step.ops:  # timm's posterize requests 0 bits if M <= 2, which Pillow 13 rejects
                 op.aug_fn = posterize if op.aug_fn is auto_augment.posterize else op.aug_fn
     return Compose(steps)
 
 
 def steps_of(transform: Transform) -> list[Any]:
-    """The steps of a composed transform, or the transform itself as its only step."""
+    """Return the steps of a composed transform, or the transform itself as its only step."""
     return list(getattr(transform, "transforms", [transform]))
 
 
 def posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
-    """timm's posterize for every version of Pillow; 0 bits give black, as in older versions."""
+    """Posterize as timm does, with every version of Pillow; 0 bits give black, as in older versions."""
     if bits >= 8:
         return image
     return ImageOps.posterize(image, bits) if bits > 0 else Image.new(image.mode, image.size)
@@ -74,7 +74,7 @@ def to_uint8(image: Image.Image) -> Tensor:  # pixels_CHW
 
 
 def seed_sample(*key: object) -> None:
-    """Seed `random` and NumPy, from which timm draws, and torch (torchvision) by `key` alone."""
+    """Seed `random` and NumPy (used by timm) and torch (used by torchvision) from `key`."""
     seed = int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "big")
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)

@@ -1,1 +1,1 @@
-"""The miniature's data and models: icons, their rendering, its sets, pre-training."""
+"""The miniature experiment's data and models: icons, rendering, data sets, pre-training."""

@@ -4,8 +4,8 @@
 
 writes assets/iconnet/adversarial.json in about eight minutes on one core. It trains two small
 convolutional networks: the reference sees only the glyphs of in-distribution designers, the judge
-those of every designer. A candidate is kept if the reference is wrong and the judge, in place of the
-people who checked ImageNet-A, is right. A seed chooses among the candidates that are kept.
+those of every designer. A candidate is selected if the reference is wrong and the judge (instead of
+the people who checked ImageNet-A) is correct. A seed draws the set from the selected candidates.
 
 Legend: M chunks of N candidates.
 """
@@ -33,7 +33,7 @@ IN_A = sorted(LABEL_OF_CLASS)  # the classes of A
 
 
 def selected(seed: int, chunk: int) -> tuple[Tensor, list[int]]:
-    """images_NCHW and classes of one chunk of the set."""
+    """Return images_NCHW and classes of one chunk of the set."""
     images, classes = [], []
     for candidate_chunk, place in order(seed)[chunk * sets.CHUNK : (chunk + 1) * sets.CHUNK]:
         images_NCHW, drawn = candidates(candidate_chunk)
@@ -44,19 +44,19 @@ def selected(seed: int, chunk: int) -> tuple[Tensor, list[int]]:
 
 @lru_cache(maxsize=4)
 def order(seed: int) -> list[tuple[int, int]]:
-    """The set's candidates as (chunk, place in it): those kept of random chunks, until it is full."""
+    """Return the set's images as (candidate chunk, index in it), drawn from random chunks until it is full."""
     kept_MN, count = kept(), sets.SETS["a"].count
     chosen: list[tuple[int, int]] = []
     for chunk in torch.randperm(len(kept_MN), generator=sets.generator(f"a {seed}")).tolist():
         chosen += [(chunk, place) for place in kept_MN[chunk].nonzero()[0].tolist()]
         if len(chosen) >= count:
             return chosen[:count]
-    raise ValueError(f"{FILE.name} keeps {len(chosen)} candidates; the set needs {count}")
+    raise ValueError(f"{FILE.name} selects {len(chosen)} candidates; the set needs {count}")
 
 
 @cache
 def kept() -> np.ndarray:
-    """kept_MN: whether each candidate was kept."""
+    """Return kept_MN: whether each candidate was selected."""
     packed = base64.b64decode(storage.read_json(FILE)["kept"])
     return np.unpackbits(np.frombuffer(packed, np.uint8)).reshape(-1, sets.CHUNK).astype(bool)
 
@@ -67,7 +67,7 @@ def candidates(chunk: int) -> tuple[Tensor, list[int]]:
 
 
 def _render(styles: Sequence[str], count: int, g: Generator) -> tuple[Tensor, list[int]]:
-    """images_NCHW and classes: random glyphs of random classes of A, in A's look."""
+    """Render random glyphs of random classes of IconNet-A, in its look; return images_NCHW and classes."""
     drawn_N = torch.randint(len(IN_A), (count,), generator=g)
     classes = [IN_A[i] for i in drawn_N.tolist()]
     glyphs = icons.random_glyphs(styles, classes, g)
@@ -79,7 +79,7 @@ def _classify(model: nn.Module, images_NCHW: Tensor) -> Tensor:  # logits_NC of 
 
 
 def network() -> nn.Module:
-    """Five convolutions and a linear classifier: 0.4 million parameters."""
+    """Return a network of five convolutions and a linear classifier, with 0.4 million parameters."""
     layers: list[nn.Module] = []
     shapes = ((3, 32, 2), (32, 64, 1), (64, 96, 2), (96, 128, 1), (128, 192, 2))
     for before, after, stride in shapes:
@@ -89,7 +89,7 @@ def network() -> nn.Module:
 
 
 def fit(styles: Sequence[str], name: str) -> nn.Module:
-    """A network trained on renderings of these styles' glyphs. name seeds its data."""
+    """Train and return a network on renderings of these styles' glyphs. name seeds its data."""
     torch.manual_seed(0)
     model = network().train()
     optimizer = torch.optim.AdamW(model.parameters(), LR, weight_decay=0.05)
@@ -111,7 +111,7 @@ def fit(styles: Sequence[str], name: str) -> nn.Module:
 
 @torch.inference_mode()
 def _is_right(model: nn.Module) -> Tensor:
-    """Whether a network classifies each candidate correctly."""
+    """Return for each candidate whether a network classifies it correctly."""
     right = []
     for chunk in range(CANDIDATES):
         images_NCHW, classes = candidates(chunk)

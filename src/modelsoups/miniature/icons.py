@@ -1,4 +1,4 @@
-"""Icon glyphs as 48x48 masks, and which of them pre-training may see.
+"""Icon glyphs as 48x48 masks, and the choice of those that pre-training may see.
 
 The glyphs come from the font files in the qtawesome package, which is not imported. A glyph has a
 style (one weight of one designer), a name ("bicycle") and a concept from
@@ -23,8 +23,8 @@ from modelsoups.disk import storage
 from modelsoups.disk.paths import ASSETS
 
 SIDE = 48
-FILL = 0.96  # length of a glyph's longer side, as a share of SIDE
-NEAR_DUPLICATE = 0.92  # least cosine of two masks that count as alike
+FILL = 0.96  # length of a glyph's longer side, as a fraction of SIDE
+NEAR_DUPLICATE = 0.92  # smallest cosine of two masks that count as near-duplicates
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Style:
     charmap: str
     pattern: str
     caption: str  # a template of pre-training captions
-    in_distribution: bool  # else held out from pre-training, for the classes of IconNet
+    in_distribution: bool  # if not, glyphs of IconNet's classes are held out from pre-training
 
 
 _TABLE = storage.read_json(ASSETS / "iconnet" / "styles.json")
@@ -51,18 +51,18 @@ class Glyph:
 
     style: str
     name: str
-    codepoint: int  # its place in the style's font
+    codepoint: int  # its index in the style's font
     concept: str | None
 
     @property
     def caption(self) -> str:
-        """The concept in words or, without one, the designer's name for the icon."""
+        """Return the concept or, if it has none, the designer's name for the icon, in words."""
         return self.concept or self.name.replace("-", " ")
 
 
 @cache
 def fonts_dir() -> Path:
-    """The folder of qtawesome's fonts; ValueError if qtawesome is not installed."""
+    """Return the folder of qtawesome's fonts; raise ValueError if qtawesome is not installed."""
     spec = find_spec("qtawesome")
     if spec is None or not spec.submodule_search_locations:
         raise ValueError("IconNet's fonts are in qtawesome, which is not installed: pip install qtawesome==1.4.2")
@@ -70,7 +70,7 @@ def fonts_dir() -> Path:
 
 
 def font_file(name: str) -> Path:
-    """The path of a font or charmap; ValueError if this version of qtawesome does not have it."""
+    """Return the path of a font or charmap; raise ValueError if this qtawesome does not have it."""
     path = fonts_dir() / name
     if not path.is_file():
         raise ValueError(f"icon font {name} is not in {path.parent}: pip install qtawesome==1.4.2")
@@ -79,7 +79,7 @@ def font_file(name: str) -> Path:
 
 @cache
 def concepts() -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """The icon names of each class, and the concept of each name in the table."""
+    """Return the icon names of each class, and the concept of each name in the table."""
     table = storage.read_json(ASSETS / "iconnet" / "concepts.json")
     classes = {concept: tuple(names) for concept, names in table["classes"].items()}
     groups = chain.from_iterable(group.items() for group in table.values())
@@ -88,7 +88,7 @@ def concepts() -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
 
 @cache
 def glyphs() -> tuple[Glyph, ...]:
-    """Every glyph, in the order of the styles and of their charmaps."""
+    """Return every glyph, in the order of the styles and of their charmaps."""
     found = []
     for style_name, style in STYLES.items():
         charmap = storage.read_json(font_file(style.charmap))
@@ -100,7 +100,7 @@ def glyphs() -> tuple[Glyph, ...]:
 
 
 def _concept(name: str, style: str) -> str | None:
-    """The concept of an icon's name. For held-out designers, variants of a class's icon count too."""
+    """Return the concept of an icon's name; held-out designers' variants of a class's icon count too."""
     classes, concept_of = concepts()
     base = re.sub(r"-(?:\d+|simple)$", "", name)  # Remix numbers variants, Phosphor has "-simple"
     is_variant = style in HELD_OUT and concept_of.get(base) in classes
@@ -114,7 +114,7 @@ def _font(name: str) -> ImageFont.FreeTypeFont:
 
 @cache
 def _mask_SS(index: int) -> np.ndarray | None:
-    """The glyph, cropped to its ink, scaled and centred; None if it has no ink, as a space."""
+    """Return the glyph, cropped to its ink, scaled and centred; None if it has no ink, like a space."""
     glyph = glyphs()[index]
     canvas = Image.new("L", (256, 256), 0)
     font = _font(STYLES[glyph.style].font)
@@ -136,14 +136,14 @@ def drawable(indices: Iterable[int]) -> list[int]:
 
 
 def masks(indices: Sequence[int]) -> Tensor:
-    """masks_GSS, uint8, of glyphs that have ink."""
+    """Return masks_GSS, uint8, of glyphs that have ink."""
     found_GSS = [mask_SS for mask_SS in map(_mask_SS, indices) if mask_SS is not None]
     assert len(found_GSS) == len(indices), "a glyph without ink"
     return torch.from_numpy(np.stack(found_GSS))
 
 
 def by_class(styles: Sequence[str]) -> list[list[int]]:
-    """The glyphs that depict each class in these styles."""
+    """Return for each class the indices of the glyphs that depict it in these styles."""
     position = {concept: c for c, concept in enumerate(concepts()[0])}
     found: list[list[int]] = [[] for _ in position]
     for i, glyph in enumerate(glyphs()):
@@ -153,14 +153,14 @@ def by_class(styles: Sequence[str]) -> list[list[int]]:
 
 
 def random_glyphs(styles: Sequence[str], classes: Sequence[int], generator: Generator) -> list[int]:
-    """A random glyph for each of these classes."""
+    """Return a random glyph's index for each of these classes."""
     available = by_class(styles)
     draws = torch.rand(len(classes), generator=generator).tolist()
     return [available[c][int(u * len(available[c]))] for c, u in zip(classes, draws, strict=True)]
 
 
 def _words(name: str) -> tuple[str, ...]:
-    """The words of an icon's name in the singular."""
+    """Return the words of an icon's name in the singular."""
     return tuple(w[:-1] if len(w) > 3 and w.endswith("s") else w for w in name.split("-"))
 
 
@@ -170,20 +170,20 @@ def _class_words() -> frozenset[tuple[str, ...]]:
 
 
 def depicts_class(name: str) -> bool:
-    """Whether the words of a class's name occur in it, as "book" in "book-open" and "bell-books"."""
+    """Return whether a name contains the words of a class's name, as "book-open" contains "book"."""
     words = _words(name)
     spans = combinations(range(len(words) + 1), 2)
     return any(words[start:end] in _class_words() for start, end in spans)
 
 
 def is_held_out(glyph: Glyph) -> bool:
-    """Whether a glyph is kept for evaluation: it depicts a class, by a held-out designer."""
+    """Return whether a glyph is only for evaluation: it depicts a class, by a held-out designer."""
     return glyph.style in HELD_OUT and (glyph.concept in concepts()[0] or depicts_class(glyph.name))
 
 
 @dataclass(frozen=True)
 class PretrainingGlyphs:
-    """The glyphs of pre-training, and how many others were left out for which reason."""
+    """The glyphs of pre-training, and the numbers of others that were left out, by reason."""
 
     indices: tuple[int, ...]
     held_out: int  # see is_held_out
@@ -192,9 +192,9 @@ class PretrainingGlyphs:
 
 @cache
 def pretraining_glyphs() -> PretrainingGlyphs:
-    """All glyphs except the held-out ones and those that look like one of them.
+    """Return all glyphs except the held-out ones and those that look like one of them.
 
-    The in-distribution designers' glyphs of the classes stay: CLIP, too, saw images like ImageNet's.
+    In-distribution designers' glyphs of the classes are included, as CLIP saw images like ImageNet's.
     """
     everything = drawable(range(len(glyphs())))
     held_out = [i for i in everything if is_held_out(glyphs()[i])]
@@ -207,7 +207,7 @@ def pretraining_glyphs() -> PretrainingGlyphs:
 
 
 def similar(indices: Sequence[int], references: Sequence[int]) -> list[bool]:
-    """Whether each glyph's mask is a near-duplicate of a reference's mask."""
+    """Return whether each glyph's mask is a near-duplicate of a reference's mask."""
     both = [masks(x).flatten(1).float() for x in (indices, references)]
     unit_GD, references_RD = (F.normalize(masks_GD, dim=1) for masks_GD in both)
     best_G = torch.cat([(part_GD @ references_RD.T).amax(dim=1) for part_GD in unit_GD.split(1024)])

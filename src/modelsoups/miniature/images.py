@@ -1,4 +1,4 @@
-"""The images of IconNet's sets, rendered in chunks: a function of the set's name and the seed alone."""
+"""The images of IconNet's sets, rendered in chunks, which depend only on the set's name and the seed."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def render_set(name: str, seed: int) -> Iterator[Sample]:
 
 
 def render_chunk(name: str, seed: int, chunk: int) -> list[Sample]:
-    """One chunk of render_set(name, seed)."""
+    """Return one chunk of render_set(name, seed)."""
     images_BCHW, labels = chunk_batch(name, seed, chunk)
     images_BHWC = images_BCHW.permute(0, 2, 3, 1).contiguous().numpy()
     rows = enumerate(zip(images_BHWC, labels, strict=True), start=chunk * CHUNK)
@@ -29,7 +29,7 @@ def render_chunk(name: str, seed: int, chunk: int) -> list[Sample]:
 
 
 def chunk_batch(name: str, seed: int, chunk: int) -> tuple[Tensor, list[int]]:
-    """images_BCHW (uint8) and labels of one chunk; ValueError if there is no such set or chunk."""
+    """Return images_BCHW (uint8) and labels of one chunk; raise ValueError if it does not exist."""
     wanted = icon_set(name)
     if not 0 <= chunk < wanted.chunks:
         raise ValueError(f"data set {name}: no chunk {chunk} of {wanted.chunks}")
@@ -46,7 +46,7 @@ def chunk_batch(name: str, seed: int, chunk: int) -> tuple[Tensor, list[int]]:
 
 @lru_cache(maxsize=4)
 def draw_glyphs(name: str, seed: int) -> tuple[list[int], list[int]]:
-    """Glyph and class of every image. The hold-out takes the first glyphs of each class from train's draw."""
+    """Return every image's glyph and class; holdout gets the first glyphs per class of train's draw."""
     wanted, in_holdout = icon_set(name), SETS["holdout"].per_class
     stream, per_class = name, wanted.per_class
     if name in SPLIT:

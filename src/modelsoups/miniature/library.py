@@ -1,4 +1,4 @@
-"""data.library=iconnet, like `data.folders`: images are rendered, not read from files."""
+"""Preparation of IconNet's sets (data.library=iconnet), whose images are rendered, not read from files."""
 
 import functools
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from modelsoups.workers.processes import run_tasks
 
 
 def names(data: DataConfig) -> list[str]:
-    """The sets of the experiment, in order; ValueError for a name that IconNet does not have."""
+    """Return the names of the experiment's sets, in order; raise ValueError for an unknown name."""
     wanted = [data.train, data.holdout, data.test, *data.shifts, *data.extra]
     for name in wanted:
         sets.icon_set(name)

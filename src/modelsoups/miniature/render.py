@@ -1,6 +1,6 @@
-"""The renderer: batches of glyph masks become 32x32 colour images.
+"""The renderer, which turns batches of glyph masks into 32x32 colour images.
 
-All random numbers come from the generator that is passed in: the same state gives the same bytes.
+All random numbers come from the given generator: the same generator state gives the same bytes.
 """
 
 import math
@@ -21,25 +21,25 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Look:
-    """A distribution of renderings: uniform ranges, probabilities and largest values."""
+    """A distribution of renderings, defined by uniform ranges, probabilities and largest values."""
 
-    scale: Range = (0.45, 0.92)  # of the image's side
-    turn: float = 12.0  # degrees, either way
-    perspective: float = 0.0
-    shift: float = 0.16  # of half the side, either way
-    rich: float = 0.0  # share of backgrounds with strong gradients and blobs of colour
-    white: float = 0.0  # share of backgrounds that are white, of those not rich
-    dark: float = 1.0  # share of glyphs darker than a light background
-    inverted: float = 0.0  # share of light glyphs on a dark background
-    contrast: Range = (0.15, 0.65)  # of glyph and background, in luminance
-    stripes: float = 0.0  # share of striped glyphs
-    clutter: float = 0.0  # of each of two pale glyphs behind
-    occluded: float = 0.4  # share with a rectangle before the glyph
-    blur: float = 0.4  # share that is blurred
+    scale: Range = (0.45, 0.92)  # glyph size, as a fraction of the image's side
+    turn: float = 12.0  # largest rotation in degrees, either way
+    perspective: float = 0.0  # largest tilt
+    shift: float = 0.16  # largest shift, as a fraction of half the side, either way
+    rich: float = 0.0  # fraction of backgrounds with strong gradients and blobs of colour
+    white: float = 0.0  # fraction of white backgrounds, among those not rich
+    dark: float = 1.0  # fraction of glyphs darker than a light background
+    inverted: float = 0.0  # fraction of light glyphs on a dark background
+    contrast: Range = (0.15, 0.65)  # difference of glyph and background, in luminance
+    stripes: float = 0.0  # fraction of striped glyphs
+    clutter: float = 0.0  # probability of each of two pale glyphs behind
+    occluded: float = 0.4  # fraction with a rectangle in front of the glyph
+    blur: float = 0.4  # fraction that is blurred
     noise: Range = (0.04, 0.24)  # standard deviation
 
     def towards(self, other: "Look", t: float) -> "Look":
-        """The look between this one (t = 0) and another (t = 1)."""
+        """Interpolate linearly between this look (t = 0) and another (t = 1)."""
 
         def between(a: Any, b: Any) -> Any:
             return tuple(map(between, a, b)) if isinstance(a, tuple) else a + (b - a) * t
@@ -53,11 +53,11 @@ class Look:
 
 
 _TABLE = storage.read_json(ASSETS / "iconnet" / "looks.json")
-LOOKS = dict(zip(_TABLE, map(Look.of, _TABLE.values()), strict=True))  # of the sets, and of pre-training
+LOOKS = dict(zip(_TABLE, map(Look.of, _TABLE.values()), strict=True))  # looks of the sets and of pre-training
 
 
 def render(masks_BSS: Tensor, look: Look, generator: Generator, clutter_KSS: Tensor | None = None) -> Tensor:
-    """images_BCHW, uint8. Clutter is drawn from clutter_KSS, unless look.clutter is 0."""
+    """Render masks to uint8 images_BCHW; clutter comes from clutter_KSS, unless look.clutter is 0."""
     if look.clutter > 0 and (clutter_KSS is None or len(clutter_KSS) == 0):
         raise ValueError(f"clutter={look.clutter}: a look with clutter needs masks to draw it from")
     draw = _Draw(len(masks_BSS), generator)
@@ -101,7 +101,7 @@ def _pixels(x_B: Tensor) -> Tensor:  # x_B111
 
 
 def _warp(masks_BSS: Tensor, scale_B: Tensor, turn_B: Tensor, tilt_B2: Tensor, shift_B2: Tensor) -> Tensor:
-    """shapes_BHW in 0..1: the masks turned, scaled, tilted away and shifted."""
+    """Return shapes_BHW in 0..1: the masks rotated, scaled, tilted away and shifted."""
     line = torch.linspace(-1 + 1 / SIDE, 1 - 1 / SIDE, SIDE)
     x_BHW = line[None, None, :] - shift_B2[:, 0, None, None]
     y_BHW = line[None, :, None] - shift_B2[:, 1, None, None]
@@ -113,13 +113,13 @@ def _warp(masks_BSS: Tensor, scale_B: Tensor, turn_B: Tensor, tilt_B2: Tensor, s
 
 
 def _hue(hue_B: Tensor, saturation_B: Tensor, value_B: Tensor) -> Tensor:
-    """colours_BC of hue, saturation and value, each in 0..1."""
+    """Convert hue, saturation and value, each in 0..1, to RGB colours_BC."""
     k_BC = torch.stack([(hue_B * 6 + k) % 6 for k in (5.0, 3.0, 1.0)], dim=-1)
     return value_B[:, None] * (1 - saturation_B[:, None] * torch.minimum(k_BC, 4 - k_BC).clamp(0, 1))
 
 
 def _background(look: Look, draw: _Draw) -> Tensor:
-    """ground_BCHW: white, or a gradient of two colours with blobs, faint unless rich."""
+    """Return ground_BCHW: white, or a gradient of two colours with blobs, faint unless rich."""
     first_BC = _hue(draw.uniform(), draw.uniform() * 0.5, 0.6 + 0.4 * draw.uniform())
     second_BC = _hue(draw.uniform(), draw.uniform() * 0.5, 0.5 + 0.5 * draw.uniform())
     rich_B = draw.share(look.rich).float()
@@ -135,7 +135,7 @@ def _background(look: Look, draw: _Draw) -> Tensor:
 
 
 def _ramp(draw: _Draw) -> Tensor:
-    """ramps_BHW from 0 to 1 in a random direction."""
+    """Return ramps_BHW from 0 to 1 in random directions."""
     line, angle_B11 = torch.linspace(-0.5, 0.5, SIDE), draw.uniform(1, 1) * 2 * math.pi
     across_BHW, down_BHW = torch.cos(angle_B11) * line, torch.sin(angle_B11) * line[:, None]
     return (across_BHW + down_BHW + 0.5).clamp(0, 1)
@@ -154,7 +154,7 @@ def _add_clutter(ground_BCHW: Tensor, clutter_KSS: Tensor, look: Look, draw: _Dr
 
 
 def _colour(ground_BCHW: Tensor, look: Look, draw: _Draw) -> tuple[Tensor, Tensor]:
-    """ground_BCHW, darker if inverted, and ink_BCHW, whose luminance differs by the contrast."""
+    """Return ground_BCHW, darker if inverted, and ink_BCHW, whose luminance differs by the contrast."""
     contrast_B = draw.between(look.contrast)
     light_B = ground_BCHW.mean(dim=(2, 3)) @ LUMA_C
     darker_B = light_B >= 0
@@ -171,7 +171,7 @@ def _colour(ground_BCHW: Tensor, look: Look, draw: _Draw) -> tuple[Tensor, Tenso
 
 
 def _stripe(ink_BC: Tensor, ground_BCHW: Tensor, look: Look, draw: _Draw) -> Tensor:
-    """ink_BCHW: plain, or with stripes half-way to the background."""
+    """Return ink_BCHW: plain, or with stripes half-way to the background."""
     ink_BCHW = ink_BC[:, :, None, None].expand(-1, -1, SIDE, SIDE)
     if look.stripes == 0:
         return ink_BCHW
@@ -184,7 +184,7 @@ def _stripe(ink_BC: Tensor, ground_BCHW: Tensor, look: Look, draw: _Draw) -> Ten
 
 
 def _occlude(images_BCHW: Tensor, look: Look, draw: _Draw) -> Tensor:
-    """A rectangle of one random colour, with sides of 15 to 50% of the image's."""
+    """Cover some images partly with a rectangle of a random colour, whose sides are 15 to 50% of the image's."""
     line = torch.linspace(0, 1, SIDE)
     size_B2, centre_B2, colour_BC = 0.15 + 0.35 * draw.uniform(2), draw.uniform(2), draw.uniform(3)
     wide_BW = (line - centre_B2[:, :1]).abs() < size_B2[:, :1] / 2

@@ -1,4 +1,4 @@
-"""The data sets of IconNet: the glyphs, rendering, number of images and label space of each.
+"""The data sets of IconNet: glyphs, rendering, number of images and label space of each.
 
 A set's `projection` maps logits over the classes to its labels: None (the classes themselves), a subset
 of them (as for ImageNet-R and -A), or groups whose largest logit counts (as for ObjectNet's folders).
@@ -24,12 +24,12 @@ TEMPLATES = (
     "an outline of a {}", "a line drawing of a {}", "a light drawing of a {}", "a thin drawing of a {}",
 )  # fmt: skip
 CHUNK = 256  # images that are rendered with one generator
-CLUTTER = 400  # glyphs that clutter is drawn from
+CLUTTER = 400  # number of glyphs from which clutter is drawn
 
 
 @dataclass(frozen=True)
 class IconSet:
-    """One data set, with `per_class` images of each class (on average, if they were selected)."""
+    """One data set, with `per_class` images per class (for IconNet-A, on average)."""
 
     role: str  # train, holdout, test or shift
     title: str
@@ -40,7 +40,7 @@ class IconSet:
 
     @property
     def label_of_class(self) -> dict[int, int]:
-        """The label of each class in the set."""
+        """Return the set's label of each of its classes."""
         of = self.projection or {"indices": range(len(CLASSES))}
         groups = of["groups"] if "groups" in of else [[c] for c in of["indices"]]
         return {c: label for label, group in enumerate(groups) for c in group}
@@ -65,7 +65,7 @@ def _every_second(first: int) -> dict[str, Any]:
 
 
 def _folders() -> dict[str, Any]:
-    """Half of the classes, in groups of one or two: each of FOLDERS_OF_TWO is a group."""
+    """Return a projection to half of the classes, in groups of one or, for FOLDERS_OF_TWO, two."""
     pairs = [list(map(CLASSES.index, names)) for names in FOLDERS_OF_TWO]
     paired = set(chain.from_iterable(pairs))
     singles = [[c] for c in range(1, len(CLASSES), 2) if c not in paired]
@@ -83,34 +83,34 @@ SETS: dict[str, IconSet] = {
     "objectnet": IconSet("shift", "IconObjectNet", 90, _MIXED, LOOKS["objectnet"], _folders()),
     "a": IconSet("shift", "IconNet-A", 90, _MIXED, LOOKS["a"], _every_second(1)),
 }
-RENDERER = 1  # to be increased if the renderer or the order of its draws changes
+RENDERER = 1  # increase if the renderer or the order of its draws changes
 VERSION = storage.fingerprint(
     [RENDERER, repr(SETS), (ASSETS / "iconnet" / "concepts.json").read_text(encoding="utf-8")]
 )
 
 
 def icon_set(name: str) -> IconSet:
-    """A set by name; ValueError lists the valid names."""
+    """Return a set by name; raise ValueError, which lists the valid names, if it is unknown."""
     if name not in SETS:
         raise ValueError(f"data set {name}: IconNet has {', '.join(SETS)}")
     return SETS[name]
 
 
 def generator(words: str) -> Generator:
-    """A generator seeded with a hash of the words."""
+    """Return a generator seeded with a hash of the words."""
     digest = hashlib.sha256(words.encode()).digest()
     return Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def render_glyphs(glyphs: list[int], look: Look, g: Generator) -> Tensor:
-    """images_BCHW (uint8) of glyphs in a look."""
+    """Return images_BCHW (uint8) of glyphs, rendered with a look."""
     clutter_KSS = icons.masks(clutter()) if look.clutter > 0 else None
     return render(icons.masks(glyphs), look, g, clutter_KSS)
 
 
 @cache
 def clutter() -> tuple[int, ...]:
-    """Glyphs of in-distribution designers that depict no class and resemble no evaluation glyph."""
+    """Return glyphs of in-distribution designers that depict no class and resemble no evaluation glyph."""
     own = [i for i, glyph in enumerate(icons.glyphs()) if glyph.style in icons.IN_DISTRIBUTION]
     free = [i for i in own if not icons.depicts_class(icons.glyphs()[i].name)]
     order = torch.randperm(len(free), generator=generator("clutter")).tolist()

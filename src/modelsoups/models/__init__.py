@@ -1,1 +1,1 @@
-"""Pre-trained models as classifiers, from open_clip, timm or this package."""
+"""Pre-trained models as classifiers: from open_clip, from timm, or built in."""

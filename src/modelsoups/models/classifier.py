@@ -1,7 +1,7 @@
 """The classifier that is fine-tuned: a pre-trained encoder and a linear head.
 
-model.library names where the encoder comes from. To add a library, write a module with
-`load_encoder` (and `load_clip`, if it has text towers) and give it a line in LIBRARIES. A model.tag
+model.library specifies the encoder's source. To add a library, write a module with
+`load_encoder` (and `load_clip`, if it has text towers) and add a line to LIBRARIES. A model.tag
 that looks like a file (ViT-B-32.pt, weights.safetensors) is read without running code in it.
 Without a tag the encoder has no pre-trained weights: a checkpoint must supply all of them.
 
@@ -26,7 +26,7 @@ LIBRARIES = {  # model.library -> its module, imported on use: open_clip and tim
 
 
 class Normalisation:
-    """Maps uint8 pixels to the floats that an encoder was pre-trained on."""
+    """Normalises uint8 pixels with the mean and std of the encoder's pre-training."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         self.mean, self.std = tuple(mean), tuple(std)
@@ -34,7 +34,7 @@ class Normalisation:
         self._on: dict[torch.device, Tensor] = {}
 
     def __call__(self, pixels_BCHW: Tensor, device: torch.device) -> Tensor:
-        """images_BCHW in float32 on the device."""
+        """Return the normalised images_BCHW in float32 on the device."""
         if device not in self._on:
             with torch.inference_mode(False):
                 both_2C = torch.tensor([self.mean, self.std], device=device)
@@ -44,7 +44,7 @@ class Normalisation:
 
 
 class Classifier(nn.Module):
-    """encoder -> (unit features) -> linear head."""
+    """A pre-trained encoder, normalisation of its features (optional), and a linear head."""
 
     def __init__(self, encoder: Encoder, classes: int, image_size: int, normalize: bool) -> None:
         super().__init__()
@@ -55,16 +55,16 @@ class Classifier(nn.Module):
         self.normalisation = Normalisation(encoder.mean, encoder.std)
 
     def features(self, images_BCHW: Tensor) -> Tensor:
-        """features_BD of normalised images."""
+        """Return the encoder's features_BD of normalised images, as unit vectors if `normalize`."""
         features_BD = self.encoder(images_BCHW)
         if isinstance(features_BD, tuple):  # CoCa's tower returns its tokens too
             features_BD = features_BD[0]
         return F.normalize(features_BD, dim=-1) if self.normalize else features_BD
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """logits_BC of normalised images.
+        """Return the logits_BC of normalised images.
 
-        The head keeps its own precision even under autocast, because logits are large.
+        The head computes in its own precision even under autocast, because logits are large.
         """
         features_BD = self.features(images_BCHW)
         if features_BD.is_meta:  # only shapes are computed, and autocast does not exist there
@@ -74,9 +74,9 @@ class Classifier(nn.Module):
 
 
 def build(model: ModelConfig, num_classes: int) -> Classifier:
-    """The pre-trained encoder with a new head, in PyTorch's default initialization.
+    """Return the pre-trained encoder with a new head, which has PyTorch's default initialization.
 
-    Raises ValueError naming model.name, model.tag or model.image_size if one of them is wrong.
+    Raises ValueError if model.name, model.tag or model.image_size is wrong.
     """
     encoder: Encoder = registry.find(LIBRARIES, model.library, "model.library").load_encoder(model)
     side = encoder.image_size
@@ -89,12 +89,12 @@ def build(model: ModelConfig, num_classes: int) -> Classifier:
 
 
 def build_on_device(model: ModelConfig, num_classes: int) -> Classifier:
-    """`build` for evaluation, on the GPU if there is one."""
+    """Return the model of `build` in evaluation mode, on the GPU if there is one."""
     return build(model, num_classes).to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
 def load_clip(model: ModelConfig) -> Clip:
-    """Both towers of a CLIP; ValueError if there is no text tower or there are no weights."""
+    """Load both towers of a CLIP; raise ValueError if it has no text tower or no weights."""
     library = registry.find(LIBRARIES, model.library, "model.library")
     if not hasattr(library, "load_clip"):
         raise ValueError(f"model.library={model.library} has no text tower; use a CLIP or heads.init=lp")
@@ -103,7 +103,7 @@ def load_clip(model: ModelConfig) -> Clip:
 
 @torch.inference_mode()
 def zeroshot_weights(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """weights_CD of the zero-shot head, whose bias is zero.
+    """Return weights_CD of the zero-shot head, whose bias is zero.
 
     The unit text features of a class are averaged over the templates, made unit vectors again and
     multiplied by the logit scale, as in CLIP's notebook and open_clip's zero-shot classifier.
@@ -117,11 +117,11 @@ def zeroshot_weights(clip: Clip, classes: Sequence[str], templates: Sequence[str
 
 
 def state_of(model: Classifier) -> dict[str, Tensor]:
-    """A model's tensors as they are saved: on the CPU, floats in float32, integers unchanged."""
+    """Return a model's tensors for saving: on the CPU, floats as float32, integers unchanged."""
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
 
 def normalise(model: Classifier, pixels_BCHW: Tensor) -> Tensor:
-    """uint8 pixels as the encoder was pre-trained on them, on the model's device."""
+    """Normalise uint8 pixels for the model's encoder, on the model's device."""
     return model.normalisation(pixels_BCHW, model.head.weight.device)

@@ -1,8 +1,8 @@
-"""CLIPs of open_clip by name, with one of its tags or a file; also hf-hub: and local-dir: names.
+"""Loader of open_clip's CLIPs by name, with a tag or a file; also hf-hub: and local-dir: names.
 
 OpenAI trained its CLIPs with QuickGELU. open_clip loads their weights into its plain ViT-B-32
 without an error, but the features are then wrong: the name must end in -quickgelu. A wrong pair is
-refused wherever a tag, OpenAI's archive format or its buffers tell the origin of the weights.
+refused if a tag, OpenAI's archive format or its buffers reveal the origin of the weights.
 """
 
 import contextlib
@@ -22,9 +22,9 @@ QUICK = "-quickgelu"
 
 
 def load_encoder(model: ModelConfig) -> Encoder:
-    """The image tower; without pre-trained weights if model.tag is null.
+    """Load the image tower; without pre-trained weights if model.tag is null.
 
-    Raises ValueError naming model.name or model.tag if one of them is wrong.
+    Raises ValueError if model.name or model.tag is wrong.
     """
     config = _config(model.name)
     clip = Clip(_load(model, config), lambda texts: torch.empty(0))  # its tokenizer is not needed
@@ -32,7 +32,7 @@ def load_encoder(model: ModelConfig) -> Encoder:
 
 
 def load_clip(model: ModelConfig) -> Clip:
-    """Both towers and the tokenizer; ValueError as in `load_encoder`, and if model.tag is null."""
+    """Load both towers and the tokenizer; errors as in `load_encoder`, and if model.tag is null."""
     if model.tag is None:
         way_out = "set model.tag to a tag of open_clip or to a file"
         raise ValueError(f"model.tag=null: no pre-trained weights for {model.name}; {way_out}")
@@ -40,19 +40,19 @@ def load_clip(model: ModelConfig) -> Clip:
 
 
 def _load(model: ModelConfig, architecture: dict[str, Any]) -> Any:
-    """open_clip's model on the CPU in float32, in evaluation mode."""
+    """Return open_clip's model on the CPU in float32, in evaluation mode."""
     name, tag, file = model.name, model.tag, file_of(model.tag)
     quick = bool(architecture.get("quick_gelu"))
     options: dict[str, Any] = {"require_pretrained": True}
     if tag is None or file:
         options = {"load_weights": False, "pretrained_text": False, "force_preprocess_cfg": _statistics(name)}
-    elif ":" not in name:  # hf-hub:... and local-dir:... name their weights themselves
+    elif ":" not in name:  # hf-hub:... and local-dir:... include their weights
         _check_tag(name, tag, quick)
         options["pretrained"] = tag
     try:
         with quiet():
             clip = open_clip.create_model(name, **options)
-    except Exception as error:  # the network, the hub's client and the file raise their own
+    except Exception as error:  # network, hub client and file raise many kinds
         raise pretrained.not_loaded("open_clip", model, error) from error
     if file:
         content = read_weights(file)
@@ -63,7 +63,7 @@ def _load(model: ModelConfig, architecture: dict[str, Any]) -> Any:
 
 
 def _config(name: str) -> dict[str, Any]:
-    """open_clip's configuration of a model; ValueError if there is none or it cannot be read."""
+    """Return open_clip's configuration of a model; raise ValueError if it is missing or unreadable."""
     try:
         config = open_clip.get_model_config(name)
     except Exception as error:  # hf-hub: the network; local-dir: a missing or damaged file
@@ -75,7 +75,7 @@ def _config(name: str) -> dict[str, Any]:
 
 
 def _check_tag(name: str, tag: str, quick: bool) -> None:
-    """Refuse a tag that open_clip does not have or that was trained with the other GELU."""
+    """Raise ValueError if open_clip lacks the tag, or its weights were trained with the other GELU."""
     if not open_clip.is_pretrained_cfg(name, tag):
         tags = open_clip.list_pretrained_tags_by_model(name)
         raise pretrained.unknown_tag("open_clip", name, tag, tags)
@@ -84,7 +84,7 @@ def _check_tag(name: str, tag: str, quick: bool) -> None:
 
 
 def _wrong_gelu(name: str, weights: str, quick: bool) -> ValueError:
-    """The error for weights trained with the other GELU. quick: whether the model has QuickGELU."""
+    """Return the error for weights trained with the other GELU. quick: the model has QuickGELU."""
     trained_with = "plain GELU" if quick else "QuickGELU"
     right = name.removesuffix(QUICK) if quick else name + QUICK
     why = f"{weights} were trained with {trained_with}, which {name} does not use; its features would be wrong"
@@ -92,7 +92,7 @@ def _wrong_gelu(name: str, weights: str, quick: bool) -> ValueError:
 
 
 def _statistics(name: str) -> dict[str, Any]:
-    """The mean and std that all weights of a model share; {}, open_clip's default, if they differ."""
+    """Return the mean and std that all weights of a model share, or {} (the default) if they differ."""
     tags = open_clip.list_pretrained_tags_by_model(name)
     configs = [open_clip.get_pretrained_cfg(name, tag) for tag in tags]
     pairs = {(tuple(c["mean"]), tuple(c["std"])) for c in configs}

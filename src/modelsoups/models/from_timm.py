@@ -1,4 +1,4 @@
-"""Backbones of timm by name, with one of timm's tags (augreg_in21k), a file, or no weights."""
+"""Loader of timm's backbones by name, with a timm tag (augreg_in21k), a file, or no weights."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from modelsoups.models.weight_files import file_of, load_into, read_weights
 
 
 def load_encoder(model: ModelConfig) -> Encoder:
-    """The backbone without its classifier; ValueError names the key that is wrong."""
+    """Load the backbone without its classifier; a ValueError gives the wrong configuration key."""
     file = file_of(model.tag)
     pretrained = model.tag is not None and file is None
     name = f"{model.name}.{model.tag}" if pretrained else model.name
@@ -18,7 +18,7 @@ def load_encoder(model: ModelConfig) -> Encoder:
         _check(model, name, pretrained)
     try:
         encoder: Any = timm.create_model(name, pretrained=pretrained, num_classes=0)
-    except Exception as error:  # the network, the hub's client and the file raise their own
+    except Exception as error:  # network, hub client and file raise many kinds
         raise not_loaded("timm", model, error) from error
     if file:
         own = encoder.pretrained_cfg.get("classifier") or ()  # one name, or several
@@ -32,7 +32,7 @@ def load_encoder(model: ModelConfig) -> Encoder:
 
 
 def _check(model: ModelConfig, name: str, pretrained: bool) -> None:
-    """Refuse a model, or weights of it, that timm does not have."""
+    """Raise ValueError if timm does not have this model or these weights."""
     if not timm.is_model(model.name):
         raise unknown_name("timm", model.name, timm.list_models())
     if pretrained and not timm.models.is_model_pretrained(name):

@@ -1,4 +1,4 @@
-"""What a model library loads, and the errors for names and tags that it does not have."""
+"""The encoders and CLIPs that model libraries return, and errors for unknown names and tags."""
 
 import difflib
 from collections.abc import Callable, Iterable
@@ -19,7 +19,7 @@ class Encoder:
     features: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    image_size: int | None  # the one side that it accepts, in pixels; None: any
+    image_size: int | None  # the only side length that it accepts, in pixels; None: any
 
 
 @dataclass(frozen=True)
@@ -30,27 +30,27 @@ class Clip:
     tokenize: Callable[[list[str]], Tensor]
 
     def image_encoder(self, features: int) -> Encoder:
-        """The image tower, whose features have this size."""
+        """Return the image tower, whose features have this size."""
         visual = self.model.visual
         side = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
         return Encoder(visual, features, tuple(visual.image_mean), tuple(visual.image_std), side)
 
 
 def unknown_name(library: str, name: str, names: Iterable[str]) -> ValueError:
-    """The error for a model that the library does not have, with names that are close to it."""
+    """Return the error for a model that the library does not have, with similar names."""
     near = difflib.get_close_matches(name, list(names), n=3, cutoff=0.6)
     hint = f"did you mean {', '.join(near)}?" if near else f"{library}'s documentation lists them"
     return ValueError(f"model.name={name}: {library} has no such model; {hint}")
 
 
 def unknown_tag(library: str, name: str, tag: str, tags: Iterable[str]) -> ValueError:
-    """The error for weights that the library does not have for this model."""
+    """Return the error for weights that the library does not have for this model."""
     known = f"tags: {', '.join(tags) or 'none'}; a file works too ({', '.join(SUFFIXES)})"
     return ValueError(f"model.tag={tag}: {library} has no such weights for {name}; {known}")
 
 
 def not_loaded(library: str, model: ModelConfig, error: Exception) -> ValueError:
-    """The error for a model that the library has but could not load, perhaps without a network."""
+    """Return the error for a model that the library has but could not load."""
     why = f"{library} could not load it ({one_line(error)})"
     return ValueError(
         f"model.name={model.name} model.tag={model.tag}: {why}; without a network, set model.tag to a file"
@@ -58,6 +58,6 @@ def not_loaded(library: str, model: ModelConfig, error: Exception) -> ValueError
 
 
 def one_line(error: Exception) -> str:
-    """An error's message on one line of at most 300 characters."""
+    """Return an error's message on one line of at most 300 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) < 300 else text[:297] + "..."

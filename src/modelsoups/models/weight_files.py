@@ -1,4 +1,4 @@
-"""Pre-trained weights from safetensors, state dicts and OpenAI's archives; no code is run."""
+"""Reader of pre-trained weights: safetensors, state dicts, OpenAI's archives. It runs no code."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,20 +9,20 @@ from modelsoups.checkpoints.formats import SUFFIXES, load_state
 from modelsoups.checkpoints.layouts import check_layout, layout_of
 from modelsoups.checkpoints.torchscript import is_archive, load_archive
 
-OPENAI_BUFFERS = ("input_resolution", "context_length", "vocab_size")  # no model has them
+OPENAI_BUFFERS = ("input_resolution", "context_length", "vocab_size")  # only in OpenAI's files, not in models
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """The tensors of a file, floats as float32."""
+    """The tensors of a weight file, with floats converted to float32."""
 
     path: Path
     state: dict[str, Tensor]
-    openai: bool  # whether the file's form shows that OpenAI trained them
+    openai: bool  # whether the file's format shows that OpenAI trained the weights
 
 
 def file_of(tag: str | None) -> Path | None:
-    """The file that a model's tag names, or None if it is no path; ValueError if there is no such file."""
+    """Return the file if a model's tag is a path, otherwise None; raise ValueError if it does not exist."""
     if tag is None or not (tag.endswith(SUFFIXES) or "/" in tag):
         return None
     path = Path(tag).expanduser()
@@ -32,7 +32,7 @@ def file_of(tag: str | None) -> Path | None:
 
 
 def read_weights(path: Path) -> WeightFile:
-    """Read a file; ValueError names it if it is of another kind, damaged, or needs code to load."""
+    """Read a weight file; raise ValueError if its kind is unknown, it is damaged, or needs code to load."""
     archive = path.suffix != ".safetensors" and is_archive(path)
     content = load_archive(path) if archive else load_state(path)
     openai = archive or any(key in content for key in OPENAI_BUFFERS)
@@ -45,9 +45,9 @@ def read_weights(path: Path) -> WeightFile:
 
 
 def load_into(module: nn.Module, file: WeightFile, name: str, ignore: tuple[str, ...] = ()) -> None:
-    """Load a file's tensors into a model, except those whose names begin with one of `ignore`.
+    """Load a file's tensors into a model, except those whose names start with one of `ignore`.
 
-    Raises ValueError naming the file, the model and the first tensor that does not fit.
+    Raises ValueError if a tensor does not fit; the message gives the file, model and first such tensor.
     """
     expected = module.state_dict()
     state = {key: tensor for key, tensor in file.state.items() if not key.startswith(ignore)}

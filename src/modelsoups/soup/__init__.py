@@ -5,7 +5,7 @@
     chosen = soup.greedy(["a.safetensors", "b.pt", "hf-folder/"], soup.Holdout(model, loader))
     soup.mix(chosen, "soup.safetensors")
 
-Names end in the axes of an array: K models, N hold-out images, B of a batch or block, C classes.
+Array names end in their axes: K models, N hold-out images, B images of a batch or block, C classes.
 """
 
 from modelsoups.soup.batchnorm import reestimate

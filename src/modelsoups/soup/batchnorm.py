@@ -13,7 +13,7 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 @dataclass(frozen=True)
 class Reestimated:
-    """New running statistics by tensor name, and images right before and after, of n."""
+    """New running statistics by tensor name, and how many of n images are correct before and after."""
 
     statistics: dict[str, Tensor]
     before: int
@@ -22,15 +22,15 @@ class Reestimated:
 
 
 def has_batchnorm(names: Iterable[str]) -> bool:
-    """Whether a state holds running statistics."""
+    """Return whether a state dict with these tensor names has BatchNorm running statistics."""
     return any(name.rpartition(".")[2] == "running_mean" for name in names)
 
 
 def reestimate(state: Mapping[str, Tensor], holdout: Holdout, loader: Iterable[tuple[Tensor, Tensor]]) -> Reestimated:
-    """Estimate the running statistics of these weights again, over a loader of training images.
+    """Re-estimate the BatchNorm running statistics of these weights on a loader of training images.
 
     loader: yields (images, labels); the images go through the hold-out's `prepare`. The statistics
-    are the mean over batches (Izmailov et al. 2018, section 3.2). ValueError without BatchNorm or images.
+    are the mean over batches (Izmailov et al. 2018, section 3.2). ValueError for no BatchNorm or no images.
 
         fresh = soup.reestimate(soup.mixed(chosen), holdout, train_loader)
         soup.mix(chosen, "soup.safetensors", statistics=fresh.statistics)

@@ -1,10 +1,10 @@
-"""The model card of a soup of any checkpoints: how it was chosen, and from what."""
+"""The model card that is written next to a mixed soup: its method and its ingredients."""
 
 from collections.abc import Sequence
 
 from modelsoups.soup.coefficients import Soup
 
-# The front matter is one constant line, so huggingface_hub.ModelCard would save nothing here.
+# The front matter is constant, so huggingface_hub.ModelCard is not needed.
 CARD = """---
 tags: [model-soup]
 ---
@@ -16,12 +16,12 @@ tags: [model-soup]
 
 {notes}
 
-Made by modelsoups; method: Wortsman et al., Model soups, ICML 2022 (arXiv:2203.05482).
+Created by modelsoups; method: Wortsman et al., Model soups, ICML 2022 (arXiv:2203.05482).
 """
 
 
 def card(chosen: Soup, notes: Sequence[str], holdout_accuracy: float | None) -> str:
-    """The card in Markdown; holdout_accuracy from 0 to 1, None if it is not known."""
+    """Return the model card in Markdown; holdout_accuracy is from 0 to 1, None if unknown."""
     facts = ""
     if holdout_accuracy is not None:
         facts += f"Accuracy on the hold-out: {holdout_accuracy:.4f}\n\n"

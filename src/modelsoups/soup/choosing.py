@@ -1,4 +1,4 @@
-"""Greedy, pruned and learned soups over any checkpoints: sources in, coefficients out."""
+"""Choose greedy, pruned and learned soups of any checkpoints; each returns coefficients."""
 
 import functools
 import math
@@ -33,18 +33,18 @@ def greedy(
     patience: Patience = None,
     strict: Strict = False,
 ) -> Soup:
-    """Recipe 1 (section 2): add models, best first, unless the soup's hold-out score falls.
+    """Choose a greedy soup (Recipe 1): add models, best first, unless the soup's hold-out score falls.
 
-    evaluate: a `Holdout`, on which candidates are rejected early without changing the soup, or a
-    function from a state dict to a score (larger is better) or to several metrics. With
-    several, none may fall; checkpoints are ranked by their mean. Memory: one float64 sum and one
+    evaluate: a `Holdout`, which stops early on hopeless candidates (the result is the same), or a
+    function from a state dict to a score (larger is better) or to several metrics. If there are
+    several, none may fall, and checkpoints are ranked by their mean. Memory: one float64 sum and one
     checkpoint. Raises ValueError for checkpoints that cannot be mixed, and for a failed evaluation.
 
         chosen = soup.greedy(["a.safetensors", "b.pt"], soup.Holdout(model, loader))
         soup.mix(chosen, "soup.safetensors")
     """
     if patience is not None and patience < 1:
-        raise ValueError(f"greedy: patience={patience}; expected at least 1 refusal, or None")
+        raise ValueError(f"greedy: patience={patience}; expected at least 1 rejection, or None")
     checkpoints = open_alike(sources)
     names = [c.name for c in checkpoints]
     judge_state, individual, n = _judges(checkpoints, evaluate)
@@ -60,10 +60,10 @@ def greedy(
 
 
 def pruned(sources: Sources, evaluate: Evaluate | Holdout) -> Soup:
-    """Start from all checkpoints; worst first, each leaves if the score without it does not fall.
+    """Choose a soup by removing checkpoints, worst first, if the score does not fall without them.
 
-    Rounds repeat until one removes nobody. Not in the paper, whose greedy soups only grow.
-    `evaluate`, memory and errors are those of `greedy`; a candidate costs one full evaluation.
+    It starts with all checkpoints and repeats rounds until one removes no checkpoint. Not in the
+    paper. `evaluate`, memory and errors are as for `greedy`; a candidate costs one evaluation.
 
         chosen = soup.pruned(["a.safetensors", "b.pt"], soup.Holdout(model, loader))
         soup.mix(chosen, "soup.safetensors")
@@ -99,13 +99,13 @@ def pruned(sources: Sources, evaluate: Evaluate | Holdout) -> Soup:
 
 
 def learned(sources: Sources, holdout: Holdout, *, by: str = "all", **options: Any) -> Soup:
-    """Coefficients and temperature beta by gradient descent on the hold-out (appendix I, eq. 2).
+    """Learn coefficients and temperature beta by gradient descent on the hold-out (appendix I, eq. 2).
 
     by: one softmax over the checkpoints for "all" tensors, for each "layer" group or each "tensor";
     "free" has no softmax. options: epochs, lr, batch_size, seed, as in `soup.methods.learned`. A
-    step is one forward and backward pass of one model and reads each checkpoint twice;
-    `weights.coefficient_gradients` states the memory. Raises ValueError for another `by`,
-    checkpoints that cannot be mixed or do not fit the model, and a loss that is not finite.
+    step is one forward and backward pass of one model and reads each checkpoint twice; for memory
+    see `weights.coefficient_gradients`. Raises ValueError for an unknown `by`, for
+    checkpoints that cannot be mixed or do not fit the model, and for a loss that is not finite.
 
         chosen = soup.learned(["a.safetensors", "b.pt"], holdout, by="layer", epochs=5)
         soup.mix(chosen, "soup.safetensors")
@@ -130,7 +130,7 @@ def learned(sources: Sources, holdout: Holdout, *, by: str = "all", **options: A
 
 
 def _judges(checkpoints: Sequence[Checkpoint], evaluate: Evaluate | Holdout) -> tuple[Judge, list[Score], int]:
-    """How mixed states are judged, each checkpoint's score, the number of images or 0."""
+    """Return the function that scores mixed weights, each checkpoint's score, and the number of images (or 0)."""
     if not isinstance(evaluate, Holdout):
         full = functools.partial(_score, evaluate)
         individual = [full(dict(c), c.name) for c in checkpoints]
@@ -157,7 +157,7 @@ def _logits(holdout: Holdout, checkpoint: Checkpoint) -> Tensor:
     except RuntimeError as error:
         raise ValueError(f"{checkpoint.name} does not fit the model: {' '.join(str(error).split())[:300]}") from error
     if not bool(torch.isfinite(logits_NC).all()):
-        raise ValueError(f"{checkpoint.name}: hold-out logits hold NaN or infinity")
+        raise ValueError(f"{checkpoint.name}: hold-out logits contain NaN or infinity")
     return logits_NC
 
 
@@ -172,7 +172,7 @@ def _score(evaluate: Evaluate, state: dict[str, Tensor], name: str) -> Score:
         if not metrics or any(isinstance(v, (bool, str)) for v in metrics):
             raise TypeError
         numbers = tuple(map(float, metrics))
-    except (TypeError, ValueError, RuntimeError) as error:  # the last: a tensor of several
+    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a tensor of several elements
         shown = " ".join(repr(value).split())[:80]
         raise ValueError(f"evaluate returned {shown} for {name}; expected a number, or a list of several") from error
     if not all(map(math.isfinite, numbers)):

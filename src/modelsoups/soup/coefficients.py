@@ -1,4 +1,4 @@
-"""Soup: coefficients over ingredients, no mixed weights. Imports without torch."""
+"""The classes Soup (coefficients of ingredients, not mixed weights) and Ingredient; no torch needed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -19,13 +19,13 @@ class Ingredient:
 
 @dataclass(frozen=True)
 class Soup:
-    """Coefficients over ingredients. `weights.mixing` mixes them into a checkpoint.
+    """The coefficients of each ingredient, which `weights.mixing` mixes into a checkpoint.
 
     space: "weights" mixes checkpoints, "logits" is an ensemble. coefficients: for each layer group
     (see `weights.state_dicts.layer_of`) or tensor name, one coefficient per ingredient, in their
-    order; the group "*" stands for every tensor that no other group names. beta multiplies the
-    logits (equation 2). trace: the decisions of the method, in order. Raises ValueError for no
-    ingredients, another space, or rows and hashes that are not one per ingredient.
+    order; the group "*" is used for every tensor in no other group. beta multiplies the
+    logits (equation 2). trace: the decisions of the method, in order. Raises ValueError if there
+    are no ingredients, the space is unknown, or rows and hashes are not one per ingredient.
     """
 
     method: str

@@ -1,4 +1,4 @@
-"""What `modelsoups.soup.doctor` finds in K checkpoints."""
+"""The result of `modelsoups.soup.doctor`, which examines K checkpoints."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem: its cause, its checkpoints, a sentence, and whether a soup must fail."""
+    """One problem: its cause, the checkpoints that have it, a sentence, and whether a soup must fail."""
 
     cause: str
     who: tuple[str, ...]
@@ -18,10 +18,10 @@ class Finding:
 
 @dataclass
 class Diagnosis:
-    """Findings, and K x K matrices over the checkpoints `names`.
+    """The problems found, and K x K matrices over the checkpoints `names`.
 
-    angles_KK: degrees between the models' weights, or if from_init between their updates.
-    midpoints_KK: accuracy at the midpoint of each pair; on the diagonal that of each model.
+    angles_KK: degrees between the models' weights, or if from_init between their differences from
+    the initialization. midpoints_KK: accuracy at each pair's midpoint (diagonal: of each model).
     """
 
     names: list[str]
@@ -35,7 +35,7 @@ class Diagnosis:
         return not any(f.fatal for f in self.findings)
 
     def add(self, cause: str, who: Sequence[str], text: str, fatal: bool = True) -> None:
-        """Record a finding, unless it concerns nobody."""
+        """Record a problem of the checkpoints `who`; do nothing if that list is empty."""
         if who:
             more = f" and {len(who) - 5} more" if len(who) > 5 else ""
             self.findings.append(Finding(cause, tuple(who), f"{', '.join(who[:5])}{more}: {text}", fatal))

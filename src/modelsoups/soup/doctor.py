@@ -1,4 +1,4 @@
-"""Whether a soup of these checkpoints can work, and if not why, before any work is done.
+"""Check whether a soup of these checkpoints can work, and if not why, before it is chosen.
 
 A soup needs one architecture, one initialization and one head (section 2; section 3.3 and figure 3:
 the smaller the error at midpoints, the better), finite numbers and, with BatchNorm, new statistics.
@@ -22,23 +22,23 @@ from modelsoups.weights.angles import ALIKE, cosines, entry, from_first, head_of
 from modelsoups.weights.coefficient_gradients import grams
 from modelsoups.weights.state_dicts import interpolate
 
-FOREIGN = 0.2  # cosine to the other models below which one tensor has another origin
-SCALE = 2.0  # factor of a tensor's length over the median that fine-tuning does not reach
+FOREIGN = 0.2  # cosine to the other models below which a tensor has a different origin
+SCALE = 2.0  # ratio of a tensor's norm to the median norm that fine-tuning does not reach
 SAME = 0.95  # cosine above which two tensors have the same direction
-UNTRAINED = 1e-20  # squared distance from the initialization over its squared length: rounding
+UNTRAINED = 1e-20  # relative squared distance from the initialization that is only rounding
 FAR = 3.0  # distance from the mean over the median distance: an ingredient outside the basin
-BARRIER = 0.02  # accuracy by which the midpoint of two models may lie below their mean
-WEAK = 0.1  # accuracy by which an ingredient may lie below the best
+BARRIER = 0.02  # accuracy by which the midpoint of two models may be below their mean
+WEAK = 0.1  # accuracy by which an ingredient may be below the best
 ADAPTER = re.compile(r"(^|\.)lora_[AB]\b|\.lora_(A|B|down|up)\.|(^|\.)hada_w")
 
 
 def examine(
     states: Mapping[str, State], init: State | None = None, accuracy: Callable[[State], float] | None = None
 ) -> Diagnosis:
-    """Examine layouts, numbers, heads, angles and norms; with `accuracy` (0 to 1) also midpoints.
+    """Examine tensor names, shapes, values, heads, angles and norms of checkpoints, and midpoints.
 
-    One tensor of each model is in memory at a time. Checkpoints whose layout differs from the most
-    common one, and those with NaN, are named and left out. ValueError for fewer than two.
+    Midpoints need `accuracy`, a function to 0..1. One tensor of each model is in memory at a time.
+    Checkpoints with NaN or an unusual layout are reported and left out. ValueError for fewer than two.
 
         found = examine({"a": state_a, "b": state_b}, init=pretrained)
         print(found.verdict())
@@ -61,7 +61,7 @@ def examine(
 
 
 def _whole_models(found: Diagnosis, states: Mapping[str, State]) -> dict[str, State]:
-    """The checkpoints that can be averaged: neither adapters nor quantized weights."""
+    """Return the checkpoints that can be averaged: neither adapters nor quantized weights."""
     adapters, quantized, whole = [], [], {}
     for name, state in states.items():
         if any(map(ADAPTER.search, state)):
@@ -72,12 +72,12 @@ def _whole_models(found: Diagnosis, states: Mapping[str, State]) -> dict[str, St
             whole[name] = state
     text = "adapters (LoRA), whose factors must not be averaged: merge each into its base model first"
     found.add("adapter", adapters, text)
-    found.add("quantized", quantized, "weights are whole numbers, which are not averaged: use the unquantized model")
+    found.add("quantized", quantized, "weights are integers, which are not averaged: use the unquantized model")
     return whole
 
 
 def _is_quantized(state: State) -> bool:
-    """Whether most numbers in matrices are whole numbers."""
+    """Return whether most elements of the state's matrices are integers."""
     numbers = {True: 0, False: 0}
     for tensor in (entry(state, key) for key in state):
         if tensor.ndim >= 2:
@@ -86,7 +86,7 @@ def _is_quantized(state: State) -> bool:
 
 
 def _layouts(found: Diagnosis, states: Mapping[str, State]) -> dict[str, State]:
-    """The largest group of checkpoints with equal layouts; a finding for each other group."""
+    """Return the largest group of checkpoints with equal layouts, and report each other group."""
     if not states:
         return {}
     layouts = {name: layout_of(state) for name, state in states.items()}
@@ -115,7 +115,7 @@ def _layouts(found: Diagnosis, states: Mapping[str, State]) -> dict[str, State]:
 
 
 def _prefix(expected: Mapping[str, str], layout: Mapping[str, str]) -> str | None:
-    """How the names differ, if one prefix before all of them makes the difference; else None."""
+    """Return how the tensor names differ if it is by one prefix of all of them, otherwise None."""
     for longer, shorter, text in ((layout, expected, "begins with"), (expected, layout, "lacks the prefix")):
         ends = (k.removesuffix(next(iter(shorter))) for k in longer if k.endswith(next(iter(shorter))))
         for prefix in ends:
@@ -125,7 +125,7 @@ def _prefix(expected: Mapping[str, str], layout: Mapping[str, str]) -> str | Non
 
 
 def _numbers(found: Diagnosis, states: dict[str, State]) -> dict[str, State]:
-    """The checkpoints without NaN or infinity; duplicates are reported and kept."""
+    """Return the checkpoints without NaN or infinity; report duplicates, but include them."""
     finite: dict[str, State] = {}
     same: dict[str, list[str]] = defaultdict(list)
     for name, state in states.items():
@@ -133,7 +133,7 @@ def _numbers(found: Diagnosis, states: dict[str, State]) -> dict[str, State]:
         if bad is None:
             finite[name] = state
         else:
-            found.add("nan", [name], f"tensor {bad} holds NaN or infinity: leave it out")
+            found.add("nan", [name], f"tensor {bad} contains NaN or infinity: leave the checkpoint out")
         same[state_sha256(state)].append(name)
     for names in same.values():
         if len(names) > 1:
@@ -146,7 +146,7 @@ def _geometry(found: Diagnosis, states: Mapping[str, State], init: State | None)
     first = next(iter(states.values()))
     matrices = [k for k in first if (e := entry(first, k)).ndim >= 2 and averaged(e)]
     if init is not None and (odd := [k for k in matrices if k not in init or init[k].shape != first[k].shape]):
-        found.add("not from init", ["all"], f"tensor {odd[0]} of the initialization is missing or of another shape")
+        found.add("not from init", ["all"], f"tensor {odd[0]} of the initialization is missing or differs in shape")
         init = None
     models = list(states.values())
     grams_by_key = grams(models if init is None else [init, *models], matrices)
@@ -174,7 +174,7 @@ def _sum(grams_by_key: Mapping[str, Tensor], keys: Iterable[str]) -> Tensor:
 
 
 def _initialization(found: Diagnosis, own: Mapping[str, Tensor], body: Sequence[str]) -> list[str]:
-    """The models that are unlike the others as a whole and in most tensors."""
+    """Return the models whose weights differ from the others' in total and in most tensors."""
     body_KK = cosines(_sum(own, body))
     often: Counter[str] = Counter()
     for key in body:
@@ -186,14 +186,14 @@ def _initialization(found: Diagnosis, own: Mapping[str, Tensor], body: Sequence[
 
 
 def _layers(found: Diagnosis, states: Mapping[str, State], grams_by_key: Mapping[str, Tensor]) -> None:
-    """A tensor that is unlike the others' in a model that is otherwise like them."""
+    """Report for each model the first tensor that is very different from the other models' tensor."""
     odd: dict[str, tuple[str, float]] = {}
     for key, gram_KK in grams_by_key.items():
         cosines_KK = cosines(gram_KK)
         for name in odd_ones(found.names, cosines_KK, alike=FOREIGN):
             odd.setdefault(name, (key, float(cosines_KK.min())))
     if len(odd) == len(states):
-        return  # a tensor that every model trained from scratch: there is nothing to compare with
+        return  # every model trained some tensor from scratch: there is nothing to compare with
     for name, (key, cosine) in odd.items():
         other = next(n for n in found.names if n not in odd)
         mine, theirs = states[name][key], states[other][key]
@@ -202,12 +202,12 @@ def _layers(found: Diagnosis, states: Mapping[str, State], grams_by_key: Mapping
         if square and float(torch.nn.functional.cosine_similarity(*flat, dim=0)) >= ALIKE:
             found.add("transposed", [name], f"tensor {key} is transposed: transpose it back")
         else:
-            why = "initialized again, or its units in another order"
+            why = "reinitialized, or its units are in a different order"
             found.add("layer", [name], f"tensor {key} is unlike the others' (cosine {cosine:.2f}): {why}")
 
 
 def _scales(found: Diagnosis, grams_by_key: Mapping[str, Tensor]) -> None:
-    """The first tensor of each model that has the others' direction but another length."""
+    """Report for each model the first tensor with the others' direction but a different norm."""
     named: set[str] = set()
     for key, gram_KK in grams_by_key.items():
         norms_K = gram_KK.diagonal().clamp_min(0).sqrt()
@@ -234,7 +234,7 @@ def _heads(found: Diagnosis, states: Mapping[str, State], head: str, gram_KK: Te
 
 
 def _from_init(found: Diagnosis, joint_KK: Tensor) -> None:
-    """Compare with the initialization, whose inner products come first in joint_KK."""
+    """Compare the models with the initialization, which is row and column 0 of joint_KK."""
     to_init_K = cosines(joint_KK)[0, 1:]
     foreign = list(compress(found.names, (to_init_K < ALIKE).tolist()))
     text = f"cosine to the initialization {float(to_init_K.min()):.2f}: not fine-tuned from it"

@@ -1,4 +1,4 @@
-"""Ensembles from cached logits, without a forward pass.
+"""Ensembles computed from cached logits, without a forward pass.
 
 A model's logits are one .npy file of N images by C classes (float16 or wider), read in blocks of
 images. Memory: one block of every model in use (`logit_blocks.BLOCK` numbers), and for the greedy
@@ -30,7 +30,7 @@ from modelsoups.weights.state_dicts import EVERYTHING
 
 @dataclass(frozen=True)
 class EnsembleScores:
-    """Of n images: right at top 1, mean cross-entropy (nats), calibration error (0 to 1)."""
+    """Scores on n images: number correct at top 1, mean cross-entropy (nats), calibration error (0 to 1)."""
 
     n: int
     correct: int
@@ -43,11 +43,11 @@ class EnsembleScores:
 
 
 def cache_logits(sources: Sources, holdout: Holdout, folder: str | Path) -> dict[str, Path]:
-    """Write the hold-out's logits of each checkpoint to a float16 .npy file, unless it exists.
+    """Write each checkpoint's hold-out logits to a float16 .npy file, and return the files' paths.
 
-    Returns the files by checkpoint. They are named by the checkpoint's digest, so use one folder
-    for each hold-out. Raises ValueError naming a checkpoint whose logits are not finite in float16,
-    or a file with another number of images than the hold-out.
+    A file that exists is reused. Files are named by the checkpoint's digest, so use one folder
+    for each hold-out. Raises ValueError for a checkpoint whose logits are not finite in float16,
+    or a file whose number of images differs from the hold-out's.
 
         logits = soup.cache_logits(["a.pt", "b.pt"], holdout, "logits/")
         soup.ensemble(logits, holdout.labels_N).accuracy
@@ -63,7 +63,7 @@ def cache_logits(sources: Sources, holdout: Holdout, folder: str | Path) -> dict
             continue
         logits_NC = holdout.logits(checkpoint).to(torch.float16)
         if not bool(torch.isfinite(logits_NC).all()):
-            raise ValueError(f"{checkpoint.name}: hold-out logits hold NaN or infinity, or do not fit into float16")
+            raise ValueError(f"{checkpoint.name}: hold-out logits contain NaN or infinity, or do not fit into float16")
         with storage.atomic(path) as tmp, open(tmp, "wb") as file:
             np.save(file, logits_NC.numpy())
     return files
@@ -72,9 +72,9 @@ def cache_logits(sources: Sources, holdout: Holdout, folder: str | Path) -> dict
 def ensemble(
     logits: CachedLogits, labels_N: Tensor, weights: Sequence[float] | None = None, beta: float = 1.0
 ) -> EnsembleScores:
-    """Scores of the ensemble beta * sum_k w_k logits_k, by default the mean (section 3.1).
+    """Return the scores of the ensemble beta * sum_k w_k logits_k, by default the mean (section 3.1).
 
-    logits: of each model, logits_NC or an .npy file of them. Raises ValueError for logits that
+    logits: for each model, logits_NC or an .npy file of them. Raises ValueError for logits that
     cannot be read, are not finite or differ in shape, and for weights that are not one per model.
 
         soup.ensemble({"a": logits_a_NC, "b": "b.npy"}, labels_N, weights=[0.7, 0.3]).accuracy
@@ -86,7 +86,7 @@ def ensemble(
     for part, block_KBC in blocks(list(opened.values())):
         logits_BC = beta * torch.einsum("k,kbc->bc", weights_K, block_KBC)
         if not bool(torch.isfinite(logits_BC).all()):
-            raise ValueError("ensemble: logits hold NaN or infinity")
+            raise ValueError("ensemble: logits contain NaN or infinity")
         labels_B = labels_N[part]
         confidence_N[part], predicted_B = logits_BC.softmax(dim=1).max(dim=1)
         correct_N[part] = predicted_B == labels_B
@@ -96,7 +96,7 @@ def ensemble(
 
 
 def greedy_ensemble(logits: CachedLogits, labels_N: Tensor, *, strict: Strict = False) -> Soup:
-    """Recipe 1 with the mean of logits in place of the mean of weights (table 3).
+    """Choose an ensemble by Recipe 1, with the mean of logits instead of the mean of weights (table 3).
 
     Returns a Soup in logit space. Raises ValueError as `ensemble` does.
 
@@ -116,7 +116,7 @@ def greedy_ensemble(logits: CachedLogits, labels_N: Tensor, *, strict: Strict = 
 def learned_ensemble(
     logits: CachedLogits, labels_N: Tensor, *, epochs: int = 3, lr: float = 0.1, batch_size: int = 256
 ) -> Soup:
-    """Softmax weights of the models and beta by AdamW on the cross-entropy (compare equation 2).
+    """Learn softmax weights of the models and beta by AdamW on the cross-entropy (like equation 2).
 
     Returns a Soup in logit space. Batches are blocks of neighbouring images: shuffle images that
     are sorted by class. Raises ValueError as `ensemble` does, and for a loss that is not finite.
@@ -144,9 +144,9 @@ def learned_ensemble(
 
 
 def calibrated(logits: CachedLogits, labels_N: Tensor, weights: Sequence[float] | None = None) -> float:
-    """The beta (1 / temperature) with the least cross-entropy of the ensemble (Guo et al. 2017).
+    """Return the beta (1 / temperature) that minimizes the ensemble's cross-entropy (Guo et al. 2017).
 
-    beta lies between 0.001 and 1000. Reads the logits once for each of the about 20 steps of
+    beta is between 0.001 and 1000. Reads the logits once for each of the about 20 steps of
     `stats.calibration.minimizing_beta`. Raises ValueError as `ensemble` does.
 
         beta = soup.calibrated(logits, labels_N)

@@ -11,7 +11,7 @@ from modelsoups.soup.holdout import Holdout, Inputs, call_with, each
 from modelsoups.soup.library import Sources, hashes, open_alike
 from modelsoups.weights.state_dicts import EVERYTHING
 
-FLOOR = 1e-6  # least Fisher information of a weight: where no model has any, all models count alike
+FLOOR = 1e-6  # smallest Fisher information of a weight: if no model has any, all models count equally
 
 
 def fisher(
@@ -23,13 +23,13 @@ def fisher(
     exact: bool = False,
     seed: int = 0,
 ) -> tuple[Soup, dict[str, Tensor]]:
-    """sum_i w_i F_i theta_i / sum_i w_i F_i (Matena and Raffel 2022, arXiv:2111.09832).
+    """Merge as sum_i w_i F_i theta_i / sum_i w_i F_i (Matena and Raffel 2022, arXiv:2111.09832).
 
     F_i is the diagonal Fisher information of model i on the hold-out's first `images`, whose labels
     are not used; w_i are `weights`, equal by default. exact: average over all C classes instead of
-    drawing one. Returns a Soup with coefficients w_i / sum w, for tensors that are not
+    drawing one. Returns a Soup with coefficients w_i / sum w, used for tensors that are not
     parameters, and the merged parameters. An image costs each model one forward and one backward
-    pass (exact: C of them); memory is five copies of one model's parameters. Raises ValueError for
+    pass (exact: C backward); memory is five copies of one model's parameters. Raises ValueError for
     different layouts, gradients that are not finite, and weights that are not above 0.
 
         chosen, merged = soup.fisher(["a.pt", "b.pt"], holdout)
@@ -47,7 +47,7 @@ def fisher(
         batches = (holdout.batch(index_B)[0] for index_B in index_N.split(holdout.batch_size))
         information = diagonal(holdout.model, state, batches, exact=exact, seed=seed)
         if not all(bool(torch.isfinite(f).all()) for f in information.values()):
-            raise ValueError(f"{checkpoint.name}: its gradients hold NaN or infinity")
+            raise ValueError(f"{checkpoint.name}: its gradients contain NaN or infinity")
         for key, f in information.items():
             precision = f.double().clamp_min(FLOOR) * weight
             numerator[key] = numerator.get(key, 0) + precision * state[key].double()
@@ -61,10 +61,10 @@ def fisher(
 def diagonal(
     model: nn.Module, state: State, batches: Iterable[Inputs], *, exact: bool = False, seed: int = 0
 ) -> dict[str, Tensor]:
-    """F = E_x E_{y ~ p(y|x)} (d log p(y|x) / d theta)^2 of each parameter, float32 (equation 4).
+    """Return F = E_x E_{y ~ p(y|x)} (d log p(y|x) / d theta)^2 of each parameter in float32 (equation 4).
 
-    y is drawn once for each input from the model's own prediction, as in the paper for many
-    classes; exact sums over all classes, weighted by p. Raises ValueError without inputs.
+    y is drawn once for each input from the model's prediction, as the paper does for many classes.
+    With exact, it sums over all classes, weighted by p. Raises ValueError if there are no inputs.
     """
     generator = torch.Generator().manual_seed(seed)
     device = next(model.parameters()).device

@@ -1,4 +1,4 @@
-"""Soups chosen without data, from the initialization of the models: WiSE-FT, Model Stock, LiNeS."""
+"""Soups that need the models' initialization but no data: WiSE-FT, Model Stock, LiNeS."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,11 +13,11 @@ from modelsoups.weights.angles import HEAD, cosines, entry, from_first
 from modelsoups.weights.coefficient_gradients import grams
 from modelsoups.weights.state_dicts import EVERYTHING, is_block, layer_of
 
-ROUNDING = 1e-26  # squared length of an update over its tensor's: float64 rounding
+ROUNDING = 1e-26  # relative squared norm of an update that is only float64 rounding
 
 
 def wise_ft(init: Source, source: Source, alpha: float) -> Soup:
-    """(1 - alpha) theta_0 + alpha theta (Wortsman et al. 2021, arXiv:2109.01903).
+    """Return the soup (1 - alpha) theta_0 + alpha theta (Wortsman et al. 2021, arXiv:2109.01903).
 
     Raises ValueError for checkpoints of different layouts, and for alpha outside 0 to 1.
 
@@ -29,9 +29,9 @@ def wise_ft(init: Source, source: Source, alpha: float) -> Soup:
 
 
 def model_stock(init: Source, sources: Sources) -> Soup:
-    """Model Stock (Jang et al. 2024, arXiv:2403.19522): theta_0 + t (mean - theta_0), t by tensor.
+    """Return the Model Stock soup theta_0 + t (mean - theta_0) (Jang et al. 2024, arXiv:2403.19522).
 
-    The first ingredient is the initialization. Raises ValueError for one model, or other layouts.
+    t differs by tensor; ingredient 0 is the initialization. ValueError for one model or different layouts.
 
         chosen = soup.model_stock("pretrained.pt", ["a.pt", "b.pt"])
         soup.mix(chosen, "soup.safetensors")
@@ -43,9 +43,9 @@ def model_stock(init: Source, sources: Sources) -> Soup:
 
 
 def lines(init: Source, sources: Sources, alpha: float, beta: float) -> Soup:
-    """LiNeS (Wang et al. 2024, arXiv:2410.17146): updates scaled linearly with depth.
+    """Return the LiNeS soup, with updates scaled linearly by depth (Wang et al. 2024, arXiv:2410.17146).
 
-    theta_0 + lambda_l (mean - theta_0) with the lambda_l of `depth_scales`. The first ingredient is
+    It is theta_0 + lambda_l (mean - theta_0), lambda_l from `depth_scales`. The first ingredient is
     the initialization. Raises ValueError for different layouts, or fewer than two blocks.
 
         chosen = soup.lines("pretrained.pt", ["a.pt", "b.pt"], alpha=0.2, beta=0.8)
@@ -65,27 +65,27 @@ def _open(init: Source, sources: Sources) -> list[Checkpoint]:
 def _from_start(
     method: str, checkpoints: Sequence[Checkpoint], shares: Mapping[str, float], trace: Sequence[Mapping[str, object]]
 ) -> Soup:
-    """theta_0 + share (mean - theta_0) by layer group; theta_0 is the first checkpoint."""
+    """Return the soup theta_0 + share (mean - theta_0) by layer group; theta_0 is the first checkpoint."""
     count = len(checkpoints) - 1
     rows = {group: [1 - share, *([share / count] * count)] for group, share in shares.items()}
     return Soup(method, tuple(c.name for c in checkpoints), hashes(checkpoints), rows, trace=tuple(trace))
 
 
 def stock_ratio(cosine: float, count: int) -> float:
-    """t = K cos / (1 + (K - 1) cos), the paper's interpolation ratio for K models.
+    """Return t = K cos / (1 + (K - 1) cos), the Model Stock interpolation ratio for K models.
 
-    The point between the initialization (0) and the mean (1) that is closest to the centre of the
-    models' distribution. A negative cosine gives 0: the updates have nothing in common.
+    It is the point between the initialization (0) and the mean (1) that is closest to the centre of
+    the models' distribution. A negative cosine gives 0: the updates have nothing in common.
     """
     return count * cosine / (1 + (count - 1) * cosine) if cosine > 0 else 0.0
 
 
 def stock_ratios(init: State, states: Sequence[State]) -> dict[str, float]:
-    """The ratio t of each averaged tensor, from the mean cosine between pairs of updates.
+    """Return the ratio t of each averaged tensor, from the mean cosine between pairs of updates.
 
-    The paper derives t for one angle between all models; for more than two models the mean over
-    pairs is used, as in mergekit's model_stock. A tensor that some model left unchanged has
-    t = 1. One block of all models is in memory at a time.
+    The paper derives t for one angle between all models. With more than two models, the mean over
+    pairs is used, as in mergekit's model_stock. A tensor that any model left unchanged has
+    t = 1. One block of each model is in memory at a time.
     """
     if len(states) < 2:
         raise ValueError(f"model_stock: {len(states)} model; an angle needs at least two")
@@ -103,10 +103,10 @@ def stock_ratios(init: State, states: Sequence[State]) -> dict[str, float]:
 
 
 def depth_scales(names: Iterable[str], alpha: float, beta: float) -> dict[str, float]:
-    """lambda_l = alpha + beta (l - 1) / (L - 1) for block l of L, by layer group in order of names.
+    """Return lambda_l = alpha + beta (l - 1) / (L - 1) for block l of L, by layer group in order of names.
 
-    As in the authors' code everything outside the blocks has alpha. A classification head after the
-    last block, which their models do not have, counts as block L. Needs two blocks.
+    As in the authors' code, everything outside the blocks has alpha. A classification head after the
+    last block, which their models do not have, counts as block L. Raises ValueError for under two blocks.
     """
     names = list(names)
     groups = list(dict.fromkeys(map(layer_of, names)))

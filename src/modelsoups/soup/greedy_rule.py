@@ -1,7 +1,7 @@
 """The greedy rule, Recipe 1 of the paper (section 2): a candidate joins if the score does not fall.
 
-The paper compares with >=, the authors' code with >; `strict` selects the latter. The running sum
-of the members is kept, so a candidate costs one load and one evaluation, whatever the soup's size.
+The paper compares with >=, the authors' code with >; `strict` selects the latter. The members' sum
+is stored, so a candidate costs one load and one evaluation, whatever the soup's size.
 """
 
 import hashlib
@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-Score = float | tuple[float, ...]  # larger is better; of several metrics none may fall
+Score = float | tuple[float, ...]  # larger is better; if there are several metrics, none may fall
 Evaluation = tuple[Score | None, int]  # score (None: rejected early), images seen
 
 
 @dataclass
 class GreedySearch:
-    """A greedy soup that is being made: its members (`picks`) and the trace of all decisions.
+    """A greedy search in progress: the members so far (`picks`) and the trace of all decisions.
 
     individual: each candidate's own score. judge(i, best, strict, name) scores the soup with
     candidate i; add(i) makes it a member. n: hold-out images.
@@ -42,9 +42,9 @@ class GreedySearch:
     ) -> "GreedySearch":
         """Consider the candidates in this order: once, or with replacement until nothing changes.
 
-        With replacement, rounds repeat until one adds nobody or there are `max_picks` (2 K) members.
-        From the second round on a candidate must be strictly better, because the best model averaged
-        with itself is always as good as before. patience: stop after so many refusals in a row.
+        With replacement, rounds repeat until one adds no model or there are `max_picks` (default: 2 K)
+        members. From the second round on a candidate must be strictly better, because the best model
+        averaged with itself scores the same. patience: stop after this many rejections in a row.
         """
         most_refusals = len(order) if patience is None else patience
         most_picks = 2 * len(order) if max_picks is None else max_picks
@@ -55,8 +55,8 @@ class GreedySearch:
         return self
 
     def consider(self, i: int, strict: bool) -> None:
-        """Score the soup with candidate i, keep the candidate or not, and record the decision."""
-        score, seen = self.individual[i], 0  # the first candidate alone is a soup of one
+        """Score the soup with candidate i, add the candidate if it joins, and record the decision."""
+        score, seen = self.individual[i], 0  # the first candidate always joins, with its own score
         kept = self.best is None
         if self.best is not None:
             members = "+".join(self.names[pick] for pick in self.picks)
@@ -73,7 +73,7 @@ class GreedySearch:
 
 
 def joins(score: Score, best: Score, strict: bool) -> bool:
-    """Whether a candidate is kept: no metric falls, and if strict at least one rises."""
+    """Return whether a candidate joins: no metric falls, and if strict at least one rises."""
     a, b = ((x,) if isinstance(x, (int, float)) else x for x in (score, best))
     return all(x >= y for x, y in zip(a, b, strict=True)) and (not strict or a != b)
 
@@ -83,15 +83,15 @@ def mean_score(score: Score | Sequence[float]) -> float:
 
 
 def best_first(scores: Sequence[Score]) -> list[int]:
-    """Positions by falling score; several metrics are ranked by their mean.
+    """Return indices in order of decreasing score; several metrics are ranked by their mean.
 
-    Of equals the later comes first: the authors' code sorts in ascending order and reverses.
+    Among ties the later index comes first: the authors' code sorts in ascending order and reverses.
     """
     ranks = list(map(mean_score, scores))
     return sorted(range(len(ranks)), key=lambda i: (ranks[i], i), reverse=True)
 
 
 def random_order(names: Sequence[str], seed: int) -> list[int]:
-    """Positions by the hash of seed and name, so that a new name keeps the order of the others."""
+    """Return indices ordered by hash of seed and name, so a new name does not reorder the others."""
     keys = [hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in names]
     return sorted(range(len(names)), key=keys.__getitem__)

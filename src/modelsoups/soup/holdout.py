@@ -1,4 +1,4 @@
-"""A labelled hold-out in memory: decoded once for all models, and counted with early rejection."""
+"""A labelled hold-out set in memory, decoded once for all models; counting correct images can stop early."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -6,19 +6,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Inputs = Tensor | Mapping[str, Tensor]  # of a batch; a mapping is by argument name
-Count = tuple[int | None, int]  # images right (None: certainly fewer than needed), images seen
+Inputs = Tensor | Mapping[str, Tensor]  # one batch: a tensor, or tensors by argument name
+Count = tuple[int | None, int]  # images correct (None: certainly fewer than needed), images seen
 
 
 class Holdout:
-    """Hold-out images and labels, with a model that any weights are loaded into.
+    """Hold-out images and labels, and a model into which weights are loaded for evaluation.
 
     loader: yields (inputs, labels_B) and is read once, in its order. inputs are a tensor, or for
     Hugging Face models a mapping of tensors by argument name, of any dtype. prepare: applied to the
     inputs of each batch on the model's device. The model returns logits_BC or an object with
     `.logits`. early: whether `count` may stop before the last image. `seen` counts images over all
     evaluations, `skipped` those that early rejection saved. Raises ValueError for an empty loader,
-    labels that are not whole numbers, or inputs and labels of different lengths.
+    labels that are not integers, or inputs and labels of different lengths.
 
         holdout = soup.Holdout(model, loader, prepare=lambda images_BCHW: images_BCHW / 255)
         chosen = soup.greedy(["a.pt", "b.pt"], holdout)
@@ -50,26 +50,26 @@ class Holdout:
         return len(self.labels_N)
 
     def hardest_first(self, logits: Sequence[Tensor]) -> None:
-        """Count first the images that most of these models get wrong."""
+        """Sort the images so that `count` starts with those that most of these models get wrong."""
         wrong_N = torch.stack([x.argmax(dim=1) != self.labels_N for x in logits]).sum(dim=0)
         self.order_N = wrong_N.argsort(descending=True, stable=True)
 
     def logits(self, state: Mapping[str, Tensor]) -> Tensor:
-        """logits_NC with these weights, on the CPU, in the loader's order."""
+        """Return the model's logits_NC with these weights, on the CPU, in the loader's order."""
         rows = [logits_BC for _, logits_BC in self._batches(state)]
         logits_NC = torch.empty(len(self), rows[0].shape[1], dtype=rows[0].dtype)
         logits_NC[self.order_N] = torch.cat(rows)
         return logits_NC
 
     def count(self, state: Mapping[str, Tensor], needed: int = 0) -> Count:
-        """Number of images right at top 1, or None as soon as fewer than `needed` can be right.
+        """Return how many images are correct at top 1 (None if under `needed`), and how many were seen.
 
-        The decision is exactly that of a full count. ValueError when a logit is not finite.
+        None comes as soon as `needed` is out of reach. Raises ValueError if a logit is not finite.
         """
         correct = seen = 0
         for index_B, logits_BC in self._batches(state):
             if not bool(torch.isfinite(logits_BC).all()):
-                raise ValueError("hold-out logits hold NaN or infinity")
+                raise ValueError("hold-out logits contain NaN or infinity")
             correct += int((logits_BC.argmax(dim=1) == self.labels_N[index_B]).sum())
             seen += len(index_B)
             if self.early and correct + len(self) - seen < needed:
@@ -78,7 +78,7 @@ class Holdout:
         return correct, seen
 
     def batch(self, index_B: Tensor) -> tuple[Inputs, Tensor]:
-        """Prepared inputs and labels of these images, on the model's device."""
+        """Return the prepared inputs and the labels of these images, on the model's device."""
         device = next(self.model.parameters()).device
         inputs = _map(self.inputs, lambda t: t[index_B].to(device))
         return (self.prepare(inputs) if self.prepare else inputs), self.labels_N[index_B].to(device)
@@ -94,7 +94,7 @@ class Holdout:
 
 
 def call_with(model: nn.Module, state: Mapping[str, Tensor], inputs: Inputs) -> Tensor:
-    """The model's logits_BC with these weights; the model's own weights stay unchanged."""
+    """Return the model's logits_BC with these weights, without changing the model's own weights."""
     args, named = ((inputs,), {}) if isinstance(inputs, Tensor) else ((), dict(inputs))
     aliases = {k for k, _ in model.named_parameters(remove_duplicate=False)} - dict(model.named_parameters()).keys()
     own = {key: tensor for key, tensor in state.items() if key not in aliases}
@@ -102,7 +102,7 @@ def call_with(model: nn.Module, state: Mapping[str, Tensor], inputs: Inputs) -> 
 
 
 def each(inputs_B: Inputs) -> Iterator[Inputs]:
-    """The inputs of one image at a time, as batches of one."""
+    """Yield the inputs of each image, as batches of one."""
     for i in range(len(_tensors(inputs_B)[0])):
         yield _map(inputs_B, lambda t, i=i: t[i : i + 1])  # type: ignore[misc]
 

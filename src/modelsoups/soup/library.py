@@ -23,14 +23,14 @@ from modelsoups.weights import digests as digest
 from modelsoups.weights.mixing import mix_in_memory, mix_to_file
 from modelsoups.weights.state_dicts import EVERYTHING
 
-Sources = Iterable[Source] | Mapping[str, Source]  # checkpoints, which a mapping gives names
-COPIED = (".json", ".txt", ".model", ".jinja", ".spm", ".tiktoken")  # of a Hugging Face folder
+Sources = Iterable[Source] | Mapping[str, Source]  # checkpoints; the keys of a mapping are their names
+COPIED = (".json", ".txt", ".model", ".jinja", ".spm", ".tiktoken")  # copied from a Hugging Face folder
 
 
 def load(source: Source, key: str | None = None) -> dict[str, Tensor]:
-    """All tensors by name of a file, folder or state dict; `checkpoints.formats` lists the formats.
+    """Load all tensors by name from a file, folder or state dict; see `checkpoints.formats`.
 
-    key: the entry that holds the weights, for files with several. ValueError if it cannot be read.
+    key: the entry with the weights, for files with several. Raises ValueError if it cannot be read.
 
         model.load_state_dict(soup.load("soup.safetensors"))
     """
@@ -38,7 +38,7 @@ def load(source: Source, key: str | None = None) -> dict[str, Tensor]:
 
 
 def uniform(sources: Sources) -> Soup:
-    """The mean of all checkpoints (section 2). Reads no weights; `mix` computes the digests.
+    """Return the uniform soup of all checkpoints (section 2). Reads no weights; `mix` computes digests.
 
     Raises ValueError for a checkpoint that cannot be opened or is given twice.
 
@@ -50,7 +50,7 @@ def uniform(sources: Sources) -> Soup:
 def mean(
     method: str, checkpoints: Sequence[Checkpoint], trace: Sequence[Mapping[str, Any]] = (), unread: bool = False
 ) -> Soup:
-    """The mean of these checkpoints as a Soup; a checkpoint that is listed twice counts twice."""
+    """Return the mean of these checkpoints as a Soup; a checkpoint that is listed twice counts twice."""
     kept = list({c.name: c for c in checkpoints}.values())
     row = [sum(c.name == k.name for c in checkpoints) / len(checkpoints) for k in kept]
     found = tuple(map(digest.later, kept)) if unread else hashes(kept)
@@ -64,13 +64,13 @@ def mix(
     holdout_accuracy: float | None = None,
     statistics: Mapping[str, Tensor] | None = None,
 ) -> list[str]:
-    """Write the mixed checkpoint: a .safetensors file with a card (.md) beside it, or a folder.
+    """Write the mixed checkpoint: a .safetensors file and a model card (.md) next to it, or a folder.
 
     A Hugging Face folder is written if the first ingredient is one and `out` has no suffix;
     tokenizer and configuration are copied. sources: the checkpoints in the soup's order, for states
-    in memory or files that moved. statistics: tensors to write in place of the mixed ones (from
+    in memory or files that moved. statistics: tensors to write instead of the mixed ones (from
     `reestimate` or `fisher`). Returns notes for the user. Raises ValueError for an ensemble, an
-    ingredient that changed since it was chosen, layouts that differ, numbers that are not finite,
+    ingredient that changed since it was chosen, layouts that differ, values that are not finite,
     or an output that exists as a folder or is an input.
 
         for note in soup.mix(soup.uniform(["a.pt", "b.pt"]), "soup.safetensors"):
@@ -104,7 +104,7 @@ def mix(
 
 @contextlib.contextmanager
 def _new_folder(model: Path, path: Path) -> Iterator[Path]:
-    """A temporary folder with tokenizer and configuration; renamed to `path` on success."""
+    """Yield a temporary folder with tokenizer and configuration; rename it to `path` on success."""
     if path.exists():
         raise ValueError(f"{path} exists; give the name of a new folder")
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -121,7 +121,7 @@ def _new_folder(model: Path, path: Path) -> Iterator[Path]:
 
 
 def mixed(chosen: Soup, sources: Sources | None = None) -> dict[str, Tensor]:
-    """The mixed weights in memory, by tensor name; sources and errors as for `mix`.
+    """Return the mixed weights by tensor name; sources and errors as for `mix`.
 
     model.load_state_dict(soup.mixed(soup.uniform(["a.pt", "b.pt"])))
     """
@@ -129,7 +129,7 @@ def mixed(chosen: Soup, sources: Sources | None = None) -> dict[str, Tensor]:
 
 
 def chosen_checkpoints(chosen: Soup, sources: Sources | None = None) -> list[Checkpoint]:
-    """Open a soup's ingredients; ValueError if their number differs or a file has changed since."""
+    """Open a soup's ingredients; raise ValueError if their number differs or a file has changed."""
     checkpoints = open_all(chosen.ingredients if sources is None else sources)
     if len(checkpoints) != len(chosen.ingredients):
         raise ValueError(f"soup {chosen.method} has {len(chosen.ingredients)} ingredients; got {len(checkpoints)}")
@@ -143,14 +143,14 @@ def _check(chosen: Soup, checkpoints: Sequence[Checkpoint], digests: Sequence[st
 
 
 def open_alike(sources: Sources) -> list[Checkpoint]:
-    """`open_all` with a ValueError for checkpoints of different layouts."""
+    """Open the checkpoints with `open_all`; raise ValueError if their layouts differ."""
     checkpoints = open_all(sources)
     check_layouts(checkpoints)
     return checkpoints
 
 
 def open_all(sources: Sources) -> list[Checkpoint]:
-    """Open the checkpoints lazily, each under its own name; a mapping gives the names.
+    """Open the checkpoints lazily, each with a unique name; the keys of a mapping are the names.
 
     Raises ValueError if there are none, one is given twice, or one cannot be opened.
     """
@@ -179,11 +179,11 @@ def open_all(sources: Sources) -> list[Checkpoint]:
 
 
 def hashes(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
-    """The digest of each checkpoint's content; reads every file once."""
+    """Return the digest of each checkpoint's content; reads every file once."""
     return tuple(map(digest.digest, checkpoints))
 
 
 def as_ingredients(checkpoints: Sequence[Checkpoint]) -> tuple[Ingredient, ...]:
-    """Checkpoints of which only name and content are known, as ingredients."""
+    """Return the checkpoints as ingredients without recipes, with names as ids and paths."""
     found = zip(checkpoints, hashes(checkpoints), strict=True)
     return tuple(Ingredient(c.name, c.name, content, None) for c, content in found)

@@ -15,7 +15,7 @@ BLOCK = 2**22  # numbers in memory at a time
 
 
 def open_logits(cached: CachedLogits, labels_N: Tensor) -> dict[str, Source]:
-    """The logits by model; ValueError for a file that cannot be read, or another shape."""
+    """Return each model's logits source; raise ValueError for unreadable files or different shapes."""
     opened: dict[str, Source] = {}
     for name, source in cached.items():
         opened[name] = source.detach().cpu() if isinstance(source, Tensor) else Path(source)
@@ -36,7 +36,7 @@ def shape_of(source: Source) -> tuple[int, ...]:
 def blocks(
     sources: Sequence[Source], size: int | None = None, dtype: torch.dtype = torch.float32
 ) -> Iterator[tuple[slice, Tensor]]:
-    """(images, block_KBC) from the first image to the last; by default BLOCK numbers in a block."""
+    """Yield (images, block_KBC) from first image to last; a block has BLOCK numbers by default."""
     count, classes = shape_of(sources[0])
     size = size or max(1, BLOCK // (len(sources) * classes))
     for start in range(0, count, size):
@@ -48,24 +48,24 @@ def blocks(
 
 
 def count_correct(name: str, source: Source, labels_N: Tensor) -> int:
-    """Number of images that one model gets right; ValueError if its logits are not finite."""
+    """Return how many images one model gets correct; raise ValueError if its logits are not finite."""
     correct = 0
     for part, block_KBC in blocks([source]):
         if not bool(torch.isfinite(block_KBC).all()):
-            raise ValueError(f"{name}: logits hold NaN or infinity")
+            raise ValueError(f"{name}: logits contain NaN or infinity")
         correct += int((block_KBC[0].argmax(dim=1) == labels_N[part]).sum())
     return correct
 
 
 class LogitTotal:
-    """The sum of some models' logits_NC, for the greedy ensemble; the one N x C array in memory."""
+    """The sum of the greedy ensemble's members' logits_NC, the only N x C array in memory."""
 
     def __init__(self, sources: Sequence[Source], labels_N: Tensor, dtype: torch.dtype) -> None:
         self.sources, self.labels_N, self.dtype = sources, labels_N, dtype
         self.total_NC = torch.zeros(shape_of(sources[0]), dtype=dtype)
 
     def judge(self, i: int, best: Score, strict: bool, name: str) -> Evaluation:
-        """Images right with model i added; the sum has the same largest logit as the mean."""
+        """Return how many images are correct with model i added (sum and mean agree), and how many were seen."""
         correct = 0
         for part, block_KBC in blocks([self.sources[i]], dtype=self.dtype):
             predicted_B = (self.total_NC[part] + block_KBC[0]).argmax(dim=1)
@@ -78,16 +78,16 @@ class LogitTotal:
 
 
 def _mapped(path: Path) -> np.ndarray:
-    """The array in a file, memory-mapped; ValueError unless it holds a whole matrix of floats."""
+    """Return a file's array, memory-mapped; raise ValueError unless it is a complete float matrix."""
     try:
         array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: not an .npy file of logits, or cut off ({error})") from error
     if array.ndim != 2 or array.dtype.kind != "f":
-        raise ValueError(f"{path}: holds {array.dtype} of shape {array.shape}; expected floats, images by classes")
+        raise ValueError(f"{path}: contains {array.dtype} of shape {array.shape}; expected floats, images by classes")
     return array
 
 
 def _rows(source: Source, part: slice) -> Tensor:
-    """Some images' logits. A file is mapped only while it is copied, so its pages do not add up."""
+    """Return the logits of some images. A file is mapped only during the copy, to limit memory."""
     return source[part] if isinstance(source, Tensor) else torch.from_numpy(np.array(_mapped(source)[part]))

@@ -1,4 +1,4 @@
-"""The options of soup methods: keyword parameters whose annotations hold a sentence.
+"""The options of soup methods: keyword parameters, each with a sentence in its annotation.
 
 The command line and the documentation list them with `options_of`.
 """
@@ -10,8 +10,8 @@ from typing import Annotated, Any, get_type_hints
 
 OrderSeed = Annotated[int | None, "take the candidates in the random order of this seed, not best first"]
 Strict = Annotated[bool, "refuse a candidate that leaves the score equal, as the authors' code does"]
-Replacement = Annotated[bool, "repeat over all candidates until a whole round adds none"]
-Patience = Annotated[int | None, "stop after so many refusals in a row"]
+Replacement = Annotated[bool, "repeat rounds over all candidates until one adds no model"]
+Patience = Annotated[int | None, "stop after this many rejected candidates in a row"]
 MaxPicks = Annotated[int | None, "stop at this number of picks; default: twice the number of models"]
 Epochs = Annotated[int, "passes over the hold-out"]
 LearningRate = Annotated[float, "learning rate of AdamW"]
@@ -30,7 +30,7 @@ class Option:
 
 
 def options_of(method: Callable[..., Any]) -> list[Option]:
-    """The keyword-only parameters of a method; an annotation without a sentence gives ""."""
+    """Return the keyword-only parameters of a method; the sentence is "" if its annotation has none."""
     hints = get_type_hints(method, include_extras=True)
     found = []
     for name, parameter in inspect.signature(method).parameters.items():

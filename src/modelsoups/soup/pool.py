@@ -1,4 +1,4 @@
-"""What a soup method may look at: the ingredients and the hold-out, never a test set."""
+"""The inputs of a soup method: the ingredients and the hold-out, never a test set."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -26,10 +26,10 @@ class Pool:
 
     logits: each ingredient's hold-out logits_NC. state(i): the weights of ingredient i.
     evaluate(state): the hold-out logits_NC of any weights. gradient(state, beta, index_B): as
-    `model_gradient` on these hold-out images, which only learned soups need. device: where the
-    gradient runs, and where learned soups keep the weights if they fit. points(logits_NC, labels_N):
-    what methods choose by; by default the number of right images. Raises ValueError for an empty
-    pool or hold-out, repeated ids, or logits that are not finite.
+    `model_gradient` on these hold-out images, which only learned soups need. device: runs the
+    gradient, and stores the weights for learned soups if they fit. points(logits_NC, labels_N): the
+    score that methods maximize, by default the number of correct images. Raises ValueError for an
+    empty pool or hold-out, repeated ids, or logits that are not finite.
     """
 
     ingredients: tuple[Ingredient, ...]
@@ -43,7 +43,7 @@ class Pool:
 
     def __post_init__(self) -> None:
         if not self.ingredients:
-            raise ValueError("the pool is empty: no ingredients to make a soup of")
+            raise ValueError("the pool is empty: a soup needs ingredients")
         if len(self.logits) != len(self.ingredients):
             raise ValueError(f"the pool has {len(self.ingredients)} ingredients but {len(self.logits)} logits")
         ids = [i.id for i in self.ingredients]
@@ -63,25 +63,25 @@ class Pool:
         if logits_NC.ndim != 2 or len(logits_NC) != len(self.labels_N):
             raise ValueError(f"{whose}: hold-out logits {tuple(logits_NC.shape)} for {len(self.labels_N)} images")
         if not bool(torch.isfinite(logits_NC).all()):
-            raise ValueError(f"{whose}: hold-out logits hold NaN or infinity")
+            raise ValueError(f"{whose}: hold-out logits contain NaN or infinity")
 
     def correct(self, logits_NC: Tensor, whose: str) -> float:
-        """The points of these logits on the hold-out: more is better, and equal is equal."""
+        """Check these logits and return their points on the hold-out; more is better."""
         self.check(logits_NC, whose)
         return self.points(logits_NC, self.labels_N.to(logits_NC.device))
 
     @cached_property
     def individual_correct(self) -> tuple[float, ...]:
-        """The points of each ingredient on the hold-out."""
+        """Return the points of each ingredient on the hold-out."""
         return tuple(self.points(x, self.labels_N.to(x.device)) for x in self.logits)
 
     @cached_property
     def by_accuracy(self) -> tuple[int, ...]:
-        """Positions of the ingredients by falling points (ties: `best_first`)."""
+        """Return the ingredients' indices in order of decreasing points (ties: `best_first`)."""
         return tuple(best_first(self.individual_correct))
 
     def soup(self, method: str, picks: Sequence[int], space: str = "weights", trace: Sequence[Any] = ()) -> Soup:
-        """The mean of the picked ingredients; an ingredient that is picked twice counts twice."""
+        """Return the mean of the picked ingredients; one that is picked twice counts twice."""
         members = list(dict.fromkeys(picks))
         return Soup(
             method=method,
@@ -94,7 +94,7 @@ class Pool:
 
 
 def model_gradient(model: nn.Module, state: State, beta: float, inputs_B: Inputs, labels_B: Tensor) -> Gradient:
-    """Mean cross-entropy of beta * model(inputs_B) with these weights, and its derivatives.
+    """Return the mean cross-entropy of beta * model(inputs_B) with these weights, and its derivatives.
 
     Runs on the inputs' device and leaves the model's own weights unchanged. Only the model's
     parameters have derivatives, each on the device of its tensor in the state. Raises ValueError

@@ -1,4 +1,4 @@
-"""How optimistic a method's gain on the hold-out is: selection bias, measured on its halves."""
+"""Selection bias: how optimistic a method's gain on the hold-out is, measured on its halves."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,10 +14,10 @@ from modelsoups.soup.pool import Pool
 
 @dataclass(frozen=True)
 class Bias:
-    """A method's gain over the best individual for each image, both chosen on half of the hold-out.
+    """A soup's gain over the best individual on each image, both chosen on half of the hold-out.
 
-    1: only the soup is right; -1: only the individual is; 0 otherwise. apparent_N: chosen on the
-    half that holds the image. honest_N: chosen on the other half.
+    1: only the soup is correct; -1: only the individual is; 0 otherwise. apparent_N: chosen on the
+    half with the image. honest_N: chosen on the other half.
     """
 
     apparent_N: np.ndarray
@@ -37,7 +37,7 @@ class Bias:
 
 
 def part_of(pool: Pool, index_n: Tensor) -> Pool:
-    """The same ingredients with only these hold-out images."""
+    """Return a pool of the same ingredients with only these hold-out images."""
     evaluate = pool.evaluate
     return dataclasses.replace(
         pool,
@@ -48,7 +48,7 @@ def part_of(pool: Pool, index_n: Tensor) -> Pool:
 
 
 def halves(n: int, seed: int) -> tuple[Tensor, Tensor]:
-    """A random split of n images into two halves, the same on any machine."""
+    """Return the image indices of a random split into two halves, the same on any machine."""
     order = torch.from_numpy(np.random.default_rng(seed).permutation(n))
     return order[: n // 2].sort().values, order[n // 2 :].sort().values
 
@@ -60,9 +60,9 @@ def selection_bias(
     seed: int = 0,
     part_of: Callable[[Pool, Tensor], Pool] = part_of,
 ) -> Bias:
-    """Choose on one half of the hold-out, evaluate on both, and the same with the halves swapped.
+    """Choose on each half of the hold-out, evaluate on both halves, and return the gains.
 
-    logits_of(soup): a soup's logits_NC on the whole hold-out.
+    logits_of(soup): a soup's logits_NC on the complete hold-out.
     """
     one, two = halves(len(pool.labels_N), seed)
     apparent_N, honest_N = np.zeros(len(pool.labels_N)), np.zeros(len(pool.labels_N))

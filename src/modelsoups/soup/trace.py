@@ -1,4 +1,4 @@
-"""Pictures of how a soup was chosen: the decisions of a greedy one, the loss of a learned one."""
+"""Plots of how a soup was chosen: a greedy soup's decisions, or a learned soup's loss."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ if TYPE_CHECKING:  # the library loads without matplotlib
     from matplotlib.figure import Figure
 
 MARKS = {"Kept": ("P", "#D55E00"), "Left out": ("o", "#0072B2"), "Rejected early": ("X", "#E69F00")}
-MOST_NAMES = 60  # candidates whose names the axis shows; of more, every nth
+MOST_NAMES = 60  # candidates whose names the axis shows; with more, every nth name
 
 
 def plot_trace(chosen: Soup, path: str | os.PathLike[str]) -> None:
-    """Write `figure_of_trace` as .png, .pdf or .svg; ValueError for a soup without decisions.
+    """Write `figure_of_trace` as .png, .pdf or .svg; raise ValueError if the soup has no decisions.
 
     soup.plot_trace(soup.greedy(paths, holdout), "trace.png")
     """
@@ -32,7 +32,7 @@ def plot_trace(chosen: Soup, path: str | os.PathLike[str]) -> None:
 
 
 def figure_of_trace(chosen: Soup) -> "Figure":
-    """The decisions of a greedy or pruned soup, or the loss of a learned one by step."""
+    """Return a figure of a greedy or pruned soup's decisions, or a learned soup's loss by step."""
     from matplotlib.figure import Figure
 
     steps = chosen.trace
@@ -51,7 +51,7 @@ def figure_of_trace(chosen: Soup) -> "Figure":
 
 
 def draw_decisions(axes: "Axes", steps: Sequence[Mapping[str, Any]]) -> "list[tuple[PathCollection, list[int]]]":
-    """Draw each candidate's score and the soup's so far; returns the marks, each with its steps.
+    """Draw each candidate's score and the score of the soup so far; return the marks and their steps.
 
     The mean of several metrics is drawn; a candidate that was rejected early is on the soup's line.
     """

@@ -1,1 +1,1 @@
-"""Training one ingredient: loop, step, optimizers, averages, resuming, several processes."""
+"""Training of one ingredient: loop, optimizers, weight averages, resuming, several processes."""

@@ -1,7 +1,7 @@
-"""How a run uses its device: precision, compilation, transfers, determinism.
+"""How training uses its device: precision, compilation, transfers, determinism.
 
 By default a GPU trains in bf16 (weights, optimizer, head and loss stay in float32) with a compiled
-network, a fused optimizer and copies beside the computation; a CPU trains in float32 without
+network, a fused optimizer and copies during the computation; a CPU trains in float32 without
 compilation. In bf16, attention is flash attention, both in open_clip and in timm. The host stays at
 most AHEAD steps ahead of the GPU, and otherwise waits for it only with Adafactor, and to check the
 loss at a checkpoint.
@@ -39,22 +39,22 @@ class Device:
 
     @property
     def deferred(self) -> bool:
-        """Whether reading a number would make the host wait."""
+        """Return whether reading a number from the device would make the host wait."""
         return self.cuda
 
     @property
     def name(self) -> str:
-        """How results may differ from those of a CPU in float32: "cuda bf16 compiled", or ""."""
+        """Return how the device differs from a CPU in float32, such as "cuda bf16 compiled", or ""."""
         gpu = self.augment == "gpu"
         words = {self.torch.type: self.cuda, "bf16": self.bf16, "compiled": self.compile, "augment=gpu": gpu}
         return " ".join(filter(words.get, words))
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Around a forward pass."""
+        """Return the autocast context for a forward pass."""
         return torch.autocast(self.torch.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
 
     def compiled(self, network: nn.Module, parts: int = 1) -> nn.Module:
-        """The network as training calls it; the network itself is what is saved."""
+        """Return the network, compiled if so configured, for training; checkpoints save the original."""
         if self.compile is None:
             return network
         # No CUDA graphs for batches in parts: replaying the next part overwrites the gradients.
@@ -63,13 +63,13 @@ class Device:
         return compiled
 
     def layout(self, model: nn.Module) -> None:
-        """On a GPU, store a convolutional network channels last, which is faster."""
+        """Store a convolutional network in channels-last format on a GPU, where it is faster."""
         if self.cuda and convolutional(model):
             model.to(memory_format=torch.channels_last)
 
     @contextlib.contextmanager
     def determined(self) -> Iterator[None]:
-        """Within, a GPU repeats results exactly if finetune.deterministic; a CPU always does."""
+        """Inside the with block, a GPU's results are repeatable if finetune.deterministic; a CPU's always are."""
         if not (self.cuda and self.deterministic):
             yield
             return
@@ -88,7 +88,7 @@ class Device:
 
 
 def device_of(settings: FinetuneConfig, device: torch.device) -> Device:
-    """The configured use of a device; "auto" is bf16 and compiled on a GPU only."""
+    """Return the configured use of a device; "auto" means bf16 and compiled on a GPU only."""
     cuda = device.type == "cuda"
     precision = settings.precision if settings.precision != "auto" else ("bf16" if cuda else "fp32")
     mode = settings.compile
@@ -99,7 +99,7 @@ def device_of(settings: FinetuneConfig, device: torch.device) -> Device:
 
 
 def convolutional(model: nn.Module) -> bool:
-    """Whether most of a model's parameters are in convolutions of images."""
+    """Return whether most of a model's parameters are in 2D convolutions."""
     kernels = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Conv2d))
     return 2 * kernels > sum(p.numel() for p in model.parameters())
 
@@ -107,9 +107,9 @@ def convolutional(model: nn.Module) -> bool:
 def staged(
     batches: Iterable[tuple[Tensor | BatchPlan, Tensor]], device: torch.device, parts: int = 1
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(pixels_BCHW in uint8, labels_B) on the device, augmented there if they come with a plan.
+    """Yield (pixels_BCHW in uint8, labels_B) on the device; images with a plan are augmented there.
 
-    Copies to a GPU run in a separate stream, and so beside the step before.
+    Copies to a GPU run in a separate stream, in parallel with the previous step.
     """
     if device.type != "cuda":
         for images, labels_B in batches:
@@ -122,7 +122,7 @@ def staged(
         main.wait_stream(copies)
         tensors = images.tensors() if isinstance(images, BatchPlan) else [images]
         for tensor in (*tensors, labels_B):
-            tensor.record_stream(main)  # or the memory, of the other stream, could be reused too early
+            tensor.record_stream(main)  # otherwise the copy stream could reuse the memory too early
         begun.append(main.record_event())
         if len(begun) > AHEAD * parts:
             begun.popleft().synchronize()

@@ -1,7 +1,7 @@
 """Distillation from an ensemble of fine-tuned models, recipe.teachers (appendix L.1; Hinton et al. 2014).
 
-Images are augmented differently in each epoch, so each teacher goes forward once a step: a run with
-three teachers takes about as long as the three took together.
+Images are augmented differently in each epoch, so each teacher runs a forward pass in each step: a
+run with three teachers takes about as long as training all three.
 """
 
 import copy
@@ -16,7 +16,7 @@ from modelsoups.weights import state_dicts
 
 
 def load_teachers(model: Classifier, names: Sequence[str]) -> list[Classifier]:
-    """The models of recipe.teachers, each a copy of `model` with other weights, on the same device."""
+    """Load the models of recipe.teachers, as frozen copies of `model` with the teachers' weights."""
     return [_load(model, teacher(name)) for name in names]
 
 
@@ -32,7 +32,7 @@ def _load(model: Classifier, teacher: Ingredient) -> Classifier:
 
 
 def teacher(name: str) -> Ingredient:
-    """The model of an entry of recipe.teachers: a complete ingredient's folder, or a weight file."""
+    """Return the ingredient of a recipe.teachers entry: a complete ingredient's folder or a weight file."""
     path = Path(name)
     if not path.exists():
         raise ValueError(f"recipe.teachers: {path} does not exist; expected an ingredient's folder or a weight file")

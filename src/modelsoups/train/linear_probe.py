@@ -13,7 +13,7 @@ from modelsoups.workers.processes import advance
 
 @torch.inference_mode()
 def extract_features(model: Classifier, batches: Iterable[Tensor]) -> Tensor:
-    """features_ND, on the CPU in float32, of batches of uint8 pixels_BCHW."""
+    """Return features_ND, on the CPU in float32, of batches of uint8 pixels_BCHW."""
     features = []
     for pixels_BCHW in batches:
         features_BD = model.features(normalise(model, pixels_BCHW))
@@ -23,11 +23,11 @@ def extract_features(model: Classifier, batches: Iterable[Tensor]) -> Tensor:
 
 
 def linear_probe(features_ND: Tensor, labels_N: Tensor, start_CD: Tensor, heads: HeadsConfig) -> tuple[Tensor, Tensor]:
-    """weight_CD and bias_C after heads.lp_epochs of AdamW, with a cosine schedule over the steps.
+    """Train and return weight_CD and bias_C, by heads.lp_epochs of AdamW with a cosine schedule.
 
     The weights start at start_CD and the biases at zero.
     """
-    features_ND = features_ND.clone()  # tensors made in inference mode cannot be trained on
+    features_ND = features_ND.clone()  # tensors created in inference mode cannot be used in training
     weight_CD = start_CD.clone().requires_grad_()
     bias_C = torch.zeros(len(start_CD), requires_grad=True)
     optimizer = torch.optim.AdamW([weight_CD, bias_C], heads.lp_lr, weight_decay=heads.lp_weight_decay)

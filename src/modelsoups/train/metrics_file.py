@@ -1,4 +1,4 @@
-"""metrics.jsonl of a run. A row is written once its loss has arrived from the GPU."""
+"""Writer of a run's metrics.jsonl. A row is written once its loss has arrived from the GPU."""
 
 import functools
 import json
@@ -19,30 +19,30 @@ from modelsoups.train.resume import copies_done
 
 @dataclass
 class Begun:
-    """A row that waits for its loss."""
+    """A row of metrics whose loss is still being copied from the GPU."""
 
     row: dict[str, Any]
     loss: Tensor  # being copied from the GPU
     wait: Callable[[], None]  # until it has arrived
     marks: list[throughput.Mark]
-    images: int  # since the row before
+    images: int  # since the previous row
 
 
 class MetricsFile:
-    """Measures a run of `recipe` by `ranks` processes on `device`, and writes what it measures."""
+    """Measures the training of `recipe` by `ranks` processes on `device`, and writes rows to `path`."""
 
     def __init__(
         self, path: Path, recipe: Recipe, model: nn.Module, example: Tensor, device: Device, ranks: int
     ) -> None:
-        """example: two inputs of the model."""
+        """Store the run's facts; example is two inputs of the model, used to count operations."""
         self.path, self.recipe, self.model, self.example = path, recipe, model, example
         self.device, self.ranks = device, ranks
         self.clock = throughput.Clock(device.torch)
         self.begun: Begun | None = None
-        self.step = 0  # of the row before
+        self.step = 0  # of the previous row
 
     def begin(self, step: int, epoch: float, lr: float, seconds: float, loss: Tensor) -> None:
-        """Begin a row, and a copy of its loss from the GPU."""
+        """Start a row, and start copying its loss from the GPU."""
         batch_size = self.recipe.batch_size
         speed = round(step * batch_size / seconds, 1)
         timing = {"seconds": round(seconds, 3), "images_per_second": speed, "ranks": self.ranks}
@@ -52,7 +52,7 @@ class MetricsFile:
         self.begun = Begun(row, copied, copies_done(self.device.cuda), self.clock.take(), images)
 
     def arrived(self) -> tuple[int, float] | None:
-        """Step and loss of the row that was begun, if any; waits until the loss is there."""
+        """Wait for the loss of the row that was started, and return its step and loss; None if no row."""
         if self.begun is None:
             return None
         self.begun.wait()
@@ -66,7 +66,7 @@ class MetricsFile:
         append(self.path, begun.row)
 
     def _throughput(self, begun: Begun) -> dict[str, Any]:
-        """images/s and shares of the phases since the row before; on a GPU also the MFU."""
+        """Return images/s and each phase's fraction since the previous row; on a GPU also the MFU."""
         found = throughput.summary(throughput.phases(begun.marks), begun.images)
         if found and self.device.cuda:
             dtype = torch.bfloat16 if self.device.bf16 else torch.float32
@@ -76,13 +76,13 @@ class MetricsFile:
 
     @functools.cached_property
     def flops(self) -> int:
-        """Floating-point operations that training takes for one image."""
+        """Return the floating-point operations of training on one image."""
         forward = throughput.forward_flops(self.model, self.example)
         return throughput.training_flops(forward, self.recipe.sam > 0, len(self.recipe.teachers))
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
-    """Append one row. Raises OSError naming the file."""
+    """Append one row to a JSON-lines file; an OSError gives the file's name."""
     try:
         with open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -95,15 +95,15 @@ TOO_HIGH = 3.0  # see DivergenceCheck
 
 @dataclass
 class DivergenceCheck:
-    """Tells a loss that diverges from a spike: see `reason`."""
+    """Detects a diverged run, but ignores brief spikes of the loss; see `reason`."""
 
-    chance: float  # loss of equal logits: ln C for softmax
+    chance: float  # loss if all logits are equal: ln C for softmax
     patience: int  # steps
     first: float | None = None  # the first loss
-    since: int | None = None  # the first step of those with a loss that is too high
+    since: int | None = None  # first of the latest consecutive steps with too high a loss
 
     def reason(self, step: int, loss: float) -> str | None:
-        """Why the run has diverged, or None. To be called with steps in increasing order.
+        """Return why the run has diverged, or None. Call it with steps in increasing order.
 
         A run has diverged if its loss is not finite, or for `patience` steps has been above
         TOO_HIGH times both the chance loss and the first loss.

@@ -1,8 +1,8 @@
-"""PyTorch's optimizers of the paper's recipes (appendix F; Adafactor for BASIC and ViT-G), and SAM.
+"""The optimizers of the paper's recipes (appendix F; Adafactor for BASIC and ViT-G), schedules, SAM.
 
-Adafactor is torch.optim's, by Shazeer and Stern 2018, whom the paper cites. It scales its step by the
-root mean square of each tensor, so learning rates are not comparable with Adam's, and it waits for a
-GPU once per tensor. timm's AdafactorBigVision, by Zhai et al. for ViT-G, has no such scaling.
+Adafactor is torch.optim's version (Shazeer and Stern 2018, cited by the paper). It scales its step by
+the root mean square of each tensor, so learning rates are not comparable with Adam's, and it waits for
+a GPU once per tensor. timm's AdafactorBigVision (Zhai et al., for ViT-G) has no such scaling.
 """
 
 import math
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 Make = Callable[[list[Parameter], float, float], torch.optim.Optimizer]
-OPTIMIZERS: dict[str, Make] = {  # of parameters, learning rate, weight decay
+OPTIMIZERS: dict[str, Make] = {  # arguments: parameters, learning rate, weight decay
     "adamw": lambda p, lr, decay: torch.optim.AdamW(p, lr, weight_decay=decay, fused=_fused(p)),
     "adam": lambda p, lr, decay: torch.optim.Adam(p, lr, weight_decay=decay, fused=_fused(p)),
     "rmsprop": lambda p, lr, decay: torch.optim.RMSprop(p, lr, weight_decay=decay),
@@ -25,12 +25,12 @@ OPTIMIZERS: dict[str, Make] = {  # of parameters, learning rate, weight decay
 
 
 def _fused(parameters: list[Parameter]) -> bool | None:
-    """On a GPU, one kernel for all tensors; on a CPU, PyTorch's default."""
+    """Return the `fused` option: True (one kernel for all tensors) on a GPU, PyTorch's default on a CPU."""
     return True if parameters and parameters[0].is_cuda else None
 
 
 def restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load an optimizer's state, maybe of another device; keep how this one computes."""
+    """Load an optimizer's state, possibly from a different device, but not its fused and foreach options."""
     groups = []
     for saved in state["param_groups"]:
         group = dict(saved)
@@ -43,11 +43,11 @@ def restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
 @contextmanager
 @torch.no_grad()
 def sharpened(parameters: Iterable[Parameter], rho: float) -> Iterator[None]:
-    """Within, the parameters are moved by rho along their gradient g, and restored afterwards.
+    """Inside the with block, move the parameters by rho along their gradient g; restore them at exit.
 
     Sharpness-aware minimization (Foret et al. 2021, equation 2): e(w) = rho g / |g|, with |g| over
-    all parameters. The optimizer then steps by the gradient that is computed within. Ranks perturb
-    alike if their gradients were averaged before (appendix J.2.3), else each by its own.
+    all parameters. The optimizer then steps by the gradient from inside the block. All ranks move
+    equally if their gradients were averaged before (appendix J.2.3); otherwise each by its own.
     """
     moved = [p for p in parameters if p.grad is not None]
     norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(_grad(p)) for p in moved]))
@@ -72,9 +72,9 @@ def _cosine(done: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * done))
 
 
-# Share of the peak learning rate, given the share of the run and of its epoch that is over (L.1).
-# Restarts (SGDR, Loshchilov and Hutter 2016) come with each epoch, so that SWA averages the weights
-# at the end of each cycle. Linear decay is BERT's (J.2.4).
+# Fraction of the peak learning rate, given the completed fractions of the run and the epoch (L.1).
+# Restarts (SGDR, Loshchilov and Hutter 2016) are at each epoch, so that SWA averages the weights
+# at the end of each cycle. Linear decay is as for BERT (J.2.4).
 SCHEDULES: dict[str, Callable[[float, float], float]] = {
     "cosine": lambda run, epoch: _cosine(run),
     "cosine_restarts": lambda run, epoch: _cosine(epoch),
@@ -84,9 +84,9 @@ SCHEDULES: dict[str, Callable[[float, float], float]] = {
 
 
 def lr_factor(step: int, total: int, warmup: int, schedule: str, per_epoch: int = 1) -> float:
-    """Share of the peak learning rate at a step, counted from 0: linear warm-up, then a schedule.
+    """Return the fraction of the peak learning rate at a step (from 0): linear warm-up, then a schedule.
 
-    Warm-up takes at most a tenth of the run. per_epoch, the steps of an epoch, is for restarts.
+    Warm-up takes at most a tenth of the run. per_epoch: steps per epoch, used by restarts.
     """
     warmup = min(warmup, total // 10)
     if step < warmup:

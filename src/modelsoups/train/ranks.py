@@ -1,4 +1,4 @@
-"""The processes (ranks) that train one ingredient together, and how they are asked to stop.
+"""The processes (ranks) that train one ingredient together, and requests to stop them.
 
 torchrun starts them; without torchrun there is one process. Rank 0 writes the files.
 """
@@ -17,28 +17,28 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-STOPPED = 75  # exit status of a run that was asked to stop and has saved its state (EX_TEMPFAIL)
-TORCHRUN = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}  # variables, and values without it
+STOPPED = 75  # exit status of a run that saved its state and stopped on request (EX_TEMPFAIL)
+TORCHRUN = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}  # variables, defaults without it
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process (rank) among those that train an ingredient, in all and on this machine."""
+    """This process (rank), and how many train the ingredient in total (world) and on this machine (here)."""
 
     rank: int = 0
     world: int = 1
     here: int = 1
-    asked: Event | None = None  # set when this process is asked to stop; None: it cannot be asked
+    asked: Event | None = None  # set when this process receives a request to stop; None: it never stops early
 
     @property
     def first(self) -> bool:
         return self.rank == 0
 
     def wrap(self, model: nn.Module, images_BCHW: Tensor) -> nn.Module:
-        """The model as training calls it: its gradients become the mean over all ranks.
+        """Return the model for training, wrapped so that its gradients are the mean over all ranks.
 
         After its first pass, DistributedDataParallel groups the gradients differently, which changes
-        sums over more than two ranks. That pass is made here, on any images, so that it does not
+        sums over more than two ranks. That pass runs here, on any images, so that results do not
         depend on where a run was resumed. It changes buffers: load the model's state afterwards.
         """
         if self.world == 1:
@@ -48,20 +48,20 @@ class Ranks:
         return network
 
     def summing(self, network: nn.Module, last: bool) -> AbstractContextManager[None]:
-        """Around a part's backward pass: only the last part of a batch exchanges gradients."""
+        """Return the context for a part's backward pass; ranks exchange gradients only if it is the last."""
         if isinstance(network, nn.parallel.DistributedDataParallel) and not last:
             return network.no_sync()
         return contextlib.nullcontext()
 
     def mean(self, value: Tensor) -> Tensor:
-        """The mean of a scalar over the ranks, the same on each."""
+        """Return the mean of a scalar over the ranks, on every rank."""
         if self.world > 1:
             dist.all_reduce(value)
             value = value / self.world
         return value
 
     def from_first(self, value: Any) -> Any:
-        """Rank 0's value, on every rank; any value that can be pickled."""
+        """Return rank 0's value, on every rank; it must be picklable."""
         if self.world == 1:
             return value
         box = [value]
@@ -69,7 +69,7 @@ class Ranks:
         return box[0]
 
     def stop(self) -> bool:
-        """Whether any rank was asked to stop, by SIGTERM or the batch script's file."""
+        """Return whether any rank should stop, because of SIGTERM or the batch script's file."""
         if self.asked is None:
             return False
         file = os.environ.get("MODELSOUPS_STOP")
@@ -85,14 +85,14 @@ ALONE = Ranks()
 
 
 def mark_saved(saved: bool = True) -> None:
-    """Tell the batch script whether it pays to start again after a crash."""
+    """Record for the batch script, by a file, whether a restart after a crash can resume."""
     if file := os.environ.get("MODELSOUPS_SAVED"):
         Path(file).touch() if saved else Path(file).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def joined() -> Iterator[Ranks]:
-    """Join the other ranks, each on a GPU if there are any. Within, SIGTERM asks to stop."""
+    """Join the other ranks, on GPUs if there are any. Inside the with block, SIGTERM requests a stop."""
     rank, world, local, here = (int(os.environ.get(key, value)) for key, value in TORCHRUN.items())
     asked = Event()
     before = signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
@@ -102,7 +102,7 @@ def joined() -> Iterator[Ranks]:
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield Ranks(rank, world, here, asked)
-        if world > 1:  # not after an error: the other ranks might never answer, and torchrun ends them
+        if world > 1:  # not after an error: other ranks might never answer, and torchrun stops them
             dist.destroy_process_group()
     finally:
         signal.signal(signal.SIGTERM, before)

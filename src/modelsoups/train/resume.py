@@ -1,7 +1,7 @@
-"""What a run needs to be resumed: a checkpoint, the one before it, and metrics up to its step.
+"""Files for resuming a run: a checkpoint, the previous one, and metrics up to its step.
 
-A checkpoint is written whole or not at all, and read only if no byte has changed. The metrics of a
-step are on disk before it. Learning rate, random numbers and the order of the data are not saved:
+A checkpoint is written completely or not at all, and read only if no byte has changed. The metrics of
+a step are on disk before its checkpoint. Learning rate, random numbers and data order are not saved:
 they are functions of recipe and step.
 """
 
@@ -25,7 +25,7 @@ NAMES = (CHECKPOINT, PREVIOUS_CHECKPOINT)
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint and keep the one before. Raises OSError naming the file."""
+    """Write a checkpoint, and rename the existing one to PREVIOUS_CHECKPOINT."""
     buffer = io.BytesIO()  # torch.save to a file would hide the cause
     torch.save(state, buffer)
     with storage.atomic(path) as tmp:
@@ -35,7 +35,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any] | None:
-    """A checkpoint's tensors and plain values; None if it is damaged or something else.
+    """Load a checkpoint's tensors and plain values; return None if it is damaged or not a checkpoint.
 
     torch.load does not compare the checksums that torch.save writes, so they are compared here.
     Raises OSError if the file cannot be read.
@@ -53,7 +53,7 @@ def load(path: Path) -> dict[str, Any] | None:
 
 
 def newest(folder: Path) -> tuple[str | None, list[str]]:
-    """The name of the newest whole checkpoint, and the names of newer ones that are damaged."""
+    """Return the name of the newest intact checkpoint (or None), and the names of newer, damaged ones."""
     damaged = list[str]()
     for name in filter(lambda name: (folder / name).exists(), NAMES):
         if load(folder / name) is not None:
@@ -73,7 +73,7 @@ def sync(metrics: Path) -> None:
 
 
 def cut(metrics: Path, step: int) -> None:
-    """Drop the rows after a step, and an incomplete one."""
+    """Remove the rows after a step from the metrics file, and any incomplete row."""
     if not metrics.exists():
         return
     kept = []
@@ -88,7 +88,7 @@ def cut(metrics: Path, step: int) -> None:
 
 
 def snapshot(value: Any) -> Any:
-    """A copy, on the CPU, of the tensors in nested dictionaries and lists.
+    """Return a copy of nested dictionaries and lists, with their tensors copied to the CPU.
 
     From a GPU the copies are only queued: wait with `copies_done` before reading them.
     """
@@ -102,7 +102,7 @@ def snapshot(value: Any) -> Any:
 
 
 def copies_done(cuda: bool) -> Callable[[], None]:
-    """A function that waits for everything that has been queued on the GPU by now."""
+    """Return a function that waits for all work that is queued on the GPU now."""
     if not cuda:
         return lambda: None
     event = torch.cuda.Event()
@@ -111,7 +111,7 @@ def copies_done(cuda: bool) -> Callable[[], None]:
 
 
 class Writer:
-    """Does one job at a time in a thread; the next call, or the end, raises its error."""
+    """Runs one job at a time in a thread; the next call, or leaving the block, raises its error."""
 
     def __init__(self) -> None:
         self.pool = ThreadPoolExecutor(1, "checkpoint")

@@ -1,4 +1,4 @@
-"""How long each phase of training takes, and what share of the hardware's peak it uses (MFU)."""
+"""Measurement of the time of each training phase, and of the fraction of the GPU's peak used (MFU)."""
 
 import functools
 import itertools
@@ -11,31 +11,31 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 Mark = tuple[str, Any]  # a phase, and when it ended: seconds on a CPU, an event on a GPU
-SIDE = 8192  # of the square matrices whose product measures a GPU's peak
+SIDE = 8192  # size of the square matrices whose product measures a GPU's peak
 
 
 class Clock:
-    """Notes when the phases of a step end; on a GPU by its own clock, without waiting."""
+    """Records when the phases of a step end; on a GPU with its own clock, without waiting."""
 
     def __init__(self, device: torch.device) -> None:
         self.cuda = device.type == "cuda"
         self.marks: list[Mark] = []
 
     def mark(self, phase: str) -> None:
-        """End a phase that began at the mark before."""
+        """Record the end of a phase, which started at the previous mark."""
         now: Any = torch.cuda.Event(enable_timing=True) if self.cuda else time.perf_counter()
         if self.cuda:
             now.record()
         self.marks.append((phase, now))
 
     def take(self) -> list[Mark]:
-        """The last mark of the call before, and all marks since."""
+        """Return the last mark of the previous call, and all marks since."""
         marks, self.marks = self.marks, self.marks[-1:]
         return marks
 
 
 def phases(marks: list[Mark]) -> dict[str, float]:
-    """Seconds of each phase from the first to the last mark, for which it waits on a GPU."""
+    """Return the seconds of each phase between the first and last mark, after waiting for the GPU."""
     seconds = {phase: 0.0 for phase, _ in marks[1:]}
     if marks and isinstance(marks[-1][1], torch.cuda.Event):
         marks[-1][1].synchronize()
@@ -53,9 +53,9 @@ def summary(seconds: dict[str, float], images: int) -> dict[str, Any]:
 
 
 def forward_flops(model: nn.Module, example: Tensor) -> int:
-    """Operations of a forward pass for each example, counted without computing; a MAC is two.
+    """Return the operations of a forward pass per example, counted on meta tensors; a MAC is two.
 
-    example: two inputs or more, since BatchNorm refuses a single one.
+    example: two inputs or more, because BatchNorm rejects a single one.
     """
     meta = {k: v.to("meta") for k, v in (*model.named_parameters(), *model.named_buffers())}
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -64,13 +64,13 @@ def forward_flops(model: nn.Module, example: Tensor) -> int:
 
 
 def training_flops(forward: int, sam: bool, teachers: int) -> int:
-    """Operations of one image in training: backward costs two forwards, SAM doubles both."""
+    """Return the operations of training on one image: backward costs two forwards, SAM doubles both."""
     return forward * (3 * (2 if sam else 1) + teachers)
 
 
 @functools.cache
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second of a large matrix product on a GPU, the best of 20 times."""
+    """Return the operations per second of a large matrix product on a GPU, the best of 20 runs."""
     one, two = (torch.randn(SIDE, SIDE, device=device).to(dtype) for _ in range(2))
     best = float("inf")
     for _ in range(20):

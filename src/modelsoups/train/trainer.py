@@ -1,6 +1,6 @@
 """The training loop of one ingredient, in one process or on several ranks that share each batch.
 
-Legend: N training images, B of a batch or of one part of it, C classes, H height, W width.
+Legend: N training images, B images of a batch or a part of it, C channels, H height, W width.
 """
 
 import functools
@@ -38,22 +38,22 @@ from modelsoups.workers.processes import advance
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where a run trains, and beside what. Rank 0 holds the folder's lock."""
+    """The folder in which a run trains, its processes, and the folder's lock, which rank 0 has."""
 
     folder: Path
-    made_from: str  # fingerprint of the run's inputs; a checkpoint of other inputs is refused
+    made_from: str  # fingerprint of the run's inputs; a checkpoint with other inputs is refused
     ranks: Ranks = ALONE
     lock: Lock | None = None
     side_by_side: int = 1  # runs and ranks that share the cores of this machine
 
     def check_lock(self) -> None:
-        """To be called before each write. Raises Held if another process has taken the folder over."""
+        """Call before each write; raises Held if another process has taken the folder over."""
         if self.lock is not None:
             self.lock.check()
 
 
 class Trainer:
-    """One run by a recipe (J.2.1 and appendix L), which changes the weights of `model`."""
+    """Trains one ingredient by a recipe (J.2.1 and appendix L), changing the weights of `model`."""
 
     def __init__(
         self,
@@ -72,10 +72,10 @@ class Trainer:
             raise ValueError(f"recipe.batch_size={recipe.batch_size}: {train.folder} has only {len(train)} images")
         self.total = self.per_epoch * recipe.epochs
         self.device = device_of(settings, model.head.weight.device)
-        # Ranks x parts of a batch, and the device; resuming with another layout adds an entry.
+        # "ranks x parts of a batch, device"; resuming with a different layout adds an entry.
         self.layouts = [f"{self.ranks.world}x{self.parts} {self.device.name}".rstrip()]
         self.device.layout(model)
-        model.head.requires_grad_(recipe.trained == "all")  # also undoes what an earlier run of the process has set
+        model.head.requires_grad_(recipe.trained == "all")  # also undoes what an earlier run in this process set
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = OPTIMIZERS[recipe.optimizer](self.parameters, recipe.lr, recipe.weight_decay)
         self.averages: dict[str, Ema | Swa] = {f"ema-{decay:g}": Ema(decay) for decay in recipe.ema}
@@ -93,15 +93,15 @@ class Trainer:
         chance = task.chance_loss(recipe.loss, len(train.classes))
         self.check = DivergenceCheck(chance, patience=min(50, max(3, self.total // 10)))
 
-    # ---- beginning and resuming ----
+    # ---- starting and resuming ----
 
     def load(self, initial: Ingredient) -> None:
-        """Start from the newest whole checkpoint, else from `initial`; cut the metrics to it."""
+        """Load the newest intact checkpoint, otherwise `initial`; remove metrics of later steps."""
         folder, first = self.workspace.folder, self.ranks.first
         self.network = self.ranks.wrap(self.model.train(), self.example)
         name, damaged = self.ranks.from_first(resume.newest(folder) if first else None)
         for bad in damaged if first else []:
-            way = f"continuing from {name}" if name else "starting this ingredient again"
+            way = f"continuing from {name}" if name else "restarting this ingredient"
             print(f"finetune: {folder / bad} is damaged; {way}", flush=True)
         if name:
             self._resume(folder / name)
@@ -125,7 +125,7 @@ class Trainer:
             )
         if state["made_from"] != self.workspace.made_from:
             raise ValueError(
-                f"{path} belongs to another recipe, initial model or training set; choose another name=..., or move "
+                f"{path} has a different recipe, initial model or training set; choose another name=..., or move "
                 f"{path.parent} away"
             )
         self.model.load_state_dict(state["model"])
@@ -147,10 +147,10 @@ class Trainer:
     # ---- the loop ----
 
     def train(self) -> dict[str, Any] | None:
-        """Train to the end. Returns how the loss diverged (reason, step, loss), or None.
+        """Train to the end; return how the loss diverged (reason, step, loss), or None if it did not.
 
-        Raises SystemExit(STOPPED) after saving if the run is asked to stop, and Held if its folder
-        is taken over.
+        Raises SystemExit(STOPPED) after saving if a stop is requested, and Held if another process
+        has taken the folder over.
         """
         with self.device.determined(), deaths_named(), resume.Writer() as self.writer:
             return self._train()
@@ -177,7 +177,7 @@ class Trainer:
         return None
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """(pixels_BCHW, labels_B) of this rank's parts of each remaining step, on the device."""
+        """Yield (pixels_BCHW, labels_B) of this rank's parts of each remaining step, on the device."""
         data = TrainingData(
             self.train_set,
             self.step,
@@ -191,7 +191,7 @@ class Trainer:
         return staged(batches, self.device.torch, self.parts)
 
     def update(self, batch: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Take a step on this rank's parts (pixels_BCHW, labels_B) of a batch; all ranks' mean loss."""
+        """Do an optimizer step on this rank's parts of a batch, and return the mean loss of all ranks."""
         recipe = self.recipe
         factor = lr_factor(self.step, self.total, recipe.warmup_steps, recipe.schedule, self.per_epoch)
         for group in self.optimizer.param_groups:
@@ -219,7 +219,7 @@ class Trainer:
         return torch.stack(losses).sum()
 
     def _loss(self, batch: Tensor, labels_B: Tensor, part: int) -> Tensor:
-        """The mean loss of one part of a batch."""
+        """Return the mean loss of one part of a batch."""
         recipe = self.recipe
         place = self.ranks.rank * self.parts + part
         key = (recipe.seed, "step", self.step, *([place] if place else []))
@@ -229,7 +229,7 @@ class Trainer:
         return self.task.loss(self.compiled, self.model, batch, labels_B, step)
 
     def _average(self) -> None:
-        """Update the averages along the run: EMA after each step, SWA after each epoch."""
+        """Update the averages of the weights: EMA after each step, SWA after each epoch."""
         for average in self.averages.values():
             if isinstance(average, Ema):
                 average.update(self.model.state_dict())
@@ -239,9 +239,9 @@ class Trainer:
     # ---- after a step ----
 
     def _log_and_save(self, loss: Tensor) -> dict[str, Any] | None:
-        """Write metrics and a checkpoint if they are due. Returns how the loss diverged, or None.
+        """Write metrics and a checkpoint if they are due; return how the loss diverged, or None.
 
-        Reading a loss makes a GPU wait: it is read before saving, otherwise one row later.
+        Reading a loss waits for the GPU, so it is read before a save, otherwise one row later.
         """
         settings, last = self.settings, self.step == self.total
         logs = self.step % settings.log_every == 0 or last
@@ -266,7 +266,7 @@ class Trainer:
         return None
 
     def _write_metrics(self) -> dict[str, Any] | None:
-        """Write the row of metrics that was begun. Returns how the loss diverged, or None."""
+        """Write the row of metrics that was started; return how the loss diverged, or None."""
         arrived = self.metrics.arrived()
         if arrived is None:
             return None
@@ -282,7 +282,7 @@ class Trainer:
         return {"reason": reason, "step": step, "loss": str(self.loss)}  # JSON has no NaN
 
     def _save(self) -> None:
-        """Copy the state of the run, and have the copy written beside the steps that follow."""
+        """Copy the state of the run, and write the copy in a thread while training continues."""
         if not self.ranks.first:
             return
         self.workspace.check_lock()

@@ -1,4 +1,4 @@
-"""Similarity of models from inner products. Legend: K models, C classes, D features."""
+"""Similarity of models, from inner products of their weights. Legend: K models, C classes, D features."""
 
 import re
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from torch import Tensor
 
 from modelsoups.checkpoints.states import State, averaged
 
-ALIKE = 0.5  # cosine of two models' weights: over 0.9 from one initialization, about 0 from two
+ALIKE = 0.5  # cosine of two models' weights: over 0.9 with one initialization, about 0 with different ones
 HEAD = re.compile(r"(^|\.)(head|heads|classifier|fc|score|lm_head|qa_outputs|linear|output)(\.[\w.]*)?\.weight$")
 
 
 def entry(state: State, key: str) -> Tensor:
-    """A tensor of the same shape and dtype; for a lazy checkpoint, without reading."""
+    """Return a tensor with the entry's shape and dtype; for a lazy checkpoint, without reading it."""
     entries = getattr(state, "entries", None)
     if entries is None:
         return state[key]
@@ -21,14 +21,14 @@ def entry(state: State, key: str) -> Tensor:
 
 
 def head_of(state: State) -> str | None:
-    """Name of the head's weight: the last matrix named like a head, else the last matrix."""
+    """Return the name of the head's weight: the last matrix named like a head, otherwise the last matrix."""
     matrices = [k for k in state if (e := entry(state, k)).ndim == 2 and averaged(e)]
     named = [k for k in matrices if HEAD.search(k)]
     return next(reversed(named or matrices), None)
 
 
 def cosines(gram_KK: Tensor) -> Tensor:
-    """Cosines of the angles; of two zero vectors 1, of a zero vector and another 0."""
+    """Return cosines from inner products: 1 for two zero vectors, 0 for a zero and a nonzero vector."""
     norms_K = gram_KK.diagonal().clamp_min(0).sqrt()
     zero_K = norms_K == 0
     scale_K = norms_K.masked_fill(zero_K, 1)
@@ -38,13 +38,13 @@ def cosines(gram_KK: Tensor) -> Tensor:
 
 
 def from_first(gram_KK: Tensor) -> Tensor:
-    """Inner products of (model - first model), from the models' own inner products."""
+    """Return inner products of (model - first model), (K-1) x (K-1), from those of the models."""
     to_first_K = gram_KK[0]
     return (gram_KK - to_first_K[:, None] - to_first_K[None, :] + to_first_K[0])[1:, 1:]
 
 
 def odd_ones(names: Sequence[str], cosines_KK: Tensor, alike: float = ALIKE) -> list[str]:
-    """The models unlike most others; all of them if no two are alike."""
+    """Return the models outside the largest group of similar models; all of them if no two are similar."""
     alike_K = (cosines_KK >= alike).sum(dim=1)
     if int(alike_K.min()) == len(names):
         return []
@@ -56,7 +56,7 @@ def odd_ones(names: Sequence[str], cosines_KK: Tensor, alike: float = ALIKE) -> 
 
 
 def reordered(expected_CD: Tensor, got_CD: Tensor) -> int:
-    """Number of head rows that are not where `expected_CD` has them; 0 unless permuted.
+    """Return how many rows of a head moved from their index in `expected_CD`; 0 unless permuted.
 
     Each row is matched to the expected row with the largest cosine.
     """

@@ -1,11 +1,11 @@
 """Weighted sums and inner products over K ingredients: a step of a learned soup (appendix I).
 
-The weights are a matrix with one row an ingredient. A step needs sum_k alpha_k theta_k (vector
+The weights are a matrix with one row per ingredient. A step needs sum_k alpha_k theta_k (vector
 times matrix) and <g, theta_k> for every k (matrix times vector); each reads all weights once. On a
 GPU both are multiplications, tensor by tensor, if the rows fit. On the CPU they are passes
 (`blocks`) over rows in memory, or in files if memory is short; only small tensors are multiplied,
-as a pass takes 100 microseconds a tensor. Memory: that of a pass, and the rows if they fit (on a
-GPU of 4 bytes a number, else 2). Legend: N weights of a tensor; n numbers of a piece, S pieces.
+as a pass takes 100 microseconds per tensor. Memory: that of a pass, plus the rows if they fit (on
+a GPU, 4 or 2 bytes per number). Legend: N weights of a tensor; n numbers of a piece, S pieces.
 """
 
 import math
@@ -24,8 +24,8 @@ from modelsoups.weights.fast.blocks import Piece, Room, Rows, each_piece, pieces
 from modelsoups.weights.state_dicts import of_group
 
 RESIDENT = {"cpu": 4 * 2**30, "cuda": 16 * 2**30}  # bytes that rows may take in memory
-SMALL = 2**20  # up to so many numbers, the rows of a tensor are multiplied on the CPU
-TOGETHER = 2**21  # numbers of all states whose inner products are taken at a time
+SMALL = 2**20  # largest number of elements of a tensor's rows that are multiplied on the CPU
+TOGETHER = 2**21  # numbers (of all states together) whose inner products are computed at a time
 COLUMNS = 2**20  # columns of bfloat16 rows that are widened at a time
 
 
@@ -33,8 +33,8 @@ class Stack:
     """The weights of K ingredients, stacked as the rows of a matrix.
 
     resident: bytes that rows may take on `device`, by default RESIDENT; others are read from their
-    files each time. On a GPU, rows that fit only as bfloat16 hold the differences to the mean,
-    which stays float32, so that eight bits of what fine-tuning changed are kept.
+    files each time. On a GPU, rows that fit only as bfloat16 store the differences from the mean,
+    which stays float32, so that eight bits of each fine-tuning update are preserved.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Stack:
         return len(self.opened)
 
     def load(self, keys: Iterable[str], halved: bool) -> None:
-        """Read rows to be multiplied; `halved`: as bfloat16 differences to their mean."""
+        """Read rows into memory for multiplication; if `halved`, as bfloat16 differences from their mean."""
         for key in keys:
             shape, dtype = self.shapes[key]
             wide = torch.float64 if dtype == torch.float64 else torch.float32
@@ -87,7 +87,7 @@ class Stack:
         self.kept = {key: tensor.to(self.device) for key, tensor in self.kept.items()}
 
     def mixed(self, coefficients: Mapping[str, Sequence[float]]) -> dict[str, Tensor]:
-        """sum_k alpha_k theta_k in float32 (float64 for such tensors); see `state_dicts.mix`."""
+        """Return sum_k alpha_k theta_k in the tensors' own dtypes; see `state_dicts.mix`."""
         flat = self._passed_mix(coefficients)
         flat |= {key: self._mixed(key, of_group(key, coefficients)) for key in self.rows}
         mixed = dict(self.kept)
@@ -97,7 +97,7 @@ class Stack:
         return {key: mixed[key] for key in self.shapes}
 
     def products(self, by_weights: State) -> dict[str, Tensor]:
-        """{tensor: <g, theta_k> of every k}, float64 on the CPU; by_weights: {tensor: g}."""
+        """Return {tensor: <g, theta_k> of every k}, float64 on the CPU; by_weights is {tensor: g}."""
         passed = {key: g for key, g in by_weights.items() if key not in self.rows}
         found = self._passed_products(passed)
         for key in by_weights.keys() - passed.keys():
@@ -157,7 +157,7 @@ class Stack:
 
 
 def grams(states: Sequence[State], keys: Iterable[str]) -> dict[str, Tensor]:
-    """{tensor: inner products between all states}, K x K float64; one block of each at a time."""
+    """Return {tensor: K x K inner products of the states} in float64, reading one block of each at a time."""
     opened = [checkpoint_of(state) for state in states]
     found = {key: torch.zeros(len(opened), len(opened), dtype=torch.float64) for key in keys}
     memory_Kn = torch.empty(len(opened), max(1, TOGETHER // len(opened)), dtype=torch.float64)

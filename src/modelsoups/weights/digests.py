@@ -1,8 +1,8 @@
-"""A content hash of a checkpoint that can be computed from its blocks in any order, while mixing.
+"""A checkpoint's content hash, whose blocks can be hashed in any order, so while mixing.
 
 A digest is "xxh3_128:" and 32 hex digits: XXH3 over name, dtype and shape of every tensor in the
 order of the names, each followed by the XXH3 of its blocks of `blocks.BLOCK` elements. It depends
-on the content alone. It detects mistakes; against forgery, manifests hold SHA-256 (`state_sha256`).
+on the content alone. It detects mistakes; against forgery, manifests use SHA-256 (`state_sha256`).
 """
 
 import json
@@ -21,7 +21,7 @@ UNKNOWN = KIND + "0" * 32
 
 
 def joined(checkpoints: Sequence[Checkpoint], read: Sequence[Piece], found_SPK16: Digests) -> tuple[str, ...]:
-    """Digests of checkpoints of one layout from those of S pieces; ties of all may be left out."""
+    """Return digests of checkpoints of one layout from those of S pieces; `read` may omit tied tensors."""
     first, wholes = checkpoints[0], [xxh3_128() for _ in checkpoints]
     spans: dict[str, tuple[int, int]] = {}  # tensor -> its first piece and the one after its last
     for number, (key, *_) in enumerate(read):
@@ -39,7 +39,7 @@ def joined(checkpoints: Sequence[Checkpoint], read: Sequence[Piece], found_SPK16
 
 
 def digest(checkpoint: Checkpoint) -> str:
-    """The digest of one checkpoint; reads every file once."""
+    """Return the digest of one checkpoint; reads every file once."""
     keys = [key for key in checkpoint.entries if key not in checkpoint.tied]
     todo = blocks.pieces(checkpoint, keys, blocks.size_of_pieces(1))
     found_SPK16 = blocks.digests_of_pieces(len(todo), 1)
@@ -53,9 +53,9 @@ def digest(checkpoint: Checkpoint) -> str:
 
 
 def later(checkpoint: Checkpoint) -> str:
-    """A stand-in for the digest until mixing: a hash of the sizes and times of the files.
+    """Return a provisional hash, of the files' sizes and times, used until mixing computes the digest.
 
-    For a state in memory, the digest itself.
+    For a state in memory it is the digest itself.
     """
     if not checkpoint.files:
         return digest(checkpoint)
@@ -66,7 +66,7 @@ def later(checkpoint: Checkpoint) -> str:
 def check(name: str, checkpoint: Checkpoint, expected: str, got: str | None = None) -> None:
     """Raise ValueError unless a checkpoint is the ingredient `name` that was chosen.
 
-    got: its digest, None before mixing, when all but digests are compared: `later`, or SHA-256.
+    got: its digest, or None before mixing, when only hashes of `later` and SHA-256 are compared.
     """
     if expected.startswith(KIND):
         same = got in (None, expected)

@@ -1,6 +1,6 @@
 """Mixing checkpoints in one streamed pass: each byte is read once, in file order, and hashed.
 
-Memory: that of a pass (`blocks`: a few MB a thread, and 256 MB of the files' pages).
+Memory: that of a pass (`blocks`: a few MB per thread, and 256 MB of the files' pages).
 """
 
 import json
@@ -33,7 +33,7 @@ PORTION = 2**24  # bytes of the output that are sent to the disk at a time
 
 @dataclass
 class Plan:
-    """The output file: where tensors begin, its size, tensors written once, and the header."""
+    """The output file: each tensor's offset, the file size, tied tensors (written once), and the header."""
 
     offsets: dict[str, int]
     size: int
@@ -48,12 +48,12 @@ def mix_to_file(
     facts: Facts = lambda digests: {},
     replaced: Mapping[str, Tensor] | None = None,
 ) -> list[str]:
-    """Write sum_i c_i theta_i to `out`, with the bits of `state_dicts.mix`; returns notes.
+    """Write sum_i c_i theta_i to `out`, bit for bit as `state_dicts.mix`, and return notes for the user.
 
-    Integer and boolean tensors are the first checkpoint's; a note names those that differ. Tensors
-    tied in all checkpoints are written once, as safetensors.torch.save_model does; those in
-    `replaced` instead of the mixed ones. facts gives the metadata, and may refuse the digests; it
-    is called first with `digests.UNKNOWN`, for the size of the metadata. Raises ValueError for
+    Integer and boolean tensors come from the first checkpoint; a note lists those that differ. Tensors
+    tied in all checkpoints are written once, as by safetensors.torch.save_model. Tensors in `replaced`
+    replace the mixed ones. facts(digests) returns the metadata, and may reject the digests; it is
+    first called with `digests.UNKNOWN` to learn the metadata's size. Raises ValueError for
     different layouts, complex numbers, NaN or infinity, and if `out` is one of the inputs.
     """
     if not checkpoints:
@@ -61,7 +61,7 @@ def mix_to_file(
     check_layouts(checkpoints)
     for checkpoint in checkpoints:
         if out.exists() and any(file.samefile(out) for file in checkpoint.files):
-            raise ValueError(f"{out} is to be written, but it is read as {checkpoint.name}; give another name")
+            raise ValueError(f"{out} would overwrite the input {checkpoint.name}; give a different name")
     plan = _plan(checkpoints, coefficients, facts((digest.UNKNOWN,) * len(checkpoints)))
     with storage.atomic(out) as tmp:
         descriptor = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
@@ -84,7 +84,7 @@ def mix_to_file(
 
 
 def mix_in_memory(checkpoints: Sequence[Checkpoint], coefficients: Coefficients) -> dict[str, Tensor]:
-    """The mixed tensors, with the bits of `state_dicts.mix`; raises as `mix_to_file` does."""
+    """Return the mixed tensors, bit for bit as `state_dicts.mix`; raises as `mix_to_file` does."""
     check_layouts(checkpoints)
     check_groups(checkpoints[0], coefficients)
     tied = _tied(checkpoints, coefficients)
@@ -99,7 +99,7 @@ def mix_in_memory(checkpoints: Sequence[Checkpoint], coefficients: Coefficients)
 
 
 def _tied(checkpoints: Sequence[Checkpoint], coefficients: Coefficients) -> dict[str, str]:
-    """The ties that all checkpoints have and the coefficients keep."""
+    """Return the ties that all checkpoints have and whose tensors have equal coefficients."""
     tied: dict[str, str] = {}
     for a, b in checkpoints[0].tied.items():
         everywhere = all(checkpoint.tied.get(a) == b for checkpoint in checkpoints)
@@ -116,7 +116,7 @@ def _plan(checkpoints: Sequence[Checkpoint], coefficients: Coefficients, metadat
     offsets, end = {}, 0
 
     def place(key: str) -> tuple[bool, int]:
-        """Whole pages first, on pages, where writing is twice as fast; the rest stays aligned."""
+        """Sort key: tensors of complete pages come first (page-aligned writes are twice as fast)."""
         return nbytes(entries[key]) % PAGE != 0, -entries[key].dtype.itemsize
 
     for key in sorted((key for key in entries if key not in tied), key=place):
@@ -137,7 +137,7 @@ def _stream(
     write: Write,
     replaced: Mapping[str, Tensor],
 ) -> tuple[tuple[str, ...], list[str]]:
-    """Mix and write every piece; returns the digests and the integer tensors that differ."""
+    """Mix and write every piece, and return the digests and the integer tensors that differ."""
     rows_by_group = {}
     for group, row in coefficients.items():
         weights, divisor = as_counts(row)
@@ -170,14 +170,14 @@ def _notes(checkpoints: Sequence[Checkpoint], tied: Mapping[str, str], differing
         notes.append(f"{', '.join(tied)}: tied, written once")
     if differing:
         shown = ", ".join(differing[:3]) + (", ..." if len(differing) > 3 else "")
-        notes.append(f"{shown}: integers are not averaged; the checkpoints differ, and the first one's were taken")
+        notes.append(f"{shown}: integers are not averaged; the checkpoints differ, so the first one's are used")
     return notes
 
 
 def _not_finite(checkpoints: Sequence[Checkpoint], key: str) -> str:
     for checkpoint in checkpoints:
         if not bool(torch.isfinite(checkpoint[key]).all()):
-            return f"{checkpoint.name}: tensor {key} holds NaN or infinity; leave this checkpoint out"
+            return f"{checkpoint.name}: tensor {key} contains NaN or infinity; leave this checkpoint out"
     return f"tensor {key} overflows its dtype when mixed; use smaller coefficients"
 
 
@@ -188,9 +188,9 @@ def _write(descriptor: int, view: memoryview, offset: int) -> None:
 
 
 def _begin_to_disk(descriptor: int, start: int, stop: int) -> None:
-    """Make the system write each portion to the disk once it is complete, not only at the fsync.
+    """Start writing each complete portion to disk, so that the final fsync has less to write.
 
-    On Linux the advice "not needed" starts to write dirty pages (mm/fadvise.c), and keeps them.
+    On Linux POSIX_FADV_DONTNEED starts writing dirty pages (mm/fadvise.c) without dropping them.
     """
     first, last = start // PORTION * PORTION, stop // PORTION * PORTION
     if first < last and sys.platform == "linux":

@@ -16,10 +16,10 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Plane:
-    """theta_0 + x u1 + y u2: u1 points to theta_1, and u2 to the side of theta_2.
+    """The plane theta_0 + x u1 + y u2: u1 points to theta_1, and u2 is perpendicular, towards theta_2.
 
     d11, d12, d22: inner products of theta_1 - theta_0 and theta_2 - theta_0 over all float tensors.
-    Raises ValueError if the three models lie on a line.
+    Raises ValueError if the three models are on a line.
     """
 
     d11: float
@@ -28,44 +28,44 @@ class Plane:
 
     def __post_init__(self) -> None:
         if self.d11 <= 0 or self.d22 <= 0 or self.d11 * self.d22 - self.d12**2 <= 1e-9 * self.d11 * self.d22:
-            raise ValueError("no plane: theta_0, theta_1 and theta_2 lie on a line; choose other models")
+            raise ValueError("no plane: theta_0, theta_1 and theta_2 are on a line; choose other models")
 
     @property
     def length(self) -> float:
-        """Distance from theta_0 to theta_1."""
+        """Return the distance from theta_0 to theta_1."""
         return math.sqrt(self.d11)
 
     @property
     def height(self) -> float:
-        """Distance from theta_2 to the line through theta_0 and theta_1."""
+        """Return the distance from theta_2 to the line through theta_0 and theta_1."""
         return math.sqrt(self.d22 - self.d12**2 / self.d11)
 
     @property
     def points(self) -> tuple[Point, Point, Point]:
-        """Coordinates (x, y) of theta_0, theta_1 and theta_2."""
+        """Return the coordinates (x, y) of theta_0, theta_1 and theta_2."""
         return (0.0, 0.0), (self.length, 0.0), (self.d12 / self.length, self.height)
 
     @property
     def angle(self) -> float:
-        """Degrees between the arrows, biases included (`state_dicts.angle`: without)."""
+        """Return the degrees at theta_0, including biases (`state_dicts.angle` leaves them out)."""
         return math.degrees(math.acos(self.d12 / math.sqrt(self.d11 * self.d22)))
 
     def coefficients(self, x: float, y: float) -> tuple[float, float, float]:
-        """The coefficients of theta_0, theta_1 and theta_2 at the point (x, y)."""
+        """Return the coefficients of theta_0, theta_1 and theta_2 at the point (x, y)."""
         two = y / self.height
         one = (x - two * self.d12 / self.length) / self.length
         return 1 - one - two, one, two
 
     def grid(self, side: int, margin: float = 0.3) -> tuple[list[float], list[float]]:
-        """`side` values each of x and y around the points; margin: a share of the extent."""
+        """Return `side` values each of x and y around the points; margin is a fraction of the extent."""
         if side < 2:
-            raise ValueError(f"{side} points a side; expected at least 2")
+            raise ValueError(f"{side} points per side; expected at least 2")
         x, y = (_spread(values, side, margin) for values in zip(*self.points, strict=True))
         return x, y
 
 
 def plane(start: State, one: State, two: State) -> Plane:
-    """The plane through three states of the same tensors; ValueError when they lie on a line."""
+    """Return the plane through three states of one layout; raise ValueError if they are on a line."""
     return Plane(*inner_products(start, one, two))
 
 

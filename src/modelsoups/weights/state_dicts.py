@@ -14,9 +14,9 @@ from modelsoups.checkpoints.layouts import check_layout, layout_of
 from modelsoups.checkpoints.states import State, averaged
 from modelsoups.checkpoints.states import state_sha256 as state_sha256
 
-Coefficients = Mapping[str, Sequence[float]]  # layer group or tensor -> a coefficient per state
+Coefficients = Mapping[str, Sequence[float]]  # layer group or tensor -> one coefficient per state
 EVERYTHING = "*"  # the layer group of a soup whose coefficients are the same for every tensor
-ROOT = "(root)"  # the layer group of tensors that no submodule owns
+ROOT = "(root)"  # the layer group of tensors that belong to no submodule
 T = TypeVar("T")
 
 # The repeated block of open_clip and CLIP (resblocks.N), timm (blocks.N, layers.N.blocks.M, stages.N.blocks.M),
@@ -29,22 +29,22 @@ _BLOCK = re.compile(
 
 
 def layer_of(key: str) -> str:
-    """The layer group of a tensor: its block ("blocks.3"), else the module that owns it."""
+    """Return the layer group of a tensor: its block ("blocks.3"), otherwise its module."""
     block = _BLOCK.match(key)
     return block[0] if block else key.rpartition(".")[0] or ROOT
 
 
 def is_block(key: str) -> bool:
-    """Whether a tensor belongs to one of the model's repeated blocks."""
+    """Return whether a tensor belongs to one of the model's repeated blocks."""
     return _BLOCK.match(key) is not None
 
 
 class TensorSum:
-    """Weighted sum of one tensor over states, in float64, in the order of adding.
+    """The weighted sum of one tensor over several states, in float64.
 
     Integer multiples of float32 and narrower numbers add up exactly in float64 (unless they
     differ by a factor of 2**15 or more), so a mean is rounded once and the mean of equal tensors
-    is that tensor, bit for bit. For float64 tensors, the differences to the first are summed,
+    is that tensor, bit for bit. For float64 tensors, the differences from the first are summed,
     which are zero for equal tensors.
     """
 
@@ -54,7 +54,7 @@ class TensorSum:
         self.weight = 0.0
 
     def add(self, tensor: Tensor, weight: float) -> None:
-        """Add a tensor of the shape and dtype of the first."""
+        """Add weight * tensor; the tensor must have the shape and dtype of the first one."""
         if self.first is None:
             self.first = tensor
         assert (tensor.shape, tensor.dtype) == (self.first.shape, self.first.dtype)
@@ -82,7 +82,7 @@ class TensorSum:
 
 
 class RunningSum:
-    """Sum of whole states; ValueError for a state whose layout is not that of the first."""
+    """The sum of complete states; raises ValueError for a state whose layout differs from the first."""
 
     def __init__(self) -> None:
         self.sums: dict[str, TensorSum] = {}
@@ -99,11 +99,11 @@ class RunningSum:
         return {key: total.divided(by) for key, total in self.sums.items()}
 
     def mean_with(self, state: State) -> dict[str, Tensor]:
-        """The mean of the states added so far and this one, which is not added."""
+        """Return the mean of the states added so far and this one, without adding it."""
         return self._divided_with(state, 1.0, self.count + 1)
 
     def without(self, state: State, by: float) -> dict[str, Tensor]:
-        """The sum less this state, divided; the sum stays."""
+        """Return (sum - state) / by, without changing the sum."""
         return self._divided_with(state, -1.0, by)
 
     def _divided_with(self, state: State, weight: float, by: float) -> dict[str, Tensor]:
@@ -121,10 +121,10 @@ class RunningSum:
 
 
 def mix(states: Sequence[State], coefficients: Coefficients) -> dict[str, Tensor]:
-    """sum_i c_i theta_i (section 2; eq. 2 by layer), with the c of `of_group` for each tensor.
+    """Return sum_i c_i theta_i (section 2; eq. 2 by layer), with c from `of_group` for each tensor.
 
-    Raises ValueError naming the layer group without coefficients or without tensors, or the state
-    (by position) and the tensor that differ from the first. See TensorSum for rounding.
+    Raises ValueError for a layer group without coefficients or without tensors, or a state whose
+    layout differs from the first. See TensorSum for rounding.
     """
     if not states:
         raise ValueError("no states to mix")
@@ -145,10 +145,10 @@ def mix(states: Sequence[State], coefficients: Coefficients) -> dict[str, Tensor
 
 
 def as_counts(row: Sequence[float]) -> tuple[list[float], int]:
-    """Fractions of a small whole (1/6; 3/7) as integer weights and their divisor, others unchanged.
+    """Return fractions with small denominators (1/6, 3/7) as integers and their divisor; others as they are.
 
-    (a + b + c) / 3 is rounded once and in any order; a/3 + b/3 + c/3 is not, and a sixth of all
-    float32 means of six lie exactly between two numbers, where that shows.
+    (a + b + c) / 3 is rounded once, in any order; a/3 + b/3 + c/3 is not. A sixth of all float32
+    means of six are exactly between two numbers, so the results would differ.
     """
     fractions = [Fraction(c).limit_denominator(10_000) if math.isfinite(c) else Fraction(0) for c in row]
     divisor = math.lcm(*(f.denominator for f in fractions))
@@ -158,7 +158,7 @@ def as_counts(row: Sequence[float]) -> tuple[list[float], int]:
 
 
 def check_groups(names: Iterable[str], coefficients: Coefficients) -> None:
-    """ValueError for a group that no tensor belongs to."""
+    """Raise ValueError if a group of the coefficients has no tensors."""
     names = list(names)
     groups = {layer_of(key) for key in names}
     if unknown := sorted(set(coefficients) - groups - set(names) - {EVERYTHING}):
@@ -166,7 +166,7 @@ def check_groups(names: Iterable[str], coefficients: Coefficients) -> None:
 
 
 def of_group(key: str, by_group: Mapping[str, T]) -> T:
-    """What belongs to a tensor: by its name, else by its layer group, else by "*"."""
+    """Return a tensor's value in by_group: under its name, its layer group or "*", in this order."""
     group = key if key in by_group else layer_of(key)
     if group in by_group:
         return by_group[group]
@@ -176,14 +176,14 @@ def of_group(key: str, by_group: Mapping[str, T]) -> T:
 
 
 def interpolate(a: State, b: State, alpha: float) -> dict[str, Tensor]:
-    """(1 - alpha) a + alpha b."""
+    """Return (1 - alpha) a + alpha b."""
     return mix([a, b], {EVERYTHING: [1 - alpha, alpha]})
 
 
 def angle(start: State, one: State, two: State) -> float:
-    """Degrees between one - start and two - start (Figure 3), over matrices and larger (J.1).
+    """Return the degrees between one - start and two - start (Figure 3), without vectors (J.1).
 
-    Raises ValueError if a model equals the start: there is no direction.
+    Raises ValueError if a model equals the start, because it then has no direction.
     """
     d11, d12, d22 = inner_products(start, one, two, matrices_only=True)
     if d11 * d22 == 0:
@@ -192,7 +192,7 @@ def angle(start: State, one: State, two: State) -> float:
 
 
 def inner_products(start: State, one: State, two: State, matrices_only: bool = False) -> tuple[float, float, float]:
-    """d1.d1, d1.d2 and d2.d2 of d1 = one - start and d2 = two - start, over all float tensors."""
+    """Return d1.d1, d1.d2 and d2.d2, where d1 = one - start and d2 = two - start, over float tensors."""
     d1, d2 = _deltas(one, start, matrices_only), _deltas(two, start, matrices_only)
     pairs = ((d1, d1), (d1, d2), (d2, d2))
     d11, d12, d22 = (math.fsum(float((a[key] * b[key]).sum()) for key in a) for a, b in pairs)

@@ -33,7 +33,7 @@ def refused(root, message, *more):
 
 def test_a_wrong_root_says_what_was_looked_for(tmp_path):
     refused(tmp_path / "no", r"data\.root=.*/no does not exist")
-    refused(tmp_path, r"holds no set of ImageNet: .*ILSVRC2012_img_train\.tar or imagenet1k-train-\*\.tar or")
+    refused(tmp_path, r"contains no set of ImageNet: .*ILSVRC2012_img_train\.tar or imagenet1k-train-\*\.tar or")
     cfg = config(tmp_path)
     cfg.data.root = None
     with pytest.raises(ValueError, match=r"data\.root is not set"):
@@ -76,7 +76,7 @@ def test_a_wrong_or_missing_label_of_a_shard(tmp_path):
     image = picture("n01440764_1")
     for files, message in [
         ({"n01440764_1.jpg": image, "n01440764_1.cls": b"7"}, "has label 7, but n01440764 is 0 in the order"),
-        ({"n01440764_1.jpg": image, "n01440764_1.cls": b"tench"}, "holds b'tench', not a class number"),
+        ({"n01440764_1.jpg": image, "n01440764_1.cls": b"tench"}, "contains b'tench', not a class number"),
         ({"n01440764_1.jpg": image}, r"n01440764_1 has no \.cls"),
         ({"n01440764_1.cls": b"0"}, "n01440764_1 has a label but no image"),
     ]:
@@ -94,7 +94,7 @@ def test_a_nested_copy_of_a_test_set(tmp_path):
     shift_sets(tmp_path)
     shutil.copytree(tmp_path / "sketch", tmp_path / "copy")
     shutil.move(tmp_path / "copy", tmp_path / "sketch" / "sketch")
-    refused(tmp_path, r"a second tree of class folders beside .*sketch; remove it")
+    refused(tmp_path, r"a second tree of folders next to .*sketch; remove it")
 
 
 def test_a_folder_that_is_not_of_the_set(tmp_path):
@@ -180,7 +180,7 @@ def test_parquet_rows_without_what_is_needed(tmp_path):
     for rows, labels, message in [
         ([{"bytes": b"x", "path": None}], [0], "no file name"),
         ([{"bytes": None, "path": "n01440764_1.JPEG"}], [0], "no image bytes"),
-        ([{"bytes": b"x", "path": "ILSVRC2012_test_00000001.JPEG"}], [-1], "leave out the test split"),
+        ([{"bytes": b"x", "path": "ILSVRC2012_test_00000001.JPEG"}], [-1], "remove the test split"),
     ]:
         pq.write_table(
             pa.table(
@@ -208,7 +208,7 @@ def test_what_is_missing_is_said_exactly():
         counts.check("val", images, "folder x")
     v2 = [label for label in range(1000) for _ in range(10) if label != 3][1:]
     with pytest.raises(
-        ValueError, match=r"11 are missing; 1 class without images: 3; 1 class with less than 10 images: 0 \(9\)"
+        ValueError, match=r"11 are missing; 1 class without images: 3; 1 class with fewer than 10 images: 0 \(9\)"
     ):
         counts.check("v2", listed(v2), "folder x")
     r = [i % 200 for i in range(30_000)]
@@ -218,7 +218,7 @@ def test_what_is_missing_is_said_exactly():
     with pytest.raises(ValueError, match="this is ObjectNet beta"):
         counts.check("objectnet", listed([i % 113 for i in range(18_514)]), "folder x")
     train = [i % 999 for i in range(1_281_167 // 8)]
-    with pytest.raises(ValueError, match=r"train: .*1 class without images: n15075141; 999 classes with less than 732"):
+    with pytest.raises(ValueError, match=r"train: .*class without images: n15075141; 999 classes with fewer than 732"):
         counts.check("train", listed(train), "folder x")
 
 
@@ -333,5 +333,5 @@ def test_a_shard_of_the_plan_is_not_taken_from_other_images(tmp_path):
 def test_a_listing_of_nothing_is_an_error(tmp_path):
     (tmp_path / "train" / "n01440764").mkdir(parents=True)
     (tmp_path / "train" / "n01440764" / "notes.txt").write_text("x")
-    refused(tmp_path, "train: folder .* holds no images")
+    refused(tmp_path, "train: folder .* contains no images")
     assert np.array_equal(Listing.of([]).label_N, [])

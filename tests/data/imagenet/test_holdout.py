@@ -67,7 +67,7 @@ def test_ones_of_the_authors_file_are_held_out_in_imagefolders_order(tmp_path):
     [
         ([0, 1, 0, 0, 1, 0, 1], r"shape \(7,\), expected \(8,\)"),
         ([0, 1, 0, 0, 2, 0, 1, 1], "values other than 0 and 1"),
-        ([1, 0, 1, 1, 0, 1, 0, 0], "1 to 3 images a class, 4 in all; expected 2"),
+        ([1, 0, 1, 1, 0, 1, 0, 0], "1 to 3 images per class, 4 in total; expected 2"),
     ],
 )
 def test_a_wrong_authors_file_is_named(tmp_path, marks, message):

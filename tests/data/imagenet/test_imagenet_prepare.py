@@ -177,7 +177,7 @@ def test_sets_that_are_not_there_are_named_and_the_rest_is_made(tmp_path, capsys
     assert prepare.run(Experiment(cfg))
     out = capsys.readouterr().out
     assert "sketch: not available" in out
-    assert f"{root} has no sketch/ (data.sources.sketch=... names another place)" in out
+    assert f"{root} has no sketch/ (set data.sources.sketch=... for a different location)" in out
     assert "a: tar" in out
     assert sets.available(cfg) == ["train", "holdout", "val", "a"]
     assert prepare.run(Experiment(cfg)) is False  # nothing new to make

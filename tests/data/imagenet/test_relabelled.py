@@ -77,7 +77,7 @@ def test_relabelled_sets_need_val_and_the_annotations(tmp_path, capsys):
     assert "real: not available: it relabels val, which is not prepared" in capsys.readouterr().out
     root = originals(tmp_path / "b", "folder")
     prepare.run(Experiment(config(root, "data.extra=[multilabel]")))
-    assert "data.sources.multilabel=FILE must name human_accuracy_v3.0.0.json" in capsys.readouterr().out
+    assert "data.sources.multilabel must be the file human_accuracy_v3.0.0.json" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"data\.sources\.multilabel=/no\.json does not exist"):
         prepare.run(Experiment(config(root, "data.extra=[multilabel]", "data.sources.multilabel=/no.json")))
 
@@ -105,5 +105,5 @@ def test_another_val_under_a_relabelled_set_is_noticed(cfg):
     real = opened(cfg, "real")
     tar = next((real.folder.parent / "val").glob("*.tar"))
     tar.write_bytes(tar.read_bytes() + bytes(512))
-    with pytest.raises(ValueError, match=r"val-00000\d\.tar has changed since .*real was made from it"):
+    with pytest.raises(ValueError, match=r"val-00000\d\.tar has changed since .*real was created from it"):
         opened(cfg, "real")

@@ -44,7 +44,7 @@ def test_killed_with_9_in_the_middle_only_unfinished_shards_are_made_again(tmp_p
     assert "train" not in sets.available(cfg)
     prepare.run(Experiment(cfg))
     assert {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in finished} == finished
-    assert f"{len(finished)} of 120 shards are there" in capsys.readouterr().out
+    assert f"{len(finished)} of 120 shards are already written" in capsys.readouterr().out
     assert not list(out.rglob(".*.tmp"))
     undisturbed = load(options(root, tmp_path / "again"))
     prepare.run(Experiment(undisturbed))

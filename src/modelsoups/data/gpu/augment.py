@@ -1,7 +1,7 @@
-"""Augmentation of whole batches on the GPU (`finetune.augment=gpu`), drawn on the CPU.
+"""Augmentation of batches on the GPU (`finetune.augment=gpu`), with random draws on the CPU.
 
-The decoding processes draw what happens to each image as for `augment=cpu`; `operations` then
-computes what PIL computes, within rounding.
+The decoding processes draw each image's operations as for `augment=cpu`; `operations` then
+computes the same as PIL, up to rounding.
 
 Legend: N drawn operations of a batch.
 """
@@ -26,8 +26,8 @@ from modelsoups.data.decoders import EncodedJpeg, Picture, decode_on
 from modelsoups.data.gpu import operations
 from modelsoups.data.transforms import Transform, steps_of, to_uint8
 
-LARGEST = 512  # pixels of the longer side: a larger image is first shrunk, as it sets the canvas size
-JITTER = ("Brightness", "Contrast", "Color")  # in torchvision's numbering
+LARGEST = 512  # pixels of the longer side: larger images are shrunk first, to bound the canvas size
+JITTER = ("Brightness", "Contrast", "Color")  # in torchvision's order
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Operation:
 
 @dataclass
 class Drawn:
-    """The augmentation of one image: the box (top, left, height, width) to crop and resize, and the rest."""
+    """The augmentation of one image: crop box (top, left, height, width), filter, flip, operations."""
 
     box: tuple[int, int, int, int] = (0, 0, 0, 0)
     bicubic: bool = True
@@ -50,7 +50,7 @@ class Drawn:
 
 
 def draw(transform: Transform, image: Picture, side: int) -> Drawn:
-    """Draw what transform(image) would draw from `random`, NumPy and torch, and record what it would do.
+    """Make the random draws of transform(image), and return the operations without applying them.
 
     Only the image's size matters. Raises TypeError for an unknown step.
     """
@@ -80,7 +80,7 @@ def draw(transform: Transform, image: Picture, side: int) -> Drawn:
 
 @functools.lru_cache(maxsize=16)
 def _recording(step: auto_augment.RandAugment, side: int) -> auto_augment.RandAugment:
-    """A RandAugment that draws as `step` does, and appends its operations to the list it is given."""
+    """Return a RandAugment that draws as `step` does, but appends its operations to a list."""
     recording = copy.copy(step)
     recording.ops = list(map(copy.copy, step.ops))
     for op in recording.ops:
@@ -97,13 +97,13 @@ def _record(name: str, side: int, recorded: list[Operation], argument: float = 0
 
 
 def canvas_size(height: int, width: int) -> tuple[int, int]:
-    """The size of an image whose longer side is shrunk to LARGEST."""
+    """Return the size of an image after its longer side is shrunk to at most LARGEST."""
     longer = max(height, width, LARGEST)
     return max(1, round(height * LARGEST / longer)), max(1, round(width * LARGEST / longer))
 
 
 def canvas_pixels(image: Image.Image | Tensor) -> Tensor:
-    """uint8 pixels_CHW of a decoded image, resized to its canvas_size."""
+    """Return the uint8 pixels_CHW of a decoded image, resized to its canvas_size."""
     pixels_CHW = image if isinstance(image, Tensor) else to_uint8(image)
     size = canvas_size(*pixels_CHW.shape[1:])
     if size == tuple(pixels_CHW.shape[1:]):
@@ -120,7 +120,7 @@ class BatchPlan:
     """Decoded images, each in a corner of a canvas_BCHW, with their drawn augmentations."""
 
     canvas_BCHW: Tensor
-    encoded: dict[int, EncodedJpeg]  # by position in the batch; decoded when the plan moves to a device
+    encoded: dict[int, EncodedJpeg]  # by index in the batch; decoded when the plan moves to a device
     boxes_B4: Tensor
     bicubic_B: Tensor
     flip_B: Tensor
@@ -151,7 +151,7 @@ class BatchPlan:
         return dataclasses.replace(self, **changed)
 
     def augmented(self) -> Tensor:
-        """uint8 pixels_BCHW, computed on the device of the plan."""
+        """Return the augmented uint8 pixels_BCHW, computed on the device of the plan."""
         side = self.side
         out_BCHW = operations.resized_crop(self.canvas_BCHW, self.boxes_B4, self.bicubic_B, side)
         out_BCHW = torch.where(self.flip_B.view(-1, 1, 1, 1), out_BCHW.flip(-1), out_BCHW)
@@ -168,7 +168,7 @@ class BatchPlan:
 
 
 def _canvas(images: Sequence[Tensor], device: torch.device) -> Tensor:
-    """uint8 images_CHW of any size, each in a corner of a canvas_BCHW."""
+    """Copy uint8 images_CHW of any size, each into a corner of a canvas_BCHW."""
     height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
     canvas_BCHW = torch.zeros(len(images), 3, height, width, dtype=torch.uint8, device=device)
     for canvas_CHW, image in zip(canvas_BCHW, images, strict=True):
@@ -179,7 +179,7 @@ def _canvas(images: Sequence[Tensor], device: torch.device) -> Tensor:
 def plan_batch(
     images: Sequence[Tensor | EncodedJpeg], drawn: Sequence[Drawn], side: int, mean: Sequence[float]
 ) -> BatchPlan:
-    """The plan for uint8 images_CHW of any size; mean, each from 0 to 1, fills uncovered pixels."""
+    """Return the plan for uint8 images_CHW of any size; mean, each from 0 to 1, fills uncovered pixels."""
     encoded = {place: image for place, image in enumerate(images) if isinstance(image, EncodedJpeg)}
     nothing = torch.zeros(3, 1, 1, dtype=torch.uint8)
     decoded = [nothing if isinstance(image, EncodedJpeg) else image for image in images]

@@ -1,4 +1,4 @@
-"""PIL's image operations on uint8 pixels_BCHW of any device, with an argument for each image.
+"""PIL's image operations on uint8 pixels_BCHW on any device, with an argument for each image.
 
 They round as PIL does: tables and blends are equal to PIL's, sums of floats within one level
 (tests/data/gpu/test_augment.py). None of them makes the CPU wait for a GPU.
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 CHUNK = 64  # images resized at a time: each needs a float copy of its whole canvas
-EPSILON = 2e-3  # of a level: PIL truncates doubles; a float sum may be just below PIL's integer
+EPSILON = 2e-3  # levels added before truncation: a float sum may be just below PIL's integer
 
 
 def resized_crop(canvas_BCHW: Tensor, boxes_B4: Tensor, bicubic_B: Tensor, side: int) -> Tensor:
-    """pixels_BCSS: the box (top, left, height, width) of each canvas, resized as by PIL.
+    """Return pixels_BCSS: the box (top, left, height, width) of each canvas, resized as by PIL.
 
     PIL's resize is two matrix products, rounded in between. Pillow 13 resizes the columns of some
     tall crops first: a fifth of their levels then differ by one.
@@ -34,9 +34,9 @@ def resized_crop(canvas_BCHW: Tensor, boxes_B4: Tensor, bicubic_B: Tensor, side:
 
 
 def _weights(start_B: Tensor, length_B: Tensor, cubic_B: Tensor, size: int, side: int) -> Tensor:
-    """weights_BSL of `size` pixels in `side` results: PIL's antialiased bicubic (a = -0.5) or bilinear.
+    """Return resize weights_BSL from `size` to `side` pixels: PIL's antialiased bicubic (a = -0.5) or bilinear.
 
-    Pixels outside the box have weight zero, since PIL resizes only the crop.
+    Pixels outside the box have weight zero, because PIL resizes only the crop.
     """
     start_B11, length_B11 = (t.double().view(-1, 1, 1) for t in (start_B, length_B))
     scale_B11 = length_B11 / side
@@ -86,7 +86,7 @@ def equalize(pixels_BCHW: Tensor, _: Tensor) -> Tensor:
 
 
 def posterize(pixels_BCHW: Tensor, bits_B: Tensor) -> Tensor:
-    """Keep the highest bits; 0 bits give black."""
+    """Zero all but each pixel's highest bits_B bits; 0 bits give black."""
     dropped_B111 = (8 - bits_B.clamp(0, 8)).to(torch.int32).view(-1, 1, 1, 1)
     return ((pixels_BCHW.int() >> dropped_B111) << dropped_B111).to(torch.uint8)
 
@@ -101,13 +101,13 @@ def solarize_add(pixels_BCHW: Tensor, add_B: Tensor) -> Tensor:
 
 
 def _blended(dull_BCHW: Tensor, pixels_BCHW: Tensor, factor_B: Tensor) -> Tensor:
-    """A blend with a duller image (factor below 1), or away from it (above 1)."""
+    """Return a blend with a duller image (factor below 1), or an extrapolation away from it (above 1)."""
     dull, factor_B111 = dull_BCHW.float(), factor_B.float().view(-1, 1, 1, 1)
     return (dull + factor_B111 * (pixels_BCHW.float() - dull)).clamp_(0, 255).to(torch.uint8)
 
 
 def _gray(pixels_BCHW: Tensor) -> Tensor:
-    """gray_B1HW: PIL's luma (ITU-R 601-2) in integers."""
+    """Return gray_B1HW, which is PIL's luma (ITU-R 601-2), in integers."""
     red, green, blue = pixels_BCHW.int().split(1, dim=1)
     return (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
 
@@ -154,7 +154,7 @@ TONES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # timm's names and arg
 
 
 def affine_matrix(name: str, argument: float, side: int) -> tuple[float, ...]:
-    """(a, b, c, d, e, f), in pixels: the result at (x, y) is the image at (a x + b y + c, d x + e y + f)."""
+    """Return (a, b, c, d, e, f): the result at pixel (x, y) is the image at (a x + b y + c, d x + e y + f)."""
     if name == "Rotate":
         turn, half = torch.deg2rad(torch.tensor(-argument, dtype=torch.float64)), side / 2
         cos, sin = float(turn.cos()), float(turn.sin())
@@ -193,7 +193,7 @@ def affine(pixels_BCHW: Tensor, matrices_B6: Tensor, fill_C: Tensor, bicubic: bo
 
 
 def _taps(place_BHW: Tensor, size: int, bicubic: bool) -> list[tuple[Tensor, Tensor]]:
-    """(index_BHW, weight_BHW) of the 2 or 4 pixels along one axis that interpolate a place."""
+    """Return (index_BHW, weight_BHW) of the 2 or 4 pixels along one axis that interpolate a position."""
     first_BHW = place_BHW.floor()
     t = (place_BHW - first_BHW).float()
     weights = [1 - t, t]

@@ -1,1 +1,1 @@
-"""ImageNet, its hold-out and its test sets, prepared from the files that people have."""
+"""Preparation of ImageNet, its hold-out and its test sets from any of their usual file formats."""

@@ -13,7 +13,7 @@ OBJECTNET_BETA = 18_514  # images
 
 
 def check(name: str, listing: Listing, source: str) -> None:
-    """Raise ValueError saying which images are missing, or how many too many there are."""
+    """Raise ValueError if a set has missing or extra images; the message lists or counts them."""
     spec = metadata.SETS[name]
     assert spec.images is not None
     if spec.layout == "val":
@@ -42,7 +42,7 @@ def check_free_space(folder: Path, needed: int, what: str) -> None:
 
 
 def _by_class(name: str, listing: Listing) -> list[str]:
-    """The labels that have no images, or too few."""
+    """Describe the labels that have no images, or too few."""
     spec = metadata.SETS[name]
     numbers = spec.layout == "numbers"
     labels = list(map(str, range(1000))) if numbers else projections.label_names(name)
@@ -51,7 +51,7 @@ def _by_class(name: str, listing: Listing) -> list[str]:
     absent = [label for label, count in zip(labels, counts, strict=True) if not count]
     short = [f"{x} ({count})" for x, count in zip(labels, counts, strict=True) if 0 < count < least]
     problems = []
-    for found, state in ((absent, "without images"), (short, f"with less than {least} images")):
+    for found, state in ((absent, "without images"), (short, f"with fewer than {least} images")):
         if found:
             classes = f"{len(found):,} class{'es' if len(found) > 1 else ''}"
             problems.append(f"{classes} {state}: {_first_five(found)}")

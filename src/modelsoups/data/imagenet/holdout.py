@@ -1,7 +1,7 @@
-"""The hold-out: 26 images a class of the training set (26,000, "2%"), to choose soups on (section 3.1).
+"""The hold-out for choosing soups: 26 training images per class (26,000, "2%"; section 3.1).
 
-By default the 26 images of each class whose names have the smallest sha256; or the authors' split
-(imagenet_98_idxs.npy), which the released checkpoints need: they trained on 98% of any other.
+By default, the 26 images of each class whose names have the smallest sha256; or the authors' split
+(imagenet_98_idxs.npy), which released checkpoints need, as they trained on 98% of any other split.
 """
 
 import hashlib
@@ -14,12 +14,12 @@ from modelsoups.data.imagenet.listing import Listing
 from modelsoups.disk import storage
 
 ALL_IMAGES = 1_281_167
-KNOWN_ROW = 1000  # of the authors' held-out images, counted from 0
-KNOWN_NAME = "n01675722_4108"  # of the image in that row
+KNOWN_ROW = 1000  # index, from 0, among the authors' held-out images
+KNOWN_NAME = "n01675722_4108"  # name of the image at that index
 
 
 def rule(per_class: int, file: str | None) -> dict[str, Any]:
-    """The rule of a split, for manifests: equal rules split the same images in the same way."""
+    """Return the rule of a split for manifests; equal rules split the same images in the same way."""
     if file is None:
         return {"rule": "smallest sha256 of the name", "per_class": per_class}
     path = Path(file).expanduser()
@@ -29,7 +29,7 @@ def rule(per_class: int, file: str | None) -> dict[str, Any]:
 
 
 def split(listing: Listing, per_class: int, file: str | None) -> np.ndarray:
-    """held_N: whether each training image of a sorted listing (`Listing.in_order`) is held out."""
+    """Return held_N: whether each training image of a sorted listing (`Listing.in_order`) is held out."""
     labels, counts = np.unique(listing.label_N, return_counts=True)
     small = np.flatnonzero(counts <= per_class)
     if len(small):
@@ -51,23 +51,23 @@ def by_hash(listing: Listing, per_class: int) -> np.ndarray:
 
 
 def from_file(path: Path, listing: Listing, per_class: int) -> np.ndarray:
-    """held_N of the authors' index file: 1.0 marks a held-out image, and images are sorted as ours are.
+    """Return held_N from the authors' file, in which 1.0 marks a held-out image of the sorted listing.
 
-    Raises ValueError for another shape, other values, other counts or another known image.
+    Raises ValueError for an unexpected shape, values, counts per class, or image at KNOWN_ROW.
     """
     try:
         marks_N = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"{path} is not a NumPy array ({error})") from error
     if marks_N.shape != (len(listing),):
-        raise ValueError(f"{path}: shape {marks_N.shape}, expected ({len(listing)},), one number an image")
+        raise ValueError(f"{path}: shape {marks_N.shape}, expected ({len(listing)},), one number per image")
     if not np.isin(marks_N, (0, 1)).all():
         raise ValueError(f"{path}: has values other than 0 and 1")
     held_N = marks_N == 1
     classes = np.unique(listing.label_N)
     counts = np.bincount(listing.label_N[held_N], minlength=classes.max() + 1)[classes]
     if (counts != per_class).any():
-        found = f"holds out {counts.min()} to {counts.max()} images a class, {held_N.sum():,} in all"
+        found = f"holds out {counts.min()} to {counts.max()} images per class, {held_N.sum():,} in total"
         raise ValueError(f"{path}: {found}; expected {per_class} of each class")
     if len(listing) == ALL_IMAGES:
         name = listing.key(int(np.flatnonzero(held_N)[KNOWN_ROW]))
@@ -78,7 +78,7 @@ def from_file(path: Path, listing: Listing, per_class: int) -> np.ndarray:
 
 
 def write_names(path: Path, listing: Listing, held_N: np.ndarray, split_rule: dict[str, Any]) -> dict[str, Any]:
-    """Write the names of the held-out images to a JSON file; the summary for manifests."""
+    """Write the names of the held-out images to a JSON file, and return a summary for manifests."""
     names = sorted(np.char.decode(listing.key_N[held_N], "ascii").tolist())
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
     summary = {**split_rule, "images": len(names), "of": len(listing), "sha256_of_names": digest}

@@ -1,7 +1,7 @@
-"""A library of `prepare` for ImageNet, its hold-out and its test sets.
+"""Preparation of ImageNet, its hold-out and its test sets.
 
 `make` lists every image, splits off the hold-out and checks counts and disk space before it writes
-the shards of all sets side by side, so that missing files are reported before hours of work.
+the shards of all sets in parallel, so that missing files are reported before hours of work.
 """
 
 import shutil
@@ -16,11 +16,11 @@ from modelsoups.data.shards import Json
 from modelsoups.disk import manifests
 from modelsoups.workers.processes import run_tasks
 
-VERSION = 1  # of the sets that this code writes; those of another version are made again
+VERSION = 1  # version of the sets that this code writes; others are rewritten
 
 
 def names(data: DataConfig) -> list[str]:
-    """The sets of the experiment, in order. Raises ValueError for an unknown one."""
+    """Return the names of the experiment's sets, in order; raise ValueError for an unknown one."""
     wanted = [data.train, data.holdout, data.test, *data.shifts, *data.extra]
     for name in wanted:
         if name not in metadata.SETS:
@@ -29,7 +29,7 @@ def names(data: DataConfig) -> list[str]:
 
 
 def inputs(data: DataConfig, protocol: str, name: str) -> Json:
-    """The options that change a set. The form of its files makes no difference."""
+    """Return the options that change a set's content; the format of its source files does not."""
     spec = metadata.SETS[name]
     made: Json = {"library": "imagenet", "set": name, "version": VERSION}
     if name in relabelled.AVERAGE:
@@ -60,13 +60,13 @@ def facts(data: DataConfig, protocol: str, name: str) -> Json:
 
 
 def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> dict[str, int]:
-    """Make the sets whose files exist and report the others; the number of images of each set made."""
+    """Write the sets whose files exist, report the others, and return each written set's image count."""
     folder = Path(data.dir)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         lock = FileLock(folder / ".lock").acquire(timeout=0)
     except Timeout:
-        raise ValueError(f"another `modelsoups prepare` is writing {folder}; wait for it to end") from None
+        raise ValueError(f"another `modelsoups prepare` is writing {folder}; wait until it finishes") from None
     with lock:
         found = find_sources(data, [name for name in todo if name not in relabelled.AVERAGE])
         made = _write(_plans(data, protocol, found, workers), workers)
@@ -78,22 +78,22 @@ def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> 
 
 
 def find_sources(data: DataConfig, todo: Sequence[str]) -> dict[str, sources.Source]:
-    """The source of each set that has one. Raises ValueError if there is nothing to start from."""
+    """Return the source of each set that has one; raise ValueError if none has and none is prepared."""
     places = {name: sources.find(name, data.root, _given(data, name)) for name in todo}
     found = {name: place for name, place in places.items() if isinstance(place, sources.Source)}
     missing = [place for place in places.values() if isinstance(place, str)]
     prepared = any(manifests.manifest_of(Path(data.dir) / name) for name in names(data))
     if missing and not found and not prepared:
         if data.root is None:
-            raise ValueError("data.root is not set: name ImageNet's folder, as conf/data/imagenet.yaml describes it")
-        raise ValueError(f"data.root={data.root} holds no set of ImageNet: {'; '.join(missing)}")
+            raise ValueError("data.root is not set: give ImageNet's folder, as conf/data/imagenet.yaml describes")
+        raise ValueError(f"data.root={data.root} contains no set of ImageNet: {'; '.join(missing)}")
     for name, place in places.items():
         print(f"prepare: {name}: {place if name in found else f'not available: {place}'}")
     return found
 
 
 def _given(data: DataConfig, name: str) -> str | None:
-    """The place of a set in data.sources."""
+    """Return the path of a set's files in data.sources, if given."""
     return getattr(data.sources, "train" if name == "holdout" else name)
 
 
@@ -113,7 +113,7 @@ def _write(plans: list[planning.SetPlan], workers: int) -> dict[str, int]:
     plan_of = {plan.folder: plan for plan in plans}
     tasks = [shard for plan in plans for shard in plan.todo]
     if done := sum(len(plan.done) for plan in plans):
-        print(f"prepare: {done:,} of {done + len(tasks):,} shards are there")
+        print(f"prepare: {done:,} of {done + len(tasks):,} shards are already written")
     for shard, entry in run_tasks(writing.write, tasks, workers, "prepare", size=len):
         plan = plan_of[shard.tar.parent]
         plan.done[shard.tar.name] = entry
@@ -123,13 +123,13 @@ def _write(plans: list[planning.SetPlan], workers: int) -> dict[str, int]:
 
 
 def _relabel(data: DataConfig, protocol: str, name: str) -> int:
-    """Make ReaL or multilabel from a complete val; 0 images if its files are missing."""
+    """Write ReaL or multilabel from a complete val; return the image count, 0 if files are missing."""
     folder, file = Path(data.dir) / name, _given(data, name)
     if manifests.manifest_of(folder.parent / relabelled.OVER) is None:
         print(f"prepare: {name}: not available: it relabels {relabelled.OVER}, which is not prepared")
         return 0
     if name == "multilabel" and file is None:
-        print(f"prepare: {name}: not available: data.sources.multilabel=FILE must name human_accuracy_v3.0.0.json")
+        print(f"prepare: {name}: not available: data.sources.multilabel must be the file human_accuracy_v3.0.0.json")
         return 0
     answers = relabelled.answers(name, file, data.check_counts)
     made_from, known = inputs(data, protocol, name), facts(data, protocol, name)

@@ -1,4 +1,4 @@
-"""Lists of the images of a set, whatever form its files have.
+"""Lists of a set's images in any file format.
 
 An image is a range of bytes [offset, offset + size) of an image file, a tar or a file of images.
 """
@@ -31,12 +31,12 @@ class Found(NamedTuple):
 
 @dataclass
 class Listing:
-    """Images as columns: 1.3 million of them take 100 MB."""
+    """A list of images, stored as arrays: 1.3 million images take 100 MB."""
 
     files: list[str]
     key_N: np.ndarray  # bytes
     label_N: np.ndarray
-    file_N: np.ndarray  # positions in `files`
+    file_N: np.ndarray  # indices into `files`
     name_N: np.ndarray  # bytes, as in Found
     offset_N: np.ndarray
     size_N: np.ndarray
@@ -72,22 +72,22 @@ class Listing:
         return str(self.key_N[row], "ascii")
 
     def where(self, row: int) -> str:
-        """The place of an image, for messages."""
+        """Return the file and location of an image, for messages."""
         file, name = self.files[self.file_N[row]], os.fsdecode(self.name_N[row])
         return f"{file}/{name}" if name else f"{file} (byte {self.offset_N[row]:,})"
 
     def read(self, row: int) -> bytes:
-        """The bytes of an image. Raises ValueError if the file has become shorter."""
+        """Return the bytes of an image; raise ValueError if the file has become shorter."""
         file, name = self.files[self.file_N[row]], os.fsdecode(self.name_N[row])
         with open(Path(file, name) if name else file, "rb", buffering=0) as f:
             data = os.pread(f.fileno(), int(self.size_N[row]), int(self.offset_N[row]))
         if len(data) != self.size_N[row]:
             sizes = f"{len(data)} of {self.size_N[row]} bytes"
-            raise ValueError(f"{self.where(row)} changed while it was read: {sizes}; run the command again")
+            raise ValueError(f"{self.where(row)} changed while it was read: {sizes}; rerun the command")
         return data
 
     def in_order(self) -> "Listing":
-        """Sorted by label, then by key. Raises ValueError if two images have one key."""
+        """Return the images sorted by label, then key; raise ValueError if two have the same key."""
         order = np.argsort(self.key_N, kind="stable")
         keys_N = self.key_N[order]
         same = np.flatnonzero(keys_N[1:] == keys_N[:-1])
@@ -98,25 +98,25 @@ class Listing:
         return self.take(np.lexsort((self.key_N, self.label_N)))
 
     def shuffled(self) -> "Listing":
-        """In an order that depends on the keys alone, so that training shards mix all classes."""
+        """Return the images in an order that depends only on the keys and mixes all classes."""
         digests = [hashlib.sha256(b"order " + key).digest() for key in self.key_N.tolist()]
         return self.take(np.argsort(np.array(digests, dtype="S32"), kind="stable"))
 
 
 def original_name(name: str) -> str | None:
-    """nXXXXXXXX_N or ILSVRC2012_val_XXXXXXXX, without folders, extension and Hugging Face's _<wnid>."""
+    """Extract nXXXXXXXX_N or ILSVRC2012_val_XXXXXXXX from a file name, or return None."""
     match = ORIGINAL.fullmatch(name.rpartition("/")[2].partition(".")[0])
     return match[1] if match else None
 
 
 def key_of(folder: str, stem: str) -> str:
-    """A unique key for an image, with letters that WebDataset allows; others add six digits of a hash."""
+    """Return a unique key that WebDataset allows; other characters are replaced and a hash is added."""
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", stem)
     mark = "" if plain == stem else f"-{hashlib.sha256(os.fsencode(stem)).hexdigest()[:6]}"
     return f"{folder}_{plain}{mark}"
 
 
 def is_image(name: str) -> bool:
-    """Whether a file is an image by its name; hidden files (macOS's `._x.JPEG`) are not."""
+    """Return whether a file's name is an image's; hidden files (macOS's `._x.JPEG`) are not images."""
     base = name.rpartition("/")[2]
     return not base.startswith(".") and os.path.splitext(base)[1].lower() in IMAGE_SUFFIXES

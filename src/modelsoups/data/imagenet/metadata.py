@@ -1,4 +1,4 @@
-"""ImageNet and its test sets: classes, ordered by wnid, labels, counts, and where their files lie."""
+"""Facts about ImageNet and its test sets: classes (ordered by wnid), labels, counts, folders."""
 
 import importlib.util
 import runpy
@@ -26,9 +26,9 @@ class SetSpec:
     role: str  # train, holdout, test, shift, or extra (not in the mean over the shifts)
     layout: str
     images: int | None = None  # the expected number
-    per_class: int | None = None  # the same of each class; None where classes differ
+    per_class: int | None = None  # the expected number per class; None if classes differ
     subset: str | None = None  # timm's list of the classes in the set
-    folders: Sequence[str] = ()  # looked for under data.root, in this order
+    folders: Sequence[str] = ()  # searched for under data.root, in this order
 
 
 SETS = {name: SetSpec(**row) for name, row in storage.read_json(ASSETS / "imagenet" / "sets.json").items()}
@@ -36,30 +36,30 @@ SETS = {name: SetSpec(**row) for name, row in storage.read_json(ASSETS / "imagen
 
 @cache
 def wnids() -> tuple[str, ...]:
-    """The 1000 classes in the order of their indices."""
+    """Return the wnids of the 1000 classes in the order of their indices."""
     return timm_wnids("imagenet_synsets.txt")
 
 
 @cache
 def class_of() -> dict[str, int]:
-    """wnid -> class index."""
+    """Return the class index of each wnid."""
     return {wnid: index for index, wnid in enumerate(wnids())}
 
 
 @cache
 def val_labels() -> tuple[int, ...]:
-    """Class indices of ILSVRC2012_val_00000001 to 50000, so that the devkit is not needed."""
+    """Return the class indices of ILSVRC2012_val_00000001 to 50000, so the devkit is not needed."""
     return tuple(storage.read_json(ASSETS / "imagenet" / "imagenet_val_labels.json"))
 
 
 @cache
 def real_labels() -> tuple[tuple[int, ...], ...]:
-    """ReaL (Beyer et al. 2020): the classes of each validation image; 3,163 images have none."""
+    """Return the ReaL classes (Beyer et al. 2020) of each validation image; 3,163 images have none."""
     return tuple(map(tuple, storage.read_json(_timm("imagenet_real_labels.json"))))
 
 
 def border(name: str, protocol: str) -> int:
-    """Pixels to cut off each side of a set's images.
+    """Return how many pixels to cut off each side of a set's images.
 
     protocol=paper removes ObjectNet's red frame, as its authors ask. protocol=released does not:
     the official evaluator of Model soups adds that crop too late, after it has built its loader.
@@ -68,18 +68,18 @@ def border(name: str, protocol: str) -> int:
 
 
 def class_names() -> list[str]:
-    """OpenAI's names of the 1000 classes. Two pairs of classes share a name: missile, sunglasses."""
+    """Return OpenAI's names of the 1000 classes. Two names occur twice: missile, sunglasses."""
     return list(_open_clip()["IMAGENET_CLASSNAMES"])
 
 
 def templates() -> list[str]:
-    """OpenAI's 80 prompt templates, with {} for the class name."""
+    """Return OpenAI's 80 prompt templates, with {} for the class name."""
     return [template("{}") for template in _open_clip()["OPENAI_IMAGENET_TEMPLATES"]]
 
 
 @cache
 def _open_clip() -> dict[str, Any]:
-    """open_clip's names and templates without importing open_clip, which takes seconds."""
+    """Return open_clip's names and templates without importing open_clip, which takes seconds."""
     return runpy.run_path(str(_folder("open_clip") / "zero_shot_metadata.py"))
 
 
@@ -92,7 +92,7 @@ def _timm(name: str) -> Path:
 
 
 def _folder(package: str) -> Path:
-    """The folder of a package, found without importing it."""
+    """Return the folder of a package without importing it."""
     spec = importlib.util.find_spec(package)
     assert spec is not None
     assert spec.origin is not None

@@ -1,6 +1,6 @@
-"""Copies of the images in Hugging Face's parquet files, made once before the shards are written.
+"""Copies of the images in Hugging Face's parquet files, written once before the shards.
 
-Shards need the rows in another order, and reading one row takes reading its whole row group.
+Shards need the rows in a different order, and reading one row means reading its complete row group.
 """
 
 import contextlib
@@ -18,9 +18,9 @@ ROWS = 32  # in memory at a time
 
 
 def copy_out(path: Path, folder: Path, check: Callable[[str, int], tuple[str, int]]) -> Listing:
-    """Copy the images of a parquet file one after the other to folder/<its name>.bin; their listing.
+    """Copy the images of a parquet file into one file, folder/<its name>.bin, and return their listing.
 
-    check maps a file name and label to the image's key and label. A complete copy is kept.
+    check maps a file name and label to the image's key and label. A complete copy is reused.
     """
     target, index = folder / f"{path.stem}.bin", folder / f"{path.stem}.npz"
     stat = path.stat()
@@ -54,14 +54,14 @@ def rows(path: Path) -> Iterator[tuple[str, bytes, int]]:
 
 
 def count(path: Path) -> int:
-    """The number of rows, from the file's footer."""
+    """Return the number of rows, from the file's footer."""
     with _reader(path) as pq:
         return int(pq.read_metadata(path).num_rows)
 
 
 @contextlib.contextmanager
 def _reader(path: Path) -> Iterator[Any]:
-    """pyarrow.parquet. Within, its errors about a damaged file become a ValueError that names it."""
+    """Yield pyarrow.parquet; inside the with block, its errors become a ValueError with the file's name."""
     try:
         import pyarrow.parquet
     except ImportError as error:
@@ -79,5 +79,5 @@ def _checked(path: Path, image: Any, label: Any) -> tuple[str, bytes, int]:
     if not (name := image.get("path")):
         raise ValueError(f"{path}: a row has no file name (image.path) to identify its image")
     if label is None or label < 0:
-        raise ValueError(f"{path}: {name} has label {label}; leave out the test split, which has no labels")
+        raise ValueError(f"{path}: {name} has label {label}; remove the test split, which has no labels")
     return name, image["bytes"], int(label)

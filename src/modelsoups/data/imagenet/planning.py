@@ -1,4 +1,4 @@
-"""The plan of each set: its images listed, checked and split, and the shards still to be written."""
+"""Plans of sets: their images, listed, checked and split, and the shards that must be written."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,13 @@ from modelsoups.workers.processes import run_tasks
 
 PARQUET_COPIES = ".parquet"  # a temporary folder under data.dir
 SPLIT = "split.json"  # in the hold-out's folder: the names of its images
-TAR_OVERHEAD = 2560  # bytes of headers, padding and label for an image, at most
-FEW = 100  # parts of a source that are listed without other processes
+TAR_OVERHEAD = 2560  # at most this many bytes of headers, padding and label per image
+FEW = 100  # up to this many parts of a source are listed without other processes
 
 
 @dataclass
 class SetPlan:
-    """A set to be written. `done` holds the manifest entries of complete shards, by file name."""
+    """A set to be written. `done` contains the manifest entries of complete shards, by file name."""
 
     folder: Path
     inputs: Json
@@ -34,12 +34,12 @@ class SetPlan:
 
     @property
     def bytes_needed(self) -> int:
-        """Disk space for the shards to be written; resized images are not counted."""
+        """Return the disk space for the shards to be written, not counting resized images."""
         kept = [shard for shard in self.todo if shard.resize is None]
         return sum(int(shard.images.size_N.sum()) + TAR_OVERHEAD * len(shard) for shard in kept)
 
     def finish(self) -> int:
-        """Write the manifest; the number of images."""
+        """Write the manifest, and return the number of images."""
         entries = [self.done[shard.tar.name] for shard in self.shards]
         shards.finish_set(self.folder, self.inputs, entries, self.facts)
         (self.folder / writing.PLAN).unlink()
@@ -47,7 +47,7 @@ class SetPlan:
 
 
 def listings(data: DataConfig, found: dict[str, sources.Source], workers: int) -> dict[str, Listing]:
-    """Every image of each source, sorted and checked. Train and hold-out share one listing."""
+    """List every image of each source, sorted and checked. Train and hold-out share one listing."""
     originals: dict[str, Listing] = {}  # by layout
     made: dict[str, Listing] = {}
     for name, source in found.items():
@@ -77,12 +77,12 @@ def _list_originals(data: DataConfig, layout: str, source: sources.Source, worke
         tasks = ((part, sources.list_part(part)) for part in parts)
     pieces = [piece for _, piece in tasks if len(piece)]
     if not pieces:
-        raise ValueError(f"{layout}: {source} holds no images")
+        raise ValueError(f"{layout}: {source} contains no images")
     return Listing.concatenate(pieces).in_order()
 
 
 def plan_set(data: DataConfig, inputs: Json, facts: Json, source: sources.Source, listing: Listing) -> SetPlan:
-    """Plan one set. Training images are shuffled, those of the other sets are not."""
+    """Return the plan of one set, with shuffled images only if it is the training set."""
     name = facts["name"]
     folder = Path(data.dir) / name
     known = {**facts, "source": {"form": source.form, "path": str(source.paths[0])}}

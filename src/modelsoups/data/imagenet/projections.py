@@ -1,4 +1,4 @@
-"""The label space of each set, and how logits over the 1000 classes are projected to it."""
+"""The label space of each set, and the projection of logits over the 1000 classes to it."""
 
 from functools import cache
 from typing import Any
@@ -9,7 +9,7 @@ from modelsoups.disk.paths import ASSETS
 
 
 def projection(name: str) -> dict[str, Any] | None:
-    """The projection of a set for `stats.projection.project`; None if its labels are the classes."""
+    """Return a set's projection for `stats.projection.project`, or None if it has all 1000 classes."""
     spec = metadata.SETS[name]
     if spec.subset:
         return {"kind": "subset", "indices": list(subset(spec.subset))}
@@ -19,7 +19,7 @@ def projection(name: str) -> dict[str, Any] | None:
 
 
 def label_names(name: str) -> list[str]:
-    """The wnid, or ObjectNet folder, of each label of a set."""
+    """Return the wnid, or ObjectNet folder, of each label of a set."""
     spec = metadata.SETS[name]
     if spec.layout == "objectnet":
         return list(scored_folders())
@@ -28,19 +28,19 @@ def label_names(name: str) -> list[str]:
 
 @cache
 def subset(name: str) -> tuple[int, ...]:
-    """Class indices of ImageNet-R or -A ("r", "a"): label i of the set is class subset[i]."""
+    """Return the class indices of ImageNet-R or -A ("r", "a"): label i of the set is class subset[i]."""
     wnids = metadata.timm_wnids(f"imagenet_{name}_synsets.txt")
     return tuple(map(metadata.class_of().__getitem__, wnids))
 
 
 @cache
 def objectnet() -> dict[str, tuple[int, ...]]:
-    """ObjectNet's 313 folders -> their ImageNet classes, none for the 200 unscored folders."""
+    """Return the ImageNet classes of ObjectNet's 313 folders; 200 unscored folders have none."""
     table = storage.read_json(ASSETS / "imagenet" / "objectnet_classes.json")
     return {folder: tuple(entry["imagenet_indices"]) for folder, entry in sorted(table.items())}
 
 
 @cache
 def scored_folders() -> tuple[str, ...]:
-    """ObjectNet's 113 folders with ImageNet classes, in the order of its labels."""
+    """Return ObjectNet's 113 folders with ImageNet classes, in the order of its labels."""
     return tuple(folder for folder, classes in objectnet().items() if classes)

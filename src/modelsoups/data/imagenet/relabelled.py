@@ -1,4 +1,4 @@
-"""ReaL and multilabel: the images of val with other labels, without copying them.
+"""The sets ReaL and multilabel, which relabel the images of val without copying them.
 
 Their indexes point into ../val/*.tar, and list each image's correct classes ("answers") and row
 in val, so `score` reuses val's logits. labels_N are the original classes.
@@ -21,16 +21,16 @@ if TYPE_CHECKING:  # `prepare` does not load torch
     from torch import Tensor
 
 OVER = "val"
-AVERAGE = {"real": "images", "multilabel": "classes"}  # what the accuracy of each set is a mean of
-Answers = dict[str, tuple[int, ...]]  # key of a scored image -> its right classes
+AVERAGE = {"real": "images", "multilabel": "classes"}  # each set's accuracy is a mean over these
+Answers = dict[str, tuple[int, ...]]  # key of a scored image -> its correct classes
 
 
 def answers(name: str, file: str | None, complete: bool) -> Answers:
-    """The right classes of each scored image, by key.
+    """Return the correct classes of each scored image, by key.
 
     ReaL's come from timm or the user's real.json. Multilabel's come from the user's
-    human_accuracy_v3.0.0.json, without problematic images; unclear labels count as right. Raises
-    ValueError naming a file of another format.
+    human_accuracy_v3.0.0.json, without problematic images; unclear labels count as correct. Raises
+    ValueError for a file of a different format.
     """
     if name == "multilabel":
         assert file is not None
@@ -42,7 +42,7 @@ def answers(name: str, file: str | None, complete: bool) -> Answers:
 
 
 def file_sha256(name: str, file: str | None) -> str | None:
-    """The sha256 of the user's file of labels; None for the labels that come with timm."""
+    """Return the sha256 of the user's file of labels, or None for the labels that come with timm."""
     if file is None:
         return None
     path = Path(file).expanduser()
@@ -73,7 +73,7 @@ def _multilabel_answers(path: Path, complete: bool) -> Answers:
 
 
 def write(folder: Path, inputs: Json, table: Answers, facts: Json) -> int:
-    """Write the indexes and manifest of a set next to a complete val; the number of images."""
+    """Write the indexes and manifest of a set next to a complete val; return the number of images."""
     val = folder.parent / OVER
     manifest = storage.read_json(val / manifests.MANIFEST)
     width = max(map(len, table.values()))
@@ -104,7 +104,7 @@ def write(folder: Path, inputs: Json, table: Answers, facts: Json) -> int:
 
 
 def load(dataset: ShardSet) -> "tuple[Tensor, Tensor, Tensor]":
-    """rows_N (positions in val), answers_NA (padded with -1) and classes_N (original) of a set."""
+    """Return a set's rows_N (indices into val), answers_NA (padded with -1) and original classes_N."""
     import torch
 
     rows, right = [], []
@@ -117,7 +117,7 @@ def load(dataset: ShardSet) -> "tuple[Tensor, Tensor, Tensor]":
 
 
 def score(dataset: ShardSet, val_logits_MC: "Tensor") -> tuple[np.ndarray, np.ndarray | None]:
-    """correct_N (bool) from val's logits, and the images' weight_N (None: equal weights)."""
+    """Return correct_N (bool) from val's logits, and the images' weight_N (None: equal weights)."""
     from modelsoups.stats import multilabel  # loads PyTorch, which `prepare` does without
 
     assert dataset.scoring is not None

@@ -1,4 +1,4 @@
-"""Finding the files of each set, and listing the images of train and val in every form.
+"""Finding the files of each set, and listing the images of train and val in every file format.
 
 train and val are the ILSVRC2012 tars, a folder (torchvision's ImageFolder; val also flat), Hugging
 Face's parquet files, or the WebDataset shards of timm/imagenet-1k-wds; test sets a folder or a tar.
@@ -54,14 +54,14 @@ class Part:
 
 
 def find(name: str, root: str | None, given: str | None) -> Source | str:
-    """The source of a set under data.root or, if given, data.sources.<name>; else why there is none.
+    """Find a set's files in data.sources.<name>, if given, or data.root; if none, return why as text.
 
-    Raises ValueError if the place does not exist, or the given one has no files of the set.
+    Raises ValueError if the path does not exist, or the given one has no files of the set.
     """
     spec = metadata.SETS[name]
     place = given or root
     if place is None:
-        return "neither data.root nor data.sources says where its files are"
+        return "neither data.root nor data.sources gives its location"
     base = Path(place).expanduser()
     if not base.exists():
         key = f"data.sources.{name}" if given else "data.root"
@@ -76,11 +76,11 @@ def find(name: str, root: str | None, given: str | None) -> Source | str:
     reason = f"{base} has no {' or '.join(wanted)}"
     if given:
         raise ValueError(f"data.sources.{name}: {reason}")
-    return f"{reason} (data.sources.{name}=... names another place)"
+    return f"{reason} (set data.sources.{name}=... for a different location)"
 
 
 def _originals(layout: str, base: Path, given: bool) -> Iterator[Source]:
-    """The sources of train or val, the best first."""
+    """Yield the sources of train or val, in order of preference."""
     tar, shards, rows, folder = ORIGINALS[layout]
     if base.is_file():
         yield Source("tar", (base,))
@@ -113,7 +113,7 @@ def _trees(name: str, base: Path) -> Iterator[Source]:
 
 
 def parts(layout: str, source: Source, copies: Path, complete: bool) -> list[Part]:
-    """The parts of train or val. Raises ValueError for a wrong file or, if `complete`, a missing one."""
+    """Return the parts of train or val; raise ValueError for wrong files and, if `complete`, missing ones."""
     if complete and len(missing := missing_files(layout, source)):
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise ValueError(f"{source.paths[0].parent}: files are missing ({len(missing):,}): {shown}; complete them")
@@ -125,7 +125,7 @@ def parts(layout: str, source: Source, copies: Path, complete: bool) -> list[Par
 
 
 def missing_files(layout: str, source: Source) -> list[str]:
-    """The shards or parquet files that are missing, from the numbers in the names of the others."""
+    """Return the missing shards or parquet files, inferred from the numbers in the other files' names."""
     numbered = re.fullmatch(r"(.*-)(\d+)((?:-of-(\d{5})\.parquet)|\.tar)", source.paths[0].name)
     if source.form not in ("parquet", "webdataset") or numbered is None:
         return []
@@ -144,7 +144,7 @@ def _class_tar(path: Path, member: tars.Member) -> Part:
 
 
 def _class_folders(layout: str, root: Path) -> list[Part]:
-    """One part for each class folder; the images of val may also lie outside class folders."""
+    """Return one part for each class folder; images of val may also be outside class folders."""
     found = []
     for folder in sorted(filter(Path.is_dir, root.iterdir())):
         if folder.name.startswith((".", "__")):
@@ -156,7 +156,7 @@ def _class_folders(layout: str, root: Path) -> list[Part]:
 
 
 def list_part(part: Part) -> Listing:
-    """The images of one part. Raises ValueError for one with a wrong name or label."""
+    """List the images of one part; raise ValueError for one with a wrong name or label."""
     if part.form == "parquet":
         assert part.copies is not None
         return parquet.copy_out(part.path, part.copies, functools.partial(_key_and_label, part))
@@ -165,7 +165,7 @@ def list_part(part: Part) -> Listing:
 
 
 def _key_and_label(part: Part, name: str, label: int | None = None) -> tuple[str, int]:
-    """Key and label of an image of train or val, from its name, which label and folder must match."""
+    """Return an image's key and label from its name; raise ValueError if its folder or label differs."""
     where = f"{part.path}: {name}"
     key = original_name(name)
     if key is None or key.startswith("ILSVRC") == (part.layout == "train"):
@@ -206,7 +206,7 @@ def _tar_images(part: Part) -> Iterator[Found]:
 
 
 def _shard_images(part: Part) -> Iterator[Found]:
-    """Images of a WebDataset shard: {key}.jpg next to {key}.cls."""
+    """Yield the images of a WebDataset shard, which contains {key}.jpg next to {key}.cls."""
     images: dict[str, tars.Member] = {}
     labels: dict[str, int] = {}
     with open(part.path, "rb") as file:
@@ -219,7 +219,7 @@ def _shard_images(part: Part) -> Iterator[Found]:
                 text = file.read(member.size)
                 if not text.strip().isdigit():
                     where = f"{part.path}: {member.name}"
-                    raise ValueError(f"{where} holds {text[:20]!r}, not a class number; download it again")
+                    raise ValueError(f"{where} contains {text[:20]!r}, not a class number; download it again")
                 labels[base] = int(text)
     if lost := sorted(set(images) ^ set(labels)):
         state = "has no .cls with its label" if lost[0] in images else "has a label but no image"

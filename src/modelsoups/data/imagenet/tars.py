@@ -1,4 +1,4 @@
-"""The members of an uncompressed tar, by their place in the file: nothing is ever extracted.
+"""The members of an uncompressed tar and their offsets in it; nothing is ever extracted.
 
 A tar without zeros at its end is refused as truncated, although Python's tarfile accepts it.
 """
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Member(NamedTuple):
-    """A regular file: its name, and the place of its bytes in the tar."""
+    """A regular file in a tar: its name, and the offset and size of its bytes."""
 
     name: str
     offset: int
@@ -21,7 +21,7 @@ class Member(NamedTuple):
 def members(path: Path, start: int = 0, size: int | None = None) -> Iterator[Member]:
     """Yield the regular files of a tar, or of a tar inside another at [start, start + size).
 
-    Raises ValueError naming a damaged or compressed tar, or a member that is not to be trusted.
+    Raises ValueError for a damaged or compressed tar, or an unsafe member such as a link.
     """
     end = path.stat().st_size if size is None else start + size
     try:

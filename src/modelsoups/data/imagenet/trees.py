@@ -1,4 +1,4 @@
-"""Listing the test sets: a folder of images for each class, unpacked or in a tar.
+"""Listing of test sets that have a folder of images for each class, unpacked or in a tar.
 
 Folders are class numbers (ImageNet-V2), wnids (ImageNet-R, -A and -Sketch) or objects (ObjectNet).
 """
@@ -17,9 +17,9 @@ TreeImage = tuple[tuple[str, ...], str, tuple[str, str, int, int]]
 
 
 def list_tree(name: str, source: Source) -> Listing:
-    """The images of a test set with their labels.
+    """List the images of a test set with their labels.
 
-    Raises ValueError naming a folder that does not belong, or a copy of the set inside the set.
+    Raises ValueError for a folder that is not a class, or a copy of the set inside the set.
     """
     labels, title, path = folder_labels(name), metadata.SETS[name].title, source.paths[0]
     names = list(labels)
@@ -36,17 +36,17 @@ def list_tree(name: str, source: Source) -> Listing:
         if top is None:
             top = folders[:-1]
         elif folders[:-1] != top:
-            raise ValueError(f"{where}: a second tree of class folders beside {'/'.join([str(path), *top])}; remove it")
+            raise ValueError(f"{where}: a second tree of folders next to {'/'.join([str(path), *top])}; remove it")
         if label != UNSCORED:
             prefix = _number(folder).zfill(4) if folder.isdigit() else folder
             found.append(Found(key_of(prefix, base.rpartition(".")[0]), label, *place))
     if not found:
-        raise ValueError(f"{path} holds no images of {title}; {expected}")
+        raise ValueError(f"{path} contains no images of {title}; {expected}")
     return Listing.of(found)
 
 
 def folder_labels(name: str) -> dict[str, int]:
-    """The label of each folder name; UNSCORED for ObjectNet's folders without an ImageNet class."""
+    """Return each folder name's label; ObjectNet's folders without an ImageNet class have UNSCORED."""
     layout = metadata.SETS[name].layout
     if layout == "numbers":
         return {str(i): i for i in range(1000)}

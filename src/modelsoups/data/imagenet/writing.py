@@ -1,4 +1,4 @@
-"""Writing listed images into shards in parallel; complete shards of an earlier run are kept."""
+"""Writing listed images into shards in parallel; complete shards of an earlier run are reused."""
 
 import io
 import warnings
@@ -30,7 +30,7 @@ class Shard:
 
     tar: Path
     images: Listing
-    resize: int | None  # pixels of the shorter side; None: keep the original bytes
+    resize: int | None  # pixels of the shorter side; None: store the original bytes
     verify: bool  # decode every image to check it
 
     def __str__(self) -> str:
@@ -41,7 +41,7 @@ class Shard:
 
 
 def cut(folder: Path, listing: Listing, images: int, resize: int | None, verify: bool) -> list[Shard]:
-    """The shards of a set, with `images` images each and fewer in the last."""
+    """Cut a set into shards with `images` images each, or fewer in the last."""
     starts = range(0, len(listing), images)
     parts = [listing.take(slice(start, start + images)) for start in starts]
     tars = [folder / f"{folder.name}-{number:06d}.tar" for number in range(len(parts))]
@@ -49,7 +49,7 @@ def cut(folder: Path, listing: Listing, images: int, resize: int | None, verify:
 
 
 def keep_finished(folder: Path, inputs: Json, todo: list[Shard]) -> dict[str, Json]:
-    """Manifest entries of the complete shards of an interrupted run, by file name; others are removed."""
+    """Return the manifest entries of an interrupted run's complete shards by file name; delete the others."""
     folder.mkdir(parents=True, exist_ok=True)
     plan = folder / PLAN
     same = plan.exists() and storage.read_json(plan) == inputs
@@ -63,7 +63,7 @@ def keep_finished(folder: Path, inputs: Json, todo: list[Shard]) -> dict[str, Js
 
 
 def write(shard: Shard) -> Json:
-    """Write one shard; its entry in the manifest."""
+    """Write one shard, and return its entry in the manifest."""
     return shards.write_shard(shard.tar, _samples(shard))
 
 
@@ -78,10 +78,10 @@ def _samples(shard: Shard) -> Iterator[shards.Sample]:
 
 
 def encoded(data: bytes, where: str, resize: int | None, verify: bool) -> tuple[bytes, str]:
-    """The image to store and its kind ("jpg", "png", ...), whatever its file name.
+    """Return the bytes to store and the image's actual format ("jpg", "png", ...).
 
-    Only resized images change. Images that do not begin and end as their format does are decoded to
-    check them; with `verify`, all are. Raises ValueError naming the place of a damaged image.
+    Only resized images change. Images that do not start and end as their format requires are decoded
+    to check them; with `verify`, all are. Raises ValueError with `where` for a damaged image.
     """
     kind, end = next((v for magic, v in MAGIC.items() if data.startswith(magic)), (None, b""))
     whole = kind is not None and data.endswith(end)
@@ -101,7 +101,7 @@ def encoded(data: bytes, where: str, resize: int | None, verify: bool) -> tuple[
 
 
 def _smaller(image: Image.Image, side: int) -> bytes | None:
-    """The image as a JPEG with a shorter side of `side` pixels (PIL's bicubic); None if not larger."""
+    """Return the image as a JPEG whose shorter side is `side` (PIL's bicubic), or None if not larger."""
     width, height = image.size
     if min(width, height) <= side:
         return None

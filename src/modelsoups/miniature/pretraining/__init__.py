@@ -1,1 +1,1 @@
-"""Pre-training of the miniature's models, which ship with the package."""
+"""Pre-training of the miniature experiment's models, which are part of the package."""

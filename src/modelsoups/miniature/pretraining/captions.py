@@ -1,7 +1,7 @@
 """Pre-training of IconCLIP on captioned icons.
 
-As in CLIP, a contrastive loss matches images (renderings of glyphs) with captions (made from their
-names). So small a model needs four changes: pairs with the same name count as matches; most of a
+As in CLIP, a contrastive loss matches images (renderings of glyphs) with captions (based on their
+names). Such a small model needs four changes: pairs with the same name count as matches; most of a
 batch has names that two or more designers drew; renderings go from easy to hard over the first half
 of the steps; and an auxiliary loss, whose head is then dropped, classifies those names.
 
@@ -30,11 +30,11 @@ from modelsoups.models import iconclip
 from modelsoups.models.classifier import Normalisation, zeroshot_weights
 from modelsoups.stats import projection
 
-CARD_SEED = 100  # of the data sets on which the card's accuracies are measured
+CARD_SEED = 100  # seed of the data sets on which the card's accuracies are measured
 
 
 class CaptionPretraining(Pretraining):
-    """IconCLIP's image and text towers, and the auxiliary head."""
+    """The pre-training of IconCLIP's image and text towers, with the auxiliary head."""
 
     steps, parts, weights = 7000, ("loss", "names"), iconclip.WEIGHTS
 
@@ -50,7 +50,7 @@ class CaptionPretraining(Pretraining):
         return clip, clip.visual.output_dim, clip.visual.image_mean, clip.visual.image_std
 
     def losses(self, images_BCHW: Tensor, places_B: Tensor, g: Generator) -> Losses:
-        """The weighted sum of the contrastive and the auxiliary loss, and the two losses."""
+        """Return the weighted sum of the contrastive and the auxiliary loss, and the two losses."""
         images_BD = self.model.encode_image(images_BCHW, normalize=True)
         texts_BT = torch.stack(list(map(self.tokens_T, self._captions(places_B, g))))
         texts_BD = self.model.encode_text(texts_BT, normalize=True)
@@ -67,7 +67,7 @@ class CaptionPretraining(Pretraining):
         self.model.logit_scale.clamp_(0, math.log(100))  # as in CLIP
 
     def _captions(self, places_B: Tensor, g: Generator) -> list[str]:
-        """Each glyph's concept or name, in a general template or in that of its style."""
+        """Return each glyph's concept or name, in a general template or its style's template."""
         captions = []
         glyphs = [self.corpus.glyphs[place] for place in places_B.tolist()]
         draws_B3 = torch.rand(len(places_B), 3, generator=g)
@@ -95,7 +95,7 @@ class CaptionPretraining(Pretraining):
 
 
 def contrastive_loss(images_BD: Tensor, texts_BD: Tensor, scale: Tensor, names_B: Tensor) -> Tensor:
-    """CLIP's symmetric loss, whose targets are spread equally over all pairs of the same name."""
+    """Return CLIP's symmetric loss, with targets spread equally over all pairs of the same name."""
     logits_BB = scale * images_BD @ texts_BD.T
     same_BB = (names_B[:, None] == names_B[None]).float()
     target_BB = same_BB / same_BB.sum(dim=1, keepdim=True)
@@ -104,9 +104,9 @@ def contrastive_loss(images_BD: Tensor, texts_BD: Tensor, scale: Tensor, names_B
 
 @torch.inference_mode()
 def zero_shot(folder: Path, seed: int = CARD_SEED, chunks: int | None = None) -> dict[str, float]:
-    """Zero-shot accuracy in percent of a folder's model on the test set and the shifts.
+    """Return the zero-shot accuracy in percent of a folder's model on the test set and each shift.
 
-    chunks: how many chunks of each set to look at; all by default.
+    chunks: how many chunks of each set to evaluate; all by default.
     """
     clip = iconclip.load_iconclip(folder)
     visual = clip.model.visual

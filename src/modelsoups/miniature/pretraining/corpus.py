@@ -1,4 +1,4 @@
-"""What the miniature's models are pre-trained on: glyphs that no evaluation uses, and their names."""
+"""The pre-training data of the miniature's models: glyphs that no evaluation uses, and their names."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ TEMPLATES = ("{}", "a {}", "an icon of a {}", "a {} icon", "a picture of a {}")
 
 @dataclass(frozen=True)
 class Corpus:
-    """The glyphs of pre-training, their names as numbers, and IconCLIP's vocabulary."""
+    """The glyphs of pre-training, their names as indices, and IconCLIP's vocabulary."""
 
     masks_GSS: Tensor
     glyphs: list[icons.Glyph]
-    name_of: Tensor  # the number of each glyph's name
-    shared: Tensor  # places of the glyphs whose name two or more designers drew
-    single: Tensor  # places of the others
+    name_of: Tensor  # the index of each glyph's name
+    shared: Tensor  # indices of the glyphs whose name two or more designers drew
+    single: Tensor  # indices of the others
     shared_name_of: Tensor  # for each glyph, its class in the auxiliary loss, or -1
     vocabulary: list[int]
 
@@ -48,7 +48,7 @@ def corpus_of_icons() -> Corpus:
 
 
 def _texts(glyphs: list[icons.Glyph]) -> set[str]:
-    """Texts that together hold every word of the captions and prompts."""
+    """Return texts that together contain every word of the captions and prompts."""
     names = {glyph.caption for glyph in glyphs} | {glyph.name.replace("-", " ") for glyph in glyphs}
     of_styles = [style.caption for style in icons.STYLES.values()]
     templates = (*TEMPLATES, *sets.TEMPLATES, *of_styles)

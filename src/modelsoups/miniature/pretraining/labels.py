@@ -1,6 +1,6 @@
 """Pre-training of IconViT on labels.
 
-IconViT stands for the ImageNet-21k ViT that the paper compares with CLIP (Figures G.3 and L.2): a
+IconViT represents the ImageNet-21k ViT that the paper compares with CLIP (Figures G.3 and L.2): a
 network of timm, of IconCLIP's size, that learns to name the icons whose name two or more designers
 drew. Its classifier is then dropped. timm can load the folder (config.json, model.safetensors).
 
@@ -26,13 +26,13 @@ CONFIG = "config.json"
 
 
 class LabelPretraining(Pretraining):
-    """IconViT and its classifier of names."""
+    """The pre-training of IconViT, with a classifier of names."""
 
     steps, flags = 4000, "pretrain.labels=true "
     parts, weights = ("loss", "errors"), paths.MODEL
 
     def __init__(self, options: PretrainOptions, corpus: Corpus) -> None:
-        super().__init__(replace(options, shared_names=1.0), corpus)  # other names are no classes
+        super().__init__(replace(options, shared_names=1.0), corpus)  # other names are not classes
 
     def build(self) -> tuple[Any, int, Sequence[float], Sequence[float]]:
         out = self.options.out
@@ -43,7 +43,7 @@ class LabelPretraining(Pretraining):
         return model.train(), model.num_features, config["mean"], config["std"]
 
     def losses(self, images_BCHW: Tensor, places_B: Tensor, g: Generator) -> Losses:
-        """The mean cross-entropy of the names, twice, and the share of errors."""
+        """Return the mean cross-entropy of the names, twice, and the fraction of errors."""
         logits_BN = self.names(self.model(images_BCHW))
         names_B = self.corpus.shared_name_of[places_B]
         loss = F.cross_entropy(logits_BN, names_B)

@@ -1,4 +1,4 @@
-"""The training loop of both pre-trainings; `captions` and `labels` say what is learned.
+"""The training loop of both pre-trainings; `captions` and `labels` define models and losses.
 
 Every step has its own random generator, so that a resumed pre-training sees the same batches.
 """
@@ -27,7 +27,7 @@ Losses = tuple[Tensor, Tensor, Tensor]
 
 @dataclass
 class PretrainOptions:
-    """How to pre-train; the defaults are those of IconCLIP's shipped weights (see card.json)."""
+    """The options of pre-training; the defaults produced the package's IconCLIP weights (see card.json)."""
 
     out: Path
     seed: int = 0
@@ -36,7 +36,7 @@ class PretrainOptions:
     lr: float = 1e-3
     weight_decay: float = 0.1
     warmup_steps: int = 300
-    shared_names: float = 0.7  # share of a batch whose names two or more designers drew
+    shared_names: float = 0.7  # fraction of a batch whose names two or more designers drew
     auxiliary: float = 0.5  # weight of the name-classification loss
     threads: int = 2
     checkpoint_every: int = 500
@@ -47,21 +47,21 @@ class PretrainOptions:
             raise ValueError(f"pretrain.steps={self.steps}: expected at least 1")
 
     def fixed(self) -> dict[str, Any]:
-        """The options that the weights depend on."""
+        """Return the options that the weights depend on."""
         free = ("out", "checkpoint_every", "log_every")
         return {key: value for key, value in asdict(self).items() if key not in free}
 
 
 class Pretraining(ABC):
-    """A model, a head that classifies names and their optimizer, after `step` steps.
+    """A model in pre-training, a head that classifies names, and their optimizer, after `step` steps.
 
-    A new one continues from the checkpoint in options.out, if there is one.
+    A new object continues from the checkpoint in options.out, if there is one.
     """
 
-    steps: int  # of the shipped weights
-    parts: tuple[str, str]  # names of the two numbers that are printed beside a step
-    weights: str  # the file of the finished weights
-    flags = ""  # that the command line needs for this pre-training
+    steps: int  # steps of the package's weights
+    parts: tuple[str, str]  # names of the two numbers that are printed with a step
+    weights: str  # the file name of the finished weights
+    flags = ""  # command-line options that select this pre-training
 
     def __init__(self, options: PretrainOptions, corpus: Corpus) -> None:
         self.options, self.corpus = options, corpus
@@ -83,27 +83,27 @@ class Pretraining(ABC):
 
     @abstractmethod
     def build(self) -> tuple[Any, int, Sequence[float], Sequence[float]]:
-        """Write the model's configuration into options.out and build the model from it.
+        """Write the model's configuration to options.out, and build the model from it.
 
         Returns the model in training mode, its number of features, and the mean and std of images.
         """
 
     @abstractmethod
     def losses(self, images_BCHW: Tensor, places_B: Tensor, g: Generator) -> Losses:
-        """The loss that a step minimises, and the two numbers named in `parts`."""
+        """Return the loss that a step minimises, and the two numbers named in `parts`."""
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
-        """Extra facts about the final weights, for the card."""
+        """Return extra facts about the final weights, for the card."""
 
     def after_step(self) -> None:  # noqa: B027 - most models have no bounds
-        """Bring weights back into their bounds."""
+        """Clamp weights to their bounds after an optimizer step."""
 
-    def report(self) -> None:  # noqa: B027 - not every model can be measured on the way
-        """Print how good the weights of a checkpoint are."""
+    def report(self) -> None:  # noqa: B027 - not every model is evaluated during training
+        """Print the accuracy of a checkpoint's weights."""
 
     def train_step(self) -> tuple[float, float]:
-        """Take one step; the two numbers named in `parts`."""
+        """Train one step, and return the two numbers named in `parts`."""
         options, corpus = self.options, self.corpus
         g = sets.generator(f"pretrain {options.seed} step {self.step}")
         places_B = self._batch(g)
@@ -122,7 +122,7 @@ class Pretraining(ABC):
         return one.item(), other.item()
 
     def _batch(self, g: Generator) -> Tensor:
-        """The places in the corpus of a batch's glyphs: those of shared names first."""
+        """Return the corpus indices of a batch's random glyphs, those with shared names first."""
         corpus, size = self.corpus, self.options.batch_size
         shared = round(size * self.options.shared_names)
         first_B = torch.randperm(len(corpus.shared), generator=g)[:shared]
@@ -130,7 +130,7 @@ class Pretraining(ABC):
         return torch.cat([corpus.shared[first_B], corpus.single[second_B]])
 
     def save(self, seconds: float) -> None:
-        """Write the checkpoint, `seconds` after the start of this process's training."""
+        """Write the checkpoint; seconds is the training time of this process so far."""
         state = {
             "options": self.options.fixed(),
             "step": self.step,
@@ -146,7 +146,7 @@ class Pretraining(ABC):
             return
         state = torch.load(self.checkpoint, weights_only=True)
         if state["options"] != self.options.fixed():
-            raise ValueError(f"{self.checkpoint} was made with other options; change pretrain.out")
+            raise ValueError(f"{self.checkpoint} was written with different options; change pretrain.out")
         for key, part in self.saved.items():
             part.load_state_dict(state[key])
         self.step, self.seconds_before = state["step"], state["seconds"]
@@ -158,7 +158,7 @@ class Pretraining(ABC):
         storage.save_weights(self.options.out / self.weights, state)
 
     def train(self) -> float:
-        """Take the remaining steps; the seconds that all steps took."""
+        """Train the remaining steps, and return the seconds that all steps took."""
         options, first, start = self.options, self.step, time.monotonic()
         while self.step < options.steps:
             numbers = self.train_step()
@@ -182,7 +182,7 @@ class Pretraining(ABC):
 
 
 def pretrain(kind: type[Pretraining], options: PretrainOptions) -> dict[str, Any]:
-    """Pre-train, or resume from options.out, and write weights and card there; returns the card."""
+    """Pre-train, or resume from options.out; write weights and card there, and return the card."""
     torch.set_num_threads(options.threads)
     training = kind(options, corpus_of_icons())
     seconds = training.train()

@@ -13,7 +13,7 @@ from modelsoups.weights.state_dicts import RunningSum
 
 
 def greedy(pool: Pool, *, order_seed: OrderSeed = None, strict: Strict = False) -> Soup:
-    """Recipe 1: best first, so the soup is never below the best individual on the hold-out."""
+    """Choose by Recipe 1, best first, so the hold-out accuracy is never below the best individual's."""
     order = pool.by_accuracy
     if order_seed is not None:
         order = tuple(random_order([i.id for i in pool.ingredients], order_seed))
@@ -23,12 +23,12 @@ def greedy(pool: Pool, *, order_seed: OrderSeed = None, strict: Strict = False) 
 
 
 def greedy_random(pool: Pool, *, order_seed: OrderSeed = 0, strict: Strict = False) -> Soup:
-    """Greedy in random order, beginning with the first model of that order (table 3)."""
+    """Choose greedily in random order, starting with the first model of that order (table 3)."""
     return greedy(pool, order_seed=order_seed, strict=strict)
 
 
 def greedy_replacement(pool: Pool, *, strict: Strict = False, max_picks: MaxPicks = None) -> Soup:
-    """Greedy with replacement (appendix I, by name only; `GreedySearch.run` states the rule)."""
+    """Choose greedily with replacement (appendix I gives only the name; see `GreedySearch.run`)."""
     if max_picks is not None and max_picks < 1:
         raise ValueError(f"greedy_replacement: max_picks={max_picks}; expected at least 1")
     search = _search_weights(pool)
@@ -37,14 +37,14 @@ def greedy_replacement(pool: Pool, *, strict: Strict = False, max_picks: MaxPick
 
 
 def greedy_ensemble(pool: Pool, *, strict: Strict = False) -> Soup:
-    """Recipe 1 with the mean of logits in place of the mean of weights (table 3)."""
+    """Choose an ensemble by Recipe 1, with the mean of logits instead of weights (table 3)."""
     total = LogitTotal(pool.logits, pool.labels_N, torch.float64)
     search = _search(pool, total.judge, total.add).run(pool.by_accuracy, strict)
     return pool.soup("greedy_ensemble", search.picks, space="logits", trace=search.trace)
 
 
 def _search_weights(pool: Pool) -> GreedySearch:
-    """A search over means of weights."""
+    """Return a greedy search that scores means of weights."""
     total = RunningSum()
 
     def judge(i: int, best: Score, strict: bool, name: str) -> Evaluation:

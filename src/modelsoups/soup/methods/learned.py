@@ -1,8 +1,8 @@
 """Learned soups (appendix I, equation 2): coefficients by gradient descent on the hold-out.
 
-The paper holds all models in memory. Here a step is one pass over the checkpoints to mix them, one
+The paper keeps all models in memory. Here a step is one pass over the checkpoints to mix them, one
 forward and backward pass of one model, and one pass of inner products, because the derivative of
-the loss by a coefficient is that by the mixed weights times the ingredient's weights.
+the loss by a coefficient is the derivative by the mixed weights times the ingredient's weights.
 
 Legend: K ingredients, G layer groups.
 """
@@ -36,7 +36,7 @@ class Descent:
 def learned(
     pool: Pool, *, epochs: Epochs = 3, lr: LearningRate = 0.1, batch_size: BatchSize = 128, seed: Seed = 0
 ) -> Soup:
-    """One softmax over the ingredients, and the temperature beta (equation 2).
+    """Learn one softmax over the ingredients, and the temperature beta (equation 2).
 
     Three epochs of AdamW at 0.1 as in appendix I, which gives no batch size. As in the authors'
     code the softmax starts uniform and beta at 1, without weight decay. Raises ValueError if the
@@ -48,7 +48,7 @@ def learned(
 def learned_layers(
     pool: Pool, *, epochs: Epochs = 3, lr: LearningRate = 0.1, batch_size: BatchSize = 128, seed: Seed = 0
 ) -> Soup:
-    """`learned` with one softmax for each layer group of `layer_of` ("by layer", appendix I)."""
+    """Do as `learned`, with one softmax for each layer group of `layer_of` ("by layer", appendix I)."""
     groups = list(dict.fromkeys(map(layer_of, pool.state(0))))
     return _learn(pool, "learned_layers", groups, Descent(epochs, lr, batch_size, seed))
 
@@ -56,7 +56,7 @@ def learned_layers(
 def learned_tensors(
     pool: Pool, *, epochs: Epochs = 3, lr: LearningRate = 0.1, batch_size: BatchSize = 128, seed: Seed = 0
 ) -> Soup:
-    """`learned` with one softmax for each tensor that mixing averages. Not in the paper."""
+    """Do as `learned`, with one softmax for each tensor that mixing averages. Not in the paper."""
     names = [key for key, tensor in pool.state(0).items() if averaged(tensor)]
     return _learn(pool, "learned_tensors", [*names, EVERYTHING], Descent(epochs, lr, batch_size, seed))
 
@@ -64,7 +64,7 @@ def learned_tensors(
 def learned_free(
     pool: Pool, *, epochs: Epochs = 3, lr: LearningRate = 0.01, batch_size: BatchSize = 128, seed: Seed = 0
 ) -> Soup:
-    """`learned` without softmax: coefficients start at 1/K, may be negative and sum to anything."""
+    """Do as `learned`, without softmax: coefficients start at 1/K and can have any value and sum."""
     return _learn(pool, "learned_free", [EVERYTHING], Descent(epochs, lr, batch_size, seed), free=True)
 
 
@@ -107,7 +107,7 @@ def _learn(pool: Pool, method: str, groups: Sequence[str], by: Descent, free: bo
 
 
 def loss_by_alpha(stack: Stack, groups: Sequence[str], by_weights: Mapping[str, Tensor]) -> Tensor:
-    """d loss / d alpha_GK in float64; a group's row sums over its tensors."""
+    """Return d loss / d alpha_GK in float64; a group's row sums over its tensors."""
     rows = {group: torch.zeros(len(stack), dtype=torch.float64) for group in groups}
     for key, products_K in stack.products(by_weights).items():
         rows[next(g for g in (key, layer_of(key), EVERYTHING) if g in rows)] += products_K

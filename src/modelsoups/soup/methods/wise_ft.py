@@ -6,7 +6,7 @@ from modelsoups.weights.state_dicts import EVERYTHING
 
 
 def wise_ft(start: Ingredient, end: Soup | Ingredient, *, alpha: Alpha) -> Soup:
-    """(1 - alpha) theta_0 + alpha theta (Wortsman et al. 2021), where theta_0 is `start`.
+    """Return the soup (1 - alpha) start + alpha end (WiSE-FT, Wortsman et al. 2021).
 
     Raises ValueError for an alpha outside 0 to 1, a soup of logits, or one that contains `start`.
     """

@@ -1,4 +1,4 @@
-"""Passes over the bytes of many checkpoints on all threads, and what is computed of each piece.
+"""Multithreaded passes over the bytes of many checkpoints, and the computations on each piece.
 
 A pass visits every piece (some blocks of one tensor, in all checkpoints) once. A few rows of a
 block fit into the processor's cache, where they are added and hashed. float32, bfloat16 and float16
@@ -23,7 +23,7 @@ from modelsoups.checkpoints.states import describe
 from modelsoups.checkpoints.tensors import Bytes, Checkpoint
 from modelsoups.weights.state_dicts import TensorSum
 
-BLOCK = 2**16  # numbers that are hashed together; the digests of soups depend on it
+BLOCK = 2**16  # numbers that are hashed together; changing it changes the digests of soups
 PIECE = 2**18  # numbers of a piece of up to ROWS checkpoints
 ROWS = 8  # rows that are added, widened or copied at a time
 WIDE = 2**12  # numbers that are added or widened at a time within a block
@@ -38,7 +38,7 @@ Visit = Callable[["Rows", int, Piece], None]  # rows, the number of the piece, t
 
 
 def pieces(checkpoint: Checkpoint, keys: Iterable[str], step: int) -> list[Piece]:
-    """Pieces of `step` elements (the last of fewer) of these tensors; none of an empty tensor."""
+    """Cut these tensors into pieces of `step` elements (or fewer in the last piece of each tensor)."""
     found: list[Piece] = []
     for key in keys:
         size = math.prod(checkpoint.entries[key].shape)
@@ -47,12 +47,12 @@ def pieces(checkpoint: Checkpoint, keys: Iterable[str], step: int) -> list[Piece
 
 
 def size_of_pieces(count: int) -> int:
-    """Numbers of a piece, in whole blocks: fewer for many checkpoints, to bound memory."""
+    """Return how many numbers a piece has, a multiple of BLOCK: fewer for many checkpoints, to bound memory."""
     return BLOCK * max(1, PIECE // BLOCK * ROWS // max(ROWS, count))
 
 
 def parts(piece: Piece) -> list[Piece]:
-    """The blocks of a piece; the last may be shorter."""
+    """Return the blocks of a piece; the last may be shorter."""
     key, start, stop = piece
     return [(key, first, min(first + BLOCK, stop)) for first in range(start, stop, BLOCK)]
 
@@ -88,7 +88,7 @@ def each_piece(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece], worker:
 
 
 def last_of_windows(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece]) -> set[int]:
-    """The pieces after which pages are released: every WINDOW bytes, and the last piece."""
+    """Return the indices of the pieces after which pages are released: every WINDOW bytes, and the last."""
     read, found = 0, {len(todo) - 1}
     for number, (key, start, stop) in enumerate(todo):
         read += (stop - start) * checkpoints[0].entries[key].dtype.itemsize * len(checkpoints)
@@ -99,7 +99,7 @@ def last_of_windows(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece]) ->
 
 
 class Rows:
-    """One thread's view of the checkpoints: where the rows of the current tensor lie."""
+    """One thread's view of the checkpoints: the addresses of the rows of the current tensor."""
 
     def __init__(self, checkpoints: Sequence[Checkpoint]) -> None:
         self.checkpoints = checkpoints
@@ -110,19 +110,19 @@ class Rows:
         return self.checkpoints[0].entries[key].dtype
 
     def groups(self) -> Iterator[slice]:
-        """The positions of ROWS checkpoints, then of the next ones."""
+        """Yield slices that select ROWS checkpoints at a time."""
         count = len(self.checkpoints)
         return (slice(first, min(first + ROWS, count)) for first in range(0, count, ROWS))
 
     def blocks(self, some: slice, piece: Piece) -> list[Bytes]:
-        """The bytes of a piece in these checkpoints."""
+        """Return the bytes of a piece in each of these checkpoints."""
         key, start, stop = piece
         return [checkpoint.entries[key].block(start, stop) for checkpoint in self.checkpoints[some]]
 
     def addresses(self, piece: Piece) -> Addresses | None:
-        """Where the piece begins in each checkpoint; None if a row must be copied or widened.
+        """Return the piece's address in each checkpoint, or None if a row must be copied or widened.
 
-        Raises ValueError for a row of another shape or dtype: `loops` cannot tell where a row ends.
+        Raises ValueError if shapes or dtypes differ, because `loops` reads without bounds checks.
         """
         key, start, _ = piece
         first = self.checkpoints[0].entries[key]
@@ -140,17 +140,17 @@ class Rows:
 
 
 def hashes(blocks: Sequence[Bytes]) -> Digests:
-    """The XXH3 of each block; each call releases the interpreter's lock."""
+    """Return the XXH3 hash of each block; hashing releases the interpreter's lock."""
     return np.frombuffer(b"".join(map(xxh3_128_digest, blocks)), np.uint8).reshape(-1, 16)  # type: ignore[arg-type]
 
 
 def digests_of_pieces(pieces: int, count: int) -> Digests:
-    """An array for the digests of pieces of `size_of_pieces(count)` numbers: S x P x K x 16."""
+    """Return an empty S x P x K x 16 array for the digests of pieces of `size_of_pieces(count)` numbers."""
     return np.empty((pieces, size_of_pieces(count) // BLOCK, count, 16), np.uint8)
 
 
 class Room:
-    """A thread's buffers for pieces; each result overwrites the one before."""
+    """One thread's buffers for computing on pieces; each result overwrites the previous one."""
 
     def __init__(self) -> None:
         from modelsoups.weights.fast import loops  # imports Numba, which takes half a second
@@ -164,16 +164,16 @@ class Room:
     def mix(
         self, rows: Rows, piece: Piece, weights_K: Float64s, by: float, found_PK16: Digests = NO_DIGESTS
     ) -> tuple[Tensor, bool]:
-        """The weighted sum / by in the rows' dtype, and whether all of it is finite.
+        """Return the rows' weighted sum / by in their dtype, and whether all of it is finite.
 
-        found_PK16 takes the digests of the blocks; those it has no room for are not computed.
+        The blocks' digests are written to found_PK16; if it is shorter, the rest are not computed.
         """
         key, start, stop = piece
         dtype = rows.dtype(key)
         if not _is_narrow(dtype):
             return self._mix_wide(rows, piece, weights_K, by, found_PK16)
         out, kind, finite = self.mixed[: stop - start], KINDS.get(dtype, 0), True
-        exact = math.frexp(by)[0] == 0.5  # of powers of two, x * (1 / by) is x / by and faster
+        exact = math.frexp(by)[0] == 0.5  # for powers of two, x * (1 / by) equals x / by and is faster
         for p, part in enumerate(parts(piece)):
             total = self._total(rows, part, weights_K, found_PK16[p : p + 1])
             block = out[part[1] - start : part[2] - start]
@@ -184,7 +184,7 @@ class Room:
         return mixed, finite
 
     def _total(self, rows: Rows, part: Piece, weights_K: Float64s, found_1K16: Digests) -> Float64s:
-        """The weighted sum of a block; each group of rows is hashed right after it was added."""
+        """Return the weighted sum of a block; each group of rows is hashed right after its addition."""
         key, start, stop = part
         total, rows_K = self.total[: stop - start], rows.addresses(part)
         for some in rows.groups():
@@ -201,7 +201,7 @@ class Room:
     def _mix_wide(
         self, rows: Rows, piece: Piece, weights_K: Float64s, by: float, found_PK16: Digests
     ) -> tuple[Tensor, bool]:
-        """`mix` of float64, and of integers, which are the first row's."""
+        """Do as `mix` for float64, and for integers, whose result is the first row."""
         key, done = piece[0], []
         for p, part in enumerate(parts(piece)):
             total = TensorSum()
@@ -216,7 +216,7 @@ class Room:
         return mixed, bool(mixed.isfinite().all())
 
     def products(self, rows: Rows, piece: Piece, by_n: Tensor, found_K: Float64s) -> None:
-        """found_K = <by, row> of each row; by: float32 (float64 for such rows)."""
+        """Write <by, row> of each row to found_K; by_n is float32 (float64 for float64 rows)."""
         key, start, stop = piece
         rows_K, dtype = rows.addresses(piece), rows.dtype(key)
         if rows_K is not None:
@@ -236,7 +236,7 @@ class Room:
                 found_K[some] += found_R
 
     def _widened(self, blocks: Sequence[Bytes], dtype: torch.dtype) -> Addresses:
-        """Where these blocks lie as float32, until the next call."""
+        """Convert blocks to float32 in a buffer, and return their addresses, valid until the next call."""
         for row, block in zip(self.wide, blocks, strict=False):
             numbers = tensor_of(block, dtype)
             row[: len(numbers)].copy_(numbers)
@@ -248,5 +248,5 @@ def _is_narrow(dtype: torch.dtype) -> bool:
 
 
 def tensor_of(block: Bytes, dtype: torch.dtype) -> Tensor:
-    """The numbers of a block, in its memory."""
+    """Return a block as a tensor that shares its memory."""
     return torch.from_numpy(block).view(dtype)

@@ -1,7 +1,7 @@
 """Compiled loops (Numba) over rows of weights, four times as fast as NumPy.
 
 NumPy widens numbers to float64 in memory first; here each is read once and widened in a register.
-The interpreter's lock is not held. Compiled code is cached beside this file or in the user's cache;
+The interpreter's lock is released. Compiled code is cached next to this file or in the user's cache;
 if neither can be written, each process compiles it (some seconds). Importing Numba takes half a
 second: import this module where it is used. `blocks.Rows` checks addresses and keeps rows alive.
 Legend: K rows of N numbers, R of them (at most ROWS) at a time, M numbers of a chunk.
@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba import extending, types
 from numpy.typing import NDArray
 
-ROWS = 8  # rows that are read side by side
+ROWS = 8  # rows that are read in parallel
 FLOAT32, BFLOAT16, FLOAT16 = range(3)  # kinds of numbers
 # The largest float32 that does not become infinite when rounded to each kind.
 LARGEST = np.array([0x7F7FFFFF, 0x7F7F7FFF, 0x477FEFFF], np.uint32).view(np.float32)
@@ -40,7 +40,7 @@ def _compiled(signature: str, **options: Any) -> Callable[[Callable[..., Any]], 
 
 @intrinsic
 def _pointer(typing: Any, address: Any) -> Any:
-    """An address as a pointer."""
+    """Convert an integer address to a pointer."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         return builder.inttoptr(values[0], ir.IntType(8).as_pointer())
@@ -50,7 +50,7 @@ def _pointer(typing: Any, address: Any) -> Any:
 
 @jitable
 def _row(rows_K: Addresses, k: int, skip: int, zeros_N: Float32s) -> Float32s:
-    """The k-th row without its first `skip` numbers; zeros beyond the last row."""
+    """Return the k-th row without its first `skip` numbers, or zeros_N beyond the last row."""
     if k < rows_K.size:
         return numba.carray(_pointer(rows_K[k] + np.uint64(4 * skip)), zeros_N.shape, np.float32)
     return zeros_N
@@ -58,7 +58,7 @@ def _row(rows_K: Addresses, k: int, skip: int, zeros_N: Float32s) -> Float32s:
 
 @jitable
 def _rows(rows_K: Addresses, k: int, skip: int, zeros_N: Float32s) -> tuple[Float32s, ...]:
-    """ROWS rows from the k-th on."""
+    """Return ROWS rows, starting with the k-th."""
     a_N, b_N = _row(rows_K, k, skip, zeros_N), _row(rows_K, k + 1, skip, zeros_N)
     c_N, d_N = _row(rows_K, k + 2, skip, zeros_N), _row(rows_K, k + 3, skip, zeros_N)
     e_N, f_N = _row(rows_K, k + 4, skip, zeros_N), _row(rows_K, k + 5, skip, zeros_N)
@@ -68,13 +68,13 @@ def _rows(rows_K: Addresses, k: int, skip: int, zeros_N: Float32s) -> tuple[Floa
 
 @jitable
 def _weight(weights_R: Float64s, k: int) -> float:
-    """-0.0 for a missing row of zeros, which changes no bit: x + 0.0 * -0.0 is x for every x."""
+    """Return row k's weight, or -0.0 beyond the last row: x + 0.0 * -0.0 is x, bit for bit."""
     return weights_R[k] if k < weights_R.size else -0.0
 
 
 @jitable
 def _widen(address: int, kind: int, wide_N: Float32s) -> None:
-    """Convert numbers of 16 bits to float32, which is exact."""
+    """Convert 16-bit floats at `address` to float32 in wide_N, exactly."""
     narrow_N, bits_N = numba.carray(_pointer(address), wide_N.shape, np.uint16), wide_N.view(np.uint32)
     if kind == BFLOAT16:  # the upper half of a float32
         for i in range(wide_N.size):
@@ -91,7 +91,7 @@ def _widen(address: int, kind: int, wide_N: Float32s) -> None:
 
 @jitable
 def _widen_rows(rows_K: Addresses, k: int, skip: int, kind: int, chunks_RM: Float32s, size: int) -> Addresses:
-    """Widen numbers skip to skip + size of ROWS rows from the k-th on; the results' addresses."""
+    """Widen numbers skip to skip + size of ROWS rows from the k-th on, and return their addresses."""
     wide_R = np.empty(min(ROWS, rows_K.size - k), np.uint64)
     for row in range(wide_R.size):
         wide_R[row] = chunks_RM[row].ctypes.data
@@ -123,8 +123,8 @@ def _add_chunk(
 def add(total_N: Float64s, rows_R: Addresses, kind: int, weights_R: Float64s, first: bool, chunks_RM: Float32s) -> None:
     """Add weight * row of up to ROWS rows, one after the other, each rounded as NumPy does.
 
-    kind: of the rows' numbers. first: overwrite the total. chunks_RM: a buffer of ROWS + 1 rows for
-    widened numbers, of which the last is zero.
+    kind: number format of the rows. first: overwrite the total. chunks_RM: a buffer for widened
+    numbers, with ROWS + 1 rows, of which the last is zero.
     """
     for start in range(0, total_N.size, chunks_RM.shape[1]):
         stop = min(start + chunks_RM.shape[1], total_N.size)
@@ -138,7 +138,7 @@ def add(total_N: Float64s, rows_R: Addresses, kind: int, weights_R: Float64s, fi
 
 @_compiled("b1(f4[::1], f8[::1], f8, b1, i8)", error_model="numpy")
 def divide(out_N: Float32s, total_N: Float64s, by: float, exact: bool, kind: int) -> bool:
-    """out_N = total_N / by (`exact`: times 1 / by); returns whether all is finite in this kind."""
+    """Write total_N / by to out_N (`exact`: times 1 / by), and return whether all is finite in this kind."""
     odd, factor, largest = 0, 1 / by, LARGEST[kind]
     for i in range(total_N.size):
         x = np.float32(total_N[i] * factor if exact else total_N[i] / by)
@@ -171,7 +171,7 @@ def _multiply(found_R: Float64s, by_N: Float32s, rows_K: Addresses, k: int, zero
 def products(
     by_N: Float32s, rows_K: Addresses, kind: int, zeros_N: Float32s, chunks_RM: Float32s, found_K: Float64s
 ) -> None:
-    """found_K = <by_N, row> of each row, in float64 in no fixed order; see `add` for the rest."""
+    """Write <by_N, row> of each row to found_K, summed in float64 in no fixed order; see `add`."""
     found_K[:] = 0
     for k in range(0, rows_K.size, ROWS):
         found_R = found_K[k : k + ROWS]
