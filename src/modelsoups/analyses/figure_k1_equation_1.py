@@ -177,18 +177,18 @@ def _verdicts(rows: Rows) -> Verdicts:
     models, error = pairs_of(inner), column(inner, "error")
     value, plain = nested(inner, "calibrated", "value"), nested(inner, "plain", "value")
     truth = nested(inner, "calibrated", "truth")
-    text = "The approximation goes with the true difference in loss"
+    text = "The approximation is correlated with the true difference in loss"
     found = correlated(text, SOURCE, value, truth, models)
     if any(v and t for v, t in zip(value, truth, strict=True)):
         signs = estimated(correlations.sign_agreement(value, truth, models))
         above_half = {key: share - 0.5 for key, share in signs.items()}
-        text = "Approximation and true difference in loss agree in sign (share above one half)"
+        text = "Approximation and true difference in loss agree in sign (for more than half of the points)"
         found.append(judged(text, SOURCE, above_half))
-    text = "The approximation goes with the true difference in error"
+    text = "The approximation is correlated with the true difference in error"
     found += (goes := correlated(text, SOURCE, value, error, models))
     if goes and len(set(plain)) > 1:
         d = estimated(correlations.correlation_gain(value, plain, error, models))
-        text = "With beta calibrated it goes with the difference in error better than with beta 1 (correlations)"
+        text = "With calibrated beta its correlation with the difference in error is higher than with beta 1"
         found.append(judged(text, SOURCE, d, unit=""))
     checked = having(rows, "exact")
     exact, finite = column(checked, "exact"), nested(checked, "plain", "curvature")

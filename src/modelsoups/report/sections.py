@@ -59,7 +59,7 @@ class Table:
     file: bool = True
 
     def plain(self) -> text_tables.TextTable:
-        """The table as text, the header first."""
+        """Return the table with Cells replaced by their texts, header first."""
         rows = [list(self.head)]
         for row in self.rows:
             rows.append([cell.text if isinstance(cell, Cell) else cell for cell in row])
@@ -90,7 +90,7 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Cards:
-    """The few numbers to read first, each with a title and lines of explanation."""
+    """The report's most important numbers, each with a title and lines of explanation."""
 
     cards: Sequence[tuple[str, Cell, Sequence[str]]]
 
