@@ -19,7 +19,7 @@ def test_names_and_reasons_are_shown_as_text():
     assert 'href="#figure_3"' in html
     assert '<b class="holds">holds</b>' in html
     assert '<td class="open">not decided at this size</td>' in html
-    assert "too few models to say" in html
+    assert "too few models to test the claims" in html
 
 
 def test_verdicts_are_counted_each_and_together():
