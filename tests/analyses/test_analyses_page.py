@@ -19,12 +19,12 @@ def test_names_and_reasons_are_shown_as_text():
     assert 'href="#figure_3"' in html
     assert '<b class="holds">holds</b>' in html
     assert '<td class="open">not decided at this size</td>' in html
-    assert "too few models to say" in html
+    assert "too few models to test the claims" in html
 
 
 def test_verdicts_are_counted_each_and_together():
     verdicts = [Verdict("a", "", HOLDS, ""), Verdict("b", "", FAILS, ""), Verdict("c", "", HOLDS, "")]
     html = " ".join(page("x", [Section(ANALYSES["table_4"], verdicts)], {}, PROVENANCE, None).split())
     assert "3 claims. Each by itself: 2 holds, 1 does not hold." in html
-    assert "What these models do not allow" not in html
+    assert "Not possible with these models" not in html
     assert "none could be checked" in page("x", [], {}, PROVENANCE, None)

@@ -65,7 +65,7 @@ def test_what_cannot_be_made_is_named_and_the_rest_is_made(analysed, tmp_path, c
     assert "figure_G4 cannot be made of these models: it needs the pool seeds (analyse.pools.seeds)" in said
     missing = json.loads((alone.run.analyses / "provenance.json").read_text())["not_possible"]
     assert set(missing) == {"figure_G4", "table_L3", "figure_H1"}
-    assert "What these models do not allow" in (alone.run.analyses / "index.html").read_text()
+    assert "Not possible with these models" in (alone.run.analyses / "index.html").read_text()
 
 
 def test_a_wrong_name_of_an_analysis_is_told(analysed, capsys, monkeypatch):

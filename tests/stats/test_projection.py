@@ -23,7 +23,7 @@ def test_project_by_hand() -> None:
         ({"kind": "subset", "indices": []}, "subset is empty"),
         ({"kind": "subset", "indices": [0, 4]}, "subset: class 4 is out of range; the model has classes 0 to 3"),
         ({"kind": "subset", "indices": [-1]}, "class -1 is out of range"),
-        ({"kind": "subset", "indices": [1, 1]}, "names a class twice"),
+        ({"kind": "subset", "indices": [1, 1]}, "lists a class twice"),
         ({"kind": "groups", "groups": [[0], []]}, "group 1 is empty"),
         ({"kind": "groups", "groups": [[0], [1, 7]]}, "group 1: class 7 is out of range"),
         ({"kind": "groups", "groups": []}, "no groups"),

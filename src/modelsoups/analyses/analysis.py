@@ -1,4 +1,4 @@
-"""What an analysis is: rows of data, and verdicts, a figure or a table made from them alone."""
+"""The class of all analyses (data rows, and verdicts, figure or table from them) and its verdicts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,17 +15,17 @@ from modelsoups.report.claims import FAILS, HOLDS, OPEN, Verdict
 from modelsoups.stats import correlations, intervals, paired_tests
 
 Verdicts = list[Verdict]
-# The facts of each analysis by name, in the order of the paper
+# The fixed fields of each analysis (title, claims, ...) by its name, in the order of the paper
 PAPER: dict[str, dict[str, Any]] = {x["name"]: x for x in storage.read_jsonl(ASSETS / "published" / "analyses.jsonl")}
-MIN_MODELS = 4  # with fewer, resampling models says nothing about a correlation over their pairs
+MIN_MODELS = 4  # with fewer, resampling models gives no useful interval of a correlation over pairs
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """A figure or table. `rows` raises Unavailable if models or data are missing.
+    """A figure or table of the paper. `rows` raises Unavailable if models or data are missing.
 
     paper: what the paper found, in a sentence. claims: (comparison, "test" or "shifts", text).
-    `verdicts`, draw and table read rows only, so they can be made again from the data file.
+    `verdicts`, draw and table read only rows, so they can be recreated from the data file.
     """
 
     name: str
@@ -37,10 +37,10 @@ class Analysis:
     draw: Callable[[Rows], Figure] | None = None
     table: Callable[[Rows], Table] | None = None
     claims: Sequence[tuple[str, str, str]] = ()
-    claimed_in: str = ""  # where it is not the figure or table that the title begins with
+    claimed_in: str = ""  # source of the claims; empty: the figure or table at the start of the title
 
     def verdicts(self, rows: Rows) -> Verdicts:
-        """The verdicts of `judge`; without it, those on the claims and on rows that hold one as `said`."""
+        """Return the verdicts of `judge`, or if it is None, those on claims and on rows with a "said" claim."""
         if self.judge:
             return self.judge(rows)
         source, found = self.claimed_in or self.title.partition(". ")[0], []
@@ -54,9 +54,9 @@ class Analysis:
 
 
 def judged(text: str, source: str, estimate: dict[str, float], unit: str = "points") -> Verdict:
-    """The verdict that a quantity is above zero, by whether its 95% interval excludes zero.
+    """Return the verdict on the claim `text` that a quantity is positive, from its 95% interval.
 
-    estimate: value, low and high. unit "points": a share, shown in percentage points; else "".
+    estimate: value, low and high. unit: "points" shows a fraction in percentage points; "" does not.
     """
     value, low, high = estimate["value"], estimate["low"], estimate["high"]
     scale, form = (100, "+.2f") if unit == "points" else (1, "+.3f")
@@ -67,7 +67,7 @@ def judged(text: str, source: str, estimate: dict[str, float], unit: str = "poin
 
 
 def counted(text: str, source: str, cases: Sequence[bool]) -> Verdict:
-    """The verdict that most cases are true: Wilson's 95% interval of the share against one half."""
+    """Return the verdict on the claim that most cases are true, by Wilson's 95% interval and one half."""
     true, n = sum(cases), len(cases)
     low, high = intervals.wilson(true, n)
     verdict = HOLDS if low > 0.5 else FAILS if high < 0.5 else OPEN
@@ -77,16 +77,16 @@ def counted(text: str, source: str, cases: Sequence[bool]) -> Verdict:
 
 
 def estimated(result: correlations.Estimate) -> dict[str, float]:
-    """The value and interval of a statistic over pairs of models (`stats.correlations`)."""
+    """Convert an estimate of `stats.correlations` to a dict of value, low and high."""
     return interval((result.value, result.low, result.high))
 
 
 def correlated(
     text: str, source: str, x: Sequence[float], y: Sequence[float], models: Sequence[tuple[str, str]]
 ) -> Verdicts:
-    """The verdict that x and y, one value a pair of models, are correlated.
+    """Return a list with the verdict on the claim that x and y (one value per pair) are correlated.
 
-    Empty with fewer than MIN_MODELS models or where x or y is constant.
+    The list is empty if there are fewer than MIN_MODELS models, or x or y is constant.
     """
     names = {name for pair in models for name in pair}
     if len(names) < MIN_MODELS or np.ptp(x) == 0 or np.ptp(y) == 0:
@@ -96,9 +96,9 @@ def correlated(
 
 
 def comparison(name: str, bench: Bench, pairs: Sequence[tuple[Measures, Measures]], **more: Any) -> dict[str, Any]:
-    """A row with accuracy a - b averaged over pairs (a, b), on test and on the mean of the shifts.
+    """Return a row with accuracy a - b averaged over pairs (a, b), under the keys test and shifts.
 
-    Each holds value, low and high, the 95% interval over images. more: further keys of the row.
+    Each has value, low and high (the 95% interval over images). more: additional keys of the row.
     """
     row: dict[str, Any] = {**more, "comparison": name}
     for on, names in bench.columns.items():
@@ -107,19 +107,19 @@ def comparison(name: str, bench: Bench, pairs: Sequence[tuple[Measures, Measures
 
 
 def _mean_gain(pairs: Sequence[tuple[Measures, Measures]], dataset: str) -> np.ndarray:
-    """Correctness of a less that of b by image, averaged over the pairs."""
+    """Return correctness of a minus that of b for each image (N,), averaged over the pairs."""
     gains = [a[dataset].correct_N.astype(float) - b[dataset].correct_N for a, b in pairs]
     return np.mean(gains, axis=0)
 
 
 def compared(rows: Rows, name: str, on: str, text: str, source: str) -> Verdicts:
-    """The verdict on a comparison's row; empty where it was not made, as without all shifts."""
+    """Return a list with the verdict on the comparison `name`, empty if no row has it for `on`."""
     found = having(select(rows, comparison=name), on)
     return [judged(text, source, row[on]) for row in found]
 
 
 def corrected(verdicts: Sequence[Verdict]) -> Verdicts:
-    """The verdicts with Holm's correction over all p-values among them."""
+    """Return the verdicts with Holm's correction for all their p-values."""
     p = [v.p for v in verdicts if v.p is not None]
     adjusted = iter(paired_tests.holm(p))
     return [v if v.p is None else replace(v, holm=next(adjusted)) for v in verdicts]

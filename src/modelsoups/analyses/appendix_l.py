@@ -1,4 +1,4 @@
-"""What the tables of appendix L share: lines of models beside the paper's numbers."""
+"""Shared code of the tables of appendix L: one line per model or soup, next to the paper's numbers."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -10,12 +10,12 @@ from modelsoups.analyses.rows import Rows, Table, having
 from modelsoups.published.tables import paper_rows
 from modelsoups.report.numbers import percent
 
-Line = Callable[[], Measures]  # raises Unavailable
-Recipe = Mapping[str, Any]  # the hyperparameters by which a model is found
+Line = Callable[[], Measures]  # measures the models; raises Unavailable
+Recipe = Mapping[str, Any]  # hyperparameters, to find a model that has them
 
 
 def line(bench: Bench, kind: str, *recipes: Recipe) -> Line:
-    """An individual, or the soup or ensemble of models. kind: individual, soup or ensemble."""
+    """Return a function that measures the models with these recipes. kind: individual, soup or ensemble."""
     return functools.partial(_measured, bench, kind, recipes)
 
 
@@ -28,9 +28,9 @@ def _measured(bench: Bench, kind: str, recipes: tuple[Recipe, ...]) -> Measures:
 
 
 def made(bench: Bench, lines: Mapping[str, Line], rate: int, lr: float) -> tuple[Rows, dict[str, Measures]]:
-    """A row for each line, beside the paper's numbers, or with the reason why it cannot be made.
+    """Return a row for each line (our numbers or why they are missing, and the paper's), and the measures.
 
-    rate: 0 for the larger of the paper's learning rates. Unavailable where no line can be made.
+    rate: 0 for the larger of the paper's learning rates. Raises Unavailable if all lines are missing.
     """
     rows: Rows = []
     found: dict[str, Measures] = {}
@@ -48,10 +48,10 @@ def made(bench: Bench, lines: Mapping[str, Line], rate: int, lr: float) -> tuple
 
 
 def beside_paper(rows: Rows) -> Table:
-    """This run's accuracies beside the paper's, in percent."""
+    """Return the table of this run's accuracies next to the paper's, in percent."""
     table = [["Row", "Learning rate", "Test", "Shifts", "Paper: ImageNet", "Paper: shifts"]]
     for r in having(rows, "row"):
-        ours = [percent(r["test"]), percent(r["shifts"])] if "test" in r else ["not made", ""]
+        ours = [percent(r["test"]), percent(r["shifts"])] if "test" in r else ["no model", ""]
         paper = [f"{r['paper_test']:.2f}", f"{r['paper_shifts']:.2f}"]
         table.append([r["row"], f"{r['lr']:.1e}", *ours, *paper])
     return table

@@ -1,8 +1,8 @@
-"""What an analysis works with: the models of the run and its pools, and measurements of soups.
+"""The models of a run and its pools, and cached measurements of their soups, for all analyses.
 
-A measurement is of one point (ingredients and coefficients) on one data set and has its own file.
-An analysis that is killed continues where it stopped, and two analyses that need the same point
-measure it once. File names depend on the measuring code: after a change, points are remeasured.
+Each measurement of one soup (`Point`) on one data set has its own file. So an analysis that is killed
+continues where it stopped, and two analyses that need the same soup measure it once. File names
+depend on the measuring code: after a change, soups are measured again.
 
 Legend: N images of a set.
 """
@@ -37,7 +37,7 @@ MEASURING = (__name__, *(module.__name__ for module in _MODULES))
 
 @dataclass(frozen=True)
 class Point:
-    """A soup to measure: one coefficient an ingredient, the same for every tensor."""
+    """A soup to measure: one coefficient per ingredient, the same for every tensor."""
 
     ingredients: tuple[Ingredient, ...]
     coefficients: tuple[float, ...]
@@ -48,17 +48,17 @@ class Point:
 
     @classmethod
     def of(cls, soup: Soup, ingredients: Sequence[Ingredient]) -> "Point":
-        """A soup that treats all tensors alike, of these ingredients in their order."""
+        """Convert a soup with one coefficient per ingredient; ingredients: in the soup's own order."""
         return cls(tuple(ingredients), tuple(soup.coefficients[EVERYTHING]))
 
     def key(self) -> list[Any]:
-        """What tells points apart: hashes of the weights, and coefficients."""
+        """Return what identifies the point: the hashes of the weights, and the coefficients."""
         return [hashes(self.ingredients), [round(c, 12) for c in self.coefficients]]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A model on a data set: mean cross-entropy in nats, and which images it gets right."""
+    """A model's mean cross-entropy in nats on a data set, and which images it classifies correctly."""
 
     loss: float
     correct_N: np.ndarray
@@ -68,14 +68,14 @@ class Measured:
         return float(self.correct_N.mean())
 
 
-Measures = dict[str, Measured]  # by data set
+Measures = dict[str, Measured]  # one model, by data set
 
 
 class Bench:
-    """The models and data sets of a run with its further pools."""
+    """The models and data sets of a run and of its additional pools (analyse.pools)."""
 
     def __init__(self, experiment: Experiment, pools: dict[str, Experiment] | None = None) -> None:
-        """pools: the runs of analyse.pools; None opens them."""
+        """pools: the runs of analyse.pools by name; if None, they are opened."""
         self.experiment, config = experiment, experiment.config
         if pools is None:
             pools = {name: open_pool(experiment, name) for name in config.analyse.pools}
@@ -84,7 +84,7 @@ class Bench:
         self.images = Images(experiment)
         self.weights, self.logits = self.images.weights, self.images.logits
         self.settings, self.files = config.analyse, experiment.files
-        self.strict = config.protocol == "released"  # of the greedy soup
+        self.strict = config.protocol == "released"  # whether greedy soups need a strict improvement
         prepared, data = experiment.sets.tests(), config.data
         self.test, self.holdout = data.test, data.holdout
         has_train = data.train != data.holdout and experiment.sets.is_prepared(data.train)
@@ -92,30 +92,30 @@ class Bench:
         self.shifts = list(filter(prepared.__contains__, data.shifts))
         self.all_shifts = self.shifts == list(data.shifts) and bool(self.shifts)
         self.tests = [self.test, *self.shifts]
-        self.columns = {"test": [self.test]}  # what accuracy is averaged over
+        self.columns = {"test": [self.test]}  # column -> data sets whose accuracies are averaged
         if self.all_shifts:
             self.columns["shifts"] = self.shifts
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A worker process opens the bench again, with its own memory of weights and images."""
+        """Let a worker process create its own bench, with its own memory of weights and images."""
         return Bench, (self.experiment, self._pools())
 
     def _pools(self) -> dict[str, Experiment]:
         return {name: run for name, run in self.runs.items() if name != OWN}
 
     def whole(self) -> "Bench":
-        """The same models on every image of the test sets."""
+        """Return a bench that uses every image of the test sets, not only analyse.images of them."""
         config = self.experiment.config
         every = replace(config, analyse=replace(config.analyse, images=None))
         return Bench(Experiment(every), self._pools())
 
     def for_pool(self, pool: str) -> "Bench":
-        """A bench that can evaluate a pool whose models are not those of the run."""
+        """Return a bench that can evaluate a pool, even if its architecture is not the run's."""
         own = self.runs[pool].config.model == self.experiment.config.model
         return self if own else Bench(self.runs[pool], {})
 
     def inputs(self) -> dict[str, Any]:
-        """What the analyses depend on: models, data sets, options and code."""
+        """Return everything that results depend on: models, data sets, options and code."""
         pools, starts = {}, {}
         for name, run in self.runs.items():
             pools[name] = hashes(run.ingredients.find().ingredients)
@@ -130,7 +130,7 @@ class Bench:
     # ---- models ----
 
     def pool(self, *names: str, averages: bool = False) -> list[Member]:
-        """The models of these pools, in order; Unavailable names a pool that is not configured."""
+        """Return the models of these pools, in order; raise Unavailable if a pool is not configured."""
         found = []
         for name in names:
             if name not in self.runs:
@@ -142,7 +142,7 @@ class Bench:
         return models_of(self.pool(*pools))
 
     def start(self, pool: str) -> Ingredient:
-        """theta_0 of a pool; Unavailable where an imported pool came without it."""
+        """Return a pool's initialization; raise Unavailable if a pool was imported without it."""
         self.pool(pool)
         initial = self.runs[pool].ingredients.initial().get("initialization")
         if initial is None:
@@ -150,7 +150,7 @@ class Bench:
         return initial
 
     def find(self, init: str, **wanted: Any) -> Member:
-        """The first model of any pool with these hyperparameters, else PLAIN and analyse.epochs."""
+        """Return the first model of any pool with these values; defaults: PLAIN and analyse.epochs."""
         wanted = {**PLAIN, "epochs": self.settings.epochs, **wanted}
         for name, run in self.runs.items():
             same = run.config.heads.init == init and run.config.model == self.experiment.config.model
@@ -161,7 +161,7 @@ class Bench:
         raise Unavailable(f"no pool has a model from the {init} head with {shown}")
 
     def _members(self, pool: str) -> list[Member]:
-        """The complete models of a pool, read once."""
+        """Return the complete models of a pool, which are read from disk only once."""
         if pool not in self._members_read:
             run = self.runs[pool]
             models = run.ingredients.find().ingredients
@@ -171,19 +171,19 @@ class Bench:
     # ---- measuring ----
 
     def run_tasks(self, function: "Callable[[Bench, Task], Made]", tasks: Sequence[Task], label: str) -> list[Made]:
-        """function(bench, task) of every task, in worker processes that keep their bench."""
+        """Return function(bench, task) for every task, run in worker processes that reuse their bench."""
         workers, label = self.experiment.workers, f"analyse: {label}"
         made = dict(run_tasks(function, tasks, workers, label, shared=self))
         return [made[task] for task in tasks]
 
     def kept_path(self, key: list[Any], *modules: str) -> Path:
-        """The file of a measurement, which depends on the code of MEASURING and of these modules."""
+        """Return the file of a measurement. Its name depends on key and the code of MEASURING + modules."""
         names = (*MEASURING, *modules)
         parts = [name.removeprefix("modelsoups.").replace(".", "/") for name in names]
         return self.files.point(storage.fingerprint([provenance.code_fingerprint(*parts), key]))
 
     def evaluate(self, ingredients: Sequence[Ingredient], choosing: bool = False) -> None:
-        """Cache the logits of models on the test sets, and with choosing on the hold-out."""
+        """Cache the logits of models on the test sets and, if choosing is true, on the hold-out."""
         names = self.experiment.sets.evaluated() if choosing else self.tests
         todo: dict[str, tuple[Ingredient, tuple[str, ...]]] = {}
         for ingredient in ingredients:
@@ -192,11 +192,11 @@ class Bench:
         self.run_tasks(_evaluate, list(todo.values()), "evaluating")
 
     def individual(self, ingredient: Ingredient, sets: Sequence[str] | None = None) -> Measures:
-        """A model on data sets (default: the test sets)."""
+        """Measure a model on data sets (default: the test sets)."""
         return {name: measured(self.logits(ingredient, name)) for name in sets or self.tests}
 
     def ensemble(self, ingredients: Sequence[Ingredient], weights: Sequence[float] | None = None) -> Measures:
-        """The mean of models' logits, or their sum with these weights, on the test sets."""
+        """Measure the mean of the models' logits, or their weighted sum, on the test sets."""
         found = {}
         for name in self.tests:
             each = [self.logits(i, name) for i in ingredients]
@@ -205,7 +205,7 @@ class Bench:
         return found
 
     def measure(self, points: Sequence[Point], label: str, sets: Sequence[str] | None = None) -> list[Measures]:
-        """Soups on data sets (default: the test sets); read from their files where measured before."""
+        """Measure soups on data sets (default: the test sets), or read earlier measurements from files."""
         names = tuple(sets or self.tests)
         todo: dict[str, tuple[Point, tuple[str, ...]]] = {}
         for point in points:
@@ -225,14 +225,14 @@ class Bench:
         return Measured(content["loss"], correct_N.astype(bool))
 
     def accuracies(self, measures: Measures) -> dict[str, float | None]:
-        """On the test set, and the mean over the shifts: None unless all of them are prepared."""
+        """Return accuracy on the test set, and its mean over the shifts (None if any is not prepared)."""
         shifts = [measures[name].accuracy for name in self.shifts]
         mean = float(np.mean(shifts)) if self.all_shifts else None
         return {"test": measures[self.test].accuracy, "shifts": mean}
 
 
 def correctness(models: Sequence[Measures], names: Sequence[str]) -> list[np.ndarray]:
-    """correct_MN of M models on each of these data sets, as float."""
+    """Return correct_MN (float) of the M models for each of these data sets."""
     return [np.array([m[name].correct_N for m in models], float) for name in names]
 
 
@@ -241,12 +241,12 @@ def hashes(ingredients: Iterable[Ingredient]) -> list[str]:
 
 
 def between(one: Ingredient, two: Ingredient, alpha: float = 0.5) -> Point:
-    """(1 - alpha) one + alpha two."""
+    """Return the soup (1 - alpha) one + alpha two."""
     return Point((one, two), (1 - alpha, alpha))
 
 
 def kept(path: Path, make: Callable[[], Any]) -> Any:
-    """The content of a JSON file, made and written first where the file is missing."""
+    """Return the content of a JSON file; if it does not exist, write the result of make() first."""
     if not path.exists():
         storage.write_json(path, make())
     return storage.read_json(path)
@@ -257,7 +257,7 @@ def measured(logits: Logits) -> Measured:
     return Measured(loss, logits.correct_N.numpy())
 
 
-# ---- in the workers ----
+# ---- functions that run in the workers ----
 
 
 def _evaluate(bench: Bench, task: tuple[Ingredient, tuple[str, ...]]) -> None:
@@ -278,7 +278,7 @@ def _measure(bench: Bench, task: tuple[Point, tuple[str, ...]]) -> None:
 
 
 def _logits_on(bench: Bench, point: Point) -> Callable[[str], Logits]:
-    """A soup's logits by data set. A single model with coefficient 1 needs no mixing."""
+    """Return a function from data set to the soup's logits (the cached ones if it is a single model)."""
     pairs = zip(point.ingredients, point.coefficients, strict=True)
     ingredients, coefficients = zip(*((i, c) for i, c in pairs if c), strict=True)
     if coefficients == (1,):

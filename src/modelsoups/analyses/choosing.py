@@ -1,4 +1,4 @@
-"""Soups that are chosen on the hold-out, for analyses of any pool."""
+"""Choosing soups on the hold-out from the models of any pool."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from modelsoups.soup.methods import METHODS
 
 
 def need_holdout(bench: Bench) -> None:
-    """Raise Unavailable without a prepared hold-out."""
+    """Raise Unavailable if the hold-out is not prepared."""
     if bench.holdout not in bench.experiment.sets.evaluated():
         raise Unavailable(f"it chooses on the hold-out {bench.holdout}, which is not prepared")
 
 
 def choose(bench: Bench, ingredients: Sequence[Ingredient], method: str, **options: Any) -> Soup:
-    """The soup that a method chooses of these models, kept in a file."""
+    """Return the soup that a method chooses from these models; the result is cached in a file."""
     strict = {"strict": bench.strict} if method.startswith("greedy") else {}
     hashes = [[i.id, i.sha256] for i in ingredients]
     holdout = bench.images.dataset(bench.holdout).sha256
@@ -30,15 +30,15 @@ def choose(bench: Bench, ingredients: Sequence[Ingredient], method: str, **optio
 
 
 def picked(soup: Soup, ingredients: Sequence[Ingredient]) -> list[Ingredient]:
-    """The ingredients of a soup, in the order of the sequence."""
+    """Return the ingredients that are in the soup, in the order of the argument."""
     return [i for i in ingredients if i.id in soup.ingredients]
 
 
 def as_listed(soup: Soup, ingredients: Sequence[Ingredient]) -> list[Ingredient]:
-    """The ingredients of a soup, in the soup's own order."""
+    """Return the ingredients that are in the soup, in the soup's order."""
     return sorted(picked(soup, ingredients), key=lambda i: soup.ingredients.index(i.id))
 
 
 def renumbered(ingredients: Sequence[Ingredient]) -> list[Ingredient]:
-    """The models with ids by position, which are unique where models come from several pools."""
+    """Return the models with their positions as ids, since ids from several pools may be equal."""
     return [Ingredient(f"{n:03d}", i.path, i.sha256, i.recipe) for n, i in enumerate(ingredients)]

@@ -1,4 +1,4 @@
-"""Error landscapes on the plane of the initialization and two fine-tunes (Figures 2 and J.1)."""
+"""Error landscapes on the plane through the initialization and two fine-tunes (Figures 2 and J.1)."""
 
 import itertools
 from typing import Any
@@ -19,16 +19,16 @@ from modelsoups.stats import intervals
 from modelsoups.weights.planes import Plane, plane
 
 MARKED = ("theta_0", "theta_1", "theta_2", "middle")
-BARRIER = "learning rate x 10"  # where the paper sees the error rise between the two solutions
+BARRIER = "learning rate x 10"  # the paper finds a rise of the error between these two solutions
 TITLES = {"train_loss": "train loss (nats)", "test_error": "test error (%)", "shift_error": "shift error (%)"}
-LETTERS = {"theta_0": (-14, -4), "theta_1": (5, -9), "theta_2": (5, 3)}  # offsets in points
+LETTERS = {"theta_0": (-14, -4), "theta_1": (5, -9), "theta_2": (5, 3)}  # offsets of the labels in points
 LEGEND = (
     ("$\\theta_0$, initialization", "*", RED, RED),
     ("$\\theta_1$", "s", RED, RED),
     ("$\\theta_2$", "D", RED, RED),
     ("best point of the grid", "X", "white", INK),
 )
-HALO = [withStroke(linewidth=1.5, foreground="white")]  # letters can be read on light and on dark
+HALO = [withStroke(linewidth=1.5, foreground="white")]  # makes labels readable on light and dark
 
 
 def _rows(bench: Bench) -> Rows:
@@ -40,9 +40,9 @@ def _rows(bench: Bench) -> Rows:
 
 
 def _triples(bench: Bench) -> list[tuple[str, Ingredient, Member, Member]]:
-    """Two seeds of a learning rate, and that rate beside a tenth and ten times of it.
+    """Return (name, initialization, model, other model) for another seed, 0.1 and 10 times the rate.
 
-    Where no pool has those, two models of the run.
+    If no pool has these models, return the run's models with the highest and lowest rate.
     """
     rate = bench.settings.rates[0]
     for init in ("zeroshot", "lp"):
@@ -88,10 +88,10 @@ def _landscape(bench: Bench, name: str, three: tuple[Ingredient, ...], found: Pl
 
 
 def _gain_of_plane(bench: Bench, measured: list[Measures]) -> dict[str, dict[str, float]]:
-    """Accuracy of the plane's best point minus that of the best of the three models.
+    """Return the accuracy of the plane's best point minus that of the best of the three models.
 
-    Both are chosen on every other image and measured on the rest: on the same images, the best of
-    so many points would win by chance alone.
+    Both are chosen on one half of the images and measured on the other half. Measured on the same
+    images, the best of many points would win by chance.
     """
     found = {}
     for on, names in bench.columns.items():
@@ -121,7 +121,7 @@ def _verdicts(rows: Rows) -> Verdicts:
 
 
 def _draw(rows: Rows) -> Figure:
-    """A row of panels a landscape: contours of train loss, test error and shift error."""
+    """Draw a row of panels per landscape: contours of train loss, test error and shift error."""
     rows = having(rows, "landscape")
     names = distinct(rows, "landscape")
     keys = [key for key in TITLES if rows[0][key] is not None]
@@ -149,7 +149,7 @@ def _contours(figure: Figure, panel: Axes, rows: Rows, key: str) -> None:
     z = np.empty((len(ys), len(xs)))
     for row in grid:
         z[ys.index(row["y"]), xs.index(row["x"])] = scale * row[key]
-    # Contours end a little above the worst of the three models; everything worse has one colour.
+    # Contours stop a little above the worst of the three models; all higher values have one colour.
     low, high = min(z.min(), *ends), max(ends)
     top = high + 0.5 * (high - low)
     top = top if key == "train_loss" else min(top, 100.0)
@@ -169,7 +169,7 @@ def _contours(figure: Figure, panel: Axes, rows: Rows, key: str) -> None:
 
 
 def _mark_models(panel: Axes, models: dict[str, dict[str, Any]]) -> None:
-    """The three models, with arrows from the initialization to the fine-tunes."""
+    """Draw the three models, with arrows from the initialization to the fine-tunes."""
     begin = models["theta_0"]
     for name, marker, size in (("theta_0", "*", 8), ("theta_1", "s", 5), ("theta_2", "D", 5)):
         place = models[name]["x"], models[name]["y"]

@@ -34,7 +34,7 @@ def _rows(bench: Bench) -> Rows:
 
 
 def _mean(bench: Bench, measures: Measures) -> float:
-    """Accuracy averaged over the test set and the shifts, as in Figure 3."""
+    """Return the accuracy averaged over the test set and the shifts, as in Figure 3."""
     return float(np.mean([measures[name].accuracy for name in bench.tests]))
 
 

@@ -1,4 +1,4 @@
-"""Soups of two models against ensembles of the same two (Figure 4)."""
+"""Soups of two models against ensembles of the same two models (Figure 4)."""
 
 import itertools
 
@@ -34,7 +34,7 @@ def _verdicts(rows: Rows) -> Verdicts:
     found = []
     for on in measured_on(column(rows, "soup")):
         soup, ensemble = nested(rows, "soup", on), nested(rows, "ensemble", on)
-        text = f"Soup and ensemble accuracy go together ({on})"
+        text = f"Soup and ensemble accuracy are correlated ({on})"
         found += correlated(text, "Figure 4", soup, ensemble, models)
         gains = np.subtract(ensemble, soup)
         text = "Two-model ensembles are better than two-model soups in distribution"

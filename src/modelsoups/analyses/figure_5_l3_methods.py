@@ -1,4 +1,4 @@
-"""All methods and all individual models in one picture (Figures 5 and L.3)."""
+"""Accuracy of all methods and all individual models in one figure (Figures 5 and L.3)."""
 
 from collections.abc import Sequence
 
@@ -16,13 +16,13 @@ from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.stats import intervals
 from modelsoups.weights.state_dicts import EVERYTHING
 
-LEARNED = ("learned", "learned_layers")  # shown where the soup stage has made them
+LEARNED = ("learned", "learned_layers")  # shown only if the soup stage has created them
 METHODS = ("best", "second_best", "uniform", "greedy", "ensemble", "greedy_ensemble", *LEARNED)
 MARKS = {**SPECIAL, "second_best": ("d", GREEN), "learned": ("v", PINK)}
 
 
 def _rows(bench: Bench) -> Rows:
-    """Individual models and rows of Table 3: of the soup stage where it has run, else chosen here."""
+    """Return rows of models and methods; soups come from the soup stage or, if it has not run, from here."""
     need_holdout(bench)
     bench = bench.whole()
     members = bench.ingredients(OWN)
@@ -54,7 +54,7 @@ def _of_soup(bench: Bench, soup: Soup, members: Sequence[Ingredient], method: st
 
 
 def _above_all(bench: Bench, soup: Measures, others: list[Measures]) -> dict[str, dict[str, float]]:
-    """The soup less the best of the others, on the test set and on the mean of the shifts."""
+    """Return the soup's accuracy minus the best of the others', on test and on the mean of the shifts."""
 
     def ahead(accuracies_M: Sequence[np.ndarray]) -> float:
         mean_M = np.mean(accuracies_M, axis=0)

@@ -16,10 +16,10 @@ from modelsoups.report.plotting import LABELS, NAMES, SPECIAL, count_axis, legen
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.soup.methods.greedy import random_order
 
-CHOSEN = ("best", "greedy", "greedy_ensemble")  # on the hold-out; others take all models
+CHOSEN = ("best", "greedy", "greedy_ensemble")  # chosen on the hold-out; other methods use all models
 COMPARED = (("greedy", "best"), ("greedy", "uniform"), ("ensemble", "greedy"), ("greedy", "ensemble"))
-NEARLY_ALL = 0.8  # of the models: numbers between this share and all of them would show little more
-FAR = 6.0  # points of accuracy; an axis as long as this hides differences of one point
+NEARLY_ALL = 0.8  # fraction of the models above which only the full number is measured
+FAR = 6.0  # points of accuracy; a longer axis would hide differences of one point
 POOLS = {"figure_B1": (OWN,), "figure_H1": ("standard_lp",), "figure_H2": ("standard_lp", "extreme_lp")}
 POOLS |= {"figure_H3": ("standard_zs",), "figure_H4": ("standard_zs", "extreme_zs")}
 Task = tuple[Ingredient, ...]
@@ -61,7 +61,7 @@ def _choose_all(bench: Bench, task: Task) -> dict[str, Soup]:
 def _measure(
     bench: Bench, chosen: Mapping[Task, Mapping[str, Soup]], label: str
 ) -> dict[Task, dict[str, tuple[int, Measures]]]:
-    """Per task and method: number of models used, and measurements of the result."""
+    """Return, for each task and method, the number of models used and the result's measurements."""
     points = []
     for task, soups in chosen.items():
         greedy = as_listed(soups["greedy"], task)
@@ -81,7 +81,7 @@ def _measure(
 
 
 def _draw(rows: Rows) -> Figure:
-    """The mean over the orders, with each order faded behind it."""
+    """Draw each method's mean over the orders, with the single orders as pale lines."""
     rows = having(rows, "method")
     keys = measured_on(rows)
     figure, panels = panels_of(len(keys), 3.2, 2.7)
@@ -97,7 +97,7 @@ def _draw(rows: Rows) -> Figure:
 
 
 def _draw_method(panel: Axes, method: str, rows: Rows, on: str) -> list[float]:
-    """Draw the orders and mean of a method; the mean by number of models, in percent."""
+    """Draw a method's orders and their mean; return the mean for each number of models, in percent."""
     marker, colour = SPECIAL[method]
     for order in sorted(distinct(rows, "order")):
         line = sorted(select(rows, order=order), key=lambda row: row["k"])
@@ -109,7 +109,7 @@ def _draw_method(panel: Axes, method: str, rows: Rows, on: str) -> list[float]:
 
 
 def _cut(panel: Axes, drawn: Mapping[str, Sequence[float]]) -> None:
-    """Limit the axis to where the best methods differ; a text names each that ends below it."""
+    """Limit the vertical axis to the range of the best methods, and list the methods below it."""
     top, least = max(map(max, drawn.values())), min(map(min, drawn.values()))
     low = {method: means[-1] for method, means in drawn.items() if means[-1] < top - FAR}
     shown: list[float] = []
@@ -124,7 +124,7 @@ def _cut(panel: Axes, drawn: Mapping[str, Sequence[float]]) -> None:
 
 
 def _analysis(name: str) -> Analysis:
-    """Figures H.1 to H.4 make the claims of Figure B.1, of other pools."""
+    """Return the analysis of a key of POOLS; Figures H.1 to H.4 test Figure B.1's claims on other pools."""
     facts = PAPER["figure_B1"] | PAPER[name]
     return Analysis(**facts, rows=functools.partial(_rows, pools=POOLS[name]), draw=_draw)
 

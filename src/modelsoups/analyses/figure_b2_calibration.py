@@ -1,4 +1,4 @@
-"""Accuracy and calibration of soups and ensembles of models of several seeds (Figure B.2)."""
+"""Accuracy and calibration of soups and ensembles of models with different seeds (Figure B.2)."""
 
 import functools
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def _rows(bench: Bench) -> Rows:
 
 
 def _scored(bench: Bench, seeds: tuple[Ingredient, ...]) -> Rows:
-    """Accuracy, ECE and loss of these models by every method on every set, kept in a file."""
+    """Return the scores of every method on every data set for these models; cached in a file."""
     sets = [[n, bench.images.dataset(n).sha256, len(bench.images.positions(n))] for n in bench.tests]
     key = [hashes(seeds), sets, bench.images.dataset(bench.holdout).sha256]
     path = bench.kept_path(key, __name__, calibration.__name__)
@@ -71,7 +71,7 @@ def _bins(logits: Logits) -> int:
 
 
 def _logits(bench: Bench, seeds: Sequence[Ingredient], method: str, name: str) -> Logits:
-    """Of the ensemble or soup; calibrated: each model's logits times its inverse temperature."""
+    """Return the logits of a method in MARKS; "calibrated" first scales each model's logits by its beta."""
     betas = [_beta(bench, i) if method.startswith("calibrated") else 1.0 for i in seeds]
     if method.endswith("ensemble"):
         each = [bench.logits(i, name) for i in seeds]
@@ -87,14 +87,14 @@ def _beta(bench: Bench, ingredient: Ingredient) -> float:
 
 
 def _scaled(state: State, beta: float) -> State:
-    """A model whose logits are beta times those of the state: its head is multiplied by beta."""
+    """Return the weights with the head multiplied by beta, which multiplies the logits by beta."""
     if beta == 1:
         return state
     return {k: t * beta if k.startswith("head.") else t for k, t in state.items()}
 
 
 def _differences(bench: Bench, seeds: Sequence[Ingredient]) -> Rows:
-    """ECE on the test set: models (mean) less ensemble, soup less models, soup less ensemble."""
+    """Return rows with ECE differences on the test set between individuals (mean), soup and ensemble."""
     found = {method: [_logits(bench, seeds, method, bench.test)] for method in ("soup", "ensemble")}
     bins = _bins(found["soup"][0])
     found["individuals"] = [bench.logits(i, bench.test) for i in seeds]
@@ -107,7 +107,7 @@ def _differences(bench: Bench, seeds: Sequence[Ingredient]) -> Rows:
 
 
 def _draw(rows: Rows) -> Figure:
-    """Accuracy and ECE against the number of seeds: test set (top), mean of the shifts (bottom)."""
+    """Draw accuracy and ECE by number of seeds: test set (top), mean of the shifts (bottom)."""
     rows = having(rows, "role")
     roles = sorted(distinct(rows, "role"), reverse=True)
     figure, panels = panels_of(2, 3.1, 2.3, len(roles))
@@ -116,7 +116,7 @@ def _draw(rows: Rows) -> Figure:
         for key, label in SHOWN.items():
             panel, here = next(places), select(rows, role=role)
             for method in MARKS:
-                if key == "ece" or not method.startswith("calibrated"):  # beta keeps the accuracy
+                if key == "ece" or not method.startswith("calibrated"):  # little or no change of accuracy
                     _draw_method(panel, method, select(here, method=method), key)
             panel.set(title="test" if role == "test" else "mean of shifts", ylabel=label)
             count_axis(panel, "number of models (seeds)")

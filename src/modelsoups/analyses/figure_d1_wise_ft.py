@@ -63,10 +63,10 @@ def _of_pool(bench: Bench, pool: str) -> Rows:
 
 
 def _beyond(bench: Bench, soup: Measures, others: list[Measures]) -> dict[str, float]:
-    """How far a soup is ahead of every other on at least one axis, test or mean of shifts.
+    """Return the minimum over the others of the soup's lead (the larger of test and mean of shifts).
 
-    Below zero where one of the others is ahead on both. The interval is over images. A minimum over
-    many points is lower the noisier they are, which is an error against the soup.
+    It is negative if one of the others is better on both. The interval is over images. Noise lowers
+    a minimum over many points, so the estimate is biased against the soup.
     """
 
     def ahead(accuracies_M: Sequence[np.ndarray]) -> float:
@@ -77,7 +77,7 @@ def _beyond(bench: Bench, soup: Measures, others: list[Measures]) -> dict[str, f
 
 
 def _towards(start: Ingredient, end: Point, alpha: float) -> Point:
-    """The WiSE-FT model (1 - alpha) start + alpha end."""
+    """Return the WiSE-FT model (1 - alpha) start + alpha end."""
     if alpha == 1:
         return end
     scaled = [alpha * c for c in end.coefficients]
@@ -115,7 +115,7 @@ def _draw(rows: Rows) -> Figure:
             elif name != START:
                 look = {"color": "grey", "alpha": 0.5, "linewidth": 0.8, "marker": ".", "markersize": 3}
                 panel.plot(*_place(line), "-", label=label, **look)
-                label = None  # one entry of the legend stands for all of them
+                label = None  # a single legend entry for all of them
         panel.plot(*_place(start), "*", color=INK, markersize=9, label=START)
         panel.set(title=TITLES.get(pool, pool), xlabel=LABELS["test"], ylabel=LABELS["shifts"])
     legend(figure, panels[0])

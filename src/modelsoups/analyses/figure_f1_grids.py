@@ -1,4 +1,4 @@
-"""One-dimensional grids: the average of the ends against the best model between (Figure F.1)."""
+"""One-dimensional grids: the average of two endpoints against the best model between (Figure F.1)."""
 
 import contextlib
 import itertools
@@ -21,11 +21,11 @@ RATES = ("standard_lp", "extreme_lp")  # pools with the grid of learning rates
 
 
 def _grids(bench: Bench) -> Mapping[str, list[tuple[str, Member]]]:
-    """The labelled models of each grid in order; a grid needs two models."""
+    """Return the (label, model) pairs of each grid, in order; grids with fewer than two are left out."""
     rate = bench.settings.rates[0]
     wanted: list[tuple[str, str, dict[str, Any]]] = []
     for name in OPTIMIZERS:
-        lr = {} if name == "sgd" else {"lr": rate}  # SGD needs a larger one, whichever it is
+        lr = {} if name == "sgd" else {"lr": rate}  # any rate for SGD, which needs a larger one
         wanted.append(("optimizer", name, {"aug": "minimal", "optimizer": name, **lr}))
     for aug in AUGMENTATIONS:
         wanted.append(("augmentation", aug, {"lr": rate, "aug": aug}))
@@ -70,7 +70,7 @@ def _verdicts(rows: Rows) -> Verdicts:
 
 
 def _draw(rows: Rows) -> Figure:
-    """A square a grid: colour and number are the points that the average of the endpoints gains."""
+    """Draw one matrix per grid: colour and number are the gain of the endpoints' average, in points."""
     names = distinct(rows, "grid")
     figure, panels = panels_of(len(names), 2.6, 2.6)
     gains = np.abs(column(rows, "gain", 100))
@@ -79,13 +79,13 @@ def _draw(rows: Rows) -> Figure:
         shades = _draw_grid(panel, select(rows, grid=name), most)
         panel.set(title=name, xlabel="one endpoint", ylabel="the other endpoint")
         panel.grid(False)
-    label = "average of the endpoints less\nbest model between (points)"
+    label = "average of the endpoints minus\nbest model between (points)"
     figure.colorbar(shades, ax=panels, label=label, shrink=0.7)
     return figure
 
 
 def _draw_grid(panel: Axes, rows: Rows, most: float) -> Any:
-    """The gains of one grid; its colours span -most to most."""
+    """Draw the gains of one grid, with colours from -most to most, and return the image."""
     labels = list(dict.fromkeys([*column(rows, "a"), *column(rows, "b")]))
     z = np.full((len(labels), len(labels)), np.nan)
     for row in rows:

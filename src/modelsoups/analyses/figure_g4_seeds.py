@@ -1,4 +1,4 @@
-"""Soups and ensembles of 1 to k models that differ by their seed alone (Figure G.4)."""
+"""Soups and ensembles of the first k models that differ only in their seed (Figure G.4)."""
 
 from matplotlib.figure import Figure
 
@@ -17,7 +17,7 @@ MARKS = {
 
 
 def seeds_of(bench: Bench, choosing: bool = False) -> list[Ingredient]:
-    """The models of the pool `seeds`, evaluated; with choosing also on the hold-out."""
+    """Evaluate the models of the pool `seeds` (if choosing is true, on the hold-out too); return them."""
     seeds = bench.ingredients("seeds")
     if len(seeds) < 2:
         raise Unavailable("it needs two models that differ by their seed alone (analyse.pools.seeds)")

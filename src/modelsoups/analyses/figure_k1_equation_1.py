@@ -1,4 +1,4 @@
-"""Equation (1) for the loss difference of soup and ensemble, against the truth (Figure K.1).
+"""Equation (1)'s loss difference of soup and ensemble against the true difference (Figure K.1).
 
 Legend: N images, C classes.
 """
@@ -27,11 +27,11 @@ from modelsoups.soup.coefficients import Ingredient
 from modelsoups.stats import calibration, correlations, equation_1, scores
 from modelsoups.stats.projection import project
 
-STEP = 0.05  # in alpha, half of the paper's: neighbouring points share evaluations
-CHECKED = 0.5  # the alpha where, on the test set, the second derivative is also computed exactly
+STEP = 0.05  # of alpha, half of the paper's step; neighbouring alphas share evaluations
+CHECKED = 0.5  # the alpha for which the second derivative on the test set is also computed exactly
 SOURCE = "section 4, Figure K.1"
-Pair = tuple[str, Ingredient, str, Ingredient, float]  # names, models, larger learning rate
-Task = tuple[Pair, str]  # with a data set
+Pair = tuple[str, Ingredient, str, Ingredient, float]  # (name, model) twice, then the larger learning rate
+Task = tuple[Pair, str]  # a pair and a data set
 COLUMNS = (
     ("loss, all learning rates", False, "truth"),
     ("loss, without the highest rate", True, "truth"),
@@ -40,9 +40,9 @@ COLUMNS = (
 
 
 def _pairs(bench: Bench) -> list[Pair]:
-    """The paper's 21 pairs (K.4) from the pool `theory`.
+    """Return the paper's 21 pairs (K.4) from the pool `theory`.
 
-    Without that pool, the run's own models in pairs, and each with the initialization.
+    Without that pool, use up to 21 pairs of the run's models, or of a model and the initialization.
     """
     own = "theory" not in bench.runs
     pool = OWN if own else "theory"
@@ -58,14 +58,14 @@ def _pairs(bench: Bench) -> list[Pair]:
 
 
 def _varied(member: Member) -> dict[str, object]:
-    """The hyperparameters that differ within the pool `theory`."""
+    """Return the values of the hyperparameters that vary within the pool `theory`."""
     recipe = member.ingredient.recipe
     assert recipe is not None
     return {"lr": recipe.lr, "aug": (recipe.aug, recipe.mixup), "seed": recipe.seed}
 
 
 def _paired(one: Member, two: Member) -> bool:
-    """Whether two models differ only in the seed, or with seed 0 only in rate or augmentation."""
+    """Return whether two models differ only in seed, or have seed 0 and differ only in rate or aug."""
     a, b = _varied(one), _varied(two)
     differ = [key for key in a if a[key] != b[key]]
     return differ == ["seed"] or (len(differ) == 1 and a["seed"] == b["seed"] == 0)
@@ -88,7 +88,7 @@ def _rows(bench: Bench) -> Rows:
 
 
 def _paths(bench: Bench, task: Task) -> dict[float, Path]:
-    """The file of each alpha. At the ends, alpha 0 and 1, both sides of equation (1) are zero."""
+    """Return the file of each alpha except 0 and 1, where both sides of equation (1) are zero."""
     (_, one, _, two, _), name = task
     images = len(bench.images.positions(name, bench.settings.equation_images))
     dataset = bench.images.dataset(name).sha256
@@ -101,11 +101,11 @@ def _paths(bench: Bench, task: Task) -> dict[float, Path]:
     return found
 
 
-# ---- in the workers ----
+# ---- functions that run in the workers ----
 
 
 def _compute(bench: Bench, task: Task) -> None:
-    """Both sides of equation (1), and at CHECKED its exact second derivative."""
+    """Write both sides of equation (1) per alpha to files; at CHECKED, with the exact derivative too."""
     (_, one, _, two, _), name = task
     logits, exact, labels_N = _along(bench, one, two, name)
     for alpha, path in _paths(bench, task).items():
@@ -134,8 +134,8 @@ def _both_sides(
 def _along(
     bench: Bench, one: Ingredient, two: Ingredient, name: str
 ) -> tuple[Callable[[float], Tensor], Callable[[float], float], Tensor]:
-    """Functions of alpha on the line between two models, in float64: logits_NC and the exact second
-    derivative of the loss; and labels_N. The logits at each alpha are computed once.
+    """Return two functions of alpha for soups of two models, and labels_N. In float64, they give the
+    logits_NC (computed once per alpha) and the exact second derivative of the loss.
     """
     model = copy.deepcopy(bench.images.classifier(name)).double()
     device = model.head.weight.device
@@ -156,7 +156,7 @@ def _along(
             return torch.cat([logits(place).cpu() for logits in lines])
 
     def exact(alpha: float) -> float:
-        """The mean over batches, weighted by their images."""
+        """Return the second derivative of the mean loss over all images."""
         total, labels = 0.0, labels_N.to(device).split(list(map(len, pixels)))
         for logits, labels_B in zip(lines, labels, strict=True):
             total += equation_1.curvature(logits, labels_B, alpha) * len(labels_B)
@@ -169,7 +169,7 @@ def _wide(state: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     return {k: (t.double() if t.is_floating_point() else t).to(device) for k, t in state.items()}
 
 
-# ---- from the rows ----
+# ---- functions that read only rows ----
 
 
 def _verdicts(rows: Rows) -> Verdicts:
@@ -177,18 +177,18 @@ def _verdicts(rows: Rows) -> Verdicts:
     models, error = pairs_of(inner), column(inner, "error")
     value, plain = nested(inner, "calibrated", "value"), nested(inner, "plain", "value")
     truth = nested(inner, "calibrated", "truth")
-    text = "The approximation goes with the true difference in loss"
+    text = "The approximation is correlated with the true difference in loss"
     found = correlated(text, SOURCE, value, truth, models)
     if any(v and t for v, t in zip(value, truth, strict=True)):
         signs = estimated(correlations.sign_agreement(value, truth, models))
         above_half = {key: share - 0.5 for key, share in signs.items()}
-        text = "Approximation and true difference in loss agree in sign (share above one half)"
+        text = "Approximation and true difference in loss agree in sign (for more than half of the points)"
         found.append(judged(text, SOURCE, above_half))
-    text = "The approximation goes with the true difference in error"
+    text = "The approximation is correlated with the true difference in error"
     found += (goes := correlated(text, SOURCE, value, error, models))
     if goes and len(set(plain)) > 1:
         d = estimated(correlations.correlation_gain(value, plain, error, models))
-        text = "With beta calibrated it goes with the difference in error better than with beta 1 (correlations)"
+        text = "With calibrated beta its correlation with the difference in error is higher than with beta 1"
         found.append(judged(text, SOURCE, d, unit=""))
     checked = having(rows, "exact")
     exact, finite = column(checked, "exact"), nested(checked, "plain", "curvature")
@@ -197,7 +197,7 @@ def _verdicts(rows: Rows) -> Verdicts:
 
 
 def _draw(rows: Rows) -> Figure:
-    """Top: beta calibrated; bottom: beta 1."""
+    """Draw the panels with calibrated beta (top) and with beta 1 (bottom)."""
     figure, panels = panels_of(3, 2.5, 2.2, 2)
     rates, places = column(rows, "lr"), iter(panels)
     for kind, label in (("calibrated", r"$\beta$ calibrated"), ("plain", r"$\beta=1$")):
@@ -215,7 +215,7 @@ def _draw(rows: Rows) -> Figure:
 
 
 def _frame(panel: Axes, against: str) -> None:
-    """Zero on both axes, the diagonal for the loss, and what the vertical axis shows."""
+    """Draw lines at zero, the diagonal if the panel shows the loss, and the vertical axis's label."""
     panel.axhline(0, color="grey", linewidth=0.6)
     panel.axvline(0, color="grey", linewidth=0.6)
     if against == "truth":

@@ -1,4 +1,4 @@
-"""Averages along a run, EMA and SWA, and their soups (Figures L.1 and L.2)."""
+"""Weight averages along a training run (EMA, SWA) and their soups (Figures L.1 and L.2)."""
 
 import functools
 import itertools
@@ -50,7 +50,7 @@ def _rows(bench: Bench, pool: str) -> Rows:
 
 
 def _draw(rows: Rows) -> Figure:
-    """A column a schedule: accuracy by kind of average, of models and their soup."""
+    """Draw a column per schedule: accuracy of models and their soup, by kind of average."""
     rows = having(rows, "model")
     keys = dict.fromkeys(zip(column(rows, "schedule"), column(rows, "lr"), strict=True))
     ons = measured_on(rows)

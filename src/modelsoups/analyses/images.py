@@ -1,4 +1,4 @@
-"""The images that the analyses look at, a part of each test set, and logits of models on them.
+"""The images that analyses use (a part of each test set), and the logits of models on them.
 
 Legend: N images, C classes, H height, W width.
 """
@@ -22,7 +22,7 @@ from modelsoups.stats.scores import Logits
 
 
 class Images:
-    """Images and logits of a run. It keeps weights of 12 models and pixels of 16 sets in memory."""
+    """Images and logits of a run. Weights of 12 models and pixels of 16 data sets stay in memory."""
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
@@ -30,20 +30,20 @@ class Images:
         self._pixels = functools.lru_cache(maxsize=16)(self._decode)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A worker process opens the images again and has its own memory of them."""
+        """Let a worker process create its own object, with its own memory of weights and pixels."""
         return Images, (self.experiment,)
 
     def dataset(self, name: str) -> ShardSet:
         return self.experiment.sets[name]
 
     def classifier(self, name: str) -> Classifier:
-        """The experiment's classifier with the classes of a set, and the weights loaded last."""
+        """Return the experiment's classifier for a data set's classes, with whatever weights it has."""
         return self.experiment.classifier(len(self.dataset(name).classes))
 
     def positions(self, name: str, images: int | None = None) -> np.ndarray:
-        """Positions of `images` images (default analyse.images) spread evenly over a set.
+        """Return positions of `images` images (default analyse.images), evenly spread over a data set.
 
-        All positions of the hold-out, on which soups are chosen, and of a set with fewer images.
+        Return all positions if the set has fewer images, or by default for the hold-out.
         """
         n = len(self.dataset(name))
         config = self.experiment.config
@@ -53,7 +53,7 @@ class Images:
         return np.linspace(0, n - 1, most).round().astype(int)
 
     def batches(self, name: str, images: int | None = None) -> tuple[Sequence[Tensor], Tensor]:
-        """Batches of uint8 pixels_BCHW at `positions`, and labels_N."""
+        """Return batches of uint8 pixels_BCHW of the images at `positions`, and labels_N."""
         labels_N = torch.from_numpy(self.dataset(name).labels_N[self.positions(name, images)])
         return self._pixels(name, images).split(self.experiment.config.evaluate.batch_size), labels_N
 
@@ -63,9 +63,9 @@ class Images:
 
     @torch.inference_mode()
     def forward(self, name: str, state: Mapping[str, Tensor]) -> Logits:
-        """Projected logits, float32 on the CPU, of a state dict of the experiment's classifier."""
+        """Return the logits of these weights over the data set's classes, as float32 on the CPU."""
         dataset = self.dataset(name)
-        if len(self.positions(name)) == len(dataset):  # maybe more than fits in memory
+        if len(self.positions(name)) == len(dataset):  # pixels may not fit in memory
             return Logits(name, self.experiment.logits.forward(name, state), torch.from_numpy(dataset.labels_N))
         batches, labels_N = self.batches(name)
         model = self.classifier(name)
@@ -74,7 +74,7 @@ class Images:
         return Logits(name, project(torch.cat(parts), dataset.projection), labels_N)
 
     def logits(self, ingredient: Ingredient, name: str) -> Logits:
-        """A model's logits at `positions`, from the run's cache, or computed and cached."""
+        """Return a model's logits on the images at `positions`, from the run's cache if they are in it."""
         cache, dataset = self.experiment.logits, self.dataset(name)
         picks_N = torch.from_numpy(self.positions(name))
         whole = cache.path(name, ingredient.sha256)
@@ -87,7 +87,7 @@ class Images:
         return Logits(name, logits_NC, torch.from_numpy(dataset.labels_N)[picks_N])
 
     def is_cached(self, ingredient: Ingredient, name: str) -> bool:
-        """Whether `logits` will read a model's logits from the cache."""
+        """Return whether `logits` would find a model's logits in the cache."""
         path = self.experiment.logits.path
         whole, part = path(name, ingredient.sha256), path(name, ingredient.sha256, len(self.positions(name)))
         return whole.exists() or part.exists()

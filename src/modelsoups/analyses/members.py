@@ -1,4 +1,4 @@
-"""The models of the run and of its further pools."""
+"""The models of a run and of its additional pools (analyse.pools)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -8,18 +8,18 @@ from modelsoups.config.compose import load
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.soup.coefficients import Ingredient
 
-OWN = "random"  # the run's own models, which are those of the paper's random search
+OWN = "random"  # the pool of the run's own models (the paper's random search)
 PLAIN = {"mixup": 0.0, "cutmix": 0.0, "sam": 0.0, "optimizer": "adamw"}
 PLAIN |= {"schedule": "cosine", "seed": 0, "teachers": ()}
 
 
 class Unavailable(ValueError):
-    """Why an analysis cannot be made of these models."""
+    """An analysis cannot run on these models; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """A model of a pool. init: its head before fine-tuning, lp or zeroshot."""
+    """A model of a pool. init: how its head was initialized before fine-tuning, lp or zeroshot."""
 
     pool: str
     init: str
@@ -27,7 +27,7 @@ class Member:
 
     @property
     def average(self) -> str:
-        """The average along its run that the model is, such as ema-0.999; else an empty string."""
+        """The kind of weight average that the model is, such as ema-0.999; empty if it is none."""
         return self.ingredient.id.partition("-")[2]
 
     @property
@@ -39,7 +39,7 @@ class Member:
         return self.ingredient.recipe.lr if self.ingredient.recipe else float("nan")
 
     def has(self, wanted: dict[str, Any]) -> bool:
-        """Whether these are among the hyperparameters of the model, which is no average."""
+        """Return whether the model has these hyperparameters and is not a weight average."""
         recipe = self.ingredient.recipe
         if recipe is None or self.average:
             return False
@@ -51,7 +51,7 @@ def models_of(members: Iterable[Member]) -> list[Ingredient]:
 
 
 def open_pool(experiment: Experiment, name: str) -> Experiment:
-    """A pool as a run: that of the experiment with the pool's overrides, in a folder inside it."""
+    """Open a pool as a run: the experiment with the pool's overrides, in a folder of the experiment."""
     pools, config = experiment.files.pools, experiment.config
     folder = str((pools / name).absolute())
     given = [line.replace("{pools}", str(pools)) for line in config.analyse.pools[name]]
@@ -63,5 +63,5 @@ def open_pool(experiment: Experiment, name: str) -> Experiment:
 
 
 def _equal(found: Any, wanted: Any) -> bool:
-    """Floats to a millionth, since they come from files and from sums."""
+    """Compare values; floats to a relative 1e-6, since files and arithmetic round them."""
     return abs(found - wanted) <= 1e-6 * abs(wanted) if isinstance(wanted, float) else bool(found == wanted)

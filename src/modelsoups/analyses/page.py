@@ -1,4 +1,4 @@
-"""The files of the analyses, made from their rows: data, figures, claims and one page."""
+"""Writing the files of the analyses from their rows: data, figures, claims and one HTML page."""
 
 import itertools
 import json
@@ -21,7 +21,7 @@ Made = tuple[Analysis, Rows, list[Verdict]]
 
 @dataclass(frozen=True)
 class Section:
-    """An analysis with its verdicts, and its figure (an element of HTML) or table."""
+    """An analysis with its verdicts, and its figure (an HTML element) or table."""
 
     analysis: Analysis
     verdicts: Sequence[Verdict]
@@ -30,7 +30,7 @@ class Section:
 
 
 def write(bench: Bench, inputs: dict[str, Any], made: Sequence[Made], missing: dict[str, str]) -> None:
-    """Write everything into the run's folder of analyses. missing: the reason by name."""
+    """Write all files into the run's folder of analyses. missing: analysis -> why it could not run."""
     files: dict[str, bytes] = {}
     verdicts = corrected([v for _, _, found in made for v in found])
     told = iter(verdicts)
@@ -59,19 +59,19 @@ def write(bench: Bench, inputs: dict[str, Any], made: Sequence[Made], missing: d
 
 
 def _drawn(analysis: Analysis, rows: Rows) -> dict[str, bytes]:
-    """The figure by file format; empty for a table."""
+    """Return the figure's bytes by file format; empty if the analysis has no figure."""
     if analysis.draw is None:
         return {}
     figure = analysis.draw(rows)
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # the layout is fixed, and not computed again for each format
+    figure.set_layout_engine("none")  # compute the layout once, not for each format
     return {kind: plotting.save(figure, kind) for kind in ("png", "pdf", "svg")}
 
 
 def page(
     name: str, sections: Sequence[Section], missing: dict[str, str], provenance: dict[str, Any], report: str | None
 ) -> str:
-    """Self-contained HTML. missing: reason by title; report: the address of the run's own page."""
+    """Return the self-contained HTML page. missing: title -> reason; report: link to the run's report."""
     facts = {"name": name, "missing": missing, "provenance": provenance, "report": report}
     helpers = {"counted": _counted, "classes": CLASSES, "p_text": p_text}
     return render("analyses.html", sections=sections, **facts, **helpers)

@@ -1,4 +1,4 @@
-"""Pairs of models for Figures 3 and 4 and Figure K.1."""
+"""Choosing pairs of models for Figures 3, 4 and K.1."""
 
 import itertools
 from collections.abc import Sequence
@@ -13,23 +13,23 @@ from modelsoups.analyses.members import OWN, Member
 T = TypeVar("T")
 KINDS = {"seed": {"seed"}, "learning rate": {"lr"}, "augmentation": {"aug", "mixup"}}
 SEVERAL = "several"
-TOO_HIGH = 3.2  # times the first of analyse.rates: with the paper's 3e-5, 1e-4 is too high
+TOO_HIGH = 3.2  # times the first of analyse.rates; for the paper's 3e-5, 1e-4 is then too high
 
 
 def with_recipes(bench: Bench, *pools: str) -> list[Member]:
-    """The models of these pools (default: the run's own) whose recipes are known."""
+    """Return the models of these pools (default: the run's own) whose recipes are known."""
     return [m for m in bench.pool(*(pools or (OWN,))) if m.ingredient.recipe is not None]
 
 
 def moderate(bench: Bench, lr: float) -> bool:
-    """Whether a learning rate is one of those for which the paper states its results."""
+    """Return whether a learning rate is low enough for the paper's claims about moderate rates."""
     return lr < TOO_HIGH * bench.settings.rates[0]
 
 
 def single_differences(bench: Bench, pools: Sequence[str]) -> list[tuple[Member, Member, str]]:
-    """Pairs with moderate learning rates that differ in one hyperparameter, and its name.
+    """Return (model, model, kind) of moderate-rate pairs that differ in one of KINDS only.
 
-    If there are none, all pairs, named "several". At most analyse.pairs, spread over each kind.
+    If there are none, use all pairs, with kind "several". Return at most analyse.pairs, split by kind.
     """
     found: dict[str, list[tuple[Member, Member, str]]] = {}
     members = [m for m in with_recipes(bench, *pools) if moderate(bench, m.lr)]
@@ -44,7 +44,7 @@ def single_differences(bench: Bench, pools: Sequence[str]) -> list[tuple[Member,
 
 
 def spread(items: Sequence[T], most: int) -> list[T]:
-    """At most so many items, evenly spaced."""
+    """Return at most `most` items, evenly spaced."""
     if len(items) <= most:
         return list(items)
     places = np.linspace(0, len(items) - 1, most).round().astype(int)

@@ -1,4 +1,4 @@
-"""Random orders of the greedy soup (Table 3), and how optimistic its gain on the hold-out is.
+"""Greedy soups in random orders (Table 3), and the selection bias of their gain on the hold-out.
 
 Legend: N images of the hold-out, n of one half.
 """
@@ -55,7 +55,7 @@ def _rows(bench: Bench) -> Rows:
 
 
 def _select(bench: Bench, task: tuple[Members, str, int]) -> Any:
-    """The greedy soup of a random order, or the selection bias on a random split."""
+    """Return the greedy soup of a random order (task "order"), or a random split's bias ("split")."""
     members, kind, seed = task
     if kind == "order":
         return choose(bench, members, "greedy", order_seed=seed)
@@ -74,7 +74,7 @@ def _bias(bench: Bench, members: Members, seed: int) -> dict[str, list[float]]:
         return bench.experiment.logits.forward(bench.holdout, mix(states, soup.coefficients))
 
     def half(pool: Pool, index_n: Tensor) -> Pool:
-        """A pool whose candidates are evaluated on these images alone."""
+        """Return the pool restricted to these images of the hold-out."""
         of_N = torch.zeros(len(pool.labels_N), dtype=torch.bool).index_fill_(0, index_n, True)
         evaluate = functools.partial(bench.experiment.logits.forward, bench.holdout, of_N=of_N)
         return dataclasses.replace(part_of(pool, index_n), evaluate=evaluate)
@@ -85,7 +85,7 @@ def _bias(bench: Bench, members: Members, seed: int) -> dict[str, list[float]]:
 
 
 def _worth(bench: Bench, members: Members, soup: Soup) -> dict[str, Any]:
-    """A soup's accuracy, and its gains over the model that is best on the hold-out."""
+    """Return a soup's accuracies, and its gains over the model that is best on the hold-out."""
     best = picked(choose(bench, members, "best"), members)[0]
     names = [bench.holdout, *bench.tests]
     ours = bench.measure([Point.uniform(picked(soup, members))], "selection", names)[0]
@@ -99,14 +99,14 @@ def _worth(bench: Bench, members: Members, soup: Soup) -> dict[str, Any]:
 
 
 def _table(rows: Rows) -> Table:
-    """The orders, then the splits, in percent."""
+    """Return the table of the orders, then of the splits, in percent."""
     head = ["Order", "Models", "Test", "Shifts", "Gain on hold-out", "Gain on test", "Gain on shifts"]
     table = [head]
     for r in having(rows, "order"):
         accuracies = [percent(r["test"]), percent(r["shifts"])]
         gains = ["" if r[key] is None else percent(r[key], True) for key in GAINS]
         table.append([str(r["order"]), str(r.get("models", "")), *accuracies, *gains])
-    head = ["Half of the hold-out", "", "", "", "Gain where chosen", "Gain where not", "Optimism"]
+    head = ["Half of the hold-out", "", "", "", "Gain on this half", "Gain on the other", "Optimism"]
     table.append(head)
     for r in having(rows, "split"):
         shares = [percent(r[key], True) for key in ("apparent", "honest", "optimism")]

@@ -12,7 +12,7 @@ from modelsoups.analyses.rows import Rows
 
 SOUP = "Soup of minimal, medium and strong aug"
 FIXED = "Soup of minimal, medium, strong and fix aug"
-RIVALS = {  # what the paper compares that soup with, and the name in the claim
+RIVALS = {  # rows that the paper compares with SOUP -> their words in the claim
     "Individual model, stochastic aug": "stochastic augmentation",
     "Individual model, stochastic aug, 3x epochs": "stochastic augmentation for three times the epochs",
     "Distillation from the ensemble, no aug": "distillation from the ensemble",
@@ -23,7 +23,7 @@ RIVALS = {  # what the paper compares that soup with, and the name in the claim
 
 
 def _rows(bench: Bench, fix: bool) -> Rows:
-    """Table L.1 (distillation and stochastic augmentation), or with fix Table L.2 (fix-aug)."""
+    """Return the rows of Table L.1 (distillation, stochastic augmentation) or, with fix, Table L.2."""
     names = ["standard_lp", "augmentations", *([] if fix else _distilled_pools(bench))]
     bench.evaluate(bench.ingredients(*filter(bench.runs.__contains__, names)))
     rows: Rows = []
@@ -72,7 +72,7 @@ def _distillation_lines(bench: Bench, lr: float, three: Sequence[Recipe]) -> dic
 
 
 def _distilled(bench: Bench, lr: float, aug: str) -> Measures:
-    """The model with this rate and augmentation of a pool whose name begins with distilled."""
+    """Measure the model with this rate and augmentation in the pools whose names start with distilled."""
     for member in bench.pool(*(_distilled_pools(bench) or ["distilled"])):
         if member.has({"lr": lr, "aug": aug}):
             bench.evaluate([member.ingredient])

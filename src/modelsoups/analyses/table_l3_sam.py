@@ -35,7 +35,7 @@ def _rows(bench: Bench) -> Rows:
 def _claimed(
     zero: Measures, one: Measures, sam_zero: Measures, sam_one: Measures, *soups: Measures
 ) -> dict[str, list[tuple[Measures, Measures]]]:
-    """Each claim with the pairs (a, b) of which it says that a is better than b."""
+    """Return each claim that a is better than b, with its pairs (a, b) of measurements."""
     plain, sam, mixed = soups
     gains, losses = [(plain, zero), (plain, one)], [(sam_zero, sam), (sam_one, sam)]
     difference = "Souping gains less with SAM than with vanilla fine-tuning (half of the difference)"

@@ -1,1 +1,1 @@
-"""The numbers that the paper and its authors published, each once."""
+"""The numbers that the paper and its authors published."""

@@ -4,16 +4,16 @@ import re
 
 from modelsoups.published.tables import MODELS
 
-MODEL = "clip_vit_b32"  # the configuration under conf/model/ that they are of
+MODEL = "clip_vit_b32"  # their configuration under conf/model/
 CLASSES = 1000
-RENAMED = {"model.visual.": "encoder.", "classification_head.": "head."}  # theirs -> ours
-# The largest difference of an independent rerun on other hardware from the released accuracies, in
-# points. Sketch was not rerun: it has the value of R, whose number of images and accuracy are alike.
+RENAMED = {"model.visual.": "encoder.", "classification_head.": "head."}  # released prefix -> prefix here
+# The largest difference between the released accuracies and an independent rerun on other hardware,
+# in points. Sketch was not rerun; its value is that of R, which has a similar size and accuracy.
 TOLERANCE = {"holdout": 0.11, "val": 0.06, "v2": 0.14, "r": 0.15, "sketch": 0.15, "objectnet": 0.50, "a": 0.23}
 
 
 def our_name(key: str) -> str | None:
-    """Our name of a released tensor; None for the text tower, which the models never use."""
+    """Return this package's name of a released tensor; None for the text tower, which is never used."""
     for theirs, ours in RENAMED.items():
         if key.startswith(theirs):
             return ours + key.removeprefix(theirs)
@@ -21,7 +21,7 @@ def our_name(key: str) -> str | None:
 
 
 def number_of(name: str) -> int | None:
-    """The number of a released model, from model_43, model_43.pt or 043; None for another name."""
+    """Return a released model's number from model_43, model_43.pt or 043; None for any other name."""
     match = re.fullmatch(r"(?:model_(\d+)(?:\.pt)?|(\d{3}))", name)
     number = int(match[1] or match[2]) if match else MODELS
     return number if number < MODELS else None

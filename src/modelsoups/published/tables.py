@@ -1,7 +1,7 @@
 """The paper's tables, and the authors' results for their 72 models and soups, as data.
 
-Sets are named as in this package: holdout, val, v2, r, sketch, objectnet, a. Accuracies of released
-models are from 0 to 1; the paper's tables are in per cent. The released means over the shifts are
+Sets have this package's names: holdout, val, v2, r, sketch, objectnet, a. Accuracies of released
+models are from 0 to 1; the paper's tables are in percent. The released means over the shifts are
 0.10 to 0.14 points above the paper's, for an unpublished reason, so reports compare with both.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 from modelsoups.disk import storage
 from modelsoups.disk.paths import ASSETS
 
-SETS = {  # the authors' name of a set -> ours
+SETS = {  # the authors' name of a data set -> its name in this package
     "ImageNet2p": "holdout",
     "ImageNet": "val",
     "ImageNetV2": "v2",
@@ -33,8 +33,8 @@ TITLES = {
 SOUPS = "published/released_soup_results.jsonl"  # below ASSETS
 MODELS = 72
 INITIALIZATION = 0  # model_0
-ALIKE = (4, 5)  # model_4 and model_5 are one model
-PAPER_NAMES = {  # row -> its name in the paper's Table 3
+ALIKE = (4, 5)  # model_4 and model_5 are the same model
+PAPER_NAMES = {  # row -> its label in the paper's Table 3
     "best": "Best individual model",
     "second_best": "Second best model",
     "uniform": "Uniform soup",
@@ -49,7 +49,7 @@ PAPER_NAMES = {  # row -> its name in the paper's Table 3
 
 @dataclass(frozen=True)
 class ReleasedModel:
-    """model_<index>.pt: its hyperparameters (none for model_0) and accuracy (0 to 1) by set."""
+    """model_<index>.pt: its hyperparameters (none for model_0) and accuracy (0 to 1) by data set."""
 
     index: int
     hyperparameters: dict[str, Any]
@@ -61,9 +61,9 @@ class ReleasedModel:
 
     @property
     def recipe(self) -> dict[str, Any] | None:
-        """Its values of Recipe's keys; None for the initialization.
+        """The hyperparameters as a dict with the keys of Recipe; None for the initialization.
 
-        No augmentation means the minimal crop. The model's number stands for its unknown seed.
+        "No augmentation" becomes the minimal crop. The model's number replaces its unknown seed.
         """
         if self.index == INITIALIZATION:
             return None
@@ -74,11 +74,11 @@ class ReleasedModel:
 
 @dataclass(frozen=True)
 class Table3Row:
-    """A row of Table 3 from the released results, beside the paper's; all in per cent."""
+    """A row of Table 3 from the released results, next to the paper's numbers; all in percent."""
 
     row: str
     label: str
-    model: str | None  # of the individuals
+    model: str | None  # name of the model if the row is an individual model
     imagenet: float
     shifts: float
     by_shift: dict[str, float]
@@ -87,7 +87,7 @@ class Table3Row:
 
 @functools.cache
 def released_models() -> tuple[ReleasedModel, ...]:
-    """The 72 models in the order of their numbers."""
+    """Return the 72 models in the order of their numbers."""
     folder = ASSETS / "released"
     hyperparameters = {r.pop("model_name"): r for r in storage.read_jsonl(folder / "released_models_hparams.jsonl")}
     results = {r.pop("model_name"): r for r in storage.read_jsonl(folder / "released_models_results.jsonl")}
@@ -101,7 +101,7 @@ def released_models() -> tuple[ReleasedModel, ...]:
 
 @functools.cache
 def released_rows() -> dict[str, dict[str, float]]:
-    """The released results of Table 3's rows: row -> set -> accuracy, 0 to 1."""
+    """Return the released results of Table 3's rows: row -> data set -> accuracy, 0 to 1."""
     rows = {}
     for line in storage.read_jsonl(ASSETS / SOUPS):
         rows[line["row"]] = {ours: float(line[theirs]) / 100 for theirs, ours in SETS.items()}
@@ -109,27 +109,27 @@ def released_rows() -> dict[str, dict[str, float]]:
 
 
 def greedy_ingredients() -> tuple[int, ...]:
-    """Models of the released greedy soup in the order of joining, from an independent rerun."""
+    """Return the released greedy soup's model numbers in the order of joining (from a separate rerun)."""
     line = next(line for line in storage.read_jsonl(ASSETS / SOUPS) if line["row"] == "greedy")
     return tuple(int(name.removeprefix("model_")) for name in line["ingredients_in_order_added"])
 
 
 @functools.cache
 def official_keys() -> dict[str, tuple[tuple[int, ...], str]]:
-    """Tensors of a released checkpoint: name -> shape and dtype ("float32")."""
+    """Return the shape and dtype (such as "float32") of a released checkpoint's tensors, by name."""
     lines = storage.read_jsonl(ASSETS / "released" / "official_checkpoint_keys.jsonl")
     return {line["key"]: (tuple(line["shape"]), line["dtype"].removeprefix("torch.")) for line in lines}
 
 
 @functools.cache
 def paper_rows(table: str) -> dict[str, Any]:
-    """The rows of a table of the paper by their labels; tables.json lists tables and columns."""
+    """Return the rows of a table of the paper by label; tables.json describes tables and columns."""
     rows: dict[str, Any] = storage.read_json(ASSETS / "published" / "tables.json")[table]["rows"]
     return rows
 
 
 def printed(row: str) -> tuple[float, float] | None:
-    """Accuracy on ImageNet and mean over the shifts in Table 3; None if it lacks the row."""
+    """Return a row's ImageNet accuracy and mean over the shifts in Table 3; None if not in it."""
     if row not in PAPER_NAMES:
         return None
     imagenet, shifts = paper_rows("table_3")[PAPER_NAMES[row]]
@@ -137,15 +137,15 @@ def printed(row: str) -> tuple[float, float] | None:
 
 
 def by_holdout() -> list[ReleasedModel]:
-    """Models by decreasing hold-out accuracy; among ties, the later is first."""
+    """Return the models by decreasing hold-out accuracy; among ties, the higher number is first."""
     return sorted(released_models(), key=lambda m: (m.accuracy["holdout"], m.index), reverse=True)
 
 
 def table_3_from_released() -> list[Table3Row]:
-    """The rows of Table 3 from the released results, after the initialization.
+    """Return the initialization, then the rows of Table 3, from the released results.
 
-    Best and second best follow from the 72 models' accuracies, chosen on the hold-out. Mixtures
-    cannot follow from accuracies: uniform soup, greedy soup and ensemble are as released.
+    Best and second best are chosen on the hold-out from the 72 models' accuracies. The uniform soup,
+    greedy soup and ensemble cannot be computed from accuracies; their released results are used.
     """
     first, second = by_holdout()[:2]
     models = {"initialization": released_models()[INITIALIZATION], "best": first, "second_best": second}

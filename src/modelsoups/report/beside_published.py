@@ -1,9 +1,9 @@
-"""Table 3's rows on ImageNet: ours beside the authors' released results and the paper's numbers.
+"""Comparison of a run's Table 3 on ImageNet with the authors' released results and the paper.
 
-The published numbers are of CLIP ViT-B/32. The released means over the shifts lie 0.10 to 0.14
-points above the paper's, for a reason that was never published, so both are shown. A published
-number agrees when it lies inside the 95% interval of ours: Wilson's over the images of the test
-set, or a normal one over the five shifts together (variances added).
+The published numbers are for CLIP ViT-B/32. The released means over the shifts are 0.10 to 0.14
+points above the paper's, for an unpublished reason, so both are shown. A published number agrees if
+it is inside the 95% interval of the run's: Wilson's interval over the images of the test set, or a
+normal one over the five shifts together (variances added).
 """
 
 from modelsoups.published import tables
@@ -11,9 +11,9 @@ from modelsoups.report.numbers import Numbers, Result, signed
 from modelsoups.report.text_tables import TextTable
 
 NOTE = (
-    "Per cent and points; the published numbers are of CLIP ViT-B/32. Differences are ours minus "
-    "theirs; one outside the 95% interval of ours, which is the statistical error of a test set of "
-    "that size, is marked with an asterisk."
+    "Accuracies in percent, differences in points. The published numbers are for CLIP ViT-B/32. A "
+    "difference is this run's number minus the published one; an asterisk marks one outside the 95% "
+    "interval of this run's number, which reflects only the size of the test set."
 )
 
 
@@ -24,7 +24,7 @@ def applies(numbers: Numbers) -> bool:
 
 
 def comparison(numbers: Numbers) -> TextTable:
-    """The rows that were published and that this run has, the header first."""
+    """Return the table of the published rows that this run has too, header first."""
     columns = ["released", "difference", "paper", "difference"]
     rows = [["Method", "ImageNet: ours", *columns, "Dist. shifts: ours", *columns]]
     for published in tables.table_3_from_released():
@@ -37,9 +37,9 @@ def comparison(numbers: Numbers) -> TextTable:
 
 
 def cells(ours: Result | None, released: float, paper: float | None) -> list[str]:
-    """Five cells: ours, then the released and the paper's number (in per cent) and the differences.
+    """Return five cells: our accuracy, the released one, the difference, the paper's, the difference.
 
-    ours may be None (not available). A difference outside the 95% interval of ours is marked "*".
+    released, paper: in percent. A difference outside the 95% interval of `ours` is marked "*".
     """
     made = ["not available" if ours is None else f"{100 * ours.accuracy:.2f}"]
     for theirs in (released, paper):
@@ -53,7 +53,7 @@ def cells(ours: Result | None, released: float, paper: float | None) -> list[str
 
 
 def released_alone() -> TextTable:
-    """The released results beside the paper's, with the differences, the header first."""
+    """Return the table of the released results, the paper's, and the differences, header first."""
     titles = map(tables.TITLES.__getitem__, tables.SHIFTS)
     columns = ["ImageNet: released", "Dist. shifts: released"]
     head = ["Method", "Model", columns[0], "paper", "difference", columns[1], "paper", "difference"]

@@ -1,7 +1,7 @@
 """The paper's claims, each with this run's statistics and a verdict.
 
-A claim that row a is better than row b holds when the difference has that sign and p < 0.05, does
-not hold when it has the other sign and p < 0.05, and is not decided at this size otherwise.
+A claim that row a is better than row b "holds" if a - b is positive with p < 0.05, "does not hold"
+if it is negative with p < 0.05, and is "not decided at this size" otherwise.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ UNKNOWN, UNTESTED = "not available", "not tested"
 
 @dataclass(frozen=True)
 class Claim:
-    """Row a is better than row b on "test" or on MEAN. source: where the paper claims it."""
+    """The claim that row a is better than row b on "test" or on MEAN; source: its section or table."""
 
     text: str
     a: str
@@ -29,16 +29,16 @@ class Claim:
 
 
 CLAIMS = [Claim(**line) for line in storage.read_jsonl(ASSETS / "published" / "claims.jsonl")]
-# Not a claim of this paper, but what a reader should know: to interpolate one model costs less
-# than a sweep.
+# Not a claim of the paper. It is tested because interpolating one model is cheaper than training
+# many.
 ASIDE = "WiSE-FT of the best individual beats the greedy soup under shift"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim with its verdict. p: two-sided, of no difference; above: on the claim's side of zero.
+    """A claim with its verdict. p: two-sided p-value; above: whether the value has the claimed sign.
 
-    holm: p after Holm's correction for all claims of a page.
+    holm: the p-value after Holm's correction for all claims of a page.
     """
 
     text: str
@@ -51,21 +51,21 @@ class Verdict:
 
     @property
     def among_all(self) -> str:
-        """The verdict by the corrected p, or the plain one where there is none."""
+        """The verdict by the corrected p-value, or `verdict` if there is none."""
         if self.holm is None:
             return self.verdict
         return verdict(1 if self.above else -1, self.holm)
 
 
 def verdict(difference: float, p: float) -> str:
-    """Apply the rule above to a difference, positive on the claim's side, and its p-value."""
+    """Return HOLDS, FAILS or OPEN for a difference (positive if as claimed) and its p-value."""
     if p >= ALPHA or difference == 0:
         return OPEN
     return HOLDS if difference > 0 else FAILS
 
 
 def check(numbers: Numbers) -> list[Verdict]:
-    """Every claim whose rows this run has; without a verdict where only accuracies are known."""
+    """Return every claim whose rows this run has; UNTESTED if only accuracies are known."""
     rows, claims = numbers.rows, list(CLAIMS)
     for name in rows:
         if name.startswith("wise_ft_best"):
@@ -94,7 +94,7 @@ def _verdict(numbers: Numbers, claim: Claim) -> Verdict:
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:
-    """The claims as a Markdown table; with both p-values and verdicts where some are corrected."""
+    """Return the claims as a Markdown table, with columns for Holm's correction if any has one."""
     corrected = any(v.holm is not None for v in verdicts)
     head = ["Claim", "Source", "Verdict", "Difference [95% interval]"]
     head += ["p", "p (Holm)", "Verdict (Holm)"] if corrected else []
@@ -107,5 +107,5 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
 
 
 def p_text(p: float | None) -> str:
-    """A p-value for a table cell, empty for None."""
+    """Return a p-value as the text of a table cell, empty for None."""
     return "" if p is None else p_value(p).removeprefix("p ").removeprefix("= ")

@@ -1,4 +1,4 @@
-"""The sections of an experiment's report, in the order of reading, from its numbers alone."""
+"""The sections of an experiment's report page, built from its `Numbers` only."""
 
 from modelsoups.published.tables import printed
 from modelsoups.report import beside_published, figures, table_3
@@ -12,7 +12,7 @@ Cells = list[Cell | str]
 
 
 def sections(numbers: Numbers, verdicts: list[Verdict], contact: bytes | None) -> list[Section]:
-    """Every section that these numbers allow; call within plotting.style(math=False).
+    """Return the page's sections that have data, in page order; call inside plotting.style(math=False).
 
     contact: a PNG with images of each data set.
     """
@@ -26,7 +26,7 @@ def sections(numbers: Numbers, verdicts: list[Verdict], contact: bytes | None) -
 
 
 def _accuracy(numbers: Numbers, row: RowResults, dataset: str) -> Cell:
-    """An accuracy; its tip gives the images, the interval, the line of the file and the origin."""
+    """Return the cell of an accuracy; its tooltip has image counts, interval, file line and origin."""
     result = row.mean if dataset == MEAN else row.results.get(dataset)
     if result is None:
         return Cell(percent(None))
@@ -39,7 +39,7 @@ def _accuracy(numbers: Numbers, row: RowResults, dataset: str) -> Cell:
 
 
 def _accuracies(numbers: Numbers, method: MethodRow, sets: list[str], texts: list[str]) -> Cells:
-    """The method's accuracies on some sets. texts: the same, for a row that averages several."""
+    """Return the cells of a method's accuracies on `sets`, or `texts` if the row averages several."""
     if row := numbers.rows.get(method.row):
         return [_accuracy(numbers, row, name) for name in sets]
     tip = f"Mean over random orders, one row each in results.jsonl.\n{origin(numbers.provenance)}"
@@ -75,12 +75,12 @@ def _table_3(numbers: Numbers) -> Section:
     rows = [_table_3_row(numbers, row) for row in table_3.method_rows(numbers)]
     other_data = "" if beside_published.applies(numbers) else ": on other data compare the gains, not the levels"
     caption = (
-        "Per cent, top-1; differences and gains in points. In parentheses: standard deviation over "
+        "Top-1 accuracy in percent; differences and gains in points. In parentheses: standard deviation over "
         "random orders. Gain: over the best individual model of the same table. Models: forward "
-        "passes an image costs. Everything was chosen on the hold-out; no test set was looked at "
-        f"before. The paper's numbers are of CLIP ViT-B/32 on ImageNet{other_data}."
+        "passes per image. Everything was chosen on the hold-out, before any test set was "
+        f"evaluated. The paper's numbers are for CLIP ViT-B/32 on ImageNet{other_data}."
     )
-    sentence = "Accuracy in distribution and under shift, beside the paper's."
+    sentence = "Accuracy in distribution and under shift, next to the paper's."
     return Section("Table 3", sentence, [Table("table_3", head, rows, caption, groups, file=False)])
 
 
@@ -95,7 +95,7 @@ def _table_3_row(numbers: Numbers, method: MethodRow) -> Cells:
 
 
 def _gains(numbers: Numbers, method: MethodRow, on: str, column: int) -> Cells:
-    """Cells: our gain over the best individual (test in tooltip), and the paper's."""
+    """Return two cells: our gain over the best individual (with its test as tooltip), and the paper's."""
     d, ours = numbers.difference(method.row, "best", on), Cell("")
     if d:
         ours = Cell(percent(d.value, True), f"{interval(d)}.\n{origin(numbers.provenance, method.row)}")
@@ -106,23 +106,23 @@ def _gains(numbers: Numbers, method: MethodRow, on: str, column: int) -> Cells:
 
 
 def _published(numbers: Numbers) -> Section:
-    """Our results next to the released and the paper's, if the run is on ImageNet."""
+    """Return our results next to the released ones and the paper's, if the run is on ImageNet."""
     contents = []
     if beside_published.applies(numbers):
         head, *body = beside_published.comparison(numbers)
         contents.append(Table("published", head, body, beside_published.NOTE))
-    return Section("Beside the published numbers", "", contents)
+    return Section("Comparison with the published numbers", "", contents)
 
 
 def _figures(numbers: Numbers) -> Section:
-    text = "Figure 1. In distribution against under shift; a dot an ingredient, coloured by learning rate."
+    text = "Figure 1. In distribution against under shift; each dot is an ingredient, coloured by learning rate."
     contents = [Picture("figure_1", figures.figure_1(numbers), text)]
     if len(numbers.curve) > 1:
         text = "Figure B.1. Accuracy against the number of models, in one random order."
         contents.append(Picture("figure_B1", figures.figure_b1(numbers), text))
-    text = "Each test set; lines are 95% intervals of one accuracy (paired differences are surer than these)."
+    text = "Each test set; lines are 95% intervals of one accuracy (those of paired differences are narrower)."
     contents.append(Picture("figure_shifts", figures.each_shift(numbers), text))
-    return Section("Figures", "Each is also a PDF and a PNG beside this page.", contents)
+    return Section("Figures", "Each is also a PDF and a PNG file next to this page.", contents)
 
 
 def _claims(numbers: Numbers, verdicts: list[Verdict]) -> Section:
@@ -131,7 +131,7 @@ def _claims(numbers: Numbers, verdicts: list[Verdict]) -> Section:
         judged = Cell(v.verdict, kind=CLASSES.get(v.verdict, "open"))
         rows.append([v.text, v.source, judged, Cell(v.numbers, origin(numbers.provenance))])
     head = ["Claim", "Source", "Verdict", "Difference, 95% interval"]
-    sentence = "A claim holds, or does not hold, where the difference is significant at p < 0.05."
+    sentence = "A claim holds, or does not hold, if the difference is significant at p < 0.05."
     return Section("Claims", sentence, [Table("claims", head, rows, text=2, file=False)] if rows else [])
 
 
@@ -150,8 +150,8 @@ def _greedy(numbers: Numbers) -> Section:
         decision = "joins" if step["kept"] else "left out"
         rows.append([str(step["ingredient"]), str(place), held_out, decision])
     joined = sum(bool(step["kept"]) for step in steps)
-    sentence = f"Best first, a candidate joins if the soup does not get worse with it: {joined} of {len(steps)} did."
-    head = ["Candidate", "Place", "Hold-out with it", "Decision"]
+    sentence = f"Best model first, each candidate is added unless the soup gets worse: {joined} of {len(steps)} joined."
+    head = ["Candidate", "Position", "Hold-out with it", "Decision"]
     trace = Picture("figure_greedy", figures.greedy_trace(numbers), "Recipe 1 (section 2), step by step.")
     return Section("Greedy soup", sentence, [trace, Table("greedy", head, rows, file=False)])
 
@@ -164,7 +164,7 @@ def _each_set(numbers: Numbers) -> Section:
     for method in table_3.method_rows(numbers):
         rows.append([method.label, *_accuracies(numbers, method, names, method.sets)])
     table = Table("sets", ["Method", *table_3.set_titles(numbers)], rows, file=False)
-    return Section("Each test set", "Accuracy by set, in per cent.", [table])
+    return Section("Each test set", "Accuracy by set, in percent.", [table])
 
 
 def _ingredients(numbers: Numbers) -> Section:
@@ -183,7 +183,7 @@ def _ingredients(numbers: Numbers) -> Section:
 
 
 def _costs(numbers: Numbers) -> Section:
-    """What the run took, and what is needed to make it again."""
+    """Return the section with the run's costs and everything needed to reproduce it."""
     made = numbers.provenance
     rows: list[Cells] = []
     for what, amount in _spent(numbers).items():
@@ -197,7 +197,7 @@ def _costs(numbers: Numbers) -> Section:
     for name in ("best", "greedy", "greedy_ensemble"):
         if name in numbers.rows and (soup := numbers.rows[name].soup):
             contents.append(f"{label_of(name)}: {', '.join(soup.ingredients)}")
-    sentence = "What this took, and everything needed to make it again."
+    sentence = "What this run cost, and everything needed to reproduce it."
     return Section("Costs and provenance", sentence, contents, origin(made))
 
 
@@ -208,10 +208,10 @@ def _spent(numbers: Numbers) -> dict[str, str]:
         amounts[f"Stage {stage}"] = f"{seconds:,.1f} s"
     if costs := made.get("costs"):
         amounts["Models fine-tuned"] = f"{costs['models']:,}"
-        amounts["Images of training"] = f"{costs['images']:,}"
+        amounts["Training images, over all epochs"] = f"{costs['images']:,}"
         hours = f"{costs['process_seconds'] / 3600:,.2g}"
         amounts["Hours of training, over all processes (GPU-hours where there are GPUs)"] = hours
     if weights := {row.get("sha256") for row in made.get("rows", {}).values()} - {None}:
         images = len(weights) * sum(s.n for s in numbers.sets)
-        amounts["Images of evaluation, without the greedy soup's candidates"] = f"{images:,}"
+        amounts["Images evaluated, without the greedy soup's candidates"] = f"{images:,}"
     return amounts

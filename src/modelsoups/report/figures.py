@@ -15,7 +15,7 @@ from modelsoups.soup.trace import draw_decisions
 
 
 def figure_1(numbers: Numbers) -> Figure:
-    """Figure 1: test accuracy against the mean over the shifts, of ingredients and soups."""
+    """Draw Figure 1: mean accuracy over the shifts against test accuracy, for ingredients and soups."""
     figure, (axes,) = panels_of(1, 4.8, 3.6)
     _draw_ingredients(numbers, figure, axes)
     for name, (marker, colour) in SPECIAL.items():
@@ -49,7 +49,7 @@ def _draw_ingredients(numbers: Numbers, figure: Figure, axes: Axes) -> None:
 
 
 def figure_b1(numbers: Numbers) -> Figure:
-    """Figure B.1: accuracy against the number of models, added in one random order."""
+    """Draw Figure B.1: accuracy against the number of models, added in one random order."""
     figure, panels = panels_of(2, 3.2, 2.9)
     counts = sorted(numbers.curve)
     labels = [f"{numbers.title(numbers.test)} accuracy (%)", _shifts_label(numbers)]
@@ -68,7 +68,7 @@ def figure_b1(numbers: Numbers) -> Figure:
 
 
 def greedy_trace(numbers: Numbers) -> Figure:
-    """Recipe 1 step by step: hold-out accuracy of the soup with each candidate, and the best so far."""
+    """Draw the steps of Recipe 1: hold-out accuracy with each candidate, and the best so far."""
     soup = numbers.rows["greedy"].soup
     steps = soup.trace if soup else ()
     figure, (axes,) = panels_of(1, 6.4, 2.6)
@@ -84,7 +84,7 @@ def greedy_trace(numbers: Numbers) -> Figure:
 
 
 def each_shift(numbers: Numbers) -> Figure:
-    """Bars of the main rows on the test set and every shift, with 95% intervals."""
+    """Draw the main rows' accuracy on the test set and each shift as bars, with 95% intervals."""
     shown = ("initialization", "best", "uniform", "greedy", "ensemble")
     rows = [numbers.rows[name] for name in shown if name in numbers.rows]
     sets = [numbers.test, *numbers.available_shifts]
@@ -111,7 +111,7 @@ def each_shift(numbers: Numbers) -> Figure:
 
 
 def contact_sheet(contact: dict[str, np.ndarray]) -> Figure:
-    """A row of images of each data set. contact: title -> uint8 images_BHWC."""
+    """Draw a row of images for each data set. contact: title of the set -> uint8 images_BHWC."""
     columns = max(map(len, contact.values()))
     width, height = columns * 0.5 + 1.7, len(contact) * 0.52  # inches, 1.7 of them for the titles
     figure = Figure(figsize=(width, height))
@@ -132,7 +132,7 @@ def contact_sheet(contact: dict[str, np.ndarray]) -> Figure:
 
 
 def recipe_text(recipe: Recipe) -> str:
-    """A recipe in one line."""
+    """Return the recipe's values as one line of text."""
     text = f"learning rate {recipe.lr:.2e}, weight decay {recipe.weight_decay:.2g}, {recipe.epochs} epochs"
     return f"{text}, smoothing {recipe.label_smoothing:.2f}, mixup {recipe.mixup:.2f}, {recipe.aug}"
 
@@ -143,7 +143,7 @@ def _accuracies(numbers: Numbers, row: RowResults) -> str:
 
 
 def _point(numbers: Numbers, row: RowResults) -> tuple[float, float]:
-    """Test accuracy and mean over the available shifts in per cent, NaN without any shift."""
+    """Return test accuracy and mean over the available shifts, in percent; NaN if there is no shift."""
     shifts = list(map(row.accuracy, numbers.available_shifts))
     mean = 100 * sum(shifts) / len(shifts) if shifts else float("nan")
     return 100 * row.accuracy(numbers.test), mean

@@ -1,4 +1,4 @@
-"""The files of a report: tables, figures, claims and the page, all made from results.jsonl."""
+"""Writing a report's files (tables, figures, claims and the HTML page) from results.jsonl."""
 
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ from modelsoups.report.sections import files as files_of
 from modelsoups.report.templates import render
 from modelsoups.workers.processes import watched
 
-SOURCES = (paths.RESULTS, paths.PROVENANCE)  # and contact.png, where there were images
-ANALYSES = "analysis/index.html"  # the page of `modelsoups analyse`, where that has run
+SOURCES = (paths.RESULTS, paths.PROVENANCE)  # and contact.png if it exists
+ANALYSES = "analysis/index.html"  # the page of `modelsoups analyse`, if that has run
 
 
 def source_hashes(folder: Path) -> dict[str, str]:
-    """The sha256 of each file that a report is made from, and whether to link the analyses."""
+    """Return the sha256 of each input file of the report, and "linked" for an analyses page."""
     hashes = {}
     for name in (*SOURCES, "contact.png"):
         if (folder / name).exists():
@@ -27,21 +27,21 @@ def source_hashes(folder: Path) -> dict[str, str]:
 
 
 def is_current(folder: Path, manifest: dict[str, Any] | None) -> bool:
-    """Whether a complete report was made from the files that are in the folder now."""
+    """Return whether the report is complete and its input files have not changed since."""
     return manifest is not None and manifest.get("made_from") == source_hashes(folder)
 
 
 def refresh(folder: Path) -> None:
-    """Write a complete report again if it is not current, as when the first analyses were made."""
+    """Rewrite a complete report that is not current, such as after the first `modelsoups analyse`."""
     manifest = manifests.manifest_of(folder)
     if manifest is not None and not is_current(folder, manifest):
         write_report(folder, manifest["inputs"])
 
 
 def write_report(folder: Path, inputs: dict[str, Any]) -> None:
-    """Write everything that follows from a results folder's sources, and its manifest last.
+    """Write a report's files into the results folder that has its input files, and the manifest last.
 
-    inputs: what the numbers depend on, for the manifest.
+    inputs: what the numbers depend on, to be recorded in the manifest.
     """
     made_from = source_hashes(folder)
     numbers = Numbers.read(folder)
@@ -65,7 +65,7 @@ def write_report(folder: Path, inputs: dict[str, Any]) -> None:
 
 
 def _texts(numbers: Numbers) -> dict[str, str]:
-    """Table 3 in the forms that are not the page's, and the summary for a terminal."""
+    """Return Table 3 as Markdown, LaTeX and CSV, and the summary for a terminal, by file name."""
     if released_results.applies(numbers):
         rows = beside_published.released_alone()
         short = [row[:8] for row in rows]
@@ -82,7 +82,7 @@ def _texts(numbers: Numbers) -> dict[str, str]:
 
 
 def _headline(numbers: Numbers) -> str:
-    """The greedy soup minus the best individual, a line each for test and shifts, and the notes."""
+    """Return lines with greedy soup minus best individual on test and on shifts, and the notes."""
     lines = []
     for d in numbers.headline:
         gain = f"{percent(d.value, True)} {interval(d)}"

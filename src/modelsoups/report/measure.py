@@ -1,4 +1,4 @@
-"""What a report is made from: the per-image correctness of every row, read from a finished run."""
+"""Inputs of a report: the per-image correctness of every row, read from a finished run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,11 +25,11 @@ from modelsoups.stats import scores
 
 @dataclass(frozen=True)
 class RowCorrectness:
-    """Which images one model or ensemble gets right: a bool array by data set, in the set's order.
+    """The correctness of a model's or ensemble's predictions: a bool per image, for each data set.
 
     kind: initialization, individual, soup, ensemble or interpolation. inference: forward passes per
-    image. weight: by data set, where images do not count the same (an accuracy averaged over
-    classes); the weights of a set add up to 1.
+    image. weight: each image's weight, for data sets whose accuracy is averaged over classes; the
+    weights of a data set add up to 1.
     """
 
     name: str
@@ -49,10 +49,10 @@ class RowCorrectness:
 class Evidence:
     """All rows of one experiment.
 
-    rows: by name, as "initialization", "best", "greedy", "greedy_random_0" or "wise_ft_best_0.5";
-    individuals: every complete ingredient, by id; failed: ingredient id -> why it has no model;
-    curve[k][method]: the row for the first k models in one random order (Figure B.1), for the
-    methods best, uniform, greedy and ensemble.
+    rows: by name, such as "initialization", "greedy", "greedy_random_0" or "wise_ft_best_0.5".
+    individuals: every complete ingredient, by id. failed: ingredient id -> why it has no model.
+    curve[k][method]: the row of a method (best, uniform, greedy or ensemble) on the first k models
+    of one random order (Figure B.1).
     """
 
     name: str
@@ -61,10 +61,10 @@ class Evidence:
     individuals: dict[str, RowCorrectness]
     curve: dict[int, dict[str, RowCorrectness]]
     failed: dict[str, str]
-    contact: dict[str, np.ndarray]  # title of a set -> a few uint8 images_BHWC
-    timings: dict[str, float]  # stage -> seconds of the run that made it
-    provenance: dict[str, Any]  # of the soups, with the configuration and `made_by`
-    notes: list[str] = field(default_factory=list)  # for the reader, as which sets are missing
+    contact: dict[str, np.ndarray]  # title of a data set -> a few uint8 images_BHWC
+    timings: dict[str, float]  # stage -> seconds that it took
+    provenance: dict[str, Any]  # of the soups, with the configuration and the result of `made_by`
+    notes: list[str] = field(default_factory=list)  # for the reader, such as which sets are missing
 
 
 class Collector:
@@ -75,7 +75,7 @@ class Collector:
         self.logits, self.soups = logits, soups
 
     def evidence(self, name: str, settings: dict[str, Any], image_size: int) -> Evidence:
-        """Everything that a report shows. settings: the configuration, for the provenance."""
+        """Return all data of a report. settings: the configuration, to be stored as provenance."""
         found, data = self.ingredients.find(), self.sets.data
         rows: dict[str, RowCorrectness] = {}
         for row, initial in self.ingredients.initial().items():
@@ -115,7 +115,7 @@ class Collector:
         return self._row(name, kinds.get(soup.method, "soup"), [self.soups.extras(name)["sha256"]], soup=soup)
 
     def _row(self, name: str, kind: str, sha256s: Sequence[str], **more: Any) -> RowCorrectness:
-        """One model, or the ensemble of several (mean of their logits), on every prepared set."""
+        """Return the row of a model, or of an ensemble (mean logits), on every prepared data set."""
         correct: dict[str, np.ndarray] = {}
         weight: dict[str, np.ndarray] = {}
         data = self.sets.data
@@ -151,9 +151,9 @@ class Collector:
 
 
 def made_by(files: Run, ingredients: Sequence[Ingredient]) -> dict[str, Any]:
-    """What made each row that the soup stage did not make, and what the ingredients cost.
+    """Return the origin of each ingredient and soup as "rows", and the training cost as "costs".
 
-    The costs of imported ingredients are not known, so that `costs` is empty.
+    The cost of imported ingredients is unknown; if all are imported, "costs" is empty.
     """
     manifests: dict[Path, dict[str, Any] | None] = {}
     rows: dict[str, dict[str, Any]] = {}
@@ -180,7 +180,7 @@ def made_by(files: Run, ingredients: Sequence[Ingredient]) -> dict[str, Any]:
 
 
 def _few(dataset: ShardSet, image_size: int) -> np.ndarray:
-    """Twelve images spread over the set, uint8 images_BHWC."""
+    """Return twelve images spread evenly over the data set, as uint8 images_BHWC."""
     picks = np.linspace(0, len(dataset) - 1, 12).astype(int)
     crop = eval_crop(image_size)
     return np.stack([np.asarray(crop(dataset.image(int(i)))) for i in picks])

@@ -1,7 +1,7 @@
-"""The numbers of a report, as results.jsonl holds them, and how they are written as text.
+"""The numbers of a report, read from results.jsonl, and their formats as text.
 
-Tables, figures, claims and pages read nothing but `Numbers`. They show what the file says, and can
-be made again wherever the file is, without the run.
+Tables, figures, claims and pages read only `Numbers`. They show exactly what the file contains, and
+can be recreated from the file alone, without the run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from modelsoups.disk import paths, storage
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.soup.coefficients import Soup
 
-MEAN = "mean of shifts"  # stands for a data set in results.jsonl
+MEAN = "mean of shifts"  # used like the name of a data set in results.jsonl
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def names_of(sets: Sequence[SetInfo], role: str) -> list[str]:
 class Result:
     """Accuracy of a row ("greedy") on a data set or MEAN, and its 95% interval, as fractions.
 
-    correct: images right, of n; both are 0 for a mean over the shifts.
+    correct: number of correct images among n; both are 0 for MEAN.
     """
 
     kind: str
@@ -51,8 +51,8 @@ class Result:
 class Difference:
     """Accuracy of row a minus row b (-1 to 1) on a data set, with 95% interval and two-sided p.
 
-    The test is McNemar's exact one, or a permutation test for a mean. Interval and p-value are None
-    where only accuracies are known, not which images were right.
+    The test is McNemar's exact test, or a permutation test for MEAN. Interval and p-value are None
+    if only accuracies are known, not which images are correct.
     """
 
     a: str
@@ -68,7 +68,7 @@ class Difference:
 class RowResults:
     """The accuracies of one model, soup or ensemble. inference: forward passes per image.
 
-    mean is over the shifts, and None unless all of them are available.
+    mean: over the shifts; None unless all of them are available.
     """
 
     name: str
@@ -88,7 +88,7 @@ class RowResults:
 
 
 class Numbers:
-    """What results.jsonl says. Raises ValueError for lines that are not of that file."""
+    """The contents of results.jsonl. Raises ValueError if the lines do not have its format."""
 
     def __init__(self, lines: Sequence[Mapping[str, Any]], provenance: Mapping[str, Any] | None = None) -> None:
         self.lines, self.provenance = list(lines), dict(provenance or {})
@@ -99,12 +99,12 @@ class Numbers:
 
     @classmethod
     def read(cls, folder: Path) -> "Numbers":
-        """The numbers of a results folder: results.jsonl, and provenance.json for their origin."""
+        """Read a results folder: the numbers from results.jsonl, their origin from provenance.json."""
         file = folder / "results.jsonl"
         try:
             return cls(storage.read_jsonl(file), storage.read_json(folder / paths.PROVENANCE))
         except ValueError as error:
-            hint = "move it away and run `modelsoups report` to make it again from the run"
+            hint = "move it away and run `modelsoups report` to recreate it from the run"
             raise ValueError(f"{file}: {error}; {hint}") from error
 
     def _read(self) -> None:
@@ -133,7 +133,7 @@ class Numbers:
         return next(s.title for s in self.sets if s.name == dataset)
 
     def difference(self, a: str, b: str, on: str) -> Difference | None:
-        """Row a minus row b on a data set or on MEAN; None where they were not compared."""
+        """Return row a minus row b on a data set or on MEAN; None if they were not compared."""
         if found := self._differences.get((a, b, on)):
             return found
         if (d := self._differences.get((b, a, on))) is None:
@@ -143,7 +143,7 @@ class Numbers:
 
     @property
     def headline(self) -> list[Difference]:
-        """Greedy soup minus best individual, on the test set and, if that was compared, on MEAN."""
+        """Greedy soup minus best individual, on the test set and, if available, on MEAN."""
         return [d for on in (self.test, MEAN) if (d := self.difference("greedy", "best", on))]
 
 
@@ -177,24 +177,24 @@ def _rows(lines: Sequence[Mapping[str, Any]]) -> dict[str, RowResults]:
 
 
 def percent(share: float | None, plus: bool = False) -> str:
-    """A share as per cent with two decimals, as the paper prints them; plus: always with a sign."""
+    """Return a fraction as percent with two decimals, like the paper; plus: always with a sign."""
     if share is None:
         return "not available"
     return f"{100 * share:+.2f}" if plus else f"{100 * share:.2f}"
 
 
 def signed(points: float) -> str:
-    """A difference in percentage points with its sign; what rounds to zero is +0.00."""
+    """Return a difference in percentage points as text with its sign; zero is always "+0.00"."""
     return f"{round(points, 2) + 0.0:+.2f}"
 
 
 def p_value(p: float) -> str:
-    """A p-value as "p = 0.0008": four decimals below 0.01, else two."""
+    """Return a p-value as text, such as "p = 0.0008": four decimals below 0.01, otherwise two."""
     return "p < 0.0001" if p < 1e-4 else f"p = {p:.4f}" if p < 0.01 else f"p = {p:.2f}"
 
 
 def interval(d: Difference) -> str:
-    """The interval and p-value as "[+0.39, +1.44], p = 0.0008", or why there are none."""
+    """Return the interval and p-value as "[+0.39, +1.44], p = 0.0008", or why there are none."""
     if d.low is None or d.high is None or d.p is None:
-        return "(which images were right is not known: no test)"
+        return "(no test: which images were correct is not known)"
     return f"[{percent(d.low, True)}, {percent(d.high, True)}], {p_value(d.p)}"

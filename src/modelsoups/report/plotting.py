@@ -1,9 +1,9 @@
-"""The style and the parts that all figures share, for print (PDF, PNG) and for the page (SVG).
+"""The style and helper functions of all figures, for print (PDF, PNG) and for the page (SVG).
 
-Matplotlib draws them all rather than a library of interactive charts. The paper's figure and the
-page's are then the same, the page needs no megabytes of script, and a keyboard reaches its marks.
+Matplotlib draws every figure, instead of a library for interactive charts. Printed and page figures
+are then the same, the page needs no large script, and its marks can be reached by keyboard.
 
-Colours are Okabe and Ito's, or viridis, which colour-blind readers tell apart; shapes differ too.
+Colours are Okabe and Ito's, or viridis, which colour-blind readers can tell apart; shapes differ too.
 """
 
 import io
@@ -20,9 +20,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
 RED, PINK, SKY = "#D55E00", "#CC79A7", "#56B4E9"
-INK = "#1b1f24"  # the page replaces these two by its own colours
+INK = "#1b1f24"  # the page replaces these two with its own colours
 PAPER = "#ffffff"
-SPECIAL = {  # row -> marker, colour
+SPECIAL = {  # row -> (marker, colour)
     "initialization": ("*", INK),
     "best": ("D", GREEN),
     "uniform": ("o", BLUE),
@@ -39,7 +39,7 @@ STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "grid.alpha": 0.25,
     "legend.frameon": False,
-    "svg.hashsalt": "modelsoups",  # the same figure, the same bytes
+    "svg.hashsalt": "modelsoups",  # so that the same figure gives the same bytes
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
 } | dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
@@ -57,34 +57,34 @@ NAMES = {
 
 
 def style(math: bool = True) -> AbstractContextManager[None]:
-    """The style of every figure drawn and saved within.
+    """Inside the with block, draw and save figures in the report's style.
 
-    math=False where names of data or models occur: a `$` is then a dollar sign.
+    math=False prints `$` as a dollar sign, for figures with names of data or models.
     """
     return matplotlib.rc_context({**STYLE, "text.parse_math": math})
 
 
 def panels_of(count: int, width: float, height: float, rows: int = 1) -> tuple[Figure, list[Any]]:
-    """A figure with rows x count panels of this size in inches, and its panels row by row."""
+    """Create a figure with rows x count panels; return it and its panels. width, height: of each."""
     figure = Figure(figsize=(width * count, height * rows), layout="constrained")
     return figure, list(figure.subplots(rows, count, squeeze=False).flat)
 
 
 def describe(artist: Artist, texts: Sequence[str]) -> None:
-    """Set the text that the page shows for each mark of an artist, in the order of its points."""
+    """Set the tooltip text of each mark of an artist, in the order of its points."""
     known = described(artist.get_figure())
     artist.set_gid(f"marks{len(known)}")
     known[f"marks{len(known)}"] = list(texts)
 
 
 def described(figure: FigureBase | None) -> dict[str, list[str]]:
-    """The texts that `describe` set, by the id of the artist's group in the SVG."""
+    """Return the texts set by `describe`, by the id of the artist's group in the SVG."""
     texts: dict[str, list[str]] = vars(figure).setdefault("texts_of_marks", {})
     return texts
 
 
 def save(figure: Figure, kind: str) -> bytes:
-    """The figure as png, pdf or svg, without a date in it; an svg has a transparent background."""
+    """Return the figure as png, pdf or svg bytes without a date; the svg's background is transparent."""
     buffer = io.BytesIO()
     metadata = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
     transparent = kind == "svg"
@@ -93,19 +93,19 @@ def save(figure: Figure, kind: str) -> bytes:
 
 
 def legend(figure: Figure, panel: Axes, columns: int = 4) -> None:
-    """The legend of a panel, below the figure."""
+    """Draw the legend of a panel below the figure."""
     handles, labels = panel.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=7)
 
 
 def count_axis(panel: Axes, label: str) -> None:
-    """A horizontal axis of whole numbers."""
+    """Label the horizontal axis and give it integer ticks."""
     panel.set_xlabel(label)
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def scatter_by_rate(panel: Axes, x: Any, y: Any, rates: Any, among: Any, **look: Any) -> Any:
-    """Points coloured by learning rate, on a logarithmic scale that spans the rates `among`."""
+    """Draw points coloured by learning rate, on a logarithmic scale that spans the rates `among`."""
     return panel.scatter(x, y, c=rates, cmap="viridis", norm=LogNorm(*_limits(among)), **look)
 
 
@@ -117,7 +117,7 @@ def rate_bar(figure: Figure, dots: Any, panels: Any, among: Sequence[float], lab
 def rate_ticks(axes: Axes, low: float, high: float) -> None:
     """Label a vertical logarithmic axis with learning rates, written as 5e-4.
 
-    Ticks stand at the decades, and at their doubles and fives on a range below three decades.
+    Ticks are at powers of ten, and also at 2 and 5 times them if the range is below three decades.
     """
     steps = (1.0, 2.0, 5.0) if high / low < 1000 else (1.0,)
     places = [m * 10.0**e for e in range(-12, 2) for m in steps]

@@ -1,7 +1,7 @@
 """The lines of results.jsonl from the authors' released accuracies alone, without any model.
 
-Which images were right is not known, so differences have no test. The only mixtures are those that
-were released: uniform soup, greedy soup and ensemble.
+Which images are correct is not known, so differences have no test. The only soups and ensembles are
+those that were released: uniform soup, greedy soup and ensemble.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ from modelsoups.report.numbers import MEAN, Difference, Numbers, Result, SetInfo
 from modelsoups.report.result_lines import compared_rows, mean_line
 from modelsoups.stats import intervals
 
-Accuracies = Mapping[str, float]  # data set -> share of images that are right
+Accuracies = Mapping[str, float]  # data set -> accuracy, from 0 to 1
 
 HOLDOUT_IMAGES = 26_000
 NOTES = [
@@ -23,18 +23,18 @@ NOTES = [
     "follow from the 72 models' accuracies, chosen on the hold-out; soups and ensemble are as released.",
     "For accuracies of your own: modelsoups import-released DIR, then modelsoups experiment=released data.root=...",
 ]
-GREEDY = "The released greedy soup holds models {}, in the order in which they joined."
+GREEDY = "The released greedy soup consists of models {}, in the order in which they were added."
 
 
 def applies(numbers: Numbers) -> bool:
-    """Whether the numbers are the released ones."""
+    """Return whether the numbers are the authors' released ones."""
     return numbers.notes[: len(NOTES)] == NOTES
 
 
 def result_lines(name: str, recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The lines that a run on the 72 models would give.
+    """Return the lines that a run on the 72 released models would write.
 
-    name: of the experiment; recipe: the values that the released hyperparameters leave open.
+    name: of the experiment. recipe: values of the keys that the released hyperparameters lack.
     """
     models = {f"{m.index:03d}": m for m in tables.released_models()}
     best, second = tables.by_holdout()[:2]
@@ -74,7 +74,7 @@ def images(name: str) -> int:
 
 
 def _accuracies(row: str, kind: str, accuracies: Accuracies) -> Iterator[dict[str, Any]]:
-    """One line per set, then the mean over the shifts."""
+    """Yield one line per data set, then the line of the mean over the shifts."""
     for name, share in accuracies.items():
         n = images(name)
         correct = round(share * n)

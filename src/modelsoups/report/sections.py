@@ -1,10 +1,10 @@
-"""What a page is made of: sections of text, tables and figures that know what made their numbers.
+"""The parts of a page: sections of text, tables and figures, with the origin of their numbers.
 
-The template report.html shows a list of sections; `files` gives their tables and figures as files
+The template report.html shows a list of sections. `files` returns their tables and figures as files
 for a paper (Markdown, CSV and LaTeX; PDF and PNG).
 
     pairs = Table("figure_3_pairs", ["Pair", "Angle"], [["000, 001", Cell("81.2", "computed ...")]])
-    Section("Figure 3", "The gain grows ...", [Picture("figure_3", figure, "A dot a pair."), pairs])
+    Section("Figure 3", "The gain grows ...", [Picture("figure_3", figure, "A dot per pair."), pairs])
 """
 
 import re
@@ -20,9 +20,9 @@ from modelsoups.workers.processes import advance
 
 
 def origin(provenance: Mapping[str, Any], row: str = "") -> str:
-    """What made a number, from provenance.json: run, commit, configuration and command.
+    """Return the origin of a number as text: run, commit, configuration and command.
 
-    row: a row or ingredient; its own file, command and commit are named where those are recorded.
+    row: a row or ingredient, whose own file, command and commit are used if provenance.json has them.
     """
     own, config = provenance.get("rows", {}).get(row, {}), provenance.get("config", {})
     command, commit = (own.get(key) or provenance.get(key) for key in ("command", "commit"))
@@ -35,7 +35,7 @@ def origin(provenance: Mapping[str, Any], row: str = "") -> str:
 
 @dataclass(frozen=True)
 class Cell:
-    """A number or name in a table. tip: what the page says about it; kind: holds, fails or open."""
+    """A number or name in a table. tip: its tooltip on the page; kind: holds, fails, open or empty."""
 
     text: str
     tip: str = ""
@@ -46,8 +46,8 @@ class Cell:
 class Table:
     """Rows of texts or Cells under a header.
 
-    groups: (title, number of columns) above the header; text: how many columns hold prose;
-    file: whether `files` makes files of it.
+    groups: (title, number of columns) of headings above the header. text: number of columns of prose.
+    file: whether `files` writes the table.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Table:
     file: bool = True
 
     def plain(self) -> text_tables.TextTable:
-        """The table as text, the header first."""
+        """Return the table with Cells replaced by their texts, header first."""
         rows = [list(self.head)]
         for row in self.rows:
             rows.append([cell.text if isinstance(cell, Cell) else cell for cell in row])
@@ -68,7 +68,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with its caption. name: of its files."""
+    """A figure with its caption. name: of its files, without suffix."""
 
     name: str
     figure: Figure
@@ -81,7 +81,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Photograph:
-    """An image of pixels. name: of its file; png: the file's content; alt: what it shows."""
+    """A raster image. name: of its file, without suffix; png: the file's content; alt: its alt text."""
 
     name: str
     png: bytes
@@ -90,7 +90,7 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Cards:
-    """The few numbers to read first, each with a title and lines of explanation."""
+    """The report's most important numbers, each with a title and lines of explanation."""
 
     cards: Sequence[tuple[str, Cell, Sequence[str]]]
 
@@ -100,7 +100,7 @@ Content = Table | Picture | Photograph | Cards | str  # a str is a paragraph
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page. sentence: what there is to see; origin: what made all of it."""
+    """A part of the page. sentence: what it shows; origin: the run and command that produced it."""
 
     title: str
     sentence: str
@@ -109,12 +109,12 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        """The section's id in the page: its title in lower case, joined by hyphens."""
+        """The section's HTML id: its title in lower case, with hyphens between words."""
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
 
 def files(sections: Sequence[Section]) -> dict[str, bytes]:
-    """Every table as .md, .csv and .tex, and every figure as .pdf and .png, by file name."""
+    """Return each table as .md, .csv and .tex, and each figure as .pdf and .png, by file name."""
     made: dict[str, bytes] = {}
     for section in sections:
         for content in section.contents:

@@ -1,4 +1,4 @@
-"""A figure of matplotlib as part of a page: in the page's colours, with a text behind its marks."""
+"""Converts a matplotlib SVG for inlining in a page: the page's colours, and tooltips on its marks."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,11 @@ COLOURS = {INK: "currentColor", PAPER: "var(--paper)"}
 
 
 def inline(svg: bytes, texts: Mapping[str, Sequence[str]], name: str, title: str) -> str:
-    """The `<svg>` element for HTML. texts: id of a group -> the text of each mark in it, in order.
+    """Return the `<svg>` element for HTML. texts: id of a group -> the texts of its marks, in order.
 
     Ids are prefixed with name, since figures share a page. A mark gets its text as `<title>`, which
-    browsers show as a tooltip, and can take the focus. Raises ValueError for a group with more or
-    fewer marks than texts.
+    browsers show as a tooltip, and can take the focus. Raises ValueError if the number of texts
+    differs from the number of marks in a group.
     """
     root = ElementTree.fromstring(svg)
     for group in root.iter(f"{{{SVG}}}g"):
@@ -35,7 +35,7 @@ def inline(svg: bytes, texts: Mapping[str, Sequence[str]], name: str, title: str
 
 
 def _marks(group: ElementTree.Element) -> list[ElementTree.Element]:
-    """The marks of a group: copies of a marker, or else the paths that are drawn."""
+    """Return the marks of a group: its copies of a marker, or its drawn paths if there are none."""
     uses = list(group.iter(f"{{{SVG}}}use"))
     hidden = {path for defs in group.iter(f"{{{SVG}}}defs") for path in defs.iter()}
     return uses or [path for path in group.iter(f"{{{SVG}}}path") if path not in hidden]
@@ -51,7 +51,7 @@ def _name(marks: Sequence[ElementTree.Element], texts: Sequence[str], key: str) 
 
 
 def _own(element: ElementTree.Element, name: str) -> None:
-    """Prefix ids and references to them, and use the page's colours."""
+    """Prefix the element's ids and references with name, and use the page's colours."""
     for attribute, value in element.attrib.items():
         if attribute == "id":
             value = f"{name}-{value}"

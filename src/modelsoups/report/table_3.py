@@ -1,4 +1,4 @@
-"""Table 3 of the paper from this run's numbers, beside the printed ones."""
+"""Table 3 of the paper from a run's numbers, next to the printed ones."""
 
 import statistics
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from modelsoups.published.tables import PAPER_NAMES, printed
 from modelsoups.report.numbers import Numbers, RowResults, percent, signed
 from modelsoups.report.text_tables import TextTable
 
-RANDOM = "greedy_random_"  # begins the names of the rows that one row of the table averages
+RANDOM = "greedy_random_"  # prefix of the rows that are averaged in one row of the table
 OTHER_NAMES = {
     "initialization": "Initialization",
     "zeroshot": "Zero-shot",
@@ -19,10 +19,10 @@ OTHER_NAMES = {
 
 @dataclass(frozen=True)
 class MethodRow:
-    """One method's row of Table 3: accuracies as shares, the paper's two in per cent.
+    """One method's row of Table 3. Accuracies are fractions, but the two of `paper` are in percent.
 
-    shifts: the mean over the shifts; by_set: every shift and extra set, None if not available;
-    spread: standard deviations over random orders, of a row that averages several.
+    shifts: the mean over the shifts. by_set: every shift and extra set, None if not available.
+    spread: standard deviations of test and shifts over random orders, if the row averages several.
     """
 
     row: str
@@ -35,7 +35,7 @@ class MethodRow:
 
     @property
     def ours(self) -> list[str]:
-        """Cells: test accuracy and mean over the shifts, each with its spread in parentheses."""
+        """Two cells: our test accuracy and mean over the shifts, with their spreads in parentheses."""
         test, shifts = percent(self.test), percent(self.shifts)
         if self.spread:
             test += f" ({percent(self.spread[0])})"
@@ -44,12 +44,12 @@ class MethodRow:
 
     @property
     def theirs(self) -> list[str]:
-        """Cells: the same two as printed in the paper, empty where the paper has no such row."""
+        """Two cells: the paper's test accuracy and mean over the shifts, empty if it lacks the row."""
         return [f"{value:.2f}" for value in self.paper] if self.paper else ["", ""]
 
     @property
     def differences(self) -> list[str]:
-        """Cells: ours minus the paper's, in points."""
+        """Two cells: our numbers minus the paper's, in points."""
         if self.paper is None:
             return ["", ""]
         test = signed(100 * self.test - self.paper[0])
@@ -57,7 +57,7 @@ class MethodRow:
 
     @property
     def sets(self) -> list[str]:
-        """Cells: the accuracy on every shift and extra set."""
+        """One cell per shift and extra set: the accuracy on it."""
         return list(map(percent, self.by_set.values()))
 
     @property
@@ -66,7 +66,7 @@ class MethodRow:
 
 
 def label_of(row: str) -> str:
-    """The name of a row in tables and figures."""
+    """Return the label of a row in tables and figures."""
     if row.startswith("wise_ft_"):
         base, alpha = row.removeprefix("wise_ft_").rsplit("_", 1)
         base = "greedy soup" if base == "greedy" else "best individual"
@@ -75,7 +75,7 @@ def label_of(row: str) -> str:
 
 
 def method_rows(numbers: Numbers) -> list[MethodRow]:
-    """The initial models, the rows of the paper in its order, then those that the paper lacks."""
+    """Return the initial models, the paper's rows in its order, then rows that the paper lacks."""
     rows = numbers.rows
     wise = [name for name in rows if name.startswith("wise_ft")]
     order = ["zeroshot", "initialization", *PAPER_NAMES, "greedy_replacement", *wise]
@@ -90,7 +90,7 @@ def method_rows(numbers: Numbers) -> list[MethodRow]:
 
 
 def _method_row(numbers: Numbers, name: str, rows: list[RowResults]) -> MethodRow:
-    """The row of a method; the greedy soup in several random orders is averaged."""
+    """Return the row of a method, averaged if `rows` has several (random orders of the greedy soup)."""
     tests = [row.accuracy(numbers.test) for row in rows]
     means = [row.shift_mean for row in rows if row.shift_mean is not None]
     by_set: dict[str, float | None] = {}
@@ -106,18 +106,18 @@ def _std(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-# ---- the table, its header first, in four widths ----
+# ---- versions of the table; each starts with its header ----
 
 
 def wide(numbers: Numbers) -> TextTable:
-    """Everything: ours, the paper's, and each set."""
+    """Return the full table: our numbers, the paper's, and the accuracy on each set."""
     test = f"{numbers.title(numbers.test)} (test)"
     head = ["Method", test, "Dist. shifts", "Paper: ImageNet", "Paper: dist. shifts"]
     return [head + set_titles(numbers), *(row.cells for row in method_rows(numbers))]
 
 
 def beside_paper(numbers: Numbers) -> TextTable:
-    """As narrow as a printed page: ours, the paper's and the difference, twice."""
+    """Return a table for print: our number, the paper's and the difference, on test and on shifts."""
     test = numbers.title(numbers.test)
     rows = [["Method", test, "Paper", "Diff.", "Dist. shifts", "Paper", "Diff."]]
     for row in method_rows(numbers):
@@ -131,7 +131,7 @@ def each_set(numbers: Numbers) -> TextTable:
 
 
 def summary(numbers: Numbers) -> TextTable:
-    """For a terminal of 80 columns: test, shifts and the paper's two."""
+    """Return a table for 80-column terminals: test and shifts, ours and the paper's."""
     rows = [["", "test", "shifts", "paper", "paper"], ["", "", "", "ImageNet", "shifts"]]
     return rows + [row.cells[:5] for row in method_rows(numbers)]
 

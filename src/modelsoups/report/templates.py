@@ -1,4 +1,4 @@
-"""The HTML templates of report/templates/, as `render` fills them in."""
+"""Rendering of the HTML templates in report/templates/."""
 
 import base64
 from typing import Any
@@ -13,15 +13,15 @@ _ENVIRONMENT = jinja2.Environment(
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill in a template. Values are escaped, except where the template says `| safe`.
+    """Return the filled-in template. Values are escaped unless the template marks them `| safe`.
 
-    Raises jinja2.UndefinedError for a value that the template needs and does not get.
+    Raises jinja2.UndefinedError if a value that the template uses is missing.
     """
     return _ENVIRONMENT.get_template(template).render(values)
 
 
 def asset(name: str) -> Markup:
-    """A style sheet or script beside the templates, to be inlined unchanged."""
+    """Return a style sheet or script from the templates' folder, for inlining unchanged."""
     return Markup(_LOADER.get_source(_ENVIRONMENT, name)[0])
 
 

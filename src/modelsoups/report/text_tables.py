@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Iterable
 
-TextTable = list[list[str]]  # rows of cells, the header first
+TextTable = list[list[str]]  # rows of cells, header first
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -15,14 +15,14 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    "[": "{[}",  # a row that began with a bare bracket would be an option of the line before
+    "[": "{[}",  # LaTeX would read a bracket at the start of a row as an option of the line before
     "]": "{]}",
 }
 _LATEX_TABLE = str.maketrans({**_LATEX, **{character: f"\\{character}" for character in "&%$#_{}"}})
 
 
 def markdown(rows: TextTable) -> str:
-    """A Markdown table, its first column to the left and the others to the right."""
+    """Return a Markdown table with its first column left-aligned and the others right-aligned."""
     head, *body = (_markdown_line(map(escape_markdown, row)) for row in rows)
     return head + _markdown_line(["---"] + ["---:"] * (len(rows[0]) - 1)) + "".join(body)
 
@@ -32,7 +32,7 @@ def _markdown_line(cells: Iterable[str]) -> str:
 
 
 def latex(rows: TextTable) -> str:
-    r"""A tabular in the style of booktabs, to \input after \usepackage{booktabs}."""
+    r"""Return a LaTeX tabular in booktabs style, to \input after \usepackage{booktabs}."""
     head, *body = (" & ".join(map(escape_latex, row)) + r" \\" for row in rows)
     begin = rf"\begin{{tabular}}{{l{'r' * (len(rows[0]) - 1)}}}"
     lines = [begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
@@ -46,7 +46,7 @@ def comma_separated(rows: TextTable) -> str:
 
 
 def aligned(rows: TextTable) -> str:
-    """Columns of spaces: the first to the left, the others to the right."""
+    """Return the table padded with spaces: first column left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *others in rows:
@@ -56,16 +56,16 @@ def aligned(rows: TextTable) -> str:
 
 
 def files(name: str, rows: TextTable) -> dict[str, str]:
-    """The table in each form that a paper or a spreadsheet takes, by file name."""
+    """Return the table as Markdown, LaTeX and CSV, by file name."""
     return {f"{name}.md": markdown(rows), f"{name}.tex": latex(rows), f"{name}.csv": comma_separated(rows)}
 
 
 def escape_markdown(text: str) -> str:
-    """Text for one line of Markdown or one cell of a table, in which nothing is markup or HTML."""
+    """Return the text on one line, with all Markdown and HTML characters escaped."""
     return re.sub(r"([\\`*_\[\]<>|#$&~!])", r"\\\1", " ".join(text.split()))
 
 
 def escape_latex(text: str) -> str:
-    """Text for a cell, in the T1 or the default font encoding. A leading minus is not a hyphen."""
+    """Escape text for a LaTeX cell (T1 or default font encoding); a leading minus becomes a minus sign."""
     plain = " ".join(text.split()).translate(_LATEX_TABLE)
     return re.sub(r"^-(?=[\d.])", "$-$", plain)

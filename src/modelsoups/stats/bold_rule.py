@@ -1,4 +1,4 @@
-"""The bold rule and the oracle row of Table 4."""
+"""The rule for the bold numbers of Table 4, and its oracle row (the best model on each test set)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,13 +7,13 @@ import numpy as np
 from modelsoups.stats import paired_tests, scores
 from modelsoups.stats.paired_tests import Pair
 
-ALPHA = 0.05  # level of significance
+ALPHA = 0.05  # significance level
 
 
 def oracle(accuracies: Mapping[str, Mapping[str, float]], shifts: Sequence[str]) -> dict[str, tuple[str, float]]:
-    """Name and accuracy of the best model on each data set; "mean": by the mean over shifts.
+    """Return the name and accuracy of the best model on each data set; key "mean": over the shifts.
 
-    accuracies[model][data set], from 0 to 1. Of equals the first wins. ValueError without models.
+    accuracies[model][data set] is from 0 to 1. Ties go to the first model. ValueError if it is empty.
     """
     if not accuracies:
         raise ValueError("oracle: no individual models")
@@ -27,10 +27,10 @@ def oracle(accuracies: Mapping[str, Mapping[str, float]], shifts: Sequence[str])
 
 
 def bold(rows: Mapping[str, Sequence[object]], seed: int = 0) -> set[str]:
-    """The rows that are not significantly worse than the best: those that Table 4 prints in bold.
+    """Return the names of the rows that are not significantly worse than the best (bold in Table 4).
 
-    rows[name]: the row's correctness on each data set, as boolean arrays. Mean accuracies are
-    compared, by an exact McNemar test on one data set and a permutation test on several.
+    rows[name]: for each data set, a boolean array of which images are classified correctly. Each row
+    is compared with the best by an exact McNemar test (one data set) or a permutation test (several).
     """
     if not rows:
         return set()

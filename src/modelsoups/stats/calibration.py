@@ -7,28 +7,28 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 BINS = 15  # as in Guo et al. (2017)
-BETA = (1e-3, 1e3)  # range of beta; a model that is always right has no finite optimum
+BETA = (1e-3, 1e3)  # range of beta; a model with 100% accuracy has no finite optimum
 Predictions = tuple[Tensor, Tensor]  # confidence_N of a model, and correct_N
 
 
 def ece(logits_NC: Tensor, labels_N: Tensor, bins: int = BINS) -> float:
-    """Expected calibration error with bins of equal mass (Roelofs et al. 2020), 0 to 1.
+    """Return the expected calibration error with bins of equal mass (Roelofs et al. 2020), 0 to 1.
 
-    The mean over bins, weighted by their images, of |accuracy - mean confidence|. A bin holds the
-    next N / bins images by confidence (largest softmax). ValueError for fewer images than bins.
+    It is the mean over bins, weighted by their size, of |accuracy - mean confidence|. Images are sorted
+    by confidence (largest softmax) and split evenly. ValueError if there are fewer images than bins.
     """
     return ece_of(*confidence(logits_NC, labels_N), bins)
 
 
 def ece_of(confidence_N: Tensor, correct_N: Tensor, bins: int = BINS) -> float:
-    """`ece` from the confidence of each image and whether it was right, in any order."""
+    """Return `ece` from each image's confidence and whether its prediction is correct."""
     if not 1 <= bins <= len(confidence_N):
         raise ValueError(f"{bins} bins for {len(confidence_N)} images; expected from 1 to as many as there are images")
     return _binned_error(confidence_N.numpy(), correct_N.double().numpy(), bins)
 
 
 def ece_sweep(logits_NC: Tensor, labels_N: Tensor) -> float:
-    """ECE-SWEEP (Roelofs et al. 2020): as many bins as keep accuracy rising over the bins."""
+    """Return ECE-SWEEP (Roelofs et al. 2020): the ECE with the most bins that keep accuracy rising."""
     confidences, correct = confidence(logits_NC, labels_N)
     confidence_N, correct_N = _sorted(confidences.numpy(), correct.double().numpy())
     parts = np.array_split(correct_N, 1)
@@ -44,11 +44,11 @@ def ece_sweep(logits_NC: Tensor, labels_N: Tensor) -> float:
 def ece_difference(
     one: Sequence[Predictions], two: Sequence[Predictions], bins: int = BINS, draws: int = 1000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Mean `ece` of some models minus that of others, with a 95% interval over images.
+    """Return the mean `ece` of models `one` minus that of models `two`, and the ends of its 95% interval.
 
-    The models of both sides are evaluated on the same images, which the bootstrap draws together.
-    The interval is normal, with the bootstrap's standard deviation: its percentiles are biased,
-    because drawing images raises an ECE, most for a well calibrated model.
+    All models are evaluated on the same images, and each bootstrap sample is used for all of them.
+    The interval is normal, with the bootstrap's standard deviation. Bootstrap percentiles would be
+    biased, because resampling images raises the ECE, most of all for a well calibrated model.
     """
     sides: list[list[tuple[np.ndarray, np.ndarray]]] = []
     for models in (one, two):
@@ -75,13 +75,13 @@ def _binned_error(confidence: np.ndarray, correct: np.ndarray, bins: int) -> flo
 
 
 def confidence(logits_NC: Tensor, labels_N: Tensor) -> Predictions:
-    """confidence_N, each image's largest softmax probability, and correct_N (bool)."""
+    """Return confidence_N, each image's largest softmax probability, and correct_N (bool)."""
     confidence_N, predicted_N = logits_NC.double().softmax(dim=1).max(dim=1)
     return confidence_N, predicted_N == labels_N
 
 
 def _sorted(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both arrays by rising confidence; images of equal confidence share their mean correctness."""
+    """Sort both arrays by confidence; images with equal confidence get their mean correctness."""
     order = np.argsort(confidence, kind="stable")
     confidence_N, correct_N = confidence[order], correct[order]
     begins = np.flatnonzero(np.diff(confidence_N, prepend=-1.0))
@@ -98,14 +98,14 @@ def _error(confidence_N: np.ndarray, parts: list[np.ndarray]) -> float:
 
 
 def calibrating_beta(logits_NC: Tensor, labels_N: Tensor) -> float:
-    """The beta with the least mean cross-entropy of beta * logits (Guo et al. 2017; K.4)."""
+    """Return the beta that minimizes the mean cross-entropy of beta * logits (Guo et al. 2017; K.4)."""
     return minimizing_beta(lambda: [(logits_NC, labels_N)])
 
 
 def minimizing_beta(blocks: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> float:
-    """`calibrating_beta` for blocks of (logits_BC, labels_B), which every step reads again.
+    """Return `calibrating_beta` of batches (logits_BC, labels_B); each step calls blocks() again.
 
-    The loss is convex in beta, so if its slope has no root, one end of BETA is best.
+    The loss is convex in beta. If its slope has no root within BETA, one end of BETA is optimal.
     """
 
     def slope(beta: float) -> float:

@@ -1,7 +1,7 @@
-"""Correlation and agreement in sign of two quantities of pairs of models, with bootstrap intervals.
+"""Correlation and sign agreement of two quantities over pairs of models, with bootstrap intervals.
 
-Points that share a model are not independent, so the bootstrap draws models, not points: the weight
-of a point is how often its first model was drawn times how often its second was.
+Points that share a model are not independent, so the bootstrap resamples models, not points. The
+weight of a point is the number of times its first model was drawn times that of its second.
 
 Legend: P points (pairs of models), D draws.
 """
@@ -17,7 +17,7 @@ Pairs = Sequence[tuple[str, str]]  # the two models of each point
 
 
 class Estimate(NamedTuple):
-    """A value, its 95% interval, and the number of points."""
+    """A statistic's value, its 95% interval, and the number of points."""
 
     value: float
     low: float
@@ -26,9 +26,9 @@ class Estimate(NamedTuple):
 
 
 def correlation(x_P: Sequence[float], y_P: Sequence[float], models_P: Pairs) -> Estimate:
-    """Pearson's correlation over points; models_P names the two models of each point.
+    """Return Pearson's correlation of x and y; models_P: the names of each point's two models.
 
-    Raises ValueError for fewer than three points, or when x or y is the same everywhere.
+    Raises ValueError if there are fewer than three points, or x or y is constant.
     """
     x, y = _same_length(x_P, y_P, models_P)
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
@@ -38,7 +38,7 @@ def correlation(x_P: Sequence[float], y_P: Sequence[float], models_P: Pairs) -> 
 
 
 def sign_agreement(x_P: Sequence[float], y_P: Sequence[float], models_P: Pairs) -> Estimate:
-    """Share of the points where x and y have the same sign, without those where either is zero."""
+    """Return the fraction of points with equal signs of x and y; points with a zero do not count."""
     x, y = _same_length(x_P, y_P, models_P)
     counted = (x != 0) & (y != 0)
     if not counted.any():
@@ -48,7 +48,7 @@ def sign_agreement(x_P: Sequence[float], y_P: Sequence[float], models_P: Pairs) 
 
 
 def mean(y_P: Sequence[float], models_P: Pairs) -> Estimate:
-    """Mean over points, with its bootstrap interval."""
+    """Return the mean of y over points, with its bootstrap interval."""
     y, _ = _same_length(y_P, y_P, models_P)
     weights = _draws(models_P)
     with np.errstate(invalid="ignore"):
@@ -57,7 +57,7 @@ def mean(y_P: Sequence[float], models_P: Pairs) -> Estimate:
 
 
 def difference(y_P: Sequence[float], inside_P: Sequence[bool], models_P: Pairs) -> Estimate:
-    """Mean of the points inside minus that of the others; ValueError if all or none are inside."""
+    """Return the mean y of points inside minus that of points outside; ValueError if there are none."""
     y, inside = _same_length(y_P, list(map(float, inside_P)), models_P)
     if not 0 < inside.sum() < len(y):
         raise ValueError(f"{int(inside.sum())} of {len(y)} points are inside: expected points on both sides")
@@ -68,7 +68,7 @@ def difference(y_P: Sequence[float], inside_P: Sequence[bool], models_P: Pairs) 
 
 
 def correlation_gain(x_P: Sequence[float], other_P: Sequence[float], y_P: Sequence[float], models_P: Pairs) -> Estimate:
-    """Correlation of x with y minus that of another x with y, under the same draws."""
+    """Return the correlation of x and y minus that of other and y, with the same bootstrap draws."""
     correlation(x_P, y_P, models_P), correlation(other_P, y_P, models_P)  # or a ValueError
     weights = np.concatenate([np.ones((1, len(y_P))), _draws(models_P)])
     y = np.asarray(y_P, float)
@@ -84,7 +84,7 @@ def _same_length(x_P: Sequence[float], y_P: Sequence[float], models_P: Pairs) ->
 
 
 def _draws(models_P: Pairs, seed: int = 0) -> np.ndarray:
-    """weights_DP: the weight of each point in each draw of the models."""
+    """Return weights_DP, the weight of each point in each bootstrap draw of the models."""
     names = sorted({name for pair in models_P for name in pair})
     place = {name: i for i, name in enumerate(names)}
     drawn = np.random.default_rng(seed).multinomial(len(names), [1 / len(names)] * len(names), size=DRAWS)
@@ -93,7 +93,7 @@ def _draws(models_P: Pairs, seed: int = 0) -> np.ndarray:
 
 
 def _weighted(x: np.ndarray, y: np.ndarray, weights_DP: np.ndarray) -> np.ndarray:
-    """Pearson's correlation under each row of weights; NaN where the points drawn do not differ."""
+    """Return the weighted correlation for each row of weights; NaN if x or y is constant there."""
     with np.errstate(invalid="ignore", divide="ignore"):
         w = weights_DP / weights_DP.sum(axis=1, keepdims=True)
         mx, my = w @ x, w @ y

@@ -1,4 +1,4 @@
-"""Intervals for accuracies and their means: Wilson, normal, bootstrap.
+"""Confidence intervals of accuracies and of their means: Wilson, normal, bootstrap.
 
 Legend: N images of a data set, D data sets, M models.
 """
@@ -12,9 +12,9 @@ from scipy import stats as scipy_stats
 
 
 def wilson(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's (1927) score interval for a share of n images.
+    """Return Wilson's (1927) score interval for the fraction correct / n.
 
-    scipy's binomtest(...).proportion_ci gives other last digits than the published results, and
+    scipy's binomtest(...).proportion_ci differs from the published results in the last digits, and
     takes nine times as long because it also computes a p-value.
     """
     if not (n >= 1 and 0 <= correct <= n):
@@ -23,12 +23,12 @@ def wilson(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
     share, spread = correct / n, z * z / n
     centre = (share + spread / 2) / (1 + spread)
     half = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
-    # The interval of 0 starts at 0 exactly; that of n ends at 1, which rounding may miss by 1e-16.
+    # Exact ends: 0 if correct is 0, and 1 if correct is n. Rounding may miss them by 1e-16.
     return centre - half, 1.0 if correct == n else centre + half
 
 
 def z_value(level: float) -> float:
-    """Half width, in standard deviations, of a normal interval of this level (1.96 for 0.95)."""
+    """Return the half width, in standard deviations, of a normal interval (1.96 for level 0.95)."""
     if not 0 < level < 1:
         raise ValueError(f"level={level}: expected between 0 and 1")
     return float(scipy_stats.norm.ppf((1 + level) / 2))
@@ -41,10 +41,10 @@ def mean_over_sets(values: Sequence[float]) -> float:
 
 
 def mean_interval(differences: Sequence[Any], level: float = 0.95) -> tuple[float, float, float]:
-    """Unweighted mean over data sets of the mean over images, and its normal interval.
+    """Return the unweighted mean over data sets of each set's mean, and its normal interval's ends.
 
-    differences: for each set one number per image, such as a - b averaged over pairs of models.
-    Sets and models are fixed, images random. Raises ValueError for a set of fewer than two images.
+    differences: for each set, one number per image, such as a - b averaged over pairs of models.
+    Only images count as random, not sets or models. ValueError if a set has fewer than two images.
     """
     means, variances = [], []
     for differences_N in differences:
@@ -61,15 +61,15 @@ def mean_interval(differences: Sequence[Any], level: float = 0.95) -> tuple[floa
 def bootstrap(
     sets: Sequence[Any], statistic: Callable[[Sequence[np.ndarray[Any, Any]]], float], draws: int = 1000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """A statistic of accuracies, and its 95% percentile interval over images.
+    """Return a statistic of accuracies, and the ends of its 95% percentile interval over images.
 
-    sets: correct_MN of each data set. statistic: takes accuracies_M of each data set. The images
-    of a set are drawn together for all models, independently between sets.
+    sets: correct_MN of each data set. statistic: a function of the list of accuracies_M, one per data
+    set. A set's images are resampled once for all models, independently of the other sets.
     """
     rng = np.random.default_rng(seed)
     correct = [np.asarray(c_MN, float) for c_MN in sets]
     value = statistic([c_MN.mean(axis=1) for c_MN in correct])
-    drawn = []  # of each set, accuracies of each draw and model
+    drawn = []  # for each set: accuracies by draw and model
     for correct_MN in correct:
         n = correct_MN.shape[1]
         counts = rng.multinomial(n, [1 / n] * n, size=draws)

@@ -10,12 +10,12 @@ from scipy import stats as scipy_stats
 
 from modelsoups.stats.intervals import mean_over_sets, z_value
 
-DRAWS = 100_000  # of the permutation test: p is at least 1e-5, its standard error 0.0007 at 0.05
-Pair = tuple[Any, Any]  # correct_N of models a and b on one data set, in any form numpy reads
+DRAWS = 100_000  # of the permutation test: p is at least 1e-5, with standard error 0.0007 at p = 0.05
+Pair = tuple[Any, Any]  # correct_N of models a and b on one data set, as anything numpy can read
 
 
 class McNemar(NamedTuple):
-    """Images that only a or only b gets right, and the two-sided p-value of no difference."""
+    """Numbers of images that only a or only b classifies correctly, and the two-sided p-value."""
 
     only_a: int
     only_b: int
@@ -23,16 +23,16 @@ class McNemar(NamedTuple):
 
 
 class MeanTest(NamedTuple):
-    """Difference of accuracies, a - b (-1 to 1), and the two-sided p-value of no difference."""
+    """Difference of accuracies, a - b (-1 to 1), and its two-sided p-value."""
 
     difference: float
     p: float
 
 
 def mcnemar_exact(a_correct_N: Any, b_correct_N: Any) -> McNemar:
-    """Exact McNemar test on one data set (table 4).
+    """Return the exact McNemar test of models a and b on one data set (Table 4).
 
-    Under the null hypothesis half of the images that only one model gets right are model a's.
+    Null hypothesis: an image that only one model classifies correctly is equally likely a's or b's.
     """
     only_a, only_b, _ = _discordant((a_correct_N, b_correct_N))
     if only_a + only_b == 0:
@@ -42,12 +42,12 @@ def mcnemar_exact(a_correct_N: Any, b_correct_N: Any) -> McNemar:
 
 
 def paired_mean_test(pairs: Sequence[Pair], seed: int = 0, draws: int = DRAWS) -> MeanTest:
-    """Paired permutation test of the difference of mean accuracies over data sets (table 4).
+    """Return the paired permutation test of the two models' mean accuracy over data sets (Table 4).
 
     Under the null hypothesis the two models' answers to an image may be swapped. Only images that
-    one of them alone gets right matter: of n such images in a data set, model a's number is
+    exactly one model classifies correctly matter: of n such images in a data set, model a has
     Binomial(n, 1/2). The p-value counts the observed answers as one of the draws, so it is never
-    zero. Raises ValueError for no data sets, or correctness of different images.
+    zero. Raises ValueError if there are no data sets, or the models' numbers of images differ.
     """
     counts = [_discordant(pair) for pair in pairs]
     difference = mean_over_sets([(only_a - only_b) / n for only_a, only_b, n in counts])
@@ -55,13 +55,13 @@ def paired_mean_test(pairs: Sequence[Pair], seed: int = 0, draws: int = DRAWS) -
     drawn = np.zeros(draws)
     for only_a, only_b, n in counts:
         drawn += (2.0 * rng.binomial(only_a + only_b, 0.5, size=draws) - (only_a + only_b)) / n
-    # The tolerance treats differences as equal that differ only by the order of summation.
+    # The tolerance treats differences as equal if they differ only by the order of summation.
     as_far = int((np.abs(drawn / len(counts)) >= abs(difference) - 1e-12).sum())
     return MeanTest(difference, (1 + as_far) / (1 + draws))
 
 
 def _discordant(pair: Pair) -> tuple[int, int, int]:
-    """Number of images that only a gets right, that only b gets right, and of all images."""
+    """Return the number of images correct for a only, the number for b only, and the total."""
     a_N, b_N = map(np.asarray, pair)
     if a_N.dtype != bool or b_N.dtype != bool:
         raise ValueError(f"correctness must be boolean, not {a_N.dtype} and {b_N.dtype}")
@@ -71,9 +71,9 @@ def _discordant(pair: Pair) -> tuple[int, int, int]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's (1979) adjusted p-values, in the order given.
+    """Return Holm's (1979) adjusted p-values, in the order of the input.
 
-    Rejecting those below 0.05 rejects any true hypothesis with a probability below 0.05.
+    Rejecting those below 0.05 keeps the probability of any false rejection at 0.05 or below.
     """
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     adjusted, highest = [0.0] * len(p_values), 0.0
@@ -84,23 +84,23 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def p_of_interval(value: float, low: float, high: float) -> float | None:
-    """Two-sided p-value of zero that fits a 95% interval; None without an interval.
+    """Return the two-sided p-value of zero that fits a 95% interval; None if an input is not finite.
 
-    The half of it towards zero is taken as normal, so p < 0.05 exactly if it excludes zero.
+    The half of the interval towards zero is taken as normal: p < 0.05 exactly if zero is outside.
     """
     if not all(map(math.isfinite, (value, low, high))):
         return None
     side = value - low if value > 0 else high - value
-    if side <= 0:  # a quantity that does not vary
+    if side <= 0:  # an interval of width zero
         return sys.float_info.min if value else 1.0
     return max(float(2 * scipy_stats.norm.sf(abs(value) / (side / z_value(0.95)))), sys.float_info.min)
 
 
 def paired_mean_interval(pairs: Sequence[Pair], level: float = 0.95) -> tuple[float, float]:
-    """Normal interval of the difference that `paired_mean_test` tests.
+    """Return the normal confidence interval of the difference that `paired_mean_test` tests.
 
-    The variance is that of the paired differences (-1, 0, 1), summed over the data sets and divided
-    by their number squared: sets are fixed, images random. ValueError for a set of one image.
+    Only images count as random, not sets: the variances of the paired differences (-1, 0, 1) add up
+    over sets and are divided by the squared number of sets. ValueError if a set has one image.
     """
     differences, variances = [], []
     for pair in pairs:

@@ -1,4 +1,4 @@
-"""Projection of a model's logits to a data set's own classes, such as ObjectNet's 113.
+"""Projection of a model's logits to the classes of a data set, such as ObjectNet's 113.
 
 Legend: N images, C classes of the model, D classes of the data set.
 """
@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PROJECTIONS = {"subset": "indices", "groups": "groups"}  # kind -> the key that goes with it
+PROJECTIONS = {"subset": "indices", "groups": "groups"}  # kind -> its key with the classes
 
 
 def project(logits_NC: Tensor, projection: Mapping[str, Any] | None) -> Tensor:
-    """logits_ND over the data set's own classes, in the order of its labels.
+    """Return logits_ND over the data set's classes, in the order of its labels.
 
-    None keeps all classes. {"kind": "subset", "indices": [...]} keeps these columns (ImageNet-R and
-    -A: 200 classes). {"kind": "groups", "groups": [[...], ...]} takes the largest logit of each
-    group (ObjectNet). Raises ValueError for another form, an empty group, or an unknown class.
+    None leaves the logits unchanged. {"kind": "subset", "indices": [...]} selects these columns
+    (ImageNet-R and -A: 200 classes). {"kind": "groups", "groups": [[...], ...]} takes the largest logit
+    of each group (ObjectNet). ValueError for any other form, an empty group, or an unknown class.
     """
     if projection is None:
         return logits_NC
@@ -37,12 +37,12 @@ def project(logits_NC: Tensor, projection: Mapping[str, Any] | None) -> Tensor:
 
 
 def _columns(indices: Sequence[int], classes: int, where: str) -> list[int]:
-    """Checked column numbers: indexing would accept negative and repeated ones."""
+    """Return the indices if valid; ValueError if any is repeated or not in range(classes)."""
     columns = list(map(int, indices))
     if not columns:
         raise ValueError(f"projection {where} is empty")
     if len(set(columns)) < len(columns):
-        raise ValueError(f"projection {where} names a class twice")
+        raise ValueError(f"projection {where} lists a class twice")
     for i in columns:
         if not 0 <= i < classes:
             raise ValueError(f"projection {where}: class {i} is out of range; the model has classes 0 to {classes - 1}")

@@ -1,4 +1,4 @@
-"""Scores of logits: accuracy, cross-entropy, ensembles, and the mean over the distribution shifts."""
+"""Accuracy and cross-entropy of logits, ensembles, and the mean accuracy over distribution shifts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 def ensemble(logits: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
-    """Mean of the models' logits_NC, or sum_i w_i logits_i, in float64 (section 3.1).
+    """Return the mean of the models' logits_NC, or sum_i w_i logits_i, in float64 (section 3.1).
 
-    Raises ValueError for no models, different shapes, or weights that are not one per model.
+    Raises ValueError if there are no models, shapes differ, or there is not one weight per model.
     """
     if not logits:
         raise ValueError("ensemble: no models")
@@ -26,26 +26,26 @@ def ensemble(logits: Sequence[Tensor], weights: Sequence[float] | None = None) -
 
 
 def cross_entropy(logits_NC: Tensor, labels_N: Tensor) -> float:
-    """Mean cross-entropy in nats."""
+    """Return the mean cross-entropy in nats."""
     return float(F.cross_entropy(logits_NC.double(), labels_N))
 
 
 def correct(logits_NC: Tensor, labels_N: Tensor) -> int:
-    """Number of images that are right at top 1; of equal logits the first class is predicted."""
+    """Return the number of images whose top class is the label; ties go to the first class."""
     return int((logits_NC.argmax(dim=1) == labels_N).sum())
 
 
 def accuracy(logits_NC: Tensor, labels_N: Tensor) -> float:
-    """Share of images that are right at top 1, from 0 to 1; ValueError without images."""
+    """Return the top-1 accuracy, from 0 to 1; ValueError if there are no images."""
     if not len(labels_N):
         raise ValueError("accuracy: no images")
     return correct(logits_NC, labels_N) / len(labels_N)
 
 
 def shift_mean(accuracies: Mapping[str, float], names: Sequence[str]) -> float:
-    """Unweighted mean over the named data sets; ValueError if one is missing.
+    """Return the unweighted mean accuracy over these data sets; ValueError if one is missing.
 
-    The paper's average over the five shifts is not comparable with a mean over fewer.
+    A mean over fewer sets could not be compared with the paper's average over its five shifts.
     """
     missing = [name for name in names if name not in accuracies]
     if missing or not names:
@@ -56,7 +56,7 @@ def shift_mean(accuracies: Mapping[str, float], names: Sequence[str]) -> float:
 
 @dataclass(frozen=True)
 class Logits:
-    """A model's logits_NC on one data set, over the set's own classes, and labels_N."""
+    """A model's logits_NC on one data set, over that set's classes, and its labels_N."""
 
     dataset: str
     logits_NC: Tensor
@@ -69,7 +69,7 @@ class Logits:
 
     @property
     def correct_N(self) -> Tensor:
-        """Whether each image is right at top 1, as bool."""
+        """Whether each image's top class is its label, as bool."""
         return self.logits_NC.argmax(dim=1) == self.labels_N
 
     @property

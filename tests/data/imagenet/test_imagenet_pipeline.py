@@ -89,7 +89,7 @@ def test_ours_stand_beside_the_released_results_and_the_papers(done):
     greedy = next(line for line in lines if line.startswith("Greedy soup,")).split(",")
     assert greedy[2:5:2] + greedy[7:10:2] == ["81.03", "81.03", "50.86", "50.75"]
     assert greedy[3] == f"{float(greedy[1]) - 81.03:+.2f}*"  # a tiny random model is far outside of the error
-    assert "Beside the published numbers" in (done.run.results / "index.html").read_text(encoding="utf-8")
+    assert "Comparison with the published numbers" in (done.run.results / "index.html").read_text(encoding="utf-8")
 
 
 def test_protocol_released_wants_a_greedy_soup_to_get_better(done):
