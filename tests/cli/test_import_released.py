@@ -150,7 +150,7 @@ def test_the_import_says_who_is_missing_and_that_4_and_5_are_one(cfg, tmp_path, 
 def test_other_twins_are_a_wrong_copy(cfg, tmp_path):
     for index in (8, 9):
         torch.save(small_state(cfg), tmp_path / f"model_{index}.pt")
-    with pytest.raises(ValueError, match=r"model_8\.pt and model_9\.pt hold the same weights"):
+    with pytest.raises(ValueError, match=r"model_8\.pt and model_9\.pt have the same weights"):
         import_released.import_folder(cfg, tmp_path)
 
 
