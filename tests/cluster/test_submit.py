@@ -126,7 +126,7 @@ def test_what_is_in_the_queue_is_not_submitted_again_and_later_jobs_wait_for_it(
     full = Cluster(monkeypatch, queue)
     submit.run(Experiment(here()))
     assert full.submitted == []
-    assert capsys.readouterr().out.count("in the queue already") == 4
+    assert capsys.readouterr().out.count("already in the queue") == 4
     part = Cluster(monkeypatch, queue[1:])
     submit.run(Experiment(here()))
     assert part.submitted == [
