@@ -98,7 +98,7 @@ SPOILED = {
     ),
     "NaN": (
         lambda s: {**s, "classification_head.bias": torch.full((1000,), float("nan"))},
-        r"tensor classification_head\.bias holds NaN",
+        r"tensor classification_head\.bias contains NaN",
     ),
     "code": (lambda s: {**s, "evil": Evil()}, r"holds Python objects \((builtins\.)?print\), which can run code"),
     "wrapped": (lambda s: {"state_dict": s}, "holds tensors only in its entry state_dict"),
