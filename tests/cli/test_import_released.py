@@ -113,7 +113,7 @@ def test_what_is_not_as_released_is_refused_by_name(cfg, tmp_path, capsys, kind)
     with pytest.raises(ValueError, match=rf"model_2\.pt.*{message}"):
         import_released.import_folder(cfg, tmp_path)
     assert "code ran" not in capsys.readouterr().out
-    with pytest.raises(ValueError, match="holds no imported models; run `modelsoups import-released DIR` first"):
+    with pytest.raises(ValueError, match="has no imported models; run `modelsoups import-released DIR` first"):
         Experiment(cfg).ingredients.find()
     torch.save(small_state(cfg, 2), tmp_path / "model_2.pt")  # the right file: only what is missing is converted
     import_released.import_folder(cfg, tmp_path)

@@ -332,7 +332,7 @@ def test_weights_that_changed_after_they_were_made_are_refused(cfg):
     manifest = manifests.manifest_of(path.parent)
     assert manifest is not None  # its size is as it was
     ingredient = Ingredient("000", str(path), manifest["sha256"], None)
-    with pytest.raises(ValueError, match=r"000/model\.safetensors has changed since it was made"):
+    with pytest.raises(ValueError, match=r"000/model\.safetensors has changed since it was written"):
         load_weights(ingredient)
     path.write_bytes(content)
     assert load_weights(ingredient).keys() == load_file(path).keys()
