@@ -51,7 +51,7 @@ class Draw:
         return Recipe(**values)
 
     def write(self) -> bool:
-        """Write draw.jsonl and return whether it changed. Raises ValueError if it has different recipes."""
+        """Write draw.jsonl and return whether it changed. Raises ValueError if a recipe in it would change."""
         rows = []
         for index, recipe in enumerate(self.drawn()):
             rows.append({"index": index, "recipe": json.loads(json.dumps(asdict(recipe)))})
