@@ -10,7 +10,6 @@ def find(known: Mapping[str, Any], name: str, key: str) -> Any:
     """Return the object for a key's value: an entry of `known`, or module:object (`module:`: the module).
 
     An entry of `known` that is a string is itself imported as module:object.
-
     Raises ValueError with the key, the cause and the choices.
     """
     if name in known:
