@@ -54,7 +54,7 @@ def workspace(config: Config, entity: str) -> Any:
     tuning = [
         wr.LinePlot(title="Training loss", x="epoch", y=["loss"], smoothing_factor=0.6),
         wr.LinePlot(title="Learning rate", x="epoch", y=["lr"]),
-        wr.LinePlot(title="Images a second", x="Step", y=["timing.images_per_second"]),
+        wr.LinePlot(title="Images per second", x="Step", y=["timing.images_per_second"]),
     ]
     trace = "Greedy soup: each candidate, and the best so far (correct)"
     figures = ["figures/figure_1", "figures/figure_B1", "figures/contact"]

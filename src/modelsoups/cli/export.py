@@ -46,7 +46,7 @@ def run(experiment: Experiment) -> bool:
     soup = _soup(experiment, row)
     folder = Path(config.export.out or experiment.files.root / "export" / row)
     if manifests.manifest_of(folder) is None and _holds_other_files(folder):
-        raise ValueError(f"export.out={folder} holds other files; choose an empty folder")
+        raise ValueError(f"export.out={folder} contains other files; choose an empty folder")
     classes = list(experiment.sets.train.classes)
     inputs = {"soup": soup.to_json(), "model": asdict(config.model), "classes": classes, "data": config.data.name}
     made = manifests.complete(folder, inputs) is None

@@ -23,7 +23,7 @@ LEASE = 60.0  # seconds without a touch after which a holder on another host cou
 
 
 class Held(ValueError):
-    """The error that another process has the folder's lock."""
+    """Raised if another process has the folder's lock."""
 
 
 class Lock:

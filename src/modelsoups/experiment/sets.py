@@ -19,7 +19,7 @@ class Sets:
     """The data sets of an experiment. sets["test"] opens the test set; ValueError if it is not prepared."""
 
     def __init__(self, data: DataConfig, protocol: str, without_holdout: bool) -> None:
-        """without_holdout: evaluation may go on if the hold-out is not prepared (for imported models)."""
+        """without_holdout: if the hold-out is not prepared, evaluate without it (for imported models)."""
         self.data, self.protocol, self.without_holdout = data, protocol, without_holdout
         self._opened: dict[str, ShardSet] = {}
 
