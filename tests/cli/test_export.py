@@ -145,7 +145,7 @@ def test_a_row_that_is_not_one_model_is_refused_with_those_that_are(row, words, 
 def test_an_export_whose_logits_differ_is_refused_and_a_folder_of_others_is_left_alone(tmp_path, monkeypatch):
     cfg = setup(tmp_path, monkeypatch, *clip(tmp_path))
     cfg.export.out = str(tmp_path)
-    with pytest.raises(ValueError, match="holds other files"):
+    with pytest.raises(ValueError, match="contains other files"):
         export.run(Experiment(cfg))
     cfg.export.out = None
     other = {**model_config(tmp_path), "quick_gelu": False}

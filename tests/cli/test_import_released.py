@@ -98,7 +98,7 @@ SPOILED = {
     ),
     "NaN": (
         lambda s: {**s, "classification_head.bias": torch.full((1000,), float("nan"))},
-        r"tensor classification_head\.bias holds NaN",
+        r"tensor classification_head\.bias contains NaN",
     ),
     "code": (lambda s: {**s, "evil": Evil()}, r"contains Python objects \((builtins\.)?print\), which can run code"),
     "wrapped": (lambda s: {"state_dict": s}, "has tensors only in its entry state_dict"),
@@ -113,7 +113,7 @@ def test_what_is_not_as_released_is_refused_by_name(cfg, tmp_path, capsys, kind)
     with pytest.raises(ValueError, match=rf"model_2\.pt.*{message}"):
         import_released.import_folder(cfg, tmp_path)
     assert "code ran" not in capsys.readouterr().out
-    with pytest.raises(ValueError, match="holds no imported models; run `modelsoups import-released DIR` first"):
+    with pytest.raises(ValueError, match="has no imported models; run `modelsoups import-released DIR` first"):
         Experiment(cfg).ingredients.find()
     torch.save(small_state(cfg, 2), tmp_path / "model_2.pt")  # the right file: only what is missing is converted
     import_released.import_folder(cfg, tmp_path)
@@ -150,7 +150,7 @@ def test_the_import_says_who_is_missing_and_that_4_and_5_are_one(cfg, tmp_path, 
 def test_other_twins_are_a_wrong_copy(cfg, tmp_path):
     for index in (8, 9):
         torch.save(small_state(cfg), tmp_path / f"model_{index}.pt")
-    with pytest.raises(ValueError, match=r"model_8\.pt and model_9\.pt hold the same weights"):
+    with pytest.raises(ValueError, match=r"model_8\.pt and model_9\.pt have the same weights"):
         import_released.import_folder(cfg, tmp_path)
 
 

@@ -126,7 +126,7 @@ def test_what_is_in_the_queue_is_not_submitted_again_and_later_jobs_wait_for_it(
     full = Cluster(monkeypatch, queue)
     submit.run(Experiment(here()))
     assert full.submitted == []
-    assert capsys.readouterr().out.count("in the queue already") == 4
+    assert capsys.readouterr().out.count("already in the queue") == 4
     part = Cluster(monkeypatch, queue[1:])
     submit.run(Experiment(here()))
     assert part.submitted == [
@@ -160,7 +160,7 @@ def test_a_draw_that_changed_after_it_was_submitted_is_refused(here, monkeypatch
     submit.run(Experiment(cfg))
     draw = cfg.run.draw.read_text()
     cfg.run.draw.write_text(draw.replace('"weight_decay": 0.05', '"weight_decay": 0.06', 1))
-    with pytest.raises(ValueError, match=r"draw\.jsonl has changed since the sweep began; recipes are fixed"):
+    with pytest.raises(ValueError, match=r"draw\.jsonl has changed since the sweep started; recipes are fixed"):
         Experiment(cfg).draw.recipes()
     with pytest.raises(ValueError, match="recipes are fixed once drawn"):
         submit.run(Experiment(cfg))

@@ -35,8 +35,8 @@ def test_an_override_that_contradicts_the_run_is_named(capsys):
     config = open_run(["name=d2", "data.seed=4", "heads.init=zeroshot"])
     assert (config.data.seed, config.heads.init) == (4, "zeroshot")
     said = capsys.readouterr().err
-    assert "runs/d2 was made with data.seed=3; this command says data.seed=4" in said
-    assert "heads.init=lp; this command says heads.init=zeroshot" in said
+    assert "runs/d2 was made with data.seed=3; this command sets data.seed=4" in said
+    assert "heads.init=lp; this command sets heads.init=zeroshot" in said
 
 
 def test_options_of_one_command_are_not_kept():

@@ -29,7 +29,7 @@ def test_an_object_in_a_file_of_the_working_folder_is_found(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("nobody", "", "key=nobody: expected module:object; the names of ours: ours, late"),
+        ("nobody", "", "key=nobody: expected module:object; built-in names: ours, late"),
         ("not_there:f", "", "No module named 'not_there'"),
         ("half_written:f", "def f(:", "half_written:f cannot be imported"),
         ("without_it:f", "g = 1", "has no attribute 'f'"),
@@ -46,7 +46,7 @@ def test_what_is_not_found_is_named_in_one_line_with_the_choices(tmp_path, name,
 def test_the_configuration_takes_an_object_of_ones_own_where_a_registry_is_open():
     config = load(["data.library=mine:library", "model.library=mine:", "task=mine:Task", "soup.also=[mine:f]"])
     assert (config.data.library, config.model.library, config.task) == ("mine:library", "mine:", "mine:Task")
-    with pytest.raises(ValueError, match="module:object of your own"):
+    with pytest.raises(ValueError, match="or your own module:object"):
         load(["data.library=mine"])
     with pytest.raises(ValueError, match="expected one of paper, released"):
         load(["protocol=mine:f"])

@@ -84,11 +84,11 @@ def test_verify_reads_per_cent_and_a_reports_results(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("", "holds no accuracy of a released model"),
+        ("", "has no accuracy of a released model"),
         ("{", "line 1 is not valid JSON"),
         ('{"model_name": "model_3", "ImageNet": "high"}\n', "line 1: val is 'high', expected an accuracy"),
         ('{"model_name": "model_3", "ImageNet": NaN}\n', "line 1: val is nan"),
-        ('{"model_name": "model_72", "ImageNet": 0.5}\n', "holds no accuracy of a released model"),
+        ('{"model_name": "model_72", "ImageNet": 0.5}\n', "has no accuracy of a released model"),
     ],
 )
 def test_verify_refuses_other_files(tmp_path, content, says, capsys):

@@ -95,7 +95,7 @@ def pipeline(begun, data):
     assert "2 ingredients: 0 complete, 0 failed, 2 to do" in done.stdout
     jobs = {words[1]: words[0] for words in map(str.split, done.stdout.splitlines()) if words[0].isdigit()}
     again = subprocess.run(command, capture_output=True, text=True)
-    assert again.stdout.count("in the queue already") == 4, again.stdout
+    assert again.stdout.count("already in the queue") == 4, again.stdout
     return SimpleNamespace(command=command, jobs=jobs)
 
 
@@ -333,7 +333,7 @@ def test_two_nodes_of_two_ranks_train_as_one_process_does_and_a_killed_rank_leav
     end = scenes["ranks"].result()
     assert end.killed == 1
     assert (end.state, end.task.restarts(end.job)) == ("COMPLETED", 1)
-    assert "after a new checkpoint: trying again from there" in end.task.output(end.job)
+    assert "after a new checkpoint: continuing from there" in end.task.output(end.job)
     assert same(end.task, undisturbed_ranks)
     rows, others = end.task.rows(), undisturbed.rows()
     assert [r["step"] for r in rows] == [r["step"] for r in others]

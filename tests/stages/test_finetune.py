@@ -177,7 +177,7 @@ def test_a_finished_ingredient_is_fixed(cfg, data):
     content = json.loads(manifest.read_text())
     content["inputs"]["recipe"]["lr"] = 0.5
     manifest.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="made from another recipe; an ingredient is fixed once made"):
+    with pytest.raises(ValueError, match="made from a different recipe; a trained ingredient is fixed"):
         finetune.run(Experiment(cfg))
 
 
@@ -205,7 +205,7 @@ def test_divergence_is_recorded_with_its_step_and_ends_the_ingredient(cfg, monke
     (cfg.run.draw).write_text(cfg.run.draw.read_text().splitlines()[0] + "\n")
     cfg.ingredient = None
     assert finetune.run(Experiment(cfg)) is False  # failed before: named, not tried again
-    assert "ingredient 000: the loss is nan at step 3; the soup is made without it" in capsys.readouterr().out
+    assert "ingredient 000: the loss is nan at step 3; soups are chosen without it" in capsys.readouterr().out
 
 
 def test_a_gpus_losses_are_fetched_a_line_later_and_make_the_same_file(cfg, monkeypatch, undisturbed):
@@ -248,7 +248,7 @@ def test_a_loss_that_stays_finite_and_far_too_high_ends_the_ingredient_wherever_
 def test_a_failure_of_another_recipe_does_not_count(cfg, monkeypatch):
     monkeypatch.setattr(Trainer, "update", lambda self, *batch: torch.tensor(float("inf")))
     assert fine_tune(Experiment(cfg), Experiment(cfg).draw.recipes()[1], 0) == "the loss is inf at step 1"
-    with pytest.raises(ValueError, match="made from another recipe"):
+    with pytest.raises(ValueError, match="made from a different recipe"):
         finetune.run(Experiment(cfg))
 
 
@@ -332,7 +332,7 @@ def test_weights_that_changed_after_they_were_made_are_refused(cfg):
     manifest = manifests.manifest_of(path.parent)
     assert manifest is not None  # its size is as it was
     ingredient = Ingredient("000", str(path), manifest["sha256"], None)
-    with pytest.raises(ValueError, match=r"000/model\.safetensors has changed since it was made"):
+    with pytest.raises(ValueError, match=r"000/model\.safetensors has changed since it was written"):
         load_weights(ingredient)
     path.write_bytes(content)
     assert load_weights(ingredient).keys() == load_file(path).keys()
@@ -430,7 +430,7 @@ def test_another_way_of_decoding_makes_another_ingredient(cfg):
     folder = straight(cfg)
     assert "decode" not in manifests.manifest_of(folder)["inputs"]  # as before there was a choice
     cfg.finetune.decode = "turbo"
-    with pytest.raises(ValueError, match="made from another decode"):
+    with pytest.raises(ValueError, match="made from a different decode"):
         finetune.run(Experiment(cfg))
     shutil.rmtree(folder)
     assert manifests.manifest_of(straight(cfg))["inputs"]["decode"] == "turbo"

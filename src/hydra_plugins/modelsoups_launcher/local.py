@@ -1,4 +1,4 @@
-"""hydra/launcher=local: the jobs of a multirun side by side, each with a GPU and some cores."""
+"""hydra/launcher=local: runs the jobs of a multirun in parallel, each on a GPU and some cores."""
 
 import os
 import queue
@@ -12,7 +12,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-Place = tuple[dict[str, str], frozenset[int]]  # the environment variable of a job's GPU, and its cores (or none)
+Place = tuple[dict[str, str], frozenset[int]]  # the variable that selects a job's GPU; its cores
 
 
 class SideBySideLauncher(Launcher):
@@ -26,7 +26,7 @@ class SideBySideLauncher(Launcher):
         self.stage = [config.hydra.job.name] if config.hydra.job.name in STAGES else []
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run every job, also after one has failed; then report the failed ones in one line."""
+        """Run every job, even after one has failed; if any failed, exit with one line that lists them."""
         from modelsoups.cli.commands import fail
 
         places = self._places()
@@ -52,7 +52,7 @@ class SideBySideLauncher(Launcher):
         return [JobReturn(overrides=o, status=JobStatus.COMPLETED) for o in job_overrides]
 
     def _places(self) -> list[Place]:
-        """As many places as at_once says; by default one per GPU, or one per core without GPUs."""
+        """Return at_once slots for jobs; by default one per GPU, or one per core without GPUs."""
         import torch
 
         from modelsoups.workers.processes import worker_count

@@ -1,4 +1,4 @@
-"""The command line: the command table, and the commands that are not stages of the pipeline."""
+"""The command line: the table of commands, and the commands that are not stages of the pipeline."""
 
 from modelsoups.cli.commands import main
 

@@ -1,4 +1,4 @@
-"""The command table: `modelsoups [stage] [hydra overrides]`; without a stage, the whole pipeline."""
+"""The table of commands of `modelsoups [stage] [hydra overrides]`, their help, and the entry point."""
 
 import importlib
 import sys
@@ -7,18 +7,18 @@ from pathlib import Path
 
 from modelsoups.cli.errors import fail
 
-# The pipeline, Hydra and PyTorch are imported when a command needs them: `--help` need not wait for seconds.
+# The pipeline, Hydra and PyTorch are imported only when a command needs them, so that `--help` is fast.
 
 STAGES = {  # in order; name -> (what it does, the sections of the configuration that it reads)
     "prepare": ("data sets -> WebDataset shards", ("data",)),
     "heads": ("pre-trained encoder + zero-shot or linear-probe head -> the initial model", ("model", "heads")),
-    "sweep": ("search file -> the draw, one recipe a line", ("sweep", "recipe")),
-    "finetune": ("one fine-tuned model (ingredient) a recipe", ("ingredient", "finetune")),
+    "sweep": ("search file -> the draw, one recipe per line", ("sweep", "recipe")),
+    "finetune": ("one fine-tuned model (ingredient) per recipe", ("ingredient", "finetune")),
     "evaluate": ("logits of every ingredient on every data set, cached", ("evaluate",)),
     "soup": ("soups, ensembles and baselines, chosen on the hold-out, then evaluated", ("soup",)),
     "report": ("results.jsonl, tables, figures and one HTML page", ()),
     "analyse": (
-        "the paper's other figures and tables (by itself, or with analyse.in_pipeline)",
+        "the paper's other figures and tables (run separately, or with analyse.in_pipeline)",
         ("analyse",),
     ),
 }
@@ -31,10 +31,10 @@ APART = {  # name -> (module with run(experiment), what it does, the sections th
     ),
     "status": ("cluster.status", "how far the sweep is, and what failed and why", ()),
     "dashboard": ("cli.dashboard", "the sweep as a workspace of Weights & Biases", ("track",)),
-    "export": ("cli.export", "a soup as a folder that open_clip or timm loads as it is", ("export",)),
+    "export": ("cli.export", "a soup as a folder that open_clip or timm loads", ("export",)),
     "pretrain": (
         "cli.pretrain",
-        "the miniature's pre-trained models, trained again (not part of the pipeline)",
+        "retrain the miniature's pre-trained models (not part of the pipeline)",
         ("pretrain",),
     ),
 }
@@ -45,12 +45,12 @@ COMMANDS = {  # with arguments of their own; name -> (module with main(argv), wh
         "cli.import_released",
         "the authors' 72 fine-tuned models -> ingredients of experiment=released",
     ),
-    "verify": ("cli.verify", "accuracies of those models against the released ones, model by model"),
+    "verify": ("cli.verify", "measured accuracies of those models against the released accuracies"),
 }
 
 USAGE = """usage: modelsoups [stage] [key=value ...]
 
-Without a stage, every stage in order; what is complete is skipped.
+Without a stage, every stage runs in order; what is complete is skipped.
 
 stages:
 {stages}
@@ -61,9 +61,9 @@ apart:
 
 examples:
   modelsoups                                       the miniature, end to end
-  modelsoups finetune -m ingredient='range(12)'    Hydra multirun, one ingredient a job
-  modelsoups sweep sweep.seed=1 name=seed1         another draw, in a run folder of its own
-  modelsoups export name=seed1                     a run is found again by its name
+  modelsoups finetune -m ingredient='range(12)'    Hydra multirun, one ingredient per job
+  modelsoups sweep sweep.seed=1 name=seed1         a different draw, in its own run folder
+  modelsoups export name=seed1                     a run is reopened by its name
   modelsoups finetune -h                           the keys of a stage
   modelsoups finetune --cfg job                    print the configuration
 
@@ -71,7 +71,7 @@ Every key: modelsoups --cfg job. Hydra's own flags (-m, --cfg, --info, --hydra-h
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of the console script; exits with 0, 1 (error, one line on stderr) or 2 (usage)."""
+    """Run the console script; the exit status is 0, 1 (error, one line on stderr) or 2 (wrong usage)."""
     args = list(sys.argv[1:] if argv is None else argv)
     if args and args[0] in ("-h", "--help", "help"):
         print(usage())
@@ -100,12 +100,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def modules_of(stages: Sequence[str]) -> dict[str, str]:
-    """The module of each of these stages and commands, below the package."""
+    """Return the module of each given stage or command, relative to the package modelsoups."""
     return {name: APART[name][0] if name in APART else f"stages.{name}" for name in stages}
 
 
 def usage() -> str:
-    """The text of `modelsoups --help`."""
+    """Return the text of `modelsoups --help`."""
     tables = {
         "stages": {name: what for name, (what, _) in STAGES.items()},
         "apart": {name: what for name, (_, what, _) in APART.items()},
@@ -118,7 +118,7 @@ def usage() -> str:
 
 
 def _stage_usage(stage: str) -> str:
-    """The text of `modelsoups <stage> --help`: what it does, and its keys."""
+    """Return the text of `modelsoups <stage> --help`: what the stage does, and its keys."""
     from modelsoups.config.reference import listing  # Hydra takes half a second to import
 
     what, sections = STAGES[stage] if stage in STAGES else APART[stage][1:]
@@ -127,7 +127,7 @@ def _stage_usage(stage: str) -> str:
 
 
 def _command(name: str, argv: list[str]) -> int:
-    """Run a command with arguments of its own; an exception becomes one line on stderr."""
+    """Run a command that parses its own arguments and return its exit status; print an error as one line."""
     try:
         status: int | None = importlib.import_module(f"modelsoups.{COMMANDS[name][0]}").main(argv)
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""`modelsoups dashboard`: creates a Weights & Biases workspace for the sweep (needs login)."""
+"""`modelsoups dashboard`: creates a Weights & Biases workspace for the sweep (needs a login)."""
 
 import re
 from typing import Any
@@ -7,16 +7,16 @@ from modelsoups.config.schema import Config
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
 
-MEAN = "accuracy/mean of shifts"  # its name in the summary of a run, from tracking.results
-RATES = ("lr", "weight_decay")  # keys of a recipe on logarithmic axes
+MEAN = "accuracy/mean of shifts"  # a metric that tracking.results writes to the summary of a W&B run
+RATES = ("lr", "weight_decay")  # keys of a recipe that are shown on logarithmic axes
 DRAWN = (*RATES, "label_smoothing", "mixup", "aug", "epochs")
 assert set(DRAWN) <= set(Recipe.names())
 
 
 def run(experiment: Experiment) -> bool:
-    """Create the workspace and print its address.
+    """Create the workspace and print its URL; return False, since no file is written.
 
-    Raises ValueError when W&B is not installed, has no login, or refuses the workspace.
+    Raises ValueError when W&B is not installed, has no login, or rejects the workspace.
     """
     config = experiment.config
     if config.wandb in ("offline", "disabled"):
@@ -31,7 +31,7 @@ def run(experiment: Experiment) -> bool:
         if entity is None:
             raise ValueError("no default entity")
         saved = workspace(config, entity).save()
-    except Exception as error:  # the network, the server and the client each raise their own kinds
+    except Exception as error:  # the network, the server and the client each raise different types
         why = " ".join(str(error).split())[:300]
         raise ValueError(f"W&B refused the workspace ({why}); run `wandb login`, or set track.entity") from error
     print(f"dashboard: {saved.url}")
@@ -39,7 +39,7 @@ def run(experiment: Experiment) -> bool:
 
 
 def workspace(config: Config, entity: str) -> Any:
-    """The workspace: sections for the sweep, the fine-tuning and the soups."""
+    """Return an unsaved W&B workspace with sections for the sweep, the fine-tuning and the soups."""
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
@@ -54,7 +54,7 @@ def workspace(config: Config, entity: str) -> Any:
     tuning = [
         wr.LinePlot(title="Training loss", x="epoch", y=["loss"], smoothing_factor=0.6),
         wr.LinePlot(title="Learning rate", x="epoch", y=["lr"]),
-        wr.LinePlot(title="Images a second", x="Step", y=["timing.images_per_second"]),
+        wr.LinePlot(title="Images per second", x="Step", y=["timing.images_per_second"]),
     ]
     trace = "Greedy soup: each candidate, and the best so far (correct)"
     figures = ["figures/figure_1", "figures/figure_B1", "figures/contact"]
@@ -67,7 +67,7 @@ def workspace(config: Config, entity: str) -> Any:
     return ws.Workspace(
         entity=entity,
         project=config.track.project,
-        name=re.sub(r"[^A-Za-z0-9 _-]", "-", f"modelsoups {config.name}"),  # W&B takes a + for an emoji
+        name=re.sub(r"[^A-Za-z0-9 _-]", "-", f"modelsoups {config.name}"),  # W&B reads a + as an emoji
         sections=[ws.Section(name=name, panels=shown, is_open=True) for name, shown in panels.items()],
         runset_settings=ws.RunsetSettings(filters=[ws.Metric("Group") == config.name]),
     )

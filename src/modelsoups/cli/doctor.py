@@ -1,6 +1,6 @@
-"""Whether a soup of these checkpoints can work: `modelsoups doctor a.safetensors b.pt [--init c]`.
+"""Checks whether a soup of checkpoints can work: `modelsoups doctor a.safetensors b.pt [--init c]`.
 
-Exit status 0: it can; 1: it cannot, and the verdict says why; 2: wrong usage.
+The exit status is 0 if it can, 1 if it cannot (the verdict explains why), and 2 for wrong usage.
 """
 
 import argparse
@@ -18,15 +18,15 @@ from modelsoups.soup.diagnosis import Diagnosis
 from modelsoups.soup.doctor import examine
 from modelsoups.soup.library import open_all
 
-MOST_NUMBERED = 16  # checkpoints up to which the heat map shows its numbers
+MOST_NUMBERED = 16  # largest number of checkpoints for which the heat map prints the numbers in its cells
 
 
 def main(argv: Sequence[str]) -> None:
-    """Print findings, the matrix of angles or midpoints, and the verdict."""
+    """Print the findings, the matrix of angles or of midpoint accuracies, and the verdict."""
     made = argparse.ArgumentParser(prog="modelsoups doctor", description=__doc__)
     made.add_argument("checkpoints", nargs="+", help=CHECKPOINTS)
     made.add_argument("--init", help="the model that all were fine-tuned from")
-    text = "() -> soup.Holdout, to measure pairwise midpoints"
+    text = "() -> soup.Holdout, to measure the accuracy at pairwise midpoints"
     made.add_argument("--data", "--holdout", dest="holdout", metavar="MODULE:FUNCTION", help=text)
     made.add_argument("--heatmap", type=Path, help="a .png or .svg of the matrix")
     args = made.parse_args(argv)
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def short(names: Sequence[str]) -> list[str]:
-    """Paths without the names that all of them share at the beginning or the end."""
+    """Return the paths without the leading and trailing parts that all of them share."""
     parts = [list(Path(name).parts) for name in names]
     for end in (0, -1):
         while min(map(len, parts)) > 1 and len({part[end] for part in parts}) == 1:
@@ -80,7 +80,7 @@ def print_matrix(found: Diagnosis) -> None:
 
 
 def heatmap(found: Diagnosis, path: Path) -> None:
-    """Draw the matrix as a .png or .svg; ValueError if no two checkpoints could be compared."""
+    """Draw the matrix as a .png or .svg. Raises ValueError if no two checkpoints could be compared."""
     from matplotlib.figure import Figure
 
     title, matrix_KK = _matrix(found)

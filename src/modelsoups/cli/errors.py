@@ -1,10 +1,10 @@
-"""How a command ends when something is wrong."""
+"""The error exit of a command."""
 
 import sys
 from typing import NoReturn
 
 
 def fail(message: str, status: int = 1) -> NoReturn:
-    """End the command with one line on stderr."""
+    """Print one line on stderr and exit with this status."""
     print(f"modelsoups: error: {message}", file=sys.stderr, flush=True)
     raise SystemExit(status)

@@ -1,8 +1,8 @@
 """A soup as a folder for open_clip or timm, with a model card: `modelsoups export export.row=...`.
 
-A CLIP of open_clip keeps its text tower. Its classifier is in head.safetensors, because a CLIP has
-no place for one; a timm model holds its classifier. Before the folder counts as complete, those
-libraries alone load it again, and its logits must be those of our model.
+An exported CLIP includes its text tower. Its classifier is in a separate file, head.safetensors,
+because open_clip's format has no classifier; a timm model includes its classifier. The export
+counts as complete only when the library loads it and gives the logits of the original model.
 """
 
 import json
@@ -28,16 +28,16 @@ from modelsoups.models.classifier import Classifier, build, load_clip
 from modelsoups.soup.coefficients import Soup
 
 TIMM_KEYS = ("classifier", "first_conv", "pool_size", "fixed_input_size")
-CLOSE = 1e-4  # between logits of the same weights, computed by the same library
+CLOSE = 1e-4  # largest relative difference between the logits before and after the export
 CLIP_FILES = ("open_clip_config.json", "open_clip_model.safetensors", "head.safetensors")
 TIMM_FILES = ("config.json", paths.MODEL)
 FACTS = ("labels.json", "soup.json", "README.md")
 
 
 def run(experiment: Experiment) -> bool:
-    """Write the folder, and push it if export.push is set.
+    """Write the folder, and push it if export.push is set; return whether files were written.
 
-    Raises ValueError for a row that is not one model, or a folder that holds other files.
+    Raises ValueError if the row is not a single model, or if the folder contains unrelated files.
     """
     config = experiment.config
     row, repository = config.export.row, config.export.push
@@ -46,7 +46,7 @@ def run(experiment: Experiment) -> bool:
     soup = _soup(experiment, row)
     folder = Path(config.export.out or experiment.files.root / "export" / row)
     if manifests.manifest_of(folder) is None and _holds_other_files(folder):
-        raise ValueError(f"export.out={folder} holds other files; choose an empty folder")
+        raise ValueError(f"export.out={folder} contains other files; choose an empty folder")
     classes = list(experiment.sets.train.classes)
     inputs = {"soup": soup.to_json(), "model": asdict(config.model), "classes": classes, "data": config.data.name}
     made = manifests.complete(folder, inputs) is None
@@ -69,7 +69,7 @@ def run(experiment: Experiment) -> bool:
 
 
 def _soup(experiment: Experiment, row: str) -> Soup:
-    """The soup of a row; an ingredient's id is a soup of one."""
+    """Return the soup with this name; the id of an ingredient gives a soup of that ingredient alone."""
     run = experiment.files
     known = {i.id: i for i in experiment.ingredients.find().ingredients}
     if row in known:
@@ -86,16 +86,16 @@ def _soup(experiment: Experiment, row: str) -> Soup:
 
 
 def _holds_other_files(folder: Path) -> bool:
-    """Whether a folder holds anything besides what a stopped export leaves."""
+    """Return whether a folder contains files that no export writes; a stopped export's files do not count."""
     ours = {Path(name).stem for name in (*CLIP_FILES, *TIMM_FILES, *FACTS, manifests.MANIFEST)}
     there = folder.iterdir() if folder.exists() else ()
     return any(path.name.lstrip(".").split(".")[0] not in ours for path in there)
 
 
 def _write_model(config: ModelConfig, model: Classifier, classes: list[str], folder: Path) -> tuple[str, ...]:
-    """Write the model, load it again, and return the names of its files.
+    """Write the model, check it by loading it with its library, and return the names of its files.
 
-    Raises ValueError when the loaded model gives other logits.
+    Raises ValueError if the logits of the loaded model differ.
     """
     if config.library == "timm":
         _write_timm(config.name, model, classes, folder)
@@ -114,7 +114,7 @@ def _write_model(config: ModelConfig, model: Classifier, classes: list[str], fol
 
 
 def _write_clip(config: ModelConfig, model: Classifier, folder: Path) -> None:
-    """Both towers as open_clip saves a CLIP, and the classifier beside them."""
+    """Write both towers in open_clip's format, and the classifier as head.safetensors."""
     clip = load_clip(config).model
     clip.visual.load_state_dict(model.encoder.state_dict())
     if config.library == "iconclip":
@@ -141,9 +141,9 @@ def _load_clip(folder: Path, normalize: bool) -> Callable[[Tensor], Tensor]:
 
 
 def _write_timm(name: str, model: Classifier, classes: list[str], folder: Path) -> None:
-    """The backbone with our head as its own classifier, as timm saves a model."""
+    """Write the backbone in timm's format, with the head as its classifier."""
     if model.normalize:
-        raise ValueError("model.normalize_features=true: a timm model cannot hold this head; it is not exported")
+        raise ValueError("model.normalize_features=true: a timm model cannot include this head; it is not exported")
     whole: Any = timm.create_model(name, pretrained=False, num_classes=len(classes))
     classifier = whole.get_classifier()
     if not isinstance(classifier, nn.Linear) or classifier.in_features != model.head.in_features:
@@ -168,7 +168,7 @@ def _push(folder: Path, repository: str, private: bool) -> None:
     try:
         hub.create_repo(repository, private=private, exist_ok=True)
         done = hub.upload_folder(repo_id=repository, folder_path=folder, ignore_patterns=[manifests.MANIFEST])
-    except Exception as error:  # the network and the server each raise their own kinds
+    except Exception as error:  # the network and the server each raise different types
         why = " ".join(str(error).split())[:300]
         raise ValueError(f"export.push={repository}: {why}; the folder is complete: {folder}") from error
     print(f"export: pushed, {json.dumps(str(done))}")

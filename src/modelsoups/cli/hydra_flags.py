@@ -1,4 +1,4 @@
-"""Commands with Hydra's own flags: multirun, --cfg, --info."""
+"""Runs commands that have one of Hydra's own flags, such as -m (multirun), --cfg or --info."""
 
 import sys
 
@@ -14,13 +14,13 @@ from modelsoups.config.recall import open_run
 from modelsoups.config.schema import Config
 from modelsoups.disk.paths import shipped
 
-QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none")  # the stages print what matters
+QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none")  # the stages print enough themselves
 
 
 def run_with_flags(modules: dict[str, str], args: list[str]) -> None:
-    """Hand over to Hydra; a misspelt key is refused before any job starts."""
+    """Run these stages through Hydra's own command line; a misspelt key is rejected before any job starts."""
     overrides = [a for a in args if "=" in a and not a.startswith("-")]
-    flags = [a for a in args if a not in overrides]  # after the overrides: argparse takes those only in one piece
+    flags = [a for a in args if a not in overrides]  # after the overrides, which argparse needs to be consecutive
     try:
         config = open_run(_first_of_each_sweep(overrides))
     except (ValueError, hydra.errors.HydraException) as error:
@@ -29,7 +29,7 @@ def run_with_flags(modules: dict[str, str], args: list[str]) -> None:
     def job(composed: DictConfig) -> None:
         run_command(modules, HydraConfig.get().overrides.task)
 
-    named = [f"hydra.job.name={next(iter(modules))}"] if len(modules) == 1 else []  # for the launchers
+    named = [f"hydra.job.name={next(iter(modules))}"] if len(modules) == 1 else []  # read by the launchers
     made_with = [o for o in config.overrides if o not in _first_of_each_sweep(overrides)]
     given = [*compose.own_conf(), *made_with, *map(compose.settable, overrides), *_setup(config, overrides)]
     sys.argv = ["modelsoups", *given, *QUIET, *named, *flags]
@@ -37,7 +37,7 @@ def run_with_flags(modules: dict[str, str], args: list[str]) -> None:
 
 
 def _first_of_each_sweep(overrides: list[str]) -> list[str]:
-    """The overrides of the first job: ingredient=0 for ingredient=range(12)."""
+    """Return the overrides of a multirun's first job: ingredient=0 for ingredient=range(12)."""
     first = []
     for override in OverridesParser.create().parse_overrides(overrides):
         if override.is_sweep_override():
@@ -48,7 +48,7 @@ def _first_of_each_sweep(overrides: list[str]) -> list[str]:
 
 
 def _setup(config: Config, overrides: list[str]) -> list[str]:
-    """cluster.setup for hydra/launcher=slurm, whose lists Hydra fixes before it composes the cluster."""
+    """Return an override with cluster.setup for hydra/launcher=slurm, where an interpolation cannot set a list."""
     if "hydra/launcher=slurm" not in overrides or any(o.startswith("hydra.launcher.setup=") for o in overrides):
         return []
     lines = ["'" + line.replace("'", r"\'") + "'" for line in config.cluster.setup]

@@ -1,12 +1,12 @@
-"""The authors' 72 released models as ingredients: `modelsoups import-released DIR [key=value ...]`.
+"""Imports the authors' 72 released models as ingredients: `modelsoups import-released DIR [key=value ...]`.
 
-DIR holds model_0.pt ... model_71.pt (mlfoundations/model-soups), or some of them. Each is read
-without running code in it, checked tensor by tensor, renamed and written as
-runs/released/ingredients/<number>/model.safetensors, without the text tower, which the models never
-use: 25 of 33 GB remain. DIR is not needed afterwards. A stopped import continues where it stopped.
-The manifest of all ingredients is written last, so that stages see the whole import or nothing.
+DIR contains model_0.pt ... model_71.pt (mlfoundations/model-soups), or some of them. Each is read
+without executing code from it, checked and renamed tensor by tensor, and written as
+runs/released/ingredients/<number>/model.safetensors. The text tower, which the models never use, is
+left out: 25 of 33 GB remain. DIR is not needed afterwards. A stopped import continues where it stopped.
+The manifest of all ingredients is written last, so that stages see the complete import or nothing.
 
-model_0 is the initialization and, as in the paper, one of the 72. Ingredient 043 is model_43.
+model_0 is the initialization and, as in the paper, counts as one of the 72. Ingredient 043 is model_43.
 """
 
 import functools
@@ -29,14 +29,14 @@ from modelsoups.recipes.recipe import Recipe
 from modelsoups.weights import state_dicts
 from modelsoups.workers.processes import run_tasks
 
-Layout = Mapping[str, str]  # tensor -> shape and dtype
+Layout = Mapping[str, str]  # name of a tensor -> its shape and dtype
 
-READERS = 4  # processes: the disk is the limit before more of them would help
-SHOWN = 8  # names in a message
+READERS = 4  # processes; the speed of the disk makes more of them useless
+SHOWN = 8  # file names listed in a message
 
 
 def main(argv: Sequence[str]) -> int:
-    """`modelsoups import-released DIR [key=value ...]`, with experiment=released by default."""
+    """Run `modelsoups import-released` with these arguments, and return its exit status."""
     if not argv or "=" in argv[0] or argv[0].startswith("-"):
         usage = (__doc__ or "").partition("\n\n")[0]
         print(f"{usage}\n\nDIR: the folder with model_0.pt ... model_71.pt")
@@ -48,8 +48,8 @@ def main(argv: Sequence[str]) -> int:
 def import_folder(config: Config, folder: Path) -> None:
     """Import the models in a folder, report duplicates and missing ones, and write the manifest.
 
-    Raises ValueError naming a file and tensor that is not as released, or an ingredient of the run
-    that was not imported.
+    Raises ValueError, with the file and tensor, if one differs from the release, or if an ingredient
+    of the run was fine-tuned instead of imported.
     """
     if config.pool != "imported":
         raise ValueError(f"pool={config.pool}: an import needs pool=imported, as in experiment=released")
@@ -61,7 +61,7 @@ def import_folder(config: Config, folder: Path) -> None:
             raise ValueError(f"{run.ingredient(number)} was fine-tuned, not imported; choose another name=...")
         if manifests.complete(run.ingredient(number), _inputs(file, layout)) is None:
             todo.append(number)
-    if todo:  # the ingredients are not whole until the end
+    if todo:  # the import is incomplete until the end
         (run.ingredients / manifests.MANIFEST).unlink(missing_ok=True)
     what = f"{len(todo)} of {len(files)} models of {folder}"
     print(f"import-released: {what} -> {run.ingredients}", flush=True)
@@ -72,21 +72,21 @@ def import_folder(config: Config, folder: Path) -> None:
 
 
 def find(folder: Path) -> dict[int, Path]:
-    """The released models in a folder, by number; ValueError when there are none."""
+    """Return the files of the released models in a folder, by number. Raises ValueError if there are none."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; name the one with model_0.pt ... model_71.pt")
     names = {number: folder / f"model_{number}.pt" for number in range(tables.MODELS)}
     files = {number: path for number, path in names.items() if path.is_file()}
     if not files:
-        raise ValueError(f"{folder} has no model_0.pt ... model_71.pt; name the folder that holds them")
+        raise ValueError(f"{folder} has no model_0.pt ... model_71.pt; name the folder that has them")
     return files
 
 
 def expected_layout(model: ModelConfig) -> dict[str, str]:
-    """Shape and dtype of every tensor of a released checkpoint, by its released name.
+    """Return the expected shape and dtype of every tensor of a released checkpoint, by its released name.
 
-    The names are the authors'; the shapes of what is used are the given model's. Raises ValueError
-    when the two have different tensors.
+    The shapes of the tensors that are used come from the given model. Raises ValueError if that
+    model and the released ones have different tensors.
     """
     needed = f"the released models need model={released.MODEL}"
     ours = layout_of(build(model, released.CLASSES).state_dict())
@@ -103,9 +103,10 @@ def expected_layout(model: ModelConfig) -> dict[str, str]:
 
 
 def read_released(path: Path, layout: Layout) -> dict[str, Tensor]:
-    """A released checkpoint under our names. Tensors of the unused text tower may be absent.
+    """Return the state dict of a released checkpoint with this package's tensor names.
 
-    Raises ValueError naming the file and a tensor that is missing, foreign, or not as expected.
+    Tensors of the unused text tower are dropped. Raises ValueError, with the file and the tensor, if
+    one is missing or unknown, or has an unexpected shape, dtype or value.
     """
     used = {key: text for key, text in layout.items() if released.our_name(key)}
     state = state_dicts.load_state(path)
@@ -115,20 +116,20 @@ def read_released(path: Path, layout: Layout) -> dict[str, Tensor]:
     renamed = {}
     for key, tensor in state.items():
         if not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"{path}: tensor {key} holds NaN or infinity; download the file again")
+            raise ValueError(f"{path}: tensor {key} contains NaN or infinity; download the file again")
         renamed[released.our_name(key) or key] = tensor.contiguous()
     return renamed
 
 
 def _inputs(path: Path, layout: Layout) -> dict[str, Any]:
-    """What an ingredient is made from; a file that was replaced has another time."""
+    """Return the inputs of an ingredient, for its manifest; they change if the file is replaced."""
     stat = path.stat()
     file = {"name": path.name, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
     return {"released": file, "layout": storage.fingerprint(dict(layout))}
 
 
 def _convert(run: Run, files: Mapping[int, Path], layout: Layout, fixed: dict[str, Any], number: int) -> None:
-    """Write one ingredient, its manifest last. fixed: the recipe's keys that were not released."""
+    """Write one ingredient, its manifest last. fixed: values of the recipe's keys that were not released."""
     inputs = _inputs(files[number], layout)
     state = read_released(files[number], layout)
     path = run.ingredient(number) / paths.MODEL
@@ -140,7 +141,7 @@ def _convert(run: Run, files: Mapping[int, Path], layout: Layout, fixed: dict[st
 
 
 def _finish(run: Run, folder: Path) -> None:
-    """Compare hashes, report the missing models, and write the manifest of all ingredients."""
+    """Report duplicate and missing models, and write the manifest of all ingredients."""
     hashes: dict[int, str] = {}
     missing: dict[str, str] = {}
     for number in range(tables.MODELS):
@@ -164,16 +165,16 @@ def _finish(run: Run, folder: Path) -> None:
 
 
 def duplicates(hashes: Mapping[int, str]) -> list[str]:
-    """Report whether model_4 and model_5 are one model, as released; hashes: number -> sha256.
+    """Return a line of text on whether model_4 and model_5 are identical, as in the release.
 
-    Raises ValueError for any other two models with the same weights.
+    hashes: number -> sha256. Raises ValueError if any other two models have the same weights.
     """
     first: dict[str, int] = {}
     for number, sha256 in hashes.items():
         twin = first.setdefault(sha256, number)
         if twin != number and (twin, number) != tables.ALIKE:
             names = f"model_{twin}.pt and model_{number}.pt"
-            raise ValueError(f"{names} hold the same weights, which the released ones do not; download them again")
+            raise ValueError(f"{names} have the same weights, but the released ones differ; download them again")
     four, five = map(hashes.get, tables.ALIKE)
     if four is None or five is None:
         return []

@@ -1,7 +1,7 @@
-"""Soups of any checkpoints: `modelsoups mix uniform a.safetensors b.pt -o soup.safetensors`.
+"""Mixes a soup of any checkpoints: `modelsoups mix uniform a.safetensors b.pt -o soup.safetensors`.
 
-`--evaluate module:function` names a function from a state dict to a score, larger being better, for
-greedy and pruned. `--holdout module:function` names a function that returns a `soup.Holdout`, for
+`--evaluate module:function` gives a function from a state dict to a score (larger is better), for
+greedy and pruned. `--holdout module:function` gives a function that returns a `soup.Holdout`, for
 greedy and pruned with early rejection, and for learned.
 """
 
@@ -19,12 +19,12 @@ from modelsoups.weights.digests import later
 from modelsoups.weights.state_dicts import EVERYTHING
 
 METHODS = {
-    "uniform": "the mean of all",
-    "greedy": "each joins if the hold-out score does not fall",
-    "pruned": "each leaves if the hold-out score does not fall",
+    "uniform": "the mean of all checkpoints",
+    "greedy": "a checkpoint joins if the hold-out score does not fall",
+    "pruned": "a checkpoint leaves if the hold-out score does not fall",
     "model_stock": "between --init and the mean, by the angles of the updates",
     "learned": "coefficients by gradient descent on the hold-out",
-    "weights": "sum of --coefficients times checkpoints",
+    "weights": "the sum of the checkpoints times their --coefficients",
 }
 CHECKPOINTS = ".safetensors, .pt, .pth, .bin, .ckpt, an .index.json or a folder"
 
@@ -44,9 +44,9 @@ def main(argv: Sequence[str]) -> None:
     statistics = None
     if args.batchnorm is not None:
         if holdout is None:
-            raise ValueError("--batchnorm needs --holdout, whose model is run")
+            raise ValueError("--batchnorm needs --holdout, which provides the model to run")
         fresh = soup.reestimate(soup.mixed(chosen), holdout, registry.function(args.batchnorm)())
-        print(f"mix: BatchNorm re-estimated: {fresh.before} of {fresh.n} right before, {fresh.after} after")
+        print(f"mix: BatchNorm re-estimated: {fresh.before} of {fresh.n} correct before, {fresh.after} after")
         statistics, accuracy = fresh.statistics, fresh.after / fresh.n
     for note in soup.mix(chosen, args.out, holdout_accuracy=accuracy, statistics=statistics):
         print(f"mix: {note}")
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def print_decisions(chosen: Soup) -> float | None:
-    """Print a greedy or pruned soup's trace; returns its score, None if of several metrics."""
+    """Print a greedy or pruned soup's decisions and return its score, or None if it has several metrics."""
     for step in chosen.trace:
         shown = "rejected early" if step["correct"] is None else step["correct"]
         print(f"mix: {step['ingredient'] or 'all'}: {shown}, {'kept' if step['kept'] else 'refused'}")
@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def choose(args: argparse.Namespace, holdout: soup.Holdout | None) -> Soup:
-    """The soup that the arguments ask for; ValueError if they do not fit together."""
+    """Return the soup that the arguments request. Raises ValueError if they do not fit together."""
     options = {option.name: getattr(args, option.name) for option in options_of(soup.greedy)}
     if args.method != "greedy" and any(v is not None and v is not False for v in options.values()):
         flags = ", ".join("--" + name.replace("_", "-") for name in options)
@@ -110,7 +110,7 @@ def choose(args: argparse.Namespace, holdout: soup.Holdout | None) -> Soup:
 
 
 def holdout_of(name: str) -> soup.Holdout:
-    """The hold-out that "module:function" returns; ValueError if it is something else."""
+    """Call "module:function" and return its result. Raises ValueError if that is not a `soup.Holdout`."""
     holdout = registry.function(name)()
     if not isinstance(holdout, soup.Holdout):
         raise ValueError(f"--holdout {name}: returned a {type(holdout).__name__}, expected a soup.Holdout")
@@ -119,7 +119,7 @@ def holdout_of(name: str) -> soup.Holdout:
 
 def _weights(paths: Sequence[str], coefficients: Sequence[float] | None) -> Soup:
     if coefficients is None or len(coefficients) != len(paths):
-        raise ValueError(f"--coefficients: expected {len(paths)} numbers, one a checkpoint")
+        raise ValueError(f"--coefficients: expected {len(paths)} numbers, one per checkpoint")
     checkpoints = open_all(paths)
     hashes = tuple(map(later, checkpoints))
     return Soup("weights", tuple(c.name for c in checkpoints), hashes, {EVERYTHING: list(coefficients)})

@@ -1,4 +1,4 @@
-"""README.md of an exported model, filled in from model_card_template.md."""
+"""The README.md of an exported model, filled in from model_card_template.md."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,9 +16,9 @@ TEMPLATE = Path(__file__).with_name("model_card_template.md")
 
 
 def card(experiment: Experiment, soup: Soup, normalize: bool) -> str:
-    """The whole text. Names are escaped, so that they appear as text.
+    """Return the model card of a soup as Markdown. Names are escaped, so that they appear as plain text.
 
-    normalize: whether the head takes unit vectors.
+    normalize: whether the features are scaled to unit length before the head.
     """
     config, kind = experiment.config, "image-classification"
     library = "timm" if config.model.library == "timm" else "open_clip"
@@ -42,7 +42,7 @@ def card(experiment: Experiment, soup: Soup, normalize: bool) -> str:
 
 
 def _ingredients(soup: Soup, recipes: Mapping[str, Recipe]) -> str:
-    """A table: id, coefficient (its mean, where layers differ), and what the recipes differ in."""
+    """Return a Markdown table: ingredient, coefficient (the mean over layers), and recipe keys that differ."""
     rows = [["ingredient", "coefficient"]]
     known = []
     for position, name in enumerate(soup.ingredients):
@@ -63,7 +63,7 @@ def _ingredients(soup: Soup, recipes: Mapping[str, Recipe]) -> str:
 
 
 def _accuracy(path: Path, row: str) -> str:
-    """The row's accuracy on every data set, with its 95% interval, from the report."""
+    """Return a Markdown table of a row's accuracy on every data set of the report, with 95% intervals."""
     rows = [["data set", "images", "top-1 (%)", "95% interval"]]
     for line in storage.read_jsonl(path) if path.exists() else []:
         if line.get("row") == row and line.get("accuracy") is not None:

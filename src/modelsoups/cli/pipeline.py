@@ -1,4 +1,4 @@
-"""Running stages in order: one line for an error, its trace in the run's log, and what was made at the end."""
+"""Runs stages in order. An error is printed as one line; its traceback goes to the run's log."""
 
 import importlib
 import os
@@ -19,9 +19,9 @@ from modelsoups.tracking import following
 
 
 def run_command(modules: dict[str, str], overrides: Sequence[str]) -> None:
-    """Open a run and run stages or commands on it; an error in the configuration ends in one line.
+    """Open a run and run stages or commands on it; a configuration error is printed as one line.
 
-    modules: name of the stage -> its module, below the package.
+    modules: name of the stage -> its module, relative to the package modelsoups.
     """
     try:
         config = open_run(overrides)
@@ -31,13 +31,13 @@ def run_command(modules: dict[str, str], overrides: Sequence[str]) -> None:
 
 
 def run_stages(modules: dict[str, str], config: Config) -> None:
-    """Run stages or commands in order, with W&B beside them."""
+    """Run stages or commands in order, while a separate process logs to W&B."""
     with following(config.wandb, config.run.wandb, asdict(config), list(modules)):
         _run_all(modules, config)
 
 
 def _run_all(modules: dict[str, str], config: Config) -> None:
-    """Each stage returns whether it made anything; if so, its seconds are kept."""
+    """Run the stages; if a stage did any work, store its duration in the run folder."""
     started, experiment = time.monotonic(), Experiment(config)
     for stage, module in modules.items():
         if stage == "analyse" and len(modules) > 1 and not config.analyse.in_pipeline:
@@ -59,7 +59,7 @@ def _run_all(modules: dict[str, str], config: Config) -> None:
 
 
 def _run(stage: str, module: str, experiment: Experiment) -> bool:
-    """Whether the stage made anything. An imported pool stands in for heads, sweep and finetune."""
+    """Run one stage (heads, sweep and finetune not for an imported pool); return whether it did any work."""
     if experiment.imported and stage in ("heads", "sweep", "finetune"):
         count = len(experiment.imported.manifest()["ingredients"])
         print(f"{stage}: complete: the {count} models were imported")
@@ -71,7 +71,7 @@ def _run(stage: str, module: str, experiment: Experiment) -> bool:
 
 
 def conclusion(config: Config) -> str:
-    """What a run has made, where, and what can be done next."""
+    """Return the text printed at the end: the paths of a run's results, and the next commands."""
     run = config.run
     soups = [run.mixed(row) for row in config.soup.write]
     logged = run.wandb / "wandb"
@@ -86,7 +86,7 @@ def conclusion(config: Config) -> str:
 
 
 def log_trace(log: Path) -> str:
-    """Append the present exception's trace to a log; the words that name it, none if it cannot be written."""
+    """Append the current traceback to a log; return " (trace: <log>)", or "" if it cannot be written."""
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "a", encoding="utf-8") as file:

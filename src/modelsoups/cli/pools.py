@@ -1,4 +1,4 @@
-"""The pools that the analyses compare (analyse.pools): ordinary runs in runs/<name>/pools/."""
+"""Trains the pools of models that the analyses compare (analyse.pools): runs in runs/<name>/pools/."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from modelsoups.workers.processes import workers_kept
 
 
 def make_pools(experiment: Experiment) -> None:
-    """Initial model, draw and fine-tunes of every pool, as far as they are not complete."""
+    """Run heads, sweep and finetune for every pool; what is complete is skipped."""
     with workers_kept():
         for name in experiment.config.analyse.pools:
             pool = open_pool(experiment, name)
@@ -25,7 +25,7 @@ def make_pools(experiment: Experiment) -> None:
 
 
 def _copy_head(source: Path, target: Path) -> None:
-    """Copy the run's initial model; `heads` makes it again if the pool has other inputs."""
+    """Copy the run's initial model to a pool; `heads` recreates it if the pool has different inputs."""
     if manifests.manifest_of(source) is not None and not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".copy") as folder:

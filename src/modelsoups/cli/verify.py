@@ -1,12 +1,11 @@
-"""Measured accuracies of the released models against theirs: `modelsoups verify [FILE] [KEY=VALUE]`.
+"""Compares measured accuracies of the released models with the published ones.
 
-Without FILE, the imported models as `modelsoups evaluate experiment=released` measured them, and
-the models of our greedy soup beside the authors'. FILE holds measured accuracies as JSON lines: of
-a report (results.jsonl), or in the authors' format (model_name, ImageNet, ImageNetV2, ...; shares
-or per cent). The exit status is 0 when every accuracy agrees, 1 otherwise.
-
-Each set has a tolerance (published.released), since other matrix kernels and image decoders move
-images at the decision boundary.
+`modelsoups verify [FILE] [KEY=VALUE]`. Without FILE, it takes the accuracies that `modelsoups
+evaluate experiment=released` measured, and also compares the ingredients of the greedy soup with the
+authors'. FILE has measured accuracies as JSON lines: a report's results.jsonl, or the authors' format
+(model_name, ImageNet, ImageNetV2, ...; fractions or percent). The exit status is 0 if every accuracy
+agrees, 1 otherwise. Each set has a tolerance (published.released), since different matrix kernels
+and image decoders change the class of images at the decision boundary.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,13 +20,13 @@ from modelsoups.published import tables
 from modelsoups.published.released import TOLERANCE, number_of
 from modelsoups.report.numbers import signed
 
-ROUNDING = 1e-6  # points: a difference of exactly the tolerance agrees
+ROUNDING = 1e-6  # percentage points; lets a difference of exactly the tolerance agree
 Accuracies = Mapping[int, Mapping[str, float]]  # number of the model -> set -> accuracy, 0 to 1
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One accuracy of one model, measured and released, in per cent."""
+    """The measured and the released accuracy of one model on one data set, in percent."""
 
     model: int
     dataset: str
@@ -44,7 +43,7 @@ class Comparison:
 
 
 def main(argv: Sequence[str]) -> int:
-    """`modelsoups verify [FILE] [key=value ...]`, with experiment=released by default."""
+    """Run `modelsoups verify` with these arguments, and return its exit status."""
     args = list(argv)
     if "-h" in args or "--help" in args:
         print(__doc__)
@@ -59,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def compare(accuracies: Accuracies) -> list[Comparison]:
-    """Every measured accuracy beside the released one, by model, sets in the order of the paper."""
+    """Pair every measured accuracy with the released one; ordered by model, then by set as in the paper."""
     found = []
     for number in sorted(accuracies):
         measured, released = accuracies[number], tables.released_models()[number].accuracy
@@ -70,7 +69,7 @@ def compare(accuracies: Accuracies) -> list[Comparison]:
 
 
 def text(comparisons: Sequence[Comparison]) -> str:
-    """A line per model with its differences in points, then what disagrees and what is missing."""
+    """Return a table of measured minus released points per model, then what disagrees or is missing."""
     by_model: dict[int, dict[str, Comparison]] = {}
     for c in comparisons:
         by_model.setdefault(c.model, {})[c.dataset] = c
@@ -96,14 +95,14 @@ def text(comparisons: Sequence[Comparison]) -> str:
 
 
 def _cell(c: Comparison | None) -> str:
-    """A difference in 11 characters, the last of them "!" if it does not agree."""
+    """Return a difference as 11 characters; the last is "!" if it exceeds the tolerance."""
     if c is None:
         return f"{'-':>10} "
     return f"{signed(c.difference):>10}{' ' if c.agrees else '!'}"
 
 
 def greedy(ingredients: Sequence[str]) -> str:
-    """The models of our greedy soup beside the authors', in the order in which they joined."""
+    """Return a line that compares the given greedy soup with the authors', in the order of joining."""
     ours = list(map(int, ingredients))
     theirs = list(tables.greedy_ingredients())
     listed, released = ", ".join(map(str, ours)), ", ".join(map(str, theirs))
@@ -112,11 +111,11 @@ def greedy(ingredients: Sequence[str]) -> str:
     return f"greedy soup: models {listed}; the authors': {released} (one image can change the choice)"
 
 
-# ---- where measured accuracies come from ----
+# ---- sources of measured accuracies ----
 
 
 def measured(experiment: Experiment) -> Accuracies:
-    """From the logits of the imported models; ValueError when they were not evaluated."""
+    """Return the accuracies of the imported models; raises ValueError if they were not evaluated."""
     found: dict[int, dict[str, float]] = {}
     for ingredient in experiment.ingredients.find().ingredients:
         for name in experiment.sets.evaluated():
@@ -127,7 +126,7 @@ def measured(experiment: Experiment) -> Accuracies:
 
 
 def read(path: Path) -> Accuracies:
-    """From a file in either format; ValueError naming the file and the line at fault."""
+    """Return the accuracies in a file of either format. Raises ValueError with the file and bad line."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected JSON lines with measured accuracies")
     found: dict[int, dict[str, float]] = {}
@@ -137,12 +136,12 @@ def read(path: Path) -> Accuracies:
                 found.setdefault(model, {})[name] = _share(value, f"{path} line {line}: {name}")
     if not found:
         last = tables.MODELS - 1
-        raise ValueError(f"{path} holds no accuracy of a released model (model_0 to model_{last})")
+        raise ValueError(f"{path} has no accuracy of a released model (model_0 to model_{last})")
     return found
 
 
 def _accuracies(row: Any) -> Iterator[tuple[int, str, Any]]:
-    """(model, set, accuracy): several of the authors' line, one of a line of results.jsonl."""
+    """Yield each (model, set, accuracy) in a line: several in the authors' format, one in results.jsonl."""
     if not isinstance(row, dict):
         return
     individual = row.get("kind") == "individual"
@@ -160,5 +159,5 @@ def _accuracies(row: Any) -> Iterator[tuple[int, str, Any]]:
 def _share(value: Any, where: str) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 <= value <= 100:
-        raise ValueError(f"{where} is {value!r}, expected an accuracy as a share or in per cent")
+        raise ValueError(f"{where} is {value!r}, expected an accuracy as a fraction or in percent")
     return value / 100 if value > 1 else float(value)

@@ -1,1 +1,1 @@
-"""The pipeline on a SLURM cluster: what a sweep costs, submitting it, and how far it is."""
+"""The pipeline on a SLURM cluster: the cost of a sweep, its submission and its progress."""

@@ -1,7 +1,7 @@
 """Estimates what a sweep costs before anything is submitted: `modelsoups plan experiment=imagenet`.
 
-Images, steps, GPU-hours and disk space follow from the recipes. The speed is
-plan.images_per_second (of one GPU) or, without it, that of the run's finished ingredients.
+Images, steps, GPU-hours and disk space are computed from the recipes. The speed is
+plan.images_per_second (of one GPU) or, if that is null, the speed of the run's finished ingredients.
 """
 
 import statistics
@@ -13,12 +13,12 @@ from modelsoups.experiment.draw import Draw
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
 
-CHECKPOINTS = 2 * 3  # two checkpoints, each of the weights and AdamW's two moments
+CHECKPOINTS = 2 * 3  # in sizes of the weights: two checkpoint files, each with the weights and AdamW's two moments
 
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of a sweep, of which `at_once` ingredients are trained side by side."""
+    """The cost of a sweep that trains `at_once` ingredients in parallel."""
 
     ingredients: int
     at_once: int
@@ -49,12 +49,12 @@ def run(experiment: Experiment) -> bool:
 
 
 def planned_recipes(draw: Draw) -> list[Recipe]:
-    """The run's recipes; without a draw, those that `modelsoups sweep` would draw."""
+    """Return the run's recipes or, if none were drawn yet, those that `modelsoups sweep` would draw."""
     return draw.recipes() if draw.files.draw.exists() else draw.drawn()
 
 
 def cost(recipes: list[Recipe], concurrent: int | None, train: int, weights: int) -> Cost:
-    """The cost of recipes on `train` images with a model of `weights` bytes."""
+    """Return the cost of training these recipes on `train` images, with a model of `weights` bytes."""
     images = steps = 0
     for recipe in recipes:
         own_steps = train // recipe.batch_size * recipe.epochs
@@ -83,7 +83,7 @@ def _weights_bytes(parameters: int | None, path: Path) -> int:
 
 
 def _speed(given: float | None, ingredients: Path) -> tuple[float, str]:
-    """Images per second on one GPU, and the source of this number."""
+    """Return the images per second of one GPU, and a phrase with the source of this number."""
     if given is not None:
         return given, "as given"
     measured = []
@@ -94,7 +94,7 @@ def _speed(given: float | None, ingredients: Path) -> tuple[float, str]:
             measured.append(manifest["images"] / manifest["seconds"] / ranks)
     if not measured:
         raise ValueError(
-            f"{ingredients} has no finished ingredient that tells the speed; give plan.images_per_second=... "
+            f"{ingredients} has no finished ingredient to measure the speed from; give plan.images_per_second=... "
             "(of one GPU), or finish one: `modelsoups finetune ingredient=0`"
         )
     return statistics.median(measured), f"median of {len(measured)} finished ingredients"

@@ -1,4 +1,4 @@
-"""The sbatch scripts of an experiment: slurm/*.sbatch with the cluster's and the run's facts.
+"""The sbatch scripts of an experiment: slurm/*.sbatch, filled in for the cluster and the run.
 
 prepare -> sweep (an array with one task per ingredient) -> evaluate -> soup -> report
 """
@@ -16,7 +16,7 @@ from modelsoups.disk.paths import Run, shipped
 
 @dataclass(frozen=True)
 class Piece:
-    """A job of the chain. after: the kind of dependency that the next piece has on it."""
+    """A job of the chain. after: SLURM's type of the next job's dependency on it."""
 
     name: str
     stages: tuple[str, ...]
@@ -34,7 +34,7 @@ CHAIN = (
 
 
 def script(config: Config, piece: Piece, indices: list[int]) -> str:
-    """The text of a piece's script. indices: the ingredients that the sweep's array fine-tunes."""
+    """Return the sbatch script of one job. indices: the ingredients that the sweep's array fine-tunes."""
     cluster = config.cluster
     python = [*shlex.split(cluster.prefix), cluster.python or sys.executable]
     overrides = [o for o in config.overrides if not re.match(r"\+?(submit\.|ingredient=)", o)]
@@ -56,12 +56,12 @@ def script(config: Config, piece: Piece, indices: list[int]) -> str:
 
 
 def _options(name: str, run: Run, cluster: ClusterConfig, piece: Piece, array: str | None) -> list[str]:
-    """The options of sbatch. array: the task numbers of the sweep, as sbatch writes them."""
+    """Return the options of sbatch. array: the task numbers of the sweep, such as 0-2,5."""
     throttle = f"%{cluster.concurrent}" if cluster.concurrent else ""
     output = run.slurm.resolve() / f"{piece.name}-{'%A_%a' if array else '%j'}.out"
     options: dict[str, str | int | None] = {
         "job-name": f"{name}.{piece.name}",
-        "comment": str(run.root.resolve()),  # by which status and submit recognise the run's jobs
+        "comment": str(run.root.resolve()),  # status and submit recognise the run's jobs by it
         "chdir": str(Path.cwd()),
         "output": str(output),
         "open-mode": "append",

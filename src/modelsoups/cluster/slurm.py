@@ -1,4 +1,4 @@
-"""SLURM through its commands: queue, submission, limits. Needs neither sacct nor root rights."""
+"""Calls SLURM's commands for its queue, submission and limits; needs neither sacct nor root rights."""
 
 import re
 import shutil
@@ -11,8 +11,8 @@ from pathlib import Path
 class Job:
     """A job in the queue, or one task of an array. state is PENDING, RUNNING, COMPLETING, ..."""
 
-    id: int  # of the whole array, for a task
-    index: int | None  # of a task in its array
+    id: int  # for a task of an array, the array's id
+    index: int | None  # of a task in its array; None for other jobs
     name: str
     state: str
     nodes: str
@@ -28,7 +28,7 @@ def available() -> bool:
 
 
 def _call(command: list[str]) -> str:
-    """A command's output; ValueError if it fails, does not answer or is not installed."""
+    """Return a command's output. Raises ValueError if it fails, times out or is not installed."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     except FileNotFoundError:
@@ -45,7 +45,7 @@ def _call(command: list[str]) -> str:
 
 
 def queue(root: Path) -> list[Job]:
-    """Your unfinished jobs for the run folder `root`; each task of an array is one."""
+    """Return the user's unfinished jobs for the run folder `root`; each task of an array counts as one."""
     jobs = []
     for line in _call(["squeue", "--me", "-r", "-h", "-o", "%F|%K|%j|%T|%N|%r|%k"]).splitlines():
         number, index, name, state, nodes, reason, comment = line.split("|", 6)
@@ -56,7 +56,7 @@ def queue(root: Path) -> list[Job]:
 
 
 def submit(script: Path, dependencies: list[str]) -> int:
-    """Submit a job and return its id; ValueError with sbatch's message and the script."""
+    """Submit a script and return the job's id. Raises ValueError with sbatch's message if that fails."""
     after = dependency_options(dependencies)
     try:
         return int(_call(["sbatch", "--parsable", *after, str(script)]).split(";")[0])
@@ -80,14 +80,14 @@ def cancel(ids: list[int]) -> None:
 
 
 def max_array_size() -> int:
-    """The task numbers of an array must be below this."""
+    """Return SLURM's MaxArraySize; the task numbers of an array must be below it."""
     config = _call(["scontrol", "show", "config"])
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", config, re.MULTILINE)
     return int(found[1]) if found else 1001
 
 
 def ranges(numbers: list[int]) -> str:
-    """[0, 1, 2, 5] as sbatch writes it: 0-2,5."""
+    """Return numbers in sbatch's notation: [0, 1, 2, 5] gives 0-2,5."""
     parts: list[list[int]] = []
     for n in sorted(numbers):
         if parts and n == parts[-1][-1] + 1:

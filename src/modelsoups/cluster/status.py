@@ -1,7 +1,7 @@
-"""Shows how far a sweep is, from the run folder and SLURM's queue: `modelsoups status`.
+"""Shows the progress of a sweep, from the run folder and SLURM's queue: `modelsoups status`.
 
-For each ingredient it reads only a manifest or the last line of metrics.jsonl, so that a thousand
-ingredients take seconds.
+For each ingredient it reads only the manifest or the last line of metrics.jsonl, so that a thousand
+ingredients take only seconds.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from modelsoups.disk.paths import Run
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
 
-SILENT = 600  # seconds without new metrics after which a run without a job counts as stopped
+SILENT = 600  # seconds without new metrics after which an ingredient without a SLURM job counts as stopped
 STATES = ("done", "running", "queued", "stopped", "not started", "failed")
 
 
@@ -34,13 +34,13 @@ class IngredientStatus:
     epoch: float
     epochs: int
     hours: float = 0.0  # of training so far
-    ranks: int = 1  # processes (GPUs) that train it
+    ranks: int = 1  # processes (one per GPU) that train it
     loss: float | None = None
     note: str = ""
 
     @property
     def hours_left(self) -> float | None:
-        """Estimated from its speed so far; None before its first line of metrics."""
+        """The remaining hours, estimated from the speed so far; None before the first line of metrics."""
         return self.hours / self.epoch * (self.epochs - self.epoch) if self.epoch else None
 
 
@@ -92,12 +92,12 @@ def _status(folder: Path, index: int, epochs: int, job: slurm.Job | None) -> Ing
     elif lock.lock_files(folder) and age < SILENT:
         state = "running"
     else:
-        state, note = "stopped", "no job; continues when it is started again"
+        state, note = "stopped", "no job; continues when it is restarted"
     return make(state, row.get("epoch", 0.0), epochs, hours, ranks, row.get("loss"), note)
 
 
 def last_row(metrics: Path) -> tuple[dict[str, Any], float]:
-    """The last complete line of metrics.jsonl and its age in seconds; ({}, 0) without one."""
+    """Return the last complete line of metrics.jsonl and the file's age in seconds; ({}, 0) if missing."""
     try:
         lines = metrics.read_bytes()[-4096:].split(b"\n")[:-1]
         age = time.time() - metrics.stat().st_mtime
@@ -110,7 +110,7 @@ def last_row(metrics: Path) -> tuple[dict[str, Any], float]:
 
 
 def summary(statuses: list[IngredientStatus]) -> list[str]:
-    """How many ingredients are in each state, and the GPU-hours spent and left."""
+    """Return two lines: the number of ingredients in each state, and the GPU-hours spent and left."""
     counts = Counter(s.state for s in statuses)
     line = ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name])
     spent = sum(s.hours * s.ranks for s in statuses)

@@ -1,7 +1,7 @@
-"""Submits the whole experiment to a SLURM cluster: `modelsoups submit cluster=mine`.
+"""Submits all jobs of an experiment to a SLURM cluster: `modelsoups submit cluster=mine`.
 
-Whatever is complete or already in the queue is left out, so the command can be repeated at any
-time. The soup uses the ingredients that finished, at least soup.minimum of them. The scripts and
+What is complete or already in the queue is left out, so the command can be repeated at any time.
+The soup uses the ingredients that have finished, at least soup.minimum of them. The scripts and
 the jobs' output are in runs/<name>/slurm/. With submit.dry_run=true the scripts are printed, not submitted.
 """
 
@@ -14,7 +14,7 @@ from modelsoups.experiment.experiment import Experiment
 
 
 def run(experiment: Experiment) -> bool:
-    """Submit the jobs that are neither complete nor queued: all of them, or none if one fails."""
+    """Submit the jobs that are neither complete nor queued; if one cannot be submitted, cancel all."""
     config, files = experiment.config, experiment.files
     dry = config.submit.dry_run
     if not dry:
@@ -24,7 +24,7 @@ def run(experiment: Experiment) -> bool:
         recipe.accumulation(config.cluster.nodes * config.cluster.ranks, config.finetune.at_once)
     todo, failed = unfinished(files, len(recipes))
     queued = [] if dry else slurm.queue(files.root)
-    if not dry:  # from now on `Draw.recipes` refuses another draw: jobs may start days later
+    if not dry:  # from now on `Draw.recipes` rejects a changed draw: jobs may start days later
         storage.write_json(files.draw_manifest, {"sha256": storage.file_sha256(files.draw)})
     done = len(recipes) - len(todo) - len(failed)
     counts = f"{done} complete, {len(failed)} failed, {len(todo)} to do"
@@ -42,13 +42,14 @@ def run(experiment: Experiment) -> bool:
 
 
 def unfinished(run: Run, count: int) -> tuple[list[int], list[int]]:
+    """Return the ingredients still to be trained, and those that failed, of `count` in total."""
     rest = [i for i in range(count) if manifests.manifest_of(run.ingredient(i)) is None]
     failed = [i for i in rest if (run.ingredient(i) / paths.FAILED).exists()]
     return sorted(set(rest) - set(failed)), failed
 
 
 def _submit_chain(experiment: Experiment, todo: list[int], queued: list[slurm.Job]) -> None:
-    """Submit the pieces in order, each depending on the one before; on an error cancel them."""
+    """Submit the jobs in order, each dependent on the previous one; after an error, cancel them all."""
     tasks = {job.index for job in queued if job.name == "sweep"}
     indices = sorted(set(todo) - tasks)
     dependencies: list[str] = []  # of the next piece
@@ -69,7 +70,7 @@ def _submit_chain(experiment: Experiment, todo: list[int], queued: list[slurm.Jo
                     new.append(_submit(experiment.files, piece, text, indices, dependencies))
                     ids.append(str(new[-1]))
             elif live:
-                print(f"  {', '.join(ids):>8}  {piece.name:<9}in the queue already")
+                print(f"  {', '.join(ids):>8}  {piece.name:<9}already in the queue")
             dependencies = [f"{piece.after}:{':'.join(ids)}"] if ids else dependencies
     except BaseException:
         slurm.cancel(new)
@@ -77,7 +78,7 @@ def _submit_chain(experiment: Experiment, todo: list[int], queued: list[slurm.Jo
 
 
 def _is_needed(experiment: Experiment, piece: Piece, indices: list[int], live: bool, earlier: bool) -> bool:
-    """live: whether its job is queued; earlier: whether a piece before it was just submitted."""
+    """Return whether to submit a job. live: it is queued; earlier: a job before it was just submitted."""
     if piece.name == "sweep":
         return bool(indices)
     if piece.name == "prepare":
@@ -86,7 +87,7 @@ def _is_needed(experiment: Experiment, piece: Piece, indices: list[int], live: b
 
 
 def is_prepared(experiment: Experiment) -> bool:
-    """Whether every data set and the initial model are complete."""
+    """Return whether every data set and the initial model are complete."""
     data = experiment.config.data
     folders = list(map(experiment.sets.folder, [data.train, data.holdout, data.test, *data.shifts]))
     folders.append(experiment.files.head(experiment.config.heads.init))
@@ -94,7 +95,7 @@ def is_prepared(experiment: Experiment) -> bool:
 
 
 def is_reported(experiment: Experiment) -> bool:
-    """Whether the soups and the report of the finished ingredients are complete."""
+    """Return whether the soups and the report of the finished ingredients are complete."""
     files = experiment.files
     if not (manifests.manifest_of(files.soups) and manifests.manifest_of(files.results)):
         return False
@@ -110,7 +111,7 @@ def _submit(run: Run, piece: Piece, text: str, indices: list[int], dependencies:
         if indices[-1] >= (size := slurm.max_array_size()):
             raise ValueError(
                 f"ingredient {indices[-1]} is beyond this cluster's MaxArraySize={size}; submit with "
-                f"sweep.count={size} or less, or ask for a larger MaxArraySize"
+                f"sweep.count={size} or less, or request a larger MaxArraySize"
             )
         title += f": tasks {slurm.ranges(indices)}"
     path = run.slurm / f"{piece.name}.sbatch"

@@ -1,1 +1,1 @@
-"""The configuration: every key once, and how overrides become a Config."""
+"""The configuration: the definition of every key, and the composition of overrides into a Config."""

@@ -1,7 +1,7 @@
-"""load(): YAML files plus overrides to one validated Config.
+"""Composes the YAML files in conf/ and command-line overrides into a validated Config: `load`.
 
-The composed configuration is merged into the dataclasses of schema.py, so that a key which no dataclass declares is
-refused even when it was added with `+` (Hydra alone accepts it silently).
+The composed configuration is merged into the dataclasses of schema.py, so that a key that no dataclass declares is
+rejected even if it was added with `+` (Hydra alone accepts it silently).
 """
 
 import dataclasses
@@ -25,20 +25,20 @@ from modelsoups.config.schema import Config, TopLevel
 from modelsoups.disk.paths import ASSETS, shipped
 from modelsoups.recipes.recipe import Recipe
 
-# ${asset:iconvit/model.safetensors} in a configuration is a file of the package
+# ${asset:iconvit/model.safetensors} in a YAML file is the path of that file in the package's assets
 OmegaConf.register_new_resolver("asset", lambda name: str(ASSETS / name), replace=True)
 
 
 def own_conf() -> list[str]:
-    """The override that lets Hydra find files of yours, conf/cluster/mine.yaml, in the folder you work in."""
+    """Return an override that lets Hydra find your own files in ./conf, such as conf/cluster/mine.yaml, if any."""
     folder = Path("conf").resolve()
     return [f"hydra.searchpath=['file://{folder}']"] if folder.is_dir() and folder != shipped("conf") else []
 
 
 def load(overrides: Sequence[str] = ()) -> Config:
-    """Compose conf/config.yaml with Hydra overrides and validate; ValueError in one line names the key at fault."""
+    """Return the validated Config of these Hydra overrides. Raises ValueError, in one line, with the wrong key."""
     check_overrides(overrides)
-    outer = GlobalHydra.instance().hydra  # of a multirun, whose jobs compose here too
+    outer = GlobalHydra.instance().hydra  # the multirun's, if this is one of its jobs
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(shipped("conf")), version_base="1.3"):
@@ -51,12 +51,12 @@ def load(overrides: Sequence[str] = ()) -> Config:
 
 
 def settable(override: str) -> str:
-    """+key=value as ++key=value: every key has a default, which plain Hydra would refuse to add again."""
+    """Return +key=value as ++key=value: every key has a default, and Hydra rejects a + for an existing key."""
     return f"+{override}" if override.startswith("+") and not override.startswith("++") else override
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
-    """Refuse overrides of keys that do not exist, with or without `+`, and name the nearest ones that do."""
+    """Raise ValueError, with similar keys, if an override sets a key that does not exist, even with `+`."""
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
@@ -74,7 +74,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
 
 
 def validate(composed: DictConfig) -> Config:
-    """Merge a composed configuration into the schema and check values; see load()."""
+    """Merge a composed configuration into the schema, check its values and return the Config; see `load`."""
     schema = _schema()
     try:
         merged = OmegaConf.merge(schema, {k: v for k, v in composed.items() if k != "hydra"})
@@ -84,7 +84,7 @@ def validate(composed: DictConfig) -> Config:
             raise ValueError(f"no such key: {error.full_key}; {_nearest(error.full_key, valid, set())}") from error
         raise ValueError(f"{error.full_key}: {_one_line(error)}") from error
     for name, about in keys().items():
-        if not name.startswith("recipe."):  # `Recipe.check` does
+        if not name.startswith("recipe."):  # `Recipe.check` checks these, below
             _check(name, OmegaConf.select(merged, name), about)
     if merged.finetune.decode == "gpu" and merged.finetune.augment != "gpu":
         raise ValueError("finetune.decode=gpu: images decoded on the GPU stay there; add finetune.augment=gpu")
@@ -109,10 +109,10 @@ def validate(composed: DictConfig) -> Config:
 
 
 def _check(name: str, value: Any, about: Field[Any]) -> None:
-    """ValueError for a value outside the choices or below the bound of its key."""
+    """Raise ValueError if a value is not among the choices, or is below the bound, of its key."""
     choices, own = about.metadata["choices"], about.metadata["own"]
     if choices and value not in choices and not (own and ":" in str(value)):
-        more = ", or module:object of your own" if own else ""
+        more = ", or your own module:object" if own else ""
         raise ValueError(f"{name}={value}: expected one of {', '.join(choices)}{more}")
     least = about.metadata["at_least"]
     if least is not None and value is not None and value < least:
@@ -121,7 +121,7 @@ def _check(name: str, value: Any, about: Field[Any]) -> None:
 
 @functools.cache
 def keys() -> dict[str, Field[Any]]:
-    """Every key with its dots, in the order of the schema, the recipe's last."""
+    """Return the dataclass field of every dotted key, in the order of the schema; the recipe's keys are last."""
     return dict([*_keys_below(Config, ""), *_keys_below(Recipe, "recipe.")])
 
 
@@ -135,7 +135,7 @@ def _keys_below(section: Any, prefix: str) -> Iterator[tuple[str, Field[Any]]]:
 
 
 def defaults() -> dict[str, Any]:
-    """What the YAML files of conf/ are merged onto: the default of every key, ??? where it is required."""
+    """Return the nested defaults that the files in conf/ are merged onto; ??? for required or drawn keys."""
     tree: dict[str, Any] = {}
     for name, about in keys().items():
         *sections, last = name.split(".")
@@ -153,7 +153,7 @@ ConfigStore.instance().store("defaults", defaults())
 
 @functools.cache
 def _schema() -> DictConfig:
-    """Of every key; not to be changed (merging copies it)."""
+    """Return the OmegaConf schema of every key. It is cached, so callers must not change it."""
     sections = {name: kind for name, kind in get_type_hints(Config).items() if is_dataclass(kind)}
     nodes: dict[str, Any] = {name: OmegaConf.structured(kind) for name, kind in sections.items()}
     nodes["recipe"] = OmegaConf.structured(Recipe)
@@ -165,7 +165,7 @@ def _schema() -> DictConfig:
 
 
 def _keys(schema: DictConfig) -> list[str]:
-    """Every key with its dots; a section inside a section counts as a key too, for it can be set as a whole."""
+    """Return every dotted key; nested sections such as data.sources count too, since an override can set them."""
     keys: list[str] = []
     for name in map(str, schema):
         node = schema._get_node(name)

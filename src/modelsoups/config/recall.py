@@ -1,4 +1,4 @@
-"""A run is found again by its name alone: its overrides are kept in its folder, and joined to those of a command."""
+"""Reopens a run by its name: stores a run's overrides in its folder, and joins them with a later command's."""
 
 import sys
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from modelsoups.config.schema import Config
 from modelsoups.disk import storage
 from modelsoups.disk.paths import Run
 
-MADE_WITH = ("model", "data", "heads", "sweep", "recipe", "protocol", "pool")  # sections that decide what a run is
+MADE_WITH = ("model", "data", "heads", "sweep", "recipe", "protocol", "pool")  # sections that determine a run's results
 NOT_KEPT = ("ingredient", "submit", "export", "plan", "pretrain", "wandb", "cluster", "hydra")
 
 
 def open_run(overrides: Sequence[str]) -> Config:
-    """The configuration of a command on a run: the overrides that the run was made with, then the command's own.
+    """Return the configuration of a command on a run, from the run's stored overrides and then the command's.
 
-    Of two values for one key the command's is taken, and a line on stderr names both. Raises ValueError as `load`.
+    If both set a key, the command's value wins, and a line on stderr reports both. Raises ValueError as `load` does.
     """
     config = load(overrides)
     path = config.run.overrides
@@ -33,14 +33,14 @@ def open_run(overrides: Sequence[str]) -> Config:
     for section in MADE_WITH:
         for key, old, new in _differences(section, before[section], now[section]):
             print(
-                f"modelsoups: {config.run.root} was made with {key}={old}; this command says {key}={new}",
+                f"modelsoups: {config.run.root} was made with {key}={old}; this command sets {key}={new}",
                 file=sys.stderr,
             )
     return opened
 
 
 def keep_overrides(run: Run, overrides: Sequence[str]) -> None:
-    """Write down how to open this run again; options of a single command are left out."""
+    """Store the overrides that reopen this run, without those that concern a single command only."""
     kept = [o for o in overrides if _key(o).partition(".")[0].partition("/")[0] not in NOT_KEPT]
     path = run.overrides
     if not path.exists() or storage.read_json(path)["overrides"] != kept:
@@ -48,12 +48,12 @@ def keep_overrides(run: Run, overrides: Sequence[str]) -> None:
 
 
 def _key(override: str) -> str:
-    """The key of an override: recipe.lr of +recipe.lr=1e-4."""
+    """Return the key of an override: recipe.lr for +recipe.lr=1e-4."""
     return override.lstrip("+~").partition("=")[0]
 
 
 def _differences(name: str, before: Any, now: Any) -> list[tuple[str, Any, Any]]:
-    """Keys with different values, with their dots."""
+    """Return (dotted key, value before, value now) for each key that differs."""
     if not isinstance(before, dict) or not isinstance(now, dict):
         return [] if before == now else [(name, before, now)]
     found = []

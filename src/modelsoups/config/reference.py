@@ -11,7 +11,7 @@ from modelsoups.recipes.recipe import Recipe
 
 
 def listing(sections: Sequence[str]) -> str:
-    """The keys of these sections, or keys by name, as a terminal shows them: name, meaning, values."""
+    """Return a line of text for each key in these sections (or with these names): name, meaning, values."""
     chosen = {n: k for n, k in keys().items() if n in sections or n.partition(".")[0] in sections}
     width = max(map(len, chosen), default=0)
     lines = []
@@ -23,13 +23,13 @@ def listing(sections: Sequence[str]) -> str:
 
 
 def markdown() -> str:
-    """Every key by section, for the docs."""
+    """Return Markdown tables of every key, by section, for the docs."""
     parts = [f"### Keys outside a section\n\n{_table(n for n in keys() if '.' not in n)}"]
     for section, kind in get_type_hints(Config).items():
         if is_dataclass(kind) and kind is not TopLevel:
             names = [name for name in keys() if name.startswith(f"{section}.")]
             parts.append(f"### `{section}`\n\n{getdoc(kind)}\n\n{_table(names)}")
-    recipe = "A key that is given is the same for every ingredient. The search draws the others, or they have"
+    recipe = "A key that is set is the same for every ingredient. The search draws the others, or they have"
     parts.append(f"### `recipe`\n\n{recipe} their default.\n\n{_table(Recipe.names(), 'recipe.')}")
     return "\n".join(parts)
 
@@ -53,7 +53,7 @@ def _default(about: Field[Any]) -> str:
 
 
 def _yaml(value: Any) -> str:
-    """A value as YAML and the command line write it."""
+    """Return a value in the notation of YAML and the command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, tuple):

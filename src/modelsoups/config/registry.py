@@ -1,4 +1,4 @@
-"""Registries that anyone can extend: a name of ours, or `module:object` in a file of one's own."""
+"""Extensible registries: a key takes a built-in name, or `module:object` in the user's own file."""
 
 import importlib
 import sys
@@ -7,24 +7,23 @@ from typing import Any
 
 
 def find(known: Mapping[str, Any], name: str, key: str) -> Any:
-    """What a key names: an entry of `known`, or module:object. `module:` is the module itself.
+    """Return the object for a key's value: an entry of `known`, or module:object (`module:`: the module).
 
-    An entry that is a text is imported when it is asked for.
-
-    Raises ValueError naming the key, the cause and the choices.
+    An entry of `known` that is a string is itself imported as module:object.
+    Raises ValueError with the key, the cause and the choices.
     """
     if name in known:
         return load(known[name]) if isinstance(known[name], str) else known[name]
     try:
         return load(name)
     except ValueError as error:
-        raise ValueError(f"{key}={error}; the names of ours: {', '.join(known)}") from error
+        raise ValueError(f"{key}={error}; built-in names: {', '.join(known)}") from error
 
 
 def load(name: str, what: str = "module:object") -> Any:
-    """The object that "module:object" names; the module may lie in the current folder.
+    """Import and return the object "module:object"; the module may be in the current folder.
 
-    what: the form that is expected, for the message.
+    what: the expected format, for the message.
 
     Raises ValueError if the name has no colon, or cannot be imported.
     """
@@ -42,7 +41,7 @@ def load(name: str, what: str = "module:object") -> Any:
 
 
 def function(name: str) -> Callable[..., Any]:
-    """The function that "module:function" names: see `load`; ValueError for anything else."""
+    """Import and return the function "module:function". Raises ValueError if it is not callable."""
     found: Callable[..., Any] = load(name, "module:function")
     if not callable(found):
         raise ValueError(f"{name} is a {type(found).__name__}, expected a function")

@@ -1,6 +1,6 @@
-"""Every key of the configuration, once: its type, default, bounds, and the sentence that explains it.
+"""The definition of every configuration key: its type, default, bounds, and a sentence that explains it.
 
-The files in conf/ hold only what a data set, a model, a cluster or an experiment changes. A new key is one line here.
+The files in conf/ contain only what a data set, model, cluster or experiment changes. To add a key, add a line here.
 `config.compose` composes and validates; `config.reference` prints the keys for `--help` and the docs.
 """
 
@@ -20,9 +20,9 @@ def key(
     choices: Sequence[str] = (),
     own: bool = False,
 ) -> Any:
-    """A key of the configuration; without a default it is required. The bound does not apply to null.
+    """Define a key of the configuration; without a default it is required. at_least does not apply to null.
 
-    own: besides the choices, module:object names something in a file of one's own (`config.registry`).
+    own: besides the choices, the key accepts module:object in the user's own file (`config.registry`).
     """
     about = {"sentence": sentence, "at_least": at_least, "choices": tuple(choices), "own": own}
     if isinstance(default, list | dict):
@@ -41,7 +41,7 @@ class ModelConfig:
         own=True,
     )
     tag: str | None = key(
-        "pre-trained weights: a tag of open_clip or timm, or a file; null: none, a checkpoint brings them all", None
+        "pre-trained weights: a tag of open_clip or timm, or a file; null: none, a checkpoint contains them all", None
     )
     image_size: int = key("side of the input images in pixels", 224)
     normalize_features: bool = key("scale features to unit length, as CLIP does and timm's backbones do not", True)
@@ -49,9 +49,9 @@ class ModelConfig:
 
 @dataclass
 class SourcesConfig:
-    """Paths of ImageNet sets kept outside data.root; null means: look in data.root."""
+    """Paths of ImageNet sets outside data.root; null: look in data.root."""
 
-    train: str | None = key("ImageNet's training images, which the hold-out is taken from too", None)
+    train: str | None = key("ImageNet's training images, from which the hold-out is also taken", None)
     val: str | None = key("ImageNet's validation images", None)
     v2: str | None = key("ImageNetV2, matched frequency", None)
     r: str | None = key("ImageNet-R", None)
@@ -61,26 +61,26 @@ class SourcesConfig:
     v2_top_images: str | None = key("ImageNetV2, top images", None)
     v2_threshold: str | None = key("ImageNetV2, threshold 0.7", None)
     real: str | None = key("real.json with the ReaL labels; null: the copy that timm ships", None)
-    multilabel: str | None = key("human_accuracy_v3.0.0.json; it is used only where its path is given", None)
+    multilabel: str | None = key("human_accuracy_v3.0.0.json; used only if its path is given", None)
 
 
 @dataclass
 class DataConfig:
     """The data sets of an experiment, and the folder of their prepared shards."""
 
-    name: str = key("name of the data, as reports and cards show it")
+    name: str = key("name of the data in reports and model cards")
     library: str = key(
-        "what prepares the sets: the miniature's renderer, ImageNet's files in any form, or class folders",
+        "how the sets are prepared: by the miniature's renderer, from ImageNet's files, or from class folders",
         choices=("iconnet", "imagenet", "folders"),
         own=True,
     )
     dir: str = key("folder of the prepared sets")
     seed: int = key("seed of the miniature's renderer; unused for files", 0, at_least=0)
     train: str = key("the set that models are trained on", "train")
-    holdout: str = key("the set that every choice is made on", "holdout")
+    holdout: str = key("the set on which every choice is made", "holdout")
     test: str = key("the in-distribution test set", "test")
     shifts: list[str] = key("the test sets under distribution shift, whose mean is reported", [])
-    extra: list[str] = key("more test sets, which the mean over the shifts leaves out", [])
+    extra: list[str] = key("more test sets, which do not count in the mean of the shifts", [])
     root: str | None = key("folder of the original files, as they were downloaded or unpacked", None)
     sources: SourcesConfig = field(default_factory=SourcesConfig)
     holdout_per_class: int = key("images of each class that are held out of the training set", 26, at_least=1)
@@ -93,7 +93,7 @@ class DataConfig:
         None,
         at_least=32,
     )
-    check_counts: bool = key("refuse a set that lacks images", True)
+    check_counts: bool = key("reject a set with missing images", True)
     verify: bool = key("decode every image while preparing, which takes hours of CPU time on ImageNet", False)
     shard_images: int = key("images in a shard", 1000, at_least=1)
     workers: int | None = key("processes of `prepare`; null: one for each core", None, at_least=1)
@@ -113,18 +113,18 @@ class HeadsConfig:
 
 @dataclass
 class SweepConfig:
-    """Which recipes are drawn: recipe i is a pure function of the search file, the seed and i."""
+    """The draw of recipes: recipe i is a pure function of the search file, the seed and i."""
 
-    search: str = key("the search: a file of sweeps/ without its suffix, or a path")
+    search: str = key("the search: the name of a file in sweeps/ without its suffix, or a path")
     seed: int = key("seed of the draw", 0, at_least=0)
-    count: int | None = key("number of recipes; null: as many as the search file says", None, at_least=1)
+    count: int | None = key("number of recipes; null: the number in the search file", None, at_least=1)
 
 
 @dataclass
 class FinetuneConfig:
-    """How a fine-tune is computed; what it computes is the recipe."""
+    """How fine-tuning is computed; the hyperparameters are in the recipe."""
 
-    parallel: int | None = key("processes side by side; null: one for each GPU, or for each core", None, at_least=1)
+    parallel: int | None = key("processes in parallel; null: one per GPU or, without GPUs, per core", None, at_least=1)
     threads: int = key("threads of each process; results depend on it", 1, at_least=1)
     at_once: int | None = key(
         "images that fit on a GPU; a larger batch is split by gradient accumulation; null: no limit", None, at_least=2
@@ -148,7 +148,7 @@ class FinetuneConfig:
         choices=("auto", "none", "default", "reduce-overhead"),
     )
     augment: str = key("where images are augmented; the random draws are the same", "cpu", choices=("cpu", "gpu"))
-    deterministic: bool = key("the same bits on every run on a GPU, more slowly; a CPU always gives them", False)
+    deterministic: bool = key("slower training with bit-identical results on a GPU; on a CPU results always are", False)
 
 
 @dataclass
@@ -161,29 +161,29 @@ class EvaluateConfig:
 
 @dataclass
 class SoupConfig:
-    """Which soups are made, and with which options."""
+    """Which soups are chosen, and with which options."""
 
-    minimum: int = key("complete ingredients needed; fewer is an error", 2, at_least=1)
+    minimum: int = key("smallest number of complete ingredients; fewer is an error", 2, at_least=1)
     orders: int = key("random orders of the greedy soup", 3, at_least=1)
     learned_epochs: int = key("epochs of the learned soups", 3, at_least=1)
     learned_lr: float = key("learning rate of the learned soups", 0.1)
     learned_batch_size: int = key("batch size of the learned soups", 128, at_least=1)
     seed: int = key("seed of the learned soups and of the random order of Figure B.1", 0)
     write: list[str] = key("soups whose mixed weights are also written as .safetensors", ["greedy"])
-    also: list[str] = key("further methods, a row each: names of the registry, or functions as module:function", [])
+    also: list[str] = key("more methods, one row each: names in the registry of methods, or module:function", [])
 
 
 @dataclass
 class AnalyseConfig:
     """The paper's figures and tables beyond Table 3."""
 
-    which: list[str] = key("analyses to make, such as figure_2 or table_L3; empty: all that the models allow", [])
-    in_pipeline: bool = key("also make them when `modelsoups` runs without a stage", False)
-    pools: dict[str, list[str]] = key("further runs to compare: name -> the overrides that make it", {})
+    which: list[str] = key("analyses to run, such as figure_2 or table_L3; empty: all that the models allow", [])
+    in_pipeline: bool = key("also run the analyses when `modelsoups` runs without a stage", False)
+    pools: dict[str, list[str]] = key("additional runs to compare: name -> the overrides of the run", {})
     rates: list[float] = key("the two learning rates of Figures 2 and F.1 and of appendix L", [3e-5, 1e-5])
     epochs: int = key("epochs of the models at these learning rates", 10, at_least=1)
     grid: int = key("points on a side of an error landscape", 11, at_least=2)
-    images: int | None = key("images of each set that are looked at; null: all of them", 2000, at_least=1)
+    images: int | None = key("images of each set that are used; null: all of them", 2000, at_least=1)
     equation_images: int | None = key("images for equation (1), which costs a dozen evaluations", 500, at_least=1)
     alphas: list[float] = key("interpolation coefficients", [i / 10 for i in range(11)])
     wise_ft: list[float] | None = key("interpolation coefficients of Figure D.1; null: analyse.alphas", None)
@@ -193,7 +193,7 @@ class AnalyseConfig:
 
 @dataclass
 class ClusterConfig:
-    """A SLURM cluster. Null leaves the choice to the cluster."""
+    """A SLURM cluster. If a value is null, the cluster chooses."""
 
     partition: str | None = key("partition", None)
     account: str | None = key("account", None)
@@ -204,31 +204,31 @@ class ClusterConfig:
     gpus_per_node: int = key("GPUs on a node; 0: train on CPUs", 1, at_least=0)
     ranks_per_node: int | None = key("training processes on a node; null: one for each GPU", None, at_least=1)
     cpus_per_node: int = key("cores of a node", 8, at_least=1)
-    mem: str | None = key("memory of a node, as sbatch writes it: 64G", None)
-    concurrent: int | None = key("ingredients that train at once; null: no limit", None, at_least=1)
-    notice: int = key("seconds before the time limit at which a task saves itself and queues again", 120, at_least=0)
-    options: list[str] = key("further options of sbatch, each as --option=value", [])
-    scratch: str | None = key("folder for runs and prepared data; null: the folder you submit from", None)
+    mem: str | None = key("memory of a node in sbatch's notation, such as 64G", None)
+    concurrent: int | None = key("ingredients that train at the same time; null: no limit", None, at_least=1)
+    notice: int = key("seconds before the time limit at which a task saves its state and is requeued", 120, at_least=0)
+    options: list[str] = key("additional options of sbatch, each as --option=value", [])
+    scratch: str | None = key("folder for runs and prepared data; null: the current folder", None)
     setup: list[str] = key("shell lines that run before Python, such as `module load cuda`", [])
     prefix: str = key("words before the Python command, such as `apptainer exec --nv image.sif`", "")
-    python: str | None = key("the Python to run; null: the one that submits", None)
+    python: str | None = key("the Python interpreter of the jobs; null: the one that runs submit", None)
 
     @property
     def ranks(self) -> int:
-        """Training processes on a node."""
+        """The number of training processes on a node."""
         return self.ranks_per_node or self.gpus_per_node or 1
 
 
 @dataclass
 class SubmitConfig:
-    """`modelsoups submit`."""
+    """Options of `modelsoups submit`."""
 
     dry_run: bool = key("print the jobs and their scripts, and submit nothing", False)
 
 
 @dataclass
 class PlanConfig:
-    """`modelsoups plan`. Null takes what the run folder and the data say."""
+    """Options of `modelsoups plan`. If a value is null, it is read from the run folder or the data."""
 
     images_per_second: float | None = key("training throughput of one GPU", None, at_least=0.001)
     train_images: int | None = key("images of the training set", None, at_least=1)
@@ -237,30 +237,30 @@ class PlanConfig:
 
 @dataclass
 class PretrainConfig:
-    """`modelsoups pretrain`: trains the miniature's pre-trained models again."""
+    """Options of `modelsoups pretrain`, which retrains the miniature's pre-trained models."""
 
     labels: bool = key("train IconViT on labels instead of IconCLIP on captions", False)
     out: str = key("folder of the result", "runs/pretrain")
     seed: int = key("seed of the pre-training", 0)
-    steps: int | None = key("training steps; null: as many as for the shipped weights", None)
+    steps: int | None = key("training steps; null: the number for the shipped weights", None)
 
 
 @dataclass
 class ExportConfig:
-    """`modelsoups export`: a soup as a folder that open_clip or timm loads."""
+    """Options of `modelsoups export`, which writes a soup as a folder that open_clip or timm loads."""
 
-    row: str = key("what to export: a soup of runs/<name>/soups, or an ingredient such as 003", "greedy")
-    out: str | None = key("the folder; null: runs/<name>/export/<row>", None)
+    row: str = key("what to export: a soup in runs/<name>/soups, or an ingredient such as 003", "greedy")
+    out: str | None = key("the folder to write; null: runs/<name>/export/<row>", None)
     push: str | None = key("repository of the Hugging Face hub, user/name; needs a login there", None)
-    private: bool = key("make a new repository private", True)
+    private: bool = key("create a new repository as private", True)
 
 
 @dataclass
 class TrackConfig:
-    """Weights & Biases; the key wandb turns it on and off."""
+    """Options of Weights & Biases; the key wandb turns it on and off."""
 
-    project: str = key("project", "modelsoups")
-    entity: str | None = key("user or team; null: that of the login", None)
+    project: str = key("W&B project", "modelsoups")
+    entity: str | None = key("W&B user or team; null: that of the login", None)
     artifacts: bool = key("also log the soups and their ingredients as artifacts", False)
 
 
@@ -271,21 +271,21 @@ class TopLevel:
     name: str = key("name of the experiment, and of its folders of runs and results")
     runs: str = key("folder of the run", "runs/${name}")
     results: str = key("folder of the results", "results/${name}")
-    ingredient: int | None = key("fine-tune this ingredient alone; null: all that are not complete", None, at_least=0)
+    ingredient: int | None = key("fine-tune only this ingredient; null: all that are not complete", None, at_least=0)
     protocol: str = key(
-        "where the authors' code differs from the paper: crop ObjectNet's border and let ties join the greedy soup"
-        " (paper), or do as their code does (released)",
+        "what to follow if the authors' code and the paper differ: the paper (crop ObjectNet's border, let ties join"
+        " the greedy soup), or their released code",
         "paper",
         choices=("paper", "released"),
     )
-    task: str = key("what is learned", "images", choices=("images",), own=True)
+    task: str = key("what the models learn", "images", choices=("images",), own=True)
     pool: str = key(
-        "where the ingredients come from: this run's fine-tuning, or `modelsoups import-released`",
+        "source of the ingredients: this run's fine-tuning, or `modelsoups import-released`",
         "finetuned",
         choices=("finetuned", "imported"),
     )
     wandb: str = key(
-        "Weights & Biases; auto: online with a login, else offline in runs/<name>/wandb",
+        "Weights & Biases; auto: online with a login, otherwise offline in runs/<name>/wandb",
         "auto",
         choices=("auto", "online", "offline", "disabled"),
     )
@@ -293,7 +293,7 @@ class TopLevel:
 
 @dataclass(kw_only=True)
 class Config(TopLevel):
-    """The whole configuration of a command."""
+    """The complete configuration of a command."""
 
     model: ModelConfig
     data: DataConfig
@@ -310,7 +310,7 @@ class Config(TopLevel):
     pretrain: PretrainConfig
     track: TrackConfig
     export: ExportConfig
-    overrides: tuple[str, ...] = ()  # the command line's, as load() got them
+    overrides: tuple[str, ...] = ()  # the overrides that were given to load()
 
     @property
     def run(self) -> Run:

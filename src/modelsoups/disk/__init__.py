@@ -1,1 +1,1 @@
-"""Files: every path of a run, atomic writing, manifests, locks, provenance."""
+"""Files on disk: the paths of a run, atomic writing, manifests, locks and provenance."""

@@ -1,11 +1,11 @@
-"""A folder's lock with a lease; filelock's leases cannot tell a restarted SLURM job from a live one.
+"""A lock of a folder that expires if its holder dies, even if SLURM restarts the same job.
 
 The lock is a file lock.<n> in the folder, created exclusively; its holder touches it every few
-seconds. Another process may take the folder over by creating lock.<n+1> once the holder is dead:
+seconds. Another process may take over the folder by creating lock.<n+1> if the holder is dead:
 
 - its process no longer exists (same host),
-- SLURM has restarted the same job, and therefore believes that the earlier start is dead, or
-- its file has not been touched for LEASE seconds by the other process's own clock.
+- SLURM has restarted the same job (filelock's leases cannot recognise this case), or
+- its file has not been touched for LEASE seconds, measured by the other process's clock.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ LEASE = 60.0  # seconds without a touch after which a holder on another host cou
 
 
 class Held(ValueError):
-    """Another process is working in the folder."""
+    """Raised if another process has the folder's lock."""
 
 
 class Lock:
-    """A lock that this process holds."""
+    """A folder's lock, held by this process until `release`."""
 
     def __init__(self, file: Path) -> None:
         self.file, self.number = file, _number(file)
@@ -41,7 +41,7 @@ class Lock:
                 os.utime(self.file)
 
     def check(self) -> None:
-        """To be called before each write. Raises Held if another process has taken the folder over."""
+        """Raise Held if another process has taken over the folder. Call this before each write."""
         if max(map(_number, lock_files(self.file.parent)), default=0) > self.number:
             why = "has been taken over by another process, because this one seemed dead"
             raise Held(f"{self.file.parent} {why}; let the other one finish, or end it and run this again")
@@ -54,7 +54,7 @@ class Lock:
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[Lock]:
-    """Hold the folder's lock. Raises Held, after up to LEASE seconds, if its holder is alive."""
+    """Inside the with block, hold the folder's lock. Raises Held, within LEASE seconds, if another has it."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = _take(folder)
     try:
@@ -64,7 +64,7 @@ def held(folder: Path) -> Iterator[Lock]:
 
 
 def lock_files(folder: Path) -> list[Path]:
-    """The lock files by number: several only while a dead holder is being replaced."""
+    """Return the lock files, ordered by number; there are several only while a dead holder is replaced."""
     return sorted(folder.glob("lock.*"), key=_number)
 
 
@@ -83,7 +83,7 @@ def _take(folder: Path) -> Lock:
         with contextlib.suppress(OSError):
             mine.unlink()
         raise OSError(error.errno, f"could not write {mine}: {error.strerror}") from error
-    if others := set(lock_files(folder)) - {*dead, mine}:  # of a process that tried at the same time
+    if others := set(lock_files(folder)) - {*dead, mine}:  # another process tried at the same time
         mine.unlink(missing_ok=True)
         raise Held(_describe(min(others, key=_number)))
     for file in dead:
@@ -107,7 +107,7 @@ def _this_process() -> dict[str, Any]:
 
 
 def _began(pid: int) -> str | None:
-    """Start time of a process in kernel ticks, since ids are reused; None if it is dead."""
+    """Return a process's start time in kernel ticks (process ids are reused); None if it is dead."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -122,7 +122,7 @@ def _holder(file: Path) -> dict[str, Any]:
 
 
 def _is_dead(file: Path) -> bool:
-    """Whether a lock's holder is dead. For a holder on another host this takes up to LEASE seconds."""
+    """Return whether a lock's holder is dead; this takes up to LEASE seconds if it is on another host."""
     holder, this = _holder(file), _this_process()
     if this["job"] and holder.get("job") == this["job"] and holder["start"] < this["start"]:
         return True

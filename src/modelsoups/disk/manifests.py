@@ -1,4 +1,4 @@
-"""Manifests: a folder is complete when its manifest exists and its files have their sizes."""
+"""Manifests: a folder is complete if its manifest exists and its files have the recorded sizes."""
 
 import json
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ from modelsoups.disk.storage import read_json, write_json
 
 
 def finish(folder: Path, inputs: Mapping[str, Any], files: list[Path], **facts: Any) -> None:
-    """Write the folder's manifest: inputs, sizes of the files, further facts, provenance."""
+    """Write the folder's manifest: inputs, sizes of the files, additional facts, provenance."""
     sizes = {str(f.relative_to(folder)): f.stat().st_size for f in files}
     content = {"inputs": dict(inputs), "files": sizes, **facts, "provenance": provenance.record()}
     write_json(folder / MANIFEST, content)
 
 
 def manifest_of(folder: Path) -> dict[str, Any] | None:
-    """The folder's manifest if every file that it lists has its full size, else None."""
+    """Return the folder's manifest if every listed file has its recorded size, otherwise None."""
     path = folder / MANIFEST
     if not path.exists():
         return None
@@ -29,12 +29,12 @@ def manifest_of(folder: Path) -> dict[str, Any] | None:
 
 
 def complete(folder: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The manifest if the folder is complete and was made from these inputs, else None."""
+    """Return the manifest if the folder is complete and has these inputs, otherwise None."""
     manifest = manifest_of(folder)
     return manifest if manifest and manifest["inputs"] == json.loads(json.dumps(dict(inputs))) else None
 
 
 def training_ranks(manifest: Mapping[str, Any]) -> int:
-    """Processes that last trained an ingredient; layouts read "2x1": ranks x parts of a batch."""
+    """Return how many processes last trained an ingredient; layout "2x1": processes x parts of a batch."""
     layouts: list[str] = manifest.get("layouts", ["1x1"])
     return int(layouts[-1].split("x")[0])

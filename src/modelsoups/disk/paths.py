@@ -1,4 +1,4 @@
-"""Where files lie. Each file name of a run is spelt here, and only here."""
+"""The paths and names of all files of a run; no other module spells them out."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ METRICS = "metrics.jsonl"
 CHECKPOINT = "checkpoint.pt"
 PREVIOUS_CHECKPOINT = "checkpoint.prev.pt"
 MODEL = "model.safetensors"  # also the Hugging Face name for weights in one file
-FAILED = "failed.json"  # in place of the model, if the loss diverged
+FAILED = "failed.json"  # instead of the model, if the loss diverged
 MANIFEST = "manifest.json"  # written last, in every folder that can be complete
 
 # Files of a results folder.
@@ -21,12 +21,12 @@ TABLE_3 = "table_3.csv"
 
 
 def shipped(name: str) -> Path:
-    """The folder conf, sweeps or slurm of the installed package or of the source checkout."""
+    """Return the path of the folder conf, sweeps or slurm, in the installed package or the source checkout."""
     return PACKAGE / name if (PACKAGE / name).is_dir() else PACKAGE.parents[1] / name
 
 
 class Run:
-    """Every path of one experiment: `root` holds what the stages make, `results` holds the report."""
+    """Every path of one experiment: `root` is the folder of the stages' files, `results` of the report."""
 
     def __init__(self, root: Path, results: Path) -> None:
         self.root, self.results = root, results
@@ -35,15 +35,15 @@ class Run:
         self.ingredients = root / "ingredients"
         self.slurm = root / "slurm"  # submitted scripts, output of jobs, requests to stop
         self.soups = root / "soups"
-        self.wandb = root / "wandb"  # W&B's files, and our record of what has been logged
-        self.pools = root / "pools"  # further runs that the analyses compare
+        self.wandb = root / "wandb"  # W&B's files, and the records of what has been logged
+        self.pools = root / "pools"  # additional runs that the analyses compare
         self.analyses = results / "analysis"
         self.overrides = root / "overrides.json"  # of the command line: how to open the run again
         self.timings = root / "timings.json"
         self.log = root / "modelsoups.log"
 
     def head(self, init: str) -> Path:
-        """Folder of an initial model: encoder and head before fine-tuning (theta_0)."""
+        """Return the folder of an initial model: encoder and head before fine-tuning (theta_0)."""
         return self.root / "init" / init
 
     def ingredient(self, index: int) -> Path:
@@ -53,7 +53,7 @@ class Run:
         return self.root / "logits" / model_sha256[:16] / f"{dataset}-{dataset_sha256[:12]}.safetensors"
 
     def point(self, key: str) -> Path:
-        """The cached measurement of one soup in the analyses."""
+        """Return the file of a soup's cached measurement in the analyses."""
         return self.root / "points" / key[:2] / f"{key}.json"
 
     def soup(self, name: str) -> Path:

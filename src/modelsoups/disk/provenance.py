@@ -1,4 +1,4 @@
-"""What made a result: versions, commit, command, machine; and the code behind a measurement."""
+"""The provenance of a result: versions, commit, command and machine; fingerprints of code."""
 
 import ast
 import contextlib
@@ -19,7 +19,7 @@ PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "webdataset", "hy
 
 @functools.cache
 def code_fingerprint(*parts: str) -> str:
-    """Sixteen hex digits that change with the code of these modules, but not with comments."""
+    """Return sixteen hex digits that change with the code and docstrings of these modules, not comments."""
     root, text = PACKAGE, dict[str, str]()
     for part in parts:
         files = sorted((root / part).rglob("*.py")) or [root / f"{part}.py"]
@@ -29,7 +29,7 @@ def code_fingerprint(*parts: str) -> str:
 
 
 def record() -> dict[str, Any]:
-    """Versions, commit, command line, machine and time, for a JSON file."""
+    """Return versions, commit, command line, machine and time as JSON values."""
     packages = {}
     for name in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
@@ -46,7 +46,7 @@ def record() -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """The commit of the source checkout, "+" if files have changed; None if installed."""
+    """Return the commit of the source checkout, with a "+" if files have changed; None if installed."""
     root = PACKAGE.parents[1]
     if not (root / ".git").exists():
         return None

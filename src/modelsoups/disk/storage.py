@@ -1,4 +1,4 @@
-"""Reads and writes files. Writes are atomic, and errors name the file."""
+"""Reads and writes files. Writes are atomic, and error messages give the file."""
 
 import contextlib
 import errno
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # manifests are read without loading torch
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path. It is synced and renamed to `path`, or removed after an error."""
+    """Yield a temporary path, which is then synced and renamed to `path`, or removed after an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -50,15 +50,15 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Parse a JSON file. Raises ValueError naming the file when it is damaged."""
+    """Parse a JSON file. Raises ValueError, with the path, if it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); delete it to make it again") from error
+        raise ValueError(f"{path} is not valid JSON ({error}); delete it so that it is written again") from error
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Parse a file of JSON lines. Raises ValueError naming the file and the damaged line."""
+    """Parse a file of JSON lines. Raises ValueError, with the path and the number of a damaged line."""
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
@@ -69,9 +69,9 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def save_weights(path: Path, state: "Mapping[str, Tensor]") -> None:
-    """Write a state dict as safetensors, atomically; the same tensors give the same bytes.
+    """Write a state dict as safetensors, atomically; equal tensors give identical files.
 
-    The metadata has one key only, because the library writes several in random order.
+    The metadata has only one key, because the library would write several in random order.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -84,7 +84,7 @@ def save_weights(path: Path, state: "Mapping[str, Tensor]") -> None:
 
 
 def fingerprint(value: Any) -> str:
-    """Sixteen hex digits of the sha256 of a JSON-like value."""
+    """Return sixteen hex digits of the sha256 of a JSON-like value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -1,1 +1,1 @@
-"""An opened run: its draw, prepared sets, ingredients, logits and soups."""
+"""An opened run: its recipes, prepared data sets, ingredients, logits and soups."""

@@ -1,4 +1,4 @@
-"""The draw of a run: one recipe for each ingredient. Once drawn, recipes are fixed."""
+"""The draw of a run: one recipe for each ingredient, fixed once it is written."""
 
 import json
 from dataclasses import MISSING, asdict, fields
@@ -22,9 +22,9 @@ class Draw:
         self.files, self.sweep, self.fixed = files, sweep, fixed
 
     def recipes(self) -> list[Recipe]:
-        """The recipes in the order of their index.
+        """Return the recipes from draw.jsonl, in the order of their index.
 
-        Raises ValueError if there is no draw, or if it has changed since the sweep was submitted.
+        Raises ValueError if the file is missing, or has changed since the sweep was submitted.
         """
         path = self.files.draw
         if not path.exists():
@@ -32,18 +32,18 @@ class Draw:
         submitted = self.files.draw_manifest
         if submitted.exists() and storage.read_json(submitted)["sha256"] != storage.file_sha256(path):
             raise ValueError(
-                f"{path} has changed since the sweep began; recipes are fixed once drawn: restore it (`modelsoups "
+                f"{path} has changed since the sweep started; recipes are fixed once drawn: restore it (`modelsoups "
                 "sweep` after deleting it draws the same), or choose another name=..."
             )
         return [Recipe(**row["recipe"]) for row in storage.read_jsonl(path)]
 
     def drawn(self) -> list[Recipe]:
-        """The recipes that the search draws now, whether or not they have been written."""
+        """Return the recipes that the search draws with the current configuration; reads no draw.jsonl."""
         search = load_search(self.sweep.search)
         return [self.recipe(search, i) for i in range(self.sweep.count or searches.size(search))]
 
     def recipe(self, search: dict[str, Any], index: int) -> Recipe:
-        """One recipe: what the configuration fixes, else what the search draws, else the default."""
+        """Return one recipe. A value is the configuration's, otherwise the search's, otherwise the default."""
         values = {**searches.draw(search, self.sweep.seed, index), **self.fixed}
         missing = [f.name for f in fields(Recipe) if f.default is MISSING and f.name not in values]
         if missing:
@@ -51,7 +51,7 @@ class Draw:
         return Recipe(**values)
 
     def write(self) -> bool:
-        """Write the draw; whether anything changed. ValueError if another draw is there already."""
+        """Write draw.jsonl and return whether it changed. Raises ValueError if a recipe in it would change."""
         rows = []
         for index, recipe in enumerate(self.drawn()):
             rows.append({"index": index, "recipe": json.loads(json.dumps(asdict(recipe)))})
@@ -63,7 +63,7 @@ class Draw:
                 return False
             if old != rows[: len(old)]:
                 raise ValueError(
-                    f"{path} holds other recipes than {source} now draws; recipes are fixed once drawn: choose "
+                    f"{path} has different recipes than {source} now draws; recipes are fixed once drawn: choose "
                     f"another name=..., or delete {self.files.root} to start over"
                 )
         storage.write_jsonl(path, rows)
@@ -74,9 +74,9 @@ class Draw:
 
 
 def load_search(name: str) -> dict[str, Any]:
-    """A search of sweeps/ by name, or any file by path: YAML, or JSON lines with a recipe each.
+    """Read a search by its name in sweeps/ or by its path: YAML, or JSON lines with one recipe each.
 
-    Raises ValueError when it is missing, malformed or unknown.
+    Raises ValueError if the file is missing or is not a valid search.
     """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml", ".jsonl"):

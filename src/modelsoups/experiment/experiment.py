@@ -1,4 +1,4 @@
-"""Experiment: a run, opened once for each command and handed to stages, analyses and cluster commands."""
+"""Experiment, an opened run: each command creates one and passes it to stages, analyses or cluster commands."""
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -24,16 +24,16 @@ TASKS = {"images": "modelsoups.tasks.images:ImageClassification"}
 
 
 def _parts() -> ModuleType:
-    from modelsoups.experiment import parts  # loads PyTorch: status, submit and plan do without
+    from modelsoups.experiment import parts  # loads PyTorch, which status, submit and plan do not need
 
     return parts
 
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """What a run has and makes. Each part is opened when it is first used, and kept.
+    """A run and access to its parts. Each part is created when it is first used, and then cached.
 
-    An Experiment that is sent to a worker process takes only its configuration along.
+    Only the configuration is pickled when an Experiment is sent to a worker process.
     """
 
     config: Config
@@ -53,41 +53,41 @@ class Experiment:
 
     @cached_property
     def draw(self) -> Draw:
-        """The recipes."""
+        """The recipes of the run."""
         return Draw(self.files, self.config.sweep, self.config.recipe)
 
     @cached_property
     def imported(self) -> "Imported | None":
-        """The imported pool, for pool=imported."""
+        """The imported models if pool=imported, otherwise None."""
         holdout = self.sets.folder(self.config.data.holdout)
         return _parts().Imported(self.files, holdout) if self.config.pool == "imported" else None
 
     @cached_property
     def ingredients(self) -> "Ingredients":
-        """The initial models and the fine-tuned ones."""
+        """The initial and the fine-tuned models."""
         config = self.config
         return _parts().Ingredients(self.files, self.draw, config.heads.init, config.soup.minimum, self.imported)
 
     @cached_property
     def task(self) -> "Task":
-        """What is learned."""
+        """The learning task: inputs, loss and score."""
         make = registry.find(TASKS, self.config.task, "task")
         task: Task = make(self.crops, self.config.evaluate.batch_size)
         return task
 
     @cached_property
     def crops(self) -> "CropStore":
-        """The evaluation crops of the prepared sets, decoded once."""
+        """The cached evaluation crops (decoded images) of the prepared sets."""
         return _parts().CropStore(self.files.root / "pixels")
 
     @cached_property
     def logits(self) -> "LogitsCache":
-        """The logits of models and soups."""
+        """The cached logits of models and soups."""
         return _parts().LogitsCache(self.files, self.sets, self.task, self.classifier)
 
     @cached_property
     def soups(self) -> "Soups":
-        """The soups, and what they are chosen from."""
+        """The soups of the run, and the pool of models that they are chosen from."""
         return _parts().Soups(self.files, self.ingredients, self.logits)
 
     @cached_property
@@ -95,23 +95,23 @@ class Experiment:
         return {}
 
     def classifier(self, classes: int) -> "Classifier":
-        """The network of the run, built once; its weights are those that were loaded last."""
+        """Return the run's network, built once; it is shared, so its weights are those loaded last."""
         if classes not in self._classifiers:
             self._classifiers[classes] = self.task.build(self.config.model, classes)
         return self._classifiers[classes]
 
     @property
     def workers(self) -> int:
-        """Processes to run side by side."""
+        """The number of processes to run in parallel."""
         return worker_count(self.config.finetune.parallel)
 
     def prepare_inputs(self, names: list[str]) -> None:
-        """Write what all models will read of these sets: large sets are decoded only once."""
+        """Decode these sets to disk if they are too large for memory, so that all models can share them."""
         for name in names:
             self.task.prepare(self.sets[name], self.config.model)
 
     def soup_inputs(self, ingredients: "list[Ingredient]") -> dict[str, Any]:
-        """What the soups depend on: ingredients, initial models, data sets, options."""
+        """Return the inputs of the soups for their manifest: ingredients, initial models, data sets, options."""
         config, sets = self.config, self.sets
         return {
             "ingredients": {i.id: i.sha256 for i in ingredients},
@@ -124,7 +124,7 @@ class Experiment:
         }
 
     def report_inputs(self) -> dict[str, Any]:
-        """What a report depends on, cheap to compute; ValueError when the soups are not complete."""
+        """Return the inputs of a report for its manifest. Raises ValueError if the soups are not complete."""
         soups = self.files.soups
         manifest = manifests.manifest_of(soups)
         if manifest is None:

@@ -1,4 +1,4 @@
-"""The pool that `modelsoups import-released` made, as the stages read it."""
+"""Reads the models that `modelsoups import-released` wrote into a run."""
 
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,16 @@ from modelsoups.soup.coefficients import Ingredient
 
 
 class Imported:
-    """The authors' released models in the folders of a run."""
+    """The authors' released models in the ingredient folders of a run."""
 
     def __init__(self, files: Run, holdout: Path) -> None:
-        """holdout: folder of the prepared hold-out, which must be the authors'."""
+        """holdout: folder of the prepared hold-out, which must have been split by the authors' index file."""
         self.files, self.holdout = files, holdout
 
     def find(self) -> tuple[list[Ingredient], dict[str, str]]:
-        """The imported ingredients, each with the recipe that was released, and why others are missing.
+        """Return the imported ingredients with their released recipes, and why others are missing, by id.
 
-        Raises ValueError when the import is not complete, or when the hold-out is not the authors'.
+        Raises ValueError if the import is not complete, or if the hold-out is not the authors'.
         """
         manifest = self.manifest()
         self._check_holdout()
@@ -37,25 +37,25 @@ class Imported:
         return found, manifest["missing"]
 
     def initial(self) -> dict[str, Ingredient]:
-        """model_0 under "initialization", if it was imported."""
+        """Return {"initialization": model_0}, or an empty dict if model_0 was not imported."""
         sha256 = self.manifest()["ingredients"].get(f"{tables.INITIALIZATION:03d}")
         path = self.files.ingredient(tables.INITIALIZATION) / paths.MODEL
         return {"initialization": Ingredient("initialization", str(path), sha256, None)} if sha256 else {}
 
     def manifest(self) -> dict[str, Any]:
-        """The manifest of the import; ValueError when nothing was imported."""
+        """Return the manifest of the import. Raises ValueError if nothing was imported."""
         folder = self.files.ingredients
         manifest = manifests.manifest_of(folder)
         if manifest is None:
-            raise ValueError(f"{folder} holds no imported models; run `modelsoups import-released DIR` first")
+            raise ValueError(f"{folder} has no imported models; run `modelsoups import-released DIR` first")
         return manifest
 
     def _check_holdout(self) -> None:
-        """Refuse a hold-out that is not the authors': the models were trained on about 98% of any other."""
+        """Raise ValueError if the hold-out is not the authors': any other is 98% training data of the models."""
         manifest = manifests.manifest_of(self.holdout)
         if manifest is not None and manifest["inputs"].get("holdout", {}).get("rule") != "file":
             raise ValueError(
                 f"{self.holdout}: this hold-out was not split by the authors' index file. The released models were "
                 "trained on about 98% of it, so no soup can be chosen on it. Prepare with "
-                "data.holdout_file=imagenet_98_idxs.npy and another data.dir=..."
+                "data.holdout_file=imagenet_98_idxs.npy and a different data.dir=..."
             )

@@ -1,4 +1,4 @@
-"""The models of a run: initial models and ingredients, which of them are missing and why, and their weights."""
+"""The initial models and ingredients of a run: their weights, and which are missing and why."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,22 +17,22 @@ from modelsoups.soup.coefficients import Ingredient
 
 @dataclass(frozen=True)
 class Found:
-    """The complete ingredients in the order of their index, and why each of the others is missing."""
+    """The complete ingredients ordered by index, and a reason for each missing one, by id."""
 
     ingredients: list[Ingredient]
     missing: dict[str, str]
 
 
 class Ingredients:
-    """The models of a run, read from its folders whenever they are asked for."""
+    """The models of a run. Its folders are read anew at each call."""
 
     def __init__(self, files: Run, draw: Draw, init: str, minimum: int, imported: Imported | None) -> None:
-        """init: which head the models start from. imported: the pool that was imported, if it was."""
+        """init: the initial model (lp or zeroshot). imported: the imported models if pool=imported."""
         self.files, self.draw, self.init, self.minimum, self.imported = files, draw, init, minimum, imported
         self._verified: set[tuple[str, int, str]] = set()  # path, time of last change, sha256
 
     def find(self) -> Found:
-        """The ingredients of the run; ValueError when fewer than soup.minimum are complete."""
+        """Return the ingredients of the run. Raises ValueError if fewer than soup.minimum are complete."""
         if self.imported:
             return self._enough(Found(*self.imported.find()), "modelsoups import-released DIR")
         found, missing = [], {}
@@ -61,9 +61,9 @@ class Ingredients:
         return found
 
     def initial(self) -> dict[str, Ingredient]:
-        """theta_0 under "initialization", and the zero-shot model beside it where the two differ.
+        """Return theta_0 as "initialization" and, if it is a different one, the zero-shot model as "zeroshot".
 
-        An imported pool has none when model_0 was not there to be imported.
+        The dict is empty for an imported pool without model_0.
         """
         if self.imported:
             return self.imported.initial()
@@ -80,9 +80,9 @@ class Ingredients:
         return Ingredient(row, str(folder / paths.MODEL), manifest["sha256"], None)
 
     def open(self, ingredient: Ingredient) -> Checkpoint:
-        """An ingredient's weights, each tensor read when it is asked for; ValueError as `load_weights`.
+        """Open an ingredient's weights; tensors are read on demand. Raises ValueError as `load_weights` does.
 
-        A file is hashed once: for each soup of a large pool, that would take longer than the mixing.
+        A file is hashed only once: hashing it for every soup would take longer than the mixing.
         """
         checkpoint = open_checkpoint(ingredient.path)
         checkpoint.name = f"ingredient {ingredient.id}"
@@ -95,17 +95,17 @@ class Ingredients:
 
 
 def load_weights(ingredient: Ingredient) -> dict[str, Tensor]:
-    """An ingredient's state dict on the CPU; ValueError when its content differs from its manifest."""
+    """Return an ingredient's state dict on the CPU. Raises ValueError if its hash is not the manifest's."""
     state = load_state(Path(ingredient.path))
     verify(ingredient, state_sha256(state))
     return state
 
 
 def verify(ingredient: Ingredient, sha256: str) -> None:
-    """ValueError when the content of an ingredient's file is not what its manifest says."""
+    """Raise ValueError if `sha256`, the hash of an ingredient's weights, is not the one in its manifest."""
     if sha256 != ingredient.sha256:
         path = Path(ingredient.path)
         raise ValueError(
-            f"{path} has changed since it was made (its sha256 differs from its manifest); restore the file, or "
-            f"delete {path.parent} to make it again"
+            f"{path} has changed since it was written (its sha256 differs from its manifest); restore the file, or "
+            f"delete {path.parent} to train it again"
         )

@@ -1,7 +1,7 @@
-"""Logits of models on data sets, cached by the hashes of both.
+"""A cache of the logits of models on data sets; the keys are the hashes of the weights and of the data.
 
-Everything that is measured goes through this cache: individuals, soups and ensembles. Logits are float32 and
-projected to the data set's own classes (R, ObjectNet, A), so that an ensemble averages what the authors' code averages.
+All evaluation uses this cache: single models, soups and ensembles. Logits are float32 and projected to the
+data set's own classes (ImageNet-R, ObjectNet, ImageNet-A) before ensembles average them, as in the authors' code.
 
 Legend: N images of a set, B of a batch, C classes, H height, W width.
 """
@@ -22,7 +22,7 @@ from modelsoups.tasks.task import Task
 
 
 class LogitsCache:
-    """The logits of a run's models, in runs/<name>/logits."""
+    """The cached logits of a run's models, in runs/<name>/logits."""
 
     def __init__(
         self,
@@ -31,19 +31,19 @@ class LogitsCache:
         task: Task,
         classifier: Callable[[int], Any],
     ) -> None:
-        """classifier builds the run's network for a number of classes."""
+        """classifier: returns the run's network for a number of classes."""
         self.files, self.sets, self.task, self.classifier = files, sets, task, classifier
 
     def path(self, name: str, sha256: str, images: int | None = None) -> Path:
-        """The file of a model's logits on a data set, or on a part of its images."""
+        """Return the file of a model's logits on a data set, or on a subset of `images` images."""
         whole = self.files.logits(sha256, name, self.sets[name].sha256)
         return whole if images is None else whole.with_name(f"{whole.stem}-{images}{whole.suffix}")
 
     def of(self, name: str, sha256: str, state: Mapping[str, Tensor] | None = None) -> Logits:
-        """Logits of the model with these weights on a data set, from the cache if they are there.
+        """Return the logits of a model on the data set `name`, from the cache or computed from `state`.
 
-        Without `state` the cache must hold them: ValueError names the missing file and the stage
-        that makes it.
+        sha256: hash of the weights. Raises ValueError, with the stage to run, if the cache has no such
+        logits and there is no `state`.
         """
         path = self.path(name, sha256)
 
@@ -55,9 +55,9 @@ class LogitsCache:
         return Logits(name, self.cached(path, compute), torch.from_numpy(self.sets[name].labels_N))
 
     def cached(self, path: Path, compute: Callable[[], Tensor]) -> Tensor:
-        """The logits_NC in a file of the cache, computed and written there where it is missing.
+        """Return the logits_NC in a cache file; if it is missing, compute and write them.
 
-        ValueError names a damaged file.
+        Raises ValueError if the file is damaged.
         """
         if not path.exists():
             logits_NC = compute()
@@ -70,9 +70,9 @@ class LogitsCache:
 
     @torch.inference_mode()
     def forward(self, name: str, state: Mapping[str, Tensor], of_N: Tensor | None = None) -> Tensor:
-        """Projected logits_NC, float32 on the CPU, of a state dict of the run's network.
+        """Return the projected logits_NC (float32, on the CPU) of a state dict on the data set `name`.
 
-        of_N: which images, as booleans; all by default.
+        of_N: a boolean mask of the images to use; by default all.
         """
         dataset = self.sets[name]
         model = self.classifier(len(dataset.classes))

@@ -1,4 +1,4 @@
-"""The prepared data sets of a run: which there are, what each is made from, and each opened once."""
+"""The data sets of a run: their preparation, the inputs of each, and the prepared sets, opened once."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from modelsoups.config.schema import DataConfig
 from modelsoups.data.shards import ShardSet
 from modelsoups.disk import manifests
 
-LIBRARIES = {  # data.library -> a module with names, inputs, facts and make
+LIBRARIES = {  # data.library -> a module with the functions names, inputs, facts and make
     "iconnet": "modelsoups.miniature.library:",
     "imagenet": "modelsoups.data.imagenet.library:",
     "folders": "modelsoups.data.folders:",
@@ -16,10 +16,10 @@ LIBRARIES = {  # data.library -> a module with names, inputs, facts and make
 
 
 class Sets:
-    """The data sets of an experiment. sets["test"] opens a prepared one, or raises ValueError."""
+    """The data sets of an experiment. sets["test"] opens the test set; ValueError if it is not prepared."""
 
     def __init__(self, data: DataConfig, protocol: str, without_holdout: bool) -> None:
-        """without_holdout: an imported pool may be evaluated without its authors' hold-out."""
+        """without_holdout: if the hold-out is not prepared, evaluate without it (for imported models)."""
         self.data, self.protocol, self.without_holdout = data, protocol, without_holdout
         self._opened: dict[str, ShardSet] = {}
 
@@ -39,55 +39,55 @@ class Sets:
     def folder(self, name: str) -> Path:
         return Path(self.data.dir) / name
 
-    # ---- which there are ----
+    # ---- prepared sets ----
 
     def is_prepared(self, name: str) -> bool:
-        """Whether `prepare` has made a set; opening it tells whether it is damaged."""
+        """Return whether a set has been prepared, without a check for damage (opening it does that)."""
         return (self.folder(name) / manifests.MANIFEST).exists()
 
     def tests(self) -> list[str]:
-        """The test set, and the shifts and extra sets that are prepared and have images of their own.
+        """Return the names of the test set and of the prepared shifts and extra sets that have own images.
 
-        They are evaluated when everything has been chosen. Sets that only relabel the test set are
-        not among them: they are scored from its logits.
+        They are evaluated only after every choice. Sets that only relabel the test set are excluded,
+        since they are scored from its logits.
         """
         others = filter(self.is_prepared, [*self.data.shifts, *self.data.extra])
         return [self.data.test, *(name for name in others if self[name].scoring is None)]
 
     def relabelled(self) -> list[str]:
-        """Prepared sets that give other labels to the test set's images."""
+        """Return the names of prepared sets that give different labels to the test set's images."""
         prepared = filter(self.is_prepared, self.data.extra)
         return [name for name in prepared if self[name].scoring is not None]
 
     def evaluated(self) -> list[str]:
-        """The sets that every ingredient is evaluated on."""
+        """Return the names of the sets on which every ingredient is evaluated."""
         if self.without_holdout and not self.is_prepared(self.data.holdout):
             return self.tests()
         return [self.data.holdout, *self.tests()]
 
     def missing(self) -> list[str]:
-        """The shifts and extra sets of the experiment that are not prepared."""
+        """Return the names of the shifts and extra sets that are not prepared."""
         return [n for n in [*self.data.shifts, *self.data.extra] if not self.is_prepared(n)]
 
-    # ---- how they are made ----
+    # ---- preparation ----
 
     def names(self) -> list[str]:
-        """Every set of the experiment, in order."""
+        """Return the names of all sets of the experiment, in order."""
         found: list[str] = self._library().names(self.data)
         return found
 
     def inputs(self, name: str) -> dict[str, Any]:
-        """What a set is made from: its shards are complete when they were made from this."""
+        """Return the inputs of a set, for its manifest: its shards are complete if they have these inputs."""
         found: dict[str, Any] = self._library().inputs(self.data, self.protocol, name)
         return found
 
     def facts(self, name: str) -> dict[str, Any]:
-        """The metadata of a set, for its manifest; see `shards.finish_set`."""
+        """Return the metadata of a set for its manifest; see `shards.finish_set`."""
         found: dict[str, Any] = self._library().facts(self.data, self.protocol, name)
         return found
 
     def make(self, names: list[str], workers: int) -> dict[str, int]:
-        """Prepare sets; the number of images of each that was made."""
+        """Prepare these sets, and return the number of images of each set that was written."""
         made: dict[str, int] = self._library().make(self.data, self.protocol, names, workers)
         return made
 

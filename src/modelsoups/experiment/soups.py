@@ -1,4 +1,4 @@
-"""The soups of a run: their files, their mixed weights, and the pool that methods choose from."""
+"""The soups of a run: their files, their mixed weights, and the pool of models that methods choose from."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,9 +14,9 @@ from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.soup.pool import Gradient, Pool, model_gradient
 from modelsoups.weights.mixing import mix_in_memory
 
-STATES_IN_MEMORY = 4 * 2**30  # bytes of checkpoints that a process keeps; others are read from disk each time
+STATES_IN_MEMORY = 4 * 2**30  # bytes of checkpoints cached per process; others are read from disk each time
 CURVE = (1, 2, 4, 8, 16, 24, 36, 48, 72)  # numbers of models in Figure B.1
-EXTRAS = ("inputs", "sha256")  # keys of a soup's file beside the soup itself
+EXTRAS = ("inputs", "sha256")  # keys in a soup's file besides those of Soup
 
 
 class Soups:
@@ -25,14 +25,14 @@ class Soups:
     def __init__(self, files: Run, ingredients: Ingredients, logits: LogitsCache) -> None:
         self.files, self.ingredients, self.logits = files, ingredients, logits
         self._states: dict[str, dict[str, Tensor]] = {}  # by sha256
-        self._used = 0  # bytes of these
+        self._used = 0  # bytes in self._states
 
     def write(self, row: str, soup: Soup, **extras: str) -> None:
-        """Write a soup with `inputs` (fingerprint of what it was chosen from) and `sha256` (of its weights)."""
+        """Write a soup. extras: `inputs` (fingerprint of what it was chosen from), `sha256` (of its weights)."""
         storage.write_json(self.files.soup(row), {**soup.to_json(), **extras})
 
     def read(self, row: str) -> Soup:
-        """A soup of the run; ValueError when it is missing or malformed."""
+        """Read a soup of the run. Raises ValueError if it is missing or malformed."""
         path = self.files.soup(row)
         if not path.exists():
             raise ValueError(f"{path} is missing; run `modelsoups soup` first")
@@ -43,15 +43,15 @@ class Soups:
             raise ValueError(f"{path}: {error}") from error
 
     def extras(self, row: str) -> dict[str, str]:
-        """What a soup's file holds beside the soup; empty when there is no file."""
+        """Return the keys EXTRAS in a soup's file; empty if there is no file."""
         path = self.files.soup(row)
         content = storage.read_json(path) if path.exists() else {}
         return {key: content[key] for key in EXTRAS if key in content}
 
     def mixed(self, soup: Soup) -> dict[str, Tensor]:
-        """The weights of a soup over the run's ingredients and initial model.
+        """Return the mixed weights of a soup of the run's ingredients and initial models.
 
-        They are mixed in one streamed pass: no more than one soup is held in memory.
+        Ingredients are read tensor by tensor, so memory for one model is enough.
         """
         known = {i.id: i for i in [*self.ingredients.find().ingredients, *self.ingredients.initial().values()]}
         for name, sha256 in zip(soup.ingredients, soup.hashes, strict=True):
@@ -60,7 +60,7 @@ class Soups:
         return mix_in_memory([self.ingredients.open(known[name]) for name in soup.ingredients], soup.coefficients)
 
     def pool(self, ingredients: Sequence[Ingredient]) -> Pool:
-        """Ingredients and the hold-out, as the methods see them."""
+        """Return the Pool of these ingredients and the hold-out, from which soup methods choose."""
         sets = self.logits.sets
         name, labels_N = sets.data.holdout, torch.from_numpy(sets.holdout.labels_N)
         return Pool(
@@ -75,7 +75,7 @@ class Soups:
         )
 
     def _state(self, ingredient: Ingredient) -> dict[str, Tensor]:
-        """An ingredient's weights; the first ones stay in memory, as far as the limit allows."""
+        """Return an ingredient's weights; they are cached until STATES_IN_MEMORY bytes are in use."""
         if ingredient.sha256 in self._states:
             return self._states[ingredient.sha256]
         state = load_weights(ingredient)
@@ -93,5 +93,5 @@ class Soups:
 
 
 def curve_points(count: int) -> list[int]:
-    """Numbers of models of Figure B.1, short of all of them: those are the table's own rows."""
+    """Return the numbers of models in Figure B.1 below `count`; for `count` itself Table 3 has the rows."""
     return [k for k in CURVE if k < count]

@@ -1,4 +1,4 @@
-"""Recipe: the hyperparameters of one fine-tuning run. Loads without torch."""
+"""Recipe, the hyperparameters of one fine-tuning run; this module loads without torch."""
 
 import re
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ def hyper(
     choices: Sequence[Any] = (),
     same: bool = False,
 ) -> Any:
-    """A hyperparameter: its sentence, default and bounds.
+    """Define a hyperparameter by its explanation, default and bounds.
 
-    within: least and greatest value; above: the least value itself is excluded. same: it has its
-    default in every recipe, unless the configuration gives another value; others may be drawn.
+    within: smallest and largest value; above: the smallest value itself is excluded. same: the
+    default applies to every recipe unless the configuration sets a value; other keys may be drawn.
     """
     about = {"sentence": sentence, "within": within, "above": above, "choices": tuple(choices), "same": same}
     return field(default=default, metadata={"at_least": None, **about})
@@ -30,8 +30,8 @@ def hyper(
 class Recipe:
     """The hyperparameters of one fine-tuning run (section 2: h in FineTune(theta_0, h); J.2.1).
 
-    Each decay of ema and each share of swa gives a further ingredient beside the model itself.
-    Raises ValueError naming the field, its value and what is allowed.
+    Each value of ema and of swa gives an additional ingredient besides the trained model.
+    Raises ValueError with the key, its value and what is allowed.
     """
 
     lr: float = hyper("learning rate", within=(0.0, 10.0), above=True)
@@ -50,7 +50,7 @@ class Recipe:
     warmup_steps: int = hyper("steps of warm-up, at most a tenth of the run", 500, within=(0, 10**7), same=True)
     clip: float = hyper("largest norm of the gradient", 1.0, within=(0.0, 1e9), above=True, same=True)
     min_crop: float = hyper(
-        "smallest share of the area that a random crop keeps", 0.08, within=(0.0, 1.0), above=True, same=True
+        "smallest fraction of the area in a random crop", 0.08, within=(0.0, 1.0), above=True, same=True
     )
     flip: float = hyper("probability of mirroring an image", 0.5, within=(0.0, 1.0), same=True)
     optimizer: str = hyper("optimizer", "adamw", choices=("adamw", "adam", "rmsprop", "sgd", "adafactor"))
@@ -67,7 +67,7 @@ class Recipe:
     )
     sam: float = hyper("radius of sharpness-aware minimization (L.3); 0: none", 0.0, within=(0.0, 100.0))
     sam_sync: bool = hyper(
-        "perturb by the gradient of the whole batch; false: of each process's own images (J.2.3)",
+        "perturb by the gradient of the full batch; false: of each process's own images (J.2.3)",
         True,
         choices=(True, False),
     )
@@ -76,10 +76,10 @@ class Recipe:
     )
     ema: tuple[float, ...] = hyper("decays of moving averages of the weights", (), within=(0.0, 1.0))
     swa: tuple[float, ...] = hyper(
-        "shares of the run after which averaging over epochs starts (L.1: 0.7)", (), within=(0.0, 1.0)
+        "fractions of the run after which averaging over epochs starts (L.1: 0.7)", (), within=(0.0, 1.0)
     )
     teachers: tuple[str, ...] = hyper(
-        "folders of ingredients, or weight files, whose ensemble the model learns from instead of the labels (L.1)", ()
+        "folders of ingredients, or weight files, whose ensemble replaces the labels (L.1)", ()
     )
 
     def __post_init__(self) -> None:
@@ -103,10 +103,10 @@ class Recipe:
         return tuple(f.name for f in fields(Recipe))
 
     def accumulation(self, ranks: int, at_once: int | None = None) -> int:
-        """Into how many parts each of `ranks` processes splits its share of a batch.
+        """Return the number of parts into which each of `ranks` processes splits its part of a batch.
 
-        A part has at most `at_once` images. It holds whole pairs, because mixup pairs image i of a
-        batch with the i-th from its end. Raises ValueError when the batch cannot be split so.
+        A part has at most `at_once` images. Pairs stay together, because mixup pairs image i of a
+        batch with the i-th from its end. Raises ValueError if no such split exists.
         """
         if ranks == 1 and (at_once is None or at_once >= self.batch_size):
             return 1
@@ -123,7 +123,7 @@ class Recipe:
 
 
 def _expected(name: str, value: Any, about: Any, several: bool) -> str:
-    """What a value of this key would have to be; empty if it is."""
+    """Return a phrase with the values that this key allows; "" if the value is one of them."""
     choices, within = about["choices"], about["within"]
     if choices:
         drawn = name == "aug" and isinstance(value, str) and RANDAUGMENT.fullmatch(value)

@@ -1,4 +1,4 @@
-"""Searches over recipes: where a learning rate and every other drawn hyperparameter comes from.
+"""Searches over recipes, which draw the learning rate and other hyperparameters.
 
 A search is a mapping read from YAML. `draw` is a pure function of (search, seed, index).
 
@@ -14,10 +14,10 @@ The distributions of a random search:
     integer: [low, high], both included   randaugment: {m: [low, high], n: [low, high]}
     mixture: [{p: 0.5, constant: 0.0}, {p: 0.5, uniform: [0, 1]}], p being probabilities
 
-`strata: n` beside uniform or log10_uniform draws n consecutive indices from n parts of the range.
+`strata: n` next to uniform or log10_uniform draws n consecutive recipes from n equal parts of the range.
 
-Every number comes from a hash of (seed, index, parameter), not from a generator's state. So a draw
-is the same on any machine and in any order, and a new parameter leaves the others unchanged.
+Every number is a hash of (seed, index, parameter), not from a generator's state. Therefore a draw is
+the same on any machine and in any order, and a new parameter does not change the others.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ INTEGERS = tuple(f.name for f in fields(Recipe) if f.type is int)
 
 
 def validate(search: Any) -> None:
-    """Raise ValueError, naming the parameter, unless every draw is a valid recipe."""
+    """Raise ValueError, with the parameter's name, unless every draw is a valid recipe."""
     kind = search.get("kind") if isinstance(search, Mapping) else None
     if not isinstance(kind, str) or kind not in KEYS:
         raise ValueError(f"kind={kind}: expected a search of kind {', '.join(KEYS)}")
@@ -46,7 +46,7 @@ def validate(search: Any) -> None:
         given = ", ".join(map(str, search))
         raise ValueError(f"a {kind} search has the keys kind, {', '.join(KEYS[kind])}; not {given}")
     if kind == "random" and not (_is_int(search["count"]) and search["count"] >= 1):
-        raise ValueError(f"count={search['count']}: expected a whole number of at least 1")
+        raise ValueError(f"count={search['count']}: expected an integer of at least 1")
     if kind == "list":
         _check_list(search["recipes"])
         return
@@ -58,7 +58,7 @@ def validate(search: Any) -> None:
 
 
 def size(search: Search) -> int:
-    """Number of recipes; the count of a random search is only a default."""
+    """Return the number of recipes; for a random search that is its count, which callers may exceed."""
     validate(search)
     if search["kind"] == "random":
         return int(search["count"])
@@ -68,10 +68,10 @@ def size(search: Search) -> int:
 
 
 def draw(search: Search, seed: int, index: int) -> dict[str, Any]:
-    """The values of recipe number `index`, by recipe key; the seed for training is one of them.
+    """Return the values of recipe number `index`, by recipe key, including the training seed.
 
-    A random search continues beyond its count. The last parameter of a grid varies fastest. Raises
-    ValueError for an index beyond a grid or list.
+    A random search accepts indices beyond its count. The last parameter of a grid varies fastest.
+    Raises ValueError for an index beyond a grid or list.
     """
     total = size(search)
     if index < 0 or (search["kind"] != "random" and index >= total):
@@ -90,7 +90,7 @@ def draw(search: Search, seed: int, index: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class HashedNumbers:
-    """Random numbers for one parameter of one recipe; labels distinguish several numbers."""
+    """Reproducible random numbers for one parameter of one recipe; a label gives an independent number."""
 
     seed: int
     index: int
@@ -101,16 +101,16 @@ class HashedNumbers:
         return HashedNumbers(self.seed, self.index, self.name, f"{self.label}/{label}")
 
     def bits(self) -> int:
-        """64 random bits."""
+        """Return an integer of 64 random bits."""
         text = json.dumps([self.seed, self.index, self.name, self.label])
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
     def uniform(self) -> float:
-        """A number of at least 0 and below 1."""
+        """Return a number that is at least 0 and below 1."""
         return (self.bits() >> 11) / 2**53
 
     def stratified(self, strata: int) -> float:
-        """Like `uniform`, but of `strata` consecutive indices each has another n-th part."""
+        """Return a number as `uniform` does, but `strata` consecutive indices take one each from equal parts."""
         block, place = divmod(self.index, strata)
 
         def rank(part: int) -> int:
@@ -148,12 +148,12 @@ def _integer(numbers: HashedNumbers, bounds: Sequence[int]) -> int:
 
 
 def _rounded(x: float, low: float, high: float) -> float:
-    """Six digits: the last bits of a power differ between mathematics libraries."""
+    """Round to six digits, within the bounds: the last bits of a power differ between libraries."""
     return float(f"{min(max(float(f'{x:.6g}'), low), high):.12g}")
 
 
 def _check(name: str, check: Callable[[str, Any], None], value: Any) -> None:
-    """Run a check; its ValueError gets the parameter's name."""
+    """Run a check; add the parameter's name to its ValueError."""
     if name not in Recipe.names():
         raise ValueError(f"parameters.{name}: no such key of a recipe; valid keys: {', '.join(Recipe.names())}")
     try:
@@ -164,9 +164,9 @@ def _check(name: str, check: Callable[[str, Any], None], value: Any) -> None:
 
 def _check_value(name: str, value: Any) -> None:
     if name in INTEGERS and not _is_int(value):
-        raise ValueError(f"{value!r} is not a whole number")
+        raise ValueError(f"{value!r} is not an integer")
     if isinstance(value, str) and NUMBER.fullmatch(value):
-        raise ValueError(f"YAML reads {value} as text; write a number with a point, such as 3.0e-5")
+        raise ValueError(f"YAML reads {value} as text; write it with a decimal point, such as 3.0e-5")
     Recipe.check(name, value)
 
 
@@ -188,7 +188,7 @@ def _check_list(recipes: Any) -> None:
 
 
 def _check_distribution(name: str, spec: Any, part: bool = False) -> None:
-    """One distribution; as a part of a mixture it has a p and cannot be stratified."""
+    """Check one distribution. A part of a mixture has a probability p and cannot be stratified."""
     choices = ", ".join(DISTRIBUTIONS)
     if not isinstance(spec, Mapping):
         raise ValueError(f"expected a distribution ({choices}), not {spec!r}")
@@ -200,12 +200,12 @@ def _check_distribution(name: str, spec: Any, part: bool = False) -> None:
     strata = spec.get("strata", 1)
     stratified = "strata" not in spec or kinds[0] in ("uniform", "log10_uniform")
     if not (stratified and _is_int(strata) and strata >= 1):
-        raise ValueError(f"strata={strata}; expected 1 or more beside uniform or log10_uniform")
+        raise ValueError(f"strata={strata}; expected 1 or more, with uniform or log10_uniform")
 
 
 def _check_uniform(name: str, bounds: Any) -> None:
     if name in INTEGERS:
-        raise ValueError("takes whole numbers; use integer: [low, high]")
+        raise ValueError("takes integers; use integer: [low, high]")
     _check_values(name, _bounds(bounds))
 
 
@@ -257,7 +257,7 @@ def _bounds(bounds: Any, whole: bool = False) -> tuple[Any, Any]:
     check = _is_int if whole else _is_real
     pair = isinstance(bounds, list | tuple) and len(bounds) == 2 and all(map(check, bounds))
     if not pair or bounds[0] > bounds[1]:
-        raise ValueError(f"expected [low, high]{' in whole numbers' if whole else ''}, not {bounds}")
+        raise ValueError(f"expected [low, high]{' as integers' if whole else ''}, not {bounds}")
     return bounds[0], bounds[1]
 
 

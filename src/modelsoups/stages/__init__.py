@@ -1,1 +1,1 @@
-"""The stages of the pipeline, each a module with run(experiment)."""
+"""The stages of the pipeline: each is a module with a function run(experiment)."""

@@ -1,8 +1,8 @@
-"""The paper's figures and tables beyond Table 3, each with a verdict: `modelsoups analyse`.
+"""Creates the paper's figures and tables beyond Table 3, each with a verdict: `modelsoups analyse`.
 
-Makes every analysis that the models of the run and of its pools (`cli.pools`) allow, and names the
-others with the reason. Data (JSON lines), figures, claims and one page in the order of the paper
-lie in results/<name>/analysis/. A run that was killed continues at the last soup that it measured.
+Runs every analysis that the models of the run and of its pools (`cli.pools`) allow, and reports why
+others are not possible. Data (JSON lines), figures, claims and an HTML page in the paper's order are
+in results/<name>/analysis/. If it was killed, it continues at the last soup that it measured.
 """
 
 import json
@@ -22,9 +22,9 @@ from modelsoups.workers.processes import workers_kept
 
 
 def run(experiment: Experiment) -> bool:
-    """Make the analyses unless they are complete; whether there was anything to make."""
+    """Run the analyses unless they are complete; return whether anything was run."""
     config, folder = experiment.config, experiment.files.analyses
-    torch.set_num_threads(config.finetune.threads)  # as in the workers: sums depend on it
+    torch.set_num_threads(config.finetune.threads)  # as in the worker processes, since floating-point sums depend on it
     analyses = wanted(config.analyse.which)
     index = folder / "index.html"
     bench = Bench(experiment)
@@ -38,10 +38,10 @@ def run(experiment: Experiment) -> bool:
         for analysis in analyses:
             begin = time.monotonic()
             try:
-                rows = json.loads(json.dumps(analysis.rows(bench)))  # as read back from the file
+                rows = json.loads(json.dumps(analysis.rows(bench)))  # the same values as in the JSON file
             except Unavailable as reason:
                 missing[analysis.name] = str(reason)
-                print(f"analyse: {analysis.name} cannot be made of these models: {reason}")
+                print(f"analyse: {analysis.name} is not possible with these models: {reason}")
                 continue
             made.append((analysis, rows, analysis.verdicts(rows)))
             seconds = f"{time.monotonic() - begin:.0f} s"

@@ -1,4 +1,4 @@
-"""Logits of the initial model and of every ingredient on every data set, cached: `modelsoups evaluate`."""
+"""Computes and caches the logits of the initial models and ingredients on every set: `modelsoups evaluate`."""
 
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.experiment.ingredients import load_weights
@@ -7,7 +7,7 @@ from modelsoups.workers.processes import run_tasks
 
 
 def run(experiment: Experiment) -> bool:
-    """Evaluate the models that are not in the cache on the hold-out, the test set and the shifts."""
+    """Evaluate the models whose logits are not cached on all sets; return whether there were any."""
     sets, ingredients = experiment.sets, experiment.ingredients
     models = [*ingredients.initial().values(), *ingredients.find().ingredients]
     tasks = [model for model in models if not _is_cached(experiment, model)]

@@ -1,9 +1,9 @@
 """Fine-tunes one model (an ingredient) per recipe of the draw: `modelsoups finetune`.
 
-What an image looks like at a step depends on the recipe's seed, the epoch and the image only, so a
-run that is killed and resumed ends bit-identical. An ingredient's folder holds recipe.json,
-metrics.jsonl and, while it trains, a lock and checkpoints; then model.safetensors and last the
-manifest, or failed.json if the loss diverged. Under torchrun, `modelsoups finetune ingredient=3`
+The augmentation of an image depends only on the recipe's seed, the epoch and the image, so a run
+that is killed and resumed gives bit-identical weights. An ingredient's folder contains recipe.json,
+metrics.jsonl and, during training, a lock and checkpoints; afterwards model.safetensors and the
+manifest, which is written last, or failed.json if the loss diverged. Under torchrun, `modelsoups finetune ingredient=3`
 trains one ingredient on all ranks, with the recipe's batch size.
 """
 
@@ -33,9 +33,9 @@ COMPLETE = "complete"
 
 
 def run(experiment: Experiment) -> bool:
-    """Fine-tune every ingredient that is neither complete nor failed, or the one that `ingredient` names.
+    """Fine-tune every ingredient that is neither complete nor failed, or only number `ingredient`.
 
-    A failed one is reported and left out; asked for by its number, it is a ValueError.
+    Return whether there were any. Failed ones are reported. Raises ValueError if `ingredient` failed.
     """
     recipes, files = experiment.draw.recipes(), experiment.files
     only = experiment.config.ingredient
@@ -53,17 +53,17 @@ def run(experiment: Experiment) -> bool:
         message = f"ingredient {index:03d}: {reason}"
         if only is not None:
             raise ValueError(f"{message}; recipes are fixed: move {files.ingredient(index)} away to try it again")
-        print(f"finetune: {message}; the soup is made without it")
+        print(f"finetune: {message}; soups are chosen without it")
     return bool(todo)
 
 
 def _fine_tune_all(experiment: Experiment, recipes: list[Recipe], todo: list[int]) -> dict[int, str]:
-    """Fine-tune these ingredients. Returns the reasons of those that diverged."""
+    """Fine-tune these ingredients. Return why each of those that diverged did so, by index."""
     images = len(experiment.sets.train)
     check_disjoint(experiment.sets.train, experiment.sets.holdout)
     for index in todo:
         for teacher in recipes[index].teachers:
-            distillation.teacher(teacher)  # raises an error before anything is trained
+            distillation.teacher(teacher)  # so that a missing teacher is an error before any training
     if experiment.config.ingredient is not None:
         reason = _fine_tune_here(experiment, recipes[todo[0]], todo[0])
         return {todo[0]: reason} if reason else {}
@@ -82,7 +82,7 @@ def _task(experiment: Experiment, task: tuple[int, Recipe]) -> str | None:
 
 
 def _fine_tune_here(experiment: Experiment, recipe: Recipe, index: int) -> str | None:
-    """Fine-tune one ingredient in this process, beside the other ranks if there are any."""
+    """Fine-tune one ingredient in this process, together with the other ranks if there are any."""
     with joined() as ranks:
         shown = watched(f"finetune: {index:03d}", recipe.epochs * len(experiment.sets.train))
         with shown if ranks.first else contextlib.nullcontext():
@@ -93,7 +93,7 @@ def _fine_tune_here(experiment: Experiment, recipe: Recipe, index: int) -> str |
 
 
 def _fine_tune_locked(experiment: Experiment, recipe: Recipe, index: int, ranks: Ranks) -> str | None:
-    """`fine_tune` under the folder's lock. Raises Held, a ValueError, if it is in use."""
+    """Call `fine_tune` with the folder locked. Raises Held, a ValueError, if another process has the lock."""
     torch.set_num_threads(experiment.config.finetune.threads)
     if not ranks.first:
         return fine_tune(experiment, recipe, index, ranks)
@@ -102,7 +102,7 @@ def _fine_tune_locked(experiment: Experiment, recipe: Recipe, index: int, ranks:
 
 
 def _inputs(experiment: Experiment, recipe: Recipe) -> dict[str, Any]:
-    """What an ingredient is made from, as a JSON file holds it."""
+    """Return the inputs of an ingredient for its manifest, as JSON values."""
     inputs = {
         "recipe": asdict(recipe),
         "initialization": experiment.ingredients.initial()["initialization"].sha256,
@@ -114,7 +114,7 @@ def _inputs(experiment: Experiment, recipe: Recipe) -> dict[str, Any]:
 
 
 def _ended(experiment: Experiment, index: int, recipe: Recipe) -> str | None:
-    """COMPLETE, why it failed, or None. Raises ValueError if it was made from other inputs."""
+    """Return COMPLETE, the reason of failure, or None if unfinished. Raises ValueError if inputs differ."""
     folder = experiment.files.ingredient(index)
     failure = folder / paths.FAILED
     manifest = manifests.manifest_of(folder)
@@ -124,19 +124,19 @@ def _ended(experiment: Experiment, index: int, recipe: Recipe) -> str | None:
     for key, value in _inputs(experiment, recipe).items():
         if end.get("inputs", {}).get(key) != value:
             raise ValueError(
-                f"{folder} was made from another {key}; an ingredient is fixed once made: choose another name=..., or "
-                f"move {folder} away to make it again"
+                f"{folder} was made from a different {key}; a trained ingredient is fixed: choose another name=..., or "
+                f"move {folder} away to train it again"
             )
-    resume.remove(folder)  # left behind if the run was killed after it had ended
+    resume.remove(folder)  # checkpoints remain if the process was killed right after training
     return COMPLETE if manifest else str(end["reason"])
 
 
 def fine_tune(
     experiment: Experiment, recipe: Recipe, index: int, ranks: Ranks = ALONE, lock: Lock | None = None
 ) -> str | None:
-    """Fine-tune a recipe into the folder of ingredient `index`. Returns why it diverged, or None.
+    """Fine-tune a recipe into the folder of ingredient `index`. Return why it diverged, or None.
 
-    Rank 0 writes the files, and checks `lock`, if it holds one, before each write.
+    Rank 0 writes the files; if `lock` is given, it checks before each write that it still has the lock.
     """
     from modelsoups.train.trainer import Trainer, Workspace  # loads timm: 2 seconds, not needed if all is complete
 
@@ -144,7 +144,7 @@ def fine_tune(
     if recipe.teachers:
         inputs["teachers"] = [distillation.teacher(name).sha256 for name in recipe.teachers]
     if ranks.first:
-        for left_over in folder.glob(".*.tmp"):  # of a run that was killed while it wrote
+        for left_over in folder.glob(".*.tmp"):  # of a process that was killed during a write
             left_over.unlink()
     train = experiment.sets.train
     side_by_side = experiment.workers if config.ingredient is None else ranks.here
@@ -159,7 +159,7 @@ def fine_tune(
         workspace.check_lock()
         if diverged:
             storage.write_json(folder / paths.FAILED, {**diverged, "inputs": inputs})
-            mark_saved(False)  # starting again would not help
+            mark_saved(False)  # a restart would not help
         else:
             _write(folder, trainer, inputs)
         resume.remove(folder)
@@ -167,7 +167,7 @@ def fine_tune(
 
 
 def _write(folder: Path, trainer: "Trainer", inputs: dict[str, Any]) -> None:
-    """Write the weights of a trained ingredient, those of its averages, and last its manifest."""
+    """Write the weights of a trained ingredient and of its EMA and SWA averages, and last its manifest."""
     state, files = state_of(trainer.model), [folder / paths.MODEL]
     storage.save_weights(files[0], state)
     averages = {name: average.state for name, average in trainer.averages.items() if average.count}

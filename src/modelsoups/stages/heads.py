@@ -1,7 +1,7 @@
-"""The initial model theta_0, encoder and head: `modelsoups heads` (section 3.1).
+"""Creates the initial model theta_0, encoder and head: `modelsoups heads` (section 3.1).
 
-The zero-shot head comes from CLIP's text tower. The linear probe is trained on the frozen features
-of the training images, without augmentation, from the zero-shot head if there is one, else zero.
+The zero-shot head is computed by CLIP's text tower. The linear probe is trained on the frozen features
+of the training images, without augmentation; it starts from the zero-shot head, or from zero for timm.
 """
 
 from dataclasses import asdict
@@ -20,7 +20,7 @@ from modelsoups.workers.processes import advance, run_tasks
 
 
 def run(experiment: Experiment) -> bool:
-    """Create the heads.init model and, for a CLIP, the zero-shot one, unless complete."""
+    """Create the heads.init model and, for a CLIP, the zero-shot model; return whether any was missing."""
     config, files = experiment.config, experiment.files
     wanted = [config.heads.init]
     if config.model.library != "timm" and config.heads.init != "zeroshot":
@@ -38,7 +38,7 @@ def run(experiment: Experiment) -> bool:
 
 
 def _inputs(experiment: Experiment, init: str) -> dict[str, Any]:
-    """What an initial model is made from, as its manifest records it."""
+    """Return the inputs of an initial model for its manifest."""
     config, train = experiment.config, experiment.sets.train
     classes = storage.fingerprint(train.classes)
     inputs: dict[str, Any] = {"model": asdict(config.model), "init": init, "classes": classes}
@@ -48,11 +48,11 @@ def _inputs(experiment: Experiment, init: str) -> dict[str, Any]:
 
 
 def _make(experiment: Experiment, init: str) -> Path:
-    """Write one initial model into its folder; the path of its weights."""
+    """Create one initial model in its folder, and return the path of its weights."""
     torch.set_num_threads(experiment.config.finetune.threads)
     model = _initial_model(experiment, init)
     if init == "zeroshot":
-        advance(len(experiment.sets.train))  # no image is needed
+        advance(len(experiment.sets.train))  # progress counts images, but zero-shot needs none
     folder = experiment.files.head(init)
     state = state_of(model)
     path = folder / paths.MODEL
@@ -70,7 +70,7 @@ def _initial_model(experiment: Experiment, init: str) -> Classifier:
     if config.model.library == "timm":
         model.head.weight.zero_()
     elif init == "lp" and manifests.complete(zeroshot, _inputs(experiment, "zeroshot")):
-        # The prompts take minutes to encode.
+        # Loaded instead of computed: encoding the prompts takes minutes.
         model.load_state_dict(load_state(zeroshot / paths.MODEL))
     else:
         clip = load_clip(config.model)

@@ -1,4 +1,4 @@
-"""Data sets -> WebDataset shards, one folder and one manifest a set: `modelsoups prepare`."""
+"""Converts data sets to WebDataset shards, with a folder and a manifest per set: `modelsoups prepare`."""
 
 from modelsoups.disk import manifests
 from modelsoups.experiment.experiment import Experiment
@@ -7,7 +7,7 @@ from modelsoups.workers.processes import cores
 
 
 def run(experiment: Experiment) -> bool:
-    """Make every set that is not complete; a set made with other options is refused, not replaced."""
+    """Prepare every incomplete set; return whether any was. ValueError if a set has different options."""
     sets = experiment.sets
     names, folder = sets.names(), sets.data.dir
     todo = [name for name in names if not _is_made(sets, name)]
@@ -29,7 +29,7 @@ def _is_made(sets: Sets, name: str) -> bool:
         return False
     if manifest["inputs"] != inputs:
         raise ValueError(
-            f"{folder} was made with {manifest['inputs']}, now asked for {inputs}; choose another data.dir=..., "
+            f"{folder} was prepared with {manifest['inputs']}, but now needs {inputs}; choose another data.dir=..., "
             "or delete that folder"
         )
     return True

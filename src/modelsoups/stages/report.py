@@ -1,8 +1,8 @@
-"""results.jsonl, then tables, figures, claims and one page from that file: `modelsoups report`.
+"""Writes results.jsonl, and from it tables, figures, claims and an HTML page: `modelsoups report`.
 
 results.jsonl, provenance.json and contact.png are measured from a finished run. All other files of
-the results folder follow from these three. They are made again whenever one of the three changes,
-whether or not the run is on this machine.
+the results folder are derived from these three, and are rewritten if one of the three changes, whether
+or not the run is on this machine.
 """
 
 import json
@@ -19,7 +19,7 @@ from modelsoups.report.result_lines import result_lines
 
 
 def run(experiment: Experiment) -> bool:
-    """Write the report if it is not complete, and print Table 3 with its headline either way."""
+    """Write the report unless it is complete, and print Table 3; return whether it was written."""
     config, folder = experiment.config, experiment.files.results
     inputs = _inputs(experiment)
     if not _is_measured(folder, inputs):
@@ -44,16 +44,16 @@ def run(experiment: Experiment) -> bool:
 
 
 def _inputs(experiment: Experiment) -> dict[str, Any]:
-    """What the numbers depend on: a finished run, or the authors' released results.
+    """Return the inputs of the report: those of a finished run, or the authors' released results.
 
-    Where the run is not on this machine, what the results folder says that it was made from.
+    If the run is not on this machine, return the inputs that the results folder's manifest records.
     """
     run = experiment.files
     if manifests.manifest_of(run.soups) is None:
         if experiment.imported:
             return {"released results": tables.MODELS}
         manifest = run.results / manifests.MANIFEST
-        # The run's folder is no evidence of a run: a report leaves its seconds and its log in it.
+        # The run's folder proves no run, since the report itself writes its duration and log into it.
         if manifest.exists() and not run.draw.exists():
             file = run.results / paths.RESULTS
             print(f"report: the run {run.root} is not on this machine; using {file}")
@@ -62,7 +62,7 @@ def _inputs(experiment: Experiment) -> dict[str, Any]:
 
 
 def _is_measured(folder: Path, inputs: dict[str, Any]) -> bool:
-    """Whether the folder's sources were measured from these inputs, edited since or not."""
+    """Return whether the folder's files.SOURCES were measured from these inputs, even if edited since."""
     manifest = folder / manifests.MANIFEST
     there = [(folder / name).exists() for name in (manifests.MANIFEST, *files.SOURCES)]
     return all(there) and storage.read_json(manifest)["inputs"] == json.loads(json.dumps(inputs))

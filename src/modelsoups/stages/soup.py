@@ -1,7 +1,7 @@
-"""Coefficients by every method of Table 3, chosen on the hold-out alone, then evaluated: `modelsoups soup`.
+"""Chooses a soup by every method of Table 3 on the hold-out only, then evaluates them: `modelsoups soup`.
 
-Writes runs/<name>/soups/<row>.json, a soup each, and the mixed checkpoints of soup.write as .safetensors. No test set
-is touched before the last coefficient has been chosen: `_choose` sees a Pool, which holds none; `_measure` comes after.
+Writes each soup to runs/<name>/soups/<row>.json, and the mixed weights of those in soup.write as .safetensors. No test
+set is read before the last coefficient has been chosen: `_choose` gets a Pool without test sets; `_measure` runs later.
 """
 
 import random
@@ -21,7 +21,7 @@ from modelsoups.workers.processes import run_tasks
 
 @dataclass(frozen=True)
 class Order:
-    """One row to make: the method, its options, and the positions of its ingredients (None: all)."""
+    """A row to compute: the method, its options, and the indices of its ingredients (None: all)."""
 
     row: str
     method: str
@@ -30,7 +30,7 @@ class Order:
 
 
 def run(experiment: Experiment) -> bool:
-    """Choose, then measure, every row that is not complete."""
+    """Choose every row that is not complete, then measure all rows; return whether there was work."""
     files, soups = experiment.files, experiment.soups
     found = experiment.ingredients.find()
     inputs = experiment.soup_inputs(found.ingredients)
@@ -41,7 +41,7 @@ def run(experiment: Experiment) -> bool:
         return False
     experiment.prepare_inputs([experiment.config.data.holdout, *experiment.sets.tests()])
     chosen_from = {**inputs, "sets": None, "soup": {**inputs["soup"], "also": None, "write": None}}
-    key = storage.fingerprint(chosen_from)  # a test set or a method that is added later changes no choice
+    key = storage.fingerprint(chosen_from)  # choices do not depend on the test sets or on soup.also and soup.write
     orders = plan(experiment, len(found.ingredients))
     todo = [order for order in orders if soups.extras(order.row).get("inputs") != key]
     workers = experiment.workers
@@ -57,9 +57,9 @@ def run(experiment: Experiment) -> bool:
 
 
 def plan(experiment: Experiment, count: int) -> list[Order]:
-    """Every row that a method chooses from `count` ingredients, the slowest first.
+    """Return an Order for every row that a method chooses from `count` ingredients, the slowest first.
 
-    The rows of WiSE-FT follow from two of them.
+    Rows of WiSE-FT are not among them: they are derived from the rows best and greedy.
     """
     given = experiment.config.soup
     learned = {"epochs": given.learned_epochs, "lr": given.learned_lr, "batch_size": given.learned_batch_size}
@@ -85,9 +85,9 @@ def plan(experiment: Experiment, count: int) -> list[Order]:
 
 
 def _interpolations(experiment: Experiment, key: str) -> list[str]:
-    """WiSE-FT towards the best individual and the greedy soup (appendix D); the names of its rows.
+    """Write WiSE-FT soups towards the best model and the greedy soup (appendix D); return their rows.
 
-    None where the initialization is not known: an imported pool may come without it.
+    Without the initialization, as in an import without model_0, there are no such rows.
     """
     initial = experiment.ingredients.initial().get("initialization")
     rows: list[str] = []
@@ -108,11 +108,11 @@ def _choose(experiment: Experiment, order: Order) -> Soup:
 
 
 def _measure(experiment: Experiment, row: str) -> None:
-    """Mix a soup, evaluate it on hold-out and test sets, and add the weights' hash to its file."""
+    """Mix a soup, evaluate it on the hold-out and the test sets, and add its weights' hash to its file."""
     soups = experiment.soups
     soup = soups.read(row)
     if soup.space == "logits":
-        return  # an ensemble is made of its ingredients' cached logits
+        return  # an ensemble is computed from its ingredients' cached logits
     state = soups.mixed(soup)
     sha256 = state_sha256(state)
     for name in [experiment.config.data.holdout, *experiment.sets.tests()]:

@@ -1,1 +1,1 @@
-"""What is learned: inputs, model, loss and score of each kind of task."""
+"""Learning tasks: the inputs, model, loss and score of each kind of task."""

@@ -1,4 +1,4 @@
-"""Image classification: batches are uint8 pixels, the score is top-1 accuracy.
+"""The image classification task: batches are uint8 pixels, and the score is top-1 accuracy.
 
 Legend: N images of a set, B of a batch, C classes, H height, W width.
 """
@@ -28,40 +28,40 @@ class ImageClassification(Task):
     examples, score_name = "images", "accuracy"
 
     def __init__(self, crops: CropStore, batch_size: int) -> None:
-        """crops: the evaluation crops of the run's sets. batch_size: of evaluation."""
+        """crops: the evaluation crops of the run's sets. batch_size: images per batch in evaluation."""
         self.crops, self.batch_size = crops, batch_size
 
     def build(self, model: ModelConfig, classes: int) -> Classifier:
         return build_on_device(model, classes)
 
     def example(self, model: Classifier) -> Tensor:
-        """images_BCHW."""
+        """Return two images_BCHW of zeros."""
         return next(model.parameters()).new_zeros(2, 3, model.image_size, model.image_size)
 
     def prepare(self, dataset: ShardSet, model: ModelConfig) -> None:
-        """Decode a set that is too large for memory into the run's folder."""
+        """Decode a set into the run's folder if it is too large for memory."""
         self.crops.prepare(dataset, model.image_size)
 
     def train_batches(
         self, model: Classifier, recipe: Recipe, data: TrainingData
     ) -> Iterator[tuple[Tensor | BatchPlan, Tensor]]:
-        """(uint8 pixels_BCHW, labels_B), or with augment=gpu a plan that computes the pixels."""
+        """Yield (uint8 pixels_BCHW, labels_B); with augment=gpu, a plan that computes pixels on the GPU."""
         preprocessing = Preprocessing(model.image_size, model.mean, data.decoder, data.augment, data.side_by_side)
         return train_batches(data.train, recipe, preprocessing, data.first, data.share, data.skipped)
 
     def test_batches(self, dataset: ShardSet, model: Classifier) -> Iterator[Tensor]:
-        """uint8 pixels_BCHW, resized and cropped as CLIP evaluates."""
+        """Yield uint8 pixels_BCHW, resized and cropped as in CLIP's evaluation."""
         return self.crops.batches(dataset, model.image_size, self.batch_size)
 
     def inputs(self, dataset: ShardSet, model: Classifier, index_B: Tensor) -> Tensor:
-        """Normalised images_BCHW of some images."""
+        """Return normalised images_BCHW of the images with these indices."""
         pixels_NCHW = self.crops.pixels(dataset, model.image_size)
         if pixels_NCHW is None:  # too large for the disk budget: decode into memory
             pixels_NCHW = self.crops.in_memory(dataset, model.image_size)
         return normalise(model, pixels_NCHW[index_B])
 
     def logits(self, model: Classifier, batch: Tensor) -> Tensor:
-        """logits_BC of uint8 pixels_BCHW."""
+        """Return the logits_BC of uint8 pixels_BCHW."""
         return model(normalise(model, batch))
 
     def loss(self, network: nn.Module, model: Classifier, batch: Tensor, labels_B: Tensor, step: Step) -> Tensor:
@@ -78,32 +78,32 @@ class ImageClassification(Task):
         return image_targets.LOSSES[recipe.loss](logits_BC, targets_BC)
 
     def chance_loss(self, loss: str, classes: int) -> float:
-        """ln C for softmax, C ln 2 for binary: the loss of equal logits."""
+        """Return the loss of equal logits: ln C for softmax, C ln 2 for binary."""
         return image_targets.chance_loss(loss, classes)
 
     def project(self, dataset: ShardSet, logits_NC: Tensor) -> Tensor:
-        """Logits of the set's own classes (ImageNet-R, ImageNet-A, ObjectNet)."""
+        """Return logits of the set's own classes (for ImageNet-R, ImageNet-A and ObjectNet)."""
         return project(logits_NC, dataset.projection)
 
     def points(self, logits_NC: Tensor, labels_N: Tensor) -> int:
-        """The number of images that are right at top 1."""
+        """Return the number of images whose top-1 class is correct."""
         return scores.correct(logits_NC, labels_N)
 
     def outcomes(self, logits_NC: Tensor, labels_N: Tensor) -> np.ndarray:
-        """correct_N: whether each image is right at top 1, as bool."""
+        """Return correct_N, a bool per image: whether its top-1 class is correct."""
         return (logits_NC.argmax(dim=1) == labels_N).numpy()
 
     def score(self, outcomes_N: np.ndarray) -> float:
-        """Top-1 accuracy, 0 to 1."""
+        """Return the top-1 accuracy, 0 to 1."""
         return float(outcomes_N.mean())
 
     def compare(self, one_N: np.ndarray, two_N: np.ndarray) -> Comparison:
-        """The exact McNemar test (table 4)."""
+        """Compare two models on one set by the exact McNemar test (table 4)."""
         difference = self.score(one_N) - self.score(two_N)
         low, high = paired_tests.paired_mean_interval([(one_N, two_N)])
         return Comparison(difference, low, high, paired_tests.mcnemar_exact(one_N, two_N).p)
 
     def compare_means(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Comparison:
-        """A paired permutation test (table 4)."""
+        """Compare two models' mean over sets by a paired permutation test (table 4)."""
         difference, p = paired_tests.paired_mean_test(pairs, seed=0)
         return Comparison(difference, *paired_tests.paired_mean_interval(pairs), p)

@@ -1,4 +1,4 @@
-"""Task: the one interface between data, model and score. Adding a task is one file beside this one.
+"""Task, the interface between data, model and score. To add a task, add a file to this folder.
 
 Legend: N examples of a set, B of a batch, C outputs of the model.
 """
@@ -17,7 +17,7 @@ from modelsoups.recipes.recipe import Recipe
 
 
 class Comparison(NamedTuple):
-    """Model a less model b: difference of scores, its 95% interval, and the two-sided p-value."""
+    """The score of one model minus another's, with its 95% interval and the two-sided p-value."""
 
     difference: float
     low: float
@@ -27,20 +27,20 @@ class Comparison(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What the batches of a run are made from, beside its recipe."""
+    """The inputs of a run's training batches, besides its recipe."""
 
     train: Any  # the prepared training set
-    first: int  # the step to begin at
+    first: int  # the step at which to start
     share: Any  # the part of each batch that this process takes
-    skipped: Any  # where unreadable examples are recorded
+    skipped: Any  # the record of unreadable examples
     decoder: str
     augment: str  # cpu or gpu
-    side_by_side: int  # runs that share the cores of this machine
+    side_by_side: int  # number of runs that share the cores of this machine
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a loss depends on beside the batch."""
+    """The inputs of a loss besides the batch."""
 
     recipe: Recipe
     number: int
@@ -50,75 +50,75 @@ class Step:
 
 
 class Task(ABC):
-    """What is learned: what a batch is, how a model takes it, its loss, and how it is scored.
+    """A learning task: its batches, model, loss and score.
 
-    A batch is whatever `train_batches` and `test_batches` yield and `logits` and `loss` take. One of
-    `test_batches` has a length, and a mask of examples selects from it.
+    A batch is any object that `train_batches` or `test_batches` yields and `loss` or `logits` takes. A
+    batch of `test_batches` has a length, and can be indexed by a boolean mask of examples.
     """
 
-    examples: ClassVar[str]  # what is counted: images
-    score_name: ClassVar[str]  # accuracy
+    examples: ClassVar[str]  # the plural name of the examples, such as "images"
+    score_name: ClassVar[str]  # such as "accuracy"
 
     # ---- the model and its inputs ----
 
     @abstractmethod
     def build(self, model: ModelConfig, classes: int) -> Any:
-        """The pre-trained network with an output for each class, ready for evaluation."""
+        """Return the pre-trained network with one output per class, ready for evaluation."""
 
     @abstractmethod
     def example(self, model: Any) -> Tensor:
-        """Two inputs of the network, of zeros: for counting operations and wrapping the network."""
+        """Return a batch of two inputs of zeros, used to count operations and to wrap the network."""
 
     def prepare(self, dataset: Any, model: ModelConfig) -> None:
-        """Write what many models will read of a set, so that each need not make it again."""
+        """Preprocess a set to disk, if that is useful, so that not every model has to do it."""
         return
 
     @abstractmethod
     def train_batches(self, model: Any, recipe: Recipe, data: TrainingData) -> Iterator[tuple[Any, Tensor]]:
-        """(batch, labels_B) of every step, a function of the recipe's seed and the step alone."""
+        """Yield (batch, labels_B) for every step; they depend only on the recipe's seed and the step."""
 
     @abstractmethod
     def test_batches(self, dataset: Any, model: Any) -> Iterator[Any]:
-        """The examples of a prepared set in its order, without augmentation."""
+        """Yield batches of a prepared set's examples, in order and without augmentation."""
 
     @abstractmethod
     def inputs(self, dataset: Any, model: Any, index_B: Tensor) -> Any:
-        """What the network itself takes, for some examples of a set, on the network's device."""
+        """Return the network's input for the examples with these indices, on the network's device."""
 
     @abstractmethod
     def logits(self, model: Any, batch: Any) -> Tensor:
-        """logits_BC of a batch."""
+        """Return the logits_BC of a batch."""
 
     @abstractmethod
     def loss(self, network: nn.Module, model: Any, batch: Any, labels_B: Tensor, step: Step) -> Tensor:
-        """The mean loss of a batch. network: the model as training calls it, compiled or wrapped."""
+        """Return the mean loss of a batch. network: the compiled or wrapped model that training calls."""
 
     @abstractmethod
     def chance_loss(self, loss: str, classes: int) -> float:
-        """The loss of a model that has learned nothing; far above it, a run counts as diverged."""
+        """Return the loss of uninformative predictions; a run with a far larger loss counts as diverged."""
 
     # ---- the score ----
 
     @abstractmethod
     def project(self, dataset: Any, logits_NC: Tensor) -> Tensor:
-        """Logits in the label space of a data set."""
+        """Return logits for the classes of a data set."""
 
     @abstractmethod
     def points(self, logits_NC: Tensor, labels_N: Tensor) -> float:
-        """What choices are made by: more is better, and equally good models get equal points."""
+        """Return the number that choices maximize; equally good models have equal numbers."""
 
     @abstractmethod
     def outcomes(self, logits_NC: Tensor, labels_N: Tensor) -> np.ndarray:
-        """What each example contributes to the score, first axis N; scores are compared by it."""
+        """Return each example's contribution to the score, first axis N, for `score` and paired tests."""
 
     @abstractmethod
     def score(self, outcomes_N: np.ndarray) -> float:
-        """The score of a model on a set."""
+        """Return the score of a model on a set."""
 
     @abstractmethod
     def compare(self, one_N: np.ndarray, two_N: np.ndarray) -> Comparison:
-        """The scores of two models on one set, by a paired test of their outcomes."""
+        """Compare two models' scores on one set by a paired test of their outcomes."""
 
     @abstractmethod
     def compare_means(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Comparison:
-        """The mean over several sets, by a paired test. pairs: both models' outcomes on each."""
+        """Compare two models' mean scores over sets by a paired test. pairs: both models' outcomes per set."""

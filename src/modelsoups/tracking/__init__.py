@@ -1,6 +1,6 @@
-"""Weights & Biases beside the work: a follower process reads what the stages write, and logs it.
+"""Logging to Weights & Biases by a separate process, the follower, which reads the files of the stages.
 
-No stage knows of W&B, so W&B can neither slow a stage down nor make it fail.
+No stage calls W&B, so W&B can neither slow a stage down nor make it fail.
 """
 
 import contextlib
@@ -13,16 +13,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-STAGES = ("finetune", "soup", "report")  # those that make something to log
-WAIT = {"online": 60.0, "offline": 300.0}  # seconds for the follower's last look
-HURRY = 10.0  # the same if a command is stopped or fails: on a cluster its time is running out
+STAGES = ("finetune", "soup", "report")  # those whose files are logged
+WAIT = {"online": 60.0, "offline": 300.0}  # seconds for the follower to log the rest and exit
+HURRY = 10.0  # the same after a command fails or is stopped, when a cluster leaves little time
 
 
 @contextlib.contextmanager
 def following(mode: str, folder: Path, settings: Mapping[str, Any], stages: Sequence[str]) -> Iterator[None]:
-    """Within, log to W&B what the stages make. It never raises, but may print a line of warning.
+    """Inside the with block, log what these stages write to W&B. Failures only print a warning.
 
-    mode: the key `wandb`. folder: for W&B's files. settings: the configuration as nested mappings.
+    mode: value of the key `wandb`. folder: for W&B's files. settings: the configuration as nested dicts.
     """
     logs = set(stages) & set(STAGES) and os.environ.get("RANK", "0") == "0"
     follower = _start(mode, folder, settings) if logs else None
@@ -53,13 +53,13 @@ def _start(mode: str, folder: Path, settings: Mapping[str, Any]) -> subprocess.P
         follower.stdin.write(json.dumps({"mode": chosen, "settings": settings}, default=str) + "\n")
         follower.stdin.flush()
     except OSError as error:
-        warn(f"not logging ({error}); everything else goes on")
+        warn(f"not logging ({error}); everything else continues")
         return None
     return follower
 
 
 def _end(follower: subprocess.Popen[str], wait: float, folder: Path) -> None:
-    """Let the follower log the rest for `wait` seconds. If it is then killed, its files are whole."""
+    """Let the follower log the rest for `wait` seconds, then kill it; W&B's files stay intact."""
     assert follower.stdin is not None
     with contextlib.suppress(OSError):
         follower.stdin.close()

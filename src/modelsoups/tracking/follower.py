@@ -1,9 +1,9 @@
-"""The process that follows a run folder and logs it to W&B; `tracking.following` starts it.
+"""The follower: a process, started by `tracking.following`, that logs the files of a run folder to W&B.
 
-Each ingredient is a run of W&B's, whose id follows from the run folder and the recipe: a task that is
-started again continues its run. W&B's server knows the last step that was logged; offline it is
-written to a small JSON file when the run is closed, so a kill can log rows twice but loses none. The
-process ends when its standard input is closed, or with its parent.
+Each ingredient is a W&B run, whose id is a hash of the run folder and the recipe, so a restarted task
+continues its W&B run. Online, W&B's server knows the last step that was logged; offline, a small JSON
+file records it when the W&B run is closed, so a kill can log rows twice but loses none. The process
+exits when its standard input is closed or its parent has exited.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ Mode = Literal["auto", "online", "offline"]
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # standard input tells when to end
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it exits when standard input is closed
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(10)
     given = json.loads(sys.stdin.readline())
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 class Follower:
-    """Follows the ingredients of a command, then its results. W&B records the load of `parent`."""
+    """Logs the ingredients of a command, then its results. W&B measures the load of process `parent`."""
 
     def __init__(self, settings: Row, mode: Mode, parent: int) -> None:
         self.settings, self.mode, self.parent = settings, mode, parent
@@ -50,7 +50,7 @@ class Follower:
         self.followed: dict[Path, Followed] = {}
 
     def look(self, last: bool = False) -> None:
-        """Log what is new. The last look also closes runs that are open, and logs the results."""
+        """Log what is new. The last call also closes open W&B runs and logs the report."""
         for folder in self._folders():
             if folder not in self.followed:
                 self.followed[folder] = Followed(self, folder)
@@ -68,7 +68,7 @@ class Follower:
         return Record(self.run.wandb, storage.fingerprint([self.token, *parts]))
 
     def begin(self, run_id: str, name: str, stage: str, facts: Row) -> Any:
-        """Open a run, new or continued. If the server does not answer, go offline from now on."""
+        """Start or continue a W&B run and return it. If the server does not answer, stay offline from now on."""
         import wandb
 
         if self.mode == "auto":
@@ -91,22 +91,22 @@ class Follower:
         )  # fmt: skip
         try:
             return wandb.init(**options, mode=self.mode)
-        except Exception as error:  # of the network, the server or the client, each of its own kind
+        except Exception as error:  # the network, the server and the client each raise different types
             if self.mode == "offline":
                 raise
             self.mode = "offline"
-            wandb.teardown()  # or the id would still be in use; open runs go on offline
+            wandb.teardown()  # otherwise the id stays in use; open runs continue offline
             for followed in self.followed.values():
                 followed.drop()
             say(f"the server did not take the run ({first_line(error)}); logging offline to {self.run.wandb}")
             return wandb.init(**options, mode="offline")
 
-    def last_step(self, run: Any, record: "Record") -> int:  # -1: nothing has been logged
+    def last_step(self, run: Any, record: "Record") -> int:  # -1 if nothing has been logged
         return int(run.starting_step) - 1 if self.mode == "online" else record.step
 
 
 class Record:
-    """What we have logged of one run: its last step, and whole states ("metrics", a report's)."""
+    """What has been logged of a W&B run: its last step and finished parts ("metrics", a report's hash)."""
 
     def __init__(self, folder: Path, run_id: str) -> None:
         self.id, self.path = run_id, folder / f"{run_id}.json"
@@ -118,14 +118,14 @@ class Record:
         self.logged: list[str] = known.get("logged", [])
 
     def save(self, step: int, *logged: str) -> None:
-        """Add states that have been logged, and remember the last step."""
+        """Add the names of finished parts in `logged`, and record the last step."""
         if step > self.step or logged:
             self.step, self.logged = max(step, self.step), [*self.logged, *logged]
             storage.write_json(self.path, {"step": self.step, "logged": self.logged})
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[bool]:
-        """Yield whether no other process logs this run. Within, no other will."""
+        """Yield True if no other process logs this W&B run; then none can inside the with block."""
         try:
             with FileLock(self.path.with_suffix(".lock"), timeout=0):
                 self.read()  # another process may have logged more
@@ -135,7 +135,7 @@ class Record:
 
 
 class Followed:
-    """One ingredient."""
+    """One ingredient and its W&B run."""
 
     def __init__(self, follower: Follower, folder: Path) -> None:
         self.follower, self.folder = follower, folder
@@ -143,19 +143,19 @@ class Followed:
         self.record = follower.record(folder.name, self.recipe)
         self.run_id = self._run_id()
         self.run: Any = None
-        self.step = -1  # the last one logged
+        self.step = -1  # the last step that was logged
         self.closed = "metrics" in self.record.logged
         self.locked = contextlib.ExitStack()
 
     def _run_id(self) -> str:
-        """The record's id, or the one that W&B's agent gave when it started this command."""
+        """Return the record's id, or the id that W&B's agent gave if it started this command."""
         given = self.record.path.with_suffix(".agent")
         if os.environ.get("WANDB_SWEEP_ID") and (agent := os.environ.get("WANDB_RUN_ID")):
             storage.write_text(given, agent)
         return given.read_text(encoding="utf-8") if given.exists() else self.record.id
 
     def look(self, last: bool) -> None:
-        """Log the new rows. Close the run if the ingredient has ended, or if this is the last look."""
+        """Log the new rows. Close the W&B run if the ingredient has finished, or if this is the last call."""
         if self.closed:
             return
         failure = self.folder / paths.FAILED
@@ -191,7 +191,7 @@ class Followed:
         return self.run
 
     def _close(self, end: Row) -> None:
-        """Log how the ingredient ended; with its accuracies, if there is a report already."""
+        """Log the result of the ingredient, with its accuracies if there is a report, and close the W&B run."""
         facts = {key: end[key] for key in end.keys() - {"inputs", "files", "provenance"}}
         results = self.follower.run.results
         found = scores(results, self.folder.name)
@@ -207,7 +207,7 @@ class Followed:
         self.drop()
 
     def drop(self) -> None:
-        """Forget an open run that W&B has closed."""
+        """Forget the W&B run, which has been closed, and release its lock."""
         if self.run is not None:
             self.run = None
             self.locked.close()
@@ -222,7 +222,7 @@ def first_line(error: BaseException) -> str:
 
 
 def _token(path: Path) -> str:
-    """A random word that tells this run folder from others of its name; the first process makes it."""
+    """Return the random id of this run folder; the first process writes it to `path`."""
     tmp = path.with_name(f".{path.name}.{os.getpid()}")
     tmp.write_text(secrets.token_hex(8))
     with contextlib.suppress(FileExistsError):
@@ -232,7 +232,7 @@ def _token(path: Path) -> str:
 
 
 def _rows(path: Path) -> list[Row]:
-    """The complete rows of metrics.jsonl."""
+    """Return the complete lines of metrics.jsonl, parsed."""
     rows = []
     with contextlib.suppress(FileNotFoundError, ValueError):
         for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
@@ -245,5 +245,5 @@ if __name__ == "__main__":
     try:
         main()
     except Exception as error:
-        say(f"logging has stopped ({first_line(error)}); everything else goes on")
+        say(f"logging has stopped ({first_line(error)}); everything else continues")
         raise

@@ -1,4 +1,4 @@
-"""A report in W&B: a run for the soups, and accuracies in each ingredient's summary."""
+"""Logs a report to W&B: one W&B run for the soups, and accuracies in each ingredient's summary."""
 
 import csv
 import re
@@ -15,7 +15,7 @@ FIGURES = ("figure_1", "figure_B1", "figure_greedy", "figure_shifts", "contact")
 
 
 def scores(results: Path, row: str) -> dict[str, float]:
-    """Accuracies (0 to 1) of one row of results.jsonl by data set; none if there is no report."""
+    """Return the accuracies (0 to 1) of one row of results.jsonl by data set; empty without a report."""
     path = results / RESULTS
     lines = storage.read_jsonl(path) if (results / MANIFEST).exists() and path.exists() else []
     return {f"accuracy/{line['dataset']}": line["accuracy"] for line in lines if line.get("row") == row}
@@ -26,7 +26,7 @@ def results_state(results: Path) -> str:
 
 
 def log_results(follower: "Follower") -> None:
-    """Log a finished report once: the run of the soups, then the summaries of the ingredients."""
+    """Log a finished report once: the W&B run of the soups, then the summaries of the ingredients."""
     results = follower.run.results
     state = results_state(results)
     soup = follower.record("soup", state)
@@ -50,7 +50,7 @@ def _log_scores(follower: "Follower", followed: "Followed", found: dict[str, flo
 
 
 def _log_soups(follower: "Follower", record: "Record") -> int:
-    """Log greedy trace, Table 3, figures, and accuracies as the summary. Returns the last step."""
+    """Log the greedy trace, Table 3, figures and a summary of accuracies. Return the last step."""
     import wandb
 
     results, trace = follower.run.results, _greedy(follower).get("trace", [])
@@ -87,11 +87,11 @@ def _greedy(follower: "Follower") -> dict[str, Any]:
 
 
 def _log_lineage(follower: "Follower", run: Any) -> None:
-    """Log each mixed soup as an artifact; online also the ingredients that it was made from."""
+    """Log each mixed soup as an artifact; online, also record the greedy soup's ingredients as its inputs."""
     if not run.offline:
         for name in _greedy(follower).get("ingredients", ()):
             path = follower.run.ingredients / name / MODEL
-            if path.exists():  # an average along a run has no folder
+            if path.exists():  # an EMA or SWA average has no folder
                 run.use_artifact(_artifact(follower, f"ingredient-{name}", path))
     for path in sorted(follower.run.soups.glob("*.safetensors")):
         run.log_artifact(_artifact(follower, path.stem, path))

@@ -1,1 +1,1 @@
-"""Tasks side by side in worker processes, with one line of progress."""
+"""Runs tasks in parallel worker processes, with one line of progress."""

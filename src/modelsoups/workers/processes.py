@@ -1,6 +1,6 @@
-"""Tasks side by side in worker processes, which end with their parent, however it dies.
+"""Runs tasks in parallel worker processes, which exit with their parent even if it is killed.
 
-Workers are forked from a server process that has imported the slow packages once.
+Workers are forked from a server process that has already imported the slow packages.
 """
 
 import contextlib
@@ -24,17 +24,17 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 STAGES = ("modelsoups.stages.finetune", "modelsoups.train.trainer", "modelsoups.stages.soup")
 PRELOAD = [*STAGES, "modelsoups.experiment.sets", "open_clip"]
-NOT_STARTED, IDLE = -2, -1  # values of a worker's slot; a task's number otherwise
-SHARED_KEPT = 4  # shared objects that a worker keeps
+NOT_STARTED, IDLE = -2, -1  # values of a worker's slot, which otherwise is the number of its task
+SHARED_KEPT = 4  # number of shared objects that a worker caches
 
 
 def cores() -> int:
-    """Cores that this process may use: a cluster often gives a job fewer than the machine has."""
+    """Return the number of cores that this process may use (on a cluster often not all of the machine)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def worker_count(parallel: int | None) -> int:
-    """`parallel` if it is given; by default one per GPU, or one per core without GPUs."""
+    """Return `parallel`; if it is None, the number of GPUs or, without GPUs, of cores."""
     import torch
 
     return parallel or torch.cuda.device_count() or cores()
@@ -48,12 +48,12 @@ def run_tasks(
     size: Callable[[Task], float] | None = None,
     shared: object = None,
 ) -> Iterator[tuple[Task, Result]]:
-    """Yield (task, function(task)) as tasks end; the largest begin first.
+    """Yield (task, function(task)) as tasks finish; the largest start first.
 
-    size: a task's units, which it reports by `advance`; by default a task is one unit. With shared,
-    function(shared, task) is called; a worker unpickles it once, and keeps it with what it caches.
+    size: number of a task's units, which it reports by `advance`; by default one. If `shared` is
+    given, function(shared, task) is called; each worker unpickles `shared` only once.
 
-    Each task starts with one torch thread, and a single worker is a process too, so results do not
+    Each task starts with one torch thread, and even a single worker is a process, so results do not
     depend on `workers`. A task's exception is raised here, after the workers have been stopped.
     """
     if not tasks:
@@ -71,7 +71,7 @@ def run_tasks(
             ended, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
             for news in team.news():
                 meter.add(*news)
-            for future in sorted(ended, key=waiting.__getitem__):  # in the order in which they began
+            for future in sorted(ended, key=waiting.__getitem__):  # in the order in which they started
                 result = future.result()
                 task = ordered[waiting.pop(future)]
                 meter.finish(1.0 if size is None else 0.0)
@@ -89,7 +89,7 @@ def run_tasks(
 
 
 class _Team:
-    """Worker processes. Each has a slot of shared memory, which outlives it, with its task's number."""
+    """Worker processes. Each has a slot in shared memory, which survives a crash, with its task's number."""
 
     def __init__(self, count: int) -> None:
         context = multiprocessing.get_context("forkserver")
@@ -100,13 +100,13 @@ class _Team:
         self.pool = ProcessPoolExecutor(count, context, _begin, (self.queue, self.slots))
 
     def news(self) -> Iterator[tuple[float, float]]:
-        """What the workers have reported since the last call: (units done, units resumed)."""
+        """Yield the workers' reports since the last call: (units done, of which by an earlier run)."""
         with contextlib.suppress(queue.Empty):
             while True:
                 yield self.queue.get_nowait()
 
     def stop(self) -> None:
-        """End the processes: idle ones are waited for, others are killed."""
+        """Stop the processes: let them exit if the team is idle, otherwise kill them."""
         processes = list((self.pool._processes or {}).values())
         self.pool.shutdown(wait=self.idle, cancel_futures=True)
         for process in processes:
@@ -115,13 +115,13 @@ class _Team:
             process.join()
 
 
-# The teams of the enclosing `workers_kept`, which run_tasks finds however deep it is called.
+# The teams of the enclosing `workers_kept`, a context variable so that nested calls of run_tasks find them.
 _kept: ContextVar[list[_Team] | None] = ContextVar("kept", default=None)
 
 
 @contextlib.contextmanager
 def workers_kept() -> Iterator[None]:
-    """Within, calls of `run_tasks` reuse each other's processes, and what these have loaded."""
+    """Inside the with block, calls of `run_tasks` reuse worker processes and what these have loaded."""
     if _kept.get() is not None:
         yield
         return
@@ -136,21 +136,21 @@ def workers_kept() -> Iterator[None]:
 
 
 def _hire(count: int, workers: int) -> _Team:
-    """A new team of `count` processes, or within workers_kept an idle team of `workers`."""
+    """Return a new team of `count` processes or, inside workers_kept, an idle or new one of `workers`."""
     teams = _kept.get()
     if teams is None:
         return _Team(count)
     for team in teams:
         if team.idle and len(team.slots) == workers:
             team.idle = False
-            list(team.news())  # late news of the tasks before
+            list(team.news())  # discard late reports of earlier tasks
             return team
     teams.append(_Team(workers))
     return teams[-1]
 
 
 def _release(team: _Team) -> None:
-    """Stop a team, unless it is kept and has done all of its tasks."""
+    """Stop a team, unless workers_kept owns it and all of its tasks are done."""
     teams = _kept.get() or []
     if team in teams:
         if team.idle:
@@ -160,25 +160,25 @@ def _release(team: _Team) -> None:
 
 
 class _Doer:
-    """A process that does tasks, one at a time. It reports progress, and keeps what tasks share."""
+    """The state of a process that runs tasks: it reports progress, and caches the tasks' shared objects."""
 
     def __init__(self, report: Callable[[tuple[float, float]], None], slot: Any = None) -> None:
         self.report, self.slot = report, slot
-        self.unpickled = functools.lru_cache(SHARED_KEPT)(pickle.loads)  # by an object's bytes
+        self.unpickled = functools.lru_cache(SHARED_KEPT)(pickle.loads)  # cached by the pickled bytes
 
 
-_this: _Doer | None = None  # this process, if it does tasks; `advance` is called deep inside them
+_this: _Doer | None = None  # None if this process runs no tasks; global because `advance` is called deep inside
 
 
 def advance(units: float, resumed: bool = False) -> None:
-    """Report from a task that units of it are done, or were done by an earlier run."""
+    """Report, inside a task, that units are done; resumed: that an earlier run did them."""
     if _this is not None:
         _this.report((units, units if resumed else 0.0))
 
 
 @contextlib.contextmanager
 def watched(label: str, units: float, images: bool = True) -> Iterator[None]:
-    """Show the progress of one task that this process does, which reports it by `advance`."""
+    """Inside the with block, show the progress of a task of this process, which reports it by `advance`."""
     global _this
     meter = Meter(label, 1, units, images)
 
@@ -195,9 +195,9 @@ def watched(label: str, units: float, images: bool = True) -> Iterator[None]:
 
 
 def _begin(news: Any, slots: list[Any]) -> None:
-    """Set up a worker: it takes a slot and a GPU, if there are any, and ends when its parent ends."""
+    """Set up a worker process: choose a slot and a GPU, if there are any, and exit when the parent exits."""
     global _this
-    news.cancel_join_thread()  # a worker that ends does not wait for its last news to be read
+    news.cancel_join_thread()  # a worker may exit before its last reports are read
     with slots[0].get_lock():
         number = next(i for i, slot in enumerate(slots) if slot.value == NOT_STARTED)
         slots[number].value = IDLE

@@ -1,4 +1,4 @@
-"""One line of progress for a command: a bar on a terminal, else a line now and then."""
+"""The progress display of a command: a bar on a terminal, otherwise a line every QUIET_SECONDS."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ START_SECONDS = 2  # before anything is shown
 
 
 class Meter:
-    """Counts what is done of a number of tasks and of their units, which are images if `images`."""
+    """Counts finished tasks, and finished units of all tasks; images: units are images."""
 
     def __init__(self, label: str, tasks: int, units: float, images: bool) -> None:
         self.label, self.tasks, self.units, self.images = label, tasks, units, images
@@ -20,12 +20,12 @@ class Meter:
         self.bar: Progress | None = None
 
     def add(self, units: float, resumed: float = 0.0) -> None:
-        """Count units as done. Those that an earlier run did (`resumed`) are left out of the speed."""
+        """Count units as done; `resumed` of them were done by an earlier run, so the speed excludes them."""
         self.done += units
         self.resumed += resumed
 
     def finish(self, units: float) -> None:
-        """Count one task as ended, and these units as done."""
+        """Count one task as finished, and these units as done."""
         self.ended += 1
         self.add(units)
 
