@@ -13,7 +13,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from modelsoups.config.schema import Config
 from modelsoups.data.imagenet import metadata
+from modelsoups.experiment.experiment import Experiment
 
 FORMS = ("tar", "folder", "kaggle", "parquet", "webdataset")
 TRAIN = {  # file names as strings sort otherwise than by number: 1002 before 10026
@@ -159,3 +161,9 @@ def shift_sets(root: Path) -> Path:
 if __name__ == "__main__":
     for form in FORMS:
         shift_sets(originals(Path(sys.argv[1]) / form, form))
+
+
+def prepared_sets(config: Config) -> list[str]:
+    """The names of a configuration's sets that are prepared, in their order."""
+    data, sets = config.data, Experiment(config).sets
+    return [n for n in ("train", "holdout", data.test, *data.shifts, *data.extra) if sets.is_prepared(n)]

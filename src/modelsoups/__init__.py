@@ -1,4 +1,4 @@
-"""Model soups: fine-tune many times, average the weights, keep one better model (Wortsman et al., 2022)."""
+"""Model soups: average the weights of many fine-tuned models into one (Wortsman et al., 2022)."""
 
 import sys
 

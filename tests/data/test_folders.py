@@ -70,7 +70,9 @@ def test_an_image_in_train_and_holdout_is_noticed(cfg, tmp_path):
 
 def test_a_method_of_ones_own_is_one_function_and_one_line(monkeypatch):
     monkeypatch.setitem(methods.METHODS, "every_other", methods.METHODS["uniform"])
-    orders = plan(load(["soup.also=[every_other]"]), 4)
+    orders = plan(Experiment(load(["soup.also=[every_other]"])), 4)
     assert [o.method for o in orders if o.row == "every_other"] == ["every_other"]
-    with pytest.raises(ValueError, match=r"soup.also: no such method: medain; expected one of .*uniform"):
-        plan(load(["soup.also=[medain]"]), 4)
+    with pytest.raises(ValueError, match=r"soup.also: no soup method medain; expected .*uniform"):
+        plan(Experiment(load(["soup.also=[medain]"])), 4)
+    with pytest.raises(ValueError, match=r"modelsoups.soup.methods:greedy would be a second row greedy"):
+        plan(Experiment(load(["soup.also=['modelsoups.soup.methods:greedy']"])), 4)

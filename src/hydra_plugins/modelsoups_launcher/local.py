@@ -26,7 +26,7 @@ class SideBySideLauncher(Launcher):
         self.stage = [config.hydra.job.name] if config.hydra.job.name in STAGES else []
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run every job, even after one has failed; if any failed, exit with one line that lists them."""
+        """Run every job, even after one fails; if any failed, exit with one line listing them."""
         from modelsoups.cli.commands import fail
 
         places = self._places()

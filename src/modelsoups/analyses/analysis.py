@@ -1,4 +1,4 @@
-"""The class of all analyses (data rows, and verdicts, figure or table from them) and its verdicts."""
+"""The class of all analyses (data rows, and verdicts, figure or table) and its verdicts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -40,7 +40,7 @@ class Analysis:
     claimed_in: str = ""  # source of the claims; empty: the figure or table at the start of the title
 
     def verdicts(self, rows: Rows) -> Verdicts:
-        """Return the verdicts of `judge`, or if it is None, those on claims and on rows with a "said" claim."""
+        """Return the verdicts of `judge`; if it is None, those on claims and "said" rows."""
         if self.judge:
             return self.judge(rows)
         source, found = self.claimed_in or self.title.partition(". ")[0], []
@@ -67,7 +67,7 @@ def judged(text: str, source: str, estimate: dict[str, float], unit: str = "poin
 
 
 def counted(text: str, source: str, cases: Sequence[bool]) -> Verdict:
-    """Return the verdict on the claim that most cases are true, by Wilson's 95% interval and one half."""
+    """Return the verdict on the claim that most cases are true, by Wilson's 95% interval."""
     true, n = sum(cases), len(cases)
     low, high = intervals.wilson(true, n)
     verdict = HOLDS if low > 0.5 else FAILS if high < 0.5 else OPEN

@@ -1,4 +1,4 @@
-"""Shared code of the tables of appendix L: one line per model or soup, next to the paper's numbers."""
+"""Shared code of the tables of appendix L: one line per model or soup, next to the paper's."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ Recipe = Mapping[str, Any]  # hyperparameters, to find a model that has them
 
 
 def line(bench: Bench, kind: str, *recipes: Recipe) -> Line:
-    """Return a function that measures the models with these recipes. kind: individual, soup or ensemble."""
+    """Return a function that measures these recipes; kind: individual, soup or ensemble."""
     return functools.partial(_measured, bench, kind, recipes)
 
 

@@ -48,7 +48,7 @@ class Point:
 
     @classmethod
     def of(cls, soup: Soup, ingredients: Sequence[Ingredient]) -> "Point":
-        """Convert a soup with one coefficient per ingredient; ingredients: in the soup's own order."""
+        """Convert a soup with one coefficient per ingredient, in the soup's own order."""
         return cls(tuple(ingredients), tuple(soup.coefficients[EVERYTHING]))
 
     def key(self) -> list[Any]:
@@ -58,7 +58,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Measured:
-    """A model's mean cross-entropy in nats on a data set, and which images it classifies correctly."""
+    """A model's mean cross-entropy in nats on a data set, and the images it gets right."""
 
     loss: float
     correct_N: np.ndarray
@@ -104,7 +104,7 @@ class Bench:
         return {name: run for name, run in self.runs.items() if name != OWN}
 
     def whole(self) -> "Bench":
-        """Return a bench that uses every image of the test sets, not only analyse.images of them."""
+        """Return a bench that uses all test images, not only analyse.images of them."""
         config = self.experiment.config
         every = replace(config, analyse=replace(config.analyse, images=None))
         return Bench(Experiment(every), self._pools())
@@ -130,7 +130,7 @@ class Bench:
     # ---- models ----
 
     def pool(self, *names: str, averages: bool = False) -> list[Member]:
-        """Return the models of these pools, in order; raise Unavailable if a pool is not configured."""
+        """Return the models of these pools, in order; Unavailable if one is not configured."""
         found = []
         for name in names:
             if name not in self.runs:
@@ -150,7 +150,7 @@ class Bench:
         return initial
 
     def find(self, init: str, **wanted: Any) -> Member:
-        """Return the first model of any pool with these values; defaults: PLAIN and analyse.epochs."""
+        """Return the first model with these values; defaults: PLAIN and analyse.epochs."""
         wanted = {**PLAIN, "epochs": self.settings.epochs, **wanted}
         for name, run in self.runs.items():
             same = run.config.heads.init == init and run.config.model == self.experiment.config.model
@@ -171,13 +171,13 @@ class Bench:
     # ---- measuring ----
 
     def run_tasks(self, function: "Callable[[Bench, Task], Made]", tasks: Sequence[Task], label: str) -> list[Made]:
-        """Return function(bench, task) for every task, run in worker processes that reuse their bench."""
+        """Return function(bench, task) for every task, run in worker processes."""
         workers, label = self.experiment.workers, f"analyse: {label}"
         made = dict(run_tasks(function, tasks, workers, label, shared=self))
         return [made[task] for task in tasks]
 
     def kept_path(self, key: list[Any], *modules: str) -> Path:
-        """Return the file of a measurement. Its name depends on key and the code of MEASURING + modules."""
+        """Return a measurement's file, named by key and the code of MEASURING + modules."""
         names = (*MEASURING, *modules)
         parts = [name.removeprefix("modelsoups.").replace(".", "/") for name in names]
         return self.files.point(storage.fingerprint([provenance.code_fingerprint(*parts), key]))
@@ -205,7 +205,7 @@ class Bench:
         return found
 
     def measure(self, points: Sequence[Point], label: str, sets: Sequence[str] | None = None) -> list[Measures]:
-        """Measure soups on data sets (default: the test sets), or read earlier measurements from files."""
+        """Measure soups on data sets (default: the test sets), or read earlier results."""
         names = tuple(sets or self.tests)
         todo: dict[str, tuple[Point, tuple[str, ...]]] = {}
         for point in points:
@@ -225,7 +225,7 @@ class Bench:
         return Measured(content["loss"], correct_N.astype(bool))
 
     def accuracies(self, measures: Measures) -> dict[str, float | None]:
-        """Return accuracy on the test set, and its mean over the shifts (None if any is not prepared)."""
+        """Return accuracy on test, and its mean over the shifts (None if any is not prepared)."""
         shifts = [measures[name].accuracy for name in self.shifts]
         mean = float(np.mean(shifts)) if self.all_shifts else None
         return {"test": measures[self.test].accuracy, "shifts": mean}
@@ -278,7 +278,7 @@ def _measure(bench: Bench, task: tuple[Point, tuple[str, ...]]) -> None:
 
 
 def _logits_on(bench: Bench, point: Point) -> Callable[[str], Logits]:
-    """Return a function from data set to the soup's logits (the cached ones if it is a single model)."""
+    """Return a function from data set to the soup's logits (cached for a single model)."""
     pairs = zip(point.ingredients, point.coefficients, strict=True)
     ingredients, coefficients = zip(*((i, c) for i, c in pairs if c), strict=True)
     if coefficients == (1,):

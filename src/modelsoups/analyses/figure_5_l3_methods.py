@@ -22,7 +22,7 @@ MARKS = {**SPECIAL, "second_best": ("d", GREEN), "learned": ("v", PINK)}
 
 
 def _rows(bench: Bench) -> Rows:
-    """Return rows of models and methods; soups come from the soup stage or, if it has not run, from here."""
+    """Return rows of models and methods; soups come from the soup stage if it has run."""
     need_holdout(bench)
     bench = bench.whole()
     members = bench.ingredients(OWN)
@@ -54,7 +54,7 @@ def _of_soup(bench: Bench, soup: Soup, members: Sequence[Ingredient], method: st
 
 
 def _above_all(bench: Bench, soup: Measures, others: list[Measures]) -> dict[str, dict[str, float]]:
-    """Return the soup's accuracy minus the best of the others', on test and on the mean of the shifts."""
+    """Return the soup's accuracy minus the best of the others', on test and on mean shift."""
 
     def ahead(accuracies_M: Sequence[np.ndarray]) -> float:
         mean_M = np.mean(accuracies_M, axis=0)

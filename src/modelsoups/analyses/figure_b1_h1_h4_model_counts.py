@@ -97,7 +97,7 @@ def _draw(rows: Rows) -> Figure:
 
 
 def _draw_method(panel: Axes, method: str, rows: Rows, on: str) -> list[float]:
-    """Draw a method's orders and their mean; return the mean for each number of models, in percent."""
+    """Draw a method's orders and mean; return the mean per number of models, in percent."""
     marker, colour = SPECIAL[method]
     for order in sorted(distinct(rows, "order")):
         line = sorted(select(rows, order=order), key=lambda row: row["k"])
@@ -124,7 +124,7 @@ def _cut(panel: Axes, drawn: Mapping[str, Sequence[float]]) -> None:
 
 
 def _analysis(name: str) -> Analysis:
-    """Return the analysis of a key of POOLS; Figures H.1 to H.4 test Figure B.1's claims on other pools."""
+    """Return the analysis of a key of POOLS; Figures H.1 to H.4 test the claims of B.1."""
     facts = PAPER["figure_B1"] | PAPER[name]
     return Analysis(**facts, rows=functools.partial(_rows, pools=POOLS[name]), draw=_draw)
 

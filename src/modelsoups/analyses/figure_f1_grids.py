@@ -1,4 +1,4 @@
-"""One-dimensional grids: the average of two endpoints against the best model between (Figure F.1)."""
+"""One-dimensional grids: two endpoints' average against the best model between (Figure F.1)."""
 
 import contextlib
 import itertools
@@ -21,7 +21,7 @@ RATES = ("standard_lp", "extreme_lp")  # pools with the grid of learning rates
 
 
 def _grids(bench: Bench) -> Mapping[str, list[tuple[str, Member]]]:
-    """Return the (label, model) pairs of each grid, in order; grids with fewer than two are left out."""
+    """Return the (label, model) pairs of each grid, in order; omit grids with fewer than two."""
     rate = bench.settings.rates[0]
     wanted: list[tuple[str, str, dict[str, Any]]] = []
     for name in OPTIMIZERS:
@@ -70,7 +70,7 @@ def _verdicts(rows: Rows) -> Verdicts:
 
 
 def _draw(rows: Rows) -> Figure:
-    """Draw one matrix per grid: colour and number are the gain of the endpoints' average, in points."""
+    """Draw one matrix per grid: the gain of the endpoints' average, in points."""
     names = distinct(rows, "grid")
     figure, panels = panels_of(len(names), 2.6, 2.6)
     gains = np.abs(column(rows, "gain", 100))

@@ -65,7 +65,7 @@ def _varied(member: Member) -> dict[str, object]:
 
 
 def _paired(one: Member, two: Member) -> bool:
-    """Return whether two models differ only in seed, or have seed 0 and differ only in rate or aug."""
+    """Return whether two models differ only in seed, or at seed 0 only in rate or aug."""
     a, b = _varied(one), _varied(two)
     differ = [key for key in a if a[key] != b[key]]
     return differ == ["seed"] or (len(differ) == 1 and a["seed"] == b["seed"] == 0)
@@ -105,7 +105,7 @@ def _paths(bench: Bench, task: Task) -> dict[float, Path]:
 
 
 def _compute(bench: Bench, task: Task) -> None:
-    """Write both sides of equation (1) per alpha to files; at CHECKED, with the exact derivative too."""
+    """Write both sides of equation (1) per alpha; at CHECKED, the exact derivative too."""
     (_, one, _, two, _), name = task
     logits, exact, labels_N = _along(bench, one, two, name)
     for alpha, path in _paths(bench, task).items():
@@ -215,7 +215,7 @@ def _draw(rows: Rows) -> Figure:
 
 
 def _frame(panel: Axes, against: str) -> None:
-    """Draw lines at zero, the diagonal if the panel shows the loss, and the vertical axis's label."""
+    """Draw lines at zero, the diagonal if the panel shows the loss, and the vertical label."""
     panel.axhline(0, color="grey", linewidth=0.6)
     panel.axvline(0, color="grey", linewidth=0.6)
     if against == "truth":

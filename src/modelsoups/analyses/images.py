@@ -22,7 +22,7 @@ from modelsoups.stats.scores import Logits
 
 
 class Images:
-    """Images and logits of a run. Weights of 12 models and pixels of 16 data sets stay in memory."""
+    """Images and logits of a run; 12 models and the pixels of 16 data sets stay in memory."""
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
@@ -37,7 +37,7 @@ class Images:
         return self.experiment.sets[name]
 
     def classifier(self, name: str) -> Classifier:
-        """Return the experiment's classifier for a data set's classes, with whatever weights it has."""
+        """Return the classifier for a data set's classes, with whatever weights it has."""
         return self.experiment.classifier(len(self.dataset(name).classes))
 
     def positions(self, name: str, images: int | None = None) -> np.ndarray:
@@ -74,7 +74,7 @@ class Images:
         return Logits(name, project(torch.cat(parts), dataset.projection), labels_N)
 
     def logits(self, ingredient: Ingredient, name: str) -> Logits:
-        """Return a model's logits on the images at `positions`, from the run's cache if they are in it."""
+        """Return a model's logits on the images at `positions`, from the cache if there."""
         cache, dataset = self.experiment.logits, self.dataset(name)
         picks_N = torch.from_numpy(self.positions(name))
         whole = cache.path(name, ingredient.sha256)

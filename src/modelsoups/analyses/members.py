@@ -51,7 +51,7 @@ def models_of(members: Iterable[Member]) -> list[Ingredient]:
 
 
 def open_pool(experiment: Experiment, name: str) -> Experiment:
-    """Open a pool as a run: the experiment with the pool's overrides, in a folder of the experiment."""
+    """Open a pool as a run: the experiment with the pool's overrides, in a subfolder."""
     pools, config = experiment.files.pools, experiment.config
     folder = str((pools / name).absolute())
     given = [line.replace("{pools}", str(pools)) for line in config.analyse.pools[name]]

@@ -30,7 +30,7 @@ class Section:
 
 
 def write(bench: Bench, inputs: dict[str, Any], made: Sequence[Made], missing: dict[str, str]) -> None:
-    """Write all files into the run's folder of analyses. missing: analysis -> why it could not run."""
+    """Write all files into the run's analyses folder. missing: analysis -> why not run."""
     files: dict[str, bytes] = {}
     verdicts = corrected([v for _, _, found in made for v in found])
     told = iter(verdicts)
@@ -71,7 +71,7 @@ def _drawn(analysis: Analysis, rows: Rows) -> dict[str, bytes]:
 def page(
     name: str, sections: Sequence[Section], missing: dict[str, str], provenance: dict[str, Any], report: str | None
 ) -> str:
-    """Return the self-contained HTML page. missing: title -> reason; report: link to the run's report."""
+    """Return the self-contained HTML page. missing: title -> reason; report: a link to it."""
     facts = {"name": name, "missing": missing, "provenance": provenance, "report": report}
     helpers = {"counted": _counted, "classes": CLASSES, "p_text": p_text}
     return render("analyses.html", sections=sections, **facts, **helpers)

@@ -40,7 +40,7 @@ def measured_on(rows: Rows) -> list[str]:
 
 
 def means_by_count(rows: Rows, key: str) -> tuple[list[int], list[float]]:
-    """Return the different numbers of models k, and for each the mean of a key over its rows, in %."""
+    """Return the different model counts k, and for each the mean of a key, in %."""
     counts = sorted(distinct(rows, "k"))
     return counts, [float(100 * np.mean(column(select(rows, k=k), key))) for k in counts]
 

@@ -55,7 +55,7 @@ def _rows(bench: Bench) -> Rows:
 
 
 def _select(bench: Bench, task: tuple[Members, str, int]) -> Any:
-    """Return the greedy soup of a random order (task "order"), or a random split's bias ("split")."""
+    """Return the greedy soup of a random order ("order") or a random split's bias ("split")."""
     members, kind, seed = task
     if kind == "order":
         return choose(bench, members, "greedy", order_seed=seed)

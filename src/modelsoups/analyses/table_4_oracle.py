@@ -54,7 +54,7 @@ def _rows(bench: Bench) -> Rows:
 
 
 def _correct(kinds: dict[str, Measures], names: list[str]) -> dict[str, list[np.ndarray]]:
-    """Return, for each kind of model, a bool array per data set of the correctly classified images."""
+    """Return, per kind of model, a bool array per data set of the correct images."""
     return {kind: [m[name].correct_N for name in names] for kind, m in kinds.items()}
 
 

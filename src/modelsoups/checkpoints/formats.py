@@ -163,7 +163,7 @@ def _read_shards(index: Path) -> Checkpoint:
 
 
 def _without_wrappers(checkpoint: Checkpoint) -> Checkpoint:
-    """Remove the prefix of a wrapper such as DistributedDataParallel if every tensor name has it."""
+    """Remove a wrapper's prefix (DistributedDataParallel) if every tensor name has it."""
     while prefix := next((p for p in WRAPPERS if all(key.startswith(p) for key in checkpoint)), None):
         checkpoint.entries = {key.removeprefix(prefix): entry for key, entry in checkpoint.entries.items()}
         checkpoint.tied = {a.removeprefix(prefix): b.removeprefix(prefix) for a, b in checkpoint.tied.items()}

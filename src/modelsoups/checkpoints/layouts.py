@@ -11,7 +11,7 @@ Layout = Mapping[str, str]  # tensor name -> its shape and dtype, "(10, 128) flo
 
 @dataclass(frozen=True)
 class Difference:
-    """The first tensor in which a layout differs from the expected one; None is a missing tensor."""
+    """The first tensor where a layout differs from the expected one; None if missing."""
 
     key: str
     expected: str | None
@@ -45,7 +45,7 @@ def grouped(layouts: Mapping[str, Layout]) -> list[list[str]]:
 
 
 def check_layout(state: State, expected: Layout, where: str) -> None:
-    """Raise ValueError, whose message starts with `where`, unless a state has the expected layout."""
+    """Raise ValueError, starting with `where`, unless a state has the expected layout."""
     if odd := difference(expected, layout_of(state)):
         raise ValueError(f"{where}: {odd}")
 

@@ -102,7 +102,7 @@ def _is_state(value: Any) -> bool:
 
 
 def _find_in_file(checkpoint: Checkpoint, path: Path) -> None:
-    """Replace contiguous tensors in torch.load's memory map (known on Linux) by offsets into our own map."""
+    """Replace contiguous tensors in torch.load's memory map by offsets into our own map."""
     maps = _maps(path)
     if not maps:
         return
@@ -122,7 +122,7 @@ def _find_in_file(checkpoint: Checkpoint, path: Path) -> None:
 
 
 def _maps(path: Path) -> list[tuple[int, int, int]]:
-    """Return this process's memory maps of a file: first address, address after the last, file offset."""
+    """Return this process's memory maps of a file: first address, end address, file offset."""
     try:
         lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

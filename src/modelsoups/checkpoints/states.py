@@ -18,14 +18,14 @@ def describe(tensor: Tensor | Entry) -> str:
 
 
 def averaged(tensor: Tensor | Entry) -> bool:
-    """Return whether mixing averages this tensor: true for floats; complex numbers raise ValueError."""
+    """Return whether mixing averages this tensor: true for floats; ValueError if complex."""
     if tensor.dtype.is_complex:
         raise ValueError(f"{describe(tensor)}: complex tensors are not supported")
     return tensor.dtype.is_floating_point
 
 
 def state_sha256(state: State) -> str:
-    """Return the SHA-256 (64 hex digits) of name, dtype, shape and bytes of all tensors, sorted by name."""
+    """Return the SHA-256 of name, dtype, shape and bytes of all tensors, sorted by name."""
     digest = hashlib.sha256()
     for key in sorted(state):
         tensor = state[key].detach().cpu().contiguous()

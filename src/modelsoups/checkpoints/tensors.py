@@ -27,7 +27,7 @@ class MappedFile:
         self.address = self.bytes.ctypes.data
 
     def check(self, stop: int) -> None:
-        """Raise ValueError if the file became shorter, because reading beyond its end kills the process."""
+        """Raise ValueError if the file shrank, as reading past its end kills the process."""
         if self.map.size() < stop:  # the size of the file now, not when it was mapped
             raise ValueError(f"{self.path} ends too early; it was cut off while it was being read")
 
@@ -50,12 +50,12 @@ class InFile(NamedTuple):
     shape: tuple[int, ...]
 
     def address(self) -> int:
-        """Return the memory address of the first element; raise ValueError if the file is too short."""
+        """Return the first element's memory address; ValueError if the file is too short."""
         self.file.check(self.offset + nbytes(self))
         return self.file.address + self.offset
 
     def block(self, start: int, stop: int) -> Bytes:
-        """Return the bytes of elements `start` to `stop` of the flat tensor; do not write to them."""
+        """Return the bytes of flat elements `start` to `stop`; do not write to them."""
         size = self.dtype.itemsize
         return self.file.read(self.offset + start * size, self.offset + stop * size)
 

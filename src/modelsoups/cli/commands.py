@@ -1,4 +1,4 @@
-"""The table of commands of `modelsoups [stage] [hydra overrides]`, their help, and the entry point."""
+"""The commands of `modelsoups [stage] [hydra overrides]`, their help, and the entry point."""
 
 import importlib
 import sys
@@ -71,7 +71,7 @@ Every key: modelsoups --cfg job. Hydra's own flags (-m, --cfg, --info, --hydra-h
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the console script; the exit status is 0, 1 (error, one line on stderr) or 2 (wrong usage)."""
+    """Run the console script; exit status: 0, 1 (error, one line) or 2 (wrong usage)."""
     args = list(sys.argv[1:] if argv is None else argv)
     if args and args[0] in ("-h", "--help", "help"):
         print(usage())
@@ -127,7 +127,7 @@ def _stage_usage(stage: str) -> str:
 
 
 def _command(name: str, argv: list[str]) -> int:
-    """Run a command that parses its own arguments and return its exit status; print an error as one line."""
+    """Run a command that parses its own arguments; return its exit status."""
     try:
         status: int | None = importlib.import_module(f"modelsoups.{COMMANDS[name][0]}").main(argv)
     except KeyboardInterrupt:

@@ -39,7 +39,7 @@ def run(experiment: Experiment) -> bool:
 
 
 def workspace(config: Config, entity: str) -> Any:
-    """Return an unsaved W&B workspace with sections for the sweep, the fine-tuning and the soups."""
+    """Return an unsaved W&B workspace with sections for sweep, fine-tuning and soups."""
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 

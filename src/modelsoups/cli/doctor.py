@@ -80,7 +80,7 @@ def print_matrix(found: Diagnosis) -> None:
 
 
 def heatmap(found: Diagnosis, path: Path) -> None:
-    """Draw the matrix as a .png or .svg. Raises ValueError if no two checkpoints could be compared."""
+    """Draw the matrix as .png or .svg; ValueError if no two checkpoints could be compared."""
     from matplotlib.figure import Figure
 
     title, matrix_KK = _matrix(found)

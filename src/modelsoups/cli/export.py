@@ -69,7 +69,7 @@ def run(experiment: Experiment) -> bool:
 
 
 def _soup(experiment: Experiment, row: str) -> Soup:
-    """Return the soup with this name; the id of an ingredient gives a soup of that ingredient alone."""
+    """Return the soup with this name; an ingredient's id gives a soup of it alone."""
     run = experiment.files
     known = {i.id: i for i in experiment.ingredients.find().ingredients}
     if row in known:
@@ -86,7 +86,7 @@ def _soup(experiment: Experiment, row: str) -> Soup:
 
 
 def _holds_other_files(folder: Path) -> bool:
-    """Return whether a folder contains files that no export writes; a stopped export's files do not count."""
+    """Return whether a folder has files that no export writes, not even a stopped one."""
     ours = {Path(name).stem for name in (*CLIP_FILES, *TIMM_FILES, *FACTS, manifests.MANIFEST)}
     there = folder.iterdir() if folder.exists() else ()
     return any(path.name.lstrip(".").split(".")[0] not in ours for path in there)

@@ -18,7 +18,7 @@ QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none")  # the stages pri
 
 
 def run_with_flags(modules: dict[str, str], args: list[str]) -> None:
-    """Run these stages through Hydra's own command line; a misspelt key is rejected before any job starts."""
+    """Run these stages through Hydra's command line; reject misspelt keys before any job."""
     overrides = [a for a in args if "=" in a and not a.startswith("-")]
     flags = [a for a in args if a not in overrides]  # after the overrides, which argparse needs to be consecutive
     try:
@@ -48,7 +48,7 @@ def _first_of_each_sweep(overrides: list[str]) -> list[str]:
 
 
 def _setup(config: Config, overrides: list[str]) -> list[str]:
-    """Return an override with cluster.setup for hydra/launcher=slurm, where an interpolation cannot set a list."""
+    """Return an override with cluster.setup for SLURM; an interpolation cannot set a list."""
     if "hydra/launcher=slurm" not in overrides or any(o.startswith("hydra.launcher.setup=") for o in overrides):
         return []
     lines = ["'" + line.replace("'", r"\'") + "'" for line in config.cluster.setup]

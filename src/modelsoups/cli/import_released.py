@@ -72,7 +72,7 @@ def import_folder(config: Config, folder: Path) -> None:
 
 
 def find(folder: Path) -> dict[int, Path]:
-    """Return the files of the released models in a folder, by number. Raises ValueError if there are none."""
+    """Return the released models' files in a folder, by number; ValueError if there are none."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; name the one with model_0.pt ... model_71.pt")
     names = {number: folder / f"model_{number}.pt" for number in range(tables.MODELS)}
@@ -129,7 +129,7 @@ def _inputs(path: Path, layout: Layout) -> dict[str, Any]:
 
 
 def _convert(run: Run, files: Mapping[int, Path], layout: Layout, fixed: dict[str, Any], number: int) -> None:
-    """Write one ingredient, its manifest last. fixed: values of the recipe's keys that were not released."""
+    """Write one ingredient, its manifest last. fixed: values of keys not released."""
     inputs = _inputs(files[number], layout)
     state = read_released(files[number], layout)
     path = run.ingredient(number) / paths.MODEL

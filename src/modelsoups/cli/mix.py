@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def print_decisions(chosen: Soup) -> float | None:
-    """Print a greedy or pruned soup's decisions and return its score, or None if it has several metrics."""
+    """Print a greedy or pruned soup's decisions; return its score, None if several metrics."""
     for step in chosen.trace:
         shown = "rejected early" if step["correct"] is None else step["correct"]
         print(f"mix: {step['ingredient'] or 'all'}: {shown}, {'kept' if step['kept'] else 'refused'}")
@@ -110,7 +110,7 @@ def choose(args: argparse.Namespace, holdout: soup.Holdout | None) -> Soup:
 
 
 def holdout_of(name: str) -> soup.Holdout:
-    """Call "module:function" and return its result. Raises ValueError if that is not a `soup.Holdout`."""
+    """Return the result of "module:function"; ValueError if it is not a `soup.Holdout`."""
     holdout = registry.function(name)()
     if not isinstance(holdout, soup.Holdout):
         raise ValueError(f"--holdout {name}: returned a {type(holdout).__name__}, expected a soup.Holdout")

@@ -42,7 +42,7 @@ def card(experiment: Experiment, soup: Soup, normalize: bool) -> str:
 
 
 def _ingredients(soup: Soup, recipes: Mapping[str, Recipe]) -> str:
-    """Return a Markdown table: ingredient, coefficient (the mean over layers), and recipe keys that differ."""
+    """Return a Markdown table: ingredient, mean coefficient, and recipe keys that differ."""
     rows = [["ingredient", "coefficient"]]
     known = []
     for position, name in enumerate(soup.ingredients):
@@ -63,7 +63,7 @@ def _ingredients(soup: Soup, recipes: Mapping[str, Recipe]) -> str:
 
 
 def _accuracy(path: Path, row: str) -> str:
-    """Return a Markdown table of a row's accuracy on every data set of the report, with 95% intervals."""
+    """Return a Markdown table of a row's accuracy on every data set, with 95% intervals."""
     rows = [["data set", "images", "top-1 (%)", "95% interval"]]
     for line in storage.read_jsonl(path) if path.exists() else []:
         if line.get("row") == row and line.get("accuracy") is not None:

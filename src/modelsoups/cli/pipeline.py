@@ -59,7 +59,7 @@ def _run_all(modules: dict[str, str], config: Config) -> None:
 
 
 def _run(stage: str, module: str, experiment: Experiment) -> bool:
-    """Run one stage (heads, sweep and finetune not for an imported pool); return whether it did any work."""
+    """Run one stage (heads, sweep, finetune not if imported); return whether it did work."""
     if experiment.imported and stage in ("heads", "sweep", "finetune"):
         count = len(experiment.imported.manifest()["ingredients"])
         print(f"{stage}: complete: the {count} models were imported")
@@ -86,7 +86,7 @@ def conclusion(config: Config) -> str:
 
 
 def log_trace(log: Path) -> str:
-    """Append the current traceback to a log; return " (trace: <log>)", or "" if it cannot be written."""
+    """Append the traceback to a log; return " (trace: <log>)", or "" if writing fails."""
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "a", encoding="utf-8") as file:

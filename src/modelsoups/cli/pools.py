@@ -1,4 +1,4 @@
-"""Trains the pools of models that the analyses compare (analyse.pools): runs in runs/<name>/pools/."""
+"""Trains the pools of models that the analyses compare, as runs in runs/<name>/pools/."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ def make_pools(experiment: Experiment) -> None:
 
 
 def _copy_head(source: Path, target: Path) -> None:
-    """Copy the run's initial model to a pool; `heads` recreates it if the pool has different inputs."""
+    """Copy the run's initial model to a pool; `heads` recreates it if the inputs differ."""
     if manifests.manifest_of(source) is not None and not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".copy") as folder:

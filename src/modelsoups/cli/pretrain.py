@@ -9,7 +9,7 @@ from modelsoups.miniature.pretraining.training import PretrainOptions, pretrain
 
 
 def run(experiment: Experiment) -> bool:
-    """Pre-train into the folder pretrain.out; return False, since no run of the pipeline has changed."""
+    """Pre-train into the folder pretrain.out; return False, since no run has changed."""
     given = experiment.config.pretrain
     kind = LabelPretraining if given.labels else CaptionPretraining
     steps = kind.steps if given.steps is None else given.steps

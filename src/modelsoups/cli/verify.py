@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def compare(accuracies: Accuracies) -> list[Comparison]:
-    """Pair every measured accuracy with the released one; ordered by model, then by set as in the paper."""
+    """Pair each measured accuracy with the released one; order: model, then the paper's sets."""
     found = []
     for number in sorted(accuracies):
         measured, released = accuracies[number], tables.released_models()[number].accuracy
@@ -69,7 +69,7 @@ def compare(accuracies: Accuracies) -> list[Comparison]:
 
 
 def text(comparisons: Sequence[Comparison]) -> str:
-    """Return a table of measured minus released points per model, then what disagrees or is missing."""
+    """Return a table of measured minus released points, then what disagrees or is missing."""
     by_model: dict[int, dict[str, Comparison]] = {}
     for c in comparisons:
         by_model.setdefault(c.model, {})[c.dataset] = c
@@ -102,7 +102,7 @@ def _cell(c: Comparison | None) -> str:
 
 
 def greedy(ingredients: Sequence[str]) -> str:
-    """Return a line that compares the given greedy soup with the authors', in the order of joining."""
+    """Return a line comparing the given greedy soup with the authors', in joining order."""
     ours = list(map(int, ingredients))
     theirs = list(tables.greedy_ingredients())
     listed, released = ", ".join(map(str, ours)), ", ".join(map(str, theirs))
@@ -115,7 +115,7 @@ def greedy(ingredients: Sequence[str]) -> str:
 
 
 def measured(experiment: Experiment) -> Accuracies:
-    """Return the accuracies of the imported models; raises ValueError if they were not evaluated."""
+    """Return the imported models' accuracies; ValueError if they were not evaluated."""
     found: dict[int, dict[str, float]] = {}
     for ingredient in experiment.ingredients.find().ingredients:
         for name in experiment.sets.evaluated():
@@ -126,7 +126,7 @@ def measured(experiment: Experiment) -> Accuracies:
 
 
 def read(path: Path) -> Accuracies:
-    """Return the accuracies in a file of either format. Raises ValueError with the file and bad line."""
+    """Return the accuracies in a file of either format; ValueError with file and bad line."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected JSON lines with measured accuracies")
     found: dict[int, dict[str, float]] = {}
@@ -141,7 +141,7 @@ def read(path: Path) -> Accuracies:
 
 
 def _accuracies(row: Any) -> Iterator[tuple[int, str, Any]]:
-    """Yield each (model, set, accuracy) in a line: several in the authors' format, one in results.jsonl."""
+    """Yield each (model, set, accuracy) in a line of the authors' format or results.jsonl."""
     if not isinstance(row, dict):
         return
     individual = row.get("kind") == "individual"

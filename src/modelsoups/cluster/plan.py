@@ -49,12 +49,12 @@ def run(experiment: Experiment) -> bool:
 
 
 def planned_recipes(draw: Draw) -> list[Recipe]:
-    """Return the run's recipes or, if none were drawn yet, those that `modelsoups sweep` would draw."""
+    """Return the run's recipes or, if none were drawn yet, those `sweep` would draw."""
     return draw.recipes() if draw.files.draw.exists() else draw.drawn()
 
 
 def cost(recipes: list[Recipe], concurrent: int | None, train: int, weights: int) -> Cost:
-    """Return the cost of training these recipes on `train` images, with a model of `weights` bytes."""
+    """Return the cost of training on `train` images, with a model of `weights` bytes."""
     images = steps = 0
     for recipe in recipes:
         own_steps = train // recipe.batch_size * recipe.epochs

@@ -34,7 +34,7 @@ CHAIN = (
 
 
 def script(config: Config, piece: Piece, indices: list[int]) -> str:
-    """Return the sbatch script of one job. indices: the ingredients that the sweep's array fine-tunes."""
+    """Return the sbatch script of one job. indices: ingredients the array fine-tunes."""
     cluster = config.cluster
     python = [*shlex.split(cluster.prefix), cluster.python or sys.executable]
     overrides = [o for o in config.overrides if not re.match(r"\+?(submit\.|ingredient=)", o)]

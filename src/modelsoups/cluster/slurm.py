@@ -1,4 +1,4 @@
-"""Calls SLURM's commands for its queue, submission and limits; needs neither sacct nor root rights."""
+"""Calls SLURM for its queue, submission and limits; needs neither sacct nor root rights."""
 
 import re
 import shutil
@@ -45,7 +45,7 @@ def _call(command: list[str]) -> str:
 
 
 def queue(root: Path) -> list[Job]:
-    """Return the user's unfinished jobs for the run folder `root`; each task of an array counts as one."""
+    """Return the user's unfinished jobs for the run folder; each array task counts as one."""
     jobs = []
     for line in _call(["squeue", "--me", "-r", "-h", "-o", "%F|%K|%j|%T|%N|%r|%k"]).splitlines():
         number, index, name, state, nodes, reason, comment = line.split("|", 6)
@@ -56,7 +56,7 @@ def queue(root: Path) -> list[Job]:
 
 
 def submit(script: Path, dependencies: list[str]) -> int:
-    """Submit a script and return the job's id. Raises ValueError with sbatch's message if that fails."""
+    """Submit a script and return the job's id; ValueError with sbatch's message if it fails."""
     after = dependency_options(dependencies)
     try:
         return int(_call(["sbatch", "--parsable", *after, str(script)]).split(";")[0])

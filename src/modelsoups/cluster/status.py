@@ -40,7 +40,7 @@ class IngredientStatus:
 
     @property
     def hours_left(self) -> float | None:
-        """The remaining hours, estimated from the speed so far; None before the first line of metrics."""
+        """The hours left, estimated from the speed so far; None before the first metrics."""
         return self.hours / self.epoch * (self.epochs - self.epoch) if self.epoch else None
 
 
@@ -97,7 +97,7 @@ def _status(folder: Path, index: int, epochs: int, job: slurm.Job | None) -> Ing
 
 
 def last_row(metrics: Path) -> tuple[dict[str, Any], float]:
-    """Return the last complete line of metrics.jsonl and the file's age in seconds; ({}, 0) if missing."""
+    """Return the last complete line of metrics.jsonl and its age in s; ({}, 0) if missing."""
     try:
         lines = metrics.read_bytes()[-4096:].split(b"\n")[:-1]
         age = time.time() - metrics.stat().st_mtime
@@ -110,7 +110,7 @@ def last_row(metrics: Path) -> tuple[dict[str, Any], float]:
 
 
 def summary(statuses: list[IngredientStatus]) -> list[str]:
-    """Return two lines: the number of ingredients in each state, and the GPU-hours spent and left."""
+    """Return two lines: ingredients in each state, and the GPU-hours spent and left."""
     counts = Counter(s.state for s in statuses)
     line = ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name])
     spent = sum(s.hours * s.ranks for s in statuses)

@@ -14,7 +14,7 @@ from modelsoups.experiment.experiment import Experiment
 
 
 def run(experiment: Experiment) -> bool:
-    """Submit the jobs that are neither complete nor queued; if one cannot be submitted, cancel all."""
+    """Submit the jobs neither complete nor queued; if one cannot be submitted, cancel all."""
     config, files = experiment.config, experiment.files
     dry = config.submit.dry_run
     if not dry:
@@ -49,7 +49,7 @@ def unfinished(run: Run, count: int) -> tuple[list[int], list[int]]:
 
 
 def _submit_chain(experiment: Experiment, todo: list[int], queued: list[slurm.Job]) -> None:
-    """Submit the jobs in order, each dependent on the previous one; after an error, cancel them all."""
+    """Submit the jobs in order, each dependent on the previous; after an error, cancel them all."""
     tasks = {job.index for job in queued if job.name == "sweep"}
     indices = sorted(set(todo) - tasks)
     dependencies: list[str] = []  # of the next piece
@@ -78,7 +78,7 @@ def _submit_chain(experiment: Experiment, todo: list[int], queued: list[slurm.Jo
 
 
 def _is_needed(experiment: Experiment, piece: Piece, indices: list[int], live: bool, earlier: bool) -> bool:
-    """Return whether to submit a job. live: it is queued; earlier: a job before it was just submitted."""
+    """Return whether to submit a job. live: it is queued; earlier: one before it was submitted."""
     if piece.name == "sweep":
         return bool(indices)
     if piece.name == "prepare":

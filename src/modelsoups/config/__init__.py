@@ -1,1 +1,1 @@
-"""The configuration: the definition of every key, and the composition of overrides into a Config."""
+"""The configuration: the definition of every key, and the merging of overrides into a Config."""

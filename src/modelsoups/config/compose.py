@@ -30,13 +30,13 @@ OmegaConf.register_new_resolver("asset", lambda name: str(ASSETS / name), replac
 
 
 def own_conf() -> list[str]:
-    """Return an override that lets Hydra find your own files in ./conf, such as conf/cluster/mine.yaml, if any."""
+    """Return an override that lets Hydra find your files in ./conf (conf/cluster/mine.yaml)."""
     folder = Path("conf").resolve()
     return [f"hydra.searchpath=['file://{folder}']"] if folder.is_dir() and folder != shipped("conf") else []
 
 
 def load(overrides: Sequence[str] = ()) -> Config:
-    """Return the validated Config of these Hydra overrides. Raises ValueError, in one line, with the wrong key."""
+    """Return the validated Config of these Hydra overrides; ValueError names the wrong key."""
     check_overrides(overrides)
     outer = GlobalHydra.instance().hydra  # the multirun's, if this is one of its jobs
     GlobalHydra.instance().clear()
@@ -51,12 +51,12 @@ def load(overrides: Sequence[str] = ()) -> Config:
 
 
 def settable(override: str) -> str:
-    """Return +key=value as ++key=value: every key has a default, and Hydra rejects a + for an existing key."""
+    """Return +key=value as ++key=value, since Hydra rejects a + for an existing key."""
     return f"+{override}" if override.startswith("+") and not override.startswith("++") else override
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
-    """Raise ValueError, with similar keys, if an override sets a key that does not exist, even with `+`."""
+    """Raise ValueError, with similar keys, if an override (even with `+`) sets an unknown key."""
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
@@ -74,7 +74,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
 
 
 def validate(composed: DictConfig) -> Config:
-    """Merge a composed configuration into the schema, check its values and return the Config; see `load`."""
+    """Merge a configuration into the schema, check its values and return the Config; see `load`."""
     schema = _schema()
     try:
         merged = OmegaConf.merge(schema, {k: v for k, v in composed.items() if k != "hydra"})
@@ -121,7 +121,7 @@ def _check(name: str, value: Any, about: Field[Any]) -> None:
 
 @functools.cache
 def keys() -> dict[str, Field[Any]]:
-    """Return the dataclass field of every dotted key, in the order of the schema; the recipe's keys are last."""
+    """Return the dataclass field of every dotted key, in schema order; the recipe's are last."""
     return dict([*_keys_below(Config, ""), *_keys_below(Recipe, "recipe.")])
 
 
@@ -135,7 +135,7 @@ def _keys_below(section: Any, prefix: str) -> Iterator[tuple[str, Field[Any]]]:
 
 
 def defaults() -> dict[str, Any]:
-    """Return the nested defaults that the files in conf/ are merged onto; ??? for required or drawn keys."""
+    """Return the nested defaults under the files in conf/; ??? for required or drawn keys."""
     tree: dict[str, Any] = {}
     for name, about in keys().items():
         *sections, last = name.split(".")
@@ -165,7 +165,7 @@ def _schema() -> DictConfig:
 
 
 def _keys(schema: DictConfig) -> list[str]:
-    """Return every dotted key; nested sections such as data.sources count too, since an override can set them."""
+    """Return every dotted key, with nested sections such as data.sources, which can be set too."""
     keys: list[str] = []
     for name in map(str, schema):
         node = schema._get_node(name)

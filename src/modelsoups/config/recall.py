@@ -1,4 +1,4 @@
-"""Reopens a run by its name: stores a run's overrides in its folder, and joins them with a later command's."""
+"""Reopens a run by its name: stores its overrides and joins them with a later command's."""
 
 import sys
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def open_run(overrides: Sequence[str]) -> Config:
 
 
 def keep_overrides(run: Run, overrides: Sequence[str]) -> None:
-    """Store the overrides that reopen this run, without those that concern a single command only."""
+    """Store the overrides that reopen this run, without those that concern one command only."""
     kept = [o for o in overrides if _key(o).partition(".")[0].partition("/")[0] not in NOT_KEPT]
     path = run.overrides
     if not path.exists() or storage.read_json(path)["overrides"] != kept:

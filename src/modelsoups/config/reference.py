@@ -11,7 +11,7 @@ from modelsoups.recipes.recipe import Recipe
 
 
 def listing(sections: Sequence[str]) -> str:
-    """Return a line of text for each key in these sections (or with these names): name, meaning, values."""
+    """Return a line for each key in these sections (or with these names): name, meaning, values."""
     chosen = {n: k for n, k in keys().items() if n in sections or n.partition(".")[0] in sections}
     width = max(map(len, chosen), default=0)
     lines = []

@@ -228,7 +228,7 @@ class SubmitConfig:
 
 @dataclass
 class PlanConfig:
-    """Options of `modelsoups plan`. If a value is null, it is read from the run folder or the data."""
+    """Options of `modelsoups plan`; null values are read from the run folder or the data."""
 
     images_per_second: float | None = key("training throughput of one GPU", None, at_least=0.001)
     train_images: int | None = key("images of the training set", None, at_least=1)
@@ -247,7 +247,7 @@ class PretrainConfig:
 
 @dataclass
 class ExportConfig:
-    """Options of `modelsoups export`, which writes a soup as a folder that open_clip or timm loads."""
+    """Options of `modelsoups export`, which writes a soup as a folder for open_clip or timm."""
 
     row: str = key("what to export: a soup in runs/<name>/soups, or an ingredient such as 003", "greedy")
     out: str | None = key("the folder to write; null: runs/<name>/export/<row>", None)

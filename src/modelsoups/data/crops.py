@@ -28,7 +28,7 @@ DISK = 64 * 2**30  # bytes of crops: a set above this size, or half of the free 
 
 
 class Crops(Dataset[Tensor]):
-    """A data set of uint8 pixels_3SS: each image of a set with CLIP's evaluation resize and crop."""
+    """A data set of uint8 pixels_3SS: each image of a set with CLIP's resize and crop."""
 
     def __init__(self, dataset: ShardSet, side: int) -> None:
         self.dataset, self.crop = dataset, eval_crop(side)
@@ -46,7 +46,7 @@ def decoded_bytes(dataset: ShardSet, side: int) -> int:
 
 @dataclass
 class CropStore:
-    """A store of prepared sets' crops, each decoded once: small sets in memory, others in files in `folder`."""
+    """A store of sets' crops, each decoded once: small sets in memory, others in files."""
 
     folder: Path
     small: int = SMALL
@@ -55,7 +55,7 @@ class CropStore:
     _mapped: dict[Path, Tensor] = field(default_factory=dict)
 
     def pixels(self, dataset: ShardSet, side: int) -> Tensor | None:
-        """Return the read-only uint8 pixels_N3SS of a set, or None if it is large and has no file."""
+        """Return the read-only uint8 pixels_N3SS of a set; None if it is large without a file."""
         if decoded_bytes(dataset, side) <= self.small:
             return self.in_memory(dataset, side)
         place = self._place(dataset, side)
@@ -75,7 +75,7 @@ class CropStore:
         return self._in_memory[key]
 
     def batches(self, dataset: ShardSet, side: int, batch_size: int) -> Iterator[Tensor]:
-        """Yield uint8 pixels_B3SS in the set's order; a large set without a file is decoded again."""
+        """Yield uint8 pixels_B3SS in the set's order; decode a large set without a file again."""
         pixels_N3SS = self.pixels(dataset, side)
         if pixels_N3SS is not None:
             yield from pixels_N3SS.split(batch_size)
@@ -83,7 +83,7 @@ class CropStore:
         yield from DataLoader(Crops(dataset, side), batch_size, num_workers=max(1, cores() // 2))
 
     def prepare(self, dataset: ShardSet, side: int) -> bool:
-        """Write a large set's file unless it exists or exceeds the limit; return whether it was written."""
+        """Write a large set's file unless it exists or is over the limit; return whether it did."""
         place, inputs = self._place(dataset, side), _inputs(dataset, side)
         size = decoded_bytes(dataset, side)
         existing = next(filter(Path.exists, (self.folder, *self.folder.absolute().parents)))
@@ -124,7 +124,7 @@ def _decode(dataset: ShardSet, side: int, path: Path) -> str:
 
 
 def _checked_map(path: Path, expected: str) -> Tensor:
-    """Return the memory map of a .npy file; raise ValueError if its bytes have a different digest."""
+    """Return the memory map of a .npy file; ValueError if its bytes have another digest."""
     pixels_N3SS = np.load(path, mmap_mode="c")  # copy on write: torch asks for writable memory
     if f"xxh3_128:{xxh3_128(pixels_N3SS.data).hexdigest()}" != expected:
         raise ValueError(f"{path} has changed since it was written; delete {path.parent} to decode it again")

@@ -28,7 +28,7 @@ END = b"\xff\xd9"  # last bytes of a complete JPEG
 
 
 def by_turbo(data: bytes, border: int = 0) -> Tensor:
-    """Decode an image to the uint8 pixels_CHW that PIL gives, channels last in memory; raises as PIL does."""
+    """Decode an image to PIL's uint8 pixels_CHW, channels last in memory; raises as PIL does."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if colours not in COLOURS:
@@ -63,7 +63,7 @@ def left_encoded(data: bytes, border: int = 0) -> EncodedJpeg | Tensor:
 
 
 def decode_on(device: torch.device, images: Sequence[EncodedJpeg]) -> list[Tensor]:
-    """Decode images on a device to uint8 pixels_CHW; raise CorruptImage for one that cannot be decoded."""
+    """Decode images on a device to uint8 pixels_CHW; CorruptImage if one cannot be decoded."""
     encoded = [torch.frombuffer(bytearray(image.data), dtype=torch.uint8) for image in images]
     try:
         pixels = decode_jpeg(encoded, mode=ImageReadMode.RGB, device=device)
@@ -82,7 +82,7 @@ DECODERS: dict[str, Callable[[bytes, int], Picture]] = {"pil": by_pil, "turbo": 
 
 
 def augmented(transform: Transform, image: Image.Image | Tensor) -> Tensor:
-    """Apply a training transform and return uint8 pixels_CHW; PyTorch, not PIL, resizes a tensor's crop."""
+    """Apply a transform and return uint8 pixels_CHW; PyTorch resizes a tensor's crop."""
     if isinstance(image, Image.Image):
         return to_uint8(transform(image))
     crop, *others = steps_of(transform)
@@ -96,7 +96,7 @@ def augmented(transform: Transform, image: Image.Image | Tensor) -> Tensor:
 
 
 def _random_resized_crop(crop: transforms.RandomResizedCrop, pixels_CHW: Tensor) -> Tensor:
-    """Crop and resize as torchvision's class or timm's, which also draws one of two interpolations."""
+    """Crop and resize as torchvision's class or timm's, which also draws the interpolation."""
     top, left, height, width = crop.get_params(pixels_CHW, crop.scale, crop.ratio)
     mode = crop.interpolation
     mode = random.choice(mode) if isinstance(mode, (tuple, list)) else mode

@@ -21,7 +21,7 @@ TEMPLATES = ["a photo of a {}."]  # prompts of the zero-shot head; a folder's na
 
 
 def names(data: DataConfig) -> list[str]:
-    """Return the names of the experiment's sets, in order; raise ValueError if one has no folder."""
+    """Return the names of the experiment's sets, in order; ValueError if one has no folder."""
     wanted = [data.train, data.holdout, data.test, *data.shifts, *data.extra]
     if data.root is None:
         raise ValueError("data.root is null: expected the folder that contains train/, holdout/, ...")
@@ -32,7 +32,7 @@ def names(data: DataConfig) -> list[str]:
 
 
 def inputs(data: DataConfig, protocol: str, name: str) -> Json:
-    """Return the inputs of a set, for its fingerprint: classes, and a hash of file names and sizes."""
+    """Return a set's inputs, for its fingerprint: classes, and a hash of file names and sizes."""
     paths = [path for path, _ in _labelled_files(data, name)]
     digest = storage.fingerprint([(f"{p.parent.name}/{p.name}", p.stat().st_size) for p in paths])
     return {"library": "folders", "set": name, "files": digest, "classes": _subfolders(data, data.train)}
@@ -65,7 +65,7 @@ def _make(data: DataConfig, protocol: str, name: str) -> int:
 
 
 def _samples(data: DataConfig, name: str) -> Iterator[shards.Sample]:
-    """Yield the files unchanged. Keys are hashes of the content, so that shared images are found."""
+    """Yield the files unchanged; keys are hashes of the content, so shared images are found."""
     copies: Counter[str] = Counter()
     for path, label in _labelled_files(data, name):
         content = path.read_bytes()

@@ -72,7 +72,7 @@ class Preprocessing:
 
 @dataclass
 class Skipped:
-    """The keys of a run's corrupt images, each of which is replaced by the next image of the set."""
+    """The keys of a run's corrupt images, each replaced by the next image of the set."""
 
     train: ShardSet
     limit: int = 0
@@ -182,7 +182,7 @@ class Augmented(Dataset[Any]):
         return {p: train_crop(p, side, mean, recipe.min_crop, recipe.flip) for p in policies}
 
     def policy(self, epoch: int) -> str:
-        """Return an image's policy: random for "stochastic" (L.1); "fix" (L.2) ends with minimal."""
+        """Return an image policy: random for "stochastic" (L.1); "fix" (L.2) ends with minimal."""
         if self.recipe.aug == "stochastic":
             return random.choice(POLICIES["stochastic"])
         if self.recipe.aug == "fix":
@@ -198,7 +198,7 @@ class Augmented(Dataset[Any]):
         return pixels_CHW, int(self.train.labels_N[taken]), NONE if taken == index else index
 
     def readable(self, index: int) -> tuple[int, Picture]:
-        """Return index and image; with `skips`, those of the first readable image from `index` on."""
+        """Return index and image; with `skips`, those of the first readable one from `index`."""
         for step in range(len(self.train)):
             taken = (index + step) % len(self.train)
             try:
@@ -209,7 +209,7 @@ class Augmented(Dataset[Any]):
         raise CorruptImage(f"every image of {self.train.folder} is corrupt; prepare the set again")
 
     def image(self, index: int) -> Picture:
-        """Return a decoded image; a small set's images are cached in the ShardSet for later runs."""
+        """Return a decoded image; a small set's images are cached in the ShardSet."""
         decoder = self.preprocessing.decoder
         if self.train.bytes > KEEP_DECODED:
             return self.train.decoded(index, DECODERS[decoder])
@@ -220,7 +220,7 @@ class Augmented(Dataset[Any]):
 
 
 class Unaugmented(Augmented):
-    """Maps (epoch, index) to (uint8 pixels_CHW or EncodedJpeg, Drawn, label, index as in Augmented)."""
+    """Maps (epoch, index) to (uint8 pixels_CHW or EncodedJpeg, Drawn, label, Augmented's index)."""
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
         epoch, index = key

@@ -193,7 +193,7 @@ class ShardSet:
         return self.decoded(index, by_pil)
 
     def decoded(self, index: int, decoder: Callable[[bytes, int], Decoded]) -> Decoded:
-        """Decode an image with one of data.decoders; a CorruptImage error gives its shard and key."""
+        """Decode an image with one of data.decoders; CorruptImage gives its shard and key."""
         data = self.read(index)
         try:
             return decoder(data, self.border)

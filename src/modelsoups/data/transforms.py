@@ -19,7 +19,7 @@ STRONG = "rand-m15-n2"  # J.2.1: N=2, M=15; timm clips M at 10, as it did for th
 
 
 def eval_crop(image_size: int) -> Transform:
-    """Return CLIP's evaluation transform: resize the shorter side (PIL's bicubic), crop the centre."""
+    """Return CLIP's evaluation transform: resize the shorter side (bicubic), crop the centre."""
     from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
     return Compose([Resize(image_size, InterpolationMode.BICUBIC), CenterCrop(image_size)])
@@ -63,7 +63,7 @@ def steps_of(transform: Transform) -> list[Any]:
 
 
 def posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
-    """Posterize as timm does, with every version of Pillow; 0 bits give black, as in older versions."""
+    """Posterize as timm does, with every version of Pillow; 0 bits give black."""
     if bits >= 8:
         return image
     return ImageOps.posterize(image, bits) if bits > 0 else Image.new(image.mode, image.size)

@@ -54,7 +54,7 @@ class Lock:
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[Lock]:
-    """Inside the with block, hold the folder's lock. Raises Held, within LEASE seconds, if another has it."""
+    """Hold the folder's lock in the with block; Held, within LEASE seconds, if another has it."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = _take(folder)
     try:
@@ -64,7 +64,7 @@ def held(folder: Path) -> Iterator[Lock]:
 
 
 def lock_files(folder: Path) -> list[Path]:
-    """Return the lock files, ordered by number; there are several only while a dead holder is replaced."""
+    """Return the lock files by number; there are several only while a dead holder is replaced."""
     return sorted(folder.glob("lock.*"), key=_number)
 
 
@@ -107,7 +107,7 @@ def _this_process() -> dict[str, Any]:
 
 
 def _began(pid: int) -> str | None:
-    """Return a process's start time in kernel ticks (process ids are reused); None if it is dead."""
+    """Return a process's start time in kernel ticks (ids are reused); None if it is dead."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -122,7 +122,7 @@ def _holder(file: Path) -> dict[str, Any]:
 
 
 def _is_dead(file: Path) -> bool:
-    """Return whether a lock's holder is dead; this takes up to LEASE seconds if it is on another host."""
+    """Return whether a lock's holder is dead; up to LEASE seconds if it is on another host."""
     holder, this = _holder(file), _this_process()
     if this["job"] and holder.get("job") == this["job"] and holder["start"] < this["start"]:
         return True

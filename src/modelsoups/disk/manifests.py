@@ -35,6 +35,6 @@ def complete(folder: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def training_ranks(manifest: Mapping[str, Any]) -> int:
-    """Return how many processes last trained an ingredient; layout "2x1": processes x parts of a batch."""
+    """Return how many processes last trained an ingredient; "2x1" is processes x parts."""
     layouts: list[str] = manifest.get("layouts", ["1x1"])
     return int(layouts[-1].split("x")[0])

@@ -21,12 +21,12 @@ TABLE_3 = "table_3.csv"
 
 
 def shipped(name: str) -> Path:
-    """Return the path of the folder conf, sweeps or slurm, in the installed package or the source checkout."""
+    """Return the path of the folder conf, sweeps or slurm, in the package or the checkout."""
     return PACKAGE / name if (PACKAGE / name).is_dir() else PACKAGE.parents[1] / name
 
 
 class Run:
-    """Every path of one experiment: `root` is the folder of the stages' files, `results` of the report."""
+    """Every path of an experiment: `root` holds the stages' files, `results` the report's."""
 
     def __init__(self, root: Path, results: Path) -> None:
         self.root, self.results = root, results

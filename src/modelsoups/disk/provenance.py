@@ -19,7 +19,7 @@ PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "webdataset", "hy
 
 @functools.cache
 def code_fingerprint(*parts: str) -> str:
-    """Return sixteen hex digits that change with the code and docstrings of these modules, not comments."""
+    """Return sixteen hex digits that change with these modules' code and docstrings."""
     root, text = PACKAGE, dict[str, str]()
     for part in parts:
         files = sorted((root / part).rglob("*.py")) or [root / f"{part}.py"]
@@ -46,7 +46,7 @@ def record() -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """Return the commit of the source checkout, with a "+" if files have changed; None if installed."""
+    """Return the source checkout's commit, with a "+" if files have changed; None if installed."""
     root = PACKAGE.parents[1]
     if not (root / ".git").exists():
         return None

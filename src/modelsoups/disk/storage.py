@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # manifests are read without loading torch
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path, which is then synced and renamed to `path`, or removed after an error."""
+    """Yield a temporary path, then synced and renamed to `path`, or removed after an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -58,7 +58,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Parse a file of JSON lines. Raises ValueError, with the path and the number of a damaged line."""
+    """Parse a file of JSON lines; ValueError, with path and number, if a line is damaged."""
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:

@@ -38,12 +38,12 @@ class Draw:
         return [Recipe(**row["recipe"]) for row in storage.read_jsonl(path)]
 
     def drawn(self) -> list[Recipe]:
-        """Return the recipes that the search draws with the current configuration; reads no draw.jsonl."""
+        """Return the recipes that the search draws with this configuration, not draw.jsonl's."""
         search = load_search(self.sweep.search)
         return [self.recipe(search, i) for i in range(self.sweep.count or searches.size(search))]
 
     def recipe(self, search: dict[str, Any], index: int) -> Recipe:
-        """Return one recipe. A value is the configuration's, otherwise the search's, otherwise the default."""
+        """Return a recipe; values are the configuration's, else the search's, else the default."""
         values = {**searches.draw(search, self.sweep.seed, index), **self.fixed}
         missing = [f.name for f in fields(Recipe) if f.default is MISSING and f.name not in values]
         if missing:
@@ -51,7 +51,7 @@ class Draw:
         return Recipe(**values)
 
     def write(self) -> bool:
-        """Write draw.jsonl and return whether it changed. Raises ValueError if a recipe in it would change."""
+        """Write draw.jsonl and return whether it changed; ValueError if a recipe would change."""
         rows = []
         for index, recipe in enumerate(self.drawn()):
             rows.append({"index": index, "recipe": json.loads(json.dumps(asdict(recipe)))})

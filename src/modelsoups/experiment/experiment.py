@@ -1,4 +1,4 @@
-"""Experiment, an opened run: each command creates one and passes it to stages, analyses or cluster commands."""
+"""Experiment, an opened run: each command creates one and passes it on."""
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -95,7 +95,7 @@ class Experiment:
         return {}
 
     def classifier(self, classes: int) -> "Classifier":
-        """Return the run's network, built once; it is shared, so its weights are those loaded last."""
+        """Return the run's network, built once and shared: its weights are those loaded last."""
         if classes not in self._classifiers:
             self._classifiers[classes] = self.task.build(self.config.model, classes)
         return self._classifiers[classes]
@@ -106,12 +106,12 @@ class Experiment:
         return worker_count(self.config.finetune.parallel)
 
     def prepare_inputs(self, names: list[str]) -> None:
-        """Decode these sets to disk if they are too large for memory, so that all models can share them."""
+        """Decode sets too large for memory to disk, so that all models can share them."""
         for name in names:
             self.task.prepare(self.sets[name], self.config.model)
 
     def soup_inputs(self, ingredients: "list[Ingredient]") -> dict[str, Any]:
-        """Return the inputs of the soups for their manifest: ingredients, initial models, data sets, options."""
+        """Return the soups' inputs for their manifest: ingredients, models, data sets, options."""
         config, sets = self.config, self.sets
         return {
             "ingredients": {i.id: i.sha256 for i in ingredients},
@@ -124,7 +124,7 @@ class Experiment:
         }
 
     def report_inputs(self) -> dict[str, Any]:
-        """Return the inputs of a report for its manifest. Raises ValueError if the soups are not complete."""
+        """Return a report's inputs for its manifest; ValueError if the soups are not complete."""
         soups = self.files.soups
         manifest = manifests.manifest_of(soups)
         if manifest is None:

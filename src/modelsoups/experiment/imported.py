@@ -14,7 +14,7 @@ class Imported:
     """The authors' released models in the ingredient folders of a run."""
 
     def __init__(self, files: Run, holdout: Path) -> None:
-        """holdout: folder of the prepared hold-out, which must have been split by the authors' index file."""
+        """holdout: folder of the prepared hold-out, split by the authors' index file."""
         self.files, self.holdout = files, holdout
 
     def find(self) -> tuple[list[Ingredient], dict[str, str]]:
@@ -51,7 +51,7 @@ class Imported:
         return manifest
 
     def _check_holdout(self) -> None:
-        """Raise ValueError if the hold-out is not the authors': any other is 98% training data of the models."""
+        """Raise ValueError if the hold-out is not the authors': others are 98% training data."""
         manifest = manifests.manifest_of(self.holdout)
         if manifest is not None and manifest["inputs"].get("holdout", {}).get("rule") != "file":
             raise ValueError(

@@ -27,12 +27,12 @@ class Ingredients:
     """The models of a run. Its folders are read anew at each call."""
 
     def __init__(self, files: Run, draw: Draw, init: str, minimum: int, imported: Imported | None) -> None:
-        """init: the initial model (lp or zeroshot). imported: the imported models if pool=imported."""
+        """init: the initial model (lp or zeroshot). imported: the models if pool=imported."""
         self.files, self.draw, self.init, self.minimum, self.imported = files, draw, init, minimum, imported
         self._verified: set[tuple[str, int, str]] = set()  # path, time of last change, sha256
 
     def find(self) -> Found:
-        """Return the ingredients of the run. Raises ValueError if fewer than soup.minimum are complete."""
+        """Return the run's ingredients; ValueError if fewer than soup.minimum are complete."""
         if self.imported:
             return self._enough(Found(*self.imported.find()), "modelsoups import-released DIR")
         found, missing = [], {}
@@ -95,14 +95,14 @@ class Ingredients:
 
 
 def load_weights(ingredient: Ingredient) -> dict[str, Tensor]:
-    """Return an ingredient's state dict on the CPU. Raises ValueError if its hash is not the manifest's."""
+    """Return an ingredient's state dict on the CPU; ValueError if its hash is wrong."""
     state = load_state(Path(ingredient.path))
     verify(ingredient, state_sha256(state))
     return state
 
 
 def verify(ingredient: Ingredient, sha256: str) -> None:
-    """Raise ValueError if `sha256`, the hash of an ingredient's weights, is not the one in its manifest."""
+    """Raise ValueError if `sha256`, an ingredient's weights' hash, is not its manifest's."""
     if sha256 != ingredient.sha256:
         path = Path(ingredient.path)
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The data sets of a run: their preparation, the inputs of each, and the prepared sets, opened once."""
+"""The data sets of a run: their preparation, their inputs, and the prepared sets, opened once."""
 
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ LIBRARIES = {  # data.library -> a module with the functions names, inputs, fact
 
 
 class Sets:
-    """The data sets of an experiment. sets["test"] opens the test set; ValueError if it is not prepared."""
+    """The data sets of an experiment; sets["test"] opens one; ValueError if it is not prepared."""
 
     def __init__(self, data: DataConfig, protocol: str, without_holdout: bool) -> None:
-        """without_holdout: if the hold-out is not prepared, evaluate without it (for imported models)."""
+        """without_holdout: evaluate without the hold-out if it is not prepared."""
         self.data, self.protocol, self.without_holdout = data, protocol, without_holdout
         self._opened: dict[str, ShardSet] = {}
 
@@ -42,7 +42,7 @@ class Sets:
     # ---- prepared sets ----
 
     def is_prepared(self, name: str) -> bool:
-        """Return whether a set has been prepared, without a check for damage (opening it does that)."""
+        """Return whether a set has been prepared; opening it checks for damage."""
         return (self.folder(name) / manifests.MANIFEST).exists()
 
     def tests(self) -> list[str]:
@@ -77,7 +77,7 @@ class Sets:
         return found
 
     def inputs(self, name: str) -> dict[str, Any]:
-        """Return the inputs of a set, for its manifest: its shards are complete if they have these inputs."""
+        """Return the inputs of a set; its shards are complete if they have these inputs."""
         found: dict[str, Any] = self._library().inputs(self.data, self.protocol, name)
         return found
 

@@ -1,4 +1,4 @@
-"""The soups of a run: their files, their mixed weights, and the pool of models that methods choose from."""
+"""The soups of a run: their files, their mixed weights, and the pool that methods choose from."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ class Soups:
         self._used = 0  # bytes in self._states
 
     def write(self, row: str, soup: Soup, **extras: str) -> None:
-        """Write a soup. extras: `inputs` (fingerprint of what it was chosen from), `sha256` (of its weights)."""
+        """Write a soup. extras: `inputs` (fingerprint of its inputs), `sha256` (of its weights)."""
         storage.write_json(self.files.soup(row), {**soup.to_json(), **extras})
 
     def read(self, row: str) -> Soup:
@@ -75,7 +75,7 @@ class Soups:
         )
 
     def _state(self, ingredient: Ingredient) -> dict[str, Tensor]:
-        """Return an ingredient's weights; they are cached until STATES_IN_MEMORY bytes are in use."""
+        """Return an ingredient's weights, cached until STATES_IN_MEMORY bytes are in use."""
         if ingredient.sha256 in self._states:
             return self._states[ingredient.sha256]
         state = load_weights(ingredient)
@@ -93,5 +93,5 @@ class Soups:
 
 
 def curve_points(count: int) -> list[int]:
-    """Return the numbers of models in Figure B.1 below `count`; for `count` itself Table 3 has the rows."""
+    """Return the numbers of models in Figure B.1 below `count`; Table 3 has `count` itself."""
     return [k for k in CURVE if k < count]

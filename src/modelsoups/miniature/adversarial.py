@@ -44,7 +44,7 @@ def selected(seed: int, chunk: int) -> tuple[Tensor, list[int]]:
 
 @lru_cache(maxsize=4)
 def order(seed: int) -> list[tuple[int, int]]:
-    """Return the set's images as (candidate chunk, index in it), drawn from random chunks until it is full."""
+    """Return the set's images as (candidate chunk, index in it), from random chunks."""
     kept_MN, count = kept(), sets.SETS["a"].count
     chosen: list[tuple[int, int]] = []
     for chunk in torch.randperm(len(kept_MN), generator=sets.generator(f"a {seed}")).tolist():
@@ -67,7 +67,7 @@ def candidates(chunk: int) -> tuple[Tensor, list[int]]:
 
 
 def _render(styles: Sequence[str], count: int, g: Generator) -> tuple[Tensor, list[int]]:
-    """Render random glyphs of random classes of IconNet-A, in its look; return images_NCHW and classes."""
+    """Render random glyphs of random classes of IconNet-A; return images_NCHW and classes."""
     drawn_N = torch.randint(len(IN_A), (count,), generator=g)
     classes = [IN_A[i] for i in drawn_N.tolist()]
     glyphs = icons.random_glyphs(styles, classes, g)
@@ -79,7 +79,7 @@ def _classify(model: nn.Module, images_NCHW: Tensor) -> Tensor:  # logits_NC of 
 
 
 def network() -> nn.Module:
-    """Return a network of five convolutions and a linear classifier, with 0.4 million parameters."""
+    """Return a network of five convolutions and a linear classifier (0.4 million parameters)."""
     layers: list[nn.Module] = []
     shapes = ((3, 32, 2), (32, 64, 1), (64, 96, 2), (96, 128, 1), (128, 192, 2))
     for before, after, stride in shapes:

@@ -100,7 +100,7 @@ def glyphs() -> tuple[Glyph, ...]:
 
 
 def _concept(name: str, style: str) -> str | None:
-    """Return the concept of an icon's name; held-out designers' variants of a class's icon count too."""
+    """Return the concept of an icon's name, also for held-out designers' variants of its icon."""
     classes, concept_of = concepts()
     base = re.sub(r"-(?:\d+|simple)$", "", name)  # Remix numbers variants, Phosphor has "-simple"
     is_variant = style in HELD_OUT and concept_of.get(base) in classes
@@ -114,7 +114,7 @@ def _font(name: str) -> ImageFont.FreeTypeFont:
 
 @cache
 def _mask_SS(index: int) -> np.ndarray | None:
-    """Return the glyph, cropped to its ink, scaled and centred; None if it has no ink, like a space."""
+    """Return the glyph, cropped to its ink, scaled and centred; None if it has no ink."""
     glyph = glyphs()[index]
     canvas = Image.new("L", (256, 256), 0)
     font = _font(STYLES[glyph.style].font)
@@ -170,7 +170,7 @@ def _class_words() -> frozenset[tuple[str, ...]]:
 
 
 def depicts_class(name: str) -> bool:
-    """Return whether a name contains the words of a class's name, as "book-open" contains "book"."""
+    """Return whether a name contains the words of a class, as "book-open" contains "book"."""
     words = _words(name)
     spans = combinations(range(len(words) + 1), 2)
     return any(words[start:end] in _class_words() for start, end in spans)

@@ -1,4 +1,4 @@
-"""The images of IconNet's sets, rendered in chunks, which depend only on the set's name and the seed."""
+"""The images of IconNet's sets, rendered in chunks that depend only on set name and seed."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ def chunk_batch(name: str, seed: int, chunk: int) -> tuple[Tensor, list[int]]:
 
 @lru_cache(maxsize=4)
 def draw_glyphs(name: str, seed: int) -> tuple[list[int], list[int]]:
-    """Return every image's glyph and class; holdout gets the first glyphs per class of train's draw."""
+    """Return every image's glyph and class; holdout gets train's first glyphs per class."""
     wanted, in_holdout = icon_set(name), SETS["holdout"].per_class
     stream, per_class = name, wanted.per_class
     if name in SPLIT:

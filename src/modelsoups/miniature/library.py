@@ -1,4 +1,4 @@
-"""Preparation of IconNet's sets (data.library=iconnet), whose images are rendered, not read from files."""
+"""Preparation of IconNet's sets (data.library=iconnet), whose images are rendered."""
 
 import functools
 from collections.abc import Sequence

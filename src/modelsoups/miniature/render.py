@@ -57,7 +57,7 @@ LOOKS = dict(zip(_TABLE, map(Look.of, _TABLE.values()), strict=True))  # looks o
 
 
 def render(masks_BSS: Tensor, look: Look, generator: Generator, clutter_KSS: Tensor | None = None) -> Tensor:
-    """Render masks to uint8 images_BCHW; clutter comes from clutter_KSS, unless look.clutter is 0."""
+    """Render masks to uint8 images_BCHW, with clutter from clutter_KSS unless look.clutter is 0."""
     if look.clutter > 0 and (clutter_KSS is None or len(clutter_KSS) == 0):
         raise ValueError(f"clutter={look.clutter}: a look with clutter needs masks to draw it from")
     draw = _Draw(len(masks_BSS), generator)
@@ -154,7 +154,7 @@ def _add_clutter(ground_BCHW: Tensor, clutter_KSS: Tensor, look: Look, draw: _Dr
 
 
 def _colour(ground_BCHW: Tensor, look: Look, draw: _Draw) -> tuple[Tensor, Tensor]:
-    """Return ground_BCHW, darker if inverted, and ink_BCHW, whose luminance differs by the contrast."""
+    """Return ground_BCHW, darker if inverted, and ink_BCHW, which differs by the contrast."""
     contrast_B = draw.between(look.contrast)
     light_B = ground_BCHW.mean(dim=(2, 3)) @ LUMA_C
     darker_B = light_B >= 0
@@ -184,7 +184,7 @@ def _stripe(ink_BC: Tensor, ground_BCHW: Tensor, look: Look, draw: _Draw) -> Ten
 
 
 def _occlude(images_BCHW: Tensor, look: Look, draw: _Draw) -> Tensor:
-    """Cover some images partly with a rectangle of a random colour, whose sides are 15 to 50% of the image's."""
+    """Cover some images partly with a rectangle of a random colour (sides: 15 to 50%)."""
     line = torch.linspace(0, 1, SIDE)
     size_B2, centre_B2, colour_BC = 0.15 + 0.35 * draw.uniform(2), draw.uniform(2), draw.uniform(3)
     wide_BW = (line - centre_B2[:, :1]).abs() < size_B2[:, :1] / 2

@@ -110,7 +110,7 @@ def render_glyphs(glyphs: list[int], look: Look, g: Generator) -> Tensor:
 
 @cache
 def clutter() -> tuple[int, ...]:
-    """Return glyphs of in-distribution designers that depict no class and resemble no evaluation glyph."""
+    """Return in-distribution designers' glyphs of no class, unlike every evaluation glyph."""
     own = [i for i, glyph in enumerate(icons.glyphs()) if glyph.style in icons.IN_DISTRIBUTION]
     free = [i for i in own if not icons.depicts_class(icons.glyphs()[i].name)]
     order = torch.randperm(len(free), generator=generator("clutter")).tolist()

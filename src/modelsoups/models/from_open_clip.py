@@ -63,7 +63,7 @@ def _load(model: ModelConfig, architecture: dict[str, Any]) -> Any:
 
 
 def _config(name: str) -> dict[str, Any]:
-    """Return open_clip's configuration of a model; raise ValueError if it is missing or unreadable."""
+    """Return open_clip's configuration of a model; ValueError if it is missing or unreadable."""
     try:
         config = open_clip.get_model_config(name)
     except Exception as error:  # hf-hub: the network; local-dir: a missing or damaged file
@@ -75,7 +75,7 @@ def _config(name: str) -> dict[str, Any]:
 
 
 def _check_tag(name: str, tag: str, quick: bool) -> None:
-    """Raise ValueError if open_clip lacks the tag, or its weights were trained with the other GELU."""
+    """Raise ValueError if open_clip lacks the tag, or its weights had the other GELU."""
     if not open_clip.is_pretrained_cfg(name, tag):
         tags = open_clip.list_pretrained_tags_by_model(name)
         raise pretrained.unknown_tag("open_clip", name, tag, tags)
@@ -92,7 +92,7 @@ def _wrong_gelu(name: str, weights: str, quick: bool) -> ValueError:
 
 
 def _statistics(name: str) -> dict[str, Any]:
-    """Return the mean and std that all weights of a model share, or {} (the default) if they differ."""
+    """Return the mean and std that all weights of a model share, or {} if they differ."""
     tags = open_clip.list_pretrained_tags_by_model(name)
     configs = [open_clip.get_pretrained_cfg(name, tag) for tag in tags]
     pairs = {(tuple(c["mean"]), tuple(c["std"])) for c in configs}
@@ -104,7 +104,7 @@ def _statistics(name: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Suppress the warning that a model has no weights, which a file or checkpoint then supplies."""
+    """Suppress the warning that a model has no weights, which are supplied later."""
     level = logging.root.level
     logging.root.setLevel(logging.CRITICAL)
     try:

@@ -55,7 +55,7 @@ def context_length() -> int:
 
 
 def bpe_vocabulary(texts: Iterable[str]) -> list[int]:
-    """Return the BPE ids that the texts use, sorted: padding (0) is first and the end of text last."""
+    """Return the BPE ids that the texts use, sorted: padding (0) first, the end of text last."""
     ids_NT = SimpleTokenizer(context_length=context_length())(list(texts))
     return sorted({0, *ids_NT.unique().tolist()})
 

@@ -22,7 +22,7 @@ class WeightFile:
 
 
 def file_of(tag: str | None) -> Path | None:
-    """Return the file if a model's tag is a path, otherwise None; raise ValueError if it does not exist."""
+    """Return the file if a model's tag is a path, else None; ValueError if it does not exist."""
     if tag is None or not (tag.endswith(SUFFIXES) or "/" in tag):
         return None
     path = Path(tag).expanduser()
@@ -32,7 +32,7 @@ def file_of(tag: str | None) -> Path | None:
 
 
 def read_weights(path: Path) -> WeightFile:
-    """Read a weight file; raise ValueError if its kind is unknown, it is damaged, or needs code to load."""
+    """Read a weight file; ValueError if it is of unknown kind, damaged, or needs code to load."""
     archive = path.suffix != ".safetensors" and is_archive(path)
     content = load_archive(path) if archive else load_state(path)
     openai = archive or any(key in content for key in OPENAI_BUFFERS)

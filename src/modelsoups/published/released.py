@@ -13,7 +13,7 @@ TOLERANCE = {"holdout": 0.11, "val": 0.06, "v2": 0.14, "r": 0.15, "sketch": 0.15
 
 
 def our_name(key: str) -> str | None:
-    """Return this package's name of a released tensor; None for the text tower, which is never used."""
+    """Return this package's name of a released tensor; None for the text tower."""
     for theirs, ours in RENAMED.items():
         if key.startswith(theirs):
             return ours + key.removeprefix(theirs)
@@ -21,7 +21,7 @@ def our_name(key: str) -> str | None:
 
 
 def number_of(name: str) -> int | None:
-    """Return a released model's number from model_43, model_43.pt or 043; None for any other name."""
+    """Return a released model's number from model_43, model_43.pt or 043; None for other names."""
     match = re.fullmatch(r"(?:model_(\d+)(?:\.pt)?|(\d{3}))", name)
     number = int(match[1] or match[2]) if match else MODELS
     return number if number < MODELS else None

@@ -49,7 +49,7 @@ PAPER_NAMES = {  # row -> its label in the paper's Table 3
 
 @dataclass(frozen=True)
 class ReleasedModel:
-    """model_<index>.pt: its hyperparameters (none for model_0) and accuracy (0 to 1) by data set."""
+    """model_<index>.pt: its hyperparameters (none for model_0) and accuracy by data set."""
 
     index: int
     hyperparameters: dict[str, Any]
@@ -109,21 +109,21 @@ def released_rows() -> dict[str, dict[str, float]]:
 
 
 def greedy_ingredients() -> tuple[int, ...]:
-    """Return the released greedy soup's model numbers in the order of joining (from a separate rerun)."""
+    """Return the released greedy soup's model numbers in the order of joining (from a rerun)."""
     line = next(line for line in storage.read_jsonl(ASSETS / SOUPS) if line["row"] == "greedy")
     return tuple(int(name.removeprefix("model_")) for name in line["ingredients_in_order_added"])
 
 
 @functools.cache
 def official_keys() -> dict[str, tuple[tuple[int, ...], str]]:
-    """Return the shape and dtype (such as "float32") of a released checkpoint's tensors, by name."""
+    """Return the shape and dtype of a released checkpoint's tensors, by name."""
     lines = storage.read_jsonl(ASSETS / "released" / "official_checkpoint_keys.jsonl")
     return {line["key"]: (tuple(line["shape"]), line["dtype"].removeprefix("torch.")) for line in lines}
 
 
 @functools.cache
 def paper_rows(table: str) -> dict[str, Any]:
-    """Return the rows of a table of the paper by label; tables.json describes tables and columns."""
+    """Return the rows of a table of the paper by label; tables.json describes the tables."""
     rows: dict[str, Any] = storage.read_json(ASSETS / "published" / "tables.json")[table]["rows"]
     return rows
 

@@ -58,7 +58,7 @@ def validate(search: Any) -> None:
 
 
 def size(search: Search) -> int:
-    """Return the number of recipes; for a random search that is its count, which callers may exceed."""
+    """Return the number of recipes; for a random search its count, which may be exceeded."""
     validate(search)
     if search["kind"] == "random":
         return int(search["count"])
@@ -90,7 +90,7 @@ def draw(search: Search, seed: int, index: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class HashedNumbers:
-    """Reproducible random numbers for one parameter of one recipe; a label gives an independent number."""
+    """Reproducible random numbers for one parameter of one recipe, independent for each label."""
 
     seed: int
     index: int
@@ -110,7 +110,7 @@ class HashedNumbers:
         return (self.bits() >> 11) / 2**53
 
     def stratified(self, strata: int) -> float:
-        """Return a number as `uniform` does, but `strata` consecutive indices take one each from equal parts."""
+        """Return a number like `uniform`; `strata` consecutive indices take one from each part."""
         block, place = divmod(self.index, strata)
 
         def rank(part: int) -> int:

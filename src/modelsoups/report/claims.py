@@ -19,7 +19,7 @@ UNKNOWN, UNTESTED = "not available", "not tested"
 
 @dataclass(frozen=True)
 class Claim:
-    """The claim that row a is better than row b on "test" or on MEAN; source: its section or table."""
+    """The claim that row a is better than row b on "test" or MEAN; source: section or table."""
 
     text: str
     a: str

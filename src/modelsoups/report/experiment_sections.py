@@ -26,7 +26,7 @@ def sections(numbers: Numbers, verdicts: list[Verdict], contact: bytes | None) -
 
 
 def _accuracy(numbers: Numbers, row: RowResults, dataset: str) -> Cell:
-    """Return the cell of an accuracy; its tooltip has image counts, interval, file line and origin."""
+    """Return the cell of an accuracy; its tooltip has counts, interval, file line and origin."""
     result = row.mean if dataset == MEAN else row.results.get(dataset)
     if result is None:
         return Cell(percent(None))
@@ -39,7 +39,7 @@ def _accuracy(numbers: Numbers, row: RowResults, dataset: str) -> Cell:
 
 
 def _accuracies(numbers: Numbers, method: MethodRow, sets: list[str], texts: list[str]) -> Cells:
-    """Return the cells of a method's accuracies on `sets`, or `texts` if the row averages several."""
+    """Return the cells of a method's accuracies on `sets`; `texts` if the row averages several."""
     if row := numbers.rows.get(method.row):
         return [_accuracy(numbers, row, name) for name in sets]
     tip = f"Mean over random orders, one row each in results.jsonl.\n{origin(numbers.provenance)}"
@@ -95,7 +95,7 @@ def _table_3_row(numbers: Numbers, method: MethodRow) -> Cells:
 
 
 def _gains(numbers: Numbers, method: MethodRow, on: str, column: int) -> Cells:
-    """Return two cells: our gain over the best individual (with its test as tooltip), and the paper's."""
+    """Return two cells: our gain over the best individual (tooltip: its test), and the paper's."""
     d, ours = numbers.difference(method.row, "best", on), Cell("")
     if d:
         ours = Cell(percent(d.value, True), f"{interval(d)}.\n{origin(numbers.provenance, method.row)}")

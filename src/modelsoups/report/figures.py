@@ -15,7 +15,7 @@ from modelsoups.soup.trace import draw_decisions
 
 
 def figure_1(numbers: Numbers) -> Figure:
-    """Draw Figure 1: mean accuracy over the shifts against test accuracy, for ingredients and soups."""
+    """Draw Figure 1: mean over the shifts against test accuracy, for ingredients and soups."""
     figure, (axes,) = panels_of(1, 4.8, 3.6)
     _draw_ingredients(numbers, figure, axes)
     for name, (marker, colour) in SPECIAL.items():
@@ -143,7 +143,7 @@ def _accuracies(numbers: Numbers, row: RowResults) -> str:
 
 
 def _point(numbers: Numbers, row: RowResults) -> tuple[float, float]:
-    """Return test accuracy and mean over the available shifts, in percent; NaN if there is no shift."""
+    """Return test accuracy and mean over the available shifts, in percent; NaN without shifts."""
     shifts = list(map(row.accuracy, numbers.available_shifts))
     mean = 100 * sum(shifts) / len(shifts) if shifts else float("nan")
     return 100 * row.accuracy(numbers.test), mean

@@ -32,7 +32,7 @@ def is_current(folder: Path, manifest: dict[str, Any] | None) -> bool:
 
 
 def refresh(folder: Path) -> None:
-    """Rewrite a complete report that is not current, such as after the first `modelsoups analyse`."""
+    """Rewrite a complete report that is not current."""
     manifest = manifests.manifest_of(folder)
     if manifest is not None and not is_current(folder, manifest):
         write_report(folder, manifest["inputs"])

@@ -115,7 +115,7 @@ class Collector:
         return self._row(name, kinds.get(soup.method, "soup"), [self.soups.extras(name)["sha256"]], soup=soup)
 
     def _row(self, name: str, kind: str, sha256s: Sequence[str], **more: Any) -> RowCorrectness:
-        """Return the row of a model, or of an ensemble (mean logits), on every prepared data set."""
+        """Return the row of a model, or of an ensemble (mean logits), on every prepared set."""
         correct: dict[str, np.ndarray] = {}
         weight: dict[str, np.ndarray] = {}
         data = self.sets.data

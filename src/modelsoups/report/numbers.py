@@ -99,7 +99,7 @@ class Numbers:
 
     @classmethod
     def read(cls, folder: Path) -> "Numbers":
-        """Read a results folder: the numbers from results.jsonl, their origin from provenance.json."""
+        """Read a results folder: numbers from results.jsonl, origin from provenance.json."""
         file = folder / "results.jsonl"
         try:
             return cls(storage.read_jsonl(file), storage.read_json(folder / paths.PROVENANCE))

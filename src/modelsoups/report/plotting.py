@@ -65,7 +65,7 @@ def style(math: bool = True) -> AbstractContextManager[None]:
 
 
 def panels_of(count: int, width: float, height: float, rows: int = 1) -> tuple[Figure, list[Any]]:
-    """Create a figure with rows x count panels; return it and its panels. width, height: of each."""
+    """Create and return a figure with rows x count panels, each of this width and height."""
     figure = Figure(figsize=(width * count, height * rows), layout="constrained")
     return figure, list(figure.subplots(rows, count, squeeze=False).flat)
 
@@ -84,7 +84,7 @@ def described(figure: FigureBase | None) -> dict[str, list[str]]:
 
 
 def save(figure: Figure, kind: str) -> bytes:
-    """Return the figure as png, pdf or svg bytes without a date; the svg's background is transparent."""
+    """Return the figure as png, pdf or svg bytes without a date; the svg is transparent."""
     buffer = io.BytesIO()
     metadata = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
     transparent = kind == "svg"
@@ -105,7 +105,7 @@ def count_axis(panel: Axes, label: str) -> None:
 
 
 def scatter_by_rate(panel: Axes, x: Any, y: Any, rates: Any, among: Any, **look: Any) -> Any:
-    """Draw points coloured by learning rate, on a logarithmic scale that spans the rates `among`."""
+    """Draw points coloured by learning rate, on a logarithmic scale that spans `among`."""
     return panel.scatter(x, y, c=rates, cmap="viridis", norm=LogNorm(*_limits(among)), **look)
 
 

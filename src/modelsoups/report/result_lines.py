@@ -53,7 +53,7 @@ def result_lines(task: Task, evidence: Evidence) -> list[dict[str, Any]]:
 
 
 def compared_rows(rows: Collection[str]) -> list[tuple[str, str]]:
-    """Return the pairs of rows to compare: each with the best individual, then those of the claims."""
+    """Return the pairs of rows to compare: each with the best individual, then the claims'."""
     pairs = [(row, "best") for row in rows if row != "best"]
     pairs += [("greedy", "uniform"), *((row, "greedy") for row in VERSUS_GREEDY)]
     pairs += [(row, "greedy") for row in rows if row.startswith("wise_ft_best")]
@@ -88,7 +88,7 @@ def _shares(row: RowCorrectness, sets: list[str]) -> list[tuple[float, int]]:
 
 
 def _soup_line(row: RowCorrectness) -> dict[str, Any]:
-    """Return the line of a soup; its trace is left out unless it lists candidates (as for greedy)."""
+    """Return the line of a soup; its trace is left out unless it lists candidates."""
     assert row.soup is not None
     soup = row.soup.to_json()
     decisions = all("kept" in step for step in soup["trace"])

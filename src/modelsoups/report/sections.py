@@ -35,7 +35,7 @@ def origin(provenance: Mapping[str, Any], row: str = "") -> str:
 
 @dataclass(frozen=True)
 class Cell:
-    """A number or name in a table. tip: its tooltip on the page; kind: holds, fails, open or empty."""
+    """A number or name in a table. tip: its tooltip; kind: holds, fails, open or empty."""
 
     text: str
     tip: str = ""
@@ -81,7 +81,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Photograph:
-    """A raster image. name: of its file, without suffix; png: the file's content; alt: its alt text."""
+    """A raster image. name: its file name without suffix; png: its content; alt: its alt text."""
 
     name: str
     png: bytes

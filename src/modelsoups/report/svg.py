@@ -1,4 +1,4 @@
-"""Converts a matplotlib SVG for inlining in a page: the page's colours, and tooltips on its marks."""
+"""Converts a matplotlib SVG for inlining in a page, with the page's colours and tooltips."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -35,7 +35,7 @@ class MethodRow:
 
     @property
     def ours(self) -> list[str]:
-        """Two cells: our test accuracy and mean over the shifts, with their spreads in parentheses."""
+        """Two cells: our test accuracy and mean over the shifts, with spreads in parentheses."""
         test, shifts = percent(self.test), percent(self.shifts)
         if self.spread:
             test += f" ({percent(self.spread[0])})"
@@ -44,7 +44,7 @@ class MethodRow:
 
     @property
     def theirs(self) -> list[str]:
-        """Two cells: the paper's test accuracy and mean over the shifts, empty if it lacks the row."""
+        """Two cells: the paper's test accuracy and mean over the shifts, empty without the row."""
         return [f"{value:.2f}" for value in self.paper] if self.paper else ["", ""]
 
     @property
@@ -90,7 +90,7 @@ def method_rows(numbers: Numbers) -> list[MethodRow]:
 
 
 def _method_row(numbers: Numbers, name: str, rows: list[RowResults]) -> MethodRow:
-    """Return the row of a method, averaged if `rows` has several (random orders of the greedy soup)."""
+    """Return the row of a method, averaged if `rows` has several."""
     tests = [row.accuracy(numbers.test) for row in rows]
     means = [row.shift_mean for row in rows if row.shift_mean is not None]
     by_set: dict[str, float | None] = {}
@@ -117,7 +117,7 @@ def wide(numbers: Numbers) -> TextTable:
 
 
 def beside_paper(numbers: Numbers) -> TextTable:
-    """Return a table for print: our number, the paper's and the difference, on test and on shifts."""
+    """Return a table for print: our number, the paper's and the difference, on test and shifts."""
     test = numbers.title(numbers.test)
     rows = [["Method", test, "Paper", "Diff.", "Dist. shifts", "Paper", "Diff."]]
     for row in method_rows(numbers):

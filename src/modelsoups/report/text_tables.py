@@ -66,6 +66,6 @@ def escape_markdown(text: str) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Escape text for a LaTeX cell (T1 or default font encoding); a leading minus becomes a minus sign."""
+    """Escape text for a LaTeX cell; a leading minus becomes a minus sign."""
     plain = " ".join(text.split()).translate(_LATEX_TABLE)
     return re.sub(r"^-(?=[\d.])", "$-$", plain)

@@ -13,7 +13,7 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 @dataclass(frozen=True)
 class Reestimated:
-    """New running statistics by tensor name, and how many of n images are correct before and after."""
+    """New running statistics by tensor name, and how many of n are correct before and after."""
 
     statistics: dict[str, Tensor]
     before: int

@@ -130,7 +130,7 @@ def learned(sources: Sources, holdout: Holdout, *, by: str = "all", **options: A
 
 
 def _judges(checkpoints: Sequence[Checkpoint], evaluate: Evaluate | Holdout) -> tuple[Judge, list[Score], int]:
-    """Return the function that scores mixed weights, each checkpoint's score, and the number of images (or 0)."""
+    """Return the function that scores mixed weights, all checkpoints' scores, and image count."""
     if not isinstance(evaluate, Holdout):
         full = functools.partial(_score, evaluate)
         individual = [full(dict(c), c.name) for c in checkpoints]

@@ -1,4 +1,4 @@
-"""The classes Soup (coefficients of ingredients, not mixed weights) and Ingredient; no torch needed."""
+"""The classes Soup (coefficients, not mixed weights) and Ingredient; no torch needed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields

@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem: its cause, the checkpoints that have it, a sentence, and whether a soup must fail."""
+    """One problem: its cause, its checkpoints, a sentence, and whether a soup must fail."""
 
     cause: str
     who: tuple[str, ...]

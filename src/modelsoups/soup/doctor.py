@@ -186,7 +186,7 @@ def _initialization(found: Diagnosis, own: Mapping[str, Tensor], body: Sequence[
 
 
 def _layers(found: Diagnosis, states: Mapping[str, State], grams_by_key: Mapping[str, Tensor]) -> None:
-    """Report for each model the first tensor that is very different from the other models' tensor."""
+    """Report for each model the first tensor that is very different from the other models'."""
     odd: dict[str, tuple[str, float]] = {}
     for key, gram_KK in grams_by_key.items():
         cosines_KK = cosines(gram_KK)

@@ -30,7 +30,7 @@ from modelsoups.weights.state_dicts import EVERYTHING
 
 @dataclass(frozen=True)
 class EnsembleScores:
-    """Scores on n images: number correct at top 1, mean cross-entropy (nats), calibration error (0 to 1)."""
+    """Scores on n images: number correct, mean cross-entropy (nats), calibration error (0 to 1)."""
 
     n: int
     correct: int

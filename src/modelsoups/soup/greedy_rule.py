@@ -55,7 +55,7 @@ class GreedySearch:
         return self
 
     def consider(self, i: int, strict: bool) -> None:
-        """Score the soup with candidate i, add the candidate if it joins, and record the decision."""
+        """Score the soup with candidate i, add it if it joins, and record the decision."""
         score, seen = self.individual[i], 0  # the first candidate always joins, with its own score
         kept = self.best is None
         if self.best is not None:
@@ -92,6 +92,6 @@ def best_first(scores: Sequence[Score]) -> list[int]:
 
 
 def random_order(names: Sequence[str], seed: int) -> list[int]:
-    """Return indices ordered by hash of seed and name, so a new name does not reorder the others."""
+    """Return indices ordered by hash of seed and name, so a new name keeps the others' order."""
     keys = [hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in names]
     return sorted(range(len(names)), key=keys.__getitem__)

@@ -1,4 +1,4 @@
-"""A labelled hold-out set in memory, decoded once for all models; counting correct images can stop early."""
+"""A labelled hold-out set in memory, decoded once for all models; counting can stop early."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any

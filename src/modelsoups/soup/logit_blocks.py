@@ -15,7 +15,7 @@ BLOCK = 2**22  # numbers in memory at a time
 
 
 def open_logits(cached: CachedLogits, labels_N: Tensor) -> dict[str, Source]:
-    """Return each model's logits source; raise ValueError for unreadable files or different shapes."""
+    """Return each model's logits source; ValueError if unreadable or of different shapes."""
     opened: dict[str, Source] = {}
     for name, source in cached.items():
         opened[name] = source.detach().cpu() if isinstance(source, Tensor) else Path(source)
@@ -48,7 +48,7 @@ def blocks(
 
 
 def count_correct(name: str, source: Source, labels_N: Tensor) -> int:
-    """Return how many images one model gets correct; raise ValueError if its logits are not finite."""
+    """Return how many images one model gets correct; ValueError if its logits are not finite."""
     correct = 0
     for part, block_KBC in blocks([source]):
         if not bool(torch.isfinite(block_KBC).all()):
@@ -65,7 +65,7 @@ class LogitTotal:
         self.total_NC = torch.zeros(shape_of(sources[0]), dtype=dtype)
 
     def judge(self, i: int, best: Score, strict: bool, name: str) -> Evaluation:
-        """Return how many images are correct with model i added (sum and mean agree), and how many were seen."""
+        """Return how many images are correct with model i added, and how many were seen."""
         correct = 0
         for part, block_KBC in blocks([self.sources[i]], dtype=self.dtype):
             predicted_B = (self.total_NC[part] + block_KBC[0]).argmax(dim=1)
@@ -78,7 +78,7 @@ class LogitTotal:
 
 
 def _mapped(path: Path) -> np.ndarray:
-    """Return a file's array, memory-mapped; raise ValueError unless it is a complete float matrix."""
+    """Return a file's array, memory-mapped; ValueError unless it is a complete float matrix."""
     try:
         array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError) as error:

@@ -30,7 +30,7 @@ class Option:
 
 
 def options_of(method: Callable[..., Any]) -> list[Option]:
-    """Return the keyword-only parameters of a method; the sentence is "" if its annotation has none."""
+    """Return a method's keyword-only parameters; the sentence is "" if there is none."""
     hints = get_type_hints(method, include_extras=True)
     found = []
     for name, parameter in inspect.signature(method).parameters.items():

@@ -1,4 +1,4 @@
-"""Computes and caches the logits of the initial models and ingredients on every set: `modelsoups evaluate`."""
+"""Computes and caches the logits of initial models and ingredients: `modelsoups evaluate`."""
 
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.experiment.ingredients import load_weights
@@ -7,7 +7,7 @@ from modelsoups.workers.processes import run_tasks
 
 
 def run(experiment: Experiment) -> bool:
-    """Evaluate the models whose logits are not cached on all sets; return whether there were any."""
+    """Evaluate the models whose logits are not cached on all sets; return whether any were."""
     sets, ingredients = experiment.sets, experiment.ingredients
     models = [*ingredients.initial().values(), *ingredients.find().ingredients]
     tasks = [model for model in models if not _is_cached(experiment, model)]

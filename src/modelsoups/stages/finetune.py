@@ -93,7 +93,7 @@ def _fine_tune_here(experiment: Experiment, recipe: Recipe, index: int) -> str |
 
 
 def _fine_tune_locked(experiment: Experiment, recipe: Recipe, index: int, ranks: Ranks) -> str | None:
-    """Call `fine_tune` with the folder locked. Raises Held, a ValueError, if another process has the lock."""
+    """Call `fine_tune` with the folder locked; Held, a ValueError, if another process has it."""
     torch.set_num_threads(experiment.config.finetune.threads)
     if not ranks.first:
         return fine_tune(experiment, recipe, index, ranks)
@@ -114,7 +114,7 @@ def _inputs(experiment: Experiment, recipe: Recipe) -> dict[str, Any]:
 
 
 def _ended(experiment: Experiment, index: int, recipe: Recipe) -> str | None:
-    """Return COMPLETE, the reason of failure, or None if unfinished. Raises ValueError if inputs differ."""
+    """Return COMPLETE, why it failed, or None if unfinished; ValueError if inputs differ."""
     folder = experiment.files.ingredient(index)
     failure = folder / paths.FAILED
     manifest = manifests.manifest_of(folder)
@@ -167,7 +167,7 @@ def fine_tune(
 
 
 def _write(folder: Path, trainer: "Trainer", inputs: dict[str, Any]) -> None:
-    """Write the weights of a trained ingredient and of its EMA and SWA averages, and last its manifest."""
+    """Write the weights of a trained ingredient and its averages, and last its manifest."""
     state, files = state_of(trainer.model), [folder / paths.MODEL]
     storage.save_weights(files[0], state)
     averages = {name: average.state for name, average in trainer.averages.items() if average.count}

@@ -20,7 +20,7 @@ from modelsoups.workers.processes import advance, run_tasks
 
 
 def run(experiment: Experiment) -> bool:
-    """Create the heads.init model and, for a CLIP, the zero-shot model; return whether any was missing."""
+    """Create heads.init and, for a CLIP, the zero-shot model; return whether any was missing."""
     config, files = experiment.config, experiment.files
     wanted = [config.heads.init]
     if config.model.library != "timm" and config.heads.init != "zeroshot":

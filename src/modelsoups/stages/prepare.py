@@ -1,4 +1,4 @@
-"""Converts data sets to WebDataset shards, with a folder and a manifest per set: `modelsoups prepare`."""
+"""Converts data sets to WebDataset shards, with a manifest per set: `modelsoups prepare`."""
 
 from modelsoups.disk import manifests
 from modelsoups.experiment.experiment import Experiment
@@ -7,7 +7,7 @@ from modelsoups.workers.processes import cores
 
 
 def run(experiment: Experiment) -> bool:
-    """Prepare every incomplete set; return whether any was. ValueError if a set has different options."""
+    """Prepare every incomplete set; return whether any was; ValueError if options differ."""
     sets = experiment.sets
     names, folder = sets.names(), sets.data.dir
     todo = [name for name in names if not _is_made(sets, name)]

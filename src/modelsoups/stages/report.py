@@ -62,7 +62,7 @@ def _inputs(experiment: Experiment) -> dict[str, Any]:
 
 
 def _is_measured(folder: Path, inputs: dict[str, Any]) -> bool:
-    """Return whether the folder's files.SOURCES were measured from these inputs, even if edited since."""
+    """Return whether files.SOURCES were measured from these inputs, even if edited since."""
     manifest = folder / manifests.MANIFEST
     there = [(folder / name).exists() for name in (manifests.MANIFEST, *files.SOURCES)]
     return all(there) and storage.read_json(manifest)["inputs"] == json.loads(json.dumps(inputs))

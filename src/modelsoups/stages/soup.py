@@ -5,7 +5,7 @@ set is read before the last coefficient has been chosen: `_choose` gets a Pool w
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,7 @@ class Order:
 
 
 def run(experiment: Experiment) -> bool:
-    """Choose every row that is not complete, then measure all rows; return whether there was work."""
+    """Choose every incomplete row, then measure all rows; return whether there was work."""
     files, soups = experiment.files, experiment.soups
     found = experiment.ingredients.find()
     inputs = experiment.soup_inputs(found.ingredients)
@@ -72,15 +72,30 @@ def plan(experiment: Experiment, count: int) -> list[Order]:
     orders += [Order(method, method, strict) for method in ("greedy", "greedy_ensemble")]
     orders += [Order(method, method) for method in ("uniform", "best", "second_best", "ensemble")]
     made = {order.method for order in orders}
-    for method in given.also:
-        if method not in made:
-            orders.append(Order(method.rpartition(":")[2], method))
+    orders += _also([method for method in given.also if method not in made], orders)
     shuffled = random.Random(given.seed).sample(range(count), count)
     for k in curve_points(count):
         first = tuple(sorted(shuffled[:k]))
         for method in ("best", "uniform", "ensemble"):
             orders.append(Order(f"curve_{k:03d}_{method}", method, {}, first))
         orders.append(Order(f"curve_{k:03d}_greedy", "greedy", strict, first))
+    return orders
+
+
+def _also(names: Sequence[str], others: Sequence[Order]) -> list[Order]:
+    """Return the orders of soup.also; ValueError for an unknown method or two rows of one name."""
+    rows = {order.row for order in others}
+    orders = []
+    for name in names:
+        try:
+            method_of(name)
+        except ValueError as error:
+            raise ValueError(f"soup.also: {error}") from error
+        row = name.rpartition(":")[2]
+        if row in rows:
+            raise ValueError(f"soup.also: {name} would be a second row {row}; give the function another name")
+        rows.add(row)
+        orders.append(Order(row, name))
     return orders
 
 
@@ -108,7 +123,7 @@ def _choose(experiment: Experiment, order: Order) -> Soup:
 
 
 def _measure(experiment: Experiment, row: str) -> None:
-    """Mix a soup, evaluate it on the hold-out and the test sets, and add its weights' hash to its file."""
+    """Mix a soup, evaluate it on the hold-out and test sets, and add its hash to its file."""
     soups = experiment.soups
     soup = soups.read(row)
     if soup.space == "logits":

@@ -1,1 +1,1 @@
-"""Statistics: scores, intervals, paired tests, calibration, equation (1). Legend: N images, C classes."""
+"""Statistics: scores, intervals, tests, calibration, equation (1). Legend: N images, C classes."""

@@ -1,4 +1,4 @@
-"""The rule for the bold numbers of Table 4, and its oracle row (the best model on each test set)."""
+"""The rule for the bold numbers of Table 4, and its oracle row (the best model on each set)."""
 
 from collections.abc import Mapping, Sequence
 

@@ -28,7 +28,7 @@ def ece_of(confidence_N: Tensor, correct_N: Tensor, bins: int = BINS) -> float:
 
 
 def ece_sweep(logits_NC: Tensor, labels_N: Tensor) -> float:
-    """Return ECE-SWEEP (Roelofs et al. 2020): the ECE with the most bins that keep accuracy rising."""
+    """Return ECE-SWEEP (Roelofs et al. 2020): the ECE with the most bins of rising accuracy."""
     confidences, correct = confidence(logits_NC, labels_N)
     confidence_N, correct_N = _sorted(confidences.numpy(), correct.double().numpy())
     parts = np.array_split(correct_N, 1)
@@ -98,7 +98,7 @@ def _error(confidence_N: np.ndarray, parts: list[np.ndarray]) -> float:
 
 
 def calibrating_beta(logits_NC: Tensor, labels_N: Tensor) -> float:
-    """Return the beta that minimizes the mean cross-entropy of beta * logits (Guo et al. 2017; K.4)."""
+    """Return the beta that minimizes the mean cross-entropy of beta * logits (K.4)."""
     return minimizing_beta(lambda: [(logits_NC, labels_N)])
 
 

@@ -38,7 +38,7 @@ def correlation(x_P: Sequence[float], y_P: Sequence[float], models_P: Pairs) -> 
 
 
 def sign_agreement(x_P: Sequence[float], y_P: Sequence[float], models_P: Pairs) -> Estimate:
-    """Return the fraction of points with equal signs of x and y; points with a zero do not count."""
+    """Return the fraction of points with equal signs of x and y; zeros do not count."""
     x, y = _same_length(x_P, y_P, models_P)
     counted = (x != 0) & (y != 0)
     if not counted.any():
@@ -57,7 +57,7 @@ def mean(y_P: Sequence[float], models_P: Pairs) -> Estimate:
 
 
 def difference(y_P: Sequence[float], inside_P: Sequence[bool], models_P: Pairs) -> Estimate:
-    """Return the mean y of points inside minus that of points outside; ValueError if there are none."""
+    """Return the mean y of points inside minus that of points outside; ValueError if none."""
     y, inside = _same_length(y_P, list(map(float, inside_P)), models_P)
     if not 0 < inside.sum() < len(y):
         raise ValueError(f"{int(inside.sum())} of {len(y)} points are inside: expected points on both sides")
@@ -68,7 +68,7 @@ def difference(y_P: Sequence[float], inside_P: Sequence[bool], models_P: Pairs) 
 
 
 def correlation_gain(x_P: Sequence[float], other_P: Sequence[float], y_P: Sequence[float], models_P: Pairs) -> Estimate:
-    """Return the correlation of x and y minus that of other and y, with the same bootstrap draws."""
+    """Return the correlation of x and y minus that of other and y, with the same draws."""
     correlation(x_P, y_P, models_P), correlation(other_P, y_P, models_P)  # or a ValueError
     weights = np.concatenate([np.ones((1, len(y_P))), _draws(models_P)])
     y = np.asarray(y_P, float)

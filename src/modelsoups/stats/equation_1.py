@@ -21,7 +21,7 @@ Line = Callable[[Tensor], Tensor]  # from alpha (a scalar tensor) to logits_NC o
 
 @dataclass(frozen=True)
 class Approximation:
-    """The true loss difference of soup and ensemble (`truth`), and equation (1)'s value (`value`)."""
+    """The true loss difference of soup and ensemble (`truth`), and equation (1) (`value`)."""
 
     loss_soup: float
     loss_ensemble: float
@@ -39,7 +39,7 @@ class Approximation:
 
 
 def line(model: nn.Module, zero: Mapping[str, Tensor], one: Mapping[str, Tensor], inputs: Tensor) -> Line:
-    """Return a function of alpha: the logits of the inputs with weights (1 - alpha) zero + alpha one."""
+    """Return a function of alpha: the logits with weights (1 - alpha) zero + alpha one."""
     moving = {k: t for k, t in zero.items() if t.is_floating_point()}
     fixed = {k: t for k, t in zero.items() if k not in moving}
 
@@ -66,7 +66,7 @@ def curvature(logits: Line, labels_N: Tensor, alpha: float, beta: float = 1.0) -
 
 @contextlib.contextmanager
 def _differentiable_attention() -> Iterator[None]:
-    """Inside the with block, use unfused attention, because fused kernels have no second derivative."""
+    """Inside the with block, use unfused attention, as fused has no second derivative."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

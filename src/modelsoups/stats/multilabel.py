@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def correct(logits_NC: Tensor, answers_NA: Tensor) -> Tensor:
-    """Return correct_N (bool): whether the top class is among the answers, which are padded with -1."""
+    """Return correct_N (bool): whether the top class is among the answers, padded with -1."""
     if len(logits_NC) != len(answers_NA):
         raise ValueError(f"relabelled: logits of {len(logits_NC):,} images, answers of {len(answers_NA):,}")
     return (logits_NC.argmax(dim=1, keepdim=True) == answers_NA).any(dim=1)

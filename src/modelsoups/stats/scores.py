@@ -1,4 +1,4 @@
-"""Accuracy and cross-entropy of logits, ensembles, and the mean accuracy over distribution shifts."""
+"""Accuracy and cross-entropy of logits, ensembles, and the mean accuracy over the shifts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -16,12 +16,12 @@ from modelsoups.stats.scores import ensemble
 
 
 def soft_targets(labels_B: Tensor, classes: int, smoothing: float) -> Tensor:
-    """Return targets_BC: 1 - smoothing on the label, plus smoothing spread evenly over all classes."""
+    """Return targets_BC: 1 - smoothing on the label, plus smoothing spread over all classes."""
     return F.one_hot(labels_B, classes).float() * (1 - smoothing) + smoothing / classes
 
 
 def binary_loss(logits_BC: Tensor, targets_BC: Tensor) -> Tensor:
-    """Return the binary cross-entropy, summed over classes and averaged over the batch (ViT-G, J.2.3)."""
+    """Return the binary cross-entropy, summed over classes, averaged over the batch (J.2.3)."""
     return F.binary_cross_entropy_with_logits(logits_BC, targets_BC, reduction="sum") / len(logits_BC)
 
 
@@ -45,7 +45,7 @@ def chance_loss(loss: str, classes: int) -> float:
 
 
 def mixup(images_BCHW: Tensor, targets_BC: Tensor, lam: float) -> tuple[Tensor, Tensor]:
-    """Return lam x each image and target + (1 - lam) x its partner in the reversed batch, as in timm."""
+    """Return lam x each image and target + (1 - lam) x its partner in the reversed batch."""
     mixed_BCHW = lam * images_BCHW + (1 - lam) * images_BCHW.flip(0)
     return mixed_BCHW, lam * targets_BC + (1 - lam) * targets_BC.flip(0)
 
@@ -78,7 +78,7 @@ def mixup_lambda(alpha: float, *key: object) -> float:
 
 
 def mix_batch(images_BCHW: Tensor, targets_BC: Tensor, recipe: Recipe, step: int) -> tuple[Tensor, Tensor]:
-    """Return images and targets after CutMix or mixup; if the recipe has both, each step picks one at random."""
+    """Return images and targets after CutMix or mixup, picked at random if there are both."""
     seed, cut = recipe.seed, recipe.cutmix > 0
     if cut and recipe.mixup > 0:
         cut = bool(torch.rand((), generator=seeded(seed, "cutmix", step)) < 0.5)

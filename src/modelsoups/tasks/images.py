@@ -28,7 +28,7 @@ class ImageClassification(Task):
     examples, score_name = "images", "accuracy"
 
     def __init__(self, crops: CropStore, batch_size: int) -> None:
-        """crops: the evaluation crops of the run's sets. batch_size: images per batch in evaluation."""
+        """crops: the evaluation crops of the sets. batch_size: images per batch in evaluation."""
         self.crops, self.batch_size = crops, batch_size
 
     def build(self, model: ModelConfig, classes: int) -> Classifier:
@@ -45,7 +45,7 @@ class ImageClassification(Task):
     def train_batches(
         self, model: Classifier, recipe: Recipe, data: TrainingData
     ) -> Iterator[tuple[Tensor | BatchPlan, Tensor]]:
-        """Yield (uint8 pixels_BCHW, labels_B); with augment=gpu, a plan that computes pixels on the GPU."""
+        """Yield (uint8 pixels_BCHW, labels_B); with augment=gpu, a plan for pixels on the GPU."""
         preprocessing = Preprocessing(model.image_size, model.mean, data.decoder, data.augment, data.side_by_side)
         return train_batches(data.train, recipe, preprocessing, data.first, data.share, data.skipped)
 

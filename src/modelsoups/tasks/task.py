@@ -67,7 +67,7 @@ class Task(ABC):
 
     @abstractmethod
     def example(self, model: Any) -> Tensor:
-        """Return a batch of two inputs of zeros, used to count operations and to wrap the network."""
+        """Return a batch of two zero inputs, to count operations and to wrap the network."""
 
     def prepare(self, dataset: Any, model: ModelConfig) -> None:
         """Preprocess a set to disk, if that is useful, so that not every model has to do it."""
@@ -75,7 +75,7 @@ class Task(ABC):
 
     @abstractmethod
     def train_batches(self, model: Any, recipe: Recipe, data: TrainingData) -> Iterator[tuple[Any, Tensor]]:
-        """Yield (batch, labels_B) for every step; they depend only on the recipe's seed and the step."""
+        """Yield (batch, labels_B) for every step; only the recipe's seed and the step matter."""
 
     @abstractmethod
     def test_batches(self, dataset: Any, model: Any) -> Iterator[Any]:
@@ -83,7 +83,7 @@ class Task(ABC):
 
     @abstractmethod
     def inputs(self, dataset: Any, model: Any, index_B: Tensor) -> Any:
-        """Return the network's input for the examples with these indices, on the network's device."""
+        """Return the network's input for the examples with these indices, on its device."""
 
     @abstractmethod
     def logits(self, model: Any, batch: Any) -> Tensor:
@@ -91,11 +91,11 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, network: nn.Module, model: Any, batch: Any, labels_B: Tensor, step: Step) -> Tensor:
-        """Return the mean loss of a batch. network: the compiled or wrapped model that training calls."""
+        """Return the mean loss of a batch; network is the compiled or wrapped model."""
 
     @abstractmethod
     def chance_loss(self, loss: str, classes: int) -> float:
-        """Return the loss of uninformative predictions; a run with a far larger loss counts as diverged."""
+        """Return the loss of uninformative predictions; a far larger loss means divergence."""
 
     # ---- the score ----
 
@@ -109,7 +109,7 @@ class Task(ABC):
 
     @abstractmethod
     def outcomes(self, logits_NC: Tensor, labels_N: Tensor) -> np.ndarray:
-        """Return each example's contribution to the score, first axis N, for `score` and paired tests."""
+        """Return each example's share of the score, first axis N, for `score` and paired tests."""
 
     @abstractmethod
     def score(self, outcomes_N: np.ndarray) -> float:
@@ -121,4 +121,4 @@ class Task(ABC):
 
     @abstractmethod
     def compare_means(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Comparison:
-        """Compare two models' mean scores over sets by a paired test. pairs: both models' outcomes per set."""
+        """Compare two models' mean scores over sets by a paired test of the pairs of outcomes."""

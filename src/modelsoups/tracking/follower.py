@@ -41,7 +41,7 @@ def main() -> None:
 
 
 class Follower:
-    """Logs the ingredients of a command, then its results. W&B measures the load of process `parent`."""
+    """Logs the ingredients of a command, then its results; W&B measures process `parent`."""
 
     def __init__(self, settings: Row, mode: Mode, parent: int) -> None:
         self.settings, self.mode, self.parent = settings, mode, parent
@@ -68,7 +68,7 @@ class Follower:
         return Record(self.run.wandb, storage.fingerprint([self.token, *parts]))
 
     def begin(self, run_id: str, name: str, stage: str, facts: Row) -> Any:
-        """Start or continue a W&B run and return it. If the server does not answer, stay offline from now on."""
+        """Start or continue and return a W&B run; stay offline if the server does not answer."""
         import wandb
 
         if self.mode == "auto":
@@ -106,7 +106,7 @@ class Follower:
 
 
 class Record:
-    """What has been logged of a W&B run: its last step and finished parts ("metrics", a report's hash)."""
+    """What has been logged of a W&B run: its last step and its finished parts."""
 
     def __init__(self, folder: Path, run_id: str) -> None:
         self.id, self.path = run_id, folder / f"{run_id}.json"
@@ -155,7 +155,7 @@ class Followed:
         return given.read_text(encoding="utf-8") if given.exists() else self.record.id
 
     def look(self, last: bool) -> None:
-        """Log the new rows. Close the W&B run if the ingredient has finished, or if this is the last call."""
+        """Log the new rows, and close the W&B run if the ingredient has finished or if `last`."""
         if self.closed:
             return
         failure = self.folder / paths.FAILED
@@ -191,7 +191,7 @@ class Followed:
         return self.run
 
     def _close(self, end: Row) -> None:
-        """Log the result of the ingredient, with its accuracies if there is a report, and close the W&B run."""
+        """Log the ingredient's result, with any reported accuracies, and close the W&B run."""
         facts = {key: end[key] for key in end.keys() - {"inputs", "files", "provenance"}}
         results = self.follower.run.results
         found = scores(results, self.folder.name)

@@ -15,7 +15,7 @@ FIGURES = ("figure_1", "figure_B1", "figure_greedy", "figure_shifts", "contact")
 
 
 def scores(results: Path, row: str) -> dict[str, float]:
-    """Return the accuracies (0 to 1) of one row of results.jsonl by data set; empty without a report."""
+    """Return the accuracies (0 to 1) of a row of results.jsonl by set; empty if no report."""
     path = results / RESULTS
     lines = storage.read_jsonl(path) if (results / MANIFEST).exists() and path.exists() else []
     return {f"accuracy/{line['dataset']}": line["accuracy"] for line in lines if line.get("row") == row}
@@ -26,7 +26,7 @@ def results_state(results: Path) -> str:
 
 
 def log_results(follower: "Follower") -> None:
-    """Log a finished report once: the W&B run of the soups, then the summaries of the ingredients."""
+    """Log a finished report once: the run of the soups, then the ingredients' summaries."""
     results = follower.run.results
     state = results_state(results)
     soup = follower.record("soup", state)
@@ -87,7 +87,7 @@ def _greedy(follower: "Follower") -> dict[str, Any]:
 
 
 def _log_lineage(follower: "Follower", run: Any) -> None:
-    """Log each mixed soup as an artifact; online, also record the greedy soup's ingredients as its inputs."""
+    """Log each mixed soup as an artifact; online, also the greedy soup's inputs."""
     if not run.offline:
         for name in _greedy(follower).get("ingredients", ()):
             path = follower.run.ingredients / name / MODEL

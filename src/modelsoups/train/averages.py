@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass
 class Ema:
-    """An exponential moving average (Szegedy et al. 2016): a step multiplies the average by `decay`."""
+    """An exponential moving average (Szegedy et al. 2016): a step multiplies it by `decay`."""
 
     decay: float
     count: int = 0
@@ -28,14 +28,14 @@ class Ema:
 
 @dataclass
 class Swa:
-    """A stochastic weight average (Izmailov et al. 2018): the mean of the weights after each epoch."""
+    """A stochastic weight average (Izmailov et al. 2018): the mean of weights after epochs."""
 
     begin: float = 0.0  # fraction of the run after which averaging starts: 0.7 for the paper's "SWA 70%"
     count: int = 0
     state: dict[str, Tensor] = field(default_factory=dict)
 
     def update(self, weights: Mapping[str, Tensor], done: float) -> None:
-        """Add the weights after an epoch, unless the fraction `done` of the run (0 to 1) is below `begin`."""
+        """Add the weights after an epoch, unless the fraction `done` is below `begin`."""
         if done + 1e-9 >= self.begin:
             self.count += 1
             _move(self.state, weights, 1 / self.count)

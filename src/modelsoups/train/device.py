@@ -44,7 +44,7 @@ class Device:
 
     @property
     def name(self) -> str:
-        """Return how the device differs from a CPU in float32, such as "cuda bf16 compiled", or ""."""
+        """Return how the device differs from a CPU in float32 ("cuda bf16 compiled"), or ""."""
         gpu = self.augment == "gpu"
         words = {self.torch.type: self.cuda, "bf16": self.bf16, "compiled": self.compile, "augment=gpu": gpu}
         return " ".join(filter(words.get, words))
@@ -54,7 +54,7 @@ class Device:
         return torch.autocast(self.torch.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
 
     def compiled(self, network: nn.Module, parts: int = 1) -> nn.Module:
-        """Return the network, compiled if so configured, for training; checkpoints save the original."""
+        """Return the network for training, compiled if so configured; the original is saved."""
         if self.compile is None:
             return network
         # No CUDA graphs for batches in parts: replaying the next part overwrites the gradients.
@@ -69,7 +69,7 @@ class Device:
 
     @contextlib.contextmanager
     def determined(self) -> Iterator[None]:
-        """Inside the with block, a GPU's results are repeatable if finetune.deterministic; a CPU's always are."""
+        """Inside the with block, GPU results are repeatable if finetune.deterministic is set."""
         if not (self.cuda and self.deterministic):
             yield
             return

@@ -16,7 +16,7 @@ from modelsoups.weights import state_dicts
 
 
 def load_teachers(model: Classifier, names: Sequence[str]) -> list[Classifier]:
-    """Load the models of recipe.teachers, as frozen copies of `model` with the teachers' weights."""
+    """Load the models of recipe.teachers, as frozen copies of `model` with their weights."""
     return [_load(model, teacher(name)) for name in names]
 
 
@@ -32,7 +32,7 @@ def _load(model: Classifier, teacher: Ingredient) -> Classifier:
 
 
 def teacher(name: str) -> Ingredient:
-    """Return the ingredient of a recipe.teachers entry: a complete ingredient's folder or a weight file."""
+    """Return the ingredient of a recipe.teachers entry: an ingredient's folder or a file."""
     path = Path(name)
     if not path.exists():
         raise ValueError(f"recipe.teachers: {path} does not exist; expected an ingredient's folder or a weight file")

@@ -1,4 +1,4 @@
-"""The linear probe: softmax regression on an encoder's frozen features (LP-FT, Kumar et al. 2022)."""
+"""The linear probe: softmax regression on an encoder's frozen features (Kumar et al. 2022)."""
 
 from collections.abc import Iterable
 

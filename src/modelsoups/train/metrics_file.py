@@ -29,7 +29,7 @@ class Begun:
 
 
 class MetricsFile:
-    """Measures the training of `recipe` by `ranks` processes on `device`, and writes rows to `path`."""
+    """Measures the training of `recipe` by `ranks` processes, and writes rows to `path`."""
 
     def __init__(
         self, path: Path, recipe: Recipe, model: nn.Module, example: Tensor, device: Device, ranks: int
@@ -52,7 +52,7 @@ class MetricsFile:
         self.begun = Begun(row, copied, copies_done(self.device.cuda), self.clock.take(), images)
 
     def arrived(self) -> tuple[int, float] | None:
-        """Wait for the loss of the row that was started, and return its step and loss; None if no row."""
+        """Wait for the loss of the started row, and return its step and loss; None if no row."""
         if self.begun is None:
             return None
         self.begun.wait()
@@ -66,7 +66,7 @@ class MetricsFile:
         append(self.path, begun.row)
 
     def _throughput(self, begun: Begun) -> dict[str, Any]:
-        """Return images/s and each phase's fraction since the previous row; on a GPU also the MFU."""
+        """Return images/s and each phase's fraction since the previous row; on a GPU the MFU."""
         found = throughput.summary(throughput.phases(begun.marks), begun.images)
         if found and self.device.cuda:
             dtype = torch.bfloat16 if self.device.bf16 else torch.float32

@@ -25,12 +25,12 @@ OPTIMIZERS: dict[str, Make] = {  # arguments: parameters, learning rate, weight 
 
 
 def _fused(parameters: list[Parameter]) -> bool | None:
-    """Return the `fused` option: True (one kernel for all tensors) on a GPU, PyTorch's default on a CPU."""
+    """Return the `fused` option: True (one kernel) on a GPU, PyTorch's default on a CPU."""
     return True if parameters and parameters[0].is_cuda else None
 
 
 def restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load an optimizer's state, possibly from a different device, but not its fused and foreach options."""
+    """Load an optimizer's state from any device, but not its fused and foreach options."""
     groups = []
     for saved in state["param_groups"]:
         group = dict(saved)

@@ -23,7 +23,7 @@ TORCHRUN = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1} 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process (rank), and how many train the ingredient in total (world) and on this machine (here)."""
+    """This process (rank), and how many train in total (world) and on this machine (here)."""
 
     rank: int = 0
     world: int = 1
@@ -48,7 +48,7 @@ class Ranks:
         return network
 
     def summing(self, network: nn.Module, last: bool) -> AbstractContextManager[None]:
-        """Return the context for a part's backward pass; ranks exchange gradients only if it is the last."""
+        """Return a part's backward context; ranks exchange gradients only in the last part."""
         if isinstance(network, nn.parallel.DistributedDataParallel) and not last:
             return network.no_sync()
         return contextlib.nullcontext()
@@ -92,7 +92,7 @@ def mark_saved(saved: bool = True) -> None:
 
 @contextlib.contextmanager
 def joined() -> Iterator[Ranks]:
-    """Join the other ranks, on GPUs if there are any. Inside the with block, SIGTERM requests a stop."""
+    """Join the other ranks; inside the with block, SIGTERM requests a stop."""
     rank, world, local, here = (int(os.environ.get(key, value)) for key, value in TORCHRUN.items())
     asked = Event()
     before = signal.signal(signal.SIGTERM, lambda number, frame: asked.set())

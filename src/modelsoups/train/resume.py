@@ -53,7 +53,7 @@ def load(path: Path) -> dict[str, Any] | None:
 
 
 def newest(folder: Path) -> tuple[str | None, list[str]]:
-    """Return the name of the newest intact checkpoint (or None), and the names of newer, damaged ones."""
+    """Return the newest intact checkpoint's name (or None), and newer, damaged ones' names."""
     damaged = list[str]()
     for name in filter(lambda name: (folder / name).exists(), NAMES):
         if load(folder / name) is not None:

@@ -1,4 +1,4 @@
-"""Measurement of the time of each training phase, and of the fraction of the GPU's peak used (MFU)."""
+"""Measurement of each training phase's time, and of the fraction of the GPU's peak (MFU)."""
 
 import functools
 import itertools
@@ -35,7 +35,7 @@ class Clock:
 
 
 def phases(marks: list[Mark]) -> dict[str, float]:
-    """Return the seconds of each phase between the first and last mark, after waiting for the GPU."""
+    """Return the seconds of each phase between the first and last mark; waits for the GPU."""
     seconds = {phase: 0.0 for phase, _ in marks[1:]}
     if marks and isinstance(marks[-1][1], torch.cuda.Event):
         marks[-1][1].synchronize()
@@ -64,7 +64,7 @@ def forward_flops(model: nn.Module, example: Tensor) -> int:
 
 
 def training_flops(forward: int, sam: bool, teachers: int) -> int:
-    """Return the operations of training on one image: backward costs two forwards, SAM doubles both."""
+    """Return the training operations per image: backward costs two forwards, SAM doubles both."""
     return forward * (3 * (2 if sam else 1) + teachers)
 
 

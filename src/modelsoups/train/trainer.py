@@ -177,7 +177,7 @@ class Trainer:
         return None
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (pixels_BCHW, labels_B) of this rank's parts of each remaining step, on the device."""
+        """Yield (pixels_BCHW, labels_B) of this rank's parts of each remaining step."""
         data = TrainingData(
             self.train_set,
             self.step,
@@ -191,7 +191,7 @@ class Trainer:
         return staged(batches, self.device.torch, self.parts)
 
     def update(self, batch: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Do an optimizer step on this rank's parts of a batch, and return the mean loss of all ranks."""
+        """Do an optimizer step on this rank's parts of a batch; return the ranks' mean loss."""
         recipe = self.recipe
         factor = lr_factor(self.step, self.total, recipe.warmup_steps, recipe.schedule, self.per_epoch)
         for group in self.optimizer.param_groups:

@@ -1,4 +1,4 @@
-"""Similarity of models, from inner products of their weights. Legend: K models, C classes, D features."""
+"""Similarity of models, from weight inner products. Legend: K models, C classes, D features."""
 
 import re
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ HEAD = re.compile(r"(^|\.)(head|heads|classifier|fc|score|lm_head|qa_outputs|lin
 
 
 def entry(state: State, key: str) -> Tensor:
-    """Return a tensor with the entry's shape and dtype; for a lazy checkpoint, without reading it."""
+    """Return a tensor with the entry's shape and dtype; a lazy checkpoint is not read."""
     entries = getattr(state, "entries", None)
     if entries is None:
         return state[key]
@@ -21,14 +21,14 @@ def entry(state: State, key: str) -> Tensor:
 
 
 def head_of(state: State) -> str | None:
-    """Return the name of the head's weight: the last matrix named like a head, otherwise the last matrix."""
+    """Return the name of the head's weight: the last matrix named like a head, or the last."""
     matrices = [k for k in state if (e := entry(state, k)).ndim == 2 and averaged(e)]
     named = [k for k in matrices if HEAD.search(k)]
     return next(reversed(named or matrices), None)
 
 
 def cosines(gram_KK: Tensor) -> Tensor:
-    """Return cosines from inner products: 1 for two zero vectors, 0 for a zero and a nonzero vector."""
+    """Return cosines from inner products: 1 for two zero vectors, 0 if only one is zero."""
     norms_K = gram_KK.diagonal().clamp_min(0).sqrt()
     zero_K = norms_K == 0
     scale_K = norms_K.masked_fill(zero_K, 1)
@@ -44,7 +44,7 @@ def from_first(gram_KK: Tensor) -> Tensor:
 
 
 def odd_ones(names: Sequence[str], cosines_KK: Tensor, alike: float = ALIKE) -> list[str]:
-    """Return the models outside the largest group of similar models; all of them if no two are similar."""
+    """Return the models outside the largest group of similar ones; all if no two are similar."""
     alike_K = (cosines_KK >= alike).sum(dim=1)
     if int(alike_K.min()) == len(names):
         return []

@@ -73,7 +73,7 @@ class Stack:
         return len(self.opened)
 
     def load(self, keys: Iterable[str], halved: bool) -> None:
-        """Read rows into memory for multiplication; if `halved`, as bfloat16 differences from their mean."""
+        """Read rows into memory; if `halved`, as bfloat16 differences from their mean."""
         for key in keys:
             shape, dtype = self.shapes[key]
             wide = torch.float64 if dtype == torch.float64 else torch.float32
@@ -97,7 +97,7 @@ class Stack:
         return {key: mixed[key] for key in self.shapes}
 
     def products(self, by_weights: State) -> dict[str, Tensor]:
-        """Return {tensor: <g, theta_k> of every k}, float64 on the CPU; by_weights is {tensor: g}."""
+        """Return {tensor: <g, theta_k> of every k} in float64; by_weights is {tensor: g}."""
         passed = {key: g for key, g in by_weights.items() if key not in self.rows}
         found = self._passed_products(passed)
         for key in by_weights.keys() - passed.keys():
@@ -157,7 +157,7 @@ class Stack:
 
 
 def grams(states: Sequence[State], keys: Iterable[str]) -> dict[str, Tensor]:
-    """Return {tensor: K x K inner products of the states} in float64, reading one block of each at a time."""
+    """Return {tensor: K x K inner products of the states} in float64, block by block."""
     opened = [checkpoint_of(state) for state in states]
     found = {key: torch.zeros(len(opened), len(opened), dtype=torch.float64) for key in keys}
     memory_Kn = torch.empty(len(opened), max(1, TOGETHER // len(opened)), dtype=torch.float64)

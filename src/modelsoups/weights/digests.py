@@ -21,7 +21,7 @@ UNKNOWN = KIND + "0" * 32
 
 
 def joined(checkpoints: Sequence[Checkpoint], read: Sequence[Piece], found_SPK16: Digests) -> tuple[str, ...]:
-    """Return digests of checkpoints of one layout from those of S pieces; `read` may omit tied tensors."""
+    """Return checkpoints' digests from those of S pieces; `read` may omit tied tensors."""
     first, wholes = checkpoints[0], [xxh3_128() for _ in checkpoints]
     spans: dict[str, tuple[int, int]] = {}  # tensor -> its first piece and the one after its last
     for number, (key, *_) in enumerate(read):

@@ -33,7 +33,7 @@ PORTION = 2**24  # bytes of the output that are sent to the disk at a time
 
 @dataclass
 class Plan:
-    """The output file: each tensor's offset, the file size, tied tensors (written once), and the header."""
+    """The output file: each tensor's offset, the file size, tied tensors, and the header."""
 
     offsets: dict[str, int]
     size: int
@@ -116,7 +116,7 @@ def _plan(checkpoints: Sequence[Checkpoint], coefficients: Coefficients, metadat
     offsets, end = {}, 0
 
     def place(key: str) -> tuple[bool, int]:
-        """Sort key: tensors of complete pages come first (page-aligned writes are twice as fast)."""
+        """Sort key: tensors of complete pages come first, as aligned writes are faster."""
         return nbytes(entries[key]) % PAGE != 0, -entries[key].dtype.itemsize
 
     for key in sorted((key for key in entries if key not in tied), key=place):

@@ -57,7 +57,7 @@ class Plane:
         return 1 - one - two, one, two
 
     def grid(self, side: int, margin: float = 0.3) -> tuple[list[float], list[float]]:
-        """Return `side` values each of x and y around the points; margin is a fraction of the extent."""
+        """Return `side` values each of x and y around the points, with a relative margin."""
         if side < 2:
             raise ValueError(f"{side} points per side; expected at least 2")
         x, y = (_spread(values, side, margin) for values in zip(*self.points, strict=True))
@@ -65,7 +65,7 @@ class Plane:
 
 
 def plane(start: State, one: State, two: State) -> Plane:
-    """Return the plane through three states of one layout; raise ValueError if they are on a line."""
+    """Return the plane through three states of one layout; ValueError if they are on a line."""
     return Plane(*inner_products(start, one, two))
 
 

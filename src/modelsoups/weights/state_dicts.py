@@ -82,7 +82,7 @@ class TensorSum:
 
 
 class RunningSum:
-    """The sum of complete states; raises ValueError for a state whose layout differs from the first."""
+    """The sum of complete states; raises ValueError if a layout differs from the first."""
 
     def __init__(self) -> None:
         self.sums: dict[str, TensorSum] = {}
@@ -166,7 +166,7 @@ def check_groups(names: Iterable[str], coefficients: Coefficients) -> None:
 
 
 def of_group(key: str, by_group: Mapping[str, T]) -> T:
-    """Return a tensor's value in by_group: under its name, its layer group or "*", in this order."""
+    """Return a tensor's value in by_group: under its name, its layer group or "*", in order."""
     group = key if key in by_group else layer_of(key)
     if group in by_group:
         return by_group[group]
@@ -192,7 +192,7 @@ def angle(start: State, one: State, two: State) -> float:
 
 
 def inner_products(start: State, one: State, two: State, matrices_only: bool = False) -> tuple[float, float, float]:
-    """Return d1.d1, d1.d2 and d2.d2, where d1 = one - start and d2 = two - start, over float tensors."""
+    """Return d1.d1, d1.d2 and d2.d2 over float tensors, for d1 = one - start, d2 = two - start."""
     d1, d2 = _deltas(one, start, matrices_only), _deltas(two, start, matrices_only)
     pairs = ((d1, d1), (d1, d2), (d2, d2))
     d11, d12, d22 = (math.fsum(float((a[key] * b[key]).sum()) for key in a) for a, b in pairs)

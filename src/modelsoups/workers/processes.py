@@ -29,7 +29,7 @@ SHARED_KEPT = 4  # number of shared objects that a worker caches
 
 
 def cores() -> int:
-    """Return the number of cores that this process may use (on a cluster often not all of the machine)."""
+    """Return the number of cores that this process may use (often not all on a cluster)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -89,7 +89,7 @@ def run_tasks(
 
 
 class _Team:
-    """Worker processes. Each has a slot in shared memory, which survives a crash, with its task's number."""
+    """Worker processes, each with a slot in shared memory for its task's number."""
 
     def __init__(self, count: int) -> None:
         context = multiprocessing.get_context("forkserver")
@@ -100,7 +100,7 @@ class _Team:
         self.pool = ProcessPoolExecutor(count, context, _begin, (self.queue, self.slots))
 
     def news(self) -> Iterator[tuple[float, float]]:
-        """Yield the workers' reports since the last call: (units done, of which by an earlier run)."""
+        """Yield the workers' new reports: (units done, of which by an earlier run)."""
         with contextlib.suppress(queue.Empty):
             while True:
                 yield self.queue.get_nowait()
@@ -121,7 +121,7 @@ _kept: ContextVar[list[_Team] | None] = ContextVar("kept", default=None)
 
 @contextlib.contextmanager
 def workers_kept() -> Iterator[None]:
-    """Inside the with block, calls of `run_tasks` reuse worker processes and what these have loaded."""
+    """Inside the with block, calls of `run_tasks` reuse workers and what they have loaded."""
     if _kept.get() is not None:
         yield
         return
@@ -136,7 +136,7 @@ def workers_kept() -> Iterator[None]:
 
 
 def _hire(count: int, workers: int) -> _Team:
-    """Return a new team of `count` processes or, inside workers_kept, an idle or new one of `workers`."""
+    """Return a new team of `count` processes or, in workers_kept, a team of `workers`."""
     teams = _kept.get()
     if teams is None:
         return _Team(count)
@@ -160,7 +160,7 @@ def _release(team: _Team) -> None:
 
 
 class _Doer:
-    """The state of a process that runs tasks: it reports progress, and caches the tasks' shared objects."""
+    """The state of a process that runs tasks: it reports progress, and caches shared objects."""
 
     def __init__(self, report: Callable[[tuple[float, float]], None], slot: Any = None) -> None:
         self.report, self.slot = report, slot
@@ -178,7 +178,7 @@ def advance(units: float, resumed: bool = False) -> None:
 
 @contextlib.contextmanager
 def watched(label: str, units: float, images: bool = True) -> Iterator[None]:
-    """Inside the with block, show the progress of a task of this process, which reports it by `advance`."""
+    """Inside the with block, show a task's progress, which it reports by `advance`."""
     global _this
     meter = Meter(label, 1, units, images)
 
@@ -195,7 +195,7 @@ def watched(label: str, units: float, images: bool = True) -> Iterator[None]:
 
 
 def _begin(news: Any, slots: list[Any]) -> None:
-    """Set up a worker process: choose a slot and a GPU, if there are any, and exit when the parent exits."""
+    """Set up a worker: choose a slot and any GPU, and exit when the parent exits."""
     global _this
     news.cancel_join_thread()  # a worker may exit before its last reports are read
     with slots[0].get_lock():

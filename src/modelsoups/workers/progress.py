@@ -20,7 +20,7 @@ class Meter:
         self.bar: Progress | None = None
 
     def add(self, units: float, resumed: float = 0.0) -> None:
-        """Count units as done; `resumed` of them were done by an earlier run, so the speed excludes them."""
+        """Count units as done; the speed excludes the `resumed` ones of an earlier run."""
         self.done += units
         self.resumed += resumed
 

@@ -218,7 +218,7 @@ def test_verify_names_models_and_sets_that_differ(imported, capsys):
     said = capsys.readouterr().out
     assert "model_1 on val: measured " in said
     assert "5 of 72 models" in said
-    accuracies = verify.measured(cfg)
+    accuracies = verify.measured(Experiment(cfg))
     assert set(accuracies) == {0, 1, 2, 4, 5}
     assert set(accuracies[1]) == {"holdout", "val", *SHIFTS}
 

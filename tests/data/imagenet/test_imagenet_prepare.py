@@ -6,7 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from layouts import CMYK, FORMS, GREY, PNG, TRAIN, VAL, originals, picture, put, shift_sets, tar_bytes, train_images
+from layouts import (
+    CMYK,
+    FORMS,
+    GREY,
+    PNG,
+    TRAIN,
+    VAL,
+    originals,
+    picture,
+    prepared_sets,
+    put,
+    shift_sets,
+    tar_bytes,
+    train_images,
+)
 from PIL import Image
 
 from modelsoups.config.compose import load
@@ -14,7 +28,6 @@ from modelsoups.data import shards
 from modelsoups.data.imagenet import metadata, projections, writing
 from modelsoups.data.shards import ShardSet
 from modelsoups.disk import paths, storage
-from modelsoups.experiment import sets
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.stages import prepare
 from modelsoups.stats.projection import project
@@ -161,12 +174,12 @@ def test_what_is_complete_is_not_made_again_even_without_the_source(prepared, ca
     cfg.data.root = "/nowhere"
     assert prepare.run(Experiment(cfg)) is False
     assert "complete, 8 data sets" in capsys.readouterr().out
-    assert sets.available(cfg) == ["train", "holdout", "val", "v2", "r", "sketch", "objectnet", "a"]
+    assert prepared_sets(cfg) == ["train", "holdout", "val", "v2", "r", "sketch", "objectnet", "a"]
 
 
 def test_other_options_are_refused_and_not_mixed(prepared):
     root = prepared["tar"].data.root
-    with pytest.raises(ValueError, match=r"train was made with .*choose another data\.dir"):
+    with pytest.raises(ValueError, match=r"train was prepared with .*choose another data\.dir"):
         prepare.run(Experiment(config(root, "data.holdout_per_class=3")))
 
 
@@ -179,9 +192,9 @@ def test_sets_that_are_not_there_are_named_and_the_rest_is_made(tmp_path, capsys
     assert "sketch: not available" in out
     assert f"{root} has no sketch/ (set data.sources.sketch=... for a different location)" in out
     assert "a: tar" in out
-    assert sets.available(cfg) == ["train", "holdout", "val", "a"]
+    assert prepared_sets(cfg) == ["train", "holdout", "val", "a"]
     assert prepare.run(Experiment(cfg)) is False  # nothing new to make
-    assert sets.available(config(root)) == ["train", "holdout", "val", "a"]
+    assert prepared_sets(config(root)) == ["train", "holdout", "val", "a"]
 
 
 def test_paper_protocol_cuts_objectnets_border_and_released_does_not(tmp_path):

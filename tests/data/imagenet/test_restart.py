@@ -2,14 +2,13 @@
 
 import tracemalloc
 
-from layouts import picture, put
+from layouts import picture, prepared_sets, put
 from pico import kill_when
 from test_imagenet_prepare import opened
 
 from modelsoups.config.compose import load
 from modelsoups.data.imagenet import writing
 from modelsoups.data.imagenet.listing import Found, Listing
-from modelsoups.experiment import sets
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.stages import prepare
 
@@ -40,8 +39,8 @@ def test_killed_with_9_in_the_middle_only_unfinished_shards_are_made_again(tmp_p
     finished = {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in out.glob("*/*.npz")}
     assert 10 < len(finished) < 120
     cfg = load(options(root, out))
-    assert sets.available(cfg) == [n for n in ("train", "holdout") if (out / n / "manifest.json").exists()]
-    assert "train" not in sets.available(cfg)
+    assert prepared_sets(cfg) == [n for n in ("train", "holdout") if (out / n / "manifest.json").exists()]
+    assert "train" not in prepared_sets(cfg)
     prepare.run(Experiment(cfg))
     assert {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in finished} == finished
     assert f"{len(finished)} of 120 shards are already written" in capsys.readouterr().out

@@ -32,7 +32,7 @@ JITTER = ("Brightness", "Contrast", "Color")  # in torchvision's order
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation on one image: timm's name and argument, or "affine" and a matrix's six numbers."""
+    """An operation on one image: timm's name and argument, or "affine" and six matrix numbers."""
 
     name: str
     arguments: tuple[float, ...] = (0.0,)
@@ -41,7 +41,7 @@ class Operation:
 
 @dataclass
 class Drawn:
-    """The augmentation of one image: crop box (top, left, height, width), filter, flip, operations."""
+    """One image's augmentation: crop box (top, left, height, width), filter, flip, operations."""
 
     box: tuple[int, int, int, int] = (0, 0, 0, 0)
     bicubic: bool = True
@@ -179,7 +179,7 @@ def _canvas(images: Sequence[Tensor], device: torch.device) -> Tensor:
 def plan_batch(
     images: Sequence[Tensor | EncodedJpeg], drawn: Sequence[Drawn], side: int, mean: Sequence[float]
 ) -> BatchPlan:
-    """Return the plan for uint8 images_CHW of any size; mean, each from 0 to 1, fills uncovered pixels."""
+    """Return the plan for uint8 images_CHW of any size; mean (0 to 1) fills uncovered pixels."""
     encoded = {place: image for place, image in enumerate(images) if isinstance(image, EncodedJpeg)}
     nothing = torch.zeros(3, 1, 1, dtype=torch.uint8)
     decoded = [nothing if isinstance(image, EncodedJpeg) else image for image in images]

@@ -101,7 +101,7 @@ def solarize_add(pixels_BCHW: Tensor, add_B: Tensor) -> Tensor:
 
 
 def _blended(dull_BCHW: Tensor, pixels_BCHW: Tensor, factor_B: Tensor) -> Tensor:
-    """Return a blend with a duller image (factor below 1), or an extrapolation away from it (above 1)."""
+    """Return a blend with a duller image (factor below 1), or an extrapolation away from it."""
     dull, factor_B111 = dull_BCHW.float(), factor_B.float().view(-1, 1, 1, 1)
     return (dull + factor_B111 * (pixels_BCHW.float() - dull)).clamp_(0, 255).to(torch.uint8)
 
@@ -154,7 +154,7 @@ TONES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # timm's names and arg
 
 
 def affine_matrix(name: str, argument: float, side: int) -> tuple[float, ...]:
-    """Return (a, b, c, d, e, f): the result at pixel (x, y) is the image at (a x + b y + c, d x + e y + f)."""
+    """Return (a, b, c, d, e, f): result (x, y) is image (a x + b y + c, d x + e y + f)."""
     if name == "Rotate":
         turn, half = torch.deg2rad(torch.tensor(-argument, dtype=torch.float64)), side / 2
         cos, sin = float(turn.cos()), float(turn.sin())
@@ -172,7 +172,7 @@ AFFINE = ("Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
 
 
 def affine(pixels_BCHW: Tensor, matrices_B6: Tensor, fill_C: Tensor, bicubic: bool) -> Tensor:
-    """Map each image by its own matrix, with PIL's bilinear or bicubic (a = -1) filter; fill the rest."""
+    """Map each image by its matrix, with PIL's bilinear or bicubic filter; fill the rest."""
     height, width = pixels_BCHW.shape[-2:]
     a, b, c, d, e, f = (column.view(-1, 1, 1) for column in matrices_B6.double().unbind(1))
     places = partial(torch.arange, device=pixels_BCHW.device, dtype=torch.float64)
@@ -193,7 +193,7 @@ def affine(pixels_BCHW: Tensor, matrices_B6: Tensor, fill_C: Tensor, bicubic: bo
 
 
 def _taps(place_BHW: Tensor, size: int, bicubic: bool) -> list[tuple[Tensor, Tensor]]:
-    """Return (index_BHW, weight_BHW) of the 2 or 4 pixels along one axis that interpolate a position."""
+    """Return (index_BHW, weight_BHW) of the 2 or 4 pixels on one axis that give a position."""
     first_BHW = place_BHW.floor()
     t = (place_BHW - first_BHW).float()
     weights = [1 - t, t]

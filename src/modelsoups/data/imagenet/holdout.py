@@ -19,7 +19,7 @@ KNOWN_NAME = "n01675722_4108"  # name of the image at that index
 
 
 def rule(per_class: int, file: str | None) -> dict[str, Any]:
-    """Return the rule of a split for manifests; equal rules split the same images in the same way."""
+    """Return the rule of a split for manifests; equal rules split the same images alike."""
     if file is None:
         return {"rule": "smallest sha256 of the name", "per_class": per_class}
     path = Path(file).expanduser()
@@ -29,7 +29,7 @@ def rule(per_class: int, file: str | None) -> dict[str, Any]:
 
 
 def split(listing: Listing, per_class: int, file: str | None) -> np.ndarray:
-    """Return held_N: whether each training image of a sorted listing (`Listing.in_order`) is held out."""
+    """Return held_N: whether each training image of a sorted listing is held out."""
     labels, counts = np.unique(listing.label_N, return_counts=True)
     small = np.flatnonzero(counts <= per_class)
     if len(small):

@@ -60,7 +60,7 @@ def facts(data: DataConfig, protocol: str, name: str) -> Json:
 
 
 def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> dict[str, int]:
-    """Write the sets whose files exist, report the others, and return each written set's image count."""
+    """Write the sets whose files exist, report the others, and return each set's image count."""
     folder = Path(data.dir)
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -78,7 +78,7 @@ def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> 
 
 
 def find_sources(data: DataConfig, todo: Sequence[str]) -> dict[str, sources.Source]:
-    """Return the source of each set that has one; raise ValueError if none has and none is prepared."""
+    """Return the source of each set with one; ValueError if none has one and none is prepared."""
     places = {name: sources.find(name, data.root, _given(data, name)) for name in todo}
     found = {name: place for name, place in places.items() if isinstance(place, sources.Source)}
     missing = [place for place in places.values() if isinstance(place, str)]
@@ -123,7 +123,7 @@ def _write(plans: list[planning.SetPlan], workers: int) -> dict[str, int]:
 
 
 def _relabel(data: DataConfig, protocol: str, name: str) -> int:
-    """Write ReaL or multilabel from a complete val; return the image count, 0 if files are missing."""
+    """Write ReaL or multilabel from a complete val; return the count, 0 if files are missing."""
     folder, file = Path(data.dir) / name, _given(data, name)
     if manifests.manifest_of(folder.parent / relabelled.OVER) is None:
         print(f"prepare: {name}: not available: it relabels {relabelled.OVER}, which is not prepared")

@@ -87,7 +87,7 @@ class Listing:
         return data
 
     def in_order(self) -> "Listing":
-        """Return the images sorted by label, then key; raise ValueError if two have the same key."""
+        """Return the images sorted by label, then key; ValueError if two have the same key."""
         order = np.argsort(self.key_N, kind="stable")
         keys_N = self.key_N[order]
         same = np.flatnonzero(keys_N[1:] == keys_N[:-1])
@@ -110,13 +110,13 @@ def original_name(name: str) -> str | None:
 
 
 def key_of(folder: str, stem: str) -> str:
-    """Return a unique key that WebDataset allows; other characters are replaced and a hash is added."""
+    """Return a unique key that WebDataset allows: other characters replaced, a hash added."""
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", stem)
     mark = "" if plain == stem else f"-{hashlib.sha256(os.fsencode(stem)).hexdigest()[:6]}"
     return f"{folder}_{plain}{mark}"
 
 
 def is_image(name: str) -> bool:
-    """Return whether a file's name is an image's; hidden files (macOS's `._x.JPEG`) are not images."""
+    """Return whether a file's name is an image's; hidden files (macOS's `._x.JPEG`) are not."""
     base = name.rpartition("/")[2]
     return not base.startswith(".") and os.path.splitext(base)[1].lower() in IMAGE_SUFFIXES

@@ -54,7 +54,7 @@ def val_labels() -> tuple[int, ...]:
 
 @cache
 def real_labels() -> tuple[tuple[int, ...], ...]:
-    """Return the ReaL classes (Beyer et al. 2020) of each validation image; 3,163 images have none."""
+    """Return the ReaL classes (Beyer et al. 2020) of each validation image; 3,163 have none."""
     return tuple(map(tuple, storage.read_json(_timm("imagenet_real_labels.json"))))
 
 

@@ -61,7 +61,7 @@ def count(path: Path) -> int:
 
 @contextlib.contextmanager
 def _reader(path: Path) -> Iterator[Any]:
-    """Yield pyarrow.parquet; inside the with block, its errors become a ValueError with the file's name."""
+    """Yield pyarrow.parquet; errors in the with block become a ValueError with the file's name."""
     try:
         import pyarrow.parquet
     except ImportError as error:

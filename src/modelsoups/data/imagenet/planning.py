@@ -20,7 +20,7 @@ FEW = 100  # up to this many parts of a source are listed without other processe
 
 @dataclass
 class SetPlan:
-    """A set to be written. `done` contains the manifest entries of complete shards, by file name."""
+    """A set to be written; `done` holds the manifest entries of complete shards, by file name."""
 
     folder: Path
     inputs: Json

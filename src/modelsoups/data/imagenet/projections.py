@@ -9,7 +9,7 @@ from modelsoups.disk.paths import ASSETS
 
 
 def projection(name: str) -> dict[str, Any] | None:
-    """Return a set's projection for `stats.projection.project`, or None if it has all 1000 classes."""
+    """Return a set's projection for `stats.projection.project`; None if it has all 1000 classes."""
     spec = metadata.SETS[name]
     if spec.subset:
         return {"kind": "subset", "indices": list(subset(spec.subset))}
@@ -28,7 +28,7 @@ def label_names(name: str) -> list[str]:
 
 @cache
 def subset(name: str) -> tuple[int, ...]:
-    """Return the class indices of ImageNet-R or -A ("r", "a"): label i of the set is class subset[i]."""
+    """Return the class indices of ImageNet-R or -A ("r", "a"): label i is class subset[i]."""
     wnids = metadata.timm_wnids(f"imagenet_{name}_synsets.txt")
     return tuple(map(metadata.class_of().__getitem__, wnids))
 

@@ -42,7 +42,7 @@ def answers(name: str, file: str | None, complete: bool) -> Answers:
 
 
 def file_sha256(name: str, file: str | None) -> str | None:
-    """Return the sha256 of the user's file of labels, or None for the labels that come with timm."""
+    """Return the sha256 of the user's file of labels, or None for timm's own labels."""
     if file is None:
         return None
     path = Path(file).expanduser()
@@ -73,7 +73,7 @@ def _multilabel_answers(path: Path, complete: bool) -> Answers:
 
 
 def write(folder: Path, inputs: Json, table: Answers, facts: Json) -> int:
-    """Write the indexes and manifest of a set next to a complete val; return the number of images."""
+    """Write the indexes and manifest of a set next to a complete val; return the image count."""
     val = folder.parent / OVER
     manifest = storage.read_json(val / manifests.MANIFEST)
     width = max(map(len, table.values()))
@@ -104,7 +104,7 @@ def write(folder: Path, inputs: Json, table: Answers, facts: Json) -> int:
 
 
 def load(dataset: ShardSet) -> "tuple[Tensor, Tensor, Tensor]":
-    """Return a set's rows_N (indices into val), answers_NA (padded with -1) and original classes_N."""
+    """Return a set's rows_N (in val), answers_NA (padded with -1) and original classes_N."""
     import torch
 
     rows, right = [], []

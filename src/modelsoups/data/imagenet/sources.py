@@ -113,7 +113,7 @@ def _trees(name: str, base: Path) -> Iterator[Source]:
 
 
 def parts(layout: str, source: Source, copies: Path, complete: bool) -> list[Part]:
-    """Return the parts of train or val; raise ValueError for wrong files and, if `complete`, missing ones."""
+    """Return the parts of train or val; ValueError for wrong or (if `complete`) missing files."""
     if complete and len(missing := missing_files(layout, source)):
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise ValueError(f"{source.paths[0].parent}: files are missing ({len(missing):,}): {shown}; complete them")
@@ -125,7 +125,7 @@ def parts(layout: str, source: Source, copies: Path, complete: bool) -> list[Par
 
 
 def missing_files(layout: str, source: Source) -> list[str]:
-    """Return the missing shards or parquet files, inferred from the numbers in the other files' names."""
+    """Return the missing shards or parquet files, inferred from the numbers in other names."""
     numbered = re.fullmatch(r"(.*-)(\d+)((?:-of-(\d{5})\.parquet)|\.tar)", source.paths[0].name)
     if source.form not in ("parquet", "webdataset") or numbered is None:
         return []
@@ -165,7 +165,7 @@ def list_part(part: Part) -> Listing:
 
 
 def _key_and_label(part: Part, name: str, label: int | None = None) -> tuple[str, int]:
-    """Return an image's key and label from its name; raise ValueError if its folder or label differs."""
+    """Return an image's key and label from its name; ValueError if its folder or label differs."""
     where = f"{part.path}: {name}"
     key = original_name(name)
     if key is None or key.startswith("ILSVRC") == (part.layout == "train"):

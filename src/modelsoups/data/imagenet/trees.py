@@ -46,7 +46,7 @@ def list_tree(name: str, source: Source) -> Listing:
 
 
 def folder_labels(name: str) -> dict[str, int]:
-    """Return each folder name's label; ObjectNet's folders without an ImageNet class have UNSCORED."""
+    """Return each folder's label; ObjectNet's folders without an ImageNet class have UNSCORED."""
     layout = metadata.SETS[name].layout
     if layout == "numbers":
         return {str(i): i for i in range(1000)}

@@ -49,7 +49,7 @@ def cut(folder: Path, listing: Listing, images: int, resize: int | None, verify:
 
 
 def keep_finished(folder: Path, inputs: Json, todo: list[Shard]) -> dict[str, Json]:
-    """Return the manifest entries of an interrupted run's complete shards by file name; delete the others."""
+    """Return the entries of an interrupted run's complete shards by name; delete the others."""
     folder.mkdir(parents=True, exist_ok=True)
     plan = folder / PLAN
     same = plan.exists() and storage.read_json(plan) == inputs
@@ -101,7 +101,7 @@ def encoded(data: bytes, where: str, resize: int | None, verify: bool) -> tuple[
 
 
 def _smaller(image: Image.Image, side: int) -> bytes | None:
-    """Return the image as a JPEG whose shorter side is `side` (PIL's bicubic), or None if not larger."""
+    """Return the image as a JPEG whose shorter side is `side`, or None if it is not larger."""
     width, height = image.size
     if min(width, height) <= side:
         return None

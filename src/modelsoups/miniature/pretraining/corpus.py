@@ -1,4 +1,4 @@
-"""The pre-training data of the miniature's models: glyphs that no evaluation uses, and their names."""
+"""The pre-training data of the miniature's models: glyphs that no evaluation uses, and names."""
 
 from collections import defaultdict
 from dataclasses import dataclass

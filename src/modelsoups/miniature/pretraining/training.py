@@ -27,7 +27,7 @@ Losses = tuple[Tensor, Tensor, Tensor]
 
 @dataclass
 class PretrainOptions:
-    """The options of pre-training; the defaults produced the package's IconCLIP weights (see card.json)."""
+    """The options of pre-training; the defaults produced the package's IconCLIP weights."""
 
     out: Path
     seed: int = 0

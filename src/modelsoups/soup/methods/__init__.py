@@ -30,7 +30,7 @@ __all__ = ["METHODS", "Gradient", "Pool", "method_of", "model_gradient"]
 
 
 def method_of(name: str) -> Callable[..., Soup]:
-    """Return the method of this name, or the function "module:function"; raise ValueError for others."""
+    """Return the method of this name, or the function "module:function"; ValueError for others."""
     if ":" in name:
         return registry.function(name)
     if name not in METHODS:

@@ -13,7 +13,7 @@ from modelsoups.weights.state_dicts import RunningSum
 
 
 def greedy(pool: Pool, *, order_seed: OrderSeed = None, strict: Strict = False) -> Soup:
-    """Choose by Recipe 1, best first, so the hold-out accuracy is never below the best individual's."""
+    """Choose by Recipe 1, best first, so hold-out accuracy is at least the best individual's."""
     order = pool.by_accuracy
     if order_seed is not None:
         order = tuple(random_order([i.id for i in pool.ingredients], order_seed))

@@ -48,7 +48,7 @@ def learned(
 def learned_layers(
     pool: Pool, *, epochs: Epochs = 3, lr: LearningRate = 0.1, batch_size: BatchSize = 128, seed: Seed = 0
 ) -> Soup:
-    """Do as `learned`, with one softmax for each layer group of `layer_of` ("by layer", appendix I)."""
+    """Do as `learned`, with one softmax for each layer group of `layer_of` ("by layer")."""
     groups = list(dict.fromkeys(map(layer_of, pool.state(0))))
     return _learn(pool, "learned_layers", groups, Descent(epochs, lr, batch_size, seed))
 
@@ -64,7 +64,7 @@ def learned_tensors(
 def learned_free(
     pool: Pool, *, epochs: Epochs = 3, lr: LearningRate = 0.01, batch_size: BatchSize = 128, seed: Seed = 0
 ) -> Soup:
-    """Do as `learned`, without softmax: coefficients start at 1/K and can have any value and sum."""
+    """Do as `learned`, without softmax: coefficients start at 1/K and can have any value."""
     return _learn(pool, "learned_free", [EVERYTHING], Descent(epochs, lr, batch_size, seed), free=True)
 
 

@@ -38,7 +38,7 @@ Visit = Callable[["Rows", int, Piece], None]  # rows, the number of the piece, t
 
 
 def pieces(checkpoint: Checkpoint, keys: Iterable[str], step: int) -> list[Piece]:
-    """Cut these tensors into pieces of `step` elements (or fewer in the last piece of each tensor)."""
+    """Cut these tensors into pieces of `step` elements (or fewer at each tensor's end)."""
     found: list[Piece] = []
     for key in keys:
         size = math.prod(checkpoint.entries[key].shape)
@@ -47,7 +47,7 @@ def pieces(checkpoint: Checkpoint, keys: Iterable[str], step: int) -> list[Piece
 
 
 def size_of_pieces(count: int) -> int:
-    """Return how many numbers a piece has, a multiple of BLOCK: fewer for many checkpoints, to bound memory."""
+    """Return the size of a piece, a multiple of BLOCK: smaller for many checkpoints."""
     return BLOCK * max(1, PIECE // BLOCK * ROWS // max(ROWS, count))
 
 
@@ -88,7 +88,7 @@ def each_piece(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece], worker:
 
 
 def last_of_windows(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece]) -> set[int]:
-    """Return the indices of the pieces after which pages are released: every WINDOW bytes, and the last."""
+    """Return the indices of the pieces after which pages are released, including the last."""
     read, found = 0, {len(todo) - 1}
     for number, (key, start, stop) in enumerate(todo):
         read += (stop - start) * checkpoints[0].entries[key].dtype.itemsize * len(checkpoints)
@@ -145,7 +145,7 @@ def hashes(blocks: Sequence[Bytes]) -> Digests:
 
 
 def digests_of_pieces(pieces: int, count: int) -> Digests:
-    """Return an empty S x P x K x 16 array for the digests of pieces of `size_of_pieces(count)` numbers."""
+    """Return an empty S x P x K x 16 array for pieces of `size_of_pieces(count)` numbers."""
     return np.empty((pieces, size_of_pieces(count) // BLOCK, count, 16), np.uint8)
 
 
@@ -184,7 +184,7 @@ class Room:
         return mixed, finite
 
     def _total(self, rows: Rows, part: Piece, weights_K: Float64s, found_1K16: Digests) -> Float64s:
-        """Return the weighted sum of a block; each group of rows is hashed right after its addition."""
+        """Return the weighted sum of a block; rows are hashed right after their addition."""
         key, start, stop = part
         total, rows_K = self.total[: stop - start], rows.addresses(part)
         for some in rows.groups():
@@ -236,7 +236,7 @@ class Room:
                 found_K[some] += found_R
 
     def _widened(self, blocks: Sequence[Bytes], dtype: torch.dtype) -> Addresses:
-        """Convert blocks to float32 in a buffer, and return their addresses, valid until the next call."""
+        """Convert blocks to float32 in a buffer; return their addresses, valid until next call."""
         for row, block in zip(self.wide, blocks, strict=False):
             numbers = tensor_of(block, dtype)
             row[: len(numbers)].copy_(numbers)

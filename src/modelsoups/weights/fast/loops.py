@@ -91,7 +91,7 @@ def _widen(address: int, kind: int, wide_N: Float32s) -> None:
 
 @jitable
 def _widen_rows(rows_K: Addresses, k: int, skip: int, kind: int, chunks_RM: Float32s, size: int) -> Addresses:
-    """Widen numbers skip to skip + size of ROWS rows from the k-th on, and return their addresses."""
+    """Widen numbers skip to skip + size of ROWS rows from the k-th on; return addresses."""
     wide_R = np.empty(min(ROWS, rows_K.size - k), np.uint64)
     for row in range(wide_R.size):
         wide_R[row] = chunks_RM[row].ctypes.data
@@ -138,7 +138,7 @@ def add(total_N: Float64s, rows_R: Addresses, kind: int, weights_R: Float64s, fi
 
 @_compiled("b1(f4[::1], f8[::1], f8, b1, i8)", error_model="numpy")
 def divide(out_N: Float32s, total_N: Float64s, by: float, exact: bool, kind: int) -> bool:
-    """Write total_N / by to out_N (`exact`: times 1 / by), and return whether all is finite in this kind."""
+    """Write total_N / by to out_N (`exact`: times 1 / by), and return whether all is finite."""
     odd, factor, largest = 0, 1 / by, LARGEST[kind]
     for i in range(total_N.size):
         x = np.float32(total_N[i] * factor if exact else total_N[i] / by)
