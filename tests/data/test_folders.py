@@ -10,7 +10,7 @@ from PIL import Image
 
 from modelsoups.config.compose import load
 from modelsoups.data import folders
-from modelsoups.data.shards import ShardSet
+from modelsoups.data.shards import ShardSet, check_test
 from modelsoups.disk import storage
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.soup import methods
@@ -95,6 +95,16 @@ def test_an_image_of_the_holdout_in_a_test_set_that_comes_later_is_refused(cfg, 
     (tmp_path / "images/test/c/0.jpg").write_bytes((tmp_path / "images/holdout/a/1.png").read_bytes())
     with pytest.raises(ValueError, match=r"images/holdout/a/1\.png, and images/test/c/0\.jpg are the same image"):
         prepare.run(Experiment(cfg))
+
+
+def test_sets_that_an_earlier_version_prepared_are_compared_before_training(cfg, tmp_path, monkeypatch):
+    monkeypatch.setattr(folders.overlaps, "refuse", lambda *_: None)
+    (tmp_path / "images/test/a/2.jpg").write_bytes((tmp_path / "images/holdout/a/0.jpg").read_bytes())
+    prepare.run(Experiment(cfg))
+    train, holdout, test = (ShardSet(tmp_path / "data/mine" / name) for name in ("train", "holdout", "test"))
+    check_test(test, [train])
+    with pytest.raises(ValueError, match=r"test shares images with .*holdout: 1, first \w{16}; soups must be"):
+        check_test(test, [train, holdout])
 
 
 def test_files_that_are_no_images_are_named_before_anything_is_written(cfg, tmp_path):

@@ -145,6 +145,7 @@ class ShardSet:
         self.templates: list[str] = manifest["templates"]
         self.projection: Json | None = manifest["projection"]
         self.sha256: str = manifest["sha256"]
+        self.by_content = manifest["inputs"].get("library") == "folders"  # keys are hashes of the files
         self.border: int = manifest.get("border", 0)  # pixels to cut off each side
         self.scoring: Json | None = manifest.get("scoring")  # None: top 1 of labels_N
         self.kept: dict[str, dict[int, Any]] = {}
@@ -233,4 +234,12 @@ def check_disjoint(train: ShardSet, holdout: ShardSet) -> None:
     if len(both):
         shared = f"{holdout.folder} shares images with {train.folder}: {len(both):,}, first {both[0]}"
         way_out = "take the shared ones out of either and run `modelsoups prepare` with another data.dir=..."
-        raise ValueError(f"{shared}; soups must be chosen on images outside the training set: {way_out}")
+        reason = "soups must be trained, chosen and tested on different images"
+        raise ValueError(f"{shared}; {reason}: {way_out}")
+
+
+def check_test(test: ShardSet, others: Iterable[ShardSet]) -> None:
+    """Raise ValueError for a test image in another set, where keys are hashes: `prepare` once let it pass."""
+    for other in others:
+        if test.by_content and other.by_content:
+            check_disjoint(other, test)
