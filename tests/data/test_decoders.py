@@ -9,7 +9,8 @@ from torchvision.transforms import functional as tv
 from modelsoups.config.compose import load
 from modelsoups.data import decoders, transforms
 from modelsoups.data.gpu import augment
-from modelsoups.data.shards import CorruptImage, by_pil
+from modelsoups.data.pictures import by_pil
+from modelsoups.data.shards import CorruptImage
 
 
 @pytest.mark.parametrize(

@@ -6,42 +6,47 @@ shift may have fewer classes than train; logits are then projected to its classe
 
 import functools
 import hashlib
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from modelsoups.config.schema import DataConfig
-from modelsoups.data import shards
+from modelsoups.data import overlaps, pictures, shards, walk
 from modelsoups.data.shards import Json
 from modelsoups.disk import storage
-from modelsoups.workers.processes import run_tasks
+from modelsoups.workers.processes import run_tasks, workers_kept
 
-SUFFIXES = {".jpg": "jpg", ".jpeg": "jpg", ".png": "png"}
-TEMPLATES = ["a photo of a {}."]  # prompts of the zero-shot head; a folder's name is its class name
+TEMPLATES = ["a photo of a {}."]  # prompts of the zero-shot head; a class is named by its folder
 
 
 def names(data: DataConfig) -> list[str]:
-    """Return the names of the experiment's sets, in order; ValueError if one has no folder."""
+    """The sets of the experiment, in order. Raises ValueError if one has no folder or two tasks."""
     wanted = [data.train, data.holdout, data.test, *data.shifts, *data.extra]
     if data.root is None:
         raise ValueError("data.root is null: expected the folder that contains train/, holdout/, ...")
     for folder in (Path(data.root) / name for name in wanted):
         if not folder.is_dir():
             raise ValueError(f"{folder} is missing: data.root needs a folder for each of {', '.join(wanted)}")
+    twice = [name for name, count in Counter(wanted).items() if count > 1]
+    if twice:
+        keys = "data.train, data.holdout, data.test, data.shifts and data.extra"
+        raise ValueError(f"set {twice[0]} is named twice in {keys}: each needs images of its own")
     return wanted
 
 
 def inputs(data: DataConfig, protocol: str, name: str) -> Json:
-    """Return a set's inputs, for its fingerprint: classes, and a hash of file names and sizes."""
-    paths = [path for path, _ in _labelled_files(data, name)]
-    digest = storage.fingerprint([(f"{p.parent.name}/{p.name}", p.stat().st_size) for p in paths])
-    return {"library": "folders", "set": name, "files": digest, "classes": _subfolders(data, data.train)}
+    """What a set is made from: the names and sizes of its files."""
+    files = _labelled_files(data, name)
+    digest = storage.fingerprint([(f"{i.class_name}/{i.name}", i.path.stat().st_size) for i in files])
+    return {"library": "folders", "set": name, "files": digest, "classes": _classes(data, data.train)}
 
 
 def facts(data: DataConfig, protocol: str, name: str) -> Json:
     """Return the metadata of a set for its manifest; see `shards.finish_set`."""
     roles = {data.train: "train", data.holdout: "holdout", data.test: "test"}
-    classes = _subfolders(data, data.train)
+    classes = _classes(data, data.train)
     indices = list(map(classes.index, _classes_of(data, name)))
     all_classes = len(indices) == len(classes)
     return {
@@ -55,42 +60,117 @@ def facts(data: DataConfig, protocol: str, name: str) -> Json:
 
 
 def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> dict[str, int]:
-    """Write the sets, and return the number of images of each."""
-    return dict(run_tasks(functools.partial(_make, data, protocol), todo, workers, "prepare"))
+    """Check every image of the sets, then write them; the number of images of each.
+
+    Raises ValueError naming a file that is no image, and an image in two classes or in two of the
+    training set, the hold-out and the test set.
+    """
+    with workers_kept():
+        found = {name: list[overlaps.Seen]() for name in names(data)}
+        for name in names(data):
+            if name not in todo:
+                found[name] = overlaps.in_set(Path(data.dir) / name)
+        tasks = [task for name in todo for task in _checks(data, name)]
+        for task, seen in run_tasks(_check, tasks, workers, "prepare: checking"):
+            found[task.set_name] += seen
+        overlaps.refuse([data.train, data.holdout, data.test], found)
+        for line in [*_left_out(data, todo), *overlaps.notes(data.train, found)]:
+            print(f"prepare: {line}")
+        return dict(run_tasks(functools.partial(_make, data, protocol), todo, workers, "prepare"))
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image file: its class, its label in its own set, and its name below the class folder."""
+
+    class_name: str
+    label: int
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class _Checks:
+    """Images of one class, to be checked by one task."""
+
+    set_name: str
+    images: tuple[_Image, ...]
+    every_pixel: bool
+
+    def __str__(self) -> str:
+        return f"{self.set_name}/{self.images[0].class_name}"
+
+
+def _checks(data: DataConfig, name: str) -> list[_Checks]:
+    by_class: dict[str, list[_Image]] = {}
+    for image in _labelled_files(data, name):
+        by_class.setdefault(image.class_name, []).append(image)
+    return [_Checks(name, tuple(images), data.verify) for images in by_class.values()]
+
+
+def _check(task: _Checks) -> list[overlaps.Seen]:
+    """The key of each image. Raises ValueError naming a file that cannot be decoded."""
+    found = []
+    for image in task.images:
+        content = walk.content(image.path)
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                pictures.check(content, task.every_pixel)
+        except pictures.DAMAGE as error:
+            said = f"{image.path} cannot be decoded ({pictures.reason(error)})"
+            raise ValueError(f"{said}; put a whole image in its place, or move it out of the class folders") from error
+        found.append(overlaps.Seen(_key(content), image.class_name, str(image.path)))
+    return found
+
+
+def _left_out(data: DataConfig, todo: Sequence[str]) -> Iterator[str]:
+    """A line for each set that has files other than images."""
+    for name in todo:
+        others = walk.left_out(Path(str(data.root)) / name)
+        if others:
+            rule = f"images are files {', '.join(walk.SUFFIXES)} in class folders"
+            yield f"{name}: left out: {walk.kinds(others)}, first {others[0]}; {rule}"
 
 
 def _make(data: DataConfig, protocol: str, name: str) -> int:
     made_from, known = inputs(data, protocol, name), facts(data, protocol, name)
-    return shards.write_set(Path(data.dir) / name, _samples(data, name), data.shard_images, made_from, known)
+    folder = Path(data.dir) / name
+    return shards.write_set(folder, _samples(data, name, folder), data.shard_images, made_from, known)
 
 
-def _samples(data: DataConfig, name: str) -> Iterator[shards.Sample]:
-    """Yield the files unchanged; keys are hashes of the content, so shared images are found."""
+def _samples(data: DataConfig, name: str, folder: Path) -> Iterator[shards.Sample]:
+    """The files unchanged. Keys are hashes of the content, so that shared images are found."""
     copies: Counter[str] = Counter()
-    for path, label in _labelled_files(data, name):
-        content = path.read_bytes()
-        key = hashlib.sha256(content).hexdigest()[:16]
+    originals: dict[str, str] = {}
+    for image in _labelled_files(data, name):
+        content = walk.content(image.path)
+        key = _key(content)
         copies[key] += 1
         unique = key if copies[key] == 1 else f"{key}-{copies[key]}"
-        yield unique, content, SUFFIXES[path.suffix.lower()], label
+        originals[unique] = str(image.path)
+        yield unique, content, walk.SUFFIXES[image.path.suffix.lower()], image.label
+    storage.write_json(folder / shards.ORIGINALS, originals)
 
 
-def _labelled_files(data: DataConfig, name: str) -> list[tuple[Path, int]]:
-    """Return every image of a set with its label, an index into the set's own classes."""
-    root = Path(str(data.root)) / name
+def _key(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _labelled_files(data: DataConfig, name: str) -> list[_Image]:
+    """Every image of a set with its label, a position in the set's own classes."""
+    folders = walk.class_folders(Path(str(data.root)) / name)
     files = []
     for label, class_name in enumerate(_classes_of(data, name)):
-        paths = sorted((root / class_name).iterdir())
-        files += [(path, label) for path in paths if path.suffix.lower() in SUFFIXES]
+        files += [_Image(class_name, label, below, path) for below, path in walk.images(folders[class_name])]
     if not files:
-        raise ValueError(f"{root}: its class folders contain no images ({', '.join(SUFFIXES)})")
+        raise ValueError(f"{Path(str(data.root)) / name} holds no class folder; put the images into one for each class")
     return files
 
 
 def _classes_of(data: DataConfig, name: str) -> list[str]:
     """Return the classes of a set, in order; raise ValueError for one that train does not have."""
     root = Path(str(data.root)) / name
-    own, classes = _subfolders(data, name), _subfolders(data, data.train)
+    own, classes = _classes(data, name), _classes(data, data.train)
     if unknown := sorted(set(own) - set(classes)):
         first = unknown[0]
         raise ValueError(f"{root / first}: {data.train} has no class {first}; rename or move it")
@@ -100,6 +180,5 @@ def _classes_of(data: DataConfig, name: str) -> list[str]:
     return own
 
 
-def _subfolders(data: DataConfig, name: str) -> list[str]:
-    root = Path(str(data.root)) / name
-    return sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+def _classes(data: DataConfig, name: str) -> list[str]:
+    return list(walk.class_folders(Path(str(data.root)) / name))

@@ -88,8 +88,8 @@ class Skipped:
             where = self.train.where(index)
             if len(self.keys) > self.limit:
                 raise ValueError(
-                    f"more than finetune.skip_corrupt={self.limit} corrupt images: {', '.join(self.keys[:-1])} and "
-                    f"{where}; delete their shards and run `modelsoups prepare`"
+                    f"{where} is corrupt, one more than finetune.skip_corrupt={self.limit} allows after "
+                    f"{', '.join(self.keys[:-1])}; of each of these images: {self.train.way_out}"
                 )
             count = f"{len(self.keys)} of at most {self.limit}"
             print(f"finetune: {where} is corrupt and replaced by the next image ({count})", flush=True)
@@ -226,7 +226,7 @@ class Unaugmented(Augmented):
         epoch, index = key
         taken, image = self.readable(index)
         if isinstance(image, EncodedJpeg):
-            image = replace(image, where=self.train.where(taken))
+            image = replace(image, where=self.train.where(taken), way_out=self.train.way_out)
         else:
             image = canvas_pixels(image)
         seed_sample(self.recipe.seed, epoch, index)

@@ -2,9 +2,11 @@
 
 A set is a folder of tars `{name}-{shard:06d}.tar` with members `{key}.{png,jpg}` and `{key}.cls`, an
 index `{name}-{shard:06d}.npz` of each (COLUMNS; bytes and sha256 of the tar), and manifest.json,
-written last. Sets of data.imagenet.relabelled have their own indexes into another set's tars.
+written last. A set of one's own files has originals.json too: {key: file}. Sets of
+data.imagenet.relabelled have their own indexes into another set's tars.
 """
 
+import functools
 import hashlib
 import io
 import itertools
@@ -17,13 +19,20 @@ from tarfile import BLOCKSIZE
 from typing import Any, Self, TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from modelsoups.data.pictures import DAMAGE, by_pil, reason
 from modelsoups.disk import manifests, storage
 
 SHARD_IMAGES = 1000
-DESCRIPTORS = 512  # files that a set may have open before the limit of the process is raised
-RESTORE = "restore it or run `modelsoups prepare`, then rerun the same command to continue"
+ORIGINALS = "originals.json"  # beside a set of one's own files: the file of each key
+DESCRIPTORS = 512  # files that a set may hold open before the limit of the process is raised
+DELETE_SHARD = "delete that shard and run `modelsoups prepare`"
+REPLACE = (
+    "if this file opens, delete the shard and run `modelsoups prepare`; otherwise put a whole image in its place and "
+    "run `modelsoups prepare` with another data.dir=..."
+)
+RESTORE = "restore it or run `modelsoups prepare`, then run the same command again to continue"
 Decoded = TypeVar("Decoded")
 Json = dict[str, Any]
 Sample = tuple[str, bytes, str, int]  # key, encoded image, its file name extension, label
@@ -34,8 +43,8 @@ class CorruptImage(ValueError):
     """An image whose bytes are complete but cannot be decoded."""
 
     @classmethod
-    def at(cls, where: str, reason: object) -> Self:
-        return cls(f"{where} is corrupt ({reason}); delete that shard and run `modelsoups prepare`")
+    def at(cls, where: str, reason: object, way_out: str = DELETE_SHARD) -> Self:
+        return cls(f"{where} is corrupt ({reason}); {way_out}")
 
 
 def encode_png(image_HWC: np.ndarray) -> bytes:
@@ -136,6 +145,7 @@ class ShardSet:
         self.templates: list[str] = manifest["templates"]
         self.projection: Json | None = manifest["projection"]
         self.sha256: str = manifest["sha256"]
+        self.by_content = manifest["inputs"].get("library") == "folders"  # keys are hashes of the files
         self.border: int = manifest.get("border", 0)  # pixels to cut off each side
         self.scoring: Json | None = manifest.get("scoring")  # None: top 1 of labels_N
         self.kept: dict[str, dict[int, Any]] = {}
@@ -197,22 +207,25 @@ class ShardSet:
         data = self.read(index)
         try:
             return decoder(data, self.border)
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            raise CorruptImage.at(self.where(index), error) from error
+        except DAMAGE as error:
+            raise CorruptImage.at(self.where(index), reason(error), self.way_out) from error
 
     def where(self, index: int) -> str:
-        """Return the shard and key of an image, for messages."""
-        return f"{self._tars[int(self._shard_N[index])]}: image {self.keys_N[index]}"
+        """The shard and key of an image, and the file that it was made from, for messages."""
+        key = str(self.keys_N[index])
+        original = f", made from {self._originals[key]}," if key in self._originals else ""
+        return f"{self._tars[int(self._shard_N[index])]}: image {key}{original}"
 
+    @property
+    def way_out(self) -> str:
+        """What to do about an image that cannot be decoded."""
+        return REPLACE if self._originals else DELETE_SHARD
 
-def by_pil(data: bytes, border: int = 0) -> Image.Image:
-    """Decode an image as RGB, without `border` pixels on each side; raises PIL's exceptions."""
-    image: Image.Image = Image.open(io.BytesIO(data))
-    image = image if image.mode == "RGB" and image.load() else image.convert("RGB")
-    if border:
-        width, height = image.size
-        image = image.crop((border, border, width - border, height - border))
-    return image
+    @functools.cached_property
+    def _originals(self) -> dict[str, str]:
+        """The file that each key was made from; empty for a set that was not made from one's own files."""
+        path = self.folder / ORIGINALS
+        return dict(storage.read_json(path)) if path.exists() else {}
 
 
 def check_disjoint(train: ShardSet, holdout: ShardSet) -> None:
@@ -220,5 +233,13 @@ def check_disjoint(train: ShardSet, holdout: ShardSet) -> None:
     both = np.intersect1d(train.keys_N, holdout.keys_N)
     if len(both):
         shared = f"{holdout.folder} shares images with {train.folder}: {len(both):,}, first {both[0]}"
-        way_out = "remove the shared ones from one and run `modelsoups prepare` with a new data.dir=..."
-        raise ValueError(f"{shared}; soups must be chosen on images outside the training set: {way_out}")
+        way_out = "take the shared ones out of either and run `modelsoups prepare` with another data.dir=..."
+        reason = "soups must be trained, chosen and tested on different images"
+        raise ValueError(f"{shared}; {reason}: {way_out}")
+
+
+def check_test(test: ShardSet, others: Iterable[ShardSet]) -> None:
+    """Raise ValueError for a test image in another set, where keys are hashes: `prepare` once let it pass."""
+    for other in others:
+        if test.by_content and other.by_content:
+            check_disjoint(other, test)

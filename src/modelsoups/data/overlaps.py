@@ -1,0 +1,62 @@
+"""Images that stand in two sets or in two classes, found by the hashes of their files' content."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
+
+from modelsoups.data.shards import ShardSet
+
+
+class Seen(NamedTuple):
+    """An image: the hash of its content, its class, and where it is, for messages."""
+
+    content: str
+    class_name: str
+    where: str
+
+
+def in_set(folder: Path) -> list[Seen]:
+    """The images of a prepared set whose keys are hashes of content, "-2" and so on after those of copies."""
+    dataset = ShardSet(folder)
+    classes = dataset.classes
+    if dataset.projection is not None:
+        classes = [classes[index] for index in dataset.projection["indices"]]
+    labels = dataset.labels_N.tolist()
+    keys = [str(key).partition("-")[0] for key in dataset.keys_N]
+    return [Seen(keys[i], classes[labels[i]], dataset.where(i)) for i in range(len(dataset))]
+
+
+def refuse(roles: Sequence[str], found: Mapping[str, Sequence[Seen]]) -> None:
+    """Raise ValueError naming an image that is in two classes of a set, or in two of the sets `roles`."""
+    for name, images in found.items():
+        first: dict[str, Seen] = {}
+        pairs = [(first.setdefault(image.content, image), image) for image in images]
+        both = [(one, other) for one, other in pairs if one.class_name != other.class_name]
+        if both:
+            said = f"{both[0][0].where} and {both[0][1].where} are the same image in two classes"
+            raise ValueError(f"{said}, one of {len(both):,} in {name}; leave each in its true class alone")
+    for one, other in combinations(roles, 2):
+        both = shared(found[one], found[other])
+        if both:
+            said = f"{both[0][0].where} and {both[0][1].where} are the same image, one of {len(both):,}"
+            reason = "soups must be trained, chosen and tested on different images"
+            raise ValueError(f"{said} that {other} shares with {one}; {reason}: take them out of either")
+
+
+def notes(train: str, found: Mapping[str, Sequence[Seen]]) -> Iterator[str]:
+    """A line for each pair of sets that share images; `refuse` has taken care of the sets that must not."""
+    for one, other in combinations(found, 2):
+        both = shared(found[one], found[other])
+        if both:
+            places = f"{both[0][0].where} and {both[0][1].where}"
+            looks = "; accuracies on them are too high" if one == train else ""
+            yield f"{other} shares {len(both):,} images with {one}, first {places}{looks}"
+
+
+def shared(one: Sequence[Seen], other: Sequence[Seen]) -> list[tuple[Seen, Seen]]:
+    """The images of the second set that are in the first too, each with its first copy there."""
+    first: dict[str, Seen] = {}
+    for image in one:
+        first.setdefault(image.content, image)
+    return [(first[image.content], image) for image in other if image.content in first]

@@ -1,0 +1,93 @@
+"""Decoding of files that anybody may have made: known formats, bounded sizes, eight bits a colour.
+
+No format is read that makes PIL start a program (PostScript starts Ghostscript), whatever the name
+of a file, and the size in an image's header is looked at before its pixels are.
+"""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+MOST_PIXELS = 178_956_970  # PIL's own limit, which its other decoders and programs may have lifted
+ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # last bytes of a complete file
+DEEP = "I;16", "I;16L", "I;16B", "I;16N"  # PIL's modes of 16-bit grey
+ODD = (*DEEP, "I", "F")  # modes whose values do not end at 255
+DAMAGE = (  # what PIL raises for an image that it cannot decode
+    UnidentifiedImageError,
+    Image.DecompressionBombError,
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    IndexError,
+    struct.error,
+    zlib.error,
+)
+
+
+def opened(data: bytes) -> Image.Image:
+    """An image whose header alone is read. Raises one of DAMAGE for other formats and for too large ones."""
+    _refuse_size(*_webp_size(data))  # PIL's decoder of WebP reserves memory when it opens a file
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        known = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        raise UnidentifiedImageError(f"cannot identify image file: its content is not {known}") from error
+    _refuse_size(*image.size)
+    return image
+
+
+def _refuse_size(width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise Image.DecompressionBombError(f"{width:,} x {height:,} pixels, at most {MOST_PIXELS:,} are decoded")
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height in the header of an extended WebP; (0, 0) for all other files."""
+    if data[:4] != b"RIFF" or data[8:16] != b"WEBPVP8X":
+        return 0, 0
+    return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """An opened image with its pixels as RGB; of 16 bits the upper eight are kept, as PIL keeps those of colours."""
+    if image.mode == "RGB":
+        image.load()
+        return image
+    if image.mode not in ODD:
+        return image.convert("RGB")
+    if image.mode not in DEEP and (image.mode == "F" or image.format == "TIFF"):
+        raise ValueError(f"pixels of 32 bits (mode {image.mode}) have no known range: save it with 8 or 16 bits")
+    grey_HW = (np.asarray(image).astype(np.int32) >> 8).clip(0, 255).astype(np.uint8)
+    return Image.fromarray(grey_HW).convert("RGB")
+
+
+def by_pil(data: bytes, border: int = 0) -> Image.Image:
+    """An image as RGB without `border` pixels on each side. A corrupt one raises one of DAMAGE."""
+    image = as_rgb(opened(data))
+    if border:
+        width, height = image.size
+        image = image.crop((border, border, width - border, height - border))
+    return image
+
+
+def check(data: bytes, every_pixel: bool = False) -> None:
+    """Raise one of DAMAGE for a file that is no image, is too large or has no end.
+
+    The pixels are decoded where the last bytes do not show that the file is whole, or if every_pixel.
+    """
+    if not data:
+        raise ValueError("the file is empty")
+    image = opened(data)
+    end = ENDS.get("JPEG" if image.format == "MPO" else str(image.format))
+    if every_pixel or image.mode in ODD or end is None or not data.endswith(end):
+        as_rgb(image)
+
+
+def reason(error: BaseException) -> str:
+    """What is wrong with an image, without the addresses of objects and the guesses that PIL adds."""
+    return str(error).partition("<")[0].partition(", could be")[0].strip() or type(error).__name__
