@@ -12,12 +12,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from modelsoups.checkpoints.names import check_filled, without_wrappers
 from modelsoups.checkpoints.pytorch import read_pytorch
 from modelsoups.checkpoints.tensors import Checkpoint, Entry, InFile, MappedFile, checkpoint_of
 from modelsoups.disk import paths
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
-WRAPPERS = ("module.", "_orig_mod.")  # prefixes of DistributedDataParallel and torch.compile
 INDEX = ".index.json"
 WHOLE = (paths.MODEL, "pytorch_model.bin")  # of a folder, in the order they are tried
 DTYPES = {
@@ -88,10 +88,10 @@ def open_checkpoint(source: Source, key: str | None = None) -> Checkpoint:
     if isinstance(source, Checkpoint):
         return source
     if isinstance(source, Mapping):
-        return _without_wrappers(checkpoint_of(source))
+        return check_filled(without_wrappers(checkpoint_of(source)))
     if not isinstance(source, (str, os.PathLike)):
         raise ValueError(f"a {type(source).__name__}: expected a path or a state dict, as of model.state_dict()")
-    return _without_wrappers(_read(Path(source), key))
+    return check_filled(without_wrappers(_read(Path(source), key)))
 
 
 def load_state(path: Path | str) -> dict[str, Tensor]:
@@ -104,8 +104,9 @@ def load_state(path: Path | str) -> dict[str, Tensor]:
         raise ValueError(f"{path}: unknown kind of checkpoint; expected {', '.join(SUFFIXES)}")
     checkpoint = _read(path, None)
     if checkpoint.notes:
-        nested = checkpoint.notes[0].removeprefix("took its ")
-        raise ValueError(f"{path} holds tensors only in its {nested}; save model.state_dict()")
+        note = checkpoint.notes[0]
+        what = note.replace("took its", " holds tensors only in its") if note.startswith("took its") else f": {note}"
+        raise ValueError(f"{path}{what}; save model.state_dict()")
     return dict(checkpoint)
 
 
@@ -140,7 +141,7 @@ def _read_shards(index: Path) -> Checkpoint:
             if not isinstance(file, str):
                 raise TypeError
             by_file.setdefault(file, []).append(name)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{index} is not an index of shards (weight_map is missing or damaged)") from error
     if not by_file:
         raise ValueError(f"{index} holds no tensors")
@@ -158,14 +159,6 @@ def _read_shards(index: Path) -> Checkpoint:
         whole.entries.update(part.entries)
         whole.tied.update(part.tied)
         whole.files += part.files
+        whole.notes += [note for note in part.notes if note not in whole.notes]
     whole.files += (index,)
     return whole
-
-
-def _without_wrappers(checkpoint: Checkpoint) -> Checkpoint:
-    """Remove a wrapper's prefix if every name has it."""
-    while prefix := next((p for p in WRAPPERS if all(key.startswith(p) for key in checkpoint)), None):
-        checkpoint.entries = {key.removeprefix(prefix): entry for key, entry in checkpoint.entries.items()}
-        checkpoint.tied = {a.removeprefix(prefix): b.removeprefix(prefix) for a, b in checkpoint.tied.items()}
-        checkpoint.notes.append(f"prefix {prefix} removed")
-    return checkpoint

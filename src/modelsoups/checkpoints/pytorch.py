@@ -2,21 +2,20 @@
 
 import argparse
 import contextlib
+import io
 import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from modelsoups.checkpoints.nests import chosen_state
 from modelsoups.checkpoints.tensors import Checkpoint, Entry, InFile, InMemory, MappedFile, bytes_of, checkpoint_of
 
-# Entries of training checkpoints that hold the weights; the first one present is taken.
-NESTS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema", "ema")
+SAFE: list[Any] = [argparse.Namespace, io.BytesIO]  # of timm and others; of _extra_state
 Version = tuple[Path, int, int, int, str | None]  # file, inode, size, time of change, entry
 Places = dict[str, tuple[int, torch.dtype, tuple[int, ...]]]  # tensor -> offset, dtype, shape
 
@@ -52,7 +51,7 @@ read_pytorch = KnownPlaces().open
 
 
 def read_pickle(path: Path) -> object:
-    """The content of a PyTorch file, memory-mapped; of classes only argparse.Namespace is allowed.
+    """The content of a PyTorch file, memory-mapped; of classes only those in SAFE are allowed.
 
     Raises OSError if it cannot be opened, ValueError if it is damaged or needs code to load.
     """
@@ -60,7 +59,7 @@ def read_pickle(path: Path) -> object:
     with contextlib.suppress(zipfile.BadZipFile):  # raised for some damaged directories
         zipped = zipfile.is_zipfile(path)  # else of torch before 1.6, cut off, or foreign
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(SAFE):
             warnings.simplefilter("ignore")  # about old pickle protocols, which load or raise
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except OSError:
@@ -75,30 +74,12 @@ def read_pickle(path: Path) -> object:
 
 
 def _unpickled(path: Path, key: str | None) -> Checkpoint:
-    content, notes = read_pickle(path), []
-    if isinstance(content, Mapping) and (key is not None or not _is_state(content)):
-        found = [name for name in NESTS if _is_state(content.get(name))]
-        found += [name for name, value in content.items() if name not in NESTS and _is_state(value)]
-        chosen = key or next(iter(found), None)
-        if chosen not in found:
-            what = f"no weights under {key}" if key else "no tensors by name"
-            raise ValueError(f"{path} holds {what}; it has weights under: {', '.join(map(str, found)) or 'nothing'}")
-        others = ", ".join(str(name) for name in found if name != chosen)
-        notes.append(f"took its entry {chosen}" + (f"; there are also {others} (key=...)" if others else ""))
-        content = content[chosen]
-    if not isinstance(content, Mapping) or not _is_state(content):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not tensors by name; save model.state_dict()")
+    content, notes = chosen_state(read_pickle(path), path, key)
     checkpoint = checkpoint_of(content, str(path))
-    checkpoint.notes += notes
+    checkpoint.notes = notes + checkpoint.notes
     checkpoint.files = (path,)
     _find_in_file(checkpoint, path)
     return checkpoint
-
-
-def _is_state(value: Any) -> bool:
-    if not isinstance(value, Mapping) or not value:
-        return False
-    return all(isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in value.items())
 
 
 def _find_in_file(checkpoint: Checkpoint, path: Path) -> None:

@@ -153,10 +153,17 @@ class Checkpoint(Mapping[str, Tensor]):
         return {entry.file for entry in self.entries.values() if isinstance(entry, InFile)}
 
 
+def is_beside(key: Any, value: Any) -> bool:
+    """Whether an entry of a state dict is no weight: a number, a text, nothing, or `_extra_state`."""
+    extra = isinstance(key, str) and key.endswith("_extra_state") and not isinstance(value, Tensor)
+    return extra or value is None or isinstance(value, (int, float, complex, str, bytes))
+
+
 def checkpoint_of(state: Mapping[Any, Any], name: str = "state in memory") -> Checkpoint:
     """A state dict as a checkpoint, without a copy; tensors that share memory are noted as tied.
 
-    Raises ValueError naming the first entry that is not a dense tensor, or `name` if it is empty.
+    Entries by name that are no tensors (counters, `_extra_state`) are left out and noted. Raises
+    ValueError naming the first tensor that is not dense, or `name` if it holds no tensor.
     """
     if isinstance(state, Checkpoint):
         return state
@@ -164,7 +171,12 @@ def checkpoint_of(state: Mapping[Any, Any], name: str = "state in memory") -> Ch
         raise ValueError(f"{name} holds no tensors")
     checkpoint = Checkpoint(name, {})
     seen: dict[tuple[Any, ...], str] = {}
+    left_out = [key for key, value in state.items() if is_beside(key, value)]
+    if len(left_out) == len(state):
+        left_out = []  # these are no weights at all: the first is named
     for key, tensor in state.items():
+        if key in left_out:
+            continue
         if not isinstance(key, str) or not isinstance(tensor, Tensor):
             raise ValueError(f"{name}: entry {key} is a {type(tensor).__name__}, not a tensor; give model.state_dict()")
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
@@ -175,4 +187,7 @@ def checkpoint_of(state: Mapping[Any, Any], name: str = "state in memory") -> Ch
                 checkpoint.tied[key] = seen[same]
             seen.setdefault(same, key)
         checkpoint.entries[key] = InMemory(tensor.detach().resolve_neg())
+    if left_out:
+        shown = ", ".join(map(str, left_out[:3])) + (", ..." if len(left_out) > 3 else "")
+        checkpoint.notes.append(f"{shown} left out: no tensors")
     return checkpoint
