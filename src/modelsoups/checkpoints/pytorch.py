@@ -14,7 +14,11 @@ import torch
 
 from modelsoups.checkpoints.nests import chosen_state
 from modelsoups.checkpoints.tensors import Checkpoint, Entry, InFile, InMemory, MappedFile, bytes_of, checkpoint_of
+from modelsoups.checkpoints.torchscript import is_archive, load_archive, load_pickle
 
+OTHER_PROTOCOL = re.compile("Unsupported operand")  # torch.load knows the opcodes of protocol 2 alone
+SCRIPT = "TorchScript (its code was not run)"  # the entry that stands for such an archive's tensors
+SHORT = re.compile("allocate memory|not enough memory|bytes from file|Too many open files")
 SAFE: list[Any] = [argparse.Namespace, io.BytesIO]  # of timm and others; of _extra_state
 Version = tuple[Path, int, int, int, str | None]  # file, inode, size, time of change, entry
 Places = dict[str, tuple[int, torch.dtype, tuple[int, ...]]]  # tensor -> offset, dtype, shape
@@ -53,7 +57,8 @@ read_pytorch = KnownPlaces().open
 def read_pickle(path: Path) -> object:
     """The content of a PyTorch file, memory-mapped; of classes only those in SAFE are allowed.
 
-    Raises OSError if it cannot be opened, ValueError if it is damaged or needs code to load.
+    Raises OSError if it cannot be opened, ValueError if it is damaged, needs code to load, or does
+    not fit into memory.
     """
     zipped = False
     with contextlib.suppress(zipfile.BadZipFile):  # raised for some damaged directories
@@ -65,12 +70,31 @@ def read_pickle(path: Path) -> object:
     except OSError:
         raise
     except Exception as error:  # damaged bytes make the unpickler raise almost anything
-        code = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        what = "is truncated, empty or not a PyTorch checkpoint; download it or save it again"
-        if code:
-            refused = f"holds Python objects ({code[1]}), which can run code, so it is refused"
-            what = f"{refused}; save model.state_dict(), best as .safetensors"
-        raise ValueError(f"{path} {what}") from error
+        if zipped and is_archive(path):
+            return {SCRIPT: load_archive(path)}
+        if zipped and OTHER_PROTOCOL.search(str(error)):
+            return load_pickle(path)
+        raise ValueError(f"{path} {_why_not(path, error, zipped)}") from error
+
+
+def _why_not(path: Path, error: Exception, zipped: bool) -> str:
+    """What an error of torch.load means for the user; only what is proven is called damaged."""
+    text = str(error)
+    if isinstance(error, MemoryError) or SHORT.search(text):
+        limits = "the file may be whole: free memory, or raise the limits (ulimit -v, ulimit -n)"
+        return f"cannot be read: memory or open files are at their limit; {limits}"
+    if code := re.search(r"GLOBAL (\S+)", text) if isinstance(error, pickle.UnpicklingError) else None:
+        refused = f"holds Python objects ({code[1]}), which can run code, so it is refused"
+        return f"{refused}; save model.state_dict(), best as .safetensors"
+    if zipped and "corrupted" not in text:
+        reason = f"{type(error).__name__}: {text.strip().partition(chr(10))[0][:200]}"
+        return f"is a whole zip archive, but not one of torch.save's that can be read ({reason})"
+    with open(path, "rb") as file:
+        start = file.read(2)
+    if OTHER_PROTOCOL.search(text) and start[:1] == pickle.PROTO and start[1:] in b"\3\4\5":
+        again = "load it with torch.load and save it again with torch.save's own protocol"
+        return f"was saved before torch 1.6 with pickle protocol {start[1]}, which is not read; {again}"
+    return "is truncated, empty or not a PyTorch checkpoint; download it or save it again"
 
 
 def _unpickled(path: Path, key: str | None) -> Checkpoint:
