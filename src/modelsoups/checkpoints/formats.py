@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from modelsoups.checkpoints.foreign import AT_LIMIT, kind_of_folder, strange
 from modelsoups.checkpoints.names import check_filled, without_wrappers
 from modelsoups.checkpoints.pytorch import read_pytorch
 from modelsoups.checkpoints.tensors import Checkpoint, Entry, InFile, MappedFile, checkpoint_of
@@ -46,6 +47,8 @@ def _read_safetensors(path: Path, key: str | None) -> Checkpoint:
     try:
         with safe_open(path, "pt") as opened:  # checks sizes, offsets and the header
             metadata = opened.metadata() or {}
+    except (MemoryError, RuntimeError) as error:  # torch and safetensors both map the file
+        raise ValueError(f"{path} cannot be read: {AT_LIMIT} ({str(error)[:200]})") from error
     except SafetensorError as error:
         what = f"truncated or not a safetensors file ({error})"
         raise ValueError(f"{path} is {what}; download it or save it again") from error
@@ -111,6 +114,8 @@ def load_state(path: Path | str) -> dict[str, Tensor]:
 
 
 def _read(path: Path, key: str | None) -> Checkpoint:
+    if odd := strange(path):
+        raise ValueError(f"{path} {odd}")
     try:
         if path.suffix in READERS and not path.is_dir():
             return READERS[path.suffix](path, key)
@@ -130,6 +135,8 @@ def _read_folder(path: Path) -> Checkpoint:
                 checkpoint = _read(file, None)
                 checkpoint.name, checkpoint.folder = str(path), path
                 return checkpoint
+    if kind := kind_of_folder(path):
+        raise ValueError(f"{path}: {kind}")
     raise ValueError(f"{path}: no weights in this folder; expected {' or '.join(WHOLE)}, or an {INDEX} of one")
 
 
@@ -150,8 +157,10 @@ def _read_shards(index: Path) -> Checkpoint:
         path = index.parent / file
         if file != path.name or path.suffix not in READERS:
             raise ValueError(f"{index}: shard {file} is not the name of a weights file beside the index; refused")
-        if not path.is_file():
+        if not path.exists():
             raise ValueError(f"{index}: shard {file} is missing")
+        if why := strange(path):
+            raise ValueError(f"{index}: shard {file} {why}")
         part = READERS[path.suffix](path, None)
         if odd := sorted(set(part) ^ set(expected)):
             where = "is not in it" if odd[0] in expected else "is in it, but not in the index"

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from modelsoups.checkpoints.foreign import AT_LIMIT
 from modelsoups.checkpoints.nests import chosen_state
 from modelsoups.checkpoints.tensors import Checkpoint, Entry, InFile, InMemory, MappedFile, bytes_of, checkpoint_of
 from modelsoups.checkpoints.torchscript import is_archive, load_archive, load_pickle
@@ -81,8 +82,7 @@ def _why_not(path: Path, error: Exception, zipped: bool) -> str:
     """What an error of torch.load means for the user; only what is proven is called damaged."""
     text = str(error)
     if isinstance(error, MemoryError) or SHORT.search(text):
-        limits = "the file may be whole: free memory, or raise the limits (ulimit -v, ulimit -n)"
-        return f"cannot be read: memory or open files are at their limit; {limits}"
+        return f"cannot be read: {AT_LIMIT}"
     if code := re.search(r"GLOBAL (\S+)", text) if isinstance(error, pickle.UnpicklingError) else None:
         refused = f"holds Python objects ({code[1]}), which can run code, so it is refused"
         return f"{refused}; save model.state_dict(), best as .safetensors"
