@@ -31,6 +31,7 @@ def refusal(source: Path) -> str:
         ("m.safetensors", b"\x89HDF\r\n\x1a\n" + bytes(99), "HDF5"),
         ("m.gguf", b"GGUF" + bytes(99), "GGUF"),
         ("m.pt", b"<!DOCTYPE html><html>", "web page"),
+        ("m.bin", bytes([99]) + bytes(7) + b'{"w":{"dtype"', "give its name the suffix .safetensors"),
         ("m.onnx", bytes(99), "another format (ONNX's)"),
         ("m.msgpack", bytes(99), "another format (Flax's)"),
         ("m.npz", bytes(99), "another format (NumPy's)"),

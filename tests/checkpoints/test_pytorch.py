@@ -139,3 +139,10 @@ def test_short_memory_is_not_called_damage(tmp_path: Path, monkeypatch, error: E
     with pytest.raises(ValueError, match=r"a\.pt cannot be read: memory or open files are at their limit") as found:
         open_checkpoint(tmp_path / "a.pt")
     assert not any(word in str(found.value) for word in ("damaged", "truncated", "delete", "download"))
+
+
+def test_protocol_0_is_told_as_such(tmp_path: Path) -> None:
+    """torch.save writes it, and torch.load of any kind fails: its storages are named by a text."""
+    torch.save({"w": torch.ones(2)}, tmp_path / "a.pt", pickle_protocol=0)
+    with pytest.raises(ValueError, match=r"a\.pt was saved with pickle protocol 0, .* save it again without"):
+        open_checkpoint(tmp_path / "a.pt")

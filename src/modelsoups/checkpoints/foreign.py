@@ -57,6 +57,8 @@ def strange(path: Path) -> str | None:
     except OSError:
         return None  # the reader tells it
     found = next((what for known, what in STARTS.items() if start.startswith(known)), None)
+    if start[8:10] == b'{"' and path.suffix in (".bin", ".pt", ".pth", ".ckpt"):
+        found = "is a safetensors file by its content; give its name the suffix .safetensors"
     if found is None and path.suffix in FORMATS:
         found = f"is of another format ({FORMATS[path.suffix]}); save the weights as .safetensors first"
     return found

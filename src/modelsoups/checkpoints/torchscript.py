@@ -77,6 +77,9 @@ def load_pickle(path: Path) -> Any:
             return _Reader(path, archive).load()
     except _Refused as error:
         raise ValueError(f"{path} holds a Python object ({error}), which can run code, so it is refused") from error
+    except _Zero as error:
+        what = "was saved with pickle protocol 0, in which torch.load loses the tensors too"
+        raise ValueError(f"{path} {what}; save it again without pickle_protocol") from error
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
     except MemoryError:
@@ -87,6 +90,10 @@ def load_pickle(path: Path) -> Any:
 
 class _Refused(Exception):
     """The name of an object that the pickle asked for."""
+
+
+class _Zero(Exception):
+    """A storage is named as protocol 0 does: by a text that only shows it."""
 
 
 class _Module:
@@ -137,6 +144,8 @@ class _Reader(pickle.Unpickler):
         return PLAIN[f"{module}.{name}"]
 
     def persistent_load(self, pid: Any) -> Tensor:
+        if isinstance(pid, str):
+            raise _Zero
         _, dtype, key, _, numel = pid  # "storage", dtype, key, device when saved, numbers
         content = self._content(f"{self.prefix}data/{key}")
         if content.nbytes() < numel * dtype.itemsize or content.nbytes() % dtype.itemsize:
