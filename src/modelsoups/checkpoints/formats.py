@@ -12,12 +12,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from modelsoups.checkpoints.foreign import AT_LIMIT, kind_of_folder, strange
+from modelsoups.checkpoints.names import check_filled, without_wrappers
 from modelsoups.checkpoints.pytorch import read_pytorch
 from modelsoups.checkpoints.tensors import Checkpoint, Entry, InFile, MappedFile, checkpoint_of
 from modelsoups.disk import paths
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
-WRAPPERS = ("module.", "_orig_mod.")  # prefixes of DistributedDataParallel and torch.compile
 INDEX = ".index.json"
 WHOLE = (paths.MODEL, "pytorch_model.bin")  # weight files of a folder, in the order they are tried
 DTYPES = {
@@ -46,6 +47,8 @@ def _read_safetensors(path: Path, key: str | None) -> Checkpoint:
     try:
         with safe_open(path, "pt") as opened:  # checks sizes, offsets and the header
             metadata = opened.metadata() or {}
+    except (MemoryError, RuntimeError) as error:  # torch and safetensors both map the file
+        raise ValueError(f"{path} cannot be read: {AT_LIMIT} ({str(error)[:200]})") from error
     except SafetensorError as error:
         what = f"truncated or not a safetensors file ({error})"
         raise ValueError(f"{path} is {what}; download or save it again") from error
@@ -88,10 +91,10 @@ def open_checkpoint(source: Source, key: str | None = None) -> Checkpoint:
     if isinstance(source, Checkpoint):
         return source
     if isinstance(source, Mapping):
-        return _without_wrappers(checkpoint_of(source))
+        return check_filled(without_wrappers(checkpoint_of(source)))
     if not isinstance(source, (str, os.PathLike)):
-        raise ValueError(f"a {type(source).__name__}: expected a path or a state dict such as model.state_dict()")
-    return _without_wrappers(_read(Path(source), key))
+        raise ValueError(f"a {type(source).__name__}: expected a path or a state dict, as of model.state_dict()")
+    return check_filled(without_wrappers(_read(Path(source), key)))
 
 
 def load_state(path: Path | str) -> dict[str, Tensor]:
@@ -104,12 +107,15 @@ def load_state(path: Path | str) -> dict[str, Tensor]:
         raise ValueError(f"{path}: unknown kind of checkpoint; expected {', '.join(SUFFIXES)}")
     checkpoint = _read(path, None)
     if checkpoint.notes:
-        nested = checkpoint.notes[0].removeprefix("took its ")
-        raise ValueError(f"{path} has tensors only in its {nested}; save model.state_dict()")
+        note = checkpoint.notes[0]
+        what = note.replace("took its", " holds tensors only in its") if note.startswith("took its") else f": {note}"
+        raise ValueError(f"{path}{what}; save model.state_dict()")
     return dict(checkpoint)
 
 
 def _read(path: Path, key: str | None) -> Checkpoint:
+    if odd := strange(path):
+        raise ValueError(f"{path} {odd}")
     try:
         if path.suffix in READERS and not path.is_dir():
             return READERS[path.suffix](path, key)
@@ -129,6 +135,8 @@ def _read_folder(path: Path) -> Checkpoint:
                 checkpoint = _read(file, None)
                 checkpoint.name, checkpoint.folder = str(path), path
                 return checkpoint
+    if kind := kind_of_folder(path):
+        raise ValueError(f"{path}: {kind}")
     raise ValueError(f"{path}: no weights in this folder; expected {' or '.join(WHOLE)}, or an {INDEX} of one")
 
 
@@ -140,7 +148,7 @@ def _read_shards(index: Path) -> Checkpoint:
             if not isinstance(file, str):
                 raise TypeError
             by_file.setdefault(file, []).append(name)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{index} is not an index of shards (weight_map is missing or damaged)") from error
     if not by_file:
         raise ValueError(f"{index} lists no tensors")
@@ -148,9 +156,11 @@ def _read_shards(index: Path) -> Checkpoint:
     for file, expected in by_file.items():
         path = index.parent / file
         if file != path.name or path.suffix not in READERS:
-            raise ValueError(f"{index}: shard {file} is not the name of a weights file next to the index; refused")
-        if not path.is_file():
+            raise ValueError(f"{index}: shard {file} is not the name of a weights file beside the index; refused")
+        if not path.exists():
             raise ValueError(f"{index}: shard {file} is missing")
+        if why := strange(path):
+            raise ValueError(f"{index}: shard {file} {why}")
         part = READERS[path.suffix](path, None)
         if odd := sorted(set(part) ^ set(expected)):
             where = "is not in it" if odd[0] in expected else "is in it, but not in the index"
@@ -158,14 +168,6 @@ def _read_shards(index: Path) -> Checkpoint:
         whole.entries.update(part.entries)
         whole.tied.update(part.tied)
         whole.files += part.files
+        whole.notes += [note for note in part.notes if note not in whole.notes]
     whole.files += (index,)
     return whole
-
-
-def _without_wrappers(checkpoint: Checkpoint) -> Checkpoint:
-    """Remove a wrapper's prefix (DistributedDataParallel) if every tensor name has it."""
-    while prefix := next((p for p in WRAPPERS if all(key.startswith(p) for key in checkpoint)), None):
-        checkpoint.entries = {key.removeprefix(prefix): entry for key, entry in checkpoint.entries.items()}
-        checkpoint.tied = {a.removeprefix(prefix): b.removeprefix(prefix) for a, b in checkpoint.tied.items()}
-        checkpoint.notes.append(f"prefix {prefix} removed")
-    return checkpoint

@@ -2,21 +2,25 @@
 
 import argparse
 import contextlib
+import io
 import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from modelsoups.checkpoints.foreign import AT_LIMIT
+from modelsoups.checkpoints.nests import chosen_state
 from modelsoups.checkpoints.tensors import Checkpoint, Entry, InFile, InMemory, MappedFile, bytes_of, checkpoint_of
+from modelsoups.checkpoints.torchscript import is_archive, load_archive, load_pickle
 
-# Entries of training checkpoints that contain the weights; the first one present is used.
-NESTS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema", "ema")
+OTHER_PROTOCOL = re.compile("Unsupported operand")  # torch.load knows the opcodes of protocol 2 alone
+SCRIPT = "TorchScript (its code was not run)"  # the entry that stands for such an archive's tensors
+SHORT = re.compile("allocate memory|not enough memory|bytes from file|Too many open files")
+SAFE: list[Any] = [argparse.Namespace, io.BytesIO]  # of timm and others; of _extra_state
 Version = tuple[Path, int, int, int, str | None]  # file, inode, size, time of change, entry
 Places = dict[str, tuple[int, torch.dtype, tuple[int, ...]]]  # tensor -> offset, dtype, shape
 
@@ -52,53 +56,54 @@ read_pytorch = KnownPlaces().open
 
 
 def read_pickle(path: Path) -> object:
-    """Load a PyTorch file, memory-mapped; argparse.Namespace is the only class allowed in it.
+    """The content of a PyTorch file, memory-mapped; of classes only those in SAFE are allowed.
 
-    Raises OSError if it cannot be opened, ValueError if it is damaged or needs code to load.
+    Raises OSError if it cannot be opened, ValueError if it is damaged, needs code to load, or does
+    not fit into memory.
     """
     zipped = False
     with contextlib.suppress(zipfile.BadZipFile):  # raised for some damaged directories
         zipped = zipfile.is_zipfile(path)  # if not: from torch before 1.6, truncated, or a different kind of file
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(SAFE):
             warnings.simplefilter("ignore")  # about old pickle protocols, which load or raise
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except OSError:
         raise
     except Exception as error:  # damaged bytes make the unpickler raise almost anything
-        code = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        what = "is truncated, empty or not a PyTorch checkpoint; download or save it again"
-        if code:
-            refused = f"contains Python objects ({code[1]}), which can run code, so it is refused"
-            what = f"{refused}; save model.state_dict(), best as .safetensors"
-        raise ValueError(f"{path} {what}") from error
+        if zipped and is_archive(path):
+            return {SCRIPT: load_archive(path)}
+        if zipped and OTHER_PROTOCOL.search(str(error)):
+            return load_pickle(path)
+        raise ValueError(f"{path} {_why_not(path, error, zipped)}") from error
+
+
+def _why_not(path: Path, error: Exception, zipped: bool) -> str:
+    """What an error of torch.load means for the user; only what is proven is called damaged."""
+    text = str(error)
+    if isinstance(error, MemoryError) or SHORT.search(text):
+        return f"cannot be read: {AT_LIMIT}"
+    if code := re.search(r"GLOBAL (\S+)", text) if isinstance(error, pickle.UnpicklingError) else None:
+        refused = f"holds Python objects ({code[1]}), which can run code, so it is refused"
+        return f"{refused}; save model.state_dict(), best as .safetensors"
+    if zipped and "corrupted" not in text:
+        reason = f"{type(error).__name__}: {text.strip().partition(chr(10))[0][:200]}"
+        return f"is a whole zip archive, but not one of torch.save's that can be read ({reason})"
+    with open(path, "rb") as file:
+        start = file.read(2)
+    if OTHER_PROTOCOL.search(text) and start[:1] == pickle.PROTO and start[1:] in b"\3\4\5":
+        again = "load it with torch.load and save it again with torch.save's own protocol"
+        return f"was saved before torch 1.6 with pickle protocol {start[1]}, which is not read; {again}"
+    return "is truncated, empty or not a PyTorch checkpoint; download it or save it again"
 
 
 def _unpickled(path: Path, key: str | None) -> Checkpoint:
-    content, notes = read_pickle(path), []
-    if isinstance(content, Mapping) and (key is not None or not _is_state(content)):
-        found = [name for name in NESTS if _is_state(content.get(name))]
-        found += [name for name, value in content.items() if name not in NESTS and _is_state(value)]
-        chosen = key or next(iter(found), None)
-        if chosen not in found:
-            what = f"no weights under {key}" if key else "no tensors by name"
-            raise ValueError(f"{path} has {what}; it has weights under: {', '.join(map(str, found)) or 'nothing'}")
-        others = ", ".join(str(name) for name in found if name != chosen)
-        notes.append(f"took its entry {chosen}" + (f"; there are also {others} (key=...)" if others else ""))
-        content = content[chosen]
-    if not isinstance(content, Mapping) or not _is_state(content):
-        raise ValueError(f"{path} contains a {type(content).__name__}, not tensors by name; save model.state_dict()")
+    content, notes = chosen_state(read_pickle(path), path, key)
     checkpoint = checkpoint_of(content, str(path))
-    checkpoint.notes += notes
+    checkpoint.notes = notes + checkpoint.notes
     checkpoint.files = (path,)
     _find_in_file(checkpoint, path)
     return checkpoint
-
-
-def _is_state(value: Any) -> bool:
-    if not isinstance(value, Mapping) or not value:
-        return False
-    return all(isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in value.items())
 
 
 def _find_in_file(checkpoint: Checkpoint, path: Path) -> None:

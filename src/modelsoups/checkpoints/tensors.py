@@ -124,8 +124,9 @@ def nbytes(entry: Entry) -> int:
 class Checkpoint(Mapping[str, Tensor]):
     """A state whose tensors are read on access; names are in the order of the file.
 
-    tied maps a name to the earlier name whose tensor it shares; notes describe what reading
-    changed, for the user; folder is the Hugging Face folder, if it came from one.
+    tied maps a name to the earlier name whose tensor it shares; notes tell the user what reading
+    changed; folder is the Hugging Face folder, if it came from one; before is what the file holds
+    if `alike.align` changed names or entries.
     """
 
     name: str
@@ -134,6 +135,7 @@ class Checkpoint(Mapping[str, Tensor]):
     notes: list[str] = field(default_factory=list)
     folder: Path | None = None
     files: tuple[Path, ...] = ()
+    before: "Checkpoint | None" = None
 
     def __getitem__(self, key: str) -> Tensor:
         return self.entries[key].tensor()
@@ -153,10 +155,17 @@ class Checkpoint(Mapping[str, Tensor]):
         return {entry.file for entry in self.entries.values() if isinstance(entry, InFile)}
 
 
+def is_beside(key: Any, value: Any) -> bool:
+    """Whether an entry of a state dict is no weight: a number, a text, nothing, or `_extra_state`."""
+    extra = isinstance(key, str) and key.endswith("_extra_state") and not isinstance(value, Tensor)
+    return extra or value is None or isinstance(value, (int, float, complex, str, bytes))
+
+
 def checkpoint_of(state: Mapping[Any, Any], name: str = "state in memory") -> Checkpoint:
     """Return a state dict as a checkpoint, without a copy; tensors that share memory become tied.
 
-    Raises ValueError if it is empty or an entry is not a dense tensor; name is for messages.
+    Entries by name that are no tensors (counters, `_extra_state`) are left out and noted. Raises
+    ValueError naming the first tensor that is not dense, or `name` if it holds no tensor.
     """
     if isinstance(state, Checkpoint):
         return state
@@ -164,7 +173,12 @@ def checkpoint_of(state: Mapping[Any, Any], name: str = "state in memory") -> Ch
         raise ValueError(f"{name} contains no tensors")
     checkpoint = Checkpoint(name, {})
     seen: dict[tuple[Any, ...], str] = {}
+    left_out = [key for key, value in state.items() if is_beside(key, value)]
+    if len(left_out) == len(state):
+        left_out = []  # these are no weights at all: the first is named
     for key, tensor in state.items():
+        if key in left_out:
+            continue
         if not isinstance(key, str) or not isinstance(tensor, Tensor):
             raise ValueError(f"{name}: entry {key} is a {type(tensor).__name__}, not a tensor; give model.state_dict()")
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
@@ -175,4 +189,7 @@ def checkpoint_of(state: Mapping[Any, Any], name: str = "state in memory") -> Ch
                 checkpoint.tied[key] = seen[same]
             seen.setdefault(same, key)
         checkpoint.entries[key] = InMemory(tensor.detach().resolve_neg())
+    if left_out:
+        shown = ", ".join(map(str, left_out[:3])) + (", ..." if len(left_out) > 3 else "")
+        checkpoint.notes.append(f"{shown} left out: no tensors")
     return checkpoint

@@ -1,11 +1,14 @@
-"""Reader of the tensors of a TorchScript archive, which does not run the code in it.
+"""The content of PyTorch's zip archives that torch.load's safe reader does not take, without running code.
 
-OpenAI publishes CLIP's weights as such archives (ViT-B-32.pt), whose code torch.jit.load would run.
-An archive is a zip of `<name>/data.pkl`, a pickle of the tree of modules, and `<name>/data/<key>`,
-the numbers of each storage. Anything but modules, tensors and plain values is refused.
+These are TorchScript archives, as OpenAI publishes CLIP's weights (ViT-B-32.pt), whose code
+torch.jit.load would run, and checkpoints that were saved with another pickle protocol than 2. Both
+are a zip of `<name>/data.pkl`, a pickle, and `<name>/data/<key>`, the numbers of each storage.
+Anything but modules, tensors and plain values is refused.
 """
 
+import io
 import pickle
+import sys
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -26,8 +29,19 @@ DTYPES = {
     "CharStorage": torch.int8,
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
+    "UntypedStorage": torch.uint8,  # of dtypes that came later, such as float8
 }
 LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist")
+PLAIN = {  # what stands for the names that a pickle asks for; none of it can run code
+    "collections.OrderedDict": OrderedDict,
+    "torch.Size": lambda sizes: tuple(sizes),
+    "builtins.set": set,
+    "builtins.object": object,
+    "_io.BytesIO": io.BytesIO,  # of _extra_state
+    "_codecs.encode": lambda text, encoding: str(text).encode(encoding),  # bytes
+}
+
+OLD = {"copy_reg": "copyreg", "__builtin__": "builtins"}  # modules as Python 2 called them
 
 
 def is_archive(path: Path) -> bool:
@@ -35,26 +49,41 @@ def is_archive(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except zipfile.BadZipFile:
+    except OSError:
+        raise
+    except Exception:  # a damaged directory leads zipfile to any of them
         return False
     return any(n.endswith("/constants.pkl") for n in names) and any(n.endswith("/data.pkl") for n in names)
 
 
 def load_archive(path: Path) -> dict[str, Tensor]:
-    """Load every parameter, buffer and other tensor of the modules by its dotted name, on the CPU.
+    """Every parameter, buffer and other tensor of the modules by its dotted name, memory-mapped.
 
     Raises ValueError if the file is damaged or contains anything but modules, tensors and plain values.
     """
     try:
+        return dict(_tensors(load_pickle(path), ""))
+    except (RecursionError, TypeError) as error:  # modules within themselves, or none
+        raise ValueError(f"{path} is truncated or damaged ({error}); download it again") from error
+
+
+def load_pickle(path: Path) -> Any:
+    """The content of an archive's pickle, of any protocol that torch.load reads, memory-mapped.
+
+    Raises ValueError as `load_archive` does.
+    """
+    try:
         with zipfile.ZipFile(path) as archive:
-            name = next(n for n in archive.namelist() if n.endswith("/data.pkl") and n.count("/") == 1)
-            with archive.open(name) as file:
-                tree = _Reader(file, archive, name.removesuffix("data.pkl")).load()
-            return dict(_tensors(tree, ""))
+            return _Reader(path, archive).load()
     except _Refused as error:
-        raise ValueError(f"{path} contains a Python object ({error}), which can run code, so it is refused") from error
+        raise ValueError(f"{path} holds a Python object ({error}), which can run code, so it is refused") from error
+    except _Zero as error:
+        what = "was saved with pickle protocol 0, in which torch.load loses the tensors too"
+        raise ValueError(f"{path} {what}; save it again without pickle_protocol") from error
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged pickle leads its reader to any of them
         raise ValueError(f"{path} is truncated or damaged ({error}); download it again") from error
 
@@ -63,47 +92,88 @@ class _Refused(Exception):
     """Raised with the name of a forbidden object that the pickle requests."""
 
 
+class _Zero(Exception):
+    """A storage is named as protocol 0 does: by a text that only shows it."""
+
+
 class _Module:
     """Represents any module of the archive; unpickling sets its attributes."""
 
 
 class _Reader(pickle.Unpickler):
-    """An unpickler of data.pkl: modules become _Module, storages are read from the zip."""
+    """Reads data.pkl: modules become _Module, storages lie in a memory map of the file."""
 
-    def __init__(self, file: Any, archive: zipfile.ZipFile, prefix: str) -> None:
-        super().__init__(file)
-        self.archive, self.prefix = archive, prefix
-        self.storages: dict[str, Tensor] = {}
+    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
+        names = archive.namelist()
+        name = next(n for n in names if n.endswith("/data.pkl") and n.count("/") == 1)
+        self.archive, self.prefix = archive, name.removesuffix("data.pkl")
+        self.mapped = torch.UntypedStorage.from_file(str(path), False, path.stat().st_size)
+        self.module = type("_ModuleOfThisFile", (_Module,), {})
+        order = f"{self.prefix}byteorder"
+        if order in names and bytes(self._content(order)) != sys.byteorder.encode():
+            raise ValueError("its numbers are in the byte order of another kind of machine")
+        super().__init__(io.BytesIO(bytes(self._content(name))))
+
+    def _content(self, name: str) -> torch.UntypedStorage:
+        """The bytes of a member, which PyTorch never compresses, where they lie in the file."""
+        info, size = self.archive.getinfo(name), self.mapped.nbytes()
+        header = bytes(self.mapped[info.header_offset : min(info.header_offset + 30, size)])
+        start = info.header_offset + 30 + int.from_bytes(header[26:28], "little")
+        start += int.from_bytes(header[28:30], "little")
+        if info.compress_type != zipfile.ZIP_STORED or len(header) < 30 or start + info.file_size > size:
+            raise ValueError(f"{name} is compressed or lies outside the file")
+        return self.mapped[start : start + info.file_size]
 
     def find_class(self, module: str, name: str) -> Any:
-        if module == "__torch__" or module.startswith("__torch__."):
-            return _Module
-        if module == "torch" and name in DTYPES:
+        if module == "__torch__" or module.startswith("__torch__.") or (module, name) == ("argparse", "Namespace"):
+            return self.module
+        if module in ("torch", "torch.storage") and name in DTYPES:
             return DTYPES[name]
+        if module == "torch" and isinstance(vars(torch).get(name), torch.dtype):
+            return vars(torch)[name]
         if module == "torch.jit._pickle" and name in LISTS:
             return list
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _rebuild
-        raise _Refused(f"{module}.{name}")
+        rebuild = {"_rebuild_tensor_v2": self.tensor, "_rebuild_tensor_v3": self.cast, "_rebuild_parameter": self.first}
+        if module == "torch._utils" and name in rebuild:
+            return rebuild[name]
+        module = OLD.get(module, module)
+        if (module, name) == ("copyreg", "_reconstructor"):  # of argparse.Namespace
+            return self.made
+        if f"{module}.{name}" not in PLAIN:
+            raise _Refused(f"{module}.{name}")
+        return PLAIN[f"{module}.{name}"]
 
     def persistent_load(self, pid: Any) -> Tensor:
+        if isinstance(pid, str):
+            raise _Zero
         _, dtype, key, _, numel = pid  # "storage", dtype, key, device when saved, numbers
-        if key not in self.storages:
-            content = bytearray(self.archive.read(f"{self.prefix}data/{key}"))
-            self.storages[key] = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
-        storage = self.storages[key]
-        if len(storage) < numel or storage.dtype != dtype:
-            raise ValueError(f"storage {key} has {len(storage)} numbers, not {numel}")
-        return storage
+        content = self._content(f"{self.prefix}data/{key}")
+        if content.nbytes() < numel * dtype.itemsize or content.nbytes() % dtype.itemsize:
+            raise ValueError(f"storage {key} has {content.nbytes()} bytes, not {numel} numbers")
+        if content.data_ptr() % dtype.itemsize:
+            content = content.clone()
+        return torch.empty(0, dtype=dtype).set_(content)
+
+    def made(self, kind: Any, *_: Any) -> _Module:
+        """What stands for an object of a class; protocols below 2 make objects so."""
+        if kind is not self.module:
+            raise _Refused(repr(kind))
+        return self.module()
+
+    def first(self, tensor: Tensor, *_: Any) -> Tensor:
+        """The tensor of a parameter."""
+        return tensor
+
+    def tensor(self, storage: Tensor, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any) -> Tensor:
+        """A tensor in a storage; torch raises where it would lie outside."""
+        return storage.as_strided(tuple(size), tuple(stride), offset)
+
+    def cast(self, storage: Tensor, offset: int, size: Sequence[int], stride: Sequence[int], *more: Any) -> Tensor:
+        """A tensor of a dtype that has no storage of its own."""
+        return self.tensor(storage.view(more[2]), offset, size, stride)
 
 
-def _rebuild(storage: Tensor, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any) -> Tensor:
-    return storage.as_strided(tuple(size), tuple(stride), offset)  # raises outside the storage
-
-
-def _tensors(module: _Module, prefix: str) -> Iterator[tuple[str, Tensor]]:
+def _tensors(module: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
     for name, value in vars(module).items():
         if isinstance(value, Tensor):
             yield prefix + name, value

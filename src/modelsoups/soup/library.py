@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from modelsoups.checkpoints.alike import align
 from modelsoups.checkpoints.formats import Source, open_checkpoint
 from modelsoups.checkpoints.layouts import check_layouts
 from modelsoups.checkpoints.tensors import Checkpoint
@@ -175,6 +176,7 @@ def open_all(sources: Sources) -> list[Checkpoint]:
         earlier = seen.setdefault(tuple(f.resolve() for f in c.files), c.name) if c.files else c.name
         if earlier != c.name:
             raise ValueError(f"{c.name} is given twice, also as {earlier}")
+    align(opened)
     return opened
 
 

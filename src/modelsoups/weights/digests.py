@@ -35,11 +35,13 @@ def joined(checkpoints: Sequence[Checkpoint], read: Sequence[Piece], found_SPK16
         for k, whole in enumerate(wholes):
             whole.update(head)
             whole.update(found_NK16[:, k].tobytes())
-    return tuple(KIND + whole.hexdigest() for whole in wholes)
+    own = [KIND + whole.hexdigest() for whole in wholes]
+    return tuple(d if c.before is None else digest(c) for c, d in zip(checkpoints, own, strict=True))
 
 
 def digest(checkpoint: Checkpoint) -> str:
-    """Return the digest of one checkpoint; reads every file once."""
+    """The digest of one checkpoint as its file has it; reads every file once."""
+    checkpoint = checkpoint if checkpoint.before is None else checkpoint.before
     keys = [key for key in checkpoint.entries if key not in checkpoint.tied]
     todo = blocks.pieces(checkpoint, keys, blocks.size_of_pieces(1))
     found_SPK16 = blocks.digests_of_pieces(len(todo), 1)

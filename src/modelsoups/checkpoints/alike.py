@@ -1,0 +1,111 @@
+"""Checkpoints of one model that were saved in different ways, given the first one's names and entries.
+
+Only what leaves the weights as they are is undone, each with a note: a prefix, ties that one file
+holds once and another twice, and whole-number buffers (position_ids) that only some files hold.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+
+from modelsoups.checkpoints.names import leave_out, rename
+from modelsoups.checkpoints.states import describe
+from modelsoups.checkpoints.tensors import Checkpoint
+
+INDICES = (torch.int64, torch.int32, torch.bool)  # of buffers; int8 and uint8 may be quantized weights
+FEW = 4  # names that a file lacks, up to which tensors are compared to find ties
+
+
+def align(checkpoints: Sequence[Checkpoint]) -> None:
+    """Make the checkpoints alike in place where that is safe; `before` keeps what the file holds."""
+    first = checkpoints[0]
+    odd = [c for c in checkpoints[1:] if c.entries.keys() != first.entries.keys()]
+    for checkpoint in odd:
+        if new := _names_as_in(first, checkpoint):
+            _remember(checkpoint)
+            rename(checkpoint, new)
+            checkpoint.notes.append(f"its names were changed to those of {first.name}")
+    for checkpoint in odd:
+        _tie(checkpoint, first)
+        _tie(first, checkpoint)
+    for checkpoint in checkpoints[1:] if odd else ():
+        _tie(checkpoint, first)  # what the first gained
+        _same_buffers(checkpoint, first)
+
+
+def _remember(checkpoint: Checkpoint) -> None:
+    """Keep the entries as the file has them, for its digest."""
+    if checkpoint.before is None:
+        checkpoint.before = replace(checkpoint, entries=dict(checkpoint.entries), tied=dict(checkpoint.tied))
+
+
+def _names_as_in(first: Checkpoint, other: Checkpoint) -> dict[str, str] | None:
+    """New names for `other` if a prefix, or `module.` within the names, is all the difference."""
+    for theirs in _renamings(first, other):
+        mine = dict(zip(theirs.values(), theirs, strict=True))
+        same = len(mine) == len(first) and mine.keys() == other.entries.keys()
+        if same and all(describe(first.entries[a]) == describe(other.entries[b]) for b, a in mine.items()):
+            return mine
+    return None
+
+
+def _renamings(first: Checkpoint, other: Checkpoint) -> Iterator[dict[str, str]]:
+    """Ways in which each of the first's names may be called in the other."""
+    start, plain = next(iter(first)), {_without_module(key): key for key in other}
+    for name in other:
+        if name.endswith(f".{start}"):
+            yield {key: name.removesuffix(start) + key for key in first}
+        if start.endswith(f".{name}"):
+            yield {key: key.removeprefix(start.removesuffix(name)) for key in first}
+    if len(plain) == len(other):
+        yield {key: plain.get(_without_module(key), key) for key in first}
+
+
+def _without_module(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part != "module")
+
+
+def _tie(checkpoint: Checkpoint, other: Checkpoint) -> None:
+    """Add the names that a checkpoint lacks because they are tied to one that it has."""
+    missing = [key for key in other if key not in checkpoint]
+    for key in missing if len(missing) <= FEW else ():
+        twins = (k for k in other if k != key and k in checkpoint.entries and _is_tied(other, key, k))
+        twin = next(twins, None)
+        if twin is None or describe(checkpoint.entries[twin]) != describe(other.entries[key]):
+            continue
+        _remember(checkpoint)
+        checkpoint.entries[key] = checkpoint.entries[twin]
+        later, earlier = (twin, key) if other.tied.get(twin) == key else (key, checkpoint.tied.get(twin, twin))
+        checkpoint.tied[later] = earlier
+        checkpoint.notes.append(f"{key} is tied to {twin}, as in {other.name}")
+
+
+def _is_tied(checkpoint: Checkpoint, a: str, b: str) -> bool:
+    """Whether two tensors are one, or matrices of the same numbers, but not of zeros or ones alone."""
+    one, two = checkpoint.entries[a], checkpoint.entries[b]
+    if checkpoint.tied.get(a) == b or checkpoint.tied.get(b) == a:
+        return True
+    alike = len(one.shape) > 1 and one.dtype.is_floating_point and describe(one) == describe(two)
+    if not alike:
+        return False
+    numbers = one.tensor()
+    return bool((numbers != numbers.flatten()[:1]).any()) and torch.equal(numbers, two.tensor())
+
+
+def _same_buffers(checkpoint: Checkpoint, first: Checkpoint) -> None:
+    """Take or leave out the whole-number buffers in which alone a checkpoint differs from the first."""
+    missing = [key for key in first if key not in checkpoint]
+    extra = [key for key in checkpoint if key not in first]
+    odd = [first.entries[key] for key in missing] + [checkpoint.entries[key] for key in extra]
+    if not odd or any(entry.dtype not in INDICES for entry in odd) or not set(first) & set(checkpoint):
+        return
+    _remember(checkpoint)
+    for key in missing:
+        checkpoint.entries[key] = first.entries[key]
+    for key in extra:
+        leave_out(checkpoint, key)
+    for names, what in ((missing, f"taken from {first.name}"), (extra, f"left out, as {first.name} lacks them")):
+        if names:
+            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            checkpoint.notes.append(f"{shown} (whole numbers, which are not averaged) {what}")

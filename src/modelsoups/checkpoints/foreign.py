@@ -1,0 +1,69 @@
+"""What is given as a checkpoint and is none that can be read: its kind, and the way out."""
+
+import os
+import stat
+from pathlib import Path
+
+LFS = b"version https://git-lfs"
+STARTS = {  # of files, whatever their names
+    LFS: "is a pointer of Git LFS, not the weights; fetch them with `git lfs pull` in its folder",
+    b"\x89HDF": "is an HDF5 file, as Keras and TensorFlow save; convert it to .safetensors first",
+    b"GGUF": "is a GGUF file of llama.cpp, whose weights are quantized; use the model that it was made from",
+    b"<!DOCTYPE html": "is a web page, not the weights; download the file itself",
+    b"<html": "is a web page, not the weights; download the file itself",
+}
+FORMATS = {  # by suffix
+    ".h5": "TensorFlow's or Keras's HDF5",
+    ".keras": "Keras's",
+    ".msgpack": "Flax's",
+    ".onnx": "ONNX's",
+    ".npz": "NumPy's",
+    ".npy": "NumPy's",
+    ".gguf": "llama.cpp's (quantized)",
+    ".index": "TensorFlow's checkpoint",
+    ".pkl": "a Python pickle, which can run code",
+    ".pickle": "a Python pickle, which can run code",
+    ".distcp": "PyTorch's distributed checkpoint",
+}
+DCP = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pt"
+FOLDERS = {  # by a file in them that tells
+    "*.distcp": f"a distributed checkpoint of PyTorch (DCP), which is not read; convert it: {DCP}",
+    ".metadata": f"a distributed checkpoint of PyTorch (DCP), which is not read; convert it: {DCP}",
+    "zero_to_fp32.py": "a checkpoint of DeepSpeed; run its zero_to_fp32.py, and give what it writes",
+    "tf_model.h5": "weights of TensorFlow; save them from PyTorch as .safetensors first",
+    "flax_model.msgpack": "weights of Flax; save them from PyTorch as .safetensors first",
+    "_CHECKPOINT_METADATA": "a checkpoint of Orbax (JAX); save its weights as .safetensors first",
+}
+AT_LIMIT = "memory or open files are at their limit; free memory, or raise the limits (ulimit -v, ulimit -n)"
+
+
+def strange(path: Path) -> str | None:
+    """Why a path is no checkpoint, as the rest of a sentence about it; None if nothing speaks against it.
+
+    Nothing but a regular file is opened: a pipe would wait for ever, a device may never end.
+    """
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        return "has a name that is not UTF-8; rename it"
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            return None
+        if not stat.S_ISREG(mode):
+            return "is a pipe or a device, not a file; write the checkpoint to a file first"
+        with open(path, "rb") as file:
+            start = file.read(32)
+    except OSError:
+        return None  # the reader tells it
+    found = next((what for known, what in STARTS.items() if start.startswith(known)), None)
+    if start[8:10] == b'{"' and path.suffix in (".bin", ".pt", ".pth", ".ckpt"):
+        found = "is a safetensors file by its content; give its name the suffix .safetensors"
+    if found is None and path.suffix in FORMATS:
+        found = f"is of another format ({FORMATS[path.suffix]}); save the weights as .safetensors first"
+    return found
+
+
+def kind_of_folder(path: Path) -> str | None:
+    """The kind of a folder without weights that can be read, and the way out; None if unknown."""
+    return next((what for name, what in FOLDERS.items() if next(path.glob(name), None)), None)

@@ -1,0 +1,60 @@
+"""The names that wrappers leave in a checkpoint, undone; and tensors that hold nothing, refused."""
+
+from modelsoups.checkpoints.tensors import Checkpoint, nbytes
+
+INNER = ("_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module")  # torch's own names
+PREFIXES = ("module.", *(f"{name}." for name in INNER))  # module: DistributedDataParallel, AveragedModel, DeepSpeed
+COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, beside module.*
+
+
+def without_wrappers(checkpoint: Checkpoint) -> Checkpoint:
+    """Remove what wrappers of a model put before and into the names; each change is noted.
+
+    `module.` goes only where every name begins with it, because models have parts of that name;
+    torch.compile's, FSDP's and activation checkpointing's names go everywhere.
+    """
+    while True:
+        names = [key for key in checkpoint if key != COUNTER]
+        prefix = next((p for p in PREFIXES if names and all(key.startswith(p) for key in names)), None)
+        if prefix is None:
+            break
+        if COUNTER in checkpoint.entries:
+            if prefix != "module.":
+                break
+            leave_out(checkpoint, COUNTER)
+            checkpoint.notes.append(f"{COUNTER} left out: the counter of AveragedModel")
+        rename(checkpoint, {key: key.removeprefix(prefix) for key in checkpoint})
+        checkpoint.notes.append(f"prefix {prefix} removed")
+    shorter = {key: ".".join(part for part in key.split(".") if part not in INNER) for key in checkpoint}
+    changed = [key for key in checkpoint if shorter[key] != key]
+    if changed and len(set(shorter.values())) == len(shorter):
+        found = ", ".join(name for name in INNER if any(name in key.split(".") for key in changed))
+        rename(checkpoint, shorter)
+        checkpoint.notes.append(f"{found} removed from {len(changed)} names")
+    return checkpoint
+
+
+def rename(checkpoint: Checkpoint, new: dict[str, str]) -> None:
+    """Give every tensor its new name, in the same order."""
+    checkpoint.entries = {new[key]: entry for key, entry in checkpoint.entries.items()}
+    checkpoint.tied = {new[key]: new[kept] for key, kept in checkpoint.tied.items()}
+
+
+def leave_out(checkpoint: Checkpoint, name: str) -> None:
+    """Remove a tensor; those that are tied to it are tied to the first of them from now on."""
+    del checkpoint.entries[name]
+    checkpoint.tied.pop(name, None)
+    heirs = [key for key, kept in checkpoint.tied.items() if kept == name]
+    for key in heirs[:1]:
+        del checkpoint.tied[key]
+    checkpoint.tied |= dict.fromkeys(heirs[1:], heirs[0]) if heirs else {}
+
+
+def check_filled(checkpoint: Checkpoint) -> Checkpoint:
+    """Raise ValueError where weights hold no elements: DeepSpeed's ZeRO-3 saves such placeholders."""
+    empty = [key for key, entry in checkpoint.entries.items() if not nbytes(entry)]
+    if any(key.endswith("weight") for key in empty) or 2 * len(empty) > len(checkpoint):
+        what = f"{len(empty)} of its {len(checkpoint)} tensors hold no elements (the first is {empty[0]})"
+        why = "ZeRO-3 leaves such placeholders where it keeps the weights in shards"
+        raise ValueError(f"{checkpoint.name}: {what}; {why}: gather them with zero_to_fp32.py, and give what it writes")
+    return checkpoint
