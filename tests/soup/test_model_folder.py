@@ -186,6 +186,14 @@ def test_files_that_differ_between_the_folders_are_named(tmp_path: Path) -> None
     assert left_out(notes) == {"more.json"}
 
 
+def test_code_of_any_name_is_copied_and_the_soup_may_lie_in_its_ingredients_folder(tmp_path: Path) -> None:
+    files: dict[str, str | float] = {"model.safetensors": 1.0, "train_metrics.py": "x"}
+    folders = [write(tmp_path / name, files) for name in ("one", "two")]
+    notes = soup.mix(soup.uniform(folders), tmp_path / "one" / "soup")
+    assert (tmp_path / "one" / "soup" / "train_metrics.py").read_text() == "x"
+    assert notes == [f"train_metrics.py: code of {folders[0]}, copied; its library runs it if it is told to trust it"]
+
+
 def test_subfolders_of_plain_files_are_copied(tmp_path: Path) -> None:
     files: dict[str, str | float] = {"model.safetensors": 1.0, "additional_chat_templates/tool.jinja": "x"}
     there, notes = mixed(tmp_path, files, files)

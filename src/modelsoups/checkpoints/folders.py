@@ -98,6 +98,9 @@ def _checkpoints_in(place: Path, suffixes: Sequence[str]) -> list[str]:
 
 def _nothing_in(folder: Path, suffixes: Sequence[str]) -> str:
     """Say that a folder has no weights of a known name, and what to give in its place."""
+    if (folder / "adapter_config.json").exists():
+        what = "an adapter (LoRA or another of PEFT), not a whole model"
+        return f"{folder}: no weights in this folder but {what}; merge it into its base model (merge_and_unload)"
     known = ", ".join(name for names in WEIGHTS for name in names)
     why = f"{folder}: no weights in this folder under a name that is known ({known}, or an {INDEX} of one)"
     if files := _checkpoints_in(folder, suffixes):

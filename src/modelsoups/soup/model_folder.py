@@ -28,7 +28,7 @@ from modelsoups.weights.state_dicts import EVERYTHING, Coefficients, check_group
 COPIED = (".json", ".txt", ".model", ".jinja", ".spm", ".tiktoken", ".bpe", ".py")
 OTHER_WEIGHTS = (INDEX, ".h5", ".msgpack", ".ot", ".onnx", ".onnx_data", ".gguf", ".xml", ".npz", ".distcp")
 # What one training run leaves: its state, its results, and how it went.
-OF_ONE_RUN = ("train*", "optimizer*", "rng_state*", "random_states*", "latest", "zero_to_fp32.py", "events.out.*")
+OF_ONE_RUN = ("train*", "optimizer*", "rng_state*", "random_states*", "latest", "events.out.*")
 RESULTS = ("*results*", "*metrics*", "*_history.json", "log.json", "logs.json", "log_*.json", "*_log.json", "*log.txt")
 OURS = (paths.MANIFEST, paths.RECIPE, paths.FAILED, paths.PROVENANCE, "soup.json")
 CARDS = ("readme*", "adapter_config.json")  # a card of one ingredient; of an adapter, which is not mixed
@@ -119,7 +119,7 @@ def _sorted_out(checkpoint: Checkpoint) -> Files:
     def look(place: Path) -> None:
         for path in sorted(place.iterdir()):
             name = path.relative_to(folder).as_posix()
-            if path in checkpoint.files:
+            if path in checkpoint.files or fnmatch(path.name, ".*.tmp"):  # mixed, or ours and unfinished
                 continue
             if path.is_dir():
                 if path in own:
@@ -148,7 +148,9 @@ def _is_plain(folder: Path) -> bool:
 def _is_of_one(path: Path) -> bool:
     """Whether a file belongs to one ingredient alone, is hidden, or is no file at all."""
     name = path.name.lower()
-    patterns = (*OF_ONE_RUN, *RESULTS, *OURS, *CARDS)
+    patterns: tuple[str, ...] = (*OF_ONE_RUN, *RESULTS, *OURS, *CARDS)
+    if name.endswith(".py"):  # a model's code may have any name; this script is DeepSpeed's
+        patterns = ("zero_to_fp32.py",)
     unfit = name.startswith(".") or not path.is_file()
     return unfit or name.endswith((*SUFFIXES, *OTHER_WEIGHTS)) or any(fnmatch(name, p) for p in patterns)
 
