@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def _part(checkpoint: Checkpoint, prefix: str, parts: Mapping[str, Path]) -> Che
     entries = {key[len(prefix) :]: entry for key, entry in checkpoint.entries.items() if is_of_part(key)}
     tied = {a[len(prefix) :]: b[len(prefix) :] for a, b in checkpoint.tied.items() if is_of_part(a)}
     name = f"{checkpoint.name}/{prefix}".rstrip("/")
-    return replace(checkpoint, name=name, entries=entries, tied=tied, notes=[])
+    return Checkpoint(name, entries, tied, files=checkpoint.files)
 
 
 def copy_rest(checkpoints: Sequence[Checkpoint], out: Path) -> list[str]:
