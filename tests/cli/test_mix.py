@@ -118,10 +118,12 @@ def test_a_hugging_face_folder_keeps_its_tokenizer(tmp_path: Path) -> None:
         (tmp_path / name / "config.json").write_text('{"model_type": "bert"}')
         (tmp_path / name / "vocab.txt").write_text("hello")
         (tmp_path / name / "modeling.py").write_text("raise SystemExit")
-    soup.mix(soup.uniform([tmp_path / "a", tmp_path / "b"]), tmp_path / "soup")
+    notes = soup.mix(soup.uniform([tmp_path / "a", tmp_path / "b"]), tmp_path / "soup")
+    assert any(note.startswith(f"modeling.py: code of {tmp_path / 'a'}, copied") for note in notes)
     assert {p.name for p in (tmp_path / "soup").iterdir()} == {
         "config.json",
         "vocab.txt",
+        "modeling.py",
         "model.safetensors",
         "README.md",
     }

@@ -12,15 +12,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from modelsoups.checkpoints import folders
+from modelsoups.checkpoints.folders import INDEX
 from modelsoups.checkpoints.foreign import AT_LIMIT, kind_of_folder, strange
 from modelsoups.checkpoints.names import check_filled, without_wrappers
 from modelsoups.checkpoints.pytorch import read_pytorch
 from modelsoups.checkpoints.tensors import Checkpoint, Entry, InFile, MappedFile, checkpoint_of
-from modelsoups.disk import paths
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
-INDEX = ".index.json"
-WHOLE = (paths.MODEL, "pytorch_model.bin")  # weight files of a folder, in the order they are tried
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -129,15 +128,22 @@ def _read(path: Path, key: str | None) -> Checkpoint:
 
 
 def _read_folder(path: Path) -> Checkpoint:
-    for name in WHOLE:
-        for file in (path / name, path / f"{name}{INDEX}"):
-            if file.exists():
-                checkpoint = _read(file, None)
-                checkpoint.name, checkpoint.folder = str(path), path
-                return checkpoint
-    if kind := kind_of_folder(path):
-        raise ValueError(f"{path}: {kind}")
-    raise ValueError(f"{path}: no weights in this folder; expected {' or '.join(WHOLE)}, or an {INDEX} of one")
+    try:
+        parts = folders.weights_of(path, SUFFIXES)
+    except ValueError as error:
+        if kind := kind_of_folder(path):
+            raise ValueError(f"{path}: {kind}") from error
+        raise
+    whole = Checkpoint(str(path), {}, folder=path)
+    for prefix, file in parts.items():
+        part = _read(file, None)
+        whole.entries |= {prefix + key: entry for key, entry in part.entries.items()}
+        whole.tied |= {prefix + a: prefix + b for a, b in part.tied.items()}
+        where = f"{file.relative_to(path)}: " if len(parts) > 1 else ""
+        whole.notes += [where + note for note in part.notes]
+        whole.files += part.files
+        whole.parts[prefix] = file.relative_to(path).with_name(folders.written_as(file))
+    return whole
 
 
 def _read_shards(index: Path) -> Checkpoint:

@@ -125,7 +125,8 @@ class Checkpoint(Mapping[str, Tensor]):
     """A state whose tensors are read on access; names are in the order of the file.
 
     tied maps a name to the earlier name whose tensor it shares; notes tell the user what reading
-    changed; folder is the Hugging Face folder, if it came from one; before is what the file holds
+    changed; folder is the model's folder, if it came from one, and parts the file of the folder as
+    which the tensors are written whose names begin with a prefix; before is the content of the file
     if `alike.align` changed names or entries.
     """
 
@@ -136,6 +137,7 @@ class Checkpoint(Mapping[str, Tensor]):
     folder: Path | None = None
     files: tuple[Path, ...] = ()
     before: "Checkpoint | None" = None
+    parts: dict[str, Path] = field(default_factory=dict)
 
     def __getitem__(self, key: str) -> Tensor:
         return self.entries[key].tensor()

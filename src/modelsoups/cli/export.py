@@ -6,6 +6,7 @@ counts as complete only when the library loads it and gives the logits of the or
 """
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -54,6 +55,7 @@ def run(experiment: Experiment) -> bool:
         model = build(config.model, len(classes)).eval()
         model.load_state_dict(experiment.soups.mixed(soup))
         folder.mkdir(parents=True, exist_ok=True)
+        _remove_unfinished(folder)
         (folder / manifests.MANIFEST).unlink(missing_ok=True)
         files = _write_model(config.model, model, classes, folder)
         storage.write_json(folder / "labels.json", classes)
@@ -86,10 +88,20 @@ def _soup(experiment: Experiment, row: str) -> Soup:
 
 
 def _holds_other_files(folder: Path) -> bool:
-    """Return whether a folder has files that no export writes, not even a stopped one."""
-    ours = {Path(name).stem for name in (*CLIP_FILES, *TIMM_FILES, *FACTS, manifests.MANIFEST)}
+    """Return whether a folder has files other than what a stopped export leaves.
+
+    Hidden files do not count: safetensors' own unfinished one is called .tmpXXXXXX.
+    """
+    ours = {*CLIP_FILES, *TIMM_FILES, *FACTS, manifests.MANIFEST}
     there = folder.iterdir() if folder.exists() else ()
-    return any(path.name.lstrip(".").split(".")[0] not in ours for path in there)
+    return any(path.name not in ours and not path.name.startswith(".") for path in there)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove the hidden files that a killed export left half written."""
+    for path in folder.iterdir():
+        if re.fullmatch(r"\.tmp\w{6}|\..+\.tmp", path.name) and path.is_file():
+            path.unlink()
 
 
 def _write_model(config: ModelConfig, model: Classifier, classes: list[str], folder: Path) -> tuple[str, ...]:
@@ -167,7 +179,8 @@ def _push(folder: Path, repository: str, private: bool) -> None:
     hub = huggingface_hub.HfApi()
     try:
         hub.create_repo(repository, private=private, exist_ok=True)
-        done = hub.upload_folder(repo_id=repository, folder_path=folder, ignore_patterns=[manifests.MANIFEST])
+        left = [manifests.MANIFEST, ".*"]
+        done = hub.upload_folder(repo_id=repository, folder_path=folder, ignore_patterns=left)
     except Exception as error:  # the network and the server each raise different types
         why = " ".join(str(error).split())[:300]
         raise ValueError(f"export.push={repository}: {why}; the folder is complete: {folder}") from error

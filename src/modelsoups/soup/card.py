@@ -1,10 +1,14 @@
 """The model card that is written next to a mixed soup: its method and its ingredients."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
+from modelsoups.disk import storage
 from modelsoups.soup.coefficients import Soup
 
-# The front matter is constant, so huggingface_hub.ModelCard is not needed.
+LONGEST = 255  # bytes of a file name
+# The front matter is one constant line, so huggingface_hub.ModelCard would save nothing here.
 CARD = """---
 tags: [model-soup]
 ---
@@ -34,6 +38,36 @@ def card(chosen: Soup, notes: Sequence[str], holdout_accuracy: float | None) -> 
     return CARD.format(
         method=chosen.method,
         facts=facts,
-        table="\n".join(f"| `{name}` | {coefficient} | `{digest}` |" for name, coefficient, digest in rows),
-        notes="\n".join(f"- {note}" for note in notes),
+        table="\n".join(f"| `{_shown(name)}` | {value} | `{digest}` |" for name, value, digest in rows),
+        notes="\n".join(f"- {_shown(note)}" for note in notes),
     )
+
+
+def write_card(weights: Path, text: str) -> list[str]:
+    """Write the card of a file beside it: soup.md, or soup.safetensors.md if soup.md is not ours.
+
+    Returns a note where the user should know which; no file is replaced that is not such a card.
+    """
+    usual, other = weights.with_suffix(".md"), weights.with_name(f"{weights.name}.md")
+    if _is_free(usual):
+        storage.write_text(usual, text)
+        return []
+    if len(os.fsencode(other.name)) <= LONGEST and _is_free(other):
+        storage.write_text(other, text)
+        return [f"{usual} is not a card that modelsoups wrote, so it stays; the card is {other}"]
+    return [f"{usual} is not a card that modelsoups wrote, so it stays; no card was written"]
+
+
+def _is_free(path: Path) -> bool:
+    """Whether there is nothing at a path, or a card of ours that nobody has added to."""
+    if not path.exists() and not path.is_symlink():
+        return True
+    start, end = CARD.split("{method}")[0], CARD.split("{notes}")[1]
+    text = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+    return text.startswith(start.encode()) and text.endswith(end.encode())
+
+
+def _shown(name: str) -> str:
+    """A name as one line of text in a table: without control characters, bytes that are no text, and bars."""
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+    return plain.replace("|", r"\|").replace("`", "'")

@@ -1,11 +1,9 @@
 """Open any checkpoints, average them uniformly, and mix a soup into one checkpoint."""
 
-import contextlib
 import json
 import os
-import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,19 +11,19 @@ from typing import Any
 from torch import Tensor
 
 from modelsoups.checkpoints.alike import align
-from modelsoups.checkpoints.formats import Source, open_checkpoint
+from modelsoups.checkpoints.formats import SUFFIXES, Source, open_checkpoint
 from modelsoups.checkpoints.layouts import check_layouts
 from modelsoups.checkpoints.tensors import Checkpoint
-from modelsoups.disk import paths, storage
+from modelsoups.disk import storage
+from modelsoups.soup import model_folder
 from modelsoups.soup.batchnorm import has_batchnorm
-from modelsoups.soup.card import card
+from modelsoups.soup.card import card, write_card
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.weights import digests as digest
 from modelsoups.weights.mixing import mix_in_memory, mix_to_file
 from modelsoups.weights.state_dicts import EVERYTHING
 
 Sources = Iterable[Source] | Mapping[str, Source]  # checkpoints; the keys of a mapping are their names
-COPIED = (".json", ".txt", ".model", ".jinja", ".spm", ".tiktoken")  # copied from a Hugging Face folder
 
 
 def load(source: Source, key: str | None = None) -> dict[str, Tensor]:
@@ -67,10 +65,10 @@ def mix(
 ) -> list[str]:
     """Write the mixed checkpoint: a .safetensors file and a model card (.md) next to it, or a folder.
 
-    A Hugging Face folder is written if the first ingredient is one and `out` has no suffix;
-    tokenizer and configuration are copied. sources: the checkpoints in the soup's order, for states
-    in memory or files that moved. statistics: tensors to write instead of the mixed ones (from
-    `reestimate` or `fisher`). Returns notes for the user. Raises ValueError for an ensemble, an
+    A folder is written if the first ingredient is one and `out` does not end in .safetensors, with
+    its configuration, tokenizer and code; see `model_folder`. sources: the checkpoints in the
+    soup's order, for states in memory or files that moved. statistics: tensors to write instead of
+    the mixed ones (from `reestimate` or `fisher`). Returns notes for the user. Raises ValueError for an ensemble, an
     ingredient that changed since it was chosen, layouts that differ, values that are not finite,
     or an output that exists as a folder or is an input.
 
@@ -89,36 +87,31 @@ def mix(
         known = replace(chosen, hashes=digests)
         return {"modelsoups": json.dumps({**known.to_json(), "holdout_accuracy": holdout_accuracy})}
 
+    _check_output(path, checkpoints[0])
     if path.suffix == ".safetensors":
         notes = mix_to_file(checkpoints, chosen.coefficients, path, facts, statistics)
-        storage.write_text(path.with_suffix(".md"), card(known, notes, holdout_accuracy))
-    elif not path.suffix and checkpoints[0].folder is not None:
-        with _new_folder(checkpoints[0].folder, path) as tmp:
-            notes = mix_to_file(checkpoints, chosen.coefficients, tmp / paths.MODEL, facts, statistics)
-            storage.write_text(tmp / "README.md", card(known, notes, holdout_accuracy))
+        notes += write_card(path, card(known, notes, holdout_accuracy))
     else:
-        raise ValueError(f"{path}: expected a name ending in .safetensors (or a new folder, for Hugging Face folders)")
+        with model_folder.new_folder(path) as tmp:
+            notes = model_folder.write_weights(tmp, checkpoints, chosen.coefficients, facts, statistics or {})
+            notes += model_folder.copy_rest(checkpoints, tmp)
+            storage.write_text(tmp / "README.md", card(known, notes, holdout_accuracy))
     if has_batchnorm(checkpoints[0]) and not has_batchnorm(statistics or ()):
         notes.append("BatchNorm: averaged statistics do not fit the mixed weights; use --batchnorm or soup.reestimate")
     return notes
 
 
-@contextlib.contextmanager
-def _new_folder(model: Path, path: Path) -> Iterator[Path]:
-    """Yield a temporary folder with tokenizer and configuration; rename it to `path` on success."""
-    if path.exists():
-        raise ValueError(f"{path} exists; give the name of a new folder")
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        tmp.mkdir(parents=True)
-        for file in sorted(model.iterdir()):
-            if file.is_file() and file.suffix in COPIED and not file.name.endswith(".index.json"):
-                shutil.copyfile(file, tmp / file.name)
-        yield tmp
-        tmp.rename(path)
-    except BaseException:
-        shutil.rmtree(tmp, ignore_errors=True)
-        raise
+def _check_output(path: Path, first: Checkpoint) -> None:
+    """ValueError unless a soup of these can be written as a file or folder of this name."""
+    if path.suffix == ".safetensors":
+        if len(first.parts) > 1:
+            held = ", ".join(map(str, first.parts.values()))
+            way = "give a new folder, without .safetensors, as output, or these files as checkpoints"
+            raise ValueError(f"{path}: {first.name} holds several models ({held}), which no single file can; {way}")
+    elif first.folder is None:
+        raise ValueError(f"{path}: expected a name ending in .safetensors (or a new folder, for Hugging Face folders)")
+    elif path.suffix in SUFFIXES:
+        raise ValueError(f"{path}: a soup is written as .safetensors or as a new folder, never as {path.suffix}")
 
 
 def mixed(chosen: Soup, sources: Sources | None = None) -> dict[str, Tensor]:
