@@ -1,8 +1,9 @@
 """BatchNorm after mixing: averaged running statistics do not fit the mixed weights."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
@@ -24,6 +25,12 @@ class Reestimated:
 def has_batchnorm(names: Iterable[str]) -> bool:
     """Whether a state holds running statistics."""
     return any(name.rpartition(".")[2] == "running_mean" for name in names)
+
+
+def statistics_differ(states: Sequence[Mapping[str, Tensor]]) -> bool:
+    """Whether the running statistics of some two states differ, as they do not when they are frozen in training."""
+    names = [name for name in states[0] if name.rpartition(".")[2] in STATISTICS[:2]]
+    return any(not torch.equal(states[0][n], other[n]) for other in states[1:] for n in names if n in other)
 
 
 def reestimate(state: Mapping[str, Tensor], holdout: Holdout, loader: Iterable[tuple[Tensor, Tensor]]) -> Reestimated:

@@ -1,5 +1,6 @@
 """Soup: coefficients over ingredients, which is all that a soup is. Loads without torch."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -25,7 +26,8 @@ class Soup:
     (see `weights.state_dicts.layer_of`) or tensor name, one coefficient per ingredient, in their
     order; the group "*" stands for every tensor that no other group names. beta multiplies the
     logits (equation 2). trace: the decisions of the method, in order. Raises ValueError for no
-    ingredients, another space, or rows and hashes that are not one per ingredient.
+    ingredients, another space, rows and hashes that are not one per ingredient, or coefficients
+    that are not finite numbers.
     """
 
     method: str
@@ -47,6 +49,10 @@ class Soup:
         for group, row in self.coefficients.items():
             if len(row) != k:
                 raise ValueError(f"soup {self.method}: group {group} has {len(row)} coefficients for {k} ingredients")
+            if odd := [c for c in row if not _is_finite(c)]:
+                raise ValueError(
+                    f"soup {self.method}: coefficient {odd[0]!r} of group {group}; expected finite numbers"
+                )
 
     def to_json(self) -> dict[str, Any]:
         d = asdict(self)
@@ -61,3 +67,10 @@ class Soup:
             raise ValueError(f"not a soup: missing keys {missing}, unknown keys {unknown}")
         tuples = {k: tuple(d[k]) for k in ("ingredients", "hashes", "trace") if k in d}
         return Soup(**{**d, **tuples})
+
+
+def _is_finite(coefficient: float) -> bool:
+    try:
+        return math.isfinite(coefficient)
+    except TypeError:  # text
+        return False

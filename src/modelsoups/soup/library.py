@@ -16,9 +16,10 @@ from modelsoups.checkpoints.formats import Source, open_checkpoint
 from modelsoups.checkpoints.layouts import check_layouts
 from modelsoups.checkpoints.tensors import Checkpoint
 from modelsoups.disk import paths, storage
-from modelsoups.soup.batchnorm import has_batchnorm
 from modelsoups.soup.card import card
 from modelsoups.soup.coefficients import Ingredient, Soup
+from modelsoups.soup.notes import batchnorm_notes, check_statistics, notes_on
+from modelsoups.soup.refusals import check_not_shared, refuse
 from modelsoups.weights import digests as digest
 from modelsoups.weights.mixing import mix_in_memory, mix_to_file
 from modelsoups.weights.state_dicts import EVERYTHING
@@ -63,6 +64,7 @@ def mix(
     sources: Sources | None = None,
     holdout_accuracy: float | None = None,
     statistics: Mapping[str, Tensor] | None = None,
+    force: bool = False,
 ) -> list[str]:
     """Write the mixed checkpoint: a .safetensors file with a card (.md) beside it, or a folder.
 
@@ -71,7 +73,8 @@ def mix(
     in memory or files that moved. statistics: tensors to write in place of the mixed ones (from
     `reestimate` or `fisher`). Returns notes for the user. Raises ValueError for an ensemble, an
     ingredient that changed since it was chosen, layouts that differ, numbers that are not finite,
-    or an output that exists as a folder or is an input.
+    or an output that exists as a folder or is an input; and for what `refusals` lists (adapters,
+    quantized weights, other classes), which `force` mixes with a note in the soup.
 
         for note in soup.mix(soup.uniform(["a.pt", "b.pt"]), "soup.safetensors"):
             print(note)
@@ -80,26 +83,29 @@ def mix(
         raise ValueError(f"soup {chosen.method} mixes {chosen.space}, not weights: an ensemble has no checkpoint")
     checkpoints = chosen_checkpoints(chosen, sources)
     path, known = Path(out), chosen
+    forced = refuse(checkpoints, force)
+    check_statistics(checkpoints[0], statistics or {})
 
     def facts(digests: tuple[str, ...]) -> dict[str, str]:
         nonlocal known
         if digest.UNKNOWN not in digests:
             _check(chosen, checkpoints, digests)
         known = replace(chosen, hashes=digests)
-        return {"modelsoups": json.dumps({**known.to_json(), "holdout_accuracy": holdout_accuracy})}
+        facts = {**known.to_json(), "holdout_accuracy": holdout_accuracy, **({"notes": forced} if forced else {})}
+        return {"modelsoups": json.dumps(facts)}
+
+    def write(file: Path, shown: Path) -> list[str]:
+        notes = mix_to_file(checkpoints, chosen.coefficients, file, facts, statistics)
+        notes = [*forced, *notes_on(known), *notes, *batchnorm_notes(checkpoints, statistics)]
+        storage.write_text(shown, card(known, notes, holdout_accuracy))
+        return notes
 
     if path.suffix == ".safetensors":
-        notes = mix_to_file(checkpoints, chosen.coefficients, path, facts, statistics)
-        storage.write_text(path.with_suffix(".md"), card(known, notes, holdout_accuracy))
-    elif not path.suffix and checkpoints[0].folder is not None:
+        return write(path, path.with_suffix(".md"))
+    if not path.suffix and checkpoints[0].folder is not None:
         with _new_folder(checkpoints[0].folder, path) as tmp:
-            notes = mix_to_file(checkpoints, chosen.coefficients, tmp / paths.MODEL, facts, statistics)
-            storage.write_text(tmp / "README.md", card(known, notes, holdout_accuracy))
-    else:
-        raise ValueError(f"{path}: expected a name ending in .safetensors (or a new folder, for Hugging Face folders)")
-    if has_batchnorm(checkpoints[0]) and not has_batchnorm(statistics or ()):
-        notes.append("BatchNorm: averaged statistics do not fit the mixed weights; use --batchnorm or soup.reestimate")
-    return notes
+            return write(tmp / paths.MODEL, tmp / "README.md")
+    raise ValueError(f"{path}: expected a name ending in .safetensors (or a new folder, for Hugging Face folders)")
 
 
 @contextlib.contextmanager
@@ -120,12 +126,14 @@ def _new_folder(model: Path, path: Path) -> Iterator[Path]:
         raise
 
 
-def mixed(chosen: Soup, sources: Sources | None = None) -> dict[str, Tensor]:
-    """The mixed weights in memory, by tensor name; sources and errors as for `mix`.
+def mixed(chosen: Soup, sources: Sources | None = None, force: bool = False) -> dict[str, Tensor]:
+    """The mixed weights in memory, by tensor name; sources, force and errors as for `mix`.
 
     model.load_state_dict(soup.mixed(soup.uniform(["a.pt", "b.pt"])))
     """
-    return mix_in_memory(chosen_checkpoints(chosen, sources), chosen.coefficients)
+    checkpoints = chosen_checkpoints(chosen, sources)
+    refuse(checkpoints, force)
+    return mix_in_memory(checkpoints, chosen.coefficients)
 
 
 def chosen_checkpoints(chosen: Soup, sources: Sources | None = None) -> list[Checkpoint]:
@@ -152,7 +160,8 @@ def open_alike(sources: Sources) -> list[Checkpoint]:
 def open_all(sources: Sources) -> list[Checkpoint]:
     """Open the checkpoints lazily, each under its own name; a mapping gives the names.
 
-    Raises ValueError if there are none, one is given twice, or one cannot be opened.
+    Raises ValueError if there are none, one is given twice, one cannot be opened, or two states
+    share their memory.
     """
     if isinstance(sources, (str, os.PathLike)):
         raise ValueError(f"{sources}: expected several checkpoints in a list, not one path")
@@ -170,9 +179,11 @@ def open_all(sources: Sources) -> list[Checkpoint]:
     name, count = Counter(c.name for c in opened).most_common(1)[0]
     if count > 1:
         raise ValueError(f"{name} is given twice")
-    seen: dict[tuple[Path, ...], str] = {}
+    check_not_shared(opened)
+    seen: dict[tuple[tuple[int, int], ...], str] = {}
     for c in opened:
-        earlier = seen.setdefault(tuple(f.resolve() for f in c.files), c.name) if c.files else c.name
+        places = tuple((s.st_dev, s.st_ino) for s in (f.stat() for f in c.files))  # also of hard links
+        earlier = seen.setdefault(places, c.name) if c.files else c.name
         if earlier != c.name:
             raise ValueError(f"{c.name} is given twice, also as {earlier}")
     return opened
