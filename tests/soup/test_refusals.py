@@ -99,6 +99,17 @@ def test_another_order_of_classes_is_refused(tmp_path: Path, capsys) -> None:
     assert "1.safetensors has 2 classes of head.weight in another order than" in error
 
 
+def test_of_large_heads_a_sample_tells_whether_all_rows_are_compared(tmp_path: Path) -> None:
+    """Of 1,000 classes the sample has every eighth; all but the first are moved by one place."""
+    rows_CD = torch.randn(1000, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    moved_CD = torch.cat([rows_CD[:1], rows_CD[1:].roll(1, dims=0)])
+    states = [{"head.weight": rows_CD}, {"head.weight": moved_CD}]
+    with pytest.raises(ValueError, match=r"1\.safetensors has 99[0-9] classes of head\.weight in another order"):
+        soup.mixed(soup.uniform(saved(tmp_path, *states)))
+    with pytest.raises(ValueError, match=r"state 1 has 99[0-9] classes"):
+        soup.mixed(soup.uniform(states), states)
+
+
 def test_rows_count_as_moved_only_where_that_is_certain() -> None:
     rows_CD = head()["head.weight"]
     assert moved_rows(rows_CD, rows_CD[[1, 2, 3, 4, 0]] + 0.01) == 5
