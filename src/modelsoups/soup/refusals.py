@@ -132,7 +132,7 @@ def _class_order(checkpoints: Sequence[Checkpoint]) -> list[Problem]:
     if any(entry.dtype.is_complex for entry in first.entries.values()):
         return []  # mixing refuses them
     head = head_of(first)
-    if head is None or len(checkpoints) < 2 or math.prod(first.entries[head].shape) > LARGEST_HEAD:
+    if head is None or not 0 < math.prod(first.entries[head].shape) <= LARGEST_HEAD:
         return []
     expected = first.entries[head]
     rows_SD = _some_rows(expected)
