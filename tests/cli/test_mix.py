@@ -135,12 +135,18 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     a, b = map(str, files(tmp_path, 2))
     commands.main(["mix", "uniform", a, b, "-o", str(tmp_path / "u.safetensors")])
     commands.main(["mix", "weights", a, b, "--coefficients", "2", "-1", "-o", str(tmp_path / "w.safetensors")])
-    assert "uniform of 2 checkpoints" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "uniform of 2 checkpoints" in out
+    assert "the coefficients" not in out
+    tiny = ["--coefficients", "1.001", "-1e-3", "-o", str(tmp_path / "t.safetensors")]
+    commands.main(["mix", "weights", a, b, *tiny])  # argparse alone takes -1e-3 for an option
+    assert bits(load_file(tmp_path / "t.safetensors")) == bits(mix([state(0), state(1)], {"*": [1.001, -1e-3]}))
     assert bits(load_file(tmp_path / "w.safetensors")) == bits(mix([state(0), state(1)], {"*": [2, -1]}))
     for wrong, message in [
         (["uniform", a, a], "is given twice"),
         (["uniform", a, f"{tmp_path}/../{tmp_path.name}/0.safetensors"], "is given twice, also as"),
         (["weights", a, b, "--coefficients", "1"], "expected 2 numbers"),
+        (["weights", a, b, "--coefficients", "nan", "1"], "coefficient nan of group *; expected finite numbers"),
         (["uniform", a, str(tmp_path / "no.pt")], "no.pt cannot be read"),
     ]:
         with pytest.raises(SystemExit) as stopped:

@@ -135,7 +135,8 @@ def test_tensors_of_whole_pages_lie_on_pages(tmp_path: Path) -> None:
         "w": torch.ones(32, 64),
         "double": torch.ones(2).double(),
     }
-    soup.mix(soup.uniform([state, state]), tmp_path / "soup.safetensors", [state, state])
+    both = [state, {k: v.clone() for k, v in state.items()}]
+    soup.mix(soup.uniform(both), tmp_path / "soup.safetensors", both)
     content = (tmp_path / "soup.safetensors").read_bytes()
     length = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:length])

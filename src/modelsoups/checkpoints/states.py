@@ -24,6 +24,12 @@ def averaged(tensor: Tensor | Entry) -> bool:
     return tensor.dtype.is_floating_point
 
 
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no number of a tensor is NaN or infinity; torch cannot tell for float8."""
+    wide = tensor.float() if tensor.dtype.is_floating_point and tensor.dtype.itemsize == 1 else tensor
+    return bool(torch.isfinite(wide).all())
+
+
 def state_sha256(state: State) -> str:
     """Return the SHA-256 of name, dtype, shape and bytes of all tensors, sorted by name."""
     digest = hashlib.sha256()

@@ -183,6 +183,8 @@ def checkpoint_of(state: Mapping[Any, Any], name: str = "state in memory") -> Ch
             continue
         if not isinstance(key, str) or not isinstance(tensor, Tensor):
             raise ValueError(f"{name}: entry {key} is a {type(tensor).__name__}, not a tensor; give model.state_dict()")
+        if hasattr(tensor, "full_tensor"):
+            raise ValueError(f"{name}: tensor {key} is a DTensor, one shard of it here; give its .full_tensor()")
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             raise ValueError(f"{name}: tensor {key} is sparse, quantized or on meta; only dense tensors can be mixed")
         if tensor.numel():

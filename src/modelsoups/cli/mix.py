@@ -7,7 +7,9 @@ greedy and pruned with early rejection, and for learned.
 
 import argparse
 import functools
+import re
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 
 from modelsoups import soup
 from modelsoups.config import registry
@@ -15,6 +17,7 @@ from modelsoups.soup.choosing import LEARNED
 from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.library import open_all
 from modelsoups.soup.options import options_of
+from modelsoups.soup.refusals import refuse
 from modelsoups.weights.digests import later
 from modelsoups.weights.state_dicts import EVERYTHING
 
@@ -31,7 +34,8 @@ CHECKPOINTS = ".safetensors, .pt, .pth, .bin, .ckpt, an .index.json or a folder"
 
 def main(argv: Sequence[str]) -> None:
     """Choose a soup, print its decisions, and write the mixed checkpoint."""
-    args = parser().parse_args(argv)
+    args = parser().parse_args(list(map(_plain, argv)))
+    refuse(open_all(args.checkpoints), args.force, heads=False)  # before any evaluation; of those chosen, mix does
     holdout = None if args.holdout is None else holdout_of(args.holdout)
     chosen = choose(args, holdout)
     accuracy = print_decisions(chosen) if args.method in ("greedy", "pruned") else None
@@ -44,11 +48,12 @@ def main(argv: Sequence[str]) -> None:
     statistics = None
     if args.batchnorm is not None:
         if holdout is None:
-            raise ValueError("--batchnorm needs --holdout, which provides the model to run")
-        fresh = soup.reestimate(soup.mixed(chosen), holdout, registry.function(args.batchnorm)())
-        print(f"mix: BatchNorm re-estimated: {fresh.before} of {fresh.n} correct before, {fresh.after} after")
+            raise ValueError("--batchnorm needs --holdout, whose model is run")
+        fresh = soup.reestimate(soup.mixed(chosen, force=args.force), holdout, registry.function(args.batchnorm)())
+        worse = "; fewer than before, so leave --batchnorm out" if fresh.after < fresh.before else ""
+        print(f"mix: BatchNorm re-estimated: {fresh.before} of {fresh.n} right before, {fresh.after} after{worse}")
         statistics, accuracy = fresh.statistics, fresh.after / fresh.n
-    for note in soup.mix(chosen, args.out, holdout_accuracy=accuracy, statistics=statistics):
+    for note in soup.mix(chosen, args.out, holdout_accuracy=accuracy, statistics=statistics, force=args.force):
         print(f"mix: {note}")
     print(f"mix: {chosen.method} of {len(chosen.ingredients)} checkpoints -> {args.out}")
 
@@ -81,6 +86,8 @@ def parser() -> argparse.ArgumentParser:
         else:
             add(flag, type=int, help=sentence)
     add("--plot", metavar="FILE", help="a .png, .pdf or .svg of the decisions, or of the learned loss")
+    text = "mix adapters, quantized weights or models of other configurations as they are; noted in the soup"
+    add("--force", action="store_true", help=text)
     add("--by", choices=LEARNED, default="all", help="for learned: the tensors that share coefficients")
     return made
 
@@ -115,6 +122,11 @@ def holdout_of(name: str) -> soup.Holdout:
     if not isinstance(holdout, soup.Holdout):
         raise ValueError(f"--holdout {name}: returned a {type(holdout).__name__}, expected a soup.Holdout")
     return holdout
+
+
+def _plain(argument: str) -> str:
+    """A negative number without exponent: argparse takes -1e-3 for an option."""
+    return format(Decimal(argument), "f") if re.fullmatch(r"-[\d.]+[eE][-+]?\d{1,3}", argument) else argument
 
 
 def _weights(paths: Sequence[str], coefficients: Sequence[float] | None) -> Soup:

@@ -133,7 +133,8 @@ def _judges(checkpoints: Sequence[Checkpoint], evaluate: Evaluate | Holdout) -> 
     """Return the function that scores mixed weights, all checkpoints' scores, and image count."""
     if not isinstance(evaluate, Holdout):
         full = functools.partial(_score, evaluate)
-        individual = [full(dict(c), c.name) for c in checkpoints]
+        own = ({key: tensor.clone() for key, tensor in c.items()} for c in checkpoints)  # evaluators may change it
+        individual = [full(state, c.name) for state, c in zip(own, checkpoints, strict=True)]
         if len({len(s) if isinstance(s, tuple) else 0 for s in individual}) > 1:
             raise ValueError("evaluate returned different numbers of metrics; expected the same metrics each time")
         return (lambda state, best, strict, name: (full(state, name), 0)), individual, 0

@@ -1,5 +1,6 @@
 """The classes Soup (coefficients, not mixed weights) and Ingredient; no torch needed."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -23,9 +24,10 @@ class Soup:
 
     space: "weights" mixes checkpoints, "logits" is an ensemble. coefficients: for each layer group
     (see `weights.state_dicts.layer_of`) or tensor name, one coefficient per ingredient, in their
-    order; the group "*" is used for every tensor in no other group. beta multiplies the
-    logits (equation 2). trace: the decisions of the method, in order. Raises ValueError if there
-    are no ingredients, the space is unknown, or rows and hashes are not one per ingredient.
+    order; the group "*" stands for every tensor that no other group names. beta multiplies the
+    logits (equation 2). trace: the decisions of the method, in order. Raises ValueError for no
+    ingredients, another space, rows and hashes that are not one per ingredient, or coefficients
+    that are not finite numbers.
     """
 
     method: str
@@ -47,6 +49,10 @@ class Soup:
         for group, row in self.coefficients.items():
             if len(row) != k:
                 raise ValueError(f"soup {self.method}: group {group} has {len(row)} coefficients for {k} ingredients")
+            if odd := [c for c in row if not _is_finite(c)]:
+                raise ValueError(
+                    f"soup {self.method}: coefficient {odd[0]!r} of group {group}; expected finite numbers"
+                )
 
     def to_json(self) -> dict[str, Any]:
         d = asdict(self)
@@ -61,3 +67,10 @@ class Soup:
             raise ValueError(f"not a soup: missing keys {missing}, unknown keys {unknown}")
         tuples = {k: tuple(d[k]) for k in ("ingredients", "hashes", "trace") if k in d}
         return Soup(**{**d, **tuples})
+
+
+def _is_finite(coefficient: float) -> bool:
+    try:
+        return math.isfinite(coefficient)
+    except TypeError:  # text
+        return False

@@ -1,24 +1,28 @@
 """A labelled hold-out set in memory, decoded once for all models; counting can stop early."""
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-Inputs = Tensor | Mapping[str, Tensor]  # one batch: a tensor, or tensors by argument name
-Count = tuple[int | None, int]  # images correct (None: certainly fewer than needed), images seen
+Inputs = Tensor | Mapping[str, Tensor]  # of a batch; a mapping is by argument name
+Count = tuple[int | None, int]  # images right (None: certainly fewer than needed), images seen
+LABELS = ("labels", "label")  # the names of the labels in a mapping
 
 
 class Holdout:
     """Hold-out images and labels, and a model into which weights are loaded for evaluation.
 
-    loader: yields (inputs, labels_B) and is read once, in its order. inputs are a tensor, or for
-    Hugging Face models a mapping of tensors by argument name, of any dtype. prepare: applied to the
-    inputs of each batch on the model's device. The model returns logits_BC or an object with
-    `.logits`. early: whether `count` may stop before the last image. `seen` counts images over all
-    evaluations, `skipped` those that early rejection saved. Raises ValueError for an empty loader,
-    labels that are not integers, or inputs and labels of different lengths.
+    loader: yields (inputs, labels_B), or mappings with `labels`, and is read once, in its order.
+    inputs are a tensor, or for Hugging Face models a mapping of tensors by argument name, of any
+    dtype. prepare: applied to the inputs of each batch on the model's device. The model returns
+    logits_BC or an object with `.logits`. early: whether `count` may stop before the last image.
+    `seen` counts images over all evaluations, `skipped` those that early rejection saved. Raises
+    ValueError for an empty loader, labels that are not whole numbers or outside the logits' classes,
+    or inputs and labels of different lengths.
 
         holdout = soup.Holdout(model, loader, prepare=lambda images_BCHW: images_BCHW / 255)
         chosen = soup.greedy(["a.pt", "b.pt"], holdout)
@@ -27,24 +31,30 @@ class Holdout:
     def __init__(
         self,
         model: nn.Module,
-        loader: Iterable[tuple[Inputs, Tensor]],
+        loader: Iterable[Any],
         prepare: Callable[[Inputs], Inputs] | None = None,
         batch_size: int = 256,
         early: bool = True,
     ) -> None:
+        if not isinstance(model, nn.Module) or next(model.parameters(), None) is None:
+            raise ValueError(f"the hold-out's model is a {type(model).__name__} without weights to load; give a module")
+        if batch_size < 1:
+            raise ValueError(f"the hold-out's batch_size is {batch_size}; expected at least 1")
         inputs, labels = [], []
-        for position, (inputs_B, labels_B) in enumerate(loader):
-            lengths = {len(t) for t in _tensors(inputs_B)}
-            if lengths != {len(labels_B)} or labels_B.ndim != 1 or labels_B.is_floating_point():
-                raise ValueError(f"hold-out batch {position}: expected (inputs, integer labels) of equal length")
+        for position, batch in enumerate(loader):
+            inputs_B, labels_B = unpacked(batch, model, f"hold-out batch {position}")
             inputs.append(inputs_B)
             labels.append(labels_B.cpu())
         if not labels:
             raise ValueError("the hold-out's loader is empty")
         self.model, self.prepare, self.batch_size, self.early = model.eval(), prepare, batch_size, early
-        self.inputs, self.labels_N = _joined(inputs), torch.cat(labels)
+        try:
+            self.inputs, self.labels_N = _joined(inputs), torch.cat(labels)
+        except (RuntimeError, KeyError) as error:
+            raise ValueError(f"the hold-out's batches hold inputs of different shapes or names: {error}") from error
         self.order_N = torch.arange(len(self.labels_N))
         self.seen = self.skipped = 0
+        self.classes = 0  # of the model's logits, once they are known
 
     def __len__(self) -> int:
         return len(self.labels_N)
@@ -90,7 +100,68 @@ class Holdout:
                 inputs_B = self.batch(index_B)[0]
                 output = self.model(inputs_B) if isinstance(inputs_B, Tensor) else self.model(**inputs_B)
             self.seen += len(index_B)
-            yield index_B, _logits_in(output).cpu()
+            logits_BC = _logits_in(output).cpu()
+            if logits_BC.ndim != 2 or len(logits_BC) != len(index_B):
+                raise ValueError(f"the model's output is {tuple(logits_BC.shape)}; expected ({len(index_B)}, classes)")
+            if logits_BC.shape[1] != self.classes:
+                check_labels(self.labels_N, logits_BC.shape[1])
+                self.classes = logits_BC.shape[1]
+            yield index_B, logits_BC
+
+
+def check_labels(labels_N: Tensor, classes: int) -> None:
+    """Raise ValueError for labels that are none of the classes 0 to classes - 1, which no model gets right."""
+    if labels_N.is_floating_point() or labels_N.dtype == torch.bool:
+        raise ValueError(f"labels are {str(labels_N.dtype).removeprefix('torch.')}, expected whole numbers")
+    if len(labels_N) and not 0 <= int(labels_N.min()) <= int(labels_N.max()) < classes:
+        odd = int(labels_N.min()) if int(labels_N.min()) < 0 else int(labels_N.max())
+        why = "-1 stands for unlabelled images" if odd < 0 else "do they begin at 1?"
+        raise ValueError(f"label {odd} is outside the model's classes 0 to {classes - 1}: {why}")
+
+
+def unpacked(batch: Any, model: nn.Module, where: str) -> tuple[Inputs, Tensor]:
+    """Inputs and labels of a loader's batch; ValueError, beginning with `where`, if they cannot be told apart."""
+    if isinstance(batch, Mapping):
+        name = next((n for n in LABELS if n in batch), None)
+        if name is None:
+            raise ValueError(f"{where}: holds {', '.join(map(str, batch))}; expected `labels` among them")
+        batch = _by_name({k: v for k, v in batch.items() if k != name}, model), batch[name]
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        got = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else f"a {type(batch).__name__}"
+        cure = "give ((x, y) for x, y, *_ in loader), or ({name: x, ...}, y) for several inputs"
+        raise ValueError(f"{where}: expected (inputs, labels), got {got}; {cure}")
+    given, labels = batch
+    inputs = {k: _as_tensor(v) for k, v in given.items()} if isinstance(given, Mapping) else _as_tensor(given)
+    labels_B = _as_tensor(labels)
+    if not isinstance(labels_B, Tensor) or not all(isinstance(t, Tensor) for t in _tensors(inputs)):
+        kinds = ", ".join(type(v).__name__ for v in (*_tensors(inputs), labels_B) if not isinstance(v, Tensor))
+        raise ValueError(f"{where}: holds a {kinds}; expected tensors")
+    whole = not labels_B.is_floating_point() and labels_B.dtype != torch.bool
+    if {len(t) if t.ndim else -1 for t in _tensors(inputs)} != {labels_B.numel()} or labels_B.ndim != 1 or not whole:
+        raise ValueError(f"{where}: expected (inputs, whole-number labels) of one length")
+    return inputs, labels_B
+
+
+def inputs_of(batch: Any, model: nn.Module) -> Any:
+    """The inputs of a loader's batch, whose labels are not looked at."""
+    if isinstance(batch, Mapping):
+        return _by_name({k: v for k, v in batch.items() if k not in LABELS}, model)
+    return _as_tensor(batch[0]) if isinstance(batch, (tuple, list)) and batch else _as_tensor(batch)
+
+
+def _by_name(inputs: Mapping[str, Any], model: nn.Module) -> Any:
+    """The inputs of a mapping; a single one that is no argument of the model is given without its name."""
+    (name, *others) = inputs or ("",)
+    arguments = inspect.signature(model.forward).parameters.values()
+    named = any(a.name == name or a.kind is inspect.Parameter.VAR_KEYWORD for a in arguments)
+    return inputs if others or named or not name else inputs[name]
+
+
+def _as_tensor(value: Any) -> Any:
+    """A tensor of an array, or of a list of numbers; anything else as it is."""
+    if isinstance(value, (np.ndarray, list)) and np.asarray(value).dtype.kind in "biuf":
+        return torch.from_numpy(np.asarray(value))
+    return value
 
 
 def call_with(model: nn.Module, state: Mapping[str, Tensor], inputs: Inputs) -> Tensor:

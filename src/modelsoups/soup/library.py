@@ -16,9 +16,10 @@ from modelsoups.checkpoints.layouts import check_layouts
 from modelsoups.checkpoints.tensors import Checkpoint
 from modelsoups.disk import storage
 from modelsoups.soup import model_folder
-from modelsoups.soup.batchnorm import has_batchnorm
 from modelsoups.soup.card import card, write_card
 from modelsoups.soup.coefficients import Ingredient, Soup
+from modelsoups.soup.notes import batchnorm_notes, check_statistics, notes_on
+from modelsoups.soup.refusals import check_not_shared, refuse
 from modelsoups.weights import digests as digest
 from modelsoups.weights.mixing import mix_in_memory, mix_to_file
 from modelsoups.weights.state_dicts import EVERYTHING
@@ -62,15 +63,18 @@ def mix(
     sources: Sources | None = None,
     holdout_accuracy: float | None = None,
     statistics: Mapping[str, Tensor] | None = None,
+    force: bool = False,
 ) -> list[str]:
     """Write the mixed checkpoint: a .safetensors file and a model card (.md) next to it, or a folder.
 
     A folder is written if the first ingredient is one and `out` does not end in .safetensors, with
     its configuration, tokenizer and code; see `model_folder`. sources: the checkpoints in the
     soup's order, for states in memory or files that moved. statistics: tensors to write instead of
-    the mixed ones (from `reestimate` or `fisher`). Returns notes for the user. Raises ValueError for an ensemble, an
-    ingredient that changed since it was chosen, layouts that differ, values that are not finite,
-    or an output that exists as a folder or is an input.
+    the mixed ones (from `reestimate` or `fisher`). Returns notes for the user. Raises ValueError
+    for an ensemble, an ingredient that changed since it was chosen, layouts that differ, values
+    that are not finite, or an output that exists as a folder or is an input; and for what
+    `refusals` lists (adapters, quantized weights, other classes), which `force` mixes with a note
+    in the soup.
 
         for note in soup.mix(soup.uniform(["a.pt", "b.pt"]), "soup.safetensors"):
             print(note)
@@ -79,25 +83,27 @@ def mix(
         raise ValueError(f"soup {chosen.method} mixes {chosen.space}, not weights: an ensemble has no checkpoint")
     checkpoints = chosen_checkpoints(chosen, sources)
     path, known = Path(out), chosen
+    forced = refuse(checkpoints, force)
+    check_statistics(checkpoints[0], statistics or {})
 
     def facts(digests: tuple[str, ...]) -> dict[str, str]:
         nonlocal known
         if digest.UNKNOWN not in digests:
             _check(chosen, checkpoints, digests)
         known = replace(chosen, hashes=digests)
-        return {"modelsoups": json.dumps({**known.to_json(), "holdout_accuracy": holdout_accuracy})}
+        facts = {**known.to_json(), "holdout_accuracy": holdout_accuracy, **({"notes": forced} if forced else {})}
+        return {"modelsoups": json.dumps(facts)}
 
     _check_output(path, checkpoints[0])
     if path.suffix == ".safetensors":
         notes = mix_to_file(checkpoints, chosen.coefficients, path, facts, statistics)
-        notes += write_card(path, card(known, notes, holdout_accuracy))
-    else:
-        with model_folder.new_folder(path) as tmp:
-            notes = model_folder.write_weights(tmp, checkpoints, chosen.coefficients, facts, statistics or {})
-            notes += model_folder.copy_rest(checkpoints, tmp)
-            storage.write_text(tmp / "README.md", card(known, notes, holdout_accuracy))
-    if has_batchnorm(checkpoints[0]) and not has_batchnorm(statistics or ()):
-        notes.append("BatchNorm: averaged statistics do not fit the mixed weights; use --batchnorm or soup.reestimate")
+        notes = [*forced, *notes_on(known), *notes, *batchnorm_notes(checkpoints, statistics)]
+        return notes + write_card(path, card(known, notes, holdout_accuracy))
+    with model_folder.new_folder(path) as tmp:
+        notes = model_folder.write_weights(tmp, checkpoints, chosen.coefficients, facts, statistics or {})
+        notes = [*forced, *notes_on(known), *notes, *batchnorm_notes(checkpoints, statistics)]
+        notes += model_folder.copy_rest(checkpoints, tmp)
+        storage.write_text(tmp / "README.md", card(known, notes, holdout_accuracy))
     return notes
 
 
@@ -114,12 +120,14 @@ def _check_output(path: Path, first: Checkpoint) -> None:
         raise ValueError(f"{path}: a soup is written as .safetensors or as a new folder, never as {path.suffix}")
 
 
-def mixed(chosen: Soup, sources: Sources | None = None) -> dict[str, Tensor]:
-    """Return the mixed weights by tensor name; sources and errors as for `mix`.
+def mixed(chosen: Soup, sources: Sources | None = None, force: bool = False) -> dict[str, Tensor]:
+    """The mixed weights in memory, by tensor name; sources, force and errors as for `mix`.
 
     model.load_state_dict(soup.mixed(soup.uniform(["a.pt", "b.pt"])))
     """
-    return mix_in_memory(chosen_checkpoints(chosen, sources), chosen.coefficients)
+    checkpoints = chosen_checkpoints(chosen, sources)
+    refuse(checkpoints, force)
+    return mix_in_memory(checkpoints, chosen.coefficients)
 
 
 def chosen_checkpoints(chosen: Soup, sources: Sources | None = None) -> list[Checkpoint]:
@@ -146,7 +154,8 @@ def open_alike(sources: Sources) -> list[Checkpoint]:
 def open_all(sources: Sources) -> list[Checkpoint]:
     """Open the checkpoints lazily, each with a unique name; the keys of a mapping are the names.
 
-    Raises ValueError if there are none, one is given twice, or one cannot be opened.
+    Raises ValueError if there are none, one is given twice, one cannot be opened, or two states
+    share their memory.
     """
     if isinstance(sources, (str, os.PathLike)):
         raise ValueError(f"{sources}: expected several checkpoints in a list, not one path")
@@ -164,9 +173,11 @@ def open_all(sources: Sources) -> list[Checkpoint]:
     name, count = Counter(c.name for c in opened).most_common(1)[0]
     if count > 1:
         raise ValueError(f"{name} is given twice")
-    seen: dict[tuple[Path, ...], str] = {}
+    check_not_shared(opened)
+    seen: dict[tuple[tuple[int, int], ...], str] = {}
     for c in opened:
-        earlier = seen.setdefault(tuple(f.resolve() for f in c.files), c.name) if c.files else c.name
+        places = tuple((s.st_dev, s.st_ino) for s in (f.stat() for f in c.files))  # also of hard links
+        earlier = seen.setdefault(places, c.name) if c.files else c.name
         if earlier != c.name:
             raise ValueError(f"{c.name} is given twice, also as {earlier}")
     align(opened)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from modelsoups.soup.greedy_rule import Evaluation, Score
+from modelsoups.soup.holdout import check_labels
 
 CachedLogits = Mapping[str, str | Path | Tensor]  # model's name -> .npy file or logits_NC
 Source = Path | Tensor  # one model's logits: a file or logits_NC
@@ -15,7 +16,7 @@ BLOCK = 2**22  # numbers in memory at a time
 
 
 def open_logits(cached: CachedLogits, labels_N: Tensor) -> dict[str, Source]:
-    """Return each model's logits source; ValueError if unreadable or of different shapes."""
+    """The logits by model; ValueError for a file that cannot be read, another shape, or labels outside the classes."""
     opened: dict[str, Source] = {}
     for name, source in cached.items():
         opened[name] = source.detach().cpu() if isinstance(source, Tensor) else Path(source)
@@ -26,6 +27,7 @@ def open_logits(cached: CachedLogits, labels_N: Tensor) -> dict[str, Source]:
     for name, shape in shapes.items():
         if len(shape) != 2 or shape != first or shape[0] != len(labels_N) or not len(labels_N):
             raise ValueError(f"{name}: logits {shape}, expected {(len(labels_N), *first[1:])} as for the others")
+    check_labels(labels_N, first[1])
     return opened
 
 

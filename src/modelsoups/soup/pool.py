@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from modelsoups.checkpoints.states import State
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.soup.greedy_rule import best_first
-from modelsoups.soup.holdout import Inputs, call_with
+from modelsoups.soup.holdout import Inputs, call_with, check_labels
 from modelsoups.stats import scores
 from modelsoups.weights.state_dicts import EVERYTHING
 
@@ -26,10 +26,10 @@ class Pool:
 
     logits: each ingredient's hold-out logits_NC. state(i): the weights of ingredient i.
     evaluate(state): the hold-out logits_NC of any weights. gradient(state, beta, index_B): as
-    `model_gradient` on these hold-out images, which only learned soups need. device: runs the
-    gradient, and stores the weights for learned soups if they fit. points(logits_NC, labels_N): the
-    score that methods maximize, by default the number of correct images. Raises ValueError for an
-    empty pool or hold-out, repeated ids, or logits that are not finite.
+    `model_gradient` on these hold-out images, which only learned soups need. device: where the
+    gradient runs, and where learned soups keep the weights if they fit. points(logits_NC, labels_N):
+    what methods choose by; by default the number of right images. Raises ValueError for an empty
+    pool or hold-out, repeated ids, logits that are not finite, or labels outside their classes.
     """
 
     ingredients: tuple[Ingredient, ...]
@@ -54,6 +54,8 @@ class Pool:
             raise ValueError("the hold-out is empty")
         for name, logits_NC in zip(ids, self.logits, strict=True):
             self.check(logits_NC, f"ingredient {name}")
+        if self.points is scores.correct:
+            check_labels(self.labels_N, self.logits[0].shape[1])
 
     def __len__(self) -> int:
         return len(self.ingredients)

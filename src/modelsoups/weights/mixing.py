@@ -17,6 +17,7 @@ from torch import Tensor
 
 from modelsoups.checkpoints.formats import DTYPES
 from modelsoups.checkpoints.layouts import check_layouts
+from modelsoups.checkpoints.states import is_finite
 from modelsoups.checkpoints.tensors import Checkpoint, nbytes
 from modelsoups.disk import storage
 from modelsoups.weights import digests as digest
@@ -176,8 +177,8 @@ def _notes(checkpoints: Sequence[Checkpoint], tied: Mapping[str, str], differing
 
 def _not_finite(checkpoints: Sequence[Checkpoint], key: str) -> str:
     for checkpoint in checkpoints:
-        if not bool(torch.isfinite(checkpoint[key]).all()):
-            return f"{checkpoint.name}: tensor {key} contains NaN or infinity; leave this checkpoint out"
+        if not is_finite(checkpoint[key]):
+            return f"{checkpoint.name}: tensor {key} holds NaN or infinity; leave this checkpoint out"
     return f"tensor {key} overflows its dtype when mixed; use smaller coefficients"
 
 

@@ -1,0 +1,63 @@
+"""What is right but may not be meant, said with the soup that it concerns."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from modelsoups.checkpoints.states import is_finite
+from modelsoups.checkpoints.tensors import Checkpoint
+from modelsoups.soup.batchnorm import has_batchnorm, statistics_differ
+from modelsoups.soup.coefficients import Soup
+
+ROUNDING = 1e-6  # of a sum of coefficients, which may have been written with few digits
+
+
+def notes_on(chosen: Soup) -> list[str]:
+    """Sums of coefficients other than one, the same content twice, and scores that decided nothing."""
+    found = []
+    sums = {group: math.fsum(row) for group, row in chosen.coefficients.items()}
+    odd = {group: total for group, total in sums.items() if abs(total - 1) > ROUNDING}
+    if odd:
+        group, total = next(iter(odd.items()))
+        where = "" if group == "*" else f" of {group}" + (f" and {len(odd) - 1} more" if len(odd) > 1 else "")
+        found.append(f"the coefficients{where} sum to {total:.6g}, not 1: every weight is scaled by that; divide them")
+    names: dict[str, list[str]] = {}
+    for name, digest in zip(chosen.ingredients, chosen.hashes, strict=True):
+        names.setdefault(digest, []).append(name)
+    for same in names.values():
+        if len(same) > 1:
+            found.append(f"{' and '.join(same)} hold the same weights, which count more than once")
+    scores = [step["correct"] for step in chosen.trace if "correct" in step and "kept" in step]
+    if len(scores) > 1 and scores[0] is not None and all(score == scores[0] for score in scores):
+        found.append(f"all {len(scores)} evaluations gave the same score ({scores[0]}), so it decided nothing; {WHY}")
+    return found
+
+
+WHY = "does the evaluator load the weights that it is given?"
+
+
+def batchnorm_notes(checkpoints: Sequence[Checkpoint], statistics: Mapping[str, Tensor] | None) -> list[str]:
+    """Whether the soup's running statistics fit its weights, or were estimated again without need."""
+    fresh = has_batchnorm(statistics or ())
+    if not has_batchnorm(checkpoints[0]) or len(checkpoints) < 2:
+        return []
+    if statistics_differ(checkpoints):
+        text = "BatchNorm: averaged statistics do not fit the mixed weights; use --batchnorm or soup.reestimate"
+        return [] if fresh else [text]
+    if not fresh:
+        return []
+    same = "the checkpoints have the same running statistics, as after training with frozen ones"
+    return [f"BatchNorm: {same}; re-estimated ones can make the soup worse, so compare it with and without"]
+
+
+def check_statistics(first: Checkpoint, statistics: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for a tensor in place of a mixed one that has another name or shape, or is not finite."""
+    for name, tensor in statistics.items():
+        if name not in first.entries:
+            raise ValueError(f"statistics: tensor {name} is not in {first.name}")
+        expected = first.entries[name]
+        if tuple(tensor.shape) != tuple(expected.shape):
+            raise ValueError(f"statistics: tensor {name} is {tuple(tensor.shape)}, expected {tuple(expected.shape)}")
+        if not is_finite(tensor.to(expected.dtype)):
+            raise ValueError(f"statistics: tensor {name} holds NaN or infinity, or does not fit into {expected.dtype}")

@@ -1,0 +1,178 @@
+"""What makes any soup of these checkpoints wrong, found without reading them: names, dtypes, shapes and config.json.
+
+Of the numbers only some rows of the heads are read, for the order of their classes.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modelsoups.checkpoints.layouts import grouped, layout_of
+from modelsoups.checkpoints.states import State
+from modelsoups.checkpoints.tensors import Checkpoint, Entry, InMemory, nbytes
+from modelsoups.soup.configs import config_difference
+from modelsoups.weights.angles import ALIKE, head_of
+
+ADAPTER = re.compile(r"(^|\.)lora_[AB]\b|\.lora_(A|B|down|up|embedding_A|embedding_B)\.|(^|\.)(hada_w|lokr_w|oft_)")
+# Names that quantizers give the numbers beside their weights; CLIP's logit_scale is none of them.
+SCALE = re.compile(r"(?:^|[._])(SCB|scales?|scale_inv|scale_weight|absmax|quant_map|qzeros|zeros|zero_point)$")
+NARROW = (torch.int8, torch.uint8, torch.int16, torch.int32)  # and float8
+LARGEST_HEAD = 2**24  # numbers of a head up to which the order of its classes is compared
+SAMPLE = 128  # rows of a head that are looked at; all of them if one of these is unlike the other head's
+COPY = "{k: v.clone() for k, v in model.state_dict().items()}"
+Problem = tuple[str, str]  # cause, as in the table of docs/soup.md; one sentence
+
+
+def problems(checkpoints: Sequence[Checkpoint], heads: bool = True) -> list[Problem]:
+    """The first of each kind: a cause of the doctor's, and a sentence with the file and the way out.
+
+    heads: whether to look at the heads, for the order of their classes.
+    """
+    found: list[Problem] = []
+    for cause, concerns, text in KINDS:
+        if (one := next((c for c in checkpoints if concerns(c)), None)) is not None:
+            found.append((cause, f"{one.name} {text}"))
+    if found:
+        return found
+    found = configs(checkpoints)
+    if found and len(grouped({c.name: layout_of(c) for c in checkpoints})) > 1:
+        return []  # other shapes say more, and mixing names them
+    return found or (_class_order(checkpoints) if heads else [])
+
+
+def configs(checkpoints: Sequence[Checkpoint]) -> list[Problem]:
+    """The first checkpoint whose configuration is another than the first's."""
+    texts = (config_difference(checkpoints[0], other) for other in checkpoints[1:])
+    odd = next(filter(None, texts), None)
+    return [] if odd is None else [("config", odd)]
+
+
+def refuse(checkpoints: Sequence[Checkpoint], force: bool = False, heads: bool = True) -> list[str]:
+    """Raise ValueError for the first problem; with `force` return all of them as notes."""
+    found = problems(checkpoints, heads)
+    if found and not force:
+        raise ValueError(f"{found[0][1]} (--force or force=True mixes them as they are)")
+    return [f"forced, although {text}" for _, text in found]
+
+
+def is_adapter(state: State) -> bool:
+    """Whether a state holds factors of updates, whose mean is not the mean of the updates."""
+    return any(map(ADAPTER.search, state))
+
+
+def is_quantized(state: State) -> bool:
+    """Whether most numbers in matrices are whole numbers, or narrow tensors have scales beside them."""
+    numbers = {True: 0, False: 0}
+    narrow: set[str] = set()  # tensors and their modules
+    for key, tensor in _entries(state):
+        if len(tensor.shape) >= 2:
+            numbers[tensor.dtype.is_floating_point] += math.prod(tensor.shape)
+        if _is_narrow(tensor.dtype) and tensor.shape and not SCALE.search(key):
+            narrow.update((key.rpartition(".")[0], key))
+    return numbers[False] > numbers[True] or any(_module_of_scale(key) & narrow for key in state)
+
+
+def _is_narrow(dtype: torch.dtype) -> bool:
+    return dtype in NARROW or (dtype.is_floating_point and dtype.itemsize == 1)
+
+
+def _entries(state: State) -> Iterable[tuple[str, Entry | Tensor]]:
+    """Names with what has a shape and a dtype; nothing is read."""
+    return (state.entries if isinstance(state, Checkpoint) else state).items()
+
+
+def _module_of_scale(key: str) -> set[str]:
+    """Modules or weights that this tensor may scale: "a.weight_scale" belongs to a and a.weight."""
+    found = SCALE.search(key)
+    if found is None or key.endswith("logit_scale"):
+        return set()
+    before = key[: found.start()]
+    return {before, before.rpartition(".")[0]} if before else {""}
+
+
+def is_placeholder(state: State) -> bool:
+    """Whether a weight has no elements, as in what ZeRO-3 saves of each process."""
+    empty = [key for key, tensor in _entries(state) if tuple(tensor.shape) == (0,)]
+    return any(key.rpartition(".")[2] == "weight" for key in empty) or 2 * len(empty) > len(state)
+
+
+KINDS: tuple[tuple[str, Callable[[State], bool], str], ...] = (
+    ("adapter", is_adapter, "is an adapter (LoRA), whose factors must not be averaged: merge each into its base model"),
+    ("quantized", is_quantized, "is quantized: its weights cannot be averaged, so use the unquantized model"),
+    (
+        "empty",
+        is_placeholder,
+        "has weights with no elements, as DeepSpeed's ZeRO-3 leaves them: save the gathered weights"
+        " (stage3_gather_16bit_weights_on_model_save, or zero_to_fp32.py)",
+    ),
+)
+
+
+def check_not_shared(checkpoints: Sequence[Checkpoint]) -> None:
+    """Raise ValueError for two states in memory whose numbers are the same memory: one model twice."""
+    seen: dict[tuple[tuple[str, int], ...], str] = {}
+    for checkpoint in checkpoints:
+        held = [(k, e) for k, e in checkpoint.entries.items() if e.dtype.is_floating_point and nbytes(e)]
+        if not held or not all(isinstance(e, InMemory) for _, e in held):
+            continue
+        places = tuple((k, e.held.data_ptr()) for k, e in held if isinstance(e, InMemory))
+        earlier = seen.setdefault(places, checkpoint.name)
+        if earlier != checkpoint.name:
+            text = f"{checkpoint.name} and {earlier} share the same memory, so they are one model twice"
+            raise ValueError(f"{text}: model.state_dict() gives references; keep copies, {COPY}")
+
+
+def _class_order(checkpoints: Sequence[Checkpoint]) -> list[Problem]:
+    """The first checkpoint whose head has the rows of the first's in another order."""
+    first = checkpoints[0]
+    if any(entry.dtype.is_complex for entry in first.entries.values()):
+        return []  # mixing refuses them
+    head = head_of(first)
+    if head is None or not 0 < math.prod(first.entries[head].shape) <= LARGEST_HEAD:
+        return []
+    expected = first.entries[head]
+    rows_SD = _some_rows(expected)
+    for other in checkpoints[1:]:
+        if head not in other.entries or other.entries[head].shape != first.entries[head].shape:
+            continue
+        if not len(_unlike(rows_SD, _some_rows(other.entries[head]))):
+            continue
+        if moved := moved_rows(expected.tensor(), other[head]):
+            text = f"{other.name} has {moved} classes of {head} in another order than {first.name}"
+            return [("class order", f"{text}: put them in one order")]
+    return []
+
+
+def _some_rows(head: Entry) -> Tensor:
+    """Up to SAMPLE rows that are spread over the head; nothing else of a file is read."""
+    count, size = head.shape
+    rows = range(count) if count <= SAMPLE else [count * position // SAMPLE for position in range(SAMPLE)]
+    parts = [head.block(row * size, (row + 1) * size) for row in rows]
+    return torch.from_numpy(np.stack(parts)).view(head.dtype)
+
+
+def _unlike(a_CD: Tensor, b_CD: Tensor) -> Tensor:
+    """The rows of two heads whose cosine is low; in numpy, as threads would wait for each other longer."""
+    a, b = a_CD.float().numpy(), b_CD.float().numpy()
+    lengths_C = np.sqrt(np.einsum("cd,cd->c", a, a) * np.einsum("cd,cd->c", b, b))
+    return torch.from_numpy(np.flatnonzero(np.einsum("cd,cd->c", a, b) < ALIKE * lengths_C))
+
+
+def moved_rows(expected_CD: Tensor, got_CD: Tensor) -> int:
+    """How many rows are those of `expected` in another order; 0 where that is not certain.
+
+    Rows are the same if their cosine is so large that of random rows fewer than one in a thousand
+    reach it. Only rows that are unlike those at their place are looked for.
+    """
+    size = expected_CD.shape[1]
+    alike = max(ALIKE, math.sqrt(1 - 10 ** (-6 / max(size - 1, 1))))
+    odd_C = _unlike(expected_CD, got_CD)
+    if len(odd_C) < 2:
+        return 0
+    a_CD, b_CD = (torch.nn.functional.normalize(t.float(), dim=1) for t in (expected_CD, got_CD[odd_C]))
+    best_C, places_C = (b_CD @ a_CD.T).max(dim=1)
+    return len(odd_C) if len(places_C.unique()) == len(odd_C) and float(best_C.median()) >= alike else 0
