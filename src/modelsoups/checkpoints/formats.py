@@ -15,6 +15,7 @@ from torch import Tensor
 from modelsoups.checkpoints.pytorch import read_pytorch
 from modelsoups.checkpoints.tensors import Checkpoint, Entry, InFile, MappedFile, checkpoint_of
 from modelsoups.disk import paths
+from modelsoups.disk.opening import check_regular
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
 WRAPPERS = ("module.", "_orig_mod.")  # prefixes of DistributedDataParallel and torch.compile
@@ -44,7 +45,7 @@ def _read_safetensors(path: Path, key: str | None) -> Checkpoint:
     if key is not None:
         raise ValueError(f"{path} is a safetensors file, which has no nested entries; leave key={key} out")
     try:
-        with safe_open(path, "pt") as opened:  # checks sizes, offsets and the header
+        with safe_open(path, "numpy") as opened:  # checks sizes, offsets and the header; "pt" maps to write
             metadata = opened.metadata() or {}
     except SafetensorError as error:
         what = f"truncated or not a safetensors file ({error})"
@@ -111,6 +112,8 @@ def load_state(path: Path | str) -> dict[str, Tensor]:
 
 def _read(path: Path, key: str | None) -> Checkpoint:
     try:
+        if path.exists() and not path.is_dir():
+            check_regular(path)
         if path.suffix in READERS and not path.is_dir():
             return READERS[path.suffix](path, key)
         if path.name.endswith(INDEX):
@@ -149,8 +152,9 @@ def _read_shards(index: Path) -> Checkpoint:
         path = index.parent / file
         if file != path.name or path.suffix not in READERS:
             raise ValueError(f"{index}: shard {file} is not the name of a weights file beside the index; refused")
-        if not path.is_file():
+        if not path.exists():
             raise ValueError(f"{index}: shard {file} is missing")
+        check_regular(path)
         part = READERS[path.suffix](path, None)
         if odd := sorted(set(part) ^ set(expected)):
             where = "is not in it" if odd[0] in expected else "is in it, but not in the index"

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from modelsoups.checkpoints.formats import DTYPES
 from modelsoups.checkpoints.layouts import check_layouts
-from modelsoups.checkpoints.tensors import Checkpoint, nbytes
+from modelsoups.checkpoints.tensors import CHANGED, Checkpoint, nbytes
 from modelsoups.disk import storage
 from modelsoups.weights import digests as digest
 from modelsoups.weights.fast import blocks
@@ -161,7 +161,11 @@ def _stream(
         write(key, start, mixed)
 
     blocks.each_piece(checkpoints, todo, lambda: partial(one, Room()))
-    return digest.joined(checkpoints, todo, found_SPK16), sorted(differing)
+    digests = digest.joined(checkpoints, todo, found_SPK16)
+    for checkpoint, found in zip(checkpoints, digests, strict=True):
+        if checkpoint.touched() and digest.digest(checkpoint) != found:
+            raise ValueError(f"{checkpoint.name} {CHANGED}")
+    return digests, sorted(differing)
 
 
 def _notes(checkpoints: Sequence[Checkpoint], tied: Mapping[str, str], differing: Sequence[str]) -> list[str]:

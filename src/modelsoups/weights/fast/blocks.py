@@ -58,7 +58,11 @@ def parts(piece: Piece) -> list[Piece]:
 
 
 def each_piece(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece], worker: Callable[[], Visit]) -> None:
-    """Visit the pieces in order, on torch's number of threads; each thread calls `worker` once."""
+    """Visit the pieces in order, on torch's number of threads; each thread calls `worker` once.
+
+    Raises ValueError, after the pass, for a file that was written to meanwhile. An exception in any
+    thread, or Ctrl-C, stops all of them within a few rows of a piece.
+    """
     if not todo:
         return
     last, numbers = last_of_windows(checkpoints, todo), iter(range(len(todo)))
@@ -67,7 +71,7 @@ def each_piece(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece], worker:
     def work() -> None:
         torch.set_num_threads(1)  # for this thread alone: the others use the remaining cores
         try:
-            visit, rows = worker(), Rows(checkpoints)
+            visit, rows = worker(), Rows(checkpoints, failed)
             while not failed.is_set():
                 with lock:
                     number = next(numbers, None)
@@ -77,14 +81,22 @@ def each_piece(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece], worker:
                 if number in last:
                     for checkpoint in checkpoints:
                         checkpoint.release()
+        except _Stopped:
+            return
         except BaseException:
             failed.set()
             raise
 
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(work) for _ in range(threads)]:
-            done.result()
+        try:
+            for done in [pool.submit(work) for _ in range(threads)]:
+                done.result()
+        except BaseException:  # Ctrl-C among them: the pool waits for its threads
+            failed.set()
+            raise
+    for checkpoint in checkpoints:
+        checkpoint.check_unchanged()
 
 
 def last_of_windows(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece]) -> set[int]:
@@ -98,11 +110,18 @@ def last_of_windows(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece]) ->
     return found
 
 
-class Rows:
-    """One thread's view of the checkpoints: where the rows of the current tensor lie."""
+class _Stopped(Exception):
+    """Another thread failed, or the user pressed Ctrl-C."""
 
-    def __init__(self, checkpoints: Sequence[Checkpoint]) -> None:
-        self.checkpoints = checkpoints
+
+class Rows:
+    """One thread's view of the checkpoints: where the rows of the current tensor lie.
+
+    stopped: once set, no further rows are read.
+    """
+
+    def __init__(self, checkpoints: Sequence[Checkpoint], stopped: threading.Event | None = None) -> None:
+        self.checkpoints, self.stopped = checkpoints, stopped or threading.Event()
         self.key: str | None = None
         self.first_K: Addresses | None = None
 
@@ -112,7 +131,10 @@ class Rows:
     def groups(self) -> Iterator[slice]:
         """The positions of ROWS checkpoints, then of the next ones."""
         count = len(self.checkpoints)
-        return (slice(first, min(first + ROWS, count)) for first in range(0, count, ROWS))
+        for first in range(0, count, ROWS):
+            if self.stopped.is_set():
+                raise _Stopped
+            yield slice(first, min(first + ROWS, count))
 
     def blocks(self, some: slice, piece: Piece) -> list[Bytes]:
         """The bytes of a piece in these checkpoints."""
@@ -248,5 +270,19 @@ def _is_narrow(dtype: torch.dtype) -> bool:
 
 
 def tensor_of(block: Bytes, dtype: torch.dtype) -> Tensor:
-    """The numbers of a block, in its memory."""
-    return torch.from_numpy(block).view(dtype)
+    """The numbers of a block, in its memory; not to be written to."""
+    return torch.from_numpy(np.asarray(_Readable(block))).view(dtype)
+
+
+class _Readable:
+    """Bytes as NumPy reads them of foreign objects: of a read-only array, from_numpy would warn."""
+
+    def __init__(self, block: Bytes) -> None:
+        self.block = block  # keeps the memory
+        self.__array_interface__ = {
+            "data": (block.ctypes.data, False),
+            "shape": block.shape,
+            "strides": block.strides,
+            "typestr": "|u1",
+            "version": 3,
+        }
