@@ -6,7 +6,7 @@ import resource
 import stat
 from pathlib import Path
 
-SPARE = 64  # descriptors that are left to libraries, which open files by themselves
+SPARE, LEAST = 64, 8  # descriptors left when the limit is raised, and when it cannot be raised
 
 
 def check_regular(path: Path) -> None:
@@ -22,15 +22,17 @@ def open_to_read(path: Path) -> int:
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe does not block
-        if descriptor >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE:
-            _raise_limit()
     except OSError as error:
-        if error.errno != errno.EMFILE:
-            raise
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        why = f"this process may open {limit:,} files at a time; ask for more (ulimit -Hn), or mix fewer at a time"
-        raise OSError(error.errno, why, str(path)) from error
+        if error.errno == errno.EMFILE:
+            raise _too_many(path) from error
+        raise
     try:
+        following = os.dup(descriptor)  # the one that a memory map will take and keep
+        os.close(following)
+        if following >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE:
+            _raise_limit()
+        if following >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - LEAST:
+            raise _too_many(path)
         _check(path, os.fstat(descriptor).st_mode)
     except OSError:
         os.close(descriptor)
@@ -42,6 +44,12 @@ def _raise_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _too_many(path: Path) -> OSError:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    way_out = "mix fewer at a time, or have the limit raised (ulimit -Hn shows it)"
+    return OSError(errno.EMFILE, f"this process may open {limit:,} files at a time; {way_out}", str(path))
 
 
 def _check(path: Path, mode: int) -> None:
