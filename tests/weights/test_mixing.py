@@ -130,6 +130,15 @@ def test_a_file_larger_than_memory_is_opened_and_read(tmp_path: Path) -> None:
     assert not entry.block(count - 5, count).any()
 
 
+def test_a_disk_too_small_for_the_soup_is_said_before_anything_is_written(tmp_path: Path, monkeypatch) -> None:
+    sources = soup.library.open_all(files(tmp_path, 2))
+    usage = type("Usage", (), {"total": 10**6, "free": 1000})
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
+    with pytest.raises(OSError, match=r"out\.safetensors: it takes 0\.0 MB, and the disk has 0\.0 MB free"):
+        mixing.mix_to_file(sources, {"*": [0.5, 0.5]}, tmp_path / "new" / "out.safetensors")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0.safetensors", "1.safetensors"]
+
+
 @pytest.mark.parametrize("kind", ["transposed", "views", "strided", "scalar"])
 def test_pytorch_tensors_of_every_layout(tmp_path: Path, kind: str) -> None:
     base = torch.randn(70, 33)

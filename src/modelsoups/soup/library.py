@@ -107,17 +107,11 @@ def _new_folder(model: Path, path: Path) -> Iterator[Path]:
     """A temporary folder with tokenizer and configuration; renamed to `path` on success."""
     if path.exists():
         raise ValueError(f"{path} exists; give the name of a new folder")
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        tmp.mkdir(parents=True)
+    with storage.new_folder(path) as tmp:
         for file in sorted(model.iterdir()):
             if file.is_file() and file.suffix in COPIED and not file.name.endswith(".index.json"):
                 shutil.copyfile(file, tmp / file.name)
         yield tmp
-        tmp.rename(path)
-    except BaseException:
-        shutil.rmtree(tmp, ignore_errors=True)
-        raise
 
 
 def mixed(chosen: Soup, sources: Sources | None = None) -> dict[str, Tensor]:

@@ -54,7 +54,8 @@ def mix_to_file(
     tied in all checkpoints are written once, as safetensors.torch.save_model does; those in
     `replaced` instead of the mixed ones. facts gives the metadata, and may refuse the digests; it
     is called first with `digests.UNKNOWN`, for the size of the metadata. Raises ValueError for
-    different layouts, complex numbers, NaN or infinity, and if `out` is one of the inputs.
+    different layouts, complex numbers, NaN or infinity, a file that changes meanwhile, and if `out` is
+    one of the inputs; OSError before anything is written if the disk is too small.
     """
     if not checkpoints:
         raise ValueError("no checkpoints to mix")
@@ -63,8 +64,9 @@ def mix_to_file(
         if out.exists() and any(file.samefile(out) for file in checkpoint.files):
             raise ValueError(f"{out} is to be written, but it is read as {checkpoint.name}; give another name")
     plan = _plan(checkpoints, coefficients, facts((digest.UNKNOWN,) * len(checkpoints)))
+    storage.check_space(out, plan.size)
     with storage.atomic(out) as tmp:
-        descriptor = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        descriptor = os.open(tmp, os.O_WRONLY)
         try:
             os.truncate(descriptor, plan.size)
 
