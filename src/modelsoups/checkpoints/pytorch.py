@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from modelsoups.checkpoints.tensors import Checkpoint, Entry, InFile, InMemory, MappedFile, bytes_of, checkpoint_of
+from modelsoups.checkpoints.zipped import load_zipped
 
 # Entries of training checkpoints that hold the weights; the first one present is taken.
 NESTS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema", "ema")
@@ -62,7 +63,7 @@ def read_pickle(path: Path) -> object:
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             warnings.simplefilter("ignore")  # about old pickle protocols, which load or raise
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+            return load_zipped(path) if zipped else torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # damaged bytes make the unpickler raise almost anything

@@ -139,6 +139,25 @@ def bytes_of(tensor: Tensor) -> Bytes:
     return flat.view(torch.uint8).numpy()
 
 
+def tensor_of(block: Bytes, dtype: torch.dtype) -> Tensor:
+    """The numbers of a block, in its memory; not to be written to."""
+    return torch.from_numpy(np.asarray(_Readable(block))).view(dtype)
+
+
+class _Readable:
+    """Bytes as NumPy reads them of foreign objects: of a read-only array, from_numpy would warn."""
+
+    def __init__(self, block: Bytes) -> None:
+        self.block = block  # keeps the memory
+        self.__array_interface__ = {
+            "data": (block.ctypes.data, False),
+            "shape": block.shape,
+            "strides": block.strides,
+            "typestr": "|u1",
+            "version": 3,
+        }
+
+
 Entry = InFile | InMemory
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from xxhash import xxh3_128_digest
 
-from modelsoups.checkpoints.tensors import InFile, MappedFile, checkpoint_of
+from modelsoups.checkpoints.tensors import InFile, MappedFile, checkpoint_of, tensor_of
 from modelsoups.weights.fast import blocks
 from modelsoups.weights.fast.blocks import Room, Rows
 from modelsoups.weights.state_dicts import TensorSum
@@ -122,6 +122,6 @@ def test_numbers_of_a_read_only_map_give_no_warning(tmp_path: Path, recwarn) -> 
     (tmp_path / "a").write_bytes(np.arange(3.0).tobytes())
     block = InFile(MappedFile(tmp_path / "a"), 0, torch.float64, (3,)).block(1, 3)
     assert not block.flags.writeable
-    assert blocks.tensor_of(block, torch.float64).tolist() == [1, 2]
-    assert blocks.tensor_of(block[:0], torch.float64).tolist() == []
+    assert tensor_of(block, torch.float64).tolist() == [1, 2]
+    assert tensor_of(block[:0], torch.float64).tolist() == []
     assert not recwarn.list

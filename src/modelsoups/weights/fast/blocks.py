@@ -20,7 +20,7 @@ from torch import Tensor
 from xxhash import xxh3_128_digest
 
 from modelsoups.checkpoints.states import describe
-from modelsoups.checkpoints.tensors import Bytes, Checkpoint
+from modelsoups.checkpoints.tensors import Bytes, Checkpoint, tensor_of
 from modelsoups.weights.state_dicts import TensorSum
 
 BLOCK = 2**16  # numbers that are hashed together; the digests of soups depend on it
@@ -267,22 +267,3 @@ class Room:
 
 def _is_narrow(dtype: torch.dtype) -> bool:
     return dtype.is_floating_point and dtype.itemsize <= 4
-
-
-def tensor_of(block: Bytes, dtype: torch.dtype) -> Tensor:
-    """The numbers of a block, in its memory; not to be written to."""
-    return torch.from_numpy(np.asarray(_Readable(block))).view(dtype)
-
-
-class _Readable:
-    """Bytes as NumPy reads them of foreign objects: of a read-only array, from_numpy would warn."""
-
-    def __init__(self, block: Bytes) -> None:
-        self.block = block  # keeps the memory
-        self.__array_interface__ = {
-            "data": (block.ctypes.data, False),
-            "shape": block.shape,
-            "strides": block.strides,
-            "typestr": "|u1",
-            "version": 3,
-        }
