@@ -162,6 +162,7 @@ def _stream(
             mixed = replaced[key].reshape(-1)[start:stop].to(mixed.dtype).contiguous()
         write(key, start, mixed)
 
+    Room()  # loads the compiled loops in this thread, where Ctrl-C ends it at once
     blocks.each_piece(checkpoints, todo, lambda: partial(one, Room()))
     digests = digest.joined(checkpoints, todo, found_SPK16)
     for checkpoint, found in zip(checkpoints, digests, strict=True):
