@@ -72,6 +72,73 @@ def test_a_file_cut_off_while_it_is_mixed_is_named(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0.safetensors", "1.safetensors"]
 
 
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize("change", ["content", "size"])
+def test_a_file_that_changes_in_place_is_named_and_never_mixed(tmp_path: Path, suffix: str, change: str) -> None:
+    paths = files(tmp_path, 2, suffix)
+    os.utime(paths[1], ns=(1, 1))
+    checkpoints = soup.library.open_all(paths)
+
+    def facts(digests: tuple[str, ...]) -> dict[str, str]:
+        if mixing.digest.UNKNOWN in digests:  # the checkpoints have been opened, the pass has not begun
+            with open(paths[1], "ab" if change == "size" else "r+b") as file:
+                file.seek(-8, os.SEEK_END)
+                file.write(b"12345678")
+        return {}
+
+    with pytest.raises(ValueError, match=rf"1\{suffix} was changed while it was being read"):
+        mixing.mix_to_file(checkpoints, {"*": [0.5, 0.5]}, tmp_path / "out.safetensors", facts)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"0{suffix}", f"1{suffix}"]
+
+
+def test_a_change_whose_time_is_put_back_is_found_by_the_digest(tmp_path: Path, monkeypatch) -> None:
+    """The first block is overwritten once it has been read; a mode that changes does no harm."""
+    paths = [tmp_path / "0.safetensors", tmp_path / "1.safetensors"]
+    for path in paths:
+        save_file({"w": torch.ones(70)}, path)
+    monkeypatch.setattr(blocks, "BLOCK", 7)
+    monkeypatch.setattr(blocks, "PIECE", 7)
+    written = mixing._write
+
+    def overwrite(*args) -> None:
+        stat = paths[0].stat()
+        with open(paths[0], "r+b") as file:
+            file.seek(-280, os.SEEK_END)
+            file.write(bytes(280))
+        os.utime(paths[0], ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        written(*args)
+
+    paths[1].chmod(0o600)
+    monkeypatch.setattr(mixing, "_write", lambda *args: (paths[1].chmod(0o644), written(*args)))
+    mixing.mix_to_file(soup.library.open_all(paths), {"*": [0.5, 0.5]}, tmp_path / "out.safetensors")
+    assert load_file(tmp_path / "out.safetensors")["w"].tolist() == [1.0] * 70
+    monkeypatch.setattr(mixing, "_write", overwrite)
+    with pytest.raises(ValueError, match=r"0\.safetensors was changed while it was being read"):
+        mixing.mix_to_file(soup.library.open_all(paths), {"*": [0.5, 0.5]}, tmp_path / "torn.safetensors")
+    assert not (tmp_path / "torn.safetensors").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse or copy sparse files")
+def test_a_file_larger_than_memory_is_opened_and_read(tmp_path: Path) -> None:
+    """A terabyte of zeros that takes no room on the disk; a map that may be written would be refused."""
+    count = 2**38
+    header = json.dumps({"w": {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]}}).encode()
+    with open(tmp_path / "a.safetensors", "wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + 4 * count)
+    entry = soup.library.open_all([tmp_path / "a.safetensors"])[0].entries["w"]
+    assert not entry.block(count - 5, count).any()
+
+
+def test_a_disk_too_small_for_the_soup_is_said_before_anything_is_written(tmp_path: Path, monkeypatch) -> None:
+    sources = soup.library.open_all(files(tmp_path, 2))
+    usage = type("Usage", (), {"total": 10**6, "free": 1000})
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
+    with pytest.raises(OSError, match=r"out\.safetensors: it takes 0\.0 MB, and the disk has 0\.0 MB free"):
+        mixing.mix_to_file(sources, {"*": [0.5, 0.5]}, tmp_path / "new" / "out.safetensors")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0.safetensors", "1.safetensors"]
+
+
 @pytest.mark.parametrize("kind", ["transposed", "views", "strided", "scalar"])
 def test_pytorch_tensors_of_every_layout(tmp_path: Path, kind: str) -> None:
     base = torch.randn(70, 33)

@@ -44,7 +44,7 @@ def _read_safetensors(path: Path, key: str | None) -> Checkpoint:
     if key is not None:
         raise ValueError(f"{path} is a safetensors file, which has no nested entries; leave key={key} out")
     try:
-        with safe_open(path, "pt") as opened:  # checks sizes, offsets and the header
+        with safe_open(path, "numpy") as opened:  # checks sizes, offsets and the header; "pt" maps to write
             metadata = opened.metadata() or {}
     except (MemoryError, RuntimeError) as error:  # torch and safetensors both map the file
         raise ValueError(f"{path} cannot be read: {AT_LIMIT} ({str(error)[:200]})") from error

@@ -16,6 +16,7 @@ from modelsoups.checkpoints.foreign import AT_LIMIT
 from modelsoups.checkpoints.nests import chosen_state
 from modelsoups.checkpoints.tensors import Checkpoint, Entry, InFile, InMemory, MappedFile, bytes_of, checkpoint_of
 from modelsoups.checkpoints.torchscript import is_archive, load_archive, load_pickle
+from modelsoups.checkpoints.zipped import load_zipped
 
 OTHER_PROTOCOL = re.compile("Unsupported operand")  # torch.load knows the opcodes of protocol 2 alone
 SCRIPT = "TorchScript (its code was not run)"  # the entry that stands for such an archive's tensors
@@ -67,7 +68,7 @@ def read_pickle(path: Path) -> object:
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(SAFE):
             warnings.simplefilter("ignore")  # about old pickle protocols, which load or raise
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+            return load_zipped(path) if zipped else torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # damaged bytes make the unpickler raise almost anything

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from modelsoups.cli.errors import fail
+from modelsoups.workers.interrupts import cleaned_up
 
 # The pipeline, Hydra and PyTorch are imported only when a command needs them, so that `--help` is fast.
 
@@ -38,6 +39,7 @@ APART = {  # name -> (module with run(experiment), what it does, the sections th
         ("pretrain",),
     ),
 }
+ANEW = ("mix", "doctor")  # commands that keep nothing when they are interrupted
 COMMANDS = {  # with arguments of their own; name -> (module with main(argv), what it does)
     "mix": ("cli.mix", "a soup of any checkpoints (modelsoups mix -h)"),
     "doctor": ("cli.doctor", "why a soup of these checkpoints will or will not work (modelsoups doctor -h)"),
@@ -72,6 +74,11 @@ Every key: modelsoups --cfg job. Hydra's own flags (-m, --cfg, --info, --hydra-h
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the console script; exit status: 0, 1 (error, one line) or 2 (wrong usage)."""
+    with cleaned_up():
+        _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> None:
     args = list(sys.argv[1:] if argv is None else argv)
     if args and args[0] in ("-h", "--help", "help"):
         print(usage())
@@ -131,7 +138,8 @@ def _command(name: str, argv: list[str]) -> int:
     try:
         status: int | None = importlib.import_module(f"modelsoups.{COMMANDS[name][0]}").main(argv)
     except KeyboardInterrupt:
-        fail(f"{name}: interrupted; the same command continues where it stopped", status=130)
+        again = "starts anew" if name in ANEW else "continues where it stopped"
+        fail(f"{name}: interrupted before its end; the same command {again}", status=130)
     except (ValueError, OSError) as error:
         fail(f"{name}: {' '.join(str(error).split())}")
     except Exception as error:

@@ -14,6 +14,7 @@ from modelsoups.checkpoints.formats import open_checkpoint
 from modelsoups.checkpoints.states import State
 from modelsoups.cli.mix import CHECKPOINTS, holdout_of
 from modelsoups.disk import storage
+from modelsoups.disk.terminal import printable
 from modelsoups.soup.diagnosis import Diagnosis
 from modelsoups.soup.doctor import examine
 from modelsoups.soup.library import open_all
@@ -44,11 +45,11 @@ def main(argv: Sequence[str]) -> None:
 
     found = examine(states, open_checkpoint(args.init) if args.init else None, accuracy)
     for finding in found.findings:
-        print(f"doctor: {'FATAL' if finding.fatal else 'note '} {finding.cause}: {finding.text}")
+        print(f"doctor: {'FATAL' if finding.fatal else 'note '} {finding.cause}: {printable(finding.text)}")
     print_matrix(found)
     if args.heatmap is not None:
         heatmap(found, args.heatmap)
-    print(f"doctor: {found.verdict()}")
+    print(f"doctor: {printable(found.verdict())}")
     if not found.healthy:
         raise SystemExit(1)
 
@@ -76,7 +77,7 @@ def print_matrix(found: Diagnosis) -> None:
         return
     print(f"doctor: {title}")
     for name, row in zip(found.names, matrix_KK.tolist(), strict=True):
-        print(f"  {' '.join(f'{x:7.3f}' for x in row)}  {name}")
+        print(f"  {' '.join(f'{x:7.3f}' for x in row)}  {printable(name)}")
 
 
 def heatmap(found: Diagnosis, path: Path) -> None:

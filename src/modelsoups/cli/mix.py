@@ -13,6 +13,7 @@ from decimal import Decimal
 
 from modelsoups import soup
 from modelsoups.config import registry
+from modelsoups.disk.terminal import printable
 from modelsoups.soup.choosing import LEARNED
 from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.library import open_all
@@ -54,15 +55,15 @@ def main(argv: Sequence[str]) -> None:
         print(f"mix: BatchNorm re-estimated: {fresh.before} of {fresh.n} right before, {fresh.after} after{worse}")
         statistics, accuracy = fresh.statistics, fresh.after / fresh.n
     for note in soup.mix(chosen, args.out, holdout_accuracy=accuracy, statistics=statistics, force=args.force):
-        print(f"mix: {note}")
-    print(f"mix: {chosen.method} of {len(chosen.ingredients)} checkpoints -> {args.out}")
+        print(f"mix: {printable(note)}")
+    print(f"mix: {chosen.method} of {len(chosen.ingredients)} checkpoints -> {printable(args.out)}")
 
 
 def print_decisions(chosen: Soup) -> float | None:
     """Print a greedy or pruned soup's decisions; return its score, None if several metrics."""
     for step in chosen.trace:
         shown = "rejected early" if step["correct"] is None else step["correct"]
-        print(f"mix: {step['ingredient'] or 'all'}: {shown}, {'kept' if step['kept'] else 'refused'}")
+        print(f"mix: {printable(step['ingredient'] or 'all')}: {shown}, {'kept' if step['kept'] else 'refused'}")
     last = chosen.trace[-1]
     score = last["best"] / last["n"] if last["n"] else last["best"]
     return score if isinstance(score, float) else None

@@ -100,13 +100,13 @@ def _this_process() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "began": _began(os.getpid()),
+        "began": began(os.getpid()),
         "job": "_".join(filter(None, (array, task))) or os.environ.get("SLURM_JOB_ID"),
         "start": int(os.environ.get("SLURM_RESTART_COUNT") or 0),
     }
 
 
-def _began(pid: int) -> str | None:
+def began(pid: int) -> str | None:
     """Return a process's start time in kernel ticks (ids are reused); None if it is dead."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -127,7 +127,7 @@ def _is_dead(file: Path) -> bool:
     if this["job"] and holder.get("job") == this["job"] and holder["start"] < this["start"]:
         return True
     if holder.get("host") == this["host"] and this["began"] is not None:
-        return holder["began"] != _began(holder["pid"])
+        return holder["began"] != began(holder["pid"])
     touched, begun = _touched(file), time.monotonic()
     while time.monotonic() < begun + LEASE:
         time.sleep(min(1.0, LEASE / 10))

@@ -5,9 +5,13 @@ import errno
 import hashlib
 import json
 import os
+import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from modelsoups.disk import temporary
 
 if TYPE_CHECKING:  # manifests are read without loading torch
     from torch import Tensor
@@ -15,25 +19,71 @@ if TYPE_CHECKING:  # manifests are read without loading torch
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path, then synced and renamed to `path`, or removed after an error."""
+    """Yield a temporary path. It is synced and renamed to `path`, or removed after an error.
+
+    The file exists, empty, and no other process has its name; its mode is what the umask says,
+    also where a library replaces it by a file of its own.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    tmp = temporary.beside(path)
     try:
+        mode = _create(tmp)
         yield tmp
-        with open(tmp, "rb") as f:
-            os.fsync(f.fileno())
+        if os.stat(tmp).st_mode != mode:
+            os.chmod(tmp, stat.S_IMODE(mode))
+        _sync(tmp)
         os.replace(tmp, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync(path.parent)
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            tmp.unlink()
+        temporary.remove(tmp)
         if isinstance(error, OSError):  # a message with the final name
             raise OSError(error.errno, f"could not write {path}: {error.strerror or error}") from error
         raise
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder. It is synced with its files and renamed to `path`, which is new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tmp = temporary.beside(path)
+    try:
+        tmp.mkdir()
+        yield tmp
+        for made in [*tmp.rglob("*"), tmp]:
+            _sync(made)
+        tmp.rename(path)
+        _sync(path.parent)
+    except BaseException as error:
+        temporary.remove(tmp)
+        if isinstance(error, OSError):  # a message with the final name
+            what = (error.strerror or str(error)).replace(str(tmp), str(path))
+            raise OSError(error.errno, what if str(path) in what else f"could not write {path}: {what}") from error
+        raise
+
+
+def check_space(path: Path, size: int) -> None:
+    """Raise OSError if the disk that is to hold `path` has less than `size` bytes free."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    disk = shutil.disk_usage(folder)
+    if disk.total and disk.free < size:  # a total of zero: the file system does not tell
+        needed = f"it takes {size / 1e6:,.1f} MB, and the disk has {disk.free / 1e6:,.1f} MB free"
+        raise OSError(errno.ENOSPC, f"could not write {path}: {needed}; make room, or write to another disk")
+
+
+def _create(path: Path) -> int:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        return os.fstat(descriptor).st_mode
+    finally:
+        os.close(descriptor)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,8 +6,6 @@ ingredient, its results and its other weights are left out, and a note lists the
 
 import contextlib
 import filecmp
-import os
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -97,7 +95,6 @@ def copy_rest(checkpoints: Sequence[Checkpoint], out: Path) -> list[str]:
     for name in copied:
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(first / name, out / name)
-        _sync(out / name)
     notes = []
     if code := [name for name in copied if name.endswith(".py")]:
         notes.append(f"{', '.join(code)}: code of {first}, copied; its library runs it if it is told to trust it")
@@ -168,23 +165,5 @@ def new_folder(path: Path) -> Iterator[Path]:
     """A temporary folder, synced and renamed to `path` on success; ValueError if `path` exists."""
     if path.exists() or path.is_symlink():
         raise ValueError(f"{path} exists; give the name of a new folder")
-    tmp = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.tmp")  # a whole name may be too long
-    try:
-        tmp.mkdir(parents=True)
+    with storage.new_folder(path) as tmp:
         yield tmp
-        for folder in [tmp, *(p for p in tmp.rglob("*") if p.is_dir())]:
-            _sync(folder)
-        tmp.rename(path)
-        _sync(path.parent)
-    except BaseException:
-        shutil.rmtree(tmp, ignore_errors=True)
-        raise
-
-
-def _sync(path: Path) -> None:
-    """Make the system write a file or the names in a folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

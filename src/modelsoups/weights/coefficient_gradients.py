@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from modelsoups.checkpoints.states import State, averaged
-from modelsoups.checkpoints.tensors import Entry, InMemory, checkpoint_of
+from modelsoups.checkpoints.tensors import Entry, InMemory, checkpoint_of, tensor_of
 from modelsoups.weights.fast import blocks
 from modelsoups.weights.fast.blocks import Piece, Room, Rows, each_piece, pieces, size_of_pieces
 from modelsoups.weights.state_dicts import of_group
@@ -168,7 +168,7 @@ def grams(states: Sequence[State], keys: Iterable[str]) -> dict[str, Tensor]:
         block_Kn = memory_Kn[:, : stop - start]
         for some in rows.groups():
             for into_n, block in zip(block_Kn[some], rows.blocks(some, piece), strict=True):
-                into_n.copy_(blocks.tensor_of(block, rows.dtype(key)))
+                into_n.copy_(tensor_of(block, rows.dtype(key)))
         found[key] += block_Kn @ block_Kn.T
         if number in last:
             for checkpoint in opened:

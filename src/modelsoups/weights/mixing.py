@@ -18,7 +18,7 @@ from torch import Tensor
 from modelsoups.checkpoints.formats import DTYPES
 from modelsoups.checkpoints.layouts import check_layouts
 from modelsoups.checkpoints.states import is_finite
-from modelsoups.checkpoints.tensors import Checkpoint, nbytes
+from modelsoups.checkpoints.tensors import CHANGED, Checkpoint, nbytes
 from modelsoups.disk import storage
 from modelsoups.weights import digests as digest
 from modelsoups.weights.fast import blocks
@@ -51,11 +51,12 @@ def mix_to_file(
 ) -> list[str]:
     """Write sum_i c_i theta_i to `out`, bit for bit as `state_dicts.mix`, and return notes for the user.
 
-    Integer and boolean tensors come from the first checkpoint; a note lists those that differ. Tensors
-    tied in all checkpoints are written once, as by safetensors.torch.save_model. Tensors in `replaced`
-    replace the mixed ones. facts(digests) returns the metadata, and may reject the digests; it is
-    first called with `digests.UNKNOWN` to learn the metadata's size. Raises ValueError for
-    different layouts, complex numbers, NaN or infinity, and if `out` is one of the inputs.
+    Integer and boolean tensors are the first checkpoint's; a note names those that differ. Tensors
+    tied in all checkpoints are written once, as safetensors.torch.save_model does; those in
+    `replaced` instead of the mixed ones. facts gives the metadata, and may refuse the digests; it
+    is called first with `digests.UNKNOWN`, for the size of the metadata. Raises ValueError for
+    different layouts, complex numbers, NaN or infinity, a file that changes meanwhile, and if `out` is
+    one of the inputs; OSError before anything is written if the disk is too small.
     """
     if not checkpoints:
         raise ValueError("no checkpoints to mix")
@@ -64,8 +65,9 @@ def mix_to_file(
         if out.exists() and any(file.samefile(out) for file in checkpoint.files):
             raise ValueError(f"{out} would overwrite the input {checkpoint.name}; give a different name")
     plan = _plan(checkpoints, coefficients, facts((digest.UNKNOWN,) * len(checkpoints)))
+    storage.check_space(out, plan.size)
     with storage.atomic(out) as tmp:
-        descriptor = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        descriptor = os.open(tmp, os.O_WRONLY)
         try:
             os.truncate(descriptor, plan.size)
 
@@ -161,8 +163,13 @@ def _stream(
             mixed = replaced[key].reshape(-1)[start:stop].to(mixed.dtype).contiguous()
         write(key, start, mixed)
 
+    Room()  # loads the compiled loops in this thread, where Ctrl-C ends it at once
     blocks.each_piece(checkpoints, todo, lambda: partial(one, Room()))
-    return digest.joined(checkpoints, todo, found_SPK16), sorted(differing)
+    digests = digest.joined(checkpoints, todo, found_SPK16)
+    for checkpoint, found in zip(checkpoints, digests, strict=True):
+        if checkpoint.touched() and digest.digest(checkpoint) != found:
+            raise ValueError(f"{checkpoint.name} {CHANGED}")
+    return digests, sorted(differing)
 
 
 def _notes(checkpoints: Sequence[Checkpoint], tied: Mapping[str, str], differing: Sequence[str]) -> list[str]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from xxhash import xxh3_128_digest
 
 from modelsoups.checkpoints.states import describe
-from modelsoups.checkpoints.tensors import Bytes, Checkpoint
+from modelsoups.checkpoints.tensors import Bytes, Checkpoint, tensor_of
 from modelsoups.weights.state_dicts import TensorSum
 
 BLOCK = 2**16  # numbers that are hashed together; changing it changes the digests of soups
@@ -58,7 +58,11 @@ def parts(piece: Piece) -> list[Piece]:
 
 
 def each_piece(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece], worker: Callable[[], Visit]) -> None:
-    """Visit the pieces in order, on torch's number of threads; each thread calls `worker` once."""
+    """Visit the pieces in order, on torch's number of threads; each thread calls `worker` once.
+
+    Raises ValueError, after the pass, for a file that was written to meanwhile. An exception in any
+    thread, or Ctrl-C, stops all of them within a few rows of a piece.
+    """
     if not todo:
         return
     last, numbers = last_of_windows(checkpoints, todo), iter(range(len(todo)))
@@ -67,7 +71,7 @@ def each_piece(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece], worker:
     def work() -> None:
         torch.set_num_threads(1)  # for this thread alone: the others use the remaining cores
         try:
-            visit, rows = worker(), Rows(checkpoints)
+            visit, rows = worker(), Rows(checkpoints, failed)
             while not failed.is_set():
                 with lock:
                     number = next(numbers, None)
@@ -77,14 +81,22 @@ def each_piece(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece], worker:
                 if number in last:
                     for checkpoint in checkpoints:
                         checkpoint.release()
+        except _Stopped:
+            return
         except BaseException:
             failed.set()
             raise
 
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(work) for _ in range(threads)]:
-            done.result()
+        try:
+            for done in [pool.submit(work) for _ in range(threads)]:
+                done.result()
+        except BaseException:  # Ctrl-C among them: the pool waits for its threads
+            failed.set()
+            raise
+    for checkpoint in checkpoints:
+        checkpoint.check_unchanged()
 
 
 def last_of_windows(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece]) -> set[int]:
@@ -98,11 +110,18 @@ def last_of_windows(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece]) ->
     return found
 
 
-class Rows:
-    """One thread's view of the checkpoints: the addresses of the rows of the current tensor."""
+class _Stopped(Exception):
+    """Another thread failed, or the user pressed Ctrl-C."""
 
-    def __init__(self, checkpoints: Sequence[Checkpoint]) -> None:
-        self.checkpoints = checkpoints
+
+class Rows:
+    """One thread's view of the checkpoints: where the rows of the current tensor lie.
+
+    stopped: once set, no further rows are read.
+    """
+
+    def __init__(self, checkpoints: Sequence[Checkpoint], stopped: threading.Event | None = None) -> None:
+        self.checkpoints, self.stopped = checkpoints, stopped or threading.Event()
         self.key: str | None = None
         self.first_K: Addresses | None = None
 
@@ -112,7 +131,10 @@ class Rows:
     def groups(self) -> Iterator[slice]:
         """Yield slices that select ROWS checkpoints at a time."""
         count = len(self.checkpoints)
-        return (slice(first, min(first + ROWS, count)) for first in range(0, count, ROWS))
+        for first in range(0, count, ROWS):
+            if self.stopped.is_set():
+                raise _Stopped
+            yield slice(first, min(first + ROWS, count))
 
     def blocks(self, some: slice, piece: Piece) -> list[Bytes]:
         """Return the bytes of a piece in each of these checkpoints."""
@@ -245,8 +267,3 @@ class Room:
 
 def _is_narrow(dtype: torch.dtype) -> bool:
     return dtype.is_floating_point and dtype.itemsize <= 4
-
-
-def tensor_of(block: Bytes, dtype: torch.dtype) -> Tensor:
-    """Return a block as a tensor that shares its memory."""
-    return torch.from_numpy(block).view(dtype)

@@ -1,0 +1,70 @@
+"""Temporary files and folders, each of one process: unlike all others, and removed once it is dead.
+
+A name is ".<final name>.<place>-<process>-<start>-<random>.tmp". The place is the machine's start
+and PID namespace, as a process's number means something only there.
+"""
+
+import contextlib
+import functools
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import socket
+import time
+from pathlib import Path
+
+from modelsoups.disk.lock import began
+
+OURS = re.compile(r"\..*\.([0-9a-f]{8})-(\d+)-(\w+)-[0-9a-f]{8}\.tmp", re.DOTALL)
+LONGEST = 255  # bytes of a name on common file systems
+LONE = 24 * 3600.0  # seconds without a change after which one of another place counts as left behind
+_tidied: set[Path] = set()
+
+
+def beside(path: Path) -> Path:
+    """A new name in the folder of `path`; removes, once a folder, what dead processes left there."""
+    folder = path.parent
+    if folder.absolute() not in _tidied:
+        _tidied.add(folder.absolute())
+        tidy(folder)
+    pid = os.getpid()
+    end = f".{_place()}-{pid}-{began(pid)}-{secrets.token_hex(4)}.tmp"
+    kept = os.fsencode(path.name)[: LONGEST - 1 - len(end)]
+    return folder / f".{os.fsdecode(kept)}{end}"
+
+
+def tidy(folder: Path) -> None:
+    """Remove temporary files and folders of processes that no longer exist."""
+    with contextlib.suppress(OSError), os.scandir(folder) as found:
+        for entry in found:
+            if (match := OURS.fullmatch(entry.name)) and _left_behind(entry, *match.groups()):
+                remove(Path(entry.path))
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there and may be removed."""
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+
+
+def _left_behind(entry: "os.DirEntry[str]", place: str, pid: str, start: str) -> bool:
+    if place == _place():
+        return str(began(int(pid))) != start
+    with contextlib.suppress(OSError):
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime > LONE
+    return False
+
+
+@functools.cache
+def _place() -> str:
+    facts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+    with contextlib.suppress(OSError):
+        facts.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:8]
