@@ -18,7 +18,7 @@ from modelsoups.checkpoints.folders import INDEX, subfolders
 from modelsoups.checkpoints.formats import SUFFIXES
 from modelsoups.checkpoints.layouts import check_layouts
 from modelsoups.checkpoints.tensors import Checkpoint
-from modelsoups.disk import paths
+from modelsoups.disk import paths, storage
 from modelsoups.weights import digests as digest
 from modelsoups.weights.mixing import Facts, mix_to_file
 from modelsoups.weights.state_dicts import EVERYTHING, Coefficients, check_groups, of_group
