@@ -150,7 +150,7 @@ def test_an_export_whose_logits_differ_is_refused_and_a_folder_of_others_is_left
     cfg.export.out = None
     other = {**model_config(tmp_path), "quick_gelu": False}
     monkeypatch.setattr("open_clip.get_model_config", lambda name: other)
-    with pytest.raises(ValueError, match="other logits than the soup"):
+    with pytest.raises(ValueError, match="logits differ from the soup"):
         export.run(Experiment(cfg))
     assert manifests.manifest_of(cfg.run.root / "export" / "uniform") is None
 

@@ -12,7 +12,7 @@ import yaml
 from pico import arguments, modelsoups
 
 from modelsoups import tracking
-from modelsoups.cli import commands
+from modelsoups.cli import commands, pipeline
 from modelsoups.config.compose import load
 from modelsoups.disk import manifests, storage
 from modelsoups.disk.paths import shipped
@@ -274,7 +274,7 @@ def test_the_sweep_of_w_and_b_deals_out_our_draw_and_its_command_runs(monkeypatc
     command = [w for part in sweep["command"] for w in (words if part == "${args_no_hyphens}" else [part])]
     assert command == ["${program}", "finetune", "experiment=imagenet", "ingredient=7"]
     ran = []
-    monkeypatch.setattr(commands, "run_stages", lambda stages, cfg: ran.append((stages, cfg.ingredient, cfg.name)))
+    monkeypatch.setattr(pipeline, "run_stages", lambda stages, cfg: ran.append(([*stages], cfg.ingredient, cfg.name)))
     commands.main(command[1:])
     assert ran == [(["finetune"], 7, "imagenet")]
 
