@@ -107,7 +107,7 @@ def load_state(path: Path | str) -> dict[str, Tensor]:
     checkpoint = _read(path, None)
     if checkpoint.notes:
         note = checkpoint.notes[0]
-        what = note.replace("took its", " holds tensors only in its") if note.startswith("took its") else f": {note}"
+        what = note.replace("took its", " has tensors only in its") if note.startswith("took its") else f": {note}"
         raise ValueError(f"{path}{what}; save model.state_dict()")
     return dict(checkpoint)
 

@@ -21,7 +21,7 @@ def chosen_state(content: object, path: Path, key: str | None) -> tuple[State, l
     Raises ValueError naming all that could be meant: no weights, none under `key`, or several.
     """
     if not isinstance(content, Mapping):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not tensors by name; save model.state_dict()")
+        raise ValueError(f"{path} contains a {type(content).__name__}, not tensors by name; save model.state_dict()")
     if key is None and _is_state(content):
         return content, []
     found = dict(_states(content, "", set()))

@@ -85,7 +85,7 @@ def _why_not(path: Path, error: Exception, zipped: bool) -> str:
     if isinstance(error, MemoryError) or SHORT.search(text):
         return f"cannot be read: {AT_LIMIT}"
     if code := re.search(r"GLOBAL (\S+)", text) if isinstance(error, pickle.UnpicklingError) else None:
-        refused = f"holds Python objects ({code[1]}), which can run code, so it is refused"
+        refused = f"contains Python objects ({code[1]}), which can run code, so it is refused"
         return f"{refused}; save model.state_dict(), best as .safetensors"
     if zipped and "corrupted" not in text:
         reason = f"{type(error).__name__}: {text.strip().partition(chr(10))[0][:200]}"
