@@ -81,7 +81,7 @@ def test_one_ingredient_alone_is_the_same_as_in_the_sweep(undisturbed, data, tmp
     assert not (tmp_path / "runs/miniature/ingredients/000").exists()
     too_few = modelsoups(tmp_path, "soup", *args)
     assert too_few.returncode == 1
-    assert "1 complete ingredients, soup.minimum=2" in too_few.stderr
+    assert "1 complete ingredients, but soup.minimum=2" in too_few.stderr
     out_of_range = modelsoups(tmp_path, "finetune", *args, "ingredient=3")
     assert "ingredient=3" in out_of_range.stderr
     assert out_of_range.returncode == 1
