@@ -125,5 +125,5 @@ def test_the_page_follows_results_jsonl_with_and_without_the_run(undisturbed, da
     before = (results / "index.html").read_bytes()
     (results / "index.html").unlink()
     again = modelsoups(home, "report")
-    assert "is not here; from results/miniature/results.jsonl" in again.stdout, again.stderr
+    assert "is not on this machine; using results/miniature/results.jsonl" in again.stdout, again.stderr
     assert (results / "index.html").read_bytes() == before
