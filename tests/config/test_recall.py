@@ -10,10 +10,10 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def made(*overrides):
+def made(*overrides, stage="sweep"):
     config = open_run(overrides)
     config.run.root.mkdir(parents=True, exist_ok=True)
-    keep_overrides(config.run, config.overrides)
+    keep_overrides(config.run, config.overrides, stage)
     return config
 
 
@@ -44,6 +44,17 @@ def test_options_of_one_command_are_not_kept():
     again = open_run(["name=d2"])
     assert (again.ingredient, again.submit.dry_run, again.cluster.partition) == (None, False, None)
     assert again.soup.orders == 4
+
+
+def test_a_later_command_does_not_change_what_a_run_is_made_of():
+    made("name=d2", "recipe.epochs=4", "data.seed=3")
+    made("name=d2", "recipe.epochs=9", "data.seed=5", "soup.orders=4", stage="report")
+    again = open_run(["name=d2"])
+    assert (again.recipe["epochs"], again.data.seed, again.soup.orders) == (4, 3, 4)
+    made("name=d2", "recipe.epochs=9", "data.seed=5", stage="prepare")
+    assert (open_run(["name=d2"]).recipe["epochs"], open_run(["name=d2"]).data.seed) == (4, 5)
+    made("name=d2", "recipe.epochs=9")  # sweep: it refuses a draw that differs
+    assert open_run(["name=d2"]).recipe["epochs"] == 9
 
 
 def test_another_run_is_not_seen():

@@ -11,6 +11,8 @@ from modelsoups.disk import storage
 from modelsoups.disk.paths import Run
 
 MADE_WITH = ("model", "data", "heads", "sweep", "recipe", "protocol", "pool")  # sections that determine a run's results
+SETTLED = ("experiment", "model", "data", "heads", "sweep", "recipe", "pool")  # changed only by the stages below
+SETTLED_BY = {"prepare": ("data",), "heads": ("model", "heads"), "sweep": SETTLED}
 NOT_KEPT = ("ingredient", "submit", "export", "plan", "pretrain", "wandb", "cluster", "hydra")
 
 
@@ -39,12 +41,25 @@ def open_run(overrides: Sequence[str]) -> Config:
     return opened
 
 
-def keep_overrides(run: Run, overrides: Sequence[str]) -> None:
-    """Store the overrides that reopen this run, without those that concern one command only."""
-    kept = [o for o in overrides if _key(o).partition(".")[0].partition("/")[0] not in NOT_KEPT]
+def keep_overrides(run: Run, overrides: Sequence[str], stage: str) -> None:
+    """Store the overrides that reopen this run, after a stage that ran with them.
+
+    Overrides that concern one command only are not stored. Those of what a run is made of are
+    replaced only by the stage that makes it: a report does not change a run's recipe.
+    """
     path = run.overrides
-    if not path.exists() or storage.read_json(path)["overrides"] != kept:
+    before: list[str] | None = storage.read_json(path)["overrides"] if path.exists() else None
+    kept = [o for o in overrides if _section(o) not in NOT_KEPT]
+    if before is not None:
+        others = set(SETTLED) - set(SETTLED_BY.get(stage, ()))
+        kept = [*(o for o in before if _section(o) in others), *(o for o in kept if _section(o) not in others)]
+    if kept != before:
         storage.write_json(path, {"overrides": kept})
+
+
+def _section(override: str) -> str:
+    """Return the section or group of an override: recipe for +recipe.lr=1e-4, model for model/x=y."""
+    return _key(override).partition(".")[0].partition("/")[0]
 
 
 def _key(override: str) -> str:

@@ -83,7 +83,7 @@ def build(model: ModelConfig, num_classes: int) -> Classifier:
     if side not in (None, model.image_size):
         raise ValueError(
             f"model.image_size={model.image_size}: {model.name} takes images of {side} pixels; "
-            f"set model.image_size={side}, or choose a model of the other size"
+            f"set model.image_size={side}, or choose a model for {model.image_size}-pixel images"
         )
     return Classifier(encoder, num_classes, model.image_size, model.normalize_features)
 
