@@ -10,10 +10,28 @@ from modelsoups.config.schema import Config
 from modelsoups.disk import storage
 from modelsoups.disk.paths import Run
 
-MADE_WITH = ("model", "data", "heads", "sweep", "recipe", "protocol", "pool")  # sections that determine a run's results
-SETTLED = ("experiment", "model", "data", "heads", "sweep", "recipe", "pool")  # changed only by the stages below
+MADE_WITH = (
+    "task",
+    "model",
+    "data",
+    "heads",
+    "sweep",
+    "recipe",
+    "protocol",
+    "pool",
+)  # sections that determine a run's results
+SETTLED = (
+    "experiment",
+    "task",
+    "model",
+    "data",
+    "heads",
+    "sweep",
+    "recipe",
+    "pool",
+)  # changed only by the stages below
 SETTLED_BY = {"prepare": ("data",), "heads": ("model", "heads"), "sweep": SETTLED}
-NOT_KEPT = ("ingredient", "submit", "export", "plan", "pretrain", "wandb", "cluster", "hydra")
+NOT_KEPT = ("ingredient", "submit", "export", "plan", "pretrain", "analyse", "wandb", "track", "cluster", "hydra")
 
 
 def open_run(overrides: Sequence[str]) -> Config:
@@ -30,8 +48,11 @@ def open_run(overrides: Sequence[str]) -> Config:
     joined = [*(k for k in kept if _key(k) not in given), *overrides]
     if joined == list(overrides) and set(kept) <= set(overrides):
         return config
-    opened = load(joined)
-    before, now = asdict(load(kept)), asdict(opened)
+    try:
+        opened, stored = load(joined), load(kept)
+    except ValueError as error:
+        raise ValueError(f"{error} (with the overrides that are stored in {path})") from error
+    before, now = asdict(stored), asdict(opened)
     for section in MADE_WITH:
         for key, old, new in _differences(section, before[section], now[section]):
             print(

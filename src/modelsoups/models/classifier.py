@@ -93,10 +93,15 @@ def build_on_device(model: ModelConfig, num_classes: int) -> Classifier:
     return build(model, num_classes).to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
+def has_text_tower(model: ModelConfig) -> bool:
+    """Return whether the model's library loads CLIPs, which have a zero-shot head."""
+    return hasattr(registry.find(LIBRARIES, model.library, "model.library"), "load_clip")
+
+
 def load_clip(model: ModelConfig) -> Clip:
     """Load both towers of a CLIP; raise ValueError if it has no text tower or no weights."""
     library = registry.find(LIBRARIES, model.library, "model.library")
-    if not hasattr(library, "load_clip"):
+    if not has_text_tower(model):
         raise ValueError(f"model.library={model.library} has no text tower; use a CLIP or heads.init=lp")
     return library.load_clip(model)
 
