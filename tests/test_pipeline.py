@@ -107,6 +107,36 @@ def test_the_commands_of_the_tutorial_run(undisturbed, data, tmp_path):
     assert (home / "results/miniature/index.html").read_bytes() == page
 
 
+METHOD = """
+from pathlib import Path
+
+from modelsoups.soup.methods import METHODS
+
+
+def mine(pool):
+    Path("calls", __name__ + ".mine").open("x")  # fails if it exists
+    return METHODS["{}"](pool)
+
+
+def kept(pool):
+    Path("calls", __name__ + ".kept").open("x")
+    return METHODS["best"](pool)
+"""
+
+
+def test_soup_also_chooses_only_the_functions_that_are_new(undisturbed, data, tmp_path):
+    home = tmp_path / "home"
+    shutil.copytree(undisturbed, home)
+    (home / "calls").mkdir()
+    for module, method in (("first", "best"), ("second", "uniform")):
+        (home / f"{module}.py").write_text(METHOD.format(method))
+        done = modelsoups(home, "soup", *arguments(home, data), f"soup.also=['{module}:mine','first:kept']")
+        assert done.returncode == 0, done.stderr
+        chosen, ours = (json.loads((home / f"runs/miniature/soups/{row}.json").read_text()) for row in ("mine", method))
+        assert chosen["coefficients"] == ours["coefficients"]
+    assert {path.name for path in (home / "calls").iterdir()} == {"first.mine", "first.kept", "second.mine"}
+
+
 def test_the_page_follows_results_jsonl_with_and_without_the_run(undisturbed, data, tmp_path):
     home = tmp_path / "home"
     shutil.copytree(undisturbed, home)
