@@ -81,7 +81,7 @@ def test_one_ingredient_alone_is_the_same_as_in_the_sweep(undisturbed, data, tmp
     assert not (tmp_path / "runs/miniature/ingredients/000").exists()
     too_few = modelsoups(tmp_path, "soup", *args)
     assert too_few.returncode == 1
-    assert "1 complete ingredients, soup.minimum=2" in too_few.stderr
+    assert "1 complete ingredients, but soup.minimum=2" in too_few.stderr
     out_of_range = modelsoups(tmp_path, "finetune", *args, "ingredient=3")
     assert "ingredient=3" in out_of_range.stderr
     assert out_of_range.returncode == 1
@@ -107,6 +107,36 @@ def test_the_commands_of_the_tutorial_run(undisturbed, data, tmp_path):
     assert (home / "results/miniature/index.html").read_bytes() == page
 
 
+METHOD = """
+from pathlib import Path
+
+from modelsoups.soup.methods import METHODS
+
+
+def mine(pool):
+    Path("calls", __name__ + ".mine").open("x")  # fails if it exists
+    return METHODS["{}"](pool)
+
+
+def kept(pool):
+    Path("calls", __name__ + ".kept").open("x")
+    return METHODS["best"](pool)
+"""
+
+
+def test_soup_also_chooses_only_the_functions_that_are_new(undisturbed, data, tmp_path):
+    home = tmp_path / "home"
+    shutil.copytree(undisturbed, home)
+    (home / "calls").mkdir()
+    for module, method in (("first", "best"), ("second", "uniform")):
+        (home / f"{module}.py").write_text(METHOD.format(method))
+        done = modelsoups(home, "soup", *arguments(home, data), f"soup.also=['{module}:mine','first:kept']")
+        assert done.returncode == 0, done.stderr
+        chosen, ours = (json.loads((home / f"runs/miniature/soups/{row}.json").read_text()) for row in ("mine", method))
+        assert chosen["coefficients"] == ours["coefficients"]
+    assert {path.name for path in (home / "calls").iterdir()} == {"first.mine", "first.kept", "second.mine"}
+
+
 def test_the_page_follows_results_jsonl_with_and_without_the_run(undisturbed, data, tmp_path):
     home = tmp_path / "home"
     shutil.copytree(undisturbed, home)
@@ -125,5 +155,5 @@ def test_the_page_follows_results_jsonl_with_and_without_the_run(undisturbed, da
     before = (results / "index.html").read_bytes()
     (results / "index.html").unlink()
     again = modelsoups(home, "report")
-    assert "is not here; from results/miniature/results.jsonl" in again.stdout, again.stderr
+    assert "is not on this machine; using results/miniature/results.jsonl" in again.stdout, again.stderr
     assert (results / "index.html").read_bytes() == before

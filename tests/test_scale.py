@@ -22,5 +22,5 @@ def test_a_thousand_ingredients_are_no_trouble(monkeypatch, capsys):
 def test_the_benchmark_measures_a_sweep_that_is_half_way(count, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", os.environ["PATH"])
     cfg = scale["make"](tmp_path, count)
-    states = [s.state for s in scale["status"].scan(cfg, [])]
+    states = [s.state for s in scale["status"].scan(cfg.run, scale["Experiment"](cfg).draw.recipes(), [])]
     assert states == ["stopped", "done", "stopped", "done", "not started", "not started", "not started"]

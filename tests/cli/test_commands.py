@@ -61,6 +61,18 @@ def test_multirun_runs_each_job_and_checks_keys_first(tmp_path):
     assert "did you mean ingredient" in wrong.stderr
 
 
+def test_a_multirun_reopens_each_run_by_its_own_overrides(tmp_path):
+    for name, count in (("a", 2), ("b", 3)):
+        made = modelsoups("sweep", f"name={name}", f"sweep.count={count}", cwd=tmp_path)
+        assert made.returncode == 0, made.stderr
+    again = modelsoups("sweep", "-m", "name=a,b", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    drawn = [(tmp_path / f"runs/{name}/draw.jsonl").read_text().count("\n") for name in ("a", "b")]
+    assert drawn == [2, 3]
+    assert "sweep.count=2" in (tmp_path / "runs/a/overrides.json").read_text()
+    assert "sweep.count=3" in (tmp_path / "runs/b/overrides.json").read_text()
+
+
 def test_multirun_side_by_side_runs_each_job_in_a_process_of_its_own_and_names_those_that_fail(tmp_path):
     launch = ["-m", "hydra/launcher=local", "hydra.launcher.at_once=2"]
     done = modelsoups("sweep", *launch, "name=a,b", "sweep.count=2", cwd=tmp_path)

@@ -3,24 +3,12 @@
 import json
 
 import pytest
-from pico import SEARCH
 
 from modelsoups.cluster import plan
 from modelsoups.config.compose import load
 from modelsoups.disk import storage
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
-from modelsoups.stages import sweep
-
-
-@pytest.fixture
-def cfg(tmp_path, monkeypatch):
-    """Five recipes of four epochs."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "pico.yaml").write_text(SEARCH)
-    made = load(["sweep.search=pico.yaml", "recipe.epochs=4", "recipe.batch_size=10", "sweep.count=6", "name=x"])
-    sweep.run(Experiment(made))
-    return made
 
 
 def write(cfg, index, name, value):

@@ -8,6 +8,7 @@ import pytest
 from modelsoups.analyses.registry import ANALYSES
 from modelsoups.cli import commands, pipeline, pools
 from modelsoups.config.compose import load
+from modelsoups.experiment.experiment import Experiment
 
 
 def files_in(*folders):
@@ -74,6 +75,13 @@ def test_a_wrong_name_of_an_analysis_is_told(analysed, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         pipeline.run_stages(commands.modules_of(["analyse"]), load([*args, "analyse.which=[figure_33]"]))
     assert "no analysis is named figure_33; did you mean figure_3?" in capsys.readouterr().err
+
+
+def test_a_wrong_name_of_an_analysis_is_refused_before_a_pool_is_trained(data, tmp_path):
+    experiment = Experiment(load([f"data.dir={data}", f"runs={tmp_path}", "analyse.which=[figure_33]"]))
+    with pytest.raises(ValueError, match="did you mean figure_3"):
+        pools.make_pools(experiment)
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_a_stage_the_analyses_wait_until_they_are_wanted(monkeypatch):

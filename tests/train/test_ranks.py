@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from modelsoups.config.compose import load
 from modelsoups.data.crops import CropStore
 from modelsoups.disk import lock, manifests, storage
-from modelsoups.experiment import logits
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.stages import finetune, heads, sweep
 from modelsoups.tasks import image_targets
@@ -243,7 +242,8 @@ def test_a_process_that_was_taken_over_writes_nothing_more(make, monkeypatch):
 @pytest.mark.parametrize(("batch_size", "in_memory"), [(7, 2**30), (40, 0), (96, 2**30)])
 def test_evaluation_sees_every_image_once_whatever_the_batches(make, one, monkeypatch, batch_size, in_memory):
     """A model is evaluated by one process, however many work side by side: no rank pads or drops the last batch."""
-    monkeypatch.setattr(logits, "crop_store", lambda folder: CropStore(folder, small=in_memory))
+    store = CropStore(one.run.root / "pixels", small=in_memory)
+    monkeypatch.setattr(Experiment, "crops", property(lambda self: store))
     state = load_file(one.run.ingredient(0) / "model.safetensors")
     whole = Experiment(one).logits.forward("test", state)
     assert len(whole) == len(Experiment(one).sets["test"]) == 96

@@ -127,7 +127,7 @@ def test_an_ensemble_is_distilled_and_its_students_loss_is_worked_out_from_the_t
 @pytest.mark.parametrize(
     ("teacher", "message"),
     [
-        ("nowhere", r"recipe\.teachers: nowhere does not exist; expected an ingredient's folder or a file"),
+        ("nowhere", r"recipe\.teachers: nowhere does not exist; expected an ingredient's folder or a weight file"),
         ("{run}", r"recipe\.teachers: .* is not a complete ingredient"),
     ],
 )
@@ -191,12 +191,12 @@ def test_a_frozen_head_does_not_move(cfg):
     ("change", "message"),
     [
         ({"optimizer": "lion"}, r"recipe\.optimizer=lion: expected one of adamw, adam, rmsprop, sgd, adafactor"),
-        ({"ema": [1.0]}, r"recipe\.ema=\(1\.0,\): expected a list of numbers from 0 to below 1"),
+        ({"ema": [1.0]}, r"recipe\.ema=\[1\.0\]: expected a list of numbers from 0 to below 1"),
         ({"swa": "0.7"}, r"recipe\.swa=.*expected a list of numbers"),
         ({"loss": "hinge"}, r"recipe\.loss=hinge: expected one of softmax, binary"),
         ({"sam": -1}, r"recipe\.sam=-1: expected at least 0"),
         ({"teachers": "runs/a"}, r"recipe\.teachers=runs/a: expected a list of ingredient folders or weight files"),
-        ({"teachers": [3]}, r"recipe\.teachers=\(3,\): expected a list"),
+        ({"teachers": [3]}, r"recipe\.teachers=\[3\]: expected a list"),
     ],
 )
 def test_values_that_no_recipe_has(change, message):

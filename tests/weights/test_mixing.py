@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkpoint_files import bits, files, state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -15,31 +16,6 @@ from modelsoups import soup
 from modelsoups.weights import mixing
 from modelsoups.weights.fast import blocks
 from modelsoups.weights.state_dicts import mix
-
-DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool]
-
-
-def state(seed: int) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    shapes = [(3, 70), (5,), (), (0, 4), (2, 2), (1,)]
-    return {
-        f"blocks.{n}.w": (torch.randn(shape, generator=generator, dtype=torch.float64) * 9).to(dtype)
-        for n, (dtype, shape) in enumerate(zip(DTYPES, shapes, strict=True))
-    }
-
-
-def bits(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[object, bytes]]:
-    return {
-        k: ((t.dtype, tuple(t.shape)), t.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
-        for k, t in tensors.items()
-    }
-
-
-def files(folder: Path, count: int, suffix: str = ".safetensors") -> list[Path]:
-    for n in range(count):
-        path = folder / f"{n}{suffix}"
-        save_file(state(n), path) if suffix == ".safetensors" else torch.save(state(n), path)
-    return [folder / f"{n}{suffix}" for n in range(count)]
 
 
 @settings(max_examples=60, deadline=None)

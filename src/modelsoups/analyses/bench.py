@@ -158,7 +158,7 @@ class Bench:
                 if member.has(wanted):
                     return member
         shown = ", ".join(f"{k}={v}" for k, v in wanted.items() if k not in PLAIN or v != PLAIN[k])
-        raise Unavailable(f"no pool has a model from the {init} head with {shown}")
+        raise Unavailable(f"no pool has a model from the {init} head with the recipe {shown}")
 
     def _members(self, pool: str) -> list[Member]:
         """Return the complete models of a pool, which are read from disk only once."""

@@ -183,5 +183,5 @@ def _push(folder: Path, repository: str, private: bool) -> None:
         done = hub.upload_folder(repo_id=repository, folder_path=folder, ignore_patterns=left)
     except Exception as error:  # the network and the server each raise different types
         why = " ".join(str(error).split())[:300]
-        raise ValueError(f"export.push={repository}: {why}; the folder is complete: {folder}") from error
+        raise ValueError(f"export.push={repository} failed: {why}; the export is complete in {folder}") from error
     print(f"export: pushed, {json.dumps(str(done))}")

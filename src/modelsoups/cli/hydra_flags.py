@@ -22,7 +22,8 @@ def run_with_flags(modules: dict[str, str], args: list[str]) -> None:
     overrides = [a for a in args if "=" in a and not a.startswith("-")]
     flags = [a for a in args if a not in overrides]  # after the overrides, which argparse needs to be consecutive
     try:
-        config = open_run(_first_of_each_sweep(overrides))
+        first = _first_of_each_sweep(overrides)
+        config = open_run(first)
     except (ValueError, hydra.errors.HydraException) as error:
         fail(" ".join(str(error).split()))
 
@@ -30,7 +31,8 @@ def run_with_flags(modules: dict[str, str], args: list[str]) -> None:
         run_command(modules, HydraConfig.get().overrides.task)
 
     named = [f"hydra.job.name={next(iter(modules))}"] if len(modules) == 1 else []  # read by the launchers
-    made_with = [o for o in config.overrides if o not in _first_of_each_sweep(overrides)]
+    multirun = {"-m", "--multirun"} & set(flags)  # its jobs may be different runs: each opens its own
+    made_with = [] if multirun else [o for o in config.overrides if o not in first]
     given = [*compose.own_conf(), *made_with, *map(compose.settable, overrides), *_setup(config, overrides)]
     sys.argv = ["modelsoups", *given, *QUIET, *named, *flags]
     hydra.main(config_path=str(shipped("conf")), config_name="config", version_base="1.3")(job)()

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from modelsoups.checkpoints.layouts import check_layout, layout_of
 from modelsoups.config.compose import load
+from modelsoups.config.recall import keep_overrides
 from modelsoups.config.schema import Config, ModelConfig
 from modelsoups.disk import manifests, paths, storage
 from modelsoups.disk.paths import Run
@@ -41,7 +42,9 @@ def main(argv: Sequence[str]) -> int:
         usage = (__doc__ or "").partition("\n\n")[0]
         print(f"{usage}\n\nDIR: the folder with model_0.pt ... model_71.pt")
         return 0 if argv and argv[0] in ("-h", "--help") else 2
-    import_folder(load(["experiment=released", *argv[1:]]), Path(argv[0]).expanduser())
+    config = load(["experiment=released", *argv[1:]])
+    import_folder(config, Path(argv[0]).expanduser())
+    keep_overrides(config.run, config.overrides, "sweep")
     return 0
 
 

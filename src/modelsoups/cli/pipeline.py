@@ -46,7 +46,7 @@ def _run_all(modules: dict[str, str], config: Config) -> None:
         try:
             made = _run(stage, module, experiment)
             if config.run.root.exists() and os.environ.get("RANK", "0") == "0":
-                keep_overrides(config.run, config.overrides)
+                keep_overrides(config.run, config.overrides, stage)
             if made:
                 _keep_seconds(config.run, stage, time.monotonic() - begin)
         except KeyboardInterrupt:

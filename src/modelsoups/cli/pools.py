@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from modelsoups.analyses.members import open_pool
+from modelsoups.analyses.registry import wanted
 from modelsoups.disk import manifests
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.stages import finetune, heads, sweep
@@ -14,6 +15,7 @@ from modelsoups.workers.processes import workers_kept
 
 def make_pools(experiment: Experiment) -> None:
     """Run heads, sweep and finetune for every pool; what is complete is skipped."""
+    wanted(experiment.config.analyse.which)  # an unknown name is refused before anything is trained
     with workers_kept():
         for name in experiment.config.analyse.pools:
             pool = open_pool(experiment, name)

@@ -10,8 +10,28 @@ from modelsoups.config.schema import Config
 from modelsoups.disk import storage
 from modelsoups.disk.paths import Run
 
-MADE_WITH = ("model", "data", "heads", "sweep", "recipe", "protocol", "pool")  # sections that determine a run's results
-NOT_KEPT = ("ingredient", "submit", "export", "plan", "pretrain", "wandb", "cluster", "hydra")
+MADE_WITH = (
+    "task",
+    "model",
+    "data",
+    "heads",
+    "sweep",
+    "recipe",
+    "protocol",
+    "pool",
+)  # sections that determine a run's results
+SETTLED = (
+    "experiment",
+    "task",
+    "model",
+    "data",
+    "heads",
+    "sweep",
+    "recipe",
+    "pool",
+)  # changed only by the stages below
+SETTLED_BY = {"prepare": ("data",), "heads": ("model", "heads"), "sweep": SETTLED}
+NOT_KEPT = ("ingredient", "submit", "export", "plan", "pretrain", "analyse", "wandb", "track", "cluster", "hydra")
 
 
 def open_run(overrides: Sequence[str]) -> Config:
@@ -28,8 +48,11 @@ def open_run(overrides: Sequence[str]) -> Config:
     joined = [*(k for k in kept if _key(k) not in given), *overrides]
     if joined == list(overrides) and set(kept) <= set(overrides):
         return config
-    opened = load(joined)
-    before, now = asdict(load(kept)), asdict(opened)
+    try:
+        opened, stored = load(joined), load(kept)
+    except ValueError as error:
+        raise ValueError(f"{error} (with the overrides that are stored in {path})") from error
+    before, now = asdict(stored), asdict(opened)
     for section in MADE_WITH:
         for key, old, new in _differences(section, before[section], now[section]):
             print(
@@ -39,12 +62,25 @@ def open_run(overrides: Sequence[str]) -> Config:
     return opened
 
 
-def keep_overrides(run: Run, overrides: Sequence[str]) -> None:
-    """Store the overrides that reopen this run, without those that concern one command only."""
-    kept = [o for o in overrides if _key(o).partition(".")[0].partition("/")[0] not in NOT_KEPT]
+def keep_overrides(run: Run, overrides: Sequence[str], stage: str) -> None:
+    """Store the overrides that reopen this run, after a stage that ran with them.
+
+    Overrides that concern one command only are not stored. Those of what a run is made of are
+    replaced only by the stage that makes it: a report does not change a run's recipe.
+    """
     path = run.overrides
-    if not path.exists() or storage.read_json(path)["overrides"] != kept:
+    before: list[str] | None = storage.read_json(path)["overrides"] if path.exists() else None
+    kept = [o for o in overrides if _section(o) not in NOT_KEPT]
+    if before is not None:
+        others = set(SETTLED) - set(SETTLED_BY.get(stage, ()))
+        kept = [*(o for o in before if _section(o) in others), *(o for o in kept if _section(o) not in others)]
+    if kept != before:
         storage.write_json(path, {"overrides": kept})
+
+
+def _section(override: str) -> str:
+    """Return the section or group of an override: recipe for +recipe.lr=1e-4, model for model/x=y."""
+    return _key(override).partition(".")[0].partition("/")[0]
 
 
 def _key(override: str) -> str:

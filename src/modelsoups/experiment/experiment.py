@@ -95,7 +95,7 @@ class Experiment:
         return {}
 
     def classifier(self, classes: int) -> "Classifier":
-        """Return the run's network, built once and shared: its weights are those loaded last."""
+        """Return the shared network with this many classes; its weights are those loaded last."""
         if classes not in self._classifiers:
             self._classifiers[classes] = self.task.build(self.config.model, classes)
         return self._classifiers[classes]

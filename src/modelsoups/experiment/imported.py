@@ -51,7 +51,7 @@ class Imported:
         return manifest
 
     def _check_holdout(self) -> None:
-        """Raise ValueError if the hold-out is not the authors': others are 98% training data."""
+        """Raise ValueError if no index file split the hold-out: the models trained on 98% of it."""
         manifest = manifests.manifest_of(self.holdout)
         if manifest is not None and manifest["inputs"].get("holdout", {}).get("rule") != "file":
             raise ValueError(

@@ -83,7 +83,7 @@ def build(model: ModelConfig, num_classes: int) -> Classifier:
     if side not in (None, model.image_size):
         raise ValueError(
             f"model.image_size={model.image_size}: {model.name} takes images of {side} pixels; "
-            f"set model.image_size={side}, or choose a model of the other size"
+            f"set model.image_size={side}, or choose a model for {model.image_size}-pixel images"
         )
     return Classifier(encoder, num_classes, model.image_size, model.normalize_features)
 
@@ -93,10 +93,15 @@ def build_on_device(model: ModelConfig, num_classes: int) -> Classifier:
     return build(model, num_classes).to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
+def has_text_tower(model: ModelConfig) -> bool:
+    """Return whether the model's library loads CLIPs, which have a zero-shot head."""
+    return hasattr(registry.find(LIBRARIES, model.library, "model.library"), "load_clip")
+
+
 def load_clip(model: ModelConfig) -> Clip:
     """Load both towers of a CLIP; raise ValueError if it has no text tower or no weights."""
     library = registry.find(LIBRARIES, model.library, "model.library")
-    if not hasattr(library, "load_clip"):
+    if not has_text_tower(model):
         raise ValueError(f"model.library={model.library} has no text tower; use a CLIP or heads.init=lp")
     return library.load_clip(model)
 

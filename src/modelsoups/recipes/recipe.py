@@ -23,7 +23,7 @@ def hyper(
     default applies to every recipe unless the configuration sets a value; other keys may be drawn.
     """
     about = {"sentence": sentence, "within": within, "above": above, "choices": tuple(choices), "same": same}
-    return field(default=default, metadata={"at_least": None, **about})
+    return field(default=default, metadata=about)
 
 
 @dataclass(frozen=True)

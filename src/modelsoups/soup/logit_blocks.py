@@ -38,7 +38,7 @@ def shape_of(source: Source) -> tuple[int, ...]:
 def blocks(
     sources: Sequence[Source], size: int | None = None, dtype: torch.dtype = torch.float32
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Yield (images, block_KBC) from first image to last; a block has BLOCK numbers by default."""
+    """Yield each slice of `size` images with its logits block_KBC (default: BLOCK numbers)."""
     count, classes = shape_of(sources[0])
     size = size or max(1, BLOCK // (len(sources) * classes))
     for start in range(0, count, size):

@@ -68,7 +68,7 @@ class Pool:
             raise ValueError(f"{whose}: hold-out logits contain NaN or infinity")
 
     def correct(self, logits_NC: Tensor, whose: str) -> float:
-        """Check these logits and return their points on the hold-out; more is better."""
+        """Check these logits and return their hold-out score, from `points`; higher is better."""
         self.check(logits_NC, whose)
         return self.points(logits_NC, self.labels_N.to(logits_NC.device))
 

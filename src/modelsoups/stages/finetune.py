@@ -70,18 +70,14 @@ def _fine_tune_all(experiment: Experiment, recipes: list[Recipe], todo: list[int
     if experiment.config.ingredient is not None:
         reason = _fine_tune_here(experiment, recipes[todo[0]], todo[0])
         return {todo[0]: reason} if reason else {}
-    tasks = {index: (index, recipes[index]) for index in todo}
-    ends = run_tasks(
-        _task, list(tasks.values()), experiment.workers, "finetune", lambda task: task[1].epochs * images, experiment
-    )
-    failed = {index: reason for (index, _), reason in ends if reason}
+    ends = run_tasks(_task, todo, experiment.workers, "finetune", lambda i: recipes[i].epochs * images, experiment)
+    failed = {index: reason for index, reason in ends if reason}
     print(f"finetune: {len(todo) - len(failed)} ingredients -> {experiment.files.ingredients}")
     return failed
 
 
-def _task(experiment: Experiment, task: tuple[int, Recipe]) -> str | None:
-    index, recipe = task
-    return _fine_tune_locked(experiment, recipe, index, ALONE)
+def _task(experiment: Experiment, index: int) -> str | None:
+    return _fine_tune_locked(experiment, experiment.draw.recipes()[index], index, ALONE)
 
 
 def _fine_tune_here(experiment: Experiment, recipe: Recipe, index: int) -> str | None:

@@ -14,7 +14,7 @@ from modelsoups.checkpoints.formats import load_state
 from modelsoups.checkpoints.states import state_sha256
 from modelsoups.disk import manifests, paths, storage
 from modelsoups.experiment.experiment import Experiment
-from modelsoups.models.classifier import Classifier, load_clip, state_of, zeroshot_weights
+from modelsoups.models.classifier import Classifier, has_text_tower, load_clip, state_of, zeroshot_weights
 from modelsoups.train.linear_probe import extract_features, linear_probe
 from modelsoups.workers.processes import advance, run_tasks
 
@@ -23,7 +23,7 @@ def run(experiment: Experiment) -> bool:
     """Create heads.init and, for a CLIP, the zero-shot model; return whether any was missing."""
     config, files = experiment.config, experiment.files
     wanted = [config.heads.init]
-    if config.model.library != "timm" and config.heads.init != "zeroshot":
+    if has_text_tower(config.model) and config.heads.init != "zeroshot":
         wanted.insert(0, "zeroshot")
     todo = []
     for init in wanted:
@@ -67,7 +67,7 @@ def _initial_model(experiment: Experiment, init: str) -> Classifier:
     model = experiment.classifier(len(train.classes))
     model.head.bias.zero_()
     zeroshot = experiment.files.head("zeroshot")
-    if config.model.library == "timm":
+    if init == "lp" and not has_text_tower(config.model):
         model.head.weight.zero_()
     elif init == "lp" and manifests.complete(zeroshot, _inputs(experiment, "zeroshot")):
         # Loaded instead of computed: encoding the prompts takes minutes.
@@ -77,7 +77,7 @@ def _initial_model(experiment: Experiment, init: str) -> Classifier:
         model.encoder.load_state_dict(clip.model.visual.state_dict())
         model.head.weight.copy_(zeroshot_weights(clip, train.classes, train.templates))
     if init == "lp":
-        batches = experiment.crops.batches(train, model.image_size, config.evaluate.batch_size)
+        batches = experiment.task.test_batches(train, model)
         features_ND = extract_features(model, batches)
         labels_N, start_CD = torch.from_numpy(train.labels_N), model.head.weight.detach().cpu()
         with torch.enable_grad():

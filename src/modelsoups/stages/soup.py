@@ -43,10 +43,11 @@ def run(experiment: Experiment) -> bool:
     chosen_from = {**inputs, "sets": None, "soup": {**inputs["soup"], "also": None, "write": None}}
     key = storage.fingerprint(chosen_from)  # choices do not depend on the test sets or on soup.also and soup.write
     orders = plan(experiment, len(found.ingredients))
-    todo = [order for order in orders if soups.extras(order.row).get("inputs") != key]
+    keys = {order.row: _key_of(order, key) for order in orders}
+    todo = [order for order in orders if soups.extras(order.row).get("inputs") != keys[order.row]]
     workers = experiment.workers
     for order, soup in run_tasks(_choose, todo, workers, "soup: choosing", shared=experiment):
-        soups.write(order.row, soup, inputs=key)
+        soups.write(order.row, soup, inputs=keys[order.row])
     rows = [order.row for order in orders] + _interpolations(experiment, key)
     for _ in run_tasks(_measure, rows, workers, "soup: measuring", shared=experiment):
         pass
@@ -54,6 +55,11 @@ def run(experiment: Experiment) -> bool:
     manifests.finish(files.soups, inputs, made, missing=found.missing)
     print(f"soup: {len(rows)} rows -> {files.soups}")
     return True
+
+
+def _key_of(order: Order, key: str) -> str:
+    """Return the key of an order's inputs: a row of soup.also names its module nowhere else."""
+    return storage.fingerprint([key, order.method]) if ":" in order.method else key
 
 
 def plan(experiment: Experiment, count: int) -> list[Order]:

@@ -66,7 +66,7 @@ def _discordant(pair: Pair) -> tuple[int, int, int]:
     if a_N.dtype != bool or b_N.dtype != bool:
         raise ValueError(f"correctness must be boolean, not {a_N.dtype} and {b_N.dtype}")
     if a_N.ndim != 1 or a_N.shape != b_N.shape or not len(a_N):
-        raise ValueError(f"correctness of shapes {a_N.shape} and {b_N.shape}: expected the same images, at least one")
+        raise ValueError(f"shapes {a_N.shape} and {b_N.shape}: expected two vectors of the same images, at least one")
     return int((a_N & ~b_N).sum()), int((b_N & ~a_N).sum()), len(a_N)
 
 

@@ -25,8 +25,6 @@ from modelsoups.tasks.task import Comparison, Step, Task, TrainingData
 class ImageClassification(Task):
     """Top-1 classification of images by a pre-trained encoder with a linear head."""
 
-    examples, score_name = "images", "accuracy"
-
     def __init__(self, crops: CropStore, batch_size: int) -> None:
         """crops: the evaluation crops of the sets. batch_size: images per batch in evaluation."""
         self.crops, self.batch_size = crops, batch_size

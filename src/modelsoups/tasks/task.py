@@ -1,4 +1,4 @@
-"""Task, the interface between data, model and score. To add a task, add a file to this folder.
+"""Task, the interface between data, model and score. For one of your own: task=mymodule:Task.
 
 Legend: N examples of a set, B of a batch, C outputs of the model.
 """
@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
@@ -55,9 +55,6 @@ class Task(ABC):
     A batch is any object that `train_batches` or `test_batches` yields and `loss` or `logits` takes. A
     batch of `test_batches` has a length, and can be indexed by a boolean mask of examples.
     """
-
-    examples: ClassVar[str]  # the plural name of the examples, such as "images"
-    score_name: ClassVar[str]  # such as "accuracy"
 
     # ---- the model and its inputs ----
 

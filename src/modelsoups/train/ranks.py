@@ -23,7 +23,7 @@ TORCHRUN = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1} 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process (rank), and how many train in total (world) and on this machine (here)."""
+    """This process's rank, and the number of ranks in total (world) and on this machine (here)."""
 
     rank: int = 0
     world: int = 1

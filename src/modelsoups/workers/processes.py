@@ -23,7 +23,7 @@ from modelsoups.workers.progress import Meter
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 STAGES = ("modelsoups.stages.finetune", "modelsoups.train.trainer", "modelsoups.stages.soup")
-PRELOAD = [*STAGES, "modelsoups.experiment.sets", "open_clip"]
+PRELOAD = [*STAGES, "open_clip"]
 NOT_STARTED, IDLE = -2, -1  # values of a worker's slot, which otherwise is the number of its task
 SHARED_KEPT = 4  # number of shared objects that a worker caches
 

@@ -60,7 +60,7 @@ def facts(data: DataConfig, protocol: str, name: str) -> Json:
 
 
 def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> dict[str, int]:
-    """Write the sets whose files exist, report the others, and return each set's image count."""
+    """Write each set whose source files exist, print which are missing, and return image counts."""
     folder = Path(data.dir)
     folder.mkdir(parents=True, exist_ok=True)
     try:

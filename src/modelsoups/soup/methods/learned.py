@@ -36,11 +36,11 @@ class Descent:
 def learned(
     pool: Pool, *, epochs: Epochs = 3, lr: LearningRate = 0.1, batch_size: BatchSize = 128, seed: Seed = 0
 ) -> Soup:
-    """Learn one softmax over the ingredients, and the temperature beta (equation 2).
+    """Learn coefficients, one softmax over the ingredients, and the temperature beta (equation 2).
 
-    Three epochs of AdamW at 0.1 as in appendix I, which gives no batch size. As in the authors'
-    code the softmax starts uniform and beta at 1, without weight decay. Raises ValueError if the
-    pool has no gradient, an option is out of range or the loss is not finite.
+    The defaults of `epochs` and `lr` (of AdamW) are appendix I's, which gives no batch size. As in
+    the authors' code the softmax starts uniform, beta starts at 1, and there is no weight decay.
+    Raises ValueError if pool.gradient is None, an option is out of range or the loss is not finite.
     """
     return _learn(pool, "learned", [EVERYTHING], Descent(epochs, lr, batch_size, seed))
 

@@ -1,0 +1,45 @@
+"""The initial models: which are created, and from what their linear probe starts."""
+
+import pytest
+import torch
+from pico import arguments
+
+from modelsoups.checkpoints.formats import load_state
+from modelsoups.config.compose import load
+from modelsoups.disk import paths
+from modelsoups.experiment.experiment import Experiment
+from modelsoups.stages import heads
+
+ENCODER = """
+from torch import nn
+
+from modelsoups.models.pretrained import Encoder
+
+
+def load_encoder(model):
+    features = nn.Sequential(nn.AvgPool2d(4), nn.Flatten())
+    return Encoder(features, 192, (0.5,) * 3, (0.25,) * 3, 32)
+"""
+
+
+@pytest.fixture
+def options(data, tmp_path, monkeypatch):
+    (tmp_path / "my_encoders.py").write_text(ENCODER)
+    monkeypatch.chdir(tmp_path)
+    return [*arguments(tmp_path, data), "model.library=my_encoders:", f"runs={tmp_path / 'runs'}"]
+
+
+def test_a_library_of_ones_own_without_a_text_tower_starts_from_a_linear_probe(options):
+    experiment = Experiment(load([*options, "heads.init=lp"]))
+    assert heads.run(experiment)
+    assert [folder.name for folder in experiment.files.head("lp").parent.iterdir()] == ["lp"]
+    state = load_state(experiment.files.head("lp") / paths.MODEL)
+    assert state["head.weight"].shape == (80, 192)
+    assert torch.isfinite(state["head.weight"]).all()
+    assert (state["head.weight"] != 0).any()
+    assert not heads.run(experiment)
+
+
+def test_a_zero_shot_head_needs_a_text_tower(options):
+    with pytest.raises(ValueError, match=r"model\.library=my_encoders: has no text tower; .* heads\.init=lp"):
+        heads.run(Experiment(load([*options, "heads.init=zeroshot"])))
