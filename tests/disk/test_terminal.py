@@ -26,8 +26,8 @@ def test_what_a_terminal_obeys_is_shown_as_its_escape(text: str, shown: str) -> 
 def test_names_of_tensors_and_files_in_errors_notes_and_findings(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     evil = "x\r\x1b[2K\x1b[1Adoctor: a soup of these can succeed\x1b[8m"
-    save_file({"w": torch.ones(2), evil: torch.tensor([1])}, "a\x1b[31m.safetensors")
-    save_file({"w": torch.ones(2), evil: torch.tensor([2])}, "b.safetensors")
+    save_file({"w": torch.ones(2), evil: torch.tensor([1.0])}, "a\x1b[31m.safetensors")
+    save_file({"w": torch.ones(2), evil: torch.tensor([2.0])}, "b.safetensors")
     save_file({"w": torch.ones(2)}, "c.safetensors")
     main(["mix", "uniform", "a\x1b[31m.safetensors", "b.safetensors", "-o", "o\x1b[2J.safetensors"])
     for command in (["mix", "uniform"], ["doctor"]):

@@ -108,4 +108,4 @@ def _same_buffers(checkpoint: Checkpoint, first: Checkpoint) -> None:
     for names, what in ((missing, f"taken from {first.name}"), (extra, f"left out, as {first.name} lacks them")):
         if names:
             shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            checkpoint.notes.append(f"{shown} (whole numbers, which are not averaged) {what}")
+            checkpoint.notes.append(f"{shown} (integers, which are not averaged) {what}")

@@ -4,6 +4,8 @@ import os
 import stat
 from pathlib import Path
 
+from modelsoups.disk.opening import irregular
+
 LFS = b"version https://git-lfs"
 STARTS = {  # of files, whatever their names
     LFS: "is a pointer of Git LFS, not the weights; fetch them with `git lfs pull` in its folder",
@@ -50,8 +52,8 @@ def strange(path: Path) -> str | None:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             return None
-        if not stat.S_ISREG(mode):
-            return "is a pipe or a device, not a file; write the checkpoint to a file first"
+        if what := irregular(mode):
+            return f"cannot be read: {what}; write the checkpoint to a regular file first"
         with open(path, "rb") as file:
             start = file.read(32)
     except OSError:

@@ -15,7 +15,7 @@ from torch import Tensor
 from modelsoups.checkpoints import folders
 from modelsoups.checkpoints.folders import INDEX
 from modelsoups.checkpoints.foreign import AT_LIMIT, kind_of_folder, strange
-from modelsoups.checkpoints.names import check_filled, without_wrappers
+from modelsoups.checkpoints.names import without_wrappers
 from modelsoups.checkpoints.pytorch import read_pytorch
 from modelsoups.checkpoints.tensors import Checkpoint, Entry, InFile, MappedFile, checkpoint_of
 
@@ -90,10 +90,10 @@ def open_checkpoint(source: Source, key: str | None = None) -> Checkpoint:
     if isinstance(source, Checkpoint):
         return source
     if isinstance(source, Mapping):
-        return check_filled(without_wrappers(checkpoint_of(source)))
+        return without_wrappers(checkpoint_of(source))
     if not isinstance(source, (str, os.PathLike)):
         raise ValueError(f"a {type(source).__name__}: expected a path or a state dict, as of model.state_dict()")
-    return check_filled(without_wrappers(_read(Path(source), key)))
+    return without_wrappers(_read(Path(source), key))
 
 
 def load_state(path: Path | str) -> dict[str, Tensor]:

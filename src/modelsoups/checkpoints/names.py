@@ -1,6 +1,6 @@
-"""The names that wrappers leave in a checkpoint, undone; and tensors that hold nothing, refused."""
+"""The names that wrappers leave in a checkpoint, undone."""
 
-from modelsoups.checkpoints.tensors import Checkpoint, nbytes
+from modelsoups.checkpoints.tensors import Checkpoint
 
 INNER = ("_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module")  # torch's own names
 PREFIXES = ("module.", *(f"{name}." for name in INNER))  # module: DistributedDataParallel, AveragedModel, DeepSpeed
@@ -48,13 +48,3 @@ def leave_out(checkpoint: Checkpoint, name: str) -> None:
     for key in heirs[:1]:
         del checkpoint.tied[key]
     checkpoint.tied |= dict.fromkeys(heirs[1:], heirs[0]) if heirs else {}
-
-
-def check_filled(checkpoint: Checkpoint) -> Checkpoint:
-    """Raise ValueError where weights hold no elements: DeepSpeed's ZeRO-3 saves such placeholders."""
-    empty = [key for key, entry in checkpoint.entries.items() if not nbytes(entry)]
-    if any(key.endswith("weight") for key in empty) or 2 * len(empty) > len(checkpoint):
-        what = f"{len(empty)} of its {len(checkpoint)} tensors hold no elements (the first is {empty[0]})"
-        why = "ZeRO-3 leaves such placeholders where it keeps the weights in shards"
-        raise ValueError(f"{checkpoint.name}: {what}; {why}: gather them with zero_to_fp32.py, and give what it writes")
-    return checkpoint

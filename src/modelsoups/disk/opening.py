@@ -9,9 +9,12 @@ from pathlib import Path
 SPARE, LEAST = 64, 8  # descriptors left when the limit is raised, and when it cannot be raised
 
 
-def check_regular(path: Path) -> None:
-    """Raise OSError unless a path leads to a regular file: opening a pipe or device may never end."""
-    _check(path, os.stat(path).st_mode)
+def irregular(mode: int) -> str | None:
+    """Return what a file with this mode is, if it is not a regular file."""
+    if stat.S_ISREG(mode):
+        return None
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return f"it is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a regular file"
 
 
 def open_to_read(path: Path) -> int:
@@ -33,7 +36,8 @@ def open_to_read(path: Path) -> int:
             _raise_limit()
         if following >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - LEAST:
             raise _too_many(path)
-        _check(path, os.fstat(descriptor).st_mode)
+        if what := irregular(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, f"{what}; give a regular file", str(path))
     except OSError:
         os.close(descriptor)
         raise
@@ -50,10 +54,3 @@ def _too_many(path: Path) -> OSError:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     way_out = "mix fewer at a time, or have the limit raised (ulimit -Hn shows it)"
     return OSError(errno.EMFILE, f"this process may open {limit:,} files at a time; {way_out}", str(path))
-
-
-def _check(path: Path, mode: int) -> None:
-    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
-    if not stat.S_ISREG(mode):
-        what = kinds.get(stat.S_IFMT(mode), "a device")
-        raise OSError(errno.EINVAL, f"it is {what}, not a regular file; give a regular file", str(path))

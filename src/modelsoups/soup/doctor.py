@@ -75,7 +75,7 @@ def _whole_models(found: Diagnosis, states: Mapping[str, State]) -> dict[str, St
             whole[name] = state
     text = "adapters (LoRA), whose factors must not be averaged: merge each into its base model first"
     found.add("adapter", adapters, text)
-    text = "weights are whole numbers or scaled, which are not averaged: use the unquantized model"
+    text = "weights are integers or scaled, which are not averaged: use the unquantized model"
     found.add("quantized", quantized, text)
     text = "weights with no elements, as DeepSpeed's ZeRO-3 leaves them: save the gathered weights"
     found.add("empty", empty, text)

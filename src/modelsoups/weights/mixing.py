@@ -185,7 +185,7 @@ def _notes(checkpoints: Sequence[Checkpoint], tied: Mapping[str, str], differing
 def _not_finite(checkpoints: Sequence[Checkpoint], key: str) -> str:
     for checkpoint in checkpoints:
         if not is_finite(checkpoint[key]):
-            return f"{checkpoint.name}: tensor {key} holds NaN or infinity; leave this checkpoint out"
+            return f"{checkpoint.name}: tensor {key} contains NaN or infinity; leave this checkpoint out"
     return f"tensor {key} overflows its dtype when mixed; use smaller coefficients"
 
 
