@@ -35,6 +35,7 @@ def refusal(source: Path) -> str:
         ("m.onnx", bytes(99), "another format (ONNX's)"),
         ("m.msgpack", bytes(99), "another format (Flax's)"),
         ("m.npz", bytes(99), "another format (NumPy's)"),
+        ("__0_0.distcp", bytes(99), "give its folder"),
         ("m.pkl", bytes(99), "a Python pickle, which can run code"),
         ("m.xyz", bytes(99), "unknown kind of checkpoint"),
     ],
@@ -47,8 +48,9 @@ def test_foreign_files_are_told_by_content_and_name(tmp_path: Path, name: str, c
 @pytest.mark.parametrize(
     ("inside", "told"),
     [
-        (".metadata", "dcp_to_torch"),
-        ("__0_0.distcp", "dcp_to_torch"),
+        (".metadata", "is not the metadata of a distributed checkpoint"),
+        ("__0_0.distcp", "without its .metadata"),
+        ("__0.metadata", "use_collectives=True"),
         ("zero_to_fp32.py", "run its zero_to_fp32.py"),
         ("tf_model.h5", "weights of TensorFlow"),
         ("flax_model.msgpack", "weights of Flax"),

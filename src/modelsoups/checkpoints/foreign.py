@@ -25,12 +25,11 @@ FORMATS = {  # by suffix
     ".index": "TensorFlow's checkpoint",
     ".pkl": "a Python pickle, which can run code",
     ".pickle": "a Python pickle, which can run code",
-    ".distcp": "PyTorch's distributed checkpoint",
 }
-DCP = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pt"
+DCP = "a distributed checkpoint of PyTorch (DCP)"
 FOLDERS = {  # by a file in them that tells
-    "*.distcp": f"a distributed checkpoint of PyTorch (DCP), which is not read; convert it: {DCP}",
-    ".metadata": f"a distributed checkpoint of PyTorch (DCP), which is not read; convert it: {DCP}",
+    "__*.metadata": f"{DCP} that each process saved for itself; save it again with use_collectives=True",
+    "*.distcp": f"{DCP} without its .metadata, which is written last; copy the whole folder, or save it again",
     "zero_to_fp32.py": "a checkpoint of DeepSpeed; run its zero_to_fp32.py, and give what it writes",
     "tf_model.h5": "weights of TensorFlow; save them from PyTorch as .safetensors first",
     "flax_model.msgpack": "weights of Flax; save them from PyTorch as .safetensors first",
@@ -61,6 +60,8 @@ def strange(path: Path) -> str | None:
     found = next((what for known, what in STARTS.items() if start.startswith(known)), None)
     if start[8:10] == b'{"' and path.suffix in (".bin", ".pt", ".pth", ".ckpt"):
         found = "is a safetensors file by its content; give its name the suffix .safetensors"
+    if path.suffix == ".distcp":
+        found = f"is one file of {DCP}; give its folder"
     if found is None and path.suffix in FORMATS:
         found = f"is of another format ({FORMATS[path.suffix]}); save the weights as .safetensors first"
     return found

@@ -1,4 +1,4 @@
-"""Readers of checkpoints as lazy states: safetensors, PyTorch, shards, Hugging Face folders.
+"""Readers of checkpoints as lazy states: safetensors, PyTorch, shards, folders of models and of trainings.
 
 To add a format, write a function like `_read_safetensors` and enter its suffix in READERS.
 """
@@ -18,6 +18,7 @@ from modelsoups.checkpoints.foreign import AT_LIMIT, kind_of_folder, strange
 from modelsoups.checkpoints.names import without_wrappers
 from modelsoups.checkpoints.pytorch import read_pytorch
 from modelsoups.checkpoints.tensors import Checkpoint, Entry, InFile, MappedFile, checkpoint_of
+from modelsoups.checkpoints.training_folders import STATES, check_states, read_training_folder
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
 DTYPES = {
@@ -117,20 +118,24 @@ def _read(path: Path, key: str | None) -> Checkpoint:
         raise ValueError(f"{path} {odd}")
     try:
         if path.suffix in READERS and not path.is_dir():
+            if path.name.endswith(STATES):
+                check_states(path)
             return READERS[path.suffix](path, key)
         if path.name.endswith(INDEX):
             return _read_shards(path)
         if path.is_dir():
-            return _read_folder(path)
+            return _read_folder(path, key)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
     raise ValueError(f"{path}: unknown kind of checkpoint; expected {', '.join(SUFFIXES)}, {INDEX} or a folder")
 
 
-def _read_folder(path: Path) -> Checkpoint:
+def _read_folder(path: Path, key: str | None) -> Checkpoint:
     try:
         parts = folders.weights_of(path, SUFFIXES)
     except ValueError as error:
+        if (found := read_training_folder(path, key)) is not None:
+            return found
         if kind := kind_of_folder(path):
             raise ValueError(f"{path}: {kind}") from error
         raise

@@ -25,7 +25,7 @@ def chosen_state(content: object, path: Path, key: str | None) -> tuple[State, l
     if key is None and _is_state(content):
         return content, []
     found = dict(_states(content, "", set()))
-    usual = [name for name in found if name and not _is_of_training(name)]
+    usual = [name for name in found if name and not is_of_training(name)]
     chosen = _usual_choice(usual) if key is None else key
     if chosen is None and len(usual) > 1:
         raise ValueError(f"{path} holds the weights of several models: {', '.join(usual)}; choose one with key=NAME")
@@ -46,7 +46,7 @@ def _usual_choice(names: list[str]) -> str | None:
     return names[0] if len(names) == 1 else None
 
 
-def _is_of_training(name: str) -> bool:
+def is_of_training(name: str) -> bool:
     return any(part.lower() == "opt" or part.lower().startswith(TRAINING) for part in name.split("."))
 
 

@@ -3,7 +3,7 @@
 import math
 import mmap
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modelsoups.checkpoints.shards import Part, fill
 from modelsoups.disk.opening import open_to_read
 
 Bytes = NDArray[np.uint8]
@@ -132,6 +133,51 @@ class InMemory:
         return self.held.cpu()
 
 
+@dataclass(frozen=True)
+class InShards:
+    """A tensor whose parts lie in mapped files, in any order; each block is put together when it is read.
+
+    find: gives the parts, once they are needed.
+    """
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    find: Callable[[], Sequence[Part]]
+    files: frozenset[MappedFile]
+
+    @cached_property
+    def _parts(self) -> Sequence[Part]:
+        return self.find()
+
+    def address(self) -> int | None:
+        """Return None, unless the parts are one whole: then the address of the first element."""
+        if len(self._parts) != 1 or not self._parts[0][1].flags.c_contiguous:
+            return None
+        self._check()
+        return self._parts[0][1].ctypes.data
+
+    def block(self, start: int, stop: int) -> Bytes:
+        """Do as `InFile.block`; return a copy."""
+        made = np.empty(stop - start, f"V{self.dtype.itemsize}")
+        self._check()
+        fill(made, self._parts, self.shape, start)
+        return made.view(np.uint8)
+
+    def tensor(self) -> Tensor:
+        """Return a copy of the tensor in memory."""
+        tensor = torch.empty(self.shape, dtype=self.dtype)
+        self._check()
+        fill(bytes_of(tensor).view(f"V{self.dtype.itemsize}"), self._parts, self.shape, 0)
+        for file in self.files:
+            file.check_unchanged()
+            file.release()
+        return tensor
+
+    def _check(self) -> None:
+        for file in self.files:
+            file.check(file.opened.st_size)
+
+
 def bytes_of(tensor: Tensor) -> Bytes:
     """Return the bytes of a contiguous CPU tensor, without a copy."""
     flat = tensor.detach().reshape(-1)
@@ -158,7 +204,7 @@ class _Readable:
         }
 
 
-Entry = InFile | InMemory
+Entry = InFile | InMemory | InShards
 
 
 def nbytes(entry: Entry) -> int:
@@ -208,7 +254,8 @@ class Checkpoint(Mapping[str, Tensor]):
 
     @cached_property
     def _mapped(self) -> set[MappedFile]:
-        return {entry.file for entry in self.entries.values() if isinstance(entry, InFile)}
+        whole = {entry.file for entry in self.entries.values() if isinstance(entry, InFile)}
+        return whole.union(*(entry.files for entry in self.entries.values() if isinstance(entry, InShards)))
 
 
 def is_beside(key: Any, value: Any) -> bool:

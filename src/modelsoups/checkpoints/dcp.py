@@ -1,0 +1,237 @@
+"""Reader of distributed checkpoints of PyTorch (DCP): folders of .metadata and *.distcp files.
+
+torch.distributed.checkpoint.save, FSDP, FSDP2, torchtitan, accelerate and Lightning write them.
+Each shard of a tensor is a file of torch.save within a .distcp file. It is found when the tensor is
+first read, and its numbers stay where they are, in a map of that file.
+"""
+
+import io
+import pickle
+import sys
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from modelsoups.checkpoints.dcp_metadata import METADATA, Place, Shard, Stored, read_metadata
+from modelsoups.checkpoints.nests import chosen_state, is_of_training
+from modelsoups.checkpoints.shards import Part
+from modelsoups.checkpoints.tensors import Checkpoint, InShards, MappedFile
+from modelsoups.checkpoints.torchscript import DTYPES
+
+FLAT = ("_flat_param", "flat_param")  # of FSDP's LOCAL_STATE_DICT: all parameters of a module in one
+Tree = dict[Any, Any]  # nested dicts as they were saved; tensors are on meta, other values empty bytes
+
+
+def is_dcp(folder: Path) -> bool:
+    return (folder / METADATA).exists()
+
+
+def read_dcp(folder: Path, key: str | None = None) -> Checkpoint:
+    """Return the weights of a distributed checkpoint; `key` as for `formats.open_checkpoint`.
+
+    Raises ValueError if .metadata is damaged or names what could run code, if a file is missing, if
+    there are no weights or several, and for FSDP's flat parameters.
+    """
+    state, tensors, notes = _chosen(folder, key)
+    files: dict[str, MappedFile] = {}
+    whole = Checkpoint(str(folder), {}, folder=folder, notes=notes, parts={"": Path(METADATA)})
+    left_out = []
+    for name, value in state.items():
+        if not isinstance(value, torch.Tensor):
+            left_out.append(name)
+            continue
+        if name.rpartition(".")[2] in FLAT:
+            what = "holds FSDP's flat parameters (LOCAL_STATE_DICT), which only the same FSDP reads"
+            raise ValueError(f"{folder} {what}; save it with SHARDED_STATE_DICT or FULL_STATE_DICT")
+        stored = tensors[id(value)]
+        for shard in stored.shards:
+            if shard.file not in files:
+                files[shard.file] = _opened(folder, shard.file)
+        held = frozenset(files[shard.file] for shard in stored.shards)
+        whole.entries[name] = InShards(stored.dtype, stored.shape, partial(_parts, files, name, stored), held)
+    if left_out:
+        shown = ", ".join(left_out[:3]) + (", ..." if len(left_out) > 3 else "")
+        whole.notes.append(f"{shown} left out: no tensors")
+    whole.files = (*(folder / name for name in files), folder / METADATA)
+    return whole
+
+
+def place_of_weights(folder: Path) -> Place:
+    """Return the keys under which `read_dcp` found the weights: ("model",), or () at the top."""
+    tree, _ = _tree(folder)
+    state, _ = chosen_state(_without_training(tree)[0], folder, None)
+
+    def search(inner: Mapping[Any, Any], place: Place) -> Iterator[Place]:
+        if inner is state:
+            yield place
+        for name, value in inner.items():
+            if isinstance(value, Mapping):
+                yield from search(value, (*place, name))
+
+    return next(search(tree, ()), ())
+
+
+def _chosen(folder: Path, key: str | None) -> tuple[Mapping[str, Any], dict[int, Stored], list[str]]:
+    """The chosen state, what is stored of its tensors by their ids, and notes on the choice."""
+    tree, tensors = _tree(folder)
+    usual, notes = _without_training(tree)
+    state, more = chosen_state(usual if key is None else tree, folder, key)
+    return state, tensors, notes + more
+
+
+def _tree(folder: Path) -> tuple[Tree, dict[int, Stored]]:
+    """The nested dicts that were saved, and what is stored of their tensors by the tensors' ids."""
+    tree: Tree = {}
+    tensors: dict[int, Stored] = {}
+    for place, stored in read_metadata(folder / METADATA).entries.items():
+        inner = tree
+        for name in place[:-1]:
+            inner = inner.setdefault(name, {})
+            if not isinstance(inner, dict):
+                raise ValueError(f"{folder / METADATA} has an entry within another that is a tensor: {place}")
+        if stored is None:
+            inner[place[-1]] = b""
+            continue
+        tensor = torch.empty((), dtype=stored.dtype, device="meta").expand(stored.shape)
+        inner[place[-1]] = tensor
+        tensors[id(tensor)] = stored
+    return tree, tensors
+
+
+def _without_training(tree: Tree) -> tuple[Tree, list[str]]:
+    """The tree without what torchtitan saves beside the weights: the optimizer and states of no tensors."""
+    if not any(isinstance(value, torch.Tensor) for value in tree.values()):
+        return tree, []
+    beside = [
+        name
+        for name, value in tree.items()
+        if isinstance(value, Mapping) and (is_of_training(str(name)) or not _has_tensors(value))
+    ]
+    notes = [f"{', '.join(map(str, beside))} left out: not the model's"] if beside else []
+    return {name: value for name, value in tree.items() if name not in beside} if beside else tree, notes
+
+
+def _has_tensors(value: object) -> bool:
+    return isinstance(value, torch.Tensor) or (isinstance(value, Mapping) and any(map(_has_tensors, value.values())))
+
+
+def _opened(folder: Path, name: str) -> MappedFile:
+    path = folder / name
+    if Path(name).name != name:
+        raise ValueError(f"{folder / METADATA}: the file {name} of a tensor does not lie beside it; refused")
+    if not path.exists():
+        raise ValueError(f"{folder}: the file {name} is missing; copy the whole folder")
+    if not path.stat().st_size:
+        raise ValueError(f"{path} is empty; copy or save the checkpoint again")
+    return MappedFile(path)
+
+
+def _parts(files: Mapping[str, MappedFile], name: str, stored: Stored) -> list[Part]:
+    """Find the numbers of each shard of a tensor."""
+    found = []
+    for shard in stored.shards:
+        if not all(shard.sizes):
+            continue
+        file = files[shard.file]
+        try:
+            found.append((shard.offsets, _numbers(file, shard, stored.dtype)))
+        except _Refused as error:
+            what = f"contains Python objects ({error}), which can run code, so it is refused"
+            raise ValueError(f"{file.path}: tensor {name} {what}") from error
+        except MemoryError:
+            raise
+        except Exception as error:  # damaged bytes lead zipfile and pickle to any of them
+            reason = str(error).partition("\n")[0][:200]
+            what = f"is truncated, damaged or not stored by torch.save ({type(error).__name__}: {reason})"
+            raise ValueError(f"{file.path}: tensor {name} {what}; copy or save the checkpoint again") from error
+    return found
+
+
+def _numbers(file: MappedFile, shard: Shard, dtype: torch.dtype) -> np.ndarray[Any, Any]:
+    """The elements of a shard, in the map of its file, as an array of any dtype of their size."""
+    with zipfile.ZipFile(_Span(file, shard.start, shard.length)) as archive:
+        names = archive.namelist()
+        main = next(n for n in names if n.endswith("/data.pkl") and n.count("/") == 1)
+        prefix = main.removesuffix("data.pkl")
+        if f"{prefix}byteorder" in names and archive.read(f"{prefix}byteorder") != sys.byteorder.encode():
+            raise ValueError("its numbers are in the byte order of another kind of machine")
+        found, key, first, sizes, strides = _Tensor(archive.read(main)).load()
+        info = archive.getinfo(f"{prefix}data/{key}")
+    if found != dtype or tuple(sizes) != shard.sizes:
+        raise ValueError(f"it is {tuple(sizes)} {found}, not {shard.sizes} {dtype} as .metadata says")
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise ValueError("it is compressed")
+    header = shard.start + info.header_offset
+    lengths = file.read(header + 26, header + 30)
+    at = header + 30 + int(lengths[0]) + 256 * int(lengths[1]) + int(lengths[2]) + 256 * int(lengths[3])
+    if min(first, *strides, 0) < 0 or at + info.file_size > shard.start + shard.length:
+        raise ValueError("its numbers lie outside of it")
+    steps = [stride * dtype.itemsize for stride in strides]
+    content = file.read(at, at + info.file_size)
+    return np.ndarray(shard.sizes, f"V{dtype.itemsize}", content.data, first * dtype.itemsize, steps)  # checks bounds
+
+
+class _Span(io.RawIOBase):
+    """A part of a mapped file as a file of its own, for zipfile."""
+
+    def __init__(self, file: MappedFile, start: int, length: int) -> None:
+        if start < 0 or length < 0 or start + length > len(file.bytes):
+            raise ValueError("the file ends before it")
+        self.bytes, self.at = file.read(start, start + length), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self.at = max(0, offset + (0, self.at, len(self.bytes))[whence])
+        return self.at
+
+    def tell(self) -> int:
+        return self.at
+
+    def readinto(self, buffer: Any) -> int:
+        found = self.bytes[self.at : self.at + len(buffer)]
+        buffer[: len(found)] = found.data
+        self.at += len(found)
+        return len(found)
+
+
+class _Refused(Exception):
+    """Raised with the name of an object that is no part of a tensor."""
+
+
+class _Tensor(pickle.Unpickler):
+    """Reads the pickle of one tensor: dtype, key of its storage, offset in it, sizes, strides."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(io.BytesIO(content))
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in ("torch", "torch.storage") and name in DTYPES:
+            return DTYPES[name]
+        if module == "torch" and isinstance(vars(torch).get(name), torch.dtype):
+            return vars(torch)[name]
+        if module == "torch._utils" and name in ("_rebuild_tensor_v2", "_rebuild_tensor_v3"):
+            return _described
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        raise _Refused(f"{module}.{name}")
+
+    def persistent_load(self, pid: Any) -> tuple[torch.dtype, str]:
+        _, dtype, key, *_ = pid  # "storage", dtype, key, device when saved, numbers
+        return dtype, key
+
+
+def _described(storage: Any, offset: int, sizes: Any, strides: Any, *more: Any) -> tuple[Any, ...]:
+    """Stand for torch._utils._rebuild_tensor_v2, and v3, which is given the dtype as its last argument."""
+    dtype = next((value for value in more if isinstance(value, torch.dtype)), storage[0])
+    return dtype, storage[1], offset, sizes, strides

@@ -1,0 +1,71 @@
+"""Putting a tensor together from its shards, a block at a time.
+
+A part is where a shard begins in the tensor (one number per dimension) and its elements, an array
+in a mapped file whose dtype only has the right size: elements are copied, never computed with.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Part = tuple[tuple[int, ...], NDArray[Any]]  # offsets in the tensor, the shard's elements
+Box = tuple[tuple[int, ...], tuple[int, ...]]  # offsets, sizes
+CELLS = 2**22  # of the grid that the borders of all shards make, up to which their cover is checked
+
+
+def fill(out: NDArray[Any], parts: Sequence[Part], shape: tuple[int, ...], start: int) -> None:
+    """Write the flat elements of a tensor from `start` on to the one-dimensional `out`.
+
+    At most the rows that `out` holds are looked at, so memory does not grow with the tensor.
+    """
+    if not len(out):
+        return
+    if not shape:
+        out[:] = parts[0][1].reshape(1)
+        return
+    width, stop = math.prod(shape[1:]), start + len(out)
+    first, last = start // width, (stop - 1) // width
+    if first == last and len(shape) > 1:  # within one row: a tensor of one dimension less
+        inner = [(at[1:], array[first - at[0]]) for at, array in parts if 0 <= first - at[0] < len(array)]
+        fill(out, inner, shape[1:], start - first * width)
+        return
+    head, tail = -start % width, stop % width
+    if head or tail:
+        fill(out[:head], parts, shape, start)
+        fill(out[head : len(out) - tail], parts, shape, start + head)
+        fill(out[len(out) - tail :], parts, shape, stop - tail)
+        return
+    rows = out.reshape(last + 1 - first, *shape[1:])
+    for at, array in parts:
+        low, high = max(first, at[0]), min(last + 1, at[0] + len(array))
+        if low < high:
+            place = (slice(a, a + size) for a, size in zip(at[1:], array.shape[1:], strict=True))
+            rows[(slice(low - first, high - first), *place)] = array[low - at[0] : high - at[0]]
+
+
+def is_covered(shape: tuple[int, ...], boxes: Sequence[Box]) -> bool:
+    """Return whether the boxes cover a tensor of this shape exactly: no gap, no element twice."""
+    for at, sizes in boxes:
+        if len(at) != len(shape) or len(sizes) != len(shape):
+            return False
+        if any(a < 0 or size < 0 or a + size > n for a, size, n in zip(at, sizes, shape, strict=True)):
+            return False
+    full = [box for box in boxes if math.prod(box[1])]
+    if sum(math.prod(sizes) for _, sizes in full) != math.prod(shape):
+        return False
+    borders = [sorted({0, n, *(b for at, s in full for b in (at[d], at[d] + s[d]))}) for d, n in enumerate(shape)]
+    if len(full) < 2:
+        return True  # one box of the right size within the tensor is all of it
+    if math.prod(len(b) for b in borders) > CELLS:
+        return False
+    grid = np.zeros([len(b) - 1 for b in borders], bool)
+    places = [{border: i for i, border in enumerate(b)} for b in borders]
+    for at, sizes in full:
+        cells = tuple(slice(p[a], p[a + s]) for p, a, s in zip(places, at, sizes, strict=True))
+        if grid[cells].any():
+            return False
+        grid[cells] = True
+    return bool(grid.all())
