@@ -14,11 +14,13 @@ from pathlib import Path
 
 from torch import Tensor
 
+from modelsoups.checkpoints.dcp_metadata import METADATA
 from modelsoups.checkpoints.folders import INDEX, subfolders
 from modelsoups.checkpoints.formats import SUFFIXES
 from modelsoups.checkpoints.layouts import check_layouts
 from modelsoups.checkpoints.tensors import Checkpoint
 from modelsoups.disk import paths, storage
+from modelsoups.soup.dcp_folder import write_dcp
 from modelsoups.weights import digests as digest
 from modelsoups.weights.mixing import Facts, mix_to_file
 from modelsoups.weights.state_dicts import EVERYTHING, Coefficients, check_groups, of_group
@@ -50,9 +52,12 @@ def write_weights(
 ) -> list[str]:
     """`mix_to_file` for every model of the first checkpoint's folder; all have the same metadata.
 
+    A distributed checkpoint is written as one, see `dcp_folder`.
     Where there are several, the digests take one more reading of the files.
     """
     parts = checkpoints[0].parts
+    if parts.get("", Path()).name == METADATA:
+        return write_dcp(folder / parts[""].parent, checkpoints, coefficients, facts, replaced)
     if len(parts) == 1:
         return mix_to_file(checkpoints, coefficients, folder / parts[""], facts, replaced)
     check_layouts(checkpoints)
@@ -111,7 +116,7 @@ def _sorted_out(checkpoint: Checkpoint) -> Files:
     """Every file of a checkpoint's folder by its fate, besides those whose weights are mixed."""
     assert checkpoint.folder is not None
     folder, found = checkpoint.folder, Files()
-    own = {folder, *subfolders(folder)}
+    own = {folder, *subfolders(folder), *(file.parent for file in checkpoint.files)}
 
     def look(place: Path) -> None:
         for path in sorted(place.iterdir()):
