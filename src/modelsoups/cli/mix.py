@@ -19,6 +19,7 @@ from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.library import open_all
 from modelsoups.soup.options import options_of
 from modelsoups.soup.refusals import refuse
+from modelsoups.soup.trajectories import SCHEDULES, Schedule
 from modelsoups.weights.digests import later
 from modelsoups.weights.state_dicts import EVERYTHING
 
@@ -28,6 +29,7 @@ METHODS = {
     "pruned": "a checkpoint leaves if the hold-out score does not fall",
     "model_stock": "between --init and the mean, by the angles of the updates",
     "learned": "coefficients by gradient descent on the hold-out",
+    "trajectory": "an average along one training run, by --schedule",
     "weights": "the sum of the checkpoints times their --coefficients",
 }
 CHECKPOINTS = ".safetensors, .pt, .pth, .bin, .ckpt, an .index.json or a folder"
@@ -89,8 +91,18 @@ def parser() -> argparse.ArgumentParser:
     add("--plot", metavar="FILE", help="a .png, .pdf or .svg of the decisions, or of the learned loss")
     text = "mix adapters, quantized weights or models of other configurations as they are; noted in the soup"
     add("--force", action="store_true", help=text)
+    _add_trajectory(made)
     add("--by", choices=LEARNED, default="all", help="for learned: the tensors that share coefficients")
     return made
+
+
+def _add_trajectory(made: argparse.ArgumentParser) -> None:
+    group, named = made.add_argument_group("of trajectory"), ", ".join(f"{k}: {v}" for k, v in SCHEDULES.items())
+    text = f"{named}; module:function, a decay curve; or w_1,...,w_k, the weights of the updates. Default: uniform"
+    group.add_argument("--schedule", metavar="NAME", help=text)
+    group.add_argument("--last", type=int, help="how many checkpoints to take, from the end of the run")
+    group.add_argument("--decay", type=float, help="for --schedule ema: how much of the average stays at each step")
+    group.add_argument("--steps", type=float, nargs="+", help="of the checkpoints, where their names do not tell")
 
 
 def choose(args: argparse.Namespace, holdout: soup.Holdout | None) -> Soup:
@@ -99,6 +111,11 @@ def choose(args: argparse.Namespace, holdout: soup.Holdout | None) -> Soup:
     if args.method != "greedy" and any(v is not None and v is not False for v in options.values()):
         flags = ", ".join("--" + name.replace("_", "-") for name in options)
         raise ValueError(f"{flags} are options of greedy alone")
+    along = {name: getattr(args, name) for name in ("schedule", "last", "decay", "steps")}
+    if args.method == "trajectory":
+        return soup.trajectory(args.checkpoints, **{**along, "schedule": _schedule(args.schedule or "uniform")})
+    if any(value is not None for value in along.values()):
+        raise ValueError("--schedule, --last, --decay, --steps are options of trajectory alone")
     if args.method == "uniform":
         return soup.uniform(args.checkpoints)
     if args.method == "weights":
@@ -115,6 +132,13 @@ def choose(args: argparse.Namespace, holdout: soup.Holdout | None) -> Soup:
         raise ValueError(f"{args.method} needs --holdout or --evaluate; see -h")
     grow: Callable[..., Soup] = soup.pruned if args.method == "pruned" else functools.partial(soup.greedy, **options)
     return grow(args.checkpoints, registry.function(args.evaluate) if holdout is None else holdout)
+
+
+def _schedule(text: str) -> Schedule:
+    if ":" in text:
+        return registry.function(text)
+    numbers = text.split(",")
+    return list(map(float, numbers)) if all(re.fullmatch(r"\d*\.?\d+", part) for part in numbers) else text
 
 
 def holdout_of(name: str) -> soup.Holdout:

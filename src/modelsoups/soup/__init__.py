@@ -16,6 +16,7 @@ from modelsoups.soup.from_initialization import lines, model_stock, wise_ft
 from modelsoups.soup.holdout import Holdout
 from modelsoups.soup.library import load, mix, mixed, uniform
 from modelsoups.soup.trace import plot_trace
+from modelsoups.soup.trajectories import trajectory
 
 __all__ = [
     "Holdout",
@@ -35,6 +36,7 @@ __all__ = [
     "plot_trace",
     "pruned",
     "reestimate",
+    "trajectory",
     "uniform",
     "wise_ft",
 ]

@@ -1,0 +1,200 @@
+"""Averages along one training run, of the checkpoints that it saved at different steps.
+
+The weighted average of checkpoints theta_0 ... theta_k is what a decay of the learning rate would
+have made of the same updates, theta_0 + sum_j w_j (theta_j - theta_{j-1}), if the coefficients are
+c_0 = 1 - w_1, c_j = w_j - w_{j+1}, c_k = w_k (WSM, Tian et al. 2025, arXiv:2507.17634, section 3).
+"""
+
+import itertools
+import math
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import PurePath
+
+from modelsoups.checkpoints.tensors import Checkpoint
+from modelsoups.soup.coefficients import Soup
+from modelsoups.soup.library import Sources, open_all
+from modelsoups.weights import digests as digest
+from modelsoups.weights.state_dicts import EVERYTHING
+
+Curve = Callable[[float], float]  # from 0, the start of the decay, to 1, its end, to the weight of an update
+CURVES: dict[str, Curve] = {
+    "1-x": lambda x: 1 - x,
+    "cosine": lambda x: (1 + math.cos(math.pi * x)) / 2,
+    "1-sqrt": lambda x: 1 - math.sqrt(x),
+}
+SCHEDULES = {
+    "uniform": "the mean (LAWA; PMA's SMA)",
+    "wma": "coefficients that rise by one from checkpoint to checkpoint (PMA)",
+    "ema": "an exponential moving average, see decay",
+    "1-x": "as a linear decay of the learning rate (WSM)",
+    "cosine": "as a cosine decay (WSM)",
+    "1-sqrt": "as a decay by one minus the square root (WSM)",
+}
+_WHOLE = r"[-_=.]?(\d+)(?![\da-z]|\.\d)"  # no part of 1.5k
+STEP = re.compile(rf"(?:^|[^a-z])(?:global_?)?(?:steps?|iter|iteration|checkpoint|ckpt){_WHOLE}", re.IGNORECASE)
+EPOCH = re.compile(rf"(?:^|[^a-z])(?:epochs?|ep){_WHOLE}", re.IGNORECASE)
+OTHER_RUN = re.compile(r"(?:^|[^a-z])(?:seed|run|trial|fold|rank|draw)s?[-_=.]?$", re.IGNORECASE)  # before a number
+NUMBER = re.compile(r"\d+")
+ALIASES = {"linear": "1-x", "lawa": "uniform", "sma": "uniform", "pma": "uniform"}
+WAY_OUT = "give the steps, one for each checkpoint (steps=[...] or --steps)"
+Schedule = str | Curve | Sequence[float]
+
+
+def trajectory(
+    sources: Sources,
+    schedule: Schedule = "uniform",
+    last: int | None = None,
+    decay: float | None = None,
+    steps: Sequence[float] | None = None,
+) -> Soup:
+    """Return a weighted average of checkpoints of one training run, in the order of their steps.
+
+    schedule: one of SCHEDULES; a decay curve, a function from 0 ... 1 to 1 ... 0; or the weights
+    w_1 ... w_k of the k updates between the checkpoints. Curves end one interval after the last
+    checkpoint, so that "1-x" is the uniform mean of equally spaced ones. last: how many checkpoints
+    to take, from the end of the run. decay: of "ema" alone. steps: of the checkpoints, where their
+    names do not tell. Reads no weights. Raises ValueError if the order cannot be told, for an
+    unknown schedule, and for weights that rise or lie outside 0 to 1.
+
+        chosen = soup.trajectory(glob.glob("run/checkpoint-*"), schedule="1-sqrt", last=10)
+        soup.mix(chosen, "soup.safetensors")
+    """
+    schedule = ALIASES.get(schedule.lower(), schedule) if isinstance(schedule, str) else schedule
+    checkpoints = open_all(sources)
+    found = steps_of([c.name for c in checkpoints]) if steps is None else _given(steps, len(checkpoints))
+    ordered = sorted(zip(found, checkpoints, strict=True), key=lambda pair: pair[0])
+    if last is not None:
+        if not 1 <= last <= len(ordered):
+            raise ValueError(f"trajectory: last={last}; expected 1 to {len(ordered)}, the number of checkpoints")
+        ordered = ordered[-last:]
+    used, kept = [step for step, _ in ordered], [c for _, c in ordered]
+    row = coefficients(used, schedule, decay)
+    trace = [{"schedule": _name(schedule), **({} if decay is None else {"decay": decay})}]
+    trace += [{"ingredient": c.name, "step": step} for step, c in ordered]
+    return Soup("trajectory", _names(kept), tuple(map(digest.later, kept)), {EVERYTHING: row}, trace=tuple(trace))
+
+
+def coefficients(steps: Sequence[float], schedule: Schedule, decay: float | None = None) -> list[float]:
+    """Return the coefficient of each checkpoint, whose sum is 1; raises ValueError as `trajectory` does.
+
+    steps: of the checkpoints, rising.
+    """
+    count = len(steps)
+    if (schedule == "ema") != (decay is not None):
+        raise ValueError(
+            f"trajectory: schedule {_name(schedule)} and decay={decay}; ema needs a decay, others have none"
+        )
+    if schedule == "ema":
+        assert decay is not None
+        if not 0 <= decay < 1:
+            raise ValueError(f"trajectory: decay={decay}; expected 0 to below 1")
+        return [decay ** (count - 1), *((1 - decay) * decay ** (count - 1 - j) for j in range(1, count))]
+    if schedule == "uniform":
+        return [1 / count] * count
+    if schedule == "wma":
+        return [2 * (j + 1) / (count * (count + 1)) for j in range(count)]
+    weights = [1.0, *_weights(steps, schedule), 0.0]
+    return [a - b for a, b in itertools.pairwise(weights)]
+
+
+def _weights(steps: Sequence[float], schedule: Schedule) -> list[float]:
+    """The weight of each update between two checkpoints: w_1 ... w_k."""
+    if isinstance(schedule, str):
+        if schedule not in CURVES:
+            raise ValueError(f"trajectory: no schedule {schedule}; expected one of {', '.join(SCHEDULES)}")
+        schedule = CURVES[schedule]
+    updates = len(steps) - 1
+    if callable(schedule):
+        curve, length = schedule, (steps[-1] - steps[0]) * (updates + 1) / max(updates, 1)  # one mean interval longer
+        found = [float(curve((step - steps[0]) / length)) for step in steps[1:]]
+    else:
+        found = list(map(float, schedule))
+        if len(found) != updates:
+            what = f"{len(found)} weights for {len(steps)} checkpoints"
+            raise ValueError(f"trajectory: {what}; expected {updates}, one for each update between two of them")
+    for before, after in zip([1.0, *found], [*found, 0.0], strict=True):
+        if not before >= after:  # also if one is NaN
+            what = f"the weights of the updates are {', '.join(f'{w:.6g}' for w in found)}"
+            raise ValueError(f"trajectory: {what}; expected numbers from 1 to 0 that do not rise")
+    return found
+
+
+def steps_of(names: Sequence[str]) -> list[int]:
+    """Return the step in each checkpoint's name: of checkpoint-500, global_step500, step=500, epoch=3.
+
+    Without such a word it is the only number in which the names differ. Raises ValueError if the
+    steps cannot be told, are given twice, or stand in names that may be those of different runs.
+    """
+    if len(names) == 1:
+        return [0]
+    for pattern in (STEP, EPOCH):
+        found = [_match(name, pattern) for name in names]
+        if not any(found):
+            continue
+        if missing := next((name for name, match in zip(names, found, strict=True) if match is None), None):
+            shown = next(name for name, match in zip(names, found, strict=True) if match is not None)
+            raise ValueError(f"trajectory: {missing} has no step in its name, as {shown} has; {WAY_OUT}")
+        runs = {match[0]: name for name, match in zip(names, found, strict=True) if match is not None}
+        if len(runs) > 1:
+            one, other, *_ = runs.values()
+            raise ValueError(
+                f"trajectory: {one} and {other} may be of different runs, by what comes before the step; {WAY_OUT}"
+            )
+        return _distinct(names, [match[1] for match in found if match is not None])
+    return _distinct(names, _only_number(names))
+
+
+def _match(name: str, pattern: re.Pattern[str]) -> tuple[str, int] | None:
+    """The last part of a path that has a step: what comes before the step, epochs aside; and the step."""
+    path = PurePath(name)
+    for part in (path, *path.parents):
+        if matches := list(pattern.finditer(part.name)):
+            before = EPOCH.sub("", part.name[: matches[-1].start()])
+            return os.path.abspath(part.parent / f"{before}..."), int(matches[-1][1])
+    return None
+
+
+def _only_number(names: Sequence[str]) -> list[int]:
+    """The number in which alone the names differ: of a file, or of a folder that is called by it."""
+    texts, numbers = {NUMBER.sub("0", name) for name in names}, [NUMBER.findall(name) for name in names]
+    columns = list(zip(*numbers, strict=True)) if len(texts) == 1 else []
+    differing = [i for i, column in enumerate(columns) if len(set(map(int, column))) > 1]
+    why = f"differ in {len(differing)} numbers" if columns else "differ in more than a number"
+    if len(differing) == 1:
+        before = NUMBER.split(names[0])[differing[0]]
+        after = NUMBER.split(names[0], differing[0] + 1)[-1]
+        if not OTHER_RUN.search(before) and ("/" not in after or (before.endswith("/") and after.startswith("/"))):
+            return [int(row[differing[0]]) for row in numbers]
+        why = "may be of different runs"
+    raise ValueError(f"trajectory: the names {names[0]}, {names[1]}{', ...' * (len(names) > 2)} {why}; {WAY_OUT}")
+
+
+def _distinct(names: Sequence[str], steps: list[int]) -> list[int]:
+    seen: dict[int, str] = {}
+    for name, step in zip(names, steps, strict=True):
+        if step in seen:
+            raise ValueError(f"trajectory: {seen[step]} and {name} are both of step {step}; {WAY_OUT}")
+        seen[step] = name
+    return steps
+
+
+def _given(steps: Sequence[float], count: int) -> list[float]:
+    if len(steps) != count or len(set(steps)) != count or not all(map(math.isfinite, steps)):
+        raise ValueError(
+            f"trajectory: steps={list(steps)}; expected {count} different numbers, one for each checkpoint"
+        )
+    return list(steps)
+
+
+def _names(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
+    return tuple(c.name for c in checkpoints)
+
+
+def _name(schedule: Schedule) -> str:
+    if isinstance(schedule, str):
+        return schedule
+    if callable(schedule):
+        return getattr(schedule, "__name__", type(schedule).__name__)
+    return ", ".join(f"{w:.6g}" for w in schedule)
