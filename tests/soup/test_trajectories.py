@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed.checkpoint as dcp
+from distributed import save
 from safetensors.torch import load_file
 
 from modelsoups import soup
@@ -60,10 +60,10 @@ def test_equal_to_simulated_decay_where_the_updates_are_the_same(tmp_path: Path,
             saved(4 * (interval + 1), model)
         return model
 
-    def save(step, model) -> None:
+    def keep(step, model) -> None:
         torch.save({"model": model.state_dict()}, tmp_path / f"step_{step}.pt")
 
-    run([1.0] * 5, save)
+    run([1.0] * 5, keep)
     decayed = run(rates, lambda step, model: None).weight.detach()
     files = sorted(tmp_path.glob("*.pt"), reverse=True)  # step_8, step_4, step_20, ...: the order is found
     chosen = soup.trajectory(files, schedule=schedule)
@@ -75,7 +75,7 @@ def test_the_last_ones_of_distributed_checkpoints_from_the_command_line(tmp_path
     monkeypatch.chdir(tmp_path)
     states = {step: {"w": torch.full((4,), float(step))} for step in (500, 1000, 1500, 2000)}
     for step, state in states.items():
-        dcp.save({"model": state}, checkpoint_id=f"checkpoint-{step}/pytorch_model_fsdp_0", no_dist=True)
+        save({"model": state}, Path(f"checkpoint-{step}/pytorch_model_fsdp_0"))
     folders = sorted(map(str, Path().iterdir()))
     assert folders[0] == "checkpoint-1000"
     commands.main(["mix", "trajectory", *folders, "--schedule", "0.75,0.5", "--last", "3", "-o", "out.safetensors"])

@@ -15,7 +15,7 @@ from modelsoups.checkpoints.pytorch import read_pytorch
 from modelsoups.checkpoints.tensors import Checkpoint
 from modelsoups.disk import paths
 
-STATES = "_model_states.pt"  # of DeepSpeed: mp_rank_00_model_states.pt
+STATES = "model_states.pt"  # of DeepSpeed: mp_rank_00_model_states.pt
 SCRIPT = "run its zero_to_fp32.py, as `python zero_to_fp32.py . OUTPUT`, and give what it writes"
 
 
