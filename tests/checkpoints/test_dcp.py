@@ -4,6 +4,7 @@ import itertools
 import os
 import pickle
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -215,3 +216,21 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path) -> None:
         file.write(b"x")
     with pytest.raises(ValueError, match=r"__0_0\.distcp was changed while it was being read"):
         found["w"]
+
+
+def test_shards_that_dcp_saves_as_safetensors(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+    from torch.distributed.checkpoint import HuggingFaceStorageWriter
+
+    parts = {}
+    for where in (True, False):
+        writer = HuggingFaceStorageWriter(str(tmp_path / str(where)), save_distributed=where)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that there is one process only
+            dcp.save({"w": torch.ones(2, 3)}, storage_writer=writer)
+        parts[where] = next((tmp_path / str(where)).rglob("*.safetensors"))
+    assert parts[True].name.startswith("shard-")
+    assert "one process's shards" in refusal(parts[True])
+    assert same(open_checkpoint(parts[False])["w"], torch.ones(2, 3))
+    save_file({"w": torch.ones(2)}, tmp_path / "shard-00001-model-00001-of-00001.safetensors")
+    assert set(open_checkpoint(tmp_path / "shard-00001-model-00001-of-00001.safetensors")) == {"w"}

@@ -71,7 +71,7 @@ def test_equal_to_simulated_decay_where_the_updates_are_the_same(tmp_path: Path,
     assert (soup.mixed(chosen)["weight"] - decayed).abs().max() < 1e-12
 
 
-def test_the_last_ones_of_distributed_checkpoints_from_the_command_line(tmp_path: Path, monkeypatch) -> None:
+def test_the_last_ones_of_distributed_checkpoints_from_the_command_line(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     states = {step: {"w": torch.full((4,), float(step))} for step in (500, 1000, 1500, 2000)}
     for step, state in states.items():
@@ -79,6 +79,10 @@ def test_the_last_ones_of_distributed_checkpoints_from_the_command_line(tmp_path
     folders = sorted(map(str, Path().iterdir()))
     assert folders[0] == "checkpoint-1000"
     commands.main(["mix", "trajectory", *folders, "--schedule", "0.75,0.5", "--last", "3", "-o", "out.safetensors"])
+    assert (
+        "mix: step 1000: checkpoint-1000 times 0.25\nmix: step 1500: checkpoint-1500 times 0.25"
+        in capsys.readouterr().out
+    )
     assert load_file("out.safetensors")["w"].tolist() == [0.25 * 1000 + 0.25 * 1500 + 0.5 * 2000] * 4
     commands.main(["mix", "trajectory", *folders, "--schedule", "ema", "--decay=0.5", "--last=2", "-o", "ema"])
     assert soup.load("ema")["w"].tolist() == [1750.0] * 4

@@ -5,6 +5,7 @@ To add a format, write a function like `_read_safetensors` and enter its suffix 
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from modelsoups.checkpoints.tensors import Checkpoint, Entry, InFile, MappedFile
 from modelsoups.checkpoints.training_folders import STATES, check_states, read_training_folder
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
+SHARD = re.compile(r"shard-\d+-model-\d+-of-\d+\.safetensors$")
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -52,6 +54,9 @@ def _read_safetensors(path: Path, key: str | None) -> Checkpoint:
     except SafetensorError as error:
         what = f"truncated or not a safetensors file ({error})"
         raise ValueError(f"{path} is {what}; download or save it again") from error
+    if SHARD.match(path.name) and "DCP_SHARDING_INFO" in metadata:
+        what = "holds one process's shards of the tensors, as DCP's HuggingFaceStorageWriter saves them"
+        raise ValueError(f"{path} {what}; consolidate them (enable_consolidation=True), and give what that writes")
     file = MappedFile(path)
     length = int.from_bytes(file.read(0, 8).tobytes(), "little")
     header = json.loads(file.read(8, 8 + length).tobytes())

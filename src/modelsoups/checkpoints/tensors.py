@@ -149,17 +149,24 @@ class InShards:
     def _parts(self) -> Sequence[Part]:
         return self.find()
 
+    @cached_property
+    def _whole(self) -> Bytes | None:
+        """The bytes of the tensor, if one part in the order of the elements is all of it."""
+        one = len(self._parts) == 1 and self._parts[0][1].flags.c_contiguous
+        return self._parts[0][1].reshape(-1).view(np.uint8) if one else None
+
     def address(self) -> int | None:
-        """Return None, unless the parts are one whole: then the address of the first element."""
-        if len(self._parts) != 1 or not self._parts[0][1].flags.c_contiguous:
-            return None
+        """Return the first element's memory address, or None if the tensor has to be put together."""
         self._check()
-        return self._parts[0][1].ctypes.data
+        return None if self._whole is None else self._whole.ctypes.data
 
     def block(self, start: int, stop: int) -> Bytes:
-        """Do as `InFile.block`; return a copy."""
-        made = np.empty(stop - start, f"V{self.dtype.itemsize}")
+        """Do as `InFile.block`; return a copy if the tensor has to be put together."""
         self._check()
+        size = self.dtype.itemsize
+        if self._whole is not None:
+            return self._whole[start * size : stop * size]
+        made = np.empty(stop - start, f"V{size}")
         fill(made, self._parts, self.shape, start)
         return made.view(np.uint8)
 

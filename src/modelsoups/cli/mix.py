@@ -41,6 +41,8 @@ def main(argv: Sequence[str]) -> None:
     refuse(open_all(args.checkpoints), args.force, heads=False)  # before any evaluation; of those chosen, mix does
     holdout = None if args.holdout is None else holdout_of(args.holdout)
     chosen = choose(args, holdout)
+    if args.method == "trajectory":
+        print_steps(chosen)
     accuracy = print_decisions(chosen) if args.method in ("greedy", "pruned") else None
     if holdout is not None and args.method in ("greedy", "pruned"):
         total = holdout.seen + holdout.skipped
@@ -69,6 +71,12 @@ def print_decisions(chosen: Soup) -> float | None:
     last = chosen.trace[-1]
     score = last["best"] / last["n"] if last["n"] else last["best"]
     return score if isinstance(score, float) else None
+
+
+def print_steps(chosen: Soup) -> None:
+    """Print the checkpoints of a trajectory in their order, with their coefficients."""
+    for step, coefficient in zip(chosen.trace[1:], chosen.coefficients[EVERYTHING], strict=True):
+        print(f"mix: step {step['step']:g}: {printable(step['ingredient'])} times {coefficient:.6g}")
 
 
 def parser() -> argparse.ArgumentParser:
