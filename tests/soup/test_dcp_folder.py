@@ -92,7 +92,13 @@ def test_nothing_is_left_of_a_mix_that_fails(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(dcp, "save", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         soup.mix(chosen, tmp_path / "soup")
-    monkeypatch.setattr(storage.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6 - 300, 300))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_a_disk_without_room_for_it_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "ab":
+        save({"model": {"w": torch.randn(4096)}}, tmp_path / name)  # 16 KB
+    monkeypatch.setattr(storage.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 25_000))
     with pytest.raises(OSError, match="make room"):
-        soup.mix(chosen, tmp_path / "soup")
+        soup.mix(soup.uniform([tmp_path / "a", tmp_path / "b"]), tmp_path / "soup")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
