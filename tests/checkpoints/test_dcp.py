@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from modelsoups.checkpoints.formats import open_checkpoint
-from modelsoups.checkpoints.tensors import bytes_of
+from modelsoups.checkpoints.mapped import bytes_of
 
 
 def weights() -> dict[str, Tensor]:

@@ -19,9 +19,10 @@ import numpy as np
 import torch
 
 from modelsoups.checkpoints.dcp_metadata import METADATA, Place, Shard, Stored, read_metadata
+from modelsoups.checkpoints.mapped import MappedFile
 from modelsoups.checkpoints.nests import chosen_state, is_of_training
-from modelsoups.checkpoints.shards import Part
-from modelsoups.checkpoints.tensors import Checkpoint, InShards, MappedFile
+from modelsoups.checkpoints.shards import InShards, Part
+from modelsoups.checkpoints.tensors import Checkpoint
 from modelsoups.checkpoints.torchscript import DTYPES
 
 FLAT = ("_flat_param", "flat_param")  # of FSDP's LOCAL_STATE_DICT: all parameters of a module in one

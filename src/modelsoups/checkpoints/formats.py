@@ -16,9 +16,10 @@ from torch import Tensor
 from modelsoups.checkpoints import folders
 from modelsoups.checkpoints.folders import INDEX
 from modelsoups.checkpoints.foreign import AT_LIMIT, kind_of_folder, strange
+from modelsoups.checkpoints.mapped import MappedFile
 from modelsoups.checkpoints.names import without_wrappers
 from modelsoups.checkpoints.pytorch import read_pytorch
-from modelsoups.checkpoints.tensors import Checkpoint, Entry, InFile, MappedFile, checkpoint_of
+from modelsoups.checkpoints.tensors import Checkpoint, Entry, InFile, checkpoint_of
 from modelsoups.checkpoints.training_folders import STATES, check_states, read_training_folder
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]

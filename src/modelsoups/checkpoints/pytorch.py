@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from modelsoups.checkpoints.foreign import AT_LIMIT
+from modelsoups.checkpoints.mapped import MappedFile, bytes_of
 from modelsoups.checkpoints.nests import chosen_state
-from modelsoups.checkpoints.tensors import Checkpoint, Entry, InFile, InMemory, MappedFile, bytes_of, checkpoint_of
+from modelsoups.checkpoints.tensors import Checkpoint, Entry, InFile, InMemory, checkpoint_of
 from modelsoups.checkpoints.torchscript import is_archive, load_archive, load_pickle
 from modelsoups.checkpoints.zipped import load_zipped
 

@@ -1,19 +1,77 @@
-"""Putting a tensor together from its shards, a block at a time.
+"""Tensors whose shards lie in several places, put together a block at a time.
 
 A part is where a shard begins in the tensor (one number per dimension) and its elements, an array
 in a mapped file whose dtype only has the right size: elements are copied, never computed with.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from modelsoups.checkpoints.mapped import Bytes, MappedFile, bytes_of
 
 Part = tuple[tuple[int, ...], NDArray[Any]]  # offsets in the tensor, the shard's elements
 Box = tuple[tuple[int, ...], tuple[int, ...]]  # offsets, sizes
 CELLS = 2**22  # of the grid that the borders of all shards make, up to which their cover is checked
+
+
+@dataclass(frozen=True)
+class InShards:
+    """A tensor whose parts lie in mapped files, in any order; each block is put together when it is read.
+
+    find: gives the parts, once they are needed.
+    """
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    find: Callable[[], Sequence[Part]]
+    files: frozenset[MappedFile]
+
+    @cached_property
+    def _parts(self) -> Sequence[Part]:
+        return self.find()
+
+    @cached_property
+    def _whole(self) -> Bytes | None:
+        """The bytes of the tensor, if one part in the order of the elements is all of it."""
+        one = len(self._parts) == 1 and self._parts[0][1].flags.c_contiguous
+        return self._parts[0][1].reshape(-1).view(np.uint8) if one else None
+
+    def address(self) -> int | None:
+        """Return the first element's memory address, or None if the tensor has to be put together."""
+        self._check()
+        return None if self._whole is None else self._whole.ctypes.data
+
+    def block(self, start: int, stop: int) -> Bytes:
+        """Do as `InFile.block`; return a copy if the tensor has to be put together."""
+        self._check()
+        size = self.dtype.itemsize
+        if self._whole is not None:
+            return self._whole[start * size : stop * size]
+        made = np.empty(stop - start, f"V{size}")
+        fill(made, self._parts, self.shape, start)
+        return made.view(np.uint8)
+
+    def tensor(self) -> Tensor:
+        """Return a copy of the tensor in memory."""
+        tensor = torch.empty(self.shape, dtype=self.dtype)
+        self._check()
+        fill(bytes_of(tensor).view(f"V{self.dtype.itemsize}"), self._parts, self.shape, 0)
+        for file in self.files:
+            file.check_unchanged()
+            file.release()
+        return tensor
+
+    def _check(self) -> None:
+        for file in self.files:
+            file.check(file.opened.st_size)
 
 
 def fill(out: NDArray[Any], parts: Sequence[Part], shape: tuple[int, ...], start: int) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import _weights_only_unpickler
 
-from modelsoups.checkpoints.tensors import MappedFile, tensor_of
+from modelsoups.checkpoints.mapped import MappedFile, tensor_of
 
 
 def load_zipped(path: Path) -> object:

@@ -11,8 +11,9 @@ import torch
 
 from modelsoups.checkpoints.dcp import place_of_weights
 from modelsoups.checkpoints.formats import open_checkpoint
+from modelsoups.checkpoints.mapped import tensor_of
 from modelsoups.checkpoints.states import State
-from modelsoups.checkpoints.tensors import Checkpoint, InFile, nbytes, tensor_of
+from modelsoups.checkpoints.tensors import Checkpoint, InFile, nbytes
 from modelsoups.disk import paths, storage
 from modelsoups.weights.mixing import Facts, mix_to_file
 from modelsoups.weights.state_dicts import Coefficients

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modelsoups.checkpoints.mapped import tensor_of
 from modelsoups.checkpoints.states import State, averaged
-from modelsoups.checkpoints.tensors import Entry, InMemory, checkpoint_of, tensor_of
+from modelsoups.checkpoints.tensors import Entry, InMemory, checkpoint_of
 from modelsoups.weights.fast import blocks
 from modelsoups.weights.fast.blocks import Piece, Room, Rows, each_piece, pieces, size_of_pieces
 from modelsoups.weights.state_dicts import of_group

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from modelsoups.checkpoints.formats import DTYPES
 from modelsoups.checkpoints.layouts import check_layouts
+from modelsoups.checkpoints.mapped import CHANGED
 from modelsoups.checkpoints.states import is_finite
-from modelsoups.checkpoints.tensors import CHANGED, Checkpoint, nbytes
+from modelsoups.checkpoints.tensors import Checkpoint, nbytes
 from modelsoups.disk import storage
 from modelsoups.weights import digests as digest
 from modelsoups.weights.fast import blocks

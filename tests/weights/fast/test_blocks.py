@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from xxhash import xxh3_128_digest
 
-from modelsoups.checkpoints.tensors import InFile, MappedFile, checkpoint_of, tensor_of
+from modelsoups.checkpoints.mapped import MappedFile, tensor_of
+from modelsoups.checkpoints.tensors import InFile, checkpoint_of
 from modelsoups.weights.fast import blocks
 from modelsoups.weights.fast.blocks import Room, Rows
 from modelsoups.weights.state_dicts import TensorSum

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from xxhash import xxh3_128_digest
 
+from modelsoups.checkpoints.mapped import Bytes, tensor_of
 from modelsoups.checkpoints.states import describe
-from modelsoups.checkpoints.tensors import Bytes, Checkpoint, tensor_of
+from modelsoups.checkpoints.tensors import Checkpoint
 from modelsoups.weights.state_dicts import TensorSum
 
 BLOCK = 2**16  # numbers that are hashed together; changing it changes the digests of soups
