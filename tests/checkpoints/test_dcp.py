@@ -180,6 +180,9 @@ def first_info(found):
         (lambda m: setattr(first_chunk(m), "offsets", torch.Size([1, 0])), "at (1, 0) is stored is not in it"),
         (lambda m: setattr(first_chunk(m), "sizes", torch.Size([4, 3])), "do not make its shape (5, 3)"),
         (lambda m: m.state_dict_metadata["model.w"].chunks.append(first_chunk(m)), "do not make its shape (5, 3)"),
+        (lambda m: m.planner_data.update({"model.w": ("x",) * 10**5}), "expected the place of model.w"),
+        (lambda m: m.planner_data.update({"model.w": ("model",)}), "has one entry within another: model"),
+        (lambda m: m.planner_data.update({"model.n": ("model", "w", "n")}), "has one entry within another: model.w"),
         (lambda m: m.storage_data.clear(), "is not in it"),
         (lambda m: m.planner_data.update({"model.w": ("model", 1.5)}), "expected the place of model.w"),
         (
@@ -189,7 +192,7 @@ def first_info(found):
     ],
 )
 def test_metadata_that_does_not_fit(tmp_path: Path, change, told) -> None:
-    save({"model": {"w": torch.randn(5, 3)}}, tmp_path)
+    save({"model": {"w": torch.randn(5, 3), "n": torch.ones(2)}}, tmp_path)
     rewrite(tmp_path, change)
     assert told in refusal(tmp_path)
 

@@ -10,7 +10,7 @@ import pickle
 import sys
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from modelsoups.checkpoints.dcp_metadata import METADATA, Place, Shard, Stored, read_metadata
+from modelsoups.checkpoints.dcp_metadata import METADATA, Place, Saved, Shard, Stored
 from modelsoups.checkpoints.mapped import MappedFile
 from modelsoups.checkpoints.nests import chosen_state, is_of_training
 from modelsoups.checkpoints.shards import InShards, Part
@@ -39,9 +39,12 @@ def read_dcp(folder: Path, key: str | None = None) -> Checkpoint:
     Raises ValueError if .metadata is damaged or names what could run code, if a file is missing, if
     there are no weights or several, and for FSDP's flat parameters.
     """
-    state, tensors, notes = _chosen(folder, key)
+    saved = Saved(folder / METADATA)
+    tree, tensors = _tree(saved)
+    usual, notes = _without_training(tree)
+    state, more = chosen_state(usual if key is None else tree, folder, key)
     files: dict[str, MappedFile] = {}
-    whole = Checkpoint(str(folder), {}, folder=folder, notes=notes, parts={"": Path(METADATA)})
+    whole = Checkpoint(str(folder), {}, folder=folder, notes=notes + more, parts={"": Path(METADATA)})
     left_out = []
     for name, value in state.items():
         if not isinstance(value, torch.Tensor):
@@ -51,11 +54,12 @@ def read_dcp(folder: Path, key: str | None = None) -> Checkpoint:
             what = "holds FSDP's flat parameters (LOCAL_STATE_DICT), which only the same FSDP reads"
             raise ValueError(f"{folder} {what}; save it with SHARDED_STATE_DICT or FULL_STATE_DICT")
         stored = tensors[id(value)]
-        for shard in stored.shards:
-            if shard.file not in files:
-                files[shard.file] = _opened(folder, shard.file)
-        held = frozenset(files[shard.file] for shard in stored.shards)
-        whole.entries[name] = InShards(stored.dtype, stored.shape, partial(_parts, files, name, stored), held)
+        shards = saved.shards(stored)
+        for file in {shard.file: None for shard in shards if shard.file not in files}:
+            files[file] = _opened(folder, file)
+        held = frozenset(files[shard.file] for shard in shards)
+        find = partial(_parts, files, name, stored.dtype, shards)
+        whole.entries[name] = InShards(stored.dtype, stored.shape, find, held)
     if left_out:
         shown = ", ".join(left_out[:3]) + (", ..." if len(left_out) > 3 else "")
         whole.notes.append(f"{shown} left out: no tensors")
@@ -65,7 +69,7 @@ def read_dcp(folder: Path, key: str | None = None) -> Checkpoint:
 
 def place_of_weights(folder: Path) -> Place:
     """Return the keys under which `read_dcp` found the weights: ("model",), or () at the top."""
-    tree, _ = _tree(folder)
+    tree, _ = _tree(Saved(folder / METADATA))
     state, _ = chosen_state(_without_training(tree)[0], folder, None)
 
     def search(inner: Mapping[Any, Any], place: Place) -> Iterator[Place]:
@@ -78,24 +82,18 @@ def place_of_weights(folder: Path) -> Place:
     return next(search(tree, ()), ())
 
 
-def _chosen(folder: Path, key: str | None) -> tuple[Mapping[str, Any], dict[int, Stored], list[str]]:
-    """The chosen state, what is stored of its tensors by their ids, and notes on the choice."""
-    tree, tensors = _tree(folder)
-    usual, notes = _without_training(tree)
-    state, more = chosen_state(usual if key is None else tree, folder, key)
-    return state, tensors, notes + more
-
-
-def _tree(folder: Path) -> tuple[Tree, dict[int, Stored]]:
+def _tree(saved: Saved) -> tuple[Tree, dict[int, Stored]]:
     """The nested dicts that were saved, and what is stored of their tensors by the tensors' ids."""
     tree: Tree = {}
     tensors: dict[int, Stored] = {}
-    for place, stored in read_metadata(folder / METADATA).entries.items():
+    for place, stored in saved.entries.items():
         inner = tree
         for name in place[:-1]:
             inner = inner.setdefault(name, {})
             if not isinstance(inner, dict):
-                raise ValueError(f"{folder / METADATA} has an entry within another that is a tensor: {place}")
+                break
+        if not isinstance(inner, dict) or place[-1] in inner:
+            raise ValueError(f"{saved.path} has one entry within another: {'.'.join(map(str, place))}")
         if stored is None:
             inner[place[-1]] = b""
             continue
@@ -133,15 +131,15 @@ def _opened(folder: Path, name: str) -> MappedFile:
     return MappedFile(path)
 
 
-def _parts(files: Mapping[str, MappedFile], name: str, stored: Stored) -> list[Part]:
+def _parts(files: Mapping[str, MappedFile], name: str, dtype: torch.dtype, shards: Sequence[Shard]) -> list[Part]:
     """Find the numbers of each shard of a tensor."""
     found = []
-    for shard in stored.shards:
+    for shard in shards:
         if not all(shard.sizes):
             continue
         file = files[shard.file]
         try:
-            found.append((shard.offsets, _numbers(file, shard, stored.dtype)))
+            found.append((shard.offsets, _numbers(file, shard, dtype)))
         except _Refused as error:
             what = f"contains Python objects ({error}), which can run code, so it is refused"
             raise ValueError(f"{file.path}: tensor {name} {what}") from error

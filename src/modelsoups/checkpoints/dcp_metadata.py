@@ -5,11 +5,13 @@ stood for by an empty one that only keeps what it is given; any other name is re
 torch/distributed/checkpoint/metadata.py and filesystem.py for the fields.
 """
 
+import contextlib
 import io
 import pickle
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,9 @@ KEPT = {  # classes that a .metadata consists of, by module; since torch 2.0
     "pathlib._local": ("PosixPath", "WindowsPath"),
 }
 LARGEST = 2**62  # bytes of a tensor
+DEEPEST = 64  # dicts within each other
+NAMES = "state_dict_metadata"
+Places = dict[tuple[str, Any], Any]
 Place = tuple[str | int, ...]  # keys from the outermost dict of the saved state to a tensor
 
 
@@ -54,18 +59,61 @@ class Shard:
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor of a distributed checkpoint."""
+    """A tensor of a distributed checkpoint; `chunks` is what .metadata holds about its shards."""
 
+    name: str
     dtype: torch.dtype
     shape: tuple[int, ...]
-    shards: tuple[Shard, ...]
+    chunks: Any
 
 
-@dataclass(frozen=True)
 class Saved:
-    """What a distributed checkpoint holds: by place a tensor, or None for what is none."""
+    """What a distributed checkpoint holds, read from its file .metadata.
 
-    entries: dict[Place, Stored | None]
+    entries: by place a tensor, or None for what is none. Raises OSError if the file cannot be
+    opened, and ValueError if it asks for a class that it must not, or is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with open(open_to_read(path), "rb") as file:
+            content = file.read()
+        with self._told():
+            root = _state(_Reader(content).load(), "Metadata")
+            places = root.get("planner_data") or {}
+            self.entries = {_place(name, places): _entry(name, what) for name, what in root[NAMES].items()}
+            self._storage = root.get("storage_data") or {}
+
+    def shards(self, tensor: Stored) -> tuple[Shard, ...]:
+        """Return the shards of a tensor; ValueError if they are not stored, or do not make it."""
+        with self._told():
+            found = tuple(_shard(tensor.name, chunk, self._places) for chunk in tensor.chunks)
+            if not is_covered(tensor.shape, [(shard.offsets, shard.sizes) for shard in found]):
+                raise _Odd(f"the parts of tensor {tensor.name} do not make its shape {tensor.shape}; save it again")
+        return found
+
+    @cached_property
+    def _places(self) -> Places:
+        """Where each shard is stored, by its tensor's name and its offsets."""
+        indices = ((_state(index, "MetadataIndex"), info) for index, info in self._storage.items())
+        return {(at["fqn"], at.get("offset")): info for at, info in indices}
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn what goes wrong with a pickle or its content into a ValueError with the file's name."""
+        try:
+            yield
+        except _Refused as error:
+            what = "contains Python objects that no .metadata of PyTorch has"
+            raise ValueError(f"{self.path} {what} ({error}) and that can run code, so it is refused") from error
+        except _Odd as error:
+            raise ValueError(f"{self.path}: {error}") from error
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged pickle leads its reader to any of them
+            reason = str(error).partition("\n")[0][:200]
+            what = "is not the metadata of a distributed checkpoint, or is truncated"
+            raise ValueError(f"{self.path} {what} ({type(error).__name__}: {reason}); copy or save it again") from error
 
 
 class _Kept:
@@ -101,35 +149,6 @@ class _Reader(pickle.Unpickler):
         raise _Refused(f"{module}.{name}")
 
 
-def read_metadata(path: Path) -> Saved:
-    """Return what a distributed checkpoint holds; path: its file .metadata.
-
-    Raises OSError if it cannot be opened, and ValueError if it asks for a class that it must not,
-    is damaged, or lists tensors that its shards do not cover.
-    """
-    with open(open_to_read(path), "rb") as file:
-        content = file.read()
-    try:
-        root = _state(_Reader(content).load(), "Metadata")
-        places = root.get("planner_data") or {}
-        stored = dict(_stored(root.get("storage_data") or {}))
-        return Saved({_place(name, places): _entry(name, what, stored) for name, what in root[NAMES].items()})
-    except _Refused as error:
-        what = "contains Python objects that no .metadata of PyTorch has"
-        raise ValueError(f"{path} {what} ({error}) and that can run code, so it is refused") from error
-    except _Odd as error:
-        raise ValueError(f"{path}: {error}") from error
-    except MemoryError:
-        raise
-    except Exception as error:  # a damaged pickle leads its reader to any of them
-        reason = str(error).partition("\n")[0][:200]
-        what = "is not the metadata of a distributed checkpoint, or is truncated"
-        raise ValueError(f"{path} {what} ({type(error).__name__}: {reason}); copy or save it again") from error
-
-
-NAMES = "state_dict_metadata"
-
-
 class _Odd(Exception):
     """Raised with what is wrong with one tensor."""
 
@@ -148,46 +167,39 @@ def _sizes(value: Any) -> tuple[int, ...]:
 
 def _place(name: Any, places: dict[str, Any]) -> Place:
     place = places.get(name, (name,))
-    if not place or not all(type(key) in (str, int) for key in place):
+    if not 0 < len(place) <= DEEPEST or not all(type(key) in (str, int) for key in place):
         raise TypeError(f"expected the place of {name}")
     return tuple(place)
 
 
-def _stored(data: dict[Any, Any]) -> Iterator[tuple[tuple[str, Any], dict[str, Any]]]:
-    """Where each shard is stored, by its tensor's name and its offsets."""
-    for index, info in data.items():
-        at = _state(index, "MetadataIndex")
-        yield (at["fqn"], at.get("offset")), _state(info, "_StorageInfo")
-
-
-def _entry(name: str, kept: Any, stored: dict[tuple[str, Any], dict[str, Any]]) -> Stored | None:
+def _entry(name: Any, kept: Any) -> Stored | None:
     if isinstance(kept, _Kept) and type(kept).__name__ == "BytesStorageMetadata":
         return None
     state = _state(kept, "TensorStorageMetadata")
-    properties = state["properties"].state
-    dtype, layout = properties[0], properties[1]
-    if not isinstance(dtype, torch.dtype):
-        raise TypeError(f"expected the dtype of {name}")
+    dtype, layout = state["properties"].state[:2]
+    if not isinstance(name, str) or not isinstance(dtype, torch.dtype):
+        raise TypeError(f"expected the name and dtype of {name}")
     if isinstance(layout, torch.layout) and layout != torch.strided:
         raise _Odd(f"tensor {name} is sparse; only dense tensors can be mixed")
-    shape, shards, total = _sizes(state["size"]), [], dtype.itemsize
+    shape, total = _sizes(state["size"]), dtype.itemsize
     for size in shape:
         total *= max(size, 1)
-    if total > LARGEST:
-        raise TypeError(f"{name} is larger than any tensor")
-    for chunk in state["chunks"]:
-        part = _state(chunk, "ChunkStorageMetadata")
-        offsets, sizes = _sizes(part["offsets"]), _sizes(part["sizes"])
-        info = stored.get((name, offsets)) or stored.get((name, None))
-        if info is None:
-            raise _Odd(f"where the part of tensor {name} at {offsets} is stored is not in it; save it again")
-        if info.get("transform_descriptors"):
-            how = ", ".join(map(str, info["transform_descriptors"]))
-            raise _Odd(f"tensor {name} is stored through extensions ({how}), which are not read; save without them")
-        file, start, length = info["relative_path"], info["offset"], info["length"]
-        if not isinstance(file, str) or type(start) is not int or type(length) is not int:
-            raise TypeError(f"expected the file of {name}")
-        shards.append(Shard(offsets, sizes, file, start, length))
-    if not is_covered(shape, [(shard.offsets, shard.sizes) for shard in shards]):
-        raise _Odd(f"the parts of tensor {name} do not make its shape {shape}; save it again")
-    return Stored(dtype, shape, tuple(shards))
+        if total > LARGEST:
+            raise TypeError(f"{name} is larger than any tensor")
+    return Stored(name, dtype, shape, state["chunks"])
+
+
+def _shard(name: str, chunk: Any, places: Places) -> Shard:
+    part = _state(chunk, "ChunkStorageMetadata")
+    offsets, sizes = _sizes(part["offsets"]), _sizes(part["sizes"])
+    kept = places.get((name, offsets)) or places.get((name, None))
+    if kept is None:
+        raise _Odd(f"where the part of tensor {name} at {offsets} is stored is not in it; save it again")
+    info = _state(kept, "_StorageInfo")
+    if info.get("transform_descriptors"):
+        how = ", ".join(map(str, info["transform_descriptors"]))
+        raise _Odd(f"tensor {name} is stored through extensions ({how}), which are not read; save without them")
+    file, start, length = info["relative_path"], info["offset"], info["length"]
+    if not isinstance(file, str) or type(start) is not int or type(length) is not int:
+        raise TypeError(f"expected the file of {name}")
+    return Shard(offsets, sizes, file, start, length)
