@@ -100,6 +100,8 @@ def test_the_last_ones_of_distributed_checkpoints_from_the_command_line(tmp_path
         (["vit_b32-007.pt", "vit_b32-010.pt"], [7, 10]),
         (["ckpts/900/model.safetensors", "ckpts/1000/model.safetensors"], [900, 1000]),
         (["state 0", "state 1"], [0, 1]),
+        (["run3/seed1/step100.pt", "run3/seed1/step20.pt"], [100, 20]),
+        (["step2_sft/epoch-10.pt", "step2_sft/epoch-9.pt"], [10, 9]),
         (["one.pt"], [0]),
     ],
 )
@@ -116,9 +118,12 @@ def test_steps_are_read_from_names(names, steps) -> None:
         (["run1/checkpoint-500", "run2/checkpoint-1000"], "different runs"),
         (["seed1-step100.pt", "seed2-step200.pt"], "different runs"),
         (["seed_1.pt", "seed_2.pt"], "different runs"),
+        (["step100/seed1.pt", "step200/seed2.pt"], "different runs"),
+        (["a-step100.pt", "b-step200.pt"], "different runs"),
         (["run1/model.pt", "run2/model.pt"], "different runs"),
         (["pool/m1/model.pt", "pool/m2/model.pt"], "different runs"),
-        (["checkpoint-500", "checkpoint-0500"], "both of step 500"),
+        (["checkpoint-500", "checkpoint-0500", "checkpoint-1000"], "both of step 500"),
+        (["checkpoint-500", "checkpoint-0500"], "differ in 0 numbers"),
         (["checkpoint-500", "last.ckpt"], "last.ckpt has no step in its name"),
     ],
 )

@@ -105,7 +105,9 @@ class Saved:
             yield
         except _Refused as error:
             what = "contains Python objects that no .metadata of PyTorch has"
-            raise ValueError(f"{self.path} {what} ({error}) and that can run code, so it is refused") from error
+            refused = f"{what} ({error}) and that can run code, so it is refused"
+            way_out = "load it with the library that wrote it, and save the weights as .safetensors"
+            raise ValueError(f"{self.path} {refused}; {way_out}") from error
         except _Odd as error:
             raise ValueError(f"{self.path}: {error}") from error
         except MemoryError:

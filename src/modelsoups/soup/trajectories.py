@@ -11,8 +11,8 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
+from typing import NoReturn
 
-from modelsoups.checkpoints.tensors import Checkpoint
 from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.library import Sources, open_all
 from modelsoups.weights import digests as digest
@@ -35,7 +35,7 @@ SCHEDULES = {
 _WHOLE = r"[-_=.]?(\d+)(?![\da-z]|\.\d)"  # no part of 1.5k
 STEP = re.compile(rf"(?:^|[^a-z])(?:global_?)?(?:steps?|iter|iteration|checkpoint|ckpt){_WHOLE}", re.IGNORECASE)
 EPOCH = re.compile(rf"(?:^|[^a-z])(?:epochs?|ep){_WHOLE}", re.IGNORECASE)
-OTHER_RUN = re.compile(r"(?:^|[^a-z])(?:seed|run|trial|fold|rank|draw)s?[-_=.]?$", re.IGNORECASE)  # before a number
+RUN = re.compile(r"(?:^|[^a-z])((?:seed|run|trial|fold|rank|draw)s?[-_=.]?\d+)", re.IGNORECASE)
 NUMBER = re.compile(r"\d+")
 ALIASES = {"linear": "1-x", "lawa": "uniform", "sma": "uniform", "pma": "uniform"}
 WAY_OUT = "give the steps, one for each checkpoint (steps=[...] or --steps)"
@@ -73,7 +73,9 @@ def trajectory(
     row = coefficients(used, schedule, decay)
     trace = [{"schedule": _name(schedule), **({} if decay is None else {"decay": decay})}]
     trace += [{"ingredient": c.name, "step": step} for step, c in ordered]
-    return Soup("trajectory", _names(kept), tuple(map(digest.later, kept)), {EVERYTHING: row}, trace=tuple(trace))
+    return Soup(
+        "trajectory", tuple(c.name for c in kept), tuple(map(digest.later, kept)), {EVERYTHING: row}, trace=tuple(trace)
+    )
 
 
 def coefficients(steps: Sequence[float], schedule: Schedule, decay: float | None = None) -> list[float]:
@@ -129,6 +131,9 @@ def steps_of(names: Sequence[str]) -> list[int]:
     """
     if len(names) == 1:
         return [0]
+    marks = {tuple(RUN.findall(name)): name for name in names}
+    if len(marks) > 1:
+        _refuse_runs(*marks.values())
     for pattern in (STEP, EPOCH):
         found = [_match(name, pattern) for name in names]
         if not any(found):
@@ -138,12 +143,15 @@ def steps_of(names: Sequence[str]) -> list[int]:
             raise ValueError(f"trajectory: {missing} has no step in its name, as {shown} has; {WAY_OUT}")
         runs = {match[0]: name for name, match in zip(names, found, strict=True) if match is not None}
         if len(runs) > 1:
-            one, other, *_ = runs.values()
-            raise ValueError(
-                f"trajectory: {one} and {other} may be of different runs, by what comes before the step; {WAY_OUT}"
-            )
-        return _distinct(names, [match[1] for match in found if match is not None])
+            _refuse_runs(*runs.values())
+        steps = [match[1] for match in found if match is not None]
+        if len(set(steps)) > 1:  # else it is another number that tells them apart
+            return _distinct(names, steps)
     return _distinct(names, _only_number(names))
+
+
+def _refuse_runs(one: str, other: str, *_: str) -> NoReturn:
+    raise ValueError(f"trajectory: {one} and {other} may be of different runs, by their names; {WAY_OUT}")
 
 
 def _match(name: str, pattern: re.Pattern[str]) -> tuple[str, int] | None:
@@ -165,7 +173,7 @@ def _only_number(names: Sequence[str]) -> list[int]:
     if len(differing) == 1:
         before = NUMBER.split(names[0])[differing[0]]
         after = NUMBER.split(names[0], differing[0] + 1)[-1]
-        if not OTHER_RUN.search(before) and ("/" not in after or (before.endswith("/") and after.startswith("/"))):
+        if "/" not in after or (before.endswith("/") and after.startswith("/")):
             return [int(row[differing[0]]) for row in numbers]
         why = "may be of different runs"
     raise ValueError(f"trajectory: the names {names[0]}, {names[1]}{', ...' * (len(names) > 2)} {why}; {WAY_OUT}")
@@ -186,10 +194,6 @@ def _given(steps: Sequence[float], count: int) -> list[float]:
             f"trajectory: steps={list(steps)}; expected {count} different numbers, one for each checkpoint"
         )
     return list(steps)
-
-
-def _names(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
-    return tuple(c.name for c in checkpoints)
 
 
 def _name(schedule: Schedule) -> str:
