@@ -4,6 +4,7 @@ import itertools
 import os
 import pickle
 import re
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -126,6 +127,20 @@ def test_fsdp_and_tensor_parallel_of_two_processes(tmp_path: Path) -> None:
     assert len(found.entries["0.weight"].find()) == 2
     assert [name for name, value in model().state_dict().items() if not same(found[name], value)] == []
     assert same(open_checkpoint(tmp_path / "columns")["wide"], wide)
+
+
+def test_a_block_takes_the_memory_of_a_block(tmp_path: Path) -> None:
+    wide = torch.zeros(2048, 4096)  # 32 MB
+    entry = open_checkpoint(
+        save_in_shards(wide, [((0, 0), (2048, 1000)), ((0, 1000), (2048, 3096))], tmp_path)
+    ).entries["w"]
+    tracemalloc.start()
+    try:
+        for start in range(0, wide.numel(), 2**20):
+            entry.block(start, start + 2**16)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 class Attack:
