@@ -4,9 +4,11 @@ import itertools
 import os
 import pickle
 import re
+import resource
 import tracemalloc
 import warnings
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -220,11 +222,35 @@ def test_what_is_cut_off_or_of_another_kind(tmp_path: Path) -> None:
     for size in (0, 1, 50, len(content) // 2, len(content) - 1):
         (whole / ".metadata").write_bytes(content[:size])
         assert "is not the metadata of a distributed checkpoint, or is truncated" in refusal(whole)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    (whole / ".metadata").write_bytes(b"\x80\x04]r\xff\xff\xff\x00.")  # an entry of 16 million in the memo
+    assert "expected Metadata" in refusal(whole)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KB
     (whole / ".metadata").write_bytes(content)
     os.truncate(whole / "__0_0.distcp", 1000)
     assert "__0_0.distcp: tensor w" in refusal(whole)
     os.truncate(whole / "__0_0.distcp", 0)
     assert "__0_0.distcp is empty" in refusal(whole)
+
+
+@pytest.mark.parametrize("name", [".metadata", "__0_0.distcp"])
+def test_damaged_bytes_are_refused_or_numbers(tmp_path: Path, name: str) -> None:
+    path = save({"model": {"w": torch.randn(5, 3), "turned": torch.randn(3, 4).t()}, "step": 1}, tmp_path) / name
+    content, random = path.read_bytes(), Random(0)
+    refused = 0
+    for _ in range(200):
+        damaged = bytearray(content)
+        for _ in range(random.choice([1, 2, 5])):
+            damaged[random.randrange(len(damaged))] = random.randrange(256)
+        if random.random() < 0.2:
+            start = random.randrange(len(damaged))
+            del damaged[start : start + 9]
+        path.write_bytes(damaged)
+        try:
+            dict(open_checkpoint(tmp_path))
+        except ValueError:
+            refused += 1
+    assert refused > 50
 
 
 def test_a_file_that_changes_while_it_is_read(tmp_path: Path) -> None:

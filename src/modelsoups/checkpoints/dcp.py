@@ -6,7 +6,6 @@ first read, and its numbers stay where they are, in a map of that file.
 """
 
 import io
-import pickle
 import sys
 import zipfile
 from collections import OrderedDict
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from modelsoups.checkpoints.dcp_metadata import METADATA, Place, Saved, Shard, Stored
+from modelsoups.checkpoints.dcp_metadata import METADATA, Place, SafeUnpickler, Saved, Shard, Stored
 from modelsoups.checkpoints.mapped import MappedFile
 from modelsoups.checkpoints.nests import chosen_state, is_of_training
 from modelsoups.checkpoints.shards import InShards, Part
@@ -208,7 +207,7 @@ class _Refused(Exception):
     """Raised with the name of an object that is no part of a tensor."""
 
 
-class _Tensor(pickle.Unpickler):
+class _Tensor(SafeUnpickler):
     """Reads the pickle of one tensor: dtype, key of its storage, offset in it, sizes, strides."""
 
     def __init__(self, content: bytes) -> None:

@@ -134,7 +134,16 @@ class _Refused(Exception):
     """Raised with the name of something that .metadata must not ask for."""
 
 
-class _Reader(pickle.Unpickler):
+class SafeUnpickler(pickle._Unpickler):
+    """The unpickler in Python: in the one in C eight bytes can claim 64 GB, for a table of its memo.
+
+    Byte arrays, of which there are none here, could claim as much.
+    """
+
+    dispatch = {code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]}  # noqa: RUF012
+
+
+class _Reader(SafeUnpickler):
     def __init__(self, content: bytes) -> None:
         super().__init__(io.BytesIO(content))
         self.classes: dict[str, type[_Kept]] = {}  # new ones for each file, as a pickle may set their attributes
