@@ -3,7 +3,7 @@
 import math
 import mmap
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch import Tensor
 from modelsoups.disk.opening import open_to_read
 
 Bytes = NDArray[np.uint8]
+COMPUTED = 2**20  # numbers of a computed tensor that are in memory as float64 at a time
 CHANGED = "was changed while it was being read; run this again once nothing writes to it"
 
 
@@ -158,7 +159,52 @@ class _Readable:
         }
 
 
-Entry = InFile | InMemory
+@dataclass(frozen=True, eq=False)
+class Computed:
+    """A tensor whose rows are computed from other tensors whenever they are read.
+
+    rows(first, last) gives the numbers of these rows of the first axis, in any float dtype; they
+    are rounded once, to `dtype`. files: what the computation reads.
+    """
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    rows: Callable[[int, int], Tensor]
+    files: frozenset[MappedFile] = frozenset()
+
+    def address(self) -> None:
+        """Return None: the numbers lie nowhere in memory."""
+
+    def block(self, start: int, stop: int) -> Bytes:
+        """Do as `InFile.block`, computing only the rows with these elements."""
+        width = max(1, math.prod(self.shape[1:]))
+        first = start // width
+        flat = self.rows(first, -(-stop // width)).to(self.dtype).reshape(-1)
+        return bytes_of(flat[start - first * width : stop - first * width])
+
+    def tensor(self) -> Tensor:
+        """Return all numbers; float64 ones are held for COMPUTED of them at a time."""
+        whole = torch.empty(self.shape, dtype=self.dtype)
+        flat = bytes_of(whole)
+        size = self.dtype.itemsize
+        for start in range(0, whole.numel(), COMPUTED):
+            stop = min(start + COMPUTED, whole.numel())
+            flat[start * size : stop * size] = self.block(start, stop)
+        return whole
+
+
+def numbers_of(entry: "Entry") -> Tensor:
+    """Return a tensor's numbers, without a copy where they lie in a file; not to be written to."""
+    return tensor_of(entry.block(0, math.prod(entry.shape)), entry.dtype).view(entry.shape)
+
+
+def files_of(*entries: "Entry") -> frozenset[MappedFile]:
+    """Return the mapped files that these tensors are read from."""
+    files = {entry.file for entry in entries if isinstance(entry, InFile)}
+    return frozenset(files.union(*(entry.files for entry in entries if isinstance(entry, Computed))))
+
+
+Entry = InFile | InMemory | Computed
 
 
 def nbytes(entry: Entry) -> int:
@@ -208,7 +254,7 @@ class Checkpoint(Mapping[str, Tensor]):
 
     @cached_property
     def _mapped(self) -> set[MappedFile]:
-        return {entry.file for entry in self.entries.values() if isinstance(entry, InFile)}
+        return set(files_of(*self.entries.values()))
 
 
 def is_beside(key: Any, value: Any) -> bool:
