@@ -21,6 +21,7 @@ FACTOR = re.compile(
     r"(?P<module>.+)\.(?P<kind>lora_A\.weight|lora_B\.weight|lora_B\.bias|lora_embedding_A|lora_embedding_B"
     r"|lora_magnitude_vector)(?:(?<=vector)\.weight)?$"
 )
+COPIES = re.compile(r"\.(original_module|modules_to_save)(?=\.)")  # of biases beside modules_to_save, which PEFT skips
 UNKNOWN = re.compile(r"(^|\.)(lora_|token_adapter\.|original_module\.|modules_to_save\.)")
 INNER = "base_layer."  # what PEFT calls a layer that it has wrapped
 
@@ -91,6 +92,8 @@ def adapter_of(folder: Path, weights: Checkpoint) -> Adapter:
         name = key.removeprefix(PREFIX)
         if match := FACTOR.match(name):
             found.setdefault(match["module"], {})[match["kind"]] = entry
+        elif COPIES.search(name) and PREFIX + COPIES.sub("", name) in weights:
+            continue
         elif UNKNOWN.search(name):
             raise ValueError(
                 f"{weights.name}: tensor {key} is none that is known of LoRA; merge it into its base model"
