@@ -16,8 +16,9 @@ from torch import Tensor
 from modelsoups.checkpoints.adapters import INNER, PREFIX, Adapter, Update
 from modelsoups.checkpoints.states import describe
 from modelsoups.checkpoints.tensors import Checkpoint, Computed, Entry, InMemory, files_of
-from modelsoups.weights.merged import SUM, Rows, rows_of, total_of
+from modelsoups.weights.merged import SUM
 from modelsoups.weights.state_dicts import Coefficients, of_group
+from modelsoups.weights.updates import Stored, Term, Total
 
 Members = list[tuple[float, Update]]  # coefficient times scale, and the update
 
@@ -62,9 +63,9 @@ def sum_of(adapters: Sequence[Adapter], coefficients: Coefficients, rank: int | 
             ("lora_embedding_A", "lora_embedding_B") if members[0][1].embedding else ("lora_A.weight", "lora_B.weight")
         )
         entries[f"{PREFIX}{module}.{names[0]}"], entries[f"{PREFIX}{module}.{names[1]}"] = down, up
-        biases = [(c, rows_of(u.bias)) for c, u in members if u.bias is not None]
+        biases: list[tuple[float, Term]] = [(c, Stored(u.bias)) for c, u in members if u.bias is not None]
         if biases:
-            bias = total_of(biases)(0, int(up.shape[0])).flatten()
+            bias = Total(biases)(0, int(up.shape[0])).flatten()
             entries[f"{PREFIX}{module}.lora_B.bias"] = InMemory(bias.to(up.dtype))
     entries |= _whole_tensors([adapters[k] for k in used], used, coefficients, whole)
     whole.notes += _notes(adapters, narrow, rank, lost)
@@ -124,12 +125,12 @@ def _stacked(members: Members, narrow: bool) -> tuple[Entry, Entry]:
         for _, update in members:
             a, b = max(start, before) - before, min(stop, before + update.rank) - before
             if a < b:
-                found.append(rows_of(update.down)(a, b))
+                found.append(Stored(update.down)(a, b))
             before += update.rank
         return torch.cat(found)
 
     def up(start: int, stop: int) -> Tensor:
-        return torch.cat([rows_of(update.up)(start, stop) * c for c, update in members], dim=1)
+        return torch.cat([Stored(update.up)(start, stop) * c for c, update in members], dim=1)
 
     downs, ups = ([u.down for _, u in members], [u.up for _, u in members])
     shape = (int(first.up.shape[0]), rank, *first.up.shape[2:])
@@ -186,11 +187,11 @@ def _whole_tensors(
         if abs(math.fsum(row) - 1) > SUM:
             what = f"the coefficients sum to {math.fsum(row):.6g}, and {name} of {adapters[0].name} is no update"
             raise ValueError(f"{what}, but the tensor itself: give --base MODEL (base=...)")
-        rows: list[tuple[float, Rows]] = [(c, rows_of(e)) for c, (_, e) in zip(row, parts, strict=True)]
+        rows: list[tuple[float, Term]] = [(c, Stored(e)) for c, (_, e) in zip(row, parts, strict=True)]
         dtype = first.dtype
         for _, entry in parts:
             dtype = torch.promote_types(dtype, entry.dtype)
-        found[key] = Computed(dtype, tuple(first.shape), total_of(rows), files_of(*(e for _, e in parts)))
+        found[key] = Computed(dtype, tuple(first.shape), Total(rows), files_of(*(e for _, e in parts)))
     return found
 
 

@@ -3,87 +3,20 @@
 The soup of updates is theta_0 + sum_i c_i (theta_i - theta_0), where theta_i is the base with adapter
 i merged into it. Each number is computed in float64 and rounded once, to the base's dtype. Memory
 does not grow with the size of the base: its tensors and the factors stay in their files.
-Legend: R rank, O outputs, I inputs, n rows.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-
-import torch
-from torch import Tensor
 
 from modelsoups.checkpoints.adapters import INNER, Adapter, Update
 from modelsoups.checkpoints.names import rename
 from modelsoups.checkpoints.states import describe
-from modelsoups.checkpoints.tensors import Checkpoint, Computed, Entry, files_of, numbers_of, tensor_of
+from modelsoups.checkpoints.tensors import Checkpoint, Computed, Entry, files_of
 from modelsoups.weights.state_dicts import EVERYTHING, Coefficients, check_groups, of_group
+from modelsoups.weights.updates import Merged, Stored, Term, Total
 
-Rows = Callable[[int, int], Tensor]  # first row, the one after the last -> their float64 numbers; not to be changed
 SUM = 1e-9  # how far a sum of coefficients may be from one and still leaves nothing of the base
-STEP = 2**20  # numbers that are in memory at a time for the lengths of columns
-
-
-@dataclass(eq=False)
-class Merged:
-    """The rows of a weight with an update: W + scale * up @ down, with DoRA's lengths if there are any."""
-
-    start: Entry  # W, of shape (O, I...) or, if transposed, (I, O)
-    update: Update
-    transposed: bool
-
-    def __call__(self, first: int, last: int) -> Tensor:
-        sum_nI = self._sum(first, last)
-        magnitude = self.update.magnitude
-        if magnitude is None:
-            return sum_nI
-        lengths_O = numbers_of(magnitude).double().flatten()
-        if self.transposed:
-            return sum_nI * (lengths_O / self._columns_O)
-        return sum_nI * (lengths_O[first:last] / sum_nI.norm(dim=1))[:, None]
-
-    def _sum(self, first: int, last: int) -> Tensor:
-        up_OR = numbers_of(self.update.up).flatten(1)
-        down_RI = numbers_of(self.update.down).flatten(1)
-        if self.transposed:
-            delta = down_RI[:, first:last].double().T @ up_OR.double().T
-        else:
-            delta = up_OR[first:last].double() @ down_RI.double()
-        return delta.mul_(self.update.scale).add_(rows_of(self.start)(first, last))
-
-    @cached_property
-    def _columns_O(self) -> Tensor:
-        """The length of each column of a transposed weight, over all of its rows."""
-        count, width = self.start.shape
-        step = max(1, STEP // width)
-        squares_O = torch.zeros(width, dtype=torch.float64)
-        for first in range(0, count, step):
-            squares_O += self._sum(first, min(first + step, count)).square().sum(dim=0)
-        return squares_O.sqrt()
-
-
-def rows_of(entry: Entry) -> Rows:
-    """Return a function for the rows of a stored tensor; a number is one row."""
-
-    def rows(first: int, last: int) -> Tensor:
-        width = math.prod(entry.shape[1:])
-        block = entry.block(first * width, last * width)
-        return tensor_of(block, entry.dtype).double().view(last - first, -1)
-
-    return rows
-
-
-def total_of(parts: Sequence[tuple[float, Rows]]) -> Rows:
-    """Return a function for the rows of sum_i c_i rows_i."""
-
-    def rows(first: int, last: int) -> Tensor:
-        total = parts[0][1](first, last) * parts[0][0]
-        for coefficient, term in parts[1:]:
-            total.add_(term(first, last), alpha=coefficient)
-        return total
-
-    return rows
 
 
 @dataclass
@@ -91,17 +24,17 @@ class Fitted:
     """An ingredient as tensors of the base: what it computes or holds, by the base's names."""
 
     name: str
-    rows: dict[str, Rows] = field(default_factory=dict)
+    rows: dict[str, Term] = field(default_factory=dict)
     reads: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
     shapes: dict[str, Entry] = field(default_factory=dict)  # of tensors that it holds itself
 
-    def of(self, name: str, base: Checkpoint) -> Rows:
+    def of(self, name: str, base: Checkpoint) -> Term:
         """The rows of one tensor; the base's where this ingredient has no update of it."""
         if name in self.rows:
             return self.rows[name]
         if name not in base.entries:
             raise ValueError(f"{self.name}: tensor {name} is neither in it nor in the base {base.name}; leave it out")
-        return rows_of(base.entries[name])
+        return Stored(base.entries[name])
 
 
 def merged(adapter: Adapter, base: Checkpoint) -> Checkpoint:
@@ -139,12 +72,12 @@ def _mixed(name: str, entry: Entry, fitted: Sequence[Fitted], row: Sequence[floa
     """The entry of one changed tensor."""
     rest = 1 - math.fsum(row)
     used = [(c, f) for c, f in zip(row, fitted, strict=True) if c != 0]
-    parts = [(c, f.of(name, base)) for c, f in used]
+    parts: list[tuple[float, Term]] = [(c, f.of(name, base)) for c, f in used]
     reads = [e for _, f in used for e in f.reads.get(name, ())]
     if abs(rest) > SUM:
         if name not in base.entries:
             raise ValueError(f"tensor {name} is not in the base {base.name}, so its coefficients have to sum to 1")
-        parts.append((rest, rows_of(base.entries[name])))
+        parts.append((rest, Stored(base.entries[name])))
     sizes = [(f, f.shapes[name]) for _, f in used if name in f.shapes]
     shape = sizes[0][1].shape if len(sizes) == len(parts) else entry.shape
     if odd := next((pair for pair in sizes if tuple(pair[1].shape) != tuple(shape)), None):
@@ -152,7 +85,7 @@ def _mixed(name: str, entry: Entry, fitted: Sequence[Fitted], row: Sequence[floa
         raise ValueError(f"{what}: the vocabulary or the classes were resized; resize the base's first")
     if name in base.entries:
         reads.append(base.entries[name])
-    return Computed(entry.dtype, tuple(shape), total_of(parts), files_of(*reads))
+    return Computed(entry.dtype, tuple(shape), Total(parts), files_of(*reads))
 
 
 def _untie(whole: Checkpoint, base: Checkpoint, changed: Mapping[str, None], holders: Sequence[Fitted]) -> None:
@@ -232,7 +165,7 @@ def fit_whole(model: Checkpoint, base: Checkpoint) -> Fitted:
         return Fitted(model.name)
     if odd := next((key for key in base if key not in model.entries), None):
         raise ValueError(f"{model.name}: tensor {odd} of the base {base.name} is missing")
-    rows = {key: rows_of(entry) for key, entry in model.entries.items()}
+    rows: dict[str, Term] = {key: Stored(entry) for key, entry in model.entries.items()}
     return Fitted(model.name, rows, {key: (entry,) for key, entry in model.entries.items()}, dict(model.entries))
 
 
@@ -243,7 +176,7 @@ def fit(adapter: Adapter, base: Checkpoint, add: str = "") -> Fitted:
     """
     one = Fitted(adapter.name, shapes={add + name: adapter.entries[key] for name, key in adapter.whole.items()})
     for name, entry in one.shapes.items():
-        one.rows[name], one.reads[name] = rows_of(entry), (entry,)
+        one.rows[name], one.reads[name] = Stored(entry), (entry,)
     if inner := next((module for module in adapter.updates if INNER in module), None):
         why = "PEFT 0.21 adds the update of MultiheadAttention's out_proj twice, so its meaning depends on the version"
         raise ValueError(f"{adapter.name}: {inner}: {why}; merge it with merge_and_unload, and give whole models")
@@ -270,7 +203,7 @@ def _fit_bias(one: Fitted, adapter: Adapter, update: Update, base: Checkpoint, a
     start = adapter.entries[own] if own is not None else base.entries.get(name)
     if start is None or update.bias is None:
         raise ValueError(f"{adapter.name}: lora_bias is set, but {name} is not in the base {base.name}")
-    one.rows[name] = total_of([(1.0, rows_of(start)), (update.scale, rows_of(update.bias))])
+    one.rows[name] = Total([(1.0, Stored(start)), (update.scale, Stored(update.bias))])
     one.reads[name] = (start, update.bias)
 
 
