@@ -255,6 +255,9 @@ def test_on_the_command_line(tmp_path: Path, pair: list[Path], base: Path, capsy
     assert product(tmp_path / "w").tolist() == [[1, 0], [0, -4]]
     commands.main(["mix", "model_stock", *paths, "--base", str(base), "-o", str(tmp_path / "s.safetensors")])
     assert load_file(tmp_path / "s.safetensors")["n.weight"].tolist() == [5]
+    with pytest.raises(SystemExit):  # a base of zeros is like nothing
+        commands.main(["doctor", *paths, "--base", str(base)])
+    assert "angles between updates from the initialization" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         commands.main(["mix", "greedy", *paths, "--evaluate", "os:getcwd", "-o", str(tmp_path / "g")])
     assert "give the base model too (--base" in capsys.readouterr().err

@@ -137,8 +137,7 @@ class _Facts:
         return {"modelsoups": json.dumps({**facts, **({"notes": list(self.forced)} if self.forced else {})})}
 
     def notes(self) -> list[str]:
-        what = "weight" if self.made.digests is None else "update"
-        return [*self.forced, *notes_on(self.known, what), *self.made.notes]
+        return [*self.forced, *notes_on(self.known, self.made.digests is not None), *self.made.notes]
 
 
 def _mixture(chosen: Soup, checkpoints: Sequence[Checkpoint], base: Source | None, rank: int | None) -> Mixture:
