@@ -247,6 +247,42 @@ def test_methods_that_need_whole_models_ask_for_the_base(pair: list[Path], base:
         soup.on_base([base], base)
 
 
+def test_free_coefficients_are_not_learned_for_updates(pair: list[Path], base: Path) -> None:
+    """Their sum would scale the whole model while they are learned, and the updates alone when they are mixed."""
+    model = torch.nn.Module()
+    model.q, model.n = torch.nn.Linear(2, 2), torch.nn.LayerNorm(1, bias=False)
+    model.forward = lambda x: model.q(x)
+    data = soup.Holdout(model.eval(), [(torch.eye(2), torch.tensor([0, 1]))])
+    models = soup.on_base(pair, base)
+    with pytest.raises(ValueError, match=r"free coefficients need not sum to 1.* use by=\"tensor\""):
+        soup.learned(models, data, by="free")
+    chosen = soup.learned(models, data, by="all", epochs=1)
+    assert sum(chosen.coefficients["*"]) == pytest.approx(1)
+
+
+def test_a_vocabulary_that_was_resized_is_noted(tmp_path: Path) -> None:
+    save_file({"embed.weight": torch.zeros(2, 2), "q.weight": torch.zeros(2, 2)}, tmp_path / "base.safetensors")
+    factors = {**rank_one([1, 0], [1, 0]), "embed.weight": torch.ones(3, 2)}
+    folders = [write_adapter(tmp_path / f"{n}", factors, lora_alpha=n) for n in (1, 2)]
+    notes = soup.mix(soup.uniform(folders), tmp_path / "soup.safetensors", base=tmp_path / "base.safetensors")
+    assert load_file(tmp_path / "soup.safetensors")["embed.weight"].tolist() == [[1, 1]] * 3
+    assert any("embed.weight: (3, 2) in the adapters, (2, 2) in the base" in note for note in notes)
+    plain = write_adapter(tmp_path / "3", rank_one([1, 0], [1, 0]))
+    with pytest.raises(ValueError, match=r"0?1: tensor embed\.weight is \(3, 2\), expected \(2, 2\): the vocabulary"):
+        soup.mix(soup.uniform([folders[0], plain]), tmp_path / "s.safetensors", base=tmp_path / "base.safetensors")
+
+
+def test_what_a_trainer_leaves_beside_an_adapter(tmp_path: Path, pair: list[Path]) -> None:
+    for folder in pair:
+        for name in ("trainer_state.json", "optimizer.pt", "tokenizer.json", "README.md"):
+            (folder / name).write_text("{}")
+    notes = soup.mix(soup.uniform(pair), tmp_path / "soup")
+    names = {path.name for path in (tmp_path / "soup").iterdir()}
+    assert names == {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "README.md"}
+    (left,) = [note for note in notes if note.startswith("left out of the folder")]
+    assert left.endswith(": README.md, optimizer.pt, trainer_state.json")
+
+
 def test_on_the_command_line(tmp_path: Path, pair: list[Path], base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = list(map(str, pair))
     commands.main(["mix", "uniform", *paths, "-o", str(tmp_path / "soup"), "--rank", "1"])

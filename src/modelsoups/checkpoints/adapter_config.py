@@ -51,9 +51,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     if init not in HARMLESS_INIT:
         way = "save it as plain LoRA with save_pretrained(..., path_initial_model_for_weight_conversion=...)"
         raise ValueError(f"{path}: init_lora_weights={str(init)[:40]} also changes the base model's weights; {way}")
-    for key in ("rank_pattern", "alpha_pattern"):
-        if not isinstance(config.get(key) or {}, dict):
-            raise ValueError(f"{path}: {key} is not a mapping from modules to numbers; save the adapter again")
+    for key, kind in (("rank_pattern", dict), ("alpha_pattern", dict), ("modules_to_save", list), ("bias", str)):
+        if not isinstance(config.get(key) or kind(), kind):
+            raise ValueError(f"{path}: {key} is no {kind.__name__}, as PEFT writes it; save the adapter again")
     return config
 
 
