@@ -132,7 +132,7 @@ def test_a_prefix_that_only_one_of_base_and_adapter_has(tmp_path: Path, theirs: 
     found = load_file(tmp_path / "soup.safetensors")
     assert found["bert.q.weight"].tolist() == [[1, 0], [0, 0]]
     assert found["head.weight" if ours else "bert.head.weight"].tolist() == [[9]]
-    assert any("head.weight: not in the base, but in the adapters" in note for note in notes)
+    assert any("head.weight: not in the base, so the adapters' own" in note for note in notes)
     assert len(found) == 4
 
 
@@ -161,7 +161,7 @@ def test_tied_weights_are_written_apart_and_noted(tmp_path: Path, pair: list[Pat
     assert found["embed_tokens.weight"].tolist() == [[1, 3], [1, 1]]
     assert found["lm_head.weight"].tolist() == [[1, 1], [1, 1]]
     assert any("are one tensor in the base, and embed_tokens.weight was changed" in note for note in notes)
-    assert any("config.json ties the input and output embeddings" in note for note in notes)
+    assert any("if the model ties its input and output embeddings" in note for note in notes)
 
 
 def test_memory_does_not_grow_with_the_base(tmp_path: Path, pair: list[Path], base: Path) -> None:
@@ -219,6 +219,8 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path, pair: list[Path],
     assert load_file(tmp_path / "both.safetensors")["q.bias"].tolist() == [2, 2]  # of 1, the base's, and 3
     broken = write_adapter(tmp_path / "nan", rank_one([1, float("nan")], [1, 0]))
     assert "nan: tensor base_model.model.q.lora_A.weight contains NaN" in refusal([broken])
+    save_file({**BASE, "q.weight": torch.zeros(2, 2).int(), "k": torch.zeros(9, 9)}, tmp_path / "int.safetensors")
+    assert "is (2, 2) int32 in the base: quantized" in refusal(pair, "s.safetensors", base=tmp_path / "int.safetensors")
     square = write_adapter(tmp_path / "sq", {**rank_one([1, 0], [1, 0]), **rank_one([1], [1, 1], "t")})
     save_file({**BASE, "t.weight": torch.zeros(1, 2)}, tmp_path / "t.safetensors")
     assert "square, and fan_in_fan_out is not the same" in refusal(

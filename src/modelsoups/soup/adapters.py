@@ -13,6 +13,7 @@ from modelsoups.checkpoints.adapter_config import TARGETS, base_of
 from modelsoups.checkpoints.adapters import INNER, WEIGHTS, Adapter
 from modelsoups.checkpoints.states import is_finite
 from modelsoups.checkpoints.tensors import Checkpoint
+from modelsoups.soup.configs import config_of
 from modelsoups.weights import digests as digest
 from modelsoups.weights.adapter_sums import Sum, sum_of
 from modelsoups.weights.merged import combined
@@ -77,9 +78,9 @@ def as_model(checkpoints: Sequence[Checkpoint], coefficients: Coefficients, base
     named = {name for a in adapters if (name := base_of(a.config)) and not _same_name(name, base.name)}
     if named:
         notes.append(f"the adapters name {', '.join(sorted(named))} as their base; merged into {base.name}")
-    if _ties_by_config(base) and (odd := [n for n in _changed(whole, base) if EMBEDDINGS.search(n)]):
-        text = f"{', '.join(odd)}: changed, and config.json ties the input and output embeddings (tie_word_embeddings)"
-        notes.append(f"{text}: both change when the model is loaded, unlike in PEFT's own forward pass")
+    if _may_tie(base) and (odd := [n for n in _changed(whole, base) if EMBEDDINGS.search(n)]):
+        text = f"{', '.join(odd)}: changed; if the model ties its input and output embeddings (tie_word_embeddings)"
+        notes.append(f"{text}, both change when it is loaded, unlike in PEFT's own forward pass")
     tasks = sorted({str(a.config["task_type"]) for a in adapters if a.config.get("task_type")})
     if tasks and any(name not in base.entries for name in whole):
         what = f"the adapters are for {', '.join(tasks)}, with weights that the base lacks"
@@ -93,12 +94,10 @@ def _changed(whole: Checkpoint, base: Checkpoint) -> list[str]:
     return [name for name, entry in whole.entries.items() if id(entry) not in kept]
 
 
-def _ties_by_config(base: Checkpoint) -> bool:
-    try:
-        text = (base.folder / "config.json").read_text(encoding="utf-8") if base.folder else "{}"
-        return json.loads(text).get("tie_word_embeddings") is True
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return False
+def _may_tie(base: Checkpoint) -> bool:
+    """Whether a configuration beside the base does not exclude that its embeddings are tied."""
+    config = config_of(base)
+    return config is not None and config.get("tie_word_embeddings") is not False
 
 
 def _checked(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:

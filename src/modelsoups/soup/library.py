@@ -20,7 +20,7 @@ from modelsoups.soup.adapters import Mixture
 from modelsoups.soup.card import card, write_card
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.soup.notes import batchnorm_notes, check_statistics, notes_on
-from modelsoups.soup.refusals import check_not_shared, refuse
+from modelsoups.soup.refusals import check_not_shared, problems, refuse
 from modelsoups.weights import digests as digest
 from modelsoups.weights.mixing import mix_in_memory, mix_to_file
 from modelsoups.weights.state_dicts import EVERYTHING
@@ -145,9 +145,7 @@ def _mixture(chosen: Soup, checkpoints: Sequence[Checkpoint], base: Source | Non
     if base is not None:
         if rank is not None:
             raise ValueError("rank is of an adapter, and base writes the full model: leave one of them out")
-        opened = open_checkpoint(base)
-        refuse([opened])
-        return adapters.as_model(checkpoints, chosen.coefficients, opened)
+        return adapters.as_model(checkpoints, chosen.coefficients, open_base(base))
     if adapters.has_adapters(checkpoints):
         return adapters.as_adapter(checkpoints, chosen.coefficients, rank)
     if rank is not None:
@@ -200,6 +198,14 @@ def chosen_checkpoints(chosen: Soup, sources: Sources | None = None) -> list[Che
 def _check(chosen: Soup, checkpoints: Sequence[Checkpoint], digests: Sequence[str | None]) -> None:
     for name, checkpoint, expected, got in zip(chosen.ingredients, checkpoints, chosen.hashes, digests, strict=True):
         digest.check(name, checkpoint, expected, got)
+
+
+def open_base(base: Source) -> Checkpoint:
+    """Open the base model of adapters; ValueError for one that nothing can be merged into."""
+    opened = open_checkpoint(base)
+    if found := problems([opened]):
+        raise ValueError(found[0][1])
+    return opened
 
 
 def open_alike(sources: Sources) -> list[Checkpoint]:

@@ -1,10 +1,10 @@
 """Adapters as whole models, so that every method works on them."""
 
 from modelsoups.checkpoints.adapters import Adapter
-from modelsoups.checkpoints.formats import Source, open_checkpoint
+from modelsoups.checkpoints.formats import Source
 from modelsoups.checkpoints.tensors import Checkpoint
 from modelsoups.soup.adapters import BASE, has_adapters
-from modelsoups.soup.library import Sources, open_all
+from modelsoups.soup.library import Sources, open_all, open_base
 from modelsoups.soup.refusals import refuse
 from modelsoups.weights.merged import merged
 
@@ -21,9 +21,8 @@ def on_base(sources: Sources, base: Source, force: bool = False) -> list[Checkpo
         chosen = soup.greedy(models, soup.Holdout(model, loader))
         soup.mix(chosen, "soup", base="base-model")
     """
-    checkpoints, opened = open_all(sources, adapters_too=True), open_checkpoint(base)
+    checkpoints, opened = open_all(sources, adapters_too=True), open_base(base)
     if not has_adapters(checkpoints):
         raise ValueError(f"base is for adapters, and {checkpoints[0].name} is a whole model; {BASE} or leave it out")
-    refuse([opened])
     refuse(checkpoints, force)
     return [merged(c, opened) if isinstance(c, Adapter) else c for c in checkpoints]

@@ -64,7 +64,8 @@ def combined(checkpoints: Sequence[Checkpoint], coefficients: Coefficients, base
             whole.entries[name] = _mixed(name, entry, fitted, of_group(name, coefficients), base)
         else:  # integers are those of the first ingredient that holds them
             whole.entries[name] = next((f.shapes[name] for f in fitted if name in f.shapes), entry)
-    _untie(whole, base, changed, [f for f in fitted if f.shapes])
+    _untie(whole, base, changed)
+    _note_differences(whole, base, changed, fitted)
     return whole
 
 
@@ -88,27 +89,35 @@ def _mixed(name: str, entry: Entry, fitted: Sequence[Fitted], row: Sequence[floa
     return Computed(entry.dtype, tuple(shape), Total(parts), files_of(*reads))
 
 
-def _untie(whole: Checkpoint, base: Checkpoint, changed: Mapping[str, None], holders: Sequence[Fitted]) -> None:
-    """Write tied tensors apart if one of them is changed, and note that and other shapes than the base's."""
+def _untie(whole: Checkpoint, base: Checkpoint, changed: Mapping[str, None]) -> None:
+    """Write tied tensors apart if one of them is changed, with a note."""
     for a, b in base.tied.items():
         if odd := [name for name in (a, b) if name in changed]:
             del whole.tied[a]
-            text = f"{a} and {b} are one tensor in the base, and {' and '.join(odd)} was changed"
-            whole.notes.append(
-                f"{text}: written apart; a model that ties them when it is loaded computes something else"
-            )
+            text = f"{a} and {b} are one tensor in the base, and {' and '.join(odd)} was changed: written apart"
+            whole.notes.append(f"{text}; a model that ties them when it is loaded computes something else")
+
+
+def _note_differences(
+    whole: Checkpoint, base: Checkpoint, changed: Mapping[str, None], fitted: Sequence[Fitted]
+) -> None:
+    """Note what is not in the base, or has another shape or dtype there."""
+    own = {name: f.shapes[name] for f in fitted for name in f.shapes}
+    if new := [name for name in changed if name not in base.entries]:
+        whole.notes.append(f"{_some(new)}: not in the base, so the adapters' own")
     for name in changed:
-        if name not in base.entries:
-            whole.notes.append(f"{name}: not in the base, but in the adapters ({holders[0].name})")
-            continue
-        now, then = whole.entries[name], base.entries[name]
-        if tuple(now.shape) != tuple(then.shape):
-            text = f"{name}: {tuple(now.shape)} in the adapters, {tuple(then.shape)} in the base"
+        if name in base.entries and (now := whole.entries[name].shape) != (then := base.entries[name].shape):
+            text = f"{name}: {tuple(now)} in the adapters, {tuple(then)} in the base"
             whole.notes.append(f"{text}: correct the sizes in config.json, which is the base's")
-        narrow = next((f for f in holders if name in f.shapes and f.shapes[name].dtype != then.dtype), None)
-        if narrow is not None:
-            dtypes = f"{describe(narrow.shapes[name])}, written in the base's {describe(then).rpartition(' ')[2]}"
-            whole.notes.append(f"{name}: {dtypes}")
+    other = [n for n in changed if n in own and n in base.entries and own[n].dtype != base.entries[n].dtype]
+    if other:
+        text = f"{describe(own[other[0]]).rpartition(' ')[2]} in the adapters"
+        kept = describe(base.entries[other[0]]).rpartition(" ")[2]
+        whole.notes.append(f"{_some(other)}: {text}, written in the base's {kept}")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def renamed(base: Checkpoint, adapters: Sequence[Adapter]) -> tuple[Checkpoint, str]:
@@ -213,6 +222,8 @@ def _turned(adapter: Adapter, update: Update, start: Entry) -> bool | None:
     fits = {False: tuple(start.shape) == plain, True: len(plain) == 2 and tuple(start.shape) == plain[::-1]}
     if update.embedding:
         fits[False] = False
+    if not start.dtype.is_floating_point:
+        raise ValueError(f"{adapter.name}: the weight of {update.module} is {describe(start)} in the base: quantized")
     if not any(fits.values()):
         found = f"its update is {plain}, and the base's weight {tuple(start.shape)}"
         raise ValueError(
