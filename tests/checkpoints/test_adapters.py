@@ -27,13 +27,13 @@ def scales(folder: Path) -> dict[str, float]:
 def test_scales_are_those_of_the_configuration(tmp_path: Path) -> None:
     """alpha / r, alpha / sqrt(r) for rsLoRA, 8 where PEFT's default stands, and the first pattern that matches."""
     factors = {}
-    for module, rank in (("a.q", 4), ("a.k", 4), ("b.q", 2)):
+    for module, rank in (("a.q", 4), ("a.k", 4), ("b.q", 2), ("b.k", 4)):
         factors |= {f"{module}.lora_A.weight": torch.ones(rank, 3), f"{module}.lora_B.weight": torch.ones(5, rank)}
-    patterns = {"rank_pattern": {"b.q": 2}, "alpha_pattern": {r"a\.k": 6, "k": 99, "b": 77}}
+    patterns = {"rank_pattern": {"b.q": 2}, "alpha_pattern": {r"a\.k": 6, "k": 100, "b": 77}}
     found = scales(write_adapter(tmp_path / "0", factors, r=4, lora_alpha=2, **patterns))
-    assert found == {"a.q": 0.5, "a.k": 1.5, "b.q": 1.0}
+    assert found == {"a.q": 0.5, "a.k": 1.5, "b.q": 1.0, "b.k": 25.0}
     found = scales(write_adapter(tmp_path / "1", factors, r=4, lora_alpha=2, use_rslora=True, **patterns))
-    assert found == {"a.q": 1.0, "a.k": 3.0, "b.q": pytest.approx(math.sqrt(2))}
+    assert found == {"a.q": 1.0, "a.k": 3.0, "b.q": pytest.approx(math.sqrt(2)), "b.k": 50.0}
     folder = write_adapter(tmp_path / "2", {"q.lora_A.weight": torch.ones(8, 3), "q.lora_B.weight": torch.ones(5, 8)})
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     assert scales(folder) == {"q": 1.0}
