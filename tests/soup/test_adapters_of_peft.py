@@ -113,11 +113,19 @@ def test_attentions_two_updates_stay_together_and_are_not_merged(tmp_path: Path)
         soup.mix(soup.uniform(folders), tmp_path / "soup.safetensors", base=tmp_path / "base.safetensors")
 
 
-@pytest.mark.parametrize(("weights", "dtype"), [((0.5, 0.5), torch.bfloat16), ((0.7, 0.3), torch.float32)])
+@pytest.mark.parametrize(
+    ("weights", "given", "dtype"),
+    [
+        ((0.5, 0.5), torch.bfloat16, torch.bfloat16),
+        ((0.7, 0.3), torch.bfloat16, torch.float32),
+        ((0.5, 0.5), torch.float16, torch.float16),
+        ((0.25, 0.75), torch.float16, torch.float32),
+    ],
+)
 def test_half_precision_factors_are_widened_only_where_they_must_be(
-    tmp_path: Path, weights: tuple[float, ...], dtype: torch.dtype
+    tmp_path: Path, weights: tuple[float, ...], given: torch.dtype, dtype: torch.dtype
 ) -> None:
-    case = Case("LoRA", tmp_path, torch.bfloat16)
+    case = Case("LoRA", tmp_path, given)
     for folder in (case.a, case.b):  # alpha / r = 2: with 1/2 exact in bfloat16
         config = (folder / "adapter_config.json").read_text().replace('"lora_alpha": 6', '"lora_alpha": 4')
         (folder / "adapter_config.json").write_text(config)

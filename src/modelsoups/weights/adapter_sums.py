@@ -16,10 +16,10 @@ from torch import Tensor
 from modelsoups.checkpoints.adapters import INNER, PREFIX, Adapter, Update
 from modelsoups.checkpoints.states import describe
 from modelsoups.checkpoints.tensors import Checkpoint, Computed, Entry, InMemory, files_of
-from modelsoups.weights.merged import SUM
 from modelsoups.weights.state_dicts import Coefficients, of_group
 from modelsoups.weights.updates import Stored, Term, Total
 
+ROUNDING = 1e-6  # of a sum of coefficients, which may have been written with few digits
 Members = list[tuple[float, Update]]  # coefficient times scale, and the update
 
 
@@ -102,10 +102,14 @@ def _shown(update: Update) -> str:
 
 
 def _keeps_dtypes(adapters: Sequence[Adapter], coefficients: Coefficients) -> bool:
-    """Whether every factor's multiple is exact in its own dtype: wide ones, or powers of two."""
+    """Whether every factor's multiple is exact in its own dtype: wide ones, or powers of two.
+
+    float16 has few exponents, so that numbers made smaller lose digits.
+    """
     for module in dict.fromkeys(m for a in adapters for m in a.updates):
         for c, update in _members(module, adapters, coefficients):
-            if update.up.dtype.itemsize < 4 and math.frexp(abs(c))[0] not in (0.5, 0.0):
+            exact = math.frexp(abs(c))[0] in (0.5, 0.0) and (update.up.dtype != torch.float16 or abs(c) >= 1)
+            if update.up.dtype.itemsize < 4 and not exact:
                 return False
     return True
 
@@ -184,7 +188,7 @@ def _whole_tensors(
             whole.notes.append(f"{name}: integers are not averaged; those of {adapters[0].name}")
             continue
         row = [of_group(name, coefficients)[k] for k in used]
-        if abs(math.fsum(row) - 1) > SUM:
+        if abs(math.fsum(row) - 1) > ROUNDING:
             what = f"the coefficients sum to {math.fsum(row):.6g}, and {name} of {adapters[0].name} is no update"
             raise ValueError(f"{what}, but the tensor itself: give --base MODEL (base=...)")
         rows: list[tuple[float, Term]] = [(c, Stored(e)) for c, (_, e) in zip(row, parts, strict=True)]
