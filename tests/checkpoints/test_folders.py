@@ -119,5 +119,5 @@ def test_a_folder_without_weights_of_a_known_name_says_what_to_give(tmp_path: Pa
 def test_an_adapters_folder_is_called_so(tmp_path: Path) -> None:
     save(tmp_path / "adapter_model.safetensors", 1, "layers.0.lora_A.weight")
     (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"an adapter \(LoRA .* merge it into its base model"):
+    with pytest.raises(ValueError, match=r"an adapter \(LoRA .* give the base model too"):
         open_checkpoint(tmp_path)

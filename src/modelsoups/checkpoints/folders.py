@@ -29,7 +29,7 @@ def weights_of(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for place in [folder, *subfolders(folder)]:
         below = "" if place == folder else f"{place.relative_to(folder).as_posix()}/"
-        here = list(_weights_in(place))
+        here = list(weights_in(place))
         for position, (name, file) in enumerate(here):
             found[below + (f"{name}/" if position else "")] = file
         odd = [] if here or place == folder else _checkpoints_in(place, suffixes)
@@ -84,7 +84,7 @@ def _named_by(index: Path) -> Iterator[str]:
     yield from (entry for entry in entries if isinstance(entry, str))
 
 
-def _weights_in(place: Path) -> Iterator[tuple[str, Path]]:
+def weights_in(place: Path) -> Iterator[tuple[str, Path]]:
     """The name as which each model's weights are written, and the file or index that holds them."""
     for names in WEIGHTS:
         files = [place / (name + end) for name in names for end in ("", INDEX)]
@@ -100,14 +100,14 @@ def _nothing_in(folder: Path, suffixes: Sequence[str]) -> str:
     """Say that a folder has no weights of a known name, and what to give in its place."""
     if (folder / "adapter_config.json").exists():
         what = "an adapter (LoRA or another of PEFT), not a whole model"
-        return f"{folder}: no weights in this folder but {what}; merge it into its base model (merge_and_unload)"
+        return f"{folder}: no weights in this folder but {what}; give the base model too (--base, soup.on_base)"
     known = ", ".join(name for names in WEIGHTS for name in names)
     why = f"{folder}: no weights in this folder under a name that is known ({known}, or an {INDEX} of one)"
     if files := _checkpoints_in(folder, suffixes):
         shown = ", ".join(files[:3]) + (", ..." if len(files) > 3 else "")
         every = f"{folder}/*{Path(files[0]).suffix}"
         return f"{why}; it holds {len(files)} checkpoints ({shown}): give the files, for example {every}"
-    below = sorted(p.name for p in folder.iterdir() if p.is_dir() and any(_weights_in(p)))
+    below = sorted(p.name for p in folder.iterdir() if p.is_dir() and any(weights_in(p)))
     if below:
         shown = ", ".join(below[:3]) + (", ..." if len(below) > 3 else "")
         return f"{why}; its folders {shown} hold some: give one of these"

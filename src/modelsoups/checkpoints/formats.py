@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from modelsoups.checkpoints import folders
+from modelsoups.checkpoints import adapters, folders
 from modelsoups.checkpoints.folders import INDEX
 from modelsoups.checkpoints.foreign import AT_LIMIT, kind_of_folder, strange
 from modelsoups.checkpoints.mapped import MappedFile
@@ -88,11 +88,12 @@ READERS: dict[str, Callable[[Path, str | None], Checkpoint]] = {  # by suffix
 SUFFIXES = tuple(READERS)
 
 
-def open_checkpoint(source: Source, key: str | None = None) -> Checkpoint:
+def open_checkpoint(source: Source, key: str | None = None, adapters_too: bool = False) -> Checkpoint:
     """Open a checkpoint as a lazy state; `key` is the nested entry to use ("state_dict_ema").
 
-    Raises ValueError if the file is missing, truncated, of an unknown kind, needs code to load or
-    has no weights, if shards do not match their index, or if there is no such key.
+    adapters_too: whether a PEFT folder of a LoRA adapter gives an `adapters.Adapter`. Raises
+    ValueError if the file is missing, truncated, of an unknown kind, needs code to load or has no
+    weights, if shards do not match their index, or if there is no such key.
     """
     if isinstance(source, Checkpoint):
         return source
@@ -100,7 +101,10 @@ def open_checkpoint(source: Source, key: str | None = None) -> Checkpoint:
         return without_wrappers(checkpoint_of(source))
     if not isinstance(source, (str, os.PathLike)):
         raise ValueError(f"a {type(source).__name__}: expected a path or a state dict, as of model.state_dict()")
-    return without_wrappers(_read(Path(source), key))
+    path = Path(source)
+    if adapters_too and adapters.is_adapter_folder(path) and not any(folders.weights_in(path)):
+        return _read_adapter(path)
+    return without_wrappers(_read(path, key))
 
 
 def load_state(path: Path | str) -> dict[str, Tensor]:
@@ -134,6 +138,13 @@ def _read(path: Path, key: str | None) -> Checkpoint:
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
     raise ValueError(f"{path}: unknown kind of checkpoint; expected {', '.join(SUFFIXES)}, {INDEX} or a folder")
+
+
+def _read_adapter(path: Path) -> Checkpoint:
+    try:
+        return adapters.adapter_of(path, _read(adapters.weights_of(path), None))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _read_folder(path: Path, key: str | None) -> Checkpoint:

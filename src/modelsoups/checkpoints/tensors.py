@@ -1,7 +1,7 @@
 """Checkpoints as mappings whose tensors are read on access."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from modelsoups.checkpoints.mapped import Bytes, MappedFile, bytes_of
+from modelsoups.checkpoints.mapped import Bytes, MappedFile, bytes_of, tensor_of
 from modelsoups.checkpoints.shards import InShards
+
+COMPUTED = 2**20  # numbers of a computed tensor that are in memory as float64 at a time
 
 
 class InFile(NamedTuple):
@@ -80,7 +82,52 @@ class InMemory:
         return self.held.cpu()
 
 
-Entry = InFile | InMemory | InShards
+@dataclass(frozen=True, eq=False)
+class Computed:
+    """A tensor whose rows are computed from other tensors whenever they are read.
+
+    rows(first, last) gives the numbers of these rows of the first axis, in any float dtype; they
+    are rounded once, to `dtype`. files: what the computation reads.
+    """
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    rows: Callable[[int, int], Tensor]
+    files: frozenset[MappedFile] = frozenset()
+
+    def address(self) -> None:
+        """Return None: the numbers lie nowhere in memory."""
+
+    def block(self, start: int, stop: int) -> Bytes:
+        """Do as `InFile.block`, computing only the rows with these elements."""
+        width = max(1, math.prod(self.shape[1:]))
+        first = start // width
+        flat = self.rows(first, -(-stop // width)).to(self.dtype).reshape(-1)
+        return bytes_of(flat[start - first * width : stop - first * width])
+
+    def tensor(self) -> Tensor:
+        """Return all numbers; float64 ones are held for COMPUTED of them at a time."""
+        whole = torch.empty(self.shape, dtype=self.dtype)
+        flat = bytes_of(whole)
+        size = self.dtype.itemsize
+        for start in range(0, whole.numel(), COMPUTED):
+            stop = min(start + COMPUTED, whole.numel())
+            flat[start * size : stop * size] = self.block(start, stop)
+        return whole
+
+
+def numbers_of(entry: "Entry") -> Tensor:
+    """Return a tensor's numbers, without a copy where they lie in a file; not to be written to."""
+    return tensor_of(entry.block(0, math.prod(entry.shape)), entry.dtype).view(entry.shape)
+
+
+def files_of(*entries: "Entry") -> frozenset[MappedFile]:
+    """Return the mapped files that these tensors are read from."""
+    files = {entry.file for entry in entries if isinstance(entry, InFile)}
+    return frozenset(files.union(*(entry.files for entry in entries if isinstance(entry, InShards | Computed))))
+
+
+Entry = InFile | InMemory | InShards | Computed
 
 
 def nbytes(entry: Entry) -> int:
@@ -130,8 +177,7 @@ class Checkpoint(Mapping[str, Tensor]):
 
     @cached_property
     def _mapped(self) -> set[MappedFile]:
-        whole = {entry.file for entry in self.entries.values() if isinstance(entry, InFile)}
-        return whole.union(*(entry.files for entry in self.entries.values() if isinstance(entry, InShards)))
+        return set(files_of(*self.entries.values()))
 
 
 def is_beside(key: Any, value: Any) -> bool:

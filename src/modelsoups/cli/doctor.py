@@ -18,6 +18,7 @@ from modelsoups.disk.terminal import printable
 from modelsoups.soup.diagnosis import Diagnosis
 from modelsoups.soup.doctor import examine
 from modelsoups.soup.library import open_all
+from modelsoups.soup.on_base import on_base
 
 MOST_NUMBERED = 16  # largest number of checkpoints for which the heat map prints the numbers in its cells
 
@@ -26,12 +27,14 @@ def main(argv: Sequence[str]) -> None:
     """Print the findings, the matrix of angles or of midpoint accuracies, and the verdict."""
     made = argparse.ArgumentParser(prog="modelsoups doctor", description=__doc__)
     made.add_argument("checkpoints", nargs="+", help=CHECKPOINTS)
-    made.add_argument("--init", help="the model that all were fine-tuned from")
+    made.add_argument("--init", help="the model that all were fine-tuned from; --base if not given")
+    made.add_argument("--base", help="for folders of LoRA adapters: the model into which each is merged")
     text = "() -> soup.Holdout, to measure the accuracy at pairwise midpoints"
     made.add_argument("--data", "--holdout", dest="holdout", metavar="MODULE:FUNCTION", help=text)
     made.add_argument("--heatmap", type=Path, help="a .png or .svg of the matrix")
     args = made.parse_args(argv)
-    opened = open_all(args.checkpoints)
+    opened = open_all(args.checkpoints) if args.base is None else on_base(args.checkpoints, args.base)
+    init = args.init or args.base
     states = dict(zip(short([c.name for c in opened]), opened, strict=True))
     accuracy = None
     if args.holdout is not None:
@@ -43,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
             except RuntimeError as error:
                 raise ValueError(f"--data {args.holdout}: the checkpoints do not fit its model: {error}") from error
 
-    found = examine(states, open_checkpoint(args.init) if args.init else None, accuracy)
+    found = examine(states, open_checkpoint(init) if init else None, accuracy)
     for finding in found.findings:
         print(f"doctor: {'FATAL' if finding.fatal else 'note '} {finding.cause}: {printable(finding.text)}")
     print_matrix(found)

@@ -10,8 +10,10 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from typing import Any
 
 from modelsoups import soup
+from modelsoups.checkpoints.formats import Source
 from modelsoups.config import registry
 from modelsoups.disk.terminal import printable
 from modelsoups.soup.choosing import LEARNED
@@ -32,15 +34,20 @@ METHODS = {
     "trajectory": "an average along one training run, by --schedule",
     "weights": "the sum of the checkpoints times their --coefficients",
 }
+OF_ADAPTERS = ("uniform", "weights")  # the methods that need no base of adapters
 CHECKPOINTS = ".safetensors, .pt, .pth, .bin, .ckpt, an .index.json or a folder"
 
 
 def main(argv: Sequence[str]) -> None:
     """Choose a soup, print its decisions, and write the mixed checkpoint."""
     args = parser().parse_args(list(map(_plain, argv)))
-    refuse(open_all(args.checkpoints), args.force, heads=False)  # before any evaluation; of those chosen, mix does
+    sources: Sequence[Source] = args.checkpoints
+    if args.base is not None:
+        sources = soup.on_base(args.checkpoints, args.base, args.force)
+    else:  # before any evaluation; of those chosen, mix does
+        refuse(open_all(sources, adapters_too=args.method in OF_ADAPTERS), args.force, heads=False)
     holdout = None if args.holdout is None else holdout_of(args.holdout)
-    chosen = choose(args, holdout)
+    chosen = choose(args, sources, holdout)
     if args.method == "trajectory":
         print_steps(chosen)
     accuracy = print_decisions(chosen) if args.method in ("greedy", "pruned") else None
@@ -54,11 +61,14 @@ def main(argv: Sequence[str]) -> None:
     if args.batchnorm is not None:
         if holdout is None:
             raise ValueError("--batchnorm needs --holdout, whose model is run")
-        fresh = soup.reestimate(soup.mixed(chosen, force=args.force), holdout, registry.function(args.batchnorm)())
+        fresh = soup.reestimate(
+            soup.mixed(chosen, force=args.force, base=args.base), holdout, registry.function(args.batchnorm)()
+        )
         worse = "; fewer than before, so leave --batchnorm out" if fresh.after < fresh.before else ""
         print(f"mix: BatchNorm re-estimated: {fresh.before} of {fresh.n} right before, {fresh.after} after{worse}")
         statistics, accuracy = fresh.statistics, fresh.after / fresh.n
-    for note in soup.mix(chosen, args.out, holdout_accuracy=accuracy, statistics=statistics, force=args.force):
+    more: dict[str, Any] = {"statistics": statistics, "force": args.force, "base": args.base, "rank": args.rank}
+    for note in soup.mix(chosen, args.out, holdout_accuracy=accuracy, **more):
         print(f"mix: {printable(note)}")
     print(f"mix: {chosen.method} of {len(chosen.ingredients)} checkpoints -> {printable(args.out)}")
 
@@ -89,7 +99,11 @@ def parser() -> argparse.ArgumentParser:
     add("--evaluate", metavar=named, help="for greedy and pruned: state dict -> score")
     add("--holdout", metavar=named, help="for greedy, pruned and learned: () -> soup.Holdout")
     add("--batchnorm", metavar=named, help="() -> loader of training images, with --holdout")
-    add("--init", help="for model_stock: the model that all were fine-tuned from")
+    add("--init", help="for model_stock: the model that all were fine-tuned from; --base if not given")
+    add("--base", help="for folders of LoRA adapters: their base model, to write the full model instead of an adapter")
+    add(
+        "--rank", type=int, help="for folders of LoRA adapters: truncate their sum to this rank; a note gives the error"
+    )
     for option in options_of(soup.greedy):
         flag, sentence = "--" + option.name.replace("_", "-"), f"for greedy: {option.sentence}"
         if option.default is False:
@@ -113,7 +127,7 @@ def _add_trajectory(made: argparse.ArgumentParser) -> None:
     group.add_argument("--steps", type=float, nargs="+", help="of the checkpoints, where their names do not tell")
 
 
-def choose(args: argparse.Namespace, holdout: soup.Holdout | None) -> Soup:
+def choose(args: argparse.Namespace, sources: Sequence[Source], holdout: soup.Holdout | None) -> Soup:
     """Return the soup that the arguments request. Raises ValueError if they do not fit together."""
     options = {option.name: getattr(args, option.name) for option in options_of(soup.greedy)}
     if args.method != "greedy" and any(v is not None and v is not False for v in options.values()):
@@ -121,25 +135,26 @@ def choose(args: argparse.Namespace, holdout: soup.Holdout | None) -> Soup:
         raise ValueError(f"{flags} are options of greedy alone")
     along = {name: getattr(args, name) for name in ("schedule", "last", "decay", "steps")}
     if args.method == "trajectory":
-        return soup.trajectory(args.checkpoints, **{**along, "schedule": _schedule(args.schedule or "uniform")})
+        return soup.trajectory(sources, **{**along, "schedule": _schedule(args.schedule or "uniform")})
     if any(value is not None for value in along.values()):
         raise ValueError("--schedule, --last, --decay, --steps are options of trajectory alone")
     if args.method == "uniform":
-        return soup.uniform(args.checkpoints)
+        return soup.uniform(sources)
     if args.method == "weights":
-        return _weights(args.checkpoints, args.coefficients)
+        return _weights(sources, args.coefficients)
     if args.method == "model_stock":
-        if args.init is None:
+        init = args.init or args.base
+        if init is None:
             raise ValueError("model_stock needs --init, the model that all were fine-tuned from")
-        return soup.model_stock(args.init, args.checkpoints)
+        return soup.model_stock(init, sources)
     if args.method == "learned":
         if holdout is None:
             raise ValueError("learned needs --holdout; see -h")
-        return soup.learned(args.checkpoints, holdout, by=args.by)
+        return soup.learned(sources, holdout, by=args.by)
     if holdout is None and args.evaluate is None:
         raise ValueError(f"{args.method} needs --holdout or --evaluate; see -h")
     grow: Callable[..., Soup] = soup.pruned if args.method == "pruned" else functools.partial(soup.greedy, **options)
-    return grow(args.checkpoints, registry.function(args.evaluate) if holdout is None else holdout)
+    return grow(sources, registry.function(args.evaluate) if holdout is None else holdout)
 
 
 def _schedule(text: str) -> Schedule:
@@ -162,9 +177,9 @@ def _plain(argument: str) -> str:
     return format(Decimal(argument), "f") if re.fullmatch(r"-[\d.]+[eE][-+]?\d{1,3}", argument) else argument
 
 
-def _weights(paths: Sequence[str], coefficients: Sequence[float] | None) -> Soup:
-    if coefficients is None or len(coefficients) != len(paths):
-        raise ValueError(f"--coefficients: expected {len(paths)} numbers, one per checkpoint")
-    checkpoints = open_all(paths)
+def _weights(sources: Sequence[Source], coefficients: Sequence[float] | None) -> Soup:
+    if coefficients is None or len(coefficients) != len(sources):
+        raise ValueError(f"--coefficients: expected {len(sources)} numbers, one per checkpoint")
+    checkpoints = open_all(sources, adapters_too=True)
     hashes = tuple(map(later, checkpoints))
     return Soup("weights", tuple(c.name for c in checkpoints), hashes, {EVERYTHING: list(coefficients)})

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modelsoups.checkpoints.tensors import Checkpoint
+from modelsoups.checkpoints.tensors import Checkpoint, Computed
 from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.greedy_rule import Evaluation, GreedySearch, Score, best_first, joins, random_order
 from modelsoups.soup.holdout import Holdout
@@ -113,6 +113,9 @@ def learned(sources: Sources, holdout: Holdout, *, by: str = "all", **options: A
     if by not in LEARNED:
         raise ValueError(f"by={by}: expected one of {', '.join(LEARNED)}")
     checkpoints = open_alike(sources)
+    if by == "free" and any(isinstance(e, Computed) for c in checkpoints for e in c.entries.values()):
+        text = "free coefficients need not sum to 1, and those of adapters then scale the updates alone"
+        raise ValueError(f'{text}, which is not what was learned: use by="tensor"')
 
     def gradient(state: Mapping[str, Tensor], beta: float, index_B: Tensor) -> Gradient:
         return model_gradient(holdout.model, state, beta, *holdout.batch(index_B))

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from torch import Tensor
 
@@ -15,16 +15,24 @@ from modelsoups.checkpoints.formats import SUFFIXES, Source, open_checkpoint
 from modelsoups.checkpoints.layouts import check_layouts
 from modelsoups.checkpoints.tensors import Checkpoint
 from modelsoups.disk import storage
-from modelsoups.soup import model_folder
+from modelsoups.soup import adapters, model_folder
+from modelsoups.soup.adapters import Mixture
 from modelsoups.soup.card import card, write_card
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.soup.notes import batchnorm_notes, check_statistics, notes_on
-from modelsoups.soup.refusals import check_not_shared, refuse
+from modelsoups.soup.refusals import check_not_shared, problems, refuse
 from modelsoups.weights import digests as digest
 from modelsoups.weights.mixing import mix_in_memory, mix_to_file
 from modelsoups.weights.state_dicts import EVERYTHING
 
 Sources = Iterable[Source] | Mapping[str, Source]  # checkpoints; the keys of a mapping are their names
+
+
+class ForAdapters(TypedDict, total=False):
+    """Options of `mix` for LoRA adapters: the model to write them into, or the rank of their sum."""
+
+    base: Source | None
+    rank: int | None
 
 
 def load(source: Source, key: str | None = None) -> dict[str, Tensor]:
@@ -44,7 +52,7 @@ def uniform(sources: Sources) -> Soup:
 
         soup.mix(soup.uniform(["a.safetensors", "b.pt"]), "soup.safetensors")
     """
-    return mean("uniform", open_all(sources), unread=True)
+    return mean("uniform", open_all(sources, adapters_too=True), unread=True)
 
 
 def mean(
@@ -64,17 +72,20 @@ def mix(
     holdout_accuracy: float | None = None,
     statistics: Mapping[str, Tensor] | None = None,
     force: bool = False,
+    **options: Unpack[ForAdapters],
 ) -> list[str]:
     """Write the mixed checkpoint: a .safetensors file and a model card (.md) next to it, or a folder.
 
     A folder is written if the first ingredient is one and `out` does not end in .safetensors, with
     its configuration, tokenizer and code; see `model_folder`. sources: the checkpoints in the
     soup's order, for states in memory or files that moved. statistics: tensors to write instead of
-    the mixed ones (from `reestimate` or `fisher`). Returns notes for the user. Raises ValueError
-    for an ensemble, an ingredient that changed since it was chosen, layouts that differ, values
-    that are not finite, or an output that exists as a folder or is an input; and for what
-    `refusals` lists (adapters, quantized weights, other classes), which `force` mixes with a note
-    in the soup.
+    the mixed ones (from `reestimate` or `fisher`). Folders of LoRA adapters give one adapter, the
+    exact sum of their updates; `rank` truncates it, and `base` gives the full model instead, the
+    base with the sum of the updates. Returns notes for the user. Raises ValueError for an ensemble,
+    an ingredient that changed since it was chosen, layouts that differ, values that are not finite,
+    an output that exists as a folder or is an input, and adapters that `weights.adapter_sums` or
+    `weights.merged` refuses; and for what `refusals` lists (bare LoRA files, quantized weights,
+    other classes), which `force` mixes with a note in the soup.
 
         for note in soup.mix(soup.uniform(["a.pt", "b.pt"]), "soup.safetensors"):
             print(note)
@@ -82,33 +93,71 @@ def mix(
     if chosen.space != "weights":
         raise ValueError(f"soup {chosen.method} mixes {chosen.space}, not weights: an ensemble has no checkpoint")
     checkpoints = chosen_checkpoints(chosen, sources)
-    path, known = Path(out), chosen
-    forced = refuse(checkpoints, force)
-    check_statistics(checkpoints[0], statistics or {})
+    path, forced = Path(out), refuse(checkpoints, force)
+    made = _mixture(chosen, checkpoints, options.get("base"), options.get("rank"))
+    check_statistics(made.checkpoints[0], statistics or {})
+    facts = _Facts(chosen, checkpoints, made, {"holdout_accuracy": holdout_accuracy}, forced)
 
-    def facts(digests: tuple[str, ...]) -> dict[str, str]:
-        nonlocal known
-        if digest.UNKNOWN not in digests:
-            _check(chosen, checkpoints, digests)
-        known = replace(chosen, hashes=digests)
-        facts = {**known.to_json(), "holdout_accuracy": holdout_accuracy, **({"notes": forced} if forced else {})}
-        return {"modelsoups": json.dumps(facts)}
+    def all_notes(notes: list[str]) -> list[str]:
+        return [*facts.notes(), *notes, *batchnorm_notes(made.checkpoints, statistics)]
 
-    _check_output(path, checkpoints[0])
+    _check_output(path, made)
     if path.suffix == ".safetensors":
-        notes = mix_to_file(checkpoints, chosen.coefficients, path, facts, statistics)
-        notes = [*forced, *notes_on(known), *notes, *batchnorm_notes(checkpoints, statistics)]
-        return notes + write_card(path, card(known, notes, holdout_accuracy))
+        notes = all_notes(mix_to_file(made.checkpoints, made.coefficients, path, facts, statistics))
+        return notes + write_card(path, card(facts.known, notes, holdout_accuracy))
     with model_folder.new_folder(path) as tmp:
-        notes = model_folder.write_weights(tmp, checkpoints, chosen.coefficients, facts, statistics or {})
-        notes = [*forced, *notes_on(known), *notes, *batchnorm_notes(checkpoints, statistics)]
-        notes += model_folder.copy_rest(checkpoints, tmp)
-        storage.write_text(tmp / "README.md", card(known, notes, holdout_accuracy))
+        notes = all_notes(model_folder.write_weights(tmp, made.checkpoints, made.coefficients, facts, statistics or {}))
+        if made.config is not None:
+            storage.write_text(tmp / adapters.CONFIG, adapters.config_text(made.config))
+        notes += model_folder.copy_rest(made.folders, tmp)
+        storage.write_text(tmp / "README.md", card(facts.known, notes, holdout_accuracy))
     return notes
 
 
-def _check_output(path: Path, first: Checkpoint) -> None:
+class _Facts:
+    """The metadata of a mixed file, given the digests; `known` is the soup with them afterwards."""
+
+    def __init__(
+        self,
+        chosen: Soup,
+        checkpoints: Sequence[Checkpoint],
+        made: Mixture,
+        more: Mapping[str, Any],
+        forced: Sequence[str],
+    ) -> None:
+        self.chosen, self.checkpoints, self.made = chosen, checkpoints, made
+        self.more, self.forced, self.known = more, forced, chosen
+
+    def __call__(self, digests: tuple[str, ...]) -> dict[str, str]:
+        found = digests if self.made.digests is None else self.made.digests
+        if digest.UNKNOWN not in found:
+            _check(self.chosen, self.checkpoints, found)
+        self.known = replace(self.chosen, hashes=found)
+        facts = {**self.known.to_json(), **self.more, **self.made.facts}
+        return {"modelsoups": json.dumps({**facts, **({"notes": list(self.forced)} if self.forced else {})})}
+
+    def notes(self) -> list[str]:
+        return [*self.forced, *notes_on(self.known, self.made.digests is not None), *self.made.notes]
+
+
+def _mixture(chosen: Soup, checkpoints: Sequence[Checkpoint], base: Source | None, rank: int | None) -> Mixture:
+    """What the options of `mix` write; ValueError if they do not fit the checkpoints."""
+    if base is not None:
+        if rank is not None:
+            raise ValueError("rank is of an adapter, and base writes the full model: leave one of them out")
+        return adapters.as_model(checkpoints, chosen.coefficients, open_base(base))
+    if adapters.has_adapters(checkpoints):
+        return adapters.as_adapter(checkpoints, chosen.coefficients, rank)
+    if rank is not None:
+        raise ValueError(f"rank is for folders of LoRA adapters, and {checkpoints[0].name} is none")
+    return Mixture(checkpoints, chosen.coefficients, folders=checkpoints)
+
+
+def _check_output(path: Path, made: Mixture) -> None:
     """ValueError unless a soup of these can be written as a file or folder of this name."""
+    first = made.checkpoints[0]
+    if made.config is not None and path.suffix in SUFFIXES:
+        raise ValueError(f"{path}: an adapter is a folder, so give the name of a new one; or {adapters.BASE}")
     if path.suffix == ".safetensors":
         if len(first.parts) > 1:
             held = ", ".join(map(str, first.parts.values()))
@@ -120,19 +169,26 @@ def _check_output(path: Path, first: Checkpoint) -> None:
         raise ValueError(f"{path}: a soup is written as .safetensors or as a new folder, never as {path.suffix}")
 
 
-def mixed(chosen: Soup, sources: Sources | None = None, force: bool = False) -> dict[str, Tensor]:
-    """The mixed weights in memory, by tensor name; sources, force and errors as for `mix`.
+def mixed(
+    chosen: Soup, sources: Sources | None = None, force: bool = False, base: Source | None = None
+) -> dict[str, Tensor]:
+    """The mixed weights in memory, by tensor name; sources, force, base and errors as for `mix`.
+
+    Of adapters without a base these are the factors of their sum, by the names that PEFT gives them.
 
     model.load_state_dict(soup.mixed(soup.uniform(["a.pt", "b.pt"])))
     """
     checkpoints = chosen_checkpoints(chosen, sources)
     refuse(checkpoints, force)
-    return mix_in_memory(checkpoints, chosen.coefficients)
+    made = _mixture(chosen, checkpoints, base, None)
+    if made.digests is not None:
+        _check(chosen, checkpoints, made.digests)
+    return mix_in_memory(made.checkpoints, made.coefficients)
 
 
 def chosen_checkpoints(chosen: Soup, sources: Sources | None = None) -> list[Checkpoint]:
     """Open a soup's ingredients; raise ValueError if their number differs or a file has changed."""
-    checkpoints = open_all(chosen.ingredients if sources is None else sources)
+    checkpoints = open_all(chosen.ingredients if sources is None else sources, adapters_too=True)
     if len(checkpoints) != len(chosen.ingredients):
         raise ValueError(f"soup {chosen.method} has {len(chosen.ingredients)} ingredients; got {len(checkpoints)}")
     _check(chosen, checkpoints, [None] * len(checkpoints))
@@ -144,6 +200,14 @@ def _check(chosen: Soup, checkpoints: Sequence[Checkpoint], digests: Sequence[st
         digest.check(name, checkpoint, expected, got)
 
 
+def open_base(base: Source) -> Checkpoint:
+    """Open the base model of adapters; ValueError for one that nothing can be merged into."""
+    opened = open_checkpoint(base)
+    if found := problems([opened]):
+        raise ValueError(found[0][1])
+    return opened
+
+
 def open_alike(sources: Sources) -> list[Checkpoint]:
     """Open the checkpoints with `open_all`; raise ValueError if their layouts differ."""
     checkpoints = open_all(sources)
@@ -151,18 +215,19 @@ def open_alike(sources: Sources) -> list[Checkpoint]:
     return checkpoints
 
 
-def open_all(sources: Sources) -> list[Checkpoint]:
+def open_all(sources: Sources, adapters_too: bool = False) -> list[Checkpoint]:
     """Open the checkpoints lazily, each with a unique name; the keys of a mapping are the names.
 
-    Raises ValueError if there are none, one is given twice, one cannot be opened, or two states
-    share their memory.
+    adapters_too: whether folders of LoRA adapters may be among them, for callers that tell them
+    from whole models. Raises ValueError if there are none, one is given twice, one cannot be
+    opened, or two states share their memory.
     """
     if isinstance(sources, (str, os.PathLike)):
         raise ValueError(f"{sources}: expected several checkpoints in a list, not one path")
     opened = []
     named = sources.items() if isinstance(sources, Mapping) else ((None, source) for source in sources)
     for position, (name, source) in enumerate(named):
-        checkpoint = open_checkpoint(source)
+        checkpoint = open_checkpoint(source, adapters_too=adapters_too)
         if name is not None:
             checkpoint.name = name
         elif checkpoint.name == "state in memory":
@@ -180,7 +245,8 @@ def open_all(sources: Sources) -> list[Checkpoint]:
         earlier = seen.setdefault(places, c.name) if c.files else c.name
         if earlier != c.name:
             raise ValueError(f"{c.name} is given twice, also as {earlier}")
-    align(opened)
+    if not adapters.has_adapters(opened):
+        align(opened)
     return opened
 
 

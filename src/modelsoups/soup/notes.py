@@ -13,15 +13,21 @@ from modelsoups.soup.coefficients import Soup
 ROUNDING = 1e-6  # of a sum of coefficients, which may have been written with few digits
 
 
-def notes_on(chosen: Soup) -> list[str]:
-    """Sums of coefficients other than one, the same content twice, and scores that decided nothing."""
+def notes_on(chosen: Soup, of_updates: bool = False) -> list[str]:
+    """Sums of coefficients other than one, the same content twice, and scores that decided nothing.
+
+    of_updates: whether the coefficients are those of adapters' updates, which are added to a base.
+    """
     found = []
     sums = {group: math.fsum(row) for group, row in chosen.coefficients.items()}
     odd = {group: total for group, total in sums.items() if abs(total - 1) > ROUNDING}
     if odd:
         group, total = next(iter(odd.items()))
         where = "" if group == "*" else f" of {group}" + (f" and {len(odd) - 1} more" if len(odd) > 1 else "")
-        found.append(f"the coefficients{where} sum to {total:.6g}, not 1: every weight is scaled by that; divide them")
+        what = "every weight is scaled by that; divide them"
+        if of_updates:
+            what = "the updates are added to the whole base all the same"
+        found.append(f"the coefficients{where} sum to {total:.6g}, not 1: {what}")
     names: dict[str, list[str]] = {}
     for name, digest in zip(chosen.ingredients, chosen.hashes, strict=True):
         names.setdefault(digest, []).append(name)

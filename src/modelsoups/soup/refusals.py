@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modelsoups.checkpoints.adapters import Adapter
 from modelsoups.checkpoints.layouts import grouped, layout_of
 from modelsoups.checkpoints.states import State
 from modelsoups.checkpoints.tensors import Checkpoint, Entry, InMemory, nbytes
+from modelsoups.soup.adapters import different_bases
 from modelsoups.soup.configs import config_difference
 from modelsoups.weights.angles import ALIKE, head_of
 
@@ -38,6 +40,10 @@ def problems(checkpoints: Sequence[Checkpoint], heads: bool = True) -> list[Prob
             found.append((cause, f"{one.name} {text}"))
     if found:
         return found
+    if (different := different_bases(checkpoints)) is not None:
+        return [("base", different)]
+    if any(isinstance(c, Adapter) for c in checkpoints):
+        return []  # their classes are compared by name and shape alone
     found = configs(checkpoints)
     if found and len(grouped({c.name: layout_of(c) for c in checkpoints})) > 1:
         return []  # other shapes say more, and mixing names them
@@ -60,8 +66,8 @@ def refuse(checkpoints: Sequence[Checkpoint], force: bool = False, heads: bool =
 
 
 def is_adapter(state: State) -> bool:
-    """Whether a state holds factors of updates, whose mean is not the mean of the updates."""
-    return any(map(ADAPTER.search, state))
+    """Whether a state holds factors of updates without their configuration, so that their scales are unknown."""
+    return not isinstance(state, Adapter) and any(map(ADAPTER.search, state))
 
 
 def is_quantized(state: State) -> bool:
@@ -101,7 +107,11 @@ def is_placeholder(state: State) -> bool:
 
 
 KINDS: tuple[tuple[str, Callable[[State], bool], str], ...] = (
-    ("adapter", is_adapter, "is an adapter (LoRA), whose factors must not be averaged: merge each into its base model"),
+    (
+        "adapter",
+        is_adapter,
+        "is an adapter (LoRA), whose factors must not be averaged: give its folder, with adapter_config.json",
+    ),
     ("quantized", is_quantized, "is quantized: its weights cannot be averaged, so use the unquantized model"),
     (
         "empty",

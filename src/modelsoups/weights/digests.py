@@ -61,7 +61,8 @@ def later(checkpoint: Checkpoint) -> str:
     """
     if not checkpoint.files:
         return digest(checkpoint)
-    facts = [(file.stat().st_size, file.stat().st_mtime_ns) for file in checkpoint.files]
+    files = checkpoint.files if checkpoint.before is None else checkpoint.before.files  # an adapter's, not its base's
+    facts = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return LATER + xxh3_128(json.dumps(facts).encode()).hexdigest()
 
 
