@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 NAME = "adapter_config.json"
-Config = Mapping[str, Any]
+Settings = Mapping[str, Any]
 READ = {
     *("peft_type", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "init_lora_weights"),
     *("fan_in_fan_out", "bias", "lora_bias", "base_model_name_or_path", "modules_to_save", "task_type"),
@@ -57,24 +57,24 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def scale_of(config: Config, module: str, where: Path) -> tuple[int, float]:
+def scale_of(settings: Settings, module: str, where: Path) -> tuple[int, float]:
     """Return the rank of a module's factors, and the scale of their product.
 
     The scale is alpha / r, or alpha / sqrt(r) for rsLoRA. Raises ValueError for what is no number.
     """
-    rank = _of_module(config, "rank_pattern", module, where, config.get("r", 8))
-    alpha = _of_module(config, "alpha_pattern", module, where, config.get("lora_alpha", 8))
+    rank = _of_module(settings, "rank_pattern", module, where, settings.get("r", 8))
+    alpha = _of_module(settings, "alpha_pattern", module, where, settings.get("lora_alpha", 8))
     for key, value in (("r", rank), ("lora_alpha", alpha)):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise ValueError(f"{where / NAME}: {key} of {module} is {value!r}; expected a number")
     if rank != int(rank) or rank < 1:
         raise ValueError(f"{where / NAME}: r of {module} is {rank!r}; expected a whole number of at least 1")
-    return int(rank), alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    return int(rank), alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
 
 
-def _of_module(config: Config, key: str, module: str, where: Path, usual: Any) -> Any:
+def _of_module(settings: Settings, key: str, module: str, where: Path, usual: Any) -> Any:
     """Return the value of the first pattern that matches a module, as PEFT's get_pattern_key does."""
-    for pattern, value in (config.get(key) or {}).items():
+    for pattern, value in (settings.get(key) or {}).items():
         try:
             if re.match(rf"(.*\.)?({pattern})$", module):
                 return value
@@ -83,7 +83,7 @@ def _of_module(config: Config, key: str, module: str, where: Path, usual: Any) -
     return usual
 
 
-def base_of(config: Config) -> str | None:
+def base_of(settings: Settings) -> str | None:
     """Return the name or path of the model that the adapter was trained on; None if unknown."""
-    name = config.get("base_model_name_or_path")
+    name = settings.get("base_model_name_or_path")
     return name if isinstance(name, str) and name else None

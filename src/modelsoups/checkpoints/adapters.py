@@ -109,9 +109,9 @@ def adapter_of(folder: Path, weights: Checkpoint) -> Adapter:
     return adapter
 
 
-def _update(folder: Path, config: dict[str, Any], module: str, parts: dict[str, Entry]) -> Update:
+def _update(folder: Path, settings: dict[str, Any], module: str, parts: dict[str, Entry]) -> Update:
     """Return the update of one module from its tensors; ValueError unless they belong together."""
-    rank, scale = adapter_config.scale_of(config, module.partition(f".{INNER}")[0], folder)
+    rank, scale = adapter_config.scale_of(settings, module.partition(f".{INNER}")[0], folder)
     embedding = "lora_embedding_A" in parts or "lora_embedding_B" in parts
     names = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A.weight", "lora_B.weight")
     for name in names:
@@ -133,6 +133,6 @@ def _update(folder: Path, config: dict[str, Any], module: str, parts: dict[str, 
             f"{folder}: {module} has factors {describe(down)} and {describe(up)}, of no common rank"
             " (a convolution in groups?); this is not supported"
         )
-    if bool(config.get("use_dora")) != (magnitude is not None):
-        raise ValueError(f"{folder}: use_dora is {config.get('use_dora')} and {module} does not agree; save it again")
+    if bool(settings.get("use_dora")) != (magnitude is not None):
+        raise ValueError(f"{folder}: use_dora is {settings.get('use_dora')} and {module} does not agree; save it again")
     return Update(module, down, up, scale, embedding, magnitude, bias)

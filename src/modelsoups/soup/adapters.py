@@ -164,9 +164,9 @@ def _comparable(value: object) -> object:
     return sorted(map(str, value)) if isinstance(value, list) else value
 
 
-def config_text(config: Mapping[str, Any]) -> str:
+def config_text(settings: Mapping[str, Any]) -> str:
     """Return an adapter_config.json as PEFT writes it."""
-    return json.dumps(config, indent=2, sort_keys=True)
+    return json.dumps(settings, indent=2, sort_keys=True)
 
 
 CONFIG = adapter_config.NAME
