@@ -111,6 +111,8 @@ def test_keys_without_effect_are_no_reason_to_refuse(tmp_path: Path) -> None:
 
 def test_files_that_are_no_adapter_of_peft(tmp_path: Path) -> None:
     folder = write_adapter(tmp_path / "a", PLAIN)
+    with pytest.raises(ValueError, match=r"cannot be read: File name too long"):
+        opened(tmp_path / ("a" * 300))
     (folder / "adapter_config.json").write_text("{")
     with pytest.raises(ValueError, match=r"adapter_config\.json is not valid JSON"):
         opened(folder)

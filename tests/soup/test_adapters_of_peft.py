@@ -100,10 +100,24 @@ def test_adapters_of_different_layers_ranks_and_scalings(tmp_path: Path) -> None
         torch.testing.assert_close(found.double(), right(TOKENS_BT), rtol=2e-5, atol=2e-6)
 
 
+def test_biases_of_layers_that_only_one_adapter_wraps(tmp_path: Path) -> None:
+    """PEFT calls fc1's bias fc1.base_layer.bias in one and fc1.bias in the other; the sum wraps both layers."""
+    targets = (["fc1"], ["fc2", "head"])
+    folders = [save_adapter(tmp_path / t[0], "bias=all", n, target_modules=t) for n, t in enumerate(targets)]
+    soup.mix(soup.uniform(folders), tmp_path / "soup")
+    base = {k: t.clone() for k, t in model_of("bias=all").state_dict().items()}
+    right = model_of("bias=all").double()
+    right.load_state_dict(weighted(base, folders, (0.5, 0.5)))
+    with torch.no_grad():
+        found = loaded("bias=all", tmp_path / "soup")(TOKENS_BT)
+        torch.testing.assert_close(found.double(), right(TOKENS_BT), rtol=2e-5, atol=2e-6)
+
+
 def test_attentions_two_updates_stay_together_and_are_not_merged(tmp_path: Path) -> None:
     """PEFT adds the update of out_proj twice, so only what is linear in it can be said."""
     kind = "LoRA"
-    folders = [save_adapter(tmp_path / f"{n}", kind, n, target_modules=["attn", "fc1"], r=1 + n) for n in (1, 2)]
+    targets = {1: ["attn", "fc1"], 2: ["attn"]}
+    folders = [save_adapter(tmp_path / f"{n}", kind, n, target_modules=t, r=1 + n) for n, t in targets.items()]
     soup.mix(soup.uniform(folders), tmp_path / "soup")
     merged = [loaded(kind, f).merge_and_unload().state_dict() for f in (*folders, tmp_path / "soup")]
     for name, tensor in merged[2].items():

@@ -219,6 +219,7 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path, pair: list[Path],
     assert load_file(tmp_path / "both.safetensors")["q.bias"].tolist() == [2, 2]  # of 1, the base's, and 3
     broken = write_adapter(tmp_path / "nan", rank_one([1, float("nan")], [1, 0]))
     assert "nan: tensor base_model.model.q.lora_A.weight contains NaN" in refusal([broken])
+    assert "nan: tensor base_model.model.q.lora_A.weight" in refusal([broken], "s.safetensors", base=base)
     save_file({**BASE, "q.weight": torch.zeros(2, 2).int(), "k": torch.zeros(9, 9)}, tmp_path / "int.safetensors")
     assert "is (2, 2) int32 in the base: quantized" in refusal(pair, "s.safetensors", base=tmp_path / "int.safetensors")
     square = write_adapter(tmp_path / "sq", {**rank_one([1, 0], [1, 0]), **rank_one([1], [1, 1], "t")})

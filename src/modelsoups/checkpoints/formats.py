@@ -102,8 +102,8 @@ def open_checkpoint(source: Source, key: str | None = None, adapters_too: bool =
     if not isinstance(source, (str, os.PathLike)):
         raise ValueError(f"a {type(source).__name__}: expected a path or a state dict, as of model.state_dict()")
     path = Path(source)
-    if adapters_too and adapters.is_adapter_folder(path) and not any(folders.weights_in(path)):
-        return _read_adapter(path)
+    if adapters_too and (found := _read_adapter(path)):
+        return found
     return without_wrappers(_read(path, key))
 
 
@@ -140,8 +140,11 @@ def _read(path: Path, key: str | None) -> Checkpoint:
     raise ValueError(f"{path}: unknown kind of checkpoint; expected {', '.join(SUFFIXES)}, {INDEX} or a folder")
 
 
-def _read_adapter(path: Path) -> Checkpoint:
+def _read_adapter(path: Path) -> Checkpoint | None:
+    """The adapter in a folder of PEFT's; None if it is another checkpoint."""
     try:
+        if not adapters.is_adapter_folder(path) or any(folders.weights_in(path)):
+            return None
         return adapters.adapter_of(path, _read(adapters.weights_of(path), None))
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
