@@ -39,10 +39,16 @@ DTYPES = {
     "C64": torch.complex64,
 }
 
+FACTS = frozenset(  # what the metadata of published files say, beside the tensors' ties
+    "format author authors title name license version description date tags source url dataset language architecture"
+    " base_model model model_type type library library_name creator created comment notes hash modelspec modelsoups"
+    " producer framework dtype config total_size step epoch task".split()
+)
+
 
 def _read_safetensors(path: Path, key: str | None) -> Checkpoint:
     if key is not None:
-        raise ValueError(f"{path} is a safetensors file, which has no nested entries; leave key={key} out")
+        raise ValueError(f"{path} is a safetensors file, which has no nested entries; leave the key {key} out")
     try:
         with safe_open(path, "numpy") as opened:  # checks sizes, offsets and the header; "pt" maps to write
             metadata = opened.metadata() or {}
@@ -63,11 +69,16 @@ def _read_safetensors(path: Path, key: str | None) -> Checkpoint:
         start = 8 + length + info["data_offsets"][0]
         entries[name] = InFile(file, start, DTYPES[info["dtype"]], tuple(info["shape"]))
     for name, kept in metadata.items():  # how safetensors' save_model marks tied tensors
-        if kept in entries and name not in entries:
+        if kept in entries and name not in entries and _is_tensors_name(name):
             entries[name], tied[name] = entries[kept], kept
     if not entries:
         raise ValueError(f"{path} contains no tensors")
     return Checkpoint(str(path), entries, tied, files=(path,))
+
+
+def _is_tensors_name(key: str) -> bool:
+    """Whether a key of the metadata can be a tied tensor's name: {"author": "w"} is none, though there is a tensor w."""
+    return key.split(".")[0].lower() not in FACTS
 
 
 READERS: dict[str, Callable[[Path, str | None], Checkpoint]] = {  # by suffix
@@ -119,15 +130,15 @@ def _read(path: Path, key: str | None) -> Checkpoint:
         if path.suffix in READERS and not path.is_dir():
             return READERS[path.suffix](path, key)
         if path.name.endswith(INDEX):
-            return _read_shards(path)
+            return _read_shards(path, key)
         if path.is_dir():
-            return _read_folder(path)
+            return _read_folder(path, key)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
     raise ValueError(f"{path}: unknown kind of checkpoint; expected {', '.join(SUFFIXES)}, {INDEX} or a folder")
 
 
-def _read_folder(path: Path) -> Checkpoint:
+def _read_folder(path: Path, key: str | None) -> Checkpoint:
     try:
         parts = folders.weights_of(path, SUFFIXES)
     except ValueError as error:
@@ -136,8 +147,8 @@ def _read_folder(path: Path) -> Checkpoint:
         raise
     whole = Checkpoint(str(path), {}, folder=path)
     for prefix, file in parts.items():
-        part = _read(file, None)
-        whole.entries |= {prefix + key: entry for key, entry in part.entries.items()}
+        part = _read(file, key)
+        whole.entries |= {prefix + name: entry for name, entry in part.entries.items()}
         whole.tied |= {prefix + a: prefix + b for a, b in part.tied.items()}
         where = f"{file.relative_to(path)}: " if len(parts) > 1 else ""
         whole.notes += [where + note for note in part.notes]
@@ -146,7 +157,9 @@ def _read_folder(path: Path) -> Checkpoint:
     return whole
 
 
-def _read_shards(index: Path) -> Checkpoint:
+def _read_shards(index: Path, key: str | None) -> Checkpoint:
+    if key is not None:
+        raise ValueError(f"{index} lists the tensors of one model, without nested entries; leave the key {key} out")
     try:
         names = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         by_file: dict[str, list[str]] = {}

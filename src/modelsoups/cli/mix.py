@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 
 from modelsoups import soup
+from modelsoups.checkpoints.tensors import Checkpoint
 from modelsoups.config import registry
 from modelsoups.disk.terminal import printable
 from modelsoups.soup.choosing import LEARNED
 from modelsoups.soup.coefficients import Soup
-from modelsoups.soup.library import open_all
+from modelsoups.soup.library import open_all, open_initialization
 from modelsoups.soup.options import options_of
 from modelsoups.soup.refusals import refuse
 from modelsoups.weights.digests import later
@@ -30,15 +31,20 @@ METHODS = {
     "learned": "coefficients by gradient descent on the hold-out",
     "weights": "the sum of the checkpoints times their --coefficients",
 }
+KEY = "the entry with the weights, in files that hold several: state_dict_ema, app.model; --init's too if it has it"
 CHECKPOINTS = ".safetensors, .pt, .pth, .bin, .ckpt, an .index.json or a folder"
 
 
 def main(argv: Sequence[str]) -> None:
     """Choose a soup, print its decisions, and write the mixed checkpoint."""
     args = parser().parse_args(list(map(_plain, argv)))
-    refuse(open_all(args.checkpoints), args.force, heads=False)  # before any evaluation; of those chosen, mix does
+    opened = open_all(args.checkpoints, args.key)
+    refuse(opened, args.force, heads=False)  # before any evaluation; of those chosen, mix does
+    init = None if args.init is None else open_initialization(args.init, opened, args.key)
     holdout = None if args.holdout is None else holdout_of(args.holdout)
-    chosen = choose(args, holdout)
+    chosen = choose(args, opened, init, holdout)
+    by_name = {checkpoint.name: checkpoint for checkpoint in (*opened, *filter(None, [init]))}
+    sources = [by_name[name] for name in chosen.ingredients]
     accuracy = print_decisions(chosen) if args.method in ("greedy", "pruned") else None
     if holdout is not None and args.method in ("greedy", "pruned"):
         total = holdout.seen + holdout.skipped
@@ -50,11 +56,11 @@ def main(argv: Sequence[str]) -> None:
     if args.batchnorm is not None:
         if holdout is None:
             raise ValueError("--batchnorm needs --holdout, whose model is run")
-        fresh = soup.reestimate(soup.mixed(chosen, force=args.force), holdout, registry.function(args.batchnorm)())
+        fresh = soup.reestimate(soup.mixed(chosen, sources, args.force), holdout, registry.function(args.batchnorm)())
         worse = "; fewer than before, so leave --batchnorm out" if fresh.after < fresh.before else ""
         print(f"mix: BatchNorm re-estimated: {fresh.before} of {fresh.n} right before, {fresh.after} after{worse}")
         statistics, accuracy = fresh.statistics, fresh.after / fresh.n
-    for note in soup.mix(chosen, args.out, holdout_accuracy=accuracy, statistics=statistics, force=args.force):
+    for note in soup.mix(chosen, args.out, sources, accuracy, statistics, args.force):
         print(f"mix: {printable(note)}")
     print(f"mix: {chosen.method} of {len(chosen.ingredients)} checkpoints -> {printable(args.out)}")
 
@@ -80,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     add("--holdout", metavar=named, help="for greedy, pruned and learned: () -> soup.Holdout")
     add("--batchnorm", metavar=named, help="() -> loader of training images, with --holdout")
     add("--init", help="for model_stock: the model that all were fine-tuned from")
+    add("--key", metavar="ENTRY", help=KEY)
     for option in options_of(soup.greedy):
         flag, sentence = "--" + option.name.replace("_", "-"), f"for greedy: {option.sentence}"
         if option.default is False:
@@ -93,28 +100,30 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def choose(args: argparse.Namespace, holdout: soup.Holdout | None) -> Soup:
+def choose(
+    args: argparse.Namespace, checkpoints: Sequence[Checkpoint], init: Checkpoint | None, holdout: soup.Holdout | None
+) -> Soup:
     """Return the soup that the arguments request. Raises ValueError if they do not fit together."""
     options = {option.name: getattr(args, option.name) for option in options_of(soup.greedy)}
     if args.method != "greedy" and any(v is not None and v is not False for v in options.values()):
         flags = ", ".join("--" + name.replace("_", "-") for name in options)
         raise ValueError(f"{flags} are options of greedy alone")
     if args.method == "uniform":
-        return soup.uniform(args.checkpoints)
+        return soup.uniform(checkpoints)
     if args.method == "weights":
-        return _weights(args.checkpoints, args.coefficients)
+        return _weights(checkpoints, args.coefficients)
     if args.method == "model_stock":
-        if args.init is None:
+        if init is None:
             raise ValueError("model_stock needs --init, the model that all were fine-tuned from")
-        return soup.model_stock(args.init, args.checkpoints)
+        return soup.model_stock(init, checkpoints)
     if args.method == "learned":
         if holdout is None:
             raise ValueError("learned needs --holdout; see -h")
-        return soup.learned(args.checkpoints, holdout, by=args.by)
+        return soup.learned(checkpoints, holdout, by=args.by)
     if holdout is None and args.evaluate is None:
         raise ValueError(f"{args.method} needs --holdout or --evaluate; see -h")
     grow: Callable[..., Soup] = soup.pruned if args.method == "pruned" else functools.partial(soup.greedy, **options)
-    return grow(args.checkpoints, registry.function(args.evaluate) if holdout is None else holdout)
+    return grow(checkpoints, registry.function(args.evaluate) if holdout is None else holdout)
 
 
 def holdout_of(name: str) -> soup.Holdout:
@@ -130,9 +139,8 @@ def _plain(argument: str) -> str:
     return format(Decimal(argument), "f") if re.fullmatch(r"-[\d.]+[eE][-+]?\d{1,3}", argument) else argument
 
 
-def _weights(paths: Sequence[str], coefficients: Sequence[float] | None) -> Soup:
-    if coefficients is None or len(coefficients) != len(paths):
-        raise ValueError(f"--coefficients: expected {len(paths)} numbers, one per checkpoint")
-    checkpoints = open_all(paths)
+def _weights(checkpoints: Sequence[Checkpoint], coefficients: Sequence[float] | None) -> Soup:
+    if coefficients is None or len(coefficients) != len(checkpoints):
+        raise ValueError(f"--coefficients: expected {len(checkpoints)} numbers, one per checkpoint")
     hashes = tuple(map(later, checkpoints))
     return Soup("weights", tuple(c.name for c in checkpoints), hashes, {EVERYTHING: list(coefficients)})

@@ -151,10 +151,10 @@ def open_alike(sources: Sources) -> list[Checkpoint]:
     return checkpoints
 
 
-def open_all(sources: Sources) -> list[Checkpoint]:
+def open_all(sources: Sources, key: str | None = None) -> list[Checkpoint]:
     """Open the checkpoints lazily, each with a unique name; the keys of a mapping are the names.
 
-    Raises ValueError if there are none, one is given twice, one cannot be opened, or two states
+    key: the nested entry with the weights, in each of them ("state_dict_ema"). Raises ValueError if there are none, one is given twice, one cannot be opened, or two states
     share their memory.
     """
     if isinstance(sources, (str, os.PathLike)):
@@ -162,7 +162,7 @@ def open_all(sources: Sources) -> list[Checkpoint]:
     opened = []
     named = sources.items() if isinstance(sources, Mapping) else ((None, source) for source in sources)
     for position, (name, source) in enumerate(named):
-        checkpoint = open_checkpoint(source)
+        checkpoint = open_checkpoint(source, key)
         if name is not None:
             checkpoint.name = name
         elif checkpoint.name == "state in memory":
@@ -181,6 +181,22 @@ def open_all(sources: Sources) -> list[Checkpoint]:
         if earlier != c.name:
             raise ValueError(f"{c.name} is given twice, also as {earlier}")
     align(opened)
+    return opened
+
+
+def open_initialization(init: Source, checkpoints: Sequence[Checkpoint], key: str | None = None) -> Checkpoint:
+    """Open the model that the checkpoints were fine-tuned from, with the names of the first of them.
+
+    key: the nested entry with its weights if it has such an entry, as it need not be saved as the
+    checkpoints are. Raises ValueError if it cannot be opened.
+    """
+    try:
+        opened = open_checkpoint(init, key)
+    except ValueError:
+        if key is None:
+            raise
+        opened = open_checkpoint(init)
+    align([*checkpoints, opened])
     return opened
 
 
