@@ -5,6 +5,7 @@ To add a format, write a function like `_read_safetensors` and enter its suffix 
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from modelsoups.checkpoints.foreign import AT_LIMIT, kind_of_folder, strange
 from modelsoups.checkpoints.names import without_wrappers
 from modelsoups.checkpoints.pytorch import read_pytorch
 from modelsoups.checkpoints.tensors import Checkpoint, Entry, InFile, MappedFile, checkpoint_of
+from modelsoups.disk.opening import utf8_name
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
 DTYPES = {
@@ -39,10 +41,11 @@ DTYPES = {
     "C64": torch.complex64,
 }
 
-FACTS = frozenset(  # what the metadata of published files say, beside the tensors' ties
-    "format author authors title name license version description date tags source url dataset language architecture"
-    " base_model model model_type type library library_name creator created comment notes hash modelspec modelsoups"
-    " producer framework dtype config total_size step epoch task".split()
+# What the metadata of published files say beside the tensors' ties: the first word of a key.
+FACTS = re.compile(
+    "format|author|title|name|license|version|description|date|tag|source|url|data|language|architecture|base_model"
+    "|model|type|library|creat|comment|note|hash|modelspec|producer|framework|dtype|config|total_|step|epoch|task",
+    re.IGNORECASE,
 )
 
 
@@ -50,7 +53,10 @@ def _read_safetensors(path: Path, key: str | None) -> Checkpoint:
     if key is not None:
         raise ValueError(f"{path} is a safetensors file, which has no nested entries; leave the key {key} out")
     try:
-        with safe_open(path, "numpy") as opened:  # checks sizes, offsets and the header; "pt" maps to write
+        with (
+            utf8_name(path) as name,
+            safe_open(name, "numpy") as opened,
+        ):  # checks sizes, offsets and the header; "pt" maps to write
             metadata = opened.metadata() or {}
     except (MemoryError, RuntimeError) as error:  # torch and safetensors both map the file
         raise ValueError(f"{path} cannot be read: {AT_LIMIT} ({str(error)[:200]})") from error
@@ -77,8 +83,8 @@ def _read_safetensors(path: Path, key: str | None) -> Checkpoint:
 
 
 def _is_tensors_name(key: str) -> bool:
-    """Whether a key of the metadata can be a tied tensor's name: {"author": "w"} is none, though there is a tensor w."""
-    return key.split(".")[0].lower() not in FACTS
+    """Whether a key of the metadata can be a tied tensor's name; {"author": "w"} is none beside a tensor w."""
+    return "." in key.removeprefix("modelspec.") or not FACTS.match(key)
 
 
 READERS: dict[str, Callable[[Path, str | None], Checkpoint]] = {  # by suffix

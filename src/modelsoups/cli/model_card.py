@@ -28,7 +28,7 @@ def card(experiment: Experiment, soup: Soup, normalize: bool) -> str:
         for index, recipe in enumerate(experiment.draw.recipes()):
             recipes[f"{index:03d}"] = recipe
     names = {"name": config.name, "row": config.export.row, "method": soup.method, "data": config.data.name}
-    names["base"] = config.model.name + (f" ({config.model.tag})" if config.model.tag else "")
+    names["base"] = config.model.name + (f" ({Path(config.model.tag).name})" if config.model.tag else "")
     made = ModelCard.from_template(
         facts,
         template_path=str(TEMPLATE),

@@ -84,7 +84,7 @@ def _parsed(override: str) -> Override:
         return parser.parse_override(override)
     except HydraException as error:
         key, found, value = override.partition("=")
-        quoted = f"{key}='{value}'"
+        quoted = f"{key}='{value}'" if found else ""
         try:
             parser.parse_override(quoted)
         except HydraException:
@@ -93,7 +93,7 @@ def _parsed(override: str) -> Override:
         raise ValueError(f"{override}: its value has characters that mean something to Hydra; {way_out}") from error
 
 
-def _in_home(merged: DictConfig) -> None:
+def _in_home(merged: Any) -> None:
     """Replace a ~ with which a path begins by the home folder, as a shell would have done."""
     for name in PATHS:
         value = OmegaConf.select(merged, name)

@@ -1,8 +1,10 @@
 """Extensible registries: a key takes a built-in name, or `module:object` in the user's own file."""
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -30,14 +32,18 @@ def load(name: str, what: str = "module:object") -> Any:
     module, colon, attribute = name.partition(":")
     if not (module and colon):
         raise ValueError(f"{name}: expected {what}")
-    sys.path.insert(0, "")
+    here = os.getcwd()
+    sys.path.insert(0, here)
     try:
         found = importlib.import_module(module)
         return getattr(found, attribute) if attribute else found
     except (ImportError, AttributeError, SyntaxError) as error:
         raise ValueError(f"{name} cannot be imported: {error}") from error
     finally:
-        sys.path.remove("")
+        sys.path.remove(here)
+        source = getattr(sys.modules.get(module), "__file__", None)
+        if source and Path(source).is_relative_to(here) and here not in sys.path:
+            sys.path.append(here)  # what it imports later, or in worker processes; last, to hide no library
 
 
 def function(name: str) -> Callable[..., Any]:

@@ -1,12 +1,14 @@
 """A labelled hold-out set in memory, decoded once for all models; counting can stop early."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from xxhash import xxh3_128
 
 Inputs = Tensor | Mapping[str, Tensor]  # of a batch; a mapping is by argument name
 Count = tuple[int | None, int]  # images right (None: certainly fewer than needed), images seen
@@ -58,6 +60,18 @@ class Holdout:
 
     def __len__(self) -> int:
         return len(self.labels_N)
+
+    def digest(self) -> str:
+        """Return a digest of what logits depend on beside weights: images in order, model, and `prepare`.
+
+        Of `prepare` only what it makes of the first image counts.
+        """
+        found = xxh3_128(re.sub(" at 0x[0-9a-f]+", "", repr(self.model)).encode())
+        for inputs in (self.inputs, self.batch(torch.arange(1))[0]):
+            for tensor in _tensors(inputs):
+                found.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+                found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        return found.hexdigest()
 
     def hardest_first(self, logits: Sequence[Tensor]) -> None:
         """Sort the images so that `count` starts with those that most of these models get wrong."""

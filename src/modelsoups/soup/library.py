@@ -154,8 +154,8 @@ def open_alike(sources: Sources) -> list[Checkpoint]:
 def open_all(sources: Sources, key: str | None = None) -> list[Checkpoint]:
     """Open the checkpoints lazily, each with a unique name; the keys of a mapping are the names.
 
-    key: the nested entry with the weights, in each of them ("state_dict_ema"). Raises ValueError if there are none, one is given twice, one cannot be opened, or two states
-    share their memory.
+    key: the nested entry with the weights, in each of them ("state_dict_ema"). Raises ValueError if
+    there are none, one is given twice, one cannot be opened, or two states share their memory.
     """
     if isinstance(sources, (str, os.PathLike)):
         raise ValueError(f"{sources}: expected several checkpoints in a list, not one path")

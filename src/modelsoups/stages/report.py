@@ -32,7 +32,7 @@ def run(experiment: Experiment) -> bool:
             lines = result_lines(experiment.task, evidence)
             _write_contact_sheet(folder, evidence)
         storage.write_jsonl(folder / paths.RESULTS, lines)
-        storage.write_text(folder / paths.PROVENANCE, json.dumps(facts, indent=1) + "\n")
+        storage.write_text(folder / paths.PROVENANCE, json.dumps(provenance.public(facts), indent=1) + "\n")
     stale = not files.is_current(folder, manifests.complete(folder, inputs))
     if stale:
         files.write_report(folder, inputs)

@@ -21,6 +21,7 @@ from modelsoups.checkpoints.layouts import check_layouts
 from modelsoups.checkpoints.states import is_finite
 from modelsoups.checkpoints.tensors import CHANGED, Checkpoint, nbytes
 from modelsoups.disk import storage
+from modelsoups.disk.opening import utf8_name
 from modelsoups.weights import digests as digest
 from modelsoups.weights.fast import blocks
 from modelsoups.weights.fast.blocks import Piece, Room, Rows
@@ -66,7 +67,7 @@ def mix_to_file(
     check_layouts(checkpoints)
     for checkpoint in checkpoints:
         if out.exists() and any(file.samefile(out) for file in checkpoint.files):
-            raise ValueError(f"{out} would overwrite the input {checkpoint.name}; give a different name")
+            raise ValueError(f"{out} would overwrite the input {checkpoint.name}; give another name")
     plan = _plan(checkpoints, coefficients, facts((digest.UNKNOWN,) * len(checkpoints)))
     storage.check_space(out, plan.size)
     with storage.atomic(out) as tmp:
@@ -153,7 +154,7 @@ def _check_names(first: Checkpoint) -> None:
 def _check_written(tmp: Path, out: Path, plan: Plan) -> None:
     """Raise ValueError unless safetensors opens what was written and finds every tensor in it."""
     try:
-        with safe_open(tmp, "numpy") as file:
+        with utf8_name(tmp) as name, safe_open(name, "numpy") as file:
             odd = plan.offsets.keys() ^ set(file.keys())
     except SafetensorError as error:
         raise ValueError(f"{out}: safetensors cannot open what was written ({error}), so it is not kept") from error
