@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
     if args.batchnorm is not None:
         if holdout is None:
             raise ValueError("--batchnorm needs --holdout, whose model is run")
-        fresh = soup.reestimate(soup.mixed(chosen, sources, args.force), holdout, registry.function(args.batchnorm)())
+        fresh = soup.reestimate(soup.mixed(chosen, sources, args.force), holdout, registry.result(args.batchnorm))
         worse = "; fewer than before, so leave --batchnorm out" if fresh.after < fresh.before else ""
         print(f"mix: BatchNorm re-estimated: {fresh.before} of {fresh.n} right before, {fresh.after} after{worse}")
         statistics, accuracy = fresh.statistics, fresh.after / fresh.n
@@ -128,7 +128,7 @@ def choose(
 
 def holdout_of(name: str) -> soup.Holdout:
     """Return the result of "module:function"; ValueError if it is not a `soup.Holdout`."""
-    holdout = registry.function(name)()
+    holdout = registry.result(name)
     if not isinstance(holdout, soup.Holdout):
         raise ValueError(f"--holdout {name}: returned a {type(holdout).__name__}, expected a soup.Holdout")
     return holdout

@@ -37,6 +37,8 @@ def load(name: str, what: str = "module:object") -> Any:
     try:
         found = importlib.import_module(module)
         return getattr(found, attribute) if attribute else found
+    except SystemExit as error:
+        raise ValueError(f"{name} cannot be imported: {module} ends the process (SystemExit {error})") from error
     except (ImportError, AttributeError, SyntaxError) as error:
         raise ValueError(f"{name} cannot be imported: {error}") from error
     finally:
@@ -52,3 +54,11 @@ def function(name: str) -> Callable[..., Any]:
     if not callable(found):
         raise ValueError(f"{name} is a {type(found).__name__}, expected a function")
     return found
+
+
+def result(name: str) -> Any:
+    """Call "module:function" without arguments. Raises ValueError as `function` does, and if it ends the process."""
+    try:
+        return function(name)()
+    except SystemExit as error:
+        raise ValueError(f"{name} ends the process (SystemExit {error}); it is to return a value") from error

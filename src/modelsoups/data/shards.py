@@ -152,7 +152,7 @@ class ShardSet:
         path = folder / manifests.MANIFEST
         if not path.exists():
             raise ValueError(f"{folder} contains no prepared data set; run `modelsoups prepare`")
-        manifest = storage.read_json(path)
+        manifest = storage.read_object(path, "inputs", "files", "name", "shards", "sha256")
         for name, size in manifest["files"].items():
             file = folder / name
             actual = file.stat().st_size if file.exists() else None

@@ -35,7 +35,10 @@ class Draw:
                 f"{path} has changed since the sweep started; recipes are fixed once drawn: restore it (`modelsoups "
                 "sweep` after deleting it draws the same), or choose another name=..."
             )
-        return [Recipe(**row["recipe"]) for row in storage.read_jsonl(path)]
+        try:
+            return [Recipe(**row["recipe"]) for row in storage.read_jsonl(path)]
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"{path} does not hold recipes ({type(error).__name__}: {error}); restore it") from error
 
     def drawn(self) -> list[Recipe]:
         """Return the recipes that the search draws with this configuration, not draw.jsonl's."""

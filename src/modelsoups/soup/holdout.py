@@ -42,8 +42,13 @@ class Holdout:
             raise ValueError(f"the hold-out's model is a {type(model).__name__} without weights to load; give a module")
         if batch_size < 1:
             raise ValueError(f"the hold-out's batch_size is {batch_size}; expected at least 1")
+        try:
+            batches = iter(loader)
+        except TypeError as error:
+            what = f"the hold-out's loader is a {type(loader).__name__}"
+            raise ValueError(f"{what}; expected batches of (inputs, labels)") from error
         inputs, labels = [], []
-        for position, batch in enumerate(loader):
+        for position, batch in enumerate(batches):
             inputs_B, labels_B = unpacked(batch, model, f"hold-out batch {position}")
             inputs.append(inputs_B)
             labels.append(labels_B.cpu())
@@ -127,6 +132,8 @@ def check_labels(labels_N: Tensor, classes: int) -> None:
     """Raise ValueError for labels that are none of the classes 0 to classes - 1, which no model gets right."""
     if labels_N.is_floating_point() or labels_N.dtype == torch.bool:
         raise ValueError(f"labels are {str(labels_N.dtype).removeprefix('torch.')}, expected whole numbers")
+    if labels_N.ndim != 1:
+        raise ValueError(f"labels have the shape {tuple(labels_N.shape)}, expected one whole number an image")
     if len(labels_N) and not 0 <= int(labels_N.min()) <= int(labels_N.max()) < classes:
         odd = int(labels_N.min()) if int(labels_N.min()) < 0 else int(labels_N.max())
         why = "-1 stands for unlabelled images" if odd < 0 else "do they begin at 1?"
@@ -193,8 +200,10 @@ def each(inputs_B: Inputs) -> Iterator[Inputs]:
 
 
 def _logits_in(output: Any) -> Tensor:
-    logits_BC: Tensor = output if isinstance(output, Tensor) else output.logits
-    return logits_BC
+    given = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
+    if not isinstance(given, Tensor):
+        raise ValueError(f"the model returns a {type(output).__name__}; expected logits, or an object with .logits")
+    return given
 
 
 def _tensors(inputs: Inputs) -> list[Tensor]:

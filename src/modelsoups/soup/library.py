@@ -18,7 +18,7 @@ from modelsoups.disk import storage
 from modelsoups.soup import model_folder
 from modelsoups.soup.card import card, write_card
 from modelsoups.soup.coefficients import Ingredient, Soup
-from modelsoups.soup.notes import batchnorm_notes, check_statistics, notes_on
+from modelsoups.soup.notes import batchnorm_notes, check_statistics, notes_on, origin_notes
 from modelsoups.soup.refusals import check_not_shared, refuse
 from modelsoups.weights import digests as digest
 from modelsoups.weights.mixing import mix_in_memory, mix_to_file
@@ -97,11 +97,23 @@ def mix(
     _check_output(path, checkpoints[0])
     if path.suffix == ".safetensors":
         notes = mix_to_file(checkpoints, chosen.coefficients, path, facts, statistics)
-        notes = [*forced, *notes_on(known), *notes, *batchnorm_notes(checkpoints, statistics)]
+        notes = [
+            *forced,
+            *notes_on(known),
+            *origin_notes(checkpoints),
+            *notes,
+            *batchnorm_notes(checkpoints, statistics),
+        ]
         return notes + write_card(path, card(known, notes, holdout_accuracy))
     with model_folder.new_folder(path) as tmp:
         notes = model_folder.write_weights(tmp, checkpoints, chosen.coefficients, facts, statistics or {})
-        notes = [*forced, *notes_on(known), *notes, *batchnorm_notes(checkpoints, statistics)]
+        notes = [
+            *forced,
+            *notes_on(known),
+            *origin_notes(checkpoints),
+            *notes,
+            *batchnorm_notes(checkpoints, statistics),
+        ]
         notes += model_folder.copy_rest(checkpoints, tmp)
         storage.write_text(tmp / "README.md", card(known, notes, holdout_accuracy))
     return notes
@@ -109,6 +121,10 @@ def mix(
 
 def _check_output(path: Path, first: Checkpoint) -> None:
     """ValueError unless a soup of these can be written as a file or folder of this name."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{path} has a name that is not UTF-8, which safetensors cannot open; give another") from error
     if path.suffix == ".safetensors":
         if len(first.parts) > 1:
             held = ", ".join(map(str, first.parts.values()))
