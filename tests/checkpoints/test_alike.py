@@ -43,7 +43,7 @@ def test_index_buffers_that_some_lack_are_the_first_ones() -> None:
     assert mixed(A, {**B, **INDEX}) == MEAN
     opened = [open_checkpoint({**A, **INDEX}), open_checkpoint(B)]
     align(opened)
-    what = "position_ids (whole numbers, which are not averaged) taken from state in memory"
+    what = "position_ids (integers, which are not averaged) taken from state in memory"
     assert opened[1].notes == [what]
 
 

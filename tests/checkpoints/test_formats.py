@@ -62,7 +62,7 @@ def test_lightning_nesting_ema_and_the_wrappers_prefixes(tmp_path: Path) -> None
     opened = open_checkpoint(tmp_path / "last.ckpt")
     assert same(opened)
     assert opened.notes == [
-        "took its entry state_dict; there are also ema (key=...)",
+        "took its entry state_dict; there are also ema (--key)",
         "prefix module. removed",
         "prefix _orig_mod. removed",
     ]
@@ -187,5 +187,5 @@ def test_a_torchvision_file_with_batchnorm(tmp_path: Path) -> None:
 
 
 def test_a_model_itself_is_not_a_checkpoint() -> None:
-    with pytest.raises(ValueError, match=r"a Linear: expected a path or a state dict such as model\.state_dict\(\)"):
+    with pytest.raises(ValueError, match=r"a Linear: expected a path or a state dict, as of model\.state_dict\(\)"):
         open_checkpoint(torch.nn.Linear(2, 2))

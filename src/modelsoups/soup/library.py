@@ -97,23 +97,13 @@ def mix(
     _check_output(path, checkpoints[0])
     if path.suffix == ".safetensors":
         notes = mix_to_file(checkpoints, chosen.coefficients, path, facts, statistics)
-        notes = [
-            *forced,
-            *notes_on(known),
-            *origin_notes(checkpoints),
-            *notes,
-            *batchnorm_notes(checkpoints, statistics),
-        ]
+        notes = [*forced, *notes_on(known), *origin_notes(checkpoints), *notes]
+        notes += batchnorm_notes(checkpoints, statistics)
         return notes + write_card(path, card(known, notes, holdout_accuracy))
     with model_folder.new_folder(path) as tmp:
         notes = model_folder.write_weights(tmp, checkpoints, chosen.coefficients, facts, statistics or {})
-        notes = [
-            *forced,
-            *notes_on(known),
-            *origin_notes(checkpoints),
-            *notes,
-            *batchnorm_notes(checkpoints, statistics),
-        ]
+        notes = [*forced, *notes_on(known), *origin_notes(checkpoints), *notes]
+        notes += batchnorm_notes(checkpoints, statistics)
         notes += model_folder.copy_rest(checkpoints, tmp)
         storage.write_text(tmp / "README.md", card(known, notes, holdout_accuracy))
     return notes
