@@ -69,10 +69,10 @@ class Holdout:
     def digest(self) -> str:
         """Return a digest of what logits depend on beside weights: images in order, model, and `prepare`.
 
-        Of `prepare` only what it makes of the first image counts.
+        Of `prepare` only what it makes of the first batch counts.
         """
         found = xxh3_128(re.sub(" at 0x[0-9a-f]+", "", repr(self.model)).encode())
-        for inputs in (self.inputs, self.batch(torch.arange(1))[0]):
+        for inputs in (self.inputs, self.batch(torch.arange(min(self.batch_size, len(self))))[0]):
             for tensor in _tensors(inputs):
                 found.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
                 found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
