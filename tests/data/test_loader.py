@@ -162,7 +162,7 @@ def test_corrupt_images_are_replaced_counted_and_limited(train, monkeypatch, cap
     assert said.count("is corrupt") == 3  # once each, not once an epoch
     few = loader.Skipped(train, limit=2)
     with pytest.raises(
-        ValueError, match=r"more than finetune\.skip_corrupt=2 corrupt images: \d+, \d+ and \S+: image \d+;"
+        ValueError, match=r"image \d+ is corrupt, one more than finetune\.skip_corrupt=2 allows after \d+, \d+; of each"
     ):
         list(loader.train_batches(train, recipe(batch_size=18), PLAIN, 0, skipped=few))
 

@@ -65,7 +65,7 @@ def _cosine(one: Entry, two: Entry) -> float:
     for entry in (one, two):
         parts = [torch.from_numpy(entry.block(start, start + length).copy()).view(entry.dtype) for start in starts]
         rows.append(torch.cat(parts).double())
-    return float(torch.nn.functional.cosine_similarity(*rows, dim=0))
+    return float(torch.nn.functional.cosine_similarity(rows[0], rows[1], dim=0))
 
 
 def batchnorm_notes(checkpoints: Sequence[Checkpoint], statistics: Mapping[str, Tensor] | None) -> list[str]:
