@@ -28,10 +28,10 @@ from modelsoups.disk import manifests, storage
 SHARD_IMAGES = 1000
 ORIGINALS = "originals.json"  # beside a set of one's own files: the file of each key
 DESCRIPTORS = 512  # files that a set may hold open before the limit of the process is raised
-DELETE_SHARD = "delete that shard and run `modelsoups prepare`"
+DELETE_SHARD = "move that shard away and run `modelsoups prepare`"
 REPLACE = (
-    "if this file opens, delete the shard and run `modelsoups prepare`; otherwise put a whole image in its place and "
-    "run `modelsoups prepare` with another data.dir=..."
+    "if this file opens, move the shard away and run `modelsoups prepare`; otherwise put a whole image in its place "
+    "and run `modelsoups prepare` with another data.dir=..."
 )
 ANEW = "rewrite it, with another data.dir=..."
 RESTORE = "restore it or run `modelsoups prepare`, then run the same command again to continue"
@@ -174,7 +174,7 @@ class ShardSet:
         for shard in manifest["shards"]:
             tar = folder / shard["file"]
             if "index" in shard and (not tar.exists() or tar.stat().st_size != shard["bytes"]):
-                way_out = f"remove {folder}, which contains no images, and run `modelsoups prepare`"
+                way_out = f"move {folder} away, which contains no images, and run `modelsoups prepare`"
                 raise ValueError(f"{tar} has changed since {folder} was created from it; {way_out}")
         _check_digests(folder, manifest["shards"])
         self._open(manifest["shards"])

@@ -67,7 +67,7 @@ class Draw:
             if old != rows[: len(old)]:
                 raise ValueError(
                     f"{path} has different recipes than {source} now draws; recipes are fixed once drawn: choose "
-                    f"another name=..., or delete {self.files.root} to start over"
+                    f"another name=..., or move {self.files.root} away to start over"
                 )
         storage.write_jsonl(path, rows)
         if self.files.draw_manifest.exists():
