@@ -53,6 +53,7 @@ def test_index_buffers_that_some_lack_are_the_first_ones() -> None:
         {"layers.0.rotary_emb.inv_freq": torch.rand(3)},
         {"h.0.attn.bias": torch.ones(1, 1, 1, dtype=torch.uint8), "h.0.attn.masked_bias": torch.tensor(-1e4)},
         {"layers.1.attn_mask": torch.zeros(2, 2)},
+        {"a._extra_state": torch.ones(1, dtype=torch.uint8)},  # of TransformerEngine
     ],
 )
 def test_buffers_that_a_version_of_the_library_saves_are_no_difference(buffer: dict[str, torch.Tensor]) -> None:

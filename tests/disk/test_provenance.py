@@ -23,6 +23,9 @@ def test_results_have_no_account_no_token_and_no_folder_of_the_machine() -> None
     }
     assert shown["command"] == shown["rows"]["000"]["command"] == "modelsoups report name=x cluster.setup=..."
     assert shown["rows"]["000"]["n"] == 3
+    for tag, name in (("/home/alice/clients/ViT-B-32.pt", "ViT-B-32.pt"), ("laion2b_s34b", "laion2b_s34b")):
+        assert public(tag) == name
+    assert public("https://hub/x/y and a/b/c.pt") == "https://hub/x/y and a/b/c.pt"
 
 
 def test_a_recorded_command_has_no_value_of_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:

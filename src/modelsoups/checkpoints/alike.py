@@ -17,7 +17,7 @@ from modelsoups.checkpoints.tensors import Checkpoint, Entry
 
 INDICES = (torch.int64, torch.int32, torch.bool)  # of buffers; int8 and uint8 may be quantized weights
 # Other buffers that versions of a library save or not: rotary frequencies, masks of GPT-2 and Swin.
-BUFFERS = re.compile(r"(^|\.)(inv_freq|masked_bias|attn_mask|relative_coords_table)$")
+BUFFERS = re.compile(r"(^|\.)(inv_freq|masked_bias|attn_mask|relative_coords_table|_extra_state)$")
 MASKS = re.compile(r"(^|\.)attn(ention)?\.(bias|mask)$")  # if they are uint8
 TRIED = 4  # names of the first checkpoint that are looked for under a prefix
 FEW = 4  # names that a file lacks, up to which tensors are compared to find ties

@@ -17,6 +17,7 @@ from torch import Tensor
 from modelsoups.disk.opening import open_to_read
 
 Bytes = NDArray[np.uint8]
+DEPTH = 8  # of collections in collections that are looked into
 CHANGED = "was changed while it was being read; run this again once nothing writes to it"
 
 
@@ -212,9 +213,18 @@ class Checkpoint(Mapping[str, Tensor]):
 
 
 def is_beside(key: Any, value: Any) -> bool:
-    """Whether an entry of a state dict is no weight: a number, a text, nothing, or `_extra_state`."""
+    """Whether an entry of a state dict is no weight: a number, a text, settings, nothing, or `_extra_state`."""
     extra = isinstance(key, str) and key.endswith("_extra_state") and not isinstance(value, Tensor)
-    return extra or value is None or isinstance(value, (int, float, complex, str, bytes))
+    return extra or _is_plain(value, 0)
+
+
+def _is_plain(value: Any, depth: int) -> bool:
+    """Whether a value is a number, a text or nothing, or collects such values alone."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple, set)):
+        return depth < DEPTH and all(_is_plain(inner, depth + 1) for inner in value)
+    return value is None or isinstance(value, (int, float, complex, str, bytes))
 
 
 def checkpoint_of(state: Mapping[Any, Any], name: str = "state in memory") -> Checkpoint:
