@@ -12,7 +12,7 @@ from modelsoups.soup.batchnorm import has_batchnorm, statistics_differ
 from modelsoups.soup.coefficients import Soup
 from modelsoups.weights.angles import ALIKE, head_of
 
-MATRICES, SPOTS, LEAST = 8, 16, 512  # matrices that are sampled, spots in each, numbers of a spot
+MATRICES, SPOTS, LEAST = 8, 4, 1024  # matrices that are sampled, spots in each, numbers of a spot
 ROUNDING = 1e-6  # of a sum of coefficients, which may have been written with few digits
 
 
