@@ -25,9 +25,9 @@ def test_a_card_of_ours_is_replaced_and_the_users_notes_are_not(tmp_path: Path) 
     assert soup.mix(replace(chosen, method="another"), out) == []
     assert soup.mix(chosen, out) == []
     assert "# Model soup: uniform" in usual.read_text()
-    usual.write_text(usual.read_text().replace("# Model soup: uniform", "# My soup"))  # within what we wrote
+    usual.write_text(usual.read_text().replace("| coefficient |", "| my share |"))  # within what we wrote
     assert len(soup.mix(chosen, out)) == 1
-    assert "# My soup" in usual.read_text()
+    assert "my share" in usual.read_text()
     other.unlink()
     usual.write_text(usual.read_text() + "\nMy own thoughts.\n")
     assert soup.mix(chosen, out) == [f"{usual} is not a card that modelsoups wrote, so it stays; the card is {other}"]
