@@ -43,8 +43,34 @@ def test_index_buffers_that_some_lack_are_the_first_ones() -> None:
     assert mixed(A, {**B, **INDEX}) == MEAN
     opened = [open_checkpoint({**A, **INDEX}), open_checkpoint(B)]
     align(opened)
-    what = "position_ids (whole numbers, which are not averaged) taken from state in memory"
+    what = "position_ids (buffers, not weights) taken from state in memory"
     assert opened[1].notes == [what]
+
+
+@pytest.mark.parametrize(
+    "buffer",
+    [
+        {"layers.0.rotary_emb.inv_freq": torch.rand(3)},
+        {"h.0.attn.bias": torch.ones(1, 1, 1, dtype=torch.uint8), "h.0.attn.masked_bias": torch.tensor(-1e4)},
+        {"layers.1.attn_mask": torch.zeros(2, 2)},
+        {"a._extra_state": torch.ones(1, dtype=torch.uint8)},  # of TransformerEngine
+    ],
+)
+def test_buffers_that_a_version_of_the_library_saves_are_no_difference(buffer: dict[str, torch.Tensor]) -> None:
+    expected = {key: tensor.tolist() for key, tensor in buffer.items()}
+    assert mixed({**A, **buffer}, B) == {**MEAN, **expected}
+    assert mixed(A, {**B, **buffer}) == MEAN
+
+
+@pytest.mark.parametrize("way", ["{}", "model.{}", "module.net.{}"])
+def test_a_prefix_and_a_buffer_are_no_difference(way: str) -> None:
+    """position_ids first, as in BERT: the first name is one that the other lacks."""
+    longer = {way.format(key): tensor for key, tensor in {**INDEX, **B}.items()}
+    assert mixed(A, longer) == MEAN
+    assert mixed({**INDEX, **A}, {way.format(key): tensor for key, tensor in B.items()}) == {
+        "position_ids": [0, 1, 2],
+        **MEAN,
+    }
 
 
 class Tied(nn.Module):

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from modelsoups import soup
 from modelsoups.checkpoints import formats
 from modelsoups.checkpoints.formats import open_checkpoint
 
+FILES = ("a.pt", "b.safetensors", "c.pt")
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"ab" * 32 + b"\nsize 605247000\n"
 
 
@@ -80,15 +82,23 @@ def test_pipes_and_devices_are_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "model.safetensors.index.json")
     (tmp_path / "zero.safetensors").symlink_to("/dev/zero")
     for name in ("a.pt", "a.safetensors", "model.safetensors.index.json", "zero.safetensors"):
-        assert "is a pipe or a device" in refusal(tmp_path / name)
+        assert "not a regular file; write the checkpoint to a regular file first" in refusal(tmp_path / name)
 
 
-def test_names_that_are_not_utf_8_are_told(tmp_path: Path) -> None:
-    for suffix in (".pt", ".safetensors"):
-        path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/mod\xe8le" + suffix.encode()))
-        path.write_bytes(b"x")
-        with pytest.raises(ValueError, match="has a name that is not UTF-8; rename it"):
-            open_checkpoint(path)
+def test_names_that_are_not_utf_8_are_read_and_are_not_written(tmp_path: Path) -> None:
+    """Linux allows any bytes in a name, but safetensors and torch's memory maps take UTF-8 alone."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    torch.save({"w": torch.ones(2)}, tmp_path / "a.pt")
+    save_file({"w": torch.full((2,), 3.0)}, tmp_path / "b.safetensors")
+    torch.save({"w": torch.full((2,), 5.0)}, tmp_path / "c.pt", pickle_protocol=4)
+    paths = [(tmp_path / name).rename(folder / os.fsdecode(b"\xe8" + name.encode())) for name in FILES]
+    soup.mix(soup.uniform(paths), tmp_path / "soup.safetensors")
+    assert load_file(tmp_path / "soup.safetensors")["w"].tolist() == [3, 3]
+    assert r"caf\udce9/\udce8a.pt" in (tmp_path / "soup.md").read_text()
+    with pytest.raises(ValueError, match="has a name that is not UTF-8, which safetensors cannot open; give another"):
+        soup.mix(soup.uniform(paths), folder / "soup.safetensors")
+    assert len(list(folder.iterdir())) == 3
 
 
 def test_an_index_of_too_many_brackets_is_named(tmp_path: Path) -> None:

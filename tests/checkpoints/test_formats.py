@@ -62,13 +62,13 @@ def test_lightning_nesting_ema_and_the_wrappers_prefixes(tmp_path: Path) -> None
     opened = open_checkpoint(tmp_path / "last.ckpt")
     assert same(opened)
     assert opened.notes == [
-        "took its entry state_dict; there are also ema (key=...)",
+        "took its entry state_dict; there are also ema (--key)",
         "prefix module. removed",
         "prefix _orig_mod. removed",
     ]
     assert same(open_checkpoint(tmp_path / "last.ckpt", key="ema"), ema)
     with pytest.raises(
-        ValueError, match=r"last\.ckpt has no weights under emma; it has weights under: state_dict, ema"
+        ValueError, match=r"last\.ckpt has no weights under emma; there are weights under: state_dict, ema"
     ):
         open_checkpoint(tmp_path / "last.ckpt", key="emma")
 
@@ -187,5 +187,26 @@ def test_a_torchvision_file_with_batchnorm(tmp_path: Path) -> None:
 
 
 def test_a_model_itself_is_not_a_checkpoint() -> None:
-    with pytest.raises(ValueError, match=r"a Linear: expected a path or a state dict such as model\.state_dict\(\)"):
+    with pytest.raises(ValueError, match=r"a Linear: expected a path or a state dict, as of model\.state_dict\(\)"):
         open_checkpoint(torch.nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("key", ["author", "source", "modelspec.title", "model_name"])
+def test_what_metadata_say_is_no_tied_tensor(tmp_path: Path, key: str) -> None:
+    save_file({"w": torch.ones(2)}, tmp_path / "a.safetensors", metadata={key: "w"})
+    assert list(open_checkpoint(tmp_path / "a.safetensors")) == ["w"]
+    save_file({"w": torch.ones(2)}, tmp_path / "b.safetensors", metadata={"head.weight": "w", "v": "w"})
+    assert sorted(open_checkpoint(tmp_path / "b.safetensors")) == ["head.weight", "v", "w"]
+
+
+def test_a_key_is_never_left_unused(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    save_file({"w": torch.ones(2)}, tmp_path / "folder" / "model.safetensors")
+    index = {"weight_map": {"w": "model.safetensors"}}
+    (tmp_path / "x.safetensors.index.json").write_text(json.dumps(index))
+    for name in ("folder", "folder/model.safetensors", "x.safetensors.index.json"):
+        with pytest.raises(ValueError, match="leave the key ema out"):
+            open_checkpoint(tmp_path / name, key="ema")
+    (tmp_path / "bin").mkdir()
+    torch.save({"model": {"w": torch.ones(2)}, "ema": {"w": torch.zeros(2)}}, tmp_path / "bin" / "pytorch_model.bin")
+    assert open_checkpoint(tmp_path / "bin", key="ema")["w"].tolist() == [0, 0]

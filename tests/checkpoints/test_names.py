@@ -52,6 +52,7 @@ def test_checkpointed_and_compiled_parts_load_into_the_model() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "notes"),
     [
+        (["_forward_module.a", "_forward_module.b"], ["a", "b"], ["prefix _forward_module. removed"]),  # of Lightning
         (["model._orig_mod.a", "model._orig_mod.b"], ["model.a", "model.b"], ["_orig_mod removed from 2 names"]),
         (
             ["_orig_mod.a", "_orig_mod.b._orig_mod.c"],

@@ -23,11 +23,11 @@ PATH = Path("a.pt")
         ({"epoch": 3, "optimizer": ADAM, "model": A}, None, A, "took its entry model"),
         ({"optimizer_states": NAMED, "weights": A, "loss": torch.tensor(1.0)}, None, A, "took its entry weights"),
         ({"a": {"b": {"c": {"d": A}}}}, None, A, "took its entry a.b.c.d"),
-        ({"ema": B, "x": {"model": A}}, None, A, "took its entry x.model; there are also ema (key=...)"),
-        ({"ema": B, "x": {"model": A}}, "ema", B, "took its entry ema; there are also x.model (key=...)"),
+        ({"ema": B, "x": {"model": A}}, None, A, "took its entry x.model; there are also ema (--key)"),
+        ({"ema": B, "x": {"model": A}}, "ema", B, "took its entry ema; there are also x.model (--key)"),
         ({"model_ema": B, "optimizer": NAMED}, None, B, "took its entry model_ema"),
         ({"app": {"model": A}}, "app.model", A, "took its entry app.model"),
-        ({"a.b": A, "c": B}, "a.b", A, "took its entry a.b; there are also c (key=...)"),
+        ({"a.b": A, "c": B}, "a.b", A, "took its entry a.b; there are also c (--key)"),
     ],
 )
 def test_weights_are_found_at_any_depth(content: dict, key: str | None, taken: dict, note: str) -> None:
@@ -44,15 +44,15 @@ def test_weights_are_found_at_any_depth(content: dict, key: str | None, taken: d
             None,
             r"several models: state_dict\.student, state_dict\.teacher",
         ),
-        ({"ema": A, "generator": B}, None, "several models: ema, generator; choose one with key=NAME"),
-        ({"app": {"model": A}}, "model", r"no weights under model; it has weights under: app\.model"),
-        ({"epoch": 1, "loss": torch.tensor(0.5)}, None, "no tensors by name; it has weights under: nothing"),
-        ({"optimizer": NAMED}, None, "no tensors by name; it has weights under: nothing"),
-        ({"a": A, "w": torch.ones(2)}, "b", "no weights under b; it has weights under: a"),
+        ({"ema": A, "generator": B}, None, "several models: ema, generator; choose one with --key NAME"),
+        ({"app": {"model": A}}, "model", r"no weights under model; there are weights under: app\.model"),
+        ({"epoch": 1, "loss": torch.tensor(0.5)}, None, "no tensors by name; there are weights under: nothing"),
+        ({"optimizer": NAMED}, None, "no tensors by name; there are weights under: nothing"),
+        ({"a": A, "w": torch.ones(2)}, "b", "no weights under b; there are weights under: a"),
     ],
 )
 def test_what_cannot_be_told_is_named(content: dict, key: str | None, message: str) -> None:
-    with pytest.raises(ValueError, match=f"a.pt holds .*{message}"):
+    with pytest.raises(ValueError, match=f"a.pt has .*{message}"):
         chosen_state(content, PATH, key)
 
 
@@ -69,6 +69,10 @@ def test_counters_and_extra_states_beside_the_weights_are_left_out(tmp_path: Pat
         opened = open_checkpoint(source)
         assert list(opened) == ["w"]
         assert opened.notes == ["layer._extra_state, best, name, ... left out: no tensors"]
-    for wrong in ({"net": {"w": 1}, **A}, {"array": [1.0], **A}):
+    settings = {**A, "net": {"lr": 1, "betas": (0.9, 0.99)}, "history": [1.0, {"n": None}]}
+    torch.save(settings, tmp_path / "b.pt")
+    for source in (tmp_path / "b.pt", settings):
+        assert open_checkpoint(source).notes == ["net, history left out: no tensors"]
+    for wrong in ({"net": {"w": torch.ones(1)}, **A}, {"array": [torch.ones(1)], **A}):
         with pytest.raises(ValueError, match=r"entry (net|array) is a (dict|list), not a tensor"):
             open_checkpoint(wrong)

@@ -157,3 +157,20 @@ def test_a_disk_too_small_is_said_before_anything_is_written(tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(0, 0, 0))  # it does not tell
     storage.check_space(tmp_path / "soup", 6 * 10**6)
+
+
+@pytest.mark.parametrize("content", ["null", "[]", "{}", '"text"', '{"inputs": 1}'])
+def test_other_json_than_expected_is_named_and_nobody_is_told_to_delete_it(tmp_path, content):
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(ValueError, match=r"manifest\.json holds other JSON than an object with inputs, files") as error:
+        manifests.manifest_of(tmp_path)
+    assert "move it away" in str(error.value)
+    assert "delete" not in str(error.value)
+
+
+def test_json_of_too_many_brackets_is_named(tmp_path):
+    (tmp_path / "deep").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="deep is not valid JSON"):
+        storage.read_json(tmp_path / "deep")
+    with pytest.raises(ValueError, match="deep line 1 is not valid JSON"):
+        storage.read_jsonl(tmp_path / "deep")

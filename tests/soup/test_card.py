@@ -1,6 +1,7 @@
 """The card beside a soup: where it is written, and names in it."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,13 @@ def test_a_card_of_ours_is_replaced_and_the_users_notes_are_not(tmp_path: Path) 
     chosen = two(tmp_path)
     out, usual, other = tmp_path / "notes.safetensors", tmp_path / "notes.md", tmp_path / "notes.safetensors.md"
     assert soup.mix(chosen, out) == []
-    usual.write_text(usual.read_text().replace("uniform", "another"))
+    assert soup.mix(replace(chosen, method="another"), out) == []
     assert soup.mix(chosen, out) == []
     assert "# Model soup: uniform" in usual.read_text()
+    usual.write_text(usual.read_text().replace("| coefficient |", "| my share |"))  # within what we wrote
+    assert len(soup.mix(chosen, out)) == 1
+    assert "my share" in usual.read_text()
+    other.unlink()
     usual.write_text(usual.read_text() + "\nMy own thoughts.\n")
     assert soup.mix(chosen, out) == [f"{usual} is not a card that modelsoups wrote, so it stays; the card is {other}"]
     assert usual.read_text().endswith("My own thoughts.\n")

@@ -129,3 +129,25 @@ def test_training_images_may_come_in_mappings() -> None:
     assert fresh.statistics["0.running_mean"].tolist() == [2]
     with pytest.raises(ValueError, match="batch 0 of training images holds a str; expected a tensor"):
         reestimate(model.state_dict(), data, ["image"])
+
+
+@pytest.mark.parametrize("loader", [3, None])
+def test_a_loader_is_something_that_gives_batches(loader: Any) -> None:
+    with pytest.raises(ValueError, match=r"the hold-out's loader is a (int|NoneType); expected batches"):
+        Holdout(Net(), loader)
+
+
+def test_logits_are_found_in_a_mapping_and_nothing_else_is_taken_for_them() -> None:
+    class Mapped(Net):
+        def forward(self, pixels: Tensor) -> Any:
+            return {"logits": self.head(pixels)}
+
+    class Tuple(Net):
+        def forward(self, pixels: Tensor) -> Any:
+            return (self.head(pixels),)
+
+    assert Holdout(Mapped(), [(X_N2, Y_N)]).count(IDENTITY) == (2, 3)
+    with pytest.raises(ValueError, match=r"the model returns a tuple; expected logits, or an object with \.logits"):
+        Holdout(Tuple(), [(X_N2, Y_N)]).count(IDENTITY)
+    with pytest.raises(ValueError, match=r"labels have the shape \(3, 1\), expected one whole number an image"):
+        check_labels(Y_N[:, None], 2)

@@ -188,7 +188,7 @@ def test_files_that_differ_between_the_folders_are_named(tmp_path: Path) -> None
 
 def test_code_of_any_name_is_copied_and_the_soup_may_lie_in_its_ingredients_folder(tmp_path: Path) -> None:
     files: dict[str, str | float] = {"model.safetensors": 1.0, "train_metrics.py": "x"}
-    folders = [write(tmp_path / name, files) for name in ("one", "two")]
+    folders = [write(tmp_path / "one", files), write(tmp_path / "two", {**files, "model.safetensors": 2.0})]
     notes = soup.mix(soup.uniform(folders), tmp_path / "one" / "soup")
     assert (tmp_path / "one" / "soup" / "train_metrics.py").read_text() == "x"
     assert notes == [f"train_metrics.py: code of {folders[0]}, copied; its library runs it if it is told to trust it"]
@@ -196,7 +196,7 @@ def test_code_of_any_name_is_copied_and_the_soup_may_lie_in_its_ingredients_fold
 
 def test_subfolders_of_plain_files_are_copied(tmp_path: Path) -> None:
     files: dict[str, str | float] = {"model.safetensors": 1.0, "additional_chat_templates/tool.jinja": "x"}
-    there, notes = mixed(tmp_path, files, files)
+    there, notes = mixed(tmp_path, files, {**files, "model.safetensors": 2.0})
     assert "additional_chat_templates/tool.jinja" in there
     assert notes == []
 
@@ -219,6 +219,6 @@ def test_nothing_is_left_when_a_later_model_cannot_be_mixed(tmp_path: Path) -> N
     for n in (1.0, 3.0):
         write(tmp_path / f"{n}", {"open_clip_model.safetensors": n, "head.safetensors": float("nan")})
     before = set(tmp_path.iterdir())
-    with pytest.raises(ValueError, match=r"1\.0/head\.safetensors: tensor w holds NaN"):
+    with pytest.raises(ValueError, match=r"1\.0/head\.safetensors: tensor w contains NaN"):
         soup.mix(soup.uniform([tmp_path / "1.0", tmp_path / "3.0"]), tmp_path / "soup")
     assert set(tmp_path.iterdir()) == before

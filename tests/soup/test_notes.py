@@ -32,9 +32,9 @@ def test_sums_of_one_are_not_noted() -> None:
         assert notes_on(weighted(row)) == []
 
 
-@pytest.mark.parametrize("row", [[float("nan"), 0.5], [float("inf"), 0.5], ["1", 0.5]])
+@pytest.mark.parametrize("row", [[float("nan"), 0.5], [float("inf"), 0.5], ["1", 0.5], [True, 0.5]])
 def test_a_coefficient_must_be_a_finite_number(row: list[float]) -> None:
-    with pytest.raises(ValueError, match=r"coefficient (nan|inf|'1') of group \*; expected finite numbers"):
+    with pytest.raises(ValueError, match=r"coefficient (nan|inf|'1'|True) of group \*; expected finite numbers"):
         weighted(row)
 
 
@@ -86,3 +86,24 @@ def test_what_replaces_mixed_tensors_is_checked(tmp_path: Path, statistics, mess
     with pytest.raises(ValueError, match=message):
         soup.mix(soup.uniform(states), tmp_path / "soup.safetensors", states, statistics=statistics)
     assert not list(tmp_path.iterdir())
+
+
+def matrices(seed: int, count: int = 12) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {f"l{n}.weight": torch.randn(32, 32, generator=generator) for n in range(count)}
+
+
+def test_models_of_different_initializations_are_noted(tmp_path: Path) -> None:
+    one, other = matrices(0), matrices(1)
+    near = {key: tensor + 0.3 * other[key] for key, tensor in one.items()}
+    few = {key: other[key] if n < 4 else tensor for n, (key, tensor) in enumerate(one.items())}
+    for states, noted in (([one, near], False), ([one, few], False), ([one, near, other], True)):
+        notes = soup.mix(soup.uniform(states), tmp_path / "s.safetensors", states)
+        told = [note for note in notes if "were not fine-tuned from one model, it seems" in note]
+        assert len(told) == noted
+    assert told[0].startswith("state 2 and state 0 were not")
+
+
+def test_statistics_are_tensors(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="statistics: w is a list, expected a tensor"):
+        soup.mix(soup.uniform([one(1)]), tmp_path / "s.safetensors", [one(1)], statistics={"w": [1, 2]})

@@ -4,11 +4,13 @@ import json
 import logging
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
+import owners
 import pytest
 import torch
+from owners import row
 
 from modelsoups import soup
 
@@ -59,7 +61,14 @@ def bert(folder: Path) -> None:
     BertTokenizer(str(folder / "words.txt")).save_pretrained(folder)
 
 
-def test_transformers_with_its_tokenizer(tmp_path: Path) -> None:
+@row(
+    "folder of transformers",
+    "`model.safetensors`, `pytorch_model.bin`, whole or as shards with an index; tokenizer and configuration",
+    "folder",
+    "`from_pretrained`",
+    "a `config.json` that computes something else",
+)
+def transformers(tmp_path: Path) -> None:
     from transformers import AutoModel, AutoTokenizer
 
     bert(tmp_path / "m")
@@ -68,9 +77,54 @@ def test_transformers_with_its_tokenizer(tmp_path: Path) -> None:
         tokens = AutoTokenizer.from_pretrained(folder)("hello soup", return_tensors="pt")
         found.append(AutoModel.from_pretrained(folder).eval()(**tokens).last_hidden_state)
     assert torch.equal(*found)
+    AutoModel.from_pretrained(tmp_path / "m").save_pretrained(tmp_path / "shards", max_shard_size="10KB")
+    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
+    loaded = AutoModel.from_pretrained(soup_of_copies(tmp_path / "shards")).eval()
+    assert torch.equal(loaded(**tokens).last_hidden_state, found[0])
+    other = tmp_path / "m-copy" / "config.json"
+    other.write_text(other.read_text().replace('"gelu"', '"relu"'))
+    with pytest.raises(ValueError, match='hidden_act "relu" in its configuration'):
+        soup.mix(soup.uniform([tmp_path / "m", tmp_path / "m-copy"]), tmp_path / "none")
 
 
-def test_transformers_with_custom_code(tmp_path: Path) -> None:
+@row(
+    "`checkpoint-*` of its Trainer",
+    "as transformers; the state of the run, its results and optimizer are left out",
+    "folder",
+    "`from_pretrained`",
+    "",
+)
+def trainer(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    model = BertForSequenceClassification(BertConfig(vocab_size=9, **shape))
+    rows = [{"input_ids": torch.tensor([1, 2]), "labels": torch.tensor(n % 2)} for n in range(4)]
+    options = {"max_steps": 2, "save_steps": 1, "report_to": [], "use_cpu": True, "disable_tqdm": True}
+    Trainer(model, TrainingArguments(str(tmp_path / "run"), **options), train_dataset=rows).train()
+    saved = [tmp_path / "run" / f"checkpoint-{step}" for step in (1, 2)]
+    notes = soup.mix(soup.uniform(saved), tmp_path / "soup")
+    (left,) = [note for note in notes if note.startswith("left out of the folder")]
+    for name in ("trainer_state.json", "optimizer.pt", "training_args.bin"):
+        assert name in left
+        assert (saved[0] / name).exists()
+        assert not (tmp_path / "soup" / name).exists()
+    mean = BertForSequenceClassification.from_pretrained(tmp_path / "soup").state_dict()
+    one, two = (BertForSequenceClassification.from_pretrained(folder).state_dict() for folder in saved)
+    for key, tensor in mean.items():
+        assert torch.equal(tensor, ((one[key].double() + two[key].double()) / 2).to(tensor.dtype))
+
+
+@row(
+    "with custom code (`auto_map`)",
+    "as transformers; the code is copied and never run",
+    "folder",
+    "`from_pretrained(..., trust_remote_code=True)`",
+    "",
+)
+def custom_code(tmp_path: Path) -> None:
     from safetensors.torch import save_file
     from transformers import AutoModel
 
@@ -86,7 +140,8 @@ def test_transformers_with_custom_code(tmp_path: Path) -> None:
     assert torch.equal(*[AutoModel.from_pretrained(f, trust_remote_code=True)(x) for f in folders])
 
 
-def test_timm(tmp_path: Path) -> None:
+@row("folder of timm", "as transformers", "folder", '`create_model("local-dir:...")`', "")
+def timm(tmp_path: Path) -> None:
     import timm
 
     model = timm.create_model("test_vit", num_classes=5)
@@ -98,9 +153,19 @@ def test_timm(tmp_path: Path) -> None:
     assert torch.equal(*found)
 
 
-def test_open_clip(tmp_path: Path) -> None:
+@row(
+    "folder of open_clip, or of `modelsoups export`",
+    "`open_clip_model.safetensors`, `open_clip_pytorch_model.bin`, and `head.safetensors` beside it",
+    "folder",
+    '`create_model_from_pretrained("local-dir:...")`',
+    "several models into one file",
+)
+def open_clip(tmp_path: Path) -> None:
     import open_clip
     from open_clip.push_to_hf_hub import save_for_hf
+    from safetensors.torch import save_file
+
+    from modelsoups.cli.export import _load_clip
 
     tower = {"width": 32, "layers": 2}
     vision = {"image_size": 32, "patch_size": 16, "head_width": 16, **tower}
@@ -118,6 +183,12 @@ def test_open_clip(tmp_path: Path) -> None:
         model, _ = open_clip.create_model_from_pretrained(f"local-dir:{place}")
         found.append(model.eval().encode_image(x))
     assert torch.equal(*found)
+    export = shutil.copytree(folder, tmp_path / "export")
+    save_file({"weight": torch.randn(3, 16), "bias": torch.randn(3)}, export / "head.safetensors")
+    found = [_load_clip(place, True)(x) for place in (export, soup_of_copies(export))]
+    assert torch.equal(*found)
+    with pytest.raises(ValueError, match="holds several models"):
+        soup.mix(soup.uniform([export]), tmp_path / "soup.safetensors")
 
 
 def sentence_transformer(folder: Path, base: Path) -> None:
@@ -128,7 +199,14 @@ def sentence_transformer(folder: Path, base: Path) -> None:
     library.SentenceTransformer(modules=modules, device="cpu").save(str(folder))
 
 
-def test_sentence_transformers_with_a_dense_module(tmp_path: Path) -> None:
+@row(
+    "sentence-transformers",
+    "also the weights of the subfolders that `modules.json` or `router_config.json` names",
+    "folder",
+    "`SentenceTransformer`",
+    "subfolders whose weights have an unknown name",
+)
+def sentence_transformers(tmp_path: Path) -> None:
     sentence_transformer(tmp_path / "st", tmp_path / "bert")
     from sentence_transformers import SentenceTransformer
 
@@ -137,33 +215,76 @@ def test_sentence_transformers_with_a_dense_module(tmp_path: Path) -> None:
     np.testing.assert_array_equal(*found)
 
 
-def test_setfit(tmp_path: Path) -> None:
-    setfit = pytest.importorskip("setfit")
+@row(
+    "SetFit",
+    "as sentence-transformers; `model_head.pkl` is copied if it is the same in all, else left out",
+    "folder",
+    "`SetFitModel.from_pretrained`",
+    "",
+)
+def setfit(tmp_path: Path) -> None:
+    library = pytest.importorskip("setfit")
     from sentence_transformers import SentenceTransformer
     from sklearn.linear_model import LogisticRegression
 
     sentence_transformer(tmp_path / "st", tmp_path / "bert")
     body = SentenceTransformer(str(tmp_path / "st"), device="cpu")
     head = LogisticRegression().fit(body.encode(["good", "bad", "soup", "world"]), [1, 0, 1, 0])
-    setfit.SetFitModel(model_body=body, model_head=head, labels=["a", "b"]).save_pretrained(str(tmp_path / "setfit"))
+    library.SetFitModel(model_body=body, model_head=head, labels=["a", "b"]).save_pretrained(str(tmp_path / "setfit"))
     folders = (tmp_path / "setfit", soup_of_copies(tmp_path / "setfit"))
-    found = [setfit.SetFitModel.from_pretrained(str(f)).predict_proba(["good world"]) for f in folders]
+    found = [library.SetFitModel.from_pretrained(str(f)).predict_proba(["good world"]) for f in folders]
     np.testing.assert_array_equal(*map(np.asarray, found))
 
 
-@pytest.mark.parametrize("shards", [{}, {"max_shard_size": "100KB"}])
-def test_a_model_and_a_pipeline_of_diffusers(tmp_path: Path, shards: dict[str, str]) -> None:
-    diffusers = pytest.importorskip("diffusers")
+@row(
+    "diffusers: a model",
+    "`diffusion_pytorch_model.safetensors`, `.bin`, whole or as shards",
+    "folder",
+    "`from_pretrained`",
+    "",
+)
+def diffusers_model(tmp_path: Path) -> None:
+    library, unet = tiny_unet()
+    x = torch.randn(1, 3, 8, 8)
+    for name, shards in SHARDS.items():
+        unet.save_pretrained(tmp_path / name, **shards)
+        loaded = library.UNet2DModel.from_pretrained(soup_of_copies(tmp_path / name))
+        assert torch.equal(unet(x, 3).sample, loaded(x, 3).sample)
+
+
+@row(
+    "diffusers: a pipeline",
+    "the weights of all components of `model_index.json`",
+    "folder",
+    "`DiffusionPipeline.from_pretrained`",
+    "a component whose weights have another name, such as `diffusion_pytorch_model.fp16.safetensors`",
+)
+def diffusers_pipeline(tmp_path: Path) -> None:
+    library, unet = tiny_unet()
+    x = torch.randn(1, 3, 8, 8)
+    pipeline = library.LDMPipeline(library.VQModel(), unet, library.DDIMScheduler())
+    for name, shards in SHARDS.items():
+        pipeline.save_pretrained(tmp_path / name, **shards)
+        loaded = library.DiffusionPipeline.from_pretrained(soup_of_copies(tmp_path / name))
+        assert torch.equal(unet(x, 3).sample, loaded.unet(x, 3).sample)
+        assert torch.equal(pipeline.vqvae(x).sample, loaded.vqvae(x).sample)
+    weights = tmp_path / "whole" / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    with pytest.raises(ValueError, match="no weights by a name that is known"):
+        soup.uniform([tmp_path / "whole"])
+
+
+SHARDS: dict[str, dict[str, str]] = {"whole": {}, "shards": {"max_shard_size": "100KB"}}
+
+
+def tiny_unet() -> tuple[ModuleType, torch.nn.Module]:
+    library = pytest.importorskip("diffusers")
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     down, up = ("DownBlock2D",) * 2, ("UpBlock2D",) * 2
     shape = {"down_block_types": down, "up_block_types": up, "block_out_channels": (32, 32), "layers_per_block": 1}
-    unet = diffusers.UNet2DModel(sample_size=8, **shape).eval()
-    x = torch.randn(1, 3, 8, 8)
-    unet.save_pretrained(tmp_path / "unet", **shards)
-    loaded = diffusers.UNet2DModel.from_pretrained(soup_of_copies(tmp_path / "unet"))
-    assert torch.equal(unet(x, 3).sample, loaded(x, 3).sample)
-    pipeline = diffusers.LDMPipeline(diffusers.VQModel(), unet, diffusers.DDIMScheduler())
-    pipeline.save_pretrained(tmp_path / "pipeline", **shards)
-    loaded = diffusers.DiffusionPipeline.from_pretrained(soup_of_copies(tmp_path / "pipeline"))
-    assert torch.equal(unet(x, 3).sample, loaded.unet(x, 3).sample)
-    assert torch.equal(pipeline.vqvae(x).sample, loaded.vqvae(x).sample)
+    return library, library.UNet2DModel(sample_size=8, **shape).eval()
+
+
+@owners.of(__name__)
+def test_the_soup_of_copies_is_the_model(each: owners.Row, tmp_path: Path) -> None:
+    each.check(tmp_path)

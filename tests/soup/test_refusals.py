@@ -44,6 +44,9 @@ def test_adapters_and_placeholders_are_told_by_names_and_shapes() -> None:
     assert is_adapter(of("base_model.model.q.lora_A.weight"))
     assert is_adapter(of("lora_unet_q.lora_down.weight"))
     assert is_adapter(of("lokr_w1"))
+    assert is_adapter(of("unet.attn.to_q_lora.up.weight"))  # of diffusers before PEFT
+    assert is_adapter(of("layers.0.attn.q_proj.lora_a.weight"))  # of torchtune
+    assert is_adapter(of("base_model.model.k.ia3_l"))
     assert not is_adapter(of("explorer.weight", "color.weight"))
     assert is_placeholder(of("q.weight", size=(0,)) | of("a.bias", "b.bias", "c.bias"))
     assert not is_placeholder(of("q.weight") | of("none", size=(0,)))

@@ -10,6 +10,7 @@ import torch
 from checkpoint_files import bits, files, state
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from modelsoups import soup
@@ -208,3 +209,36 @@ def of_status(key: str) -> float:
     """A line of this process's status, in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("__metadata__", "is the name of safetensors' own entry"), ("a\ud800", "has characters that are no Unicode text")],
+)
+def test_names_that_no_safetensors_file_can_hold_are_refused(tmp_path: Path, name: str, told: str) -> None:
+    for n in range(2):
+        torch.save({name: torch.ones(2), "w": torch.full((2,), float(n))}, tmp_path / f"{n}.pt")
+    with pytest.raises(ValueError, match=told):
+        soup.mix(soup.uniform([tmp_path / "0.pt", tmp_path / "1.pt"]), tmp_path / "out.safetensors")
+    assert not list(tmp_path.glob("*out*"))
+
+
+@pytest.mark.parametrize("name", ["format", "modelsoups"])
+def test_ties_named_as_facts_are_written_as_tensors(tmp_path: Path, name: str) -> None:
+    for n in range(2):
+        tensor = torch.full((2,), float(n))
+        torch.save({"w": tensor, name: tensor, "b.c": tensor}, tmp_path / f"{n}.pt")
+    soup.mix(soup.uniform([tmp_path / "0.pt", tmp_path / "1.pt"]), tmp_path / "out.safetensors")
+    with safe_open(tmp_path / "out.safetensors", "pt") as file:
+        facts = file.metadata()
+    assert (facts["format"], json.loads(facts["modelsoups"])["method"]) == ("pt", "uniform")
+    loaded = soup.load(tmp_path / "out.safetensors")
+    assert {key: tensor.tolist() for key, tensor in loaded.items()} == {key: [0.5, 0.5] for key in ("w", name, "b.c")}
+
+
+def test_what_safetensors_cannot_open_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = files(tmp_path, 2)
+    monkeypatch.setattr(mixing, "METADATA", "__metadata")
+    with pytest.raises(ValueError, match=r"out\.safetensors: safetensors cannot open what was written"):
+        soup.mix(soup.uniform(paths), tmp_path / "out.safetensors")
+    assert not list(tmp_path.glob("*out*"))

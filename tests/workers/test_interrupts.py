@@ -10,10 +10,13 @@ import pytest
 from modelsoups.workers.interrupts import cleaned_up
 
 HALF = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from modelsoups.disk import storage
 from modelsoups.workers.interrupts import cleaned_up
+for number in (signal.SIGTERM, signal.SIGHUP):  # nohup ignores SIGHUP
+    signal.signal(number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with cleaned_up(), storage.atomic(Path(sys.argv[1]) / "a.bin"):
     print("half", flush=True)
     time.sleep(60)

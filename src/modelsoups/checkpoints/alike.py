@@ -1,19 +1,25 @@
 """Checkpoints of one model that were saved in different ways, given the first one's names and entries.
 
 Only what leaves the weights as they are is undone, each with a note: a prefix, ties that one file
-holds once and another twice, and whole-number buffers (position_ids) that only some files hold.
+holds once and another twice, and buffers (position_ids) that only some files hold.
 """
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 
 from modelsoups.checkpoints.names import leave_out, rename
 from modelsoups.checkpoints.states import describe
-from modelsoups.checkpoints.tensors import Checkpoint
+from modelsoups.checkpoints.tensors import Checkpoint, Entry
 
 INDICES = (torch.int64, torch.int32, torch.bool)  # of buffers; int8 and uint8 may be quantized weights
+# Other buffers that versions of a library save or not: rotary frequencies, masks of GPT-2 and Swin.
+BUFFERS = re.compile(r"(^|\.)(inv_freq|masked_bias|attn_mask|relative_coords_table|_extra_state)$")
+MASKS = re.compile(r"(^|\.)attn(ention)?\.(bias|mask)$")  # if they are uint8
+TRIED = 4  # names of the first checkpoint that are looked for under a prefix
 FEW = 4  # names that a file lacks, up to which tensors are compared to find ties
 
 
@@ -41,25 +47,33 @@ def _remember(checkpoint: Checkpoint) -> None:
 
 
 def _names_as_in(first: Checkpoint, other: Checkpoint) -> dict[str, str] | None:
-    """New names for `other` if a prefix, or `module.` within the names, is all the difference."""
-    for theirs in _renamings(first, other):
-        mine = dict(zip(theirs.values(), theirs, strict=True))
-        same = len(mine) == len(first) and mine.keys() == other.entries.keys()
-        if same and all(describe(first.entries[a]) == describe(other.entries[b]) for b, a in mine.items()):
-            return mine
-    return None
+    """New names for `other` if a prefix, or `module.` within the names, makes nearly all the difference."""
+    best: dict[str, str] | None = None
+    most = 2 * len(first.entries.keys() & other.entries.keys())
+    sizes = [sum(not _is_buffer(key, entry) for key, entry in c.entries.items()) for c in (first, other)]
+    for renaming in _renamings(first, other):
+        new = {key: renaming(key) for key in other}
+        found = 2 * len(first.entries.keys() & set(new.values()))
+        if len(set(new.values())) == len(new) and found > max(most, *sizes):
+            best, most = new, found
+    return best
 
 
-def _renamings(first: Checkpoint, other: Checkpoint) -> Iterator[dict[str, str]]:
-    """Ways in which each of the first's names may be called in the other."""
-    start, plain = next(iter(first)), {_without_module(key): key for key in other}
-    for name in other:
-        if name.endswith(f".{start}"):
-            yield {key: name.removesuffix(start) + key for key in first}
-        if start.endswith(f".{name}"):
-            yield {key: key.removeprefix(start.removesuffix(name)) for key in first}
-    if len(plain) == len(other):
-        yield {key: plain.get(_without_module(key), key) for key in first}
+def _renamings(first: Checkpoint, other: Checkpoint) -> Iterator[Callable[[str], str]]:
+    """Ways in which the other's names may become the first's."""
+    for start in list(first)[:TRIED]:
+        for name in other:
+            if name.endswith(f".{start}"):
+                yield partial(_without, name.removesuffix(start))
+            elif start.endswith(f".{name}"):
+                yield start.removesuffix(name).__add__
+    plain = {_without_module(key): key for key in first}
+    if len(plain) == len(first):
+        yield lambda key: plain.get(_without_module(key), key)
+
+
+def _without(prefix: str, name: str) -> str:
+    return name.removeprefix(prefix)
 
 
 def _without_module(name: str) -> str:
@@ -94,11 +108,12 @@ def _is_tied(checkpoint: Checkpoint, a: str, b: str) -> bool:
 
 
 def _same_buffers(checkpoint: Checkpoint, first: Checkpoint) -> None:
-    """Take or leave out the whole-number buffers in which alone a checkpoint differs from the first."""
+    """Take or leave out the buffers in which alone a checkpoint differs from the first."""
     missing = [key for key in first if key not in checkpoint]
     extra = [key for key in checkpoint if key not in first]
-    odd = [first.entries[key] for key in missing] + [checkpoint.entries[key] for key in extra]
-    if not odd or any(entry.dtype not in INDICES for entry in odd) or not set(first) & set(checkpoint):
+    known = [_is_buffer(key, first.entries[key]) for key in missing]
+    known += [_is_buffer(key, checkpoint.entries[key]) for key in extra]
+    if not known or not all(known) or not set(first) & set(checkpoint):
         return
     _remember(checkpoint)
     for key in missing:
@@ -108,4 +123,10 @@ def _same_buffers(checkpoint: Checkpoint, first: Checkpoint) -> None:
     for names, what in ((missing, f"taken from {first.name}"), (extra, f"left out, as {first.name} lacks them")):
         if names:
             shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            checkpoint.notes.append(f"{shown} (integers, which are not averaged) {what}")
+            checkpoint.notes.append(f"{shown} (buffers, not weights) {what}")
+
+
+def _is_buffer(key: str, entry: Entry) -> bool:
+    """Whether a tensor follows from the configuration alone, so that any file's is that of all."""
+    mask = entry.dtype == torch.uint8 and MASKS.search(key) is not None
+    return entry.dtype in INDICES or mask or BUFFERS.search(key) is not None

@@ -1,6 +1,5 @@
 """What is given as a checkpoint and is none that can be read: its kind, and the way out."""
 
-import os
 import stat
 from pathlib import Path
 
@@ -43,10 +42,6 @@ def strange(path: Path) -> str | None:
 
     Nothing but a regular file is opened: a pipe would wait for ever, a device may never end.
     """
-    try:
-        os.fspath(path).encode()
-    except UnicodeEncodeError:
-        return "has a name that is not UTF-8; rename it"
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):

@@ -21,6 +21,7 @@ from modelsoups.checkpoints.names import without_wrappers
 from modelsoups.checkpoints.pytorch import read_pytorch
 from modelsoups.checkpoints.tensors import Checkpoint, Entry, InFile, checkpoint_of
 from modelsoups.checkpoints.training_folders import STATES, check_states, read_training_folder
+from modelsoups.disk.opening import utf8_name
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
 SHARD = re.compile(r"shard-\d+-model-\d+-of-\d+\.safetensors$")
@@ -43,12 +44,22 @@ DTYPES = {
     "C64": torch.complex64,
 }
 
+# What the metadata of published files say beside the tensors' ties: the first word of a key.
+FACTS = re.compile(
+    "format|author|title|name|license|version|description|date|tag|source|url|data|language|architecture|base_model"
+    "|model|type|library|creat|comment|note|hash|modelspec|producer|framework|dtype|config|total_|step|epoch|task",
+    re.IGNORECASE,
+)
+
 
 def _read_safetensors(path: Path, key: str | None) -> Checkpoint:
     if key is not None:
-        raise ValueError(f"{path} is a safetensors file, which has no nested entries; leave key={key} out")
+        raise ValueError(f"{path} is a safetensors file, which has no nested entries; leave the key {key} out")
     try:
-        with safe_open(path, "numpy") as opened:  # checks sizes, offsets and the header; "pt" maps to write
+        with (
+            utf8_name(path) as name,
+            safe_open(name, "numpy") as opened,
+        ):  # checks sizes, offsets and the header; "pt" maps to write
             metadata = opened.metadata() or {}
     except (MemoryError, RuntimeError) as error:  # torch and safetensors both map the file
         raise ValueError(f"{path} cannot be read: {AT_LIMIT} ({str(error)[:200]})") from error
@@ -70,11 +81,16 @@ def _read_safetensors(path: Path, key: str | None) -> Checkpoint:
         start = 8 + length + info["data_offsets"][0]
         entries[name] = InFile(file, start, DTYPES[info["dtype"]], tuple(info["shape"]))
     for name, kept in metadata.items():  # how safetensors' save_model marks tied tensors
-        if kept in entries and name not in entries:
+        if kept in entries and name not in entries and _is_tensors_name(name):
             entries[name], tied[name] = entries[kept], kept
     if not entries:
         raise ValueError(f"{path} contains no tensors")
     return Checkpoint(str(path), entries, tied, files=(path,))
+
+
+def _is_tensors_name(key: str) -> bool:
+    """Whether a key of the metadata can be a tied tensor's name; {"author": "w"} is none beside a tensor w."""
+    return "." in key.removeprefix("modelspec.") or not FACTS.match(key)
 
 
 READERS: dict[str, Callable[[Path, str | None], Checkpoint]] = {  # by suffix
@@ -132,7 +148,7 @@ def _read(path: Path, key: str | None) -> Checkpoint:
                 check_states(path)
             return READERS[path.suffix](path, key)
         if path.name.endswith(INDEX):
-            return _read_shards(path)
+            return _read_shards(path, key)
         if path.is_dir():
             return _read_folder(path, key)
     except OSError as error:
@@ -161,8 +177,8 @@ def _read_folder(path: Path, key: str | None) -> Checkpoint:
         raise
     whole = Checkpoint(str(path), {}, folder=path)
     for prefix, file in parts.items():
-        part = _read(file, None)
-        whole.entries |= {prefix + key: entry for key, entry in part.entries.items()}
+        part = _read(file, key)
+        whole.entries |= {prefix + name: entry for name, entry in part.entries.items()}
         whole.tied |= {prefix + a: prefix + b for a, b in part.tied.items()}
         where = f"{file.relative_to(path)}: " if len(parts) > 1 else ""
         whole.notes += [where + note for note in part.notes]
@@ -171,7 +187,9 @@ def _read_folder(path: Path, key: str | None) -> Checkpoint:
     return whole
 
 
-def _read_shards(index: Path) -> Checkpoint:
+def _read_shards(index: Path, key: str | None) -> Checkpoint:
+    if key is not None:
+        raise ValueError(f"{index} lists the tensors of one model, without nested entries; leave the key {key} out")
     try:
         names = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         by_file: dict[str, list[str]] = {}

@@ -28,12 +28,12 @@ def chosen_state(content: object, path: Path, key: str | None) -> tuple[State, l
     usual = [name for name in found if name and not is_of_training(name)]
     chosen = _usual_choice(usual) if key is None else key
     if chosen is None and len(usual) > 1:
-        raise ValueError(f"{path} holds the weights of several models: {', '.join(usual)}; choose one with key=NAME")
+        raise ValueError(f"{path} has the weights of several models: {', '.join(usual)}; choose one with --key NAME")
     if chosen is None or chosen not in found:
         what = f"no weights under {key}" if key else "no tensors by name"
-        raise ValueError(f"{path} holds {what}; it has weights under: {', '.join(usual) or 'nothing'}")
+        raise ValueError(f"{path} has {what}; there are weights under: {', '.join(usual) or 'nothing'}")
     others = ", ".join(name for name in usual if name != chosen)
-    return found[chosen], [f"took its entry {chosen}" + (f"; there are also {others} (key=...)" if others else "")]
+    return found[chosen], [f"took its entry {chosen}" + (f"; there are also {others} (--key)" if others else "")]
 
 
 def _usual_choice(names: list[str]) -> str | None:

@@ -131,7 +131,7 @@ def _find_in_file(checkpoint: Checkpoint, path: Path) -> None:
 def _maps(path: Path) -> list[tuple[int, int, int]]:
     """Return this process's memory maps of a file: first address, end address, file offset."""
     try:
-        lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return []
     found, inode = [], path.stat().st_ino

@@ -14,6 +14,7 @@ from modelsoups.checkpoints.mapped import Bytes, MappedFile, bytes_of, tensor_of
 from modelsoups.checkpoints.shards import InShards
 
 COMPUTED = 2**20  # numbers of a computed tensor that are in memory as float64 at a time
+DEPTH = 8  # of collections in collections that are looked into
 
 
 class InFile(NamedTuple):
@@ -181,9 +182,18 @@ class Checkpoint(Mapping[str, Tensor]):
 
 
 def is_beside(key: Any, value: Any) -> bool:
-    """Whether an entry of a state dict is no weight: a number, a text, nothing, or `_extra_state`."""
+    """Whether an entry of a state dict is no weight: a number, a text, settings, nothing, or `_extra_state`."""
     extra = isinstance(key, str) and key.endswith("_extra_state") and not isinstance(value, Tensor)
-    return extra or value is None or isinstance(value, (int, float, complex, str, bytes))
+    return extra or _is_plain(value, 0)
+
+
+def _is_plain(value: Any, depth: int) -> bool:
+    """Whether a value is a number, a text or nothing, or collects such values alone."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple, set)):
+        return depth < DEPTH and all(_is_plain(inner, depth + 1) for inner in value)
+    return value is None or isinstance(value, (int, float, complex, str, bytes))
 
 
 def checkpoint_of(state: Mapping[Any, Any], name: str = "state in memory") -> Checkpoint:

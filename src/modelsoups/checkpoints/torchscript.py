@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modelsoups.disk.opening import utf8_name
+
 DTYPES = {
     "HalfStorage": torch.float16,
     "BFloat16Storage": torch.bfloat16,
@@ -107,7 +109,8 @@ class _Reader(pickle.Unpickler):
         names = archive.namelist()
         name = next(n for n in names if n.endswith("/data.pkl") and n.count("/") == 1)
         self.archive, self.prefix = archive, name.removesuffix("data.pkl")
-        self.mapped = torch.UntypedStorage.from_file(str(path), False, path.stat().st_size)
+        with utf8_name(path) as readable:
+            self.mapped = torch.UntypedStorage.from_file(str(readable), False, path.stat().st_size)
         self.module = type("_ModuleOfThisFile", (_Module,), {})
         order = f"{self.prefix}byteorder"
         if order in names and bytes(self._content(order)) != sys.byteorder.encode():

@@ -7,6 +7,7 @@ import torch
 from torch import _weights_only_unpickler
 
 from modelsoups.checkpoints.mapped import MappedFile, tensor_of
+from modelsoups.disk.opening import utf8_name
 
 
 def load_zipped(path: Path) -> object:
@@ -16,12 +17,13 @@ def load_zipped(path: Path) -> object:
     refuses that, torch's own reader is given our read-only map.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with utf8_name(path) as name:
+            return torch.load(name, map_location="cpu", weights_only=True, mmap=True)
     except RuntimeError as error:
         if "unable to mmap" not in str(error):
             raise
     whole = tensor_of(MappedFile(path).bytes, torch.uint8).untyped_storage()
-    with torch.serialization._open_zipfile_reader(str(path)) as archive:
+    with utf8_name(path) as name, torch.serialization._open_zipfile_reader(str(name)) as archive:
         if archive.has_record("byteorder") and archive.get_record("byteorder").decode() != sys.byteorder:
             raise ValueError(f"{path} has the byte order of another machine; its numbers do not fit into this memory")
         more = {"overall_storage": whole, "encoding": "utf-8", "weights_only": True}

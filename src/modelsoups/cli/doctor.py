@@ -5,19 +5,19 @@ The exit status is 0 if it can, 1 if it cannot (the verdict explains why), and 2
 
 import argparse
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
-from modelsoups.checkpoints.formats import open_checkpoint
 from modelsoups.checkpoints.states import State
-from modelsoups.cli.mix import CHECKPOINTS, holdout_of
+from modelsoups.checkpoints.tensors import Checkpoint
+from modelsoups.cli.mix import CHECKPOINTS, KEY, holdout_of
 from modelsoups.disk import storage
 from modelsoups.disk.terminal import printable
 from modelsoups.soup.diagnosis import Diagnosis
 from modelsoups.soup.doctor import examine
-from modelsoups.soup.library import open_all
+from modelsoups.soup.library import open_all, open_initialization
 from modelsoups.soup.on_base import on_base
 
 MOST_NUMBERED = 16  # largest number of checkpoints for which the heat map prints the numbers in its cells
@@ -29,13 +29,18 @@ def main(argv: Sequence[str]) -> None:
     made.add_argument("checkpoints", nargs="+", help=CHECKPOINTS)
     made.add_argument("--init", help="the model that all were fine-tuned from; --base if not given")
     made.add_argument("--base", help="for folders of LoRA adapters: the model into which each is merged")
+    made.add_argument("--key", metavar="ENTRY", help=KEY)
     text = "() -> soup.Holdout, to measure the accuracy at pairwise midpoints"
     made.add_argument("--data", "--holdout", dest="holdout", metavar="MODULE:FUNCTION", help=text)
     made.add_argument("--heatmap", type=Path, help="a .png or .svg of the matrix")
     args = made.parse_args(argv)
-    opened = open_all(args.checkpoints) if args.base is None else on_base(args.checkpoints, args.base)
-    init = args.init or args.base
+    opened = open_all(args.checkpoints, args.key, adapters_too=args.base is not None)
+    if args.base is not None:
+        opened = on_base(opened, args.base)
+    start = args.init or args.base
+    init = open_initialization(start, opened, args.key) if start else None
     states = dict(zip(short([c.name for c in opened]), opened, strict=True))
+    print_notes(states, init)
     accuracy = None
     if args.holdout is not None:
         holdout = holdout_of(args.holdout)
@@ -46,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
             except RuntimeError as error:
                 raise ValueError(f"--data {args.holdout}: the checkpoints do not fit its model: {error}") from error
 
-    found = examine(states, open_checkpoint(init) if init else None, accuracy)
+    found = examine(states, init, accuracy)
     for finding in found.findings:
         print(f"doctor: {'FATAL' if finding.fatal else 'note '} {finding.cause}: {printable(finding.text)}")
     print_matrix(found)
@@ -55,6 +60,17 @@ def main(argv: Sequence[str]) -> None:
     print(f"doctor: {printable(found.verdict())}")
     if not found.healthy:
         raise SystemExit(1)
+
+
+def print_notes(opened: Mapping[str, Checkpoint], init: Checkpoint | None) -> None:
+    """Print what reading changed, such as the entry that was taken, once for all checkpoints it concerns."""
+    named: dict[str, list[str]] = {}
+    for name, checkpoint in (*opened.items(), *([("the initialization", init)] if init is not None else [])):
+        for note in checkpoint.notes:
+            named.setdefault(note, []).append(name)
+    for note, names in named.items():
+        more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+        print(f"doctor: read  {printable(', '.join(names[:2]) + more)}: {printable(note)}")
 
 
 def short(names: Sequence[str]) -> list[str]:

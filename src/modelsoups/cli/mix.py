@@ -13,12 +13,12 @@ from decimal import Decimal
 from typing import Any
 
 from modelsoups import soup
-from modelsoups.checkpoints.formats import Source
+from modelsoups.checkpoints.tensors import Checkpoint
 from modelsoups.config import registry
 from modelsoups.disk.terminal import printable
 from modelsoups.soup.choosing import LEARNED
 from modelsoups.soup.coefficients import Soup
-from modelsoups.soup.library import open_all
+from modelsoups.soup.library import open_all, open_initialization
 from modelsoups.soup.options import options_of
 from modelsoups.soup.refusals import refuse
 from modelsoups.soup.trajectories import SCHEDULES, Schedule
@@ -35,19 +35,25 @@ METHODS = {
     "weights": "the sum of the checkpoints times their --coefficients",
 }
 OF_ADAPTERS = ("uniform", "weights")  # the methods that need no base of adapters
+KEY = "the entry with the weights, in files that hold several: state_dict_ema, app.model; --init's too if it has it"
 CHECKPOINTS = ".safetensors, .pt, .pth, .bin, .ckpt, an .index.json or a folder"
 
 
 def main(argv: Sequence[str]) -> None:
     """Choose a soup, print its decisions, and write the mixed checkpoint."""
     args = parser().parse_args(list(map(_plain, argv)))
-    sources: Sequence[Source] = args.checkpoints
+    checkpoints = open_all(args.checkpoints, args.key, adapters_too=args.base is not None or args.method in OF_ADAPTERS)
     if args.base is not None:
-        sources = soup.on_base(args.checkpoints, args.base, args.force)
+        models = soup.on_base(checkpoints, args.base, args.force)
     else:  # before any evaluation; of those chosen, mix does
-        refuse(open_all(sources, adapters_too=args.method in OF_ADAPTERS), args.force, heads=False)
+        models = checkpoints
+        refuse(models, args.force, heads=False)
+    start = args.init or (args.base if args.method == "model_stock" else None)
+    init = None if start is None else open_initialization(start, models, args.key)
     holdout = None if args.holdout is None else holdout_of(args.holdout)
-    chosen = choose(args, sources, holdout)
+    chosen = choose(args, models, init, holdout)
+    by_name = {checkpoint.name: checkpoint for checkpoint in (*checkpoints, *filter(None, [init]))}
+    sources = [by_name[name] for name in chosen.ingredients]
     if args.method == "trajectory":
         print_steps(chosen)
     accuracy = print_decisions(chosen) if args.method in ("greedy", "pruned") else None
@@ -61,14 +67,13 @@ def main(argv: Sequence[str]) -> None:
     if args.batchnorm is not None:
         if holdout is None:
             raise ValueError("--batchnorm needs --holdout, whose model is run")
-        fresh = soup.reestimate(
-            soup.mixed(chosen, force=args.force, base=args.base), holdout, registry.function(args.batchnorm)()
-        )
+        state = soup.mixed(chosen, sources, args.force, base=args.base)
+        fresh = soup.reestimate(state, holdout, registry.result(args.batchnorm))
         worse = "; fewer than before, so leave --batchnorm out" if fresh.after < fresh.before else ""
         print(f"mix: BatchNorm re-estimated: {fresh.before} of {fresh.n} right before, {fresh.after} after{worse}")
         statistics, accuracy = fresh.statistics, fresh.after / fresh.n
-    more: dict[str, Any] = {"statistics": statistics, "force": args.force, "base": args.base, "rank": args.rank}
-    for note in soup.mix(chosen, args.out, holdout_accuracy=accuracy, **more):
+    more: dict[str, Any] = {"base": args.base, "rank": args.rank}
+    for note in soup.mix(chosen, args.out, sources, accuracy, statistics, args.force, **more):
         print(f"mix: {printable(note)}")
     print(f"mix: {chosen.method} of {len(chosen.ingredients)} checkpoints -> {printable(args.out)}")
 
@@ -104,6 +109,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--rank", type=int, help="for folders of LoRA adapters: truncate their sum to this rank; a note gives the error"
     )
+    add("--key", metavar="ENTRY", help=KEY)
     for option in options_of(soup.greedy):
         flag, sentence = "--" + option.name.replace("_", "-"), f"for greedy: {option.sentence}"
         if option.default is False:
@@ -127,7 +133,9 @@ def _add_trajectory(made: argparse.ArgumentParser) -> None:
     group.add_argument("--steps", type=float, nargs="+", help="of the checkpoints, where their names do not tell")
 
 
-def choose(args: argparse.Namespace, sources: Sequence[Source], holdout: soup.Holdout | None) -> Soup:
+def choose(
+    args: argparse.Namespace, checkpoints: Sequence[Checkpoint], init: Checkpoint | None, holdout: soup.Holdout | None
+) -> Soup:
     """Return the soup that the arguments request. Raises ValueError if they do not fit together."""
     options = {option.name: getattr(args, option.name) for option in options_of(soup.greedy)}
     if args.method != "greedy" and any(v is not None and v is not False for v in options.values()):
@@ -135,26 +143,25 @@ def choose(args: argparse.Namespace, sources: Sequence[Source], holdout: soup.Ho
         raise ValueError(f"{flags} are options of greedy alone")
     along = {name: getattr(args, name) for name in ("schedule", "last", "decay", "steps")}
     if args.method == "trajectory":
-        return soup.trajectory(sources, **{**along, "schedule": _schedule(args.schedule or "uniform")})
+        return soup.trajectory(checkpoints, **{**along, "schedule": _schedule(args.schedule or "uniform")})
     if any(value is not None for value in along.values()):
         raise ValueError("--schedule, --last, --decay, --steps are options of trajectory alone")
     if args.method == "uniform":
-        return soup.uniform(sources)
+        return soup.uniform(checkpoints)
     if args.method == "weights":
-        return _weights(sources, args.coefficients)
+        return _weights(checkpoints, args.coefficients)
     if args.method == "model_stock":
-        init = args.init or args.base
         if init is None:
             raise ValueError("model_stock needs --init, the model that all were fine-tuned from")
-        return soup.model_stock(init, sources)
+        return soup.model_stock(init, checkpoints)
     if args.method == "learned":
         if holdout is None:
             raise ValueError("learned needs --holdout; see -h")
-        return soup.learned(sources, holdout, by=args.by)
+        return soup.learned(checkpoints, holdout, by=args.by)
     if holdout is None and args.evaluate is None:
         raise ValueError(f"{args.method} needs --holdout or --evaluate; see -h")
     grow: Callable[..., Soup] = soup.pruned if args.method == "pruned" else functools.partial(soup.greedy, **options)
-    return grow(sources, registry.function(args.evaluate) if holdout is None else holdout)
+    return grow(checkpoints, registry.function(args.evaluate) if holdout is None else holdout)
 
 
 def _schedule(text: str) -> Schedule:
@@ -166,7 +173,7 @@ def _schedule(text: str) -> Schedule:
 
 def holdout_of(name: str) -> soup.Holdout:
     """Return the result of "module:function"; ValueError if it is not a `soup.Holdout`."""
-    holdout = registry.function(name)()
+    holdout = registry.result(name)
     if not isinstance(holdout, soup.Holdout):
         raise ValueError(f"--holdout {name}: returned a {type(holdout).__name__}, expected a soup.Holdout")
     return holdout
@@ -177,9 +184,8 @@ def _plain(argument: str) -> str:
     return format(Decimal(argument), "f") if re.fullmatch(r"-[\d.]+[eE][-+]?\d{1,3}", argument) else argument
 
 
-def _weights(sources: Sequence[Source], coefficients: Sequence[float] | None) -> Soup:
-    if coefficients is None or len(coefficients) != len(sources):
-        raise ValueError(f"--coefficients: expected {len(sources)} numbers, one per checkpoint")
-    checkpoints = open_all(sources, adapters_too=True)
+def _weights(checkpoints: Sequence[Checkpoint], coefficients: Sequence[float] | None) -> Soup:
+    if coefficients is None or len(coefficients) != len(checkpoints):
+        raise ValueError(f"--coefficients: expected {len(checkpoints)} numbers, one per checkpoint")
     hashes = tuple(map(later, checkpoints))
     return Soup("weights", tuple(c.name for c in checkpoints), hashes, {EVERYTHING: list(coefficients)})

@@ -1,8 +1,10 @@
 """Extensible registries: a key takes a built-in name, or `module:object` in the user's own file."""
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -30,14 +32,20 @@ def load(name: str, what: str = "module:object") -> Any:
     module, colon, attribute = name.partition(":")
     if not (module and colon):
         raise ValueError(f"{name}: expected {what}")
-    sys.path.insert(0, "")
+    here = os.getcwd()
+    sys.path.insert(0, here)
     try:
         found = importlib.import_module(module)
         return getattr(found, attribute) if attribute else found
+    except SystemExit as error:
+        raise ValueError(f"{name} cannot be imported: {module} ends the process (SystemExit {error})") from error
     except (ImportError, AttributeError, SyntaxError) as error:
         raise ValueError(f"{name} cannot be imported: {error}") from error
     finally:
-        sys.path.remove("")
+        sys.path.remove(here)
+        source = getattr(sys.modules.get(module), "__file__", None)
+        if source and Path(source).is_relative_to(here) and here not in sys.path:
+            sys.path.append(here)  # what it imports later, or in worker processes; last, to hide no library
 
 
 def function(name: str) -> Callable[..., Any]:
@@ -46,3 +54,11 @@ def function(name: str) -> Callable[..., Any]:
     if not callable(found):
         raise ValueError(f"{name} is a {type(found).__name__}, expected a function")
     return found
+
+
+def result(name: str) -> Any:
+    """Call "module:function" without arguments. Raises ValueError as `function` does, and if it ends the process."""
+    try:
+        return function(name)()
+    except SystemExit as error:
+        raise ValueError(f"{name} ends the process (SystemExit {error}); it is to return a value") from error

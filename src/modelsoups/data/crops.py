@@ -127,5 +127,5 @@ def _checked_map(path: Path, expected: str) -> Tensor:
     """Return the memory map of a .npy file; ValueError if its bytes have another digest."""
     pixels_N3SS = np.load(path, mmap_mode="c")  # copy on write: torch asks for writable memory
     if f"xxh3_128:{xxh3_128(pixels_N3SS.data).hexdigest()}" != expected:
-        raise ValueError(f"{path} has changed since it was written; delete {path.parent} to decode it again")
+        raise ValueError(f"{path} has changed since it was written; move {path.parent} away to decode it again")
     return torch.from_numpy(pixels_N3SS)

@@ -6,6 +6,7 @@ written last. A set of one's own files has originals.json too: {key: file}. Sets
 data.imagenet.relabelled have their own indexes into another set's tars.
 """
 
+import contextlib
 import functools
 import hashlib
 import io
@@ -27,11 +28,12 @@ from modelsoups.disk import manifests, storage
 SHARD_IMAGES = 1000
 ORIGINALS = "originals.json"  # beside a set of one's own files: the file of each key
 DESCRIPTORS = 512  # files that a set may hold open before the limit of the process is raised
-DELETE_SHARD = "delete that shard and run `modelsoups prepare`"
+DELETE_SHARD = "move that shard away and run `modelsoups prepare`"
 REPLACE = (
-    "if this file opens, delete the shard and run `modelsoups prepare`; otherwise put a whole image in its place and "
-    "run `modelsoups prepare` with another data.dir=..."
+    "if this file opens, move the shard away and run `modelsoups prepare`; otherwise put a whole image in its place "
+    "and run `modelsoups prepare` with another data.dir=..."
 )
+ANEW = "rewrite it, with another data.dir=..."
 RESTORE = "restore it or run `modelsoups prepare`, then run the same command again to continue"
 Decoded = TypeVar("Decoded")
 Json = dict[str, Any]
@@ -118,6 +120,25 @@ def finish_set(folder: Path, inputs: Json, shards: list[Json], facts: Json) -> N
     manifests.finish(folder, inputs, files, **facts, images=images, sha256=digest, shards=shards)
 
 
+def _check_digests(folder: Path, shards: list[Json]) -> None:
+    """Raise ValueError for a tar that was written to after its set was finished and has another content.
+
+    Tars older than the manifest are not read. The manifest's time is renewed once all are as they
+    were, as after a copy of the folder, so that the next opening is quick.
+    """
+    manifest = folder / manifests.MANIFEST
+    finished_at = manifest.stat().st_mtime
+    late = [shard for shard in shards if (folder / shard["file"]).stat().st_mtime > finished_at]
+    for shard in late:
+        if storage.file_sha256(folder / shard["file"]) != shard["sha256"]:
+            raise ValueError(
+                f"{folder / shard['file']} has changed since it was written; run `modelsoups prepare` to {ANEW}"
+            )
+    if late:
+        with contextlib.suppress(OSError):
+            os.utime(manifest)
+
+
 class ShardSet:
     """A prepared set whose images are read in any order.
 
@@ -131,7 +152,7 @@ class ShardSet:
         path = folder / manifests.MANIFEST
         if not path.exists():
             raise ValueError(f"{folder} contains no prepared data set; run `modelsoups prepare`")
-        manifest = storage.read_json(path)
+        manifest = storage.read_object(path, "inputs", "files", "name", "shards", "sha256")
         for name, size in manifest["files"].items():
             file = folder / name
             actual = file.stat().st_size if file.exists() else None
@@ -153,8 +174,9 @@ class ShardSet:
         for shard in manifest["shards"]:
             tar = folder / shard["file"]
             if "index" in shard and (not tar.exists() or tar.stat().st_size != shard["bytes"]):
-                way_out = f"remove {folder}, which contains no images, and run `modelsoups prepare`"
+                way_out = f"move {folder} away, which contains no images, and run `modelsoups prepare`"
                 raise ValueError(f"{tar} has changed since {folder} was created from it; {way_out}")
+        _check_digests(folder, manifest["shards"])
         self._open(manifest["shards"])
 
     def _open(self, shards: list[Json]) -> None:

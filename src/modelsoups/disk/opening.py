@@ -1,9 +1,11 @@
 """Opens files that others made: regular files only, as many as the system allows."""
 
+import contextlib
 import errno
 import os
 import resource
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 SPARE, LEAST = 64, 8  # descriptors left when the limit is raised, and when it cannot be raised
@@ -42,6 +44,21 @@ def open_to_read(path: Path) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+@contextlib.contextmanager
+def utf8_name(path: Path) -> Iterator[Path]:
+    """Yield a path of the same file for libraries that take UTF-8 alone; Linux allows any bytes in a name."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        descriptor = open_to_read(path)
+        try:
+            yield Path(f"/dev/fd/{descriptor}")
+        finally:
+            os.close(descriptor)
+        return
+    yield path
 
 
 def _raise_limit() -> None:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:  # manifests are read without loading torch
     from torch import Tensor
 
 
+AWAY = "move it away, so that it is written again"
+
+
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path. It is synced and renamed to `path`, or removed after an error.
@@ -103,8 +106,17 @@ def read_json(path: Path) -> Any:
     """Parse a JSON file. Raises ValueError, with the path, if it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); delete it so that it is written again") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); {AWAY}") from error
+
+
+def read_object(path: Path, *keys: str) -> dict[str, Any]:
+    """Parse a JSON object; ValueError, with the path, if the file holds something else or lacks a key."""
+    content = read_json(path)
+    if not isinstance(content, dict) or any(key not in content for key in keys):
+        expected = f"an object with {', '.join(keys)}" if keys else "an object"
+        raise ValueError(f"{path} holds other JSON than {expected}; {AWAY}")
+    return content
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -113,7 +125,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             rows.append(json.loads(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} line {number} is not valid JSON ({error})") from error
     return rows
 

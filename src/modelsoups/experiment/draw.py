@@ -35,7 +35,10 @@ class Draw:
                 f"{path} has changed since the sweep started; recipes are fixed once drawn: restore it (`modelsoups "
                 "sweep` after deleting it draws the same), or choose another name=..."
             )
-        return [Recipe(**row["recipe"]) for row in storage.read_jsonl(path)]
+        try:
+            return [Recipe(**row["recipe"]) for row in storage.read_jsonl(path)]
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"{path} does not hold recipes ({type(error).__name__}: {error}); restore it") from error
 
     def drawn(self) -> list[Recipe]:
         """Return the recipes that the search draws with this configuration, not draw.jsonl's."""
@@ -64,7 +67,7 @@ class Draw:
             if old != rows[: len(old)]:
                 raise ValueError(
                     f"{path} has different recipes than {source} now draws; recipes are fixed once drawn: choose "
-                    f"another name=..., or delete {self.files.root} to start over"
+                    f"another name=..., or move {self.files.root} away to start over"
                 )
         storage.write_jsonl(path, rows)
         if self.files.draw_manifest.exists():

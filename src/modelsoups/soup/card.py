@@ -4,9 +4,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from xxhash import xxh3_64
+
 from modelsoups.disk import storage
 from modelsoups.soup.coefficients import Soup
 
+MARK = "\n<!-- modelsoups "
 LONGEST = 255  # bytes of a file name
 # The front matter is one constant line, so huggingface_hub.ModelCard would save nothing here.
 CARD = """---
@@ -50,10 +53,10 @@ def write_card(weights: Path, text: str) -> list[str]:
     """
     usual, other = weights.with_suffix(".md"), weights.with_name(f"{weights.name}.md")
     if _is_free(usual):
-        storage.write_text(usual, text)
+        storage.write_text(usual, _signed(text))
         return []
     if len(os.fsencode(other.name)) <= LONGEST and _is_free(other):
-        storage.write_text(other, text)
+        storage.write_text(other, _signed(text))
         return [f"{usual} is not a card that modelsoups wrote, so it stays; the card is {other}"]
     return [f"{usual} is not a card that modelsoups wrote, so it stays; no card was written"]
 
@@ -62,9 +65,15 @@ def _is_free(path: Path) -> bool:
     """Whether there is nothing at a path, or a card of ours that nobody has added to."""
     if not path.exists() and not path.is_symlink():
         return True
-    start, end = CARD.split("{method}")[0], CARD.split("{notes}")[1]
-    text = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
-    return text.startswith(start.encode()) and text.endswith(end.encode())
+    start = CARD.split("{method}")[0].encode()
+    found = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+    text, mark, _ = found.rpartition(MARK.encode())
+    return found.startswith(start) and bool(mark) and _signed(text.decode(errors="replace")).encode() == found
+
+
+def _signed(text: str) -> str:
+    """A card with a last line, unseen in Markdown, by which additions and changes of its owner are noticed."""
+    return f"{text}{MARK}{xxh3_64(text.encode()).hexdigest()} -->\n"
 
 
 def _shown(name: str) -> str:

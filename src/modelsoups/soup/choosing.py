@@ -168,7 +168,7 @@ def _logits(holdout: Holdout, checkpoint: Checkpoint) -> Tensor:
 def _score(evaluate: Evaluate, state: dict[str, Tensor], name: str) -> Score:
     try:
         value: Any = evaluate(state)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"evaluate raised {type(error).__name__} for {name}: {error}") from error
     several = isinstance(value, (tuple, list))
     metrics = value if several else [value]

@@ -71,6 +71,6 @@ class Soup:
 
 def _is_finite(coefficient: float) -> bool:
     try:
-        return math.isfinite(coefficient)
+        return not isinstance(coefficient, bool) and math.isfinite(coefficient)
     except TypeError:  # text
         return False

@@ -1,12 +1,14 @@
 """A labelled hold-out set in memory, decoded once for all models; counting can stop early."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from xxhash import xxh3_128
 
 Inputs = Tensor | Mapping[str, Tensor]  # of a batch; a mapping is by argument name
 Count = tuple[int | None, int]  # images right (None: certainly fewer than needed), images seen
@@ -40,8 +42,13 @@ class Holdout:
             raise ValueError(f"the hold-out's model is a {type(model).__name__} without weights to load; give a module")
         if batch_size < 1:
             raise ValueError(f"the hold-out's batch_size is {batch_size}; expected at least 1")
+        try:
+            batches = iter(loader)
+        except TypeError as error:
+            what = f"the hold-out's loader is a {type(loader).__name__}"
+            raise ValueError(f"{what}; expected batches of (inputs, labels)") from error
         inputs, labels = [], []
-        for position, batch in enumerate(loader):
+        for position, batch in enumerate(batches):
             inputs_B, labels_B = unpacked(batch, model, f"hold-out batch {position}")
             inputs.append(inputs_B)
             labels.append(labels_B.cpu())
@@ -58,6 +65,18 @@ class Holdout:
 
     def __len__(self) -> int:
         return len(self.labels_N)
+
+    def digest(self) -> str:
+        """Return a digest of what logits depend on beside weights: images in order, model, and `prepare`.
+
+        Of `prepare` only what it makes of the first batch counts.
+        """
+        found = xxh3_128(re.sub(" at 0x[0-9a-f]+", "", repr(self.model)).encode())
+        for inputs in (self.inputs, self.batch(torch.arange(min(self.batch_size, len(self))))[0]):
+            for tensor in _tensors(inputs):
+                found.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+                found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        return found.hexdigest()
 
     def hardest_first(self, logits: Sequence[Tensor]) -> None:
         """Sort the images so that `count` starts with those that most of these models get wrong."""
@@ -113,6 +132,8 @@ def check_labels(labels_N: Tensor, classes: int) -> None:
     """Raise ValueError for labels that are none of the classes 0 to classes - 1, which no model gets right."""
     if labels_N.is_floating_point() or labels_N.dtype == torch.bool:
         raise ValueError(f"labels are {str(labels_N.dtype).removeprefix('torch.')}, expected whole numbers")
+    if labels_N.ndim != 1:
+        raise ValueError(f"labels have the shape {tuple(labels_N.shape)}, expected one whole number an image")
     if len(labels_N) and not 0 <= int(labels_N.min()) <= int(labels_N.max()) < classes:
         odd = int(labels_N.min()) if int(labels_N.min()) < 0 else int(labels_N.max())
         why = "-1 stands for unlabelled images" if odd < 0 else "do they begin at 1?"
@@ -179,8 +200,10 @@ def each(inputs_B: Inputs) -> Iterator[Inputs]:
 
 
 def _logits_in(output: Any) -> Tensor:
-    logits_BC: Tensor = output if isinstance(output, Tensor) else output.logits
-    return logits_BC
+    given = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
+    if not isinstance(given, Tensor):
+        raise ValueError(f"the model returns a {type(output).__name__}; expected logits, or an object with .logits")
+    return given
 
 
 def _tensors(inputs: Inputs) -> list[Tensor]:

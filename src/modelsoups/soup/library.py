@@ -19,7 +19,7 @@ from modelsoups.soup import adapters, model_folder
 from modelsoups.soup.adapters import Mixture
 from modelsoups.soup.card import card, write_card
 from modelsoups.soup.coefficients import Ingredient, Soup
-from modelsoups.soup.notes import batchnorm_notes, check_statistics, notes_on
+from modelsoups.soup.notes import batchnorm_notes, check_statistics, notes_on, origin_notes
 from modelsoups.soup.refusals import check_not_shared, problems, refuse
 from modelsoups.weights import digests as digest
 from modelsoups.weights.mixing import mix_in_memory, mix_to_file
@@ -99,7 +99,8 @@ def mix(
     facts = _Facts(chosen, checkpoints, made, {"holdout_accuracy": holdout_accuracy}, forced)
 
     def all_notes(notes: list[str]) -> list[str]:
-        return [*facts.notes(), *notes, *batchnorm_notes(made.checkpoints, statistics)]
+        found = [*facts.notes(), *origin_notes(checkpoints), *notes]
+        return found + batchnorm_notes(made.checkpoints, statistics)
 
     _check_output(path, made)
     if path.suffix == ".safetensors":
@@ -158,6 +159,10 @@ def _check_output(path: Path, made: Mixture) -> None:
     first = made.checkpoints[0]
     if made.config is not None and path.suffix in SUFFIXES:
         raise ValueError(f"{path}: an adapter is a folder, so give the name of a new one; or {adapters.BASE}")
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{path} has a name that is not UTF-8, which safetensors cannot open; give another") from error
     if path.suffix == ".safetensors":
         if len(first.parts) > 1:
             held = ", ".join(map(str, first.parts.values()))
@@ -215,19 +220,20 @@ def open_alike(sources: Sources) -> list[Checkpoint]:
     return checkpoints
 
 
-def open_all(sources: Sources, adapters_too: bool = False) -> list[Checkpoint]:
+def open_all(sources: Sources, key: str | None = None, adapters_too: bool = False) -> list[Checkpoint]:
     """Open the checkpoints lazily, each with a unique name; the keys of a mapping are the names.
 
-    adapters_too: whether folders of LoRA adapters may be among them, for callers that tell them
-    from whole models. Raises ValueError if there are none, one is given twice, one cannot be
-    opened, or two states share their memory.
+    key: the nested entry with the weights, in each of them ("state_dict_ema"). adapters_too:
+    whether folders of LoRA adapters may be among them, for callers that tell them from whole
+    models. Raises ValueError if there are none, one is given twice, one cannot be opened, or two
+    states share their memory.
     """
     if isinstance(sources, (str, os.PathLike)):
         raise ValueError(f"{sources}: expected several checkpoints in a list, not one path")
     opened = []
     named = sources.items() if isinstance(sources, Mapping) else ((None, source) for source in sources)
     for position, (name, source) in enumerate(named):
-        checkpoint = open_checkpoint(source, adapters_too=adapters_too)
+        checkpoint = open_checkpoint(source, key, adapters_too=adapters_too)
         if name is not None:
             checkpoint.name = name
         elif checkpoint.name == "state in memory":
@@ -247,6 +253,22 @@ def open_all(sources: Sources, adapters_too: bool = False) -> list[Checkpoint]:
             raise ValueError(f"{c.name} is given twice, also as {earlier}")
     if not adapters.has_adapters(opened):
         align(opened)
+    return opened
+
+
+def open_initialization(init: Source, checkpoints: Sequence[Checkpoint], key: str | None = None) -> Checkpoint:
+    """Open the model that the checkpoints were fine-tuned from, with the names of the first of them.
+
+    key: the nested entry with its weights if it has such an entry, as it need not be saved as the
+    checkpoints are. Raises ValueError if it cannot be opened.
+    """
+    try:
+        opened = open_checkpoint(init, key)
+    except ValueError:
+        if key is None:
+            raise
+        opened = open_checkpoint(init)
+    align([*checkpoints, opened])
     return opened
 
 

@@ -1,17 +1,20 @@
 """Cached logits, in memory or in .npy files, read in blocks of images."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from xxhash import xxh3_128
 
 from modelsoups.soup.greedy_rule import Evaluation, Score
 from modelsoups.soup.holdout import check_labels
 
 CachedLogits = Mapping[str, str | Path | Tensor]  # model's name -> .npy file or logits_NC
 Source = Path | Tensor  # one model's logits: a file or logits_NC
+PORTION = 2**20  # bytes of a file that are hashed at a time
 BLOCK = 2**22  # numbers in memory at a time
 
 
@@ -19,7 +22,7 @@ def open_logits(cached: CachedLogits, labels_N: Tensor) -> dict[str, Source]:
     """The logits by model; ValueError for a file that cannot be read, another shape, or labels outside the classes."""
     opened: dict[str, Source] = {}
     for name, source in cached.items():
-        opened[name] = source.detach().cpu() if isinstance(source, Tensor) else Path(source)
+        opened[name] = source.detach().cpu() if isinstance(source, Tensor) else check_content(Path(source))
     if not opened:
         raise ValueError("ensemble: no models")
     shapes = {name: shape_of(source) for name, source in opened.items()}
@@ -29,6 +32,32 @@ def open_logits(cached: CachedLogits, labels_N: Tensor) -> dict[str, Source]:
             raise ValueError(f"{name}: logits {shape}, expected {(len(labels_N), *first[1:])} as for the others")
     check_labels(labels_N, first[1])
     return opened
+
+
+def check_content(path: Path) -> Path:
+    """Return the path of logits; ValueError for a file of `cache_logits` whose content is not the one in its name."""
+    named = re.fullmatch(r"[0-9a-f]{32}-([0-9a-f]{32})\.npy", path.name)
+    if named and _digest_of_file(path) != named[1]:
+        raise ValueError(f"{path} has changed since it was written; move it away, and cache the logits again")
+    return path
+
+
+def digest_of(array: np.ndarray) -> str:
+    """Return the XXH3 of an array's shape, type and numbers."""
+    found = xxh3_128(f"{array.shape} {array.dtype.str}".encode())
+    found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
+
+
+def _digest_of_file(path: Path) -> str:
+    """`digest_of` the array in a file, in little memory."""
+    array = _mapped(path)
+    found = xxh3_128(f"{array.shape} {array.dtype.str}".encode())
+    with open(path, "rb") as file:
+        file.seek(array.offset)
+        while part := file.read(PORTION):
+            found.update(part)
+    return found.hexdigest()
 
 
 def shape_of(source: Source) -> tuple[int, ...]:
@@ -79,10 +108,10 @@ class LogitTotal:
             self.total_NC[part] += block_KBC[0]
 
 
-def _mapped(path: Path) -> np.ndarray:
+def _mapped(path: Path) -> np.memmap:
     """Return a file's array, memory-mapped; ValueError unless it is a complete float matrix."""
     try:
-        array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
+        array = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: not an .npy file of logits, or cut off ({error})") from error
     if array.ndim != 2 or array.dtype.kind != "f":

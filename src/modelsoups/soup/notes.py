@@ -3,13 +3,16 @@
 import math
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
-from modelsoups.checkpoints.states import is_finite
-from modelsoups.checkpoints.tensors import Checkpoint
+from modelsoups.checkpoints.states import averaged, is_finite
+from modelsoups.checkpoints.tensors import Checkpoint, Entry
 from modelsoups.soup.batchnorm import has_batchnorm, statistics_differ
 from modelsoups.soup.coefficients import Soup
+from modelsoups.weights.angles import ALIKE, head_of
 
+MATRICES, SPOTS, LEAST = 8, 4, 1024  # matrices that are sampled, spots in each, numbers of a spot
 ROUNDING = 1e-6  # of a sum of coefficients, which may have been written with few digits
 
 
@@ -43,6 +46,34 @@ def notes_on(chosen: Soup, of_updates: bool = False) -> list[str]:
 WHY = "does the evaluator load the weights that it is given?"
 
 
+def origin_notes(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """The first checkpoint that is unlike the first one in most of some matrices, of which a sample is read."""
+    first = checkpoints[0]
+    matrices = [key for key, entry in first.entries.items() if len(entry.shape) > 1 and averaged(entry)]
+    head = head_of(first)
+    body = [key for key in matrices if key != head and math.prod(first.entries[key].shape) >= LEAST]
+    some = [body[len(body) * n // MATRICES] for n in range(MATRICES)] if len(body) > MATRICES else body
+    for other in checkpoints[1:] if len(some) > 1 else ():
+        cosines = [_cosine(first.entries[key], other.entries[key]) for key in some]
+        if 2 * sum(cosine < ALIKE for cosine in cosines) > len(some):
+            what = f"{other.name} and {first.name} were not fine-tuned from one model, it seems"
+            lowest = f"cosine of their weights down to {min(cosines):.2f}, over 0.9 otherwise"
+            return [f"{what} ({lowest}): a soup of such models is no better than chance; ask `modelsoups doctor`"]
+    return []
+
+
+def _cosine(one: Entry, two: Entry) -> float:
+    """The cosine of two tensors in SPOTS spots that are spread over them."""
+    size = math.prod(one.shape)
+    length = min(LEAST, size // SPOTS)
+    starts = [size * spot // SPOTS for spot in range(SPOTS)]
+    rows = []
+    for entry in (one, two):
+        parts = [torch.from_numpy(entry.block(start, start + length).copy()).view(entry.dtype) for start in starts]
+        rows.append(torch.cat(parts).double())
+    return float(torch.nn.functional.cosine_similarity(rows[0], rows[1], dim=0))
+
+
 def batchnorm_notes(checkpoints: Sequence[Checkpoint], statistics: Mapping[str, Tensor] | None) -> list[str]:
     """Whether the soup's running statistics fit its weights, or were estimated again without need."""
     fresh = has_batchnorm(statistics or ())
@@ -63,6 +94,8 @@ def check_statistics(first: Checkpoint, statistics: Mapping[str, Tensor]) -> Non
         if name not in first.entries:
             raise ValueError(f"statistics: tensor {name} is not in {first.name}")
         expected = first.entries[name]
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"statistics: {name} is a {type(tensor).__name__}, expected a tensor")
         if tuple(tensor.shape) != tuple(expected.shape):
             raise ValueError(f"statistics: tensor {name} is {tuple(tensor.shape)}, expected {tuple(expected.shape)}")
         if not is_finite(tensor.to(expected.dtype)):

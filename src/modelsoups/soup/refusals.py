@@ -19,7 +19,11 @@ from modelsoups.soup.adapters import different_bases
 from modelsoups.soup.configs import config_difference
 from modelsoups.weights.angles import ALIKE, head_of
 
-ADAPTER = re.compile(r"(^|\.)lora_[AB]\b|\.lora_(A|B|down|up|embedding_A|embedding_B)\.|(^|\.)(hada_w|lokr_w|oft_)")
+# Factors as PEFT, kohya, diffusers and torchtune name them, of LoRA, IA3, VeRA, LoHa, LoKr and OFT.
+ADAPTER = re.compile(
+    r"(^|\.)lora_[ABab]\b|\.lora_(A|B|a|b|down|up|embedding_A|embedding_B|magnitude_vector)\b|_lora\.(down|up)\."
+    r"|(^|\.)(hada_w|lokr_w|oft_|boft_|ia3_l|vera_lambda|prompt_embeddings$)"
+)
 # Names that quantizers give the numbers beside their weights; CLIP's logit_scale is none of them.
 SCALE = re.compile(r"(?:^|[._])(SCB|scales?|scale_inv|scale_weight|absmax|quant_map|qzeros|zeros|zero_point)$")
 NARROW = (torch.int8, torch.uint8, torch.int16, torch.int32)  # and float8

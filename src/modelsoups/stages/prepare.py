@@ -30,6 +30,6 @@ def _is_made(sets: Sets, name: str) -> bool:
     if manifest["inputs"] != inputs:
         raise ValueError(
             f"{folder} was prepared with {manifest['inputs']}, but now needs {inputs}; choose another data.dir=..., "
-            "or delete that folder"
+            "or move that folder away"
         )
     return True

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from modelsoups.checkpoints.formats import DTYPES
@@ -21,6 +22,7 @@ from modelsoups.checkpoints.mapped import CHANGED
 from modelsoups.checkpoints.states import is_finite
 from modelsoups.checkpoints.tensors import Checkpoint, nbytes
 from modelsoups.disk import storage
+from modelsoups.disk.opening import utf8_name
 from modelsoups.weights import digests as digest
 from modelsoups.weights.fast import blocks
 from modelsoups.weights.fast.blocks import Piece, Room, Rows
@@ -29,6 +31,8 @@ from modelsoups.weights.state_dicts import Coefficients, as_counts, check_groups
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 Facts = Callable[[tuple[str, ...]], dict[str, str]]  # digests -> metadata
 Write = Callable[[str, int, Tensor], None]  # tensor, first element, flat elements
+METADATA = "__metadata__"
+RESERVED = ("format", "modelsoups")  # keys of the metadata, which name ties too
 PAGE = 4096  # bytes
 PORTION = 2**24  # bytes of the output that are sent to the disk at a time
 
@@ -64,7 +68,7 @@ def mix_to_file(
     check_layouts(checkpoints)
     for checkpoint in checkpoints:
         if out.exists() and any(file.samefile(out) for file in checkpoint.files):
-            raise ValueError(f"{out} would overwrite the input {checkpoint.name}; give a different name")
+            raise ValueError(f"{out} would overwrite the input {checkpoint.name}; give another name")
     plan = _plan(checkpoints, coefficients, facts((digest.UNKNOWN,) * len(checkpoints)))
     storage.check_space(out, plan.size)
     with storage.atomic(out) as tmp:
@@ -84,6 +88,7 @@ def mix_to_file(
             _write(descriptor, memoryview(whole.header), 0)
         finally:
             os.close(descriptor)
+        _check_written(tmp, out, plan)
     return _notes(checkpoints, plan.tied, differing)
 
 
@@ -107,7 +112,7 @@ def _tied(checkpoints: Sequence[Checkpoint], coefficients: Coefficients) -> dict
     tied: dict[str, str] = {}
     for a, b in checkpoints[0].tied.items():
         everywhere = all(checkpoint.tied.get(a) == b for checkpoint in checkpoints)
-        if everywhere and of_group(a, coefficients) == of_group(b, coefficients):
+        if a not in RESERVED and everywhere and of_group(a, coefficients) == of_group(b, coefficients):
             tied[a] = b
     return tied
 
@@ -115,8 +120,9 @@ def _tied(checkpoints: Sequence[Checkpoint], coefficients: Coefficients) -> dict
 def _plan(checkpoints: Sequence[Checkpoint], coefficients: Coefficients, metadata: dict[str, str]) -> Plan:
     entries = checkpoints[0].entries
     check_groups(entries, coefficients)
+    _check_names(checkpoints[0])
     tied = _tied(checkpoints, coefficients)
-    header: dict[str, object] = {"__metadata__": {"format": "pt", **tied, **metadata}}
+    header: dict[str, object] = {METADATA: {"format": "pt", **tied, **metadata}}
     offsets, end = {}, 0
 
     def place(key: str) -> tuple[bool, int]:
@@ -132,6 +138,28 @@ def _plan(checkpoints: Sequence[Checkpoint], coefficients: Coefficients, metadat
     start = 8 + len(text)
     placed = {key: start + offset for key, offset in offsets.items()}
     return Plan(placed, start + end, tied, len(text).to_bytes(8, "little") + text)
+
+
+def _check_names(first: Checkpoint) -> None:
+    """Raise ValueError for a name that no safetensors file can hold."""
+    for key in first.entries:
+        what = "is the name of safetensors' own entry" if key == METADATA else None
+        try:
+            key.encode()
+        except UnicodeEncodeError:
+            what = "has characters that are no Unicode text"
+        if what:
+            raise ValueError(f"{first.name}: tensor {key!r} {what}, so it cannot be written; rename it")
+
+
+def _check_written(tmp: Path, out: Path, plan: Plan) -> None:
+    """Raise ValueError unless safetensors opens what was written and finds every tensor in it."""
+    try:
+        with utf8_name(tmp) as name, safe_open(name, "numpy") as file:
+            odd = plan.offsets.keys() ^ set(file.keys())
+    except SafetensorError as error:
+        raise ValueError(f"{out}: safetensors cannot open what was written ({error}), so it is not kept") from error
+    assert not odd, odd
 
 
 def _stream(

@@ -181,7 +181,7 @@ def _key_and_label(part: Part, name: str, label: int | None = None) -> tuple[str
         truth = metadata.val_labels()[number - 1] if 1 <= number <= 50_000 else -1
         wnid = metadata.wnids()[truth]
     if truth < 0:
-        raise ValueError(f"{where} does not belong to ImageNet-1k; remove it")
+        raise ValueError(f"{where} does not belong to ImageNet-1k; move it elsewhere")
     if part.wnid not in (None, wnid):
         raise ValueError(f"{where} is of class {wnid}, but in {part.wnid}; move it to its class")
     if label not in (None, truth):
