@@ -286,7 +286,7 @@ def test_submit_runs_the_whole_pipeline_in_order(cluster, begun, pipeline, scene
     counts = {r["dataset"]: r["n"] for r in results if "n" in r}
     assert counts == {name: IMAGES.get(name, 96) for name in SETS if name != "train"}
     done = subprocess.run(pipeline.command, capture_output=True, text=True)
-    assert "complete, nothing to submit" in done.stdout
+    assert "everything is complete" in done.stdout
     assert slurm.queue(Path("runs/pipeline")) == []
 
 

@@ -74,7 +74,7 @@ def keep_overrides(run: Run, overrides: Sequence[str], stage: str) -> None:
     if before is not None:
         others = set(SETTLED) - set(SETTLED_BY.get(stage, ()))
         kept = [*(o for o in before if _section(o) in others), *(o for o in kept if _section(o) not in others)]
-    if kept != before:
+    if before is None or sorted(kept) != sorted(before):
         storage.write_json(path, {"overrides": kept})
 
 

@@ -35,7 +35,7 @@ def test_pretraining_resumes_to_the_same_weights(tmp_path: Path, capsys, kind):
         second.train_step()
     for name, weight in straight.model.state_dict().items():
         assert torch.equal(weight, second.model.state_dict()[name]), name
-    with pytest.raises(ValueError, match="other options"):
+    with pytest.raises(ValueError, match="different options"):
         kind(options("part", steps=4), corpus)
     straight.write_weights()
     whole = tmp_path / "whole"
