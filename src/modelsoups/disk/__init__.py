@@ -1,1 +1,1 @@
-"""Files on disk: the paths of a run, atomic writing, manifests, locks and provenance."""
+"""Reads and writes files: paths, atomic writes, manifests, locks and records of provenance."""
