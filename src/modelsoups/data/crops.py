@@ -1,7 +1,7 @@
 """Caches the decoded, cropped images of evaluation sets for all models, in memory or on disk.
 
-A set with more than SMALL bytes of pixels is cached in the file <set name>-<hash>/pixels.npy. The hash
-covers the images, their size and package versions. manifest.json, written last, has a pixel checksum.
+A set with more than SMALL bytes of pixels is cached in the file <set name>-<hash>/pixels.npy; the
+hash covers the images, the crop and package versions. manifest.json has a checksum of the pixels.
 """
 
 import shutil
@@ -67,7 +67,7 @@ class CropStore:
         return self._mapped[place]
 
     def in_memory(self, dataset: ShardSet, side: int) -> Tensor:
-        """Return a set's crops, uint8 (N, 3, S, S), decoded into memory even if the set is large."""
+        """Return a set's crops, uint8 (N, 3, S, S), decoded into memory even for a large set."""
         key = (dataset.folder, dataset.sha256, side)
         if key not in self._in_memory:
             crops = Crops(dataset, side)
@@ -107,13 +107,13 @@ class CropStore:
 
 
 def _inputs(dataset: ShardSet, side: int) -> Mapping[str, Any]:
-    """Return what determines a set's crops: hash of the set, type of crop, size, package versions."""
+    """Return what determines a set's crops: its hash, the crop, the size and package versions."""
     packages = {name: version(name) for name in ("pillow", "torchvision")}
     return {"set": dataset.sha256, "crop": "clip", "side": side, **packages}
 
 
 def _decode(dataset: ShardSet, side: int, path: Path) -> str:
-    """Decode all crops of a set into a .npy file at `path`, and return the XXH3 hash of the pixels."""
+    """Decode all crops of a set into a .npy file at `path`; return the XXH3 hash of the pixels."""
     pixels_N3SS = np.lib.format.open_memmap(path, "w+", np.uint8, (len(dataset), 3, side, side))
     start = 0
     for pixels_B3SS in DataLoader(Crops(dataset, side), 64, num_workers=max(1, cores() - 1)):
@@ -127,5 +127,5 @@ def _checked_map(path: Path, expected: str) -> Tensor:
     """Memory-map a .npy file of pixels; raise ValueError if their hash differs from `expected`."""
     pixels_N3SS = np.load(path, mmap_mode="c")  # copy on write: torch asks for writable memory
     if f"xxh3_128:{xxh3_128(pixels_N3SS.data).hexdigest()}" != expected:
-        raise ValueError(f"{path} has changed since it was written; delete {path.parent} so that the images are decoded again")
+        raise ValueError(f"{path} has changed since it was written; delete {path.parent} and run this again")
     return torch.from_numpy(pixels_N3SS)

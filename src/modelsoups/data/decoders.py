@@ -1,7 +1,7 @@
 """Decoders of training images, chosen by the configuration key `finetune.decode`.
 
 - pil: PIL decodes and resizes every image, as in the paper's code.
-- turbo: simplejpeg decodes colour JPEGs to the same pixels as PIL, in 1.59 instead of 1.94 ms. PyTorch
+- turbo: simplejpeg decodes colour JPEGs to PIL's exact pixels, in 1.59 instead of 1.94 ms. PyTorch
   resizes them in 0.27 instead of 1.43 ms; pixel values then differ from PIL's by at most 3 of 255.
 - gpu: torchvision (nvJPEG) decodes batches of colour JPEGs; pixel values are within a few of PIL's.
 
@@ -28,7 +28,7 @@ END = b"\xff\xd9"  # last bytes of a complete JPEG
 
 
 def by_turbo(data: bytes, border: int = 0) -> Tensor:
-    """Decode an image to uint8 (3, H, W) and cut `border` pixels off each side; PIL's exceptions."""
+    """Return an image's uint8 pixels (3, H, W) without `border` on each side; PIL's exceptions."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if colours not in COLOURS:

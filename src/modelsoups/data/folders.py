@@ -1,7 +1,7 @@
 """Prepares a data set whose images are in one folder per class, such as ROOT/train/daisy/1.jpg.
 
-The configuration key data.root gives ROOT, which has a subfolder for each split and each test set. A
-test set under distribution shift may lack classes of train: logits of those classes are then ignored.
+The configuration key data.root gives ROOT, with a subfolder for each split and each test set. A test
+set under distribution shift may lack classes of train; the logits of these classes are ignored.
 """
 
 import functools
@@ -21,13 +21,13 @@ TEMPLATES = ["a photo of a {}."]  # prompts of the zero-shot head; a folder's na
 
 
 def names(data: DataConfig) -> list[str]:
-    """Return the names of the data sets (train, hold-out, tests); ValueError if one has no folder."""
+    """Return the data sets' names (train, hold-out, tests); ValueError if one has no folder."""
     wanted = [data.train, data.holdout, data.test, *data.shifts, *data.extra]
     if data.root is None:
-        raise ValueError("data.root is null; set it to the folder that contains train/, holdout/, ...")
+        raise ValueError("data.root is null; set it to the folder that contains train/ and so on")
     for folder in (Path(data.root) / name for name in wanted):
         if not folder.is_dir():
-            raise ValueError(f"{folder} is missing; data.root needs the folders {', '.join(wanted)}")
+            raise ValueError(f"{folder} is missing; data.root needs {', '.join(wanted)}")
     return wanted
 
 
@@ -39,7 +39,7 @@ def inputs(data: DataConfig, protocol: str, name: str) -> Json:
 
 
 def facts(data: DataConfig, protocol: str, name: str) -> Json:
-    """Return a set's metadata for manifest.json, with the keys that `shards.finish_set` describes."""
+    """Return a set's metadata for manifest.json; `shards.finish_set` describes the keys."""
     roles = {data.train: "train", data.holdout: "holdout", data.test: "test"}
     classes = _subfolders(data, data.train)
     indices = list(map(classes.index, _classes_of(data, name)))
@@ -83,7 +83,7 @@ def _labelled_files(data: DataConfig, name: str) -> list[tuple[Path, int]]:
         paths = sorted((root / class_name).iterdir())
         files += [(path, label) for path in paths if path.suffix.lower() in SUFFIXES]
     if not files:
-        raise ValueError(f"{root}: its class folders contain no images; expected {', '.join(SUFFIXES)} files")
+        raise ValueError(f"{root}: the class folders need images ({', '.join(SUFFIXES)})")
     return files
 
 
@@ -93,10 +93,10 @@ def _classes_of(data: DataConfig, name: str) -> list[str]:
     own, classes = _subfolders(data, name), _subfolders(data, data.train)
     if unknown := sorted(set(own) - set(classes)):
         first = unknown[0]
-        raise ValueError(f"{root / first}: {data.train} has no class {first}; rename this folder or move it away")
+        raise ValueError(f"{root / first}: {data.train} has no class {first}; rename or move it")
     if name in (data.train, data.holdout, data.test) and own != classes:
         missing = next(c for c in classes if c not in own)
-        raise ValueError(f"{root}: no folder for class {missing}; add one with images of this class")
+        raise ValueError(f"{root}: no folder for class {missing}; add one with its images")
     return own
 
 

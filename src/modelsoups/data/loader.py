@@ -1,6 +1,6 @@
 """Yields training batches that depend on the seed and step only, not on processes or resuming.
 
-Legend (last letters of tensor names): B batch size, N training images, C channels, H height, W width.
+Legend (last letters of tensor names): B batch, N training images, C channels, H height, W width.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ NONE = -1  # instead of the index of a skipped image, for a sample that skipped 
 
 @dataclass(frozen=True)
 class Share:
-    """The images of every batch that process `rank` of `ranks` trains on, in `parts` micro-batches."""
+    """The images of each batch that process `rank` of `ranks` trains on, in `parts` micro-batches."""
 
     rank: int = 0
     ranks: int = 1
@@ -39,7 +39,7 @@ class Share:
     def of(self, index_B: Tensor) -> list[Tensor]:
         """Return this rank's image indices of a batch, one tensor for each micro-batch (part).
 
-        Mixup pairs the i-th image with the i-th last one, so a part contains both, as mirror images.
+        Mixup pairs image i with the i-th last one, so a part has both, at mirrored positions.
         """
         pieces = self.ranks * self.parts
         if pieces == 1:
@@ -59,8 +59,8 @@ WHOLE = Share()
 class Preprocessing:
     """Settings of image decoding and augmentation.
 
-    `mean` (RGB, 0 to 1) is the colour of pixels that augmentation leaves empty. decoder: "pil", "turbo"
-    or "gpu"; augment: "cpu" or "gpu". `side_by_side` is how many runs share this machine's cores.
+    mean (RGB, 0 to 1) is the colour of pixels that augmentation leaves empty. decoder is "pil", "turbo"
+    or "gpu"; augment is "cpu" or "gpu". side_by_side is how many runs share the machine's cores.
     """
 
     image_size: int
@@ -88,7 +88,7 @@ class Skipped:
             where = self.train.where(index)
             if len(self.keys) > self.limit:
                 raise ValueError(
-                    f"there are more than finetune.skip_corrupt={self.limit} corrupt images: {', '.join(self.keys[:-1])} and "
+                    f"more than finetune.skip_corrupt={self.limit} corrupt images: {', '.join(self.keys[:-1])} and "
                     f"{where}; delete their shards and run `modelsoups prepare`"
                 )
             count = f"corrupt image {len(self.keys)} of at most {self.limit}"
@@ -134,7 +134,7 @@ def train_batches(
 
 @contextlib.contextmanager
 def deaths_named() -> Iterator[None]:
-    """Inside the with block, replace PyTorch's error about a killed DataLoader worker by a clear one."""
+    """Replace PyTorch's error about a killed DataLoader worker in the with block by a clear one."""
     try:
         yield
     except RuntimeError as error:
@@ -166,7 +166,7 @@ def index_batches(images: int, recipe: Recipe, first: int = 0, share: Share = WH
 class Augmented(Dataset[Any]):
     """Maps (epoch, index) to (augmented image, label, NONE); the image is uint8 (3, S, S).
 
-    With `skips`, the next image replaces a corrupt one, whose index then takes the place of NONE (-1).
+    With `skips`, the next image replaces a corrupt one, whose index then replaces NONE (-1).
     """
 
     train: ShardSet
@@ -206,10 +206,10 @@ class Augmented(Dataset[Any]):
             except CorruptImage:
                 if not self.skips:
                     raise
-        raise CorruptImage(f"every image of {self.train.folder} is corrupt; delete it and run `modelsoups prepare`")
+        raise CorruptImage(f"every image of {self.train.folder} is corrupt; prepare the set again")
 
     def image(self, index: int) -> Picture:
-        """Return a decoded image; images of a small data set are decoded once and kept in memory."""
+        """Return a decoded image; a small data set's images are decoded once and kept in memory."""
         decoder = self.preprocessing.decoder
         if self.train.bytes > KEEP_DECODED:
             return self.train.decoded(index, DECODERS[decoder])

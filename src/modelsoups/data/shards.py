@@ -1,8 +1,8 @@
 """Reads and writes prepared data sets: folders of WebDataset tars, with index files and a manifest.
 
-A tar `{name}-{shard:06d}.tar` has the members `{key}.{png,jpg}` and `{key}.cls`; its index, a .npz file,
-has each image's key, byte offset, size and label. manifest.json is written last. The sets of
-data.imagenet.relabelled have only index files, which point into the tars of another set.
+A tar `{name}-{shard:06d}.tar` has the members `{key}.{png,jpg}` and `{key}.cls` (labels). Its index, a
+.npz file, has each image's key, byte offset, size and label. manifest.json is written last. The sets
+of data.imagenet.relabelled have only index files, which point into the tars of another set.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ def encode_png(image_HWC: np.ndarray) -> bytes:
 
 
 def write_shard(tar: Path, samples: Iterable[Sample]) -> Json:
-    """Write a tar and its index file; return name, image count, size and sha256 for the manifest."""
+    """Write a tar and its index; return name, image count, size and sha256 for the manifest."""
     import webdataset  # it loads torch, which readers of shards do not need
 
     rows: list[tuple[str, int, int, int]] = []  # the values of COLUMNS
@@ -127,7 +127,7 @@ class ShardSet:
             file = folder / name
             actual = file.stat().st_size if file.exists() else None
             if actual != size:
-                state = "is missing" if actual is None else f"is truncated or changed ({actual} bytes instead of {size})"
+                state = "is missing" if actual is None else f"is truncated or changed ({actual} bytes, not {size})"
                 raise ValueError(f"{file} {state}; run `modelsoups prepare` to rewrite it")
         self.name: str = manifest["name"]
         self.title: str = manifest["title"]
@@ -143,7 +143,7 @@ class ShardSet:
         for shard in manifest["shards"]:
             tar = folder / shard["file"]
             if "index" in shard and (not tar.exists() or tar.stat().st_size != shard["bytes"]):
-                way_out = f"delete {folder}, which has only index files, and run `modelsoups prepare`"
+                way_out = f"delete {folder}, which has no images, and run `modelsoups prepare`"
                 raise ValueError(f"{tar} has changed since {folder} was created from it; {way_out}")
         self._open(manifest["shards"])
 
@@ -206,7 +206,7 @@ class ShardSet:
 
 
 def by_pil(data: bytes, border: int = 0) -> Image.Image:
-    """Decode an image with PIL as RGB, cut `border` pixels off each side; raises PIL's exceptions."""
+    """Decode an image with PIL as RGB without `border` pixels on each side; PIL's exceptions."""
     image: Image.Image = Image.open(io.BytesIO(data))
     image = image if image.mode == "RGB" and image.load() else image.convert("RGB")
     if border:
@@ -219,6 +219,6 @@ def check_disjoint(train: ShardSet, holdout: ShardSet) -> None:
     """Raise ValueError if an image is in both the training set and the hold-out."""
     both = np.intersect1d(train.keys_N, holdout.keys_N)
     if len(both):
-        shared = f"{holdout.folder} shares {len(both):,} images with {train.folder}, such as {both[0]}"
-        way_out = "remove them from one of the two and run `modelsoups prepare` with a new data.dir=..."
+        shared = f"{holdout.folder} shares images with {train.folder}: {len(both):,}, first {both[0]}"
+        way_out = "remove them from one set and run `modelsoups prepare` with a new data.dir=..."
         raise ValueError(f"{shared}; soups must be chosen on images outside the training set: {way_out}")

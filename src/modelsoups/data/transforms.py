@@ -1,7 +1,7 @@
-"""Image transforms: CLIP's preprocessing for evaluation, the paper's training augmentations (J.2.1).
+"""Image transforms: CLIP's evaluation preprocessing, and the paper's augmentations (appendix J.2.1).
 
-Each maps a PIL image to a PIL image of the model's input size; normalisation follows in batches, in
-`models.classifier.normalise`. Functions import torchvision and timm themselves, which takes seconds.
+Each maps a PIL image to a PIL image of the model's input size; `models.classifier.normalise` later
+normalises whole batches. torchvision and timm are imported only when a function needs them.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ STRONG = "rand-m15-n2"  # J.2.1: N=2, M=15; timm clips M at 10, as it did for th
 
 
 def eval_crop(image_size: int) -> Transform:
-    """Return CLIP's evaluation transform: bicubic resize of the shorter side, then a centre crop."""
+    """Return CLIP's evaluation transform: resize the shorter side (bicubic), crop the centre."""
     from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
     return Compose([Resize(image_size, InterpolationMode.BICUBIC), CenterCrop(image_size)])
@@ -58,12 +58,12 @@ def train_crop(
 
 
 def steps_of(transform: Transform) -> list[Any]:
-    """Return the transforms in a torchvision Compose; for any other transform, a list of it alone."""
+    """Return the transforms in a torchvision Compose, or a list of any other transform alone."""
     return list(getattr(transform, "transforms", [transform]))
 
 
 def posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
-    """Keep `bits` bits of each channel, as timm does; 0 bits give black in any version of Pillow."""
+    """Keep the highest bits of each channel, as timm does; 0 bits give black in every Pillow."""
     if bits >= 8:
         return image
     return ImageOps.posterize(image, bits) if bits > 0 else Image.new(image.mode, image.size)

@@ -44,7 +44,7 @@ class Lock:
         """Raise Held if another process has taken over the folder. Call this before each write."""
         if max(map(_number, lock_files(self.file.parent)), default=0) > self.number:
             why = "has been taken over by another process, because this one seemed dead"
-            raise Held(f"{self.file.parent} {why}; let that process finish, or stop it and run this command again")
+            raise Held(f"{self.file.parent} {why}; let that process finish, or end it and rerun this command")
 
     def release(self) -> None:
         self._end.set()
@@ -148,4 +148,4 @@ def _describe(file: Path) -> str:
     holder = _holder(file)
     job = f"job {holder['job']}, " if holder.get("job") else ""
     process = f"{job}process {holder.get('pid')} on {holder.get('host')}"
-    return f"{file.parent} is in use: {process} is working in it; wait for it or stop it, then run this command again"
+    return f"{file.parent} is in use: {process} is working in it; wait for it or end it, then rerun this command"

@@ -54,7 +54,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); delete this file so that it is written again") from error
+        raise ValueError(f"{path} is not valid JSON ({error}); delete it so that it is written again") from error
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

@@ -50,10 +50,10 @@ def run_tasks(
 ) -> Iterator[tuple[Task, Result]]:
     """Run function(task) in worker processes; yield (task, result) as tasks finish.
 
-    The largest tasks start first: size(task) is the number of units (such as images) whose completion
-    the task reports by `advance`. With `shared`, function(shared, task) is called; each worker
-    unpickles `shared` only once. A task runs in another process, with one torch thread, even if there
-    is only one worker, so results do not depend on `workers`. A task's exception is raised here.
+    The largest tasks start first: size(task) is the number of units, such as images, that the task
+    reports as done by `advance`. With `shared`, function(shared, task) is called; each worker
+    unpickles `shared` only once. Tasks run with one torch thread, and even a single worker is another
+    process, so results do not depend on `workers`. A task's exception is raised here.
     """
     if not tasks:
         return
@@ -79,7 +79,7 @@ def run_tasks(
         team.idle = True
     except BrokenProcessPool:
         unfinished = {slot.value for slot in team.slots} & set(waiting.values())
-        names = ", ".join(str(ordered[number]) for number in sorted(unfinished)) or "its start-up code"
+        names = ", ".join(str(ordered[number]) for number in sorted(unfinished)) or "its start"
         why = f"a worker process died (killed, or out of memory) while running {names}"
         raise RuntimeError(f"{label}: {why}; run the same command again to continue") from None
     finally:
@@ -120,7 +120,7 @@ _kept: ContextVar[list[_Team] | None] = ContextVar("kept", default=None)
 
 @contextlib.contextmanager
 def workers_kept() -> Iterator[None]:
-    """Inside the with block, let calls of `run_tasks` reuse workers instead of starting new ones."""
+    """Inside the with block, calls of `run_tasks` reuse workers instead of starting new ones."""
     if _kept.get() is not None:
         yield
         return
@@ -194,7 +194,7 @@ def watched(label: str, units: float, images: bool = True) -> Iterator[None]:
 
 
 def _begin(news: Any, slots: list[Any]) -> None:
-    """Set up a new worker process: give it a number and a GPU; make it exit when its parent does."""
+    """Set up a worker process: choose its number and GPU, and make it exit when its parent does."""
     global _this
     news.cancel_join_thread()  # a worker may exit before its last reports are read
     with slots[0].get_lock():

@@ -74,7 +74,8 @@ def draw(transform: Transform, image: Picture, side: int) -> Drawn:
             order, *factors = step.get_params(step.brightness, step.contrast, step.saturation, step.hue)
             drawn.operations += [Operation(JITTER[i], (factors[i],)) for i in order.tolist() if i < len(JITTER)]
         else:
-            raise TypeError(f"finetune.augment=gpu does not support {type(step).__name__}; use finetune.augment=cpu")
+            name = type(step).__name__
+            raise TypeError(f"finetune.augment=gpu cannot do {name}; use finetune.augment=cpu")
     return drawn
 
 
@@ -179,7 +180,7 @@ def _canvas(images: Sequence[Tensor], device: torch.device) -> Tensor:
 def plan_batch(
     images: Sequence[Tensor | EncodedJpeg], drawn: Sequence[Drawn], side: int, mean: Sequence[float]
 ) -> BatchPlan:
-    """Return the plan for images of any size; `mean` (RGB, 0 to 1) is the colour of empty pixels."""
+    """Return the plan for images of any size; mean (RGB, 0 to 1) is the colour of empty pixels."""
     encoded = {place: image for place, image in enumerate(images) if isinstance(image, EncodedJpeg)}
     nothing = torch.zeros(3, 1, 1, dtype=torch.uint8)
     decoded = [nothing if isinstance(image, EncodedJpeg) else image for image in images]

@@ -19,7 +19,7 @@ EPSILON = 2e-3  # levels added before truncation: a float sum may be just below 
 def resized_crop(canvas_BCHW: Tensor, boxes_B4: Tensor, bicubic_B: Tensor, side: int) -> Tensor:
     """Crop each image to its box (top, left, height, width); resize it to (side, side) as PIL does.
 
-    Like PIL, it resizes and rounds the width first, then the height. Pillow 13 does the height of some
+    Like PIL, it resizes and rounds the width before the height. Pillow 13 resizes the height of some
     tall crops first: a fifth of their pixel values then differ by one.
     """
     parts = (t.split(CHUNK) for t in (canvas_BCHW, boxes_B4, bicubic_B))
@@ -127,7 +127,7 @@ def brightness(pixels_BCHW: Tensor, factor_B: Tensor) -> Tensor:
 
 
 def sharpness(pixels_BCHW: Tensor, factor_B: Tensor) -> Tensor:
-    """Blend each image with a copy smoothed by PIL's 3x3 SMOOTH filter; a factor above 1 sharpens."""
+    """Blend each image with a copy smoothed by PIL's SMOOTH filter; factors above 1 sharpen."""
     wide = pixels_BCHW.int()
     height, width = wide.shape[-2:]
     total = 4 * wide[..., 1:-1, 1:-1]

@@ -23,11 +23,11 @@ def check(name: str, listing: Listing, source: str) -> None:
     else:
         problems = _by_class(name, listing)
     if difference := len(listing) - spec.images:
-        problems.insert(0, f"{'missing' if difference < 0 else 'surplus'} images: {abs(difference):,}")
+        problems.insert(0, f"{abs(difference):,} {'missing' if difference < 0 else 'surplus'} images")
     if not problems:
         return
     beta = spec.layout == "objectnet" and len(listing) == OBJECTNET_BETA
-    hint = "this is ObjectNet beta; download ObjectNet 1.0" if beta else "restore the original files"
+    hint = "this is ObjectNet beta; download version 1.0" if beta else "complete the files"
     found = f"{name}: {len(listing):,} of {spec.images:,} images in {source}: {'; '.join(problems)}"
     raise ValueError(f"{found}; {hint}, or set data.check_counts=false to accept these images")
 
@@ -37,8 +37,8 @@ def check_free_space(folder: Path, needed: int, what: str) -> None:
     existing = next(filter(Path.exists, (folder, *folder.absolute().parents)))
     free = shutil.disk_usage(existing).free
     if free < needed:
-        sizes = f"{needed / 1e9:,.1f} GB are needed in {folder}, but only {free / 1e9:,.1f} GB are free"
-        raise ValueError(f"to write {what}, {sizes}; choose another data.dir=..., or free some space")
+        sizes = f"needs {needed / 1e9:,.1f} GB in {folder}, which has {free / 1e9:,.1f} GB free"
+        raise ValueError(f"{what}: writing {sizes}; choose another data.dir=..., or free space")
 
 
 def _by_class(name: str, listing: Listing) -> list[str]:

@@ -1,7 +1,7 @@
-"""Holds out 26 training images per class (26,000 images, "2%"; section 3.1), to choose soups on them.
+"""Holds out 26 training images per class (26,000 images, "2%"; section 3.1), to choose soups.
 
-By default these are the images whose names have the smallest sha256. The authors' checkpoints need the
-authors' hold-out (imagenet_98_idxs.npy), because they were trained on 98% of any other one.
+By default these are the images whose names have the smallest sha256. The authors' checkpoints need
+the authors' hold-out (imagenet_98_idxs.npy), as they were trained on 98% of any other one.
 """
 
 import hashlib
@@ -19,12 +19,12 @@ KNOWN_NAME = "n01675722_4108"  # name of the image at that index
 
 
 def rule(per_class: int, file: str | None) -> dict[str, Any]:
-    """Return how the hold-out is chosen, as JSON for the manifest; ValueError if `file` is missing."""
+    """Return how the hold-out is chosen, for the manifest; raise ValueError if `file` is missing."""
     if file is None:
         return {"rule": "smallest sha256 of the name", "per_class": per_class}
     path = Path(file).expanduser()
     if not path.is_file():
-        raise ValueError(f"data.holdout_file={file} does not exist; correct the path, or set it to null")
+        raise ValueError(f"data.holdout_file={file} does not exist; correct this path")
     return {"rule": "file", "sha256": storage.file_sha256(path), "per_class": per_class}
 
 
@@ -35,8 +35,8 @@ def split(listing: Listing, per_class: int, file: str | None) -> np.ndarray:
     if len(small):
         row = int(np.flatnonzero(listing.label_N == labels[small[0]])[0])
         first = f"for example {listing.key(row).partition('_')[0]} with {counts[small[0]]}"
-        reason = f"{len(small):,} classes have too few images to hold out {per_class} of each, {first}"
-        raise ValueError(f"{reason}; add the missing training images, or lower data.holdout_per_class")
+        reason = f"{len(small):,} classes have too few images to hold out {per_class}, {first}"
+        raise ValueError(f"{reason}; complete the training images, or lower data.holdout_per_class")
     return by_hash(listing, per_class) if file is None else from_file(Path(file).expanduser(), listing, per_class)
 
 
@@ -58,9 +58,9 @@ def from_file(path: Path, listing: Listing, per_class: int) -> np.ndarray:
     try:
         marks_N = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path} is not a NumPy array ({error}); expected imagenet_98_idxs.npy") from error
+        raise ValueError(f"{path} is not a NumPy array ({error})") from error
     if marks_N.shape != (len(listing),):
-        raise ValueError(f"{path}: its shape {marks_N.shape} is not ({len(listing)},), one number per training image")
+        raise ValueError(f"{path}: shape {marks_N.shape}, expected ({len(listing)},), one number per image")
     if not np.isin(marks_N, (0, 1)).all():
         raise ValueError(f"{path}: its values are not all 0 or 1 (1: held out)")
     held_N = marks_N == 1
@@ -68,7 +68,7 @@ def from_file(path: Path, listing: Listing, per_class: int) -> np.ndarray:
     counts = np.bincount(listing.label_N[held_N], minlength=classes.max() + 1)[classes]
     if (counts != per_class).any():
         found = f"it holds out {counts.min()} to {counts.max()} images per class, {held_N.sum():,} in total"
-        raise ValueError(f"{path}: {found}; expected {per_class} of each class (data.holdout_per_class)")
+        raise ValueError(f"{path}: {found}; expected {per_class} of each class")
     if len(listing) == ALL_IMAGES:
         name = listing.key(int(np.flatnonzero(held_N)[KNOWN_ROW]))
         if name != KNOWN_NAME:
@@ -78,7 +78,7 @@ def from_file(path: Path, listing: Listing, per_class: int) -> np.ndarray:
 
 
 def write_names(path: Path, listing: Listing, held_N: np.ndarray, split_rule: dict[str, Any]) -> dict[str, Any]:
-    """Write the held-out images' names to a JSON file; return their count and hash for manifests."""
+    """Write the held-out images' names to a JSON file; return their count, hash and selection rule."""
     names = sorted(np.char.decode(listing.key_N[held_N], "ascii").tolist())
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
     summary = {**split_rule, "images": len(names), "of": len(listing), "sha256_of_names": digest}

@@ -60,7 +60,7 @@ def facts(data: DataConfig, protocol: str, name: str) -> Json:
 
 
 def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> dict[str, int]:
-    """Write the sets in `todo` whose files exist, print the missing ones, and return image counts."""
+    """Write the sets in todo whose files exist, print the missing ones; return image counts."""
     folder = Path(data.dir)
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -85,8 +85,8 @@ def find_sources(data: DataConfig, todo: Sequence[str]) -> dict[str, sources.Sou
     prepared = any(manifests.manifest_of(Path(data.dir) / name) for name in names(data))
     if missing and not found and not prepared:
         if data.root is None:
-            raise ValueError("data.root is not set; set it to ImageNet's folder (see conf/data/imagenet.yaml)")
-        raise ValueError(f"data.root={data.root} contains no data set of ImageNet: {'; '.join(missing)}")
+            raise ValueError("data.root is not set; give ImageNet's folder (see conf/data/imagenet.yaml)")
+        raise ValueError(f"data.root={data.root} contains no set of ImageNet: {'; '.join(missing)}")
     for name, place in places.items():
         print(f"prepare: {name}: {place if name in found else f'not available: {place}'}")
     return found
@@ -123,13 +123,13 @@ def _write(plans: list[planning.SetPlan], workers: int) -> dict[str, int]:
 
 
 def _relabel(data: DataConfig, protocol: str, name: str) -> int:
-    """Write `real` or `multilabel`, other labels for val; return the image count, 0 if impossible."""
+    """Write `real` or `multilabel`, new labels for val; return the image count, 0 if impossible."""
     folder, file = Path(data.dir) / name, _given(data, name)
     if manifests.manifest_of(folder.parent / relabelled.OVER) is None:
-        print(f"prepare: {name}: not available: it needs the images of {relabelled.OVER}, which is not prepared")
+        print(f"prepare: {name}: not available: it needs {relabelled.OVER}, which is not prepared")
         return 0
     if name == "multilabel" and file is None:
-        print(f"prepare: {name}: not available: set data.sources.multilabel to human_accuracy_v3.0.0.json")
+        print(f"prepare: {name}: not available: data.sources.multilabel lacks human_accuracy_v3.0.0.json")
         return 0
     answers = relabelled.answers(name, file, data.check_counts)
     made_from, known = inputs(data, protocol, name), facts(data, protocol, name)

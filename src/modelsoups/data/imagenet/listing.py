@@ -87,18 +87,18 @@ class Listing:
         return data
 
     def in_order(self) -> "Listing":
-        """Return the listing sorted by label, then key; ValueError if two images have the same key."""
+        """Return the listing sorted by label, then key; ValueError if two images share a key."""
         order = np.argsort(self.key_N, kind="stable")
         keys_N = self.key_N[order]
         same = np.flatnonzero(keys_N[1:] == keys_N[:-1])
         if len(same):
             first, second = order[same[0] : same[0] + 2].tolist()
             places = f"{self.where(first)} and {self.where(second)}"
-            raise ValueError(f"{len(same):,} images occur twice, such as {self.key(first)} in {places}; remove one copy")
+            raise ValueError(f"{len(same):,} images occur twice, first {self.key(first)}: {places}; remove one copy")
         return self.take(np.lexsort((self.key_N, self.label_N)))
 
     def shuffled(self) -> "Listing":
-        """Return the listing in a random order that mixes all classes and depends only on the keys."""
+        """Return the listing in a random order that mixes classes and depends on the keys only."""
         digests = [hashlib.sha256(b"order " + key).digest() for key in self.key_N.tolist()]
         return self.take(np.argsort(np.array(digests, dtype="S32"), kind="stable"))
 

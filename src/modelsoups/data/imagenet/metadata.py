@@ -62,7 +62,7 @@ def border(name: str, protocol: str) -> int:
     """Return how many pixels to cut off each side of a set's images.
 
     protocol=paper cuts off ObjectNet's red frame, as its authors ask. protocol=released keeps it, as
-    the official code of Model soups does: it adds that crop after it has built its data loader.
+    the official code of Model soups does: that adds the crop after it has built its data loader.
     """
     return OBJECTNET_BORDER if SETS[name].layout == "objectnet" and protocol == "paper" else 0
 

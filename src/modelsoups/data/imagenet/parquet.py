@@ -43,11 +43,11 @@ def copy_out(path: Path, folder: Path, check: Callable[[str, int], tuple[str, in
 
 
 def rows(path: Path) -> Iterator[tuple[str, bytes, int]]:
-    """Yield (file name, image bytes, label) of every row; ValueError for missing columns or values."""
+    """Yield (file name, image bytes, label) of every row; ValueError if one of them is missing."""
     with _reader(path) as pq, pq.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
         columns = set(file.schema_arrow.names)
         if not {"image", "label"} <= columns:
-            raise ValueError(f"{path} has the columns {', '.join(sorted(columns))}; expected image and label")
+            raise ValueError(f"{path} has columns {', '.join(sorted(columns))}; expected image and label")
         for batch in file.iter_batches(ROWS, columns=["image", "label"]):
             for row in batch.to_pylist():
                 yield _checked(path, row["image"], row["label"])
@@ -75,9 +75,9 @@ def _reader(path: Path) -> Iterator[Any]:
 
 def _checked(path: Path, image: Any, label: Any) -> tuple[str, bytes, int]:
     if not isinstance(image, dict) or not image.get("bytes"):
-        raise ValueError(f"{path}: a row has no image bytes (column image, field bytes); download it again")
+        raise ValueError(f"{path}: a row has no image bytes (column image, field bytes)")
     if not (name := image.get("path")):
-        raise ValueError(f"{path}: a row has no file name (column image, field path); download it again")
+        raise ValueError(f"{path}: a row has no file name (column image, field path)")
     if label is None or label < 0:
-        raise ValueError(f"{path}: {name} has label {label}; remove the test split's files, which have no labels")
+        raise ValueError(f"{path}: {name} has label {label}; remove the test split, which has no labels")
     return name, image["bytes"], int(label)

@@ -1,4 +1,4 @@
-"""Plans how data sets are written: lists, checks and splits images, and divides them into shards."""
+"""Plans how data sets are written: lists, checks and splits images, and divides them into tars."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +77,7 @@ def _list_originals(data: DataConfig, layout: str, source: sources.Source, worke
         tasks = ((part, sources.list_part(part)) for part in parts)
     pieces = [piece for _, piece in tasks if len(piece)]
     if not pieces:
-        raise ValueError(f"{layout}: {source} contains no images; check data.root and data.sources")
+        raise ValueError(f"{layout}: {source} contains no images")
     return Listing.concatenate(pieces).in_order()
 
 

@@ -1,6 +1,6 @@
 """The data sets ReaL and multilabel: other labels for the images of ImageNet's validation set, val.
 
-Their index files point into val's tars, and give each image's position in val and its correct classes
+Their index files point into val's tars, and give each image's row in val and its correct classes
 ("answers"). `score` therefore needs only val's logits. labels_N are still the original classes.
 
 Legend (last letters of tensor names): M images of val, at most A answers per image.
@@ -26,18 +26,18 @@ Answers = dict[str, tuple[int, ...]]  # key of a scored image -> its correct cla
 
 
 def answers(name: str, file: str | None, complete: bool) -> Answers:
-    """Return the correct classes of each image, by image key; images that are not scored are absent.
+    """Return the correct classes of each image, by image key, without images that are not scored.
 
     ReaL's labels come from timm, or from the user's real.json. Multilabel's come from the user's
-    human_accuracy_v3.0.0.json, without the images that it lists as problematic; its "unclear" labels
-    count as correct. Raises ValueError for a file of a different format.
+    human_accuracy_v3.0.0.json, without images that it calls problematic; its "unclear" labels count
+    as correct. Raises ValueError for a file of a different format.
     """
     if name == "multilabel":
         assert file is not None
         return _multilabel_answers(Path(file).expanduser(), complete)
     lists = metadata.real_labels() if file is None else storage.read_json(Path(file).expanduser())
     if len(lists) != 50_000:
-        raise ValueError(f"{file} has {len(lists):,} lists of labels; expected 50,000, one per validation image")
+        raise ValueError(f"{file} has {len(lists):,} lists of labels; expected 50,000, one per image")
     return {f"ILSVRC2012_val_{i:08d}": tuple(labels) for i, labels in enumerate(lists, 1) if labels}
 
 
@@ -54,10 +54,10 @@ def file_sha256(name: str, file: str | None) -> str | None:
 def _multilabel_answers(path: Path, complete: bool) -> Answers:
     table, keys = storage.read_json(path), ("initial_annots", "problematic_images")
     if not isinstance(table, dict) or not set(keys) <= set(table):
-        raise ValueError(f"{path}: expected the keys {' and '.join(keys)} of human_accuracy_v3.0.0.json")
+        raise ValueError(f"{path}: expected keys {' and '.join(keys)}; use human_accuracy_v3.0.0.json")
     annotations, expected_images = table[keys[0]], metadata.SETS["multilabel"].images
     if complete and len(annotations) != expected_images:
-        raise ValueError(f"{path}: has annotations of {len(annotations):,} images, expected {expected_images:,}")
+        raise ValueError(f"{path}: {len(annotations):,} images with labels, expected {expected_images:,}")
     problematic = set(map(original_name, table[keys[1]]))
     found: Answers = {}
     for image, annotation in annotations.items():
@@ -104,7 +104,7 @@ def write(folder: Path, inputs: Json, table: Answers, facts: Json) -> int:
 
 
 def load(dataset: ShardSet) -> "tuple[Tensor, Tensor, Tensor]":
-    """Return each image's position in val, correct classes (N, A; -1 is padding), original class."""
+    """Return each image's row in val, correct classes (N, A), padded with -1, and original class."""
     import torch
 
     rows, right = [], []

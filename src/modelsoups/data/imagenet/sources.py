@@ -39,7 +39,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Part:
-    """The part of a data set's files that one task lists: a file, a folder, or a tar inside a tar."""
+    """A part of a data set's files that one task lists: a file, a folder, or a tar inside a tar."""
 
     layout: str
     form: str
@@ -116,7 +116,7 @@ def parts(layout: str, source: Source, copies: Path, complete: bool) -> list[Par
     """Divide train or val into parts; ValueError for wrong or, if `complete`, missing files."""
     if complete and len(missing := missing_files(layout, source)):
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise ValueError(f"{source.paths[0].parent}: {len(missing):,} files are missing: {shown}; download them")
+        raise ValueError(f"{source.paths[0].parent}: {len(missing):,} files are missing: {shown}; add them")
     if layout == "train" and source.form == "tar":
         return [_class_tar(source.paths[0], member) for member in tars.members(source.paths[0])]
     if source.form == "folder":
@@ -144,7 +144,7 @@ def _class_tar(path: Path, member: tars.Member) -> Part:
 
 
 def _class_folders(layout: str, root: Path) -> list[Part]:
-    """Return a part for each class folder; for val, or without class folders, also `root` itself."""
+    """Return a part for each class folder; for val, or without class folders, also for `root`."""
     found = []
     for folder in sorted(filter(Path.is_dir, root.iterdir())):
         if folder.name.startswith((".", "__")):
@@ -165,7 +165,7 @@ def list_part(part: Part) -> Listing:
 
 
 def _key_and_label(part: Part, name: str, label: int | None = None) -> tuple[str, int]:
-    """Return the key and label that an image's name gives; ValueError if folder or label disagrees."""
+    """Return the key and label given by an image's name; ValueError if folder or label disagrees."""
     where = f"{part.path}: {name}"
     key = original_name(name)
     if key is None or key.startswith("ILSVRC") == (part.layout == "train"):
@@ -183,9 +183,9 @@ def _key_and_label(part: Part, name: str, label: int | None = None) -> tuple[str
     if truth < 0:
         raise ValueError(f"{where} does not belong to ImageNet-1k; remove this image")
     if part.wnid not in (None, wnid):
-        raise ValueError(f"{where} is of class {wnid}, but among the images of {part.wnid}; move it to {wnid}")
+        raise ValueError(f"{where} is of class {wnid}, but in {part.wnid}; move it to {wnid}")
     if label not in (None, truth):
-        raise ValueError(f"{where} has label {label}, but the label of {wnid} is {truth}; sort classes by wnid")
+        raise ValueError(f"{where} has label {label}, but {wnid} has {truth}; sort labels by wnid")
     return key, truth
 
 
@@ -195,7 +195,7 @@ def _folder_images(part: Part) -> Iterator[Found]:
             key, label = _key_and_label(part, path.name)
             yield Found(key, label, str(part.path), path.name, 0, path.stat().st_size)
         elif part.wnid and path.is_dir() and not path.name.startswith("."):
-            raise ValueError(f"{path} is a folder inside a class folder, which must contain only images")
+            raise ValueError(f"{path} is a folder inside a class folder; expected only images")
 
 
 def _tar_images(part: Part) -> Iterator[Found]:
@@ -219,10 +219,10 @@ def _shard_images(part: Part) -> Iterator[Found]:
                 text = file.read(member.size)
                 if not text.strip().isdigit():
                     where = f"{part.path}: {member.name}"
-                    raise ValueError(f"{where} contains {text[:20]!r}, not a class number; download this shard again")
+                    raise ValueError(f"{where} contains {text[:20]!r}, not a class number; download it again")
                 labels[base] = int(text)
     if lost := sorted(set(images) ^ set(labels)):
-        state = "has no .cls file with its label" if lost[0] in images else "has a label but no image"
+        state = "has no .cls file (label)" if lost[0] in images else "has a label but no image"
         raise ValueError(f"{part.path}: {lost[0]} {state}; download it again")
     for base, member in images.items():
         key, label = _key_and_label(part, member.name, labels[base])

@@ -1,6 +1,6 @@
 """Lists the images of test sets that have one folder per class, unpacked or in a tar.
 
-Class folders are named by number (ImageNet-V2), wnid (ImageNet-R, -A, -Sketch) or object (ObjectNet).
+Folders are named by number (ImageNet-V2), wnid (ImageNet-R, -A and -Sketch) or object (ObjectNet).
 """
 
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ def list_tree(name: str, source: Source) -> Listing:
         if top is None:
             top = folders[:-1]
         elif folders[:-1] != top:
-            raise ValueError(f"{where}: a second copy of the class folders in {'/'.join([str(path), *top])}; remove one")
+            raise ValueError(f"{where}: a second copy of {'/'.join([str(path), *top])}; remove it")
         if label != UNSCORED:
             prefix = _number(folder).zfill(4) if folder.isdigit() else folder
             found.append(Found(key_of(prefix, base.rpartition(".")[0]), label, *place))

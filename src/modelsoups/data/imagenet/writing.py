@@ -81,7 +81,7 @@ def encoded(data: bytes, where: str, resize: int | None, verify: bool) -> tuple[
     """Return the bytes to store, resized if `resize` is set, and the format ("jpg", "png", ...).
 
     Images with unusual first or last bytes are decoded to check them; with `verify`, all are. Raises
-    ValueError if an image is damaged; `where` is its location for the message.
+    ValueError, with the location `where`, if an image is damaged.
     """
     kind, end = next((v for magic, v in MAGIC.items() if data.startswith(magic)), (None, b""))
     whole = kind is not None and data.endswith(end)
