@@ -2,10 +2,10 @@
 
 - pil: PIL decodes and resizes every image, as in the paper's code.
 - turbo: simplejpeg decodes colour JPEGs to PIL's exact pixels, in 1.59 instead of 1.94 ms. PyTorch
-  resizes them in 0.27 instead of 1.43 ms; pixel values then differ from PIL's by at most 3 of 255.
-- gpu: torchvision (nvJPEG) decodes batches of colour JPEGs; pixel values are within a few of PIL's.
+  resizes each in 0.27 instead of 1.43 ms; pixel values then differ from PIL's by at most 3 of 255.
+- gpu: torchvision (nvJPEG) decodes batches of colour JPEGs; pixels differ slightly from PIL's.
 
-With turbo and gpu, PIL decodes all images that are not colour JPEGs. All three crop the same boxes.
+With turbo and gpu, PIL decodes all images that are not colour JPEGs. The random crops are the same.
 """
 
 import random
@@ -28,7 +28,7 @@ END = b"\xff\xd9"  # last bytes of a complete JPEG
 
 
 def by_turbo(data: bytes, border: int = 0) -> Tensor:
-    """Return an image's uint8 pixels (3, H, W) without `border` on each side; PIL's exceptions."""
+    """Decode to uint8 (3, H, W), cut `border` pixels off each side; raise PIL's error if damaged."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if colours not in COLOURS:
@@ -82,7 +82,7 @@ DECODERS: dict[str, Callable[[bytes, int], Picture]] = {"pil": by_pil, "turbo": 
 
 
 def augmented(transform: Transform, image: Image.Image | Tensor) -> Tensor:
-    """Augment an image to uint8 (3, S, S); tensors are cropped and resized by PyTorch, not PIL."""
+    """Augment an image and return uint8 (3, H, W); tensors are cropped and resized by PyTorch."""
     if isinstance(image, Image.Image):
         return to_uint8(transform(image))
     crop, *others = steps_of(transform)

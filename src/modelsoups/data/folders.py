@@ -1,7 +1,7 @@
 """Prepares a data set whose images are in one folder per class, such as ROOT/train/daisy/1.jpg.
 
-The configuration key data.root gives ROOT, with a subfolder for each split and each test set. A test
-set under distribution shift may lack classes of train; the logits of these classes are ignored.
+The configuration key data.root gives ROOT, with a subfolder for each split and test set. A test set
+under distribution shift may lack classes of train; the logits of these classes are ignored.
 """
 
 import functools
@@ -24,22 +24,22 @@ def names(data: DataConfig) -> list[str]:
     """Return the data sets' names (train, hold-out, tests); ValueError if one has no folder."""
     wanted = [data.train, data.holdout, data.test, *data.shifts, *data.extra]
     if data.root is None:
-        raise ValueError("data.root is null; set it to the folder that contains train/ and so on")
+        raise ValueError("data.root is null; set it to the folder with train/, holdout/, ...")
     for folder in (Path(data.root) / name for name in wanted):
         if not folder.is_dir():
-            raise ValueError(f"{folder} is missing; data.root needs {', '.join(wanted)}")
+            raise ValueError(f"{folder} is missing; data.root must contain the folders {', '.join(wanted)}")
     return wanted
 
 
 def inputs(data: DataConfig, protocol: str, name: str) -> Json:
-    """Return what identifies a set's content: the classes, and a hash of file names and sizes."""
+    """Return what identifies a data set: training classes, and a hash of file names and sizes."""
     paths = [path for path, _ in _labelled_files(data, name)]
     digest = storage.fingerprint([(f"{p.parent.name}/{p.name}", p.stat().st_size) for p in paths])
     return {"library": "folders", "set": name, "files": digest, "classes": _subfolders(data, data.train)}
 
 
 def facts(data: DataConfig, protocol: str, name: str) -> Json:
-    """Return a set's metadata for manifest.json; `shards.finish_set` describes the keys."""
+    """Return a data set's metadata for its manifest.json: name, role, classes, projection, ..."""
     roles = {data.train: "train", data.holdout: "holdout", data.test: "test"}
     classes = _subfolders(data, data.train)
     indices = list(map(classes.index, _classes_of(data, name)))
@@ -65,7 +65,7 @@ def _make(data: DataConfig, protocol: str, name: str) -> int:
 
 
 def _samples(data: DataConfig, name: str) -> Iterator[shards.Sample]:
-    """Yield (key, bytes, file type, label); equal images in train and hold-out get equal keys."""
+    """Yield (key, bytes, file type, label) of each image; the key is a hash of these bytes."""
     copies: Counter[str] = Counter()
     for path, label in _labelled_files(data, name):
         content = path.read_bytes()
@@ -83,7 +83,7 @@ def _labelled_files(data: DataConfig, name: str) -> list[tuple[Path, int]]:
         paths = sorted((root / class_name).iterdir())
         files += [(path, label) for path in paths if path.suffix.lower() in SUFFIXES]
     if not files:
-        raise ValueError(f"{root}: the class folders need images ({', '.join(SUFFIXES)})")
+        raise ValueError(f"{root}: the class folders contain no {' or '.join(SUFFIXES)} images")
     return files
 
 
@@ -93,7 +93,7 @@ def _classes_of(data: DataConfig, name: str) -> list[str]:
     own, classes = _subfolders(data, name), _subfolders(data, data.train)
     if unknown := sorted(set(own) - set(classes)):
         first = unknown[0]
-        raise ValueError(f"{root / first}: {data.train} has no class {first}; rename or move it")
+        raise ValueError(f"{root / first}: {data.train} has no class {first}; rename or move this folder")
     if name in (data.train, data.holdout, data.test) and own != classes:
         missing = next(c for c in classes if c not in own)
         raise ValueError(f"{root}: no folder for class {missing}; add one with its images")

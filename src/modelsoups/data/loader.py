@@ -1,4 +1,4 @@
-"""Yields training batches that depend on the seed and step only, not on processes or resuming.
+"""Yields training batches that depend only on seed and step, not on process count or resuming.
 
 Legend (last letters of tensor names): B batch, N training images, C channels, H height, W width.
 """
@@ -30,7 +30,7 @@ NONE = -1  # instead of the index of a skipped image, for a sample that skipped 
 
 @dataclass(frozen=True)
 class Share:
-    """The images of each batch that process `rank` of `ranks` trains on, in `parts` micro-batches."""
+    """The images of a batch that process `rank` of `ranks` trains on, in `parts` micro-batches."""
 
     rank: int = 0
     ranks: int = 1
@@ -59,8 +59,8 @@ WHOLE = Share()
 class Preprocessing:
     """Settings of image decoding and augmentation.
 
-    mean (RGB, 0 to 1) is the colour of pixels that augmentation leaves empty. decoder is "pil", "turbo"
-    or "gpu"; augment is "cpu" or "gpu". side_by_side is how many runs share the machine's cores.
+    mean (RGB, 0 to 1) is the colour of pixels that augmentation leaves empty. decoder is "pil",
+    "turbo" or "gpu"; augment is "cpu" or "gpu". side_by_side: how many runs share the machine's cores.
     """
 
     image_size: int
@@ -134,7 +134,7 @@ def train_batches(
 
 @contextlib.contextmanager
 def deaths_named() -> Iterator[None]:
-    """Replace PyTorch's error about a killed DataLoader worker in the with block by a clear one."""
+    """In the with block, turn PyTorch's error for a killed DataLoader worker into a clear one."""
     try:
         yield
     except RuntimeError as error:
@@ -164,9 +164,9 @@ def index_batches(images: int, recipe: Recipe, first: int = 0, share: Share = WH
 
 @dataclass
 class Augmented(Dataset[Any]):
-    """Maps (epoch, index) to (augmented image, label, NONE); the image is uint8 (3, S, S).
+    """Maps (epoch, index) to (augmented uint8 image (3, H, W), label, corrupt index or NONE).
 
-    With `skips`, the next image replaces a corrupt one, whose index then replaces NONE (-1).
+    With `skips`, the next image replaces a corrupt one, whose index is then given instead of NONE.
     """
 
     train: ShardSet
@@ -182,7 +182,7 @@ class Augmented(Dataset[Any]):
         return {p: train_crop(p, side, mean, recipe.min_crop, recipe.flip) for p in policies}
 
     def policy(self, epoch: int) -> str:
-        """Return the augmentation of an image; "stochastic" (L.1) draws it, "fix" (L.2) has two."""
+        """Return the augmentation: "stochastic" (L.1) draws it, "fix" (L.2) ends with minimal."""
         if self.recipe.aug == "stochastic":
             return random.choice(POLICIES["stochastic"])
         if self.recipe.aug == "fix":
@@ -198,7 +198,7 @@ class Augmented(Dataset[Any]):
         return pixels_CHW, int(self.train.labels_N[taken]), NONE if taken == index else index
 
     def readable(self, index: int) -> tuple[int, Picture]:
-        """Return (index, image); with `skips`, corrupt images are passed over for the next one."""
+        """Return (index, image); with `skips`, a corrupt image is replaced by the next good one."""
         for step in range(len(self.train)):
             taken = (index + step) % len(self.train)
             try:
@@ -206,7 +206,7 @@ class Augmented(Dataset[Any]):
             except CorruptImage:
                 if not self.skips:
                     raise
-        raise CorruptImage(f"every image of {self.train.folder} is corrupt; prepare the set again")
+        raise CorruptImage(f"every image of {self.train.folder} is corrupt; delete it and run `modelsoups prepare`")
 
     def image(self, index: int) -> Picture:
         """Return a decoded image; a small data set's images are decoded once and kept in memory."""

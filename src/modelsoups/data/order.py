@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 
 def epoch_order(images: int, *key: object) -> Tensor:
-    """Return a random permutation of range(images), seeded by `key` (the recipe's seed, epoch)."""
+    """Return a random permutation of range(images), seeded by `key` (recipe's seed and epoch)."""
     return torch.randperm(images, generator=seeded(*key))
 
 

@@ -1,8 +1,8 @@
 """Reads and writes prepared data sets: folders of WebDataset tars, with index files and a manifest.
 
-A tar `{name}-{shard:06d}.tar` has the members `{key}.{png,jpg}` and `{key}.cls` (labels). Its index, a
-.npz file, has each image's key, byte offset, size and label. manifest.json is written last. The sets
-of data.imagenet.relabelled have only index files, which point into the tars of another set.
+A tar `{name}-{shard:06d}.tar` has the members `{key}.{png,jpg}` and `{key}.cls` (label). Its index
+.npz has each image's key, byte offset, size and label. manifest.json is written last. The sets of
+data.imagenet.relabelled have only index files, which point into the tars of another set.
 """
 
 import hashlib
@@ -206,7 +206,7 @@ class ShardSet:
 
 
 def by_pil(data: bytes, border: int = 0) -> Image.Image:
-    """Decode an image with PIL as RGB without `border` pixels on each side; PIL's exceptions."""
+    """Decode with PIL to RGB, cut `border` pixels off each side; raise PIL's error if damaged."""
     image: Image.Image = Image.open(io.BytesIO(data))
     image = image if image.mode == "RGB" and image.load() else image.convert("RGB")
     if border:
@@ -219,6 +219,6 @@ def check_disjoint(train: ShardSet, holdout: ShardSet) -> None:
     """Raise ValueError if an image is in both the training set and the hold-out."""
     both = np.intersect1d(train.keys_N, holdout.keys_N)
     if len(both):
-        shared = f"{holdout.folder} shares images with {train.folder}: {len(both):,}, first {both[0]}"
+        shared = f"{holdout.folder} and {train.folder} share {len(both):,} images, first {both[0]}"
         way_out = "remove them from one set and run `modelsoups prepare` with a new data.dir=..."
         raise ValueError(f"{shared}; soups must be chosen on images outside the training set: {way_out}")

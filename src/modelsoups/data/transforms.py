@@ -1,4 +1,4 @@
-"""Image transforms: CLIP's evaluation preprocessing, and the paper's augmentations (appendix J.2.1).
+"""Image transforms: CLIP's evaluation preprocessing, the paper's augmentations (appendix J.2.1).
 
 Each maps a PIL image to a PIL image of the model's input size; `models.classifier.normalise` later
 normalises whole batches. torchvision and timm are imported only when a function needs them.
@@ -33,7 +33,8 @@ def train_crop(
     Minimal is open_clip's random crop of 90 to 100% of the area, without a flip. The others are
     timm's training transform with a crop of min_crop to 100% of the area: medium with colour jitter
     0.4, strong and rand-* with RandAugment, whose operations each have probability 0.5. mean
-    (RGB, 0 to 1) is the colour of pixels that an operation leaves empty.
+    (RGB, 0 to 1) is the colour of pixels that an operation leaves empty; flip is the probability of a
+    horizontal flip.
     """
     from timm.data import auto_augment
     from timm.data.transforms_factory import transforms_imagenet_train
@@ -58,12 +59,12 @@ def train_crop(
 
 
 def steps_of(transform: Transform) -> list[Any]:
-    """Return the transforms in a torchvision Compose, or a list of any other transform alone."""
+    """Return the list of transforms in a torchvision Compose, or a list of one other transform."""
     return list(getattr(transform, "transforms", [transform]))
 
 
 def posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
-    """Keep the highest bits of each channel, as timm does; 0 bits give black in every Pillow."""
+    """Keep the highest `bits` bits of each channel, as timm does; black if `bits` is 0."""
     if bits >= 8:
         return image
     return ImageOps.posterize(image, bits) if bits > 0 else Image.new(image.mode, image.size)

@@ -122,7 +122,7 @@ def _holder(file: Path) -> dict[str, Any]:
 
 
 def _is_dead(file: Path) -> bool:
-    """Return whether a lock's process is dead; this takes up to LEASE seconds for another host."""
+    """Return whether a lock's process is dead; takes up to 60 seconds if it is on another host."""
     holder, this = _holder(file), _this_process()
     if this["job"] and holder.get("job") == this["job"] and holder["start"] < this["start"]:
         return True

@@ -11,7 +11,7 @@ from modelsoups.disk.storage import read_json, write_json
 
 
 def finish(folder: Path, inputs: Mapping[str, Any], files: list[Path], **facts: Any) -> None:
-    """Mark a folder as complete: write a manifest with inputs, file sizes, facts and provenance."""
+    """Mark a folder as complete: write a manifest of inputs, file sizes, facts and provenance."""
     sizes = {str(f.relative_to(folder)): f.stat().st_size for f in files}
     content = {"inputs": dict(inputs), "files": sizes, **facts, "provenance": provenance.record()}
     write_json(folder / MANIFEST, content)

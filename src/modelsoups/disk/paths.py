@@ -26,7 +26,7 @@ def shipped(name: str) -> Path:
 
 
 class Run:
-    """The paths of an experiment's files: models and logits under `root`, report under `results`."""
+    """The paths of an experiment's files: models and logits in `root`, its report in `results`."""
 
     def __init__(self, root: Path, results: Path) -> None:
         self.root, self.results = root, results
@@ -43,7 +43,7 @@ class Run:
         self.log = root / "modelsoups.log"
 
     def head(self, init: str) -> Path:
-        """Return the folder of the model before fine-tuning (theta_0), with the head `init`."""
+        """Return the folder of the initial model (theta_0) with the head `init` (e.g. zeroshot)."""
         return self.root / "init" / init
 
     def ingredient(self, index: int) -> Path:

@@ -19,7 +19,7 @@ PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "webdataset", "hy
 
 @functools.cache
 def code_fingerprint(*parts: str) -> str:
-    """Return 16 hex digits, a hash of the code of modules or packages of modelsoups."""
+    """Return a hash (16 hex digits) of these modules' code and docstrings, without comments."""
     root, text = PACKAGE, dict[str, str]()
     for part in parts:
         files = sorted((root / part).rglob("*.py")) or [root / f"{part}.py"]
@@ -46,7 +46,7 @@ def record() -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """Return the git commit of the source checkout, with "+" if files changed; None without git."""
+    """Return the git commit of the source checkout, with "+" if files changed; None without one."""
     root = PACKAGE.parents[1]
     if not (root / ".git").exists():
         return None

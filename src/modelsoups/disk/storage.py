@@ -64,7 +64,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         try:
             rows.append(json.loads(line))
         except ValueError as error:
-            raise ValueError(f"{path} line {number} is not valid JSON ({error}); restore the file") from error
+            raise ValueError(f"{path} line {number} is not valid JSON ({error}); correct this line") from error
     return rows
 
 

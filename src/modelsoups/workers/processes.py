@@ -50,10 +50,10 @@ def run_tasks(
 ) -> Iterator[tuple[Task, Result]]:
     """Run function(task) in worker processes; yield (task, result) as tasks finish.
 
-    The largest tasks start first: size(task) is the number of units, such as images, that the task
-    reports as done by `advance`. With `shared`, function(shared, task) is called; each worker
-    unpickles `shared` only once. Tasks run with one torch thread, and even a single worker is another
-    process, so results do not depend on `workers`. A task's exception is raised here.
+    size(task) is a task's number of units, such as images; the largest tasks start first, and tasks
+    report finished units by `advance`. With `shared`, function(shared, task) is called; each worker
+    unpickles `shared` only once. Each task starts with one torch thread and even a single worker is
+    another process, so results do not depend on `workers`. A task's exception is raised here.
     """
     if not tasks:
         return
@@ -99,7 +99,7 @@ class _Team:
         self.pool = ProcessPoolExecutor(count, context, _begin, (self.queue, self.slots))
 
     def news(self) -> Iterator[tuple[float, float]]:
-        """Yield new progress reports of workers: (units done, units that an earlier run did)."""
+        """Yield the workers' progress reports: (units done, how many of them an earlier run did)."""
         with contextlib.suppress(queue.Empty):
             while True:
                 yield self.queue.get_nowait()
@@ -159,7 +159,7 @@ def _release(team: _Team) -> None:
 
 
 class _Doer:
-    """The state of a process that runs tasks: how it reports progress, and its shared objects."""
+    """The state of a process that runs tasks: how it reports progress, and cached objects."""
 
     def __init__(self, report: Callable[[tuple[float, float]], None], slot: Any = None) -> None:
         self.report, self.slot = report, slot

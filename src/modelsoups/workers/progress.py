@@ -10,7 +10,7 @@ START_SECONDS = 2  # before anything is shown
 
 
 class Meter:
-    """Counts and shows finished tasks and their units of work; `images`: a unit is an image."""
+    """Counts and shows finished tasks and units of work; if `images`, each unit is an image."""
 
     def __init__(self, label: str, tasks: int, units: float, images: bool) -> None:
         self.label, self.tasks, self.units, self.images = label, tasks, units, images

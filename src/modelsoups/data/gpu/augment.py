@@ -32,7 +32,7 @@ JITTER = ("Brightness", "Contrast", "Color")  # in torchvision's order
 
 @dataclass(frozen=True)
 class Operation:
-    """One augmentation step: timm's name and argument, or "affine" and the six matrix entries."""
+    """One augmentation step: timm's operation and argument, or "affine" and six matrix entries."""
 
     name: str
     arguments: tuple[float, ...] = (0.0,)
@@ -74,14 +74,14 @@ def draw(transform: Transform, image: Picture, side: int) -> Drawn:
             order, *factors = step.get_params(step.brightness, step.contrast, step.saturation, step.hue)
             drawn.operations += [Operation(JITTER[i], (factors[i],)) for i in order.tolist() if i < len(JITTER)]
         else:
-            name = type(step).__name__
-            raise TypeError(f"finetune.augment=gpu cannot do {name}; use finetune.augment=cpu")
+            unsupported = f"does not support {type(step).__name__}"
+            raise TypeError(f"finetune.augment=gpu {unsupported}; use finetune.augment=cpu")
     return drawn
 
 
 @functools.lru_cache(maxsize=16)
 def _recording(step: auto_augment.RandAugment, side: int) -> auto_augment.RandAugment:
-    """Return a copy of `step` that draws the same operations but lists instead of applies them."""
+    """Return a copy of `step` that draws the same operations and returns them without doing them."""
     recording = copy.copy(step)
     recording.ops = list(map(copy.copy, step.ops))
     for op in recording.ops:
@@ -98,13 +98,13 @@ def _record(name: str, side: int, recorded: list[Operation], argument: float = 0
 
 
 def canvas_size(height: int, width: int) -> tuple[int, int]:
-    """Return an image's (height, width), shrunk if the longer side exceeds LARGEST pixels."""
+    """Return an image's (height, width), shrunk if the longer side exceeds LARGEST (512) pixels."""
     longer = max(height, width, LARGEST)
     return max(1, round(height * LARGEST / longer)), max(1, round(width * LARGEST / longer))
 
 
 def canvas_pixels(image: Image.Image | Tensor) -> Tensor:
-    """Return a decoded image as uint8 (3, H, W), shrunk to its `canvas_size` if it is larger."""
+    """Return a decoded image as uint8 (3, H, W), shrunk if a side is longer than 512 pixels."""
     pixels_CHW = image if isinstance(image, Tensor) else to_uint8(image)
     size = canvas_size(*pixels_CHW.shape[1:])
     if size == tuple(pixels_CHW.shape[1:]):
@@ -152,7 +152,7 @@ class BatchPlan:
         return dataclasses.replace(self, **changed)
 
     def augmented(self) -> Tensor:
-        """Apply the drawn augmentations on the device of the tensors; return uint8 (B, C, S, S)."""
+        """Apply the augmentations on the tensors' device; return uint8 (B, C, side, side)."""
         side = self.side
         out_BCHW = operations.resized_crop(self.canvas_BCHW, self.boxes_B4, self.bicubic_B, side)
         out_BCHW = torch.where(self.flip_B.view(-1, 1, 1, 1), out_BCHW.flip(-1), out_BCHW)
@@ -180,7 +180,7 @@ def _canvas(images: Sequence[Tensor], device: torch.device) -> Tensor:
 def plan_batch(
     images: Sequence[Tensor | EncodedJpeg], drawn: Sequence[Drawn], side: int, mean: Sequence[float]
 ) -> BatchPlan:
-    """Return the plan for images of any size; mean (RGB, 0 to 1) is the colour of empty pixels."""
+    """Return a BatchPlan for images of any size; mean (0 to 1) is the colour of empty pixels."""
     encoded = {place: image for place, image in enumerate(images) if isinstance(image, EncodedJpeg)}
     nothing = torch.zeros(3, 1, 1, dtype=torch.uint8)
     decoded = [nothing if isinstance(image, EncodedJpeg) else image for image in images]

@@ -1,6 +1,6 @@
 """PIL's image operations for uint8 batches (B, C, H, W) on any device, with one argument per image.
 
-Results equal PIL's, except that the pixel values of resizing and affine maps may differ by 1 of 255
+Results equal PIL's, except that the pixel values of resizing and affine maps may differ by one
 (tests/data/gpu/test_augment.py). None of the functions makes the CPU wait for a GPU.
 
 Legend (last letters of tensor names): L pixels along one axis.
@@ -19,8 +19,8 @@ EPSILON = 2e-3  # levels added before truncation: a float sum may be just below 
 def resized_crop(canvas_BCHW: Tensor, boxes_B4: Tensor, bicubic_B: Tensor, side: int) -> Tensor:
     """Crop each image to its box (top, left, height, width); resize it to (side, side) as PIL does.
 
-    Like PIL, it resizes and rounds the width before the height. Pillow 13 resizes the height of some
-    tall crops first: a fifth of their pixel values then differ by one.
+    Like PIL, it resizes and rounds the width before the height. Pillow 13 resizes some tall crops in
+    the other order: a fifth of their pixel values then differ by one.
     """
     parts = (t.split(CHUNK) for t in (canvas_BCHW, boxes_B4, bicubic_B))
     crops = []
@@ -154,7 +154,7 @@ TONES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # timm's names and arg
 
 
 def affine_matrix(name: str, argument: float, side: int) -> tuple[float, ...]:
-    """Return (a, ..., f): output pixel (x, y) is input pixel (a x + b y + c, d x + e y + f)."""
+    """Return an operation as (a, ..., f): output (x, y) is input (a x + b y + c, d x + e y + f)."""
     if name == "Rotate":
         turn, half = torch.deg2rad(torch.tensor(-argument, dtype=torch.float64)), side / 2
         cos, sin = float(turn.cos()), float(turn.sin())
@@ -193,7 +193,7 @@ def affine(pixels_BCHW: Tensor, matrices_B6: Tensor, fill_C: Tensor, bicubic: bo
 
 
 def _taps(place_BHW: Tensor, size: int, bicubic: bool) -> list[tuple[Tensor, Tensor]]:
-    """Return the 2 (bilinear) or 4 (bicubic) neighbours on one axis as (index, weight) tensors."""
+    """Return (index, weight) of a position's 2 (bilinear) or 4 (bicubic) neighbours on one axis."""
     first_BHW = place_BHW.floor()
     t = (place_BHW - first_BHW).float()
     weights = [1 - t, t]

@@ -13,7 +13,7 @@ OBJECTNET_BETA = 18_514  # images
 
 
 def check(name: str, listing: Listing, source: str) -> None:
-    """Raise ValueError if images of a data set are missing, or if it has too many."""
+    """Raise ValueError if a data set has too few or too many images; the message gives examples."""
     spec = metadata.SETS[name]
     assert spec.images is not None
     if spec.layout == "val":
@@ -23,12 +23,12 @@ def check(name: str, listing: Listing, source: str) -> None:
     else:
         problems = _by_class(name, listing)
     if difference := len(listing) - spec.images:
-        problems.insert(0, f"{abs(difference):,} {'missing' if difference < 0 else 'surplus'} images")
+        problems.insert(0, f"{abs(difference):,} {'missing' if difference < 0 else 'extra'} images")
     if not problems:
         return
     beta = spec.layout == "objectnet" and len(listing) == OBJECTNET_BETA
-    hint = "this is ObjectNet beta; download version 1.0" if beta else "complete the files"
-    found = f"{name}: {len(listing):,} of {spec.images:,} images in {source}: {'; '.join(problems)}"
+    hint = "this is ObjectNet beta; download version 1.0" if beta else "restore the original files"
+    found = f"{name}: found {len(listing):,} of {spec.images:,} images in {source}: {'; '.join(problems)}"
     raise ValueError(f"{found}; {hint}, or set data.check_counts=false to accept these images")
 
 

@@ -19,12 +19,12 @@ KNOWN_NAME = "n01675722_4108"  # name of the image at that index
 
 
 def rule(per_class: int, file: str | None) -> dict[str, Any]:
-    """Return how the hold-out is chosen, for the manifest; raise ValueError if `file` is missing."""
+    """Return how the hold-out is chosen, for the manifest; ValueError if `file` is missing."""
     if file is None:
         return {"rule": "smallest sha256 of the name", "per_class": per_class}
     path = Path(file).expanduser()
     if not path.is_file():
-        raise ValueError(f"data.holdout_file={file} does not exist; correct this path")
+        raise ValueError(f"data.holdout_file={file} does not exist; correct it, or set null to choose by name hash")
     return {"rule": "file", "sha256": storage.file_sha256(path), "per_class": per_class}
 
 
@@ -35,7 +35,7 @@ def split(listing: Listing, per_class: int, file: str | None) -> np.ndarray:
     if len(small):
         row = int(np.flatnonzero(listing.label_N == labels[small[0]])[0])
         first = f"for example {listing.key(row).partition('_')[0]} with {counts[small[0]]}"
-        reason = f"{len(small):,} classes have too few images to hold out {per_class}, {first}"
+        reason = f"{len(small):,} classes are too small to hold out {per_class} images, {first}"
         raise ValueError(f"{reason}; complete the training images, or lower data.holdout_per_class")
     return by_hash(listing, per_class) if file is None else from_file(Path(file).expanduser(), listing, per_class)
 
@@ -53,16 +53,16 @@ def by_hash(listing: Listing, per_class: int) -> np.ndarray:
 def from_file(path: Path, listing: Listing, per_class: int) -> np.ndarray:
     """Read the authors' .npy file as booleans: 1.0 in row i means that image i is held out.
 
-    Raises ValueError for a wrong shape, value or number per class, or another split than theirs.
+    Raises ValueError for a wrong shape, value or number per class, or if it is not their split.
     """
     try:
         marks_N = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path} is not a NumPy array ({error})") from error
+        raise ValueError(f"{path} is not a NumPy array ({error}); download it again") from error
     if marks_N.shape != (len(listing),):
-        raise ValueError(f"{path}: shape {marks_N.shape}, expected ({len(listing)},), one number per image")
+        raise ValueError(f"{path}: it has shape {marks_N.shape}, expected ({len(listing)},), one number per image")
     if not np.isin(marks_N, (0, 1)).all():
-        raise ValueError(f"{path}: its values are not all 0 or 1 (1: held out)")
+        raise ValueError(f"{path}: it has values other than 0 and 1 (1 means held out)")
     held_N = marks_N == 1
     classes = np.unique(listing.label_N)
     counts = np.bincount(listing.label_N[held_N], minlength=classes.max() + 1)[classes]
@@ -78,7 +78,7 @@ def from_file(path: Path, listing: Listing, per_class: int) -> np.ndarray:
 
 
 def write_names(path: Path, listing: Listing, held_N: np.ndarray, split_rule: dict[str, Any]) -> dict[str, Any]:
-    """Write the held-out images' names to a JSON file; return their count, hash and selection rule."""
+    """Write the held-out images' names to a JSON file; return a summary of them for manifests."""
     names = sorted(np.char.decode(listing.key_N[held_N], "ascii").tolist())
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
     summary = {**split_rule, "images": len(names), "of": len(listing), "sha256_of_names": digest}

@@ -78,15 +78,15 @@ def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> 
 
 
 def find_sources(data: DataConfig, todo: Sequence[str]) -> dict[str, sources.Source]:
-    """Return where each set's files are; ValueError if none are found and no set is prepared."""
+    """Return where each data set's files are; ValueError if no set has files or is prepared."""
     places = {name: sources.find(name, data.root, _given(data, name)) for name in todo}
     found = {name: place for name, place in places.items() if isinstance(place, sources.Source)}
     missing = [place for place in places.values() if isinstance(place, str)]
     prepared = any(manifests.manifest_of(Path(data.dir) / name) for name in names(data))
     if missing and not found and not prepared:
         if data.root is None:
-            raise ValueError("data.root is not set; give ImageNet's folder (see conf/data/imagenet.yaml)")
-        raise ValueError(f"data.root={data.root} contains no set of ImageNet: {'; '.join(missing)}")
+            raise ValueError("data.root is not set; set it to ImageNet's folder (see conf/data/imagenet.yaml)")
+        raise ValueError(f"data.root={data.root} has no ImageNet data set: {'; '.join(missing)}")
     for name, place in places.items():
         print(f"prepare: {name}: {place if name in found else f'not available: {place}'}")
     return found
@@ -123,13 +123,13 @@ def _write(plans: list[planning.SetPlan], workers: int) -> dict[str, int]:
 
 
 def _relabel(data: DataConfig, protocol: str, name: str) -> int:
-    """Write `real` or `multilabel`, new labels for val; return the image count, 0 if impossible."""
+    """Write `real` or `multilabel`, new labels for val; return the image count, 0 without files."""
     folder, file = Path(data.dir) / name, _given(data, name)
     if manifests.manifest_of(folder.parent / relabelled.OVER) is None:
         print(f"prepare: {name}: not available: it needs {relabelled.OVER}, which is not prepared")
         return 0
     if name == "multilabel" and file is None:
-        print(f"prepare: {name}: not available: data.sources.multilabel lacks human_accuracy_v3.0.0.json")
+        print(f"prepare: {name}: not available: set data.sources.multilabel to the file human_accuracy_v3.0.0.json")
         return 0
     answers = relabelled.answers(name, file, data.check_counts)
     made_from, known = inputs(data, protocol, name), facts(data, protocol, name)

@@ -1,6 +1,6 @@
 """Lists the images of a data set, whatever their file format.
 
-An image is located by a byte range [offset, offset + size) in an image file, a tar, or a .bin file.
+An image is the bytes [offset, offset + size) of an image file, a tar, or a copied parquet file.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ COLUMNS = ("key_N", "label_N", "file_N", "name_N", "offset_N", "size_N")
 
 
 class Found(NamedTuple):
-    """One image's label and location: the file `name` in the folder `file`, or bytes of `file`."""
+    """One image's key, label and location: file `name` in folder `file`, or bytes of `file`."""
 
     key: str
     label: int
@@ -31,7 +31,7 @@ class Found(NamedTuple):
 
 @dataclass
 class Listing:
-    """The images of a data set, one array per column: 1.3 million images take 100 MB."""
+    """The images of a data set, as one array per attribute: 1.3 million images take 100 MB."""
 
     files: list[str]
     key_N: np.ndarray  # bytes
@@ -87,30 +87,30 @@ class Listing:
         return data
 
     def in_order(self) -> "Listing":
-        """Return the listing sorted by label, then key; ValueError if two images share a key."""
+        """Return the images sorted by label, then key (name); ValueError if two share a key."""
         order = np.argsort(self.key_N, kind="stable")
         keys_N = self.key_N[order]
         same = np.flatnonzero(keys_N[1:] == keys_N[:-1])
         if len(same):
             first, second = order[same[0] : same[0] + 2].tolist()
             places = f"{self.where(first)} and {self.where(second)}"
-            raise ValueError(f"{len(same):,} images occur twice, first {self.key(first)}: {places}; remove one copy")
+            raise ValueError(f"{len(same):,} images occur twice, first {self.key(first)} in {places}; remove one copy")
         return self.take(np.lexsort((self.key_N, self.label_N)))
 
     def shuffled(self) -> "Listing":
-        """Return the listing in a random order that mixes classes and depends on the keys only."""
+        """Return the images in a random order that mixes classes and depends on the keys only."""
         digests = [hashlib.sha256(b"order " + key).digest() for key in self.key_N.tolist()]
         return self.take(np.argsort(np.array(digests, dtype="S32"), kind="stable"))
 
 
 def original_name(name: str) -> str | None:
-    """Return the nXXXXXXXX_N or ILSVRC2012_val_XXXXXXXX in an image's file name, or None."""
+    """Return the name nXXXXXXXX_N or ILSVRC2012_val_XXXXXXXX in a file name, or None."""
     match = ORIGINAL.fullmatch(name.rpartition("/")[2].partition(".")[0])
     return match[1] if match else None
 
 
 def key_of(folder: str, stem: str) -> str:
-    """Return FOLDER_STEM as a key for WebDataset: special characters replaced, a hash added."""
+    """Return <folder>_<stem> as a WebDataset key; if characters are replaced, a hash is added."""
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", stem)
     mark = "" if plain == stem else f"-{hashlib.sha256(os.fsencode(stem)).hexdigest()[:6]}"
     return f"{folder}_{plain}{mark}"

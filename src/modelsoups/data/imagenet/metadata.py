@@ -18,8 +18,8 @@ OBJECTNET_BORDER = 2  # pixels of the red frame around ObjectNet's images; see `
 class SetSpec:
     """One of ImageNet's data sets, an entry of assets/imagenet/sets.json.
 
-    `layout` is "train" or "val" for the original images, "wnids", "numbers" or "objectnet" for test
-    sets with such class folders, and "real" or "multilabel" for other labels of val's images.
+    layout is "train" or "val" for ImageNet's images; "wnids", "numbers" or "objectnet" for test sets,
+    after the names of class folders; "real" or "multilabel" for other labels of val's images.
     """
 
     title: str
@@ -61,14 +61,14 @@ def real_labels() -> tuple[tuple[int, ...], ...]:
 def border(name: str, protocol: str) -> int:
     """Return how many pixels to cut off each side of a set's images.
 
-    protocol=paper cuts off ObjectNet's red frame, as its authors ask. protocol=released keeps it, as
-    the official code of Model soups does: that adds the crop after it has built its data loader.
+    protocol=paper cuts off ObjectNet's red frame, as its authors ask; protocol=released keeps it, as
+    the official code of Model soups does: it adds the crop only after building its data loader.
     """
     return OBJECTNET_BORDER if SETS[name].layout == "objectnet" and protocol == "paper" else 0
 
 
 def class_names() -> list[str]:
-    """Return OpenAI's CLIP names of the 1000 classes; missile and sunglasses occur twice."""
+    """Return the 1000 class names of CLIP's prompts; missile and sunglasses occur twice."""
     return list(_open_clip()["IMAGENET_CLASSNAMES"])
 
 

@@ -1,6 +1,6 @@
 """Copies the images of Hugging Face's parquet files to plain files, before shards are written.
 
-Shards have another order, and to read one row of a parquet file is to read its complete row group.
+Shards have another order, and reading one row of a parquet file means reading a whole row group.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ ROWS = 32  # in memory at a time
 
 
 def copy_out(path: Path, folder: Path, check: Callable[[str, int], tuple[str, int]]) -> Listing:
-    """Copy the images of a parquet file into folder/<file name>.bin, and return their listing.
+    """Copy the images of a parquet file into folder/<file name>.bin, and list them.
 
     check(file name, label) returns an image's key and label. An existing complete copy is reused.
     """
@@ -61,7 +61,7 @@ def count(path: Path) -> int:
 
 @contextlib.contextmanager
 def _reader(path: Path) -> Iterator[Any]:
-    """Yield the module pyarrow.parquet; turn its errors in the with block into ValueErrors."""
+    """Yield pyarrow.parquet; in the with block, turn its errors into ValueErrors with the file."""
     try:
         import pyarrow.parquet
     except ImportError as error:
@@ -75,9 +75,9 @@ def _reader(path: Path) -> Iterator[Any]:
 
 def _checked(path: Path, image: Any, label: Any) -> tuple[str, bytes, int]:
     if not isinstance(image, dict) or not image.get("bytes"):
-        raise ValueError(f"{path}: a row has no image bytes (column image, field bytes)")
+        raise ValueError(f"{path}: a row has no image bytes (image.bytes); download it again")
     if not (name := image.get("path")):
-        raise ValueError(f"{path}: a row has no file name (column image, field path)")
+        raise ValueError(f"{path}: a row has no file name (image.path); download it again")
     if label is None or label < 0:
-        raise ValueError(f"{path}: {name} has label {label}; remove the test split, which has no labels")
+        raise ValueError(f"{path}: {name} has label {label}; remove the test split's files, which have no labels")
     return name, image["bytes"], int(label)

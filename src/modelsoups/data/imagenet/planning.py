@@ -47,7 +47,7 @@ class SetPlan:
 
 
 def listings(data: DataConfig, found: dict[str, sources.Source], workers: int) -> dict[str, Listing]:
-    """List each set's images; train and hold-out, which are split later, share the same list."""
+    """Return each set's images; train and hold-out, which are split later, have the same list."""
     originals: dict[str, Listing] = {}  # by layout
     made: dict[str, Listing] = {}
     for name, source in found.items():
@@ -77,12 +77,12 @@ def _list_originals(data: DataConfig, layout: str, source: sources.Source, worke
         tasks = ((part, sources.list_part(part)) for part in parts)
     pieces = [piece for _, piece in tasks if len(piece)]
     if not pieces:
-        raise ValueError(f"{layout}: {source} contains no images")
+        raise ValueError(f"{layout}: {source} contains no images; check this path")
     return Listing.concatenate(pieces).in_order()
 
 
 def plan_set(data: DataConfig, inputs: Json, facts: Json, source: sources.Source, listing: Listing) -> SetPlan:
-    """Split train and hold-out, shuffle train, and divide one data set's images into shards."""
+    """Split off the hold-out, shuffle train, divide a data set into shards; return this plan."""
     name = facts["name"]
     folder = Path(data.dir) / name
     known = {**facts, "source": {"form": source.form, "path": str(source.paths[0])}}

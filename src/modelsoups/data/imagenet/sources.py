@@ -56,7 +56,8 @@ class Part:
 def find(name: str, root: str | None, given: str | None) -> Source | str:
     """Find a set's files in `given` (data.sources.<name>), or else in `root` (data.root).
 
-    Returns the reason as text if `root` has none. Raises ValueError for a bad path or bad `given`.
+    Returns a sentence that says what is missing if `root` has none. Raises ValueError if `given` has
+    none, or if a path does not exist.
     """
     spec = metadata.SETS[name]
     place = given or root
@@ -76,11 +77,11 @@ def find(name: str, root: str | None, given: str | None) -> Source | str:
     reason = f"{base} has no {' or '.join(wanted)}"
     if given:
         raise ValueError(f"data.sources.{name}: {reason}")
-    return f"{reason} (if it is elsewhere, set data.sources.{name}=...)"
+    return f"{reason} (if its files are elsewhere, set data.sources.{name}=...)"
 
 
 def _originals(layout: str, base: Path, given: bool) -> Iterator[Source]:
-    """Yield all files or folders under `base` with the images of train or val, the best first."""
+    """Yield files or folders under `base` with the images of train or val, preferred ones first."""
     tar, shards, rows, folder = ORIGINALS[layout]
     if base.is_file():
         yield Source("tar", (base,))
@@ -113,7 +114,7 @@ def _trees(name: str, base: Path) -> Iterator[Source]:
 
 
 def parts(layout: str, source: Source, copies: Path, complete: bool) -> list[Part]:
-    """Divide train or val into parts; ValueError for wrong or, if `complete`, missing files."""
+    """Divide train or val into parts to list; ValueError for wrong or (if complete) missing files."""
     if complete and len(missing := missing_files(layout, source)):
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise ValueError(f"{source.paths[0].parent}: {len(missing):,} files are missing: {shown}; add them")
@@ -165,7 +166,7 @@ def list_part(part: Part) -> Listing:
 
 
 def _key_and_label(part: Part, name: str, label: int | None = None) -> tuple[str, int]:
-    """Return the key and label given by an image's name; ValueError if folder or label disagrees."""
+    """Return an image's key and label, by its name; ValueError if its folder or label disagrees."""
     where = f"{part.path}: {name}"
     key = original_name(name)
     if key is None or key.startswith("ILSVRC") == (part.layout == "train"):
@@ -183,9 +184,9 @@ def _key_and_label(part: Part, name: str, label: int | None = None) -> tuple[str
     if truth < 0:
         raise ValueError(f"{where} does not belong to ImageNet-1k; remove this image")
     if part.wnid not in (None, wnid):
-        raise ValueError(f"{where} is of class {wnid}, but in {part.wnid}; move it to {wnid}")
+        raise ValueError(f"{where} is of class {wnid}, but in the folder or tar {part.wnid}; move it to {wnid}")
     if label not in (None, truth):
-        raise ValueError(f"{where} has label {label}, but {wnid} has {truth}; sort labels by wnid")
+        raise ValueError(f"{where} has label {label}, but class {wnid} has label {truth} by sorted wnids")
     return key, truth
 
 
@@ -219,10 +220,10 @@ def _shard_images(part: Part) -> Iterator[Found]:
                 text = file.read(member.size)
                 if not text.strip().isdigit():
                     where = f"{part.path}: {member.name}"
-                    raise ValueError(f"{where} contains {text[:20]!r}, not a class number; download it again")
+                    raise ValueError(f"{where} contains {text[:20]!r}, not a class number; download this shard again")
                 labels[base] = int(text)
     if lost := sorted(set(images) ^ set(labels)):
-        state = "has no .cls file (label)" if lost[0] in images else "has a label but no image"
+        state = "has an image but no label" if lost[0] in images else "has a label but no image"
         raise ValueError(f"{part.path}: {lost[0]} {state}; download it again")
     for base, member in images.items():
         key, label = _key_and_label(part, member.name, labels[base])

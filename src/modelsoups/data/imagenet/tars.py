@@ -50,7 +50,7 @@ def members(path: Path, start: int = 0, size: int | None = None) -> Iterator[Mem
 def _check(path: Path, info: tarfile.TarInfo) -> None:
     name, problem = PurePosixPath(info.name), None
     if name.is_absolute() or ".." in name.parts or "\\" in info.name:
-        problem = "has a path that is absolute or contains .."
+        problem = "has an unsafe path (absolute, with .. or a backslash)"
     elif not info.isreg() or info.issparse():
         problem = "is a link or a device"
     if problem:

@@ -41,7 +41,7 @@ class Shard:
 
 
 def cut(folder: Path, listing: Listing, images: int, resize: int | None, verify: bool) -> list[Shard]:
-    """Divide a listing into shards of `images` images each; the last may have fewer."""
+    """Divide a list of images into shards of `images` images each; the last may have fewer."""
     starts = range(0, len(listing), images)
     parts = [listing.take(slice(start, start + images)) for start in starts]
     tars = [folder / f"{folder.name}-{number:06d}.tar" for number in range(len(parts))]
@@ -78,9 +78,9 @@ def _samples(shard: Shard) -> Iterator[shards.Sample]:
 
 
 def encoded(data: bytes, where: str, resize: int | None, verify: bool) -> tuple[bytes, str]:
-    """Return the bytes to store, resized if `resize` is set, and the format ("jpg", "png", ...).
+    """Return the image bytes to store, resized if `resize` is set, and their format ("jpg", ...).
 
-    Images with unusual first or last bytes are decoded to check them; with `verify`, all are. Raises
+    Images with unusual first or last bytes are decoded as a check; with `verify`, all are. Raises
     ValueError, with the location `where`, if an image is damaged.
     """
     kind, end = next((v for magic, v in MAGIC.items() if data.startswith(magic)), (None, b""))
