@@ -67,7 +67,7 @@ class CropStore:
         return self._mapped[place]
 
     def in_memory(self, dataset: ShardSet, side: int) -> Tensor:
-        """Return all N crops, uint8 (N, 3, side, side), in memory even if the data set is large."""
+        """Return all crops, uint8 (N, 3, side, side), in memory even if the data set is large."""
         key = (dataset.folder, dataset.sha256, side)
         if key not in self._in_memory:
             crops = Crops(dataset, side)

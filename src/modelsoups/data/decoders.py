@@ -28,7 +28,7 @@ END = b"\xff\xd9"  # last bytes of a complete JPEG
 
 
 def by_turbo(data: bytes, border: int = 0) -> Tensor:
-    """Decode to uint8 (3, H, W), cut `border` pixels off each side; raise PIL's error if damaged."""
+    """Decode an image to uint8 (3, H, W), cut off its border; raise PIL's error if damaged."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if colours not in COLOURS:

@@ -21,7 +21,7 @@ TEMPLATES = ["a photo of a {}."]  # prompts of the zero-shot head; a folder's na
 
 
 def names(data: DataConfig) -> list[str]:
-    """Return the data sets' names (train, hold-out, tests); ValueError if one has no folder."""
+    """Return the data sets' names (train, test, ...); raise ValueError if a folder is missing."""
     wanted = [data.train, data.holdout, data.test, *data.shifts, *data.extra]
     if data.root is None:
         raise ValueError("data.root is null; set it to the folder with train/, holdout/, ...")
@@ -76,7 +76,7 @@ def _samples(data: DataConfig, name: str) -> Iterator[shards.Sample]:
 
 
 def _labelled_files(data: DataConfig, name: str) -> list[tuple[Path, int]]:
-    """Return (path, label) of every image of a set; label i stands for the set's i-th class."""
+    """Return (path, label) of every image of a set; label i is the set's i-th class."""
     root = Path(str(data.root)) / name
     files = []
     for label, class_name in enumerate(_classes_of(data, name)):
@@ -88,7 +88,7 @@ def _labelled_files(data: DataConfig, name: str) -> list[tuple[Path, int]]:
 
 
 def _classes_of(data: DataConfig, name: str) -> list[str]:
-    """Return a set's sorted class names; ValueError if they do not match the training classes."""
+    """Return a set's sorted class names; raise ValueError if they differ from those of train."""
     root = Path(str(data.root)) / name
     own, classes = _subfolders(data, name), _subfolders(data, data.train)
     if unknown := sorted(set(own) - set(classes)):

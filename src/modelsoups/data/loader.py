@@ -79,7 +79,7 @@ class Skipped:
     keys: list[str] = field(default_factory=list)
 
     def add(self, corrupt_B: Tensor) -> None:
-        """Record a batch's corrupt images; ValueError if the run has had more than `limit`."""
+        """Record a batch's corrupt images; raise ValueError if the run has more than `limit`."""
         for index in corrupt_B[corrupt_B != NONE].tolist():
             key = str(self.train.keys_N[index])
             if key in self.keys:  # recorded in an earlier epoch
@@ -164,9 +164,9 @@ def index_batches(images: int, recipe: Recipe, first: int = 0, share: Share = WH
 
 @dataclass
 class Augmented(Dataset[Any]):
-    """Maps (epoch, index) to (augmented uint8 image (3, H, W), label, corrupt index or NONE).
+    """A data set of (augmented uint8 image (3, H, W), label, corrupt index or -1) by (epoch, index).
 
-    With `skips`, the next image replaces a corrupt one, whose index is then given instead of NONE.
+    With `skips`, the next image replaces a corrupt one, whose index is then given instead of -1.
     """
 
     train: ShardSet
@@ -182,7 +182,10 @@ class Augmented(Dataset[Any]):
         return {p: train_crop(p, side, mean, recipe.min_crop, recipe.flip) for p in policies}
 
     def policy(self, epoch: int) -> str:
-        """Return the augmentation: "stochastic" (L.1) draws it, "fix" (L.2) ends with minimal."""
+        """Return the name of the augmentation for one image in this epoch.
+
+        "stochastic" (appendix L.1) draws it; "fix" (L.2) is strong, in the last epoch minimal.
+        """
         if self.recipe.aug == "stochastic":
             return random.choice(POLICIES["stochastic"])
         if self.recipe.aug == "fix":
@@ -220,7 +223,7 @@ class Augmented(Dataset[Any]):
 
 
 class Unaugmented(Augmented):
-    """Like Augmented, but with the original image and its drawn, not yet applied augmentation."""
+    """Like Augmented, but with the original image and, as a second item, its drawn augmentation."""
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
         epoch, index = key

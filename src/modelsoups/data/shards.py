@@ -73,7 +73,7 @@ def _entry(tar: Path, images: int, size: int, sha256: str) -> Json:
 
 
 def finished(tar: Path, keys_N: np.ndarray) -> Json | None:
-    """Return a shard's manifest entry if it is complete and has exactly these keys, else None."""
+    """Return a shard's manifest entry if it is complete and has these image keys, else None."""
     try:
         with np.load(tar.with_suffix(".npz"), allow_pickle=False) as columns:
             same = np.array_equal(columns["key"], keys_N)
@@ -206,7 +206,7 @@ class ShardSet:
 
 
 def by_pil(data: bytes, border: int = 0) -> Image.Image:
-    """Decode with PIL to RGB, cut `border` pixels off each side; raise PIL's error if damaged."""
+    """Decode an image to RGB with PIL, cut off its border; raise PIL's error if it is damaged."""
     image: Image.Image = Image.open(io.BytesIO(data))
     image = image if image.mode == "RGB" and image.load() else image.convert("RGB")
     if border:

@@ -61,7 +61,7 @@ def test_an_image_in_the_folder_of_another_class(tmp_path):
     originals(tmp_path, "folder")
     file = tmp_path / "train" / "n01443537" / "n01443537_1003.JPEG"
     shutil.copy(file, tmp_path / "train" / "n01498041")
-    refused(tmp_path, r"n01443537_1003\.JPEG is of class n01443537, but in the folder or tar n01498041; move it to n01443537")
+    refused(tmp_path, r"n01443537_1003\.JPEG is of class n01443537, but in .* n01498041; move it")
     put(tmp_path / "b" / "val" / "n01440764" / "ILSVRC2012_val_00000001.JPEG", picture("k"))
     refused(tmp_path / "b", "val_00000001.JPEG is of class n01751748, but in the folder or tar n01440764")
 
@@ -87,7 +87,7 @@ def test_a_wrong_or_missing_label_of_a_shard(tmp_path):
 def test_the_same_image_in_two_shards(tmp_path):
     originals(tmp_path, "webdataset")
     shutil.copy(tmp_path / "imagenet1k-train-0001.tar", tmp_path / "imagenet1k-train-0002.tar")
-    refused(tmp_path, r"12 images occur twice, first n01440764_10.* in .*train-0001\.tar .*train-0002\.tar .*remove one")
+    refused(tmp_path, r"12 images occur twice, first n01440764_10.*train-0001\.tar .*train-0002\.tar .*remove one")
 
 
 def test_a_nested_copy_of_a_test_set(tmp_path):

@@ -81,7 +81,7 @@ def draw(transform: Transform, image: Picture, side: int) -> Drawn:
 
 @functools.lru_cache(maxsize=16)
 def _recording(step: auto_augment.RandAugment, side: int) -> auto_augment.RandAugment:
-    """Return a copy of `step` that draws the same operations and returns them without doing them."""
+    """Return a copy of `step` that returns the operations it draws instead of applying them."""
     recording = copy.copy(step)
     recording.ops = list(map(copy.copy, step.ops))
     for op in recording.ops:

@@ -19,7 +19,7 @@ KNOWN_NAME = "n01675722_4108"  # name of the image at that index
 
 
 def rule(per_class: int, file: str | None) -> dict[str, Any]:
-    """Return how the hold-out is chosen, for the manifest; ValueError if `file` is missing."""
+    """Describe in JSON how the hold-out is chosen; raise ValueError if `file` does not exist."""
     if file is None:
         return {"rule": "smallest sha256 of the name", "per_class": per_class}
     path = Path(file).expanduser()
@@ -29,7 +29,7 @@ def rule(per_class: int, file: str | None) -> dict[str, Any]:
 
 
 def split(listing: Listing, per_class: int, file: str | None) -> np.ndarray:
-    """Return a boolean per training image: True if held out. ValueError if a class is too small."""
+    """Return a boolean per training image: held out or not. Raise ValueError for small classes."""
     labels, counts = np.unique(listing.label_N, return_counts=True)
     small = np.flatnonzero(counts <= per_class)
     if len(small):

@@ -19,7 +19,7 @@ COLUMNS = ("key_N", "label_N", "file_N", "name_N", "offset_N", "size_N")
 
 
 class Found(NamedTuple):
-    """One image's key, label and location: file `name` in folder `file`, or bytes of `file`."""
+    """One image's key, label and location: file/name, or a byte range of `file`."""
 
     key: str
     label: int
@@ -87,7 +87,7 @@ class Listing:
         return data
 
     def in_order(self) -> "Listing":
-        """Return the images sorted by label, then key (name); ValueError if two share a key."""
+        """Return the images sorted by label, then key; raise ValueError if two have one key."""
         order = np.argsort(self.key_N, kind="stable")
         keys_N = self.key_N[order]
         same = np.flatnonzero(keys_N[1:] == keys_N[:-1])

@@ -43,7 +43,7 @@ def copy_out(path: Path, folder: Path, check: Callable[[str, int], tuple[str, in
 
 
 def rows(path: Path) -> Iterator[tuple[str, bytes, int]]:
-    """Yield (file name, image bytes, label) of every row; ValueError if one of them is missing."""
+    """Yield (file name, image bytes, label) of each row; raise ValueError if one is missing."""
     with _reader(path) as pq, pq.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
         columns = set(file.schema_arrow.names)
         if not {"image", "label"} <= columns:
@@ -61,7 +61,7 @@ def count(path: Path) -> int:
 
 @contextlib.contextmanager
 def _reader(path: Path) -> Iterator[Any]:
-    """Yield pyarrow.parquet; in the with block, turn its errors into ValueErrors with the file."""
+    """Yield pyarrow.parquet; errors in the with block become ValueErrors that name the file."""
     try:
         import pyarrow.parquet
     except ImportError as error:

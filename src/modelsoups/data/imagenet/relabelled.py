@@ -1,6 +1,6 @@
 """The data sets ReaL and multilabel: other labels for the images of ImageNet's validation set, val.
 
-Their index files point into val's tars, and give each image's row in val and its correct classes
+Their index files point into val's tars, and give each image's index in val and correct classes
 ("answers"). `score` therefore needs only val's logits. labels_N has the original classes.
 
 Legend (last letters of tensor names): M images of val, at most A answers per image.
@@ -106,7 +106,7 @@ def write(folder: Path, inputs: Json, table: Answers, facts: Json) -> int:
 
 
 def load(dataset: ShardSet) -> "tuple[Tensor, Tensor, Tensor]":
-    """Return each image's row in val, correct classes (N, A; padding is -1) and original class."""
+    """Return each image's index in val, correct classes (N, A; padding -1) and original class."""
     import torch
 
     rows, right = [], []

@@ -114,7 +114,7 @@ def _trees(name: str, base: Path) -> Iterator[Source]:
 
 
 def parts(layout: str, source: Source, copies: Path, complete: bool) -> list[Part]:
-    """Divide train or val into parts to list; ValueError for wrong or (if complete) missing files."""
+    """Divide train or val into parts to list; raise ValueError for wrong or missing files."""
     if complete and len(missing := missing_files(layout, source)):
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise ValueError(f"{source.paths[0].parent}: {len(missing):,} files are missing: {shown}; add them")
@@ -126,7 +126,7 @@ def parts(layout: str, source: Source, copies: Path, complete: bool) -> list[Par
 
 
 def missing_files(layout: str, source: Source) -> list[str]:
-    """Return the names of missing shards or parquet files, found by gaps in their numbers."""
+    """Return the names of missing shards or parquet files, found by gaps in the numbering."""
     numbered = re.fullmatch(r"(.*-)(\d+)((?:-of-(\d{5})\.parquet)|\.tar)", source.paths[0].name)
     if source.form not in ("parquet", "webdataset") or numbered is None:
         return []
@@ -166,7 +166,7 @@ def list_part(part: Part) -> Listing:
 
 
 def _key_and_label(part: Part, name: str, label: int | None = None) -> tuple[str, int]:
-    """Return an image's key and label, by its name; ValueError if its folder or label disagrees."""
+    """Get key and label from an image's name; raise ValueError if folder or label disagrees."""
     where = f"{part.path}: {name}"
     key = original_name(name)
     if key is None or key.startswith("ILSVRC") == (part.layout == "train"):
@@ -186,7 +186,7 @@ def _key_and_label(part: Part, name: str, label: int | None = None) -> tuple[str
     if part.wnid not in (None, wnid):
         raise ValueError(f"{where} is of class {wnid}, but in the folder or tar {part.wnid}; move it to {wnid}")
     if label not in (None, truth):
-        raise ValueError(f"{where} has label {label}, but class {wnid} has label {truth} by sorted wnids")
+        raise ValueError(f"{where} has label {label}, but class {wnid} has label {truth} by sorted wnids; correct it")
     return key, truth
 
 
