@@ -53,7 +53,7 @@ def test_a_tasks_error_comes_through():
 
 
 def test_a_killed_worker_is_an_error_and_not_a_hang():
-    with pytest.raises(RuntimeError, match=r"test: a worker process died .* while running 2; run the same command again"):
+    with pytest.raises(RuntimeError, match=r"test: a worker process died .* while running 2; run the same command"):
         list(run_tasks(die_on_two, [1, 2, 3], 1, "test"))
     with pytest.raises(RuntimeError, match="worker process died"):
         list(run_tasks(die_on_two, [1, 2, 3], 2, "test"))

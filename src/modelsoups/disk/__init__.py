@@ -1,1 +1,1 @@
-"""Reads and writes files: paths, atomic writes, manifests, locks and records of provenance."""
+"""Names, writes and locks the files of an experiment, and records how they were made."""

@@ -58,7 +58,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Return the dictionaries in a file of JSON lines; raise ValueError names an invalid line."""
+    """Return one dictionary per line of a JSON Lines file; raise ValueError for an invalid line."""
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:

@@ -20,7 +20,7 @@ FEW = 100  # up to this many parts of a source are listed without other processe
 
 @dataclass
 class SetPlan:
-    """A data set to write; `done` has the manifest entries of finished shards by file name."""
+    """A data set to write; `done` has the manifest entries of finished shards, by tar name."""
 
     folder: Path
     inputs: Json
