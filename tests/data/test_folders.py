@@ -64,7 +64,7 @@ def test_what_is_wrong_with_the_folders_is_said(cfg, tmp_path):
 def test_an_image_in_train_and_holdout_is_noticed(cfg, tmp_path):
     (tmp_path / "images/holdout/a/2.jpg").write_bytes((tmp_path / "images/train/a/0.jpg").read_bytes())
     prepare.run(Experiment(cfg))
-    with pytest.raises(ValueError, match=r"holdout shares images with .*train: 1, first"):
+    with pytest.raises(ValueError, match=r"holdout and .*train share 1 images, first"):
         check_disjoint(ShardSet(tmp_path / "data/mine/train"), ShardSet(tmp_path / "data/mine/holdout"))
 
 

@@ -1,7 +1,7 @@
-"""Preparation of a data set in class folders, such as ROOT/train/daisy/1.jpg.
+"""Prepares a data set whose images are in one folder per class, such as ROOT/train/daisy/1.jpg.
 
-data.root contains a folder for each set of the experiment, with a folder of images for each class. A
-shift may have fewer classes than train; logits are then projected to its classes, as for ImageNet-R.
+The configuration key data.root gives ROOT, with a subfolder for each split and test set. A test set
+under distribution shift may lack classes of train; the logits of these classes are ignored.
 """
 
 import functools
@@ -21,25 +21,25 @@ TEMPLATES = ["a photo of a {}."]  # prompts of the zero-shot head; a folder's na
 
 
 def names(data: DataConfig) -> list[str]:
-    """Return the names of the experiment's sets, in order; ValueError if one has no folder."""
+    """Return the data sets' names (train, test, ...); raise ValueError if a folder is missing."""
     wanted = [data.train, data.holdout, data.test, *data.shifts, *data.extra]
     if data.root is None:
-        raise ValueError("data.root is null: expected the folder that contains train/, holdout/, ...")
+        raise ValueError("data.root is null; set it to the folder with train/, holdout/, ...")
     for folder in (Path(data.root) / name for name in wanted):
         if not folder.is_dir():
-            raise ValueError(f"{folder} is missing: data.root needs a folder for each of {', '.join(wanted)}")
+            raise ValueError(f"{folder} is missing; data.root must contain the folders {', '.join(wanted)}")
     return wanted
 
 
 def inputs(data: DataConfig, protocol: str, name: str) -> Json:
-    """Return a set's inputs, for its fingerprint: classes, and a hash of file names and sizes."""
+    """Return what identifies a data set: training classes, and a hash of file names and sizes."""
     paths = [path for path, _ in _labelled_files(data, name)]
     digest = storage.fingerprint([(f"{p.parent.name}/{p.name}", p.stat().st_size) for p in paths])
     return {"library": "folders", "set": name, "files": digest, "classes": _subfolders(data, data.train)}
 
 
 def facts(data: DataConfig, protocol: str, name: str) -> Json:
-    """Return the metadata of a set for its manifest; see `shards.finish_set`."""
+    """Return a data set's metadata for its manifest.json: name, role, classes, projection, ..."""
     roles = {data.train: "train", data.holdout: "holdout", data.test: "test"}
     classes = _subfolders(data, data.train)
     indices = list(map(classes.index, _classes_of(data, name)))
@@ -55,7 +55,7 @@ def facts(data: DataConfig, protocol: str, name: str) -> Json:
 
 
 def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> dict[str, int]:
-    """Write the sets, and return the number of images of each."""
+    """Write the shards of the data sets named in `todo`; return the number of images by name."""
     return dict(run_tasks(functools.partial(_make, data, protocol), todo, workers, "prepare"))
 
 
@@ -65,7 +65,7 @@ def _make(data: DataConfig, protocol: str, name: str) -> int:
 
 
 def _samples(data: DataConfig, name: str) -> Iterator[shards.Sample]:
-    """Yield the files unchanged; keys are hashes of the content, so shared images are found."""
+    """Yield (key, bytes, file type, label) of each image; the key is a hash of these bytes."""
     copies: Counter[str] = Counter()
     for path, label in _labelled_files(data, name):
         content = path.read_bytes()
@@ -76,24 +76,24 @@ def _samples(data: DataConfig, name: str) -> Iterator[shards.Sample]:
 
 
 def _labelled_files(data: DataConfig, name: str) -> list[tuple[Path, int]]:
-    """Return every image of a set with its label, an index into the set's own classes."""
+    """Return (path, label) of every image of a set; label i is the set's i-th class."""
     root = Path(str(data.root)) / name
     files = []
     for label, class_name in enumerate(_classes_of(data, name)):
         paths = sorted((root / class_name).iterdir())
         files += [(path, label) for path in paths if path.suffix.lower() in SUFFIXES]
     if not files:
-        raise ValueError(f"{root}: its class folders contain no images ({', '.join(SUFFIXES)})")
+        raise ValueError(f"{root}: the class folders contain no {' or '.join(SUFFIXES)} images")
     return files
 
 
 def _classes_of(data: DataConfig, name: str) -> list[str]:
-    """Return the classes of a set, in order; raise ValueError for one that train does not have."""
+    """Return a set's sorted class names; raise ValueError if they differ from those of train."""
     root = Path(str(data.root)) / name
     own, classes = _subfolders(data, name), _subfolders(data, data.train)
     if unknown := sorted(set(own) - set(classes)):
         first = unknown[0]
-        raise ValueError(f"{root / first}: {data.train} has no class {first}; rename or move it")
+        raise ValueError(f"{root / first}: {data.train} has no class {first}; rename or move this folder")
     if name in (data.train, data.holdout, data.test) and own != classes:
         missing = next(c for c in classes if c not in own)
         raise ValueError(f"{root}: no folder for class {missing}; add one with its images")

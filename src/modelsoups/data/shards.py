@@ -1,8 +1,8 @@
-"""Prepared sets: WebDataset tar shards with an index for reading any image, and a manifest.
+"""Reads and writes prepared data sets: folders of WebDataset tars, with index files and a manifest.
 
-A set is a folder of tars `{name}-{shard:06d}.tar` with members `{key}.{png,jpg}` and `{key}.cls`, an
-index `{name}-{shard:06d}.npz` of each (COLUMNS; bytes and sha256 of the tar), and manifest.json,
-written last. Sets of data.imagenet.relabelled have their own indexes into another set's tars.
+A tar `{name}-{shard:06d}.tar` has the members `{key}.{png,jpg}` and `{key}.cls` (label). Its index
+.npz has each image's key, byte offset, size and label. manifest.json is written last. The sets of
+data.imagenet.relabelled have only index files, which point into the tars of another set.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from modelsoups.disk import manifests, storage
 
 SHARD_IMAGES = 1000
 DESCRIPTORS = 512  # files that a set may have open before the limit of the process is raised
-RESTORE = "restore it or run `modelsoups prepare`, then rerun the same command to continue"
+RESTORE = "restore this file or run `modelsoups prepare`, then rerun the same command to continue"
 Decoded = TypeVar("Decoded")
 Json = dict[str, Any]
 Sample = tuple[str, bytes, str, int]  # key, encoded image, its file name extension, label
@@ -31,7 +31,7 @@ COLUMNS = {"key": np.bytes_, "offset": np.int64, "size": np.int64, "label": np.i
 
 
 class CorruptImage(ValueError):
-    """An image whose bytes are complete but cannot be decoded."""
+    """Raised for an image that cannot be decoded although all of its bytes are there."""
 
     @classmethod
     def at(cls, where: str, reason: object) -> Self:
@@ -39,14 +39,14 @@ class CorruptImage(ValueError):
 
 
 def encode_png(image_HWC: np.ndarray) -> bytes:
-    """Encode a uint8 RGB array as PNG; equal arrays give equal bytes."""
+    """Encode a uint8 RGB array (H, W, 3) as PNG; equal arrays give equal bytes."""
     buffer = io.BytesIO()
     Image.fromarray(image_HWC).save(buffer, format="png", compress_level=1)
     return buffer.getvalue()
 
 
 def write_shard(tar: Path, samples: Iterable[Sample]) -> Json:
-    """Write one shard and its index, and return the shard's entry in the manifest."""
+    """Write a tar and its index; return name, image count, size and sha256 for the manifest."""
     import webdataset  # it loads torch, which readers of shards do not need
 
     rows: list[tuple[str, int, int, int]] = []  # the values of COLUMNS
@@ -58,7 +58,7 @@ def write_shard(tar: Path, samples: Iterable[Sample]) -> Json:
                 padded = -(-len(image) // BLOCKSIZE) * BLOCKSIZE
                 rows.append((key, writer.tarstream.offset - label_bytes - padded, len(image), label))
         if not rows:
-            raise ValueError(f"{tar.name}: a shard needs at least one image")
+            raise ValueError(f"{tar.name} is empty; a shard needs at least one image")
     index: dict[str, np.ndarray] = {}
     for (name, kind), values in zip(COLUMNS.items(), zip(*rows, strict=True), strict=True):
         index[name] = np.array(values, dtype=kind)
@@ -73,7 +73,7 @@ def _entry(tar: Path, images: int, size: int, sha256: str) -> Json:
 
 
 def finished(tar: Path, keys_N: np.ndarray) -> Json | None:
-    """Return the manifest entry of a complete shard with exactly these images, otherwise None."""
+    """Return a shard's manifest entry if it is complete and has these image keys, else None."""
     try:
         with np.load(tar.with_suffix(".npz"), allow_pickle=False) as columns:
             same = np.array_equal(columns["key"], keys_N)
@@ -85,7 +85,7 @@ def finished(tar: Path, keys_N: np.ndarray) -> Json | None:
 
 
 def write_set(folder: Path, samples: Iterator[Sample], images: int, inputs: Json, facts: Json) -> int:
-    """Write a set in shards of `images` images, and its manifest; return the number of images."""
+    """Write a data set in shards of `images` images, then its manifest; return the image count."""
     entries = list[Json]()
     while block := list(itertools.islice(samples, images)):
         entries.append(write_shard(folder / f"{folder.name}-{len(entries):06d}.tar", block))
@@ -94,10 +94,10 @@ def write_set(folder: Path, samples: Iterator[Sample], images: int, inputs: Json
 
 
 def finish_set(folder: Path, inputs: Json, shards: list[Json], facts: Json) -> None:
-    """Write the manifest of a set whose shards are complete.
+    """Write the manifest of a data set whose shards are complete.
 
-    facts for readers: name, title, role, classes, templates, projection, and optional ones such as
-    border (pixels to cut off each side of every image).
+    The keys of facts are name, title, role, classes, templates (prompts), projection (which logits
+    belong to which label), and optional ones such as border (pixels to cut off each side).
     """
     identity = {key: facts[key] for key in ("projection", "classes")}
     identity |= {"border": facts["border"]} if facts.get("border") else {}
@@ -110,11 +110,11 @@ def finish_set(folder: Path, inputs: Json, shards: list[Json], facts: Json) -> N
 
 
 class ShardSet:
-    """A prepared set whose images are read in any order.
+    """A prepared data set on disk, whose images can be read in any order.
 
-    labels_N are indices into the set's own label space, to which `projection` maps logits over
-    `classes`. `kept` is a cache of decoded images, by decoder and index. Raises ValueError if the
-    set is missing or incomplete.
+    If a test set has only some of `classes`, `projection` says which logits belong to each of its
+    labels. `kept` is a cache of decoded images, by decoder and index. Raises ValueError if the
+    folder is missing or incomplete.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -143,12 +143,12 @@ class ShardSet:
         for shard in manifest["shards"]:
             tar = folder / shard["file"]
             if "index" in shard and (not tar.exists() or tar.stat().st_size != shard["bytes"]):
-                way_out = f"remove {folder}, which contains no images, and run `modelsoups prepare`"
+                way_out = f"delete {folder}, which has no images, and run `modelsoups prepare`"
                 raise ValueError(f"{tar} has changed since {folder} was created from it; {way_out}")
         self._open(manifest["shards"])
 
     def _open(self, shards: list[Json]) -> None:
-        """Read the indexes; tars are opened on first use in each process."""
+        """Read the shards' index files; each process opens a tar when it first reads from it."""
         self._tars = [self.folder / shard["file"] for shard in shards]
         parts: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
         for shard, tar in zip(shards, self._tars, strict=True):
@@ -174,7 +174,7 @@ class ShardSet:
         return len(self.labels_N)
 
     def read(self, index: int) -> bytes:
-        """Return the encoded image; raise ValueError if its shard can no longer be read."""
+        """Return an image's encoded bytes; raise ValueError if its tar can no longer be read."""
         if self._owner != os.getpid():  # after a fork, reopen the files
             self._files, self._owner = {}, os.getpid()
         shard, size = int(self._shard_N[index]), int(self._size_N[index])
@@ -189,11 +189,11 @@ class ShardSet:
         return data
 
     def image(self, index: int) -> Image.Image:
-        """Return the image as RGB; raises CorruptImage as `decoded` does."""
+        """Return an image in RGB, decoded by PIL; raise CorruptImage if that fails."""
         return self.decoded(index, by_pil)
 
     def decoded(self, index: int, decoder: Callable[[bytes, int], Decoded]) -> Decoded:
-        """Decode an image with one of data.decoders; CorruptImage gives its shard and key."""
+        """Decode an image with `decoder`; raise CorruptImage, with tar and key, if that fails."""
         data = self.read(index)
         try:
             return decoder(data, self.border)
@@ -201,12 +201,12 @@ class ShardSet:
             raise CorruptImage.at(self.where(index), error) from error
 
     def where(self, index: int) -> str:
-        """Return the shard and key of an image, for messages."""
+        """Return the tar file and key of an image, for error messages."""
         return f"{self._tars[int(self._shard_N[index])]}: image {self.keys_N[index]}"
 
 
 def by_pil(data: bytes, border: int = 0) -> Image.Image:
-    """Decode an image as RGB, without `border` pixels on each side; raises PIL's exceptions."""
+    """Decode an image to RGB with PIL, cut off its border; raise PIL's error if it is damaged."""
     image: Image.Image = Image.open(io.BytesIO(data))
     image = image if image.mode == "RGB" and image.load() else image.convert("RGB")
     if border:
@@ -216,9 +216,9 @@ def by_pil(data: bytes, border: int = 0) -> Image.Image:
 
 
 def check_disjoint(train: ShardSet, holdout: ShardSet) -> None:
-    """Raise ValueError if an image is in both sets."""
+    """Raise ValueError if an image is in both the training set and the hold-out."""
     both = np.intersect1d(train.keys_N, holdout.keys_N)
     if len(both):
-        shared = f"{holdout.folder} shares images with {train.folder}: {len(both):,}, first {both[0]}"
-        way_out = "remove the shared ones from one and run `modelsoups prepare` with a new data.dir=..."
+        shared = f"{holdout.folder} and {train.folder} share {len(both):,} images, first {both[0]}"
+        way_out = "remove them from one set and run `modelsoups prepare` with a new data.dir=..."
         raise ValueError(f"{shared}; soups must be chosen on images outside the training set: {way_out}")

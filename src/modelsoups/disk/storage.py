@@ -1,4 +1,4 @@
-"""Reads and writes files. Writes are atomic, and error messages give the file."""
+"""Reads and writes JSON, text and weights. Writes are atomic, and errors name the file."""
 
 import contextlib
 import errno
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # manifests are read without loading torch
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path, then synced and renamed to `path`, or removed after an error."""
+    """Yield a temporary path to write to; then rename it to `path`, or delete it after an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -50,7 +50,7 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Parse a JSON file. Raises ValueError, with the path, if it is damaged."""
+    """Return the content of a JSON file; raise ValueError, with the path, if it is invalid."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -58,20 +58,20 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Parse a file of JSON lines; ValueError, with path and number, if a line is damaged."""
+    """Return one dictionary per line of a JSON Lines file; raise ValueError for an invalid line."""
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             rows.append(json.loads(line))
         except ValueError as error:
-            raise ValueError(f"{path} line {number} is not valid JSON ({error})") from error
+            raise ValueError(f"{path} line {number} is not valid JSON ({error}); correct this line") from error
     return rows
 
 
 def save_weights(path: Path, state: "Mapping[str, Tensor]") -> None:
     """Write a state dict as safetensors, atomically; equal tensors give identical files.
 
-    The metadata has only one key, because the library would write several in random order.
+    The metadata has only one key, because safetensors writes several keys in random order.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -84,7 +84,7 @@ def save_weights(path: Path, state: "Mapping[str, Tensor]") -> None:
 
 
 def fingerprint(value: Any) -> str:
-    """Return sixteen hex digits of the sha256 of a JSON-like value."""
+    """Return the first 16 hex digits of the sha256 of a JSON-like value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
