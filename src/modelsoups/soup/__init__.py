@@ -1,4 +1,4 @@
-"""The soup library: choose a soup's coefficients for any checkpoints, and average these into one.
+"""The soup library: choose coefficients for checkpoints, then average these into one checkpoint.
 
     from modelsoups import soup
 

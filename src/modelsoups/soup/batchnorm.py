@@ -13,7 +13,7 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 @dataclass(frozen=True)
 class Reestimated:
-    """New statistics by tensor name; correct ones of n hold-out images before and after the change."""
+    """New running statistics by tensor name; how many of n images are right before and after."""
 
     statistics: dict[str, Tensor]
     before: int
@@ -29,8 +29,8 @@ def has_batchnorm(names: Iterable[str]) -> bool:
 def reestimate(state: Mapping[str, Tensor], holdout: Holdout, loader: Iterable[tuple[Tensor, Tensor]]) -> Reestimated:
     """Re-estimate the BatchNorm running statistics of these weights on a loader of training images.
 
-    loader: yields (images, labels); images pass through `holdout.prepare`. The result is the mean over
-    batches (Izmailov et al. 2018, section 3.2). ValueError if there are no BatchNorm layers or images.
+    loader: yields (images, labels); images pass through `holdout.prepare`. The result is the mean
+    over batches (Izmailov et al. 2018, section 3.2). ValueError without BatchNorm or images.
 
         fresh = soup.reestimate(soup.mixed(chosen), holdout, train_loader)
         soup.mix(chosen, "soup.safetensors", statistics=fresh.statistics)

@@ -1,4 +1,4 @@
-"""Choose a greedy, pruned or learned soup of any checkpoints; the result is coefficients."""
+"""Choose a greedy, pruned or learned soup of any checkpoints; return its coefficients."""
 
 import functools
 import math
@@ -37,14 +37,14 @@ def greedy(
 
     evaluate: a `Holdout`, which stops early on hopeless candidates (the result is the same), or a
     function from a state dict to a score (larger is better) or to several metrics. If there are
-    several, none may fall, and checkpoints are ranked by their mean. Memory: one checkpoint, and the
-    float64 sum of the chosen. ValueError for different layouts, or if `evaluate` fails or is not finite.
+    several, none may fall, and checkpoints are ranked by their mean. Memory: one checkpoint and one
+    float64 sum. Raises ValueError if tensor shapes differ, or `evaluate` fails or is not finite.
 
         chosen = soup.greedy(["a.safetensors", "b.pt"], soup.Holdout(model, loader))
         soup.mix(chosen, "soup.safetensors")
     """
     if patience is not None and patience < 1:
-        raise ValueError(f"greedy: patience={patience}; expected a number of rejections from 1 on, or None")
+        raise ValueError(f"greedy: patience={patience}; expected a number from 1 on, or None")
     checkpoints = open_alike(sources)
     names = [c.name for c in checkpoints]
     judge_state, individual, n = _judges(checkpoints, evaluate)
@@ -62,8 +62,8 @@ def greedy(
 def pruned(sources: Sources, evaluate: Evaluate | Holdout) -> Soup:
     """Choose a soup by removing checkpoints, worst first, if the score does not fall without them.
 
-    It starts with all checkpoints and repeats rounds over them until a round removes none. Not in the
-    paper. `evaluate`, memory and errors are as for `greedy`; each attempt costs one evaluation.
+    The soup starts with all checkpoints; rounds over them repeat until a round removes none (not in
+    the paper). `evaluate`, memory and errors are as for `greedy`; an attempt costs one evaluation.
 
         chosen = soup.pruned(["a.safetensors", "b.pt"], soup.Holdout(model, loader))
         soup.mix(chosen, "soup.safetensors")
@@ -101,11 +101,11 @@ def pruned(sources: Sources, evaluate: Evaluate | Holdout) -> Soup:
 def learned(sources: Sources, holdout: Holdout, *, by: str = "all", **options: Any) -> Soup:
     """Learn coefficients and temperature beta by gradient descent on the hold-out (appendix I, eq. 2).
 
-    by: learn one softmax over the checkpoints for "all" tensors, for each "layer" or for each "tensor",
-    or "free" coefficients without softmax. options: epochs, lr, batch_size and seed, as in
-    `soup.methods.learned`. A step is one forward and backward pass of one model, and uses the weights
-    of each checkpoint twice (memory: see `Stack`). Raises ValueError for an unknown `by`, for
-    checkpoints of different layouts or not of the model's, and for a loss that is not finite.
+    by: learn one softmax over the checkpoints for "all" tensors, each "layer" or each "tensor", or
+    "free" coefficients without softmax. options: epochs, lr, batch_size and seed, as in
+    `soup.methods.learned`. A step is one forward and backward pass of one model and uses all weights
+    twice (memory: see `weights.coefficient_gradients`). Raises ValueError for an unknown `by`, for
+    checkpoints that differ in shape or do not fit the model, and for a loss that is not finite.
 
         chosen = soup.learned(["a.safetensors", "b.pt"], holdout, by="layer", epochs=5)
         soup.mix(chosen, "soup.safetensors")
@@ -130,12 +130,12 @@ def learned(sources: Sources, holdout: Holdout, *, by: str = "all", **options: A
 
 
 def _judges(checkpoints: Sequence[Checkpoint], evaluate: Evaluate | Holdout) -> tuple[Judge, list[Score], int]:
-    """Return a function that scores weights, each checkpoint's score, and the number of images."""
+    """Return (a function that scores weights, the checkpoints' scores, the number of images)."""
     if not isinstance(evaluate, Holdout):
         full = functools.partial(_score, evaluate)
         individual = [full(dict(c), c.name) for c in checkpoints]
         if len({len(s) if isinstance(s, tuple) else 0 for s in individual}) > 1:
-            raise ValueError("evaluate returned different numbers of metrics; expected as many for every checkpoint")
+            raise ValueError("evaluate returned different numbers of metrics; expected the same each time")
         return (lambda state, best, strict, name: (full(state, name), 0)), individual, 0
     logits = [_logits(evaluate, c) for c in checkpoints]
     evaluate.hardest_first(logits)
@@ -157,7 +157,7 @@ def _logits(holdout: Holdout, checkpoint: Checkpoint) -> Tensor:
     except RuntimeError as error:
         raise ValueError(f"{checkpoint.name} does not fit the model: {' '.join(str(error).split())[:300]}") from error
     if not bool(torch.isfinite(logits_NC).all()):
-        raise ValueError(f"{checkpoint.name}: hold-out logits contain NaN or infinity; leave it out")
+        raise ValueError(f"{checkpoint.name}: hold-out logits contain NaN or infinity; leave the checkpoint out")
     return logits_NC
 
 

@@ -1,4 +1,4 @@
-"""The classes Soup (coefficients, not weights) and Ingredient; this module does not import torch."""
+"""The classes Soup (ingredients and coefficients) and Ingredient; torch is not imported."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -9,7 +9,7 @@ from modelsoups.recipes.recipe import Recipe
 
 @dataclass(frozen=True)
 class Ingredient:
-    """One fine-tuned model: its id ("000"), file, hash of the weights, and hyperparameters if known."""
+    """One fine-tuned model: its id ("000"), file, hash of weights, and hyperparameters if known."""
 
     id: str
     path: str
@@ -22,10 +22,10 @@ class Soup:
     """One soup: the names of the models that it averages (`ingredients`), and their coefficients.
 
     space: "weights", or "logits" for an ensemble. coefficients: for each layer (`layer_of` in
-    weights.state_dicts) or tensor name, one number for each ingredient, in the order of `ingredients`;
-    the key "*" is used for all other tensors. hashes: of the ingredients' contents. beta multiplies
-    the logits (equation 2). trace: the decisions or losses of the method, in order. Raises ValueError
-    without ingredients, for another space, or if any of these lists has another length.
+    weights.state_dicts) or tensor name, one number for each ingredient, in the same order; the key
+    "*" is for all other tensors. hashes: of the ingredients' weights. beta multiplies the logits
+    (equation 2). trace: the method's decisions or losses, in order. Raises ValueError if there are no
+    ingredients, `space` is unknown, or there are more or fewer hashes or coefficients.
     """
 
     method: str
@@ -41,7 +41,7 @@ class Soup:
         if k == 0:
             raise ValueError(f"soup {self.method}: no ingredients")
         if len(self.hashes) != k:
-            raise ValueError(f"soup {self.method}: {k} ingredients but {len(self.hashes)} hashes; expected as many")
+            raise ValueError(f"soup {self.method}: {k} ingredients but {len(self.hashes)} hashes; expected one each")
         if self.space not in ("weights", "logits"):
             raise ValueError(f"soup {self.method}: space={self.space}; expected weights or logits")
         for group, row in self.coefficients.items():

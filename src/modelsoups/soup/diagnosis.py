@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem: a key ("shapes"), the checkpoints with it, a text, and whether a soup must fail."""
+    """One problem: its cause ("shapes"), its checkpoints, a message, and if a soup must fail."""
 
     cause: str
     who: tuple[str, ...]

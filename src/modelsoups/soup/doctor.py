@@ -1,7 +1,7 @@
 """Check whether checkpoints can be averaged into a soup, and report what prevents it.
 
 The models of a soup must have one architecture, initialization and head (section 2) and finite
-weights, and the mean of two models must be about as accurate as they are (section 3.3, figure 3).
+weights; the mean of two models should be about as accurate as they are (section 3.3, figure 3).
 BatchNorm needs new statistics. Angles and norms are over tensors of two or more dimensions (J.1).
 """
 
@@ -37,8 +37,8 @@ def examine(
 ) -> Diagnosis:
     """Compare the names, shapes, values, heads, angles and norms of checkpoints' tensors.
 
-    With `accuracy` (state dict -> 0 to 1), the mean of each pair is evaluated too. Checkpoints with
-    NaN, or a layout that most do not have, are reported and left out. ValueError for fewer than two.
+    With `accuracy` (state dict -> 0 to 1), the mean of each pair is evaluated too. A checkpoint with
+    NaN, or with other shapes than most, is reported and left out. ValueError for fewer than two.
 
         found = examine({"a": state_a, "b": state_b}, init=pretrained)
         print(found.verdict())
@@ -72,7 +72,7 @@ def _whole_models(found: Diagnosis, states: Mapping[str, State]) -> dict[str, St
             whole[name] = state
     text = "adapters (LoRA), whose factors must not be averaged: merge each into its base model first"
     found.add("adapter", adapters, text)
-    found.add("quantized", quantized, "quantized weights (integers) cannot be averaged: use the full model")
+    found.add("quantized", quantized, "quantized weights (integers) cannot be averaged: use the original")
     return whole
 
 
@@ -86,7 +86,7 @@ def _is_quantized(state: State) -> bool:
 
 
 def _layouts(found: Diagnosis, states: Mapping[str, State]) -> dict[str, State]:
-    """Return the largest group with equal tensor names, shapes and dtypes; report the others."""
+    """Report checkpoints whose tensor names, shapes or dtypes are unusual; return the others."""
     if not states:
         return {}
     layouts = {name: layout_of(state) for name, state in states.items()}
@@ -115,7 +115,7 @@ def _layouts(found: Diagnosis, states: Mapping[str, State]) -> dict[str, State]:
 
 
 def _prefix(expected: Mapping[str, str], layout: Mapping[str, str]) -> str | None:
-    """Return "begins with P" or "lacks the prefix P" if the prefix P is the only difference."""
+    """Return "begins with P" or "lacks the prefix P" if names differ by a prefix P, else None."""
     for longer, shorter, text in ((layout, expected, "begins with"), (expected, layout, "lacks the prefix")):
         ends = (k.removesuffix(next(iter(shorter))) for k in longer if k.endswith(next(iter(shorter))))
         for prefix in ends:
@@ -137,7 +137,7 @@ def _numbers(found: Diagnosis, states: dict[str, State]) -> dict[str, State]:
         same[state_sha256(state)].append(name)
     for names in same.values():
         if len(names) > 1:
-            text, fatal = "the same weights, which count more than once: leave one", len(names) == len(states)
+            text, fatal = "the same weights, which count more than once: keep one", len(names) == len(states)
             found.add("duplicates", names, text, fatal)
     return finite
 
@@ -146,7 +146,7 @@ def _geometry(found: Diagnosis, states: Mapping[str, State], init: State | None)
     first = next(iter(states.values()))
     matrices = [k for k in first if (e := entry(first, k)).ndim >= 2 and averaged(e)]
     if init is not None and (odd := [k for k in matrices if k not in init or init[k].shape != first[k].shape]):
-        found.add("not from init", ["all"], f"tensor {odd[0]} is not in the initialization, or has another shape")
+        found.add("not from init", ["all"], f"tensor {odd[0]} of the initialization is missing or has another shape")
         init = None
     models = list(states.values())
     grams_by_key = grams(models if init is None else [init, *models], matrices)
@@ -180,13 +180,13 @@ def _initialization(found: Diagnosis, own: Mapping[str, Tensor], body: Sequence[
     for key in body:
         often.update(odd_ones(found.names, cosines(own[key])))
     strangers = [name for name in odd_ones(found.names, body_KK) if 2 * often[name] > len(body)]
-    lowest = f"cosine to the other models {float(body_KK.min()):.2f}, over 0.9 if all began from one model"
+    lowest = f"cosine to the other models is {float(body_KK.min()):.2f}, but over 0.9 if it is shared"
     found.add("initialization", strangers, f"no shared initialization: {lowest}")
     return strangers
 
 
 def _layers(found: Diagnosis, states: Mapping[str, State], grams_by_key: Mapping[str, Tensor]) -> None:
-    """Report for each model the first tensor with a very low cosine to that of other models."""
+    """Report for each model the first tensor with a very low cosine to the others' tensor."""
     odd: dict[str, tuple[str, float]] = {}
     for key, gram_KK in grams_by_key.items():
         cosines_KK = cosines(gram_KK)
@@ -207,7 +207,7 @@ def _layers(found: Diagnosis, states: Mapping[str, State], grams_by_key: Mapping
 
 
 def _scales(found: Diagnosis, grams_by_key: Mapping[str, Tensor]) -> None:
-    """Report for each model the first tensor with the usual direction but an unusual norm."""
+    """Report each model's first tensor with the others' direction but far from the median norm."""
     named: set[str] = set()
     for key, gram_KK in grams_by_key.items():
         norms_K = gram_KK.diagonal().clamp_min(0).sqrt()
@@ -215,7 +215,7 @@ def _scales(found: Diagnosis, grams_by_key: Mapping[str, Tensor]) -> None:
             continue
         for name, ratio in zip(found.names, (norms_K / norms_K.median()).tolist(), strict=True):
             if (ratio > SCALE or ratio < 1 / SCALE) and name not in named:
-                found.add("scale", [name], f"tensor {key} is {ratio:.3g} times its usual norm: scale it back")
+                found.add("scale", [name], f"tensor {key} is {ratio:.3g} times the median norm: scale it back")
                 named.add(name)
 
 
@@ -226,15 +226,15 @@ def _heads(found: Diagnosis, states: Mapping[str, State], head: str, gram_KK: Te
     moved = {n: reordered(states[usual][head], states[n][head]) for n in found.names if n != usual}
     permuted = list(filter(moved.get, moved))
     if permuted:
-        text = f"{max(moved.values())} classes of {head} are ordered otherwise than in {usual}: reorder its rows"
+        text = f"{max(moved.values())} classes of {head} are in another order than in {usual}: reorder the rows"
         found.add("class order", permuted, text)
         odd = [] if len(odd) == len(found.names) else [n for n in odd if n not in permuted]
-    text = f"different or random heads: cosine of {head} is {float(cosines_KK.min()):.2f}; begin all with one head"
+    text = f"different or random heads: cosine of {head} is {float(cosines_KK.min()):.2f}; start all from one head"
     found.add("heads", odd, text)
 
 
 def _from_init(found: Diagnosis, joint_KK: Tensor) -> None:
-    """Report models far from or equal to the initialization, model 0 of the products joint_KK."""
+    """Report models unlike or equal to the initialization, row 0 of inner products joint_KK."""
     to_init_K = cosines(joint_KK)[0, 1:]
     foreign = list(compress(found.names, (to_init_K < ALIKE).tolist()))
     text = f"cosine to the initialization is only {float(to_init_K.min()):.2f}: not fine-tuned from it"
@@ -275,5 +275,5 @@ def _midpoints(found: Diagnosis, states: Mapping[str, State], accuracy: Callable
     if barriers:
         barrier, pair = max(barriers)
         where = f"less accurate than {pair} on average ({len(barriers)} of {len(pairs)} pairs)"
-        text, fatal = f"{100 * barrier:.1f} points {where}: an error barrier", len(barriers) * 2 > len(pairs)
+        text, fatal = f"{100 * barrier:.1f} percentage points {where}: an error barrier", len(barriers) * 2 > len(pairs)
         found.add("barrier", ["midpoints"], text, fatal)

@@ -30,7 +30,7 @@ from modelsoups.weights.state_dicts import EVERYTHING
 
 @dataclass(frozen=True)
 class EnsembleScores:
-    """Scores of an ensemble on n images: correct ones, mean loss (nats), calibration error (0 to 1)."""
+    """Scores on n images: correct images, cross-entropy in nats, calibration error (0 to 1)."""
 
     n: int
     correct: int
@@ -59,7 +59,7 @@ def cache_logits(sources: Sources, holdout: Holdout, folder: str | Path) -> dict
         if path.exists():
             images = shape_of(path)[0]
             if images != len(holdout):
-                raise ValueError(f"{path}: has {images} images, the hold-out {len(holdout)}; use another folder")
+                raise ValueError(f"{path} has logits of {images} images, not {len(holdout)}; use another folder")
             continue
         logits_NC = holdout.logits(checkpoint).to(torch.float16)
         if not bool(torch.isfinite(logits_NC).all()):
@@ -74,8 +74,8 @@ def ensemble(
 ) -> EnsembleScores:
     """Return the scores of the ensemble beta * sum_k w_k logits_k, by default the mean (section 3.1).
 
-    logits: by model name, an (N images, C classes) tensor or an .npy file. Raises ValueError for logits
-    that cannot be read, are not finite or differ in shape, and for more or fewer weights than models.
+    logits: by model name, an (N images, C classes) tensor or an .npy file. Raises ValueError for
+    logits that cannot be read, are not finite or differ in shape, and if a weight is missing.
 
         soup.ensemble({"a": logits_a_NC, "b": "b.npy"}, labels_N, weights=[0.7, 0.3]).accuracy
     """
@@ -165,7 +165,7 @@ def calibrated(logits: CachedLogits, labels_N: Tensor, weights: Sequence[float] 
 def _weights(count: int, weights: Sequence[float] | None) -> Tensor:
     weights_K = torch.tensor([1 / count] * count if weights is None else list(weights))
     if len(weights_K) != count:
-        raise ValueError(f"ensemble: {len(weights_K)} weights for {count} models; expected as many")
+        raise ValueError(f"ensemble: {len(weights_K)} weights for {count} models; expected one for each")
     return weights_K
 
 

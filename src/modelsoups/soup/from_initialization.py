@@ -17,9 +17,9 @@ ROUNDING = 1e-26  # relative squared norm of an update that is only float64 roun
 
 
 def wise_ft(init: Source, source: Source, alpha: float) -> Soup:
-    """Return the WiSE-FT soup (1 - alpha) init + alpha source (Wortsman et al. 2021, arXiv:2109.01903).
+    """Return the soup (1 - alpha) init + alpha source (Wortsman et al. 2021, arXiv:2109.01903).
 
-    Raises ValueError if the checkpoints have different layouts, or alpha is not from 0 to 1.
+    Raises ValueError if the tensor shapes differ, or alpha is not from 0 to 1.
 
         chosen = soup.wise_ft("pretrained.pt", "finetuned.pt", alpha=0.5)
         soup.mix(chosen, "soup.safetensors")
@@ -31,7 +31,7 @@ def wise_ft(init: Source, source: Source, alpha: float) -> Soup:
 def model_stock(init: Source, sources: Sources) -> Soup:
     """Return the Model Stock soup init + t (mean - init) (Jang et al. 2024, arXiv:2403.19522).
 
-    Each tensor has its t (`stock_ratios`). ValueError for fewer than two sources or different layouts.
+    mean: of `sources`; t: see `stock_ratios`. ValueError for one source or different tensor shapes.
 
         chosen = soup.model_stock("pretrained.pt", ["a.pt", "b.pt"])
         soup.mix(chosen, "soup.safetensors")
@@ -43,10 +43,10 @@ def model_stock(init: Source, sources: Sources) -> Soup:
 
 
 def lines(init: Source, sources: Sources, alpha: float, beta: float) -> Soup:
-    """Return the LiNeS soup, which scales updates linearly by depth (Wang et al. 2024, arXiv:2410.17146).
+    """Return the LiNeS soup: updates scaled linearly by depth (Wang et al. 2024, arXiv:2410.17146).
 
     It is init + lambda_l (mean of sources - init), with lambda_l from `depth_scales` for layer l.
-    Raises ValueError if layouts differ or the model has fewer than two blocks.
+    Raises ValueError if tensor shapes differ or the model has fewer than two blocks.
 
         chosen = soup.lines("pretrained.pt", ["a.pt", "b.pt"], alpha=0.2, beta=0.8)
         soup.mix(chosen, "soup.safetensors")
@@ -65,7 +65,7 @@ def _open(init: Source, sources: Sources) -> list[Checkpoint]:
 def _from_start(
     method: str, checkpoints: Sequence[Checkpoint], shares: Mapping[str, float], trace: Sequence[Mapping[str, object]]
 ) -> Soup:
-    """Return the soup of init + share (mean - init), init first; `shares` by layer or tensor name."""
+    """Return the soup init + share (mean of others - init) of checkpoints; the first is init."""
     count = len(checkpoints) - 1
     rows = {group: [1 - share, *([share / count] * count)] for group, share in shares.items()}
     return Soup(method, tuple(c.name for c in checkpoints), hashes(checkpoints), rows, trace=tuple(trace))
@@ -74,8 +74,8 @@ def _from_start(
 def stock_ratio(cosine: float, count: int) -> float:
     """Return t = K cos / (1 + (K - 1) cos), the Model Stock interpolation ratio for K models.
 
-    cosine: of two updates (model - initialization). t is 0 at the initialization and 1 at the mean of
-    the models; the point at t is closest to the centre of their distribution. t is 0 if cosine < 0.
+    cosine: of two updates (model - initialization). From the initialization (0) to the mean (1), t is
+    the point closest to the centre of the models' distribution. A negative cosine gives 0.
     """
     return count * cosine / (1 + (count - 1) * cosine) if cosine > 0 else 0.0
 
@@ -112,7 +112,7 @@ def depth_scales(names: Iterable[str], alpha: float, beta: float) -> dict[str, f
     groups = list(dict.fromkeys(map(layer_of, names)))
     blocks = list(dict.fromkeys(map(layer_of, filter(is_block, names))))
     if len(blocks) < 2:
-        raise ValueError(f"lines: {len(blocks)} numbered blocks found in tensor names; depth needs two or more")
+        raise ValueError(f"lines: {len(blocks)} numbered blocks found; depth needs at least two")
     scales, passed = {}, 0
     for group in groups:
         position = 0

@@ -18,7 +18,7 @@ Evaluation = tuple[Score | None, int]  # score (None: rejected early), images se
 class GreedySearch:
     """A greedy search in progress: the indices of members so far (`picks`) and all decisions.
 
-    individual: each model's own score. judge(i, best, strict, name) scores the soup with model i added;
+    individual: each model's own score. judge(i, best, strict, name) scores the soup with model i;
     add(i) adds it. n: number of hold-out images. trace: one dict for each model tried, in order.
     """
 
@@ -42,8 +42,8 @@ class GreedySearch:
     ) -> "GreedySearch":
         """Try to add the models of these indices in order: once, or repeatedly with replacement.
 
-        With replacement, rounds repeat until one adds no model or there are `max_picks` members
-        (default: twice the models). From the second round on, a model must raise the score, because the
+        With replacement, rounds repeat until one adds no model or there are `max_picks` members (by
+        default twice the number of models). After the first round a model must raise the score, as the
         best one averaged with itself scores the same. patience: stop after so many rejections in a row.
         """
         most_refusals = len(order) if patience is None else patience
@@ -55,7 +55,7 @@ class GreedySearch:
         return self
 
     def consider(self, i: int, strict: bool) -> None:
-        """Score the soup with model i added, add it if the score does not fall, and record this."""
+        """Score the soup with model i, add i if the score does not fall, and extend `trace`."""
         score, seen = self.individual[i], 0  # the first candidate always joins, with its own score
         kept = self.best is None
         if self.best is not None:

@@ -13,11 +13,11 @@ Count = tuple[int | None, int]  # images correct (None: certainly fewer than nee
 class Holdout:
     """Hold-out images and labels, and a model into which weights are loaded for evaluation.
 
-    loader: yields (inputs, labels_B) and is read once, in its order. inputs are a tensor, or for
+    loader: yields batches (inputs, labels) and is read once. inputs are a tensor, or for
     Hugging Face models a mapping of tensors by argument name, of any dtype. prepare: applied to the
     inputs of each batch on the model's device. The model returns (B, C) logits or an object with
     `.logits`. early: whether `count` may stop before the last image. `seen` is the number of images
-    evaluated, `skipped` of those saved by stopping early. Raises ValueError for an empty loader,
+    evaluated, `skipped` that of images saved by stopping. Raises ValueError for an empty loader,
     labels that are not integers, or inputs and labels of different lengths.
 
         holdout = soup.Holdout(model, loader, prepare=lambda images_BCHW: images_BCHW / 255)
@@ -50,12 +50,12 @@ class Holdout:
         return len(self.labels_N)
 
     def hardest_first(self, logits: Sequence[Tensor]) -> None:
-        """Make `count` start with the images that most models, by their `logits`, get wrong."""
+        """Make `count` start with the images that most models get wrong; logits: of each model."""
         wrong_N = torch.stack([x.argmax(dim=1) != self.labels_N for x in logits]).sum(dim=0)
         self.order_N = wrong_N.argsort(descending=True, stable=True)
 
     def logits(self, state: Mapping[str, Tensor]) -> Tensor:
-        """Return the (N, C) logits of the model with these weights, on the CPU, in the loader's order."""
+        """Return the model's (N, C) logits with these weights, on the CPU, in the loader's order."""
         rows = [logits_BC for _, logits_BC in self._batches(state)]
         logits_NC = torch.empty(len(self), rows[0].shape[1], dtype=rows[0].dtype)
         logits_NC[self.order_N] = torch.cat(rows)
@@ -64,8 +64,8 @@ class Holdout:
     def count(self, state: Mapping[str, Tensor], needed: int = 0) -> Count:
         """Return how many images are correct at top 1, and how many were evaluated.
 
-        If `early`, it stops and returns None as the first number as soon as fewer than `needed` images
-        are certain to be correct. Raises ValueError if a logit is not finite.
+        If `early`, it stops once `needed` correct images are out of reach, and the first number is
+        None. Raises ValueError if a logit is not finite.
         """
         correct = seen = 0
         for index_B, logits_BC in self._batches(state):
@@ -95,7 +95,7 @@ class Holdout:
 
 
 def call_with(model: nn.Module, state: Mapping[str, Tensor], inputs: Inputs) -> Tensor:
-    """Return the model's (B, C) logits with the weights `state`, without changing its own weights."""
+    """Return the model's (B, C) logits with the weights `state`; its own weights do not change."""
     args, named = ((inputs,), {}) if isinstance(inputs, Tensor) else ((), dict(inputs))
     aliases = {k for k, _ in model.named_parameters(remove_duplicate=False)} - dict(model.named_parameters()).keys()
     own = {key: tensor for key, tensor in state.items() if key not in aliases}

@@ -28,9 +28,9 @@ COPIED = (".json", ".txt", ".model", ".jinja", ".spm", ".tiktoken")  # copied fr
 
 
 def load(source: Source, key: str | None = None) -> dict[str, Tensor]:
-    """Load all tensors by name from a checkpoint file, folder or state dict (`checkpoints.formats`).
+    """Load all tensors by name from a checkpoint file, Hugging Face folder or state dict.
 
-    key: the entry of a training checkpoint that has the weights. ValueError if it cannot be read.
+    key: the entry with the weights in a training checkpoint. ValueError if it cannot be read.
 
         model.load_state_dict(soup.load("soup.safetensors"))
     """
@@ -38,7 +38,7 @@ def load(source: Source, key: str | None = None) -> dict[str, Tensor]:
 
 
 def uniform(sources: Sources) -> Soup:
-    """Return the uniform soup, the mean of all checkpoints (section 2); reads no weights of files.
+    """Return the uniform soup, the mean of all checkpoints (section 2), whose weights `mix` reads.
 
     Raises ValueError for a checkpoint that cannot be opened or is given twice.
 
@@ -50,7 +50,7 @@ def uniform(sources: Sources) -> Soup:
 def mean(
     method: str, checkpoints: Sequence[Checkpoint], trace: Sequence[Mapping[str, Any]] = (), unread: bool = False
 ) -> Soup:
-    """Return the mean of checkpoints, which may repeat, as a Soup; `unread`: do not read weights."""
+    """Return the mean of checkpoints, which may repeat, as a Soup; `unread`: hash no files yet."""
     kept = list({c.name: c for c in checkpoints}.values())
     row = [sum(c.name == k.name for c in checkpoints) / len(checkpoints) for k in kept]
     found = tuple(map(digest.later, kept)) if unread else hashes(kept)
@@ -77,7 +77,7 @@ def mix(
             print(note)
     """
     if chosen.space != "weights":
-        raise ValueError(f"soup {chosen.method} averages {chosen.space}, not weights: nothing can be written")
+        raise ValueError(f"soup {chosen.method} averages {chosen.space}, not weights: there are none to write")
     checkpoints = chosen_checkpoints(chosen, sources)
     path, known = Path(out), chosen
 
@@ -96,7 +96,7 @@ def mix(
             notes = mix_to_file(checkpoints, chosen.coefficients, tmp / paths.MODEL, facts, statistics)
             storage.write_text(tmp / "README.md", card(known, notes, holdout_accuracy))
     else:
-        raise ValueError(f"{path}: expected a .safetensors name (or, for Hugging Face folders, a new folder)")
+        raise ValueError(f"{path}: expected a name ending in .safetensors (or a new folder, for Hugging Face folders)")
     if has_batchnorm(checkpoints[0]) and not has_batchnorm(statistics or ()):
         notes.append("BatchNorm: averaged statistics do not fit the mixed weights; use --batchnorm or soup.reestimate")
     return notes
@@ -104,7 +104,7 @@ def mix(
 
 @contextlib.contextmanager
 def _new_folder(model: Path, path: Path) -> Iterator[Path]:
-    """Yield a new folder with the tokenizer and configuration of `model`; then rename it to `path`."""
+    """Yield a copy of folder `model` without weights; rename it to `path` if nothing fails."""
     if path.exists():
         raise ValueError(f"{path} already exists; give the name of a new folder")
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -143,14 +143,14 @@ def _check(chosen: Soup, checkpoints: Sequence[Checkpoint], digests: Sequence[st
 
 
 def open_alike(sources: Sources) -> list[Checkpoint]:
-    """Open checkpoints; ValueError if tensor names, shapes or dtypes differ, or as `open_all`."""
+    """Open checkpoints as `open_all`; ValueError if tensor names, shapes or dtypes differ."""
     checkpoints = open_all(sources)
     check_layouts(checkpoints)
     return checkpoints
 
 
 def open_all(sources: Sources) -> list[Checkpoint]:
-    """Open checkpoints without reading tensors; each has a unique name, its key or its path.
+    """Open checkpoints without reading tensors; their names are the keys of a mapping or the paths.
 
     Raises ValueError if there are none, one is given twice, or one cannot be opened.
     """
@@ -179,7 +179,7 @@ def open_all(sources: Sources) -> list[Checkpoint]:
 
 
 def hashes(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
-    """Return the digest of each checkpoint's content; reads every file once."""
+    """Return a hash ("xxh3_128:...") of each checkpoint's tensors; reads every file once."""
     return tuple(map(digest.digest, checkpoints))
 
 

@@ -15,7 +15,7 @@ BLOCK = 2**22  # numbers in memory at a time
 
 
 def open_logits(cached: CachedLogits, labels_N: Tensor) -> dict[str, Source]:
-    """Return a CPU tensor or path for each model; ValueError if shapes differ or a file is bad."""
+    """Return a tensor or path for each model; ValueError for damaged files or different shapes."""
     opened: dict[str, Source] = {}
     for name, source in cached.items():
         opened[name] = source.detach().cpu() if isinstance(source, Tensor) else Path(source)
@@ -36,7 +36,7 @@ def shape_of(source: Source) -> tuple[int, ...]:
 def blocks(
     sources: Sequence[Source], size: int | None = None, dtype: torch.dtype = torch.float32
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Yield each slice of `size` images and its (K, B, C) logits; size None: BLOCK numbers."""
+    """Yield (slice of `size` images, its (K, B, C) logits); by default, BLOCK logits at a time."""
     count, classes = shape_of(sources[0])
     size = size or max(1, BLOCK // (len(sources) * classes))
     for start in range(0, count, size):

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, get_type_hints
 
-OrderSeed = Annotated[int | None, "try the models in a random order by this seed, instead of best first"]
+OrderSeed = Annotated[int | None, "try the models in the random order of this seed, not best first"]
 Strict = Annotated[bool, "reject a model that leaves the score equal, as the authors' code does"]
 Replacement = Annotated[bool, "allow repeats: try all models in rounds until a round adds none"]
 Patience = Annotated[int | None, "stop after this many rejected models in a row"]
-MaxPicks = Annotated[int | None, "largest number of members, repeats included; default: twice the number of models"]
+MaxPicks = Annotated[int | None, "largest number of members, with repeats; default: twice the number of models"]
 Epochs = Annotated[int, "passes over the hold-out"]
 LearningRate = Annotated[float, "learning rate of AdamW"]
 BatchSize = Annotated[int, "number of hold-out images in a step of gradient descent"]
@@ -30,7 +30,7 @@ class Option:
 
 
 def options_of(method: Callable[..., Any]) -> list[Option]:
-    """Return a soup method's keyword-only parameters; unexplained ones have the sentence ""."""
+    """Return a soup method's keyword-only parameters, with their explanations ("" if missing)."""
     hints = get_type_hints(method, include_extras=True)
     found = []
     for name, parameter in inspect.signature(method).parameters.items():

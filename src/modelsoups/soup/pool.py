@@ -22,12 +22,12 @@ Gradient = tuple[float, float, dict[str, Tensor]]  # loss, d loss / d beta, d lo
 
 @dataclass(frozen=True)
 class Pool:
-    """The models that a soup is chosen from, their hold-out logits, and functions to evaluate weights.
+    """The models that a soup is chosen from, their hold-out logits, and functions for weights.
 
     logits: of each model on the hold-out, (N images, C classes). state(i): the weights of model i.
-    evaluate(state): the hold-out logits of any weights. gradient(state, beta, index_B): the result of
-    `model_gradient` on these images; only learned soups need it. device: computes the gradient and
-    stores the models' weights for learned soups, if they fit. points(logits_NC, labels_N): the
+    evaluate(state): the hold-out logits of any weights. gradient(state, beta, index_B):
+    `model_gradient` on images index_B; only learned soups need it. device: where the gradient is
+    computed and learned soups store all weights, if they fit. points(logits_NC, labels_N): the
     score that methods maximize, by default the number of correct images. Raises ValueError for an
     empty pool or hold-out, repeated ids, or logits that are not finite.
     """
@@ -59,20 +59,20 @@ class Pool:
         return len(self.ingredients)
 
     def check(self, logits_NC: Tensor, whose: str) -> None:
-        """Raise ValueError if logits are not finite or not (N, C); `whose` begins the message."""
+        """Raise ValueError, with `whose` first, unless logits are finite and of all N images."""
         if logits_NC.ndim != 2 or len(logits_NC) != len(self.labels_N):
             raise ValueError(f"{whose}: hold-out logits {tuple(logits_NC.shape)} for {len(self.labels_N)} images")
         if not bool(torch.isfinite(logits_NC).all()):
             raise ValueError(f"{whose}: hold-out logits contain NaN or infinity")
 
     def correct(self, logits_NC: Tensor, whose: str) -> float:
-        """Return the hold-out score (`points`) of logits, higher is better; ValueError as `check`."""
+        """Return the score (`points`) of hold-out logits, higher is better; ValueError as `check`."""
         self.check(logits_NC, whose)
         return self.points(logits_NC, self.labels_N.to(logits_NC.device))
 
     @cached_property
     def individual_correct(self) -> tuple[float, ...]:
-        """Return each ingredient's score (`points`) on the hold-out, by default its correct images."""
+        """Return each model's hold-out score (`points`), by default its count of correct images."""
         return tuple(self.points(x, self.labels_N.to(x.device)) for x in self.logits)
 
     @cached_property
@@ -94,10 +94,10 @@ class Pool:
 
 
 def model_gradient(model: nn.Module, state: State, beta: float, inputs_B: Inputs, labels_B: Tensor) -> Gradient:
-    """Return the mean cross-entropy of beta * model(inputs_B), d loss / d beta and d loss / d weights.
+    """Return the cross-entropy of beta * model(inputs_B) and its derivatives by beta and the weights.
 
-    The weights are `state`; the model's own do not change. Runs on the inputs' device. Only parameters
-    have derivatives, each on the device of the parameter's tensor in `state`. Raises ValueError
+    The weights are `state`; the model's own do not change. Runs on the device of labels_B. Only
+    parameters have derivatives, on the device of their tensors in `state`. Raises ValueError
     for a model in training mode, whose dropout and batch statistics would change the loss.
     """
     if model.training:

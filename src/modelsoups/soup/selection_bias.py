@@ -1,4 +1,4 @@
-"""Selection bias: how much larger a soup's gain is on the images that it was chosen on."""
+"""Selection bias: a soup's gain on the images it was chosen on, compared with other images."""
 
 import dataclasses
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from modelsoups.soup.pool import Pool
 class Bias:
     """A soup's gain over the best single model on each of N images, both chosen on half of these.
 
-    The gain is 1 if only the soup is correct, -1 if only the model is, else 0. apparent_N: chosen on
+    A gain is 1 if only the soup is correct, -1 if only the model is, else 0. apparent_N: chosen on
     the half that has the image. honest_N: chosen on the other half.
     """
 
@@ -60,7 +60,7 @@ def selection_bias(
     seed: int = 0,
     part_of: Callable[[Pool, Tensor], Pool] = part_of,
 ) -> Bias:
-    """Choose a soup on each half of the hold-out, and return its gains on both halves.
+    """Choose a soup and the best model on each half of the hold-out; return the soup's gains.
 
     logits_of(soup): the soup's logits on the complete hold-out, (N images, C classes).
     """

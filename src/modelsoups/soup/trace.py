@@ -44,14 +44,14 @@ def figure_of_trace(chosen: Soup) -> "Figure":
         axes.set(xlabel="Step", ylabel="Loss on the hold-out")
         return figure
     if not steps or not all("kept" in s for s in steps):
-        raise ValueError(f"soup {chosen.method} has no decisions to plot; give a greedy, pruned or learned soup")
+        raise ValueError(f"soup {chosen.method} has no decisions to plot; give a greedy, pruned or learned one")
     draw_decisions(axes, steps)
     axes.legend(fontsize=7)
     return figure
 
 
 def draw_decisions(axes: "Axes", steps: Sequence[Mapping[str, Any]]) -> "list[tuple[PathCollection, list[int]]]":
-    """Draw the score of each model tried and of the soup so far; return the scatter plots and steps.
+    """Draw the score of each model tried and of the soup so far; return (scatter plot, its steps).
 
     Several metrics are drawn as their mean. A model that was rejected early is on the soup's line.
     """

@@ -1,4 +1,4 @@
-"""Soup methods: functions that take a `Pool` and options and return a `Soup`; METHODS lists them."""
+"""Soup methods: functions that take a `Pool` and options and return a `Soup`, by name."""
 
 from collections.abc import Callable
 

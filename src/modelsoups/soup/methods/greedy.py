@@ -23,7 +23,7 @@ def greedy(pool: Pool, *, order_seed: OrderSeed = None, strict: Strict = False) 
 
 
 def greedy_random(pool: Pool, *, order_seed: OrderSeed = 0, strict: Strict = False) -> Soup:
-    """Choose a greedy soup in random order, starting with the first model of it (table 3)."""
+    """Choose a greedy soup, trying models in random order; the first one always joins (table 3)."""
     return greedy(pool, order_seed=order_seed, strict=strict)
 
 

@@ -1,8 +1,8 @@
 """Learned soups (appendix I, equation 2): coefficients by gradient descent on the hold-out.
 
 The paper keeps all models in memory. Here a step averages the checkpoints, runs one forward and
-backward pass of one model, and then computes inner products: the derivative of the loss by a
-coefficient is the inner product of the derivative by the averaged weights and the model's weights.
+backward pass of one model, and then computes inner products: the derivative of the loss by the
+coefficient of a model is the inner product of its weights and the derivative by the averaged weights.
 
 Letters of array names: K ingredients, G layer groups.
 """
@@ -25,7 +25,7 @@ from modelsoups.weights.state_dicts import EVERYTHING, layer_of
 
 @dataclass(frozen=True)
 class Descent:
-    """The options of gradient descent: epochs, learning rate of AdamW, batch size, shuffling seed."""
+    """Options of gradient descent: epochs, learning rate of AdamW, batch size, shuffling seed."""
 
     epochs: int
     lr: float
@@ -38,7 +38,7 @@ def learned(
 ) -> Soup:
     """Learn one coefficient for each model (a softmax) and the temperature beta (equation 2).
 
-    `epochs` and `lr` (of AdamW) are by default those of appendix I, which gives no batch size. As in
+    The defaults of `epochs` and `lr` (AdamW) are those of appendix I, which has no batch size. As in
     the authors' code the softmax starts uniform, beta starts at 1, and there is no weight decay.
     Raises ValueError if pool.gradient is None, an option is out of range or the loss is not finite.
     """
@@ -48,7 +48,7 @@ def learned(
 def learned_layers(
     pool: Pool, *, epochs: Epochs = 3, lr: LearningRate = 0.1, batch_size: BatchSize = 128, seed: Seed = 0
 ) -> Soup:
-    """Do as `learned`, but learn a softmax for each layer (see `layer_of`): the paper's "by layer"."""
+    """Do as `learned`, but with a softmax for each layer (`layer_of`): the paper's "by layer"."""
     groups = list(dict.fromkeys(map(layer_of, pool.state(0))))
     return _learn(pool, "learned_layers", groups, Descent(epochs, lr, batch_size, seed))
 
@@ -56,7 +56,7 @@ def learned_layers(
 def learned_tensors(
     pool: Pool, *, epochs: Epochs = 3, lr: LearningRate = 0.1, batch_size: BatchSize = 128, seed: Seed = 0
 ) -> Soup:
-    """Do as `learned`, but learn a softmax for each float tensor. Not in the paper."""
+    """Do as `learned`, but with a softmax for each float tensor (not in the paper)."""
     names = [key for key, tensor in pool.state(0).items() if averaged(tensor)]
     return _learn(pool, "learned_tensors", [*names, EVERYTHING], Descent(epochs, lr, batch_size, seed))
 
@@ -64,7 +64,7 @@ def learned_tensors(
 def learned_free(
     pool: Pool, *, epochs: Epochs = 3, lr: LearningRate = 0.01, batch_size: BatchSize = 128, seed: Seed = 0
 ) -> Soup:
-    """Do as `learned`, but without softmax: coefficients start at 1/K and can have any value."""
+    """Do as `learned`, but without softmax: K coefficients start at 1/K and can have any value."""
     return _learn(pool, "learned_free", [EVERYTHING], Descent(epochs, lr, batch_size, seed), free=True)
 
 

@@ -17,7 +17,7 @@ def wise_ft(start: Ingredient, end: Soup | Ingredient, *, alpha: Alpha) -> Soup:
     if end.space != "weights":
         raise ValueError(f"wise_ft: {end.method} mixes {end.space}, not weights; give a soup of weights")
     if start.id in end.ingredients:
-        raise ValueError(f"wise_ft: {start.id} is already an ingredient of {end.method}; give another start")
+        raise ValueError(f"wise_ft: {start.id} is already an ingredient of {end.method}")
     coefficients = {}
     for group, row in end.coefficients.items():
         coefficients[group] = [1 - alpha, *(alpha * c for c in row)]
