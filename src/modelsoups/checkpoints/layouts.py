@@ -11,9 +11,9 @@ Layout = Mapping[str, str]  # tensor name -> its shape and dtype, "(10, 128) flo
 
 @dataclass(frozen=True)
 class Difference:
-    """The first tensor that differs between an expected and another layout, and the number of all.
+    """How two layouts (tensor names, shapes and dtypes) differ: the first tensor that does, `key`.
 
-    expected, found: its shape and dtype in each layout, or None where there is no such tensor.
+    expected, found: its shape and dtype in each, None if missing. count: how many tensors differ.
     """
 
     key: str
@@ -33,14 +33,14 @@ def layout_of(state: State) -> dict[str, str]:
 
 
 def difference(expected: Layout, found: Layout) -> Difference | None:
-    """Return the first difference between two layouts, in any order of tensors; None if equal."""
+    """Return how names, shapes and dtypes of tensors differ, or None; their order is ignored."""
     names = dict.fromkeys([*expected, *found])
     keys = [key for key in names if expected.get(key) != found.get(key)]
     return Difference(keys[0], expected.get(keys[0]), found.get(keys[0]), len(keys)) if keys else None
 
 
 def grouped(layouts: Mapping[str, Layout]) -> list[list[str]]:
-    """Return a list of checkpoint names (the keys of `layouts`) for each distinct layout."""
+    """Group checkpoints (keys of `layouts`) with equal tensor names, shapes and dtypes."""
     groups: dict[frozenset[tuple[str, str]], list[str]] = {}
     for name, layout in layouts.items():
         groups.setdefault(frozenset(layout.items()), []).append(name)
@@ -48,13 +48,13 @@ def grouped(layouts: Mapping[str, Layout]) -> list[list[str]]:
 
 
 def check_layout(state: State, expected: Layout, where: str) -> None:
-    """Raise ValueError if the state's layout is not `expected`; `where` begins the message."""
+    """Raise ValueError, with `where` first, unless tensor names, shapes and dtypes are `expected`."""
     if odd := difference(expected, layout_of(state)):
         raise ValueError(f"{where}: {odd}")
 
 
 def check_layouts(checkpoints: Sequence[Checkpoint]) -> None:
-    """Raise ValueError if layouts differ or a tensor is complex; reads no tensor from a file."""
+    """Raise ValueError if tensor names, shapes or dtypes differ or are complex; reads no tensor."""
     first = checkpoints[0]
     for key, entry in first.entries.items():
         if entry.dtype.is_complex:

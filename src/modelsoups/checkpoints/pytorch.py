@@ -52,7 +52,7 @@ read_pytorch = KnownPlaces().open
 
 
 def read_pickle(path: Path) -> object:
-    """Load a PyTorch file by a memory map, with weights_only=True; allows argparse.Namespace too.
+    """Memory-map and load a PyTorch file with weights_only=True; also allows argparse.Namespace.
 
     Raises OSError if the file cannot be opened, ValueError if it is damaged or has other classes.
     """

@@ -25,7 +25,7 @@ def averaged(tensor: Tensor | Entry) -> bool:
 
 
 def state_sha256(state: State) -> str:
-    """Return the SHA-256 (hex) of the names, dtypes, shapes and bytes of all tensors, by name."""
+    """Return the SHA-256 (hex) of all tensors' names, dtypes, shapes and bytes, sorted by name."""
     digest = hashlib.sha256()
     for key in sorted(state):
         tensor = state[key].detach().cpu().contiguous()

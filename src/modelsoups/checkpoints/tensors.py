@@ -1,4 +1,4 @@
-"""The class Checkpoint, a state dict that reads tensors on access, and access to their bytes."""
+"""The class Checkpoint, which reads tensors from files on access, and access to tensors' bytes."""
 
 import math
 import mmap
@@ -27,7 +27,7 @@ class MappedFile:
         self.address = self.bytes.ctypes.data
 
     def check(self, stop: int) -> None:
-        """Raise ValueError if the file shrank to under `stop` bytes: reading on would raise SIGBUS."""
+        """Raise ValueError if the file shrank to under `stop` bytes; reading it would crash."""
         if self.map.size() < stop:  # the size of the file now, not when it was mapped
             raise ValueError(f"{self.path} ends too early; it was cut off while being read")
 
@@ -124,8 +124,8 @@ def nbytes(entry: Entry) -> int:
 class Checkpoint(Mapping[str, Tensor]):
     """An opened checkpoint: a mapping from tensor names to tensors, which are read on access.
 
-    tied: {tensor name: earlier name of the same tensor}. notes: what reading changed, as messages to
-    the user ("prefix module. removed"). folder: the Hugging Face folder that was opened, if any.
+    tied: {tensor name: earlier name of the same tensor}. notes: messages to the user about changes
+    ("prefix module. removed"). folder: the Hugging Face folder that was opened, if any.
     """
 
     name: str
@@ -156,7 +156,7 @@ class Checkpoint(Mapping[str, Tensor]):
 def checkpoint_of(state: Mapping[Any, Any], name: str = "state in memory") -> Checkpoint:
     """Wrap a state dict as a `Checkpoint` without copying; tensors that share memory become tied.
 
-    Raises ValueError, with `name` first, if it is empty or an entry is not a dense tensor.
+    Raises ValueError, with `name` first, if `state` is empty or an entry is not a dense tensor.
     """
     if isinstance(state, Checkpoint):
         return state

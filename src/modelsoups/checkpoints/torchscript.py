@@ -43,7 +43,7 @@ def is_archive(path: Path) -> bool:
 def load_archive(path: Path) -> dict[str, Tensor]:
     """Return all tensors of the archive's modules by their dotted names, on the CPU.
 
-    Raises ValueError if the file is damaged or if its pickle needs any other class or function.
+    Raises ValueError if the file is damaged or pickles objects other than modules and tensors.
     """
     try:
         with zipfile.ZipFile(path) as archive:

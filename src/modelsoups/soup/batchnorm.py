@@ -30,7 +30,7 @@ def reestimate(state: Mapping[str, Tensor], holdout: Holdout, loader: Iterable[t
     """Re-estimate the BatchNorm running statistics of these weights on a loader of training images.
 
     loader: yields (images, labels); images pass through `holdout.prepare`. The result is the mean
-    over batches (Izmailov et al. 2018, section 3.2). ValueError without BatchNorm or images.
+    over batches (Izmailov et al. 2018, section 3.2). ValueError if there is no BatchNorm or image.
 
         fresh = soup.reestimate(soup.mixed(chosen), holdout, train_loader)
         soup.mix(chosen, "soup.safetensors", statistics=fresh.statistics)

@@ -1,4 +1,4 @@
-"""The classes Soup (ingredients and coefficients) and Ingredient; torch is not imported."""
+"""The classes Soup (ingredients and coefficients, not weights) and Ingredient (one model)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -24,8 +24,8 @@ class Soup:
     space: "weights", or "logits" for an ensemble. coefficients: for each layer (`layer_of` in
     weights.state_dicts) or tensor name, one number for each ingredient, in the same order; the key
     "*" is for all other tensors. hashes: of the ingredients' weights. beta multiplies the logits
-    (equation 2). trace: the method's decisions or losses, in order. Raises ValueError if there are no
-    ingredients, `space` is unknown, or there are more or fewer hashes or coefficients.
+    (equation 2). trace: the method's decisions or losses, in order. Raises ValueError if there is no
+    ingredient, `space` is unknown, or hashes or coefficients are not one for each ingredient.
     """
 
     method: str

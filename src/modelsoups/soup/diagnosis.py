@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem: its cause ("shapes"), its checkpoints, a message, and if a soup must fail."""
+    """One problem: its cause ("shapes"), its checkpoints, a message, and whether it is fatal."""
 
     cause: str
     who: tuple[str, ...]

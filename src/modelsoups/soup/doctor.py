@@ -37,8 +37,8 @@ def examine(
 ) -> Diagnosis:
     """Compare the names, shapes, values, heads, angles and norms of checkpoints' tensors.
 
-    With `accuracy` (state dict -> 0 to 1), the mean of each pair is evaluated too. A checkpoint with
-    NaN, or with other shapes than most, is reported and left out. ValueError for fewer than two.
+    With `accuracy` (state dict -> 0 to 1), the mean of each pair is evaluated too. Checkpoints with
+    NaN or with other shapes than most are reported and left out. ValueError for fewer than two.
 
         found = examine({"a": state_a, "b": state_b}, init=pretrained)
         print(found.verdict())

@@ -28,8 +28,8 @@ def fisher(
     F_i is the diagonal Fisher information of model i on the hold-out's first `images`, whose labels
     are not used; w_i are `weights`, equal by default. exact: use all C classes instead of one drawn
     for each image. Returns a Soup with coefficients w_i / sum_i w_i, for tensors that are no
-    parameters, and the averaged parameters. An image takes a forward and a backward pass of each model
-    (exact: C backward passes); memory is five copies of one model's parameters. Raises ValueError for
+    parameters, and the averaged parameters. An image costs each model one forward and one backward
+    pass (exact: C backward); memory is five copies of one model's parameters. Raises ValueError for
     different tensor shapes, gradients that are not finite, and weights that are not above 0.
 
         chosen, merged = soup.fisher(["a.pt", "b.pt"], holdout)

@@ -74,8 +74,8 @@ def _from_start(
 def stock_ratio(cosine: float, count: int) -> float:
     """Return t = K cos / (1 + (K - 1) cos), the Model Stock interpolation ratio for K models.
 
-    cosine: of two updates (model - initialization). From the initialization (0) to the mean (1), t is
-    the point closest to the centre of the models' distribution. A negative cosine gives 0.
+    cosine: of two updates (model - initialization). From initialization (0) to mean (1), t is the
+    point closest to the centre of the models' distribution. A negative cosine gives 0.
     """
     return count * cosine / (1 + (count - 1) * cosine) if cosine > 0 else 0.0
 
@@ -105,7 +105,7 @@ def stock_ratios(init: State, states: Sequence[State]) -> dict[str, float]:
 def depth_scales(names: Iterable[str], alpha: float, beta: float) -> dict[str, float]:
     """Return by layer the LiNeS scale lambda_l = alpha + beta (l - 1) / (L - 1) of block l of L.
 
-    l counts the blocks in the order of `names`. As in the authors' code, tensors outside the blocks
+    l counts the blocks in the order of `names`. As in the LiNeS code, tensors outside the blocks
     have alpha, but a head after the last block has lambda_L. ValueError for fewer than two blocks.
     """
     names = list(names)

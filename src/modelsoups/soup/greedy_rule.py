@@ -44,7 +44,7 @@ class GreedySearch:
 
         With replacement, rounds repeat until one adds no model or there are `max_picks` members (by
         default twice the number of models). After the first round a model must raise the score, as the
-        best one averaged with itself scores the same. patience: stop after so many rejections in a row.
+        best one averaged with itself scores the same. patience: rejections in a row before it stops.
         """
         most_refusals = len(order) if patience is None else patience
         most_picks = 2 * len(order) if max_picks is None else max_picks

@@ -17,7 +17,7 @@ class Holdout:
     Hugging Face models a mapping of tensors by argument name, of any dtype. prepare: applied to the
     inputs of each batch on the model's device. The model returns (B, C) logits or an object with
     `.logits`. early: whether `count` may stop before the last image. `seen` is the number of images
-    evaluated, `skipped` that of images saved by stopping. Raises ValueError for an empty loader,
+    evaluated, `skipped` the number saved by stopping. Raises ValueError for an empty loader,
     labels that are not integers, or inputs and labels of different lengths.
 
         holdout = soup.Holdout(model, loader, prepare=lambda images_BCHW: images_BCHW / 255)
@@ -55,7 +55,7 @@ class Holdout:
         self.order_N = wrong_N.argsort(descending=True, stable=True)
 
     def logits(self, state: Mapping[str, Tensor]) -> Tensor:
-        """Return the model's (N, C) logits with these weights, on the CPU, in the loader's order."""
+        """Return the (N, C) logits with these weights, on the CPU, in the order of the loader."""
         rows = [logits_BC for _, logits_BC in self._batches(state)]
         logits_NC = torch.empty(len(self), rows[0].shape[1], dtype=rows[0].dtype)
         logits_NC[self.order_N] = torch.cat(rows)

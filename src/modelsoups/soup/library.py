@@ -38,7 +38,7 @@ def load(source: Source, key: str | None = None) -> dict[str, Tensor]:
 
 
 def uniform(sources: Sources) -> Soup:
-    """Return the uniform soup, the mean of all checkpoints (section 2), whose weights `mix` reads.
+    """Return the uniform soup, the mean of all checkpoints (section 2); `mix` reads the weights.
 
     Raises ValueError for a checkpoint that cannot be opened or is given twice.
 
@@ -70,7 +70,7 @@ def mix(
     tokenizer and configuration are copied. sources: the ingredients in order, if they are in memory
     or their files moved. statistics: tensors to write instead of the averages (from `reestimate` or
     `fisher`). Returns notes for the user. Raises ValueError for an ensemble, an ingredient that
-    changed since it was chosen, different layouts, values that are not finite, and if `out` is an
+    changed since it was chosen, different shapes, values that are not finite, and if `out` is an
     existing folder or an ingredient.
 
         for note in soup.mix(soup.uniform(["a.pt", "b.pt"]), "soup.safetensors"):
@@ -104,7 +104,7 @@ def mix(
 
 @contextlib.contextmanager
 def _new_folder(model: Path, path: Path) -> Iterator[Path]:
-    """Yield a copy of folder `model` without weights; rename it to `path` if nothing fails."""
+    """Yield a temporary copy of folder `model` without weights; rename it to `path` on success."""
     if path.exists():
         raise ValueError(f"{path} already exists; give the name of a new folder")
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")

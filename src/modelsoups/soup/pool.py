@@ -66,7 +66,7 @@ class Pool:
             raise ValueError(f"{whose}: hold-out logits contain NaN or infinity")
 
     def correct(self, logits_NC: Tensor, whose: str) -> float:
-        """Return the score (`points`) of hold-out logits, higher is better; ValueError as `check`."""
+        """Return the score (`points`) of hold-out logits; higher is better. Errors as `check`."""
         self.check(logits_NC, whose)
         return self.points(logits_NC, self.labels_N.to(logits_NC.device))
 
@@ -94,7 +94,7 @@ class Pool:
 
 
 def model_gradient(model: nn.Module, state: State, beta: float, inputs_B: Inputs, labels_B: Tensor) -> Gradient:
-    """Return the cross-entropy of beta * model(inputs_B) and its derivatives by beta and the weights.
+    """Return the cross-entropy of beta * model(inputs_B), its derivatives by beta and the weights.
 
     The weights are `state`; the model's own do not change. Runs on the device of labels_B. Only
     parameters have derivatives, on the device of their tensors in `state`. Raises ValueError

@@ -28,7 +28,7 @@ def head_of(state: State) -> str | None:
 
 
 def cosines(gram_KK: Tensor) -> Tensor:
-    """Return (K, K) cosines from (K, K) inner products: 1 for two zero vectors, 0 for one."""
+    """Return (K, K) cosines from (K, K) inner products: 1 if both vectors are 0, 0 if one is."""
     norms_K = gram_KK.diagonal().clamp_min(0).sqrt()
     zero_K = norms_K == 0
     scale_K = norms_K.masked_fill(zero_K, 1)
@@ -38,7 +38,7 @@ def cosines(gram_KK: Tensor) -> Tensor:
 
 
 def from_first(gram_KK: Tensor) -> Tensor:
-    """From (K, K) inner products of models, return the (K-1, K-1) ones of (model - model 0)."""
+    """Return the (K-1, K-1) inner products of (model - model 0) from the models' (K, K) ones."""
     to_first_K = gram_KK[0]
     return (gram_KK - to_first_K[:, None] - to_first_K[None, :] + to_first_K[0])[1:, 1:]
 

@@ -3,7 +3,7 @@
 They are the mixed weights sum_k alpha_k theta_k and, for the gradient g of the loss by these, the
 inner products <g, theta_k>, which are the gradient by alpha_k. Each reads all weights once. If the
 models fit on a GPU, both are one matrix product for each tensor. Otherwise `fast.blocks` computes
-them on the CPU, piece by piece, from memory or, if memory is short, from the files. It takes 100
+them on the CPU, piece by piece, from memory or, if memory is short, from the files. This takes 100
 microseconds for each tensor, so small tensors in memory are multiplied as matrices on the CPU too.
 Letters of array names: K models, N numbers of a tensor, n of a piece, S pieces.
 """
@@ -73,7 +73,7 @@ class Stack:
         return len(self.opened)
 
     def load(self, keys: Iterable[str], halved: bool) -> None:
-        """Read tensors `keys` of all models to the device; `halved`: as bfloat16 minus the mean."""
+        """Read tensors `keys` of all models; `halved`: as bfloat16 differences from their mean."""
         for key in keys:
             shape, dtype = self.shapes[key]
             wide = torch.float64 if dtype == torch.float64 else torch.float32
@@ -97,7 +97,7 @@ class Stack:
         return {key: mixed[key] for key in self.shapes}
 
     def products(self, by_weights: State) -> dict[str, Tensor]:
-        """Return by tensor name the inner products of `by_weights` and each model: (K,) float64."""
+        """Return by tensor name the (K,) inner products of `by_weights` and each model."""
         passed = {key: g for key, g in by_weights.items() if key not in self.rows}
         found = self._passed_products(passed)
         for key in by_weights.keys() - passed.keys():

@@ -66,7 +66,7 @@ def later(checkpoint: Checkpoint) -> str:
 def check(name: str, checkpoint: Checkpoint, expected: str, got: str | None = None) -> None:
     """Raise ValueError if a checkpoint changed since it was chosen as a soup's ingredient `name`.
 
-    expected: its hash then. got: its digest now, or None if unknown, which skips that comparison.
+    expected: its hash then. got: its digest now; None before mixing, which computes the digest.
     """
     if expected.startswith(KIND):
         same = got in (None, expected)
@@ -74,4 +74,4 @@ def check(name: str, checkpoint: Checkpoint, expected: str, got: str | None = No
         computed = later if expected.startswith(LATER) else state_sha256
         same = got is not None or computed(checkpoint) == expected
     if not same:
-        raise ValueError(f"{checkpoint.name}: not the ingredient {name} of the soup: other content")
+        raise ValueError(f"{checkpoint.name}: not the ingredient {name} of the soup: its content differs")

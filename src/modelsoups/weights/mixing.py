@@ -50,11 +50,11 @@ def mix_to_file(
 ) -> list[str]:
     """Write the weighted sum sum_i c_i theta_i to a .safetensors file; return notes for the user.
 
-    Bits are as by `state_dicts.mix`. Integer and boolean tensors are the first checkpoint's; a note
-    names those that differ. Tensors tied in all checkpoints are written once, as by
-    safetensors.torch.save_model. Tensors in `replaced` are written instead of mixed ones. `facts`
-    returns the metadata for the digests; it is first called with `digests.UNKNOWN` for the size.
-    ValueError for different layouts, complex numbers, NaN or infinity, or if `out` is a checkpoint.
+    The bits equal those of `state_dicts.mix`. Integer and boolean tensors are from the first model; a
+    note names those that differ. Tensors tied in all checkpoints are written once, as by
+    safetensors.torch.save_model. Tensors in `replaced` replace mixed ones. facts(digests) returns
+    the metadata; a first call with `digests.UNKNOWN` gives their size. Raises ValueError for
+    different shapes or dtypes, complex numbers, NaN or infinity, and if `out` is an input.
     """
     if not checkpoints:
         raise ValueError("no checkpoints to mix")
@@ -137,7 +137,7 @@ def _stream(
     write: Write,
     replaced: Mapping[str, Tensor],
 ) -> tuple[tuple[str, ...], list[str]]:
-    """Mix and write all tensors; return all digests and the names of integer tensors that differ."""
+    """Mix and write all tensors; return digests and the names of integer tensors that differ."""
     rows_by_group = {}
     for group, row in coefficients.items():
         weights, divisor = as_counts(row)

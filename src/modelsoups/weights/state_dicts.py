@@ -29,7 +29,7 @@ _BLOCK = re.compile(
 
 
 def layer_of(key: str) -> str:
-    """Return the layer that a soup "by layer" puts a tensor in: "blocks.3", else its module."""
+    """Return a tensor's layer, for soups "by layer": its block ("blocks.3"), else its module."""
     block = _BLOCK.match(key)
     return block[0] if block else key.rpartition(".")[0] or ROOT
 
@@ -99,7 +99,7 @@ class RunningSum:
         return {key: total.divided(by) for key, total in self.sums.items()}
 
     def mean_with(self, state: State) -> dict[str, Tensor]:
-        """Return the mean of the state dicts added so far and `state`, which is not added."""
+        """Return the mean of the state dicts added so far and `state`; the sum does not change."""
         return self._divided_with(state, 1.0, self.count + 1)
 
     def without(self, state: State, by: float) -> dict[str, Tensor]:
@@ -121,10 +121,10 @@ class RunningSum:
 
 
 def mix(states: Sequence[State], coefficients: Coefficients) -> dict[str, Tensor]:
-    """Return the weighted sum sum_i c_i theta_i of states (section 2), with c from `of_group`.
+    """Return sum_i c_i theta_i (section 2); `of_group` gives the coefficients c of a tensor.
 
-    Raises ValueError if a tensor has no coefficients, coefficients are for no tensor, or layouts
-    differ. See `TensorSum` for the rounding.
+    Raises ValueError if a tensor has no coefficients, coefficients are for no tensor, or the tensor
+    names, shapes or dtypes differ. See `TensorSum` for the rounding.
     """
     if not states:
         raise ValueError("no states to mix")
@@ -158,7 +158,7 @@ def as_counts(row: Sequence[float]) -> tuple[list[float], int]:
 
 
 def check_groups(names: Iterable[str], coefficients: Coefficients) -> None:
-    """Raise ValueError if a key of `coefficients` is no layer group or name of these tensors."""
+    """Raise ValueError if a key of `coefficients` is neither a tensor name nor a layer group."""
     names = list(names)
     groups = {layer_of(key) for key in names}
     if unknown := sorted(set(coefficients) - groups - set(names) - {EVERYTHING}):
@@ -166,7 +166,7 @@ def check_groups(names: Iterable[str], coefficients: Coefficients) -> None:
 
 
 def of_group(key: str, by_group: Mapping[str, T]) -> T:
-    """Return by_group[g] for the first g in it of: tensor name `key`, its layer group, "*"."""
+    """Return by_group[key], else by_group[its layer group], else by_group["*"], or ValueError."""
     group = key if key in by_group else layer_of(key)
     if group in by_group:
         return by_group[group]

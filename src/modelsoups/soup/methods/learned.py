@@ -1,8 +1,8 @@
 """Learned soups (appendix I, equation 2): coefficients by gradient descent on the hold-out.
 
 The paper keeps all models in memory. Here a step averages the checkpoints, runs one forward and
-backward pass of one model, and then computes inner products: the derivative of the loss by the
-coefficient of a model is the inner product of its weights and the derivative by the averaged weights.
+backward pass of one model, and computes inner products: the derivative of the loss by a model's
+coefficient is the inner product of its weights and the derivative by the averaged weights.
 
 Letters of array names: K ingredients, G layer groups.
 """
@@ -38,7 +38,7 @@ def learned(
 ) -> Soup:
     """Learn one coefficient for each model (a softmax) and the temperature beta (equation 2).
 
-    The defaults of `epochs` and `lr` (AdamW) are those of appendix I, which has no batch size. As in
+    The defaults of `epochs` and `lr` (AdamW) are appendix I's, which has no batch size. As in
     the authors' code the softmax starts uniform, beta starts at 1, and there is no weight decay.
     Raises ValueError if pool.gradient is None, an option is out of range or the loss is not finite.
     """

@@ -47,7 +47,7 @@ def pieces(checkpoint: Checkpoint, keys: Iterable[str], step: int) -> list[Piece
 
 
 def size_of_pieces(count: int) -> int:
-    """Return the elements of a piece of `count` checkpoints: a multiple of BLOCK, fewer if many."""
+    """Return how many elements a piece of `count` checkpoints has: a multiple of BLOCK."""
     return BLOCK * max(1, PIECE // BLOCK * ROWS // max(ROWS, count))
 
 
@@ -58,7 +58,7 @@ def parts(piece: Piece) -> list[Piece]:
 
 
 def each_piece(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece], worker: Callable[[], Visit]) -> None:
-    """Process every piece on torch's number of threads; `worker` makes the function of a thread."""
+    """Call worker() in each of torch's threads, and the function that it returns for each piece."""
     if not todo:
         return
     last, numbers = last_of_windows(checkpoints, todo), iter(range(len(todo)))
@@ -164,7 +164,7 @@ class Room:
     def mix(
         self, rows: Rows, piece: Piece, weights_K: Float64s, by: float, found_PK16: Digests = NO_DIGESTS
     ) -> tuple[Tensor, bool]:
-        """Return the piece's weighted sum over the checkpoints / by, and whether all is finite.
+        """Return a piece's weighted sum over K checkpoints, divided by `by`, and if all is finite.
 
         Writes the block hashes, (P blocks, K, 16 bytes), to found_PK16; computes none if empty.
         """

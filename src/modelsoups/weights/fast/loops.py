@@ -50,7 +50,7 @@ def _pointer(typing: Any, address: Any) -> Any:
 
 @jitable
 def _row(rows_K: Addresses, k: int, skip: int, zeros_N: Float32s) -> Float32s:
-    """Return the float32 row at address k from number `skip` on; zeros_N if k is too large."""
+    """Return float32 row k, at address rows_K[k], from number `skip` on; zeros_N if none."""
     if k < rows_K.size:
         return numba.carray(_pointer(rows_K[k] + np.uint64(4 * skip)), zeros_N.shape, np.float32)
     return zeros_N
@@ -68,7 +68,7 @@ def _rows(rows_K: Addresses, k: int, skip: int, zeros_N: Float32s) -> tuple[Floa
 
 @jitable
 def _weight(weights_R: Float64s, k: int) -> float:
-    """Return the weight of row k, or -0.0 if k is too large: adding 0.0 * -0.0 changes no bit."""
+    """Return the weight of row k, or -0.0 if there is none: adding 0.0 * -0.0 changes no bit."""
     return weights_R[k] if k < weights_R.size else -0.0
 
 
