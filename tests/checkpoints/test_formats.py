@@ -43,7 +43,7 @@ def test_a_timm_checkpoint_as_its_saver_writes_it(tmp_path: Path) -> None:
     (file,) = tmp_path.glob("checkpoint-0*")
     opened = open_checkpoint(file)
     assert same(opened, model.state_dict())
-    assert opened.notes == ["took its entry state_dict"]
+    assert opened.notes == ["weights read from entry state_dict"]
 
 
 def test_lightning_nesting_ema_and_the_wrappers_prefixes(tmp_path: Path) -> None:
@@ -62,13 +62,13 @@ def test_lightning_nesting_ema_and_the_wrappers_prefixes(tmp_path: Path) -> None
     opened = open_checkpoint(tmp_path / "last.ckpt")
     assert same(opened)
     assert opened.notes == [
-        "took its entry state_dict; there are also ema (key=...)",
+        "weights read from entry state_dict; not from ema (select by key)",
         "prefix module. removed",
         "prefix _orig_mod. removed",
     ]
     assert same(open_checkpoint(tmp_path / "last.ckpt", key="ema"), ema)
     with pytest.raises(
-        ValueError, match=r"last\.ckpt has no weights under emma; it has weights under: state_dict, ema"
+        ValueError, match=r"last\.ckpt has no weights in entry emma; entries with weights: state_dict, ema"
     ):
         open_checkpoint(tmp_path / "last.ckpt", key="emma")
 
@@ -113,8 +113,8 @@ def test_shards_with_their_index(tmp_path: Path) -> None:
         ({"b": "../model-2.safetensors"}, r"shard \.\./model-2\.safetensors is not the name of a weights file"),
         ({"b": "/etc/passwd"}, "shard /etc/passwd is not the name"),
         ({"b": "model-3.safetensors"}, r"shard model-3\.safetensors is missing"),
-        ({"b": "model-1.safetensors"}, r"shard model-1\.safetensors does not match: tensor b is not in it"),
-        ({"c": "model-1.safetensors"}, r"shard model-1\.safetensors does not match: tensor c is not in it"),
+        ({"b": "model-1.safetensors"}, r"shard model-1\.safetensors does not match: tensor b is missing in the file"),
+        ({"c": "model-1.safetensors"}, r"shard model-1\.safetensors does not match: tensor c is missing in the file"),
     ],
 )
 def test_shards_that_do_not_match_are_named(tmp_path: Path, changes: dict[str, str], message: str) -> None:
@@ -136,8 +136,8 @@ def test_folders_and_files_without_weights_are_named(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "a.pt")
     for source, message in [
         (tmp_path, "no weights in this folder"),
-        (tmp_path / "a.pt", "has no tensors by name"),
-        (tmp_path / "b.onnx", "unknown kind"),
+        (tmp_path / "a.pt", "has no state dict"),
+        (tmp_path / "b.onnx", "unknown format"),
         (tmp_path / "b.pt", "cannot be read"),
         ({"a": 3}, "entry a is a int"),
         ({}, "contains no tensors"),
@@ -188,5 +188,5 @@ def test_a_torchvision_file_with_batchnorm(tmp_path: Path) -> None:
 
 
 def test_a_model_itself_is_not_a_checkpoint() -> None:
-    with pytest.raises(ValueError, match=r"a Linear: expected a path or a state dict such as model\.state_dict\(\)"):
+    with pytest.raises(ValueError, match=r"got a Linear; expected a path or a state dict such as model\.state"):
         open_checkpoint(torch.nn.Linear(2, 2))

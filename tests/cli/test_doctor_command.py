@@ -34,7 +34,7 @@ def test_the_command_line_says_why_and_exits_with_it(tmp_path: Path, monkeypatch
     commands.main(["doctor", *good, "--holdout", "my_holdout:holdout", "--heatmap", "map.png"])
     out = capsys.readouterr().out
     assert "accuracy at pairwise midpoints" in out
-    assert "doctor: a soup of these can succeed" in out
+    assert "doctor: a soup of these checkpoints can succeed" in out
     assert Path("map.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(SystemExit) as stopped:
         commands.main(["doctor", *bad])

@@ -105,7 +105,7 @@ def test_no_forward_pass_is_made_twice(tmp_path: Path) -> None:
     assert data.seen == 12
     assert first["a"] == both["a"]
     assert soup.ensemble(both, data.labels_N).correct == 6  # of equal logits the first class counts
-    with pytest.raises(ValueError, match="logits of 6 images, the hold-out has 3"):
+    with pytest.raises(ValueError, match="has logits of 6 images, not 3"):
         soup.cache_logits({"a": made[0]}, holdout(3), tmp_path)
     with pytest.raises(ValueError, match="b: hold-out logits contain NaN or infinity, or do not fit into float16"):
         soup.cache_logits({"b": {"margin": torch.full((6,), 1e6)}}, data, tmp_path)

@@ -1,6 +1,6 @@
-"""Readers of checkpoints as lazy states: safetensors, PyTorch, shards, Hugging Face folders.
+"""Open safetensors and PyTorch files, shards and Hugging Face folders as a `Checkpoint`.
 
-To add a format, write a function like `_read_safetensors` and enter its suffix in READERS.
+To add a format, write a function like `_read_safetensors` and list it in READERS by file suffix.
 """
 
 import json
@@ -42,7 +42,7 @@ DTYPES = {
 
 def _read_safetensors(path: Path, key: str | None) -> Checkpoint:
     if key is not None:
-        raise ValueError(f"{path} is a safetensors file, which has no nested entries; leave key={key} out")
+        raise ValueError(f"{path} is a safetensors file, which has no nested entries; leave out key={key}")
     try:
         with safe_open(path, "pt") as opened:  # checks sizes, offsets and the header
             metadata = opened.metadata() or {}
@@ -57,7 +57,7 @@ def _read_safetensors(path: Path, key: str | None) -> Checkpoint:
     tied: dict[str, str] = {}
     for name, info in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         if info["dtype"] not in DTYPES:
-            raise ValueError(f"{path}: tensor {name} is of type {info['dtype']}; expected one of {', '.join(DTYPES)}")
+            raise ValueError(f"{path}: tensor {name} has dtype {info['dtype']}; expected one of {', '.join(DTYPES)}")
         start = 8 + length + info["data_offsets"][0]
         entries[name] = InFile(file, start, DTYPES[info["dtype"]], tuple(info["shape"]))
     for name, kept in metadata.items():  # how safetensors' save_model marks tied tensors
@@ -80,32 +80,33 @@ SUFFIXES = tuple(READERS)
 
 
 def open_checkpoint(source: Source, key: str | None = None) -> Checkpoint:
-    """Open a checkpoint as a lazy state; `key` is the nested entry to use ("state_dict_ema").
+    """Open a checkpoint file, folder or state dict; a tensor is read only when it is accessed.
 
-    Raises ValueError if the file is missing, truncated, of an unknown kind, needs code to load or
-    has no weights, if shards do not match their index, or if there is no such key.
+    key: the entry of a PyTorch training checkpoint that has the weights, such as "state_dict_ema".
+    Raises ValueError if the file is missing, truncated or of an unknown format, contains Python
+    objects, has no weights or no entry `key`, or if its shards do not match their index.
     """
     if isinstance(source, Checkpoint):
         return source
     if isinstance(source, Mapping):
         return _without_wrappers(checkpoint_of(source))
     if not isinstance(source, (str, os.PathLike)):
-        raise ValueError(f"a {type(source).__name__}: expected a path or a state dict such as model.state_dict()")
+        raise ValueError(f"got a {type(source).__name__}; expected a path or a state dict such as model.state_dict()")
     return _without_wrappers(_read(Path(source), key))
 
 
 def load_state(path: Path | str) -> dict[str, Tensor]:
-    """Load all tensors of a file that contains nothing else, by their names in the file.
+    """Load a file that contains one state dict and nothing else; return its tensors by name.
 
-    Raises ValueError as `open_checkpoint` does, and for a folder or a file with nested entries.
+    Raises ValueError as `open_checkpoint` does, for a folder, and for weights in a nested entry.
     """
     path = Path(path)
     if path.suffix not in READERS or path.is_dir():
-        raise ValueError(f"{path}: unknown kind of checkpoint; expected {', '.join(SUFFIXES)}")
+        raise ValueError(f"{path}: unknown format; expected a file ending in {', '.join(SUFFIXES)}")
     checkpoint = _read(path, None)
     if checkpoint.notes:
-        nested = checkpoint.notes[0].removeprefix("took its ")
-        raise ValueError(f"{path} has tensors only in its {nested}; save model.state_dict()")
+        nested = checkpoint.notes[0].removeprefix("weights read from ")
+        raise ValueError(f"{path} has tensors only in its {nested}; save only model.state_dict() to it")
     return dict(checkpoint)
 
 
@@ -119,7 +120,7 @@ def _read(path: Path, key: str | None) -> Checkpoint:
             return _read_folder(path)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
-    raise ValueError(f"{path}: unknown kind of checkpoint; expected {', '.join(SUFFIXES)}, {INDEX} or a folder")
+    raise ValueError(f"{path}: unknown format; expected a folder or a file ending in {', '.join((*SUFFIXES, INDEX))}")
 
 
 def _read_folder(path: Path) -> Checkpoint:
@@ -129,7 +130,7 @@ def _read_folder(path: Path) -> Checkpoint:
                 checkpoint = _read(file, None)
                 checkpoint.name, checkpoint.folder = str(path), path
                 return checkpoint
-    raise ValueError(f"{path}: no weights in this folder; expected {' or '.join(WHOLE)}, or an {INDEX} of one")
+    raise ValueError(f"{path}: no weights in this folder; expected {' or '.join(WHOLE)}, or shards with {INDEX}")
 
 
 def _read_shards(index: Path) -> Checkpoint:
@@ -141,20 +142,20 @@ def _read_shards(index: Path) -> Checkpoint:
                 raise TypeError
             by_file.setdefault(file, []).append(name)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{index} is not an index of shards (weight_map is missing or damaged)") from error
+        raise ValueError(f"{index} is not a shard index: weight_map is missing or damaged") from error
     if not by_file:
         raise ValueError(f"{index} lists no tensors")
     whole = Checkpoint(str(index), {}, notes=[f"{len(by_file)} shards"])
     for file, expected in by_file.items():
         path = index.parent / file
         if file != path.name or path.suffix not in READERS:
-            raise ValueError(f"{index}: shard {file} is not the name of a weights file next to the index; refused")
+            raise ValueError(f"{index}: shard {file} is not the name of a weights file in the index's folder")
         if not path.is_file():
-            raise ValueError(f"{index}: shard {file} is missing")
+            raise ValueError(f"{index}: shard {file} is missing; download it too")
         part = READERS[path.suffix](path, None)
         if odd := sorted(set(part) ^ set(expected)):
-            where = "is not in it" if odd[0] in expected else "is in it, but not in the index"
-            raise ValueError(f"{index}: shard {file} does not match: tensor {odd[0]} {where}; fetch the shards again")
+            where = "is missing in the file" if odd[0] in expected else "is missing in the index"
+            raise ValueError(f"{index}: shard {file} does not match: tensor {odd[0]} {where}; download both again")
         whole.entries.update(part.entries)
         whole.tied.update(part.tied)
         whole.files += part.files
@@ -163,7 +164,7 @@ def _read_shards(index: Path) -> Checkpoint:
 
 
 def _without_wrappers(checkpoint: Checkpoint) -> Checkpoint:
-    """Remove a wrapper's prefix (DistributedDataParallel) if every tensor name has it."""
+    """Remove the prefix of DistributedDataParallel or torch.compile if all tensor names have it."""
     while prefix := next((p for p in WRAPPERS if all(key.startswith(p) for key in checkpoint)), None):
         checkpoint.entries = {key.removeprefix(prefix): entry for key, entry in checkpoint.entries.items()}
         checkpoint.tied = {a.removeprefix(prefix): b.removeprefix(prefix) for a, b in checkpoint.tied.items()}

@@ -1,4 +1,4 @@
-"""Reader of PyTorch files (.pt, .pth, .bin, .ckpt), which runs no code and copies no tensor."""
+"""Read PyTorch files (.pt, .pth, .bin, .ckpt) without running their code or copying tensors."""
 
 import argparse
 import contextlib
@@ -22,10 +22,10 @@ Places = dict[str, tuple[int, torch.dtype, tuple[int, ...]]]  # tensor -> offset
 
 
 class KnownPlaces:
-    """A cache of the tensors' offsets in the last `limit` PyTorch files, valid until a file changes.
+    """A cache of the byte offsets of the tensors in the last `limit` PyTorch files opened.
 
-    A soup opens each file twice, to choose and to mix. Unpickling it again, for 20 ms, would take
-    14% of the time of mixing four ViT-B/32 in memory.
+    A changed file is read again. A soup opens each file twice: to choose and to mix. Unpickling it
+    twice would cost another 20 ms, 14% of the time of mixing four ViT-B/32 in memory.
     """
 
     def __init__(self, limit: int = 1024) -> None:
@@ -52,9 +52,9 @@ read_pytorch = KnownPlaces().open
 
 
 def read_pickle(path: Path) -> object:
-    """Load a PyTorch file, memory-mapped; argparse.Namespace is the only class allowed in it.
+    """Memory-map and load a PyTorch file with weights_only=True; also allows argparse.Namespace.
 
-    Raises OSError if it cannot be opened, ValueError if it is damaged or needs code to load.
+    Raises OSError if the file cannot be opened, ValueError if it is damaged or has other classes.
     """
     zipped = False
     with contextlib.suppress(zipfile.BadZipFile):  # raised for some damaged directories
@@ -69,7 +69,7 @@ def read_pickle(path: Path) -> object:
         code = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
         what = "is truncated, empty or not a PyTorch checkpoint; download or save it again"
         if code:
-            refused = f"contains Python objects ({code[1]}), which can run code, so it is refused"
+            refused = f"contains Python objects ({code[1]}), which can run code, so it is not loaded"
             what = f"{refused}; save model.state_dict(), best as .safetensors"
         raise ValueError(f"{path} {what}") from error
 
@@ -81,13 +81,13 @@ def _unpickled(path: Path, key: str | None) -> Checkpoint:
         found += [name for name, value in content.items() if name not in NESTS and _is_state(value)]
         chosen = key or next(iter(found), None)
         if chosen not in found:
-            what = f"no weights under {key}" if key else "no tensors by name"
-            raise ValueError(f"{path} has {what}; it has weights under: {', '.join(map(str, found)) or 'nothing'}")
+            what = f"no weights in entry {key}" if key else "no state dict"
+            raise ValueError(f"{path} has {what}; entries with weights: {', '.join(map(str, found)) or 'none'}")
         others = ", ".join(str(name) for name in found if name != chosen)
-        notes.append(f"took its entry {chosen}" + (f"; there are also {others} (key=...)" if others else ""))
+        notes.append(f"weights read from entry {chosen}" + (f"; not from {others} (select by key)" if others else ""))
         content = content[chosen]
     if not isinstance(content, Mapping) or not _is_state(content):
-        raise ValueError(f"{path} contains a {type(content).__name__}, not tensors by name; save model.state_dict()")
+        raise ValueError(f"{path} contains a {type(content).__name__}, not a state dict; save model.state_dict()")
     checkpoint = checkpoint_of(content, str(path))
     checkpoint.notes += notes
     checkpoint.files = (path,)
@@ -102,7 +102,7 @@ def _is_state(value: Any) -> bool:
 
 
 def _find_in_file(checkpoint: Checkpoint, path: Path) -> None:
-    """Replace contiguous tensors in torch.load's memory map by offsets into our own map."""
+    """Replace contiguous tensors of torch.load's memory map by their offsets in a `MappedFile`."""
     maps = _maps(path)
     if not maps:
         return
@@ -122,7 +122,7 @@ def _find_in_file(checkpoint: Checkpoint, path: Path) -> None:
 
 
 def _maps(path: Path) -> list[tuple[int, int, int]]:
-    """Return this process's memory maps of a file: first address, end address, file offset."""
+    """Return (first address, end address, file offset) of this process's memory maps of a file."""
     try:
         lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

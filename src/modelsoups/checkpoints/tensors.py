@@ -1,4 +1,4 @@
-"""Checkpoints as mappings whose tensors are read on access, and the bytes of each tensor."""
+"""The class Checkpoint, which reads tensors from files on access, and access to tensors' bytes."""
 
 import math
 import mmap
@@ -17,7 +17,7 @@ Bytes = NDArray[np.uint8]
 
 
 class MappedFile:
-    """A memory-mapped file: nothing is copied, and the system may reclaim its pages at any time."""
+    """A memory-mapped file, read page by page on access; the system may drop pages at any time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -27,22 +27,22 @@ class MappedFile:
         self.address = self.bytes.ctypes.data
 
     def check(self, stop: int) -> None:
-        """Raise ValueError if the file shrank, as reading past its end kills the process."""
+        """Raise ValueError if the file shrank to under `stop` bytes; reading it would crash."""
         if self.map.size() < stop:  # the size of the file now, not when it was mapped
-            raise ValueError(f"{self.path} ends too early; it was cut off while it was being read")
+            raise ValueError(f"{self.path} ends too early; it was cut off while being read")
 
     def read(self, start: int, stop: int) -> Bytes:
         self.check(stop)
         return self.bytes[start:stop]
 
     def release(self) -> None:
-        """Release the pages read so far; the system's file cache still has them."""
+        """Free the memory of the pages read so far; the system's file cache may keep them."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self.map.madvise(mmap.MADV_DONTNEED)
 
 
 class InFile(NamedTuple):
-    """A tensor stored contiguously in a mapped file."""
+    """A tensor stored contiguously in a memory-mapped file, from byte `offset` on."""
 
     file: MappedFile
     offset: int  # bytes from the start of the file
@@ -50,17 +50,17 @@ class InFile(NamedTuple):
     shape: tuple[int, ...]
 
     def address(self) -> int:
-        """Return the first element's memory address; ValueError if the file is too short."""
+        """Return the memory address of the first element; ValueError if the file is too short."""
         self.file.check(self.offset + nbytes(self))
         return self.file.address + self.offset
 
     def block(self, start: int, stop: int) -> Bytes:
-        """Return the bytes of flat elements `start` to `stop`; do not write to them."""
+        """Return the bytes of flat elements `start` to `stop` - 1; they must not be written to."""
         size = self.dtype.itemsize
         return self.file.read(self.offset + start * size, self.offset + stop * size)
 
     def tensor(self) -> Tensor:
-        """Return a copy of the tensor in memory."""
+        """Read the tensor from the file into memory."""
         tensor = torch.empty(self.shape, dtype=self.dtype)
         bytes_of(tensor)[:] = self.file.read(self.offset, self.offset + nbytes(self))
         self.file.release()
@@ -69,7 +69,7 @@ class InFile(NamedTuple):
 
 @dataclass(frozen=True)
 class InMemory:
-    """A tensor in memory, on any device and with any strides."""
+    """A tensor in memory (any device, any strides), with the same methods as `InFile`."""
 
     held: Tensor
 
@@ -87,11 +87,11 @@ class InMemory:
         return bytes_of(self.held) if plain else None
 
     def address(self) -> int | None:
-        """Return the memory address of the first element, or None on a GPU or if not contiguous."""
+        """Return the memory address of the first element; None unless contiguous on the CPU."""
         return None if self._bytes is None else self.held.data_ptr()
 
     def block(self, start: int, stop: int) -> Bytes:
-        """Do as `InFile.block`; return a copy on a GPU or if the tensor is not contiguous."""
+        """Do as `InFile.block`, but return a copy unless the tensor is contiguous on the CPU."""
         size = self.dtype.itemsize
         if self._bytes is not None:
             return self._bytes[start * size : stop * size]
@@ -107,7 +107,7 @@ class InMemory:
 
 
 def bytes_of(tensor: Tensor) -> Bytes:
-    """Return the bytes of a contiguous CPU tensor, without a copy."""
+    """Return the bytes of a contiguous CPU tensor as an array that shares its memory."""
     flat = tensor.detach().reshape(-1)
     flat = flat.as_strided(flat.shape, (1,))  # a single element may have any stride
     return flat.view(torch.uint8).numpy()
@@ -122,10 +122,10 @@ def nbytes(entry: Entry) -> int:
 
 @dataclass(eq=False)  # two checkpoints are never compared by ==
 class Checkpoint(Mapping[str, Tensor]):
-    """A state whose tensors are read on access; names are in the order of the file.
+    """An opened checkpoint: a mapping from tensor names to tensors, which are read on access.
 
-    tied maps a name to the earlier name whose tensor it shares; notes describe what reading
-    changed, for the user; folder is the Hugging Face folder, if it came from one.
+    tied: {tensor name: earlier name of the same tensor}. notes: messages to the user about changes
+    ("prefix module. removed"). folder: the Hugging Face folder that was opened, if any.
     """
 
     name: str
@@ -154,9 +154,9 @@ class Checkpoint(Mapping[str, Tensor]):
 
 
 def checkpoint_of(state: Mapping[Any, Any], name: str = "state in memory") -> Checkpoint:
-    """Return a state dict as a checkpoint, without a copy; tensors that share memory become tied.
+    """Wrap a state dict as a `Checkpoint` without copying; tensors that share memory become tied.
 
-    Raises ValueError if it is empty or an entry is not a dense tensor; name is for messages.
+    Raises ValueError, with `name` first, if `state` is empty or an entry is not a dense tensor.
     """
     if isinstance(state, Checkpoint):
         return state
@@ -166,9 +166,9 @@ def checkpoint_of(state: Mapping[Any, Any], name: str = "state in memory") -> Ch
     seen: dict[tuple[Any, ...], str] = {}
     for key, tensor in state.items():
         if not isinstance(key, str) or not isinstance(tensor, Tensor):
-            raise ValueError(f"{name}: entry {key} is a {type(tensor).__name__}, not a tensor; give model.state_dict()")
+            raise ValueError(f"{name}: entry {key} is a {type(tensor).__name__}, not a tensor; pass model.state_dict()")
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-            raise ValueError(f"{name}: tensor {key} is sparse, quantized or on meta; only dense tensors can be mixed")
+            raise ValueError(f"{name}: tensor {key} is sparse, quantized or on meta device; expected a dense one")
         if tensor.numel():
             same = (tensor.data_ptr(), tensor.device, tensor.dtype, tensor.shape, tensor.stride())
             if same in seen:

@@ -1,8 +1,8 @@
-"""Reader of the tensors of a TorchScript archive, which does not run the code in it.
+"""Read the tensors of a TorchScript archive without running the code in it.
 
-OpenAI publishes CLIP's weights as such archives (ViT-B-32.pt), whose code torch.jit.load would run.
-An archive is a zip of `<name>/data.pkl`, a pickle of the tree of modules, and `<name>/data/<key>`,
-the numbers of each storage. Anything but modules, tensors and plain values is refused.
+OpenAI publishes CLIP's weights as such archives (ViT-B-32.pt), and torch.jit.load runs their code.
+An archive is a zip with `<name>/data.pkl`, a pickle of the tree of modules, and a file
+`<name>/data/<key>` for each tensor storage. Other Python objects in the pickle raise ValueError.
 """
 
 import pickle
@@ -31,7 +31,7 @@ LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlis
 
 
 def is_archive(path: Path) -> bool:
-    """Return whether a file is a TorchScript archive rather than a zipped state dict."""
+    """Return whether a file is a TorchScript archive (not, for example, a file of torch.save)."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -41,9 +41,9 @@ def is_archive(path: Path) -> bool:
 
 
 def load_archive(path: Path) -> dict[str, Tensor]:
-    """Load every parameter, buffer and other tensor of the modules by its dotted name, on the CPU.
+    """Return all tensors of the archive's modules by their dotted names, on the CPU.
 
-    Raises ValueError if the file is damaged or contains anything but modules, tensors and plain values.
+    Raises ValueError if the file is damaged or pickles objects other than modules and tensors.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -52,7 +52,7 @@ def load_archive(path: Path) -> dict[str, Tensor]:
                 tree = _Reader(file, archive, name.removesuffix("data.pkl")).load()
             return dict(_tensors(tree, ""))
     except _Refused as error:
-        raise ValueError(f"{path} contains a Python object ({error}), which can run code, so it is refused") from error
+        raise ValueError(f"{path} is not loaded: it has a Python object ({error}), which can run code") from error
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # a damaged pickle leads its reader to any of them
@@ -60,15 +60,15 @@ def load_archive(path: Path) -> dict[str, Tensor]:
 
 
 class _Refused(Exception):
-    """Raised with the name of a forbidden object that the pickle requests."""
+    """Raised if the pickle asks for a forbidden class or function; the message is its name."""
 
 
 class _Module:
-    """Represents any module of the archive; unpickling sets its attributes."""
+    """A placeholder for any module of the archive; unpickling stores its tensors as attributes."""
 
 
 class _Reader(pickle.Unpickler):
-    """An unpickler of data.pkl: modules become _Module, storages are read from the zip."""
+    """Unpickles data.pkl: modules become `_Module`, tensor storages are read from the zip."""
 
     def __init__(self, file: Any, archive: zipfile.ZipFile, prefix: str) -> None:
         super().__init__(file)
@@ -95,7 +95,7 @@ class _Reader(pickle.Unpickler):
             self.storages[key] = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
         storage = self.storages[key]
         if len(storage) < numel or storage.dtype != dtype:
-            raise ValueError(f"storage {key} has {len(storage)} numbers, not {numel}")
+            raise ValueError(f"tensor storage {key} has {len(storage)} elements, expected {numel}")
         return storage
 
 

@@ -1,4 +1,4 @@
-"""BatchNorm after mixing: averaged running statistics do not fit the mixed weights."""
+"""Re-estimate BatchNorm's running statistics, as averaged ones do not fit averaged weights."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 @dataclass(frozen=True)
 class Reestimated:
-    """New running statistics by tensor name, and how many of n are correct before and after."""
+    """New running statistics by tensor name; how many of n images are right before and after."""
 
     statistics: dict[str, Tensor]
     before: int
@@ -29,8 +29,8 @@ def has_batchnorm(names: Iterable[str]) -> bool:
 def reestimate(state: Mapping[str, Tensor], holdout: Holdout, loader: Iterable[tuple[Tensor, Tensor]]) -> Reestimated:
     """Re-estimate the BatchNorm running statistics of these weights on a loader of training images.
 
-    loader: yields (images, labels); the images go through the hold-out's `prepare`. The statistics
-    are the mean over batches (Izmailov et al. 2018, section 3.2). ValueError for no BatchNorm or no images.
+    loader: yields (images, labels); images pass through `holdout.prepare`. The result is the mean
+    over batches (Izmailov et al. 2018, section 3.2). ValueError if there is no BatchNorm or image.
 
         fresh = soup.reestimate(soup.mixed(chosen), holdout, train_loader)
         soup.mix(chosen, "soup.safetensors", statistics=fresh.statistics)

@@ -1,4 +1,4 @@
-"""The classes Soup (coefficients, not mixed weights) and Ingredient; no torch needed."""
+"""The classes Soup (ingredients and coefficients, not weights) and Ingredient (one model)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -9,7 +9,7 @@ from modelsoups.recipes.recipe import Recipe
 
 @dataclass(frozen=True)
 class Ingredient:
-    """One fine-tuned model: its id ("000"), file, content hash and recipe (if known)."""
+    """One fine-tuned model: its id ("000"), file, hash of weights, and hyperparameters if known."""
 
     id: str
     path: str
@@ -19,13 +19,13 @@ class Ingredient:
 
 @dataclass(frozen=True)
 class Soup:
-    """The coefficients of each ingredient, which `weights.mixing` mixes into a checkpoint.
+    """One soup: the names of the models that it averages (`ingredients`), and their coefficients.
 
-    space: "weights" mixes checkpoints, "logits" is an ensemble. coefficients: for each layer group
-    (see `weights.state_dicts.layer_of`) or tensor name, one coefficient per ingredient, in their
-    order; the group "*" is used for every tensor in no other group. beta multiplies the
-    logits (equation 2). trace: the decisions of the method, in order. Raises ValueError if there
-    are no ingredients, the space is unknown, or rows and hashes are not one per ingredient.
+    space: "weights", or "logits" for an ensemble. coefficients: for each layer (`layer_of` in
+    weights.state_dicts) or tensor name, one number for each ingredient, in the same order; the key
+    "*" is for all other tensors. hashes: of the ingredients' weights. beta multiplies the logits
+    (equation 2). trace: the method's decisions or losses, in order. Raises ValueError if there is no
+    ingredient, `space` is unknown, or hashes or coefficients are not one for each ingredient.
     """
 
     method: str
@@ -41,7 +41,7 @@ class Soup:
         if k == 0:
             raise ValueError(f"soup {self.method}: no ingredients")
         if len(self.hashes) != k:
-            raise ValueError(f"soup {self.method}: {k} ingredients but {len(self.hashes)} hashes")
+            raise ValueError(f"soup {self.method}: {k} ingredients but {len(self.hashes)} hashes; expected one each")
         if self.space not in ("weights", "logits"):
             raise ValueError(f"soup {self.method}: space={self.space}; expected weights or logits")
         for group, row in self.coefficients.items():
@@ -58,6 +58,6 @@ class Soup:
         unknown = sorted(set(d) - {f.name for f in fields(Soup)})
         missing = sorted({"method", "ingredients", "hashes", "coefficients"} - set(d))
         if unknown or missing:
-            raise ValueError(f"not a soup: missing keys {missing}, unknown keys {unknown}")
+            raise ValueError(f"this JSON is not a soup: missing keys {missing}, unknown keys {unknown}")
         tuples = {k: tuple(d[k]) for k in ("ingredients", "hashes", "trace") if k in d}
         return Soup(**{**d, **tuples})

@@ -1,4 +1,4 @@
-"""A labelled hold-out set in memory, decoded once for all models; counting can stop early."""
+"""A labelled hold-out set, kept in memory so that many models can be evaluated on it."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,11 +13,11 @@ Count = tuple[int | None, int]  # images correct (None: certainly fewer than nee
 class Holdout:
     """Hold-out images and labels, and a model into which weights are loaded for evaluation.
 
-    loader: yields (inputs, labels_B) and is read once, in its order. inputs are a tensor, or for
+    loader: yields batches (inputs, labels) and is read once. inputs are a tensor, or for
     Hugging Face models a mapping of tensors by argument name, of any dtype. prepare: applied to the
-    inputs of each batch on the model's device. The model returns logits_BC or an object with
-    `.logits`. early: whether `count` may stop before the last image. `seen` counts images over all
-    evaluations, `skipped` those that early rejection saved. Raises ValueError for an empty loader,
+    inputs of each batch on the model's device. The model returns (B, C) logits or an object with
+    `.logits`. early: whether `count` may stop before the last image. `seen` is the number of images
+    evaluated, `skipped` the number saved by stopping. Raises ValueError for an empty loader,
     labels that are not integers, or inputs and labels of different lengths.
 
         holdout = soup.Holdout(model, loader, prepare=lambda images_BCHW: images_BCHW / 255)
@@ -36,7 +36,7 @@ class Holdout:
         for position, (inputs_B, labels_B) in enumerate(loader):
             lengths = {len(t) for t in _tensors(inputs_B)}
             if lengths != {len(labels_B)} or labels_B.ndim != 1 or labels_B.is_floating_point():
-                raise ValueError(f"hold-out batch {position}: expected (inputs, integer labels) of equal length")
+                raise ValueError(f"hold-out batch {position}: expected (inputs, 1-D integer labels) of equal length")
             inputs.append(inputs_B)
             labels.append(labels_B.cpu())
         if not labels:
@@ -50,21 +50,22 @@ class Holdout:
         return len(self.labels_N)
 
     def hardest_first(self, logits: Sequence[Tensor]) -> None:
-        """Sort the images so that `count` starts with those that most of these models get wrong."""
+        """Make `count` start with the images that most models get wrong; logits: of each model."""
         wrong_N = torch.stack([x.argmax(dim=1) != self.labels_N for x in logits]).sum(dim=0)
         self.order_N = wrong_N.argsort(descending=True, stable=True)
 
     def logits(self, state: Mapping[str, Tensor]) -> Tensor:
-        """Return the model's logits_NC with these weights, on the CPU, in the loader's order."""
+        """Return the (N, C) logits with these weights, on the CPU, in the order of the loader."""
         rows = [logits_BC for _, logits_BC in self._batches(state)]
         logits_NC = torch.empty(len(self), rows[0].shape[1], dtype=rows[0].dtype)
         logits_NC[self.order_N] = torch.cat(rows)
         return logits_NC
 
     def count(self, state: Mapping[str, Tensor], needed: int = 0) -> Count:
-        """Return how many images are correct at top 1 (None if under `needed`), and how many were seen.
+        """Return how many images are correct at top 1, and how many were evaluated.
 
-        None comes as soon as `needed` is out of reach. Raises ValueError if a logit is not finite.
+        If `early`, it stops once `needed` correct images are out of reach, and the first number is
+        None. Raises ValueError if a logit is not finite.
         """
         correct = seen = 0
         for index_B, logits_BC in self._batches(state):
@@ -78,7 +79,7 @@ class Holdout:
         return correct, seen
 
     def batch(self, index_B: Tensor) -> tuple[Inputs, Tensor]:
-        """Return the prepared inputs and the labels of these images, on the model's device."""
+        """Return inputs (after `prepare`) and labels of images `index_B`, on the model's device."""
         device = next(self.model.parameters()).device
         inputs = _map(self.inputs, lambda t: t[index_B].to(device))
         return (self.prepare(inputs) if self.prepare else inputs), self.labels_N[index_B].to(device)
@@ -94,7 +95,7 @@ class Holdout:
 
 
 def call_with(model: nn.Module, state: Mapping[str, Tensor], inputs: Inputs) -> Tensor:
-    """Return the model's logits_BC with these weights, without changing the model's own weights."""
+    """Return the model's (B, C) logits with the weights `state`; its own weights do not change."""
     args, named = ((inputs,), {}) if isinstance(inputs, Tensor) else ((), dict(inputs))
     aliases = {k for k, _ in model.named_parameters(remove_duplicate=False)} - dict(model.named_parameters()).keys()
     own = {key: tensor for key, tensor in state.items() if key not in aliases}
@@ -102,7 +103,7 @@ def call_with(model: nn.Module, state: Mapping[str, Tensor], inputs: Inputs) -> 
 
 
 def each(inputs_B: Inputs) -> Iterator[Inputs]:
-    """Yield the inputs of each image, as batches of one."""
+    """Yield each image of a batch of inputs as a batch of one image."""
     for i in range(len(_tensors(inputs_B)[0])):
         yield _map(inputs_B, lambda t, i=i: t[i : i + 1])  # type: ignore[misc]
 

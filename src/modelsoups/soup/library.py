@@ -1,4 +1,4 @@
-"""Open any checkpoints, average them uniformly, and mix a soup into one checkpoint."""
+"""Open checkpoints of any format, average them uniformly, and write a soup as one checkpoint."""
 
 import contextlib
 import json
@@ -28,9 +28,9 @@ COPIED = (".json", ".txt", ".model", ".jinja", ".spm", ".tiktoken")  # copied fr
 
 
 def load(source: Source, key: str | None = None) -> dict[str, Tensor]:
-    """Load all tensors by name from a file, folder or state dict; see `checkpoints.formats`.
+    """Load all tensors by name from a checkpoint file, Hugging Face folder or state dict.
 
-    key: the entry with the weights, for files with several. Raises ValueError if it cannot be read.
+    key: the entry with the weights in a training checkpoint. ValueError if it cannot be read.
 
         model.load_state_dict(soup.load("soup.safetensors"))
     """
@@ -38,7 +38,7 @@ def load(source: Source, key: str | None = None) -> dict[str, Tensor]:
 
 
 def uniform(sources: Sources) -> Soup:
-    """Return the uniform soup of all checkpoints (section 2). Reads no weights; `mix` computes digests.
+    """Return the uniform soup, the mean of all checkpoints (section 2); `mix` reads the weights.
 
     Raises ValueError for a checkpoint that cannot be opened or is given twice.
 
@@ -50,7 +50,7 @@ def uniform(sources: Sources) -> Soup:
 def mean(
     method: str, checkpoints: Sequence[Checkpoint], trace: Sequence[Mapping[str, Any]] = (), unread: bool = False
 ) -> Soup:
-    """Return the mean of these checkpoints as a Soup; one that is listed twice counts twice."""
+    """Return the mean of checkpoints, which may repeat, as a Soup; `unread`: hash no files yet."""
     kept = list({c.name: c for c in checkpoints}.values())
     row = [sum(c.name == k.name for c in checkpoints) / len(checkpoints) for k in kept]
     found = tuple(map(digest.later, kept)) if unread else hashes(kept)
@@ -64,20 +64,20 @@ def mix(
     holdout_accuracy: float | None = None,
     statistics: Mapping[str, Tensor] | None = None,
 ) -> list[str]:
-    """Write the mixed checkpoint: a .safetensors file and a model card (.md) next to it, or a folder.
+    """Write a soup's averaged weights: a .safetensors file and a model card (.md), or a folder.
 
     A Hugging Face folder is written if the first ingredient is one and `out` has no suffix;
-    tokenizer and configuration are copied. sources: the checkpoints in the soup's order, for states
-    in memory or files that moved. statistics: tensors to write instead of the mixed ones (from
-    `reestimate` or `fisher`). Returns notes for the user. Raises ValueError for an ensemble, an
-    ingredient that changed since it was chosen, layouts that differ, values that are not finite,
-    or an output that exists as a folder or is an input.
+    tokenizer and configuration are copied. sources: the ingredients in order, if they are in memory
+    or their files moved. statistics: tensors to write instead of the averages (from `reestimate` or
+    `fisher`). Returns notes for the user. Raises ValueError for an ensemble, an ingredient that
+    changed since it was chosen, different shapes, values that are not finite, and if `out` is an
+    existing folder or an ingredient.
 
         for note in soup.mix(soup.uniform(["a.pt", "b.pt"]), "soup.safetensors"):
             print(note)
     """
     if chosen.space != "weights":
-        raise ValueError(f"soup {chosen.method} mixes {chosen.space}, not weights: an ensemble has no checkpoint")
+        raise ValueError(f"soup {chosen.method} averages {chosen.space}, not weights: there are none to write")
     checkpoints = chosen_checkpoints(chosen, sources)
     path, known = Path(out), chosen
 
@@ -104,9 +104,9 @@ def mix(
 
 @contextlib.contextmanager
 def _new_folder(model: Path, path: Path) -> Iterator[Path]:
-    """Yield a temporary folder with tokenizer and configuration; rename it to `path` on success."""
+    """Yield a temporary copy of folder `model` without weights; rename it to `path` on success."""
     if path.exists():
-        raise ValueError(f"{path} exists; give the name of a new folder")
+        raise ValueError(f"{path} already exists; give the name of a new folder")
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         tmp.mkdir(parents=True)
@@ -121,7 +121,7 @@ def _new_folder(model: Path, path: Path) -> Iterator[Path]:
 
 
 def mixed(chosen: Soup, sources: Sources | None = None) -> dict[str, Tensor]:
-    """Return the mixed weights by tensor name; sources and errors as for `mix`.
+    """Return a soup's averaged weights by tensor name; `sources` and errors as for `mix`.
 
     model.load_state_dict(soup.mixed(soup.uniform(["a.pt", "b.pt"])))
     """
@@ -129,7 +129,7 @@ def mixed(chosen: Soup, sources: Sources | None = None) -> dict[str, Tensor]:
 
 
 def chosen_checkpoints(chosen: Soup, sources: Sources | None = None) -> list[Checkpoint]:
-    """Open a soup's ingredients; raise ValueError if their number differs or a file has changed."""
+    """Open a soup's ingredients; ValueError if a file changed or `sources` are too many or few."""
     checkpoints = open_all(chosen.ingredients if sources is None else sources)
     if len(checkpoints) != len(chosen.ingredients):
         raise ValueError(f"soup {chosen.method} has {len(chosen.ingredients)} ingredients; got {len(checkpoints)}")
@@ -143,14 +143,14 @@ def _check(chosen: Soup, checkpoints: Sequence[Checkpoint], digests: Sequence[st
 
 
 def open_alike(sources: Sources) -> list[Checkpoint]:
-    """Open the checkpoints with `open_all`; raise ValueError if their layouts differ."""
+    """Open checkpoints as `open_all`; ValueError if tensor names, shapes or dtypes differ."""
     checkpoints = open_all(sources)
     check_layouts(checkpoints)
     return checkpoints
 
 
 def open_all(sources: Sources) -> list[Checkpoint]:
-    """Open the checkpoints lazily, each with a unique name; the keys of a mapping are the names.
+    """Open checkpoints without reading tensors; their names are the keys of a mapping or the paths.
 
     Raises ValueError if there are none, one is given twice, or one cannot be opened.
     """
@@ -179,11 +179,11 @@ def open_all(sources: Sources) -> list[Checkpoint]:
 
 
 def hashes(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
-    """Return the digest of each checkpoint's content; reads every file once."""
+    """Return a hash ("xxh3_128:...") of each checkpoint's tensors; reads every file once."""
     return tuple(map(digest.digest, checkpoints))
 
 
 def as_ingredients(checkpoints: Sequence[Checkpoint]) -> tuple[Ingredient, ...]:
-    """Return the checkpoints as ingredients without recipes, with names as ids and paths."""
+    """Return an Ingredient for each checkpoint: id and path are its name, recipe is None."""
     found = zip(checkpoints, hashes(checkpoints), strict=True)
     return tuple(Ingredient(c.name, c.name, content, None) for c, content in found)
