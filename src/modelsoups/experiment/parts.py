@@ -1,4 +1,4 @@
-"""The parts of an opened run that need PyTorch, which takes seconds to import."""
+"""The classes that `Experiment` imports late, since they need PyTorch, which takes seconds to load."""
 
 from modelsoups.data.crops import CropStore
 from modelsoups.experiment.imported import Imported
