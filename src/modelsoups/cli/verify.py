@@ -108,7 +108,7 @@ def greedy(ingredients: Sequence[str]) -> str:
     listed, released = ", ".join(map(str, ours)), ", ".join(map(str, theirs))
     if ours == theirs:
         return f"greedy soup: models {listed}, the same as in the authors' greedy soup"
-    return f"greedy soup: models {listed}; the authors' has {released} (one image can change the choice)"
+    return f"greedy soup: models {listed}; the authors' soup: {released} (one image can change the choice)"
 
 
 # ---- sources of measured accuracies ----

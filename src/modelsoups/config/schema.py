@@ -42,7 +42,7 @@ class ModelConfig:
         own=True,
     )
     tag: str | None = key(
-        "pre-trained weights: a tag of open_clip or timm, or a file; null: none, as for imported models", None
+        "pre-trained weights: a tag of open_clip or timm, or a file; null: load none, as for imported models", None
     )
     image_size: int = key("side of the input images in pixels", 224)
     normalize_features: bool = key("scale features to unit length, as CLIP does and timm's backbones do not", True)
@@ -81,7 +81,7 @@ class DataConfig:
     holdout: str = key("name of the held-out set on which soups are chosen", "holdout")
     test: str = key("name of the in-distribution test set", "test")
     shifts: list[str] = key("names of the test sets under distribution shift; reports give their mean accuracy", [])
-    extra: list[str] = key("names of more test sets, which are not in that mean accuracy", [])
+    extra: list[str] = key("names of more test sets, excluded from the mean over data.shifts", [])
     root: str | None = key("folder of the downloaded data sets, packed or unpacked", None)
     sources: SourcesConfig = field(default_factory=SourcesConfig)
     holdout_per_class: int = key("images of each class that move from the training set to the hold-out", 26, at_least=1)
@@ -104,7 +104,7 @@ class DataConfig:
 class HeadsConfig:
     """Options of the classification head before fine-tuning (section 3.1 of the paper)."""
 
-    init: str = key("lp: linear probe, as in the paper; zeroshot: CLIP's text head", "lp", choices=("lp", "zeroshot"))
+    init: str = key("lp: linear probe, as in the paper; zeroshot: CLIP's own head", "lp", choices=("lp", "zeroshot"))
     lp_epochs: int = key("epochs of the linear probe", 20, at_least=1)
     lp_lr: float = key("learning rate of the linear probe", 0.05)
     lp_batch_size: int = key("batch size of the linear probe", 512, at_least=1)
@@ -149,7 +149,7 @@ class FinetuneConfig:
         choices=("auto", "none", "default", "reduce-overhead"),
     )
     augment: str = key("device that augments images; both make the same random draws", "cpu", choices=("cpu", "gpu"))
-    deterministic: bool = key("repeat runs on a GPU bit for bit, but slower; runs on a CPU always repeat", False)
+    deterministic: bool = key("make GPU training reproducible to the bit, but slower; on CPUs it always is", False)
 
 
 @dataclass
@@ -157,7 +157,7 @@ class EvaluateConfig:
     """Options of the evaluation of models."""
 
     batch_size: int = key("images in a batch", 128, at_least=1)
-    wise_ft: list[float] = key("weights of the fine-tuned model in WiSE-FT, 0 to 1 (appendix D)", [0.5, 0.75])
+    wise_ft: list[float] = key("coefficients of the fine-tuned model in WiSE-FT, 0 to 1 (appendix D)", [0.5, 0.75])
 
 
 @dataclass
@@ -211,7 +211,7 @@ class ClusterConfig:
     options: list[str] = key("additional options of sbatch, each as --option=value", [])
     scratch: str | None = key("folder for runs and prepared data; null: the current folder", None)
     setup: list[str] = key("shell lines that run before Python, such as `module load cuda`", [])
-    prefix: str = key("command that runs Python, such as `apptainer exec --nv image.sif`", "")
+    prefix: str = key("words before the Python command, such as `apptainer exec --nv image.sif`", "")
     python: str | None = key("the Python interpreter of the jobs; null: the one that runs submit", None)
 
     @property
@@ -279,7 +279,7 @@ class TopLevel:
         "paper",
         choices=("paper", "released"),
     )
-    task: str = key("what the models learn", "images", choices=("images",), own=True)
+    task: str = key("learning task; images: image classification", "images", choices=("images",), own=True)
     pool: str = key(
         "source of the models: fine-tuned by this run, or imported by `modelsoups import-released`",
         "finetuned",

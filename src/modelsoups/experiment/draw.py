@@ -32,8 +32,8 @@ class Draw:
         submitted = self.files.draw_manifest
         if submitted.exists() and storage.read_json(submitted)["sha256"] != storage.file_sha256(path):
             raise ValueError(
-                f"{path} has changed since the sweep was submitted. Restore it: delete it, and `modelsoups sweep` draws "
-                "the same recipes again. For other recipes, choose another run with name=..."
+                f"{path} has changed since the sweep was submitted; delete it, and `modelsoups sweep` draws the same "
+                "recipes again. For other recipes, choose another run with name=..."
             )
         return [Recipe(**row["recipe"]) for row in storage.read_jsonl(path)]
 
@@ -47,14 +47,11 @@ class Draw:
         values = {**searches.draw(search, self.sweep.seed, index), **self.fixed}
         missing = [f.name for f in fields(Recipe) if f.default is MISSING and f.name not in values]
         if missing:
-            raise ValueError(f"recipe.{missing[0]} has no value: set it, or draw it in {self.sweep.search}")
+            raise ValueError(f"recipe.{missing[0]} has no value; set it, or add it to {self.sweep.search}")
         return Recipe(**values)
 
     def write(self) -> bool:
-        """Draw the recipes into draw.jsonl; return whether recipes were added.
-
-        Raises ValueError if the file exists and one of its recipes would change.
-        """
+        """Draw and write draw.jsonl; return whether it changed. ValueError if an old recipe would."""
         rows = []
         for index, recipe in enumerate(self.drawn()):
             rows.append({"index": index, "recipe": json.loads(json.dumps(asdict(recipe)))})
@@ -66,7 +63,7 @@ class Draw:
                 return False
             if old != rows[: len(old)]:
                 raise ValueError(
-                    f"{path} has other recipes than {source} would draw. The recipes of a run do not change: choose "
+                    f"{path} has other recipes than {source} would draw, but the recipes of a run are fixed; choose "
                     f"another run with name=..., or delete {self.files.root} to start over"
                 )
         storage.write_jsonl(path, rows)

@@ -95,7 +95,7 @@ class Experiment:
         return {}
 
     def classifier(self, classes: int) -> "Classifier":
-        """Return a network with this many classes. All callers share it: load weights before use."""
+        """Return a network for this many classes. It is shared, so load weights before each use."""
         if classes not in self._classifiers:
             self._classifiers[classes] = self.task.build(self.config.model, classes)
         return self._classifiers[classes]
@@ -106,12 +106,12 @@ class Experiment:
         return worker_count(self.config.finetune.parallel)
 
     def prepare_inputs(self, names: list[str]) -> None:
-        """Decode the images of large sets to disk once, so that no model has to decode them again."""
+        """Decode the images of large sets to disk, once for all models that are evaluated."""
         for name in names:
             self.task.prepare(self.sets[name], self.config.model)
 
     def soup_inputs(self, ingredients: "list[Ingredient]") -> dict[str, Any]:
-        """Return what the soups depend on, for their manifest: hashes of models and data, options."""
+        """Return all that soups depend on (hashes of models and data, options), for a manifest."""
         config, sets = self.config, self.sets
         return {
             "ingredients": {i.id: i.sha256 for i in ingredients},
@@ -124,7 +124,7 @@ class Experiment:
         }
 
     def report_inputs(self) -> dict[str, Any]:
-        """Return what a report depends on, for its manifest; ValueError if soups are not complete."""
+        """Return all that a report depends on, for a manifest; ValueError if soups are missing."""
         soups = self.files.soups
         manifest = manifests.manifest_of(soups)
         if manifest is None:

@@ -57,6 +57,6 @@ class Imported:
         if manifest is not None and manifest["inputs"].get("holdout", {}).get("rule") != "file":
             raise ValueError(
                 f"{self.holdout}: this hold-out was not split by the authors' index file. The released models were "
-                "trained on about 98% of it, so no soup can be chosen on it. Run `modelsoups prepare` again with "
+                "trained on about 98% of it, so no soup can be chosen on it. Run `modelsoups prepare` with "
                 "data.holdout_file=imagenet_98_idxs.npy and another data.dir=..."
             )

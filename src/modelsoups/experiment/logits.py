@@ -1,8 +1,7 @@
 """A cache of the logits of models on data sets, by the hashes of the weights and of the data.
 
-All evaluation uses this cache: single models, soups and ensembles. Logits are float32. For a set with
-fewer classes than the model (ImageNet-R, ObjectNet, ImageNet-A), they are projected to its classes
-before ensembles average them, as in the authors' code.
+All evaluation uses this cache. Logits are float32; for data sets with fewer classes (ImageNet-R,
+ObjectNet, ImageNet-A), they are projected before ensembles average them, as in the authors' code.
 
 Suffixes of tensor names: N images of a data set, B images of a batch, C classes.
 """
@@ -23,7 +22,7 @@ from modelsoups.tasks.task import Task
 
 
 class LogitsCache:
-    """The logits of a run's models on its data sets, one file for each pair in runs/<name>/logits."""
+    """The cached logits of a run's models on its data sets, in files in runs/<name>/logits."""
 
     def __init__(
         self,
@@ -36,18 +35,15 @@ class LogitsCache:
         self.files, self.sets, self.task, self.classifier = files, sets, task, classifier
 
     def path(self, name: str, sha256: str, images: int | None = None) -> Path:
-        """Return the path of a model's logits on data set `name`, or on only `images` of its images.
-
-        sha256: hash of the model's weights.
-        """
+        """Return the file of the logits of weights `sha256` on a data set, or on `images` of it."""
         whole = self.files.logits(sha256, name, self.sets[name].sha256)
         return whole if images is None else whole.with_name(f"{whole.stem}-{images}{whole.suffix}")
 
     def of(self, name: str, sha256: str, state: Mapping[str, Tensor] | None = None) -> Logits:
         """Return a model's logits on the data set `name`, from the cache or computed with `state`.
 
-        sha256: hash of the model's weights. Raises ValueError, which says what to run, if the logits
-        are not cached and `state` is None.
+        sha256: hash of the model's weights. Raises ValueError if the logits are not cached and
+        `state` is None.
         """
         path = self.path(name, sha256)
 
@@ -59,7 +55,7 @@ class LogitsCache:
         return Logits(name, self.cached(path, compute), torch.from_numpy(self.sets[name].labels_N))
 
     def cached(self, path: Path, compute: Callable[[], Tensor]) -> Tensor:
-        """Return the logits, (images, classes), in a file; if it is missing, compute and write them.
+        """Return logits, (images, classes), from a file; if it is missing, compute and write them.
 
         Raises ValueError if the file is damaged.
         """

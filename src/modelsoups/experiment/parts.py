@@ -1,4 +1,4 @@
-"""The classes that `Experiment` imports late, since they need PyTorch, which takes seconds to load."""
+"""The classes that `Experiment` imports only on use, since importing PyTorch takes seconds."""
 
 from modelsoups.data.crops import CropStore
 from modelsoups.experiment.imported import Imported

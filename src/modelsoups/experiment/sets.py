@@ -16,7 +16,7 @@ LIBRARIES = {  # data.library -> a module with the functions names, inputs, fact
 
 
 class Sets:
-    """The data sets of one run. sets["test"] is a prepared set; ValueError if it is not prepared."""
+    """The data sets of one run. sets["test"] opens one; ValueError if it is not prepared."""
 
     def __init__(self, data: DataConfig, protocol: str, without_holdout: bool) -> None:
         """without_holdout: whether models may be evaluated while the hold-out is not prepared."""
@@ -46,16 +46,16 @@ class Sets:
         return (self.folder(name) / manifests.MANIFEST).exists()
 
     def tests(self) -> list[str]:
-        """Return the names of the test set and of all prepared shifts and extra sets with own images.
+        """Return the names of the test set and of prepared shifts and extra sets with own images.
 
-        No soup is chosen on them. A set that only has other labels for the test set's images (such as
-        ReaL) is excluded: it is scored from the test set's logits.
+        No soup is chosen on them. A set that only has other labels for the test set's images, such
+        as ReaL, is excluded: it is scored from the test set's logits.
         """
         others = filter(self.is_prepared, [*self.data.shifts, *self.data.extra])
         return [self.data.test, *(name for name in others if self[name].scoring is None)]
 
     def relabelled(self) -> list[str]:
-        """Return the names of prepared sets that only have other labels for the test set's images."""
+        """Return the names of prepared sets that are only other labels of the test set's images."""
         prepared = filter(self.is_prepared, self.data.extra)
         return [name for name in prepared if self[name].scoring is not None]
 
@@ -87,7 +87,7 @@ class Sets:
         return found
 
     def make(self, names: list[str], workers: int) -> dict[str, int]:
-        """Prepare these sets in worker processes; return {name: number of images} of the written."""
+        """Prepare these sets in worker processes; return {name of a written set: its images}."""
         made: dict[str, int] = self._library().make(self.data, self.protocol, names, workers)
         return made
 

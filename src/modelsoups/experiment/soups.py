@@ -28,7 +28,7 @@ class Soups:
         self._used = 0  # bytes in self._states
 
     def write(self, row: str, soup: Soup, **extras: str) -> None:
-        """Write soups/<row>.json. extras: `inputs` (hash of all inputs), `sha256` (of the weights)."""
+        """Write soups/<row>.json. extras: `inputs` (hash of all inputs), `sha256` (of weights)."""
         storage.write_json(self.files.soup(row), {**soup.to_json(), **extras})
 
     def read(self, row: str) -> Soup:
@@ -51,13 +51,13 @@ class Soups:
     def mixed(self, soup: Soup) -> dict[str, Tensor]:
         """Return the averaged weights of a soup, as a state dict.
 
-        Ingredients are read tensor by tensor, so memory for one model is enough. Raises ValueError if
-        an ingredient is missing or has changed since the soup was chosen.
+        Checkpoints are read tensor by tensor, so memory for one model is enough. Raises ValueError
+        if an ingredient is missing or has changed since the soup was chosen.
         """
         known = {i.id: i for i in [*self.ingredients.find().ingredients, *self.ingredients.initial().values()]}
         for name, sha256 in zip(soup.ingredients, soup.hashes, strict=True):
             if name not in known or known[name].sha256 != sha256:
-                raise ValueError(f"soup {soup.method}: ingredient {name} is missing or has changed; run `modelsoups soup`")
+                raise ValueError(f"soup {soup.method}: ingredient {name} is missing or changed; run `modelsoups soup`")
         return mix_in_memory([self.ingredients.open(known[name]) for name in soup.ingredients], soup.coefficients)
 
     def pool(self, ingredients: Sequence[Ingredient]) -> Pool:

@@ -1,1 +1,1 @@
-"""The stages of the pipeline: each is a module with a function run(experiment)."""
+"""The pipeline stages: one module each, with a function run(experiment) -> whether it did work."""
