@@ -130,7 +130,7 @@ def test_names_with_control_characters_are_text_in_the_card(tmp_path, monkeypatc
         assert raw not in prose, raw
     assert r"\<b\>name\</b\>" in prose
     assert "| 000 | 0.5 | 0.001 |" in prose
-    assert "Hyperparameters of all: weight\\_decay 0.1" in prose
+    assert "Hyperparameters shared by all: weight\\_decay 0.1" in prose
 
 
 @pytest.mark.parametrize(("row", "words"), [("ensemble", "is an ensemble"), ("greedyy", "soups: ensemble, uniform")])

@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def modules_of(stages: Sequence[str]) -> dict[str, str]:
-    """Return {stage or command: its module within the package, such as "stages.soup"}."""
+    """Return the modules that run these stages or commands, such as {"soup": "stages.soup"}."""
     return {name: APART[name][0] if name in APART else f"stages.{name}" for name in stages}
 
 
@@ -127,11 +127,11 @@ def _stage_usage(stage: str) -> str:
 
 
 def _command(name: str, argv: list[str]) -> int:
-    """Run a command with its own arguments, such as mix, and return its exit status."""
+    """Run a command that has its own argument parser, such as mix; return its exit status."""
     try:
         status: int | None = importlib.import_module(f"modelsoups.{COMMANDS[name][0]}").main(argv)
     except KeyboardInterrupt:
-        fail(f"{name}: interrupted; the same command continues where it stopped", status=130)
+        fail(f"{name}: interrupted; run the same command again to continue", status=130)
     except (ValueError, OSError) as error:
         fail(f"{name}: {' '.join(str(error).split())}")
     except Exception as error:

@@ -22,7 +22,7 @@ MOST_NUMBERED = 16  # largest number of checkpoints for which the heat map print
 
 
 def main(argv: Sequence[str]) -> None:
-    """Print problems, pairwise angles or midpoint accuracies, and a verdict; exit 1 if fatal."""
+    """Print the checkpoints' problems, a matrix of pairwise angles or accuracies, and a verdict."""
     made = argparse.ArgumentParser(prog="modelsoups doctor", description=__doc__)
     made.add_argument("checkpoints", nargs="+", help=CHECKPOINTS)
     made.add_argument("--init", help="checkpoint of the model that all others were fine-tuned from")
@@ -81,7 +81,7 @@ def print_matrix(found: Diagnosis) -> None:
 
 
 def heatmap(found: Diagnosis, path: Path) -> None:
-    """Draw the printed matrix to a .png or .svg; ValueError if no checkpoints were comparable."""
+    """Draw the pairwise angles or accuracies to a .png or .svg; ValueError if there are none."""
     from matplotlib.figure import Figure
 
     title, matrix_KK = _matrix(found)

@@ -70,7 +70,7 @@ def run(experiment: Experiment) -> bool:
 
 
 def _soup(experiment: Experiment, row: str) -> Soup:
-    """Return the soup named `row`; if `row` is an ingredient such as 003, that model alone."""
+    """Return the soup named `row`; for an ingredient such as 003, a soup of that model alone."""
     run = experiment.files
     known = {i.id: i for i in experiment.ingredients.find().ingredients}
     if row in known:
@@ -110,7 +110,7 @@ def _write_model(config: ModelConfig, model: Classifier, classes: list[str], fol
         ours_BC, theirs_BC = model(images_BCHW), exported(images_BCHW)
     apart = float((ours_BC - theirs_BC).abs().max() / ours_BC.abs().max().clamp(min=1.0))
     if not apart <= CLOSE:
-        raise ValueError(f"{folder} is not usable: its logits differ from the soup's by {apart:.2g} of the largest")
+        raise ValueError(f"{folder} is unusable: logits differ from the soup's by {apart:.2g} of the largest logit")
     return TIMM_FILES if config.library == "timm" else CLIP_FILES
 
 
@@ -142,9 +142,9 @@ def _load_clip(folder: Path, normalize: bool) -> Callable[[Tensor], Tensor]:
 
 
 def _write_timm(name: str, model: Classifier, classes: list[str], folder: Path) -> None:
-    """Write encoder and head as one timm model; ValueError if timm's classifier differs."""
+    """Write encoder and head in timm's format; ValueError if timm's model cannot have this head."""
     if model.normalize:
-        raise ValueError("model.normalize_features=true: a timm model cannot normalize features before its classifier")
+        raise ValueError("model.normalize_features=true: not exported, since timm models do not normalize features")
     whole: Any = timm.create_model(name, pretrained=False, num_classes=len(classes))
     classifier = whole.get_classifier()
     if not isinstance(classifier, nn.Linear) or classifier.in_features != model.head.in_features:

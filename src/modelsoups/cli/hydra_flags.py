@@ -50,7 +50,7 @@ def _first_of_each_sweep(overrides: list[str]) -> list[str]:
 
 
 def _setup(config: Config, overrides: list[str]) -> list[str]:
-    """Return the override that copies the list cluster.setup to Hydra's SLURM launcher, if used."""
+    """Return the override that copies cluster.setup to Hydra's SLURM launcher; [] if not used."""
     if "hydra/launcher=slurm" not in overrides or any(o.startswith("hydra.launcher.setup=") for o in overrides):
         return []
     lines = ["'" + line.replace("'", r"\'") + "'" for line in config.cluster.setup]

@@ -55,13 +55,13 @@ def import_folder(config: Config, folder: Path) -> None:
     tensor), or if the run already contains fine-tuned ingredients.
     """
     if config.pool != "imported":
-        raise ValueError(f"pool={config.pool}: an import needs pool=imported, as in experiment=released")
+        raise ValueError(f"pool={config.pool}: an import needs pool=imported, as experiment=released sets it")
     files, layout, run = find(folder), expected_layout(config.model), config.run
     todo = []
     for number, file in files.items():
         manifest = manifests.manifest_of(run.ingredient(number))
         if manifest is not None and "released" not in manifest["inputs"]:
-            raise ValueError(f"{run.ingredient(number)} was fine-tuned; choose another run with name=...")
+            raise ValueError(f"{run.ingredient(number)} is a fine-tuned model; import to another run, name=...")
         if manifests.complete(run.ingredient(number), _inputs(file, layout)) is None:
             todo.append(number)
     if todo:  # the import is incomplete until the end
@@ -75,13 +75,13 @@ def import_folder(config: Config, folder: Path) -> None:
 
 
 def find(folder: Path) -> dict[int, Path]:
-    """Return {number: path} of the model_<number>.pt in a folder; ValueError if there are none."""
+    """Return {number: path} of the files model_<number>.pt; ValueError if there are none."""
     if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder; name the one with model_0.pt ... model_71.pt")
+        raise ValueError(f"{folder} is not a folder; give the folder with model_0.pt ... model_71.pt")
     names = {number: folder / f"model_{number}.pt" for number in range(tables.MODELS)}
     files = {number: path for number, path in names.items() if path.is_file()}
     if not files:
-        raise ValueError(f"{folder} has no model_0.pt ... model_71.pt; name the folder that has them")
+        raise ValueError(f"{folder} has no model_0.pt ... model_71.pt; give the folder that has them")
     return files
 
 
@@ -108,7 +108,7 @@ def expected_layout(model: ModelConfig) -> dict[str, str]:
 def read_released(path: Path, layout: Layout) -> dict[str, Tensor]:
     """Return the state dict of a released checkpoint with this package's tensor names.
 
-    The unused text tower is dropped. Raises ValueError, with file and tensor, if one is missing,
+    The unused text tower is dropped. Raises ValueError, naming file and tensor, if one is missing,
     unknown, of another shape or dtype than in `layout`, or contains NaN or infinity.
     """
     used = {key: text for key, text in layout.items() if released.our_name(key)}
@@ -125,7 +125,7 @@ def read_released(path: Path, layout: Layout) -> dict[str, Tensor]:
 
 
 def _inputs(path: Path, layout: Layout) -> dict[str, Any]:
-    """Return a file's name, size and time of change and a hash of `layout`, for the manifest."""
+    """Return a file's name, size, modification time and layout hash, to detect a later change."""
     stat = path.stat()
     file = {"name": path.name, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
     return {"released": file, "layout": storage.fingerprint(dict(layout))}
@@ -144,7 +144,7 @@ def _convert(run: Run, files: Mapping[int, Path], layout: Layout, fixed: dict[st
 
 
 def _finish(run: Run, folder: Path) -> None:
-    """Print which models are duplicates or missing, and write the manifest of the whole import."""
+    """Print which models are duplicates or missing, and write manifest.json of the whole import."""
     hashes: dict[int, str] = {}
     missing: dict[str, str] = {}
     for number in range(tables.MODELS):
@@ -159,8 +159,8 @@ def _finish(run: Run, folder: Path) -> None:
         names = [f"model_{int(name)}.pt" for name in missing]
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         listed = ", ".join(names[:SHOWN]) + more
-        print(f"import-released: {len(names)} of {tables.MODELS} are missing: {listed}")
-        print("import-released: with fewer models, soups and ensembles differ from the released ones")
+        print(f"import-released: {len(names)} of {tables.MODELS} models are missing: {listed}")
+        print("import-released: with fewer models, soups and ensembles differ from the authors'")
     ingredients = {f"{number:03d}": sha256 for number, sha256 in hashes.items()}
     inputs, where = {"released": tables.MODELS}, run.ingredients
     manifests.finish(where, inputs, [], ingredients=ingredients, missing=missing)

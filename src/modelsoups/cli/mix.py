@@ -22,7 +22,7 @@ METHODS = {
     "uniform": "the mean of all checkpoints",
     "greedy": "add checkpoints one by one, best first, unless the hold-out score falls",
     "pruned": "start with the mean and remove checkpoints unless the hold-out score falls",
-    "model_stock": "interpolate between --init and the mean, by the angles between the updates",
+    "model_stock": "interpolate between --init and the mean, depending on the angles of the updates",
     "learned": "optimize coefficients by gradient descent on the hold-out",
     "weights": "the sum of the checkpoints times their --coefficients",
 }
@@ -30,7 +30,7 @@ CHECKPOINTS = "files .safetensors, .pt, .pth, .bin, .ckpt or .index.json, or Hug
 
 
 def main(argv: Sequence[str]) -> None:
-    """Choose a soup with the method in `argv`, print its decisions, and write the mean weights."""
+    """Choose a soup with the method in `argv`, print decisions, and write the averaged weights."""
     args = parser().parse_args(argv)
     holdout = None if args.holdout is None else holdout_of(args.holdout)
     chosen = choose(args, holdout)
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> None:
     if holdout is not None and args.method in ("greedy", "pruned"):
         total = holdout.seen + holdout.skipped
         saved = f"early rejection saved {holdout.skipped} of {total} ({100 * holdout.skipped / total:.0f}%)"
-        print(f"mix: forward passes of {holdout.seen} images; {saved}")
+        print(f"mix: evaluated {holdout.seen} images; {saved}")
     if args.plot is not None:
         soup.plot_trace(chosen, args.plot)
     statistics = None
@@ -51,11 +51,11 @@ def main(argv: Sequence[str]) -> None:
         statistics, accuracy = fresh.statistics, fresh.after / fresh.n
     for note in soup.mix(chosen, args.out, holdout_accuracy=accuracy, statistics=statistics):
         print(f"mix: {note}")
-    print(f"mix: wrote {args.out}, {chosen.method} of {len(chosen.ingredients)} checkpoints")
+    print(f"mix: wrote the {chosen.method} soup of {len(chosen.ingredients)} checkpoints to {args.out}")
 
 
 def print_decisions(chosen: Soup) -> float | None:
-    """Print which candidates were kept; return the soup's score, or None if it has several."""
+    """Print which candidates were kept; return the final score, None if it is several metrics."""
     for step in chosen.trace:
         shown = "rejected early" if step["correct"] is None else step["correct"]
         print(f"mix: {step['ingredient'] or 'all'}: {shown}, {'kept' if step['kept'] else 'refused'}")
@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     add("method", choices=METHODS, help="; ".join(f"{k}: {v}" for k, v in METHODS.items()))
     add("checkpoints", nargs="+", help=CHECKPOINTS)
     add("-o", "--out", required=True, help="the .safetensors file to write; from Hugging Face folders, a new folder")
-    add("--coefficients", type=float, nargs="+", help="for weights: one number for each checkpoint")
+    add("--coefficients", type=float, nargs="+", help="for method weights: one coefficient for each checkpoint")
     add("--evaluate", metavar=named, help="for greedy and pruned: function from a state dict to a score")
     add("--holdout", metavar=named, help="for greedy, pruned and learned: function that returns a soup.Holdout")
     add("--batchnorm", metavar=named, help="re-estimate BatchNorm: function that returns a loader of training images")
@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
         else:
             add(flag, type=int, help=sentence)
     add("--plot", metavar="FILE", help="plot the decisions, or the loss of learned, to a .png, .pdf or .svg")
-    add("--by", choices=LEARNED, default="all", help="for learned: which tensors share a coefficient per checkpoint")
+    add("--by", choices=LEARNED, default="all", help="for learned: which tensors share their coefficients")
     return made
 
 

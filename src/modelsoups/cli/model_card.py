@@ -58,7 +58,7 @@ def _ingredients(soup: Soup, recipes: Mapping[str, Recipe]) -> str:
                 row.append(value)
         elif distinct:
             shared.append(f"{key} {distinct.pop()}")
-    same = f"\nHyperparameters of all: {escape_markdown(', '.join(shared))}." if shared else ""
+    same = f"\nHyperparameters shared by all: {escape_markdown(', '.join(shared))}." if shared else ""
     return markdown(rows) + same
 
 

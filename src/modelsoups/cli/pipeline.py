@@ -1,4 +1,4 @@
-"""Runs pipeline stages in order; an error is one line, with the traceback in the run's log."""
+"""Runs pipeline stages in order; prints an error as one line, and its traceback to a log file."""
 
 import importlib
 import os
@@ -37,7 +37,7 @@ def run_stages(modules: dict[str, str], config: Config) -> None:
 
 
 def _run_all(modules: dict[str, str], config: Config) -> None:
-    """Run stages until one fails, and store how long each took, unless it had nothing to do."""
+    """Run stages until one fails, and store how long each took, unless it was already complete."""
     started, experiment = time.monotonic(), Experiment(config)
     for stage, module in modules.items():
         if stage == "analyse" and len(modules) > 1 and not config.analyse.in_pipeline:
@@ -50,7 +50,7 @@ def _run_all(modules: dict[str, str], config: Config) -> None:
             if made:
                 _keep_seconds(config.run, stage, time.monotonic() - begin)
         except KeyboardInterrupt:
-            fail(f"{stage}: interrupted; the same command continues where it stopped", status=130)
+            fail(f"{stage}: interrupted; run the same command again to continue", status=130)
         except Exception as error:
             kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
             fail(f"{stage}: {kind}{' '.join(str(error).split())}{log_trace(config.run.log)}")
@@ -59,7 +59,7 @@ def _run_all(modules: dict[str, str], config: Config) -> None:
 
 
 def _run(stage: str, module: str, experiment: Experiment) -> bool:
-    """Run one stage and return whether it did work; imported models skip heads to finetune."""
+    """Run one stage, unless imported models make it superfluous; return whether it did work."""
     if experiment.imported and stage in ("heads", "sweep", "finetune"):
         count = len(experiment.imported.manifest()["ingredients"])
         print(f"{stage}: complete, since the {count} models were imported")

@@ -1,4 +1,4 @@
-"""Trains the extra models (pools) that analyses compare; each pool is a run in a run's pools/."""
+"""Trains the extra models that analyses compare: the runs (pools) that analyse.pools defines."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ def make_pools(experiment: Experiment) -> None:
 
 
 def _copy_head(source: Path, target: Path) -> None:
-    """Copy a run's initial model to a pool that has none, so that `heads` need not compute it."""
+    """Copy an initial model's folder to `target` if that is missing, to save computing it again."""
     if manifests.manifest_of(source) is not None and not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".copy") as folder:

@@ -26,7 +26,7 @@ Accuracies = Mapping[int, Mapping[str, float]]  # number of the model -> set -> 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The measured and the released accuracy of one model on one data set, in percent."""
+    """The measured and the published accuracy of one model on one data set, in percent."""
 
     model: int
     dataset: str
@@ -141,7 +141,7 @@ def read(path: Path) -> Accuracies:
 
 
 def _accuracies(row: Any) -> Iterator[tuple[int, str, Any]]:
-    """Yield (model number, data set, accuracy) from a line of results.jsonl or authors' format."""
+    """Yield (model number, data set, accuracy) for each accuracy in one parsed JSON line."""
     if not isinstance(row, dict):
         return
     individual = row.get("kind") == "individual"

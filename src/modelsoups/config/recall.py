@@ -35,7 +35,7 @@ NOT_KEPT = ("ingredient", "submit", "export", "plan", "pretrain", "analyse", "wa
 
 
 def open_run(overrides: Sequence[str]) -> Config:
-    """Return the configuration from the run's stored overrides and, after them, the command's own.
+    """Return a run's configuration: its stored overrides, then the `overrides` of the command.
 
     If both set a key, the command's value wins; if the key determines the run's results, stderr
     reports both values. Raises ValueError as `load` does.

@@ -11,7 +11,7 @@ from modelsoups.recipes.recipe import Recipe
 
 
 def listing(sections: Sequence[str]) -> str:
-    """Return the help of keys, one a line. sections: names of sections, or of single keys."""
+    """Return the help of all keys in `sections` (sections or single keys), a line for each key."""
     chosen = {n: k for n, k in keys().items() if n in sections or n.partition(".")[0] in sections}
     width = max(map(len, chosen), default=0)
     lines = []

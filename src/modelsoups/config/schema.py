@@ -114,7 +114,7 @@ class HeadsConfig:
 
 @dataclass
 class SweepConfig:
-    """Options of drawing recipes; recipe i depends only on the search file, the seed and i."""
+    """Options of drawing hyperparameters; draw i depends only on the search file, seed and i."""
 
     search: str = key("search file: the name of a file in sweeps/ without its suffix, or a path")
     seed: int = key("seed of the draw of recipes", 0, at_least=0)

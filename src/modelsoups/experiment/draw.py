@@ -43,7 +43,7 @@ class Draw:
         return [self.recipe(search, i) for i in range(self.sweep.count or searches.size(search))]
 
     def recipe(self, search: dict[str, Any], index: int) -> Recipe:
-        """Return recipe `index`: fixed values, else values drawn by the search, else defaults."""
+        """Return recipe `index`: fixed values, else values drawn from `search`, else defaults."""
         values = {**searches.draw(search, self.sweep.seed, index), **self.fixed}
         missing = [f.name for f in fields(Recipe) if f.default is MISSING and f.name not in values]
         if missing:
@@ -51,7 +51,7 @@ class Draw:
         return Recipe(**values)
 
     def write(self) -> bool:
-        """Draw and write draw.jsonl; return whether it changed. ValueError if an old recipe would."""
+        """Write draw.jsonl; return whether it changed. ValueError if old recipes would change."""
         rows = []
         for index, recipe in enumerate(self.drawn()):
             rows.append({"index": index, "recipe": json.loads(json.dumps(asdict(recipe)))})
@@ -74,7 +74,7 @@ class Draw:
 
 
 def load_search(name: str) -> dict[str, Any]:
-    """Read a search file: YAML with what to draw from, or JSON lines with one recipe each.
+    """Read a search file: YAML with distributions or a grid, or JSON lines with one recipe each.
 
     name: a path, or a name in sweeps/. Raises ValueError if the file is missing or not valid.
     """
@@ -84,7 +84,7 @@ def load_search(name: str) -> dict[str, Any]:
         path = next((p for p in found if p.exists()), found[0])
     if not path.exists():
         files = [p.stem for p in shipped("sweeps").iterdir() if not p.stem.startswith("wandb")]
-        raise ValueError(f"sweep.search={name}: no such file ({path}); shipped searches: {', '.join(sorted(files))}")
+        raise ValueError(f"sweep.search={name}: no such file ({path}); available: {', '.join(sorted(files))}")
     if path.suffix == ".jsonl":
         search: Any = {"kind": "list", "recipes": storage.read_jsonl(path)}
     else:

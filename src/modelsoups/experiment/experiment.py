@@ -43,7 +43,7 @@ class Experiment:
 
     @cached_property
     def files(self) -> Run:
-        """Return the object that knows the path of every file of the run."""
+        """Return an object with the path of every file of the run."""
         return Run(Path(self.config.runs), Path(self.config.results))
 
     @cached_property
@@ -87,7 +87,7 @@ class Experiment:
 
     @cached_property
     def soups(self) -> "Soups":
-        """Return the object that reads and writes soups, and gives methods their candidates."""
+        """Return the object that reads, writes and averages the run's soups."""
         return _parts().Soups(self.files, self.ingredients, self.logits)
 
     @cached_property
@@ -111,7 +111,7 @@ class Experiment:
             self.task.prepare(self.sets[name], self.config.model)
 
     def soup_inputs(self, ingredients: "list[Ingredient]") -> dict[str, Any]:
-        """Return all that soups depend on (hashes of models and data, options), for a manifest."""
+        """Return what soups depend on (hashes of models and data, options), for manifest.json."""
         config, sets = self.config, self.sets
         return {
             "ingredients": {i.id: i.sha256 for i in ingredients},
@@ -124,7 +124,7 @@ class Experiment:
         }
 
     def report_inputs(self) -> dict[str, Any]:
-        """Return all that a report depends on, for a manifest; ValueError if soups are missing."""
+        """Return what a report depends on, for manifest.json; ValueError if soups are missing."""
         soups = self.files.soups
         manifest = manifests.manifest_of(soups)
         if manifest is None:

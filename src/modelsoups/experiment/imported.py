@@ -44,7 +44,7 @@ class Imported:
         return {"initialization": Ingredient("initialization", str(path), sha256, None)} if sha256 else {}
 
     def manifest(self) -> dict[str, Any]:
-        """Return the manifest of the import. Raises ValueError if nothing was imported."""
+        """Return manifest.json, which lists imported and missing models; ValueError if absent."""
         folder = self.files.ingredients
         manifest = manifests.manifest_of(folder)
         if manifest is None:

@@ -27,7 +27,7 @@ class Ingredients:
     """The initial and fine-tuned models of one run. Each call reads the run's folders again."""
 
     def __init__(self, files: Run, draw: Draw, init: str, minimum: int, imported: Imported | None) -> None:
-        """init: lp or zeroshot. minimum: soup.minimum. imported: None for a fine-tuned run."""
+        """init: heads.init. minimum: soup.minimum. imported: None unless pool=imported."""
         self.files, self.draw, self.init, self.minimum, self.imported = files, draw, init, minimum, imported
         self._verified: set[tuple[str, int, str]] = set()  # path, time of last change, sha256
 
@@ -103,7 +103,7 @@ def load_weights(ingredient: Ingredient) -> dict[str, Tensor]:
 
 
 def verify(ingredient: Ingredient, sha256: str) -> None:
-    """Raise ValueError if `sha256`, the hash of the weights in the file, is not as recorded."""
+    """Raise ValueError if `sha256`, the hash of the file's weights, is not the one on record."""
     if sha256 != ingredient.sha256:
         path = Path(ingredient.path)
         raise ValueError(

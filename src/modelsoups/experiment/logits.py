@@ -1,7 +1,7 @@
 """A cache of the logits of models on data sets, by the hashes of the weights and of the data.
 
-All evaluation uses this cache. Logits are float32; for data sets with fewer classes (ImageNet-R,
-ObjectNet, ImageNet-A), they are projected before ensembles average them, as in the authors' code.
+All evaluation uses this cache. Logits are float32, projected to the classes of the data set (fewer
+in ImageNet-R, ObjectNet and ImageNet-A) before an ensemble averages them, as in the authors' code.
 
 Suffixes of tensor names: N images of a data set, B images of a batch, C classes.
 """
@@ -35,7 +35,7 @@ class LogitsCache:
         self.files, self.sets, self.task, self.classifier = files, sets, task, classifier
 
     def path(self, name: str, sha256: str, images: int | None = None) -> Path:
-        """Return the file of the logits of weights `sha256` on a data set, or on `images` of it."""
+        """Return the cache file of a model (by hash) and a data set, or `images` images of it."""
         whole = self.files.logits(sha256, name, self.sets[name].sha256)
         return whole if images is None else whole.with_name(f"{whole.stem}-{images}{whole.suffix}")
 
@@ -66,7 +66,7 @@ class LogitsCache:
         try:
             return safetensors.torch.load_file(path)["logits"]
         except (safetensors.SafetensorError, KeyError) as error:
-            raise ValueError(f"{path} is damaged ({error}); delete it and run the stage again") from error
+            raise ValueError(f"{path} is damaged ({error}); delete it and run the same command again") from error
 
     @torch.inference_mode()
     def forward(self, name: str, state: Mapping[str, Tensor], of_N: Tensor | None = None) -> Tensor:

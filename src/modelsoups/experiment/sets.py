@@ -55,7 +55,7 @@ class Sets:
         return [self.data.test, *(name for name in others if self[name].scoring is None)]
 
     def relabelled(self) -> list[str]:
-        """Return the names of prepared sets that are only other labels of the test set's images."""
+        """Return the names of prepared sets that give other labels to the test set's images."""
         prepared = filter(self.is_prepared, self.data.extra)
         return [name for name in prepared if self[name].scoring is not None]
 
@@ -77,17 +77,17 @@ class Sets:
         return found
 
     def inputs(self, name: str) -> dict[str, Any]:
-        """Return the options and sources that determine a set; its manifest records them."""
+        """Return the options and source files that a set depends on, for its manifest.json."""
         found: dict[str, Any] = self._library().inputs(self.data, self.protocol, name)
         return found
 
     def facts(self, name: str) -> dict[str, Any]:
-        """Return the metadata of a set for its manifest: title, role, class names and others."""
+        """Return metadata of a set for its manifest.json: title, role, class names and others."""
         found: dict[str, Any] = self._library().facts(self.data, self.protocol, name)
         return found
 
     def make(self, names: list[str], workers: int) -> dict[str, int]:
-        """Prepare these sets in worker processes; return {name of a written set: its images}."""
+        """Write these sets with worker processes; return {name: number of images} for each."""
         made: dict[str, int] = self._library().make(self.data, self.protocol, names, workers)
         return made
 

@@ -76,7 +76,7 @@ class Soups:
         )
 
     def _state(self, ingredient: Ingredient) -> dict[str, Tensor]:
-        """Return an ingredient's state dict; up to STATES_IN_MEMORY bytes of them are cached."""
+        """Return an ingredient's state dict; up to STATES_IN_MEMORY bytes of weights are cached."""
         if ingredient.sha256 in self._states:
             return self._states[ingredient.sha256]
         state = load_weights(ingredient)
@@ -94,5 +94,5 @@ class Soups:
 
 
 def curve_points(count: int) -> list[int]:
-    """Return the numbers of models in Figure B.1 that are less than `count`, such as 1, 2, 4."""
+    """Return the x axis of Figure B.1, numbers of models, below `count`: 1, 2, 4, 8, ..."""
     return [k for k in CURVE if k < count]

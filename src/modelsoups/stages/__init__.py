@@ -1,1 +1,1 @@
-"""The pipeline stages: one module each, with a function run(experiment) -> whether it did work."""
+"""The pipeline stages, a module each; its function run(experiment) returns whether it did work."""

@@ -7,7 +7,7 @@ from modelsoups.workers.processes import run_tasks
 
 
 def run(experiment: Experiment) -> bool:
-    """Compute the logits of models that are not cached yet; return whether there were any."""
+    """Compute all logits that are not cached yet; return whether there were any."""
     sets, ingredients = experiment.sets, experiment.ingredients
     models = [*ingredients.initial().values(), *ingredients.find().ingredients]
     tasks = [model for model in models if not _is_cached(experiment, model)]

@@ -35,7 +35,7 @@ COMPLETE = "complete"
 def run(experiment: Experiment) -> bool:
     """Fine-tune all unfinished ingredients, or only the one that the key `ingredient` names.
 
-    Return whether there were any. An ingredient that diverged is not tried again; naming it is an error.
+    Return whether there were any. Raises ValueError if `ingredient` names one whose loss diverged.
     """
     recipes, files = experiment.draw.recipes(), experiment.files
     only = experiment.config.ingredient
@@ -78,7 +78,7 @@ def _task(experiment: Experiment, index: int) -> str | None:
 
 
 def _fine_tune_here(experiment: Experiment, recipe: Recipe, index: int) -> str | None:
-    """Fine-tune one ingredient here, as a rank under torchrun; return why it diverged, or None."""
+    """Fine-tune one ingredient in this process (under torchrun, a rank); return why it diverged."""
     with joined() as ranks:
         shown = watched(f"finetune: {index:03d}", recipe.epochs * len(experiment.sets.train))
         with shown if ranks.first else contextlib.nullcontext():
@@ -98,7 +98,7 @@ def _fine_tune_locked(experiment: Experiment, recipe: Recipe, index: int, ranks:
 
 
 def _inputs(experiment: Experiment, recipe: Recipe) -> dict[str, Any]:
-    """Return all that an ingredient depends on (recipe, initial weights, data), for a manifest."""
+    """Return what an ingredient depends on (recipe, initial weights, data), for manifest.json."""
     inputs = {
         "recipe": asdict(recipe),
         "initialization": experiment.ingredients.initial()["initialization"].sha256,
@@ -110,7 +110,7 @@ def _inputs(experiment: Experiment, recipe: Recipe) -> dict[str, Any]:
 
 
 def _ended(experiment: Experiment, index: int, recipe: Recipe) -> str | None:
-    """Return COMPLETE, why it diverged, or None if unfinished; ValueError if trained differently."""
+    """Return COMPLETE, why it diverged, or None if unfinished; ValueError if its recipe changed."""
     folder = experiment.files.ingredient(index)
     failure = folder / paths.FAILED
     manifest = manifests.manifest_of(folder)
@@ -163,7 +163,7 @@ def fine_tune(
 
 
 def _write(folder: Path, trainer: "Trainer", inputs: dict[str, Any]) -> None:
-    """Write the trained weights, their EMA and SWA averages if any, and last the manifest."""
+    """Write the trained weights, their EMA and SWA averages if any, and finally manifest.json."""
     state, files = state_of(trainer.model), [folder / paths.MODEL]
     storage.save_weights(files[0], state)
     averages = {name: average.state for name, average in trainer.averages.items() if average.count}

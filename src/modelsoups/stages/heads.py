@@ -20,7 +20,7 @@ from modelsoups.workers.processes import advance, run_tasks
 
 
 def run(experiment: Experiment) -> bool:
-    """Create the missing initial models: heads.init and, for a CLIP, zeroshot; return if any was."""
+    """Create missing initial models (heads.init; for CLIP also zeroshot); return if any was."""
     config, files = experiment.config, experiment.files
     wanted = [config.heads.init]
     if has_text_tower(config.model) and config.heads.init != "zeroshot":
@@ -38,7 +38,7 @@ def run(experiment: Experiment) -> bool:
 
 
 def _inputs(experiment: Experiment, init: str) -> dict[str, Any]:
-    """Return all that an initial model depends on (options, classes, data), for its manifest."""
+    """Return what an initial model depends on (options, classes, data), for manifest.json."""
     config, train = experiment.config, experiment.sets.train
     classes = storage.fingerprint(train.classes)
     inputs: dict[str, Any] = {"model": asdict(config.model), "init": init, "classes": classes}

@@ -46,7 +46,7 @@ def run(experiment: Experiment) -> bool:
 def _inputs(experiment: Experiment) -> dict[str, Any]:
     """Return what the report depends on: the run's soups, or the authors' published accuracies.
 
-    If the run is not on this machine, return what the results folder's manifest recorded.
+    If the run is not on this machine, return what manifest.json in the results folder recorded.
     """
     run = experiment.files
     if manifests.manifest_of(run.soups) is None:
@@ -62,7 +62,7 @@ def _inputs(experiment: Experiment) -> dict[str, Any]:
 
 
 def _is_measured(folder: Path, inputs: dict[str, Any]) -> bool:
-    """Return whether results.jsonl and provenance.json were made from these inputs."""
+    """Return whether results.jsonl and provenance.json exist and were made from these inputs."""
     manifest = folder / manifests.MANIFEST
     there = [(folder / name).exists() for name in (manifests.MANIFEST, *files.SOURCES)]
     return all(there) and storage.read_json(manifest)["inputs"] == json.loads(json.dumps(inputs))

@@ -21,7 +21,7 @@ from modelsoups.workers.processes import run_tasks
 
 @dataclass(frozen=True)
 class Order:
-    """A soup to choose: its name (row), method and options, from a subset of ingredients or all."""
+    """A soup to choose: its name (row), method, options, and indices of ingredients (None: all)."""
 
     row: str
     method: str
@@ -58,7 +58,7 @@ def run(experiment: Experiment) -> bool:
 
 
 def _key_of(order: Order, key: str) -> str:
-    """Return the hash of all that a soup depends on: `key`, with the method if it is your own."""
+    """Return the hash of all that a soup depends on: `key`, and the name of a user's method."""
     return storage.fingerprint([key, order.method]) if ":" in order.method else key
 
 
@@ -89,7 +89,7 @@ def plan(experiment: Experiment, count: int) -> list[Order]:
 
 
 def _also(names: Sequence[str], others: Sequence[Order]) -> list[Order]:
-    """Return an Order for each method in soup.also; ValueError if unknown or its name is taken."""
+    """Return an Order for each method in soup.also; ValueError if one is unknown or not unique."""
     rows = {order.row for order in others}
     orders = []
     for name in names:

@@ -7,5 +7,5 @@ from modelsoups.experiment.experiment import Experiment
 
 
 def run(experiment: Experiment) -> bool:
-    """Write runs/<name>/draw.jsonl; return whether it changed. ValueError if a recipe would."""
+    """Write draw.jsonl; return whether it changed. ValueError if existing recipes would change."""
     return experiment.draw.write()
