@@ -61,8 +61,8 @@ class SourcesConfig:
     a: str | None = key("ImageNet-A", None)
     v2_top_images: str | None = key("ImageNetV2, top images", None)
     v2_threshold: str | None = key("ImageNetV2, threshold 0.7", None)
-    real: str | None = key("real.json with the ReaL labels; null: the copy that timm ships", None)
-    multilabel: str | None = key("human_accuracy_v3.0.0.json; used only if its path is given", None)
+    real: str | None = key("real.json with the ReaL labels; null: the copy in timm", None)
+    multilabel: str | None = key("human_accuracy_v3.0.0.json with several labels per image; null: not used", None)
 
 
 @dataclass
@@ -128,7 +128,7 @@ class FinetuneConfig:
     parallel: int | None = key("number of processes; null: one per GPU or, without GPUs, per core", None, at_least=1)
     threads: int = key("CPU threads of each process; results depend on their number", 1, at_least=1)
     at_once: int | None = key(
-        "images that fit on a GPU; a larger batch is split by gradient accumulation; null: no limit", None, at_least=2
+        "images that fit on a GPU at once; larger batches use gradient accumulation; null: no limit", None, at_least=2
     )
     decode: str = key(
         "decoder of training JPEGs: PIL, libjpeg-turbo (faster; values differ by 3 of 255 at most) or, on GPU, nvJPEG",
