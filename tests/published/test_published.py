@@ -63,7 +63,7 @@ def test_verify_names_the_model_and_set_of_one_changed_accuracy(tmp_path, capsys
     changed["ObjectNet"] += 0.0002
     file.write_text(json.dumps(changed) + "\n")
     assert status("verify", str(file)) == 0
-    assert "1 of 72 models" in capsys.readouterr().out
+    assert "measured models: 1 of 72" in capsys.readouterr().out
 
 
 def test_verify_reads_per_cent_and_a_reports_results(tmp_path, capsys):
