@@ -109,7 +109,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     a, b = map(str, files(tmp_path, 2))
     commands.main(["mix", "uniform", a, b, "-o", str(tmp_path / "u.safetensors")])
     commands.main(["mix", "weights", a, b, "--coefficients", "2", "-1", "-o", str(tmp_path / "w.safetensors")])
-    assert "uniform of 2 checkpoints" in capsys.readouterr().out
+    assert "uniform soup of 2 checkpoints" in capsys.readouterr().out
     assert bits(load_file(tmp_path / "w.safetensors")) == bits(mix([state(0), state(1)], {"*": [2, -1]}))
     for wrong, message in [
         (["uniform", a, a], "is given twice"),

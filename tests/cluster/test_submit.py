@@ -160,9 +160,9 @@ def test_a_draw_that_changed_after_it_was_submitted_is_refused(here, monkeypatch
     submit.run(Experiment(cfg))
     draw = cfg.run.draw.read_text()
     cfg.run.draw.write_text(draw.replace('"weight_decay": 0.05', '"weight_decay": 0.06', 1))
-    with pytest.raises(ValueError, match=r"draw\.jsonl has changed since the sweep started; recipes are fixed"):
+    with pytest.raises(ValueError, match=r"draw\.jsonl has changed since the sweep was submitted"):
         Experiment(cfg).draw.recipes()
-    with pytest.raises(ValueError, match="recipes are fixed once drawn"):
+    with pytest.raises(ValueError, match="the recipes of a run are fixed"):
         submit.run(Experiment(cfg))
     cfg.run.draw.write_text(draw)
     assert len(Experiment(cfg).draw.recipes()) == 3

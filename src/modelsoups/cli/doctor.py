@@ -1,6 +1,6 @@
-"""Checks whether a soup of checkpoints can work: `modelsoups doctor a.safetensors b.pt [--init c]`.
+"""Checks whether averaging checkpoints can work: `modelsoups doctor a.safetensors b.pt [--init c]`.
 
-The exit status is 0 if it can, 1 if it cannot (the verdict explains why), and 2 for wrong usage.
+The exit status is 0 if it can, 1 if it cannot (the last line explains why), and 2 for wrong usage.
 """
 
 import argparse
@@ -22,13 +22,13 @@ MOST_NUMBERED = 16  # largest number of checkpoints for which the heat map print
 
 
 def main(argv: Sequence[str]) -> None:
-    """Print the findings, the matrix of angles or of midpoint accuracies, and the verdict."""
+    """Print the checkpoints' problems, a matrix of pairwise angles or accuracies, and a verdict."""
     made = argparse.ArgumentParser(prog="modelsoups doctor", description=__doc__)
     made.add_argument("checkpoints", nargs="+", help=CHECKPOINTS)
-    made.add_argument("--init", help="the model that all were fine-tuned from")
-    text = "() -> soup.Holdout, to measure the accuracy at pairwise midpoints"
+    made.add_argument("--init", help="checkpoint of the model that all others were fine-tuned from")
+    text = "function that returns a soup.Holdout, to evaluate the mean of each pair of checkpoints"
     made.add_argument("--data", "--holdout", dest="holdout", metavar="MODULE:FUNCTION", help=text)
-    made.add_argument("--heatmap", type=Path, help="a .png or .svg of the matrix")
+    made.add_argument("--heatmap", type=Path, help="draw the printed matrix to this .png or .svg")
     args = made.parse_args(argv)
     opened = open_all(args.checkpoints)
     states = dict(zip(short([c.name for c in opened]), opened, strict=True))
@@ -40,7 +40,8 @@ def main(argv: Sequence[str]) -> None:
             try:
                 return (holdout.count(state)[0] or 0) / len(holdout)
             except RuntimeError as error:
-                raise ValueError(f"--data {args.holdout}: the checkpoints do not fit its model: {error}") from error
+                what = f"--data {args.holdout}: the checkpoints do not fit the hold-out's model"
+                raise ValueError(f"{what}: {error}") from error
 
     found = examine(states, open_checkpoint(args.init) if args.init else None, accuracy)
     for finding in found.findings:
@@ -54,7 +55,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def short(names: Sequence[str]) -> list[str]:
-    """Return the paths without the leading and trailing parts that all of them share."""
+    """Return the paths without shared first and last parts: x/a/m.pt and x/b/m.pt give a and b."""
     parts = [list(Path(name).parts) for name in names]
     for end in (0, -1):
         while min(map(len, parts)) > 1 and len({part[end] for part in parts}) == 1:
@@ -80,7 +81,7 @@ def print_matrix(found: Diagnosis) -> None:
 
 
 def heatmap(found: Diagnosis, path: Path) -> None:
-    """Draw the matrix as .png or .svg; ValueError if no two checkpoints could be compared."""
+    """Draw the pairwise angles or accuracies to a .png or .svg; ValueError if there are none."""
     from matplotlib.figure import Figure
 
     title, matrix_KK = _matrix(found)

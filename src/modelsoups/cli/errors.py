@@ -1,10 +1,10 @@
-"""The error exit of a command."""
+"""`fail`, which prints an error and exits."""
 
 import sys
 from typing import NoReturn
 
 
 def fail(message: str, status: int = 1) -> NoReturn:
-    """Print one line on stderr and exit with this status."""
+    """Print "modelsoups: error: <message>" on stderr, and exit with this status."""
     print(f"modelsoups: error: {message}", file=sys.stderr, flush=True)
     raise SystemExit(status)
