@@ -1,7 +1,7 @@
-"""Estimates what a sweep costs before anything is submitted: `modelsoups plan experiment=imagenet`.
+"""Estimates what a sweep costs before it is submitted: `modelsoups plan experiment=imagenet`.
 
-Images, steps, GPU-hours and disk space are computed from the recipes. The speed is
-plan.images_per_second (of one GPU) or, if that is null, the speed of the run's finished ingredients.
+Images, steps, GPU-hours and disk space are computed from the hyperparameters of all models. The
+speed is plan.images_per_second (of one GPU) or, if that is null, the median of the finished models.
 """
 
 import statistics
@@ -18,7 +18,7 @@ CHECKPOINTS = 2 * 3  # in sizes of the weights: two checkpoint files, each with 
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of a sweep that trains `at_once` ingredients in parallel."""
+    """The cost of a sweep: fine-tuning `ingredients` models, `at_once` of them in parallel."""
 
     ingredients: int
     at_once: int
@@ -49,12 +49,12 @@ def run(experiment: Experiment) -> bool:
 
 
 def planned_recipes(draw: Draw) -> list[Recipe]:
-    """Return the run's recipes or, if none were drawn yet, those `sweep` would draw."""
+    """Return all models' hyperparameters: those already drawn, or those that `sweep` would draw."""
     return draw.recipes() if draw.files.draw.exists() else draw.drawn()
 
 
 def cost(recipes: list[Recipe], concurrent: int | None, train: int, weights: int) -> Cost:
-    """Return the cost of training on `train` images, with a model of `weights` bytes."""
+    """Return a sweep's cost; train: number of training images, weights: bytes of one model."""
     images = steps = 0
     for recipe in recipes:
         own_steps = train // recipe.batch_size * recipe.epochs
@@ -83,7 +83,7 @@ def _weights_bytes(parameters: int | None, path: Path) -> int:
 
 
 def _speed(given: float | None, ingredients: Path) -> tuple[float, str]:
-    """Return the images per second of one GPU, and a phrase with the source of this number."""
+    """Return the images per second of one GPU, and the source of this number in words."""
     if given is not None:
         return given, "as given"
     measured = []

@@ -1,7 +1,7 @@
 """Shows the progress of a sweep, from the run folder and SLURM's queue: `modelsoups status`.
 
-For each ingredient it reads only the manifest or the last line of metrics.jsonl, so that a thousand
-ingredients take only seconds.
+Of each model it reads only manifest.json or the last line of metrics.jsonl, so that a sweep of a
+thousand models takes only seconds.
 """
 
 import contextlib
@@ -40,12 +40,12 @@ class IngredientStatus:
 
     @property
     def hours_left(self) -> float | None:
-        """The hours left, estimated from the speed so far; None before the first metrics."""
+        """Return the hours of training left at the speed so far; None before the first metrics."""
         return self.hours / self.epoch * (self.epochs - self.epoch) if self.epoch else None
 
 
 def run(experiment: Experiment) -> bool:
-    """Print a row for each ingredient that is running, stopped or failed, and the totals."""
+    """Print a table of running, stopped and failed models, totals, and the queued SLURM jobs."""
     jobs = []
     if slurm.available():
         try:
@@ -97,7 +97,7 @@ def _status(folder: Path, index: int, epochs: int, job: slurm.Job | None) -> Ing
 
 
 def last_row(metrics: Path) -> tuple[dict[str, Any], float]:
-    """Return the last complete line of metrics.jsonl and its age in s; ({}, 0) if missing."""
+    """Return the last complete line of metrics.jsonl and its age in seconds; ({}, 0) if missing."""
     try:
         lines = metrics.read_bytes()[-4096:].split(b"\n")[:-1]
         age = time.time() - metrics.stat().st_mtime
@@ -110,7 +110,7 @@ def last_row(metrics: Path) -> tuple[dict[str, Any], float]:
 
 
 def summary(statuses: list[IngredientStatus]) -> list[str]:
-    """Return two lines: ingredients in each state, and the GPU-hours spent and left."""
+    """Return two lines of text: how many models are in each state, and GPU-hours spent and left."""
     counts = Counter(s.state for s in statuses)
     line = ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name])
     spent = sum(s.hours * s.ranks for s in statuses)

@@ -1,8 +1,8 @@
 """Submits all jobs of an experiment to a SLURM cluster: `modelsoups submit cluster=mine`.
 
-What is complete or already in the queue is left out, so the command can be repeated at any time.
-The soup uses the ingredients that have finished, at least soup.minimum of them. The scripts and
-the jobs' output are in runs/<name>/slurm/. With submit.dry_run=true the scripts are printed, not submitted.
+Jobs that are complete or in the queue are not submitted again, so the command can be repeated.
+Soups are made of the models that have finished, at least soup.minimum. Scripts and output are in
+runs/<name>/slurm/. With submit.dry_run=true the scripts are printed, not submitted.
 """
 
 from modelsoups.cluster import slurm
@@ -14,7 +14,7 @@ from modelsoups.experiment.experiment import Experiment
 
 
 def run(experiment: Experiment) -> bool:
-    """Submit the jobs neither complete nor queued; if one cannot be submitted, cancel all."""
+    """Submit the jobs that are neither complete nor queued; if one fails, cancel the new jobs."""
     config, files = experiment.config, experiment.files
     dry = config.submit.dry_run
     if not dry:
@@ -42,14 +42,14 @@ def run(experiment: Experiment) -> bool:
 
 
 def unfinished(run: Run, count: int) -> tuple[list[int], list[int]]:
-    """Return the ingredients still to be trained, and those that failed, of `count` in total."""
+    """Return two lists of model numbers (from 0 to count - 1): still to be trained, and failed."""
     rest = [i for i in range(count) if manifests.manifest_of(run.ingredient(i)) is None]
     failed = [i for i in rest if (run.ingredient(i) / paths.FAILED).exists()]
     return sorted(set(rest) - set(failed)), failed
 
 
 def _submit_chain(experiment: Experiment, todo: list[int], queued: list[slurm.Job]) -> None:
-    """Submit the jobs in order, each dependent on the previous; after an error, cancel them all."""
+    """Submit the jobs in order, each dependent on the one before; after an error, cancel them."""
     tasks = {job.index for job in queued if job.name == "sweep"}
     indices = sorted(set(todo) - tasks)
     dependencies: list[str] = []  # of the next piece
@@ -78,7 +78,7 @@ def _submit_chain(experiment: Experiment, todo: list[int], queued: list[slurm.Jo
 
 
 def _is_needed(experiment: Experiment, piece: Piece, indices: list[int], live: bool, earlier: bool) -> bool:
-    """Return whether to submit a job. live: it is queued; earlier: one before it was submitted."""
+    """Return whether to submit a job. live: it is in the queue; earlier: a job before it is new."""
     if piece.name == "sweep":
         return bool(indices)
     if piece.name == "prepare":
@@ -87,7 +87,7 @@ def _is_needed(experiment: Experiment, piece: Piece, indices: list[int], live: b
 
 
 def is_prepared(experiment: Experiment) -> bool:
-    """Return whether every data set and the initial model are complete."""
+    """Return whether the data sets and the initial model have been completely written."""
     data = experiment.config.data
     folders = list(map(experiment.sets.folder, [data.train, data.holdout, data.test, *data.shifts]))
     folders.append(experiment.files.head(experiment.config.heads.init))
@@ -95,7 +95,7 @@ def is_prepared(experiment: Experiment) -> bool:
 
 
 def is_reported(experiment: Experiment) -> bool:
-    """Return whether the soups and the report of the finished ingredients are complete."""
+    """Return whether the soups and the report exist and are made of all finished models."""
     files = experiment.files
     if not (manifests.manifest_of(files.soups) and manifests.manifest_of(files.results)):
         return False

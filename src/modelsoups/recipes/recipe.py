@@ -1,4 +1,4 @@
-"""Recipe, the hyperparameters of one fine-tuning run; this module loads without torch."""
+"""Recipe, the hyperparameters of one fine-tuning run; this module does not import torch."""
 
 import re
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ def hyper(
     choices: Sequence[Any] = (),
     same: bool = False,
 ) -> Any:
-    """Define a hyperparameter by its explanation, default and bounds.
+    """Return a dataclass field with the explanation, default and bounds of a hyperparameter.
 
-    within: smallest and largest value; above: the smallest value itself is excluded. same: the
-    default applies to every recipe unless the configuration sets a value; other keys may be drawn.
+    within: smallest and largest value; above: the smallest itself is excluded; choices: the allowed
+    values; same: all runs of a sweep use one value, while a search may draw other hyperparameters.
     """
     about = {"sentence": sentence, "within": within, "above": above, "choices": tuple(choices), "same": same}
     return field(default=default, metadata=about)
@@ -28,10 +28,10 @@ def hyper(
 
 @dataclass(frozen=True)
 class Recipe:
-    """The hyperparameters of one fine-tuning run (section 2: h in FineTune(theta_0, h); J.2.1).
+    """The hyperparameters of one fine-tuning run (h in FineTune(theta_0, h), section 2; J.2.1).
 
-    Each value of ema and of swa gives an additional ingredient besides the trained model.
-    Raises ValueError with the key, its value and what is allowed.
+    Each number in `ema` or `swa` adds one averaged model, which is an ingredient like the trained
+    model. A ValueError gives the wrong key, its value and what is allowed.
     """
 
     lr: float = hyper("learning rate", within=(0.0, 10.0), above=True)
@@ -91,7 +91,7 @@ class Recipe:
 
     @staticmethod
     def check(name: str, value: Any) -> None:
-        """Raise ValueError unless this value is allowed for this key."""
+        """Raise ValueError unless `value` is allowed for the hyperparameter `name`."""
         if name not in Recipe.names():
             raise ValueError(f"recipe.{name}: no such key; valid keys: {', '.join(Recipe.names())}")
         about = Recipe.__dataclass_fields__[name]
@@ -103,10 +103,11 @@ class Recipe:
         return tuple(f.name for f in fields(Recipe))
 
     def accumulation(self, ranks: int, at_once: int | None = None) -> int:
-        """Return the number of parts into which each of `ranks` processes splits its part of a batch.
+        """Return the number of micro-batches in which each process computes its share of a batch.
 
-        A part has at most `at_once` images. Pairs stay together, because mixup pairs image i of a
-        batch with the i-th from its end. Raises ValueError if no such split exists.
+        A micro-batch has at most `at_once` images, and mixup's pairs (image i, and i-th from the
+        end of the batch) stay in one micro-batch. Raises ValueError if the batch cannot be split
+        so.
         """
         if ranks == 1 and (at_once is None or at_once >= self.batch_size):
             return 1
@@ -123,7 +124,7 @@ class Recipe:
 
 
 def _expected(name: str, value: Any, about: Any, several: bool) -> str:
-    """Return a phrase with the values that this key allows; "" if the value is one of them."""
+    """Return the allowed values in words, or "" if `value` is allowed; several: value is a list."""
     choices, within = about["choices"], about["within"]
     if choices:
         drawn = name == "aug" and isinstance(value, str) and RANDAUGMENT.fullmatch(value)

@@ -1,4 +1,4 @@
-"""Searches over recipes, which draw the learning rate and other hyperparameters.
+"""Searches, which draw the learning rate and the other hyperparameters (a recipe) of each run.
 
 A search is a mapping read from YAML. `draw` is a pure function of (search, seed, index).
 
@@ -14,10 +14,10 @@ The distributions of a random search:
     integer: [low, high], both included   randaugment: {m: [low, high], n: [low, high]}
     mixture: [{p: 0.5, constant: 0.0}, {p: 0.5, uniform: [0, 1]}], p being probabilities
 
-`strata: n` next to uniform or log10_uniform draws n consecutive recipes from n equal parts of the range.
+`strata: n` beside uniform or log10_uniform: n recipes in a row get one value per n-th of the range.
 
-Every number is a hash of (seed, index, parameter), not from a generator's state. Therefore a draw is
-the same on any machine and in any order, and a new parameter does not change the others.
+Every random number is a hash of (seed, index, parameter). Therefore a recipe is the same on any
+machine and in any order, and a new parameter does not change the values of the others.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ INTEGERS = tuple(f.name for f in fields(Recipe) if f.type is int)
 
 
 def validate(search: Any) -> None:
-    """Raise ValueError, with the parameter's name, unless every draw is a valid recipe."""
+    """Raise ValueError, naming the key, unless the search's form and all its values are allowed."""
     kind = search.get("kind") if isinstance(search, Mapping) else None
     if not isinstance(kind, str) or kind not in KEYS:
         raise ValueError(f"kind={kind}: expected a search of kind {', '.join(KEYS)}")
@@ -58,7 +58,7 @@ def validate(search: Any) -> None:
 
 
 def size(search: Search) -> int:
-    """Return the number of recipes; for a random search its count, which may be exceeded."""
+    """Return the number of recipes in a search: for a random search, its `count`."""
     validate(search)
     if search["kind"] == "random":
         return int(search["count"])
@@ -68,10 +68,10 @@ def size(search: Search) -> int:
 
 
 def draw(search: Search, seed: int, index: int) -> dict[str, Any]:
-    """Return the values of recipe number `index`, by recipe key, including the training seed.
+    """Return recipe number `index` of a search as a dict, which includes the training seed.
 
-    A random search accepts indices beyond its count. The last parameter of a grid varies fastest.
-    Raises ValueError for an index beyond a grid or list.
+    A random search accepts any index >= 0, also beyond its count. In a grid, the last parameter
+    varies fastest. Raises ValueError if a grid or list has no recipe of this number.
     """
     total = size(search)
     if index < 0 or (search["kind"] != "random" and index >= total):
@@ -90,7 +90,7 @@ def draw(search: Search, seed: int, index: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class HashedNumbers:
-    """Reproducible random numbers for one parameter of one recipe, independent for each label."""
+    """Random numbers that are hashes of the seed, recipe index, parameter name and a label."""
 
     seed: int
     index: int
@@ -101,16 +101,16 @@ class HashedNumbers:
         return HashedNumbers(self.seed, self.index, self.name, f"{self.label}/{label}")
 
     def bits(self) -> int:
-        """Return an integer of 64 random bits."""
+        """Return 64 random bits as an integer."""
         text = json.dumps([self.seed, self.index, self.name, self.label])
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
     def uniform(self) -> float:
-        """Return a number that is at least 0 and below 1."""
+        """Return a uniform random number of at least 0 and below 1."""
         return (self.bits() >> 11) / 2**53
 
     def stratified(self, strata: int) -> float:
-        """Return a number like `uniform`; `strata` consecutive indices take one from each part."""
+        """Return a number in [0, 1); `strata` recipes in a row get one in each `strata`-th part."""
         block, place = divmod(self.index, strata)
 
         def rank(part: int) -> int:
@@ -148,12 +148,12 @@ def _integer(numbers: HashedNumbers, bounds: Sequence[int]) -> int:
 
 
 def _rounded(x: float, low: float, high: float) -> float:
-    """Round to six digits, within the bounds: the last bits of a power differ between libraries."""
+    """Return x with six digits, within the bounds; later digits of 10**x differ by machine."""
     return float(f"{min(max(float(f'{x:.6g}'), low), high):.12g}")
 
 
 def _check(name: str, check: Callable[[str, Any], None], value: Any) -> None:
-    """Run a check; add the parameter's name to its ValueError."""
+    """Call check(name, value), and put the parameter's name before the message of a ValueError."""
     if name not in Recipe.names():
         raise ValueError(f"parameters.{name}: no such key of a recipe; valid keys: {', '.join(Recipe.names())}")
     try:
@@ -188,7 +188,7 @@ def _check_list(recipes: Any) -> None:
 
 
 def _check_distribution(name: str, spec: Any, part: bool = False) -> None:
-    """Check one distribution. A part of a mixture has a probability p and cannot be stratified."""
+    """Raise ValueError unless `spec` is a distribution; part: it is in a mixture and has a p."""
     choices = ", ".join(DISTRIBUTIONS)
     if not isinstance(spec, Mapping):
         raise ValueError(f"expected a distribution ({choices}), not {spec!r}")

@@ -1,1 +1,1 @@
-"""Training of one ingredient: loop, optimizers, weight averages, resuming, several processes."""
+"""Fine-tune one model: training loop, optimizers, EMA and SWA, checkpoints, several processes."""

@@ -1,7 +1,7 @@
-"""Distillation from an ensemble of fine-tuned models, recipe.teachers (appendix L.1; Hinton et al. 2014).
+"""Distillation from an ensemble of fine-tuned models (appendix L.1; Hinton et al. 2014).
 
-Images are augmented differently in each epoch, so each teacher runs a forward pass in each step: a
-run with three teachers takes about as long as training all three.
+recipe.teachers lists the models. They run a forward pass in each step, because images are augmented
+anew in each epoch: three teachers double the computation of a step.
 """
 
 import copy
@@ -16,7 +16,7 @@ from modelsoups.weights import state_dicts
 
 
 def load_teachers(model: Classifier, names: Sequence[str]) -> list[Classifier]:
-    """Load the models of recipe.teachers, as frozen copies of `model` with their weights."""
+    """Return a frozen copy of `model` for each path in `names`, with the weights from there."""
     return [_load(model, teacher(name)) for name in names]
 
 
@@ -32,7 +32,7 @@ def _load(model: Classifier, teacher: Ingredient) -> Classifier:
 
 
 def teacher(name: str) -> Ingredient:
-    """Return the ingredient of a recipe.teachers entry: an ingredient's folder or a file."""
+    """Return the model at a path: an ingredient's folder or weight file; ValueError if missing."""
     path = Path(name)
     if not path.exists():
         raise ValueError(f"recipe.teachers: {path} does not exist; expected an ingredient's folder or a weight file")
