@@ -26,7 +26,7 @@ class SideBySideLauncher(Launcher):
         self.stage = [config.hydra.job.name] if config.hydra.job.name in STAGES else []
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run all jobs, even if some fail; in the end, exit with a message that lists the failed."""
+        """Run all jobs, even if some fail; then exit with a message that lists the failed jobs."""
         from modelsoups.cli.commands import fail
 
         places = self._places()

@@ -25,11 +25,11 @@ class Piece:
 
 
 CHAIN = (
-    Piece("prepare", ("prepare", "heads"), "data sets and the initial model"),
-    Piece("sweep", ("finetune",), "fine-tuning", "afterany"),  # some ingredients may fail
-    Piece("evaluate", ("evaluate",), "logits of every ingredient that finished"),
-    Piece("soup", ("soup",), "soups, chosen and evaluated"),
-    Piece("report", ("report",), "tables, figures, one page"),
+    Piece("prepare", ("prepare", "heads"), "prepare the data sets and the initial model"),
+    Piece("sweep", ("finetune",), "fine-tune the models", "afterany"),  # some ingredients may fail
+    Piece("evaluate", ("evaluate",), "compute the logits of every finished model"),
+    Piece("soup", ("soup",), "choose and evaluate the soups"),
+    Piece("report", ("report",), "write the tables, figures and report page"),
 )
 
 

@@ -34,10 +34,10 @@ def _call(command: list[str]) -> str:
     except FileNotFoundError:
         raise ValueError(
             f"{command[0]} is not on PATH: this machine cannot submit to SLURM; use a login node of "
-            "the cluster, print the scripts with submit.dry_run=true, or run the stages here"
+            "the cluster, print the scripts with submit.dry_run=true, or run the stages on this machine"
         ) from None
     except subprocess.TimeoutExpired:
-        raise ValueError(f"{command[0]} did not answer in two minutes; try again later") from None
+        raise ValueError(f"{command[0]} gave no answer within two minutes; try again later") from None
     if done.returncode:
         message = done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}"
         raise ValueError("; ".join(map(str.strip, message.splitlines())))
@@ -64,7 +64,7 @@ def submit(script: Path, dependencies: list[str]) -> int:
         hint = ""
         if "partition" in str(error).lower():
             partitions = sorted(set(_call(["sinfo", "-h", "-o", "%R"]).split()))
-            hint = f"; cluster.partition is one of: {', '.join(partitions)}"
+            hint = f"; set cluster.partition to one of: {', '.join(partitions)}"
         raise ValueError(f"{error} ({script}){hint}") from error
 
 

@@ -51,7 +51,7 @@ def run(experiment: Experiment) -> bool:
         try:
             jobs = slurm.queue(experiment.files.root)
         except ValueError as error:
-            print(f"status: SLURM's queue cannot be read ({error}); using the folders alone")
+            print(f"status: SLURM's queue cannot be read ({error}); using the run folder alone")
     statuses = scan(experiment.files, experiment.draw.recipes(), jobs)
     active = [s for s in statuses if s.state in ("running", "stopped", "failed")]
     if active:
@@ -92,7 +92,7 @@ def _status(folder: Path, index: int, epochs: int, job: slurm.Job | None) -> Ing
     elif lock.lock_files(folder) and age < SILENT:
         state = "running"
     else:
-        state, note = "stopped", "no job; continues when it is restarted"
+        state, note = "stopped", "no running job; resumes when the sweep is started again"
     return make(state, row.get("epoch", 0.0), epochs, hours, ranks, row.get("loss"), note)
 
 
@@ -116,7 +116,7 @@ def summary(statuses: list[IngredientStatus]) -> list[str]:
     spent = sum(s.hours * s.ranks for s in statuses)
     trained = sum(s.epoch for s in statuses)
     to_train = sum(s.epochs - s.epoch for s in statuses if s.state not in ("done", "failed"))
-    left = "the rest is unknown until the first ingredient reports its speed"
+    left = "the hours left are unknown until the first ingredient writes metrics"
     if trained:
         left = f"about {spent / trained * to_train:.1f} left"
     hours = f"GPU-hours: {spent:.1f} spent on training, {left}"

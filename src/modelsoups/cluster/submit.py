@@ -27,7 +27,7 @@ def run(experiment: Experiment) -> bool:
     if not dry:  # from now on `Draw.recipes` rejects a changed draw: jobs may start days later
         storage.write_json(files.draw_manifest, {"sha256": storage.file_sha256(files.draw)})
     done = len(recipes) - len(todo) - len(failed)
-    counts = f"{done} complete, {len(failed)} failed, {len(todo)} to do"
+    counts = f"{done} complete, {len(failed)} failed, {len(todo)} to train"
     print(f"submit: {len(recipes)} ingredients: {counts}")
     for index in failed:
         folder = files.ingredient(index)
@@ -37,7 +37,7 @@ def run(experiment: Experiment) -> bool:
         return False
     _submit_chain(experiment, todo, queued)
     if not dry:
-        print(f"submit: scripts and output in {files.slurm}; see `modelsoups status`")
+        print(f"submit: scripts and output are in {files.slurm}; `modelsoups status` shows the progress")
     return False
 
 
@@ -70,7 +70,7 @@ def _submit_chain(experiment: Experiment, todo: list[int], queued: list[slurm.Jo
                     new.append(_submit(experiment.files, piece, text, indices, dependencies))
                     ids.append(str(new[-1]))
             elif live:
-                print(f"  {', '.join(ids):>8}  {piece.name:<9}already in the queue")
+                print(f"  {', '.join(ids):>8}  {piece.name:<9}is already in the queue")
             dependencies = [f"{piece.after}:{':'.join(ids)}"] if ids else dependencies
     except BaseException:
         slurm.cancel(new)
@@ -110,8 +110,8 @@ def _submit(run: Run, piece: Piece, text: str, indices: list[int], dependencies:
     if piece.name == "sweep":
         if indices[-1] >= (size := slurm.max_array_size()):
             raise ValueError(
-                f"ingredient {indices[-1]} is beyond this cluster's MaxArraySize={size}; submit with "
-                f"sweep.count={size} or less, or request a larger MaxArraySize"
+                f"ingredient {indices[-1]} is beyond this cluster's MaxArraySize={size}, which limits job arrays; "
+                f"set sweep.count={size} or less, or ask for a larger MaxArraySize"
             )
         title += f": tasks {slurm.ranges(indices)}"
     path = run.slurm / f"{piece.name}.sbatch"

@@ -51,7 +51,7 @@ def order(seed: int) -> list[tuple[int, int]]:
         chosen += [(chunk, place) for place in kept_MN[chunk].nonzero()[0].tolist()]
         if len(chosen) >= count:
             return chosen[:count]
-    raise ValueError(f"{FILE.name} selects {len(chosen)} candidates; the set needs {count}")
+    raise ValueError(f"{FILE} selects only {len(chosen)} candidates, but IconNet-A needs {count}; raise CANDIDATES")
 
 
 @cache
@@ -79,7 +79,7 @@ def _classify(model: nn.Module, images_NCHW: Tensor) -> Tensor:  # logits_NC of 
 
 
 def network() -> nn.Module:
-    """Return an untrained CNN: five convolutions and a linear classifier, 0.4 million parameters."""
+    """Return an untrained CNN: five convolutions and a linear layer, 0.4 million parameters."""
     layers: list[nn.Module] = []
     shapes = ((3, 32, 2), (32, 64, 1), (64, 96, 2), (96, 128, 1), (128, 192, 2))
     for before, after, stride in shapes:
@@ -132,7 +132,7 @@ def select() -> None:
     content = {"made with": "python -m modelsoups.miniature.adversarial", "candidates": len(kept_N)}
     storage.write_json(FILE, {**content, "percent right, or kept": percent, "kept": packed})
     needed = math.ceil(100 * sets.SETS["a"].count / len(kept_N))
-    print(f"adversarial: % of {len(kept_N)} candidates: {percent}; kept needs {needed} -> {FILE}")
+    print(f"adversarial: right or kept, in %: {percent}; {needed}% must be kept; wrote {FILE}")
 
 
 if __name__ == "__main__":

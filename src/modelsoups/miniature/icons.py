@@ -73,7 +73,7 @@ def font_file(name: str) -> Path:
     """Return the path of a font or charmap; ValueError if the installed qtawesome lacks it."""
     path = fonts_dir() / name
     if not path.is_file():
-        raise ValueError(f"icon font {name} is not in {path.parent}: pip install qtawesome==1.4.2")
+        raise ValueError(f"the icon font {name} is not in {path.parent}: pip install qtawesome==1.4.2")
     return path
 
 

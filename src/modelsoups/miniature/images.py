@@ -29,10 +29,10 @@ def render_chunk(name: str, seed: int, chunk: int) -> list[Sample]:
 
 
 def chunk_batch(name: str, seed: int, chunk: int) -> tuple[Tensor, list[int]]:
-    """Return a chunk's uint8 images, (B, C, H, W), and labels; ValueError if there is no such chunk."""
+    """Return a chunk's uint8 images, (B, C, H, W), and labels; ValueError for an unknown chunk."""
     wanted = icon_set(name)
     if not 0 <= chunk < wanted.chunks:
-        raise ValueError(f"data set {name}: no chunk {chunk} of {wanted.chunks}")
+        raise ValueError(f"data set {name}: no chunk {chunk}; it has chunks 0 to {wanted.chunks - 1}")
     if name == "a":
         images_BCHW, classes = adversarial.selected(seed, chunk)
     else:

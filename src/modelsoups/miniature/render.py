@@ -59,7 +59,7 @@ LOOKS = dict(zip(_TABLE, map(Look.of, _TABLE.values()), strict=True))  # looks o
 def render(masks_BSS: Tensor, look: Look, generator: Generator, clutter_KSS: Tensor | None = None) -> Tensor:
     """Render masks as uint8 images, (B, 3, 32, 32); look.clutter > 0 needs masks clutter_KSS."""
     if look.clutter > 0 and (clutter_KSS is None or len(clutter_KSS) == 0):
-        raise ValueError(f"clutter={look.clutter}: a look with clutter needs masks to draw it from")
+        raise ValueError(f"look.clutter={look.clutter} needs masks of clutter: give clutter_KSS")
     draw = _Draw(len(masks_BSS), generator)
     turn_B = draw.either_way(math.radians(look.turn))
     scale_B, tilt_B2 = draw.between(look.scale), draw.either_way(look.perspective, 2)

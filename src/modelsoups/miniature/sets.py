@@ -92,7 +92,7 @@ VERSION = storage.fingerprint(
 def icon_set(name: str) -> IconSet:
     """Return the data set of this name; a ValueError for an unknown name lists the valid names."""
     if name not in SETS:
-        raise ValueError(f"data set {name}: IconNet has {', '.join(SETS)}")
+        raise ValueError(f"data set {name}: IconNet has only {', '.join(SETS)}")
     return SETS[name]
 
 

@@ -55,7 +55,7 @@ class Classifier(nn.Module):
         self.normalisation = Normalisation(encoder.mean, encoder.std)
 
     def features(self, images_BCHW: Tensor) -> Tensor:
-        """Return the encoder's features, (B, D), of normalised images; unit vectors if normalize."""
+        """Return the features, (B, D), of normalised images, as unit vectors if self.normalize."""
         features_BD = self.encoder(images_BCHW)
         if isinstance(features_BD, tuple):  # CoCa's tower returns its tokens too
             features_BD = features_BD[0]
@@ -99,10 +99,10 @@ def has_text_tower(model: ModelConfig) -> bool:
 
 
 def load_clip(model: ModelConfig) -> Clip:
-    """Return a CLIP with both towers; ValueError if the library has no text tower or no tag is set."""
+    """Return a CLIP with both towers; ValueError if it has no text tower or no tag (weights)."""
     library = registry.find(LIBRARIES, model.library, "model.library")
     if not has_text_tower(model):
-        raise ValueError(f"model.library={model.library} has no text tower; use a CLIP or heads.init=lp")
+        raise ValueError(f"model.library={model.library} has no text tower; use a CLIP, or heads.init=lp")
     return library.load_clip(model)
 
 

@@ -10,7 +10,7 @@ from modelsoups.models.weight_files import file_of, load_into, read_weights
 
 
 def load_encoder(model: ModelConfig) -> Encoder:
-    """Return a timm model without its classifier; ValueError for a wrong model.name or model.tag."""
+    """Return a timm model without its classifier; ValueError if its name or tag is wrong."""
     file = file_of(model.tag)
     pretrained = model.tag is not None and file is None
     name = f"{model.name}.{model.tag}" if pretrained else model.name

@@ -71,7 +71,7 @@ def tokenizer(vocabulary: Sequence[int]) -> Tokenizer:
         known_N = (ids_NT >= 0).all(dim=1)
         for text, known in zip(texts, known_N.tolist(), strict=True):
             if not known:
-                raise ValueError(f"{text!r} has words that IconCLIP does not know; use names of icons")
+                raise ValueError(f"{text!r} has words that are not in IconCLIP's vocabulary; use names of icons")
         return ids_NT  # type: ignore[return-value]
 
     return tokenize

@@ -45,15 +45,15 @@ def unknown_name(library: str, name: str, names: Iterable[str]) -> ValueError:
 
 def unknown_tag(library: str, name: str, tag: str, tags: Iterable[str]) -> ValueError:
     """Return the error for a weights tag that the library lacks, which lists the valid tags."""
-    known = f"tags: {', '.join(tags) or 'none'}; a file works too ({', '.join(SUFFIXES)})"
+    known = f"valid tags: {', '.join(tags) or 'none'}; or give a weight file ({', '.join(SUFFIXES)})"
     return ValueError(f"model.tag={tag}: {library} has no such weights for {name}; {known}")
 
 
 def not_loaded(library: str, model: ModelConfig, error: Exception) -> ValueError:
     """Return the error for a model that the library has but failed to load, with the reason."""
-    why = f"{library} could not load it ({one_line(error)})"
+    why = f"{library} could not load this model ({one_line(error)})"
     return ValueError(
-        f"model.name={model.name} model.tag={model.tag}: {why}; without a network, set model.tag to a file"
+        f"model.name={model.name} model.tag={model.tag}: {why}; if there is no network, set model.tag to a file"
     )
 
 

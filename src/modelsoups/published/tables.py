@@ -138,7 +138,7 @@ def printed(row: str) -> tuple[float, float] | None:
 
 
 def by_holdout() -> list[ReleasedModel]:
-    """Return the released models by decreasing hold-out accuracy; in a tie, higher numbers first."""
+    """Return the released models by decreasing hold-out accuracy; in ties, higher numbers first."""
     return sorted(released_models(), key=lambda m: (m.accuracy["holdout"], m.index), reverse=True)
 
 

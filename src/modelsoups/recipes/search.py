@@ -41,10 +41,10 @@ def validate(search: Any) -> None:
     """Raise ValueError, naming the key, unless the search's form and all its values are allowed."""
     kind = search.get("kind") if isinstance(search, Mapping) else None
     if not isinstance(kind, str) or kind not in KEYS:
-        raise ValueError(f"kind={kind}: expected a search of kind {', '.join(KEYS)}")
+        raise ValueError(f"kind={kind}: expected one of {', '.join(KEYS)}")
     if set(search) != {"kind", *KEYS[kind]}:
         given = ", ".join(map(str, search))
-        raise ValueError(f"a {kind} search has the keys kind, {', '.join(KEYS[kind])}; not {given}")
+        raise ValueError(f"a {kind} search must have the keys kind, {', '.join(KEYS[kind])}; not {given}")
     if kind == "random" and not (_is_int(search["count"]) and search["count"] >= 1):
         raise ValueError(f"count={search['count']}: expected an integer of at least 1")
     if kind == "list":
@@ -52,7 +52,7 @@ def validate(search: Any) -> None:
         return
     parameters = search["parameters"]
     if not isinstance(parameters, Mapping) or not parameters:
-        raise ValueError("parameters: expected a mapping from recipe keys to their values")
+        raise ValueError("parameters: expected a mapping from hyperparameters to distributions or lists")
     for name, spec in parameters.items():
         _check(name, _check_distribution if kind == "random" else _check_values, spec)
 
@@ -155,7 +155,7 @@ def _rounded(x: float, low: float, high: float) -> float:
 def _check(name: str, check: Callable[[str, Any], None], value: Any) -> None:
     """Call check(name, value), and put the parameter's name before the message of a ValueError."""
     if name not in Recipe.names():
-        raise ValueError(f"parameters.{name}: no such key of a recipe; valid keys: {', '.join(Recipe.names())}")
+        raise ValueError(f"parameters.{name}: no such hyperparameter; valid names: {', '.join(Recipe.names())}")
     try:
         check(name, value)
     except ValueError as error:
@@ -164,7 +164,7 @@ def _check(name: str, check: Callable[[str, Any], None], value: Any) -> None:
 
 def _check_value(name: str, value: Any) -> None:
     if name in INTEGERS and not _is_int(value):
-        raise ValueError(f"{value!r} is not an integer")
+        raise ValueError(f"expected an integer, not {value!r}")
     if isinstance(value, str) and NUMBER.fullmatch(value):
         raise ValueError(f"YAML reads {value} as text; write it with a decimal point, such as 3.0e-5")
     Recipe.check(name, value)
@@ -172,17 +172,17 @@ def _check_value(name: str, value: Any) -> None:
 
 def _check_values(name: str, values: Any) -> None:
     if not isinstance(values, list | tuple) or not values:
-        raise ValueError(f"expected a list of values, not {values!r}")
+        raise ValueError(f"expected a non-empty list of values, not {values!r}")
     for value in values:
         _check_value(name, value)
 
 
 def _check_list(recipes: Any) -> None:
     if not isinstance(recipes, list | tuple) or not recipes:
-        raise ValueError("recipes: expected a list of mappings from recipe keys to values")
+        raise ValueError("recipes: expected a non-empty list of mappings from hyperparameters to values")
     for number, recipe in enumerate(recipes):
         if not isinstance(recipe, Mapping):
-            raise ValueError(f"recipes: number {number} is {recipe!r}, not a mapping from recipe keys to values")
+            raise ValueError(f"recipes: entry {number} is {recipe!r}, not a mapping from hyperparameters to values")
         for name, value in recipe.items():
             _check(name, _check_value, value)
 
@@ -191,28 +191,28 @@ def _check_distribution(name: str, spec: Any, part: bool = False) -> None:
     """Raise ValueError unless `spec` is a distribution; part: it is in a mixture and has a p."""
     choices = ", ".join(DISTRIBUTIONS)
     if not isinstance(spec, Mapping):
-        raise ValueError(f"expected a distribution ({choices}), not {spec!r}")
+        raise ValueError(f"expected a mapping with one distribution ({choices}), not {spec!r}")
     kinds = [key for key in spec if key != ("p" if part else "strata")]
     if len(kinds) != 1 or kinds[0] not in DISTRIBUTIONS:
         given = ", ".join(map(str, kinds)) or "none"
-        raise ValueError(f"distribution {given} is unknown; expected one of {choices}")
+        raise ValueError(f"expected exactly one distribution of {choices}, not {given}")
     DISTRIBUTIONS[kinds[0]](name, spec[kinds[0]])
     strata = spec.get("strata", 1)
     stratified = "strata" not in spec or kinds[0] in ("uniform", "log10_uniform")
     if not (stratified and _is_int(strata) and strata >= 1):
-        raise ValueError(f"strata={strata}; expected 1 or more, with uniform or log10_uniform")
+        raise ValueError(f"strata={strata}: expected an integer of at least 1, beside uniform or log10_uniform")
 
 
 def _check_uniform(name: str, bounds: Any) -> None:
     if name in INTEGERS:
-        raise ValueError("takes integers; use integer: [low, high]")
+        raise ValueError("this hyperparameter is an integer; use integer: [low, high]")
     _check_values(name, _bounds(bounds))
 
 
 def _check_log10(name: str, bounds: Any) -> None:
     low, high = _bounds(bounds)
     if max(abs(low), abs(high)) > 300:
-        raise ValueError(f"10 to the power of {bounds} is out of range")
+        raise ValueError(f"log10_uniform: the exponents {bounds} are out of range; expected -300 to 300")
     _check_uniform(name, [10.0**low, 10.0**high])
 
 
@@ -225,13 +225,13 @@ def _check_randaugment(name: str, value: Any) -> None:
         raise ValueError(f"randaugment expects {{m: [low, high], n: [low, high]}}, not {value!r}")
     for key, bounds in value.items():
         if _bounds(bounds, whole=True)[0] < 0:
-            raise ValueError(f"randaugment {key}={bounds}; expected at least 0")
+            raise ValueError(f"randaugment {key}={bounds}: expected integers of at least 0")
     _check_value(name, f"rand-m{value['m'][0]}-n{value['n'][0]}")
 
 
 def _check_mixture(name: str, parts: Any) -> None:
     if not isinstance(parts, list | tuple) or not parts:
-        raise ValueError("mixture expects a list of {p: ..., <distribution>: ...}")
+        raise ValueError("mixture expects a non-empty list of {p: ..., <distribution>: ...}")
     for part in parts:
         p = part.get("p") if isinstance(part, Mapping) else None
         if p is None or not _is_real(p) or not 0 <= p <= 1:
@@ -239,7 +239,7 @@ def _check_mixture(name: str, parts: Any) -> None:
         _check_distribution(name, part, part=True)
     total = sum(part["p"] for part in parts)
     if abs(total - 1) > 1e-3:
-        raise ValueError(f"mixture probabilities sum to {total:g}, not 1")
+        raise ValueError(f"the probabilities p of the mixture sum to {total:g}, not to 1")
 
 
 DISTRIBUTIONS: dict[str, Callable[[str, Any], None]] = {  # name -> check of its arguments
@@ -257,7 +257,7 @@ def _bounds(bounds: Any, whole: bool = False) -> tuple[Any, Any]:
     check = _is_int if whole else _is_real
     pair = isinstance(bounds, list | tuple) and len(bounds) == 2 and all(map(check, bounds))
     if not pair or bounds[0] > bounds[1]:
-        raise ValueError(f"expected [low, high]{' as integers' if whole else ''}, not {bounds}")
+        raise ValueError(f"expected [low, high]{' as integers' if whole else ''} with low <= high, not {bounds}")
     return bounds[0], bounds[1]
 
 

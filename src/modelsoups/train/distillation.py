@@ -25,8 +25,8 @@ def _load(model: Classifier, teacher: Ingredient) -> Classifier:
     try:
         twin.load_state_dict(load_weights(teacher))
     except RuntimeError as error:
-        why = f"does not fit the student ({' '.join(str(error).split())[:200]})"
-        way_out = "teachers must be ingredients of the same model and classes"
+        why = f"does not fit the student model ({' '.join(str(error).split())[:200]})"
+        way_out = "all teachers must have the model.name and the classes of this run"
         raise ValueError(f"recipe.teachers: {teacher.path} {why}; {way_out}") from error
     return twin
 
@@ -35,11 +35,11 @@ def teacher(name: str) -> Ingredient:
     """Return the model at a path: an ingredient's folder or weight file; ValueError if missing."""
     path = Path(name)
     if not path.exists():
-        raise ValueError(f"recipe.teachers: {path} does not exist; expected an ingredient's folder or a weight file")
+        raise ValueError(f"recipe.teachers: {path} does not exist; give a fine-tuned model's folder or weight file")
     if not path.is_dir():
         sha256 = state_dicts.state_sha256(state_dicts.load_state(path))
         return Ingredient(path.stem, str(path), sha256, None)
     manifest = manifests.manifest_of(path)
     if manifest is None or "sha256" not in manifest:
-        raise ValueError(f"recipe.teachers: {path} is not a complete ingredient; finish it with `modelsoups finetune`")
+        raise ValueError(f"recipe.teachers: {path} is not a finished model; finish it with `modelsoups finetune`")
     return Ingredient(path.name, str(path / paths.MODEL), manifest["sha256"], None)

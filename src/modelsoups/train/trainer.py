@@ -69,7 +69,8 @@ class Trainer:
         self.parts = recipe.accumulation(self.ranks.world, settings.at_once)
         self.per_epoch = len(train) // recipe.batch_size
         if self.per_epoch == 0:
-            raise ValueError(f"recipe.batch_size={recipe.batch_size}: {train.folder} has only {len(train)} images")
+            images = f"the training set {train.folder} has only {len(train)} images"
+            raise ValueError(f"recipe.batch_size={recipe.batch_size} is too large: {images}")
         self.total = self.per_epoch * recipe.epochs
         self.device = device_of(settings, model.head.weight.device)
         # "ranks x parts of a batch, device"; resuming with a different layout adds an entry.
@@ -101,8 +102,8 @@ class Trainer:
         self.network = self.ranks.wrap(self.model.train(), self.example)
         name, damaged = self.ranks.from_first(resume.newest(folder) if first else None)
         for bad in damaged if first else []:
-            way = f"continuing from {name}" if name else "restarting this ingredient"
-            print(f"finetune: {folder / bad} is damaged; {way}", flush=True)
+            way = f"continuing from {name}" if name else "restarting this model from the beginning"
+            print(f"finetune: the checkpoint {folder / bad} is damaged; {way}", flush=True)
         if name:
             self._resume(folder / name)
         else:
@@ -112,7 +113,7 @@ class Trainer:
                 classes = f"the {len(self.train_set.classes)} classes of {self.train_set.folder}"
                 raise ValueError(
                     f"{initial.path} does not fit the configured model (model.name) with {classes}; "
-                    "run `modelsoups heads`"
+                    "write it anew with `modelsoups heads`"
                 ) from error
         if first:
             resume.cut(self.metrics.path, self.step)
@@ -121,12 +122,12 @@ class Trainer:
         state = resume.load(path)
         if state is None:
             raise ValueError(
-                f"rank {self.ranks.rank} cannot read {path}, although rank 0 could; is the file system shared?"
+                f"rank {self.ranks.rank} cannot read {path}, but rank 0 could; is it on a shared file system?"
             )
         if state["made_from"] != self.workspace.made_from:
             raise ValueError(
-                f"{path} has a different recipe, initial model or training set; choose another name=..., or move "
-                f"{path.parent} away"
+                f"{path} was trained with another recipe, initial model or training set; choose another name=..., or "
+                f"move {path.parent} away"
             )
         self.model.load_state_dict(state["model"])
         restore(self.optimizer, state["optimizer"])
@@ -140,7 +141,7 @@ class Trainer:
         changed = before[-1] != now
         self.layouts = [*before, now] if changed else before
         if changed and self.ranks.first:
-            how = f"with {now} (ranks x batch parts), was {before[-1]}"
+            how = f"with {now} (processes x micro-batches) instead of {before[-1]}"
             result = "the result will not be bit-identical to an uninterrupted run"
             print(f"finetune: {path.parent} resumes {how}; {result}", flush=True)
 
@@ -173,7 +174,7 @@ class Trainer:
                 return diverged
             clock.mark("other")
         if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters()):
-            return self._diverged(f"weights are not finite after step {self.step}", self.step)
+            return self._diverged(f"some weights are not finite after step {self.step}", self.step)
         return None
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -311,6 +312,6 @@ class Trainer:
     def _stop(self) -> NoReturn:
         self.writer.wait()
         if self.ranks.first:
-            saved = f"saved at step {self.step} of {self.total}"
-            print(f"finetune: {self.workspace.folder}: asked to stop, {saved}", flush=True)
+            saved = f"saved a checkpoint at step {self.step} of {self.total}"
+            print(f"finetune: {self.workspace.folder}: stopped on request, {saved}", flush=True)
         raise SystemExit(STOPPED)

@@ -146,11 +146,11 @@ class Pretraining(ABC):
             return
         state = torch.load(self.checkpoint, weights_only=True)
         if state["options"] != self.options.fixed():
-            raise ValueError(f"{self.checkpoint} was written with different options; change pretrain.out")
+            raise ValueError(f"{self.checkpoint} was written with different options; choose another pretrain.out")
         for key, part in self.saved.items():
             part.load_state_dict(state[key])
         self.step, self.seconds_before = state["step"], state["seconds"]
-        print(f"pretrain: continuing from step {self.step}", flush=True)
+        print(f"pretrain: continuing from the checkpoint at step {self.step}", flush=True)
 
     def write_weights(self) -> None:
         """Write the model's weights to options.out, in float16."""
