@@ -352,7 +352,7 @@ def test_an_initial_model_of_another_shape_is_named(cfg, tmp_path):
     model, workspace = experiment.classifier(len(train.classes)), Workspace(tmp_path, "x")
     trainer = Trainer(experiment.task, recipe, cfg.finetune, model, train, workspace)
     says = (
-        r"foreign\.safetensors does not fit the configured model .* with the 80 classes of .*; run `modelsoups heads`"
+        r"foreign\.safetensors does not fit the configured model .* with the 80 classes of .*; write it anew"
     )
     with pytest.raises(ValueError, match=says):
         trainer.load(initial)

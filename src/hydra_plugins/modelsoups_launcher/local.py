@@ -26,7 +26,7 @@ class SideBySideLauncher(Launcher):
         self.stage = [config.hydra.job.name] if config.hydra.job.name in STAGES else []
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run all jobs, even if some fail; then exit with a message that lists the failed jobs."""
+        """Run all jobs, even if some fail; in that case, exit with a message that lists them."""
         from modelsoups.cli.commands import fail
 
         places = self._places()
@@ -52,7 +52,7 @@ class SideBySideLauncher(Launcher):
         return [JobReturn(overrides=o, status=JobStatus.COMPLETED) for o in job_overrides]
 
     def _places(self) -> list[Place]:
-        """Return the GPU and cores of each parallel job; by default one job per GPU or per core."""
+        """Return the GPU and cores of each parallel job; default: a job per GPU, else per core."""
         import torch
 
         from modelsoups.workers.processes import worker_count

@@ -1,7 +1,7 @@
 """Estimates what a sweep costs before it is submitted: `modelsoups plan experiment=imagenet`.
 
 Images, steps, GPU-hours and disk space are computed from the hyperparameters of all models. The
-speed is plan.images_per_second (of one GPU) or, if that is null, the median of the finished models.
+speed of a GPU is plan.images_per_second or, if that is null, the median of the finished models.
 """
 
 import statistics
@@ -38,7 +38,7 @@ def run(experiment: Experiment) -> bool:
     gpus = config.cluster.nodes * config.cluster.ranks
     hours = total.images / speed / 3600
     print(f"plan: {total.ingredients} ingredients, {total.images:,} training images, {total.steps:,} steps")
-    print(f"plan: {hours:,.2f} GPU-hours at {speed:,.0f} images/s a GPU ({source})")
+    print(f"plan: {hours:,.2f} GPU-hours at {speed:,.0f} images/s per GPU ({source})")
     print(
         f"plan: at least {hours / (gpus * total.at_once):,.2f} hours, with {total.at_once} ingredients in parallel "
         f"(cluster.concurrent) on {gpus} GPU{'s' if gpus > 1 else ''} each (cluster.nodes, cluster.ranks_per_node)"
@@ -70,7 +70,7 @@ def _train_images(given: int | None, folder: Path) -> int:
         return given
     manifest = manifests.manifest_of(folder)
     if manifest is None:
-        raise ValueError(f"{folder} is not prepared; run `modelsoups prepare`, or set plan.train_images=...")
+        raise ValueError(f"data set {folder} is not prepared; run `modelsoups prepare`, or set plan.train_images=...")
     return int(manifest["images"])
 
 
@@ -78,7 +78,7 @@ def _weights_bytes(parameters: int | None, path: Path) -> int:
     if parameters is not None:
         return 4 * parameters
     if not path.exists():
-        raise ValueError(f"{path} is missing; run `modelsoups heads`, or set plan.parameters=...")
+        raise ValueError(f"the initial model {path} is missing; run `modelsoups heads`, or set plan.parameters=...")
     return path.stat().st_size
 
 

@@ -1,6 +1,6 @@
 """The sbatch scripts of an experiment, filled in from the templates slurm/*.sbatch.
 
-prepare -> sweep (a job array with one task per model) -> evaluate -> soup -> report
+Jobs: prepare -> sweep (a job array with one task per model) -> evaluate -> soup -> report
 """
 
 import re
@@ -16,7 +16,7 @@ from modelsoups.disk.paths import Run, shipped
 
 @dataclass(frozen=True)
 class Piece:
-    """One SLURM job of the pipeline; `after`: how the next job depends on it, such as afterok."""
+    """One SLURM job of the pipeline; `after`: the next job's dependency type, such as afterok."""
 
     name: str
     stages: tuple[str, ...]

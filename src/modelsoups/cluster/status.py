@@ -97,7 +97,7 @@ def _status(folder: Path, index: int, epochs: int, job: slurm.Job | None) -> Ing
 
 
 def last_row(metrics: Path) -> tuple[dict[str, Any], float]:
-    """Return the last complete line of metrics.jsonl and its age in seconds; ({}, 0) if missing."""
+    """Return the last complete line of metrics.jsonl and the file's age (s); ({}, 0) if missing."""
     try:
         lines = metrics.read_bytes()[-4096:].split(b"\n")[:-1]
         age = time.time() - metrics.stat().st_mtime

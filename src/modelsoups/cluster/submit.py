@@ -1,7 +1,7 @@
 """Submits all jobs of an experiment to a SLURM cluster: `modelsoups submit cluster=mine`.
 
 Jobs that are complete or in the queue are not submitted again, so the command can be repeated.
-Soups are made of the models that have finished, at least soup.minimum. Scripts and output are in
+Soups use the models that have finished (soup.minimum or more). Scripts and the jobs' output are in
 runs/<name>/slurm/. With submit.dry_run=true the scripts are printed, not submitted.
 """
 
@@ -14,7 +14,7 @@ from modelsoups.experiment.experiment import Experiment
 
 
 def run(experiment: Experiment) -> bool:
-    """Submit the jobs that are neither complete nor queued; if one fails, cancel the new jobs."""
+    """Submit the jobs that are neither complete nor queued; after an error, cancel the new jobs."""
     config, files = experiment.config, experiment.files
     dry = config.submit.dry_run
     if not dry:
@@ -49,7 +49,7 @@ def unfinished(run: Run, count: int) -> tuple[list[int], list[int]]:
 
 
 def _submit_chain(experiment: Experiment, todo: list[int], queued: list[slurm.Job]) -> None:
-    """Submit the jobs in order, each dependent on the one before; after an error, cancel them."""
+    """Submit the jobs in order, each dependent on the previous; on an error, cancel them again."""
     tasks = {job.index for job in queued if job.name == "sweep"}
     indices = sorted(set(todo) - tasks)
     dependencies: list[str] = []  # of the next piece
@@ -78,7 +78,7 @@ def _submit_chain(experiment: Experiment, todo: list[int], queued: list[slurm.Jo
 
 
 def _is_needed(experiment: Experiment, piece: Piece, indices: list[int], live: bool, earlier: bool) -> bool:
-    """Return whether to submit a job. live: it is in the queue; earlier: a job before it is new."""
+    """Return whether to submit a job. live: it is queued; earlier: a previous job was submitted."""
     if piece.name == "sweep":
         return bool(indices)
     if piece.name == "prepare":

@@ -3,9 +3,9 @@
     python -m modelsoups.miniature.adversarial
 
 writes assets/iconnet/adversarial.json in about eight minutes on one core. It trains two small
-convolutional networks: the reference on the icons of IconNet's training set, the judge also on
-those of held-out designers. A candidate image is selected if the reference is wrong and the judge
-(instead of people, as for ImageNet-A) is right. IconNet-A is a random subset of the selected.
+convolutional networks: the reference on icons of the designers in IconNet's training set, the judge
+on icons of all designers. A candidate image is selected if the reference is wrong and the judge (in
+place of people) is right. IconNet-A is a random subset of the selected images.
 
 Shape letters: M chunks of N candidates; C channels, H height, W width.
 """
@@ -44,14 +44,14 @@ def selected(seed: int, chunk: int) -> tuple[Tensor, list[int]]:
 
 @lru_cache(maxsize=4)
 def order(seed: int) -> list[tuple[int, int]]:
-    """Return the IconNet-A images as pairs (candidate chunk, index in it), from random chunks."""
+    """Return where the IconNet-A images are among the candidates: (chunk, index in the chunk)."""
     kept_MN, count = kept(), sets.SETS["a"].count
     chosen: list[tuple[int, int]] = []
     for chunk in torch.randperm(len(kept_MN), generator=sets.generator(f"a {seed}")).tolist():
         chosen += [(chunk, place) for place in kept_MN[chunk].nonzero()[0].tolist()]
         if len(chosen) >= count:
             return chosen[:count]
-    raise ValueError(f"{FILE} selects only {len(chosen)} candidates, but IconNet-A needs {count}; raise CANDIDATES")
+    raise ValueError(f"{FILE} selects only {len(chosen)} candidates, but IconNet-A needs {count}: raise CANDIDATES")
 
 
 @cache
@@ -132,7 +132,7 @@ def select() -> None:
     content = {"made with": "python -m modelsoups.miniature.adversarial", "candidates": len(kept_N)}
     storage.write_json(FILE, {**content, "percent right, or kept": percent, "kept": packed})
     needed = math.ceil(100 * sets.SETS["a"].count / len(kept_N))
-    print(f"adversarial: right or kept, in %: {percent}; {needed}% must be kept; wrote {FILE}")
+    print(f"adversarial: % of candidates right or kept: {percent}; needed: {needed}% kept; wrote {FILE}")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ NEAR_DUPLICATE = 0.92  # smallest cosine of two masks that count as near-duplica
 
 @dataclass(frozen=True)
 class Style:
-    """The icons of one designer in one weight. `pattern`: a regex; group 1 is an icon's name."""
+    """The icons of one designer in one weight; group 1 of the regex `pattern` is an icon's name."""
 
     designer: str
     font: str
@@ -100,7 +100,7 @@ def glyphs() -> tuple[Glyph, ...]:
 
 
 def _concept(name: str, style: str) -> str | None:
-    """Return an icon name's concept or None; in held-out styles "car-2" is a variant of "car"."""
+    """Return the concept of an icon name or None; in held-out styles, "car-2" counts as "car"."""
     classes, concept_of = concepts()
     base = re.sub(r"-(?:\d+|simple)$", "", name)  # Remix numbers variants, Phosphor has "-simple"
     is_variant = style in HELD_OUT and concept_of.get(base) in classes
@@ -177,13 +177,13 @@ def depicts_class(name: str) -> bool:
 
 
 def is_held_out(glyph: Glyph) -> bool:
-    """Return whether pre-training must not see a glyph: it shows a class, in a held-out style."""
+    """Return whether a glyph is only for tests: it shows an IconNet class in a test-only style."""
     return glyph.style in HELD_OUT and (glyph.concept in concepts()[0] or depicts_class(glyph.name))
 
 
 @dataclass(frozen=True)
 class PretrainingGlyphs:
-    """The glyphs for pre-training, and the number of glyphs left out for each of two reasons."""
+    """The glyphs for pre-training, and how many held-out ones and near-duplicates are left out."""
 
     indices: tuple[int, ...]
     held_out: int  # see is_held_out
@@ -192,9 +192,9 @@ class PretrainingGlyphs:
 
 @cache
 def pretraining_glyphs() -> PretrainingGlyphs:
-    """Return the glyphs for pre-training: all but the held-out ones and near-duplicates of these.
+    """Return the glyphs for pre-training: all but the test-only ones and near-duplicates of those.
 
-    Glyphs like those in IconNet's training set are kept, as CLIP saw images like ImageNet's.
+    Glyphs in IconNet's training set are kept, as CLIP has seen images like those of ImageNet.
     """
     everything = drawable(range(len(glyphs())))
     held_out = [i for i in everything if is_held_out(glyphs()[i])]
@@ -207,7 +207,7 @@ def pretraining_glyphs() -> PretrainingGlyphs:
 
 
 def similar(indices: Sequence[int], references: Sequence[int]) -> list[bool]:
-    """Return, for each glyph of `indices`, whether its mask nearly equals one of `references`."""
+    """Return, for each of `indices`, whether its mask nearly equals the mask of a reference."""
     both = [masks(x).flatten(1).float() for x in (indices, references)]
     unit_GD, references_RD = (F.normalize(masks_GD, dim=1) for masks_GD in both)
     best_G = torch.cat([(part_GD @ references_RD.T).amax(dim=1) for part_GD in unit_GD.split(1024)])

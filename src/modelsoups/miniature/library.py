@@ -12,7 +12,7 @@ from modelsoups.workers.processes import run_tasks
 
 
 def names(data: DataConfig) -> list[str]:
-    """Return the names of all configured data sets; raise ValueError if IconNet has no such set."""
+    """Return the names of all configured data sets; raise ValueError if IconNet lacks one."""
     wanted = [data.train, data.holdout, data.test, *data.shifts, *data.extra]
     for name in wanted:
         sets.icon_set(name)

@@ -39,7 +39,7 @@ class Look:
     noise: Range = (0.04, 0.24)  # standard deviation
 
     def towards(self, other: "Look", t: float) -> "Look":
-        """Interpolate linearly between this look (t = 0) and the look `other` (t = 1)."""
+        """Return the linear interpolation between this look (t = 0) and `other` (t = 1)."""
 
         def between(a: Any, b: Any) -> Any:
             return tuple(map(between, a, b)) if isinstance(a, tuple) else a + (b - a) * t
@@ -57,7 +57,7 @@ LOOKS = dict(zip(_TABLE, map(Look.of, _TABLE.values()), strict=True))  # looks o
 
 
 def render(masks_BSS: Tensor, look: Look, generator: Generator, clutter_KSS: Tensor | None = None) -> Tensor:
-    """Render masks as uint8 images, (B, 3, 32, 32); look.clutter > 0 needs masks clutter_KSS."""
+    """Render masks as uint8 images, (B, 3, 32, 32); clutter_KSS: masks for look.clutter > 0."""
     if look.clutter > 0 and (clutter_KSS is None or len(clutter_KSS) == 0):
         raise ValueError(f"look.clutter={look.clutter} needs masks of clutter: give clutter_KSS")
     draw = _Draw(len(masks_BSS), generator)

@@ -110,7 +110,7 @@ def render_glyphs(glyphs: list[int], look: Look, g: Generator) -> Tensor:
 
 @cache
 def clutter() -> tuple[int, ...]:
-    """Return glyph indices for background clutter: of no class, and unlike all test glyphs."""
+    """Return the indices of glyphs for clutter, which show no class and resemble no test glyph."""
     own = [i for i, glyph in enumerate(icons.glyphs()) if glyph.style in icons.IN_DISTRIBUTION]
     free = [i for i in own if not icons.depicts_class(icons.glyphs()[i].name)]
     order = torch.randperm(len(free), generator=generator("clutter")).tolist()

@@ -74,7 +74,7 @@ class Classifier(nn.Module):
 
 
 def build(model: ModelConfig, num_classes: int) -> Classifier:
-    """Return a classifier: a pre-trained encoder, and a head with PyTorch's default weights.
+    """Return a classifier: a pre-trained encoder, and a head with PyTorch's default initialization.
 
     Raises ValueError if model.name, model.tag or model.image_size is wrong.
     """
@@ -99,7 +99,7 @@ def has_text_tower(model: ModelConfig) -> bool:
 
 
 def load_clip(model: ModelConfig) -> Clip:
-    """Return a CLIP with both towers; ValueError if it has no text tower or no tag (weights)."""
+    """Return a CLIP with both towers; ValueError if there is no text tower or model.tag is null."""
     library = registry.find(LIBRARIES, model.library, "model.library")
     if not has_text_tower(model):
         raise ValueError(f"model.library={model.library} has no text tower; use a CLIP, or heads.init=lp")

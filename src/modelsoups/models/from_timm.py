@@ -1,4 +1,4 @@
-"""The loader of timm's models: weights of a tag (augreg_in21k), of a file, or random ones."""
+"""The loader of timm's models, with the weights of a tag (augreg_in21k) or file, or random ones."""
 
 from typing import Any
 

@@ -37,14 +37,14 @@ class Clip:
 
 
 def unknown_name(library: str, name: str, names: Iterable[str]) -> ValueError:
-    """Return the error for a model name that the library lacks, which suggests similar names."""
+    """Return the error for a model name that the library lacks; it suggests similar names."""
     near = difflib.get_close_matches(name, list(names), n=3, cutoff=0.6)
     hint = f"did you mean {', '.join(near)}?" if near else f"{library}'s documentation lists them"
     return ValueError(f"model.name={name}: {library} has no such model; {hint}")
 
 
 def unknown_tag(library: str, name: str, tag: str, tags: Iterable[str]) -> ValueError:
-    """Return the error for a weights tag that the library lacks, which lists the valid tags."""
+    """Return the error for a tag of weights that the library lacks; it lists the valid tags."""
     known = f"valid tags: {', '.join(tags) or 'none'}; or give a weight file ({', '.join(SUFFIXES)})"
     return ValueError(f"model.tag={tag}: {library} has no such weights for {name}; {known}")
 

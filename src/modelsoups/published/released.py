@@ -21,7 +21,7 @@ def our_name(key: str) -> str | None:
 
 
 def number_of(name: str) -> int | None:
-    """Return 43 for the names model_43, model_43.pt and 043; None if it is not a released model."""
+    """Return 43 for the names model_43, model_43.pt and 043; None for any other name."""
     match = re.fullmatch(r"(?:model_(\d+)(?:\.pt)?|(\d{3}))", name)
     number = int(match[1] or match[2]) if match else MODELS
     return number if number < MODELS else None

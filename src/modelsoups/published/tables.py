@@ -63,8 +63,7 @@ class ReleasedModel:
     def recipe(self) -> dict[str, Any] | None:
         """The hyperparameters, with the names of Recipe; None for model_0, the initialization.
 
-        "No augmentation" becomes aug "minimal". The seed is unknown: the model's number replaces
-        it.
+        A model without augmentation has aug "minimal"; its number replaces the unknown seed.
         """
         if self.index == INITIALIZATION:
             return None
@@ -102,7 +101,7 @@ def released_models() -> tuple[ReleasedModel, ...]:
 
 @functools.cache
 def released_rows() -> dict[str, dict[str, float]]:
-    """Return the released accuracies in Table 3: by row ("greedy") and data set, from 0 to 1."""
+    """Return the released accuracies of Table 3, 0 to 1: row ("greedy") -> data set -> accuracy."""
     rows = {}
     for line in storage.read_jsonl(ASSETS / SOUPS):
         rows[line["row"]] = {ours: float(line[theirs]) / 100 for theirs, ours in SETS.items()}
@@ -110,7 +109,7 @@ def released_rows() -> dict[str, dict[str, float]]:
 
 
 def greedy_ingredients() -> tuple[int, ...]:
-    """Return the model numbers in the authors' greedy soup, in the order of being added."""
+    """Return the model numbers in the authors' greedy soup, in the order they were added."""
     line = next(line for line in storage.read_jsonl(ASSETS / SOUPS) if line["row"] == "greedy")
     return tuple(int(name.removeprefix("model_")) for name in line["ingredients_in_order_added"])
 

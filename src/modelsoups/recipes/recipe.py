@@ -20,7 +20,7 @@ def hyper(
     """Return a dataclass field with the explanation, default and bounds of a hyperparameter.
 
     within: smallest and largest value; above: the smallest itself is excluded; choices: the allowed
-    values; same: all runs of a sweep use one value, while a search may draw other hyperparameters.
+    values; same: every recipe has the default unless the configuration sets another value.
     """
     about = {"sentence": sentence, "within": within, "above": above, "choices": tuple(choices), "same": same}
     return field(default=default, metadata=about)
@@ -28,7 +28,7 @@ def hyper(
 
 @dataclass(frozen=True)
 class Recipe:
-    """The hyperparameters of one fine-tuning run (h in FineTune(theta_0, h), section 2; J.2.1).
+    """The hyperparameters of one fine-tuning run: h in FineTune(theta_0, h) (section 2, J.2.1).
 
     Each number in `ema` or `swa` adds one averaged model, which is an ingredient like the trained
     model. A ValueError gives the wrong key, its value and what is allowed.
@@ -48,7 +48,7 @@ class Recipe:
     seed: int = hyper("random seed of training: image order, augmentation, mixup, dropout", within=(0, 2**63 - 1))
     batch_size: int = hyper("images per optimizer step, over all GPUs", 512, within=(1, 2**20), same=True)
     warmup_steps: int = hyper("steps of linear warm-up, at most a tenth of all", 500, within=(0, 10**7), same=True)
-    clip: float = hyper("gradient norm above which it is clipped", 1.0, within=(0.0, 1e9), above=True, same=True)
+    clip: float = hyper("norm to which a larger gradient is clipped", 1.0, within=(0.0, 1e9), above=True, same=True)
     min_crop: float = hyper(
         "smallest area of a random crop, as a fraction of the image", 0.08, within=(0.0, 1.0), above=True, same=True
     )
@@ -72,11 +72,11 @@ class Recipe:
         choices=(True, False),
     )
     trained: str = hyper(
-        "the trained weights; encoder: all but the head (appendix E)", "all", choices=("all", "encoder")
+        "which weights are trained; encoder: all but the head (appendix E)", "all", choices=("all", "encoder")
     )
-    ema: tuple[float, ...] = hyper("decays of exponential moving averages of the weights", (), within=(0.0, 1.0))
+    ema: tuple[float, ...] = hyper("decays of exponential moving averages of the weights (EMA)", (), within=(0.0, 1.0))
     swa: tuple[float, ...] = hyper(
-        "for each fraction, a mean of the weights of all later epochs (SWA; L.1: 0.7)", (), within=(0.0, 1.0)
+        "start of each mean over epochs of the weights (SWA), in fractions of the run (L.1)", (), within=(0.0, 1.0)
     )
     teachers: tuple[str, ...] = hyper(
         "folders of fine-tuned models, or weight files, whose ensemble predicts the targets (distillation, L.1)", ()
@@ -103,11 +103,10 @@ class Recipe:
         return tuple(f.name for f in fields(Recipe))
 
     def accumulation(self, ranks: int, at_once: int | None = None) -> int:
-        """Return the number of micro-batches in which each process computes its share of a batch.
+        """Return the number of micro-batches into which each process splits its share of a batch.
 
-        A micro-batch has at most `at_once` images, and mixup's pairs (image i, and i-th from the
-        end of the batch) stay in one micro-batch. Raises ValueError if the batch cannot be split
-        so.
+        A micro-batch has at most `at_once` images. Two images that mixup mixes (i-th from the start
+        and from the end of the batch) stay together. Raises ValueError if this is impossible.
         """
         if ranks == 1 and (at_once is None or at_once >= self.batch_size):
             return 1

@@ -14,7 +14,7 @@ The distributions of a random search:
     integer: [low, high], both included   randaugment: {m: [low, high], n: [low, high]}
     mixture: [{p: 0.5, constant: 0.0}, {p: 0.5, uniform: [0, 1]}], p being probabilities
 
-`strata: n` beside uniform or log10_uniform: n recipes in a row get one value per n-th of the range.
+With `strata: n` beside (log10_)uniform, n recipes in a row draw from n equal parts of the range.
 
 Every random number is a hash of (seed, index, parameter). Therefore a recipe is the same on any
 machine and in any order, and a new parameter does not change the values of the others.
@@ -38,7 +38,7 @@ INTEGERS = tuple(f.name for f in fields(Recipe) if f.type is int)
 
 
 def validate(search: Any) -> None:
-    """Raise ValueError, naming the key, unless the search's form and all its values are allowed."""
+    """Raise ValueError, naming the key, unless the search has a valid form and valid values."""
     kind = search.get("kind") if isinstance(search, Mapping) else None
     if not isinstance(kind, str) or kind not in KEYS:
         raise ValueError(f"kind={kind}: expected one of {', '.join(KEYS)}")
@@ -110,7 +110,7 @@ class HashedNumbers:
         return (self.bits() >> 11) / 2**53
 
     def stratified(self, strata: int) -> float:
-        """Return a number in [0, 1); `strata` recipes in a row get one in each `strata`-th part."""
+        """Return a number in [0, 1); `strata` successive recipes get one in each equal part."""
         block, place = divmod(self.index, strata)
 
         def rank(part: int) -> int:
@@ -148,7 +148,7 @@ def _integer(numbers: HashedNumbers, bounds: Sequence[int]) -> int:
 
 
 def _rounded(x: float, low: float, high: float) -> float:
-    """Return x with six digits, within the bounds; later digits of 10**x differ by machine."""
+    """Return x rounded to 6 digits, within the bounds; more digits of 10**x differ by machine."""
     return float(f"{min(max(float(f'{x:.6g}'), low), high):.12g}")
 
 
@@ -188,7 +188,7 @@ def _check_list(recipes: Any) -> None:
 
 
 def _check_distribution(name: str, spec: Any, part: bool = False) -> None:
-    """Raise ValueError unless `spec` is a distribution; part: it is in a mixture and has a p."""
+    """Raise ValueError unless `spec` is a distribution; part: of a mixture, with probability p."""
     choices = ", ".join(DISTRIBUTIONS)
     if not isinstance(spec, Mapping):
         raise ValueError(f"expected a mapping with one distribution ({choices}), not {spec!r}")

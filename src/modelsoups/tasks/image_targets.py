@@ -45,7 +45,7 @@ def chance_loss(loss: str, classes: int) -> float:
 
 
 def mixup(images_BCHW: Tensor, targets_BC: Tensor, lam: float) -> tuple[Tensor, Tensor]:
-    """Return the means of images and targets with the reversed batch, weighted lam and 1 - lam."""
+    """Return lam x batch + (1 - lam) x reversed batch, for the images and for the targets."""
     mixed_BCHW = lam * images_BCHW + (1 - lam) * images_BCHW.flip(0)
     return mixed_BCHW, lam * targets_BC + (1 - lam) * targets_BC.flip(0)
 
@@ -78,7 +78,7 @@ def mixup_lambda(alpha: float, *key: object) -> float:
 
 
 def mix_batch(images_BCHW: Tensor, targets_BC: Tensor, recipe: Recipe, step: int) -> tuple[Tensor, Tensor]:
-    """Apply the recipe's mixup or CutMix to images and targets; if both are set, a random one."""
+    """Apply the recipe's mixup or CutMix to images and targets; if both are set, one at random."""
     seed, cut = recipe.seed, recipe.cutmix > 0
     if cut and recipe.mixup > 0:
         cut = bool(torch.rand((), generator=seeded(seed, "cutmix", step)) < 0.5)

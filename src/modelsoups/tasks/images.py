@@ -33,17 +33,17 @@ class ImageClassification(Task):
         return build_on_device(model, classes)
 
     def example(self, model: Classifier) -> Tensor:
-        """Return two images of zeros, (2, 3, H, W), of the model's image size, on its device."""
+        """Return two images of zeros, (2, 3, H, W), of the model's size, on the model's device."""
         return next(model.parameters()).new_zeros(2, 3, model.image_size, model.image_size)
 
     def prepare(self, dataset: ShardSet, model: ModelConfig) -> None:
-        """Decode and crop a data set into a file of the run, if it is too large for memory."""
+        """Decode and crop a data set to a file in the run's folder, if too large for memory."""
         self.crops.prepare(dataset, model.image_size)
 
     def train_batches(
         self, model: Classifier, recipe: Recipe, data: TrainingData
     ) -> Iterator[tuple[Tensor | BatchPlan, Tensor]]:
-        """Yield (uint8 pixels, labels); with augment=gpu, a BatchPlan that makes the pixels."""
+        """Yield (uint8 pixels, labels); with augment=gpu, a BatchPlan in place of the pixels."""
         preprocessing = Preprocessing(model.image_size, model.mean, data.decoder, data.augment, data.side_by_side)
         return train_batches(data.train, recipe, preprocessing, data.first, data.share, data.skipped)
 

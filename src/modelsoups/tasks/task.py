@@ -72,7 +72,7 @@ class Task(ABC):
 
     @abstractmethod
     def train_batches(self, model: Any, recipe: Recipe, data: TrainingData) -> Iterator[tuple[Any, Tensor]]:
-        """Yield (batch, labels) from step data.first on; they depend only on recipe and step."""
+        """Yield (batch, labels) from step data.first on, which depend only on recipe and step."""
 
     @abstractmethod
     def test_batches(self, dataset: Any, model: Any) -> Iterator[Any]:
@@ -88,7 +88,7 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, network: nn.Module, model: Any, batch: Any, labels_B: Tensor, step: Step) -> Tensor:
-        """Return a batch's mean loss; `network` is `model` after torch.compile or DDP: call it."""
+        """Return a batch's mean loss, computed by `network`: `model` after torch.compile or DDP."""
 
     @abstractmethod
     def chance_loss(self, loss: str, classes: int) -> float:
@@ -102,7 +102,7 @@ class Task(ABC):
 
     @abstractmethod
     def points(self, logits_NC: Tensor, labels_N: Tensor) -> float:
-        """Return the number that model selection maximizes, such as correct predictions."""
+        """Return the number that model selection maximizes, such as the count of images correct."""
 
     @abstractmethod
     def outcomes(self, logits_NC: Tensor, labels_N: Tensor) -> np.ndarray:
@@ -118,4 +118,4 @@ class Task(ABC):
 
     @abstractmethod
     def compare_means(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Comparison:
-        """Compare two models' mean scores over data sets; `pairs` has their `outcomes` on each."""
+        """Compare two models' mean scores over data sets; a pair: their outcomes on one set."""

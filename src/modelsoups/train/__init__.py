@@ -1,1 +1,1 @@
-"""Fine-tune one model: training loop, optimizers, EMA and SWA, checkpoints, several processes."""
+"""Fine-tuning of one model: training loop, optimizers, EMA and SWA, checkpoints, distribution."""

@@ -3,8 +3,8 @@
 By default, a GPU trains with autocast to bf16 (weights, optimizer state, head and loss stay in
 float32), torch.compile, a fused optimizer, and copies of the next batch during the current step; a
 CPU trains in float32 without torch.compile. In bf16, open_clip and timm use flash attention. Python
-queues at most AHEAD steps on the GPU. Otherwise it waits for the GPU only to check the loss before
-a checkpoint, and inside Adafactor.
+queues at most two steps (AHEAD) on the GPU. Otherwise it waits for the GPU only to check the loss
+before a checkpoint, and inside Adafactor.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ class Device:
 
     @property
     def name(self) -> str:
-        """Return how this differs from a CPU in float32, such as "cuda bf16 compiled", or ""."""
+        """Return how this differs from float32 on a CPU, such as "cuda bf16 compiled", or ""."""
         gpu = self.augment == "gpu"
         words = {self.torch.type: self.cuda, "bf16": self.bf16, "compiled": self.compile, "augment=gpu": gpu}
         return " ".join(filter(words.get, words))
@@ -107,10 +107,10 @@ def convolutional(model: nn.Module) -> bool:
 def staged(
     batches: Iterable[tuple[Tensor | BatchPlan, Tensor]], device: torch.device, parts: int = 1
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (pixels, labels) on the device: uint8 pixels, (B, C, H, W), and labels, (B).
+    """Yield the batches on the device: uint8 pixels, (B, C, H, W), and labels, (B).
 
-    A BatchPlan (images with planned augmentations) is augmented there. Copies to a GPU run in a
-    stream of their own, during the previous step. parts: micro-batches per step.
+    A BatchPlan (images with planned augmentations) is augmented on the device. Copies to a GPU run
+    in a separate stream, during the previous step. parts: micro-batches per step.
     """
     if device.type != "cuda":
         for images, labels_B in batches:

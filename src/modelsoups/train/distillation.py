@@ -16,7 +16,7 @@ from modelsoups.weights import state_dicts
 
 
 def load_teachers(model: Classifier, names: Sequence[str]) -> list[Classifier]:
-    """Return a frozen copy of `model` for each path in `names`, with the weights from there."""
+    """Return one frozen copy of `model` per path in `names`, with the weights at that path."""
     return [_load(model, teacher(name)) for name in names]
 
 

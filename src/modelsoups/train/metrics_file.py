@@ -42,7 +42,7 @@ class MetricsFile:
         self.step = 0  # of the previous row
 
     def begin(self, step: int, epoch: float, lr: float, seconds: float, loss: Tensor) -> None:
-        """Prepare the line of a step, after `seconds` of training, and start copying its loss."""
+        """Prepare the metrics of `step`, reached after `seconds`, and start copying its loss."""
         batch_size = self.recipe.batch_size
         speed = round(step * batch_size / seconds, 1)
         timing = {"seconds": round(seconds, 3), "images_per_second": speed, "ranks": self.ranks}
@@ -52,7 +52,7 @@ class MetricsFile:
         self.begun = Begun(row, copied, copies_done(self.device.cuda), self.clock.take(), images)
 
     def arrived(self) -> tuple[int, float] | None:
-        """Wait for the prepared line's loss; return (step, loss), or None if there is no line."""
+        """Wait for the loss of the prepared line; return (step, loss), or None without a line."""
         if self.begun is None:
             return None
         self.begun.wait()
@@ -95,7 +95,7 @@ TOO_HIGH = 3.0  # see DivergenceCheck
 
 @dataclass
 class DivergenceCheck:
-    """Detects that a training run's loss has diverged, but ignores spikes of few steps."""
+    """Detects that a run's loss has diverged, but ignores spikes of fewer than `patience` steps."""
 
     chance: float  # loss if all logits are equal: ln C for softmax
     patience: int  # steps
@@ -106,7 +106,7 @@ class DivergenceCheck:
         """Return a message that says how the run has diverged, or None. Call it in order of steps.
 
         The run has diverged if its loss is not finite, or if for `patience` steps the loss has been
-        above 3 times (TOO_HIGH) the loss by chance and above 3 times the first loss.
+        above 3 times (TOO_HIGH) the loss of equal logits and 3 times the run's first loss.
         """
         if not math.isfinite(loss):
             return f"the loss is {loss} at step {step}"

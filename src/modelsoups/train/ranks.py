@@ -39,7 +39,7 @@ class Ranks:
 
         DDP regroups the gradients after its first backward pass, which changes how sums over more
         than two ranks are rounded. That first pass runs here, on any images, so that a resumed run
-        gives the same results. It changes buffers: load the model's weights afterwards.
+        gives the same results as another. It changes buffers: load the weights afterwards.
         """
         if self.world == 1:
             return model

@@ -37,8 +37,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 def load(path: Path) -> dict[str, Any] | None:
     """Return the content of a checkpoint, or None if the file is damaged or not a checkpoint.
 
-    This compares the file's checksums, which torch.load ignores. Raises OSError if it cannot be
-    read.
+    This compares the checksums, which torch.load ignores. Raises OSError if the file is unreadable.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -73,7 +72,7 @@ def sync(metrics: Path) -> None:
 
 
 def cut(metrics: Path, step: int) -> None:
-    """Truncate metrics.jsonl at the first line that is incomplete or belongs to a later step."""
+    """Truncate metrics.jsonl at the first line that is incomplete or of a step after `step`."""
     if not metrics.exists():
         return
     kept = []

@@ -97,7 +97,7 @@ class Trainer:
     # ---- starting and resuming ----
 
     def load(self, initial: Ingredient) -> None:
-        """Load the newest intact checkpoint, else the weights `initial`; delete later metrics."""
+        """Load the newest intact checkpoint, else `initial`; delete the metrics of later steps."""
         folder, first = self.workspace.folder, self.ranks.first
         self.network = self.ranks.wrap(self.model.train(), self.example)
         name, damaged = self.ranks.from_first(resume.newest(folder) if first else None)
@@ -126,7 +126,7 @@ class Trainer:
             )
         if state["made_from"] != self.workspace.made_from:
             raise ValueError(
-                f"{path} was trained with another recipe, initial model or training set; choose another name=..., or "
+                f"{path} is from a run with another recipe, initial model or training set; set another name=..., or "
                 f"move {path.parent} away"
             )
         self.model.load_state_dict(state["model"])
@@ -220,7 +220,7 @@ class Trainer:
         return torch.stack(losses).sum()
 
     def _loss(self, batch: Tensor, labels_B: Tensor, part: int) -> Tensor:
-        """Seed torch for this step, rank and micro-batch `part`; return its mean loss."""
+        """Seed torch for this step, rank and micro-batch `part`; return the part's mean loss."""
         recipe = self.recipe
         place = self.ranks.rank * self.parts + part
         key = (recipe.seed, "step", self.step, *([place] if place else []))
@@ -242,8 +242,7 @@ class Trainer:
     def _log_and_save(self, loss: Tensor) -> dict[str, Any] | None:
         """Write metrics and a checkpoint if due; return {reason, step, loss} if diverged.
 
-        A loss is read at a checkpoint, else with the next metrics, because reading waits for the
-        GPU.
+        Reading a loss waits for the GPU: it is read at checkpoints, else with the next metrics.
         """
         settings, last = self.settings, self.step == self.total
         logs = self.step % settings.log_every == 0 or last

@@ -47,7 +47,7 @@ class PretrainOptions:
             raise ValueError(f"pretrain.steps={self.steps}: expected at least 1")
 
     def fixed(self) -> dict[str, Any]:
-        """Return the options that affect the weights: all but out and the intervals of output."""
+        """Return the options that affect the weights: all but out, checkpoint_every, log_every."""
         free = ("out", "checkpoint_every", "log_every")
         return {key: value for key, value in asdict(self).items() if key not in free}
 
@@ -90,7 +90,7 @@ class Pretraining(ABC):
 
     @abstractmethod
     def losses(self, images_BCHW: Tensor, places_B: Tensor, g: Generator) -> Losses:
-        """Return the loss to minimise, and two numbers to print, which `parts` names."""
+        """Return the loss to minimise and two numbers to print, whose names are in `parts`."""
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class Pretraining(ABC):
         """Print the accuracy of the weights just saved; the default prints nothing."""
 
     def train_step(self) -> tuple[float, float]:
-        """Do one optimizer step; return two numbers to print, which `parts` names."""
+        """Do one optimizer step; return two numbers to print, whose names are in `parts`."""
         options, corpus = self.options, self.corpus
         g = sets.generator(f"pretrain {options.seed} step {self.step}")
         places_B = self._batch(g)
@@ -122,7 +122,7 @@ class Pretraining(ABC):
         return one.item(), other.item()
 
     def _batch(self, g: Generator) -> Tensor:
-        """Return the glyphs of a random batch; names that several designers drew come first."""
+        """Return random glyph indices; those whose name several designers drew come first."""
         corpus, size = self.corpus, self.options.batch_size
         shared = round(size * self.options.shared_names)
         first_B = torch.randperm(len(corpus.shared), generator=g)[:shared]
@@ -158,7 +158,7 @@ class Pretraining(ABC):
         storage.save_weights(self.options.out / self.weights, state)
 
     def train(self) -> float:
-        """Train the remaining steps; return the seconds that all steps took, in every process."""
+        """Train the remaining steps; return the seconds of all steps, before and after resuming."""
         options, first, start = self.options, self.step, time.monotonic()
         while self.step < options.steps:
             numbers = self.train_step()
@@ -182,7 +182,7 @@ class Pretraining(ABC):
 
 
 def pretrain(kind: type[Pretraining], options: PretrainOptions) -> dict[str, Any]:
-    """Pre-train or resume in options.out; write the weights and card.json; return the card."""
+    """Pre-train or resume in options.out; write weights and card.json, and return the latter."""
     torch.set_num_threads(options.threads)
     training = kind(options, corpus_of_icons())
     seconds = training.train()
