@@ -195,7 +195,7 @@ def test_a_frozen_head_does_not_move(cfg):
         ({"swa": "0.7"}, r"recipe\.swa=.*expected a list of numbers"),
         ({"loss": "hinge"}, r"recipe\.loss=hinge: expected one of softmax, binary"),
         ({"sam": -1}, r"recipe\.sam=-1: expected at least 0"),
-        ({"teachers": "runs/a"}, r"recipe\.teachers=runs/a: expected a list of fine-tuned models' folders or weight files"),
+        ({"teachers": "runs/a"}, r"recipe\.teachers=runs/a: expected a list of fine-tuned models' folders or"),
         ({"teachers": [3]}, r"recipe\.teachers=\[3\]: expected a list"),
     ],
 )
