@@ -1,7 +1,7 @@
 """Estimates what a sweep costs before it is submitted: `modelsoups plan experiment=imagenet`.
 
 Images, steps, GPU-hours and disk space are computed from the hyperparameters of all models. The
-speed of a GPU is plan.images_per_second or, if that is null, the median of the finished models.
+speed of a GPU is plan.images_per_second or, if that is null, the median over finished models.
 """
 
 import statistics

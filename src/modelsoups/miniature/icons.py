@@ -183,7 +183,7 @@ def is_held_out(glyph: Glyph) -> bool:
 
 @dataclass(frozen=True)
 class PretrainingGlyphs:
-    """The glyphs for pre-training, and how many held-out ones and near-duplicates are left out."""
+    """The glyphs for pre-training, and how many are left out as held-out or near-duplicate."""
 
     indices: tuple[int, ...]
     held_out: int  # see is_held_out
@@ -207,7 +207,7 @@ def pretraining_glyphs() -> PretrainingGlyphs:
 
 
 def similar(indices: Sequence[int], references: Sequence[int]) -> list[bool]:
-    """Return, for each of `indices`, whether its mask nearly equals the mask of a reference."""
+    """Return, for each of `indices`, whether its mask nearly equals the mask of any reference."""
     both = [masks(x).flatten(1).float() for x in (indices, references)]
     unit_GD, references_RD = (F.normalize(masks_GD, dim=1) for masks_GD in both)
     best_G = torch.cat([(part_GD @ references_RD.T).amax(dim=1) for part_GD in unit_GD.split(1024)])

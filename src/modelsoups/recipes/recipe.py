@@ -30,8 +30,8 @@ def hyper(
 class Recipe:
     """The hyperparameters of one fine-tuning run: h in FineTune(theta_0, h) (section 2, J.2.1).
 
-    Each number in `ema` or `swa` adds one averaged model, which is an ingredient like the trained
-    model. A ValueError gives the wrong key, its value and what is allowed.
+    Each number in `ema` or `swa` adds one averaged model, which can be in a soup like the trained
+    one. A ValueError gives the wrong key, its value and what is allowed.
     """
 
     lr: float = hyper("learning rate", within=(0.0, 10.0), above=True)
@@ -76,7 +76,7 @@ class Recipe:
     )
     ema: tuple[float, ...] = hyper("decays of exponential moving averages of the weights (EMA)", (), within=(0.0, 1.0))
     swa: tuple[float, ...] = hyper(
-        "start of each mean over epochs of the weights (SWA), in fractions of the run (L.1)", (), within=(0.0, 1.0)
+        "fractions of training from which on weights are averaged over epochs (SWA; L.1: 0.7)", (), within=(0.0, 1.0)
     )
     teachers: tuple[str, ...] = hyper(
         "folders of fine-tuned models, or weight files, whose ensemble predicts the targets (distillation, L.1)", ()

@@ -110,7 +110,7 @@ class HashedNumbers:
         return (self.bits() >> 11) / 2**53
 
     def stratified(self, strata: int) -> float:
-        """Return a number in [0, 1); `strata` successive recipes get one in each equal part."""
+        """Return a stratified number: `strata` recipes in a row get one per equal part of 0 to 1."""
         block, place = divmod(self.index, strata)
 
         def rank(part: int) -> int:

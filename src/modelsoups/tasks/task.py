@@ -102,7 +102,7 @@ class Task(ABC):
 
     @abstractmethod
     def points(self, logits_NC: Tensor, labels_N: Tensor) -> float:
-        """Return the number that model selection maximizes, such as the count of images correct."""
+        """Return what model selection maximizes, such as the number of correct images."""
 
     @abstractmethod
     def outcomes(self, logits_NC: Tensor, labels_N: Tensor) -> np.ndarray:

@@ -44,7 +44,7 @@ class Device:
 
     @property
     def name(self) -> str:
-        """Return how this differs from float32 on a CPU, such as "cuda bf16 compiled", or ""."""
+        """Return what differs from float32 on a CPU: "cuda bf16 compiled", or "" if nothing."""
         gpu = self.augment == "gpu"
         words = {self.torch.type: self.cuda, "bf16": self.bf16, "compiled": self.compile, "augment=gpu": gpu}
         return " ".join(filter(words.get, words))

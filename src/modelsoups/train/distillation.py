@@ -32,7 +32,7 @@ def _load(model: Classifier, teacher: Ingredient) -> Classifier:
 
 
 def teacher(name: str) -> Ingredient:
-    """Return the model at a path: an ingredient's folder or weight file; ValueError if missing."""
+    """Return the model at path `name`, a folder or weight file; ValueError if it is incomplete."""
     path = Path(name)
     if not path.exists():
         raise ValueError(f"recipe.teachers: {path} does not exist; give a fine-tuned model's folder or weight file")

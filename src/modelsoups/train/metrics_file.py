@@ -42,7 +42,7 @@ class MetricsFile:
         self.step = 0  # of the previous row
 
     def begin(self, step: int, epoch: float, lr: float, seconds: float, loss: Tensor) -> None:
-        """Prepare the metrics of `step`, reached after `seconds`, and start copying its loss."""
+        """Prepare the metrics of `step`, reached after `seconds`; start copying the loss."""
         batch_size = self.recipe.batch_size
         speed = round(step * batch_size / seconds, 1)
         timing = {"seconds": round(seconds, 3), "images_per_second": speed, "ranks": self.ranks}
@@ -52,7 +52,7 @@ class MetricsFile:
         self.begun = Begun(row, copied, copies_done(self.device.cuda), self.clock.take(), images)
 
     def arrived(self) -> tuple[int, float] | None:
-        """Wait for the loss of the prepared line; return (step, loss), or None without a line."""
+        """Wait for the loss of the prepared line; return (step, loss), or None if there is none."""
         if self.begun is None:
             return None
         self.begun.wait()
@@ -66,7 +66,7 @@ class MetricsFile:
         append(self.path, begun.row)
 
     def _throughput(self, begun: Begun) -> dict[str, Any]:
-        """Return images/s and each phase's time share since the last line; on a GPU also MFU."""
+        """Return images/s and time shares (data, forward, ...) since the last line; on GPUs, MFU."""
         found = throughput.summary(throughput.phases(begun.marks), begun.images)
         if found and self.device.cuda:
             dtype = torch.bfloat16 if self.device.bf16 else torch.float32

@@ -23,7 +23,7 @@ TORCHRUN = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1} 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's rank, the number of processes in total (world) and on this machine (here)."""
+    """This process's rank, and the number of processes in total (world) and on this host (here)."""
 
     rank: int = 0
     world: int = 1
@@ -38,8 +38,8 @@ class Ranks:
         """Return the model, wrapped in DistributedDataParallel (DDP) if there are several ranks.
 
         DDP regroups the gradients after its first backward pass, which changes how sums over more
-        than two ranks are rounded. That first pass runs here, on any images, so that a resumed run
-        gives the same results as another. It changes buffers: load the weights afterwards.
+        than two ranks are rounded. That first pass runs here, on any images, so that resumed and
+        uninterrupted runs give the same results. It changes buffers: load the weights afterwards.
         """
         if self.world == 1:
             return model

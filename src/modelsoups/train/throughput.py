@@ -29,7 +29,7 @@ class Clock:
         self.marks.append((phase, now))
 
     def take(self) -> list[Mark]:
-        """Return the (phase, time) marks since the previous call, after that call's last mark."""
+        """Return the (phase, time) marks since the last call, preceded by that call's last mark."""
         marks, self.marks = self.marks, self.marks[-1:]
         return marks
 

@@ -106,7 +106,7 @@ def contrastive_loss(images_BD: Tensor, texts_BD: Tensor, scale: Tensor, names_B
 def zero_shot(folder: Path, seed: int = CARD_SEED, chunks: int | None = None) -> dict[str, float]:
     """Return the zero-shot accuracy, in percent, of the IconCLIP in `folder` on each test set.
 
-    chunks: the number of 256-image chunks per set; None: all. The result has "mean of shifts", too.
+    chunks: 256-image chunks per set (None: all). Key "mean of shifts": mean over the shifted sets.
     """
     clip = iconclip.load_iconclip(folder)
     visual = clip.model.visual
