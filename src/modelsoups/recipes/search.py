@@ -110,7 +110,7 @@ class HashedNumbers:
         return (self.bits() >> 11) / 2**53
 
     def stratified(self, strata: int) -> float:
-        """Return a stratified number: `strata` recipes in a row get one per equal part of 0 to 1."""
+        """Return a number in [0, 1); of `strata` recipes in a row, each gets another equal part."""
         block, place = divmod(self.index, strata)
 
         def rank(part: int) -> int:

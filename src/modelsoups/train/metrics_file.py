@@ -66,7 +66,7 @@ class MetricsFile:
         append(self.path, begun.row)
 
     def _throughput(self, begun: Begun) -> dict[str, Any]:
-        """Return images/s and time shares (data, forward, ...) since the last line; on GPUs, MFU."""
+        """Return images/s, time shares (data, forward, ...) and GPU MFU since the last line."""
         found = throughput.summary(throughput.phases(begun.marks), begun.images)
         if found and self.device.cuda:
             dtype = torch.bfloat16 if self.device.bf16 else torch.float32
