@@ -174,7 +174,7 @@ class Trainer:
                 return diverged
             clock.mark("other")
         if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters()):
-            return self._diverged(f"some weights are not finite after step {self.step}", self.step)
+            return self._diverged(f"weights are not finite after step {self.step}", self.step)
         return None
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
