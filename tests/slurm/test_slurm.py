@@ -343,7 +343,7 @@ def test_two_nodes_of_two_ranks_train_as_one_process_does_and_a_killed_rank_leav
 
 def test_an_unknown_partition_is_named_with_the_ones_there_are_and_nothing_is_left_in_the_queue(cluster, begun):
     cfg = load([*begun.args, f"runs={begun.home / 'wrong'}", "cluster.partition=nope"])
-    with pytest.raises(ValueError, match=r"(?i)invalid partition.*cluster\.partition is one of: high, main"):
+    with pytest.raises(ValueError, match=r"(?i)invalid partition.*set cluster\.partition to one of: high, main"):
         submit.run(Experiment(cfg))
     assert slurm.queue(cfg.run.root) == []
     assert slurm.max_array_size() == 1001

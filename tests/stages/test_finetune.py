@@ -166,7 +166,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(cfg, monkeypatch):
     break_off(cfg, monkeypatch, 3)
     folder, recipes = cfg.run.ingredient(0), Experiment(cfg).draw.recipes()
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
-    with pytest.raises(ValueError, match=r"checkpoint\.pt has a different recipe"):
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is from a run with another recipe"):
         fine_tune(Experiment(cfg), recipes[1], 0)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
