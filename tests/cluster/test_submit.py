@@ -17,7 +17,7 @@ def test_a_dry_run_prints_the_chain_and_makes_nothing(tmp_path, monkeypatch, cap
     monkeypatch.setenv("PATH", "/nonexistent")
     assert submit.run(Experiment(load(["submit.dry_run=true", "name=dry"]))) is False
     said = capsys.readouterr().out
-    assert "12 ingredients: 0 complete, 0 failed, 12 to do" in said
+    assert "12 ingredients: 0 complete, 0 failed, 12 to train" in said
     dependencies = [line.split()[2] for line in said.splitlines() if line.startswith("### sbatch --")]
     assert dependencies == [
         "--dependency=afterok:<prepare>",
@@ -117,7 +117,7 @@ def test_only_what_is_not_done_is_submitted(here, monkeypatch, capsys):
         ("soup", ["afterok:102"]),
         ("report", ["afterok:103"]),
     ]
-    assert "1 complete, 0 failed, 2 to do" in capsys.readouterr().out
+    assert "1 complete, 0 failed, 2 to train" in capsys.readouterr().out
 
 
 def test_what_is_in_the_queue_is_not_submitted_again_and_later_jobs_wait_for_it(here, monkeypatch, capsys):
