@@ -1,4 +1,4 @@
-"""The advantage of averaging two models against the angle between them (Figure 3)."""
+"""Accuracy gained by averaging two models, against the angle between the models (Figure 3)."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -34,7 +34,7 @@ def _rows(bench: Bench) -> Rows:
 
 
 def _mean(bench: Bench, measures: Measures) -> float:
-    """Return the accuracy averaged over the test set and the shifts, as in Figure 3."""
+    """Return the mean accuracy over the test set and all shifts, which Figure 3 uses."""
     return float(np.mean([measures[name].accuracy for name in bench.tests]))
 
 

@@ -1,4 +1,4 @@
-"""Soups of two models against ensembles of the same two models (Figure 4)."""
+"""Accuracy of soups of two models against ensembles of the same two models (Figure 4)."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""One-dimensional grids: two endpoints' average against the best model between (Figure F.1)."""
+"""Hyperparameter grids: the soup of two endpoints against the best model between (Figure F.1)."""
 
 import contextlib
 import itertools
@@ -21,7 +21,7 @@ RATES = ("standard_lp", "extreme_lp")  # pools with the grid of learning rates
 
 
 def _grids(bench: Bench) -> Mapping[str, list[tuple[str, Member]]]:
-    """Return the (label, model) pairs of each grid, in order; omit grids with fewer than two."""
+    """Return (value, model) pairs for each varied hyperparameter that has two models or more."""
     rate = bench.settings.rates[0]
     wanted: list[tuple[str, str, dict[str, Any]]] = []
     for name in OPTIMIZERS:
@@ -70,7 +70,7 @@ def _verdicts(rows: Rows) -> Verdicts:
 
 
 def _draw(rows: Rows) -> Figure:
-    """Draw one matrix per grid: the gain of the endpoints' average, in points."""
+    """Draw one matrix per grid; a cell shows the accuracy gain of one pair of endpoints."""
     names = distinct(rows, "grid")
     figure, panels = panels_of(len(names), 2.6, 2.6)
     gains = np.abs(column(rows, "gain", 100))
@@ -85,7 +85,7 @@ def _draw(rows: Rows) -> Figure:
 
 
 def _draw_grid(panel: Axes, rows: Rows, most: float) -> Any:
-    """Draw the gains of one grid, with colours from -most to most, and return the image."""
+    """Draw one grid's matrix, with colours from -most to most (points), and return the image."""
     labels = list(dict.fromkeys([*column(rows, "a"), *column(rows, "b")]))
     z = np.full((len(labels), len(labels)), np.nan)
     for row in rows:

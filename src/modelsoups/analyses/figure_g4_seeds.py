@@ -17,7 +17,7 @@ MARKS = {
 
 
 def seeds_of(bench: Bench, choosing: bool = False) -> list[Ingredient]:
-    """Evaluate and return the models of the pool `seeds` (if choosing, on the hold-out too)."""
+    """Return the models of the pool `seeds`, with logits cached (choosing: on the hold-out too)."""
     seeds = bench.ingredients("seeds")
     if len(seeds) < 2:
         raise Unavailable("it needs two models that differ by their seed alone (analyse.pools.seeds)")

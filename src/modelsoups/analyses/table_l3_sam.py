@@ -1,4 +1,4 @@
-"""Sharpness-aware minimization and its soups (Table L.3)."""
+"""Models fine-tuned with sharpness-aware minimization (SAM), and their soups (Table L.3)."""
 
 from modelsoups.analyses.analysis import PAPER, Analysis, comparison
 from modelsoups.analyses.appendix_l import beside_paper, line, made
@@ -35,7 +35,7 @@ def _rows(bench: Bench) -> Rows:
 def _claimed(
     zero: Measures, one: Measures, sam_zero: Measures, sam_one: Measures, *soups: Measures
 ) -> dict[str, list[tuple[Measures, Measures]]]:
-    """Return each claim that a is better than b, with its pairs (a, b) of measurements."""
+    """Return each claim that models a are more accurate than models b, with its pairs (a, b)."""
     plain, sam, mixed = soups
     gains, losses = [(plain, zero), (plain, one)], [(sam_zero, sam), (sam_one, sam)]
     difference = "Souping gains less with SAM than with vanilla fine-tuning (half of the difference)"
