@@ -174,7 +174,7 @@ def test_a_folder_that_cannot_be_written_costs_one_line(cfg, capfd):
         done = True
     assert done
     err = capfd.readouterr().err
-    assert err.startswith("modelsoups: W&B: not logging (")
+    assert err.startswith("modelsoups: W&B: not logging, since")
     assert err.count("\n") == 1
 
 
@@ -216,7 +216,7 @@ def test_without_an_answer_of_the_server_the_run_is_logged_offline(cfg, capfd, m
     storage.write_json(folder / manifests.MANIFEST, {"inputs": {}, "files": {}, "sha256": "ab"})
     one = follower(cfg, "auto")
     one.look(last=True)
-    assert "the server did not take the run" in capfd.readouterr().out
+    assert "the server did not accept the run" in capfd.readouterr().out
     assert one.mode == "offline"
     same_as_ours(cfg, one.followed[folder].run_id, folder)
     wandb.teardown()

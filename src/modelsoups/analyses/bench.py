@@ -134,7 +134,7 @@ class Bench:
         found = []
         for name in names:
             if name not in self.runs:
-                raise Unavailable(f"it needs the pool {name} (analyse.pools.{name})")
+                raise Unavailable(f"the analysis needs a pool of models: analyse.pools.{name} is not defined")
             found += [m for m in self._members(name) if averages or not m.average]
         return found
 
@@ -146,7 +146,7 @@ class Bench:
         self.pool(pool)
         initial = self.runs[pool].ingredients.initial().get("initialization")
         if initial is None:
-            raise Unavailable("it needs the initialization, which was not imported (model_0.pt)")
+            raise Unavailable("the analysis needs the initial weights (model_0.pt), which were not imported")
         return initial
 
     def find(self, init: str, **wanted: Any) -> Member:
@@ -158,7 +158,7 @@ class Bench:
                 if member.has(wanted):
                     return member
         shown = ", ".join(f"{k}={v}" for k, v in wanted.items() if k not in PLAIN or v != PLAIN[k])
-        raise Unavailable(f"no pool has a model from the {init} head with the recipe {shown}")
+        raise Unavailable(f"the analysis needs a model from the {init} head with {shown}; no pool has one")
 
     def _members(self, pool: str) -> list[Member]:
         """Return all completely fine-tuned models of a pool; the files are read only once."""

@@ -13,7 +13,7 @@ from modelsoups.soup.methods import METHODS
 def need_holdout(bench: Bench) -> None:
     """Raise Unavailable if the hold-out images have not been prepared."""
     if bench.holdout not in bench.experiment.sets.evaluated():
-        raise Unavailable(f"it chooses on the hold-out {bench.holdout}, which is not prepared")
+        raise Unavailable(f"the analysis needs the hold-out {bench.holdout}, which is not prepared (modelsoups prepare)")
 
 
 def choose(bench: Bench, ingredients: Sequence[Ingredient], method: str, **options: Any) -> Soup:

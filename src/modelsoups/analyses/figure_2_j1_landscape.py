@@ -59,7 +59,7 @@ def _triples(bench: Bench) -> list[tuple[str, Ingredient, Member, Member]]:
         return [(name, start, one, other) for name, other in zip(names, others, strict=True)]
     known = [m for m in bench.pool(OWN) if m.ingredient.recipe is not None]
     if len(known) < 2:
-        raise Unavailable("it needs two models with a recipe")
+        raise Unavailable("the analysis needs two models whose hyperparameters are known")
     members = sorted(known, key=lambda m: m.lr)
     return [("lowest and highest learning rate", bench.start(OWN), members[-1], members[0])]
 

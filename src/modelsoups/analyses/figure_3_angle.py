@@ -19,7 +19,7 @@ MARKS = {"seed": ("o", BLUE), "learning rate": ("s", RED), "augmentation": ("^",
 def _rows(bench: Bench) -> Rows:
     pairs = single_differences(bench, list(filter(bench.runs.__contains__, POOLS)))
     if not pairs:
-        raise Unavailable("it needs two models with a recipe and a moderate learning rate")
+        raise Unavailable("the analysis needs two models with known hyperparameters and moderate learning rates")
     start = bench.weights(bench.start(OWN))
     bench.evaluate([m.ingredient for one, two, _ in pairs for m in (one, two)])
     points = [between(one.ingredient, two.ingredient) for one, two, _ in pairs]

@@ -24,7 +24,7 @@ TITLES = {OWN: "random search, LP", "standard_zs": "standard grid, zero-shot"}
 def _rows(bench: Bench) -> Rows:
     need_holdout(bench)
     if not bench.all_shifts:
-        raise Unavailable("it needs all of the distribution shifts")
+        raise Unavailable("the analysis needs all test sets of data.shifts, and some are not prepared (modelsoups prepare)")
     rows: Rows = []
     for pool in TITLES:
         if pool in bench.runs:

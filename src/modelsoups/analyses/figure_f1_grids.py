@@ -39,7 +39,7 @@ def _grids(bench: Bench) -> Mapping[str, list[tuple[str, Member]]]:
             grids.setdefault(grid, []).append((label, bench.find("lp", **recipe)))
     found = {grid: models for grid, models in grids.items() if len(models) > 1}
     if not found:
-        raise Unavailable("no pool has two models that differ in optimizer, augmentation or learning rate alone")
+        raise Unavailable("the analysis needs two models that differ only in optimizer, augmentation or learning rate")
     return found
 
 

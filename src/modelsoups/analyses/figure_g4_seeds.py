@@ -20,7 +20,7 @@ def seeds_of(bench: Bench, choosing: bool = False) -> list[Ingredient]:
     """Return the models of the pool `seeds`, with logits cached (choosing: on the hold-out too)."""
     seeds = bench.ingredients("seeds")
     if len(seeds) < 2:
-        raise Unavailable("it needs two models that differ by their seed alone (analyse.pools.seeds)")
+        raise Unavailable("the analysis needs two models that differ only in their seed, in the pool seeds")
     bench.evaluate(seeds, choosing)
     return seeds
 

@@ -74,7 +74,7 @@ def _paired(one: Member, two: Member) -> bool:
 def _rows(bench: Bench) -> Rows:
     pairs = _pairs(bench)
     if not pairs:
-        raise Unavailable("it needs two models with a recipe")
+        raise Unavailable("the analysis needs two models whose hyperparameters are known")
     tasks = list(itertools.product(pairs, bench.tests))
     todo = [task for task in tasks if not all(map(Path.exists, _paths(bench, task).values()))]
     bench.run_tasks(_compute, todo, "equation (1)")

@@ -12,7 +12,7 @@ def _rows(bench: Bench) -> Rows:
     bench.evaluate(models_of(members))
     recipe = next((m.ingredient.recipe for m in members if m.ingredient.recipe and m.ingredient.recipe.sam), None)
     if recipe is None:
-        raise Unavailable("the pool sam has no model with recipe.sam above 0")
+        raise Unavailable("the analysis needs a model with recipe.sam above 0 in the pool sam (analyse.pools.sam)")
     zero = {"lr": recipe.lr, "aug": recipe.aug, "seed": 0}
     one = {**zero, "seed": 1}
     sam_zero, sam_one = {**zero, "sam": recipe.sam}, {**one, "sam": recipe.sam}

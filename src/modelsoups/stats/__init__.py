@@ -1,1 +1,1 @@
-"""Statistics: scores, intervals, tests, calibration, equation (1). Legend: N images, C classes."""
+"""Accuracy, intervals, significance tests, calibration, equation (1). N images, C classes."""
