@@ -40,7 +40,7 @@ class Analysis:
     claimed_in: str = ""  # source of the claims; empty: the figure or table at the start of the title
 
     def verdicts(self, rows: Rows) -> Verdicts:
-        """Return the verdicts of `judge`, or else those on `claims` and on claims in the rows."""
+        """Return for each claim of the figure or table whether it holds in `rows` (a Verdict)."""
         if self.judge:
             return self.judge(rows)
         source, found = self.claimed_in or self.title.partition(". ")[0], []
@@ -54,9 +54,9 @@ class Analysis:
 
 
 def judged(text: str, source: str, estimate: dict[str, float], unit: str = "points") -> Verdict:
-    """Return the verdict on the claim `text` that a quantity is above zero, from its 95% interval.
+    """Return whether the claim `text`, that a quantity is above zero, holds by its 95% interval.
 
-    estimate: has value, low and high. unit: "points" prints it in percentage points, "" as it is.
+    estimate: value, low and high. unit: "points" prints them in percentage points, "" unchanged.
     """
     value, low, high = estimate["value"], estimate["low"], estimate["high"]
     scale, form = (100, "+.2f") if unit == "points" else (1, "+.3f")
@@ -67,7 +67,7 @@ def judged(text: str, source: str, estimate: dict[str, float], unit: str = "poin
 
 
 def counted(text: str, source: str, cases: Sequence[bool]) -> Verdict:
-    """Return the verdict on the claim that most of `cases` are true, by Wilson's 95% interval."""
+    """Return whether the claim `text`, that most of `cases` are true, holds (Wilson's interval)."""
     true, n = sum(cases), len(cases)
     low, high = intervals.wilson(true, n)
     verdict = HOLDS if low > 0.5 else FAILS if high < 0.5 else OPEN
@@ -77,14 +77,14 @@ def counted(text: str, source: str, cases: Sequence[bool]) -> Verdict:
 
 
 def estimated(result: correlations.Estimate) -> dict[str, float]:
-    """Convert a bootstrap estimate to a dict of its value and the interval's ends, low and high."""
+    """Convert a bootstrap estimate to a dict with the keys value, low and high (95% interval)."""
     return interval((result.value, result.low, result.high))
 
 
 def correlated(
     text: str, source: str, x: Sequence[float], y: Sequence[float], models: Sequence[tuple[str, str]]
 ) -> Verdicts:
-    """Return, in a list, the verdict on the claim that x and y are positively correlated.
+    """Return a list with the verdict on the claim `text`: x and y are positively correlated.
 
     x, y: a value for each pair in `models`. The list is empty if there are fewer than MIN_MODELS
     models, or x or y is constant.
@@ -97,9 +97,9 @@ def correlated(
 
 
 def comparison(name: str, bench: Bench, pairs: Sequence[tuple[Measures, Measures]], **more: Any) -> dict[str, Any]:
-    """Return a data row with the accuracy of a minus b, averaged over pairs (a, b).
+    """Return a data row that compares accuracies: a minus b, averaged over pairs (a, b).
 
-    Keys "test" and "shifts" have value, low and high (95% interval over images). more: other keys.
+    Its keys "test" and "shifts" have dicts of value, low and high (95% interval over images).
     """
     row: dict[str, Any] = {**more, "comparison": name}
     for on, names in bench.columns.items():
@@ -108,19 +108,22 @@ def comparison(name: str, bench: Bench, pairs: Sequence[tuple[Measures, Measures
 
 
 def _mean_gain(pairs: Sequence[tuple[Measures, Measures]], dataset: str) -> np.ndarray:
-    """Return (a is correct) - (b is correct) for each image, averaged over pairs (a, b): (N,)."""
+    """Return (a is correct) - (b is correct), -1 to 1 per image, averaged over pairs (a, b)."""
     gains = [a[dataset].correct_N.astype(float) - b[dataset].correct_N for a, b in pairs]
     return np.mean(gains, axis=0)
 
 
 def compared(rows: Rows, name: str, on: str, text: str, source: str) -> Verdicts:
-    """Return, in a list, the verdict on the claim that the difference `name` is above zero."""
+    """Return a list with the verdict on the claim `text`: the difference `name` is above zero.
+
+    on: "test" or "shifts". The list is empty if the difference was not measured there.
+    """
     found = having(select(rows, comparison=name), on)
     return [judged(text, source, row[on]) for row in found]
 
 
 def corrected(verdicts: Sequence[Verdict]) -> Verdicts:
-    """Return the verdicts with p-values corrected for the number of claims (Holm) in `holm`."""
+    """Return copies of the verdicts, with p-values corrected by Holm's method as `holm`."""
     p = [v.p for v in verdicts if v.p is not None]
     adjusted = iter(paired_tests.holm(p))
     return [v if v.p is None else replace(v, holm=next(adjusted)) for v in verdicts]

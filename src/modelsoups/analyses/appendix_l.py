@@ -15,7 +15,7 @@ Recipe = Mapping[str, Any]  # hyperparameters, to find a model that has them
 
 
 def line(bench: Bench, kind: str, *recipes: Recipe) -> Line:
-    """Return a function that measures the model, soup or ensemble (kind) with these recipes."""
+    """Return a function that evaluates the model, soup or ensemble (kind) with these recipes."""
     return functools.partial(_measured, bench, kind, recipes)
 
 
@@ -31,7 +31,7 @@ def made(bench: Bench, lines: Mapping[str, Line], rate: int, lr: float) -> tuple
     """Return a data row for each line of the table, and the measurements by the line's label.
 
     A row has our accuracies, or why there are none, and the paper's. rate: which of the paper's two
-    learning rates (0: the larger). Raises Unavailable if we have the models of no line.
+    learning rates (0: the larger). Raises Unavailable if the models of every line are missing.
     """
     rows: Rows = []
     found: dict[str, Measures] = {}
@@ -49,7 +49,7 @@ def made(bench: Bench, lines: Mapping[str, Line], rate: int, lr: float) -> tuple
 
 
 def beside_paper(rows: Rows) -> Table:
-    """Return the printed table: our accuracies of each line next to the paper's, in percent."""
+    """Return the table as texts: for each data row, our accuracies and the paper's, in percent."""
     table = [["Row", "Learning rate", "Test", "Shifts", "Paper: ImageNet", "Paper: shifts"]]
     for r in having(rows, "row"):
         ours = [percent(r["test"]), percent(r["shifts"])] if "test" in r else ["no model", ""]

@@ -48,7 +48,7 @@ class Point:
 
     @classmethod
     def of(cls, soup: Soup, ingredients: Sequence[Ingredient]) -> "Point":
-        """Convert a soup with one coefficient per model; `ingredients` must be in its order."""
+        """Convert a Soup, whose coefficients (one per model) are in the order of `ingredients`."""
         return cls(tuple(ingredients), tuple(soup.coefficients[EVERYTHING]))
 
     def key(self) -> list[Any]:
@@ -58,7 +58,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Measured:
-    """One model's results on one data set: mean cross-entropy in nats, and correct images."""
+    """One model's results on one data set: mean cross-entropy (nats), and correctness per image."""
 
     loss: float
     correct_N: np.ndarray
@@ -72,10 +72,10 @@ Measures = dict[str, Measured]  # one model, by data set
 
 
 class Bench:
-    """Finds and evaluates the models of a run and of its additional pools (key analyse.pools)."""
+    """Finds and evaluates the models of a run and of its additional runs, the pools (analyse.pools)."""
 
     def __init__(self, experiment: Experiment, pools: dict[str, Experiment] | None = None) -> None:
-        """Store the runs. pools: the opened runs of analyse.pools by name; None opens them here."""
+        """Store the run and its pools, by name; None opens the runs that analyse.pools defines."""
         self.experiment, config = experiment, experiment.config
         if pools is None:
             pools = {name: open_pool(experiment, name) for name in config.analyse.pools}
@@ -110,7 +110,7 @@ class Bench:
         return Bench(Experiment(every), self._pools())
 
     def for_pool(self, pool: str) -> "Bench":
-        """Return a Bench with the architecture of a pool's models; the run's may be another."""
+        """Return self, or a Bench for the pool alone if its architecture differs from the run's."""
         own = self.runs[pool].config.model == self.experiment.config.model
         return self if own else Bench(self.runs[pool], {})
 
@@ -130,7 +130,7 @@ class Bench:
     # ---- models ----
 
     def pool(self, *names: str, averages: bool = False) -> list[Member]:
-        """Return the models of these pools (averages: EMA and SWA too), or raise Unavailable."""
+        """Return the models of these pools (averages: with EMA and SWA), or raise Unavailable."""
         found = []
         for name in names:
             if name not in self.runs:
@@ -142,7 +142,7 @@ class Bench:
         return models_of(self.pool(*pools))
 
     def start(self, pool: str) -> Ingredient:
-        """Return a pool's model before fine-tuning (theta_0); Unavailable if it is missing."""
+        """Return a pool's model before fine-tuning (theta_0); raise Unavailable if missing."""
         self.pool(pool)
         initial = self.runs[pool].ingredients.initial().get("initialization")
         if initial is None:
@@ -150,7 +150,7 @@ class Bench:
         return initial
 
     def find(self, init: str, **wanted: Any) -> Member:
-        """Return the first model with this initial head and recipe (values not given: PLAIN's)."""
+        """Return a model from the head `init` with these hyperparameters, PLAIN's if not given."""
         wanted = {**PLAIN, "epochs": self.settings.epochs, **wanted}
         for name, run in self.runs.items():
             same = run.config.heads.init == init and run.config.model == self.experiment.config.model
@@ -192,11 +192,11 @@ class Bench:
         self.run_tasks(_evaluate, list(todo.values()), "evaluating")
 
     def individual(self, ingredient: Ingredient, sets: Sequence[str] | None = None) -> Measures:
-        """Return one model's results by data set (default: the test set and the shifts)."""
+        """Return one model's loss and correctness by data set (default: test set and shifts)."""
         return {name: measured(self.logits(ingredient, name)) for name in sets or self.tests}
 
     def ensemble(self, ingredients: Sequence[Ingredient], weights: Sequence[float] | None = None) -> Measures:
-        """Return the results of the mean (or weighted sum) of the models' logits, by test set."""
+        """Return loss and correctness of the models' mean (or weighted) logits, by data set."""
         found = {}
         for name in self.tests:
             each = [self.logits(i, name) for i in ingredients]
@@ -205,7 +205,7 @@ class Bench:
         return found
 
     def measure(self, points: Sequence[Point], label: str, sets: Sequence[str] | None = None) -> list[Measures]:
-        """Return each soup's results by data set (default: test set, shifts), cached in files."""
+        """Return each soup's loss and correctness by data set, from cached files if they exist."""
         names = tuple(sets or self.tests)
         todo: dict[str, tuple[Point, tuple[str, ...]]] = {}
         for point in points:
@@ -225,14 +225,14 @@ class Bench:
         return Measured(content["loss"], correct_N.astype(bool))
 
     def accuracies(self, measures: Measures) -> dict[str, float | None]:
-        """Return the accuracy on the test set and the mean over all shifts (or None) as a dict."""
+        """Return the test accuracy and the mean over the shifts (None if a shift is missing)."""
         shifts = [measures[name].accuracy for name in self.shifts]
         mean = float(np.mean(shifts)) if self.all_shifts else None
         return {"test": measures[self.test].accuracy, "shifts": mean}
 
 
 def correctness(models: Sequence[Measures], names: Sequence[str]) -> list[np.ndarray]:
-    """Return for each data set an array (M, N): 1.0 where a model is correct, otherwise 0.0."""
+    """Return for each data set an array (models, images): 1.0 if a model is correct, else 0.0."""
     return [np.array([m[name].correct_N for m in models], float) for name in names]
 
 

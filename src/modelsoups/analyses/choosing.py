@@ -13,11 +13,11 @@ from modelsoups.soup.methods import METHODS
 def need_holdout(bench: Bench) -> None:
     """Raise Unavailable if the hold-out images have not been prepared."""
     if bench.holdout not in bench.experiment.sets.evaluated():
-        raise Unavailable(f"the analysis needs the hold-out {bench.holdout}, which is not prepared (modelsoups prepare)")
+        raise Unavailable(f"the analysis needs the hold-out {bench.holdout}: run modelsoups prepare")
 
 
 def choose(bench: Bench, ingredients: Sequence[Ingredient], method: str, **options: Any) -> Soup:
-    """Return the soup that a method, such as "greedy", selects; the choice is cached in a file."""
+    """Return the soup that a method, such as "greedy", selects from the models (cached in a file)."""
     strict = {"strict": bench.strict} if method.startswith("greedy") else {}
     hashes = [[i.id, i.sha256] for i in ingredients]
     holdout = bench.images.dataset(bench.holdout).sha256

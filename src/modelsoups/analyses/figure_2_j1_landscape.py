@@ -1,4 +1,4 @@
-"""Error landscapes on the plane of the initialization and two fine-tunes (Figures 2 and J.1)."""
+"""Loss and error on the plane of the initialization and two fine-tuned models (Figures 2, J.1)."""
 
 import itertools
 from typing import Any

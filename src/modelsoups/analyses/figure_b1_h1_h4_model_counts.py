@@ -109,7 +109,7 @@ def _draw_method(panel: Axes, method: str, rows: Rows, on: str) -> list[float]:
 
 
 def _cut(panel: Axes, drawn: Mapping[str, Sequence[float]]) -> None:
-    """Limit the vertical axis to the range of the best methods; name the methods below it."""
+    """Limit the vertical axis to the range of the best methods; list methods below it as text."""
     top, least = max(map(max, drawn.values())), min(map(min, drawn.values()))
     low = {method: means[-1] for method, means in drawn.items() if means[-1] < top - FAR}
     shown: list[float] = []

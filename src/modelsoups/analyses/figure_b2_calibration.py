@@ -71,7 +71,7 @@ def _bins(logits: Logits) -> int:
 
 
 def _logits(bench: Bench, seeds: Sequence[Ingredient], method: str, name: str) -> Logits:
-    """Return the logits of a soup or ensemble; "calibrated" multiplies each model's by its beta."""
+    """Return a soup's or ensemble's logits; "calibrated" scales each model's logits by its beta."""
     betas = [_beta(bench, i) if method.startswith("calibrated") else 1.0 for i in seeds]
     if method.endswith("ensemble"):
         each = [bench.logits(i, name) for i in seeds]
@@ -94,7 +94,7 @@ def _scaled(state: State, beta: float) -> State:
 
 
 def _differences(bench: Bench, seeds: Sequence[Ingredient]) -> Rows:
-    """Return data rows with test-set ECE differences of individuals (mean), soup and ensemble."""
+    """Return data rows with differences in test ECE of individuals (mean), soup and ensemble."""
     found = {method: [_logits(bench, seeds, method, bench.test)] for method in ("soup", "ensemble")}
     bins = _bins(found["soup"][0])
     found["individuals"] = [bench.logits(i, bench.test) for i in seeds]

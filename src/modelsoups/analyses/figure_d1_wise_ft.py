@@ -24,7 +24,7 @@ TITLES = {OWN: "random search, LP", "standard_zs": "standard grid, zero-shot"}
 def _rows(bench: Bench) -> Rows:
     need_holdout(bench)
     if not bench.all_shifts:
-        raise Unavailable("the analysis needs all test sets of data.shifts, and some are not prepared (modelsoups prepare)")
+        raise Unavailable("the analysis needs all data sets of data.shifts: run modelsoups prepare")
     rows: Rows = []
     for pool in TITLES:
         if pool in bench.runs:
@@ -65,8 +65,8 @@ def _of_pool(bench: Bench, pool: str) -> Rows:
 def _beyond(bench: Bench, soup: Measures, others: list[Measures]) -> dict[str, float]:
     """Return the smallest lead of the soup over the other models, with a bootstrap interval.
 
-    The lead over one model is its larger lead of test set and mean of shifts; it is negative if the
-    model is better on both. Noise lowers the smallest of many leads, so the estimate is too low.
+    A lead is the accuracy difference on the test set or on the mean of shifts, whichever is larger.
+    It is negative if the other model is better on both. Noise biases the smallest lead downwards.
     """
 
     def ahead(accuracies_M: Sequence[np.ndarray]) -> float:

@@ -1,4 +1,4 @@
-"""Hyperparameter grids: the soup of two endpoints against the best model between (Figure F.1)."""
+"""Hyperparameter grids: soup of two endpoints against the best model between them (Figure F.1)."""
 
 import contextlib
 import itertools
@@ -21,7 +21,7 @@ RATES = ("standard_lp", "extreme_lp")  # pools with the grid of learning rates
 
 
 def _grids(bench: Bench) -> Mapping[str, list[tuple[str, Member]]]:
-    """Return (value, model) pairs for each varied hyperparameter that has two models or more."""
+    """Return by hyperparameter: (value, model) of models that differ only in it, if two or more."""
     rate = bench.settings.rates[0]
     wanted: list[tuple[str, str, dict[str, Any]]] = []
     for name in OPTIMIZERS:

@@ -105,7 +105,7 @@ def _paths(bench: Bench, task: Task) -> dict[float, Path]:
 
 
 def _compute(bench: Bench, task: Task) -> None:
-    """Save both sides of equation (1) for each alpha; for CHECKED, the exact derivative as well."""
+    """Save both sides of equation (1) for each alpha; for CHECKED also the exact derivative."""
     (_, one, _, two, _), name = task
     logits, exact, labels_N = _along(bench, one, two, name)
     for alpha, path in _paths(bench, task).items():

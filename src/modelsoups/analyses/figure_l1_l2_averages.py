@@ -50,7 +50,7 @@ def _rows(bench: Bench, pool: str) -> Rows:
 
 
 def _draw(rows: Rows) -> Figure:
-    """Draw a column per learning-rate schedule: models and their soup, by type of EMA or SWA."""
+    """Draw a column per learning-rate schedule: models and their soup, by type of average."""
     rows = having(rows, "model")
     keys = dict.fromkeys(zip(column(rows, "schedule"), column(rows, "lr"), strict=True))
     ons = measured_on(rows)

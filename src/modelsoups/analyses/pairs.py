@@ -22,15 +22,15 @@ def with_recipes(bench: Bench, *pools: str) -> list[Member]:
 
 
 def moderate(bench: Bench, lr: float) -> bool:
-    """Return whether lr is below TOO_HIGH times analyse.rates[0], a moderate rate in the paper."""
+    """Return whether lr is moderate in the paper's sense: below TOO_HIGH times analyse.rates[0]."""
     return lr < TOO_HIGH * bench.settings.rates[0]
 
 
 def single_differences(bench: Bench, pools: Sequence[str]) -> list[tuple[Member, Member, str]]:
-    """Return pairs of models that differ only in seed, learning rate or augmentation, and in which.
+    """Return (model, model, difference) for pairs that differ only in seed, lr or augmentation.
 
-    Only moderate rates count. Without such pairs, return others, marked "several". Return at most
-    analyse.pairs pairs, the same number for each kind of difference.
+    Only moderate rates count. Without such pairs, return others, with "several" as the difference.
+    Return at most analyse.pairs pairs, the same number for each difference.
     """
     found: dict[str, list[tuple[Member, Member, str]]] = {}
     members = [m for m in with_recipes(bench, *pools) if moderate(bench, m.lr)]

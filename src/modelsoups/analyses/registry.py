@@ -26,7 +26,7 @@ ANALYSES: dict[str, Analysis] = {analysis.name: analysis for analysis in _ALL}
 
 
 def wanted(names: Sequence[str]) -> list[Analysis]:
-    """Return the analyses with these names (none: all), in the paper's order; or ValueError."""
+    """Return the analyses with these names (or all) in the paper's order; ValueError if unknown."""
     for name in names:
         if name not in ANALYSES:
             near = difflib.get_close_matches(name, ANALYSES, n=1)

@@ -55,7 +55,7 @@ def _rows(bench: Bench) -> Rows:
 
 
 def _select(bench: Bench, task: tuple[Members, str, int]) -> Any:
-    """Return the greedy soup for a random order of the models, or the Bias of a random split."""
+    """Return the greedy soup for a random order, or the selection bias for a random split."""
     members, kind, seed = task
     if kind == "order":
         return choose(bench, members, "greedy", order_seed=seed)
@@ -99,7 +99,7 @@ def _worth(bench: Bench, members: Members, soup: Soup) -> dict[str, Any]:
 
 
 def _table(rows: Rows) -> Table:
-    """Return the printed table, in percent: a line per random order, then one per split."""
+    """Return the table as texts, in percent: a line per random order, then a line per split."""
     head = ["Order", "Models", "Test", "Shifts", "Gain on hold-out", "Gain on test", "Gain on shifts"]
     table = [head]
     for r in having(rows, "order"):

@@ -77,7 +77,7 @@ def _distilled(bench: Bench, lr: float, aug: str) -> Measures:
         if member.has({"lr": lr, "aug": aug}):
             bench.evaluate([member.ingredient])
             return bench.individual(member.ingredient)
-    raise Unavailable(f"the analysis needs a model with lr={lr:g}, aug={aug} in a pool whose name begins with distilled")
+    raise Unavailable(f"the analysis needs a model with lr={lr:g}, aug={aug} in a pool named distilled*")
 
 
 def _distilled_pools(bench: Bench) -> list[str]:

@@ -24,7 +24,7 @@ def applies(numbers: Numbers) -> bool:
 
 
 def comparison(numbers: Numbers) -> TextTable:
-    """Return the table of our, released and paper accuracies for the methods that this run has."""
+    """Return a table with accuracies of each method of this run: ours, the released, the paper's."""
     columns = ["released", "difference", "paper", "difference"]
     rows = [["Method", "ImageNet: ours", *columns, "Dist. shifts: ours", *columns]]
     for published in tables.table_3_from_released():
@@ -37,7 +37,7 @@ def comparison(numbers: Numbers) -> TextTable:
 
 
 def cells(ours: Result | None, released: float, paper: float | None) -> list[str]:
-    """Return table cells: our accuracy; released, and ours minus it; paper's, and ours minus it.
+    """Return cells: our accuracy; the released one, our difference to it; the paper's, the same.
 
     released, paper: in percent. A difference outside the 95% interval of `ours` is marked "*".
     """

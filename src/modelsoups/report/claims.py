@@ -19,7 +19,7 @@ UNKNOWN, UNTESTED = "not available", "not tested"
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper: row a of Table 3 is better than row b. source: its section or table."""
+    """A claim of the paper: row a of Table 3 is better than row b. source: where it claims this."""
 
     text: str
     a: str
@@ -58,7 +58,7 @@ class Verdict:
 
 
 def verdict(difference: float, p: float) -> str:
-    """Return HOLDS, FAILS or OPEN for a difference (above 0: as claimed) and its p-value."""
+    """Return HOLDS, FAILS or OPEN (p >= 0.05); difference: above 0 if it is as claimed."""
     if p >= ALPHA or difference == 0:
         return OPEN
     return HOLDS if difference > 0 else FAILS

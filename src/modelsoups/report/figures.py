@@ -143,7 +143,7 @@ def _accuracies(numbers: Numbers, row: RowResults) -> str:
 
 
 def _point(numbers: Numbers, row: RowResults) -> tuple[float, float]:
-    """Return a model's test accuracy and its mean over available shifts, in percent (none: NaN)."""
+    """Return test accuracy and mean accuracy over the available shifts (none: NaN), in percent."""
     shifts = list(map(row.accuracy, numbers.available_shifts))
     mean = 100 * sum(shifts) / len(shifts) if shifts else float("nan")
     return 100 * row.accuracy(numbers.test), mean

@@ -16,7 +16,7 @@ ANALYSES = "analysis/index.html"  # the page of `modelsoups analyse`, if that ha
 
 
 def source_hashes(folder: Path) -> dict[str, str]:
-    """Return file name -> sha256 for the report's inputs; the analyses page has just "linked"."""
+    """Return file name -> sha256 of the report's inputs; "linked" stands for the analyses page."""
     hashes = {}
     for name in (*SOURCES, "contact.png"):
         if (folder / name).exists():
@@ -39,7 +39,7 @@ def refresh(folder: Path) -> None:
 
 
 def write_report(folder: Path, inputs: dict[str, Any]) -> None:
-    """Write a report into the folder that has its input files (results.jsonl), the manifest last.
+    """Write the report of results.jsonl in `folder` into the same folder, the manifest last.
 
     inputs: what the numbers depend on (hashes and settings), which the manifest records.
     """

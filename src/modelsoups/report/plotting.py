@@ -1,7 +1,7 @@
 """The style and helper functions of all figures, for print (PDF, PNG) and for the page (SVG).
 
-Matplotlib draws every figure, instead of a library for interactive charts. Printed and page figures
-are then the same, the page needs no large script, and its marks can be reached by keyboard.
+Matplotlib draws every figure, instead of a library for interactive charts. So printed figures and
+those of the page are the same, the page needs no large script, and the keyboard reaches each point.
 
 Colours are Okabe and Ito's, or viridis, which colour-blind readers can tell apart; shapes differ too.
 """

@@ -18,7 +18,7 @@ VERSUS_GREEDY = ("ensemble", "greedy_ensemble", "learned_layers")  # rows that c
 
 
 def result_lines(task: Task, evidence: Evidence) -> list[dict[str, Any]]:
-    """Return all lines of results.jsonl, in order. task: provides the tests of differences."""
+    """Return all lines of results.jsonl, in order. task: provides the significance tests."""
     rows = {**evidence.rows, **evidence.individuals}
     curve: dict[int, dict[str, str]] = {}
     for count, by_method in sorted(evidence.curve.items()):

@@ -35,7 +35,7 @@ class MethodRow:
 
     @property
     def ours(self) -> list[str]:
-        """Two cells: our test accuracy and mean over the shifts (with standard deviations)."""
+        """Two table cells: our test accuracy and mean over the shifts (+ standard deviations)."""
         test, shifts = percent(self.test), percent(self.shifts)
         if self.spread:
             test += f" ({percent(self.spread[0])})"
@@ -44,12 +44,12 @@ class MethodRow:
 
     @property
     def theirs(self) -> list[str]:
-        """Two cells: the paper's test accuracy and mean over the shifts; empty if it has none."""
+        """Two table cells: the paper's test accuracy and mean over the shifts, or empty texts."""
         return [f"{value:.2f}" for value in self.paper] if self.paper else ["", ""]
 
     @property
     def differences(self) -> list[str]:
-        """Two cells: our test accuracy and mean over the shifts minus the paper's, in points."""
+        """Two table cells: our test accuracy and mean over shifts minus the paper's (points)."""
         if self.paper is None:
             return ["", ""]
         test = signed(100 * self.test - self.paper[0])
@@ -57,7 +57,7 @@ class MethodRow:
 
     @property
     def sets(self) -> list[str]:
-        """A cell for each shift and each extra data set, with our accuracy on it."""
+        """A table cell for each shift and each extra data set, with our accuracy on it."""
         return list(map(percent, self.by_set.values()))
 
     @property
@@ -110,14 +110,14 @@ def _std(values: Sequence[float]) -> float:
 
 
 def wide(numbers: Numbers) -> TextTable:
-    """Return the full version: our accuracies, the paper's, and ours on each data set."""
+    """Return Table 3 in full: our accuracies, the paper's, and ours on each data set."""
     test = f"{numbers.title(numbers.test)} (test)"
     head = ["Method", test, "Dist. shifts", "Paper: ImageNet", "Paper: dist. shifts"]
     return [head + set_titles(numbers), *(row.cells for row in method_rows(numbers))]
 
 
 def beside_paper(numbers: Numbers) -> TextTable:
-    """Return the version for print: ours, the paper's and their difference, on test and shifts."""
+    """Return Table 3 for print: ours, the paper's, the difference, for test and mean of shifts."""
     test = numbers.title(numbers.test)
     rows = [["Method", test, "Paper", "Diff.", "Dist. shifts", "Paper", "Diff."]]
     for row in method_rows(numbers):
@@ -131,7 +131,7 @@ def each_set(numbers: Numbers) -> TextTable:
 
 
 def summary(numbers: Numbers) -> TextTable:
-    """Return the version for 80-column terminals: test and mean of shifts, ours and the paper's."""
+    """Return Table 3 for 80-column terminals: test and mean of shifts, ours and the paper's."""
     rows = [["", "test", "shifts", "paper", "paper"], ["", "", "", "ImageNet", "shifts"]]
     return rows + [row.cells[:5] for row in method_rows(numbers)]
 

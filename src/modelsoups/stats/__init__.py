@@ -1,1 +1,1 @@
-"""Accuracy, intervals, significance tests, calibration, equation (1). N images, C classes."""
+"""Statistics of predictions (N images, C classes): accuracy, tests, calibration, equation (1)."""

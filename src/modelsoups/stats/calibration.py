@@ -21,14 +21,14 @@ def ece(logits_NC: Tensor, labels_N: Tensor, bins: int = BINS) -> float:
 
 
 def ece_of(confidence_N: Tensor, correct_N: Tensor, bins: int = BINS) -> float:
-    """Return the ECE as `ece` does, from each image's confidence and whether it is correct."""
+    """Return the ECE (see `ece`) from each image's confidence and whether its class is correct."""
     if not 1 <= bins <= len(confidence_N):
         raise ValueError(f"ECE: {bins} bins for {len(confidence_N)} images; expected at most one bin per image")
     return _binned_error(confidence_N.numpy(), correct_N.double().numpy(), bins)
 
 
 def ece_sweep(logits_NC: Tensor, labels_N: Tensor) -> float:
-    """Return ECE-SWEEP (Roelofs et al. 2020): ECE with the most bins in which accuracy rises."""
+    """Return ECE-SWEEP (Roelofs et al. 2020): ECE with the most bins of still rising accuracy."""
     confidences, correct = confidence(logits_NC, labels_N)
     confidence_N, correct_N = _sorted(confidences.numpy(), correct.double().numpy())
     parts = np.array_split(correct_N, 1)
@@ -81,7 +81,7 @@ def confidence(logits_NC: Tensor, labels_N: Tensor) -> Predictions:
 
 
 def _sorted(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return both arrays sorted by confidence; where that is equal, correctness is averaged."""
+    """Return both arrays sorted by confidence; correctness is averaged over equal confidences."""
     order = np.argsort(confidence, kind="stable")
     confidence_N, correct_N = confidence[order], correct[order]
     begins = np.flatnonzero(np.diff(confidence_N, prepend=-1.0))
@@ -98,14 +98,14 @@ def _error(confidence_N: np.ndarray, parts: list[np.ndarray]) -> float:
 
 
 def calibrating_beta(logits_NC: Tensor, labels_N: Tensor) -> float:
-    """Return the factor beta that minimizes the mean cross-entropy of beta * logits (K.4)."""
+    """Return the factor beta with the least mean cross-entropy of beta * logits (appendix K.4)."""
     return minimizing_beta(lambda: [(logits_NC, labels_N)])
 
 
 def minimizing_beta(blocks: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> float:
     """Return what `calibrating_beta` returns, for batches (logits, labels) that blocks() yields.
 
-    Each step calls blocks() again. If the best beta is not inside BETA, return the end next to it.
+    Each step calls blocks() again. If the best beta is outside the range BETA, return BETA's end.
     """
 
     def slope(beta: float) -> float:

@@ -1,7 +1,7 @@
 """Correlation and sign agreement of two quantities over pairs of models, with bootstrap intervals.
 
 A point is a pair of models with its x and y. Points that share a model are not independent, so the
-bootstrap resamples models; the weight of a point is the product of the counts of its two models.
+bootstrap resamples models. A point's weight is the product of how often its models were drawn.
 
 Legend: P points (pairs of models), D bootstrap samples.
 """
@@ -38,7 +38,7 @@ def correlation(x_P: Sequence[float], y_P: Sequence[float], models_P: Pairs) -> 
 
 
 def sign_agreement(x_P: Sequence[float], y_P: Sequence[float], models_P: Pairs) -> Estimate:
-    """Return the share of points whose x and y have the same sign, without points with a zero."""
+    """Return the fraction of points where x and y have the same sign, without points at zero."""
     x, y = _same_length(x_P, y_P, models_P)
     counted = (x != 0) & (y != 0)
     if not counted.any():
@@ -57,10 +57,10 @@ def mean(y_P: Sequence[float], models_P: Pairs) -> Estimate:
 
 
 def difference(y_P: Sequence[float], inside_P: Sequence[bool], models_P: Pairs) -> Estimate:
-    """Return mean y where `inside` minus mean y elsewhere; ValueError if one has no points."""
+    """Return the mean y where inside_P is true minus the mean elsewhere; ValueError if none."""
     y, inside = _same_length(y_P, list(map(float, inside_P)), models_P)
     if not 0 < inside.sum() < len(y):
-        raise ValueError(f"{int(inside.sum())} of {len(y)} points are inside: expected some inside, some outside")
+        raise ValueError(f"inside_P is true for {int(inside.sum())} of {len(y)} points; expected some, not all")
     weights = np.concatenate([np.ones((1, len(y))), _draws(models_P)])
     with np.errstate(invalid="ignore"):
         one, two = ((weights * part) @ y / (weights @ part) for part in (inside, 1 - inside))
@@ -68,7 +68,7 @@ def difference(y_P: Sequence[float], inside_P: Sequence[bool], models_P: Pairs) 
 
 
 def correlation_gain(x_P: Sequence[float], other_P: Sequence[float], y_P: Sequence[float], models_P: Pairs) -> Estimate:
-    """Return the correlation of x and y minus that of other and y, from the same bootstrap samples."""
+    """Return the correlation of x and y minus that of `other` and y, from the same samples."""
     correlation(x_P, y_P, models_P), correlation(other_P, y_P, models_P)  # or a ValueError
     weights = np.concatenate([np.ones((1, len(y_P))), _draws(models_P)])
     y = np.asarray(y_P, float)
@@ -93,7 +93,7 @@ def _draws(models_P: Pairs, seed: int = 0) -> np.ndarray:
 
 
 def _weighted(x: np.ndarray, y: np.ndarray, weights_DP: np.ndarray) -> np.ndarray:
-    """Return the correlation of x and y with each row of weights (NaN: x or y is constant)."""
+    """Return the weighted correlation of x and y for each bootstrap sample (constant: NaN)."""
     with np.errstate(invalid="ignore", divide="ignore"):
         w = weights_DP / weights_DP.sum(axis=1, keepdims=True)
         mx, my = w @ x, w @ y

@@ -104,7 +104,7 @@ def curvature_of(logits_NC: Tensor, first_NC: Tensor, second_NC: Tensor, labels_
 def approximation(
     soup_NC: Tensor, ends: tuple[Tensor, Tensor], labels_N: Tensor, alpha: float, curvature: float, beta: float = 1.0
 ) -> Approximation:
-    """Return both sides of equation (1), from the logits of a soup at alpha and of its `ends`."""
+    """Return both sides of equation (1), from the logits of a soup and its two models (`ends`)."""
     zero_NC, one_NC, soup_NC = ends[0].double(), ends[1].double(), soup_NC.double()
     ensemble_NC = (1 - alpha) * zero_NC + alpha * one_NC
     variance_N = variance_under((beta * soup_NC).softmax(dim=1), one_NC - zero_NC)

@@ -12,11 +12,8 @@ from scipy import stats as scipy_stats
 
 
 def wilson(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's (1927) score interval for the fraction correct / n.
-
-    scipy's binomtest(...).proportion_ci rounds differently in the last digit, and takes nine times
-    as long because it also computes a p-value.
-    """
+    """Return Wilson's (1927) score interval for the fraction correct / n."""
+    # scipy's binomtest(...).proportion_ci differs in the last digit and takes nine times as long.
     if not (n >= 1 and 0 <= correct <= n):
         raise ValueError(f"{correct} correct of {n} images: expected 0 <= correct <= n and n at least 1")
     z = z_value(level)
@@ -63,8 +60,8 @@ def bootstrap(
 ) -> tuple[float, float, float]:
     """Return a statistic of accuracies, and the ends of its 95% percentile interval over images.
 
-    sets: for each data set, whether each prediction is correct (M, N). statistic: gets a list with
-    the accuracies (M,) on each set. Images are resampled, the same ones for all models.
+    sets: an array (models, images) for each data set, 1 where correct. statistic: gets a list with
+    an array of accuracies (models,) for each set. Images are resampled, the same for all models.
     """
     rng = np.random.default_rng(seed)
     correct = [np.asarray(c_MN, float) for c_MN in sets]

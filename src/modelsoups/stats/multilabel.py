@@ -8,16 +8,16 @@ from torch import Tensor
 
 
 def correct(logits_NC: Tensor, answers_NA: Tensor) -> Tensor:
-    """Return for each image whether its top class is a correct one; answers are padded with -1."""
+    """Return whether each image's top class is one of its correct classes (answers; -1 is none)."""
     if len(logits_NC) != len(answers_NA):
         raise ValueError(f"logits of {len(logits_NC):,} images, but correct classes of {len(answers_NA):,}")
     return (logits_NC.argmax(dim=1, keepdim=True) == answers_NA).any(dim=1)
 
 
 def weights(classes_N: Tensor) -> Tensor:
-    """Return each image's weight (sum 1) in an accuracy that is first averaged within classes.
+    """Return image weights (sum 1) that give each class the same total weight in an accuracy.
 
-    Multilabel accuracy (Shankar et al. 2020, section 3) weights classes equally, whatever their size.
+    Multilabel accuracy is defined with these weights (Shankar et al. 2020, section 3).
     """
     if not len(classes_N):
         raise ValueError("accuracy: there are no images")

@@ -15,7 +15,7 @@ Pair = tuple[Any, Any]  # correct_N of models a and b on one data set, as anythi
 
 
 class McNemar(NamedTuple):
-    """A McNemar test: how many images only a, or only b, has correct, and the two-sided p-value."""
+    """The result of McNemar's test: images that only a or only b gets right, two-sided p-value."""
 
     only_a: int
     only_b: int
@@ -32,7 +32,7 @@ class MeanTest(NamedTuple):
 def mcnemar_exact(a_correct_N: Any, b_correct_N: Any) -> McNemar:
     """Return the exact McNemar test of models a and b on one data set (Table 4).
 
-    Null hypothesis: an image that only one model has correct is equally likely to be a's or b's.
+    Null hypothesis: an image that only one model gets right is equally likely to be a's or b's.
     """
     only_a, only_b, _ = _discordant((a_correct_N, b_correct_N))
     if only_a + only_b == 0:
@@ -45,9 +45,9 @@ def paired_mean_test(pairs: Sequence[Pair], seed: int = 0, draws: int = DRAWS) -
     """Return the paired permutation test of the two models' mean accuracy over data sets (Table 4).
 
     Under the null hypothesis the two models' predictions for an image may be swapped. Only images
-    that exactly one model has correct matter: with n of them in a data set, a's number of correct
-    ones is Binomial(n, 1/2). The observed data are one of the draws, so p is never zero. Raises
-    ValueError if there are no data sets, or the models' numbers of images differ.
+    that exactly one model gets right matter: of n such images in a data set, the number of a's is
+    Binomial(n, 1/2). The observed data are one of the draws, so p is never zero. Raises ValueError
+    if there are no data sets, or the models' numbers of images differ.
     """
     counts = [_discordant(pair) for pair in pairs]
     difference = mean_over_sets([(only_a - only_b) / n for only_a, only_b, n in counts])
@@ -61,7 +61,7 @@ def paired_mean_test(pairs: Sequence[Pair], seed: int = 0, draws: int = DRAWS) -
 
 
 def _discordant(pair: Pair) -> tuple[int, int, int]:
-    """Return how many images only a has correct, how many only b has correct, and how many exist."""
+    """Return how many images only a gets right, how many only b gets right, and their total."""
     a_N, b_N = map(np.asarray, pair)
     if a_N.dtype != bool or b_N.dtype != bool:
         raise ValueError(f"paired test: expected boolean arrays (prediction correct?), not {a_N.dtype} and {b_N.dtype}")
@@ -98,7 +98,7 @@ def p_of_interval(value: float, low: float, high: float) -> float | None:
 
 
 def paired_mean_interval(pairs: Sequence[Pair], level: float = 0.95) -> tuple[float, float]:
-    """Return the normal confidence interval of the difference that `paired_mean_test` tests.
+    """Return the normal interval of the accuracy difference a - b, as a mean over data sets.
 
     Only images count as random, not data sets: variances of the differences per image (-1, 0, 1)
     add up, divided by the squared number of sets. ValueError if a set has only one image.

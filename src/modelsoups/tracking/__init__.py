@@ -1,4 +1,4 @@
-"""Logging to Weights & Biases by a separate process, the follower, which reads the output files.
+"""Logging to Weights & Biases by a separate process (the follower), which reads a run's files.
 
 No stage calls W&B, so W&B can neither slow a stage down nor make it fail.
 """

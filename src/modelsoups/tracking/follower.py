@@ -68,7 +68,7 @@ class Follower:
         return Record(self.run.wandb, storage.fingerprint([self.token, *parts]))
 
     def begin(self, run_id: str, name: str, stage: str, facts: Row) -> Any:
-        """Return a new or continued W&B run; go offline for good if the server does not answer."""
+        """Return a new or continued W&B run; if the server does not answer, log offline."""
         import wandb
 
         if self.mode == "auto":
@@ -106,7 +106,7 @@ class Follower:
 
 
 class Record:
-    """The file that tells how far a W&B run is logged: its last step and its finished parts."""
+    """A JSON file that records how far a W&B run is logged: last step and finished parts."""
 
     def __init__(self, folder: Path, run_id: str) -> None:
         self.id, self.path = run_id, folder / f"{run_id}.json"
@@ -125,7 +125,7 @@ class Record:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[bool]:
-        """Lock this W&B run inside the with block, and yield whether no other process has it."""
+        """Yield whether this process now holds the W&B run's lock, until the with block ends."""
         try:
             with FileLock(self.path.with_suffix(".lock"), timeout=0):
                 self.read()  # another process may have logged more

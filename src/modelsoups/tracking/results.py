@@ -15,7 +15,7 @@ FIGURES = ("figure_1", "figure_B1", "figure_greedy", "figure_shifts", "contact")
 
 
 def scores(results: Path, row: str) -> dict[str, float]:
-    """Return a model's or soup's accuracies (0 to 1), as accuracy/SET -> value; empty if no report."""
+    """Return a model's or soup's accuracies (0 to 1) by "accuracy/SET"; empty without a report."""
     path = results / RESULTS
     lines = storage.read_jsonl(path) if (results / MANIFEST).exists() and path.exists() else []
     return {f"accuracy/{line['dataset']}": line["accuracy"] for line in lines if line.get("row") == row}
