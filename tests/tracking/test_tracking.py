@@ -196,7 +196,7 @@ def test_a_full_disk_under_the_follower_costs_nothing_and_the_next_command_makes
     before = {p: p.read_bytes() for p in folder.iterdir()}
     with following(cfg):
         pass
-    assert "everything else" in capfd.readouterr().err
+    assert "the command itself is complete" in capfd.readouterr().err
     assert {p: p.read_bytes() for p in folder.iterdir()} == before
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
     one = follower(cfg)

@@ -85,7 +85,7 @@ def finite_differences(values: Sequence[Tensor], h: float) -> tuple[Tensor, Tens
     The values should be float64: in float32, logits of about 16 with h = 0.05 cause errors of 0.01.
     """
     if len(values) != len(STENCIL):
-        raise ValueError(f"finite differences: got {len(values)} values of the function, expected {len(STENCIL)}")
+        raise ValueError(f"finite differences: got {len(values)} function values; expected {len(STENCIL)}")
     f0, f1, f2, f3, f4 = values
     return (f0 - 8 * f1 + 8 * f3 - f4) / (12 * h), (16 * (f1 + f3) - (f0 + f4) - 30 * f2) / (12 * h**2)
 
