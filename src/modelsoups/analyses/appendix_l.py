@@ -15,7 +15,7 @@ Recipe = Mapping[str, Any]  # hyperparameters, to find a model that has them
 
 
 def line(bench: Bench, kind: str, *recipes: Recipe) -> Line:
-    """Return a function that evaluates the model, soup or ensemble (kind) with these recipes."""
+    """Return a function that evaluates the model, soup or ensemble of these hyperparameters."""
     return functools.partial(_measured, bench, kind, recipes)
 
 

@@ -75,7 +75,7 @@ class Bench:
     """Finds and evaluates the models of a run and of its additional runs, the pools (analyse.pools)."""
 
     def __init__(self, experiment: Experiment, pools: dict[str, Experiment] | None = None) -> None:
-        """Store the run and its pools, by name; None opens the runs that analyse.pools defines."""
+        """pools: the additional runs by name; None opens the runs that analyse.pools defines."""
         self.experiment, config = experiment, experiment.config
         if pools is None:
             pools = {name: open_pool(experiment, name) for name in config.analyse.pools}

@@ -35,7 +35,7 @@ class MethodRow:
 
     @property
     def ours(self) -> list[str]:
-        """Two table cells: our test accuracy and mean over the shifts (+ standard deviations)."""
+        """Two table cells: our test accuracy and mean over shifts, with standard deviations."""
         test, shifts = percent(self.test), percent(self.shifts)
         if self.spread:
             test += f" ({percent(self.spread[0])})"

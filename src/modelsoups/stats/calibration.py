@@ -105,7 +105,8 @@ def calibrating_beta(logits_NC: Tensor, labels_N: Tensor) -> float:
 def minimizing_beta(blocks: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> float:
     """Return what `calibrating_beta` returns, for batches (logits, labels) that blocks() yields.
 
-    Each step calls blocks() again. If the best beta is outside the range BETA, return BETA's end.
+    Each step calls blocks() again. If the best beta is outside the range BETA, its nearer end is
+    returned.
     """
 
     def slope(beta: float) -> float:

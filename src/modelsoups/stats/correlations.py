@@ -38,7 +38,7 @@ def correlation(x_P: Sequence[float], y_P: Sequence[float], models_P: Pairs) -> 
 
 
 def sign_agreement(x_P: Sequence[float], y_P: Sequence[float], models_P: Pairs) -> Estimate:
-    """Return the fraction of points where x and y have the same sign, without points at zero."""
+    """Return the fraction of points where x and y have the same sign; zeros are left out."""
     x, y = _same_length(x_P, y_P, models_P)
     counted = (x != 0) & (y != 0)
     if not counted.any():
@@ -57,7 +57,7 @@ def mean(y_P: Sequence[float], models_P: Pairs) -> Estimate:
 
 
 def difference(y_P: Sequence[float], inside_P: Sequence[bool], models_P: Pairs) -> Estimate:
-    """Return the mean y where inside_P is true minus the mean elsewhere; ValueError if none."""
+    """Return the mean y where inside_P is true minus the mean y elsewhere (neither may be empty)."""
     y, inside = _same_length(y_P, list(map(float, inside_P)), models_P)
     if not 0 < inside.sum() < len(y):
         raise ValueError(f"inside_P is true for {int(inside.sum())} of {len(y)} points; expected some, not all")
@@ -93,7 +93,7 @@ def _draws(models_P: Pairs, seed: int = 0) -> np.ndarray:
 
 
 def _weighted(x: np.ndarray, y: np.ndarray, weights_DP: np.ndarray) -> np.ndarray:
-    """Return the weighted correlation of x and y for each bootstrap sample (constant: NaN)."""
+    """Return the weighted correlation of x and y per bootstrap sample (NaN if one is constant)."""
     with np.errstate(invalid="ignore", divide="ignore"):
         w = weights_DP / weights_DP.sum(axis=1, keepdims=True)
         mx, my = w @ x, w @ y

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def correct(logits_NC: Tensor, answers_NA: Tensor) -> Tensor:
-    """Return whether each image's top class is one of its correct classes (answers; -1 is none)."""
+    """Return whether each image's top class is among its correct classes (padded with -1)."""
     if len(logits_NC) != len(answers_NA):
         raise ValueError(f"logits of {len(logits_NC):,} images, but correct classes of {len(answers_NA):,}")
     return (logits_NC.argmax(dim=1, keepdim=True) == answers_NA).any(dim=1)

@@ -66,7 +66,7 @@ def _discordant(pair: Pair) -> tuple[int, int, int]:
     if a_N.dtype != bool or b_N.dtype != bool:
         raise ValueError(f"correctness per image must be boolean, not {a_N.dtype} and {b_N.dtype}")
     if a_N.ndim != 1 or a_N.shape != b_N.shape or not len(a_N):
-        raise ValueError(f"correctness has shapes {a_N.shape} and {b_N.shape}: expected (images,) twice, at least one image")
+        raise ValueError(f"correctness: shapes {a_N.shape} and {b_N.shape}; expected (N,) twice, at least one image")
     return int((a_N & ~b_N).sum()), int((b_N & ~a_N).sum()), len(a_N)
 
 

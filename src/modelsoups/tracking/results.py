@@ -26,7 +26,7 @@ def results_state(results: Path) -> str:
 
 
 def log_results(follower: "Follower") -> None:
-    """Log a finished report, once: a W&B run for the soups, accuracies in the ingredients' runs."""
+    """Log a finished report once: a W&B run for the soups, and accuracies to the ingredients' runs."""
     results = follower.run.results
     state = results_state(results)
     soup = follower.record("soup", state)
