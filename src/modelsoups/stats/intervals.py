@@ -41,7 +41,7 @@ def mean_interval(differences: Sequence[Any], level: float = 0.95) -> tuple[floa
     """Return the mean over data sets of each set's mean difference, and the ends of its interval.
 
     differences: for each set, one number per image, such as a - b averaged over pairs of models.
-    The interval is normal; only images count as random. ValueError if a set has under two.
+    The interval is normal; only images count as random. ValueError if a set has fewer than two.
     """
     means, variances = [], []
     for differences_N in differences:
