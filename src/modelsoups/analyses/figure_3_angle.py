@@ -1,4 +1,4 @@
-"""The advantage of averaging two models against the angle between them (Figure 3)."""
+"""Accuracy gained by averaging two models, against the angle between the models (Figure 3)."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -19,7 +19,7 @@ MARKS = {"seed": ("o", BLUE), "learning rate": ("s", RED), "augmentation": ("^",
 def _rows(bench: Bench) -> Rows:
     pairs = single_differences(bench, list(filter(bench.runs.__contains__, POOLS)))
     if not pairs:
-        raise Unavailable("it needs two models with a recipe and a moderate learning rate")
+        raise Unavailable("the analysis needs two models with known hyperparameters and moderate learning rates")
     start = bench.weights(bench.start(OWN))
     bench.evaluate([m.ingredient for one, two, _ in pairs for m in (one, two)])
     points = [between(one.ingredient, two.ingredient) for one, two, _ in pairs]
@@ -34,7 +34,7 @@ def _rows(bench: Bench) -> Rows:
 
 
 def _mean(bench: Bench, measures: Measures) -> float:
-    """Return the accuracy averaged over the test set and the shifts, as in Figure 3."""
+    """Return the mean accuracy over the test set and all shifts, which Figure 3 uses."""
     return float(np.mean([measures[name].accuracy for name in bench.tests]))
 
 

@@ -1,4 +1,4 @@
-"""One-dimensional grids: two endpoints' average against the best model between (Figure F.1)."""
+"""Hyperparameter grids: soup of two endpoints against the best model between them (Figure F.1)."""
 
 import contextlib
 import itertools
@@ -21,7 +21,7 @@ RATES = ("standard_lp", "extreme_lp")  # pools with the grid of learning rates
 
 
 def _grids(bench: Bench) -> Mapping[str, list[tuple[str, Member]]]:
-    """Return the (label, model) pairs of each grid, in order; omit grids with fewer than two."""
+    """Return by hyperparameter: (value, model) of models that differ only in it, if two or more."""
     rate = bench.settings.rates[0]
     wanted: list[tuple[str, str, dict[str, Any]]] = []
     for name in OPTIMIZERS:
@@ -39,7 +39,7 @@ def _grids(bench: Bench) -> Mapping[str, list[tuple[str, Member]]]:
             grids.setdefault(grid, []).append((label, bench.find("lp", **recipe)))
     found = {grid: models for grid, models in grids.items() if len(models) > 1}
     if not found:
-        raise Unavailable("no pool has two models that differ in optimizer, augmentation or learning rate alone")
+        raise Unavailable("the analysis needs two models that differ only in optimizer, augmentation or learning rate")
     return found
 
 
@@ -70,7 +70,7 @@ def _verdicts(rows: Rows) -> Verdicts:
 
 
 def _draw(rows: Rows) -> Figure:
-    """Draw one matrix per grid: the gain of the endpoints' average, in points."""
+    """Draw one matrix per grid; a cell shows the accuracy gain of one pair of endpoints."""
     names = distinct(rows, "grid")
     figure, panels = panels_of(len(names), 2.6, 2.6)
     gains = np.abs(column(rows, "gain", 100))
@@ -85,7 +85,7 @@ def _draw(rows: Rows) -> Figure:
 
 
 def _draw_grid(panel: Axes, rows: Rows, most: float) -> Any:
-    """Draw the gains of one grid, with colours from -most to most, and return the image."""
+    """Draw one grid's matrix, with colours from -most to most (points), and return the image."""
     labels = list(dict.fromkeys([*column(rows, "a"), *column(rows, "b")]))
     z = np.full((len(labels), len(labels)), np.nan)
     for row in rows:

@@ -1,4 +1,4 @@
-"""The greedy soup against the best models, with the bold rule and the oracle row (Table 4)."""
+"""The greedy soup against the best model, chosen on the hold-out or on each test set (Table 4)."""
 
 import numpy as np
 
@@ -54,7 +54,7 @@ def _rows(bench: Bench) -> Rows:
 
 
 def _correct(kinds: dict[str, Measures], names: list[str]) -> dict[str, list[np.ndarray]]:
-    """Return, per kind of model, a bool array per data set of the correct images."""
+    """Return, for each method, a bool array per data set: which images it classifies correctly."""
     return {kind: [m[name].correct_N for name in names] for kind, m in kinds.items()}
 
 

@@ -204,8 +204,8 @@ def test_imported_models_allow_the_analyses_that_need_no_training(imported, caps
                     "table_4"}  # fmt: skip
     missing = json.loads((cfg.run.analyses / "provenance.json").read_text())["not_possible"]
     assert missing["figure_2, train loss"] == "the training set holdout is not prepared"
-    assert missing["figure_B2"] == "it needs the pool seeds (analyse.pools.seeds)"
-    assert "analyse: table_L1 is not possible with these models: no pool has a model from the lp head" in said
+    assert missing["figure_B2"] == "the analysis needs a pool of models: analyse.pools.seeds is not defined"
+    assert "analyse: table_L1 is not possible with these models: the analysis needs a model from the lp head" in said
     rows = [json.loads(line) for line in (cfg.run.analyses / "figure_2.jsonl").read_text().splitlines()]
     assert {r["train_loss"] for r in rows if "landscape" in r} == {None}
     assert 'href="analysis/index.html"' in (cfg.run.results / "index.html").read_text(encoding="utf-8")
