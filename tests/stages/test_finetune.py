@@ -198,9 +198,7 @@ def test_divergence_is_recorded_with_its_step_and_ends_the_ingredient(cfg, monke
     assert failed == {"reason": reason, "step": 3, "loss": "nan"}
     assert not (folder / "model.safetensors").exists()
     assert not (folder / "checkpoint.pt").exists()
-    with pytest.raises(
-        ValueError, match=r"ingredient 000: the loss is nan at step 3; move .*000 away to try it again"
-    ):
+    with pytest.raises(ValueError, match=r"ingredient 000: the loss is nan at step 3; move .*000 away to try it again"):
         finetune.run(Experiment(cfg))
     (cfg.run.draw).write_text(cfg.run.draw.read_text().splitlines()[0] + "\n")
     cfg.ingredient = None
