@@ -290,6 +290,21 @@ def test_a_run_that_an_agent_of_w_and_b_started_keeps_the_agents_id(cfg, monkeyp
         monkeypatch.delenv("WANDB_SWEEP_ID", raising=False)
 
 
+def test_an_id_that_is_not_yet_free_is_tried_again(cfg, monkeypatch):
+    tried = []
+
+    def init(**options):
+        tried.append(options["id"])
+        if len(tried) < 3:
+            raise RuntimeError("run ID mine is in use")
+        return "a run"
+
+    monkeypatch.setattr("wandb.init", init)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    assert follower(cfg).begin("mine", "name", "finetune", {}) == "a run"
+    assert tried == ["mine"] * 3
+
+
 # ---- a whole pipeline ----
 
 

@@ -90,7 +90,7 @@ class Follower:
             init_timeout=INIT, x_stats_pid=self.parent, x_stats_track_process_tree=True,
         )  # fmt: skip
         try:
-            return wandb.init(**options, mode=self.mode)
+            return _init(**options, mode=self.mode)
         except Exception as error:  # the network, the server and the client each raise different types
             if self.mode == "offline":
                 raise
@@ -99,10 +99,24 @@ class Follower:
             for followed in self.followed.values():
                 followed.drop()
             say(f"the server did not accept the run ({first_line(error)}); logging offline to {self.run.wandb}")
-            return wandb.init(**options, mode="offline")
+            return _init(**options, mode="offline")
 
     def last_step(self, run: Any, record: "Record") -> int:  # -1 if nothing has been logged
         return int(run.starting_step) - 1 if self.mode == "online" else record.step
+
+
+def _init(**options: Any) -> Any:
+    """Return a new W&B run; W&B may free the id of a run a moment after that run has finished."""
+    import wandb
+
+    for seconds in (0.1, 1.0, 5.0):
+        try:
+            return wandb.init(**options)
+        except Exception as error:
+            if "is in use" not in str(error):
+                raise
+            time.sleep(seconds)
+    return wandb.init(**options)
 
 
 class Record:
