@@ -1,4 +1,4 @@
-"""Runs the command line for `python -m modelsoups`, but not if a worker process imports this file."""
+"""Runs the command line for `python -m modelsoups`, but not when a worker imports this file."""
 
 from modelsoups.cli.commands import main
 

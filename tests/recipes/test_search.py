@@ -246,7 +246,10 @@ def random_search(name: str, spec: Any) -> dict[str, Any]:
             random_search("mixup", {"mixture": [{"p": 1.0, "uniform": [0, 1], "strata": 3}]}),
             "one distribution of .*, not uniform, strata",
         ),
-        (random_search("mixup", {"constant": 0.5, "strata": 3}), "strata=3: expected .* at least 1, beside uniform"),
+        (
+            random_search("mixup", {"constant": 0.5, "strata": 3}),
+            "strata=3: expected .* and only with uniform",
+        ),
         (random_search("mixup", {"uniform": [0, 1], "strata": 0}), "strata=0"),
         (random_search("mixup", {"uniform": [0, 1], "p": 0.5}), "one distribution of .*, not uniform, p"),
     ],

@@ -37,7 +37,7 @@ class Analysis:
     draw: Callable[[Rows], Figure] | None = None
     table: Callable[[Rows], Table] | None = None
     claims: Sequence[tuple[str, str, str]] = ()
-    claimed_in: str = ""  # source of the claims; empty: the figure or table at the start of the title
+    claimed_in: str = ""  # source of the claims; empty: the figure or table of the title
 
     def verdicts(self, rows: Rows) -> Verdicts:
         """Return for each claim of the figure or table whether it holds in `rows` (a Verdict)."""

@@ -48,7 +48,7 @@ class Point:
 
     @classmethod
     def of(cls, soup: Soup, ingredients: Sequence[Ingredient]) -> "Point":
-        """Convert a Soup, whose coefficients (one per model) are in the order of `ingredients`."""
+        """Return a Soup as a Point; the order of its coefficients is that of `ingredients`."""
         return cls(tuple(ingredients), tuple(soup.coefficients[EVERYTHING]))
 
     def key(self) -> list[Any]:
@@ -72,7 +72,7 @@ Measures = dict[str, Measured]  # one model, by data set
 
 
 class Bench:
-    """Finds and evaluates the models of a run and of its additional runs, the pools (analyse.pools)."""
+    """Finds and evaluates the models of a run and of its additional runs (analyse.pools)."""
 
     def __init__(self, experiment: Experiment, pools: dict[str, Experiment] | None = None) -> None:
         """pools: the additional runs by name; None opens the runs that analyse.pools defines."""
@@ -84,7 +84,7 @@ class Bench:
         self.images = Images(experiment)
         self.weights, self.logits = self.images.weights, self.images.logits
         self.settings, self.files = config.analyse, experiment.files
-        self.strict = config.protocol == "released"  # whether greedy soups need a strict improvement
+        self.strict = config.protocol == "released"  # greedy soups need a strict improvement
         prepared, data = experiment.sets.tests(), config.data
         self.test, self.holdout = data.test, data.holdout
         has_train = data.train != data.holdout and experiment.sets.is_prepared(data.train)

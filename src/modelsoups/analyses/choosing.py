@@ -17,7 +17,7 @@ def need_holdout(bench: Bench) -> None:
 
 
 def choose(bench: Bench, ingredients: Sequence[Ingredient], method: str, **options: Any) -> Soup:
-    """Return the soup that a method, such as "greedy", selects from the models (cached in a file)."""
+    """Return the soup that a method, such as "greedy", selects from the models; it is cached."""
     strict = {"strict": bench.strict} if method.startswith("greedy") else {}
     hashes = [[i.id, i.sha256] for i in ingredients]
     holdout = bench.images.dataset(bench.holdout).sha256

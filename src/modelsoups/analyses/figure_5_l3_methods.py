@@ -22,7 +22,7 @@ MARKS = {**SPECIAL, "second_best": ("d", GREEN), "learned": ("v", PINK)}
 
 
 def _rows(bench: Bench) -> Rows:
-    """Return the accuracies of all models and methods; reuse soups that the soup stage has saved."""
+    """Return the accuracies of all models and methods; reuse the soup stage's saved soups."""
     need_holdout(bench)
     bench = bench.whole()
     members = bench.ingredients(OWN)

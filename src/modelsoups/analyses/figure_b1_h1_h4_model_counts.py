@@ -16,7 +16,7 @@ from modelsoups.report.plotting import LABELS, NAMES, SPECIAL, count_axis, legen
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.soup.methods.greedy import random_order
 
-CHOSEN = ("best", "greedy", "greedy_ensemble")  # chosen on the hold-out; other methods use all models
+CHOSEN = ("best", "greedy", "greedy_ensemble")  # others use all models
 COMPARED = (("greedy", "best"), ("greedy", "uniform"), ("ensemble", "greedy"), ("greedy", "ensemble"))
 NEARLY_ALL = 0.8  # fraction of the models above which only the full number is measured
 FAR = 6.0  # points of accuracy; a longer axis would hide differences of one point
@@ -119,7 +119,7 @@ def _cut(panel: Axes, drawn: Mapping[str, Sequence[float]]) -> None:
     bottom = min(shown) - 0.25 * (top - min(shown)) - 0.5
     if least < bottom - FAR:
         panel.set_ylim(bottom, top + 0.15 * (top - bottom))
-        told = [f"{NAMES[method]}: below, {end:.1f} with all models" for method, end in low.items()]
+        told = [f"{NAMES[method]}: below this range, {end:.1f} with all models" for method, end in low.items()]
         panel.text(0.98, 0.03, "\n".join(told), transform=panel.transAxes, ha="right", fontsize=6.5)
 
 

@@ -94,7 +94,7 @@ def _scaled(state: State, beta: float) -> State:
 
 
 def _differences(bench: Bench, seeds: Sequence[Ingredient]) -> Rows:
-    """Return data rows with differences in test ECE of individuals (mean), soup and ensemble."""
+    """Return differences in test ECE between individual models (mean), soup and ensemble."""
     found = {method: [_logits(bench, seeds, method, bench.test)] for method in ("soup", "ensemble")}
     bins = _bins(found["soup"][0])
     found["individuals"] = [bench.logits(i, bench.test) for i in seeds]

@@ -63,7 +63,7 @@ def _rows(bench: Bench) -> Rows:
 def _verdicts(rows: Rows) -> Verdicts:
     found = []
     for grid in distinct(rows, "grid"):
-        text = "The average of the endpoints is better than the best individual model between them, for most grids"
+        text = "For most pairs of models of a grid, their average is better than the best model between them"
         better = [gain > 0 for gain in column(select(rows, grid=grid), "gain")]
         found.append(counted(f"{text} ({grid})", "Figure F.1", better))
     return found
@@ -79,7 +79,7 @@ def _draw(rows: Rows) -> Figure:
         shades = _draw_grid(panel, select(rows, grid=name), most)
         panel.set(title=name, xlabel="one endpoint", ylabel="the other endpoint")
         panel.grid(False)
-    label = "average of the endpoints minus\nbest model between (points)"
+    label = "accuracy of the mean of both endpoints minus\nthat of the best model on the path (points)"
     figure.colorbar(shades, ax=panels, label=label, shrink=0.7)
     return figure
 

@@ -20,7 +20,7 @@ def seeds_of(bench: Bench, choosing: bool = False) -> list[Ingredient]:
     """Return the models of the pool `seeds` and cache their logits (choosing: also on hold-out)."""
     seeds = bench.ingredients("seeds")
     if len(seeds) < 2:
-        raise Unavailable("the analysis needs two models that differ only in their seed, in the pool seeds")
+        raise Unavailable("the analysis needs two models that differ only in their seed, in analyse.pools.seeds")
     bench.evaluate(seeds, choosing)
     return seeds
 

@@ -1,6 +1,6 @@
 """Loss of soup minus ensemble: the estimate of equation (1) against the true value (Figure K.1).
 
-Legend: N images, C classes.
+Suffixes of tensors give their dimensions: N images, C classes.
 """
 
 import copy
@@ -30,19 +30,19 @@ from modelsoups.stats.projection import project
 STEP = 0.05  # of alpha, half of the paper's step; neighbouring alphas share evaluations
 CHECKED = 0.5  # the alpha for which the second derivative on the test set is also computed exactly
 SOURCE = "section 4, Figure K.1"
-Pair = tuple[str, Ingredient, str, Ingredient, float]  # (name, model) twice, then the larger learning rate
+Pair = tuple[str, Ingredient, str, Ingredient, float]  # (name, model) twice, larger learning rate
 Task = tuple[Pair, str]  # a pair and a data set
 COLUMNS = (
     ("loss, all learning rates", False, "truth"),
-    ("loss, without the highest rate", True, "truth"),
-    ("error, without the highest rate", True, "error"),
+    ("loss, without the highest learning rate", True, "truth"),
+    ("top-1 error, without the highest learning rate", True, "error"),
 )
 
 
 def _pairs(bench: Bench) -> list[Pair]:
     """Return the paper's 21 pairs of models (appendix K.4) from the pool `theory`.
 
-    Without that pool, return up to 21 pairs of the run's models and their initialization.
+    Without that pool, return up to 21 pairs of the run's models, the initialization included.
     """
     own = "theory" not in bench.runs
     pool = OWN if own else "theory"
@@ -105,7 +105,7 @@ def _paths(bench: Bench, task: Task) -> dict[float, Path]:
 
 
 def _compute(bench: Bench, task: Task) -> None:
-    """Save both sides of equation (1) for each alpha; for CHECKED also the exact derivative."""
+    """Save both sides of equation (1) by alpha; at alpha 0.5 also the exact second derivative."""
     (_, one, _, two, _), name = task
     logits, exact, labels_N = _along(bench, one, two, name)
     for alpha, path in _paths(bench, task).items():
@@ -188,7 +188,7 @@ def _verdicts(rows: Rows) -> Verdicts:
     found += (goes := correlated(text, SOURCE, value, error, models))
     if goes and len(set(plain)) > 1:
         d = estimated(correlations.correlation_gain(value, plain, error, models))
-        text = "With calibrated beta its correlation with the difference in error is higher than with beta 1"
+        text = "With calibrated beta the approximation correlates more with the difference in error than with beta 1"
         found.append(judged(text, SOURCE, d, unit=""))
     checked = having(rows, "exact")
     exact, finite = column(checked, "exact"), nested(checked, "plain", "curvature")

@@ -53,7 +53,7 @@ class Images:
         return np.linspace(0, n - 1, most).round().astype(int)
 
     def batches(self, name: str, images: int | None = None) -> tuple[Sequence[Tensor], Tensor]:
-        """Return the images at `positions` as uint8 batches (B, C, H, W), and their labels (N,)."""
+        """Return the images to analyse as uint8 batches (B, C, H, W), and their labels (N,)."""
         labels_N = torch.from_numpy(self.dataset(name).labels_N[self.positions(name, images)])
         return self._pixels(name, images).split(self.experiment.config.evaluate.batch_size), labels_N
 

@@ -99,7 +99,7 @@ def _worth(bench: Bench, members: Members, soup: Soup) -> dict[str, Any]:
 
 
 def _table(rows: Rows) -> Table:
-    """Return the table as texts, in percent: a line per random order, then a line per split."""
+    """Return table texts, in percent: lines per order of the models, then per hold-out split."""
     head = ["Order", "Models", "Test", "Shifts", "Gain on hold-out", "Gain on test", "Gain on shifts"]
     table = [head]
     for r in having(rows, "order"):

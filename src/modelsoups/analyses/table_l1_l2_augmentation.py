@@ -39,7 +39,7 @@ def _rows(bench: Bench, fix: bool) -> Rows:
 
 def _comparisons(bench: Bench, found: dict[str, Measures], lr: float) -> Rows:
     pairs = [(SOUP, label, f"The soup of augmentations beats {name}") for label, name in RIVALS.items()]
-    pairs.append((FIXED, SOUP, "With fix-aug in it the soup is better than without"))
+    pairs.append((FIXED, SOUP, "The soup is better if it also contains the model with fix-aug"))
     rows: Rows = []
     for a, b, said in pairs:
         if a in found and b in found:

@@ -38,7 +38,7 @@ def _claimed(
     """Return each claim that models a are more accurate than models b, with its pairs (a, b)."""
     plain, sam, mixed = soups
     gains, losses = [(plain, zero), (plain, one)], [(sam_zero, sam), (sam_one, sam)]
-    difference = "Souping gains less with SAM than with vanilla fine-tuning (half of the difference)"
+    difference = "A soup gains less accuracy with SAM than with vanilla fine-tuning (half the difference in gain)"
     return {
         "SAM improves over vanilla fine-tuning": [(sam_zero, zero), (sam_one, one)],
         "The soup of two SAM models improves over the two": [(sam, sam_zero), (sam, sam_one)],

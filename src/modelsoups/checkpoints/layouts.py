@@ -48,7 +48,7 @@ def grouped(layouts: Mapping[str, Layout]) -> list[list[str]]:
 
 
 def check_layout(state: State, expected: Layout, where: str) -> None:
-    """Raise ValueError, with `where` first, unless tensor names, shapes and dtypes are `expected`."""
+    """Raise ValueError, with `where` first, unless names, shapes and dtypes are `expected`."""
     if odd := difference(expected, layout_of(state)):
         raise ValueError(f"{where}: {odd}")
 

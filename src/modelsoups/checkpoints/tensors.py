@@ -91,7 +91,7 @@ class InMemory:
         return None if self._bytes is None else self.held.data_ptr()
 
     def block(self, start: int, stop: int) -> Bytes:
-        """Do as `InFile.block`, but return a copy unless the tensor is contiguous on the CPU."""
+        """Return the bytes of flat elements `start` to `stop`, maybe a copy; do not write to them."""
         size = self.dtype.itemsize
         if self._bytes is not None:
             return self._bytes[start * size : stop * size]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from modelsoups.cli.errors import fail
 
-# The pipeline, Hydra and PyTorch are imported only when a command needs them, so that `--help` is fast.
+# The pipeline, Hydra and PyTorch are imported only by commands that need them: `--help` is fast.
 
 STAGES = {  # in order; name -> (what it does, the sections of the configuration that it reads)
     "prepare": ("convert the data sets to WebDataset shards", ("data",)),

@@ -7,7 +7,7 @@ from modelsoups.config.schema import Config
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
 
-MEAN = "accuracy/mean of shifts"  # a metric that tracking.results writes to the summary of a W&B run
+MEAN = "accuracy/mean of shifts"  # written to the summary of a W&B run by tracking.results
 RATES = ("lr", "weight_decay")  # keys of a recipe that are shown on logarithmic axes
 DRAWN = (*RATES, "label_smoothing", "mixup", "aug", "epochs")
 assert set(DRAWN) <= set(Recipe.names())

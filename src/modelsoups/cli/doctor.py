@@ -18,7 +18,7 @@ from modelsoups.soup.diagnosis import Diagnosis
 from modelsoups.soup.doctor import examine
 from modelsoups.soup.library import open_all
 
-MOST_NUMBERED = 16  # largest number of checkpoints for which the heat map prints the numbers in its cells
+MOST_NUMBERED = 16  # checkpoints up to which the heat map prints its numbers
 
 
 def main(argv: Sequence[str]) -> None:

@@ -31,7 +31,7 @@ def run_with_flags(modules: dict[str, str], args: list[str]) -> None:
         run_command(modules, HydraConfig.get().overrides.task)
 
     named = [f"hydra.job.name={next(iter(modules))}"] if len(modules) == 1 else []  # read by the launchers
-    multirun = {"-m", "--multirun"} & set(flags)  # its jobs may be different runs: each opens its own
+    multirun = {"-m", "--multirun"} & set(flags)  # each job opens its own run
     made_with = [] if multirun else [o for o in config.overrides if o not in first]
     given = [*compose.own_conf(), *made_with, *map(compose.settable, overrides), *_setup(config, overrides)]
     sys.argv = ["modelsoups", *given, *QUIET, *named, *flags]

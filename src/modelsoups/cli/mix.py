@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
     statistics = None
     if args.batchnorm is not None:
         if holdout is None:
-            raise ValueError("--batchnorm needs --holdout, which provides the model to run")
+            raise ValueError("--batchnorm needs --holdout, whose function also returns the model to run")
         fresh = soup.reestimate(soup.mixed(chosen), holdout, registry.function(args.batchnorm)())
         correct = f"{fresh.before} of {fresh.n} hold-out images correct before, {fresh.after} after"
         print(f"mix: BatchNorm statistics re-estimated: {correct}")

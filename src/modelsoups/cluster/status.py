@@ -23,7 +23,7 @@ from modelsoups.disk.paths import Run
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
 
-SILENT = 600  # seconds without new metrics after which an ingredient without a SLURM job counts as stopped
+SILENT = 600  # seconds without metrics after which an ingredient without a job counts as stopped
 STATES = ("done", "running", "queued", "stopped", "not started", "failed")
 
 

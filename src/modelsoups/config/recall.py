@@ -80,7 +80,7 @@ def keep_overrides(run: Run, overrides: Sequence[str], stage: str) -> None:
 
 
 def _section(override: str) -> str:
-    """Return the section or group of an override: recipe for +recipe.lr=1e-4, model for model/x=y."""
+    """Return an override's section or group: recipe for +recipe.lr=1e-4, model for model/x=y."""
     return _key(override).partition(".")[0].partition("/")[0]
 
 

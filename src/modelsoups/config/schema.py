@@ -71,12 +71,12 @@ class DataConfig:
 
     name: str = key("name of the data in reports and model cards")
     library: str = key(
-        "source of the data sets: the miniature's icons, ImageNet's files, or one folder of images per class",
+        "source of the data sets: rendered icons (the miniature), ImageNet's files, or one folder of images per class",
         choices=("iconnet", "imagenet", "folders"),
         own=True,
     )
     dir: str = key("folder that `prepare` writes the data sets to")
-    seed: int = key("seed of the rendering of the miniature's icons", 0, at_least=0)
+    seed: int = key("seed of the rendering of the icons (data.library=iconnet)", 0, at_least=0)
     train: str = key("name of the training set", "train")
     holdout: str = key("name of the held-out set on which soups are chosen", "holdout")
     test: str = key("name of the in-distribution test set", "test")

@@ -107,7 +107,7 @@ class CropStore:
 
 
 def _inputs(dataset: ShardSet, side: int) -> Mapping[str, Any]:
-    """Return what determines the pixels: hash of the images, kind of crop, size, package versions."""
+    """Return what determines the pixels: hash of the images, crop, size, package versions."""
     packages = {name: version(name) for name in ("pillow", "torchvision")}
     return {"set": dataset.sha256, "crop": "clip", "side": side, **packages}
 

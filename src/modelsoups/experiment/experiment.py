@@ -24,7 +24,7 @@ TASKS = {"images": "modelsoups.tasks.images:ImageClassification"}
 
 
 def _parts() -> ModuleType:
-    from modelsoups.experiment import parts  # loads PyTorch, which status, submit and plan do not need
+    from modelsoups.experiment import parts  # loads PyTorch, which status and plan do not need
 
     return parts
 

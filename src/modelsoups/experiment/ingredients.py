@@ -27,7 +27,7 @@ class Ingredients:
     """The initial and fine-tuned models of one run. Each call reads the run's folders again."""
 
     def __init__(self, files: Run, draw: Draw, init: str, minimum: int, imported: Imported | None) -> None:
-        """init: heads.init. minimum: soup.minimum. imported: None unless pool=imported."""
+        """init: the initial head's kind; minimum: fewest models; imported: for pool=imported only."""
         self.files, self.draw, self.init, self.minimum, self.imported = files, draw, init, minimum, imported
         self._verified: set[tuple[str, int, str]] = set()  # path, time of last change, sha256
 

@@ -121,7 +121,10 @@ def _is_right(model: nn.Module) -> Tensor:
 
 
 def select() -> None:
-    """Train the reference and the judge, classify all candidates, and write adversarial.json."""
+    """Train two networks and write adversarial.json: images that only the judge classifies correctly.
+
+    The reference is trained on the in-distribution styles alone, the judge on all styles.
+    """
     reference_N = _is_right(fit(icons.IN_DISTRIBUTION, "reference"))
     judge_N = _is_right(fit(tuple(icons.STYLES), "judge"))
     kept_N = ~reference_N & judge_N
@@ -132,7 +135,7 @@ def select() -> None:
     content = {"made with": "python -m modelsoups.miniature.adversarial", "candidates": len(kept_N)}
     storage.write_json(FILE, {**content, "percent right, or kept": percent, "kept": packed})
     needed = math.ceil(100 * sets.SETS["a"].count / len(kept_N))
-    print(f"adversarial: % of candidates right or kept: {percent}; needed: {needed}% kept; wrote {FILE}")
+    print(f"adversarial: wrote {FILE}; % of candidate images correct or kept: {percent}; kept must be {needed}%")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ NEAR_DUPLICATE = 0.92  # smallest cosine of two masks that count as near-duplica
 
 @dataclass(frozen=True)
 class Style:
-    """The icons of one designer in one weight; group 1 of the regex `pattern` is an icon's name."""
+    """The icons of one font, in one stroke width; group 1 of the regex `pattern` is an icon's name."""
 
     designer: str
     font: str
@@ -100,7 +100,7 @@ def glyphs() -> tuple[Glyph, ...]:
 
 
 def _concept(name: str, style: str) -> str | None:
-    """Return the concept of an icon name or None; in held-out styles, "car-2" counts as "car"."""
+    """Return what an icon shows, by its name; None if unknown. If held out, "car-2" counts as "car"."""
     classes, concept_of = concepts()
     base = re.sub(r"-(?:\d+|simple)$", "", name)  # Remix numbers variants, Phosphor has "-simple"
     is_variant = style in HELD_OUT and concept_of.get(base) in classes

@@ -65,7 +65,7 @@ def _every_second(first: int) -> dict[str, Any]:
 
 
 def _folders() -> dict[str, Any]:
-    """Return IconObjectNet's projection: half of the classes, some merged (see FOLDERS_OF_TWO)."""
+    """Return which IconNet classes each class of IconObjectNet stands for: one or two of them."""
     pairs = [list(map(CLASSES.index, names)) for names in FOLDERS_OF_TWO]
     paired = set(chain.from_iterable(pairs))
     singles = [[c] for c in range(1, len(CLASSES), 2) if c not in paired]

@@ -63,7 +63,7 @@ class ReleasedModel:
     def recipe(self) -> dict[str, Any] | None:
         """The hyperparameters, with the names of Recipe; None for model_0, the initialization.
 
-        A model without augmentation has aug "minimal"; its number replaces the unknown seed.
+        Without augmentation, aug is "minimal". The seeds are not published: `index` replaces them.
         """
         if self.index == INITIALIZATION:
             return None
@@ -137,7 +137,7 @@ def printed(row: str) -> tuple[float, float] | None:
 
 
 def by_holdout() -> list[ReleasedModel]:
-    """Return the released models by decreasing hold-out accuracy; in ties, higher numbers first."""
+    """Return the released models by decreasing hold-out accuracy; ties by decreasing index."""
     return sorted(released_models(), key=lambda m: (m.accuracy["holdout"], m.index), reverse=True)
 
 

@@ -90,7 +90,7 @@ def draw(search: Search, seed: int, index: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class HashedNumbers:
-    """Random numbers that are hashes of the seed, recipe index, parameter name and a label."""
+    """Random numbers: hashes of the seed, recipe index, hyperparameter name and a text `label`."""
 
     seed: int
     index: int
@@ -110,7 +110,7 @@ class HashedNumbers:
         return (self.bits() >> 11) / 2**53
 
     def stratified(self, strata: int) -> float:
-        """Return a number in [0, 1); of `strata` recipes in a row, each gets another equal part."""
+        """Return a number in [0, 1): one in each `strata`-th of it for `strata` consecutive recipes."""
         block, place = divmod(self.index, strata)
 
         def rank(part: int) -> int:
@@ -148,7 +148,7 @@ def _integer(numbers: HashedNumbers, bounds: Sequence[int]) -> int:
 
 
 def _rounded(x: float, low: float, high: float) -> float:
-    """Return x rounded to 6 digits, within the bounds; more digits of 10**x differ by machine."""
+    """Return a drawn value rounded to 6 digits, so that it is the same on every machine, in bounds."""
     return float(f"{min(max(float(f'{x:.6g}'), low), high):.12g}")
 
 
@@ -200,7 +200,7 @@ def _check_distribution(name: str, spec: Any, part: bool = False) -> None:
     strata = spec.get("strata", 1)
     stratified = "strata" not in spec or kinds[0] in ("uniform", "log10_uniform")
     if not (stratified and _is_int(strata) and strata >= 1):
-        raise ValueError(f"strata={strata}: expected an integer of at least 1, beside uniform or log10_uniform")
+        raise ValueError(f"strata={strata}: expected an integer of at least 1, and only with uniform or log10_uniform")
 
 
 def _check_uniform(name: str, bounds: Any) -> None:

@@ -37,7 +37,7 @@ def comparison(numbers: Numbers) -> TextTable:
 
 
 def cells(ours: Result | None, released: float, paper: float | None) -> list[str]:
-    """Return five table cells: our accuracy, then for each published accuracy itself and ours minus it.
+    """Return five table cells: our accuracy, then each published accuracy and ours minus it.
 
     released, paper: in percent. A difference outside the 95% interval of `ours` is marked "*".
     """

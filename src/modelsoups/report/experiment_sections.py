@@ -131,7 +131,7 @@ def _claims(numbers: Numbers, verdicts: list[Verdict]) -> Section:
         judged = Cell(v.verdict, kind=CLASSES.get(v.verdict, "open"))
         rows.append([v.text, v.source, judged, Cell(v.numbers, origin(numbers.provenance))])
     head = ["Claim", "Source", "Verdict", "Difference, 95% interval"]
-    sentence = "A claim holds, or does not hold, if the difference is significant at p < 0.05."
+    sentence = "If a difference is significant (p < 0.05), its sign decides whether the claim holds."
     return Section("Claims", sentence, [Table("claims", head, rows, text=2, file=False)] if rows else [])
 
 

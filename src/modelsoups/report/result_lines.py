@@ -53,7 +53,7 @@ def result_lines(task: Task, evidence: Evidence) -> list[dict[str, Any]]:
 
 
 def compared_rows(rows: Collection[str]) -> list[tuple[str, str]]:
-    """Return the pairs of methods to compare: each with the best single model, and the claims'."""
+    """Return the pairs of methods to compare: each with the best model, and those that claims need."""
     pairs = [(row, "best") for row in rows if row != "best"]
     pairs += [("greedy", "uniform"), *((row, "greedy") for row in VERSUS_GREEDY)]
     pairs += [(row, "greedy") for row in rows if row.startswith("wise_ft_best")]

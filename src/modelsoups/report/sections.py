@@ -47,7 +47,7 @@ class Table:
     """A table of the page; its rows contain texts or Cells, without the header.
 
     groups: (title, number of columns) of headings above the header. text: how many of the first
-    columns contain prose. file: whether `files` writes the table.
+    columns contain prose. file: whether it is also written as .md, .csv and .tex files.
     """
 
     name: str

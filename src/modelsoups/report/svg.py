@@ -51,7 +51,7 @@ def _name(marks: Sequence[ElementTree.Element], texts: Sequence[str], key: str) 
 
 
 def _own(element: ElementTree.Element, name: str) -> None:
-    """Put `name` before the element's id and references, and use the page's colours."""
+    """Prefix the element's id and references with `name`; replace colours by the page's variables."""
     for attribute, value in element.attrib.items():
         if attribute == "id":
             value = f"{name}-{value}"

@@ -100,7 +100,11 @@ def _layouts(found: Diagnosis, states: Mapping[str, State]) -> dict[str, State]:
             continue
         key, a, b = odd.key, odd.expected, odd.found
         if (prefix := _prefix(expected, layout)) is not None:
-            found.add("names", names, f"every tensor name {prefix}: rename, or save the inner model's state_dict()")
+            found.add(
+                "names",
+                names,
+                f"every tensor name {prefix}: rename them, or save the inner model's state_dict()",
+            )
         elif a is None or b is None:
             where = "is missing in most others" if a is None else "is missing"
             found.add("keys", names, f"tensor {key} {where}: another architecture")
@@ -180,7 +184,7 @@ def _initialization(found: Diagnosis, own: Mapping[str, Tensor], body: Sequence[
     for key in body:
         often.update(odd_ones(found.names, cosines(own[key])))
     strangers = [name for name in odd_ones(found.names, body_KK) if 2 * often[name] > len(body)]
-    lowest = f"cosine to the other models is {float(body_KK.min()):.2f}, but over 0.9 if it is shared"
+    lowest = f"cosine of the weights to the other models is {float(body_KK.min()):.2f}, usually over 0.9"
     found.add("initialization", strangers, f"no shared initialization: {lowest}")
     return strangers
 
@@ -207,7 +211,7 @@ def _layers(found: Diagnosis, states: Mapping[str, State], grams_by_key: Mapping
 
 
 def _scales(found: Diagnosis, grams_by_key: Mapping[str, Tensor]) -> None:
-    """Report each model's first tensor with the others' direction but far from the median norm."""
+    """Report models of which a tensor has the other models' direction, but a norm far from theirs."""
     named: set[str] = set()
     for key, gram_KK in grams_by_key.items():
         norms_K = gram_KK.diagonal().clamp_min(0).sqrt()

@@ -65,7 +65,7 @@ def _open(init: Source, sources: Sources) -> list[Checkpoint]:
 def _from_start(
     method: str, checkpoints: Sequence[Checkpoint], shares: Mapping[str, float], trace: Sequence[Mapping[str, object]]
 ) -> Soup:
-    """Return the soup init + share (mean of others - init) of checkpoints; the first is init."""
+    """Return the soup init + shares[layer] (mean of others - init); the first checkpoint is init."""
     count = len(checkpoints) - 1
     rows = {group: [1 - share, *([share / count] * count)] for group, share in shares.items()}
     return Soup(method, tuple(c.name for c in checkpoints), hashes(checkpoints), rows, trace=tuple(trace))
@@ -112,7 +112,7 @@ def depth_scales(names: Iterable[str], alpha: float, beta: float) -> dict[str, f
     groups = list(dict.fromkeys(map(layer_of, names)))
     blocks = list(dict.fromkeys(map(layer_of, filter(is_block, names))))
     if len(blocks) < 2:
-        raise ValueError(f"lines: {len(blocks)} numbered blocks found; depth needs at least two")
+        raise ValueError(f"lines: {len(blocks)} numbered blocks found; scaling by depth needs at least two")
     scales, passed = {}, 0
     for group in groups:
         position = 0

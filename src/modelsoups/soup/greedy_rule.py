@@ -18,8 +18,9 @@ Evaluation = tuple[Score | None, int]  # score (None: rejected early), images se
 class GreedySearch:
     """A greedy search in progress: the indices of members so far (`picks`) and all decisions.
 
-    individual: each model's own score. judge(i, best, strict, name) scores the soup with model i;
-    add(i) adds it. n: number of hold-out images. trace: one dict for each model tried, in order.
+    individual: each model's own score. judge(i, best, strict, name) returns the score of the soup
+    with model i, or None if it cannot beat `best`; add(i) adds model i. n: number of hold-out
+    images. trace: one dict for each model tried, in order.
     """
 
     names: Sequence[str]

@@ -66,7 +66,7 @@ class Pool:
             raise ValueError(f"{whose}: hold-out logits contain NaN or infinity")
 
     def correct(self, logits_NC: Tensor, whose: str) -> float:
-        """Return the score (`points`) of hold-out logits; higher is better. Errors as `check`."""
+        """Return points(hold-out logits, labels); higher is better. ValueError if logits are invalid."""
         self.check(logits_NC, whose)
         return self.points(logits_NC, self.labels_N.to(logits_NC.device))
 

@@ -63,6 +63,7 @@ def selection_bias(
     """Choose a soup and the best model on each half of the hold-out; return the soup's gains.
 
     logits_of(soup): the soup's logits on the complete hold-out, (N images, C classes).
+    part_of(pool, indices): the pool with only these hold-out images.
     """
     one, two = halves(len(pool.labels_N), seed)
     apparent_N, honest_N = np.zeros(len(pool.labels_N)), np.zeros(len(pool.labels_N))

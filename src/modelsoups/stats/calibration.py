@@ -28,7 +28,7 @@ def ece_of(confidence_N: Tensor, correct_N: Tensor, bins: int = BINS) -> float:
 
 
 def ece_sweep(logits_NC: Tensor, labels_N: Tensor) -> float:
-    """Return ECE-SWEEP (Roelofs et al. 2020): ECE with the most bins of still rising accuracy."""
+    """Return ECE with the most bins whose accuracies rise with confidence (Roelofs et al. 2020)."""
     confidences, correct = confidence(logits_NC, labels_N)
     confidence_N, correct_N = _sorted(confidences.numpy(), correct.double().numpy())
     parts = np.array_split(correct_N, 1)
@@ -103,10 +103,11 @@ def calibrating_beta(logits_NC: Tensor, labels_N: Tensor) -> float:
 
 
 def minimizing_beta(blocks: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> float:
-    """Return what `calibrating_beta` returns, for batches (logits, labels) that blocks() yields.
+    """Return the beta with the least mean cross-entropy of beta * logits over blocks().
 
-    Each step calls blocks() again. If the best beta is outside the range BETA, its nearer end is
-    returned.
+    blocks() yields batches of (logits, labels).
+
+    It is called once for each step. The result is limited to the range BETA.
     """
 
     def slope(beta: float) -> float:

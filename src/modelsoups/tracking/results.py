@@ -87,7 +87,7 @@ def _greedy(follower: "Follower") -> dict[str, Any]:
 
 
 def _log_lineage(follower: "Follower", run: Any) -> None:
-    """Log each soup file as an artifact; online, link it to the ingredients of the greedy soup."""
+    """Log each soup file as a W&B artifact; online, the greedy soup's models are the run's inputs."""
     if not run.offline:
         for name in _greedy(follower).get("ingredients", ()):
             path = follower.run.ingredients / name / MODEL

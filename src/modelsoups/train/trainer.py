@@ -242,7 +242,7 @@ class Trainer:
     def _log_and_save(self, loss: Tensor) -> dict[str, Any] | None:
         """Write metrics and a checkpoint if due; return {reason, step, loss} if diverged.
 
-        Reading a loss waits for the GPU: it is read at checkpoints, else with the next metrics.
+        Reading a loss waits for the GPU, so that is done when a checkpoint or a metrics line is due.
         """
         settings, last = self.settings, self.step == self.total
         logs = self.step % settings.log_every == 0 or last

@@ -3,8 +3,8 @@
 They are the mixed weights sum_k alpha_k theta_k and, for the gradient g of the loss by these, the
 inner products <g, theta_k>, which are the gradient by alpha_k. Each reads all weights once. If the
 models fit on a GPU, both are one matrix product for each tensor. Otherwise `fast.blocks` computes
-them on the CPU, piece by piece, from memory or, if memory is short, from the files. This takes 100
-microseconds for each tensor, so small tensors in memory are multiplied as matrices on the CPU too.
+them on the CPU, piece by piece, from memory or, if memory is short, from the files. Each tensor
+then costs at least 100 microseconds, so small ones in memory are multiplied as matrices instead.
 Letters of array names: K models, N numbers of a tensor, n of a piece, S pieces.
 """
 

@@ -53,7 +53,7 @@ def mix_to_file(
     The bits equal those of `state_dicts.mix`. Integer and boolean tensors are from the first model; a
     note names those that differ. Tensors tied in all checkpoints are written once, as by
     safetensors.torch.save_model. Tensors in `replaced` replace mixed ones. facts(digests) returns
-    the metadata; a first call with `digests.UNKNOWN` gives their size. Raises ValueError for
+    the file's metadata; it is called first with placeholders of equal size. Raises ValueError for
     different shapes or dtypes, complex numbers, NaN or infinity, and if `out` is an input.
     """
     if not checkpoints:

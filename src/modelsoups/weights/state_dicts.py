@@ -121,7 +121,7 @@ class RunningSum:
 
 
 def mix(states: Sequence[State], coefficients: Coefficients) -> dict[str, Tensor]:
-    """Return sum_i c_i theta_i (section 2); `of_group` gives the coefficients c of a tensor.
+    """Return the weighted sum of states, sum_i c_i theta_i (section 2), by tensor name.
 
     Raises ValueError if a tensor has no coefficients, coefficients are for no tensor, or the tensor
     names, shapes or dtypes differ. See `TensorSum` for the rounding.

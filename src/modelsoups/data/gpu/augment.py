@@ -121,11 +121,11 @@ class BatchPlan:
     """A batch of images, padded to a common size, with augmentations drawn but not yet applied."""
 
     canvas_BCHW: Tensor
-    encoded: dict[int, EncodedJpeg]  # by index in the batch; decoded when the plan moves to a device
+    encoded: dict[int, EncodedJpeg]  # by index in the batch; decoded on the device
     boxes_B4: Tensor
     bicubic_B: Tensor
     flip_B: Tensor
-    groups: list[tuple[str, bool, int]]  # (operation, bicubic, number of images), in order of execution
+    groups: list[tuple[str, bool, int]]  # (operation, bicubic, images), in order of execution
     index_N: Tensor  # the images of all groups
     arguments_N6: Tensor
     fill_C: Tensor

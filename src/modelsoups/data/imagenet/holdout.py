@@ -73,7 +73,7 @@ def from_file(path: Path, listing: Listing, per_class: int) -> np.ndarray:
         name = listing.key(int(np.flatnonzero(held_N)[KNOWN_ROW]))
         if name != KNOWN_NAME:
             found = f"image {KNOWN_ROW} of the hold-out is {name}, but {KNOWN_NAME} in the authors' split"
-            raise ValueError(f"{path}: {found}; use their imagenet_98_idxs.npy")
+            raise ValueError(f"{path}: {found}; use the authors' imagenet_98_idxs.npy")
     return held_N
 
 

@@ -78,7 +78,7 @@ def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> 
 
 
 def find_sources(data: DataConfig, todo: Sequence[str]) -> dict[str, sources.Source]:
-    """Find each set's original files; raise ValueError if no set has any or is prepared."""
+    """Find the sets' original files; ValueError if none is found and no set is prepared yet."""
     places = {name: sources.find(name, data.root, _given(data, name)) for name in todo}
     found = {name: place for name, place in places.items() if isinstance(place, sources.Source)}
     missing = [place for place in places.values() if isinstance(place, str)]
@@ -123,7 +123,7 @@ def _write(plans: list[planning.SetPlan], workers: int) -> dict[str, int]:
 
 
 def _relabel(data: DataConfig, protocol: str, name: str) -> int:
-    """Write `real` or `multilabel`, new labels for val; return the image count (0: files missing)."""
+    """Write `real` or `multilabel`, new labels for val; return the image count (0: no files)."""
     folder, file = Path(data.dir) / name, _given(data, name)
     if manifests.manifest_of(folder.parent / relabelled.OVER) is None:
         print(f"prepare: {name}: not available: it needs {relabelled.OVER}, which is not prepared")

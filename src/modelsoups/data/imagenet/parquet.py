@@ -43,7 +43,7 @@ def copy_out(path: Path, folder: Path, check: Callable[[str, int], tuple[str, in
 
 
 def rows(path: Path) -> Iterator[tuple[str, bytes, int]]:
-    """Yield (file name, image bytes, label) of each row; raise ValueError if one is missing."""
+    """Yield (file name, image bytes, label) of each row; ValueError if a row lacks one of them."""
     with _reader(path) as pq, pq.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
         columns = set(file.schema_arrow.names)
         if not {"image", "label"} <= columns:

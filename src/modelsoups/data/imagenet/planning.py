@@ -34,7 +34,7 @@ class SetPlan:
 
     @property
     def bytes_needed(self) -> int:
-        """Return the disk space of unfinished shards; the size of resized images is not counted."""
+        """Return the bytes that missing shards will take; shards of resized images count as 0."""
         kept = [shard for shard in self.todo if shard.resize is None]
         return sum(int(shard.images.size_N.sum()) + TAR_OVERHEAD * len(shard) for shard in kept)
 

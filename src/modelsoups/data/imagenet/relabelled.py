@@ -1,9 +1,9 @@
 """The data sets ReaL and multilabel: other labels for the images of ImageNet's validation set, val.
 
 Their index files point into val's tars, and give each image's index in val and correct classes
-("answers"). `score` therefore needs only val's logits. labels_N has the original classes.
+("answers"). `score` therefore needs only val's logits. labels_N has the classes of ImageNet.
 
-Legend (last letters of tensor names): M images of val, at most A answers per image.
+Last letters of tensor names: N images of the set, M images of val, at most A answers per image.
 """
 
 import hashlib
@@ -68,14 +68,14 @@ def _multilabel_answers(path: Path, complete: bool) -> Answers:
         if key not in problematic:
             right = {*annotation.get("correct", []), *annotation.get("unclear", [])}
             if unknown := sorted(right - metadata.class_of().keys()):
-                wrong = f"{unknown[0]}, not an ImageNet class; use human_accuracy_v3.0.0.json"
+                wrong = f"{unknown[0]}, which is no ImageNet class; use human_accuracy_v3.0.0.json"
                 raise ValueError(f"{path}: {image} has label {wrong}")
             found[key] = tuple(sorted(map(metadata.class_of().__getitem__, right)))
     return found
 
 
 def write(folder: Path, inputs: Json, table: Answers, facts: Json) -> int:
-    """Write a set's manifest and index files, which point into val's tars; return the image count."""
+    """Write a set's manifest and index files, which point into val's tars; return the count."""
     val = folder.parent / OVER
     manifest = storage.read_json(val / manifests.MANIFEST)
     width = max(map(len, table.values()))

@@ -39,7 +39,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a data set's files that one task lists: a file, a folder, or a tar inside a tar."""
+    """A file, a folder, or a tar inside a tar, with images of a data set; one worker reads it."""
 
     layout: str
     form: str
@@ -114,7 +114,7 @@ def _trees(name: str, base: Path) -> Iterator[Source]:
 
 
 def parts(layout: str, source: Source, copies: Path, complete: bool) -> list[Part]:
-    """Divide train or val into parts to list; raise ValueError for wrong or missing files."""
+    """Return the tars, folders or shards of train or val; ValueError for wrong or missing files."""
     if complete and len(missing := missing_files(layout, source)):
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise ValueError(f"{source.paths[0].parent}: {len(missing):,} files are missing: {shown}; add them")
@@ -166,7 +166,7 @@ def list_part(part: Part) -> Listing:
 
 
 def _key_and_label(part: Part, name: str, label: int | None = None) -> tuple[str, int]:
-    """Get key and label from an image's name; raise ValueError if folder or label disagrees."""
+    """Return an image's key and label by its name; ValueError if folder or `label` contradicts."""
     where = f"{part.path}: {name}"
     key = original_name(name)
     if key is None or key.startswith("ILSVRC") == (part.layout == "train"):

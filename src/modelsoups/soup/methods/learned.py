@@ -71,7 +71,7 @@ def learned_free(
 def _learn(pool: Pool, method: str, groups: Sequence[str], by: Descent, free: bool = False) -> Soup:
     gradient = pool.gradient
     if gradient is None:
-        raise ValueError(f"{method}: the pool has no gradient function")
+        raise ValueError(f"{method}: this pool cannot compute gradients of the loss; set Pool.gradient")
     if by.epochs < 1 or by.batch_size < 1 or not 0 < by.lr < math.inf:
         given = f"epochs={by.epochs}, batch_size={by.batch_size}, lr={by.lr}"
         raise ValueError(f"{method}: {given}; expected all of them above 0")

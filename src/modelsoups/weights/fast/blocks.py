@@ -3,8 +3,8 @@
 A piece is a range of elements of one tensor, in all checkpoints; it is split into blocks of BLOCK
 elements. A block is added and hashed for ROWS checkpoints at a time, within the processor's cache.
 `loops` adds floats of up to 32 bits in float64 (float8 after an exact conversion to float32), and
-TensorSum all other numbers; both give the same bits. Memory: WINDOW bytes of mapped pages of the
-files, and one `Room` (buffers) for each thread.
+TensorSum all other numbers; the sums equal those of `state_dicts.mix` to the bit. Memory: WINDOW
+bytes of mapped pages of the files, and one `Room` (buffers) for each thread.
 Letters of array names: K checkpoints, R at a time, S pieces, P blocks and n numbers of a piece.
 """
 
@@ -47,7 +47,7 @@ def pieces(checkpoint: Checkpoint, keys: Iterable[str], step: int) -> list[Piece
 
 
 def size_of_pieces(count: int) -> int:
-    """Return how many elements a piece of `count` checkpoints has: a multiple of BLOCK."""
+    """Return the elements per checkpoint of a piece, a multiple of BLOCK: fewer for many checkpoints."""
     return BLOCK * max(1, PIECE // BLOCK * ROWS // max(ROWS, count))
 
 
@@ -58,7 +58,7 @@ def parts(piece: Piece) -> list[Piece]:
 
 
 def each_piece(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece], worker: Callable[[], Visit]) -> None:
-    """Call worker() in each of torch's threads, and the function that it returns for each piece."""
+    """Run in parallel threads: each calls worker() once, then the returned function on each piece."""
     if not todo:
         return
     last, numbers = last_of_windows(checkpoints, todo), iter(range(len(todo)))
@@ -184,7 +184,7 @@ class Room:
         return mixed, finite
 
     def _total(self, rows: Rows, part: Piece, weights_K: Float64s, found_1K16: Digests) -> Float64s:
-        """Return a block's weighted sum over the checkpoints; write its hashes to found_1K16."""
+        """Return a block's weighted sum over the checkpoints; write each one's hash to found_1K16."""
         key, start, stop = part
         total, rows_K = self.total[: stop - start], rows.addresses(part)
         for some in rows.groups():
@@ -201,7 +201,7 @@ class Room:
     def _mix_wide(
         self, rows: Rows, piece: Piece, weights_K: Float64s, by: float, found_PK16: Digests
     ) -> tuple[Tensor, bool]:
-        """Do as `mix` for float64 tensors and for integers, which are the first checkpoint's."""
+        """Do as `mix` for float64 tensors; integer tensors are copied from the first checkpoint."""
         key, done = piece[0], []
         for p, part in enumerate(parts(piece)):
             total = TensorSum()

@@ -4,7 +4,7 @@ NumPy first copies the weights to float64; here each number is converted in a re
 release the GIL. Compiled code is cached next to this file or in the user's cache folder; if neither
 can be written, each process compiles it (some seconds). Importing Numba takes half a second: import
 this module inside a function. A row is the numbers of one checkpoint at a memory address, which is
-not checked here. Letters of array names: K rows of N numbers, R of them at a time, M in a chunk.
+not checked here. Letters of array names: K rows, R rows at a time; N numbers of a row, M in a chunk.
 """
 
 from collections.abc import Callable
@@ -50,7 +50,7 @@ def _pointer(typing: Any, address: Any) -> Any:
 
 @jitable
 def _row(rows_K: Addresses, k: int, skip: int, zeros_N: Float32s) -> Float32s:
-    """Return float32 row k, at address rows_K[k], from number `skip` on; zeros_N if none."""
+    """Return row k from element `skip` on, as float32 at address rows_K[k]; zeros_N if k is too big."""
     if k < rows_K.size:
         return numba.carray(_pointer(rows_K[k] + np.uint64(4 * skip)), zeros_N.shape, np.float32)
     return zeros_N
@@ -58,7 +58,7 @@ def _row(rows_K: Addresses, k: int, skip: int, zeros_N: Float32s) -> Float32s:
 
 @jitable
 def _rows(rows_K: Addresses, k: int, skip: int, zeros_N: Float32s) -> tuple[Float32s, ...]:
-    """Return rows k to k + ROWS - 1 as `_row` does."""
+    """Return rows k to k + ROWS - 1 from element `skip` on; zeros_N for each that does not exist."""
     a_N, b_N = _row(rows_K, k, skip, zeros_N), _row(rows_K, k + 1, skip, zeros_N)
     c_N, d_N = _row(rows_K, k + 2, skip, zeros_N), _row(rows_K, k + 3, skip, zeros_N)
     e_N, f_N = _row(rows_K, k + 4, skip, zeros_N), _row(rows_K, k + 5, skip, zeros_N)
@@ -68,7 +68,7 @@ def _rows(rows_K: Addresses, k: int, skip: int, zeros_N: Float32s) -> tuple[Floa
 
 @jitable
 def _weight(weights_R: Float64s, k: int) -> float:
-    """Return the weight of row k, or -0.0 if there is none: adding 0.0 * -0.0 changes no bit."""
+    """Return the weight of row k; if there is no row k, -0.0, so that adding zeros_N changes no bit."""
     return weights_R[k] if k < weights_R.size else -0.0
 
 
@@ -138,7 +138,10 @@ def add(total_N: Float64s, rows_R: Addresses, kind: int, weights_R: Float64s, fi
 
 @_compiled("b1(f4[::1], f8[::1], f8, b1, i8)", error_model="numpy")
 def divide(out_N: Float32s, total_N: Float64s, by: float, exact: bool, kind: int) -> bool:
-    """Write total_N / by to out_N (`exact`: * (1 / by)); return whether all fit dtype `kind`."""
+    """Write total_N / by to out_N; return whether all fit dtype `kind`.
+
+    exact: 1 / by has no rounding error (a power of two), so multiply by it, which is faster.
+    """
     odd, factor, largest = 0, 1 / by, LARGEST[kind]
     for i in range(total_N.size):
         x = np.float32(total_N[i] * factor if exact else total_N[i] / by)
