@@ -132,7 +132,7 @@ class Record:
         self.logged: list[str] = known.get("logged", [])
 
     def save(self, step: int, *logged: str) -> None:
-        """Write the last logged step to the file, and add the names of what is completely logged."""
+        """Store the last logged step, and add the names of finished parts, such as "metrics"."""
         if step > self.step or logged:
             self.step, self.logged = max(step, self.step), [*self.logged, *logged]
             storage.write_json(self.path, {"step": self.step, "logged": self.logged})
