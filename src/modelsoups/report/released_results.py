@@ -21,7 +21,8 @@ HOLDOUT_IMAGES = 26_000
 NOTES = [
     "From the authors' released results alone: no model was evaluated here. Best and second best "
     "follow from the 72 models' accuracies, chosen on the hold-out; soups and ensemble are as released.",
-    "For accuracies of your own: modelsoups import-released DIR, then modelsoups experiment=released data.root=...",
+    "To evaluate the released models (in folder DIR) yourself: modelsoups import-released DIR, then "
+    "modelsoups experiment=released data.root=...",
 ]
 GREEDY = "The released greedy soup consists of models {}, in the order in which they were added."
 
