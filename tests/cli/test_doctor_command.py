@@ -54,7 +54,7 @@ def test_options_of_greedy_on_the_command_line(tmp_path: Path, monkeypatch, caps
     out = capsys.readouterr().out
     assert "mix: c.safetensors: rejected early, refused" in out
     assert "b.safetensors" not in out, "two refusals in a row end it"
-    assert "mix: evaluated 14 images; early rejection saved 4 of 18 (22%)" in out
+    assert "mix: evaluated 14 images; saved 4 of 18 (22%) by rejecting candidates early" in out
     assert Path("trace.svg").stat().st_size > 1000
     commands.main(
         ["mix", "greedy", *files, *options[:2], "--replacement", "--order-seed", "1", "-o", "other.safetensors"]

@@ -150,7 +150,7 @@ class Bench:
         return initial
 
     def find(self, init: str, **wanted: Any) -> Member:
-        """Return a model from the head `init` with these hyperparameters, PLAIN's if not given."""
+        """Return a model fine-tuned from the head `init` with these hyperparameters, by default PLAIN."""
         wanted = {**PLAIN, "epochs": self.settings.epochs, **wanted}
         for name, run in self.runs.items():
             same = run.config.heads.init == init and run.config.model == self.experiment.config.model

@@ -93,7 +93,7 @@ def _verdicts(rows: Rows) -> Verdicts:
         for name in SOUPS:
             (soup,) = select(here, model=name, alpha=1)
             above = sum(row["test"] >= soup["test"] and row["shifts"] >= soup["shifts"] for row in singles)
-            points = f"{above} of {len(singles)} points have both its accuracies or more; distance to the nearest point"
+            points = f"{above} of {len(singles)} points are no worse on both axes; shown: distance to the nearest"
             text = f"The {name} soup lies beyond the WiSE-FT curves of all individual models ({pool}; {points})"
             found += compared(part, f"beyond {name}", "test", text, "Figure D.1")
             text = f"WiSE-FT of the {name} soup (alpha 0.5) is better under shift than the soup ({pool})"

@@ -63,7 +63,7 @@ def _rows(bench: Bench) -> Rows:
 def _verdicts(rows: Rows) -> Verdicts:
     found = []
     for grid in distinct(rows, "grid"):
-        text = "For most pairs of models of a grid, their average is better than the best model between them"
+        text = "Averaging two models at the ends of a hyperparameter range mostly beats the best model of the range"
         better = [gain > 0 for gain in column(select(rows, grid=grid), "gain")]
         found.append(counted(f"{text} ({grid})", "Figure F.1", better))
     return found

@@ -22,7 +22,7 @@ def with_recipes(bench: Bench, *pools: str) -> list[Member]:
 
 
 def moderate(bench: Bench, lr: float) -> bool:
-    """Return whether lr is moderate in the paper's sense: below TOO_HIGH times analyse.rates[0]."""
+    """Return whether a learning rate is below 3.2 times the first of analyse.rates (paper: 1e-4)."""
     return lr < TOO_HIGH * bench.settings.rates[0]
 
 

@@ -74,7 +74,7 @@ def _verdicts(rows: Rows) -> Verdicts:
     found = []
     for row in greedy:
         where = "the mean of shifts" if row["column"] == "mean" else row["title"]
-        text = f"The greedy soup is better than the best model on the hold-out on {where}"
+        text = f"On {where} the greedy soup is better than the model that is best on the hold-out"
         found += compared(rows, f"greedy - best, {row['column']}", "test", text, "Table 4")
     accuracy = dict(zip(column(best, "column"), column(best, "accuracy"), strict=True))
     above = [r["accuracy"] > accuracy[r["column"]] for r in greedy if r["column"] != "mean"]

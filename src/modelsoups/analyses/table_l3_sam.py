@@ -38,11 +38,11 @@ def _claimed(
     """Return each claim that models a are more accurate than models b, with its pairs (a, b)."""
     plain, sam, mixed = soups
     gains, losses = [(plain, zero), (plain, one)], [(sam_zero, sam), (sam_one, sam)]
-    difference = "A soup gains less accuracy with SAM than with vanilla fine-tuning (half the difference in gain)"
+    difference = "A soup gains less over its models with SAM than with vanilla fine-tuning (shown: half the difference)"
     return {
         "SAM improves over vanilla fine-tuning": [(sam_zero, zero), (sam_one, one)],
-        "The soup of two SAM models improves over the two": [(sam, sam_zero), (sam, sam_one)],
-        "The soup of two vanilla models improves over the two": gains,
+        "The soup of two SAM models is better than the two on average": [(sam, sam_zero), (sam, sam_one)],
+        "The soup of two vanilla models is better than the two on average": gains,
         difference: gains + losses,
         "The soup of a vanilla and a SAM model beats that of two vanilla ones": [(mixed, plain)],
         "The soup of a vanilla and a SAM model beats that of two SAM ones": [(mixed, sam)],

@@ -58,7 +58,7 @@ def read_pickle(path: Path) -> object:
     """
     zipped = False
     with contextlib.suppress(zipfile.BadZipFile):  # raised for some damaged directories
-        zipped = zipfile.is_zipfile(path)  # if not: from torch before 1.6, truncated, or a different kind of file
+        zipped = zipfile.is_zipfile(path)  # if not: of torch before 1.6, truncated, or no checkpoint
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             warnings.simplefilter("ignore")  # about old pickle protocols, which load or raise

@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> None:
             try:
                 return (holdout.count(state)[0] or 0) / len(holdout)
             except RuntimeError as error:
-                what = f"--data {args.holdout}: the checkpoints do not fit the hold-out's model"
+                what = f"--data {args.holdout}: the checkpoints do not fit the model of its soup.Holdout"
                 raise ValueError(f"{what}: {error}") from error
 
     found = examine(states, open_checkpoint(args.init) if args.init else None, accuracy)

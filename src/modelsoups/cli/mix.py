@@ -37,16 +37,16 @@ def main(argv: Sequence[str]) -> None:
     accuracy = print_decisions(chosen) if args.method in ("greedy", "pruned") else None
     if holdout is not None and args.method in ("greedy", "pruned"):
         total = holdout.seen + holdout.skipped
-        saved = f"early rejection saved {holdout.skipped} of {total} ({100 * holdout.skipped / total:.0f}%)"
-        print(f"mix: evaluated {holdout.seen} images; {saved}")
+        saved = f"saved {holdout.skipped} of {total} ({100 * holdout.skipped / total:.0f}%)"
+        print(f"mix: evaluated {holdout.seen} images; {saved} by rejecting candidates early")
     if args.plot is not None:
         soup.plot_trace(chosen, args.plot)
     statistics = None
     if args.batchnorm is not None:
         if holdout is None:
-            raise ValueError("--batchnorm needs --holdout, whose function also returns the model to run")
+            raise ValueError("--batchnorm needs --holdout MODULE:FUNCTION; its soup.Holdout has the model to run")
         fresh = soup.reestimate(soup.mixed(chosen), holdout, registry.function(args.batchnorm)())
-        correct = f"{fresh.before} of {fresh.n} hold-out images correct before, {fresh.after} after"
+        correct = f"{fresh.before} of {fresh.n} hold-out images correct before this, {fresh.after} after"
         print(f"mix: BatchNorm statistics re-estimated: {correct}")
         statistics, accuracy = fresh.statistics, fresh.after / fresh.n
     for note in soup.mix(chosen, args.out, holdout_accuracy=accuracy, statistics=statistics):
@@ -81,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
             add(flag, action="store_true", help=sentence)
         else:
             add(flag, type=int, help=sentence)
-    add("--plot", metavar="FILE", help="plot the decisions, or the loss of learned, to a .png, .pdf or .svg")
+    add("--plot", metavar="FILE", help="plot the decisions, or for method learned the loss, to a .png, .pdf or .svg")
     add("--by", choices=LEARNED, default="all", help="for learned: which tensors share their coefficients")
     return made
 

@@ -13,7 +13,7 @@ from modelsoups.experiment.draw import Draw
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
 
-CHECKPOINTS = 2 * 3  # in sizes of the weights: two checkpoint files, each with the weights and AdamW's two moments
+CHECKPOINTS = 2 * 3  # sizes of the weights: two files, each with weights and AdamW's two moments
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def validate(composed: DictConfig) -> Config:
     for alpha in merged.evaluate.wise_ft:
         if not 0 <= alpha <= 1:
             raise ValueError(f"evaluate.wise_ft={list(merged.evaluate.wise_ft)}: expected numbers from 0 to 1")
-    given = [k for k in Recipe.names() if not OmegaConf.is_missing(composed.recipe, k)]  # merged has defaults for ???
+    given = [k for k in Recipe.names() if not OmegaConf.is_missing(composed.recipe, k)]  # merged has defaults
     fixed: Any = OmegaConf.to_container(OmegaConf.masked_copy(merged.recipe, given))
     for key, value in fixed.items():
         Recipe.check(key, value)
@@ -157,7 +157,7 @@ def _schema() -> DictConfig:
     sections = {name: kind for name, kind in get_type_hints(Config).items() if is_dataclass(kind)}
     nodes: dict[str, Any] = {name: OmegaConf.structured(kind) for name, kind in sections.items()}
     nodes["recipe"] = OmegaConf.structured(Recipe)
-    OmegaConf.set_readonly(nodes["recipe"], False)  # Recipe is frozen, and composition must be able to fill it
+    OmegaConf.set_readonly(nodes["recipe"], False)  # Recipe is frozen, but is filled here
     schema = OmegaConf.structured(TopLevel)
     for name, node in nodes.items():
         OmegaConf.update(schema, name, node, force_add=True)

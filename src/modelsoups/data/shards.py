@@ -167,7 +167,7 @@ class ShardSet:
         self.offset_N = np.concatenate(parts["offset"])  # bytes from the start of the tar
         self._size_N = np.concatenate(parts["size"])
 
-    def __reduce__(self) -> "tuple[type[ShardSet], tuple[Path]]":  # pickled for another process, which reopens it
+    def __reduce__(self) -> "tuple[type[ShardSet], tuple[Path]]":  # another process reopens it
         return ShardSet, (self.folder,)
 
     def __len__(self) -> int:

@@ -53,7 +53,7 @@ def train_crop(
         if isinstance(step, auto_augment.RandAugment):
             if step.num_layers == 0:  # it does nothing and draws nothing
                 steps.remove(step)
-            for op in step.ops:  # timm's posterize requests 0 bits if M <= 2, which Pillow 13 rejects
+            for op in step.ops:  # timm's posterize asks for 0 bits if M <= 2; Pillow 13 rejects it
                 op.aug_fn = posterize if op.aug_fn is auto_augment.posterize else op.aug_fn
     return Compose(steps)
 

@@ -14,7 +14,7 @@ from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.soup.pool import Gradient, Pool, model_gradient
 from modelsoups.weights.mixing import mix_in_memory
 
-STATES_IN_MEMORY = 4 * 2**30  # bytes of checkpoints cached per process; others are read from disk each time
+STATES_IN_MEMORY = 4 * 2**30  # bytes of checkpoints cached per process
 CURVE = (1, 2, 4, 8, 16, 24, 36, 48, 72)  # numbers of models in Figure B.1
 EXTRAS = ("inputs", "sha256")  # keys in a soup's file besides those of Soup
 

@@ -56,7 +56,7 @@ def order(seed: int) -> list[tuple[int, int]]:
 
 @cache
 def kept() -> np.ndarray:
-    """Return a bool array, (chunks, candidates per chunk): whether each candidate is selected."""
+    """Return a bool array, (chunks, images per chunk): whether a rendered image is in IconNet-A."""
     packed = base64.b64decode(storage.read_json(FILE)["kept"])
     return np.unpackbits(np.frombuffer(packed, np.uint8)).reshape(-1, sets.CHUNK).astype(bool)
 
@@ -135,7 +135,7 @@ def select() -> None:
     content = {"made with": "python -m modelsoups.miniature.adversarial", "candidates": len(kept_N)}
     storage.write_json(FILE, {**content, "percent right, or kept": percent, "kept": packed})
     needed = math.ceil(100 * sets.SETS["a"].count / len(kept_N))
-    print(f"adversarial: wrote {FILE}; % of candidate images correct or kept: {percent}; kept must be {needed}%")
+    print(f"adversarial: wrote {FILE}; % of images classified correctly, or kept: {percent} (needed: {needed}%)")
 
 
 if __name__ == "__main__":

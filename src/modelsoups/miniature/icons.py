@@ -79,7 +79,7 @@ def font_file(name: str) -> Path:
 
 @cache
 def concepts() -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """Return two dicts: class -> its icon names, and icon name -> its concept (see `Glyph`)."""
+    """Return two dicts: class -> its icon names, and icon name -> what the icon shows ("car")."""
     table = storage.read_json(ASSETS / "iconnet" / "concepts.json")
     classes = {concept: tuple(names) for concept, names in table["classes"].items()}
     groups = chain.from_iterable(group.items() for group in table.values())
@@ -100,7 +100,7 @@ def glyphs() -> tuple[Glyph, ...]:
 
 
 def _concept(name: str, style: str) -> str | None:
-    """Return what an icon shows, by its name; None if unknown. If held out, "car-2" counts as "car"."""
+    """Return what an icon shows, by its name, or None; in held-out styles "car-2" shows a "car"."""
     classes, concept_of = concepts()
     base = re.sub(r"-(?:\d+|simple)$", "", name)  # Remix numbers variants, Phosphor has "-simple"
     is_variant = style in HELD_OUT and concept_of.get(base) in classes

@@ -110,7 +110,7 @@ class HashedNumbers:
         return (self.bits() >> 11) / 2**53
 
     def stratified(self, strata: int) -> float:
-        """Return a number in [0, 1): one in each `strata`-th of it for `strata` consecutive recipes."""
+        """Return a number in [0, 1); n = `strata` consecutive recipes get one in each n-th of it."""
         block, place = divmod(self.index, strata)
 
         def rank(part: int) -> int:

@@ -12,8 +12,8 @@ from modelsoups.report.text_tables import TextTable
 
 NOTE = (
     "Accuracies in percent, differences in points. The published numbers are for CLIP ViT-B/32. A "
-    "difference is this run's number minus the published one; an asterisk marks one outside the 95% "
-    "interval of this run's number, which reflects only the size of the test set."
+    "difference is this run's number minus the published one. An asterisk marks a published number "
+    "outside the 95% interval of this run's number, which reflects only the size of the test set."
 )
 
 
@@ -53,7 +53,7 @@ def cells(ours: Result | None, released: float, paper: float | None) -> list[str
 
 
 def released_alone() -> TextTable:
-    """Return the table of the released accuracies, the paper's, and released minus the paper's."""
+    """Return a table of the accuracies in the authors' repository next to those in the paper."""
     titles = map(tables.TITLES.__getitem__, tables.SHIFTS)
     columns = ["ImageNet: released", "Dist. shifts: released"]
     head = ["Method", "Model", columns[0], "paper", "difference", columns[1], "paper", "difference"]

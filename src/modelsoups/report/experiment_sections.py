@@ -26,7 +26,7 @@ def sections(numbers: Numbers, verdicts: list[Verdict], contact: bytes | None) -
 
 
 def _accuracy(numbers: Numbers, row: RowResults, dataset: str) -> Cell:
-    """Return a table cell with an accuracy; its tooltip has counts, 95% interval and origin."""
+    """Return a table cell with an accuracy; the tooltip has image counts, 95% interval and commit."""
     result = row.mean if dataset == MEAN else row.results.get(dataset)
     if result is None:
         return Cell(percent(None))

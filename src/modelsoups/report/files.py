@@ -16,7 +16,7 @@ ANALYSES = "analysis/index.html"  # the page of `modelsoups analyse`, if that ha
 
 
 def source_hashes(folder: Path) -> dict[str, str]:
-    """Return the sha256 of each input file of the report, or "linked" for the page of analyses."""
+    """Return file -> sha256 of the report's inputs; the page of analyses, only linked, has none."""
     hashes = {}
     for name in (*SOURCES, "contact.png"):
         if (folder / name).exists():

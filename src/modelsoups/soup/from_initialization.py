@@ -112,7 +112,7 @@ def depth_scales(names: Iterable[str], alpha: float, beta: float) -> dict[str, f
     groups = list(dict.fromkeys(map(layer_of, names)))
     blocks = list(dict.fromkeys(map(layer_of, filter(is_block, names))))
     if len(blocks) < 2:
-        raise ValueError(f"lines: {len(blocks)} numbered blocks found; scaling by depth needs at least two")
+        raise ValueError(f"method lines: the tensor names have {len(blocks)} numbered layers; two are needed")
     scales, passed = {}, 0
     for group in groups:
         position = 0

@@ -16,7 +16,7 @@ class Holdout:
     loader: yields batches (inputs, labels) and is read once. inputs are a tensor, or for
     Hugging Face models a mapping of tensors by argument name, of any dtype. prepare: applied to the
     inputs of each batch on the model's device. The model returns (B, C) logits or an object with
-    `.logits`. early: whether `count` may stop before the last image. `seen` is the number of images
+    `.logits`. early: whether `count` may stop once a model is sure to be rejected. `seen` is the number of images
     evaluated, `skipped` the number saved by stopping. Raises ValueError for an empty loader,
     labels that are not integers, or inputs and labels of different lengths.
 
@@ -79,7 +79,7 @@ class Holdout:
         return correct, seen
 
     def batch(self, index_B: Tensor) -> tuple[Inputs, Tensor]:
-        """Return inputs (after `prepare`) and labels of images `index_B`, on the model's device."""
+        """Return prepared inputs and labels of images `index_B`, on the model's device."""
         device = next(self.model.parameters()).device
         inputs = _map(self.inputs, lambda t: t[index_B].to(device))
         return (self.prepare(inputs) if self.prepare else inputs), self.labels_N[index_B].to(device)

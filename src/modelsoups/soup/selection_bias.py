@@ -60,7 +60,7 @@ def selection_bias(
     seed: int = 0,
     part_of: Callable[[Pool, Tensor], Pool] = part_of,
 ) -> Bias:
-    """Choose a soup and the best model on each half of the hold-out; return the soup's gains over it.
+    """Choose a soup and the best model on each half of the hold-out; compare them on both halves.
 
     logits_of(soup): the soup's logits on the complete hold-out, (N images, C classes).
     part_of(pool, indices): the pool with only these hold-out images.

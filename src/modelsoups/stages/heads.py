@@ -20,7 +20,7 @@ from modelsoups.workers.processes import advance, run_tasks
 
 
 def run(experiment: Experiment) -> bool:
-    """Create missing initial models (heads.init; for CLIP zeroshot too); return whether any was."""
+    """Create missing initial models: one with head heads.init, for a CLIP also a zero-shot one."""
     config, files = experiment.config, experiment.files
     wanted = [config.heads.init]
     if has_text_tower(config.model) and config.heads.init != "zeroshot":

@@ -65,7 +65,7 @@ def _key_of(order: Order, key: str) -> str:
 def plan(experiment: Experiment, count: int) -> list[Order]:
     """Return an Order for each soup to choose from `count` ingredients, slowest methods first.
 
-    WiSE-FT is not among them, since it interpolates two of these soups, best and greedy.
+    WiSE-FT is not among them: it mixes the initialization with two of these soups, best and greedy.
     """
     given = experiment.config.soup
     learned = {"epochs": given.learned_epochs, "lr": given.learned_lr, "batch_size": given.learned_batch_size}
@@ -89,7 +89,7 @@ def plan(experiment: Experiment, count: int) -> list[Order]:
 
 
 def _also(names: Sequence[str], others: Sequence[Order]) -> list[Order]:
-    """Return an Order for each method in soup.also; ValueError if one is unknown or not unique."""
+    """Return what to compute for soup.also; ValueError for an unknown or repeated method name."""
     rows = {order.row for order in others}
     orders = []
     for name in names:

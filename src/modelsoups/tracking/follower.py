@@ -106,7 +106,7 @@ class Follower:
 
 
 def _init(**options: Any) -> Any:
-    """Return a new W&B run; W&B may free the id of a run a moment after that run has finished."""
+    """Return a new W&B run; retry while W&B has not yet freed the id of a run that has finished."""
     import wandb
 
     for seconds in (0.1, 1.0, 5.0):
@@ -132,7 +132,7 @@ class Record:
         self.logged: list[str] = known.get("logged", [])
 
     def save(self, step: int, *logged: str) -> None:
-        """Store the last logged step, and add the names of finished parts, such as "metrics"."""
+        """Store the last logged step, and mark what is completely logged, such as "metrics"."""
         if step > self.step or logged:
             self.step, self.logged = max(step, self.step), [*self.logged, *logged]
             storage.write_json(self.path, {"step": self.step, "logged": self.logged})
@@ -162,7 +162,7 @@ class Followed:
         self.locked = contextlib.ExitStack()
 
     def _run_id(self) -> str:
-        """Return the W&B run id: the one given by a W&B sweep agent, or else that of the record."""
+        """Return the W&B run id: the one given by a W&B sweep agent, or else `record.id`."""
         given = self.record.path.with_suffix(".agent")
         if os.environ.get("WANDB_SWEEP_ID") and (agent := os.environ.get("WANDB_RUN_ID")):
             storage.write_text(given, agent)

@@ -52,7 +52,7 @@ class MetricsFile:
         self.begun = Begun(row, copied, copies_done(self.device.cuda), self.clock.take(), images)
 
     def arrived(self) -> tuple[int, float] | None:
-        """Wait for the loss of the prepared line; return (step, loss), or None if there is none."""
+        """Wait until the loss of the step given to `begin` is copied; return (step, loss), else None."""
         if self.begun is None:
             return None
         self.begun.wait()

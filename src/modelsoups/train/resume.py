@@ -89,7 +89,7 @@ def cut(metrics: Path, step: int) -> None:
 def snapshot(value: Any) -> Any:
     """Return a copy of nested dicts and lists, with all tensors copied to the CPU.
 
-    Copies from a GPU are asynchronous: call the function of `copies_done` before reading them.
+    Copies from a GPU are asynchronous: call copies_done(cuda=True)() before reading them.
     """
     if isinstance(value, Tensor):
         return value.detach().to("cpu", non_blocking=True) if value.is_cuda else value.detach().clone()

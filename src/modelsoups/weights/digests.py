@@ -66,8 +66,7 @@ def later(checkpoint: Checkpoint) -> str:
 def check(name: str, checkpoint: Checkpoint, expected: str, got: str | None = None) -> None:
     """Raise ValueError if a checkpoint changed since it was chosen as a soup's ingredient `name`.
 
-    expected: its hash when it was chosen. got: its digest now, if known; without it, digests are
-    not compared, and other kinds of hashes are computed.
+    expected: its hash when it was chosen. got: its digest now; None, if not known yet, fits any.
     """
     if expected.startswith(KIND):
         same = got in (None, expected)

@@ -145,7 +145,7 @@ def _class_tar(path: Path, member: tars.Member) -> Part:
 
 
 def _class_folders(layout: str, root: Path) -> list[Part]:
-    """Return a part for each class folder; for val, or without class folders, also for `root`."""
+    """Return each class folder as a Part; for val, or if there are none, also `root` itself."""
     found = []
     for folder in sorted(filter(Path.is_dir, root.iterdir())):
         if folder.name.startswith((".", "__")):

@@ -12,7 +12,7 @@ from modelsoups.data.imagenet.sources import Source
 
 UNSCORED = -1  # the label of a folder whose images are left out
 IGNORED = ("__MACOSX",)
-# The folders of an image from the root down, its base name, and file, name, offset and size as in Found.
+# An image's folders from the root down, its base name, and file, name, offset and size as in Found.
 TreeImage = tuple[tuple[str, ...], str, tuple[str, str, int, int]]
 
 

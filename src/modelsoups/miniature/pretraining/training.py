@@ -122,7 +122,7 @@ class Pretraining(ABC):
         return one.item(), other.item()
 
     def _batch(self, g: Generator) -> Tensor:
-        """Return random indices of glyphs (B,): first of those whose name is in several icon fonts."""
+        """Return random glyph indices (B,): a share of names in several icon fonts, then other names."""
         corpus, size = self.corpus, self.options.batch_size
         shared = round(size * self.options.shared_names)
         first_B = torch.randperm(len(corpus.shared), generator=g)[:shared]

@@ -58,7 +58,7 @@ def parts(piece: Piece) -> list[Piece]:
 
 
 def each_piece(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece], worker: Callable[[], Visit]) -> None:
-    """Run in parallel threads: each calls worker() once, then the returned function on each piece."""
+    """Visit each piece once, in parallel: each thread calls worker() for its own visiting function."""
     if not todo:
         return
     last, numbers = last_of_windows(checkpoints, todo), iter(range(len(todo)))
@@ -164,7 +164,7 @@ class Room:
     def mix(
         self, rows: Rows, piece: Piece, weights_K: Float64s, by: float, found_PK16: Digests = NO_DIGESTS
     ) -> tuple[Tensor, bool]:
-        """Return a piece's weighted sum over K checkpoints, divided by `by`, and if all is finite.
+        """Return (a piece's weighted sum over K checkpoints / by, whether all its numbers are finite).
 
         Writes the block hashes, (P blocks, K, 16 bytes), to found_PK16; computes none if empty.
         """
@@ -184,7 +184,7 @@ class Room:
         return mixed, finite
 
     def _total(self, rows: Rows, part: Piece, weights_K: Float64s, found_1K16: Digests) -> Float64s:
-        """Return a block's weighted sum over the checkpoints; write each one's hash to found_1K16."""
+        """Return a block's weighted sum over K checkpoints; write the K hashes of the block itself."""
         key, start, stop = part
         total, rows_K = self.total[: stop - start], rows.addresses(part)
         for some in rows.groups():

@@ -68,7 +68,7 @@ def _rows(rows_K: Addresses, k: int, skip: int, zeros_N: Float32s) -> tuple[Floa
 
 @jitable
 def _weight(weights_R: Float64s, k: int) -> float:
-    """Return the weight of row k; if there is no row k, -0.0, so that adding zeros_N changes no bit."""
+    """Return the weight of row k, or -0.0 if there is no such row, which changes no bit of a sum."""
     return weights_R[k] if k < weights_R.size else -0.0
 
 
