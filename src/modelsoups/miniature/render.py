@@ -57,7 +57,7 @@ LOOKS = dict(zip(_TABLE, map(Look.of, _TABLE.values()), strict=True))  # looks o
 
 
 def render(masks_BSS: Tensor, look: Look, generator: Generator, clutter_KSS: Tensor | None = None) -> Tensor:
-    """Render masks as uint8 images, (B, 3, 32, 32); clutter_KSS: masks for look.clutter > 0."""
+    """Render masks as uint8 images, (B, 3, 32, 32), with random masks of clutter_KSS behind them."""
     if look.clutter > 0 and (clutter_KSS is None or len(clutter_KSS) == 0):
         raise ValueError(f"look.clutter={look.clutter} needs masks of clutter: give clutter_KSS")
     draw = _Draw(len(masks_BSS), generator)

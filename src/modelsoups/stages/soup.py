@@ -63,7 +63,7 @@ def _key_of(order: Order, key: str) -> str:
 
 
 def plan(experiment: Experiment, count: int) -> list[Order]:
-    """Return an Order for each soup to choose from `count` ingredients, slowest methods first.
+    """Return an Order (what to compute) for each soup of `count` ingredients, slowest methods first.
 
     WiSE-FT is not among them: it mixes the initialization with two of these soups, best and greedy.
     """

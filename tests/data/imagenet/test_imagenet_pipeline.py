@@ -217,7 +217,7 @@ def test_verify_names_models_and_sets_that_differ(imported, capsys):
     assert cli_status("verify", *options) == 1  # random weights are not the authors'
     said = capsys.readouterr().out
     assert "model_1 on val: measured " in said
-    assert "5 of 72 models" in said
+    assert "measured models: 5 of 72" in said
     accuracies = verify.measured(Experiment(cfg))
     assert set(accuracies) == {0, 1, 2, 4, 5}
     assert set(accuracies[1]) == {"holdout", "val", *SHIFTS}
