@@ -123,7 +123,7 @@ def compared(rows: Rows, name: str, on: str, text: str, source: str) -> Verdicts
 
 
 def corrected(verdicts: Sequence[Verdict]) -> Verdicts:
-    """Return copies of the verdicts, with p-values corrected by Holm's method as `holm`."""
+    """Return copies of the verdicts, whose `holm` is the p-value after Holm's correction."""
     p = [v.p for v in verdicts if v.p is not None]
     adjusted = iter(paired_tests.holm(p))
     return [v if v.p is None else replace(v, holm=next(adjusted)) for v in verdicts]

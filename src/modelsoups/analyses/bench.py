@@ -150,7 +150,7 @@ class Bench:
         return initial
 
     def find(self, init: str, **wanted: Any) -> Member:
-        """Return a model fine-tuned from the head `init` with these hyperparameters, by default PLAIN."""
+        """Return a model with heads.init=init and these hyperparameters; the others are as in PLAIN."""
         wanted = {**PLAIN, "epochs": self.settings.epochs, **wanted}
         for name, run in self.runs.items():
             same = run.config.heads.init == init and run.config.model == self.experiment.config.model
@@ -161,7 +161,7 @@ class Bench:
         raise Unavailable(f"the analysis needs a model from the {init} head with {shown}; no pool has one")
 
     def _members(self, pool: str) -> list[Member]:
-        """Return all completely fine-tuned models of a pool; the files are read only once."""
+        """Return all models of a pool whose fine-tuning has finished; files are read only once."""
         if pool not in self._members_read:
             run = self.runs[pool]
             models = run.ingredients.find().ingredients
@@ -278,7 +278,7 @@ def _measure(bench: Bench, task: tuple[Point, tuple[str, ...]]) -> None:
 
 
 def _logits_on(bench: Bench, point: Point) -> Callable[[str], Logits]:
-    """Return a function that takes the name of a data set and returns the soup's logits on it."""
+    """Return a function from the name of a data set to the logits of the soup `point` on it."""
     pairs = zip(point.ingredients, point.coefficients, strict=True)
     ingredients, coefficients = zip(*((i, c) for i, c in pairs if c), strict=True)
     if coefficients == (1,):

@@ -61,7 +61,7 @@ def _choose_all(bench: Bench, task: Task) -> dict[str, Soup]:
 def _measure(
     bench: Bench, chosen: Mapping[Task, Mapping[str, Soup]], label: str
 ) -> dict[Task, dict[str, tuple[int, Measures]]]:
-    """Return (number of models used, results) for each task (set of models) and each method."""
+    """Return (number of models used, results) for each set of models and each method."""
     points = []
     for task, soups in chosen.items():
         greedy = as_listed(soups["greedy"], task)

@@ -22,15 +22,16 @@ def with_recipes(bench: Bench, *pools: str) -> list[Member]:
 
 
 def moderate(bench: Bench, lr: float) -> bool:
-    """Return whether a learning rate is below 3.2 times the first of analyse.rates (paper: 1e-4)."""
+    """Return whether a learning rate is below 3.2 times the first of analyse.rates, 3e-5 by default."""
     return lr < TOO_HIGH * bench.settings.rates[0]
 
 
 def single_differences(bench: Bench, pools: Sequence[str]) -> list[tuple[Member, Member, str]]:
     """Return (model, model, difference) for pairs that differ only in seed, lr or augmentation.
 
-    Only moderate rates count. Without such pairs, return others, with "several" as the difference.
-    Return at most analyse.pairs pairs, the same number for each difference.
+    Models with learning rates that are not `moderate` are left out. Without such pairs, return
+    others, with "several" as the difference. Return at most analyse.pairs pairs, the same number
+    for each difference.
     """
     found: dict[str, list[tuple[Member, Member, str]]] = {}
     members = [m for m in with_recipes(bench, *pools) if moderate(bench, m.lr)]

@@ -132,7 +132,7 @@ def _inputs(path: Path, layout: Layout) -> dict[str, Any]:
 
 
 def _convert(run: Run, files: Mapping[int, Path], layout: Layout, fixed: dict[str, Any], number: int) -> None:
-    """Import model_<number>.pt. fixed: hyperparameters that the authors did not publish."""
+    """Import model_<number>.pt. fixed: the paper's values of hyperparameters equal in all models."""
     inputs = _inputs(files[number], layout)
     state = read_released(files[number], layout)
     path = run.ingredient(number) / paths.MODEL

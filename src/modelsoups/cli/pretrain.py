@@ -9,7 +9,7 @@ from modelsoups.miniature.pretraining.training import PretrainOptions, pretrain
 
 
 def run(experiment: Experiment) -> bool:
-    """Pre-train a model into the folder pretrain.out. Always return False: no run has changed."""
+    """Pre-train a model into the folder pretrain.out; return False, as it is no stage of a run."""
     given = experiment.config.pretrain
     kind = LabelPretraining if given.labels else CaptionPretraining
     steps = kind.steps if given.steps is None else given.steps

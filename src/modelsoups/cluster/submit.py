@@ -78,7 +78,7 @@ def _submit_chain(experiment: Experiment, todo: list[int], queued: list[slurm.Jo
 
 
 def _is_needed(experiment: Experiment, piece: Piece, indices: list[int], live: bool, earlier: bool) -> bool:
-    """Return whether to submit a job. live: it is in the queue; earlier: one that it needs is new."""
+    """Return whether to submit a job. live: it is in the queue; earlier: an earlier job is new."""
     if piece.name == "sweep":
         return bool(indices)
     if piece.name == "prepare":

@@ -9,8 +9,8 @@ from typing import Any
 def find(known: Mapping[str, Any], name: str, key: str) -> Any:
     """Return the object with this name in `known`; otherwise import "module:object" (see `load`).
 
-    An entry of `known` that is a string is imported in the same way. Raises ValueError with the
-    key, the cause and the built-in names if the import fails.
+    An entry of `known` that is a string is imported in the same way. key: the configuration key that
+    has this name as its value. Raises ValueError with it and the built-in names if importing fails.
     """
     if name in known:
         return load(known[name]) if isinstance(known[name], str) else known[name]

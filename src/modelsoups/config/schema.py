@@ -238,7 +238,7 @@ class PlanConfig:
 
 @dataclass
 class PretrainConfig:
-    """Options of `modelsoups pretrain`, which retrains the miniature's pre-trained models."""
+    """Options of `modelsoups pretrain`, which retrains IconCLIP and IconViT, the small models."""
 
     labels: bool = key("pre-train IconViT on labels instead of IconCLIP on captions", False)
     out: str = key("folder to which the pre-trained weights are written", "runs/pretrain")

@@ -142,7 +142,7 @@ def by_holdout() -> list[ReleasedModel]:
 
 
 def table_3_from_released() -> list[Table3Row]:
-    """Return the rows of Table 3 from the authors' released results, after one for model_0.
+    """Return the rows of Table 3 from the authors' released results, the initialization first.
 
     Best and second best are those of the 72 models with the highest hold-out accuracies. Soups and
     ensembles cannot be computed from accuracies; their released results are used.

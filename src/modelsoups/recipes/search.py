@@ -110,7 +110,7 @@ class HashedNumbers:
         return (self.bits() >> 11) / 2**53
 
     def stratified(self, strata: int) -> float:
-        """Return a number in [0, 1); n = `strata` consecutive recipes get one in each n-th of it."""
+        """Return a number in [0, 1) by stratified sampling over `strata` consecutive recipes."""
         block, place = divmod(self.index, strata)
 
         def rank(part: int) -> int:
@@ -188,7 +188,7 @@ def _check_list(recipes: Any) -> None:
 
 
 def _check_distribution(name: str, spec: Any, part: bool = False) -> None:
-    """Raise ValueError unless `spec` is a distribution; part: of a mixture, with probability p."""
+    """Raise ValueError unless `spec` is a distribution; part: it belongs to a mixture and has a key p."""
     choices = ", ".join(DISTRIBUTIONS)
     if not isinstance(spec, Mapping):
         raise ValueError(f"expected a mapping with one distribution ({choices}), not {spec!r}")

@@ -39,7 +39,7 @@ def _accuracy(numbers: Numbers, row: RowResults, dataset: str) -> Cell:
 
 
 def _accuracies(numbers: Numbers, method: MethodRow, sets: list[str], texts: list[str]) -> Cells:
-    """Return a cell per data set: a method's accuracy, or `texts` for a mean over random orders."""
+    """Return a cell per data set: a method's accuracy, or its text in `texts` if there is no row."""
     if row := numbers.rows.get(method.row):
         return [_accuracy(numbers, row, name) for name in sets]
     tip = f"Mean over random orders, one row each in results.jsonl.\n{origin(numbers.provenance)}"

@@ -98,7 +98,7 @@ def _soup_line(row: RowCorrectness) -> dict[str, Any]:
 
 
 def _differences(task: Task, evidence: Evidence) -> Iterator[Difference]:
-    """Yield the comparisons on the test set and, if all shifts are available, on their mean."""
+    """Yield comparisons of methods on the test set and, with all shifts available, on their mean."""
     rows, shifts = evidence.rows, names_of(evidence.sets, "shift")
     test = names_of(evidence.sets, "test")[0]
     whole = bool(shifts) and all(s.n for s in evidence.sets if s.role == "shift")

@@ -103,8 +103,8 @@ def learned(sources: Sources, holdout: Holdout, *, by: str = "all", **options: A
 
     by: learn one softmax over the checkpoints for "all" tensors, each "layer" or each "tensor", or
     "free" coefficients without softmax. options: epochs, lr, batch_size and seed, as in
-    `soup.methods.learned`. A step is one forward and backward pass of one model and uses each
-    checkpoint twice (memory: see `weights.coefficient_gradients`). Raises ValueError for an unknown
+    `soup.methods.learned`. A step is one forward and backward pass of one model and reads each
+    checkpoint twice, from memory or disk. Raises ValueError for an unknown
     `by`, checkpoints that differ in shape or do not fit the model, and a loss that is not finite.
 
         chosen = soup.learned(["a.safetensors", "b.pt"], holdout, by="layer", epochs=5)

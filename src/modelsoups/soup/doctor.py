@@ -238,7 +238,7 @@ def _heads(found: Diagnosis, states: Mapping[str, State], head: str, gram_KK: Te
 
 
 def _from_init(found: Diagnosis, joint_KK: Tensor) -> None:
-    """Report models unlike or equal to the initialization, row 0 of inner products joint_KK."""
+    """Report models not fine-tuned from the initialization (row 0 of joint_KK), or equal to it."""
     to_init_K = cosines(joint_KK)[0, 1:]
     foreign = list(compress(found.names, (to_init_K < ALIKE).tolist()))
     text = f"cosine to the initialization is only {float(to_init_K.min()):.2f}: not fine-tuned from it"

@@ -19,8 +19,8 @@ class GreedySearch:
     """A greedy search in progress: the indices of members so far (`picks`) and all decisions.
 
     individual: each model's own score. judge(i, best, strict, name) returns the score of the soup
-    with model i, or None if it cannot beat `best`; add(i) adds model i. n: number of hold-out
-    images. trace: one dict for each model tried, in order.
+    with model i, or None once it is sure that model i is rejected (strict: also if the score equals
+    `best`); name: for errors. add(i) adds model i. n: hold-out images. trace: a dict per try.
     """
 
     names: Sequence[str]

@@ -51,7 +51,7 @@ def figure_of_trace(chosen: Soup) -> "Figure":
 
 
 def draw_decisions(axes: "Axes", steps: Sequence[Mapping[str, Any]]) -> "list[tuple[PathCollection, list[int]]]":
-    """Draw the score of each model tried and of the soup so far; return (scatter plot, its steps).
+    """Draw the score of each model tried; return each marker's scatter plot and indices of `steps`.
 
     Several metrics are drawn as their mean. A model whose evaluation was stopped early, because it
     could not be added any more, has no score of its own: its mark is on the soup's line.

@@ -89,7 +89,7 @@ def plan(experiment: Experiment, count: int) -> list[Order]:
 
 
 def _also(names: Sequence[str], others: Sequence[Order]) -> list[Order]:
-    """Return what to compute for soup.also; ValueError for an unknown or repeated method name."""
+    """Return Orders for `names`, the methods in soup.also; ValueError: one unknown, or in `others`."""
     rows = {order.row for order in others}
     orders = []
     for name in names:

@@ -93,7 +93,7 @@ def finite_differences(values: Sequence[Tensor], h: float) -> tuple[Tensor, Tens
 def curvature_of(logits_NC: Tensor, first_NC: Tensor, second_NC: Tensor, labels_N: Tensor, beta: float = 1.0) -> float:
     """Return the second derivative of the mean loss in alpha, from logits f and their f', f''.
 
-    By the chain rule (K.3), as `curvature`: beta^2 Var_{Y ~ p}[f'_Y] + beta <p - e_y, f''>, with one-hot e_y.
+    By the chain rule (K.3) it is beta^2 Var_{Y ~ p}[f'_Y] + beta <p - e_y, f''> for p = softmax(beta f).
     """
     p_NC = (beta * logits_NC).softmax(dim=1)
     slope_NC = p_NC - F.one_hot(labels_N, p_NC.shape[1])

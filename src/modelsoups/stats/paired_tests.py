@@ -45,8 +45,8 @@ def paired_mean_test(pairs: Sequence[Pair], seed: int = 0, draws: int = DRAWS) -
     """Return the paired permutation test of the two models' mean accuracy over data sets (Table 4).
 
     Under the null hypothesis the two models' predictions for an image may be swapped. Only images
-    that exactly one model gets right matter: of n such images in a data set, the number of a's is
-    Binomial(n, 1/2). The observed data are one of the draws, so p is never zero. Raises ValueError
+    that exactly one model gets right matter: of n such images in a data set, those that the first
+    model gets right are Binomial(n, 1/2). The observed data are one of the draws, so p is never zero. Raises ValueError
     if there are no data sets, or the models' numbers of images differ.
     """
     counts = [_discordant(pair) for pair in pairs]
@@ -86,7 +86,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def p_of_interval(value: float, low: float, high: float) -> float | None:
     """Return the two-sided p-value of "the quantity is zero" that fits its 95% interval.
 
-    A normal distribution is fitted to the side towards zero: p < 0.05 exactly if zero is outside.
+    It assumes a normal distribution as wide as the interval between `value` and the end nearer to
+    zero, so p < 0.05 exactly if zero is outside the interval.
     None if an input is not finite.
     """
     if not all(map(math.isfinite, (value, low, high))):

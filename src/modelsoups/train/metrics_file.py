@@ -42,7 +42,7 @@ class MetricsFile:
         self.step = 0  # of the previous row
 
     def begin(self, step: int, epoch: float, lr: float, seconds: float, loss: Tensor) -> None:
-        """Prepare the metrics of `step`, reached after `seconds`; start copying the loss."""
+        """Prepare the metrics of `step`, reached after `seconds`; start to copy the loss to the CPU."""
         batch_size = self.recipe.batch_size
         speed = round(step * batch_size / seconds, 1)
         timing = {"seconds": round(seconds, 3), "images_per_second": speed, "ranks": self.ranks}
@@ -52,7 +52,7 @@ class MetricsFile:
         self.begun = Begun(row, copied, copies_done(self.device.cuda), self.clock.take(), images)
 
     def arrived(self) -> tuple[int, float] | None:
-        """Wait until the loss of the step given to `begin` is copied; return (step, loss), else None."""
+        """Wait until the loss of the step given to `begin` is copied; return (step, loss). None without such a step."""
         if self.begun is None:
             return None
         self.begun.wait()

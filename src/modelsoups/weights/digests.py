@@ -66,7 +66,8 @@ def later(checkpoint: Checkpoint) -> str:
 def check(name: str, checkpoint: Checkpoint, expected: str, got: str | None = None) -> None:
     """Raise ValueError if a checkpoint changed since it was chosen as a soup's ingredient `name`.
 
-    expected: its hash when it was chosen. got: its digest now; None, if not known yet, fits any.
+    expected: its hash when it was chosen. got: its digest now. Without `got` an expected digest is
+    not checked yet, but a sha256 is, and so are sizes and times of files.
     """
     if expected.startswith(KIND):
         same = got in (None, expected)

@@ -52,9 +52,10 @@ def mix_to_file(
 
     The bits equal those of `state_dicts.mix`. Integer and boolean tensors are from the first model; a
     note names those that differ. Tensors tied in all checkpoints are written once, as by
-    safetensors.torch.save_model. Tensors in `replaced` replace mixed ones. facts(digests) returns
-    the file's metadata; it is called first with placeholders of equal size. Raises ValueError for
-    different shapes or dtypes, complex numbers, NaN or infinity, and if `out` is an input.
+    safetensors.torch.save_model. Tensors in `replaced` replace mixed ones. facts(digests of the
+    checkpoints) returns the metadata; it is called first with placeholders of equal size. Raises
+    ValueError for different shapes or dtypes, complex numbers, NaN or infinity, and if `out` is an
+    input.
     """
     if not checkpoints:
         raise ValueError("no checkpoints to mix")

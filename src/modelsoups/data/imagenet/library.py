@@ -60,7 +60,7 @@ def facts(data: DataConfig, protocol: str, name: str) -> Json:
 
 
 def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> dict[str, int]:
-    """Write the sets in todo whose files exist, print the others; return image counts by set."""
+    """Write the sets in todo whose original files exist, print the others; return image counts by set."""
     folder = Path(data.dir)
     folder.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,6 +1,7 @@
 """Lists the images of a data set, whatever their file format.
 
-An image is the bytes [offset, offset + size) of an image file, a tar, or a copied parquet file.
+An image is the bytes [offset, offset + size) of an image file, of a tar, or of a file that
+`parquet.copy_out` writes.
 """
 
 import hashlib

@@ -18,9 +18,9 @@ ROWS = 32  # in memory at a time
 
 
 def copy_out(path: Path, folder: Path, check: Callable[[str, int], tuple[str, int]]) -> Listing:
-    """Copy the images of a parquet file into folder/<file name>.bin, and list them.
+    """Copy all images of a parquet file into one file, folder/<its name>.bin, and list them.
 
-    check(file name, label) returns an image's key and label. An existing complete copy is reused.
+    check(image name, label) returns an image's key and label. An existing complete copy is reused.
     """
     target, index = folder / f"{path.stem}.bin", folder / f"{path.stem}.npz"
     stat = path.stat()

@@ -75,7 +75,7 @@ def _multilabel_answers(path: Path, complete: bool) -> Answers:
 
 
 def write(folder: Path, inputs: Json, table: Answers, facts: Json) -> int:
-    """Write a set's manifest and index files, which point into val's tars; return the count."""
+    """Write a set's manifest and index files, which point into val's tars; return its number of images."""
     val = folder.parent / OVER
     manifest = storage.read_json(val / manifests.MANIFEST)
     width = max(map(len, table.values()))

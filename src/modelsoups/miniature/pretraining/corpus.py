@@ -14,7 +14,7 @@ TEMPLATES = ("{}", "a {}", "an icon of a {}", "a {} icon", "a picture of a {}")
 
 @dataclass(frozen=True)
 class Corpus:
-    """The pre-training data: glyphs with their masks and name indices, and a BPE vocabulary."""
+    """The pre-training data: glyphs (icons) as masks, indices of their names, a BPE vocabulary."""
 
     masks_GSS: Tensor
     glyphs: list[icons.Glyph]
@@ -48,7 +48,7 @@ def corpus_of_icons() -> Corpus:
 
 
 def _texts(glyphs: list[icons.Glyph]) -> set[str]:
-    """Return texts that contain every word of the pre-training captions and zero-shot prompts."""
+    """Return texts that together contain all words of pre-training captions and prompts."""
     names = {glyph.caption for glyph in glyphs} | {glyph.name.replace("-", " ") for glyph in glyphs}
     of_styles = [style.caption for style in icons.STYLES.values()]
     templates = (*TEMPLATES, *sets.TEMPLATES, *of_styles)

@@ -184,7 +184,7 @@ class Room:
         return mixed, finite
 
     def _total(self, rows: Rows, part: Piece, weights_K: Float64s, found_1K16: Digests) -> Float64s:
-        """Return a block's weighted sum over K checkpoints; write the K hashes of the block itself."""
+        """Return a block's weighted sum over K checkpoints; hash the block's bytes in each of them."""
         key, start, stop = part
         total, rows_K = self.total[: stop - start], rows.addresses(part)
         for some in rows.groups():

@@ -152,7 +152,7 @@ def divide(out_N: Float32s, total_N: Float64s, by: float, exact: bool, kind: int
 
 @_compiled("void(f8[::1], f4[::1], u8[::1], i8, f4[::1])", fastmath={"reassoc", "contract"})
 def _multiply(found_R: Float64s, by_N: Float32s, rows_K: Addresses, k: int, zeros_N: Float32s) -> None:
-    """Add the inner products of by_N and rows k, k + 1, ... (up to ROWS) to found_R."""
+    """Add the inner products of by_N with up to ROWS rows, from row k on, to found_R."""
     a_N, b_N, c_N, d_N, e_N, f_N, g_N, h_N = _rows(rows_K, k, 0, zeros_N)
     a = b = c = d = e = f = g = h = 0.0
     for i in range(by_N.size):
