@@ -15,7 +15,10 @@ BLOCK = 2**22  # numbers in memory at a time
 
 
 def open_logits(cached: CachedLogits, labels_N: Tensor) -> dict[str, Source]:
-    """Return a tensor or path for each model; ValueError for damaged files or different shapes."""
+    """Return each model's logits as given, as a tensor or the path of a file, after a check.
+
+    Raises ValueError for a damaged file, or if models or labels_N have different numbers of images.
+    """
     opened: dict[str, Source] = {}
     for name, source in cached.items():
         opened[name] = source.detach().cpu() if isinstance(source, Tensor) else Path(source)

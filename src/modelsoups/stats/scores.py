@@ -1,4 +1,4 @@
-"""Accuracy and cross-entropy of logits (N images, C classes), ensembles, mean over the shifts."""
+"""Accuracy and cross-entropy of logits (N images, C classes), also of ensembles; mean of shifts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
