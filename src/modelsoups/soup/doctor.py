@@ -99,11 +99,11 @@ def _layouts(found: Diagnosis, states: Mapping[str, State]) -> dict[str, State]:
         if odd is None:
             continue
         key, a, b = odd.key, odd.expected, odd.found
-        if (prefix := _prefix(expected, layout)) is not None:
+        if (begins_with := _prefix(expected, layout)) is not None:
             found.add(
                 "names",
                 names,
-                f"every tensor name {prefix}: rename them, or save the inner model's state_dict()",
+                f"every tensor name {begins_with}: rename them, or save the inner model's state_dict()",
             )
         elif a is None or b is None:
             where = "is missing in most others" if a is None else "is missing"

@@ -20,7 +20,8 @@ ROWS = 32  # in memory at a time
 def copy_out(path: Path, folder: Path, check: Callable[[str, int], tuple[str, int]]) -> Listing:
     """Copy all images of a parquet file into one file, folder/<its name>.bin, and list them.
 
-    check(image name, label) returns an image's key and label. An existing complete copy is reused.
+    check(image name, label) returns the image's key (name without suffix) and label, or raises
+    ValueError. An existing complete copy is reused.
     """
     target, index = folder / f"{path.stem}.bin", folder / f"{path.stem}.npz"
     stat = path.stat()
