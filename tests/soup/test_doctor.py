@@ -104,13 +104,13 @@ ADAPTER = {"blocks.0.lora_A.weight": torch.ones(2, 16), "blocks.0.lora_B.weight"
             {**healthy(), "twice": {k: 3 * v for k, v in tuned(base(), 9).items()}},
             "scale",
             "twice",
-            "2.97 times the median norm",
+            "2.97 times the models' median norm",
         ),
         (
             changed(healthy(), "m2", blocks__0__weight=10 * healthy()["m2"]["blocks.0.weight"]),
             "scale",
             "m2",
-            "10 times the median norm",
+            "10 times the models' median norm",
         ),
         ({**healthy(), "lora": ADAPTER}, "adapter", "lora", "merge each into its base"),
         (

@@ -144,7 +144,7 @@ def _load_clip(folder: Path, normalize: bool) -> Callable[[Tensor], Tensor]:
 def _write_timm(name: str, model: Classifier, classes: list[str], folder: Path) -> None:
     """Write encoder and head in timm's format; ValueError if timm's model cannot have this head."""
     if model.normalize:
-        raise ValueError("model.normalize_features=true: not exported, since timm models do not normalize features")
+        raise ValueError("model.normalize_features=true cannot be exported: timm models do not normalize features")
     whole: Any = timm.create_model(name, pretrained=False, num_classes=len(classes))
     classifier = whole.get_classifier()
     if not isinstance(classifier, nn.Linear) or classifier.in_features != model.head.in_features:

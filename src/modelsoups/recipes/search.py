@@ -148,7 +148,7 @@ def _integer(numbers: HashedNumbers, bounds: Sequence[int]) -> int:
 
 
 def _rounded(x: float, low: float, high: float) -> float:
-    """Return a drawn value rounded to 6 digits, so that it is the same on every machine, in bounds."""
+    """Return a drawn value rounded to 6 digits, so that all machines draw the same, in bounds."""
     return float(f"{min(max(float(f'{x:.6g}'), low), high):.12g}")
 
 

@@ -24,7 +24,7 @@ def applies(numbers: Numbers) -> bool:
 
 
 def comparison(numbers: Numbers) -> TextTable:
-    """Return a table of this run's methods: accuracies of this run, the authors' files, the paper."""
+    """Return a table by method: accuracies of this run, of the authors' files, and of the paper."""
     columns = ["released", "difference", "paper", "difference"]
     rows = [["Method", "ImageNet: ours", *columns, "Dist. shifts: ours", *columns]]
     for published in tables.table_3_from_released():

@@ -26,7 +26,7 @@ def sections(numbers: Numbers, verdicts: list[Verdict], contact: bytes | None) -
 
 
 def _accuracy(numbers: Numbers, row: RowResults, dataset: str) -> Cell:
-    """Return a table cell with an accuracy; the tooltip has image counts, 95% interval and commit."""
+    """Return a table cell with an accuracy; its tooltip: image counts, 95% interval and commit."""
     result = row.mean if dataset == MEAN else row.results.get(dataset)
     if result is None:
         return Cell(percent(None))
@@ -39,7 +39,7 @@ def _accuracy(numbers: Numbers, row: RowResults, dataset: str) -> Cell:
 
 
 def _accuracies(numbers: Numbers, method: MethodRow, sets: list[str], texts: list[str]) -> Cells:
-    """Return a cell per data set: a method's accuracy, or its text in `texts` if there is no row."""
+    """Return a cell per data set: a method's accuracy, or without a row its text in `texts`."""
     if row := numbers.rows.get(method.row):
         return [_accuracy(numbers, row, name) for name in sets]
     tip = f"Mean over random orders, one row each in results.jsonl.\n{origin(numbers.provenance)}"

@@ -16,7 +16,7 @@ ANALYSES = "analysis/index.html"  # the page of `modelsoups analyse`, if that ha
 
 
 def source_hashes(folder: Path) -> dict[str, str]:
-    """Return file name -> sha256 of the report's inputs; of the analyses page only that it exists."""
+    """Return file name -> sha256 of the report's inputs; "linked" if a page of analyses exists."""
     hashes = {}
     for name in (*SOURCES, "contact.png"):
         if (folder / name).exists():

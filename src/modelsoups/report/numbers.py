@@ -88,7 +88,7 @@ class RowResults:
 
 
 class Numbers:
-    """The contents of a results.jsonl file. Raises ValueError if lines or their keys are malformed."""
+    """The contents of a results.jsonl file. Raises ValueError if a line lacks a key or is malformed."""
 
     def __init__(self, lines: Sequence[Mapping[str, Any]], provenance: Mapping[str, Any] | None = None) -> None:
         self.lines, self.provenance = list(lines), dict(provenance or {})

@@ -53,7 +53,7 @@ def result_lines(task: Task, evidence: Evidence) -> list[dict[str, Any]]:
 
 
 def compared_rows(rows: Collection[str]) -> list[tuple[str, str]]:
-    """Return the pairs of methods to compare: each with the best model, and those that claims need."""
+    """Return pairs of methods to compare: each with the best model, and those that claims need."""
     pairs = [(row, "best") for row in rows if row != "best"]
     pairs += [("greedy", "uniform"), *((row, "greedy") for row in VERSUS_GREEDY)]
     pairs += [(row, "greedy") for row in rows if row.startswith("wise_ft_best")]
@@ -98,7 +98,7 @@ def _soup_line(row: RowCorrectness) -> dict[str, Any]:
 
 
 def _differences(task: Task, evidence: Evidence) -> Iterator[Difference]:
-    """Yield comparisons of methods on the test set and, with all shifts available, on their mean."""
+    """Yield comparisons of methods on the test set and, if all shifts exist, on their mean."""
     rows, shifts = evidence.rows, names_of(evidence.sets, "shift")
     test = names_of(evidence.sets, "test")[0]
     whole = bool(shifts) and all(s.n for s in evidence.sets if s.role == "shift")

@@ -35,7 +35,7 @@ def origin(provenance: Mapping[str, Any], row: str = "") -> str:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table. tip: its tooltip; kind: colour of a verdict (holds, fails, open), or ""."""
+    """A table cell. tip: its tooltip; kind: the colour of a verdict (holds, fails, open), or ""."""
 
     text: str
     tip: str = ""

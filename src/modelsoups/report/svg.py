@@ -51,7 +51,7 @@ def _name(marks: Sequence[ElementTree.Element], texts: Sequence[str], key: str) 
 
 
 def _own(element: ElementTree.Element, name: str) -> None:
-    """Prefix the element's id and references with `name`; replace colours by the page's variables."""
+    """Prefix the element's id and references with `name`; use the page's variables for colours."""
     for attribute, value in element.attrib.items():
         if attribute == "id":
             value = f"{name}-{value}"

@@ -21,7 +21,7 @@ Created by modelsoups; method: Wortsman et al., Model soups, ICML 2022 (arXiv:22
 
 
 def card(chosen: Soup, notes: Sequence[str], holdout_accuracy: float | None) -> str:
-    """Return the model card in Markdown, with `notes` listed; holdout_accuracy is 0 to 1 or None."""
+    """Return the model card in Markdown, with `notes`; holdout_accuracy is 0 to 1 or None."""
     facts = ""
     if holdout_accuracy is not None:
         facts += f"Accuracy on the hold-out: {holdout_accuracy:.4f}\n\n"

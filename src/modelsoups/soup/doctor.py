@@ -211,7 +211,7 @@ def _layers(found: Diagnosis, states: Mapping[str, State], grams_by_key: Mapping
 
 
 def _scales(found: Diagnosis, grams_by_key: Mapping[str, Tensor]) -> None:
-    """Report models of which a tensor has the other models' direction, but a norm far from theirs."""
+    """Report models with a tensor in the other models' direction, but a norm far from theirs."""
     named: set[str] = set()
     for key, gram_KK in grams_by_key.items():
         norms_K = gram_KK.diagonal().clamp_min(0).sqrt()
@@ -219,7 +219,9 @@ def _scales(found: Diagnosis, grams_by_key: Mapping[str, Tensor]) -> None:
             continue
         for name, ratio in zip(found.names, (norms_K / norms_K.median()).tolist(), strict=True):
             if (ratio > SCALE or ratio < 1 / SCALE) and name not in named:
-                found.add("scale", [name], f"tensor {key} is {ratio:.3g} times the median norm: scale it back")
+                found.add(
+                    "scale", [name], f"tensor {key} has {ratio:.3g} times the models' median norm: undo this factor"
+                )
                 named.add(name)
 
 

@@ -56,7 +56,7 @@ class GreedySearch:
         return self
 
     def consider(self, i: int, strict: bool) -> None:
-        """Score the soup with model i, add i if it is not worse (strict: if better), extend `trace`."""
+        """Score the soup with model i, add i if not worse (strict: if better), and extend `trace`."""
         score, seen = self.individual[i], 0  # the first candidate always joins, with its own score
         kept = self.best is None
         if self.best is not None:

@@ -50,7 +50,7 @@ class Holdout:
         return len(self.labels_N)
 
     def hardest_first(self, logits: Sequence[Tensor]) -> None:
-        """Let the method `count` evaluate first the images that most models misclassify, by `logits`."""
+        """Let the method `count` start with images that most models misclassify, by their `logits`."""
         wrong_N = torch.stack([x.argmax(dim=1) != self.labels_N for x in logits]).sum(dim=0)
         self.order_N = wrong_N.argsort(descending=True, stable=True)
 

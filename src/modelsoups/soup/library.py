@@ -50,7 +50,7 @@ def uniform(sources: Sources) -> Soup:
 def mean(
     method: str, checkpoints: Sequence[Checkpoint], trace: Sequence[Mapping[str, Any]] = (), unread: bool = False
 ) -> Soup:
-    """Return the mean of checkpoints, which may repeat, as a Soup; unread: leave digests to `mix`."""
+    """Return the mean of checkpoints, which may repeat, as a Soup; unread: `mix` adds digests."""
     kept = list({c.name: c for c in checkpoints}.values())
     row = [sum(c.name == k.name for c in checkpoints) / len(checkpoints) for k in kept]
     found = tuple(map(digest.later, kept)) if unread else hashes(kept)

@@ -58,7 +58,7 @@ def run(experiment: Experiment) -> bool:
 
 
 def _key_of(order: Order, key: str) -> str:
-    """Return `key`, the hash of the stage's inputs, combined with the name of a user's own method."""
+    """Return `key`, the hash of the stage's inputs, joined with the name of a user's own method."""
     return storage.fingerprint([key, order.method]) if ":" in order.method else key
 
 

@@ -68,7 +68,7 @@ def difference(y_P: Sequence[float], inside_P: Sequence[bool], models_P: Pairs) 
 
 
 def correlation_gain(x_P: Sequence[float], other_P: Sequence[float], y_P: Sequence[float], models_P: Pairs) -> Estimate:
-    """Return corr(x, y) - corr(other, y) with an interval from joint bootstrap samples of models."""
+    """Return corr(x, y) - corr(other, y) with an interval by the bootstrap over models."""
     correlation(x_P, y_P, models_P), correlation(other_P, y_P, models_P)  # or a ValueError
     weights = np.concatenate([np.ones((1, len(y_P))), _draws(models_P)])
     y = np.asarray(y_P, float)

@@ -41,7 +41,7 @@ def main() -> None:
 
 
 class Follower:
-    """Logs the ingredients of a run folder and its report; W&B plots the load of process `parent`."""
+    """Logs a run's ingredients and report to W&B, which plots the load of process `parent`."""
 
     def __init__(self, settings: Row, mode: Mode, parent: int) -> None:
         self.settings, self.mode, self.parent = settings, mode, parent

@@ -26,7 +26,7 @@ def results_state(results: Path) -> str:
 
 
 def log_results(follower: "Follower") -> None:
-    """Log a finished report once: a W&B run for the soups, and accuracies to the ingredients' runs."""
+    """Log a finished report once: a W&B run of soups, and accuracies to the ingredients' runs."""
     results = follower.run.results
     state = results_state(results)
     soup = follower.record("soup", state)
@@ -87,7 +87,7 @@ def _greedy(follower: "Follower") -> dict[str, Any]:
 
 
 def _log_lineage(follower: "Follower", run: Any) -> None:
-    """Log each soup file as a W&B artifact; online, the greedy soup's models are the run's inputs."""
+    """Log each soup file as a W&B artifact; online, the greedy soup's models are its inputs."""
     if not run.offline:
         for name in _greedy(follower).get("ingredients", ()):
             path = follower.run.ingredients / name / MODEL

@@ -53,7 +53,7 @@ class PretrainOptions:
 
 
 class Pretraining(ABC):
-    """One pre-training run: a model, a head that classifies icon names, and their optimizer.
+    """One pre-training run: a model, a head that predicts an icon's name, and their optimizer.
 
     A new object resumes from the checkpoint in options.out, if there is one.
     """
@@ -122,7 +122,7 @@ class Pretraining(ABC):
         return one.item(), other.item()
 
     def _batch(self, g: Generator) -> Tensor:
-        """Return random glyph indices (B,): a share of names in several icon fonts, then other names."""
+        """Return random glyph indices (B,): first those with names in several icon fonts, then others."""
         corpus, size = self.corpus, self.options.batch_size
         shared = round(size * self.options.shared_names)
         first_B = torch.randperm(len(corpus.shared), generator=g)[:shared]
