@@ -1,4 +1,4 @@
-"""`python -m modelsoups`. Worker processes import this file too, hence the guard."""
+"""Runs the command line for `python -m modelsoups`, but not when a worker imports this file."""
 
 from modelsoups.cli.commands import main
 

@@ -1,4 +1,4 @@
-"""Imports by the names of version 0.1, refused with the new name."""
+"""Where the modules of version 0.1 are now, for the message when one is imported."""
 
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
@@ -19,7 +19,7 @@ ROOMS = {"core": "soup, weights, checkpoints and stats", "analyse": "analyses", 
 
 
 class Moved(MetaPathFinder):
-    """Answers the import of a module that has moved with a line that names its new place."""
+    """An import hook that raises an error for a module of version 0.1, and names its new module."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: object = None) -> ModuleSpec | None:
         package, _, old = name.partition(".")

@@ -25,7 +25,7 @@ def test_models_are_found_by_their_recipe(bench):
     assert bench.find("lp", lr=1e-3, aug="strong").name == "standard_lp/002"
     assert bench.find("lp", lr=1e-3, aug="medium", sam=0.05, seed=1).name == "sam/002"
     assert bench.find("zeroshot", lr=1e-3, aug="minimal", seed=1).name == "standard_zs/002"
-    with pytest.raises(Unavailable, match=r"no pool has a model from the lp head with .*lr=0\.5, aug=fix"):
+    with pytest.raises(Unavailable, match=r"the analysis needs a model from the lp head with .*lr=0\.5, aug=fix"):
         bench.find("lp", lr=0.5, aug="fix")
     with pytest.raises(Unavailable, match=r"analyse\.pools\.nobody"):
         bench.pool("nobody")

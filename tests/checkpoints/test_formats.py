@@ -43,7 +43,7 @@ def test_a_timm_checkpoint_as_its_saver_writes_it(tmp_path: Path) -> None:
     (file,) = tmp_path.glob("checkpoint-0*")
     opened = open_checkpoint(file)
     assert same(opened, model.state_dict())
-    assert opened.notes == ["took its entry state_dict"]
+    assert opened.notes == ["weights read from entry state_dict"]
 
 
 def test_lightning_nesting_ema_and_the_wrappers_prefixes(tmp_path: Path) -> None:
@@ -113,8 +113,8 @@ def test_shards_with_their_index(tmp_path: Path) -> None:
         ({"b": "../model-2.safetensors"}, r"shard \.\./model-2\.safetensors is not the name of a weights file"),
         ({"b": "/etc/passwd"}, "shard /etc/passwd is not the name"),
         ({"b": "model-3.safetensors"}, r"shard model-3\.safetensors is missing"),
-        ({"b": "model-1.safetensors"}, r"shard model-1\.safetensors does not match: tensor b is not in it"),
-        ({"c": "model-1.safetensors"}, r"shard model-1\.safetensors does not match: tensor c is not in it"),
+        ({"b": "model-1.safetensors"}, r"shard model-1\.safetensors does not match: tensor b is missing in the file"),
+        ({"c": "model-1.safetensors"}, r"shard model-1\.safetensors does not match: tensor c is missing in the file"),
     ],
 )
 def test_shards_that_do_not_match_are_named(tmp_path: Path, changes: dict[str, str], message: str) -> None:
@@ -136,8 +136,8 @@ def test_folders_and_files_without_weights_are_named(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "a.pt")
     for source, message in [
         (tmp_path, "no weights in this folder"),
-        (tmp_path / "a.pt", "has no tensors by name"),
-        (tmp_path / "b.onnx", "unknown kind"),
+        (tmp_path / "a.pt", "has no state dict"),
+        (tmp_path / "b.onnx", "unknown format"),
         (tmp_path / "b.pt", "cannot be read"),
         ({"a": 3}, "entry a is a int"),
         ({}, "contains no tensors"),

@@ -48,7 +48,7 @@ def test_sweep_writes_the_draw_once_and_refuses_to_change_it(tmp_path):
     assert "complete" in modelsoups("sweep", cwd=tmp_path).stdout
     changed = modelsoups("sweep", "sweep.seed=1", cwd=tmp_path)
     assert changed.returncode == 1
-    assert "recipes are fixed once drawn" in changed.stderr
+    assert "the recipes of a run are fixed" in changed.stderr
     assert draw.read_bytes() == content
 
 
@@ -80,7 +80,7 @@ def test_multirun_side_by_side_runs_each_job_in_a_process_of_its_own_and_names_t
     assert (tmp_path / "runs/a/draw.jsonl").read_bytes() == (tmp_path / "runs/b/draw.jsonl").read_bytes()
     failed = modelsoups("sweep", *launch, "name=a,c", "sweep.count=2", "sweep.seed=1", cwd=tmp_path)
     assert failed.returncode == 1
-    assert "recipes are fixed once drawn" in failed.stderr
+    assert "the recipes of a run are fixed" in failed.stderr
     assert failed.stderr.splitlines()[-1].startswith("modelsoups: error: sweep: 1 of 2 jobs failed: name=a ")
     assert (tmp_path / "runs/c/draw.jsonl").exists()
 

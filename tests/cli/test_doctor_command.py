@@ -34,7 +34,7 @@ def test_the_command_line_says_why_and_exits_with_it(tmp_path: Path, monkeypatch
     commands.main(["doctor", *good, "--holdout", "my_holdout:holdout", "--heatmap", "map.png"])
     out = capsys.readouterr().out
     assert "accuracy at pairwise midpoints" in out
-    assert "doctor: a soup of these can succeed" in out
+    assert "doctor: a soup of these checkpoints can succeed" in out
     assert Path("map.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(SystemExit) as stopped:
         commands.main(["doctor", *bad])
@@ -54,7 +54,7 @@ def test_options_of_greedy_on_the_command_line(tmp_path: Path, monkeypatch, caps
     out = capsys.readouterr().out
     assert "mix: c.safetensors: rejected early, refused" in out
     assert "b.safetensors" not in out, "two refusals in a row end it"
-    assert "mix: 14 forward passes, 4 of 18 saved by early rejection (22%)" in out
+    assert "mix: evaluated 14 images; saved 4 of 18 (22%) by rejecting candidates early" in out
     assert Path("trace.svg").stat().st_size > 1000
     commands.main(
         [

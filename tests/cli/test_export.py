@@ -130,10 +130,10 @@ def test_names_with_control_characters_are_text_in_the_card(tmp_path, monkeypatc
         assert raw not in prose, raw
     assert r"\<b\>name\</b\>" in prose
     assert "| 000 | 0.5 | 0.001 |" in prose
-    assert "The same for all: weight\\_decay 0.1" in prose
+    assert "Hyperparameters shared by all: weight\\_decay 0.1" in prose
 
 
-@pytest.mark.parametrize(("row", "words"), [("ensemble", "not one"), ("greedyy", "there are ensemble, uniform")])
+@pytest.mark.parametrize(("row", "words"), [("ensemble", "is an ensemble"), ("greedyy", "soups: ensemble, uniform")])
 def test_a_row_that_is_not_one_model_is_refused_with_those_that_are(row, words, tmp_path, monkeypatch):
     cfg = setup(tmp_path, monkeypatch, *clip(tmp_path))
     cfg.export.row = row
@@ -150,7 +150,7 @@ def test_an_export_whose_logits_differ_is_refused_and_a_folder_of_others_is_left
     cfg.export.out = None
     other = {**model_config(tmp_path), "quick_gelu": False}
     monkeypatch.setattr("open_clip.get_model_config", lambda name: other)
-    with pytest.raises(ValueError, match="logits differ from the soup"):
+    with pytest.raises(ValueError, match="logits differ from the soup's"):
         export.run(Experiment(cfg))
     assert manifests.manifest_of(cfg.run.root / "export" / "uniform") is None
 

@@ -133,8 +133,8 @@ def test_the_import_says_who_is_missing_and_that_4_and_5_are_one(cfg, tmp_path, 
         torch.save(small_state(cfg, min(index, 4)), tmp_path / f"model_{index}.pt")
     import_released.import_folder(cfg, tmp_path)
     said = capsys.readouterr().out
-    assert "model_4 and model_5 are the same model, as released: 71 of the 72 are distinct" in said
-    assert "69 of 72 are missing: model_1.pt, model_2.pt, model_3.pt, model_6.pt" in said
+    assert "model_4 and model_5 have the same weights, as in the release" in said
+    assert "69 of 72 models are missing: model_1.pt, model_2.pt, model_3.pt, model_6.pt" in said
     found = Experiment(cfg).ingredients.find()
     assert found.missing["001"] == f"model_1.pt is not in {tmp_path}"
     four, five = found.ingredients[1:]

@@ -36,7 +36,7 @@ def test_the_papers_sweep_costs_what_its_epochs_say(tmp_path, monkeypatch, capsy
 def test_what_a_plan_cannot_know_yet_it_asks_for(cfg, key):
     given = {"train_images": "1000", "parameters": "1000", "images_per_second": "10"}
     known = [f"plan.{k}={v}" for k, v in given.items() if k != key]
-    with pytest.raises(ValueError, match=rf"give plan\.{key}="):
+    with pytest.raises(ValueError, match=rf"set plan\.{key}="):
         plan.run(Experiment(load(["sweep.search=pico.yaml", "recipe.batch_size=10", "name=x", *known])))
 
 
@@ -45,4 +45,4 @@ def test_the_speed_is_measured_on_finished_ingredients(cfg, capsys):
         write(cfg, index, "manifest.json", {"inputs": {}, "files": {}, "seconds": seconds, "images": 1200})
     write(cfg, 3, "manifest.json", {"inputs": {}, "files": {}, "seconds": 10, "images": 1200, "layouts": ["2x1"]})
     plan.run(Experiment(load(["sweep.search=pico.yaml", "name=x", "plan.train_images=1000", "plan.parameters=1"])))
-    assert "60 images/s a GPU (median of 4 finished ingredients)" in capsys.readouterr().out
+    assert "60 images/s per GPU (the median of 4 finished ingredients)" in capsys.readouterr().out

@@ -55,7 +55,7 @@ def test_gpu_hours_are_summed_over_ranks_and_scaled_to_what_is_left(under_way):
         # 2 h x 2 + 0.5 h x 4 + 1 h + 0.5 h over 4 + 1 + 2 + 1 epochs; 3 + 3 + 4 + 4 epochs are left
         "GPU-hours: 7.5 spent on training, about 13.1 left",
     ]
-    rest = "GPU-hours: 0.0 spent on training, the rest is unknown until the first ingredient reports its speed"
+    rest = "GPU-hours: 0.0 spent on training, the hours left are unknown until the first ingredient writes metrics"
     assert summary(scan(under_way.run, Experiment(under_way).draw.recipes(), [])[5:])[1] == rest
 
 

@@ -17,7 +17,7 @@ def test_a_dry_run_prints_the_chain_and_makes_nothing(tmp_path, monkeypatch, cap
     monkeypatch.setenv("PATH", "/nonexistent")
     assert submit.run(Experiment(load(["submit.dry_run=true", "name=dry"]))) is False
     said = capsys.readouterr().out
-    assert "12 ingredients: 0 complete, 0 failed, 12 to do" in said
+    assert "12 ingredients: 0 complete, 0 failed, 12 to train" in said
     dependencies = [line.split()[2] for line in said.splitlines() if line.startswith("### sbatch --")]
     assert dependencies == [
         "--dependency=afterok:<prepare>",
@@ -117,7 +117,7 @@ def test_only_what_is_not_done_is_submitted(here, monkeypatch, capsys):
         ("soup", ["afterok:102"]),
         ("report", ["afterok:103"]),
     ]
-    assert "1 complete, 0 failed, 2 to do" in capsys.readouterr().out
+    assert "1 complete, 0 failed, 2 to train" in capsys.readouterr().out
 
 
 def test_what_is_in_the_queue_is_not_submitted_again_and_later_jobs_wait_for_it(here, monkeypatch, capsys):
@@ -160,9 +160,9 @@ def test_a_draw_that_changed_after_it_was_submitted_is_refused(here, monkeypatch
     submit.run(Experiment(cfg))
     draw = cfg.run.draw.read_text()
     cfg.run.draw.write_text(draw.replace('"weight_decay": 0.05', '"weight_decay": 0.06', 1))
-    with pytest.raises(ValueError, match=r"draw\.jsonl has changed since the sweep started; recipes are fixed"):
+    with pytest.raises(ValueError, match=r"draw\.jsonl has changed since the sweep was submitted"):
         Experiment(cfg).draw.recipes()
-    with pytest.raises(ValueError, match="recipes are fixed once drawn"):
+    with pytest.raises(ValueError, match="the recipes of a run are fixed"):
         submit.run(Experiment(cfg))
     cfg.run.draw.write_text(draw)
     assert len(Experiment(cfg).draw.recipes()) == 3

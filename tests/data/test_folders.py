@@ -172,5 +172,5 @@ def test_a_method_of_ones_own_is_one_function_and_one_line(monkeypatch):
     assert [o.method for o in orders if o.row == "every_other"] == ["every_other"]
     with pytest.raises(ValueError, match=r"soup.also: no soup method medain; expected .*uniform"):
         plan(Experiment(load(["soup.also=[medain]"])), 4)
-    with pytest.raises(ValueError, match=r"modelsoups.soup.methods:greedy would be a second row greedy"):
+    with pytest.raises(ValueError, match=r"modelsoups.soup.methods:greedy: a soup named greedy already exists"):
         plan(Experiment(load(["soup.also=['modelsoups.soup.methods:greedy']"])), 4)

@@ -46,7 +46,7 @@ def test_train_and_holdout_split_one_draw_by_class():
 
 
 def test_unknown_set_and_chunk():
-    with pytest.raises(ValueError, match="data set imagenet: IconNet has train, holdout"):
+    with pytest.raises(ValueError, match="data set imagenet: IconNet has only train, holdout"):
         next(images.render_set("imagenet", 0))
     with pytest.raises(ValueError, match="data set v2: no chunk 99"):
         images.render_chunk("v2", 0, 99)

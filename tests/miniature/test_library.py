@@ -14,7 +14,7 @@ DATA = DataConfig("iconnet", "iconnet", "data", seed=3, shifts=["v2", "r"], extr
 
 def test_the_sets_of_an_experiment_come_in_order_and_an_unknown_one_is_refused():
     assert library.names(DATA) == ["train", "holdout", "test", "v2", "r", "a"]
-    with pytest.raises(ValueError, match=r"data set real: IconNet has train, holdout, .*, a$"):
+    with pytest.raises(ValueError, match=r"data set real: IconNet has only train, holdout, .*, a$"):
         library.names(replace(DATA, extra=["real"]))
 
 

@@ -15,7 +15,7 @@ def test_tokenizer_round_trip():
     bpe = iconclip.SimpleTokenizer(context_length=iconclip.context_length())
     assert [[vocabulary[i] for i in row] for row in ids_NT.tolist()] == bpe(["a bicycle", "a wine glass"]).tolist()
     assert int(ids_NT.max()) == len(vocabulary) - 1  # the end of text, where CLIP reads
-    with pytest.raises(ValueError, match="'a zebra' has words that IconCLIP does not know"):
+    with pytest.raises(ValueError, match="'a zebra' has words that are not in IconCLIP's vocabulary"):
         tokenize(["a zebra"])
 
 

@@ -120,7 +120,7 @@ def test_names_tags_and_sizes_that_do_not_exist(name, tmp_path):
         (ModelConfig("ViT-B-33", "open_clip", "openai", 224), "open_clip has no such model; did you mean ViT-B-32"),
         (
             ModelConfig("ViT-B-32", "open_clip", "laion", 224),
-            "open_clip has no such weights for ViT-B-32; tags: openai",
+            "open_clip has no such weights for ViT-B-32; valid tags: openai",
         ),
         (ModelConfig("vit_base_patch32", "timm", None, 224), "timm has no such model; did you mean"),
         (ModelConfig("vit_tiny_patch16_224", "timm", "mine", 224), "timm has no such weights for vit_tiny_patch16_224"),

@@ -63,7 +63,7 @@ def test_verify_names_the_model_and_set_of_one_changed_accuracy(tmp_path, capsys
     changed["ObjectNet"] += 0.0002
     file.write_text(json.dumps(changed) + "\n")
     assert status("verify", str(file)) == 0
-    assert "1 of 72 models" in capsys.readouterr().out
+    assert "measured models: 1 of 72" in capsys.readouterr().out
 
 
 def test_verify_reads_per_cent_and_a_reports_results(tmp_path, capsys):
@@ -86,7 +86,7 @@ def test_verify_reads_per_cent_and_a_reports_results(tmp_path, capsys):
     [
         ("", "has no accuracy of a released model"),
         ("{", "line 1 is not valid JSON"),
-        ('{"model_name": "model_3", "ImageNet": "high"}\n', "line 1: val is 'high', expected an accuracy"),
+        ('{"model_name": "model_3", "ImageNet": "high"}\n', "line 1: val is 'high'; expected an accuracy"),
         ('{"model_name": "model_3", "ImageNet": NaN}\n', "line 1: val is nan"),
         ('{"model_name": "model_72", "ImageNet": 0.5}\n', "has no accuracy of a released model"),
     ],
@@ -106,5 +106,5 @@ def test_our_greedy_soup_of_the_released_models_is_set_beside_the_authors(tmp_pa
         names = tuple(f"{m:03}" for m in models)
         return verify.greedy(names)
 
-    assert said(43, 44, 32, 47, 50) == "greedy soup: models 43, 44, 32, 47, 50, as the authors'"
-    assert said(43, 44).startswith("greedy soup: models 43, 44; the authors': 43, 44, 32, 47, 50")
+    assert said(43, 44, 32, 47, 50) == "greedy soup: models 43, 44, 32, 47, 50, the same as in the authors' greedy soup"
+    assert said(43, 44).startswith("greedy soup: models 43, 44; the authors' soup: 43, 44, 32, 47, 50")

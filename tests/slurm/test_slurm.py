@@ -92,7 +92,7 @@ def pipeline(begun, data):
     shutil.copytree(begun.run / "init", "runs/pipeline/init")
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "2 ingredients: 0 complete, 0 failed, 2 to do" in done.stdout
+    assert "2 ingredients: 0 complete, 0 failed, 2 to train" in done.stdout
     jobs = {words[1]: words[0] for words in map(str.split, done.stdout.splitlines()) if words[0].isdigit()}
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.stdout.count("already in the queue") == 4, again.stdout
@@ -180,7 +180,7 @@ def stopped_and_preempted(task, cluster):
     task.trained(8)
     cluster("scancel", "--batch", "--signal=USR1", f"{job}_0")  # as --signal=B:USR1@60 has it sent
     task.running_again(job, 1)
-    saved = "asked to stop, saved at step" in task.output(job)
+    saved = "stopped on request, saved a checkpoint at step" in task.output(job)
     options = ("-p", "high", "-w", "node1", ALL_GPUS, "--output=/dev/null", "--wrap=sleep 1")
     high = cluster("sbatch", "--parsable", *options).strip()
     task.restarted(job, 2)
@@ -286,7 +286,7 @@ def test_submit_runs_the_whole_pipeline_in_order(cluster, begun, pipeline, scene
     counts = {r["dataset"]: r["n"] for r in results if "n" in r}
     assert counts == {name: IMAGES.get(name, 96) for name in SETS if name != "train"}
     done = subprocess.run(pipeline.command, capture_output=True, text=True)
-    assert "complete, nothing to submit" in done.stdout
+    assert "everything is complete" in done.stdout
     assert slurm.queue(Path("runs/pipeline")) == []
 
 
@@ -343,7 +343,7 @@ def test_two_nodes_of_two_ranks_train_as_one_process_does_and_a_killed_rank_leav
 
 def test_an_unknown_partition_is_named_with_the_ones_there_are_and_nothing_is_left_in_the_queue(cluster, begun):
     cfg = load([*begun.args, f"runs={begun.home / 'wrong'}", "cluster.partition=nope"])
-    with pytest.raises(ValueError, match=r"(?i)invalid partition.*cluster\.partition is one of: high, main"):
+    with pytest.raises(ValueError, match=r"(?i)invalid partition.*set cluster\.partition to one of: high, main"):
         submit.run(Experiment(cfg))
     assert slurm.queue(cfg.run.root) == []
     assert slurm.max_array_size() == 1001

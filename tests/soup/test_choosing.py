@@ -166,7 +166,7 @@ def test_learned_soups_prefer_the_good_ingredient(by: str, tmp_path: Path) -> No
     soup.mix(chosen, tmp_path / "soup.safetensors", noisy)
     mixed = soup.mixed(chosen, noisy)
     assert all(torch.equal(v, mixed[k]) for k, v in soup.load(tmp_path / "soup.safetensors").items())
-    with pytest.raises(ValueError, match="by=laye: expected one of all, layer, tensor, free"):
+    with pytest.raises(ValueError, match="by=laye; expected one of all, layer, tensor, free"):
         soup.learned(noisy, data, by="laye")
 
 

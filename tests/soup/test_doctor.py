@@ -42,7 +42,7 @@ def test_a_healthy_pool_passes_with_right_angles_between_its_updates() -> None:
     found = examine(healthy(), base())
     assert found.findings == []
     assert found.healthy
-    assert found.verdict() == "a soup of these can succeed"
+    assert found.verdict() == "a soup of these checkpoints can succeed"
     assert found.angles_KK is not None
     off = found.angles_KK[~torch.eye(4, dtype=torch.bool)]
     assert off.min() > 80
@@ -104,13 +104,13 @@ ADAPTER = {"blocks.0.lora_A.weight": torch.ones(2, 16), "blocks.0.lora_B.weight"
             {**healthy(), "twice": {k: 3 * v for k, v in tuned(base(), 9).items()}},
             "scale",
             "twice",
-            "2.97 times as long",
+            "2.97 times the models' median norm",
         ),
         (
             changed(healthy(), "m2", blocks__0__weight=10 * healthy()["m2"]["blocks.0.weight"]),
             "scale",
             "m2",
-            "10 times as long",
+            "10 times the models' median norm",
         ),
         ({**healthy(), "lora": ADAPTER}, "adapter", "lora", "merge each into its base"),
         (
@@ -182,7 +182,7 @@ def test_error_barriers_and_weak_ingredients_at_midpoints() -> None:
     assert causes(found) == [("weak", ("m2",), False), ("barrier", ("midpoints",), True)]
     assert found.midpoints_KK is not None
     assert found.midpoints_KK[0].tolist() == pytest.approx([0.9, 0.92, 0.3])
-    assert "50.0 points below the mean of m0 and m2 (2 of 3 pairs)" in found.verdict()
+    assert "50.0 percentage points less accurate than m0 and m2 on average (2 of 3 pairs)" in found.verdict()
 
 
 def test_one_checkpoint_is_too_few() -> None:

@@ -47,7 +47,7 @@ def test_lines_by_hand() -> None:
     init, end = ({n: torch.full((2,), v) for n in names} for v in (1.0, 3.0))
     mixed = soup.mixed(soup.lines(init, [end], 0.2, 0.6), [init, end])
     assert [mixed[n][0].item() for n in names] == pytest.approx([1.4, 1.4, 2.0, 2.6, 1.4, 2.6])
-    with pytest.raises(ValueError, match="0 numbered blocks found"):
+    with pytest.raises(ValueError, match="0 numbered layers; two are needed"):
         soup.lines(of(a=[1.0]), [of(a=[2.0])], 0, 1)
 
 

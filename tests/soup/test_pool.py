@@ -15,7 +15,7 @@ def test_what_a_pool_refuses() -> None:
     pool = margin_pool(A, B)
     with pytest.raises(ValueError, match="the pool is empty"):
         replace(pool, ingredients=(), logits=())
-    with pytest.raises(ValueError, match="2 ingredients but 1 logits"):
+    with pytest.raises(ValueError, match="2 ingredients but logits of 1"):
         replace(pool, logits=pool.logits[:1])
     with pytest.raises(ValueError, match="ingredient a is in the pool twice"):
         replace(pool, ingredients=(pool.ingredients[0],) * 2)

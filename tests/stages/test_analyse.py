@@ -63,7 +63,7 @@ def test_what_cannot_be_made_is_named_and_the_rest_is_made(analysed, tmp_path, c
     alone.analyse.pools.clear()
     pipeline.run_stages(commands.modules_of(["analyse"]), alone)
     said = capsys.readouterr().out
-    assert "figure_G4 is not possible with these models: it needs the pool seeds (analyse.pools.seeds)" in said
+    assert "figure_G4 is not possible with these models: the analysis needs a pool of models: analyse.pools" in said
     missing = json.loads((alone.run.analyses / "provenance.json").read_text())["not_possible"]
     assert set(missing) == {"figure_G4", "table_L3", "figure_H1"}
     assert "Not possible with these models" in (alone.run.analyses / "index.html").read_text()

@@ -166,7 +166,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(cfg, monkeypatch):
     break_off(cfg, monkeypatch, 3)
     folder, recipes = cfg.run.ingredient(0), Experiment(cfg).draw.recipes()
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
-    with pytest.raises(ValueError, match=r"checkpoint\.pt has a different recipe"):
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is from a run with another recipe"):
         fine_tune(Experiment(cfg), recipes[1], 0)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
@@ -177,7 +177,7 @@ def test_a_finished_ingredient_is_fixed(cfg, data):
     content = json.loads(manifest.read_text())
     content["inputs"]["recipe"]["lr"] = 0.5
     manifest.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="made from a different recipe; a trained ingredient is fixed"):
+    with pytest.raises(ValueError, match="trained with a different recipe; choose another run with name"):
         finetune.run(Experiment(cfg))
 
 
@@ -198,9 +198,7 @@ def test_divergence_is_recorded_with_its_step_and_ends_the_ingredient(cfg, monke
     assert failed == {"reason": reason, "step": 3, "loss": "nan"}
     assert not (folder / "model.safetensors").exists()
     assert not (folder / "checkpoint.pt").exists()
-    with pytest.raises(
-        ValueError, match=r"ingredient 000: the loss is nan at step 3; .* move .*000 away to try it again"
-    ):
+    with pytest.raises(ValueError, match=r"ingredient 000: the loss is nan at step 3; move .*000 away to try it again"):
         finetune.run(Experiment(cfg))
     (cfg.run.draw).write_text(cfg.run.draw.read_text().splitlines()[0] + "\n")
     cfg.ingredient = None
@@ -248,7 +246,7 @@ def test_a_loss_that_stays_finite_and_far_too_high_ends_the_ingredient_wherever_
 def test_a_failure_of_another_recipe_does_not_count(cfg, monkeypatch):
     monkeypatch.setattr(Trainer, "update", lambda self, *batch: torch.tensor(float("inf")))
     assert fine_tune(Experiment(cfg), Experiment(cfg).draw.recipes()[1], 0) == "the loss is inf at step 1"
-    with pytest.raises(ValueError, match="made from a different recipe"):
+    with pytest.raises(ValueError, match="trained with a different recipe"):
         finetune.run(Experiment(cfg))
 
 
@@ -351,9 +349,7 @@ def test_an_initial_model_of_another_shape_is_named(cfg, tmp_path):
     initial = Ingredient("initialization", str(foreign), state_dicts.state_sha256(load_file(foreign)), None)
     model, workspace = experiment.classifier(len(train.classes)), Workspace(tmp_path, "x")
     trainer = Trainer(experiment.task, recipe, cfg.finetune, model, train, workspace)
-    says = (
-        r"foreign\.safetensors does not fit the configured model .* with the 80 classes of .*; run `modelsoups heads`"
-    )
+    says = r"foreign\.safetensors does not fit the configured model .* with the 80 classes of .*; write it anew"
     with pytest.raises(ValueError, match=says):
         trainer.load(initial)
 
@@ -431,7 +427,7 @@ def test_another_way_of_decoding_makes_another_ingredient(cfg):
     folder = straight(cfg)
     assert "decode" not in manifests.manifest_of(folder)["inputs"]  # as before there was a choice
     cfg.finetune.decode = "turbo"
-    with pytest.raises(ValueError, match="made from a different decode"):
+    with pytest.raises(ValueError, match="trained with a different decode"):
         finetune.run(Experiment(cfg))
     shutil.rmtree(folder)
     assert manifests.manifest_of(straight(cfg))["inputs"]["decode"] == "turbo"

@@ -77,7 +77,7 @@ def test_finite_differences_of_a_cubic_are_exact() -> None:
     values = [torch.tensor([(2 + k * 0.5) ** 3], dtype=torch.float64) for k in STENCIL]
     first, second = finite_differences(values, 0.5)
     assert (float(first), float(second)) == (pytest.approx(12), pytest.approx(12))
-    with pytest.raises(ValueError, match="3 values; expected 5"):
+    with pytest.raises(ValueError, match="got 3 function values; expected 5"):
         finite_differences(values[:3], 0.5)
 
 

@@ -10,7 +10,7 @@ def test_a_prediction_is_right_if_it_is_one_of_the_answers():
     logits_NC = torch.eye(4)[[0, 1, 2, 3]]
     answers_NA = torch.tensor([[0, -1], [0, 2], [3, 2], [-1, -1]])
     assert multilabel.correct(logits_NC, answers_NA).tolist() == [True, False, True, False]
-    with pytest.raises(ValueError, match="logits of 4 images, answers of 3"):
+    with pytest.raises(ValueError, match="logits of 4 images, but correct classes of 3"):
         multilabel.correct(logits_NC, answers_NA[:3])
 
 

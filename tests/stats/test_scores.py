@@ -35,7 +35,7 @@ def test_ensembles_accumulate_in_float64() -> None:
 def test_ensemble_refuses() -> None:
     with pytest.raises(ValueError, match="no models"):
         ensemble([])
-    with pytest.raises(ValueError, match=r"model 1: logits \(1, 4\), expected \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"model 1: logits have shape \(1, 4\), not \(2, 4\)"):
         ensemble([LOGITS, LOGITS[:1]])
     for weights in ([1.0], [0.2, 0.3, 0.5]):
         with pytest.raises(ValueError, match="weights for"):
@@ -54,7 +54,7 @@ def test_accuracy_and_cross_entropy_by_hand() -> None:
 def test_the_mean_of_shifts_is_of_all_or_none() -> None:
     accuracies = {"v2": 0.5, "r": 0.4, "test": 0.9}
     assert shift_mean(accuracies, ["v2", "r"]) == pytest.approx(0.45)
-    with pytest.raises(ValueError, match="no accuracy for sketch, a; present: v2, r, test"):
+    with pytest.raises(ValueError, match="no accuracy for sketch, a, only for: v2, r, test"):
         shift_mean(accuracies, ["v2", "sketch", "r", "a"])
     with pytest.raises(ValueError, match="no accuracy for any data set"):
         shift_mean(accuracies, [])

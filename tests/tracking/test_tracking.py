@@ -174,7 +174,7 @@ def test_a_folder_that_cannot_be_written_costs_one_line(cfg, capfd):
         done = True
     assert done
     err = capfd.readouterr().err
-    assert err.startswith("modelsoups: W&B: not logging (")
+    assert err.startswith("modelsoups: W&B: not logging, since")
     assert err.count("\n") == 1
 
 
@@ -196,7 +196,7 @@ def test_a_full_disk_under_the_follower_costs_nothing_and_the_next_command_makes
     before = {p: p.read_bytes() for p in folder.iterdir()}
     with following(cfg):
         pass
-    assert "everything else" in capfd.readouterr().err
+    assert "the command itself is complete" in capfd.readouterr().err
     assert {p: p.read_bytes() for p in folder.iterdir()} == before
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
     one = follower(cfg)
@@ -216,7 +216,7 @@ def test_without_an_answer_of_the_server_the_run_is_logged_offline(cfg, capfd, m
     storage.write_json(folder / manifests.MANIFEST, {"inputs": {}, "files": {}, "sha256": "ab"})
     one = follower(cfg, "auto")
     one.look(last=True)
-    assert "the server did not take the run" in capfd.readouterr().out
+    assert "the server did not accept the run" in capfd.readouterr().out
     assert one.mode == "offline"
     same_as_ours(cfg, one.followed[folder].run_id, folder)
     wandb.teardown()
@@ -288,6 +288,21 @@ def test_a_run_that_an_agent_of_w_and_b_started_keeps_the_agents_id(cfg, monkeyp
         one.look()
         assert one.followed[folder].run_id == "theirs"
         monkeypatch.delenv("WANDB_SWEEP_ID", raising=False)
+
+
+def test_an_id_that_is_not_yet_free_is_tried_again(cfg, monkeypatch):
+    tried = []
+
+    def init(**options):
+        tried.append(options["id"])
+        if len(tried) < 3:
+            raise RuntimeError("run ID mine is in use")
+        return "a run"
+
+    monkeypatch.setattr("wandb.init", init)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    assert follower(cfg).begin("mine", "name", "finetune", {}) == "a run"
+    assert tried == ["mine"] * 3
 
 
 # ---- a whole pipeline ----

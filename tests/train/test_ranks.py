@@ -126,7 +126,7 @@ def test_a_stopped_run_saves_itself_and_ends_the_same_to_the_bit(make, one, monk
             with pytest.raises(SystemExit) as ended:
                 finetune.run(Experiment(cfg))
         assert ended.value.code == STOPPED
-        assert f"asked to stop, saved at step {step + 1} of 10" in capsys.readouterr().out
+        assert f"stopped on request, saved a checkpoint at step {step + 1} of 10" in capsys.readouterr().out
         left = sorted(p.name for p in cfg.run.ingredient(0).iterdir())
         assert left == ["checkpoint.prev.pt", "checkpoint.pt", "metrics.jsonl", "recipe.json"]
     file.unlink()
@@ -170,7 +170,7 @@ def test_another_number_of_ranks_resumes_with_a_warning(make, one, monkeypatch, 
     finetune.run(Experiment(cfg))
     assert alike(cfg, one)
     said = capfd.readouterr().out
-    assert "resumes with 1x1 (ranks x batch parts), was 2x1; the result will not be bit-identical" in said
+    assert "resumes with 1x1 (processes x micro-batches) instead of 2x1; the result will not be bit-identical" in said
     assert manifests.manifest_of(cfg.run.ingredient(0))["layouts"] == ["2x1", "1x1"]
 
 

@@ -97,7 +97,7 @@ def test_another_way_to_compute_is_said_when_a_run_resumes(cfg, monkeypatch, cap
         finetune.fine_tune(Experiment(cfg), recipes[0], 0)
     cfg.finetune.precision = "bf16"
     finetune.fine_tune(Experiment(cfg), recipes[0], 0)
-    assert "resumes with 1x1 bf16 (ranks x batch parts), was 1x1" in capsys.readouterr().out
+    assert "resumes with 1x1 bf16 (processes x micro-batches) instead of 1x1" in capsys.readouterr().out
     assert manifests.manifest_of(cfg.run.ingredient(0))["layouts"] == ["1x1", "1x1 bf16"]
 
 
@@ -127,8 +127,8 @@ def test_an_ensemble_is_distilled_and_its_students_loss_is_worked_out_from_the_t
 @pytest.mark.parametrize(
     ("teacher", "message"),
     [
-        ("nowhere", r"recipe\.teachers: nowhere does not exist; expected an ingredient's folder or a weight file"),
-        ("{run}", r"recipe\.teachers: .* is not a complete ingredient"),
+        ("nowhere", r"recipe\.teachers: nowhere does not exist; give a fine-tuned model's folder or weight file"),
+        ("{run}", r"recipe\.teachers: .* is not a finished model"),
     ],
 )
 def test_teachers_that_are_not_there_are_named_before_anything_is_trained(cfg, teacher, message):
@@ -191,11 +191,11 @@ def test_a_frozen_head_does_not_move(cfg):
     ("change", "message"),
     [
         ({"optimizer": "lion"}, r"recipe\.optimizer=lion: expected one of adamw, adam, rmsprop, sgd, adafactor"),
-        ({"ema": [1.0]}, r"recipe\.ema=\[1\.0\]: expected a list of numbers from 0 to below 1"),
+        ({"ema": [1.0]}, r"recipe\.ema=\[1\.0\]: expected a list of numbers of at least 0 and below 1"),
         ({"swa": "0.7"}, r"recipe\.swa=.*expected a list of numbers"),
         ({"loss": "hinge"}, r"recipe\.loss=hinge: expected one of softmax, binary"),
         ({"sam": -1}, r"recipe\.sam=-1: expected at least 0"),
-        ({"teachers": "runs/a"}, r"recipe\.teachers=runs/a: expected a list of ingredient folders or weight files"),
+        ({"teachers": "runs/a"}, r"recipe\.teachers=runs/a: expected a list of fine-tuned models' folders or"),
         ({"teachers": [3]}, r"recipe\.teachers=\[3\]: expected a list"),
     ],
 )

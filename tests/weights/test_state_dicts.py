@@ -127,9 +127,9 @@ def test_looking_at_a_mean_does_not_add() -> None:
     ("states", "coefficients", "message"),
     [
         ([], {"*": []}, "no states to mix"),
-        ([{"h.w": torch.ones(1)}], {"g": [1]}, "layer group g has no tensors; groups: h"),
+        ([{"h.w": torch.ones(1)}], {"g": [1]}, "layer group g has no tensors; expected one of h"),
         ([{"h.w": torch.ones(1), "g.w": torch.ones(1)}], {"h": [1]}, r"tensor g\.w: no coefficients for layer group g"),
-        ([{"h.w": torch.ones(1)}], {"*": [0.5, 0.5]}, "layer group h: 2 coefficients for 1 states"),
+        ([{"h.w": torch.ones(1)}], {"*": [0.5, 0.5]}, "layer group h: 2 coefficients for 1 models"),
         (
             [{"w": torch.ones(1)}, {"v": torch.ones(1)}],
             {"*": [0.5, 0.5]},

@@ -1,1 +1,1 @@
-"""Hydra finds launchers only under `hydra_plugins`."""
+"""The Hydra launcher of parallel jobs. Hydra looks for launchers only in `hydra_plugins`."""

@@ -1,4 +1,4 @@
-"""hydra/launcher=local: runs the jobs of a multirun in parallel, each on a GPU and some cores."""
+"""Runs the jobs of a Hydra multirun in parallel on this machine, with hydra/launcher=local."""
 
 import os
 import queue
@@ -26,7 +26,7 @@ class SideBySideLauncher(Launcher):
         self.stage = [config.hydra.job.name] if config.hydra.job.name in STAGES else []
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run every job, even after one fails; if any failed, exit with one line listing them."""
+        """Run all jobs, even if some fail; in that case, exit with a message that lists them."""
         from modelsoups.cli.commands import fail
 
         places = self._places()
@@ -52,7 +52,7 @@ class SideBySideLauncher(Launcher):
         return [JobReturn(overrides=o, status=JobStatus.COMPLETED) for o in job_overrides]
 
     def _places(self) -> list[Place]:
-        """Return at_once slots for jobs; by default one per GPU, or one per core without GPUs."""
+        """Return the GPU and cores of each parallel job; default: a job per GPU, else per core."""
         import torch
 
         from modelsoups.workers.processes import worker_count

@@ -1,1 +1,1 @@
-"""The paper's figures and tables beyond Table 3, one module each: data, verdicts and figure."""
+"""The paper's figures and tables other than the main Table 3. Each module computes one or a few."""

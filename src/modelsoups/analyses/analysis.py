@@ -1,4 +1,4 @@
-"""The class of all analyses (data rows, and verdicts, figure or table) and its verdicts."""
+"""The class `Analysis`, and functions that test a claim of the paper on the numbers of a run."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,10 +22,10 @@ MIN_MODELS = 4  # with fewer, resampling models gives no useful interval of a co
 
 @dataclass(frozen=True)
 class Analysis:
-    """A figure or table of the paper. `rows` raises Unavailable if models or data are missing.
+    """One figure or table of the paper, to be computed again from the models of a run.
 
-    paper: what the paper found, in a sentence. claims: (comparison, "test" or "shifts", text).
-    `verdicts`, draw and table read only rows, so they can be recreated from the data file.
+    `rows` computes the data or raises Unavailable. `judge`, `draw` and `table` read only the rows.
+    paper: what the paper found. claims: (name of a comparison, "test" or "shifts", claim as text).
     """
 
     name: str
@@ -37,10 +37,10 @@ class Analysis:
     draw: Callable[[Rows], Figure] | None = None
     table: Callable[[Rows], Table] | None = None
     claims: Sequence[tuple[str, str, str]] = ()
-    claimed_in: str = ""  # source of the claims; empty: the figure or table at the start of the title
+    claimed_in: str = ""  # source of the claims; empty: the figure or table of the title
 
     def verdicts(self, rows: Rows) -> Verdicts:
-        """Return the verdicts of `judge`; if it is None, those on claims and "said" rows."""
+        """Return for each claim of the figure or table whether it holds in `rows` (a Verdict)."""
         if self.judge:
             return self.judge(rows)
         source, found = self.claimed_in or self.title.partition(". ")[0], []
@@ -54,9 +54,9 @@ class Analysis:
 
 
 def judged(text: str, source: str, estimate: dict[str, float], unit: str = "points") -> Verdict:
-    """Return the verdict on the claim `text` that a quantity is positive, from its 95% interval.
+    """Return whether the claim `text`, that a quantity is above zero, holds by its 95% interval.
 
-    estimate: value, low and high. unit: "points" shows a fraction in percentage points; "" does not.
+    estimate: value, low and high. unit: "points" prints them in percentage points, "" unchanged.
     """
     value, low, high = estimate["value"], estimate["low"], estimate["high"]
     scale, form = (100, "+.2f") if unit == "points" else (1, "+.3f")
@@ -67,7 +67,7 @@ def judged(text: str, source: str, estimate: dict[str, float], unit: str = "poin
 
 
 def counted(text: str, source: str, cases: Sequence[bool]) -> Verdict:
-    """Return the verdict on the claim that most cases are true, by Wilson's 95% interval."""
+    """Return whether the claim `text`, that most of `cases` are true, holds (Wilson's interval)."""
     true, n = sum(cases), len(cases)
     low, high = intervals.wilson(true, n)
     verdict = HOLDS if low > 0.5 else FAILS if high < 0.5 else OPEN
@@ -77,16 +77,17 @@ def counted(text: str, source: str, cases: Sequence[bool]) -> Verdict:
 
 
 def estimated(result: correlations.Estimate) -> dict[str, float]:
-    """Convert an estimate of `stats.correlations` to a dict of value, low and high."""
+    """Convert a bootstrap estimate to a dict with the keys value, low and high (95% interval)."""
     return interval((result.value, result.low, result.high))
 
 
 def correlated(
     text: str, source: str, x: Sequence[float], y: Sequence[float], models: Sequence[tuple[str, str]]
 ) -> Verdicts:
-    """Return a list with the verdict on the claim that x and y (one value per pair) are correlated.
+    """Return a list with the verdict on the claim `text`: x and y are positively correlated.
 
-    The list is empty if there are fewer than MIN_MODELS models, or x or y is constant.
+    x, y: a value for each pair in `models`. The list is empty if there are fewer than MIN_MODELS
+    models, or x or y is constant.
     """
     names = {name for pair in models for name in pair}
     if len(names) < MIN_MODELS or np.ptp(x) == 0 or np.ptp(y) == 0:
@@ -96,9 +97,9 @@ def correlated(
 
 
 def comparison(name: str, bench: Bench, pairs: Sequence[tuple[Measures, Measures]], **more: Any) -> dict[str, Any]:
-    """Return a row with accuracy a - b averaged over pairs (a, b), under the keys test and shifts.
+    """Return a data row that compares accuracies: a minus b, averaged over pairs (a, b).
 
-    Each has value, low and high (the 95% interval over images). more: additional keys of the row.
+    Its keys "test" and "shifts" have dicts of value, low and high (95% interval over images).
     """
     row: dict[str, Any] = {**more, "comparison": name}
     for on, names in bench.columns.items():
@@ -107,19 +108,22 @@ def comparison(name: str, bench: Bench, pairs: Sequence[tuple[Measures, Measures
 
 
 def _mean_gain(pairs: Sequence[tuple[Measures, Measures]], dataset: str) -> np.ndarray:
-    """Return correctness of a minus that of b for each image (N,), averaged over the pairs."""
+    """Return (a is correct) - (b is correct), -1 to 1 per image, averaged over pairs (a, b)."""
     gains = [a[dataset].correct_N.astype(float) - b[dataset].correct_N for a, b in pairs]
     return np.mean(gains, axis=0)
 
 
 def compared(rows: Rows, name: str, on: str, text: str, source: str) -> Verdicts:
-    """Return a list with the verdict on the comparison `name`, empty if no row has it for `on`."""
+    """Return a list with the verdict on the claim `text`: the difference `name` is above zero.
+
+    on: "test" or "shifts". The list is empty if the difference was not measured there.
+    """
     found = having(select(rows, comparison=name), on)
     return [judged(text, source, row[on]) for row in found]
 
 
 def corrected(verdicts: Sequence[Verdict]) -> Verdicts:
-    """Return the verdicts with Holm's correction for all their p-values."""
+    """Return copies of the verdicts, whose `holm` is the p-value after Holm's correction."""
     p = [v.p for v in verdicts if v.p is not None]
     adjusted = iter(paired_tests.holm(p))
     return [v if v.p is None else replace(v, holm=next(adjusted)) for v in verdicts]

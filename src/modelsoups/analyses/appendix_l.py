@@ -1,4 +1,4 @@
-"""Shared code of the tables of appendix L: one line per model or soup, next to the paper's."""
+"""Shared code of Tables L.1 to L.3: accuracies of models and soups next to the paper's numbers."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ Recipe = Mapping[str, Any]  # hyperparameters, to find a model that has them
 
 
 def line(bench: Bench, kind: str, *recipes: Recipe) -> Line:
-    """Return a function that measures these recipes; kind: individual, soup or ensemble."""
+    """Return a function that evaluates the model, soup or ensemble of these hyperparameters."""
     return functools.partial(_measured, bench, kind, recipes)
 
 
@@ -28,9 +28,10 @@ def _measured(bench: Bench, kind: str, recipes: tuple[Recipe, ...]) -> Measures:
 
 
 def made(bench: Bench, lines: Mapping[str, Line], rate: int, lr: float) -> tuple[Rows, dict[str, Measures]]:
-    """Return a row for each line (our numbers or why they are missing, and the paper's), and the measures.
+    """Return a data row for each line of the table, and the measurements by the line's label.
 
-    rate: 0 for the larger of the paper's learning rates. Raises Unavailable if all lines are missing.
+    A row has our accuracies, or why there are none, and the paper's. rate: which of the paper's two
+    learning rates (0: the larger). Raises Unavailable if the models of every line are missing.
     """
     rows: Rows = []
     found: dict[str, Measures] = {}
@@ -48,7 +49,7 @@ def made(bench: Bench, lines: Mapping[str, Line], rate: int, lr: float) -> tuple
 
 
 def beside_paper(rows: Rows) -> Table:
-    """Return the table of this run's accuracies next to the paper's, in percent."""
+    """Return the table as texts: for each data row, our accuracies and the paper's, in percent."""
     table = [["Row", "Learning rate", "Test", "Shifts", "Paper: ImageNet", "Paper: shifts"]]
     for r in having(rows, "row"):
         ours = [percent(r["test"]), percent(r["shifts"])] if "test" in r else ["no model", ""]

@@ -1,10 +1,10 @@
-"""The models of a run and its pools, and cached measurements of their soups, for all analyses.
+"""Accuracies of a run's models and of soups of them, for all analyses; cached in files.
 
-Each measurement of one soup (`Point`) on one data set has its own file. So an analysis that is killed
-continues where it stopped, and two analyses that need the same soup measure it once. File names
-depend on the measuring code: after a change, soups are measured again.
+The result of one soup (`Point`) on one data set has its own file. So a killed analysis continues
+where it stopped, and two analyses that need the same soup evaluate it once. File names contain a
+hash of the evaluating code: after a change of this code, soups are evaluated again.
 
-Legend: N images of a set.
+Legend: N images of a data set, M models.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -37,7 +37,7 @@ MEASURING = (__name__, *(module.__name__ for module in _MODULES))
 
 @dataclass(frozen=True)
 class Point:
-    """A soup to measure: one coefficient per ingredient, the same for every tensor."""
+    """A soup to evaluate: its models, and for each model one coefficient that all tensors share."""
 
     ingredients: tuple[Ingredient, ...]
     coefficients: tuple[float, ...]
@@ -48,17 +48,17 @@ class Point:
 
     @classmethod
     def of(cls, soup: Soup, ingredients: Sequence[Ingredient]) -> "Point":
-        """Convert a soup with one coefficient per ingredient, in the soup's own order."""
+        """Return a Soup as a Point; the order of its coefficients is that of `ingredients`."""
         return cls(tuple(ingredients), tuple(soup.coefficients[EVERYTHING]))
 
     def key(self) -> list[Any]:
-        """Return what identifies the point: the hashes of the weights, and the coefficients."""
+        """Return the hashes of the models' weights and the coefficients: the key of the cache."""
         return [hashes(self.ingredients), [round(c, 12) for c in self.coefficients]]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A model's mean cross-entropy in nats on a data set, and the images it gets right."""
+    """One model's results on one data set: mean cross-entropy (nats), and correctness per image."""
 
     loss: float
     correct_N: np.ndarray
@@ -72,10 +72,10 @@ Measures = dict[str, Measured]  # one model, by data set
 
 
 class Bench:
-    """The models and data sets of a run and of its additional pools (analyse.pools)."""
+    """Finds and evaluates the models of a run and of its additional runs (analyse.pools)."""
 
     def __init__(self, experiment: Experiment, pools: dict[str, Experiment] | None = None) -> None:
-        """pools: the runs of analyse.pools by name; if None, they are opened."""
+        """pools: the additional runs by name; None opens the runs that analyse.pools defines."""
         self.experiment, config = experiment, experiment.config
         if pools is None:
             pools = {name: open_pool(experiment, name) for name in config.analyse.pools}
@@ -84,7 +84,7 @@ class Bench:
         self.images = Images(experiment)
         self.weights, self.logits = self.images.weights, self.images.logits
         self.settings, self.files = config.analyse, experiment.files
-        self.strict = config.protocol == "released"  # whether greedy soups need a strict improvement
+        self.strict = config.protocol == "released"  # greedy soups need a strict improvement
         prepared, data = experiment.sets.tests(), config.data
         self.test, self.holdout = data.test, data.holdout
         has_train = data.train != data.holdout and experiment.sets.is_prepared(data.train)
@@ -97,25 +97,25 @@ class Bench:
             self.columns["shifts"] = self.shifts
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let a worker process create its own bench, with its own memory of weights and images."""
+        """Pickle only the runs; a worker process then loads weights and images by itself."""
         return Bench, (self.experiment, self._pools())
 
     def _pools(self) -> dict[str, Experiment]:
         return {name: run for name, run in self.runs.items() if name != OWN}
 
     def whole(self) -> "Bench":
-        """Return a bench that uses all test images, not only analyse.images of them."""
+        """Return a copy that uses all images of each test set, not only analyse.images of them."""
         config = self.experiment.config
         every = replace(config, analyse=replace(config.analyse, images=None))
         return Bench(Experiment(every), self._pools())
 
     def for_pool(self, pool: str) -> "Bench":
-        """Return a bench that can evaluate a pool, even if its architecture is not the run's."""
+        """Return self, or a Bench for the pool alone if its architecture differs from the run's."""
         own = self.runs[pool].config.model == self.experiment.config.model
         return self if own else Bench(self.runs[pool], {})
 
     def inputs(self) -> dict[str, Any]:
-        """Return everything that results depend on: models, data sets, options and code."""
+        """Return the options and the hashes of models, data and code that the results depend on."""
         pools, starts = {}, {}
         for name, run in self.runs.items():
             pools[name] = hashes(run.ingredients.find().ingredients)
@@ -130,11 +130,11 @@ class Bench:
     # ---- models ----
 
     def pool(self, *names: str, averages: bool = False) -> list[Member]:
-        """Return the models of these pools, in order; Unavailable if one is not configured."""
+        """Return the models of these pools (averages: with EMA and SWA), or raise Unavailable."""
         found = []
         for name in names:
             if name not in self.runs:
-                raise Unavailable(f"it needs the pool {name} (analyse.pools.{name})")
+                raise Unavailable(f"the analysis needs a pool of models: analyse.pools.{name} is not defined")
             found += [m for m in self._members(name) if averages or not m.average]
         return found
 
@@ -142,15 +142,15 @@ class Bench:
         return models_of(self.pool(*pools))
 
     def start(self, pool: str) -> Ingredient:
-        """Return a pool's initialization; raise Unavailable if a pool was imported without it."""
+        """Return a pool's model before fine-tuning (theta_0); raise Unavailable if missing."""
         self.pool(pool)
         initial = self.runs[pool].ingredients.initial().get("initialization")
         if initial is None:
-            raise Unavailable("it needs the initialization, which was not imported (model_0.pt)")
+            raise Unavailable("the analysis needs the initial weights (model_0.pt), which were not imported")
         return initial
 
     def find(self, init: str, **wanted: Any) -> Member:
-        """Return the first model with these values; defaults: PLAIN and analyse.epochs."""
+        """Return a model with heads.init=init and these hyperparameters; the others are as in PLAIN."""
         wanted = {**PLAIN, "epochs": self.settings.epochs, **wanted}
         for name, run in self.runs.items():
             same = run.config.heads.init == init and run.config.model == self.experiment.config.model
@@ -158,10 +158,10 @@ class Bench:
                 if member.has(wanted):
                     return member
         shown = ", ".join(f"{k}={v}" for k, v in wanted.items() if k not in PLAIN or v != PLAIN[k])
-        raise Unavailable(f"no pool has a model from the {init} head with the recipe {shown}")
+        raise Unavailable(f"the analysis needs a model from the {init} head with {shown}; no pool has one")
 
     def _members(self, pool: str) -> list[Member]:
-        """Return the complete models of a pool, which are read from disk only once."""
+        """Return all models of a pool whose fine-tuning has finished; files are read only once."""
         if pool not in self._members_read:
             run = self.runs[pool]
             models = run.ingredients.find().ingredients
@@ -171,19 +171,19 @@ class Bench:
     # ---- measuring ----
 
     def run_tasks(self, function: "Callable[[Bench, Task], Made]", tasks: Sequence[Task], label: str) -> list[Made]:
-        """Return function(bench, task) for every task, run in worker processes."""
+        """Call function(bench, task) in worker processes; return the results in task order."""
         workers, label = self.experiment.workers, f"analyse: {label}"
         made = dict(run_tasks(function, tasks, workers, label, shared=self))
         return [made[task] for task in tasks]
 
     def kept_path(self, key: list[Any], *modules: str) -> Path:
-        """Return a measurement's file, named by key and the code of MEASURING + modules."""
+        """Return the path of a cached result; its name hashes the key and the evaluating code."""
         names = (*MEASURING, *modules)
         parts = [name.removeprefix("modelsoups.").replace(".", "/") for name in names]
         return self.files.point(storage.fingerprint([provenance.code_fingerprint(*parts), key]))
 
     def evaluate(self, ingredients: Sequence[Ingredient], choosing: bool = False) -> None:
-        """Cache the logits of models on the test sets and, if choosing is true, on the hold-out."""
+        """Cache the models' logits on test set and shifts, with `choosing` also on the hold-out."""
         names = self.experiment.sets.evaluated() if choosing else self.tests
         todo: dict[str, tuple[Ingredient, tuple[str, ...]]] = {}
         for ingredient in ingredients:
@@ -192,11 +192,11 @@ class Bench:
         self.run_tasks(_evaluate, list(todo.values()), "evaluating")
 
     def individual(self, ingredient: Ingredient, sets: Sequence[str] | None = None) -> Measures:
-        """Measure a model on data sets (default: the test sets)."""
+        """Return one model's loss and correctness by data set (default: test set and shifts)."""
         return {name: measured(self.logits(ingredient, name)) for name in sets or self.tests}
 
     def ensemble(self, ingredients: Sequence[Ingredient], weights: Sequence[float] | None = None) -> Measures:
-        """Measure the mean of the models' logits, or their weighted sum, on the test sets."""
+        """Return loss and correctness of the models' mean (or weighted) logits, by data set."""
         found = {}
         for name in self.tests:
             each = [self.logits(i, name) for i in ingredients]
@@ -205,7 +205,7 @@ class Bench:
         return found
 
     def measure(self, points: Sequence[Point], label: str, sets: Sequence[str] | None = None) -> list[Measures]:
-        """Measure soups on data sets (default: the test sets), or read earlier results."""
+        """Return each soup's loss and correctness by data set, from cached files if they exist."""
         names = tuple(sets or self.tests)
         todo: dict[str, tuple[Point, tuple[str, ...]]] = {}
         for point in points:
@@ -225,14 +225,14 @@ class Bench:
         return Measured(content["loss"], correct_N.astype(bool))
 
     def accuracies(self, measures: Measures) -> dict[str, float | None]:
-        """Return accuracy on test, and its mean over the shifts (None if any is not prepared)."""
+        """Return the test accuracy and the mean over the shifts (None if a shift is missing)."""
         shifts = [measures[name].accuracy for name in self.shifts]
         mean = float(np.mean(shifts)) if self.all_shifts else None
         return {"test": measures[self.test].accuracy, "shifts": mean}
 
 
 def correctness(models: Sequence[Measures], names: Sequence[str]) -> list[np.ndarray]:
-    """Return correct_MN (float) of the M models for each of these data sets."""
+    """Return for each data set an array (models, images): 1.0 if a model is correct, else 0.0."""
     return [np.array([m[name].correct_N for m in models], float) for name in names]
 
 
@@ -241,7 +241,7 @@ def hashes(ingredients: Iterable[Ingredient]) -> list[str]:
 
 
 def between(one: Ingredient, two: Ingredient, alpha: float = 0.5) -> Point:
-    """Return the soup (1 - alpha) one + alpha two."""
+    """Return the soup of two models with weights (1 - alpha) * one + alpha * two."""
     return Point((one, two), (1 - alpha, alpha))
 
 
@@ -278,7 +278,7 @@ def _measure(bench: Bench, task: tuple[Point, tuple[str, ...]]) -> None:
 
 
 def _logits_on(bench: Bench, point: Point) -> Callable[[str], Logits]:
-    """Return a function from data set to the soup's logits (cached for a single model)."""
+    """Return a function from the name of a data set to the logits of the soup `point` on it."""
     pairs = zip(point.ingredients, point.coefficients, strict=True)
     ingredients, coefficients = zip(*((i, c) for i, c in pairs if c), strict=True)
     if coefficients == (1,):

@@ -1,4 +1,4 @@
-"""Error landscapes on the plane of the initialization and two fine-tunes (Figures 2 and J.1)."""
+"""Loss and error on the plane of the initialization and two fine-tuned models (Figures 2, J.1)."""
 
 import itertools
 from typing import Any
@@ -40,9 +40,10 @@ def _rows(bench: Bench) -> Rows:
 
 
 def _triples(bench: Bench) -> list[tuple[str, Ingredient, Member, Member]]:
-    """Return (name, initialization, model, other model) for another seed, 0.1 and 10 times the rate.
+    """Return (label, initialization, first model, second model) for each landscape.
 
-    If no pool has these models, return the run's models with the highest and lowest rate.
+    The second model differs by its seed, or has 0.1 or 10 times the learning rate. Without such
+    models, use the run's models with the highest and the lowest learning rate.
     """
     rate = bench.settings.rates[0]
     for init in ("zeroshot", "lp"):
@@ -58,7 +59,7 @@ def _triples(bench: Bench) -> list[tuple[str, Ingredient, Member, Member]]:
         return [(name, start, one, other) for name, other in zip(names, others, strict=True)]
     known = [m for m in bench.pool(OWN) if m.ingredient.recipe is not None]
     if len(known) < 2:
-        raise Unavailable("it needs two models with a recipe")
+        raise Unavailable("the analysis needs two models whose hyperparameters are known")
     members = sorted(known, key=lambda m: m.lr)
     return [("lowest and highest learning rate", bench.start(OWN), members[-1], members[0])]
 
@@ -88,10 +89,10 @@ def _landscape(bench: Bench, name: str, three: tuple[Ingredient, ...], found: Pl
 
 
 def _gain_of_plane(bench: Bench, measured: list[Measures]) -> dict[str, dict[str, float]]:
-    """Return the accuracy of the plane's best point minus that of the best of the three models.
+    """Return the best accuracy on the plane minus the best of the three models that span it.
 
-    Both are chosen on one half of the images and measured on the other half. Measured on the same
-    images, the best of many points would win by chance.
+    Both maxima are chosen on one half of the images and measured on the other half. On the same
+    images, the best of many grid points would win by chance.
     """
     found = {}
     for on, names in bench.columns.items():
@@ -169,7 +170,7 @@ def _contours(figure: Figure, panel: Axes, rows: Rows, key: str) -> None:
 
 
 def _mark_models(panel: Axes, models: dict[str, dict[str, Any]]) -> None:
-    """Draw the three models, with arrows from the initialization to the fine-tunes."""
+    """Draw the three models, with arrows from the initialization to the two fine-tuned models."""
     begin = models["theta_0"]
     for name, marker, size in (("theta_0", "*", 8), ("theta_1", "s", 5), ("theta_2", "D", 5)):
         place = models[name]["x"], models[name]["y"]

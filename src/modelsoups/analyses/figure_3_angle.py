@@ -1,4 +1,4 @@
-"""The advantage of averaging two models against the angle between them (Figure 3)."""
+"""Accuracy gained by averaging two models, against the angle between the models (Figure 3)."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from modelsoups.analyses.analysis import PAPER, Analysis, Verdicts, correlated, estimated, judged
 from modelsoups.analyses.bench import Bench, Measures, between
 from modelsoups.analyses.members import OWN, Unavailable
-from modelsoups.analyses.pairs import SEVERAL, single_differences
+from modelsoups.analyses.pairs import SEVERAL, TOO_HIGH, single_differences
 from modelsoups.analyses.rows import Rows, column, pairs_of, select
 from modelsoups.report.plotting import BLUE, GREEN, PINK, RED, legend, panels_of
 from modelsoups.stats import correlations
@@ -19,7 +19,8 @@ MARKS = {"seed": ("o", BLUE), "learning rate": ("s", RED), "augmentation": ("^",
 def _rows(bench: Bench) -> Rows:
     pairs = single_differences(bench, list(filter(bench.runs.__contains__, POOLS)))
     if not pairs:
-        raise Unavailable("it needs two models with a recipe and a moderate learning rate")
+        limit = TOO_HIGH * bench.settings.rates[0]
+        raise Unavailable(f"the analysis needs two models with known recipes and learning rates below {limit:g}")
     start = bench.weights(bench.start(OWN))
     bench.evaluate([m.ingredient for one, two, _ in pairs for m in (one, two)])
     points = [between(one.ingredient, two.ingredient) for one, two, _ in pairs]
@@ -34,18 +35,18 @@ def _rows(bench: Bench) -> Rows:
 
 
 def _mean(bench: Bench, measures: Measures) -> float:
-    """Return the accuracy averaged over the test set and the shifts, as in Figure 3."""
+    """Return the mean accuracy over the test set and all shifts, which Figure 3 uses."""
     return float(np.mean([measures[name].accuracy for name in bench.tests]))
 
 
 def _verdicts(rows: Rows) -> Verdicts:
     models, gains, angles = pairs_of(rows), column(rows, "advantage"), column(rows, "angle")
-    text = "Averaging two models is better than the average of the two"
+    text = "The average of two models' weights is more accurate than the two models on average"
     found = [judged(text, "section 3.2", estimated(correlations.mean(gains, models)))]
     more = [kind != "seed" for kind in column(rows, "kind")]
     if any(more) and not all(more):
         d = correlations.difference(angles, more, models)
-        text = "Pairs of other hyperparameters have a larger angle than pairs of other seeds (degrees)"
+        text = "Two models that differ in hyperparameters have a larger angle than two that differ in seed (degrees)"
         found.append(judged(text, "Figure 3", estimated(d), unit=""))
     text = "The interpolation advantage grows with the angle"
     return found + correlated(text, "Figure 3", angles, gains, models)

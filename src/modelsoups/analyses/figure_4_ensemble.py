@@ -1,4 +1,4 @@
-"""Soups of two models against ensembles of the same two models (Figure 4)."""
+"""Accuracy of soups of two models against ensembles of the same two models (Figure 4)."""
 
 import itertools
 
@@ -18,7 +18,7 @@ def _rows(bench: Bench) -> Rows:
     members = with_recipes(bench)
     pairs = spread(list(itertools.combinations(members, 2)), bench.settings.pairs)
     if not pairs:
-        raise Unavailable("it needs two models with a recipe")
+        raise Unavailable("the analysis needs two models whose hyperparameters are known")
     bench.evaluate(models_of(members))
     points = [between(one.ingredient, two.ingredient) for one, two in pairs]
     rows: Rows = []

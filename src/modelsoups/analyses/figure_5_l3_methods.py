@@ -1,4 +1,4 @@
-"""Accuracy of all methods and all individual models in one figure (Figures 5 and L.3)."""
+"""Accuracy of all soup methods and all individual models in one figure (Figures 5 and L.3)."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ MARKS = {**SPECIAL, "second_best": ("d", GREEN), "learned": ("v", PINK)}
 
 
 def _rows(bench: Bench) -> Rows:
-    """Return rows of models and methods; soups come from the soup stage if it has run."""
+    """Return the accuracies of all models and methods; reuse the soup stage's saved soups."""
     need_holdout(bench)
     bench = bench.whole()
     members = bench.ingredients(OWN)
@@ -54,7 +54,7 @@ def _of_soup(bench: Bench, soup: Soup, members: Sequence[Ingredient], method: st
 
 
 def _above_all(bench: Bench, soup: Measures, others: list[Measures]) -> dict[str, dict[str, float]]:
-    """Return the soup's accuracy minus the best of the others', on test and on mean shift."""
+    """Return the soup's accuracy minus the best single model's, on test set and mean of shifts."""
 
     def ahead(accuracies_M: Sequence[np.ndarray]) -> float:
         mean_M = np.mean(accuracies_M, axis=0)

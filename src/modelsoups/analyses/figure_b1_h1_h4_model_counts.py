@@ -1,4 +1,4 @@
-"""Accuracy against the number of models, over random orders (Figures B.1 and H.1 to H.4)."""
+"""Accuracy against the number of models, added in random orders (Figures B.1 and H.1 to H.4)."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from modelsoups.report.plotting import LABELS, NAMES, SPECIAL, count_axis, legen
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.soup.methods.greedy import random_order
 
-CHOSEN = ("best", "greedy", "greedy_ensemble")  # chosen on the hold-out; other methods use all models
+CHOSEN = ("best", "greedy", "greedy_ensemble")  # others use all models
 COMPARED = (("greedy", "best"), ("greedy", "uniform"), ("ensemble", "greedy"), ("greedy", "ensemble"))
 NEARLY_ALL = 0.8  # fraction of the models above which only the full number is measured
 FAR = 6.0  # points of accuracy; a longer axis would hide differences of one point
@@ -61,7 +61,7 @@ def _choose_all(bench: Bench, task: Task) -> dict[str, Soup]:
 def _measure(
     bench: Bench, chosen: Mapping[Task, Mapping[str, Soup]], label: str
 ) -> dict[Task, dict[str, tuple[int, Measures]]]:
-    """Return, for each task and method, the number of models used and the result's measurements."""
+    """Return (number of models used, results) for each set of models and each method."""
     points = []
     for task, soups in chosen.items():
         greedy = as_listed(soups["greedy"], task)
@@ -81,7 +81,7 @@ def _measure(
 
 
 def _draw(rows: Rows) -> Figure:
-    """Draw each method's mean over the orders, with the single orders as pale lines."""
+    """Draw each method's mean over the random orders, and each single order as a pale line."""
     rows = having(rows, "method")
     keys = measured_on(rows)
     figure, panels = panels_of(len(keys), 3.2, 2.7)
@@ -97,7 +97,7 @@ def _draw(rows: Rows) -> Figure:
 
 
 def _draw_method(panel: Axes, method: str, rows: Rows, on: str) -> list[float]:
-    """Draw a method's orders and mean; return the mean per number of models, in percent."""
+    """Draw a method's curve for each random order and their mean; return the mean in percent."""
     marker, colour = SPECIAL[method]
     for order in sorted(distinct(rows, "order")):
         line = sorted(select(rows, order=order), key=lambda row: row["k"])
@@ -109,7 +109,7 @@ def _draw_method(panel: Axes, method: str, rows: Rows, on: str) -> list[float]:
 
 
 def _cut(panel: Axes, drawn: Mapping[str, Sequence[float]]) -> None:
-    """Limit the vertical axis to the range of the best methods, and list the methods below it."""
+    """Limit the vertical axis to the range of the best methods; list methods below it as text."""
     top, least = max(map(max, drawn.values())), min(map(min, drawn.values()))
     low = {method: means[-1] for method, means in drawn.items() if means[-1] < top - FAR}
     shown: list[float] = []
@@ -119,12 +119,12 @@ def _cut(panel: Axes, drawn: Mapping[str, Sequence[float]]) -> None:
     bottom = min(shown) - 0.25 * (top - min(shown)) - 0.5
     if least < bottom - FAR:
         panel.set_ylim(bottom, top + 0.15 * (top - bottom))
-        told = [f"{NAMES[method]}: below, {end:.1f} with all models" for method, end in low.items()]
+        told = [f"{NAMES[method]}: below this range, {end:.1f} with all models" for method, end in low.items()]
         panel.text(0.98, 0.03, "\n".join(told), transform=panel.transAxes, ha="right", fontsize=6.5)
 
 
 def _analysis(name: str) -> Analysis:
-    """Return the analysis of a key of POOLS; Figures H.1 to H.4 test the claims of B.1."""
+    """Return the analysis of one figure; Figures H.1 to H.4 test the same claims as Figure B.1."""
     facts = PAPER["figure_B1"] | PAPER[name]
     return Analysis(**facts, rows=functools.partial(_rows, pools=POOLS[name]), draw=_draw)
 

@@ -40,7 +40,7 @@ def _rows(bench: Bench) -> Rows:
 
 
 def _scored(bench: Bench, seeds: tuple[Ingredient, ...]) -> Rows:
-    """Return the scores of every method on every data set for these models; cached in a file."""
+    """Return accuracy, ECE and loss by method and data set for these models, cached in a file."""
     sets = [[n, bench.images.dataset(n).sha256, len(bench.images.positions(n))] for n in bench.tests]
     key = [hashes(seeds), sets, bench.images.dataset(bench.holdout).sha256]
     path = bench.kept_path(key, __name__, calibration.__name__)
@@ -71,7 +71,7 @@ def _bins(logits: Logits) -> int:
 
 
 def _logits(bench: Bench, seeds: Sequence[Ingredient], method: str, name: str) -> Logits:
-    """Return the logits of a method in MARKS; "calibrated" first scales them by each beta."""
+    """Return a soup's or ensemble's logits; "calibrated" scales each model's logits by its beta."""
     betas = [_beta(bench, i) if method.startswith("calibrated") else 1.0 for i in seeds]
     if method.endswith("ensemble"):
         each = [bench.logits(i, name) for i in seeds]
@@ -94,7 +94,7 @@ def _scaled(state: State, beta: float) -> State:
 
 
 def _differences(bench: Bench, seeds: Sequence[Ingredient]) -> Rows:
-    """Return rows of test ECE differences between individuals (mean), soup and ensemble."""
+    """Return differences in test ECE between individual models (mean), soup and ensemble."""
     found = {method: [_logits(bench, seeds, method, bench.test)] for method in ("soup", "ensemble")}
     bins = _bins(found["soup"][0])
     found["individuals"] = [bench.logits(i, bench.test) for i in seeds]

@@ -24,7 +24,7 @@ TITLES = {OWN: "random search, LP", "standard_zs": "standard grid, zero-shot"}
 def _rows(bench: Bench) -> Rows:
     need_holdout(bench)
     if not bench.all_shifts:
-        raise Unavailable("it needs all of the distribution shifts")
+        raise Unavailable("the analysis needs all data sets of data.shifts: run modelsoups prepare")
     rows: Rows = []
     for pool in TITLES:
         if pool in bench.runs:
@@ -63,10 +63,10 @@ def _of_pool(bench: Bench, pool: str) -> Rows:
 
 
 def _beyond(bench: Bench, soup: Measures, others: list[Measures]) -> dict[str, float]:
-    """Return the minimum over the others of the soup's lead (the larger of test and mean of shifts).
+    """Return the smallest lead of the soup over the other models, with a bootstrap interval.
 
-    It is negative if one of the others is better on both. The interval is over images. Noise lowers
-    a minimum over many points, so the estimate is biased against the soup.
+    A lead is the accuracy difference on the test set or on the mean of shifts, whichever is larger.
+    It is negative if the other model is better on both. Noise biases the smallest lead downwards.
     """
 
     def ahead(accuracies_M: Sequence[np.ndarray]) -> float:
@@ -77,7 +77,7 @@ def _beyond(bench: Bench, soup: Measures, others: list[Measures]) -> dict[str, f
 
 
 def _towards(start: Ingredient, end: Point, alpha: float) -> Point:
-    """Return the WiSE-FT model (1 - alpha) start + alpha end."""
+    """Return the WiSE-FT model with weights (1 - alpha) * start + alpha * end."""
     if alpha == 1:
         return end
     scaled = [alpha * c for c in end.coefficients]
@@ -93,7 +93,7 @@ def _verdicts(rows: Rows) -> Verdicts:
         for name in SOUPS:
             (soup,) = select(here, model=name, alpha=1)
             above = sum(row["test"] >= soup["test"] and row["shifts"] >= soup["shifts"] for row in singles)
-            points = f"{above} of {len(singles)} points are as good on both axes; distance to the nearest"
+            points = f"{above} of {len(singles)} points are no worse on both axes; shown: distance to the nearest"
             text = f"The {name} soup lies beyond the WiSE-FT curves of all individual models ({pool}; {points})"
             found += compared(part, f"beyond {name}", "test", text, "Figure D.1")
             text = f"WiSE-FT of the {name} soup (alpha 0.5) is better under shift than the soup ({pool})"

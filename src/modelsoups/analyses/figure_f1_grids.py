@@ -1,4 +1,4 @@
-"""One-dimensional grids: two endpoints' average against the best model between (Figure F.1)."""
+"""Hyperparameter grids: soup of two endpoints against the best model between them (Figure F.1)."""
 
 import contextlib
 import itertools
@@ -21,7 +21,7 @@ RATES = ("standard_lp", "extreme_lp")  # pools with the grid of learning rates
 
 
 def _grids(bench: Bench) -> Mapping[str, list[tuple[str, Member]]]:
-    """Return the (label, model) pairs of each grid, in order; omit grids with fewer than two."""
+    """Return by hyperparameter: (value, model) of models that differ only in it, if two or more."""
     rate = bench.settings.rates[0]
     wanted: list[tuple[str, str, dict[str, Any]]] = []
     for name in OPTIMIZERS:
@@ -39,7 +39,7 @@ def _grids(bench: Bench) -> Mapping[str, list[tuple[str, Member]]]:
             grids.setdefault(grid, []).append((label, bench.find("lp", **recipe)))
     found = {grid: models for grid, models in grids.items() if len(models) > 1}
     if not found:
-        raise Unavailable("no pool has two models that differ in optimizer, augmentation or learning rate alone")
+        raise Unavailable("the analysis needs two models that differ only in optimizer, augmentation or learning rate")
     return found
 
 
@@ -63,14 +63,14 @@ def _rows(bench: Bench) -> Rows:
 def _verdicts(rows: Rows) -> Verdicts:
     found = []
     for grid in distinct(rows, "grid"):
-        text = "The average of the endpoints is better than the best individual model between them, for most grids"
+        text = "Averaging two models at the ends of a hyperparameter range mostly beats the best model of the range"
         better = [gain > 0 for gain in column(select(rows, grid=grid), "gain")]
         found.append(counted(f"{text} ({grid})", "Figure F.1", better))
     return found
 
 
 def _draw(rows: Rows) -> Figure:
-    """Draw one matrix per grid: the gain of the endpoints' average, in points."""
+    """Draw one matrix per grid; a cell shows the accuracy gain of one pair of endpoints."""
     names = distinct(rows, "grid")
     figure, panels = panels_of(len(names), 2.6, 2.6)
     gains = np.abs(column(rows, "gain", 100))
@@ -79,13 +79,13 @@ def _draw(rows: Rows) -> Figure:
         shades = _draw_grid(panel, select(rows, grid=name), most)
         panel.set(title=name, xlabel="one endpoint", ylabel="the other endpoint")
         panel.grid(False)
-    label = "average of the endpoints minus\nbest model between (points)"
+    label = "accuracy of the mean of both endpoints minus\nthat of the best model on the path (points)"
     figure.colorbar(shades, ax=panels, label=label, shrink=0.7)
     return figure
 
 
 def _draw_grid(panel: Axes, rows: Rows, most: float) -> Any:
-    """Draw the gains of one grid, with colours from -most to most, and return the image."""
+    """Draw one grid's matrix, with colours from -most to most (points), and return the image."""
     labels = list(dict.fromkeys([*column(rows, "a"), *column(rows, "b")]))
     z = np.full((len(labels), len(labels)), np.nan)
     for row in rows:

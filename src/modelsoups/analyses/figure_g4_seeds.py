@@ -17,10 +17,10 @@ MARKS = {
 
 
 def seeds_of(bench: Bench, choosing: bool = False) -> list[Ingredient]:
-    """Evaluate and return the models of the pool `seeds` (if choosing, on the hold-out too)."""
+    """Return the models of the pool `seeds` and cache their logits (choosing: also on hold-out)."""
     seeds = bench.ingredients("seeds")
     if len(seeds) < 2:
-        raise Unavailable("it needs two models that differ by their seed alone (analyse.pools.seeds)")
+        raise Unavailable("the analysis needs two models that differ only in their seed, in analyse.pools.seeds")
     bench.evaluate(seeds, choosing)
     return seeds
 

@@ -1,6 +1,6 @@
-"""Equation (1)'s loss difference of soup and ensemble against the true difference (Figure K.1).
+"""Loss of soup minus ensemble: the estimate of equation (1) against the true value (Figure K.1).
 
-Legend: N images, C classes.
+Suffixes of tensors give their dimensions: N images, C classes.
 """
 
 import copy
@@ -30,19 +30,19 @@ from modelsoups.stats.projection import project
 STEP = 0.05  # of alpha, half of the paper's step; neighbouring alphas share evaluations
 CHECKED = 0.5  # the alpha for which the second derivative on the test set is also computed exactly
 SOURCE = "section 4, Figure K.1"
-Pair = tuple[str, Ingredient, str, Ingredient, float]  # (name, model) twice, then the larger learning rate
+Pair = tuple[str, Ingredient, str, Ingredient, float]  # (name, model) twice, larger learning rate
 Task = tuple[Pair, str]  # a pair and a data set
 COLUMNS = (
     ("loss, all learning rates", False, "truth"),
-    ("loss, without the highest rate", True, "truth"),
-    ("error, without the highest rate", True, "error"),
+    ("loss, without the highest learning rate", True, "truth"),
+    ("top-1 error, without the highest learning rate", True, "error"),
 )
 
 
 def _pairs(bench: Bench) -> list[Pair]:
-    """Return the paper's 21 pairs (K.4) from the pool `theory`.
+    """Return the paper's 21 pairs of models (appendix K.4) from the pool `theory`.
 
-    Without that pool, use up to 21 pairs of the run's models, or of a model and the initialization.
+    Without that pool, return up to 21 pairs of the run's models, the initialization included.
     """
     own = "theory" not in bench.runs
     pool = OWN if own else "theory"
@@ -65,7 +65,7 @@ def _varied(member: Member) -> dict[str, object]:
 
 
 def _paired(one: Member, two: Member) -> bool:
-    """Return whether two models differ only in seed, or at seed 0 only in rate or aug."""
+    """Return whether two models differ only in seed, or (both with seed 0) only in lr or aug."""
     a, b = _varied(one), _varied(two)
     differ = [key for key in a if a[key] != b[key]]
     return differ == ["seed"] or (len(differ) == 1 and a["seed"] == b["seed"] == 0)
@@ -74,7 +74,7 @@ def _paired(one: Member, two: Member) -> bool:
 def _rows(bench: Bench) -> Rows:
     pairs = _pairs(bench)
     if not pairs:
-        raise Unavailable("it needs two models with a recipe")
+        raise Unavailable("the analysis needs two models whose hyperparameters are known")
     tasks = list(itertools.product(pairs, bench.tests))
     todo = [task for task in tasks if not all(map(Path.exists, _paths(bench, task).values()))]
     bench.run_tasks(_compute, todo, "equation (1)")
@@ -88,7 +88,7 @@ def _rows(bench: Bench) -> Rows:
 
 
 def _paths(bench: Bench, task: Task) -> dict[float, Path]:
-    """Return the file of each alpha except 0 and 1, where both sides of equation (1) are zero."""
+    """Return alpha -> result file. Alphas 0 and 1 are left out, as equation (1) is zero there."""
     (_, one, _, two, _), name = task
     images = len(bench.images.positions(name, bench.settings.equation_images))
     dataset = bench.images.dataset(name).sha256
@@ -105,7 +105,7 @@ def _paths(bench: Bench, task: Task) -> dict[float, Path]:
 
 
 def _compute(bench: Bench, task: Task) -> None:
-    """Write both sides of equation (1) per alpha; at CHECKED, the exact derivative too."""
+    """Save both sides of equation (1) by alpha; at alpha 0.5 also the exact second derivative."""
     (_, one, _, two, _), name = task
     logits, exact, labels_N = _along(bench, one, two, name)
     for alpha, path in _paths(bench, task).items():
@@ -134,8 +134,8 @@ def _both_sides(
 def _along(
     bench: Bench, one: Ingredient, two: Ingredient, name: str
 ) -> tuple[Callable[[float], Tensor], Callable[[float], float], Tensor]:
-    """Return two functions of alpha for soups of two models, and labels_N. In float64, they give the
-    logits_NC (computed once per alpha) and the exact second derivative of the loss.
+    """Return two functions of alpha for soups (1 - alpha) * one + alpha * two, and the labels (N,).
+    In float64, they compute the logits (N, C) and the exact second derivative of the loss in alpha.
     """
     model = copy.deepcopy(bench.images.classifier(name)).double()
     device = model.head.weight.device
@@ -156,7 +156,7 @@ def _along(
             return torch.cat([logits(place).cpu() for logits in lines])
 
     def exact(alpha: float) -> float:
-        """Return the second derivative of the mean loss over all images."""
+        """Return the second derivative in alpha of the mean loss over all images."""
         total, labels = 0.0, labels_N.to(device).split(list(map(len, pixels)))
         for logits, labels_B in zip(lines, labels, strict=True):
             total += equation_1.curvature(logits, labels_B, alpha) * len(labels_B)
@@ -188,7 +188,7 @@ def _verdicts(rows: Rows) -> Verdicts:
     found += (goes := correlated(text, SOURCE, value, error, models))
     if goes and len(set(plain)) > 1:
         d = estimated(correlations.correlation_gain(value, plain, error, models))
-        text = "With calibrated beta its correlation with the difference in error is higher than with beta 1"
+        text = "The approximation is correlated more with the difference in error if beta is calibrated than if it is 1"
         found.append(judged(text, SOURCE, d, unit=""))
     checked = having(rows, "exact")
     exact, finite = column(checked, "exact"), nested(checked, "plain", "curvature")
@@ -197,7 +197,7 @@ def _verdicts(rows: Rows) -> Verdicts:
 
 
 def _draw(rows: Rows) -> Figure:
-    """Draw the panels with calibrated beta (top) and with beta 1 (bottom)."""
+    """Draw a row of panels with calibrated beta and, below it, the same panels with beta = 1."""
     figure, panels = panels_of(3, 2.5, 2.2, 2)
     rates, places = column(rows, "lr"), iter(panels)
     for kind, label in (("calibrated", r"$\beta$ calibrated"), ("plain", r"$\beta=1$")):
@@ -215,7 +215,7 @@ def _draw(rows: Rows) -> Figure:
 
 
 def _frame(panel: Axes, against: str) -> None:
-    """Draw lines at zero, the diagonal if the panel shows the loss, and the vertical label."""
+    """Draw lines at zero, the vertical axis label and, in panels of the loss, the diagonal."""
     panel.axhline(0, color="grey", linewidth=0.6)
     panel.axvline(0, color="grey", linewidth=0.6)
     if against == "truth":

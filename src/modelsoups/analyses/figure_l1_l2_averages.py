@@ -50,7 +50,7 @@ def _rows(bench: Bench, pool: str) -> Rows:
 
 
 def _draw(rows: Rows) -> Figure:
-    """Draw a column per schedule: accuracy of models and their soup, by kind of average."""
+    """Draw a column per learning-rate schedule; x-axis: last weights, EMA or SWA of each model."""
     rows = having(rows, "model")
     keys = dict.fromkeys(zip(column(rows, "schedule"), column(rows, "lr"), strict=True))
     ons = measured_on(rows)

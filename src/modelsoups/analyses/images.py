@@ -22,7 +22,7 @@ from modelsoups.stats.scores import Logits
 
 
 class Images:
-    """Images and logits of a run; 12 models and the pixels of 16 data sets stay in memory."""
+    """Loads a run's images and computes logits; caches 12 models' weights and 16 sets' pixels."""
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
@@ -30,20 +30,20 @@ class Images:
         self._pixels = functools.lru_cache(maxsize=16)(self._decode)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let a worker process create its own object, with its own memory of weights and pixels."""
+        """Pickle only the run; a worker process then loads weights and pixels by itself."""
         return Images, (self.experiment,)
 
     def dataset(self, name: str) -> ShardSet:
         return self.experiment.sets[name]
 
     def classifier(self, name: str) -> Classifier:
-        """Return the classifier for a data set's classes, with whatever weights it has."""
+        """Return a network with a head for the data set's classes; callers set its weights."""
         return self.experiment.classifier(len(self.dataset(name).classes))
 
     def positions(self, name: str, images: int | None = None) -> np.ndarray:
-        """Return positions of `images` images (default analyse.images), evenly spread over a data set.
+        """Return indices of `images` images (default: analyse.images), spread over a data set.
 
-        Return all positions if the set has fewer images, or by default for the hold-out.
+        Return all indices if the data set has fewer images, and by default for the hold-out.
         """
         n = len(self.dataset(name))
         config = self.experiment.config
@@ -53,7 +53,7 @@ class Images:
         return np.linspace(0, n - 1, most).round().astype(int)
 
     def batches(self, name: str, images: int | None = None) -> tuple[Sequence[Tensor], Tensor]:
-        """Return batches of uint8 pixels_BCHW of the images at `positions`, and labels_N."""
+        """Return the images to analyse as uint8 batches (B, C, H, W), and their labels (N,)."""
         labels_N = torch.from_numpy(self.dataset(name).labels_N[self.positions(name, images)])
         return self._pixels(name, images).split(self.experiment.config.evaluate.batch_size), labels_N
 
@@ -63,7 +63,7 @@ class Images:
 
     @torch.inference_mode()
     def forward(self, name: str, state: Mapping[str, Tensor]) -> Logits:
-        """Return the logits of these weights over the data set's classes, as float32 on the CPU."""
+        """Run the model with these weights; return its logits over the data set's classes."""
         dataset = self.dataset(name)
         if len(self.positions(name)) == len(dataset):  # pixels may not fit in memory
             return Logits(name, self.experiment.logits.forward(name, state), torch.from_numpy(dataset.labels_N))
@@ -74,7 +74,7 @@ class Images:
         return Logits(name, project(torch.cat(parts), dataset.projection), labels_N)
 
     def logits(self, ingredient: Ingredient, name: str) -> Logits:
-        """Return a model's logits on the images at `positions`, from the cache if there."""
+        """Return a model's logits on the images that `positions` selects, cached in a file."""
         cache, dataset = self.experiment.logits, self.dataset(name)
         picks_N = torch.from_numpy(self.positions(name))
         whole = cache.path(name, ingredient.sha256)
@@ -87,7 +87,7 @@ class Images:
         return Logits(name, logits_NC, torch.from_numpy(dataset.labels_N)[picks_N])
 
     def is_cached(self, ingredient: Ingredient, name: str) -> bool:
-        """Return whether `logits` would find a model's logits in the cache."""
+        """Return whether this model's logits on this data set are already in a file."""
         path = self.experiment.logits.path
         whole, part = path(name, ingredient.sha256), path(name, ingredient.sha256, len(self.positions(name)))
         return whole.exists() or part.exists()

@@ -1,4 +1,4 @@
-"""The models of a run and of its additional pools (analyse.pools)."""
+"""The models that analyses use: those of the run and of its additional pools (analyse.pools)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -14,12 +14,12 @@ PLAIN |= {"schedule": "cosine", "seed": 0, "teachers": ()}
 
 
 class Unavailable(ValueError):
-    """An analysis cannot run on these models; the message gives the reason."""
+    """An analysis cannot run because models or data are missing; the message says which."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """A model of a pool. init: how its head was initialized before fine-tuning, lp or zeroshot."""
+    """A fine-tuned model and its pool's name. init: type of its initial head, lp or zeroshot."""
 
     pool: str
     init: str
@@ -27,7 +27,7 @@ class Member:
 
     @property
     def average(self) -> str:
-        """The kind of weight average that the model is, such as ema-0.999; empty if it is none."""
+        """The type of weight average that the model is, such as ema-0.999; empty if it is none."""
         return self.ingredient.id.partition("-")[2]
 
     @property
@@ -51,7 +51,7 @@ def models_of(members: Iterable[Member]) -> list[Ingredient]:
 
 
 def open_pool(experiment: Experiment, name: str) -> Experiment:
-    """Open a pool as a run: the experiment with the pool's overrides, in a subfolder."""
+    """Open a pool as a run of its own: the experiment with the pool's settings, in a subfolder."""
     pools, config = experiment.files.pools, experiment.config
     folder = str((pools / name).absolute())
     given = [line.replace("{pools}", str(pools)) for line in config.analyse.pools[name]]
@@ -63,5 +63,5 @@ def open_pool(experiment: Experiment, name: str) -> Experiment:
 
 
 def _equal(found: Any, wanted: Any) -> bool:
-    """Compare values; floats to a relative 1e-6, since files and arithmetic round them."""
+    """Return whether two values are equal; floats up to a relative 1e-6, because of rounding."""
     return abs(found - wanted) <= 1e-6 * abs(wanted) if isinstance(wanted, float) else bool(found == wanted)

@@ -1,4 +1,4 @@
-"""Writing the files of the analyses from their rows: data, figures, claims and one HTML page."""
+"""Writes the results of the analyses: data files, figures, a list of claims and one HTML page."""
 
 import itertools
 import json
@@ -21,7 +21,7 @@ Made = tuple[Analysis, Rows, list[Verdict]]
 
 @dataclass(frozen=True)
 class Section:
-    """An analysis with its verdicts, and its figure (an HTML element) or table."""
+    """One analysis on the HTML page: the verdicts on its claims, and its figure (SVG) or table."""
 
     analysis: Analysis
     verdicts: Sequence[Verdict]
@@ -30,7 +30,7 @@ class Section:
 
 
 def write(bench: Bench, inputs: dict[str, Any], made: Sequence[Made], missing: dict[str, str]) -> None:
-    """Write all files into the run's analyses folder. missing: analysis -> why not run."""
+    """Write all files to the run's analysis folder. missing: analysis -> why it could not run."""
     files: dict[str, bytes] = {}
     verdicts = corrected([v for _, _, found in made for v in found])
     told = iter(verdicts)
@@ -59,7 +59,7 @@ def write(bench: Bench, inputs: dict[str, Any], made: Sequence[Made], missing: d
 
 
 def _drawn(analysis: Analysis, rows: Rows) -> dict[str, bytes]:
-    """Return the figure's bytes by file format; empty if the analysis has no figure."""
+    """Return the figure as png, pdf and svg bytes; empty if the analysis has no figure."""
     if analysis.draw is None:
         return {}
     figure = analysis.draw(rows)
@@ -71,7 +71,7 @@ def _drawn(analysis: Analysis, rows: Rows) -> dict[str, bytes]:
 def page(
     name: str, sections: Sequence[Section], missing: dict[str, str], provenance: dict[str, Any], report: str | None
 ) -> str:
-    """Return the self-contained HTML page. missing: title -> reason; report: a link to it."""
+    """Return the HTML page. missing: title of an analysis -> why it did not run."""
     facts = {"name": name, "missing": missing, "provenance": provenance, "report": report}
     helpers = {"counted": _counted, "classes": CLASSES, "p_text": p_text}
     return render("analyses.html", sections=sections, **facts, **helpers)

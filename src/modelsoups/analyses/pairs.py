@@ -1,4 +1,4 @@
-"""Choosing pairs of models for Figures 3, 4 and K.1."""
+"""Selects the pairs of models that Figures 3, 4 and K.1 compare."""
 
 import itertools
 from collections.abc import Sequence
@@ -17,19 +17,21 @@ TOO_HIGH = 3.2  # times the first of analyse.rates; for the paper's 3e-5, 1e-4 i
 
 
 def with_recipes(bench: Bench, *pools: str) -> list[Member]:
-    """Return the models of these pools (default: the run's own) whose recipes are known."""
+    """Return the models of these pools (default: the run's own) whose hyperparameters are known."""
     return [m for m in bench.pool(*(pools or (OWN,))) if m.ingredient.recipe is not None]
 
 
 def moderate(bench: Bench, lr: float) -> bool:
-    """Return whether a learning rate is low enough for the paper's claims about moderate rates."""
+    """Return whether a learning rate is below 3.2 times the first of analyse.rates, 3e-5 by default."""
     return lr < TOO_HIGH * bench.settings.rates[0]
 
 
 def single_differences(bench: Bench, pools: Sequence[str]) -> list[tuple[Member, Member, str]]:
-    """Return (model, model, kind) of moderate-rate pairs that differ in one of KINDS only.
+    """Return (model, model, difference) for pairs that differ only in seed, lr or augmentation.
 
-    If there are none, use all pairs, with kind "several". Return at most analyse.pairs, split by kind.
+    Models with learning rates that are not `moderate` are left out. Without such pairs, return
+    others, with "several" as the difference. Return at most analyse.pairs pairs, the same number
+    for each difference.
     """
     found: dict[str, list[tuple[Member, Member, str]]] = {}
     members = [m for m in with_recipes(bench, *pools) if moderate(bench, m.lr)]
@@ -44,7 +46,7 @@ def single_differences(bench: Bench, pools: Sequence[str]) -> list[tuple[Member,
 
 
 def spread(items: Sequence[T], most: int) -> list[T]:
-    """Return at most `most` items, evenly spaced."""
+    """Return at most `most` of the items, at evenly spaced positions."""
     if len(items) <= most:
         return list(items)
     places = np.linspace(0, len(items) - 1, most).round().astype(int)

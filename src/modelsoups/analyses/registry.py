@@ -1,4 +1,4 @@
-"""List of all analyses, in the paper's order; a new one also needs a line in analyses.jsonl."""
+"""List of all analyses in the paper's order; a new one also needs a line in analyses.jsonl."""
 
 import difflib
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ ANALYSES: dict[str, Analysis] = {analysis.name: analysis for analysis in _ALL}
 
 
 def wanted(names: Sequence[str]) -> list[Analysis]:
-    """Return the analyses with these names in the paper's order; all if names is empty."""
+    """Return the analyses with these names (or all) in the paper's order; ValueError if unknown."""
     for name in names:
         if name not in ANALYSES:
             near = difflib.get_close_matches(name, ANALYSES, n=1)

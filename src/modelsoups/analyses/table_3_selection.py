@@ -1,4 +1,4 @@
-"""Greedy soups in random orders (Table 3), and the selection bias of their gain on the hold-out.
+"""Greedy soups that add models in random orders (Table 3), and the optimism of hold-out gains.
 
 Legend: N images of the hold-out, n of one half.
 """
@@ -55,7 +55,7 @@ def _rows(bench: Bench) -> Rows:
 
 
 def _select(bench: Bench, task: tuple[Members, str, int]) -> Any:
-    """Return the greedy soup of a random order ("order") or a random split's bias ("split")."""
+    """Return the greedy soup for a random order of models, or its bias for a split of the hold-out."""
     members, kind, seed = task
     if kind == "order":
         return choose(bench, members, "greedy", order_seed=seed)
@@ -74,7 +74,7 @@ def _bias(bench: Bench, members: Members, seed: int) -> dict[str, list[float]]:
         return bench.experiment.logits.forward(bench.holdout, mix(states, soup.coefficients))
 
     def half(pool: Pool, index_n: Tensor) -> Pool:
-        """Return the pool restricted to these images of the hold-out."""
+        """Return the pool with only those hold-out images that have these indices."""
         of_N = torch.zeros(len(pool.labels_N), dtype=torch.bool).index_fill_(0, index_n, True)
         evaluate = functools.partial(bench.experiment.logits.forward, bench.holdout, of_N=of_N)
         return dataclasses.replace(part_of(pool, index_n), evaluate=evaluate)
@@ -99,7 +99,7 @@ def _worth(bench: Bench, members: Members, soup: Soup) -> dict[str, Any]:
 
 
 def _table(rows: Rows) -> Table:
-    """Return the table of the orders, then of the splits, in percent."""
+    """Return a table: a line for each random order of models, below it a line per hold-out split."""
     head = ["Order", "Models", "Test", "Shifts", "Gain on hold-out", "Gain on test", "Gain on shifts"]
     table = [head]
     for r in having(rows, "order"):

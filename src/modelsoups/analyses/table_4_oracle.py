@@ -1,4 +1,4 @@
-"""The greedy soup against the best models, with the bold rule and the oracle row (Table 4)."""
+"""The greedy soup against the best model, chosen on the hold-out or on each test set (Table 4)."""
 
 import numpy as np
 
@@ -54,7 +54,7 @@ def _rows(bench: Bench) -> Rows:
 
 
 def _correct(kinds: dict[str, Measures], names: list[str]) -> dict[str, list[np.ndarray]]:
-    """Return, per kind of model, a bool array per data set of the correct images."""
+    """Return, for each method, a bool array per data set: which images it classifies correctly."""
     return {kind: [m[name].correct_N for name in names] for kind, m in kinds.items()}
 
 
@@ -74,7 +74,7 @@ def _verdicts(rows: Rows) -> Verdicts:
     found = []
     for row in greedy:
         where = "the mean of shifts" if row["column"] == "mean" else row["title"]
-        text = f"The greedy soup is better than the best model on the hold-out on {where}"
+        text = f"On {where} the greedy soup is better than the model that is best on the hold-out"
         found += compared(rows, f"greedy - best, {row['column']}", "test", text, "Table 4")
     accuracy = dict(zip(column(best, "column"), column(best, "accuracy"), strict=True))
     above = [r["accuracy"] > accuracy[r["column"]] for r in greedy if r["column"] != "mean"]

@@ -23,7 +23,7 @@ RIVALS = {  # rows that the paper compares with SOUP -> their words in the claim
 
 
 def _rows(bench: Bench, fix: bool) -> Rows:
-    """Return the rows of Table L.1 (distillation, augmentation) or, with fix, Table L.2."""
+    """Return the data rows of Table L.1 (distillation) or, if `fix`, of Table L.2 (fix-aug)."""
     names = ["standard_lp", "augmentations", *([] if fix else _distilled_pools(bench))]
     bench.evaluate(bench.ingredients(*filter(bench.runs.__contains__, names)))
     rows: Rows = []
@@ -39,7 +39,7 @@ def _rows(bench: Bench, fix: bool) -> Rows:
 
 def _comparisons(bench: Bench, found: dict[str, Measures], lr: float) -> Rows:
     pairs = [(SOUP, label, f"The soup of augmentations beats {name}") for label, name in RIVALS.items()]
-    pairs.append((FIXED, SOUP, "With fix-aug in it the soup is better than without"))
+    pairs.append((FIXED, SOUP, "The soup is better if it also contains the model with fix-aug"))
     rows: Rows = []
     for a, b, said in pairs:
         if a in found and b in found:
@@ -72,12 +72,12 @@ def _distillation_lines(bench: Bench, lr: float, three: Sequence[Recipe]) -> dic
 
 
 def _distilled(bench: Bench, lr: float, aug: str) -> Measures:
-    """Measure the model with this rate and augmentation in the pools distilled*."""
+    """Evaluate the distilled model with this learning rate and augmentation on the test sets."""
     for member in bench.pool(*(_distilled_pools(bench) or ["distilled"])):
         if member.has({"lr": lr, "aug": aug}):
             bench.evaluate([member.ingredient])
             return bench.individual(member.ingredient)
-    raise Unavailable(f"no distilled* pool has a model with lr={lr:g}, aug={aug}")
+    raise Unavailable(f"the analysis needs a model with lr={lr:g}, aug={aug} in a pool named distilled*")
 
 
 def _distilled_pools(bench: Bench) -> list[str]:

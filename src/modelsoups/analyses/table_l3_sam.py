@@ -1,4 +1,4 @@
-"""Sharpness-aware minimization and its soups (Table L.3)."""
+"""Models fine-tuned with sharpness-aware minimization (SAM), and their soups (Table L.3)."""
 
 from modelsoups.analyses.analysis import PAPER, Analysis, comparison
 from modelsoups.analyses.appendix_l import beside_paper, line, made
@@ -12,7 +12,7 @@ def _rows(bench: Bench) -> Rows:
     bench.evaluate(models_of(members))
     recipe = next((m.ingredient.recipe for m in members if m.ingredient.recipe and m.ingredient.recipe.sam), None)
     if recipe is None:
-        raise Unavailable("the pool sam has no model with recipe.sam above 0")
+        raise Unavailable("the analysis needs a model with recipe.sam above 0 in the pool sam (analyse.pools.sam)")
     zero = {"lr": recipe.lr, "aug": recipe.aug, "seed": 0}
     one = {**zero, "seed": 1}
     sam_zero, sam_one = {**zero, "sam": recipe.sam}, {**one, "sam": recipe.sam}
@@ -35,14 +35,14 @@ def _rows(bench: Bench) -> Rows:
 def _claimed(
     zero: Measures, one: Measures, sam_zero: Measures, sam_one: Measures, *soups: Measures
 ) -> dict[str, list[tuple[Measures, Measures]]]:
-    """Return each claim that a is better than b, with its pairs (a, b) of measurements."""
+    """Return each claim that models a are more accurate than models b, with its pairs (a, b)."""
     plain, sam, mixed = soups
     gains, losses = [(plain, zero), (plain, one)], [(sam_zero, sam), (sam_one, sam)]
-    difference = "Souping gains less with SAM than with vanilla fine-tuning (half of the difference)"
+    difference = "A soup gains less over its models with SAM than with vanilla fine-tuning (shown: half the difference)"
     return {
         "SAM improves over vanilla fine-tuning": [(sam_zero, zero), (sam_one, one)],
-        "The soup of two SAM models improves over the two": [(sam, sam_zero), (sam, sam_one)],
-        "The soup of two vanilla models improves over the two": gains,
+        "The soup of two SAM models is better than the two on average": [(sam, sam_zero), (sam, sam_one)],
+        "The soup of two vanilla models is better than the two on average": gains,
         difference: gains + losses,
         "The soup of a vanilla and a SAM model beats that of two vanilla ones": [(mixed, plain)],
         "The soup of a vanilla and a SAM model beats that of two SAM ones": [(mixed, sam)],

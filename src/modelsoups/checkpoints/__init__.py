@@ -1,1 +1,1 @@
-"""Readers of checkpoints in all common formats, and comparisons of their layouts."""
+"""Open checkpoints of all common formats, and compare their tensor names, shapes and dtypes."""

@@ -1,6 +1,6 @@
 """Readers of checkpoints as lazy states: safetensors, PyTorch, shards, folders of models and of trainings.
 
-To add a format, write a function like `_read_safetensors` and enter its suffix in READERS.
+To add a format, write a function like `_read_safetensors` and list it in READERS by file suffix.
 """
 
 import json
@@ -77,7 +77,7 @@ def _read_safetensors(path: Path, key: str | None) -> Checkpoint:
     tied: dict[str, str] = {}
     for name, info in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         if info["dtype"] not in DTYPES:
-            raise ValueError(f"{path}: tensor {name} is of type {info['dtype']}; expected one of {', '.join(DTYPES)}")
+            raise ValueError(f"{path}: tensor {name} has dtype {info['dtype']}; expected one of {', '.join(DTYPES)}")
         start = 8 + length + info["data_offsets"][0]
         entries[name] = InFile(file, start, DTYPES[info["dtype"]], tuple(info["shape"]))
     for name, kept in metadata.items():  # how safetensors' save_model marks tied tensors
@@ -124,13 +124,13 @@ def open_checkpoint(source: Source, key: str | None = None, adapters_too: bool =
 
 
 def load_state(path: Path | str) -> dict[str, Tensor]:
-    """Load all tensors of a file that contains nothing else, by their names in the file.
+    """Load a file that contains one state dict and nothing else; return its tensors by name.
 
-    Raises ValueError as `open_checkpoint` does, and for a folder or a file with nested entries.
+    Raises ValueError as `open_checkpoint` does, for a folder, and for weights in a nested entry.
     """
     path = Path(path)
     if path.suffix not in READERS or path.is_dir():
-        raise ValueError(f"{path}: unknown kind of checkpoint; expected {', '.join(SUFFIXES)}")
+        raise ValueError(f"{path}: unknown format; expected a file ending in {', '.join(SUFFIXES)}")
     checkpoint = _read(path, None)
     if checkpoint.notes:
         note = checkpoint.notes[0]
@@ -153,7 +153,7 @@ def _read(path: Path, key: str | None) -> Checkpoint:
             return _read_folder(path, key)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
-    raise ValueError(f"{path}: unknown kind of checkpoint; expected {', '.join(SUFFIXES)}, {INDEX} or a folder")
+    raise ValueError(f"{path}: unknown format; expected a folder or a file ending in {', '.join((*SUFFIXES, INDEX))}")
 
 
 def _read_adapter(path: Path) -> Checkpoint | None:
@@ -212,8 +212,8 @@ def _read_shards(index: Path, key: str | None) -> Checkpoint:
             raise ValueError(f"{index}: shard {file} {why}")
         part = READERS[path.suffix](path, None)
         if odd := sorted(set(part) ^ set(expected)):
-            where = "is not in it" if odd[0] in expected else "is in it, but not in the index"
-            raise ValueError(f"{index}: shard {file} does not match: tensor {odd[0]} {where}; fetch the shards again")
+            where = "is missing in the file" if odd[0] in expected else "is missing in the index"
+            raise ValueError(f"{index}: shard {file} does not match: tensor {odd[0]} {where}; download both again")
         whole.entries.update(part.entries)
         whole.tied.update(part.tied)
         whole.files += part.files

@@ -1,4 +1,4 @@
-"""Layouts of checkpoints (names, shapes and dtypes of the tensors) and comparisons of them."""
+"""Compare the layouts of checkpoints: the names, shapes and dtypes of their tensors."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,15 @@ Layout = Mapping[str, str]  # tensor name -> its shape and dtype, "(10, 128) flo
 
 @dataclass(frozen=True)
 class Difference:
-    """The first tensor where a layout differs from the expected one; None if missing."""
+    """How two layouts (tensor names, shapes and dtypes) differ: the first tensor that does, `key`.
+
+    expected, found: its shape and dtype in each, None if missing. count: how many tensors differ.
+    """
 
     key: str
     expected: str | None
     found: str | None
-    count: int  # all tensors that differ
+    count: int
 
     def __str__(self) -> str:
         what = f"is {self.found or 'missing'}, expected {self.expected or 'no such tensor'}"
@@ -24,20 +27,20 @@ class Difference:
 
 
 def layout_of(state: State) -> dict[str, str]:
-    """Return the layout of a state, without reading a checkpoint's tensors."""
+    """Return {tensor name: shape and dtype, as "(10, 128) float32"} without reading tensors."""
     entries = state.entries if isinstance(state, Checkpoint) else state
     return {key: describe(entry) for key, entry in entries.items()}
 
 
 def difference(expected: Layout, found: Layout) -> Difference | None:
-    """Return how a layout differs from the expected one, or None; the order of names is ignored."""
+    """Return how names, shapes and dtypes of tensors differ, or None; their order is ignored."""
     names = dict.fromkeys([*expected, *found])
     keys = [key for key in names if expected.get(key) != found.get(key)]
     return Difference(keys[0], expected.get(keys[0]), found.get(keys[0]), len(keys)) if keys else None
 
 
 def grouped(layouts: Mapping[str, Layout]) -> list[list[str]]:
-    """Return the names in groups with equal layouts, ordered by each group's first name."""
+    """Group checkpoints (keys of `layouts`) with equal tensor names, shapes and dtypes."""
     groups: dict[frozenset[tuple[str, str]], list[str]] = {}
     for name, layout in layouts.items():
         groups.setdefault(frozenset(layout.items()), []).append(name)
@@ -45,18 +48,18 @@ def grouped(layouts: Mapping[str, Layout]) -> list[list[str]]:
 
 
 def check_layout(state: State, expected: Layout, where: str) -> None:
-    """Raise ValueError, starting with `where`, unless a state has the expected layout."""
+    """Raise ValueError, with `where` first, unless names, shapes and dtypes are `expected`."""
     if odd := difference(expected, layout_of(state)):
         raise ValueError(f"{where}: {odd}")
 
 
 def check_layouts(checkpoints: Sequence[Checkpoint]) -> None:
-    """Raise ValueError for complex numbers or different layouts; reads no tensor."""
+    """Raise ValueError if tensor names, shapes or dtypes differ or are complex; reads no tensor."""
     first = checkpoints[0]
     for key, entry in first.entries.items():
         if entry.dtype.is_complex:
-            raise ValueError(f"{first.name}: tensor {key} is complex, which is not supported")
+            raise ValueError(f"{first.name}: tensor {key} is complex; expected real numbers")
     expected = layout_of(first)
     for other in checkpoints[1:]:
-        where = f"{other.name} cannot be mixed with {first.name} (`modelsoups doctor` compares all of them)"
+        where = f"{other.name} cannot be mixed with {first.name} (`modelsoups doctor` compares all checkpoints)"
         check_layout(other, expected, where)

@@ -1,4 +1,4 @@
-"""Reader of PyTorch files (.pt, .pth, .bin, .ckpt), which runs no code and copies no tensor."""
+"""Read PyTorch files (.pt, .pth, .bin, .ckpt) without running their code or copying tensors."""
 
 import argparse
 import contextlib
@@ -28,10 +28,10 @@ Places = dict[str, tuple[int, torch.dtype, tuple[int, ...]]]  # tensor -> offset
 
 
 class KnownPlaces:
-    """A cache of the tensors' offsets in the last `limit` PyTorch files, valid until a file changes.
+    """A cache of the byte offsets of the tensors in the last `limit` PyTorch files opened.
 
-    A soup opens each file twice, to choose and to mix. Unpickling it again, for 20 ms, would take
-    14% of the time of mixing four ViT-B/32 in memory.
+    A changed file is read again. A soup opens each file twice: to choose and to mix. Unpickling it
+    twice would cost another 20 ms, 14% of the time of mixing four ViT-B/32 in memory.
     """
 
     def __init__(self, limit: int = 1024) -> None:
@@ -65,7 +65,7 @@ def read_pickle(path: Path) -> object:
     """
     zipped = False
     with contextlib.suppress(zipfile.BadZipFile):  # raised for some damaged directories
-        zipped = zipfile.is_zipfile(path)  # if not: from torch before 1.6, truncated, or a different kind of file
+        zipped = zipfile.is_zipfile(path)  # if not: of torch before 1.6, truncated, or no checkpoint
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(SAFE):
             warnings.simplefilter("ignore")  # about old pickle protocols, which load or raise
@@ -109,7 +109,7 @@ def _unpickled(path: Path, key: str | None) -> Checkpoint:
 
 
 def _find_in_file(checkpoint: Checkpoint, path: Path) -> None:
-    """Replace contiguous tensors in torch.load's memory map by offsets into our own map."""
+    """Replace contiguous tensors of torch.load's memory map by their offsets in a `MappedFile`."""
     maps = _maps(path)
     if not maps:
         return
@@ -129,7 +129,7 @@ def _find_in_file(checkpoint: Checkpoint, path: Path) -> None:
 
 
 def _maps(path: Path) -> list[tuple[int, int, int]]:
-    """Return this process's memory maps of a file: first address, end address, file offset."""
+    """Return (first address, end address, file offset) of this process's memory maps of a file."""
     try:
         lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:

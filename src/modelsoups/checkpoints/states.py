@@ -1,4 +1,4 @@
-"""States (mappings from names to tensors): which tensors mixing averages, and a content hash."""
+"""State dicts: which of their tensors a soup averages, and a hash of their contents."""
 
 import hashlib
 import json
@@ -13,14 +13,14 @@ State = Mapping[str, Tensor]
 
 
 def describe(tensor: Tensor | Entry) -> str:
-    """Return shape and dtype as error messages show them: "(10, 128) float32"."""
+    """Return a tensor's shape and dtype for error messages, such as "(10, 128) float32"."""
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
 def averaged(tensor: Tensor | Entry) -> bool:
-    """Return whether mixing averages this tensor: true for floats; ValueError if complex."""
+    """Return whether a soup averages this tensor: True for floats; ValueError if complex."""
     if tensor.dtype.is_complex:
-        raise ValueError(f"{describe(tensor)}: complex tensors are not supported")
+        raise ValueError(f"a tensor is {describe(tensor)}: complex tensors are not supported")
     return tensor.dtype.is_floating_point
 
 
@@ -31,7 +31,7 @@ def is_finite(tensor: Tensor) -> bool:
 
 
 def state_sha256(state: State) -> str:
-    """Return the SHA-256 of name, dtype, shape and bytes of all tensors, sorted by name."""
+    """Return the SHA-256 (hex) of all tensors' names, dtypes, shapes and bytes, sorted by name."""
     digest = hashlib.sha256()
     for key in sorted(state):
         tensor = state[key].detach().cpu().contiguous()

@@ -18,7 +18,7 @@ DEPTH = 8  # of collections in collections that are looked into
 
 
 class InFile(NamedTuple):
-    """A tensor stored contiguously in a mapped file."""
+    """A tensor stored contiguously in a memory-mapped file, from byte `offset` on."""
 
     file: MappedFile
     offset: int  # bytes from the start of the file
@@ -26,17 +26,17 @@ class InFile(NamedTuple):
     shape: tuple[int, ...]
 
     def address(self) -> int:
-        """Return the first element's memory address; ValueError if the file is too short."""
+        """Return the memory address of the first element; ValueError if the file is too short."""
         self.file.check(self.offset + nbytes(self))
         return self.file.address + self.offset
 
     def block(self, start: int, stop: int) -> Bytes:
-        """Return the bytes of flat elements `start` to `stop`; do not write to them."""
+        """Return the bytes of flat elements `start` to `stop` - 1; they must not be written to."""
         size = self.dtype.itemsize
         return self.file.read(self.offset + start * size, self.offset + stop * size)
 
     def tensor(self) -> Tensor:
-        """Return a copy of the tensor in memory."""
+        """Read the tensor from the file into memory."""
         tensor = torch.empty(self.shape, dtype=self.dtype)
         bytes_of(tensor)[:] = self.file.read(self.offset, self.offset + nbytes(self))
         self.file.check_unchanged()
@@ -46,7 +46,7 @@ class InFile(NamedTuple):
 
 @dataclass(frozen=True)
 class InMemory:
-    """A tensor in memory, on any device and with any strides."""
+    """A tensor in memory (any device, any strides), with the same methods as `InFile`."""
 
     held: Tensor
 
@@ -64,11 +64,11 @@ class InMemory:
         return bytes_of(self.held) if plain else None
 
     def address(self) -> int | None:
-        """Return the memory address of the first element, or None on a GPU or if not contiguous."""
+        """Return the memory address of the first element; None unless contiguous on the CPU."""
         return None if self._bytes is None else self.held.data_ptr()
 
     def block(self, start: int, stop: int) -> Bytes:
-        """Do as `InFile.block`; return a copy on a GPU or if the tensor is not contiguous."""
+        """Return the bytes of flat elements `start` to `stop`, maybe a copy; do not write to them."""
         size = self.dtype.itemsize
         if self._bytes is not None:
             return self._bytes[start * size : stop * size]
@@ -137,7 +137,7 @@ def nbytes(entry: Entry) -> int:
 
 @dataclass(eq=False)  # two checkpoints are never compared by ==
 class Checkpoint(Mapping[str, Tensor]):
-    """A state whose tensors are read on access; names are in the order of the file.
+    """An opened checkpoint: a mapping from tensor names to tensors, which are read on access.
 
     tied maps a name to the earlier name whose tensor it shares; notes tell the user what reading
     changed; folder is the model's folder, if it came from one, and parts the file of the folder as
@@ -197,7 +197,7 @@ def _is_plain(value: Any, depth: int) -> bool:
 
 
 def checkpoint_of(state: Mapping[Any, Any], name: str = "state in memory") -> Checkpoint:
-    """Return a state dict as a checkpoint, without a copy; tensors that share memory become tied.
+    """Wrap a state dict as a `Checkpoint` without copying; tensors that share memory become tied.
 
     Entries by name that are no tensors (counters, `_extra_state`) are left out and noted. Raises
     ValueError naming the first tensor that is not dense, or `name` if it holds no tensor.
@@ -219,7 +219,7 @@ def checkpoint_of(state: Mapping[Any, Any], name: str = "state in memory") -> Ch
         if hasattr(tensor, "full_tensor"):
             raise ValueError(f"{name}: tensor {key} is a DTensor, one shard of it here; give its .full_tensor()")
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-            raise ValueError(f"{name}: tensor {key} is sparse, quantized or on meta; only dense tensors can be mixed")
+            raise ValueError(f"{name}: tensor {key} is sparse, quantized or on meta device; expected a dense one")
         if tensor.numel():
             same = (tensor.data_ptr(), tensor.device, tensor.dtype, tensor.shape, tensor.stride())
             if same in seen:

@@ -47,7 +47,7 @@ OLD = {"copy_reg": "copyreg", "__builtin__": "builtins"}  # modules as Python 2 
 
 
 def is_archive(path: Path) -> bool:
-    """Return whether a file is a TorchScript archive rather than a zipped state dict."""
+    """Return whether a file is a TorchScript archive (not, for example, a file of torch.save)."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -61,7 +61,7 @@ def is_archive(path: Path) -> bool:
 def load_archive(path: Path) -> dict[str, Tensor]:
     """Every parameter, buffer and other tensor of the modules by its dotted name, memory-mapped.
 
-    Raises ValueError if the file is damaged or contains anything but modules, tensors and plain values.
+    Raises ValueError if the file is damaged or pickles objects other than modules and tensors.
     """
     try:
         return dict(_tensors(load_pickle(path), ""))
@@ -91,7 +91,7 @@ def load_pickle(path: Path) -> Any:
 
 
 class _Refused(Exception):
-    """Raised with the name of a forbidden object that the pickle requests."""
+    """Raised if the pickle asks for a forbidden class or function; the message is its name."""
 
 
 class _Zero(Exception):
@@ -99,7 +99,7 @@ class _Zero(Exception):
 
 
 class _Module:
-    """Represents any module of the archive; unpickling sets its attributes."""
+    """A placeholder for any module of the archive; unpickling stores its tensors as attributes."""
 
 
 class _Reader(pickle.Unpickler):

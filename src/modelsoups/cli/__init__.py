@@ -1,4 +1,4 @@
-"""The command line: the table of commands, and the commands that are not stages of the pipeline."""
+"""The command-line interface: the entry point, and the commands that are not pipeline stages."""
 
 from modelsoups.cli.commands import main
 

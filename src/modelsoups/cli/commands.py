@@ -1,4 +1,4 @@
-"""The commands of `modelsoups [stage] [hydra overrides]`, their help, and the entry point."""
+"""The entry point of the command line `modelsoups`, with its tables of commands and its help."""
 
 import importlib
 import sys
@@ -8,31 +8,31 @@ from pathlib import Path
 from modelsoups.cli.errors import fail
 from modelsoups.workers.interrupts import cleaned_up
 
-# The pipeline, Hydra and PyTorch are imported only when a command needs them, so that `--help` is fast.
+# The pipeline, Hydra and PyTorch are imported only by commands that need them: `--help` is fast.
 
 STAGES = {  # in order; name -> (what it does, the sections of the configuration that it reads)
-    "prepare": ("data sets -> WebDataset shards", ("data",)),
-    "heads": ("pre-trained encoder + zero-shot or linear-probe head -> the initial model", ("model", "heads")),
-    "sweep": ("search file -> the draw, one recipe per line", ("sweep", "recipe")),
-    "finetune": ("one fine-tuned model (ingredient) per recipe", ("ingredient", "finetune")),
-    "evaluate": ("logits of every ingredient on every data set, cached", ("evaluate",)),
-    "soup": ("soups, ensembles and baselines, chosen on the hold-out, then evaluated", ("soup",)),
-    "report": ("results.jsonl, tables, figures and one HTML page", ()),
+    "prepare": ("convert the data sets to WebDataset shards", ("data",)),
+    "heads": ("add a zero-shot or linear-probe head to the pre-trained encoder", ("model", "heads")),
+    "sweep": ("draw the hyperparameters (a recipe) of each model from a search file", ("sweep", "recipe")),
+    "finetune": ("fine-tune one model (an ingredient) with each recipe", ("ingredient", "finetune")),
+    "evaluate": ("compute and cache the logits of every ingredient on every data set", ("evaluate",)),
+    "soup": ("choose soups, ensembles and baselines on the hold-out, then evaluate them", ("soup",)),
+    "report": ("write results.jsonl, tables, figures and an HTML page", ()),
     "analyse": (
-        "the paper's other figures and tables (run separately, or with analyse.in_pipeline)",
+        "make the paper's other figures and tables (separately, or with analyse.in_pipeline)",
         ("analyse",),
     ),
 }
 APART = {  # name -> (module with run(experiment), what it does, the sections that it reads)
-    "plan": ("cluster.plan", "what a sweep costs: images, GPU-hours, disk", ("plan",)),
+    "plan": ("cluster.plan", "estimate the cost of a sweep: images, GPU-hours, disk space", ("plan",)),
     "submit": (
         "cluster.submit",
-        "the stages as jobs of a SLURM cluster, with their dependencies",
+        "submit the stages to a SLURM cluster as jobs that wait for each other",
         ("submit", "cluster"),
     ),
-    "status": ("cluster.status", "how far the sweep is, and what failed and why", ()),
-    "dashboard": ("cli.dashboard", "the sweep as a workspace of Weights & Biases", ("track",)),
-    "export": ("cli.export", "a soup as a folder that open_clip or timm loads", ("export",)),
+    "status": ("cluster.status", "show the sweep's progress, and which models failed and why", ()),
+    "dashboard": ("cli.dashboard", "create a Weights & Biases workspace for the sweep", ("track",)),
+    "export": ("cli.export", "write a soup as a folder that open_clip or timm loads", ("export",)),
     "pretrain": (
         "cli.pretrain",
         "retrain the miniature's pre-trained models (not part of the pipeline)",
@@ -41,35 +41,35 @@ APART = {  # name -> (module with run(experiment), what it does, the sections th
 }
 ANEW = ("mix", "doctor")  # commands that keep nothing when they are interrupted
 COMMANDS = {  # with arguments of their own; name -> (module with main(argv), what it does)
-    "mix": ("cli.mix", "a soup of any checkpoints (modelsoups mix -h)"),
-    "doctor": ("cli.doctor", "why a soup of these checkpoints will or will not work (modelsoups doctor -h)"),
+    "mix": ("cli.mix", "average any checkpoints into a soup (modelsoups mix -h)"),
+    "doctor": ("cli.doctor", "check whether averaging these checkpoints can work (modelsoups doctor -h)"),
     "import-released": (
         "cli.import_released",
-        "the authors' 72 fine-tuned models -> ingredients of experiment=released",
+        "import the authors' 72 fine-tuned models as ingredients of experiment=released",
     ),
-    "verify": ("cli.verify", "measured accuracies of those models against the released accuracies"),
+    "verify": ("cli.verify", "compare measured accuracies of those 72 models with the authors' own"),
 }
 
 USAGE = """usage: modelsoups [stage] [key=value ...]
 
-Without a stage, every stage runs in order; what is complete is skipped.
+Without a stage, all stages run in order; completed work is skipped.
 
 stages:
 {stages}
 
-apart:
+other commands:
 {apart}
 {commands}
 
 examples:
-  modelsoups                                       the miniature, end to end
-  modelsoups finetune -m ingredient='range(12)'    Hydra multirun, one ingredient per job
-  modelsoups sweep sweep.seed=1 name=seed1         a different draw, in its own run folder
-  modelsoups export name=seed1                     a run is reopened by its name
-  modelsoups finetune -h                           the keys of a stage
-  modelsoups finetune --cfg job                    print the configuration
+  modelsoups                                       run all stages on the small example (miniature)
+  modelsoups finetune -m ingredient='range(12)'    Hydra multirun: one job for each ingredient
+  modelsoups sweep sweep.seed=1 name=seed1         draw other recipes, into a new run folder
+  modelsoups export name=seed1                     reopen that run by its name
+  modelsoups finetune -h                           list the configuration keys of a stage
+  modelsoups finetune --cfg job                    print the values of all configuration keys
 
-Every key: modelsoups --cfg job. Hydra's own flags (-m, --cfg, --info, --hydra-help) work after the stage."""
+After the stage, Hydra's own flags work too (-m, --cfg, --info, --hydra-help)."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -91,7 +91,7 @@ def _main(argv: Sequence[str] | None) -> None:
     stage = args.pop(0) if named else None
     if stage is not None and stage not in STAGES | APART:
         names = ", ".join([*STAGES, *APART, *COMMANDS])
-        fail(f"unknown stage {stage}; expected one of {names} (or none, for all)", status=2)
+        fail(f"unknown stage {stage}; expected one of {names}, or none to run all stages", status=2)
     if any(a in ("-h", "--help") for a in args):
         print(_stage_usage(stage) if stage else usage())
         return
@@ -107,7 +107,7 @@ def _main(argv: Sequence[str] | None) -> None:
 
 
 def modules_of(stages: Sequence[str]) -> dict[str, str]:
-    """Return the module of each given stage or command, relative to the package modelsoups."""
+    """Return the modules that run these stages or commands, such as {"soup": "stages.soup"}."""
     return {name: APART[name][0] if name in APART else f"stages.{name}" for name in stages}
 
 
@@ -125,16 +125,16 @@ def usage() -> str:
 
 
 def _stage_usage(stage: str) -> str:
-    """Return the text of `modelsoups <stage> --help`: what the stage does, and its keys."""
+    """Return the text of `modelsoups <stage> --help`: a summary and the configuration keys."""
     from modelsoups.config.reference import listing  # Hydra takes half a second to import
 
     what, sections = STAGES[stage] if stage in STAGES else APART[stage][1:]
     text = f"usage: modelsoups {stage} [key=value ...]\n\n{what}\n"
-    return text + (f"\nkeys:\n{listing(sections)}\n" if sections else "") + "\nEvery key: modelsoups --cfg job."
+    return text + (f"\nkeys:\n{listing(sections)}\n" if sections else "") + "\nAll keys: modelsoups --cfg job"
 
 
 def _command(name: str, argv: list[str]) -> int:
-    """Run a command that parses its own arguments; return its exit status."""
+    """Run a command that has its own argument parser, such as mix; return its exit status."""
     try:
         status: int | None = importlib.import_module(f"modelsoups.{COMMANDS[name][0]}").main(argv)
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""`modelsoups dashboard`: creates a Weights & Biases workspace for the sweep (needs a login)."""
+"""`modelsoups dashboard`: creates a Weights & Biases (W&B) workspace for the runs of a sweep."""
 
 import re
 from typing import Any
@@ -7,39 +7,39 @@ from modelsoups.config.schema import Config
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
 
-MEAN = "accuracy/mean of shifts"  # a metric that tracking.results writes to the summary of a W&B run
+MEAN = "accuracy/mean of shifts"  # written to the summary of a W&B run by tracking.results
 RATES = ("lr", "weight_decay")  # keys of a recipe that are shown on logarithmic axes
 DRAWN = (*RATES, "label_smoothing", "mixup", "aug", "epochs")
 assert set(DRAWN) <= set(Recipe.names())
 
 
 def run(experiment: Experiment) -> bool:
-    """Create the workspace and print its URL; return False, since no file is written.
+    """Create the W&B workspace and print its URL. Always return False: no file is written.
 
-    Raises ValueError when W&B is not installed, has no login, or rejects the workspace.
+    Raises ValueError if W&B is offline, not installed, not logged in, or rejects the workspace.
     """
     config = experiment.config
     if config.wandb in ("offline", "disabled"):
-        raise ValueError(f"wandb={config.wandb}: a workspace is on W&B's server; `wandb leet` shows offline runs")
+        raise ValueError(f"wandb={config.wandb}: a workspace needs wandb=online; `wandb leet` shows offline runs")
     try:
         import wandb
         import wandb_workspaces  # noqa: F401
     except ImportError:
-        raise ValueError("wandb-workspaces is not installed: pip install modelsoups[wandb]") from None
+        raise ValueError("wandb-workspaces is not installed; run `pip install modelsoups[wandb]`") from None
     try:
         entity = config.track.entity or wandb.Api().default_entity
         if entity is None:
-            raise ValueError("no default entity")
+            raise ValueError("the login has no default user or team")
         saved = workspace(config, entity).save()
     except Exception as error:  # the network, the server and the client each raise different types
         why = " ".join(str(error).split())[:300]
-        raise ValueError(f"W&B refused the workspace ({why}); run `wandb login`, or set track.entity") from error
+        raise ValueError(f"W&B rejected the workspace ({why}); run `wandb login`, or set track.entity") from error
     print(f"dashboard: {saved.url}")
     return False
 
 
 def workspace(config: Config, entity: str) -> Any:
-    """Return an unsaved W&B workspace with sections for sweep, fine-tuning and soups."""
+    """Return an unsaved W&B workspace of user or team `entity`, with plots of a sweep's runs."""
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
@@ -47,7 +47,7 @@ def workspace(config: Config, entity: str) -> Any:
     axes = [wr.ParallelCoordinatesPlotColumn(wr.Config(key), log=key in RATES) for key in DRAWN]
     axes += map(wr.ParallelCoordinatesPlotColumn, (holdout, shifts))
     sweep = [
-        wr.ScatterPlot(title="Hold-out against the mean of the shifts", x=holdout, y=shifts),
+        wr.ScatterPlot(title="Accuracy: hold-out, and mean of the distribution shifts", x=holdout, y=shifts),
         wr.ParallelCoordinatesPlot(title="Recipes", columns=axes),
         wr.ScatterPlot(title="Learning rate", x=wr.Config("lr"), y=holdout, log_x=True),
     ]
@@ -56,7 +56,7 @@ def workspace(config: Config, entity: str) -> Any:
         wr.LinePlot(title="Learning rate", x="epoch", y=["lr"]),
         wr.LinePlot(title="Images per second", x="Step", y=["timing.images_per_second"]),
     ]
-    trace = "Greedy soup: each candidate, and the best so far (correct)"
+    trace = "Greedy soup: correct hold-out images of each candidate and of the best so far"
     figures = ["figures/figure_1", "figures/figure_B1", "figures/contact"]
     soups = [
         wr.LinePlot(title=trace, x="Step", y=["greedy/correct", "greedy/best"]),

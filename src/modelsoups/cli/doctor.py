@@ -1,6 +1,6 @@
-"""Checks whether a soup of checkpoints can work: `modelsoups doctor a.safetensors b.pt [--init c]`.
+"""Checks whether averaging checkpoints can work: `modelsoups doctor a.safetensors b.pt [--init c]`.
 
-The exit status is 0 if it can, 1 if it cannot (the verdict explains why), and 2 for wrong usage.
+The exit status is 0 if it can, 1 if it cannot (the last line explains why), and 2 for wrong usage.
 """
 
 import argparse
@@ -20,11 +20,11 @@ from modelsoups.soup.doctor import examine
 from modelsoups.soup.library import open_all, open_initialization
 from modelsoups.soup.on_base import on_base
 
-MOST_NUMBERED = 16  # largest number of checkpoints for which the heat map prints the numbers in its cells
+MOST_NUMBERED = 16  # checkpoints up to which the heat map prints its numbers
 
 
 def main(argv: Sequence[str]) -> None:
-    """Print the findings, the matrix of angles or of midpoint accuracies, and the verdict."""
+    """Print the checkpoints' problems, a matrix of pairwise angles or accuracies, and a verdict."""
     made = argparse.ArgumentParser(prog="modelsoups doctor", description=__doc__)
     made.add_argument("checkpoints", nargs="+", help=CHECKPOINTS)
     made.add_argument("--init", help="the model that all were fine-tuned from; --base if not given")
@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> None:
     made.add_argument("--key", metavar="ENTRY", help=KEY)
     text = "() -> soup.Holdout, to measure the accuracy at pairwise midpoints"
     made.add_argument("--data", "--holdout", dest="holdout", metavar="MODULE:FUNCTION", help=text)
-    made.add_argument("--heatmap", type=Path, help="a .png or .svg of the matrix")
+    made.add_argument("--heatmap", type=Path, help="draw the printed matrix to this .png or .svg")
     args = made.parse_args(argv)
     opened = open_all(args.checkpoints, args.key, adapters_too=args.base is not None)
     if args.base is not None:
@@ -49,7 +49,8 @@ def main(argv: Sequence[str]) -> None:
             try:
                 return (holdout.count(state)[0] or 0) / len(holdout)
             except RuntimeError as error:
-                raise ValueError(f"--data {args.holdout}: the checkpoints do not fit its model: {error}") from error
+                what = f"--data {args.holdout}: the checkpoints do not fit the model of its soup.Holdout"
+                raise ValueError(f"{what}: {error}") from error
 
     found = examine(states, init, accuracy)
     for finding in found.findings:
@@ -74,7 +75,7 @@ def print_notes(opened: Mapping[str, Checkpoint], init: Checkpoint | None) -> No
 
 
 def short(names: Sequence[str]) -> list[str]:
-    """Return the paths without the leading and trailing parts that all of them share."""
+    """Return the paths without shared first and last parts: x/a/m.pt and x/b/m.pt give a and b."""
     parts = [list(Path(name).parts) for name in names]
     for end in (0, -1):
         while min(map(len, parts)) > 1 and len({part[end] for part in parts}) == 1:
@@ -100,7 +101,7 @@ def print_matrix(found: Diagnosis) -> None:
 
 
 def heatmap(found: Diagnosis, path: Path) -> None:
-    """Draw the matrix as .png or .svg; ValueError if no two checkpoints could be compared."""
+    """Draw the pairwise angles or accuracies to a .png or .svg; ValueError if there are none."""
     from matplotlib.figure import Figure
 
     title, matrix_KK = _matrix(found)

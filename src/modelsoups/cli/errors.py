@@ -1,4 +1,4 @@
-"""The error exit of a command."""
+"""`fail`, which prints an error and exits."""
 
 import sys
 from typing import NoReturn

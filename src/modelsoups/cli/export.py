@@ -1,8 +1,8 @@
-"""A soup as a folder for open_clip or timm, with a model card: `modelsoups export export.row=...`.
+"""Exports a soup as a folder for open_clip or timm, with a model card: `modelsoups export`.
 
 An exported CLIP includes its text tower. Its classifier is in a separate file, head.safetensors,
 because open_clip's format has no classifier; a timm model includes its classifier. The export
-counts as complete only when the library loads it and gives the logits of the original model.
+fails unless open_clip or timm loads the folder and computes the same logits as the soup.
 """
 
 import json
@@ -36,9 +36,10 @@ FACTS = ("labels.json", "soup.json", "README.md")
 
 
 def run(experiment: Experiment) -> bool:
-    """Write the folder, and push it if export.push is set; return whether files were written.
+    """Export the soup export.row, and upload it if export.push is set.
 
-    Raises ValueError if the row is not a single model, or if the folder contains unrelated files.
+    Return whether files were written. Raises ValueError if export.row is an ensemble or does not
+    exist, or if the output folder contains other files.
     """
     config = experiment.config
     row, repository = config.export.row, config.export.push
@@ -62,28 +63,28 @@ def run(experiment: Experiment) -> bool:
         storage.write_json(folder / "soup.json", soup.to_json())
         storage.write_text(folder / "README.md", card(experiment, soup, model.normalize))
         manifests.finish(folder, inputs, [folder / name for name in (*files, *FACTS)])
-        print(f"export: {row} -> {folder}; README.md says how to load it")
+        print(f"export: wrote {row} to {folder}; README.md explains how to load it")
     else:
-        print(f"export: complete, {row} in {folder}")
+        print(f"export: complete, {row} is already in {folder}")
     if repository:
         _push(folder, repository, config.export.private)
     return made
 
 
 def _soup(experiment: Experiment, row: str) -> Soup:
-    """Return the soup with this name; an ingredient's id gives a soup of it alone."""
+    """Return the soup named `row`; for an ingredient such as 003, a soup of that model alone."""
     run = experiment.files
     known = {i.id: i for i in experiment.ingredients.find().ingredients}
     if row in known:
         return Soup("individual", (row,), (known[row].sha256,), {"*": [1.0]})
     if not run.soup(row).exists():
         files = [path for path in run.soups.glob("*.json") if not path.name.startswith(("curve_", manifests.MANIFEST))]
-        rows = ", ".join(sorted(path.stem for path in files)) or "no soups yet (modelsoups soup)"
-        there = f"there are {rows}, or an ingredient: {', '.join(known)}"
-        raise ValueError(f"export.row={row}: no such row; {there}")
+        rows = ", ".join(sorted(path.stem for path in files)) or "none yet (run `modelsoups soup`)"
+        there = f"available soups: {rows}; ingredients: {', '.join(known)}"
+        raise ValueError(f"export.row={row}: no such soup or ingredient; {there}")
     soup = experiment.soups.read(row)
     if soup.space == "logits":
-        raise ValueError(f"export.row={row}: an ensemble is {len(soup.hashes)} models, not one; export a soup")
+        raise ValueError(f"export.row={row} is an ensemble of {len(soup.hashes)} models; choose a soup instead")
     return soup
 
 
@@ -105,9 +106,9 @@ def _remove_unfinished(folder: Path) -> None:
 
 
 def _write_model(config: ModelConfig, model: Classifier, classes: list[str], folder: Path) -> tuple[str, ...]:
-    """Write the model, check it by loading it with its library, and return the names of its files.
+    """Write the model for open_clip or timm, load it again to check, and return the file names.
 
-    Raises ValueError if the logits of the loaded model differ.
+    Raises ValueError if the loaded model's logits on random images differ from the original's.
     """
     if config.library == "timm":
         _write_timm(config.name, model, classes, folder)
@@ -121,12 +122,12 @@ def _write_model(config: ModelConfig, model: Classifier, classes: list[str], fol
         ours_BC, theirs_BC = model(images_BCHW), exported(images_BCHW)
     apart = float((ours_BC - theirs_BC).abs().max() / ours_BC.abs().max().clamp(min=1.0))
     if not apart <= CLOSE:
-        raise ValueError(f"{folder}: logits differ from the soup's by {apart:.2g} of the largest; not exported")
+        raise ValueError(f"{folder} is unusable: logits differ from the soup's by {apart:.2g} of the largest logit")
     return TIMM_FILES if config.library == "timm" else CLIP_FILES
 
 
 def _write_clip(config: ModelConfig, model: Classifier, folder: Path) -> None:
-    """Write both towers in open_clip's format, and the classifier as head.safetensors."""
+    """Write both CLIP towers in open_clip's format, and the classifier to head.safetensors."""
     clip = load_clip(config).model
     clip.visual.load_state_dict(model.encoder.state_dict())
     if config.library == "iconclip":
@@ -153,13 +154,13 @@ def _load_clip(folder: Path, normalize: bool) -> Callable[[Tensor], Tensor]:
 
 
 def _write_timm(name: str, model: Classifier, classes: list[str], folder: Path) -> None:
-    """Write the backbone in timm's format, with the head as its classifier."""
+    """Write encoder and head in timm's format; ValueError if timm's model cannot have this head."""
     if model.normalize:
-        raise ValueError("model.normalize_features=true: a timm model cannot include this head; it is not exported")
+        raise ValueError("model.normalize_features=true cannot be exported: timm models do not normalize features")
     whole: Any = timm.create_model(name, pretrained=False, num_classes=len(classes))
     classifier = whole.get_classifier()
     if not isinstance(classifier, nn.Linear) or classifier.in_features != model.head.in_features:
-        raise ValueError(f"model.name={name}: its classifier is not one linear layer on its features; not exported")
+        raise ValueError(f"model.name={name} cannot be exported: its classifier is not one linear layer")
     whole.load_state_dict(model.encoder.state_dict(), strict=False)
     classifier.load_state_dict(model.head.state_dict())
     pretrained = {key: value for key, value in whole.pretrained_cfg.items() if key in TIMM_KEYS}
@@ -183,5 +184,5 @@ def _push(folder: Path, repository: str, private: bool) -> None:
         done = hub.upload_folder(repo_id=repository, folder_path=folder, ignore_patterns=left)
     except Exception as error:  # the network and the server each raise different types
         why = " ".join(str(error).split())[:300]
-        raise ValueError(f"export.push={repository} failed: {why}; the export is complete in {folder}") from error
+        raise ValueError(f"export.push={repository}: upload failed ({why}); the files are in {folder}") from error
     print(f"export: pushed, {json.dumps(str(done))}")

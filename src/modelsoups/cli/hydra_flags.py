@@ -1,4 +1,4 @@
-"""Runs commands that have one of Hydra's own flags, such as -m (multirun), --cfg or --info."""
+"""Runs stages through Hydra's command line, for its flags such as -m (multirun) or --cfg."""
 
 import sys
 
@@ -18,9 +18,9 @@ QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none")  # the stages pri
 
 
 def run_with_flags(modules: dict[str, str], args: list[str]) -> None:
-    """Run these stages through Hydra's command line; reject misspelt keys before any job."""
+    """Run stages through hydra.main; an unknown key is an error before the first job starts."""
     overrides = [a for a in args if "=" in a and not a.startswith("-")]
-    flags = [a for a in args if a not in overrides]  # after the overrides, which argparse needs to be consecutive
+    flags = [a for a in args if a not in overrides]  # argparse needs the overrides to be consecutive
     try:
         first = _first_of_each_sweep(overrides)
         config = open_run(first)
@@ -30,8 +30,8 @@ def run_with_flags(modules: dict[str, str], args: list[str]) -> None:
     def job(composed: DictConfig) -> None:
         run_command(modules, HydraConfig.get().overrides.task)
 
-    named = [f"hydra.job.name={next(iter(modules))}"] if len(modules) == 1 else []  # read by the launchers
-    multirun = {"-m", "--multirun"} & set(flags)  # its jobs may be different runs: each opens its own
+    named = [f"hydra.job.name={next(iter(modules))}"] if len(modules) == 1 else []  # for the launchers
+    multirun = {"-m", "--multirun"} & set(flags)  # each job opens its own run
     made_with = [] if multirun else [o for o in config.overrides if o not in first]
     given = [*compose.own_conf(), *made_with, *map(compose.settable, overrides), *_setup(config, overrides)]
     sys.argv = ["modelsoups", *given, *QUIET, *named, *flags]
@@ -39,7 +39,7 @@ def run_with_flags(modules: dict[str, str], args: list[str]) -> None:
 
 
 def _first_of_each_sweep(overrides: list[str]) -> list[str]:
-    """Return the overrides of a multirun's first job: ingredient=0 for ingredient=range(12)."""
+    """Return the overrides of a multirun's first job, such as ingredient=0 for range(12)."""
     first = []
     for override in OverridesParser.create().parse_overrides(overrides):
         if override.is_sweep_override():
@@ -50,7 +50,7 @@ def _first_of_each_sweep(overrides: list[str]) -> list[str]:
 
 
 def _setup(config: Config, overrides: list[str]) -> list[str]:
-    """Return an override with cluster.setup for SLURM; an interpolation cannot set a list."""
+    """Return the override that copies cluster.setup to Hydra's SLURM launcher; [] if not used."""
     if "hydra/launcher=slurm" not in overrides or any(o.startswith("hydra.launcher.setup=") for o in overrides):
         return []
     lines = ["'" + line.replace("'", r"\'") + "'" for line in config.cluster.setup]

@@ -1,12 +1,12 @@
 """Imports the authors' 72 released models as ingredients: `modelsoups import-released DIR [key=value ...]`.
 
-DIR contains model_0.pt ... model_71.pt (mlfoundations/model-soups), or some of them. Each is read
-without executing code from it, checked and renamed tensor by tensor, and written as
-runs/released/ingredients/<number>/model.safetensors. The text tower, which the models never use, is
-left out: 25 of 33 GB remain. DIR is not needed afterwards. A stopped import continues where it stopped.
-The manifest of all ingredients is written last, so that stages see the complete import or nothing.
+DIR contains model_0.pt ... model_71.pt (mlfoundations/model-soups), or some of them. Code in these
+pickle files is not executed. The tensors of each file are checked, renamed and written to
+runs/released/ingredients/<number>/model.safetensors, without the unused text tower (25 instead of
+33 GB). DIR is not needed afterwards. After an interruption, the same command continues the import.
+Other commands refuse to use the imported models until the import has finished.
 
-model_0 is the initialization and, as in the paper, counts as one of the 72. Ingredient 043 is model_43.
+model_0 is the initialization; as in the paper, it is one of the 72. Ingredient 043 is model_43.
 """
 
 import functools
@@ -49,25 +49,25 @@ def main(argv: Sequence[str]) -> int:
 
 
 def import_folder(config: Config, folder: Path) -> None:
-    """Import the models in a folder, report duplicates and missing ones, and write the manifest.
+    """Import the model_*.pt of a folder as ingredients; print which are duplicates or missing.
 
-    Raises ValueError, with the file and tensor, if one differs from the release, or if an ingredient
-    of the run was fine-tuned instead of imported.
+    Raises ValueError if a file's tensors are not those of the release (the message names file and
+    tensor), or if the run already contains fine-tuned ingredients.
     """
     if config.pool != "imported":
-        raise ValueError(f"pool={config.pool}: an import needs pool=imported, as in experiment=released")
+        raise ValueError(f"pool={config.pool}: an import needs pool=imported, as experiment=released sets it")
     files, layout, run = find(folder), expected_layout(config.model), config.run
     todo = []
     for number, file in files.items():
         manifest = manifests.manifest_of(run.ingredient(number))
         if manifest is not None and "released" not in manifest["inputs"]:
-            raise ValueError(f"{run.ingredient(number)} was fine-tuned, not imported; choose another name=...")
+            raise ValueError(f"{run.ingredient(number)} is a fine-tuned model; import to another run, name=...")
         if manifests.complete(run.ingredient(number), _inputs(file, layout)) is None:
             todo.append(number)
     if todo:  # the import is incomplete until the end
         (run.ingredients / manifests.MANIFEST).unlink(missing_ok=True)
-    what = f"{len(todo)} of {len(files)} models of {folder}"
-    print(f"import-released: {what} -> {run.ingredients}", flush=True)
+    what = f"importing {len(todo)} of {len(files)} models in {folder}"
+    print(f"import-released: {what} to {run.ingredients}", flush=True)
     convert = functools.partial(_convert, run, files, layout, config.recipe)
     for _ in run_tasks(convert, todo, READERS, "import-released"):
         pass
@@ -75,21 +75,21 @@ def import_folder(config: Config, folder: Path) -> None:
 
 
 def find(folder: Path) -> dict[int, Path]:
-    """Return the released models' files in a folder, by number; ValueError if there are none."""
+    """Return {number: path} of the files model_<number>.pt; ValueError if there are none."""
     if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder; name the one with model_0.pt ... model_71.pt")
+        raise ValueError(f"{folder} is not a folder; give the folder with model_0.pt ... model_71.pt")
     names = {number: folder / f"model_{number}.pt" for number in range(tables.MODELS)}
     files = {number: path for number, path in names.items() if path.is_file()}
     if not files:
-        raise ValueError(f"{folder} has no model_0.pt ... model_71.pt; name the folder that has them")
+        raise ValueError(f"{folder} has no model_0.pt ... model_71.pt; give the folder that has them")
     return files
 
 
 def expected_layout(model: ModelConfig) -> dict[str, str]:
-    """Return the expected shape and dtype of every tensor of a released checkpoint, by its released name.
+    """Return {tensor name in a released checkpoint: expected shape and dtype}.
 
-    The shapes of the tensors that are used come from the given model. Raises ValueError if that
-    model and the released ones have different tensors.
+    For the image tower and the head, shapes are those of `model`. Raises ValueError if `model` has
+    a tensor that the released checkpoints lack, or the other way round.
     """
     needed = f"the released models need model={released.MODEL}"
     ours = layout_of(build(model, released.CLASSES).state_dict())
@@ -101,15 +101,15 @@ def expected_layout(model: ModelConfig) -> dict[str, str]:
         layout[key] = ours.pop(name) if name else f"{shape} {dtype}"
     if ours:
         other = next(iter(ours))
-        raise ValueError(f"model.name={model.name} has a tensor {other} that they lack; {needed}")
+        raise ValueError(f"model.name={model.name} has tensor {other}, which no released model has; {needed}")
     return layout
 
 
 def read_released(path: Path, layout: Layout) -> dict[str, Tensor]:
     """Return the state dict of a released checkpoint with this package's tensor names.
 
-    Tensors of the unused text tower are dropped. Raises ValueError, with the file and the tensor, if
-    one is missing or unknown, or has an unexpected shape, dtype or value.
+    The unused text tower is dropped. Raises ValueError, naming file and tensor, if one is missing,
+    unknown, of another shape or dtype than in `layout`, or contains NaN or infinity.
     """
     used = {key: text for key, text in layout.items() if released.our_name(key)}
     state = state_dicts.load_state(path)
@@ -125,14 +125,14 @@ def read_released(path: Path, layout: Layout) -> dict[str, Tensor]:
 
 
 def _inputs(path: Path, layout: Layout) -> dict[str, Any]:
-    """Return the inputs of an ingredient, for its manifest; they change if the file is replaced."""
+    """Return a file's name, size, modification time and layout hash, to detect a later change."""
     stat = path.stat()
     file = {"name": path.name, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
     return {"released": file, "layout": storage.fingerprint(dict(layout))}
 
 
 def _convert(run: Run, files: Mapping[int, Path], layout: Layout, fixed: dict[str, Any], number: int) -> None:
-    """Write one ingredient, its manifest last. fixed: values of keys not released."""
+    """Import model_<number>.pt. fixed: the paper's values of hyperparameters equal in all models."""
     inputs = _inputs(files[number], layout)
     state = read_released(files[number], layout)
     path = run.ingredient(number) / paths.MODEL
@@ -144,7 +144,7 @@ def _convert(run: Run, files: Mapping[int, Path], layout: Layout, fixed: dict[st
 
 
 def _finish(run: Run, folder: Path) -> None:
-    """Report duplicate and missing models, and write the manifest of all ingredients."""
+    """Print which models are duplicates or missing, and write manifest.json of the whole import."""
     hashes: dict[int, str] = {}
     missing: dict[str, str] = {}
     for number in range(tables.MODELS):
@@ -159,29 +159,30 @@ def _finish(run: Run, folder: Path) -> None:
         names = [f"model_{int(name)}.pt" for name in missing]
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         listed = ", ".join(names[:SHOWN]) + more
-        print(f"import-released: {len(names)} of {tables.MODELS} are missing: {listed}")
-        print("import-released: with fewer models, soups and ensembles differ from the released ones")
+        print(f"import-released: {len(names)} of {tables.MODELS} models are missing: {listed}")
+        print("import-released: with fewer models, soups and ensembles differ from the authors'")
     ingredients = {f"{number:03d}": sha256 for number, sha256 in hashes.items()}
     inputs, where = {"released": tables.MODELS}, run.ingredients
     manifests.finish(where, inputs, [], ingredients=ingredients, missing=missing)
-    print(f"import-released: {len(hashes)} models in {where}; next: modelsoups experiment=released")
+    print(f"import-released: {len(hashes)} models are in {where}; next: modelsoups experiment=released")
 
 
 def duplicates(hashes: Mapping[int, str]) -> list[str]:
-    """Return a line of text on whether model_4 and model_5 are identical, as in the release.
+    """Return a message on whether model_4 and model_5 are identical, as in the release.
 
-    hashes: number -> sha256. Raises ValueError if any other two models have the same weights.
+    The list is empty if one of the two is missing. hashes: model number -> sha256 of the weights.
+    Raises ValueError if two other models have the same hash.
     """
     first: dict[str, int] = {}
     for number, sha256 in hashes.items():
         twin = first.setdefault(sha256, number)
         if twin != number and (twin, number) != tables.ALIKE:
             names = f"model_{twin}.pt and model_{number}.pt"
-            raise ValueError(f"{names} have the same weights, but the released ones differ; download them again")
+            raise ValueError(f"{names} have the same weights, but differ in the release; download them again")
     four, five = map(hashes.get, tables.ALIKE)
     if four is None or five is None:
         return []
     if four == five:
-        alike = "model_4 and model_5 are the same model, as released: 71 of the 72 are distinct"
-        return [f"{alike}; both stay in the pool, as in the paper's soups"]
-    return ["model_4 and model_5 differ, although the released ones are the same model: is one a wrong copy?"]
+        alike = "model_4 and model_5 have the same weights, as in the release"
+        return [f"{alike}; soups are chosen from both, as in the paper"]
+    return ["model_4 and model_5 differ, but are identical in the release; check whether one is a wrong copy"]

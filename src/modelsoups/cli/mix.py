@@ -1,8 +1,8 @@
-"""Mixes a soup of any checkpoints: `modelsoups mix uniform a.safetensors b.pt -o soup.safetensors`.
+"""Averages checkpoints to a soup: `modelsoups mix uniform a.safetensors b.pt -o soup.safetensors`.
 
-`--evaluate module:function` gives a function from a state dict to a score (larger is better), for
-greedy and pruned. `--holdout module:function` gives a function that returns a `soup.Holdout`, for
-greedy and pruned with early rejection, and for learned.
+The methods greedy, pruned and learned need a hold-out: `--holdout module:function` names a function
+that returns a `soup.Holdout` (a model, images and labels). Instead, greedy and pruned accept
+`--evaluate module:function`, a function from a state dict to a score (larger is better).
 """
 
 import argparse
@@ -59,8 +59,8 @@ def main(argv: Sequence[str]) -> None:
     accuracy = print_decisions(chosen) if args.method in ("greedy", "pruned") else None
     if holdout is not None and args.method in ("greedy", "pruned"):
         total = holdout.seen + holdout.skipped
-        saved = f"{holdout.skipped} of {total} saved by early rejection ({100 * holdout.skipped / total:.0f}%)"
-        print(f"mix: {holdout.seen} forward passes, {saved}")
+        saved = f"saved {holdout.skipped} of {total} ({100 * holdout.skipped / total:.0f}%)"
+        print(f"mix: evaluated {holdout.seen} images; {saved} by rejecting candidates early")
     if args.plot is not None:
         soup.plot_trace(chosen, args.plot)
     statistics = None
@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def print_decisions(chosen: Soup) -> float | None:
-    """Print a greedy or pruned soup's decisions; return its score, None if several metrics."""
+    """Print which candidates were kept; return the final score, None if it is several metrics."""
     for step in chosen.trace:
         shown = "rejected early" if step["correct"] is None else step["correct"]
         print(f"mix: {printable(step['ingredient'] or 'all')}: {shown}, {'kept' if step['kept'] else 'refused'}")
@@ -159,7 +159,7 @@ def choose(
             raise ValueError("learned needs --holdout; see -h")
         return soup.learned(checkpoints, holdout, by=args.by)
     if holdout is None and args.evaluate is None:
-        raise ValueError(f"{args.method} needs --holdout or --evaluate; see -h")
+        raise ValueError(f"{args.method} needs --holdout or --evaluate; see `modelsoups mix -h`")
     grow: Callable[..., Soup] = soup.pruned if args.method == "pruned" else functools.partial(soup.greedy, **options)
     return grow(checkpoints, registry.function(args.evaluate) if holdout is None else holdout)
 

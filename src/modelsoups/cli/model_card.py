@@ -1,4 +1,4 @@
-"""The README.md of an exported model, filled in from model_card_template.md."""
+"""The model card (README.md) of an exported soup, rendered from model_card_template.md."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,7 +16,7 @@ TEMPLATE = Path(__file__).with_name("model_card_template.md")
 
 
 def card(experiment: Experiment, soup: Soup, normalize: bool) -> str:
-    """Return the model card of a soup as Markdown. Names are escaped, so that they appear as plain text.
+    """Return the model card of a soup as Markdown; special characters in names are escaped.
 
     normalize: whether the features are scaled to unit length before the head.
     """
@@ -42,7 +42,7 @@ def card(experiment: Experiment, soup: Soup, normalize: bool) -> str:
 
 
 def _ingredients(soup: Soup, recipes: Mapping[str, Recipe]) -> str:
-    """Return a Markdown table: ingredient, mean coefficient, and recipe keys that differ."""
+    """Return a Markdown table of each ingredient's coefficient and differing hyperparameters."""
     rows = [["ingredient", "coefficient"]]
     known = []
     for position, name in enumerate(soup.ingredients):
@@ -58,12 +58,12 @@ def _ingredients(soup: Soup, recipes: Mapping[str, Recipe]) -> str:
                 row.append(value)
         elif distinct:
             shared.append(f"{key} {distinct.pop()}")
-    same = f"\nThe same for all: {escape_markdown(', '.join(shared))}." if shared else ""
+    same = f"\nHyperparameters shared by all: {escape_markdown(', '.join(shared))}." if shared else ""
     return markdown(rows) + same
 
 
 def _accuracy(path: Path, row: str) -> str:
-    """Return a Markdown table of a row's accuracy on every data set, with 95% intervals."""
+    """Return a Markdown table of a soup's accuracies in results.jsonl, with 95% intervals."""
     rows = [["data set", "images", "top-1 (%)", "95% interval"]]
     for line in storage.read_jsonl(path) if path.exists() else []:
         if line.get("row") == row and line.get("accuracy") is not None:
@@ -71,5 +71,5 @@ def _accuracy(path: Path, row: str) -> str:
             accuracy = f"{100 * line['accuracy']:.2f}"
             rows.append([line["dataset"], str(line.get("n", "")), accuracy, ends])
     if len(rows) == 1:
-        return "Not reported yet: run `modelsoups report`, then export again."
-    return markdown(rows) + "\nEvery choice was made on the hold-out alone."
+        return "Not measured yet: run `modelsoups report`, then export again."
+    return markdown(rows) + "\nThe soup was chosen on the hold-out alone."

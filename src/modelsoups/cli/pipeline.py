@@ -1,4 +1,4 @@
-"""Runs stages in order. An error is printed as one line; its traceback goes to the run's log."""
+"""Runs pipeline stages in order; prints an error as one line, and its traceback to a log file."""
 
 import importlib
 import os
@@ -19,9 +19,9 @@ from modelsoups.tracking import following
 
 
 def run_command(modules: dict[str, str], overrides: Sequence[str]) -> None:
-    """Open a run and run stages or commands on it; a configuration error is printed as one line.
+    """Load a run's configuration and run stages; a configuration error is printed as one line.
 
-    modules: name of the stage -> its module, relative to the package modelsoups.
+    modules: name of each stage -> its module within the package, such as "stages.soup".
     """
     try:
         config = open_run(overrides)
@@ -31,13 +31,13 @@ def run_command(modules: dict[str, str], overrides: Sequence[str]) -> None:
 
 
 def run_stages(modules: dict[str, str], config: Config) -> None:
-    """Run stages or commands in order, while a separate process logs to W&B."""
+    """Run stages in order, while a separate process logs the run to Weights & Biases."""
     with following(config.wandb, config.run.wandb, asdict(config), list(modules)):
         _run_all(modules, config)
 
 
 def _run_all(modules: dict[str, str], config: Config) -> None:
-    """Run the stages; if a stage did any work, store its duration in the run folder."""
+    """Run stages until one fails, and store how long each took, unless it was already complete."""
     started, experiment = time.monotonic(), Experiment(config)
     for stage, module in modules.items():
         if stage == "analyse" and len(modules) > 1 and not config.analyse.in_pipeline:
@@ -50,7 +50,7 @@ def _run_all(modules: dict[str, str], config: Config) -> None:
             if made:
                 _keep_seconds(config.run, stage, time.monotonic() - begin)
         except KeyboardInterrupt:
-            fail(f"{stage}: interrupted; the same command continues where it stopped", status=130)
+            fail(f"{stage}: interrupted; run the same command again to continue", status=130)
         except Exception as error:
             kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
             fail(f"{stage}: {kind}{' '.join(str(error).split())}{log_trace(config.run.log)}")
@@ -59,10 +59,10 @@ def _run_all(modules: dict[str, str], config: Config) -> None:
 
 
 def _run(stage: str, module: str, experiment: Experiment) -> bool:
-    """Run one stage (heads, sweep, finetune not if imported); return whether it did work."""
+    """Run one stage, unless imported models make it superfluous; return whether it changed files."""
     if experiment.imported and stage in ("heads", "sweep", "finetune"):
         count = len(experiment.imported.manifest()["ingredients"])
-        print(f"{stage}: complete: the {count} models were imported")
+        print(f"{stage}: complete, since the {count} models were imported")
         return False
     if stage == "analyse":
         importlib.import_module("modelsoups.cli.pools").make_pools(experiment)
@@ -71,7 +71,7 @@ def _run(stage: str, module: str, experiment: Experiment) -> bool:
 
 
 def conclusion(config: Config) -> str:
-    """Return the text printed at the end: the paths of a run's results, and the next commands."""
+    """Return the last lines of output: the paths of the results, and commands to run next."""
     run = config.run
     soups = [run.mixed(row) for row in config.soup.write]
     logged = run.wandb / "wandb"
@@ -79,14 +79,14 @@ def conclusion(config: Config) -> str:
     lines = [f"  {what:<10}{path}" for what, paths in made.items() for path in paths if path.exists()]
     again = [o for o in config.overrides if o.startswith(("runs=", "results="))]
     export = " ".join(["modelsoups export", f"name={config.name}", *again])
-    lines.append(f"next: {export}    # the greedy soup as a folder for open_clip or timm, with a model card")
+    lines.append(f"next: {export}    # write the greedy soup as a folder for open_clip or timm")
     if logged.exists():
-        lines.append(f"      wandb leet {logged}    # the runs in this terminal; wandb sync uploads them")
+        lines.append(f"      wandb leet {logged}    # show the W&B logs in the terminal; `wandb sync` uploads them")
     return "\n".join(lines)
 
 
 def log_trace(log: Path) -> str:
-    """Append the traceback to a log; return " (trace: <log>)", or "" if writing fails."""
+    """Append the current traceback to a file; return " (trace: <file>)", or "" if that fails."""
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "a", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Trains the pools of models that the analyses compare, as runs in runs/<name>/pools/."""
+"""Trains the extra models that analyses compare: the runs (pools) that analyse.pools defines."""
 
 import os
 import shutil
@@ -14,8 +14,8 @@ from modelsoups.workers.processes import workers_kept
 
 
 def make_pools(experiment: Experiment) -> None:
-    """Run heads, sweep and finetune for every pool; what is complete is skipped."""
-    wanted(experiment.config.analyse.which)  # an unknown name is refused before anything is trained
+    """Fine-tune the models of every pool in analyse.pools; complete models are skipped."""
+    wanted(experiment.config.analyse.which)  # an unknown name is an error before any training
     with workers_kept():
         for name in experiment.config.analyse.pools:
             pool = open_pool(experiment, name)
@@ -27,7 +27,7 @@ def make_pools(experiment: Experiment) -> None:
 
 
 def _copy_head(source: Path, target: Path) -> None:
-    """Copy the run's initial model to a pool; `heads` recreates it if the inputs differ."""
+    """Copy an initial model's folder to `target` if that is missing, to save computing it again."""
     if manifests.manifest_of(source) is not None and not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".copy") as folder:

@@ -1,4 +1,4 @@
-"""`modelsoups pretrain`: trains IconCLIP on captions or, with pretrain.labels=true, IconViT."""
+"""`modelsoups pretrain`: pre-trains the miniature's CLIP or, with pretrain.labels=true, its ViT."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from modelsoups.miniature.pretraining.training import PretrainOptions, pretrain
 
 
 def run(experiment: Experiment) -> bool:
-    """Pre-train into the folder pretrain.out; return False, since no run has changed."""
+    """Pre-train a model into the folder pretrain.out; return False, as it is no stage of a run."""
     given = experiment.config.pretrain
     kind = LabelPretraining if given.labels else CaptionPretraining
     steps = kind.steps if given.steps is None else given.steps

@@ -1,11 +1,11 @@
-"""Compares measured accuracies of the released models with the published ones.
+"""Compares measured accuracies of the authors' 72 released models with those that they published.
 
-`modelsoups verify [FILE] [KEY=VALUE]`. Without FILE, it takes the accuracies that `modelsoups
-evaluate experiment=released` measured, and also compares the ingredients of the greedy soup with the
+Usage: `modelsoups verify [FILE] [KEY=VALUE ...]`. Without FILE, it uses the accuracies measured by
+`modelsoups evaluate experiment=released`, and also compares the greedy soup's ingredients with the
 authors'. FILE has measured accuracies as JSON lines: a report's results.jsonl, or the authors' format
 (model_name, ImageNet, ImageNetV2, ...; fractions or percent). The exit status is 0 if every accuracy
-agrees, 1 otherwise. Each set has a tolerance (published.released), since different matrix kernels
-and image decoders change the class of images at the decision boundary.
+is within a tolerance of the published one, 1 otherwise. Each data set has its own tolerance, since
+other GPU kernels and image decoders change the prediction for a few images.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ Accuracies = Mapping[int, Mapping[str, float]]  # number of the model -> set -> 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The measured and the released accuracy of one model on one data set, in percent."""
+    """The measured and the published accuracy of one model on one data set, in percent."""
 
     model: int
     dataset: str
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def compare(accuracies: Accuracies) -> list[Comparison]:
-    """Pair each measured accuracy with the released one; order: model, then the paper's sets."""
+    """Pair each measured accuracy with the published one, ordered by model and then data set."""
     found = []
     for number in sorted(accuracies):
         measured, released = accuracies[number], tables.released_models()[number].accuracy
@@ -69,7 +69,7 @@ def compare(accuracies: Accuracies) -> list[Comparison]:
 
 
 def text(comparisons: Sequence[Comparison]) -> str:
-    """Return a table of measured minus released points, then what disagrees or is missing."""
+    """Return a table of differences in percentage points, and a line for each that is too large."""
     by_model: dict[int, dict[str, Comparison]] = {}
     for c in comparisons:
         by_model.setdefault(c.model, {})[c.dataset] = c
@@ -86,36 +86,36 @@ def text(comparisons: Sequence[Comparison]) -> str:
         apart = f"{signed(c.difference)} points, tolerance {TOLERANCE[c.dataset]:.2f}"
         lines.append(f"model_{c.model} on {c.dataset}: {values}, {apart}")
     if absent := [name for name in TOLERANCE if name not in names]:
-        lines.append(f"not available: {', '.join(absent)}")
+        lines.append(f"data sets without measured accuracies: {', '.join(absent)}")
     if len(by_model) < tables.MODELS:
-        lines.append(f"{len(by_model)} of {tables.MODELS} models")
+        lines.append(f"measured models: {len(by_model)} of {tables.MODELS}")
     agree = len(comparisons) - len(wrong)
-    lines.append(f"{agree:,} of {len(comparisons):,} accuracies agree")
+    lines.append(f"{agree:,} of {len(comparisons):,} accuracies agree within the tolerance")
     return "\n".join(lines)
 
 
 def _cell(c: Comparison | None) -> str:
-    """Return a difference as 11 characters; the last is "!" if it exceeds the tolerance."""
+    """Return a difference as 11 characters, the last a "!" if it exceeds the tolerance."""
     if c is None:
         return f"{'-':>10} "
     return f"{signed(c.difference):>10}{' ' if c.agrees else '!'}"
 
 
 def greedy(ingredients: Sequence[str]) -> str:
-    """Return a line comparing the given greedy soup with the authors', in joining order."""
+    """Return a line that compares a greedy soup's ingredients, in order, with the authors'."""
     ours = list(map(int, ingredients))
     theirs = list(tables.greedy_ingredients())
     listed, released = ", ".join(map(str, ours)), ", ".join(map(str, theirs))
     if ours == theirs:
-        return f"greedy soup: models {listed}, as the authors'"
-    return f"greedy soup: models {listed}; the authors': {released} (one image can change the choice)"
+        return f"greedy soup: models {listed}, the same as in the authors' greedy soup"
+    return f"greedy soup: models {listed}; the authors' soup: {released} (one image can change the choice)"
 
 
 # ---- sources of measured accuracies ----
 
 
 def measured(experiment: Experiment) -> Accuracies:
-    """Return the imported models' accuracies; ValueError if they were not evaluated."""
+    """Return the imported models' accuracies; ValueError if `evaluate` has not computed them."""
     found: dict[int, dict[str, float]] = {}
     for ingredient in experiment.ingredients.find().ingredients:
         for name in experiment.sets.evaluated():
@@ -126,7 +126,7 @@ def measured(experiment: Experiment) -> Accuracies:
 
 
 def read(path: Path) -> Accuracies:
-    """Return the accuracies in a file of either format; ValueError with file and bad line."""
+    """Return {model number: {data set: accuracy}} from JSON lines; ValueError names a bad line."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected JSON lines with measured accuracies")
     found: dict[int, dict[str, float]] = {}
@@ -136,12 +136,12 @@ def read(path: Path) -> Accuracies:
                 found.setdefault(model, {})[name] = _share(value, f"{path} line {line}: {name}")
     if not found:
         last = tables.MODELS - 1
-        raise ValueError(f"{path} has no accuracy of a released model (model_0 to model_{last})")
+        raise ValueError(f"{path} has no accuracy of a released model; expected model_0 to model_{last}")
     return found
 
 
 def _accuracies(row: Any) -> Iterator[tuple[int, str, Any]]:
-    """Yield each (model, set, accuracy) in a line of the authors' format or results.jsonl."""
+    """Yield (model number, data set, accuracy) for each accuracy in one parsed JSON line."""
     if not isinstance(row, dict):
         return
     individual = row.get("kind") == "individual"
@@ -159,5 +159,5 @@ def _accuracies(row: Any) -> Iterator[tuple[int, str, Any]]:
 def _share(value: Any, where: str) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 <= value <= 100:
-        raise ValueError(f"{where} is {value!r}, expected an accuracy as a fraction or in percent")
+        raise ValueError(f"{where} is {value!r}; expected an accuracy from 0 to 1, or in percent")
     return value / 100 if value > 1 else float(value)

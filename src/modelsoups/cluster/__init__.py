@@ -1,1 +1,1 @@
-"""The pipeline on a SLURM cluster: the cost of a sweep, its submission and its progress."""
+"""The pipeline on a SLURM cluster: a sweep's cost estimate, job submission and progress."""

@@ -1,7 +1,7 @@
-"""Estimates what a sweep costs before anything is submitted: `modelsoups plan experiment=imagenet`.
+"""Estimates what a sweep costs before it is submitted: `modelsoups plan experiment=imagenet`.
 
-Images, steps, GPU-hours and disk space are computed from the recipes. The speed is
-plan.images_per_second (of one GPU) or, if that is null, the speed of the run's finished ingredients.
+Images, steps, GPU-hours and disk space are computed from the hyperparameters of all models. The
+speed of a GPU is plan.images_per_second or, if that is null, the median over finished models.
 """
 
 import statistics
@@ -13,12 +13,12 @@ from modelsoups.experiment.draw import Draw
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
 
-CHECKPOINTS = 2 * 3  # in sizes of the weights: two checkpoint files, each with the weights and AdamW's two moments
+CHECKPOINTS = 2 * 3  # sizes of the weights: two files, each with weights and AdamW's two moments
 
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of a sweep that trains `at_once` ingredients in parallel."""
+    """The cost of a sweep: fine-tuning `ingredients` models, `at_once` of them in parallel."""
 
     ingredients: int
     at_once: int
@@ -37,24 +37,24 @@ def run(experiment: Experiment) -> bool:
     total = cost(recipes, config.cluster.concurrent, train, _weights_bytes(config.plan.parameters, initial))
     gpus = config.cluster.nodes * config.cluster.ranks
     hours = total.images / speed / 3600
-    print(f"plan: {total.ingredients} ingredients, {total.images:,} images, {total.steps:,} steps")
-    print(f"plan: {hours:,.2f} GPU-hours at {speed:,.0f} images/s a GPU ({source})")
+    print(f"plan: {total.ingredients} ingredients, {total.images:,} training images, {total.steps:,} steps")
+    print(f"plan: {hours:,.2f} GPU-hours at {speed:,.0f} images/s per GPU ({source})")
     print(
-        f"plan: {hours / (gpus * total.at_once):,.2f} hours or more, with {total.at_once} ingredients at "
-        f"once on {gpus} GPU{'s' if gpus > 1 else ''} each (cluster.nodes, ranks_per_node, concurrent)"
+        f"plan: at least {hours / (gpus * total.at_once):,.2f} hours, with {total.at_once} ingredients in parallel "
+        f"(cluster.concurrent) on {gpus} GPU{'s' if gpus > 1 else ''} each (cluster.nodes, cluster.ranks_per_node)"
     )
     weights, checkpoints = (f"{size / 1e9:,.2f} GB" for size in (total.weights_bytes, total.checkpoint_bytes))
-    print(f"plan: {weights} of weights and, while the sweep runs, up to {checkpoints} of checkpoints")
+    print(f"plan: disk space of {weights} for weights and, during the sweep, up to {checkpoints} for checkpoints")
     return False
 
 
 def planned_recipes(draw: Draw) -> list[Recipe]:
-    """Return the run's recipes or, if none were drawn yet, those `sweep` would draw."""
+    """Return all models' hyperparameters: those already drawn, or those that `sweep` would draw."""
     return draw.recipes() if draw.files.draw.exists() else draw.drawn()
 
 
 def cost(recipes: list[Recipe], concurrent: int | None, train: int, weights: int) -> Cost:
-    """Return the cost of training on `train` images, with a model of `weights` bytes."""
+    """Return a sweep's cost; train: number of training images, weights: bytes of one model."""
     images = steps = 0
     for recipe in recipes:
         own_steps = train // recipe.batch_size * recipe.epochs
@@ -70,7 +70,7 @@ def _train_images(given: int | None, folder: Path) -> int:
         return given
     manifest = manifests.manifest_of(folder)
     if manifest is None:
-        raise ValueError(f"{folder} is not prepared; run `modelsoups prepare`, or give plan.train_images=...")
+        raise ValueError(f"data set {folder} is not prepared; run `modelsoups prepare`, or set plan.train_images=...")
     return int(manifest["images"])
 
 
@@ -78,14 +78,14 @@ def _weights_bytes(parameters: int | None, path: Path) -> int:
     if parameters is not None:
         return 4 * parameters
     if not path.exists():
-        raise ValueError(f"{path} is missing; run `modelsoups heads`, or give plan.parameters=...")
+        raise ValueError(f"the initial model {path} is missing; run `modelsoups heads`, or set plan.parameters=...")
     return path.stat().st_size
 
 
 def _speed(given: float | None, ingredients: Path) -> tuple[float, str]:
-    """Return the images per second of one GPU, and a phrase with the source of this number."""
+    """Return the images per second of one GPU, and the source of this number in words."""
     if given is not None:
-        return given, "as given"
+        return given, "plan.images_per_second"
     measured = []
     for path in sorted(ingredients.glob("*")):
         manifest = manifests.manifest_of(path)
@@ -94,7 +94,7 @@ def _speed(given: float | None, ingredients: Path) -> tuple[float, str]:
             measured.append(manifest["images"] / manifest["seconds"] / ranks)
     if not measured:
         raise ValueError(
-            f"{ingredients} has no finished ingredient to measure the speed from; give plan.images_per_second=... "
+            f"{ingredients} has no finished ingredient to measure the speed from; set plan.images_per_second=... "
             "(of one GPU), or finish one: `modelsoups finetune ingredient=0`"
         )
-    return statistics.median(measured), f"median of {len(measured)} finished ingredients"
+    return statistics.median(measured), f"the median of {len(measured)} finished ingredients"

@@ -1,6 +1,6 @@
-"""The sbatch scripts of an experiment: slurm/*.sbatch, filled in for the cluster and the run.
+"""The sbatch scripts of an experiment, filled in from the templates slurm/*.sbatch.
 
-prepare -> sweep (an array with one task per ingredient) -> evaluate -> soup -> report
+Jobs: prepare -> sweep (a job array with one task per model) -> evaluate -> soup -> report
 """
 
 import re
@@ -16,7 +16,7 @@ from modelsoups.disk.paths import Run, shipped
 
 @dataclass(frozen=True)
 class Piece:
-    """A job of the chain. after: SLURM's type of the next job's dependency on it."""
+    """One SLURM job of the pipeline; `after`: the next job's dependency type, such as afterok."""
 
     name: str
     stages: tuple[str, ...]
@@ -25,16 +25,16 @@ class Piece:
 
 
 CHAIN = (
-    Piece("prepare", ("prepare", "heads"), "data sets and the initial model"),
-    Piece("sweep", ("finetune",), "fine-tuning", "afterany"),  # some ingredients may fail
-    Piece("evaluate", ("evaluate",), "logits of every ingredient that finished"),
-    Piece("soup", ("soup",), "soups, chosen and evaluated"),
-    Piece("report", ("report",), "tables, figures, one page"),
+    Piece("prepare", ("prepare", "heads"), "prepare the data sets and the initial model"),
+    Piece("sweep", ("finetune",), "fine-tune the models", "afterany"),  # some ingredients may fail
+    Piece("evaluate", ("evaluate",), "compute the logits of every finished model"),
+    Piece("soup", ("soup",), "choose and evaluate the soups"),
+    Piece("report", ("report",), "write the tables, figures and report page"),
 )
 
 
 def script(config: Config, piece: Piece, indices: list[int]) -> str:
-    """Return the sbatch script of one job. indices: ingredients the array fine-tunes."""
+    """Return the sbatch script of one job; `indices`: the models that a sweep's tasks fine-tune."""
     cluster = config.cluster
     python = [*shlex.split(cluster.prefix), cluster.python or sys.executable]
     overrides = [o for o in config.overrides if not re.match(r"\+?(submit\.|ingredient=)", o)]
@@ -56,7 +56,7 @@ def script(config: Config, piece: Piece, indices: list[int]) -> str:
 
 
 def _options(name: str, run: Run, cluster: ClusterConfig, piece: Piece, array: str | None) -> list[str]:
-    """Return the options of sbatch. array: the task numbers of the sweep, such as 0-2,5."""
+    """Return the #SBATCH options of a job; `array`: the sweep's task numbers, such as 0-2,5."""
     throttle = f"%{cluster.concurrent}" if cluster.concurrent else ""
     output = run.slurm.resolve() / f"{piece.name}-{'%A_%a' if array else '%j'}.out"
     options: dict[str, str | int | None] = {

@@ -1,4 +1,4 @@
-"""Calls SLURM for its queue, submission and limits; needs neither sacct nor root rights."""
+"""Calls of squeue, sbatch, scancel, sinfo and scontrol; sacct and root rights are not needed."""
 
 import re
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Job:
-    """A job in the queue, or one task of an array. state is PENDING, RUNNING, COMPLETING, ..."""
+    """A queued SLURM job, or one task of a job array; state: PENDING, RUNNING, COMPLETING, ..."""
 
     id: int  # for a task of an array, the array's id
     index: int | None  # of a task in its array; None for other jobs
@@ -28,16 +28,16 @@ def available() -> bool:
 
 
 def _call(command: list[str]) -> str:
-    """Return a command's output. Raises ValueError if it fails, times out or is not installed."""
+    """Return a command's output; ValueError if it fails, times out or is not installed."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     except FileNotFoundError:
         raise ValueError(
             f"{command[0]} is not on PATH: this machine cannot submit to SLURM; use a login node of "
-            "the cluster, print the scripts with submit.dry_run=true, or run the stages here"
+            "the cluster, print the scripts with submit.dry_run=true, or run the stages on this machine"
         ) from None
     except subprocess.TimeoutExpired:
-        raise ValueError(f"{command[0]} did not answer in two minutes; try again later") from None
+        raise ValueError(f"{command[0]} gave no answer within two minutes; try again later") from None
     if done.returncode:
         message = done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}"
         raise ValueError("; ".join(map(str.strip, message.splitlines())))
@@ -45,7 +45,7 @@ def _call(command: list[str]) -> str:
 
 
 def queue(root: Path) -> list[Job]:
-    """Return the user's unfinished jobs for the run folder; each array task counts as one."""
+    """Return the user's queued jobs of the run folder `root`; each array task counts as one."""
     jobs = []
     for line in _call(["squeue", "--me", "-r", "-h", "-o", "%F|%K|%j|%T|%N|%r|%k"]).splitlines():
         number, index, name, state, nodes, reason, comment = line.split("|", 6)
@@ -56,7 +56,7 @@ def queue(root: Path) -> list[Job]:
 
 
 def submit(script: Path, dependencies: list[str]) -> int:
-    """Submit a script and return the job's id; ValueError with sbatch's message if it fails."""
+    """Submit a script and return the job id; raise ValueError with sbatch's message if it fails."""
     after = dependency_options(dependencies)
     try:
         return int(_call(["sbatch", "--parsable", *after, str(script)]).split(";")[0])
@@ -64,7 +64,7 @@ def submit(script: Path, dependencies: list[str]) -> int:
         hint = ""
         if "partition" in str(error).lower():
             partitions = sorted(set(_call(["sinfo", "-h", "-o", "%R"]).split()))
-            hint = f"; cluster.partition is one of: {', '.join(partitions)}"
+            hint = f"; set cluster.partition to one of: {', '.join(partitions)}"
         raise ValueError(f"{error} ({script}){hint}") from error
 
 
@@ -80,14 +80,14 @@ def cancel(ids: list[int]) -> None:
 
 
 def max_array_size() -> int:
-    """Return SLURM's MaxArraySize; the task numbers of an array must be below it."""
+    """Return SLURM's MaxArraySize; the task numbers of a job array must be below it."""
     config = _call(["scontrol", "show", "config"])
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", config, re.MULTILINE)
     return int(found[1]) if found else 1001
 
 
 def ranges(numbers: list[int]) -> str:
-    """Return numbers in sbatch's notation: [0, 1, 2, 5] gives 0-2,5."""
+    """Return numbers in sbatch's notation for job arrays: [0, 1, 2, 5] gives "0-2,5"."""
     parts: list[list[int]] = []
     for n in sorted(numbers):
         if parts and n == parts[-1][-1] + 1:

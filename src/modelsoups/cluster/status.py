@@ -1,7 +1,7 @@
 """Shows the progress of a sweep, from the run folder and SLURM's queue: `modelsoups status`.
 
-For each ingredient it reads only the manifest or the last line of metrics.jsonl, so that a thousand
-ingredients take only seconds.
+Of each model it reads only manifest.json or the last line of metrics.jsonl, so that a sweep of a
+thousand models takes only seconds.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from modelsoups.disk.paths import Run
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
 
-SILENT = 600  # seconds without new metrics after which an ingredient without a SLURM job counts as stopped
+SILENT = 600  # seconds without metrics after which an ingredient without a job counts as stopped
 STATES = ("done", "running", "queued", "stopped", "not started", "failed")
 
 
@@ -40,18 +40,18 @@ class IngredientStatus:
 
     @property
     def hours_left(self) -> float | None:
-        """The hours left, estimated from the speed so far; None before the first metrics."""
+        """Return the hours of training left at the speed so far; None before the first metrics."""
         return self.hours / self.epoch * (self.epochs - self.epoch) if self.epoch else None
 
 
 def run(experiment: Experiment) -> bool:
-    """Print a row for each ingredient that is running, stopped or failed, and the totals."""
+    """Print a table of running, stopped and failed models, totals, and the queued SLURM jobs."""
     jobs = []
     if slurm.available():
         try:
             jobs = slurm.queue(experiment.files.root)
         except ValueError as error:
-            print(f"status: SLURM's queue cannot be read ({error}); using the folders alone")
+            print(f"status: SLURM's queue cannot be read ({error}); using the run folder alone")
     statuses = scan(experiment.files, experiment.draw.recipes(), jobs)
     active = [s for s in statuses if s.state in ("running", "stopped", "failed")]
     if active:
@@ -92,12 +92,12 @@ def _status(folder: Path, index: int, epochs: int, job: slurm.Job | None) -> Ing
     elif lock.lock_files(folder) and age < SILENT:
         state = "running"
     else:
-        state, note = "stopped", "no job; continues when it is restarted"
+        state, note = "stopped", "no running job; resumes when the sweep is started again"
     return make(state, row.get("epoch", 0.0), epochs, hours, ranks, row.get("loss"), note)
 
 
 def last_row(metrics: Path) -> tuple[dict[str, Any], float]:
-    """Return the last complete line of metrics.jsonl and its age in s; ({}, 0) if missing."""
+    """Return the last complete line of metrics.jsonl and the file's age (s); ({}, 0) if missing."""
     try:
         lines = metrics.read_bytes()[-4096:].split(b"\n")[:-1]
         age = time.time() - metrics.stat().st_mtime
@@ -110,13 +110,13 @@ def last_row(metrics: Path) -> tuple[dict[str, Any], float]:
 
 
 def summary(statuses: list[IngredientStatus]) -> list[str]:
-    """Return two lines: ingredients in each state, and the GPU-hours spent and left."""
+    """Return two lines of text: how many models are in each state, and GPU-hours spent and left."""
     counts = Counter(s.state for s in statuses)
     line = ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name])
     spent = sum(s.hours * s.ranks for s in statuses)
     trained = sum(s.epoch for s in statuses)
     to_train = sum(s.epochs - s.epoch for s in statuses if s.state not in ("done", "failed"))
-    left = "the rest is unknown until the first ingredient reports its speed"
+    left = "the hours left are unknown until the first ingredient writes metrics"
     if trained:
         left = f"about {spent / trained * to_train:.1f} left"
     hours = f"GPU-hours: {spent:.1f} spent on training, {left}"

@@ -1,8 +1,8 @@
 """Submits all jobs of an experiment to a SLURM cluster: `modelsoups submit cluster=mine`.
 
-What is complete or already in the queue is left out, so the command can be repeated at any time.
-The soup uses the ingredients that have finished, at least soup.minimum of them. The scripts and
-the jobs' output are in runs/<name>/slurm/. With submit.dry_run=true the scripts are printed, not submitted.
+Jobs that are complete or in the queue are not submitted again, so the command can be repeated.
+Soups use the models that have finished (soup.minimum or more). Scripts and the jobs' output are in
+runs/<name>/slurm/. With submit.dry_run=true the scripts are printed, not submitted.
 """
 
 from modelsoups.cluster import slurm
@@ -14,7 +14,7 @@ from modelsoups.experiment.experiment import Experiment
 
 
 def run(experiment: Experiment) -> bool:
-    """Submit the jobs neither complete nor queued; if one cannot be submitted, cancel all."""
+    """Submit the jobs that are neither complete nor queued; after an error, cancel the new jobs."""
     config, files = experiment.config, experiment.files
     dry = config.submit.dry_run
     if not dry:
@@ -27,7 +27,7 @@ def run(experiment: Experiment) -> bool:
     if not dry:  # from now on `Draw.recipes` rejects a changed draw: jobs may start days later
         storage.write_json(files.draw_manifest, {"sha256": storage.file_sha256(files.draw)})
     done = len(recipes) - len(todo) - len(failed)
-    counts = f"{done} complete, {len(failed)} failed, {len(todo)} to do"
+    counts = f"{done} complete, {len(failed)} failed, {len(todo)} to train"
     print(f"submit: {len(recipes)} ingredients: {counts}")
     for index in failed:
         folder = files.ingredient(index)
@@ -37,19 +37,19 @@ def run(experiment: Experiment) -> bool:
         return False
     _submit_chain(experiment, todo, queued)
     if not dry:
-        print(f"submit: scripts and output in {files.slurm}; see `modelsoups status`")
+        print(f"submit: scripts and output are in {files.slurm}; `modelsoups status` shows the progress")
     return False
 
 
 def unfinished(run: Run, count: int) -> tuple[list[int], list[int]]:
-    """Return the ingredients still to be trained, and those that failed, of `count` in total."""
+    """Return two lists of model numbers (from 0 to count - 1): still to be trained, and failed."""
     rest = [i for i in range(count) if manifests.manifest_of(run.ingredient(i)) is None]
     failed = [i for i in rest if (run.ingredient(i) / paths.FAILED).exists()]
     return sorted(set(rest) - set(failed)), failed
 
 
 def _submit_chain(experiment: Experiment, todo: list[int], queued: list[slurm.Job]) -> None:
-    """Submit the jobs in order, each dependent on the previous; after an error, cancel them all."""
+    """Submit the jobs in order, each dependent on the previous; on an error, cancel them again."""
     tasks = {job.index for job in queued if job.name == "sweep"}
     indices = sorted(set(todo) - tasks)
     dependencies: list[str] = []  # of the next piece
@@ -70,7 +70,7 @@ def _submit_chain(experiment: Experiment, todo: list[int], queued: list[slurm.Jo
                     new.append(_submit(experiment.files, piece, text, indices, dependencies))
                     ids.append(str(new[-1]))
             elif live:
-                print(f"  {', '.join(ids):>8}  {piece.name:<9}already in the queue")
+                print(f"  {', '.join(ids):>8}  {piece.name:<9}is already in the queue")
             dependencies = [f"{piece.after}:{':'.join(ids)}"] if ids else dependencies
     except BaseException:
         slurm.cancel(new)
@@ -78,7 +78,7 @@ def _submit_chain(experiment: Experiment, todo: list[int], queued: list[slurm.Jo
 
 
 def _is_needed(experiment: Experiment, piece: Piece, indices: list[int], live: bool, earlier: bool) -> bool:
-    """Return whether to submit a job. live: it is queued; earlier: one before it was submitted."""
+    """Return whether to submit a job. live: it is in the queue; earlier: an earlier job is new."""
     if piece.name == "sweep":
         return bool(indices)
     if piece.name == "prepare":
@@ -87,7 +87,7 @@ def _is_needed(experiment: Experiment, piece: Piece, indices: list[int], live: b
 
 
 def is_prepared(experiment: Experiment) -> bool:
-    """Return whether every data set and the initial model are complete."""
+    """Return whether the data sets and the initial model have been completely written."""
     data = experiment.config.data
     folders = list(map(experiment.sets.folder, [data.train, data.holdout, data.test, *data.shifts]))
     folders.append(experiment.files.head(experiment.config.heads.init))
@@ -95,7 +95,7 @@ def is_prepared(experiment: Experiment) -> bool:
 
 
 def is_reported(experiment: Experiment) -> bool:
-    """Return whether the soups and the report of the finished ingredients are complete."""
+    """Return whether the soups and the report exist and are made of all finished models."""
     files = experiment.files
     if not (manifests.manifest_of(files.soups) and manifests.manifest_of(files.results)):
         return False
@@ -110,8 +110,8 @@ def _submit(run: Run, piece: Piece, text: str, indices: list[int], dependencies:
     if piece.name == "sweep":
         if indices[-1] >= (size := slurm.max_array_size()):
             raise ValueError(
-                f"ingredient {indices[-1]} is beyond this cluster's MaxArraySize={size}; submit with "
-                f"sweep.count={size} or less, or request a larger MaxArraySize"
+                f"ingredient {indices[-1]} is beyond this cluster's MaxArraySize={size}, which limits job arrays; "
+                f"set sweep.count={size} or less, or ask for a larger MaxArraySize"
             )
         title += f": tasks {slurm.ranges(indices)}"
     path = run.slurm / f"{piece.name}.sbatch"

@@ -1,1 +1,1 @@
-"""The configuration: the definition of every key, and the merging of overrides into a Config."""
+"""The configuration: every key with its default, and the merging of overrides into a Config."""

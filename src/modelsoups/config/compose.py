@@ -1,7 +1,7 @@
 """Composes the YAML files in conf/ and command-line overrides into a validated Config: `load`.
 
-The composed configuration is merged into the dataclasses of schema.py, so that a key that no dataclass declares is
-rejected even if it was added with `+` (Hydra alone accepts it silently).
+The composed configuration is merged into the dataclasses of schema.py. A key that no dataclass
+declares is an error, even if it was added with `+`, which Hydra alone accepts silently.
 """
 
 import dataclasses
@@ -37,13 +37,13 @@ OmegaConf.register_new_resolver("asset", lambda name: str(ASSETS / name), replac
 
 
 def own_conf() -> list[str]:
-    """Return an override that lets Hydra find your files in ./conf (conf/cluster/mine.yaml)."""
+    """Return the override that adds ./conf to Hydra's search path; [] if there is no ./conf."""
     folder = Path("conf").resolve()
     return [f"hydra.searchpath=['file://{folder}']"] if folder.is_dir() and folder != shipped("conf") else []
 
 
 def load(overrides: Sequence[str] = ()) -> Config:
-    """Return the validated Config of these Hydra overrides; ValueError names the wrong key."""
+    """Compose conf/ and Hydra overrides to a checked Config; ValueError names the wrong key."""
     check_overrides(overrides)
     outer = GlobalHydra.instance().hydra  # the multirun's, if this is one of its jobs
     GlobalHydra.instance().clear()
@@ -58,7 +58,7 @@ def load(overrides: Sequence[str] = ()) -> Config:
 
 
 def settable(override: str) -> str:
-    """Return +key=value as ++key=value, since Hydra rejects a + for an existing key."""
+    """Turn "+key=value" into "++key=value": Hydra rejects "+" for a key that already exists."""
     return f"+{override}" if override.startswith("+") and not override.startswith("++") else override
 
 
@@ -102,7 +102,7 @@ def _in_home(merged: Any) -> None:
 
 
 def validate(composed: DictConfig) -> Config:
-    """Merge a configuration into the schema, check its values and return the Config; see `load`."""
+    """Convert what Hydra composed to a Config; ValueError for an unknown key or a bad value."""
     schema = _schema()
     try:
         merged = OmegaConf.merge(schema, {k: v for k, v in composed.items() if k != "hydra"})
@@ -116,7 +116,7 @@ def validate(composed: DictConfig) -> Config:
         if not name.startswith("recipe."):  # `Recipe.check` checks these, below
             _check(name, OmegaConf.select(merged, name), about)
     if merged.finetune.decode == "gpu" and merged.finetune.augment != "gpu":
-        raise ValueError("finetune.decode=gpu: images decoded on the GPU stay there; add finetune.augment=gpu")
+        raise ValueError("finetune.decode=gpu needs finetune.augment=gpu: decoded images stay on the GPU")
     if not re.fullmatch(r"[\w.+-]+", merged.name) or merged.name.startswith("."):
         raise ValueError(f"name={merged.name}: expected a folder name of letters, digits, _ . + and -")
     for line in merged.cluster.options:
@@ -125,7 +125,7 @@ def validate(composed: DictConfig) -> Config:
     for alpha in merged.evaluate.wise_ft:
         if not 0 <= alpha <= 1:
             raise ValueError(f"evaluate.wise_ft={list(merged.evaluate.wise_ft)}: expected numbers from 0 to 1")
-    given = [k for k in Recipe.names() if not OmegaConf.is_missing(composed.recipe, k)]  # merged has defaults for ???
+    given = [k for k in Recipe.names() if not OmegaConf.is_missing(composed.recipe, k)]  # merged has defaults
     fixed: Any = OmegaConf.to_container(OmegaConf.masked_copy(merged.recipe, given))
     for key, value in fixed.items():
         Recipe.check(key, value)
@@ -138,7 +138,7 @@ def validate(composed: DictConfig) -> Config:
 
 
 def _check(name: str, value: Any, about: Field[Any]) -> None:
-    """Raise ValueError if a value is not among the choices, or is below the bound, of its key."""
+    """Raise ValueError if the value of the key `name` is none of its choices or is too small."""
     choices, own = about.metadata["choices"], about.metadata["own"]
     if choices and value not in choices and not (own and ":" in str(value)):
         more = ", or your own module:object" if own else ""
@@ -150,7 +150,7 @@ def _check(name: str, value: Any, about: Field[Any]) -> None:
 
 @functools.cache
 def keys() -> dict[str, Field[Any]]:
-    """Return the dataclass field of every dotted key, in schema order; the recipe's are last."""
+    """Return {dotted key such as "soup.seed": its dataclass field}, in the order of Config."""
     return dict([*_keys_below(Config, ""), *_keys_below(Recipe, "recipe.")])
 
 
@@ -164,7 +164,7 @@ def _keys_below(section: Any, prefix: str) -> Iterator[tuple[str, Field[Any]]]:
 
 
 def defaults() -> dict[str, Any]:
-    """Return the nested defaults under the files in conf/; ??? for required or drawn keys."""
+    """Return all defaults as nested dicts; "???" marks required keys and drawn hyperparameters."""
     tree: dict[str, Any] = {}
     for name, about in keys().items():
         *sections, last = name.split(".")
@@ -182,11 +182,11 @@ ConfigStore.instance().store("defaults", defaults())
 
 @functools.cache
 def _schema() -> DictConfig:
-    """Return the OmegaConf schema of every key. It is cached, so callers must not change it."""
+    """Return the types of all keys as an OmegaConf schema. Cached: callers must not change it."""
     sections = {name: kind for name, kind in get_type_hints(Config).items() if is_dataclass(kind)}
     nodes: dict[str, Any] = {name: OmegaConf.structured(kind) for name, kind in sections.items()}
     nodes["recipe"] = OmegaConf.structured(Recipe)
-    OmegaConf.set_readonly(nodes["recipe"], False)  # Recipe is frozen, and composition must be able to fill it
+    OmegaConf.set_readonly(nodes["recipe"], False)  # Recipe is frozen, but is filled here
     schema = OmegaConf.structured(TopLevel)
     for name, node in nodes.items():
         OmegaConf.update(schema, name, node, force_add=True)
@@ -194,7 +194,7 @@ def _schema() -> DictConfig:
 
 
 def _keys(schema: DictConfig) -> list[str]:
-    """Return every dotted key, with nested sections such as data.sources, which can be set too."""
+    """Return all dotted keys and all sections below the top level, such as data.sources."""
     keys: list[str] = []
     for name in map(str, schema):
         node = schema._get_node(name)

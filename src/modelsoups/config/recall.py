@@ -1,4 +1,4 @@
-"""Reopens a run by its name: stores its overrides and joins them with a later command's."""
+"""Reopens a run by its name: stores its overrides, and adds them to those of later commands."""
 
 import sys
 from collections.abc import Sequence
@@ -35,9 +35,10 @@ NOT_KEPT = ("ingredient", "submit", "export", "plan", "pretrain", "analyse", "wa
 
 
 def open_run(overrides: Sequence[str]) -> Config:
-    """Return the configuration of a command on a run, from the run's stored overrides and then the command's.
+    """Return a run's configuration: its stored overrides, then the `overrides` of the command.
 
-    If both set a key, the command's value wins, and a line on stderr reports both. Raises ValueError as `load` does.
+    If both set a key, the command's value wins; if the key determines the run's results, stderr
+    reports both values. Raises ValueError as `load` does.
     """
     config = load(overrides)
     path = config.run.overrides
@@ -63,10 +64,10 @@ def open_run(overrides: Sequence[str]) -> Config:
 
 
 def keep_overrides(run: Run, overrides: Sequence[str], stage: str) -> None:
-    """Store the overrides that reopen this run, after a stage that ran with them.
+    """Store a finished stage's overrides in the run folder, where `open_run` finds them.
 
-    Overrides that concern one command only are not stored. Those of what a run is made of are
-    replaced only by the stage that makes it: a report does not change a run's recipe.
+    Options of a single command, such as export.row, are not stored. Overrides that determine the
+    models, such as recipe.lr, are replaced only by the stages prepare, heads and sweep.
     """
     path = run.overrides
     before: list[str] | None = storage.read_object(path, "overrides")["overrides"] if path.exists() else None
@@ -74,12 +75,12 @@ def keep_overrides(run: Run, overrides: Sequence[str], stage: str) -> None:
     if before is not None:
         others = set(SETTLED) - set(SETTLED_BY.get(stage, ()))
         kept = [*(o for o in before if _section(o) in others), *(o for o in kept if _section(o) not in others)]
-    if kept != before:
+    if before is None or sorted(kept) != sorted(before):
         storage.write_json(path, {"overrides": kept})
 
 
 def _section(override: str) -> str:
-    """Return the section or group of an override: recipe for +recipe.lr=1e-4, model for model/x=y."""
+    """Return an override's section or group: recipe for +recipe.lr=1e-4, model for model/x=y."""
     return _key(override).partition(".")[0].partition("/")[0]
 
 
@@ -89,7 +90,7 @@ def _key(override: str) -> str:
 
 
 def _differences(name: str, before: Any, now: Any) -> list[tuple[str, Any, Any]]:
-    """Return (dotted key, value before, value now) for each key that differs."""
+    """Return (dotted key, old value, new value) for each differing key of two nested dicts."""
     if not isinstance(before, dict) or not isinstance(now, dict):
         return [] if before == now else [(name, before, now)]
     found = []

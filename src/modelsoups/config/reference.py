@@ -1,4 +1,4 @@
-"""The keys of the configuration as text, for `modelsoups <stage> --help` and the docs."""
+"""Lists of the configuration keys as text, for `modelsoups <stage> --help` and the docs."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, Field, is_dataclass
@@ -11,7 +11,7 @@ from modelsoups.recipes.recipe import Recipe
 
 
 def listing(sections: Sequence[str]) -> str:
-    """Return a line for each key in these sections (or with these names): name, meaning, values."""
+    """Return the help of all keys in `sections` (sections or single keys), a line for each key."""
     chosen = {n: k for n, k in keys().items() if n in sections or n.partition(".")[0] in sections}
     width = max(map(len, chosen), default=0)
     lines = []
@@ -23,14 +23,14 @@ def listing(sections: Sequence[str]) -> str:
 
 
 def markdown() -> str:
-    """Return Markdown tables of every key, by section, for the docs."""
+    """Return Markdown tables with the default and meaning of every key, one table a section."""
     parts = [f"### Keys outside a section\n\n{_table(n for n in keys() if '.' not in n)}"]
     for section, kind in get_type_hints(Config).items():
         if is_dataclass(kind) and kind is not TopLevel:
             names = [name for name in keys() if name.startswith(f"{section}.")]
             parts.append(f"### `{section}`\n\n{getdoc(kind)}\n\n{_table(names)}")
-    recipe = "A key that is set is the same for every ingredient. The search draws the others, or they have"
-    parts.append(f"### `recipe`\n\n{recipe} their default.\n\n{_table(Recipe.names(), 'recipe.')}")
+    recipe = "A key that you set is the same for all ingredients; the search file may draw the others."
+    parts.append(f"### `recipe`\n\n{recipe}\n\n{_table(Recipe.names(), 'recipe.')}")
     return "\n".join(parts)
 
 
@@ -53,7 +53,7 @@ def _default(about: Field[Any]) -> str:
 
 
 def _yaml(value: Any) -> str:
-    """Return a value in the notation of YAML and the command line."""
+    """Return a value as it is written in YAML and on the command line, such as null for None."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, tuple):

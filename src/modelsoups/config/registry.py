@@ -1,4 +1,4 @@
-"""Extensible registries: a key takes a built-in name, or `module:object` in the user's own file."""
+"""Finds the object that a key names: a built-in name, or `module:object` in the user's own file."""
 
 import importlib
 import os
@@ -9,10 +9,10 @@ from typing import Any
 
 
 def find(known: Mapping[str, Any], name: str, key: str) -> Any:
-    """Return the object for a key's value: an entry of `known`, or module:object (`module:`: the module).
+    """Return the object with this name in `known`; otherwise import "module:object" (see `load`).
 
-    An entry of `known` that is a string is itself imported as module:object.
-    Raises ValueError with the key, the cause and the choices.
+    An entry of `known` that is a string is imported in the same way. key: the configuration key that
+    has this name as its value. Raises ValueError with it and the built-in names if importing fails.
     """
     if name in known:
         return load(known[name]) if isinstance(known[name], str) else known[name]
@@ -23,10 +23,9 @@ def find(known: Mapping[str, Any], name: str, key: str) -> Any:
 
 
 def load(name: str, what: str = "module:object") -> Any:
-    """Import and return the object "module:object"; the module may be in the current folder.
+    """Import and return "module:object", or the module itself for "module:".
 
-    what: the expected format, for the message.
-
+    The module may be in the current folder. what: the expected format, for the error message.
     Raises ValueError if the name has no colon, or cannot be imported.
     """
     module, colon, attribute = name.partition(":")
@@ -52,7 +51,7 @@ def function(name: str) -> Callable[..., Any]:
     """Import and return the function "module:function". Raises ValueError if it is not callable."""
     found: Callable[..., Any] = load(name, "module:function")
     if not callable(found):
-        raise ValueError(f"{name} is a {type(found).__name__}, expected a function")
+        raise ValueError(f"{name} is of type {type(found).__name__}; expected a function")
     return found
 
 

@@ -1,1 +1,1 @@
-"""Data sets: preparation from ImageNet or class folders, shards, decoders, transforms, loaders."""
+"""Converts ImageNet or class folders to tar shards; decodes, augments and batches their images."""

@@ -1,7 +1,7 @@
-"""Evaluation crops of prepared sets, decoded once for all models: in memory, or in memory-mapped files.
+"""Decodes and crops the images of evaluation sets once for all models, and keeps the pixels.
 
-A file is `{set}-{key}/pixels.npy`, whose key is a hash of what `_inputs` lists. manifest.json, written
-last, contains a digest of the pixels.
+They are kept in memory or, if they exceed 1 GiB, in the file <set name>-<hash>/pixels.npy. The hash
+depends on images, size and package versions. manifest.json has a checksum of the pixels.
 """
 
 import shutil
@@ -28,7 +28,7 @@ DISK = 64 * 2**30  # bytes of crops: a set above this size, or half of the free 
 
 
 class Crops(Dataset[Tensor]):
-    """A data set of uint8 pixels_3SS: each image of a set with CLIP's resize and crop."""
+    """A PyTorch data set of images after CLIP's resize and centre crop, uint8 (3, side, side)."""
 
     def __init__(self, dataset: ShardSet, side: int) -> None:
         self.dataset, self.crop = dataset, eval_crop(side)
@@ -46,7 +46,7 @@ def decoded_bytes(dataset: ShardSet, side: int) -> int:
 
 @dataclass
 class CropStore:
-    """A store of sets' crops, each decoded once: small sets in memory, others in files."""
+    """A cache of evaluation images after resize and crop: in memory, or for large sets in files."""
 
     folder: Path
     small: int = SMALL
@@ -55,7 +55,7 @@ class CropStore:
     _mapped: dict[Path, Tensor] = field(default_factory=dict)
 
     def pixels(self, dataset: ShardSet, side: int) -> Tensor | None:
-        """Return the read-only uint8 pixels_N3SS of a set; None if it is large without a file."""
+        """Return all crops, uint8 (N, 3, side, side); None for a large set without a cache file."""
         if decoded_bytes(dataset, side) <= self.small:
             return self.in_memory(dataset, side)
         place = self._place(dataset, side)
@@ -67,7 +67,7 @@ class CropStore:
         return self._mapped[place]
 
     def in_memory(self, dataset: ShardSet, side: int) -> Tensor:
-        """Return the uint8 pixels_N3SS of a set of any size, in memory."""
+        """Return all crops, uint8 (N, 3, side, side), in memory even if the data set is large."""
         key = (dataset.folder, dataset.sha256, side)
         if key not in self._in_memory:
             crops = Crops(dataset, side)
@@ -75,7 +75,7 @@ class CropStore:
         return self._in_memory[key]
 
     def batches(self, dataset: ShardSet, side: int, batch_size: int) -> Iterator[Tensor]:
-        """Yield uint8 pixels_B3SS in the set's order; decode a large set without a file again."""
+        """Yield batches of crops in order, uint8 (B, 3, side, side), decoded anew if not cached."""
         pixels_N3SS = self.pixels(dataset, side)
         if pixels_N3SS is not None:
             yield from pixels_N3SS.split(batch_size)
@@ -83,7 +83,7 @@ class CropStore:
         yield from DataLoader(Crops(dataset, side), batch_size, num_workers=max(1, cores() // 2))
 
     def prepare(self, dataset: ShardSet, side: int) -> bool:
-        """Write a large set's file unless it exists or is over the limit; return whether it did."""
+        """Write a large set's cache file if the disk has room; return whether it was written."""
         place, inputs = self._place(dataset, side), _inputs(dataset, side)
         size = decoded_bytes(dataset, side)
         existing = next(filter(Path.exists, (self.folder, *self.folder.absolute().parents)))
@@ -107,13 +107,13 @@ class CropStore:
 
 
 def _inputs(dataset: ShardSet, side: int) -> Mapping[str, Any]:
-    """Return everything that the pixels of a crop file depend on."""
+    """Return what determines the pixels: hash of the images, crop, size, package versions."""
     packages = {name: version(name) for name in ("pillow", "torchvision")}
     return {"set": dataset.sha256, "crop": "clip", "side": side, **packages}
 
 
 def _decode(dataset: ShardSet, side: int, path: Path) -> str:
-    """Write all crops to a .npy file, and return their digest."""
+    """Decode all crops of a set into a .npy file at `path`; return the XXH3 hash of the pixels."""
     pixels_N3SS = np.lib.format.open_memmap(path, "w+", np.uint8, (len(dataset), 3, side, side))
     start = 0
     for pixels_B3SS in DataLoader(Crops(dataset, side), 64, num_workers=max(1, cores() - 1)):
@@ -124,7 +124,7 @@ def _decode(dataset: ShardSet, side: int, path: Path) -> str:
 
 
 def _checked_map(path: Path, expected: str) -> Tensor:
-    """Return the memory map of a .npy file; ValueError if its bytes have another digest."""
+    """Memory-map a .npy file of pixels; raise ValueError if their hash differs from `expected`."""
     pixels_N3SS = np.load(path, mmap_mode="c")  # copy on write: torch asks for writable memory
     if f"xxh3_128:{xxh3_128(pixels_N3SS.data).hexdigest()}" != expected:
         raise ValueError(f"{path} has changed since it was written; move {path.parent} away to decode it again")

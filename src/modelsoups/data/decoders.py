@@ -1,11 +1,11 @@
-"""Decoders of training images: PIL, libjpeg-turbo or the GPU, chosen by `finetune.decode`.
+"""Decoders of training images, chosen by the configuration key `finetune.decode`.
 
-- pil: PIL decodes and resizes, as in the paper's code.
-- turbo: simplejpeg (libjpeg-turbo) decodes a colour JPEG to PIL's exact pixels in 1.59 ms (PIL:
-  1.94); PyTorch resizes the crop, within 3 of 255 levels of PIL, in 0.27 ms (PIL: 1.43).
-- gpu: torchvision (nvJPEG) decodes batches of colour JPEGs on the GPU, within a few levels of PIL.
+- pil: PIL decodes and resizes every image, as in the paper's code.
+- turbo: simplejpeg decodes colour JPEGs to PIL's exact pixels, in 1.59 instead of 1.94 ms. PyTorch
+  resizes each in 0.27 instead of 1.43 ms; pixel values then differ from PIL's by at most 3 of 255.
+- gpu: torchvision (nvJPEG) decodes batches of colour JPEGs; pixels differ slightly from PIL's.
 
-turbo leaves other images to PIL, gpu leaves them to turbo. All crop the same part of an image.
+With turbo and gpu, PIL decodes all images that are not colour JPEGs. The random crops are the same.
 """
 
 import random
@@ -29,7 +29,7 @@ END = b"\xff\xd9"  # last bytes of a complete JPEG
 
 
 def by_turbo(data: bytes, border: int = 0) -> Tensor:
-    """Decode an image to PIL's uint8 pixels_CHW, channels last in memory; raises as PIL does."""
+    """Decode an image to uint8 (3, H, W), cut off its border; raise PIL's error if damaged."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if colours not in COLOURS or height * width > MOST_PIXELS:
@@ -43,7 +43,7 @@ def by_turbo(data: bytes, border: int = 0) -> Tensor:
 
 @dataclass(frozen=True)
 class EncodedJpeg:
-    """A JPEG to be decoded on the GPU; height and width exclude the border, which is cut off."""
+    """A JPEG to decode on the GPU; height and width exclude `border` pixels to cut off each side."""
 
     data: bytes
     height: int
@@ -54,7 +54,7 @@ class EncodedJpeg:
 
 
 def left_encoded(data: bytes, border: int = 0) -> EncodedJpeg | Tensor:
-    """Return a colour JPEG still encoded, with its size; decode other images with by_turbo."""
+    """Return a colour JPEG as an EncodedJpeg for the GPU; decode any other image with by_turbo."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
@@ -65,7 +65,7 @@ def left_encoded(data: bytes, border: int = 0) -> EncodedJpeg | Tensor:
 
 
 def decode_on(device: torch.device, images: Sequence[EncodedJpeg]) -> list[Tensor]:
-    """Decode images on a device to uint8 pixels_CHW; CorruptImage if one cannot be decoded."""
+    """Decode JPEGs on a device to uint8 (3, H, W) tensors; raise CorruptImage if one is damaged."""
     encoded = [torch.frombuffer(bytearray(image.data), dtype=torch.uint8) for image in images]
     try:
         pixels = decode_jpeg(encoded, mode=ImageReadMode.RGB, device=device)
@@ -84,7 +84,7 @@ DECODERS: dict[str, Callable[[bytes, int], Picture]] = {"pil": by_pil, "turbo": 
 
 
 def augmented(transform: Transform, image: Image.Image | Tensor) -> Tensor:
-    """Apply a transform and return uint8 pixels_CHW; PyTorch resizes a tensor's crop."""
+    """Augment an image and return uint8 (3, H, W); tensors are cropped and resized by PyTorch."""
     if isinstance(image, Image.Image):
         return to_uint8(transform(image))
     crop, *others = steps_of(transform)
@@ -98,7 +98,7 @@ def augmented(transform: Transform, image: Image.Image | Tensor) -> Tensor:
 
 
 def _random_resized_crop(crop: transforms.RandomResizedCrop, pixels_CHW: Tensor) -> Tensor:
-    """Crop and resize as torchvision's class or timm's, which also draws the interpolation."""
+    """Crop and resize a tensor in PyTorch, with the same random draws as the transform `crop`."""
     top, left, height, width = crop.get_params(pixels_CHW, crop.scale, crop.ratio)
     mode = crop.interpolation
     mode = random.choice(mode) if isinstance(mode, (tuple, list)) else mode

@@ -1,7 +1,7 @@
-"""Preparation of a data set in class folders, such as ROOT/train/daisy/1.jpg.
+"""Prepares a data set whose images are in one folder per class, such as ROOT/train/daisy/1.jpg.
 
-data.root contains a folder for each set of the experiment, with a folder of images for each class. A
-shift may have fewer classes than train; logits are then projected to its classes, as for ImageNet-R.
+The configuration key data.root gives ROOT, with a subfolder for each split and test set. A test set
+under distribution shift may lack classes of train; the logits of these classes are ignored.
 """
 
 import functools
@@ -25,7 +25,7 @@ def names(data: DataConfig) -> list[str]:
     """The sets of the experiment, in order. Raises ValueError if one has no folder or two tasks."""
     wanted = [data.train, data.holdout, data.test, *data.shifts, *data.extra]
     if data.root is None:
-        raise ValueError("data.root is null: expected the folder that contains train/, holdout/, ...")
+        raise ValueError("data.root is null; set it to the folder with train/, holdout/, ...")
     for folder in (Path(data.root) / name for name in wanted):
         if not folder.is_dir():
             raise ValueError(f"{folder} is missing: data.root needs a folder for each of {', '.join(wanted)}")
@@ -44,7 +44,7 @@ def inputs(data: DataConfig, protocol: str, name: str) -> Json:
 
 
 def facts(data: DataConfig, protocol: str, name: str) -> Json:
-    """Return the metadata of a set for its manifest; see `shards.finish_set`."""
+    """Return a data set's metadata for its manifest.json: name, role, classes, projection, ..."""
     roles = {data.train: "train", data.holdout: "holdout", data.test: "test"}
     classes = _classes(data, data.train)
     indices = list(map(classes.index, _classes_of(data, name)))
@@ -168,12 +168,12 @@ def _labelled_files(data: DataConfig, name: str) -> list[_Image]:
 
 
 def _classes_of(data: DataConfig, name: str) -> list[str]:
-    """Return the classes of a set, in order; raise ValueError for one that train does not have."""
+    """Return a set's sorted class names; raise ValueError if they differ from those of train."""
     root = Path(str(data.root)) / name
     own, classes = _classes(data, name), _classes(data, data.train)
     if unknown := sorted(set(own) - set(classes)):
         first = unknown[0]
-        raise ValueError(f"{root / first}: {data.train} has no class {first}; rename or move it")
+        raise ValueError(f"{root / first}: {data.train} has no class {first}; rename or move this folder")
     if name in (data.train, data.holdout, data.test) and own != classes:
         missing = next(c for c in classes if c not in own)
         raise ValueError(f"{root}: no folder for class {missing}; add one with its images")

@@ -1,6 +1,6 @@
-"""Training batches that depend only on the recipe's seed and the step, not on processes or resuming.
+"""Yields training batches that depend only on seed and step, not on process count or resuming.
 
-Legend: B images of a batch, N of the training set, C channels, H height, W width.
+Legend (last letters of tensor names): B batch, N training images, C channels, H height, W width.
 """
 
 import contextlib
@@ -30,16 +30,16 @@ NONE = -1  # instead of the index of a skipped image, for a sample that skipped 
 
 @dataclass(frozen=True)
 class Share:
-    """The part of every batch that one of `ranks` processes trains on, in `parts` pieces."""
+    """The images of a batch that process `rank` of `ranks` trains on, in `parts` micro-batches."""
 
     rank: int = 0
     ranks: int = 1
     parts: int = 1
 
     def of(self, index_B: Tensor) -> list[Tensor]:
-        """Return the images of this rank in each of its parts.
+        """Return this rank's image indices of a batch, one tensor for each micro-batch (part).
 
-        Mixup pairs image i with image i from the end: both are in one part, at mirrored positions.
+        Mixup pairs image i with the i-th last one, so a part has both, at mirrored positions.
         """
         pieces = self.ranks * self.parts
         if pieces == 1:
@@ -57,10 +57,10 @@ WHOLE = Share()
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The settings of decoding and augmentation.
+    """Settings of image decoding and augmentation.
 
-    mean, each from 0 to 1, fills what an augmentation uncovers. decoder is a key of DECODERS;
-    augment is "cpu" or "gpu". side_by_side runs share the cores of this machine.
+    mean (RGB, 0 to 1) is the colour of pixels that augmentation leaves empty. decoder is "pil",
+    "turbo" or "gpu"; augment is "cpu" or "gpu". side_by_side: how many runs share the machine's cores.
     """
 
     image_size: int
@@ -72,14 +72,14 @@ class Preprocessing:
 
 @dataclass
 class Skipped:
-    """The keys of a run's corrupt images, each replaced by the next image of the set."""
+    """The corrupt images that a training run has replaced by the next image; at most `limit`."""
 
     train: ShardSet
     limit: int = 0
     keys: list[str] = field(default_factory=list)
 
     def add(self, corrupt_B: Tensor) -> None:
-        """Record the corrupt images of a batch. Raises ValueError for more than `limit` images."""
+        """Record a batch's corrupt images; raise ValueError if the run has more than `limit`."""
         for index in corrupt_B[corrupt_B != NONE].tolist():
             key = str(self.train.keys_N[index])
             if key in self.keys:  # recorded in an earlier epoch
@@ -91,7 +91,7 @@ class Skipped:
                     f"{where} is corrupt, one more than finetune.skip_corrupt={self.limit} allows after "
                     f"{', '.join(self.keys[:-1])}; of each of these images: {self.train.way_out}"
                 )
-            count = f"{len(self.keys)} of at most {self.limit}"
+            count = f"corrupt image {len(self.keys)} of at most {self.limit}"
             print(f"finetune: {where} is corrupt and replaced by the next image ({count})", flush=True)
 
 
@@ -103,11 +103,11 @@ def train_batches(
     share: Share = WHOLE,
     skipped: Skipped | None = None,
 ) -> Iterator[tuple[Tensor | BatchPlan, Tensor]]:
-    """Yield (pixels_BCHW in uint8, labels_B) of each of one rank's parts, from step `first` on.
+    """Yield (images, labels) of one rank's micro-batches, from training step `first` on.
 
-    With augment="gpu", a BatchPlan replaces the pixels; it computes them on any device. A large set
-    is decoded by processes on the free cores, a small one once, in this process. Raises
-    ValueError for a corrupt image that `skipped` does not allow.
+    Images are uint8 (B, C, H, W) or, with augment="gpu", a BatchPlan that computes them on the GPU.
+    A large set is decoded by processes on the free cores, a small one once, in this process. Raises
+    ValueError if more images are corrupt than `skipped` allows.
     """
     skipped = skipped or Skipped(train)
     processes = loader_processes(train, preprocessing.side_by_side)
@@ -134,7 +134,7 @@ def train_batches(
 
 @contextlib.contextmanager
 def deaths_named() -> Iterator[None]:
-    """Inside the with block, give the error about a killed decoding process a clear message."""
+    """In the with block, turn PyTorch's error for a killed DataLoader worker into a clear one."""
     try:
         yield
     except RuntimeError as error:
@@ -147,12 +147,12 @@ def deaths_named() -> Iterator[None]:
 
 
 def loader_processes(train: ShardSet, side_by_side: int) -> int:
-    """Return how many processes decode for one run; 0 means that the run's own process decodes."""
+    """Return the number of DataLoader workers; 0 for a small set, which the run itself decodes."""
     return 0 if train.bytes <= KEEP_DECODED else max(0, cores() // side_by_side - 1)
 
 
 def index_batches(images: int, recipe: Recipe, first: int = 0, share: Share = WHOLE) -> Iterator[list[tuple[int, int]]]:
-    """Yield [(epoch, index), ...] for each part of a rank's batches; drops incomplete batches."""
+    """Yield one list of (epoch, image index) per micro-batch of a rank; drop incomplete batches."""
     per_epoch = images // recipe.batch_size
     for epoch in range(first // per_epoch, recipe.epochs):
         order_N = order.epoch_order(images, recipe.seed, epoch)
@@ -164,9 +164,9 @@ def index_batches(images: int, recipe: Recipe, first: int = 0, share: Share = WH
 
 @dataclass
 class Augmented(Dataset[Any]):
-    """A data set that maps (epoch, index) to (augmented uint8 pixels_CHW, label, NONE).
+    """A data set of (augmented uint8 image (3, H, W), label, corrupt index or -1) by (epoch, index).
 
-    With `skips`, the next image replaces a corrupt one, and NONE becomes the corrupt one's index.
+    With `skips`, the next image replaces a corrupt one, whose index is then given instead of -1.
     """
 
     train: ShardSet
@@ -176,13 +176,16 @@ class Augmented(Dataset[Any]):
 
     @functools.cached_property
     def crops(self) -> dict[str, Transform]:
-        """Return the transform of each augmentation policy of the recipe."""
+        """Return the transforms that the recipe's augmentation uses, by name (such as minimal)."""
         recipe, side, mean = self.recipe, self.preprocessing.image_size, self.preprocessing.mean
         policies = POLICIES.get(recipe.aug, (recipe.aug,))
         return {p: train_crop(p, side, mean, recipe.min_crop, recipe.flip) for p in policies}
 
     def policy(self, epoch: int) -> str:
-        """Return an image policy: random for "stochastic" (L.1); "fix" (L.2) ends with minimal."""
+        """Return the name of the augmentation for one image in this epoch.
+
+        "stochastic" (appendix L.1) draws it; "fix" (L.2) is strong, in the last epoch minimal.
+        """
         if self.recipe.aug == "stochastic":
             return random.choice(POLICIES["stochastic"])
         if self.recipe.aug == "fix":
@@ -198,7 +201,7 @@ class Augmented(Dataset[Any]):
         return pixels_CHW, int(self.train.labels_N[taken]), NONE if taken == index else index
 
     def readable(self, index: int) -> tuple[int, Picture]:
-        """Return index and image; with `skips`, those of the first readable one from `index`."""
+        """Return (index, image); with `skips`, a corrupt image is replaced by the next good one."""
         for step in range(len(self.train)):
             taken = (index + step) % len(self.train)
             try:
@@ -206,10 +209,10 @@ class Augmented(Dataset[Any]):
             except CorruptImage:
                 if not self.skips:
                     raise
-        raise CorruptImage(f"every image of {self.train.folder} is corrupt; prepare the set again")
+        raise CorruptImage(f"every image of {self.train.folder} is corrupt; delete it and run `modelsoups prepare`")
 
     def image(self, index: int) -> Picture:
-        """Return a decoded image; a small set's images are cached in the ShardSet."""
+        """Return a decoded image; a small data set's images are decoded once and kept in memory."""
         decoder = self.preprocessing.decoder
         if self.train.bytes > KEEP_DECODED:
             return self.train.decoded(index, DECODERS[decoder])
@@ -220,7 +223,7 @@ class Augmented(Dataset[Any]):
 
 
 class Unaugmented(Augmented):
-    """Maps (epoch, index) to (uint8 pixels_CHW or EncodedJpeg, Drawn, label, Augmented's index)."""
+    """Like Augmented, but with the original image and, as a second item, its drawn augmentation."""
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
         epoch, index = key

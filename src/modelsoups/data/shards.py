@@ -1,4 +1,4 @@
-"""Prepared sets: WebDataset tar shards with an index for reading any image, and a manifest.
+"""Reads and writes prepared data sets: folders of WebDataset tars, with index files and a manifest.
 
 A set is a folder of tars `{name}-{shard:06d}.tar` with members `{key}.{png,jpg}` and `{key}.cls`, an
 index `{name}-{shard:06d}.npz` of each (COLUMNS; bytes and sha256 of the tar), and manifest.json,
@@ -42,7 +42,7 @@ COLUMNS = {"key": np.bytes_, "offset": np.int64, "size": np.int64, "label": np.i
 
 
 class CorruptImage(ValueError):
-    """An image whose bytes are complete but cannot be decoded."""
+    """Raised for an image that cannot be decoded although all of its bytes are there."""
 
     @classmethod
     def at(cls, where: str, reason: object, way_out: str = DELETE_SHARD) -> Self:
@@ -50,14 +50,14 @@ class CorruptImage(ValueError):
 
 
 def encode_png(image_HWC: np.ndarray) -> bytes:
-    """Encode a uint8 RGB array as PNG; equal arrays give equal bytes."""
+    """Encode a uint8 RGB array (H, W, 3) as PNG; equal arrays give equal bytes."""
     buffer = io.BytesIO()
     Image.fromarray(image_HWC).save(buffer, format="png", compress_level=1)
     return buffer.getvalue()
 
 
 def write_shard(tar: Path, samples: Iterable[Sample]) -> Json:
-    """Write one shard and its index, and return the shard's entry in the manifest."""
+    """Write a tar and its index; return name, image count, size and sha256 for the manifest."""
     import webdataset  # it loads torch, which readers of shards do not need
 
     rows: list[tuple[str, int, int, int]] = []  # the values of COLUMNS
@@ -69,7 +69,7 @@ def write_shard(tar: Path, samples: Iterable[Sample]) -> Json:
                 padded = -(-len(image) // BLOCKSIZE) * BLOCKSIZE
                 rows.append((key, writer.tarstream.offset - label_bytes - padded, len(image), label))
         if not rows:
-            raise ValueError(f"{tar.name}: a shard needs at least one image")
+            raise ValueError(f"{tar.name} is empty; a shard needs at least one image")
     index: dict[str, np.ndarray] = {}
     for (name, kind), values in zip(COLUMNS.items(), zip(*rows, strict=True), strict=True):
         index[name] = np.array(values, dtype=kind)
@@ -84,7 +84,7 @@ def _entry(tar: Path, images: int, size: int, sha256: str) -> Json:
 
 
 def finished(tar: Path, keys_N: np.ndarray) -> Json | None:
-    """Return the manifest entry of a complete shard with exactly these images, otherwise None."""
+    """Return a shard's manifest entry if it is complete and has these image keys, else None."""
     try:
         with np.load(tar.with_suffix(".npz"), allow_pickle=False) as columns:
             same = np.array_equal(columns["key"], keys_N)
@@ -96,7 +96,7 @@ def finished(tar: Path, keys_N: np.ndarray) -> Json | None:
 
 
 def write_set(folder: Path, samples: Iterator[Sample], images: int, inputs: Json, facts: Json) -> int:
-    """Write a set in shards of `images` images, and its manifest; return the number of images."""
+    """Write a data set in shards of `images` images, then its manifest; return the image count."""
     entries = list[Json]()
     while block := list(itertools.islice(samples, images)):
         entries.append(write_shard(folder / f"{folder.name}-{len(entries):06d}.tar", block))
@@ -105,10 +105,10 @@ def write_set(folder: Path, samples: Iterator[Sample], images: int, inputs: Json
 
 
 def finish_set(folder: Path, inputs: Json, shards: list[Json], facts: Json) -> None:
-    """Write the manifest of a set whose shards are complete.
+    """Write the manifest of a data set whose shards are complete.
 
-    facts for readers: name, title, role, classes, templates, projection, and optional ones such as
-    border (pixels to cut off each side of every image).
+    The keys of facts are name, title, role, classes, templates (prompts), projection (which logits
+    belong to which label), and optional ones such as border (pixels to cut off each side).
     """
     identity = {key: facts[key] for key in ("projection", "classes")}
     identity |= {"border": facts["border"]} if facts.get("border") else {}
@@ -140,11 +140,11 @@ def _check_digests(folder: Path, shards: list[Json]) -> None:
 
 
 class ShardSet:
-    """A prepared set whose images are read in any order.
+    """A prepared data set on disk, whose images can be read in any order.
 
-    labels_N are indices into the set's own label space, to which `projection` maps logits over
-    `classes`. `kept` is a cache of decoded images, by decoder and index. Raises ValueError if the
-    set is missing or incomplete.
+    If a test set has only some of `classes`, `projection` says which logits belong to each of its
+    labels. `kept` is a cache of decoded images, by decoder and index. Raises ValueError if the
+    folder is missing or incomplete.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -180,7 +180,7 @@ class ShardSet:
         self._open(manifest["shards"])
 
     def _open(self, shards: list[Json]) -> None:
-        """Read the indexes; tars are opened on first use in each process."""
+        """Read the shards' index files; each process opens a tar when it first reads from it."""
         self._tars = [self.folder / shard["file"] for shard in shards]
         parts: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
         for shard, tar in zip(shards, self._tars, strict=True):
@@ -199,14 +199,14 @@ class ShardSet:
         self.offset_N = np.concatenate(parts["offset"])  # bytes from the start of the tar
         self._size_N = np.concatenate(parts["size"])
 
-    def __reduce__(self) -> "tuple[type[ShardSet], tuple[Path]]":  # pickled for another process, which reopens it
+    def __reduce__(self) -> "tuple[type[ShardSet], tuple[Path]]":  # another process reopens it
         return ShardSet, (self.folder,)
 
     def __len__(self) -> int:
         return len(self.labels_N)
 
     def read(self, index: int) -> bytes:
-        """Return the encoded image; raise ValueError if its shard can no longer be read."""
+        """Return an image's encoded bytes; raise ValueError if its tar can no longer be read."""
         if self._owner != os.getpid():  # after a fork, reopen the files
             self._files, self._owner = {}, os.getpid()
         shard, size = int(self._shard_N[index]), int(self._size_N[index])
@@ -221,11 +221,11 @@ class ShardSet:
         return data
 
     def image(self, index: int) -> Image.Image:
-        """Return the image as RGB; raises CorruptImage as `decoded` does."""
+        """Return an image in RGB, decoded by PIL; raise CorruptImage if that fails."""
         return self.decoded(index, by_pil)
 
     def decoded(self, index: int, decoder: Callable[[bytes, int], Decoded]) -> Decoded:
-        """Decode an image with one of data.decoders; CorruptImage gives its shard and key."""
+        """Decode an image with `decoder`; raise CorruptImage, with tar and key, if that fails."""
         data = self.read(index)
         try:
             return decoder(data, self.border)
@@ -251,7 +251,7 @@ class ShardSet:
 
 
 def check_disjoint(train: ShardSet, holdout: ShardSet) -> None:
-    """Raise ValueError if an image is in both sets."""
+    """Raise ValueError if an image is in both the training set and the hold-out."""
     both = np.intersect1d(train.keys_N, holdout.keys_N)
     if len(both):
         shared = f"{holdout.folder} shares images with {train.folder}: {len(both):,}, first {both[0]}"

@@ -1,7 +1,7 @@
-"""Image transforms: CLIP's preprocessing for evaluation, the paper's augmentations for training (J.2.1).
+"""Image transforms: CLIP's evaluation preprocessing, the paper's augmentations (appendix J.2.1).
 
-Each maps a PIL image to a PIL image of the model's size; whole batches are normalised later
-(`models.classifier.normalise`). The functions import torchvision and timm, which take seconds.
+Each maps a PIL image to a PIL image of the model's input size; `models.classifier.normalise` later
+normalises whole batches. torchvision and timm are imported only when a function needs them.
 """
 
 import hashlib
@@ -28,12 +28,13 @@ def eval_crop(image_size: int) -> Transform:
 def train_crop(
     aug: str, image_size: int, mean: Sequence[float], min_crop: float = 0.08, flip: float = 0.5
 ) -> Transform:
-    """Return the transform of a recipe's `aug`: "minimal", "medium", "strong" or "rand-m{M}-n{N}".
+    """Return the training transform named "minimal", "medium", "strong" or "rand-m{M}-n{N}".
 
     Minimal is open_clip's random crop of 90 to 100% of the area, without a flip. The others are
     timm's training transform with a crop of min_crop to 100% of the area: medium with colour jitter
-    0.4, strong and rand-* with RandAugment, whose operations each have probability 0.5. mean, each
-    from 0 to 1, fills what an operation uncovers.
+    0.4, strong and rand-* with RandAugment, whose operations each have probability 0.5. mean
+    (RGB, 0 to 1) is the colour of pixels that an operation leaves empty; flip is the probability of a
+    horizontal flip.
     """
     from timm.data import auto_augment
     from timm.data.transforms_factory import transforms_imagenet_train
@@ -52,18 +53,18 @@ def train_crop(
         if isinstance(step, auto_augment.RandAugment):
             if step.num_layers == 0:  # it does nothing and draws nothing
                 steps.remove(step)
-            for op in step.ops:  # timm's posterize requests 0 bits if M <= 2, which Pillow 13 rejects
+            for op in step.ops:  # timm's posterize asks for 0 bits if M <= 2; Pillow 13 rejects it
                 op.aug_fn = posterize if op.aug_fn is auto_augment.posterize else op.aug_fn
     return Compose(steps)
 
 
 def steps_of(transform: Transform) -> list[Any]:
-    """Return the steps of a composed transform, or the transform itself as its only step."""
+    """Return the list of transforms in a torchvision Compose, or a list of one other transform."""
     return list(getattr(transform, "transforms", [transform]))
 
 
 def posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
-    """Posterize as timm does, with every version of Pillow; 0 bits give black."""
+    """Keep the highest `bits` bits of each channel, as timm does; black if `bits` is 0."""
     if bits >= 8:
         return image
     return ImageOps.posterize(image, bits) if bits > 0 else Image.new(image.mode, image.size)
@@ -74,7 +75,7 @@ def to_uint8(image: Image.Image) -> Tensor:  # pixels_CHW
 
 
 def seed_sample(*key: object) -> None:
-    """Seed `random` and NumPy (used by timm) and torch (used by torchvision) from `key`."""
+    """Seed Python's, NumPy's and torch's global generators, which augmentation uses, from `key`."""
     seed = int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "big")
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)

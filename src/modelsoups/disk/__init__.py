@@ -1,1 +1,1 @@
-"""Files on disk: the paths of a run, atomic writing, manifests, locks and provenance."""
+"""Names, writes and locks the files of an experiment, and records how they were made."""

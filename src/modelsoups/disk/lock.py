@@ -1,11 +1,11 @@
-"""A lock of a folder that expires if its holder dies, even if SLURM restarts the same job.
+"""A lock that lets only one process write to a folder, and that expires if this process dies.
 
-The lock is a file lock.<n> in the folder, created exclusively; its holder touches it every few
-seconds. Another process may take over the folder by creating lock.<n+1> if the holder is dead:
+The lock is a file lock.<n> in the folder; the process that created it touches it every few seconds.
+Another process may take over the folder, by creating lock.<n+1>, if the first process is dead:
 
-- its process no longer exists (same host),
-- SLURM has restarted the same job (filelock's leases cannot recognise this case), or
-- its file has not been touched for LEASE seconds, measured by the other process's clock.
+- it no longer exists (checked on the same host),
+- SLURM has restarted its job (filelock's leases cannot recognise this case), or
+- the file has not been touched for LEASE seconds, measured by the second process's clock.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ LEASE = 60.0  # seconds without a touch after which a holder on another host cou
 
 
 class Held(ValueError):
-    """Raised if another process has the folder's lock."""
+    """Raised if another process has locked a folder that this process needs."""
 
 
 class Lock:
-    """A folder's lock, held by this process until `release`."""
+    """A lock that this process has on a folder; a thread touches its file until `release`."""
 
     def __init__(self, file: Path) -> None:
         self.file, self.number = file, _number(file)
@@ -41,10 +41,10 @@ class Lock:
                 os.utime(self.file)
 
     def check(self) -> None:
-        """Raise Held if another process has taken over the folder. Call this before each write."""
+        """Raise Held if another process has taken the folder's lock over; call it before each write."""
         if max(map(_number, lock_files(self.file.parent)), default=0) > self.number:
             why = "has been taken over by another process, because this one seemed dead"
-            raise Held(f"{self.file.parent} {why}; let the other one finish, or end it and run this again")
+            raise Held(f"{self.file.parent} {why}; let that process finish, or end it and rerun this command")
 
     def release(self) -> None:
         self._end.set()
@@ -54,7 +54,7 @@ class Lock:
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[Lock]:
-    """Hold the folder's lock in the with block; Held, within LEASE seconds, if another has it."""
+    """Lock a folder inside the with block; raise Held if another live process has locked it."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = _take(folder)
     try:
@@ -64,7 +64,7 @@ def held(folder: Path) -> Iterator[Lock]:
 
 
 def lock_files(folder: Path) -> list[Path]:
-    """Return the lock files by number; there are several only while a dead holder is replaced."""
+    """Return a folder's lock files, sorted by number; usually there is at most one."""
     return sorted(folder.glob("lock.*"), key=_number)
 
 
@@ -122,7 +122,7 @@ def _holder(file: Path) -> dict[str, Any]:
 
 
 def _is_dead(file: Path) -> bool:
-    """Return whether a lock's holder is dead; up to LEASE seconds if it is on another host."""
+    """Return whether a lock's process is dead; takes up to 60 seconds if it is on another host."""
     holder, this = _holder(file), _this_process()
     if this["job"] and holder.get("job") == this["job"] and holder["start"] < this["start"]:
         return True
@@ -148,4 +148,4 @@ def _describe(file: Path) -> str:
     holder = _holder(file)
     job = f"job {holder['job']}, " if holder.get("job") else ""
     process = f"{job}process {holder.get('pid')} on {holder.get('host')}"
-    return f"{file.parent} is in use: {process} is working in it; wait for it or end it, then run this again"
+    return f"{file.parent} is in use: {process} is working in it; wait for it or end it, then rerun this command"

@@ -1,4 +1,4 @@
-"""Manifests: a folder is complete if its manifest exists and its files have the recorded sizes."""
+"""Manifests (manifest.json) mark complete folders, and record the sizes of the files in them."""
 
 import json
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ from modelsoups.disk.storage import read_object, write_json
 
 
 def finish(folder: Path, inputs: Mapping[str, Any], files: list[Path], **facts: Any) -> None:
-    """Write the folder's manifest: inputs, sizes of the files, additional facts, provenance."""
+    """Mark a folder as complete: write a manifest of inputs, file sizes, facts and provenance."""
     sizes = {str(f.relative_to(folder)): f.stat().st_size for f in files}
     content = {"inputs": dict(inputs), "files": sizes, **facts, "provenance": provenance.record()}
     write_json(folder / MANIFEST, content)
 
 
 def manifest_of(folder: Path) -> dict[str, Any] | None:
-    """Return the folder's manifest if every listed file has its recorded size, otherwise None."""
+    """Return a folder's manifest if all listed files exist with their recorded sizes, else None."""
     path = folder / MANIFEST
     if not path.exists():
         return None
@@ -29,12 +29,12 @@ def manifest_of(folder: Path) -> dict[str, Any] | None:
 
 
 def complete(folder: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the manifest if the folder is complete and has these inputs, otherwise None."""
+    """Return a folder's manifest if it is complete and was made from these inputs, else None."""
     manifest = manifest_of(folder)
     return manifest if manifest and manifest["inputs"] == json.loads(json.dumps(dict(inputs))) else None
 
 
 def training_ranks(manifest: Mapping[str, Any]) -> int:
-    """Return how many processes last trained an ingredient; "2x1" is processes x parts."""
+    """Return how many processes trained a model at the end of training, from its manifest."""
     layouts: list[str] = manifest.get("layouts", ["1x1"])
     return int(layouts[-1].split("x")[0])

@@ -1,4 +1,4 @@
-"""The paths and names of all files of a run; no other module spells them out."""
+"""Defines the names and paths of all files that modelsoups writes for an experiment."""
 
 from pathlib import Path
 
@@ -21,12 +21,12 @@ TABLE_3 = "table_3.csv"
 
 
 def shipped(name: str) -> Path:
-    """Return the path of the folder conf, sweeps or slurm, in the package or the checkout."""
+    """Return the folder conf, sweeps or slurm of the installed package or the source checkout."""
     return PACKAGE / name if (PACKAGE / name).is_dir() else PACKAGE.parents[1] / name
 
 
 class Run:
-    """Every path of an experiment: `root` holds the stages' files, `results` the report's."""
+    """The paths of an experiment's files: models and logits in `root`, its report in `results`."""
 
     def __init__(self, root: Path, results: Path) -> None:
         self.root, self.results = root, results
@@ -43,7 +43,7 @@ class Run:
         self.log = root / "modelsoups.log"
 
     def head(self, init: str) -> Path:
-        """Return the folder of an initial model: encoder and head before fine-tuning (theta_0)."""
+        """Return the folder of the initial model (theta_0) with the head `init` (e.g. zeroshot)."""
         return self.root / "init" / init
 
     def ingredient(self, index: int) -> Path:
@@ -53,7 +53,7 @@ class Run:
         return self.root / "logits" / model_sha256[:16] / f"{dataset}-{dataset_sha256[:12]}.safetensors"
 
     def point(self, key: str) -> Path:
-        """Return the file of a soup's cached measurement in the analyses."""
+        """Return the JSON file in which the analyses cache a measurement; `key` is a hash."""
         return self.root / "points" / key[:2] / f"{key}.json"
 
     def soup(self, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""The provenance of a result: versions, commit, command and machine; fingerprints of code."""
+"""Records how a result was made: package versions, git commit, command and machine."""
 
 import ast
 import contextlib
@@ -25,7 +25,7 @@ PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "webdataset", "hy
 
 @functools.cache
 def code_fingerprint(*parts: str) -> str:
-    """Return sixteen hex digits that change with these modules' code and docstrings."""
+    """Return a hash (16 hex digits) of these modules' code and docstrings, without comments."""
     root, text = PACKAGE, dict[str, str]()
     for part in parts:
         files = sorted((root / part).rglob("*.py")) or [root / f"{part}.py"]
@@ -35,7 +35,7 @@ def code_fingerprint(*parts: str) -> str:
 
 
 def record() -> dict[str, Any]:
-    """Return versions, commit, command line, machine and time as JSON values."""
+    """Return package versions, git commit, command line, machine and time as a JSON object."""
     packages = {}
     for name in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
@@ -70,7 +70,7 @@ def public_argument(argument: str) -> str:
 
 
 def git_commit() -> str | None:
-    """Return the source checkout's commit, with a "+" if files have changed; None if installed."""
+    """Return the git commit of the source checkout, with "+" if files changed; None without one."""
     root = PACKAGE.parents[1]
     if not (root / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""Reads and writes files. Writes are atomic, and error messages give the file."""
+"""Reads and writes JSON, text and weights. Writes are atomic, and errors name the file."""
 
 import contextlib
 import errno
@@ -103,7 +103,7 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Parse a JSON file. Raises ValueError, with the path, if it is damaged."""
+    """Return the content of a JSON file; raise ValueError, with the path, if it is invalid."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -120,7 +120,7 @@ def read_object(path: Path, *keys: str) -> dict[str, Any]:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Parse a file of JSON lines; ValueError, with path and number, if a line is damaged."""
+    """Return one dictionary per line of a JSON Lines file; raise ValueError for an invalid line."""
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
@@ -133,7 +133,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 def save_weights(path: Path, state: "Mapping[str, Tensor]") -> None:
     """Write a state dict as safetensors, atomically; equal tensors give identical files.
 
-    The metadata has only one key, because the library would write several in random order.
+    The metadata has only one key, because safetensors writes several keys in random order.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -146,7 +146,7 @@ def save_weights(path: Path, state: "Mapping[str, Tensor]") -> None:
 
 
 def fingerprint(value: Any) -> str:
-    """Return sixteen hex digits of the sha256 of a JSON-like value."""
+    """Return the first 16 hex digits of the sha256 of a JSON-like value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -1,1 +1,1 @@
-"""An opened run: its recipes, prepared data sets, ingredients, logits and soups."""
+"""Access to the files of one run: recipes, data sets, fine-tuned models, logits and soups."""

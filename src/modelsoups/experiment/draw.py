@@ -1,4 +1,4 @@
-"""The draw of a run: one recipe for each ingredient, fixed once it is written."""
+"""The draw of a run: the hyperparameters (recipe) of each fine-tuned model, drawn only once."""
 
 import json
 from dataclasses import MISSING, asdict, fields
@@ -15,14 +15,14 @@ from modelsoups.recipes.recipe import Recipe
 
 
 class Draw:
-    """The recipes of a run, in runs/<name>/draw.jsonl."""
+    """The recipes (hyperparameters of each ingredient) of one run, in runs/<name>/draw.jsonl."""
 
     def __init__(self, files: Run, sweep: SweepConfig, fixed: dict[str, Any]) -> None:
-        """fixed: the keys of the recipe that are the same for every ingredient."""
+        """fixed: hyperparameters that all recipes share, such as {"batch_size": 512}."""
         self.files, self.sweep, self.fixed = files, sweep, fixed
 
     def recipes(self) -> list[Recipe]:
-        """Return the recipes from draw.jsonl, in the order of their index.
+        """Return the recipes in draw.jsonl; ingredient i is fine-tuned with recipe i.
 
         Raises ValueError if the file is missing, or has changed since the sweep was submitted.
         """
@@ -32,8 +32,8 @@ class Draw:
         submitted = self.files.draw_manifest
         if submitted.exists() and storage.read_json(submitted)["sha256"] != storage.file_sha256(path):
             raise ValueError(
-                f"{path} has changed since the sweep started; recipes are fixed once drawn: restore it (`modelsoups "
-                "sweep` after deleting it draws the same), or choose another name=..."
+                f"{path} has changed since the sweep was submitted; delete it, and `modelsoups sweep` draws the same "
+                "recipes again. For other recipes, choose another run with name=..."
             )
         try:
             return [Recipe(**row["recipe"]) for row in storage.read_jsonl(path)]
@@ -41,20 +41,20 @@ class Draw:
             raise ValueError(f"{path} does not hold recipes ({type(error).__name__}: {error}); restore it") from error
 
     def drawn(self) -> list[Recipe]:
-        """Return the recipes that the search draws with this configuration, not draw.jsonl's."""
+        """Draw all recipes from the search file and the seed, without reading draw.jsonl."""
         search = load_search(self.sweep.search)
         return [self.recipe(search, i) for i in range(self.sweep.count or searches.size(search))]
 
     def recipe(self, search: dict[str, Any], index: int) -> Recipe:
-        """Return a recipe; values are the configuration's, else the search's, else the default."""
+        """Return recipe `index`: fixed values, else values drawn from `search`, else defaults."""
         values = {**searches.draw(search, self.sweep.seed, index), **self.fixed}
         missing = [f.name for f in fields(Recipe) if f.default is MISSING and f.name not in values]
         if missing:
-            raise ValueError(f"recipe.{missing[0]} is neither set nor drawn by {self.sweep.search}")
+            raise ValueError(f"recipe.{missing[0]} has no value; set it, or add it to {self.sweep.search}")
         return Recipe(**values)
 
     def write(self) -> bool:
-        """Write draw.jsonl and return whether it changed; ValueError if a recipe would change."""
+        """Write draw.jsonl; return whether it changed. ValueError if old recipes would change."""
         rows = []
         for index, recipe in enumerate(self.drawn()):
             rows.append({"index": index, "recipe": json.loads(json.dumps(asdict(recipe)))})
@@ -72,14 +72,14 @@ class Draw:
         storage.write_jsonl(path, rows)
         if self.files.draw_manifest.exists():
             storage.write_json(self.files.draw_manifest, {"sha256": storage.file_sha256(path)})
-        print(f"sweep: {len(rows)} recipes of {source} -> {path}")
+        print(f"sweep: wrote {len(rows)} recipes ({source}) to {path}")
         return True
 
 
 def load_search(name: str) -> dict[str, Any]:
-    """Read a search by its name in sweeps/ or by its path: YAML, or JSON lines with one recipe each.
+    """Read a search file: YAML with distributions or a grid, or JSON lines with one recipe each.
 
-    Raises ValueError if the file is missing or is not a valid search.
+    name: a path, or a name in sweeps/. Raises ValueError if the file is missing or not valid.
     """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml", ".jsonl"):
@@ -87,7 +87,7 @@ def load_search(name: str) -> dict[str, Any]:
         path = next((p for p in found if p.exists()), found[0])
     if not path.exists():
         files = [p.stem for p in shipped("sweeps").iterdir() if not p.stem.startswith("wandb")]
-        raise ValueError(f"sweep.search={name}: no such file ({path}); shipped searches: {', '.join(sorted(files))}")
+        raise ValueError(f"sweep.search={name}: no such file ({path}); available: {', '.join(sorted(files))}")
     if path.suffix == ".jsonl":
         search: Any = {"kind": "list", "recipes": storage.read_jsonl(path)}
     else:

@@ -1,4 +1,4 @@
-"""Experiment, an opened run: each command creates one and passes it on."""
+"""`Experiment`: one run with its configuration and files, the argument of every stage."""
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -24,16 +24,16 @@ TASKS = {"images": "modelsoups.tasks.images:ImageClassification"}
 
 
 def _parts() -> ModuleType:
-    from modelsoups.experiment import parts  # loads PyTorch, which status, submit and plan do not need
+    from modelsoups.experiment import parts  # loads PyTorch, which status and plan do not need
 
     return parts
 
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """A run and access to its parts. Each part is created when it is first used, and then cached.
+    """One run: its configuration, and objects that read and write its files.
 
-    Only the configuration is pickled when an Experiment is sent to a worker process.
+    The objects are created when they are first used. Only the configuration is pickled.
     """
 
     config: Config
@@ -43,51 +43,51 @@ class Experiment:
 
     @cached_property
     def files(self) -> Run:
-        """The path of every file of the run."""
+        """Return an object with the path of every file of the run."""
         return Run(Path(self.config.runs), Path(self.config.results))
 
     @cached_property
     def sets(self) -> Sets:
-        """The prepared data sets."""
+        """Return the data sets of the run, which are opened when they are first used."""
         return Sets(self.config.data, self.config.protocol, self.config.pool == "imported")
 
     @cached_property
     def draw(self) -> Draw:
-        """The recipes of the run."""
+        """Return the draw: the recipes of the run, and the search file that they come from."""
         return Draw(self.files, self.config.sweep, self.config.recipe)
 
     @cached_property
     def imported(self) -> "Imported | None":
-        """The imported models if pool=imported, otherwise None."""
+        """Return the models that `import-released` wrote if pool=imported, otherwise None."""
         holdout = self.sets.folder(self.config.data.holdout)
         return _parts().Imported(self.files, holdout) if self.config.pool == "imported" else None
 
     @cached_property
     def ingredients(self) -> "Ingredients":
-        """The initial and the fine-tuned models."""
+        """Return the object that finds the run's initial and fine-tuned models."""
         config = self.config
         return _parts().Ingredients(self.files, self.draw, config.heads.init, config.soup.minimum, self.imported)
 
     @cached_property
     def task(self) -> "Task":
-        """The learning task: inputs, loss and score."""
+        """Return the learning task (such as image classification): its inputs, loss and score."""
         make = registry.find(TASKS, self.config.task, "task")
         task: Task = make(self.crops, self.config.evaluate.batch_size)
         return task
 
     @cached_property
     def crops(self) -> "CropStore":
-        """The cached evaluation crops (decoded images) of the prepared sets."""
+        """Return the cache of the images that models are evaluated on, decoded and cropped."""
         return _parts().CropStore(self.files.root / "pixels")
 
     @cached_property
     def logits(self) -> "LogitsCache":
-        """The cached logits of models and soups."""
+        """Return the cache of the logits of models and soups on the data sets."""
         return _parts().LogitsCache(self.files, self.sets, self.task, self.classifier)
 
     @cached_property
     def soups(self) -> "Soups":
-        """The soups of the run, and the pool of models that they are chosen from."""
+        """Return the object that reads, writes and averages the run's soups."""
         return _parts().Soups(self.files, self.ingredients, self.logits)
 
     @cached_property
@@ -95,23 +95,23 @@ class Experiment:
         return {}
 
     def classifier(self, classes: int) -> "Classifier":
-        """Return the shared network with this many classes; its weights are those loaded last."""
+        """Return a network for this many classes. It is shared, so load weights before each use."""
         if classes not in self._classifiers:
             self._classifiers[classes] = self.task.build(self.config.model, classes)
         return self._classifiers[classes]
 
     @property
     def workers(self) -> int:
-        """The number of processes to run in parallel."""
+        """Return the number of worker processes to run in parallel."""
         return worker_count(self.config.finetune.parallel)
 
     def prepare_inputs(self, names: list[str]) -> None:
-        """Decode sets too large for memory to disk, so that all models can share them."""
+        """Decode the images of large sets to disk, once for all models that are evaluated."""
         for name in names:
             self.task.prepare(self.sets[name], self.config.model)
 
     def soup_inputs(self, ingredients: "list[Ingredient]") -> dict[str, Any]:
-        """Return the soups' inputs for their manifest: ingredients, models, data sets, options."""
+        """Return what soups depend on (hashes of models and data, options), for manifest.json."""
         config, sets = self.config, self.sets
         return {
             "ingredients": {i.id: i.sha256 for i in ingredients},
@@ -124,7 +124,7 @@ class Experiment:
         }
 
     def report_inputs(self) -> dict[str, Any]:
-        """Return a report's inputs for its manifest; ValueError if the soups are not complete."""
+        """Return what a report depends on, for manifest.json; ValueError if soups are missing."""
         soups = self.files.soups
         manifest = manifests.manifest_of(soups)
         if manifest is None:

@@ -11,16 +11,17 @@ from modelsoups.soup.coefficients import Ingredient
 
 
 class Imported:
-    """The authors' released models in the ingredient folders of a run."""
+    """The authors' released models, imported into the ingredient folders of one run."""
 
     def __init__(self, files: Run, holdout: Path) -> None:
-        """holdout: folder of the prepared hold-out, split by the authors' index file."""
+        """holdout: folder of the prepared hold-out; `find` checks how it was split."""
         self.files, self.holdout = files, holdout
 
     def find(self) -> tuple[list[Ingredient], dict[str, str]]:
-        """Return the imported ingredients with their released recipes, and why others are missing, by id.
+        """Return the imported models with their recipes, and {id: reason} for each missing model.
 
-        Raises ValueError if the import is not complete, or if the hold-out is not the authors'.
+        Raises ValueError if the import has not finished or a model has changed since, or if the
+        hold-out was not split by the authors' index file.
         """
         manifest = self.manifest()
         self._check_holdout()
@@ -43,7 +44,7 @@ class Imported:
         return {"initialization": Ingredient("initialization", str(path), sha256, None)} if sha256 else {}
 
     def manifest(self) -> dict[str, Any]:
-        """Return the manifest of the import. Raises ValueError if nothing was imported."""
+        """Return manifest.json, which lists imported and missing models; ValueError if absent."""
         folder = self.files.ingredients
         manifest = manifests.manifest_of(folder)
         if manifest is None:
@@ -51,11 +52,11 @@ class Imported:
         return manifest
 
     def _check_holdout(self) -> None:
-        """Raise ValueError if no index file split the hold-out: the models trained on 98% of it."""
+        """Raise ValueError if the hold-out has images on which the released models were trained."""
         manifest = manifests.manifest_of(self.holdout)
         if manifest is not None and manifest["inputs"].get("holdout", {}).get("rule") != "file":
             raise ValueError(
                 f"{self.holdout}: this hold-out was not split by the authors' index file. The released models were "
-                "trained on about 98% of it, so no soup can be chosen on it. Prepare with "
-                "data.holdout_file=imagenet_98_idxs.npy and a different data.dir=..."
+                "trained on about 98% of it, so no soup can be chosen on it. Run `modelsoups prepare` with "
+                "data.holdout_file=imagenet_98_idxs.npy and another data.dir=..."
             )

@@ -1,4 +1,4 @@
-"""The initial models and ingredients of a run: their weights, and which are missing and why."""
+"""Finds and loads the initial and fine-tuned models of a run, and says why others are missing."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,22 +17,22 @@ from modelsoups.soup.coefficients import Ingredient
 
 @dataclass(frozen=True)
 class Found:
-    """The complete ingredients ordered by index, and a reason for each missing one, by id."""
+    """The complete ingredients of a run, by index, and {id: reason} for each missing ingredient."""
 
     ingredients: list[Ingredient]
     missing: dict[str, str]
 
 
 class Ingredients:
-    """The models of a run. Its folders are read anew at each call."""
+    """The initial and fine-tuned models of one run. Each call reads the run's folders again."""
 
     def __init__(self, files: Run, draw: Draw, init: str, minimum: int, imported: Imported | None) -> None:
-        """init: the initial model (lp or zeroshot). imported: the models if pool=imported."""
+        """init: the initial head's kind; minimum: fewest models; imported: for pool=imported only."""
         self.files, self.draw, self.init, self.minimum, self.imported = files, draw, init, minimum, imported
         self._verified: set[tuple[str, int, str]] = set()  # path, time of last change, sha256
 
     def find(self) -> Found:
-        """Return the run's ingredients; ValueError if fewer than soup.minimum are complete."""
+        """Return the complete ingredients and why others are missing; ValueError if too few."""
         if self.imported:
             return self._enough(Found(*self.imported.find()), "modelsoups import-released DIR")
         found, missing = [], {}
@@ -56,14 +56,14 @@ class Ingredients:
             why = "; ".join(f"{k} {v}" for k, v in list(found.missing.items())[:5])
             raise ValueError(
                 f"{self.files.ingredients}: {len(found.ingredients)} complete ingredients, but soup.minimum="
-                f"{self.minimum} are needed ({why or 'the draw is empty'}); run `{command}`"
+                f"{self.minimum} are needed ({why or 'there are no recipes'}); run `{command}`"
             )
         return found
 
     def initial(self) -> dict[str, Ingredient]:
-        """Return theta_0 as "initialization" and, if it is a different one, the zero-shot model as "zeroshot".
+        """Return {"initialization": theta_0} and, if theta_0 is not zero-shot, also "zeroshot".
 
-        The dict is empty for an imported pool without model_0.
+        The dict is empty if the models were imported without model_0, which is their theta_0.
         """
         if self.imported:
             return self.imported.initial()
@@ -80,9 +80,10 @@ class Ingredients:
         return Ingredient(row, str(folder / paths.MODEL), manifest["sha256"], None)
 
     def open(self, ingredient: Ingredient) -> Checkpoint:
-        """Open an ingredient's weights; tensors are read on demand. Raises ValueError as `load_weights` does.
+        """Open an ingredient's checkpoint, whose tensors are read on demand.
 
-        A file is hashed only once: hashing it for every soup would take longer than the mixing.
+        Raises ValueError if its hash is wrong. The hash of a file is computed only once, since that
+        takes longer than averaging.
         """
         checkpoint = open_checkpoint(ingredient.path)
         checkpoint.name = f"ingredient {ingredient.id}"
@@ -95,14 +96,14 @@ class Ingredients:
 
 
 def load_weights(ingredient: Ingredient) -> dict[str, Tensor]:
-    """Return an ingredient's state dict on the CPU; ValueError if its hash is wrong."""
+    """Return an ingredient's state dict on the CPU; ValueError if the file has changed."""
     state = load_state(Path(ingredient.path))
     verify(ingredient, state_sha256(state))
     return state
 
 
 def verify(ingredient: Ingredient, sha256: str) -> None:
-    """Raise ValueError if `sha256`, an ingredient's weights' hash, is not its manifest's."""
+    """Raise ValueError if `sha256`, the hash of the file's weights, is not the one on record."""
     if sha256 != ingredient.sha256:
         path = Path(ingredient.path)
         raise ValueError(

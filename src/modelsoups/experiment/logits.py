@@ -1,9 +1,9 @@
-"""A cache of the logits of models on data sets; the keys are the hashes of the weights and of the data.
+"""A cache of the logits of models on data sets, by the hashes of the weights and of the data.
 
-All evaluation uses this cache: single models, soups and ensembles. Logits are float32 and projected to the
-data set's own classes (ImageNet-R, ObjectNet, ImageNet-A) before ensembles average them, as in the authors' code.
+All evaluation uses this cache. Logits are float32, projected to the classes of the data set (fewer
+in ImageNet-R, ObjectNet and ImageNet-A) before an ensemble averages them, as in the authors' code.
 
-Legend: N images of a set, B of a batch, C classes, H height, W width.
+Suffixes of tensor names: N images of a data set, B images of a batch, C classes.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ def _digest(logits_NC: Tensor) -> Tensor:
 
 
 class LogitsCache:
-    """The cached logits of a run's models, in runs/<name>/logits."""
+    """The cached logits of a run's models on its data sets, in files in runs/<name>/logits."""
 
     def __init__(
         self,
@@ -41,19 +41,19 @@ class LogitsCache:
         task: Task,
         classifier: Callable[[int], Any],
     ) -> None:
-        """classifier: returns the run's network for a number of classes."""
+        """classifier: function from a number of classes to the network to load weights into."""
         self.files, self.sets, self.task, self.classifier = files, sets, task, classifier
 
     def path(self, name: str, sha256: str, images: int | None = None) -> Path:
-        """Return the file of a model's logits on a data set, or on a subset of `images` images."""
+        """Return the cache file of a model (by hash) and a data set, or `images` images of it."""
         whole = self.files.logits(sha256, name, self.sets[name].sha256)
         return whole if images is None else whole.with_name(f"{whole.stem}-{images}{whole.suffix}")
 
     def of(self, name: str, sha256: str, state: Mapping[str, Tensor] | None = None) -> Logits:
-        """Return the logits of a model on the data set `name`, from the cache or computed from `state`.
+        """Return a model's logits on the data set `name`, from the cache or computed with `state`.
 
-        sha256: hash of the weights. Raises ValueError, with the stage to run, if the cache has no such
-        logits and there is no `state`.
+        sha256: hash of the model's weights. Raises ValueError if the logits are not cached and
+        `state` is None.
         """
         path = self.path(name, sha256)
 
@@ -65,7 +65,7 @@ class LogitsCache:
         return Logits(name, self.cached(path, compute), torch.from_numpy(self.sets[name].labels_N))
 
     def cached(self, path: Path, compute: Callable[[], Tensor]) -> Tensor:
-        """Return the logits_NC in a cache file; if it is missing, compute and write them.
+        """Return logits, (images, classes), from a file; if it is missing, compute and write them.
 
         Raises ValueError if the file is damaged.
         """
@@ -84,9 +84,9 @@ class LogitsCache:
 
     @torch.inference_mode()
     def forward(self, name: str, state: Mapping[str, Tensor], of_N: Tensor | None = None) -> Tensor:
-        """Return the projected logits_NC (float32, on the CPU) of a state dict on the data set `name`.
+        """Compute the float32 logits, (images, classes), of a state dict on the data set `name`.
 
-        of_N: a boolean mask of the images to use; by default all.
+        of_N: boolean mask of the images to use, (images,); by default all are used.
         """
         dataset = self.sets[name]
         model = self.classifier(len(dataset.classes))

@@ -1,4 +1,4 @@
-"""The parts of an opened run that need PyTorch, which takes seconds to import."""
+"""The classes that `Experiment` imports only on use, since importing PyTorch takes seconds."""
 
 from modelsoups.data.crops import CropStore
 from modelsoups.experiment.imported import Imported

@@ -1,4 +1,4 @@
-"""The data sets of a run: their preparation, their inputs, and the prepared sets, opened once."""
+"""The data sets of a run: their names, their preparation, and access to the prepared sets."""
 
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ LIBRARIES = {  # data.library -> a module with the functions names, inputs, fact
 
 
 class Sets:
-    """The data sets of an experiment; sets["test"] opens one; ValueError if it is not prepared."""
+    """The data sets of one run. sets["test"] opens one; ValueError if it is not prepared."""
 
     def __init__(self, data: DataConfig, protocol: str, without_holdout: bool) -> None:
-        """without_holdout: evaluate without the hold-out if it is not prepared."""
+        """without_holdout: whether models may be evaluated while the hold-out is not prepared."""
         self.data, self.protocol, self.without_holdout = data, protocol, without_holdout
         self._opened: dict[str, ShardSet] = {}
 
@@ -42,25 +42,25 @@ class Sets:
     # ---- prepared sets ----
 
     def is_prepared(self, name: str) -> bool:
-        """Return whether a set has been prepared; opening it checks for damage."""
+        """Return whether a set is completely prepared; damage is only found when it is opened."""
         return (self.folder(name) / manifests.MANIFEST).exists()
 
     def tests(self) -> list[str]:
-        """Return the names of the test set and of the prepared shifts and extra sets that have own images.
+        """Return the names of the test set and of prepared shifts and extra sets with own images.
 
-        They are evaluated only after every choice. Sets that only relabel the test set are excluded,
-        since they are scored from its logits.
+        No soup is chosen on them. A set that only has other labels for the test set's images, such
+        as ReaL, is excluded: it is scored from the test set's logits.
         """
         others = filter(self.is_prepared, [*self.data.shifts, *self.data.extra])
         return [self.data.test, *(name for name in others if self[name].scoring is None)]
 
     def relabelled(self) -> list[str]:
-        """Return the names of prepared sets that give different labels to the test set's images."""
+        """Return the names of prepared sets that give other labels to the test set's images."""
         prepared = filter(self.is_prepared, self.data.extra)
         return [name for name in prepared if self[name].scoring is not None]
 
     def evaluated(self) -> list[str]:
-        """Return the names of the sets on which every ingredient is evaluated."""
+        """Return the names of the sets on which every ingredient is evaluated, hold-out first."""
         if self.without_holdout and not self.is_prepared(self.data.holdout):
             return self.tests()
         return [self.data.holdout, *self.tests()]
@@ -72,22 +72,22 @@ class Sets:
     # ---- preparation ----
 
     def names(self) -> list[str]:
-        """Return the names of all sets of the experiment, in order."""
+        """Return the names of all sets of the run: training, hold-out, test, shifts and extra."""
         found: list[str] = self._library().names(self.data)
         return found
 
     def inputs(self, name: str) -> dict[str, Any]:
-        """Return the inputs of a set; its shards are complete if they have these inputs."""
+        """Return the options and source files that a set depends on, for its manifest.json."""
         found: dict[str, Any] = self._library().inputs(self.data, self.protocol, name)
         return found
 
     def facts(self, name: str) -> dict[str, Any]:
-        """Return the metadata of a set for its manifest; see `shards.finish_set`."""
+        """Return metadata of a set for its manifest.json: title, role, class names and others."""
         found: dict[str, Any] = self._library().facts(self.data, self.protocol, name)
         return found
 
     def make(self, names: list[str], workers: int) -> dict[str, int]:
-        """Prepare these sets, and return the number of images of each set that was written."""
+        """Write these sets with worker processes; return {name: number of images} for each."""
         made: dict[str, int] = self._library().make(self.data, self.protocol, names, workers)
         return made
 

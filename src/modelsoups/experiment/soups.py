@@ -1,4 +1,4 @@
-"""The soups of a run: their files, their mixed weights, and the pool that methods choose from."""
+"""The soups of a run: their files, their averaged weights, and the models to choose from."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,13 +14,13 @@ from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.soup.pool import Gradient, Pool, model_gradient
 from modelsoups.weights.mixing import mix_in_memory
 
-STATES_IN_MEMORY = 4 * 2**30  # bytes of checkpoints cached per process; others are read from disk each time
+STATES_IN_MEMORY = 4 * 2**30  # bytes of checkpoints cached per process
 CURVE = (1, 2, 4, 8, 16, 24, 36, 48, 72)  # numbers of models in Figure B.1
 EXTRAS = ("inputs", "sha256")  # keys in a soup's file besides those of Soup
 
 
 class Soups:
-    """The soups of a run, in runs/<name>/soups."""
+    """The soups of one run, each a file runs/<name>/soups/<row>.json."""
 
     def __init__(self, files: Run, ingredients: Ingredients, logits: LogitsCache) -> None:
         self.files, self.ingredients, self.logits = files, ingredients, logits
@@ -28,11 +28,11 @@ class Soups:
         self._used = 0  # bytes in self._states
 
     def write(self, row: str, soup: Soup, **extras: str) -> None:
-        """Write a soup. extras: `inputs` (fingerprint of its inputs), `sha256` (of its weights)."""
+        """Write soups/<row>.json. extras: `inputs` (hash of all inputs), `sha256` (of weights)."""
         storage.write_json(self.files.soup(row), {**soup.to_json(), **extras})
 
     def read(self, row: str) -> Soup:
-        """Read a soup of the run. Raises ValueError if it is missing or malformed."""
+        """Read soups/<row>.json. Raises ValueError if the file is missing or malformed."""
         path = self.files.soup(row)
         if not path.exists():
             raise ValueError(f"{path} is missing; run `modelsoups soup` first")
@@ -43,24 +43,25 @@ class Soups:
             raise ValueError(f"{path}: {error}") from error
 
     def extras(self, row: str) -> dict[str, str]:
-        """Return the keys EXTRAS in a soup's file; empty if there is no file."""
+        """Return the hashes `inputs` and `sha256` in soups/<row>.json; {} if there is no file."""
         path = self.files.soup(row)
         content = storage.read_object(path) if path.exists() else {}
         return {key: content[key] for key in EXTRAS if key in content}
 
     def mixed(self, soup: Soup) -> dict[str, Tensor]:
-        """Return the mixed weights of a soup of the run's ingredients and initial models.
+        """Return the averaged weights of a soup, as a state dict.
 
-        Ingredients are read tensor by tensor, so memory for one model is enough.
+        Checkpoints are read tensor by tensor, so memory for one model is enough. Raises ValueError
+        if an ingredient is missing or has changed since the soup was chosen.
         """
         known = {i.id: i for i in [*self.ingredients.find().ingredients, *self.ingredients.initial().values()]}
         for name, sha256 in zip(soup.ingredients, soup.hashes, strict=True):
             if name not in known or known[name].sha256 != sha256:
-                raise ValueError(f"soup {soup.method}: ingredient {name} is missing or has changed since it was chosen")
+                raise ValueError(f"soup {soup.method}: ingredient {name} is missing or changed; run `modelsoups soup`")
         return mix_in_memory([self.ingredients.open(known[name]) for name in soup.ingredients], soup.coefficients)
 
     def pool(self, ingredients: Sequence[Ingredient]) -> Pool:
-        """Return the Pool of these ingredients and the hold-out, from which soup methods choose."""
+        """Return what a soup method chooses from: these ingredients and their hold-out logits."""
         sets = self.logits.sets
         name, labels_N = sets.data.holdout, torch.from_numpy(sets.holdout.labels_N)
         return Pool(
@@ -75,7 +76,7 @@ class Soups:
         )
 
     def _state(self, ingredient: Ingredient) -> dict[str, Tensor]:
-        """Return an ingredient's weights, cached until STATES_IN_MEMORY bytes are in use."""
+        """Return an ingredient's state dict; up to STATES_IN_MEMORY bytes of weights are cached."""
         if ingredient.sha256 in self._states:
             return self._states[ingredient.sha256]
         state = load_weights(ingredient)
@@ -93,5 +94,5 @@ class Soups:
 
 
 def curve_points(count: int) -> list[int]:
-    """Return the numbers of models in Figure B.1 below `count`; Table 3 has `count` itself."""
+    """Return the x axis of Figure B.1, numbers of models, below `count`: 1, 2, 4, 8, ..."""
     return [k for k in CURVE if k < count]

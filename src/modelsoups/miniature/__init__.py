@@ -1,1 +1,1 @@
-"""The miniature experiment's data and models: icons, rendering, data sets, pre-training."""
+"""The miniature experiment: images of icons in place of ImageNet, and a small CLIP and ViT."""

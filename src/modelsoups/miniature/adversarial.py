@@ -1,13 +1,13 @@
-"""The selection of IconNet-A: renderings that a reference network gets wrong, as in ImageNet-A.
+"""The selection of IconNet-A: images that a reference network gets wrong, as in ImageNet-A.
 
     python -m modelsoups.miniature.adversarial
 
 writes assets/iconnet/adversarial.json in about eight minutes on one core. It trains two small
-convolutional networks: the reference sees only the glyphs of in-distribution designers, the judge
-those of every designer. A candidate is selected if the reference is wrong and the judge (instead of
-the people who checked ImageNet-A) is correct. A seed draws the set from the selected candidates.
+convolutional networks: the reference on icons of the designers in IconNet's training set, the judge
+on icons of all designers. A candidate image is selected if the reference is wrong and the judge (in
+place of people) is right. IconNet-A is a random subset of the selected images.
 
-Legend: M chunks of N candidates.
+Shape letters: M chunks of N candidates; C channels, H height, W width.
 """
 
 import base64
@@ -33,7 +33,7 @@ IN_A = sorted(LABEL_OF_CLASS)  # the classes of A
 
 
 def selected(seed: int, chunk: int) -> tuple[Tensor, list[int]]:
-    """Return images_NCHW and classes of one chunk of the set."""
+    """Return the images, (N, C, H, W), and class indices of one chunk of IconNet-A."""
     images, classes = [], []
     for candidate_chunk, place in order(seed)[chunk * sets.CHUNK : (chunk + 1) * sets.CHUNK]:
         images_NCHW, drawn = candidates(candidate_chunk)
@@ -44,19 +44,19 @@ def selected(seed: int, chunk: int) -> tuple[Tensor, list[int]]:
 
 @lru_cache(maxsize=4)
 def order(seed: int) -> list[tuple[int, int]]:
-    """Return the set's images as (candidate chunk, index in it), from random chunks."""
+    """Return where the IconNet-A images are among the candidates: (chunk, index in the chunk)."""
     kept_MN, count = kept(), sets.SETS["a"].count
     chosen: list[tuple[int, int]] = []
     for chunk in torch.randperm(len(kept_MN), generator=sets.generator(f"a {seed}")).tolist():
         chosen += [(chunk, place) for place in kept_MN[chunk].nonzero()[0].tolist()]
         if len(chosen) >= count:
             return chosen[:count]
-    raise ValueError(f"{FILE.name} selects {len(chosen)} candidates; the set needs {count}")
+    raise ValueError(f"{FILE} selects only {len(chosen)} candidates, but IconNet-A needs {count}: raise CANDIDATES")
 
 
 @cache
 def kept() -> np.ndarray:
-    """Return kept_MN: whether each candidate was selected."""
+    """Return a bool array, (chunks, images per chunk): whether a rendered image is in IconNet-A."""
     packed = base64.b64decode(storage.read_json(FILE)["kept"])
     return np.unpackbits(np.frombuffer(packed, np.uint8)).reshape(-1, sets.CHUNK).astype(bool)
 
@@ -67,7 +67,7 @@ def candidates(chunk: int) -> tuple[Tensor, list[int]]:
 
 
 def _render(styles: Sequence[str], count: int, g: Generator) -> tuple[Tensor, list[int]]:
-    """Render random glyphs of random classes of IconNet-A; return images_NCHW and classes."""
+    """Render `count` icons of random IconNet-A classes; return images (N, C, H, W) and classes."""
     drawn_N = torch.randint(len(IN_A), (count,), generator=g)
     classes = [IN_A[i] for i in drawn_N.tolist()]
     glyphs = icons.random_glyphs(styles, classes, g)
@@ -79,7 +79,7 @@ def _classify(model: nn.Module, images_NCHW: Tensor) -> Tensor:  # logits_NC of 
 
 
 def network() -> nn.Module:
-    """Return a network of five convolutions and a linear classifier (0.4 million parameters)."""
+    """Return an untrained CNN: five convolutions and a linear layer, 0.4 million parameters."""
     layers: list[nn.Module] = []
     shapes = ((3, 32, 2), (32, 64, 1), (64, 96, 2), (96, 128, 1), (128, 192, 2))
     for before, after, stride in shapes:
@@ -89,7 +89,7 @@ def network() -> nn.Module:
 
 
 def fit(styles: Sequence[str], name: str) -> nn.Module:
-    """Train and return a network on renderings of these styles' glyphs. name seeds its data."""
+    """Return a network trained on rendered icons of these styles; `name` seeds the rendering."""
     torch.manual_seed(0)
     model = network().train()
     optimizer = torch.optim.AdamW(model.parameters(), LR, weight_decay=0.05)
@@ -111,7 +111,7 @@ def fit(styles: Sequence[str], name: str) -> nn.Module:
 
 @torch.inference_mode()
 def _is_right(model: nn.Module) -> Tensor:
-    """Return for each candidate whether a network classifies it correctly."""
+    """Return a bool for each candidate image: whether the network classifies it correctly."""
     right = []
     for chunk in range(CANDIDATES):
         images_NCHW, classes = candidates(chunk)
@@ -121,7 +121,10 @@ def _is_right(model: nn.Module) -> Tensor:
 
 
 def select() -> None:
-    """Train both networks, classify all candidates and write the selection."""
+    """Train two networks and write adversarial.json: images that only the judge classifies correctly.
+
+    The reference is trained on the in-distribution styles alone, the judge on all styles.
+    """
     reference_N = _is_right(fit(icons.IN_DISTRIBUTION, "reference"))
     judge_N = _is_right(fit(tuple(icons.STYLES), "judge"))
     kept_N = ~reference_N & judge_N
@@ -132,7 +135,7 @@ def select() -> None:
     content = {"made with": "python -m modelsoups.miniature.adversarial", "candidates": len(kept_N)}
     storage.write_json(FILE, {**content, "percent right, or kept": percent, "kept": packed})
     needed = math.ceil(100 * sets.SETS["a"].count / len(kept_N))
-    print(f"adversarial: % of {len(kept_N)} candidates: {percent}; kept needs {needed} -> {FILE}")
+    print(f"adversarial: wrote {FILE}; % of images classified correctly, or kept: {percent} (needed: {needed}%)")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Icon glyphs as 48x48 masks, and the choice of those that pre-training may see.
+"""Icon glyphs as 48x48 grey masks, and the selection of the glyphs for pre-training.
 
-The glyphs come from the font files in the qtawesome package, which is not imported. A glyph has a
-style (one weight of one designer), a name ("bicycle") and a concept from
-assets/iconnet/concepts.json: a class of IconNet, another, or none. Legend: G glyphs.
+The glyphs come from the font files in the package qtawesome, which is not imported. A glyph has a
+style (one designer's icons in one weight), a name ("bicycle") and a concept from concepts.json: a
+class of IconNet, another concept, or None. Shape letters: G glyphs, S pixels.
 """
 
 import re
@@ -29,7 +29,7 @@ NEAR_DUPLICATE = 0.92  # smallest cosine of two masks that count as near-duplica
 
 @dataclass(frozen=True)
 class Style:
-    """One weight of one designer. Group 1 of `pattern` is the icon's name in a charmap entry."""
+    """An icon font. Glyph names in its charmap match the regex `pattern`; group 1 is the icon's name."""
 
     designer: str
     font: str
@@ -47,7 +47,7 @@ HELD_OUT = tuple(name for name, style in STYLES.items() if not style.in_distribu
 
 @dataclass(frozen=True)
 class Glyph:
-    """One icon of one style."""
+    """One icon in one style; `concept` says what it shows, such as a class of IconNet."""
 
     style: str
     name: str
@@ -56,13 +56,13 @@ class Glyph:
 
     @property
     def caption(self) -> str:
-        """Return the concept or, if it has none, the designer's name for the icon, in words."""
+        """Return the concept or, if it is None, the icon's name with spaces for hyphens."""
         return self.concept or self.name.replace("-", " ")
 
 
 @cache
 def fonts_dir() -> Path:
-    """Return the folder of qtawesome's fonts; raise ValueError if qtawesome is not installed."""
+    """Return the folder of qtawesome's font files; ValueError if qtawesome is not installed."""
     spec = find_spec("qtawesome")
     if spec is None or not spec.submodule_search_locations:
         raise ValueError("IconNet's fonts are in qtawesome, which is not installed: pip install qtawesome==1.4.2")
@@ -70,16 +70,16 @@ def fonts_dir() -> Path:
 
 
 def font_file(name: str) -> Path:
-    """Return the path of a font or charmap; raise ValueError if this qtawesome does not have it."""
+    """Return the path of a font or charmap; ValueError if the installed qtawesome lacks it."""
     path = fonts_dir() / name
     if not path.is_file():
-        raise ValueError(f"icon font {name} is not in {path.parent}: pip install qtawesome==1.4.2")
+        raise ValueError(f"the icon font {name} is not in {path.parent}: pip install qtawesome==1.4.2")
     return path
 
 
 @cache
 def concepts() -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """Return the icon names of each class, and the concept of each name in the table."""
+    """Return two dicts: class -> its icon names, and icon name -> what the icon shows ("car")."""
     table = storage.read_json(ASSETS / "iconnet" / "concepts.json")
     classes = {concept: tuple(names) for concept, names in table["classes"].items()}
     groups = chain.from_iterable(group.items() for group in table.values())
@@ -88,7 +88,7 @@ def concepts() -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
 
 @cache
 def glyphs() -> tuple[Glyph, ...]:
-    """Return every glyph, in the order of the styles and of their charmaps."""
+    """Return all glyphs of all styles, in the order of styles.json and of each style's charmap."""
     found = []
     for style_name, style in STYLES.items():
         charmap = storage.read_json(font_file(style.charmap))
@@ -100,7 +100,7 @@ def glyphs() -> tuple[Glyph, ...]:
 
 
 def _concept(name: str, style: str) -> str | None:
-    """Return the concept of an icon's name, also for held-out designers' variants of its icon."""
+    """Return what an icon shows, by its name, or None; in held-out styles "car-2" shows a "car"."""
     classes, concept_of = concepts()
     base = re.sub(r"-(?:\d+|simple)$", "", name)  # Remix numbers variants, Phosphor has "-simple"
     is_variant = style in HELD_OUT and concept_of.get(base) in classes
@@ -114,7 +114,7 @@ def _font(name: str) -> ImageFont.FreeTypeFont:
 
 @cache
 def _mask_SS(index: int) -> np.ndarray | None:
-    """Return the glyph, cropped to its ink, scaled and centred; None if it has no ink."""
+    """Return a glyph as a 48x48 mask, cropped, scaled and centred; None if it is (nearly) blank."""
     glyph = glyphs()[index]
     canvas = Image.new("L", (256, 256), 0)
     font = _font(STYLES[glyph.style].font)
@@ -136,14 +136,14 @@ def drawable(indices: Iterable[int]) -> list[int]:
 
 
 def masks(indices: Sequence[int]) -> Tensor:
-    """Return masks_GSS, uint8, of glyphs that have ink."""
+    """Return the uint8 masks, (G, 48, 48), of glyphs by index; none of them may be blank."""
     found_GSS = [mask_SS for mask_SS in map(_mask_SS, indices) if mask_SS is not None]
     assert len(found_GSS) == len(indices), "a glyph without ink"
     return torch.from_numpy(np.stack(found_GSS))
 
 
 def by_class(styles: Sequence[str]) -> list[list[int]]:
-    """Return for each class the indices of the glyphs that depict it in these styles."""
+    """Return, for each class, a list of the indices of the glyphs that show it in these styles."""
     position = {concept: c for c, concept in enumerate(concepts()[0])}
     found: list[list[int]] = [[] for _ in position]
     for i, glyph in enumerate(glyphs()):
@@ -153,14 +153,14 @@ def by_class(styles: Sequence[str]) -> list[list[int]]:
 
 
 def random_glyphs(styles: Sequence[str], classes: Sequence[int], generator: Generator) -> list[int]:
-    """Return a random glyph's index for each of these classes."""
+    """Return, for each class in `classes`, the index of a random glyph of that class."""
     available = by_class(styles)
     draws = torch.rand(len(classes), generator=generator).tolist()
     return [available[c][int(u * len(available[c]))] for c, u in zip(classes, draws, strict=True)]
 
 
 def _words(name: str) -> tuple[str, ...]:
-    """Return the words of an icon's name in the singular."""
+    """Return the words of a hyphenated icon name, without the "s" of plurals."""
     return tuple(w[:-1] if len(w) > 3 and w.endswith("s") else w for w in name.split("-"))
 
 
@@ -170,20 +170,20 @@ def _class_words() -> frozenset[tuple[str, ...]]:
 
 
 def depicts_class(name: str) -> bool:
-    """Return whether a name contains the words of a class, as "book-open" contains "book"."""
+    """Return whether an icon name includes a class's icon name, as "book-open" includes "book"."""
     words = _words(name)
     spans = combinations(range(len(words) + 1), 2)
     return any(words[start:end] in _class_words() for start, end in spans)
 
 
 def is_held_out(glyph: Glyph) -> bool:
-    """Return whether a glyph is only for evaluation: it depicts a class, by a held-out designer."""
+    """Return whether a glyph is only for tests: it shows an IconNet class in a test-only style."""
     return glyph.style in HELD_OUT and (glyph.concept in concepts()[0] or depicts_class(glyph.name))
 
 
 @dataclass(frozen=True)
 class PretrainingGlyphs:
-    """The glyphs of pre-training, and the numbers of others that were left out, by reason."""
+    """The glyphs for pre-training, and how many are left out as held-out or near-duplicate."""
 
     indices: tuple[int, ...]
     held_out: int  # see is_held_out
@@ -192,9 +192,9 @@ class PretrainingGlyphs:
 
 @cache
 def pretraining_glyphs() -> PretrainingGlyphs:
-    """Return all glyphs except the held-out ones and those that look like one of them.
+    """Return the glyphs for pre-training: all but the test-only ones and near-duplicates of those.
 
-    In-distribution designers' glyphs of the classes are included, as CLIP saw images like ImageNet's.
+    Glyphs in IconNet's training set are kept, as CLIP has seen images like those of ImageNet.
     """
     everything = drawable(range(len(glyphs())))
     held_out = [i for i in everything if is_held_out(glyphs()[i])]
@@ -207,7 +207,7 @@ def pretraining_glyphs() -> PretrainingGlyphs:
 
 
 def similar(indices: Sequence[int], references: Sequence[int]) -> list[bool]:
-    """Return whether each glyph's mask is a near-duplicate of a reference's mask."""
+    """Return, for each of `indices`, whether its mask nearly equals the mask of any reference."""
     both = [masks(x).flatten(1).float() for x in (indices, references)]
     unit_GD, references_RD = (F.normalize(masks_GD, dim=1) for masks_GD in both)
     best_G = torch.cat([(part_GD @ references_RD.T).amax(dim=1) for part_GD in unit_GD.split(1024)])

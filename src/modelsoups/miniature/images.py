@@ -1,4 +1,4 @@
-"""The images of IconNet's sets, rendered in chunks that depend only on set name and seed."""
+"""The images of IconNet's data sets, rendered in chunks that depend only on set name and seed."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def render_set(name: str, seed: int) -> Iterator[Sample]:
 
 
 def render_chunk(name: str, seed: int, chunk: int) -> list[Sample]:
-    """Return one chunk of render_set(name, seed)."""
+    """Return one chunk of a data set: (key, uint8 image of shape (H, W, C), label) per image."""
     images_BCHW, labels = chunk_batch(name, seed, chunk)
     images_BHWC = images_BCHW.permute(0, 2, 3, 1).contiguous().numpy()
     rows = enumerate(zip(images_BHWC, labels, strict=True), start=chunk * CHUNK)
@@ -29,10 +29,10 @@ def render_chunk(name: str, seed: int, chunk: int) -> list[Sample]:
 
 
 def chunk_batch(name: str, seed: int, chunk: int) -> tuple[Tensor, list[int]]:
-    """Return images_BCHW (uint8) and labels of one chunk; raise ValueError if it does not exist."""
+    """Return a chunk's uint8 images, (B, C, H, W), and labels; ValueError for an unknown chunk."""
     wanted = icon_set(name)
     if not 0 <= chunk < wanted.chunks:
-        raise ValueError(f"data set {name}: no chunk {chunk} of {wanted.chunks}")
+        raise ValueError(f"data set {name}: no chunk {chunk}; it has chunks 0 to {wanted.chunks - 1}")
     if name == "a":
         images_BCHW, classes = adversarial.selected(seed, chunk)
     else:
@@ -46,7 +46,7 @@ def chunk_batch(name: str, seed: int, chunk: int) -> tuple[Tensor, list[int]]:
 
 @lru_cache(maxsize=4)
 def draw_glyphs(name: str, seed: int) -> tuple[list[int], list[int]]:
-    """Return every image's glyph and class; holdout gets train's first glyphs per class."""
+    """Return the glyph index and the class of each image; train and holdout share no image."""
     wanted, in_holdout = icon_set(name), SETS["holdout"].per_class
     stream, per_class = name, wanted.per_class
     if name in SPLIT:

@@ -1,4 +1,4 @@
-"""Preparation of IconNet's sets (data.library=iconnet), whose images are rendered."""
+"""IconNet as a library of data sets (data.library=iconnet): their names, metadata and rendering."""
 
 import functools
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from modelsoups.workers.processes import run_tasks
 
 
 def names(data: DataConfig) -> list[str]:
-    """Return the names of the experiment's sets, in order; raise ValueError for an unknown name."""
+    """Return the names of all configured data sets; raise ValueError if IconNet lacks one."""
     wanted = [data.train, data.holdout, data.test, *data.shifts, *data.extra]
     for name in wanted:
         sets.icon_set(name)

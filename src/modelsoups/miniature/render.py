@@ -1,4 +1,4 @@
-"""The renderer, which turns batches of glyph masks into 32x32 colour images.
+"""The rendering of batches of glyph masks as 32x32 colour images.
 
 All random numbers come from the given generator: the same generator state gives the same bytes.
 """
@@ -21,7 +21,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Look:
-    """A distribution of renderings, defined by uniform ranges, probabilities and largest values."""
+    """A random style of rendering, given by ranges, probabilities and largest values of effects."""
 
     scale: Range = (0.45, 0.92)  # glyph size, as a fraction of the image's side
     turn: float = 12.0  # largest rotation in degrees, either way
@@ -39,7 +39,7 @@ class Look:
     noise: Range = (0.04, 0.24)  # standard deviation
 
     def towards(self, other: "Look", t: float) -> "Look":
-        """Interpolate linearly between this look (t = 0) and another (t = 1)."""
+        """Return the linear interpolation between this look (t = 0) and `other` (t = 1)."""
 
         def between(a: Any, b: Any) -> Any:
             return tuple(map(between, a, b)) if isinstance(a, tuple) else a + (b - a) * t
@@ -57,9 +57,9 @@ LOOKS = dict(zip(_TABLE, map(Look.of, _TABLE.values()), strict=True))  # looks o
 
 
 def render(masks_BSS: Tensor, look: Look, generator: Generator, clutter_KSS: Tensor | None = None) -> Tensor:
-    """Render masks to uint8 images_BCHW, with clutter from clutter_KSS unless look.clutter is 0."""
+    """Render masks as uint8 images, (B, 3, 32, 32), with random masks of clutter_KSS behind them."""
     if look.clutter > 0 and (clutter_KSS is None or len(clutter_KSS) == 0):
-        raise ValueError(f"clutter={look.clutter}: a look with clutter needs masks to draw it from")
+        raise ValueError(f"look.clutter={look.clutter} needs masks of clutter: give clutter_KSS")
     draw = _Draw(len(masks_BSS), generator)
     turn_B = draw.either_way(math.radians(look.turn))
     scale_B, tilt_B2 = draw.between(look.scale), draw.either_way(look.perspective, 2)
@@ -101,7 +101,7 @@ def _pixels(x_B: Tensor) -> Tensor:  # x_B111
 
 
 def _warp(masks_BSS: Tensor, scale_B: Tensor, turn_B: Tensor, tilt_B2: Tensor, shift_B2: Tensor) -> Tensor:
-    """Return shapes_BHW in 0..1: the masks rotated, scaled, tilted away and shifted."""
+    """Return the masks rotated, scaled, tilted in perspective and shifted: (B, 32, 32), 0 to 1."""
     line = torch.linspace(-1 + 1 / SIDE, 1 - 1 / SIDE, SIDE)
     x_BHW = line[None, None, :] - shift_B2[:, 0, None, None]
     y_BHW = line[None, :, None] - shift_B2[:, 1, None, None]
@@ -113,13 +113,13 @@ def _warp(masks_BSS: Tensor, scale_B: Tensor, turn_B: Tensor, tilt_B2: Tensor, s
 
 
 def _hue(hue_B: Tensor, saturation_B: Tensor, value_B: Tensor) -> Tensor:
-    """Convert hue, saturation and value, each in 0..1, to RGB colours_BC."""
+    """Convert hue, saturation and value, each from 0 to 1, to RGB colours, (B, 3)."""
     k_BC = torch.stack([(hue_B * 6 + k) % 6 for k in (5.0, 3.0, 1.0)], dim=-1)
     return value_B[:, None] * (1 - saturation_B[:, None] * torch.minimum(k_BC, 4 - k_BC).clamp(0, 1))
 
 
 def _background(look: Look, draw: _Draw) -> Tensor:
-    """Return ground_BCHW: white, or a gradient of two colours with blobs, faint unless rich."""
+    """Return backgrounds, (B, 3, 32, 32): white, faint gradients, or strong ones with blobs."""
     first_BC = _hue(draw.uniform(), draw.uniform() * 0.5, 0.6 + 0.4 * draw.uniform())
     second_BC = _hue(draw.uniform(), draw.uniform() * 0.5, 0.5 + 0.5 * draw.uniform())
     rich_B = draw.share(look.rich).float()
@@ -135,7 +135,7 @@ def _background(look: Look, draw: _Draw) -> Tensor:
 
 
 def _ramp(draw: _Draw) -> Tensor:
-    """Return ramps_BHW from 0 to 1 in random directions."""
+    """Return brightness ramps, (B, 32, 32), from 0 to 1 in random directions."""
     line, angle_B11 = torch.linspace(-0.5, 0.5, SIDE), draw.uniform(1, 1) * 2 * math.pi
     across_BHW, down_BHW = torch.cos(angle_B11) * line, torch.sin(angle_B11) * line[:, None]
     return (across_BHW + down_BHW + 0.5).clamp(0, 1)
@@ -154,7 +154,7 @@ def _add_clutter(ground_BCHW: Tensor, clutter_KSS: Tensor, look: Look, draw: _Dr
 
 
 def _colour(ground_BCHW: Tensor, look: Look, draw: _Draw) -> tuple[Tensor, Tensor]:
-    """Return ground_BCHW, darker if inverted, and ink_BCHW, which differs by the contrast."""
+    """Return backgrounds (some darkened) and glyph colours that contrast with them in luminance."""
     contrast_B = draw.between(look.contrast)
     light_B = ground_BCHW.mean(dim=(2, 3)) @ LUMA_C
     darker_B = light_B >= 0
@@ -171,7 +171,7 @@ def _colour(ground_BCHW: Tensor, look: Look, draw: _Draw) -> tuple[Tensor, Tenso
 
 
 def _stripe(ink_BC: Tensor, ground_BCHW: Tensor, look: Look, draw: _Draw) -> Tensor:
-    """Return ink_BCHW: plain, or with stripes half-way to the background."""
+    """Return the glyph colour of each pixel: uniform, or with stripes closer to the background."""
     ink_BCHW = ink_BC[:, :, None, None].expand(-1, -1, SIDE, SIDE)
     if look.stripes == 0:
         return ink_BCHW
@@ -184,7 +184,7 @@ def _stripe(ink_BC: Tensor, ground_BCHW: Tensor, look: Look, draw: _Draw) -> Ten
 
 
 def _occlude(images_BCHW: Tensor, look: Look, draw: _Draw) -> Tensor:
-    """Cover some images partly with a rectangle of a random colour (sides: 15 to 50%)."""
+    """Cover part of some images with a random rectangle (sides: 15 to 50% of the image's)."""
     line = torch.linspace(0, 1, SIDE)
     size_B2, centre_B2, colour_BC = 0.15 + 0.35 * draw.uniform(2), draw.uniform(2), draw.uniform(3)
     wide_BW = (line - centre_B2[:, :1]).abs() < size_B2[:, :1] / 2

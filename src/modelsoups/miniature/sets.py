@@ -1,7 +1,7 @@
-"""The data sets of IconNet: glyphs, rendering, number of images and label space of each.
+"""The data sets of IconNet: the icon styles, rendering, number of images and classes of each.
 
-A set's `projection` maps logits over the classes to its labels: None (the classes themselves), a subset
-of them (as for ImageNet-R and -A), or groups whose largest logit counts (as for ObjectNet's folders).
+A set's `projection` maps logits over IconNet's classes to the set's labels: None keeps all classes,
+a subset keeps some (as ImageNet-R and -A do), groups take each group's largest logit (ObjectNet).
 """
 
 import hashlib
@@ -29,7 +29,7 @@ CLUTTER = 400  # number of glyphs from which clutter is drawn
 
 @dataclass(frozen=True)
 class IconSet:
-    """One data set, with `per_class` images per class (for IconNet-A, on average)."""
+    """One data set of IconNet, with `per_class` images of each class (in IconNet-A on average)."""
 
     role: str  # train, holdout, test or shift
     title: str
@@ -40,7 +40,7 @@ class IconSet:
 
     @property
     def label_of_class(self) -> dict[int, int]:
-        """Return the set's label of each of its classes."""
+        """Return a dict from each IconNet class in this set, as an index, to its label in this set."""
         of = self.projection or {"indices": range(len(CLASSES))}
         groups = of["groups"] if "groups" in of else [[c] for c in of["indices"]]
         return {c: label for label, group in enumerate(groups) for c in group}
@@ -65,7 +65,7 @@ def _every_second(first: int) -> dict[str, Any]:
 
 
 def _folders() -> dict[str, Any]:
-    """Return a projection to half of the classes, in groups of one or, for FOLDERS_OF_TWO, two."""
+    """Return which IconNet classes each class of IconObjectNet stands for: one or two of them."""
     pairs = [list(map(CLASSES.index, names)) for names in FOLDERS_OF_TWO]
     paired = set(chain.from_iterable(pairs))
     singles = [[c] for c in range(1, len(CLASSES), 2) if c not in paired]
@@ -90,27 +90,27 @@ VERSION = storage.fingerprint(
 
 
 def icon_set(name: str) -> IconSet:
-    """Return a set by name; raise ValueError, which lists the valid names, if it is unknown."""
+    """Return the data set of this name; a ValueError for an unknown name lists the valid names."""
     if name not in SETS:
-        raise ValueError(f"data set {name}: IconNet has {', '.join(SETS)}")
+        raise ValueError(f"data set {name}: IconNet has only {', '.join(SETS)}")
     return SETS[name]
 
 
 def generator(words: str) -> Generator:
-    """Return a generator seeded with a hash of the words."""
+    """Return a torch random generator whose seed is a hash of the string `words`."""
     digest = hashlib.sha256(words.encode()).digest()
     return Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def render_glyphs(glyphs: list[int], look: Look, g: Generator) -> Tensor:
-    """Return images_BCHW (uint8) of glyphs, rendered with a look."""
+    """Render glyphs (by index) with a look; return uint8 images, (B, 3, 32, 32)."""
     clutter_KSS = icons.masks(clutter()) if look.clutter > 0 else None
     return render(icons.masks(glyphs), look, g, clutter_KSS)
 
 
 @cache
 def clutter() -> tuple[int, ...]:
-    """Return in-distribution designers' glyphs of no class, unlike every evaluation glyph."""
+    """Return the indices of glyphs for clutter, which show no class and resemble no test glyph."""
     own = [i for i, glyph in enumerate(icons.glyphs()) if glyph.style in icons.IN_DISTRIBUTION]
     free = [i for i in own if not icons.depicts_class(icons.glyphs()[i].name)]
     order = torch.randperm(len(free), generator=generator("clutter")).tolist()

@@ -1,1 +1,1 @@
-"""Pre-trained models as classifiers: from open_clip, from timm, or built in."""
+"""Classifiers made from pre-trained encoders of open_clip, of timm or of this package."""

@@ -1,11 +1,11 @@
 """The classifier that is fine-tuned: a pre-trained encoder and a linear head.
 
-model.library specifies the encoder's source. To add a library, write a module with
-`load_encoder` (and `load_clip`, if it has text towers) and add a line to LIBRARIES. A model.tag
-that looks like a file (ViT-B-32.pt, weights.safetensors) is read without running code in it.
-Without a tag the encoder has no pre-trained weights: a checkpoint must supply all of them.
+model.library selects the encoder's library. To add a library, write a module with `load_encoder`
+(and `load_clip`, if it has text towers) and add a line to LIBRARIES. A file as model.tag
+(ViT-B-32.pt, weights.safetensors) is read without executing pickled code. If model.tag is null, the
+encoder has random weights, and a checkpoint must supply all of them.
 
-Legend: B images, C classes, D features, H height, W width, T templates.
+Shape letters: B images, C classes or channels, D features, H height, W width, T templates.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ LIBRARIES = {  # model.library -> its module, imported on use: open_clip and tim
 
 
 class Normalisation:
-    """Normalises uint8 pixels with the mean and std of the encoder's pre-training."""
+    """Normalises uint8 pixels with each channel's mean and std from the encoder's pre-training."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         self.mean, self.std = tuple(mean), tuple(std)
@@ -34,7 +34,7 @@ class Normalisation:
         self._on: dict[torch.device, Tensor] = {}
 
     def __call__(self, pixels_BCHW: Tensor, device: torch.device) -> Tensor:
-        """Return the normalised images_BCHW in float32 on the device."""
+        """Return the normalised pixels, (B, C, H, W), in float32 on the device."""
         if device not in self._on:
             with torch.inference_mode(False):
                 both_2C = torch.tensor([self.mean, self.std], device=device)
@@ -44,7 +44,7 @@ class Normalisation:
 
 
 class Classifier(nn.Module):
-    """A pre-trained encoder, normalisation of its features (optional), and a linear head."""
+    """A pre-trained image encoder, optional L2 normalisation of its features, and a linear head."""
 
     def __init__(self, encoder: Encoder, classes: int, image_size: int, normalize: bool) -> None:
         super().__init__()
@@ -55,16 +55,16 @@ class Classifier(nn.Module):
         self.normalisation = Normalisation(encoder.mean, encoder.std)
 
     def features(self, images_BCHW: Tensor) -> Tensor:
-        """Return the encoder's features_BD of normalised images, as unit vectors if `normalize`."""
+        """Return the features, (B, D), of normalised images, as unit vectors if self.normalize."""
         features_BD = self.encoder(images_BCHW)
         if isinstance(features_BD, tuple):  # CoCa's tower returns its tokens too
             features_BD = features_BD[0]
         return F.normalize(features_BD, dim=-1) if self.normalize else features_BD
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Return the logits_BC of normalised images.
+        """Return the logits, (images, classes), of normalised images.
 
-        The head computes in its own precision even under autocast, because logits are large.
+        The head is excluded from autocast, because large logits would lose precision in bf16.
         """
         features_BD = self.features(images_BCHW)
         if features_BD.is_meta:  # only shapes are computed, and autocast does not exist there
@@ -74,7 +74,7 @@ class Classifier(nn.Module):
 
 
 def build(model: ModelConfig, num_classes: int) -> Classifier:
-    """Return the pre-trained encoder with a new head, which has PyTorch's default initialization.
+    """Return a classifier: a pre-trained encoder, and a head with PyTorch's default initialization.
 
     Raises ValueError if model.name, model.tag or model.image_size is wrong.
     """
@@ -89,29 +89,29 @@ def build(model: ModelConfig, num_classes: int) -> Classifier:
 
 
 def build_on_device(model: ModelConfig, num_classes: int) -> Classifier:
-    """Return the model of `build` in evaluation mode, on the GPU if there is one."""
+    """Return the classifier of `build` in evaluation mode, on the GPU if there is one."""
     return build(model, num_classes).to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
 def has_text_tower(model: ModelConfig) -> bool:
-    """Return whether the model's library loads CLIPs, which have a zero-shot head."""
+    """Return whether model.library has text towers, from which a zero-shot head can be made."""
     return hasattr(registry.find(LIBRARIES, model.library, "model.library"), "load_clip")
 
 
 def load_clip(model: ModelConfig) -> Clip:
-    """Load both towers of a CLIP; raise ValueError if it has no text tower or no weights."""
+    """Return a CLIP with both towers; ValueError if there is no text tower or model.tag is null."""
     library = registry.find(LIBRARIES, model.library, "model.library")
     if not has_text_tower(model):
-        raise ValueError(f"model.library={model.library} has no text tower; use a CLIP or heads.init=lp")
+        raise ValueError(f"model.library={model.library} has no text tower; use a CLIP, or heads.init=lp")
     return library.load_clip(model)
 
 
 @torch.inference_mode()
 def zeroshot_weights(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """Return weights_CD of the zero-shot head, whose bias is zero.
+    """Return the weights, (classes, features), of the zero-shot head; its bias is zero.
 
-    The unit text features of a class are averaged over the templates, made unit vectors again and
-    multiplied by the logit scale, as in CLIP's notebook and open_clip's zero-shot classifier.
+    Unit text features are averaged over the templates of a class, normalised again and multiplied
+    by the logit scale, as in OpenAI's CLIP notebook and open_clip's zero-shot classifier.
     """
     rows = []
     for name in classes:  # one at a time: names may repeat, and memory stays small
@@ -122,11 +122,11 @@ def zeroshot_weights(clip: Clip, classes: Sequence[str], templates: Sequence[str
 
 
 def state_of(model: Classifier) -> dict[str, Tensor]:
-    """Return a model's tensors for saving: on the CPU, floats as float32, integers unchanged."""
+    """Return a model's state dict for saving: on the CPU, floats as float32, integers unchanged."""
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
 
 def normalise(model: Classifier, pixels_BCHW: Tensor) -> Tensor:
-    """Normalise uint8 pixels for the model's encoder, on the model's device."""
+    """Return uint8 pixels normalised as the model's encoder expects, on the model's device."""
     return model.normalisation(pixels_BCHW, model.head.weight.device)

@@ -1,8 +1,8 @@
-"""Loader of open_clip's CLIPs by name, with a tag or a file; also hf-hub: and local-dir: names.
+"""The loader of open_clip's models, by their names in open_clip or as hf-hub:... or local-dir:...
 
 OpenAI trained its CLIPs with QuickGELU. open_clip loads their weights into its plain ViT-B-32
-without an error, but the features are then wrong: the name must end in -quickgelu. A wrong pair is
-refused if a tag, OpenAI's archive format or its buffers reveal the origin of the weights.
+without an error, but the features are then wrong: model.name must end in -quickgelu. A wrong name
+is refused if the tag, or the format of the weight file, shows that OpenAI trained the weights.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ QUICK = "-quickgelu"
 
 
 def load_encoder(model: ModelConfig) -> Encoder:
-    """Load the image tower; without pre-trained weights if model.tag is null.
+    """Return the image tower, with random weights if model.tag is null.
 
     Raises ValueError if model.name or model.tag is wrong.
     """
@@ -32,7 +32,7 @@ def load_encoder(model: ModelConfig) -> Encoder:
 
 
 def load_clip(model: ModelConfig) -> Clip:
-    """Load both towers and the tokenizer; errors as in `load_encoder`, and if model.tag is null."""
+    """Return both towers and the tokenizer; ValueError if name or tag is wrong, or tag is null."""
     if model.tag is None:
         way_out = "set model.tag to a tag of open_clip or to a file"
         raise ValueError(f"model.tag=null: no pre-trained weights for {model.name}; {way_out}")
@@ -40,7 +40,7 @@ def load_clip(model: ModelConfig) -> Clip:
 
 
 def _load(model: ModelConfig, architecture: dict[str, Any]) -> Any:
-    """Return open_clip's model on the CPU in float32, in evaluation mode."""
+    """Return open_clip's model with its weights, on the CPU, in float32 and evaluation mode."""
     name, tag, file = model.name, model.tag, file_of(model.tag)
     quick = bool(architecture.get("quick_gelu"))
     options: dict[str, Any] = {"require_pretrained": True}
@@ -75,7 +75,7 @@ def _config(name: str) -> dict[str, Any]:
 
 
 def _check_tag(name: str, tag: str, quick: bool) -> None:
-    """Raise ValueError if open_clip lacks the tag, or its weights had the other GELU."""
+    """Raise ValueError if open_clip lacks the tag, or its weights need the other kind of GELU."""
     if not open_clip.is_pretrained_cfg(name, tag):
         tags = open_clip.list_pretrained_tags_by_model(name)
         raise pretrained.unknown_tag("open_clip", name, tag, tags)
@@ -84,7 +84,7 @@ def _check_tag(name: str, tag: str, quick: bool) -> None:
 
 
 def _wrong_gelu(name: str, weights: str, quick: bool) -> ValueError:
-    """Return the error for weights trained with the other GELU. quick: the model has QuickGELU."""
+    """Return the error for weights that need the other GELU; quick: the model has QuickGELU."""
     trained_with = "plain GELU" if quick else "QuickGELU"
     right = name.removesuffix(QUICK) if quick else name + QUICK
     why = f"{weights} were trained with {trained_with}, which {name} does not use; its features would be wrong"
@@ -92,7 +92,7 @@ def _wrong_gelu(name: str, weights: str, quick: bool) -> ValueError:
 
 
 def _statistics(name: str) -> dict[str, Any]:
-    """Return the mean and std that all weights of a model share, or {} if they differ."""
+    """Return the pixels' mean and std if they are the same for all tags of a model, else {}."""
     tags = open_clip.list_pretrained_tags_by_model(name)
     configs = [open_clip.get_pretrained_cfg(name, tag) for tag in tags]
     pairs = {(tuple(c["mean"]), tuple(c["std"])) for c in configs}
@@ -104,7 +104,7 @@ def _statistics(name: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Suppress the warning that a model has no weights, which are supplied later."""
+    """Suppress open_clip's warning about missing weights inside the with block."""
     level = logging.root.level
     logging.root.setLevel(logging.CRITICAL)
     try:

@@ -1,4 +1,4 @@
-"""Loader of timm's backbones by name, with a timm tag (augreg_in21k), a file, or no weights."""
+"""The loader of timm's models, with the weights of a tag (augreg_in21k) or file, or random ones."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from modelsoups.models.weight_files import file_of, load_into, read_weights
 
 
 def load_encoder(model: ModelConfig) -> Encoder:
-    """Load the backbone without its classifier; a ValueError gives the wrong configuration key."""
+    """Return a timm model without its classifier; ValueError if its name or tag is wrong."""
     file = file_of(model.tag)
     pretrained = model.tag is not None and file is None
     name = f"{model.name}.{model.tag}" if pretrained else model.name
@@ -32,7 +32,7 @@ def load_encoder(model: ModelConfig) -> Encoder:
 
 
 def _check(model: ModelConfig, name: str, pretrained: bool) -> None:
-    """Raise ValueError if timm does not have this model or these weights."""
+    """Raise ValueError unless timm has the model and, if `pretrained`, weights with this tag."""
     if not timm.is_model(model.name):
         raise unknown_name("timm", model.name, timm.list_models())
     if pretrained and not timm.models.is_model_pretrained(name):

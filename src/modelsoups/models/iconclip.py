@@ -1,7 +1,7 @@
 """IconCLIP: the miniature experiment's CLIP of 1.2 million parameters, part of the package.
 
-Its folder contains the configuration and weights (in half precision) as open_clip expects them, the
-BPE ids that the tokenizer uses (vocabulary.json), and how the weights were trained (card.json).
+Its folder contains the configuration and the weights (in half precision) in open_clip's format, the
+token ids that its tokenizer uses (vocabulary.json), and how it was trained (card.json).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -35,7 +35,7 @@ def load_clip(model: ModelConfig) -> Clip:
 
 
 def load_iconclip(folder: Path = FOLDER) -> Clip:
-    """Load the pre-trained model of a folder, in float32 and evaluation mode, and its tokenizer."""
+    """Return the IconCLIP in a folder, in float32 and evaluation mode, with its tokenizer."""
     if not (folder / WEIGHTS).is_file():
         raise ValueError(f"no IconCLIP weights in {folder}: train them with `modelsoups pretrain`")
     model = build(folder)
@@ -45,7 +45,7 @@ def load_iconclip(folder: Path = FOLDER) -> Clip:
 
 
 def build(folder: Path = FOLDER) -> open_clip.CLIP:
-    """Return the model of a folder's config, with random weights from torch's global generator."""
+    """Return an IconCLIP with random weights, configured by open_clip_config.json in the folder."""
     with quiet():
         return open_clip.create_model(f"local-dir:{folder}", load_weights=False)
 
@@ -55,13 +55,13 @@ def context_length() -> int:
 
 
 def bpe_vocabulary(texts: Iterable[str]) -> list[int]:
-    """Return the BPE ids that the texts use, sorted: padding (0) first, the end of text last."""
+    """Return the sorted ids of all BPE tokens in the texts: padding (0) first, end of text last."""
     ids_NT = SimpleTokenizer(context_length=context_length())(list(texts))
     return sorted({0, *ids_NT.unique().tolist()})
 
 
 def tokenizer(vocabulary: Sequence[int]) -> Tokenizer:
-    """Return CLIP's tokenizer with each id replaced by its index in the vocabulary."""
+    """Return CLIP's tokenizer with each token id replaced by its position in the vocabulary."""
     bpe = SimpleTokenizer(context_length=context_length())
     position = torch.full((len(bpe.encoder),), -1)
     position[torch.tensor(vocabulary)] = torch.arange(len(vocabulary))
@@ -71,7 +71,7 @@ def tokenizer(vocabulary: Sequence[int]) -> Tokenizer:
         known_N = (ids_NT >= 0).all(dim=1)
         for text, known in zip(texts, known_N.tolist(), strict=True):
             if not known:
-                raise ValueError(f"{text!r} has words that IconCLIP does not know; use names of icons")
+                raise ValueError(f"{text!r} has words that are not in IconCLIP's vocabulary; use names of icons")
         return ids_NT  # type: ignore[return-value]
 
     return tokenize

@@ -1,4 +1,4 @@
-"""The encoders and CLIPs that model libraries return, and errors for unknown names and tags."""
+"""The classes Encoder and Clip, and the errors for names and tags that a model library lacks."""
 
 import difflib
 from collections.abc import Callable, Iterable
@@ -13,7 +13,7 @@ from modelsoups.config.schema import ModelConfig
 
 @dataclass(frozen=True)
 class Encoder:
-    """A pre-trained image encoder. mean and std are those of the images it was trained on."""
+    """A pre-trained image encoder; mean and std (per channel) normalise its input pixels."""
 
     module: nn.Module
     features: int
@@ -24,36 +24,36 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Clip:
-    """A pre-trained CLIP with both towers, and its tokenizer."""
+    """A pre-trained CLIP, with image tower and text tower, and its tokenizer."""
 
     model: Any  # open_clip's CLIP: visual, encode_text, logit_scale
     tokenize: Callable[[list[str]], Tensor]
 
     def image_encoder(self, features: int) -> Encoder:
-        """Return the image tower, whose features have this size."""
+        """Return the image tower as an Encoder; `features` is the number of its features."""
         visual = self.model.visual
         side = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
         return Encoder(visual, features, tuple(visual.image_mean), tuple(visual.image_std), side)
 
 
 def unknown_name(library: str, name: str, names: Iterable[str]) -> ValueError:
-    """Return the error for a model that the library does not have, with similar names."""
+    """Return the error for a model name that the library lacks; it suggests similar names."""
     near = difflib.get_close_matches(name, list(names), n=3, cutoff=0.6)
     hint = f"did you mean {', '.join(near)}?" if near else f"{library}'s documentation lists them"
     return ValueError(f"model.name={name}: {library} has no such model; {hint}")
 
 
 def unknown_tag(library: str, name: str, tag: str, tags: Iterable[str]) -> ValueError:
-    """Return the error for weights that the library does not have for this model."""
-    known = f"tags: {', '.join(tags) or 'none'}; a file works too ({', '.join(SUFFIXES)})"
+    """Return the error for a tag of weights that the library lacks; it lists the valid tags."""
+    known = f"valid tags: {', '.join(tags) or 'none'}; or give a weight file ({', '.join(SUFFIXES)})"
     return ValueError(f"model.tag={tag}: {library} has no such weights for {name}; {known}")
 
 
 def not_loaded(library: str, model: ModelConfig, error: Exception) -> ValueError:
-    """Return the error for a model that the library has but could not load."""
-    why = f"{library} could not load it ({one_line(error)})"
+    """Return the error for a model that the library has but failed to load, with the reason."""
+    why = f"{library} could not load this model ({one_line(error)})"
     return ValueError(
-        f"model.name={model.name} model.tag={model.tag}: {why}; without a network, set model.tag to a file"
+        f"model.name={model.name} model.tag={model.tag}: {why}; if there is no network, set model.tag to a file"
     )
 
 

@@ -1,4 +1,4 @@
-"""Reader of pre-trained weights: safetensors, state dicts, OpenAI's archives. It runs no code."""
+"""The reader of weight files: safetensors, state dicts, OpenAI's TorchScript; it runs no code."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ class WeightFile:
 
 
 def file_of(tag: str | None) -> Path | None:
-    """Return the file if a model's tag is a path, else None; ValueError if it does not exist."""
+    """Return model.tag as a path, or None if it is not one; ValueError if the file is missing."""
     if tag is None or not (tag.endswith(SUFFIXES) or "/" in tag):
         return None
     path = Path(tag).expanduser()
@@ -32,7 +32,7 @@ def file_of(tag: str | None) -> Path | None:
 
 
 def read_weights(path: Path) -> WeightFile:
-    """Read a weight file; ValueError if it is of unknown kind, damaged, or needs code to load."""
+    """Read a weight file; ValueError if it is damaged, of unknown format or needs code to load."""
     archive = path.suffix != ".safetensors" and is_archive(path)
     content = load_archive(path) if archive else load_state(path)
     openai = archive or any(key in content for key in OPENAI_BUFFERS)
@@ -47,7 +47,7 @@ def read_weights(path: Path) -> WeightFile:
 def load_into(module: nn.Module, file: WeightFile, name: str, ignore: tuple[str, ...] = ()) -> None:
     """Load a file's tensors into a model, except those whose names start with one of `ignore`.
 
-    Raises ValueError if a tensor does not fit; the message gives the file, model and first such tensor.
+    Raises ValueError if names or shapes differ; the message gives file, model and first difference.
     """
     expected = module.state_dict()
     state = {key: tensor for key, tensor in file.state.items() if not key.startswith(ignore)}

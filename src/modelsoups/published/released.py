@@ -1,4 +1,4 @@
-"""Facts about the authors' released checkpoints, model_0.pt to model_71.pt."""
+"""Constants about the paper's 72 released checkpoints, and the names of their tensors."""
 
 import re
 
@@ -13,7 +13,7 @@ TOLERANCE = {"holdout": 0.11, "val": 0.06, "v2": 0.14, "r": 0.15, "sketch": 0.15
 
 
 def our_name(key: str) -> str | None:
-    """Return this package's name of a released tensor; None for the text tower."""
+    """Return this package's name of a released checkpoint's tensor; None for the text tower."""
     for theirs, ours in RENAMED.items():
         if key.startswith(theirs):
             return ours + key.removeprefix(theirs)
@@ -21,7 +21,7 @@ def our_name(key: str) -> str | None:
 
 
 def number_of(name: str) -> int | None:
-    """Return a released model's number from model_43, model_43.pt or 043; None for other names."""
+    """Return 43 for the names model_43, model_43.pt and 043; None for any other name."""
     match = re.fullmatch(r"(?:model_(\d+)(?:\.pt)?|(\d{3}))", name)
     number = int(match[1] or match[2]) if match else MODELS
     return number if number < MODELS else None

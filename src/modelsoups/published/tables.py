@@ -1,8 +1,8 @@
-"""The paper's tables, and the authors' results for their 72 models and soups, as data.
+"""The tables of the paper, and its authors' results for their 72 released models and their soups.
 
-Sets have this package's names: holdout, val, v2, r, sketch, objectnet, a. Accuracies of released
-models are from 0 to 1; the paper's tables are in percent. The released means over the shifts are
-0.10 to 0.14 points above the paper's, for an unpublished reason, so reports compare with both.
+Data sets: holdout, val (ImageNet), v2, r, sketch, objectnet, a. Accuracies of released models are
+from 0 to 1, the paper's are in percent. The released means over the five shifts are 0.10 to 0.14
+points above the paper's, for an unpublished reason, so reports compare with both.
 """
 
 import functools
@@ -49,7 +49,7 @@ PAPER_NAMES = {  # row -> its label in the paper's Table 3
 
 @dataclass(frozen=True)
 class ReleasedModel:
-    """model_<index>.pt: its hyperparameters (none for model_0) and accuracy by data set."""
+    """One released model, model_<index>.pt: its hyperparameters and its accuracy by data set."""
 
     index: int
     hyperparameters: dict[str, Any]
@@ -61,9 +61,9 @@ class ReleasedModel:
 
     @property
     def recipe(self) -> dict[str, Any] | None:
-        """The hyperparameters as a dict with the keys of Recipe; None for the initialization.
+        """The hyperparameters, with the names of Recipe; None for model_0, the initialization.
 
-        "No augmentation" becomes the minimal crop. The model's number replaces its unknown seed.
+        Without augmentation, aug is "minimal". The seeds are not published: `index` replaces them.
         """
         if self.index == INITIALIZATION:
             return None
@@ -74,7 +74,7 @@ class ReleasedModel:
 
 @dataclass(frozen=True)
 class Table3Row:
-    """A row of Table 3 from the released results, next to the paper's numbers; all in percent."""
+    """One row of Table 3: the released accuracies and, in `paper`, the printed ones; in percent."""
 
     row: str
     label: str
@@ -87,7 +87,7 @@ class Table3Row:
 
 @functools.cache
 def released_models() -> tuple[ReleasedModel, ...]:
-    """Return the 72 models in the order of their numbers."""
+    """Return the 72 released models, from model_0 to model_71."""
     folder = ASSETS / "released"
     hyperparameters = {r.pop("model_name"): r for r in storage.read_jsonl(folder / "released_models_hparams.jsonl")}
     results = {r.pop("model_name"): r for r in storage.read_jsonl(folder / "released_models_results.jsonl")}
@@ -101,7 +101,7 @@ def released_models() -> tuple[ReleasedModel, ...]:
 
 @functools.cache
 def released_rows() -> dict[str, dict[str, float]]:
-    """Return the released results of Table 3's rows: row -> data set -> accuracy, 0 to 1."""
+    """Return the released accuracies of Table 3, 0 to 1: row ("greedy") -> data set -> accuracy."""
     rows = {}
     for line in storage.read_jsonl(ASSETS / SOUPS):
         rows[line["row"]] = {ours: float(line[theirs]) / 100 for theirs, ours in SETS.items()}
@@ -109,27 +109,27 @@ def released_rows() -> dict[str, dict[str, float]]:
 
 
 def greedy_ingredients() -> tuple[int, ...]:
-    """Return the released greedy soup's model numbers in the order of joining (from a rerun)."""
+    """Return the model numbers in the authors' greedy soup, in the order they were added."""
     line = next(line for line in storage.read_jsonl(ASSETS / SOUPS) if line["row"] == "greedy")
     return tuple(int(name.removeprefix("model_")) for name in line["ingredients_in_order_added"])
 
 
 @functools.cache
 def official_keys() -> dict[str, tuple[tuple[int, ...], str]]:
-    """Return the shape and dtype of a released checkpoint's tensors, by name."""
+    """Return the shape and dtype of each tensor in a released checkpoint, by tensor name."""
     lines = storage.read_jsonl(ASSETS / "released" / "official_checkpoint_keys.jsonl")
     return {line["key"]: (tuple(line["shape"]), line["dtype"].removeprefix("torch.")) for line in lines}
 
 
 @functools.cache
 def paper_rows(table: str) -> dict[str, Any]:
-    """Return the rows of a table of the paper by label; tables.json describes the tables."""
+    """Return the rows of a table of the paper, by label; tables.json explains their numbers."""
     rows: dict[str, Any] = storage.read_json(ASSETS / "published" / "tables.json")[table]["rows"]
     return rows
 
 
 def printed(row: str) -> tuple[float, float] | None:
-    """Return a row's ImageNet accuracy and mean over the shifts in Table 3; None if not in it."""
+    """Return a row's ImageNet accuracy and mean over the shifts in the paper's Table 3, or None."""
     if row not in PAPER_NAMES:
         return None
     imagenet, shifts = paper_rows("table_3")[PAPER_NAMES[row]]
@@ -137,15 +137,15 @@ def printed(row: str) -> tuple[float, float] | None:
 
 
 def by_holdout() -> list[ReleasedModel]:
-    """Return the models by decreasing hold-out accuracy; among ties, the higher number is first."""
+    """Return the released models by decreasing hold-out accuracy; ties by decreasing index."""
     return sorted(released_models(), key=lambda m: (m.accuracy["holdout"], m.index), reverse=True)
 
 
 def table_3_from_released() -> list[Table3Row]:
-    """Return the initialization, then the rows of Table 3, from the released results.
+    """Return the rows of Table 3 from the authors' released results, the initialization first.
 
-    Best and second best are chosen on the hold-out from the 72 models' accuracies. The uniform soup,
-    greedy soup and ensemble cannot be computed from accuracies; their released results are used.
+    Best and second best are those of the 72 models with the highest hold-out accuracies. Soups and
+    ensembles cannot be computed from accuracies; their released results are used.
     """
     first, second = by_holdout()[:2]
     models = {"initialization": released_models()[INITIALIZATION], "best": first, "second_best": second}

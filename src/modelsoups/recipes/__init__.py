@@ -1,1 +1,1 @@
-"""Recipes, and the searches that draw them."""
+"""Recipes (the hyperparameters of one fine-tuning run each), and the searches that draw them."""

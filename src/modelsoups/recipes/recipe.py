@@ -1,4 +1,4 @@
-"""Recipe, the hyperparameters of one fine-tuning run; this module loads without torch."""
+"""Recipe, the hyperparameters of one fine-tuning run; this module does not import torch."""
 
 import re
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ def hyper(
     choices: Sequence[Any] = (),
     same: bool = False,
 ) -> Any:
-    """Define a hyperparameter by its explanation, default and bounds.
+    """Return a dataclass field with the explanation, default and bounds of a hyperparameter.
 
-    within: smallest and largest value; above: the smallest value itself is excluded. same: the
-    default applies to every recipe unless the configuration sets a value; other keys may be drawn.
+    within: smallest and largest value; above: the smallest itself is excluded; choices: the allowed
+    values; same: every recipe has the default unless the configuration sets another value.
     """
     about = {"sentence": sentence, "within": within, "above": above, "choices": tuple(choices), "same": same}
     return field(default=default, metadata=about)
@@ -28,58 +28,58 @@ def hyper(
 
 @dataclass(frozen=True)
 class Recipe:
-    """The hyperparameters of one fine-tuning run (section 2: h in FineTune(theta_0, h); J.2.1).
+    """The hyperparameters of one fine-tuning run: h in FineTune(theta_0, h) (section 2, J.2.1).
 
-    Each value of ema and of swa gives an additional ingredient besides the trained model.
-    Raises ValueError with the key, its value and what is allowed.
+    Each number in `ema` or `swa` adds one averaged model, which can be in a soup like the trained
+    one. A ValueError gives the wrong key, its value and what is allowed.
     """
 
     lr: float = hyper("learning rate", within=(0.0, 10.0), above=True)
     weight_decay: float = hyper("weight decay", within=(0.0, 100.0))
-    epochs: int = hyper("passes over the training set", within=(1, 10_000))
-    label_smoothing: float = hyper("label smoothing; without effect with teachers", within=(0.0, 0.99))
+    epochs: int = hyper("number of passes over the training set", within=(1, 10_000))
+    label_smoothing: float = hyper("label smoothing; no effect if recipe.teachers is set", within=(0.0, 0.99))
     mixup: float = hyper("parameter of mixup's Beta distribution; 0: no mixup", within=(0.0, 100.0))
     aug: str = hyper(
-        "augmentation: a large crop, never mirrored (minimal), timm's default (medium), RandAugment (strong,"
-        " rand-m<M>-n<N>), one of the three for each image (stochastic, L.1), strong but minimal in the last epoch"
-        " (fix, L.2)",
+        "augmentation: minimal (a large crop, never mirrored), medium (timm's default), strong or rand-m<M>-n<N>"
+        " (RandAugment), stochastic (minimal, medium or strong at random for each image, L.1), fix (strong, but"
+        " minimal in the last epoch, L.2)",
         choices=("minimal", "medium", "strong", "stochastic", "fix"),
     )
-    seed: int = hyper("seed of the order of images and of all random draws", within=(0, 2**63 - 1))
-    batch_size: int = hyper("images in a step, over all devices", 512, within=(1, 2**20), same=True)
-    warmup_steps: int = hyper("steps of warm-up, at most a tenth of the run", 500, within=(0, 10**7), same=True)
-    clip: float = hyper("largest norm of the gradient", 1.0, within=(0.0, 1e9), above=True, same=True)
+    seed: int = hyper("random seed of training: image order, augmentation, mixup, dropout", within=(0, 2**63 - 1))
+    batch_size: int = hyper("images per optimizer step, over all GPUs", 512, within=(1, 2**20), same=True)
+    warmup_steps: int = hyper("steps of linear warm-up, at most a tenth of all", 500, within=(0, 10**7), same=True)
+    clip: float = hyper("norm to which a larger gradient is clipped", 1.0, within=(0.0, 1e9), above=True, same=True)
     min_crop: float = hyper(
-        "smallest fraction of the area in a random crop", 0.08, within=(0.0, 1.0), above=True, same=True
+        "smallest area of a random crop, as a fraction of the image", 0.08, within=(0.0, 1.0), above=True, same=True
     )
-    flip: float = hyper("probability of mirroring an image", 0.5, within=(0.0, 1.0), same=True)
+    flip: float = hyper("probability of mirroring an image horizontally", 0.5, within=(0.0, 1.0), same=True)
     optimizer: str = hyper("optimizer", "adamw", choices=("adamw", "adam", "rmsprop", "sgd", "adafactor"))
     schedule: str = hyper(
-        "schedule of the learning rate; cosine_restarts has a cycle in each epoch",
+        "learning-rate schedule; cosine_restarts runs a full cosine in each epoch",
         "cosine",
         choices=("cosine", "cosine_restarts", "linear", "constant"),
     )
     loss: str = hyper("loss", "softmax", choices=("softmax", "binary"))
     cutmix: float = hyper(
-        "parameter of CutMix's Beta distribution; 0: none; with mixup, each batch takes one of the two",
+        "parameter of CutMix's Beta distribution; 0: no CutMix; if mixup is not 0, each batch gets one of the two",
         0.0,
         within=(0.0, 100.0),
     )
-    sam: float = hyper("radius of sharpness-aware minimization (L.3); 0: none", 0.0, within=(0.0, 100.0))
+    sam: float = hyper("radius of sharpness-aware minimization (SAM, L.3); 0: no SAM", 0.0, within=(0.0, 100.0))
     sam_sync: bool = hyper(
-        "perturb by the gradient of the full batch; false: of each process's own images (J.2.3)",
+        "SAM perturbs weights by the gradient of the full batch; false: of each process's own images (J.2.3)",
         True,
         choices=(True, False),
     )
     trained: str = hyper(
-        "what is trained; encoder leaves the head unchanged (appendix E)", "all", choices=("all", "encoder")
+        "which weights are trained; encoder: all but the head (appendix E)", "all", choices=("all", "encoder")
     )
-    ema: tuple[float, ...] = hyper("decays of moving averages of the weights", (), within=(0.0, 1.0))
+    ema: tuple[float, ...] = hyper("decays of exponential moving averages of the weights (EMA)", (), within=(0.0, 1.0))
     swa: tuple[float, ...] = hyper(
-        "fractions of the run after which averaging over epochs starts (L.1: 0.7)", (), within=(0.0, 1.0)
+        "fractions of training from which on weights are averaged over epochs (SWA; L.1: 0.7)", (), within=(0.0, 1.0)
     )
     teachers: tuple[str, ...] = hyper(
-        "folders of ingredients, or weight files, whose ensemble replaces the labels (L.1)", ()
+        "folders of fine-tuned models, or weight files, whose ensemble predicts the targets (distillation, L.1)", ()
     )
 
     def __post_init__(self) -> None:
@@ -91,7 +91,7 @@ class Recipe:
 
     @staticmethod
     def check(name: str, value: Any) -> None:
-        """Raise ValueError unless this value is allowed for this key."""
+        """Raise ValueError unless `value` is allowed for the hyperparameter `name`."""
         if name not in Recipe.names():
             raise ValueError(f"recipe.{name}: no such key; valid keys: {', '.join(Recipe.names())}")
         about = Recipe.__dataclass_fields__[name]
@@ -103,10 +103,10 @@ class Recipe:
         return tuple(f.name for f in fields(Recipe))
 
     def accumulation(self, ranks: int, at_once: int | None = None) -> int:
-        """Return the number of parts into which each of `ranks` processes splits its part of a batch.
+        """Return the number of micro-batches into which each process splits its share of a batch.
 
-        A part has at most `at_once` images. Pairs stay together, because mixup pairs image i of a
-        batch with the i-th from its end. Raises ValueError if no such split exists.
+        A micro-batch has at most `at_once` images. Two images that mixup mixes (i-th from the start
+        and from the end of the batch) stay together. Raises ValueError if this is impossible.
         """
         if ranks == 1 and (at_once is None or at_once >= self.batch_size):
             return 1
@@ -115,15 +115,15 @@ class Recipe:
             for parts in range(1, pairs + 1):
                 if pairs % parts == 0 and (at_once is None or 2 * pairs // parts <= at_once):
                     return parts
-        wish = f", at most {at_once} images at once" if at_once is not None else ""
+        wish = f" with finetune.at_once={at_once}" if at_once is not None else ""
         raise ValueError(
             f"recipe.batch_size={self.batch_size} cannot be split over {ranks} ranks{wish}: expected a multiple of "
-            f"{2 * ranks}{' and at least 2 at once' if wish else ''}; change cluster.nodes or cluster.ranks_per_node"
+            f"{2 * ranks}{' and at_once of at least 2' if wish else ''}; change cluster.nodes or cluster.ranks_per_node"
         )
 
 
 def _expected(name: str, value: Any, about: Any, several: bool) -> str:
-    """Return a phrase with the values that this key allows; "" if the value is one of them."""
+    """Return the allowed values in words, or "" if `value` is allowed; several: value is a list."""
     choices, within = about["choices"], about["within"]
     if choices:
         drawn = name == "aug" and isinstance(value, str) and RANDAUGMENT.fullmatch(value)
@@ -145,7 +145,7 @@ def _expected_list(value: Any, within: tuple[float, float] | None) -> str:
     values = value if isinstance(value, list | tuple) else [None]
     if within is None:
         good = all(isinstance(v, str) and v for v in values)
-        return "" if good else "a list of ingredient folders or weight files"
+        return "" if good else "a list of fine-tuned models' folders or weight files"
     low, high = within
     good = all(isinstance(v, float | int) and low <= v < high for v in values)
-    return "" if good else f"a list of numbers from {low:g} to below {high:g}"
+    return "" if good else f"a list of numbers of at least {low:g} and below {high:g}"

@@ -1,4 +1,4 @@
-"""Searches over recipes, which draw the learning rate and other hyperparameters.
+"""Searches, which draw the learning rate and the other hyperparameters (a recipe) of each run.
 
 A search is a mapping read from YAML. `draw` is a pure function of (search, seed, index).
 
@@ -14,10 +14,10 @@ The distributions of a random search:
     integer: [low, high], both included   randaugment: {m: [low, high], n: [low, high]}
     mixture: [{p: 0.5, constant: 0.0}, {p: 0.5, uniform: [0, 1]}], p being probabilities
 
-`strata: n` next to uniform or log10_uniform draws n consecutive recipes from n equal parts of the range.
+With `strata: n` beside (log10_)uniform, n recipes in a row draw from n equal parts of the range.
 
-Every number is a hash of (seed, index, parameter), not from a generator's state. Therefore a draw is
-the same on any machine and in any order, and a new parameter does not change the others.
+Every random number is a hash of (seed, index, parameter). Therefore a recipe is the same on any
+machine and in any order, and a new parameter does not change the values of the others.
 """
 
 import hashlib
@@ -38,13 +38,13 @@ INTEGERS = tuple(f.name for f in fields(Recipe) if f.type is int)
 
 
 def validate(search: Any) -> None:
-    """Raise ValueError, with the parameter's name, unless every draw is a valid recipe."""
+    """Raise ValueError, naming the key, unless the search has a valid form and valid values."""
     kind = search.get("kind") if isinstance(search, Mapping) else None
     if not isinstance(kind, str) or kind not in KEYS:
-        raise ValueError(f"kind={kind}: expected a search of kind {', '.join(KEYS)}")
+        raise ValueError(f"kind={kind}: expected one of {', '.join(KEYS)}")
     if set(search) != {"kind", *KEYS[kind]}:
         given = ", ".join(map(str, search))
-        raise ValueError(f"a {kind} search has the keys kind, {', '.join(KEYS[kind])}; not {given}")
+        raise ValueError(f"a {kind} search must have the keys kind, {', '.join(KEYS[kind])}; not {given}")
     if kind == "random" and not (_is_int(search["count"]) and search["count"] >= 1):
         raise ValueError(f"count={search['count']}: expected an integer of at least 1")
     if kind == "list":
@@ -52,13 +52,13 @@ def validate(search: Any) -> None:
         return
     parameters = search["parameters"]
     if not isinstance(parameters, Mapping) or not parameters:
-        raise ValueError("parameters: expected a mapping from recipe keys to their values")
+        raise ValueError("parameters: expected a mapping from hyperparameters to distributions or lists")
     for name, spec in parameters.items():
         _check(name, _check_distribution if kind == "random" else _check_values, spec)
 
 
 def size(search: Search) -> int:
-    """Return the number of recipes; for a random search its count, which may be exceeded."""
+    """Return the number of recipes in a search: for a random search, its `count`."""
     validate(search)
     if search["kind"] == "random":
         return int(search["count"])
@@ -68,10 +68,10 @@ def size(search: Search) -> int:
 
 
 def draw(search: Search, seed: int, index: int) -> dict[str, Any]:
-    """Return the values of recipe number `index`, by recipe key, including the training seed.
+    """Return recipe number `index` of a search as a dict, which includes the training seed.
 
-    A random search accepts indices beyond its count. The last parameter of a grid varies fastest.
-    Raises ValueError for an index beyond a grid or list.
+    A random search accepts any index >= 0, also beyond its count. In a grid, the last parameter
+    varies fastest. Raises ValueError if a grid or list has no recipe of this number.
     """
     total = size(search)
     if index < 0 or (search["kind"] != "random" and index >= total):
@@ -90,7 +90,7 @@ def draw(search: Search, seed: int, index: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class HashedNumbers:
-    """Reproducible random numbers for one parameter of one recipe, independent for each label."""
+    """Random numbers: hashes of the seed, recipe index, hyperparameter name and a text `label`."""
 
     seed: int
     index: int
@@ -101,16 +101,16 @@ class HashedNumbers:
         return HashedNumbers(self.seed, self.index, self.name, f"{self.label}/{label}")
 
     def bits(self) -> int:
-        """Return an integer of 64 random bits."""
+        """Return 64 random bits as an integer."""
         text = json.dumps([self.seed, self.index, self.name, self.label])
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
     def uniform(self) -> float:
-        """Return a number that is at least 0 and below 1."""
+        """Return a uniform random number of at least 0 and below 1."""
         return (self.bits() >> 11) / 2**53
 
     def stratified(self, strata: int) -> float:
-        """Return a number like `uniform`; `strata` consecutive indices take one from each part."""
+        """Return a number in [0, 1) by stratified sampling over `strata` consecutive recipes."""
         block, place = divmod(self.index, strata)
 
         def rank(part: int) -> int:
@@ -148,14 +148,14 @@ def _integer(numbers: HashedNumbers, bounds: Sequence[int]) -> int:
 
 
 def _rounded(x: float, low: float, high: float) -> float:
-    """Round to six digits, within the bounds: the last bits of a power differ between libraries."""
+    """Return a drawn value rounded to 6 digits, so that all machines draw the same, in bounds."""
     return float(f"{min(max(float(f'{x:.6g}'), low), high):.12g}")
 
 
 def _check(name: str, check: Callable[[str, Any], None], value: Any) -> None:
-    """Run a check; add the parameter's name to its ValueError."""
+    """Call check(name, value), and put the parameter's name before the message of a ValueError."""
     if name not in Recipe.names():
-        raise ValueError(f"parameters.{name}: no such key of a recipe; valid keys: {', '.join(Recipe.names())}")
+        raise ValueError(f"parameters.{name}: no such hyperparameter; valid names: {', '.join(Recipe.names())}")
     try:
         check(name, value)
     except ValueError as error:
@@ -164,7 +164,7 @@ def _check(name: str, check: Callable[[str, Any], None], value: Any) -> None:
 
 def _check_value(name: str, value: Any) -> None:
     if name in INTEGERS and not _is_int(value):
-        raise ValueError(f"{value!r} is not an integer")
+        raise ValueError(f"expected an integer, not {value!r}")
     if isinstance(value, str) and NUMBER.fullmatch(value):
         raise ValueError(f"YAML reads {value} as text; write it with a decimal point, such as 3.0e-5")
     Recipe.check(name, value)
@@ -172,47 +172,47 @@ def _check_value(name: str, value: Any) -> None:
 
 def _check_values(name: str, values: Any) -> None:
     if not isinstance(values, list | tuple) or not values:
-        raise ValueError(f"expected a list of values, not {values!r}")
+        raise ValueError(f"expected a non-empty list of values, not {values!r}")
     for value in values:
         _check_value(name, value)
 
 
 def _check_list(recipes: Any) -> None:
     if not isinstance(recipes, list | tuple) or not recipes:
-        raise ValueError("recipes: expected a list of mappings from recipe keys to values")
+        raise ValueError("recipes: expected a non-empty list of mappings from hyperparameters to values")
     for number, recipe in enumerate(recipes):
         if not isinstance(recipe, Mapping):
-            raise ValueError(f"recipes: number {number} is {recipe!r}, not a mapping from recipe keys to values")
+            raise ValueError(f"recipes: entry {number} is {recipe!r}, not a mapping from hyperparameters to values")
         for name, value in recipe.items():
             _check(name, _check_value, value)
 
 
 def _check_distribution(name: str, spec: Any, part: bool = False) -> None:
-    """Check one distribution. A part of a mixture has a probability p and cannot be stratified."""
+    """Raise ValueError unless `spec` is a distribution; part: it belongs to a mixture and has a key p."""
     choices = ", ".join(DISTRIBUTIONS)
     if not isinstance(spec, Mapping):
-        raise ValueError(f"expected a distribution ({choices}), not {spec!r}")
+        raise ValueError(f"expected a mapping with one distribution ({choices}), not {spec!r}")
     kinds = [key for key in spec if key != ("p" if part else "strata")]
     if len(kinds) != 1 or kinds[0] not in DISTRIBUTIONS:
         given = ", ".join(map(str, kinds)) or "none"
-        raise ValueError(f"distribution {given} is unknown; expected one of {choices}")
+        raise ValueError(f"expected exactly one distribution of {choices}, not {given}")
     DISTRIBUTIONS[kinds[0]](name, spec[kinds[0]])
     strata = spec.get("strata", 1)
     stratified = "strata" not in spec or kinds[0] in ("uniform", "log10_uniform")
     if not (stratified and _is_int(strata) and strata >= 1):
-        raise ValueError(f"strata={strata}; expected 1 or more, with uniform or log10_uniform")
+        raise ValueError(f"strata={strata}: expected an integer of at least 1, and only with uniform or log10_uniform")
 
 
 def _check_uniform(name: str, bounds: Any) -> None:
     if name in INTEGERS:
-        raise ValueError("takes integers; use integer: [low, high]")
+        raise ValueError("this hyperparameter is an integer; use integer: [low, high]")
     _check_values(name, _bounds(bounds))
 
 
 def _check_log10(name: str, bounds: Any) -> None:
     low, high = _bounds(bounds)
     if max(abs(low), abs(high)) > 300:
-        raise ValueError(f"10 to the power of {bounds} is out of range")
+        raise ValueError(f"log10_uniform: the exponents {bounds} are out of range; expected -300 to 300")
     _check_uniform(name, [10.0**low, 10.0**high])
 
 
@@ -225,13 +225,13 @@ def _check_randaugment(name: str, value: Any) -> None:
         raise ValueError(f"randaugment expects {{m: [low, high], n: [low, high]}}, not {value!r}")
     for key, bounds in value.items():
         if _bounds(bounds, whole=True)[0] < 0:
-            raise ValueError(f"randaugment {key}={bounds}; expected at least 0")
+            raise ValueError(f"randaugment {key}={bounds}: expected integers of at least 0")
     _check_value(name, f"rand-m{value['m'][0]}-n{value['n'][0]}")
 
 
 def _check_mixture(name: str, parts: Any) -> None:
     if not isinstance(parts, list | tuple) or not parts:
-        raise ValueError("mixture expects a list of {p: ..., <distribution>: ...}")
+        raise ValueError("mixture expects a non-empty list of {p: ..., <distribution>: ...}")
     for part in parts:
         p = part.get("p") if isinstance(part, Mapping) else None
         if p is None or not _is_real(p) or not 0 <= p <= 1:
@@ -239,7 +239,7 @@ def _check_mixture(name: str, parts: Any) -> None:
         _check_distribution(name, part, part=True)
     total = sum(part["p"] for part in parts)
     if abs(total - 1) > 1e-3:
-        raise ValueError(f"mixture probabilities sum to {total:g}, not 1")
+        raise ValueError(f"the probabilities p of the mixture sum to {total:g}, not to 1")
 
 
 DISTRIBUTIONS: dict[str, Callable[[str, Any], None]] = {  # name -> check of its arguments
@@ -257,7 +257,7 @@ def _bounds(bounds: Any, whole: bool = False) -> tuple[Any, Any]:
     check = _is_int if whole else _is_real
     pair = isinstance(bounds, list | tuple) and len(bounds) == 2 and all(map(check, bounds))
     if not pair or bounds[0] > bounds[1]:
-        raise ValueError(f"expected [low, high]{' as integers' if whole else ''}, not {bounds}")
+        raise ValueError(f"expected [low, high]{' as integers' if whole else ''} with low <= high, not {bounds}")
     return bounds[0], bounds[1]
 
 

@@ -1,9 +1,9 @@
 """Comparison of a run's Table 3 on ImageNet with the authors' released results and the paper.
 
 The published numbers are for CLIP ViT-B/32. The released means over the shifts are 0.10 to 0.14
-points above the paper's, for an unpublished reason, so both are shown. A published number agrees if
-it is inside the 95% interval of the run's: Wilson's interval over the images of the test set, or a
-normal one over the five shifts together (variances added).
+points above the paper's, for an unpublished reason, so both are shown. A published accuracy agrees
+with the run's if it is inside the 95% interval of the run's accuracy: Wilson's interval on the test
+set, or for the mean of the five shifts a normal one (their variances added).
 """
 
 from modelsoups.published import tables
@@ -12,19 +12,19 @@ from modelsoups.report.text_tables import TextTable
 
 NOTE = (
     "Accuracies in percent, differences in points. The published numbers are for CLIP ViT-B/32. A "
-    "difference is this run's number minus the published one; an asterisk marks one outside the 95% "
-    "interval of this run's number, which reflects only the size of the test set."
+    "difference is this run's number minus the published one. An asterisk marks a published number "
+    "outside the 95% interval of this run's number, which reflects only the size of the test set."
 )
 
 
 def applies(numbers: Numbers) -> bool:
-    """Whether the run is on ImageNet, like the published numbers."""
+    """Return whether the run uses ImageNet, the data set of the published numbers."""
     data = numbers.provenance.get("config", {}).get("data", {})
     return bool(data.get("library") == "imagenet")
 
 
 def comparison(numbers: Numbers) -> TextTable:
-    """Return the table of the published rows that this run has too, header first."""
+    """Return a table by method: accuracies of this run, of the authors' files, and of the paper."""
     columns = ["released", "difference", "paper", "difference"]
     rows = [["Method", "ImageNet: ours", *columns, "Dist. shifts: ours", *columns]]
     for published in tables.table_3_from_released():
@@ -37,7 +37,7 @@ def comparison(numbers: Numbers) -> TextTable:
 
 
 def cells(ours: Result | None, released: float, paper: float | None) -> list[str]:
-    """Return five cells: our accuracy, the released one, the difference, the paper's, the difference.
+    """Return five table cells: our accuracy, then each published accuracy and ours minus it.
 
     released, paper: in percent. A difference outside the 95% interval of `ours` is marked "*".
     """
@@ -53,7 +53,7 @@ def cells(ours: Result | None, released: float, paper: float | None) -> list[str
 
 
 def released_alone() -> TextTable:
-    """Return the table of the released results, the paper's, and the differences, header first."""
+    """Return a table of the accuracies in the authors' repository next to those in the paper."""
     titles = map(tables.TITLES.__getitem__, tables.SHIFTS)
     columns = ["ImageNet: released", "Dist. shifts: released"]
     head = ["Method", "Model", columns[0], "paper", "difference", columns[1], "paper", "difference"]

@@ -1,7 +1,7 @@
-"""The paper's claims, each with this run's statistics and a verdict.
+"""The paper's claims, each with this run's numbers and a verdict.
 
-A claim that row a is better than row b "holds" if a - b is positive with p < 0.05, "does not hold"
-if it is negative with p < 0.05, and is "not decided at this size" otherwise.
+The claim that method a is better than method b "holds" if accuracy a - b is positive with p < 0.05,
+"does not hold" if it is negative with p < 0.05, and is "not decided at this size" otherwise.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ UNKNOWN, UNTESTED = "not available", "not tested"
 
 @dataclass(frozen=True)
 class Claim:
-    """The claim that row a is better than row b on "test" or MEAN; source: section or table."""
+    """A claim of the paper: row a of Table 3 is better than row b. source: where it claims this."""
 
     text: str
     a: str
@@ -36,9 +36,9 @@ ASIDE = "WiSE-FT of the best individual beats the greedy soup under shift"
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim with its verdict. p: two-sided p-value; above: whether the value has the claimed sign.
+    """A claim and whether this run confirms it. above: whether the difference has the claimed sign.
 
-    holm: the p-value after Holm's correction for all claims of a page.
+    p: two-sided p-value. holm: p corrected for the number of claims on the page (Holm's method).
     """
 
     text: str
@@ -51,21 +51,21 @@ class Verdict:
 
     @property
     def among_all(self) -> str:
-        """The verdict by the corrected p-value, or `verdict` if there is none."""
+        """The verdict by the corrected p-value `holm`, or `verdict` if there is no such p-value."""
         if self.holm is None:
             return self.verdict
         return verdict(1 if self.above else -1, self.holm)
 
 
 def verdict(difference: float, p: float) -> str:
-    """Return HOLDS, FAILS or OPEN for a difference (positive if as claimed) and its p-value."""
+    """Return HOLDS, FAILS or OPEN (p >= 0.05); difference: above 0 if it is as claimed."""
     if p >= ALPHA or difference == 0:
         return OPEN
     return HOLDS if difference > 0 else FAILS
 
 
 def check(numbers: Numbers) -> list[Verdict]:
-    """Return every claim whose rows this run has; UNTESTED if only accuracies are known."""
+    """Return a verdict on each claim about rows of this run; UNTESTED without per-image results."""
     rows, claims = numbers.rows, list(CLAIMS)
     for name in rows:
         if name.startswith("wise_ft_best"):
@@ -94,7 +94,7 @@ def _verdict(numbers: Numbers, claim: Claim) -> Verdict:
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:
-    """Return the claims as a Markdown table, with columns for Holm's correction if any has one."""
+    """Return the verdicts as a Markdown table, with corrected p-values if a verdict has one."""
     corrected = any(v.holm is not None for v in verdicts)
     head = ["Claim", "Source", "Verdict", "Difference [95% interval]"]
     head += ["p", "p (Holm)", "Verdict (Holm)"] if corrected else []
@@ -107,5 +107,5 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
 
 
 def p_text(p: float | None) -> str:
-    """Return a p-value as the text of a table cell, empty for None."""
+    """Return a p-value as the text of a table cell; None gives an empty text."""
     return "" if p is None else p_value(p).removeprefix("p ").removeprefix("= ")

@@ -1,4 +1,4 @@
-"""The sections of an experiment's report page, built from its `Numbers` only."""
+"""Builds the sections of a run's report page from the contents of results.jsonl (`Numbers`)."""
 
 from modelsoups.published.tables import printed
 from modelsoups.report import beside_published, figures, table_3
@@ -12,9 +12,9 @@ Cells = list[Cell | str]
 
 
 def sections(numbers: Numbers, verdicts: list[Verdict], contact: bytes | None) -> list[Section]:
-    """Return the page's sections that have data, in page order; call inside plotting.style(math=False).
+    """Return the page's sections that have data, in order; call inside plotting.style(math=False).
 
-    contact: a PNG with images of each data set.
+    contact: a PNG with sample images of each data set, or None.
     """
     made = [_headline(numbers), _table_3(numbers), _published(numbers), _figures(numbers)]
     made += [_claims(numbers, verdicts), _greedy(numbers), _each_set(numbers), _ingredients(numbers)]
@@ -26,7 +26,7 @@ def sections(numbers: Numbers, verdicts: list[Verdict], contact: bytes | None) -
 
 
 def _accuracy(numbers: Numbers, row: RowResults, dataset: str) -> Cell:
-    """Return the cell of an accuracy; its tooltip has counts, interval, file line and origin."""
+    """Return a table cell with an accuracy; its tooltip: image counts, 95% interval and commit."""
     result = row.mean if dataset == MEAN else row.results.get(dataset)
     if result is None:
         return Cell(percent(None))
@@ -39,7 +39,7 @@ def _accuracy(numbers: Numbers, row: RowResults, dataset: str) -> Cell:
 
 
 def _accuracies(numbers: Numbers, method: MethodRow, sets: list[str], texts: list[str]) -> Cells:
-    """Return the cells of a method's accuracies on `sets`; `texts` if the row averages several."""
+    """Return a cell per data set: a method's accuracy, or without a row its text in `texts`."""
     if row := numbers.rows.get(method.row):
         return [_accuracy(numbers, row, name) for name in sets]
     tip = f"Mean over random orders, one row each in results.jsonl.\n{origin(numbers.provenance)}"
@@ -95,7 +95,7 @@ def _table_3_row(numbers: Numbers, method: MethodRow) -> Cells:
 
 
 def _gains(numbers: Numbers, method: MethodRow, on: str, column: int) -> Cells:
-    """Return two cells: our gain over the best individual (tooltip: its test), and the paper's."""
+    """Return two cells: a row's accuracy gain over the best single model, ours and the paper's."""
     d, ours = numbers.difference(method.row, "best", on), Cell("")
     if d:
         ours = Cell(percent(d.value, True), f"{interval(d)}.\n{origin(numbers.provenance, method.row)}")
@@ -106,7 +106,7 @@ def _gains(numbers: Numbers, method: MethodRow, on: str, column: int) -> Cells:
 
 
 def _published(numbers: Numbers) -> Section:
-    """Return our results next to the released ones and the paper's, if the run is on ImageNet."""
+    """Return the section that compares the run with published results, empty if not on ImageNet."""
     contents = []
     if beside_published.applies(numbers):
         head, *body = beside_published.comparison(numbers)
@@ -131,7 +131,7 @@ def _claims(numbers: Numbers, verdicts: list[Verdict]) -> Section:
         judged = Cell(v.verdict, kind=CLASSES.get(v.verdict, "open"))
         rows.append([v.text, v.source, judged, Cell(v.numbers, origin(numbers.provenance))])
     head = ["Claim", "Source", "Verdict", "Difference, 95% interval"]
-    sentence = "A claim holds, or does not hold, if the difference is significant at p < 0.05."
+    sentence = "If a difference is significant (p < 0.05), its sign decides whether the claim holds."
     return Section("Claims", sentence, [Table("claims", head, rows, text=2, file=False)] if rows else [])
 
 

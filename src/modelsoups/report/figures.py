@@ -1,4 +1,4 @@
-"""The figures of an experiment's report."""
+"""The figures of the report of a run."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from modelsoups.soup.trace import draw_decisions
 
 
 def figure_1(numbers: Numbers) -> Figure:
-    """Draw Figure 1: mean over the shifts against test accuracy, for ingredients and soups."""
+    """Draw Figure 1: ingredients and soups by test accuracy (x) and mean accuracy on shifts (y)."""
     figure, (axes,) = panels_of(1, 4.8, 3.6)
     _draw_ingredients(numbers, figure, axes)
     for name, (marker, colour) in SPECIAL.items():
@@ -68,7 +68,7 @@ def figure_b1(numbers: Numbers) -> Figure:
 
 
 def greedy_trace(numbers: Numbers) -> Figure:
-    """Draw the steps of Recipe 1: hold-out accuracy with each candidate, and the best so far."""
+    """Draw the greedy soup's steps: hold-out accuracy with each candidate, and the best so far."""
     soup = numbers.rows["greedy"].soup
     steps = soup.trace if soup else ()
     figure, (axes,) = panels_of(1, 6.4, 2.6)
@@ -84,7 +84,7 @@ def greedy_trace(numbers: Numbers) -> Figure:
 
 
 def each_shift(numbers: Numbers) -> Figure:
-    """Draw the main rows' accuracy on the test set and each shift as bars, with 95% intervals."""
+    """Draw the main rows' accuracies on the test set and each shift as bars, with 95% intervals."""
     shown = ("initialization", "best", "uniform", "greedy", "ensemble")
     rows = [numbers.rows[name] for name in shown if name in numbers.rows]
     sets = [numbers.test, *numbers.available_shifts]
@@ -111,7 +111,7 @@ def each_shift(numbers: Numbers) -> Figure:
 
 
 def contact_sheet(contact: dict[str, np.ndarray]) -> Figure:
-    """Draw a row of images for each data set. contact: title of the set -> uint8 images_BHWC."""
+    """Draw a row of images per data set. contact: title of the set -> uint8 images (B, H, W, C)."""
     columns = max(map(len, contact.values()))
     width, height = columns * 0.5 + 1.7, len(contact) * 0.52  # inches, 1.7 of them for the titles
     figure = Figure(figsize=(width, height))
@@ -132,7 +132,7 @@ def contact_sheet(contact: dict[str, np.ndarray]) -> Figure:
 
 
 def recipe_text(recipe: Recipe) -> str:
-    """Return the recipe's values as one line of text."""
+    """Return the main hyperparameters of a recipe as one line of text."""
     text = f"learning rate {recipe.lr:.2e}, weight decay {recipe.weight_decay:.2g}, {recipe.epochs} epochs"
     return f"{text}, smoothing {recipe.label_smoothing:.2f}, mixup {recipe.mixup:.2f}, {recipe.aug}"
 
@@ -143,7 +143,7 @@ def _accuracies(numbers: Numbers, row: RowResults) -> str:
 
 
 def _point(numbers: Numbers, row: RowResults) -> tuple[float, float]:
-    """Return test accuracy and mean over the available shifts, in percent; NaN without shifts."""
+    """Return test accuracy and mean accuracy over the available shifts (none: NaN), in percent."""
     shifts = list(map(row.accuracy, numbers.available_shifts))
     mean = 100 * sum(shifts) / len(shifts) if shifts else float("nan")
     return 100 * row.accuracy(numbers.test), mean

@@ -1,4 +1,4 @@
-"""Writing a report's files (tables, figures, claims and the HTML page) from results.jsonl."""
+"""Writes a report's files (tables, figures, claims and the HTML page) from results.jsonl."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ ANALYSES = "analysis/index.html"  # the page of `modelsoups analyse`, if that ha
 
 
 def source_hashes(folder: Path) -> dict[str, str]:
-    """Return the sha256 of each input file of the report, and "linked" for an analyses page."""
+    """Return file name -> sha256 of the report's inputs; "linked" if a page of analyses exists."""
     hashes = {}
     for name in (*SOURCES, "contact.png"):
         if (folder / name).exists():
@@ -32,16 +32,16 @@ def is_current(folder: Path, manifest: dict[str, Any] | None) -> bool:
 
 
 def refresh(folder: Path) -> None:
-    """Rewrite a complete report that is not current."""
+    """Write the report again if it is complete, but its input files have changed since."""
     manifest = manifests.manifest_of(folder)
     if manifest is not None and not is_current(folder, manifest):
         write_report(folder, manifest["inputs"])
 
 
 def write_report(folder: Path, inputs: dict[str, Any]) -> None:
-    """Write a report's files into the results folder that has its input files, and the manifest last.
+    """Write the report of results.jsonl in `folder` into the same folder, the manifest last.
 
-    inputs: what the numbers depend on, to be recorded in the manifest.
+    inputs: what the numbers depend on (hashes and settings), which the manifest records.
     """
     made_from = source_hashes(folder)
     numbers = Numbers.read(folder)
@@ -65,7 +65,7 @@ def write_report(folder: Path, inputs: dict[str, Any]) -> None:
 
 
 def _texts(numbers: Numbers) -> dict[str, str]:
-    """Return Table 3 as Markdown, LaTeX and CSV, and the summary for a terminal, by file name."""
+    """Return file name -> text: table_3 as .md, .tex and .csv, table_sets.tex and summary.txt."""
     if released_results.applies(numbers):
         rows = beside_published.released_alone()
         short = [row[:8] for row in rows]
@@ -82,7 +82,7 @@ def _texts(numbers: Numbers) -> dict[str, str]:
 
 
 def _headline(numbers: Numbers) -> str:
-    """Return lines with greedy soup minus best individual on test and on shifts, and the notes."""
+    """Return lines of text: greedy soup minus best single model on test and shifts; then notes."""
     lines = []
     for d in numbers.headline:
         gain = f"{percent(d.value, True)} {interval(d)}"

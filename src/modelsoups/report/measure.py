@@ -1,4 +1,4 @@
-"""Inputs of a report: the per-image correctness of every row, read from a finished run."""
+"""Inputs of a report: which images each model and soup classifies correctly, read from a run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ from modelsoups.stats import scores
 
 @dataclass(frozen=True)
 class RowCorrectness:
-    """The correctness of a model's or ensemble's predictions: a bool per image, for each data set.
+    """Which images one model, soup or ensemble classifies correctly: a bool per image, by data set.
 
     kind: initialization, individual, soup, ensemble or interpolation. inference: forward passes per
     image. weight: each image's weight, for data sets whose accuracy is averaged over classes; the
@@ -47,10 +47,10 @@ class RowCorrectness:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All rows of one experiment.
+    """All inputs of a run's report; a row is the correctness of one model, soup or ensemble.
 
     rows: by name, such as "initialization", "greedy", "greedy_random_0" or "wise_ft_best_0.5".
-    individuals: every complete ingredient, by id. failed: ingredient id -> why it has no model.
+    individuals: all fine-tuned models, by id. failed: id of a model -> why its fine-tuning failed.
     curve[k][method]: the row of a method (best, uniform, greedy or ensemble) on the first k models
     of one random order (Figure B.1).
     """
@@ -68,14 +68,14 @@ class Evidence:
 
 
 class Collector:
-    """Collects the inputs of a report from a finished run, without running any model."""
+    """Reads the inputs of a report from a finished run's files, without running any model."""
 
     def __init__(self, files: Run, sets: Sets, ingredients: Ingredients, logits: LogitsCache, soups: Soups) -> None:
         self.files, self.sets, self.ingredients = files, sets, ingredients
         self.logits, self.soups = logits, soups
 
     def evidence(self, name: str, settings: dict[str, Any], image_size: int) -> Evidence:
-        """Return all data of a report. settings: the configuration, to be stored as provenance."""
+        """Return all inputs of a report. settings: the configuration, recorded as provenance."""
         found, data = self.ingredients.find(), self.sets.data
         rows: dict[str, RowCorrectness] = {}
         for row, initial in self.ingredients.initial().items():
@@ -93,7 +93,7 @@ class Collector:
         curve[len(found.ingredients)] = {m: rows[m] for m in ("best", "uniform", "greedy", "ensemble")}
         individuals = {i.id: self._row(i.id, "individual", [i.sha256], recipe=i.recipe) for i in found.ingredients}
         manifest = manifests_.manifest_of(self.files.soups)
-        assert manifest is not None, "the stage has checked it"
+        assert manifest is not None, "the folder of soups has no manifest, so the soup stage is not complete"
         return Evidence(
             name=name,
             sets=list(map(self._info, [data.holdout, data.test, *data.shifts, *data.extra])),
@@ -115,7 +115,7 @@ class Collector:
         return self._row(name, kinds.get(soup.method, "soup"), [self.soups.extras(name)["sha256"]], soup=soup)
 
     def _row(self, name: str, kind: str, sha256s: Sequence[str], **more: Any) -> RowCorrectness:
-        """Return the row of a model, or of an ensemble (mean logits), on every prepared set."""
+        """Return the correctness of a model, or an ensemble (mean logits), on all prepared sets."""
         correct: dict[str, np.ndarray] = {}
         weight: dict[str, np.ndarray] = {}
         data = self.sets.data
@@ -151,9 +151,9 @@ class Collector:
 
 
 def made_by(files: Run, ingredients: Sequence[Ingredient]) -> dict[str, Any]:
-    """Return the origin of each ingredient and soup as "rows", and the training cost as "costs".
+    """Return where each model and soup comes from ("rows"), and the total training cost ("costs").
 
-    The cost of imported ingredients is unknown; if all are imported, "costs" is empty.
+    The cost of imported models is unknown; if all are imported, "costs" is empty.
     """
     manifests: dict[Path, dict[str, Any] | None] = {}
     rows: dict[str, dict[str, Any]] = {}
@@ -180,7 +180,7 @@ def made_by(files: Run, ingredients: Sequence[Ingredient]) -> dict[str, Any]:
 
 
 def _few(dataset: ShardSet, image_size: int) -> np.ndarray:
-    """Return twelve images spread evenly over the data set, as uint8 images_BHWC."""
+    """Return twelve images, evenly spread over a data set, as a uint8 array (12, H, W, C)."""
     picks = np.linspace(0, len(dataset) - 1, 12).astype(int)
     crop = eval_crop(image_size)
     return np.stack([np.asarray(crop(dataset.image(int(i)))) for i in picks])

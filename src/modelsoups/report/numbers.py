@@ -1,4 +1,4 @@
-"""The numbers of a report, read from results.jsonl, and their formats as text.
+"""The numbers of a report, read from results.jsonl, and functions that format numbers as text.
 
 Tables, figures, claims and pages read only `Numbers`. They show exactly what the file contains, and
 can be recreated from the file alone, without the run.
@@ -18,7 +18,7 @@ MEAN = "mean of shifts"  # used like the name of a data set in results.jsonl
 
 @dataclass(frozen=True)
 class SetInfo:
-    """A data set. role: holdout, test, shift or extra; n: images scored, 0 if not available."""
+    """One data set. role: holdout, test, shift or extra; n: its images (0: none are available)."""
 
     name: str
     title: str
@@ -32,9 +32,9 @@ def names_of(sets: Sequence[SetInfo], role: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Result:
-    """Accuracy of a row ("greedy") on a data set or MEAN, and its 95% interval, as fractions.
+    """The accuracy of one row (a model or method, such as "greedy") on a data set, as a fraction.
 
-    correct: number of correct images among n; both are 0 for MEAN.
+    low, high: its 95% interval. correct: correct images of n; both are 0 for the mean of shifts.
     """
 
     kind: str
@@ -49,10 +49,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Difference:
-    """Accuracy of row a minus row b (-1 to 1) on a data set, with 95% interval and two-sided p.
+    """The accuracy of row a minus row b (-1 to 1) on a data set, with 95% interval and two-sided p.
 
-    The test is McNemar's exact test, or a permutation test for MEAN. Interval and p-value are None
-    if only accuracies are known, not which images are correct.
+    McNemar's exact test gives p, or a permutation test for the mean of shifts. Interval and p are
+    None if only accuracies are known, not which images are correct.
     """
 
     a: str
@@ -68,7 +68,7 @@ class Difference:
 class RowResults:
     """The accuracies of one model, soup or ensemble. inference: forward passes per image.
 
-    mean: over the shifts; None unless all of them are available.
+    mean: the mean accuracy over the shifts; None unless all shifts are available.
     """
 
     name: str
@@ -88,23 +88,23 @@ class RowResults:
 
 
 class Numbers:
-    """The contents of results.jsonl. Raises ValueError if the lines do not have its format."""
+    """The contents of a results.jsonl file. Raises ValueError if a line lacks a key or is malformed."""
 
     def __init__(self, lines: Sequence[Mapping[str, Any]], provenance: Mapping[str, Any] | None = None) -> None:
         self.lines, self.provenance = list(lines), dict(provenance or {})
         try:
             self._read()
         except (KeyError, TypeError, AttributeError, IndexError) as error:
-            raise ValueError(f"not the lines of a report: {type(error).__name__} {error}") from error
+            raise ValueError(f"these are not the lines of a results.jsonl: {type(error).__name__} {error}") from error
 
     @classmethod
     def read(cls, folder: Path) -> "Numbers":
-        """Read a results folder: numbers from results.jsonl, origin from provenance.json."""
+        """Read results.jsonl and provenance.json of a folder; ValueError if a file is malformed."""
         file = folder / "results.jsonl"
         try:
             return cls(storage.read_jsonl(file), storage.read_json(folder / paths.PROVENANCE))
         except ValueError as error:
-            hint = "move it away and run `modelsoups report` to recreate it from the run"
+            hint = "rename this file and run `modelsoups report`, which creates it again from the run"
             raise ValueError(f"{file}: {error}; {hint}") from error
 
     def _read(self) -> None:
@@ -133,7 +133,7 @@ class Numbers:
         return next(s.title for s in self.sets if s.name == dataset)
 
     def difference(self, a: str, b: str, on: str) -> Difference | None:
-        """Return row a minus row b on a data set or on MEAN; None if they were not compared."""
+        """Return accuracy a - b on a data set or the mean of shifts; None if not compared."""
         if found := self._differences.get((a, b, on)):
             return found
         if (d := self._differences.get((b, a, on))) is None:
@@ -143,7 +143,7 @@ class Numbers:
 
     @property
     def headline(self) -> list[Difference]:
-        """Greedy soup minus best individual, on the test set and, if available, on MEAN."""
+        """The greedy soup's gain over the best single model, on the test set and mean of shifts."""
         return [d for on in (self.test, MEAN) if (d := self.difference("greedy", "best", on))]
 
 
@@ -177,7 +177,7 @@ def _rows(lines: Sequence[Mapping[str, Any]]) -> dict[str, RowResults]:
 
 
 def percent(share: float | None, plus: bool = False) -> str:
-    """Return a fraction as percent with two decimals, like the paper; plus: always with a sign."""
+    """Return a fraction as percent with two decimals (None: "not available"); plus: with a sign."""
     if share is None:
         return "not available"
     return f"{100 * share:+.2f}" if plus else f"{100 * share:.2f}"
@@ -194,7 +194,7 @@ def p_value(p: float) -> str:
 
 
 def interval(d: Difference) -> str:
-    """Return the interval and p-value as "[+0.39, +1.44], p = 0.0008", or why there are none."""
+    """Return interval and p-value as "[+0.39, +1.44], p = 0.0008", or why they are not known."""
     if d.low is None or d.high is None or d.p is None:
         return "(no test: which images were correct is not known)"
     return f"[{percent(d.low, True)}, {percent(d.high, True)}], {p_value(d.p)}"

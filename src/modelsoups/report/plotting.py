@@ -1,7 +1,7 @@
 """The style and helper functions of all figures, for print (PDF, PNG) and for the page (SVG).
 
-Matplotlib draws every figure, instead of a library for interactive charts. Printed and page figures
-are then the same, the page needs no large script, and its marks can be reached by keyboard.
+Matplotlib draws every figure, instead of a library for interactive charts. So printed figures and
+those of the page are the same, the page needs no large script, and the keyboard reaches each point.
 
 Colours are Okabe and Ito's, or viridis, which colour-blind readers can tell apart; shapes differ too.
 """
@@ -57,34 +57,34 @@ NAMES = {
 
 
 def style(math: bool = True) -> AbstractContextManager[None]:
-    """Inside the with block, draw and save figures in the report's style.
+    """Return a context manager in which figures are drawn and saved in the report's style.
 
-    math=False prints `$` as a dollar sign, for figures with names of data or models.
+    math=False prints `$` as a dollar sign, for figures that show names of data sets or models.
     """
     return matplotlib.rc_context({**STYLE, "text.parse_math": math})
 
 
 def panels_of(count: int, width: float, height: float, rows: int = 1) -> tuple[Figure, list[Any]]:
-    """Create and return a figure with rows x count panels, each of this width and height."""
+    """Return a new figure and its rows x count panels, each of this width and height in inches."""
     figure = Figure(figsize=(width * count, height * rows), layout="constrained")
     return figure, list(figure.subplots(rows, count, squeeze=False).flat)
 
 
 def describe(artist: Artist, texts: Sequence[str]) -> None:
-    """Set the tooltip text of each mark of an artist, in the order of its points."""
+    """Set the tooltips of the points or bars that a matplotlib artist draws, in their order."""
     known = described(artist.get_figure())
     artist.set_gid(f"marks{len(known)}")
     known[f"marks{len(known)}"] = list(texts)
 
 
 def described(figure: FigureBase | None) -> dict[str, list[str]]:
-    """Return the texts set by `describe`, by the id of the artist's group in the SVG."""
+    """Return the tooltip texts of a figure: id of a group in the SVG -> texts set by `describe`."""
     texts: dict[str, list[str]] = vars(figure).setdefault("texts_of_marks", {})
     return texts
 
 
 def save(figure: Figure, kind: str) -> bytes:
-    """Return the figure as png, pdf or svg bytes without a date; the svg is transparent."""
+    """Return the figure as a png, pdf or svg file's bytes, without a date; svg is transparent."""
     buffer = io.BytesIO()
     metadata = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
     transparent = kind == "svg"
@@ -105,7 +105,7 @@ def count_axis(panel: Axes, label: str) -> None:
 
 
 def scatter_by_rate(panel: Axes, x: Any, y: Any, rates: Any, among: Any, **look: Any) -> Any:
-    """Draw points coloured by learning rate, on a logarithmic scale that spans `among`."""
+    """Draw points coloured by learning rate; the logarithmic scale covers all rates in `among`."""
     return panel.scatter(x, y, c=rates, cmap="viridis", norm=LogNorm(*_limits(among)), **look)
 
 

@@ -1,7 +1,7 @@
-"""The lines of results.jsonl from the authors' released accuracies alone, without any model.
+"""Creates the lines of results.jsonl from the authors' released accuracies, without any model.
 
-Which images are correct is not known, so differences have no test. The only soups and ensembles are
-those that were released: uniform soup, greedy soup and ensemble.
+Which images are correct was not released, so differences have no significance test. The only soups
+and ensembles are those that were released: uniform soup, greedy soup and ensemble.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,20 +21,21 @@ HOLDOUT_IMAGES = 26_000
 NOTES = [
     "From the authors' released results alone: no model was evaluated here. Best and second best "
     "follow from the 72 models' accuracies, chosen on the hold-out; soups and ensemble are as released.",
-    "For accuracies of your own: modelsoups import-released DIR, then modelsoups experiment=released data.root=...",
+    "To evaluate the released models (in folder DIR) yourself: modelsoups import-released DIR, then "
+    "modelsoups experiment=released data.root=...",
 ]
 GREEDY = "The released greedy soup consists of models {}, in the order in which they were added."
 
 
 def applies(numbers: Numbers) -> bool:
-    """Return whether the numbers are the authors' released ones."""
+    """Return whether the report shows only the authors' released accuracies, not a run of ours."""
     return numbers.notes[: len(NOTES)] == NOTES
 
 
 def result_lines(name: str, recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the lines that a run on the 72 released models would write.
+    """Return the lines of results.jsonl for the authors' 72 released models and their soups.
 
-    name: of the experiment. recipe: values of the keys that the released hyperparameters lack.
+    name: name of the experiment. recipe: values of the hyperparameters that were not released.
     """
     models = {f"{m.index:03d}": m for m in tables.released_models()}
     best, second = tables.by_holdout()[:2]
@@ -69,12 +70,12 @@ def result_lines(name: str, recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def images(name: str) -> int:
     found = HOLDOUT_IMAGES if name == "holdout" else SETS[name].images
-    assert found is not None, "every set of Table 3 has a known number of images"
+    assert found is not None, f"the number of images of the data set {name} is not known"
     return found
 
 
 def _accuracies(row: str, kind: str, accuracies: Accuracies) -> Iterator[dict[str, Any]]:
-    """Yield one line per data set, then the line of the mean over the shifts."""
+    """Yield a line of results.jsonl for each data set, then one for the mean over the shifts."""
     for name, share in accuracies.items():
         n = images(name)
         correct = round(share * n)

@@ -1,6 +1,6 @@
 """Creates the lines of results.jsonl from the per-image correctness of a finished run.
 
-They contain nothing that differs between two runs with the same seed.
+Two runs with the same seed give the same lines.
 """
 
 import math
@@ -18,7 +18,7 @@ VERSUS_GREEDY = ("ensemble", "greedy_ensemble", "learned_layers")  # rows that c
 
 
 def result_lines(task: Task, evidence: Evidence) -> list[dict[str, Any]]:
-    """Return every line of the file, in order. task: provides the tests that compare rows."""
+    """Return all lines of results.jsonl, in order. task: provides the significance tests."""
     rows = {**evidence.rows, **evidence.individuals}
     curve: dict[int, dict[str, str]] = {}
     for count, by_method in sorted(evidence.curve.items()):
@@ -53,7 +53,7 @@ def result_lines(task: Task, evidence: Evidence) -> list[dict[str, Any]]:
 
 
 def compared_rows(rows: Collection[str]) -> list[tuple[str, str]]:
-    """Return the pairs of rows to compare: each with the best individual, then the claims'."""
+    """Return pairs of methods to compare: each with the best model, and those that claims need."""
     pairs = [(row, "best") for row in rows if row != "best"]
     pairs += [("greedy", "uniform"), *((row, "greedy") for row in VERSUS_GREEDY)]
     pairs += [(row, "greedy") for row in rows if row.startswith("wise_ft_best")]
@@ -61,9 +61,9 @@ def compared_rows(rows: Collection[str]) -> list[tuple[str, str]]:
 
 
 def mean_line(kind: str, row: str, shares: Sequence[tuple[float, int]]) -> dict[str, Any]:
-    """Return the line with a row's mean over data sets and its 95% normal interval.
+    """Return the line with a row's mean accuracy over data sets and its 95% normal interval.
 
-    shares: (accuracy, number of images) of each set. If it is empty, the accuracy is None.
+    shares: (accuracy, number of images) of each data set. If it is empty, the accuracy is None.
     """
     line = {"kind": kind, "row": row, "dataset": MEAN}
     if not shares:
@@ -81,14 +81,14 @@ def _result(row: RowCorrectness, dataset: str) -> Result:
 
 
 def _shares(row: RowCorrectness, sets: list[str]) -> list[tuple[float, int]]:
-    """Return (accuracy, number of images) of every data set; an empty list if one is missing."""
+    """Return (accuracy, number of images) of each data set; an empty list if one is missing."""
     if not set(sets) <= set(row.correct):
         return []
     return [(row.accuracy(name), len(row.correct[name])) for name in sets]
 
 
 def _soup_line(row: RowCorrectness) -> dict[str, Any]:
-    """Return the line of a soup; its trace is left out unless it lists candidates."""
+    """Return the line of a soup: ingredients, coefficients and, for greedy soups, the steps."""
     assert row.soup is not None
     soup = row.soup.to_json()
     decisions = all("kept" in step for step in soup["trace"])
@@ -98,7 +98,7 @@ def _soup_line(row: RowCorrectness) -> dict[str, Any]:
 
 
 def _differences(task: Task, evidence: Evidence) -> Iterator[Difference]:
-    """Yield every comparison on the test set and, if all shifts are available, on their mean."""
+    """Yield comparisons of methods on the test set and, if all shifts exist, on their mean."""
     rows, shifts = evidence.rows, names_of(evidence.sets, "shift")
     test = names_of(evidence.sets, "test")[0]
     whole = bool(shifts) and all(s.n for s in evidence.sets if s.role == "shift")

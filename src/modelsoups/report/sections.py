@@ -20,9 +20,9 @@ from modelsoups.workers.processes import advance
 
 
 def origin(provenance: Mapping[str, Any], row: str = "") -> str:
-    """Return the origin of a number as text: run, commit, configuration and command.
+    """Return how a number was computed, as text: run, commit, configuration and command.
 
-    row: a row or ingredient, whose own file, command and commit are used if provenance.json has them.
+    row: a model or method; its own file, command and commit are used if provenance.json has them.
     """
     own, config = provenance.get("rows", {}).get(row, {}), provenance.get("config", {})
     command, commit = (own.get(key) or provenance.get(key) for key in ("command", "commit"))
@@ -35,7 +35,7 @@ def origin(provenance: Mapping[str, Any], row: str = "") -> str:
 
 @dataclass(frozen=True)
 class Cell:
-    """A number or name in a table. tip: its tooltip; kind: holds, fails, open or empty."""
+    """A table cell. tip: its tooltip; kind: the colour of a verdict (holds, fails, open), or ""."""
 
     text: str
     tip: str = ""
@@ -44,10 +44,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of texts or Cells under a header.
+    """A table of the page; its rows contain texts or Cells, without the header.
 
-    groups: (title, number of columns) of headings above the header. text: number of columns of prose.
-    file: whether `files` writes the table.
+    groups: (title, number of columns) of headings above the header. text: how many of the first
+    columns contain prose. file: whether it is also written as .md, .csv and .tex files.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Table:
     file: bool = True
 
     def plain(self) -> text_tables.TextTable:
-        """Return the table with Cells replaced by their texts, header first."""
+        """Return the header and the rows as lists of plain strings, without tooltips."""
         rows = [list(self.head)]
         for row in self.rows:
             rows.append([cell.text if isinstance(cell, Cell) else cell for cell in row])
@@ -68,7 +68,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with its caption. name: of its files, without suffix."""
+    """A matplotlib figure and its caption. name: the name of its files, without suffix."""
 
     name: str
     figure: Figure
@@ -81,7 +81,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Photograph:
-    """A raster image. name: its file name without suffix; png: its content; alt: its alt text."""
+    """A raster image. name: its file name without suffix; png: its bytes; alt: its alt text."""
 
     name: str
     png: bytes
@@ -90,7 +90,7 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Cards:
-    """The report's most important numbers, each with a title and lines of explanation."""
+    """The report's main numbers: (title, number with tooltip, lines of explanation) for each."""
 
     cards: Sequence[tuple[str, Cell, Sequence[str]]]
 
@@ -100,7 +100,7 @@ Content = Table | Picture | Photograph | Cards | str  # a str is a paragraph
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page. sentence: what it shows; origin: the run and command that produced it."""
+    """One section of a page. sentence: what it shows; origin: which run and command produced it."""
 
     title: str
     sentence: str

@@ -1,4 +1,4 @@
-"""Converts a matplotlib SVG for inlining in a page, with the page's colours and tooltips."""
+"""Prepares a matplotlib SVG for an HTML page: adds tooltips and uses the page's colours."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,11 @@ COLOURS = {INK: "currentColor", PAPER: "var(--paper)"}
 
 
 def inline(svg: bytes, texts: Mapping[str, Sequence[str]], name: str, title: str) -> str:
-    """Return the `<svg>` element for HTML. texts: id of a group -> the texts of its marks, in order.
+    """Return the `<svg>` element for HTML. texts: id of a group -> tooltips of its points or bars.
 
-    Ids are prefixed with name, since figures share a page. A mark gets its text as `<title>`, which
-    browsers show as a tooltip, and can take the focus. Raises ValueError if the number of texts
-    differs from the number of marks in a group.
+    `name` is put before each id, since figures share a page. A tooltip is a `<title>` of its point or
+    bar, which then can have the keyboard focus. Raises ValueError if the number of tooltips differs
+    from the number of points or bars in a group.
     """
     root = ElementTree.fromstring(svg)
     for group in root.iter(f"{{{SVG}}}g"):
@@ -35,7 +35,7 @@ def inline(svg: bytes, texts: Mapping[str, Sequence[str]], name: str, title: str
 
 
 def _marks(group: ElementTree.Element) -> list[ElementTree.Element]:
-    """Return the marks of a group: its copies of a marker, or its drawn paths if there are none."""
+    """Return the points or bars of an SVG group: its `<use>` elements, or else its `<path>`s."""
     uses = list(group.iter(f"{{{SVG}}}use"))
     hidden = {path for defs in group.iter(f"{{{SVG}}}defs") for path in defs.iter()}
     return uses or [path for path in group.iter(f"{{{SVG}}}path") if path not in hidden]
@@ -43,7 +43,7 @@ def _marks(group: ElementTree.Element) -> list[ElementTree.Element]:
 
 def _name(marks: Sequence[ElementTree.Element], texts: Sequence[str], key: str) -> None:
     if len(marks) != len(texts):
-        raise ValueError(f"figure: {key} has {len(marks)} marks and {len(texts)} texts")
+        raise ValueError(f"figure: group {key} of the SVG has {len(marks)} points or bars but {len(texts)} tooltips")
     for mark, text in zip(marks, texts, strict=True):
         title = ElementTree.SubElement(mark, f"{{{SVG}}}title")
         title.text = text
@@ -51,7 +51,7 @@ def _name(marks: Sequence[ElementTree.Element], texts: Sequence[str], key: str) 
 
 
 def _own(element: ElementTree.Element, name: str) -> None:
-    """Prefix the element's ids and references with name, and use the page's colours."""
+    """Prefix the element's id and references with `name`; use the page's variables for colours."""
     for attribute, value in element.attrib.items():
         if attribute == "id":
             value = f"{name}-{value}"

@@ -1,4 +1,4 @@
-"""Table 3 of the paper from a run's numbers, next to the printed ones."""
+"""Table 3 of the paper with the accuracies of a run, next to the printed ones."""
 
 import statistics
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ OTHER_NAMES = {
 
 @dataclass(frozen=True)
 class MethodRow:
-    """One method's row of Table 3. Accuracies are fractions, but the two of `paper` are in percent.
+    """One method's row of Table 3. `paper` is in percent; all other accuracies are fractions.
 
-    shifts: the mean over the shifts. by_set: every shift and extra set, None if not available.
-    spread: standard deviations of test and shifts over random orders, if the row averages several.
+    shifts: mean over the shifts. by_set: accuracy on each shift and extra set, or None if missing.
+    spread: standard deviations of test and shifts, if the row is a mean over random orders.
     """
 
     row: str
@@ -35,7 +35,7 @@ class MethodRow:
 
     @property
     def ours(self) -> list[str]:
-        """Two cells: our test accuracy and mean over the shifts, with spreads in parentheses."""
+        """Two table cells: our test accuracy and mean over shifts, with standard deviations."""
         test, shifts = percent(self.test), percent(self.shifts)
         if self.spread:
             test += f" ({percent(self.spread[0])})"
@@ -44,12 +44,12 @@ class MethodRow:
 
     @property
     def theirs(self) -> list[str]:
-        """Two cells: the paper's test accuracy and mean over the shifts, empty without the row."""
+        """Two table cells: the paper's test accuracy and mean over the shifts, or empty texts."""
         return [f"{value:.2f}" for value in self.paper] if self.paper else ["", ""]
 
     @property
     def differences(self) -> list[str]:
-        """Two cells: our numbers minus the paper's, in points."""
+        """Two table cells: our test accuracy and mean over shifts minus the paper's (points)."""
         if self.paper is None:
             return ["", ""]
         test = signed(100 * self.test - self.paper[0])
@@ -57,7 +57,7 @@ class MethodRow:
 
     @property
     def sets(self) -> list[str]:
-        """One cell per shift and extra set: the accuracy on it."""
+        """A table cell for each shift and each extra data set, with our accuracy on it."""
         return list(map(percent, self.by_set.values()))
 
     @property
@@ -66,7 +66,7 @@ class MethodRow:
 
 
 def label_of(row: str) -> str:
-    """Return the label of a row in tables and figures."""
+    """Return the printed name of a row, such as "Greedy soup (random order)" of "greedy_random"."""
     if row.startswith("wise_ft_"):
         base, alpha = row.removeprefix("wise_ft_").rsplit("_", 1)
         base = "greedy soup" if base == "greedy" else "best individual"
@@ -75,7 +75,7 @@ def label_of(row: str) -> str:
 
 
 def method_rows(numbers: Numbers) -> list[MethodRow]:
-    """Return the initial models, the paper's rows in its order, then rows that the paper lacks."""
+    """Return the rows of Table 3: initial models, the paper's methods, then our additional ones."""
     rows = numbers.rows
     wise = [name for name in rows if name.startswith("wise_ft")]
     order = ["zeroshot", "initialization", *PAPER_NAMES, "greedy_replacement", *wise]
@@ -90,7 +90,7 @@ def method_rows(numbers: Numbers) -> list[MethodRow]:
 
 
 def _method_row(numbers: Numbers, name: str, rows: list[RowResults]) -> MethodRow:
-    """Return the row of a method, averaged if `rows` has several."""
+    """Return a method's row; if `rows` has several (random orders), it contains their mean."""
     tests = [row.accuracy(numbers.test) for row in rows]
     means = [row.shift_mean for row in rows if row.shift_mean is not None]
     by_set: dict[str, float | None] = {}
@@ -110,14 +110,14 @@ def _std(values: Sequence[float]) -> float:
 
 
 def wide(numbers: Numbers) -> TextTable:
-    """Return the full table: our numbers, the paper's, and the accuracy on each set."""
+    """Return Table 3 in full: our accuracies, the paper's, and ours on each data set."""
     test = f"{numbers.title(numbers.test)} (test)"
     head = ["Method", test, "Dist. shifts", "Paper: ImageNet", "Paper: dist. shifts"]
     return [head + set_titles(numbers), *(row.cells for row in method_rows(numbers))]
 
 
 def beside_paper(numbers: Numbers) -> TextTable:
-    """Return a table for print: our number, the paper's and the difference, on test and shifts."""
+    """Return Table 3 for print: ours, the paper's, the difference, for test and mean of shifts."""
     test = numbers.title(numbers.test)
     rows = [["Method", test, "Paper", "Diff.", "Dist. shifts", "Paper", "Diff."]]
     for row in method_rows(numbers):
@@ -131,7 +131,7 @@ def each_set(numbers: Numbers) -> TextTable:
 
 
 def summary(numbers: Numbers) -> TextTable:
-    """Return a table for 80-column terminals: test and shifts, ours and the paper's."""
+    """Return Table 3 for 80-column terminals: test and mean of shifts, ours and the paper's."""
     rows = [["", "test", "shifts", "paper", "paper"], ["", "", "", "ImageNet", "shifts"]]
     return rows + [row.cells[:5] for row in method_rows(numbers)]
 

@@ -1,4 +1,4 @@
-"""Rendering of the HTML templates in report/templates/."""
+"""Fills in the HTML templates of report/templates/."""
 
 import base64
 from typing import Any
@@ -21,7 +21,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def asset(name: str) -> Markup:
-    """Return a style sheet or script from the templates' folder, for inlining unchanged."""
+    """Return a style sheet or script of the templates' folder, marked as safe to insert in HTML."""
     return Markup(_LOADER.get_source(_ENVIRONMENT, name)[0])
 
 

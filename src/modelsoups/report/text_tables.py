@@ -48,7 +48,7 @@ def comma_separated(rows: TextTable) -> str:
 
 
 def aligned(rows: TextTable) -> str:
-    """Return the table padded with spaces: first column left-aligned, the others right-aligned."""
+    """Return the table as aligned text: first column left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *others in rows:
@@ -58,7 +58,7 @@ def aligned(rows: TextTable) -> str:
 
 
 def files(name: str, rows: TextTable) -> dict[str, str]:
-    """Return the table as Markdown, LaTeX and CSV, by file name."""
+    """Return the table as file name -> content: name.md, name.tex and name.csv."""
     return {f"{name}.md": markdown(rows), f"{name}.tex": latex(rows), f"{name}.csv": comma_separated(rows)}
 
 
@@ -68,6 +68,6 @@ def escape_markdown(text: str) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Escape text for a LaTeX cell; a leading minus becomes a minus sign."""
+    """Escape text for a LaTeX cell; a hyphen before a number becomes a minus sign."""
     plain = " ".join(text.split()).translate(_LATEX_TABLE)
     return re.sub(r"^-(?=[\d.])", "$-$", plain)

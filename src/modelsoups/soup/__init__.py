@@ -1,11 +1,11 @@
-"""The soup library: choose coefficients over any checkpoints, then mix them into one.
+"""The soup library: choose coefficients for checkpoints, then average these into one checkpoint.
 
     from modelsoups import soup
 
     chosen = soup.greedy(["a.safetensors", "b.pt", "hf-folder/"], soup.Holdout(model, loader))
     soup.mix(chosen, "soup.safetensors")
 
-Array names end in their axes: K models, N hold-out images, B images of a batch or block, C classes.
+Letters of array names are axes: K models, N hold-out images, B images of a batch, C classes.
 """
 
 from modelsoups.soup.batchnorm import reestimate

@@ -1,4 +1,4 @@
-"""BatchNorm after mixing: averaged running statistics do not fit the mixed weights."""
+"""Re-estimate BatchNorm's running statistics, as averaged ones do not fit averaged weights."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 @dataclass(frozen=True)
 class Reestimated:
-    """New running statistics by tensor name, and how many of n are correct before and after."""
+    """New running statistics by tensor name; how many of n images are right before and after."""
 
     statistics: dict[str, Tensor]
     before: int

@@ -1,4 +1,4 @@
-"""The model card that is written next to a mixed soup: its method and its ingredients."""
+"""The model card (README) of a mixed soup, with its method, ingredients and coefficients."""
 
 import os
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ tags: [model-soup]
 ---
 # Model soup: {method}
 
-{facts}| ingredient | coefficient | digest of its content |
+{facts}| ingredient | coefficient | hash of the content |
 |---|---|---|
 {table}
 
@@ -28,7 +28,7 @@ Created by modelsoups; method: Wortsman et al., Model soups, ICML 2022 (arXiv:22
 
 
 def card(chosen: Soup, notes: Sequence[str], holdout_accuracy: float | None) -> str:
-    """Return the model card in Markdown; holdout_accuracy is from 0 to 1, None if unknown."""
+    """Return the model card in Markdown, with `notes`; holdout_accuracy is 0 to 1 or None."""
     facts = ""
     if holdout_accuracy is not None:
         facts += f"Accuracy on the hold-out: {holdout_accuracy:.4f}\n\n"
@@ -36,7 +36,7 @@ def card(chosen: Soup, notes: Sequence[str], holdout_accuracy: float | None) -> 
         facts += f"Multiply the logits by {chosen.beta:.6g} (learned temperature).\n\n"
     column = [f"{c:.6g}" for c in next(iter(chosen.coefficients.values()))]
     if len(chosen.coefficients) > 1:
-        column = ["by layer (in the file's metadata)"] * len(column)
+        column = ["differs by layer (see the file's metadata)"] * len(column)
     rows = zip(chosen.ingredients, column, chosen.hashes, strict=True)
     return CARD.format(
         method=chosen.method,

@@ -1,4 +1,4 @@
-"""Choose greedy, pruned and learned soups of any checkpoints; each returns coefficients."""
+"""Choose a greedy, pruned or learned soup of any checkpoints; return its coefficients."""
 
 import functools
 import math
@@ -37,14 +37,14 @@ def greedy(
 
     evaluate: a `Holdout`, which stops early on hopeless candidates (the result is the same), or a
     function from a state dict to a score (larger is better) or to several metrics. If there are
-    several, none may fall, and checkpoints are ranked by their mean. Memory: one float64 sum and one
-    checkpoint. Raises ValueError for checkpoints that cannot be mixed, and for a failed evaluation.
+    several, none may fall, and checkpoints are ranked by their mean. Memory: one checkpoint and one
+    float64 sum. Raises ValueError if tensor shapes differ, or `evaluate` fails or is not finite.
 
         chosen = soup.greedy(["a.safetensors", "b.pt"], soup.Holdout(model, loader))
         soup.mix(chosen, "soup.safetensors")
     """
     if patience is not None and patience < 1:
-        raise ValueError(f"greedy: patience={patience}; expected at least 1 rejection, or None")
+        raise ValueError(f"greedy: patience={patience}; expected a number from 1 on, or None")
     checkpoints = open_alike(sources)
     names = [c.name for c in checkpoints]
     judge_state, individual, n = _judges(checkpoints, evaluate)
@@ -62,8 +62,8 @@ def greedy(
 def pruned(sources: Sources, evaluate: Evaluate | Holdout) -> Soup:
     """Choose a soup by removing checkpoints, worst first, if the score does not fall without them.
 
-    It starts with all checkpoints and repeats rounds until one removes no checkpoint. Not in the
-    paper. `evaluate`, memory and errors are as for `greedy`; a candidate costs one evaluation.
+    The soup starts with all checkpoints; rounds over them repeat until a round removes none (not in
+    the paper). `evaluate`, memory and errors are as for `greedy`; an attempt costs one evaluation.
 
         chosen = soup.pruned(["a.safetensors", "b.pt"], soup.Holdout(model, loader))
         soup.mix(chosen, "soup.safetensors")
@@ -101,17 +101,17 @@ def pruned(sources: Sources, evaluate: Evaluate | Holdout) -> Soup:
 def learned(sources: Sources, holdout: Holdout, *, by: str = "all", **options: Any) -> Soup:
     """Learn coefficients and temperature beta by gradient descent on the hold-out (appendix I, eq. 2).
 
-    by: one softmax over the checkpoints for "all" tensors, for each "layer" group or each "tensor";
-    "free" has no softmax. options: epochs, lr, batch_size, seed, as in `soup.methods.learned`. A
-    step is one forward and backward pass of one model and reads each checkpoint twice; for memory
-    see `weights.coefficient_gradients`. Raises ValueError for an unknown `by`, for
-    checkpoints that cannot be mixed or do not fit the model, and for a loss that is not finite.
+    by: learn one softmax over the checkpoints for "all" tensors, each "layer" or each "tensor", or
+    "free" coefficients without softmax. options: epochs, lr, batch_size and seed, as in
+    `soup.methods.learned`. A step is one forward and backward pass of one model and reads each
+    checkpoint twice, from memory or disk. Raises ValueError for an unknown
+    `by`, checkpoints that differ in shape or do not fit the model, and a loss that is not finite.
 
         chosen = soup.learned(["a.safetensors", "b.pt"], holdout, by="layer", epochs=5)
         soup.mix(chosen, "soup.safetensors")
     """
     if by not in LEARNED:
-        raise ValueError(f"by={by}: expected one of {', '.join(LEARNED)}")
+        raise ValueError(f"learned: by={by}; expected one of {', '.join(LEARNED)}")
     checkpoints = open_alike(sources)
     if by == "free" and any(isinstance(e, Computed) for c in checkpoints for e in c.entries.values()):
         text = "free coefficients need not sum to 1, and those of adapters then scale the updates alone"
@@ -133,13 +133,13 @@ def learned(sources: Sources, holdout: Holdout, *, by: str = "all", **options: A
 
 
 def _judges(checkpoints: Sequence[Checkpoint], evaluate: Evaluate | Holdout) -> tuple[Judge, list[Score], int]:
-    """Return the function that scores mixed weights, all checkpoints' scores, and image count."""
+    """Return (a function that scores weights, the checkpoints' scores, the number of images)."""
     if not isinstance(evaluate, Holdout):
         full = functools.partial(_score, evaluate)
         own = ({key: tensor.clone() for key, tensor in c.items()} for c in checkpoints)  # evaluators may change it
         individual = [full(state, c.name) for state, c in zip(own, checkpoints, strict=True)]
         if len({len(s) if isinstance(s, tuple) else 0 for s in individual}) > 1:
-            raise ValueError("evaluate returned different numbers of metrics; expected the same metrics each time")
+            raise ValueError("evaluate returned different numbers of metrics; expected the same each time")
         return (lambda state, best, strict, name: (full(state, name), 0)), individual, 0
     logits = [_logits(evaluate, c) for c in checkpoints]
     evaluate.hardest_first(logits)
@@ -161,7 +161,7 @@ def _logits(holdout: Holdout, checkpoint: Checkpoint) -> Tensor:
     except RuntimeError as error:
         raise ValueError(f"{checkpoint.name} does not fit the model: {' '.join(str(error).split())[:300]}") from error
     if not bool(torch.isfinite(logits_NC).all()):
-        raise ValueError(f"{checkpoint.name}: hold-out logits contain NaN or infinity")
+        raise ValueError(f"{checkpoint.name}: hold-out logits contain NaN or infinity; leave the checkpoint out")
     return logits_NC
 
 
@@ -178,7 +178,7 @@ def _score(evaluate: Evaluate, state: dict[str, Tensor], name: str) -> Score:
         numbers = tuple(map(float, metrics))
     except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a tensor of several elements
         shown = " ".join(repr(value).split())[:80]
-        raise ValueError(f"evaluate returned {shown} for {name}; expected a number, or a list of several") from error
+        raise ValueError(f"evaluate returned {shown} for {name}; expected a number or a list of numbers") from error
     if not all(map(math.isfinite, numbers)):
         raise ValueError(f"evaluate returned {value} for {name}; expected a finite number")
     return numbers if several else numbers[0]

@@ -1,4 +1,4 @@
-"""The classes Soup (coefficients, not mixed weights) and Ingredient; no torch needed."""
+"""The classes Soup (ingredients and coefficients, not weights) and Ingredient (one model)."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from modelsoups.recipes.recipe import Recipe
 
 @dataclass(frozen=True)
 class Ingredient:
-    """One fine-tuned model: its id ("000"), file, content hash and recipe (if known)."""
+    """One fine-tuned model: its id ("000"), file, hash of weights, and hyperparameters if known."""
 
     id: str
     path: str
@@ -20,7 +20,7 @@ class Ingredient:
 
 @dataclass(frozen=True)
 class Soup:
-    """The coefficients of each ingredient, which `weights.mixing` mixes into a checkpoint.
+    """One soup: the names of the models that it averages (`ingredients`), and their coefficients.
 
     space: "weights" mixes checkpoints, "logits" is an ensemble. coefficients: for each layer group
     (see `weights.state_dicts.layer_of`) or tensor name, one coefficient per ingredient, in their
@@ -43,7 +43,7 @@ class Soup:
         if k == 0:
             raise ValueError(f"soup {self.method}: no ingredients")
         if len(self.hashes) != k:
-            raise ValueError(f"soup {self.method}: {k} ingredients but {len(self.hashes)} hashes")
+            raise ValueError(f"soup {self.method}: {k} ingredients but {len(self.hashes)} hashes; expected one each")
         if self.space not in ("weights", "logits"):
             raise ValueError(f"soup {self.method}: space={self.space}; expected weights or logits")
         for group, row in self.coefficients.items():
@@ -64,7 +64,7 @@ class Soup:
         unknown = sorted(set(d) - {f.name for f in fields(Soup)})
         missing = sorted({"method", "ingredients", "hashes", "coefficients"} - set(d))
         if unknown or missing:
-            raise ValueError(f"not a soup: missing keys {missing}, unknown keys {unknown}")
+            raise ValueError(f"this JSON is not a soup: missing keys {missing}, unknown keys {unknown}")
         tuples = {k: tuple(d[k]) for k in ("ingredients", "hashes", "trace") if k in d}
         return Soup(**{**d, **tuples})
 

@@ -1,4 +1,4 @@
-"""The result of `modelsoups.soup.doctor`, which examines K checkpoints."""
+"""The results of `soup.doctor`, which checks whether K checkpoints can be averaged into a soup."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem: its cause, its checkpoints, a sentence, and whether a soup must fail."""
+    """One problem: its cause ("shapes"), its checkpoints, a message, and whether it is fatal."""
 
     cause: str
     who: tuple[str, ...]
@@ -18,10 +18,10 @@ class Finding:
 
 @dataclass
 class Diagnosis:
-    """The problems found, and K x K matrices over the checkpoints `names`.
+    """The problems of K checkpoints, called `names`, and K x K matrices that compare all pairs.
 
-    angles_KK: degrees between the models' weights, or if from_init between their differences from
-    the initialization. midpoints_KK: accuracy at each pair's midpoint (diagonal: of each model).
+    angles_KK: degrees between the weights or, if from_init, between their differences from the
+    initialization. midpoints_KK: accuracy of the mean of each pair (on the diagonal: of one model).
     """
 
     names: list[str]
@@ -35,7 +35,7 @@ class Diagnosis:
         return not any(f.fatal for f in self.findings)
 
     def add(self, cause: str, who: Sequence[str], text: str, fatal: bool = True) -> None:
-        """Record a problem of the checkpoints `who`; do nothing if that list is empty."""
+        """Record a problem of the checkpoints `who`; do nothing if `who` is empty."""
         if who:
             more = f" and {len(who) - 5} more" if len(who) > 5 else ""
             self.findings.append(Finding(cause, tuple(who), f"{', '.join(who[:5])}{more}: {text}", fatal))
@@ -47,6 +47,6 @@ class Diagnosis:
     def verdict(self) -> str:
         fatal = [f.text for f in self.findings if f.fatal]
         if fatal:
-            return f"a soup of these will fail: {'; '.join(fatal)}"
+            return f"a soup of these checkpoints will fail: {'; '.join(fatal)}"
         doubts = "; ".join(f.text for f in self.findings)
-        return "a soup of these can succeed" + (f", but: {doubts}" if doubts else "")
+        return "a soup of these checkpoints can succeed" + (f", but: {doubts}" if doubts else "")

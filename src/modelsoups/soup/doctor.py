@@ -1,8 +1,8 @@
-"""Check whether a soup of these checkpoints can work, and if not why, before it is chosen.
+"""Check whether checkpoints can be averaged into a soup, and report what prevents it.
 
-A soup needs one architecture, one initialization and one head (section 2; section 3.3 and figure 3:
-the smaller the error at midpoints, the better), finite numbers and, with BatchNorm, new statistics.
-Angles and norms are over tensors of two or more dimensions, as in J.1.
+The models of a soup must have one architecture, initialization and head (section 2) and finite
+weights; the mean of two models should be about as accurate as they are (section 3.3, figure 3).
+BatchNorm needs new statistics. Angles and norms are over tensors of two or more dimensions (J.1).
 """
 
 import math
@@ -36,10 +36,10 @@ WEAK = 0.1  # accuracy by which an ingredient may lie below the best
 def examine(
     states: Mapping[str, State], init: State | None = None, accuracy: Callable[[State], float] | None = None
 ) -> Diagnosis:
-    """Examine tensor names, shapes, values, heads, angles and norms of checkpoints, and midpoints.
+    """Compare the names, shapes, values, heads, angles and norms of checkpoints' tensors.
 
-    Midpoints need `accuracy`, a function to 0..1. One tensor of each model is in memory at a time.
-    Checkpoints with NaN or an unusual layout are reported and left out. ValueError for fewer than two.
+    With `accuracy` (state dict -> 0 to 1), the mean of each pair is evaluated too. Checkpoints with
+    NaN or with other shapes than most are reported and left out. ValueError for fewer than two.
 
         found = examine({"a": state_a, "b": state_b}, init=pretrained)
         print(found.verdict())
@@ -86,7 +86,7 @@ def _whole_models(found: Diagnosis, states: Mapping[str, State]) -> dict[str, St
 
 
 def _layouts(found: Diagnosis, states: Mapping[str, State]) -> dict[str, State]:
-    """Return the largest group of checkpoints with equal layouts, and report each other group."""
+    """Report checkpoints whose tensor names, shapes or dtypes are unusual; return the others."""
     if not states:
         return {}
     layouts = {name: layout_of(state) for name, state in states.items()}
@@ -99,23 +99,27 @@ def _layouts(found: Diagnosis, states: Mapping[str, State]) -> dict[str, State]:
         if odd is None:
             continue
         key, a, b = odd.key, odd.expected, odd.found
-        if (prefix := _prefix(expected, layout)) is not None:
-            found.add("names", names, f"every name {prefix}: rename, or save the inner model's state_dict()")
+        if (begins_with := _prefix(expected, layout)) is not None:
+            found.add(
+                "names",
+                names,
+                f"every tensor name {begins_with}: rename them, or save the inner model's state_dict()",
+            )
         elif a is None or b is None:
-            where = "is not in the others" if a is None else "is missing"
+            where = "is missing in most others" if a is None else "is missing"
             found.add("keys", names, f"tensor {key} {where}: another architecture")
         else:
-            cause, cure = "shapes", "another size, or other classes"
+            cause, cure = "shapes", "another model size, or other classes"
             if a.rpartition(" ")[0] == b.rpartition(" ")[0]:
-                cause, cure = "dtypes", "convert to one dtype"
+                cause, cure = "dtypes", "convert all to one dtype"
             elif re.findall(r"\d+", a)[:2] == re.findall(r"\d+", b)[1::-1] and a.count(",") == 1:
                 cause, cure = "transposed", "transpose it back"
-            found.add(cause, names, f"tensor {key} is {b}, {a} in {usual[0]}: {cure}")
+            found.add(cause, names, f"tensor {key} is {b}, but {a} in {usual[0]}: {cure}")
     return {name: states[name] for name in usual}
 
 
 def _prefix(expected: Mapping[str, str], layout: Mapping[str, str]) -> str | None:
-    """Return how the tensor names differ if it is by one prefix of all of them, otherwise None."""
+    """Return "begins with P" or "lacks the prefix P" if names differ by a prefix P, else None."""
     for longer, shorter, text in ((layout, expected, "begins with"), (expected, layout, "lacks the prefix")):
         ends = (k.removesuffix(next(iter(shorter))) for k in longer if k.endswith(next(iter(shorter))))
         for prefix in ends:
@@ -125,7 +129,7 @@ def _prefix(expected: Mapping[str, str], layout: Mapping[str, str]) -> str | Non
 
 
 def _numbers(found: Diagnosis, states: dict[str, State]) -> dict[str, State]:
-    """Return the checkpoints without NaN or infinity; report duplicates, but include them."""
+    """Report checkpoints with NaN or infinity, and duplicates; return those with finite weights."""
     finite: dict[str, State] = {}
     same: dict[str, list[str]] = defaultdict(list)
     for name, state in states.items():
@@ -137,7 +141,7 @@ def _numbers(found: Diagnosis, states: dict[str, State]) -> dict[str, State]:
         same[state_sha256(state)].append(name)
     for names in same.values():
         if len(names) > 1:
-            text, fatal = "the same weights: they count more than once", len(names) == len(states)
+            text, fatal = "the same weights, which count more than once: keep one", len(names) == len(states)
             found.add("duplicates", names, text, fatal)
     return finite
 
@@ -146,7 +150,7 @@ def _geometry(found: Diagnosis, states: Mapping[str, State], init: State | None)
     first = next(iter(states.values()))
     matrices = [k for k in first if (e := entry(first, k)).ndim >= 2 and averaged(e)]
     if init is not None and (odd := [k for k in matrices if k not in init or init[k].shape != first[k].shape]):
-        found.add("not from init", ["all"], f"tensor {odd[0]} of the initialization is missing or differs in shape")
+        found.add("not from init", ["all"], f"tensor {odd[0]} of the initialization is missing or has another shape")
         init = None
     if not matrices:
         found.add("no matrices", ["all"], "no tensor of two dimensions, so angles say nothing", fatal=False)
@@ -177,19 +181,19 @@ def _sum(grams_by_key: Mapping[str, Tensor], keys: Iterable[str]) -> Tensor:
 
 
 def _initialization(found: Diagnosis, own: Mapping[str, Tensor], body: Sequence[str]) -> list[str]:
-    """Return the models whose weights differ from the others' in total and in most tensors."""
+    """Report and return models whose weights have a low cosine to the others in most tensors."""
     body_KK = cosines(_sum(own, body))
     often: Counter[str] = Counter()
     for key in body:
         often.update(odd_ones(found.names, cosines(own[key])))
     strangers = [name for name in odd_ones(found.names, body_KK) if 2 * often[name] > len(body)]
-    lowest = f"cosine to the others' weights {float(body_KK.min()):.2f}, over 0.9 when fine-tuned from one model"
+    lowest = f"cosine of the weights to the other models is {float(body_KK.min()):.2f}, usually over 0.9"
     found.add("initialization", strangers, f"no shared initialization: {lowest}")
     return strangers
 
 
 def _layers(found: Diagnosis, states: Mapping[str, State], grams_by_key: Mapping[str, Tensor]) -> None:
-    """Report for each model the first tensor that is very different from the other models'."""
+    """Report for each model the first tensor with a very low cosine to the others' tensor."""
     odd: dict[str, tuple[str, float]] = {}
     for key, gram_KK in grams_by_key.items():
         cosines_KK = cosines(gram_KK)
@@ -206,11 +210,11 @@ def _layers(found: Diagnosis, states: Mapping[str, State], grams_by_key: Mapping
             found.add("transposed", [name], f"tensor {key} is transposed: transpose it back")
         else:
             why = "reinitialized, or its units are in a different order"
-            found.add("layer", [name], f"tensor {key} is unlike the others' (cosine {cosine:.2f}): {why}")
+            found.add("layer", [name], f"tensor {key} has cosine {cosine:.2f} to the other models: {why}")
 
 
 def _scales(found: Diagnosis, grams_by_key: Mapping[str, Tensor]) -> None:
-    """Report for each model the first tensor with the others' direction but a different norm."""
+    """Report models with a tensor in the other models' direction, but a norm far from theirs."""
     named: set[str] = set()
     for key, gram_KK in grams_by_key.items():
         norms_K = gram_KK.diagonal().clamp_min(0).sqrt()
@@ -218,7 +222,9 @@ def _scales(found: Diagnosis, grams_by_key: Mapping[str, Tensor]) -> None:
             continue
         for name, ratio in zip(found.names, (norms_K / norms_K.median()).tolist(), strict=True):
             if (ratio > SCALE or ratio < 1 / SCALE) and name not in named:
-                found.add("scale", [name], f"tensor {key} is {ratio:.3g} times as long as the others': scale it back")
+                found.add(
+                    "scale", [name], f"tensor {key} has {ratio:.3g} times the models' median norm: undo this factor"
+                )
                 named.add(name)
 
 
@@ -229,18 +235,18 @@ def _heads(found: Diagnosis, states: Mapping[str, State], head: str, gram_KK: Te
     moved = {n: reordered(states[usual][head], states[n][head]) for n in found.names if n != usual}
     permuted = list(filter(moved.get, moved))
     if permuted:
-        text = f"{max(moved.values())} classes of {head} are in another order than in {usual}: put them in one order"
+        text = f"{max(moved.values())} classes of {head} are in another order than in {usual}: reorder the rows"
         found.add("class order", permuted, text)
         odd = [] if len(odd) == len(found.names) else [n for n in odd if n not in permuted]
-    text = f"different or random heads: cosine of {head} down to {float(cosines_KK.min()):.2f}; start all from one head"
+    text = f"different or random heads: cosine of {head} is {float(cosines_KK.min()):.2f}; start all from one head"
     found.add("heads", odd, text)
 
 
 def _from_init(found: Diagnosis, joint_KK: Tensor) -> None:
-    """Compare the models with the initialization, which is row and column 0 of joint_KK."""
+    """Report models not fine-tuned from the initialization (row 0 of joint_KK), or equal to it."""
     to_init_K = cosines(joint_KK)[0, 1:]
     foreign = list(compress(found.names, (to_init_K < ALIKE).tolist()))
-    text = f"cosine to the initialization {float(to_init_K.min()):.2f}: not fine-tuned from it"
+    text = f"cosine to the initialization is only {float(to_init_K.min()):.2f}: not fine-tuned from it"
     found.add("not from init", foreign, text)
     updates_KK = from_first(joint_KK)
     same_K = updates_KK.diagonal() <= UNTRAINED * float(joint_KK[0, 0])
@@ -257,7 +263,7 @@ def _far(found: Diagnosis, whole_KK: Tensor) -> None:
         return
     far = list(compress(found.names, (distances_K > FAR * median).tolist()))
     ratio = float(distances_K.max()) / median
-    found.add("far", far, f"{ratio:.1f} times as far from the mean as the median ingredient", fatal=False)
+    found.add("far", far, f"{ratio:.1f} times as far from the mean weights as the median model", fatal=False)
 
 
 def _midpoints(found: Diagnosis, states: Mapping[str, State], accuracy: Callable[[State], float]) -> None:
@@ -265,7 +271,7 @@ def _midpoints(found: Diagnosis, states: Mapping[str, State], accuracy: Callable
     own = list(map(accuracy, models))
     best = max(own)
     weak = list(compress(found.names, (a < best - WEAK for a in own)))
-    found.add("weak", weak, f"accuracy down to {min(own):.3f}, the best has {best:.3f}", fatal=False)
+    found.add("weak", weak, f"accuracy is only {min(own):.3f}; the best model has {best:.3f}", fatal=False)
     found.midpoints_KK = torch.diag(torch.tensor(own, dtype=torch.float64))
     barriers: list[tuple[float, str]] = []
     pairs = list(combinations(range(len(models)), 2))
@@ -277,6 +283,6 @@ def _midpoints(found: Diagnosis, states: Mapping[str, State], accuracy: Callable
             barriers.append((barrier, f"{found.names[j]} and {found.names[i]}"))
     if barriers:
         barrier, pair = max(barriers)
-        where = f"below the mean of {pair} ({len(barriers)} of {len(pairs)} pairs)"
-        text, fatal = f"{100 * barrier:.1f} points {where}: an error barrier", len(barriers) * 2 > len(pairs)
+        where = f"less accurate than {pair} on average ({len(barriers)} of {len(pairs)} pairs)"
+        text, fatal = f"{100 * barrier:.1f} percentage points {where}: an error barrier", len(barriers) * 2 > len(pairs)
         found.add("barrier", ["midpoints"], text, fatal)

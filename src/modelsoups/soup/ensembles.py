@@ -1,8 +1,8 @@
 """Ensembles computed from cached logits, without a forward pass.
 
 A model's logits are one .npy file of N images by C classes (float16 or wider), read in blocks of
-images. Memory: one block of every model in use (`logit_blocks.BLOCK` numbers), and for the greedy
-ensemble one float32 sum, 4 N C bytes (0.8 GB for 200,000 images and 1,000 classes).
+images. Memory: one block of all models (`logit_blocks.BLOCK` numbers) and, for a greedy ensemble,
+the float32 sum of its logits, 4 N C bytes (0.8 GB for 200,000 images and 1,000 classes).
 """
 
 import hashlib
@@ -40,7 +40,7 @@ from modelsoups.weights.state_dicts import EVERYTHING
 
 @dataclass(frozen=True)
 class EnsembleScores:
-    """Scores on n images: number correct, mean cross-entropy (nats), calibration error (0 to 1)."""
+    """Scores on n images: correct images, cross-entropy in nats, calibration error (0 to 1)."""
 
     n: int
     correct: int
@@ -84,8 +84,8 @@ def ensemble(
 ) -> EnsembleScores:
     """Return the scores of the ensemble beta * sum_k w_k logits_k, by default the mean (section 3.1).
 
-    logits: for each model, logits_NC or an .npy file of them. Raises ValueError for logits that
-    cannot be read, are not finite or differ in shape, and for weights that are not one per model.
+    logits: by model name, an (N images, C classes) tensor or an .npy file. Raises ValueError for
+    logits that cannot be read, are not finite or differ in shape, and if a weight is missing.
 
         soup.ensemble({"a": logits_a_NC, "b": "b.npy"}, labels_N, weights=[0.7, 0.3]).accuracy
     """
@@ -108,7 +108,7 @@ def ensemble(
 def greedy_ensemble(logits: CachedLogits, labels_N: Tensor, *, strict: Strict = False) -> Soup:
     """Choose an ensemble by Recipe 1, with the mean of logits instead of the mean of weights (table 3).
 
-    Returns a Soup in logit space. Raises ValueError as `ensemble` does.
+    Returns a Soup whose space is "logits". Raises ValueError as `ensemble` does.
 
         chosen = soup.greedy_ensemble(logits, labels_N)
         soup.ensemble({name: logits[name] for name in chosen.ingredients}, labels_N).accuracy
@@ -126,10 +126,10 @@ def greedy_ensemble(logits: CachedLogits, labels_N: Tensor, *, strict: Strict = 
 def learned_ensemble(
     logits: CachedLogits, labels_N: Tensor, *, epochs: int = 3, lr: float = 0.1, batch_size: int = 256
 ) -> Soup:
-    """Learn softmax weights of the models and beta by AdamW on the cross-entropy (like equation 2).
+    """Learn a softmax over the models, and beta, with AdamW on the cross-entropy (like equation 2).
 
-    Returns a Soup in logit space. Batches are blocks of neighbouring images: shuffle images that
-    are sorted by class. Raises ValueError as `ensemble` does, and for a loss that is not finite.
+    Returns a Soup whose space is "logits". Batches are consecutive images: shuffle images that are
+    sorted by class. Raises ValueError as `ensemble` does, and for a loss that is not finite.
 
         chosen = soup.learned_ensemble(logits, labels_N, epochs=10)
         soup.ensemble(logits, labels_N, chosen.coefficients["*"], chosen.beta).loss
@@ -156,7 +156,7 @@ def learned_ensemble(
 def calibrated(logits: CachedLogits, labels_N: Tensor, weights: Sequence[float] | None = None) -> float:
     """Return the beta (1 / temperature) that minimizes the ensemble's cross-entropy (Guo et al. 2017).
 
-    beta is between 0.001 and 1000. Reads the logits once for each of the about 20 steps of
+    beta is between 0.001 and 1000. Reads all logits about 20 times, once for each step of
     `stats.calibration.minimizing_beta`. Raises ValueError as `ensemble` does.
 
         beta = soup.calibrated(logits, labels_N)
@@ -175,7 +175,7 @@ def calibrated(logits: CachedLogits, labels_N: Tensor, weights: Sequence[float] 
 def _weights(count: int, weights: Sequence[float] | None) -> Tensor:
     weights_K = torch.tensor([1 / count] * count if weights is None else list(weights))
     if len(weights_K) != count:
-        raise ValueError(f"ensemble: {len(weights_K)} weights for {count} models")
+        raise ValueError(f"ensemble: {len(weights_K)} weights for {count} models; expected one for each")
     return weights_K
 
 

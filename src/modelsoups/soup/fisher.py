@@ -1,4 +1,4 @@
-"""Fisher averaging: each parameter is weighted by its Fisher information."""
+"""Fisher averaging: a mean in which each model's parameters are weighted by Fisher information."""
 
 from collections.abc import Iterable, Sequence
 
@@ -23,14 +23,14 @@ def fisher(
     exact: bool = False,
     seed: int = 0,
 ) -> tuple[Soup, dict[str, Tensor]]:
-    """Merge as sum_i w_i F_i theta_i / sum_i w_i F_i (Matena and Raffel 2022, arXiv:2111.09832).
+    """Average as sum_i w_i F_i theta_i / sum_i w_i F_i (Matena and Raffel 2022, arXiv:2111.09832).
 
     F_i is the diagonal Fisher information of model i on the hold-out's first `images`, whose labels
-    are not used; w_i are `weights`, equal by default. exact: average over all C classes instead of
-    drawing one. Returns a Soup with coefficients w_i / sum w, used for tensors that are not
-    parameters, and the merged parameters. An image costs each model one forward and one backward
+    are not used; w_i are `weights`, equal by default. exact: use all C classes instead of one drawn
+    for each image. Returns a Soup with coefficients w_i / sum_i w_i, for tensors that are no
+    parameters, and the averaged parameters. An image costs each model one forward and one backward
     pass (exact: C backward); memory is five copies of one model's parameters. Raises ValueError for
-    different layouts, gradients that are not finite, and weights that are not above 0.
+    different tensor shapes, gradients that are not finite, and weights that are not above 0.
 
         chosen, merged = soup.fisher(["a.pt", "b.pt"], holdout)
         soup.mix(chosen, "soup.safetensors", statistics=merged)
@@ -47,7 +47,7 @@ def fisher(
         batches = (holdout.batch(index_B)[0] for index_B in index_N.split(holdout.batch_size))
         information = diagonal(holdout.model, state, batches, exact=exact, seed=seed)
         if not all(bool(torch.isfinite(f).all()) for f in information.values()):
-            raise ValueError(f"{checkpoint.name}: its gradients contain NaN or infinity")
+            raise ValueError(f"{checkpoint.name}: gradients contain NaN or infinity; leave the model out")
         for key, f in information.items():
             precision = f.double().clamp_min(FLOOR) * weight
             numerator[key] = numerator.get(key, 0) + precision * state[key].double()
@@ -63,8 +63,8 @@ def diagonal(
 ) -> dict[str, Tensor]:
     """Return F = E_x E_{y ~ p(y|x)} (d log p(y|x) / d theta)^2 of each parameter in float32 (equation 4).
 
-    y is drawn once for each input from the model's prediction, as the paper does for many classes.
-    With exact, it sums over all classes, weighted by p. Raises ValueError if there are no inputs.
+    For each input, one y is drawn from the prediction p, as Matena and Raffel do for many classes;
+    with `exact`, all classes are summed, weighted by p. Raises ValueError if there are no inputs.
     """
     generator = torch.Generator().manual_seed(seed)
     device = next(model.parameters()).device
@@ -86,5 +86,5 @@ def diagonal(
                         sum_.addcmul_(slope.float(), slope.float(), value=share)
             count += 1
     if not count:
-        raise ValueError("fisher: no inputs to estimate the Fisher information with")
+        raise ValueError("fisher: there are no images; expected at least 1")
     return {key: (sum_ / count).cpu() for key, sum_ in zip(names, total, strict=True)}

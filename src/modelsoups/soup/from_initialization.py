@@ -17,9 +17,9 @@ ROUNDING = 1e-26  # relative squared norm of an update that is only float64 roun
 
 
 def wise_ft(init: Source, source: Source, alpha: float) -> Soup:
-    """Return the soup (1 - alpha) theta_0 + alpha theta (Wortsman et al. 2021, arXiv:2109.01903).
+    """Return the soup (1 - alpha) init + alpha source (Wortsman et al. 2021, arXiv:2109.01903).
 
-    Raises ValueError for checkpoints of different layouts, and for alpha outside 0 to 1.
+    Raises ValueError if the tensor shapes differ, or alpha is not from 0 to 1.
 
         chosen = soup.wise_ft("pretrained.pt", "finetuned.pt", alpha=0.5)
         soup.mix(chosen, "soup.safetensors")
@@ -29,9 +29,9 @@ def wise_ft(init: Source, source: Source, alpha: float) -> Soup:
 
 
 def model_stock(init: Source, sources: Sources) -> Soup:
-    """Return the Model Stock soup theta_0 + t (mean - theta_0) (Jang et al. 2024, arXiv:2403.19522).
+    """Return the Model Stock soup init + t (mean - init) (Jang et al. 2024, arXiv:2403.19522).
 
-    t differs by tensor; ingredient 0 is the initialization. ValueError for one model or different layouts.
+    mean: of `sources`; t: see `stock_ratios`. ValueError for one source or different tensor shapes.
 
         chosen = soup.model_stock("pretrained.pt", ["a.pt", "b.pt"])
         soup.mix(chosen, "soup.safetensors")
@@ -43,10 +43,10 @@ def model_stock(init: Source, sources: Sources) -> Soup:
 
 
 def lines(init: Source, sources: Sources, alpha: float, beta: float) -> Soup:
-    """Return the LiNeS soup, with updates scaled linearly by depth (Wang et al. 2024, arXiv:2410.17146).
+    """Return the LiNeS soup: updates scaled linearly by depth (Wang et al. 2024, arXiv:2410.17146).
 
-    It is theta_0 + lambda_l (mean - theta_0), lambda_l from `depth_scales`. The first ingredient is
-    the initialization. Raises ValueError for different layouts, or fewer than two blocks.
+    It is init + lambda_l (mean of sources - init), with lambda_l from `depth_scales` for layer l.
+    Raises ValueError if tensor shapes differ or the model has fewer than two blocks.
 
         chosen = soup.lines("pretrained.pt", ["a.pt", "b.pt"], alpha=0.2, beta=0.8)
         soup.mix(chosen, "soup.safetensors")
@@ -65,7 +65,7 @@ def _open(init: Source, sources: Sources) -> list[Checkpoint]:
 def _from_start(
     method: str, checkpoints: Sequence[Checkpoint], shares: Mapping[str, float], trace: Sequence[Mapping[str, object]]
 ) -> Soup:
-    """Return the soup theta_0 + share (mean - theta_0) by layer group; theta_0 is first."""
+    """Return the soup init + shares[layer] (mean of the rest - init); init is the first checkpoint."""
     count = len(checkpoints) - 1
     rows = {group: [1 - share, *([share / count] * count)] for group, share in shares.items()}
     return Soup(method, tuple(c.name for c in checkpoints), hashes(checkpoints), rows, trace=tuple(trace))
@@ -74,21 +74,21 @@ def _from_start(
 def stock_ratio(cosine: float, count: int) -> float:
     """Return t = K cos / (1 + (K - 1) cos), the Model Stock interpolation ratio for K models.
 
-    It is the point between the initialization (0) and the mean (1) that is closest to the centre of
-    the models' distribution. A negative cosine gives 0: the updates have nothing in common.
+    cosine: of two updates (model - initialization). From initialization (0) to mean (1), t is the
+    point closest to the centre of the models' distribution. A negative cosine gives 0.
     """
     return count * cosine / (1 + (count - 1) * cosine) if cosine > 0 else 0.0
 
 
 def stock_ratios(init: State, states: Sequence[State]) -> dict[str, float]:
-    """Return the ratio t of each averaged tensor, from the mean cosine between pairs of updates.
+    """Return Model Stock's ratio t of each float tensor, from cosines of updates (model - init).
 
-    The paper derives t for one angle between all models. With more than two models, the mean over
-    pairs is used, as in mergekit's model_stock. A tensor that any model left unchanged has
-    t = 1. One block of each model is in memory at a time.
+    The paper assumes that all pairs of models have the same cosine. With more than two models, the
+    mean over pairs is used, as in mergekit's model_stock. A tensor that is unchanged in any model
+    has t = 1. One block of each model is in memory at a time.
     """
     if len(states) < 2:
-        raise ValueError(f"model_stock: {len(states)} model; an angle needs at least two")
+        raise ValueError(f"model_stock: {len(states)} model; an angle needs at least two models")
     keys = [key for key in init if averaged(entry(init, key))]
     ratios = {}
     for key, gram_KK in grams([init, *states], keys).items():
@@ -103,16 +103,16 @@ def stock_ratios(init: State, states: Sequence[State]) -> dict[str, float]:
 
 
 def depth_scales(names: Iterable[str], alpha: float, beta: float) -> dict[str, float]:
-    """Return lambda_l = alpha + beta (l - 1) / (L - 1) for block l of L, by layer group in order of names.
+    """Return by layer the LiNeS scale lambda_l = alpha + beta (l - 1) / (L - 1) of block l of L.
 
-    As in the authors' code, everything outside the blocks has alpha. A classification head after the
-    last block, which their models do not have, counts as block L. Raises ValueError for under two blocks.
+    l counts the blocks in the order of `names`. As in the LiNeS code, tensors outside the blocks
+    have alpha, but a head after the last block has lambda_L. ValueError for fewer than two blocks.
     """
     names = list(names)
     groups = list(dict.fromkeys(map(layer_of, names)))
     blocks = list(dict.fromkeys(map(layer_of, filter(is_block, names))))
     if len(blocks) < 2:
-        raise ValueError(f"lines: {len(blocks)} numbered blocks found; depth needs at least two")
+        raise ValueError(f"method lines: the tensor names have {len(blocks)} numbered layers; two are needed")
     scales, passed = {}, 0
     for group in groups:
         position = 0

@@ -1,7 +1,7 @@
-"""The greedy rule, Recipe 1 of the paper (section 2): a candidate joins if the score does not fall.
+"""The greedy rule, Recipe 1 (section 2): a model joins the soup if the score does not fall.
 
-The paper compares with >=, the authors' code with >; `strict` selects the latter. The members' sum
-is stored, so a candidate costs one load and one evaluation, whatever the soup's size.
+The paper compares with >=, the authors' code with >; `strict` selects >. The sum of the members'
+weights is kept, so that trying a model takes one load and one evaluation, however large the soup.
 """
 
 import hashlib
@@ -16,10 +16,11 @@ Evaluation = tuple[Score | None, int]  # score (None: rejected early), images se
 
 @dataclass
 class GreedySearch:
-    """A greedy search in progress: the members so far (`picks`) and the trace of all decisions.
+    """A greedy search in progress: the indices of members so far (`picks`) and all decisions.
 
-    individual: each candidate's own score. judge(i, best, strict, name) scores the soup with
-    candidate i; add(i) makes it a member. n: hold-out images.
+    individual: each model's own score. judge(i, best, strict, name) returns the score of the soup
+    with model i, or None once it is sure that model i is rejected (strict: also if the score equals
+    `best`); name: for errors. add(i) adds model i. n: hold-out images. trace: a dict per try.
     """
 
     names: Sequence[str]
@@ -40,11 +41,11 @@ class GreedySearch:
         patience: int | None = None,
         max_picks: int | None = None,
     ) -> "GreedySearch":
-        """Consider the candidates in this order: once, or with replacement until nothing changes.
+        """Try to add the models of these indices in order: once, or repeatedly with replacement.
 
-        With replacement, rounds repeat until one adds no model or there are `max_picks` (default: 2 K)
-        members. From the second round on a candidate must be strictly better, because the best model
-        averaged with itself scores the same. patience: stop after this many rejections in a row.
+        With replacement, rounds repeat until one adds no model or there are `max_picks` members (by
+        default twice the number of models). After the first round a model must raise the score, as the
+        best one averaged with itself scores the same. patience: rejections in a row before it stops.
         """
         most_refusals = len(order) if patience is None else patience
         most_picks = 2 * len(order) if max_picks is None else max_picks
@@ -55,7 +56,7 @@ class GreedySearch:
         return self
 
     def consider(self, i: int, strict: bool) -> None:
-        """Score the soup with candidate i, add it if it joins, and record the decision."""
+        """Score the soup with model i, add i if not worse (strict: if better), and extend `trace`."""
         score, seen = self.individual[i], 0  # the first candidate always joins, with its own score
         kept = self.best is None
         if self.best is not None:
@@ -73,7 +74,7 @@ class GreedySearch:
 
 
 def joins(score: Score, best: Score, strict: bool) -> bool:
-    """Return whether a candidate joins: no metric falls, and if strict at least one rises."""
+    """Return whether no metric of `score` is below `best` and, if strict, at least one is above."""
     a, b = ((x,) if isinstance(x, (int, float)) else x for x in (score, best))
     return all(x >= y for x, y in zip(a, b, strict=True)) and (not strict or a != b)
 
@@ -92,6 +93,6 @@ def best_first(scores: Sequence[Score]) -> list[int]:
 
 
 def random_order(names: Sequence[str], seed: int) -> list[int]:
-    """Return indices ordered by hash of seed and name, so a new name keeps the others' order."""
+    """Return indices sorted by a hash of seed and name; adding a name keeps the others' order."""
     keys = [hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in names]
     return sorted(range(len(names)), key=keys.__getitem__)

@@ -1,4 +1,4 @@
-"""A labelled hold-out set in memory, decoded once for all models; counting can stop early."""
+"""A labelled hold-out set, kept in memory so that many models can be evaluated on it."""
 
 import inspect
 import re
@@ -79,21 +79,22 @@ class Holdout:
         return found.hexdigest()
 
     def hardest_first(self, logits: Sequence[Tensor]) -> None:
-        """Sort the images so that `count` starts with those that most of these models get wrong."""
+        """Let the method `count` start with images that most models misclassify, by their `logits`."""
         wrong_N = torch.stack([x.argmax(dim=1) != self.labels_N for x in logits]).sum(dim=0)
         self.order_N = wrong_N.argsort(descending=True, stable=True)
 
     def logits(self, state: Mapping[str, Tensor]) -> Tensor:
-        """Return the model's logits_NC with these weights, on the CPU, in the loader's order."""
+        """Return the (N, C) logits with these weights, on the CPU, in the order of the loader."""
         rows = [logits_BC for _, logits_BC in self._batches(state)]
         logits_NC = torch.empty(len(self), rows[0].shape[1], dtype=rows[0].dtype)
         logits_NC[self.order_N] = torch.cat(rows)
         return logits_NC
 
     def count(self, state: Mapping[str, Tensor], needed: int = 0) -> Count:
-        """Return how many images are correct at top 1 (None if under `needed`), and how many were seen.
+        """Return how many images are correct at top 1, and how many were evaluated.
 
-        None comes as soon as `needed` is out of reach. Raises ValueError if a logit is not finite.
+        If `early`, it stops once `needed` correct images are out of reach, and the first number is
+        None. Raises ValueError if a logit is not finite.
         """
         correct = seen = 0
         for index_B, logits_BC in self._batches(state):
@@ -107,7 +108,7 @@ class Holdout:
         return correct, seen
 
     def batch(self, index_B: Tensor) -> tuple[Inputs, Tensor]:
-        """Return the prepared inputs and the labels of these images, on the model's device."""
+        """Return prepared inputs and labels of images `index_B`, on the model's device."""
         device = next(self.model.parameters()).device
         inputs = _map(self.inputs, lambda t: t[index_B].to(device))
         return (self.prepare(inputs) if self.prepare else inputs), self.labels_N[index_B].to(device)
@@ -186,7 +187,7 @@ def _as_tensor(value: Any) -> Any:
 
 
 def call_with(model: nn.Module, state: Mapping[str, Tensor], inputs: Inputs) -> Tensor:
-    """Return the model's logits_BC with these weights, without changing the model's own weights."""
+    """Return the model's (B, C) logits with the weights `state`; its own weights do not change."""
     args, named = ((inputs,), {}) if isinstance(inputs, Tensor) else ((), dict(inputs))
     aliases = {k for k, _ in model.named_parameters(remove_duplicate=False)} - dict(model.named_parameters()).keys()
     own = {key: tensor for key, tensor in state.items() if key not in aliases}
@@ -194,7 +195,7 @@ def call_with(model: nn.Module, state: Mapping[str, Tensor], inputs: Inputs) -> 
 
 
 def each(inputs_B: Inputs) -> Iterator[Inputs]:
-    """Yield the inputs of each image, as batches of one."""
+    """Yield each image of a batch of inputs as a batch of one image."""
     for i in range(len(_tensors(inputs_B)[0])):
         yield _map(inputs_B, lambda t, i=i: t[i : i + 1])  # type: ignore[misc]
 

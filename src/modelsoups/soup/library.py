@@ -1,4 +1,4 @@
-"""Open any checkpoints, average them uniformly, and mix a soup into one checkpoint."""
+"""Open checkpoints of any format, average them uniformly, and write a soup as one checkpoint."""
 
 import json
 import os
@@ -36,9 +36,9 @@ class ForAdapters(TypedDict, total=False):
 
 
 def load(source: Source, key: str | None = None) -> dict[str, Tensor]:
-    """Load all tensors by name from a file, folder or state dict; see `checkpoints.formats`.
+    """Load all tensors by name from a checkpoint file, Hugging Face folder or state dict.
 
-    key: the entry with the weights, for files with several. Raises ValueError if it cannot be read.
+    key: the entry with the weights in a training checkpoint. ValueError if it cannot be read.
 
         model.load_state_dict(soup.load("soup.safetensors"))
     """
@@ -46,7 +46,7 @@ def load(source: Source, key: str | None = None) -> dict[str, Tensor]:
 
 
 def uniform(sources: Sources) -> Soup:
-    """Return the uniform soup of all checkpoints (section 2). Reads no weights; `mix` computes digests.
+    """Return the uniform soup, the mean of all checkpoints (section 2); `mix` reads the weights.
 
     Raises ValueError for a checkpoint that cannot be opened or is given twice.
 
@@ -58,7 +58,7 @@ def uniform(sources: Sources) -> Soup:
 def mean(
     method: str, checkpoints: Sequence[Checkpoint], trace: Sequence[Mapping[str, Any]] = (), unread: bool = False
 ) -> Soup:
-    """Return the mean of these checkpoints as a Soup; one that is listed twice counts twice."""
+    """Return the mean of checkpoints, which may repeat, as a Soup; unread: `mix` adds digests."""
     kept = list({c.name: c for c in checkpoints}.values())
     row = [sum(c.name == k.name for c in checkpoints) / len(checkpoints) for k in kept]
     found = tuple(map(digest.later, kept)) if unread else hashes(kept)
@@ -74,7 +74,7 @@ def mix(
     force: bool = False,
     **options: Unpack[ForAdapters],
 ) -> list[str]:
-    """Write the mixed checkpoint: a .safetensors file and a model card (.md) next to it, or a folder.
+    """Write a soup's averaged weights: a .safetensors file and a model card (.md), or a folder.
 
     A folder is written if the first ingredient is one and `out` does not end in .safetensors, with
     its configuration, tokenizer and code; see `model_folder`. sources: the checkpoints in the
@@ -91,7 +91,7 @@ def mix(
             print(note)
     """
     if chosen.space != "weights":
-        raise ValueError(f"soup {chosen.method} mixes {chosen.space}, not weights: an ensemble has no checkpoint")
+        raise ValueError(f"soup {chosen.method} averages {chosen.space}, not weights: there are none to write")
     checkpoints = chosen_checkpoints(chosen, sources)
     path, forced = Path(out), refuse(checkpoints, force)
     made = _mixture(chosen, checkpoints, options.get("base"), options.get("rank"))
@@ -214,7 +214,7 @@ def open_base(base: Source) -> Checkpoint:
 
 
 def open_alike(sources: Sources) -> list[Checkpoint]:
-    """Open the checkpoints with `open_all`; raise ValueError if their layouts differ."""
+    """Open checkpoints as `open_all`; ValueError if tensor names, shapes or dtypes differ."""
     checkpoints = open_all(sources)
     check_layouts(checkpoints)
     return checkpoints
@@ -273,11 +273,11 @@ def open_initialization(init: Source, checkpoints: Sequence[Checkpoint], key: st
 
 
 def hashes(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
-    """Return the digest of each checkpoint's content; reads every file once."""
+    """Return a hash ("xxh3_128:...") of each checkpoint's tensors; reads every file once."""
     return tuple(map(digest.digest, checkpoints))
 
 
 def as_ingredients(checkpoints: Sequence[Checkpoint]) -> tuple[Ingredient, ...]:
-    """Return the checkpoints as ingredients without recipes, with names as ids and paths."""
+    """Return an Ingredient for each checkpoint: id and path are its name, recipe is None."""
     found = zip(checkpoints, hashes(checkpoints), strict=True)
     return tuple(Ingredient(c.name, c.name, content, None) for c, content in found)

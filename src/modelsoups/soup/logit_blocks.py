@@ -1,4 +1,4 @@
-"""Cached logits, in memory or in .npy files, read in blocks of images."""
+"""Read models' logits from tensors or .npy files, in blocks of images."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -67,7 +67,7 @@ def shape_of(source: Source) -> tuple[int, ...]:
 def blocks(
     sources: Sequence[Source], size: int | None = None, dtype: torch.dtype = torch.float32
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Yield each slice of `size` images with its logits block_KBC (default: BLOCK numbers)."""
+    """Yield (slice of `size` images, its (K, B, C) logits); by default, BLOCK logits at a time."""
     count, classes = shape_of(sources[0])
     size = size or max(1, BLOCK // (len(sources) * classes))
     for start in range(0, count, size):
@@ -79,7 +79,7 @@ def blocks(
 
 
 def count_correct(name: str, source: Source, labels_N: Tensor) -> int:
-    """Return how many images one model gets correct; ValueError if its logits are not finite."""
+    """Return how many images one model gets right; ValueError if its logits are not finite."""
     correct = 0
     for part, block_KBC in blocks([source]):
         if not bool(torch.isfinite(block_KBC).all()):
@@ -89,14 +89,14 @@ def count_correct(name: str, source: Source, labels_N: Tensor) -> int:
 
 
 class LogitTotal:
-    """The sum of the greedy ensemble's members' logits_NC, the only N x C array in memory."""
+    """The running sum, (N images, C classes), of the logits of a greedy ensemble's members."""
 
     def __init__(self, sources: Sequence[Source], labels_N: Tensor, dtype: torch.dtype) -> None:
         self.sources, self.labels_N, self.dtype = sources, labels_N, dtype
         self.total_NC = torch.zeros(shape_of(sources[0]), dtype=dtype)
 
     def judge(self, i: int, best: Score, strict: bool, name: str) -> Evaluation:
-        """Return how many images are correct with model i added, and how many were seen."""
+        """Return how many images the ensemble with model i gets right, and the number of images."""
         correct = 0
         for part, block_KBC in blocks([self.sources[i]], dtype=self.dtype):
             predicted_B = (self.total_NC[part] + block_KBC[0]).argmax(dim=1)
@@ -120,5 +120,5 @@ def _mapped(path: Path) -> np.memmap:
 
 
 def _rows(source: Source, part: slice) -> Tensor:
-    """Return the logits of some images. A file is mapped only during the copy, to limit memory."""
+    """Return the logits of images `part`; a file is memory-mapped only while they are copied."""
     return source[part] if isinstance(source, Tensor) else torch.from_numpy(np.array(_mapped(source)[part]))

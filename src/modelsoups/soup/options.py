@@ -1,6 +1,6 @@
-"""The options of soup methods: keyword parameters, each with a sentence in its annotation.
+"""The options of soup methods: keyword parameters, each explained in its type annotation.
 
-The command line and the documentation list them with `options_of`.
+`modelsoups mix -h` shows these explanations (`options_of`).
 """
 
 import inspect
@@ -8,21 +8,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, get_type_hints
 
-OrderSeed = Annotated[int | None, "take the candidates in the random order of this seed, not best first"]
-Strict = Annotated[bool, "refuse a candidate that leaves the score equal, as the authors' code does"]
-Replacement = Annotated[bool, "repeat rounds over all candidates until one adds no model"]
-Patience = Annotated[int | None, "stop after this many rejected candidates in a row"]
-MaxPicks = Annotated[int | None, "stop at this number of picks; default: twice the number of models"]
+OrderSeed = Annotated[int | None, "try the models in the random order of this seed, not best first"]
+Strict = Annotated[bool, "reject a model that leaves the score equal, as the authors' code does"]
+Replacement = Annotated[bool, "allow repeats: try all models in rounds until a round adds none"]
+Patience = Annotated[int | None, "stop after this many rejected models in a row"]
+MaxPicks = Annotated[int | None, "largest number of members, counting repeats; default: twice the number of models"]
 Epochs = Annotated[int, "passes over the hold-out"]
 LearningRate = Annotated[float, "learning rate of AdamW"]
-BatchSize = Annotated[int, "hold-out images in a step"]
-Seed = Annotated[int, "seed of the order of the hold-out images"]
+BatchSize = Annotated[int, "number of hold-out images in a step of gradient descent"]
+Seed = Annotated[int, "seed that shuffles the hold-out images"]
 Alpha = Annotated[float, "weight of the fine-tuned model or soup, from 0 to 1"]
 
 
 @dataclass(frozen=True)
 class Option:
-    """A keyword parameter of a method; `default` is inspect.Parameter.empty if it must be given."""
+    """A keyword parameter of a soup method; if required, `default` is inspect.Parameter.empty."""
 
     name: str
     default: Any
@@ -30,7 +30,7 @@ class Option:
 
 
 def options_of(method: Callable[..., Any]) -> list[Option]:
-    """Return a method's keyword-only parameters; the sentence is "" if there is none."""
+    """Return a soup method's keyword-only parameters, with their explanations ("" if missing)."""
     hints = get_type_hints(method, include_extras=True)
     found = []
     for name, parameter in inspect.signature(method).parameters.items():

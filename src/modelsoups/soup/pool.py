@@ -22,7 +22,7 @@ Gradient = tuple[float, float, dict[str, Tensor]]  # loss, d loss / d beta, d lo
 
 @dataclass(frozen=True)
 class Pool:
-    """Ingredients, their logits on the hold-out, and functions that load and evaluate weights.
+    """The models that a soup is chosen from, their hold-out logits, and functions for weights.
 
     logits: each ingredient's hold-out logits_NC. state(i): the weights of ingredient i.
     evaluate(state): the hold-out logits_NC of any weights. gradient(state, beta, index_B): as
@@ -45,7 +45,7 @@ class Pool:
         if not self.ingredients:
             raise ValueError("the pool is empty: a soup needs ingredients")
         if len(self.logits) != len(self.ingredients):
-            raise ValueError(f"the pool has {len(self.ingredients)} ingredients but {len(self.logits)} logits")
+            raise ValueError(f"the pool has {len(self.ingredients)} ingredients but logits of {len(self.logits)}")
         ids = [i.id for i in self.ingredients]
         name, count = Counter(ids).most_common(1)[0]
         if count > 1:
@@ -61,29 +61,29 @@ class Pool:
         return len(self.ingredients)
 
     def check(self, logits_NC: Tensor, whose: str) -> None:
-        """Raise ValueError unless these are finite logits of the hold-out's images."""
+        """Raise ValueError, with `whose` first, unless logits are finite and of all N images."""
         if logits_NC.ndim != 2 or len(logits_NC) != len(self.labels_N):
             raise ValueError(f"{whose}: hold-out logits {tuple(logits_NC.shape)} for {len(self.labels_N)} images")
         if not bool(torch.isfinite(logits_NC).all()):
             raise ValueError(f"{whose}: hold-out logits contain NaN or infinity")
 
     def correct(self, logits_NC: Tensor, whose: str) -> float:
-        """Check these logits and return their hold-out score, from `points`; higher is better."""
+        """Return the score of hold-out logits, by default how many are correct; errors as in `check`."""
         self.check(logits_NC, whose)
         return self.points(logits_NC, self.labels_N.to(logits_NC.device))
 
     @cached_property
     def individual_correct(self) -> tuple[float, ...]:
-        """Return the points of each ingredient on the hold-out."""
+        """Return each model's hold-out score (`points`), by default its count of correct images."""
         return tuple(self.points(x, self.labels_N.to(x.device)) for x in self.logits)
 
     @cached_property
     def by_accuracy(self) -> tuple[int, ...]:
-        """Return the ingredients' indices in order of decreasing points (ties: `best_first`)."""
+        """Return the ingredients' indices, best hold-out score first (ties: see `best_first`)."""
         return tuple(best_first(self.individual_correct))
 
     def soup(self, method: str, picks: Sequence[int], space: str = "weights", trace: Sequence[Any] = ()) -> Soup:
-        """Return the mean of the picked ingredients; one that is picked twice counts twice."""
+        """Return a Soup, the mean of the ingredients with indices `picks`, which may repeat."""
         members = list(dict.fromkeys(picks))
         return Soup(
             method=method,
@@ -96,10 +96,10 @@ class Pool:
 
 
 def model_gradient(model: nn.Module, state: State, beta: float, inputs_B: Inputs, labels_B: Tensor) -> Gradient:
-    """Return the mean cross-entropy of beta * model(inputs_B) with these weights, and its derivatives.
+    """Return the cross-entropy of beta * model(inputs_B), its derivatives by beta and the weights.
 
-    Runs on the inputs' device and leaves the model's own weights unchanged. Only the model's
-    parameters have derivatives, each on the device of its tensor in the state. Raises ValueError
+    The weights are `state`; the model's own do not change. Runs on the device of labels_B. Only
+    parameters have derivatives, on the device of their tensors in `state`. Raises ValueError
     for a model in training mode, whose dropout and batch statistics would change the loss.
     """
     if model.training:

@@ -1,4 +1,4 @@
-"""Selection bias: how optimistic a method's gain on the hold-out is, measured on its halves."""
+"""Selection bias: a soup's gain on the images it was chosen on, compared with other images."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,10 +14,10 @@ from modelsoups.soup.pool import Pool
 
 @dataclass(frozen=True)
 class Bias:
-    """A soup's gain over the best individual on each image, both chosen on half of the hold-out.
+    """A soup's gain over the best single model on each of N images, both chosen on half of these.
 
-    1: only the soup is correct; -1: only the individual is; 0 otherwise. apparent_N: chosen on the
-    half with the image. honest_N: chosen on the other half.
+    A gain is 1 if only the soup is correct, -1 if only the model is, else 0. apparent_N: chosen on
+    the half that has the image. honest_N: chosen on the other half.
     """
 
     apparent_N: np.ndarray
@@ -37,7 +37,7 @@ class Bias:
 
 
 def part_of(pool: Pool, index_n: Tensor) -> Pool:
-    """Return a pool of the same ingredients with only these hold-out images."""
+    """Return a pool of the same models with only the hold-out images `index_n`."""
     evaluate = pool.evaluate
     return dataclasses.replace(
         pool,
@@ -48,7 +48,7 @@ def part_of(pool: Pool, index_n: Tensor) -> Pool:
 
 
 def halves(n: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the image indices of a random split into two halves, the same on any machine."""
+    """Split indices 0 to n - 1 randomly into two sorted halves, the same on any machine."""
     order = torch.from_numpy(np.random.default_rng(seed).permutation(n))
     return order[: n // 2].sort().values, order[n // 2 :].sort().values
 
@@ -60,9 +60,10 @@ def selection_bias(
     seed: int = 0,
     part_of: Callable[[Pool, Tensor], Pool] = part_of,
 ) -> Bias:
-    """Choose on each half of the hold-out, evaluate on both halves, and return the gains.
+    """Choose a soup and the best model on each half of the hold-out; compare them on both halves.
 
-    logits_of(soup): a soup's logits_NC on the complete hold-out.
+    logits_of(soup): the soup's logits on the complete hold-out, (N images, C classes).
+    part_of(pool, indices): the pool with only these hold-out images.
     """
     one, two = halves(len(pool.labels_N), seed)
     apparent_N, honest_N = np.zeros(len(pool.labels_N)), np.zeros(len(pool.labels_N))

@@ -19,7 +19,7 @@ MOST_NAMES = 60  # candidates whose names the axis shows; with more, every nth n
 
 
 def plot_trace(chosen: Soup, path: str | os.PathLike[str]) -> None:
-    """Write `figure_of_trace` as .png, .pdf or .svg; raise ValueError if the soup has no decisions.
+    """Plot a greedy or pruned soup's decisions, or a learned soup's loss, to a .png, .pdf or .svg.
 
     soup.plot_trace(soup.greedy(paths, holdout), "trace.png")
     """
@@ -44,16 +44,17 @@ def figure_of_trace(chosen: Soup) -> "Figure":
         axes.set(xlabel="Step", ylabel="Loss on the hold-out")
         return figure
     if not steps or not all("kept" in s for s in steps):
-        raise ValueError(f"soup {chosen.method} has no decisions to plot: it was not chosen greedily")
+        raise ValueError(f"soup {chosen.method} has no decisions to plot; give a greedy, pruned or learned one")
     draw_decisions(axes, steps)
     axes.legend(fontsize=7)
     return figure
 
 
 def draw_decisions(axes: "Axes", steps: Sequence[Mapping[str, Any]]) -> "list[tuple[PathCollection, list[int]]]":
-    """Draw each candidate's score and the score of the soup so far; return the marks and their steps.
+    """Draw the score of each model tried; return each marker's scatter plot and indices of `steps`.
 
-    The mean of several metrics is drawn; a candidate that was rejected early is on the soup's line.
+    Several metrics are drawn as their mean. A model whose evaluation was stopped early, because it
+    could not be added any more, has no score of its own: its mark is on the soup's line.
     """
     n = steps[0]["n"]
     scale = 100 / n if n else 1.0

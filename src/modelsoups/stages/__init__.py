@@ -1,1 +1,1 @@
-"""The stages of the pipeline: each is a module with a function run(experiment)."""
+"""The pipeline stages, a module each; its function run(experiment) returns whether it did work."""

@@ -1,8 +1,8 @@
-"""Creates the paper's figures and tables beyond Table 3, each with a verdict: `modelsoups analyse`.
+"""Makes the paper's figures and tables beyond Table 3: `modelsoups analyse`.
 
-Runs every analysis that the models of the run and of its pools (`cli.pools`) allow, and reports why
-others are not possible. Data (JSON lines), figures, claims and an HTML page in the paper's order are
-in results/<name>/analysis/. If it was killed, it continues at the last soup that it measured.
+Each figure or table is an analysis, which also checks the paper's claims about it. An analysis that
+lacks models or data is skipped with a message. Data (JSON lines), figures, claims and an HTML page
+are written to results/<name>/analysis/. After an interruption, the same command continues.
 """
 
 import json
@@ -22,7 +22,7 @@ from modelsoups.workers.processes import workers_kept
 
 
 def run(experiment: Experiment) -> bool:
-    """Run the analyses unless they are complete; return whether anything was run."""
+    """Run the analyses in analyse.which unless all are complete; return whether any was run."""
     config, folder = experiment.config, experiment.files.analyses
     torch.set_num_threads(config.finetune.threads)  # as in the worker processes, since floating-point sums depend on it
     analyses = wanted(config.analyse.which)
@@ -45,10 +45,10 @@ def run(experiment: Experiment) -> bool:
                 continue
             made.append((analysis, rows, analysis.verdicts(rows)))
             seconds = f"{time.monotonic() - begin:.0f} s"
-            print(f"analyse: {analysis.name}: {len(rows)} rows of data in {seconds}", flush=True)
+            print(f"analyse: {analysis.name}: measured {len(rows)} rows of data in {seconds}", flush=True)
     if LANDSCAPE in analyses and LANDSCAPE.name not in missing and bench.train is None:
         missing["figure_2, train loss"] = f"the training set {config.data.train} is not prepared"
     write(bench, inputs, made, missing)
     files.refresh(experiment.files.results)
-    print(f"analyse: {len(made)} analyses, {len(missing)} not possible -> {index}")
+    print(f"analyse: {len(made)} analyses made, {len(missing)} not possible; see {index}")
     return True

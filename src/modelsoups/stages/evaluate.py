@@ -1,4 +1,4 @@
-"""Computes and caches the logits of initial models and ingredients: `modelsoups evaluate`."""
+"""Computes and caches the logits of all initial and fine-tuned models: `modelsoups evaluate`."""
 
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.experiment.ingredients import load_weights
@@ -7,17 +7,17 @@ from modelsoups.workers.processes import run_tasks
 
 
 def run(experiment: Experiment) -> bool:
-    """Evaluate the models whose logits are not cached on all sets; return whether any were."""
+    """Compute all logits that are not cached yet; return whether there were any."""
     sets, ingredients = experiment.sets, experiment.ingredients
     models = [*ingredients.initial().values(), *ingredients.find().ingredients]
     tasks = [model for model in models if not _is_cached(experiment, model)]
     names = ", ".join(sets.evaluated())
     if missing := sets.missing():
-        print(f"evaluate: not available: {', '.join(missing)}; `modelsoups prepare` adds them once their files exist")
+        print(f"evaluate: not available: {', '.join(missing)}; get their files and run `modelsoups prepare`")
     if not tasks:
         print(f"evaluate: complete, {len(models)} models on {names}")
         return False
-    print(f"evaluate: {len(tasks)} of {len(models)} models on {names}")
+    print(f"evaluate: evaluating {len(tasks)} of {len(models)} models on {names}")
     experiment.prepare_inputs(sets.evaluated())
     for _ in run_tasks(_evaluate, tasks, experiment.workers, "evaluate", shared=experiment):
         pass

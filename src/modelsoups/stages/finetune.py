@@ -1,10 +1,10 @@
-"""Fine-tunes one model (an ingredient) per recipe of the draw: `modelsoups finetune`.
+"""Fine-tunes one model (an ingredient) with each recipe in draw.jsonl: `modelsoups finetune`.
 
-The augmentation of an image depends only on the recipe's seed, the epoch and the image, so a run
+The augmentation of an image depends only on the recipe's seed, the epoch and the image, so training
 that is killed and resumed gives bit-identical weights. An ingredient's folder contains recipe.json,
-metrics.jsonl and, during training, a lock and checkpoints; afterwards model.safetensors and the
-manifest, which is written last, or failed.json if the loss diverged. Under torchrun, `modelsoups finetune ingredient=3`
-trains one ingredient on all ranks, with the recipe's batch size.
+metrics.jsonl and, during training, a lock and checkpoints; afterwards model.safetensors and a manifest
+or, if the loss diverged, failed.json. Under torchrun, `modelsoups finetune ingredient=3` trains one
+ingredient in all processes together; the recipe's batch size is the total of all processes.
 """
 
 import contextlib
@@ -33,14 +33,14 @@ COMPLETE = "complete"
 
 
 def run(experiment: Experiment) -> bool:
-    """Fine-tune every ingredient that is neither complete nor failed, or only number `ingredient`.
+    """Fine-tune all unfinished ingredients, or only the one that the key `ingredient` names.
 
-    Return whether there were any. Failed ones are reported. Raises ValueError if `ingredient` failed.
+    Return whether there were any. Raises ValueError if `ingredient` names one whose loss diverged.
     """
     recipes, files = experiment.draw.recipes(), experiment.files
     only = experiment.config.ingredient
     if only is not None and only >= len(recipes):
-        raise ValueError(f"ingredient={only}: {files.draw} has recipes 0 to {len(recipes) - 1}")
+        raise ValueError(f"ingredient={only}: {files.draw} has only recipes 0 to {len(recipes) - 1}")
     wanted = range(len(recipes)) if only is None else [only]
     ended = {index: _ended(experiment, index, recipes[index]) for index in wanted}
     todo = [index for index in wanted if ended[index] is None]
@@ -52,13 +52,13 @@ def run(experiment: Experiment) -> bool:
     for index, reason in sorted(failed.items()):
         message = f"ingredient {index:03d}: {reason}"
         if only is not None:
-            raise ValueError(f"{message}; recipes are fixed: move {files.ingredient(index)} away to try it again")
+            raise ValueError(f"{message}; move {files.ingredient(index)} away to try it again")
         print(f"finetune: {message}; soups are chosen without it")
     return bool(todo)
 
 
 def _fine_tune_all(experiment: Experiment, recipes: list[Recipe], todo: list[int]) -> dict[int, str]:
-    """Fine-tune these ingredients. Return why each of those that diverged did so, by index."""
+    """Fine-tune the ingredients `todo`. Return {index: reason} for each one that diverged."""
     images = len(experiment.sets.train)
     sets, test = experiment.sets, experiment.config.data.test
     check_disjoint(sets.train, sets.holdout)
@@ -72,7 +72,7 @@ def _fine_tune_all(experiment: Experiment, recipes: list[Recipe], todo: list[int
         return {todo[0]: reason} if reason else {}
     ends = run_tasks(_task, todo, experiment.workers, "finetune", lambda i: recipes[i].epochs * images, experiment)
     failed = {index: reason for index, reason in ends if reason}
-    print(f"finetune: {len(todo) - len(failed)} ingredients -> {experiment.files.ingredients}")
+    print(f"finetune: wrote {len(todo) - len(failed)} ingredients to {experiment.files.ingredients}")
     return failed
 
 
@@ -81,18 +81,18 @@ def _task(experiment: Experiment, index: int) -> str | None:
 
 
 def _fine_tune_here(experiment: Experiment, recipe: Recipe, index: int) -> str | None:
-    """Fine-tune one ingredient in this process, together with the other ranks if there are any."""
+    """Fine-tune one ingredient in this process (under torchrun, a rank); return why it diverged."""
     with joined() as ranks:
         shown = watched(f"finetune: {index:03d}", recipe.epochs * len(experiment.sets.train))
         with shown if ranks.first else contextlib.nullcontext():
             reason = _fine_tune_locked(experiment, recipe, index, ranks)
         if ranks.first and not reason:
-            print(f"finetune: ingredient {index:03d} -> {experiment.files.ingredient(index)}")
+            print(f"finetune: wrote ingredient {index:03d} to {experiment.files.ingredient(index)}")
     return reason
 
 
 def _fine_tune_locked(experiment: Experiment, recipe: Recipe, index: int, ranks: Ranks) -> str | None:
-    """Call `fine_tune` with the folder locked; Held, a ValueError, if another process has it."""
+    """Lock the ingredient's folder and fine-tune; ValueError if another process has the lock."""
     torch.set_num_threads(experiment.config.finetune.threads)
     if not ranks.first:
         return fine_tune(experiment, recipe, index, ranks)
@@ -101,7 +101,7 @@ def _fine_tune_locked(experiment: Experiment, recipe: Recipe, index: int, ranks:
 
 
 def _inputs(experiment: Experiment, recipe: Recipe) -> dict[str, Any]:
-    """Return the inputs of an ingredient for its manifest, as JSON values."""
+    """Return what an ingredient depends on (recipe, initial weights, data), for manifest.json."""
     inputs = {
         "recipe": asdict(recipe),
         "initialization": experiment.ingredients.initial()["initialization"].sha256,
@@ -113,7 +113,7 @@ def _inputs(experiment: Experiment, recipe: Recipe) -> dict[str, Any]:
 
 
 def _ended(experiment: Experiment, index: int, recipe: Recipe) -> str | None:
-    """Return COMPLETE, why it failed, or None if unfinished; ValueError if inputs differ."""
+    """Return COMPLETE, why it diverged, or None if unfinished; ValueError if its recipe changed."""
     folder = experiment.files.ingredient(index)
     failure = folder / paths.FAILED
     manifest = manifests.manifest_of(folder)
@@ -123,8 +123,8 @@ def _ended(experiment: Experiment, index: int, recipe: Recipe) -> str | None:
     for key, value in _inputs(experiment, recipe).items():
         if end.get("inputs", {}).get(key) != value:
             raise ValueError(
-                f"{folder} was made from a different {key}; a trained ingredient is fixed: choose another name=..., or "
-                f"move {folder} away to train it again"
+                f"{folder} was trained with a different {key}; choose another run with name=..., or move {folder} "
+                "away to train it again"
             )
     resume.remove(folder)  # checkpoints remain if the process was killed right after training
     return COMPLETE if manifest else str(end["reason"])
@@ -133,9 +133,9 @@ def _ended(experiment: Experiment, index: int, recipe: Recipe) -> str | None:
 def fine_tune(
     experiment: Experiment, recipe: Recipe, index: int, ranks: Ranks = ALONE, lock: Lock | None = None
 ) -> str | None:
-    """Fine-tune a recipe into the folder of ingredient `index`. Return why it diverged, or None.
+    """Fine-tune the initial model with a recipe. Return why the loss diverged, or None.
 
-    Rank 0 writes the files; if `lock` is given, it checks before each write that it still has the lock.
+    Rank 0 writes the folder of ingredient `index`, after checking that it still has the `lock`.
     """
     from modelsoups.train.trainer import Trainer, Workspace  # loads timm: 2 seconds, not needed if all is complete
 
@@ -166,7 +166,7 @@ def fine_tune(
 
 
 def _write(folder: Path, trainer: "Trainer", inputs: dict[str, Any]) -> None:
-    """Write the weights of a trained ingredient and its averages, and last its manifest."""
+    """Write the trained weights, their EMA and SWA averages if any, and finally manifest.json."""
     state, files = state_of(trainer.model), [folder / paths.MODEL]
     storage.save_weights(files[0], state)
     averages = {name: average.state for name, average in trainer.averages.items() if average.count}

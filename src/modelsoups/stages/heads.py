@@ -1,7 +1,7 @@
-"""Creates the initial model theta_0, encoder and head: `modelsoups heads` (section 3.1).
+"""Creates the initial model theta_0 (encoder and head): `modelsoups heads` (section 3.1).
 
-The zero-shot head is computed by CLIP's text tower. The linear probe is trained on the frozen features
-of the training images, without augmentation; it starts from the zero-shot head, or from zero for timm.
+The zero-shot head is computed by CLIP's text tower. The linear probe is trained on frozen features,
+without augmentation; it starts from the zero-shot head or, without a text tower (timm), from zero.
 """
 
 from dataclasses import asdict
@@ -20,7 +20,7 @@ from modelsoups.workers.processes import advance, run_tasks
 
 
 def run(experiment: Experiment) -> bool:
-    """Create heads.init and, for a CLIP, the zero-shot model; return whether any was missing."""
+    """Create missing initial models: one with head heads.init, for a CLIP also a zero-shot one."""
     config, files = experiment.config, experiment.files
     wanted = [config.heads.init]
     if has_text_tower(config.model) and config.heads.init != "zeroshot":
@@ -38,7 +38,7 @@ def run(experiment: Experiment) -> bool:
 
 
 def _inputs(experiment: Experiment, init: str) -> dict[str, Any]:
-    """Return the inputs of an initial model for its manifest."""
+    """Return what an initial model depends on (options, classes, data), for manifest.json."""
     config, train = experiment.config, experiment.sets.train
     classes = storage.fingerprint(train.classes)
     inputs: dict[str, Any] = {"model": asdict(config.model), "init": init, "classes": classes}
@@ -48,7 +48,7 @@ def _inputs(experiment: Experiment, init: str) -> dict[str, Any]:
 
 
 def _make(experiment: Experiment, init: str) -> Path:
-    """Create one initial model in its folder, and return the path of its weights."""
+    """Create and write the initial model `init` (lp or zeroshot); return its weights' path."""
     torch.set_num_threads(experiment.config.finetune.threads)
     model = _initial_model(experiment, init)
     if init == "zeroshot":

@@ -1,4 +1,4 @@
-"""Converts data sets to WebDataset shards, with a manifest per set: `modelsoups prepare`."""
+"""Converts the data sets to WebDataset shards, one folder a data set: `modelsoups prepare`."""
 
 from modelsoups.disk import manifests
 from modelsoups.experiment.experiment import Experiment
@@ -7,7 +7,7 @@ from modelsoups.workers.processes import cores
 
 
 def run(experiment: Experiment) -> bool:
-    """Prepare every incomplete set; return whether any was; ValueError if options differ."""
+    """Write the missing data sets; return whether any was. ValueError if options have changed."""
     sets = experiment.sets
     names, folder = sets.names(), sets.data.dir
     todo = [name for name in names if not _is_made(sets, name)]
@@ -15,10 +15,10 @@ def run(experiment: Experiment) -> bool:
         print(f"prepare: complete, {len(names)} data sets in {folder}")
         return False
     if len(todo) < len(names):
-        print(f"prepare: complete: {', '.join(n for n in names if n not in todo)}")
+        print(f"prepare: already complete: {', '.join(n for n in names if n not in todo)}")
     made = sets.make(todo, sets.data.workers or cores())
     if made:
-        print(f"prepare: {', '.join(n for n in names if n in made)}: {sum(made.values()):,} images -> {folder}")
+        print(f"prepare: wrote {', '.join(n for n in names if n in made)} ({sum(made.values()):,} images) to {folder}")
     return bool(made)
 
 

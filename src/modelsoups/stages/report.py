@@ -1,8 +1,8 @@
 """Writes results.jsonl, and from it tables, figures, claims and an HTML page: `modelsoups report`.
 
-results.jsonl, provenance.json and contact.png are measured from a finished run. All other files of
-the results folder are derived from these three, and are rewritten if one of the three changes, whether
-or not the run is on this machine.
+results.jsonl, provenance.json and contact.png come from the files of a finished run. All other files
+of the results folder come from these three, and are rewritten if one of the three changes, even if
+the run itself is not on this machine.
 """
 
 import json
@@ -44,9 +44,9 @@ def run(experiment: Experiment) -> bool:
 
 
 def _inputs(experiment: Experiment) -> dict[str, Any]:
-    """Return the inputs of the report: those of a finished run, or the authors' released results.
+    """Return what the report depends on: the run's soups, or the authors' published accuracies.
 
-    If the run is not on this machine, return the inputs that the results folder's manifest records.
+    If the run is not on this machine, return what manifest.json in the results folder recorded.
     """
     run = experiment.files
     if manifests.manifest_of(run.soups) is None:
@@ -62,7 +62,7 @@ def _inputs(experiment: Experiment) -> dict[str, Any]:
 
 
 def _is_measured(folder: Path, inputs: dict[str, Any]) -> bool:
-    """Return whether files.SOURCES were measured from these inputs, even if edited since."""
+    """Return whether results.jsonl and provenance.json exist and were made from these inputs."""
     manifest = folder / manifests.MANIFEST
     there = [(folder / name).exists() for name in (manifests.MANIFEST, *files.SOURCES)]
     return all(there) and storage.read_object(manifest, "inputs")["inputs"] == json.loads(json.dumps(inputs))

@@ -1,7 +1,7 @@
 """Chooses a soup by every method of Table 3 on the hold-out only, then evaluates them: `modelsoups soup`.
 
-Writes each soup to runs/<name>/soups/<row>.json, and the mixed weights of those in soup.write as .safetensors. No test
-set is read before the last coefficient has been chosen: `_choose` gets a Pool without test sets; `_measure` runs later.
+Writes each soup's coefficients to runs/<name>/soups/<row>.json; for the soups in soup.write, also the
+averaged weights, as .safetensors. No test set is read before all soups have been chosen.
 """
 
 import random
@@ -21,7 +21,7 @@ from modelsoups.workers.processes import run_tasks
 
 @dataclass(frozen=True)
 class Order:
-    """A row to compute: the method, its options, and the indices of its ingredients (None: all)."""
+    """A soup to choose: its name (row), method, options, and indices of ingredients (None: all)."""
 
     row: str
     method: str
@@ -30,12 +30,12 @@ class Order:
 
 
 def run(experiment: Experiment) -> bool:
-    """Choose every incomplete row, then measure all rows; return whether there was work."""
+    """Choose the soups that are missing, then evaluate all; return whether there was work."""
     files, soups = experiment.files, experiment.soups
     found = experiment.ingredients.find()
     inputs = experiment.soup_inputs(found.ingredients)
     for name, reason in found.missing.items():
-        print(f"soup: ingredient {name} is not in the pool: {reason}")
+        print(f"soup: ingredient {name} is left out: {reason}")
     if manifests.complete(files.soups, inputs):
         print(f"soup: complete, {len(list(files.soups.glob('*.json'))) - 1} soups in {files.soups}")
         return False
@@ -53,19 +53,19 @@ def run(experiment: Experiment) -> bool:
         pass
     made = [*map(files.soup, rows), *map(files.mixed, experiment.config.soup.write)]
     manifests.finish(files.soups, inputs, made, missing=found.missing)
-    print(f"soup: {len(rows)} rows -> {files.soups}")
+    print(f"soup: wrote {len(rows)} soups to {files.soups}")
     return True
 
 
 def _key_of(order: Order, key: str) -> str:
-    """Return the key of an order's inputs: a row of soup.also names its module nowhere else."""
+    """Return `key`, the hash of the stage's inputs, joined with the name of a user's own method."""
     return storage.fingerprint([key, order.method]) if ":" in order.method else key
 
 
 def plan(experiment: Experiment, count: int) -> list[Order]:
-    """Return an Order for every row that a method chooses from `count` ingredients, the slowest first.
+    """Return an Order (what to compute) for each soup of `count` ingredients, slowest methods first.
 
-    Rows of WiSE-FT are not among them: they are derived from the rows best and greedy.
+    WiSE-FT is not among them: it mixes the initialization with two of these soups, best and greedy.
     """
     given = experiment.config.soup
     learned = {"epochs": given.learned_epochs, "lr": given.learned_lr, "batch_size": given.learned_batch_size}
@@ -89,7 +89,7 @@ def plan(experiment: Experiment, count: int) -> list[Order]:
 
 
 def _also(names: Sequence[str], others: Sequence[Order]) -> list[Order]:
-    """Return the orders of soup.also; ValueError for an unknown method or two rows of one name."""
+    """Return Orders for `names`, the methods in soup.also; ValueError: one unknown, or in `others`."""
     rows = {order.row for order in others}
     orders = []
     for name in names:
@@ -99,16 +99,16 @@ def _also(names: Sequence[str], others: Sequence[Order]) -> list[Order]:
             raise ValueError(f"soup.also: {error}") from error
         row = name.rpartition(":")[2]
         if row in rows:
-            raise ValueError(f"soup.also: {name} would be a second row {row}; give the function another name")
+            raise ValueError(f"soup.also: {name}: a soup named {row} already exists; rename the function")
         rows.add(row)
         orders.append(Order(row, name))
     return orders
 
 
 def _interpolations(experiment: Experiment, key: str) -> list[str]:
-    """Write WiSE-FT soups towards the best model and the greedy soup (appendix D); return their rows.
+    """Interpolate from theta_0 to the best model and greedy soup (WiSE-FT, appendix D).
 
-    Without the initialization, as in an import without model_0, there are no such rows.
+    Write these soups and return their names; none without theta_0 (if model_0 was not imported).
     """
     initial = experiment.ingredients.initial().get("initialization")
     rows: list[str] = []
@@ -129,7 +129,7 @@ def _choose(experiment: Experiment, order: Order) -> Soup:
 
 
 def _measure(experiment: Experiment, row: str) -> None:
-    """Mix a soup, evaluate it on the hold-out and test sets, and add its hash to its file."""
+    """Average a soup's weights, cache its logits on hold-out and test sets, and store its hash."""
     soups = experiment.soups
     soup = soups.read(row)
     if soup.space == "logits":

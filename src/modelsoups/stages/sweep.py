@@ -1,4 +1,4 @@
-"""Draws one recipe per line from a search file into draw.jsonl, for review: `modelsoups sweep`.
+"""Draws the hyperparameters of each model from a search file into draw.jsonl: `modelsoups sweep`.
 
 Fine-tuning reads only draw.jsonl, never the search file.
 """
@@ -7,5 +7,5 @@ from modelsoups.experiment.experiment import Experiment
 
 
 def run(experiment: Experiment) -> bool:
-    """Write runs/<name>/draw.jsonl and return whether it changed; ValueError if a recipe would."""
+    """Write draw.jsonl; return whether it changed. ValueError if existing recipes would change."""
     return experiment.draw.write()

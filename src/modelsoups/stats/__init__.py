@@ -1,1 +1,1 @@
-"""Statistics: scores, intervals, tests, calibration, equation (1). Legend: N images, C classes."""
+"""Statistics of predictions (N images, C classes): accuracy, tests, calibration, the paper's loss estimate."""

@@ -1,4 +1,4 @@
-"""The rule for the bold numbers of Table 4, and its oracle row (the best model on each set)."""
+"""Table 4: the rule for its bold numbers, and its oracle row (the best model on each data set)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,12 +11,12 @@ ALPHA = 0.05  # significance level
 
 
 def oracle(accuracies: Mapping[str, Mapping[str, float]], shifts: Sequence[str]) -> dict[str, tuple[str, float]]:
-    """Return the name and accuracy of the best model on each data set; key "mean": over the shifts.
+    """Return data set -> name and accuracy of its best model; key "mean": best mean of the shifts.
 
-    accuracies[model][data set] is from 0 to 1. Ties go to the first model. ValueError if it is empty.
+    accuracies[model][data set] is from 0 to 1. In a tie the first model wins. ValueError if empty.
     """
     if not accuracies:
-        raise ValueError("oracle: no individual models")
+        raise ValueError("oracle: there are no individual models to choose the best from")
     best: dict[str, tuple[str, float]] = {}
     for model, row in accuracies.items():
         columns = {**row, "mean": scores.shift_mean(row, shifts)} if shifts else row
@@ -27,10 +27,10 @@ def oracle(accuracies: Mapping[str, Mapping[str, float]], shifts: Sequence[str])
 
 
 def bold(rows: Mapping[str, Sequence[object]], seed: int = 0) -> set[str]:
-    """Return the names of the rows that are not significantly worse than the best (bold in Table 4).
+    """Return the methods (names of rows) that Table 4 prints bold: not significantly below the best.
 
-    rows[name]: for each data set, a boolean array of which images are classified correctly. Each row
-    is compared with the best by an exact McNemar test (one data set) or a permutation test (several).
+    rows[name]: for each data set, a boolean array of which images are classified correctly. Tests
+    against the best: exact McNemar (one data set) or a paired permutation test (several).
     """
     if not rows:
         return set()

@@ -21,14 +21,14 @@ def ece(logits_NC: Tensor, labels_N: Tensor, bins: int = BINS) -> float:
 
 
 def ece_of(confidence_N: Tensor, correct_N: Tensor, bins: int = BINS) -> float:
-    """Return `ece` from each image's confidence and whether its prediction is correct."""
+    """Return the ECE (see `ece`) from each image's confidence and whether its class is correct."""
     if not 1 <= bins <= len(confidence_N):
-        raise ValueError(f"{bins} bins for {len(confidence_N)} images; expected from 1 to as many as there are images")
+        raise ValueError(f"ECE: {bins} bins for {len(confidence_N)} images; expected at most one bin per image")
     return _binned_error(confidence_N.numpy(), correct_N.double().numpy(), bins)
 
 
 def ece_sweep(logits_NC: Tensor, labels_N: Tensor) -> float:
-    """Return ECE-SWEEP (Roelofs et al. 2020): the ECE with the most bins of rising accuracy."""
+    """Return ECE with the most bins whose accuracies rise with confidence (Roelofs et al. 2020)."""
     confidences, correct = confidence(logits_NC, labels_N)
     confidence_N, correct_N = _sorted(confidences.numpy(), correct.double().numpy())
     parts = np.array_split(correct_N, 1)
@@ -44,7 +44,7 @@ def ece_sweep(logits_NC: Tensor, labels_N: Tensor) -> float:
 def ece_difference(
     one: Sequence[Predictions], two: Sequence[Predictions], bins: int = BINS, draws: int = 1000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Return the mean `ece` of models `one` minus that of models `two`, and the ends of its 95% interval.
+    """Return the mean ECE of models `one` minus that of `two`, and the ends of its 95% interval.
 
     All models are evaluated on the same images, and each bootstrap sample is used for all of them.
     The interval is normal, with the bootstrap's standard deviation. Bootstrap percentiles would be
@@ -75,13 +75,13 @@ def _binned_error(confidence: np.ndarray, correct: np.ndarray, bins: int) -> flo
 
 
 def confidence(logits_NC: Tensor, labels_N: Tensor) -> Predictions:
-    """Return confidence_N, each image's largest softmax probability, and correct_N (bool)."""
+    """Return each image's largest softmax probability, and whether its prediction is correct."""
     confidence_N, predicted_N = logits_NC.double().softmax(dim=1).max(dim=1)
     return confidence_N, predicted_N == labels_N
 
 
 def _sorted(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sort both arrays by confidence; images with equal confidence get their mean correctness."""
+    """Return both arrays sorted by confidence; correctness is averaged over equal confidences."""
     order = np.argsort(confidence, kind="stable")
     confidence_N, correct_N = confidence[order], correct[order]
     begins = np.flatnonzero(np.diff(confidence_N, prepend=-1.0))
@@ -98,14 +98,16 @@ def _error(confidence_N: np.ndarray, parts: list[np.ndarray]) -> float:
 
 
 def calibrating_beta(logits_NC: Tensor, labels_N: Tensor) -> float:
-    """Return the beta that minimizes the mean cross-entropy of beta * logits (K.4)."""
+    """Return the factor beta with the least mean cross-entropy of beta * logits (appendix K.4)."""
     return minimizing_beta(lambda: [(logits_NC, labels_N)])
 
 
 def minimizing_beta(blocks: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> float:
-    """Return `calibrating_beta` of batches (logits_BC, labels_B); each step calls blocks() again.
+    """Return the beta with the least mean cross-entropy of beta * logits over blocks().
 
-    The loss is convex in beta. If its slope has no root within BETA, one end of BETA is optimal.
+    blocks() yields batches of (logits, labels).
+
+    It is called once for each step. The result is limited to the range BETA.
     """
 
     def slope(beta: float) -> float:

@@ -1,9 +1,9 @@
 """Correlation and sign agreement of two quantities over pairs of models, with bootstrap intervals.
 
-Points that share a model are not independent, so the bootstrap resamples models, not points. The
-weight of a point is the number of times its first model was drawn times that of its second.
+A point is a pair of models with its x and y. Points that share a model are not independent, so the
+bootstrap resamples models. A point's weight is the product of how often its models were drawn.
 
-Legend: P points (pairs of models), D draws.
+Legend: P points (pairs of models), D bootstrap samples.
 """
 
 import itertools
@@ -17,7 +17,7 @@ Pairs = Sequence[tuple[str, str]]  # the two models of each point
 
 
 class Estimate(NamedTuple):
-    """A statistic's value, its 95% interval, and the number of points."""
+    """A statistic's value, its 95% interval, and its number of points (pairs of models)."""
 
     value: float
     low: float
@@ -26,29 +26,29 @@ class Estimate(NamedTuple):
 
 
 def correlation(x_P: Sequence[float], y_P: Sequence[float], models_P: Pairs) -> Estimate:
-    """Return Pearson's correlation of x and y; models_P: the names of each point's two models.
+    """Return Pearson's correlation of x and y over points; models_P: names of each point's models.
 
     Raises ValueError if there are fewer than three points, or x or y is constant.
     """
     x, y = _same_length(x_P, y_P, models_P)
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        raise ValueError(f"correlation of {len(x)} points: expected at least three that differ in x and in y")
+        raise ValueError(f"correlation of {len(x)} points: expected three or more, and x and y not constant")
     value = float(_weighted(x, y, np.ones((1, len(x))))[0])
     return _interval(value, _weighted(x, y, _draws(models_P)), len(x))
 
 
 def sign_agreement(x_P: Sequence[float], y_P: Sequence[float], models_P: Pairs) -> Estimate:
-    """Return the fraction of points with equal signs of x and y; zeros do not count."""
+    """Return the fraction of points where x and y have the same sign; zeros are left out."""
     x, y = _same_length(x_P, y_P, models_P)
     counted = (x != 0) & (y != 0)
     if not counted.any():
-        raise ValueError("agreement in sign: every point is zero in x or in y")
+        raise ValueError("agreement in sign: x or y is zero at every point, so there is no sign to compare")
     agree = ((x > 0) == (y > 0))[counted].astype(float)
     return mean(agree, list(itertools.compress(models_P, counted)))
 
 
 def mean(y_P: Sequence[float], models_P: Pairs) -> Estimate:
-    """Return the mean of y over points, with its bootstrap interval."""
+    """Return the mean of y over all points, with its bootstrap interval over models."""
     y, _ = _same_length(y_P, y_P, models_P)
     weights = _draws(models_P)
     with np.errstate(invalid="ignore"):
@@ -57,10 +57,10 @@ def mean(y_P: Sequence[float], models_P: Pairs) -> Estimate:
 
 
 def difference(y_P: Sequence[float], inside_P: Sequence[bool], models_P: Pairs) -> Estimate:
-    """Return the mean y of points inside minus that of points outside; ValueError if none."""
+    """Return the mean y where inside_P is true minus the mean y elsewhere (neither may be empty)."""
     y, inside = _same_length(y_P, list(map(float, inside_P)), models_P)
     if not 0 < inside.sum() < len(y):
-        raise ValueError(f"{int(inside.sum())} of {len(y)} points are inside: expected points on both sides")
+        raise ValueError(f"inside_P is true for {int(inside.sum())} of {len(y)} points; expected some, not all")
     weights = np.concatenate([np.ones((1, len(y))), _draws(models_P)])
     with np.errstate(invalid="ignore"):
         one, two = ((weights * part) @ y / (weights @ part) for part in (inside, 1 - inside))
@@ -68,7 +68,7 @@ def difference(y_P: Sequence[float], inside_P: Sequence[bool], models_P: Pairs) 
 
 
 def correlation_gain(x_P: Sequence[float], other_P: Sequence[float], y_P: Sequence[float], models_P: Pairs) -> Estimate:
-    """Return the correlation of x and y minus that of other and y, with the same draws."""
+    """Return corr(x, y) - corr(other, y) with an interval by the bootstrap over models."""
     correlation(x_P, y_P, models_P), correlation(other_P, y_P, models_P)  # or a ValueError
     weights = np.concatenate([np.ones((1, len(y_P))), _draws(models_P)])
     y = np.asarray(y_P, float)
@@ -79,12 +79,12 @@ def correlation_gain(x_P: Sequence[float], other_P: Sequence[float], y_P: Sequen
 def _same_length(x_P: Sequence[float], y_P: Sequence[float], models_P: Pairs) -> tuple[np.ndarray, ...]:
     x, y = np.asarray(x_P, float), np.asarray(y_P, float)
     if not len(x) or not len(x) == len(y) == len(models_P):
-        raise ValueError(f"{len(x)} and {len(y)} values for {len(models_P)} pairs; expected equal numbers above 0")
+        raise ValueError(f"{len(x)} values of x, {len(y)} of y, {len(models_P)} pairs: expected equal numbers above 0")
     return x, y
 
 
 def _draws(models_P: Pairs, seed: int = 0) -> np.ndarray:
-    """Return weights_DP, the weight of each point in each bootstrap draw of the models."""
+    """Return an array (D, P): the weight of each point in each bootstrap sample of the models."""
     names = sorted({name for pair in models_P for name in pair})
     place = {name: i for i, name in enumerate(names)}
     drawn = np.random.default_rng(seed).multinomial(len(names), [1 / len(names)] * len(names), size=DRAWS)
@@ -93,7 +93,7 @@ def _draws(models_P: Pairs, seed: int = 0) -> np.ndarray:
 
 
 def _weighted(x: np.ndarray, y: np.ndarray, weights_DP: np.ndarray) -> np.ndarray:
-    """Return the weighted correlation for each row of weights; NaN if x or y is constant there."""
+    """Return the weighted correlation of x and y per bootstrap sample (NaN if one is constant)."""
     with np.errstate(invalid="ignore", divide="ignore"):
         w = weights_DP / weights_DP.sum(axis=1, keepdims=True)
         mx, my = w @ x, w @ y

@@ -12,11 +12,8 @@ from scipy import stats as scipy_stats
 
 
 def wilson(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's (1927) score interval for the fraction correct / n.
-
-    scipy's binomtest(...).proportion_ci differs from the published results in the last digits, and
-    takes nine times as long because it also computes a p-value.
-    """
+    """Return Wilson's (1927) score interval for the fraction correct / n."""
+    # scipy's binomtest(...).proportion_ci differs in the last digit and takes nine times as long.
     if not (n >= 1 and 0 <= correct <= n):
         raise ValueError(f"{correct} correct of {n} images: expected 0 <= correct <= n and n at least 1")
     z = z_value(level)
@@ -28,29 +25,29 @@ def wilson(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
 
 
 def z_value(level: float) -> float:
-    """Return the half width, in standard deviations, of a normal interval (1.96 for level 0.95)."""
+    """Return how many standard deviations a normal interval extends to each side (0.95: 1.96)."""
     if not 0 < level < 1:
-        raise ValueError(f"level={level}: expected between 0 and 1")
+        raise ValueError(f"confidence level={level}: expected a number between 0 and 1")
     return float(scipy_stats.norm.ppf((1 + level) / 2))
 
 
 def mean_over_sets(values: Sequence[float]) -> float:
     if not values:
-        raise ValueError("no data sets to compare on")
+        raise ValueError("mean over data sets: there are no data sets")
     return math.fsum(values) / len(values)
 
 
 def mean_interval(differences: Sequence[Any], level: float = 0.95) -> tuple[float, float, float]:
-    """Return the unweighted mean over data sets of each set's mean, and its normal interval's ends.
+    """Return the mean over data sets of each set's mean difference, and the ends of its interval.
 
     differences: for each set, one number per image, such as a - b averaged over pairs of models.
-    Only images count as random, not sets or models. ValueError if a set has fewer than two images.
+    The interval is normal; only images count as random. ValueError if a set has fewer than two.
     """
     means, variances = [], []
     for differences_N in differences:
         d_N = np.asarray(differences_N, float)
         if len(d_N) < 2:
-            raise ValueError(f"an interval needs at least two images, not {len(d_N)}")
+            raise ValueError(f"an interval needs at least two images, not {len(d_N)}, in each data set")
         means.append(float(d_N.mean()))
         variances.append(float(d_N.var(ddof=1)) / len(d_N))
     value = mean_over_sets(means)
@@ -63,8 +60,8 @@ def bootstrap(
 ) -> tuple[float, float, float]:
     """Return a statistic of accuracies, and the ends of its 95% percentile interval over images.
 
-    sets: correct_MN of each data set. statistic: a function of the list of accuracies_M, one per data
-    set. A set's images are resampled once for all models, independently of the other sets.
+    sets: an array (models, images) for each data set, 1 where correct. statistic: gets a list with
+    an array of accuracies (models,) for each set. Images are resampled, the same for all models.
     """
     rng = np.random.default_rng(seed)
     correct = [np.asarray(c_MN, float) for c_MN in sets]

@@ -15,7 +15,7 @@ Pair = tuple[Any, Any]  # correct_N of models a and b on one data set, as anythi
 
 
 class McNemar(NamedTuple):
-    """Numbers of images that only a or only b classifies correctly, and the two-sided p-value."""
+    """The result of McNemar's test: images that only a or only b gets right, two-sided p-value."""
 
     only_a: int
     only_b: int
@@ -23,7 +23,7 @@ class McNemar(NamedTuple):
 
 
 class MeanTest(NamedTuple):
-    """Difference of accuracies, a - b (-1 to 1), and its two-sided p-value."""
+    """A paired test of two models: accuracy of a minus b (-1 to 1), and the two-sided p-value."""
 
     difference: float
     p: float
@@ -32,7 +32,7 @@ class MeanTest(NamedTuple):
 def mcnemar_exact(a_correct_N: Any, b_correct_N: Any) -> McNemar:
     """Return the exact McNemar test of models a and b on one data set (Table 4).
 
-    Null hypothesis: an image that only one model classifies correctly is equally likely a's or b's.
+    Null hypothesis: an image that only one model gets right is equally likely to be a's or b's.
     """
     only_a, only_b, _ = _discordant((a_correct_N, b_correct_N))
     if only_a + only_b == 0:
@@ -44,10 +44,10 @@ def mcnemar_exact(a_correct_N: Any, b_correct_N: Any) -> McNemar:
 def paired_mean_test(pairs: Sequence[Pair], seed: int = 0, draws: int = DRAWS) -> MeanTest:
     """Return the paired permutation test of the two models' mean accuracy over data sets (Table 4).
 
-    Under the null hypothesis the two models' answers to an image may be swapped. Only images that
-    exactly one model classifies correctly matter: of n such images in a data set, model a has
-    Binomial(n, 1/2). The p-value counts the observed answers as one of the draws, so it is never
-    zero. Raises ValueError if there are no data sets, or the models' numbers of images differ.
+    Under the null hypothesis the two models' predictions for an image may be swapped. Only images
+    that exactly one model gets right matter: of n such images in a data set, those that the first
+    model gets right are Binomial(n, 1/2). The observed data are one of the draws, so p is never zero. Raises ValueError
+    if there are no data sets, or the models' numbers of images differ.
     """
     counts = [_discordant(pair) for pair in pairs]
     difference = mean_over_sets([(only_a - only_b) / n for only_a, only_b, n in counts])
@@ -61,19 +61,19 @@ def paired_mean_test(pairs: Sequence[Pair], seed: int = 0, draws: int = DRAWS) -
 
 
 def _discordant(pair: Pair) -> tuple[int, int, int]:
-    """Return the number of images correct for a only, the number for b only, and the total."""
+    """Return how many images only a gets right, how many only b gets right, and their total."""
     a_N, b_N = map(np.asarray, pair)
     if a_N.dtype != bool or b_N.dtype != bool:
-        raise ValueError(f"correctness must be boolean, not {a_N.dtype} and {b_N.dtype}")
+        raise ValueError(f"correctness per image must be boolean, not {a_N.dtype} and {b_N.dtype}")
     if a_N.ndim != 1 or a_N.shape != b_N.shape or not len(a_N):
-        raise ValueError(f"shapes {a_N.shape} and {b_N.shape}: expected two vectors of the same images, at least one")
+        raise ValueError(f"correctness: shapes {a_N.shape} and {b_N.shape}; expected (N,) twice, at least one image")
     return int((a_N & ~b_N).sum()), int((b_N & ~a_N).sum()), len(a_N)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return Holm's (1979) adjusted p-values, in the order of the input.
+    """Return the p-values adjusted for their number by Holm's (1979) method, in the input's order.
 
-    Rejecting those below 0.05 keeps the probability of any false rejection at 0.05 or below.
+    If those below 0.05 are rejected, the probability of any false rejection is at most 0.05.
     """
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     adjusted, highest = [0.0] * len(p_values), 0.0
@@ -84,9 +84,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def p_of_interval(value: float, low: float, high: float) -> float | None:
-    """Return the two-sided p-value of zero that fits a 95% interval; None if an input is not finite.
+    """Return the two-sided p-value of "the quantity is zero" that fits its 95% interval.
 
-    The half of the interval towards zero is taken as normal: p < 0.05 exactly if zero is outside.
+    It assumes a normal distribution as wide as the interval between `value` and the end nearer to
+    zero, so p < 0.05 exactly if zero is outside the interval.
+    None if an input is not finite.
     """
     if not all(map(math.isfinite, (value, low, high))):
         return None
@@ -97,16 +99,16 @@ def p_of_interval(value: float, low: float, high: float) -> float | None:
 
 
 def paired_mean_interval(pairs: Sequence[Pair], level: float = 0.95) -> tuple[float, float]:
-    """Return the normal confidence interval of the difference that `paired_mean_test` tests.
+    """Return the normal interval of the accuracy difference a - b, as a mean over data sets.
 
-    Only images count as random, not sets: the variances of the paired differences (-1, 0, 1) add up
-    over sets and are divided by the squared number of sets. ValueError if a set has one image.
+    Only images count as random, not data sets: variances of the differences per image (-1, 0, 1)
+    add up, divided by the squared number of sets. ValueError if a set has only one image.
     """
     differences, variances = [], []
     for pair in pairs:
         only_a, only_b, n = _discordant(pair)
         if n < 2:
-            raise ValueError(f"{n} image has no variance; expected at least two")
+            raise ValueError(f"paired interval: a data set has {n} image; expected at least two")
         d = (only_a - only_b) / n
         differences.append(d)
         variances.append(((only_a + only_b) - n * d * d) / (n - 1) / n)

@@ -13,7 +13,7 @@ PROJECTIONS = {"subset": "indices", "groups": "groups"}  # kind -> its key with 
 
 
 def project(logits_NC: Tensor, projection: Mapping[str, Any] | None) -> Tensor:
-    """Return logits_ND over the data set's classes, in the order of its labels.
+    """Return the logits over the data set's classes (N, D), in the order of its labels.
 
     None leaves the logits unchanged. {"kind": "subset", "indices": [...]} selects these columns
     (ImageNet-R and -A: 200 classes). {"kind": "groups", "groups": [[...], ...]} takes the largest logit
@@ -32,17 +32,17 @@ def project(logits_NC: Tensor, projection: Mapping[str, Any] | None) -> Tensor:
     for i, group in enumerate(projection["groups"]):
         groups_ND.append(logits_NC[:, _columns(group, classes, f"group {i}")].amax(dim=1))
     if not groups_ND:
-        raise ValueError("projection has no groups")
+        raise ValueError("projection has no groups; expected a group of classes for each label")
     return torch.stack(groups_ND, dim=1)
 
 
 def _columns(indices: Sequence[int], classes: int, where: str) -> list[int]:
-    """Return the indices if valid; ValueError if any is repeated or not in range(classes)."""
+    """Return the class indices as a list; ValueError if empty, repeated or not below `classes`."""
     columns = list(map(int, indices))
     if not columns:
-        raise ValueError(f"projection {where} is empty")
+        raise ValueError(f"projection {where} is empty; expected at least one class")
     if len(set(columns)) < len(columns):
-        raise ValueError(f"projection {where} lists a class twice")
+        raise ValueError(f"projection {where} lists a class twice; expected each class at most once")
     for i in columns:
         if not 0 <= i < classes:
             raise ValueError(f"projection {where}: class {i} is out of range; the model has classes 0 to {classes - 1}")

@@ -1,1 +1,1 @@
-"""Learning tasks: the inputs, model, loss and score of each kind of task."""
+"""Learning tasks, such as image classification: their batches, model, loss and score."""

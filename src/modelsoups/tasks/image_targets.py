@@ -1,6 +1,6 @@
-"""Targets and losses of image classification, mixup and CutMix (J.2.1).
+"""Targets and losses of image classification, mixup and CutMix (appendix J.2.1).
 
-Legend: B images of a batch, C classes, H height, W width.
+Shape letters: B images of a batch, C classes (in images: channels), H height, W width.
 """
 
 import math
@@ -16,12 +16,12 @@ from modelsoups.stats.scores import ensemble
 
 
 def soft_targets(labels_B: Tensor, classes: int, smoothing: float) -> Tensor:
-    """Return targets_BC: 1 - smoothing on the label, plus smoothing spread over all classes."""
+    """Return smoothed targets, (B, C): (1 - smoothing) x one-hot labels + smoothing / classes."""
     return F.one_hot(labels_B, classes).float() * (1 - smoothing) + smoothing / classes
 
 
 def binary_loss(logits_BC: Tensor, targets_BC: Tensor) -> Tensor:
-    """Return the binary cross-entropy, summed over classes, averaged over the batch (J.2.3)."""
+    """Return the binary cross-entropy, summed over classes and averaged over the batch (J.2.3)."""
     return F.binary_cross_entropy_with_logits(logits_BC, targets_BC, reduction="sum") / len(logits_BC)
 
 
@@ -29,32 +29,32 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"softmax": F.cross_entr
 
 
 def ensemble_targets(logits: Sequence[Tensor], loss: str) -> Tensor:
-    """Return targets_BC for distillation: the probabilities of the mean of the teachers' logits_BC.
+    """Return distillation targets, (B, C): the probabilities of the teachers' mean logits.
 
-    Hinton et al. 2014, equation 4 (appendix L.1), on the student's augmented and mixed images. The
-    paper gives no temperature and no weight of the labels; here they are 1 and 0.
+    Hinton et al. 2014, equation 4 (appendix L.1). Teachers see the student's augmented, mixed
+    images. The paper gives no temperature and no weight of the true labels; here they are 1 and 0.
     """
     mean_BC = ensemble(logits).float()
     return mean_BC.sigmoid() if loss == "binary" else mean_BC.softmax(dim=1)
 
 
 def chance_loss(loss: str, classes: int) -> float:
-    """Return the loss of a model whose logits are all equal: ln C (softmax) or C ln 2 (binary)."""
+    """Return the loss of equal logits for C classes: ln C for "softmax", C ln 2 for "binary"."""
     targets_1C = F.one_hot(torch.tensor([0]), classes).float()
     return float(LOSSES[loss](torch.zeros(1, classes), targets_1C))
 
 
 def mixup(images_BCHW: Tensor, targets_BC: Tensor, lam: float) -> tuple[Tensor, Tensor]:
-    """Return lam x each image and target + (1 - lam) x its partner in the reversed batch."""
+    """Return lam x batch + (1 - lam) x reversed batch, for the images and for the targets."""
     mixed_BCHW = lam * images_BCHW + (1 - lam) * images_BCHW.flip(0)
     return mixed_BCHW, lam * targets_BC + (1 - lam) * targets_BC.flip(0)
 
 
 def cutmix(images_BCHW: Tensor, targets_BC: Tensor, lam: float, *key: object) -> tuple[Tensor, Tensor]:
-    """Replace a box, 1 - lam of each image's area, by that of its partner in the reversed batch.
+    """Paste a box from the reversed batch into the images; return images and mixed targets.
 
-    Yun et al. 2019. The box's centre is drawn from `key`, and the box is clipped at the borders; as in
-    timm, targets are mixed in proportion to the clipped box's area.
+    Yun et al. 2019. The box has 1 - lam of the area; its centre is random, seeded by lam and `key`;
+    it is clipped at the borders. As in timm, targets are mixed by the area of the clipped box.
     """
     height, width = images_BCHW.shape[-2:]
     side = math.sqrt(1 - lam)
@@ -70,7 +70,7 @@ def cutmix(images_BCHW: Tensor, targets_BC: Tensor, lam: float, *key: object) ->
 
 
 def mixup_lambda(alpha: float, *key: object) -> float:
-    """Return one draw from Beta(alpha, alpha), determined by alpha and key."""
+    """Return a random number from Beta(alpha, alpha), seeded by alpha and `key`."""
     generator = seeded(alpha, *key)
     one, two = (torch._standard_gamma(torch.tensor(alpha, dtype=torch.float64), generator=generator) for _ in range(2))
     total = float(one + two)
@@ -78,7 +78,7 @@ def mixup_lambda(alpha: float, *key: object) -> float:
 
 
 def mix_batch(images_BCHW: Tensor, targets_BC: Tensor, recipe: Recipe, step: int) -> tuple[Tensor, Tensor]:
-    """Return images and targets after CutMix or mixup, picked at random if there are both."""
+    """Apply the recipe's mixup or CutMix to images and targets; if both are set, one at random."""
     seed, cut = recipe.seed, recipe.cutmix > 0
     if cut and recipe.mixup > 0:
         cut = bool(torch.rand((), generator=seeded(seed, "cutmix", step)) < 0.5)

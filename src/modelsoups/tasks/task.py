@@ -1,6 +1,6 @@
-"""Task, the interface between data, model and score. For one of your own: task=mymodule:Task.
+"""The interface Task between data, model and score; task=mymodule:MyTask selects your own subclass.
 
-Legend: N examples of a set, B of a batch, C outputs of the model.
+Shape letters: N examples of a data set, B examples of a batch, C outputs of the model.
 """
 
 from abc import ABC, abstractmethod
@@ -17,7 +17,7 @@ from modelsoups.recipes.recipe import Recipe
 
 
 class Comparison(NamedTuple):
-    """The score of one model minus another's, with its 95% interval and the two-sided p-value."""
+    """The difference of two models' scores (one - two), its 95% interval and two-sided p-value."""
 
     difference: float
     low: float
@@ -27,7 +27,7 @@ class Comparison(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The inputs of a run's training batches, besides its recipe."""
+    """The arguments of Task.train_batches that say which data to load, from which step, and how."""
 
     train: Any  # the prepared training set
     first: int  # the step at which to start
@@ -40,7 +40,7 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Step:
-    """The inputs of a loss besides the batch."""
+    """The arguments of Task.loss that describe the training step: recipe, step number, teachers."""
 
     recipe: Recipe
     number: int
@@ -50,72 +50,72 @@ class Step:
 
 
 class Task(ABC):
-    """A learning task: its batches, model, loss and score.
+    """A learning task: how to load batches, build the model, compute the loss and score.
 
-    A batch is any object that `train_batches` or `test_batches` yields and `loss` or `logits` takes. A
-    batch of `test_batches` has a length, and can be indexed by a boolean mask of examples.
+    A batch is any object that `train_batches` yields for `loss`, or `test_batches` for `logits`. A
+    batch of `test_batches` must have a length, and allow indexing by a boolean mask of examples.
     """
 
     # ---- the model and its inputs ----
 
     @abstractmethod
     def build(self, model: ModelConfig, classes: int) -> Any:
-        """Return the pre-trained network with one output per class, ready for evaluation."""
+        """Return the pre-trained model with one output per class, in evaluation mode."""
 
     @abstractmethod
     def example(self, model: Any) -> Tensor:
-        """Return a batch of two zero inputs, to count operations and to wrap the network."""
+        """Return a batch of two inputs of zeros; it is used to count FLOPs and to set up DDP."""
 
     def prepare(self, dataset: Any, model: ModelConfig) -> None:
-        """Preprocess a set to disk, if that is useful, so that not every model has to do it."""
+        """Preprocess a data set to disk, if useful, once for all models evaluated on it."""
         return
 
     @abstractmethod
     def train_batches(self, model: Any, recipe: Recipe, data: TrainingData) -> Iterator[tuple[Any, Tensor]]:
-        """Yield (batch, labels_B) for every step; only the recipe's seed and the step matter."""
+        """Yield (batch, labels) from step data.first on, which depend only on recipe and step."""
 
     @abstractmethod
     def test_batches(self, dataset: Any, model: Any) -> Iterator[Any]:
-        """Yield batches of a prepared set's examples, in order and without augmentation."""
+        """Yield batches of the examples of a data set, in order and without augmentation."""
 
     @abstractmethod
     def inputs(self, dataset: Any, model: Any, index_B: Tensor) -> Any:
-        """Return the network's input for the examples with these indices, on its device."""
+        """Return the model's input for the examples with these indices, on the model's device."""
 
     @abstractmethod
     def logits(self, model: Any, batch: Any) -> Tensor:
-        """Return the logits_BC of a batch."""
+        """Return the model's logits, (examples, outputs), for a batch of `test_batches`."""
 
     @abstractmethod
     def loss(self, network: nn.Module, model: Any, batch: Any, labels_B: Tensor, step: Step) -> Tensor:
-        """Return the mean loss of a batch; network is the compiled or wrapped model."""
+        """Return a batch's mean loss, computed by `network`: `model` after torch.compile or DDP."""
 
     @abstractmethod
     def chance_loss(self, loss: str, classes: int) -> float:
-        """Return the loss of uninformative predictions; a far larger loss means divergence."""
+        """Return the loss of equal logits; a run whose loss stays far above this has diverged."""
 
     # ---- the score ----
 
     @abstractmethod
     def project(self, dataset: Any, logits_NC: Tensor) -> Tensor:
-        """Return logits for the classes of a data set."""
+        """Convert logits over the model's classes to logits over the data set's own classes."""
 
     @abstractmethod
     def points(self, logits_NC: Tensor, labels_N: Tensor) -> float:
-        """Return the number that choices maximize; equally good models have equal numbers."""
+        """Return what model selection maximizes, such as the number of correct images."""
 
     @abstractmethod
     def outcomes(self, logits_NC: Tensor, labels_N: Tensor) -> np.ndarray:
-        """Return each example's share of the score, first axis N, for `score` and paired tests."""
+        """Return one result per example (such as correct or not), for `score` and `compare`."""
 
     @abstractmethod
     def score(self, outcomes_N: np.ndarray) -> float:
-        """Return the score of a model on a set."""
+        """Return a model's score on a data set, given the array from `outcomes`."""
 
     @abstractmethod
     def compare(self, one_N: np.ndarray, two_N: np.ndarray) -> Comparison:
-        """Compare two models' scores on one set by a paired test of their outcomes."""
+        """Compare two models' scores on one data set by a paired test of their `outcomes`."""
 
     @abstractmethod
     def compare_means(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Comparison:
-        """Compare two models' mean scores over sets by a paired test of the pairs of outcomes."""
+        """Compare two models' mean scores over data sets; a pair: their outcomes on one set."""

@@ -1,4 +1,4 @@
-"""Logging to Weights & Biases by a separate process, the follower, which reads the files of the stages.
+"""Logging to Weights & Biases by a separate process (the follower), which reads a run's files.
 
 No stage calls W&B, so W&B can neither slow a stage down nor make it fail.
 """
@@ -20,9 +20,9 @@ HURRY = 10.0  # the same after a command fails or is stopped, when a cluster lea
 
 @contextlib.contextmanager
 def following(mode: str, folder: Path, settings: Mapping[str, Any], stages: Sequence[str]) -> Iterator[None]:
-    """Inside the with block, log what these stages write to W&B. Failures only print a warning.
+    """Log to W&B, inside the with block, what these stages write; a failure only prints a warning.
 
-    mode: value of the key `wandb`. folder: for W&B's files. settings: the configuration as nested dicts.
+    mode: value of the key `wandb`. folder: for W&B's files. settings: configuration as nested dicts.
     """
     logs = set(stages) & set(STAGES) and os.environ.get("RANK", "0") == "0"
     follower = _start(mode, folder, settings) if logs else None
@@ -53,23 +53,23 @@ def _start(mode: str, folder: Path, settings: Mapping[str, Any]) -> subprocess.P
         follower.stdin.write(json.dumps({"mode": chosen, "settings": settings}, default=str) + "\n")
         follower.stdin.flush()
     except OSError as error:
-        warn(f"not logging ({error}); everything else continues")
+        warn(f"not logging, since the logging process failed to start ({error}); the command continues")
         return None
     return follower
 
 
 def _end(follower: subprocess.Popen[str], wait: float, folder: Path) -> None:
-    """Let the follower log the rest for `wait` seconds, then kill it; W&B's files stay intact."""
+    """Give the follower `wait` seconds to log the rest, then kill it; W&B's files stay usable."""
     assert follower.stdin is not None
     with contextlib.suppress(OSError):
         follower.stdin.close()
     try:
         if follower.wait(wait):
-            warn(f"the follower failed; everything else is complete (trace: {folder / 'follower.log'})")
+            warn(f"the logging process failed, see {folder / 'follower.log'}; the command itself is complete")
     except subprocess.TimeoutExpired:
         follower.kill()
         follower.wait()
-        warn(f"not done after {wait:.0f} s; the next command logs the rest, and `wandb sync` uploads it")
+        warn(f"logging was not done after {wait:.0f} s; the next command logs the rest, and `wandb sync` uploads it")
     except KeyboardInterrupt:
         follower.kill()
 

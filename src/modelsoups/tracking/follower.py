@@ -1,9 +1,9 @@
-"""The follower: a process, started by `tracking.following`, that logs the files of a run folder to W&B.
+"""The follower: a process that logs the files of a run folder to W&B, started by `following`.
 
-Each ingredient is a W&B run, whose id is a hash of the run folder and the recipe, so a restarted task
-continues its W&B run. Online, W&B's server knows the last step that was logged; offline, a small JSON
-file records it when the W&B run is closed, so a kill can log rows twice but loses none. The process
-exits when its standard input is closed or its parent has exited.
+Each ingredient (fine-tuned model) is a W&B run, with a hash of run folder and recipe as id, so
+a restarted fine-tune continues its W&B run. Online, W&B's server knows the last step; offline, a
+small JSON file records it when the W&B run is closed, so a kill can log steps twice but loses none.
+The process exits when its standard input is closed or its parent has exited.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 class Follower:
-    """Logs the ingredients of a command, then its results; W&B measures process `parent`."""
+    """Logs a run's ingredients and report to W&B, which plots the load of process `parent`."""
 
     def __init__(self, settings: Row, mode: Mode, parent: int) -> None:
         self.settings, self.mode, self.parent = settings, mode, parent
@@ -50,7 +50,7 @@ class Follower:
         self.followed: dict[Path, Followed] = {}
 
     def look(self, last: bool = False) -> None:
-        """Log what is new. The last call also closes open W&B runs and logs the report."""
+        """Log what is new since the last call; `last`: also close open W&B runs, log the report."""
         for folder in self._folders():
             if folder not in self.followed:
                 self.followed[folder] = Followed(self, folder)
@@ -68,7 +68,7 @@ class Follower:
         return Record(self.run.wandb, storage.fingerprint([self.token, *parts]))
 
     def begin(self, run_id: str, name: str, stage: str, facts: Row) -> Any:
-        """Start or continue and return a W&B run; stay offline if the server does not answer."""
+        """Return a new or continued W&B run; if the server does not answer, log offline."""
         import wandb
 
         if self.mode == "auto":
@@ -90,7 +90,7 @@ class Follower:
             init_timeout=INIT, x_stats_pid=self.parent, x_stats_track_process_tree=True,
         )  # fmt: skip
         try:
-            return wandb.init(**options, mode=self.mode)
+            return _init(**options, mode=self.mode)
         except Exception as error:  # the network, the server and the client each raise different types
             if self.mode == "offline":
                 raise
@@ -98,15 +98,29 @@ class Follower:
             wandb.teardown()  # otherwise the id stays in use; open runs continue offline
             for followed in self.followed.values():
                 followed.drop()
-            say(f"the server did not take the run ({first_line(error)}); logging offline to {self.run.wandb}")
-            return wandb.init(**options, mode="offline")
+            say(f"the server did not accept the run ({first_line(error)}); logging offline to {self.run.wandb}")
+            return _init(**options, mode="offline")
 
     def last_step(self, run: Any, record: "Record") -> int:  # -1 if nothing has been logged
         return int(run.starting_step) - 1 if self.mode == "online" else record.step
 
 
+def _init(**options: Any) -> Any:
+    """Return a new W&B run; retry while W&B has not yet freed the id of a run that has finished."""
+    import wandb
+
+    for seconds in (0.1, 1.0, 5.0):
+        try:
+            return wandb.init(**options)
+        except Exception as error:
+            if "is in use" not in str(error):
+                raise
+            time.sleep(seconds)
+    return wandb.init(**options)
+
+
 class Record:
-    """What has been logged of a W&B run: its last step and its finished parts."""
+    """A JSON file that records how far a W&B run is logged: last step and finished parts."""
 
     def __init__(self, folder: Path, run_id: str) -> None:
         self.id, self.path = run_id, folder / f"{run_id}.json"
@@ -118,14 +132,14 @@ class Record:
         self.logged: list[str] = known.get("logged", [])
 
     def save(self, step: int, *logged: str) -> None:
-        """Add the names of finished parts in `logged`, and record the last step."""
+        """Store the last logged step, and mark what is completely logged, such as "metrics"."""
         if step > self.step or logged:
             self.step, self.logged = max(step, self.step), [*self.logged, *logged]
             storage.write_json(self.path, {"step": self.step, "logged": self.logged})
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[bool]:
-        """Yield True if no other process logs this W&B run; then none can inside the with block."""
+        """Yield whether this process now holds the W&B run's lock, until the with block ends."""
         try:
             with FileLock(self.path.with_suffix(".lock"), timeout=0):
                 self.read()  # another process may have logged more
@@ -135,7 +149,7 @@ class Record:
 
 
 class Followed:
-    """One ingredient and its W&B run."""
+    """An ingredient (one fine-tuned model) of the run folder, and the W&B run that logs it."""
 
     def __init__(self, follower: Follower, folder: Path) -> None:
         self.follower, self.folder = follower, folder
@@ -148,14 +162,14 @@ class Followed:
         self.locked = contextlib.ExitStack()
 
     def _run_id(self) -> str:
-        """Return the record's id, or the id that W&B's agent gave if it started this command."""
+        """Return the W&B run id: the one given by a W&B sweep agent, or else `record.id`."""
         given = self.record.path.with_suffix(".agent")
         if os.environ.get("WANDB_SWEEP_ID") and (agent := os.environ.get("WANDB_RUN_ID")):
             storage.write_text(given, agent)
         return given.read_text(encoding="utf-8") if given.exists() else self.record.id
 
     def look(self, last: bool) -> None:
-        """Log the new rows, and close the W&B run if the ingredient has finished or if `last`."""
+        """Log new lines of metrics.jsonl; if fine-tuning has ended or `last`, close the W&B run."""
         if self.closed:
             return
         failure = self.folder / paths.FAILED
@@ -191,7 +205,7 @@ class Followed:
         return self.run
 
     def _close(self, end: Row) -> None:
-        """Log the ingredient's result, with any reported accuracies, and close the W&B run."""
+        """Log the result of fine-tuning and, if reported, the accuracies; close the W&B run."""
         facts = {key: end[key] for key in end.keys() - {"inputs", "files", "provenance"}}
         results = self.follower.run.results
         found = scores(results, self.folder.name)
@@ -207,7 +221,7 @@ class Followed:
         self.drop()
 
     def drop(self) -> None:
-        """Forget the W&B run, which has been closed, and release its lock."""
+        """Release the lock of the W&B run and forget the run, which must be closed already."""
         if self.run is not None:
             self.run = None
             self.locked.close()
@@ -232,7 +246,7 @@ def _token(path: Path) -> str:
 
 
 def _rows(path: Path) -> list[Row]:
-    """Return the complete lines of metrics.jsonl, parsed."""
+    """Return the complete lines of metrics.jsonl as dicts; the last line may be incomplete."""
     rows = []
     with contextlib.suppress(FileNotFoundError, ValueError):
         for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
@@ -245,5 +259,5 @@ if __name__ == "__main__":
     try:
         main()
     except Exception as error:
-        say(f"logging has stopped ({first_line(error)}); everything else continues")
+        say(f"logging has stopped because of an error ({first_line(error)}); the command continues")
         raise

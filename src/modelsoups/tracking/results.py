@@ -15,7 +15,7 @@ FIGURES = ("figure_1", "figure_B1", "figure_greedy", "figure_shifts", "contact")
 
 
 def scores(results: Path, row: str) -> dict[str, float]:
-    """Return the accuracies (0 to 1) of a row of results.jsonl by set; empty if no report."""
+    """Return a model's or soup's accuracies (0 to 1) by "accuracy/SET"; empty without a report."""
     path = results / RESULTS
     lines = storage.read_jsonl(path) if (results / MANIFEST).exists() and path.exists() else []
     return {f"accuracy/{line['dataset']}": line["accuracy"] for line in lines if line.get("row") == row}
@@ -26,7 +26,7 @@ def results_state(results: Path) -> str:
 
 
 def log_results(follower: "Follower") -> None:
-    """Log a finished report once: the run of the soups, then the ingredients' summaries."""
+    """Log a finished report once: a W&B run of soups, and accuracies to the ingredients' runs."""
     results = follower.run.results
     state = results_state(results)
     soup = follower.record("soup", state)
@@ -50,7 +50,7 @@ def _log_scores(follower: "Follower", followed: "Followed", found: dict[str, flo
 
 
 def _log_soups(follower: "Follower", record: "Record") -> int:
-    """Log the greedy trace, Table 3, figures and a summary of accuracies. Return the last step."""
+    """Log the greedy steps, Table 3, figures and a summary of accuracies; return the last step logged."""
     import wandb
 
     results, trace = follower.run.results, _greedy(follower).get("trace", [])
@@ -87,7 +87,7 @@ def _greedy(follower: "Follower") -> dict[str, Any]:
 
 
 def _log_lineage(follower: "Follower", run: Any) -> None:
-    """Log each mixed soup as an artifact; online, also the greedy soup's inputs."""
+    """Log each soup file as a W&B artifact; online, the greedy soup's models are its inputs."""
     if not run.offline:
         for name in _greedy(follower).get("ingredients", ()):
             path = follower.run.ingredients / name / MODEL

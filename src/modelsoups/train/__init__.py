@@ -1,1 +1,1 @@
-"""Training of one ingredient: loop, optimizers, weight averages, resuming, several processes."""
+"""Fine-tuning of one model: training loop, optimizers, EMA and SWA, checkpoints, distribution."""

@@ -1,10 +1,10 @@
-"""How training uses its device: precision, compilation, transfers, determinism.
+"""Use of the training device: precision, torch.compile, copies to the GPU, determinism.
 
-By default a GPU trains in bf16 (weights, optimizer, head and loss stay in float32) with a compiled
-network, a fused optimizer and copies during the computation; a CPU trains in float32 without
-compilation. In bf16, attention is flash attention, both in open_clip and in timm. The host stays at
-most AHEAD steps ahead of the GPU, and otherwise waits for it only with Adafactor, and to check the
-loss at a checkpoint.
+By default, a GPU trains with autocast to bf16 (weights, optimizer state, head and loss stay in
+float32), torch.compile, a fused optimizer, and copies of the next batch during the current step; a
+CPU trains in float32 without torch.compile. In bf16, open_clip and timm use flash attention. Python
+queues at most two steps (AHEAD) on the GPU. Otherwise it waits for the GPU only to check the loss
+before a checkpoint, and inside Adafactor.
 """
 
 import contextlib
@@ -39,22 +39,22 @@ class Device:
 
     @property
     def deferred(self) -> bool:
-        """Return whether reading a number from the device would make the host wait."""
+        """Return whether reading a tensor's value makes Python wait for a GPU."""
         return self.cuda
 
     @property
     def name(self) -> str:
-        """Return how the device differs from a CPU in float32 ("cuda bf16 compiled"), or ""."""
+        """Return what differs from float32 on a CPU: "cuda bf16 compiled", or "" if nothing."""
         gpu = self.augment == "gpu"
         words = {self.torch.type: self.cuda, "bf16": self.bf16, "compiled": self.compile, "augment=gpu": gpu}
         return " ".join(filter(words.get, words))
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Return the autocast context for a forward pass."""
+        """Return the context for a forward pass: autocast to bfloat16 if `bf16`, else nothing."""
         return torch.autocast(self.torch.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
 
     def compiled(self, network: nn.Module, parts: int = 1) -> nn.Module:
-        """Return the network for training, compiled if so configured; the original is saved."""
+        """Return torch.compile(network), or network if `compile` is None; parts: micro-batches."""
         if self.compile is None:
             return network
         # No CUDA graphs for batches in parts: replaying the next part overwrites the gradients.
@@ -63,13 +63,13 @@ class Device:
         return compiled
 
     def layout(self, model: nn.Module) -> None:
-        """Store a convolutional network in channels-last format on a GPU, where it is faster."""
+        """Convert a mostly convolutional model on a GPU to channels-last, in place, for speed."""
         if self.cuda and convolutional(model):
             model.to(memory_format=torch.channels_last)
 
     @contextlib.contextmanager
     def determined(self) -> Iterator[None]:
-        """Inside the with block, GPU results are repeatable if finetune.deterministic is set."""
+        """Make GPU operations deterministic in the with block if finetune.deterministic is set."""
         if not (self.cuda and self.deterministic):
             yield
             return
@@ -88,7 +88,7 @@ class Device:
 
 
 def device_of(settings: FinetuneConfig, device: torch.device) -> Device:
-    """Return the configured use of a device; "auto" means bf16 and compiled on a GPU only."""
+    """Return the Device that `settings` describe; "auto": bf16 and torch.compile only on a GPU."""
     cuda = device.type == "cuda"
     precision = settings.precision if settings.precision != "auto" else ("bf16" if cuda else "fp32")
     mode = settings.compile
@@ -99,7 +99,7 @@ def device_of(settings: FinetuneConfig, device: torch.device) -> Device:
 
 
 def convolutional(model: nn.Module) -> bool:
-    """Return whether most of a model's parameters are in 2D convolutions."""
+    """Return whether Conv2d kernels are more than half of the model's parameters."""
     kernels = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Conv2d))
     return 2 * kernels > sum(p.numel() for p in model.parameters())
 
@@ -107,9 +107,10 @@ def convolutional(model: nn.Module) -> bool:
 def staged(
     batches: Iterable[tuple[Tensor | BatchPlan, Tensor]], device: torch.device, parts: int = 1
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (pixels_BCHW in uint8, labels_B) on the device; images with a plan are augmented there.
+    """Yield the batches on the device: uint8 pixels, (B, C, H, W), and labels, (B).
 
-    Copies to a GPU run in a separate stream, in parallel with the previous step.
+    A BatchPlan (images with planned augmentations) is augmented on the device. Copies to a GPU run
+    in a separate stream, during the previous step. parts: micro-batches per step.
     """
     if device.type != "cuda":
         for images, labels_B in batches:

@@ -1,4 +1,4 @@
-"""The linear probe: softmax regression on an encoder's frozen features (Kumar et al. 2022)."""
+"""The linear probe: softmax regression on the frozen features of an encoder (Kumar et al. 2022)."""
 
 from collections.abc import Iterable
 
@@ -13,7 +13,7 @@ from modelsoups.workers.processes import advance
 
 @torch.inference_mode()
 def extract_features(model: Classifier, batches: Iterable[Tensor]) -> Tensor:
-    """Return features_ND, on the CPU in float32, of batches of uint8 pixels_BCHW."""
+    """Return the features, (N, D), of batches of uint8 pixels, in float32 on the CPU."""
     features = []
     for pixels_BCHW in batches:
         features_BD = model.features(normalise(model, pixels_BCHW))
@@ -23,9 +23,10 @@ def extract_features(model: Classifier, batches: Iterable[Tensor]) -> Tensor:
 
 
 def linear_probe(features_ND: Tensor, labels_N: Tensor, start_CD: Tensor, heads: HeadsConfig) -> tuple[Tensor, Tensor]:
-    """Train and return weight_CD and bias_C, by heads.lp_epochs of AdamW with a cosine schedule.
+    """Return the trained weights, (C, D), and biases, (C), of a softmax regression on features.
 
-    The weights start at start_CD and the biases at zero.
+    AdamW trains for heads.lp_epochs with a cosine schedule, from weights start_CD and biases of
+    zero. Shape letters: N images, D features, C classes.
     """
     features_ND = features_ND.clone()  # tensors created in inference mode cannot be used in training
     weight_CD = start_CD.clone().requires_grad_()

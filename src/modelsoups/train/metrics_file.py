@@ -1,4 +1,4 @@
-"""Writer of a run's metrics.jsonl. A row is written once its loss has arrived from the GPU."""
+"""The writer of metrics.jsonl, the log of one fine-tuning run: loss, learning rate and speed."""
 
 import functools
 import json
@@ -19,7 +19,7 @@ from modelsoups.train.resume import copies_done
 
 @dataclass
 class Begun:
-    """A row of metrics whose loss is still being copied from the GPU."""
+    """A line of metrics.jsonl that is written as soon as its loss has been copied from the GPU."""
 
     row: dict[str, Any]
     loss: Tensor  # being copied from the GPU
@@ -29,12 +29,12 @@ class Begun:
 
 
 class MetricsFile:
-    """Measures the training of `recipe` by `ranks` processes, and writes rows to `path`."""
+    """Measures the speed of one fine-tuning run and appends lines of metrics to the file `path`."""
 
     def __init__(
         self, path: Path, recipe: Recipe, model: nn.Module, example: Tensor, device: Device, ranks: int
     ) -> None:
-        """Store the run's facts; example is two inputs of the model, used to count operations."""
+        """example: a batch of two inputs, to count FLOPs; ranks: the number of processes."""
         self.path, self.recipe, self.model, self.example = path, recipe, model, example
         self.device, self.ranks = device, ranks
         self.clock = throughput.Clock(device.torch)
@@ -42,7 +42,7 @@ class MetricsFile:
         self.step = 0  # of the previous row
 
     def begin(self, step: int, epoch: float, lr: float, seconds: float, loss: Tensor) -> None:
-        """Start a row, and start copying its loss from the GPU."""
+        """Prepare the metrics of `step`, reached after `seconds`; start to copy the loss to the CPU."""
         batch_size = self.recipe.batch_size
         speed = round(step * batch_size / seconds, 1)
         timing = {"seconds": round(seconds, 3), "images_per_second": speed, "ranks": self.ranks}
@@ -52,7 +52,7 @@ class MetricsFile:
         self.begun = Begun(row, copied, copies_done(self.device.cuda), self.clock.take(), images)
 
     def arrived(self) -> tuple[int, float] | None:
-        """Wait for the loss of the started row, and return its step and loss; None if no row."""
+        """Wait until the loss of the step given to `begin` is copied; return (step, loss). None without such a step."""
         if self.begun is None:
             return None
         self.begun.wait()
@@ -66,7 +66,7 @@ class MetricsFile:
         append(self.path, begun.row)
 
     def _throughput(self, begun: Begun) -> dict[str, Any]:
-        """Return images/s and each phase's fraction since the previous row; on a GPU the MFU."""
+        """Return images/s, time shares (data, forward, ...) and GPU MFU since the last line."""
         found = throughput.summary(throughput.phases(begun.marks), begun.images)
         if found and self.device.cuda:
             dtype = torch.bfloat16 if self.device.bf16 else torch.float32
@@ -76,13 +76,13 @@ class MetricsFile:
 
     @functools.cached_property
     def flops(self) -> int:
-        """Return the floating-point operations of training on one image."""
+        """Return the FLOPs of training on one image, including SAM's second pass and teachers."""
         forward = throughput.forward_flops(self.model, self.example)
         return throughput.training_flops(forward, self.recipe.sam > 0, len(self.recipe.teachers))
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
-    """Append one row to a JSON-lines file; an OSError gives the file's name."""
+    """Append `row` as one line to a JSON-lines file; the message of an OSError names the file."""
     try:
         with open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -95,7 +95,7 @@ TOO_HIGH = 3.0  # see DivergenceCheck
 
 @dataclass
 class DivergenceCheck:
-    """Detects a diverged run, but ignores brief spikes of the loss; see `reason`."""
+    """Detects that a run's loss has diverged, but ignores spikes of fewer than `patience` steps."""
 
     chance: float  # loss if all logits are equal: ln C for softmax
     patience: int  # steps
@@ -103,10 +103,10 @@ class DivergenceCheck:
     since: int | None = None  # first of the latest consecutive steps with too high a loss
 
     def reason(self, step: int, loss: float) -> str | None:
-        """Return why the run has diverged, or None. Call it with steps in increasing order.
+        """Return a message that says how the run has diverged, or None. Call it in order of steps.
 
-        A run has diverged if its loss is not finite, or for `patience` steps has been above
-        TOO_HIGH times both the chance loss and the first loss.
+        The run has diverged if its loss is not finite, or if for `patience` steps the loss has been
+        above 3 times (TOO_HIGH) the loss of equal logits and 3 times the run's first loss.
         """
         if not math.isfinite(loss):
             return f"the loss is {loss} at step {step}"

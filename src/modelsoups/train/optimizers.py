@@ -1,8 +1,8 @@
-"""The optimizers of the paper's recipes (appendix F; Adafactor for BASIC and ViT-G), schedules, SAM.
+"""Optimizers (paper: appendix F; Adafactor for BASIC and ViT-G), learning-rate schedules, and SAM.
 
-Adafactor is torch.optim's version (Shazeer and Stern 2018, cited by the paper). It scales its step by
-the root mean square of each tensor, so learning rates are not comparable with Adam's, and it waits for
-a GPU once per tensor. timm's AdafactorBigVision (Zhai et al., for ViT-G) has no such scaling.
+"adafactor" is torch.optim.Adafactor (Shazeer and Stern 2018). It scales each tensor's step by the
+root mean square of the tensor, so its learning rates are not comparable with Adam's. It waits for
+the GPU once per tensor. timm's AdafactorBigVision (Zhai et al., for ViT-G) does not scale steps.
 """
 
 import math
@@ -25,12 +25,12 @@ OPTIMIZERS: dict[str, Make] = {  # arguments: parameters, learning rate, weight 
 
 
 def _fused(parameters: list[Parameter]) -> bool | None:
-    """Return the `fused` option: True (one kernel) on a GPU, PyTorch's default on a CPU."""
+    """Return the optimizers' option `fused`: True on a GPU, None (PyTorch's default) on a CPU."""
     return True if parameters and parameters[0].is_cuda else None
 
 
 def restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load an optimizer's state from any device, but not its fused and foreach options."""
+    """Load a saved state into the optimizer, which keeps its own `fused` and `foreach` options."""
     groups = []
     for saved in state["param_groups"]:
         group = dict(saved)
@@ -43,11 +43,11 @@ def restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
 @contextmanager
 @torch.no_grad()
 def sharpened(parameters: Iterable[Parameter], rho: float) -> Iterator[None]:
-    """Inside the with block, move the parameters by rho along their gradient g; restore them at exit.
+    """Shift the parameters by rho g / |g| (g: their gradient) in the with block; then undo it.
 
-    Sharpness-aware minimization (Foret et al. 2021, equation 2): e(w) = rho g / |g|, with |g| over
-    all parameters. The optimizer then steps by the gradient from inside the block. All ranks move
-    equally if their gradients were averaged before (appendix J.2.3); otherwise each by its own.
+    This is sharpness-aware minimization (SAM; Foret et al. 2021, equation 2), with |g| over all
+    parameters. Compute the gradient anew inside the block, and step the optimizer after it. If g is
+    averaged over the processes, all shift equally; otherwise each by its own g (appendix J.2.3).
     """
     moved = [p for p in parameters if p.grad is not None]
     norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(_grad(p)) for p in moved]))
@@ -84,9 +84,9 @@ SCHEDULES: dict[str, Callable[[float, float], float]] = {
 
 
 def lr_factor(step: int, total: int, warmup: int, schedule: str, per_epoch: int = 1) -> float:
-    """Return the fraction of the peak learning rate at a step (from 0): linear warm-up, then a schedule.
+    """Return the fraction of the peak learning rate at a step (from 0): warm-up, then `schedule`.
 
-    Warm-up takes at most a tenth of the run. per_epoch: steps per epoch, used by restarts.
+    Warm-up takes at most 1/10 of `total` steps. per_epoch: steps per epoch, for cosine_restarts.
     """
     warmup = min(warmup, total // 10)
     if step < warmup:

@@ -1,6 +1,6 @@
-"""The processes (ranks) that train one ingredient together, and requests to stop them.
+"""Data-parallel training of one model by several processes (ranks), and requests to stop it.
 
-torchrun starts them; without torchrun there is one process. Rank 0 writes the files.
+torchrun starts the processes; without torchrun there is one. Rank 0 writes all files.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ TORCHRUN = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1} 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's rank, and the number of ranks in total (world) and on this machine (here)."""
+    """This process's rank, and the number of processes in total (world) and on this host (here)."""
 
     rank: int = 0
     world: int = 1
@@ -35,11 +35,11 @@ class Ranks:
         return self.rank == 0
 
     def wrap(self, model: nn.Module, images_BCHW: Tensor) -> nn.Module:
-        """Return the model for training, wrapped so that its gradients are the mean over all ranks.
+        """Return the model, wrapped in DistributedDataParallel (DDP) if there are several ranks.
 
-        After its first pass, DistributedDataParallel groups the gradients differently, which changes
-        sums over more than two ranks. That pass runs here, on any images, so that results do not
-        depend on where a run was resumed. It changes buffers: load the model's state afterwards.
+        DDP regroups the gradients after its first backward pass, which changes how sums over more
+        than two ranks are rounded. That first pass runs here, on any images, so that resumed and
+        uninterrupted runs give the same results. It changes buffers: load the weights afterwards.
         """
         if self.world == 1:
             return model
@@ -48,20 +48,20 @@ class Ranks:
         return network
 
     def summing(self, network: nn.Module, last: bool) -> AbstractContextManager[None]:
-        """Return a part's backward context; ranks exchange gradients only in the last part."""
+        """Return the context for a micro-batch's backward pass: DDP's no_sync unless `last`."""
         if isinstance(network, nn.parallel.DistributedDataParallel) and not last:
             return network.no_sync()
         return contextlib.nullcontext()
 
     def mean(self, value: Tensor) -> Tensor:
-        """Return the mean of a scalar over the ranks, on every rank."""
+        """Return the mean of a scalar tensor over all ranks; every rank must call this method."""
         if self.world > 1:
             dist.all_reduce(value)
             value = value / self.world
         return value
 
     def from_first(self, value: Any) -> Any:
-        """Return rank 0's value, on every rank; it must be picklable."""
+        """Broadcast rank 0's value, which must be picklable, and return it on every rank."""
         if self.world == 1:
             return value
         box = [value]
@@ -69,7 +69,7 @@ class Ranks:
         return box[0]
 
     def stop(self) -> bool:
-        """Return whether any rank should stop, because of SIGTERM or the batch script's file."""
+        """Return whether any rank got SIGTERM, or the file named by $MODELSOUPS_STOP exists."""
         if self.asked is None:
             return False
         file = os.environ.get("MODELSOUPS_STOP")
@@ -85,14 +85,14 @@ ALONE = Ranks()
 
 
 def mark_saved(saved: bool = True) -> None:
-    """Record for the batch script, by a file, whether a restart after a crash can resume."""
+    """Create the file $MODELSOUPS_SAVED, which tells sbatch that a run can resume, or delete it."""
     if file := os.environ.get("MODELSOUPS_SAVED"):
         Path(file).touch() if saved else Path(file).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def joined() -> Iterator[Ranks]:
-    """Join the other ranks; inside the with block, SIGTERM requests a stop."""
+    """Set up torch.distributed from torchrun's variables; in the block, SIGTERM requests a stop."""
     rank, world, local, here = (int(os.environ.get(key, value)) for key, value in TORCHRUN.items())
     asked = Event()
     before = signal.signal(signal.SIGTERM, lambda number, frame: asked.set())

@@ -1,8 +1,8 @@
-"""Files for resuming a run: a checkpoint, the previous one, and metrics up to its step.
+"""Checkpoints from which an interrupted fine-tuning run resumes: the latest and the one before it.
 
-A checkpoint is written completely or not at all, and read only if no byte has changed. The metrics of
-a step are on disk before its checkpoint. Learning rate, random numbers and data order are not saved:
-they are functions of recipe and step.
+A checkpoint is written atomically, and loaded only if its checksums match. The metrics up to its
+step are on disk before the checkpoint is. Learning rate, random seeds and data order are not saved:
+they are computed from the hyperparameters and the step.
 """
 
 import io
@@ -25,7 +25,7 @@ NAMES = (CHECKPOINT, PREVIOUS_CHECKPOINT)
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint, and rename the existing one to PREVIOUS_CHECKPOINT."""
+    """Write a checkpoint atomically; an existing one is renamed to PREVIOUS_CHECKPOINT."""
     buffer = io.BytesIO()  # torch.save to a file would hide the cause
     torch.save(state, buffer)
     with storage.atomic(path) as tmp:
@@ -35,10 +35,9 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any] | None:
-    """Load a checkpoint's tensors and plain values; return None if it is damaged or not a checkpoint.
+    """Return the content of a checkpoint, or None if the file is damaged or not a checkpoint.
 
-    torch.load does not compare the checksums that torch.save writes, so they are compared here.
-    Raises OSError if the file cannot be read.
+    This compares the checksums, which torch.load ignores. Raises OSError if the file is unreadable.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -53,7 +52,7 @@ def load(path: Path) -> dict[str, Any] | None:
 
 
 def newest(folder: Path) -> tuple[str | None, list[str]]:
-    """Return the newest intact checkpoint's name (or None), and newer, damaged ones' names."""
+    """Return the newest intact checkpoint's name (or None) and the names of damaged newer ones."""
     damaged = list[str]()
     for name in filter(lambda name: (folder / name).exists(), NAMES):
         if load(folder / name) is not None:
@@ -73,7 +72,7 @@ def sync(metrics: Path) -> None:
 
 
 def cut(metrics: Path, step: int) -> None:
-    """Remove the rows after a step from the metrics file, and any incomplete row."""
+    """Truncate metrics.jsonl at the first line that is incomplete or of a step after `step`."""
     if not metrics.exists():
         return
     kept = []
@@ -88,9 +87,9 @@ def cut(metrics: Path, step: int) -> None:
 
 
 def snapshot(value: Any) -> Any:
-    """Return a copy of nested dictionaries and lists, with their tensors copied to the CPU.
+    """Return a copy of nested dicts and lists, with all tensors copied to the CPU.
 
-    From a GPU the copies are only queued: wait with `copies_done` before reading them.
+    Copies from a GPU are asynchronous: call copies_done(cuda=True)() before reading them.
     """
     if isinstance(value, Tensor):
         return value.detach().to("cpu", non_blocking=True) if value.is_cuda else value.detach().clone()
@@ -102,7 +101,7 @@ def snapshot(value: Any) -> Any:
 
 
 def copies_done(cuda: bool) -> Callable[[], None]:
-    """Return a function that waits for all work that is queued on the GPU now."""
+    """Return a function that waits until the work now queued on the GPU is done; no-op on a CPU."""
     if not cuda:
         return lambda: None
     event = torch.cuda.Event()
@@ -111,7 +110,7 @@ def copies_done(cuda: bool) -> Callable[[], None]:
 
 
 class Writer:
-    """Runs one job at a time in a thread; the next call, or leaving the block, raises its error."""
+    """Runs jobs one by one in a thread; a job's error is raised by the next start, wait or exit."""
 
     def __init__(self) -> None:
         self.pool = ThreadPoolExecutor(1, "checkpoint")

@@ -1,4 +1,4 @@
-"""Measurement of each training phase's time, and of the fraction of the GPU's peak (MFU)."""
+"""The time of each phase of a training step, and model FLOPs utilization (MFU) of a GPU."""
 
 import functools
 import itertools
@@ -15,27 +15,27 @@ SIDE = 8192  # size of the square matrices whose product measures a GPU's peak
 
 
 class Clock:
-    """Records when the phases of a step end; on a GPU with its own clock, without waiting."""
+    """Records when the phases (data, forward, ...) of training steps end; CUDA events on a GPU."""
 
     def __init__(self, device: torch.device) -> None:
         self.cuda = device.type == "cuda"
         self.marks: list[Mark] = []
 
     def mark(self, phase: str) -> None:
-        """Record the end of a phase, which started at the previous mark."""
+        """Record that `phase` ends now; it began at the previous mark."""
         now: Any = torch.cuda.Event(enable_timing=True) if self.cuda else time.perf_counter()
         if self.cuda:
             now.record()
         self.marks.append((phase, now))
 
     def take(self) -> list[Mark]:
-        """Return the last mark of the previous call, and all marks since."""
+        """Return the (phase, time) marks since the last call, preceded by that call's last mark."""
         marks, self.marks = self.marks, self.marks[-1:]
         return marks
 
 
 def phases(marks: list[Mark]) -> dict[str, float]:
-    """Return the seconds of each phase between the first and last mark; waits for the GPU."""
+    """Return the total seconds of each phase in consecutive marks; waits for the GPU."""
     seconds = {phase: 0.0 for phase, _ in marks[1:]}
     if marks and isinstance(marks[-1][1], torch.cuda.Event):
         marks[-1][1].synchronize()
@@ -53,9 +53,9 @@ def summary(seconds: dict[str, float], images: int) -> dict[str, Any]:
 
 
 def forward_flops(model: nn.Module, example: Tensor) -> int:
-    """Return the operations of a forward pass per example, counted on meta tensors; a MAC is two.
+    """Return the FLOPs of a forward pass per example; a multiply-add counts as two.
 
-    example: two inputs or more, because BatchNorm rejects a single one.
+    The model runs on meta tensors. example: a batch of two or more, because BatchNorm rejects one.
     """
     meta = {k: v.to("meta") for k, v in (*model.named_parameters(), *model.named_buffers())}
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -64,13 +64,13 @@ def forward_flops(model: nn.Module, example: Tensor) -> int:
 
 
 def training_flops(forward: int, sam: bool, teachers: int) -> int:
-    """Return the training operations per image: backward costs two forwards, SAM doubles both."""
+    """Return the FLOPs per training image: 3 forward passes (6 with SAM) and one per teacher."""
     return forward * (3 * (2 if sam else 1) + teachers)
 
 
 @functools.cache
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Return the operations per second of a large matrix product on a GPU, the best of 20 runs."""
+    """Measure and return a GPU's FLOP/s in a large matrix product, the fastest of 20 runs."""
     one, two = (torch.randn(SIDE, SIDE, device=device).to(dtype) for _ in range(2))
     best = float("inf")
     for _ in range(20):

@@ -1,6 +1,6 @@
-"""The training loop of one ingredient, in one process or on several ranks that share each batch.
+"""The loop that fine-tunes one model, in one process or in several that share each batch.
 
-Legend: N training images, B images of a batch or a part of it, C channels, H height, W width.
+Shape letters: N training images, B images of a micro-batch, C channels, H height, W width.
 """
 
 import functools
@@ -38,7 +38,7 @@ from modelsoups.workers.processes import advance
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folder in which a run trains, its processes, and the folder's lock, which rank 0 has."""
+    """The folder of one training run, its lock (held by rank 0), and the processes that train."""
 
     folder: Path
     made_from: str  # fingerprint of the run's inputs; a checkpoint with other inputs is refused
@@ -47,13 +47,13 @@ class Workspace:
     side_by_side: int = 1  # runs and ranks that share the cores of this machine
 
     def check_lock(self) -> None:
-        """Call before each write; raises Held if another process has taken the folder over."""
+        """Raise Held if another process has taken over the folder; called before each write."""
         if self.lock is not None:
             self.lock.check()
 
 
 class Trainer:
-    """Trains one ingredient by a recipe (J.2.1 and appendix L), changing the weights of `model`."""
+    """Fine-tunes `model` in place with the hyperparameters in `recipe` (appendices J.2.1 and L)."""
 
     def __init__(
         self,
@@ -69,7 +69,8 @@ class Trainer:
         self.parts = recipe.accumulation(self.ranks.world, settings.at_once)
         self.per_epoch = len(train) // recipe.batch_size
         if self.per_epoch == 0:
-            raise ValueError(f"recipe.batch_size={recipe.batch_size}: {train.folder} has only {len(train)} images")
+            images = f"the training set {train.folder} has only {len(train)} images"
+            raise ValueError(f"recipe.batch_size={recipe.batch_size} is too large: {images}")
         self.total = self.per_epoch * recipe.epochs
         self.device = device_of(settings, model.head.weight.device)
         # "ranks x parts of a batch, device"; resuming with a different layout adds an entry.
@@ -96,13 +97,13 @@ class Trainer:
     # ---- starting and resuming ----
 
     def load(self, initial: Ingredient) -> None:
-        """Load the newest intact checkpoint, otherwise `initial`; remove metrics of later steps."""
+        """Load the newest intact checkpoint, else `initial`; delete the metrics of later steps."""
         folder, first = self.workspace.folder, self.ranks.first
         self.network = self.ranks.wrap(self.model.train(), self.example)
         name, damaged = self.ranks.from_first(resume.newest(folder) if first else None)
         for bad in damaged if first else []:
-            way = f"continuing from {name}" if name else "restarting this ingredient"
-            print(f"finetune: {folder / bad} is damaged; {way}", flush=True)
+            way = f"continuing from {name}" if name else "restarting this model from the beginning"
+            print(f"finetune: the checkpoint {folder / bad} is damaged; {way}", flush=True)
         if name:
             self._resume(folder / name)
         else:
@@ -112,7 +113,7 @@ class Trainer:
                 classes = f"the {len(self.train_set.classes)} classes of {self.train_set.folder}"
                 raise ValueError(
                     f"{initial.path} does not fit the configured model (model.name) with {classes}; "
-                    "run `modelsoups heads`"
+                    "write it anew with `modelsoups heads`"
                 ) from error
         if first:
             resume.cut(self.metrics.path, self.step)
@@ -121,12 +122,12 @@ class Trainer:
         state = resume.load(path)
         if state is None:
             raise ValueError(
-                f"rank {self.ranks.rank} cannot read {path}, although rank 0 could; is the file system shared?"
+                f"rank {self.ranks.rank} cannot read {path}, but rank 0 could; is it on a shared file system?"
             )
         if state["made_from"] != self.workspace.made_from:
             raise ValueError(
-                f"{path} has a different recipe, initial model or training set; choose another name=..., or move "
-                f"{path.parent} away"
+                f"{path} is from a run with another recipe, initial model or training set; set another name=..., or "
+                f"move {path.parent} away"
             )
         self.model.load_state_dict(state["model"])
         restore(self.optimizer, state["optimizer"])
@@ -140,17 +141,17 @@ class Trainer:
         changed = before[-1] != now
         self.layouts = [*before, now] if changed else before
         if changed and self.ranks.first:
-            how = f"with {now} (ranks x batch parts), was {before[-1]}"
+            how = f"with {now} (processes x micro-batches) instead of {before[-1]}"
             result = "the result will not be bit-identical to an uninterrupted run"
             print(f"finetune: {path.parent} resumes {how}; {result}", flush=True)
 
     # ---- the loop ----
 
     def train(self) -> dict[str, Any] | None:
-        """Train to the end; return how the loss diverged (reason, step, loss), or None if it did not.
+        """Train until the end; return None or, if the loss diverged, {reason, step, loss}.
 
         Raises SystemExit(STOPPED) after saving if a stop is requested, and Held if another process
-        has taken the folder over.
+        has taken over the folder.
         """
         with self.device.determined(), deaths_named(), resume.Writer() as self.writer:
             return self._train()
@@ -177,7 +178,7 @@ class Trainer:
         return None
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (pixels_BCHW, labels_B) of this rank's parts of each remaining step."""
+        """Yield this rank's micro-batches from the current step on: uint8 pixels and labels."""
         data = TrainingData(
             self.train_set,
             self.step,
@@ -191,7 +192,7 @@ class Trainer:
         return staged(batches, self.device.torch, self.parts)
 
     def update(self, batch: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Do an optimizer step on this rank's parts of a batch; return the ranks' mean loss."""
+        """Do one optimizer step on this rank's micro-batches; return the mean loss of all ranks."""
         recipe = self.recipe
         factor = lr_factor(self.step, self.total, recipe.warmup_steps, recipe.schedule, self.per_epoch)
         for group in self.optimizer.param_groups:
@@ -206,7 +207,7 @@ class Trainer:
         return self.ranks.mean(loss)
 
     def _gradient(self, batch: list[tuple[Tensor, Tensor]], summed: bool = True) -> Tensor:
-        """Compute the gradient, over all ranks if `summed`; return this rank's mean loss."""
+        """Compute the gradient, averaged over ranks if `summed`; return this rank's mean loss."""
         self.optimizer.zero_grad()
         losses = []
         for part, (pixels_BCHW, labels_B) in enumerate(batch):
@@ -219,7 +220,7 @@ class Trainer:
         return torch.stack(losses).sum()
 
     def _loss(self, batch: Tensor, labels_B: Tensor, part: int) -> Tensor:
-        """Return the mean loss of one part of a batch."""
+        """Seed torch for this step, rank and micro-batch `part`; return the part's mean loss."""
         recipe = self.recipe
         place = self.ranks.rank * self.parts + part
         key = (recipe.seed, "step", self.step, *([place] if place else []))
@@ -239,9 +240,9 @@ class Trainer:
     # ---- after a step ----
 
     def _log_and_save(self, loss: Tensor) -> dict[str, Any] | None:
-        """Write metrics and a checkpoint if they are due; return how the loss diverged, or None.
+        """Write metrics and a checkpoint if due; return {reason, step, loss} if diverged.
 
-        Reading a loss waits for the GPU, so it is read before a save, otherwise one row later.
+        Reading a loss waits for the GPU, so that is done when a checkpoint or a metrics line is due.
         """
         settings, last = self.settings, self.step == self.total
         logs = self.step % settings.log_every == 0 or last
@@ -266,7 +267,7 @@ class Trainer:
         return None
 
     def _write_metrics(self) -> dict[str, Any] | None:
-        """Write the row of metrics that was started; return how the loss diverged, or None."""
+        """Write the prepared line of metrics; return {reason, step, loss} if the loss diverged."""
         arrived = self.metrics.arrived()
         if arrived is None:
             return None
@@ -282,7 +283,7 @@ class Trainer:
         return {"reason": reason, "step": step, "loss": str(self.loss)}  # JSON has no NaN
 
     def _save(self) -> None:
-        """Copy the state of the run, and write the copy in a thread while training continues."""
+        """Copy the training state, and write it as a checkpoint in a thread (on rank 0 only)."""
         if not self.ranks.first:
             return
         self.workspace.check_lock()
@@ -310,6 +311,6 @@ class Trainer:
     def _stop(self) -> NoReturn:
         self.writer.wait()
         if self.ranks.first:
-            saved = f"saved at step {self.step} of {self.total}"
-            print(f"finetune: {self.workspace.folder}: asked to stop, {saved}", flush=True)
+            saved = f"saved a checkpoint at step {self.step} of {self.total}"
+            print(f"finetune: {self.workspace.folder}: stopped on request, {saved}", flush=True)
         raise SystemExit(STOPPED)

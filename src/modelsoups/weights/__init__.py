@@ -1,1 +1,1 @@
-"""Weights of many checkpoints: algebra, streamed mixing, digests, angles, planes."""
+"""Average and compare the weights of many checkpoints: sums, content hashes, angles, planes."""

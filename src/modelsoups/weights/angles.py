@@ -1,4 +1,4 @@
-"""Similarity of models, from weight inner products. Legend: K models, C classes, D features."""
+"""Angles between models' weights. Letters of array names: K models, C classes, D features."""
 
 import re
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ HEAD = re.compile(r"(^|\.)(head|heads|classifier|fc|score|lm_head|qa_outputs|lin
 
 
 def entry(state: State, key: str) -> Tensor:
-    """Return a tensor with the entry's shape and dtype; a lazy checkpoint is not read."""
+    """Return the tensor `key`; of a `Checkpoint` only a meta tensor with its shape and dtype."""
     entries = getattr(state, "entries", None)
     if entries is None:
         return state[key]
@@ -21,14 +21,14 @@ def entry(state: State, key: str) -> Tensor:
 
 
 def head_of(state: State) -> str | None:
-    """Return the name of the head's weight: the last matrix named like a head, or the last."""
+    """Return the name of the last matrix called like a head ("fc.weight"), else the last matrix."""
     matrices = [k for k in state if (e := entry(state, k)).ndim == 2 and averaged(e)]
     named = [k for k in matrices if HEAD.search(k)]
     return next(reversed(named or matrices), None)
 
 
 def cosines(gram_KK: Tensor) -> Tensor:
-    """Return cosines from inner products: 1 for two zero vectors, 0 if only one is zero."""
+    """Return (K, K) cosines from (K, K) inner products: 1 if both vectors are 0, 0 if one is."""
     norms_K = gram_KK.diagonal().clamp_min(0).sqrt()
     zero_K = norms_K == 0
     scale_K = norms_K.masked_fill(zero_K, 1)
@@ -38,13 +38,13 @@ def cosines(gram_KK: Tensor) -> Tensor:
 
 
 def from_first(gram_KK: Tensor) -> Tensor:
-    """Return inner products of (model - first model), (K-1) x (K-1), from those of the models."""
+    """Return the (K-1, K-1) inner products of (model - model 0) from the models' (K, K) ones."""
     to_first_K = gram_KK[0]
     return (gram_KK - to_first_K[:, None] - to_first_K[None, :] + to_first_K[0])[1:, 1:]
 
 
 def odd_ones(names: Sequence[str], cosines_KK: Tensor, alike: float = ALIKE) -> list[str]:
-    """Return the models outside the largest group of similar ones; all if no two are similar."""
+    """Return the models outside the largest group with cosines >= `alike`; all if there is none."""
     alike_K = (cosines_KK >= alike).sum(dim=1)
     if int(alike_K.min()) == len(names):
         return []
@@ -56,9 +56,9 @@ def odd_ones(names: Sequence[str], cosines_KK: Tensor, alike: float = ALIKE) -> 
 
 
 def reordered(expected_CD: Tensor, got_CD: Tensor) -> int:
-    """Return how many rows of a head moved from their index in `expected_CD`; 0 unless permuted.
+    """Return how many rows (classes) of head `got_CD` have another index in head `expected_CD`.
 
-    Each row is matched to the expected row with the largest cosine.
+    Rows are matched by the largest cosine. Returns 0 if they do not match one to one.
     """
     rows = [torch.nn.functional.normalize(t.double(), dim=1) for t in (expected_CD, got_CD)]
     best_C, places_C = (rows[1] @ rows[0].T).max(dim=1)

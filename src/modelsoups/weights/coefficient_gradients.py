@@ -1,11 +1,11 @@
-"""Weighted sums and inner products over K ingredients: a step of a learned soup (appendix I).
+"""The two computations on the weights of K models in one step of a learned soup (appendix I).
 
-The weights are a matrix with one row per ingredient. A step needs sum_k alpha_k theta_k (vector
-times matrix) and <g, theta_k> for every k (matrix times vector); each reads all weights once. On a
-GPU both are multiplications, tensor by tensor, if the rows fit. On the CPU they are passes
-(`blocks`) over rows in memory, or in files if memory is short; only small tensors are multiplied,
-as a pass takes 100 microseconds per tensor. Memory: that of a pass, plus the rows if they fit (on
-a GPU, 4 or 2 bytes per number). Legend: N weights of a tensor; n numbers of a piece, S pieces.
+They are the mixed weights sum_k alpha_k theta_k and, for the gradient g of the loss by these, the
+inner products <g, theta_k>, which are the gradient by alpha_k. Each reads all weights once. If the
+models fit on a GPU, both are one matrix product for each tensor. Otherwise `fast.blocks` computes
+them on the CPU, piece by piece, from memory or, if memory is short, from the files. Each tensor
+then costs at least 100 microseconds, so small ones in memory are multiplied as matrices instead.
+Letters of array names: K models, N numbers of a tensor, n of a piece, S pieces.
 """
 
 import math
@@ -31,11 +31,11 @@ COLUMNS = 2**20  # columns of bfloat16 rows that are widened at a time
 
 
 class Stack:
-    """The weights of K ingredients, stacked as the rows of a matrix.
+    """The weights of K models: for each tensor, a matrix whose row k is that of model k, flattened.
 
-    resident: bytes that rows may take on `device`, by default RESIDENT; others are read from their
-    files each time. On a GPU, rows that fit only as bfloat16 store the differences from the mean,
-    which stays float32, so that eight bits of each fine-tuning update are preserved.
+    resident: bytes that the weights may take on `device`, by default RESIDENT; if they need more,
+    the files are read at each step. If they fit on a GPU only in bfloat16, each tensor's difference
+    from its mean over the models is stored, and the mean in float32, to lose less precision.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Stack:
         return len(self.opened)
 
     def load(self, keys: Iterable[str], halved: bool) -> None:
-        """Read rows into memory; if `halved`, as bfloat16 differences from their mean."""
+        """Read tensors `keys` of all models; `halved`: as bfloat16 differences from their mean."""
         for key in keys:
             shape, dtype = self.shapes[key]
             wide = torch.float64 if dtype == torch.float64 else torch.float32
@@ -88,7 +88,7 @@ class Stack:
         self.kept = {key: tensor.to(self.device) for key, tensor in self.kept.items()}
 
     def mixed(self, coefficients: Mapping[str, Sequence[float]]) -> dict[str, Tensor]:
-        """Return sum_k alpha_k theta_k in the tensors' own dtypes; see `state_dicts.mix`."""
+        """Return the weighted sum of the models by tensor name, in their dtypes."""
         flat = self._passed_mix(coefficients)
         flat |= {key: self._mixed(key, of_group(key, coefficients)) for key in self.rows}
         mixed = dict(self.kept)
@@ -98,7 +98,7 @@ class Stack:
         return {key: mixed[key] for key in self.shapes}
 
     def products(self, by_weights: State) -> dict[str, Tensor]:
-        """Return {tensor: <g, theta_k> of every k} in float64; by_weights is {tensor: g}."""
+        """Return by tensor name the (K,) inner products of `by_weights` and each model."""
         passed = {key: g for key, g in by_weights.items() if key not in self.rows}
         found = self._passed_products(passed)
         for key in by_weights.keys() - passed.keys():
@@ -158,7 +158,7 @@ class Stack:
 
 
 def grams(states: Sequence[State], keys: Iterable[str]) -> dict[str, Tensor]:
-    """Return {tensor: K x K inner products of the states} in float64, block by block."""
+    """Return for each tensor name the inner products of all pairs of states, (K, K) in float64."""
     opened = [checkpoint_of(state) for state in states]
     found = {key: torch.zeros(len(opened), len(opened), dtype=torch.float64) for key in keys}
     memory_Kn = torch.empty(len(opened), max(1, TOGETHER // len(opened)), dtype=torch.float64)

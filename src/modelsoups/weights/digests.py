@@ -1,8 +1,8 @@
-"""A checkpoint's content hash, whose blocks can be hashed in any order, so while mixing.
+"""Digests: hashes of the contents of checkpoints, computed while mixing reads the weights.
 
-A digest is "xxh3_128:" and 32 hex digits: XXH3 over name, dtype and shape of every tensor in the
-order of the names, each followed by the XXH3 of its blocks of `blocks.BLOCK` elements. It depends
-on the content alone. It detects mistakes; against forgery, manifests use SHA-256 (`state_sha256`).
+A digest is "xxh3_128:" and 32 hex digits: the XXH3 hash of all tensors' names, dtypes, shapes and
+XXH3 hashes of blocks of `blocks.BLOCK` elements, sorted by name. It is equal in all file formats.
+It detects accidental changes, but not forgery; `states.state_sha256` detects both.
 """
 
 import json
@@ -21,7 +21,7 @@ UNKNOWN = KIND + "0" * 32
 
 
 def joined(checkpoints: Sequence[Checkpoint], read: Sequence[Piece], found_SPK16: Digests) -> tuple[str, ...]:
-    """Return checkpoints' digests from those of S pieces; `read` may omit tied tensors."""
+    """Return K checkpoints' digests from block hashes, (S pieces, P blocks, K, 16 bytes)."""
     first, wholes = checkpoints[0], [xxh3_128() for _ in checkpoints]
     spans: dict[str, tuple[int, int]] = {}  # tensor -> its first piece and the one after its last
     for number, (key, *_) in enumerate(read):
@@ -55,9 +55,9 @@ def digest(checkpoint: Checkpoint) -> str:
 
 
 def later(checkpoint: Checkpoint) -> str:
-    """Return a provisional hash, of the files' sizes and times, used until mixing computes the digest.
+    """Return a hash of the files' sizes and times of change, used until mixing computes the digest.
 
-    For a state in memory it is the digest itself.
+    For a state dict in memory, return its digest.
     """
     if not checkpoint.files:
         return digest(checkpoint)
@@ -67,9 +67,10 @@ def later(checkpoint: Checkpoint) -> str:
 
 
 def check(name: str, checkpoint: Checkpoint, expected: str, got: str | None = None) -> None:
-    """Raise ValueError unless a checkpoint is the ingredient `name` that was chosen.
+    """Raise ValueError if a checkpoint changed since it was chosen as a soup's ingredient `name`.
 
-    got: its digest, or None before mixing, when only hashes of `later` and SHA-256 are compared.
+    expected: its hash when it was chosen. got: its digest now. Without `got` an expected digest is
+    not checked yet, but a sha256 is, and so are sizes and times of files.
     """
     if expected.startswith(KIND):
         same = got in (None, expected)
@@ -77,4 +78,4 @@ def check(name: str, checkpoint: Checkpoint, expected: str, got: str | None = No
         computed = later if expected.startswith(LATER) else state_sha256
         same = got is not None or computed(checkpoint) == expected
     if not same:
-        raise ValueError(f"{checkpoint.name}: not the ingredient {name} that was chosen; its content has changed")
+        raise ValueError(f"{checkpoint.name}: not the ingredient {name} of the soup: its content differs")

@@ -1,6 +1,6 @@
-"""Mixing checkpoints in one streamed pass: each byte is read once, in file order, and hashed.
+"""Write or return the weighted sum of checkpoints; each byte is read once and hashed on the way.
 
-Memory: that of a pass (`blocks`: a few MB per thread, and 256 MB of the files' pages).
+Memory: a few MB of buffers for each thread, and up to 256 MB of mapped pages of the files.
 """
 
 import json
@@ -39,7 +39,7 @@ PORTION = 2**24  # bytes of the output that are sent to the disk at a time
 
 @dataclass
 class Plan:
-    """The output file: each tensor's offset, the file size, tied tensors, and the header."""
+    """The layout of a .safetensors file to write: tensor offsets, size, tied tensors and header."""
 
     offsets: dict[str, int]
     size: int
@@ -54,7 +54,7 @@ def mix_to_file(
     facts: Facts = lambda digests: {},
     replaced: Mapping[str, Tensor] | None = None,
 ) -> list[str]:
-    """Write sum_i c_i theta_i to `out`, bit for bit as `state_dicts.mix`, and return notes for the user.
+    """Write the weighted sum sum_i c_i theta_i to a .safetensors file; return notes for the user.
 
     Integer and boolean tensors are the first checkpoint's; a note names those that differ. Tensors
     tied in all checkpoints are written once, as safetensors.torch.save_model does; those in
@@ -93,7 +93,7 @@ def mix_to_file(
 
 
 def mix_in_memory(checkpoints: Sequence[Checkpoint], coefficients: Coefficients) -> dict[str, Tensor]:
-    """Return the mixed tensors, bit for bit as `state_dicts.mix`; raises as `mix_to_file` does."""
+    """Return the weighted sum of checkpoints by tensor name; errors as for `mix_to_file`."""
     check_layouts(checkpoints)
     check_groups(checkpoints[0], coefficients)
     tied = _tied(checkpoints, coefficients)
@@ -108,7 +108,7 @@ def mix_in_memory(checkpoints: Sequence[Checkpoint], coefficients: Coefficients)
 
 
 def _tied(checkpoints: Sequence[Checkpoint], coefficients: Coefficients) -> dict[str, str]:
-    """Return the ties that all checkpoints have and whose tensors have equal coefficients."""
+    """Return {name: name of the same tensor} for the tied tensors that can be written once."""
     tied: dict[str, str] = {}
     for a, b in checkpoints[0].tied.items():
         everywhere = all(checkpoint.tied.get(a) == b for checkpoint in checkpoints)
@@ -126,7 +126,7 @@ def _plan(checkpoints: Sequence[Checkpoint], coefficients: Coefficients, metadat
     offsets, end = {}, 0
 
     def place(key: str) -> tuple[bool, int]:
-        """Sort key: tensors of complete pages come first, as aligned writes are faster."""
+        """Return a sort key: tensors of whole pages first, since page-aligned writes are faster."""
         return nbytes(entries[key]) % PAGE != 0, -entries[key].dtype.itemsize
 
     for key in sorted((key for key in entries if key not in tied), key=place):
@@ -169,7 +169,7 @@ def _stream(
     write: Write,
     replaced: Mapping[str, Tensor],
 ) -> tuple[tuple[str, ...], list[str]]:
-    """Mix and write every piece, and return the digests and the integer tensors that differ."""
+    """Mix and write all tensors; return digests and the names of integer tensors that differ."""
     rows_by_group = {}
     for group, row in coefficients.items():
         weights, divisor = as_counts(row)
@@ -204,10 +204,10 @@ def _stream(
 def _notes(checkpoints: Sequence[Checkpoint], tied: Mapping[str, str], differing: Sequence[str]) -> list[str]:
     notes = [f"{opened.name}: {note}" for opened in checkpoints for note in opened.notes]
     if tied:
-        notes.append(f"{', '.join(tied)}: tied, written once")
+        notes.append(f"{', '.join(tied)}: shared with another tensor (tied), so written once")
     if differing:
         shown = ", ".join(differing[:3]) + (", ..." if len(differing) > 3 else "")
-        notes.append(f"{shown}: integers are not averaged; the checkpoints differ, so the first one's are used")
+        notes.append(f"{shown}: integer tensors, not averaged; they differ, and the first checkpoint's are used")
     return notes
 
 
@@ -225,9 +225,9 @@ def _write(descriptor: int, view: memoryview, offset: int) -> None:
 
 
 def _begin_to_disk(descriptor: int, start: int, stop: int) -> None:
-    """Start writing each complete portion to disk, so that the final fsync has less to write.
+    """Start writing bytes `start` to `stop` to disk now, so that the final fsync takes less time.
 
-    On Linux POSIX_FADV_DONTNEED starts writing dirty pages (mm/fadvise.c) without dropping them.
+    Linux only: there POSIX_FADV_DONTNEED starts to write dirty pages (mm/fadvise.c) and keeps them.
     """
     first, last = start // PORTION * PORTION, stop // PORTION * PORTION
     if first < last and sys.platform == "linux":

@@ -1,7 +1,7 @@
-"""The plane through three models (Figure 2, J.1; Garipov et al. 2018), with orthonormal axes.
+"""The plane in weight space through three models (Figure 2, J.1; Garipov et al. 2018).
 
-A point of the plane is a soup of the three models with coefficients that add up to 1, so three
-inner products of theta_1 - theta_0 and theta_2 - theta_0 are enough to find it.
+Each point of the plane is a weighted sum of the three models, with coefficients that add up to 1.
+Three inner products of theta_1 - theta_0 and theta_2 - theta_0 give the coefficients of a point.
 """
 
 import math
@@ -16,10 +16,10 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Plane:
-    """The plane theta_0 + x u1 + y u2: u1 points to theta_1, and u2 is perpendicular, towards theta_2.
+    """The plane theta_0 + x u1 + y u2; unit vector u1 points to theta_1, u2 is perpendicular to u1.
 
-    d11, d12, d22: inner products of theta_1 - theta_0 and theta_2 - theta_0 over all float tensors.
-    Raises ValueError if the three models are on a line.
+    d11, d12, d22: the inner products d1.d1, d1.d2 and d2.d2 of d1 = theta_1 - theta_0 and
+    d2 = theta_2 - theta_0 over all float tensors. ValueError if the three models are on a line.
     """
 
     d11: float
@@ -32,7 +32,7 @@ class Plane:
 
     @property
     def length(self) -> float:
-        """Return the distance from theta_0 to theta_1."""
+        """Return the Euclidean distance from theta_0 to theta_1 in weight space."""
         return math.sqrt(self.d11)
 
     @property
@@ -42,30 +42,30 @@ class Plane:
 
     @property
     def points(self) -> tuple[Point, Point, Point]:
-        """Return the coordinates (x, y) of theta_0, theta_1 and theta_2."""
+        """Return the coordinates (x, y) of theta_0, theta_1 and theta_2 in the plane."""
         return (0.0, 0.0), (self.length, 0.0), (self.d12 / self.length, self.height)
 
     @property
     def angle(self) -> float:
-        """Return the degrees at theta_0, including biases (`state_dicts.angle` leaves them out)."""
+        """Return the angle at theta_0 in degrees, over biases too, unlike `state_dicts.angle`."""
         return math.degrees(math.acos(self.d12 / math.sqrt(self.d11 * self.d22)))
 
     def coefficients(self, x: float, y: float) -> tuple[float, float, float]:
-        """Return the coefficients of theta_0, theta_1 and theta_2 at the point (x, y)."""
+        """Return the coefficients of the three models whose weighted sum is the point (x, y)."""
         two = y / self.height
         one = (x - two * self.d12 / self.length) / self.length
         return 1 - one - two, one, two
 
     def grid(self, side: int, margin: float = 0.3) -> tuple[list[float], list[float]]:
-        """Return `side` values each of x and y around the points, with a relative margin."""
+        """Return `side` equidistant values of x and of y that cover the models, plus a margin."""
         if side < 2:
-            raise ValueError(f"{side} points per side; expected at least 2")
+            raise ValueError(f"a grid of {side} points per side; expected at least 2")
         x, y = (_spread(values, side, margin) for values in zip(*self.points, strict=True))
         return x, y
 
 
 def plane(start: State, one: State, two: State) -> Plane:
-    """Return the plane through three states of one layout; ValueError if they are on a line."""
+    """Return the plane through three state dicts of equal layout; ValueError if on one line."""
     return Plane(*inner_products(start, one, two))
 
 

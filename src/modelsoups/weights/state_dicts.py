@@ -1,4 +1,4 @@
-"""State-dict algebra: mixing, interpolation and angles, one tensor at a time."""
+"""Weighted sums, interpolations and angles of state dicts, computed one tensor at a time."""
 
 import math
 import re
@@ -29,23 +29,23 @@ _BLOCK = re.compile(
 
 
 def layer_of(key: str) -> str:
-    """Return the layer group of a tensor: its block ("blocks.3"), otherwise its module."""
+    """Return a tensor's layer, for soups "by layer": its block ("blocks.3"), else its module."""
     block = _BLOCK.match(key)
     return block[0] if block else key.rpartition(".")[0] or ROOT
 
 
 def is_block(key: str) -> bool:
-    """Return whether a tensor belongs to one of the model's repeated blocks."""
+    """Return whether a tensor name is in one of a model's repeated blocks ("blocks.3.bias")."""
     return _BLOCK.match(key) is not None
 
 
 class TensorSum:
-    """The weighted sum of one tensor over several states, in float64.
+    """A running weighted sum, in float64, of one tensor over several models.
 
-    Integer multiples of float32 and narrower numbers add up exactly in float64 (unless they
-    differ by a factor of 2**15 or more), so a mean is rounded once and the mean of equal tensors
-    is that tensor, bit for bit. For float64 tensors, the differences from the first are summed,
-    which are zero for equal tensors.
+    With integer weights, sums of float32 and narrower numbers are exact in float64, unless the
+    numbers differ by a factor of 2**15 or more. So a mean is rounded once, and the mean of equal
+    tensors is that tensor, bit for bit. For float64 tensors, the differences from the first tensor
+    are summed, which are zero if the tensors are equal.
     """
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ class TensorSum:
 
 
 class RunningSum:
-    """The sum of complete states; raises ValueError if a layout differs from the first."""
+    """A running sum of state dicts; ValueError if names, shapes or dtypes differ from the first."""
 
     def __init__(self) -> None:
         self.sums: dict[str, TensorSum] = {}
@@ -99,11 +99,11 @@ class RunningSum:
         return {key: total.divided(by) for key, total in self.sums.items()}
 
     def mean_with(self, state: State) -> dict[str, Tensor]:
-        """Return the mean of the states added so far and this one, without adding it."""
+        """Return the mean of the state dicts added so far and `state`; the sum does not change."""
         return self._divided_with(state, 1.0, self.count + 1)
 
     def without(self, state: State, by: float) -> dict[str, Tensor]:
-        """Return (sum - state) / by, without changing the sum."""
+        """Return (sum - state) / by, tensor by tensor; the running sum is not changed."""
         return self._divided_with(state, -1.0, by)
 
     def _divided_with(self, state: State, weight: float, by: float) -> dict[str, Tensor]:
@@ -121,10 +121,10 @@ class RunningSum:
 
 
 def mix(states: Sequence[State], coefficients: Coefficients) -> dict[str, Tensor]:
-    """Return sum_i c_i theta_i (section 2; eq. 2 by layer), with c from `of_group` for each tensor.
+    """Return the weighted sum of states, sum_i c_i theta_i (section 2), by tensor name.
 
-    Raises ValueError for a layer group without coefficients or without tensors, or a state whose
-    layout differs from the first. See TensorSum for rounding.
+    Raises ValueError if a tensor has no coefficients, coefficients are for no tensor, or the tensor
+    names, shapes or dtypes differ. See `TensorSum` for the rounding.
     """
     if not states:
         raise ValueError("no states to mix")
@@ -136,7 +136,7 @@ def mix(states: Sequence[State], coefficients: Coefficients) -> dict[str, Tensor
     for key in states[0]:
         weights, divisor = as_counts(of_group(key, coefficients))
         if len(weights) != len(states):
-            raise ValueError(f"layer group {layer_of(key)}: {len(weights)} coefficients for {len(states)} states")
+            raise ValueError(f"layer group {layer_of(key)}: {len(weights)} coefficients for {len(states)} models")
         total = TensorSum()
         for state, weight in zip(states, weights, strict=True):
             total.add(state[key], weight)
@@ -145,10 +145,10 @@ def mix(states: Sequence[State], coefficients: Coefficients) -> dict[str, Tensor
 
 
 def as_counts(row: Sequence[float]) -> tuple[list[float], int]:
-    """Return fractions with small denominators (1/6, 3/7) as integers and their divisor; others as they are.
+    """Return coefficients as integers and a divisor: [1/3, 2/3] as [1, 2] and 3.
 
-    (a + b + c) / 3 is rounded once, in any order; a/3 + b/3 + c/3 is not. A sixth of all float32
-    means of six are exactly between two numbers, so the results would differ.
+    If the divisor would exceed 10,000, return them unchanged with divisor 1. The purpose: the mean
+    (a + b + c) / 3 is rounded once, in any order of a, b and c, but a/3 + b/3 + c/3 several times.
     """
     fractions = [Fraction(c).limit_denominator(10_000) if math.isfinite(c) else Fraction(0) for c in row]
     divisor = math.lcm(*(f.denominator for f in fractions))
@@ -158,15 +158,15 @@ def as_counts(row: Sequence[float]) -> tuple[list[float], int]:
 
 
 def check_groups(names: Iterable[str], coefficients: Coefficients) -> None:
-    """Raise ValueError if a group of the coefficients has no tensors."""
+    """Raise ValueError if a key of `coefficients` is neither a tensor name nor a layer group."""
     names = list(names)
     groups = {layer_of(key) for key in names}
     if unknown := sorted(set(coefficients) - groups - set(names) - {EVERYTHING}):
-        raise ValueError(f"layer group {unknown[0]} has no tensors; groups: {', '.join(sorted(groups))}")
+        raise ValueError(f"layer group {unknown[0]} has no tensors; expected one of {', '.join(sorted(groups))}")
 
 
 def of_group(key: str, by_group: Mapping[str, T]) -> T:
-    """Return a tensor's value in by_group: under its name, its layer group or "*", in order."""
+    """Return by_group[key], else by_group[its layer group], else by_group["*"], or ValueError."""
     group = key if key in by_group else layer_of(key)
     if group in by_group:
         return by_group[group]
@@ -176,18 +176,18 @@ def of_group(key: str, by_group: Mapping[str, T]) -> T:
 
 
 def interpolate(a: State, b: State, alpha: float) -> dict[str, Tensor]:
-    """Return (1 - alpha) a + alpha b."""
+    """Return (1 - alpha) a + alpha b for two state dicts, tensor by tensor."""
     return mix([a, b], {EVERYTHING: [1 - alpha, alpha]})
 
 
 def angle(start: State, one: State, two: State) -> float:
-    """Return the degrees between one - start and two - start (Figure 3), without vectors (J.1).
+    """Return the angle in degrees between (one - start) and (two - start) (Figure 3).
 
-    Raises ValueError if a model equals the start, because it then has no direction.
+    Tensors of one dimension are left out (J.1). Raises ValueError if a model equals `start`.
     """
     d11, d12, d22 = inner_products(start, one, two, matrices_only=True)
     if d11 * d22 == 0:
-        raise ValueError("no angle: a model has the same weights as the start")
+        raise ValueError("no angle: a model has the same weights as the starting model")
     return math.degrees(math.acos(max(-1.0, min(1.0, d12 / (math.sqrt(d11) * math.sqrt(d22))))))
 
 

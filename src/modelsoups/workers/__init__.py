@@ -1,1 +1,1 @@
-"""Runs tasks in parallel worker processes, with one line of progress."""
+"""Runs tasks in parallel worker processes, and shows their progress."""

@@ -1,6 +1,6 @@
-"""Runs tasks in parallel worker processes, which exit with their parent even if it is killed.
+"""Runs tasks in parallel worker processes, which exit when their parent process ends or is killed.
 
-Workers are forked from a server process that has already imported the slow packages.
+Workers are forked from a server process that has already imported slow packages such as torch.
 """
 
 import contextlib
@@ -29,12 +29,12 @@ SHARED_KEPT = 4  # number of shared objects that a worker caches
 
 
 def cores() -> int:
-    """Return the number of cores that this process may use (often not all on a cluster)."""
+    """Return how many CPU cores this process may use; on a cluster, these are often not all."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def worker_count(parallel: int | None) -> int:
-    """Return `parallel`; if it is None, the number of GPUs or, without GPUs, of cores."""
+    """Return the number of workers: `parallel`, or by default one per GPU or else per CPU core."""
     import torch
 
     return parallel or torch.cuda.device_count() or cores()
@@ -48,13 +48,12 @@ def run_tasks(
     size: Callable[[Task], float] | None = None,
     shared: object = None,
 ) -> Iterator[tuple[Task, Result]]:
-    """Yield (task, function(task)) as tasks finish; the largest start first.
+    """Run function(task) in worker processes; yield (task, result) as tasks finish.
 
-    size: number of a task's units, which it reports by `advance`; by default one. If `shared` is
-    given, function(shared, task) is called; each worker unpickles `shared` only once.
-
-    Each task starts with one torch thread, and even a single worker is a process, so results do not
-    depend on `workers`. A task's exception is raised here, after the workers have been stopped.
+    size(task) is a task's number of units, such as images; the largest tasks start first, and tasks
+    report finished units by `advance`. With `shared`, function(shared, task) is called; each worker
+    unpickles `shared` only once. Each task starts with one torch thread and even a single worker is
+    another process, so results do not depend on `workers`. A task's exception is raised here.
     """
     if not tasks:
         return
@@ -81,7 +80,7 @@ def run_tasks(
     except BrokenProcessPool:
         unfinished = {slot.value for slot in team.slots} & set(waiting.values())
         names = ", ".join(str(ordered[number]) for number in sorted(unfinished)) or "its start"
-        why = f"a worker process died (killed, or out of memory) at {names}"
+        why = f"a worker process died (killed, or out of memory) while running {names}"
         raise RuntimeError(f"{label}: {why}; run the same command again to continue") from None
     finally:
         meter.close()
@@ -89,7 +88,7 @@ def run_tasks(
 
 
 class _Team:
-    """Worker processes, each with a slot in shared memory for its task's number."""
+    """A pool of worker processes; each keeps its current task's number in shared memory."""
 
     def __init__(self, count: int) -> None:
         context = multiprocessing.get_context("forkserver")
@@ -100,13 +99,13 @@ class _Team:
         self.pool = ProcessPoolExecutor(count, context, _begin, (self.queue, self.slots))
 
     def news(self) -> Iterator[tuple[float, float]]:
-        """Yield the workers' new reports: (units done, of which by an earlier run)."""
+        """Yield the workers' progress reports: (units done, how many of them an earlier run did)."""
         with contextlib.suppress(queue.Empty):
             while True:
                 yield self.queue.get_nowait()
 
     def stop(self) -> None:
-        """Stop the processes: let them exit if the team is idle, otherwise kill them."""
+        """Stop the workers: let them exit if no task is running, otherwise kill them."""
         processes = list((self.pool._processes or {}).values())
         self.pool.shutdown(wait=self.idle, cancel_futures=True)
         for process in processes:
@@ -121,7 +120,7 @@ _kept: ContextVar[list[_Team] | None] = ContextVar("kept", default=None)
 
 @contextlib.contextmanager
 def workers_kept() -> Iterator[None]:
-    """Inside the with block, calls of `run_tasks` reuse workers and what they have loaded."""
+    """Inside the with block, calls of `run_tasks` reuse workers instead of starting new ones."""
     if _kept.get() is not None:
         yield
         return
@@ -136,7 +135,7 @@ def workers_kept() -> Iterator[None]:
 
 
 def _hire(count: int, workers: int) -> _Team:
-    """Return a new team of `count` processes or, in workers_kept, a team of `workers`."""
+    """Return a new pool of `count` workers or, inside workers_kept, a reusable one of `workers`."""
     teams = _kept.get()
     if teams is None:
         return _Team(count)
@@ -150,7 +149,7 @@ def _hire(count: int, workers: int) -> _Team:
 
 
 def _release(team: _Team) -> None:
-    """Stop a team, unless workers_kept owns it and all of its tasks are done."""
+    """Stop a pool of workers, unless its tasks are done and workers_kept keeps it for reuse."""
     teams = _kept.get() or []
     if team in teams:
         if team.idle:
@@ -160,7 +159,7 @@ def _release(team: _Team) -> None:
 
 
 class _Doer:
-    """The state of a process that runs tasks: it reports progress, and caches shared objects."""
+    """The state of a process that runs tasks: how it reports progress, and cached objects."""
 
     def __init__(self, report: Callable[[tuple[float, float]], None], slot: Any = None) -> None:
         self.report, self.slot = report, slot
@@ -171,14 +170,14 @@ _this: _Doer | None = None  # None if this process runs no tasks; global because
 
 
 def advance(units: float, resumed: bool = False) -> None:
-    """Report, inside a task, that units are done; resumed: that an earlier run did them."""
+    """Report from inside a task that `units` are done; `resumed` means by an earlier run."""
     if _this is not None:
         _this.report((units, units if resumed else 0.0))
 
 
 @contextlib.contextmanager
 def watched(label: str, units: float, images: bool = True) -> Iterator[None]:
-    """Inside the with block, show a task's progress, which it reports by `advance`."""
+    """Inside the with block, show the progress that a task in this process reports by `advance`."""
     global _this
     meter = Meter(label, 1, units, images)
 
@@ -195,7 +194,7 @@ def watched(label: str, units: float, images: bool = True) -> Iterator[None]:
 
 
 def _begin(news: Any, slots: list[Any]) -> None:
-    """Set up a worker: choose a slot and any GPU, and exit when the parent exits."""
+    """Set up a worker process: choose its number and GPU, and make it exit when its parent does."""
     global _this
     news.cancel_join_thread()  # a worker may exit before its last reports are read
     with slots[0].get_lock():

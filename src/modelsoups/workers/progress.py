@@ -1,4 +1,4 @@
-"""The progress display of a command: a bar on a terminal, otherwise a line every QUIET_SECONDS."""
+"""Shows a command's progress: a bar on a terminal, otherwise a printed line every 20 seconds."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ START_SECONDS = 2  # before anything is shown
 
 
 class Meter:
-    """Counts finished tasks, and finished units of all tasks; images: units are images."""
+    """Counts and shows finished tasks and units of work; if `images`, each unit is an image."""
 
     def __init__(self, label: str, tasks: int, units: float, images: bool) -> None:
         self.label, self.tasks, self.units, self.images = label, tasks, units, images
@@ -20,12 +20,12 @@ class Meter:
         self.bar: Progress | None = None
 
     def add(self, units: float, resumed: float = 0.0) -> None:
-        """Count units as done; the speed excludes the `resumed` ones of an earlier run."""
+        """Add finished units; those `resumed` from an earlier run do not count in the speed."""
         self.done += units
         self.resumed += resumed
 
     def finish(self, units: float) -> None:
-        """Count one task as finished, and these units as done."""
+        """Count one task as finished, and add its finished units."""
         self.ended += 1
         self.add(units)
 

@@ -204,8 +204,8 @@ def test_imported_models_allow_the_analyses_that_need_no_training(imported, caps
                     "table_4"}  # fmt: skip
     missing = json.loads((cfg.run.analyses / "provenance.json").read_text())["not_possible"]
     assert missing["figure_2, train loss"] == "the training set holdout is not prepared"
-    assert missing["figure_B2"] == "it needs the pool seeds (analyse.pools.seeds)"
-    assert "analyse: table_L1 is not possible with these models: no pool has a model from the lp head" in said
+    assert missing["figure_B2"] == "the analysis needs a pool of models: analyse.pools.seeds is not defined"
+    assert "analyse: table_L1 is not possible with these models: the analysis needs a model from the lp head" in said
     rows = [json.loads(line) for line in (cfg.run.analyses / "figure_2.jsonl").read_text().splitlines()]
     assert {r["train_loss"] for r in rows if "landscape" in r} == {None}
     assert 'href="analysis/index.html"' in (cfg.run.results / "index.html").read_text(encoding="utf-8")
@@ -217,7 +217,7 @@ def test_verify_names_models_and_sets_that_differ(imported, capsys):
     assert cli_status("verify", *options) == 1  # random weights are not the authors'
     said = capsys.readouterr().out
     assert "model_1 on val: measured " in said
-    assert "5 of 72 models" in said
+    assert "measured models: 5 of 72" in said
     accuracies = verify.measured(Experiment(cfg))
     assert set(accuracies) == {0, 1, 2, 4, 5}
     assert set(accuracies[1]) == {"holdout", "val", *SHIFTS}

@@ -165,7 +165,7 @@ def test_train_and_holdout_have_no_image_in_common_and_the_check_says_so(prepare
     shards.check_disjoint(train, held)
     assert len(train) + len(held) == sum(map(len, TRAIN.values()))
     train.keys_N[3] = held.keys_N[1]
-    with pytest.raises(ValueError, match=rf"holdout shares images with .*train: 1, first {held.keys_N[1]}"):
+    with pytest.raises(ValueError, match=rf"holdout and .*train share 1 images, first {held.keys_N[1]}"):
         shards.check_disjoint(train, held)
 
 
@@ -190,7 +190,7 @@ def test_sets_that_are_not_there_are_named_and_the_rest_is_made(tmp_path, capsys
     assert prepare.run(Experiment(cfg))
     out = capsys.readouterr().out
     assert "sketch: not available" in out
-    assert f"{root} has no sketch/ (set data.sources.sketch=... for a different location)" in out
+    assert f"{root} has no sketch/ (if its files are elsewhere, set data.sources.sketch=...)" in out
     assert "a: tar" in out
     assert prepared_sets(cfg) == ["train", "holdout", "val", "a"]
     assert prepare.run(Experiment(cfg)) is False  # nothing new to make

@@ -74,10 +74,10 @@ def test_relabelled_sets_need_val_and_the_annotations(tmp_path, capsys):
     root = originals(tmp_path, "folder")
     shutil.rmtree(root / "val")
     prepare.run(Experiment(config(root, "data.extra=[real]")))
-    assert "real: not available: it relabels val, which is not prepared" in capsys.readouterr().out
+    assert "real: not available: it needs val, which is not prepared" in capsys.readouterr().out
     root = originals(tmp_path / "b", "folder")
     prepare.run(Experiment(config(root, "data.extra=[multilabel]")))
-    assert "data.sources.multilabel must be the file human_accuracy_v3.0.0.json" in capsys.readouterr().out
+    assert "set data.sources.multilabel to the file human_accuracy_v3.0.0.json" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"data\.sources\.multilabel=/no\.json does not exist"):
         prepare.run(Experiment(config(root, "data.extra=[multilabel]", "data.sources.multilabel=/no.json")))
 
@@ -85,11 +85,11 @@ def test_relabelled_sets_need_val_and_the_annotations(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ([], "expected keys initial_annots"),
+        ([], "lacks initial_annots or problematic_images"),
         ({"initial_annots": {"dog.JPEG": {}}, "problematic_images": []}, "dog.JPEG is not named ILSVRC2012_val"),
         (
             {"initial_annots": {"ILSVRC2012_val_00000002.JPEG": {"correct": ["n1"]}}, "problematic_images": []},
-            "has label n1, not an ImageNet class",
+            "has label n1, which is no ImageNet class",
         ),
     ],
 )

@@ -30,12 +30,12 @@ def test_pretraining_resumes_to_the_same_weights(tmp_path: Path, capsys, kind):
     first.save(1.0)
     second = kind(options("part"), corpus)
     assert second.step == 1
-    assert "continuing from step 1" in capsys.readouterr().out
+    assert "continuing from the checkpoint at step 1" in capsys.readouterr().out
     for _ in range(2):
         second.train_step()
     for name, weight in straight.model.state_dict().items():
         assert torch.equal(weight, second.model.state_dict()[name]), name
-    with pytest.raises(ValueError, match="other options"):
+    with pytest.raises(ValueError, match="different options"):
         kind(options("part", steps=4), corpus)
     straight.write_weights()
     whole = tmp_path / "whole"

@@ -61,7 +61,7 @@ def test_a_method_of_ones_own_is_named_by_its_module(tmp_path: Path, monkeypatch
         ("greeedy", "no soup method greeedy; expected module:function or one of best, second_best"),
         (":last", ":last: expected module:function"),
         ("my_other_methods:none", "my_other_methods:none cannot be imported: module"),
-        ("my_other_methods:number", "my_other_methods:number is a int, expected a function"),
+        ("my_other_methods:number", "my_other_methods:number is of type int; expected a function"),
         ("no_such_module:f", "no_such_module:f cannot be imported: No module named"),
         ("my_broken_methods:f", "my_broken_methods:f cannot be imported: invalid syntax"),
     ],

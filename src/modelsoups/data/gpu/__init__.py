@@ -1,1 +1,1 @@
-"""Augmentation of whole batches on the GPU."""
+"""Augments whole batches of training images on the GPU."""

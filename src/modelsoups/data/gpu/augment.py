@@ -1,9 +1,9 @@
-"""Augmentation of batches on the GPU (`finetune.augment=gpu`), with random draws on the CPU.
+"""Augments batches on the GPU (`finetune.augment=gpu`), with random parameters drawn on the CPU.
 
-The decoding processes draw each image's operations as for `augment=cpu`; `operations` then
-computes the same as PIL, up to rounding.
+The data loader's processes draw the same parameters for each image as with `augment=cpu`. The GPU
+then applies the operations; the result equals that of PIL up to rounding.
 
-Legend: N drawn operations of a batch.
+Legend (last letters of tensor names): N drawn operations of a batch.
 """
 
 import copy
@@ -32,7 +32,7 @@ JITTER = ("Brightness", "Contrast", "Color")  # in torchvision's order
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation on one image: timm's name and argument, or "affine" and six matrix numbers."""
+    """One augmentation step: timm's operation and argument, or "affine" and six matrix entries."""
 
     name: str
     arguments: tuple[float, ...] = (0.0,)
@@ -41,7 +41,7 @@ class Operation:
 
 @dataclass
 class Drawn:
-    """One image's augmentation: crop box (top, left, height, width), filter, flip, operations."""
+    """One image's randomly drawn augmentation; `box` is the crop as (top, left, height, width)."""
 
     box: tuple[int, int, int, int] = (0, 0, 0, 0)
     bicubic: bool = True
@@ -50,9 +50,9 @@ class Drawn:
 
 
 def draw(transform: Transform, image: Picture, side: int) -> Drawn:
-    """Make the random draws of transform(image), and return the operations without applying them.
+    """Draw the random parameters of transform(image), and return them without changing the image.
 
-    Only the image's size matters. Raises TypeError for an unknown step.
+    `side` is the output size. Raises TypeError for a transform that the GPU version lacks.
     """
     drawn = Drawn()
     if isinstance(image, EncodedJpeg):
@@ -74,13 +74,14 @@ def draw(transform: Transform, image: Picture, side: int) -> Drawn:
             order, *factors = step.get_params(step.brightness, step.contrast, step.saturation, step.hue)
             drawn.operations += [Operation(JITTER[i], (factors[i],)) for i in order.tolist() if i < len(JITTER)]
         else:
-            raise TypeError(f"finetune.augment=gpu has no {type(step).__name__}; use finetune.augment=cpu")
+            unsupported = f"does not support {type(step).__name__}"
+            raise TypeError(f"finetune.augment=gpu {unsupported}; use finetune.augment=cpu")
     return drawn
 
 
 @functools.lru_cache(maxsize=16)
 def _recording(step: auto_augment.RandAugment, side: int) -> auto_augment.RandAugment:
-    """Return a RandAugment that draws as `step` does, but appends its operations to a list."""
+    """Return a copy of `step` that returns the operations it draws instead of applying them."""
     recording = copy.copy(step)
     recording.ops = list(map(copy.copy, step.ops))
     for op in recording.ops:
@@ -97,13 +98,13 @@ def _record(name: str, side: int, recorded: list[Operation], argument: float = 0
 
 
 def canvas_size(height: int, width: int) -> tuple[int, int]:
-    """Return the size of an image after its longer side is shrunk to at most LARGEST."""
+    """Return an image's (height, width), shrunk if the longer side exceeds LARGEST (512) pixels."""
     longer = max(height, width, LARGEST)
     return max(1, round(height * LARGEST / longer)), max(1, round(width * LARGEST / longer))
 
 
 def canvas_pixels(image: Image.Image | Tensor) -> Tensor:
-    """Return the uint8 pixels_CHW of a decoded image, resized to its canvas_size."""
+    """Return a decoded image as uint8 (3, H, W), shrunk if a side is longer than 512 pixels."""
     pixels_CHW = image if isinstance(image, Tensor) else to_uint8(image)
     size = canvas_size(*pixels_CHW.shape[1:])
     if size == tuple(pixels_CHW.shape[1:]):
@@ -117,14 +118,14 @@ def canvas_pixels(image: Image.Image | Tensor) -> Tensor:
 
 @dataclass
 class BatchPlan:
-    """Decoded images, each in a corner of a canvas_BCHW, with their drawn augmentations."""
+    """A batch of images, padded to a common size, with augmentations drawn but not yet applied."""
 
     canvas_BCHW: Tensor
-    encoded: dict[int, EncodedJpeg]  # by index in the batch; decoded when the plan moves to a device
+    encoded: dict[int, EncodedJpeg]  # by index in the batch; decoded on the device
     boxes_B4: Tensor
     bicubic_B: Tensor
     flip_B: Tensor
-    groups: list[tuple[str, bool, int]]  # (operation, bicubic, number of images), in order of execution
+    groups: list[tuple[str, bool, int]]  # (operation, bicubic, images), in order of execution
     index_N: Tensor  # the images of all groups
     arguments_N6: Tensor
     fill_C: Tensor
@@ -151,7 +152,7 @@ class BatchPlan:
         return dataclasses.replace(self, **changed)
 
     def augmented(self) -> Tensor:
-        """Return the augmented uint8 pixels_BCHW, computed on the device of the plan."""
+        """Apply the augmentations on the tensors' device; return uint8 (B, C, side, side)."""
         side = self.side
         out_BCHW = operations.resized_crop(self.canvas_BCHW, self.boxes_B4, self.bicubic_B, side)
         out_BCHW = torch.where(self.flip_B.view(-1, 1, 1, 1), out_BCHW.flip(-1), out_BCHW)
@@ -168,7 +169,7 @@ class BatchPlan:
 
 
 def _canvas(images: Sequence[Tensor], device: torch.device) -> Tensor:
-    """Copy uint8 images_CHW of any size, each into a corner of a canvas_BCHW."""
+    """Pad uint8 images (3, H, W) with zeros at the bottom and right, and stack them to a batch."""
     height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
     canvas_BCHW = torch.zeros(len(images), 3, height, width, dtype=torch.uint8, device=device)
     for canvas_CHW, image in zip(canvas_BCHW, images, strict=True):
@@ -179,7 +180,7 @@ def _canvas(images: Sequence[Tensor], device: torch.device) -> Tensor:
 def plan_batch(
     images: Sequence[Tensor | EncodedJpeg], drawn: Sequence[Drawn], side: int, mean: Sequence[float]
 ) -> BatchPlan:
-    """Return the plan for uint8 images_CHW of any size; mean (0 to 1) fills uncovered pixels."""
+    """Return a BatchPlan for images of any size; mean (0 to 1) is the colour of empty pixels."""
     encoded = {place: image for place, image in enumerate(images) if isinstance(image, EncodedJpeg)}
     nothing = torch.zeros(3, 1, 1, dtype=torch.uint8)
     decoded = [nothing if isinstance(image, EncodedJpeg) else image for image in images]

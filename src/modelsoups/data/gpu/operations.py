@@ -1,9 +1,9 @@
-"""PIL's image operations on uint8 pixels_BCHW on any device, with an argument for each image.
+"""PIL's image operations for uint8 batches (B, C, H, W) on any device, with one argument per image.
 
-They round as PIL does: tables and blends are equal to PIL's, sums of floats within one level
-(tests/data/gpu/test_augment.py). None of them makes the CPU wait for a GPU.
+Results equal PIL's, except that the pixel values of resizing and affine maps may differ by one
+(tests/data/gpu/test_augment.py). None of the functions makes the CPU wait for a GPU.
 
-Legend: L pixels along one axis.
+Legend (last letters of tensor names): L pixels along one axis.
 """
 
 from collections.abc import Callable
@@ -17,10 +17,10 @@ EPSILON = 2e-3  # levels added before truncation: a float sum may be just below 
 
 
 def resized_crop(canvas_BCHW: Tensor, boxes_B4: Tensor, bicubic_B: Tensor, side: int) -> Tensor:
-    """Return pixels_BCSS: the box (top, left, height, width) of each canvas, resized as by PIL.
+    """Crop each image to its box (top, left, height, width); resize it to (side, side) as PIL does.
 
-    PIL's resize is two matrix products, rounded in between. Pillow 13 resizes the columns of some
-    tall crops first: a fifth of their levels then differ by one.
+    Like PIL, it resizes and rounds the width before the height. Pillow 13 resizes some tall crops in
+    the other order: a fifth of their pixel values then differ by one.
     """
     parts = (t.split(CHUNK) for t in (canvas_BCHW, boxes_B4, bicubic_B))
     crops = []
@@ -34,9 +34,9 @@ def resized_crop(canvas_BCHW: Tensor, boxes_B4: Tensor, bicubic_B: Tensor, side:
 
 
 def _weights(start_B: Tensor, length_B: Tensor, cubic_B: Tensor, size: int, side: int) -> Tensor:
-    """Return resize weights_BSL from `size` to `side` pixels: PIL's antialiased bicubic (a = -0.5) or bilinear.
+    """Return matrices (B, side, size) that resize one axis by PIL's bicubic or bilinear filter.
 
-    Pixels outside the box have weight zero, because PIL resizes only the crop.
+    Both filters are antialiased. Pixels outside the crop [start, start + length) have weight zero.
     """
     start_B11, length_B11 = (t.double().view(-1, 1, 1) for t in (start_B, length_B))
     scale_B11 = length_B11 / side
@@ -86,7 +86,7 @@ def equalize(pixels_BCHW: Tensor, _: Tensor) -> Tensor:
 
 
 def posterize(pixels_BCHW: Tensor, bits_B: Tensor) -> Tensor:
-    """Zero all but each pixel's highest bits_B bits; 0 bits give black."""
+    """Keep the highest `bits_B` bits of each 8-bit pixel value and zero the rest."""
     dropped_B111 = (8 - bits_B.clamp(0, 8)).to(torch.int32).view(-1, 1, 1, 1)
     return ((pixels_BCHW.int() >> dropped_B111) << dropped_B111).to(torch.uint8)
 
@@ -101,13 +101,13 @@ def solarize_add(pixels_BCHW: Tensor, add_B: Tensor) -> Tensor:
 
 
 def _blended(dull_BCHW: Tensor, pixels_BCHW: Tensor, factor_B: Tensor) -> Tensor:
-    """Return a blend with a duller image (factor below 1), or an extrapolation away from it."""
+    """Return dull + factor * (pixels - dull), clipped to 0 to 255: a factor of 0 gives `dull`."""
     dull, factor_B111 = dull_BCHW.float(), factor_B.float().view(-1, 1, 1, 1)
     return (dull + factor_B111 * (pixels_BCHW.float() - dull)).clamp_(0, 255).to(torch.uint8)
 
 
 def _gray(pixels_BCHW: Tensor) -> Tensor:
-    """Return gray_B1HW, which is PIL's luma (ITU-R 601-2), in integers."""
+    """Return grayscale images, int (B, 1, H, W), by PIL's integer luma formula (ITU-R 601-2)."""
     red, green, blue = pixels_BCHW.int().split(1, dim=1)
     return (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
 
@@ -127,7 +127,7 @@ def brightness(pixels_BCHW: Tensor, factor_B: Tensor) -> Tensor:
 
 
 def sharpness(pixels_BCHW: Tensor, factor_B: Tensor) -> Tensor:
-    """Blend with PIL's SMOOTH filter: weights 1 around 5, divided by 13; borders unchanged."""
+    """Blend each image with a copy smoothed by PIL's SMOOTH filter; factors above 1 sharpen."""
     wide = pixels_BCHW.int()
     height, width = wide.shape[-2:]
     total = 4 * wide[..., 1:-1, 1:-1]
@@ -154,7 +154,7 @@ TONES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # timm's names and arg
 
 
 def affine_matrix(name: str, argument: float, side: int) -> tuple[float, ...]:
-    """Return (a, b, c, d, e, f): result (x, y) is image (a x + b y + c, d x + e y + f)."""
+    """Return an operation as (a, ..., f): output (x, y) is input (a x + b y + c, d x + e y + f)."""
     if name == "Rotate":
         turn, half = torch.deg2rad(torch.tensor(-argument, dtype=torch.float64)), side / 2
         cos, sin = float(turn.cos()), float(turn.sin())
@@ -172,7 +172,7 @@ AFFINE = ("Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
 
 
 def affine(pixels_BCHW: Tensor, matrices_B6: Tensor, fill_C: Tensor, bicubic: bool) -> Tensor:
-    """Map each image by its matrix, with PIL's bilinear or bicubic filter; fill the rest."""
+    """Transform each image by its affine matrix as PIL does; uncovered pixels get colour fill_C."""
     height, width = pixels_BCHW.shape[-2:]
     a, b, c, d, e, f = (column.view(-1, 1, 1) for column in matrices_B6.double().unbind(1))
     places = partial(torch.arange, device=pixels_BCHW.device, dtype=torch.float64)
@@ -193,7 +193,7 @@ def affine(pixels_BCHW: Tensor, matrices_B6: Tensor, fill_C: Tensor, bicubic: bo
 
 
 def _taps(place_BHW: Tensor, size: int, bicubic: bool) -> list[tuple[Tensor, Tensor]]:
-    """Return (index_BHW, weight_BHW) of the 2 or 4 pixels on one axis that give a position."""
+    """Return (index, weight) of a position's 2 (bilinear) or 4 (bicubic) neighbours on one axis."""
     first_BHW = place_BHW.floor()
     t = (place_BHW - first_BHW).float()
     weights = [1 - t, t]

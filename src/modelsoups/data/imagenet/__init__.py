@@ -1,1 +1,1 @@
-"""Preparation of ImageNet, its hold-out and its test sets from any of their usual file formats."""
+"""Converts ImageNet and its test sets from any of their usual file formats to tar shards."""

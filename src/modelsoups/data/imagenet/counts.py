@@ -1,4 +1,4 @@
-"""Checks that every set has all its images, and that the disk has room for them."""
+"""Checks that no image of a data set is missing, and that the disk has room for the shards."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ OBJECTNET_BETA = 18_514  # images
 
 
 def check(name: str, listing: Listing, source: str) -> None:
-    """Raise ValueError if a set has missing or extra images; the message lists or counts them."""
+    """Raise ValueError if a data set or class has too few or too many images; name the first five."""
     spec = metadata.SETS[name]
     assert spec.images is not None
     if spec.layout == "val":
@@ -23,26 +23,26 @@ def check(name: str, listing: Listing, source: str) -> None:
     else:
         problems = _by_class(name, listing)
     if difference := len(listing) - spec.images:
-        problems.insert(0, f"{abs(difference):,} {'are missing' if difference < 0 else 'are too many'}")
+        problems.insert(0, f"{abs(difference):,} {'missing' if difference < 0 else 'extra'} images")
     if not problems:
         return
     beta = spec.layout == "objectnet" and len(listing) == OBJECTNET_BETA
-    hint = "this is ObjectNet beta, download version 1.0" if beta else "complete it"
-    found = f"{name}: {len(listing):,} of {spec.images:,} images in {source}: {'; '.join(problems)}"
-    raise ValueError(f"{found}; {hint}, or set data.check_counts=false to use these images")
+    hint = "this is ObjectNet beta; download version 1.0" if beta else "restore the original files"
+    found = f"{name}: found {len(listing):,} of {spec.images:,} images in {source}: {'; '.join(problems)}"
+    raise ValueError(f"{found}; {hint}, or set data.check_counts=false to accept these images")
 
 
 def check_free_space(folder: Path, needed: int, what: str) -> None:
-    """Raise ValueError if the disk of a folder has fewer than `needed` bytes free."""
+    """Raise ValueError if the disk lacks the `needed` bytes to write `what` to `folder`."""
     existing = next(filter(Path.exists, (folder, *folder.absolute().parents)))
     free = shutil.disk_usage(existing).free
     if free < needed:
-        sizes = f"{needed / 1e9:,.1f} GB are needed in {folder}, {free / 1e9:,.1f} GB are free"
-        raise ValueError(f"{what}: {sizes}; choose another data.dir=..., or free some space")
+        sizes = f"needs {needed / 1e9:,.1f} GB in {folder}, which has {free / 1e9:,.1f} GB free"
+        raise ValueError(f"{what}: writing {sizes}; choose another data.dir=..., or free space")
 
 
 def _by_class(name: str, listing: Listing) -> list[str]:
-    """Describe the labels that have no images, or too few."""
+    """Return messages that name the classes without images and the classes with too few images."""
     spec = metadata.SETS[name]
     numbers = spec.layout == "numbers"
     labels = list(map(str, range(1000))) if numbers else projections.label_names(name)

@@ -1,7 +1,7 @@
-"""Preparation of ImageNet, its hold-out and its test sets.
+"""Prepares ImageNet, its hold-out and its test sets as tar shards, for `modelsoups prepare`.
 
-`make` lists every image, splits off the hold-out and checks counts and disk space before it writes
-the shards of all sets in parallel, so that missing files are reported before hours of work.
+`make` first lists all images, splits off the hold-out, and checks image counts and disk space. Only
+then does it write shards, so that missing files are reported before hours of work.
 """
 
 import shutil
@@ -20,16 +20,16 @@ VERSION = 1  # version of the sets that this code writes; others are rewritten
 
 
 def names(data: DataConfig) -> list[str]:
-    """Return the names of the experiment's sets, in order; raise ValueError for an unknown one."""
+    """Return the names of the experiment's data sets; raise ValueError for an unknown name."""
     wanted = [data.train, data.holdout, data.test, *data.shifts, *data.extra]
     for name in wanted:
         if name not in metadata.SETS:
-            raise ValueError(f"data set {name}: ImageNet has {', '.join(metadata.SETS)}")
+            raise ValueError(f"unknown data set {name}; choose from {', '.join(metadata.SETS)}")
     return list(dict.fromkeys(wanted))
 
 
 def inputs(data: DataConfig, protocol: str, name: str) -> Json:
-    """Return the options that change a set's content; the format of its source files does not."""
+    """Return the options that determine a data set's content, whatever its original file format."""
     spec = metadata.SETS[name]
     made: Json = {"library": "imagenet", "set": name, "version": VERSION}
     if name in relabelled.AVERAGE:
@@ -60,7 +60,7 @@ def facts(data: DataConfig, protocol: str, name: str) -> Json:
 
 
 def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> dict[str, int]:
-    """Write each set whose source files exist, print which are missing, and return image counts."""
+    """Write the sets in todo whose original files exist, print the others; return image counts by set."""
     folder = Path(data.dir)
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -78,22 +78,22 @@ def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> 
 
 
 def find_sources(data: DataConfig, todo: Sequence[str]) -> dict[str, sources.Source]:
-    """Return the source of each set with one; ValueError if none has one and none is prepared."""
+    """Find the sets' original files; ValueError if none is found and no set is prepared yet."""
     places = {name: sources.find(name, data.root, _given(data, name)) for name in todo}
     found = {name: place for name, place in places.items() if isinstance(place, sources.Source)}
     missing = [place for place in places.values() if isinstance(place, str)]
     prepared = any(manifests.manifest_of(Path(data.dir) / name) for name in names(data))
     if missing and not found and not prepared:
         if data.root is None:
-            raise ValueError("data.root is not set: give ImageNet's folder, as conf/data/imagenet.yaml describes")
-        raise ValueError(f"data.root={data.root} contains no set of ImageNet: {'; '.join(missing)}")
+            raise ValueError("data.root is not set; set it to ImageNet's folder (see conf/data/imagenet.yaml)")
+        raise ValueError(f"data.root={data.root} has no ImageNet data set: {'; '.join(missing)}")
     for name, place in places.items():
         print(f"prepare: {name}: {place if name in found else f'not available: {place}'}")
     return found
 
 
 def _given(data: DataConfig, name: str) -> str | None:
-    """Return the path of a set's files in data.sources, if given."""
+    """Return the path that data.sources gives for a data set, or None."""
     return getattr(data.sources, "train" if name == "holdout" else name)
 
 
@@ -108,7 +108,7 @@ def _plans(data: DataConfig, protocol: str, found: dict[str, sources.Source], wo
 
 
 def _write(plans: list[planning.SetPlan], workers: int) -> dict[str, int]:
-    """Write the missing shards, and the manifest of each set after its last shard."""
+    """Write all missing shards and the manifests of complete sets; return image counts by set."""
     made = {plan.folder.name: plan.finish() for plan in plans if not plan.todo}
     plan_of = {plan.folder: plan for plan in plans}
     tasks = [shard for plan in plans for shard in plan.todo]
@@ -123,13 +123,13 @@ def _write(plans: list[planning.SetPlan], workers: int) -> dict[str, int]:
 
 
 def _relabel(data: DataConfig, protocol: str, name: str) -> int:
-    """Write ReaL or multilabel from a complete val; return the count, 0 if files are missing."""
+    """Write `real` or `multilabel`, new labels for val; return the image count (0: no files)."""
     folder, file = Path(data.dir) / name, _given(data, name)
     if manifests.manifest_of(folder.parent / relabelled.OVER) is None:
-        print(f"prepare: {name}: not available: it relabels {relabelled.OVER}, which is not prepared")
+        print(f"prepare: {name}: not available: it needs {relabelled.OVER}, which is not prepared")
         return 0
     if name == "multilabel" and file is None:
-        print(f"prepare: {name}: not available: data.sources.multilabel must be the file human_accuracy_v3.0.0.json")
+        print(f"prepare: {name}: not available: set data.sources.multilabel to the file human_accuracy_v3.0.0.json")
         return 0
     answers = relabelled.answers(name, file, data.check_counts)
     made_from, known = inputs(data, protocol, name), facts(data, protocol, name)

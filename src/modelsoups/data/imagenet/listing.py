@@ -1,6 +1,7 @@
-"""Lists of a set's images in any file format.
+"""Lists the images of a data set, whatever their file format.
 
-An image is a range of bytes [offset, offset + size) of an image file, a tar or a file of images.
+An image is the bytes [offset, offset + size) of an image file, of a tar, or of a file that
+`parquet.copy_out` writes.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ COLUMNS = ("key_N", "label_N", "file_N", "name_N", "offset_N", "size_N")
 
 
 class Found(NamedTuple):
-    """One image. If `file` is a folder, `name` is the path below it; otherwise it is empty."""
+    """One image's key, label and location: file/name, or a byte range of `file`."""
 
     key: str
     label: int
@@ -31,7 +32,7 @@ class Found(NamedTuple):
 
 @dataclass
 class Listing:
-    """A list of images, stored as arrays: 1.3 million images take 100 MB."""
+    """The images of a data set, as one array per attribute: 1.3 million images take 100 MB."""
 
     files: list[str]
     key_N: np.ndarray  # bytes
@@ -72,12 +73,12 @@ class Listing:
         return str(self.key_N[row], "ascii")
 
     def where(self, row: int) -> str:
-        """Return the file and location of an image, for messages."""
+        """Return an image's path, or its file and byte offset, for error messages."""
         file, name = self.files[self.file_N[row]], os.fsdecode(self.name_N[row])
         return f"{file}/{name}" if name else f"{file} (byte {self.offset_N[row]:,})"
 
     def read(self, row: int) -> bytes:
-        """Return the bytes of an image; raise ValueError if the file has become shorter."""
+        """Return an image's encoded bytes; raise ValueError if its file has become shorter."""
         file, name = self.files[self.file_N[row]], os.fsdecode(self.name_N[row])
         with open(Path(file, name) if name else file, "rb", buffering=0) as f:
             data = os.pread(f.fileno(), int(self.size_N[row]), int(self.offset_N[row]))
@@ -87,36 +88,36 @@ class Listing:
         return data
 
     def in_order(self) -> "Listing":
-        """Return the images sorted by label, then key; ValueError if two have the same key."""
+        """Return the images sorted by label, then key; raise ValueError if two have one key."""
         order = np.argsort(self.key_N, kind="stable")
         keys_N = self.key_N[order]
         same = np.flatnonzero(keys_N[1:] == keys_N[:-1])
         if len(same):
             first, second = order[same[0] : same[0] + 2].tolist()
             places = f"{self.where(first)} and {self.where(second)}"
-            raise ValueError(f"{len(same):,} images occur twice, first {self.key(first)}: {places}; remove one copy")
+            raise ValueError(f"{len(same):,} images occur twice, first {self.key(first)} in {places}; remove one copy")
         return self.take(np.lexsort((self.key_N, self.label_N)))
 
     def shuffled(self) -> "Listing":
-        """Return the images in an order that depends only on the keys and mixes all classes."""
+        """Return the images in a random order that mixes classes and depends on the keys only."""
         digests = [hashlib.sha256(b"order " + key).digest() for key in self.key_N.tolist()]
         return self.take(np.argsort(np.array(digests, dtype="S32"), kind="stable"))
 
 
 def original_name(name: str) -> str | None:
-    """Extract nXXXXXXXX_N or ILSVRC2012_val_XXXXXXXX from a file name, or return None."""
+    """Return the name nXXXXXXXX_N or ILSVRC2012_val_XXXXXXXX in a file name, or None."""
     match = ORIGINAL.fullmatch(name.rpartition("/")[2].partition(".")[0])
     return match[1] if match else None
 
 
 def key_of(folder: str, stem: str) -> str:
-    """Return a unique key that WebDataset allows: other characters replaced, a hash added."""
+    """Return <folder>_<stem> as a WebDataset key; if characters are replaced, a hash is added."""
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", stem)
     mark = "" if plain == stem else f"-{hashlib.sha256(os.fsencode(stem)).hexdigest()[:6]}"
     return f"{folder}_{plain}{mark}"
 
 
 def is_image(name: str) -> bool:
-    """Return whether a file's name is an image's; hidden files (macOS's `._x.JPEG`) are not."""
+    """Return whether a file name ends in .jpeg, .jpg or .png and does not start with a dot."""
     base = name.rpartition("/")[2]
     return not base.startswith(".") and os.path.splitext(base)[1].lower() in IMAGE_SUFFIXES

@@ -1,4 +1,4 @@
-"""Facts about ImageNet and its test sets: classes (ordered by wnid), labels, counts, folders."""
+"""Describes ImageNet and its test sets: classes, labels, image counts and names of folders."""
 
 import importlib.util
 import runpy
@@ -16,10 +16,10 @@ OBJECTNET_BORDER = 2  # pixels of the red frame around ObjectNet's images; see `
 
 @dataclass(frozen=True)
 class SetSpec:
-    """One data set, a row of assets/imagenet/sets.json.
+    """One of ImageNet's data sets, an entry of assets/imagenet/sets.json.
 
-    layout is train or val (tar, folder, parquet or WebDataset), a tree of class folders (wnids,
-    numbers or objectnet), or other labels for val (real or multilabel).
+    layout is "train" or "val" for ImageNet's images; "wnids", "numbers" or "objectnet" for test sets,
+    after the names of class folders; "real" or "multilabel" for other labels of val's images.
     """
 
     title: str
@@ -36,50 +36,50 @@ SETS = {name: SetSpec(**row) for name, row in storage.read_json(ASSETS / "imagen
 
 @cache
 def wnids() -> tuple[str, ...]:
-    """Return the wnids of the 1000 classes in the order of their indices."""
+    """Return the WordNet ids (such as n01440764) of the 1000 classes, by class index."""
     return timm_wnids("imagenet_synsets.txt")
 
 
 @cache
 def class_of() -> dict[str, int]:
-    """Return the class index of each wnid."""
+    """Return a dictionary from WordNet id (such as n01440764) to class index."""
     return {wnid: index for index, wnid in enumerate(wnids())}
 
 
 @cache
 def val_labels() -> tuple[int, ...]:
-    """Return the class indices of ILSVRC2012_val_00000001 to 50000, so the devkit is not needed."""
+    """Return the class index of each validation image, ILSVRC2012_val_00000001 to 50000."""
     return tuple(storage.read_json(ASSETS / "imagenet" / "imagenet_val_labels.json"))
 
 
 @cache
 def real_labels() -> tuple[tuple[int, ...], ...]:
-    """Return the ReaL classes (Beyer et al. 2020) of each validation image; 3,163 have none."""
+    """Return the ReaL labels (Beyer et al. 2020) of each validation image; 3,163 have none."""
     return tuple(map(tuple, storage.read_json(_timm("imagenet_real_labels.json"))))
 
 
 def border(name: str, protocol: str) -> int:
     """Return how many pixels to cut off each side of a set's images.
 
-    protocol=paper removes ObjectNet's red frame, as its authors ask. protocol=released does not:
-    the official evaluator of Model soups adds that crop too late, after it has built its loader.
+    protocol=paper cuts off ObjectNet's red frame, as its authors ask; protocol=released keeps it, as
+    the official code of Model soups does: it adds the crop only after building its data loader.
     """
     return OBJECTNET_BORDER if SETS[name].layout == "objectnet" and protocol == "paper" else 0
 
 
 def class_names() -> list[str]:
-    """Return OpenAI's names of the 1000 classes. Two names occur twice: missile, sunglasses."""
+    """Return the 1000 class names of CLIP's prompts; missile and sunglasses occur twice."""
     return list(_open_clip()["IMAGENET_CLASSNAMES"])
 
 
 def templates() -> list[str]:
-    """Return OpenAI's 80 prompt templates, with {} for the class name."""
+    """Return the 80 CLIP prompt templates for ImageNet, with {} in place of the class name."""
     return [template("{}") for template in _open_clip()["OPENAI_IMAGENET_TEMPLATES"]]
 
 
 @cache
 def _open_clip() -> dict[str, Any]:
-    """Return open_clip's names and templates without importing open_clip, which takes seconds."""
+    """Return the variables of open_clip's zero_shot_metadata.py, without importing open_clip."""
     return runpy.run_path(str(_folder("open_clip") / "zero_shot_metadata.py"))
 
 
@@ -92,7 +92,7 @@ def _timm(name: str) -> Path:
 
 
 def _folder(package: str) -> Path:
-    """Return the folder of a package without importing it."""
+    """Return the folder of an installed Python package without importing it."""
     spec = importlib.util.find_spec(package)
     assert spec is not None
     assert spec.origin is not None

@@ -1,6 +1,6 @@
-"""Copies of the images in Hugging Face's parquet files, written once before the shards.
+"""Copies the images of Hugging Face's parquet files to plain files, before shards are written.
 
-Shards need the rows in a different order, and reading one row means reading its complete row group.
+Shards have another order, and reading one row of a parquet file means reading a whole row group.
 """
 
 import contextlib
@@ -18,9 +18,10 @@ ROWS = 32  # in memory at a time
 
 
 def copy_out(path: Path, folder: Path, check: Callable[[str, int], tuple[str, int]]) -> Listing:
-    """Copy the images of a parquet file into one file, folder/<its name>.bin, and return their listing.
+    """Copy all images of a parquet file into one file, folder/<its name>.bin, and list them.
 
-    check maps a file name and label to the image's key and label. A complete copy is reused.
+    check(image name, label) returns the image's key (name without suffix) and label, or raises
+    ValueError. An existing complete copy is reused.
     """
     target, index = folder / f"{path.stem}.bin", folder / f"{path.stem}.npz"
     stat = path.stat()
@@ -43,25 +44,25 @@ def copy_out(path: Path, folder: Path, check: Callable[[str, int], tuple[str, in
 
 
 def rows(path: Path) -> Iterator[tuple[str, bytes, int]]:
-    """Yield (file name, image bytes, label) of every row, with a few rows in memory at a time."""
+    """Yield (file name, image bytes, label) of each row; ValueError if a row lacks one of them."""
     with _reader(path) as pq, pq.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
         columns = set(file.schema_arrow.names)
         if not {"image", "label"} <= columns:
-            raise ValueError(f"{path}: columns {', '.join(sorted(columns))}; expected image and label")
+            raise ValueError(f"{path} has columns {', '.join(sorted(columns))}; expected image and label")
         for batch in file.iter_batches(ROWS, columns=["image", "label"]):
             for row in batch.to_pylist():
                 yield _checked(path, row["image"], row["label"])
 
 
 def count(path: Path) -> int:
-    """Return the number of rows, from the file's footer."""
+    """Return the number of rows of a parquet file, reading only its footer."""
     with _reader(path) as pq:
         return int(pq.read_metadata(path).num_rows)
 
 
 @contextlib.contextmanager
 def _reader(path: Path) -> Iterator[Any]:
-    """Yield pyarrow.parquet; errors in the with block become a ValueError with the file's name."""
+    """Yield pyarrow.parquet; errors in the with block become ValueErrors that name the file."""
     try:
         import pyarrow.parquet
     except ImportError as error:
@@ -75,9 +76,9 @@ def _reader(path: Path) -> Iterator[Any]:
 
 def _checked(path: Path, image: Any, label: Any) -> tuple[str, bytes, int]:
     if not isinstance(image, dict) or not image.get("bytes"):
-        raise ValueError(f"{path}: a row has no image bytes (column image, field bytes)")
+        raise ValueError(f"{path}: a row has no image bytes (image.bytes); download it again")
     if not (name := image.get("path")):
-        raise ValueError(f"{path}: a row has no file name (image.path) to identify its image")
+        raise ValueError(f"{path}: a row has no file name (image.path); download it again")
     if label is None or label < 0:
         raise ValueError(f"{path}: {name} has label {label}; move the test split elsewhere, which has no labels")
     return name, image["bytes"], int(label)

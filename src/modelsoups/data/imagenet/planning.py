@@ -1,4 +1,4 @@
-"""Plans of sets: their images, listed, checked and split, and the shards that must be written."""
+"""Plans how data sets are written: lists, checks and splits images, and divides them into tars."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ FEW = 100  # up to this many parts of a source are listed without other processe
 
 @dataclass
 class SetPlan:
-    """A set to be written; `done` holds the manifest entries of complete shards, by file name."""
+    """A data set to write; `done` has the manifest entries of finished shards, by tar name."""
 
     folder: Path
     inputs: Json
@@ -34,12 +34,12 @@ class SetPlan:
 
     @property
     def bytes_needed(self) -> int:
-        """Return the disk space for the shards to be written, not counting resized images."""
+        """Return the bytes that missing shards will take; shards of resized images count as 0."""
         kept = [shard for shard in self.todo if shard.resize is None]
         return sum(int(shard.images.size_N.sum()) + TAR_OVERHEAD * len(shard) for shard in kept)
 
     def finish(self) -> int:
-        """Write the manifest, and return the number of images."""
+        """Write the data set's manifest after its last shard; return the number of images."""
         entries = [self.done[shard.tar.name] for shard in self.shards]
         shards.finish_set(self.folder, self.inputs, entries, self.facts)
         (self.folder / writing.PLAN).unlink()
@@ -47,7 +47,7 @@ class SetPlan:
 
 
 def listings(data: DataConfig, found: dict[str, sources.Source], workers: int) -> dict[str, Listing]:
-    """List every image of each source, sorted and checked. Train and hold-out share one listing."""
+    """Return each set's images; train and hold-out, which are split later, have the same list."""
     originals: dict[str, Listing] = {}  # by layout
     made: dict[str, Listing] = {}
     for name, source in found.items():
@@ -77,12 +77,12 @@ def _list_originals(data: DataConfig, layout: str, source: sources.Source, worke
         tasks = ((part, sources.list_part(part)) for part in parts)
     pieces = [piece for _, piece in tasks if len(piece)]
     if not pieces:
-        raise ValueError(f"{layout}: {source} contains no images")
+        raise ValueError(f"{layout}: {source} contains no images; check this path")
     return Listing.concatenate(pieces).in_order()
 
 
 def plan_set(data: DataConfig, inputs: Json, facts: Json, source: sources.Source, listing: Listing) -> SetPlan:
-    """Return the plan of one set, with shuffled images only if it is the training set."""
+    """Split off the hold-out, shuffle train, divide a data set into shards; return this plan."""
     name = facts["name"]
     folder = Path(data.dir) / name
     known = {**facts, "source": {"form": source.form, "path": str(source.paths[0])}}

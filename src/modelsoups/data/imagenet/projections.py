@@ -1,4 +1,4 @@
-"""The label space of each set, and the projection of logits over the 1000 classes to it."""
+"""Maps logits over ImageNet's 1000 classes to the classes that each test set is scored on."""
 
 from functools import cache
 from typing import Any
@@ -9,7 +9,7 @@ from modelsoups.disk.paths import ASSETS
 
 
 def projection(name: str) -> dict[str, Any] | None:
-    """Return a set's projection for `stats.projection.project`; None if it has all 1000 classes."""
+    """Return how the 1000 logits map to a test set's classes; None if it has all 1000 classes."""
     spec = metadata.SETS[name]
     if spec.subset:
         return {"kind": "subset", "indices": list(subset(spec.subset))}
@@ -19,7 +19,7 @@ def projection(name: str) -> dict[str, Any] | None:
 
 
 def label_names(name: str) -> list[str]:
-    """Return the wnid, or ObjectNet folder, of each label of a set."""
+    """Return each label's name: its WordNet id, or the folder name for ObjectNet."""
     spec = metadata.SETS[name]
     if spec.layout == "objectnet":
         return list(scored_folders())
@@ -28,19 +28,19 @@ def label_names(name: str) -> list[str]:
 
 @cache
 def subset(name: str) -> tuple[int, ...]:
-    """Return the class indices of ImageNet-R or -A ("r", "a"): label i is class subset[i]."""
+    """Return the ImageNet class index of each label of ImageNet-R ("r") or ImageNet-A ("a")."""
     wnids = metadata.timm_wnids(f"imagenet_{name}_synsets.txt")
     return tuple(map(metadata.class_of().__getitem__, wnids))
 
 
 @cache
 def objectnet() -> dict[str, tuple[int, ...]]:
-    """Return the ImageNet classes of ObjectNet's 313 folders; 200 unscored folders have none."""
+    """Return the ImageNet class indices of ObjectNet's 313 folders; 200 of them have none."""
     table = storage.read_json(ASSETS / "imagenet" / "objectnet_classes.json")
     return {folder: tuple(entry["imagenet_indices"]) for folder, entry in sorted(table.items())}
 
 
 @cache
 def scored_folders() -> tuple[str, ...]:
-    """Return ObjectNet's 113 folders with ImageNet classes, in the order of its labels."""
+    """Return the 113 ObjectNet folders with an ImageNet class; the i-th folder has label i."""
     return tuple(folder for folder, classes in objectnet().items() if classes)

@@ -1,9 +1,9 @@
-"""The sets ReaL and multilabel, which relabel the images of val without copying them.
+"""The data sets ReaL and multilabel: other labels for the images of ImageNet's validation set, val.
 
-Their indexes point into ../val/*.tar, and list each image's correct classes ("answers") and row
-in val, so `score` reuses val's logits. labels_N are the original classes.
+Their index files point into val's tars, and give each image's index in val and correct classes
+("answers"). `score` therefore needs only val's logits. labels_N has the classes of ImageNet.
 
-Legend: M images of val, at most A answers per image.
+Last letters of tensor names: N images of the set, M images of val, at most A answers per image.
 """
 
 import hashlib
@@ -26,23 +26,23 @@ Answers = dict[str, tuple[int, ...]]  # key of a scored image -> its correct cla
 
 
 def answers(name: str, file: str | None, complete: bool) -> Answers:
-    """Return the correct classes of each scored image, by key.
+    """Return the correct classes of each image, by image key, without images that are not scored.
 
-    ReaL's come from timm or the user's real.json. Multilabel's come from the user's
-    human_accuracy_v3.0.0.json, without problematic images; unclear labels count as correct. Raises
-    ValueError for a file of a different format.
+    ReaL's labels come from timm, or from the user's real.json. Multilabel's come from the user's
+    human_accuracy_v3.0.0.json, without images that it calls problematic; its "unclear" labels count
+    as correct. Raises ValueError for a file of a different format.
     """
     if name == "multilabel":
         assert file is not None
         return _multilabel_answers(Path(file).expanduser(), complete)
     lists = metadata.real_labels() if file is None else storage.read_json(Path(file).expanduser())
     if len(lists) != 50_000:
-        raise ValueError(f"{file}: {len(lists):,} lists of labels, expected 50,000, one for each image of val")
+        raise ValueError(f"{file} has {len(lists):,} lists of labels; expected 50,000 (one per image)")
     return {f"ILSVRC2012_val_{i:08d}": tuple(labels) for i, labels in enumerate(lists, 1) if labels}
 
 
 def file_sha256(name: str, file: str | None) -> str | None:
-    """Return the sha256 of the user's file of labels, or None for timm's own labels."""
+    """Return the sha256 of the user's label file, or None if `file` is None (labels from timm)."""
     if file is None:
         return None
     path = Path(file).expanduser()
@@ -54,26 +54,28 @@ def file_sha256(name: str, file: str | None) -> str | None:
 def _multilabel_answers(path: Path, complete: bool) -> Answers:
     table, keys = storage.read_json(path), ("initial_annots", "problematic_images")
     if not isinstance(table, dict) or not set(keys) <= set(table):
-        raise ValueError(f"{path}: expected keys {' and '.join(keys)}, as in human_accuracy_v3.0.0.json")
+        raise ValueError(f"{path} lacks {' or '.join(keys)}; expected human_accuracy_v3.0.0.json")
     annotations, expected_images = table[keys[0]], metadata.SETS["multilabel"].images
     if complete and len(annotations) != expected_images:
-        raise ValueError(f"{path}: annotations of {len(annotations):,} images, expected {expected_images:,}")
+        raise ValueError(f"{path} has labels of {len(annotations):,} images, expected {expected_images:,}")
     problematic = set(map(original_name, table[keys[1]]))
     found: Answers = {}
     for image, annotation in annotations.items():
         key = original_name(image)
         if key is None:
-            raise ValueError(f"{path}: {image} is not named ILSVRC2012_val_XXXXXXXX")
+            expected = "ILSVRC2012_val_XXXXXXXX; use human_accuracy_v3.0.0.json"
+            raise ValueError(f"{path}: {image} is not named {expected}")
         if key not in problematic:
             right = {*annotation.get("correct", []), *annotation.get("unclear", [])}
             if unknown := sorted(right - metadata.class_of().keys()):
-                raise ValueError(f"{path}: {image} has label {unknown[0]}, not an ImageNet class")
+                wrong = f"{unknown[0]}, which is no ImageNet class; use human_accuracy_v3.0.0.json"
+                raise ValueError(f"{path}: {image} has label {wrong}")
             found[key] = tuple(sorted(map(metadata.class_of().__getitem__, right)))
     return found
 
 
 def write(folder: Path, inputs: Json, table: Answers, facts: Json) -> int:
-    """Write the indexes and manifest of a set next to a complete val; return the image count."""
+    """Write a set's manifest and index files, which point into val's tars; return its number of images."""
     val = folder.parent / OVER
     manifest = storage.read_json(val / manifests.MANIFEST)
     width = max(map(len, table.values()))
@@ -104,7 +106,7 @@ def write(folder: Path, inputs: Json, table: Answers, facts: Json) -> int:
 
 
 def load(dataset: ShardSet) -> "tuple[Tensor, Tensor, Tensor]":
-    """Return a set's rows_N (in val), answers_NA (padded with -1) and original classes_N."""
+    """Return each image's index in val, correct classes (N, A; padding -1) and original class."""
     import torch
 
     rows, right = [], []
@@ -117,7 +119,7 @@ def load(dataset: ShardSet) -> "tuple[Tensor, Tensor, Tensor]":
 
 
 def score(dataset: ShardSet, val_logits_MC: "Tensor") -> tuple[np.ndarray, np.ndarray | None]:
-    """Return correct_N (bool) from val's logits, and the images' weight_N (None: equal weights)."""
+    """Return whether each image is classified correctly, and the images' weights (None: equal)."""
     from modelsoups.stats import multilabel  # loads PyTorch, which `prepare` does without
 
     assert dataset.scoring is not None

@@ -1,7 +1,7 @@
-"""Finding the files of each set, and listing the images of train and val in every file format.
+"""Finds the original files of each data set, and lists the images of ImageNet's train and val.
 
-train and val are the ILSVRC2012 tars, a folder (torchvision's ImageFolder; val also flat), Hugging
-Face's parquet files, or the WebDataset shards of timm/imagenet-1k-wds; test sets a folder or a tar.
+train and val may be the ILSVRC2012 tars, class folders (val also without), Hugging Face's parquet
+files, or the WebDataset shards of timm/imagenet-1k-wds. Other test sets are a folder or a tar.
 """
 
 import functools
@@ -23,7 +23,7 @@ WNID = re.compile(r"n\d{8}")
 
 @dataclass(frozen=True)
 class Source:
-    """The files of a set: a tar, a folder, or several shards or parquet files."""
+    """The original files of a data set: a tar, a folder, or several shards or parquet files."""
 
     form: str
     paths: tuple[Path, ...]
@@ -39,7 +39,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a source that one task lists: a file or folder, or a tar inside a tar."""
+    """A file, a folder, or a tar inside a tar, with images of a data set; one worker reads it."""
 
     layout: str
     form: str
@@ -54,14 +54,15 @@ class Part:
 
 
 def find(name: str, root: str | None, given: str | None) -> Source | str:
-    """Find a set's files in data.sources.<name>, if given, or data.root; if none, return why as text.
+    """Find a set's files in `given` (data.sources.<name>), or else in `root` (data.root).
 
-    Raises ValueError if the path does not exist, or the given one has no files of the set.
+    Returns a sentence that says what is missing if `root` has none. Raises ValueError if `given` has
+    none, or if a path does not exist.
     """
     spec = metadata.SETS[name]
     place = given or root
     if place is None:
-        return "neither data.root nor data.sources gives its location"
+        return "neither data.root nor data.sources gives the location of its files"
     base = Path(place).expanduser()
     if not base.exists():
         key = f"data.sources.{name}" if given else "data.root"
@@ -76,11 +77,11 @@ def find(name: str, root: str | None, given: str | None) -> Source | str:
     reason = f"{base} has no {' or '.join(wanted)}"
     if given:
         raise ValueError(f"data.sources.{name}: {reason}")
-    return f"{reason} (set data.sources.{name}=... for a different location)"
+    return f"{reason} (if its files are elsewhere, set data.sources.{name}=...)"
 
 
 def _originals(layout: str, base: Path, given: bool) -> Iterator[Source]:
-    """Yield the sources of train or val, in order of preference."""
+    """Yield files or folders under `base` with the images of train or val, preferred ones first."""
     tar, shards, rows, folder = ORIGINALS[layout]
     if base.is_file():
         yield Source("tar", (base,))
@@ -113,10 +114,10 @@ def _trees(name: str, base: Path) -> Iterator[Source]:
 
 
 def parts(layout: str, source: Source, copies: Path, complete: bool) -> list[Part]:
-    """Return the parts of train or val; ValueError for wrong or (if `complete`) missing files."""
+    """Return the tars, folders or shards of train or val; ValueError for wrong or missing files."""
     if complete and len(missing := missing_files(layout, source)):
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise ValueError(f"{source.paths[0].parent}: files are missing ({len(missing):,}): {shown}; complete them")
+        raise ValueError(f"{source.paths[0].parent}: {len(missing):,} files are missing: {shown}; add them")
     if layout == "train" and source.form == "tar":
         return [_class_tar(source.paths[0], member) for member in tars.members(source.paths[0])]
     if source.form == "folder":
@@ -125,7 +126,7 @@ def parts(layout: str, source: Source, copies: Path, complete: bool) -> list[Par
 
 
 def missing_files(layout: str, source: Source) -> list[str]:
-    """Return the missing shards or parquet files, inferred from the numbers in other names."""
+    """Return the names of missing shards or parquet files, found by gaps in the numbering."""
     numbered = re.fullmatch(r"(.*-)(\d+)((?:-of-(\d{5})\.parquet)|\.tar)", source.paths[0].name)
     if source.form not in ("parquet", "webdataset") or numbered is None:
         return []
@@ -138,25 +139,25 @@ def missing_files(layout: str, source: Source) -> list[str]:
 def _class_tar(path: Path, member: tars.Member) -> Part:
     wnid = member.name.removeprefix("./").removesuffix(".tar")
     if wnid not in metadata.class_of():
-        expected = "the tar of a class (nXXXXXXXX.tar); expected ILSVRC2012_img_train.tar"
+        expected = "the tar of a class (nXXXXXXXX.tar); download ILSVRC2012_img_train.tar again"
         raise ValueError(f"{path}: member {member.name} is not {expected}")
     return Part("train", "tar", path, member.offset, member.size, wnid)
 
 
 def _class_folders(layout: str, root: Path) -> list[Part]:
-    """Return one part for each class folder; images of val may also be outside class folders."""
+    """Return each class folder as a Part; for val, or if there are none, also `root` itself."""
     found = []
     for folder in sorted(filter(Path.is_dir, root.iterdir())):
         if folder.name.startswith((".", "__")):
             continue
         if folder.name not in metadata.class_of():
-            raise ValueError(f"{folder}: not a class of ImageNet-1k; expected folders nXXXXXXXX")
+            raise ValueError(f"{folder} is not an ImageNet-1k class (nXXXXXXXX); move it away")
         found.append(Part(layout, "folder", folder, wnid=folder.name))
     return found if found and layout == "train" else [*found, Part(layout, "folder", root)]
 
 
 def list_part(part: Part) -> Listing:
-    """List the images of one part; raise ValueError for one with a wrong name or label."""
+    """List the images of one part; raise ValueError if an image has a wrong name or label."""
     if part.form == "parquet":
         assert part.copies is not None
         return parquet.copy_out(part.path, part.copies, functools.partial(_key_and_label, part))
@@ -165,12 +166,12 @@ def list_part(part: Part) -> Listing:
 
 
 def _key_and_label(part: Part, name: str, label: int | None = None) -> tuple[str, int]:
-    """Return an image's key and label from its name; ValueError if its folder or label differs."""
+    """Return an image's key and label by its name; ValueError if folder or `label` contradicts."""
     where = f"{part.path}: {name}"
     key = original_name(name)
     if key is None or key.startswith("ILSVRC") == (part.layout == "train"):
         if part.layout == "train":
-            raise ValueError(f"{where} is not named nXXXXXXXX_N, as training images are")
+            raise ValueError(f"{where} is not named nXXXXXXXX_N; restore the original name")
         expected = "it is not named ILSVRC2012_val_XXXXXXXX, as validation images are"
         raise ValueError(f"{where} has no label: {expected}; restore the original names")
     if part.layout == "train":
@@ -183,9 +184,9 @@ def _key_and_label(part: Part, name: str, label: int | None = None) -> tuple[str
     if truth < 0:
         raise ValueError(f"{where} does not belong to ImageNet-1k; move it elsewhere")
     if part.wnid not in (None, wnid):
-        raise ValueError(f"{where} is of class {wnid}, but in {part.wnid}; move it to its class")
+        raise ValueError(f"{where} is of class {wnid}, but in the folder or tar {part.wnid}; move it to {wnid}")
     if label not in (None, truth):
-        raise ValueError(f"{where} has label {label}, but {wnid} is {truth} in the order of sorted wnids")
+        raise ValueError(f"{where} has label {label}, but class {wnid} has label {truth} by sorted wnids; correct it")
     return key, truth
 
 
@@ -195,7 +196,7 @@ def _folder_images(part: Part) -> Iterator[Found]:
             key, label = _key_and_label(part, path.name)
             yield Found(key, label, str(part.path), path.name, 0, path.stat().st_size)
         elif part.wnid and path.is_dir() and not path.name.startswith("."):
-            raise ValueError(f"{path}: a folder inside a class folder; expected only images")
+            raise ValueError(f"{path} is a folder inside a class folder; expected only images")
 
 
 def _tar_images(part: Part) -> Iterator[Found]:
@@ -206,7 +207,7 @@ def _tar_images(part: Part) -> Iterator[Found]:
 
 
 def _shard_images(part: Part) -> Iterator[Found]:
-    """Yield the images of a WebDataset shard, which contains {key}.jpg next to {key}.cls."""
+    """Yield the images of a WebDataset shard, in which {key}.cls has the label of {key}.jpg."""
     images: dict[str, tars.Member] = {}
     labels: dict[str, int] = {}
     with open(part.path, "rb") as file:
@@ -219,10 +220,10 @@ def _shard_images(part: Part) -> Iterator[Found]:
                 text = file.read(member.size)
                 if not text.strip().isdigit():
                     where = f"{part.path}: {member.name}"
-                    raise ValueError(f"{where} contains {text[:20]!r}, not a class number; download it again")
+                    raise ValueError(f"{where} contains {text[:20]!r}, not a class number; download this shard again")
                 labels[base] = int(text)
     if lost := sorted(set(images) ^ set(labels)):
-        state = "has no .cls with its label" if lost[0] in images else "has a label but no image"
+        state = "has an image but no label" if lost[0] in images else "has a label but no image"
         raise ValueError(f"{part.path}: {lost[0]} {state}; download it again")
     for base, member in images.items():
         key, label = _key_and_label(part, member.name, labels[base])

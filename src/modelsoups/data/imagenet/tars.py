@@ -1,6 +1,6 @@
-"""The members of an uncompressed tar and their offsets in it; nothing is ever extracted.
+"""Lists the files in an uncompressed tar with their byte offsets, without extracting anything.
 
-A tar without zeros at its end is refused as truncated, although Python's tarfile accepts it.
+A tar that does not end in a block of zeros is rejected as truncated; Python's tarfile accepts it.
 """
 
 import tarfile
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Member(NamedTuple):
-    """A regular file in a tar: its name, and the offset and size of its bytes."""
+    """A file in a tar: its name, and the offset and size of its content in bytes."""
 
     name: str
     offset: int
@@ -19,9 +19,9 @@ class Member(NamedTuple):
 
 
 def members(path: Path, start: int = 0, size: int | None = None) -> Iterator[Member]:
-    """Yield the regular files of a tar, or of a tar inside another at [start, start + size).
+    """Yield the files of a tar, or of an inner tar that is its bytes [start, start + size).
 
-    Raises ValueError for a damaged or compressed tar, or an unsafe member such as a link.
+    Raises ValueError if the tar is damaged or compressed, or has an unsafe member such as a link.
     """
     end = path.stat().st_size if size is None else start + size
     try:
@@ -39,7 +39,7 @@ def members(path: Path, start: int = 0, size: int | None = None) -> Iterator[Mem
                 file.seek(archive.offset)
                 zeros = file.read(BLOCKSIZE) == bytes(BLOCKSIZE)
                 if archive.offset + BLOCKSIZE > end or not zeros:
-                    raise tarfile.ReadError(f"no end of archive at byte {archive.offset:,}")
+                    raise tarfile.ReadError(f"the end marker is missing at byte {archive.offset:,}")
     except (tarfile.TarError, EOFError) as error:
         inside = f" (the tar inside it at byte {start:,})" if size is not None else ""
         compressed = path.suffix in (".gz", ".tgz", ".bz2", ".xz", ".zip")
@@ -50,7 +50,7 @@ def members(path: Path, start: int = 0, size: int | None = None) -> Iterator[Mem
 def _check(path: Path, info: tarfile.TarInfo) -> None:
     name, problem = PurePosixPath(info.name), None
     if name.is_absolute() or ".." in name.parts or "\\" in info.name:
-        problem = "leads out of its folder"
+        problem = "has an unsafe path (absolute, with .. or a backslash)"
     elif not info.isreg() or info.issparse():
         problem = "is a link or a device"
     if problem:

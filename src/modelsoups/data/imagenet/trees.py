@@ -1,6 +1,6 @@
-"""Listing of test sets that have a folder of images for each class, unpacked or in a tar.
+"""Lists the images of test sets that have one folder per class, unpacked or in a tar.
 
-Folders are class numbers (ImageNet-V2), wnids (ImageNet-R, -A and -Sketch) or objects (ObjectNet).
+Folders are named by number (ImageNet-V2), wnid (ImageNet-R, -A and -Sketch) or object (ObjectNet).
 """
 
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ from modelsoups.data.imagenet.sources import Source
 
 UNSCORED = -1  # the label of a folder whose images are left out
 IGNORED = ("__MACOSX",)
-# The folders of an image from the root down, its base name, and file, name, offset and size as in Found.
+# An image's folders from the root down, its base name, and file, name, offset and size as in Found.
 TreeImage = tuple[tuple[str, ...], str, tuple[str, str, int, int]]
 
 
 def list_tree(name: str, source: Source) -> Listing:
-    """List the images of a test set with their labels.
+    """Return all images of a test set with their labels.
 
-    Raises ValueError for a folder that is not a class, or a copy of the set inside the set.
+    Raises ValueError if a folder is not a class, or if the class folders occur in two places.
     """
     labels, title, path = folder_labels(name), metadata.SETS[name].title, source.paths[0]
     names = list(labels)
@@ -32,7 +32,7 @@ def list_tree(name: str, source: Source) -> Listing:
         where = "/".join([str(path), *folders])
         label = labels.get(_number(folder) if numbered else folder)
         if label is None:
-            raise ValueError(f"{where}: not a class folder of {title}; {expected}")
+            raise ValueError(f"{where} is not a class folder of {title}; {expected}")
         if top is None:
             top = folders[:-1]
         elif folders[:-1] != top:
@@ -47,7 +47,7 @@ def list_tree(name: str, source: Source) -> Listing:
 
 
 def folder_labels(name: str) -> dict[str, int]:
-    """Return each folder's label; ObjectNet's folders without an ImageNet class have UNSCORED."""
+    """Return each class folder's label; -1 for ObjectNet's folders without an ImageNet class."""
     layout = metadata.SETS[name].layout
     if layout == "numbers":
         return {str(i): i for i in range(1000)}

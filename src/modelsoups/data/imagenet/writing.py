@@ -1,4 +1,4 @@
-"""Writing listed images into shards in parallel; complete shards of an earlier run are reused."""
+"""Writes images to tar shards in parallel; reuses the complete shards of an interrupted command."""
 
 import io
 import warnings
@@ -25,7 +25,7 @@ REPORT_EVERY = 50  # images
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard to be written by one task."""
+    """A tar shard that one task writes: its path, its images and how to store them."""
 
     tar: Path
     images: Listing
@@ -40,7 +40,7 @@ class Shard:
 
 
 def cut(folder: Path, listing: Listing, images: int, resize: int | None, verify: bool) -> list[Shard]:
-    """Cut a set into shards with `images` images each, or fewer in the last."""
+    """Divide a list of images into shards of `images` images each; the last may have fewer."""
     starts = range(0, len(listing), images)
     parts = [listing.take(slice(start, start + images)) for start in starts]
     tars = [folder / f"{folder.name}-{number:06d}.tar" for number in range(len(parts))]
@@ -48,7 +48,7 @@ def cut(folder: Path, listing: Listing, images: int, resize: int | None, verify:
 
 
 def keep_finished(folder: Path, inputs: Json, todo: list[Shard]) -> dict[str, Json]:
-    """Return the entries of an interrupted run's complete shards by name; delete the others."""
+    """Return manifest entries of the shards that are already complete; delete all other shards."""
     folder.mkdir(parents=True, exist_ok=True)
     plan = folder / PLAN
     same = plan.exists() and storage.read_json(plan) == inputs
@@ -62,7 +62,7 @@ def keep_finished(folder: Path, inputs: Json, todo: list[Shard]) -> dict[str, Js
 
 
 def write(shard: Shard) -> Json:
-    """Write one shard, and return its entry in the manifest."""
+    """Write one shard; return its manifest entry (file name, image count, bytes, sha256)."""
     return shards.write_shard(shard.tar, _samples(shard))
 
 
@@ -77,10 +77,10 @@ def _samples(shard: Shard) -> Iterator[shards.Sample]:
 
 
 def encoded(data: bytes, where: str, resize: int | None, verify: bool) -> tuple[bytes, str]:
-    """Return the bytes to store and the image's actual format ("jpg", "png", ...).
+    """Return the image bytes to store, resized if `resize` is set, and their format ("jpg", ...).
 
-    Only resized images change. Images that do not start and end as their format requires are decoded
-    to check them; with `verify`, all are. Raises ValueError with `where` for a damaged image.
+    Images with unusual first or last bytes are decoded as a check; with `verify`, all are. Raises
+    ValueError, with the location `where`, if an image is damaged.
     """
     kind, end = next((v for magic, v in MAGIC.items() if data.startswith(magic)), (None, b""))
     whole = kind is not None and data.endswith(end)
@@ -100,7 +100,7 @@ def encoded(data: bytes, where: str, resize: int | None, verify: bool) -> tuple[
 
 
 def _smaller(image: Image.Image, side: int) -> bytes | None:
-    """Return the image as a JPEG whose shorter side is `side`, or None if it is not larger."""
+    """Return JPEG bytes of the image, shrunk to a shorter side of `side`; None if not larger."""
     width, height = image.size
     if min(width, height) <= side:
         return None

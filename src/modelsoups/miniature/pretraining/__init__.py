@@ -1,1 +1,1 @@
-"""Pre-training of the miniature experiment's models, which are part of the package."""
+"""Pre-training of IconCLIP and IconViT, the models of the miniature experiment."""

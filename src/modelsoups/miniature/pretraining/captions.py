@@ -1,11 +1,11 @@
-"""Pre-training of IconCLIP on captioned icons.
+"""Pre-training of IconCLIP, a small CLIP, on rendered icons with captions.
 
-As in CLIP, a contrastive loss matches images (renderings of glyphs) with captions (based on their
-names). Such a small model needs four changes: pairs with the same name count as matches; most of a
-batch has names that two or more designers drew; renderings go from easy to hard over the first half
-of the steps; and an auxiliary loss, whose head is then dropped, classifies those names.
+As in CLIP, a contrastive loss matches images and captions, which are made from the icons' names. So
+small a model needs four changes: all pairs with the same name count as matches; most of a batch has
+names that two or more designers drew; images go from easy to hard over the first half of the steps;
+and an auxiliary loss classifies those names (its head is dropped afterwards).
 
-Legend: N names, T tokens.
+Shape letters: N names, T tokens.
 """
 
 import json
@@ -34,7 +34,7 @@ CARD_SEED = 100  # seed of the data sets on which the card's accuracies are meas
 
 
 class CaptionPretraining(Pretraining):
-    """The pre-training of IconCLIP's image and text towers, with the auxiliary head."""
+    """The pre-training of IconCLIP: image tower, text tower and the head of the auxiliary loss."""
 
     steps, parts, weights = 7000, ("loss", "names"), iconclip.WEIGHTS
 
@@ -50,7 +50,7 @@ class CaptionPretraining(Pretraining):
         return clip, clip.visual.output_dim, clip.visual.image_mean, clip.visual.image_std
 
     def losses(self, images_BCHW: Tensor, places_B: Tensor, g: Generator) -> Losses:
-        """Return the weighted sum of the contrastive and the auxiliary loss, and the two losses."""
+        """Return the total loss, the contrastive loss and the auxiliary classification loss."""
         images_BD = self.model.encode_image(images_BCHW, normalize=True)
         texts_BT = torch.stack(list(map(self.tokens_T, self._captions(places_B, g))))
         texts_BD = self.model.encode_text(texts_BT, normalize=True)
@@ -67,7 +67,7 @@ class CaptionPretraining(Pretraining):
         self.model.logit_scale.clamp_(0, math.log(100))  # as in CLIP
 
     def _captions(self, places_B: Tensor, g: Generator) -> list[str]:
-        """Return each glyph's concept or name, in a general template or its style's template."""
+        """Return a random caption per glyph: its concept or name in one of several templates."""
         captions = []
         glyphs = [self.corpus.glyphs[place] for place in places_B.tolist()]
         draws_B3 = torch.rand(len(places_B), 3, generator=g)
@@ -104,9 +104,9 @@ def contrastive_loss(images_BD: Tensor, texts_BD: Tensor, scale: Tensor, names_B
 
 @torch.inference_mode()
 def zero_shot(folder: Path, seed: int = CARD_SEED, chunks: int | None = None) -> dict[str, float]:
-    """Return the zero-shot accuracy in percent of a folder's model on the test set and each shift.
+    """Return the zero-shot accuracy, in percent, of the IconCLIP in `folder` on each test set.
 
-    chunks: how many chunks of each set to evaluate; all by default.
+    chunks: 256-image chunks per set (None: all). Key "mean of shifts": mean over the shifted sets.
     """
     clip = iconclip.load_iconclip(folder)
     visual = clip.model.visual

@@ -1,4 +1,4 @@
-"""The pre-training data of the miniature's models: glyphs that no evaluation uses, and names."""
+"""The pre-training data of IconCLIP and IconViT: glyphs, their names and the vocabulary."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ TEMPLATES = ("{}", "a {}", "an icon of a {}", "a {} icon", "a picture of a {}")
 
 @dataclass(frozen=True)
 class Corpus:
-    """The glyphs of pre-training, their names as indices, and IconCLIP's vocabulary."""
+    """The pre-training data: glyphs (icons) as masks, indices of their names, a BPE vocabulary."""
 
     masks_GSS: Tensor
     glyphs: list[icons.Glyph]
@@ -48,7 +48,7 @@ def corpus_of_icons() -> Corpus:
 
 
 def _texts(glyphs: list[icons.Glyph]) -> set[str]:
-    """Return texts that together contain every word of the captions and prompts."""
+    """Return texts that together contain all words of pre-training captions and prompts."""
     names = {glyph.caption for glyph in glyphs} | {glyph.name.replace("-", " ") for glyph in glyphs}
     of_styles = [style.caption for style in icons.STYLES.values()]
     templates = (*TEMPLATES, *sets.TEMPLATES, *of_styles)

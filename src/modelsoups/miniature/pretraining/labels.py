@@ -1,10 +1,10 @@
-"""Pre-training of IconViT on labels.
+"""Supervised pre-training of IconViT, a small vision transformer of timm.
 
-IconViT represents the ImageNet-21k ViT that the paper compares with CLIP (Figures G.3 and L.2): a
-network of timm, of IconCLIP's size, that learns to name the icons whose name two or more designers
-drew. Its classifier is then dropped. timm can load the folder (config.json, model.safetensors).
+IconViT takes the place of the ImageNet-21k ViT that the paper compares with CLIP (Figures G.3,
+L.2). It is of IconCLIP's size, and learns to classify the names of icons that two or more designers
+drew. Its classifier is then dropped. timm can load its folder (config.json, model.safetensors).
 
-Legend: N names.
+Shape letters: N names.
 """
 
 import shutil
@@ -26,7 +26,7 @@ CONFIG = "config.json"
 
 
 class LabelPretraining(Pretraining):
-    """The pre-training of IconViT, with a classifier of names."""
+    """The supervised pre-training of IconViT, which classifies the names of icons."""
 
     steps, flags = 4000, "pretrain.labels=true "
     parts, weights = ("loss", "errors"), paths.MODEL
@@ -43,7 +43,7 @@ class LabelPretraining(Pretraining):
         return model.train(), model.num_features, config["mean"], config["std"]
 
     def losses(self, images_BCHW: Tensor, places_B: Tensor, g: Generator) -> Losses:
-        """Return the mean cross-entropy of the names, twice, and the fraction of errors."""
+        """Return the cross-entropy to minimise, the same again to print, and the error rate."""
         logits_BN = self.names(self.model(images_BCHW))
         names_B = self.corpus.shared_name_of[places_B]
         loss = F.cross_entropy(logits_BN, names_B)

@@ -1,4 +1,4 @@
-"""The training loop of both pre-trainings; `captions` and `labels` define models and losses.
+"""The pre-training loop of IconCLIP and IconViT; captions.py and labels.py define model and loss.
 
 Every step has its own random generator, so that a resumed pre-training sees the same batches.
 """
@@ -27,7 +27,7 @@ Losses = tuple[Tensor, Tensor, Tensor]
 
 @dataclass
 class PretrainOptions:
-    """The options of pre-training; the defaults produced the package's IconCLIP weights."""
+    """The options of one pre-training; its defaults are those of the IconCLIP in this package."""
 
     out: Path
     seed: int = 0
@@ -47,15 +47,15 @@ class PretrainOptions:
             raise ValueError(f"pretrain.steps={self.steps}: expected at least 1")
 
     def fixed(self) -> dict[str, Any]:
-        """Return the options that the weights depend on."""
+        """Return the options that affect the weights: all but out, checkpoint_every, log_every."""
         free = ("out", "checkpoint_every", "log_every")
         return {key: value for key, value in asdict(self).items() if key not in free}
 
 
 class Pretraining(ABC):
-    """A model in pre-training, a head that classifies names, and their optimizer, after `step` steps.
+    """One pre-training run: a model, a head that predicts an icon's name, and their optimizer.
 
-    A new object continues from the checkpoint in options.out, if there is one.
+    A new object resumes from the checkpoint in options.out, if there is one.
     """
 
     steps: int  # steps of the package's weights
@@ -85,25 +85,25 @@ class Pretraining(ABC):
     def build(self) -> tuple[Any, int, Sequence[float], Sequence[float]]:
         """Write the model's configuration to options.out, and build the model from it.
 
-        Returns the model in training mode, its number of features, and the mean and std of images.
+        Returns the model in training mode, its number of features, and the pixels' mean and std.
         """
 
     @abstractmethod
     def losses(self, images_BCHW: Tensor, places_B: Tensor, g: Generator) -> Losses:
-        """Return the loss that a step minimises, and the two numbers named in `parts`."""
+        """Return the loss to minimise and two numbers to print, whose names are in `parts`."""
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
-        """Return extra facts about the final weights, for the card."""
+        """Return entries for card.json that describe the final weights, such as accuracies."""
 
     def after_step(self) -> None:  # noqa: B027 - most models have no bounds
-        """Clamp weights to their bounds after an optimizer step."""
+        """Clamp weights to their bounds after an optimizer step; the default does nothing."""
 
     def report(self) -> None:  # noqa: B027 - not every model is evaluated during training
-        """Print the accuracy of a checkpoint's weights."""
+        """Print the accuracy of the weights just saved; the default prints nothing."""
 
     def train_step(self) -> tuple[float, float]:
-        """Train one step, and return the two numbers named in `parts`."""
+        """Do one optimizer step; return two numbers to print, whose names are in `parts`."""
         options, corpus = self.options, self.corpus
         g = sets.generator(f"pretrain {options.seed} step {self.step}")
         places_B = self._batch(g)
@@ -122,7 +122,7 @@ class Pretraining(ABC):
         return one.item(), other.item()
 
     def _batch(self, g: Generator) -> Tensor:
-        """Return the corpus indices of a batch's random glyphs, those with shared names first."""
+        """Return random glyph indices (B,): first those with names in several icon fonts, then others."""
         corpus, size = self.corpus, self.options.batch_size
         shared = round(size * self.options.shared_names)
         first_B = torch.randperm(len(corpus.shared), generator=g)[:shared]
@@ -130,7 +130,7 @@ class Pretraining(ABC):
         return torch.cat([corpus.shared[first_B], corpus.single[second_B]])
 
     def save(self, seconds: float) -> None:
-        """Write the checkpoint; seconds is the training time of this process so far."""
+        """Write a checkpoint for resuming; `seconds` is the training time of this process."""
         state = {
             "options": self.options.fixed(),
             "step": self.step,
@@ -146,19 +146,19 @@ class Pretraining(ABC):
             return
         state = torch.load(self.checkpoint, weights_only=True)
         if state["options"] != self.options.fixed():
-            raise ValueError(f"{self.checkpoint} was written with different options; change pretrain.out")
+            raise ValueError(f"{self.checkpoint} was written with other options; choose another pretrain.out")
         for key, part in self.saved.items():
             part.load_state_dict(state[key])
         self.step, self.seconds_before = state["step"], state["seconds"]
-        print(f"pretrain: continuing from step {self.step}", flush=True)
+        print(f"pretrain: continuing from the checkpoint at step {self.step}", flush=True)
 
     def write_weights(self) -> None:
-        """Write the model's weights in half precision."""
+        """Write the model's weights to options.out, in float16."""
         state = {k: v.detach().half().contiguous() for k, v in self.model.state_dict().items()}
         storage.save_weights(self.options.out / self.weights, state)
 
     def train(self) -> float:
-        """Train the remaining steps, and return the seconds that all steps took."""
+        """Train the remaining steps; return the seconds of all steps, before and after resuming."""
         options, first, start = self.options, self.step, time.monotonic()
         while self.step < options.steps:
             numbers = self.train_step()
@@ -182,7 +182,7 @@ class Pretraining(ABC):
 
 
 def pretrain(kind: type[Pretraining], options: PretrainOptions) -> dict[str, Any]:
-    """Pre-train, or resume from options.out; write weights and card there, and return the card."""
+    """Pre-train or resume in options.out; write weights and card.json, and return the latter."""
     torch.set_num_threads(options.threads)
     training = kind(options, corpus_of_icons())
     seconds = training.train()

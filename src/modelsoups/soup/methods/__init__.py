@@ -1,4 +1,4 @@
-"""Soup methods: functions from a `Pool` and options to a `Soup`, each with a name in METHODS."""
+"""Soup methods: functions that take a `Pool` and options and return a `Soup`, by name."""
 
 from collections.abc import Callable
 
@@ -30,7 +30,7 @@ __all__ = ["METHODS", "Gradient", "Pool", "method_of", "model_gradient"]
 
 
 def method_of(name: str) -> Callable[..., Soup]:
-    """Return the method of this name, or the function "module:function"; ValueError for others."""
+    """Return the method of this name, or import "module:function"; ValueError for other names."""
     if ":" in name:
         return registry.function(name)
     if name not in METHODS:

@@ -1,4 +1,4 @@
-"""Greedy methods: Recipe 1 (section 2), random order (table 3), with replacement (appendix I)."""
+"""Greedy soups: by Recipe 1 (section 2), in random order (table 3), with repeats (appendix I)."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from modelsoups.weights.state_dicts import RunningSum
 
 
 def greedy(pool: Pool, *, order_seed: OrderSeed = None, strict: Strict = False) -> Soup:
-    """Choose by Recipe 1, best first, so hold-out accuracy is at least the best individual's."""
+    """Choose a greedy soup (Recipe 1): try models best first, or shuffled by `order_seed`."""
     order = pool.by_accuracy
     if order_seed is not None:
         order = tuple(random_order([i.id for i in pool.ingredients], order_seed))
@@ -23,12 +23,12 @@ def greedy(pool: Pool, *, order_seed: OrderSeed = None, strict: Strict = False) 
 
 
 def greedy_random(pool: Pool, *, order_seed: OrderSeed = 0, strict: Strict = False) -> Soup:
-    """Choose greedily in random order, starting with the first model of that order (table 3)."""
+    """Choose a greedy soup, trying models in random order; the first one always joins (table 3)."""
     return greedy(pool, order_seed=order_seed, strict=strict)
 
 
 def greedy_replacement(pool: Pool, *, strict: Strict = False, max_picks: MaxPicks = None) -> Soup:
-    """Choose greedily with replacement (appendix I gives only the name; see `GreedySearch.run`)."""
+    """Choose a greedy soup that may add a model repeatedly (appendix I; see `GreedySearch.run`)."""
     if max_picks is not None and max_picks < 1:
         raise ValueError(f"greedy_replacement: max_picks={max_picks}; expected at least 1")
     search = _search_weights(pool)
@@ -37,14 +37,14 @@ def greedy_replacement(pool: Pool, *, strict: Strict = False, max_picks: MaxPick
 
 
 def greedy_ensemble(pool: Pool, *, strict: Strict = False) -> Soup:
-    """Choose an ensemble by Recipe 1, with the mean of logits instead of weights (table 3)."""
+    """Choose a greedy ensemble: Recipe 1 with means of logits instead of weights (table 3)."""
     total = LogitTotal(pool.logits, pool.labels_N, torch.float64)
     search = _search(pool, total.judge, total.add).run(pool.by_accuracy, strict)
     return pool.soup("greedy_ensemble", search.picks, space="logits", trace=search.trace)
 
 
 def _search_weights(pool: Pool) -> GreedySearch:
-    """Return a greedy search that scores means of weights."""
+    """Return a greedy search that evaluates means of weights on the hold-out."""
     total = RunningSum()
 
     def judge(i: int, best: Score, strict: bool, name: str) -> Evaluation:

@@ -1,4 +1,4 @@
-"""Methods that use only each ingredient's own accuracy: best, second best, uniform, ensemble."""
+"""Methods without a search: the best or second-best model, the mean of all weights or logits."""
 
 from typing import Any
 
@@ -7,24 +7,24 @@ from modelsoups.soup.pool import Pool
 
 
 def best(pool: Pool) -> Soup:
-    """Return the ingredient with the highest hold-out accuracy (ties: `greedy_rule.best_first`)."""
+    """Return a Soup of the model with the best hold-out score (ties: `greedy_rule.best_first`)."""
     return pool.soup("best", [pool.by_accuracy[0]], trace=_ranking(pool))
 
 
 def second_best(pool: Pool) -> Soup:
-    """Return the second-best ingredient on the hold-out (table 3); raise ValueError if only one."""
+    """Return a Soup of the second-best model on the hold-out (table 3); ValueError if only one."""
     if len(pool) < 2:
         raise ValueError("second_best: the pool has only one ingredient")
     return pool.soup("second_best", [pool.by_accuracy[1]], trace=_ranking(pool))
 
 
 def uniform(pool: Pool) -> Soup:
-    """Return the mean of all ingredients' weights (section 2, table 2)."""
+    """Return the uniform soup, the mean of all models' weights (section 2, table 2)."""
     return pool.soup("uniform", range(len(pool)))
 
 
 def ensemble(pool: Pool) -> Soup:
-    """Return the mean of all ingredients' logits (section 3.1, table 2)."""
+    """Return the ensemble of all models, the mean of their logits (section 3.1, table 2)."""
     return pool.soup("ensemble", range(len(pool)), space="logits")
 
 

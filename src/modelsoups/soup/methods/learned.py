@@ -1,10 +1,10 @@
 """Learned soups (appendix I, equation 2): coefficients by gradient descent on the hold-out.
 
-The paper keeps all models in memory. Here a step is one pass over the checkpoints to mix them, one
-forward and backward pass of one model, and one pass of inner products, because the derivative of
-the loss by a coefficient is the derivative by the mixed weights times the ingredient's weights.
+The paper keeps all models in memory. Here a step averages the checkpoints, runs one forward and
+backward pass of one model, and computes inner products: the derivative of the loss by a model's
+coefficient is the inner product of its weights and the derivative by the averaged weights.
 
-Legend: K ingredients, G layer groups.
+Letters of array names: K ingredients, G layer groups.
 """
 
 import math
@@ -25,7 +25,7 @@ from modelsoups.weights.state_dicts import EVERYTHING, layer_of
 
 @dataclass(frozen=True)
 class Descent:
-    """The options of AdamW that all learned soups share."""
+    """Options of gradient descent: epochs, learning rate of AdamW, batch size, shuffling seed."""
 
     epochs: int
     lr: float
@@ -36,9 +36,9 @@ class Descent:
 def learned(
     pool: Pool, *, epochs: Epochs = 3, lr: LearningRate = 0.1, batch_size: BatchSize = 128, seed: Seed = 0
 ) -> Soup:
-    """Learn coefficients, one softmax over the ingredients, and the temperature beta (equation 2).
+    """Learn one coefficient for each model (a softmax) and the temperature beta (equation 2).
 
-    The defaults of `epochs` and `lr` (of AdamW) are appendix I's, which gives no batch size. As in
+    The defaults of `epochs` and `lr` (AdamW) are appendix I's, which has no batch size. As in
     the authors' code the softmax starts uniform, beta starts at 1, and there is no weight decay.
     Raises ValueError if pool.gradient is None, an option is out of range or the loss is not finite.
     """
@@ -48,7 +48,7 @@ def learned(
 def learned_layers(
     pool: Pool, *, epochs: Epochs = 3, lr: LearningRate = 0.1, batch_size: BatchSize = 128, seed: Seed = 0
 ) -> Soup:
-    """Do as `learned`, with one softmax for each layer group of `layer_of` ("by layer")."""
+    """Do as `learned`, but with a softmax for each layer (`layer_of`): the paper's "by layer"."""
     groups = list(dict.fromkeys(map(layer_of, pool.state(0))))
     return _learn(pool, "learned_layers", groups, Descent(epochs, lr, batch_size, seed))
 
@@ -56,7 +56,7 @@ def learned_layers(
 def learned_tensors(
     pool: Pool, *, epochs: Epochs = 3, lr: LearningRate = 0.1, batch_size: BatchSize = 128, seed: Seed = 0
 ) -> Soup:
-    """Do as `learned`, with one softmax for each tensor that mixing averages. Not in the paper."""
+    """Do as `learned`, but with a softmax for each float tensor (not in the paper)."""
     names = [key for key, tensor in pool.state(0).items() if averaged(tensor)]
     return _learn(pool, "learned_tensors", [*names, EVERYTHING], Descent(epochs, lr, batch_size, seed))
 
@@ -64,14 +64,14 @@ def learned_tensors(
 def learned_free(
     pool: Pool, *, epochs: Epochs = 3, lr: LearningRate = 0.01, batch_size: BatchSize = 128, seed: Seed = 0
 ) -> Soup:
-    """Do as `learned`, without softmax: coefficients start at 1/K and can have any value."""
+    """Do as `learned`, but without softmax: K coefficients start at 1/K and can have any value."""
     return _learn(pool, "learned_free", [EVERYTHING], Descent(epochs, lr, batch_size, seed), free=True)
 
 
 def _learn(pool: Pool, method: str, groups: Sequence[str], by: Descent, free: bool = False) -> Soup:
     gradient = pool.gradient
     if gradient is None:
-        raise ValueError(f"{method}: the pool has no gradient")
+        raise ValueError(f"{method}: this pool cannot compute gradients of the loss; set Pool.gradient")
     if by.epochs < 1 or by.batch_size < 1 or not 0 < by.lr < math.inf:
         given = f"epochs={by.epochs}, batch_size={by.batch_size}, lr={by.lr}"
         raise ValueError(f"{method}: {given}; expected all of them above 0")
@@ -107,7 +107,7 @@ def _learn(pool: Pool, method: str, groups: Sequence[str], by: Descent, free: bo
 
 
 def loss_by_alpha(stack: Stack, groups: Sequence[str], by_weights: Mapping[str, Tensor]) -> Tensor:
-    """Return d loss / d alpha_GK in float64; a group's row sums over its tensors."""
+    """Return the derivatives of the loss by the coefficients, (G groups, K models) in float64."""
     rows = {group: torch.zeros(len(stack), dtype=torch.float64) for group in groups}
     for key, products_K in stack.products(by_weights).items():
         rows[next(g for g in (key, layer_of(key), EVERYTHING) if g in rows)] += products_K

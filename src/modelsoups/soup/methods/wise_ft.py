@@ -6,16 +6,16 @@ from modelsoups.weights.state_dicts import EVERYTHING
 
 
 def wise_ft(start: Ingredient, end: Soup | Ingredient, *, alpha: Alpha) -> Soup:
-    """Return the soup (1 - alpha) start + alpha end (WiSE-FT, Wortsman et al. 2021).
+    """Return the soup (1 - alpha) * start + alpha * end (WiSE-FT, Wortsman et al. 2021).
 
-    Raises ValueError for an alpha outside 0 to 1, a soup of logits, or one that contains `start`.
+    Raises ValueError if alpha is not from 0 to 1, or if `end` is an ensemble or contains `start`.
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"wise_ft: alpha={alpha}; expected 0 (the initialization) to 1 (the fine-tuned weights)")
     if isinstance(end, Ingredient):
         end = Soup(end.id, (end.id,), (end.sha256,), {EVERYTHING: [1.0]})
     if end.space != "weights":
-        raise ValueError(f"wise_ft: {end.method} mixes {end.space}, not weights")
+        raise ValueError(f"wise_ft: {end.method} mixes {end.space}, not weights; give a soup of weights")
     if start.id in end.ingredients:
         raise ValueError(f"wise_ft: {start.id} is already an ingredient of {end.method}")
     coefficients = {}

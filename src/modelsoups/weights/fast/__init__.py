@@ -1,1 +1,1 @@
-"""Compiled loops over blocks of weights."""
+"""Compiled, multithreaded sums and inner products over the weights of many checkpoints."""

@@ -1,11 +1,11 @@
-"""Multithreaded passes over the bytes of many checkpoints, and the computations on each piece.
+"""Weighted sums, inner products and hashes of K checkpoints, multithreaded and piece by piece.
 
-A pass visits every piece (some blocks of one tensor, in all checkpoints) once. A few rows of a
-block fit into the processor's cache, where they are added and hashed. float32, bfloat16 and float16
-are read in place; other floats of up to 32 bits are widened to float32, exactly. `loops` adds both
-in float64, TensorSum all other numbers; the bits are those of TensorSum either way. Memory: WINDOW
-bytes of the files' pages and one `Room` a thread.
-Legend: K checkpoints, each a row of numbers, R at a time; n numbers of a piece, P blocks of it.
+A piece is a range of elements of one tensor, in all checkpoints; it is split into blocks of BLOCK
+elements. A block is added and hashed for ROWS checkpoints at a time, within the processor's cache.
+`loops` adds floats of up to 32 bits in float64 (float8 after an exact conversion to float32), and
+TensorSum all other numbers; the sums equal those of `state_dicts.mix` to the bit. Memory: WINDOW
+bytes of mapped pages of the files, and one `Room` (buffers) for each thread.
+Letters of array names: K checkpoints, R at a time, S pieces, P blocks and n numbers of a piece.
 """
 
 import math
@@ -39,7 +39,7 @@ Visit = Callable[["Rows", int, Piece], None]  # rows, the number of the piece, t
 
 
 def pieces(checkpoint: Checkpoint, keys: Iterable[str], step: int) -> list[Piece]:
-    """Cut these tensors into pieces of `step` elements (or fewer at each tensor's end)."""
+    """Split the tensors `keys` into (name, start, stop) ranges of up to `step` flat elements."""
     found: list[Piece] = []
     for key in keys:
         size = math.prod(checkpoint.entries[key].shape)
@@ -48,12 +48,12 @@ def pieces(checkpoint: Checkpoint, keys: Iterable[str], step: int) -> list[Piece
 
 
 def size_of_pieces(count: int) -> int:
-    """Return the size of a piece, a multiple of BLOCK: smaller for many checkpoints."""
+    """Return the elements per checkpoint of a piece, a multiple of BLOCK: fewer for many checkpoints."""
     return BLOCK * max(1, PIECE // BLOCK * ROWS // max(ROWS, count))
 
 
 def parts(piece: Piece) -> list[Piece]:
-    """Return the blocks of a piece; the last may be shorter."""
+    """Split a piece into blocks of BLOCK elements; the last block may be shorter."""
     key, start, stop = piece
     return [(key, first, min(first + BLOCK, stop)) for first in range(start, stop, BLOCK)]
 
@@ -101,7 +101,7 @@ def each_piece(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece], worker:
 
 
 def last_of_windows(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece]) -> set[int]:
-    """Return the indices of the pieces after which pages are released, including the last."""
+    """Return the indices of pieces after which mapped pages are freed: every WINDOW bytes."""
     read, found = 0, {len(todo) - 1}
     for number, (key, start, stop) in enumerate(todo):
         read += (stop - start) * checkpoints[0].entries[key].dtype.itemsize * len(checkpoints)
@@ -130,7 +130,7 @@ class Rows:
         return self.checkpoints[0].entries[key].dtype
 
     def groups(self) -> Iterator[slice]:
-        """Yield slices that select ROWS checkpoints at a time."""
+        """Yield slices of the list of checkpoints, with up to ROWS checkpoints each."""
         count = len(self.checkpoints)
         for first in range(0, count, ROWS):
             if self.stopped.is_set():
@@ -138,14 +138,14 @@ class Rows:
             yield slice(first, min(first + ROWS, count))
 
     def blocks(self, some: slice, piece: Piece) -> list[Bytes]:
-        """Return the bytes of a piece in each of these checkpoints."""
+        """Return the bytes of a piece in each checkpoint of the slice `some`."""
         key, start, stop = piece
         return [checkpoint.entries[key].block(start, stop) for checkpoint in self.checkpoints[some]]
 
     def addresses(self, piece: Piece) -> Addresses | None:
-        """Return the piece's address in each checkpoint, or None if a row must be copied or widened.
+        """Return a piece's memory address in each checkpoint; None if `loops` cannot read it there.
 
-        Raises ValueError if shapes or dtypes differ, because `loops` reads without bounds checks.
+        Raises ValueError if shapes or dtypes differ, because `loops` does not check bounds.
         """
         key, start, _ = piece
         first = self.checkpoints[0].entries[key]
@@ -163,17 +163,17 @@ class Rows:
 
 
 def hashes(blocks: Sequence[Bytes]) -> Digests:
-    """Return the XXH3 hash of each block; hashing releases the interpreter's lock."""
+    """Return each block's 128-bit XXH3 hash as a row of 16 bytes; hashing releases the GIL."""
     return np.frombuffer(b"".join(map(xxh3_128_digest, blocks)), np.uint8).reshape(-1, 16)  # type: ignore[arg-type]
 
 
 def digests_of_pieces(pieces: int, count: int) -> Digests:
-    """Return an empty S x P x K x 16 array for pieces of `size_of_pieces(count)` numbers."""
+    """Return an uninitialized array for block hashes: (pieces, blocks, checkpoints, 16 bytes)."""
     return np.empty((pieces, size_of_pieces(count) // BLOCK, count, 16), np.uint8)
 
 
 class Room:
-    """One thread's buffers for computing on pieces; each result overwrites the previous one."""
+    """One thread's buffers for sums and inner products; a call may overwrite earlier results."""
 
     def __init__(self) -> None:
         from modelsoups.weights.fast import loops  # imports Numba, which takes half a second
@@ -187,9 +187,9 @@ class Room:
     def mix(
         self, rows: Rows, piece: Piece, weights_K: Float64s, by: float, found_PK16: Digests = NO_DIGESTS
     ) -> tuple[Tensor, bool]:
-        """Return the rows' weighted sum / by in their dtype, and whether all of it is finite.
+        """Return (a piece's weighted sum over K checkpoints / by, whether all its numbers are finite).
 
-        The blocks' digests are written to found_PK16; if it is shorter, the rest are not computed.
+        Writes the block hashes, (P blocks, K, 16 bytes), to found_PK16; computes none if empty.
         """
         key, start, stop = piece
         dtype = rows.dtype(key)
@@ -207,7 +207,7 @@ class Room:
         return mixed, finite
 
     def _total(self, rows: Rows, part: Piece, weights_K: Float64s, found_1K16: Digests) -> Float64s:
-        """Return the weighted sum of a block; rows are hashed right after their addition."""
+        """Return a block's weighted sum over K checkpoints; hash the block's bytes in each of them."""
         key, start, stop = part
         total, rows_K = self.total[: stop - start], rows.addresses(part)
         for some in rows.groups():
@@ -224,7 +224,7 @@ class Room:
     def _mix_wide(
         self, rows: Rows, piece: Piece, weights_K: Float64s, by: float, found_PK16: Digests
     ) -> tuple[Tensor, bool]:
-        """Do as `mix` for float64, and for integers, whose result is the first row."""
+        """Do as `mix` for float64 tensors; integer tensors are copied from the first checkpoint."""
         key, done = piece[0], []
         for p, part in enumerate(parts(piece)):
             total = TensorSum()
@@ -239,7 +239,7 @@ class Room:
         return mixed, bool(mixed.isfinite().all())
 
     def products(self, rows: Rows, piece: Piece, by_n: Tensor, found_K: Float64s) -> None:
-        """Write <by, row> of each row to found_K; by_n is float32 (float64 for float64 rows)."""
+        """Write the inner product of by_n and each checkpoint's piece to found_K."""
         key, start, stop = piece
         rows_K, dtype = rows.addresses(piece), rows.dtype(key)
         if rows_K is not None:
@@ -259,7 +259,7 @@ class Room:
                 found_K[some] += found_R
 
     def _widened(self, blocks: Sequence[Bytes], dtype: torch.dtype) -> Addresses:
-        """Convert blocks to float32 in a buffer; return their addresses, valid until next call."""
+        """Convert blocks to float32 in a reused buffer; return their memory addresses in it."""
         for row, block in zip(self.wide, blocks, strict=False):
             numbers = tensor_of(block, dtype)
             row[: len(numbers)].copy_(numbers)

@@ -1,10 +1,10 @@
-"""Compiled loops (Numba) over rows of weights, four times as fast as NumPy.
+"""Weighted sums and inner products of weights, compiled by Numba: four times as fast as NumPy.
 
-NumPy widens numbers to float64 in memory first; here each is read once and widened in a register.
-The interpreter's lock is released. Compiled code is cached next to this file or in the user's cache;
-if neither can be written, each process compiles it (some seconds). Importing Numba takes half a
-second: import this module where it is used. `blocks.Rows` checks addresses and keeps rows alive.
-Legend: K rows of N numbers, R of them (at most ROWS) at a time, M numbers of a chunk.
+NumPy first copies the weights to float64; here each number is converted in a register. The loops
+release the GIL. Compiled code is cached next to this file or in the user's cache folder; if neither
+can be written, each process compiles it (some seconds). Importing Numba takes half a second: import
+this module inside a function. A row is the numbers of one checkpoint at a memory address, which is
+not checked here. Letters of array names: K rows, R rows at a time; N numbers of a row, M in a chunk.
 """
 
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def _compiled(signature: str, **options: Any) -> Callable[[Callable[..., Any]], 
 
 @intrinsic
 def _pointer(typing: Any, address: Any) -> Any:
-    """Convert an integer address to a pointer."""
+    """Convert an integer memory address to a pointer, in code compiled by Numba."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         return builder.inttoptr(values[0], ir.IntType(8).as_pointer())
@@ -50,7 +50,7 @@ def _pointer(typing: Any, address: Any) -> Any:
 
 @jitable
 def _row(rows_K: Addresses, k: int, skip: int, zeros_N: Float32s) -> Float32s:
-    """Return the k-th row without its first `skip` numbers, or zeros_N beyond the last row."""
+    """Return row k from element `skip` on, as float32 at address rows_K[k]; zeros_N if k is too big."""
     if k < rows_K.size:
         return numba.carray(_pointer(rows_K[k] + np.uint64(4 * skip)), zeros_N.shape, np.float32)
     return zeros_N
@@ -58,7 +58,7 @@ def _row(rows_K: Addresses, k: int, skip: int, zeros_N: Float32s) -> Float32s:
 
 @jitable
 def _rows(rows_K: Addresses, k: int, skip: int, zeros_N: Float32s) -> tuple[Float32s, ...]:
-    """Return ROWS rows, starting with the k-th."""
+    """Return rows k to k + ROWS - 1 from element `skip` on; zeros_N for each that does not exist."""
     a_N, b_N = _row(rows_K, k, skip, zeros_N), _row(rows_K, k + 1, skip, zeros_N)
     c_N, d_N = _row(rows_K, k + 2, skip, zeros_N), _row(rows_K, k + 3, skip, zeros_N)
     e_N, f_N = _row(rows_K, k + 4, skip, zeros_N), _row(rows_K, k + 5, skip, zeros_N)
@@ -68,13 +68,13 @@ def _rows(rows_K: Addresses, k: int, skip: int, zeros_N: Float32s) -> tuple[Floa
 
 @jitable
 def _weight(weights_R: Float64s, k: int) -> float:
-    """Return row k's weight, or -0.0 beyond the last row: x + 0.0 * -0.0 is x, bit for bit."""
+    """Return the weight of row k, or -0.0 if there is no such row, which changes no bit of a sum."""
     return weights_R[k] if k < weights_R.size else -0.0
 
 
 @jitable
 def _widen(address: int, kind: int, wide_N: Float32s) -> None:
-    """Convert 16-bit floats at `address` to float32 in wide_N, exactly."""
+    """Write the 16-bit floats at `address` (kind: BFLOAT16 or FLOAT16) to wide_N as float32."""
     narrow_N, bits_N = numba.carray(_pointer(address), wide_N.shape, np.uint16), wide_N.view(np.uint32)
     if kind == BFLOAT16:  # the upper half of a float32
         for i in range(wide_N.size):
@@ -91,7 +91,7 @@ def _widen(address: int, kind: int, wide_N: Float32s) -> None:
 
 @jitable
 def _widen_rows(rows_K: Addresses, k: int, skip: int, kind: int, chunks_RM: Float32s, size: int) -> Addresses:
-    """Widen numbers skip to skip + size of ROWS rows from the k-th on; return addresses."""
+    """Convert `size` 16-bit floats of rows k, k + 1, ... to float32; return the new addresses."""
     wide_R = np.empty(min(ROWS, rows_K.size - k), np.uint64)
     for row in range(wide_R.size):
         wide_R[row] = chunks_RM[row].ctypes.data
@@ -121,10 +121,10 @@ def _add_chunk(
 
 @_compiled("void(f8[::1], u8[::1], i8, f8[::1], b1, f4[:, ::1])")
 def add(total_N: Float64s, rows_R: Addresses, kind: int, weights_R: Float64s, first: bool, chunks_RM: Float32s) -> None:
-    """Add weight * row of up to ROWS rows, one after the other, each rounded as NumPy does.
+    """Add weight * row to total_N for up to ROWS rows in turn; each sum is rounded as in NumPy.
 
-    kind: number format of the rows. first: overwrite the total. chunks_RM: a buffer for widened
-    numbers, with ROWS + 1 rows, of which the last is zero.
+    kind: dtype of the rows (FLOAT32, BFLOAT16, FLOAT16). first: overwrite total_N. chunks_RM: a
+    buffer for float32 copies, with ROWS + 1 rows; the last must be zero.
     """
     for start in range(0, total_N.size, chunks_RM.shape[1]):
         stop = min(start + chunks_RM.shape[1], total_N.size)
@@ -138,7 +138,10 @@ def add(total_N: Float64s, rows_R: Addresses, kind: int, weights_R: Float64s, fi
 
 @_compiled("b1(f4[::1], f8[::1], f8, b1, i8)", error_model="numpy")
 def divide(out_N: Float32s, total_N: Float64s, by: float, exact: bool, kind: int) -> bool:
-    """Write total_N / by to out_N (`exact`: times 1 / by), and return whether all is finite."""
+    """Write total_N / by to out_N; return whether all fit dtype `kind`.
+
+    exact: 1 / by has no rounding error (a power of two), so multiply by it, which is faster.
+    """
     odd, factor, largest = 0, 1 / by, LARGEST[kind]
     for i in range(total_N.size):
         x = np.float32(total_N[i] * factor if exact else total_N[i] / by)
@@ -149,7 +152,7 @@ def divide(out_N: Float32s, total_N: Float64s, by: float, exact: bool, kind: int
 
 @_compiled("void(f8[::1], f4[::1], u8[::1], i8, f4[::1])", fastmath={"reassoc", "contract"})
 def _multiply(found_R: Float64s, by_N: Float32s, rows_K: Addresses, k: int, zeros_N: Float32s) -> None:
-    """Add the inner products of by_N and ROWS rows from the k-th on to found_R."""
+    """Add the inner products of by_N with up to ROWS rows, from row k on, to found_R."""
     a_N, b_N, c_N, d_N, e_N, f_N, g_N, h_N = _rows(rows_K, k, 0, zeros_N)
     a = b = c = d = e = f = g = h = 0.0
     for i in range(by_N.size):
@@ -171,7 +174,7 @@ def _multiply(found_R: Float64s, by_N: Float32s, rows_K: Addresses, k: int, zero
 def products(
     by_N: Float32s, rows_K: Addresses, kind: int, zeros_N: Float32s, chunks_RM: Float32s, found_K: Float64s
 ) -> None:
-    """Write <by_N, row> of each row to found_K, summed in float64 in no fixed order; see `add`."""
+    """Write the inner product of by_N and each row to found_K; float64 sums, in no fixed order."""
     found_K[:] = 0
     for k in range(0, rows_K.size, ROWS):
         found_R = found_K[k : k + ROWS]
