@@ -125,6 +125,14 @@ def test_a_new_folder_is_synced_with_its_files_and_its_parent(tmp_path, monkeypa
     assert [p.name for p in tmp_path.iterdir()] == ["new"]
 
 
+def test_folders_above_a_new_file_are_synced(tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_ino), fsync(fd)))
+    storage.write_text(tmp_path / "one" / "two" / "a.txt", "x")
+    folders = [tmp_path / "one" / "two", tmp_path / "one", tmp_path]  # each holds the name of the next
+    assert {path.stat().st_ino for path in folders} <= set(synced)
+
+
 def test_a_folder_that_another_process_made_meanwhile_is_not_replaced(tmp_path):
     def made_twice():
         with storage.new_folder(tmp_path / "new") as tmp:
