@@ -146,7 +146,7 @@ class Pretraining(ABC):
             return
         state = torch.load(self.checkpoint, weights_only=True)
         if state["options"] != self.options.fixed():
-            raise ValueError(f"{self.checkpoint} was written with other options; choose another pretrain.out")
+            raise ValueError(f"{self.checkpoint} was written with different options; choose another pretrain.out")
         for key, part in self.saved.items():
             part.load_state_dict(state[key])
         self.step, self.seconds_before = state["step"], state["seconds"]
