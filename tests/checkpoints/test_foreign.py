@@ -39,7 +39,7 @@ def refusal(source: Path) -> str:
         ("m.npz", bytes(99), "another format (NumPy's)"),
         ("__0_0.distcp", bytes(99), "give its folder"),
         ("m.pkl", bytes(99), "a Python pickle, which can run code"),
-        ("m.xyz", bytes(99), "unknown kind of checkpoint"),
+        ("m.xyz", bytes(99), "unknown format"),
     ],
 )
 def test_foreign_files_are_told_by_content_and_name(tmp_path: Path, name: str, content: bytes, told: str) -> None:

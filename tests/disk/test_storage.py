@@ -170,7 +170,9 @@ def test_a_disk_too_small_is_said_before_anything_is_written(tmp_path, monkeypat
 @pytest.mark.parametrize("content", ["null", "[]", "{}", '"text"', '{"inputs": 1}'])
 def test_other_json_than_expected_is_named_and_nobody_is_told_to_delete_it(tmp_path, content):
     (tmp_path / "manifest.json").write_text(content)
-    with pytest.raises(ValueError, match=r"manifest\.json holds other JSON than an object with inputs, files") as error:
+    with pytest.raises(
+        ValueError, match=r"manifest\.json contains other JSON than an object with inputs, files"
+    ) as error:
         manifests.manifest_of(tmp_path)
     assert "move it away" in str(error.value)
     assert "delete" not in str(error.value)

@@ -81,6 +81,10 @@ def lora(tmp_path: Path) -> None:
     same_alone(kind, pickled)
     with pytest.raises(ValueError, match=r"is an adapter \(LoRA\), .* give its folder"):
         soup.mix(soup.uniform([file]), tmp_path / "none.safetensors")
+    unknown = Path(shutil.copytree(folders[0], tmp_path / "unknown")) / "adapter_config.json"
+    unknown.write_text(unknown.read_text().replace('"use_rslora"', '"use_something": true, "use_rslora"'))
+    with pytest.raises(ValueError, match="use_something is set, which changes what an adapter computes"):
+        soup.uniform([unknown.parent])
     other = peft.IA3Config(target_modules=["fc1"], feedforward_modules=[])
     peft.get_peft_model(model_of("LoRA"), other).save_pretrained(tmp_path / "ia3")
     with pytest.raises(ValueError, match="type IA3 are not read"):

@@ -60,7 +60,7 @@ def check_same(found: dict[str, Tensor], expected: nn.Module) -> None:
     "`.metadata` beside `*.distcp`; weights as they are or nested, such as `{'model': ..., 'optim': ...}`",
     "folder of the same kind, with the weights under the same keys; or `.safetensors`",
     "`torch.distributed.checkpoint.load`",
-    "folders without their `.metadata`; shards in safetensors that were not consolidated; extensions",
+    "folders without their `.metadata`, and [more](#distributed-checkpoints)",
 )
 def plain(tmp_path: Path) -> None:
     arounds: dict[str, Callable[[dict[str, Tensor]], dict[str, object]]] = {
@@ -151,7 +151,7 @@ def trainer_fsdp(tmp_path: Path) -> None:
     "`mix trajectory`: in the order of their steps, which their names tell",
     "folder",
     "`from_pretrained`",
-    "names that do not tell the order, or of several runs, without `--steps`",
+    "names that do not tell the order, without `--steps`",
 )
 def trajectory(tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
@@ -174,7 +174,7 @@ def trajectory(tmp_path: Path) -> None:
         parts = [c * state.state_dict()[name].double() for c, state in zip(weights, states, strict=True)]
         torch.testing.assert_close(tensor, sum(parts).to(tensor.dtype), rtol=1e-6, atol=1e-9)
     for number, folder in enumerate(folders[:2]):
-        folder.rename(folder.with_name("best last".split()[number]))
+        folder.rename(folder.with_name(["best", "last"][number]))
     with pytest.raises(ValueError, match=r"give the steps.*--steps"):
         soup.trajectory([folders[0].with_name(name) for name in ("best", "last")])
 

@@ -67,7 +67,7 @@ def _read_safetensors(path: Path, key: str | None) -> Checkpoint:
         what = f"truncated or not a safetensors file ({error})"
         raise ValueError(f"{path} is {what}; download or save it again") from error
     if SHARD.match(path.name) and "DCP_SHARDING_INFO" in metadata:
-        what = "holds one process's shards of the tensors, as DCP's HuggingFaceStorageWriter saves them"
+        what = "contains one process's shards of the tensors, as DCP's HuggingFaceStorageWriter saves them"
         raise ValueError(f"{path} {what}; consolidate them (enable_consolidation=True), and give what that writes")
     file = MappedFile(path)
     length = int.from_bytes(file.read(0, 8).tobytes(), "little")

@@ -163,7 +163,9 @@ def _labelled_files(data: DataConfig, name: str) -> list[_Image]:
     for label, class_name in enumerate(_classes_of(data, name)):
         files += [_Image(class_name, label, below, path) for below, path in walk.images(folders[class_name])]
     if not files:
-        raise ValueError(f"{Path(str(data.root)) / name} holds no class folder; put the images into one for each class")
+        raise ValueError(
+            f"{Path(str(data.root)) / name} contains no class folder; put the images into one for each class"
+        )
     return files
 
 

@@ -124,7 +124,7 @@ def read_object(path: Path, *keys: str) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict) or any(key not in content for key in keys):
         expected = f"an object with {', '.join(keys)}" if keys else "an object"
-        raise ValueError(f"{path} holds other JSON than {expected}; {AWAY}")
+        raise ValueError(f"{path} contains other JSON than {expected}; {AWAY}")
     return content
 
 
