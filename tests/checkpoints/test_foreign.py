@@ -106,7 +106,14 @@ def test_an_index_of_too_many_brackets_is_named(tmp_path: Path) -> None:
     assert "is not an index of shards" in refusal(tmp_path / "model.safetensors.index.json")
 
 
-@pytest.mark.parametrize("error", [MemoryError("Cannot allocate memory"), RuntimeError("unable to mmap 9 bytes")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Cannot allocate memory"),
+        RuntimeError("unable to mmap 9 bytes"),
+        OSError(12, "Cannot allocate memory"),
+    ],
+)
 def test_short_memory_is_not_called_damage(tmp_path: Path, monkeypatch, error: Exception) -> None:
     def short(*_: object) -> None:
         raise error

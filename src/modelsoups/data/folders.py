@@ -74,7 +74,7 @@ def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> 
         for task, seen in run_tasks(_check, tasks, workers, "prepare: checking"):
             found[task.set_name] += seen
         overlaps.refuse([data.train, data.holdout, data.test], found)
-        for line in [*_left_out(data, todo), *overlaps.notes(data.train, found)]:
+        for line in [*_left_out(data, todo), *overlaps.notes([data.train, data.holdout], found)]:
             print(f"prepare: {line}")
         return dict(run_tasks(functools.partial(_make, data, protocol), todo, workers, "prepare"))
 
