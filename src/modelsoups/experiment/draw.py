@@ -32,8 +32,8 @@ class Draw:
         submitted = self.files.draw_manifest
         if submitted.exists() and storage.read_json(submitted)["sha256"] != storage.file_sha256(path):
             raise ValueError(
-                f"{path} has changed since the sweep was submitted; delete it, and `modelsoups sweep` draws the same "
-                "recipes again. For other recipes, choose another run with name=..."
+                f"{path} has changed since the sweep was submitted; move it away, and `modelsoups sweep` draws "
+                "the same recipes again. For other recipes, choose another run with name=..."
             )
         try:
             return [Recipe(**row["recipe"]) for row in storage.read_jsonl(path)]
