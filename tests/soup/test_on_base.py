@@ -194,6 +194,15 @@ def test_an_adapter_that_changed_since_it_was_chosen(tmp_path: Path, pair: list[
             soup.mix(chosen, tmp_path / f"soup{len(options)}.safetensors" if options else tmp_path / "soup", **options)
 
 
+def test_an_adapter_that_changes_while_it_is_merged(pair: list[Path], base: Path) -> None:
+    whole = soup.on_base(pair[:1], base)[0]
+    whole.check_unchanged()
+    with open(pair[0] / "adapter_model.safetensors", "ab") as file:
+        file.write(b"0")
+    with pytest.raises(ValueError, match=r"adapter_model\.safetensors was changed while it was being read"):
+        whole.check_unchanged()
+
+
 def test_what_does_not_fit_together_is_refused(tmp_path: Path, pair: list[Path], base: Path) -> None:
     def refusal(folders: list[Path], out: str = "soup", **options: object) -> str:
         with pytest.raises(ValueError, match=r".") as raised:
