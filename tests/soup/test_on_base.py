@@ -107,6 +107,7 @@ def test_every_method_works_on_a_base(tmp_path: Path, pair: list[Path], base: Pa
     soup.mix(chosen, tmp_path / "soup")
     assert product(tmp_path / "soup").tolist() == [[1, 0], [0, 0]]
     assert soup.mixed(chosen, base=base)["q.weight"].tolist() == [[1, 0], [0, 0]]
+    assert soup.mixed(soup.uniform(models), base=base)["q.weight"].tolist() == [[0.5, 0], [0, 2]]
     stock = soup.model_stock(base, models)
     expected = soup.mixed(stock, [base, *models])
     soup.mix(stock, tmp_path / "stock.safetensors", base=base)
