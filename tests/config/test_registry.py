@@ -3,7 +3,7 @@
 import pytest
 
 from modelsoups.config.compose import load
-from modelsoups.config.registry import find
+from modelsoups.config.registry import find, own_code
 
 KNOWN = {"ours": 1, "late": "json:dumps"}
 
@@ -50,3 +50,12 @@ def test_the_configuration_takes_an_object_of_ones_own_where_a_registry_is_open(
         load(["data.library=mine"])
     with pytest.raises(ValueError, match="expected one of paper, released"):
         load(["protocol=mine:f"])
+
+
+def test_ones_own_code_is_told_by_the_hash_of_its_file(tmp_path):
+    file = tmp_path / "my_method.py"
+    file.write_text("def f():\n    return 1\n")
+    before = own_code(["uniform", "my_method:f"])
+    assert list(before) == ["my_method:f"]
+    file.write_text("def f():\n    return 2\n")
+    assert own_code(["my_method:f"]) != before
