@@ -14,6 +14,6 @@ def test_a_method_that_collapses_does_not_hide_the_others():
             rows += [{"method": method, "k": k, "order": order, "test": accuracy / 100} for order in (0, 1)]
     (panel,) = draw(rows).axes
     assert 69 < panel.get_ylim()[0] < 70
-    assert [t.get_text() for t in panel.texts] == ["Uniform soup: below, 40.0 with all models"]
+    assert [t.get_text() for t in panel.texts] == ["Uniform soup: below this range, 40.0 with all models"]
     even = draw([{**row, "test": 0.7 + row["test"] / 100} for row in rows]).axes[0]
     assert not even.texts

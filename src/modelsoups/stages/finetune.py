@@ -109,6 +109,8 @@ def _inputs(experiment: Experiment, recipe: Recipe) -> dict[str, Any]:
     }
     if experiment.config.finetune.decode != "pil":
         inputs["decode"] = experiment.config.finetune.decode
+    if own := registry.own_code([experiment.config.task]):
+        inputs["own code"] = own
     return dict(json.loads(json.dumps(inputs)))
 
 

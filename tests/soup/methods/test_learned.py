@@ -112,7 +112,7 @@ def test_one_ingredient_keeps_all_of_it() -> None:
 
 def test_what_learned_soups_refuse() -> None:
     pool = margin_pool((2, 2), (-1, -1))
-    with pytest.raises(ValueError, match="learned_layers: the pool has no gradient"):
+    with pytest.raises(ValueError, match="learned_layers: this pool cannot compute gradients"):
         METHODS["learned_layers"](replace(pool, gradient=None))
     for option in ({"epochs": 0}, {"batch_size": 0}, {"lr": 0.0}, {"lr": float("nan")}):
         with pytest.raises(ValueError, match="expected all of them above 0"):

@@ -131,11 +131,7 @@ class Pretraining(ABC):
 
     def save(self, seconds: float) -> None:
         """Write a checkpoint for resuming; `seconds` is the training time of this process."""
-        state = {
-            "options": self.options.fixed(),
-            "step": self.step,
-            "seconds": self.seconds_before + seconds,
-        }
+        state = {"options": self.options.fixed(), "step": self.step, "seconds": self.seconds_before + seconds}
         for key, part in self.saved.items():
             state[key] = part.state_dict()
         with storage.atomic(self.checkpoint) as tmp:
@@ -146,7 +142,7 @@ class Pretraining(ABC):
             return
         state = torch.load(self.checkpoint, weights_only=True)
         if state["options"] != self.options.fixed():
-            raise ValueError(f"{self.checkpoint} was written with other options; choose another pretrain.out")
+            raise ValueError(f"{self.checkpoint} was written with different options; choose another pretrain.out")
         for key, part in self.saved.items():
             part.load_state_dict(state[key])
         self.step, self.seconds_before = state["step"], state["seconds"]
