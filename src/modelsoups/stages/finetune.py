@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from modelsoups.checkpoints.states import state_sha256
+from modelsoups.config import registry
 from modelsoups.data.shards import check_disjoint, check_test
 from modelsoups.disk import manifests, paths, storage
 from modelsoups.disk.lock import Lock, held
