@@ -77,7 +77,7 @@ def test_nested_as_people_save_them(tmp_path: Path, around, notes) -> None:
 
 def test_several_models_are_named_and_chosen(tmp_path: Path) -> None:
     save({"generator": {"w": torch.ones(2)}, "critic": {"w": torch.zeros(2)}}, tmp_path)
-    assert "holds the weights of several models: generator, critic" in refusal(tmp_path)
+    assert "has the weights of several models: generator, critic" in refusal(tmp_path)
     assert open_checkpoint(tmp_path, "critic")["w"].tolist() == [0, 0]
     assert "no weights under actor" in refusal(tmp_path, "actor")
 

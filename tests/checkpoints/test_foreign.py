@@ -39,7 +39,7 @@ def refusal(source: Path) -> str:
         ("m.npz", bytes(99), "another format (NumPy's)"),
         ("__0_0.distcp", bytes(99), "give its folder"),
         ("m.pkl", bytes(99), "a Python pickle, which can run code"),
-        ("m.xyz", bytes(99), "unknown kind of checkpoint"),
+        ("m.xyz", bytes(99), "unknown format"),
     ],
 )
 def test_foreign_files_are_told_by_content_and_name(tmp_path: Path, name: str, content: bytes, told: str) -> None:
@@ -106,7 +106,14 @@ def test_an_index_of_too_many_brackets_is_named(tmp_path: Path) -> None:
     assert "is not an index of shards" in refusal(tmp_path / "model.safetensors.index.json")
 
 
-@pytest.mark.parametrize("error", [MemoryError("Cannot allocate memory"), RuntimeError("unable to mmap 9 bytes")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Cannot allocate memory"),
+        RuntimeError("unable to mmap 9 bytes"),
+        OSError(12, "Cannot allocate memory"),
+    ],
+)
 def test_short_memory_is_not_called_damage(tmp_path: Path, monkeypatch, error: Exception) -> None:
     def short(*_: object) -> None:
         raise error

@@ -43,7 +43,7 @@ def test_a_timm_checkpoint_as_its_saver_writes_it(tmp_path: Path) -> None:
     (file,) = tmp_path.glob("checkpoint-0*")
     opened = open_checkpoint(file)
     assert same(opened, model.state_dict())
-    assert opened.notes == ["weights read from entry state_dict"]
+    assert opened.notes == ["took its entry state_dict"]
 
 
 def test_lightning_nesting_ema_and_the_wrappers_prefixes(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_folders_and_files_without_weights_are_named(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "a.pt")
     for source, message in [
         (tmp_path, "no weights in this folder"),
-        (tmp_path / "a.pt", "has no state dict"),
+        (tmp_path / "a.pt", "has no tensors by name"),
         (tmp_path / "b.onnx", "unknown format"),
         (tmp_path / "b.pt", "cannot be read"),
         ({"a": 3}, "entry a is a int"),

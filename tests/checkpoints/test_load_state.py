@@ -89,10 +89,10 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([1, 2], "contains a list, not a state dict"),
-        ({}, "has no state dict"),
-        ({"epoch": 3, "state_dict": STATE}, "has tensors only in its entry state_dict; save only model"),
-        ({1: torch.ones(1)}, "has no state dict"),
+        ([1, 2], "contains a list, not tensors by name"),
+        ({}, "has no tensors by name"),
+        ({"epoch": 3, "state_dict": STATE}, "has tensors only in its entry state_dict; save model"),
+        ({1: torch.ones(1)}, "has no tensors by name"),
     ],
 )
 def test_other_content_is_refused(tmp_path: Path, content: object, message: str) -> None:

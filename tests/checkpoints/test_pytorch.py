@@ -36,7 +36,7 @@ def test_places_in_a_file_are_known_while_it_does_not_change(tmp_path: Path, mon
     for opened in (first, again):
         assert same(opened)
         assert (opened.tied, opened.name, opened.files) == ({"tied": "b"}, str(path), (path,))
-        assert opened.notes == ["weights read from entry state_dict"]
+        assert opened.notes == ["took its entry state_dict"]
     assert same(known.open(path, "state_dict"))
     assert read == [path] * 2  # another entry may be meant
     other = {k: v + 1 for k, v in STATE.items() if k != "tied"}

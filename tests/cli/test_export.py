@@ -159,10 +159,10 @@ def test_hidden_files_of_a_killed_export_are_no_foreign_files_and_go(tmp_path, m
     cfg = setup(tmp_path, monkeypatch, *clip(tmp_path))
     folder = cfg.run.root / "export" / "uniform"
     folder.mkdir(parents=True)
-    for name in (".tmp0prlm4", ".head.safetensors.123.tmp", ".gitattributes", "labels.json"):
+    for name in (".tmp0prlm4", ".head.safetensors.123.tmp", ".gitattributes", ".notes.tmp", "labels.json"):
         (folder / name).write_text("half")
     assert export.run(Experiment(cfg))
-    assert {p.name for p in folder.iterdir() if p.name.startswith(".")} == {".gitattributes"}
+    assert {p.name for p in folder.iterdir() if p.name.startswith(".")} == {".gitattributes", ".notes.tmp"}
     assert json.loads((folder / "labels.json").read_text()) == NASTY
 
 

@@ -90,6 +90,16 @@ def test_an_image_in_two_sets_or_classes_is_refused_before_anything_is_written(c
     assert not (tmp_path / "data/mine/train").exists()
 
 
+def test_a_shift_of_images_that_soups_are_chosen_on_is_noted(cfg, tmp_path, capsys):
+    for name in ("train", "holdout"):
+        content = (tmp_path / "images" / name / "a/0.jpg").read_bytes()
+        (tmp_path / "images/night/a" / f"{name}.jpg").write_bytes(content)
+    prepare.run(Experiment(cfg))
+    lines = [line for line in capsys.readouterr().out.splitlines() if "night shares 1 images" in line]
+    assert len(lines) == 2
+    assert all(line.endswith("; accuracies on them are too high") for line in lines)
+
+
 def test_an_image_of_the_holdout_in_a_test_set_that_comes_later_is_refused(cfg, tmp_path):
     """The sets that are complete are compared too, by the keys of their shards."""
     prepare.run(Experiment(cfg))

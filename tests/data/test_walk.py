@@ -25,7 +25,7 @@ def test_a_class_without_images_is_refused_with_what_it_holds(tmp_path):
         walk.images([tmp_path / "rose"])
     for name in ("1.heic", "2.HEIC", "3.txt", "Thumbs.db"):
         put(tmp_path / "rose" / name)
-    with pytest.raises(ValueError, match=r"rose: no image .*: it holds 2 \.heic, 1 \.txt; add images"):
+    with pytest.raises(ValueError, match=r"rose: no image .*: it contains 2 \.heic, 1 \.txt; add images"):
         walk.images([tmp_path / "rose"])
 
 

@@ -125,6 +125,14 @@ def test_a_new_folder_is_synced_with_its_files_and_its_parent(tmp_path, monkeypa
     assert [p.name for p in tmp_path.iterdir()] == ["new"]
 
 
+def test_folders_above_a_new_file_are_synced(tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_ino), fsync(fd)))
+    storage.write_text(tmp_path / "one" / "two" / "a.txt", "x")
+    folders = [tmp_path / "one" / "two", tmp_path / "one", tmp_path]  # each holds the name of the next
+    assert {path.stat().st_ino for path in folders} <= set(synced)
+
+
 def test_a_folder_that_another_process_made_meanwhile_is_not_replaced(tmp_path):
     def made_twice():
         with storage.new_folder(tmp_path / "new") as tmp:
@@ -162,7 +170,9 @@ def test_a_disk_too_small_is_said_before_anything_is_written(tmp_path, monkeypat
 @pytest.mark.parametrize("content", ["null", "[]", "{}", '"text"', '{"inputs": 1}'])
 def test_other_json_than_expected_is_named_and_nobody_is_told_to_delete_it(tmp_path, content):
     (tmp_path / "manifest.json").write_text(content)
-    with pytest.raises(ValueError, match=r"manifest\.json holds other JSON than an object with inputs, files") as error:
+    with pytest.raises(
+        ValueError, match=r"manifest\.json contains other JSON than an object with inputs, files"
+    ) as error:
         manifests.manifest_of(tmp_path)
     assert "move it away" in str(error.value)
     assert "delete" not in str(error.value)

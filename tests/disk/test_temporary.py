@@ -42,6 +42,32 @@ def test_what_a_living_process_or_someone_else_has_is_left(tmp_path: Path, monke
     assert sorted(tmp_path.iterdir()) == sorted([mine, new, other])
 
 
+def test_of_another_user_only_what_is_old_is_removed(tmp_path: Path, monkeypatch) -> None:
+    """Where /proc hides the processes of other users (hidepid), theirs seem to be dead."""
+    mine, theirs, old = (temporary.beside(tmp_path / "x") for _ in range(3))
+    for path in (mine, theirs, old):
+        path.write_text("x")
+    os.utime(old, (0, 0))
+    temporary._place()
+    monkeypatch.setattr(temporary, "began", lambda pid: None)
+    user = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+    temporary.tidy(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([mine, theirs])
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    temporary.tidy(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_taken_is_left_to_its_owner(tmp_path: Path, monkeypatch) -> None:
+    names = iter(["aaaaaaaa", "aaaaaaaa", "bbbbbbbb"])
+    monkeypatch.setattr(temporary.secrets, "token_hex", lambda count: next(names))
+    taken = temporary.beside(tmp_path / "a.txt")
+    taken.write_text("of another")
+    storage.write_text(tmp_path / "a.txt", "mine")
+    assert (taken.read_text(), (tmp_path / "a.txt").read_text()) == ("of another", "mine")
+
+
 def test_two_processes_of_one_number_write_one_whole_file(tmp_path: Path, monkeypatch) -> None:
     """Two containers on one folder: both are process 7."""
     monkeypatch.setattr(os, "getpid", lambda: 7)

@@ -171,7 +171,7 @@ def test_several_models_do_not_fit_into_one_file(tmp_path: Path) -> None:
         write(tmp_path / f"{n}", {"open_clip_model.safetensors": n, "head.safetensors": -n})
     chosen = soup.uniform([tmp_path / "1.0", tmp_path / "3.0"])
     with pytest.raises(
-        ValueError, match=r"holds several models .* give a new folder, without \.safetensors, as output"
+        ValueError, match=r"contains several models .* give a new folder, without \.safetensors, as output"
     ):
         soup.mix(chosen, tmp_path / "soup.safetensors")
     assert not (tmp_path / "soup.safetensors").exists()
@@ -191,7 +191,7 @@ def test_code_of_any_name_is_copied_and_the_soup_may_lie_in_its_ingredients_fold
     folders = [write(tmp_path / "one", files), write(tmp_path / "two", {**files, "model.safetensors": 2.0})]
     notes = soup.mix(soup.uniform(folders), tmp_path / "one" / "soup")
     assert (tmp_path / "one" / "soup" / "train_metrics.py").read_text() == "x"
-    assert notes == [f"train_metrics.py: code of {folders[0]}, copied; its library runs it if it is told to trust it"]
+    assert notes == [f"train_metrics.py: code of {folders[0]}, copied; its library runs it only if you trust it"]
 
 
 def test_subfolders_of_plain_files_are_copied(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_the_same_content_twice_is_said(tmp_path: Path) -> None:
     torch.save(one(1), tmp_path / "a.pt")
     torch.save(one(1), tmp_path / "b.pt")
     notes = soup.mix(soup.uniform([tmp_path / "a.pt", tmp_path / "b.pt"]), tmp_path / "soup.safetensors")
-    assert notes == [f"{tmp_path}/a.pt and {tmp_path}/b.pt hold the same weights, which count more than once"]
+    assert notes == [f"{tmp_path}/a.pt and {tmp_path}/b.pt contain the same weights, which count more than once"]
     assert notes[0] in (tmp_path / "soup.md").read_text()
 
 
@@ -77,7 +77,7 @@ def test_batchnorm_is_noted_by_whether_the_statistics_differ(tmp_path: Path) -> 
         ({"w": torch.ones(1)}, r"tensor w is \(1,\), expected \(2,\)"),
         ({"w": torch.ones(2, 1)}, r"tensor w is \(2, 1\), expected \(2,\)"),
         ({"ww": torch.ones(2)}, "tensor ww is not in state 0"),
-        ({"w": torch.tensor([1.0, float("nan")])}, "tensor w holds NaN or infinity"),
+        ({"w": torch.tensor([1.0, float("nan")])}, "tensor w contains NaN or infinity"),
         ({"w": torch.tensor([1.0, 1e300], dtype=torch.float64)}, "does not fit into torch.float32"),
     ],
 )

@@ -18,6 +18,7 @@ from modelsoups.cli import commands
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own
 X = torch.linspace(-1, 1, 16).reshape(2, 8)
+STATES = "mp_rank_00_model_states.pt"  # of DeepSpeed
 
 
 def net(seed: int = 0) -> nn.Sequential:
@@ -211,24 +212,42 @@ def open_clip(tmp_path: Path) -> None:
 
 
 @row(
-    "DeepSpeed",
-    "what `zero_to_fp32.py` writes, and `mp_rank_00_model_states.pt` of ZeRO 1 and 2",
-    "`.safetensors`",
-    "`load_state_dict` (deepspeed itself is not among the tests' packages)",
-    "ZeRO-3's weights with no elements, folders before `zero_to_fp32.py` has run",
+    "DeepSpeed, ZeRO 0 to 2",
+    "what `zero_to_fp32.py` writes; else `module` of `mp_rank_00_model_states.pt`, of the step that `latest` names:"
+    " its folder, the step's folder or the file",
+    "`.safetensors`, or a folder with `model.safetensors`: not DeepSpeed's own",
+    "`load_state_dict` (made by hand as its engine writes it: deepspeed is not among the tests' packages)",
+    "ZeRO-3, and tensor, pipeline or expert parallelism, where no file has all weights; several steps without `latest`",
 )
 def deepspeed(tmp_path: Path) -> None:
     model = net()
-    torch.save({"module": model.state_dict(), "ds_version": "0.14", "ds_config": {}}, tmp_path / "states.pt")
-    gives_the_same(soup_of_copies(tmp_path / "states.pt"), model)
+    content = {"module": model.state_dict(), "optimizer": None, "ds_version": "0.19.8", "ds_config": {}}
+    for run in ("a", "b"):
+        for step in (4, 8):
+            folder = tmp_path / run / f"global_step{step}"
+            folder.mkdir(parents=True)
+            torch.save(content if step == 8 else {"module": net(1).state_dict()}, folder / STATES)
+            torch.save({}, folder / "zero_pp_rank_0_mp_rank_00_optim_states.pt")
+        with pytest.raises(ValueError, match="several steps of DeepSpeed"):
+            soup.uniform([tmp_path / run])
+        (tmp_path / run / "latest").write_text("global_step8")
+    for place in ("", "global_step8", f"global_step8/{STATES}"):
+        soup.mix(soup.uniform([tmp_path / "a" / place, tmp_path / "b" / place]), tmp_path / "soup.safetensors")
+        gives_the_same(tmp_path / "soup.safetensors", model)
+    soup.mix(soup.uniform([tmp_path / "a", tmp_path / "b"]), tmp_path / "soup")
+    gives_the_same(tmp_path / "soup" / "model.safetensors", model)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")  # of zero_to_fp32.py
+    gives_the_same(soup_of_copies(tmp_path / "pytorch_model.bin"), model)
     empty = {key: torch.empty(0) if tensor.ndim else tensor for key, tensor in model.state_dict().items()}
     torch.save({"module": empty, "ds_version": "0.14"}, tmp_path / "zero3.pt")
     with pytest.raises(ValueError, match="has weights with no elements, as DeepSpeed's ZeRO-3 leaves them"):
         soup_of_copies(tmp_path / "zero3.pt")
-    (tmp_path / "zero").mkdir()
-    (tmp_path / "zero" / "zero_to_fp32.py").write_text("")
-    with pytest.raises(ValueError, match=r"run its zero_to_fp32\.py"):
-        soup.uniform([tmp_path / "zero"])
+    (folder / f"zero_pp_rank_0_{STATES}").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"ZeRO-3, where each process saves a part.* run its zero_to_fp32\.py"):
+        soup.uniform([tmp_path / "b"])
+    (folder / f"zero_pp_rank_0_{STATES}").rename(folder / "mp_rank_01_model_states.pt")
+    with pytest.raises(ValueError, match="tensor parallelism"):
+        soup.uniform([tmp_path / "b"])
 
 
 @row("quantized weights", "float8 without scales", "`.safetensors`", "`load_file`", "int8, int4, float8 beside scales")

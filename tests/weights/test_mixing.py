@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from modelsoups import soup
+from modelsoups.checkpoints import pytorch
 from modelsoups.weights import mixing
 from modelsoups.weights.fast import blocks
 from modelsoups.weights.state_dicts import mix
@@ -66,6 +67,29 @@ def test_a_file_that_changes_in_place_is_named_and_never_mixed(tmp_path: Path, s
     with pytest.raises(ValueError, match=rf"1\{suffix} was changed while it was being read"):
         mixing.mix_to_file(checkpoints, {"*": [0.5, 0.5]}, tmp_path / "out.safetensors", facts)
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"0{suffix}", f"1{suffix}"]
+
+
+def test_tensors_of_another_stride_are_watched_too(tmp_path: Path) -> None:
+    """They stay in torch's own map: a channels-last convolution, for example."""
+    paths = [tmp_path / "0.pt", tmp_path / "1.pt"]
+    for path in paths:
+        torch.save({"w": torch.ones(7, 10).t()}, path)
+    os.utime(paths[1], ns=(1, 1))
+    checkpoints = soup.library.open_all(paths)
+    content = paths[1].read_bytes()
+    with open(paths[1], "r+b") as file:
+        file.write(content)
+    with pytest.raises(ValueError, match=r"1\.pt was changed while it was being read"):
+        mixing.mix_to_file(checkpoints, {"*": [0.5, 0.5]}, tmp_path / "out.safetensors")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_that_changes_while_it_is_opened_is_named(tmp_path: Path, monkeypatch, zipped: bool) -> None:
+    torch.save({"w": torch.ones(7)}, tmp_path / "0.pt", _use_new_zipfile_serialization=zipped)
+    loaded = pytorch.read_pickle
+    monkeypatch.setattr(pytorch, "read_pickle", lambda path: (loaded(path), os.utime(path, (1, 1)))[0])
+    with pytest.raises(ValueError, match=r"0\.pt was changed while it was being read"):
+        soup.library.open_all([tmp_path / "0.pt"])
 
 
 def test_a_change_whose_time_is_put_back_is_found_by_the_digest(tmp_path: Path, monkeypatch) -> None:

@@ -50,7 +50,7 @@ def read_dcp(folder: Path, key: str | None = None) -> Checkpoint:
             left_out.append(name)
             continue
         if name.rpartition(".")[2] in FLAT:
-            what = "holds FSDP's flat parameters (LOCAL_STATE_DICT), which only the same FSDP reads"
+            what = "contains FSDP's flat parameters (LOCAL_STATE_DICT), which only the same FSDP reads"
             raise ValueError(f"{folder} {what}; save it with SHARDED_STATE_DICT or FULL_STATE_DICT")
         stored = tensors[id(value)]
         shards = saved.shards(stored)

@@ -35,7 +35,7 @@ def weights_of(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
         odd = [] if here or place == folder else _checkpoints_in(place, suffixes)
         if odd:
             known = ", ".join(names[0] for names in WEIGHTS)
-            raise ValueError(f"{place} holds {odd[0]}, but no weights by a name that is known ({known}); rename it")
+            raise ValueError(f"{place} contains {odd[0]}, but no weights with a known name ({known}); rename it")
     if not found:
         raise ValueError(_nothing_in(folder, suffixes))
     return {"": next(iter(found.values()))} if len(found) == 1 else found
@@ -106,9 +106,9 @@ def _nothing_in(folder: Path, suffixes: Sequence[str]) -> str:
     if files := _checkpoints_in(folder, suffixes):
         shown = ", ".join(files[:3]) + (", ..." if len(files) > 3 else "")
         every = f"{folder}/*{Path(files[0]).suffix}"
-        return f"{why}; it holds {len(files)} checkpoints ({shown}): give the files, for example {every}"
+        return f"{why}; it contains {len(files)} checkpoints ({shown}): give the files, for example {every}"
     below = sorted(p.name for p in folder.iterdir() if p.is_dir() and any(weights_in(p)))
     if below:
         shown = ", ".join(below[:3]) + (", ..." if len(below) > 3 else "")
-        return f"{why}; its folders {shown} hold some: give one of these"
+        return f"{why}; its folders {shown} contain some: give one of these"
     return why

@@ -1,5 +1,6 @@
 """What is given as a checkpoint and is none that can be read: its kind, and the way out."""
 
+import errno
 import stat
 from pathlib import Path
 
@@ -60,6 +61,11 @@ def strange(path: Path) -> str | None:
     if found is None and path.suffix in FORMATS:
         found = f"is of another format ({FORMATS[path.suffix]}); save the weights as .safetensors first"
     return found
+
+
+def told(error: OSError) -> str:
+    """Why a file cannot be read, as the rest of a sentence about it."""
+    return AT_LIMIT if error.errno == errno.ENOMEM else error.strerror or str(error)
 
 
 def kind_of_folder(path: Path) -> str | None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from modelsoups.checkpoints import adapters, folders
 from modelsoups.checkpoints.folders import INDEX
-from modelsoups.checkpoints.foreign import AT_LIMIT, kind_of_folder, strange
+from modelsoups.checkpoints.foreign import AT_LIMIT, kind_of_folder, strange, told
 from modelsoups.checkpoints.mapped import MappedFile
 from modelsoups.checkpoints.names import without_wrappers
 from modelsoups.checkpoints.pytorch import read_pytorch
@@ -67,7 +67,7 @@ def _read_safetensors(path: Path, key: str | None) -> Checkpoint:
         what = f"truncated or not a safetensors file ({error})"
         raise ValueError(f"{path} is {what}; download or save it again") from error
     if SHARD.match(path.name) and "DCP_SHARDING_INFO" in metadata:
-        what = "holds one process's shards of the tensors, as DCP's HuggingFaceStorageWriter saves them"
+        what = "contains one process's shards of the tensors, as DCP's HuggingFaceStorageWriter saves them"
         raise ValueError(f"{path} {what}; consolidate them (enable_consolidation=True), and give what that writes")
     file = MappedFile(path)
     length = int.from_bytes(file.read(0, 8).tobytes(), "little")
@@ -152,7 +152,7 @@ def _read(path: Path, key: str | None) -> Checkpoint:
         if path.is_dir():
             return _read_folder(path, key)
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise ValueError(f"{path} cannot be read: {told(error)}") from error
     raise ValueError(f"{path}: unknown format; expected a folder or a file ending in {', '.join((*SUFFIXES, INDEX))}")
 
 
@@ -163,7 +163,7 @@ def _read_adapter(path: Path) -> Checkpoint | None:
             return None
         return adapters.adapter_of(path, _read(adapters.weights_of(path), None))
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise ValueError(f"{path} cannot be read: {told(error)}") from error
 
 
 def _read_folder(path: Path, key: str | None) -> Checkpoint:

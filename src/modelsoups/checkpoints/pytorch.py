@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from modelsoups.checkpoints.foreign import AT_LIMIT
-from modelsoups.checkpoints.mapped import MappedFile, bytes_of
+from modelsoups.checkpoints.mapped import CHANGED, MappedFile, bytes_of
 from modelsoups.checkpoints.nests import chosen_state
 from modelsoups.checkpoints.tensors import Checkpoint, Entry, InFile, InMemory, checkpoint_of
 from modelsoups.checkpoints.torchscript import is_archive, load_archive, load_pickle
@@ -24,6 +24,7 @@ SCRIPT = "TorchScript (its code was not run)"  # the entry that stands for such 
 SHORT = re.compile("allocate memory|not enough memory|bytes from file|Too many open files")
 SAFE: list[Any] = [argparse.Namespace, io.BytesIO]  # of timm and others; of _extra_state
 Version = tuple[Path, int, int, int, str | None]  # file, inode, size, time of change, entry
+Maps = list[tuple[int, int, int]]  # first address, end address, file offset
 Places = dict[str, tuple[int, torch.dtype, tuple[int, ...]]]  # tensor -> offset, dtype, shape
 
 
@@ -100,16 +101,27 @@ def _why_not(path: Path, error: Exception, zipped: bool) -> str:
 
 
 def _unpickled(path: Path, key: str | None) -> Checkpoint:
+    before = _facts(path)
     content, notes = chosen_state(read_pickle(path), path, key)
     checkpoint = checkpoint_of(content, str(path))
     checkpoint.notes = notes + checkpoint.notes
     checkpoint.files = (path,)
     _find_in_file(checkpoint, path)
+    if _facts(path) != before:
+        raise ValueError(f"{path} {CHANGED}")
     return checkpoint
 
 
+def _facts(path: Path) -> tuple[int, int, int]:
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
 def _find_in_file(checkpoint: Checkpoint, path: Path) -> None:
-    """Replace contiguous tensors of torch.load's memory map by their offsets in a `MappedFile`."""
+    """Replace contiguous tensors of torch.load's memory map by their offsets in a `MappedFile`.
+
+    Others stay in the map of torch.load, and the file is watched for changes.
+    """
     maps = _maps(path)
     if not maps:
         return
@@ -119,7 +131,11 @@ def _find_in_file(checkpoint: Checkpoint, path: Path) -> None:
         assert isinstance(entry, InMemory)
         at, size = entry.held.data_ptr(), entry.held.nbytes
         offset = next((o + at - low for low, high, o in maps if low <= at and at + size <= high), None)
-        if offset is None or not entry.held.is_contiguous() or not size:
+        if not entry.held.is_contiguous():
+            if any(low <= at < high for low, high, _ in maps):
+                placed[name] = InMemory(entry.held, file)
+            continue
+        if offset is None or not size:
             continue
         placed[name] = InFile(file, offset, entry.dtype, entry.shape)
         start = bytes_of(entry.held.reshape(-1)[:8]).tobytes()
@@ -128,7 +144,7 @@ def _find_in_file(checkpoint: Checkpoint, path: Path) -> None:
     checkpoint.entries |= placed
 
 
-def _maps(path: Path) -> list[tuple[int, int, int]]:
+def _maps(path: Path) -> Maps:
     """Return (first address, end address, file offset) of this process's memory maps of a file."""
     try:
         lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines()

@@ -46,9 +46,13 @@ class InFile(NamedTuple):
 
 @dataclass(frozen=True)
 class InMemory:
-    """A tensor in memory (any device, any strides), with the same methods as `InFile`."""
+    """A tensor in memory (any device, any strides), with the same methods as `InFile`.
+
+    file: where its numbers come from, if they lie in a map of a file, which may change.
+    """
 
     held: Tensor
+    file: MappedFile | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -124,7 +128,7 @@ def numbers_of(entry: "Entry") -> Tensor:
 
 def files_of(*entries: "Entry") -> frozenset[MappedFile]:
     """Return the mapped files that these tensors are read from."""
-    files = {entry.file for entry in entries if isinstance(entry, InFile)}
+    files = {entry.file for entry in entries if isinstance(entry, InFile | InMemory) and entry.file is not None}
     return frozenset(files.union(*(entry.files for entry in entries if isinstance(entry, InShards | Computed))))
 
 

@@ -78,7 +78,7 @@ def load_pickle(path: Path) -> Any:
         with zipfile.ZipFile(path) as archive:
             return _Reader(path, archive).load()
     except _Refused as error:
-        raise ValueError(f"{path} holds a Python object ({error}), which can run code, so it is refused") from error
+        raise ValueError(f"{path} contains a Python object ({error}), which can run code, so it is refused") from error
     except _Zero as error:
         what = "was saved with pickle protocol 0, in which torch.load loses the tensors too"
         raise ValueError(f"{path} {what}; save it again without pickle_protocol") from error

@@ -78,12 +78,12 @@ def check_states(path: Path) -> None:
     }
     for kind, is_one in kinds.items():
         if part := next(filter(is_one, sorted(beside)), None):
-            what = f"holds a part of the weights ({kind} parallelism, as {part} beside it shows)"
+            what = f"contains a part of the weights ({kind} parallelism, as {part} beside it shows)"
             raise ValueError(f"{path} {what}; save the whole model from the library that trained it")
 
 
 def _only(folder: Path, what: str, found: list[Path]) -> Path:
     if len(found) > 1:
         shown = ", ".join(p.name for p in found[:5]) + (", ..." if len(found) > 5 else "")
-        raise ValueError(f"{folder} holds several {what} ({shown}); give one of these folders")
+        raise ValueError(f"{folder} contains several {what} ({shown}); give one of these folders")
     return found[0]

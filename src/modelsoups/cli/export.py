@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from modelsoups.cli.model_card import card
 from modelsoups.config.schema import ModelConfig
-from modelsoups.disk import manifests, paths, storage
+from modelsoups.disk import manifests, paths, storage, temporary
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.models import iconclip
 from modelsoups.models.classifier import Classifier, build, load_clip
@@ -33,6 +33,7 @@ CLOSE = 1e-4  # largest relative difference between the logits before and after 
 CLIP_FILES = ("open_clip_config.json", "open_clip_model.safetensors", "head.safetensors")
 TIMM_FILES = ("config.json", paths.MODEL)
 FACTS = ("labels.json", "soup.json", "README.md")
+UNFINISHED = re.compile(r"\.tmp\w{6}|\..+\.\d+\.tmp")  # of safetensors; of earlier versions of this package
 
 
 def run(experiment: Experiment) -> bool:
@@ -99,9 +100,10 @@ def _holds_other_files(folder: Path) -> bool:
 
 
 def _remove_unfinished(folder: Path) -> None:
-    """Remove the hidden files that a killed export left half written."""
+    """Remove the hidden files that a killed export left half written, and no hidden file of the user's."""
+    temporary.tidy(folder)
     for path in folder.iterdir():
-        if re.fullmatch(r"\.tmp\w{6}|\..+\.tmp", path.name) and path.is_file():
+        if UNFINISHED.fullmatch(path.name) and path.is_file():
             path.unlink()
 
 

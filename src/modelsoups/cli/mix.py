@@ -35,7 +35,7 @@ METHODS = {
     "weights": "the sum of the checkpoints times their --coefficients",
 }
 OF_ADAPTERS = ("uniform", "weights")  # the methods that need no base of adapters
-KEY = "the entry with the weights, in files that hold several: state_dict_ema, app.model; --init's too if it has it"
+KEY = "the entry with the weights, in files that contain several: state_dict_ema, app.model; --init's too if it has it"
 CHECKPOINTS = ".safetensors, .pt, .pth, .bin, .ckpt, an .index.json or a folder"
 
 

@@ -74,7 +74,7 @@ def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> 
         for task, seen in run_tasks(_check, tasks, workers, "prepare: checking"):
             found[task.set_name] += seen
         overlaps.refuse([data.train, data.holdout, data.test], found)
-        for line in [*_left_out(data, todo), *overlaps.notes(data.train, found)]:
+        for line in [*_left_out(data, todo), *overlaps.notes([data.train, data.holdout], found)]:
             print(f"prepare: {line}")
         return dict(run_tasks(functools.partial(_make, data, protocol), todo, workers, "prepare"))
 
@@ -163,7 +163,9 @@ def _labelled_files(data: DataConfig, name: str) -> list[_Image]:
     for label, class_name in enumerate(_classes_of(data, name)):
         files += [_Image(class_name, label, below, path) for below, path in walk.images(folders[class_name])]
     if not files:
-        raise ValueError(f"{Path(str(data.root)) / name} holds no class folder; put the images into one for each class")
+        raise ValueError(
+            f"{Path(str(data.root)) / name} contains no class folder; put the images into one for each class"
+        )
     return files
 
 

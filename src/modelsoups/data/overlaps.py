@@ -44,13 +44,16 @@ def refuse(roles: Sequence[str], found: Mapping[str, Sequence[Seen]]) -> None:
             raise ValueError(f"{said} that {other} shares with {one}; {reason}: take them out of either")
 
 
-def notes(train: str, found: Mapping[str, Sequence[Seen]]) -> Iterator[str]:
-    """A line for each pair of sets that share images; `refuse` has taken care of the sets that must not."""
+def notes(known: Sequence[str], found: Mapping[str, Sequence[Seen]]) -> Iterator[str]:
+    """A line for each pair of sets that share images; `refuse` has taken care of the sets that must not.
+
+    known: the sets that models are trained on and soups are chosen on.
+    """
     for one, other in combinations(found, 2):
         both = shared(found[one], found[other])
         if both:
             places = f"{both[0][0].where} and {both[0][1].where}"
-            looks = "; accuracies on them are too high" if one == train else ""
+            looks = "; accuracies on them are too high" if one in known else ""
             yield f"{other} shares {len(both):,} images with {one}, first {places}{looks}"
 
 

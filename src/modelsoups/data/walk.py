@@ -50,7 +50,7 @@ def images(folders: Sequence[Path]) -> list[tuple[str, Path]]:
     found = [(name, path) for name, path in files if path.suffix.lower() in SUFFIXES]
     if not found:
         others = kinds([path for _, path in files])
-        held = f"it holds {others}" if others else "it is empty"
+        held = f"it contains {others}" if others else "it is empty"
         way_out = "add images, or move the folder to another place"
         raise ValueError(f"{folders[0]}: no image of this class ({', '.join(SUFFIXES)}): {held}; {way_out}")
     return found

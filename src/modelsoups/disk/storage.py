@@ -27,7 +27,7 @@ def atomic(path: Path) -> Iterator[Path]:
     The file exists, empty, and no other process has its name; its mode is what the umask says,
     also where a library replaces it by a file of its own.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     tmp = temporary.beside(path)
     try:
         mode = _create(tmp)
@@ -47,7 +47,7 @@ def atomic(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder. It is synced with its files and renamed to `path`, which is new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     tmp = temporary.beside(path)
     try:
         tmp.mkdir()
@@ -71,6 +71,15 @@ def check_space(path: Path, size: int) -> None:
     if disk.total and disk.free < size:  # a total of zero: the file system does not tell
         needed = f"it takes {size / 1e6:,.1f} MB, and the disk has {disk.free / 1e6:,.1f} MB free"
         raise OSError(errno.ENOSPC, f"could not write {path}: {needed}; make room, or write to another disk")
+
+
+def _make_folder(folder: Path) -> None:
+    """Create a folder and those above it, if they are missing, so that they survive a power failure."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        with contextlib.suppress(PermissionError):  # a folder may be written to and not read
+            _sync(made.parent)
 
 
 def _create(path: Path) -> int:
@@ -115,7 +124,7 @@ def read_object(path: Path, *keys: str) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict) or any(key not in content for key in keys):
         expected = f"an object with {', '.join(keys)}" if keys else "an object"
-        raise ValueError(f"{path} holds other JSON than {expected}; {AWAY}")
+        raise ValueError(f"{path} contains other JSON than {expected}; {AWAY}")
     return content
 
 

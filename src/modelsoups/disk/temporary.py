@@ -19,7 +19,7 @@ from modelsoups.disk.lock import began
 
 OURS = re.compile(r"\..*\.([0-9a-f]{8})-(\d+)-(\w+)-[0-9a-f]{8}\.tmp", re.DOTALL)
 LONGEST = 255  # bytes of a name on common file systems
-LONE = 24 * 3600.0  # seconds without a change after which one of another place counts as left behind
+LONE = 24 * 3600.0  # seconds without a change after which one of another place or user counts as left behind
 _tidied: set[Path] = set()
 
 
@@ -30,9 +30,12 @@ def beside(path: Path) -> Path:
         _tidied.add(folder.absolute())
         tidy(folder)
     pid = os.getpid()
-    end = f".{_place()}-{pid}-{began(pid)}-{secrets.token_hex(4)}.tmp"
-    kept = os.fsencode(path.name)[: LONGEST - 1 - len(end)]
-    return folder / f".{os.fsdecode(kept)}{end}"
+    while True:
+        end = f".{_place()}-{pid}-{began(pid)}-{secrets.token_hex(4)}.tmp"
+        kept = os.fsencode(path.name)[: LONGEST - 1 - len(end)]
+        found = folder / f".{os.fsdecode(kept)}{end}"
+        if not os.path.lexists(found):
+            return found
 
 
 def tidy(folder: Path) -> None:
@@ -53,10 +56,11 @@ def remove(path: Path) -> None:
 
 
 def _left_behind(entry: "os.DirEntry[str]", place: str, pid: str, start: str) -> bool:
-    if place == _place():
-        return str(began(int(pid))) != start
     with contextlib.suppress(OSError):
-        return time.time() - entry.stat(follow_symlinks=False).st_mtime > LONE
+        facts = entry.stat(follow_symlinks=False)
+        if place == _place() and facts.st_uid == os.geteuid():  # /proc may hide the processes of other users
+            return str(began(int(pid))) != start
+        return time.time() - facts.st_mtime > LONE
     return False
 
 

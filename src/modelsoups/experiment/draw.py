@@ -38,7 +38,9 @@ class Draw:
         try:
             return [Recipe(**row["recipe"]) for row in storage.read_jsonl(path)]
         except (TypeError, KeyError) as error:
-            raise ValueError(f"{path} does not hold recipes ({type(error).__name__}: {error}); restore it") from error
+            raise ValueError(
+                f"{path} does not contain recipes ({type(error).__name__}: {error}); restore it"
+            ) from error
 
     def drawn(self) -> list[Recipe]:
         """Draw all recipes from the search file and the seed, without reading draw.jsonl."""
@@ -66,8 +68,8 @@ class Draw:
                 return False
             if old != rows[: len(old)]:
                 raise ValueError(
-                    f"{path} has different recipes than {source} now draws; recipes are fixed once drawn: choose "
-                    f"another name=..., or move {self.files.root} away to start over"
+                    f"{path} has other recipes than {source} would draw, but the recipes of a run are fixed; choose "
+                    f"another run with name=..., or move {self.files.root} away to start over"
                 )
         storage.write_jsonl(path, rows)
         if self.files.draw_manifest.exists():

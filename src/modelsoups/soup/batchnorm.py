@@ -55,7 +55,7 @@ def reestimate(state: Mapping[str, Tensor], holdout: Holdout, loader: Iterable[A
             images_BCHW = inputs_of(batch, model)
             if not isinstance(images_BCHW, Tensor):
                 what = type(images_BCHW).__name__
-                raise ValueError(f"batch {batches} of training images holds a {what}; expected a tensor of images")
+                raise ValueError(f"batch {batches} of training images contains a {what}; expected a tensor of images")
             batches += 1
             moved = images_BCHW.to(next(model.parameters()).device)
             prepared = holdout.prepare(moved) if holdout.prepare else moved

@@ -146,7 +146,7 @@ def unpacked(batch: Any, model: nn.Module, where: str) -> tuple[Inputs, Tensor]:
     if isinstance(batch, Mapping):
         name = next((n for n in LABELS if n in batch), None)
         if name is None:
-            raise ValueError(f"{where}: holds {', '.join(map(str, batch))}; expected `labels` among them")
+            raise ValueError(f"{where}: contains {', '.join(map(str, batch))}; expected `labels` among them")
         batch = _by_name({k: v for k, v in batch.items() if k != name}, model), batch[name]
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         got = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else f"a {type(batch).__name__}"
@@ -157,7 +157,7 @@ def unpacked(batch: Any, model: nn.Module, where: str) -> tuple[Inputs, Tensor]:
     labels_B = _as_tensor(labels)
     if not isinstance(labels_B, Tensor) or not all(isinstance(t, Tensor) for t in _tensors(inputs)):
         kinds = ", ".join(type(v).__name__ for v in (*_tensors(inputs), labels_B) if not isinstance(v, Tensor))
-        raise ValueError(f"{where}: holds a {kinds}; expected tensors")
+        raise ValueError(f"{where}: contains a {kinds}; expected tensors")
     whole = not labels_B.is_floating_point() and labels_B.dtype != torch.bool
     if {len(t) if t.ndim else -1 for t in _tensors(inputs)} != {labels_B.numel()} or labels_B.ndim != 1 or not whole:
         raise ValueError(f"{where}: expected (inputs, whole-number labels) of one length")

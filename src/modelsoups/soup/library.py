@@ -167,7 +167,7 @@ def _check_output(path: Path, made: Mixture) -> None:
         if len(first.parts) > 1:
             held = ", ".join(map(str, first.parts.values()))
             way = "give a new folder, without .safetensors, as output, or these files as checkpoints"
-            raise ValueError(f"{path}: {first.name} holds several models ({held}), which no single file can; {way}")
+            raise ValueError(f"{path}: {first.name} contains several models ({held}), which no single file can; {way}")
     elif first.folder is None:
         raise ValueError(f"{path}: expected a name ending in .safetensors (or a new folder, for Hugging Face folders)")
     elif path.suffix in SUFFIXES:

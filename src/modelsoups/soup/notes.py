@@ -36,7 +36,7 @@ def notes_on(chosen: Soup, of_updates: bool = False) -> list[str]:
         names.setdefault(digest, []).append(name)
     for same in names.values():
         if len(same) > 1:
-            found.append(f"{' and '.join(same)} hold the same weights, which count more than once")
+            found.append(f"{' and '.join(same)} contain the same weights, which count more than once")
     scores = [step["correct"] for step in chosen.trace if "correct" in step and "kept" in step]
     if len(scores) > 1 and scores[0] is not None and all(score == scores[0] for score in scores):
         found.append(f"all {len(scores)} evaluations gave the same score ({scores[0]}), so it decided nothing; {WHY}")
@@ -99,4 +99,6 @@ def check_statistics(first: Checkpoint, statistics: Mapping[str, Tensor]) -> Non
         if tuple(tensor.shape) != tuple(expected.shape):
             raise ValueError(f"statistics: tensor {name} is {tuple(tensor.shape)}, expected {tuple(expected.shape)}")
         if not is_finite(tensor.to(expected.dtype)):
-            raise ValueError(f"statistics: tensor {name} holds NaN or infinity, or does not fit into {expected.dtype}")
+            raise ValueError(
+                f"statistics: tensor {name} contains NaN or infinity, or does not fit into {expected.dtype}"
+            )

@@ -217,5 +217,5 @@ def _notes(
     if len(dtypes) > 1:
         notes.append(f"the adapters are {' and '.join(sorted(dtypes))}: the widest is written")
     elif not narrow and dtypes & {"bfloat16", "float16"}:
-        notes.append(f"the factors are written in float32, as {dtypes.pop()} cannot hold their sum exactly")
+        notes.append(f"the factors are written in float32, as {dtypes.pop()} cannot represent their sum exactly")
     return notes

@@ -86,7 +86,9 @@ def test_a_component_whose_weights_have_an_unknown_name_is_not_dropped(tmp_path:
     save(tmp_path / "unet" / "diffusion_pytorch_model.fp16.safetensors", 1)
     save(tmp_path / "vae" / "diffusion_pytorch_model.safetensors", 2)
     (tmp_path / "model_index.json").write_text(json.dumps({"unet": ["diffusers", "U"], "vae": ["diffusers", "V"]}))
-    with pytest.raises(ValueError, match=r"unet holds diffusion_pytorch_model\.fp16\.safetensors, but no weights by"):
+    with pytest.raises(
+        ValueError, match=r"unet contains diffusion_pytorch_model\.fp16\.safetensors, but no weights with"
+    ):
         open_checkpoint(tmp_path)
 
 
@@ -109,10 +111,12 @@ def test_a_damaged_index_is_named(tmp_path: Path, content: str) -> None:
 def test_a_folder_without_weights_of_a_known_name_says_what_to_give(tmp_path: Path) -> None:
     save(tmp_path / "ckpts" / "epoch_0.pt", 1)
     save(tmp_path / "ckpts" / "epoch_1.pt", 1)
-    with pytest.raises(ValueError, match=r"it holds 2 checkpoints \(epoch_0\.pt, epoch_1\.pt\): .* \S+/ckpts/\*\.pt$"):
+    with pytest.raises(
+        ValueError, match=r"it contains 2 checkpoints \(epoch_0\.pt, epoch_1\.pt\): .* \S+/ckpts/\*\.pt$"
+    ):
         open_checkpoint(tmp_path / "ckpts")
     save(tmp_path / "run" / "checkpoint-500" / "model.safetensors", 1)
-    with pytest.raises(ValueError, match="its folders checkpoint-500 hold some: give one of these"):
+    with pytest.raises(ValueError, match="its folders checkpoint-500 contain some: give one of these"):
         open_checkpoint(tmp_path / "run")
 
 

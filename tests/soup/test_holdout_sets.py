@@ -55,11 +55,11 @@ def test_loaders_are_read_as_they_are_meant(loader: Any) -> None:
             (X_N2, Y_N, torch.arange(3)),
             r"batch 0: expected \(inputs, labels\), got 3 parts; give \(\(x, y\) for x, y, \*_",
         ),
-        ({"pixels": X_N2, "target": Y_N}, "batch 0: holds pixels, target; expected `labels` among them"),
+        ({"pixels": X_N2, "target": Y_N}, "batch 0: contains pixels, target; expected `labels` among them"),
         ({"labels": Y_N}, "batch 0: expected"),
-        ({"pixels": X_N2, "names": ["a", "b", "c"], "labels": Y_N}, "batch 0: holds a list; expected tensors"),
+        ({"pixels": X_N2, "names": ["a", "b", "c"], "labels": Y_N}, "batch 0: contains a list; expected tensors"),
         (X_N2, r"batch 0: expected \(inputs, labels\), got a Tensor"),
-        ((X_N2, "abc"), "batch 0: holds a str; expected tensors"),
+        ((X_N2, "abc"), "batch 0: contains a str; expected tensors"),
         ((X_N2, Y_N == 1), "batch 0: expected .inputs, whole-number labels"),
         ((X_N2, Y_N[:, None]), "batch 0: expected .inputs, whole-number labels"),
     ],
@@ -127,7 +127,7 @@ def test_training_images_may_come_in_mappings() -> None:
     data = Holdout(model, [(images[0], torch.zeros(2).long())])
     fresh = reestimate(model.state_dict(), data, [{"image": x, "label": torch.zeros(2)} for x in images])
     assert fresh.statistics["0.running_mean"].tolist() == [2]
-    with pytest.raises(ValueError, match="batch 0 of training images holds a str; expected a tensor"):
+    with pytest.raises(ValueError, match="batch 0 of training images contains a str; expected a tensor"):
         reestimate(model.state_dict(), data, ["image"])
 
 
