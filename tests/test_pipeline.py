@@ -114,27 +114,42 @@ from modelsoups.soup.methods import METHODS
 
 
 def mine(pool):
-    Path("calls", __name__ + ".mine").open("x")  # fails if it exists
-    return METHODS["{}"](pool)
+    Path("calls", "{module}.mine").open("x")  # fails if it exists
+    return METHODS["{method}"](pool)
 
 
 def kept(pool):
-    Path("calls", __name__ + ".kept").open("x")
+    Path("calls", "{module}.kept").open("x")
     return METHODS["best"](pool)
 """
 
 
-def test_soup_also_chooses_only_the_functions_that_are_new(undisturbed, data, tmp_path):
+def test_soup_also_chooses_only_what_is_new(undisturbed, data, tmp_path):
+    """Another function of the same name, or the same function whose file was edited."""
     home = tmp_path / "home"
     shutil.copytree(undisturbed, home)
     (home / "calls").mkdir()
-    for module, method in (("first", "best"), ("second", "uniform")):
-        (home / f"{module}.py").write_text(METHOD.format(method))
+    for module, method in (("first", "best"), ("second", "uniform"), ("second", "greedy")):
+        (home / f"{module}.py").write_text(METHOD.format(module=module, method=method))
+        (home / "calls" / f"{module}.mine").unlink(missing_ok=True)
         done = modelsoups(home, "soup", *arguments(home, data), f"soup.also=['{module}:mine','first:kept']")
         assert done.returncode == 0, done.stderr
         chosen, ours = (json.loads((home / f"runs/miniature/soups/{row}.json").read_text()) for row in ("mine", method))
         assert chosen["coefficients"] == ours["coefficients"]
+        assert (home / "calls" / f"{module}.mine").exists()
     assert {path.name for path in (home / "calls").iterdir()} == {"first.mine", "first.kept", "second.mine"}
+    (home / "none.py").write_text("def none(pool):\n    return None\n")
+    done = modelsoups(home, "soup", *arguments(home, data), "soup.also=['none:none']")
+    assert "soup.also: none:none returned a NoneType; expected a soup.Soup" in done.stderr
+
+
+def test_ingredients_of_another_initial_model_are_not_souped(undisturbed, data, tmp_path):
+    home = tmp_path / "home"
+    shutil.copytree(undisturbed, home)
+    assert modelsoups(home, "heads", *arguments(home, data), "heads.lp_epochs=1").returncode == 0
+    done = modelsoups(home, "soup", *arguments(home, data))
+    assert done.returncode == 1
+    assert "000 was fine-tuned from another initial model than runs/miniature/init/lp" in done.stderr
 
 
 def test_the_page_follows_results_jsonl_with_and_without_the_run(undisturbed, data, tmp_path):

@@ -22,6 +22,8 @@ def test_the_cost_of_a_sweep_by_hand():
     assert (total.ingredients, total.steps, total.images) == (2, 50, 500)  # ten steps an epoch
     assert (total.at_once, total.weights_bytes, total.checkpoint_bytes) == (2, 4000, 12000)
     assert plan.cost(recipes, concurrent=1, train=105, weights=1000).checkpoint_bytes == 6000
+    with pytest.raises(ValueError, match=r"recipe\.batch_size=10 is more than the 9 training images"):
+        plan.cost(recipes, concurrent=None, train=9, weights=1000)
 
 
 def test_the_papers_sweep_costs_what_its_epochs_say(tmp_path, monkeypatch, capsys):
@@ -46,3 +48,10 @@ def test_the_speed_is_measured_on_finished_ingredients(cfg, capsys):
     write(cfg, 3, "manifest.json", {"inputs": {}, "files": {}, "seconds": 10, "images": 1200, "layouts": ["2x1"]})
     plan.run(Experiment(load(["sweep.search=pico.yaml", "name=x", "plan.train_images=1000", "plan.parameters=1"])))
     assert "60 images/s per GPU (the median of 4 finished ingredients)" in capsys.readouterr().out
+
+
+def test_options_that_the_draw_does_not_have_are_told(cfg, capsys):
+    given = ["plan.train_images=1000", "plan.parameters=1", "plan.images_per_second=10"]
+    for count, told in ((0, False), (1, True)):
+        plan.run(Experiment(load([*cfg.overrides, *given, f"sweep.seed={count}"])))
+        assert ("with these options, `sweep` would draw others" in capsys.readouterr().out) is told

@@ -71,6 +71,14 @@ def test_a_later_command_does_not_change_what_a_run_is_made_of():
     assert open_run(["name=d2"]).recipe["epochs"] == 9
 
 
+def test_the_protocol_is_settled_by_prepare_and_sweep():
+    made("name=d2", stage="prepare")
+    made("name=d2", "protocol=released", stage="soup")
+    assert open_run(["name=d2"]).protocol == "paper"
+    made("name=d2", "protocol=released", stage="prepare")
+    assert open_run(["name=d2"]).protocol == "released"
+
+
 def test_another_run_is_not_seen():
     made("name=d2", "data.seed=3")
     assert open_run(["name=d3"]).data.seed == 0

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from modelsoups.cli import commands, pipeline
 from modelsoups.config.compose import load
+from modelsoups.config.recall import open_run
 from modelsoups.data import folders
 from modelsoups.data.shards import ShardSet, check_test
 from modelsoups.disk import storage
@@ -176,6 +178,11 @@ def test_sets_in_flat_folders_are_made_from_what_earlier_versions_made_them_from
     assert made == {"library": "folders", **expected}
 
 
+def test_a_run_that_was_only_prepared_is_opened_by_its_name(cfg, tmp_path):
+    pipeline.run_stages(commands.modules_of(["prepare"]), cfg)
+    assert open_run(["name=mine"]).data == cfg.data
+
+
 def test_a_method_of_ones_own_is_one_function_and_one_line(monkeypatch):
     monkeypatch.setitem(methods.METHODS, "every_other", methods.METHODS["uniform"])
     orders = plan(Experiment(load(["soup.also=[every_other]"])), 4)
@@ -184,3 +191,7 @@ def test_a_method_of_ones_own_is_one_function_and_one_line(monkeypatch):
         plan(Experiment(load(["soup.also=[medain]"])), 4)
     with pytest.raises(ValueError, match=r"modelsoups.soup.methods:greedy: a soup named greedy already exists"):
         plan(Experiment(load(["soup.also=['modelsoups.soup.methods:greedy']"])), 4)
+    with pytest.raises(ValueError, match=r"soup.also: wise_ft is always computed"):
+        plan(Experiment(load(["soup.also=[wise_ft]"])), 4)
+    with pytest.raises(ValueError, match=r"soup.also: expected a list, such as \[a,b\]"):
+        load(["soup.also=uniform"])

@@ -107,6 +107,7 @@ def test_every_method_works_on_a_base(tmp_path: Path, pair: list[Path], base: Pa
     soup.mix(chosen, tmp_path / "soup")
     assert product(tmp_path / "soup").tolist() == [[1, 0], [0, 0]]
     assert soup.mixed(chosen, base=base)["q.weight"].tolist() == [[1, 0], [0, 0]]
+    assert soup.mixed(soup.uniform(models), base=base)["q.weight"].tolist() == [[0.5, 0], [0, 2]]
     stock = soup.model_stock(base, models)
     expected = soup.mixed(stock, [base, *models])
     soup.mix(stock, tmp_path / "stock.safetensors", base=base)
@@ -192,6 +193,15 @@ def test_an_adapter_that_changed_since_it_was_chosen(tmp_path: Path, pair: list[
     for options in ({}, {"base": base}):
         with pytest.raises(ValueError, match=r"one: not the ingredient .* its content differs"):
             soup.mix(chosen, tmp_path / f"soup{len(options)}.safetensors" if options else tmp_path / "soup", **options)
+
+
+def test_an_adapter_that_changes_while_it_is_merged(pair: list[Path], base: Path) -> None:
+    whole = soup.on_base(pair[:1], base)[0]
+    whole.check_unchanged()
+    with open(pair[0] / "adapter_model.safetensors", "ab") as file:
+        file.write(b"0")
+    with pytest.raises(ValueError, match=r"adapter_model\.safetensors was changed while it was being read"):
+        whole.check_unchanged()
 
 
 def test_what_does_not_fit_together_is_refused(tmp_path: Path, pair: list[Path], base: Path) -> None:

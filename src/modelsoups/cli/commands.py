@@ -18,10 +18,7 @@ STAGES = {  # in order; name -> (what it does, the sections of the configuration
     "evaluate": ("compute and cache the logits of every ingredient on every data set", ("evaluate",)),
     "soup": ("choose soups, ensembles and baselines on the hold-out, then evaluate them", ("soup",)),
     "report": ("write results.jsonl, tables, figures and an HTML page", ()),
-    "analyse": (
-        "make the paper's other figures and tables (separately, or with analyse.in_pipeline)",
-        ("analyse",),
-    ),
+    "analyse": ("make the paper's other figures and tables (separately, or with analyse.in_pipeline)", ("analyse",)),
 }
 APART = {  # name -> (module with run(experiment), what it does, the sections that it reads)
     "plan": ("cluster.plan", "estimate the cost of a sweep: images, GPU-hours, disk space", ("plan",)),

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from modelsoups.cli.errors import fail
-from modelsoups.config.recall import keep_overrides, open_run
+from modelsoups.config.recall import SETTLED_BY, keep_overrides, open_run
 from modelsoups.config.schema import Config
 from modelsoups.disk import storage
 from modelsoups.disk.paths import Run
@@ -45,7 +45,7 @@ def _run_all(modules: dict[str, str], config: Config) -> None:
         begin = time.monotonic()
         try:
             made = _run(stage, module, experiment)
-            if config.run.root.exists() and os.environ.get("RANK", "0") == "0":
+            if (stage in SETTLED_BY or config.run.root.exists()) and os.environ.get("RANK", "0") == "0":
                 keep_overrides(config.run, config.overrides, stage)
             if made:
                 _keep_seconds(config.run, stage, time.monotonic() - begin)
@@ -53,7 +53,8 @@ def _run_all(modules: dict[str, str], config: Config) -> None:
             fail(f"{stage}: interrupted; run the same command again to continue", status=130)
         except Exception as error:
             kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
-            fail(f"{stage}: {kind}{' '.join(str(error).split())}{log_trace(config.run.log)}")
+            trace = log_trace(config.run.log) if kind or config.run.root.exists() else ""
+            fail(f"{stage}: {kind}{' '.join(str(error).split())}{trace}")
     if len(modules) > 1:
         print(f"done in {time.monotonic() - started:.0f} s\n" + conclusion(config))
 

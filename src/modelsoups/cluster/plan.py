@@ -35,6 +35,8 @@ def run(experiment: Experiment) -> bool:
     train = _train_images(config.plan.train_images, experiment.sets.folder(config.data.train))
     initial = files.head(config.heads.init) / paths.MODEL
     total = cost(recipes, config.cluster.concurrent, train, _weights_bytes(config.plan.parameters, initial))
+    if files.draw.exists() and recipes != experiment.draw.drawn():
+        print(f"plan: for the recipes in {files.draw}; with these options, `sweep` would draw others")
     gpus = config.cluster.nodes * config.cluster.ranks
     hours = total.images / speed / 3600
     print(f"plan: {total.ingredients} ingredients, {total.images:,} training images, {total.steps:,} steps")
@@ -57,6 +59,8 @@ def cost(recipes: list[Recipe], concurrent: int | None, train: int, weights: int
     """Return a sweep's cost; train: number of training images, weights: bytes of one model."""
     images = steps = 0
     for recipe in recipes:
+        if recipe.batch_size > train:
+            raise ValueError(f"recipe.batch_size={recipe.batch_size} is more than the {train} training images")
         own_steps = train // recipe.batch_size * recipe.epochs
         steps += own_steps
         images += own_steps * recipe.batch_size

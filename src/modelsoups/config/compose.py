@@ -215,4 +215,6 @@ def _nearest(key: str, valid: list[str], groups: set[str]) -> str:
 
 
 def _one_line(error: BaseException) -> str:
+    if "is not a ListConfig" in str(error):
+        return "expected a list, such as [a,b]"
     return " ".join(str(error).split(" search path:")[0].removesuffix("Config").split("full_key:")[0].split())

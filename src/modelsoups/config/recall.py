@@ -10,27 +10,10 @@ from modelsoups.config.schema import Config
 from modelsoups.disk import storage
 from modelsoups.disk.paths import Run
 
-MADE_WITH = (
-    "task",
-    "model",
-    "data",
-    "heads",
-    "sweep",
-    "recipe",
-    "protocol",
-    "pool",
-)  # sections that determine a run's results
-SETTLED = (
-    "experiment",
-    "task",
-    "model",
-    "data",
-    "heads",
-    "sweep",
-    "recipe",
-    "pool",
-)  # changed only by the stages below
-SETTLED_BY = {"prepare": ("data",), "heads": ("model", "heads"), "sweep": SETTLED}
+# Sections that determine a run's results; after a run exists, only these stages change them.
+MADE_WITH = ("task", "model", "data", "heads", "sweep", "recipe", "protocol", "pool")
+SETTLED = ("experiment", *MADE_WITH)
+SETTLED_BY = {"prepare": ("data", "protocol"), "heads": ("model", "heads"), "sweep": SETTLED}
 NOT_KEPT = ("ingredient", "submit", "export", "plan", "pretrain", "analyse", "wandb", "track", "cluster", "hydra")
 
 

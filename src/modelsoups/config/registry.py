@@ -3,9 +3,11 @@
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from modelsoups.disk import storage
 
 
 def find(known: Mapping[str, Any], name: str, key: str) -> Any:
@@ -45,6 +47,13 @@ def load(name: str, what: str = "module:object") -> Any:
         source = getattr(sys.modules.get(module), "__file__", None)
         if source and Path(source).is_relative_to(here) and here not in sys.path:
             sys.path.append(here)  # what it imports later, or in worker processes; last, to hide no library
+
+
+def own_code(names: Iterable[str]) -> dict[str, str]:
+    """Return for each name of the form "module:object" the sha256 of the module's file."""
+    own = [name for name in names if ":" in name]
+    files = [(load(name), sys.modules[name.partition(":")[0]].__file__) for name in own]
+    return {name: storage.file_sha256(Path(file)) for name, (_, file) in zip(own, files, strict=True) if file}
 
 
 def function(name: str) -> Callable[..., Any]:

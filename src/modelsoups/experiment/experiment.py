@@ -113,7 +113,7 @@ class Experiment:
     def soup_inputs(self, ingredients: "list[Ingredient]") -> dict[str, Any]:
         """Return what soups depend on (hashes of models and data, options), for manifest.json."""
         config, sets = self.config, self.sets
-        return {
+        inputs = {
             "ingredients": {i.id: i.sha256 for i in ingredients},
             "initial": {row: i.sha256 for row, i in self.ingredients.initial().items()},
             "holdout": sets.holdout.sha256,
@@ -122,6 +122,8 @@ class Experiment:
             "protocol": config.protocol,
             "wise_ft": config.evaluate.wise_ft,
         }
+        own = registry.own_code([config.task, *config.soup.also])
+        return {**inputs, "own code": own} if own else inputs
 
     def report_inputs(self) -> dict[str, Any]:
         """Return what a report depends on, for manifest.json; ValueError if soups are missing."""

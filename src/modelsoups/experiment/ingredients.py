@@ -36,11 +36,14 @@ class Ingredients:
         if self.imported:
             return self._enough(Found(*self.imported.find()), "modelsoups import-released DIR")
         found, missing = [], {}
+        start = (manifests.manifest_of(self.files.head(self.init)) or {}).get("sha256")
         for index, recipe in enumerate(self.draw.recipes()):
             folder = self.files.ingredient(index)
             manifest = manifests.manifest_of(folder)
             name = folder.name
-            if manifest is not None:
+            if manifest and start not in (None, manifest.get("inputs", {}).get("initialization", start)):
+                missing[name] = f"was fine-tuned from another initial model than {self.files.head(self.init)}"
+            elif manifest:
                 found.append(Ingredient(name, str(folder / paths.MODEL), manifest["sha256"], recipe))
                 for average, sha256 in manifest.get("averages", {}).items():
                     path = str(folder / f"{average}.safetensors")

@@ -34,13 +34,7 @@ def _digest(logits_NC: Tensor) -> Tensor:
 class LogitsCache:
     """The cached logits of a run's models on its data sets, in files in runs/<name>/logits."""
 
-    def __init__(
-        self,
-        files: Run,
-        sets: Sets,
-        task: Task,
-        classifier: Callable[[int], Any],
-    ) -> None:
+    def __init__(self, files: Run, sets: Sets, task: Task, classifier: Callable[[int], Any]) -> None:
         """classifier: function from a number of classes to the network to load weights into."""
         self.files, self.sets, self.task, self.classifier = files, sets, task, classifier
 

@@ -101,9 +101,7 @@ def _layouts(found: Diagnosis, states: Mapping[str, State]) -> dict[str, State]:
         key, a, b = odd.key, odd.expected, odd.found
         if (begins_with := _prefix(expected, layout)) is not None:
             found.add(
-                "names",
-                names,
-                f"every tensor name {begins_with}: rename them, or save the inner model's state_dict()",
+                "names", names, f"every tensor name {begins_with}: rename them, or save the inner model's state_dict()"
             )
         elif a is None or b is None:
             where = "is missing in most others" if a is None else "is missing"

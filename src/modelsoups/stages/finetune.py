@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from modelsoups.checkpoints.states import state_sha256
+from modelsoups.config import registry
 from modelsoups.data.shards import check_disjoint, check_test
 from modelsoups.disk import manifests, paths, storage
 from modelsoups.disk.lock import Lock, held
@@ -109,6 +110,8 @@ def _inputs(experiment: Experiment, recipe: Recipe) -> dict[str, Any]:
     }
     if experiment.config.finetune.decode != "pil":
         inputs["decode"] = experiment.config.finetune.decode
+    if own := registry.own_code([experiment.config.task]):
+        inputs["own code"] = own
     return dict(json.loads(json.dumps(inputs)))
 
 

@@ -41,9 +41,11 @@ def run(experiment: Experiment) -> bool:
         return False
     experiment.prepare_inputs([experiment.config.data.holdout, *experiment.sets.tests()])
     chosen_from = {**inputs, "sets": None, "soup": {**inputs["soup"], "also": None, "write": None}}
-    key = storage.fingerprint(chosen_from)  # choices do not depend on the test sets or on soup.also and soup.write
+    own = chosen_from.pop("own code", {})
+    # Choices do not depend on the test sets or on soup.also and soup.write.
+    key = _key_of(experiment.config.task, storage.fingerprint(chosen_from), own)
     orders = plan(experiment, len(found.ingredients))
-    keys = {order.row: _key_of(order, key) for order in orders}
+    keys = {order.row: _key_of(order.method, key, own) for order in orders}
     todo = [order for order in orders if soups.extras(order.row).get("inputs") != keys[order.row]]
     workers = experiment.workers
     for order, soup in run_tasks(_choose, todo, workers, "soup: choosing", shared=experiment):
@@ -57,9 +59,9 @@ def run(experiment: Experiment) -> bool:
     return True
 
 
-def _key_of(order: Order, key: str) -> str:
-    """Return `key`, the hash of the stage's inputs, joined with the name of a user's own method."""
-    return storage.fingerprint([key, order.method]) if ":" in order.method else key
+def _key_of(name: str, key: str, own: Mapping[str, str]) -> str:
+    """Return `key`, the hash of the inputs; if `name` is the user's own code, also of its file."""
+    return storage.fingerprint([key, name, own[name]]) if name in own else key
 
 
 def plan(experiment: Experiment, count: int) -> list[Order]:
@@ -93,6 +95,8 @@ def _also(names: Sequence[str], others: Sequence[Order]) -> list[Order]:
     rows = {order.row for order in others}
     orders = []
     for name in names:
+        if name == "wise_ft":
+            raise ValueError("soup.also: wise_ft is always computed, with the coefficients of evaluate.wise_ft")
         try:
             method_of(name)
         except ValueError as error:
@@ -125,7 +129,10 @@ def _interpolations(experiment: Experiment, key: str) -> list[str]:
 def _choose(experiment: Experiment, order: Order) -> Soup:
     found = experiment.ingredients.find().ingredients
     chosen = found if order.subset is None else [found[i] for i in order.subset]
-    return method_of(order.method)(experiment.soups.pool(chosen), **order.options)
+    soup = method_of(order.method)(experiment.soups.pool(chosen), **order.options)
+    if not isinstance(soup, Soup):
+        raise ValueError(f"soup.also: {order.method} returned a {type(soup).__name__}; expected a soup.Soup")
+    return soup
 
 
 def _measure(experiment: Experiment, row: str) -> None:

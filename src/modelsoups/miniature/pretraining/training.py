@@ -131,11 +131,7 @@ class Pretraining(ABC):
 
     def save(self, seconds: float) -> None:
         """Write a checkpoint for resuming; `seconds` is the training time of this process."""
-        state = {
-            "options": self.options.fixed(),
-            "step": self.step,
-            "seconds": self.seconds_before + seconds,
-        }
+        state = {"options": self.options.fixed(), "step": self.step, "seconds": self.seconds_before + seconds}
         for key, part in self.saved.items():
             state[key] = part.state_dict()
         with storage.atomic(self.checkpoint) as tmp:
