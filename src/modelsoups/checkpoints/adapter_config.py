@@ -1,7 +1,7 @@
-"""The adapter_config.json of PEFT: what is computed from the factors, and what is refused.
+"""Read PEFT's adapter_config.json, and refuse settings whose effect on the weights is unknown.
 
 Source: `LoraConfig` of PEFT 0.21. Keys that are not listed here may change the computation, so an
-adapter that sets one is refused by its name.
+adapter that sets one of them raises ValueError with the key's name.
 """
 
 import json
@@ -28,10 +28,10 @@ HARMLESS_INIT = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return the configuration of a LoRA adapter.
+    """Return the content of a LoRA adapter's adapter_config.json.
 
-    Raises ValueError, naming the key, for another kind of adapter, and for a key that changes what
-    is computed in a way that is not known here.
+    Raises ValueError, naming the key, for adapters other than LoRA, and for settings that change
+    the computation and are not supported.
     """
     path = folder / NAME
     try:
@@ -43,7 +43,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     kind = config.get("peft_type")
     if kind != "LORA":
         shown = str(kind)[:60]
-        raise ValueError(f"{folder}: adapters of type {shown} are not read, only LORA; merge it into its base model")
+        raise ValueError(f"{folder}: adapters of type {shown} are not supported, only LORA; merge it into its base model")
     for key, value in config.items():
         if key not in (*READ, *TARGETS, *OF_TRAINING) and value not in (None, False, 0, "", [], {}):
             raise ValueError(f"{path}: {key} is set, which changes what an adapter computes and is not supported")
@@ -53,14 +53,14 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: init_lora_weights={str(init)[:40]} also changes the base model's weights; {way}")
     for key, kind in (("rank_pattern", dict), ("alpha_pattern", dict), ("modules_to_save", list), ("bias", str)):
         if not isinstance(config.get(key) or kind(), kind):
-            raise ValueError(f"{path}: {key} is no {kind.__name__}, as PEFT writes it; save the adapter again")
+            raise ValueError(f"{path}: {key} is not a {kind.__name__}, as PEFT writes it; save the adapter again")
     return config
 
 
 def scale_of(settings: Settings, module: str, where: Path) -> tuple[int, float]:
-    """Return the rank of a module's factors, and the scale of their product.
+    """Return the rank of a module's LoRA factors, and the number that their product is multiplied by.
 
-    The scale is alpha / r, or alpha / sqrt(r) for rsLoRA. Raises ValueError for what is no number.
+    This scale is alpha / r, or alpha / sqrt(r) for rsLoRA. Raises ValueError if one is invalid.
     """
     rank = _of_module(settings, "rank_pattern", module, where, settings.get("r", 8))
     alpha = _of_module(settings, "alpha_pattern", module, where, settings.get("lora_alpha", 8))
@@ -73,7 +73,7 @@ def scale_of(settings: Settings, module: str, where: Path) -> tuple[int, float]:
 
 
 def _of_module(settings: Settings, key: str, module: str, where: Path, usual: Any) -> Any:
-    """Return the value of the first pattern that matches a module, as PEFT's get_pattern_key does."""
+    """Return a module's value from the patterns in settings[key], as PEFT does; `usual` if none match."""
     for pattern, value in (settings.get(key) or {}).items():
         try:
             if re.match(rf"(.*\.)?({pattern})$", module):

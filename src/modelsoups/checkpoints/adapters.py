@@ -1,7 +1,7 @@
-"""LoRA adapters in PEFT's folders, read as updates of the base model's tensors.
+"""Read LoRA adapters from PEFT's folders, as low-rank updates of a base model's tensors.
 
-Legend: R rank, O outputs, I inputs. A plain update is scale * up_OR @ down_RI; of a convolution the
-factors are (R, I, height, width) and (O, R, 1, 1), of an embedding (R, words) and (O, R).
+Letters: R rank, O outputs, I inputs. An update is scale * up @ down, with shapes (O, R) and (R, I); in
+a convolution they are (O, R, 1, 1) and (R, I, height, width), in an embedding (O, R) and (R, words).
 """
 
 import re
@@ -28,9 +28,9 @@ INNER = "base_layer."  # what PEFT calls a layer that it has wrapped
 
 @dataclass(frozen=True)
 class Update:
-    """The update of one module's weight, and of its bias if lora_bias is set.
+    """The low-rank update (LoRA) of one module's weight, and of its bias if lora_bias is set.
 
-    magnitude: of DoRA, one number for each output; the weight's rows have these lengths.
+    magnitude: for DoRA, the norm of each row (output) of the weight after the update, (O,).
     """
 
     module: str  # as in the file's names
@@ -47,16 +47,16 @@ class Update:
 
     @property
     def target(self) -> str:
-        """The module's name in the base model."""
+        """The module's name in the base model, where PEFT's "base_layer." is missing."""
         return self.module.replace(INNER, "")
 
 
 @dataclass(eq=False)
 class Adapter(Checkpoint):
-    """The tensors of an adapter by their names in the file, and what they mean for its base.
+    """A LoRA adapter: its tensors by their names in the file, and how they change the base model.
 
-    updates: by module. whole: tensors that replace the base's (biases, modules_to_save), from the
-    name in the base model to the one in the file.
+    updates: {module name: low-rank update}. whole: tensors that replace the base model's (biases,
+    modules_to_save), as {name in the base model: name in the file}.
     """
 
     config: dict[str, Any] = field(default_factory=dict)
@@ -65,12 +65,12 @@ class Adapter(Checkpoint):
 
 
 def is_adapter_folder(folder: Path) -> bool:
-    """Return whether a folder holds an adapter of PEFT, of whatever kind."""
+    """Return whether a folder contains a PEFT adapter of any kind (a file adapter_config.json)."""
     return (folder / adapter_config.NAME).is_file()
 
 
 def weights_of(folder: Path) -> Path:
-    """Return the file with an adapter's tensors, as PEFT chooses it; ValueError if there is none."""
+    """Return the file with an adapter's tensors, .safetensors or else .bin; ValueError if none exists."""
     file = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
     if file is None:
         raise ValueError(f"{folder} has an {adapter_config.NAME}, but no {WEIGHTS[0]}; save the adapter again")
@@ -78,10 +78,10 @@ def weights_of(folder: Path) -> Path:
 
 
 def adapter_of(folder: Path, weights: Checkpoint) -> Adapter:
-    """Return the adapter in a folder, given the tensors of its file.
+    """Return the LoRA adapter in a PEFT folder; `weights` is the opened file with its tensors.
 
-    Raises ValueError, naming file, key or tensor, for adapters that are not LoRA, for settings that
-    `adapter_config` does not know, and for tensors that do not belong together.
+    Raises ValueError, naming file, key or tensor, for adapters other than LoRA, for unsupported
+    settings, and for tensors that are missing or do not fit together.
     """
     config = adapter_config.read_config(folder)
     if odd := next((key for key in weights if not key.startswith(PREFIX)), None):
@@ -96,7 +96,7 @@ def adapter_of(folder: Path, weights: Checkpoint) -> Adapter:
             continue
         elif UNKNOWN.search(name):
             raise ValueError(
-                f"{weights.name}: tensor {key} is none that is known of LoRA; merge it into its base model"
+                f"{weights.name}: tensor {key} is not a known LoRA tensor; merge the adapter into its base model"
             )
         else:
             whole[name.replace(INNER, "")] = key
@@ -110,7 +110,7 @@ def adapter_of(folder: Path, weights: Checkpoint) -> Adapter:
 
 
 def _update(folder: Path, settings: dict[str, Any], module: str, parts: dict[str, Entry]) -> Update:
-    """Return the update of one module from its tensors; ValueError unless they belong together."""
+    """Return one module's update from its tensors; ValueError if one is missing or they do not fit."""
     rank, scale = adapter_config.scale_of(settings, module.partition(f".{INNER}")[0], folder)
     embedding = "lora_embedding_A" in parts or "lora_embedding_B" in parts
     names = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A.weight", "lora_B.weight")
@@ -124,15 +124,15 @@ def _update(folder: Path, settings: dict[str, Any], module: str, parts: dict[str
             raise ValueError(f"{folder}: {module}.{name} is {describe(entry)}: quantized adapters are not supported")
     if min(len(down.shape), len(up.shape)) < 2 or 0 in (*down.shape, *up.shape):
         raise ValueError(
-            f"{folder}: the factors of {module} are not matrices: save the gathered weights (ZeRO-3, FSDP)"
+            f"{folder}: the LoRA factors of {module} are not matrices: gather them before saving (ZeRO-3, FSDP)"
         )
     if down.shape[0] != rank:
-        raise ValueError(f"{folder}: {module} has factors of rank {down.shape[0]}, {rank} by {adapter_config.NAME}")
+        raise ValueError(f"{folder}: {module} has factors of rank {down.shape[0]}, but {rank} in {adapter_config.NAME}")
     if up.shape[1] != rank or any(size != 1 for size in up.shape[2:]):
         raise ValueError(
-            f"{folder}: {module} has factors {describe(down)} and {describe(up)}, of no common rank"
+            f"{folder}: {module} has factors {describe(down)} and {describe(up)}, whose ranks differ"
             " (a convolution in groups?); this is not supported"
         )
     if bool(settings.get("use_dora")) != (magnitude is not None):
-        raise ValueError(f"{folder}: use_dora is {settings.get('use_dora')} and {module} does not agree; save it again")
+        raise ValueError(f"{folder}: use_dora is {bool(settings.get('use_dora'))}, unlike the tensors of {module}; save it again")
     return Update(module, down, up, scale, embedding, magnitude, bias)

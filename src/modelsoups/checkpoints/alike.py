@@ -1,7 +1,7 @@
-"""Checkpoints of one model that were saved in different ways, given the first one's names and entries.
+"""Match checkpoints of one model that were saved in different ways to the first of them.
 
-Only what leaves the weights as they are is undone, each with a note: a prefix, ties that one file
-holds once and another twice, and buffers (position_ids) that only some files hold.
+Only differences that leave the weights unchanged are removed, each with a note: name prefixes, tied
+tensors stored once in one file and twice in another, and buffers (position_ids) only in some files.
 """
 
 import re
@@ -24,14 +24,14 @@ FEW = 4  # names that a file lacks, up to which tensors are compared to find tie
 
 
 def align(checkpoints: Sequence[Checkpoint]) -> None:
-    """Make the checkpoints alike in place where that is safe; `before` keeps what the file holds."""
+    """Match all checkpoints to the first in place, where safe; `before` keeps the original content."""
     first = checkpoints[0]
     odd = [c for c in checkpoints[1:] if c.entries.keys() != first.entries.keys()]
     for checkpoint in odd:
         if new := _names_as_in(first, checkpoint):
             _remember(checkpoint)
             rename(checkpoint, new)
-            checkpoint.notes.append(f"its names were changed to those of {first.name}")
+            checkpoint.notes.append(f"its tensor names were changed to those of {first.name}")
     for checkpoint in odd:
         _tie(checkpoint, first)
         _tie(first, checkpoint)
@@ -41,13 +41,13 @@ def align(checkpoints: Sequence[Checkpoint]) -> None:
 
 
 def _remember(checkpoint: Checkpoint) -> None:
-    """Keep the entries as the file has them, for its digest."""
+    """Keep a copy of the original entries in `checkpoint.before`, to compute the file's digest."""
     if checkpoint.before is None:
         checkpoint.before = replace(checkpoint, entries=dict(checkpoint.entries), tied=dict(checkpoint.tied))
 
 
 def _names_as_in(first: Checkpoint, other: Checkpoint) -> dict[str, str] | None:
-    """New names for `other` if a prefix, or `module.` within the names, makes nearly all the difference."""
+    """Return {old: new name} for `other` if a prefix or `module.` explains nearly all differences."""
     best: dict[str, str] | None = None
     most = 2 * len(first.entries.keys() & other.entries.keys())
     sizes = [sum(not _is_buffer(key, entry) for key, entry in c.entries.items()) for c in (first, other)]
@@ -60,7 +60,7 @@ def _names_as_in(first: Checkpoint, other: Checkpoint) -> dict[str, str] | None:
 
 
 def _renamings(first: Checkpoint, other: Checkpoint) -> Iterator[Callable[[str], str]]:
-    """Ways in which the other's names may become the first's."""
+    """Yield functions that may turn names of `other` into names of `first`: by prefix or `module.`."""
     for start in list(first)[:TRIED]:
         for name in other:
             if name.endswith(f".{start}"):
@@ -81,7 +81,7 @@ def _without_module(name: str) -> str:
 
 
 def _tie(checkpoint: Checkpoint, other: Checkpoint) -> None:
-    """Add the names that a checkpoint lacks because they are tied to one that it has."""
+    """Add names that a checkpoint lacks if `other` ties them to a tensor that the checkpoint has."""
     missing = [key for key in other if key not in checkpoint]
     for key in missing if len(missing) <= FEW else ():
         twins = (k for k in other if k != key and k in checkpoint.entries and _is_tied(other, key, k))
@@ -96,7 +96,7 @@ def _tie(checkpoint: Checkpoint, other: Checkpoint) -> None:
 
 
 def _is_tied(checkpoint: Checkpoint, a: str, b: str) -> bool:
-    """Whether two tensors are one, or matrices of the same numbers, but not of zeros or ones alone."""
+    """Return whether tensors `a` and `b` are tied, or are equal float matrices that are not constant."""
     one, two = checkpoint.entries[a], checkpoint.entries[b]
     if checkpoint.tied.get(a) == b or checkpoint.tied.get(b) == a:
         return True
@@ -108,7 +108,7 @@ def _is_tied(checkpoint: Checkpoint, a: str, b: str) -> bool:
 
 
 def _same_buffers(checkpoint: Checkpoint, first: Checkpoint) -> None:
-    """Take or leave out the buffers in which alone a checkpoint differs from the first."""
+    """If a checkpoint differs from `first` only in buffers, add missing and remove extra ones."""
     missing = [key for key in first if key not in checkpoint]
     extra = [key for key in checkpoint if key not in first]
     known = [_is_buffer(key, first.entries[key]) for key in missing]
@@ -127,6 +127,6 @@ def _same_buffers(checkpoint: Checkpoint, first: Checkpoint) -> None:
 
 
 def _is_buffer(key: str, entry: Entry) -> bool:
-    """Whether a tensor follows from the configuration alone, so that any file's is that of all."""
+    """Return whether a tensor is a buffer that training does not change, such as position_ids."""
     mask = entry.dtype == torch.uint8 and MASKS.search(key) is not None
     return entry.dtype in INDICES or mask or BUFFERS.search(key) is not None

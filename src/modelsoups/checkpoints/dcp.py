@@ -1,8 +1,8 @@
-"""Reader of distributed checkpoints of PyTorch (DCP): folders of .metadata and *.distcp files.
+"""Read PyTorch's distributed checkpoints (DCP): folders with .metadata and *.distcp files.
 
 torch.distributed.checkpoint.save, FSDP, FSDP2, torchtitan, accelerate and Lightning write them.
-Each shard of a tensor is a file of torch.save within a .distcp file. It is found when the tensor is
-first read, and its numbers stay where they are, in a map of that file.
+A .distcp file contains shards of tensors, each in torch.save's format. A shard is located when its
+tensor is first read, and its numbers are then read from a memory map of the file.
 """
 
 import io
@@ -33,10 +33,10 @@ def is_dcp(folder: Path) -> bool:
 
 
 def read_dcp(folder: Path, key: str | None = None) -> Checkpoint:
-    """Return the weights of a distributed checkpoint; `key` as for `formats.open_checkpoint`.
+    """Return the weights in a distributed checkpoint; `key` is explained in `formats.open_checkpoint`.
 
-    Raises ValueError if .metadata is damaged or names what could run code, if a file is missing, if
-    there are no weights or several, and for FSDP's flat parameters.
+    Raises ValueError if .metadata is damaged or names objects that could run code, if a file is
+    missing, if it contains no model or several, and for FSDP's flat parameters.
     """
     saved = Saved(folder / METADATA)
     tree, tensors = _tree(saved)
@@ -50,7 +50,7 @@ def read_dcp(folder: Path, key: str | None = None) -> Checkpoint:
             left_out.append(name)
             continue
         if name.rpartition(".")[2] in FLAT:
-            what = "contains FSDP's flat parameters (LOCAL_STATE_DICT), which only the same FSDP reads"
+            what = "contains FSDP's flat parameters (LOCAL_STATE_DICT), which only the same FSDP set-up can load"
             raise ValueError(f"{folder} {what}; save it with SHARDED_STATE_DICT or FULL_STATE_DICT")
         stored = tensors[id(value)]
         shards = saved.shards(stored)
@@ -67,7 +67,7 @@ def read_dcp(folder: Path, key: str | None = None) -> Checkpoint:
 
 
 def place_of_weights(folder: Path) -> Place:
-    """Return the keys under which `read_dcp` found the weights: ("model",), or () at the top."""
+    """Return the nested dict keys of the weights that `read_dcp` takes: ("model",), or () at the top."""
     tree, _ = _tree(Saved(folder / METADATA))
     state, _ = chosen_state(_without_training(tree)[0], folder, None)
 
@@ -82,7 +82,7 @@ def place_of_weights(folder: Path) -> Place:
 
 
 def _tree(saved: Saved) -> tuple[Tree, dict[int, Stored]]:
-    """The nested dicts that were saved, and what is stored of their tensors by the tensors' ids."""
+    """Return the saved nested dicts with meta tensors, and {id(meta tensor): its stored tensor}."""
     tree: Tree = {}
     tensors: dict[int, Stored] = {}
     for place, stored in saved.entries.items():
@@ -92,7 +92,7 @@ def _tree(saved: Saved) -> tuple[Tree, dict[int, Stored]]:
             if not isinstance(inner, dict):
                 break
         if not isinstance(inner, dict) or place[-1] in inner:
-            raise ValueError(f"{saved.path} has one entry within another: {'.'.join(map(str, place))}")
+            raise ValueError(f"{saved.path} has an entry twice, or inside of a tensor: {'.'.join(map(str, place))}")
         if stored is None:
             inner[place[-1]] = b""
             continue
@@ -103,7 +103,7 @@ def _tree(saved: Saved) -> tuple[Tree, dict[int, Stored]]:
 
 
 def _without_training(tree: Tree) -> tuple[Tree, list[str]]:
-    """The tree without what torchtitan saves beside the weights: the optimizer and states of no tensors."""
+    """Return the tree without training states beside the weights (optimizer, counters), and a note."""
     if not any(isinstance(value, torch.Tensor) for value in tree.values()):
         return tree, []
     beside = [
@@ -111,7 +111,7 @@ def _without_training(tree: Tree) -> tuple[Tree, list[str]]:
         for name, value in tree.items()
         if isinstance(value, Mapping) and (is_of_training(str(name)) or not _has_tensors(value))
     ]
-    notes = [f"{', '.join(map(str, beside))} left out: not the model's"] if beside else []
+    notes = [f"{', '.join(map(str, beside))} left out: not part of the model"] if beside else []
     return {name: value for name, value in tree.items() if name not in beside} if beside else tree, notes
 
 
@@ -122,7 +122,7 @@ def _has_tensors(value: object) -> bool:
 def _opened(folder: Path, name: str) -> MappedFile:
     path = folder / name
     if Path(name).name != name:
-        raise ValueError(f"{folder / METADATA}: the file {name} of a tensor does not lie beside it; refused")
+        raise ValueError(f"{folder / METADATA} names a file in another folder ({name}), so it is refused")
     if not path.exists():
         raise ValueError(f"{folder}: the file {name} is missing; copy the whole folder")
     if not path.stat().st_size:
@@ -131,7 +131,7 @@ def _opened(folder: Path, name: str) -> MappedFile:
 
 
 def _parts(files: Mapping[str, MappedFile], name: str, dtype: torch.dtype, shards: Sequence[Shard]) -> list[Part]:
-    """Find the numbers of each shard of a tensor."""
+    """Return (offsets in the tensor, elements) of each of a tensor's shards that is not empty."""
     found = []
     for shard in shards:
         if not all(shard.sizes):
@@ -152,7 +152,7 @@ def _parts(files: Mapping[str, MappedFile], name: str, dtype: torch.dtype, shard
 
 
 def _numbers(file: MappedFile, shard: Shard, dtype: torch.dtype) -> np.ndarray[Any, Any]:
-    """The elements of a shard, in the map of its file, as an array of any dtype of their size."""
+    """Return a shard's elements without a copy; the array's dtype is raw bytes of the elements' size."""
     with zipfile.ZipFile(_Span(file, shard.start, shard.length)) as archive:
         names = archive.namelist()
         main = next(n for n in names if n.endswith("/data.pkl") and n.count("/") == 1)
@@ -162,25 +162,25 @@ def _numbers(file: MappedFile, shard: Shard, dtype: torch.dtype) -> np.ndarray[A
         found, key, first, sizes, strides = _Tensor(archive.read(main)).load()
         info = archive.getinfo(f"{prefix}data/{key}")
     if found != dtype or tuple(sizes) != shard.sizes:
-        raise ValueError(f"it is {tuple(sizes)} {found}, not {shard.sizes} {dtype} as .metadata says")
+        raise ValueError(f"a shard is {tuple(sizes)} {found}, not {shard.sizes} {dtype} as .metadata says")
     if info.compress_type != zipfile.ZIP_STORED:
-        raise ValueError("it is compressed")
+        raise ValueError("a shard is compressed")
     header = shard.start + info.header_offset
     lengths = file.read(header + 26, header + 30)
     at = header + 30 + int(lengths[0]) + 256 * int(lengths[1]) + int(lengths[2]) + 256 * int(lengths[3])
     if min(first, *strides, 0) < 0 or at + info.file_size > shard.start + shard.length:
-        raise ValueError("its numbers lie outside of it")
+        raise ValueError("a shard's numbers lie outside of its byte range")
     steps = [stride * dtype.itemsize for stride in strides]
     content = file.read(at, at + info.file_size)
     return np.ndarray(shard.sizes, f"V{dtype.itemsize}", content.data, first * dtype.itemsize, steps)  # checks bounds
 
 
 class _Span(io.RawIOBase):
-    """A part of a mapped file as a file of its own, for zipfile."""
+    """A byte range of a mapped file, which zipfile can open as if it were a file."""
 
     def __init__(self, file: MappedFile, start: int, length: int) -> None:
         if start < 0 or length < 0 or start + length > len(file.bytes):
-            raise ValueError("the file ends before it")
+            raise ValueError("the file ends before one of its shards")
         self.bytes, self.at = file.read(start, start + length), 0
 
     def readable(self) -> bool:
@@ -204,11 +204,11 @@ class _Span(io.RawIOBase):
 
 
 class _Refused(Exception):
-    """Raised with the name of an object that is no part of a tensor."""
+    """Raised if a shard's pickle names a class that no tensor needs; the message is this name."""
 
 
 class _Tensor(SafeUnpickler):
-    """Reads the pickle of one tensor: dtype, key of its storage, offset in it, sizes, strides."""
+    """Unpickles one tensor's description: dtype, storage key, storage offset, sizes and strides."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__(io.BytesIO(content))
@@ -230,6 +230,6 @@ class _Tensor(SafeUnpickler):
 
 
 def _described(storage: Any, offset: int, sizes: Any, strides: Any, *more: Any) -> tuple[Any, ...]:
-    """Stand for torch._utils._rebuild_tensor_v2, and v3, which is given the dtype as its last argument."""
+    """Return a tensor's description; replaces torch._utils._rebuild_tensor_v2 and _v3 in a pickle."""
     dtype = next((value for value in more if isinstance(value, torch.dtype)), storage[0])
     return dtype, storage[1], offset, sizes, strides

@@ -1,7 +1,7 @@
-"""The file .metadata of a distributed checkpoint of PyTorch (DCP), read without running code.
+"""Read .metadata, the index file of a PyTorch distributed checkpoint (DCP), without running code.
 
 It is a pickle of torch.distributed.checkpoint.metadata.Metadata. Each class that it may name is
-stood for by an empty one that only keeps what it is given; any other name is refused. See
+replaced by an empty class that only stores its arguments; any other class is refused. See
 torch/distributed/checkpoint/metadata.py and filesystem.py for the fields.
 """
 
@@ -48,7 +48,7 @@ Place = tuple[str | int, ...]  # keys from the outermost dict of the saved state
 
 @dataclass(frozen=True)
 class Shard:
-    """A part of a tensor: where it begins, its shape, and the bytes of a file that hold it."""
+    """A part of a tensor: its offsets in the tensor, its shape, and its byte range in a file."""
 
     offsets: tuple[int, ...]
     sizes: tuple[int, ...]
@@ -59,7 +59,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor of a distributed checkpoint; `chunks` is what .metadata holds about its shards."""
+    """A tensor of a distributed checkpoint; `chunks` lists its shards as .metadata describes them."""
 
     name: str
     dtype: torch.dtype
@@ -68,10 +68,10 @@ class Stored:
 
 
 class Saved:
-    """What a distributed checkpoint holds, read from its file .metadata.
+    """The contents list of a distributed checkpoint, read from its file .metadata.
 
-    entries: by place a tensor, or None for what is none. Raises OSError if the file cannot be
-    opened, and ValueError if it asks for a class that it must not, or is damaged.
+    entries: {nested dict keys: tensor, or None for other values}. Raises OSError if the file cannot
+    be opened, and ValueError if it is damaged or names a class that is not allowed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -85,22 +85,22 @@ class Saved:
             self._storage = root.get("storage_data") or {}
 
     def shards(self, tensor: Stored) -> tuple[Shard, ...]:
-        """Return the shards of a tensor; ValueError if they are not stored, or do not make it."""
+        """Return a tensor's shards; ValueError if one is not stored or they do not cover the tensor."""
         with self._told():
             found = tuple(_shard(tensor.name, chunk, self._places) for chunk in tensor.chunks)
             if not is_covered(tensor.shape, [(shard.offsets, shard.sizes) for shard in found]):
-                raise _Odd(f"the parts of tensor {tensor.name} do not make its shape {tensor.shape}; save it again")
+                raise _Odd(f"the shards of tensor {tensor.name} do not cover its shape {tensor.shape}; save it again")
         return found
 
     @cached_property
     def _places(self) -> Places:
-        """Where each shard is stored, by its tensor's name and its offsets."""
+        """Map (tensor name, offsets of a shard) to .metadata's record of where the shard is stored."""
         indices = ((_state(index, "MetadataIndex"), info) for index, info in self._storage.items())
         return {(at["fqn"], at.get("offset")): info for at, info in indices}
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
-        """Turn what goes wrong with a pickle or its content into a ValueError with the file's name."""
+        """Turn any error of reading the file, inside the with block, into a ValueError with its path."""
         try:
             yield
         except _Refused as error:
@@ -119,7 +119,7 @@ class Saved:
 
 
 class _Kept:
-    """Stands for an object of a class that .metadata names; holds its state, and does nothing."""
+    """A placeholder for an object in .metadata: stores the object's state, and runs no code."""
 
     state: Any = None
 
@@ -131,13 +131,13 @@ class _Kept:
 
 
 class _Refused(Exception):
-    """Raised with the name of something that .metadata must not ask for."""
+    """Raised if .metadata names a class that is not allowed; the message is this name."""
 
 
 class SafeUnpickler(pickle._Unpickler):
-    """The unpickler in Python: in the one in C eight bytes can claim 64 GB, for a table of its memo.
+    """The unpickler written in Python: in the one written in C, 8 harmful bytes can allocate 64 GB.
 
-    Byte arrays, of which there are none here, could claim as much.
+    The opcode for byte arrays could allocate as much; it is disabled, because no file here needs it.
     """
 
     dispatch = {code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]}  # noqa: RUF012
@@ -161,7 +161,7 @@ class _Reader(SafeUnpickler):
 
 
 class _Odd(Exception):
-    """Raised with what is wrong with one tensor."""
+    """Raised if one tensor is invalid or not supported; the message says why."""
 
 
 def _state(kept: Any, name: str) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def _sizes(value: Any) -> tuple[int, ...]:
 def _place(name: Any, places: dict[str, Any]) -> Place:
     place = places.get(name, (name,))
     if not 0 < len(place) <= DEEPEST or not all(type(key) in (str, int) for key in place):
-        raise TypeError(f"expected the place of {name}")
+        raise TypeError(f"expected the dict keys of {name}")
     return tuple(place)
 
 
@@ -189,14 +189,14 @@ def _entry(name: Any, kept: Any) -> Stored | None:
     state = _state(kept, "TensorStorageMetadata")
     dtype, layout = state["properties"].state[:2]
     if not isinstance(name, str) or not isinstance(dtype, torch.dtype):
-        raise TypeError(f"expected the name and dtype of {name}")
+        raise TypeError(f"expected a name and a dtype for tensor {name}")
     if isinstance(layout, torch.layout) and layout != torch.strided:
         raise _Odd(f"tensor {name} is sparse; only dense tensors can be mixed")
     shape, total = _sizes(state["size"]), dtype.itemsize
     for size in shape:
         total *= max(size, 1)
         if total > LARGEST:
-            raise TypeError(f"{name} is larger than any tensor")
+            raise TypeError(f"{name} is larger than a tensor can be")
     return Stored(name, dtype, shape, state["chunks"])
 
 
@@ -205,12 +205,12 @@ def _shard(name: str, chunk: Any, places: Places) -> Shard:
     offsets, sizes = _sizes(part["offsets"]), _sizes(part["sizes"])
     kept = places.get((name, offsets)) or places.get((name, None))
     if kept is None:
-        raise _Odd(f"where the part of tensor {name} at {offsets} is stored is not in it; save it again")
+        raise _Odd(f"tensor {name} has no file for its shard at {offsets}; save the checkpoint again")
     info = _state(kept, "_StorageInfo")
     if info.get("transform_descriptors"):
         how = ", ".join(map(str, info["transform_descriptors"]))
-        raise _Odd(f"tensor {name} is stored through extensions ({how}), which are not read; save without them")
+        raise _Odd(f"tensor {name} is stored through extensions ({how}), which are not supported; save without")
     file, start, length = info["relative_path"], info["offset"], info["length"]
     if not isinstance(file, str) or type(start) is not int or type(length) is not int:
-        raise TypeError(f"expected the file of {name}")
+        raise TypeError(f"expected a file and a byte range for {name}")
     return Shard(offsets, sizes, file, start, length)

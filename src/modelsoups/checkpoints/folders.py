@@ -1,7 +1,7 @@
-"""Which files of a model's folder hold its weights, by the names that its library gives them.
+"""Find the files with a model's weights in a folder, by the file names that libraries use.
 
-A folder may hold several models: sentence-transformers names subfolders in modules.json, diffusers
-in model_index.json, and open_clip lies beside transformers, or beside our head.safetensors.
+A folder may contain several models: sentence-transformers lists subfolders in modules.json, diffusers
+in model_index.json, and open_clip's file may lie beside transformers' or our head.safetensors.
 """
 
 import json
@@ -19,12 +19,12 @@ WEIGHTS = (
 
 
 def weights_of(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
-    """The files that hold a folder's weights, each under a prefix for the names of its tensors.
+    """Return {prefix of tensor names: weights file} for the model or models in a folder.
 
-    The prefix of a subfolder's weights is "2_Dense/"; that of the folder's own, or of the only
-    ones, is empty. A file may be the index of shards. suffixes: those of checkpoints, for the
-    messages. Raises ValueError, naming what is there, if there are none, or if a subfolder that
-    belongs to the model holds weights under unknown names only.
+    A subfolder's file has a prefix such as "2_Dense/"; that of the folder's own file, or of the only
+    file, is empty. A file may be an index of shards. `suffixes` of checkpoints help to find files
+    for error messages. Raises ValueError, naming the files found, if there are no weights, or if a
+    subfolder of the model has weights under unknown file names only.
     """
     found: dict[str, Path] = {}
     for place in [folder, *subfolders(folder)]:
@@ -42,15 +42,15 @@ def weights_of(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
 
 
 def written_as(file: Path) -> str:
-    """The name under which a soup of these weights is written, in one safetensors file."""
+    """Return the name of the .safetensors file to which a soup of these weights is written."""
     name = file.name.removesuffix(INDEX)
     return next(names[0] for names in WEIGHTS if name in names)
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The subfolders that belong to a model, and all below them, in the order of their names.
+    """Return the subfolders that belong to a model, and all folders in these, sorted by path.
 
-    Raises ValueError for an index that is not JSON or that names a folder elsewhere.
+    Raises ValueError if an index such as modules.json is not JSON or names a folder elsewhere.
     """
     found = set()
     for index in ("modules.json", "model_index.json", "router_config.json"):
@@ -65,7 +65,7 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def _named_by(index: Path) -> Iterator[str]:
-    """The subfolders that an index names; none if it is not there or has another meaning."""
+    """Yield the subfolder names in an index file; none if it is missing or has another structure."""
     if not index.is_file():
         return
     try:
@@ -85,7 +85,7 @@ def _named_by(index: Path) -> Iterator[str]:
 
 
 def weights_in(place: Path) -> Iterator[tuple[str, Path]]:
-    """The name as which each model's weights are written, and the file or index that holds them."""
+    """Yield (file name in a soup, existing weights file or index of shards) of each model in a folder."""
     for names in WEIGHTS:
         files = [place / (name + end) for name in names for end in ("", INDEX)]
         if there := next((file for file in files if file.exists()), None):
@@ -97,12 +97,12 @@ def _checkpoints_in(place: Path, suffixes: Sequence[str]) -> list[str]:
 
 
 def _nothing_in(folder: Path, suffixes: Sequence[str]) -> str:
-    """Say that a folder has no weights of a known name, and what to give in its place."""
+    """Return an error text: the folder has no weights with a known file name; what to give instead."""
     if (folder / "adapter_config.json").exists():
         what = "an adapter (LoRA or another of PEFT), not a whole model"
         return f"{folder}: no weights in this folder but {what}; give the base model too (--base, soup.on_base)"
     known = ", ".join(name for names in WEIGHTS for name in names)
-    why = f"{folder}: no weights in this folder under a name that is known ({known}, or an {INDEX} of one)"
+    why = f"{folder}: no weights in this folder under a known name ({known}, or one of these with {INDEX})"
     if files := _checkpoints_in(folder, suffixes):
         shown = ", ".join(files[:3]) + (", ..." if len(files) > 3 else "")
         every = f"{folder}/*{Path(files[0]).suffix}"
@@ -110,5 +110,5 @@ def _nothing_in(folder: Path, suffixes: Sequence[str]) -> str:
     below = sorted(p.name for p in folder.iterdir() if p.is_dir() and any(weights_in(p)))
     if below:
         shown = ", ".join(below[:3]) + (", ..." if len(below) > 3 else "")
-        return f"{why}; its folders {shown} contain some: give one of these"
+        return f"{why}; its subfolders {shown} contain weights: give one of these"
     return why

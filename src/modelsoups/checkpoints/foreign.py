@@ -1,4 +1,4 @@
-"""What is given as a checkpoint and is none that can be read: its kind, and the way out."""
+"""Recognize files and folders that cannot be read as checkpoints, and say what to do instead."""
 
 import errno
 import stat
@@ -39,9 +39,9 @@ AT_LIMIT = "memory or open files are at their limit; free memory, or raise the l
 
 
 def strange(path: Path) -> str | None:
-    """Why a path is no checkpoint, as the rest of a sentence about it; None if nothing speaks against it.
+    """Return why a path is not a readable checkpoint, as text after its name; None if it may be one.
 
-    Nothing but a regular file is opened: a pipe would wait for ever, a device may never end.
+    Only regular files are opened, because reading a pipe or a device may never end.
     """
     try:
         mode = path.stat().st_mode
@@ -64,10 +64,10 @@ def strange(path: Path) -> str | None:
 
 
 def told(error: OSError) -> str:
-    """Why a file cannot be read, as the rest of a sentence about it."""
+    """Return why a file cannot be read, as text that follows "cannot be read: "."""
     return AT_LIMIT if error.errno == errno.ENOMEM else error.strerror or str(error)
 
 
 def kind_of_folder(path: Path) -> str | None:
-    """The kind of a folder without weights that can be read, and the way out; None if unknown."""
+    """Return what a folder without readable weights contains and what to do; None if unknown."""
     return next((what for name, what in FOLDERS.items() if next(path.glob(name), None)), None)

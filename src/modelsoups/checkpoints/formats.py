@@ -1,4 +1,4 @@
-"""Readers of checkpoints as lazy states: safetensors, PyTorch, shards, folders of models and of trainings.
+"""Open safetensors and PyTorch files, shards, and folders of models or trainings as `Checkpoint`.
 
 To add a format, write a function like `_read_safetensors` and list it in READERS by file suffix.
 """
@@ -68,7 +68,7 @@ def _read_safetensors(path: Path, key: str | None) -> Checkpoint:
         raise ValueError(f"{path} is {what}; download or save it again") from error
     if SHARD.match(path.name) and "DCP_SHARDING_INFO" in metadata:
         what = "contains one process's shards of the tensors, as DCP's HuggingFaceStorageWriter saves them"
-        raise ValueError(f"{path} {what}; consolidate them (enable_consolidation=True), and give what that writes")
+        raise ValueError(f"{path} {what}; consolidate them (enable_consolidation=True), and give the result")
     file = MappedFile(path)
     length = int.from_bytes(file.read(0, 8).tobytes(), "little")
     header = json.loads(file.read(8, 8 + length).tobytes())
@@ -89,7 +89,7 @@ def _read_safetensors(path: Path, key: str | None) -> Checkpoint:
 
 
 def _is_tensors_name(key: str) -> bool:
-    """Whether a key of the metadata can be a tied tensor's name; {"author": "w"} is none beside a tensor w."""
+    """Return whether a metadata key may be a tied tensor's name, not a fact such as "author"."""
     return "." in key.removeprefix("modelspec.") or not FACTS.match(key)
 
 
@@ -105,11 +105,12 @@ SUFFIXES = tuple(READERS)
 
 
 def open_checkpoint(source: Source, key: str | None = None, adapters_too: bool = False) -> Checkpoint:
-    """Open a checkpoint as a lazy state; `key` is the nested entry to use ("state_dict_ema").
+    """Open a checkpoint file, folder or state dict; a tensor is read only when it is accessed.
 
-    adapters_too: whether a PEFT folder of a LoRA adapter gives an `adapters.Adapter`. Raises
-    ValueError if the file is missing, truncated, of an unknown kind, needs code to load or has no
-    weights, if shards do not match their index, or if there is no such key.
+    key: the entry of a training checkpoint that has the weights, such as "state_dict_ema".
+    adapters_too: return an `adapters.Adapter` for a PEFT folder with a LoRA adapter. Raises
+    ValueError if the file is missing, truncated or of an unknown format, needs code to load, has no
+    weights or no entry `key`, or if its shards do not match their index.
     """
     if isinstance(source, Checkpoint):
         return source
@@ -157,7 +158,7 @@ def _read(path: Path, key: str | None) -> Checkpoint:
 
 
 def _read_adapter(path: Path) -> Checkpoint | None:
-    """The adapter in a folder of PEFT's; None if it is another checkpoint."""
+    """Return the LoRA adapter in a PEFT folder; None if the path is another kind of checkpoint."""
     try:
         if not adapters.is_adapter_folder(path) or any(folders.weights_in(path)):
             return None

@@ -1,4 +1,4 @@
-"""Files mapped into memory, and the bytes of tensors."""
+"""Memory-mapped files, and views of bytes as tensors and of tensors as bytes."""
 
 import mmap
 import os
@@ -16,7 +16,7 @@ CHANGED = "was changed while it was being read; run this again once nothing writ
 
 
 class MappedFile:
-    """A memory-mapped file: nothing is copied, and the system may reclaim its pages at any time."""
+    """A file that is memory-mapped for reading: its bytes are read from disk on access, not copied."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -27,12 +27,12 @@ class MappedFile:
         self.address = self.bytes.ctypes.data
 
     def check(self, stop: int) -> None:
-        """Raise ValueError if the file shrank, as reading past its end kills the process."""
+        """Raise ValueError if the file is now shorter than `stop` bytes; reading on would kill the process."""
         if self.map.size() < stop:  # the size of the file now, not when it was mapped
             raise ValueError(f"{self.path} ends too early; it was cut off while it was being read")
 
     def _now(self) -> os.stat_result:
-        """The file's facts; those when it was opened if the path was removed or leads elsewhere."""
+        """Return the file's stat now, or as it was opened if `path` no longer leads to this file."""
         try:
             now = os.stat(self.path)
         except FileNotFoundError:
@@ -40,23 +40,23 @@ class MappedFile:
         return now if os.path.samestat(now, self.opened) else self.opened  # the map keeps its file
 
     def check_unchanged(self) -> None:
-        """Raise ValueError if the file was written to since it was opened: what was read is torn."""
+        """Raise ValueError if the file was written to since it was opened, which mixes old and new bytes."""
         self.check(self.opened.st_size)
         now = self._now()
         if (now.st_size, now.st_mtime_ns) != (self.opened.st_size, self.opened.st_mtime_ns):
             raise ValueError(f"{self.path} {CHANGED}")
 
     def touched(self) -> bool:
-        """Whether anything was done to the file since it was opened; its time may have been put back."""
+        """Return whether the file's ctime changed since it was opened; unlike mtime, it cannot be reset."""
         return self._now().st_ctime_ns != self.opened.st_ctime_ns
 
     def read(self, start: int, stop: int) -> Bytes:
-        """Bytes of the file; not to be written to, and the map refuses it."""
+        """Return bytes `start` to `stop` - 1 of the file, as a read-only array without a copy."""
         self.check(stop)
         return self.bytes[start:stop]
 
     def release(self) -> None:
-        """Release the pages read so far; the system's file cache still has them."""
+        """Free this process's memory for the pages read so far; they stay in the system's file cache."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self.map.madvise(mmap.MADV_DONTNEED)
 
@@ -69,12 +69,12 @@ def bytes_of(tensor: Tensor) -> Bytes:
 
 
 def tensor_of(block: Bytes, dtype: torch.dtype) -> Tensor:
-    """The numbers of a block, in its memory; not to be written to."""
+    """Return bytes as a flat tensor of this dtype that shares their memory; do not write to it."""
     return torch.from_numpy(np.asarray(_Readable(block))).view(dtype)
 
 
 class _Readable:
-    """Bytes as NumPy reads them of foreign objects: of a read-only array, from_numpy would warn."""
+    """Read-only bytes that NumPy takes for writable, because torch.from_numpy warns otherwise."""
 
     def __init__(self, block: Bytes) -> None:
         self.block = block  # keeps the memory

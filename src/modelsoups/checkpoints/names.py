@@ -1,4 +1,4 @@
-"""The names that wrappers leave in a checkpoint, undone."""
+"""Remove what wrappers such as DistributedDataParallel add to the names of tensors."""
 
 from modelsoups.checkpoints.tensors import Checkpoint
 
@@ -9,10 +9,10 @@ COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, beside module.
 
 
 def without_wrappers(checkpoint: Checkpoint) -> Checkpoint:
-    """Remove what wrappers of a model put before and into the names; each change is noted.
+    """Remove what wrappers of a model add to its tensors' names, in place; note each change.
 
-    `module.` goes only where every name begins with it, because models have parts of that name;
-    torch.compile's, FSDP's and activation checkpointing's names go everywhere.
+    `module.` is removed only if all names begin with it, because a model may have a part called so;
+    the names of torch.compile, FSDP and activation checkpointing are removed everywhere.
     """
     while True:
         names = [key for key in checkpoint if key != COUNTER]
@@ -23,7 +23,7 @@ def without_wrappers(checkpoint: Checkpoint) -> Checkpoint:
             if prefix != "module.":
                 break
             leave_out(checkpoint, COUNTER)
-            checkpoint.notes.append(f"{COUNTER} left out: the counter of AveragedModel")
+            checkpoint.notes.append(f"{COUNTER} left out: the step counter of AveragedModel")
         rename(checkpoint, {key: key.removeprefix(prefix) for key in checkpoint})
         checkpoint.notes.append(f"prefix {prefix} removed")
     shorter = {key: ".".join(part for part in key.split(".") if part not in INNER) for key in checkpoint}
@@ -31,18 +31,18 @@ def without_wrappers(checkpoint: Checkpoint) -> Checkpoint:
     if changed and len(set(shorter.values())) == len(shorter):
         found = ", ".join(name for name in INNER if any(name in key.split(".") for key in changed))
         rename(checkpoint, shorter)
-        checkpoint.notes.append(f"{found} removed from {len(changed)} names")
+        checkpoint.notes.append(f"{found} removed from {len(changed)} tensor names")
     return checkpoint
 
 
 def rename(checkpoint: Checkpoint, new: dict[str, str]) -> None:
-    """Give every tensor its new name, in the same order."""
+    """Rename all tensors in place, given {old name: new name}; their order stays the same."""
     checkpoint.entries = {new[key]: entry for key, entry in checkpoint.entries.items()}
     checkpoint.tied = {new[key]: new[kept] for key, kept in checkpoint.tied.items()}
 
 
 def leave_out(checkpoint: Checkpoint, name: str) -> None:
-    """Remove a tensor; those that are tied to it are tied to the first of them from now on."""
+    """Remove a tensor; if several others are tied to it, tie them to the first of these instead."""
     del checkpoint.entries[name]
     checkpoint.tied.pop(name, None)
     heirs = [key for key, kept in checkpoint.tied.items() if kept == name]

@@ -1,4 +1,4 @@
-"""Where the weights stand in the content of a training checkpoint, at any depth."""
+"""Find the weights in the nested dicts of a training checkpoint."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,12 +16,13 @@ DEPTH = 8  # of mappings in mappings that are looked into
 
 
 def chosen_state(content: object, path: Path, key: str | None) -> tuple[State, list[str]]:
-    """The weights in a file's content, and notes on the choice; `key`: their dotted name.
+    """Return the state dict of the weights in a file's content, and notes on the choice.
 
-    Raises ValueError naming all that could be meant: no weights, none under `key`, or several.
+    key: the dotted name of its entry, "model.ema"; None to choose a usual name. Raises ValueError,
+    listing the entries with weights, if there is no such entry or several models have weights.
     """
     if not isinstance(content, Mapping):
-        raise ValueError(f"{path} contains a {type(content).__name__}, not tensors by name; save model.state_dict()")
+        raise ValueError(f"{path} contains a {type(content).__name__}, not a dict of tensors; save model.state_dict()")
     if key is None and _is_state(content):
         return content, []
     found = dict(_states(content, "", set()))
@@ -30,14 +31,14 @@ def chosen_state(content: object, path: Path, key: str | None) -> tuple[State, l
     if chosen is None and len(usual) > 1:
         raise ValueError(f"{path} has the weights of several models: {', '.join(usual)}; choose one with --key NAME")
     if chosen is None or chosen not in found:
-        what = f"no weights under {key}" if key else "no tensors by name"
+        what = f"no weights under {key}" if key else "no dict of tensors"
         raise ValueError(f"{path} has {what}; there are weights under: {', '.join(usual) or 'nothing'}")
     others = ", ".join(name for name in usual if name != chosen)
     return found[chosen], [f"took its entry {chosen}" + (f"; there are also {others} (--key)" if others else "")]
 
 
 def _usual_choice(names: list[str]) -> str | None:
-    """The only entry, or the least deep that is usual for weights; None if it cannot be told."""
+    """Return the only name, or the least nested one usual for weights; None if the choice is unclear."""
     last = {name: name.rpartition(".")[2] for name in names}
     for kinds in (WEIGHTS, AVERAGES):
         known = [name for name in names if last[name] in kinds]
@@ -51,7 +52,7 @@ def is_of_training(name: str) -> bool:
 
 
 def _states(content: Mapping[Any, Any], name: str, seen: set[int]) -> Iterator[tuple[str, State]]:
-    """Every state dict in a content by its dotted name, each once."""
+    """Yield (dotted name, state dict) once for every state dict in nested dicts."""
     if id(content) in seen or name.count(".") >= DEPTH:
         return
     seen.add(id(content))
@@ -64,7 +65,7 @@ def _states(content: Mapping[Any, Any], name: str, seen: set[int]) -> Iterator[t
 
 
 def _is_state(content: Mapping[Any, Any]) -> bool:
-    """Whether tensors by name are all of it, or, with a float one of some size, counters beside."""
+    """Return whether a dict is a state dict: tensors by name, maybe beside counters or settings."""
     tensors = [value for value in content.values() if isinstance(value, Tensor)]
     if not tensors or not all(isinstance(key, str) for key in content):
         return False

@@ -59,10 +59,10 @@ read_pytorch = KnownPlaces().open
 
 
 def read_pickle(path: Path) -> object:
-    """The content of a PyTorch file, memory-mapped; of classes only those in SAFE are allowed.
+    """Return a PyTorch file's content, memory-mapped; of Python classes, only SAFE ones are loaded.
 
-    Raises OSError if it cannot be opened, ValueError if it is damaged, needs code to load, or does
-    not fit into memory.
+    Raises OSError if the file cannot be opened, ValueError if it is damaged, has other classes or
+    does not fit into memory.
     """
     zipped = False
     with contextlib.suppress(zipfile.BadZipFile):  # raised for some damaged directories
@@ -82,7 +82,7 @@ def read_pickle(path: Path) -> object:
 
 
 def _why_not(path: Path, error: Exception, zipped: bool) -> str:
-    """What an error of torch.load means for the user; only what is proven is called damaged."""
+    """Return the cause of an error of torch.load and what to do, as text after the file's name."""
     text = str(error)
     if isinstance(error, MemoryError) or SHORT.search(text):
         return f"cannot be read: {AT_LIMIT}"
@@ -91,12 +91,12 @@ def _why_not(path: Path, error: Exception, zipped: bool) -> str:
         return f"{refused}; save model.state_dict(), best as .safetensors"
     if zipped and "corrupted" not in text:
         reason = f"{type(error).__name__}: {text.strip().partition(chr(10))[0][:200]}"
-        return f"is a whole zip archive, but not one of torch.save's that can be read ({reason})"
+        return f"is an undamaged zip archive, but torch.load cannot read it ({reason})"
     with open(path, "rb") as file:
         start = file.read(2)
     if OTHER_PROTOCOL.search(text) and start[:1] == pickle.PROTO and start[1:] in b"\3\4\5":
-        again = "load it with torch.load and save it again with torch.save's own protocol"
-        return f"was saved before torch 1.6 with pickle protocol {start[1]}, which is not read; {again}"
+        again = "load it with torch.load and save it again with torch.save's default protocol"
+        return f"was saved before torch 1.6 with pickle protocol {start[1]}, which is not supported; {again}"
     return "is truncated, empty or not a PyTorch checkpoint; download it or save it again"
 
 
@@ -120,7 +120,7 @@ def _facts(path: Path) -> tuple[int, int, int]:
 def _find_in_file(checkpoint: Checkpoint, path: Path) -> None:
     """Replace contiguous tensors of torch.load's memory map by their offsets in a `MappedFile`.
 
-    Others stay in the map of torch.load, and the file is watched for changes.
+    Other tensors stay in torch.load's map, and remember the file, to notice if it is changed.
     """
     maps = _maps(path)
     if not maps:

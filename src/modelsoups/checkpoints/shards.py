@@ -1,7 +1,7 @@
-"""Tensors whose shards lie in several places, put together a block at a time.
+"""Tensors that are stored as several shards, put together one block of elements at a time.
 
-A part is where a shard begins in the tensor (one number per dimension) and its elements, an array
-in a mapped file whose dtype only has the right size: elements are copied, never computed with.
+A part is a shard's offsets in the tensor (one number per dimension) and its elements, an array in a
+mapped file. Its dtype only has the right size: elements are copied, never computed with.
 """
 
 import math
@@ -24,9 +24,9 @@ CELLS = 2**22  # of the grid that the borders of all shards make, up to which th
 
 @dataclass(frozen=True)
 class InShards:
-    """A tensor whose parts lie in mapped files, in any order; each block is put together when it is read.
+    """A tensor stored as shards in mapped files; a block of elements is put together when it is read.
 
-    find: gives the parts, once they are needed.
+    find: returns each shard's offsets and elements; called at the first read.
     """
 
     dtype: torch.dtype
@@ -40,17 +40,17 @@ class InShards:
 
     @cached_property
     def _whole(self) -> Bytes | None:
-        """The bytes of the tensor, if one part in the order of the elements is all of it."""
+        """The bytes of a tensor that is stored as one contiguous shard; None for all other tensors."""
         one = len(self._parts) == 1 and self._parts[0][1].flags.c_contiguous
         return self._parts[0][1].reshape(-1).view(np.uint8) if one else None
 
     def address(self) -> int | None:
-        """Return the first element's memory address, or None if the tensor has to be put together."""
+        """Return the first element's memory address; None unless the tensor is one contiguous shard."""
         self._check()
         return None if self._whole is None else self._whole.ctypes.data
 
     def block(self, start: int, stop: int) -> Bytes:
-        """Do as `InFile.block`; return a copy if the tensor has to be put together."""
+        """Return the bytes of flat elements `start` to `stop` - 1; a copy if there are several shards."""
         self._check()
         size = self.dtype.itemsize
         if self._whole is not None:
@@ -60,7 +60,7 @@ class InShards:
         return made.view(np.uint8)
 
     def tensor(self) -> Tensor:
-        """Return a copy of the tensor in memory."""
+        """Put the whole tensor together in memory and return it."""
         tensor = torch.empty(self.shape, dtype=self.dtype)
         self._check()
         fill(bytes_of(tensor).view(f"V{self.dtype.itemsize}"), self._parts, self.shape, 0)
@@ -75,9 +75,9 @@ class InShards:
 
 
 def fill(out: NDArray[Any], parts: Sequence[Part], shape: tuple[int, ...], start: int) -> None:
-    """Write the flat elements of a tensor from `start` on to the one-dimensional `out`.
+    """Copy a tensor's flat elements from `start` on from its shards into `out`, a flat array.
 
-    At most the rows that `out` holds are looked at, so memory does not grow with the tensor.
+    Only the rows that `out` covers are read, so memory does not grow with the tensor.
     """
     if not len(out):
         return
@@ -105,7 +105,7 @@ def fill(out: NDArray[Any], parts: Sequence[Part], shape: tuple[int, ...], start
 
 
 def is_covered(shape: tuple[int, ...], boxes: Sequence[Box]) -> bool:
-    """Return whether the boxes cover a tensor of this shape exactly: no gap, no element twice."""
+    """Return whether boxes (offsets, sizes) cover a tensor of this shape without gaps or overlaps."""
     for at, sizes in boxes:
         if len(at) != len(shape) or len(sizes) != len(shape):
             return False

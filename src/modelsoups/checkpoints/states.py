@@ -25,7 +25,7 @@ def averaged(tensor: Tensor | Entry) -> bool:
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether no number of a tensor is NaN or infinity; torch cannot tell for float8."""
+    """Return whether a tensor has no NaN or infinity; also for float8, unlike torch.isfinite."""
     wide = tensor.float() if tensor.dtype.is_floating_point and tensor.dtype.itemsize == 1 else tensor
     return bool(torch.isfinite(wide).all())
 

@@ -1,4 +1,4 @@
-"""Checkpoints as mappings whose tensors are read on access."""
+"""The class Checkpoint, which reads tensors from files on access, and access to tensors' bytes."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -48,7 +48,7 @@ class InFile(NamedTuple):
 class InMemory:
     """A tensor in memory (any device, any strides), with the same methods as `InFile`.
 
-    file: where its numbers come from, if they lie in a map of a file, which may change.
+    file: the file that the tensor is a memory map of, if any, to notice if it is changed.
     """
 
     held: Tensor
@@ -89,10 +89,10 @@ class InMemory:
 
 @dataclass(frozen=True, eq=False)
 class Computed:
-    """A tensor whose rows are computed from other tensors whenever they are read.
+    """A tensor whose rows are computed from other tensors each time they are read.
 
-    rows(first, last) gives the numbers of these rows of the first axis, in any float dtype; they
-    are rounded once, to `dtype`. files: what the computation reads.
+    rows(first, last) returns the rows `first` to `last` - 1 in any float dtype; they are rounded
+    once, to `dtype`. files: the mapped files that the computation reads.
     """
 
     dtype: torch.dtype
@@ -101,17 +101,17 @@ class Computed:
     files: frozenset[MappedFile] = frozenset()
 
     def address(self) -> None:
-        """Return None: the numbers lie nowhere in memory."""
+        """Return None, because the numbers are not stored in memory."""
 
     def block(self, start: int, stop: int) -> Bytes:
-        """Do as `InFile.block`, computing only the rows with these elements."""
+        """Return the bytes of flat elements `start` to `stop` - 1; compute only the rows with them."""
         width = max(1, math.prod(self.shape[1:]))
         first = start // width
         flat = self.rows(first, -(-stop // width)).to(self.dtype).reshape(-1)
         return bytes_of(flat[start - first * width : stop - first * width])
 
     def tensor(self) -> Tensor:
-        """Return all numbers; float64 ones are held for COMPUTED of them at a time."""
+        """Compute the whole tensor, COMPUTED elements at a time to save memory, and return it."""
         whole = torch.empty(self.shape, dtype=self.dtype)
         flat = bytes_of(whole)
         size = self.dtype.itemsize
@@ -122,12 +122,12 @@ class Computed:
 
 
 def numbers_of(entry: "Entry") -> Tensor:
-    """Return a tensor's numbers, without a copy where they lie in a file; not to be written to."""
+    """Return a tensor, without a copy if it is contiguous in a file or memory; do not write to it."""
     return tensor_of(entry.block(0, math.prod(entry.shape)), entry.dtype).view(entry.shape)
 
 
 def files_of(*entries: "Entry") -> frozenset[MappedFile]:
-    """Return the mapped files that these tensors are read from."""
+    """Return the mapped files from which these tensors are read."""
     files = {entry.file for entry in entries if isinstance(entry, InFile | InMemory) and entry.file is not None}
     return frozenset(files.union(*(entry.files for entry in entries if isinstance(entry, InShards | Computed))))
 
@@ -143,10 +143,10 @@ def nbytes(entry: Entry) -> int:
 class Checkpoint(Mapping[str, Tensor]):
     """An opened checkpoint: a mapping from tensor names to tensors, which are read on access.
 
-    tied maps a name to the earlier name whose tensor it shares; notes tell the user what reading
-    changed; folder is the model's folder, if it came from one, and parts the file of the folder as
-    which the tensors are written whose names begin with a prefix; before is the content of the file
-    if `alike.align` changed names or entries.
+    tied: {tensor name: earlier name of the same tensor}. notes: messages to the user about changes
+    ("prefix module. removed"). folder: the model's folder that was opened, if any. parts: {prefix of
+    tensor names: file in this folder to which a soup writes them}. before: the file's original
+    content, if names or tensors were changed after opening.
     """
 
     name: str
@@ -177,7 +177,7 @@ class Checkpoint(Mapping[str, Tensor]):
             file.check_unchanged()
 
     def touched(self) -> bool:
-        """Whether the content has to be compared: `MappedFile.touched` of any file."""
+        """Return whether the ctime of any of its files changed since opening (`MappedFile.touched`)."""
         return any(file.touched() for file in self._mapped)
 
     @cached_property
@@ -186,13 +186,13 @@ class Checkpoint(Mapping[str, Tensor]):
 
 
 def is_beside(key: Any, value: Any) -> bool:
-    """Whether an entry of a state dict is no weight: a number, a text, settings, nothing, or `_extra_state`."""
+    """Return whether a state dict's entry is not a weight: numbers, texts, None or `_extra_state`."""
     extra = isinstance(key, str) and key.endswith("_extra_state") and not isinstance(value, Tensor)
     return extra or _is_plain(value, 0)
 
 
 def _is_plain(value: Any, depth: int) -> bool:
-    """Whether a value is a number, a text or nothing, or collects such values alone."""
+    """Return whether a value is a number, a text or None, or a collection of only such values."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, (list, tuple, set)):
@@ -203,8 +203,8 @@ def _is_plain(value: Any, depth: int) -> bool:
 def checkpoint_of(state: Mapping[Any, Any], name: str = "state in memory") -> Checkpoint:
     """Wrap a state dict as a `Checkpoint` without copying; tensors that share memory become tied.
 
-    Entries by name that are no tensors (counters, `_extra_state`) are left out and noted. Raises
-    ValueError naming the first tensor that is not dense, or `name` if it holds no tensor.
+    Entries that are not weights (counters, `_extra_state`) are left out, with a note. Raises
+    ValueError, with `name` first, if no tensors remain or an entry is not a dense tensor.
     """
     if isinstance(state, Checkpoint):
         return state
@@ -221,7 +221,7 @@ def checkpoint_of(state: Mapping[Any, Any], name: str = "state in memory") -> Ch
         if not isinstance(key, str) or not isinstance(tensor, Tensor):
             raise ValueError(f"{name}: entry {key} is a {type(tensor).__name__}, not a tensor; give model.state_dict()")
         if hasattr(tensor, "full_tensor"):
-            raise ValueError(f"{name}: tensor {key} is a DTensor, one shard of it here; give its .full_tensor()")
+            raise ValueError(f"{name}: tensor {key} is a DTensor, a shard on this process; give its .full_tensor()")
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             raise ValueError(f"{name}: tensor {key} is sparse, quantized or on meta device; expected a dense one")
         if tensor.numel():

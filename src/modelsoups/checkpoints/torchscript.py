@@ -1,9 +1,9 @@
-"""The content of PyTorch's zip archives that torch.load's safe reader does not take, without running code.
+"""Read PyTorch's zip archives that torch.load(weights_only=True) refuses, without running code.
 
 These are TorchScript archives, as OpenAI publishes CLIP's weights (ViT-B-32.pt), whose code
-torch.jit.load would run, and checkpoints that were saved with another pickle protocol than 2. Both
-are a zip of `<name>/data.pkl`, a pickle, and `<name>/data/<key>`, the numbers of each storage.
-Anything but modules, tensors and plain values is refused.
+torch.jit.load would run, and checkpoints saved with another pickle protocol than 2. Both are zips
+with a pickle `<name>/data.pkl` and a file `<name>/data/<key>` for each tensor storage. Python
+objects other than modules, tensors and plain values raise ValueError.
 """
 
 import io
@@ -59,7 +59,7 @@ def is_archive(path: Path) -> bool:
 
 
 def load_archive(path: Path) -> dict[str, Tensor]:
-    """Every parameter, buffer and other tensor of the modules by its dotted name, memory-mapped.
+    """Return all tensors of a TorchScript archive's modules by their dotted names, memory-mapped.
 
     Raises ValueError if the file is damaged or pickles objects other than modules and tensors.
     """
@@ -70,9 +70,9 @@ def load_archive(path: Path) -> dict[str, Tensor]:
 
 
 def load_pickle(path: Path) -> Any:
-    """The content of an archive's pickle, of any protocol that torch.load reads, memory-mapped.
+    """Return the content of an archive's data.pkl, in any pickle protocol but 0, memory-mapped.
 
-    Raises ValueError as `load_archive` does.
+    Raises ValueError if the file is damaged or pickles objects other than modules and tensors.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -80,8 +80,8 @@ def load_pickle(path: Path) -> Any:
     except _Refused as error:
         raise ValueError(f"{path} contains a Python object ({error}), which can run code, so it is refused") from error
     except _Zero as error:
-        what = "was saved with pickle protocol 0, in which torch.load loses the tensors too"
-        raise ValueError(f"{path} {what}; save it again without pickle_protocol") from error
+        what = "was saved with pickle protocol 0, which does not store tensors"
+        raise ValueError(f"{path} {what}; save it again without the option pickle_protocol") from error
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
     except MemoryError:
@@ -95,7 +95,7 @@ class _Refused(Exception):
 
 
 class _Zero(Exception):
-    """A storage is named as protocol 0 does: by a text that only shows it."""
+    """Raised for pickle protocol 0, which replaces a tensor's storage by a mere text."""
 
 
 class _Module:
@@ -103,7 +103,7 @@ class _Module:
 
 
 class _Reader(pickle.Unpickler):
-    """Reads data.pkl: modules become _Module, storages lie in a memory map of the file."""
+    """Unpickles data.pkl: modules become `_Module`, tensor storages stay in a memory map of the file."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
         names = archive.namelist()
@@ -118,7 +118,7 @@ class _Reader(pickle.Unpickler):
         super().__init__(io.BytesIO(bytes(self._content(name))))
 
     def _content(self, name: str) -> torch.UntypedStorage:
-        """The bytes of a member, which PyTorch never compresses, where they lie in the file."""
+        """Return the bytes of a file in the zip without a copy; ValueError if it is compressed or cut off."""
         info, size = self.archive.getinfo(name), self.mapped.nbytes()
         header = bytes(self.mapped[info.header_offset : min(info.header_offset + 30, size)])
         start = info.header_offset + 30 + int.from_bytes(header[26:28], "little")
@@ -158,21 +158,21 @@ class _Reader(pickle.Unpickler):
         return torch.empty(0, dtype=dtype).set_(content)
 
     def made(self, kind: Any, *_: Any) -> _Module:
-        """What stands for an object of a class; protocols below 2 make objects so."""
+        """Return an empty `_Module`; replaces copyreg._reconstructor in pickle protocols below 2."""
         if kind is not self.module:
             raise _Refused(repr(kind))
         return self.module()
 
     def first(self, tensor: Tensor, *_: Any) -> Tensor:
-        """The tensor of a parameter."""
+        """Return a parameter's tensor; replaces torch._utils._rebuild_parameter."""
         return tensor
 
     def tensor(self, storage: Tensor, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any) -> Tensor:
-        """A tensor in a storage; torch raises where it would lie outside."""
+        """Return a view of a storage, which torch checks; replaces torch._utils._rebuild_tensor_v2."""
         return storage.as_strided(tuple(size), tuple(stride), offset)
 
     def cast(self, storage: Tensor, offset: int, size: Sequence[int], stride: Sequence[int], *more: Any) -> Tensor:
-        """A tensor of a dtype that has no storage of its own."""
+        """Return a view with a newer dtype such as float8; replaces torch._utils._rebuild_tensor_v3."""
         return self.tensor(storage.view(more[2]), offset, size, stride)
 
 

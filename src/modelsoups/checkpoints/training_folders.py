@@ -1,7 +1,7 @@
-"""Folders that a training leaves, whose weights lie in a subfolder: the Trainer's with FSDP, DeepSpeed's.
+"""Read folders that training writes, with weights in a subfolder: Trainer with FSDP, DeepSpeed.
 
-Of DeepSpeed's files those of ZeRO stage 0 to 2 hold all weights, in their entry `module`. With
-ZeRO-3 each process saves a part, which only DeepSpeed's own script puts together.
+With ZeRO stages 0 to 2, a file of DeepSpeed has all weights, in its entry `module`. With ZeRO-3
+each process saves a part, and only DeepSpeed's own script can put the parts together.
 """
 
 from collections.abc import Callable
@@ -20,9 +20,9 @@ SCRIPT = "run its zero_to_fp32.py, as `python zero_to_fp32.py . OUTPUT`, and giv
 
 
 def read_training_folder(folder: Path, key: str | None) -> Checkpoint | None:
-    """Return the weights of such a folder, or of a distributed checkpoint itself; None if it is neither.
+    """Return the weights in a training folder or distributed checkpoint; None if it is neither.
 
-    Raises ValueError if it holds several, or parts of the weights that are not put together here.
+    Raises ValueError if it has several checkpoints, or parts that only another tool can join.
     """
     if is_dcp(folder):
         return read_dcp(folder, key)
@@ -41,7 +41,7 @@ def _dcp_within(folder: Path, inner: Path, key: str | None) -> Checkpoint:
 
 
 def _states(folder: Path) -> Path | None:
-    """DeepSpeed's file of the weights in a folder, or in the folder of its last step."""
+    """Return DeepSpeed's file of model states in a folder or its last step's folder; None if none."""
     if not any(folder.glob(f"*{STATES}")):
         steps = sorted(p for p in folder.iterdir() if p.is_dir() and any(p.glob(f"*{STATES}")))
         latest = folder / "latest"
@@ -67,7 +67,7 @@ def _deepspeed(folder: Path, states: Path, key: str | None) -> Checkpoint:
 
 
 def check_states(path: Path) -> None:
-    """Raise ValueError if one of DeepSpeed's files of model states holds only a part of the weights."""
+    """Raise ValueError if DeepSpeed's file of model states `path` has only a part of the weights."""
     beside = [p.name for p in path.parent.glob(f"*{STATES}")]
     if any(name.startswith("zero_pp_rank_") for name in (path.name, *beside)):
         raise ValueError(f"{path} is of DeepSpeed's ZeRO-3, where each process saves a part of the weights; {SCRIPT}")
@@ -79,7 +79,7 @@ def check_states(path: Path) -> None:
     for kind, is_one in kinds.items():
         if part := next(filter(is_one, sorted(beside)), None):
             what = f"contains a part of the weights ({kind} parallelism, as {part} beside it shows)"
-            raise ValueError(f"{path} {what}; save the whole model from the library that trained it")
+            raise ValueError(f"{path} {what}; save the whole model with the library that trained it")
 
 
 def _only(folder: Path, what: str, found: list[Path]) -> Path:

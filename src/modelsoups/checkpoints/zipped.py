@@ -1,4 +1,4 @@
-"""torch.load of files larger than the machine's memory."""
+"""Load zipped PyTorch files that may be larger than the machine's memory."""
 
 import sys
 from pathlib import Path
@@ -11,10 +11,10 @@ from modelsoups.disk.opening import utf8_name
 
 
 def load_zipped(path: Path) -> object:
-    """What torch.load returns for a zipped file; its tensors lie in a memory map.
+    """Return what torch.load returns for a zipped file, with tensors in a memory map of the file.
 
-    torch maps the file so that it could write to a copy, which counts as memory. Where the system
-    refuses that, torch's own reader is given our read-only map.
+    torch.load maps it copy-on-write, which the system may count as used memory and refuse. Then
+    torch's loader gets a read-only map instead.
     """
     try:
         with utf8_name(path) as name:
@@ -25,7 +25,7 @@ def load_zipped(path: Path) -> object:
     whole = tensor_of(MappedFile(path).bytes, torch.uint8).untyped_storage()
     with utf8_name(path) as name, torch.serialization._open_zipfile_reader(str(name)) as archive:
         if archive.has_record("byteorder") and archive.get_record("byteorder").decode() != sys.byteorder:
-            raise ValueError(f"{path} has the byte order of another machine; its numbers do not fit into this memory")
+            raise ValueError(f"{path} has another byte order than this machine, and is too large to be converted in memory")
         more = {"overall_storage": whole, "encoding": "utf-8", "weights_only": True}
         found: object = torch.serialization._load(archive, "cpu", _weights_only_unpickler, **more)
     return found

@@ -1,4 +1,4 @@
-"""Opens files that others made: regular files only, as many as the system allows."""
+"""Open regular files for reading, and raise the limit of open files where that is necessary."""
 
 import contextlib
 import errno
@@ -12,7 +12,7 @@ SPARE, LEAST = 64, 8  # descriptors left when the limit is raised, and when it c
 
 
 def irregular(mode: int) -> str | None:
-    """Return what a file with this mode is, if it is not a regular file."""
+    """Return why a file mode (st_mode) is refused ("it is a pipe, ..."); None for a regular file."""
     if stat.S_ISREG(mode):
         return None
     kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
@@ -20,10 +20,10 @@ def irregular(mode: int) -> str | None:
 
 
 def open_to_read(path: Path) -> int:
-    """A descriptor of a regular file; raises OSError for anything else.
+    """Return a descriptor of a file opened for reading; raise OSError unless it is a regular file.
 
-    The limit of open files is raised as far as the system allows once it is nearly reached: the
-    usual one of 1,024 is less than the shards of many checkpoints.
+    If the process nears its limit of open files (usually 1,024), the limit is raised to the hard
+    limit, because the checkpoints of a soup may have more shards together.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe does not block
@@ -48,7 +48,7 @@ def open_to_read(path: Path) -> int:
 
 @contextlib.contextmanager
 def utf8_name(path: Path) -> Iterator[Path]:
-    """Yield a path of the same file for libraries that take UTF-8 alone; Linux allows any bytes in a name."""
+    """Yield a path of the file in valid UTF-8 (or /dev/fd/N) for libraries that accept no other."""
     try:
         os.fspath(path).encode()
     except UnicodeEncodeError:
@@ -69,5 +69,5 @@ def _raise_limit() -> None:
 
 def _too_many(path: Path) -> OSError:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    way_out = "mix fewer at a time, or have the limit raised (ulimit -Hn shows it)"
-    return OSError(errno.EMFILE, f"this process may open {limit:,} files at a time; {way_out}", str(path))
+    way_out = "mix fewer checkpoints at a time, or ask for a higher limit (see ulimit -Hn)"
+    return OSError(errno.EMFILE, f"this process may have only {limit:,} files open at a time; {way_out}", str(path))

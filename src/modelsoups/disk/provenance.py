@@ -52,7 +52,7 @@ def record() -> dict[str, Any]:
 
 
 def public(value: Any) -> Any:
-    """Return JSON values for readers of results: without PRIVATE sections, and of absolute paths the names alone."""
+    """Copy JSON values without private parts: cluster and W&B settings, folders of absolute paths."""
     if isinstance(value, Mapping):
         return {key: public(inner) for key, inner in value.items() if key not in PRIVATE}
     if isinstance(value, str):
@@ -63,7 +63,7 @@ def public(value: Any) -> Any:
 
 
 def public_argument(argument: str) -> str:
-    """Return an argument of the command line, without its value if that concerns a cluster or an account."""
+    """Return a command-line argument; hide the value of a cluster or W&B setting ("key=...")."""
     key, found, _ = argument.partition("=")
     private = found and key.lstrip("+").replace("/", ".").partition(".")[0] in PRIVATE
     return f"{key}=..." if private else argument

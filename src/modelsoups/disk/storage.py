@@ -17,15 +17,15 @@ if TYPE_CHECKING:  # manifests are read without loading torch
     from torch import Tensor
 
 
-AWAY = "move it away, so that it is written again"
+AWAY = "move this file away, so that it is written again"
 
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path. It is synced and renamed to `path`, or removed after an error.
+    """Yield a temporary path to write to; then rename it to `path`, or delete it after an error.
 
-    The file exists, empty, and no other process has its name; its mode is what the umask says,
-    also where a library replaces it by a file of its own.
+    At the temporary path lies an empty file with permissions by the umask, which stay even if a
+    library replaces this file. It is synced to disk before the renaming.
     """
     _make_folder(path.parent)
     tmp = temporary.beside(path)
@@ -46,7 +46,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder. It is synced with its files and renamed to `path`, which is new."""
+    """Yield a temporary folder; then sync and rename it to the new `path`, or delete it after an error."""
     _make_folder(path.parent)
     tmp = temporary.beside(path)
     try:
@@ -65,16 +65,16 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def check_space(path: Path, size: int) -> None:
-    """Raise OSError if the disk that is to hold `path` has less than `size` bytes free."""
+    """Raise OSError if the disk on which `path` lies has less than `size` bytes free."""
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     disk = shutil.disk_usage(folder)
     if disk.total and disk.free < size:  # a total of zero: the file system does not tell
-        needed = f"it takes {size / 1e6:,.1f} MB, and the disk has {disk.free / 1e6:,.1f} MB free"
+        needed = f"the file takes {size / 1e6:,.1f} MB, but the disk has {disk.free / 1e6:,.1f} MB free"
         raise OSError(errno.ENOSPC, f"could not write {path}: {needed}; make room, or write to another disk")
 
 
 def _make_folder(folder: Path) -> None:
-    """Create a folder and those above it, if they are missing, so that they survive a power failure."""
+    """Create a folder and its missing parents, and sync them so that a power failure cannot undo it."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for made in missing:
@@ -120,10 +120,10 @@ def read_json(path: Path) -> Any:
 
 
 def read_object(path: Path, *keys: str) -> dict[str, Any]:
-    """Parse a JSON object; ValueError, with the path, if the file holds something else or lacks a key."""
+    """Return a JSON file's object; raise ValueError, with the path, if it is none or lacks a key."""
     content = read_json(path)
     if not isinstance(content, dict) or any(key not in content for key in keys):
-        expected = f"an object with {', '.join(keys)}" if keys else "an object"
+        expected = f"an object with the keys {', '.join(keys)}" if keys else "an object"
         raise ValueError(f"{path} contains other JSON than {expected}; {AWAY}")
     return content
 

@@ -1,7 +1,7 @@
-"""Temporary files and folders, each of one process: unlike all others, and removed once it is dead.
+"""Temporary files and folders: each belongs to one process, and is removed if this process died.
 
-A name is ".<final name>.<place>-<process>-<start>-<random>.tmp". The place is the machine's start
-and PID namespace, as a process's number means something only there.
+A name is ".<final name>.<machine>-<process ID>-<start time>-<random>.tmp". <machine> is a hash of host
+name, boot and PID namespace, because a process ID identifies a process only within these.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _tidied: set[Path] = set()
 
 
 def beside(path: Path) -> Path:
-    """A new name in the folder of `path`; removes, once a folder, what dead processes left there."""
+    """Return an unused temporary path beside `path`; the first call in a folder also tidies it."""
     folder = path.parent
     if folder.absolute() not in _tidied:
         _tidied.add(folder.absolute())
@@ -39,7 +39,7 @@ def beside(path: Path) -> Path:
 
 
 def tidy(folder: Path) -> None:
-    """Remove temporary files and folders of processes that no longer exist."""
+    """Remove temporary files of processes that ended; those of other machines or users after a day."""
     with contextlib.suppress(OSError), os.scandir(folder) as found:
         for entry in found:
             if (match := OURS.fullmatch(entry.name)) and _left_behind(entry, *match.groups()):
@@ -47,7 +47,7 @@ def tidy(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there and may be removed."""
+    """Remove a file or folder; do nothing if it is missing or may not be removed."""
     with contextlib.suppress(OSError):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

@@ -1,9 +1,9 @@
-"""What a terminal shows of names and texts that files hold."""
+"""Make names and texts from files safe to print on a terminal."""
 
 
 def printable(text: str) -> str:
-    """The text with every character that a terminal would obey, or cannot encode, as its escape.
+    """Return a text with control characters and other unprintable ones as backslash escapes.
 
-    A tensor's name may hold codes that clear the screen, rewrite a line or reverse its direction.
+    A tensor's name may contain codes that clear the screen, rewrite a line or reverse the text.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

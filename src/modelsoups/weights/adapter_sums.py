@@ -1,9 +1,9 @@
-"""The weighted sum of LoRA adapters as one adapter: exact and of the summed rank, or truncated.
+"""The weighted sum of LoRA adapters as one adapter: exact (the ranks add up), or truncated.
 
 sum_i c_i scale_i up_i @ down_i is the product of [c_1 scale_1 up_1, c_2 scale_2 up_2, ...] and of the
-stacked down_i. A truncation to rank r is that of the singular value decomposition, computed from the
-QR decompositions of both factors, without the product itself (O x I numbers).
-Legend: K adapters, R rank, O outputs, I inputs.
+stacked down_i. It is truncated to rank r by a singular value decomposition, computed from the QR
+decompositions of both factors, without computing the product itself (O x I numbers).
+Letters: K adapters, R rank, O outputs, I inputs.
 """
 
 import math
@@ -25,9 +25,9 @@ Members = list[tuple[float, Update]]  # coefficient times scale, and the update
 
 @dataclass
 class Sum:
-    """An adapter made from several: its tensors, the rank of each module, and what truncation lost.
+    """The weighted sum of adapters: its tensors, the rank of each module, and notes for the user.
 
-    same: the only ingredient, with coefficient 1, whose tensors and configuration are the result's.
+    same: the adapter that the sum equals, if it is the only one used and has coefficient 1.
     """
 
     checkpoint: Checkpoint
@@ -37,11 +37,11 @@ class Sum:
 
 
 def sum_of(adapters: Sequence[Adapter], coefficients: Coefficients, rank: int | None = None) -> Sum:
-    """Return sum_i c_i update_i as one adapter, whose scales are 1.
+    """Return sum_i c_i update_i as one adapter, whose LoRA scales (alpha / r) are 1.
 
-    rank: the largest rank of each module, by truncation; None for the exact sum. Coefficients by
-    layer group are looked up by the names in the base model. Raises ValueError, naming adapter and
-    tensor: for several DoRA adapters, updates of other shapes, and whole tensors (biases,
+    rank: truncate the rank of each module to this; None for the exact sum. Coefficients by layer
+    group are found by the tensors' names in the base model. Raises ValueError, naming adapter and
+    tensor, for sums of DoRA adapters, updates of different shapes, and whole tensors (biases,
     modules_to_save) that not all adapters have, or whose coefficients do not sum to 1.
     """
     rows = list(coefficients.values())
@@ -76,13 +76,13 @@ def _check_no_dora(adapters: Sequence[Adapter], used: Sequence[int]) -> None:
     odd = next((adapters[k] for k in used if any(u.magnitude is not None for u in adapters[k].updates.values())), None)
     if odd is not None:
         raise ValueError(
-            f"{odd.name} is a DoRA adapter, and sums and multiples of such have no exact low-rank form:"
+            f"{odd.name} is a DoRA adapter, and sums and multiples of DoRA updates have no exact low-rank form:"
             " give --base MODEL (base=...), which writes the full model"
         )
 
 
 def _members(module: str, adapters: Sequence[Adapter], coefficients: Coefficients) -> Members:
-    """The updates of one module that count; one with zero if none does. ValueError unless they are alike."""
+    """Return one module's (coefficient * scale, update) pairs; ValueError if their shapes differ."""
     having = [(k, a.updates[module]) for k, a in enumerate(adapters) if module in a.updates]
     first = having[0][1]
     row = of_group(f"{first.target}.weight", coefficients)
@@ -102,9 +102,9 @@ def _shown(update: Update) -> str:
 
 
 def _keeps_dtypes(adapters: Sequence[Adapter], coefficients: Coefficients) -> bool:
-    """Whether every factor's multiple is exact in its own dtype: wide ones, or powers of two.
+    """Return whether scaling is exact in each factor's dtype: float32 or wider, or by powers of two.
 
-    float16 has few exponents, so that numbers made smaller lose digits.
+    float16 has few exponents, so its factors must not be scaled by less than 1.
     """
     for module in dict.fromkeys(m for a in adapters for m in a.updates):
         for c, update in _members(module, adapters, coefficients):
@@ -115,7 +115,7 @@ def _keeps_dtypes(adapters: Sequence[Adapter], coefficients: Coefficients) -> bo
 
 
 def _stacked(members: Members, narrow: bool) -> tuple[Entry, Entry]:
-    """The factors of the sum, as tensors that are computed when they are read."""
+    """Return the sum's factors (down, up), computed when they are read; `narrow` keeps 16-bit dtypes."""
     rank = sum(update.rank for _, update in members)
     dtype = members[0][1].up.dtype
     for _, update in members:
@@ -145,7 +145,7 @@ def _stacked(members: Members, narrow: bool) -> tuple[Entry, Entry]:
 
 
 def _truncated(down: Entry, up: Entry, rank: int) -> tuple[Entry, Entry, tuple[float, float]]:
-    """The best factors of this rank, and the squared norms of what is lost and of the whole product."""
+    """Return the best (down, up) of this rank, and the squared norms of what is lost and of up @ down."""
     assert isinstance(down, Computed) and isinstance(up, Computed)  # noqa: PT018
     down_RI = down.rows(0, down.shape[0]).flatten(1)
     up_OR = up.rows(0, up.shape[0]).flatten(1)
@@ -166,13 +166,13 @@ def _truncated(down: Entry, up: Entry, rank: int) -> tuple[Entry, Entry, tuple[f
 def _whole_tensors(
     adapters: Sequence[Adapter], used: Sequence[int], coefficients: Coefficients, whole: Sum
 ) -> dict[str, Entry]:
-    """Biases and modules_to_save of the sum, under the names that PEFT gives them in it."""
+    """Return the sum's biases and modules_to_save, by the names that PEFT writes in adapter files."""
     found: dict[str, Entry] = {}
     for name in dict.fromkeys(n for a in adapters for n in a.whole):
         odd = next((a for a in adapters if name not in a.whole), None)
         if odd is not None:
             raise ValueError(
-                f"{odd.name} has no {name}, which others have: give --base MODEL (base=...), whose it takes"
+                f"{odd.name} has no {name}, but other adapters have: give --base MODEL (base=...) to use its tensor"
             )
         parts = [(a, a.entries[a.whole[name]]) for a in adapters]
         first = parts[0][1]
@@ -185,12 +185,12 @@ def _whole_tensors(
         key = inner or adapters[0].whole[name]
         if not first.dtype.is_floating_point:
             found[key] = first
-            whole.notes.append(f"{name}: integers are not averaged; those of {adapters[0].name}")
+            whole.notes.append(f"{name}: integers are not averaged; those of {adapters[0].name} are used")
             continue
         row = [of_group(name, coefficients)[k] for k in used]
         if abs(math.fsum(row) - 1) > ROUNDING:
-            what = f"the coefficients sum to {math.fsum(row):.6g}, and {name} of {adapters[0].name} is no update"
-            raise ValueError(f"{what}, but the tensor itself: give --base MODEL (base=...)")
+            what = f"the coefficients sum to {math.fsum(row):.6g}, not 1, but {name} of {adapters[0].name} is not an update"
+            raise ValueError(f"{what}, it replaces the base's tensor: give --base MODEL (base=...)")
         rows: list[tuple[float, Term]] = [(c, Stored(e)) for c, (_, e) in zip(row, parts, strict=True)]
         dtype = first.dtype
         for _, entry in parts:
@@ -202,7 +202,7 @@ def _whole_tensors(
 def _notes(
     adapters: Sequence[Adapter], narrow: bool, rank: int | None, lost: Mapping[str, tuple[float, float]]
 ) -> list[str]:
-    """What truncation lost, and dtypes that are not the ingredients'."""
+    """Return notes for the user on the error of the truncation, and on dtypes that were changed."""
     notes = []
     if lost:
         errors = {module: math.sqrt(a / b) if b else 0.0 for module, (a, b) in lost.items()}
@@ -215,7 +215,7 @@ def _notes(
         )
     dtypes = {str(u.up.dtype).removeprefix("torch.") for a in adapters for u in a.updates.values()}
     if len(dtypes) > 1:
-        notes.append(f"the adapters are {' and '.join(sorted(dtypes))}: the widest is written")
+        notes.append(f"the adapters have the dtypes {' and '.join(sorted(dtypes))}: the widest is written")
     elif not narrow and dtypes & {"bfloat16", "float16"}:
         notes.append(f"the factors are written in float32, as {dtypes.pop()} cannot represent their sum exactly")
     return notes

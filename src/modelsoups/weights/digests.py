@@ -40,7 +40,7 @@ def joined(checkpoints: Sequence[Checkpoint], read: Sequence[Piece], found_SPK16
 
 
 def digest(checkpoint: Checkpoint) -> str:
-    """The digest of one checkpoint as its file has it; reads every file once."""
+    """Return the digest ("xxh3_128:...") of a checkpoint's original content; reads each file once."""
     checkpoint = checkpoint if checkpoint.before is None else checkpoint.before
     keys = [key for key in checkpoint.entries if key not in checkpoint.tied]
     todo = blocks.pieces(checkpoint, keys, blocks.size_of_pieces(1))

@@ -1,8 +1,8 @@
-"""A base model with adapters merged into it, as a checkpoint whose weights are computed when read.
+"""Merge adapters into a base model: a checkpoint whose weights are computed when they are read.
 
 The soup of updates is theta_0 + sum_i c_i (theta_i - theta_0), where theta_i is the base with adapter
 i merged into it. Each number is computed in float64 and rounded once, to the base's dtype. Memory
-does not grow with the size of the base: its tensors and the factors stay in their files.
+does not grow with the size of the base: its tensors and the LoRA factors stay in their files.
 """
 
 import math
@@ -21,7 +21,7 @@ SUM = 1e-9  # how far a sum of coefficients may be from one and still leaves not
 
 @dataclass
 class Fitted:
-    """An ingredient as tensors of the base: what it computes or holds, by the base's names."""
+    """One ingredient (an adapter or a whole model) as full tensors, by their names in the base model."""
 
     name: str
     rows: dict[str, Term] = field(default_factory=dict)
@@ -29,26 +29,26 @@ class Fitted:
     shapes: dict[str, Entry] = field(default_factory=dict)  # of tensors that it holds itself
 
     def of(self, name: str, base: Checkpoint) -> Term:
-        """The rows of one tensor; the base's where this ingredient has no update of it."""
+        """Return the rows of one tensor; the base model's if this ingredient does not change it."""
         if name in self.rows:
             return self.rows[name]
         if name not in base.entries:
-            raise ValueError(f"{self.name}: tensor {name} is neither in it nor in the base {base.name}; leave it out")
+            raise ValueError(f"{self.name}: tensor {name} is neither here nor in the base {base.name}; leave this out")
         return Stored(base.entries[name])
 
 
 def merged(adapter: Adapter, base: Checkpoint) -> Checkpoint:
-    """Return the base with one adapter merged into it, under the adapter's name and digest."""
+    """Return the base model with one adapter merged into it, with the adapter's name and digest."""
     one = combined([adapter], {EVERYTHING: [1.0]}, base)
     one.name, one.before = adapter.name, adapter.before
     return one
 
 
 def combined(checkpoints: Sequence[Checkpoint], coefficients: Coefficients, base: Checkpoint) -> Checkpoint:
-    """Return theta_0 + sum_i c_i (theta_i - theta_0) for adapters, or whole models, on a base.
+    """Return theta_0 + sum_i c_i (theta_i - theta_0) for adapters or whole models.
 
-    Raises ValueError, naming the tensor, if an adapter does not fit the base, if a tensor that the
-    base lacks is not in all ingredients, and for groups of the coefficients without tensors.
+    Raises ValueError, naming the tensor, if an adapter does not fit the base model, if a tensor that
+    the base lacks is not in all ingredients, or if a layer group of the coefficients has no tensors.
     """
     adapters = [c for c in checkpoints if isinstance(c, Adapter)]
     base, add = renamed(base, adapters)
@@ -70,7 +70,7 @@ def combined(checkpoints: Sequence[Checkpoint], coefficients: Coefficients, base
 
 
 def _mixed(name: str, entry: Entry, fitted: Sequence[Fitted], row: Sequence[float], base: Checkpoint) -> Entry:
-    """The entry of one changed tensor."""
+    """Return the sum for one tensor that ingredients change; ValueError if their shapes differ."""
     rest = 1 - math.fsum(row)
     used = [(c, f) for c, f in zip(row, fitted, strict=True) if c != 0]
     parts: list[tuple[float, Term]] = [(c, f.of(name, base)) for c, f in used]
@@ -83,28 +83,28 @@ def _mixed(name: str, entry: Entry, fitted: Sequence[Fitted], row: Sequence[floa
     shape = sizes[0][1].shape if len(sizes) == len(parts) else entry.shape
     if odd := next((pair for pair in sizes if tuple(pair[1].shape) != tuple(shape)), None):
         what = f"{odd[0].name}: tensor {name} is {tuple(odd[1].shape)}, expected {tuple(shape)}"
-        raise ValueError(f"{what}: the vocabulary or the classes were resized; resize the base's first")
+        raise ValueError(f"{what}: the vocabulary or the classes were resized; resize the base model first")
     if name in base.entries:
         reads.append(base.entries[name])
     return Computed(entry.dtype, tuple(shape), Total(parts), files_of(*reads))
 
 
 def _untie(whole: Checkpoint, base: Checkpoint, changed: Mapping[str, None]) -> None:
-    """Write tied tensors apart if one of them is changed, with a note."""
+    """Untie tensors that are tied in the base model if one of them is changed, with a note."""
     for a, b in base.tied.items():
         if odd := [name for name in (a, b) if name in changed]:
             del whole.tied[a]
-            text = f"{a} and {b} are one tensor in the base, and {' and '.join(odd)} was changed: written apart"
-            whole.notes.append(f"{text}; a model that ties them when it is loaded computes something else")
+            text = f"{a} and {b} are one tensor in the base, and {' and '.join(odd)} was changed: both are written"
+            whole.notes.append(f"{text}; a model that ties them again when loaded computes other outputs")
 
 
 def _note_differences(
     whole: Checkpoint, base: Checkpoint, changed: Mapping[str, None], fitted: Sequence[Fitted]
 ) -> None:
-    """Note what is not in the base, or has another shape or dtype there."""
+    """Add notes on changed tensors that the base model lacks or has in another shape or dtype."""
     own = {name: f.shapes[name] for f in fitted for name in f.shapes}
     if new := [name for name in changed if name not in base.entries]:
-        whole.notes.append(f"{_some(new)}: not in the base, so the adapters' own")
+        whole.notes.append(f"{_some(new)}: not in the base, so taken from the adapters alone")
     for name in changed:
         if name in base.entries and (now := whole.entries[name].shape) != (then := base.entries[name].shape):
             text = f"{name}: {tuple(now)} in the adapters, {tuple(then)} in the base"
@@ -121,9 +121,9 @@ def _some(names: Sequence[str]) -> str:
 
 
 def renamed(base: Checkpoint, adapters: Sequence[Adapter]) -> tuple[Checkpoint, str]:
-    """Return the base with the names that the adapters use, and the prefix that theirs lack.
+    """Return the base with names as in the adapters, and a prefix to put before the adapters' names.
 
-    A file of a bare model lacks the prefix that a model with a head has ("bert."), or the other way.
+    A bare model's names lack the prefix ("bert.") of a model with a head; either may be the base.
     """
     found = {_difference(adapter, base) for adapter in adapters}
     if len(found) > 1:
@@ -135,13 +135,13 @@ def renamed(base: Checkpoint, adapters: Sequence[Adapter]) -> tuple[Checkpoint, 
         own = Checkpoint(base.name, dict(base.entries), dict(base.tied), list(base.notes), base.folder, base.files)
         own.parts = base.parts
         rename(own, {key: remove + key for key in base})
-        own.notes.append(f"{remove} was put before its names, as the adapters have them")
+        own.notes.append(f"{remove} was put before its tensor names, as in the adapters")
         return own, ""
     return base, add
 
 
 def _difference(adapter: Adapter, base: Checkpoint) -> tuple[str, str]:
-    """The prefix that the base's names lack, and the one that the adapter's lack; mostly both are empty."""
+    """Return the prefixes that the base's and the adapter's names lack; mostly both are empty."""
     targets = [update.target for update in adapter.updates.values()]
     if not targets:
         return "", ""
@@ -169,7 +169,7 @@ def _weight_of(module: str, base: Checkpoint) -> str | None:
 
 
 def fit_whole(model: Checkpoint, base: Checkpoint) -> Fitted:
-    """A whole model beside adapters, such as the base itself in WiSE-FT."""
+    """Return a whole model as an ingredient beside adapters; without changes if it is the base itself."""
     if model.files and all(any(mine.samefile(file) for file in base.files) for mine in model.files):
         return Fitted(model.name)
     if odd := next((key for key in base if key not in model.entries), None):
@@ -179,9 +179,9 @@ def fit_whole(model: Checkpoint, base: Checkpoint) -> Fitted:
 
 
 def fit(adapter: Adapter, base: Checkpoint, add: str = "") -> Fitted:
-    """An adapter as tensors of the base; ValueError, naming the module, if the shapes do not fit.
+    """Return an adapter as an ingredient; ValueError, naming the module, if it does not fit the base.
 
-    add: the prefix that the adapter's names lack.
+    add: the prefix to put before the adapter's names.
     """
     one = Fitted(adapter.name, shapes={add + name: adapter.entries[key] for name, key in adapter.whole.items()})
     for name, entry in one.shapes.items():
@@ -217,13 +217,13 @@ def _fit_bias(one: Fitted, adapter: Adapter, update: Update, base: Checkpoint, a
 
 
 def _turned(adapter: Adapter, update: Update, start: Entry) -> bool | None:
-    """Whether a weight is stored transposed, as of Conv1D and embeddings; None if it is square."""
+    """Return whether a weight is stored transposed (Conv1D, embeddings); None if it is square."""
     plain = (update.up.shape[0], *update.down.shape[1:])
     fits = {False: tuple(start.shape) == plain, True: len(plain) == 2 and tuple(start.shape) == plain[::-1]}
     if update.embedding:
         fits[False] = False
     if not start.dtype.is_floating_point:
-        raise ValueError(f"{adapter.name}: the weight of {update.module} is {describe(start)} in the base: quantized")
+        raise ValueError(f"{adapter.name}: the base's weight of {update.module} is quantized ({describe(start)}); use a float base")
     if not any(fits.values()):
         found = f"its update is {plain}, and the base's weight {tuple(start.shape)}"
         raise ValueError(

@@ -56,12 +56,12 @@ def mix_to_file(
 ) -> list[str]:
     """Write the weighted sum sum_i c_i theta_i to a .safetensors file; return notes for the user.
 
-    Integer and boolean tensors are the first checkpoint's; a note names those that differ. Tensors
-    tied in all checkpoints are written once, as safetensors.torch.save_model does; those in
-    `replaced` instead of the mixed ones. facts gives the metadata, and may refuse the digests; it
-    is called first with `digests.UNKNOWN`, for the size of the metadata. Raises ValueError for
-    different layouts, complex numbers, NaN or infinity, a file that changes meanwhile, and if `out` is
-    one of the inputs; OSError before anything is written if the disk is too small.
+    Integer and boolean tensors are from the first model; a note names those that differ. Tensors
+    tied in all checkpoints are written once, as by safetensors.torch.save_model. Tensors in
+    `replaced` replace mixed ones. facts(digests of the checkpoints) returns the metadata; it is
+    called first with placeholders of equal size. Raises ValueError for different shapes or dtypes,
+    complex numbers, NaN or infinity, a file that changes meanwhile, and if `out` is an input;
+    OSError, before anything is written, if the disk is too small.
     """
     if not checkpoints:
         raise ValueError("no checkpoints to mix")
@@ -141,19 +141,19 @@ def _plan(checkpoints: Sequence[Checkpoint], coefficients: Coefficients, metadat
 
 
 def _check_names(first: Checkpoint) -> None:
-    """Raise ValueError for a name that no safetensors file can hold."""
+    """Raise ValueError if a tensor's name cannot be written to a safetensors file."""
     for key in first.entries:
-        what = "is the name of safetensors' own entry" if key == METADATA else None
+        what = "has a name that safetensors reserves" if key == METADATA else None
         try:
             key.encode()
         except UnicodeEncodeError:
-            what = "has characters that are no Unicode text"
+            what = "has characters that are not valid Unicode"
         if what:
             raise ValueError(f"{first.name}: tensor {key!r} {what}, so it cannot be written; rename it")
 
 
 def _check_written(tmp: Path, out: Path, plan: Plan) -> None:
-    """Raise ValueError unless safetensors opens what was written and finds every tensor in it."""
+    """Raise ValueError unless safetensors can open the written file `tmp`; `out` is its final name."""
     try:
         with utf8_name(tmp) as name, safe_open(name, "numpy") as file:
             odd = plan.offsets.keys() ^ set(file.keys())

@@ -1,6 +1,6 @@
-"""The rows of weights with low-rank updates, in float64, computed whenever they are read.
+"""Rows of weights with low-rank updates (LoRA), computed in float64 each time they are read.
 
-Legend: R rank, O outputs, I inputs, n rows.
+Letters: R rank, O outputs, I inputs, n rows.
 """
 
 import math
@@ -20,14 +20,14 @@ STEP = 2**20  # numbers that are in memory at a time for the lengths of columns
 
 
 class Term(Protocol):
-    """Rows of a tensor: from the first to before the last one, as float64 numbers that nobody changes."""
+    """A function that returns rows `first` to `last` - 1 of a tensor in float64; do not write to them."""
 
     def __call__(self, first: int, last: int, /) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """The rows of a stored tensor; a number is one row."""
+    """The rows of a stored tensor in float64; a tensor without dimensions has one row."""
 
     entry: Entry
 
@@ -39,7 +39,7 @@ class Stored:
 
 @dataclass(eq=False)
 class Merged:
-    """The rows of a weight with an update: W + scale * up @ down, with DoRA's lengths if there are any."""
+    """The rows of a weight W plus its update scale * up @ down, with DoRA's norms if it has them."""
 
     start: Entry  # W, of shape (O, I...) or, if transposed, (I, O)
     update: Update
@@ -56,7 +56,7 @@ class Merged:
         return sum_nI * (lengths_O[first:last] / sum_nI.norm(dim=1))[:, None]
 
     def add_update(self, total: Tensor, coefficient: float, first: int, last: int) -> None:
-        """Add the coefficient times the rows of the update, without W and lengths, to `total`."""
+        """Add rows `first` to `last` - 1 of coefficient * scale * up @ down to `total` in place."""
         up_OR, down_RI = (numbers_of(factor).flatten(1) for factor in (self.update.up, self.update.down))
         if self.transposed:
             left, right = down_RI[:, first:last].double().T, up_OR.double().T
@@ -71,7 +71,7 @@ class Merged:
 
     @cached_property
     def _columns_O(self) -> Tensor:
-        """The length of each column of a transposed weight, over all of its rows."""
+        """The norm of each column (output) of a weight that is stored transposed, with its update, (O,)."""
         count, width = self.start.shape
         step = max(1, STEP // width)
         squares_O = torch.zeros(width, dtype=torch.float64)
@@ -81,7 +81,7 @@ class Merged:
 
 
 class Total:
-    """The rows of sum_i c_i term_i. A tensor that several terms start from is read once."""
+    """The rows of a weighted sum of terms, sum_i c_i term_i; a weight that several share is read once."""
 
     def __init__(self, parts: Sequence[tuple[float, Term]]) -> None:
         self.updates: list[tuple[float, Merged]] = []

@@ -1,4 +1,4 @@
-"""Being told to end: what is half made is removed first."""
+"""Let a process that is told to end (SIGTERM, SIGHUP) remove its temporary files first."""
 
 import contextlib
 import os
@@ -11,14 +11,14 @@ SIGNALS = (signal.SIGTERM, signal.SIGHUP)  # kill, timeout, scancel; a terminal 
 
 
 class Ended(BaseException):
-    """This process was told to end."""
+    """Raised in a process that receives SIGTERM or SIGHUP, so that it cleans up before it ends."""
 
 
 @contextlib.contextmanager
 def cleaned_up() -> Iterator[None]:
-    """Within, a signal to end raises Ended; then the process ends by that signal, as it would have.
+    """Inside the with block, SIGTERM and SIGHUP raise Ended; afterwards the signal ends the process.
 
-    Without it, temporary files would stay. Signals that are ignored or handled already are left.
+    This removes temporary files first. A signal that is already ignored or handled is left alone.
     """
     received: list[int] = []
 

@@ -59,10 +59,10 @@ def parts(piece: Piece) -> list[Piece]:
 
 
 def each_piece(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece], worker: Callable[[], Visit]) -> None:
-    """Visit the pieces in order, on torch's number of threads; each thread calls `worker` once.
+    """Visit each piece once, in parallel: each thread calls worker() for its own visiting function.
 
-    Raises ValueError, after the pass, for a file that was written to meanwhile. An exception in any
-    thread, or Ctrl-C, stops all of them within a few rows of a piece.
+    Raises ValueError at the end if a file was written to meanwhile. An exception in any thread, or
+    Ctrl-C, stops all threads within milliseconds.
     """
     if not todo:
         return
@@ -112,13 +112,13 @@ def last_of_windows(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece]) ->
 
 
 class _Stopped(Exception):
-    """Another thread failed, or the user pressed Ctrl-C."""
+    """Raised to stop a thread because another thread failed or the user pressed Ctrl-C."""
 
 
 class Rows:
-    """One thread's view of the checkpoints: where the rows of the current tensor lie.
+    """One thread's access to the checkpoints' bytes; caches the addresses of the current tensor.
 
-    stopped: once set, no further rows are read.
+    stopped: an event; once it is set, `groups` raises _Stopped.
     """
 
     def __init__(self, checkpoints: Sequence[Checkpoint], stopped: threading.Event | None = None) -> None:
