@@ -62,7 +62,7 @@ TWO = {"q.lora_A.weight": torch.ones(2, 3), "q.lora_B.weight": torch.ones(3, 2)}
 @pytest.mark.parametrize(
     ("tensors", "config", "words"),
     [
-        (PLAIN, {"peft_type": "IA3"}, r"adapters of type IA3 are not read, only LORA"),
+        (PLAIN, {"peft_type": "IA3"}, r"adapters of type IA3 are not supported, only LORA"),
         (PLAIN, {"peft_type": "PROMPT_TUNING"}, "type PROMPT_TUNING"),
         (PLAIN, {"peft_type": None}, "type None"),
         (
@@ -75,25 +75,25 @@ TWO = {"q.lora_A.weight": torch.ones(2, 3), "q.lora_B.weight": torch.ones(3, 2)}
         (PLAIN, {"target_parameters": ["experts"]}, "target_parameters is set"),
         (PLAIN, {"of_next_year": 0.5}, "of_next_year is set"),
         (PLAIN, {"init_lora_weights": "pissa_niter_4"}, "init_lora_weights=pissa_niter_4 also changes the base"),
-        (PLAIN, {"r": 2}, "q has factors of rank 1, 2 by adapter_config.json"),
+        (PLAIN, {"r": 2}, "q has factors of rank 1, but 2 in adapter_config.json"),
         (PLAIN, {"r": "x"}, "r of q is 'x'; expected a number"),
         (PLAIN, {"lora_alpha": True}, "lora_alpha of q is True; expected a number"),
         (PLAIN, {"r": 1.5}, "r of q is 1.5; expected a whole number"),
-        (PLAIN, {"rank_pattern": [1]}, "rank_pattern is no dict, as PEFT writes it"),
-        (PLAIN, {"modules_to_save": 3}, "modules_to_save is no list"),
+        (PLAIN, {"rank_pattern": [1]}, "rank_pattern is not a dict, as PEFT writes it"),
+        (PLAIN, {"modules_to_save": 3}, "modules_to_save is not a list"),
         (PLAIN, {"alpha_pattern": {"(": 1}}, r"alpha_pattern '\(' is not a regular expression"),
-        (PLAIN, {"use_dora": True}, "use_dora is True and q does not agree"),
-        ({**PLAIN, "q.lora_magnitude_vector": [1.0]}, {}, "use_dora is None and q does not agree"),
+        (PLAIN, {"use_dora": True}, "use_dora is True, unlike the tensors of q"),
+        ({**PLAIN, "q.lora_magnitude_vector": [1.0]}, {}, "use_dora is False, unlike the tensors of q"),
         ({"q.lora_A.weight": [[1.0]]}, {}, "q.lora_B.weight is missing"),
-        ({**TWO, "q.lora_B.weight": torch.ones(3, 1)}, {"r": 2}, "of no common rank"),
-        ({**TWO, "q.lora_B.weight": torch.ones(3, 0)}, {"r": 2}, "are not matrices: save the gathered weights"),
+        ({**TWO, "q.lora_B.weight": torch.ones(3, 1)}, {"r": 2}, "whose ranks differ"),
+        ({**TWO, "q.lora_B.weight": torch.ones(3, 0)}, {"r": 2}, "are not matrices: gather them before saving"),
         ({**TWO, "q.lora_A.weight": torch.ones(2, 3).char()}, {"r": 2}, "quantized adapters are not supported"),
         (
             {**PLAIN, "e.token_adapter.trainable_tokens_delta": [1.0]},
             {},
-            "trainable_tokens_delta is none that is known",
+            "trainable_tokens_delta is not a known LoRA tensor",
         ),
-        ({**PLAIN, "q.lora_A.default.weight": [[1.0]]}, {}, "lora_A.default.weight is none that is known"),
+        ({**PLAIN, "q.lora_A.default.weight": [[1.0]]}, {}, "lora_A.default.weight is not a known LoRA tensor"),
     ],
 )
 def test_what_is_not_known_is_refused_by_name(tmp_path: Path, tensors: Any, config: Any, words: str) -> None:

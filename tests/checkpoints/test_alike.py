@@ -35,7 +35,7 @@ def test_module_within_the_names_of_one_is_no_difference() -> None:
     assert mixed(A, inner) == MEAN
     opened = [open_checkpoint(A), open_checkpoint(inner)]
     align(opened)
-    assert opened[1].notes == ["its names were changed to those of state in memory"]
+    assert opened[1].notes == ["its tensor names were changed to those of state in memory"]
 
 
 def test_index_buffers_that_some_lack_are_the_first_ones() -> None:

@@ -136,7 +136,7 @@ def test_folders_and_files_without_weights_are_named(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "a.pt")
     for source, message in [
         (tmp_path, "no weights in this folder"),
-        (tmp_path / "a.pt", "has no tensors by name"),
+        (tmp_path / "a.pt", "has no dict of tensors"),
         (tmp_path / "b.onnx", "unknown format"),
         (tmp_path / "b.pt", "cannot be read"),
         ({"a": 3}, "entry a is a int"),

@@ -30,7 +30,7 @@ def test_an_averaged_model_loads_into_the_model(tmp_path: Path) -> None:
     torch.save(AveragedModel(model).state_dict(), tmp_path / "swa.pt")
     checkpoint = open_checkpoint(tmp_path / "swa.pt")
     copy.deepcopy(model).load_state_dict(dict(checkpoint))
-    assert checkpoint.notes == ["n_averaged left out: the counter of AveragedModel", "prefix module. removed"]
+    assert checkpoint.notes == ["n_averaged left out: the step counter of AveragedModel", "prefix module. removed"]
     torch.save({"epoch": 1, "model": model.state_dict(), "model_ema": AveragedModel(model).state_dict()}, "tv.pth")
     model.load_state_dict(dict(open_checkpoint("tv.pth", key="model_ema")))
 
@@ -53,18 +53,18 @@ def test_checkpointed_and_compiled_parts_load_into_the_model() -> None:
     ("before", "after", "notes"),
     [
         (["_forward_module.a", "_forward_module.b"], ["a", "b"], ["prefix _forward_module. removed"]),  # of Lightning
-        (["model._orig_mod.a", "model._orig_mod.b"], ["model.a", "model.b"], ["_orig_mod removed from 2 names"]),
+        (["model._orig_mod.a", "model._orig_mod.b"], ["model.a", "model.b"], ["_orig_mod removed from 2 tensor names"]),
         (
             ["_orig_mod.a", "_orig_mod.b._orig_mod.c"],
             ["a", "b.c"],
-            ["prefix _orig_mod. removed", "_orig_mod removed from 1 names"],
+            ["prefix _orig_mod. removed", "_orig_mod removed from 1 tensor names"],
         ),
         (
             ["_fsdp_wrapped_module.a._fsdp_wrapped_module._checkpoint_wrapped_module.w", "_fsdp_wrapped_module.h"],
             ["a.w", "h"],
             [
                 "prefix _fsdp_wrapped_module. removed",
-                "_fsdp_wrapped_module, _checkpoint_wrapped_module removed from 1 names",
+                "_fsdp_wrapped_module, _checkpoint_wrapped_module removed from 1 tensor names",
             ],
         ),
         (

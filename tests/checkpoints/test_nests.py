@@ -46,8 +46,8 @@ def test_weights_are_found_at_any_depth(content: dict, key: str | None, taken: d
         ),
         ({"ema": A, "generator": B}, None, "several models: ema, generator; choose one with --key NAME"),
         ({"app": {"model": A}}, "model", r"no weights under model; there are weights under: app\.model"),
-        ({"epoch": 1, "loss": torch.tensor(0.5)}, None, "no tensors by name; there are weights under: nothing"),
-        ({"optimizer": NAMED}, None, "no tensors by name; there are weights under: nothing"),
+        ({"epoch": 1, "loss": torch.tensor(0.5)}, None, "no dict of tensors; there are weights under: nothing"),
+        ({"optimizer": NAMED}, None, "no dict of tensors; there are weights under: nothing"),
         ({"a": A, "w": torch.ones(2)}, "b", "no weights under b; there are weights under: a"),
     ],
 )

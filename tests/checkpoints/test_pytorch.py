@@ -107,7 +107,7 @@ def test_code_in_any_protocol_is_refused_and_not_run(tmp_path: Path, protocol: i
 def test_a_file_of_old_pytorch_with_another_protocol_says_so(tmp_path: Path) -> None:
     torch.save({"w": torch.ones(2)}, tmp_path / "a.pt", pickle_protocol=4, _use_new_zipfile_serialization=False)
     with pytest.raises(
-        ValueError, match=r"a\.pt was saved before torch 1\.6 with pickle protocol 4, which is not read"
+        ValueError, match=r"a\.pt was saved before torch 1\.6 with pickle protocol 4, not supported here"
     ):
         open_checkpoint(tmp_path / "a.pt")
 

@@ -116,7 +116,7 @@ def test_a_folder_without_weights_of_a_known_name_says_what_to_give(tmp_path: Pa
     ):
         open_checkpoint(tmp_path / "ckpts")
     save(tmp_path / "run" / "checkpoint-500" / "model.safetensors", 1)
-    with pytest.raises(ValueError, match="its folders checkpoint-500 contain some: give one of these"):
+    with pytest.raises(ValueError, match="its subfolders checkpoint-500 contain weights: give one of these"):
         open_checkpoint(tmp_path / "run")
 
 

@@ -59,5 +59,5 @@ def test_more_files_than_the_usual_limit_are_mixed(tmp_path: Path, suffix: str) 
     subprocess.run([*command, "1000"], check=True)
     assert soup.load(tmp_path / "soup" / "out.safetensors")["w"].tolist() == [99.5] * 3
     done = subprocess.run([*command, "100"], capture_output=True, text=True, check=False)
-    assert "this process may open 100 files at a time; mix fewer at a time, or have" in done.stderr
+    assert "at most 100 files may be open at a time; mix fewer checkpoints at a time, or" in done.stderr
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 100  # of this process, which is another one

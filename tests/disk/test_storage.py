@@ -160,7 +160,7 @@ def test_a_disk_too_small_is_said_before_anything_is_written(tmp_path, monkeypat
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(10**9, 0, 5 * 10**6))
     storage.check_space(tmp_path / "deep" / "soup", 5 * 10**6)
-    with pytest.raises(OSError, match=r"soup: it takes 6\.0 MB, and the disk has 5\.0 MB free; make room"):
+    with pytest.raises(OSError, match=r"soup: the file takes 6\.0 MB, but only 5\.0 MB are free; make room"):
         storage.check_space(tmp_path / "deep" / "soup", 6 * 10**6)
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(0, 0, 0))  # it does not tell
@@ -171,7 +171,7 @@ def test_a_disk_too_small_is_said_before_anything_is_written(tmp_path, monkeypat
 def test_other_json_than_expected_is_named_and_nobody_is_told_to_delete_it(tmp_path, content):
     (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(
-        ValueError, match=r"manifest\.json contains other JSON than an object with inputs, files"
+        ValueError, match=r"manifest\.json contains other JSON than an object with the keys inputs, files"
     ) as error:
         manifests.manifest_of(tmp_path)
     assert "move it away" in str(error.value)

@@ -79,7 +79,7 @@ def test_coefficients_scale_the_updates_whatever_their_sum(tmp_path: Path, kind:
     expected = weighted(case.base, [case.a, case.b], weights)
     assert error(load_file(tmp_path / "soup.safetensors"), expected, case.base) < 1e-6
     if kind in WHOLE:
-        with pytest.raises(ValueError, match=r"sum to 0\.5, and .* is no update, but the tensor itself: give --base"):
+        with pytest.raises(ValueError, match=r"sum to 0\.5, not 1, but .* is a tensor, not an update: give --base"):
             soup.mix(chosen, tmp_path / "soup")
     elif kind not in DORA:
         soup.mix(chosen, tmp_path / "soup")

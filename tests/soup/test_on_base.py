@@ -133,7 +133,7 @@ def test_a_prefix_that_only_one_of_base_and_adapter_has(tmp_path: Path, theirs: 
     found = load_file(tmp_path / "soup.safetensors")
     assert found["bert.q.weight"].tolist() == [[1, 0], [0, 0]]
     assert found["head.weight" if ours else "bert.head.weight"].tolist() == [[9]]
-    assert any("head.weight: not in the base, so the adapters' own" in note for note in notes)
+    assert any("head.weight: not in the base, so taken from the adapters alone" in note for note in notes)
     assert len(found) == 4
 
 
@@ -231,7 +231,7 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path, pair: list[Path],
     assert "nan: tensor base_model.model.q.lora_A.weight contains NaN" in refusal([broken])
     assert "nan: tensor base_model.model.q.lora_A.weight" in refusal([broken], "s.safetensors", base=base)
     save_file({**BASE, "q.weight": torch.zeros(2, 2).int(), "k": torch.zeros(9, 9)}, tmp_path / "int.safetensors")
-    assert "is (2, 2) int32 in the base: quantized" in refusal(pair, "s.safetensors", base=tmp_path / "int.safetensors")
+    assert "is quantized ((2, 2) int32)" in refusal(pair, "s.safetensors", base=tmp_path / "int.safetensors")
     square = write_adapter(tmp_path / "sq", {**rank_one([1, 0], [1, 0]), **rank_one([1], [1, 1], "t")})
     save_file({**BASE, "t.weight": torch.zeros(1, 2)}, tmp_path / "t.safetensors")
     assert "square, and fan_in_fan_out is not the same" in refusal(

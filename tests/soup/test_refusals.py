@@ -146,7 +146,7 @@ def test_a_shard_of_a_tensor_and_a_head_without_rows(tmp_path: Path) -> None:
         def full_tensor(self) -> Tensor:
             return torch.ones(2, 2)
 
-    with pytest.raises(ValueError, match=r"tensor w is a DTensor, one shard of it here; give its \.full_tensor"):
+    with pytest.raises(ValueError, match=r"tensor w is a DTensor, a shard of the whole tensor; give its \.full_tensor"):
         soup.uniform([{"w": torch.ones(1, 2).as_subclass(Sharded)}])
     soup.mix(soup.uniform(saved(tmp_path, of("w", size=(0, 2)), of("w", size=(0, 2)))), tmp_path / "soup.safetensors")
     assert load_file(tmp_path / "soup.safetensors")["w"].shape == (0, 2)

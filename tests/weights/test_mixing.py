@@ -135,7 +135,7 @@ def test_a_disk_too_small_for_the_soup_is_said_before_anything_is_written(tmp_pa
     sources = soup.library.open_all(files(tmp_path, 2))
     usage = type("Usage", (), {"total": 10**6, "free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
-    with pytest.raises(OSError, match=r"out\.safetensors: it takes 0\.0 MB, and the disk has 0\.0 MB free"):
+    with pytest.raises(OSError, match=r"out\.safetensors: the file takes 0\.0 MB, but only 0\.0 MB are free"):
         mixing.mix_to_file(sources, {"*": [0.5, 0.5]}, tmp_path / "new" / "out.safetensors")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0.safetensors", "1.safetensors"]
 
@@ -237,7 +237,10 @@ def of_status(key: str) -> float:
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("__metadata__", "is the name of safetensors' own entry"), ("a\ud800", "has characters that are no Unicode text")],
+    [
+        ("__metadata__", "has a name that safetensors reserves"),
+        ("a\ud800", "has characters that are not valid Unicode"),
+    ],
 )
 def test_names_that_no_safetensors_file_can_hold_are_refused(tmp_path: Path, name: str, told: str) -> None:
     for n in range(2):

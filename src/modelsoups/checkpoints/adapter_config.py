@@ -42,8 +42,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a configuration of PEFT; save the adapter again")
     kind = config.get("peft_type")
     if kind != "LORA":
-        shown = str(kind)[:60]
-        raise ValueError(f"{folder}: adapters of type {shown} are not supported, only LORA; merge it into its base model")
+        what = f"adapters of type {str(kind)[:60]} are not supported, only LORA"
+        raise ValueError(f"{folder}: {what}; merge it into its base model")
     for key, value in config.items():
         if key not in (*READ, *TARGETS, *OF_TRAINING) and value not in (None, False, 0, "", [], {}):
             raise ValueError(f"{path}: {key} is set, which changes what an adapter computes and is not supported")
@@ -58,9 +58,9 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def scale_of(settings: Settings, module: str, where: Path) -> tuple[int, float]:
-    """Return the rank of a module's LoRA factors, and the number that their product is multiplied by.
+    """Return a module's LoRA rank, and the scale that multiplies the product of its factors.
 
-    This scale is alpha / r, or alpha / sqrt(r) for rsLoRA. Raises ValueError if one is invalid.
+    The scale is alpha / r, or alpha / sqrt(r) for rsLoRA. Raises ValueError if one is invalid.
     """
     rank = _of_module(settings, "rank_pattern", module, where, settings.get("r", 8))
     alpha = _of_module(settings, "alpha_pattern", module, where, settings.get("lora_alpha", 8))
@@ -73,7 +73,7 @@ def scale_of(settings: Settings, module: str, where: Path) -> tuple[int, float]:
 
 
 def _of_module(settings: Settings, key: str, module: str, where: Path, usual: Any) -> Any:
-    """Return a module's value from the patterns in settings[key], as PEFT does; `usual` if none match."""
+    """Return a module's value in settings[key], {regular expression: value}, or else `usual`."""
     for pattern, value in (settings.get(key) or {}).items():
         try:
             if re.match(rf"(.*\.)?({pattern})$", module):

@@ -1,7 +1,7 @@
 """Read LoRA adapters from PEFT's folders, as low-rank updates of a base model's tensors.
 
-Letters: R rank, O outputs, I inputs. An update is scale * up @ down, with shapes (O, R) and (R, I); in
-a convolution they are (O, R, 1, 1) and (R, I, height, width), in an embedding (O, R) and (R, words).
+Letters: R rank, O outputs, I inputs. An update is scale * up @ down, with shapes (O, R) and (R, I);
+for convolutions (O, R, 1, 1) and (R, I, height, width), for embeddings (O, R) and (R, words).
 """
 
 import re
@@ -70,7 +70,7 @@ def is_adapter_folder(folder: Path) -> bool:
 
 
 def weights_of(folder: Path) -> Path:
-    """Return the file with an adapter's tensors, .safetensors or else .bin; ValueError if none exists."""
+    """Return the file with an adapter's tensors, .safetensors or else .bin; ValueError if none."""
     file = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
     if file is None:
         raise ValueError(f"{folder} has an {adapter_config.NAME}, but no {WEIGHTS[0]}; save the adapter again")
@@ -95,9 +95,7 @@ def adapter_of(folder: Path, weights: Checkpoint) -> Adapter:
         elif COPIES.search(name) and PREFIX + COPIES.sub("", name) in weights:
             continue
         elif UNKNOWN.search(name):
-            raise ValueError(
-                f"{weights.name}: tensor {key} is not a known LoRA tensor; merge the adapter into its base model"
-            )
+            raise ValueError(f"{weights.name}: tensor {key} is not a known LoRA tensor; merge it into its base model")
         else:
             whole[name.replace(INNER, "")] = key
     updates = {module: _update(folder, config, module, parts) for module, parts in found.items()}
@@ -110,7 +108,7 @@ def adapter_of(folder: Path, weights: Checkpoint) -> Adapter:
 
 
 def _update(folder: Path, settings: dict[str, Any], module: str, parts: dict[str, Entry]) -> Update:
-    """Return one module's update from its tensors; ValueError if one is missing or they do not fit."""
+    """Return one module's update; ValueError if a tensor is missing or they do not fit together."""
     rank, scale = adapter_config.scale_of(settings, module.partition(f".{INNER}")[0], folder)
     embedding = "lora_embedding_A" in parts or "lora_embedding_B" in parts
     names = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A.weight", "lora_B.weight")
@@ -124,7 +122,7 @@ def _update(folder: Path, settings: dict[str, Any], module: str, parts: dict[str
             raise ValueError(f"{folder}: {module}.{name} is {describe(entry)}: quantized adapters are not supported")
     if min(len(down.shape), len(up.shape)) < 2 or 0 in (*down.shape, *up.shape):
         raise ValueError(
-            f"{folder}: the LoRA factors of {module} are not matrices: gather them before saving (ZeRO-3, FSDP)"
+            f"{folder}: the factors of {module} are not matrices: gather them before saving (ZeRO-3, FSDP)"
         )
     if down.shape[0] != rank:
         raise ValueError(f"{folder}: {module} has factors of rank {down.shape[0]}, but {rank} in {adapter_config.NAME}")
@@ -134,5 +132,6 @@ def _update(folder: Path, settings: dict[str, Any], module: str, parts: dict[str
             " (a convolution in groups?); this is not supported"
         )
     if bool(settings.get("use_dora")) != (magnitude is not None):
-        raise ValueError(f"{folder}: use_dora is {bool(settings.get('use_dora'))}, unlike the tensors of {module}; save it again")
+        set_to = bool(settings.get("use_dora"))
+        raise ValueError(f"{folder}: use_dora is {set_to}, unlike the tensors of {module}; save it again")
     return Update(module, down, up, scale, embedding, magnitude, bias)

@@ -24,7 +24,7 @@ FEW = 4  # names that a file lacks, up to which tensors are compared to find tie
 
 
 def align(checkpoints: Sequence[Checkpoint]) -> None:
-    """Match all checkpoints to the first in place, where safe; `before` keeps the original content."""
+    """Match checkpoints to the first in place, if safe; `before` keeps the original content."""
     first = checkpoints[0]
     odd = [c for c in checkpoints[1:] if c.entries.keys() != first.entries.keys()]
     for checkpoint in odd:
@@ -47,7 +47,7 @@ def _remember(checkpoint: Checkpoint) -> None:
 
 
 def _names_as_in(first: Checkpoint, other: Checkpoint) -> dict[str, str] | None:
-    """Return {old: new name} for `other` if a prefix or `module.` explains nearly all differences."""
+    """Return {old: new name} for `other` if a prefix or `module.` is nearly all that differs."""
     best: dict[str, str] | None = None
     most = 2 * len(first.entries.keys() & other.entries.keys())
     sizes = [sum(not _is_buffer(key, entry) for key, entry in c.entries.items()) for c in (first, other)]
@@ -60,7 +60,7 @@ def _names_as_in(first: Checkpoint, other: Checkpoint) -> dict[str, str] | None:
 
 
 def _renamings(first: Checkpoint, other: Checkpoint) -> Iterator[Callable[[str], str]]:
-    """Yield functions that may turn names of `other` into names of `first`: by prefix or `module.`."""
+    """Yield functions that may turn names of `other` into `first`'s: by prefix or `module.`."""
     for start in list(first)[:TRIED]:
         for name in other:
             if name.endswith(f".{start}"):
@@ -81,7 +81,7 @@ def _without_module(name: str) -> str:
 
 
 def _tie(checkpoint: Checkpoint, other: Checkpoint) -> None:
-    """Add names that a checkpoint lacks if `other` ties them to a tensor that the checkpoint has."""
+    """Add names that a checkpoint lacks if `other` ties them to a tensor that it has."""
     missing = [key for key in other if key not in checkpoint]
     for key in missing if len(missing) <= FEW else ():
         twins = (k for k in other if k != key and k in checkpoint.entries and _is_tied(other, key, k))
@@ -96,7 +96,7 @@ def _tie(checkpoint: Checkpoint, other: Checkpoint) -> None:
 
 
 def _is_tied(checkpoint: Checkpoint, a: str, b: str) -> bool:
-    """Return whether tensors `a` and `b` are tied, or are equal float matrices that are not constant."""
+    """Return whether `a` and `b` are tied, or are equal float matrices that are not constant."""
     one, two = checkpoint.entries[a], checkpoint.entries[b]
     if checkpoint.tied.get(a) == b or checkpoint.tied.get(b) == a:
         return True

@@ -33,7 +33,7 @@ def is_dcp(folder: Path) -> bool:
 
 
 def read_dcp(folder: Path, key: str | None = None) -> Checkpoint:
-    """Return the weights in a distributed checkpoint; `key` is explained in `formats.open_checkpoint`.
+    """Return the weights in a distributed checkpoint; for `key` see `formats.open_checkpoint`.
 
     Raises ValueError if .metadata is damaged or names objects that could run code, if a file is
     missing, if it contains no model or several, and for FSDP's flat parameters.
@@ -50,7 +50,7 @@ def read_dcp(folder: Path, key: str | None = None) -> Checkpoint:
             left_out.append(name)
             continue
         if name.rpartition(".")[2] in FLAT:
-            what = "contains FSDP's flat parameters (LOCAL_STATE_DICT), which only the same FSDP set-up can load"
+            what = "contains FSDP's flat parameters (LOCAL_STATE_DICT), which only the same set-up can load"
             raise ValueError(f"{folder} {what}; save it with SHARDED_STATE_DICT or FULL_STATE_DICT")
         stored = tensors[id(value)]
         shards = saved.shards(stored)
@@ -67,7 +67,7 @@ def read_dcp(folder: Path, key: str | None = None) -> Checkpoint:
 
 
 def place_of_weights(folder: Path) -> Place:
-    """Return the nested dict keys of the weights that `read_dcp` takes: ("model",), or () at the top."""
+    """Return the dict keys that lead to the weights, as ("model",) or () if at the top."""
     tree, _ = _tree(Saved(folder / METADATA))
     state, _ = chosen_state(_without_training(tree)[0], folder, None)
 
@@ -92,7 +92,7 @@ def _tree(saved: Saved) -> tuple[Tree, dict[int, Stored]]:
             if not isinstance(inner, dict):
                 break
         if not isinstance(inner, dict) or place[-1] in inner:
-            raise ValueError(f"{saved.path} has an entry twice, or inside of a tensor: {'.'.join(map(str, place))}")
+            raise ValueError(f"{saved.path} has an entry twice or in a tensor: {'.'.join(map(str, place))}")
         if stored is None:
             inner[place[-1]] = b""
             continue
@@ -103,7 +103,7 @@ def _tree(saved: Saved) -> tuple[Tree, dict[int, Stored]]:
 
 
 def _without_training(tree: Tree) -> tuple[Tree, list[str]]:
-    """Return the tree without training states beside the weights (optimizer, counters), and a note."""
+    """Return the tree without training states beside the weights (optimizer), and notes."""
     if not any(isinstance(value, torch.Tensor) for value in tree.values()):
         return tree, []
     beside = [
@@ -122,7 +122,7 @@ def _has_tensors(value: object) -> bool:
 def _opened(folder: Path, name: str) -> MappedFile:
     path = folder / name
     if Path(name).name != name:
-        raise ValueError(f"{folder / METADATA} names a file in another folder ({name}), so it is refused")
+        raise ValueError(f"{folder / METADATA} names a file in another folder ({name}): refused")
     if not path.exists():
         raise ValueError(f"{folder}: the file {name} is missing; copy the whole folder")
     if not path.stat().st_size:
@@ -152,7 +152,7 @@ def _parts(files: Mapping[str, MappedFile], name: str, dtype: torch.dtype, shard
 
 
 def _numbers(file: MappedFile, shard: Shard, dtype: torch.dtype) -> np.ndarray[Any, Any]:
-    """Return a shard's elements without a copy; the array's dtype is raw bytes of the elements' size."""
+    """Return a shard's elements as raw bytes of their size (NumPy's dtype V2, V4), not copied."""
     with zipfile.ZipFile(_Span(file, shard.start, shard.length)) as archive:
         names = archive.namelist()
         main = next(n for n in names if n.endswith("/data.pkl") and n.count("/") == 1)
@@ -162,7 +162,7 @@ def _numbers(file: MappedFile, shard: Shard, dtype: torch.dtype) -> np.ndarray[A
         found, key, first, sizes, strides = _Tensor(archive.read(main)).load()
         info = archive.getinfo(f"{prefix}data/{key}")
     if found != dtype or tuple(sizes) != shard.sizes:
-        raise ValueError(f"a shard is {tuple(sizes)} {found}, not {shard.sizes} {dtype} as .metadata says")
+        raise ValueError(f"it is {tuple(sizes)} {found}, not {shard.sizes} {dtype} as .metadata says")
     if info.compress_type != zipfile.ZIP_STORED:
         raise ValueError("a shard is compressed")
     header = shard.start + info.header_offset
@@ -230,6 +230,6 @@ class _Tensor(SafeUnpickler):
 
 
 def _described(storage: Any, offset: int, sizes: Any, strides: Any, *more: Any) -> tuple[Any, ...]:
-    """Return a tensor's description; replaces torch._utils._rebuild_tensor_v2 and _v3 in a pickle."""
+    """Return a tensor's description; replaces torch._utils._rebuild_tensor_v2 and _v3."""
     dtype = next((value for value in more if isinstance(value, torch.dtype)), storage[0])
     return dtype, storage[1], offset, sizes, strides

@@ -59,7 +59,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor of a distributed checkpoint; `chunks` lists its shards as .metadata describes them."""
+    """A tensor of a distributed checkpoint; `chunks` is .metadata's list of its shards."""
 
     name: str
     dtype: torch.dtype
@@ -85,22 +85,22 @@ class Saved:
             self._storage = root.get("storage_data") or {}
 
     def shards(self, tensor: Stored) -> tuple[Shard, ...]:
-        """Return a tensor's shards; ValueError if one is not stored or they do not cover the tensor."""
+        """Return a tensor's shards; ValueError if one is missing or they do not cover it."""
         with self._told():
             found = tuple(_shard(tensor.name, chunk, self._places) for chunk in tensor.chunks)
             if not is_covered(tensor.shape, [(shard.offsets, shard.sizes) for shard in found]):
-                raise _Odd(f"the shards of tensor {tensor.name} do not cover its shape {tensor.shape}; save it again")
+                raise _Odd(f"the shards of {tensor.name} do not cover its shape {tensor.shape}; save it again")
         return found
 
     @cached_property
     def _places(self) -> Places:
-        """Map (tensor name, offsets of a shard) to .metadata's record of where the shard is stored."""
+        """Map (tensor name, offsets of a shard) to a record of where the shard is stored."""
         indices = ((_state(index, "MetadataIndex"), info) for index, info in self._storage.items())
         return {(at["fqn"], at.get("offset")): info for at, info in indices}
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
-        """Turn any error of reading the file, inside the with block, into a ValueError with its path."""
+        """Turn an error of reading the file, in the with block, into ValueError with its path."""
         try:
             yield
         except _Refused as error:
@@ -137,7 +137,7 @@ class _Refused(Exception):
 class SafeUnpickler(pickle._Unpickler):
     """The unpickler written in Python: in the one written in C, 8 harmful bytes can allocate 64 GB.
 
-    The opcode for byte arrays could allocate as much; it is disabled, because no file here needs it.
+    The opcode for byte arrays could allocate as much; it is disabled, as no checkpoint needs it.
     """
 
     dispatch = {code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]}  # noqa: RUF012
@@ -205,11 +205,11 @@ def _shard(name: str, chunk: Any, places: Places) -> Shard:
     offsets, sizes = _sizes(part["offsets"]), _sizes(part["sizes"])
     kept = places.get((name, offsets)) or places.get((name, None))
     if kept is None:
-        raise _Odd(f"tensor {name} has no file for its shard at {offsets}; save the checkpoint again")
+        raise _Odd(f"tensor {name} has no file for its shard at {offsets}; save it again")
     info = _state(kept, "_StorageInfo")
     if info.get("transform_descriptors"):
         how = ", ".join(map(str, info["transform_descriptors"]))
-        raise _Odd(f"tensor {name} is stored through extensions ({how}), which are not supported; save without")
+        raise _Odd(f"tensor {name} is stored by extensions ({how}), which are not supported")
     file, start, length = info["relative_path"], info["offset"], info["length"]
     if not isinstance(file, str) or type(start) is not int or type(length) is not int:
         raise TypeError(f"expected a file and a byte range for {name}")

@@ -1,7 +1,7 @@
 """Find the files with a model's weights in a folder, by the file names that libraries use.
 
-A folder may contain several models: sentence-transformers lists subfolders in modules.json, diffusers
-in model_index.json, and open_clip's file may lie beside transformers' or our head.safetensors.
+A folder may contain several models: sentence-transformers lists subfolders in modules.json,
+diffusers in model_index.json; open_clip's file may lie beside transformers' or our head.safetensors.
 """
 
 import json
@@ -21,8 +21,8 @@ WEIGHTS = (
 def weights_of(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     """Return {prefix of tensor names: weights file} for the model or models in a folder.
 
-    A subfolder's file has a prefix such as "2_Dense/"; that of the folder's own file, or of the only
-    file, is empty. A file may be an index of shards. `suffixes` of checkpoints help to find files
+    A subfolder's file has a prefix such as "2_Dense/"; the prefix of the folder's own file, or of
+    the only file, is empty. A file may be an index of shards. `suffixes` of checkpoints help to find files
     for error messages. Raises ValueError, naming the files found, if there are no weights, or if a
     subfolder of the model has weights under unknown file names only.
     """
@@ -65,7 +65,7 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def _named_by(index: Path) -> Iterator[str]:
-    """Yield the subfolder names in an index file; none if it is missing or has another structure."""
+    """Yield the subfolder names in an index file; none if it is missing or of another kind."""
     if not index.is_file():
         return
     try:
@@ -85,7 +85,7 @@ def _named_by(index: Path) -> Iterator[str]:
 
 
 def weights_in(place: Path) -> Iterator[tuple[str, Path]]:
-    """Yield (file name in a soup, existing weights file or index of shards) of each model in a folder."""
+    """Yield (file name in a soup, existing file or index of shards) for each model's weights."""
     for names in WEIGHTS:
         files = [place / (name + end) for name in names for end in ("", INDEX)]
         if there := next((file for file in files if file.exists()), None):
@@ -97,12 +97,12 @@ def _checkpoints_in(place: Path, suffixes: Sequence[str]) -> list[str]:
 
 
 def _nothing_in(folder: Path, suffixes: Sequence[str]) -> str:
-    """Return an error text: the folder has no weights with a known file name; what to give instead."""
+    """Return an error text: this folder has no known weights file, and what to give instead."""
     if (folder / "adapter_config.json").exists():
         what = "an adapter (LoRA or another of PEFT), not a whole model"
         return f"{folder}: no weights in this folder but {what}; give the base model too (--base, soup.on_base)"
     known = ", ".join(name for names in WEIGHTS for name in names)
-    why = f"{folder}: no weights in this folder under a known name ({known}, or one of these with {INDEX})"
+    why = f"{folder}: no weights in this folder under a known name ({known}, or with {INDEX})"
     if files := _checkpoints_in(folder, suffixes):
         shown = ", ".join(files[:3]) + (", ..." if len(files) > 3 else "")
         every = f"{folder}/*{Path(files[0]).suffix}"

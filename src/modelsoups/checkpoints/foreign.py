@@ -30,7 +30,7 @@ DCP = "a distributed checkpoint of PyTorch (DCP)"
 FOLDERS = {  # by a file in them that tells
     "__*.metadata": f"{DCP} that each process saved for itself; save it again with use_collectives=True",
     "*.distcp": f"{DCP} without its .metadata, which is written last; copy the whole folder, or save it again",
-    "zero_to_fp32.py": "a checkpoint of DeepSpeed; run its zero_to_fp32.py, and give what it writes",
+    "zero_to_fp32.py": "a checkpoint of DeepSpeed; run its zero_to_fp32.py, and give its output",
     "tf_model.h5": "weights of TensorFlow; save them from PyTorch as .safetensors first",
     "flax_model.msgpack": "weights of Flax; save them from PyTorch as .safetensors first",
     "_CHECKPOINT_METADATA": "a checkpoint of Orbax (JAX); save its weights as .safetensors first",
@@ -39,7 +39,7 @@ AT_LIMIT = "memory or open files are at their limit; free memory, or raise the l
 
 
 def strange(path: Path) -> str | None:
-    """Return why a path is not a readable checkpoint, as text after its name; None if it may be one.
+    """Return why a path is not a readable checkpoint, as text after its name, or else None.
 
     Only regular files are opened, because reading a pipe or a device may never end.
     """

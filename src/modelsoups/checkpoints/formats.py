@@ -68,7 +68,7 @@ def _read_safetensors(path: Path, key: str | None) -> Checkpoint:
         raise ValueError(f"{path} is {what}; download or save it again") from error
     if SHARD.match(path.name) and "DCP_SHARDING_INFO" in metadata:
         what = "contains one process's shards of the tensors, as DCP's HuggingFaceStorageWriter saves them"
-        raise ValueError(f"{path} {what}; consolidate them (enable_consolidation=True), and give the result")
+        raise ValueError(f"{path} {what}; save with enable_consolidation=True, and give the result")
     file = MappedFile(path)
     length = int.from_bytes(file.read(0, 8).tobytes(), "little")
     header = json.loads(file.read(8, 8 + length).tobytes())

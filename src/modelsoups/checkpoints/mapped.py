@@ -16,7 +16,7 @@ CHANGED = "was changed while it was being read; run this again once nothing writ
 
 
 class MappedFile:
-    """A file that is memory-mapped for reading: its bytes are read from disk on access, not copied."""
+    """A file that is memory-mapped for reading: bytes are read on access, not copied."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -27,12 +27,12 @@ class MappedFile:
         self.address = self.bytes.ctypes.data
 
     def check(self, stop: int) -> None:
-        """Raise ValueError if the file is now shorter than `stop` bytes; reading on would kill the process."""
+        """Raise ValueError if the file is shorter than `stop` bytes now; reading on kills the process."""
         if self.map.size() < stop:  # the size of the file now, not when it was mapped
             raise ValueError(f"{self.path} ends too early; it was cut off while it was being read")
 
     def _now(self) -> os.stat_result:
-        """Return the file's stat now, or as it was opened if `path` no longer leads to this file."""
+        """Return the file's stat now, or that at opening if `path` is now another file."""
         try:
             now = os.stat(self.path)
         except FileNotFoundError:
@@ -40,14 +40,14 @@ class MappedFile:
         return now if os.path.samestat(now, self.opened) else self.opened  # the map keeps its file
 
     def check_unchanged(self) -> None:
-        """Raise ValueError if the file was written to since it was opened, which mixes old and new bytes."""
+        """Raise ValueError if the file was written to since it was opened."""
         self.check(self.opened.st_size)
         now = self._now()
         if (now.st_size, now.st_mtime_ns) != (self.opened.st_size, self.opened.st_mtime_ns):
             raise ValueError(f"{self.path} {CHANGED}")
 
     def touched(self) -> bool:
-        """Return whether the file's ctime changed since it was opened; unlike mtime, it cannot be reset."""
+        """Return whether the ctime changed since opening; unlike mtime, users cannot set it."""
         return self._now().st_ctime_ns != self.opened.st_ctime_ns
 
     def read(self, start: int, stop: int) -> Bytes:
@@ -56,7 +56,7 @@ class MappedFile:
         return self.bytes[start:stop]
 
     def release(self) -> None:
-        """Free this process's memory for the pages read so far; they stay in the system's file cache."""
+        """Free the memory of the pages read so far; the system's file cache keeps them."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self.map.madvise(mmap.MADV_DONTNEED)
 

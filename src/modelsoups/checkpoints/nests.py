@@ -22,7 +22,8 @@ def chosen_state(content: object, path: Path, key: str | None) -> tuple[State, l
     listing the entries with weights, if there is no such entry or several models have weights.
     """
     if not isinstance(content, Mapping):
-        raise ValueError(f"{path} contains a {type(content).__name__}, not a dict of tensors; save model.state_dict()")
+        kind = type(content).__name__
+        raise ValueError(f"{path} contains a {kind}, not a dict of tensors; save model.state_dict()")
     if key is None and _is_state(content):
         return content, []
     found = dict(_states(content, "", set()))
@@ -38,7 +39,7 @@ def chosen_state(content: object, path: Path, key: str | None) -> tuple[State, l
 
 
 def _usual_choice(names: list[str]) -> str | None:
-    """Return the only name, or the least nested one usual for weights; None if the choice is unclear."""
+    """Return the only name, or the least nested one usual for weights; None if there is none."""
     last = {name: name.rpartition(".")[2] for name in names}
     for kinds in (WEIGHTS, AVERAGES):
         known = [name for name in names if last[name] in kinds]

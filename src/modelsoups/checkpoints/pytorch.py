@@ -96,7 +96,7 @@ def _why_not(path: Path, error: Exception, zipped: bool) -> str:
         start = file.read(2)
     if OTHER_PROTOCOL.search(text) and start[:1] == pickle.PROTO and start[1:] in b"\3\4\5":
         again = "load it with torch.load and save it again with torch.save's default protocol"
-        return f"was saved before torch 1.6 with pickle protocol {start[1]}, which is not supported; {again}"
+        return f"was saved before torch 1.6 with pickle protocol {start[1]}, not supported here; {again}"
     return "is truncated, empty or not a PyTorch checkpoint; download it or save it again"
 
 

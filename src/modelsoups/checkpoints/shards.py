@@ -24,7 +24,7 @@ CELLS = 2**22  # of the grid that the borders of all shards make, up to which th
 
 @dataclass(frozen=True)
 class InShards:
-    """A tensor stored as shards in mapped files; a block of elements is put together when it is read.
+    """A tensor stored as shards in mapped files; its elements are put together when read.
 
     find: returns each shard's offsets and elements; called at the first read.
     """
@@ -40,17 +40,17 @@ class InShards:
 
     @cached_property
     def _whole(self) -> Bytes | None:
-        """The bytes of a tensor that is stored as one contiguous shard; None for all other tensors."""
+        """The tensor's bytes if it is stored as one contiguous shard, otherwise None."""
         one = len(self._parts) == 1 and self._parts[0][1].flags.c_contiguous
         return self._parts[0][1].reshape(-1).view(np.uint8) if one else None
 
     def address(self) -> int | None:
-        """Return the first element's memory address; None unless the tensor is one contiguous shard."""
+        """Return the first element's memory address; None if there are several shards."""
         self._check()
         return None if self._whole is None else self._whole.ctypes.data
 
     def block(self, start: int, stop: int) -> Bytes:
-        """Return the bytes of flat elements `start` to `stop` - 1; a copy if there are several shards."""
+        """Return the bytes of flat elements `start` to `stop` - 1, copied if in several shards."""
         self._check()
         size = self.dtype.itemsize
         if self._whole is not None:
@@ -105,7 +105,7 @@ def fill(out: NDArray[Any], parts: Sequence[Part], shape: tuple[int, ...], start
 
 
 def is_covered(shape: tuple[int, ...], boxes: Sequence[Box]) -> bool:
-    """Return whether boxes (offsets, sizes) cover a tensor of this shape without gaps or overlaps."""
+    """Return whether boxes (offsets, sizes) cover a tensor of this shape, without overlap."""
     for at, sizes in boxes:
         if len(at) != len(shape) or len(sizes) != len(shape):
             return False

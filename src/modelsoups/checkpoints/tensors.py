@@ -104,7 +104,7 @@ class Computed:
         """Return None, because the numbers are not stored in memory."""
 
     def block(self, start: int, stop: int) -> Bytes:
-        """Return the bytes of flat elements `start` to `stop` - 1; compute only the rows with them."""
+        """Return the bytes of flat elements `start` to `stop` - 1; only their rows are computed."""
         width = max(1, math.prod(self.shape[1:]))
         first = start // width
         flat = self.rows(first, -(-stop // width)).to(self.dtype).reshape(-1)
@@ -122,7 +122,7 @@ class Computed:
 
 
 def numbers_of(entry: "Entry") -> Tensor:
-    """Return a tensor, without a copy if it is contiguous in a file or memory; do not write to it."""
+    """Return a tensor, without a copy if it is contiguous; do not write to it."""
     return tensor_of(entry.block(0, math.prod(entry.shape)), entry.dtype).view(entry.shape)
 
 
@@ -144,8 +144,8 @@ class Checkpoint(Mapping[str, Tensor]):
     """An opened checkpoint: a mapping from tensor names to tensors, which are read on access.
 
     tied: {tensor name: earlier name of the same tensor}. notes: messages to the user about changes
-    ("prefix module. removed"). folder: the model's folder that was opened, if any. parts: {prefix of
-    tensor names: file in this folder to which a soup writes them}. before: the file's original
+    ("prefix module. removed"). folder: the model's folder that was opened, if any. parts: {prefix
+    of tensor names: file in this folder to which a soup writes them}. before: the file's original
     content, if names or tensors were changed after opening.
     """
 
@@ -177,7 +177,7 @@ class Checkpoint(Mapping[str, Tensor]):
             file.check_unchanged()
 
     def touched(self) -> bool:
-        """Return whether the ctime of any of its files changed since opening (`MappedFile.touched`)."""
+        """Return whether the ctime of any of its files changed since it was opened."""
         return any(file.touched() for file in self._mapped)
 
     @cached_property
@@ -186,7 +186,7 @@ class Checkpoint(Mapping[str, Tensor]):
 
 
 def is_beside(key: Any, value: Any) -> bool:
-    """Return whether a state dict's entry is not a weight: numbers, texts, None or `_extra_state`."""
+    """Return whether a state dict's entry is not a weight: number, text, None, `_extra_state`."""
     extra = isinstance(key, str) and key.endswith("_extra_state") and not isinstance(value, Tensor)
     return extra or _is_plain(value, 0)
 
@@ -221,7 +221,7 @@ def checkpoint_of(state: Mapping[Any, Any], name: str = "state in memory") -> Ch
         if not isinstance(key, str) or not isinstance(tensor, Tensor):
             raise ValueError(f"{name}: entry {key} is a {type(tensor).__name__}, not a tensor; give model.state_dict()")
         if hasattr(tensor, "full_tensor"):
-            raise ValueError(f"{name}: tensor {key} is a DTensor, a shard on this process; give its .full_tensor()")
+            raise ValueError(f"{name}: tensor {key} is a DTensor, a shard of the whole tensor; give its .full_tensor()")
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             raise ValueError(f"{name}: tensor {key} is sparse, quantized or on meta device; expected a dense one")
         if tensor.numel():

@@ -81,7 +81,7 @@ def load_pickle(path: Path) -> Any:
         raise ValueError(f"{path} contains a Python object ({error}), which can run code, so it is refused") from error
     except _Zero as error:
         what = "was saved with pickle protocol 0, which does not store tensors"
-        raise ValueError(f"{path} {what}; save it again without the option pickle_protocol") from error
+        raise ValueError(f"{path} {what}; save it again without pickle_protocol=0") from error
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
     except MemoryError:
@@ -103,7 +103,7 @@ class _Module:
 
 
 class _Reader(pickle.Unpickler):
-    """Unpickles data.pkl: modules become `_Module`, tensor storages stay in a memory map of the file."""
+    """Unpickles data.pkl: modules become `_Module`, storages stay in a memory map of the file."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
         names = archive.namelist()
@@ -118,7 +118,7 @@ class _Reader(pickle.Unpickler):
         super().__init__(io.BytesIO(bytes(self._content(name))))
 
     def _content(self, name: str) -> torch.UntypedStorage:
-        """Return the bytes of a file in the zip without a copy; ValueError if it is compressed or cut off."""
+        """Return the bytes of a file in the zip, not copied; ValueError if compressed or cut off."""
         info, size = self.archive.getinfo(name), self.mapped.nbytes()
         header = bytes(self.mapped[info.header_offset : min(info.header_offset + 30, size)])
         start = info.header_offset + 30 + int.from_bytes(header[26:28], "little")
@@ -158,7 +158,7 @@ class _Reader(pickle.Unpickler):
         return torch.empty(0, dtype=dtype).set_(content)
 
     def made(self, kind: Any, *_: Any) -> _Module:
-        """Return an empty `_Module`; replaces copyreg._reconstructor in pickle protocols below 2."""
+        """Return an empty `_Module`; replaces copyreg._reconstructor (pickle protocols 0, 1)."""
         if kind is not self.module:
             raise _Refused(repr(kind))
         return self.module()
@@ -168,11 +168,11 @@ class _Reader(pickle.Unpickler):
         return tensor
 
     def tensor(self, storage: Tensor, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any) -> Tensor:
-        """Return a view of a storage, which torch checks; replaces torch._utils._rebuild_tensor_v2."""
+        """Return a tensor in a storage; replaces torch._utils._rebuild_tensor_v2."""
         return storage.as_strided(tuple(size), tuple(stride), offset)
 
     def cast(self, storage: Tensor, offset: int, size: Sequence[int], stride: Sequence[int], *more: Any) -> Tensor:
-        """Return a view with a newer dtype such as float8; replaces torch._utils._rebuild_tensor_v3."""
+        """Return a tensor of a dtype such as float8; replaces torch._utils._rebuild_tensor_v3."""
         return self.tensor(storage.view(more[2]), offset, size, stride)
 
 

@@ -16,7 +16,7 @@ from modelsoups.checkpoints.tensors import Checkpoint
 from modelsoups.disk import paths
 
 STATES = "model_states.pt"  # of DeepSpeed: mp_rank_00_model_states.pt
-SCRIPT = "run its zero_to_fp32.py, as `python zero_to_fp32.py . OUTPUT`, and give what it writes"
+SCRIPT = "run its zero_to_fp32.py, as `python zero_to_fp32.py . OUTPUT`, and give its output"
 
 
 def read_training_folder(folder: Path, key: str | None) -> Checkpoint | None:
@@ -41,7 +41,7 @@ def _dcp_within(folder: Path, inner: Path, key: str | None) -> Checkpoint:
 
 
 def _states(folder: Path) -> Path | None:
-    """Return DeepSpeed's file of model states in a folder or its last step's folder; None if none."""
+    """Return DeepSpeed's file of model states in a folder or its last step's folder, or None."""
     if not any(folder.glob(f"*{STATES}")):
         steps = sorted(p for p in folder.iterdir() if p.is_dir() and any(p.glob(f"*{STATES}")))
         latest = folder / "latest"
@@ -67,10 +67,10 @@ def _deepspeed(folder: Path, states: Path, key: str | None) -> Checkpoint:
 
 
 def check_states(path: Path) -> None:
-    """Raise ValueError if DeepSpeed's file of model states `path` has only a part of the weights."""
+    """Raise ValueError if DeepSpeed's file of model states has only a part of the weights."""
     beside = [p.name for p in path.parent.glob(f"*{STATES}")]
     if any(name.startswith("zero_pp_rank_") for name in (path.name, *beside)):
-        raise ValueError(f"{path} is of DeepSpeed's ZeRO-3, where each process saves a part of the weights; {SCRIPT}")
+        raise ValueError(f"{path} is a file of DeepSpeed's ZeRO-3, which saves one per process; {SCRIPT}")
     kinds: dict[str, Callable[[str], bool]] = {
         "tensor": lambda name: name.startswith("mp_rank_") and not name.startswith("mp_rank_00_"),
         "pipeline": lambda name: name.startswith("layer_") and "expert" not in name,

@@ -25,7 +25,7 @@ def load_zipped(path: Path) -> object:
     whole = tensor_of(MappedFile(path).bytes, torch.uint8).untyped_storage()
     with utf8_name(path) as name, torch.serialization._open_zipfile_reader(str(name)) as archive:
         if archive.has_record("byteorder") and archive.get_record("byteorder").decode() != sys.byteorder:
-            raise ValueError(f"{path} has another byte order than this machine, and is too large to be converted in memory")
+            raise ValueError(f"{path} has another machine's byte order; there is no memory to convert it")
         more = {"overall_storage": whole, "encoding": "utf-8", "weights_only": True}
         found: object = torch.serialization._load(archive, "cpu", _weights_only_unpickler, **more)
     return found

@@ -107,7 +107,7 @@ def _this_process() -> dict[str, Any]:
 
 
 def began(pid: int) -> str | None:
-    """Return a process's start time in clock ticks since the boot; None if the process has ended."""
+    """Return a process's start time in clock ticks since the boot; None if it has ended."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -12,7 +12,7 @@ SPARE, LEAST = 64, 8  # descriptors left when the limit is raised, and when it c
 
 
 def irregular(mode: int) -> str | None:
-    """Return why a file mode (st_mode) is refused ("it is a pipe, ..."); None for a regular file."""
+    """Return why a file mode (st_mode) is refused ("it is a pipe ..."), None if regular."""
     if stat.S_ISREG(mode):
         return None
     kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
@@ -70,4 +70,4 @@ def _raise_limit() -> None:
 def _too_many(path: Path) -> OSError:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     way_out = "mix fewer checkpoints at a time, or ask for a higher limit (see ulimit -Hn)"
-    return OSError(errno.EMFILE, f"this process may have only {limit:,} files open at a time; {way_out}", str(path))
+    return OSError(errno.EMFILE, f"at most {limit:,} files may be open at a time; {way_out}", str(path))

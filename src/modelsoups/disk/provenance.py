@@ -52,7 +52,7 @@ def record() -> dict[str, Any]:
 
 
 def public(value: Any) -> Any:
-    """Copy JSON values without private parts: cluster and W&B settings, folders of absolute paths."""
+    """Copy JSON values without cluster and W&B settings, and without folders of absolute paths."""
     if isinstance(value, Mapping):
         return {key: public(inner) for key, inner in value.items() if key not in PRIVATE}
     if isinstance(value, str):

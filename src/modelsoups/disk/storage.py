@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # manifests are read without loading torch
     from torch import Tensor
 
 
-AWAY = "move this file away, so that it is written again"
+AWAY = "move it away, so that the file is written again"
 
 
 @contextlib.contextmanager
@@ -46,7 +46,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder; then sync and rename it to the new `path`, or delete it after an error."""
+    """Yield a temporary folder; then rename it to the new `path`, or delete it after an error."""
     _make_folder(path.parent)
     tmp = temporary.beside(path)
     try:
@@ -69,12 +69,12 @@ def check_space(path: Path, size: int) -> None:
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     disk = shutil.disk_usage(folder)
     if disk.total and disk.free < size:  # a total of zero: the file system does not tell
-        needed = f"the file takes {size / 1e6:,.1f} MB, but the disk has {disk.free / 1e6:,.1f} MB free"
+        needed = f"the file takes {size / 1e6:,.1f} MB, but only {disk.free / 1e6:,.1f} MB are free"
         raise OSError(errno.ENOSPC, f"could not write {path}: {needed}; make room, or write to another disk")
 
 
 def _make_folder(folder: Path) -> None:
-    """Create a folder and its missing parents, and sync them so that a power failure cannot undo it."""
+    """Create a folder and its missing parents, and sync these to survive a power failure."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for made in missing:
@@ -120,7 +120,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_object(path: Path, *keys: str) -> dict[str, Any]:
-    """Return a JSON file's object; raise ValueError, with the path, if it is none or lacks a key."""
+    """Return a JSON file's object; ValueError, with the path, if it is none or lacks a key."""
     content = read_json(path)
     if not isinstance(content, dict) or any(key not in content for key in keys):
         expected = f"an object with the keys {', '.join(keys)}" if keys else "an object"

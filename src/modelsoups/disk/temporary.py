@@ -1,7 +1,7 @@
 """Temporary files and folders: each belongs to one process, and is removed if this process died.
 
-A name is ".<final name>.<machine>-<process ID>-<start time>-<random>.tmp". <machine> is a hash of host
-name, boot and PID namespace, because a process ID identifies a process only within these.
+A name is ".<final name>.<machine>-<process ID>-<start time>-<random>.tmp". <machine> is a hash of
+host name, boot and PID namespace, because a process ID identifies a process only within these.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ def beside(path: Path) -> Path:
 
 
 def tidy(folder: Path) -> None:
-    """Remove temporary files of processes that ended; those of other machines or users after a day."""
+    """Remove temporary files of ended processes; of other machines or users after a day."""
     with contextlib.suppress(OSError), os.scandir(folder) as found:
         for entry in found:
             if (match := OURS.fullmatch(entry.name)) and _left_behind(entry, *match.groups()):

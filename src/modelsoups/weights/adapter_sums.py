@@ -82,7 +82,7 @@ def _check_no_dora(adapters: Sequence[Adapter], used: Sequence[int]) -> None:
 
 
 def _members(module: str, adapters: Sequence[Adapter], coefficients: Coefficients) -> Members:
-    """Return one module's (coefficient * scale, update) pairs; ValueError if their shapes differ."""
+    """Return one module's (coefficient * scale, update) pairs; ValueError if shapes differ."""
     having = [(k, a.updates[module]) for k, a in enumerate(adapters) if module in a.updates]
     first = having[0][1]
     row = of_group(f"{first.target}.weight", coefficients)
@@ -102,7 +102,7 @@ def _shown(update: Update) -> str:
 
 
 def _keeps_dtypes(adapters: Sequence[Adapter], coefficients: Coefficients) -> bool:
-    """Return whether scaling is exact in each factor's dtype: float32 or wider, or by powers of two.
+    """Return whether scaling is exact in each factor's dtype: 32 bits, or scaled by powers of two.
 
     float16 has few exponents, so its factors must not be scaled by less than 1.
     """
@@ -115,7 +115,7 @@ def _keeps_dtypes(adapters: Sequence[Adapter], coefficients: Coefficients) -> bo
 
 
 def _stacked(members: Members, narrow: bool) -> tuple[Entry, Entry]:
-    """Return the sum's factors (down, up), computed when they are read; `narrow` keeps 16-bit dtypes."""
+    """Return the sum's (down, up), computed when read; `narrow`: keep 16-bit dtypes."""
     rank = sum(update.rank for _, update in members)
     dtype = members[0][1].up.dtype
     for _, update in members:
@@ -145,7 +145,7 @@ def _stacked(members: Members, narrow: bool) -> tuple[Entry, Entry]:
 
 
 def _truncated(down: Entry, up: Entry, rank: int) -> tuple[Entry, Entry, tuple[float, float]]:
-    """Return the best (down, up) of this rank, and the squared norms of what is lost and of up @ down."""
+    """Return the best (down, up) of this rank, and squared norms of the error and of up @ down."""
     assert isinstance(down, Computed) and isinstance(up, Computed)  # noqa: PT018
     down_RI = down.rows(0, down.shape[0]).flatten(1)
     up_OR = up.rows(0, up.shape[0]).flatten(1)
@@ -166,13 +166,13 @@ def _truncated(down: Entry, up: Entry, rank: int) -> tuple[Entry, Entry, tuple[f
 def _whole_tensors(
     adapters: Sequence[Adapter], used: Sequence[int], coefficients: Coefficients, whole: Sum
 ) -> dict[str, Entry]:
-    """Return the sum's biases and modules_to_save, by the names that PEFT writes in adapter files."""
+    """Return the sum's biases and modules_to_save, by their names in PEFT's files."""
     found: dict[str, Entry] = {}
     for name in dict.fromkeys(n for a in adapters for n in a.whole):
         odd = next((a for a in adapters if name not in a.whole), None)
         if odd is not None:
             raise ValueError(
-                f"{odd.name} has no {name}, but other adapters have: give --base MODEL (base=...) to use its tensor"
+                f"{odd.name} has no {name}, but others have: give --base MODEL (base=...) to use its tensor"
             )
         parts = [(a, a.entries[a.whole[name]]) for a in adapters]
         first = parts[0][1]
@@ -189,8 +189,8 @@ def _whole_tensors(
             continue
         row = [of_group(name, coefficients)[k] for k in used]
         if abs(math.fsum(row) - 1) > ROUNDING:
-            what = f"the coefficients sum to {math.fsum(row):.6g}, not 1, but {name} of {adapters[0].name} is not an update"
-            raise ValueError(f"{what}, it replaces the base's tensor: give --base MODEL (base=...)")
+            what = f"the coefficients sum to {math.fsum(row):.6g}, not 1, but {name} is a tensor, not an update"
+            raise ValueError(f"{adapters[0].name}: {what}: give --base MODEL (base=...)")
         rows: list[tuple[float, Term]] = [(c, Stored(e)) for c, (_, e) in zip(row, parts, strict=True)]
         dtype = first.dtype
         for _, entry in parts:
@@ -215,7 +215,7 @@ def _notes(
         )
     dtypes = {str(u.up.dtype).removeprefix("torch.") for a in adapters for u in a.updates.values()}
     if len(dtypes) > 1:
-        notes.append(f"the adapters have the dtypes {' and '.join(sorted(dtypes))}: the widest is written")
+        notes.append(f"the adapters have dtypes {' and '.join(sorted(dtypes))}: the widest is written")
     elif not narrow and dtypes & {"bfloat16", "float16"}:
         notes.append(f"the factors are written in float32, as {dtypes.pop()} cannot represent their sum exactly")
     return notes

@@ -21,7 +21,7 @@ SUM = 1e-9  # how far a sum of coefficients may be from one and still leaves not
 
 @dataclass
 class Fitted:
-    """One ingredient (an adapter or a whole model) as full tensors, by their names in the base model."""
+    """One ingredient (adapter or whole model) as full tensors, by names in the base model."""
 
     name: str
     rows: dict[str, Term] = field(default_factory=dict)
@@ -33,7 +33,9 @@ class Fitted:
         if name in self.rows:
             return self.rows[name]
         if name not in base.entries:
-            raise ValueError(f"{self.name}: tensor {name} is neither here nor in the base {base.name}; leave this out")
+            raise ValueError(
+                f"{self.name}: tensor {name} is neither here nor in {base.name}; leave this ingredient out"
+            )
         return Stored(base.entries[name])
 
 
@@ -47,8 +49,8 @@ def merged(adapter: Adapter, base: Checkpoint) -> Checkpoint:
 def combined(checkpoints: Sequence[Checkpoint], coefficients: Coefficients, base: Checkpoint) -> Checkpoint:
     """Return theta_0 + sum_i c_i (theta_i - theta_0) for adapters or whole models.
 
-    Raises ValueError, naming the tensor, if an adapter does not fit the base model, if a tensor that
-    the base lacks is not in all ingredients, or if a layer group of the coefficients has no tensors.
+    Raises ValueError, naming the tensor, if an adapter does not fit the base model, if a
+    tensor that the base lacks is not in all ingredients, or if a layer group has no tensors.
     """
     adapters = [c for c in checkpoints if isinstance(c, Adapter)]
     base, add = renamed(base, adapters)
@@ -83,7 +85,7 @@ def _mixed(name: str, entry: Entry, fitted: Sequence[Fitted], row: Sequence[floa
     shape = sizes[0][1].shape if len(sizes) == len(parts) else entry.shape
     if odd := next((pair for pair in sizes if tuple(pair[1].shape) != tuple(shape)), None):
         what = f"{odd[0].name}: tensor {name} is {tuple(odd[1].shape)}, expected {tuple(shape)}"
-        raise ValueError(f"{what}: the vocabulary or the classes were resized; resize the base model first")
+        raise ValueError(f"{what}: the vocabulary or the classes were resized; resize the base first")
     if name in base.entries:
         reads.append(base.entries[name])
     return Computed(entry.dtype, tuple(shape), Total(parts), files_of(*reads))
@@ -94,8 +96,8 @@ def _untie(whole: Checkpoint, base: Checkpoint, changed: Mapping[str, None]) -> 
     for a, b in base.tied.items():
         if odd := [name for name in (a, b) if name in changed]:
             del whole.tied[a]
-            text = f"{a} and {b} are one tensor in the base, and {' and '.join(odd)} was changed: both are written"
-            whole.notes.append(f"{text}; a model that ties them again when loaded computes other outputs")
+            text = f"{a} and {b} are tied in the base, and {' and '.join(odd)} was changed: both are written"
+            whole.notes.append(f"{text}; a model that ties them on loading has other outputs")
 
 
 def _note_differences(
@@ -121,7 +123,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def renamed(base: Checkpoint, adapters: Sequence[Adapter]) -> tuple[Checkpoint, str]:
-    """Return the base with names as in the adapters, and a prefix to put before the adapters' names.
+    """Return the base with names as in the adapters, and a prefix to put before theirs.
 
     A bare model's names lack the prefix ("bert.") of a model with a head; either may be the base.
     """
@@ -169,7 +171,7 @@ def _weight_of(module: str, base: Checkpoint) -> str | None:
 
 
 def fit_whole(model: Checkpoint, base: Checkpoint) -> Fitted:
-    """Return a whole model as an ingredient beside adapters; without changes if it is the base itself."""
+    """Return a whole model as an ingredient beside adapters; no change if it is the base."""
     if model.files and all(any(mine.samefile(file) for file in base.files) for mine in model.files):
         return Fitted(model.name)
     if odd := next((key for key in base if key not in model.entries), None):
@@ -179,7 +181,7 @@ def fit_whole(model: Checkpoint, base: Checkpoint) -> Fitted:
 
 
 def fit(adapter: Adapter, base: Checkpoint, add: str = "") -> Fitted:
-    """Return an adapter as an ingredient; ValueError, naming the module, if it does not fit the base.
+    """Return an adapter as an ingredient; ValueError, naming the module, if it does not fit.
 
     add: the prefix to put before the adapter's names.
     """
@@ -223,7 +225,8 @@ def _turned(adapter: Adapter, update: Update, start: Entry) -> bool | None:
     if update.embedding:
         fits[False] = False
     if not start.dtype.is_floating_point:
-        raise ValueError(f"{adapter.name}: the base's weight of {update.module} is quantized ({describe(start)}); use a float base")
+        what = f"the base's weight of {update.module} is quantized ({describe(start)})"
+        raise ValueError(f"{adapter.name}: {what}; use a base with float weights")
     if not any(fits.values()):
         found = f"its update is {plain}, and the base's weight {tuple(start.shape)}"
         raise ValueError(

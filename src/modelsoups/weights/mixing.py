@@ -153,7 +153,7 @@ def _check_names(first: Checkpoint) -> None:
 
 
 def _check_written(tmp: Path, out: Path, plan: Plan) -> None:
-    """Raise ValueError unless safetensors can open the written file `tmp`; `out` is its final name."""
+    """Raise ValueError unless safetensors can open the file `tmp`, which is to become `out`."""
     try:
         with utf8_name(tmp) as name, safe_open(name, "numpy") as file:
             odd = plan.offsets.keys() ^ set(file.keys())

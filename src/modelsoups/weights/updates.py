@@ -20,7 +20,7 @@ STEP = 2**20  # numbers that are in memory at a time for the lengths of columns
 
 
 class Term(Protocol):
-    """A function that returns rows `first` to `last` - 1 of a tensor in float64; do not write to them."""
+    """A function that returns rows `first` to `last` - 1 of a tensor, in float64, read-only."""
 
     def __call__(self, first: int, last: int, /) -> Tensor: ...
 
@@ -39,7 +39,7 @@ class Stored:
 
 @dataclass(eq=False)
 class Merged:
-    """The rows of a weight W plus its update scale * up @ down, with DoRA's norms if it has them."""
+    """The rows of a weight W plus its update, scale * up @ down, and with DoRA's norms."""
 
     start: Entry  # W, of shape (O, I...) or, if transposed, (I, O)
     update: Update
@@ -71,7 +71,7 @@ class Merged:
 
     @cached_property
     def _columns_O(self) -> Tensor:
-        """The norm of each column (output) of a weight that is stored transposed, with its update, (O,)."""
+        """The norm of each column (output) of an updated weight stored transposed, (O,)."""
         count, width = self.start.shape
         step = max(1, STEP // width)
         squares_O = torch.zeros(width, dtype=torch.float64)
@@ -81,7 +81,7 @@ class Merged:
 
 
 class Total:
-    """The rows of a weighted sum of terms, sum_i c_i term_i; a weight that several share is read once."""
+    """The rows of a weighted sum, sum_i c_i term_i; a weight shared by terms is read once."""
 
     def __init__(self, parts: Sequence[tuple[float, Term]]) -> None:
         self.updates: list[tuple[float, Merged]] = []

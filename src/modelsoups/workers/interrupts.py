@@ -16,7 +16,7 @@ class Ended(BaseException):
 
 @contextlib.contextmanager
 def cleaned_up() -> Iterator[None]:
-    """Inside the with block, SIGTERM and SIGHUP raise Ended; afterwards the signal ends the process.
+    """In the with block, SIGTERM and SIGHUP raise Ended; afterwards they end the process.
 
     This removes temporary files first. A signal that is already ignored or handled is left alone.
     """
