@@ -55,7 +55,7 @@ OPTIMIZER = {"state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.ones(5, 3
 @pytest.mark.parametrize(
     ("around", "notes"),
     [
-        (lambda model: model, ["_extra_state left out: no tensors"]),
+        (lambda model: model, ["_extra_state left out: not tensors"]),
         (lambda model: {"model": model, "optim": OPTIMIZER, "step": 3}, ["took its entry model"]),
         (lambda model: {"app": {"model": model, "optimizer": OPTIMIZER}}, ["took its entry app.model"]),
         (  # torchtitan
@@ -198,10 +198,10 @@ def first_info(found):
         (lambda m: setattr(first_chunk(m), "sizes", torch.Size([4, 3])), "do not cover its shape (5, 3)"),
         (lambda m: m.state_dict_metadata["model.w"].chunks.append(first_chunk(m)), "do not cover its shape (5, 3)"),
         (lambda m: m.planner_data.update({"model.w": ("x",) * 10**5}), "expected the dict keys of model.w"),
-        (lambda m: m.planner_data.update({"model.w": ("model",)}), "has an entry twice or in a tensor: model"),
+        (lambda m: m.planner_data.update({"model.w": ("model",)}), "has an entry twice, or nested in a tensor: model"),
         (
             lambda m: m.planner_data.update({"model.n": ("model", "w", "n")}),
-            "has an entry twice or in a tensor: model.w",
+            "has an entry twice, or nested in a tensor: model.w",
         ),
         (lambda m: m.storage_data.clear(), "has no file for its shard"),
         (lambda m: m.planner_data.update({"model.w": ("model", 1.5)}), "expected the dict keys of model.w"),

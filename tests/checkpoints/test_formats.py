@@ -187,7 +187,7 @@ def test_a_torchvision_file_with_batchnorm(tmp_path: Path) -> None:
 
 
 def test_a_model_itself_is_not_a_checkpoint() -> None:
-    with pytest.raises(ValueError, match=r"a Linear: expected a path or a state dict, as of model\.state_dict\(\)"):
+    with pytest.raises(ValueError, match=r"expected a path or a state dict \(model\.state_dict\(\)\), not a Linear"):
         open_checkpoint(torch.nn.Linear(2, 2))
 
 

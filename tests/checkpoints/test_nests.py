@@ -68,11 +68,11 @@ def test_counters_and_extra_states_beside_the_weights_are_left_out(tmp_path: Pat
     for source in (tmp_path / "a.pt", {**A, **beside}):
         opened = open_checkpoint(source)
         assert list(opened) == ["w"]
-        assert opened.notes == ["layer._extra_state, best, name, ... left out: no tensors"]
+        assert opened.notes == ["layer._extra_state, best, name, ... left out: not tensors"]
     settings = {**A, "net": {"lr": 1, "betas": (0.9, 0.99)}, "history": [1.0, {"n": None}]}
     torch.save(settings, tmp_path / "b.pt")
     for source in (tmp_path / "b.pt", settings):
-        assert open_checkpoint(source).notes == ["net, history left out: no tensors"]
+        assert open_checkpoint(source).notes == ["net, history left out: not tensors"]
     for wrong in ({"net": {"w": torch.ones(1)}, **A}, {"array": [torch.ones(1)], **A}):
         with pytest.raises(ValueError, match=r"entry (net|array) is a (dict|list), not a tensor"):
             open_checkpoint(wrong)

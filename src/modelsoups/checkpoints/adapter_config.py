@@ -60,7 +60,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def scale_of(settings: Settings, module: str, where: Path) -> tuple[int, float]:
     """Return a module's LoRA rank, and the scale that multiplies the product of its factors.
 
-    The scale is alpha / r, or alpha / sqrt(r) for rsLoRA. Raises ValueError if one is invalid.
+    The scale is alpha / r, or alpha / sqrt(r) for rsLoRA. Raises ValueError if r or alpha is invalid.
     """
     rank = _of_module(settings, "rank_pattern", module, where, settings.get("r", 8))
     alpha = _of_module(settings, "alpha_pattern", module, where, settings.get("lora_alpha", 8))
@@ -73,7 +73,7 @@ def scale_of(settings: Settings, module: str, where: Path) -> tuple[int, float]:
 
 
 def _of_module(settings: Settings, key: str, module: str, where: Path, usual: Any) -> Any:
-    """Return a module's value in settings[key], {regular expression: value}, or else `usual`."""
+    """Return the value in settings[key] whose regular expression matches a module, or `usual`."""
     for pattern, value in (settings.get(key) or {}).items():
         try:
             if re.match(rf"(.*\.)?({pattern})$", module):

@@ -47,7 +47,7 @@ class Update:
 
     @property
     def target(self) -> str:
-        """The module's name in the base model, where PEFT's "base_layer." is missing."""
+        """The module's name in the base model, without PEFT's infix "base_layer."."""
         return self.module.replace(INNER, "")
 
 
@@ -133,5 +133,5 @@ def _update(folder: Path, settings: dict[str, Any], module: str, parts: dict[str
         )
     if bool(settings.get("use_dora")) != (magnitude is not None):
         set_to = bool(settings.get("use_dora"))
-        raise ValueError(f"{folder}: use_dora is {set_to}, unlike the tensors of {module}; save it again")
+        raise ValueError(f"{folder}: use_dora is {set_to}, contrary to the tensors of {module}; save it again")
     return Update(module, down, up, scale, embedding, magnitude, bias)

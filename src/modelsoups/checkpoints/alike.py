@@ -24,7 +24,7 @@ FEW = 4  # names that a file lacks, up to which tensors are compared to find tie
 
 
 def align(checkpoints: Sequence[Checkpoint]) -> None:
-    """Match checkpoints to the first in place, if safe; `before` keeps the original content."""
+    """Match names and buffers to the first checkpoint in place; `before` keeps the original."""
     first = checkpoints[0]
     odd = [c for c in checkpoints[1:] if c.entries.keys() != first.entries.keys()]
     for checkpoint in odd:
@@ -47,7 +47,7 @@ def _remember(checkpoint: Checkpoint) -> None:
 
 
 def _names_as_in(first: Checkpoint, other: Checkpoint) -> dict[str, str] | None:
-    """Return {old: new name} for `other` if a prefix or `module.` is nearly all that differs."""
+    """Return {old: new name} for `other` if mostly a prefix or `module.` differs from `first`."""
     best: dict[str, str] | None = None
     most = 2 * len(first.entries.keys() & other.entries.keys())
     sizes = [sum(not _is_buffer(key, entry) for key, entry in c.entries.items()) for c in (first, other)]
@@ -60,7 +60,7 @@ def _names_as_in(first: Checkpoint, other: Checkpoint) -> dict[str, str] | None:
 
 
 def _renamings(first: Checkpoint, other: Checkpoint) -> Iterator[Callable[[str], str]]:
-    """Yield functions that may turn names of `other` into `first`'s: by prefix or `module.`."""
+    """Yield functions that may turn a name in `other` into one in `first`, as by a new prefix."""
     for start in list(first)[:TRIED]:
         for name in other:
             if name.endswith(f".{start}"):
@@ -81,7 +81,7 @@ def _without_module(name: str) -> str:
 
 
 def _tie(checkpoint: Checkpoint, other: Checkpoint) -> None:
-    """Add names that a checkpoint lacks if `other` ties them to a tensor that it has."""
+    """Add tensors that a checkpoint lacks, but that `other` ties to one that the checkpoint has."""
     missing = [key for key in other if key not in checkpoint]
     for key in missing if len(missing) <= FEW else ():
         twins = (k for k in other if k != key and k in checkpoint.entries and _is_tied(other, key, k))

@@ -61,13 +61,13 @@ def read_dcp(folder: Path, key: str | None = None) -> Checkpoint:
         whole.entries[name] = InShards(stored.dtype, stored.shape, find, held)
     if left_out:
         shown = ", ".join(left_out[:3]) + (", ..." if len(left_out) > 3 else "")
-        whole.notes.append(f"{shown} left out: no tensors")
+        whole.notes.append(f"{shown} left out: not tensors")
     whole.files = (*(folder / name for name in files), folder / METADATA)
     return whole
 
 
 def place_of_weights(folder: Path) -> Place:
-    """Return the dict keys that lead to the weights, as ("model",) or () if at the top."""
+    """Return the dict keys that lead to the weights: ("model",), or () if at the top level."""
     tree, _ = _tree(Saved(folder / METADATA))
     state, _ = chosen_state(_without_training(tree)[0], folder, None)
 
@@ -92,7 +92,7 @@ def _tree(saved: Saved) -> tuple[Tree, dict[int, Stored]]:
             if not isinstance(inner, dict):
                 break
         if not isinstance(inner, dict) or place[-1] in inner:
-            raise ValueError(f"{saved.path} has an entry twice or in a tensor: {'.'.join(map(str, place))}")
+            raise ValueError(f"{saved.path} has an entry twice, or nested in a tensor: {'.'.join(map(str, place))}")
         if stored is None:
             inner[place[-1]] = b""
             continue
@@ -122,7 +122,7 @@ def _has_tensors(value: object) -> bool:
 def _opened(folder: Path, name: str) -> MappedFile:
     path = folder / name
     if Path(name).name != name:
-        raise ValueError(f"{folder / METADATA} names a file in another folder ({name}): refused")
+        raise ValueError(f"{folder / METADATA} names a file in another folder ({name}), so it is refused")
     if not path.exists():
         raise ValueError(f"{folder}: the file {name} is missing; copy the whole folder")
     if not path.stat().st_size:

@@ -22,7 +22,7 @@ def weights_of(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     """Return {prefix of tensor names: weights file} for the model or models in a folder.
 
     A subfolder's file has a prefix such as "2_Dense/"; the prefix of the folder's own file, or of
-    the only file, is empty. A file may be an index of shards. `suffixes` of checkpoints help to find files
+    the only file, is empty. A file may be an index of shards. `suffixes` of checkpoint files are
     for error messages. Raises ValueError, naming the files found, if there are no weights, or if a
     subfolder of the model has weights under unknown file names only.
     """
@@ -102,7 +102,7 @@ def _nothing_in(folder: Path, suffixes: Sequence[str]) -> str:
         what = "an adapter (LoRA or another of PEFT), not a whole model"
         return f"{folder}: no weights in this folder but {what}; give the base model too (--base, soup.on_base)"
     known = ", ".join(name for names in WEIGHTS for name in names)
-    why = f"{folder}: no weights in this folder under a known name ({known}, or with {INDEX})"
+    why = f"{folder}: no weights in this folder under a known name ({known}, or one of them plus {INDEX})"
     if files := _checkpoints_in(folder, suffixes):
         shown = ", ".join(files[:3]) + (", ..." if len(files) > 3 else "")
         every = f"{folder}/*{Path(files[0]).suffix}"

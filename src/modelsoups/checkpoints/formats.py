@@ -117,7 +117,7 @@ def open_checkpoint(source: Source, key: str | None = None, adapters_too: bool =
     if isinstance(source, Mapping):
         return without_wrappers(checkpoint_of(source))
     if not isinstance(source, (str, os.PathLike)):
-        raise ValueError(f"a {type(source).__name__}: expected a path or a state dict, as of model.state_dict()")
+        raise ValueError(f"expected a path or a state dict (model.state_dict()), not a {type(source).__name__}")
     path = Path(source)
     if adapters_too and (found := _read_adapter(path)):
         return found

@@ -32,7 +32,7 @@ class MappedFile:
             raise ValueError(f"{self.path} ends too early; it was cut off while it was being read")
 
     def _now(self) -> os.stat_result:
-        """Return the file's stat now, or that at opening if `path` is now another file."""
+        """Return the file's current os.stat, or the first one if `path` is another file now."""
         try:
             now = os.stat(self.path)
         except FileNotFoundError:

@@ -120,7 +120,7 @@ def _facts(path: Path) -> tuple[int, int, int]:
 def _find_in_file(checkpoint: Checkpoint, path: Path) -> None:
     """Replace contiguous tensors of torch.load's memory map by their offsets in a `MappedFile`.
 
-    Other tensors stay in torch.load's map, and remember the file, to notice if it is changed.
+    Other tensors stay in torch.load's map; the file is kept with them to detect changes.
     """
     maps = _maps(path)
     if not maps:

@@ -48,7 +48,7 @@ class InFile(NamedTuple):
 class InMemory:
     """A tensor in memory (any device, any strides), with the same methods as `InFile`.
 
-    file: the file that the tensor is a memory map of, if any, to notice if it is changed.
+    file: the mapped file with the tensor's bytes, if any; used to detect changes of the file.
     """
 
     held: Tensor
@@ -232,5 +232,5 @@ def checkpoint_of(state: Mapping[Any, Any], name: str = "state in memory") -> Ch
         checkpoint.entries[key] = InMemory(tensor.detach().resolve_neg())
     if left_out:
         shown = ", ".join(map(str, left_out[:3])) + (", ..." if len(left_out) > 3 else "")
-        checkpoint.notes.append(f"{shown} left out: no tensors")
+        checkpoint.notes.append(f"{shown} left out: not tensors")
     return checkpoint

@@ -70,7 +70,7 @@ def check_states(path: Path) -> None:
     """Raise ValueError if DeepSpeed's file of model states has only a part of the weights."""
     beside = [p.name for p in path.parent.glob(f"*{STATES}")]
     if any(name.startswith("zero_pp_rank_") for name in (path.name, *beside)):
-        raise ValueError(f"{path} is a file of DeepSpeed's ZeRO-3, which saves one per process; {SCRIPT}")
+        raise ValueError(f"{path} is from DeepSpeed's ZeRO-3, where each process saves a part of the weights; {SCRIPT}")
     kinds: dict[str, Callable[[str], bool]] = {
         "tensor": lambda name: name.startswith("mp_rank_") and not name.startswith("mp_rank_00_"),
         "pipeline": lambda name: name.startswith("layer_") and "expert" not in name,

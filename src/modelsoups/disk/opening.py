@@ -23,7 +23,7 @@ def open_to_read(path: Path) -> int:
     """Return a descriptor of a file opened for reading; raise OSError unless it is a regular file.
 
     If the process nears its limit of open files (usually 1,024), the limit is raised to the hard
-    limit, because the checkpoints of a soup may have more shards together.
+    limit, because the checkpoints of a soup may consist of more files.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe does not block

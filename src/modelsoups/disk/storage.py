@@ -24,8 +24,8 @@ AWAY = "move it away, so that the file is written again"
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to; then rename it to `path`, or delete it after an error.
 
-    At the temporary path lies an empty file with permissions by the umask, which stay even if a
-    library replaces this file. It is synced to disk before the renaming.
+    The temporary file exists already, empty. It is synced to disk before it is renamed, and has the
+    permissions that the umask gives to new files, even if a library replaced it.
     """
     _make_folder(path.parent)
     tmp = temporary.beside(path)

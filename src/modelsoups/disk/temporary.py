@@ -39,7 +39,7 @@ def beside(path: Path) -> Path:
 
 
 def tidy(folder: Path) -> None:
-    """Remove temporary files of ended processes; of other machines or users after a day."""
+    """Remove temporary files of ended processes, or a day old from other machines or users."""
     with contextlib.suppress(OSError), os.scandir(folder) as found:
         for entry in found:
             if (match := OURS.fullmatch(entry.name)) and _left_behind(entry, *match.groups()):

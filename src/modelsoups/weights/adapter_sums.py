@@ -89,7 +89,7 @@ def _members(module: str, adapters: Sequence[Adapter], coefficients: Coefficient
     for k, update in having:
         if _kind(update) != _kind(first):
             one = f"{_shown(update)} in {adapters[k].name} and {_shown(first)} in {adapters[having[0][0]].name}"
-            raise ValueError(f"the factors of {module} are {one}: adapters of different models")
+            raise ValueError(f"the factors of {module} are {one}: these adapters are of different models")
     return [(row[k] * u.scale, u) for k, u in having if row[k] != 0] or [(0.0, first)]
 
 
@@ -210,8 +210,8 @@ def _notes(
         total = sum(b for _, b in lost.values())
         whole = math.sqrt(sum(a for a, _ in lost.values()) / total) if total else 0.0
         notes.append(
-            f"truncated to rank {rank}: {len(lost)} updates are {whole:.2g} off together (relative, Frobenius"
-            f" norm), {worst} the most ({errors[worst]:.2g})"
+            f"truncated to rank {rank}: {len(lost)} updates have a relative error of {whole:.2g} (Frobenius"
+            f" norm), the largest in {worst} ({errors[worst]:.2g})"
         )
     dtypes = {str(u.up.dtype).removeprefix("torch.") for a in adapters for u in a.updates.values()}
     if len(dtypes) > 1:

@@ -40,7 +40,7 @@ def joined(checkpoints: Sequence[Checkpoint], read: Sequence[Piece], found_SPK16
 
 
 def digest(checkpoint: Checkpoint) -> str:
-    """Return the digest ("xxh3_128:...") of a file's original content, reading it once."""
+    """Return the digest ("xxh3_128:...") of a checkpoint's original content; reads it once."""
     checkpoint = checkpoint if checkpoint.before is None else checkpoint.before
     keys = [key for key in checkpoint.entries if key not in checkpoint.tied]
     todo = blocks.pieces(checkpoint, keys, blocks.size_of_pieces(1))

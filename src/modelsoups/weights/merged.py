@@ -47,7 +47,7 @@ def merged(adapter: Adapter, base: Checkpoint) -> Checkpoint:
 
 
 def combined(checkpoints: Sequence[Checkpoint], coefficients: Coefficients, base: Checkpoint) -> Checkpoint:
-    """Return theta_0 + sum_i c_i (theta_i - theta_0) for adapters or whole models.
+    """Return theta_0 + sum_i c_i (theta_i - theta_0) for adapters or whole models theta_i.
 
     Raises ValueError, naming the tensor, if an adapter does not fit the base model, if a
     tensor that the base lacks is not in all ingredients, or if a layer group has no tensors.
@@ -171,7 +171,7 @@ def _weight_of(module: str, base: Checkpoint) -> str | None:
 
 
 def fit_whole(model: Checkpoint, base: Checkpoint) -> Fitted:
-    """Return a whole model as an ingredient beside adapters; no change if it is the base."""
+    """Return a whole model as an ingredient beside adapters; it may be the base itself."""
     if model.files and all(any(mine.samefile(file) for file in base.files) for mine in model.files):
         return Fitted(model.name)
     if odd := next((key for key in base if key not in model.entries), None):
