@@ -209,7 +209,7 @@ def _shard(name: str, chunk: Any, places: Places) -> Shard:
     info = _state(kept, "_StorageInfo")
     if info.get("transform_descriptors"):
         how = ", ".join(map(str, info["transform_descriptors"]))
-        raise _Odd(f"tensor {name} is stored by extensions ({how}), which are not supported")
+        raise _Odd(f"tensor {name} is stored through extensions ({how}), which are not supported")
     file, start, length = info["relative_path"], info["offset"], info["length"]
     if not isinstance(file, str) or type(start) is not int or type(length) is not int:
         raise TypeError(f"expected a file and a byte range for {name}")
