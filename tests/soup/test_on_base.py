@@ -162,7 +162,7 @@ def test_tied_weights_are_written_apart_and_noted(tmp_path: Path, pair: list[Pat
     found = load_file(tmp_path / "soup.safetensors")
     assert found["embed_tokens.weight"].tolist() == [[1, 3], [1, 1]]
     assert found["lm_head.weight"].tolist() == [[1, 1], [1, 1]]
-    assert any("are one tensor in the base, and embed_tokens.weight was changed" in note for note in notes)
+    assert any("are tied in the base, and embed_tokens.weight was changed" in note for note in notes)
     assert any("if the model ties its input and output embeddings" in note for note in notes)
 
 
@@ -225,7 +225,7 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path, pair: list[Path],
     other = write_adapter(tmp_path / "other", rank_one([1, 0], [1, 0], "z"))
     assert "its module z is not in the base" in refusal([other], "s.safetensors", base=base)
     biased = write_adapter(tmp_path / "biased", {**rank_one([1, 0], [1, 0]), "q.bias": [3.0, 3.0]}, bias="all")
-    assert "one has no q.bias, which others have: give --base" in refusal([pair[0], biased])
+    assert "one has no q.bias, but others have: give --base" in refusal([pair[0], biased])
     soup.mix(soup.uniform([pair[0], biased]), tmp_path / "both.safetensors", base=base)
     assert load_file(tmp_path / "both.safetensors")["q.bias"].tolist() == [2, 2]  # of 1, the base's, and 3
     broken = write_adapter(tmp_path / "nan", rank_one([1, float("nan")], [1, 0]))

@@ -104,7 +104,7 @@ def whole_tensors(tmp_path: Path) -> None:
         same_alone(kind, folders[0])
         is_the_mean(kind, folders)
     plain = save_adapter(tmp_path / "plain", "LoRA", 3)
-    with pytest.raises(ValueError, match=r"plain has no .*, which others have: give --base"):
+    with pytest.raises(ValueError, match=r"plain has no .*, but others have: give --base"):
         soup.mix(soup.uniform([folders[0], plain]), tmp_path / "none")
 
 
