@@ -55,3 +55,16 @@ def test_options_that_the_draw_does_not_have_are_told(cfg, capsys):
     for count, told in ((0, False), (1, True)):
         plan.run(Experiment(load([*cfg.overrides, *given, f"sweep.seed={count}"])))
         assert ("with these options, `sweep` would draw others" in capsys.readouterr().out) is told
+
+
+def test_more_gpus_and_fewer_models_at_once_change_the_hours(cfg, capsys):
+    given = ["plan.train_images=1000", "plan.parameters=1", "plan.images_per_second=10"]
+    hours = []
+    for more in ([], ["cluster.nodes=2"], ["cluster.concurrent=3"], ["cluster.concurrent=100"]):
+        plan.run(Experiment(load([*cfg.overrides, *given, *more])))
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if "at least" in line]
+        hours.append(float(line.split("at least ")[1].split()[0]))
+    one, two_nodes, three_at_once, hundred_at_once = hours
+    assert two_nodes == pytest.approx(one / 2, abs=0.01)
+    assert three_at_once == pytest.approx(2 * one, abs=0.01)  # of six models
+    assert hundred_at_once == one

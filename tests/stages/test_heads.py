@@ -37,7 +37,22 @@ def test_a_library_of_ones_own_without_a_text_tower_starts_from_a_linear_probe(o
     assert state["head.weight"].shape == (80, 192)
     assert torch.isfinite(state["head.weight"]).all()
     assert (state["head.weight"] != 0).any()
+    assert (state["head.bias"] != 0).any()
     assert not heads.run(experiment)
+
+
+def test_a_zero_shot_head_has_no_bias_and_follows_its_options(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = [*arguments(tmp_path, data), f"runs={tmp_path / 'runs'}"]
+    experiment = Experiment(load([*options, "heads.init=zeroshot"]))
+    assert heads.run(experiment)
+    state = load_state(experiment.files.head("zeroshot") / paths.MODEL)
+    assert not state["head.bias"].any()
+    assert not heads.run(experiment)
+    probe = [*options, "heads.init=lp", "heads.lp_epochs=1"]
+    assert heads.run(Experiment(load(probe)))
+    assert not heads.run(Experiment(load(probe)))
+    assert heads.run(Experiment(load([*probe, "heads.lp_lr=0.01"])))
 
 
 def test_a_zero_shot_head_needs_a_text_tower(options):
