@@ -40,7 +40,7 @@ CHECKPOINTS = ".safetensors, .pt, .pth, .bin, .ckpt, an .index.json or a folder"
 
 
 def main(argv: Sequence[str]) -> None:
-    """Choose a soup, print its decisions, and write the mixed checkpoint."""
+    """Choose a soup with the method in `argv`, print decisions, and write the averaged weights."""
     args = parser().parse_args(list(map(_plain, argv)))
     checkpoints = open_all(args.checkpoints, args.key, adapters_too=args.base is not None or args.method in OF_ADAPTERS)
     if args.base is not None:
@@ -89,7 +89,7 @@ def print_decisions(chosen: Soup) -> float | None:
 
 
 def print_steps(chosen: Soup) -> None:
-    """Print the checkpoints of a trajectory in their order, with their coefficients."""
+    """Print step and coefficient of each checkpoint of a trajectory soup, in the order of steps."""
     for step, coefficient in zip(chosen.trace[1:], chosen.coefficients[EVERYTHING], strict=True):
         print(f"mix: step {step['step']:g}: {printable(step['ingredient'])} times {coefficient:.6g}")
 
@@ -136,7 +136,7 @@ def _add_trajectory(made: argparse.ArgumentParser) -> None:
 def choose(
     args: argparse.Namespace, checkpoints: Sequence[Checkpoint], init: Checkpoint | None, holdout: soup.Holdout | None
 ) -> Soup:
-    """Return the soup that the arguments request. Raises ValueError if they do not fit together."""
+    """Choose a soup with args.method; ValueError if an option is missing or does not apply."""
     options = {option.name: getattr(args, option.name) for option in options_of(soup.greedy)}
     if args.method != "greedy" and any(v is not None and v is not False for v in options.values()):
         flags = ", ".join("--" + name.replace("_", "-") for name in options)
@@ -172,7 +172,7 @@ def _schedule(text: str) -> Schedule:
 
 
 def holdout_of(name: str) -> soup.Holdout:
-    """Return the result of "module:function"; ValueError if it is not a `soup.Holdout`."""
+    """Call "module:function" and return its result; ValueError if that is not a soup.Holdout."""
     holdout = registry.result(name)
     if not isinstance(holdout, soup.Holdout):
         raise ValueError(f"--holdout {name}: returned a {type(holdout).__name__}, expected a soup.Holdout")
@@ -180,7 +180,7 @@ def holdout_of(name: str) -> soup.Holdout:
 
 
 def _plain(argument: str) -> str:
-    """A negative number without exponent: argparse takes -1e-3 for an option."""
+    """Return "-0.001" for "-1e-3", which argparse takes for an option; else the same argument."""
     return format(Decimal(argument), "f") if re.fullmatch(r"-[\d.]+[eE][-+]?\d{1,3}", argument) else argument
 
 

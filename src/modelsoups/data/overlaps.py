@@ -1,4 +1,4 @@
-"""Images that stand in two sets or in two classes, found by the hashes of their files' content."""
+"""Finds images that are in two data sets or in two classes, by the hashes of the files' content."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
@@ -9,7 +9,7 @@ from modelsoups.data.shards import ShardSet
 
 
 class Seen(NamedTuple):
-    """An image: the hash of its content, its class, and where it is, for messages."""
+    """One image: the hash of its file, its class, and for messages its path or its tar and key."""
 
     content: str
     class_name: str
@@ -17,7 +17,7 @@ class Seen(NamedTuple):
 
 
 def in_set(folder: Path) -> list[Seen]:
-    """The images of a prepared set whose keys are hashes of content, "-2" and so on after those of copies."""
+    """Return the images of a prepared set with content hashes as keys ("-2" marks a second copy)."""
     dataset = ShardSet(folder)
     classes = dataset.classes
     if dataset.projection is not None:
@@ -28,7 +28,7 @@ def in_set(folder: Path) -> list[Seen]:
 
 
 def refuse(roles: Sequence[str], found: Mapping[str, Sequence[Seen]]) -> None:
-    """Raise ValueError naming an image that is in two classes of a set, or in two of the sets `roles`."""
+    """Raise ValueError if an image is in two classes of one set, or in two of the sets in `roles`."""
     for name, images in found.items():
         first: dict[str, Seen] = {}
         pairs = [(first.setdefault(image.content, image), image) for image in images]
@@ -45,9 +45,9 @@ def refuse(roles: Sequence[str], found: Mapping[str, Sequence[Seen]]) -> None:
 
 
 def notes(known: Sequence[str], found: Mapping[str, Sequence[Seen]]) -> Iterator[str]:
-    """A line for each pair of sets that share images; `refuse` has taken care of the sets that must not.
+    """Yield a message for each two data sets that share images.
 
-    known: the sets that models are trained on and soups are chosen on.
+    known: the sets for training and choosing; the message says that sharing with them raises accuracies.
     """
     for one, other in combinations(found, 2):
         both = shared(found[one], found[other])
@@ -58,7 +58,7 @@ def notes(known: Sequence[str], found: Mapping[str, Sequence[Seen]]) -> Iterator
 
 
 def shared(one: Sequence[Seen], other: Sequence[Seen]) -> list[tuple[Seen, Seen]]:
-    """The images of the second set that are in the first too, each with its first copy there."""
+    """Return (image in `one`, image in `other`) for each image of `other` that is also in `one`."""
     first: dict[str, Seen] = {}
     for image in one:
         first.setdefault(image.content, image)

@@ -1,9 +1,9 @@
 """Reads and writes prepared data sets: folders of WebDataset tars, with index files and a manifest.
 
-A set is a folder of tars `{name}-{shard:06d}.tar` with members `{key}.{png,jpg}` and `{key}.cls`, an
-index `{name}-{shard:06d}.npz` of each (COLUMNS; bytes and sha256 of the tar), and manifest.json,
-written last. A set of one's own files has originals.json too: {key: file}. Sets of
-data.imagenet.relabelled have their own indexes into another set's tars.
+A tar `{name}-{shard:06d}.tar` has the members `{key}.{png,jpg}` and `{key}.cls` (label). Its index
+.npz has each image's key, byte offset, size and label. manifest.json is written last. Data sets
+made from class folders also have originals.json, the image file of each key. The sets of
+data.imagenet.relabelled have only index files, which point into the tars of another set.
 """
 
 import contextlib
@@ -121,10 +121,10 @@ def finish_set(folder: Path, inputs: Json, shards: list[Json], facts: Json) -> N
 
 
 def _check_digests(folder: Path, shards: list[Json]) -> None:
-    """Raise ValueError for a tar that was written to after its set was finished and has another content.
+    """Raise ValueError if the content of a tar differs from its SHA-256 in the manifest.
 
-    Tars older than the manifest are not read. The manifest's time is renewed once all are as they
-    were, as after a copy of the folder, so that the next opening is quick.
+    Only tars newer than the manifest are read, as after a copy of the folder. If all are unchanged,
+    the manifest's modification time is set to now, so the next opening does not read them again.
     """
     manifest = folder / manifests.MANIFEST
     finished_at = manifest.stat().st_mtime
@@ -233,19 +233,19 @@ class ShardSet:
             raise CorruptImage.at(self.where(index), reason(error), self.way_out) from error
 
     def where(self, index: int) -> str:
-        """The shard and key of an image, and the file that it was made from, for messages."""
+        """Return an image's tar file, key, and original file if it is known, for error messages."""
         key = str(self.keys_N[index])
         original = f", made from {self._originals[key]}," if key in self._originals else ""
         return f"{self._tars[int(self._shard_N[index])]}: image {key}{original}"
 
     @property
     def way_out(self) -> str:
-        """What to do about an image that cannot be decoded."""
+        """Return what the user can do about an image that cannot be decoded, for error messages."""
         return REPLACE if self._originals else DELETE_SHARD
 
     @functools.cached_property
     def _originals(self) -> dict[str, str]:
-        """The file that each key was made from; empty for a set that was not made from one's own files."""
+        """Return the original image file of each key, from originals.json; empty if there is no such file."""
         path = self.folder / ORIGINALS
         return dict(storage.read_json(path)) if path.exists() else {}
 
@@ -261,7 +261,7 @@ def check_disjoint(train: ShardSet, holdout: ShardSet) -> None:
 
 
 def check_test(test: ShardSet, others: Iterable[ShardSet]) -> None:
-    """Raise ValueError for a test image in another set, where keys are hashes: `prepare` once let it pass."""
+    """Raise ValueError if a test image is also in one of `others` (sets from class folders only)."""
     for other in others:
         if test.by_content and other.by_content:
             check_disjoint(other, test)

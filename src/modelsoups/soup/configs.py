@@ -1,4 +1,4 @@
-"""Whether two models' configurations compute the same function of the same weights."""
+"""Compares models' configurations: do they compute the same function from the same weights?"""
 
 import json
 import re
@@ -19,7 +19,7 @@ LABELS = ("id2label", "label2id", "label_names")
 
 
 def config_difference(first: Checkpoint, other: Checkpoint) -> str | None:
-    """A sentence about the first key in which the configurations beside the weights differ."""
+    """Return a sentence on the first key that differs between two models' config.json, else None."""
     one, two = config_of(first), config_of(other)
     if one is None or two is None:
         return None
@@ -36,7 +36,7 @@ def config_difference(first: Checkpoint, other: Checkpoint) -> str | None:
 
 
 def config_of(checkpoint: Checkpoint) -> Mapping[str, Any] | None:
-    """The configuration of a model beside its weights; None without one."""
+    """Return the config.json or open_clip_config.json beside a checkpoint's weights, else None."""
     if not checkpoint.files:
         return None
     folder = checkpoint.folder or checkpoint.files[0].parent
@@ -55,7 +55,7 @@ def _shown(flat: Mapping[str, Any], key: str) -> str:
 
 
 def _flat(value: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
-    """(path, value) of all leaves but harmless ones; what is nested deeper than eight is a leaf."""
+    """Return (dotted key, value) of nested settings, up to 8 levels deep, without HARMLESS keys."""
     found: list[tuple[str, Any]] = []
     for key, inner in value.items():
         if HARMLESS.search(key):

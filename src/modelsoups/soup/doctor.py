@@ -62,7 +62,10 @@ def examine(
 
 
 def _whole_models(found: Diagnosis, states: Mapping[str, State]) -> dict[str, State]:
-    """The checkpoints that can be averaged: neither adapters, quantized weights nor placeholders."""
+    """Report LoRA adapters and quantized or empty weights, and return the other checkpoints.
+
+    Also reports the first of these whose config.json differs from that of the first checkpoint.
+    """
     adapters, quantized, empty, whole = [], [], [], {}
     for name, state in states.items():
         if is_adapter(state):

@@ -18,13 +18,13 @@ LABELS = ("labels", "label")  # the names of the labels in a mapping
 class Holdout:
     """Hold-out images and labels, and a model into which weights are loaded for evaluation.
 
-    loader: yields (inputs, labels_B), or mappings with `labels`, and is read once, in its order.
+    loader: yields batches (inputs, labels), or mappings with a key `labels`, and is read once.
     inputs are a tensor, or for Hugging Face models a mapping of tensors by argument name, of any
-    dtype. prepare: applied to the inputs of each batch on the model's device. The model returns
-    logits_BC or an object with `.logits`. early: whether `count` may stop before the last image.
-    `seen` counts images over all evaluations, `skipped` those that early rejection saved. Raises
-    ValueError for an empty loader, labels that are not whole numbers or outside the logits' classes,
-    or inputs and labels of different lengths.
+    dtype. prepare: applied to the inputs of each batch on the model's device. The model returns (B, C)
+    logits or an object with `.logits`. early: whether `count` may stop once a model is sure to be
+    rejected. `seen` is the number of images evaluated, `skipped` the number saved by stopping. Raises
+    ValueError for an empty loader, labels that are not integers, inputs and labels of different
+    lengths, and, at the first evaluation, labels outside the model's classes.
 
         holdout = soup.Holdout(model, loader, prepare=lambda images_BCHW: images_BCHW / 255)
         chosen = soup.greedy(["a.pt", "b.pt"], holdout)
@@ -130,7 +130,7 @@ class Holdout:
 
 
 def check_labels(labels_N: Tensor, classes: int) -> None:
-    """Raise ValueError for labels that are none of the classes 0 to classes - 1, which no model gets right."""
+    """Raise ValueError unless the labels are integers, one per image, from 0 to classes - 1."""
     if labels_N.is_floating_point() or labels_N.dtype == torch.bool:
         raise ValueError(f"labels are {str(labels_N.dtype).removeprefix('torch.')}, expected whole numbers")
     if labels_N.ndim != 1:
@@ -142,7 +142,7 @@ def check_labels(labels_N: Tensor, classes: int) -> None:
 
 
 def unpacked(batch: Any, model: nn.Module, where: str) -> tuple[Inputs, Tensor]:
-    """Inputs and labels of a loader's batch; ValueError, beginning with `where`, if they cannot be told apart."""
+    """Return a batch's (inputs, labels); ValueError, starting with `where`, if it has another form."""
     if isinstance(batch, Mapping):
         name = next((n for n in LABELS if n in batch), None)
         if name is None:
@@ -165,14 +165,14 @@ def unpacked(batch: Any, model: nn.Module, where: str) -> tuple[Inputs, Tensor]:
 
 
 def inputs_of(batch: Any, model: nn.Module) -> Any:
-    """The inputs of a loader's batch, whose labels are not looked at."""
+    """Return the inputs of a loader's batch, which need not have labels."""
     if isinstance(batch, Mapping):
         return _by_name({k: v for k, v in batch.items() if k not in LABELS}, model)
     return _as_tensor(batch[0]) if isinstance(batch, (tuple, list)) and batch else _as_tensor(batch)
 
 
 def _by_name(inputs: Mapping[str, Any], model: nn.Module) -> Any:
-    """The inputs of a mapping; a single one that is no argument of the model is given without its name."""
+    """Return inputs by argument name; a single one that forward() does not name as a bare tensor."""
     (name, *others) = inputs or ("",)
     arguments = inspect.signature(model.forward).parameters.values()
     named = any(a.name == name or a.kind is inspect.Parameter.VAR_KEYWORD for a in arguments)
@@ -180,7 +180,7 @@ def _by_name(inputs: Mapping[str, Any], model: nn.Module) -> Any:
 
 
 def _as_tensor(value: Any) -> Any:
-    """A tensor of an array, or of a list of numbers; anything else as it is."""
+    """Return an array or a list of numbers as a tensor, and anything else unchanged."""
     if isinstance(value, (np.ndarray, list)) and np.asarray(value).dtype.kind in "biuf":
         return torch.from_numpy(np.asarray(value))
     return value

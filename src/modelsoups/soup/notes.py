@@ -1,4 +1,4 @@
-"""What is right but may not be meant, said with the soup that it concerns."""
+"""Notes for the user on soups that are valid, but may be a mistake."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ ROUNDING = 1e-6  # of a sum of coefficients, which may have been written with fe
 
 
 def notes_on(chosen: Soup, of_updates: bool = False) -> list[str]:
-    """Sums of coefficients other than one, the same content twice, and scores that decided nothing.
+    """Return notes on coefficients that do not sum to 1, equal ingredients, and equal scores.
 
-    of_updates: whether the coefficients are those of adapters' updates, which are added to a base.
+    of_updates: whether the coefficients multiply adapters' updates, which are added to a base.
     """
     found = []
     sums = {group: math.fsum(row) for group, row in chosen.coefficients.items()}
@@ -47,7 +47,7 @@ WHY = "does the evaluator load the weights that it is given?"
 
 
 def origin_notes(checkpoints: Sequence[Checkpoint]) -> list[str]:
-    """The first checkpoint that is unlike the first one in most of some matrices, of which a sample is read."""
+    """Return a note if the weights suggest different initializations; reads samples of 8 matrices."""
     first = checkpoints[0]
     matrices = [key for key, entry in first.entries.items() if len(entry.shape) > 1 and averaged(entry)]
     head = head_of(first)
@@ -63,7 +63,7 @@ def origin_notes(checkpoints: Sequence[Checkpoint]) -> list[str]:
 
 
 def _cosine(one: Entry, two: Entry) -> float:
-    """The cosine of two tensors in SPOTS spots that are spread over them."""
+    """Return the cosine of two tensors, measured on SPOTS blocks of values spread over them."""
     size = math.prod(one.shape)
     length = min(LEAST, size // SPOTS)
     starts = [size * spot // SPOTS for spot in range(SPOTS)]
@@ -75,7 +75,7 @@ def _cosine(one: Entry, two: Entry) -> float:
 
 
 def batchnorm_notes(checkpoints: Sequence[Checkpoint], statistics: Mapping[str, Tensor] | None) -> list[str]:
-    """Whether the soup's running statistics fit its weights, or were estimated again without need."""
+    """Return a note if BatchNorm statistics need re-estimation, or were re-estimated needlessly."""
     fresh = has_batchnorm(statistics or ())
     if not has_batchnorm(checkpoints[0]) or len(checkpoints) < 2:
         return []
@@ -89,7 +89,7 @@ def batchnorm_notes(checkpoints: Sequence[Checkpoint], statistics: Mapping[str, 
 
 
 def check_statistics(first: Checkpoint, statistics: Mapping[str, Tensor]) -> None:
-    """Raise ValueError for a tensor in place of a mixed one that has another name or shape, or is not finite."""
+    """Raise ValueError if a name or shape in `statistics` is not one of `first`, or a value is NaN."""
     for name, tensor in statistics.items():
         if name not in first.entries:
             raise ValueError(f"statistics: tensor {name} is not in {first.name}")
