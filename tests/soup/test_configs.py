@@ -28,7 +28,7 @@ def folders(home: Path, *changes: dict[str, Any]) -> list[Path]:
     ("change", "words"),
     [
         ({"id2label": {"0": "dog", "1": "cat"}}, r'1 has id2label\.0 "dog" in its configuration, .*0 "cat".*2 keys'),
-        ({"hidden_act": "relu"}, '1 has hidden_act "relu" in its configuration, .*0 "gelu": the weights compute'),
+        ({"hidden_act": "relu"}, '1 has hidden_act "relu" in its configuration, .*0 "gelu": equal weights then'),
         ({"text_config": {"rope_theta": 5}}, r"1 has text_config\.rope_theta 5 in its configuration, .*0 nothing"),
     ],
 )

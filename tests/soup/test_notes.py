@@ -42,7 +42,7 @@ def test_the_same_content_twice_is_said(tmp_path: Path) -> None:
     torch.save(one(1), tmp_path / "a.pt")
     torch.save(one(1), tmp_path / "b.pt")
     notes = soup.mix(soup.uniform([tmp_path / "a.pt", tmp_path / "b.pt"]), tmp_path / "soup.safetensors")
-    assert notes == [f"{tmp_path}/a.pt and {tmp_path}/b.pt contain the same weights, which count more than once"]
+    assert notes == [f"{tmp_path}/a.pt and {tmp_path}/b.pt contain the same weights, which is averaged more than once"]
     assert notes[0] in (tmp_path / "soup.md").read_text()
 
 
@@ -52,7 +52,7 @@ def test_scores_that_are_all_the_same_are_said(tmp_path: Path) -> None:
         chosen = choose(states, lambda state: 0.731)
         mixed = [states[int(name.removeprefix("state "))] for name in chosen.ingredients]
         notes = soup.mix(chosen, tmp_path / "soup.safetensors", mixed)
-        assert "evaluations gave the same score (0.731), so it decided nothing" in notes[0]
+        assert "evaluations gave the same score (0.731), so it had no influence" in notes[0]
     chosen = soup.greedy(states, lambda state: float(state["w"].sum()))
     assert notes_on(chosen) == []
     assert notes_on(soup.greedy(states[:1], lambda state: 0.5)) == []

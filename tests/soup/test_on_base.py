@@ -211,9 +211,9 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path, pair: list[Path],
         assert not (tmp_path / out).exists()
         return str(raised.value)
 
-    assert "is no adapter, and others are: give --base" in refusal([pair[0], base])
-    assert "an adapter is a folder, so give the name of a new one" in refusal(pair, "soup.safetensors")
-    assert "rank is of an adapter, and base writes the full model" in refusal(pair, rank=1, base=base)
+    assert "is no adapter, but others are: give --base" in refusal([pair[0], base])
+    assert "an adapter is written as a folder: give a new folder's name" in refusal(pair, "soup.safetensors")
+    assert "rank applies to an adapter, but base writes the full model" in refusal(pair, rank=1, base=base)
     assert "rank=0: expected at least 1" in refusal(pair, rank=0)
     assert "rank is for folders of LoRA adapters" in refusal([base], "s.safetensors", rank=1)
     wide = write_adapter(tmp_path / "wide", rank_one([1, 0, 0], [1, 0]))
@@ -244,7 +244,7 @@ def test_adapters_of_different_bases_need_force(tmp_path: Path, pair: list[Path]
     same = write_adapter(tmp_path / "y", rank_one([1, 0], [1, 1]), base_model_name_or_path="/models/llama")
     odd = write_adapter(tmp_path / "z", rank_one([1, 0], [1, 2]), base_model_name_or_path="org/qwen")
     soup.mix(soup.uniform([one, same]), tmp_path / "same")
-    with pytest.raises(ValueError, match=r"z is an adapter of org/qwen, and .*x of org/llama.*force"):
+    with pytest.raises(ValueError, match=r"z is an adapter of org/qwen, but .*x of org/llama.*force"):
         soup.mix(soup.uniform([one, odd]), tmp_path / "soup")
     notes = soup.mix(soup.uniform([one, odd]), tmp_path / "soup", force=True)
     assert any("forced, although" in note for note in notes)
@@ -267,7 +267,7 @@ def test_free_coefficients_are_not_learned_for_updates(pair: list[Path], base: P
     model.forward = lambda x: model.q(x)
     data = soup.Holdout(model.eval(), [(torch.eye(2), torch.tensor([0, 1]))])
     models = soup.on_base(pair, base)
-    with pytest.raises(ValueError, match=r"free coefficients need not sum to 1.* use by=\"tensor\""):
+    with pytest.raises(ValueError, match=r"free coefficients of adapters need not sum to 1.* use by=\"tensor\""):
         soup.learned(models, data, by="free")
     chosen = soup.learned(models, data, by="all", epochs=1)
     assert sum(chosen.coefficients["*"]) == pytest.approx(1)

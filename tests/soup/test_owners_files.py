@@ -240,7 +240,7 @@ def deepspeed(tmp_path: Path) -> None:
     gives_the_same(soup_of_copies(tmp_path / "pytorch_model.bin"), model)
     empty = {key: torch.empty(0) if tensor.ndim else tensor for key, tensor in model.state_dict().items()}
     torch.save({"module": empty, "ds_version": "0.14"}, tmp_path / "zero3.pt")
-    with pytest.raises(ValueError, match="has weights with no elements, as DeepSpeed's ZeRO-3 leaves them"):
+    with pytest.raises(ValueError, match="has weights with no elements, as DeepSpeed's ZeRO-3 saves them"):
         soup_of_copies(tmp_path / "zero3.pt")
     (folder / f"zero_pp_rank_0_{STATES}").write_bytes(b"")
     with pytest.raises(ValueError, match=r"ZeRO-3, where each process saves a part.* run its zero_to_fp32\.py"):

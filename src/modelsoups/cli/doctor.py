@@ -27,10 +27,10 @@ def main(argv: Sequence[str]) -> None:
     """Print the checkpoints' problems, a matrix of pairwise angles or accuracies, and a verdict."""
     made = argparse.ArgumentParser(prog="modelsoups doctor", description=__doc__)
     made.add_argument("checkpoints", nargs="+", help=CHECKPOINTS)
-    made.add_argument("--init", help="the model that all were fine-tuned from; --base if not given")
+    made.add_argument("--init", help="model that all checkpoints were fine-tuned from (default: --base)")
     made.add_argument("--base", help="for folders of LoRA adapters: the model into which each is merged")
     made.add_argument("--key", metavar="ENTRY", help=KEY)
-    text = "() -> soup.Holdout, to measure the accuracy at pairwise midpoints"
+    text = "function that returns a soup.Holdout, to evaluate the mean of each pair of checkpoints"
     made.add_argument("--data", "--holdout", dest="holdout", metavar="MODULE:FUNCTION", help=text)
     made.add_argument("--heatmap", type=Path, help="draw the printed matrix to this .png or .svg")
     args = made.parse_args(argv)

@@ -28,11 +28,11 @@ def names(data: DataConfig) -> list[str]:
         raise ValueError("data.root is null; set it to the folder with train/, holdout/, ...")
     for folder in (Path(data.root) / name for name in wanted):
         if not folder.is_dir():
-            raise ValueError(f"{folder} is missing: data.root needs a folder for each of {', '.join(wanted)}")
+            raise ValueError(f"{folder} is missing; data.root must contain the folders {', '.join(wanted)}")
     twice = [name for name, count in Counter(wanted).items() if count > 1]
     if twice:
         keys = "data.train, data.holdout, data.test, data.shifts and data.extra"
-        raise ValueError(f"set {twice[0]} is named twice in {keys}: each needs images of its own")
+        raise ValueError(f"data set {twice[0]} is named twice in {keys}; name it once")
     return wanted
 
 
@@ -128,8 +128,8 @@ def _left_out(data: DataConfig, todo: Sequence[str]) -> Iterator[str]:
     for name in todo:
         others = walk.left_out(Path(str(data.root)) / name)
         if others:
-            rule = f"images are files {', '.join(walk.SUFFIXES)} in class folders"
-            yield f"{name}: left out: {walk.kinds(others)}, first {others[0]}; {rule}"
+            rule = f"only files {', '.join(walk.SUFFIXES)} in class folders are read"
+            yield f"{name}: ignored {walk.kinds(others)}, such as {others[0]}; {rule}"
 
 
 def _make(data: DataConfig, protocol: str, name: str) -> int:
@@ -164,7 +164,7 @@ def _labelled_files(data: DataConfig, name: str) -> list[_Image]:
         files += [_Image(class_name, label, below, path) for below, path in walk.images(folders[class_name])]
     if not files:
         raise ValueError(
-            f"{Path(str(data.root)) / name} contains no class folder; put the images into one for each class"
+            f"{Path(str(data.root)) / name} contains no class folders; put the images of each class into one"
         )
     return files
 

@@ -35,13 +35,13 @@ def refuse(roles: Sequence[str], found: Mapping[str, Sequence[Seen]]) -> None:
         both = [(one, other) for one, other in pairs if one.class_name != other.class_name]
         if both:
             said = f"{both[0][0].where} and {both[0][1].where} are the same image in two classes"
-            raise ValueError(f"{said}, one of {len(both):,} in {name}; leave each in its true class alone")
+            raise ValueError(f"{said}, one of {len(both):,} such images in {name}; keep each in its true class only")
     for one, other in combinations(roles, 2):
         both = shared(found[one], found[other])
         if both:
             said = f"{both[0][0].where} and {both[0][1].where} are the same image, one of {len(both):,}"
             reason = "soups must be trained, chosen and tested on different images"
-            raise ValueError(f"{said} that {other} shares with {one}; {reason}: take them out of either")
+            raise ValueError(f"{said} that {one} and {other} share; {reason}: remove them from one set")
 
 
 def notes(known: Sequence[str], found: Mapping[str, Sequence[Seen]]) -> Iterator[str]:
@@ -53,8 +53,8 @@ def notes(known: Sequence[str], found: Mapping[str, Sequence[Seen]]) -> Iterator
         both = shared(found[one], found[other])
         if both:
             places = f"{both[0][0].where} and {both[0][1].where}"
-            looks = "; accuracies on them are too high" if one in known else ""
-            yield f"{other} shares {len(both):,} images with {one}, first {places}{looks}"
+            looks = "; accuracies on these images are too high" if one in known else ""
+            yield f"{other} shares {len(both):,} images with {one}, such as {places}{looks}"
 
 
 def shared(one: Sequence[Seen], other: Sequence[Seen]) -> list[tuple[Seen, Seen]]:

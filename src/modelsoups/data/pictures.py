@@ -43,7 +43,7 @@ def opened(data: bytes) -> Image.Image:
 
 def _refuse_size(width: int, height: int) -> None:
     if width * height > MOST_PIXELS:
-        raise Image.DecompressionBombError(f"{width:,} x {height:,} pixels, at most {MOST_PIXELS:,} are decoded")
+        raise Image.DecompressionBombError(f"{width:,} x {height:,} pixels; at most {MOST_PIXELS:,} are allowed")
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
@@ -61,7 +61,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
     if image.mode not in ODD:
         return image.convert("RGB")
     if image.mode not in DEEP and (image.mode == "F" or image.format == "TIFF"):
-        raise ValueError(f"pixels of 32 bits (mode {image.mode}) have no known range: save it with 8 or 16 bits")
+        raise ValueError(f"32-bit pixels (mode {image.mode}) have no known range: save the image with 8 or 16 bits")
     grey_HW = (np.asarray(image).astype(np.int32) >> 8).clip(0, 255).astype(np.uint8)
     return Image.fromarray(grey_HW).convert("RGB")
 

@@ -30,11 +30,11 @@ ORIGINALS = "originals.json"  # beside a set of one's own files: the file of eac
 DESCRIPTORS = 512  # files that a set may hold open before the limit of the process is raised
 DELETE_SHARD = "move that shard away and run `modelsoups prepare`"
 REPLACE = (
-    "if this file opens, move the shard away and run `modelsoups prepare`; otherwise put a whole image in its place "
-    "and run `modelsoups prepare` with another data.dir=..."
+    "if the original image opens, move the shard away and run `modelsoups prepare`; otherwise replace the image "
+    "and run `modelsoups prepare` with a new data.dir=..."
 )
-ANEW = "rewrite it, with another data.dir=..."
-RESTORE = "restore it or run `modelsoups prepare`, then run the same command again to continue"
+ANEW = "write the set anew, with a new data.dir=..."
+RESTORE = "restore this file or run `modelsoups prepare`, then rerun the same command to continue"
 Decoded = TypeVar("Decoded")
 Json = dict[str, Any]
 Sample = tuple[str, bytes, str, int]  # key, encoded image, its file name extension, label
@@ -174,7 +174,7 @@ class ShardSet:
         for shard in manifest["shards"]:
             tar = folder / shard["file"]
             if "index" in shard and (not tar.exists() or tar.stat().st_size != shard["bytes"]):
-                way_out = f"move {folder} away, which contains no images, and run `modelsoups prepare`"
+                way_out = f"move {folder} away (it has no images) and run `modelsoups prepare`"
                 raise ValueError(f"{tar} has changed since {folder} was created from it; {way_out}")
         _check_digests(folder, manifest["shards"])
         self._open(manifest["shards"])
@@ -254,8 +254,8 @@ def check_disjoint(train: ShardSet, holdout: ShardSet) -> None:
     """Raise ValueError if an image is in both the training set and the hold-out."""
     both = np.intersect1d(train.keys_N, holdout.keys_N)
     if len(both):
-        shared = f"{holdout.folder} shares images with {train.folder}: {len(both):,}, first {both[0]}"
-        way_out = "take the shared ones out of either and run `modelsoups prepare` with another data.dir=..."
+        shared = f"{holdout.folder} and {train.folder} share {len(both):,} images, first {both[0]}"
+        way_out = "remove them from one set and run `modelsoups prepare` with a new data.dir=..."
         reason = "soups must be trained, chosen and tested on different images"
         raise ValueError(f"{shared}; {reason}: {way_out}")
 

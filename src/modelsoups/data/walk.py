@@ -51,7 +51,7 @@ def images(folders: Sequence[Path]) -> list[tuple[str, Path]]:
     if not found:
         others = kinds([path for _, path in files])
         held = f"it contains {others}" if others else "it is empty"
-        way_out = "add images, or move the folder to another place"
+        way_out = "add images, or move the folder elsewhere"
         raise ValueError(f"{folders[0]}: no image of this class ({', '.join(SUFFIXES)}): {held}; {way_out}")
     return found
 
@@ -76,12 +76,12 @@ def content(path: Path) -> bytes:
     try:
         status = path.stat()  # before it is opened: a pipe would be waited for
     except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}); mend the link or the file") from error
+        raise ValueError(f"{path} cannot be read ({error.strerror}); repair the link or the file") from error
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{path} is no regular file but a pipe, a device or a socket; move it to another place")
+        raise ValueError(f"{path} is no regular file but a pipe, a device or a socket; move it elsewhere")
     if status.st_size > MOST_BYTES:
         size = f"{status.st_size / 2**20:,.0f} MiB"
-        raise ValueError(f"{path} has {size}, an image at most {MOST_BYTES >> 20}; is it an image? make it smaller")
+        raise ValueError(f"{path} has {size}, but an image may have at most {MOST_BYTES >> 20}; make it smaller")
     try:
         return path.read_bytes()
     except OSError as error:
@@ -97,7 +97,7 @@ def _files(folder: Path, prefix: str = "", above: frozenset[str] = frozenset()) 
     """Yield (path in the class folder, full path) of all files; ValueError for a circular link."""
     here = os.path.realpath(folder)
     if here in above:
-        raise ValueError(f"{folder} is a link to a folder that it lies in; move the link to another place")
+        raise ValueError(f"{folder} is a link to a folder that contains it; move the link elsewhere")
     for path in _inside(folder):
         name = prefix + one_name(path.name)
         if path.is_dir():

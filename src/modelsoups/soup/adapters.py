@@ -49,7 +49,7 @@ def check_same_kind(checkpoints: Sequence[Checkpoint]) -> None:
     """Raise ValueError if some checkpoints are adapters and others whole models."""
     odd = next((c for c in checkpoints if not isinstance(c, Adapter)), None)
     if odd is not None and has_adapters(checkpoints):
-        raise ValueError(f"{odd.name} is no adapter, and others are: {BASE}")
+        raise ValueError(f"{odd.name} is no adapter, but others are: {BASE}")
 
 
 def as_adapter(checkpoints: Sequence[Checkpoint], coefficients: Coefficients, rank: int | None) -> Mixture:
@@ -84,14 +84,14 @@ def as_model(checkpoints: Sequence[Checkpoint], coefficients: Coefficients, base
     notes = _notes(adapters)
     named = {name for a in adapters if (name := base_of(a.config)) and not _same_name(name, base.name)}
     if named:
-        notes.append(f"the adapters name {', '.join(sorted(named))} as their base; merged into {base.name}")
+        notes.append(f"the adapters name {', '.join(sorted(named))} as their base; merged into {base.name} instead")
     if _may_tie(base) and (odd := [n for n in _changed(whole, base) if EMBEDDINGS.search(n)]):
-        text = f"{', '.join(odd)}: changed; if the model ties its input and output embeddings (tie_word_embeddings)"
-        notes.append(f"{text}, both change when it is loaded, unlike in PEFT's own forward pass")
+        text = f"the adapters change {', '.join(odd)}; if the model ties its embeddings (tie_word_embeddings)"
+        notes.append(f"{text}, input and output embeddings both change when it is loaded, unlike in PEFT")
     tasks = sorted({str(a.config["task_type"]) for a in adapters if a.config.get("task_type")})
     if tasks and any(name not in base.entries for name in whole):
-        what = f"the adapters are for {', '.join(tasks)}, with weights that the base lacks"
-        notes.append(f"{what}: load with the class of that task, as config.json is the base's")
+        what = f"the adapters (task_type {', '.join(tasks)}) have weights that the base lacks"
+        notes.append(f"{what}: load the model with the class for this task, as config.json is the base's")
     facts = {"base": {"name": base.name, "digest": digest.digest(base)}}
     return Mixture([whole], {EVERYTHING: [1.0]}, digests, [base], notes, facts)
 
@@ -134,7 +134,7 @@ def different_bases(checkpoints: Sequence[Checkpoint]) -> str | None:
     odd = next(((name, base) for name, base in named if not _same_name(base, named[0][1])), None)
     if odd is None:
         return None
-    return f"{odd[0]} is an adapter of {odd[1]}, and {named[0][0]} of {named[0][1]}: updates of different models"
+    return f"{odd[0]} is an adapter of {odd[1]}, but {named[0][0]} of {named[0][1]}: use adapters of one model"
 
 
 def _same_name(one: str, two: str) -> bool:

@@ -57,8 +57,8 @@ def write_card(weights: Path, text: str) -> list[str]:
         return []
     if len(os.fsencode(other.name)) <= LONGEST and _is_free(other):
         storage.write_text(other, _signed(text))
-        return [f"{usual} is not a card that modelsoups wrote, so it stays; the card is {other}"]
-    return [f"{usual} is not a card that modelsoups wrote, so it stays; no card was written"]
+        return [f"{usual} is not a card that modelsoups wrote, so it is kept; the soup's card is {other}"]
+    return [f"{usual} is not a card that modelsoups wrote, so it is kept; no card was written"]
 
 
 def _is_free(path: Path) -> bool:

@@ -31,8 +31,9 @@ def config_difference(first: Checkpoint, other: Checkpoint) -> str | None:
         return None
     key = odd[0]
     more = f" ({len(odd)} keys differ)" if len(odd) > 1 else ""
-    what = "the classes are named otherwise" if any(n in key for n in LABELS) else "the weights compute something else"
-    return f"{other.name} has {key} {_shown(b, key)} in its configuration, {first.name} {_shown(a, key)}{more}: {what}"
+    what = "the classes have other names" if any(n in key for n in LABELS) else "equal weights then give other outputs"
+    found = f"{other.name} has {key} {_shown(b, key)} in its configuration"
+    return f"{found}, but {first.name} has {_shown(a, key)}{more}: {what}"
 
 
 def config_of(checkpoint: Checkpoint) -> Mapping[str, Any] | None:

@@ -39,14 +39,16 @@ class Holdout:
         early: bool = True,
     ) -> None:
         if not isinstance(model, nn.Module) or next(model.parameters(), None) is None:
-            raise ValueError(f"the hold-out's model is a {type(model).__name__} without weights to load; give a module")
+            raise ValueError(
+                f"the hold-out's model is a {type(model).__name__} without weights to load; give an nn.Module"
+            )
         if batch_size < 1:
             raise ValueError(f"the hold-out's batch_size is {batch_size}; expected at least 1")
         try:
             batches = iter(loader)
         except TypeError as error:
             what = f"the hold-out's loader is a {type(loader).__name__}"
-            raise ValueError(f"{what}; expected batches of (inputs, labels)") from error
+            raise ValueError(f"{what}; expected batches (inputs, labels)") from error
         inputs, labels = [], []
         for position, batch in enumerate(batches):
             inputs_B, labels_B = unpacked(batch, model, f"hold-out batch {position}")
@@ -58,7 +60,7 @@ class Holdout:
         try:
             self.inputs, self.labels_N = _joined(inputs), torch.cat(labels)
         except (RuntimeError, KeyError) as error:
-            raise ValueError(f"the hold-out's batches hold inputs of different shapes or names: {error}") from error
+            raise ValueError(f"the hold-out's batches have inputs of different shapes or names: {error}") from error
         self.order_N = torch.arange(len(self.labels_N))
         self.seen = self.skipped = 0
         self.classes = 0  # of the model's logits, once they are known
@@ -67,9 +69,9 @@ class Holdout:
         return len(self.labels_N)
 
     def digest(self) -> str:
-        """Return a digest of what logits depend on beside weights: images in order, model, and `prepare`.
+        """Return a hash of what logits depend on besides weights: images in order, model, `prepare`.
 
-        Of `prepare` only what it makes of the first batch counts.
+        For `prepare` its result on the first batch is hashed.
         """
         found = xxh3_128(re.sub(" at 0x[0-9a-f]+", "", repr(self.model)).encode())
         for inputs in (self.inputs, self.batch(torch.arange(min(self.batch_size, len(self))))[0]):
@@ -134,10 +136,10 @@ def check_labels(labels_N: Tensor, classes: int) -> None:
     if labels_N.is_floating_point() or labels_N.dtype == torch.bool:
         raise ValueError(f"labels are {str(labels_N.dtype).removeprefix('torch.')}, expected whole numbers")
     if labels_N.ndim != 1:
-        raise ValueError(f"labels have the shape {tuple(labels_N.shape)}, expected one whole number an image")
+        raise ValueError(f"labels have the shape {tuple(labels_N.shape)}, expected one whole number for each image")
     if len(labels_N) and not 0 <= int(labels_N.min()) <= int(labels_N.max()) < classes:
         odd = int(labels_N.min()) if int(labels_N.min()) < 0 else int(labels_N.max())
-        why = "-1 stands for unlabelled images" if odd < 0 else "do they begin at 1?"
+        why = "leave unlabelled images out" if odd < 0 else "do the labels begin at 1, not 0?"
         raise ValueError(f"label {odd} is outside the model's classes 0 to {classes - 1}: {why}")
 
 
@@ -146,11 +148,11 @@ def unpacked(batch: Any, model: nn.Module, where: str) -> tuple[Inputs, Tensor]:
     if isinstance(batch, Mapping):
         name = next((n for n in LABELS if n in batch), None)
         if name is None:
-            raise ValueError(f"{where}: contains {', '.join(map(str, batch))}; expected `labels` among them")
+            raise ValueError(f"{where}: contains {', '.join(map(str, batch))}; expected the key `labels`")
         batch = _by_name({k: v for k, v in batch.items() if k != name}, model), batch[name]
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         got = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else f"a {type(batch).__name__}"
-        cure = "give ((x, y) for x, y, *_ in loader), or ({name: x, ...}, y) for several inputs"
+        cure = "pass ((x, y) for x, y, *_ in loader), or for several inputs ({name: x, ...}, y)"
         raise ValueError(f"{where}: expected (inputs, labels), got {got}; {cure}")
     given, labels = batch
     inputs = {k: _as_tensor(v) for k, v in given.items()} if isinstance(given, Mapping) else _as_tensor(given)
@@ -160,7 +162,7 @@ def unpacked(batch: Any, model: nn.Module, where: str) -> tuple[Inputs, Tensor]:
         raise ValueError(f"{where}: contains a {kinds}; expected tensors")
     whole = not labels_B.is_floating_point() and labels_B.dtype != torch.bool
     if {len(t) if t.ndim else -1 for t in _tensors(inputs)} != {labels_B.numel()} or labels_B.ndim != 1 or not whole:
-        raise ValueError(f"{where}: expected (inputs, whole-number labels) of one length")
+        raise ValueError(f"{where}: expected (inputs, whole-number labels) of equal lengths")
     return inputs, labels_B
 
 

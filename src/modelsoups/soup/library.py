@@ -145,12 +145,12 @@ def _mixture(chosen: Soup, checkpoints: Sequence[Checkpoint], base: Source | Non
     """Return what `mix` writes with these options; ValueError if they do not fit the checkpoints."""
     if base is not None:
         if rank is not None:
-            raise ValueError("rank is of an adapter, and base writes the full model: leave one of them out")
+            raise ValueError("rank applies to an adapter, but base writes the full model: give only one of them")
         return adapters.as_model(checkpoints, chosen.coefficients, open_base(base))
     if adapters.has_adapters(checkpoints):
         return adapters.as_adapter(checkpoints, chosen.coefficients, rank)
     if rank is not None:
-        raise ValueError(f"rank is for folders of LoRA adapters, and {checkpoints[0].name} is none")
+        raise ValueError(f"rank is for folders of LoRA adapters, but {checkpoints[0].name} is none")
     return Mixture(checkpoints, chosen.coefficients, folders=checkpoints)
 
 
@@ -158,16 +158,16 @@ def _check_output(path: Path, made: Mixture) -> None:
     """Raise ValueError if this soup cannot be written to a file or folder of this name."""
     first = made.checkpoints[0]
     if made.config is not None and path.suffix in SUFFIXES:
-        raise ValueError(f"{path}: an adapter is a folder, so give the name of a new one; or {adapters.BASE}")
+        raise ValueError(f"{path}: an adapter is written as a folder: give a new folder's name, or {adapters.BASE}")
     try:
         os.fspath(path).encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"{path} has a name that is not UTF-8, which safetensors cannot open; give another") from error
+        raise ValueError(f"{path} has a name that is not UTF-8, which safetensors cannot open; rename it") from error
     if path.suffix == ".safetensors":
         if len(first.parts) > 1:
             held = ", ".join(map(str, first.parts.values()))
-            way = "give a new folder, without .safetensors, as output, or these files as checkpoints"
-            raise ValueError(f"{path}: {first.name} contains several models ({held}), which no single file can; {way}")
+            way = "give a new folder as output, or average these files one by one"
+            raise ValueError(f"{path}: {first.name} contains several models ({held}), a file only one; {way}")
     elif first.folder is None:
         raise ValueError(f"{path}: expected a name ending in .safetensors (or a new folder, for Hugging Face folders)")
     elif path.suffix in SUFFIXES:

@@ -32,7 +32,7 @@ def open_logits(cached: CachedLogits, labels_N: Tensor) -> dict[str, Source]:
     first = next(iter(shapes.values()))
     for name, shape in shapes.items():
         if len(shape) != 2 or shape != first or shape[0] != len(labels_N) or not len(labels_N):
-            raise ValueError(f"{name}: logits {shape}, expected {(len(labels_N), *first[1:])} as for the others")
+            raise ValueError(f"{name}: logits {shape}, expected {(len(labels_N), *first[1:])} (images, classes)")
     check_labels(labels_N, first[1])
     return opened
 

@@ -102,12 +102,12 @@ def copy_rest(checkpoints: Sequence[Checkpoint], out: Path) -> list[str]:
         shutil.copyfile(first / name, out / name)
     notes = []
     if code := [name for name in copied if name.endswith(".py")]:
-        notes.append(f"{', '.join(code)}: code of {first}, copied; its library runs it only if you trust it")
+        notes.append(f"{', '.join(code)}: code of {first}, copied; libraries run it only with trust_remote_code=True")
     if odd := [name for name in copied if not all(_same(first, other, name) for other in folders[1:])]:
         notes.append(f"{', '.join(odd)}: not the same in all folders; those of {first} were copied")
     left = {name for found in sorted_out for name in [*found.copied, *found.compared, *found.left]} - set(copied)
     if left:
-        what = "one checkpoint's training, results or further weights, or not the same in all"
+        what = "files of one training run, other weights, or different between the folders"
         notes.append(f"left out of the folder ({what}): {', '.join(sorted(left))}")
     return notes
 

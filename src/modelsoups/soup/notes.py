@@ -27,23 +27,23 @@ def notes_on(chosen: Soup, of_updates: bool = False) -> list[str]:
     if odd:
         group, total = next(iter(odd.items()))
         where = "" if group == "*" else f" of {group}" + (f" and {len(odd) - 1} more" if len(odd) > 1 else "")
-        what = "every weight is scaled by that; divide them"
+        what = "the weights are scaled by this sum; divide the coefficients by it"
         if of_updates:
-            what = "the updates are added to the whole base all the same"
+            what = "this scales the updates, but not the base model"
         found.append(f"the coefficients{where} sum to {total:.6g}, not 1: {what}")
     names: dict[str, list[str]] = {}
     for name, digest in zip(chosen.ingredients, chosen.hashes, strict=True):
         names.setdefault(digest, []).append(name)
     for same in names.values():
         if len(same) > 1:
-            found.append(f"{' and '.join(same)} contain the same weights, which count more than once")
+            found.append(f"{' and '.join(same)} contain the same weights, which is averaged more than once")
     scores = [step["correct"] for step in chosen.trace if "correct" in step and "kept" in step]
     if len(scores) > 1 and scores[0] is not None and all(score == scores[0] for score in scores):
-        found.append(f"all {len(scores)} evaluations gave the same score ({scores[0]}), so it decided nothing; {WHY}")
+        found.append(f"all {len(scores)} evaluations gave the same score ({scores[0]}), so it had no influence; {WHY}")
     return found
 
 
-WHY = "does the evaluator load the weights that it is given?"
+WHY = "does the evaluator load the state dict that it receives?"
 
 
 def origin_notes(checkpoints: Sequence[Checkpoint]) -> list[str]:
@@ -56,9 +56,9 @@ def origin_notes(checkpoints: Sequence[Checkpoint]) -> list[str]:
     for other in checkpoints[1:] if len(some) > 1 else ():
         cosines = [_cosine(first.entries[key], other.entries[key]) for key in some]
         if 2 * sum(cosine < ALIKE for cosine in cosines) > len(some):
-            what = f"{other.name} and {first.name} were not fine-tuned from one model, it seems"
-            lowest = f"cosine of their weights down to {min(cosines):.2f}, over 0.9 otherwise"
-            return [f"{what} ({lowest}): a soup of such models is no better than chance; ask `modelsoups doctor`"]
+            what = f"{other.name} and {first.name} seem to have different initializations"
+            lowest = f"cosine of their weights down to {min(cosines):.2f}; over 0.9 is usual"
+            return [f"{what} ({lowest}): a soup of such models is no better than chance; run `modelsoups doctor`"]
     return []
 
 
@@ -84,8 +84,8 @@ def batchnorm_notes(checkpoints: Sequence[Checkpoint], statistics: Mapping[str, 
         return [] if fresh else [text]
     if not fresh:
         return []
-    same = "the checkpoints have the same running statistics, as after training with frozen ones"
-    return [f"BatchNorm: {same}; re-estimated ones can make the soup worse, so compare it with and without"]
+    same = "the checkpoints have equal running statistics, as if these were frozen in training"
+    return [f"BatchNorm: {same}; re-estimated statistics can make the soup worse, so evaluate it with both"]
 
 
 def check_statistics(first: Checkpoint, statistics: Mapping[str, Tensor]) -> None:
@@ -95,9 +95,9 @@ def check_statistics(first: Checkpoint, statistics: Mapping[str, Tensor]) -> Non
             raise ValueError(f"statistics: tensor {name} is not in {first.name}")
         expected = first.entries[name]
         if not isinstance(tensor, Tensor):
-            raise ValueError(f"statistics: {name} is a {type(tensor).__name__}, expected a tensor")
+            raise ValueError(f"statistics: {name} is a {type(tensor).__name__}; expected a tensor")
         if tuple(tensor.shape) != tuple(expected.shape):
-            raise ValueError(f"statistics: tensor {name} is {tuple(tensor.shape)}, expected {tuple(expected.shape)}")
+            raise ValueError(f"statistics: tensor {name} is {tuple(tensor.shape)}; expected {tuple(expected.shape)}")
         if not is_finite(tensor.to(expected.dtype)):
             raise ValueError(
                 f"statistics: tensor {name} contains NaN or infinity, or does not fit into {expected.dtype}"

@@ -3,7 +3,7 @@
 from modelsoups.checkpoints.adapters import Adapter
 from modelsoups.checkpoints.formats import Source
 from modelsoups.checkpoints.tensors import Checkpoint
-from modelsoups.soup.adapters import BASE, has_adapters
+from modelsoups.soup.adapters import has_adapters
 from modelsoups.soup.library import Sources, open_all, open_base
 from modelsoups.soup.refusals import refuse
 from modelsoups.weights.merged import merged
@@ -23,6 +23,6 @@ def on_base(sources: Sources, base: Source, force: bool = False) -> list[Checkpo
     """
     checkpoints, opened = open_all(sources, adapters_too=True), open_base(base)
     if not has_adapters(checkpoints):
-        raise ValueError(f"base is for adapters, and {checkpoints[0].name} is a whole model; {BASE} or leave it out")
+        raise ValueError(f"base is for adapters, but {checkpoints[0].name} is a whole model: leave base (--base) out")
     refuse(checkpoints, force)
     return [merged(c, opened) if isinstance(c, Adapter) else c for c in checkpoints]

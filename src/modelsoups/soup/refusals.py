@@ -65,7 +65,7 @@ def refuse(checkpoints: Sequence[Checkpoint], force: bool = False, heads: bool =
     """Raise ValueError for the first problem; if `force`, return all problems as notes instead."""
     found = problems(checkpoints, heads)
     if found and not force:
-        raise ValueError(f"{found[0][1]} (--force or force=True mixes them as they are)")
+        raise ValueError(f"{found[0][1]} (--force or force=True averages them all the same)")
     return [f"forced, although {text}" for _, text in found]
 
 
@@ -120,7 +120,7 @@ KINDS: tuple[tuple[str, Callable[[State], bool], str], ...] = (
     (
         "empty",
         is_placeholder,
-        "has weights with no elements, as DeepSpeed's ZeRO-3 leaves them: save the gathered weights"
+        "has weights with no elements, as DeepSpeed's ZeRO-3 saves them: save the gathered weights"
         " (stage3_gather_16bit_weights_on_model_save, or zero_to_fp32.py)",
     ),
 )
@@ -136,7 +136,7 @@ def check_not_shared(checkpoints: Sequence[Checkpoint]) -> None:
         places = tuple((k, e.held.data_ptr()) for k, e in held if isinstance(e, InMemory))
         earlier = seen.setdefault(places, checkpoint.name)
         if earlier != checkpoint.name:
-            text = f"{checkpoint.name} and {earlier} share the same memory, so they are one model twice"
+            text = f"{checkpoint.name} and {earlier} share their memory, so they are the same model"
             raise ValueError(f"{text}: model.state_dict() gives references; keep copies, {COPY}")
 
 
@@ -157,7 +157,7 @@ def _class_order(checkpoints: Sequence[Checkpoint]) -> list[Problem]:
             continue
         if moved := moved_rows(expected.tensor(), other[head]):
             text = f"{other.name} has {moved} classes of {head} in another order than {first.name}"
-            return [("class order", f"{text}: put them in one order")]
+            return [("class order", f"{text}: bring the rows of both into the same order")]
     return []
 
 

@@ -25,12 +25,12 @@ CURVES: dict[str, Curve] = {
     "1-sqrt": lambda x: 1 - math.sqrt(x),
 }
 SCHEDULES = {
-    "uniform": "the mean (LAWA; PMA's SMA)",
-    "wma": "coefficients that rise by one from checkpoint to checkpoint (PMA)",
-    "ema": "an exponential moving average, see decay",
-    "1-x": "as a linear decay of the learning rate (WSM)",
-    "cosine": "as a cosine decay (WSM)",
-    "1-sqrt": "as a decay by one minus the square root (WSM)",
+    "uniform": "the mean of the checkpoints (LAWA, or SMA in PMA)",
+    "wma": "coefficients in proportion to 1, 2, 3, ... (WMA in PMA)",
+    "ema": "an exponential moving average, which needs a decay",
+    "1-x": "like a linear decay of the learning rate (WSM)",
+    "cosine": "like a cosine decay of the learning rate (WSM)",
+    "1-sqrt": "like a decay of the learning rate by 1 - sqrt(x) (WSM)",
 }
 _WHOLE = r"[-_=.]?(\d+)(?![\da-z]|\.\d)"  # no part of 1.5k
 STEP = re.compile(rf"(?:^|[^a-z])(?:global_?)?(?:steps?|iter|iteration|checkpoint|ckpt){_WHOLE}", re.IGNORECASE)
@@ -86,7 +86,7 @@ def coefficients(steps: Sequence[float], schedule: Schedule, decay: float | None
     count = len(steps)
     if (schedule == "ema") != (decay is not None):
         raise ValueError(
-            f"trajectory: schedule {_name(schedule)} and decay={decay}; ema needs a decay, others have none"
+            f"trajectory: schedule {_name(schedule)} and decay={decay}; ema needs a decay, other schedules have none"
         )
     if schedule == "ema":
         assert decay is not None
@@ -115,7 +115,7 @@ def _weights(steps: Sequence[float], schedule: Schedule) -> list[float]:
         found = list(map(float, schedule))
         if len(found) != updates:
             what = f"{len(found)} weights for {len(steps)} checkpoints"
-            raise ValueError(f"trajectory: {what}; expected {updates}, one for each update between two of them")
+            raise ValueError(f"trajectory: {what}; expected {updates}, one for each update between two checkpoints")
     for before, after in zip([1.0, *found], [*found, 0.0], strict=True):
         if not before >= after:  # also if one is NaN
             what = f"the weights of the updates are {', '.join(f'{w:.6g}' for w in found)}"
@@ -140,7 +140,7 @@ def steps_of(names: Sequence[str]) -> list[int]:
             continue
         if missing := next((name for name, match in zip(names, found, strict=True) if match is None), None):
             shown = next(name for name, match in zip(names, found, strict=True) if match is not None)
-            raise ValueError(f"trajectory: {missing} has no step in its name, as {shown} has; {WAY_OUT}")
+            raise ValueError(f"trajectory: {missing} has no step in its name, but {shown} has one; {WAY_OUT}")
         runs = {match[0]: name for name, match in zip(names, found, strict=True) if match is not None}
         if len(runs) > 1:
             _refuse_runs(*runs.values())
@@ -151,7 +151,7 @@ def steps_of(names: Sequence[str]) -> list[int]:
 
 
 def _refuse_runs(one: str, other: str, *_: str) -> NoReturn:
-    raise ValueError(f"trajectory: {one} and {other} may be of different runs, by their names; {WAY_OUT}")
+    raise ValueError(f"trajectory: {one} and {other} seem to be from different runs by their names; {WAY_OUT}")
 
 
 def _match(name: str, pattern: re.Pattern[str]) -> tuple[str, int] | None:
@@ -175,7 +175,7 @@ def _only_number(names: Sequence[str]) -> list[int]:
         after = NUMBER.split(names[0], differing[0] + 1)[-1]
         if "/" not in after or (before.endswith("/") and after.startswith("/")):
             return [int(row[differing[0]]) for row in numbers]
-        why = "may be of different runs"
+        why = "seem to be from different runs"
     raise ValueError(f"trajectory: the names {names[0]}, {names[1]}{', ...' * (len(names) > 2)} {why}; {WAY_OUT}")
 
 
@@ -183,7 +183,7 @@ def _distinct(names: Sequence[str], steps: list[int]) -> list[int]:
     seen: dict[int, str] = {}
     for name, step in zip(names, steps, strict=True):
         if step in seen:
-            raise ValueError(f"trajectory: {seen[step]} and {name} are both of step {step}; {WAY_OUT}")
+            raise ValueError(f"trajectory: {seen[step]} and {name} both have step {step}; {WAY_OUT}")
         seen[step] = name
     return steps
 
