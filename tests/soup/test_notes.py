@@ -105,5 +105,5 @@ def test_models_of_different_initializations_are_noted(tmp_path: Path) -> None:
 
 
 def test_statistics_are_tensors(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="statistics: w is a list, expected a tensor"):
+    with pytest.raises(ValueError, match="statistics: w is a list; expected a tensor"):
         soup.mix(soup.uniform([one(1)]), tmp_path / "s.safetensors", [one(1)], statistics={"w": [1, 2]})

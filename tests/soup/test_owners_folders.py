@@ -66,7 +66,7 @@ def bert(folder: Path) -> None:
     "`model.safetensors`, `pytorch_model.bin`, whole or as shards with an index; tokenizer and configuration",
     "folder",
     "`from_pretrained`",
-    "a `config.json` that computes something else",
+    "a `config.json` with which the model computes something else",
 )
 def transformers(tmp_path: Path) -> None:
     from transformers import AutoModel, AutoTokenizer
@@ -89,7 +89,7 @@ def transformers(tmp_path: Path) -> None:
 
 @row(
     "`checkpoint-*` of its Trainer",
-    "as transformers; the state of the run, its results and optimizer are left out",
+    "as transformers; the run's state, results and optimizer are left out",
     "folder",
     "`from_pretrained`",
     "",
