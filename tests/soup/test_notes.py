@@ -42,7 +42,7 @@ def test_the_same_content_twice_is_said(tmp_path: Path) -> None:
     torch.save(one(1), tmp_path / "a.pt")
     torch.save(one(1), tmp_path / "b.pt")
     notes = soup.mix(soup.uniform([tmp_path / "a.pt", tmp_path / "b.pt"]), tmp_path / "soup.safetensors")
-    assert notes == [f"{tmp_path}/a.pt and {tmp_path}/b.pt contain the same weights, which is averaged more than once"]
+    assert notes == [f"{tmp_path}/a.pt and {tmp_path}/b.pt contain the same weights, which are averaged more than once"]
     assert notes[0] in (tmp_path / "soup.md").read_text()
 
 

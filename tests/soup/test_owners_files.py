@@ -94,7 +94,7 @@ def nested(tmp_path: Path) -> None:
 
 @row(
     "wrapped models",
-    "tensor names with the prefixes of DataParallel, DDP, `torch.compile`, FSDP, activation checkpointing and AveragedModel",
+    "names with prefixes of DataParallel, DDP, `torch.compile`, FSDP, activation checkpointing and AveragedModel",
     "`.safetensors`, with the model's own names",
     "`load_state_dict`",
     "",

@@ -81,7 +81,7 @@ def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> 
 
 @dataclass(frozen=True)
 class _Image:
-    """An image file; name: its path inside the class folder; label: index of its class in the set."""
+    """An image file. name: its path inside the class folder. label: the index of its class."""
 
     class_name: str
     label: int
@@ -139,7 +139,7 @@ def _make(data: DataConfig, protocol: str, name: str) -> int:
 
 
 def _samples(data: DataConfig, name: str, folder: Path) -> Iterator[shards.Sample]:
-    """Yield (key, bytes, file type, label) of each image (key: hash of the bytes); write ORIGINALS."""
+    """Yield (hash of the bytes, bytes, file type, label) of each image; then write originals.json."""
     copies: Counter[str] = Counter()
     originals: dict[str, str] = {}
     for image in _labelled_files(data, name):

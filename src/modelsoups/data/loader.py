@@ -209,7 +209,8 @@ class Augmented(Dataset[Any]):
             except CorruptImage:
                 if not self.skips:
                     raise
-        raise CorruptImage(f"every image of {self.train.folder} is corrupt; move it away and run `modelsoups prepare`")
+        folder = self.train.folder
+        raise CorruptImage(f"every image of {folder} is corrupt; move this folder away and run `modelsoups prepare`")
 
     def image(self, index: int) -> Picture:
         """Return a decoded image; a small data set's images are decoded once and kept in memory."""

@@ -9,7 +9,7 @@ from modelsoups.data.shards import ShardSet
 
 
 class Seen(NamedTuple):
-    """One image: the hash of its file, its class, and for messages its path or its tar and key."""
+    """One image: hash of its file, class, and (for messages) its location, as a path or tar and key."""
 
     content: str
     class_name: str
@@ -17,7 +17,7 @@ class Seen(NamedTuple):
 
 
 def in_set(folder: Path) -> list[Seen]:
-    """Return the images of a prepared set with content hashes as keys ("-2" marks a second copy)."""
+    """Return the images of a set made from class folders, whose keys are the hashes of the files."""
     dataset = ShardSet(folder)
     classes = dataset.classes
     if dataset.projection is not None:
@@ -47,7 +47,8 @@ def refuse(roles: Sequence[str], found: Mapping[str, Sequence[Seen]]) -> None:
 def notes(known: Sequence[str], found: Mapping[str, Sequence[Seen]]) -> Iterator[str]:
     """Yield a message for each two data sets that share images.
 
-    known: the sets for training and choosing; the message says that sharing with them raises accuracies.
+    known: the sets for training and for choosing. If one of them shares images, the message warns
+    that accuracies on these images are too high.
     """
     for one, other in combinations(found, 2):
         both = shared(found[one], found[other])

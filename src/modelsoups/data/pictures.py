@@ -30,7 +30,7 @@ DAMAGE = (  # what PIL raises for an image that it cannot decode
 
 
 def opened(data: bytes) -> Image.Image:
-    """Open an image without decoding its pixels; errors (DAMAGE) for other formats or large sizes."""
+    """Open an image, but decode no pixels; raise an error in DAMAGE for unknown formats or sizes."""
     _refuse_size(*_webp_size(data))  # PIL's decoder of WebP reserves memory when it opens a file
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -54,7 +54,7 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Decode an opened image to 8-bit RGB; 16-bit values lose their lower 8 bits."""
+    """Decode an opened image to 8-bit RGB; 16-bit values keep their upper 8 bits."""
     if image.mode == "RGB":
         image.load()
         return image
@@ -67,7 +67,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 def by_pil(data: bytes, border: int = 0) -> Image.Image:
-    """Decode an image to RGB, cut `border` pixels off each side; errors (DAMAGE) if it is corrupt."""
+    """Decode an image to RGB and cut off `border` pixels; raise an error in DAMAGE if it is corrupt."""
     image = as_rgb(opened(data))
     if border:
         width, height = image.size

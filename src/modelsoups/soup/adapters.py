@@ -53,7 +53,7 @@ def check_same_kind(checkpoints: Sequence[Checkpoint]) -> None:
 
 
 def as_adapter(checkpoints: Sequence[Checkpoint], coefficients: Coefficients, rank: int | None) -> Mixture:
-    """Sum the adapters' updates times coefficients into one adapter, truncated to `rank` if given.
+    """Return one adapter as a Mixture: the sum of updates times coefficients, truncated to `rank`.
 
     Raises ValueError for whole models, NaN, a rank below 1, and adapters that `sum_of` refuses.
     """
@@ -74,7 +74,7 @@ def as_adapter(checkpoints: Sequence[Checkpoint], coefficients: Coefficients, ra
 
 
 def as_model(checkpoints: Sequence[Checkpoint], coefficients: Coefficients, base: Checkpoint) -> Mixture:
-    """Add the adapters' updates times coefficients to the base, which gives the full model.
+    """Return the full model as a Mixture: the base plus the sum of updates times coefficients.
 
     Raises ValueError for an adapter that contains NaN, or that `combined` refuses.
     """
@@ -163,7 +163,7 @@ def _config(adapters: Sequence[Adapter], found: Sum) -> dict[str, Any]:
 
 
 def _by_module(ranks: Mapping[str, int]) -> dict[str, int]:
-    """Return the rank of each module; out_proj in MultiheadAttention is no module of its own."""
+    """Return each module's rank; MultiheadAttention's out_proj counts as part of its module."""
     return {module: rank for module, rank in ranks.items() if f".{INNER}" not in module}
 
 

@@ -47,9 +47,10 @@ def card(chosen: Soup, notes: Sequence[str], holdout_accuracy: float | None) -> 
 
 
 def write_card(weights: Path, text: str) -> list[str]:
-    """Write a model card beside soup.safetensors: soup.md, or soup.safetensors.md if soup.md is taken.
+    """Write a model card beside soup.safetensors: soup.md, or soup.safetensors.md.
 
-    Only cards that modelsoups wrote and nobody changed are replaced. Returns a note if soup.md is taken.
+    An existing soup.md is replaced only if modelsoups wrote it and nobody changed it; otherwise
+    the other name is used, and a note is returned.
     """
     usual, other = weights.with_suffix(".md"), weights.with_name(f"{weights.name}.md")
     if _is_free(usual):

@@ -1,4 +1,4 @@
-"""Compares models' configurations: do they compute the same function from the same weights?"""
+"""Compares the config.json of models, which decides what they compute from their weights."""
 
 import json
 import re

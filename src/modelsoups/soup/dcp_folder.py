@@ -60,7 +60,7 @@ def _in_map(entry: Any) -> torch.Tensor:
 
 
 def _save(state: dict[Any, Any], folder: Path) -> None:
-    """Save a DCP folder with this process alone, even if torch.distributed has several."""
+    """Save a DCP folder with this process alone, even if torch.distributed runs several."""
     from torch.distributed import checkpoint
 
     alone = {"no_dist": True} if "no_dist" in inspect.signature(checkpoint.save).parameters else {}

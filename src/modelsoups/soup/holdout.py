@@ -71,7 +71,7 @@ class Holdout:
     def digest(self) -> str:
         """Return a hash of what logits depend on besides weights: images in order, model, `prepare`.
 
-        For `prepare` its result on the first batch is hashed.
+        `prepare` is represented by its result on the first batch.
         """
         found = xxh3_128(re.sub(" at 0x[0-9a-f]+", "", repr(self.model)).encode())
         for inputs in (self.inputs, self.batch(torch.arange(min(self.batch_size, len(self))))[0]):
@@ -174,7 +174,7 @@ def inputs_of(batch: Any, model: nn.Module) -> Any:
 
 
 def _by_name(inputs: Mapping[str, Any], model: nn.Module) -> Any:
-    """Return inputs by argument name; a single one that forward() does not name as a bare tensor."""
+    """Return inputs by argument name, or the only one as it is if forward() has no such argument."""
     (name, *others) = inputs or ("",)
     arguments = inspect.signature(model.forward).parameters.values()
     named = any(a.name == name or a.kind is inspect.Parameter.VAR_KEYWORD for a in arguments)

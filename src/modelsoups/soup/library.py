@@ -116,7 +116,7 @@ def mix(
 
 
 class _Facts:
-    """Makes the mixed file's metadata from the ingredients' digests, and adds them to the soup `known`."""
+    """Makes the mixed file's metadata from the ingredients' digests; `known` is the soup with them."""
 
     def __init__(
         self,
@@ -167,7 +167,7 @@ def _check_output(path: Path, made: Mixture) -> None:
         if len(first.parts) > 1:
             held = ", ".join(map(str, first.parts.values()))
             way = "give a new folder as output, or average these files one by one"
-            raise ValueError(f"{path}: {first.name} contains several models ({held}), a file only one; {way}")
+            raise ValueError(f"{path}: {first.name} has several models ({held}), but a file only one; {way}")
     elif first.folder is None:
         raise ValueError(f"{path}: expected a name ending in .safetensors (or a new folder, for Hugging Face folders)")
     elif path.suffix in SUFFIXES:
@@ -225,7 +225,7 @@ def open_all(sources: Sources, key: str | None = None, adapters_too: bool = Fals
 
     key: the entry of each file that has the weights, such as "state_dict_ema". adapters_too: whether
     folders of LoRA adapters are allowed. Raises ValueError if there are no checkpoints, one is given
-    twice or cannot be opened, or two state dicts share their memory.
+    twice or cannot be opened, or two state dicts in memory share their tensors.
     """
     if isinstance(sources, (str, os.PathLike)):
         raise ValueError(f"{sources}: expected several checkpoints in a list, not one path")
@@ -256,7 +256,7 @@ def open_all(sources: Sources, key: str | None = None, adapters_too: bool = Fals
 
 
 def open_initialization(init: Source, checkpoints: Sequence[Checkpoint], key: str | None = None) -> Checkpoint:
-    """Open the model that the checkpoints were fine-tuned from, and name its tensors as they do.
+    """Open the model that the checkpoints were fine-tuned from; rename its tensors like theirs.
 
     key: the entry of the file that has the weights; ignored if the file has no such entry. Raises
     ValueError if it cannot be opened.

@@ -36,7 +36,7 @@ def notes_on(chosen: Soup, of_updates: bool = False) -> list[str]:
         names.setdefault(digest, []).append(name)
     for same in names.values():
         if len(same) > 1:
-            found.append(f"{' and '.join(same)} contain the same weights, which is averaged more than once")
+            found.append(f"{' and '.join(same)} contain the same weights, which are averaged more than once")
     scores = [step["correct"] for step in chosen.trace if "correct" in step and "kept" in step]
     if len(scores) > 1 and scores[0] is not None and all(score == scores[0] for score in scores):
         found.append(f"all {len(scores)} evaluations gave the same score ({scores[0]}), so it had no influence; {WHY}")
@@ -47,7 +47,7 @@ WHY = "does the evaluator load the state dict that it receives?"
 
 
 def origin_notes(checkpoints: Sequence[Checkpoint]) -> list[str]:
-    """Return a note if the weights suggest different initializations; reads samples of 8 matrices."""
+    """Return a note if a model seems to have another initialization; reads samples of 8 matrices."""
     first = checkpoints[0]
     matrices = [key for key, entry in first.entries.items() if len(entry.shape) > 1 and averaged(entry)]
     head = head_of(first)
@@ -63,7 +63,7 @@ def origin_notes(checkpoints: Sequence[Checkpoint]) -> list[str]:
 
 
 def _cosine(one: Entry, two: Entry) -> float:
-    """Return the cosine of two tensors, measured on SPOTS blocks of values spread over them."""
+    """Return the cosine of two tensors, from SPOTS short blocks of their values."""
     size = math.prod(one.shape)
     length = min(LEAST, size // SPOTS)
     starts = [size * spot // SPOTS for spot in range(SPOTS)]
@@ -85,7 +85,7 @@ def batchnorm_notes(checkpoints: Sequence[Checkpoint], statistics: Mapping[str, 
     if not fresh:
         return []
     same = "the checkpoints have equal running statistics, as if these were frozen in training"
-    return [f"BatchNorm: {same}; re-estimated statistics can make the soup worse, so evaluate it with both"]
+    return [f"BatchNorm: {same}; re-estimated statistics can make the soup worse, so evaluate the soup with both"]
 
 
 def check_statistics(first: Checkpoint, statistics: Mapping[str, Tensor]) -> None:
