@@ -114,7 +114,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     commands.main(["mix", "uniform", a, b, "-o", str(tmp_path / "u.safetensors")])
     commands.main(["mix", "weights", a, b, "--coefficients", "2", "-1", "-o", str(tmp_path / "w.safetensors")])
     out = capsys.readouterr().out
-    assert "uniform of 2 checkpoints" in out
+    assert "wrote the uniform soup of 2 checkpoints" in out
     assert "the coefficients" not in out
     tiny = ["--coefficients", "1.001", "-1e-3", "-o", str(tmp_path / "t.safetensors")]
     commands.main(["mix", "weights", a, b, *tiny])  # argparse alone takes -1e-3 for an option

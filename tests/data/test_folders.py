@@ -71,9 +71,12 @@ def test_what_is_wrong_with_the_folders_is_said(cfg, tmp_path):
 @pytest.mark.parametrize(
     ("place", "said"),
     [
-        ("holdout/a/2.jpg", r"train/a/0\.jpg and .*holdout/a/2\.jpg are the same image, one of 1 that holdout shares"),
-        ("test/a/2.jpg", r"train/a/0\.jpg and .*test/a/2\.jpg are the same image, one of 1 that test shares"),
-        ("train/b/2.jpg", r"train/a/0\.jpg and .*train/b/2\.jpg are the same image in two classes, one of 1 in train;"),
+        ("holdout/a/2.jpg", r"train/a/0\.jpg and .*holdout/a/2\.jpg are the same image, one of 1 that train and hold"),
+        ("test/a/2.jpg", r"train/a/0\.jpg and .*test/a/2\.jpg are the same image, one of 1 that train and test share"),
+        (
+            "train/b/2.jpg",
+            r"train/a/0\.jpg and .*train/b/2\.jpg are the same image in two classes, one of 1 such images",
+        ),
         ("night/c/9.jpg", None),
         ("train/a/2.jpg", None),  # a copy beside it changes no result silently
     ],
@@ -82,7 +85,7 @@ def test_an_image_in_two_sets_or_classes_is_refused_before_anything_is_written(c
     (tmp_path / "images" / place).write_bytes((tmp_path / "images/train/a/0.jpg").read_bytes())
     if said is None:
         prepare.run(Experiment(cfg))
-        noted = "night shares 1 images with train, first" in capsys.readouterr().out
+        noted = "night shares 1 images with train, such as" in capsys.readouterr().out
         assert noted == place.startswith("night")
         return
     with pytest.raises(ValueError, match=said):
@@ -97,7 +100,7 @@ def test_a_shift_of_images_that_soups_are_chosen_on_is_noted(cfg, tmp_path, caps
     prepare.run(Experiment(cfg))
     lines = [line for line in capsys.readouterr().out.splitlines() if "night shares 1 images" in line]
     assert len(lines) == 2
-    assert all(line.endswith("; accuracies on them are too high") for line in lines)
+    assert all(line.endswith("; accuracies on these images are too high") for line in lines)
 
 
 def test_an_image_of_the_holdout_in_a_test_set_that_comes_later_is_refused(cfg, tmp_path):
@@ -115,7 +118,7 @@ def test_sets_that_an_earlier_version_prepared_are_compared_before_training(cfg,
     prepare.run(Experiment(cfg))
     train, holdout, test = (ShardSet(tmp_path / "data/mine" / name) for name in ("train", "holdout", "test"))
     check_test(test, [train])
-    with pytest.raises(ValueError, match=r"test shares images with .*holdout: 1, first \w{16}; soups must be"):
+    with pytest.raises(ValueError, match=r"test and .*holdout share 1 images, first \w{16}; soups must be"):
         check_test(test, [train, holdout])
 
 
@@ -143,7 +146,7 @@ def test_an_image_that_is_damaged_in_the_middle_is_named_by_its_file(cfg, tmp_pa
     with pytest.raises(ValueError, match=r"train/b/1\.png cannot be decoded \(.*\); put a whole image in"):
         prepare.run(Experiment(load(["data=mine", "name=mine", "data.verify=true"])))
     prepare.run(Experiment(cfg))
-    message = r"train-000000\.tar: image \w{16}, made from images/train/b/1\.png, is corrupt \(.*\); if this file"
+    message = r"train-000000\.tar: image \w{16}, made from images/train/b/1\.png, is corrupt \(.*\); if the original"
     with pytest.raises(ValueError, match=message):
         ShardSet(tmp_path / "data/mine/train").image(3)
 
@@ -165,8 +168,8 @@ def test_the_right_files_are_read_and_the_others_are_listed(cfg, tmp_path, capsy
     assert train.classes == ["a", "b", "c", "d\u00e9"]
     assert train.labels_N.tolist() == [0, 0, 1, 1, 2, 2, 3]
     said = capsys.readouterr().out
-    assert "prepare: train: left out: 1 .txt, 1 .heic, first images/train/readme.txt; images are files .jpg, " in said
-    assert said.count("left out") == 1
+    assert "prepare: train: ignored 1 .txt, 1 .heic, such as images/train/readme.txt; only files .jpg, " in said
+    assert said.count("ignored") == 1
 
 
 def test_sets_in_flat_folders_are_made_from_what_earlier_versions_made_them_from(cfg, tmp_path):

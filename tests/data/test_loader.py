@@ -162,7 +162,8 @@ def test_corrupt_images_are_replaced_counted_and_limited(train, monkeypatch, cap
     assert said.count("is corrupt") == 3  # once each, not once an epoch
     few = loader.Skipped(train, limit=2)
     with pytest.raises(
-        ValueError, match=r"image \d+ is corrupt, one more than finetune\.skip_corrupt=2 allows after \d+, \d+; of each"
+        ValueError,
+        match=r"image \d+ is corrupt, one more than finetune\.skip_corrupt=2 allows; before it \d+, \d+; for",
     ):
         list(loader.train_batches(train, recipe(batch_size=18), PLAIN, 0, skipped=few))
 

@@ -77,7 +77,7 @@ def test_16_bits_become_their_upper_eight(make, decoder):
 def test_pixels_of_32_bits_are_refused(kind):
     buffer = io.BytesIO()
     Image.fromarray(np.ones((2, 2), dtype=kind)).save(buffer, "tiff")
-    with pytest.raises(ValueError, match=r"pixels of 32 bits .* save it with 8 or 16 bits"):
+    with pytest.raises(ValueError, match=r"32-bit pixels .* save the image with 8 or 16 bits"):
         pictures.check(buffer.getvalue())
 
 

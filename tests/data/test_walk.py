@@ -50,7 +50,7 @@ def test_a_link_to_a_folder_above_is_refused_and_other_links_are_followed(tmp_pa
     (tmp_path / "rose" / "more").symlink_to(tmp_path / "elsewhere")
     assert [name for name, _ in walk.images([tmp_path / "rose"])] == ["1.jpg", "more/2.jpg"]
     (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "rose")
-    with pytest.raises(ValueError, match=r"more/back is a link to a folder that it lies in; move the link"):
+    with pytest.raises(ValueError, match=r"more/back is a link to a folder that contains it; move the link"):
         walk.images([tmp_path / "rose"])
 
 
@@ -61,11 +61,11 @@ def test_only_regular_files_of_a_sane_size_are_opened(tmp_path):
         with pytest.raises(ValueError, match=rf"{name} is no regular file but a pipe, a device or a socket"):
             walk.content(tmp_path / name)
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"gone\.jpg cannot be read \(No such file or directory\); mend the link"):
+    with pytest.raises(ValueError, match=r"gone\.jpg cannot be read \(No such file or directory\); repair the link"):
         walk.content(tmp_path / "gone.jpg")
     with open(tmp_path / "huge.jpg", "wb") as file:
         file.truncate(walk.MOST_BYTES + 2**20)
-    with pytest.raises(ValueError, match=r"huge\.jpg has 257 MiB, an image at most 256"):
+    with pytest.raises(ValueError, match=r"huge\.jpg has 257 MiB, but an image may have at most 256"):
         walk.content(tmp_path / "huge.jpg")
     assert walk.content(put(tmp_path / "1.jpg", b"content")) == b"content"
 

@@ -75,7 +75,7 @@ def test_coefficients_scale_the_updates_whatever_their_sum(tmp_path: Path, kind:
     case, weights = Case(kind, tmp_path), (0.7, -0.2)
     chosen = weighted_soup([case.a, case.b], weights)
     notes = soup.mix(chosen, tmp_path / "soup.safetensors", base=case.file)
-    assert any("sum to 0.5, not 1: the updates are added to the whole base" in note for note in notes)
+    assert any("sum to 0.5, not 1: this scales the updates, but not the base" in note for note in notes)
     expected = weighted(case.base, [case.a, case.b], weights)
     assert error(load_file(tmp_path / "soup.safetensors"), expected, case.base) < 1e-6
     if kind in WHOLE:

@@ -30,11 +30,12 @@ def test_a_card_of_ours_is_replaced_and_the_users_notes_are_not(tmp_path: Path) 
     assert "my share" in usual.read_text()
     other.unlink()
     usual.write_text(usual.read_text() + "\nMy own thoughts.\n")
-    assert soup.mix(chosen, out) == [f"{usual} is not a card that modelsoups wrote, so it stays; the card is {other}"]
+    kept = f"{usual} is not a card that modelsoups wrote, so it is kept"
+    assert soup.mix(chosen, out) == [f"{kept}; the soup's card is {other}"]
     assert usual.read_text().endswith("My own thoughts.\n")
     assert "# Model soup: uniform" in other.read_text()
     other.write_text("mine")
-    assert soup.mix(chosen, out) == [f"{usual} is not a card that modelsoups wrote, so it stays; no card was written"]
+    assert soup.mix(chosen, out) == [f"{usual} is not a card that modelsoups wrote, so it is kept; no card was written"]
     assert other.read_text() == "mine"
 
 

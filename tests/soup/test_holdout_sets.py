@@ -53,9 +53,9 @@ def test_loaders_are_read_as_they_are_meant(loader: Any) -> None:
     [
         (
             (X_N2, Y_N, torch.arange(3)),
-            r"batch 0: expected \(inputs, labels\), got 3 parts; give \(\(x, y\) for x, y, \*_",
+            r"batch 0: expected \(inputs, labels\), got 3 parts; pass \(\(x, y\) for x, y, \*_",
         ),
-        ({"pixels": X_N2, "target": Y_N}, "batch 0: contains pixels, target; expected `labels` among them"),
+        ({"pixels": X_N2, "target": Y_N}, "batch 0: contains pixels, target; expected the key `labels`"),
         ({"labels": Y_N}, "batch 0: expected"),
         ({"pixels": X_N2, "names": ["a", "b", "c"], "labels": Y_N}, "batch 0: contains a list; expected tensors"),
         (X_N2, r"batch 0: expected \(inputs, labels\), got a Tensor"),
@@ -85,8 +85,8 @@ def test_arguments_of_another_kind_are_refused() -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([1, 2, 2], "label 2 is outside the model's classes 0 to 1: do they begin at 1"),
-        ([-1, -1, -1], "label -1 is outside the model's classes 0 to 1: -1 stands for unlabelled"),
+        ([1, 2, 2], "label 2 is outside the model's classes 0 to 1: do the labels begin at 1"),
+        ([-1, -1, -1], "label -1 is outside the model's classes 0 to 1: leave unlabelled images out"),
     ],
 )
 def test_labels_outside_the_classes_are_refused(labels: list[int], message: str) -> None:
@@ -149,5 +149,5 @@ def test_logits_are_found_in_a_mapping_and_nothing_else_is_taken_for_them() -> N
     assert Holdout(Mapped(), [(X_N2, Y_N)]).count(IDENTITY) == (2, 3)
     with pytest.raises(ValueError, match=r"the model returns a tuple; expected logits, or an object with \.logits"):
         Holdout(Tuple(), [(X_N2, Y_N)]).count(IDENTITY)
-    with pytest.raises(ValueError, match=r"labels have the shape \(3, 1\), expected one whole number an image"):
+    with pytest.raises(ValueError, match=r"labels have the shape \(3, 1\), expected one whole number for each image"):
         check_labels(Y_N[:, None], 2)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from modelsoups import soup
 from modelsoups.soup.coefficients import Soup
 
-LEFT = "left out of the folder (one checkpoint's training, results or further weights, or not the same in all): "
+LEFT = "left out of the folder (files of one training run, other weights, or different between the folders): "
 
 
 def write(folder: Path, files: Mapping[str, str | float]) -> Path:
@@ -170,9 +170,7 @@ def test_several_models_do_not_fit_into_one_file(tmp_path: Path) -> None:
     for n in (1.0, 3.0):
         write(tmp_path / f"{n}", {"open_clip_model.safetensors": n, "head.safetensors": -n})
     chosen = soup.uniform([tmp_path / "1.0", tmp_path / "3.0"])
-    with pytest.raises(
-        ValueError, match=r"contains several models .* give a new folder, without \.safetensors, as output"
-    ):
+    with pytest.raises(ValueError, match=r"has several models .*, but a file only one; give a new folder as output"):
         soup.mix(chosen, tmp_path / "soup.safetensors")
     assert not (tmp_path / "soup.safetensors").exists()
 
@@ -191,7 +189,8 @@ def test_code_of_any_name_is_copied_and_the_soup_may_lie_in_its_ingredients_fold
     folders = [write(tmp_path / "one", files), write(tmp_path / "two", {**files, "model.safetensors": 2.0})]
     notes = soup.mix(soup.uniform(folders), tmp_path / "one" / "soup")
     assert (tmp_path / "one" / "soup" / "train_metrics.py").read_text() == "x"
-    assert notes == [f"train_metrics.py: code of {folders[0]}, copied; its library runs it only if you trust it"]
+    copied = f"train_metrics.py: code of {folders[0]}, copied"
+    assert notes == [f"{copied}; libraries run it only with trust_remote_code=True"]
 
 
 def test_subfolders_of_plain_files_are_copied(tmp_path: Path) -> None:

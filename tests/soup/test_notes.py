@@ -42,7 +42,7 @@ def test_the_same_content_twice_is_said(tmp_path: Path) -> None:
     torch.save(one(1), tmp_path / "a.pt")
     torch.save(one(1), tmp_path / "b.pt")
     notes = soup.mix(soup.uniform([tmp_path / "a.pt", tmp_path / "b.pt"]), tmp_path / "soup.safetensors")
-    assert notes == [f"{tmp_path}/a.pt and {tmp_path}/b.pt contain the same weights, which count more than once"]
+    assert notes == [f"{tmp_path}/a.pt and {tmp_path}/b.pt contain the same weights, which are averaged more than once"]
     assert notes[0] in (tmp_path / "soup.md").read_text()
 
 
@@ -52,7 +52,7 @@ def test_scores_that_are_all_the_same_are_said(tmp_path: Path) -> None:
         chosen = choose(states, lambda state: 0.731)
         mixed = [states[int(name.removeprefix("state "))] for name in chosen.ingredients]
         notes = soup.mix(chosen, tmp_path / "soup.safetensors", mixed)
-        assert "evaluations gave the same score (0.731), so it decided nothing" in notes[0]
+        assert "evaluations gave the same score (0.731), so it had no influence" in notes[0]
     chosen = soup.greedy(states, lambda state: float(state["w"].sum()))
     assert notes_on(chosen) == []
     assert notes_on(soup.greedy(states[:1], lambda state: 0.5)) == []
@@ -65,7 +65,7 @@ def test_batchnorm_is_noted_by_whether_the_statistics_differ(tmp_path: Path) -> 
     fresh = {"bn.running_mean": torch.zeros(2), "bn.running_var": torch.full((2,), 9.0)}
     out = tmp_path / "soup.safetensors"
     assert soup.mix(soup.uniform(frozen), out, frozen) == []
-    assert "have the same running statistics" in soup.mix(soup.uniform(frozen), out, frozen, statistics=fresh)[0]
+    assert "have equal running statistics" in soup.mix(soup.uniform(frozen), out, frozen, statistics=fresh)[0]
     assert load_file(out)["bn.running_var"].tolist() == [9, 9]
     assert "averaged statistics do not fit" in soup.mix(soup.uniform(live), out, live)[0]
     assert soup.mix(soup.uniform(live), out, live, statistics=fresh) == []
@@ -74,8 +74,8 @@ def test_batchnorm_is_noted_by_whether_the_statistics_differ(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("statistics", "message"),
     [
-        ({"w": torch.ones(1)}, r"tensor w is \(1,\), expected \(2,\)"),
-        ({"w": torch.ones(2, 1)}, r"tensor w is \(2, 1\), expected \(2,\)"),
+        ({"w": torch.ones(1)}, r"tensor w is \(1,\); expected \(2,\)"),
+        ({"w": torch.ones(2, 1)}, r"tensor w is \(2, 1\); expected \(2,\)"),
         ({"ww": torch.ones(2)}, "tensor ww is not in state 0"),
         ({"w": torch.tensor([1.0, float("nan")])}, "tensor w contains NaN or infinity"),
         ({"w": torch.tensor([1.0, 1e300], dtype=torch.float64)}, "does not fit into torch.float32"),
@@ -99,11 +99,11 @@ def test_models_of_different_initializations_are_noted(tmp_path: Path) -> None:
     few = {key: other[key] if n < 4 else tensor for n, (key, tensor) in enumerate(one.items())}
     for states, noted in (([one, near], False), ([one, few], False), ([one, near, other], True)):
         notes = soup.mix(soup.uniform(states), tmp_path / "s.safetensors", states)
-        told = [note for note in notes if "were not fine-tuned from one model, it seems" in note]
+        told = [note for note in notes if "seem to have different initializations" in note]
         assert len(told) == noted
-    assert told[0].startswith("state 2 and state 0 were not")
+    assert told[0].startswith("state 2 and state 0 seem to")
 
 
 def test_statistics_are_tensors(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="statistics: w is a list, expected a tensor"):
+    with pytest.raises(ValueError, match="statistics: w is a list; expected a tensor"):
         soup.mix(soup.uniform([one(1)]), tmp_path / "s.safetensors", [one(1)], statistics={"w": [1, 2]})

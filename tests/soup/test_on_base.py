@@ -78,8 +78,7 @@ def test_truncation_keeps_the_largest_and_states_its_error(tmp_path: Path, pair:
     """The mean has singular values 2 and 1/2, so rank 1 loses 0.5 of sqrt(4.25): 24%."""
     notes = soup.mix(soup.uniform(pair), tmp_path / "soup", rank=1)
     torch.testing.assert_close(product(tmp_path / "soup"), torch.tensor([[0.0, 0], [0, 2]]))
-    told = "1 updates have a relative error of 0.24 (Frobenius norm), the largest in q (0.24)"
-    assert f"truncated to rank 1: {told}" in notes
+    assert "truncated to rank 1: 1 updates are 0.24 off together (relative, Frobenius norm), q the most (0.24)" in notes
     notes = soup.mix(soup.uniform(pair), tmp_path / "exact", rank=2)
     assert not any("truncated" in note for note in notes)
 
@@ -134,7 +133,7 @@ def test_a_prefix_that_only_one_of_base_and_adapter_has(tmp_path: Path, theirs: 
     found = load_file(tmp_path / "soup.safetensors")
     assert found["bert.q.weight"].tolist() == [[1, 0], [0, 0]]
     assert found["head.weight" if ours else "bert.head.weight"].tolist() == [[9]]
-    assert any("head.weight: not in the base, so taken from the adapters alone" in note for note in notes)
+    assert any("head.weight: not in the base, so the adapters' own" in note for note in notes)
     assert len(found) == 4
 
 
@@ -162,8 +161,8 @@ def test_tied_weights_are_written_apart_and_noted(tmp_path: Path, pair: list[Pat
     found = load_file(tmp_path / "soup.safetensors")
     assert found["embed_tokens.weight"].tolist() == [[1, 3], [1, 1]]
     assert found["lm_head.weight"].tolist() == [[1, 1], [1, 1]]
-    assert any("are tied in the base, and embed_tokens.weight was changed" in note for note in notes)
-    assert any("if the model ties its input and output embeddings" in note for note in notes)
+    assert any("are one tensor in the base, and embed_tokens.weight was changed" in note for note in notes)
+    assert any("if the model ties its embeddings" in note for note in notes)
 
 
 def test_memory_does_not_grow_with_the_base(tmp_path: Path, pair: list[Path], base: Path) -> None:
@@ -212,9 +211,9 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path, pair: list[Path],
         assert not (tmp_path / out).exists()
         return str(raised.value)
 
-    assert "is no adapter, and others are: give --base" in refusal([pair[0], base])
-    assert "an adapter is a folder, so give the name of a new one" in refusal(pair, "soup.safetensors")
-    assert "rank is of an adapter, and base writes the full model" in refusal(pair, rank=1, base=base)
+    assert "is no adapter, but others are: give --base" in refusal([pair[0], base])
+    assert "an adapter is written as a folder: give a new folder's name" in refusal(pair, "soup.safetensors")
+    assert "rank applies to an adapter, but base writes the full model" in refusal(pair, rank=1, base=base)
     assert "rank=0: expected at least 1" in refusal(pair, rank=0)
     assert "rank is for folders of LoRA adapters" in refusal([base], "s.safetensors", rank=1)
     wide = write_adapter(tmp_path / "wide", rank_one([1, 0, 0], [1, 0]))
@@ -225,14 +224,14 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path, pair: list[Path],
     other = write_adapter(tmp_path / "other", rank_one([1, 0], [1, 0], "z"))
     assert "its module z is not in the base" in refusal([other], "s.safetensors", base=base)
     biased = write_adapter(tmp_path / "biased", {**rank_one([1, 0], [1, 0]), "q.bias": [3.0, 3.0]}, bias="all")
-    assert "one has no q.bias, but others have: give --base" in refusal([pair[0], biased])
+    assert "one has no q.bias, which others have: give --base" in refusal([pair[0], biased])
     soup.mix(soup.uniform([pair[0], biased]), tmp_path / "both.safetensors", base=base)
     assert load_file(tmp_path / "both.safetensors")["q.bias"].tolist() == [2, 2]  # of 1, the base's, and 3
     broken = write_adapter(tmp_path / "nan", rank_one([1, float("nan")], [1, 0]))
     assert "nan: tensor base_model.model.q.lora_A.weight contains NaN" in refusal([broken])
     assert "nan: tensor base_model.model.q.lora_A.weight" in refusal([broken], "s.safetensors", base=base)
     save_file({**BASE, "q.weight": torch.zeros(2, 2).int(), "k": torch.zeros(9, 9)}, tmp_path / "int.safetensors")
-    assert "is quantized ((2, 2) int32)" in refusal(pair, "s.safetensors", base=tmp_path / "int.safetensors")
+    assert "is (2, 2) int32 in the base: quantized" in refusal(pair, "s.safetensors", base=tmp_path / "int.safetensors")
     square = write_adapter(tmp_path / "sq", {**rank_one([1, 0], [1, 0]), **rank_one([1], [1, 1], "t")})
     save_file({**BASE, "t.weight": torch.zeros(1, 2)}, tmp_path / "t.safetensors")
     assert "square, and fan_in_fan_out is not the same" in refusal(
@@ -245,7 +244,7 @@ def test_adapters_of_different_bases_need_force(tmp_path: Path, pair: list[Path]
     same = write_adapter(tmp_path / "y", rank_one([1, 0], [1, 1]), base_model_name_or_path="/models/llama")
     odd = write_adapter(tmp_path / "z", rank_one([1, 0], [1, 2]), base_model_name_or_path="org/qwen")
     soup.mix(soup.uniform([one, same]), tmp_path / "same")
-    with pytest.raises(ValueError, match=r"z is an adapter of org/qwen, and .*x of org/llama.*force"):
+    with pytest.raises(ValueError, match=r"z is an adapter of org/qwen, but .*x of org/llama.*force"):
         soup.mix(soup.uniform([one, odd]), tmp_path / "soup")
     notes = soup.mix(soup.uniform([one, odd]), tmp_path / "soup", force=True)
     assert any("forced, although" in note for note in notes)
@@ -268,7 +267,7 @@ def test_free_coefficients_are_not_learned_for_updates(pair: list[Path], base: P
     model.forward = lambda x: model.q(x)
     data = soup.Holdout(model.eval(), [(torch.eye(2), torch.tensor([0, 1]))])
     models = soup.on_base(pair, base)
-    with pytest.raises(ValueError, match=r"free coefficients need not sum to 1.* use by=\"tensor\""):
+    with pytest.raises(ValueError, match=r"free coefficients of adapters need not sum to 1.* use by=\"tensor\""):
         soup.learned(models, data, by="free")
     chosen = soup.learned(models, data, by="all", epochs=1)
     assert sum(chosen.coefficients["*"]) == pytest.approx(1)

@@ -38,7 +38,7 @@ def gives_the_same(file: Path, model: nn.Module) -> None:
     "`.safetensors`, tied weights too",
     "`.safetensors`",
     "`safetensors.torch.load_model`",
-    "cut off files",
+    "truncated files",
 )
 def safetensors(tmp_path: Path) -> None:
     model = net()
@@ -57,7 +57,7 @@ def safetensors(tmp_path: Path) -> None:
     "`.pt`, `.pth`, `.bin`, pickle protocols 2 to 5, and the format before torch 1.6",
     "`.safetensors`",
     "`load_state_dict`",
-    "protocol 0, which torch.load cannot read; before torch 1.6 those above 2",
+    "protocol 0, which torch.load cannot read; before torch 1.6, protocols above 2",
 )
 def torch_save(tmp_path: Path) -> None:
     model = net()
@@ -76,7 +76,7 @@ def torch_save(tmp_path: Path) -> None:
     "`model`, `state_dict`, `app.model`, ... at any depth, counters beside; `--key` where several are there",
     "`.safetensors`",
     "`load_state_dict`",
-    "several models without `--key`: the choices are named",
+    "several models without `--key`: the message lists the entries",
 )
 def nested(tmp_path: Path) -> None:
     model, other = net(), net(2)
@@ -94,7 +94,7 @@ def nested(tmp_path: Path) -> None:
 
 @row(
     "wrapped models",
-    "names of DataParallel, DDP, `torch.compile`, FSDP, activation checkpointing and AveragedModel",
+    "names with prefixes of DataParallel, DDP, `torch.compile`, FSDP, activation checkpointing and AveragedModel",
     "`.safetensors`, with the model's own names",
     "`load_state_dict`",
     "",
@@ -213,10 +213,10 @@ def open_clip(tmp_path: Path) -> None:
 
 @row(
     "DeepSpeed, ZeRO 0 to 2",
-    "what `zero_to_fp32.py` writes; else `module` of `mp_rank_00_model_states.pt`, of the step that `latest` names:"
-    " its folder, the step's folder or the file",
-    "`.safetensors`, or a folder with `model.safetensors`: not DeepSpeed's own",
-    "`load_state_dict` (made by hand as its engine writes it: deepspeed is not among the tests' packages)",
+    "what `zero_to_fp32.py` writes; else the entry `module` of `mp_rank_00_model_states.pt`, of the step that `latest`"
+    " names; give the run's folder, the step's folder or the file",
+    "`.safetensors`, or a folder with `model.safetensors`; never DeepSpeed's own format",
+    "`load_state_dict` (of a file made by hand like DeepSpeed's, which is not among the tests' packages)",
     "ZeRO-3, and tensor, pipeline or expert parallelism, where no file has all weights; several steps without `latest`",
 )
 def deepspeed(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def deepspeed(tmp_path: Path) -> None:
     gives_the_same(soup_of_copies(tmp_path / "pytorch_model.bin"), model)
     empty = {key: torch.empty(0) if tensor.ndim else tensor for key, tensor in model.state_dict().items()}
     torch.save({"module": empty, "ds_version": "0.14"}, tmp_path / "zero3.pt")
-    with pytest.raises(ValueError, match="has weights with no elements, as DeepSpeed's ZeRO-3 leaves them"):
+    with pytest.raises(ValueError, match="has weights with no elements, as DeepSpeed's ZeRO-3 saves them"):
         soup_of_copies(tmp_path / "zero3.pt")
     (folder / f"zero_pp_rank_0_{STATES}").write_bytes(b"")
     with pytest.raises(ValueError, match=r"ZeRO-3, where each process saves a part.* run its zero_to_fp32\.py"):
@@ -270,7 +270,7 @@ def quantized(tmp_path: Path) -> None:
     "",
     "",
     "whole modules (`torch.save(model)`), pickles with code, Git LFS pointers, HDF5, GGUF, ONNX, Flax, TensorFlow,"
-    " Orbax, NumPy: each by its name, with the way out",
+    " Orbax, NumPy: each with a message that says what to do",
 )
 def anything_else(tmp_path: Path) -> None:
     torch.save(net(), tmp_path / "module.pt")

@@ -66,7 +66,7 @@ def bert(folder: Path) -> None:
     "`model.safetensors`, `pytorch_model.bin`, whole or as shards with an index; tokenizer and configuration",
     "folder",
     "`from_pretrained`",
-    "a `config.json` that computes something else",
+    "a `config.json` with which the model computes something else",
 )
 def transformers(tmp_path: Path) -> None:
     from transformers import AutoModel, AutoTokenizer
@@ -89,7 +89,7 @@ def transformers(tmp_path: Path) -> None:
 
 @row(
     "`checkpoint-*` of its Trainer",
-    "as transformers; the state of the run, its results and optimizer are left out",
+    "as transformers; the run's state, results and optimizer are left out",
     "folder",
     "`from_pretrained`",
     "",
@@ -187,7 +187,7 @@ def open_clip(tmp_path: Path) -> None:
     save_file({"weight": torch.randn(3, 16), "bias": torch.randn(3)}, export / "head.safetensors")
     found = [_load_clip(place, True)(x) for place in (export, soup_of_copies(export))]
     assert torch.equal(*found)
-    with pytest.raises(ValueError, match="contains several models"):
+    with pytest.raises(ValueError, match="has several models"):
         soup.mix(soup.uniform([export]), tmp_path / "soup.safetensors")
 
 

@@ -63,8 +63,8 @@ def two(folder: Path, kind: str) -> list[Path]:
     "`adapter_config.json` beside `adapter_model.safetensors` or `.bin`: linear layers, Conv1D, embeddings,"
     " convolutions, ranks and scales by layer, `lora_bias`",
     "an adapter's folder; with `--base` the full model",
-    "`PeftModel.from_pretrained`: one alone to the bit, several within float32's rounding",
-    "other types (IA3, LoHa, ...), settings that are unknown, factors without their configuration",
+    "`PeftModel.from_pretrained`: one adapter alone to the bit, several within float32's rounding",
+    "other types (IA3, LoHa, ...), unknown settings, factors without their configuration",
 )
 def lora(tmp_path: Path) -> None:
     import peft
@@ -111,7 +111,7 @@ def whole_tensors(tmp_path: Path) -> None:
 @row(
     "DoRA adapters of PEFT",
     "as LoRA; also rsLoRA with DoRA",
-    "one alone as an adapter; several with `--base` as the full model",
+    "one adapter alone as an adapter; several, with `--base`, as the full model",
     "as LoRA; the full model by `load_state_dict`",
     "several without `--base`: their sum has no exact low-rank form",
 )

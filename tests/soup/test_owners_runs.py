@@ -151,7 +151,7 @@ def trainer_fsdp(tmp_path: Path) -> None:
     "`mix trajectory`: in the order of their steps, which their names tell",
     "folder",
     "`from_pretrained`",
-    "names that do not tell the order, without `--steps`",
+    "names without a step, if `--steps` is missing",
 )
 def trajectory(tmp_path: Path) -> None:
     pytest.importorskip("accelerate")

@@ -124,7 +124,7 @@ def test_rows_count_as_moved_only_where_that_is_certain() -> None:
 
 def test_states_that_are_the_same_memory_are_refused() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    with pytest.raises(ValueError, match=r"state 1 and state 0 share the same memory.*keep copies"):
+    with pytest.raises(ValueError, match=r"state 1 and state 0 share their memory.*keep copies"):
         soup.uniform([model.state_dict(), model.state_dict()])
     copies = [{k: v.clone() for k, v in model.state_dict().items()} for _ in range(2)]
     soup.uniform(copies)

@@ -122,7 +122,7 @@ def test_steps_are_read_from_names(names, steps) -> None:
         (["a-step100.pt", "b-step200.pt"], "different runs"),
         (["run1/model.pt", "run2/model.pt"], "different runs"),
         (["pool/m1/model.pt", "pool/m2/model.pt"], "different runs"),
-        (["checkpoint-500", "checkpoint-0500", "checkpoint-1000"], "both of step 500"),
+        (["checkpoint-500", "checkpoint-0500", "checkpoint-1000"], "both have step 500"),
         (["checkpoint-500", "checkpoint-0500"], "differ in 0 numbers"),
         (["checkpoint-500", "last.ckpt"], "last.ckpt has no step in its name"),
     ],
@@ -168,7 +168,7 @@ def test_other_methods_have_no_schedule(tmp_path: Path, capsys) -> None:
     torch.save({"w": torch.zeros(2)}, tmp_path / "a.pt")
     with pytest.raises(SystemExit):
         commands.main(["mix", "uniform", str(tmp_path / "a.pt"), "--last", "1", "-o", str(tmp_path / "o.safetensors")])
-    assert "options of trajectory alone" in capsys.readouterr().err
+    assert "options of the method trajectory" in capsys.readouterr().err
 
 
 def test_aliases_and_the_mean_are_one_soup() -> None:

@@ -70,7 +70,7 @@ After the stage, Hydra's own flags work too (-m, --cfg, --info, --hydra-help).""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the console script; exit status: 0, 1 (error, one line) or 2 (wrong usage)."""
+    """Run `modelsoups`; exit with 1 after an error, 2 for wrong usage, 130 after Ctrl-C."""
     with cleaned_up():
         _main(argv)
 

@@ -27,10 +27,10 @@ def main(argv: Sequence[str]) -> None:
     """Print the checkpoints' problems, a matrix of pairwise angles or accuracies, and a verdict."""
     made = argparse.ArgumentParser(prog="modelsoups doctor", description=__doc__)
     made.add_argument("checkpoints", nargs="+", help=CHECKPOINTS)
-    made.add_argument("--init", help="the model that all were fine-tuned from; --base if not given")
+    made.add_argument("--init", help="model that all checkpoints were fine-tuned from (default: --base)")
     made.add_argument("--base", help="for folders of LoRA adapters: the model into which each is merged")
     made.add_argument("--key", metavar="ENTRY", help=KEY)
-    text = "() -> soup.Holdout, to measure the accuracy at pairwise midpoints"
+    text = "function that returns a soup.Holdout, to evaluate the mean of each pair of checkpoints"
     made.add_argument("--data", "--holdout", dest="holdout", metavar="MODULE:FUNCTION", help=text)
     made.add_argument("--heatmap", type=Path, help="draw the printed matrix to this .png or .svg")
     args = made.parse_args(argv)
@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def print_notes(opened: Mapping[str, Checkpoint], init: Checkpoint | None) -> None:
-    """Print what reading changed, such as the entry that was taken, once for all checkpoints it concerns."""
+    """Print how the files were read (entry taken, prefix removed): each note once, with its files."""
     named: dict[str, list[str]] = {}
     for name, checkpoint in (*opened.items(), *([("the initialization", init)] if init is not None else [])):
         for note in checkpoint.notes:

@@ -7,6 +7,6 @@ from modelsoups.disk.terminal import printable
 
 
 def fail(message: str, status: int = 1) -> NoReturn:
-    """Print one line on stderr and exit with this status."""
+    """Print "modelsoups: error: <message>" on stderr, and exit with this status."""
     print(f"modelsoups: error: {printable(message)}", file=sys.stderr, flush=True)
     raise SystemExit(status)

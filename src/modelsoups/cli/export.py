@@ -90,9 +90,9 @@ def _soup(experiment: Experiment, row: str) -> Soup:
 
 
 def _holds_other_files(folder: Path) -> bool:
-    """Return whether a folder has files other than what a stopped export leaves.
+    """Return whether a folder has files other than those of a finished or interrupted export.
 
-    Hidden files do not count: safetensors' own unfinished one is called .tmpXXXXXX.
+    Hidden files do not count, as safetensors first writes to a hidden file (.tmpXXXXXX).
     """
     ours = {*CLIP_FILES, *TIMM_FILES, *FACTS, manifests.MANIFEST}
     there = folder.iterdir() if folder.exists() else ()
@@ -100,7 +100,7 @@ def _holds_other_files(folder: Path) -> bool:
 
 
 def _remove_unfinished(folder: Path) -> None:
-    """Remove the hidden files that a killed export left half written, and no hidden file of the user's."""
+    """Remove the temporary files of an interrupted export; keep all other hidden files."""
     temporary.tidy(folder)
     for path in folder.iterdir():
         if UNFINISHED.fullmatch(path.name) and path.is_file():

@@ -27,20 +27,20 @@ from modelsoups.weights.state_dicts import EVERYTHING
 
 METHODS = {
     "uniform": "the mean of all checkpoints",
-    "greedy": "a checkpoint joins if the hold-out score does not fall",
-    "pruned": "a checkpoint leaves if the hold-out score does not fall",
-    "model_stock": "between --init and the mean, by the angles of the updates",
-    "learned": "coefficients by gradient descent on the hold-out",
-    "trajectory": "an average along one training run, by --schedule",
+    "greedy": "add checkpoints one by one, best first, unless the hold-out score falls",
+    "pruned": "start with the mean and remove checkpoints unless the hold-out score falls",
+    "model_stock": "interpolate between --init and the mean, depending on the angles of the updates",
+    "learned": "optimize coefficients by gradient descent on the hold-out",
+    "trajectory": "average checkpoints of one training run, weighted by --schedule",
     "weights": "the sum of the checkpoints times their --coefficients",
 }
 OF_ADAPTERS = ("uniform", "weights")  # the methods that need no base of adapters
-KEY = "the entry with the weights, in files that contain several: state_dict_ema, app.model; --init's too if it has it"
-CHECKPOINTS = ".safetensors, .pt, .pth, .bin, .ckpt, an .index.json or a folder"
+KEY = "the entry with the weights, such as state_dict_ema or app.model, in each file (in --init only if there)"
+CHECKPOINTS = "files .safetensors, .pt, .pth, .bin, .ckpt or .index.json, or folders of models"
 
 
 def main(argv: Sequence[str]) -> None:
-    """Choose a soup, print its decisions, and write the mixed checkpoint."""
+    """Choose a soup with the method in `argv`, print decisions, and write the averaged weights."""
     args = parser().parse_args(list(map(_plain, argv)))
     checkpoints = open_all(args.checkpoints, args.key, adapters_too=args.base is not None or args.method in OF_ADAPTERS)
     if args.base is not None:
@@ -66,16 +66,17 @@ def main(argv: Sequence[str]) -> None:
     statistics = None
     if args.batchnorm is not None:
         if holdout is None:
-            raise ValueError("--batchnorm needs --holdout, whose model is run")
+            raise ValueError("--batchnorm needs --holdout MODULE:FUNCTION; its soup.Holdout has the model to run")
         state = soup.mixed(chosen, sources, args.force, base=args.base)
         fresh = soup.reestimate(state, holdout, registry.result(args.batchnorm))
-        worse = "; fewer than before, so leave --batchnorm out" if fresh.after < fresh.before else ""
-        print(f"mix: BatchNorm re-estimated: {fresh.before} of {fresh.n} right before, {fresh.after} after{worse}")
+        worse = "; that is worse, so leave --batchnorm out" if fresh.after < fresh.before else ""
+        correct = f"{fresh.before} of {fresh.n} hold-out images correct before this, {fresh.after} after"
+        print(f"mix: BatchNorm statistics re-estimated: {correct}{worse}")
         statistics, accuracy = fresh.statistics, fresh.after / fresh.n
     more: dict[str, Any] = {"base": args.base, "rank": args.rank}
     for note in soup.mix(chosen, args.out, sources, accuracy, statistics, args.force, **more):
         print(f"mix: {printable(note)}")
-    print(f"mix: {chosen.method} of {len(chosen.ingredients)} checkpoints -> {printable(args.out)}")
+    print(f"mix: wrote the {chosen.method} soup of {len(chosen.ingredients)} checkpoints to {printable(args.out)}")
 
 
 def print_decisions(chosen: Soup) -> float | None:
@@ -89,7 +90,7 @@ def print_decisions(chosen: Soup) -> float | None:
 
 
 def print_steps(chosen: Soup) -> None:
-    """Print the checkpoints of a trajectory in their order, with their coefficients."""
+    """Print step and coefficient of each checkpoint of a trajectory soup, in the order of steps."""
     for step, coefficient in zip(chosen.trace[1:], chosen.coefficients[EVERYTHING], strict=True):
         print(f"mix: step {step['step']:g}: {printable(step['ingredient'])} times {coefficient:.6g}")
 
@@ -99,16 +100,14 @@ def parser() -> argparse.ArgumentParser:
     add, named = made.add_argument, "MODULE:FUNCTION"
     add("method", choices=METHODS, help="; ".join(f"{k}: {v}" for k, v in METHODS.items()))
     add("checkpoints", nargs="+", help=CHECKPOINTS)
-    add("-o", "--out", required=True, help=".safetensors file, or a new folder for Hugging Face folders")
-    add("--coefficients", type=float, nargs="+", help="for weights: one number for each checkpoint")
-    add("--evaluate", metavar=named, help="for greedy and pruned: state dict -> score")
-    add("--holdout", metavar=named, help="for greedy, pruned and learned: () -> soup.Holdout")
-    add("--batchnorm", metavar=named, help="() -> loader of training images, with --holdout")
-    add("--init", help="for model_stock: the model that all were fine-tuned from; --base if not given")
-    add("--base", help="for folders of LoRA adapters: their base model, to write the full model instead of an adapter")
-    add(
-        "--rank", type=int, help="for folders of LoRA adapters: truncate their sum to this rank; a note gives the error"
-    )
+    add("-o", "--out", required=True, help="the .safetensors file to write; from folders of models, a new folder")
+    add("--coefficients", type=float, nargs="+", help="for method weights: one coefficient for each checkpoint")
+    add("--evaluate", metavar=named, help="for greedy and pruned: function from a state dict to a score")
+    add("--holdout", metavar=named, help="for greedy, pruned and learned: function that returns a soup.Holdout")
+    add("--batchnorm", metavar=named, help="re-estimate BatchNorm: function that returns a loader of training images")
+    add("--init", help="for model_stock: model that all checkpoints were fine-tuned from (default: --base)")
+    add("--base", help="for LoRA adapters: their base model; the full model is written instead of an adapter")
+    add("--rank", type=int, help="for LoRA adapters: truncate the written adapter to this rank; a note gives the error")
     add("--key", metavar="ENTRY", help=KEY)
     for option in options_of(soup.greedy):
         flag, sentence = "--" + option.name.replace("_", "-"), f"for greedy: {option.sentence}"
@@ -116,36 +115,37 @@ def parser() -> argparse.ArgumentParser:
             add(flag, action="store_true", help=sentence)
         else:
             add(flag, type=int, help=sentence)
-    add("--plot", metavar="FILE", help="a .png, .pdf or .svg of the decisions, or of the learned loss")
-    text = "mix adapters, quantized weights or models of other configurations as they are; noted in the soup"
+    add("--plot", metavar="FILE", help="plot the decisions, or for method learned the loss, to a .png, .pdf or .svg")
+    text = "average adapter files, quantized weights or models of unlike configurations too, with a note in the soup"
     add("--force", action="store_true", help=text)
     _add_trajectory(made)
-    add("--by", choices=LEARNED, default="all", help="for learned: the tensors that share coefficients")
+    add("--by", choices=LEARNED, default="all", help="for learned: which tensors share their coefficients")
     return made
 
 
 def _add_trajectory(made: argparse.ArgumentParser) -> None:
-    group, named = made.add_argument_group("of trajectory"), ", ".join(f"{k}: {v}" for k, v in SCHEDULES.items())
-    text = f"{named}; module:function, a decay curve; or w_1,...,w_k, the weights of the updates. Default: uniform"
-    group.add_argument("--schedule", metavar="NAME", help=text)
-    group.add_argument("--last", type=int, help="how many checkpoints to take, from the end of the run")
-    group.add_argument("--decay", type=float, help="for --schedule ema: how much of the average stays at each step")
-    group.add_argument("--steps", type=float, nargs="+", help="of the checkpoints, where their names do not tell")
+    named = ", ".join(f"{k}: {v}" for k, v in SCHEDULES.items())
+    add = made.add_argument_group("options of the method trajectory").add_argument
+    text = f"{named}; MODULE:FUNCTION: a decay curve; w_1,...,w_k: weights of the updates (default: uniform)"
+    add("--schedule", metavar="NAME", help=text)
+    add("--last", type=int, help="average only this many checkpoints, the last of the run")
+    add("--decay", type=float, help="for --schedule ema: the share that the average keeps at each checkpoint")
+    add("--steps", type=float, nargs="+", help="the checkpoints' steps, if their names do not contain them")
 
 
 def choose(
     args: argparse.Namespace, checkpoints: Sequence[Checkpoint], init: Checkpoint | None, holdout: soup.Holdout | None
 ) -> Soup:
-    """Return the soup that the arguments request. Raises ValueError if they do not fit together."""
+    """Choose a soup with args.method; ValueError if an option is missing or does not apply."""
     options = {option.name: getattr(args, option.name) for option in options_of(soup.greedy)}
     if args.method != "greedy" and any(v is not None and v is not False for v in options.values()):
         flags = ", ".join("--" + name.replace("_", "-") for name in options)
-        raise ValueError(f"{flags} are options of greedy alone")
+        raise ValueError(f"{flags} are options of the method greedy; {args.method} has no such options")
     along = {name: getattr(args, name) for name in ("schedule", "last", "decay", "steps")}
     if args.method == "trajectory":
         return soup.trajectory(checkpoints, **{**along, "schedule": _schedule(args.schedule or "uniform")})
     if any(value is not None for value in along.values()):
-        raise ValueError("--schedule, --last, --decay, --steps are options of trajectory alone")
+        raise ValueError("--schedule, --last, --decay, --steps are options of the method trajectory")
     if args.method == "uniform":
         return soup.uniform(checkpoints)
     if args.method == "weights":
@@ -156,7 +156,7 @@ def choose(
         return soup.model_stock(init, checkpoints)
     if args.method == "learned":
         if holdout is None:
-            raise ValueError("learned needs --holdout; see -h")
+            raise ValueError("learned needs --holdout; see `modelsoups mix -h`")
         return soup.learned(checkpoints, holdout, by=args.by)
     if holdout is None and args.evaluate is None:
         raise ValueError(f"{args.method} needs --holdout or --evaluate; see `modelsoups mix -h`")
@@ -172,7 +172,7 @@ def _schedule(text: str) -> Schedule:
 
 
 def holdout_of(name: str) -> soup.Holdout:
-    """Return the result of "module:function"; ValueError if it is not a `soup.Holdout`."""
+    """Call "module:function" and return its result; ValueError if that is not a soup.Holdout."""
     holdout = registry.result(name)
     if not isinstance(holdout, soup.Holdout):
         raise ValueError(f"--holdout {name}: returned a {type(holdout).__name__}, expected a soup.Holdout")
@@ -180,7 +180,7 @@ def holdout_of(name: str) -> soup.Holdout:
 
 
 def _plain(argument: str) -> str:
-    """A negative number without exponent: argparse takes -1e-3 for an option."""
+    """Return "-0.001" for "-1e-3", which argparse takes for an option; else the same argument."""
     return format(Decimal(argument), "f") if re.fullmatch(r"-[\d.]+[eE][-+]?\d{1,3}", argument) else argument
 
 

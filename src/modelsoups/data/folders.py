@@ -22,22 +22,22 @@ TEMPLATES = ["a photo of a {}."]  # prompts of the zero-shot head; a class is na
 
 
 def names(data: DataConfig) -> list[str]:
-    """The sets of the experiment, in order. Raises ValueError if one has no folder or two tasks."""
+    """Return the data sets' names; ValueError if a folder is missing or a set is named twice."""
     wanted = [data.train, data.holdout, data.test, *data.shifts, *data.extra]
     if data.root is None:
         raise ValueError("data.root is null; set it to the folder with train/, holdout/, ...")
     for folder in (Path(data.root) / name for name in wanted):
         if not folder.is_dir():
-            raise ValueError(f"{folder} is missing: data.root needs a folder for each of {', '.join(wanted)}")
+            raise ValueError(f"{folder} is missing; data.root must contain the folders {', '.join(wanted)}")
     twice = [name for name, count in Counter(wanted).items() if count > 1]
     if twice:
         keys = "data.train, data.holdout, data.test, data.shifts and data.extra"
-        raise ValueError(f"set {twice[0]} is named twice in {keys}: each needs images of its own")
+        raise ValueError(f"data set {twice[0]} is named twice in {keys}; name it once")
     return wanted
 
 
 def inputs(data: DataConfig, protocol: str, name: str) -> Json:
-    """What a set is made from: the names and sizes of its files."""
+    """Return what identifies a data set: training classes, and a hash of file names and sizes."""
     files = _labelled_files(data, name)
     digest = storage.fingerprint([(f"{i.class_name}/{i.name}", i.path.stat().st_size) for i in files])
     return {"library": "folders", "set": name, "files": digest, "classes": _classes(data, data.train)}
@@ -60,10 +60,10 @@ def facts(data: DataConfig, protocol: str, name: str) -> Json:
 
 
 def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> dict[str, int]:
-    """Check every image of the sets, then write them; the number of images of each.
+    """Check the images of the data sets in `todo` and write their shards; return image counts by name.
 
-    Raises ValueError naming a file that is no image, and an image in two classes or in two of the
-    training set, the hold-out and the test set.
+    Raises ValueError for a file that cannot be decoded, and for an image that is in two classes of
+    a set or in two of the training set, the hold-out and the test set.
     """
     with workers_kept():
         found = {name: list[overlaps.Seen]() for name in names(data)}
@@ -81,7 +81,7 @@ def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> 
 
 @dataclass(frozen=True)
 class _Image:
-    """An image file: its class, its label in its own set, and its name below the class folder."""
+    """An image file. name: its path inside the class folder. label: the index of its class."""
 
     class_name: str
     label: int
@@ -91,7 +91,7 @@ class _Image:
 
 @dataclass(frozen=True)
 class _Checks:
-    """Images of one class, to be checked by one task."""
+    """The images of one class of a data set, which one worker process checks together."""
 
     set_name: str
     images: tuple[_Image, ...]
@@ -109,7 +109,7 @@ def _checks(data: DataConfig, name: str) -> list[_Checks]:
 
 
 def _check(task: _Checks) -> list[overlaps.Seen]:
-    """The key of each image. Raises ValueError naming a file that cannot be decoded."""
+    """Return hash, class and path of each image; ValueError for a file that cannot be decoded."""
     found = []
     for image in task.images:
         content = walk.content(image.path)
@@ -124,12 +124,12 @@ def _check(task: _Checks) -> list[overlaps.Seen]:
 
 
 def _left_out(data: DataConfig, todo: Sequence[str]) -> Iterator[str]:
-    """A line for each set that has files other than images."""
+    """Yield a message for each data set with files that are not images: how many of each suffix."""
     for name in todo:
         others = walk.left_out(Path(str(data.root)) / name)
         if others:
-            rule = f"images are files {', '.join(walk.SUFFIXES)} in class folders"
-            yield f"{name}: left out: {walk.kinds(others)}, first {others[0]}; {rule}"
+            rule = f"only files {', '.join(walk.SUFFIXES)} in class folders are read"
+            yield f"{name}: ignored {walk.kinds(others)}, such as {others[0]}; {rule}"
 
 
 def _make(data: DataConfig, protocol: str, name: str) -> int:
@@ -139,7 +139,7 @@ def _make(data: DataConfig, protocol: str, name: str) -> int:
 
 
 def _samples(data: DataConfig, name: str, folder: Path) -> Iterator[shards.Sample]:
-    """The files unchanged. Keys are hashes of the content, so that shared images are found."""
+    """Yield (hash of the bytes, bytes, file type, label) of each image; then write originals.json."""
     copies: Counter[str] = Counter()
     originals: dict[str, str] = {}
     for image in _labelled_files(data, name):
@@ -157,14 +157,14 @@ def _key(content: bytes) -> str:
 
 
 def _labelled_files(data: DataConfig, name: str) -> list[_Image]:
-    """Every image of a set with its label, a position in the set's own classes."""
+    """Return every image file of a data set; label i is the set's i-th class."""
     folders = walk.class_folders(Path(str(data.root)) / name)
     files = []
     for label, class_name in enumerate(_classes_of(data, name)):
         files += [_Image(class_name, label, below, path) for below, path in walk.images(folders[class_name])]
     if not files:
         raise ValueError(
-            f"{Path(str(data.root)) / name} contains no class folder; put the images into one for each class"
+            f"{Path(str(data.root)) / name} contains no class folders; put the images of each class into one"
         )
     return files
 

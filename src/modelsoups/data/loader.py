@@ -88,8 +88,8 @@ class Skipped:
             where = self.train.where(index)
             if len(self.keys) > self.limit:
                 raise ValueError(
-                    f"{where} is corrupt, one more than finetune.skip_corrupt={self.limit} allows after "
-                    f"{', '.join(self.keys[:-1])}; of each of these images: {self.train.way_out}"
+                    f"{where} is corrupt, one more than finetune.skip_corrupt={self.limit} allows; before it "
+                    f"{', '.join(self.keys[:-1])}; for each of these images: {self.train.way_out}"
                 )
             count = f"corrupt image {len(self.keys)} of at most {self.limit}"
             print(f"finetune: {where} is corrupt and replaced by the next image ({count})", flush=True)
@@ -209,7 +209,8 @@ class Augmented(Dataset[Any]):
             except CorruptImage:
                 if not self.skips:
                     raise
-        raise CorruptImage(f"every image of {self.train.folder} is corrupt; move it away and run `modelsoups prepare`")
+        folder = self.train.folder
+        raise CorruptImage(f"every image of {folder} is corrupt; move this folder away and run `modelsoups prepare`")
 
     def image(self, index: int) -> Picture:
         """Return a decoded image; a small data set's images are decoded once and kept in memory."""

@@ -1,4 +1,4 @@
-"""Images that stand in two sets or in two classes, found by the hashes of their files' content."""
+"""Finds images that are in two data sets or in two classes, by the hashes of the files' content."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
@@ -9,7 +9,7 @@ from modelsoups.data.shards import ShardSet
 
 
 class Seen(NamedTuple):
-    """An image: the hash of its content, its class, and where it is, for messages."""
+    """One image: hash of its file, class, and (for messages) its location, as a path or tar and key."""
 
     content: str
     class_name: str
@@ -17,7 +17,7 @@ class Seen(NamedTuple):
 
 
 def in_set(folder: Path) -> list[Seen]:
-    """The images of a prepared set whose keys are hashes of content, "-2" and so on after those of copies."""
+    """Return the images of a set made from class folders, whose keys are the hashes of the files."""
     dataset = ShardSet(folder)
     classes = dataset.classes
     if dataset.projection is not None:
@@ -28,37 +28,38 @@ def in_set(folder: Path) -> list[Seen]:
 
 
 def refuse(roles: Sequence[str], found: Mapping[str, Sequence[Seen]]) -> None:
-    """Raise ValueError naming an image that is in two classes of a set, or in two of the sets `roles`."""
+    """Raise ValueError if an image is in two classes of one set, or in two of the sets in `roles`."""
     for name, images in found.items():
         first: dict[str, Seen] = {}
         pairs = [(first.setdefault(image.content, image), image) for image in images]
         both = [(one, other) for one, other in pairs if one.class_name != other.class_name]
         if both:
             said = f"{both[0][0].where} and {both[0][1].where} are the same image in two classes"
-            raise ValueError(f"{said}, one of {len(both):,} in {name}; leave each in its true class alone")
+            raise ValueError(f"{said}, one of {len(both):,} such images in {name}; keep each in its true class only")
     for one, other in combinations(roles, 2):
         both = shared(found[one], found[other])
         if both:
             said = f"{both[0][0].where} and {both[0][1].where} are the same image, one of {len(both):,}"
             reason = "soups must be trained, chosen and tested on different images"
-            raise ValueError(f"{said} that {other} shares with {one}; {reason}: take them out of either")
+            raise ValueError(f"{said} that {one} and {other} share; {reason}: remove them from one set")
 
 
 def notes(known: Sequence[str], found: Mapping[str, Sequence[Seen]]) -> Iterator[str]:
-    """A line for each pair of sets that share images; `refuse` has taken care of the sets that must not.
+    """Yield a message for each two data sets that share images.
 
-    known: the sets that models are trained on and soups are chosen on.
+    known: the sets for training and for choosing. If one of them shares images, the message warns
+    that accuracies on these images are too high.
     """
     for one, other in combinations(found, 2):
         both = shared(found[one], found[other])
         if both:
             places = f"{both[0][0].where} and {both[0][1].where}"
-            looks = "; accuracies on them are too high" if one in known else ""
-            yield f"{other} shares {len(both):,} images with {one}, first {places}{looks}"
+            looks = "; accuracies on these images are too high" if one in known else ""
+            yield f"{other} shares {len(both):,} images with {one}, such as {places}{looks}"
 
 
 def shared(one: Sequence[Seen], other: Sequence[Seen]) -> list[tuple[Seen, Seen]]:
-    """The images of the second set that are in the first too, each with its first copy there."""
+    """Return (image in `one`, image in `other`) for each image of `other` that is also in `one`."""
     first: dict[str, Seen] = {}
     for image in one:
         first.setdefault(image.content, image)

@@ -1,7 +1,7 @@
-"""Decoding of files that anybody may have made: known formats, bounded sizes, eight bits a colour.
+"""Decodes image files of unknown origin: common formats, limited sizes, 8 bits per colour channel.
 
-No format is read that makes PIL start a program (PostScript starts Ghostscript), whatever the name
-of a file, and the size in an image's header is looked at before its pixels are.
+Formats for which PIL starts another program (Ghostscript for PostScript) are refused, whatever the
+file's name. The size in the header is checked before any pixel is decoded.
 """
 
 import io
@@ -30,7 +30,7 @@ DAMAGE = (  # what PIL raises for an image that it cannot decode
 
 
 def opened(data: bytes) -> Image.Image:
-    """An image whose header alone is read. Raises one of DAMAGE for other formats and for too large ones."""
+    """Open an image, but decode no pixels; raise an error in DAMAGE for unknown formats or sizes."""
     _refuse_size(*_webp_size(data))  # PIL's decoder of WebP reserves memory when it opens a file
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -43,31 +43,31 @@ def opened(data: bytes) -> Image.Image:
 
 def _refuse_size(width: int, height: int) -> None:
     if width * height > MOST_PIXELS:
-        raise Image.DecompressionBombError(f"{width:,} x {height:,} pixels, at most {MOST_PIXELS:,} are decoded")
+        raise Image.DecompressionBombError(f"{width:,} x {height:,} pixels; at most {MOST_PIXELS:,} are allowed")
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
-    """Width and height in the header of an extended WebP; (0, 0) for all other files."""
+    """Return (width, height) from the header of an extended WebP file; (0, 0) for any other file."""
     if data[:4] != b"RIFF" or data[8:16] != b"WEBPVP8X":
         return 0, 0
     return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """An opened image with its pixels as RGB; of 16 bits the upper eight are kept, as PIL keeps those of colours."""
+    """Decode an opened image to 8-bit RGB; 16-bit values keep their upper 8 bits."""
     if image.mode == "RGB":
         image.load()
         return image
     if image.mode not in ODD:
         return image.convert("RGB")
     if image.mode not in DEEP and (image.mode == "F" or image.format == "TIFF"):
-        raise ValueError(f"pixels of 32 bits (mode {image.mode}) have no known range: save it with 8 or 16 bits")
+        raise ValueError(f"32-bit pixels (mode {image.mode}) have no known range: save the image with 8 or 16 bits")
     grey_HW = (np.asarray(image).astype(np.int32) >> 8).clip(0, 255).astype(np.uint8)
     return Image.fromarray(grey_HW).convert("RGB")
 
 
 def by_pil(data: bytes, border: int = 0) -> Image.Image:
-    """An image as RGB without `border` pixels on each side. A corrupt one raises one of DAMAGE."""
+    """Decode an image to RGB and cut off `border` pixels; raise an error in DAMAGE if it is corrupt."""
     image = as_rgb(opened(data))
     if border:
         width, height = image.size
@@ -76,9 +76,9 @@ def by_pil(data: bytes, border: int = 0) -> Image.Image:
 
 
 def check(data: bytes, every_pixel: bool = False) -> None:
-    """Raise one of DAMAGE for a file that is no image, is too large or has no end.
+    """Raise one of the errors in DAMAGE if a file is not a complete image, or has too many pixels.
 
-    The pixels are decoded where the last bytes do not show that the file is whole, or if every_pixel.
+    The pixels are decoded only if every_pixel, or if the last bytes do not prove the file complete.
     """
     if not data:
         raise ValueError("the file is empty")
@@ -89,5 +89,5 @@ def check(data: bytes, every_pixel: bool = False) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """What is wrong with an image, without the addresses of objects and the guesses that PIL adds."""
+    """Return an error's message without memory addresses and without PIL's guess at the cause."""
     return str(error).partition("<")[0].partition(", could be")[0].strip() or type(error).__name__

@@ -1,9 +1,9 @@
 """Reads and writes prepared data sets: folders of WebDataset tars, with index files and a manifest.
 
-A set is a folder of tars `{name}-{shard:06d}.tar` with members `{key}.{png,jpg}` and `{key}.cls`, an
-index `{name}-{shard:06d}.npz` of each (COLUMNS; bytes and sha256 of the tar), and manifest.json,
-written last. A set of one's own files has originals.json too: {key: file}. Sets of
-data.imagenet.relabelled have their own indexes into another set's tars.
+A tar `{name}-{shard:06d}.tar` has the members `{key}.{png,jpg}` and `{key}.cls` (label). Its index
+.npz has each image's key, byte offset, size and label. manifest.json is written last. Data sets
+made from class folders also have originals.json, the image file of each key. The sets of
+data.imagenet.relabelled have only index files, which point into the tars of another set.
 """
 
 import contextlib
@@ -30,11 +30,11 @@ ORIGINALS = "originals.json"  # beside a set of one's own files: the file of eac
 DESCRIPTORS = 512  # files that a set may hold open before the limit of the process is raised
 DELETE_SHARD = "move that shard away and run `modelsoups prepare`"
 REPLACE = (
-    "if this file opens, move the shard away and run `modelsoups prepare`; otherwise put a whole image in its place "
-    "and run `modelsoups prepare` with another data.dir=..."
+    "if the original image opens, move the shard away and run `modelsoups prepare`; otherwise replace the image "
+    "and run `modelsoups prepare` with a new data.dir=..."
 )
-ANEW = "rewrite it, with another data.dir=..."
-RESTORE = "restore it or run `modelsoups prepare`, then run the same command again to continue"
+ANEW = "write the set anew, with a new data.dir=..."
+RESTORE = "restore this file or run `modelsoups prepare`, then rerun the same command to continue"
 Decoded = TypeVar("Decoded")
 Json = dict[str, Any]
 Sample = tuple[str, bytes, str, int]  # key, encoded image, its file name extension, label
@@ -121,10 +121,10 @@ def finish_set(folder: Path, inputs: Json, shards: list[Json], facts: Json) -> N
 
 
 def _check_digests(folder: Path, shards: list[Json]) -> None:
-    """Raise ValueError for a tar that was written to after its set was finished and has another content.
+    """Raise ValueError if the content of a tar differs from its SHA-256 in the manifest.
 
-    Tars older than the manifest are not read. The manifest's time is renewed once all are as they
-    were, as after a copy of the folder, so that the next opening is quick.
+    Only tars newer than the manifest are read, as after a copy of the folder. If all are unchanged,
+    the manifest's modification time is set to now, so the next opening does not read them again.
     """
     manifest = folder / manifests.MANIFEST
     finished_at = manifest.stat().st_mtime
@@ -174,7 +174,7 @@ class ShardSet:
         for shard in manifest["shards"]:
             tar = folder / shard["file"]
             if "index" in shard and (not tar.exists() or tar.stat().st_size != shard["bytes"]):
-                way_out = f"move {folder} away, which contains no images, and run `modelsoups prepare`"
+                way_out = f"move {folder} away (it has no images) and run `modelsoups prepare`"
                 raise ValueError(f"{tar} has changed since {folder} was created from it; {way_out}")
         _check_digests(folder, manifest["shards"])
         self._open(manifest["shards"])
@@ -233,19 +233,19 @@ class ShardSet:
             raise CorruptImage.at(self.where(index), reason(error), self.way_out) from error
 
     def where(self, index: int) -> str:
-        """The shard and key of an image, and the file that it was made from, for messages."""
+        """Return an image's tar file, key, and original file if it is known, for error messages."""
         key = str(self.keys_N[index])
         original = f", made from {self._originals[key]}," if key in self._originals else ""
         return f"{self._tars[int(self._shard_N[index])]}: image {key}{original}"
 
     @property
     def way_out(self) -> str:
-        """What to do about an image that cannot be decoded."""
+        """Return what the user can do about an image that cannot be decoded, for error messages."""
         return REPLACE if self._originals else DELETE_SHARD
 
     @functools.cached_property
     def _originals(self) -> dict[str, str]:
-        """The file that each key was made from; empty for a set that was not made from one's own files."""
+        """Return the original image file of each key, from originals.json; empty if there is no such file."""
         path = self.folder / ORIGINALS
         return dict(storage.read_json(path)) if path.exists() else {}
 
@@ -254,14 +254,14 @@ def check_disjoint(train: ShardSet, holdout: ShardSet) -> None:
     """Raise ValueError if an image is in both the training set and the hold-out."""
     both = np.intersect1d(train.keys_N, holdout.keys_N)
     if len(both):
-        shared = f"{holdout.folder} shares images with {train.folder}: {len(both):,}, first {both[0]}"
-        way_out = "take the shared ones out of either and run `modelsoups prepare` with another data.dir=..."
+        shared = f"{holdout.folder} and {train.folder} share {len(both):,} images, first {both[0]}"
+        way_out = "remove them from one set and run `modelsoups prepare` with a new data.dir=..."
         reason = "soups must be trained, chosen and tested on different images"
         raise ValueError(f"{shared}; {reason}: {way_out}")
 
 
 def check_test(test: ShardSet, others: Iterable[ShardSet]) -> None:
-    """Raise ValueError for a test image in another set, where keys are hashes: `prepare` once let it pass."""
+    """Raise ValueError if a test image is also in one of `others` (sets from class folders only)."""
     for other in others:
         if test.by_content and other.by_content:
             check_disjoint(other, test)

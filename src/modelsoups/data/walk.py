@@ -1,7 +1,7 @@
-"""The images of class folders as people have them: with a Mac's and a NAS's own files, links and pipes.
+"""Lists the images in class folders, without the hidden files of macOS, Windows and network drives.
 
-A name is one name in every Unicode form: a Mac writes "cafe" with an accent as another sequence of
-characters than Linux does.
+Names are compared in one Unicode form (NFC), because macOS writes a letter with an accent as two
+characters, and Linux usually as one. Links are followed.
 """
 
 import os
@@ -31,7 +31,7 @@ def one_name(name: str) -> str:
 
 
 def class_folders(root: Path) -> dict[str, list[Path]]:
-    """The folders of each class, in the order of the names. Raises ValueError for a name that is no UTF-8."""
+    """Return each class's folders by class name, sorted; ValueError if a folder name is not UTF-8."""
     found: dict[str, list[Path]] = {}
     for path in _inside(root):
         if not path.is_dir():
@@ -45,19 +45,19 @@ def class_folders(root: Path) -> dict[str, list[Path]]:
 
 
 def images(folders: Sequence[Path]) -> list[tuple[str, Path]]:
-    """(name below the class folder, image) at any depth. Raises ValueError if there are none."""
+    """Return (path in the class folder, full path) of all images; ValueError if there are none."""
     files = [(name, path) for folder in folders for name, path in _files(folder)]
     found = [(name, path) for name, path in files if path.suffix.lower() in SUFFIXES]
     if not found:
         others = kinds([path for _, path in files])
         held = f"it contains {others}" if others else "it is empty"
-        way_out = "add images, or move the folder to another place"
+        way_out = "add images, or move the folder elsewhere"
         raise ValueError(f"{folders[0]}: no image of this class ({', '.join(SUFFIXES)}): {held}; {way_out}")
     return found
 
 
 def left_out(root: Path) -> list[Path]:
-    """The files below a set's folder that are no images by their names, or lie in no class folder."""
+    """Return the files in a data set's folder that have no image suffix or are in no class folder."""
     inside = [path for path in _inside(root) if not path.is_dir()]
     for folders in class_folders(root).values():
         for folder in folders:
@@ -66,22 +66,22 @@ def left_out(root: Path) -> list[Path]:
 
 
 def kinds(paths: Sequence[Path]) -> str:
-    """How many files there are of each kind: "3 .heic, 1 .txt"."""
+    """Return how many files have each suffix, such as "3 .heic, 1 .txt"."""
     counts = Counter(path.suffix.lower() or "without a suffix" for path in paths)
     return ", ".join(f"{count:,} {kind}" for kind, count in counts.most_common())
 
 
 def content(path: Path) -> bytes:
-    """The bytes of an image file. Raises ValueError naming one that is no regular file, or too large."""
+    """Return an image file's bytes; ValueError if it is not a regular file or exceeds MOST_BYTES."""
     try:
         status = path.stat()  # before it is opened: a pipe would be waited for
     except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}); mend the link or the file") from error
+        raise ValueError(f"{path} cannot be read ({error.strerror}); repair the link or the file") from error
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{path} is no regular file but a pipe, a device or a socket; move it to another place")
+        raise ValueError(f"{path} is no regular file but a pipe, a device or a socket; move it elsewhere")
     if status.st_size > MOST_BYTES:
         size = f"{status.st_size / 2**20:,.0f} MiB"
-        raise ValueError(f"{path} has {size}, an image at most {MOST_BYTES >> 20}; is it an image? make it smaller")
+        raise ValueError(f"{path} has {size}, but an image may have at most {MOST_BYTES >> 20}; make it smaller")
     try:
         return path.read_bytes()
     except OSError as error:
@@ -94,10 +94,10 @@ def _inside(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path, prefix: str = "", above: frozenset[str] = frozenset()) -> Iterator[tuple[str, Path]]:
-    """(name below the class folder, file) at any depth. Raises ValueError for a link to a folder above it."""
+    """Yield (path in the class folder, full path) of all files; ValueError for a circular link."""
     here = os.path.realpath(folder)
     if here in above:
-        raise ValueError(f"{folder} is a link to a folder that it lies in; move the link to another place")
+        raise ValueError(f"{folder} is a link to a folder that contains it; move the link elsewhere")
     for path in _inside(folder):
         name = prefix + one_name(path.name)
         if path.is_dir():

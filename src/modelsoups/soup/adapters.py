@@ -1,4 +1,4 @@
-"""What is written of a soup with adapters: one adapter, or the base model with the sum of their updates."""
+"""Prepares a soup of LoRA adapters for writing: as one adapter, or merged into the base model."""
 
 import json
 import re
@@ -25,10 +25,11 @@ EMBEDDINGS = re.compile(r"(^|\.)(embed_tokens|lm_head|wte|shared|word_embeddings
 
 @dataclass(frozen=True)
 class Mixture:
-    """What is streamed into the output: checkpoints with coefficients, and what stands beside them.
+    """What `mix` writes: the weighted sum of `checkpoints`, and what belongs beside it.
 
-    digests: of the ingredients, None if they are computed while mixing. folders: whose other files
-    are copied. facts: for the metadata. config: the adapter_config.json, if an adapter is written.
+    digests: hashes of the ingredients, None if they are computed while mixing. folders: checkpoints
+    whose other files (tokenizer, ...) are copied. notes: for the user. facts: added to the file's
+    metadata. config: the content of adapter_config.json, if an adapter is written.
     """
 
     checkpoints: Sequence[Checkpoint]
@@ -45,14 +46,17 @@ def has_adapters(checkpoints: Sequence[Checkpoint]) -> bool:
 
 
 def check_same_kind(checkpoints: Sequence[Checkpoint]) -> None:
-    """Raise ValueError for adapters beside whole models, which only a base makes comparable."""
+    """Raise ValueError if some checkpoints are adapters and others whole models."""
     odd = next((c for c in checkpoints if not isinstance(c, Adapter)), None)
     if odd is not None and has_adapters(checkpoints):
-        raise ValueError(f"{odd.name} is no adapter, and others are: {BASE}")
+        raise ValueError(f"{odd.name} is no adapter, but others are: {BASE}")
 
 
 def as_adapter(checkpoints: Sequence[Checkpoint], coefficients: Coefficients, rank: int | None) -> Mixture:
-    """Return the mixture that writes one adapter; errors as of `sum_of`, and for a rank below 1."""
+    """Return one adapter as a Mixture: the sum of updates times coefficients, truncated to `rank`.
+
+    Raises ValueError for whole models, NaN, a rank below 1, and adapters that `sum_of` refuses.
+    """
     if rank is not None and rank < 1:
         raise ValueError(f"rank={rank}: expected at least 1")
     check_same_kind(checkpoints)
@@ -70,21 +74,24 @@ def as_adapter(checkpoints: Sequence[Checkpoint], coefficients: Coefficients, ra
 
 
 def as_model(checkpoints: Sequence[Checkpoint], coefficients: Coefficients, base: Checkpoint) -> Mixture:
-    """Return the mixture that writes the base with the sum of the updates; errors as of `combined`."""
+    """Return the full model as a Mixture: the base plus the sum of updates times coefficients.
+
+    Raises ValueError for an adapter that contains NaN, or that `combined` refuses.
+    """
     digests = _checked(checkpoints)
     whole = combined(checkpoints, coefficients, base)
     adapters = [c for c in checkpoints if isinstance(c, Adapter)]
     notes = _notes(adapters)
     named = {name for a in adapters if (name := base_of(a.config)) and not _same_name(name, base.name)}
     if named:
-        notes.append(f"the adapters name {', '.join(sorted(named))} as their base; merged into {base.name}")
+        notes.append(f"the adapters name {', '.join(sorted(named))} as their base; merged into {base.name} instead")
     if _may_tie(base) and (odd := [n for n in _changed(whole, base) if EMBEDDINGS.search(n)]):
-        text = f"{', '.join(odd)}: changed; if the model ties its input and output embeddings (tie_word_embeddings)"
-        notes.append(f"{text}, both change when it is loaded, unlike in PEFT's own forward pass")
+        text = f"the adapters change {', '.join(odd)}; if the model ties its embeddings (tie_word_embeddings)"
+        notes.append(f"{text}, input and output embeddings both change when it is loaded, unlike in PEFT")
     tasks = sorted({str(a.config["task_type"]) for a in adapters if a.config.get("task_type")})
     if tasks and any(name not in base.entries for name in whole):
-        what = f"the adapters are for {', '.join(tasks)}, with weights that the base lacks"
-        notes.append(f"{what}: load with the class of that task, as config.json is the base's")
+        what = f"the adapters (task_type {', '.join(tasks)}) have weights that the base lacks"
+        notes.append(f"{what}: load the model with the class for this task, as config.json is the base's")
     facts = {"base": {"name": base.name, "digest": digest.digest(base)}}
     return Mixture([whole], {EVERYTHING: [1.0]}, digests, [base], notes, facts)
 
@@ -95,13 +102,13 @@ def _changed(whole: Checkpoint, base: Checkpoint) -> list[str]:
 
 
 def _may_tie(base: Checkpoint) -> bool:
-    """Whether a configuration beside the base does not exclude that its embeddings are tied."""
+    """Return whether the base has a config.json without tie_word_embeddings set to false."""
     config = config_of(base)
     return config is not None and config.get("tie_word_embeddings") is not False
 
 
 def _checked(checkpoints: Sequence[Checkpoint]) -> tuple[str, ...]:
-    """Return the digests; ValueError for an adapter with NaN or infinity, before anything is written."""
+    """Return each checkpoint's digest; ValueError if an adapter contains NaN or infinity."""
     for adapter in checkpoints:
         if isinstance(adapter, Adapter):
             odd = next((key for key, t in adapter.items() if t.is_floating_point() and not is_finite(t)), None)
@@ -119,15 +126,15 @@ def _notes(adapters: Sequence[Adapter]) -> list[str]:
 
 
 def different_bases(checkpoints: Sequence[Checkpoint]) -> str | None:
-    """A sentence about the first adapter of another base model than the first's; None if there is none.
+    """Return a sentence if an adapter names another base model than the first adapter, else None.
 
-    Two paths that end in one name are taken for the same model.
+    Base models are the same if the last parts of their paths are equal.
     """
     named = [(c.name, base) for c in checkpoints if isinstance(c, Adapter) and (base := base_of(c.config))]
     odd = next(((name, base) for name, base in named if not _same_name(base, named[0][1])), None)
     if odd is None:
         return None
-    return f"{odd[0]} is an adapter of {odd[1]}, and {named[0][0]} of {named[0][1]}: updates of different models"
+    return f"{odd[0]} is an adapter of {odd[1]}, but {named[0][0]} of {named[0][1]}: use adapters of one model"
 
 
 def _same_name(one: str, two: str) -> bool:
@@ -135,7 +142,7 @@ def _same_name(one: str, two: str) -> bool:
 
 
 def _config(adapters: Sequence[Adapter], found: Sum) -> dict[str, Any]:
-    """The adapter_config.json of a sum, whose scales are all 1: alpha is the rank, also by module."""
+    """Return the adapter_config.json of summed adapters; lora_alpha equals r, so the scale is 1."""
     config = dict(adapters[0].config)
     ranks = found.ranks
     usual = Counter(ranks.values()).most_common(1)[0][0] if ranks else config.get("r", 8)
@@ -156,7 +163,7 @@ def _config(adapters: Sequence[Adapter], found: Sum) -> dict[str, Any]:
 
 
 def _by_module(ranks: Mapping[str, int]) -> dict[str, int]:
-    """Ranks by PEFT's modules, of which one has several updates: MultiheadAttention with its out_proj."""
+    """Return each module's rank; MultiheadAttention's out_proj counts as part of its module."""
     return {module: rank for module, rank in ranks.items() if f".{INNER}" not in module}
 
 
@@ -165,7 +172,7 @@ def _comparable(value: object) -> object:
 
 
 def config_text(settings: Mapping[str, Any]) -> str:
-    """Return an adapter_config.json as PEFT writes it."""
+    """Return the text of an adapter_config.json, formatted as PEFT does."""
     return json.dumps(settings, indent=2, sort_keys=True)
 
 

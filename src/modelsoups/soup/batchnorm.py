@@ -29,16 +29,16 @@ def has_batchnorm(names: Iterable[str]) -> bool:
 
 
 def statistics_differ(states: Sequence[Mapping[str, Tensor]]) -> bool:
-    """Whether the running statistics of some two states differ, as they do not when they are frozen in training."""
+    """Return whether BatchNorm running statistics differ between states (frozen ones do not)."""
     names = [name for name in states[0] if name.rpartition(".")[2] in STATISTICS[:2]]
     return any(not torch.equal(states[0][n], other[n]) for other in states[1:] for n in names if n in other)
 
 
 def reestimate(state: Mapping[str, Tensor], holdout: Holdout, loader: Iterable[Any]) -> Reestimated:
-    """Estimate the running statistics of these weights again, over a loader of training images.
+    """Re-estimate the BatchNorm running statistics of these weights on a loader of training images.
 
-    loader: yields (images, labels), or mappings; the images go through the hold-out's `prepare`. The statistics
-    are the mean over batches (Izmailov et al. 2018, section 3.2). ValueError without BatchNorm or images.
+    loader: yields (images, labels) or mappings; images pass through `holdout.prepare`. The result is
+    the mean over batches (Izmailov et al. 2018, section 3.2). ValueError if there is no BatchNorm or image.
 
         fresh = soup.reestimate(soup.mixed(chosen), holdout, train_loader)
         soup.mix(chosen, "soup.safetensors", statistics=fresh.statistics)

@@ -47,9 +47,10 @@ def card(chosen: Soup, notes: Sequence[str], holdout_accuracy: float | None) -> 
 
 
 def write_card(weights: Path, text: str) -> list[str]:
-    """Write the card of a file beside it: soup.md, or soup.safetensors.md if soup.md is not ours.
+    """Write a model card beside soup.safetensors: soup.md, or soup.safetensors.md.
 
-    Returns a note where the user should know which; no file is replaced that is not such a card.
+    An existing soup.md is replaced only if modelsoups wrote it and nobody changed it; otherwise
+    the other name is used, and a note is returned.
     """
     usual, other = weights.with_suffix(".md"), weights.with_name(f"{weights.name}.md")
     if _is_free(usual):
@@ -57,12 +58,12 @@ def write_card(weights: Path, text: str) -> list[str]:
         return []
     if len(os.fsencode(other.name)) <= LONGEST and _is_free(other):
         storage.write_text(other, _signed(text))
-        return [f"{usual} is not a card that modelsoups wrote, so it stays; the card is {other}"]
-    return [f"{usual} is not a card that modelsoups wrote, so it stays; no card was written"]
+        return [f"{usual} is not a card that modelsoups wrote, so it is kept; the soup's card is {other}"]
+    return [f"{usual} is not a card that modelsoups wrote, so it is kept; no card was written"]
 
 
 def _is_free(path: Path) -> bool:
-    """Whether there is nothing at a path, or a card of ours that nobody has added to."""
+    """Return whether `path` is missing, or is a card that modelsoups wrote and nobody changed."""
     if not path.exists() and not path.is_symlink():
         return True
     start = CARD.split("{method}")[0].encode()
@@ -72,11 +73,11 @@ def _is_free(path: Path) -> bool:
 
 
 def _signed(text: str) -> str:
-    """A card with a last line, unseen in Markdown, by which additions and changes of its owner are noticed."""
+    """Append a comment with the card's hash, by which `_is_free` notices later changes."""
     return f"{text}{MARK}{xxh3_64(text.encode()).hexdigest()} -->\n"
 
 
 def _shown(name: str) -> str:
-    """A name as one line of text in a table: without control characters, bytes that are no text, and bars."""
+    """Return a name for a Markdown table: unprintable characters, `|` and backticks are escaped."""
     plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
     return plain.replace("|", r"\|").replace("`", "'")

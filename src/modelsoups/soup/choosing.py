@@ -114,8 +114,8 @@ def learned(sources: Sources, holdout: Holdout, *, by: str = "all", **options: A
         raise ValueError(f"learned: by={by}; expected one of {', '.join(LEARNED)}")
     checkpoints = open_alike(sources)
     if by == "free" and any(isinstance(e, Computed) for c in checkpoints for e in c.entries.values()):
-        text = "free coefficients need not sum to 1, and those of adapters then scale the updates alone"
-        raise ValueError(f'{text}, which is not what was learned: use by="tensor"')
+        text = "free coefficients of adapters need not sum to 1, and then `mix` scales the updates but not the base"
+        raise ValueError(f'{text}, unlike in training: use by="tensor"')
 
     def gradient(state: Mapping[str, Tensor], beta: float, index_B: Tensor) -> Gradient:
         return model_gradient(holdout.model, state, beta, *holdout.batch(index_B))

@@ -22,12 +22,12 @@ class Ingredient:
 class Soup:
     """One soup: the names of the models that it averages (`ingredients`), and their coefficients.
 
-    space: "weights" mixes checkpoints, "logits" is an ensemble. coefficients: for each layer group
-    (see `weights.state_dicts.layer_of`) or tensor name, one coefficient per ingredient, in their
-    order; the group "*" stands for every tensor that no other group names. beta multiplies the
-    logits (equation 2). trace: the decisions of the method, in order. Raises ValueError for no
-    ingredients, another space, rows and hashes that are not one per ingredient, or coefficients
-    that are not finite numbers.
+    space: "weights", or "logits" for an ensemble. coefficients: for each layer (`layer_of` in
+    weights.state_dicts) or tensor name, one number for each ingredient, in the same order; the key
+    "*" is for all other tensors. hashes: of the ingredients' weights. beta multiplies the logits
+    (equation 2). trace: the method's decisions or losses, in order. Raises ValueError if there is no
+    ingredient, `space` is unknown, hashes or coefficients are not one for each ingredient, or a
+    coefficient is not finite.
     """
 
     method: str

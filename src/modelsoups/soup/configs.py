@@ -1,4 +1,4 @@
-"""Whether two models' configurations compute the same function of the same weights."""
+"""Compares the config.json of models, which decides what they compute from their weights."""
 
 import json
 import re
@@ -19,7 +19,7 @@ LABELS = ("id2label", "label2id", "label_names")
 
 
 def config_difference(first: Checkpoint, other: Checkpoint) -> str | None:
-    """A sentence about the first key in which the configurations beside the weights differ."""
+    """Return a sentence on the first key that differs between two models' config.json, else None."""
     one, two = config_of(first), config_of(other)
     if one is None or two is None:
         return None
@@ -31,12 +31,13 @@ def config_difference(first: Checkpoint, other: Checkpoint) -> str | None:
         return None
     key = odd[0]
     more = f" ({len(odd)} keys differ)" if len(odd) > 1 else ""
-    what = "the classes are named otherwise" if any(n in key for n in LABELS) else "the weights compute something else"
-    return f"{other.name} has {key} {_shown(b, key)} in its configuration, {first.name} {_shown(a, key)}{more}: {what}"
+    what = "the classes have other names" if any(n in key for n in LABELS) else "equal weights then give other outputs"
+    found = f"{other.name} has {key} {_shown(b, key)} in its configuration"
+    return f"{found}, but {first.name} has {_shown(a, key)}{more}: {what}"
 
 
 def config_of(checkpoint: Checkpoint) -> Mapping[str, Any] | None:
-    """The configuration of a model beside its weights; None without one."""
+    """Return the config.json or open_clip_config.json beside a checkpoint's weights, else None."""
     if not checkpoint.files:
         return None
     folder = checkpoint.folder or checkpoint.files[0].parent
@@ -55,7 +56,7 @@ def _shown(flat: Mapping[str, Any], key: str) -> str:
 
 
 def _flat(value: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
-    """(path, value) of all leaves but harmless ones; what is nested deeper than eight is a leaf."""
+    """Return (dotted key, value) of nested settings, up to 8 levels deep, without HARMLESS keys."""
     found: list[tuple[str, Any]] = []
     for key, inner in value.items():
         if HARMLESS.search(key):

@@ -1,4 +1,4 @@
-"""The soup of distributed checkpoints (DCP) as one of its own, which torch.distributed.checkpoint.load reads."""
+"""Writes the soup of distributed checkpoints (DCP) as a DCP folder, which torch can load."""
 
 import inspect
 import json
@@ -24,10 +24,11 @@ FACTS = "soup.json"  # the method and the ingredients, which a safetensors file 
 def write_dcp(
     folder: Path, checkpoints: Sequence[Checkpoint], coefficients: Coefficients, facts: Facts, replaced: State
 ) -> list[str]:
-    """Do as `mix_to_file`, but write a DCP folder, with the weights under the keys that the first one has.
+    """Write the average of distributed checkpoints as a DCP folder, and return notes.
 
-    The soup is mixed into a file beside it, and saved by torch from a memory map of that file, so
-    memory does not grow; the disk must have room for both.
+    Arguments are as for `mix_to_file`; the weights get the keys of the first checkpoint. The average
+    is first written to a temporary file, which torch saves from a memory map: memory does not grow,
+    but the disk needs room for both.
     """
     first, mixed = checkpoints[0], folder / paths.MODEL
     assert first.folder is not None
@@ -50,7 +51,7 @@ def write_dcp(
 
 
 def _in_map(entry: Any) -> torch.Tensor:
-    """A tensor whose numbers stay in the map of the file."""
+    """Return a tensor of the temporary file that shares the memory of the file's memory map."""
     assert isinstance(entry, InFile)
     if not nbytes(entry):
         return torch.empty(entry.shape, dtype=entry.dtype)
@@ -59,7 +60,7 @@ def _in_map(entry: Any) -> torch.Tensor:
 
 
 def _save(state: dict[Any, Any], folder: Path) -> None:
-    """Save by this process alone, also if it is one of several that train together."""
+    """Save a DCP folder with this process alone, even if torch.distributed runs several."""
     from torch.distributed import checkpoint
 
     alone = {"no_dist": True} if "no_dist" in inspect.signature(checkpoint.save).parameters else {}

@@ -41,7 +41,7 @@ class Diagnosis:
             self.findings.append(Finding(cause, tuple(who), f"{', '.join(who[:5])}{more}: {text}", fatal))
 
     def add_sentence(self, cause: str, text: str) -> None:
-        """Record a fatal finding whose sentence names its checkpoints itself."""
+        """Record a fatal problem, described by a sentence that already names the checkpoints."""
         self.findings.append(Finding(cause, ("all",), text, True))
 
     def verdict(self) -> str:

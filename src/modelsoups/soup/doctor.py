@@ -55,14 +55,17 @@ def examine(
     if len(usable) > 1:
         _geometry(found, usable, init)
         if statistics_differ(list(usable.values())):
-            found.add("batchnorm", ["all"], "BatchNorm: re-estimate its statistics after mixing", fatal=False)
+            found.add("batchnorm", ["all"], "BatchNorm: re-estimate the running statistics after mixing", fatal=False)
         if accuracy is not None:
             _midpoints(found, usable, accuracy)
     return found
 
 
 def _whole_models(found: Diagnosis, states: Mapping[str, State]) -> dict[str, State]:
-    """The checkpoints that can be averaged: neither adapters, quantized weights nor placeholders."""
+    """Report LoRA adapters and quantized or empty weights, and return the other checkpoints.
+
+    Also reports the first of these whose config.json differs from that of the first checkpoint.
+    """
     adapters, quantized, empty, whole = [], [], [], {}
     for name, state in states.items():
         if is_adapter(state):
@@ -75,9 +78,9 @@ def _whole_models(found: Diagnosis, states: Mapping[str, State]) -> dict[str, St
             whole[name] = state
     text = "adapters (LoRA), whose factors must not be averaged: merge each into its base model first"
     found.add("adapter", adapters, text)
-    text = "weights are integers or scaled, which are not averaged: use the unquantized model"
+    text = "quantized weights (integers or scaled float8) cannot be averaged: use the original"
     found.add("quantized", quantized, text)
-    text = "weights with no elements, as DeepSpeed's ZeRO-3 leaves them: save the gathered weights"
+    text = "weights have no elements, as DeepSpeed's ZeRO-3 saves them: save the gathered weights"
     found.add("empty", empty, text)
     opened = [state for state in whole.values() if isinstance(state, Checkpoint)]
     for cause, sentence in configs(opened) if opened else []:
@@ -151,7 +154,7 @@ def _geometry(found: Diagnosis, states: Mapping[str, State], init: State | None)
         found.add("not from init", ["all"], f"tensor {odd[0]} of the initialization is missing or has another shape")
         init = None
     if not matrices:
-        found.add("no matrices", ["all"], "no tensor of two dimensions, so angles say nothing", fatal=False)
+        found.add("no matrices", ["all"], "no tensor is a matrix, so there are no angles to compare", fatal=False)
         return
     models = list(states.values())
     grams_by_key = grams(models if init is None else [init, *models], matrices)

@@ -55,9 +55,9 @@ class EnsembleScores:
 def cache_logits(sources: Sources, holdout: Holdout, folder: str | Path) -> dict[str, Path]:
     """Write each checkpoint's hold-out logits to a float16 .npy file, and return the files' paths.
 
-    A file that exists is reused. Its name has the digests of the checkpoint with the hold-out and
-    of its own content, which `ensemble` and the others compare. Raises ValueError for a checkpoint
-    whose logits are not finite in float16, or a file that has changed since it was written.
+    A file that exists is reused. Its name has two hashes: one of checkpoint and hold-out, and one of
+    its content, which is compared whenever the file is read. Raises ValueError for logits that are
+    not finite in float16, and for a file that has changed since it was written.
 
         logits = soup.cache_logits(["a.pt", "b.pt"], holdout, "logits/")
         soup.ensemble(logits, holdout.labels_N).accuracy

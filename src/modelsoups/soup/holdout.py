@@ -18,13 +18,13 @@ LABELS = ("labels", "label")  # the names of the labels in a mapping
 class Holdout:
     """Hold-out images and labels, and a model into which weights are loaded for evaluation.
 
-    loader: yields (inputs, labels_B), or mappings with `labels`, and is read once, in its order.
+    loader: yields batches (inputs, labels), or mappings with a key `labels`, and is read once.
     inputs are a tensor, or for Hugging Face models a mapping of tensors by argument name, of any
-    dtype. prepare: applied to the inputs of each batch on the model's device. The model returns
-    logits_BC or an object with `.logits`. early: whether `count` may stop before the last image.
-    `seen` counts images over all evaluations, `skipped` those that early rejection saved. Raises
-    ValueError for an empty loader, labels that are not whole numbers or outside the logits' classes,
-    or inputs and labels of different lengths.
+    dtype. prepare: applied to the inputs of each batch on the model's device. The model returns (B, C)
+    logits or an object with `.logits`. early: whether `count` may stop once a model is sure to be
+    rejected. `seen` is the number of images evaluated, `skipped` the number saved by stopping. Raises
+    ValueError for an empty loader, labels that are not integers, inputs and labels of different
+    lengths, and, at the first evaluation, labels outside the model's classes.
 
         holdout = soup.Holdout(model, loader, prepare=lambda images_BCHW: images_BCHW / 255)
         chosen = soup.greedy(["a.pt", "b.pt"], holdout)
@@ -39,14 +39,16 @@ class Holdout:
         early: bool = True,
     ) -> None:
         if not isinstance(model, nn.Module) or next(model.parameters(), None) is None:
-            raise ValueError(f"the hold-out's model is a {type(model).__name__} without weights to load; give a module")
+            raise ValueError(
+                f"the hold-out's model is a {type(model).__name__} without weights to load; give an nn.Module"
+            )
         if batch_size < 1:
             raise ValueError(f"the hold-out's batch_size is {batch_size}; expected at least 1")
         try:
             batches = iter(loader)
         except TypeError as error:
             what = f"the hold-out's loader is a {type(loader).__name__}"
-            raise ValueError(f"{what}; expected batches of (inputs, labels)") from error
+            raise ValueError(f"{what}; expected batches (inputs, labels)") from error
         inputs, labels = [], []
         for position, batch in enumerate(batches):
             inputs_B, labels_B = unpacked(batch, model, f"hold-out batch {position}")
@@ -58,7 +60,7 @@ class Holdout:
         try:
             self.inputs, self.labels_N = _joined(inputs), torch.cat(labels)
         except (RuntimeError, KeyError) as error:
-            raise ValueError(f"the hold-out's batches hold inputs of different shapes or names: {error}") from error
+            raise ValueError(f"the hold-out's batches have inputs of different shapes or names: {error}") from error
         self.order_N = torch.arange(len(self.labels_N))
         self.seen = self.skipped = 0
         self.classes = 0  # of the model's logits, once they are known
@@ -67,9 +69,9 @@ class Holdout:
         return len(self.labels_N)
 
     def digest(self) -> str:
-        """Return a digest of what logits depend on beside weights: images in order, model, and `prepare`.
+        """Return a hash of what logits depend on besides weights: images in order, model, `prepare`.
 
-        Of `prepare` only what it makes of the first batch counts.
+        `prepare` is represented by its result on the first batch.
         """
         found = xxh3_128(re.sub(" at 0x[0-9a-f]+", "", repr(self.model)).encode())
         for inputs in (self.inputs, self.batch(torch.arange(min(self.batch_size, len(self))))[0]):
@@ -130,27 +132,27 @@ class Holdout:
 
 
 def check_labels(labels_N: Tensor, classes: int) -> None:
-    """Raise ValueError for labels that are none of the classes 0 to classes - 1, which no model gets right."""
+    """Raise ValueError unless the labels are integers, one per image, from 0 to classes - 1."""
     if labels_N.is_floating_point() or labels_N.dtype == torch.bool:
         raise ValueError(f"labels are {str(labels_N.dtype).removeprefix('torch.')}, expected whole numbers")
     if labels_N.ndim != 1:
-        raise ValueError(f"labels have the shape {tuple(labels_N.shape)}, expected one whole number an image")
+        raise ValueError(f"labels have the shape {tuple(labels_N.shape)}, expected one whole number for each image")
     if len(labels_N) and not 0 <= int(labels_N.min()) <= int(labels_N.max()) < classes:
         odd = int(labels_N.min()) if int(labels_N.min()) < 0 else int(labels_N.max())
-        why = "-1 stands for unlabelled images" if odd < 0 else "do they begin at 1?"
+        why = "leave unlabelled images out" if odd < 0 else "do the labels begin at 1, not 0?"
         raise ValueError(f"label {odd} is outside the model's classes 0 to {classes - 1}: {why}")
 
 
 def unpacked(batch: Any, model: nn.Module, where: str) -> tuple[Inputs, Tensor]:
-    """Inputs and labels of a loader's batch; ValueError, beginning with `where`, if they cannot be told apart."""
+    """Return a batch's (inputs, labels); ValueError, starting with `where`, if it has another form."""
     if isinstance(batch, Mapping):
         name = next((n for n in LABELS if n in batch), None)
         if name is None:
-            raise ValueError(f"{where}: contains {', '.join(map(str, batch))}; expected `labels` among them")
+            raise ValueError(f"{where}: contains {', '.join(map(str, batch))}; expected the key `labels`")
         batch = _by_name({k: v for k, v in batch.items() if k != name}, model), batch[name]
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         got = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else f"a {type(batch).__name__}"
-        cure = "give ((x, y) for x, y, *_ in loader), or ({name: x, ...}, y) for several inputs"
+        cure = "pass ((x, y) for x, y, *_ in loader), or for several inputs ({name: x, ...}, y)"
         raise ValueError(f"{where}: expected (inputs, labels), got {got}; {cure}")
     given, labels = batch
     inputs = {k: _as_tensor(v) for k, v in given.items()} if isinstance(given, Mapping) else _as_tensor(given)
@@ -160,19 +162,19 @@ def unpacked(batch: Any, model: nn.Module, where: str) -> tuple[Inputs, Tensor]:
         raise ValueError(f"{where}: contains a {kinds}; expected tensors")
     whole = not labels_B.is_floating_point() and labels_B.dtype != torch.bool
     if {len(t) if t.ndim else -1 for t in _tensors(inputs)} != {labels_B.numel()} or labels_B.ndim != 1 or not whole:
-        raise ValueError(f"{where}: expected (inputs, whole-number labels) of one length")
+        raise ValueError(f"{where}: expected (inputs, whole-number labels) of equal lengths")
     return inputs, labels_B
 
 
 def inputs_of(batch: Any, model: nn.Module) -> Any:
-    """The inputs of a loader's batch, whose labels are not looked at."""
+    """Return the inputs of a loader's batch, which need not have labels."""
     if isinstance(batch, Mapping):
         return _by_name({k: v for k, v in batch.items() if k not in LABELS}, model)
     return _as_tensor(batch[0]) if isinstance(batch, (tuple, list)) and batch else _as_tensor(batch)
 
 
 def _by_name(inputs: Mapping[str, Any], model: nn.Module) -> Any:
-    """The inputs of a mapping; a single one that is no argument of the model is given without its name."""
+    """Return inputs by argument name, or the only one as it is if forward() has no such argument."""
     (name, *others) = inputs or ("",)
     arguments = inspect.signature(model.forward).parameters.values()
     named = any(a.name == name or a.kind is inspect.Parameter.VAR_KEYWORD for a in arguments)
@@ -180,7 +182,7 @@ def _by_name(inputs: Mapping[str, Any], model: nn.Module) -> Any:
 
 
 def _as_tensor(value: Any) -> Any:
-    """A tensor of an array, or of a list of numbers; anything else as it is."""
+    """Return an array or a list of numbers as a tensor, and anything else unchanged."""
     if isinstance(value, (np.ndarray, list)) and np.asarray(value).dtype.kind in "biuf":
         return torch.from_numpy(np.asarray(value))
     return value

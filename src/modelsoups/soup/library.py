@@ -29,7 +29,7 @@ Sources = Iterable[Source] | Mapping[str, Source]  # checkpoints; the keys of a 
 
 
 class ForAdapters(TypedDict, total=False):
-    """Options of `mix` for LoRA adapters: the model to write them into, or the rank of their sum."""
+    """Options of `mix` for LoRA adapters: base (the model to merge into) or rank (of the result)."""
 
     base: Source | None
     rank: int | None
@@ -76,16 +76,16 @@ def mix(
 ) -> list[str]:
     """Write a soup's averaged weights: a .safetensors file and a model card (.md), or a folder.
 
-    A folder is written if the first ingredient is one and `out` does not end in .safetensors, with
-    its configuration, tokenizer and code; see `model_folder`. sources: the checkpoints in the
-    soup's order, for states in memory or files that moved. statistics: tensors to write instead of
-    the mixed ones (from `reestimate` or `fisher`). Folders of LoRA adapters give one adapter, the
-    exact sum of their updates; `rank` truncates it, and `base` gives the full model instead, the
-    base with the sum of the updates. Returns notes for the user. Raises ValueError for an ensemble,
-    an ingredient that changed since it was chosen, layouts that differ, values that are not finite,
-    an output that exists as a folder or is an input, and adapters that `weights.adapter_sums` or
-    `weights.merged` refuses; and for what `refusals` lists (bare LoRA files, quantized weights,
-    other classes), which `force` mixes with a note in the soup.
+    A folder is written if the first ingredient is one and `out` does not end in .safetensors; its
+    configuration, tokenizer and code are copied. sources: the ingredients in order, if they are in
+    memory or their files moved. statistics: tensors to write instead of the averages (from
+    `reestimate` or `fisher`). LoRA adapters give one adapter with the exact weighted sum of their
+    updates; `rank` truncates it. With `base`, the base model plus this sum is written instead.
+    Returns notes for the user. Raises ValueError for an ensemble, an ingredient that changed since
+    it was chosen, different shapes, values that are not finite, an `out` that is an existing folder
+    or an ingredient, and adapters that cannot be summed or merged. Quantized weights, different
+    classes and other problems that `refusals.problems` finds raise ValueError, unless `force` is
+    true: then the soup is written with a note.
 
         for note in soup.mix(soup.uniform(["a.pt", "b.pt"]), "soup.safetensors"):
             print(note)
@@ -116,7 +116,7 @@ def mix(
 
 
 class _Facts:
-    """The metadata of a mixed file, given the digests; `known` is the soup with them afterwards."""
+    """Makes the mixed file's metadata from the ingredients' digests; `known` is the soup with them."""
 
     def __init__(
         self,
@@ -142,32 +142,32 @@ class _Facts:
 
 
 def _mixture(chosen: Soup, checkpoints: Sequence[Checkpoint], base: Source | None, rank: int | None) -> Mixture:
-    """What the options of `mix` write; ValueError if they do not fit the checkpoints."""
+    """Return what `mix` writes with these options; ValueError if they do not fit the checkpoints."""
     if base is not None:
         if rank is not None:
-            raise ValueError("rank is of an adapter, and base writes the full model: leave one of them out")
+            raise ValueError("rank applies to an adapter, but base writes the full model: give only one of them")
         return adapters.as_model(checkpoints, chosen.coefficients, open_base(base))
     if adapters.has_adapters(checkpoints):
         return adapters.as_adapter(checkpoints, chosen.coefficients, rank)
     if rank is not None:
-        raise ValueError(f"rank is for folders of LoRA adapters, and {checkpoints[0].name} is none")
+        raise ValueError(f"rank is for folders of LoRA adapters, but {checkpoints[0].name} is none")
     return Mixture(checkpoints, chosen.coefficients, folders=checkpoints)
 
 
 def _check_output(path: Path, made: Mixture) -> None:
-    """ValueError unless a soup of these can be written as a file or folder of this name."""
+    """Raise ValueError if this soup cannot be written to a file or folder of this name."""
     first = made.checkpoints[0]
     if made.config is not None and path.suffix in SUFFIXES:
-        raise ValueError(f"{path}: an adapter is a folder, so give the name of a new one; or {adapters.BASE}")
+        raise ValueError(f"{path}: an adapter is written as a folder: give a new folder's name, or {adapters.BASE}")
     try:
         os.fspath(path).encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"{path} has a name that is not UTF-8, which safetensors cannot open; give another") from error
+        raise ValueError(f"{path} has a name that is not UTF-8, which safetensors cannot open; rename it") from error
     if path.suffix == ".safetensors":
         if len(first.parts) > 1:
             held = ", ".join(map(str, first.parts.values()))
-            way = "give a new folder, without .safetensors, as output, or these files as checkpoints"
-            raise ValueError(f"{path}: {first.name} contains several models ({held}), which no single file can; {way}")
+            way = "give a new folder as output, or average these files one by one"
+            raise ValueError(f"{path}: {first.name} has several models ({held}), but a file only one; {way}")
     elif first.folder is None:
         raise ValueError(f"{path}: expected a name ending in .safetensors (or a new folder, for Hugging Face folders)")
     elif path.suffix in SUFFIXES:
@@ -177,9 +177,9 @@ def _check_output(path: Path, made: Mixture) -> None:
 def mixed(
     chosen: Soup, sources: Sources | None = None, force: bool = False, base: Source | None = None
 ) -> dict[str, Tensor]:
-    """The mixed weights in memory, by tensor name; sources, force, base and errors as for `mix`.
+    """Return a soup's averaged weights by tensor name; arguments and errors as for `mix`.
 
-    Of adapters without a base these are the factors of their sum, by the names that PEFT gives them.
+    For adapters without `base`, these are the LoRA factors of their weighted sum, with PEFT's names.
 
     model.load_state_dict(soup.mixed(soup.uniform(["a.pt", "b.pt"])))
     """
@@ -192,7 +192,7 @@ def mixed(
 
 
 def chosen_checkpoints(chosen: Soup, sources: Sources | None = None) -> list[Checkpoint]:
-    """Open a soup's ingredients; raise ValueError if their number differs or a file has changed."""
+    """Open a soup's ingredients; ValueError if a file changed or `sources` are too many or few."""
     checkpoints = open_all(chosen.ingredients if sources is None else sources, adapters_too=True)
     if len(checkpoints) != len(chosen.ingredients):
         raise ValueError(f"soup {chosen.method} has {len(chosen.ingredients)} ingredients; got {len(checkpoints)}")
@@ -206,7 +206,7 @@ def _check(chosen: Soup, checkpoints: Sequence[Checkpoint], digests: Sequence[st
 
 
 def open_base(base: Source) -> Checkpoint:
-    """Open the base model of adapters; ValueError for one that nothing can be merged into."""
+    """Open the adapters' base model; ValueError if it is an adapter, quantized or has empty weights."""
     opened = open_checkpoint(base)
     if found := problems([opened]):
         raise ValueError(found[0][1])
@@ -221,12 +221,11 @@ def open_alike(sources: Sources) -> list[Checkpoint]:
 
 
 def open_all(sources: Sources, key: str | None = None, adapters_too: bool = False) -> list[Checkpoint]:
-    """Open the checkpoints lazily, each with a unique name; the keys of a mapping are the names.
+    """Open checkpoints without reading tensors; their names are the keys of a mapping or the paths.
 
-    key: the nested entry with the weights, in each of them ("state_dict_ema"). adapters_too:
-    whether folders of LoRA adapters may be among them, for callers that tell them from whole
-    models. Raises ValueError if there are none, one is given twice, one cannot be opened, or two
-    states share their memory.
+    key: the entry of each file that has the weights, such as "state_dict_ema". adapters_too: whether
+    folders of LoRA adapters are allowed. Raises ValueError if there are no checkpoints, one is given
+    twice or cannot be opened, or two state dicts in memory share their tensors.
     """
     if isinstance(sources, (str, os.PathLike)):
         raise ValueError(f"{sources}: expected several checkpoints in a list, not one path")
@@ -257,10 +256,10 @@ def open_all(sources: Sources, key: str | None = None, adapters_too: bool = Fals
 
 
 def open_initialization(init: Source, checkpoints: Sequence[Checkpoint], key: str | None = None) -> Checkpoint:
-    """Open the model that the checkpoints were fine-tuned from, with the names of the first of them.
+    """Open the model that the checkpoints were fine-tuned from; rename its tensors like theirs.
 
-    key: the nested entry with its weights if it has such an entry, as it need not be saved as the
-    checkpoints are. Raises ValueError if it cannot be opened.
+    key: the entry of the file that has the weights; ignored if the file has no such entry. Raises
+    ValueError if it cannot be opened.
     """
     try:
         opened = open_checkpoint(init, key)

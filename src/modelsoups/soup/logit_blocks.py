@@ -19,7 +19,10 @@ BLOCK = 2**22  # numbers in memory at a time
 
 
 def open_logits(cached: CachedLogits, labels_N: Tensor) -> dict[str, Source]:
-    """The logits by model; ValueError for a file that cannot be read, another shape, or labels outside the classes."""
+    """Return each model's logits as given, as a tensor or the path of a file, after a check.
+
+    Raises ValueError for a damaged file, different shapes, or labels that are not 0 to classes - 1.
+    """
     opened: dict[str, Source] = {}
     for name, source in cached.items():
         opened[name] = source.detach().cpu() if isinstance(source, Tensor) else check_content(Path(source))
@@ -29,13 +32,13 @@ def open_logits(cached: CachedLogits, labels_N: Tensor) -> dict[str, Source]:
     first = next(iter(shapes.values()))
     for name, shape in shapes.items():
         if len(shape) != 2 or shape != first or shape[0] != len(labels_N) or not len(labels_N):
-            raise ValueError(f"{name}: logits {shape}, expected {(len(labels_N), *first[1:])} as for the others")
+            raise ValueError(f"{name}: logits {shape}, expected {(len(labels_N), *first[1:])} (images, classes)")
     check_labels(labels_N, first[1])
     return opened
 
 
 def check_content(path: Path) -> Path:
-    """Return the path of logits; ValueError for a file of `cache_logits` whose content is not the one in its name."""
+    """Return `path`; ValueError if a file of `cache_logits` does not match the hash in its name."""
     named = re.fullmatch(r"[0-9a-f]{32}-([0-9a-f]{32})\.npy", path.name)
     if named and _digest_of_file(path) != named[1]:
         raise ValueError(f"{path} has changed since it was written; move it away, and cache the logits again")
@@ -43,14 +46,14 @@ def check_content(path: Path) -> Path:
 
 
 def digest_of(array: np.ndarray) -> str:
-    """Return the XXH3 of an array's shape, type and numbers."""
+    """Return the XXH3 hash of an array's shape, dtype and values."""
     found = xxh3_128(f"{array.shape} {array.dtype.str}".encode())
     found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()
 
 
 def _digest_of_file(path: Path) -> str:
-    """`digest_of` the array in a file, in little memory."""
+    """Return `digest_of` the array in an .npy file, reading PORTION bytes at a time."""
     array = _mapped(path)
     found = xxh3_128(f"{array.shape} {array.dtype.str}".encode())
     with open(path, "rb") as file:
@@ -109,7 +112,7 @@ class LogitTotal:
 
 
 def _mapped(path: Path) -> np.memmap:
-    """Return a file's array, memory-mapped; ValueError unless it is a complete float matrix."""
+    """Memory-map an .npy file; ValueError if it is damaged or is not a matrix of floats."""
     try:
         array = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError) as error:

@@ -1,7 +1,7 @@
-"""The folder of a soup: its weights, and what its ingredients' folders have in common with it.
+"""Writes the folder of a soup: the averaged weights, and files copied from the first ingredient.
 
-Configuration, tokenizer and code are the first ingredient's. What belongs to the training of one
-ingredient, its results and its other weights are left out, and a note lists them.
+Copied are configuration, tokenizer and code. Left out, and listed in a note, are the state and the
+results of one training run, and weights in other formats.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ CARDS = ("readme*", "adapter_config.json")  # a card of one ingredient; of an ad
 
 @dataclass
 class Files:
-    """The files of one folder by their fate: copied, copied if all folders agree, or left out."""
+    """The files of a folder that are copied, copied only if equal in all folders, or left out."""
 
     copied: list[str] = field(default_factory=list)
     compared: list[str] = field(default_factory=list)
@@ -50,10 +50,10 @@ def write_weights(
     facts: Facts,
     replaced: Mapping[str, Tensor],
 ) -> list[str]:
-    """`mix_to_file` for every model of the first checkpoint's folder; all have the same metadata.
+    """Average every model in the checkpoints' folders into `folder`, and return notes.
 
-    A distributed checkpoint is written as one, see `dcp_folder`.
-    Where there are several, the digests take one more reading of the files.
+    Arguments are as for `mix_to_file`. A distributed checkpoint is written as one (`write_dcp`).
+    Several models get the same metadata, and the checkpoints are read once more for their digests.
     """
     parts = checkpoints[0].parts
     if parts.get("", Path()).name == METADATA:
@@ -76,7 +76,7 @@ def write_weights(
 
 
 def _part(checkpoint: Checkpoint, prefix: str, parts: Mapping[str, Path]) -> Checkpoint:
-    """The tensors of one model of the folder, under its own names."""
+    """Return one of a folder's models: the tensors named `prefix`..., with the prefix removed."""
 
     def is_of_part(name: str) -> bool:
         return max((p for p in parts if name.startswith(p)), key=len) == prefix
@@ -88,9 +88,9 @@ def _part(checkpoint: Checkpoint, prefix: str, parts: Mapping[str, Path]) -> Che
 
 
 def copy_rest(checkpoints: Sequence[Checkpoint], out: Path) -> list[str]:
-    """Copy what belongs to the soup from the first checkpoint's folder; returns notes.
+    """Copy configuration, tokenizer and code from the first checkpoint's folder to `out`.
 
-    They list the files that are code, that differ between the folders, and that are left out.
+    Returns notes that list code, files that differ between the folders, and files left out.
     """
     folders = [c.folder for c in checkpoints if c.folder is not None]
     sorted_out = [_sorted_out(c) for c in checkpoints if c.folder is not None]
@@ -102,18 +102,18 @@ def copy_rest(checkpoints: Sequence[Checkpoint], out: Path) -> list[str]:
         shutil.copyfile(first / name, out / name)
     notes = []
     if code := [name for name in copied if name.endswith(".py")]:
-        notes.append(f"{', '.join(code)}: code of {first}, copied; its library runs it only if you trust it")
+        notes.append(f"{', '.join(code)}: code of {first}, copied; libraries run it only with trust_remote_code=True")
     if odd := [name for name in copied if not all(_same(first, other, name) for other in folders[1:])]:
         notes.append(f"{', '.join(odd)}: not the same in all folders; those of {first} were copied")
     left = {name for found in sorted_out for name in [*found.copied, *found.compared, *found.left]} - set(copied)
     if left:
-        what = "one checkpoint's training, results or further weights, or not the same in all"
+        what = "files of one training run, other weights, or different between the folders"
         notes.append(f"left out of the folder ({what}): {', '.join(sorted(left))}")
     return notes
 
 
 def _sorted_out(checkpoint: Checkpoint) -> Files:
-    """Every file of a checkpoint's folder by its fate, besides those whose weights are mixed."""
+    """Return which files of a checkpoint's folder are copied or left out, except the mixed weights."""
     assert checkpoint.folder is not None
     folder, found = checkpoint.folder, Files()
     own = {folder, *subfolders(folder), *(file.parent for file in checkpoint.files)}
@@ -140,7 +140,7 @@ def _sorted_out(checkpoint: Checkpoint) -> Files:
 
 
 def _is_plain(folder: Path) -> bool:
-    """Whether a subfolder that no index names holds nothing but files to copy: chat templates."""
+    """Return whether a subfolder has only files that are always copied, such as chat templates."""
     if folder.is_symlink() or folder.name.startswith("."):
         return False
     files = [path for path in folder.rglob("*") if not path.is_dir()]
@@ -148,7 +148,7 @@ def _is_plain(folder: Path) -> bool:
 
 
 def _is_of_one(path: Path) -> bool:
-    """Whether a file belongs to one ingredient alone, is hidden, or is no file at all."""
+    """Return whether a path is left out: of one training run, other weights, hidden, or no file."""
     name = path.name.lower()
     patterns: tuple[str, ...] = (*OF_ONE_RUN, *RESULTS, *OURS, *CARDS)
     if name.endswith(".py"):  # a model's code may have any name; this script is DeepSpeed's
@@ -167,7 +167,7 @@ def _same(first: Path, other: Path, name: str) -> bool:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder, synced and renamed to `path` on success; ValueError if `path` exists."""
+    """Yield a temporary folder, renamed to `path` on success; ValueError if `path` exists."""
     if path.exists() or path.is_symlink():
         raise ValueError(f"{path} exists; give the name of a new folder")
     with storage.new_folder(path) as tmp:

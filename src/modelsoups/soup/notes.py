@@ -1,4 +1,4 @@
-"""What is right but may not be meant, said with the soup that it concerns."""
+"""Notes for the user on soups that are valid, but may be a mistake."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ ROUNDING = 1e-6  # of a sum of coefficients, which may have been written with fe
 
 
 def notes_on(chosen: Soup, of_updates: bool = False) -> list[str]:
-    """Sums of coefficients other than one, the same content twice, and scores that decided nothing.
+    """Return notes on coefficients that do not sum to 1, equal ingredients, and equal scores.
 
-    of_updates: whether the coefficients are those of adapters' updates, which are added to a base.
+    of_updates: whether the coefficients multiply adapters' updates, which are added to a base.
     """
     found = []
     sums = {group: math.fsum(row) for group, row in chosen.coefficients.items()}
@@ -27,27 +27,27 @@ def notes_on(chosen: Soup, of_updates: bool = False) -> list[str]:
     if odd:
         group, total = next(iter(odd.items()))
         where = "" if group == "*" else f" of {group}" + (f" and {len(odd) - 1} more" if len(odd) > 1 else "")
-        what = "every weight is scaled by that; divide them"
+        what = "the weights are scaled by this sum; divide the coefficients by it"
         if of_updates:
-            what = "the updates are added to the whole base all the same"
+            what = "this scales the updates, but not the base model"
         found.append(f"the coefficients{where} sum to {total:.6g}, not 1: {what}")
     names: dict[str, list[str]] = {}
     for name, digest in zip(chosen.ingredients, chosen.hashes, strict=True):
         names.setdefault(digest, []).append(name)
     for same in names.values():
         if len(same) > 1:
-            found.append(f"{' and '.join(same)} contain the same weights, which count more than once")
+            found.append(f"{' and '.join(same)} contain the same weights, which are averaged more than once")
     scores = [step["correct"] for step in chosen.trace if "correct" in step and "kept" in step]
     if len(scores) > 1 and scores[0] is not None and all(score == scores[0] for score in scores):
-        found.append(f"all {len(scores)} evaluations gave the same score ({scores[0]}), so it decided nothing; {WHY}")
+        found.append(f"all {len(scores)} evaluations gave the same score ({scores[0]}), so it had no influence; {WHY}")
     return found
 
 
-WHY = "does the evaluator load the weights that it is given?"
+WHY = "does the evaluator load the state dict that it receives?"
 
 
 def origin_notes(checkpoints: Sequence[Checkpoint]) -> list[str]:
-    """The first checkpoint that is unlike the first one in most of some matrices, of which a sample is read."""
+    """Return a note if a model seems to have another initialization; reads samples of 8 matrices."""
     first = checkpoints[0]
     matrices = [key for key, entry in first.entries.items() if len(entry.shape) > 1 and averaged(entry)]
     head = head_of(first)
@@ -56,14 +56,14 @@ def origin_notes(checkpoints: Sequence[Checkpoint]) -> list[str]:
     for other in checkpoints[1:] if len(some) > 1 else ():
         cosines = [_cosine(first.entries[key], other.entries[key]) for key in some]
         if 2 * sum(cosine < ALIKE for cosine in cosines) > len(some):
-            what = f"{other.name} and {first.name} were not fine-tuned from one model, it seems"
-            lowest = f"cosine of their weights down to {min(cosines):.2f}, over 0.9 otherwise"
-            return [f"{what} ({lowest}): a soup of such models is no better than chance; ask `modelsoups doctor`"]
+            what = f"{other.name} and {first.name} seem to have different initializations"
+            lowest = f"cosine of their weights down to {min(cosines):.2f}; over 0.9 is usual"
+            return [f"{what} ({lowest}): a soup of such models is no better than chance; run `modelsoups doctor`"]
     return []
 
 
 def _cosine(one: Entry, two: Entry) -> float:
-    """The cosine of two tensors in SPOTS spots that are spread over them."""
+    """Return the cosine of two tensors, from SPOTS short blocks of their values."""
     size = math.prod(one.shape)
     length = min(LEAST, size // SPOTS)
     starts = [size * spot // SPOTS for spot in range(SPOTS)]
@@ -75,7 +75,7 @@ def _cosine(one: Entry, two: Entry) -> float:
 
 
 def batchnorm_notes(checkpoints: Sequence[Checkpoint], statistics: Mapping[str, Tensor] | None) -> list[str]:
-    """Whether the soup's running statistics fit its weights, or were estimated again without need."""
+    """Return a note if BatchNorm statistics need re-estimation, or were re-estimated needlessly."""
     fresh = has_batchnorm(statistics or ())
     if not has_batchnorm(checkpoints[0]) or len(checkpoints) < 2:
         return []
@@ -84,20 +84,20 @@ def batchnorm_notes(checkpoints: Sequence[Checkpoint], statistics: Mapping[str, 
         return [] if fresh else [text]
     if not fresh:
         return []
-    same = "the checkpoints have the same running statistics, as after training with frozen ones"
-    return [f"BatchNorm: {same}; re-estimated ones can make the soup worse, so compare it with and without"]
+    same = "the checkpoints have equal running statistics, as if these were frozen in training"
+    return [f"BatchNorm: {same}; re-estimated statistics can make the soup worse, so evaluate the soup with both"]
 
 
 def check_statistics(first: Checkpoint, statistics: Mapping[str, Tensor]) -> None:
-    """Raise ValueError for a tensor in place of a mixed one that has another name or shape, or is not finite."""
+    """Raise ValueError if a name or shape in `statistics` is not one of `first`, or a value is NaN."""
     for name, tensor in statistics.items():
         if name not in first.entries:
             raise ValueError(f"statistics: tensor {name} is not in {first.name}")
         expected = first.entries[name]
         if not isinstance(tensor, Tensor):
-            raise ValueError(f"statistics: {name} is a {type(tensor).__name__}, expected a tensor")
+            raise ValueError(f"statistics: {name} is a {type(tensor).__name__}; expected a tensor")
         if tuple(tensor.shape) != tuple(expected.shape):
-            raise ValueError(f"statistics: tensor {name} is {tuple(tensor.shape)}, expected {tuple(expected.shape)}")
+            raise ValueError(f"statistics: tensor {name} is {tuple(tensor.shape)}; expected {tuple(expected.shape)}")
         if not is_finite(tensor.to(expected.dtype)):
             raise ValueError(
                 f"statistics: tensor {name} contains NaN or infinity, or does not fit into {expected.dtype}"

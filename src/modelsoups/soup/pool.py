@@ -24,12 +24,12 @@ Gradient = tuple[float, float, dict[str, Tensor]]  # loss, d loss / d beta, d lo
 class Pool:
     """The models that a soup is chosen from, their hold-out logits, and functions for weights.
 
-    logits: each ingredient's hold-out logits_NC. state(i): the weights of ingredient i.
-    evaluate(state): the hold-out logits_NC of any weights. gradient(state, beta, index_B): as
-    `model_gradient` on these hold-out images, which only learned soups need. device: where the
-    gradient runs, and where learned soups keep the weights if they fit. points(logits_NC, labels_N):
-    what methods choose by; by default the number of right images. Raises ValueError for an empty
-    pool or hold-out, repeated ids, logits that are not finite, or labels outside their classes.
+    logits: of each model on the hold-out, (N images, C classes). state(i): the weights of model i.
+    evaluate(state): the hold-out logits of any weights. gradient(state, beta, index_B):
+    `model_gradient` on images index_B; only learned soups need it. device: where the gradient is
+    computed and learned soups store all weights, if they fit. points(logits_NC, labels_N): the
+    score that methods maximize, by default the number of correct images. Raises ValueError for an
+    empty pool or hold-out, repeated ids, logits that are not finite, or labels outside the classes.
     """
 
     ingredients: tuple[Ingredient, ...]

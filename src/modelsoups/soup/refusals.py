@@ -1,6 +1,6 @@
-"""What makes any soup of these checkpoints wrong, found without reading them: names, dtypes, shapes and config.json.
+"""Finds checkpoints that must not be averaged, by names, dtypes, shapes and config.json.
 
-Of the numbers only some rows of the heads are read, for the order of their classes.
+Tensors are not read, except rows of the classification heads, to compare the order of classes.
 """
 
 import math
@@ -34,9 +34,9 @@ Problem = tuple[str, str]  # cause, as in the table of docs/soup.md; one sentenc
 
 
 def problems(checkpoints: Sequence[Checkpoint], heads: bool = True) -> list[Problem]:
-    """The first of each kind: a cause of the doctor's, and a sentence with the file and the way out.
+    """Return the first problem of each kind: its cause (a word of the doctor) and a sentence on it.
 
-    heads: whether to look at the heads, for the order of their classes.
+    heads: whether to compare the order of the classes in the classification heads.
     """
     found: list[Problem] = []
     for cause, concerns, text in KINDS:
@@ -55,27 +55,27 @@ def problems(checkpoints: Sequence[Checkpoint], heads: bool = True) -> list[Prob
 
 
 def configs(checkpoints: Sequence[Checkpoint]) -> list[Problem]:
-    """The first checkpoint whose configuration is another than the first's."""
+    """Return a problem for the first checkpoint whose config.json differs from the first one's."""
     texts = (config_difference(checkpoints[0], other) for other in checkpoints[1:])
     odd = next(filter(None, texts), None)
     return [] if odd is None else [("config", odd)]
 
 
 def refuse(checkpoints: Sequence[Checkpoint], force: bool = False, heads: bool = True) -> list[str]:
-    """Raise ValueError for the first problem; with `force` return all of them as notes."""
+    """Raise ValueError for the first problem; if `force`, return all problems as notes instead."""
     found = problems(checkpoints, heads)
     if found and not force:
-        raise ValueError(f"{found[0][1]} (--force or force=True mixes them as they are)")
+        raise ValueError(f"{found[0][1]} (--force or force=True averages them all the same)")
     return [f"forced, although {text}" for _, text in found]
 
 
 def is_adapter(state: State) -> bool:
-    """Whether a state holds factors of updates without their configuration, so that their scales are unknown."""
+    """Return whether a state has LoRA factors without adapter_config.json, so of unknown scale."""
     return not isinstance(state, Adapter) and any(map(ADAPTER.search, state))
 
 
 def is_quantized(state: State) -> bool:
-    """Whether most numbers in matrices are whole numbers, or narrow tensors have scales beside them."""
+    """Return whether most matrix values are integers, or integer or float8 weights have scales."""
     numbers = {True: 0, False: 0}
     narrow: set[str] = set()  # tensors and their modules
     for key, tensor in _entries(state):
@@ -91,12 +91,12 @@ def _is_narrow(dtype: torch.dtype) -> bool:
 
 
 def _entries(state: State) -> Iterable[tuple[str, Entry | Tensor]]:
-    """Names with what has a shape and a dtype; nothing is read."""
+    """Return (name, entry) of all tensors; entries have shape and dtype, and no values are read."""
     return (state.entries if isinstance(state, Checkpoint) else state).items()
 
 
 def _module_of_scale(key: str) -> set[str]:
-    """Modules or weights that this tensor may scale: "a.weight_scale" belongs to a and a.weight."""
+    """Return what a tensor may scale, {"a", "a.weight"} for "a.weight_scale"; empty if nothing."""
     found = SCALE.search(key)
     if found is None or key.endswith("logit_scale"):
         return set()
@@ -105,7 +105,7 @@ def _module_of_scale(key: str) -> set[str]:
 
 
 def is_placeholder(state: State) -> bool:
-    """Whether a weight has no elements, as in what ZeRO-3 saves of each process."""
+    """Return whether a weight or most tensors have no elements, as in files of DeepSpeed's ZeRO-3."""
     empty = [key for key, tensor in _entries(state) if tuple(tensor.shape) == (0,)]
     return any(key.rpartition(".")[2] == "weight" for key in empty) or 2 * len(empty) > len(state)
 
@@ -120,14 +120,14 @@ KINDS: tuple[tuple[str, Callable[[State], bool], str], ...] = (
     (
         "empty",
         is_placeholder,
-        "has weights with no elements, as DeepSpeed's ZeRO-3 leaves them: save the gathered weights"
+        "has weights with no elements, as DeepSpeed's ZeRO-3 saves them: save the gathered weights"
         " (stage3_gather_16bit_weights_on_model_save, or zero_to_fp32.py)",
     ),
 )
 
 
 def check_not_shared(checkpoints: Sequence[Checkpoint]) -> None:
-    """Raise ValueError for two states in memory whose numbers are the same memory: one model twice."""
+    """Raise ValueError if two state dicts share their memory, so that they are one model twice."""
     seen: dict[tuple[tuple[str, int], ...], str] = {}
     for checkpoint in checkpoints:
         held = [(k, e) for k, e in checkpoint.entries.items() if e.dtype.is_floating_point and nbytes(e)]
@@ -136,12 +136,12 @@ def check_not_shared(checkpoints: Sequence[Checkpoint]) -> None:
         places = tuple((k, e.held.data_ptr()) for k, e in held if isinstance(e, InMemory))
         earlier = seen.setdefault(places, checkpoint.name)
         if earlier != checkpoint.name:
-            text = f"{checkpoint.name} and {earlier} share the same memory, so they are one model twice"
+            text = f"{checkpoint.name} and {earlier} share their memory, so they are the same model"
             raise ValueError(f"{text}: model.state_dict() gives references; keep copies, {COPY}")
 
 
 def _class_order(checkpoints: Sequence[Checkpoint]) -> list[Problem]:
-    """The first checkpoint whose head has the rows of the first's in another order."""
+    """Return a problem for the first checkpoint with the first one's head rows in another order."""
     first = checkpoints[0]
     if any(entry.dtype.is_complex for entry in first.entries.values()):
         return []  # mixing refuses them
@@ -157,12 +157,12 @@ def _class_order(checkpoints: Sequence[Checkpoint]) -> list[Problem]:
             continue
         if moved := moved_rows(expected.tensor(), other[head]):
             text = f"{other.name} has {moved} classes of {head} in another order than {first.name}"
-            return [("class order", f"{text}: put them in one order")]
+            return [("class order", f"{text}: bring the rows of both into the same order")]
     return []
 
 
 def _some_rows(head: Entry) -> Tensor:
-    """Up to SAMPLE rows that are spread over the head; nothing else of a file is read."""
+    """Return up to SAMPLE rows that are spread over the head; no other rows are read."""
     count, size = head.shape
     rows = range(count) if count <= SAMPLE else [count * position // SAMPLE for position in range(SAMPLE)]
     parts = [head.block(row * size, (row + 1) * size) for row in rows]
@@ -170,17 +170,17 @@ def _some_rows(head: Entry) -> Tensor:
 
 
 def _unlike(a_CD: Tensor, b_CD: Tensor) -> Tensor:
-    """The rows of two heads whose cosine is low; in numpy, as threads would wait for each other longer."""
+    """Return the indices of rows that have a low cosine between two heads; numpy is faster here."""
     a, b = a_CD.float().numpy(), b_CD.float().numpy()
     lengths_C = np.sqrt(np.einsum("cd,cd->c", a, a) * np.einsum("cd,cd->c", b, b))
     return torch.from_numpy(np.flatnonzero(np.einsum("cd,cd->c", a, b) < ALIKE * lengths_C))
 
 
 def moved_rows(expected_CD: Tensor, got_CD: Tensor) -> int:
-    """How many rows are those of `expected` in another order; 0 where that is not certain.
+    """Return how many rows of `expected_CD` are elsewhere in `got_CD`; 0 if that is not certain.
 
-    Rows are the same if their cosine is so large that of random rows fewer than one in a thousand
-    reach it. Only rows that are unlike those at their place are looked for.
+    Two rows are equal if fewer than one in a thousand pairs of random rows reach their cosine. Rows
+    that are equal at the same position are not compared with others.
     """
     size = expected_CD.shape[1]
     alike = max(ALIKE, math.sqrt(1 - 10 ** (-6 / max(size - 1, 1))))

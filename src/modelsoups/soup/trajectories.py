@@ -1,7 +1,7 @@
-"""Averages along one training run, of the checkpoints that it saved at different steps.
+"""Averages the checkpoints that one training run saved at different steps.
 
-The weighted average of checkpoints theta_0 ... theta_k is what a decay of the learning rate would
-have made of the same updates, theta_0 + sum_j w_j (theta_j - theta_{j-1}), if the coefficients are
+The weighted average of checkpoints theta_0 ... theta_k equals the result of a learning-rate decay
+on the same updates, theta_0 + sum_j w_j (theta_j - theta_{j-1}), if the coefficients are
 c_0 = 1 - w_1, c_j = w_j - w_{j+1}, c_k = w_k (WSM, Tian et al. 2025, arXiv:2507.17634, section 3).
 """
 
@@ -25,12 +25,12 @@ CURVES: dict[str, Curve] = {
     "1-sqrt": lambda x: 1 - math.sqrt(x),
 }
 SCHEDULES = {
-    "uniform": "the mean (LAWA; PMA's SMA)",
-    "wma": "coefficients that rise by one from checkpoint to checkpoint (PMA)",
-    "ema": "an exponential moving average, see decay",
-    "1-x": "as a linear decay of the learning rate (WSM)",
-    "cosine": "as a cosine decay (WSM)",
-    "1-sqrt": "as a decay by one minus the square root (WSM)",
+    "uniform": "the mean of the checkpoints (LAWA, or SMA in PMA)",
+    "wma": "coefficients in proportion to 1, 2, 3, ... (WMA in PMA)",
+    "ema": "an exponential moving average, which needs a decay",
+    "1-x": "like a linear decay of the learning rate (WSM)",
+    "cosine": "like a cosine decay of the learning rate (WSM)",
+    "1-sqrt": "like a decay of the learning rate by 1 - sqrt(x) (WSM)",
 }
 _WHOLE = r"[-_=.]?(\d+)(?![\da-z]|\.\d)"  # no part of 1.5k
 STEP = re.compile(rf"(?:^|[^a-z])(?:global_?)?(?:steps?|iter|iteration|checkpoint|ckpt){_WHOLE}", re.IGNORECASE)
@@ -51,12 +51,12 @@ def trajectory(
 ) -> Soup:
     """Return a weighted average of checkpoints of one training run, in the order of their steps.
 
-    schedule: one of SCHEDULES; a decay curve, a function from 0 ... 1 to 1 ... 0; or the weights
-    w_1 ... w_k of the k updates between the checkpoints. Curves end one interval after the last
-    checkpoint, so that "1-x" is the uniform mean of equally spaced ones. last: how many checkpoints
-    to take, from the end of the run. decay: of "ema" alone. steps: of the checkpoints, where their
-    names do not tell. Reads no weights. Raises ValueError if the order cannot be told, for an
-    unknown schedule, and for weights that rise or lie outside 0 to 1.
+    schedule: a key of SCHEDULES; a decay curve, i.e. a function of the position x from 0 to 1 that
+    falls from 1 to 0; or the weights w_1 ... w_k of the k updates between the checkpoints. A curve
+    ends (x = 1) one interval after the last checkpoint, so "1-x" is the mean of equally spaced
+    ones. last: average only the last so many checkpoints. decay: for "ema" only. steps: the
+    checkpoints' steps, if their names do not contain them. Reads no weights. Raises ValueError if
+    the order or the schedule is unknown, and for weights that rise or are outside 0 to 1.
 
         chosen = soup.trajectory(glob.glob("run/checkpoint-*"), schedule="1-sqrt", last=10)
         soup.mix(chosen, "soup.safetensors")
@@ -79,14 +79,14 @@ def trajectory(
 
 
 def coefficients(steps: Sequence[float], schedule: Schedule, decay: float | None = None) -> list[float]:
-    """Return the coefficient of each checkpoint, whose sum is 1; raises ValueError as `trajectory` does.
+    """Return the checkpoints' coefficients, which sum to 1; ValueError as for `trajectory`.
 
-    steps: of the checkpoints, rising.
+    steps: the steps of the checkpoints, in ascending order.
     """
     count = len(steps)
     if (schedule == "ema") != (decay is not None):
         raise ValueError(
-            f"trajectory: schedule {_name(schedule)} and decay={decay}; ema needs a decay, others have none"
+            f"trajectory: schedule {_name(schedule)} and decay={decay}; ema needs a decay, other schedules have none"
         )
     if schedule == "ema":
         assert decay is not None
@@ -102,7 +102,7 @@ def coefficients(steps: Sequence[float], schedule: Schedule, decay: float | None
 
 
 def _weights(steps: Sequence[float], schedule: Schedule) -> list[float]:
-    """The weight of each update between two checkpoints: w_1 ... w_k."""
+    """Return w_1 ... w_k, the weight of the update between each two consecutive checkpoints."""
     if isinstance(schedule, str):
         if schedule not in CURVES:
             raise ValueError(f"trajectory: no schedule {schedule}; expected one of {', '.join(SCHEDULES)}")
@@ -115,7 +115,7 @@ def _weights(steps: Sequence[float], schedule: Schedule) -> list[float]:
         found = list(map(float, schedule))
         if len(found) != updates:
             what = f"{len(found)} weights for {len(steps)} checkpoints"
-            raise ValueError(f"trajectory: {what}; expected {updates}, one for each update between two of them")
+            raise ValueError(f"trajectory: {what}; expected {updates}, one for each update between two checkpoints")
     for before, after in zip([1.0, *found], [*found, 0.0], strict=True):
         if not before >= after:  # also if one is NaN
             what = f"the weights of the updates are {', '.join(f'{w:.6g}' for w in found)}"
@@ -124,10 +124,10 @@ def _weights(steps: Sequence[float], schedule: Schedule) -> list[float]:
 
 
 def steps_of(names: Sequence[str]) -> list[int]:
-    """Return the step in each checkpoint's name: of checkpoint-500, global_step500, step=500, epoch=3.
+    """Return the step in each name, such as 500 in checkpoint-500, global_step500 or step=500.
 
-    Without such a word it is the only number in which the names differ. Raises ValueError if the
-    steps cannot be told, are given twice, or stand in names that may be those of different runs.
+    Without such a word, the step is the epoch or the only number in which the names differ. Raises
+    ValueError if a step is missing, two are equal, or the names may be of different runs.
     """
     if len(names) == 1:
         return [0]
@@ -140,7 +140,7 @@ def steps_of(names: Sequence[str]) -> list[int]:
             continue
         if missing := next((name for name, match in zip(names, found, strict=True) if match is None), None):
             shown = next(name for name, match in zip(names, found, strict=True) if match is not None)
-            raise ValueError(f"trajectory: {missing} has no step in its name, as {shown} has; {WAY_OUT}")
+            raise ValueError(f"trajectory: {missing} has no step in its name, but {shown} has one; {WAY_OUT}")
         runs = {match[0]: name for name, match in zip(names, found, strict=True) if match is not None}
         if len(runs) > 1:
             _refuse_runs(*runs.values())
@@ -151,11 +151,11 @@ def steps_of(names: Sequence[str]) -> list[int]:
 
 
 def _refuse_runs(one: str, other: str, *_: str) -> NoReturn:
-    raise ValueError(f"trajectory: {one} and {other} may be of different runs, by their names; {WAY_OUT}")
+    raise ValueError(f"trajectory: {one} and {other} seem to be from different runs by their names; {WAY_OUT}")
 
 
 def _match(name: str, pattern: re.Pattern[str]) -> tuple[str, int] | None:
-    """The last part of a path that has a step: what comes before the step, epochs aside; and the step."""
+    """Return (the path up to the step, without epochs; the step) if part of the path has a step."""
     path = PurePath(name)
     for part in (path, *path.parents):
         if matches := list(pattern.finditer(part.name)):
@@ -165,7 +165,7 @@ def _match(name: str, pattern: re.Pattern[str]) -> tuple[str, int] | None:
 
 
 def _only_number(names: Sequence[str]) -> list[int]:
-    """The number in which alone the names differ: of a file, or of a folder that is called by it."""
+    """Return the only number in which the names differ; ValueError if there is not exactly one."""
     texts, numbers = {NUMBER.sub("0", name) for name in names}, [NUMBER.findall(name) for name in names]
     columns = list(zip(*numbers, strict=True)) if len(texts) == 1 else []
     differing = [i for i, column in enumerate(columns) if len(set(map(int, column))) > 1]
@@ -175,7 +175,7 @@ def _only_number(names: Sequence[str]) -> list[int]:
         after = NUMBER.split(names[0], differing[0] + 1)[-1]
         if "/" not in after or (before.endswith("/") and after.startswith("/")):
             return [int(row[differing[0]]) for row in numbers]
-        why = "may be of different runs"
+        why = "seem to be from different runs"
     raise ValueError(f"trajectory: the names {names[0]}, {names[1]}{', ...' * (len(names) > 2)} {why}; {WAY_OUT}")
 
 
@@ -183,7 +183,7 @@ def _distinct(names: Sequence[str], steps: list[int]) -> list[int]:
     seen: dict[int, str] = {}
     for name, step in zip(names, steps, strict=True):
         if step in seen:
-            raise ValueError(f"trajectory: {seen[step]} and {name} are both of step {step}; {WAY_OUT}")
+            raise ValueError(f"trajectory: {seen[step]} and {name} both have step {step}; {WAY_OUT}")
         seen[step] = name
     return steps
 

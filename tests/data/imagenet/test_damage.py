@@ -94,7 +94,7 @@ def test_a_nested_copy_of_a_test_set(tmp_path):
     shift_sets(tmp_path)
     shutil.copytree(tmp_path / "sketch", tmp_path / "copy")
     shutil.move(tmp_path / "copy", tmp_path / "sketch" / "sketch")
-    refused(tmp_path, r"a second tree of folders next to .*sketch; move it elsewhere")
+    refused(tmp_path, r"class folders are also in .*sketch; move one of the two elsewhere")
 
 
 def test_a_folder_that_is_not_of_the_set(tmp_path):
