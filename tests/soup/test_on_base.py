@@ -78,7 +78,8 @@ def test_truncation_keeps_the_largest_and_states_its_error(tmp_path: Path, pair:
     """The mean has singular values 2 and 1/2, so rank 1 loses 0.5 of sqrt(4.25): 24%."""
     notes = soup.mix(soup.uniform(pair), tmp_path / "soup", rank=1)
     torch.testing.assert_close(product(tmp_path / "soup"), torch.tensor([[0.0, 0], [0, 2]]))
-    assert "truncated to rank 1: 1 updates are 0.24 off together (relative, Frobenius norm), q the most (0.24)" in notes
+    told = "1 updates have a relative error of 0.24 (Frobenius norm), the largest in q (0.24)"
+    assert f"truncated to rank 1: {told}" in notes
     notes = soup.mix(soup.uniform(pair), tmp_path / "exact", rank=2)
     assert not any("truncated" in note for note in notes)
 
@@ -133,7 +134,7 @@ def test_a_prefix_that_only_one_of_base_and_adapter_has(tmp_path: Path, theirs: 
     found = load_file(tmp_path / "soup.safetensors")
     assert found["bert.q.weight"].tolist() == [[1, 0], [0, 0]]
     assert found["head.weight" if ours else "bert.head.weight"].tolist() == [[9]]
-    assert any("head.weight: not in the base, so the adapters' own" in note for note in notes)
+    assert any("head.weight: not in the base, so taken from the adapters alone" in note for note in notes)
     assert len(found) == 4
 
 
@@ -161,7 +162,7 @@ def test_tied_weights_are_written_apart_and_noted(tmp_path: Path, pair: list[Pat
     found = load_file(tmp_path / "soup.safetensors")
     assert found["embed_tokens.weight"].tolist() == [[1, 3], [1, 1]]
     assert found["lm_head.weight"].tolist() == [[1, 1], [1, 1]]
-    assert any("are one tensor in the base, and embed_tokens.weight was changed" in note for note in notes)
+    assert any("are tied in the base, and embed_tokens.weight was changed" in note for note in notes)
     assert any("if the model ties its embeddings" in note for note in notes)
 
 
@@ -224,14 +225,14 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path, pair: list[Path],
     other = write_adapter(tmp_path / "other", rank_one([1, 0], [1, 0], "z"))
     assert "its module z is not in the base" in refusal([other], "s.safetensors", base=base)
     biased = write_adapter(tmp_path / "biased", {**rank_one([1, 0], [1, 0]), "q.bias": [3.0, 3.0]}, bias="all")
-    assert "one has no q.bias, which others have: give --base" in refusal([pair[0], biased])
+    assert "one has no q.bias, but others have: give --base" in refusal([pair[0], biased])
     soup.mix(soup.uniform([pair[0], biased]), tmp_path / "both.safetensors", base=base)
     assert load_file(tmp_path / "both.safetensors")["q.bias"].tolist() == [2, 2]  # of 1, the base's, and 3
     broken = write_adapter(tmp_path / "nan", rank_one([1, float("nan")], [1, 0]))
     assert "nan: tensor base_model.model.q.lora_A.weight contains NaN" in refusal([broken])
     assert "nan: tensor base_model.model.q.lora_A.weight" in refusal([broken], "s.safetensors", base=base)
     save_file({**BASE, "q.weight": torch.zeros(2, 2).int(), "k": torch.zeros(9, 9)}, tmp_path / "int.safetensors")
-    assert "is (2, 2) int32 in the base: quantized" in refusal(pair, "s.safetensors", base=tmp_path / "int.safetensors")
+    assert "is quantized ((2, 2) int32)" in refusal(pair, "s.safetensors", base=tmp_path / "int.safetensors")
     square = write_adapter(tmp_path / "sq", {**rank_one([1, 0], [1, 0]), **rank_one([1], [1, 1], "t")})
     save_file({**BASE, "t.weight": torch.zeros(1, 2)}, tmp_path / "t.safetensors")
     assert "square, and fan_in_fan_out is not the same" in refusal(

@@ -27,9 +27,10 @@ def atomic(path: Path) -> Iterator[Path]:
     The temporary file exists already, empty. It is synced to disk before it is renamed, and has the
     permissions that the umask gives to new files, even if a library replaced it.
     """
-    _make_folder(path.parent)
-    tmp = temporary.beside(path)
+    tmp = path
     try:
+        _make_folder(path.parent)
+        tmp = temporary.beside(path)
         mode = _create(tmp)
         yield tmp
         if os.stat(tmp).st_mode != mode:
@@ -38,7 +39,8 @@ def atomic(path: Path) -> Iterator[Path]:
         os.replace(tmp, path)
         _sync(path.parent)
     except BaseException as error:
-        temporary.remove(tmp)
+        if tmp != path:
+            temporary.remove(tmp)
         if isinstance(error, OSError):  # a message with the final name
             raise OSError(error.errno, f"could not write {path}: {error.strerror or error}") from error
         raise
@@ -47,9 +49,10 @@ def atomic(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder; then rename it to the new `path`, or delete it after an error."""
-    _make_folder(path.parent)
-    tmp = temporary.beside(path)
+    tmp = path
     try:
+        _make_folder(path.parent)
+        tmp = temporary.beside(path)
         tmp.mkdir()
         yield tmp
         for made in [*tmp.rglob("*"), tmp]:
@@ -57,7 +60,8 @@ def new_folder(path: Path) -> Iterator[Path]:
         tmp.rename(path)
         _sync(path.parent)
     except BaseException as error:
-        temporary.remove(tmp)
+        if tmp != path:
+            temporary.remove(tmp)
         if isinstance(error, OSError):  # a message with the final name
             what = (error.strerror or str(error)).replace(str(tmp), str(path))
             raise OSError(error.errno, what if str(path) in what else f"could not write {path}: {what}") from error
