@@ -10,7 +10,7 @@ from modelsoups.config.schema import Config
 from modelsoups.disk import storage
 from modelsoups.disk.paths import Run
 
-# Sections that determine a run's results; after a run exists, only these stages change them.
+# Sections that determine a run's results; once stored, only the stages in SETTLED_BY replace them.
 MADE_WITH = ("task", "model", "data", "heads", "sweep", "recipe", "protocol", "pool")
 SETTLED = ("experiment", *MADE_WITH)
 SETTLED_BY = {"prepare": ("data", "protocol"), "heads": ("model", "heads"), "sweep": SETTLED}

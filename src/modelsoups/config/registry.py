@@ -51,9 +51,8 @@ def load(name: str, what: str = "module:object") -> Any:
 
 def own_code(names: Iterable[str]) -> dict[str, str]:
     """Return for each name of the form "module:object" the sha256 of the module's file."""
-    own = [name for name in names if ":" in name]
-    files = [(load(name), sys.modules[name.partition(":")[0]].__file__) for name in own]
-    return {name: storage.file_sha256(Path(file)) for name, (_, file) in zip(own, files, strict=True) if file}
+    modules = {name: load(name.partition(":")[0] + ":") for name in names if ":" in name}
+    return {name: storage.file_sha256(Path(m.__file__)) for name, m in modules.items() if m.__file__}
 
 
 def function(name: str) -> Callable[..., Any]:
