@@ -32,20 +32,45 @@ def key(
 
 
 @dataclass
+class TextModelConfig:
+    """Options of text models (model.library=transformers)."""
+
+    objective: str = key(
+        "how a model classifies: masked language modelling (mlm, for BERT), text to text (seq2seq, for T5), or a new"
+        " linear head on its features (head)",
+        "mlm",
+        choices=("mlm", "seq2seq", "head"),
+    )
+    pairs: str = key(
+        "how a head gets two sentences: as one sequence (joined), or each encoded apart (towers), whose features are"
+        " |u - v| and u * v",
+        "joined",
+        choices=("joined", "towers"),
+    )
+    pooling: str = key(
+        "features of a head: the mean over tokens, or the first token", "mean", choices=("mean", "first")
+    )
+    max_length: int = key("largest number of tokens of an input; longer texts are cut", 128, at_least=8)
+
+
+@dataclass
 class ModelConfig:
     """Options of the pre-trained encoder that is fine-tuned."""
 
     name: str = key("name of the model: any CLIP of open_clip, or any backbone of timm")
     library: str = key(
         "library that contains the model; iconclip is the small CLIP of this package",
-        choices=("iconclip", "open_clip", "timm"),
+        choices=("iconclip", "open_clip", "timm", "transformers"),
         own=True,
     )
     tag: str | None = key(
-        "pre-trained weights: a tag of open_clip or timm, or a file; null: load none, as for imported models", None
+        "pre-trained weights: a tag of open_clip or timm, a revision of transformers' hub, or a file; null: load none,"
+        " as for imported models",
+        None,
     )
     image_size: int = key("side of the input images in pixels", 224)
     normalize_features: bool = key("scale features to unit length, as CLIP does and timm's backbones do not", True)
+    text: TextModelConfig = field(default_factory=TextModelConfig)
 
 
 @dataclass
@@ -66,13 +91,42 @@ class SourcesConfig:
 
 
 @dataclass
+class TextDataConfig:
+    """Options of text data sets (data.library=text): files, columns, labels, prompt and score."""
+
+    folder: str | None = key("folder of the data set below data.root, such as MRPC; null: data.root itself", None)
+    files: dict[str, str] = key(
+        "paths of single sets below that folder, {set: path}; other sets are found by name, such as train.tsv", {}
+    )
+    columns: list[str] = key("names of the columns of files without a header line", [])
+    fields: dict[str, list[str]] = key("columns of the texts, {name in the prompt: possible names of its column}", {})
+    label: list[str] = key("possible names of the column of the labels", ["label"])
+    labels: dict[str, str] = key(
+        "labels in the files and their texts as options of the prompt, {label: text}, in the order of the options", {}
+    )
+    quotes: bool | None = key("whether quotation marks enclose columns; null: in .csv files only", None)
+    prompt: str = key("the input of the model, with the names of data.text.fields in braces", "")
+    score: str = key(
+        "score of a model: accuracy, the mean of accuracy and F1 of the first option, or Matthews correlation",
+        "accuracy",
+        choices=("accuracy", "accuracy_f1", "matthews"),
+    )
+    examples: dict[str, int] = key("official numbers of examples, {set: number}; see data.check_counts", {})
+    official: bool = key(
+        "count texts that stand in two sets, instead of refusing them, as in GLUE's official sets", False
+    )
+    limit: int | None = key("number of training examples to use, chosen by a hash; null: all", None, at_least=1)
+
+
+@dataclass
 class DataConfig:
     """Options of the data sets and of their conversion to shards."""
 
     name: str = key("name of the data in reports and model cards")
     library: str = key(
-        "source of the data sets: rendered icons (the miniature), ImageNet's files, or one folder of images per class",
-        choices=("iconnet", "imagenet", "folders"),
+        "source of the data sets: rendered icons (the miniature), ImageNet's files, one folder of images per class, or"
+        " tables of texts",
+        choices=("iconnet", "imagenet", "folders", "text"),
         own=True,
     )
     dir: str = key("folder that `prepare` writes the data sets to")
@@ -84,7 +138,15 @@ class DataConfig:
     extra: list[str] = key("names of more test sets, excluded from the mean over data.shifts", [])
     root: str | None = key("folder of the downloaded data sets, packed or unpacked", None)
     sources: SourcesConfig = field(default_factory=SourcesConfig)
+    text: TextDataConfig = field(default_factory=TextDataConfig)
     holdout_per_class: int = key("images of each class that move from the training set to the hold-out", 26, at_least=1)
+    choose_on: str = key(
+        "examples that text soups are chosen on: a part of the training set (heldout), or those of the test set itself"
+        " (validation)",
+        "heldout",
+        choices=("heldout", "validation"),
+    )
+    holdout_fraction: float = key("part of each class of a text training set that moves to the hold-out", 0.2)
     holdout_file: str | None = key(
         "the authors' index file imagenet_98_idxs.npy, required for their models; null: split by a hash of file names",
         None,
@@ -279,7 +341,9 @@ class TopLevel:
         "paper",
         choices=("paper", "released"),
     )
-    task: str = key("learning task; images: image classification", "images", choices=("images",), own=True)
+    task: str = key(
+        "learning task: classification of images or of texts", "images", choices=("images", "text"), own=True
+    )
     pool: str = key(
         "source of the models: fine-tuned by this run, or imported by `modelsoups import-released`",
         "finetuned",
