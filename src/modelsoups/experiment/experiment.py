@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from modelsoups.soup.coefficients import Ingredient
     from modelsoups.tasks.task import Task
 
-TASKS = {"images": "modelsoups.tasks.images:ImageClassification"}
+TASKS = {
+    "images": "modelsoups.tasks.images:ImageClassification",
+    "text": "modelsoups.tasks.text:TextClassification",
+}
 
 
 def _parts() -> ModuleType:
@@ -71,8 +74,7 @@ class Experiment:
     @cached_property
     def task(self) -> "Task":
         """Return the learning task (such as image classification): its inputs, loss and score."""
-        make = registry.find(TASKS, self.config.task, "task")
-        task: Task = make(self.crops, self.config.evaluate.batch_size)
+        task: Task = registry.find(TASKS, self.config.task, "task").of(self.config, self.crops)
         return task
 
     @cached_property

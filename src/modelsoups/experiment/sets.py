@@ -8,10 +8,11 @@ from modelsoups.config.schema import DataConfig
 from modelsoups.data.shards import ShardSet
 from modelsoups.disk import manifests
 
-LIBRARIES = {  # data.library -> a module with the functions names, inputs, facts and make
+LIBRARIES = {  # data.library -> a module with the functions names, inputs, facts, make and, if not for images, opened
     "iconnet": "modelsoups.miniature.library:",
     "imagenet": "modelsoups.data.imagenet.library:",
     "folders": "modelsoups.data.folders:",
+    "text": "modelsoups.data.text.library:",
 }
 
 
@@ -25,7 +26,8 @@ class Sets:
 
     def __getitem__(self, name: str) -> ShardSet:
         if name not in self._opened:
-            self._opened[name] = ShardSet(self.folder(name))
+            opened = getattr(self._library(), "opened", ShardSet)
+            self._opened[name] = opened(self.folder(name))
         return self._opened[name]
 
     @property

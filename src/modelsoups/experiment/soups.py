@@ -1,5 +1,6 @@
 """The soups of a run: their files, their averaged weights, and the models to choose from."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -60,17 +61,20 @@ class Soups:
                 raise ValueError(f"soup {soup.method}: ingredient {name} is missing or changed; run `modelsoups soup`")
         return mix_in_memory([self.ingredients.open(known[name]) for name in soup.ingredients], soup.coefficients)
 
-    def pool(self, ingredients: Sequence[Ingredient]) -> Pool:
-        """Return what a soup method chooses from: these ingredients and their hold-out logits."""
+    def pool(self, ingredients: Sequence[Ingredient], chosen_on: str | None = None) -> Pool:
+        """Return what a soup method chooses from: these ingredients and their hold-out logits.
+
+        chosen_on: name of the data set to choose on, by default the hold-out.
+        """
         sets = self.logits.sets
-        name, labels_N = sets.data.holdout, torch.from_numpy(sets.holdout.labels_N)
+        name = chosen_on or sets.data.holdout
         return Pool(
             ingredients=tuple(ingredients),
             logits=tuple(self.logits.of(name, i.sha256).logits_NC for i in ingredients),
-            labels_N=labels_N,
+            labels_N=torch.from_numpy(sets[name].labels_N),
             state=lambda i: self._state(ingredients[i]),
             evaluate=lambda state: self.logits.forward(name, state),
-            gradient=self._gradient,
+            gradient=functools.partial(self._gradient, name),
             points=self.logits.task.points,
             device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
         )
@@ -85,11 +89,11 @@ class Soups:
             self._states[ingredient.sha256], self._used = state, self._used + size
         return state
 
-    def _gradient(self, state: Mapping[str, Tensor], beta: float, index_B: Tensor) -> Gradient:
-        holdout = self.logits.sets.holdout
-        model = self.logits.classifier(len(holdout.classes))
-        inputs_B = self.logits.task.inputs(holdout, model, index_B)
-        labels_B = torch.from_numpy(holdout.labels_N)[index_B].to(inputs_B.device)
+    def _gradient(self, name: str, state: Mapping[str, Tensor], beta: float, index_B: Tensor) -> Gradient:
+        dataset = self.logits.sets[name]
+        model = self.logits.classifier(len(dataset.classes))
+        inputs_B = self.logits.task.inputs(dataset, model, index_B)
+        labels_B = torch.from_numpy(dataset.labels_N)[index_B].to(next(model.parameters()).device)
         return model_gradient(model, state, beta, inputs_B, labels_B)
 
 

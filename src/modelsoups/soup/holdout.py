@@ -120,7 +120,7 @@ class Holdout:
         for index_B in self.order_N.split(self.batch_size):
             with torch.inference_mode():
                 inputs_B = self.batch(index_B)[0]
-                output = self.model(inputs_B) if isinstance(inputs_B, Tensor) else self.model(**inputs_B)
+                output = call(self.model, inputs_B)
             self.seen += len(index_B)
             logits_BC = _logits_in(output).cpu()
             if logits_BC.ndim != 2 or len(logits_BC) != len(index_B):
@@ -186,6 +186,11 @@ def _as_tensor(value: Any) -> Any:
     if isinstance(value, (np.ndarray, list)) and np.asarray(value).dtype.kind in "biuf":
         return torch.from_numpy(np.asarray(value))
     return value
+
+
+def call(model: nn.Module, inputs: Inputs) -> Any:
+    """Return the output of the model for a tensor, or for several by argument name."""
+    return model(inputs) if isinstance(inputs, Tensor) else model(**inputs)
 
 
 def call_with(model: nn.Module, state: Mapping[str, Tensor], inputs: Inputs) -> Tensor:

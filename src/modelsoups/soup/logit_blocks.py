@@ -97,6 +97,7 @@ class LogitTotal:
     def __init__(self, sources: Sequence[Source], labels_N: Tensor, dtype: torch.dtype) -> None:
         self.sources, self.labels_N, self.dtype = sources, labels_N, dtype
         self.total_NC = torch.zeros(shape_of(sources[0]), dtype=dtype)
+        self.members = 0
 
     def judge(self, i: int, best: Score, strict: bool, name: str) -> Evaluation:
         """Return how many images the ensemble with model i gets right, and the number of images."""
@@ -106,7 +107,13 @@ class LogitTotal:
             correct += int((predicted_B == self.labels_N[part]).sum())
         return correct, len(self.labels_N)
 
+    def mean_with(self, i: int) -> Tensor:
+        """Return the (N, C) mean of the members' logits and those of model i."""
+        own_NC = torch.cat([block_KBC[0] for _, block_KBC in blocks([self.sources[i]], dtype=self.dtype)])
+        return (self.total_NC + own_NC) / (self.members + 1)
+
     def add(self, i: int) -> None:
+        self.members += 1
         for part, block_KBC in blocks([self.sources[i]], dtype=self.dtype):
             self.total_NC[part] += block_KBC[0]
 

@@ -67,20 +67,20 @@ class Pool:
         if not bool(torch.isfinite(logits_NC).all()):
             raise ValueError(f"{whose}: hold-out logits contain NaN or infinity")
 
-    def correct(self, logits_NC: Tensor, whose: str) -> float:
+    def score_of(self, logits_NC: Tensor, whose: str) -> float:
         """Return the score of hold-out logits, by default how many are correct; errors as in `check`."""
         self.check(logits_NC, whose)
         return self.points(logits_NC, self.labels_N.to(logits_NC.device))
 
     @cached_property
-    def individual_correct(self) -> tuple[float, ...]:
+    def individual_scores(self) -> tuple[float, ...]:
         """Return each model's hold-out score (`points`), by default its count of correct images."""
         return tuple(self.points(x, self.labels_N.to(x.device)) for x in self.logits)
 
     @cached_property
-    def by_accuracy(self) -> tuple[int, ...]:
+    def by_score(self) -> tuple[int, ...]:
         """Return the ingredients' indices, best hold-out score first (ties: see `best_first`)."""
-        return tuple(best_first(self.individual_correct))
+        return tuple(best_first(self.individual_scores))
 
     def soup(self, method: str, picks: Sequence[int], space: str = "weights", trace: Sequence[Any] = ()) -> Soup:
         """Return a Soup, the mean of the ingredients with indices `picks`, which may repeat."""

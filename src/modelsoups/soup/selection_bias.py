@@ -69,7 +69,7 @@ def selection_bias(
     apparent_N, honest_N = np.zeros(len(pool.labels_N)), np.zeros(len(pool.labels_N))
     for chosen_on, others in ((one, two), (two, one)):
         part = part_of(pool, chosen_on)
-        best_N = _correct(pool, pool.logits[part.by_accuracy[0]])
+        best_N = _correct(pool, pool.logits[part.by_score[0]])
         gain_N = _correct(pool, logits_of(method(part))) - best_N
         apparent_N[chosen_on], honest_N[others] = gain_N[chosen_on], gain_N[others]
     return Bias(apparent_N, honest_N)

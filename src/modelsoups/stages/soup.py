@@ -1,7 +1,7 @@
 """Chooses a soup by every method of Table 3 on the hold-out only, then evaluates them: `modelsoups soup`.
 
 Writes each soup's coefficients to runs/<name>/soups/<row>.json; for the soups in soup.write, also the
-averaged weights, as .safetensors. No test set is read before all soups have been chosen.
+averaged weights, as .safetensors. No test set is read before all soups have been chosen on the hold-out.
 """
 
 import random
@@ -21,12 +21,16 @@ from modelsoups.workers.processes import run_tasks
 
 @dataclass(frozen=True)
 class Order:
-    """A soup to choose: its name (row), method, options, and indices of ingredients (None: all)."""
+    """A soup to choose: its name (row), method, options, and indices of ingredients (None: all).
+
+    on_test: choose it on the test set itself (data.choose_on), not on the hold-out.
+    """
 
     row: str
     method: str
     options: Mapping[str, Any] = field(default_factory=dict)
     subset: tuple[int, ...] | None = None
+    on_test: bool = False
 
 
 def run(experiment: Experiment) -> bool:
@@ -44,13 +48,16 @@ def run(experiment: Experiment) -> bool:
     own = chosen_from.pop("own code", {})
     # Choices do not depend on the test sets or on soup.also and soup.write.
     key = _key_of(experiment.config.task, storage.fingerprint(chosen_from), own)
-    orders = plan(experiment, len(found.ingredients))
-    keys = {order.row: _key_of(order.method, key, own) for order in orders}
-    todo = [order for order in orders if soups.extras(order.row).get("inputs") != keys[order.row]]
     workers = experiment.workers
-    for order, soup in run_tasks(_choose, todo, workers, "soup: choosing", shared=experiment):
-        soups.write(order.row, soup, inputs=keys[order.row])
-    rows = [order.row for order in orders] + _interpolations(experiment, key)
+    rows: list[str] = []
+    on_holdout = plan(experiment, len(found.ingredients))
+    for orders, chosen_by in ((on_holdout, key), (on_test(experiment), storage.fingerprint([key, inputs["sets"]]))):
+        keys = {order.row: _key_of(order.method, chosen_by, own) for order in orders}
+        todo = [order for order in orders if soups.extras(order.row).get("inputs") != keys[order.row]]
+        for order, soup in run_tasks(_choose, todo, workers, "soup: choosing", shared=experiment):
+            soups.write(order.row, soup, inputs=keys[order.row])
+        rows += keys
+    rows += _interpolations(experiment, key)
     for _ in run_tasks(_measure, rows, workers, "soup: measuring", shared=experiment):
         pass
     made = [*map(files.soup, rows), *map(files.mixed, experiment.config.soup.write)]
@@ -88,6 +95,20 @@ def plan(experiment: Experiment, count: int) -> list[Order]:
             orders.append(Order(f"curve_{k:03d}_{method}", method, {}, first))
         orders.append(Order(f"curve_{k:03d}_greedy", "greedy", strict, first))
     return orders
+
+
+def on_test(experiment: Experiment) -> list[Order]:
+    """Return the soups that a text run also chooses on the test set itself, for comparison.
+
+    The paper evaluates on GLUE's validation sets and does not say on which examples its greedy soups
+    are chosen (section 3.3.3). These rows show the other reading beside those of the hold-out.
+    """
+    config = experiment.config
+    if config.data.library != "text" or config.data.choose_on != "heldout":
+        return []
+    strict = {"strict": config.protocol == "released"}
+    greedy = Order("greedy_validation", "greedy", strict, on_test=True)
+    return [greedy, Order("best_validation", "best", on_test=True)]
 
 
 def _also(names: Sequence[str], others: Sequence[Order]) -> list[Order]:
@@ -129,7 +150,8 @@ def _interpolations(experiment: Experiment, key: str) -> list[str]:
 def _choose(experiment: Experiment, order: Order) -> Soup:
     found = experiment.ingredients.find().ingredients
     chosen = found if order.subset is None else [found[i] for i in order.subset]
-    soup = method_of(order.method)(experiment.soups.pool(chosen), **order.options)
+    pool = experiment.soups.pool(chosen, experiment.config.data.test if order.on_test else None)
+    soup = method_of(order.method)(pool, **order.options)
     if not isinstance(soup, Soup):
         raise ValueError(f"soup.also: {order.method} returned a {type(soup).__name__}; expected a soup.Soup")
     return soup

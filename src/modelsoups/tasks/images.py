@@ -9,17 +9,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from modelsoups.checkpoints.formats import load_state
 from modelsoups.config.schema import ModelConfig
 from modelsoups.data.crops import CropStore
 from modelsoups.data.gpu.augment import BatchPlan
 from modelsoups.data.loader import Preprocessing, train_batches
 from modelsoups.data.shards import ShardSet
-from modelsoups.models.classifier import Classifier, build_on_device, normalise
+from modelsoups.models.classifier import (
+    Classifier,
+    build_on_device,
+    has_text_tower,
+    load_clip,
+    normalise,
+    zeroshot_weights,
+)
+from modelsoups.models.linear_probe import extract_features, linear_probe
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.stats import paired_tests, scores
 from modelsoups.stats.projection import project
 from modelsoups.tasks import image_targets
-from modelsoups.tasks.task import Comparison, Step, Task, TrainingData
+from modelsoups.tasks.task import Comparison, Initial, Step, Task, TrainingData
 
 
 class ImageClassification(Task):
@@ -31,6 +40,35 @@ class ImageClassification(Task):
 
     def build(self, model: ModelConfig, classes: int) -> Classifier:
         return build_on_device(model, classes)
+
+    def initial_models(self, model: ModelConfig, init: str) -> list[str]:
+        """Return [init], after "zeroshot" if the model has a text tower to make it."""
+        return ["zeroshot", init] if init != "zeroshot" and has_text_tower(model) else [init]
+
+    @torch.no_grad()
+    def initialize(self, network: Classifier, start: Initial) -> None:
+        """Set the encoder and the zero-shot head, or the linear probe, of the initial model (section 3.1).
+
+        The linear probe is trained on frozen features, without augmentation; it starts from the zero-shot
+        head or, without a text tower (timm), from zero.
+        """
+        train, text_tower = start.train, has_text_tower(start.model)
+        network.head.bias.zero_()
+        if start.init == "lp" and not text_tower:
+            network.head.weight.zero_()
+        elif start.init == "lp" and start.zeroshot:  # encoding the prompts would take minutes
+            network.load_state_dict(load_state(start.zeroshot))
+        else:
+            clip = load_clip(start.model)
+            network.encoder.load_state_dict(clip.model.visual.state_dict())
+            network.head.weight.copy_(zeroshot_weights(clip, train.classes, train.templates))
+        if start.init == "lp":
+            features_ND = extract_features(network, self.test_batches(train, network))
+            labels_N, start_CD = torch.from_numpy(train.labels_N), network.head.weight.detach().cpu()
+            with torch.enable_grad():
+                weight_CD, bias_C = linear_probe(features_ND, labels_N, start_CD, start.heads)
+            network.head.weight.copy_(weight_CD)
+            network.head.bias.copy_(bias_C)
 
     def example(self, model: Classifier) -> Tensor:
         """Return two images of zeros, (2, 3, H, W), of the model's size, on the model's device."""
@@ -75,7 +113,7 @@ class ImageClassification(Task):
             logits_BC = network(images_BCHW)
         return image_targets.LOSSES[recipe.loss](logits_BC, targets_BC)
 
-    def chance_loss(self, loss: str, classes: int) -> float:
+    def chance_loss(self, model: Classifier, loss: str, classes: int) -> float:
         """Return the loss of equal logits for C classes: ln C for softmax, C ln 2 for binary."""
         return image_targets.chance_loss(loss, classes)
 

@@ -7,13 +7,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
 
-from modelsoups.config.schema import ModelConfig
+from modelsoups.config.schema import Config, HeadsConfig, ModelConfig
 from modelsoups.recipes.recipe import Recipe
+from modelsoups.soup.holdout import Inputs
 
 
 class Comparison(NamedTuple):
@@ -49,6 +51,17 @@ class Step:
     teachers: Sequence[nn.Module] = ()
 
 
+@dataclass(frozen=True)
+class Initial:
+    """The arguments of Task.initialize: which initial model to make, from which data, and how."""
+
+    init: str  # lp or zeroshot
+    train: Any  # the prepared training set
+    heads: HeadsConfig
+    model: ModelConfig
+    zeroshot: Path | None  # the weights of the zero-shot model, if they are complete
+
+
 class Task(ABC):
     """A learning task: how to load batches, build the model, compute the loss and score.
 
@@ -56,14 +69,27 @@ class Task(ABC):
     batch of `test_batches` must have a length, and allow indexing by a boolean mask of examples.
     """
 
+    @classmethod
+    def of(cls, config: Config, crops: Any) -> "Task":
+        """Return the task of a run. crops: a cache for decoded and cropped images."""
+        return cls(crops, config.evaluate.batch_size)  # type: ignore[call-arg]
+
     # ---- the model and its inputs ----
 
     @abstractmethod
     def build(self, model: ModelConfig, classes: int) -> Any:
         """Return the pre-trained model with one output per class, in evaluation mode."""
 
+    def initial_models(self, model: ModelConfig, init: str) -> list[str]:
+        """Return the initial models (lp, zeroshot) to make for heads.init=`init`, in order."""
+        return [init]
+
+    def initialize(self, network: Any, start: Initial) -> None:
+        """Turn what `build` returns into an initial model; by default, leave it unchanged."""
+        return
+
     @abstractmethod
-    def example(self, model: Any) -> Tensor:
+    def example(self, model: Any) -> Inputs:
         """Return a batch of two inputs of zeros; it is used to count FLOPs and to set up DDP."""
 
     def prepare(self, dataset: Any, model: ModelConfig) -> None:
@@ -91,7 +117,7 @@ class Task(ABC):
         """Return a batch's mean loss, computed by `network`: `model` after torch.compile or DDP."""
 
     @abstractmethod
-    def chance_loss(self, loss: str, classes: int) -> float:
+    def chance_loss(self, model: Any, loss: str, classes: int) -> float:
         """Return the loss of equal logits; a run whose loss stays far above this has diverged."""
 
     # ---- the score ----

@@ -21,7 +21,9 @@ from torch.utils import deterministic
 
 from modelsoups.config.schema import FinetuneConfig
 from modelsoups.data.gpu.augment import BatchPlan
+from modelsoups.models.text_classifier import TokenBatch
 
+Batch = Tensor | BatchPlan | TokenBatch
 AHEAD = 2  # steps that the host may be ahead of the GPU; more would only take memory for waiting batches
 
 
@@ -105,30 +107,35 @@ def convolutional(model: nn.Module) -> bool:
 
 
 def staged(
-    batches: Iterable[tuple[Tensor | BatchPlan, Tensor]], device: torch.device, parts: int = 1
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the batches on the device: uint8 pixels, (B, C, H, W), and labels, (B).
+    batches: Iterable[tuple[Batch, Tensor]], device: torch.device, parts: int = 1
+) -> Iterator[tuple[Tensor | TokenBatch, Tensor]]:
+    """Yield the batches on the device: tokens or uint8 pixels, (B, C, H, W), and labels, (B).
 
     A BatchPlan (images with planned augmentations) is augmented on the device. Copies to a GPU run
     in a separate stream, during the previous step. parts: micro-batches per step.
     """
     if device.type != "cuda":
         for images, labels_B in batches:
-            yield _pixels(images.to(device)), labels_B
+            yield _inputs(images.to(device)), labels_B
         return
     copies, main, begun = torch.cuda.Stream(device), torch.cuda.current_stream(device), deque[torch.cuda.Event]()
     for images, labels_B in batches:
         with torch.cuda.stream(copies):
             images, labels_B = images.to(device, non_blocking=True), labels_B.to(device, non_blocking=True)
         main.wait_stream(copies)
-        tensors = images.tensors() if isinstance(images, BatchPlan) else [images]
-        for tensor in (*tensors, labels_B):
+        for tensor in (*_tensors(images), labels_B):
             tensor.record_stream(main)  # otherwise the copy stream could reuse the memory too early
         begun.append(main.record_event())
         if len(begun) > AHEAD * parts:
             begun.popleft().synchronize()
-        yield _pixels(images), labels_B
+        yield _inputs(images), labels_B
 
 
-def _pixels(images: Tensor | BatchPlan) -> Tensor:
-    return images.augmented() if isinstance(images, BatchPlan) else images
+def _inputs(batch: Batch) -> Tensor | TokenBatch:
+    return batch.augmented() if isinstance(batch, BatchPlan) else batch
+
+
+def _tensors(batch: Batch) -> list[Tensor]:
+    if isinstance(batch, Tensor):
+        return [batch]
+    return batch.tensors() if isinstance(batch, BatchPlan) else list(batch.tensors.values())

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from modelsoups.recipes.recipe import Recipe
+from modelsoups.soup.holdout import Inputs
 from modelsoups.train import throughput
 from modelsoups.train.device import Device
 from modelsoups.train.resume import copies_done
@@ -32,7 +33,7 @@ class MetricsFile:
     """Measures the speed of one fine-tuning run and appends lines of metrics to the file `path`."""
 
     def __init__(
-        self, path: Path, recipe: Recipe, model: nn.Module, example: Tensor, device: Device, ranks: int
+        self, path: Path, recipe: Recipe, model: nn.Module, example: Inputs, device: Device, ranks: int
     ) -> None:
         """example: a batch of two inputs, to count FLOPs; ranks: the number of processes."""
         self.path, self.recipe, self.model, self.example = path, recipe, model, example

@@ -17,6 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from modelsoups.soup.holdout import Inputs, call
+
 STOPPED = 75  # exit status of a run that saved its state and stopped on request (EX_TEMPFAIL)
 TORCHRUN = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}  # variables, defaults without it
 
@@ -34,17 +36,17 @@ class Ranks:
     def first(self) -> bool:
         return self.rank == 0
 
-    def wrap(self, model: nn.Module, images_BCHW: Tensor) -> nn.Module:
+    def wrap(self, model: nn.Module, example: Inputs) -> nn.Module:
         """Return the model, wrapped in DistributedDataParallel (DDP) if there are several ranks.
 
         DDP regroups the gradients after its first backward pass, which changes how sums over more
-        than two ranks are rounded. That first pass runs here, on any images, so that resumed and
+        than two ranks are rounded. That first pass runs here, on any inputs, so that resumed and
         uninterrupted runs give the same results. It changes buffers: load the weights afterwards.
         """
         if self.world == 1:
             return model
         network = nn.parallel.DistributedDataParallel(model)  # on the model's device
-        network(images_BCHW).sum().backward()
+        call(network, example).sum().backward()
         return network
 
     def summing(self, network: nn.Module, last: bool) -> AbstractContextManager[None]:

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
+from modelsoups.soup.holdout import Inputs, call
+
+EXAMPLES = 2  # in the batch that Task.example returns
 Mark = tuple[str, Any]  # a phase, and when it ended: seconds on a CPU, an event on a GPU
 SIDE = 8192  # size of the square matrices whose product measures a GPU's peak
 
@@ -52,15 +55,18 @@ def summary(seconds: dict[str, float], images: int) -> dict[str, Any]:
     return {"recent_images_per_second": round(images / total, 1), "shares": shares}
 
 
-def forward_flops(model: nn.Module, example: Tensor) -> int:
+def forward_flops(model: nn.Module, example: Inputs) -> int:
     """Return the FLOPs of a forward pass per example; a multiply-add counts as two.
 
-    The model runs on meta tensors. example: a batch of two or more, because BatchNorm rejects one.
+    A model of one tensor runs on meta tensors. example: a batch of two, because BatchNorm rejects one.
     """
     meta = {k: v.to("meta") for k, v in (*model.named_parameters(), *model.named_buffers())}
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        functional_call(model, meta, (example.to("meta"),))
-    return int(counter.get_total_flops()) // len(example)
+        if isinstance(example, Tensor):
+            functional_call(model, meta, (example.to("meta"),))
+        else:  # a text model's shapes depend on the tokens' values
+            call(model, example)
+    return int(counter.get_total_flops()) // EXAMPLES
 
 
 def training_flops(forward: int, sam: bool, teachers: int) -> int:

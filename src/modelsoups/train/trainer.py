@@ -69,14 +69,14 @@ class Trainer:
         self.parts = recipe.accumulation(self.ranks.world, settings.at_once)
         self.per_epoch = len(train) // recipe.batch_size
         if self.per_epoch == 0:
-            images = f"the training set {train.folder} has only {len(train)} images"
-            raise ValueError(f"recipe.batch_size={recipe.batch_size} is too large: {images}")
+            examples = f"the training set {train.folder} has only {len(train)} examples"
+            raise ValueError(f"recipe.batch_size={recipe.batch_size} is too large: {examples}")
         self.total = self.per_epoch * recipe.epochs
-        self.device = device_of(settings, model.head.weight.device)
+        self.device = device_of(settings, next(model.parameters()).device)
         # "ranks x parts of a batch, device"; resuming with a different layout adds an entry.
         self.layouts = [f"{self.ranks.world}x{self.parts} {self.device.name}".rstrip()]
         self.device.layout(model)
-        model.head.requires_grad_(recipe.trained == "all")  # also undoes what an earlier run in this process set
+        self._freeze()
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = OPTIMIZERS[recipe.optimizer](self.parameters, recipe.lr, recipe.weight_decay)
         self.averages: dict[str, Ema | Swa] = {f"ema-{decay:g}": Ema(decay) for decay in recipe.ema}
@@ -91,8 +91,16 @@ class Trainer:
         self.seconds = 0.0
         self.loss = math.nan  # the last one that was read
         self.skipped = Skipped(train, settings.skip_corrupt)
-        chance = task.chance_loss(recipe.loss, len(train.classes))
+        chance = task.chance_loss(model, recipe.loss, len(train.classes))
         self.check = DivergenceCheck(chance, patience=min(50, max(3, self.total // 10)))
+
+    def _freeze(self) -> None:
+        """Train all weights or all but the head; this also undoes what an earlier run in this process set."""
+        head = getattr(self.model, "head", None)
+        if head is not None:
+            head.requires_grad_(self.recipe.trained == "all")
+        elif self.recipe.trained != "all":
+            raise ValueError(f"recipe.trained={self.recipe.trained}: this model has no head; set recipe.trained=all")
 
     # ---- starting and resuming ----
 
@@ -178,7 +186,7 @@ class Trainer:
         return None
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield this rank's micro-batches from the current step on: uint8 pixels and labels."""
+        """Yield this rank's micro-batches from the current step on: inputs (uint8 pixels, tokens) and labels."""
         data = TrainingData(
             self.train_set,
             self.step,

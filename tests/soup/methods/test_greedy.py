@@ -119,7 +119,7 @@ pools = st.integers(1, 6).flatmap(
 def test_greedy_is_never_below_the_best_individual(models: list[list[int]]) -> None:
     pool = margin_pool(*models)
     best = mixed_correct(pool, METHODS["best"](pool))
-    assert best == max(pool.individual_correct)
+    assert best == max(pool.individual_scores)
     greedy = METHODS["greedy"](pool)
     assert greedy.trace[-1]["best"] >= best
     assert mixed_correct(pool, greedy) == greedy.trace[-1]["best"], "the coefficients give what was evaluated"
@@ -150,7 +150,7 @@ def test_greedy_is_recipe_1(models: list[list[int]], strict: bool) -> None:
 @given(pools, st.randoms(use_true_random=False))
 def test_the_listing_matters_only_for_ties(models: list[list[int]], random: Any) -> None:
     pool = margin_pool(*models)
-    if len(set(pool.individual_correct)) < len(models):
+    if len(set(pool.individual_scores)) < len(models):
         return
     listing = list(range(len(models)))
     random.shuffle(listing)

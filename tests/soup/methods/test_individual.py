@@ -18,7 +18,7 @@ def test_best_and_second_best() -> None:
 def test_of_equal_accuracies_the_later_comes_first() -> None:
     """Two right each: ascending (stable) a, b, c; reversed c, b, a, as in the authors' code."""
     pool = margin_pool((1, 1, -1), (1, -1, 1), (-1, 1, 1))
-    assert pool.by_accuracy == (2, 1, 0)
+    assert pool.by_score == (2, 1, 0)
     assert METHODS["best"](pool).ingredients == ("c",)
     assert METHODS["second_best"](pool).ingredients == ("b",)
 

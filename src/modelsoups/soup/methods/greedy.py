@@ -9,12 +9,13 @@ from modelsoups.soup.greedy_rule import Evaluation, GreedySearch, Score, random_
 from modelsoups.soup.logit_blocks import LogitTotal
 from modelsoups.soup.options import MaxPicks, OrderSeed, Strict
 from modelsoups.soup.pool import Pool
+from modelsoups.stats import scores
 from modelsoups.weights.state_dicts import RunningSum
 
 
 def greedy(pool: Pool, *, order_seed: OrderSeed = None, strict: Strict = False) -> Soup:
     """Choose a greedy soup (Recipe 1): try models best first, or shuffled by `order_seed`."""
-    order = pool.by_accuracy
+    order = pool.by_score
     if order_seed is not None:
         order = tuple(random_order([i.id for i in pool.ingredients], order_seed))
     search = _search_weights(pool).run(order, strict)
@@ -32,14 +33,19 @@ def greedy_replacement(pool: Pool, *, strict: Strict = False, max_picks: MaxPick
     if max_picks is not None and max_picks < 1:
         raise ValueError(f"greedy_replacement: max_picks={max_picks}; expected at least 1")
     search = _search_weights(pool)
-    search.run(pool.by_accuracy, strict, replacement=True, max_picks=max_picks)
+    search.run(pool.by_score, strict, replacement=True, max_picks=max_picks)
     return pool.soup("greedy_replacement", search.picks, trace=search.trace)
 
 
 def greedy_ensemble(pool: Pool, *, strict: Strict = False) -> Soup:
     """Choose a greedy ensemble: Recipe 1 with means of logits instead of weights (table 3)."""
     total = LogitTotal(pool.logits, pool.labels_N, torch.float64)
-    search = _search(pool, total.judge, total.add).run(pool.by_accuracy, strict)
+
+    def judge(i: int, best: Score, strict: bool, name: str) -> Evaluation:
+        return pool.score_of(total.mean_with(i), f"ensemble of {name}"), len(pool.labels_N)
+
+    counts = pool.points is scores.correct  # counted in blocks of images, which takes less memory
+    search = _search(pool, total.judge if counts else judge, total.add).run(pool.by_score, strict)
     return pool.soup("greedy_ensemble", search.picks, space="logits", trace=search.trace)
 
 
@@ -49,7 +55,7 @@ def _search_weights(pool: Pool) -> GreedySearch:
 
     def judge(i: int, best: Score, strict: bool, name: str) -> Evaluation:
         logits_NC = pool.evaluate(total.mean_with(pool.state(i)))
-        return pool.correct(logits_NC, f"soup of {name}"), len(pool.labels_N)
+        return pool.score_of(logits_NC, f"soup of {name}"), len(pool.labels_N)
 
     return _search(pool, judge, lambda i: total.add(pool.state(i)))
 
@@ -58,4 +64,4 @@ def _search(
     pool: Pool, judge: Callable[[int, Score, bool, str], Evaluation], add: Callable[[int], None]
 ) -> GreedySearch:
     names = [i.id for i in pool.ingredients]
-    return GreedySearch(names, pool.individual_correct, judge, add, len(pool.labels_N))
+    return GreedySearch(names, pool.individual_scores, judge, add, len(pool.labels_N))

@@ -8,14 +8,14 @@ from modelsoups.soup.pool import Pool
 
 def best(pool: Pool) -> Soup:
     """Return a Soup of the model with the best hold-out score (ties: `greedy_rule.best_first`)."""
-    return pool.soup("best", [pool.by_accuracy[0]], trace=_ranking(pool))
+    return pool.soup("best", [pool.by_score[0]], trace=_ranking(pool))
 
 
 def second_best(pool: Pool) -> Soup:
     """Return a Soup of the second-best model on the hold-out (table 3); ValueError if only one."""
     if len(pool) < 2:
         raise ValueError("second_best: the pool has only one ingredient")
-    return pool.soup("second_best", [pool.by_accuracy[1]], trace=_ranking(pool))
+    return pool.soup("second_best", [pool.by_score[1]], trace=_ranking(pool))
 
 
 def uniform(pool: Pool) -> Soup:
@@ -30,7 +30,7 @@ def ensemble(pool: Pool) -> Soup:
 
 def _ranking(pool: Pool) -> list[dict[str, Any]]:
     rows = []
-    for i in pool.by_accuracy:
-        correct = pool.individual_correct[i]
+    for i in pool.by_score:
+        correct = pool.individual_scores[i]
         rows.append({"ingredient": pool.ingredients[i].id, "correct": correct, "n": len(pool.labels_N)})
     return rows

@@ -4,7 +4,7 @@ import torch
 
 from modelsoups.config.schema import HeadsConfig, ModelConfig
 from modelsoups.models.classifier import build, normalise
-from modelsoups.train.linear_probe import extract_features, linear_probe
+from modelsoups.models.linear_probe import extract_features, linear_probe
 
 
 def test_the_probe_separates_what_is_separable_and_starts_at_the_given_weights():
