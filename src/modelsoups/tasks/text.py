@@ -48,9 +48,8 @@ class TextClassification(Task):
         """Return [init]; ValueError unless it is "lp" for a model with a head, else "zeroshot"."""
         expected = "lp" if model.text.objective == "head" else "zeroshot"
         if init != expected:
-            raise ValueError(
-                f"heads.init={init}: a model with model.text.objective={model.text.objective} starts from {expected}; set heads.init={expected}"
-            )
+            way = f"model.text.objective={model.text.objective} starts from {expected}"
+            raise ValueError(f"heads.init={init}: {way}; set heads.init={expected}")
         return [init]
 
     @torch.no_grad()
