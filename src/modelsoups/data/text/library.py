@@ -35,14 +35,7 @@ def names(data: DataConfig) -> list[str]:
 
 def inputs(data: DataConfig, protocol: str, name: str) -> Json:
     """Return what identifies a data set: a hash of its examples, and the options that chose them."""
-    found = hashlib.sha256(sets.lines(_Reader(data).examples(name)).encode()).hexdigest()[:16]
-    made: Json = {"library": "text", "set": name, "examples": found}
-    made |= {"classes": examples.options(data.text), "prompt": data.text.prompt}
-    if name in (data.train, data.holdout):
-        made["choose_on"] = data.choose_on
-        made["limit"] = data.text.limit if name == data.train else None
-        made["holdout_fraction"] = data.holdout_fraction if _is_split(data) else None
-    return made
+    return _inputs(data, name, _Reader(data).examples(name))
 
 
 def facts(data: DataConfig, protocol: str, name: str) -> Json:
@@ -80,15 +73,25 @@ def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> 
     for name in todo:
         known = facts(data, protocol, name) | _repeats(data, name, found)
         for line in known["notes"]:
-            print(f"prepare: {name}: {line}")
-        folder = Path(data.dir) / name
-        made[name] = sets.write_set(folder, found[name], inputs(data, protocol, name), known)
+            print(f"prepare: {name}: {line.partition(': ')[0]}")  # without the keys
+        made[name] = sets.write_set(Path(data.dir) / name, found[name], _inputs(data, name, found[name]), known)
     return made
 
 
 def opened(folder: Path) -> TextSet:
     """Open a prepared data set."""
     return TextSet(folder)
+
+
+def _inputs(data: DataConfig, name: str, found: Sequence[Example]) -> Json:
+    digest = hashlib.sha256(sets.lines(found).encode()).hexdigest()[:16]
+    made: Json = {"library": "text", "set": name, "examples": digest}
+    made |= {"classes": examples.options(data.text), "prompt": data.text.prompt}
+    if name in (data.train, data.holdout):
+        made["choose_on"] = data.choose_on
+        made["limit"] = data.text.limit if name == data.train else None
+        made["holdout_fraction"] = data.holdout_fraction if _is_split(data) else None
+    return made
 
 
 class _Reader:
@@ -142,7 +145,8 @@ def _check_classes(data: DataConfig, name: str, found: Sequence[Example]) -> Non
     labels = {example.label for example in found}
     for number, option in enumerate(examples.options(data.text)):
         if number not in labels:
-            raise ValueError(f"{name} has no example of {option!r} among {len(found):,}; add some, or correct its labels")
+            way_out = "add some, correct its labels, or change data.holdout_fraction or data.text.limit"
+            raise ValueError(f"{name} has no example of {option!r} among its {len(found):,}; {way_out}")
 
 
 def _repeats(data: DataConfig, name: str, found: overlaps.Sets) -> Json:
@@ -154,5 +158,5 @@ def _repeats(data: DataConfig, name: str, found: overlaps.Sets) -> Json:
     in_others = overlaps.between(name, [] if name == data.train else others, found)
     notes = overlaps.notes(name, found, in_others)
     if again:
-        notes.insert(0, f"these are the examples of {data.test}: soups are chosen and reported on the same examples")
+        notes.insert(0, f"soups are chosen on the examples of {data.test}, on which they are reported too")
     return {"notes": notes, "overlaps": in_others, "by_content": not (again or data.text.official)}
