@@ -150,6 +150,12 @@ def positions(module: nn.Module) -> int | None:
     return int(limit) if isinstance(limit, int) and limit > 0 else None
 
 
+def has_types(module: Any) -> bool:
+    """Return whether a model distinguishes the two texts of a pair, by token_type_ids."""
+    accepted = "token_type_ids" in inspect.signature(module.forward).parameters
+    return accepted and getattr(module.config, "type_vocab_size", 2) > 1
+
+
 def save(module: Any, tokenizer: Any, folder: Path) -> list[str]:
     """Write a model and its tokenizer as transformers saves them; return the names of the files."""
     library = _transformers()

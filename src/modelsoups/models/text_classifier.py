@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from modelsoups.config.schema import ModelConfig
 from modelsoups.models import prompts, token_batches
-from modelsoups.models.from_transformers import Pretrained, load
+from modelsoups.models.from_transformers import Pretrained, has_types, load
 from modelsoups.models.prompts import Prompt
 from modelsoups.models.token_batches import Encoded, TokenBatch
 from modelsoups.models.tokenization import Example, PairInputs, PromptInputs, Tokens
@@ -181,7 +181,8 @@ def build(model: ModelConfig, options: Sequence[str], prompt: str, fields: Seque
     text, pretrained = model.text, load(model)
     tokens = Tokens(pretrained.tokenizer, model.name)
     if text.objective == "head":
-        pairs = PairInputs(tokens, fields, text.max_length, towers=text.pairs == "towers")
+        towers, typed = text.pairs == "towers", has_types(pretrained.module)
+        pairs = PairInputs(tokens, fields, text.max_length, towers, typed)
         return TextEncoder(pretrained, options, pairs, model).eval()
     whole = Prompt.of(prompt, fields, options)
     if text.objective == "seq2seq":
