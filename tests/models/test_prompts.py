@@ -27,8 +27,8 @@ MASKS = {"mrpc": 4, "rte": 4, "cola": 3, "sst2": 3}
 def test_the_two_prompts_that_the_paper_prints_are_equal_to_the_character(tmp_path):
     text = "sentence: {sentence}"
     t5 = build(config(tiny(tmp_path, "t5"), "t5"), ["positive", "negative"], text, ONE)
-    expected = "sentence: The best movie I’ve ever seen! | options: A) positive B) negative | label:"
-    assert t5.inputs.text({"sentence": "The best movie I’ve ever seen!"}) == expected
+    expected = "sentence: The best movie I’ve ever seen! | options: A) positive B) negative | label:"  # noqa: RUF001
+    assert t5.inputs.text({"sentence": "The best movie I’ve ever seen!"}) == expected  # noqa: RUF001
     assert answers(["positive", "negative"])[0] == "A) positive"
     bert = build(config(tiny(tmp_path, "bert"), "bert"), ["acceptable", "unacceptable"], text, ONE)
     expected = (

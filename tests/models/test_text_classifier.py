@@ -282,7 +282,7 @@ def test_a_step_of_training_moves_both_ends_of_a_tied_tensor(home):
     torch.optim.SGD(model.parameters(), 0.1).zero_grad()
     model(LABELS, **batch_of(model).tensors).mean().backward()
     torch.optim.SGD(model.parameters(), 0.1).step()
-    whole = {name: tensor for name, tensor in model.named_parameters(remove_duplicate=False)}
+    whole = dict(model.named_parameters(remove_duplicate=False))
     for name, first in tied(model).items():
         assert whole[name] is whole[first]
 
@@ -306,7 +306,7 @@ def test_the_gradient_of_a_soup_learned_by_layer_is_autograd_s(family, home):
     leaf_GK = alpha_GK.clone().requires_grad_()
     rows = dict(zip(groups, leaf_GK, strict=True))
     whole = {k: sum(rows[layer_of(k)][i].float() * s[k] for i, s in enumerate(states)) for k in states[0]}
-    buffers = {name: buffer for name, buffer in model.named_buffers()}
+    buffers = dict(model.named_buffers())
     logits_BC = torch.func.functional_call(model, {**buffers, **whole}, (), batch.tensors)
     expected = F.cross_entropy(1.5 * logits_BC, LABELS)
     expected.backward()
@@ -330,7 +330,9 @@ def test_a_soup_is_learned_by_layer_on_a_tiny_bert(home):
         labels_N=LABELS,
         state=lambda i: states[i],
         evaluate=evaluate,
-        gradient=lambda state, beta, index_B: model_gradient(model, state, beta, batch[index_B].tensors, LABELS[index_B]),
+        gradient=lambda state, beta, index_B: model_gradient(
+            model, state, beta, batch[index_B].tensors, LABELS[index_B]
+        ),
     )
     soup = learned_layers(pool, epochs=3, batch_size=3)
     losses = [line["loss"] for line in soup.trace]

@@ -22,6 +22,7 @@ from modelsoups.models.pretrained import one_line
 
 PACKAGE = "package:"
 CONFIG = "config.json"
+OLDEST = 5  # major version of transformers
 FILES = (  # that transformers writes, if a model has them
     CONFIG,
     "generation_config.json",
@@ -122,7 +123,9 @@ def _check_objective(library: ModuleType, model: ModelConfig, config: Any) -> No
     encoder = type(config) in library.MODEL_MAPPING and not config.is_encoder_decoder
     fitting = [name for name in fitting if name != "mlm" or encoder] + (["head"] if encoder else [])
     if objective not in fitting:
-        what = f"a {config.model_type} has no {HEADS[objective]}" if objective in HEADS else "only an encoder can have it"
+        what = (
+            f"a {config.model_type} has no {HEADS[objective]}" if objective in HEADS else "only an encoder can have it"
+        )
         given = f"model.text.objective={objective}: {what} (model.name={model.name})"
         raise ValueError(f"{given}; it can have {' or '.join(fitting) or 'none of the objectives'}")
 
@@ -199,12 +202,15 @@ def _not_loaded(model: ModelConfig, error: Exception) -> ValueError:
 
 
 def _transformers() -> ModuleType:
-    """Import transformers, on use, as it takes seconds; ValueError if it is missing or damaged."""
+    """Import transformers, on use, as it takes seconds; ValueError if it is missing or too old."""
+    way_out = "pip install 'modelsoups[text]'"
     try:
         import transformers
     except ImportError as error:
-        way_out = "pip install 'modelsoups[text]'"
         raise ValueError(f"model.library=transformers cannot be imported ({one_line(error)}); {way_out}") from error
+    if int(transformers.__version__.partition(".")[0]) < OLDEST:
+        old = f"transformers {transformers.__version__} is too old, as it ties weights differently"
+        raise ValueError(f"model.library=transformers: {old}; {way_out}")
     module: ModuleType = transformers
     return module
 

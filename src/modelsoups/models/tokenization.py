@@ -100,6 +100,15 @@ class PromptInputs:
     def text(self, example: Example) -> str:
         """Return an example's prompt as it would be without max_length, with its masks."""
         whole, _ = self.prompt.fill({name: self.tokens.escape(example[name]) for name in self.prompt.fields})
+        return self._with_tail(whole)
+
+    def template(self) -> str:
+        """Return the prompt with its masks and the names of the fields in braces, for str.format."""
+        doubled = [literal.replace("{", "{{").replace("}", "}}") for literal, _ in self.prompt.pieces]
+        gaps = ["" if field is None else f"{{{field}}}" for _, field in self.prompt.pieces]
+        return self._with_tail("".join(map("".join, zip(doubled, gaps, strict=True))))
+
+    def _with_tail(self, whole: str) -> str:
         return " ".join([whole, *self.tokens.tokenizer.convert_ids_to_tokens(self.tail)])
 
     def encode(self, examples: Sequence[Example]) -> list[Encoded]:
@@ -110,7 +119,7 @@ class PromptInputs:
         for one, ids in zip(texts, rows, strict=True):
             cut = len(ids) > self.room
             kept = self._fit(one) if cut else ids
-            encoded.append(Encoded((tuple([*self.tokens.before, *kept, *self.after]),), cut=cut))
+            encoded.append(Encoded(((*self.tokens.before, *kept, *self.after),), cut=cut))
         return encoded
 
     def _fit(self, texts: Mapping[str, str]) -> list[int]:
@@ -164,7 +173,7 @@ class PairInputs:
     def _apart(self, texts: Sequence[Sequence[int]]) -> Encoded:
         before, after = self.tokens.before, self.tokens.after
         room = self.max_length - len(before) - len(after)
-        ids = tuple(tuple([*before, *text[:room], *after]) for text in texts)
+        ids = tuple((*before, *text[:room], *after) for text in texts)
         return Encoded(ids, cut=max(map(len, texts)) > room)
 
     def _joined(self, one: Sequence[int], two: Sequence[int]) -> Encoded:
@@ -175,7 +184,7 @@ class PairInputs:
         left = [*tokens.pair_before, *one[:first], *tokens.between]
         right = [*two[:second], *tokens.pair_after]
         types = tuple([0] * len(left) + [1] * len(right)) if self.typed else None
-        return Encoded((tuple([*left, *right]),), types, cut=excess > 0)
+        return Encoded(((*left, *right),), types, cut=excess > 0)
 
 
 def shortened(lengths: Sequence[int], excess: int) -> list[int]:
