@@ -58,10 +58,11 @@ def run(experiment: Experiment) -> bool:
         inputs["prompt"] = config.data.text.prompt
     made = manifests.complete(folder, inputs) is None
     if made:
+        state = experiment.soups.mixed(soup)
         folder.mkdir(parents=True, exist_ok=True)
         _remove_unfinished(folder)
         (folder / manifests.MANIFEST).unlink(missing_ok=True)
-        files, facts = _write(config, experiment.soups.mixed(soup), classes, folder)
+        files, facts = _write(config, state, classes, folder)
         storage.write_json(folder / "labels.json", classes)
         storage.write_json(folder / "soup.json", soup.to_json())
         storage.write_text(folder / "README.md", card(experiment, soup, facts))

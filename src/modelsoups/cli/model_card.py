@@ -39,7 +39,7 @@ def card(experiment: Experiment, soup: Soup, about: Mapping[str, Any]) -> str:
         text=config.model.text,
         **{"normalize": config.model.normalize_features, **about},
         ingredients=_ingredients(soup, recipes),
-        accuracy=_accuracy(experiment.files.results / paths.RESULTS, config.export.row),
+        accuracy=_scores(experiment.files.results / paths.RESULTS, config.export.row, library),
         **dict(zip(names, map(escape_markdown, names.values()), strict=True)),
     )
     return str(made)
@@ -66,9 +66,10 @@ def _ingredients(soup: Soup, recipes: Mapping[str, Recipe]) -> str:
     return markdown(rows) + same
 
 
-def _accuracy(path: Path, row: str) -> str:
-    """Return a Markdown table of a soup's accuracies in results.jsonl, with 95% intervals."""
-    rows = [["data set", "images", "top-1 (%)", "95% interval"]]
+def _scores(path: Path, row: str, library: str) -> str:
+    """Return a Markdown table of a soup's scores in results.jsonl, with 95% intervals."""
+    headings = ["examples", "score (%)"] if library == "transformers" else ["images", "top-1 (%)"]
+    rows = [["data set", *headings, "95% interval"]]
     for line in storage.read_jsonl(path) if path.exists() else []:
         if line.get("row") == row and line.get("accuracy") is not None:
             ends = f"{100 * line['low']:.2f} to {100 * line['high']:.2f}" if "low" in line else ""
