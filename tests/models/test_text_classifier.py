@@ -90,7 +90,7 @@ def text_to_text_by_hand(place, example):
 def by_hand(home, family, model):
     if family in T5:
         return [text_to_text_by_hand(home / family, one) for one in EXAMPLES]
-    return [masked_by_hand(home / family, one, model.answers.longest) for one in EXAMPLES]
+    return [masked_by_hand(home / family, one, model.longest) for one in EXAMPLES]
 
 
 # ---- scores and losses ----
@@ -114,7 +114,7 @@ def test_scores_equal_those_of_a_scorer_by_hand_and_padding_does_not_change_them
 def test_the_loss_of_text_to_text_is_the_owner_s(home):
     model = built(home, "t5")
     batch = batch_of(model, EXAMPLES[:1])
-    labels = torch.tensor([model.answers.ids[1]])
+    labels = torch.tensor([model.answers[1]])
     theirs = model.model(**batch.tensors, labels=labels).loss
     assert torch.allclose(model(torch.tensor([1]), **batch.tensors)[0], theirs, atol=1e-6)
 
@@ -133,7 +133,7 @@ def test_the_vocabulary_s_head_computes_the_masks_only(family, home):
     output = model.model.get_output_embeddings()
     output.register_forward_hook(lambda module, args, result: shapes.append(tuple(result.shape)))
     model(LABELS, **batch_of(model).tensors)
-    assert shapes == [(3, model.answers.longest, output.out_features)]
+    assert shapes == [(3, model.longest, output.out_features)]
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "modernbert"])

@@ -45,12 +45,11 @@ def prompt_facts(model: TextClassifier) -> dict[str, Any]:
         inputs = model.inputs
         towers = len(inputs.fields) == 2 and not inputs.pair
         return {"fields": inputs.fields, "towers": towers, "types": inputs.typed}
-    answers: list[list[int]] = model.answers.ids  # type: ignore[assignment, union-attr]
     return {
         "prompt": model.inputs.template(),
         "fields": model.inputs.prompt.fields,
         "answers": prompts.answers(model.options),
-        "answer_tokens": answers,
+        "answer_tokens": model.answers,
         "masks": len(model.inputs.tail),
     }
 
