@@ -62,16 +62,16 @@ def load(overrides: Sequence[str] = ()) -> Config:
 def settable(override: str) -> str:
     """Turn "+key=value" into "++key=value": Hydra rejects "+" for a key that already exists.
 
-    An override of an entry of a mapping, such as data.text.files.train=a.tsv, gets "++" as well.
+    An override of a mapping or its entries, such as data.text.files.train=a.tsv, gets "++" as well.
     """
     if override.startswith("+") and not override.startswith("++"):
         return f"+{override}"
-    return f"++{override}" if _is_entry(override.partition("=")[0]) else override
+    return f"++{override}" if _is_in_mapping(override.partition("=")[0]) else override
 
 
-def _is_entry(key: str) -> bool:
-    """Return whether a dotted key is in a mapping that the user fills, such as analyse.pools."""
-    return any(key.startswith(f"{name}.") for name, about in keys().items() if _is_mapping(about))
+def _is_in_mapping(key: str) -> bool:
+    """Return whether a dotted key is a mapping that the user fills, such as analyse.pools, or in one."""
+    return any(f"{key}.".startswith(f"{name}.") for name, about in keys().items() if _is_mapping(about))
 
 
 def _is_mapping(about: Field[Any]) -> bool:
@@ -87,7 +87,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
         if key in groups or key.split(".")[0].split("/")[0] == "hydra":
             continue
         valid = _keys(_schema())
-        if key not in valid and not _is_entry(key):
+        if key not in valid and not _is_in_mapping(key):
             raise ValueError(f"no such key: {key}; {_nearest(key, valid, groups)}")
         if override.is_delete():
             raise ValueError(f"~{key}: keys cannot be deleted; set another value")
@@ -120,11 +120,15 @@ def _in_home(merged: Any) -> None:
 def validate(composed: DictConfig) -> Config:
     """Convert what Hydra composed to a Config; ValueError for an unknown key or a bad value."""
     schema = _schema()
+    for label, option in (OmegaConf.select(composed, "data.text.labels") or {}).items():
+        if isinstance(option, bool):
+            raise ValueError(f"data.text.labels.{label}: YAML reads yes and no as {option}; write 'yes' and 'no'")
     try:
         merged = OmegaConf.merge(schema, {k: v for k, v in composed.items() if k != "hydra"})
         OmegaConf.resolve(merged)
     except OmegaConfBaseException as error:
-        if error.full_key and error.full_key not in (valid := _keys(schema)):
+        valid = _keys(schema)
+        if error.full_key and error.full_key not in valid and not _is_in_mapping(error.full_key):
             raise ValueError(f"no such key: {error.full_key}; {_nearest(error.full_key, valid, set())}") from error
         raise ValueError(f"{error.full_key}: {_one_line(error)}") from error
     _in_home(merged)
@@ -233,4 +237,6 @@ def _nearest(key: str, valid: list[str], groups: set[str]) -> str:
 def _one_line(error: BaseException) -> str:
     if "is not a ListConfig" in str(error):
         return "expected a list, such as [a,b]"
+    if re.search(r"Key .* is incompatible with \(str\)", str(error)):
+        return "the keys of this mapping are texts; write them in quotation marks, such as {'1': positive}"
     return " ".join(str(error).split(" search path:")[0].removesuffix("Config").split("full_key:")[0].split())

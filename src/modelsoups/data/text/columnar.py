@@ -19,10 +19,7 @@ def read(path: Path) -> Table:
     """Return the table of a parquet or arrow file; ValueError if pyarrow is missing or it is damaged."""
     with _pyarrow(path) as pa:
         buffer = pa.BufferReader(walk.content(path, "a file of texts"))
-        if path.suffix == ".parquet":
-            table = pa.parquet.read_table(buffer)
-        else:
-            table = _arrow(pa, buffer)
+        table = pa.parquet.read_table(buffer) if path.suffix == ".parquet" else _arrow(pa, buffer)
         names = _class_names(table.schema.metadata or {})
         return Table(path, table.column_names, list(_rows(path, table)), names)
 

@@ -27,9 +27,13 @@ def names(data: DataConfig) -> list[str]:
     if not 0 < data.holdout_fraction < 1:
         raise ValueError(f"data.holdout_fraction={data.holdout_fraction}: expected a number above 0 and below 1")
     examples.check(data.text)
+    places: dict[Path, str] = {}
     for name in wanted:
         if name != data.holdout or _has_holdout(data):
-            sources.find(data, name)
+            place = sources.find(data, name).place
+            if places.setdefault(place, name) != name:
+                both = f"{places[place]} and {name}"
+                raise ValueError(f"{place} is the file of both {both}; name another with data.text.files.{name}=...")
     return wanted
 
 

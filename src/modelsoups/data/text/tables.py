@@ -50,11 +50,11 @@ def read(path: Path, text: TextDataConfig) -> Table:
     delimiter = "," if suffix == ".csv" else "\t"
     cells = list(_quoted(path, lines, delimiter) if quoted else _split(path, lines, delimiter))
     names = [name.strip() for name in cells[0][1]]
-    if text.columns and not _is_header(names, text):
-        return Table(path, text.columns, _rows(path, text.columns, cells, quoted))
-    if twice := [name for name in names if name and names.count(name) > 1]:
+    is_headerless = bool(text.columns) and not _is_header(names, text)
+    columns = text.columns if is_headerless else names
+    if twice := [name for name in columns if name and columns.count(name) > 1]:
         raise ValueError(f"{path} has two columns called {twice[0]}; rename one")
-    return Table(path, names, _rows(path, names, cells[1:], quoted))
+    return Table(path, columns, _rows(path, columns, cells if is_headerless else cells[1:], quoted))
 
 
 def _is_header(names: Sequence[str], text: TextDataConfig) -> bool:
