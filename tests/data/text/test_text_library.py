@@ -167,7 +167,7 @@ def test_a_set_without_a_class_is_refused(data, folder):
     with pytest.raises(ValueError, match="test has no example of 'sad' among its 1"):
         prepare(data())
     (folder / "holdout.tsv").unlink()
-    with pytest.raises(ValueError, match="holdout has no example of 'happy'.* data.holdout_fraction"):
+    with pytest.raises(ValueError, match=r"holdout has no example of 'happy'.* data\.holdout_fraction"):
         prepare(data("data.holdout_fraction=0.01"))
 
 

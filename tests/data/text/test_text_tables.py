@@ -1,11 +1,18 @@
 """What text files contain, and the one-line message for each kind of wrong line."""
 
+import csv
 import os
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from modelsoups.data.text import examples, sources
+from modelsoups.config.compose import load
+from modelsoups.data.text import examples, sets, sources
 from modelsoups.data.text.library import names
+from modelsoups.data.text.sources import Source
+
+PLAIN = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\t\n\r\0"), min_size=1).filter(str.strip)
 
 
 def read(data, name="train"):
@@ -37,6 +44,21 @@ def test_other_characters_that_end_lines_elsewhere_stay_in_a_text(data, folder):
     text = "one\u2028two\x85three\x0bfour"
     (folder / "train.tsv").write_text(f"sentence\tlabel\n{text}\t1\n", encoding="utf-8")
     assert texts(read(data())) == [(text, 0)]
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sentences=st.lists(PLAIN, min_size=1, max_size=5))
+def test_any_texts_are_read_alike_from_tsv_csv_and_json(data, folder, rows, sentences):
+    _, tsv, jsonl = rows
+    labelled = [(sentence, i % 2) for i, sentence in enumerate(sentences)]
+    (folder / "train.tsv").write_text(tsv(labelled), encoding="utf-8", newline="")
+    (folder / "a.jsonl").write_text(jsonl(labelled))
+    with open(folder / "a.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("sentence", "label"), *labelled])
+    text = data().text
+    found = [examples.read(Source(folder, (folder / name,)), text) for name in ("train.tsv", "a.jsonl", "a.csv")]
+    assert sets.lines(found[0]) == sets.lines(found[1]) == sets.lines(found[2])
+    assert texts(found[0]) == [(sentence.strip(), 1 - label) for sentence, label in labelled]
 
 
 def test_quotation_marks_enclose_columns_in_csv_only(data, folder):
@@ -164,9 +186,11 @@ def test_a_configuration_that_does_not_fit_together(data, overrides, said):
 def test_labels_that_yaml_reads_as_something_else(data, folder):
     conf = folder.parent / "conf/data/moods.yaml"
     whole = conf.read_text()
+    own = ["data=moods", "name=moods"]
+    assert load(own).data == data()  # read from the YAML, and made by hand
     conf.write_text(whole.replace('"1": happy, "0": sad', "1: happy, 0: sad"))
     with pytest.raises(ValueError, match=r"data\.text\.labels.*write them in quotation marks"):
-        data()
+        load(own)
     conf.write_text(whole.replace('"1": happy, "0": sad', '"1": yes, "0": no'))
     with pytest.raises(ValueError, match=r"data\.text\.labels\.1: YAML reads yes and no as True"):
-        data()
+        load(own)
