@@ -34,8 +34,10 @@ PATHS = (  # keys of files and folders
 
 # ${asset:iconvit/model.safetensors} in a YAML file is the path of that file in the package's assets
 OmegaConf.register_new_resolver("asset", lambda name: str(ASSETS / name), replace=True)
-# ${last_part:google-bert/bert-base-uncased} is bert-base-uncased
-OmegaConf.register_new_resolver("last_part", lambda name: name.rstrip("/").rpartition("/")[2], replace=True)
+# ${last_part:google-bert/bert-base-uncased} is bert-base-uncased, for names of folders
+OmegaConf.register_new_resolver(
+    "last_part", lambda name: re.sub(r"[^\w.+-]", "-", re.split(r"[/:]", name.rstrip("/"))[-1]), replace=True
+)
 
 
 def own_conf() -> list[str]:

@@ -44,7 +44,7 @@ def test_a_prepared_set_has_texts_labels_and_options(data, folder):
     assert train.by_content
     manifest = storage.read_json(train.folder / "manifest.json")
     assert manifest["inputs"] == library.inputs(data(), "paper", "train")
-    assert manifest["images"] == 6
+    assert (manifest["images"], manifest["source"]) == (6, "texts/train.tsv")
 
 
 def test_the_holdout_is_a_part_of_train_that_depends_on_texts_alone(data, folder, rows):
@@ -157,6 +157,10 @@ def test_official_counts_are_compared_with_the_files(data, folder):
         prepare(data(*given))
     (folder / "holdout.tsv").unlink()  # a hold-out that is split off has no official count
     assert prepare(data(*given, "data.text.examples.train=6", "data.holdout_fraction=0.4"))
+    (folder / "test.tsv").rename(folder / "val.tsv")
+    with pytest.raises(ValueError, match=r"val\.tsv has 2 examples, 1 fewer than the official 3"):
+        prepare(data("data.test=dev", "data.text.examples={validation: 3}", "data.holdout_fraction=0.4"))
+    (folder / "val.tsv").rename(folder / "test.tsv")
     with pytest.raises(ValueError, match=r"has 2 examples, 1,198 fewer than the official 1,200"):
         prepare(data("data.text.examples.test=1200"))
     assert prepare(data("data.text.examples.test=1200", "data.check_counts=false", "data.holdout_fraction=0.4"))

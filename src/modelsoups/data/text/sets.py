@@ -39,8 +39,8 @@ def lines(examples: Sequence[Example]) -> str:
 def write_set(folder: Path, examples: Sequence[Example], inputs: Json, facts: Json) -> int:
     """Write a data set and its manifest; return the number of examples.
 
-    The keys of facts are name, title, role, classes, templates, projection, prompt, notes, overlaps
-    and by_content.
+    The keys of facts are name, title, role, classes, templates, projection, prompt, source, notes,
+    overlaps and by_content.
     """
     path = folder / EXAMPLES
     storage.write_text(path, lines(examples))
