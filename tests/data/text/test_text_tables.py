@@ -97,7 +97,7 @@ WRONG = {
     "index\tsentence\n0\tone\n": r"has columns index, sentence, but none is label .*; GLUE's test sets have no labels",
     "text\tlabel\none\t1\n": r"has columns text, label, but none is sentence \(data\.text\.fields\.sentence\)",
     "sentence\tlabel\tlabel\none\t1\t0\n": "two columns called label; rename one",
-    'sentence\tlabel\none\t1\n"a ""b"""\t0\n': r"line 3: quotation marks seem to enclose a column; set data\.text\.quotes",
+    'sentence\tlabel\none\t1\n"a ""b"""\t0\n': r"line 3: quotation marks seem to enclose a column",
     "sentence\tlabel\n": "has no examples",
     "\n\n": "is empty; put one example on each line",
     "sentence\tlabel\non\0e\t1\n": r"line 2 contains a NUL byte",
