@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import struct
 
 import pytest
 
@@ -112,6 +113,16 @@ def test_damaged_files_are_named(data, folder):
     with pytest.raises(ValueError, match=r"mine\.parquet is truncated or not parquet .*download it again"):
         read(data("data.text.files.train=mine.parquet"))
     (folder / "mine.arrow").write_bytes(b"ARROW1 and no more")
+    with pytest.raises(ValueError, match=r"mine\.arrow is truncated or not arrow"):
+        read(data("data.text.files.train=mine.arrow"))
+
+
+def test_damaged_offsets_are_an_error_and_no_crash(data, folder):
+    write_stream(folder / "mine.arrow", pa.table({"sentence": ["aaaa", "bbbb"], "label": ["1", "0"]}))
+    content = (folder / "mine.arrow").read_bytes()
+    assert struct.pack("<3i", 0, 4, 8) in content
+    damaged = content.replace(struct.pack("<3i", 0, 4, 8), struct.pack("<3i", 0, 2**30, 8))
+    (folder / "mine.arrow").write_bytes(damaged)
     with pytest.raises(ValueError, match=r"mine\.arrow is truncated or not arrow"):
         read(data("data.text.files.train=mine.arrow"))
 
