@@ -130,3 +130,14 @@ def test_entries_of_mappings_are_set_on_the_command_line():
         load(["data.text.examples.train=x"])
     with pytest.raises(ValueError, match=r"no such key: data\.text\.filess; did you mean data\.text\.files"):
         load(["data.text.filess={train: a.tsv}"])
+
+
+def test_a_hyperparameter_with_a_default_can_be_drawn():
+    given = ["recipe.batch_size=drawn", "sweep.search=glue_random", "recipe.weight_decay=0.0", "recipe.aug=minimal"]
+    config = load([*given, "recipe.mixup=0.0", "recipe.label_smoothing=0.0"])
+    assert "batch_size" not in config.recipe
+    assert {recipe.batch_size for recipe in Experiment(config).draw.drawn()} == {8, 16, 32, 64}
+    assert {recipe.epochs for recipe in Experiment(config).draw.drawn()} == {2, 3, 5}
+    assert load([*given, "recipe.batch_size=16"]).recipe["batch_size"] == 16
+    with pytest.raises(ValueError, match=r"recipe\.batch_size"):
+        load(["recipe.batch_size=draw"])

@@ -32,6 +32,8 @@ PATHS = (  # keys of files and folders
     *("export.out", "pretrain.out", "cluster.scratch"),
 )
 
+DRAWN = "drawn"  # recipe.batch_size=drawn: the search draws it, although it has a default
+
 # ${asset:iconvit/model.safetensors} in a YAML file is the path of that file in the package's assets
 OmegaConf.register_new_resolver("asset", lambda name: str(ASSETS / name), replace=True)
 # ${last_part:google-bert/bert-base-uncased} is bert-base-uncased, for names of folders
@@ -125,8 +127,11 @@ def validate(composed: DictConfig) -> Config:
     for label, option in (OmegaConf.select(composed, "data.text.labels") or {}).items():
         if isinstance(option, bool):
             raise ValueError(f"data.text.labels.{label}: YAML reads yes and no as {option}; write 'yes' and 'no'")
+    sections = {k: v for k, v in composed.items() if k != "hydra"}
+    given: Any = OmegaConf.to_container(composed.recipe)
+    sections["recipe"] = {k: v for k, v in given.items() if v != DRAWN}
     try:
-        merged = OmegaConf.merge(schema, {k: v for k, v in composed.items() if k != "hydra"})
+        merged = OmegaConf.merge(schema, sections)
         OmegaConf.resolve(merged)
     except OmegaConfBaseException as error:
         valid = _keys(schema)
@@ -147,8 +152,8 @@ def validate(composed: DictConfig) -> Config:
     for alpha in merged.evaluate.wise_ft:
         if not 0 <= alpha <= 1:
             raise ValueError(f"evaluate.wise_ft={list(merged.evaluate.wise_ft)}: expected numbers from 0 to 1")
-    given = [k for k in Recipe.names() if not OmegaConf.is_missing(composed.recipe, k)]  # merged has defaults
-    fixed: Any = OmegaConf.to_container(OmegaConf.masked_copy(merged.recipe, given))
+    known = [k for k in Recipe.names() if given.get(k, "???") not in ("???", DRAWN)]  # merged has defaults
+    fixed: Any = OmegaConf.to_container(OmegaConf.masked_copy(merged.recipe, known))
     for key, value in fixed.items():
         Recipe.check(key, value)
     if merged.cluster.scratch is not None:
