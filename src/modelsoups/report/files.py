@@ -82,9 +82,12 @@ def _texts(numbers: Numbers) -> dict[str, str]:
 
 
 def _headline(numbers: Numbers) -> str:
-    """Return lines of text: greedy soup minus best single model on test and shifts; then notes."""
+    """Return lines of text: greedy soup minus best single model on test and shifts; then notes.
+
+    A run on texts also prints the standard error of the hold-out, on which its models are chosen.
+    """
     lines = []
     for d in numbers.headline:
         gain = f"{percent(d.value, True)} {interval(d)}"
         lines.append(f"greedy soup - best individual, {d.on}: {gain}")
-    return "\n".join(lines + numbers.notes)
+    return "\n".join([*lines, *experiment_sections.about_choice(numbers), *numbers.notes])

@@ -105,7 +105,7 @@ class Collector:
             individuals=individuals,
             curve=curve,
             failed=found.missing,
-            contact={} if self._texts() else {s.title: _few(s, image_size) for s in self._shown()},
+            contact={s.title: _few(s, image_size) for s in self._shown() if hasattr(s, "image")},
             timings=storage.read_object(self.files.timings) if self.files.timings.exists() else {},
             provenance={**manifest["provenance"], "config": settings, **made_by(self.files, found.ingredients)},
             notes=self._notes(),

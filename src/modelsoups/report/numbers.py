@@ -160,7 +160,7 @@ class Numbers:
 
     @property
     def percent_sign(self) -> str:
-        """"%", or "× 100" if the score is no accuracy, as a unit of axes."""
+        """ "%", or "× 100" if the score is no accuracy, as a unit of axes."""
         return "%" if self.score.endswith("accuracy") else "× 100"
 
     @property
