@@ -154,12 +154,12 @@ def recipe_text(recipe: Recipe, images: bool = True) -> str:
 
 def _score(numbers: Numbers, of_images: str = "accuracy (top-1, %)") -> str:
     """Return the score with its unit, for an axis; of_images: the words for top-1 accuracy."""
-    return of_images if numbers.has_images else f"{numbers.score} ({numbers.percent_sign})"
+    return of_images if numbers.has_images else f"{numbers.score} ({numbers.score_unit})"
 
 
 def _unit(numbers: Numbers) -> str:
     """Return what follows a score times 100 in a tooltip: " %", or nothing if it is no accuracy."""
-    return " %" if numbers.percent_sign == "%" else ""
+    return " %" if numbers.score_unit == "%" else ""
 
 
 def _accuracies(numbers: Numbers, row: RowResults) -> str:
@@ -184,7 +184,7 @@ def _point(numbers: Numbers, row: RowResults) -> tuple[float, float]:
 
 
 def _shifts_label(numbers: Numbers) -> str:
-    there, wanted, unit = len(numbers.available_shifts), len(numbers.shifts), numbers.percent_sign
+    there, wanted, unit = len(numbers.available_shifts), len(numbers.shifts), numbers.score_unit
     if there == wanted:
         return f"Mean of the {wanted} distribution shifts ({unit})"
     if not there:

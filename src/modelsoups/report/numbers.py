@@ -14,6 +14,7 @@ from modelsoups.recipes.recipe import Recipe
 from modelsoups.soup.coefficients import Soup
 
 MEAN = "mean of shifts"  # used like the name of a data set in results.jsonl
+ON_TEST = ("best_validation", "greedy_validation")  # rows that are chosen on the test set itself
 SCORE, UNIT = "top-1 accuracy", "images"  # unless the first line of results.jsonl has others
 
 
@@ -159,14 +160,14 @@ class Numbers:
         return self.unit == UNIT
 
     @property
-    def percent_sign(self) -> str:
-        """ "%", or "× 100" if the score is no accuracy, as a unit of axes."""
-        return "%" if self.score.endswith("accuracy") else "× 100"
+    def score_unit(self) -> str:
+        """The unit of axes: "%", or "times 100" if the score is no accuracy."""
+        return "%" if self.score.endswith("accuracy") else "times 100"
 
     @property
     def score_in_words(self) -> str:
         """The score and its unit for a sentence's start, such as "Top-1 accuracy in percent"."""
-        unit = "in percent" if self.score.endswith("accuracy") else "times 100"
+        unit = "in percent" if self.score_unit == "%" else self.score_unit
         return f"{self.score[0].upper()}{self.score[1:]} {unit}"
 
     @property

@@ -9,12 +9,11 @@ from dataclasses import asdict
 from typing import Any
 
 from modelsoups.report.measure import Evidence, RowOutcomes
-from modelsoups.report.numbers import MEAN, SCORE, UNIT, Difference, Result, names_of
+from modelsoups.report.numbers import MEAN, ON_TEST, SCORE, UNIT, Difference, Result, names_of
 from modelsoups.tasks.task import Task
 
 Z = 1.959964  # of a 95% interval
 VERSUS_GREEDY = ("ensemble", "greedy_ensemble", "learned_layers")  # rows that claims compare with greedy
-ON_TEST = ("best_validation", "greedy_validation")  # rows that are chosen on the test set itself
 
 
 def result_lines(task: Task, evidence: Evidence) -> list[dict[str, Any]]:

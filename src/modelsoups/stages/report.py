@@ -13,7 +13,7 @@ from typing import Any
 from modelsoups.disk import manifests, paths, provenance, storage
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.published import tables
-from modelsoups.report import figures, files, plotting, released_results
+from modelsoups.report import figures, files, glue_runs, plotting, released_results
 from modelsoups.report.measure import Collector, Evidence
 from modelsoups.report.result_lines import result_lines
 
@@ -39,6 +39,8 @@ def run(experiment: Experiment) -> bool:
         files.write_report(folder, inputs)
     else:
         print(f"report: complete, in {folder}")
+    if config.task == "text" and glue_runs.write(folder.parent):
+        print(f"report: all text runs, in {folder.parent / 'table_j1.md'}")
     print("\n" + (folder / "summary.txt").read_text(encoding="utf-8"))
     print(f"report: {folder / 'index.html'}")
     return stale
