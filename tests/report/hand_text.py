@@ -1,5 +1,7 @@
 """The results of a text run, from tiny linear models: real soups, outcomes and lines of results.jsonl."""
 
+from functools import cache
+
 import numpy as np
 import torch
 
@@ -85,6 +87,7 @@ def recipe(seed):
     return Recipe(10.0 ** (-5 + seed / 4), 0.0, 3, 0.0, 0.0, "minimal", seed, 16 << seed % 2, 0, 1.0)
 
 
+@cache
 def evidence(key="matthews", both=True, shifts=False, chosen_on="holdout"):
     """both: with the rows that are chosen on the test set; shifts: the reviews are a shift."""
     world = World(key)
@@ -117,10 +120,15 @@ def config(model="google-bert/bert-base-uncased", data="glue_cola", limit=None):
     return {"task": "text", "model": {"name": model}, "data": about, "runs": "runs/hand"}
 
 
+@cache
+def lines_of(key="matthews", **options):
+    return result_lines(*evidence(key, **options))
+
+
 def numbers_of(key="matthews", config=None, **options):
-    task, found = evidence(key, **options)
+    _, found = evidence(key, **options)
     provenance = found.provenance if config is None else {**found.provenance, "config": config}
-    return Numbers(result_lines(task, found), provenance)
+    return Numbers(lines_of(key, **options), provenance)
 
 
 def text_of(numbers, draw):

@@ -45,11 +45,12 @@ def words_of(section):
     return " ".join(words)
 
 
-def written(folder, numbers):
+def written(folder, numbers, page=True):
     folder.mkdir(parents=True)
     storage.write_jsonl(folder / "results.jsonl", numbers.lines)
     storage.write_text(folder / "provenance.json", json.dumps(numbers.provenance))
-    files.write_report(folder, {})
+    if page:
+        files.write_report(folder, {})
     return folder
 
 
@@ -65,7 +66,7 @@ def test_the_lines_hold_the_tasks_score_with_interval_and_words():
     assert -1 <= line["low"] < line["accuracy"] < line["high"] <= 1
     row = world.row("000", "individual", [world.states[0]])
     assert (line["low"], line["high"]) == world.task.interval(row.outcomes["test"])
-    assert json.dumps(numbers.lines) == json.dumps(numbers_of("matthews").lines)
+    assert json.dumps(numbers.lines) == json.dumps(result_lines(*evidence("matthews")))
 
 
 def test_an_accuracy_keeps_its_count():
@@ -101,6 +102,8 @@ def test_words_and_columns_fit_texts(tmp_path, key, shifts):
             drawn = text_of(numbers, draw)
             assert NAMES[key] in drawn or draw is figures.each_shift
             text += drawn
+    for name in ("summary.txt", "table_3.md", "table_3.tex"):
+        assert NAMES[key].lower() in (folder / name).read_text().lower()
     for name in ("summary.txt", "claims.md", "table_3.md", "ingredients.md", "table_3.tex", "table_5.csv"):
         text += (folder / name).read_text()
     assert NAMES[key] in text
@@ -151,26 +154,26 @@ def test_chosen_on_the_test_set_itself_the_report_says_so(tmp_path):
     assert "standard error" not in headline
     assert "Everything was chosen on the test set itself" in words_of(made["Scores"])
     assert [p.name for p in made["Figures"].contents] == ["figure_B1", "figure_shifts"]
-    assert [title for title, _ in made["Table 5"].contents[0].groups] == ["", "Chosen on the test set", "Paper"]
+    head = ["Method", "Paper: BERT-base on CoLA", "Chosen on the test set", "Minus paper"]
+    assert made["Table 5"].contents[0].head == head
     assert "chosen on the test set itself" in (written(tmp_path / "run", numbers) / "summary.txt").read_text()
 
 
 def test_both_readings_stand_beside_the_papers_cell():
     numbers = numbers_of("matthews")
     table = beside_glue.table(numbers)
-    assert [title for title, _ in table.groups] == ["", "Chosen on the hold-out", "Chosen on the test set", "Paper"]
-    assert table.head[-1] == "BERT-base on CoLA"
+    assert (table.head[2], table.head[4]) == ("Chosen on the hold-out", "Chosen on the test set")
     cells = {row[0]: row for row in table.rows}
-    assert [cells[label][-1] for label in ("Best individual model", "Uniform soup", "Greedy soup")] == [
+    assert [cells[label][1] for label in ("Best individual model", "Uniform soup", "Greedy soup")] == [
         "59.1", "0.0", "59.1",
     ]  # fmt: skip
-    for place, names in ((1, ("best", "uniform", "greedy")), (4, ("best_validation", "uniform", "greedy_validation"))):
+    for place, names in ((2, ("best", "uniform", "greedy")), (4, ("best_validation", "uniform", "greedy_validation"))):
         for row, name in zip(table.rows, names, strict=True):
             ours = numbers.rows[name].results["test"]
-            assert row[place] == f"{100 * ours.accuracy:.2f}"
-            difference = 100 * ours.accuracy - float(row[-1])
-            outside = not ours.low <= float(row[-1]) / 100 <= ours.high
-            assert row[place + 2] == f"{difference:+.2f}" + ("*" if outside else "")
+            assert row[place] == f"{100 * ours.accuracy:.2f} [{100 * ours.low:.2f}, {100 * ours.high:.2f}]"
+            difference = 100 * ours.accuracy - float(row[1])
+            outside = not ours.low <= float(row[1]) / 100 <= ours.high
+            assert row[place + 1] == f"{difference:+.2f}" + ("*" if outside else "")
     assert cells["Uniform soup"][3].endswith("*")  # our uniform soup is far from 0
     assert numbers.difference("greedy_validation", "best_validation", "test") is not None
     assert numbers.difference("greedy_validation", "best", "test") is None
@@ -180,8 +183,11 @@ def test_both_readings_stand_beside_the_papers_cell():
 
 def test_a_model_that_the_paper_does_not_have():
     numbers = numbers_of("accuracy", config=config("package:made/minilm", "glue_sst2", limit=4000))
-    assert {row[-1] for row in beside_glue.table(numbers).rows} == {"not in the paper"}
-    assert table_3.wide(numbers)[0] == ["Method", "made validation (test)"]
+    table = beside_glue.table(numbers)
+    assert {row[1] for row in table.rows} == {"not in the paper"}
+    assert "Minus paper" not in table.head
+    assert {len(row) for row in table.rows} == {len(table.head)}
+    assert table_3.wide(numbers)[0] == ["Method", "made validation: accuracy"]
     said = words_of(sections_of(numbers)["Table 5"])
     assert "The paper has no scores of package:made/minilm on glue_sst2." in said
     assert "at most 4,000 examples" in said
@@ -208,10 +214,14 @@ def test_claims_are_those_on_texts():
 
 def test_a_table_over_the_runs_side_by_side(tmp_path):
     assert not glue_runs.write(tmp_path)
-    written(tmp_path / "a", numbers_of("matthews"))
-    written(tmp_path / "b", numbers_of("accuracy", config=config("some/minilm", "glue_rte")))
-    written(tmp_path / "c", numbers_of("accuracy", both=False, chosen_on="test", config=config("t5-small", "glue_rte")))
-    written(tmp_path / "images", numbers_of("accuracy", config={**config(), "task": "images"}))
+    runs = {
+        "a": numbers_of("matthews"),
+        "b": numbers_of("accuracy", config=config("some/minilm", "glue_rte")),
+        "c": numbers_of("accuracy", both=False, chosen_on="test", config=config("t5-small", "glue_rte")),
+        "images": numbers_of("accuracy", config={**config(), "task": "images"}),
+    }
+    for name, numbers in runs.items():
+        written(tmp_path / name, numbers, page=False)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/results.jsonl").write_text("{}\n")
     assert glue_runs.write(tmp_path)

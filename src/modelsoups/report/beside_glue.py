@@ -33,32 +33,30 @@ def readings(numbers: Numbers) -> dict[str, tuple[str, ...]]:
 def table(numbers: Numbers) -> Table:
     """Return Table 5's rows: our scores with intervals, the paper's, and ours minus the paper's."""
     paper, ours = paper_cell(numbers), readings(numbers)
-    head = ["Method"]
-    for _ in ours:
-        head += ["Ours", "95% interval", "Diff."]
-    groups = [("", 1), *((title, 3) for title in ours), ("Paper", 1)]
+    head = ["Method", f"Paper: {paper.title if paper else 'Table J.1'}"]
+    for title in ours:
+        head += [title, "Minus paper"] if paper else [title]
     rows = []
     for place, method in enumerate(glue.METHODS):
-        cells = [label_of(method)]
         printed = paper.score(method) if paper else None
+        cells = [label_of(method), ABSENT if printed is None else f"{printed:.1f}"]
         for names in ours.values():
             cells += _cells(numbers.rows[names[place]].results[numbers.test], printed)
-        rows.append([*cells, ABSENT if printed is None else f"{printed:.1f}"])
+        rows.append(cells)
     caption = (
-        f"{numbers.score_in_words}, on {numbers.title(numbers.test)}. Diff.: ours minus the paper's, in points; an "
-        "asterisk marks a printed score outside the 95% interval of ours, which reflects only the size of the test "
-        "set. The paper does not say whether models were chosen on the validation set itself. If they were, the "
-        "scores are too high."
+        f"{numbers.score_in_words}, on {numbers.title(numbers.test)}; in brackets the 95% interval, which reflects "
+        "only the size of the test set. An asterisk marks a printed score outside it. The paper does not say whether "
+        "models were chosen on the validation set itself. If they were, the scores are too high."
     )
-    return Table("table_5", [*head, paper.title if paper else "Table J.1"], rows, caption, groups)
+    return Table("table_5", head, rows, caption)
 
 
 def _cells(ours: Result, printed: float | None) -> list[str]:
-    interval = f"{percent(ours.low)} to {percent(ours.high)}"
+    score = f"{percent(ours.accuracy)} [{percent(ours.low)}, {percent(ours.high)}]"
     if printed is None:
-        return [percent(ours.accuracy), interval, ""]
+        return [score]
     outside = not ours.low <= printed / 100 <= ours.high
-    return [percent(ours.accuracy), interval, signed(100 * ours.accuracy - printed) + ("*" if outside else "")]
+    return [score, signed(100 * ours.accuracy - printed) + ("*" if outside else "")]
 
 
 def section(numbers: Numbers) -> Section:

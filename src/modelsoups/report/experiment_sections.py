@@ -80,7 +80,8 @@ def about_choice(numbers: Numbers) -> list[str]:
 
 def _card(numbers: Numbers, d: Difference) -> tuple[str, Cell, list[str]]:
     shift = d.on == MEAN
-    title = f"Under shift: mean of {len(numbers.shifts)} sets" if shift else f"In distribution: {numbers.title(d.on)}"
+    shifts = f"mean of {len(numbers.shifts)} sets" if len(numbers.shifts) != 1 else numbers.title(numbers.shifts[0])
+    title = f"Under shift: {shifts}" if shift else f"In distribution: {numbers.title(d.on)}"
     if not numbers.has_images:
         title += f", {numbers.score}"
     lines = [f"95% interval {interval(d)}"]
@@ -250,6 +251,8 @@ def _ingredients(numbers: Numbers) -> Section:
         recipe = [""] * len(keys) if row.recipe is None else _recipe(row.recipe, numbers.has_images)
         rows.append([row.name, *recipe, *(_accuracy(numbers, row, on) for on in sets.values())])
     sentence = "Every fine-tuned model of the pool, with its recipe."
+    if not numbers.has_images:
+        sentence += f" {numbers.score_in_words}."
     table = Table("ingredients", ["Ingredient", *keys, *sets], rows)
     return Section("Ingredients", sentence, [table] if rows else [])
 

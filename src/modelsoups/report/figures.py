@@ -28,11 +28,11 @@ def figure_1(numbers: Numbers) -> Figure:
             looks: dict[str, Any] = {"marker": marker, "color": colour, "edgecolors": PAPER}
             mark = axes.scatter(x, y, s=70, linewidths=0.6, label=label, zorder=3, **looks)
             describe(mark, [f"{label}\n{_accuracies(numbers, row)}"])
-    test = f"{numbers.title(numbers.test)} {_score(numbers)}"
+    test, score = numbers.title(numbers.test), _score(numbers)
     if numbers.shifts:
-        axes.set(xlabel=test, ylabel=_shifts_label(numbers))
+        axes.set(xlabel=f"{test} {score}", ylabel=_shifts_label(numbers))
     else:
-        axes.set(xlabel=f"{numbers.title(numbers.holdout)} {_score(numbers)}", ylabel=test)
+        axes.set(xlabel=f"{numbers.title(numbers.holdout)} {score}", ylabel=f"{test}\n{score}")
     legend(figure, axes, 3)
     return figure
 
@@ -58,10 +58,11 @@ def _draw_ingredients(numbers: Numbers, figure: Figure, axes: Axes) -> None:
 
 def figure_b1(numbers: Numbers) -> Figure:
     """Draw Figure B.1: scores against the number of models, added in one random order."""
-    labels = [f"{numbers.title(numbers.test)} {_score(numbers, 'accuracy (%)')}"]
+    test, score = numbers.title(numbers.test), _score(numbers, "accuracy (%)")
+    labels = [f"{test} {score}" if numbers.has_images else f"{test}\n{score}"]
     if numbers.shifts:
         labels.append(_shifts_label(numbers))
-    figure, panels = panels_of(len(labels), 3.2, 2.9)
+    figure, panels = panels_of(len(labels), 6.4 / min(len(labels), 2), 2.9)
     counts, unit = sorted(numbers.curve), _unit(numbers)
     for column, panel in enumerate(panels):
         for method in ("best", "uniform", "greedy", "ensemble"):
@@ -90,7 +91,8 @@ def greedy_trace(numbers: Numbers) -> Figure:
             with_it = f": {score} with it" if score else ""
             texts.append(f"{step['ingredient']} {decision}{with_it}")
         describe(marks, texts)
-    axes.set_ylabel(f"Hold-out {_score(numbers, 'accuracy (%)')}")
+    score = _score(numbers, "accuracy (%)")
+    axes.set_ylabel(f"Hold-out {score}" if numbers.has_images else f"Hold-out\n{score}")
     legend(figure, axes, 3)
     return figure
 
@@ -185,6 +187,8 @@ def _point(numbers: Numbers, row: RowResults) -> tuple[float, float]:
 
 def _shifts_label(numbers: Numbers) -> str:
     there, wanted, unit = len(numbers.available_shifts), len(numbers.shifts), numbers.score_unit
+    if there == wanted == 1:
+        return f"{numbers.title(numbers.shifts[0])} ({unit})"
     if there == wanted:
         return f"Mean of the {wanted} distribution shifts ({unit})"
     if not there:

@@ -143,7 +143,7 @@ def _std(values: Sequence[float]) -> float:
 def wide(numbers: Numbers) -> TextTable:
     """Return Table 3 in full: our scores, the paper's, and ours on each data set."""
     cell = paper_cell(numbers)
-    test = f"{numbers.title(numbers.test)} (test)"
+    test = f"{numbers.title(numbers.test)} (test)" if numbers.has_images else _test_title(numbers)
     head = ["Method", test, "Dist. shifts", f"Paper: {cell.title if cell else 'ImageNet'}", "Paper: dist. shifts"]
     rows = [head + set_titles(numbers), *(row.cells for row in method_rows(numbers))]
     return _kept(rows, _shown(numbers) + [True] * len(set_titles(numbers)))
@@ -151,7 +151,7 @@ def wide(numbers: Numbers) -> TextTable:
 
 def beside_paper(numbers: Numbers) -> TextTable:
     """Return Table 3 for print: ours, the paper's, the difference, for test and mean of shifts."""
-    test = numbers.title(numbers.test)
+    test = numbers.title(numbers.test) if numbers.has_images else _test_title(numbers)
     rows = [["Method", test, "Paper", "Diff.", "Dist. shifts", "Paper", "Diff."]]
     for row in method_rows(numbers):
         columns = zip(row.ours, row.theirs, row.differences, strict=True)
@@ -168,9 +168,14 @@ def summary(numbers: Numbers) -> TextTable:
     """Return Table 3 for 80-column terminals: test and mean of shifts, ours and the paper's."""
     cell = paper_cell(numbers)
     below = "ImageNet" if cell is None else cell.model
-    rows = [["", "test", "shifts", "paper", "paper"], ["", "", "", below, "shifts"]]
+    score = "" if numbers.has_images else numbers.score_in_words
+    rows = [[score, "test", "shifts", "paper", "paper"], ["", "", "", below, "shifts"]]
     rows += [row.cells[:5] for row in method_rows(numbers)]
     return _kept(rows if has_paper(numbers) else [rows[0], *rows[2:]], _shown(numbers))
+
+
+def _test_title(numbers: Numbers) -> str:
+    return f"{numbers.title(numbers.test)}: {numbers.score}"
 
 
 def _shown(numbers: Numbers) -> list[bool]:
