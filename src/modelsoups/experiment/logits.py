@@ -86,6 +86,9 @@ class LogitsCache:
         model = self.classifier(len(dataset.classes))
         model.load_state_dict(dict(state))
         model.eval()
+        order_N = self.task.test_order(dataset, model)
+        if of_N is not None and order_N is not None:
+            of_N = of_N[order_N]
         rows, seen = [], 0
         for batch in self.task.test_batches(dataset, model):
             chosen = batch if of_N is None else batch[of_N[seen : seen + len(batch)]]
@@ -93,4 +96,8 @@ class LogitsCache:
             if len(chosen):
                 logits_BC = self.task.logits(model, chosen).float().cpu()
                 rows.append(self.task.project(dataset, logits_BC))
-        return torch.cat(rows)
+        logits_NC = torch.cat(rows)
+        if order_N is None:
+            return logits_NC
+        shown_N = order_N if of_N is None else order_N[of_N]
+        return logits_NC[shown_N.argsort()]

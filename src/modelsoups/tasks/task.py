@@ -100,7 +100,11 @@ class Task(ABC):
 
     @abstractmethod
     def test_batches(self, dataset: Any, model: Any) -> Iterator[Any]:
-        """Yield batches of the examples of a data set, in order and without augmentation."""
+        """Yield batches of the examples of a data set, in `test_order` and without augmentation."""
+
+    def test_order(self, dataset: Any, model: Any) -> Tensor | None:
+        """Return the order in which `test_batches` yields the examples; None: that of the data set."""
+        return None
 
     @abstractmethod
     def inputs(self, dataset: Any, model: Any, index_B: Tensor) -> Any:

@@ -69,7 +69,7 @@ class TextClassification(TextScoring):
             on_device = batch.to(network.head.weight.device)
             features.append(network.features(**on_device.tensors).float().cpu())
             advance(len(batch))
-        labels_N = torch.from_numpy(start.train.labels_N)
+        labels_N = torch.from_numpy(start.train.labels_N)[self.test_order(start.train, network)]
         start_CD = torch.zeros_like(network.head.weight, device="cpu")
         with torch.enable_grad():
             weight_CD, bias_C = linear_probe(torch.cat(features), labels_N, start_CD, start.heads)
@@ -93,10 +93,15 @@ class TextClassification(TextScoring):
             yield model.collate([encoded[index] for index in index_B.tolist()]), labels_N[index_B]
 
     def test_batches(self, dataset: TextSet, model: TextClassifier) -> Iterator[TokenBatch]:
-        """Yield the tokens of a data set's examples, in order."""
+        """Yield the tokens of a data set's examples, the longest first."""
         encoded = _encoded(dataset, model)
-        for first in range(0, len(encoded), self.batch_size):
-            yield model.collate(encoded[first : first + self.batch_size])
+        for index_B in self.test_order(dataset, model).split(self.batch_size):
+            yield model.collate([encoded[index] for index in index_B.tolist()])
+
+    def test_order(self, dataset: TextSet, model: TextClassifier) -> Tensor:
+        """Return the examples' indices by decreasing length, so that batches need little padding."""
+        lengths_N = torch.tensor([len(tokens) for tokens in _encoded(dataset, model)])
+        return lengths_N.argsort(descending=True, stable=True)
 
     def inputs(self, dataset: TextSet, model: TextClassifier, index_B: Tensor) -> dict[str, Tensor]:
         """Return the tokens of the examples with these indices, by argument name."""
