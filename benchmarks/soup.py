@@ -162,7 +162,7 @@ OFTEN = ("cat", "cat_disk", "ours", "ours_before", "ours_pt")  # measured `repea
 def once(way: str, folder: Path, count: int) -> dict[str, float]:
     """Seconds by the clock (and of them in fsync) and of the processor, without the imports; peak memory in MB."""
     if way.startswith("ours"):
-        import modelsoups.soup
+        importlib.import_module("modelsoups.soup")
 
         try:  # with Numba; others import it when they first mix
             importlib.import_module("modelsoups.weights.fast.loops")

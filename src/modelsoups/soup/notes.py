@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from modelsoups.checkpoints.states import averaged, is_finite
 from modelsoups.checkpoints.tensors import Checkpoint, Entry
@@ -53,8 +54,10 @@ def origin_notes(checkpoints: Sequence[Checkpoint]) -> list[str]:
     head = head_of(first)
     body = [key for key in matrices if key != head and math.prod(first.entries[key].shape) >= LEAST]
     some = [body[len(body) * n // MATRICES] for n in range(MATRICES)] if len(body) > MATRICES else body
+    expected = [_sample(first.entries[key]) for key in some]
     for other in checkpoints[1:] if len(some) > 1 else ():
-        cosines = [_cosine(first.entries[key], other.entries[key]) for key in some]
+        samples = [_sample(other.entries[key]) for key in some]
+        cosines = [float(cosine_similarity(a, b, dim=0)) for a, b in zip(expected, samples, strict=True)]
         if 2 * sum(cosine < ALIKE for cosine in cosines) > len(some):
             what = f"{other.name} and {first.name} seem to have different initializations"
             lowest = f"cosine of their weights down to {min(cosines):.2f}; over 0.9 is usual"
@@ -62,16 +65,13 @@ def origin_notes(checkpoints: Sequence[Checkpoint]) -> list[str]:
     return []
 
 
-def _cosine(one: Entry, two: Entry) -> float:
-    """Return the cosine of two tensors, from SPOTS short blocks of their values."""
-    size = math.prod(one.shape)
+def _sample(entry: Entry) -> Tensor:
+    """Return SPOTS short blocks of a tensor's values, in float64."""
+    size = math.prod(entry.shape)
     length = min(LEAST, size // SPOTS)
     starts = [size * spot // SPOTS for spot in range(SPOTS)]
-    rows = []
-    for entry in (one, two):
-        parts = [torch.from_numpy(entry.block(start, start + length).copy()).view(entry.dtype) for start in starts]
-        rows.append(torch.cat(parts).double())
-    return float(torch.nn.functional.cosine_similarity(rows[0], rows[1], dim=0))
+    parts = [torch.from_numpy(entry.block(start, start + length).copy()).view(entry.dtype) for start in starts]
+    return torch.cat(parts).double()
 
 
 def batchnorm_notes(checkpoints: Sequence[Checkpoint], statistics: Mapping[str, Tensor] | None) -> list[str]:
