@@ -43,7 +43,7 @@ def test_a_timm_checkpoint_as_its_saver_writes_it(tmp_path: Path) -> None:
     (file,) = tmp_path.glob("checkpoint-0*")
     opened = open_checkpoint(file)
     assert same(opened, model.state_dict())
-    assert opened.notes == ["weights read from entry state_dict"]
+    assert opened.notes == ["took its entry state_dict"]
 
 
 def test_lightning_nesting_ema_and_the_wrappers_prefixes(tmp_path: Path) -> None:
@@ -62,13 +62,13 @@ def test_lightning_nesting_ema_and_the_wrappers_prefixes(tmp_path: Path) -> None
     opened = open_checkpoint(tmp_path / "last.ckpt")
     assert same(opened)
     assert opened.notes == [
-        "weights read from entry state_dict; not from ema (select by key)",
+        "took its entry state_dict; there are also ema (--key)",
         "prefix module. removed",
         "prefix _orig_mod. removed",
     ]
     assert same(open_checkpoint(tmp_path / "last.ckpt", key="ema"), ema)
     with pytest.raises(
-        ValueError, match=r"last\.ckpt has no weights in entry emma; entries with weights: state_dict, ema"
+        ValueError, match=r"last\.ckpt has no weights under emma; there are weights under: state_dict, ema"
     ):
         open_checkpoint(tmp_path / "last.ckpt", key="emma")
 
@@ -136,7 +136,7 @@ def test_folders_and_files_without_weights_are_named(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "a.pt")
     for source, message in [
         (tmp_path, "no weights in this folder"),
-        (tmp_path / "a.pt", "has no state dict"),
+        (tmp_path / "a.pt", "has no dict of tensors"),
         (tmp_path / "b.onnx", "unknown format"),
         (tmp_path / "b.pt", "cannot be read"),
         ({"a": 3}, "entry a is a int"),
@@ -182,11 +182,31 @@ def test_a_torchvision_file_with_batchnorm(tmp_path: Path) -> None:
     model = torchvision.models.mobilenet_v3_small(num_classes=3)
     torch.save(model.state_dict(), tmp_path / "net.pth")
     assert same(open_checkpoint(tmp_path / "net.pth"), model.state_dict())
-    notes = soup.mix(soup.uniform([tmp_path / "net.pth"]), tmp_path / "soup.safetensors")
-    assert any("BatchNorm" in note for note in notes)
+    assert soup.mix(soup.uniform([tmp_path / "net.pth"]), tmp_path / "soup.safetensors") == []
     model.load_state_dict(soup.load(tmp_path / "soup.safetensors"))
 
 
 def test_a_model_itself_is_not_a_checkpoint() -> None:
-    with pytest.raises(ValueError, match=r"got a Linear; expected a path or a state dict such as model\.state"):
+    with pytest.raises(ValueError, match=r"expected a path or a state dict \(model\.state_dict\(\)\), not a Linear"):
         open_checkpoint(torch.nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("key", ["author", "source", "modelspec.title", "model_name"])
+def test_what_metadata_say_is_no_tied_tensor(tmp_path: Path, key: str) -> None:
+    save_file({"w": torch.ones(2)}, tmp_path / "a.safetensors", metadata={key: "w"})
+    assert list(open_checkpoint(tmp_path / "a.safetensors")) == ["w"]
+    save_file({"w": torch.ones(2)}, tmp_path / "b.safetensors", metadata={"head.weight": "w", "v": "w"})
+    assert sorted(open_checkpoint(tmp_path / "b.safetensors")) == ["head.weight", "v", "w"]
+
+
+def test_a_key_is_never_left_unused(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    save_file({"w": torch.ones(2)}, tmp_path / "folder" / "model.safetensors")
+    index = {"weight_map": {"w": "model.safetensors"}}
+    (tmp_path / "x.safetensors.index.json").write_text(json.dumps(index))
+    for name in ("folder", "folder/model.safetensors", "x.safetensors.index.json"):
+        with pytest.raises(ValueError, match="leave the key ema out"):
+            open_checkpoint(tmp_path / name, key="ema")
+    (tmp_path / "bin").mkdir()
+    torch.save({"model": {"w": torch.ones(2)}, "ema": {"w": torch.zeros(2)}}, tmp_path / "bin" / "pytorch_model.bin")
+    assert open_checkpoint(tmp_path / "bin", key="ema")["w"].tolist() == [0, 0]

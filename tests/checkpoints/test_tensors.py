@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from modelsoups import soup
-from modelsoups.checkpoints.tensors import InFile, InMemory, MappedFile, checkpoint_of
+from modelsoups.checkpoints.mapped import MappedFile
+from modelsoups.checkpoints.tensors import InFile, InMemory, checkpoint_of
 
 BASE = torch.arange(24.0).reshape(4, 6)
 

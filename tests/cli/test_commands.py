@@ -148,3 +148,17 @@ def test_a_bad_search_file_is_named(tmp_path, content, says):
 def test_a_missing_search_lists_the_shipped_ones(tmp_path):
     done = modelsoups("sweep", "sweep.search=nope", cwd=tmp_path)
     assert "miniature_random" in done.stderr
+
+
+@pytest.mark.parametrize(("name", "then"), [("mix", "starts anew"), ("verify", "continues where it stopped")])
+def test_an_interrupted_command_says_what_the_same_command_does(monkeypatch, capsys, name, then):
+    """A mix keeps nothing; what an import has written is kept."""
+
+    def interrupt(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"modelsoups.{commands.COMMANDS[name][0]}.main", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        commands.main([name])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.endswith(f"{name}: interrupted before its end; the same command {then}\n")

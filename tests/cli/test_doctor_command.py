@@ -57,7 +57,18 @@ def test_options_of_greedy_on_the_command_line(tmp_path: Path, monkeypatch, caps
     assert "mix: evaluated 14 images; saved 4 of 18 (22%) by rejecting candidates early" in out
     assert Path("trace.svg").stat().st_size > 1000
     commands.main(
-        ["mix", "greedy", *files, *options[:2], "--replacement", "--order-seed", "1", "-o", "other.safetensors"]
+        [
+            "mix",
+            "greedy",
+            *files,
+            *options[:2],
+            "--replacement",
+            "--order-seed",
+            "1",
+            "--force",
+            "-o",
+            "other.safetensors",
+        ]
     )
     for wrong_use in (
         ["uniform", *files, "--order-seed", "0"],

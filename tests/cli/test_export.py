@@ -155,6 +155,17 @@ def test_an_export_whose_logits_differ_is_refused_and_a_folder_of_others_is_left
     assert manifests.manifest_of(cfg.run.root / "export" / "uniform") is None
 
 
+def test_hidden_files_of_a_killed_export_are_no_foreign_files_and_go(tmp_path, monkeypatch):
+    cfg = setup(tmp_path, monkeypatch, *clip(tmp_path))
+    folder = cfg.run.root / "export" / "uniform"
+    folder.mkdir(parents=True)
+    for name in (".tmp0prlm4", ".head.safetensors.123.tmp", ".gitattributes", ".notes.tmp", "labels.json"):
+        (folder / name).write_text("half")
+    assert export.run(Experiment(cfg))
+    assert {p.name for p in folder.iterdir() if p.name.startswith(".")} == {".gitattributes", ".notes.tmp"}
+    assert json.loads((folder / "labels.json").read_text()) == NASTY
+
+
 def model_config(tmp_path):
     return json.loads((tmp_path / "clip" / "open_clip_config.json").read_text())["model_cfg"]
 
@@ -178,3 +189,4 @@ def test_a_push_uploads_the_folder(tmp_path, monkeypatch):
     export.run(Experiment(cfg))
     assert calls[0] == (("me/soup",), {"private": True, "exist_ok": True})
     assert calls[1]["folder_path"] == cfg.run.root / "export" / "uniform"
+    assert calls[1]["ignore_patterns"] == ["manifest.json", ".*"]

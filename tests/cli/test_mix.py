@@ -1,6 +1,7 @@
 """Soups as files: what they say about themselves, ties, refusals, folders, and the command line."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ def test_a_uniform_soup_says_what_it_is(tmp_path: Path) -> None:
 
 def test_a_changed_ingredient_is_refused(tmp_path: Path) -> None:
     paths = files(tmp_path, 2)
+    os.utime(paths[1], (1, 1))  # else it may be written twice in one tick of the clock
     chosen = soup.uniform(paths)
     save_file(state(7), paths[1])
     with pytest.raises(ValueError, match=r"1\.safetensors: not the ingredient"):
@@ -94,10 +96,12 @@ def test_a_hugging_face_folder_keeps_its_tokenizer(tmp_path: Path) -> None:
         (tmp_path / name / "config.json").write_text('{"model_type": "bert"}')
         (tmp_path / name / "vocab.txt").write_text("hello")
         (tmp_path / name / "modeling.py").write_text("raise SystemExit")
-    soup.mix(soup.uniform([tmp_path / "a", tmp_path / "b"]), tmp_path / "soup")
+    notes = soup.mix(soup.uniform([tmp_path / "a", tmp_path / "b"]), tmp_path / "soup")
+    assert any(note.startswith(f"modeling.py: code of {tmp_path / 'a'}, copied") for note in notes)
     assert {p.name for p in (tmp_path / "soup").iterdir()} == {
         "config.json",
         "vocab.txt",
+        "modeling.py",
         "model.safetensors",
         "README.md",
     }
@@ -109,12 +113,18 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     a, b = map(str, files(tmp_path, 2))
     commands.main(["mix", "uniform", a, b, "-o", str(tmp_path / "u.safetensors")])
     commands.main(["mix", "weights", a, b, "--coefficients", "2", "-1", "-o", str(tmp_path / "w.safetensors")])
-    assert "uniform soup of 2 checkpoints" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "wrote the uniform soup of 2 checkpoints" in out
+    assert "the coefficients" not in out
+    tiny = ["--coefficients", "1.001", "-1e-3", "-o", str(tmp_path / "t.safetensors")]
+    commands.main(["mix", "weights", a, b, *tiny])  # argparse alone takes -1e-3 for an option
+    assert bits(load_file(tmp_path / "t.safetensors")) == bits(mix([state(0), state(1)], {"*": [1.001, -1e-3]}))
     assert bits(load_file(tmp_path / "w.safetensors")) == bits(mix([state(0), state(1)], {"*": [2, -1]}))
     for wrong, message in [
         (["uniform", a, a], "is given twice"),
         (["uniform", a, f"{tmp_path}/../{tmp_path.name}/0.safetensors"], "is given twice, also as"),
         (["weights", a, b, "--coefficients", "1"], "expected 2 numbers"),
+        (["weights", a, b, "--coefficients", "nan", "1"], "coefficient nan of group *; expected finite numbers"),
         (["uniform", a, str(tmp_path / "no.pt")], "no.pt cannot be read"),
     ]:
         with pytest.raises(SystemExit) as stopped:
@@ -200,3 +210,25 @@ def test_an_input_is_not_overwritten_and_a_full_disk_is_named(tmp_path: Path) ->
     assert bits(load_file(tmp_path / "one.safetensors")) == bits(load_file(paths[0]))
     with pytest.raises(OSError, match="could not write /proc/soup"):
         soup.mix(soup.uniform(paths), "/proc/soup.safetensors")
+
+
+def test_the_initialization_has_the_names_of_the_checkpoints(tmp_path: Path, capsys) -> None:
+    """It is saved otherwise: under a prefix, in another entry, with a buffer. The updates are at right angles."""
+    start = {"a.weight": torch.tensor([[8.0, 8.0]])}
+    for name, update in (("one", [[2.0, 0.0]]), ("two", [[0.0, 2.0]])):
+        tuned = {"a.weight": start["a.weight"] + torch.tensor(update)}
+        torch.save({"ema": tuned, "x": {"a.weight": torch.zeros(1, 2)}}, tmp_path / f"{name}.pt")
+    torch.save({"model": {"net.a.weight": start["a.weight"], "net.ids": torch.arange(2)}}, tmp_path / "init.pt")
+    models, out = [str(tmp_path / f"{name}.pt") for name in ("one", "two")], tmp_path / "s.safetensors"
+    more = ["--init", str(tmp_path / "init.pt"), "--key", "ema"]
+    commands.main(["mix", "model_stock", *models, *more, "-o", str(out)])
+    assert {key: tensor.tolist() for key, tensor in load_file(out).items()} == {"a.weight": [[8, 8]]}
+    capsys.readouterr()
+    commands.main(["doctor", *models, *more])
+    told = capsys.readouterr().out
+    assert "angles between updates from the initialization" in told
+    assert "90.000" in told
+    assert "one, two: took its entry ema; there are also x (--key)" in told.replace(".pt", "")
+    with pytest.raises(SystemExit):
+        commands.main(["mix", "uniform", *models, "-o", str(tmp_path / "no.safetensors")])
+    assert "several models: ema, x; choose one with --key NAME" in capsys.readouterr().err

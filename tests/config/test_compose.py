@@ -92,3 +92,28 @@ print(*{"timm", "torchvision", "open_clip", "wandb", "transformers", "torch._dyn
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.stdout.strip(), done.returncode) == ("", 0), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "way_out"),
+    [
+        ("model.tag=epoch=3-step=100.ckpt", "model.tag='epoch=3-step=100.ckpt'"),
+        ("data.root=~/flowers", "data.root='~/flowers'"),
+        ("data.root=/my data (copy)/x", "data.root='/my data (copy)/x'"),
+        ("data.name=a:b", None),
+    ],
+)
+def test_a_value_that_hydra_does_not_read_is_shown_in_quotes(override, way_out):
+    if way_out is None:
+        load([override])
+        return
+    with pytest.raises(ValueError, match=re.escape(f'for the shell: "{way_out}"')):
+        load([override])
+    load([way_out])
+
+
+def test_the_home_folder_is_known_in_paths(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = load(["data.root='~/flowers'", "data.dir='~'", "runs='~/r'", "data.name='~/x'", "export.out='x/~/y'"])
+    assert (config.data.root, config.data.dir, config.runs) == (f"{tmp_path}/flowers", str(tmp_path), f"{tmp_path}/r")
+    assert (config.data.name, config.export.out) == ("~/x", "x/~/y")

@@ -1,9 +1,11 @@
 """What a registry of ours lacks is found in a file of one's own."""
 
+import sys
+
 import pytest
 
 from modelsoups.config.compose import load
-from modelsoups.config.registry import find, own_code
+from modelsoups.config.registry import find, result
 
 KNOWN = {"ours": 1, "late": "json:dumps"}
 
@@ -52,10 +54,21 @@ def test_the_configuration_takes_an_object_of_ones_own_where_a_registry_is_open(
         load(["protocol=mine:f"])
 
 
-def test_ones_own_code_is_told_by_the_hash_of_its_file(tmp_path):
-    file = tmp_path / "my_method.py"
-    file.write_text("def f():\n    return 1\n")
-    before = own_code(["uniform", "my_method:f"])
-    assert list(before) == ["my_method:f"]
-    file.write_text("def f():\n    return 2\n")
-    assert own_code(["my_method:f"]) != before
+def test_a_module_finds_its_neighbours_later_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "late_neighbour.py").write_text("value = 5\n")
+    (tmp_path / "json.py").write_text("raise SystemExit\n")  # a neighbour hides no library
+    (tmp_path / "with_neighbour.py").write_text("def f():\n    import late_neighbour as n\n    return n.value\n")
+    assert find(KNOWN, "with_neighbour:f", "key")() == 5
+    assert sys.path[-1] == str(tmp_path)
+    find(KNOWN, "late", "key")
+    assert sys.path.count(str(tmp_path)) == 1
+
+
+def test_a_function_that_ends_the_process_is_named(tmp_path):
+    (tmp_path / "ends_it.py").write_text("import sys\ndef f():\n    sys.exit(0)\n")
+    with pytest.raises(ValueError, match=r"ends_it:f ends the process \(SystemExit 0\)"):
+        result("ends_it:f")
+    (tmp_path / "ends_at_once.py").write_text("raise SystemExit(0)\n")
+    with pytest.raises(ValueError, match="ends_at_once ends the process"):
+        result("ends_at_once:f")

@@ -50,7 +50,7 @@ def test_damaged_pixels_are_named_and_partial_ones_made_again(dataset, tmp_path)
         content = bytearray(path.read_bytes())
         content[-1] ^= 1
         path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"pixels\.npy has changed since it was written; delete"):
+    with pytest.raises(ValueError, match=r"pixels\.npy has changed since it was written; move"):
         store.pixels(dataset, 8)
     for path in places:
         path.write_bytes(path.read_bytes()[:-1])

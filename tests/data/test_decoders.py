@@ -9,7 +9,8 @@ from torchvision.transforms import functional as tv
 from modelsoups.config.compose import load
 from modelsoups.data import decoders, transforms
 from modelsoups.data.gpu import augment
-from modelsoups.data.shards import CorruptImage, by_pil
+from modelsoups.data.pictures import by_pil
+from modelsoups.data.shards import CorruptImage
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_a_corrupt_jpeg_is_named_when_it_is_decoded_on_the_device_and_a_cut_one_
         decoders.left_encoded(good[:-30])
     broken = decoders.EncodedJpeg(good[:300] + decoders.END, 40, 50, 0, "train-000000.tar: image n01_1")
     both = [decoders.EncodedJpeg(good, 40, 50, 0), broken]
-    with pytest.raises(CorruptImage, match=r"^train-000000\.tar: image n01_1 is corrupt \(.*\); delete that shard"):
+    with pytest.raises(CorruptImage, match=r"^train-000000\.tar: image n01_1 is corrupt \(.*\); move that shard away"):
         decoders.decode_on(torch.device("cpu"), both)
 
 

@@ -1,6 +1,7 @@
 """Shards: plain WebDataset tars, read back in any order, the same bytes each time, damage named."""
 
 import hashlib
+import os
 import tarfile
 
 import numpy as np
@@ -64,6 +65,7 @@ def test_a_corrupt_image_is_named_by_shard_and_key(tmp_path):
     content = bytearray(shard.read_bytes())
     content[offset : offset + 20] = bytes(20)
     shard.write_bytes(content)
+    os.utime(shard, (1, 1))  # a disk that decays leaves the time
     dataset = shards.ShardSet(tmp_path)
     dataset.image(3)
     with pytest.raises(ValueError, match=r"s-000001\.tar: image k-4 is corrupt"):
@@ -89,3 +91,17 @@ def test_the_index_points_at_the_bytes_and_names_the_files_hash(tmp_path, extens
     assert found == [data for _, data, _, _ in samples]
     with tarfile.open(tmp_path / "s-000000.tar") as archive:
         assert {m.name for m in archive} == {f"n0_{i}.{e}" for i in range(5) for e in (extension, "cls")}
+
+
+def test_a_shard_that_was_written_to_is_named_and_a_copied_one_is_not(tmp_path):
+    make(tmp_path / "set")
+    shard, manifest = tmp_path / "set" / "s-000001.tar", tmp_path / "set" / "manifest.json"
+    later = manifest.stat().st_mtime + 10
+    os.utime(shard, (later, later))  # as of a copy of the folder
+    assert len(shards.ShardSet(tmp_path / "set")) == 7
+    content = bytearray(shard.read_bytes())
+    content[700] ^= 1
+    shard.write_bytes(content)
+    os.utime(shard, (later * 2, later * 2))
+    with pytest.raises(ValueError, match=r"s-000001\.tar has changed since it was written; run `modelsoups prepare`"):
+        shards.ShardSet(tmp_path / "set")

@@ -5,6 +5,7 @@ import pickle
 import pytest
 import torch
 from pico import arguments
+from safetensors.torch import load_file, save_file
 
 from modelsoups.config.compose import load
 from modelsoups.experiment.experiment import Experiment
@@ -55,3 +56,17 @@ def test_a_worker_gets_the_configuration_and_opens_the_rest_itself(two):
     assert again.config == one.config
     assert again.sets["test"] is not kept
     assert len(pickle.dumps(one)) < 20_000
+
+
+def test_logits_that_changed_are_named(two):
+    one, _ = two
+    kept = one.logits.of("v2", "a" * 64, state_of(one.classifier(80)))
+    path = one.logits.path("v2", "a" * 64)
+    content = load_file(path)
+    assert torch.equal(content["logits"], kept.logits_NC)
+    content["logits"][3, 4] += 1
+    save_file(content, path)
+    with pytest.raises(ValueError, match="has changed since it was written; move it away and run the stage again"):
+        one.logits.of("v2", "a" * 64)
+    save_file({"logits": content["logits"]}, path)  # of an earlier version, without a digest
+    assert torch.equal(one.logits.of("v2", "a" * 64).logits_NC, content["logits"])

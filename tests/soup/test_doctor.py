@@ -119,6 +119,7 @@ ADAPTER = {"blocks.0.lora_A.weight": torch.ones(2, 16), "blocks.0.lora_B.weight"
             "int8",
             "integers",
         ),
+        ({**healthy(), "zero3": {k: torch.empty(0) for k in base()}}, "empty", "zero3", "no elements"),
         (changed(healthy(), "m0", norm__weight=torch.full((32,), float("inf"))), "nan", "m0", "norm.weight"),
     ],
 )
@@ -149,12 +150,21 @@ def test_doubts_are_named_but_not_fatal() -> None:
     twins = {**healthy(), "twin": healthy()["m0"]}
     assert ("duplicates", ("m0", "twin"), False) in causes(examine(twins))
     assert causes(examine({**healthy(), "same": base()}, base())) == [("untrained", ("same",), False)]
-    normed = {
-        k: {**s, "bn.running_mean": torch.zeros(3), "bn.running_var": torch.ones(3)} for k, s in healthy().items()
-    }
-    found = examine(normed)
+    frozen = {"bn.running_mean": torch.zeros(3), "bn.running_var": torch.ones(3)}
+    normed = {k: {**s, **frozen} for k, s in healthy().items()}
+    assert examine(normed).findings == [], "statistics that are equal everywhere fit the mixed weights"
+    found = examine(changed(normed, "m1", bn__running_var=torch.full((3,), 2.0)))
     assert causes(found) == [("batchnorm", ("all",), False)]
     assert found.healthy
+
+
+def test_pools_without_matrices_and_of_float8_are_examined() -> None:
+    found = examine({"a": {"w": torch.ones(3)}, "b": {"w": torch.zeros(3)}})
+    assert (causes(found), found.healthy) == ([("no matrices", ("all",), False)], True)
+    eighth = {k: {n: t.to(torch.float8_e4m3fn) for n, t in s.items()} for k, s in healthy(2).items()}
+    assert examine(eighth).findings == []
+    nan = torch.full((32,), float("nan")).to(torch.float8_e4m3fn)
+    assert causes(examine(changed(eighth, "m0", norm__weight=nan))) == [("nan", ("m0",), True)]
 
 
 def test_error_barriers_and_weak_ingredients_at_midpoints() -> None:

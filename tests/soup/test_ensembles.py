@@ -105,8 +105,8 @@ def test_no_forward_pass_is_made_twice(tmp_path: Path) -> None:
     assert data.seen == 12
     assert first["a"] == both["a"]
     assert soup.ensemble(both, data.labels_N).correct == 6  # of equal logits the first class counts
-    with pytest.raises(ValueError, match="has logits of 6 images, not 3"):
-        soup.cache_logits({"a": made[0]}, holdout(3), tmp_path)
+    (again,) = soup.cache_logits({"a": {"margin": made[0]["margin"][:3]}}, holdout(3), tmp_path).values()
+    assert again not in both.values()
     with pytest.raises(ValueError, match="b: hold-out logits contain NaN or infinity, or do not fit into float16"):
         soup.cache_logits({"b": {"margin": torch.full((6,), 1e6)}}, data, tmp_path)
     assert isinstance(data.model, Margins)
@@ -157,3 +157,24 @@ def test_memory_does_not_grow_with_the_number_of_models(tmp_path: Path) -> None:
         [sys.executable, "-c", MEASURE, str(tmp_path), "20000"], capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout) < 100
+
+
+def test_cached_logits_are_of_one_hold_out_and_one_content(tmp_path: Path) -> None:
+    made = {"a": states([[1, 2, -3, 4, 5, -6]])[0]}
+    (path,) = soup.cache_logits(made, holdout(6), tmp_path).values()
+    data = holdout(6)
+    data.inputs = data.inputs.flip(0)  # a loader that shuffles
+    (shuffled,) = soup.cache_logits(made, data, tmp_path).values()
+    data = holdout(6)
+    data.prepare = lambda x: x.flip(0)
+    (scaled,) = soup.cache_logits(made, data, tmp_path).values()
+    assert len({path, shuffled, scaled}) == 3
+    assert soup.ensemble({"a": path}, data.labels_N).n == 6
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 64
+    path.write_bytes(content)
+    changed = r"\.npy has changed since it was written; move it away"
+    with pytest.raises(ValueError, match=changed):
+        soup.ensemble({"a": path}, data.labels_N)
+    with pytest.raises(ValueError, match=changed):
+        soup.cache_logits(made, holdout(6), tmp_path)

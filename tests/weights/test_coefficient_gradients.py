@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from modelsoups.checkpoints.formats import open_checkpoint
-from modelsoups.checkpoints.tensors import MappedFile
+from modelsoups.checkpoints.mapped import MappedFile
 from modelsoups.weights import coefficient_gradients
 from modelsoups.weights.coefficient_gradients import Stack, grams
 from modelsoups.weights.fast import blocks

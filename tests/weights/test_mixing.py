@@ -10,9 +10,11 @@ import torch
 from checkpoint_files import bits, files, state
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from modelsoups import soup
+from modelsoups.checkpoints import pytorch
 from modelsoups.weights import mixing
 from modelsoups.weights.fast import blocks
 from modelsoups.weights.state_dicts import mix
@@ -45,6 +47,96 @@ def test_a_file_cut_off_while_it_is_mixed_is_named(tmp_path: Path) -> None:
         file.truncate(100)
     with pytest.raises(ValueError, match=r"1\.safetensors ends too early"):
         mixing.mix_to_file(checkpoints, {"*": [0.5, 0.5]}, tmp_path / "out.safetensors")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0.safetensors", "1.safetensors"]
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize("change", ["content", "size"])
+def test_a_file_that_changes_in_place_is_named_and_never_mixed(tmp_path: Path, suffix: str, change: str) -> None:
+    paths = files(tmp_path, 2, suffix)
+    os.utime(paths[1], ns=(1, 1))
+    checkpoints = soup.library.open_all(paths)
+
+    def facts(digests: tuple[str, ...]) -> dict[str, str]:
+        if mixing.digest.UNKNOWN in digests:  # the checkpoints have been opened, the pass has not begun
+            with open(paths[1], "ab" if change == "size" else "r+b") as file:
+                file.seek(-8, os.SEEK_END)
+                file.write(b"12345678")
+        return {}
+
+    with pytest.raises(ValueError, match=rf"1\{suffix} was changed while it was being read"):
+        mixing.mix_to_file(checkpoints, {"*": [0.5, 0.5]}, tmp_path / "out.safetensors", facts)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"0{suffix}", f"1{suffix}"]
+
+
+def test_tensors_of_another_stride_are_watched_too(tmp_path: Path) -> None:
+    """They stay in torch's own map: a channels-last convolution, for example."""
+    paths = [tmp_path / "0.pt", tmp_path / "1.pt"]
+    for path in paths:
+        torch.save({"w": torch.ones(7, 10).t()}, path)
+    os.utime(paths[1], ns=(1, 1))
+    checkpoints = soup.library.open_all(paths)
+    content = paths[1].read_bytes()
+    with open(paths[1], "r+b") as file:
+        file.write(content)
+    with pytest.raises(ValueError, match=r"1\.pt was changed while it was being read"):
+        mixing.mix_to_file(checkpoints, {"*": [0.5, 0.5]}, tmp_path / "out.safetensors")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_that_changes_while_it_is_opened_is_named(tmp_path: Path, monkeypatch, zipped: bool) -> None:
+    torch.save({"w": torch.ones(7)}, tmp_path / "0.pt", _use_new_zipfile_serialization=zipped)
+    loaded = pytorch.read_pickle
+    monkeypatch.setattr(pytorch, "read_pickle", lambda path: (loaded(path), os.utime(path, (1, 1)))[0])
+    with pytest.raises(ValueError, match=r"0\.pt was changed while it was being read"):
+        soup.library.open_all([tmp_path / "0.pt"])
+
+
+def test_a_change_whose_time_is_put_back_is_found_by_the_digest(tmp_path: Path, monkeypatch) -> None:
+    """The first block is overwritten once it has been read; a mode that changes does no harm."""
+    paths = [tmp_path / "0.safetensors", tmp_path / "1.safetensors"]
+    for path in paths:
+        save_file({"w": torch.ones(70)}, path)
+    monkeypatch.setattr(blocks, "BLOCK", 7)
+    monkeypatch.setattr(blocks, "PIECE", 7)
+    written = mixing._write
+
+    def overwrite(*args) -> None:
+        stat = paths[0].stat()
+        with open(paths[0], "r+b") as file:
+            file.seek(-280, os.SEEK_END)
+            file.write(bytes(280))
+        os.utime(paths[0], ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        written(*args)
+
+    paths[1].chmod(0o600)
+    monkeypatch.setattr(mixing, "_write", lambda *args: (paths[1].chmod(0o644), written(*args)))
+    mixing.mix_to_file(soup.library.open_all(paths), {"*": [0.5, 0.5]}, tmp_path / "out.safetensors")
+    assert load_file(tmp_path / "out.safetensors")["w"].tolist() == [1.0] * 70
+    monkeypatch.setattr(mixing, "_write", overwrite)
+    with pytest.raises(ValueError, match=r"0\.safetensors was changed while it was being read"):
+        mixing.mix_to_file(soup.library.open_all(paths), {"*": [0.5, 0.5]}, tmp_path / "torn.safetensors")
+    assert not (tmp_path / "torn.safetensors").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse or copy sparse files")
+def test_a_file_larger_than_memory_is_opened_and_read(tmp_path: Path) -> None:
+    """A terabyte of zeros that takes no room on the disk; a map that may be written would be refused."""
+    count = 2**38
+    header = json.dumps({"w": {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]}}).encode()
+    with open(tmp_path / "a.safetensors", "wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + 4 * count)
+    entry = soup.library.open_all([tmp_path / "a.safetensors"])[0].entries["w"]
+    assert not entry.block(count - 5, count).any()
+
+
+def test_a_disk_too_small_for_the_soup_is_said_before_anything_is_written(tmp_path: Path, monkeypatch) -> None:
+    sources = soup.library.open_all(files(tmp_path, 2))
+    usage = type("Usage", (), {"total": 10**6, "free": 1000})
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
+    with pytest.raises(OSError, match=r"out\.safetensors: the file takes 0\.0 MB, but only 0\.0 MB are free"):
+        mixing.mix_to_file(sources, {"*": [0.5, 0.5]}, tmp_path / "new" / "out.safetensors")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0.safetensors", "1.safetensors"]
 
 
@@ -111,7 +203,8 @@ def test_tensors_of_whole_pages_lie_on_pages(tmp_path: Path) -> None:
         "w": torch.ones(32, 64),
         "double": torch.ones(2).double(),
     }
-    soup.mix(soup.uniform([state, state]), tmp_path / "soup.safetensors", [state, state])
+    both = [state, {k: v.clone() for k, v in state.items()}]
+    soup.mix(soup.uniform(both), tmp_path / "soup.safetensors", both)
     content = (tmp_path / "soup.safetensors").read_bytes()
     length = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:length])
@@ -140,3 +233,39 @@ def of_status(key: str) -> float:
     """A line of this process's status, in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("__metadata__", "has a name that safetensors reserves"),
+        ("a\ud800", "has characters that are not valid Unicode"),
+    ],
+)
+def test_names_that_no_safetensors_file_can_hold_are_refused(tmp_path: Path, name: str, told: str) -> None:
+    for n in range(2):
+        torch.save({name: torch.ones(2), "w": torch.full((2,), float(n))}, tmp_path / f"{n}.pt")
+    with pytest.raises(ValueError, match=told):
+        soup.mix(soup.uniform([tmp_path / "0.pt", tmp_path / "1.pt"]), tmp_path / "out.safetensors")
+    assert not list(tmp_path.glob("*out*"))
+
+
+@pytest.mark.parametrize("name", ["format", "modelsoups"])
+def test_ties_named_as_facts_are_written_as_tensors(tmp_path: Path, name: str) -> None:
+    for n in range(2):
+        tensor = torch.full((2,), float(n))
+        torch.save({"w": tensor, name: tensor, "b.c": tensor}, tmp_path / f"{n}.pt")
+    soup.mix(soup.uniform([tmp_path / "0.pt", tmp_path / "1.pt"]), tmp_path / "out.safetensors")
+    with safe_open(tmp_path / "out.safetensors", "pt") as file:
+        facts = file.metadata()
+    assert (facts["format"], json.loads(facts["modelsoups"])["method"]) == ("pt", "uniform")
+    loaded = soup.load(tmp_path / "out.safetensors")
+    assert {key: tensor.tolist() for key, tensor in loaded.items()} == {key: [0.5, 0.5] for key in ("w", name, "b.c")}
+
+
+def test_what_safetensors_cannot_open_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = files(tmp_path, 2)
+    monkeypatch.setattr(mixing, "METADATA", "__metadata")
+    with pytest.raises(ValueError, match=r"out\.safetensors: safetensors cannot open what was written"):
+        soup.mix(soup.uniform(paths), tmp_path / "out.safetensors")
+    assert not list(tmp_path.glob("*out*"))

@@ -2,22 +2,29 @@
 
 import argparse
 import contextlib
+import io
 import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from modelsoups.checkpoints.tensors import Checkpoint, Entry, InFile, InMemory, MappedFile, bytes_of, checkpoint_of
+from modelsoups.checkpoints.foreign import AT_LIMIT
+from modelsoups.checkpoints.mapped import CHANGED, MappedFile, bytes_of
+from modelsoups.checkpoints.nests import chosen_state
+from modelsoups.checkpoints.tensors import Checkpoint, Entry, InFile, InMemory, checkpoint_of
+from modelsoups.checkpoints.torchscript import is_archive, load_archive, load_pickle
+from modelsoups.checkpoints.zipped import load_zipped
 
-# Entries of training checkpoints that contain the weights; the first one present is used.
-NESTS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema", "ema")
+OTHER_PROTOCOL = re.compile("Unsupported operand")  # torch.load knows the opcodes of protocol 2 alone
+SCRIPT = "TorchScript (its code was not run)"  # the entry that stands for such an archive's tensors
+SHORT = re.compile("allocate memory|not enough memory|bytes from file|Too many open files")
+SAFE: list[Any] = [argparse.Namespace, io.BytesIO]  # of timm and others; of _extra_state
 Version = tuple[Path, int, int, int, str | None]  # file, inode, size, time of change, entry
+Maps = list[tuple[int, int, int]]  # first address, end address, file offset
 Places = dict[str, tuple[int, torch.dtype, tuple[int, ...]]]  # tensor -> offset, dtype, shape
 
 
@@ -52,57 +59,69 @@ read_pytorch = KnownPlaces().open
 
 
 def read_pickle(path: Path) -> object:
-    """Memory-map and load a PyTorch file with weights_only=True; also allows argparse.Namespace.
+    """Return a PyTorch file's content, memory-mapped; of Python classes, only SAFE ones are loaded.
 
-    Raises OSError if the file cannot be opened, ValueError if it is damaged or has other classes.
+    Raises OSError if the file cannot be opened, ValueError if it is damaged, has other classes or
+    does not fit into memory.
     """
     zipped = False
     with contextlib.suppress(zipfile.BadZipFile):  # raised for some damaged directories
         zipped = zipfile.is_zipfile(path)  # if not: of torch before 1.6, truncated, or no checkpoint
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(SAFE):
             warnings.simplefilter("ignore")  # about old pickle protocols, which load or raise
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+            return load_zipped(path) if zipped else torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # damaged bytes make the unpickler raise almost anything
-        code = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        what = "is truncated, empty or not a PyTorch checkpoint; download or save it again"
-        if code:
-            refused = f"contains Python objects ({code[1]}), which can run code, so it is not loaded"
-            what = f"{refused}; save model.state_dict(), best as .safetensors"
-        raise ValueError(f"{path} {what}") from error
+        if zipped and is_archive(path):
+            return {SCRIPT: load_archive(path)}
+        if zipped and OTHER_PROTOCOL.search(str(error)):
+            return load_pickle(path)
+        raise ValueError(f"{path} {_why_not(path, error, zipped)}") from error
+
+
+def _why_not(path: Path, error: Exception, zipped: bool) -> str:
+    """Return the cause of an error of torch.load and what to do, as text after the file's name."""
+    text = str(error)
+    if isinstance(error, MemoryError) or SHORT.search(text):
+        return f"cannot be read: {AT_LIMIT}"
+    if code := re.search(r"GLOBAL (\S+)", text) if isinstance(error, pickle.UnpicklingError) else None:
+        refused = f"contains Python objects ({code[1]}), which can run code, so it is refused"
+        return f"{refused}; save model.state_dict(), best as .safetensors"
+    if zipped and "corrupted" not in text:
+        reason = f"{type(error).__name__}: {text.strip().partition(chr(10))[0][:200]}"
+        return f"is an undamaged zip archive, but torch.load cannot read it ({reason})"
+    with open(path, "rb") as file:
+        start = file.read(2)
+    if OTHER_PROTOCOL.search(text) and start[:1] == pickle.PROTO and start[1:] in b"\3\4\5":
+        again = "load it with torch.load and save it again with torch.save's default protocol"
+        return f"was saved before torch 1.6 with pickle protocol {start[1]}, not supported here; {again}"
+    return "is truncated, empty or not a PyTorch checkpoint; download it or save it again"
 
 
 def _unpickled(path: Path, key: str | None) -> Checkpoint:
-    content, notes = read_pickle(path), []
-    if isinstance(content, Mapping) and (key is not None or not _is_state(content)):
-        found = [name for name in NESTS if _is_state(content.get(name))]
-        found += [name for name, value in content.items() if name not in NESTS and _is_state(value)]
-        chosen = key or next(iter(found), None)
-        if chosen not in found:
-            what = f"no weights in entry {key}" if key else "no state dict"
-            raise ValueError(f"{path} has {what}; entries with weights: {', '.join(map(str, found)) or 'none'}")
-        others = ", ".join(str(name) for name in found if name != chosen)
-        notes.append(f"weights read from entry {chosen}" + (f"; not from {others} (select by key)" if others else ""))
-        content = content[chosen]
-    if not isinstance(content, Mapping) or not _is_state(content):
-        raise ValueError(f"{path} contains a {type(content).__name__}, not a state dict; save model.state_dict()")
+    before = _facts(path)
+    content, notes = chosen_state(read_pickle(path), path, key)
     checkpoint = checkpoint_of(content, str(path))
-    checkpoint.notes += notes
+    checkpoint.notes = notes + checkpoint.notes
     checkpoint.files = (path,)
     _find_in_file(checkpoint, path)
+    if _facts(path) != before:
+        raise ValueError(f"{path} {CHANGED}")
     return checkpoint
 
 
-def _is_state(value: Any) -> bool:
-    if not isinstance(value, Mapping) or not value:
-        return False
-    return all(isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in value.items())
+def _facts(path: Path) -> tuple[int, int, int]:
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _find_in_file(checkpoint: Checkpoint, path: Path) -> None:
-    """Replace contiguous tensors of torch.load's memory map by their offsets in a `MappedFile`."""
+    """Replace contiguous tensors of torch.load's memory map by their offsets in a `MappedFile`.
+
+    Other tensors stay in torch.load's map; the file is kept with them to detect changes.
+    """
     maps = _maps(path)
     if not maps:
         return
@@ -112,7 +131,11 @@ def _find_in_file(checkpoint: Checkpoint, path: Path) -> None:
         assert isinstance(entry, InMemory)
         at, size = entry.held.data_ptr(), entry.held.nbytes
         offset = next((o + at - low for low, high, o in maps if low <= at and at + size <= high), None)
-        if offset is None or not entry.held.is_contiguous() or not size:
+        if not entry.held.is_contiguous():
+            if any(low <= at < high for low, high, _ in maps):
+                placed[name] = InMemory(entry.held, file)
+            continue
+        if offset is None or not size:
             continue
         placed[name] = InFile(file, offset, entry.dtype, entry.shape)
         start = bytes_of(entry.held.reshape(-1)[:8]).tobytes()
@@ -121,10 +144,10 @@ def _find_in_file(checkpoint: Checkpoint, path: Path) -> None:
     checkpoint.entries |= placed
 
 
-def _maps(path: Path) -> list[tuple[int, int, int]]:
+def _maps(path: Path) -> Maps:
     """Return (first address, end address, file offset) of this process's memory maps of a file."""
     try:
-        lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return []
     found, inode = [], path.stat().st_ino

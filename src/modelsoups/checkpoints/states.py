@@ -24,6 +24,12 @@ def averaged(tensor: Tensor | Entry) -> bool:
     return tensor.dtype.is_floating_point
 
 
+def is_finite(tensor: Tensor) -> bool:
+    """Return whether a tensor has no NaN or infinity; also for float8, unlike torch.isfinite."""
+    wide = tensor.float() if tensor.dtype.is_floating_point and tensor.dtype.itemsize == 1 else tensor
+    return bool(torch.isfinite(wide).all())
+
+
 def state_sha256(state: State) -> str:
     """Return the SHA-256 (hex) of all tensors' names, dtypes, shapes and bytes, sorted by name."""
     digest = hashlib.sha256()

@@ -1,44 +1,20 @@
 """The class Checkpoint, which reads tensors from files on access, and access to tensors' bytes."""
 
 import math
-import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-Bytes = NDArray[np.uint8]
+from modelsoups.checkpoints.mapped import Bytes, MappedFile, bytes_of, tensor_of
+from modelsoups.checkpoints.shards import InShards
 
-
-class MappedFile:
-    """A memory-mapped file, read page by page on access; the system may drop pages at any time."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with open(path, "rb") as file:  # copy on write: torch warns of read-only
-            self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        self.bytes = np.frombuffer(self.map, np.uint8)
-        self.address = self.bytes.ctypes.data
-
-    def check(self, stop: int) -> None:
-        """Raise ValueError if the file shrank to under `stop` bytes; reading it would crash."""
-        if self.map.size() < stop:  # the size of the file now, not when it was mapped
-            raise ValueError(f"{self.path} ends too early; it was cut off while being read")
-
-    def read(self, start: int, stop: int) -> Bytes:
-        self.check(stop)
-        return self.bytes[start:stop]
-
-    def release(self) -> None:
-        """Free the memory of the pages read so far; the system's file cache may keep them."""
-        if hasattr(mmap, "MADV_DONTNEED"):
-            self.map.madvise(mmap.MADV_DONTNEED)
+COMPUTED = 2**20  # numbers of a computed tensor that are in memory as float64 at a time
+DEPTH = 8  # of collections in collections that are looked into
 
 
 class InFile(NamedTuple):
@@ -63,15 +39,20 @@ class InFile(NamedTuple):
         """Read the tensor from the file into memory."""
         tensor = torch.empty(self.shape, dtype=self.dtype)
         bytes_of(tensor)[:] = self.file.read(self.offset, self.offset + nbytes(self))
+        self.file.check_unchanged()
         self.file.release()
         return tensor
 
 
 @dataclass(frozen=True)
 class InMemory:
-    """A tensor in memory (any device, any strides), with the same methods as `InFile`."""
+    """A tensor in memory (any device, any strides), with the same methods as `InFile`.
+
+    file: the mapped file with the tensor's bytes, if any; used to detect changes of the file.
+    """
 
     held: Tensor
+    file: MappedFile | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -106,14 +87,52 @@ class InMemory:
         return self.held.cpu()
 
 
-def bytes_of(tensor: Tensor) -> Bytes:
-    """Return the bytes of a contiguous CPU tensor as an array that shares its memory."""
-    flat = tensor.detach().reshape(-1)
-    flat = flat.as_strided(flat.shape, (1,))  # a single element may have any stride
-    return flat.view(torch.uint8).numpy()
+@dataclass(frozen=True, eq=False)
+class Computed:
+    """A tensor whose rows are computed from other tensors each time they are read.
+
+    rows(first, last) returns the rows `first` to `last` - 1 in any float dtype; they are rounded
+    once, to `dtype`. files: the mapped files that the computation reads.
+    """
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    rows: Callable[[int, int], Tensor]
+    files: frozenset[MappedFile] = frozenset()
+
+    def address(self) -> None:
+        """Return None, because the numbers are not stored in memory."""
+
+    def block(self, start: int, stop: int) -> Bytes:
+        """Return the bytes of flat elements `start` to `stop` - 1; only their rows are computed."""
+        width = max(1, math.prod(self.shape[1:]))
+        first = start // width
+        flat = self.rows(first, -(-stop // width)).to(self.dtype).reshape(-1)
+        return bytes_of(flat[start - first * width : stop - first * width])
+
+    def tensor(self) -> Tensor:
+        """Compute the whole tensor, COMPUTED elements at a time to save memory, and return it."""
+        whole = torch.empty(self.shape, dtype=self.dtype)
+        flat = bytes_of(whole)
+        size = self.dtype.itemsize
+        for start in range(0, whole.numel(), COMPUTED):
+            stop = min(start + COMPUTED, whole.numel())
+            flat[start * size : stop * size] = self.block(start, stop)
+        return whole
 
 
-Entry = InFile | InMemory
+def numbers_of(entry: "Entry") -> Tensor:
+    """Return a tensor, without a copy if it is contiguous; do not write to it."""
+    return tensor_of(entry.block(0, math.prod(entry.shape)), entry.dtype).view(entry.shape)
+
+
+def files_of(*entries: "Entry") -> frozenset[MappedFile]:
+    """Return the mapped files from which these tensors are read."""
+    files = {entry.file for entry in entries if isinstance(entry, InFile | InMemory) and entry.file is not None}
+    return frozenset(files.union(*(entry.files for entry in entries if isinstance(entry, InShards | Computed))))
+
+
+Entry = InFile | InMemory | InShards | Computed
 
 
 def nbytes(entry: Entry) -> int:
@@ -125,7 +144,9 @@ class Checkpoint(Mapping[str, Tensor]):
     """An opened checkpoint: a mapping from tensor names to tensors, which are read on access.
 
     tied: {tensor name: earlier name of the same tensor}. notes: messages to the user about changes
-    ("prefix module. removed"). folder: the Hugging Face folder that was opened, if any.
+    ("prefix module. removed"). folder: the model's folder that was opened, if any. parts: {prefix
+    of tensor names: file in this folder to which a soup writes them}. before: the file's original
+    content, if names or tensors were changed after opening.
     """
 
     name: str
@@ -134,6 +155,8 @@ class Checkpoint(Mapping[str, Tensor]):
     notes: list[str] = field(default_factory=list)
     folder: Path | None = None
     files: tuple[Path, ...] = ()
+    before: "Checkpoint | None" = None
+    parts: dict[str, Path] = field(default_factory=dict)
 
     def __getitem__(self, key: str) -> Tensor:
         return self.entries[key].tensor()
@@ -148,15 +171,40 @@ class Checkpoint(Mapping[str, Tensor]):
         for file in self._mapped:
             file.release()
 
+    def check_unchanged(self) -> None:
+        """Raise ValueError naming a file that was written to since it was opened."""
+        for file in self._mapped:
+            file.check_unchanged()
+
+    def touched(self) -> bool:
+        """Return whether the ctime of any of its files changed since it was opened."""
+        return any(file.touched() for file in self._mapped)
+
     @cached_property
     def _mapped(self) -> set[MappedFile]:
-        return {entry.file for entry in self.entries.values() if isinstance(entry, InFile)}
+        return set(files_of(*self.entries.values()))
+
+
+def is_beside(key: Any, value: Any) -> bool:
+    """Return whether a state dict's entry is not a weight: number, text, None, `_extra_state`."""
+    extra = isinstance(key, str) and key.endswith("_extra_state") and not isinstance(value, Tensor)
+    return extra or _is_plain(value, 0)
+
+
+def _is_plain(value: Any, depth: int) -> bool:
+    """Return whether a value is a number, a text or None, or a collection of only such values."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple, set)):
+        return depth < DEPTH and all(_is_plain(inner, depth + 1) for inner in value)
+    return value is None or isinstance(value, (int, float, complex, str, bytes))
 
 
 def checkpoint_of(state: Mapping[Any, Any], name: str = "state in memory") -> Checkpoint:
     """Wrap a state dict as a `Checkpoint` without copying; tensors that share memory become tied.
 
-    Raises ValueError, with `name` first, if `state` is empty or an entry is not a dense tensor.
+    Entries that are not weights (counters, `_extra_state`) are left out, with a note. Raises
+    ValueError, with `name` first, if no tensors remain or an entry is not a dense tensor.
     """
     if isinstance(state, Checkpoint):
         return state
@@ -164,9 +212,16 @@ def checkpoint_of(state: Mapping[Any, Any], name: str = "state in memory") -> Ch
         raise ValueError(f"{name} contains no tensors")
     checkpoint = Checkpoint(name, {})
     seen: dict[tuple[Any, ...], str] = {}
+    left_out = [key for key, value in state.items() if is_beside(key, value)]
+    if len(left_out) == len(state):
+        left_out = []  # these are no weights at all: the first is named
     for key, tensor in state.items():
+        if key in left_out:
+            continue
         if not isinstance(key, str) or not isinstance(tensor, Tensor):
-            raise ValueError(f"{name}: entry {key} is a {type(tensor).__name__}, not a tensor; pass model.state_dict()")
+            raise ValueError(f"{name}: entry {key} is a {type(tensor).__name__}, not a tensor; give model.state_dict()")
+        if hasattr(tensor, "full_tensor"):
+            raise ValueError(f"{name}: tensor {key} is a DTensor, a shard of the whole tensor; give its .full_tensor()")
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             raise ValueError(f"{name}: tensor {key} is sparse, quantized or on meta device; expected a dense one")
         if tensor.numel():
@@ -175,4 +230,7 @@ def checkpoint_of(state: Mapping[Any, Any], name: str = "state in memory") -> Ch
                 checkpoint.tied[key] = seen[same]
             seen.setdefault(same, key)
         checkpoint.entries[key] = InMemory(tensor.detach().resolve_neg())
+    if left_out:
+        shown = ", ".join(map(str, left_out[:3])) + (", ..." if len(left_out) > 3 else "")
+        checkpoint.notes.append(f"{shown} left out: not tensors")
     return checkpoint

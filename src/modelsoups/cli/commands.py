@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from modelsoups.cli.errors import fail
+from modelsoups.workers.interrupts import cleaned_up
 
 # The pipeline, Hydra and PyTorch are imported only by commands that need them: `--help` is fast.
 
@@ -35,6 +36,7 @@ APART = {  # name -> (module with run(experiment), what it does, the sections th
         ("pretrain",),
     ),
 }
+ANEW = ("mix", "doctor")  # commands that keep nothing when they are interrupted
 COMMANDS = {  # with arguments of their own; name -> (module with main(argv), what it does)
     "mix": ("cli.mix", "average any checkpoints into a soup (modelsoups mix -h)"),
     "doctor": ("cli.doctor", "check whether averaging these checkpoints can work (modelsoups doctor -h)"),
@@ -69,6 +71,11 @@ After the stage, Hydra's own flags work too (-m, --cfg, --info, --hydra-help).""
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run `modelsoups`; exit with 1 after an error, 2 for wrong usage, 130 after Ctrl-C."""
+    with cleaned_up():
+        _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> None:
     args = list(sys.argv[1:] if argv is None else argv)
     if args and args[0] in ("-h", "--help", "help"):
         print(usage())
@@ -128,7 +135,8 @@ def _command(name: str, argv: list[str]) -> int:
     try:
         status: int | None = importlib.import_module(f"modelsoups.{COMMANDS[name][0]}").main(argv)
     except KeyboardInterrupt:
-        fail(f"{name}: interrupted; run the same command again to continue", status=130)
+        again = "starts anew" if name in ANEW else "continues where it stopped"
+        fail(f"{name}: interrupted before its end; the same command {again}", status=130)
     except (ValueError, OSError) as error:
         fail(f"{name}: {' '.join(str(error).split())}")
     except Exception as error:

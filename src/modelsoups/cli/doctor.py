@@ -5,18 +5,20 @@ The exit status is 0 if it can, 1 if it cannot (the last line explains why), and
 
 import argparse
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
-from modelsoups.checkpoints.formats import open_checkpoint
 from modelsoups.checkpoints.states import State
-from modelsoups.cli.mix import CHECKPOINTS, holdout_of
+from modelsoups.checkpoints.tensors import Checkpoint
+from modelsoups.cli.mix import CHECKPOINTS, KEY, holdout_of
 from modelsoups.disk import storage
+from modelsoups.disk.terminal import printable
 from modelsoups.soup.diagnosis import Diagnosis
 from modelsoups.soup.doctor import examine
-from modelsoups.soup.library import open_all
+from modelsoups.soup.library import open_all, open_initialization
+from modelsoups.soup.on_base import on_base
 
 MOST_NUMBERED = 16  # checkpoints up to which the heat map prints its numbers
 
@@ -25,13 +27,20 @@ def main(argv: Sequence[str]) -> None:
     """Print the checkpoints' problems, a matrix of pairwise angles or accuracies, and a verdict."""
     made = argparse.ArgumentParser(prog="modelsoups doctor", description=__doc__)
     made.add_argument("checkpoints", nargs="+", help=CHECKPOINTS)
-    made.add_argument("--init", help="checkpoint of the model that all others were fine-tuned from")
+    made.add_argument("--init", help="model that all checkpoints were fine-tuned from (default: --base)")
+    made.add_argument("--base", help="for folders of LoRA adapters: the model into which each is merged")
+    made.add_argument("--key", metavar="ENTRY", help=KEY)
     text = "function that returns a soup.Holdout, to evaluate the mean of each pair of checkpoints"
     made.add_argument("--data", "--holdout", dest="holdout", metavar="MODULE:FUNCTION", help=text)
     made.add_argument("--heatmap", type=Path, help="draw the printed matrix to this .png or .svg")
     args = made.parse_args(argv)
-    opened = open_all(args.checkpoints)
+    opened = open_all(args.checkpoints, args.key, adapters_too=args.base is not None)
+    if args.base is not None:
+        opened = on_base(opened, args.base)
+    start = args.init or args.base
+    init = open_initialization(start, opened, args.key) if start else None
     states = dict(zip(short([c.name for c in opened]), opened, strict=True))
+    print_notes(states, init)
     accuracy = None
     if args.holdout is not None:
         holdout = holdout_of(args.holdout)
@@ -43,15 +52,26 @@ def main(argv: Sequence[str]) -> None:
                 what = f"--data {args.holdout}: the checkpoints do not fit the model of its soup.Holdout"
                 raise ValueError(f"{what}: {error}") from error
 
-    found = examine(states, open_checkpoint(args.init) if args.init else None, accuracy)
+    found = examine(states, init, accuracy)
     for finding in found.findings:
-        print(f"doctor: {'FATAL' if finding.fatal else 'note '} {finding.cause}: {finding.text}")
+        print(f"doctor: {'FATAL' if finding.fatal else 'note '} {finding.cause}: {printable(finding.text)}")
     print_matrix(found)
     if args.heatmap is not None:
         heatmap(found, args.heatmap)
-    print(f"doctor: {found.verdict()}")
+    print(f"doctor: {printable(found.verdict())}")
     if not found.healthy:
         raise SystemExit(1)
+
+
+def print_notes(opened: Mapping[str, Checkpoint], init: Checkpoint | None) -> None:
+    """Print how the files were read (entry taken, prefix removed): each note once, with its files."""
+    named: dict[str, list[str]] = {}
+    for name, checkpoint in (*opened.items(), *([("the initialization", init)] if init is not None else [])):
+        for note in checkpoint.notes:
+            named.setdefault(note, []).append(name)
+    for note, names in named.items():
+        more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+        print(f"doctor: read  {printable(', '.join(names[:2]) + more)}: {printable(note)}")
 
 
 def short(names: Sequence[str]) -> list[str]:
@@ -77,7 +97,7 @@ def print_matrix(found: Diagnosis) -> None:
         return
     print(f"doctor: {title}")
     for name, row in zip(found.names, matrix_KK.tolist(), strict=True):
-        print(f"  {' '.join(f'{x:7.3f}' for x in row)}  {name}")
+        print(f"  {' '.join(f'{x:7.3f}' for x in row)}  {printable(name)}")
 
 
 def heatmap(found: Diagnosis, path: Path) -> None:

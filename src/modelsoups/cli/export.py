@@ -6,6 +6,7 @@ fails unless open_clip or timm loads the folder and computes the same logits as 
 """
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from modelsoups.cli.model_card import card
 from modelsoups.config.schema import ModelConfig
-from modelsoups.disk import manifests, paths, storage
+from modelsoups.disk import manifests, paths, storage, temporary
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.models import iconclip
 from modelsoups.models.classifier import Classifier, build, load_clip
@@ -32,6 +33,7 @@ CLOSE = 1e-4  # largest relative difference between the logits before and after 
 CLIP_FILES = ("open_clip_config.json", "open_clip_model.safetensors", "head.safetensors")
 TIMM_FILES = ("config.json", paths.MODEL)
 FACTS = ("labels.json", "soup.json", "README.md")
+UNFINISHED = re.compile(r"\.tmp\w{6}|\..+\.\d+\.tmp")  # of safetensors; of earlier versions of this package
 
 
 def run(experiment: Experiment) -> bool:
@@ -55,6 +57,7 @@ def run(experiment: Experiment) -> bool:
         model = build(config.model, len(classes)).eval()
         model.load_state_dict(experiment.soups.mixed(soup))
         folder.mkdir(parents=True, exist_ok=True)
+        _remove_unfinished(folder)
         (folder / manifests.MANIFEST).unlink(missing_ok=True)
         files = _write_model(config.model, model, classes, folder)
         storage.write_json(folder / "labels.json", classes)
@@ -87,10 +90,21 @@ def _soup(experiment: Experiment, row: str) -> Soup:
 
 
 def _holds_other_files(folder: Path) -> bool:
-    """Return whether a folder has files other than those of a finished or interrupted export."""
-    ours = {Path(name).stem for name in (*CLIP_FILES, *TIMM_FILES, *FACTS, manifests.MANIFEST)}
+    """Return whether a folder has files other than those of a finished or interrupted export.
+
+    Hidden files do not count, as safetensors first writes to a hidden file (.tmpXXXXXX).
+    """
+    ours = {*CLIP_FILES, *TIMM_FILES, *FACTS, manifests.MANIFEST}
     there = folder.iterdir() if folder.exists() else ()
-    return any(path.name.lstrip(".").split(".")[0] not in ours for path in there)
+    return any(path.name not in ours and not path.name.startswith(".") for path in there)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove the temporary files of an interrupted export; keep all other hidden files."""
+    temporary.tidy(folder)
+    for path in folder.iterdir():
+        if UNFINISHED.fullmatch(path.name) and path.is_file():
+            path.unlink()
 
 
 def _write_model(config: ModelConfig, model: Classifier, classes: list[str], folder: Path) -> tuple[str, ...]:
@@ -168,7 +182,8 @@ def _push(folder: Path, repository: str, private: bool) -> None:
     hub = huggingface_hub.HfApi()
     try:
         hub.create_repo(repository, private=private, exist_ok=True)
-        done = hub.upload_folder(repo_id=repository, folder_path=folder, ignore_patterns=[manifests.MANIFEST])
+        left = [manifests.MANIFEST, ".*"]
+        done = hub.upload_folder(repo_id=repository, folder_path=folder, ignore_patterns=left)
     except Exception as error:  # the network and the server each raise different types
         why = " ".join(str(error).split())[:300]
         raise ValueError(f"export.push={repository}: upload failed ({why}); the files are in {folder}") from error

@@ -7,14 +7,21 @@ that returns a `soup.Holdout` (a model, images and labels). Instead, greedy and 
 
 import argparse
 import functools
+import re
 from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import Any
 
 from modelsoups import soup
+from modelsoups.checkpoints.tensors import Checkpoint
 from modelsoups.config import registry
+from modelsoups.disk.terminal import printable
 from modelsoups.soup.choosing import LEARNED
 from modelsoups.soup.coefficients import Soup
-from modelsoups.soup.library import open_all
+from modelsoups.soup.library import open_all, open_initialization
 from modelsoups.soup.options import options_of
+from modelsoups.soup.refusals import refuse
+from modelsoups.soup.trajectories import SCHEDULES, Schedule
 from modelsoups.weights.digests import later
 from modelsoups.weights.state_dicts import EVERYTHING
 
@@ -24,16 +31,31 @@ METHODS = {
     "pruned": "start with the mean and remove checkpoints unless the hold-out score falls",
     "model_stock": "interpolate between --init and the mean, depending on the angles of the updates",
     "learned": "optimize coefficients by gradient descent on the hold-out",
+    "trajectory": "average checkpoints of one training run, weighted by --schedule",
     "weights": "the sum of the checkpoints times their --coefficients",
 }
-CHECKPOINTS = "files .safetensors, .pt, .pth, .bin, .ckpt or .index.json, or Hugging Face folders"
+OF_ADAPTERS = ("uniform", "weights")  # the methods that need no base of adapters
+KEY = "the entry with the weights, such as state_dict_ema or app.model, in each file (in --init only if there)"
+CHECKPOINTS = "files .safetensors, .pt, .pth, .bin, .ckpt or .index.json, or folders of models"
 
 
 def main(argv: Sequence[str]) -> None:
     """Choose a soup with the method in `argv`, print decisions, and write the averaged weights."""
-    args = parser().parse_args(argv)
+    args = parser().parse_args(list(map(_plain, argv)))
+    checkpoints = open_all(args.checkpoints, args.key, adapters_too=args.base is not None or args.method in OF_ADAPTERS)
+    if args.base is not None:
+        models = soup.on_base(checkpoints, args.base, args.force)
+    else:  # before any evaluation; of those chosen, mix does
+        models = checkpoints
+        refuse(models, args.force, heads=False)
+    start = args.init or (args.base if args.method == "model_stock" else None)
+    init = None if start is None else open_initialization(start, models, args.key)
     holdout = None if args.holdout is None else holdout_of(args.holdout)
-    chosen = choose(args, holdout)
+    chosen = choose(args, models, init, holdout)
+    by_name = {checkpoint.name: checkpoint for checkpoint in (*checkpoints, *filter(None, [init]))}
+    sources = [by_name[name] for name in chosen.ingredients]
+    if args.method == "trajectory":
+        print_steps(chosen)
     accuracy = print_decisions(chosen) if args.method in ("greedy", "pruned") else None
     if holdout is not None and args.method in ("greedy", "pruned"):
         total = holdout.seen + holdout.skipped
@@ -45,23 +67,32 @@ def main(argv: Sequence[str]) -> None:
     if args.batchnorm is not None:
         if holdout is None:
             raise ValueError("--batchnorm needs --holdout MODULE:FUNCTION; its soup.Holdout has the model to run")
-        fresh = soup.reestimate(soup.mixed(chosen), holdout, registry.function(args.batchnorm)())
+        state = soup.mixed(chosen, sources, args.force, base=args.base)
+        fresh = soup.reestimate(state, holdout, registry.result(args.batchnorm))
+        worse = "; that is worse, so leave --batchnorm out" if fresh.after < fresh.before else ""
         correct = f"{fresh.before} of {fresh.n} hold-out images correct before this, {fresh.after} after"
-        print(f"mix: BatchNorm statistics re-estimated: {correct}")
+        print(f"mix: BatchNorm statistics re-estimated: {correct}{worse}")
         statistics, accuracy = fresh.statistics, fresh.after / fresh.n
-    for note in soup.mix(chosen, args.out, holdout_accuracy=accuracy, statistics=statistics):
-        print(f"mix: {note}")
-    print(f"mix: wrote the {chosen.method} soup of {len(chosen.ingredients)} checkpoints to {args.out}")
+    more: dict[str, Any] = {"base": args.base, "rank": args.rank}
+    for note in soup.mix(chosen, args.out, sources, accuracy, statistics, args.force, **more):
+        print(f"mix: {printable(note)}")
+    print(f"mix: wrote the {chosen.method} soup of {len(chosen.ingredients)} checkpoints to {printable(args.out)}")
 
 
 def print_decisions(chosen: Soup) -> float | None:
     """Print which candidates were kept; return the final score, None if it is several metrics."""
     for step in chosen.trace:
         shown = "rejected early" if step["correct"] is None else step["correct"]
-        print(f"mix: {step['ingredient'] or 'all'}: {shown}, {'kept' if step['kept'] else 'refused'}")
+        print(f"mix: {printable(step['ingredient'] or 'all')}: {shown}, {'kept' if step['kept'] else 'refused'}")
     last = chosen.trace[-1]
     score = last["best"] / last["n"] if last["n"] else last["best"]
     return score if isinstance(score, float) else None
+
+
+def print_steps(chosen: Soup) -> None:
+    """Print step and coefficient of each checkpoint of a trajectory soup, in the order of steps."""
+    for step, coefficient in zip(chosen.trace[1:], chosen.coefficients[EVERYTHING], strict=True):
+        print(f"mix: step {step['step']:g}: {printable(step['ingredient'])} times {coefficient:.6g}")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,12 +100,15 @@ def parser() -> argparse.ArgumentParser:
     add, named = made.add_argument, "MODULE:FUNCTION"
     add("method", choices=METHODS, help="; ".join(f"{k}: {v}" for k, v in METHODS.items()))
     add("checkpoints", nargs="+", help=CHECKPOINTS)
-    add("-o", "--out", required=True, help="the .safetensors file to write; from Hugging Face folders, a new folder")
+    add("-o", "--out", required=True, help="the .safetensors file to write; from folders of models, a new folder")
     add("--coefficients", type=float, nargs="+", help="for method weights: one coefficient for each checkpoint")
     add("--evaluate", metavar=named, help="for greedy and pruned: function from a state dict to a score")
     add("--holdout", metavar=named, help="for greedy, pruned and learned: function that returns a soup.Holdout")
     add("--batchnorm", metavar=named, help="re-estimate BatchNorm: function that returns a loader of training images")
-    add("--init", help="for model_stock: checkpoint of the model that all others were fine-tuned from")
+    add("--init", help="for model_stock: model that all checkpoints were fine-tuned from (default: --base)")
+    add("--base", help="for LoRA adapters: their base model; the full model is written instead of an adapter")
+    add("--rank", type=int, help="for LoRA adapters: truncate the written adapter to this rank; a note gives the error")
+    add("--key", metavar="ENTRY", help=KEY)
     for option in options_of(soup.greedy):
         flag, sentence = "--" + option.name.replace("_", "-"), f"for greedy: {option.sentence}"
         if option.default is False:
@@ -82,45 +116,76 @@ def parser() -> argparse.ArgumentParser:
         else:
             add(flag, type=int, help=sentence)
     add("--plot", metavar="FILE", help="plot the decisions, or for method learned the loss, to a .png, .pdf or .svg")
+    text = "average adapter files, quantized weights or models of unlike configurations too, with a note in the soup"
+    add("--force", action="store_true", help=text)
+    _add_trajectory(made)
     add("--by", choices=LEARNED, default="all", help="for learned: which tensors share their coefficients")
     return made
 
 
-def choose(args: argparse.Namespace, holdout: soup.Holdout | None) -> Soup:
+def _add_trajectory(made: argparse.ArgumentParser) -> None:
+    named = ", ".join(f"{k}: {v}" for k, v in SCHEDULES.items())
+    add = made.add_argument_group("options of the method trajectory").add_argument
+    text = f"{named}; MODULE:FUNCTION: a decay curve; w_1,...,w_k: weights of the updates (default: uniform)"
+    add("--schedule", metavar="NAME", help=text)
+    add("--last", type=int, help="average only this many checkpoints, the last of the run")
+    add("--decay", type=float, help="for --schedule ema: the share that the average keeps at each checkpoint")
+    add("--steps", type=float, nargs="+", help="the checkpoints' steps, if their names do not contain them")
+
+
+def choose(
+    args: argparse.Namespace, checkpoints: Sequence[Checkpoint], init: Checkpoint | None, holdout: soup.Holdout | None
+) -> Soup:
     """Choose a soup with args.method; ValueError if an option is missing or does not apply."""
     options = {option.name: getattr(args, option.name) for option in options_of(soup.greedy)}
     if args.method != "greedy" and any(v is not None and v is not False for v in options.values()):
         flags = ", ".join("--" + name.replace("_", "-") for name in options)
         raise ValueError(f"{flags} are options of the method greedy; {args.method} has no such options")
+    along = {name: getattr(args, name) for name in ("schedule", "last", "decay", "steps")}
+    if args.method == "trajectory":
+        return soup.trajectory(checkpoints, **{**along, "schedule": _schedule(args.schedule or "uniform")})
+    if any(value is not None for value in along.values()):
+        raise ValueError("--schedule, --last, --decay, --steps are options of the method trajectory")
     if args.method == "uniform":
-        return soup.uniform(args.checkpoints)
+        return soup.uniform(checkpoints)
     if args.method == "weights":
-        return _weights(args.checkpoints, args.coefficients)
+        return _weights(checkpoints, args.coefficients)
     if args.method == "model_stock":
-        if args.init is None:
+        if init is None:
             raise ValueError("model_stock needs --init, the model that all were fine-tuned from")
-        return soup.model_stock(args.init, args.checkpoints)
+        return soup.model_stock(init, checkpoints)
     if args.method == "learned":
         if holdout is None:
             raise ValueError("learned needs --holdout; see `modelsoups mix -h`")
-        return soup.learned(args.checkpoints, holdout, by=args.by)
+        return soup.learned(checkpoints, holdout, by=args.by)
     if holdout is None and args.evaluate is None:
         raise ValueError(f"{args.method} needs --holdout or --evaluate; see `modelsoups mix -h`")
     grow: Callable[..., Soup] = soup.pruned if args.method == "pruned" else functools.partial(soup.greedy, **options)
-    return grow(args.checkpoints, registry.function(args.evaluate) if holdout is None else holdout)
+    return grow(checkpoints, registry.function(args.evaluate) if holdout is None else holdout)
+
+
+def _schedule(text: str) -> Schedule:
+    if ":" in text:
+        return registry.function(text)
+    numbers = text.split(",")
+    return list(map(float, numbers)) if all(re.fullmatch(r"\d*\.?\d+", part) for part in numbers) else text
 
 
 def holdout_of(name: str) -> soup.Holdout:
     """Call "module:function" and return its result; ValueError if that is not a soup.Holdout."""
-    holdout = registry.function(name)()
+    holdout = registry.result(name)
     if not isinstance(holdout, soup.Holdout):
         raise ValueError(f"--holdout {name}: returned a {type(holdout).__name__}, expected a soup.Holdout")
     return holdout
 
 
-def _weights(paths: Sequence[str], coefficients: Sequence[float] | None) -> Soup:
-    if coefficients is None or len(coefficients) != len(paths):
-        raise ValueError(f"--coefficients: expected {len(paths)} numbers, one per checkpoint")
-    checkpoints = open_all(paths)
+def _plain(argument: str) -> str:
+    """Return "-0.001" for "-1e-3", which argparse takes for an option; else the same argument."""
+    return format(Decimal(argument), "f") if re.fullmatch(r"-[\d.]+[eE][-+]?\d{1,3}", argument) else argument
+
+
+def _weights(checkpoints: Sequence[Checkpoint], coefficients: Sequence[float] | None) -> Soup:
+    if coefficients is None or len(coefficients) != len(checkpoints):
+        raise ValueError(f"--coefficients: expected {len(checkpoints)} numbers, one per checkpoint")
     hashes = tuple(map(later, checkpoints))
     return Soup("weights", tuple(c.name for c in checkpoints), hashes, {EVERYTHING: list(coefficients)})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from modelsoups.disk import paths, storage
+from modelsoups.disk import paths, provenance, storage
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.report.text_tables import escape_markdown, markdown
@@ -28,7 +28,7 @@ def card(experiment: Experiment, soup: Soup, normalize: bool) -> str:
         for index, recipe in enumerate(experiment.draw.recipes()):
             recipes[f"{index:03d}"] = recipe
     names = {"name": config.name, "row": config.export.row, "method": soup.method, "data": config.data.name}
-    names["base"] = config.model.name + (f" ({config.model.tag})" if config.model.tag else "")
+    names["base"] = config.model.name + (f" ({provenance.public(config.model.tag)})" if config.model.tag else "")
     made = ModelCard.from_template(
         facts,
         template_path=str(TEMPLATE),

@@ -98,5 +98,5 @@ def log_trace(log: Path) -> str:
 
 
 def _keep_seconds(run: Run, stage: str, seconds: float) -> None:
-    kept = storage.read_json(run.timings) if run.timings.exists() else {}
+    kept = storage.read_object(run.timings) if run.timings.exists() else {}
     storage.write_json(run.timings, {**kept, stage: round(seconds, 1)})

@@ -84,7 +84,7 @@ def _status(folder: Path, index: int, epochs: int, job: slurm.Job | None) -> Ing
     hours, ranks = timing.get("seconds", 0.0) / 3600, timing.get("ranks", 1)
     note = ""
     if (failed := folder / paths.FAILED).exists():
-        state, note = "failed", str(storage.read_json(failed)["reason"])
+        state, note = "failed", str(storage.read_object(failed, "reason")["reason"])
     elif job is not None:
         state = "queued" if job.state == "PENDING" else "running"
         where = job.nodes or (job.reason if job.reason != "None" else "")

@@ -7,6 +7,7 @@ declares is an error, even if it was added with `+`, which Hydra alone accepts s
 import dataclasses
 import difflib
 import functools
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -17,6 +18,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -24,6 +26,11 @@ from omegaconf.errors import OmegaConfBaseException
 from modelsoups.config.schema import Config, TopLevel
 from modelsoups.disk.paths import ASSETS, shipped
 from modelsoups.recipes.recipe import Recipe
+
+PATHS = (  # keys of files and folders
+    *("runs", "results", "data.root", "data.dir", "data.holdout_file", "sweep.search"),
+    *("export.out", "pretrain.out", "cluster.scratch"),
+)
 
 # ${asset:iconvit/model.safetensors} in a YAML file is the path of that file in the package's assets
 OmegaConf.register_new_resolver("asset", lambda name: str(ASSETS / name), replace=True)
@@ -56,11 +63,8 @@ def settable(override: str) -> str:
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
-    """Raise ValueError if an override is malformed, deletes a key, or sets an unknown key."""
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise ValueError(f"not an override of the form key=value: {_one_line(error)}") from error
+    """Raise ValueError, with similar keys, if an override (even with `+`) sets an unknown key."""
+    parsed = list(map(_parsed, overrides))
     groups = {d.name for d in shipped("conf").iterdir() if d.is_dir()}
     for override in parsed:
         key = override.key_or_group
@@ -73,6 +77,30 @@ def check_overrides(overrides: Sequence[str]) -> None:
             raise ValueError(f"~{key}: keys cannot be deleted; set another value")
 
 
+def _parsed(override: str) -> Override:
+    """Return what Hydra reads in an override; ValueError with how to quote its value, where that helps."""
+    parser = OverridesParser.create()
+    try:
+        return parser.parse_override(override)
+    except HydraException as error:
+        key, found, value = override.partition("=")
+        quoted = f"{key}='{value}'" if found else ""
+        try:
+            parser.parse_override(quoted)
+        except HydraException:
+            raise ValueError(f"{override}: not an override of the form key=value: {_one_line(error)}") from error
+        way_out = f'quote the value for Hydra, and all of it for the shell: "{quoted}"'
+        raise ValueError(f"{override}: its value has characters that mean something to Hydra; {way_out}") from error
+
+
+def _in_home(merged: Any) -> None:
+    """Replace a ~ with which a path begins by the home folder, as a shell would have done."""
+    for name in PATHS:
+        value = OmegaConf.select(merged, name)
+        if isinstance(value, str) and re.match(r"~\w*(/|$)", value):
+            OmegaConf.update(merged, name, os.path.expanduser(value))
+
+
 def validate(composed: DictConfig) -> Config:
     """Convert what Hydra composed to a Config; ValueError for an unknown key or a bad value."""
     schema = _schema()
@@ -83,6 +111,7 @@ def validate(composed: DictConfig) -> Config:
         if error.full_key and error.full_key not in (valid := _keys(schema)):
             raise ValueError(f"no such key: {error.full_key}; {_nearest(error.full_key, valid, set())}") from error
         raise ValueError(f"{error.full_key}: {_one_line(error)}") from error
+    _in_home(merged)
     for name, about in keys().items():
         if not name.startswith("recipe."):  # `Recipe.check` checks these, below
             _check(name, OmegaConf.select(merged, name), about)

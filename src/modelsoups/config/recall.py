@@ -27,7 +27,7 @@ def open_run(overrides: Sequence[str]) -> Config:
     path = config.run.overrides
     if not path.exists():
         return config
-    kept: list[str] = storage.read_json(path)["overrides"]
+    kept: list[str] = list(storage.read_object(path, "overrides")["overrides"])
     given = {_key(override) for override in overrides}
     joined = [*(k for k in kept if _key(k) not in given), *overrides]
     if joined == list(overrides) and set(kept) <= set(overrides):
@@ -53,7 +53,7 @@ def keep_overrides(run: Run, overrides: Sequence[str], stage: str) -> None:
     models, such as recipe.lr, are replaced only by the stages prepare, heads and sweep.
     """
     path = run.overrides
-    before: list[str] | None = storage.read_json(path)["overrides"] if path.exists() else None
+    before: list[str] | None = storage.read_object(path, "overrides")["overrides"] if path.exists() else None
     kept = [o for o in overrides if _section(o) not in NOT_KEPT]
     if before is not None:
         others = set(SETTLED) - set(SETTLED_BY.get(stage, ()))

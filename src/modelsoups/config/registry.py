@@ -1,6 +1,7 @@
 """Finds the object that a key names: a built-in name, or `module:object` in the user's own file."""
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -32,14 +33,20 @@ def load(name: str, what: str = "module:object") -> Any:
     module, colon, attribute = name.partition(":")
     if not (module and colon):
         raise ValueError(f"{name}: expected {what}")
-    sys.path.insert(0, "")
+    here = os.getcwd()
+    sys.path.insert(0, here)
     try:
         found = importlib.import_module(module)
         return getattr(found, attribute) if attribute else found
+    except SystemExit as error:
+        raise ValueError(f"{name} cannot be imported: {module} ends the process (SystemExit {error})") from error
     except (ImportError, AttributeError, SyntaxError) as error:
         raise ValueError(f"{name} cannot be imported: {error}") from error
     finally:
-        sys.path.remove("")
+        sys.path.remove(here)
+        source = getattr(sys.modules.get(module), "__file__", None)
+        if source and Path(source).is_relative_to(here) and here not in sys.path:
+            sys.path.append(here)  # what it imports later, or in worker processes; last, to hide no library
 
 
 def own_code(names: Iterable[str]) -> dict[str, str]:
@@ -54,3 +61,11 @@ def function(name: str) -> Callable[..., Any]:
     if not callable(found):
         raise ValueError(f"{name} is of type {type(found).__name__}; expected a function")
     return found
+
+
+def result(name: str) -> Any:
+    """Call "module:function" without arguments. Raises ValueError as `function` does, and if it ends the process."""
+    try:
+        return function(name)()
+    except SystemExit as error:
+        raise ValueError(f"{name} ends the process (SystemExit {error}); it is to return a value") from error

@@ -20,7 +20,8 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from modelsoups.data.shards import CorruptImage, by_pil
+from modelsoups.data.pictures import MOST_PIXELS, by_pil
+from modelsoups.data.shards import DELETE_SHARD, CorruptImage
 from modelsoups.data.transforms import Transform, steps_of, to_uint8
 
 COLOURS = ("YCbCr", "RGB")  # colour spaces of a JPEG that turbo decodes; PIL converts the others
@@ -31,8 +32,8 @@ def by_turbo(data: bytes, border: int = 0) -> Tensor:
     """Decode an image to uint8 (3, H, W), cut off its border; raise PIL's error if damaged."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if colours not in COLOURS:
-            raise ValueError(f"colour space {colours}")
+        if colours not in COLOURS or height * width > MOST_PIXELS:
+            raise ValueError("left to PIL")
         pixels_HWC = simplejpeg.decode_jpeg(data, fastdct=False, fastupsample=False)
     except ValueError:  # PIL decodes it or reports what is wrong
         return to_uint8(by_pil(data, border))
@@ -48,7 +49,8 @@ class EncodedJpeg:
     height: int
     width: int
     border: int
-    where: str = "a JPEG"  # for messages
+    where: str = "a JPEG"  # for messages, as way_out
+    way_out: str = DELETE_SHARD
 
 
 def left_encoded(data: bytes, border: int = 0) -> EncodedJpeg | Tensor:
@@ -57,7 +59,7 @@ def left_encoded(data: bytes, border: int = 0) -> EncodedJpeg | Tensor:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
         return by_turbo(data, border)
-    if colours not in COLOURS or not data.endswith(END):
+    if colours not in COLOURS or not data.endswith(END) or height * width > MOST_PIXELS:
         return by_turbo(data, border)
     return EncodedJpeg(data, height - 2 * border, width - 2 * border, border)
 
@@ -70,7 +72,7 @@ def decode_on(device: torch.device, images: Sequence[EncodedJpeg]) -> list[Tenso
     except RuntimeError as error:
         if len(images) > 1:  # decode one by one to find the corrupt image
             return [decode_on(device, [image])[0] for image in images]
-        raise CorruptImage.at(images[0].where, str(error).rpartition(", ")[2]) from error
+        raise CorruptImage.at(images[0].where, str(error).rpartition(", ")[2], images[0].way_out) from error
     cropped = []
     for i, pixels_CHW in zip(images, pixels, strict=True):
         cropped.append(pixels_CHW[:, i.border : i.border + i.height, i.border : i.border + i.width])

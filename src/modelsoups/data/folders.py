@@ -6,42 +6,47 @@ under distribution shift may lack classes of train; the logits of these classes 
 
 import functools
 import hashlib
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from modelsoups.config.schema import DataConfig
-from modelsoups.data import shards
+from modelsoups.data import overlaps, pictures, shards, walk
 from modelsoups.data.shards import Json
 from modelsoups.disk import storage
-from modelsoups.workers.processes import run_tasks
+from modelsoups.workers.processes import run_tasks, workers_kept
 
-SUFFIXES = {".jpg": "jpg", ".jpeg": "jpg", ".png": "png"}
-TEMPLATES = ["a photo of a {}."]  # prompts of the zero-shot head; a folder's name is its class name
+TEMPLATES = ["a photo of a {}."]  # prompts of the zero-shot head; a class is named by its folder
 
 
 def names(data: DataConfig) -> list[str]:
-    """Return the data sets' names (train, test, ...); raise ValueError if a folder is missing."""
+    """Return the data sets' names; ValueError if a folder is missing or a set is named twice."""
     wanted = [data.train, data.holdout, data.test, *data.shifts, *data.extra]
     if data.root is None:
         raise ValueError("data.root is null; set it to the folder with train/, holdout/, ...")
     for folder in (Path(data.root) / name for name in wanted):
         if not folder.is_dir():
             raise ValueError(f"{folder} is missing; data.root must contain the folders {', '.join(wanted)}")
+    twice = [name for name, count in Counter(wanted).items() if count > 1]
+    if twice:
+        keys = "data.train, data.holdout, data.test, data.shifts and data.extra"
+        raise ValueError(f"data set {twice[0]} is named twice in {keys}; name it once")
     return wanted
 
 
 def inputs(data: DataConfig, protocol: str, name: str) -> Json:
     """Return what identifies a data set: training classes, and a hash of file names and sizes."""
-    paths = [path for path, _ in _labelled_files(data, name)]
-    digest = storage.fingerprint([(f"{p.parent.name}/{p.name}", p.stat().st_size) for p in paths])
-    return {"library": "folders", "set": name, "files": digest, "classes": _subfolders(data, data.train)}
+    files = _labelled_files(data, name)
+    digest = storage.fingerprint([(f"{i.class_name}/{i.name}", i.path.stat().st_size) for i in files])
+    return {"library": "folders", "set": name, "files": digest, "classes": _classes(data, data.train)}
 
 
 def facts(data: DataConfig, protocol: str, name: str) -> Json:
     """Return a data set's metadata for its manifest.json: name, role, classes, projection, ..."""
     roles = {data.train: "train", data.holdout: "holdout", data.test: "test"}
-    classes = _subfolders(data, data.train)
+    classes = _classes(data, data.train)
     indices = list(map(classes.index, _classes_of(data, name)))
     all_classes = len(indices) == len(classes)
     return {
@@ -55,42 +60,119 @@ def facts(data: DataConfig, protocol: str, name: str) -> Json:
 
 
 def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> dict[str, int]:
-    """Write the shards of the data sets named in `todo`; return the number of images by name."""
-    return dict(run_tasks(functools.partial(_make, data, protocol), todo, workers, "prepare"))
+    """Check the images of the data sets in `todo` and write their shards; return image counts by name.
+
+    Raises ValueError for a file that cannot be decoded, and for an image that is in two classes of
+    a set or in two of the training set, the hold-out and the test set.
+    """
+    with workers_kept():
+        found = {name: list[overlaps.Seen]() for name in names(data)}
+        for name in names(data):
+            if name not in todo:
+                found[name] = overlaps.in_set(Path(data.dir) / name)
+        tasks = [task for name in todo for task in _checks(data, name)]
+        for task, seen in run_tasks(_check, tasks, workers, "prepare: checking"):
+            found[task.set_name] += seen
+        overlaps.refuse([data.train, data.holdout, data.test], found)
+        for line in [*_left_out(data, todo), *overlaps.notes([data.train, data.holdout], found)]:
+            print(f"prepare: {line}")
+        return dict(run_tasks(functools.partial(_make, data, protocol), todo, workers, "prepare"))
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image file. name: its path inside the class folder. label: the index of its class."""
+
+    class_name: str
+    label: int
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class _Checks:
+    """The images of one class of a data set, which one worker process checks together."""
+
+    set_name: str
+    images: tuple[_Image, ...]
+    every_pixel: bool
+
+    def __str__(self) -> str:
+        return f"{self.set_name}/{self.images[0].class_name}"
+
+
+def _checks(data: DataConfig, name: str) -> list[_Checks]:
+    by_class: dict[str, list[_Image]] = {}
+    for image in _labelled_files(data, name):
+        by_class.setdefault(image.class_name, []).append(image)
+    return [_Checks(name, tuple(images), data.verify) for images in by_class.values()]
+
+
+def _check(task: _Checks) -> list[overlaps.Seen]:
+    """Return hash, class and path of each image; ValueError for a file that cannot be decoded."""
+    found = []
+    for image in task.images:
+        content = walk.content(image.path)
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                pictures.check(content, task.every_pixel)
+        except pictures.DAMAGE as error:
+            said = f"{image.path} cannot be decoded ({pictures.reason(error)})"
+            raise ValueError(f"{said}; put a whole image in its place, or move it out of the class folders") from error
+        found.append(overlaps.Seen(_key(content), image.class_name, str(image.path)))
+    return found
+
+
+def _left_out(data: DataConfig, todo: Sequence[str]) -> Iterator[str]:
+    """Yield a message for each data set with files that are not images: how many of each suffix."""
+    for name in todo:
+        others = walk.left_out(Path(str(data.root)) / name)
+        if others:
+            rule = f"only files {', '.join(walk.SUFFIXES)} in class folders are read"
+            yield f"{name}: ignored {walk.kinds(others)}, such as {others[0]}; {rule}"
 
 
 def _make(data: DataConfig, protocol: str, name: str) -> int:
     made_from, known = inputs(data, protocol, name), facts(data, protocol, name)
-    return shards.write_set(Path(data.dir) / name, _samples(data, name), data.shard_images, made_from, known)
+    folder = Path(data.dir) / name
+    return shards.write_set(folder, _samples(data, name, folder), data.shard_images, made_from, known)
 
 
-def _samples(data: DataConfig, name: str) -> Iterator[shards.Sample]:
-    """Yield (key, bytes, file type, label) of each image; the key is a hash of these bytes."""
+def _samples(data: DataConfig, name: str, folder: Path) -> Iterator[shards.Sample]:
+    """Yield (hash of the bytes, bytes, file type, label) of each image; then write originals.json."""
     copies: Counter[str] = Counter()
-    for path, label in _labelled_files(data, name):
-        content = path.read_bytes()
-        key = hashlib.sha256(content).hexdigest()[:16]
+    originals: dict[str, str] = {}
+    for image in _labelled_files(data, name):
+        content = walk.content(image.path)
+        key = _key(content)
         copies[key] += 1
         unique = key if copies[key] == 1 else f"{key}-{copies[key]}"
-        yield unique, content, SUFFIXES[path.suffix.lower()], label
+        originals[unique] = str(image.path)
+        yield unique, content, walk.SUFFIXES[image.path.suffix.lower()], image.label
+    storage.write_json(folder / shards.ORIGINALS, originals)
 
 
-def _labelled_files(data: DataConfig, name: str) -> list[tuple[Path, int]]:
-    """Return (path, label) of every image of a set; label i is the set's i-th class."""
-    root = Path(str(data.root)) / name
+def _key(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _labelled_files(data: DataConfig, name: str) -> list[_Image]:
+    """Return every image file of a data set; label i is the set's i-th class."""
+    folders = walk.class_folders(Path(str(data.root)) / name)
     files = []
     for label, class_name in enumerate(_classes_of(data, name)):
-        paths = sorted((root / class_name).iterdir())
-        files += [(path, label) for path in paths if path.suffix.lower() in SUFFIXES]
+        files += [_Image(class_name, label, below, path) for below, path in walk.images(folders[class_name])]
     if not files:
-        raise ValueError(f"{root}: the class folders contain no {' or '.join(SUFFIXES)} images")
+        raise ValueError(
+            f"{Path(str(data.root)) / name} contains no class folders; put the images of each class into one"
+        )
     return files
 
 
 def _classes_of(data: DataConfig, name: str) -> list[str]:
     """Return a set's sorted class names; raise ValueError if they differ from those of train."""
     root = Path(str(data.root)) / name
-    own, classes = _subfolders(data, name), _subfolders(data, data.train)
+    own, classes = _classes(data, name), _classes(data, data.train)
     if unknown := sorted(set(own) - set(classes)):
         first = unknown[0]
         raise ValueError(f"{root / first}: {data.train} has no class {first}; rename or move this folder")
@@ -100,6 +182,5 @@ def _classes_of(data: DataConfig, name: str) -> list[str]:
     return own
 
 
-def _subfolders(data: DataConfig, name: str) -> list[str]:
-    root = Path(str(data.root)) / name
-    return sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+def _classes(data: DataConfig, name: str) -> list[str]:
+    return list(walk.class_folders(Path(str(data.root)) / name))

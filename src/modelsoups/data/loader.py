@@ -88,8 +88,8 @@ class Skipped:
             where = self.train.where(index)
             if len(self.keys) > self.limit:
                 raise ValueError(
-                    f"more than finetune.skip_corrupt={self.limit} corrupt images: {', '.join(self.keys[:-1])} and "
-                    f"{where}; delete their shards and run `modelsoups prepare`"
+                    f"{where} is corrupt, one more than finetune.skip_corrupt={self.limit} allows; before it "
+                    f"{', '.join(self.keys[:-1])}; for each of these images: {self.train.way_out}"
                 )
             count = f"corrupt image {len(self.keys)} of at most {self.limit}"
             print(f"finetune: {where} is corrupt and replaced by the next image ({count})", flush=True)
@@ -209,7 +209,8 @@ class Augmented(Dataset[Any]):
             except CorruptImage:
                 if not self.skips:
                     raise
-        raise CorruptImage(f"every image of {self.train.folder} is corrupt; delete it and run `modelsoups prepare`")
+        folder = self.train.folder
+        raise CorruptImage(f"every image of {folder} is corrupt; move this folder away and run `modelsoups prepare`")
 
     def image(self, index: int) -> Picture:
         """Return a decoded image; a small data set's images are decoded once and kept in memory."""
@@ -229,7 +230,7 @@ class Unaugmented(Augmented):
         epoch, index = key
         taken, image = self.readable(index)
         if isinstance(image, EncodedJpeg):
-            image = replace(image, where=self.train.where(taken))
+            image = replace(image, where=self.train.where(taken), way_out=self.train.way_out)
         else:
             image = canvas_pixels(image)
         seed_sample(self.recipe.seed, epoch, index)

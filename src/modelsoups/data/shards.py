@@ -1,10 +1,13 @@
 """Reads and writes prepared data sets: folders of WebDataset tars, with index files and a manifest.
 
 A tar `{name}-{shard:06d}.tar` has the members `{key}.{png,jpg}` and `{key}.cls` (label). Its index
-.npz has each image's key, byte offset, size and label. manifest.json is written last. The sets of
+.npz has each image's key, byte offset, size and label. manifest.json is written last. Data sets
+made from class folders also have originals.json, the image file of each key. The sets of
 data.imagenet.relabelled have only index files, which point into the tars of another set.
 """
 
+import contextlib
+import functools
 import hashlib
 import io
 import itertools
@@ -17,12 +20,20 @@ from tarfile import BLOCKSIZE
 from typing import Any, Self, TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from modelsoups.data.pictures import DAMAGE, by_pil, reason
 from modelsoups.disk import manifests, storage
 
 SHARD_IMAGES = 1000
-DESCRIPTORS = 512  # files that a set may have open before the limit of the process is raised
+ORIGINALS = "originals.json"  # beside a set of one's own files: the file of each key
+DESCRIPTORS = 512  # files that a set may hold open before the limit of the process is raised
+DELETE_SHARD = "move that shard away and run `modelsoups prepare`"
+REPLACE = (
+    "if the original image opens, move the shard away and run `modelsoups prepare`; otherwise replace the image "
+    "and run `modelsoups prepare` with a new data.dir=..."
+)
+ANEW = "write the set anew, with a new data.dir=..."
 RESTORE = "restore this file or run `modelsoups prepare`, then rerun the same command to continue"
 Decoded = TypeVar("Decoded")
 Json = dict[str, Any]
@@ -34,8 +45,8 @@ class CorruptImage(ValueError):
     """Raised for an image that cannot be decoded although all of its bytes are there."""
 
     @classmethod
-    def at(cls, where: str, reason: object) -> Self:
-        return cls(f"{where} is corrupt ({reason}); delete that shard and run `modelsoups prepare`")
+    def at(cls, where: str, reason: object, way_out: str = DELETE_SHARD) -> Self:
+        return cls(f"{where} is corrupt ({reason}); {way_out}")
 
 
 def encode_png(image_HWC: np.ndarray) -> bytes:
@@ -109,6 +120,25 @@ def finish_set(folder: Path, inputs: Json, shards: list[Json], facts: Json) -> N
     manifests.finish(folder, inputs, files, **facts, images=images, sha256=digest, shards=shards)
 
 
+def _check_digests(folder: Path, shards: list[Json]) -> None:
+    """Raise ValueError if the content of a tar differs from its SHA-256 in the manifest.
+
+    Only tars newer than the manifest are read, as after a copy of the folder. If all are unchanged,
+    the manifest's modification time is set to now, so the next opening does not read them again.
+    """
+    manifest = folder / manifests.MANIFEST
+    finished_at = manifest.stat().st_mtime
+    late = [shard for shard in shards if (folder / shard["file"]).stat().st_mtime > finished_at]
+    for shard in late:
+        if storage.file_sha256(folder / shard["file"]) != shard["sha256"]:
+            raise ValueError(
+                f"{folder / shard['file']} has changed since it was written; run `modelsoups prepare` to {ANEW}"
+            )
+    if late:
+        with contextlib.suppress(OSError):
+            os.utime(manifest)
+
+
 class ShardSet:
     """A prepared data set on disk, whose images can be read in any order.
 
@@ -122,7 +152,7 @@ class ShardSet:
         path = folder / manifests.MANIFEST
         if not path.exists():
             raise ValueError(f"{folder} contains no prepared data set; run `modelsoups prepare`")
-        manifest = storage.read_json(path)
+        manifest = storage.read_object(path, "inputs", "files", "name", "shards", "sha256")
         for name, size in manifest["files"].items():
             file = folder / name
             actual = file.stat().st_size if file.exists() else None
@@ -136,6 +166,7 @@ class ShardSet:
         self.templates: list[str] = manifest["templates"]
         self.projection: Json | None = manifest["projection"]
         self.sha256: str = manifest["sha256"]
+        self.by_content = manifest["inputs"].get("library") == "folders"  # keys are hashes of the files
         self.border: int = manifest.get("border", 0)  # pixels to cut off each side
         self.scoring: Json | None = manifest.get("scoring")  # None: top 1 of labels_N
         self.kept: dict[str, dict[int, Any]] = {}
@@ -143,8 +174,9 @@ class ShardSet:
         for shard in manifest["shards"]:
             tar = folder / shard["file"]
             if "index" in shard and (not tar.exists() or tar.stat().st_size != shard["bytes"]):
-                way_out = f"delete {folder}, which has no images, and run `modelsoups prepare`"
+                way_out = f"move {folder} away (it has no images) and run `modelsoups prepare`"
                 raise ValueError(f"{tar} has changed since {folder} was created from it; {way_out}")
+        _check_digests(folder, manifest["shards"])
         self._open(manifest["shards"])
 
     def _open(self, shards: list[Json]) -> None:
@@ -197,22 +229,25 @@ class ShardSet:
         data = self.read(index)
         try:
             return decoder(data, self.border)
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            raise CorruptImage.at(self.where(index), error) from error
+        except DAMAGE as error:
+            raise CorruptImage.at(self.where(index), reason(error), self.way_out) from error
 
     def where(self, index: int) -> str:
-        """Return the tar file and key of an image, for error messages."""
-        return f"{self._tars[int(self._shard_N[index])]}: image {self.keys_N[index]}"
+        """Return an image's tar file, key, and original file if it is known, for error messages."""
+        key = str(self.keys_N[index])
+        original = f", made from {self._originals[key]}," if key in self._originals else ""
+        return f"{self._tars[int(self._shard_N[index])]}: image {key}{original}"
 
+    @property
+    def way_out(self) -> str:
+        """Return what the user can do about an image that cannot be decoded, for error messages."""
+        return REPLACE if self._originals else DELETE_SHARD
 
-def by_pil(data: bytes, border: int = 0) -> Image.Image:
-    """Decode an image to RGB with PIL, cut off its border; raise PIL's error if it is damaged."""
-    image: Image.Image = Image.open(io.BytesIO(data))
-    image = image if image.mode == "RGB" and image.load() else image.convert("RGB")
-    if border:
-        width, height = image.size
-        image = image.crop((border, border, width - border, height - border))
-    return image
+    @functools.cached_property
+    def _originals(self) -> dict[str, str]:
+        """Return the original image file of each key, from originals.json; empty if there is no such file."""
+        path = self.folder / ORIGINALS
+        return dict(storage.read_json(path)) if path.exists() else {}
 
 
 def check_disjoint(train: ShardSet, holdout: ShardSet) -> None:
@@ -221,4 +256,12 @@ def check_disjoint(train: ShardSet, holdout: ShardSet) -> None:
     if len(both):
         shared = f"{holdout.folder} and {train.folder} share {len(both):,} images, first {both[0]}"
         way_out = "remove them from one set and run `modelsoups prepare` with a new data.dir=..."
-        raise ValueError(f"{shared}; soups must be chosen on images outside the training set: {way_out}")
+        reason = "soups must be trained, chosen and tested on different images"
+        raise ValueError(f"{shared}; {reason}: {way_out}")
+
+
+def check_test(test: ShardSet, others: Iterable[ShardSet]) -> None:
+    """Raise ValueError if a test image is also in one of `others` (sets from class folders only)."""
+    for other in others:
+        if test.by_content and other.by_content:
+            check_disjoint(other, test)

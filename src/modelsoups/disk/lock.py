@@ -100,14 +100,14 @@ def _this_process() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "began": _began(os.getpid()),
+        "began": began(os.getpid()),
         "job": "_".join(filter(None, (array, task))) or os.environ.get("SLURM_JOB_ID"),
         "start": int(os.environ.get("SLURM_RESTART_COUNT") or 0),
     }
 
 
-def _began(pid: int) -> str | None:
-    """Return when a process started, in kernel ticks since boot; None if it is dead."""
+def began(pid: int) -> str | None:
+    """Return a process's start time in clock ticks since the boot; None if it has ended."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -127,7 +127,7 @@ def _is_dead(file: Path) -> bool:
     if this["job"] and holder.get("job") == this["job"] and holder["start"] < this["start"]:
         return True
     if holder.get("host") == this["host"] and this["began"] is not None:
-        return holder["began"] != _began(holder["pid"])
+        return holder["began"] != began(holder["pid"])
     touched, begun = _touched(file), time.monotonic()
     while time.monotonic() < begun + LEASE:
         time.sleep(min(1.0, LEASE / 10))

@@ -7,7 +7,7 @@ from typing import Any
 
 from modelsoups.disk import provenance
 from modelsoups.disk.paths import MANIFEST
-from modelsoups.disk.storage import read_json, write_json
+from modelsoups.disk.storage import read_object, write_json
 
 
 def finish(folder: Path, inputs: Mapping[str, Any], files: list[Path], **facts: Any) -> None:
@@ -22,8 +22,8 @@ def manifest_of(folder: Path) -> dict[str, Any] | None:
     path = folder / MANIFEST
     if not path.exists():
         return None
-    manifest: dict[str, Any] = read_json(path)
-    sizes = manifest["files"].items()
+    manifest = read_object(path, "inputs", "files")
+    sizes = dict(manifest["files"]).items()
     whole = all((folder / name).exists() and (folder / name).stat().st_size == size for name, size in sizes)
     return manifest if whole else None
 

@@ -5,8 +5,10 @@ import contextlib
 import functools
 import os
 import platform
+import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -14,6 +16,10 @@ from typing import Any
 from modelsoups.disk.paths import PACKAGE
 from modelsoups.disk.storage import fingerprint
 
+PRIVATE = ("cluster", "track")  # sections of the configuration: accounts, set-up commands with tokens, entities
+# A value in a command that is stored as one text may have spaces, so all of the rest is hidden with it.
+PRIVATE_VALUE = re.compile(rf"(\b(?:{'|'.join(PRIVATE)})[./][\w.]+=)(?!\.\.\.(?:\s|$)).*", re.DOTALL)
+FOLDERS = re.compile(r"(^|[\s='\"\[,:])(?:/|~/)(?:[^\s/'\",\]]+/)+")  # the folders of an absolute path
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "webdataset", "hydra-core", "numpy", "pillow")
 
 
@@ -37,12 +43,30 @@ def record() -> dict[str, Any]:
     return {
         "modelsoups": version("modelsoups"),
         "commit": git_commit(),
-        "command": " ".join(["modelsoups", *sys.argv[1:]]),
+        "command": " ".join(["modelsoups", *map(public_argument, sys.argv[1:])]),
         "python": platform.python_version(),
         "packages": packages,
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def public(value: Any) -> Any:
+    """Copy JSON values without cluster and W&B settings, and without folders of absolute paths."""
+    if isinstance(value, Mapping):
+        return {key: public(inner) for key, inner in value.items() if key not in PRIVATE}
+    if isinstance(value, str):
+        return FOLDERS.sub(r"\1", PRIVATE_VALUE.sub(r"\1...", value))
+    if isinstance(value, (list, tuple)):
+        return list(map(public, value))
+    return value
+
+
+def public_argument(argument: str) -> str:
+    """Return a command-line argument; hide the value of a cluster or W&B setting ("key=...")."""
+    key, found, _ = argument.partition("=")
+    private = found and key.lstrip("+").replace("/", ".").partition(".")[0] in PRIVATE
+    return f"{key}=..." if private else argument
 
 
 def git_commit() -> str | None:

@@ -5,35 +5,101 @@ import errno
 import hashlib
 import json
 import os
+import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from modelsoups.disk import temporary
 
 if TYPE_CHECKING:  # manifests are read without loading torch
     from torch import Tensor
 
 
+AWAY = "move it away, so that the file is written again"
+
+
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to; then rename it to `path`, or delete it after an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Yield a temporary path to write to; then rename it to `path`, or delete it after an error.
+
+    The temporary file exists already, empty. It is synced to disk before it is renamed, and has the
+    permissions that the umask gives to new files, even if a library replaced it.
+    """
+    tmp = path
     try:
+        _make_folder(path.parent)
+        tmp = temporary.beside(path)
+        mode = _create(tmp)
         yield tmp
-        with open(tmp, "rb") as f:
-            os.fsync(f.fileno())
+        if os.stat(tmp).st_mode != mode:
+            os.chmod(tmp, stat.S_IMODE(mode))
+        _sync(tmp)
         os.replace(tmp, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync(path.parent)
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            tmp.unlink()
+        if tmp != path:
+            temporary.remove(tmp)
         if isinstance(error, OSError):  # a message with the final name
             raise OSError(error.errno, f"could not write {path}: {error.strerror or error}") from error
         raise
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder; then rename it to the new `path`, or delete it after an error."""
+    tmp = path
+    try:
+        _make_folder(path.parent)
+        tmp = temporary.beside(path)
+        tmp.mkdir()
+        yield tmp
+        for made in [*tmp.rglob("*"), tmp]:
+            _sync(made)
+        tmp.rename(path)
+        _sync(path.parent)
+    except BaseException as error:
+        if tmp != path:
+            temporary.remove(tmp)
+        if isinstance(error, OSError):  # a message with the final name
+            what = (error.strerror or str(error)).replace(str(tmp), str(path))
+            raise OSError(error.errno, what if str(path) in what else f"could not write {path}: {what}") from error
+        raise
+
+
+def check_space(path: Path, size: int) -> None:
+    """Raise OSError if the disk on which `path` lies has less than `size` bytes free."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    disk = shutil.disk_usage(folder)
+    if disk.total and disk.free < size:  # a total of zero: the file system does not tell
+        needed = f"the file takes {size / 1e6:,.1f} MB, but only {disk.free / 1e6:,.1f} MB are free"
+        raise OSError(errno.ENOSPC, f"could not write {path}: {needed}; make room, or write to another disk")
+
+
+def _make_folder(folder: Path) -> None:
+    """Create a folder and its missing parents, and sync these to survive a power failure."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        with contextlib.suppress(PermissionError):  # a folder may be written to and not read
+            _sync(made.parent)
+
+
+def _create(path: Path) -> int:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        return os.fstat(descriptor).st_mode
+    finally:
+        os.close(descriptor)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -53,8 +119,17 @@ def read_json(path: Path) -> Any:
     """Return the content of a JSON file; raise ValueError, with the path, if it is invalid."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); delete it so that it is written again") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); {AWAY}") from error
+
+
+def read_object(path: Path, *keys: str) -> dict[str, Any]:
+    """Return a JSON file's object; ValueError, with the path, if it is none or lacks a key."""
+    content = read_json(path)
+    if not isinstance(content, dict) or any(key not in content for key in keys):
+        expected = f"an object with the keys {', '.join(keys)}" if keys else "an object"
+        raise ValueError(f"{path} contains other JSON than {expected}; {AWAY}")
+    return content
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -63,8 +138,8 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             rows.append(json.loads(line))
-        except ValueError as error:
-            raise ValueError(f"{path} line {number} is not valid JSON ({error}); correct this line") from error
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} line {number} is not valid JSON ({error})") from error
     return rows
 
 

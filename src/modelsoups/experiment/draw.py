@@ -32,10 +32,15 @@ class Draw:
         submitted = self.files.draw_manifest
         if submitted.exists() and storage.read_json(submitted)["sha256"] != storage.file_sha256(path):
             raise ValueError(
-                f"{path} has changed since the sweep was submitted; delete it, and `modelsoups sweep` draws the same "
-                "recipes again. For other recipes, choose another run with name=..."
+                f"{path} has changed since the sweep was submitted; move it away, and `modelsoups sweep` draws "
+                "the same recipes again. For other recipes, choose another run with name=..."
             )
-        return [Recipe(**row["recipe"]) for row in storage.read_jsonl(path)]
+        try:
+            return [Recipe(**row["recipe"]) for row in storage.read_jsonl(path)]
+        except (TypeError, KeyError) as error:
+            raise ValueError(
+                f"{path} does not contain recipes ({type(error).__name__}: {error}); restore it"
+            ) from error
 
     def drawn(self) -> list[Recipe]:
         """Draw all recipes from the search file and the seed, without reading draw.jsonl."""
@@ -64,7 +69,7 @@ class Draw:
             if old != rows[: len(old)]:
                 raise ValueError(
                     f"{path} has other recipes than {source} would draw, but the recipes of a run are fixed; choose "
-                    f"another run with name=..., or delete {self.files.root} to start over"
+                    f"another run with name=..., or move {self.files.root} away to start over"
                 )
         storage.write_jsonl(path, rows)
         if self.files.draw_manifest.exists():

@@ -49,7 +49,7 @@ class Ingredients:
                     path = str(folder / f"{average}.safetensors")
                     found.append(Ingredient(f"{name}-{average}", path, sha256, recipe))
             elif (failed := folder / paths.FAILED).exists():
-                missing[name] = str(storage.read_json(failed)["reason"])
+                missing[name] = str(storage.read_object(failed, "reason")["reason"])
             else:
                 missing[name] = "not finished" if folder.exists() else "not started"
         return self._enough(Found(found, missing), "modelsoups finetune")
@@ -111,5 +111,5 @@ def verify(ingredient: Ingredient, sha256: str) -> None:
         path = Path(ingredient.path)
         raise ValueError(
             f"{path} has changed since it was written (its sha256 differs from its manifest); restore the file, or "
-            f"delete {path.parent} to train it again"
+            f"move {path.parent} away to train it again"
         )

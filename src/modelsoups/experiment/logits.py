@@ -13,12 +13,22 @@ from typing import Any
 import safetensors.torch
 import torch
 from torch import Tensor
+from xxhash import xxh3_128_digest
 
 from modelsoups.disk import storage
 from modelsoups.disk.paths import Run
 from modelsoups.experiment.sets import Sets
 from modelsoups.stats.scores import Logits
 from modelsoups.tasks.task import Task
+
+DIGEST = "xxh3_128"  # the tensor of a file that holds the XXH3 of its logits
+AGAIN = "move it away and run the stage again, which computes it anew"
+
+
+def _digest(logits_NC: Tensor) -> Tensor:
+    """The XXH3 of the logits, as 16 bytes."""
+    content = logits_NC.detach().contiguous().view(torch.uint8).numpy().data
+    return torch.frombuffer(bytearray(xxh3_128_digest(content)), dtype=torch.uint8)
 
 
 class LogitsCache:
@@ -55,12 +65,16 @@ class LogitsCache:
         """
         if not path.exists():
             logits_NC = compute()
-            storage.save_weights(path, {"logits": logits_NC})
+            storage.save_weights(path, {"logits": logits_NC, DIGEST: _digest(logits_NC)})
             return logits_NC
         try:
-            return safetensors.torch.load_file(path)["logits"]
+            found = safetensors.torch.load_file(path)
+            logits_NC = found["logits"]
         except (safetensors.SafetensorError, KeyError) as error:
-            raise ValueError(f"{path} is damaged ({error}); delete it and run the same command again") from error
+            raise ValueError(f"{path} is damaged ({error}); {AGAIN}") from error
+        if DIGEST in found and not torch.equal(found[DIGEST], _digest(logits_NC)):  # earlier files have none
+            raise ValueError(f"{path} has changed since it was written; {AGAIN}")
+        return logits_NC
 
     @torch.inference_mode()
     def forward(self, name: str, state: Mapping[str, Tensor], of_N: Tensor | None = None) -> Tensor:

@@ -36,7 +36,7 @@ class Soups:
         path = self.files.soup(row)
         if not path.exists():
             raise ValueError(f"{path} is missing; run `modelsoups soup` first")
-        content = storage.read_json(path)
+        content = storage.read_object(path)
         try:
             return Soup.from_json({k: v for k, v in content.items() if k not in EXTRAS})
         except (TypeError, ValueError) as error:
@@ -45,7 +45,7 @@ class Soups:
     def extras(self, row: str) -> dict[str, str]:
         """Return the hashes `inputs` and `sha256` in soups/<row>.json; {} if there is no file."""
         path = self.files.soup(row)
-        content = storage.read_json(path) if path.exists() else {}
+        content = storage.read_object(path) if path.exists() else {}
         return {key: content[key] for key in EXTRAS if key in content}
 
     def mixed(self, soup: Soup) -> dict[str, Tensor]:

@@ -102,7 +102,7 @@ class Collector:
             curve=curve,
             failed=found.missing,
             contact={self.sets[n].title: _few(self.sets[n], image_size) for n in self._pictured()},
-            timings=storage.read_json(self.files.timings) if self.files.timings.exists() else {},
+            timings=storage.read_object(self.files.timings) if self.files.timings.exists() else {},
             provenance={**manifest["provenance"], "config": settings, **made_by(self.files, found.ingredients)},
             notes=self._notes(),
         )
@@ -167,7 +167,7 @@ def made_by(files: Run, ingredients: Sequence[Ingredient]) -> dict[str, Any]:
             rows[ingredient.id] = {"file": file, "sha256": ingredient.sha256, **made}
     for path in files.soups.glob("*.json"):
         if path.name != manifests_.MANIFEST:
-            sha256 = storage.read_json(path).get("sha256")
+            sha256 = storage.read_object(path).get("sha256")
             rows[path.stem] = {"file": f"soups/{path.name}", "sha256": sha256}
     trained = [m for m in manifests.values() if m and "images" in m]
     costs = {

@@ -5,6 +5,8 @@ import io
 import re
 from collections.abc import Iterable
 
+from modelsoups.disk.terminal import printable
+
 TextTable = list[list[str]]  # rows of cells, header first
 
 _LATEX = {
@@ -61,8 +63,8 @@ def files(name: str, rows: TextTable) -> dict[str, str]:
 
 
 def escape_markdown(text: str) -> str:
-    """Return the text on one line, with all Markdown and HTML characters escaped."""
-    return re.sub(r"([\\`*_\[\]<>|#$&~!])", r"\\\1", " ".join(text.split()))
+    """Return the text on one line, with all Markdown, HTML and control characters escaped."""
+    return printable(re.sub(r"([\\`*_\[\]<>|#$&~!])", r"\\\1", " ".join(text.split())))
 
 
 def escape_latex(text: str) -> str:

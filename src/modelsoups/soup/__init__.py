@@ -15,7 +15,9 @@ from modelsoups.soup.fisher import fisher
 from modelsoups.soup.from_initialization import lines, model_stock, wise_ft
 from modelsoups.soup.holdout import Holdout
 from modelsoups.soup.library import load, mix, mixed, uniform
+from modelsoups.soup.on_base import on_base
 from modelsoups.soup.trace import plot_trace
+from modelsoups.soup.trajectories import trajectory
 
 __all__ = [
     "Holdout",
@@ -32,9 +34,11 @@ __all__ = [
     "mix",
     "mixed",
     "model_stock",
+    "on_base",
     "plot_trace",
     "pruned",
     "reestimate",
+    "trajectory",
     "uniform",
     "wise_ft",
 ]

@@ -1,12 +1,14 @@
 """Re-estimate BatchNorm's running statistics, as averaged ones do not fit averaged weights."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from modelsoups.soup.holdout import Holdout
+from modelsoups.soup.holdout import Holdout, inputs_of
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -26,11 +28,17 @@ def has_batchnorm(names: Iterable[str]) -> bool:
     return any(name.rpartition(".")[2] == "running_mean" for name in names)
 
 
-def reestimate(state: Mapping[str, Tensor], holdout: Holdout, loader: Iterable[tuple[Tensor, Tensor]]) -> Reestimated:
+def statistics_differ(states: Sequence[Mapping[str, Tensor]]) -> bool:
+    """Return whether BatchNorm running statistics differ between states (frozen ones do not)."""
+    names = [name for name in states[0] if name.rpartition(".")[2] in STATISTICS[:2]]
+    return any(not torch.equal(states[0][n], other[n]) for other in states[1:] for n in names if n in other)
+
+
+def reestimate(state: Mapping[str, Tensor], holdout: Holdout, loader: Iterable[Any]) -> Reestimated:
     """Re-estimate the BatchNorm running statistics of these weights on a loader of training images.
 
-    loader: yields (images, labels); images pass through `holdout.prepare`. The result is the mean
-    over batches (Izmailov et al. 2018, section 3.2). ValueError if there is no BatchNorm or image.
+    loader: yields (images, labels) or mappings; images pass through `holdout.prepare`. The result is
+    the mean over batches (Izmailov et al. 2018, section 3.2). ValueError if there is no BatchNorm or image.
 
         fresh = soup.reestimate(soup.mixed(chosen), holdout, train_loader)
         soup.mix(chosen, "soup.safetensors", statistics=fresh.statistics)
@@ -43,7 +51,11 @@ def reestimate(state: Mapping[str, Tensor], holdout: Holdout, loader: Iterable[t
 
     def inputs() -> Iterator[Tensor]:
         nonlocal batches
-        for images_BCHW, _ in loader:
+        for batch in loader:
+            images_BCHW = inputs_of(batch, model)
+            if not isinstance(images_BCHW, Tensor):
+                what = type(images_BCHW).__name__
+                raise ValueError(f"batch {batches} of training images contains a {what}; expected a tensor of images")
             batches += 1
             moved = images_BCHW.to(next(model.parameters()).device)
             prepared = holdout.prepare(moved) if holdout.prepare else moved

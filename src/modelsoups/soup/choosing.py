@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modelsoups.checkpoints.tensors import Checkpoint
+from modelsoups.checkpoints.tensors import Checkpoint, Computed
 from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.greedy_rule import Evaluation, GreedySearch, Score, best_first, joins, random_order
 from modelsoups.soup.holdout import Holdout
@@ -113,6 +113,9 @@ def learned(sources: Sources, holdout: Holdout, *, by: str = "all", **options: A
     if by not in LEARNED:
         raise ValueError(f"learned: by={by}; expected one of {', '.join(LEARNED)}")
     checkpoints = open_alike(sources)
+    if by == "free" and any(isinstance(e, Computed) for c in checkpoints for e in c.entries.values()):
+        text = "free coefficients of adapters need not sum to 1, and then `mix` scales the updates but not the base"
+        raise ValueError(f'{text}, unlike in training: use by="tensor"')
 
     def gradient(state: Mapping[str, Tensor], beta: float, index_B: Tensor) -> Gradient:
         return model_gradient(holdout.model, state, beta, *holdout.batch(index_B))
@@ -133,7 +136,8 @@ def _judges(checkpoints: Sequence[Checkpoint], evaluate: Evaluate | Holdout) -> 
     """Return (a function that scores weights, the checkpoints' scores, the number of images)."""
     if not isinstance(evaluate, Holdout):
         full = functools.partial(_score, evaluate)
-        individual = [full(dict(c), c.name) for c in checkpoints]
+        own = ({key: tensor.clone() for key, tensor in c.items()} for c in checkpoints)  # evaluators may change it
+        individual = [full(state, c.name) for state, c in zip(own, checkpoints, strict=True)]
         if len({len(s) if isinstance(s, tuple) else 0 for s in individual}) > 1:
             raise ValueError("evaluate returned different numbers of metrics; expected the same each time")
         return (lambda state, best, strict, name: (full(state, name), 0)), individual, 0
@@ -164,7 +168,7 @@ def _logits(holdout: Holdout, checkpoint: Checkpoint) -> Tensor:
 def _score(evaluate: Evaluate, state: dict[str, Tensor], name: str) -> Score:
     try:
         value: Any = evaluate(state)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"evaluate raised {type(error).__name__} for {name}: {error}") from error
     several = isinstance(value, (tuple, list))
     metrics = value if several else [value]

@@ -1,5 +1,6 @@
 """The classes Soup (ingredients and coefficients, not weights) and Ingredient (one model)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -25,7 +26,8 @@ class Soup:
     weights.state_dicts) or tensor name, one number for each ingredient, in the same order; the key
     "*" is for all other tensors. hashes: of the ingredients' weights. beta multiplies the logits
     (equation 2). trace: the method's decisions or losses, in order. Raises ValueError if there is no
-    ingredient, `space` is unknown, or hashes or coefficients are not one for each ingredient.
+    ingredient, `space` is unknown, hashes or coefficients are not one for each ingredient, or a
+    coefficient is not finite.
     """
 
     method: str
@@ -47,6 +49,10 @@ class Soup:
         for group, row in self.coefficients.items():
             if len(row) != k:
                 raise ValueError(f"soup {self.method}: group {group} has {len(row)} coefficients for {k} ingredients")
+            if odd := [c for c in row if not _is_finite(c)]:
+                raise ValueError(
+                    f"soup {self.method}: coefficient {odd[0]!r} of group {group}; expected finite numbers"
+                )
 
     def to_json(self) -> dict[str, Any]:
         d = asdict(self)
@@ -61,3 +67,10 @@ class Soup:
             raise ValueError(f"this JSON is not a soup: missing keys {missing}, unknown keys {unknown}")
         tuples = {k: tuple(d[k]) for k in ("ingredients", "hashes", "trace") if k in d}
         return Soup(**{**d, **tuples})
+
+
+def _is_finite(coefficient: float) -> bool:
+    try:
+        return not isinstance(coefficient, bool) and math.isfinite(coefficient)
+    except TypeError:  # text
+        return False

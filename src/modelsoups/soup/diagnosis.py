@@ -40,6 +40,10 @@ class Diagnosis:
             more = f" and {len(who) - 5} more" if len(who) > 5 else ""
             self.findings.append(Finding(cause, tuple(who), f"{', '.join(who[:5])}{more}: {text}", fatal))
 
+    def add_sentence(self, cause: str, text: str) -> None:
+        """Record a fatal problem, described by a sentence that already names the checkpoints."""
+        self.findings.append(Finding(cause, ("all",), text, True))
+
     def verdict(self) -> str:
         fatal = [f.text for f in self.findings if f.fatal]
         if fatal:

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from modelsoups.checkpoints.layouts import difference, grouped, layout_of
-from modelsoups.checkpoints.states import State, averaged, state_sha256
-from modelsoups.soup.batchnorm import has_batchnorm
+from modelsoups.checkpoints.states import State, averaged, is_finite, state_sha256
+from modelsoups.checkpoints.tensors import Checkpoint
+from modelsoups.soup.batchnorm import statistics_differ
 from modelsoups.soup.diagnosis import Diagnosis
+from modelsoups.soup.refusals import configs, is_adapter, is_placeholder, is_quantized
 from modelsoups.weights.angles import ALIKE, cosines, entry, from_first, head_of, odd_ones, reordered
 from modelsoups.weights.coefficient_gradients import grams
 from modelsoups.weights.state_dicts import interpolate
@@ -27,9 +29,8 @@ SCALE = 2.0  # ratio of a tensor's norm to the median norm that fine-tuning does
 SAME = 0.95  # cosine above which two tensors have the same direction
 UNTRAINED = 1e-20  # relative squared distance from the initialization that is only rounding
 FAR = 3.0  # distance from the mean over the median distance: an ingredient outside the basin
-BARRIER = 0.02  # accuracy by which the midpoint of two models may be below their mean
-WEAK = 0.1  # accuracy by which an ingredient may be below the best
-ADAPTER = re.compile(r"(^|\.)lora_[AB]\b|\.lora_(A|B|down|up)\.|(^|\.)hada_w")
+BARRIER = 0.02  # accuracy by which the midpoint of two models may lie below their mean
+WEAK = 0.1  # accuracy by which an ingredient may lie below the best
 
 
 def examine(
@@ -53,7 +54,7 @@ def examine(
     found.names = list(usable)
     if len(usable) > 1:
         _geometry(found, usable, init)
-        if has_batchnorm(next(iter(usable.values()))):
+        if statistics_differ(list(usable.values())):
             found.add("batchnorm", ["all"], "BatchNorm: re-estimate the running statistics after mixing", fatal=False)
         if accuracy is not None:
             _midpoints(found, usable, accuracy)
@@ -61,28 +62,30 @@ def examine(
 
 
 def _whole_models(found: Diagnosis, states: Mapping[str, State]) -> dict[str, State]:
-    """Report checkpoints that are LoRA adapters or quantized, and return all others."""
-    adapters, quantized, whole = [], [], {}
+    """Report LoRA adapters and quantized or empty weights, and return the other checkpoints.
+
+    Also reports the first of these whose config.json differs from that of the first checkpoint.
+    """
+    adapters, quantized, empty, whole = [], [], [], {}
     for name, state in states.items():
-        if any(map(ADAPTER.search, state)):
+        if is_adapter(state):
             adapters.append(name)
-        elif _is_quantized(state):
+        elif is_quantized(state):
             quantized.append(name)
+        elif is_placeholder(state):
+            empty.append(name)
         else:
             whole[name] = state
     text = "adapters (LoRA), whose factors must not be averaged: merge each into its base model first"
     found.add("adapter", adapters, text)
-    found.add("quantized", quantized, "quantized weights (integers) cannot be averaged: use the original")
+    text = "quantized weights (integers or scaled float8) cannot be averaged: use the original"
+    found.add("quantized", quantized, text)
+    text = "weights have no elements, as DeepSpeed's ZeRO-3 saves them: save the gathered weights"
+    found.add("empty", empty, text)
+    opened = [state for state in whole.values() if isinstance(state, Checkpoint)]
+    for cause, sentence in configs(opened) if opened else []:
+        found.add_sentence(cause, sentence)
     return whole
-
-
-def _is_quantized(state: State) -> bool:
-    """Return whether most numbers in tensors of two or more dimensions are integers."""
-    numbers = {True: 0, False: 0}
-    for tensor in (entry(state, key) for key in state):
-        if tensor.ndim >= 2:
-            numbers[tensor.dtype.is_floating_point] += tensor.numel()
-    return numbers[False] > numbers[True]
 
 
 def _layouts(found: Diagnosis, states: Mapping[str, State]) -> dict[str, State]:
@@ -131,7 +134,7 @@ def _numbers(found: Diagnosis, states: dict[str, State]) -> dict[str, State]:
     finite: dict[str, State] = {}
     same: dict[str, list[str]] = defaultdict(list)
     for name, state in states.items():
-        bad = next((k for k in state if averaged(state[k]) and not bool(torch.isfinite(state[k]).all())), None)
+        bad = next((k for k in state if averaged(state[k]) and not is_finite(state[k])), None)
         if bad is None:
             finite[name] = state
         else:
@@ -150,6 +153,9 @@ def _geometry(found: Diagnosis, states: Mapping[str, State], init: State | None)
     if init is not None and (odd := [k for k in matrices if k not in init or init[k].shape != first[k].shape]):
         found.add("not from init", ["all"], f"tensor {odd[0]} of the initialization is missing or has another shape")
         init = None
+    if not matrices:
+        found.add("no matrices", ["all"], "no tensor is a matrix, so there are no angles to compare", fatal=False)
+        return
     models = list(states.values())
     grams_by_key = grams(models if init is None else [init, *models], matrices)
     start = 0 if init is None else 1

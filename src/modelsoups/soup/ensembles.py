@@ -16,13 +16,23 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from xxhash import xxh3_128
 
 from modelsoups.disk import storage
 from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.greedy_rule import GreedySearch, best_first
 from modelsoups.soup.holdout import Holdout
 from modelsoups.soup.library import Sources, hashes, open_all
-from modelsoups.soup.logit_blocks import CachedLogits, LogitTotal, Source, blocks, count_correct, open_logits, shape_of
+from modelsoups.soup.logit_blocks import (
+    CachedLogits,
+    LogitTotal,
+    Source,
+    blocks,
+    check_content,
+    count_correct,
+    digest_of,
+    open_logits,
+)
 from modelsoups.soup.options import Strict
 from modelsoups.stats.calibration import BINS, ece_of, minimizing_beta
 from modelsoups.weights.state_dicts import EVERYTHING
@@ -45,25 +55,25 @@ class EnsembleScores:
 def cache_logits(sources: Sources, holdout: Holdout, folder: str | Path) -> dict[str, Path]:
     """Write each checkpoint's hold-out logits to a float16 .npy file, and return the files' paths.
 
-    A file that exists is reused. File names come from the hash of the checkpoint alone, so each
-    hold-out needs a folder of its own. Raises ValueError for logits that are not finite in float16,
-    and for a file with another number of images than the hold-out.
+    A file that exists is reused. Its name has two hashes: one of checkpoint and hold-out, and one of
+    its content, which is compared whenever the file is read. Raises ValueError for logits that are
+    not finite in float16, and for a file that has changed since it was written.
 
         logits = soup.cache_logits(["a.pt", "b.pt"], holdout, "logits/")
         soup.ensemble(logits, holdout.labels_N).accuracy
     """
     files = {}
-    checkpoints = open_all(sources)
+    checkpoints, data = open_all(sources), holdout.digest()
     for checkpoint, digest in zip(checkpoints, hashes(checkpoints), strict=True):
-        path = files[checkpoint.name] = Path(folder) / f"{digest[:16]}.npy"
-        if path.exists():
-            images = shape_of(path)[0]
-            if images != len(holdout):
-                raise ValueError(f"{path} has logits of {images} images, not {len(holdout)}; use another folder")
+        start = xxh3_128(f"{digest} {data}".encode()).hexdigest()
+        if there := sorted(Path(folder).glob(f"{start}-*.npy")):
+            check_content(there[0])
+            files[checkpoint.name] = there[0]
             continue
         logits_NC = holdout.logits(checkpoint).to(torch.float16)
         if not bool(torch.isfinite(logits_NC).all()):
             raise ValueError(f"{checkpoint.name}: hold-out logits contain NaN or infinity, or do not fit into float16")
+        path = files[checkpoint.name] = Path(folder) / f"{start}-{digest_of(logits_NC.numpy())}.npy"
         with storage.atomic(path) as tmp, open(tmp, "wb") as file:
             np.save(file, logits_NC.numpy())
     return files

@@ -1,30 +1,38 @@
 """Open checkpoints of any format, average them uniformly, and write a soup as one checkpoint."""
 
-import contextlib
 import json
 import os
-import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from torch import Tensor
 
-from modelsoups.checkpoints.formats import Source, open_checkpoint
+from modelsoups.checkpoints.alike import align
+from modelsoups.checkpoints.formats import SUFFIXES, Source, open_checkpoint
 from modelsoups.checkpoints.layouts import check_layouts
 from modelsoups.checkpoints.tensors import Checkpoint
-from modelsoups.disk import paths, storage
-from modelsoups.soup.batchnorm import has_batchnorm
-from modelsoups.soup.card import card
+from modelsoups.disk import storage
+from modelsoups.soup import adapters, model_folder
+from modelsoups.soup.adapters import Mixture
+from modelsoups.soup.card import card, write_card
 from modelsoups.soup.coefficients import Ingredient, Soup
+from modelsoups.soup.notes import batchnorm_notes, check_statistics, notes_on, origin_notes
+from modelsoups.soup.refusals import check_not_shared, problems, refuse
 from modelsoups.weights import digests as digest
 from modelsoups.weights.mixing import mix_in_memory, mix_to_file
 from modelsoups.weights.state_dicts import EVERYTHING
 
 Sources = Iterable[Source] | Mapping[str, Source]  # checkpoints; the keys of a mapping are their names
-COPIED = (".json", ".txt", ".model", ".jinja", ".spm", ".tiktoken")  # copied from a Hugging Face folder
+
+
+class ForAdapters(TypedDict, total=False):
+    """Options of `mix` for LoRA adapters: base (the model to merge into) or rank (of the result)."""
+
+    base: Source | None
+    rank: int | None
 
 
 def load(source: Source, key: str | None = None) -> dict[str, Tensor]:
@@ -44,7 +52,7 @@ def uniform(sources: Sources) -> Soup:
 
         soup.mix(soup.uniform(["a.safetensors", "b.pt"]), "soup.safetensors")
     """
-    return mean("uniform", open_all(sources), unread=True)
+    return mean("uniform", open_all(sources, adapters_too=True), unread=True)
 
 
 def mean(
@@ -63,15 +71,21 @@ def mix(
     sources: Sources | None = None,
     holdout_accuracy: float | None = None,
     statistics: Mapping[str, Tensor] | None = None,
+    force: bool = False,
+    **options: Unpack[ForAdapters],
 ) -> list[str]:
     """Write a soup's averaged weights: a .safetensors file and a model card (.md), or a folder.
 
-    A Hugging Face folder is written if the first ingredient is one and `out` has no suffix;
-    tokenizer and configuration are copied. sources: the ingredients in order, if they are in memory
-    or their files moved. statistics: tensors to write instead of the averages (from `reestimate` or
-    `fisher`). Returns notes for the user. Raises ValueError for an ensemble, an ingredient that
-    changed since it was chosen, different shapes, values that are not finite, and if `out` is an
-    existing folder or an ingredient.
+    A folder is written if the first ingredient is one and `out` does not end in .safetensors; its
+    configuration, tokenizer and code are copied. sources: the ingredients in order, if they are in
+    memory or their files moved. statistics: tensors to write instead of the averages (from
+    `reestimate` or `fisher`). LoRA adapters give one adapter with the exact weighted sum of their
+    updates; `rank` truncates it. With `base`, the base model plus this sum is written instead.
+    Returns notes for the user. Raises ValueError for an ensemble, an ingredient that changed since
+    it was chosen, different shapes, values that are not finite, an `out` that is an existing folder
+    or an ingredient, and adapters that cannot be summed or merged. Quantized weights, different
+    classes and other problems that `refusals.problems` finds raise ValueError, unless `force` is
+    true: then the soup is written with a note.
 
         for note in soup.mix(soup.uniform(["a.pt", "b.pt"]), "soup.safetensors"):
             print(note)
@@ -79,58 +93,107 @@ def mix(
     if chosen.space != "weights":
         raise ValueError(f"soup {chosen.method} averages {chosen.space}, not weights: there are none to write")
     checkpoints = chosen_checkpoints(chosen, sources)
-    path, known = Path(out), chosen
+    path, forced = Path(out), refuse(checkpoints, force)
+    made = _mixture(chosen, checkpoints, options.get("base"), options.get("rank"))
+    check_statistics(made.checkpoints[0], statistics or {})
+    facts = _Facts(chosen, checkpoints, made, {"holdout_accuracy": holdout_accuracy}, forced)
 
-    def facts(digests: tuple[str, ...]) -> dict[str, str]:
-        nonlocal known
-        if digest.UNKNOWN not in digests:
-            _check(chosen, checkpoints, digests)
-        known = replace(chosen, hashes=digests)
-        return {"modelsoups": json.dumps({**known.to_json(), "holdout_accuracy": holdout_accuracy})}
+    def all_notes(notes: list[str]) -> list[str]:
+        found = [*facts.notes(), *origin_notes(checkpoints), *notes]
+        return found + batchnorm_notes(made.checkpoints, statistics)
 
+    _check_output(path, made)
     if path.suffix == ".safetensors":
-        notes = mix_to_file(checkpoints, chosen.coefficients, path, facts, statistics)
-        storage.write_text(path.with_suffix(".md"), card(known, notes, holdout_accuracy))
-    elif not path.suffix and checkpoints[0].folder is not None:
-        with _new_folder(checkpoints[0].folder, path) as tmp:
-            notes = mix_to_file(checkpoints, chosen.coefficients, tmp / paths.MODEL, facts, statistics)
-            storage.write_text(tmp / "README.md", card(known, notes, holdout_accuracy))
-    else:
-        raise ValueError(f"{path}: expected a name ending in .safetensors (or a new folder, for Hugging Face folders)")
-    if has_batchnorm(checkpoints[0]) and not has_batchnorm(statistics or ()):
-        notes.append("BatchNorm: averaged statistics do not fit the mixed weights; use --batchnorm or soup.reestimate")
+        notes = all_notes(mix_to_file(made.checkpoints, made.coefficients, path, facts, statistics))
+        return notes + write_card(path, card(facts.known, notes, holdout_accuracy))
+    with model_folder.new_folder(path) as tmp:
+        notes = all_notes(model_folder.write_weights(tmp, made.checkpoints, made.coefficients, facts, statistics or {}))
+        if made.config is not None:
+            storage.write_text(tmp / adapters.CONFIG, adapters.config_text(made.config))
+        notes += model_folder.copy_rest(made.folders, tmp)
+        storage.write_text(tmp / "README.md", card(facts.known, notes, holdout_accuracy))
     return notes
 
 
-@contextlib.contextmanager
-def _new_folder(model: Path, path: Path) -> Iterator[Path]:
-    """Yield a temporary copy of folder `model` without weights; rename it to `path` on success."""
-    if path.exists():
-        raise ValueError(f"{path} already exists; give the name of a new folder")
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+class _Facts:
+    """Makes the mixed file's metadata from the ingredients' digests; `known` is the soup with them."""
+
+    def __init__(
+        self,
+        chosen: Soup,
+        checkpoints: Sequence[Checkpoint],
+        made: Mixture,
+        more: Mapping[str, Any],
+        forced: Sequence[str],
+    ) -> None:
+        self.chosen, self.checkpoints, self.made = chosen, checkpoints, made
+        self.more, self.forced, self.known = more, forced, chosen
+
+    def __call__(self, digests: tuple[str, ...]) -> dict[str, str]:
+        found = digests if self.made.digests is None else self.made.digests
+        if digest.UNKNOWN not in found:
+            _check(self.chosen, self.checkpoints, found)
+        self.known = replace(self.chosen, hashes=found)
+        facts = {**self.known.to_json(), **self.more, **self.made.facts}
+        return {"modelsoups": json.dumps({**facts, **({"notes": list(self.forced)} if self.forced else {})})}
+
+    def notes(self) -> list[str]:
+        return [*self.forced, *notes_on(self.known, self.made.digests is not None), *self.made.notes]
+
+
+def _mixture(chosen: Soup, checkpoints: Sequence[Checkpoint], base: Source | None, rank: int | None) -> Mixture:
+    """Return what `mix` writes with these options; ValueError if they do not fit the checkpoints."""
+    if base is not None:
+        if rank is not None:
+            raise ValueError("rank applies to an adapter, but base writes the full model: give only one of them")
+        return adapters.as_model(checkpoints, chosen.coefficients, open_base(base))
+    if adapters.has_adapters(checkpoints):
+        return adapters.as_adapter(checkpoints, chosen.coefficients, rank)
+    if rank is not None:
+        raise ValueError(f"rank is for folders of LoRA adapters, but {checkpoints[0].name} is none")
+    return Mixture(checkpoints, chosen.coefficients, folders=checkpoints)
+
+
+def _check_output(path: Path, made: Mixture) -> None:
+    """Raise ValueError if this soup cannot be written to a file or folder of this name."""
+    first = made.checkpoints[0]
+    if made.config is not None and path.suffix in SUFFIXES:
+        raise ValueError(f"{path}: an adapter is written as a folder: give a new folder's name, or {adapters.BASE}")
     try:
-        tmp.mkdir(parents=True)
-        for file in sorted(model.iterdir()):
-            if file.is_file() and file.suffix in COPIED and not file.name.endswith(".index.json"):
-                shutil.copyfile(file, tmp / file.name)
-        yield tmp
-        tmp.rename(path)
-    except BaseException:
-        shutil.rmtree(tmp, ignore_errors=True)
-        raise
+        os.fspath(path).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{path} has a name that is not UTF-8, which safetensors cannot open; rename it") from error
+    if path.suffix == ".safetensors":
+        if len(first.parts) > 1:
+            held = ", ".join(map(str, first.parts.values()))
+            way = "give a new folder as output, or average these files one by one"
+            raise ValueError(f"{path}: {first.name} has several models ({held}), but a file only one; {way}")
+    elif first.folder is None:
+        raise ValueError(f"{path}: expected a name ending in .safetensors (or a new folder, for Hugging Face folders)")
+    elif path.suffix in SUFFIXES:
+        raise ValueError(f"{path}: a soup is written as .safetensors or as a new folder, never as {path.suffix}")
 
 
-def mixed(chosen: Soup, sources: Sources | None = None) -> dict[str, Tensor]:
-    """Return a soup's averaged weights by tensor name; `sources` and errors as for `mix`.
+def mixed(
+    chosen: Soup, sources: Sources | None = None, force: bool = False, base: Source | None = None
+) -> dict[str, Tensor]:
+    """Return a soup's averaged weights by tensor name; arguments and errors as for `mix`.
+
+    For adapters without `base`, these are the LoRA factors of their weighted sum, with PEFT's names.
 
     model.load_state_dict(soup.mixed(soup.uniform(["a.pt", "b.pt"])))
     """
-    return mix_in_memory(chosen_checkpoints(chosen, sources), chosen.coefficients)
+    checkpoints = chosen_checkpoints(chosen, sources)
+    refuse(checkpoints, force)
+    made = _mixture(chosen, checkpoints, base, None)
+    if made.digests is not None:
+        _check(chosen, checkpoints, made.digests)
+    return mix_in_memory(made.checkpoints, made.coefficients)
 
 
 def chosen_checkpoints(chosen: Soup, sources: Sources | None = None) -> list[Checkpoint]:
     """Open a soup's ingredients; ValueError if a file changed or `sources` are too many or few."""
-    checkpoints = open_all(chosen.ingredients if sources is None else sources)
+    checkpoints = open_all(chosen.ingredients if sources is None else sources, adapters_too=True)
     if len(checkpoints) != len(chosen.ingredients):
         raise ValueError(f"soup {chosen.method} has {len(chosen.ingredients)} ingredients; got {len(checkpoints)}")
     _check(chosen, checkpoints, [None] * len(checkpoints))
@@ -142,6 +205,14 @@ def _check(chosen: Soup, checkpoints: Sequence[Checkpoint], digests: Sequence[st
         digest.check(name, checkpoint, expected, got)
 
 
+def open_base(base: Source) -> Checkpoint:
+    """Open the adapters' base model; ValueError if it is an adapter, quantized or has empty weights."""
+    opened = open_checkpoint(base)
+    if found := problems([opened]):
+        raise ValueError(found[0][1])
+    return opened
+
+
 def open_alike(sources: Sources) -> list[Checkpoint]:
     """Open checkpoints as `open_all`; ValueError if tensor names, shapes or dtypes differ."""
     checkpoints = open_all(sources)
@@ -149,17 +220,19 @@ def open_alike(sources: Sources) -> list[Checkpoint]:
     return checkpoints
 
 
-def open_all(sources: Sources) -> list[Checkpoint]:
+def open_all(sources: Sources, key: str | None = None, adapters_too: bool = False) -> list[Checkpoint]:
     """Open checkpoints without reading tensors; their names are the keys of a mapping or the paths.
 
-    Raises ValueError if there are none, one is given twice, or one cannot be opened.
+    key: the entry of each file that has the weights, such as "state_dict_ema". adapters_too: whether
+    folders of LoRA adapters are allowed. Raises ValueError if there are no checkpoints, one is given
+    twice or cannot be opened, or two state dicts in memory share their tensors.
     """
     if isinstance(sources, (str, os.PathLike)):
         raise ValueError(f"{sources}: expected several checkpoints in a list, not one path")
     opened = []
     named = sources.items() if isinstance(sources, Mapping) else ((None, source) for source in sources)
     for position, (name, source) in enumerate(named):
-        checkpoint = open_checkpoint(source)
+        checkpoint = open_checkpoint(source, key, adapters_too=adapters_too)
         if name is not None:
             checkpoint.name = name
         elif checkpoint.name == "state in memory":
@@ -170,11 +243,31 @@ def open_all(sources: Sources) -> list[Checkpoint]:
     name, count = Counter(c.name for c in opened).most_common(1)[0]
     if count > 1:
         raise ValueError(f"{name} is given twice")
-    seen: dict[tuple[Path, ...], str] = {}
+    check_not_shared(opened)
+    seen: dict[tuple[tuple[int, int], ...], str] = {}
     for c in opened:
-        earlier = seen.setdefault(tuple(f.resolve() for f in c.files), c.name) if c.files else c.name
+        places = tuple((s.st_dev, s.st_ino) for s in (f.stat() for f in c.files))  # also of hard links
+        earlier = seen.setdefault(places, c.name) if c.files else c.name
         if earlier != c.name:
             raise ValueError(f"{c.name} is given twice, also as {earlier}")
+    if not adapters.has_adapters(opened):
+        align(opened)
+    return opened
+
+
+def open_initialization(init: Source, checkpoints: Sequence[Checkpoint], key: str | None = None) -> Checkpoint:
+    """Open the model that the checkpoints were fine-tuned from; rename its tensors like theirs.
+
+    key: the entry of the file that has the weights; ignored if the file has no such entry. Raises
+    ValueError if it cannot be opened.
+    """
+    try:
+        opened = open_checkpoint(init, key)
+    except ValueError:
+        if key is None:
+            raise
+        opened = open_checkpoint(init)
+    align([*checkpoints, opened])
     return opened
 
 

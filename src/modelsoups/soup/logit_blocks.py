@@ -1,27 +1,31 @@
 """Read models' logits from tensors or .npy files, in blocks of images."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from xxhash import xxh3_128
 
 from modelsoups.soup.greedy_rule import Evaluation, Score
+from modelsoups.soup.holdout import check_labels
 
 CachedLogits = Mapping[str, str | Path | Tensor]  # model's name -> .npy file or logits_NC
 Source = Path | Tensor  # one model's logits: a file or logits_NC
+PORTION = 2**20  # bytes of a file that are hashed at a time
 BLOCK = 2**22  # numbers in memory at a time
 
 
 def open_logits(cached: CachedLogits, labels_N: Tensor) -> dict[str, Source]:
     """Return each model's logits as given, as a tensor or the path of a file, after a check.
 
-    Raises ValueError for a damaged file, or if models or labels_N have different numbers of images.
+    Raises ValueError for a damaged file, different shapes, or labels that are not 0 to classes - 1.
     """
     opened: dict[str, Source] = {}
     for name, source in cached.items():
-        opened[name] = source.detach().cpu() if isinstance(source, Tensor) else Path(source)
+        opened[name] = source.detach().cpu() if isinstance(source, Tensor) else check_content(Path(source))
     if not opened:
         raise ValueError("ensemble: no models")
     shapes = {name: shape_of(source) for name, source in opened.items()}
@@ -29,7 +33,34 @@ def open_logits(cached: CachedLogits, labels_N: Tensor) -> dict[str, Source]:
     for name, shape in shapes.items():
         if len(shape) != 2 or shape != first or shape[0] != len(labels_N) or not len(labels_N):
             raise ValueError(f"{name}: logits {shape}, expected {(len(labels_N), *first[1:])} (images, classes)")
+    check_labels(labels_N, first[1])
     return opened
+
+
+def check_content(path: Path) -> Path:
+    """Return `path`; ValueError if a file of `cache_logits` does not match the hash in its name."""
+    named = re.fullmatch(r"[0-9a-f]{32}-([0-9a-f]{32})\.npy", path.name)
+    if named and _digest_of_file(path) != named[1]:
+        raise ValueError(f"{path} has changed since it was written; move it away, and cache the logits again")
+    return path
+
+
+def digest_of(array: np.ndarray) -> str:
+    """Return the XXH3 hash of an array's shape, dtype and values."""
+    found = xxh3_128(f"{array.shape} {array.dtype.str}".encode())
+    found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
+
+
+def _digest_of_file(path: Path) -> str:
+    """Return `digest_of` the array in an .npy file, reading PORTION bytes at a time."""
+    array = _mapped(path)
+    found = xxh3_128(f"{array.shape} {array.dtype.str}".encode())
+    with open(path, "rb") as file:
+        file.seek(array.offset)
+        while part := file.read(PORTION):
+            found.update(part)
+    return found.hexdigest()
 
 
 def shape_of(source: Source) -> tuple[int, ...]:
@@ -80,10 +111,10 @@ class LogitTotal:
             self.total_NC[part] += block_KBC[0]
 
 
-def _mapped(path: Path) -> np.ndarray:
+def _mapped(path: Path) -> np.memmap:
     """Memory-map an .npy file; ValueError if it is damaged or is not a matrix of floats."""
     try:
-        array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
+        array = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: not an .npy file of logits, or cut off ({error})") from error
     if array.ndim != 2 or array.dtype.kind != "f":

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from modelsoups.checkpoints.states import State
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.soup.greedy_rule import best_first
-from modelsoups.soup.holdout import Inputs, call_with
+from modelsoups.soup.holdout import Inputs, call_with, check_labels
 from modelsoups.stats import scores
 from modelsoups.weights.state_dicts import EVERYTHING
 
@@ -29,7 +29,7 @@ class Pool:
     `model_gradient` on images index_B; only learned soups need it. device: where the gradient is
     computed and learned soups store all weights, if they fit. points(logits_NC, labels_N): the
     score that methods maximize, by default the number of correct images. Raises ValueError for an
-    empty pool or hold-out, repeated ids, or logits that are not finite.
+    empty pool or hold-out, repeated ids, logits that are not finite, or labels outside the classes.
     """
 
     ingredients: tuple[Ingredient, ...]
@@ -54,6 +54,8 @@ class Pool:
             raise ValueError("the hold-out is empty")
         for name, logits_NC in zip(ids, self.logits, strict=True):
             self.check(logits_NC, f"ingredient {name}")
+        if self.points is scores.correct:
+            check_labels(self.labels_N, self.logits[0].shape[1])
 
     def __len__(self) -> int:
         return len(self.ingredients)

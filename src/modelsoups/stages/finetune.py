@@ -17,7 +17,7 @@ import torch
 
 from modelsoups.checkpoints.states import state_sha256
 from modelsoups.config import registry
-from modelsoups.data.shards import check_disjoint
+from modelsoups.data.shards import check_disjoint, check_test
 from modelsoups.disk import manifests, paths, storage
 from modelsoups.disk.lock import Lock, held
 from modelsoups.experiment.experiment import Experiment
@@ -61,7 +61,10 @@ def run(experiment: Experiment) -> bool:
 def _fine_tune_all(experiment: Experiment, recipes: list[Recipe], todo: list[int]) -> dict[int, str]:
     """Fine-tune the ingredients `todo`. Return {index: reason} for each one that diverged."""
     images = len(experiment.sets.train)
-    check_disjoint(experiment.sets.train, experiment.sets.holdout)
+    sets, test = experiment.sets, experiment.config.data.test
+    check_disjoint(sets.train, sets.holdout)
+    if sets.is_prepared(test):
+        check_test(sets[test], (sets.train, sets.holdout))
     for index in todo:
         for teacher in recipes[index].teachers:
             distillation.teacher(teacher)  # so that a missing teacher is an error before any training

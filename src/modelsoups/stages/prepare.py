@@ -29,7 +29,7 @@ def _is_made(sets: Sets, name: str) -> bool:
         return False
     if manifest["inputs"] != inputs:
         raise ValueError(
-            f"{folder} was prepared with {manifest['inputs']}, but the configuration asks for {inputs}; choose "
-            "another data.dir=..., or delete that folder"
+            f"{folder} was prepared with {manifest['inputs']}, but now needs {inputs}; choose another data.dir=..., "
+            "or move that folder away"
         )
     return True

@@ -32,7 +32,7 @@ def run(experiment: Experiment) -> bool:
             lines = result_lines(experiment.task, evidence)
             _write_contact_sheet(folder, evidence)
         storage.write_jsonl(folder / paths.RESULTS, lines)
-        storage.write_text(folder / paths.PROVENANCE, json.dumps(facts, indent=1) + "\n")
+        storage.write_text(folder / paths.PROVENANCE, json.dumps(provenance.public(facts), indent=1) + "\n")
     stale = not files.is_current(folder, manifests.complete(folder, inputs))
     if stale:
         files.write_report(folder, inputs)
@@ -57,7 +57,7 @@ def _inputs(experiment: Experiment) -> dict[str, Any]:
         if manifest.exists() and not run.draw.exists():
             file = run.results / paths.RESULTS
             print(f"report: the run {run.root} is not on this machine; using {file}")
-            return dict(storage.read_json(manifest)["inputs"])
+            return dict(storage.read_object(manifest, "inputs")["inputs"])
     return experiment.report_inputs()
 
 
@@ -65,7 +65,7 @@ def _is_measured(folder: Path, inputs: dict[str, Any]) -> bool:
     """Return whether results.jsonl and provenance.json exist and were made from these inputs."""
     manifest = folder / manifests.MANIFEST
     there = [(folder / name).exists() for name in (manifests.MANIFEST, *files.SOURCES)]
-    return all(there) and storage.read_json(manifest)["inputs"] == json.loads(json.dumps(inputs))
+    return all(there) and storage.read_object(manifest, "inputs")["inputs"] == json.loads(json.dumps(inputs))
 
 
 def _write_contact_sheet(folder: Path, evidence: Evidence) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modelsoups.checkpoints.mapped import tensor_of
 from modelsoups.checkpoints.states import State, averaged
 from modelsoups.checkpoints.tensors import Entry, InMemory, checkpoint_of
 from modelsoups.weights.fast import blocks
@@ -168,7 +169,7 @@ def grams(states: Sequence[State], keys: Iterable[str]) -> dict[str, Tensor]:
         block_Kn = memory_Kn[:, : stop - start]
         for some in rows.groups():
             for into_n, block in zip(block_Kn[some], rows.blocks(some, piece), strict=True):
-                into_n.copy_(blocks.tensor_of(block, rows.dtype(key)))
+                into_n.copy_(tensor_of(block, rows.dtype(key)))
         found[key] += block_Kn @ block_Kn.T
         if number in last:
             for checkpoint in opened:

@@ -35,11 +35,13 @@ def joined(checkpoints: Sequence[Checkpoint], read: Sequence[Piece], found_SPK16
         for k, whole in enumerate(wholes):
             whole.update(head)
             whole.update(found_NK16[:, k].tobytes())
-    return tuple(KIND + whole.hexdigest() for whole in wholes)
+    own = [KIND + whole.hexdigest() for whole in wholes]
+    return tuple(d if c.before is None else digest(c) for c, d in zip(checkpoints, own, strict=True))
 
 
 def digest(checkpoint: Checkpoint) -> str:
-    """Return the digest ("xxh3_128:...") of one checkpoint; reads each of its files once."""
+    """Return the digest ("xxh3_128:...") of a checkpoint's original content; reads it once."""
+    checkpoint = checkpoint if checkpoint.before is None else checkpoint.before
     keys = [key for key in checkpoint.entries if key not in checkpoint.tied]
     todo = blocks.pieces(checkpoint, keys, blocks.size_of_pieces(1))
     found_SPK16 = blocks.digests_of_pieces(len(todo), 1)
@@ -59,7 +61,8 @@ def later(checkpoint: Checkpoint) -> str:
     """
     if not checkpoint.files:
         return digest(checkpoint)
-    facts = [(file.stat().st_size, file.stat().st_mtime_ns) for file in checkpoint.files]
+    files = checkpoint.files if checkpoint.before is None else checkpoint.before.files  # an adapter's, not its base's
+    facts = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return LATER + xxh3_128(json.dumps(facts).encode()).hexdigest()
 
 

@@ -13,12 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from modelsoups.checkpoints.formats import DTYPES
 from modelsoups.checkpoints.layouts import check_layouts
+from modelsoups.checkpoints.mapped import CHANGED
+from modelsoups.checkpoints.states import is_finite
 from modelsoups.checkpoints.tensors import Checkpoint, nbytes
 from modelsoups.disk import storage
+from modelsoups.disk.opening import utf8_name
 from modelsoups.weights import digests as digest
 from modelsoups.weights.fast import blocks
 from modelsoups.weights.fast.blocks import Piece, Room, Rows
@@ -27,6 +31,8 @@ from modelsoups.weights.state_dicts import Coefficients, as_counts, check_groups
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 Facts = Callable[[tuple[str, ...]], dict[str, str]]  # digests -> metadata
 Write = Callable[[str, int, Tensor], None]  # tensor, first element, flat elements
+METADATA = "__metadata__"
+RESERVED = ("format", "modelsoups")  # keys of the metadata, which name ties too
 PAGE = 4096  # bytes
 PORTION = 2**24  # bytes of the output that are sent to the disk at a time
 
@@ -50,22 +56,23 @@ def mix_to_file(
 ) -> list[str]:
     """Write the weighted sum sum_i c_i theta_i to a .safetensors file; return notes for the user.
 
-    The bits equal those of `state_dicts.mix`. Integer and boolean tensors are from the first model; a
-    note names those that differ. Tensors tied in all checkpoints are written once, as by
-    safetensors.torch.save_model. Tensors in `replaced` replace mixed ones. facts(digests of the
-    checkpoints) returns the metadata; it is called first with placeholders of equal size. Raises
-    ValueError for different shapes or dtypes, complex numbers, NaN or infinity, and if `out` is an
-    input.
+    Integer and boolean tensors are from the first model; a note names those that differ. Tensors
+    tied in all checkpoints are written once, as by safetensors.torch.save_model. Tensors in
+    `replaced` replace mixed ones. facts(digests of the checkpoints) returns the metadata; it is
+    called first with placeholders of equal size. Raises ValueError for different shapes or dtypes,
+    complex numbers, NaN or infinity, a file that changes meanwhile, and if `out` is an input;
+    OSError, before anything is written, if the disk is too small.
     """
     if not checkpoints:
         raise ValueError("no checkpoints to mix")
     check_layouts(checkpoints)
     for checkpoint in checkpoints:
         if out.exists() and any(file.samefile(out) for file in checkpoint.files):
-            raise ValueError(f"{out} would overwrite the input {checkpoint.name}; choose another name")
+            raise ValueError(f"{out} would overwrite the input {checkpoint.name}; give another name")
     plan = _plan(checkpoints, coefficients, facts((digest.UNKNOWN,) * len(checkpoints)))
+    storage.check_space(out, plan.size)
     with storage.atomic(out) as tmp:
-        descriptor = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        descriptor = os.open(tmp, os.O_WRONLY)
         try:
             os.truncate(descriptor, plan.size)
 
@@ -81,6 +88,7 @@ def mix_to_file(
             _write(descriptor, memoryview(whole.header), 0)
         finally:
             os.close(descriptor)
+        _check_written(tmp, out, plan)
     return _notes(checkpoints, plan.tied, differing)
 
 
@@ -104,7 +112,7 @@ def _tied(checkpoints: Sequence[Checkpoint], coefficients: Coefficients) -> dict
     tied: dict[str, str] = {}
     for a, b in checkpoints[0].tied.items():
         everywhere = all(checkpoint.tied.get(a) == b for checkpoint in checkpoints)
-        if everywhere and of_group(a, coefficients) == of_group(b, coefficients):
+        if a not in RESERVED and everywhere and of_group(a, coefficients) == of_group(b, coefficients):
             tied[a] = b
     return tied
 
@@ -112,8 +120,9 @@ def _tied(checkpoints: Sequence[Checkpoint], coefficients: Coefficients) -> dict
 def _plan(checkpoints: Sequence[Checkpoint], coefficients: Coefficients, metadata: dict[str, str]) -> Plan:
     entries = checkpoints[0].entries
     check_groups(entries, coefficients)
+    _check_names(checkpoints[0])
     tied = _tied(checkpoints, coefficients)
-    header: dict[str, object] = {"__metadata__": {"format": "pt", **tied, **metadata}}
+    header: dict[str, object] = {METADATA: {"format": "pt", **tied, **metadata}}
     offsets, end = {}, 0
 
     def place(key: str) -> tuple[bool, int]:
@@ -129,6 +138,28 @@ def _plan(checkpoints: Sequence[Checkpoint], coefficients: Coefficients, metadat
     start = 8 + len(text)
     placed = {key: start + offset for key, offset in offsets.items()}
     return Plan(placed, start + end, tied, len(text).to_bytes(8, "little") + text)
+
+
+def _check_names(first: Checkpoint) -> None:
+    """Raise ValueError if a tensor's name cannot be written to a safetensors file."""
+    for key in first.entries:
+        what = "has a name that safetensors reserves" if key == METADATA else None
+        try:
+            key.encode()
+        except UnicodeEncodeError:
+            what = "has characters that are not valid Unicode"
+        if what:
+            raise ValueError(f"{first.name}: tensor {key!r} {what}, so it cannot be written; rename it")
+
+
+def _check_written(tmp: Path, out: Path, plan: Plan) -> None:
+    """Raise ValueError unless safetensors can open the file `tmp`, which is to become `out`."""
+    try:
+        with utf8_name(tmp) as name, safe_open(name, "numpy") as file:
+            odd = plan.offsets.keys() ^ set(file.keys())
+    except SafetensorError as error:
+        raise ValueError(f"{out}: safetensors cannot open what was written ({error}), so it is not kept") from error
+    assert not odd, odd
 
 
 def _stream(
@@ -161,8 +192,13 @@ def _stream(
             mixed = replaced[key].reshape(-1)[start:stop].to(mixed.dtype).contiguous()
         write(key, start, mixed)
 
+    Room()  # loads the compiled loops in this thread, where Ctrl-C ends it at once
     blocks.each_piece(checkpoints, todo, lambda: partial(one, Room()))
-    return digest.joined(checkpoints, todo, found_SPK16), sorted(differing)
+    digests = digest.joined(checkpoints, todo, found_SPK16)
+    for checkpoint, found in zip(checkpoints, digests, strict=True):
+        if checkpoint.touched() and digest.digest(checkpoint) != found:
+            raise ValueError(f"{checkpoint.name} {CHANGED}")
+    return digests, sorted(differing)
 
 
 def _notes(checkpoints: Sequence[Checkpoint], tied: Mapping[str, str], differing: Sequence[str]) -> list[str]:
@@ -177,7 +213,7 @@ def _notes(checkpoints: Sequence[Checkpoint], tied: Mapping[str, str], differing
 
 def _not_finite(checkpoints: Sequence[Checkpoint], key: str) -> str:
     for checkpoint in checkpoints:
-        if not bool(torch.isfinite(checkpoint[key]).all()):
+        if not is_finite(checkpoint[key]):
             return f"{checkpoint.name}: tensor {key} contains NaN or infinity; leave this checkpoint out"
     return f"tensor {key} overflows its dtype when mixed; use smaller coefficients"
 

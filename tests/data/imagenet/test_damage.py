@@ -94,7 +94,7 @@ def test_a_nested_copy_of_a_test_set(tmp_path):
     shift_sets(tmp_path)
     shutil.copytree(tmp_path / "sketch", tmp_path / "copy")
     shutil.move(tmp_path / "copy", tmp_path / "sketch" / "sketch")
-    refused(tmp_path, r"class folders are also in .*sketch; remove one copy")
+    refused(tmp_path, r"class folders are also in .*sketch; move one of the two elsewhere")
 
 
 def test_a_folder_that_is_not_of_the_set(tmp_path):
@@ -180,7 +180,7 @@ def test_parquet_rows_without_what_is_needed(tmp_path):
     for rows, labels, message in [
         ([{"bytes": b"x", "path": None}], [0], "no file name"),
         ([{"bytes": None, "path": "n01440764_1.JPEG"}], [0], "no image bytes"),
-        ([{"bytes": b"x", "path": "ILSVRC2012_test_00000001.JPEG"}], [-1], "remove the test split"),
+        ([{"bytes": b"x", "path": "ILSVRC2012_test_00000001.JPEG"}], [-1], "move the test split elsewhere"),
     ]:
         pq.write_table(
             pa.table(

@@ -1,5 +1,9 @@
 """Sums of blocks have the bits of TensorSum, whatever the numbers, and rows are checked before they are read."""
 
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from xxhash import xxh3_128_digest
 
-from modelsoups.checkpoints.tensors import InFile, MappedFile, checkpoint_of
+from modelsoups.checkpoints.mapped import MappedFile, tensor_of
+from modelsoups.checkpoints.tensors import InFile, checkpoint_of
 from modelsoups.weights.fast import blocks
 from modelsoups.weights.fast.blocks import Room, Rows
 from modelsoups.weights.state_dicts import TensorSum
@@ -90,3 +95,36 @@ def test_rows_that_are_unlike_the_first_are_refused(other: torch.Tensor) -> None
     rows = Rows([checkpoint_of({"w": tensor}) for tensor in (torch.ones(5), other)])
     with pytest.raises(ValueError, match=r"tensor w is .*, expected \(5,\) float32 as in state in memory"):
         Room().products(rows, ("w", 0, 5), torch.ones(5), np.empty(2))
+
+
+def test_ctrl_c_stops_all_threads_within_a_piece() -> None:
+    """A piece of 800 rows takes 10 seconds here; the pass would take minutes."""
+    checkpoints = [checkpoint_of({"w": torch.zeros(9)})] * 800
+    groups = []
+
+    def slow(rows: Rows, number: int, piece: blocks.Piece) -> None:
+        for some in rows.groups():
+            groups.append(some)
+            time.sleep(0.1)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        blocks.each_piece(checkpoints, [("w", 0, 9)] * 64, lambda: slow)
+    signal.signal(signal.SIGINT, before)
+    assert time.monotonic() - begun < 2
+    count = len(groups)
+    time.sleep(0.3)
+    assert len(groups) == count > 0
+
+
+def test_numbers_of_a_read_only_map_give_no_warning(tmp_path: Path, recwarn) -> None:
+    """float64, integers and float8 are read through torch, which warns of arrays that it may not write to."""
+    (tmp_path / "a").write_bytes(np.arange(3.0).tobytes())
+    block = InFile(MappedFile(tmp_path / "a"), 0, torch.float64, (3,)).block(1, 3)
+    assert not block.flags.writeable
+    assert tensor_of(block, torch.float64).tolist() == [1, 2]
+    assert tensor_of(block[:0], torch.float64).tolist() == []
+    assert not recwarn.list

@@ -182,7 +182,7 @@ def _key_and_label(part: Part, name: str, label: int | None = None) -> tuple[str
         truth = metadata.val_labels()[number - 1] if 1 <= number <= 50_000 else -1
         wnid = metadata.wnids()[truth]
     if truth < 0:
-        raise ValueError(f"{where} does not belong to ImageNet-1k; remove this image")
+        raise ValueError(f"{where} does not belong to ImageNet-1k; move it elsewhere")
     if part.wnid not in (None, wnid):
         raise ValueError(f"{where} is of class {wnid}, but in the folder or tar {part.wnid}; move it to {wnid}")
     if label not in (None, truth):

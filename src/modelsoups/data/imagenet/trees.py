@@ -36,7 +36,8 @@ def list_tree(name: str, source: Source) -> Listing:
         if top is None:
             top = folders[:-1]
         elif folders[:-1] != top:
-            raise ValueError(f"{where}: class folders are also in {'/'.join([str(path), *top])}; remove one copy")
+            beside = "/".join([str(path), *top])
+            raise ValueError(f"{where}: class folders are also in {beside}; move one of the two elsewhere")
         if label != UNSCORED:
             prefix = _number(folder).zfill(4) if folder.isdigit() else folder
             found.append(Found(key_of(prefix, base.rpartition(".")[0]), label, *place))

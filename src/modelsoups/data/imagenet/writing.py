@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from modelsoups.data import shards
+from modelsoups.data import pictures, shards
 from modelsoups.data.imagenet.listing import Listing
 from modelsoups.data.shards import Json
 from modelsoups.disk import storage
@@ -20,7 +20,6 @@ MAGIC = {  # first bytes -> kind, last bytes
 }
 JPEG_QUALITY = 95  # of resized images
 PLAN = "plan.json"  # in the folder of an incomplete set: its inputs
-DAMAGE = (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError)
 REPORT_EVERY = 50  # images
 
 
@@ -89,13 +88,13 @@ def encoded(data: bytes, where: str, resize: int | None, verify: bool) -> tuple[
         assert kind is not None
         return data, kind
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
+        with warnings.catch_warnings(action="ignore"), pictures.opened(data) as image:
             kind = kind or str(image.format).lower()
             small = _smaller(image, resize) if resize is not None else None
             if small is None and not (whole and not verify):
                 image.load()
-    except DAMAGE as error:
-        reason = "empty file" if not data else str(error).partition("<")[0].strip()
+    except pictures.DAMAGE as error:
+        reason = "empty file" if not data else pictures.reason(error)
         raise ValueError(f"{where} is not a complete image ({reason}); replace it with the original") from error
     return (small, "jpg") if small is not None else (data, kind)
 
@@ -107,6 +106,6 @@ def _smaller(image: Image.Image, side: int) -> bytes | None:
         return None
     scale, buffer = side / min(width, height), io.BytesIO()
     size = (side, int(height * scale)) if width <= height else (int(width * scale), side)
-    small = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    small = pictures.as_rgb(image).resize(size, Image.Resampling.BICUBIC)
     small.save(buffer, format="jpeg", quality=JPEG_QUALITY)
     return buffer.getvalue()

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from xxhash import xxh3_128_digest
 
+from modelsoups.checkpoints.mapped import Bytes, tensor_of
 from modelsoups.checkpoints.states import describe
-from modelsoups.checkpoints.tensors import Bytes, Checkpoint
+from modelsoups.checkpoints.tensors import Checkpoint
 from modelsoups.weights.state_dicts import TensorSum
 
 BLOCK = 2**16  # numbers that are hashed together; changing it changes the digests of soups
@@ -58,7 +59,11 @@ def parts(piece: Piece) -> list[Piece]:
 
 
 def each_piece(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece], worker: Callable[[], Visit]) -> None:
-    """Visit each piece once, in parallel: each thread calls worker() for its own visiting function."""
+    """Visit each piece once, in parallel: each thread calls worker() for its own visiting function.
+
+    Raises ValueError at the end if a file was written to meanwhile. An exception in any thread, or
+    Ctrl-C, stops all threads within milliseconds.
+    """
     if not todo:
         return
     last, numbers = last_of_windows(checkpoints, todo), iter(range(len(todo)))
@@ -67,7 +72,7 @@ def each_piece(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece], worker:
     def work() -> None:
         torch.set_num_threads(1)  # for this thread alone: the others use the remaining cores
         try:
-            visit, rows = worker(), Rows(checkpoints)
+            visit, rows = worker(), Rows(checkpoints, failed)
             while not failed.is_set():
                 with lock:
                     number = next(numbers, None)
@@ -77,14 +82,22 @@ def each_piece(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece], worker:
                 if number in last:
                     for checkpoint in checkpoints:
                         checkpoint.release()
+        except _Stopped:
+            return
         except BaseException:
             failed.set()
             raise
 
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(work) for _ in range(threads)]:
-            done.result()
+        try:
+            for done in [pool.submit(work) for _ in range(threads)]:
+                done.result()
+        except BaseException:  # Ctrl-C among them: the pool waits for its threads
+            failed.set()
+            raise
+    for checkpoint in checkpoints:
+        checkpoint.check_unchanged()
 
 
 def last_of_windows(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece]) -> set[int]:
@@ -98,11 +111,18 @@ def last_of_windows(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece]) ->
     return found
 
 
-class Rows:
-    """One thread's access to the checkpoints' bytes; caches the addresses of the current tensor."""
+class _Stopped(Exception):
+    """Raised to stop a thread because another thread failed or the user pressed Ctrl-C."""
 
-    def __init__(self, checkpoints: Sequence[Checkpoint]) -> None:
-        self.checkpoints = checkpoints
+
+class Rows:
+    """One thread's access to the checkpoints' bytes; caches the addresses of the current tensor.
+
+    stopped: an event; once it is set, `groups` raises _Stopped.
+    """
+
+    def __init__(self, checkpoints: Sequence[Checkpoint], stopped: threading.Event | None = None) -> None:
+        self.checkpoints, self.stopped = checkpoints, stopped or threading.Event()
         self.key: str | None = None
         self.first_K: Addresses | None = None
 
@@ -112,7 +132,10 @@ class Rows:
     def groups(self) -> Iterator[slice]:
         """Yield slices of the list of checkpoints, with up to ROWS checkpoints each."""
         count = len(self.checkpoints)
-        return (slice(first, min(first + ROWS, count)) for first in range(0, count, ROWS))
+        for first in range(0, count, ROWS):
+            if self.stopped.is_set():
+                raise _Stopped
+            yield slice(first, min(first + ROWS, count))
 
     def blocks(self, some: slice, piece: Piece) -> list[Bytes]:
         """Return the bytes of a piece in each checkpoint of the slice `some`."""
@@ -139,7 +162,7 @@ class Rows:
         return None if self.first_K is None else self.first_K + np.uint64(first.dtype.itemsize * start)
 
 
-def hashes(blocks: Sequence[Bytes]) -> Digests:
+def hashes(blocks: Sequence[Bytes | memoryview]) -> Digests:
     """Return each block's 128-bit XXH3 hash as a row of 16 bytes; hashing releases the GIL."""
     return np.frombuffer(b"".join(map(xxh3_128_digest, blocks)), np.uint8).reshape(-1, 16)  # type: ignore[arg-type]
 
@@ -174,8 +197,12 @@ class Room:
             return self._mix_wide(rows, piece, weights_K, by, found_PK16)
         out, kind, finite = self.mixed[: stop - start], KINDS.get(dtype, 0), True
         exact = math.frexp(by)[0] == 0.5  # for powers of two, x * (1 / by) equals x / by and is faster
+        wanted = len(found_PK16) or rows.addresses(piece) is None
+        bytes_K = [block.data for block in rows.blocks(slice(None), piece)] if wanted else []
         for p, part in enumerate(parts(piece)):
-            total = self._total(rows, part, weights_K, found_PK16[p : p + 1])
+            first, last = ((end - start) * dtype.itemsize for end in part[1:])
+            blocks_K = [whole[first:last] for whole in bytes_K]
+            total = self._total(rows, part, weights_K, blocks_K, found_PK16[p : p + 1])
             block = out[part[1] - start : part[2] - start]
             finite &= self.loops.divide(block, total, by, exact, kind)
         mixed = torch.from_numpy(out).to(dtype)
@@ -183,14 +210,17 @@ class Room:
             finite = bool(mixed.float().isfinite().all())  # float8 has no isfinite
         return mixed, finite
 
-    def _total(self, rows: Rows, part: Piece, weights_K: Float64s, found_1K16: Digests) -> Float64s:
-        """Return a block's weighted sum over K checkpoints; hash the block's bytes in each of them."""
+    def _total(
+        self, rows: Rows, part: Piece, weights_K: Float64s, blocks_K: Sequence[memoryview], found_1K16: Digests
+    ) -> Float64s:
+        """Return a block's weighted sum over K checkpoints; hash its bytes, blocks_K, in each of them."""
         key, start, stop = part
         total, rows_K = self.total[: stop - start], rows.addresses(part)
         for some in rows.groups():
-            blocks = rows.blocks(some, part) if rows_K is None or len(found_1K16) else []
+            blocks = blocks_K[some]
             if rows_K is None:
-                rows_R, kind = self._widened(blocks, rows.dtype(key)), 0
+                read = [np.frombuffer(block, np.uint8) for block in blocks]
+                rows_R, kind = self._widened(read, rows.dtype(key)), 0
             else:
                 rows_R, kind = rows_K[some], KINDS[rows.dtype(key)]
             self.loops.add(total, rows_R, kind, weights_K[some], some.start == 0, self.chunks)
@@ -245,8 +275,3 @@ class Room:
 
 def _is_narrow(dtype: torch.dtype) -> bool:
     return dtype.is_floating_point and dtype.itemsize <= 4
-
-
-def tensor_of(block: Bytes, dtype: torch.dtype) -> Tensor:
-    """Return bytes as a flat tensor of the given dtype that shares their memory."""
-    return torch.from_numpy(block).view(dtype)

@@ -1,0 +1,46 @@
+"""A process that is told to end removes what is half made, and ends as one that was told to."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from modelsoups.workers.interrupts import cleaned_up
+
+HALF = """
+import signal, sys, time
+from pathlib import Path
+from modelsoups.disk import storage
+from modelsoups.workers.interrupts import cleaned_up
+for number in (signal.SIGTERM, signal.SIGHUP):  # nohup ignores SIGHUP
+    signal.signal(number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+with cleaned_up(), storage.atomic(Path(sys.argv[1]) / "a.bin"):
+    print("half", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_nothing_half_made_stays(tmp_path: Path, number: int) -> None:
+    with subprocess.Popen([sys.executable, "-c", HALF, str(tmp_path)], stdout=subprocess.PIPE, stderr=-3) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert len(list(tmp_path.iterdir())) == 1
+        process.send_signal(number)
+        assert process.wait(20) == -number
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_signals_are_as_before_afterwards_and_those_that_are_handled_are_left() -> None:
+    with cleaned_up():
+        assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with cleaned_up():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
