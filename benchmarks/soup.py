@@ -10,7 +10,8 @@ opens a folder of checkpoints does. Every count is measured at the last size, ev
 `cat` of the same bytes to /dev/null; `cat_disk`, the same and then as many bytes as the output has, written until they
 are on the disk, which nobody can do without who leaves a soup there; the loop of the official code (torch.load, a term
 per model added in float32); timm's avg_checkpoints (float64); mergekit's linear method (`--mergekit PYTHON`, an
-interpreter that has mergekit: its pins need not suit ours). Ours hashes its inputs and waits for the disk (fsync, in a
+interpreter that has mergekit: its pins need not suit ours). `--before SRC` measures an older commit, the folder src/ of
+a worktree, as `ours_before` in the same run. Ours hashes its inputs and waits for the disk (fsync, in a
 column of its own), which the other three do not do.
 Writes results/benchmarks/soup.json, soup.md and soup.png after every count; rows are kept in the folder too, so that
 the same command at the same commit goes on after a break. At 12 blocks a checkpoint has 350 MB: 32 of them need 12 GB
@@ -24,6 +25,7 @@ import argparse
 import collections
 import contextlib
 import gc
+import importlib
 import json
 import os
 import resource
@@ -40,7 +42,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from modelsoups.disk import provenance, storage
+with contextlib.suppress(ImportError):  # an older commit has no such modules, and `--once` does not need them
+    from modelsoups.disk import provenance, storage
 
 ROOT = Path(__file__).parents[1]
 Row = dict[str, Any]
@@ -149,19 +152,22 @@ def mergekit(python: str, folder: Path, count: int) -> dict[str, float]:
 
 
 WAYS = {f.__name__: f for f in (cat, cat_disk, ours, timm_average, ours_pt, official)}
-WAYS |= {"cat_cold": cat, "ours_cold": ours}
+WAYS |= {"cat_cold": cat, "ours_cold": ours, "ours_before": ours}
 PT = ("ours_pt", "official")
 OTHERS = ("timm_average", "mergekit", "official")
 SHOWN = ("ours", "ours_pt", "cat")
-OFTEN = ("cat", "cat_disk", "ours", "ours_pt")  # measured `repeats` times, the others once
+OFTEN = ("cat", "cat_disk", "ours", "ours_before", "ours_pt")  # measured `repeats` times, the others once
 
 
 def once(way: str, folder: Path, count: int) -> dict[str, float]:
     """Seconds by the clock (and of them in fsync) and of the processor, without the imports; peak memory in MB."""
     if way.startswith("ours"):
-        import modelsoups.core.kernels  # with Numba; others import it when they first mix
+        importlib.import_module("modelsoups.soup")
 
-        import modelsoups.soup  # noqa: F401
+        try:  # with Numba; others import it when they first mix
+            importlib.import_module("modelsoups.weights.fast.loops")
+        except ImportError:  # an older commit, for `ours_before`
+            importlib.import_module("modelsoups.core.kernels")
     waited, fsync = [0.0], os.fsync
 
     def timed(descriptor: int) -> None:
@@ -188,17 +194,19 @@ def of_children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def measured(way: str, folder: Path, count: int, python: str) -> dict[str, float]:
+def measured(way: str, folder: Path, count: int, args: argparse.Namespace) -> dict[str, float]:
     """One measurement, from files in the page cache (or not) and with a disk at rest; its output is removed."""
     os.sync()
     bring = drop if way.endswith("_cold") else warm
     bring(inputs(folder, count, ".pt" if way in PT else ".safetensors"))
     before = set(folder.iterdir())
     if way == "mergekit":
-        found = mergekit(python, folder, count)
+        found = mergekit(args.mergekit, folder, count)
     else:
         command = [sys.executable, __file__, "--once", way, "--folder", str(folder), "--counts", str(count)]
-        found = dict(json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout))
+        source = {"PYTHONPATH": args.before} if way == "ours_before" else {}
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, **source})
+        found = dict(json.loads(done.stdout))
     for path in set(folder.iterdir()) - before:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     return found
@@ -212,6 +220,7 @@ def measure(args: argparse.Namespace, folder: Path) -> Iterator[list[Row]]:
     for size, suffix in [(b, s) for b in args.blocks for s in (".safetensors", ".pt")]:
         here, several = folder / str(size), args.counts if size == args.blocks[-1] else args.counts[:1]
         ways = [w for w in WAYS if (w in PT) == (suffix == ".pt")]
+        ways = [w for w in ways if w != "ours_before" or args.before]
         ways += ["mergekit"] if args.mergekit and suffix == ".safetensors" else []
         done = {r["k"] for r in rows if r["blocks"] == size and (r["way"] in PT) == (suffix == ".pt")}
         for count in [c for c in several if c not in done]:
@@ -222,7 +231,7 @@ def measure(args: argparse.Namespace, folder: Path) -> Iterator[list[Row]]:
             taken: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
             for repeat in range(args.repeats):
                 for way in ways if repeat == 0 else [w for w in ways if w in OFTEN]:
-                    taken[way].append(measured(way, here, count, args.mergekit))
+                    taken[way].append(measured(way, here, count, args))
             mb = sum(f.stat().st_size for f in inputs(here, count, suffix)) / 2**20
             for way, found in taken.items():
                 medians = {key: statistics.median(r.get(key, 0.0) for r in found) for key in found[0]}
@@ -338,6 +347,7 @@ def main() -> None:
     made.add_argument("--repeats", type=int, default=3)
     made.add_argument("--minutes", type=float, default=60, help="no count begins after; the same command goes on")
     made.add_argument("--mergekit", metavar="PYTHON", help="an interpreter that has mergekit; without, it is left out")
+    made.add_argument("--before", metavar="SRC", help="the folder src/ of an older commit, measured in the same run")
     made.add_argument("--mixing-only", action="store_true", help="without greedy.py and learned.py")
     made.add_argument("--once", choices=WAYS, help=argparse.SUPPRESS)
     args = made.parse_args()
@@ -347,6 +357,7 @@ def main() -> None:
     shown = f"python benchmarks/soup.py --counts {' '.join(map(str, args.counts))} --blocks "
     shown += f"{' '.join(map(str, args.blocks))} --repeats {args.repeats}"
     shown += " --mergekit python-with-mergekit" if args.mergekit else ""
+    shown += f" --before {args.before}" if args.before else ""
     if not args.mergekit:
         print("mergekit: not installed; --mergekit names an interpreter that has it")
     with contextlib.ExitStack() as stack:

@@ -96,7 +96,7 @@ def test_names_that_are_not_utf_8_are_read_and_are_not_written(tmp_path: Path) -
     soup.mix(soup.uniform(paths), tmp_path / "soup.safetensors")
     assert load_file(tmp_path / "soup.safetensors")["w"].tolist() == [3, 3]
     assert r"caf\udce9/\udce8a.pt" in (tmp_path / "soup.md").read_text()
-    with pytest.raises(ValueError, match="has a name that is not UTF-8, which safetensors cannot open; give another"):
+    with pytest.raises(ValueError, match="has a name that is not UTF-8, which safetensors cannot open; rename it"):
         soup.mix(soup.uniform(paths), folder / "soup.safetensors")
     assert len(list(folder.iterdir())) == 3
 

@@ -87,7 +87,7 @@ def lora(tmp_path: Path) -> None:
         soup.uniform([unknown.parent])
     other = peft.IA3Config(target_modules=["fc1"], feedforward_modules=[])
     peft.get_peft_model(model_of("LoRA"), other).save_pretrained(tmp_path / "ia3")
-    with pytest.raises(ValueError, match="type IA3 are not read"):
+    with pytest.raises(ValueError, match="type IA3 are not supported"):
         soup.uniform([tmp_path / "ia3"])
 
 

@@ -26,6 +26,9 @@ def without_wrappers(checkpoint: Checkpoint) -> Checkpoint:
             checkpoint.notes.append(f"{COUNTER} left out: the step counter of AveragedModel")
         rename(checkpoint, {key: key.removeprefix(prefix) for key in checkpoint})
         checkpoint.notes.append(f"prefix {prefix} removed")
+    every = "\n".join(checkpoint)
+    if not any(name in every for name in INNER):
+        return checkpoint
     shorter = {key: ".".join(part for part in key.split(".") if part not in INNER) for key in checkpoint}
     changed = [key for key in checkpoint if shorter[key] != key]
     if changed and len(set(shorter.values())) == len(shorter):

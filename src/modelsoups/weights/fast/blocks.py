@@ -162,7 +162,7 @@ class Rows:
         return None if self.first_K is None else self.first_K + np.uint64(first.dtype.itemsize * start)
 
 
-def hashes(blocks: Sequence[Bytes]) -> Digests:
+def hashes(blocks: Sequence[Bytes | memoryview]) -> Digests:
     """Return each block's 128-bit XXH3 hash as a row of 16 bytes; hashing releases the GIL."""
     return np.frombuffer(b"".join(map(xxh3_128_digest, blocks)), np.uint8).reshape(-1, 16)  # type: ignore[arg-type]
 
@@ -197,8 +197,12 @@ class Room:
             return self._mix_wide(rows, piece, weights_K, by, found_PK16)
         out, kind, finite = self.mixed[: stop - start], KINDS.get(dtype, 0), True
         exact = math.frexp(by)[0] == 0.5  # for powers of two, x * (1 / by) equals x / by and is faster
+        wanted = len(found_PK16) or rows.addresses(piece) is None
+        bytes_K = [block.data for block in rows.blocks(slice(None), piece)] if wanted else []
         for p, part in enumerate(parts(piece)):
-            total = self._total(rows, part, weights_K, found_PK16[p : p + 1])
+            first, last = ((end - start) * dtype.itemsize for end in part[1:])
+            blocks_K = [whole[first:last] for whole in bytes_K]
+            total = self._total(rows, part, weights_K, blocks_K, found_PK16[p : p + 1])
             block = out[part[1] - start : part[2] - start]
             finite &= self.loops.divide(block, total, by, exact, kind)
         mixed = torch.from_numpy(out).to(dtype)
@@ -206,14 +210,17 @@ class Room:
             finite = bool(mixed.float().isfinite().all())  # float8 has no isfinite
         return mixed, finite
 
-    def _total(self, rows: Rows, part: Piece, weights_K: Float64s, found_1K16: Digests) -> Float64s:
-        """Return a block's weighted sum over K checkpoints; hash the block's bytes in each of them."""
+    def _total(
+        self, rows: Rows, part: Piece, weights_K: Float64s, blocks_K: Sequence[memoryview], found_1K16: Digests
+    ) -> Float64s:
+        """Return a block's weighted sum over K checkpoints; hash its bytes, blocks_K, in each of them."""
         key, start, stop = part
         total, rows_K = self.total[: stop - start], rows.addresses(part)
         for some in rows.groups():
-            blocks = rows.blocks(some, part) if rows_K is None or len(found_1K16) else []
+            blocks = blocks_K[some]
             if rows_K is None:
-                rows_R, kind = self._widened(blocks, rows.dtype(key)), 0
+                read = [np.frombuffer(block, np.uint8) for block in blocks]
+                rows_R, kind = self._widened(read, rows.dtype(key)), 0
             else:
                 rows_R, kind = rows_K[some], KINDS[rows.dtype(key)]
             self.loops.add(total, rows_R, kind, weights_K[some], some.start == 0, self.chunks)
