@@ -34,6 +34,8 @@ PATHS = (  # keys of files and folders
 
 # ${asset:iconvit/model.safetensors} in a YAML file is the path of that file in the package's assets
 OmegaConf.register_new_resolver("asset", lambda name: str(ASSETS / name), replace=True)
+# ${last_part:google-bert/bert-base-uncased} is bert-base-uncased
+OmegaConf.register_new_resolver("last_part", lambda name: name.rstrip("/").rpartition("/")[2], replace=True)
 
 
 def own_conf() -> list[str]:
@@ -58,8 +60,22 @@ def load(overrides: Sequence[str] = ()) -> Config:
 
 
 def settable(override: str) -> str:
-    """Turn "+key=value" into "++key=value": Hydra rejects "+" for a key that already exists."""
-    return f"+{override}" if override.startswith("+") and not override.startswith("++") else override
+    """Turn "+key=value" into "++key=value": Hydra rejects "+" for a key that already exists.
+
+    An override of an entry of a mapping, such as data.text.files.train=a.tsv, gets "++" as well.
+    """
+    if override.startswith("+") and not override.startswith("++"):
+        return f"+{override}"
+    return f"++{override}" if _is_entry(override.partition("=")[0]) else override
+
+
+def _is_entry(key: str) -> bool:
+    """Return whether a dotted key is in a mapping that the user fills, such as analyse.pools."""
+    return any(key.startswith(f"{name}.") for name, about in keys().items() if _is_mapping(about))
+
+
+def _is_mapping(about: Field[Any]) -> bool:
+    return about.default_factory is not MISSING and isinstance(about.default_factory(), dict)
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
@@ -71,7 +87,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
         if key in groups or key.split(".")[0].split("/")[0] == "hydra":
             continue
         valid = _keys(_schema())
-        if key not in valid:
+        if key not in valid and not _is_entry(key):
             raise ValueError(f"no such key: {key}; {_nearest(key, valid, groups)}")
         if override.is_delete():
             raise ValueError(f"~{key}: keys cannot be deleted; set another value")
@@ -198,7 +214,7 @@ def _keys(schema: DictConfig) -> list[str]:
     keys: list[str] = []
     for name in map(str, schema):
         node = schema._get_node(name)
-        if isinstance(node, DictConfig):
+        if isinstance(node, DictConfig) and is_dataclass(OmegaConf.get_type(node)):
             below = _keys(node)
             keys += [f"{name}.{k}" for k in dict.fromkeys([*(k.split(".")[0] for k in below), *below])]
         else:

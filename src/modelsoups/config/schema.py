@@ -94,15 +94,20 @@ class SourcesConfig:
 class TextDataConfig:
     """Options of text data sets (data.library=text): files, columns, labels, prompt and score."""
 
-    folder: str | None = key("folder of the data set below data.root, such as MRPC; null: data.root itself", None)
-    files: dict[str, str] = key(
-        "paths of single sets below that folder, {set: path}; other sets are found by name, such as train.tsv", {}
+    folders: list[str] = key(
+        "possible names of the data set's folder in data.root, such as MRPC; data.root itself if it has none of them",
+        [],
     )
-    columns: list[str] = key("names of the columns of files without a header line", [])
+    files: dict[str, str] = key(
+        "files of single sets, {set: path in that folder}; other sets are found by name, such as train.tsv", {}
+    )
+    columns: list[str] = key("names of the columns, for files without a header line", [])
     fields: dict[str, list[str]] = key("columns of the texts, {name in the prompt: possible names of its column}", {})
     label: list[str] = key("possible names of the column of the labels", ["label"])
     labels: dict[str, str] = key(
-        "labels in the files and their texts as options of the prompt, {label: text}, in the order of the options", {}
+        "labels in the files and their texts as options of the prompt, {label: text}, in the order of the options;"
+        " several labels may have one text",
+        {},
     )
     quotes: bool | None = key("whether quotation marks enclose columns; null: in .csv files only", None)
     prompt: str = key("the input of the model, with the names of data.text.fields in braces", "")
@@ -146,7 +151,9 @@ class DataConfig:
         "heldout",
         choices=("heldout", "validation"),
     )
-    holdout_fraction: float = key("part of each class of a text training set that moves to the hold-out", 0.2)
+    holdout_fraction: float = key(
+        "part of each class of a text training set that moves to the hold-out, if this has no file of its own", 0.2
+    )
     holdout_file: str | None = key(
         "the authors' index file imagenet_98_idxs.npy, required for their models; null: split by a hash of file names",
         None,

@@ -19,7 +19,7 @@ IGNORED = {  # in lower case; names that begin with a dot are ignored too: .DS_S
     *("__macosx", "icon\r", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "lost+found"),
     *("@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"),
 }
-MOST_BYTES = 256 * 2**20  # of an image file: it is read as a whole
+MOST_BYTES = 256 * 2**20  # of a file that is read as a whole
 
 
 def is_ignored(name: str) -> bool:
@@ -71,8 +71,8 @@ def kinds(paths: Sequence[Path]) -> str:
     return ", ".join(f"{count:,} {kind}" for kind, count in counts.most_common())
 
 
-def content(path: Path) -> bytes:
-    """Return an image file's bytes; ValueError if it is not a regular file or exceeds MOST_BYTES."""
+def content(path: Path, kind: str = "an image") -> bytes:
+    """Return a file's bytes; ValueError if it is not a regular file or exceeds MOST_BYTES."""
     try:
         status = path.stat()  # before it is opened: a pipe would be waited for
     except OSError as error:
@@ -81,7 +81,7 @@ def content(path: Path) -> bytes:
         raise ValueError(f"{path} is no regular file but a pipe, a device or a socket; move it elsewhere")
     if status.st_size > MOST_BYTES:
         size = f"{status.st_size / 2**20:,.0f} MiB"
-        raise ValueError(f"{path} has {size}, but an image may have at most {MOST_BYTES >> 20}; make it smaller")
+        raise ValueError(f"{path} has {size}, but {kind} may have at most {MOST_BYTES >> 20}; make it smaller")
     try:
         return path.read_bytes()
     except OSError as error:

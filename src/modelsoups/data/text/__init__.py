@@ -1,0 +1,1 @@
+"""Converts tables of labelled texts (TSV, CSV, JSONL, parquet, arrow) to prepared text data sets."""
