@@ -22,6 +22,7 @@ LIBRARIES = {  # model.library -> its module, imported on use: open_clip and tim
     "iconclip": "modelsoups.models.iconclip:",
     "open_clip": "modelsoups.models.from_open_clip:",
     "timm": "modelsoups.models.from_timm:",
+    "transformers": "modelsoups.models.from_transformers:",  # refuses images
 }
 
 

@@ -198,6 +198,8 @@ def call_with(model: nn.Module, state: Mapping[str, Tensor], inputs: Inputs) -> 
     args, named = ((inputs,), {}) if isinstance(inputs, Tensor) else ((), dict(inputs))
     aliases = {k for k, _ in model.named_parameters(remove_duplicate=False)} - dict(model.named_parameters()).keys()
     own = {key: tensor for key, tensor in state.items() if key not in aliases}
+    saved = model.state_dict().keys()  # other buffers are constants, such as BERT's position_ids
+    own |= {name: buffer for name, buffer in model.named_buffers() if name not in own and name not in saved}
     return _logits_in(torch.func.functional_call(model, own, args, named, strict=True))
 
 
