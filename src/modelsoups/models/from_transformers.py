@@ -122,7 +122,9 @@ def _check_objective(library: ModuleType, model: ModelConfig, config: Any) -> No
     encoder = type(config) in library.MODEL_MAPPING and not config.is_encoder_decoder
     fitting = [name for name in fitting if name != "mlm" or encoder] + (["head"] if encoder else [])
     if objective not in fitting:
-        what = f"a {config.model_type} has no {HEADS[objective]}" if objective in HEADS else "only an encoder can have it"
+        what = (
+            f"a {config.model_type} has no {HEADS[objective]}" if objective in HEADS else "only an encoder can have it"
+        )
         given = f"model.text.objective={objective}: {what} (model.name={model.name})"
         raise ValueError(f"{given}; it can have {' or '.join(fitting) or 'none of the objectives'}")
 

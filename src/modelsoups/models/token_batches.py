@@ -43,7 +43,7 @@ class TokenBatch:
 
     def record_stream(self, stream: torch.cuda.Stream) -> None:
         for tensor in self.tensors.values():
-            tensor.record_stream(stream)  # type: ignore[arg-type]
+            tensor.record_stream(stream)
 
     def _each(self, function: Callable[[Tensor], Tensor]) -> "TokenBatch":
         return TokenBatch({name: function(tensor) for name, tensor in self.tensors.items()})

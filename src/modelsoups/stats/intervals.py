@@ -74,3 +74,13 @@ def bootstrap(
     values = list(map(statistic, zip(*drawn, strict=True)))
     low, high = np.quantile(values, [0.025, 0.975])
     return float(value), float(low), float(high)
+
+
+def resampled(
+    outcomes_N: np.ndarray[Any, Any], score: Callable[[Any], float], draws: int = 1000
+) -> np.ndarray[Any, Any]:
+    """Return a score of examples drawn with replacement from `outcomes_N`, for each draw."""
+    rng, n = np.random.default_rng(0), len(outcomes_N)
+    if not n:
+        raise ValueError("an interval needs at least one example")
+    return np.array([score(outcomes_N[rng.integers(n, size=n)]) for _ in range(draws)])

@@ -14,6 +14,15 @@ DRAWS = 100_000  # of the permutation test: p is at least 1e-5, with standard er
 Pair = tuple[Any, Any]  # correct_N of models a and b on one data set, as anything numpy can read
 
 
+class Comparison(NamedTuple):
+    """The difference of two models' scores (one - two), its 95% interval and two-sided p-value."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
 class McNemar(NamedTuple):
     """The result of McNemar's test: images that only a or only b gets right, two-sided p-value."""
 

@@ -34,6 +34,9 @@ from modelsoups.tasks.task import Comparison, Initial, Step, Task, TrainingData
 class ImageClassification(Task):
     """Image classification by a pre-trained encoder with a linear head; the score is accuracy."""
 
+    score_name = "top-1 accuracy"
+    unit = "images"
+
     def __init__(self, crops: CropStore, batch_size: int) -> None:
         """crops: the cache of cropped test images; batch_size: images per evaluation batch."""
         self.crops, self.batch_size = crops, batch_size

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -16,15 +16,8 @@ from torch import Tensor, nn
 from modelsoups.config.schema import Config, HeadsConfig, ModelConfig
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.soup.holdout import Inputs
-
-
-class Comparison(NamedTuple):
-    """The difference of two models' scores (one - two), its 95% interval and two-sided p-value."""
-
-    difference: float
-    low: float
-    high: float
-    p: float
+from modelsoups.stats import intervals
+from modelsoups.stats.paired_tests import Comparison as Comparison
 
 
 @dataclass(frozen=True)
@@ -67,7 +60,12 @@ class Task(ABC):
 
     A batch is any object that `train_batches` yields for `loss`, or `test_batches` for `logits`. A
     batch of `test_batches` must have a length, and allow indexing by a boolean mask of examples.
+
+    Own tasks may set `score_name` and `unit`, the words for scores and examples in reports.
     """
+
+    score_name: str = "accuracy"
+    unit: str = "examples"
 
     @classmethod
     def of(cls, config: Config, crops: Any) -> "Task":
@@ -137,6 +135,33 @@ class Task(ABC):
     @abstractmethod
     def score(self, outcomes_N: np.ndarray) -> float:
         """Return a model's score on a data set, given the array from `outcomes`."""
+
+    def count_correct(self, outcomes_N: np.ndarray) -> int:
+        """Return the number of correct examples if the score is an accuracy, otherwise 0.
+
+        By default the score is taken for an accuracy if `outcomes` returns booleans.
+        """
+        return int(outcomes_N.sum()) if outcomes_N.dtype == bool else 0
+
+    def interval(self, outcomes_N: np.ndarray) -> tuple[float, float]:
+        """Return the ends of the score's 95% interval, given the array from `outcomes`.
+
+        By default Wilson's interval for booleans, otherwise a percentile interval by a bootstrap.
+        """
+        if outcomes_N.dtype == bool:
+            return intervals.wilson(self.count_correct(outcomes_N), len(outcomes_N))
+        low, high = np.quantile(intervals.resampled(outcomes_N, self.score), [0.025, 0.975])
+        return float(low), float(high)
+
+    def variance(self, outcomes_N: np.ndarray) -> float:
+        """Return the variance of the score over examples; its root is the standard error.
+
+        By default p (1 - p) / N for booleans, with score p, otherwise by a bootstrap.
+        """
+        if outcomes_N.dtype == bool:
+            share = self.score(outcomes_N)
+            return share * (1 - share) / len(outcomes_N)
+        return float(intervals.resampled(outcomes_N, self.score).var(ddof=1))
 
     @abstractmethod
     def compare(self, one_N: np.ndarray, two_N: np.ndarray) -> Comparison:

@@ -6,8 +6,9 @@ Shape letters: N examples of a data set, B of a batch, C options (classes), T to
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +20,8 @@ from modelsoups.data.text.sets import TextSet
 from modelsoups.models.linear_probe import linear_probe
 from modelsoups.models.text_classifier import Encoded, TextClassifier, TextEncoder, TokenBatch, build
 from modelsoups.recipes.recipe import Recipe
-from modelsoups.tasks.task import Initial, Step, Task, TrainingData
+from modelsoups.stats.text_scores import score_of
+from modelsoups.tasks.task import Comparison, Initial, Step, Task, TrainingData
 from modelsoups.workers.processes import advance
 
 WITHOUT = {"label_smoothing": 0.0, "mixup": 0.0, "cutmix": 0.0, "aug": "minimal", "loss": "softmax", "teachers": ()}
@@ -32,6 +34,9 @@ class TextClassification(Task):
     def __init__(self, text: TextDataConfig, batch_size: int) -> None:
         """text: the prompt, options and score; batch_size: examples per evaluation batch."""
         self.text, self.batch_size = text, batch_size
+        self.options = list(dict.fromkeys(text.labels.values()))
+        self.measure = score_of(text.score, len(self.options))
+        self.score_name = self.measure.name
 
     @classmethod
     def of(cls, config: Config, crops: CropStore) -> "TextClassification":
@@ -40,17 +45,15 @@ class TextClassification(Task):
     # ---- the model and its inputs ----
 
     def build(self, model: ModelConfig, classes: int) -> TextClassifier:
-        options = list(dict.fromkeys(self.text.labels.values()))
-        network = build(model, options, self.text.prompt, list(self.text.fields))
+        network = build(model, self.options, self.text.prompt, list(self.text.fields))
         return network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
     def initial_models(self, model: ModelConfig, init: str) -> list[str]:
         """Return [init]; ValueError unless it is "lp" for a model with a head, else "zeroshot"."""
         expected = "lp" if model.text.objective == "head" else "zeroshot"
         if init != expected:
-            raise ValueError(
-                f"heads.init={init}: a model with model.text.objective={model.text.objective} starts from {expected}; set heads.init={expected}"
-            )
+            way = f"model.text.objective={model.text.objective} starts from {expected}"
+            raise ValueError(f"heads.init={init}: {way}; set heads.init={expected}")
         return [init]
 
     @torch.no_grad()
@@ -116,8 +119,36 @@ class TextClassification(Task):
         """Return the loss if all tokens of the vocabulary (for a head: all classes) are equally likely."""
         return math.log(model.vocabulary)
 
+    # ---- the score ----
+
     def project(self, dataset: TextSet, logits_NC: Tensor) -> Tensor:
         return logits_NC
+
+    def points(self, logits_NC: Tensor, labels_N: Tensor) -> float:
+        """Return the score times the number of examples; for accuracy, the number of correct ones."""
+        return self.measure.points(self.outcomes(logits_NC, labels_N))
+
+    def outcomes(self, logits_NC: Tensor, labels_N: Tensor) -> np.ndarray:
+        """Return label * C + prediction of each example, (N,)."""
+        return self.measure.outcomes(logits_NC.argmax(dim=1).cpu(), labels_N.cpu())
+
+    def score(self, outcomes_N: np.ndarray) -> float:
+        return self.measure.score(outcomes_N)
+
+    def interval(self, outcomes_N: np.ndarray) -> tuple[float, float]:
+        return self.measure.interval(outcomes_N)
+
+    def variance(self, outcomes_N: np.ndarray) -> float:
+        return self.measure.variance(outcomes_N)
+
+    def count_correct(self, outcomes_N: np.ndarray) -> int:
+        return self.measure.count_correct(outcomes_N)
+
+    def compare(self, one_N: np.ndarray, two_N: np.ndarray) -> Comparison:
+        return self.measure.compare(one_N, two_N)
+
+    def compare_means(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Comparison:
+        return self.measure.compare_means(pairs)
 
 
 def check_recipe(recipe: Recipe) -> None:

@@ -21,7 +21,7 @@ from torch.utils import deterministic
 
 from modelsoups.config.schema import FinetuneConfig
 from modelsoups.data.gpu.augment import BatchPlan
-from modelsoups.models.text_classifier import TokenBatch
+from modelsoups.models.token_batches import TokenBatch
 
 Batch = Tensor | BatchPlan | TokenBatch
 AHEAD = 2  # steps that the host may be ahead of the GPU; more would only take memory for waiting batches

@@ -23,6 +23,7 @@ from modelsoups.disk.lock import Lock
 from modelsoups.disk.paths import CHECKPOINT, METRICS
 from modelsoups.experiment.ingredients import load_weights
 from modelsoups.models.classifier import Classifier
+from modelsoups.models.token_batches import TokenBatch
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.soup.coefficients import Ingredient
 from modelsoups.tasks.task import Step, Task, TrainingData
@@ -185,7 +186,7 @@ class Trainer:
             return self._diverged(f"weights are not finite after step {self.step}", self.step)
         return None
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self) -> Iterator[tuple[Tensor | TokenBatch, Tensor]]:
         """Yield this rank's micro-batches from the current step on: inputs (uint8 pixels, tokens) and labels."""
         data = TrainingData(
             self.train_set,
@@ -199,7 +200,7 @@ class Trainer:
         batches = self.task.train_batches(self.model, self.recipe, data)
         return staged(batches, self.device.torch, self.parts)
 
-    def update(self, batch: list[tuple[Tensor, Tensor]]) -> Tensor:
+    def update(self, batch: list[tuple[Tensor | TokenBatch, Tensor]]) -> Tensor:
         """Do one optimizer step on this rank's micro-batches; return the mean loss of all ranks."""
         recipe = self.recipe
         factor = lr_factor(self.step, self.total, recipe.warmup_steps, recipe.schedule, self.per_epoch)
@@ -214,20 +215,20 @@ class Trainer:
         self.metrics.clock.mark("optimizer")
         return self.ranks.mean(loss)
 
-    def _gradient(self, batch: list[tuple[Tensor, Tensor]], summed: bool = True) -> Tensor:
+    def _gradient(self, batch: list[tuple[Tensor | TokenBatch, Tensor]], summed: bool = True) -> Tensor:
         """Compute the gradient, averaged over ranks if `summed`; return this rank's mean loss."""
         self.optimizer.zero_grad()
         losses = []
-        for part, (pixels_BCHW, labels_B) in enumerate(batch):
+        for part, (inputs, labels_B) in enumerate(batch):
             with self.ranks.summing(self.network, last=summed and part == len(batch) - 1):
-                loss = self._loss(pixels_BCHW, labels_B, part) / len(batch)
+                loss = self._loss(inputs, labels_B, part) / len(batch)
                 self.metrics.clock.mark("forward")
                 loss.backward()
                 self.metrics.clock.mark("backward")
             losses.append(loss.detach())
         return torch.stack(losses).sum()
 
-    def _loss(self, batch: Tensor, labels_B: Tensor, part: int) -> Tensor:
+    def _loss(self, batch: Tensor | TokenBatch, labels_B: Tensor, part: int) -> Tensor:
         """Seed torch for this step, rank and micro-batch `part`; return the part's mean loss."""
         recipe = self.recipe
         place = self.ranks.rank * self.parts + part

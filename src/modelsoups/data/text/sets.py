@@ -77,7 +77,7 @@ class TextSet:
         self.counts: dict[str, int] = manifest["counts"]
         self.notes: list[str] = manifest["notes"]
         self.overlaps: dict[str, list[str]] = manifest["overlaps"]
-        self.kept: dict[str, dict[int, Any]] = {}
+        self.kept: dict[str, Any] = {}
         self._file = folder / EXAMPLES
         _check(self._file, manifest)
         rows = storage.read_jsonl(self._file)
