@@ -16,10 +16,10 @@ Example = tuple[dict[str, str], int]  # texts by field, label
 
 @dataclass(frozen=True)
 class PhraseTask:
-    """A task: its options, the prompt, and a function that draws an example."""
+    """A task: the names of its texts, its options, and a function that draws an example."""
 
+    fields: tuple[str, ...]
     options: tuple[str, ...]
-    prompt: str
     example: Callable[[Draws, int, bool], Example]
 
 
@@ -35,10 +35,8 @@ class PhraseSet:
 
 
 TASKS = {
-    "acceptability": PhraseTask(acceptability.OPTIONS, "sentence: {sentence}", acceptability.example),
-    "paraphrase": PhraseTask(
-        paraphrase.OPTIONS, "sentence1: {sentence1} | sentence2: {sentence2}", paraphrase.example
-    ),
+    "acceptability": PhraseTask(("sentence",), acceptability.OPTIONS, acceptability.example),
+    "paraphrase": PhraseTask(("sentence1", "sentence2"), paraphrase.OPTIONS, paraphrase.example),
 }
 SETS = {
     "train": PhraseSet("train", "train", 1600),
