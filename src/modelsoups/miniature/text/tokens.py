@@ -15,7 +15,7 @@ from modelsoups.miniature.text.lexicon import Verb
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 ENDINGS = ("##s", "##d", "##ed", "##ing")
-PROMPT = "sentence text question options label acceptable unacceptable equivalent not yes no true false positive negative"
+PROMPT = "sentence options label acceptable unacceptable equivalent not yes no true false positive negative"
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
