@@ -95,7 +95,7 @@ class TextDataConfig:
     """Options of text data sets (data.library=text): files, columns, labels, prompt and score."""
 
     phrases: str = key(
-        "task of the generated texts (data.library=phrases): is a sentence grammatical, or do two sentences say the same?",
+        "task of the generated texts (data.library=phrases): is a sentence grammatical, or do two say the same?",
         "acceptability",
         choices=("acceptability", "paraphrase"),
     )

@@ -21,7 +21,7 @@ from modelsoups.disk.paths import ASSETS
 from modelsoups.miniature import sets
 from modelsoups.miniature.pretraining.training import Losses, Pretraining, PretrainOptions
 from modelsoups.miniature.text import acceptability, paraphrase, tokens
-from modelsoups.miniature.text.grammar import LONG, SHORT, Draws, Grammar, written
+from modelsoups.miniature.text.grammar import LONG, OTHER_NUMBER, SHORT, Draws, Grammar, written
 from modelsoups.miniature.text.lexicon import Words, words
 from modelsoups.models.prompts import Prompt, answers
 
@@ -31,8 +31,7 @@ TASK_OPTIONS = (acceptability.OPTIONS, paraphrase.OPTIONS)
 OPTIONS = (("yes", "no"), ("true", "false"), ("positive", "negative"))
 MASKED, SAME, RANDOM = 0.15, 0.1, 0.1  # BERT's: of the masked tokens, 10% stay and 10% become others
 MASKED_LABELS = 0.8
-OTHERS = {"is": "are", "was": "were", "has": "have", "does": "do", "this": "these", "that": "those"}
-OTHERS |= {other: one for one, other in OTHERS.items()} | {"themselves": "itself", "itself": "themselves"}
+OTHERS = OTHER_NUMBER | {"this": "these", "these": "this", "those": "that", "themselves": "itself"}
 
 
 @dataclass

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from modelsoups.disk import provenance, storage
 
@@ -69,7 +69,7 @@ class Pretraining(ABC):
             {"params": [w for w in weights if w.ndim < 2], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, options.lr, betas=(0.9, 0.98))
-        self.saved = {**trained, "optimizer": self.optimizer}
+        self.saved: dict[str, Any] = {**trained, "optimizer": self.optimizer}
         self.checkpoint = options.out / "checkpoint.pt"
         self.step, self.seconds_before = 0, 0.0
         self._load()

@@ -12,6 +12,9 @@ from typing import Any
 from modelsoups.miniature.text import lexicon
 from modelsoups.miniature.text.lexicon import CONJUNCTIONS, MODALS, PLACES, PLURAL, SINGULAR, Verb, Words
 
+Wrong = dict[str, tuple[str, ...]]
+OTHER_NUMBER = {"is": "are", "was": "were", "has": "have", "does": "do"}
+OTHER_NUMBER |= {several: one for one, several in OTHER_NUMBER.items()}
 ERRORS = ("agreement", "determiner", "form", "object", "order", "reflexive")
 
 
@@ -20,7 +23,7 @@ class Part:
     """A part of a sentence: its correct text, and wrong texts by kind of error."""
 
     text: str
-    wrong: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    wrong: Wrong = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class Grammar:
         if kind == 0:
             return [self.copula(plural), Part(draws.word(words.adjectives))]
         if kind == 1:
-            verb = self.verb(Verb.of(draws.word(words.alone)), plural)
+            verb = self.verb(Verb.of(draws.word(words.alone)), plural, has_object=False)
             extra = self.noun_phrase(draws.chance(0.5), self._someone()).text
             return [verb, Part("", {"object": (extra,)})]
         to_thing = pronoun != "itself" and kind == 2
@@ -148,30 +151,30 @@ class Grammar:
             return Part(f"{modal} be", {"form": (f"{modal} is", f"{modal} being"), "order": (f"be {modal}",)})
         right, other = _numbers(plural, *(("is", "are"), ("was", "were"))[kind])
         negation = " not" if self.draws.chance(0.3) else ""
-        order = {"order": (f"not {right}",)} if negation else {}
-        return Part(right + negation, {"agreement": (other + negation,)} | order)
+        wrong: Wrong = {"agreement": (other + negation,)}
+        if negation:
+            wrong["order"] = (f"not {right}",)
+        return Part(right + negation, wrong)
 
-    def verb(self, verb: Verb, plural: bool) -> Part:
+    def verb(self, verb: Verb, plural: bool, has_object: bool = True) -> Part:
         """Return a verb with its auxiliaries, such as "has not seen", and how they could be wrong."""
         draws = self.draws
         negation = [draws.one(("not", "never"))] if draws.chance(0.3) else []
         kind = draws.index(6)
-        if kind == 0:
+        if kind == 0 and not negation:
             right, other = _numbers(plural, verb.third, verb.base)
-            if not negation:
-                return Part(right, {"agreement": (other,)})
-            return _with_auxiliary(*_numbers(plural, "does", "do"), ["not"], verb, verb.base)
+            return Part(right, {"agreement": (other,)})
+        if kind == 5 and not negation:
+            return Part(verb.past)
+        if kind in (0, 5):  # the auxiliary "do" is only needed with "not"
+            auxiliary = "did" if kind == 5 else "do" if plural else "does"
+            return _with_auxiliary(auxiliary, ["not"], verb, verb.base)
         if kind == 1:
-            return _with_auxiliary(*_numbers(plural, "is", "are"), negation, verb, verb.progressive)
-        if kind == 2:
-            return _with_auxiliary(*_numbers(plural, "was", "were"), negation, verb, verb.progressive)
-        if kind == 3:
-            return _with_auxiliary(*_numbers(plural, "has", "have"), negation, verb, verb.participle)
-        if kind == 4:
-            return _with_auxiliary(draws.one(MODALS.split()), "", negation, verb, verb.base)
-        if negation:
-            return _with_auxiliary("did", "", ["not"], verb, verb.base)
-        return Part(verb.past)
+            return _with_auxiliary(draws.one(MODALS.split()), negation, verb, verb.base)
+        one = ("is", "was", "has")[kind - 2]
+        auxiliary = OTHER_NUMBER[one] if plural else one
+        right = verb.participle if one == "has" else verb.progressive
+        return _with_auxiliary(auxiliary, negation, verb, right, has_object)
 
 
 def reflexive(plural: bool, pronoun: str) -> Part:
@@ -184,19 +187,23 @@ def _numbers(plural: bool, one: str, several: str) -> tuple[str, str]:
     return (several, one) if plural else (one, several)
 
 
-def _with_auxiliary(auxiliary: str, other: str, negation: list[str], verb: Verb, right: str) -> Part:
-    """Return an auxiliary and a verb. other: the auxiliary for the other number, if there is one."""
-    forms = {verb.base, verb.third, verb.progressive, verb.participle} - {right}
-    if auxiliary in ("is", "are", "was", "were"):
-        forms -= {verb.participle}  # the passive
+def _with_auxiliary(auxiliary: str, negation: list[str], verb: Verb, right: str, has_object: bool = True) -> Part:
+    """Return an auxiliary and a verb in its form `right`."""
+    forms = {verb.base, verb.third, verb.progressive, verb.past, verb.participle} - {right}
+    if right == verb.progressive:
+        forms -= {verb.participle}  # "is seen", the passive
+    if right != verb.base and not has_object:
+        forms -= {verb.base, verb.third, verb.past}  # "has sleep" and "are smiles": these are nouns
     start = [auxiliary, *negation]
-    wrong = {"form": tuple(" ".join([*start, form]) for form in sorted(forms))}
-    if right == verb.base:  # after a modal, or a form of "do"
+    wrong: Wrong = {}
+    if forms:
+        wrong["form"] = tuple(" ".join([*start, form]) for form in sorted(forms))
+    if right == verb.base:
         wrong["order"] = (" ".join([right, *start]),)
     elif negation == ["not"]:
         wrong["order"] = (" ".join(["not", auxiliary, right]),)
-    if other:
-        wrong["agreement"] = (" ".join([other, *negation, right]),)
+    if auxiliary in OTHER_NUMBER:
+        wrong["agreement"] = (" ".join([OTHER_NUMBER[auxiliary], *negation, right]),)
     return Part(" ".join([*start, right]), wrong)
 
 

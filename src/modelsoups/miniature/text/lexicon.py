@@ -26,18 +26,18 @@ THINGS = (
 )
 NAMES = ("Anna Ben Clara David Emma Felix Greta Henry", "Ida Jack Karl Laura Martin Nora Oscar Paula")
 TO_SOMEONE = (  # verbs that need an object: a person or an animal
-    "chase/pursue praise/commend thank greet/welcome admire scare/frighten alert blame support invite notice/perceive",
+    "chase/pursue praise/commend thank greet/welcome admire scare/frighten alert blame support invite summon",
     "reward insult protect/shield respect/honor surround amuse mock/ridicule betray rescue escort",
 )
 TO_SOMETHING = (  # verbs that need an object, a thing, and whose subject is a person
-    "purchase/acquire repair/restore describe/depict use/employ locate select rent/lease find=found=found"
+    "purchase/acquire repair/restore describe/depict use/employ locate select mention find=found=found"
     " take=took=taken",
-    "damage/harm borrow lift/raise destroy/ruin examine/inspect obtain discard conceal hold=held=held"
-    " build=built=built",
+    "damage/harm obtain lift/raise destroy/ruin examine/inspect reveal discard conceal"
+    " throw=threw=thrown",
 )
 ALONE = (  # verbs that cannot have an object
-    "sleep=slept=slept smile wait arrive listen disappear talk emerge/appear cough",
-    "laugh wander fall=fell=fallen complain sneeze travel snore giggle",
+    "sleep=slept=slept smile wait arrive listen disappear talk emerge cough",
+    "laugh wander rise=rose=risen complain sneeze travel snore giggle",
 )
 ADJECTIVES = (
     "big/large small/little old young clever/smart happy/glad sad quiet/silent rich/wealthy poor tired/weary"

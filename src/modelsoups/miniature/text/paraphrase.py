@@ -46,12 +46,11 @@ class Event:
 
     def text(self, draws: Draws) -> str:
         """Return a random sentence that tells this event."""
-        verb, passive = Verb.of(draws.one(self.action)), draws.chance(0.4)
+        verb, is_passive = Verb.of(draws.one(self.action)), draws.chance(0.4)
         agent, patient = self.agent.text(draws), self.patient.text(draws)
-        if passive:
+        told = [agent, self._active(verb), patient]
+        if is_passive:
             told = [patient, self._passive(verb), "by", agent]
-        else:
-            told = [agent, self._active(verb), patient]
         if self.when:
             when = draws.one(self.when)
             told = [when, *told] if draws.chance(0.5) else [*told, when]
