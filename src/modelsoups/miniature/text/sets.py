@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
-from modelsoups.miniature.text import acceptability, paraphrase
+from modelsoups.disk import storage
+from modelsoups.miniature.text import acceptability, lexicon, paraphrase
 from modelsoups.miniature.text.grammar import Draws
 
 Example = tuple[dict[str, str], int]  # texts by field, label
@@ -45,7 +46,8 @@ SETS = {
     "words": PhraseSet("shift", "other words", 1000, half=1),
     "long": PhraseSet("shift", "longer sentences", 1000, is_long=True),
 }
-VERSION = 1  # increase if the grammar, the lexicon or the order of draws changes
+GRAMMAR = 1  # increase if the grammar or the order of its draws changes
+VERSION = storage.fingerprint([GRAMMAR, repr(SETS), repr(lexicon.words(0)), repr(lexicon.words(1)), lexicon.TIMES])
 
 
 def phrase_set(name: str) -> PhraseSet:
