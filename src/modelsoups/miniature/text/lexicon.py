@@ -30,10 +30,8 @@ TO_SOMEONE = (  # verbs that need an object: a person or an animal
     "reward insult protect/shield respect/honor surround amuse mock/ridicule betray rescue escort",
 )
 TO_SOMETHING = (  # verbs that need an object, a thing, and whose subject is a person
-    "purchase/acquire repair/restore describe/depict use/employ locate select mention find=found=found"
-    " take=took=taken",
-    "damage/harm obtain lift/raise destroy/ruin examine/inspect reveal discard conceal"
-    " throw=threw=thrown",
+    "purchase/acquire repair/restore describe/depict use/employ locate select mention find=found=found take=took=taken",
+    "damage/harm obtain lift/raise destroy/ruin examine/inspect reveal discard conceal throw=threw=thrown",
 )
 ALONE = (  # verbs that cannot have an object
     "sleep=slept=slept smile wait arrive listen disappear talk emerge cough",
