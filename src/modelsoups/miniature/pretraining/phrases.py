@@ -81,12 +81,13 @@ class PhrasePretraining(Pretraining):
         label_BT = self.is_label(ids_BT)
         inputs_BT, masked_BT = self.mask(ids_BT, label_BT, sets.generator(seed))
         mask_BT = torch.tensor([one.attention_mask for one in encoded])
-        hidden_BTD = self.model.bert(input_ids=inputs_BT, attention_mask=mask_BT).last_hidden_state
+        output = self.model.bert(input_ids=inputs_BT, attention_mask=mask_BT, output_hidden_states=True)
+        hidden_BTD, before_BTD = output.last_hidden_state, output.hidden_states[-2]
         logits_MV, targets_M, of_label_M = self.model.cls(hidden_BTD[masked_BT]), ids_BT[masked_BT], label_BT[masked_BT]
         losses_M = F.cross_entropy(logits_MV, targets_M, reduction="none")
         words, labels = losses_M[~of_label_M].mean(), losses_M[of_label_M].mean()
         shown_BT = (mask_BT == 1) & ~masked_BT
-        odd_logits_BT = self.odd(hidden_BTD)[..., 0]
+        odd_logits_BT = self.odd(before_BTD)[..., 0]  # so that the last layer can look for odd words
         odd = F.binary_cross_entropy_with_logits(odd_logits_BT[shown_BT], odd_BT[shown_BT])
         errors_M = logits_MV.argmax(dim=1) != targets_M
         return words + labels + self.options.odd * odd, words, errors_M[of_label_M].float().mean()
@@ -165,7 +166,7 @@ def _without_counterpart(sentence: str, other: str) -> list[int]:
 def _groups() -> dict[str, str]:
     """Return the group of each form of each noun, verb, adjective and quantity, and of "not"."""
     known = words(0, 1)
-    found = {"not": "not", "a": "a", "an": "a", "single": "one", "one": "one", "lot": "many", "many": "many"}
+    found = {"not": "not", "single": "one", "one": "one", "lot": "many", "many": "many"}
     found |= {"some": "several", "several": "several", "two": "two"}
     for group in chain(known.people, known.animals, known.things, known.adjectives):
         found |= {form: group[0] for word in group for form in (word, word + "s")}
