@@ -130,7 +130,7 @@ def text(draws: Draws) -> Text:
     """Return a random text of the pre-training: sentences in a prompt, and a label."""
     known = words(*draws.one(((0,), (1,), (0, 1))))
     label = draws.index(2)
-    found = pair(known, label, draws) if draws.chance(0.5) else single(known, label, draws)
+    found = pair(known, label, draws) if draws.chance(0.6) else single(known, label, draws)
     options = draws.one(OPTIONS)
     if draws.chance(0.1):
         options, label = draws.one(TASK_OPTIONS), draws.index(2)
@@ -144,13 +144,16 @@ def text(draws: Draws) -> Text:
 
 
 def pair(known: Words, label: int, draws: Draws) -> dict[str, Marked]:
-    """Return two sentences that tell the same event (label 0), or events with one to three differences.
+    """Return two sentences that tell the same event (label 0), another, or one with some differences.
 
     Odd words are those that the other sentence has in no form and by no synonym.
     """
     event = other = paraphrase.random_event(known, draws, 0.5)
-    for _ in range(label * (1 + draws.index(3))):
-        other = paraphrase.changed(other, known, draws)
+    if label and draws.chance(0.5):
+        other = paraphrase.random_event(known, draws, 0.5)
+    elif label:
+        for _ in range(1 + draws.index(3)):
+            other = paraphrase.changed(other, known, draws)
     one, two = event.text(draws), other.text(draws)
     return {"sentence1": (one, _without_counterpart(one, two)), "sentence2": (two, _without_counterpart(two, one))}
 
