@@ -71,10 +71,7 @@ def wordpiece():
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    inputs = ["input_ids", "token_type_ids", "attention_mask"]
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made, mask_token="[MASK]", model_input_names=inputs, **names
-    )
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, mask_token="[MASK]", **names)
 
 
 @cache
@@ -90,10 +87,7 @@ def byte_level():
     made.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
     names = {"pad_token": "<pad>", "unk_token": "<unk>", "cls_token": "<s>", "sep_token": "</s>"}
     mask = tokenizers.AddedToken("<mask>", lstrip=True, special=True)
-    inputs = ["input_ids", "attention_mask"]
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made, mask_token=mask, model_input_names=inputs, **names
-    )
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, mask_token=mask, **names)
 
 
 @cache
@@ -108,9 +102,7 @@ def unigram():
     made.decoder = decoders.Metaspace()
     made.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made, model_input_names=["input_ids", "attention_mask"], **names
-    )
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, **names)
 
 
 # ---- models ----
@@ -120,27 +112,27 @@ WIDE = {"initializer_range": 0.3}  # larger than usual: scores that differ clear
 
 
 def _bert(vocabulary):
-    made = transformers.BertConfig(vocab_size=vocabulary, max_position_embeddings=96, **SIZES, **WIDE)
+    made = transformers.BertConfig(vocab_size=vocabulary, max_position_embeddings=160, **SIZES, **WIDE)
     return transformers.BertForMaskedLM(made)
 
 
 def _roberta(vocabulary):
     special = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
     made = transformers.RobertaConfig(
-        vocab_size=vocabulary, max_position_embeddings=98, type_vocab_size=1, **special, **SIZES, **WIDE
+        vocab_size=vocabulary, max_position_embeddings=162, type_vocab_size=1, **special, **SIZES, **WIDE
     )
     return transformers.RobertaForMaskedLM(made)
 
 
 def _distilbert(vocabulary):
-    sizes = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 48, "max_position_embeddings": 96}
+    sizes = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 48, "max_position_embeddings": 160}
     return transformers.DistilBertForMaskedLM(transformers.DistilBertConfig(vocab_size=vocabulary, **sizes, **WIDE))
 
 
 def _modernbert(vocabulary):
     special = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "cls_token_id": 0, "sep_token_id": 2}
     made = transformers.ModernBertConfig(
-        vocab_size=vocabulary, max_position_embeddings=96, local_attention=8, **special, **SIZES, **WIDE
+        vocab_size=vocabulary, max_position_embeddings=160, local_attention=8, **special, **SIZES, **WIDE
     )
     return transformers.ModernBertForMaskedLM(made)
 

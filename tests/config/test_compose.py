@@ -19,7 +19,7 @@ GROUPS = [(d.name, p.stem) for d in sorted(shipped("conf").iterdir()) if d.is_di
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_and_draws_its_whole_sweep(experiment):
     cfg = load([f"experiment={experiment}"])
-    assert cfg.name == experiment
+    assert cfg.name == ("glue_mrpc-bert-base-uncased" if experiment == "glue" else experiment)
     search = load_search(cfg.sweep.search)
     recipes = [Experiment(cfg).draw.recipe(search, i) for i in range(searches.size(search))]
     assert len({r.seed for r in recipes}) == len(recipes)
@@ -34,7 +34,7 @@ def test_every_option_of_every_group_composes(group, option):
 @pytest.mark.parametrize("name", sorted(p.stem for p in shipped("sweeps").iterdir() if p.stem != "wandb_random"))
 def test_every_shipped_search_draws_valid_recipes(name):
     search = load_search(name)
-    cfg = load([f"sweep.search={name}"])
+    cfg = load([f"sweep.search={name}", *(["experiment=glue"] if name == "glue_random" else [])])
     for i in range(searches.size(search)):
         Experiment(cfg).draw.recipe(search, i)
 
@@ -117,3 +117,27 @@ def test_the_home_folder_is_known_in_paths(monkeypatch, tmp_path):
     config = load(["data.root='~/flowers'", "data.dir='~'", "runs='~/r'", "data.name='~/x'", "export.out='x/~/y'"])
     assert (config.data.root, config.data.dir, config.runs) == (f"{tmp_path}/flowers", str(tmp_path), f"{tmp_path}/r")
     assert (config.data.name, config.export.out) == ("~/x", "x/~/y")
+
+
+def test_entries_of_mappings_are_set_on_the_command_line():
+    for override in ("analyse.pools.one=name", "+analyse.pools.one=name", "analyse.pools={one: name}"):
+        with pytest.raises(ValueError, match=r"analyse\.pools\.one: Value 'name'"):
+            load([override])
+    entries = ["data.text.files.train=a.tsv", "data.text.files.test=b.tsv", "data.text.examples.train=3"]
+    text = load(entries).data.text
+    assert (text.files, text.examples) == ({"train": "a.tsv", "test": "b.tsv"}, {"train": 3})
+    with pytest.raises(ValueError, match=r"data\.text\.examples\.train: Value 'x'"):
+        load(["data.text.examples.train=x"])
+    with pytest.raises(ValueError, match=r"no such key: data\.text\.filess; did you mean data\.text\.files"):
+        load(["data.text.filess={train: a.tsv}"])
+
+
+def test_a_hyperparameter_with_a_default_can_be_drawn():
+    given = ["recipe.batch_size=drawn", "sweep.search=glue_random", "recipe.weight_decay=0.0", "recipe.aug=minimal"]
+    config = load([*given, "recipe.mixup=0.0", "recipe.label_smoothing=0.0"])
+    assert "batch_size" not in config.recipe
+    assert {recipe.batch_size for recipe in Experiment(config).draw.drawn()} == {8, 16, 32, 64}
+    assert {recipe.epochs for recipe in Experiment(config).draw.drawn()} == {2, 3, 5}
+    assert load([*given, "recipe.batch_size=16"]).recipe["batch_size"] == 16
+    with pytest.raises(ValueError, match=r"recipe\.batch_size"):
+        load(["recipe.batch_size=draw"])

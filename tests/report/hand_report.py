@@ -7,7 +7,7 @@ import numpy as np
 from modelsoups.data.crops import CropStore
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.report import claims, experiment_sections, figures, plotting, templates
-from modelsoups.report.measure import Evidence, RowCorrectness
+from modelsoups.report.measure import Evidence, RowOutcomes
 from modelsoups.report.numbers import Numbers, SetInfo
 from modelsoups.report.result_lines import result_lines
 from modelsoups.soup.coefficients import Soup
@@ -25,7 +25,7 @@ def correct(n, k):
 def row(name, test, v2, r, kind="soup", **more):
     by_set = {"holdout": correct(50, test // 2), "test": correct(100, test)}
     by_set |= {"v2": correct(10, v2), "r": correct(20, r)}
-    return RowCorrectness(name, kind, by_set, **more)
+    return RowOutcomes(name, kind, by_set, **more)
 
 
 def recipe(lr):

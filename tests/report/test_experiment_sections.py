@@ -1,5 +1,7 @@
 """The sections of an experiment's report: the same twice, with any names, with sets missing."""
 
+from dataclasses import replace
+
 from hand_report import NASTY, evidence, html, numbers_of
 
 from modelsoups.report import claims, figures, plotting, table_3, text_tables
@@ -43,3 +45,26 @@ def test_a_set_that_is_not_available_leaves_the_rest_of_the_report(tmp_path):
         figure = figures.figure_1(numbers)
         assert figure.axes[0].get_ylabel() == "Mean of 2 of the 3 shifts (others not available) (%)"
     assert "not available" in html(numbers)
+
+
+def test_images_without_shifts_have_no_columns_and_claims_of_shifts():
+    """As class folders with data.shifts=[]: the figures show the hold-out against the test set."""
+    base = evidence()
+    rows = {}
+    for name, row in base.rows.items():
+        rows[name] = replace(row, outcomes={k: row.outcomes[k] for k in ("holdout", "test")})
+    curve = {k: {m: rows[m] for m in by_method} for k, by_method in base.curve.items()}
+    individuals = {"000": replace(base.individuals["000"], outcomes=rows["best"].outcomes)}
+    numbers = numbers_of(evidence(rows=rows, curve=curve, individuals=individuals, sets=base.sets[:2]))
+    assert table_3.wide(numbers)[0] == ["Method", "Test (test)", "Paper: ImageNet"]
+    assert table_3.beside_paper(numbers)[0] == ["Method", "Test", "Paper", "Diff."]
+    assert table_3.summary(numbers)[:2] == [["", "test", "paper"], ["", "", "ImageNet"]]
+    assert all("shift" not in v.text for v in claims.check(numbers))
+    with plotting.style(math=False):
+        axes = figures.figure_1(numbers).axes[0]
+        assert (axes.get_xlabel(), axes.get_ylabel()) == ("Hold accuracy (top-1, %)", "Test\naccuracy (top-1, %)")
+        assert len(figures.figure_b1(numbers).axes) == 1
+    page = html(numbers)
+    assert "not available" not in page
+    assert "Dist. shifts" not in page
+    assert ">Mean of shifts<" not in page

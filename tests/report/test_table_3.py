@@ -5,7 +5,7 @@ import pytest
 from hand_report import evidence, numbers_of
 
 from modelsoups.report import table_3, text_tables
-from modelsoups.report.measure import RowCorrectness
+from modelsoups.report.measure import RowOutcomes
 from modelsoups.report.numbers import SetInfo
 
 
@@ -34,7 +34,7 @@ def test_table_3_has_the_papers_rows_with_the_papers_numbers_beside_ours():
 
 def test_a_missing_shift_is_said_and_four_are_never_averaged_for_five():
     rows = evidence().rows
-    rows["greedy"] = RowCorrectness("greedy", "soup", {k: v for k, v in rows["greedy"].correct.items() if k != "r"})
+    rows["greedy"] = RowOutcomes("greedy", "soup", {k: v for k, v in rows["greedy"].outcomes.items() if k != "r"})
     numbers = numbers_of(evidence(rows={"greedy": rows["greedy"]}))
     assert numbers.rows["greedy"].shift_mean is None
     line = table_3.method_rows(numbers)[0]
@@ -51,7 +51,7 @@ def test_a_missing_shift_is_said_and_four_are_never_averaged_for_five():
 
 def test_an_extra_set_averaged_over_classes_has_a_column_and_no_part_in_the_mean():
     weight_N = np.array([0.25, 0.25, 0.5])
-    rows = {name: RowCorrectness(name, r.kind, {**r.correct, "multi": np.array([True, False, True])}, r.soup, r.recipe,
+    rows = {name: RowOutcomes(name, r.kind, {**r.outcomes, "multi": np.array([True, False, True])}, r.soup, r.recipe,
                       weight={"multi": weight_N}) for name, r in evidence().rows.items()}  # fmt: skip
     sets = [*evidence().sets, SetInfo("multi", "Multilabel", "extra", 3)]
     numbers = numbers_of(evidence(rows=rows, sets=sets))

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from modelsoups import soup
 from modelsoups.soup.batchnorm import reestimate
-from modelsoups.soup.holdout import Holdout, check_labels
+from modelsoups.soup.holdout import Holdout, call_with, check_labels
 
 X_N2, Y_N = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 1.0]]), torch.tensor([0, 1, 1])  # the identity has 2 of 3 right
 IDENTITY = {"head.weight": torch.eye(2), "head.bias": torch.zeros(2)}
@@ -151,3 +151,22 @@ def test_logits_are_found_in_a_mapping_and_nothing_else_is_taken_for_them() -> N
         Holdout(Tuple(), [(X_N2, Y_N)]).count(IDENTITY)
     with pytest.raises(ValueError, match=r"labels have the shape \(3, 1\), expected one whole number for each image"):
         check_labels(Y_N[:, None], 2)
+
+
+class Shifted(nn.Linear):
+    """A model with a buffer that its state dict does not contain, as BERT's position_ids."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 2)
+        self.register_buffer("shift", torch.ones(2), persistent=False)
+
+    def forward(self, inputs_BD: Tensor) -> Tensor:
+        return super().forward(inputs_BD) + self.shift
+
+
+def test_a_model_is_called_with_weights_and_its_own_constants() -> None:
+    model, inputs_BD = Shifted(), torch.eye(2)
+    state = {"weight": torch.zeros(2, 2), "bias": torch.tensor([1.0, 2.0])}
+    assert call_with(model, state, inputs_BD).tolist() == [[2.0, 3.0], [2.0, 3.0]]
+    with pytest.raises(RuntimeError, match="bias"):
+        call_with(model, {"weight": torch.zeros(2, 2)}, inputs_BD)

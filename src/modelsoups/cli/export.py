@@ -1,8 +1,9 @@
-"""Exports a soup as a folder for open_clip or timm, with a model card: `modelsoups export`.
+"""Exports a soup as a folder for open_clip, timm or transformers, with a model card: `modelsoups export`.
 
 An exported CLIP includes its text tower. Its classifier is in a separate file, head.safetensors,
 because open_clip's format has no classifier; a timm model includes its classifier. The export
-fails unless open_clip or timm loads the folder and computes the same logits as the soup.
+fails unless the library loads the folder and computes the same logits as the soup. Text models: see
+`export_text`.
 """
 
 import json
@@ -20,8 +21,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from modelsoups.cli import export_text
 from modelsoups.cli.model_card import card
-from modelsoups.config.schema import ModelConfig
+from modelsoups.config.schema import Config, ModelConfig
 from modelsoups.disk import manifests, paths, storage, temporary
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.models import iconclip
@@ -52,17 +54,18 @@ def run(experiment: Experiment) -> bool:
         raise ValueError(f"export.out={folder} contains other files; choose an empty folder")
     classes = list(experiment.sets.train.classes)
     inputs = {"soup": soup.to_json(), "model": asdict(config.model), "classes": classes, "data": config.data.name}
+    if config.model.library == "transformers":
+        inputs["prompt"] = config.data.text.prompt
     made = manifests.complete(folder, inputs) is None
     if made:
-        model = build(config.model, len(classes)).eval()
-        model.load_state_dict(experiment.soups.mixed(soup))
+        state = experiment.soups.mixed(soup)
         folder.mkdir(parents=True, exist_ok=True)
         _remove_unfinished(folder)
         (folder / manifests.MANIFEST).unlink(missing_ok=True)
-        files = _write_model(config.model, model, classes, folder)
+        files, facts = _write(config, state, classes, folder)
         storage.write_json(folder / "labels.json", classes)
         storage.write_json(folder / "soup.json", soup.to_json())
-        storage.write_text(folder / "README.md", card(experiment, soup, model.normalize))
+        storage.write_text(folder / "README.md", card(experiment, soup, facts))
         manifests.finish(folder, inputs, [folder / name for name in (*files, *FACTS)])
         print(f"export: wrote {row} to {folder}; README.md explains how to load it")
     else:
@@ -94,7 +97,7 @@ def _holds_other_files(folder: Path) -> bool:
 
     Hidden files do not count, as safetensors first writes to a hidden file (.tmpXXXXXX).
     """
-    ours = {*CLIP_FILES, *TIMM_FILES, *FACTS, manifests.MANIFEST}
+    ours = {*CLIP_FILES, *TIMM_FILES, *export_text.FILES, *FACTS, manifests.MANIFEST}
     there = folder.iterdir() if folder.exists() else ()
     return any(path.name not in ours and not path.name.startswith(".") for path in there)
 
@@ -105,6 +108,25 @@ def _remove_unfinished(folder: Path) -> None:
     for path in folder.iterdir():
         if UNFINISHED.fullmatch(path.name) and path.is_file():
             path.unlink()
+
+
+def _write(
+    config: Config, state: dict[str, Tensor], classes: list[str], folder: Path
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Write the model with these weights; return the file names, and what the model card tells of it.
+
+    Raises ValueError if its outputs, when it is loaded again, differ from the original's.
+    """
+    if config.model.library == "transformers":
+        text = export_text.build_for(config.model, config.data, classes)
+        text.load_state_dict(state)
+        files = export_text.write(text, folder)
+        exported = export_text.load(config.model, config.data, classes, folder)
+        _check_same(lambda: export_text.sample(text), exported, folder)
+        return files, export_text.prompt_facts(text)
+    model = build(config.model, len(classes)).eval()
+    model.load_state_dict(state)
+    return _write_model(config.model, model, classes, folder), {"normalize": model.normalize}
 
 
 def _write_model(config: ModelConfig, model: Classifier, classes: list[str], folder: Path) -> tuple[str, ...]:
@@ -120,12 +142,17 @@ def _write_model(config: ModelConfig, model: Classifier, classes: list[str], fol
         exported = _load_clip(folder, model.normalize)
     side = model.image_size
     images_BCHW = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        ours_BC, theirs_BC = model(images_BCHW), exported(images_BCHW)
-    apart = float((ours_BC - theirs_BC).abs().max() / ours_BC.abs().max().clamp(min=1.0))
+    _check_same(lambda: model(images_BCHW), lambda: exported(images_BCHW), folder)
+    return TIMM_FILES if config.library == "timm" else CLIP_FILES
+
+
+@torch.inference_mode()
+def _check_same(ours: Callable[[], Tensor], theirs: Callable[[], Tensor], folder: Path) -> None:
+    """Raise ValueError unless both functions return nearly the same logits."""
+    ours_BC = ours()
+    apart = float((ours_BC - theirs()).abs().max() / ours_BC.abs().max().clamp(min=1.0))
     if not apart <= CLOSE:
         raise ValueError(f"{folder} is unusable: logits differ from the soup's by {apart:.2g} of the largest logit")
-    return TIMM_FILES if config.library == "timm" else CLIP_FILES
 
 
 def _write_clip(config: ModelConfig, model: Classifier, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
@@ -15,13 +16,15 @@ from modelsoups.soup.coefficients import Soup
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
 
 
-def card(experiment: Experiment, soup: Soup, normalize: bool) -> str:
+def card(experiment: Experiment, soup: Soup, about: Mapping[str, Any]) -> str:
     """Return the model card of a soup as Markdown; special characters in names are escaped.
 
-    normalize: whether the features are scaled to unit length before the head.
+    about: of an image model, whether its features are scaled to unit length before the head
+    (`normalize`); of a text model, what its inputs are made of (`export_text.prompt_facts`).
     """
-    config, kind = experiment.config, "image-classification"
-    library = "timm" if config.model.library == "timm" else "open_clip"
+    config = experiment.config
+    library = config.model.library if config.model.library in ("timm", "transformers") else "open_clip"
+    kind = "text-classification" if library == "transformers" else "image-classification"
     facts = ModelCardData(library_name=library, license="other", pipeline_tag=kind, tags=["model-soup", kind])
     recipes: dict[str, Recipe] = {}
     if config.pool == "finetuned":
@@ -33,9 +36,10 @@ def card(experiment: Experiment, soup: Soup, normalize: bool) -> str:
         facts,
         template_path=str(TEMPLATE),
         count=len(soup.ingredients),
-        normalize=normalize,
+        text=config.model.text,
+        **{"normalize": config.model.normalize_features, **about},
         ingredients=_ingredients(soup, recipes),
-        accuracy=_accuracy(experiment.files.results / paths.RESULTS, config.export.row),
+        accuracy=_scores(experiment.files.results / paths.RESULTS, config.export.row, library),
         **dict(zip(names, map(escape_markdown, names.values()), strict=True)),
     )
     return str(made)
@@ -62,9 +66,10 @@ def _ingredients(soup: Soup, recipes: Mapping[str, Recipe]) -> str:
     return markdown(rows) + same
 
 
-def _accuracy(path: Path, row: str) -> str:
-    """Return a Markdown table of a soup's accuracies in results.jsonl, with 95% intervals."""
-    rows = [["data set", "images", "top-1 (%)", "95% interval"]]
+def _scores(path: Path, row: str, library: str) -> str:
+    """Return a Markdown table of a soup's scores in results.jsonl, with 95% intervals."""
+    headings = ["examples", "score (%)"] if library == "transformers" else ["images", "top-1 (%)"]
+    rows = [["data set", *headings, "95% interval"]]
     for line in storage.read_jsonl(path) if path.exists() else []:
         if line.get("row") == row and line.get("accuracy") is not None:
             ends = f"{100 * line['low']:.2f} to {100 * line['high']:.2f}" if "low" in line else ""

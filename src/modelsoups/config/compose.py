@@ -32,10 +32,14 @@ PATHS = (  # keys of files and folders
     *("export.out", "pretrain.out", "cluster.scratch"),
 )
 
+DRAWN = "drawn"  # recipe.batch_size=drawn: the search draws it, although it has a default
+
 # ${asset:iconvit/model.safetensors} in a YAML file is the path of that file in the package's assets
 OmegaConf.register_new_resolver("asset", lambda name: str(ASSETS / name), replace=True)
-# ${last_part:google-bert/bert-base-uncased} is bert-base-uncased
-OmegaConf.register_new_resolver("last_part", lambda name: name.rstrip("/").rpartition("/")[2], replace=True)
+# ${last_part:google-bert/bert-base-uncased} is bert-base-uncased, for names of folders
+OmegaConf.register_new_resolver(
+    "last_part", lambda name: re.sub(r"[^\w.+-]", "-", re.split(r"[/:]", name.rstrip("/"))[-1]), replace=True
+)
 
 
 def own_conf() -> list[str]:
@@ -62,16 +66,16 @@ def load(overrides: Sequence[str] = ()) -> Config:
 def settable(override: str) -> str:
     """Turn "+key=value" into "++key=value": Hydra rejects "+" for a key that already exists.
 
-    An override of an entry of a mapping, such as data.text.files.train=a.tsv, gets "++" as well.
+    An override of a mapping or its entries, such as data.text.files.train=a.tsv, gets "++" as well.
     """
     if override.startswith("+") and not override.startswith("++"):
         return f"+{override}"
-    return f"++{override}" if _is_entry(override.partition("=")[0]) else override
+    return f"++{override}" if _is_in_mapping(override.partition("=")[0]) else override
 
 
-def _is_entry(key: str) -> bool:
-    """Return whether a dotted key is in a mapping that the user fills, such as analyse.pools."""
-    return any(key.startswith(f"{name}.") for name, about in keys().items() if _is_mapping(about))
+def _is_in_mapping(key: str) -> bool:
+    """Return whether a dotted key is a mapping that the user fills, such as analyse.pools, or in one."""
+    return any(f"{key}.".startswith(f"{name}.") for name, about in keys().items() if _is_mapping(about))
 
 
 def _is_mapping(about: Field[Any]) -> bool:
@@ -87,7 +91,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
         if key in groups or key.split(".")[0].split("/")[0] == "hydra":
             continue
         valid = _keys(_schema())
-        if key not in valid and not _is_entry(key):
+        if key not in valid and not _is_in_mapping(key):
             raise ValueError(f"no such key: {key}; {_nearest(key, valid, groups)}")
         if override.is_delete():
             raise ValueError(f"~{key}: keys cannot be deleted; set another value")
@@ -120,11 +124,18 @@ def _in_home(merged: Any) -> None:
 def validate(composed: DictConfig) -> Config:
     """Convert what Hydra composed to a Config; ValueError for an unknown key or a bad value."""
     schema = _schema()
+    for label, option in (OmegaConf.select(composed, "data.text.labels") or {}).items():
+        if isinstance(option, bool):
+            raise ValueError(f"data.text.labels.{label}: YAML reads yes and no as {option}; write 'yes' and 'no'")
+    sections = {k: v for k, v in composed.items() if k != "hydra"}
+    given: Any = OmegaConf.to_container(composed.recipe)
+    sections["recipe"] = {k: v for k, v in given.items() if v != DRAWN}
     try:
-        merged = OmegaConf.merge(schema, {k: v for k, v in composed.items() if k != "hydra"})
+        merged = OmegaConf.merge(schema, sections)
         OmegaConf.resolve(merged)
     except OmegaConfBaseException as error:
-        if error.full_key and error.full_key not in (valid := _keys(schema)):
+        valid = _keys(schema)
+        if error.full_key and error.full_key not in valid and not _is_in_mapping(error.full_key):
             raise ValueError(f"no such key: {error.full_key}; {_nearest(error.full_key, valid, set())}") from error
         raise ValueError(f"{error.full_key}: {_one_line(error)}") from error
     _in_home(merged)
@@ -141,8 +152,8 @@ def validate(composed: DictConfig) -> Config:
     for alpha in merged.evaluate.wise_ft:
         if not 0 <= alpha <= 1:
             raise ValueError(f"evaluate.wise_ft={list(merged.evaluate.wise_ft)}: expected numbers from 0 to 1")
-    given = [k for k in Recipe.names() if not OmegaConf.is_missing(composed.recipe, k)]  # merged has defaults
-    fixed: Any = OmegaConf.to_container(OmegaConf.masked_copy(merged.recipe, given))
+    known = [k for k in Recipe.names() if given.get(k, "???") not in ("???", DRAWN)]  # merged has defaults
+    fixed: Any = OmegaConf.to_container(OmegaConf.masked_copy(merged.recipe, known))
     for key, value in fixed.items():
         Recipe.check(key, value)
     if merged.cluster.scratch is not None:
@@ -233,4 +244,6 @@ def _nearest(key: str, valid: list[str], groups: set[str]) -> str:
 def _one_line(error: BaseException) -> str:
     if "is not a ListConfig" in str(error):
         return "expected a list, such as [a,b]"
+    if re.search(r"Key .* is incompatible with \(str\)", str(error)):
+        return "the keys of this mapping are texts; write them in quotation marks, such as {'1': positive}"
     return " ".join(str(error).split(" search path:")[0].removesuffix("Config").split("full_key:")[0].split())

@@ -57,7 +57,10 @@ class TextModelConfig:
 class ModelConfig:
     """Options of the pre-trained encoder that is fine-tuned."""
 
-    name: str = key("name of the model: any CLIP of open_clip, or any backbone of timm")
+    name: str = key(
+        "name of the model: any CLIP of open_clip, any backbone of timm, or for transformers a name on the hub, a"
+        " folder or package:NAME/folder"
+    )
     library: str = key(
         "library that contains the model; iconclip is the small CLIP of this package",
         choices=("iconclip", "open_clip", "timm", "transformers"),

@@ -49,7 +49,13 @@ class Draw:
 
     def recipe(self, search: dict[str, Any], index: int) -> Recipe:
         """Return recipe `index`: fixed values, else values drawn from `search`, else defaults."""
-        values = {**searches.draw(search, self.sweep.seed, index), **self.fixed}
+        drawn = searches.draw(search, self.sweep.seed, index)
+        for about in fields(Recipe):
+            name, fixed = about.name, self.fixed.get(about.name)
+            if about.metadata["same"] and drawn.get(name, fixed) != fixed == about.default:
+                unclear = f"{self.sweep.search} draws {name}, but recipe.{name} has its default, {fixed}"
+                raise ValueError(f"{unclear}; set recipe.{name}=drawn, or the value that all recipes shall have")
+        values = {**drawn, **self.fixed}
         missing = [f.name for f in fields(Recipe) if f.default is MISSING and f.name not in values]
         if missing:
             raise ValueError(f"recipe.{missing[0]} has no value; set it, or add it to {self.sweep.search}")

@@ -22,6 +22,7 @@ from modelsoups.models.pretrained import one_line
 
 PACKAGE = "package:"
 CONFIG = "config.json"
+OLDEST = 5  # major version of transformers
 FILES = (  # that transformers writes, if a model has them
     CONFIG,
     "generation_config.json",
@@ -152,6 +153,12 @@ def positions(module: nn.Module) -> int | None:
     return int(limit) if isinstance(limit, int) and limit > 0 else None
 
 
+def has_types(module: Any) -> bool:
+    """Return whether a model distinguishes the two texts of a pair, by token_type_ids."""
+    accepted = "token_type_ids" in inspect.signature(module.forward).parameters
+    return accepted and getattr(module.config, "type_vocab_size", 2) > 1
+
+
 def save(module: Any, tokenizer: Any, folder: Path) -> list[str]:
     """Write a model and its tokenizer as transformers saves them; return the names of the files."""
     library = _transformers()
@@ -195,12 +202,15 @@ def _not_loaded(model: ModelConfig, error: Exception) -> ValueError:
 
 
 def _transformers() -> ModuleType:
-    """Import transformers, on use, as it takes seconds; ValueError if it is missing or damaged."""
+    """Import transformers, on use, as it takes seconds; ValueError if it is missing or too old."""
+    way_out = "pip install 'modelsoups[text]'"
     try:
         import transformers
     except ImportError as error:
-        way_out = "pip install 'modelsoups[text]'"
         raise ValueError(f"model.library=transformers cannot be imported ({one_line(error)}); {way_out}") from error
+    if int(transformers.__version__.partition(".")[0]) < OLDEST:
+        old = f"transformers {transformers.__version__} is too old, as it ties weights differently"
+        raise ValueError(f"model.library=transformers: {old}; {way_out}")
     module: ModuleType = transformers
     return module
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from modelsoups.config.schema import ModelConfig
 from modelsoups.models import prompts, token_batches
-from modelsoups.models.from_transformers import Pretrained, load
+from modelsoups.models.from_transformers import Pretrained, has_types, load
 from modelsoups.models.prompts import Prompt
 from modelsoups.models.token_batches import Encoded, TokenBatch
 from modelsoups.models.tokenization import Example, PairInputs, PromptInputs, Tokens
@@ -29,6 +29,8 @@ class TextClassifier(nn.Module):
     """A text classifier: its options, its tokenizer, and how examples become batches of tokens."""
 
     vocabulary: int  # number of outputs of one prediction: tokens or, for a head, classes
+    answers_CL: Tensor  # not of a head, as is weights_CL
+    weights_CL: Tensor
 
     def __init__(self, options: Sequence[str], inputs: PromptInputs | PairInputs) -> None:
         super().__init__()
@@ -36,6 +38,19 @@ class TextClassifier(nn.Module):
         self.tokenizer, self.max_length = inputs.tokens.tokenizer, inputs.max_length
         self.register_state_dict_post_hook(_drop_tied)
         self.register_load_state_dict_pre_hook(_add_tied)
+
+    def set_answers(self, ids: Sequence[Sequence[int]]) -> None:
+        """Store the token ids of the options, and the weights of the mean over an option's tokens.
+
+        The tensors, (C, L), are padded with zeros. They are no part of the state dict.
+        """
+        self.answers = [list(row) for row in ids]
+        self.longest = max(map(len, self.answers))
+        padding = [self.longest - len(row) for row in self.answers]
+        rows = [[*row, *[0] * more] for row, more in zip(self.answers, padding, strict=True)]
+        weights = [[1 / len(row)] * len(row) + [0.0] * more for row, more in zip(self.answers, padding, strict=True)]
+        self.register_buffer("answers_CL", torch.tensor(rows), persistent=False)
+        self.register_buffer("weights_CL", torch.tensor(weights), persistent=False)
 
     def encode(self, examples: Sequence[Example]) -> list[Encoded]:
         """Return the token ids of examples, {field: text}; texts that are too long are cut.
@@ -64,16 +79,15 @@ class MaskedLanguageModel(TextClassifier):
         super().__init__(options, inputs)
         self.model = pretrained.module
         self.vocabulary = int(self.model.config.vocab_size)
-        self.answers = Answers(answer_tokens(options, tokens, after="label:"))
+        self.set_answers(answer_tokens(options, tokens, after="label:"))
         # The vocabulary's head then computes the masks only, instead of every position.
-        masks = partial(_only_masks, self.answers.longest, len(tokens.after))
+        masks = partial(_only_masks, self.longest, len(tokens.after))
         self.model.base_model.register_forward_hook(masks, with_kwargs=True)
 
     def forward(self, labels_B: Tensor | None = None, **tensors: Tensor) -> Tensor:
         log_BLV = self.model(**tensors).logits.float().log_softmax(dim=-1)
-        answers_CL, weights_CL = self.answers.on(log_BLV.device)
-        places_L = torch.arange(self.answers.longest, device=log_BLV.device)
-        scores_BC = (log_BLV[:, places_L, answers_CL] * weights_CL).sum(dim=-1)
+        places_L = torch.arange(self.longest, device=log_BLV.device)
+        scores_BC = (log_BLV[:, places_L, self.answers_CL] * self.weights_CL).sum(dim=-1)
         return scores_BC if labels_B is None else -scores_BC.gather(1, labels_B[:, None])[:, 0]
 
 
@@ -84,18 +98,16 @@ class SequenceToSequence(TextClassifier):
         super().__init__(options, inputs)
         self.model = pretrained.module
         self.vocabulary = int(self.model.config.vocab_size)
-        self.answers = Answers([[*ids, *tokens.after] for ids in answer_tokens(options, tokens)])
+        self.set_answers([[*ids, *tokens.after] for ids in answer_tokens(options, tokens)])
 
     def forward(self, labels_B: Tensor | None = None, **tensors: Tensor) -> Tensor:
         encoded = self.model.get_encoder()(**tensors)
         if labels_B is not None:
-            answers_CL, weights_CL = self.answers.on(labels_B.device)
-            return -self._score(encoded, tensors, answers_CL[labels_B], weights_CL[labels_B])
-        scores = []  # one option after the other: their decoders do not see the padding of another
-        for ids_L in self.answers.ids:
-            answer_L = torch.tensor(ids_L, device=tensors["input_ids"].device)
-            answers_BL = answer_L.expand(len(tensors["input_ids"]), -1)
-            weights_BL = torch.full_like(answers_BL, 1 / len(ids_L), dtype=torch.float32)
+            return -self._score(encoded, tensors, self.answers_CL[labels_B], self.weights_CL[labels_B])
+        scores, count = [], len(tensors["input_ids"])
+        for option, answer in enumerate(self.answers):  # one after the other, each without padding
+            answers_BL = self.answers_CL[option, : len(answer)].expand(count, -1)
+            weights_BL = self.weights_CL[option, : len(answer)].expand(count, -1)
             scores.append(self._score(encoded, tensors, answers_BL, weights_BL))
         return torch.stack(scores, dim=1)
 
@@ -153,24 +165,6 @@ class TextEncoder(TextClassifier):
         return logits_BC if labels_B is None else F.cross_entropy(logits_BC, labels_B, reduction="none")
 
 
-class Answers:
-    """The token ids of the options, and the weight of each token in the mean over its option."""
-
-    def __init__(self, ids: Sequence[Sequence[int]]) -> None:
-        self.ids = [list(row) for row in ids]
-        self.longest = max(map(len, self.ids))
-        self._on: dict[torch.device, tuple[Tensor, Tensor]] = {}
-
-    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return ids and weights on a device, (C, L) each; the padding's id and weight are 0."""
-        if device not in self._on:
-            rows = [[*row, *[0] * (self.longest - len(row))] for row in self.ids]
-            weights = [[1 / len(row)] * len(row) + [0.0] * (self.longest - len(row)) for row in self.ids]
-            with torch.inference_mode(False):
-                self._on[device] = torch.tensor(rows, device=device), torch.tensor(weights, device=device)
-        return self._on[device]
-
-
 def build(model: ModelConfig, options: Sequence[str], prompt: str, fields: Sequence[str]) -> TextClassifier:
     """Return the classifier for model.text.objective in evaluation mode, on the CPU.
 
@@ -181,7 +175,8 @@ def build(model: ModelConfig, options: Sequence[str], prompt: str, fields: Seque
     text, pretrained = model.text, load(model)
     tokens = Tokens(pretrained.tokenizer, model.name)
     if text.objective == "head":
-        pairs = PairInputs(tokens, fields, text.max_length, towers=text.pairs == "towers")
+        towers, typed = text.pairs == "towers", has_types(pretrained.module)
+        pairs = PairInputs(tokens, fields, text.max_length, towers, typed)
         return TextEncoder(pretrained, options, pairs, model).eval()
     whole = Prompt.of(prompt, fields, options)
     if text.objective == "seq2seq":

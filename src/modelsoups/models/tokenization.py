@@ -31,6 +31,8 @@ class Tokens:
         self._written = re.compile("|".join(map(re.escape, words)) or r"(?!)")
         self.before, _, self.after = self._frame("a")
         self.pair_before, self.between, self.pair_after = self._frame("a", "a")
+        # Whether the texts of a pair have different types; not every tokenizer returns them unasked.
+        self.typed = max(tokenizer("a", "a", return_token_type_ids=True)["token_type_ids"]) > 0
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, without special tokens."""
@@ -83,14 +85,31 @@ class PromptInputs:
     """Encodes examples as prompts; `tail`: the token ids that follow the prompt (the masks)."""
 
     def __init__(self, tokens: Tokens, prompt: Prompt, max_length: int, tail: Sequence[int] = ()) -> None:
-        """Raise ValueError if the prompt without any text is longer than max_length."""
+        """Raise ValueError if the prompt has special tokens, or without a text exceeds max_length."""
         self.tokens, self.prompt, self.max_length = tokens, prompt, max_length
-        self.after = [*tail, *tokens.after]
+        self.tail, self.after = list(tail), [*tail, *tokens.after]
         self.room = max_length - len(tokens.before) - len(self.after)
-        ids = tokens.ids([prompt.fill(dict.fromkeys(prompt.fields, ""))[0]])[0]
+        empty, _ = prompt.fill(dict.fromkeys(prompt.fields, ""))
+        if tokens.escape(empty) != empty:
+            raise ValueError(f"data.text.prompt and labels: special tokens of model.name={tokens.name} in {empty!r}")
+        ids = tokens.ids([empty])[0]
         if len(ids) >= self.room:
             least = len(ids) + 1 + max_length - self.room
             raise ValueError(f"model.text.max_length={max_length}: the prompt alone needs {least}; set at least that")
+
+    def text(self, example: Example) -> str:
+        """Return an example's prompt as it would be without max_length, with its masks."""
+        whole, _ = self.prompt.fill({name: self.tokens.escape(example[name]) for name in self.prompt.fields})
+        return self._with_tail(whole)
+
+    def template(self) -> str:
+        """Return the prompt with its masks and the names of the fields in braces, for str.format."""
+        doubled = [literal.replace("{", "{{").replace("}", "}}") for literal, _ in self.prompt.pieces]
+        gaps = ["" if field is None else f"{{{field}}}" for _, field in self.prompt.pieces]
+        return self._with_tail("".join(map("".join, zip(doubled, gaps, strict=True))))
+
+    def _with_tail(self, whole: str) -> str:
+        return " ".join([whole, *self.tokens.tokenizer.convert_ids_to_tokens(self.tail)])
 
     def encode(self, examples: Sequence[Example]) -> list[Encoded]:
         texts = [{name: self.tokens.escape(one[name]) for name in self.prompt.fields} for one in examples]
@@ -100,7 +119,7 @@ class PromptInputs:
         for one, ids in zip(texts, rows, strict=True):
             cut = len(ids) > self.room
             kept = self._fit(one) if cut else ids
-            encoded.append(Encoded((tuple([*self.tokens.before, *kept, *self.after]),), cut=cut))
+            encoded.append(Encoded(((*self.tokens.before, *kept, *self.after),), cut=cut))
         return encoded
 
     def _fit(self, texts: Mapping[str, str]) -> list[int]:
@@ -130,13 +149,18 @@ class PromptInputs:
 class PairInputs:
     """Encodes one text or two, without a prompt: as one sequence, or as two towers."""
 
-    def __init__(self, tokens: Tokens, fields: Sequence[str], max_length: int, towers: bool) -> None:
-        """Raise ValueError unless there are one or two fields, and max_length leaves room for them."""
+    def __init__(
+        self, tokens: Tokens, fields: Sequence[str], max_length: int, towers: bool = False, typed: bool = False
+    ) -> None:
+        """typed: whether the model distinguishes the texts of a pair by token_type_ids.
+
+        Raises ValueError unless there are one or two fields.
+        """
         if not 1 <= len(fields) <= 2:
             raise ValueError(f"data.text.fields={', '.join(fields)}: a linear head takes one text or two")
         self.tokens, self.fields, self.max_length = tokens, list(fields), max_length
         self.pair = len(fields) == 2 and not towers
-        self.typed = "token_type_ids" in tokens.tokenizer.model_input_names and self.pair
+        self.typed = typed and tokens.typed and self.pair
 
     def encode(self, examples: Sequence[Example]) -> list[Encoded]:
         escape = self.tokens.escape
@@ -149,7 +173,7 @@ class PairInputs:
     def _apart(self, texts: Sequence[Sequence[int]]) -> Encoded:
         before, after = self.tokens.before, self.tokens.after
         room = self.max_length - len(before) - len(after)
-        ids = tuple(tuple([*before, *text[:room], *after]) for text in texts)
+        ids = tuple((*before, *text[:room], *after) for text in texts)
         return Encoded(ids, cut=max(map(len, texts)) > room)
 
     def _joined(self, one: Sequence[int], two: Sequence[int]) -> Encoded:
@@ -160,7 +184,7 @@ class PairInputs:
         left = [*tokens.pair_before, *one[:first], *tokens.between]
         right = [*two[:second], *tokens.pair_after]
         types = tuple([0] * len(left) + [1] * len(right)) if self.typed else None
-        return Encoded((tuple([*left, *right]),), types, cut=excess > 0)
+        return Encoded(((*left, *right),), types, cut=excess > 0)
 
 
 def shortened(lengths: Sequence[int], excess: int) -> list[int]:

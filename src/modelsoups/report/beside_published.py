@@ -19,8 +19,7 @@ NOTE = (
 
 def applies(numbers: Numbers) -> bool:
     """Return whether the run uses ImageNet, the data set of the published numbers."""
-    data = numbers.provenance.get("config", {}).get("data", {})
-    return bool(data.get("library") == "imagenet")
+    return bool(numbers.config.get("data", {}).get("library") == "imagenet")
 
 
 def comparison(numbers: Numbers) -> TextTable:

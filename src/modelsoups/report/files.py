@@ -65,7 +65,8 @@ def write_report(folder: Path, inputs: dict[str, Any]) -> None:
 
 
 def _texts(numbers: Numbers) -> dict[str, str]:
-    """Return file name -> text: table_3 as .md, .tex and .csv, table_sets.tex and summary.txt."""
+    """Return file name -> text: table_3 as .md, .tex and .csv, summary.txt and, if there
+    are shifts or extra sets, table_sets.tex."""
     if released_results.applies(numbers):
         rows = beside_published.released_alone()
         short = [row[:8] for row in rows]
@@ -73,18 +74,20 @@ def _texts(numbers: Numbers) -> dict[str, str]:
     else:
         rows, short = table_3.wide(numbers), table_3.summary(numbers)
         narrow = table_3.beside_paper(numbers)
-    return {
-        **text_tables.files("table_3", rows),
-        "table_3.tex": text_tables.latex(narrow),
-        "table_sets.tex": text_tables.latex(table_3.each_set(numbers)),
-        "summary.txt": f"{text_tables.aligned(short)}\n\n{_headline(numbers)}\n",
-    }
+    texts = {**text_tables.files("table_3", rows), "table_3.tex": text_tables.latex(narrow)}
+    if table_3.set_titles(numbers):
+        texts["table_sets.tex"] = text_tables.latex(table_3.each_set(numbers))
+    texts["summary.txt"] = f"{text_tables.aligned(short)}\n\n{_headline(numbers)}\n"
+    return texts
 
 
 def _headline(numbers: Numbers) -> str:
-    """Return lines of text: greedy soup minus best single model on test and shifts; then notes."""
+    """Return lines of text: greedy soup minus best single model on test and shifts; then notes.
+
+    A run on texts also prints the standard error of the hold-out, on which its models are chosen.
+    """
     lines = []
     for d in numbers.headline:
         gain = f"{percent(d.value, True)} {interval(d)}"
         lines.append(f"greedy soup - best individual, {d.on}: {gain}")
-    return "\n".join(lines + numbers.notes)
+    return "\n".join([*lines, *experiment_sections.about_choice(numbers), *numbers.notes])

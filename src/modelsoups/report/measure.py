@@ -1,4 +1,4 @@
-"""Inputs of a report: which images each model and soup classifies correctly, read from a run."""
+"""Inputs of a report: the outcome of each model and soup on each example, read from a run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,33 +21,35 @@ from modelsoups.recipes.recipe import Recipe
 from modelsoups.report.numbers import SetInfo
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.stats import scores
+from modelsoups.tasks.task import Task
 
 
 @dataclass(frozen=True)
-class RowCorrectness:
-    """Which images one model, soup or ensemble classifies correctly: a bool per image, by data set.
+class RowOutcomes:
+    """The outcomes of one model, soup or ensemble, by data set: one per example (`Task.outcomes`).
 
     kind: initialization, individual, soup, ensemble or interpolation. inference: forward passes per
-    image. weight: each image's weight, for data sets whose accuracy is averaged over classes; the
+    example. weight: each image's weight, for data sets whose accuracy is averaged over classes; the
     weights of a data set add up to 1.
     """
 
     name: str
     kind: str
-    correct: dict[str, np.ndarray]
+    outcomes: dict[str, np.ndarray]
     soup: Soup | None = None
     recipe: Recipe | None = None
     inference: int = 1
     weight: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def accuracy(self, dataset: str) -> float:
-        correct_N = self.correct[dataset]
-        return float(correct_N @ self.weight[dataset] if dataset in self.weight else correct_N.mean())
+    def score(self, task: Task, dataset: str) -> float:
+        """Return the task's score on a data set, or the accuracy averaged over classes."""
+        outcomes_N = self.outcomes[dataset]
+        return float(outcomes_N @ self.weight[dataset]) if dataset in self.weight else task.score(outcomes_N)
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All inputs of a run's report; a row is the correctness of one model, soup or ensemble.
+    """All inputs of a run's report; a row has the outcomes of one model, soup or ensemble.
 
     rows: by name, such as "initialization", "greedy", "greedy_random_0" or "wise_ft_best_0.5".
     individuals: all fine-tuned models, by id. failed: id of a model -> why its fine-tuning failed.
@@ -57,14 +59,16 @@ class Evidence:
 
     name: str
     sets: list[SetInfo]
-    rows: dict[str, RowCorrectness]
-    individuals: dict[str, RowCorrectness]
-    curve: dict[int, dict[str, RowCorrectness]]
+    rows: dict[str, RowOutcomes]
+    individuals: dict[str, RowOutcomes]
+    curve: dict[int, dict[str, RowOutcomes]]
     failed: dict[str, str]
-    contact: dict[str, np.ndarray]  # title of a data set -> a few uint8 images_BHWC
+    contact: dict[str, np.ndarray]  # title of a data set -> a few uint8 images_BHWC; empty for texts
     timings: dict[str, float]  # stage -> seconds that it took
     provenance: dict[str, Any]  # of the soups, with the configuration and the result of `made_by`
     notes: list[str] = field(default_factory=list)  # for the reader, such as which sets are missing
+    texts: list[dict[str, Any]] = field(default_factory=list)  # of text sets: title, counts, notes
+    chosen_on_test: bool = False  # whether the hold-out is the test set itself (data.choose_on)
 
 
 class Collector:
@@ -77,10 +81,10 @@ class Collector:
     def evidence(self, name: str, settings: dict[str, Any], image_size: int) -> Evidence:
         """Return all inputs of a report. settings: the configuration, recorded as provenance."""
         found, data = self.ingredients.find(), self.sets.data
-        rows: dict[str, RowCorrectness] = {}
+        rows: dict[str, RowOutcomes] = {}
         for row, initial in self.ingredients.initial().items():
             rows[row] = self._row(row, "initialization", [initial.sha256])
-        curve: dict[int, dict[str, RowCorrectness]] = {}
+        curve: dict[int, dict[str, RowOutcomes]] = {}
         for path in sorted(self.files.soups.glob("*.json")):
             if path.name == manifests_.MANIFEST:
                 continue
@@ -101,33 +105,35 @@ class Collector:
             individuals=individuals,
             curve=curve,
             failed=found.missing,
-            contact={self.sets[n].title: _few(self.sets[n], image_size) for n in self._pictured()},
+            contact={s.title: _few(s, image_size) for s in self._shown() if hasattr(s, "image")},
             timings=storage.read_object(self.files.timings) if self.files.timings.exists() else {},
             provenance={**manifest["provenance"], "config": settings, **made_by(self.files, found.ingredients)},
             notes=self._notes(),
+            texts=self._texts(),
+            chosen_on_test=data.choose_on == "validation",
         )
 
-    def _soup_row(self, name: str) -> RowCorrectness:
+    def _soup_row(self, name: str) -> RowOutcomes:
         soup = self.soups.read(name)
         if soup.space == "logits":
             return self._row(name, "ensemble", soup.hashes, soup=soup, inference=len(soup.hashes))
         kinds = {"wise_ft": "interpolation", "best": "individual", "second_best": "individual"}
         return self._row(name, kinds.get(soup.method, "soup"), [self.soups.extras(name)["sha256"]], soup=soup)
 
-    def _row(self, name: str, kind: str, sha256s: Sequence[str], **more: Any) -> RowCorrectness:
-        """Return the correctness of a model, or an ensemble (mean logits), on all prepared sets."""
-        correct: dict[str, np.ndarray] = {}
+    def _row(self, name: str, kind: str, sha256s: Sequence[str], **more: Any) -> RowOutcomes:
+        """Return the outcomes of a model, or an ensemble (mean logits), on all prepared sets."""
+        outcomes: dict[str, np.ndarray] = {}
         weight: dict[str, np.ndarray] = {}
         data = self.sets.data
         for dataset in [data.holdout, *self.sets.tests()]:
             logits = [self.logits.of(dataset, sha256) for sha256 in sha256s]
             logits_NC = scores.ensemble([x.logits_NC for x in logits])
-            correct[dataset] = self.logits.task.outcomes(logits_NC, logits[0].labels_N)
+            outcomes[dataset] = self.logits.task.outcomes(logits_NC, logits[0].labels_N)
             for other in self.sets.relabelled() if dataset == data.test else ():
-                correct[other], weight_N = relabelled.score(self.sets[other], logits_NC)
+                outcomes[other], weight_N = relabelled.score(self.sets[other], logits_NC)
                 if weight_N is not None:
                     weight[other] = weight_N
-        return RowCorrectness(name, kind, correct, weight=weight, **more)
+        return RowOutcomes(name, kind, outcomes, weight=weight, **more)
 
     def _info(self, name: str) -> SetInfo:
         if not self.sets.is_prepared(name):
@@ -136,10 +142,20 @@ class Collector:
         dataset = self.sets[name]
         return SetInfo(name, dataset.title, dataset.role, len(dataset))
 
-    def _pictured(self) -> list[str]:
+    def _shown(self) -> list[Any]:
+        """Return the prepared sets that the page describes, the training set first."""
         data = self.sets.data
         train = [data.train] if self.sets.is_prepared(data.train) else []
-        return list(dict.fromkeys([*train, data.holdout, *self.sets.tests()]))
+        names = dict.fromkeys([*train, data.holdout, *self.sets.tests()])
+        return [self.sets[name] for name in names]
+
+    def _texts(self) -> list[dict[str, Any]]:
+        """Return title, examples by class and notes of each text set; an empty list for images."""
+        found = []
+        for dataset in self._shown():
+            if hasattr(dataset, "fields"):  # sets of images have none
+                found.append({"title": dataset.title, "counts": dataset.counts, "notes": dataset.notes})
+        return found
 
     def _notes(self) -> list[str]:
         missing = list(map(self._info, self.sets.missing()))

@@ -14,11 +14,13 @@ from modelsoups.recipes.recipe import Recipe
 from modelsoups.soup.coefficients import Soup
 
 MEAN = "mean of shifts"  # used like the name of a data set in results.jsonl
+ON_TEST = ("best_validation", "greedy_validation")  # rows that are chosen on the test set itself
+SCORE, UNIT = "top-1 accuracy", "images"  # unless the first line of results.jsonl has others
 
 
 @dataclass(frozen=True)
 class SetInfo:
-    """One data set. role: holdout, test, shift or extra; n: its images (0: none are available)."""
+    """One data set. role: holdout, test, shift or extra; n: its examples (0: none are available)."""
 
     name: str
     title: str
@@ -32,9 +34,10 @@ def names_of(sets: Sequence[SetInfo], role: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Result:
-    """The accuracy of one row (a model or method, such as "greedy") on a data set, as a fraction.
+    """The score of one row (a model or method, such as "greedy") on a data set, such as 0.8.
 
-    low, high: its 95% interval. correct: correct images of n; both are 0 for the mean of shifts.
+    accuracy: the score, whether it is an accuracy or not. low, high: its 95% interval. correct:
+    correct examples of n, 0 if the score is no accuracy; both are 0 for the mean of shifts.
     """
 
     kind: str
@@ -49,10 +52,11 @@ class Result:
 
 @dataclass(frozen=True)
 class Difference:
-    """The accuracy of row a minus row b (-1 to 1) on a data set, with 95% interval and two-sided p.
+    """The score of row a minus row b on a data set, with 95% interval and two-sided p.
 
-    McNemar's exact test gives p, or a permutation test for the mean of shifts. Interval and p are
-    None if only accuracies are known, not which images are correct.
+    For accuracies McNemar's exact test gives p, or a permutation test for the mean of shifts; for
+    other scores a paired bootstrap. Interval and p are None if only accuracies are known, not which
+    images are correct.
     """
 
     a: str
@@ -66,9 +70,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class RowResults:
-    """The accuracies of one model, soup or ensemble. inference: forward passes per image.
+    """The scores of one model, soup or ensemble. inference: forward passes per example.
 
-    mean: the mean accuracy over the shifts; None unless all shifts are available.
+    mean: the mean score over the shifts; None unless all shifts are available.
     """
 
     name: str
@@ -88,7 +92,11 @@ class RowResults:
 
 
 class Numbers:
-    """The contents of a results.jsonl file. Raises ValueError if a line lacks a key or is malformed."""
+    """The contents of a results.jsonl file. Raises ValueError if a line lacks a key or is malformed.
+
+    score, unit: the words for scores and examples, such as "top-1 accuracy" and "images".
+    holdout_error: the standard error of the best model's score on the hold-out, if known.
+    """
 
     def __init__(self, lines: Sequence[Mapping[str, Any]], provenance: Mapping[str, Any] | None = None) -> None:
         self.lines, self.provenance = list(lines), dict(provenance or {})
@@ -114,6 +122,12 @@ class Numbers:
         self.sets = [SetInfo(**info) for info in about["sets"]]
         self.failed: dict[str, str] = about["failed"]
         self.notes: list[str] = about["notes"]
+        score = about.get("score", {})
+        self.score: str = score.get("name", SCORE)
+        self.unit: str = score.get("unit", UNIT)
+        self.holdout_error: float | None = score.get("holdout_error")
+        self.texts: list[dict[str, Any]] = about.get("texts", [])
+        self.chosen_on_test: bool = about.get("chosen_on_test", False)
         self.test, self.holdout = (names_of(self.sets, role)[0] for role in ("test", "holdout"))
         self.shifts = names_of(self.sets, "shift")  # including those that are not available
         self.extra = names_of(self.sets, "extra")
@@ -133,13 +147,34 @@ class Numbers:
         return next(s.title for s in self.sets if s.name == dataset)
 
     def difference(self, a: str, b: str, on: str) -> Difference | None:
-        """Return accuracy a - b on a data set or the mean of shifts; None if not compared."""
+        """Return score a - b on a data set or the mean of shifts; None if not compared."""
         if found := self._differences.get((a, b, on)):
             return found
         if (d := self._differences.get((b, a, on))) is None:
             return None
         low, high = (None if end is None else -end for end in (d.high, d.low))
         return Difference(a, b, on, -d.value, low, high, d.p)
+
+    @property
+    def has_images(self) -> bool:
+        return self.unit == UNIT
+
+    @property
+    def score_unit(self) -> str:
+        """The unit of axes: "%", or "times 100" if the score is no accuracy."""
+        return "%" if self.score.endswith("accuracy") else "times 100"
+
+    @property
+    def score_in_words(self) -> str:
+        """The score and its unit for a sentence's start, such as "Top-1 accuracy in percent"."""
+        unit = "in percent" if self.score_unit == "%" else self.score_unit
+        return f"{self.score[0].upper()}{self.score[1:]} {unit}"
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The configuration of the run, from provenance.json; empty if it is not known."""
+        found: Mapping[str, Any] = self.provenance.get("config", {})
+        return found
 
     @property
     def headline(self) -> list[Difference]:

@@ -81,7 +81,8 @@ def _accuracies(row: str, kind: str, accuracies: Accuracies) -> Iterator[dict[st
         correct = round(share * n)
         ends = intervals.wilson(correct, n)
         yield vars(Result(kind, row, name, n, correct, share, *ends))
-    yield mean_line(kind, row, [(accuracies[name], images(name)) for name in tables.SHIFTS])
+    shifts = [(accuracies[name], images(name)) for name in tables.SHIFTS]
+    yield mean_line(kind, row, [(p, p * (1 - p) / n) for p, n in shifts])
 
 
 def _accuracy(accuracies: Accuracies, on: str) -> float:

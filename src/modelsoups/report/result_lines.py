@@ -1,4 +1,4 @@
-"""Creates the lines of results.jsonl from the per-image correctness of a finished run.
+"""Creates the lines of results.jsonl from the outcomes of a finished run, one per example.
 
 Two runs with the same seed give the same lines.
 """
@@ -8,9 +8,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from modelsoups.report.measure import Evidence, RowCorrectness
-from modelsoups.report.numbers import MEAN, Difference, Result, names_of
-from modelsoups.stats import intervals
+from modelsoups.report.measure import Evidence, RowOutcomes
+from modelsoups.report.numbers import MEAN, ON_TEST, SCORE, UNIT, Difference, Result, names_of
 from modelsoups.tasks.task import Task
 
 Z = 1.959964  # of a 95% interval
@@ -18,7 +17,7 @@ VERSUS_GREEDY = ("ensemble", "greedy_ensemble", "learned_layers")  # rows that c
 
 
 def result_lines(task: Task, evidence: Evidence) -> list[dict[str, Any]]:
-    """Return all lines of results.jsonl, in order. task: provides the significance tests."""
+    """Return all lines of results.jsonl, in order. task: provides scores and significance tests."""
     rows = {**evidence.rows, **evidence.individuals}
     curve: dict[int, dict[str, str]] = {}
     for count, by_method in sorted(evidence.curve.items()):
@@ -35,12 +34,12 @@ def result_lines(task: Task, evidence: Evidence) -> list[dict[str, Any]]:
         "failed": evidence.failed,
         "notes": evidence.notes,
     }
-    lines: list[dict[str, Any]] = [{"experiment": about}]
+    lines: list[dict[str, Any]] = [{"experiment": about | _about_score(task, evidence)}]
     shifts = names_of(evidence.sets, "shift")
     for row in rows.values():
-        for dataset in row.correct:
-            lines.append(vars(_result(row, dataset)))
-        lines.append(mean_line(row.kind, row.name, _shares(row, shifts)))
+        for dataset in row.outcomes:
+            lines.append(vars(_result(task, row, dataset)))
+        lines.append(mean_line(row.kind, row.name, _scores(task, row, shifts)))
     for row in rows.values():
         recipe = None if row.recipe is None else asdict(row.recipe)
         lines.append({"model": row.name, "inference": row.inference, "recipe": recipe})
@@ -54,40 +53,52 @@ def result_lines(task: Task, evidence: Evidence) -> list[dict[str, Any]]:
 
 def compared_rows(rows: Collection[str]) -> list[tuple[str, str]]:
     """Return pairs of methods to compare: each with the best model, and those that claims need."""
-    pairs = [(row, "best") for row in rows if row != "best"]
+    pairs = [(row, "best") for row in rows if row != "best" and row not in ON_TEST]
+    pairs += [("greedy_validation", "best_validation"), ("uniform", "best_validation")]
     pairs += [("greedy", "uniform"), *((row, "greedy") for row in VERSUS_GREEDY)]
     pairs += [(row, "greedy") for row in rows if row.startswith("wise_ft_best")]
     return [(a, b) for a, b in pairs if a in rows and b in rows]
 
 
-def mean_line(kind: str, row: str, shares: Sequence[tuple[float, int]]) -> dict[str, Any]:
-    """Return the line with a row's mean accuracy over data sets and its 95% normal interval.
+def mean_line(kind: str, row: str, scores: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """Return the line with a row's mean score over data sets and its 95% normal interval.
 
-    shares: (accuracy, number of images) of each data set. If it is empty, the accuracy is None.
+    scores: (score, its variance) on each data set. If it is empty, the score is None.
     """
     line = {"kind": kind, "row": row, "dataset": MEAN}
-    if not shares:
+    if not scores:
         return {**line, "accuracy": None}
-    mean = sum(p for p, _ in shares) / len(shares)
-    half = Z * math.sqrt(sum(p * (1 - p) / n for p, n in shares)) / len(shares)
+    mean = sum(score for score, _ in scores) / len(scores)
+    half = Z * math.sqrt(sum(variance for _, variance in scores)) / len(scores)
     return {**line, "accuracy": mean, "low": mean - half, "high": mean + half}
 
 
-def _result(row: RowCorrectness, dataset: str) -> Result:
-    correct_N = row.correct[dataset]
-    correct, n = int(correct_N.sum()), len(correct_N)
-    accuracy, ends = row.accuracy(dataset), intervals.wilson(correct, n)
-    return Result(row.kind, row.name, dataset, n, correct, accuracy, *ends)
+def _about_score(task: Task, evidence: Evidence) -> dict[str, Any]:
+    """Return facts about score and data, in the first line; none for images with top-1 accuracy."""
+    if (task.score_name, task.unit) == (SCORE, UNIT):
+        return {}
+    facts: dict[str, Any] = {"score": {"name": task.score_name, "unit": task.unit}}
+    if best := evidence.rows.get("best"):
+        (holdout,) = names_of(evidence.sets, "holdout")
+        facts["score"]["holdout_error"] = math.sqrt(task.variance(best.outcomes[holdout]))
+    facts |= {"texts": evidence.texts} if evidence.texts else {}
+    return facts | ({"chosen_on_test": True} if evidence.chosen_on_test else {})
 
 
-def _shares(row: RowCorrectness, sets: list[str]) -> list[tuple[float, int]]:
-    """Return (accuracy, number of images) of each data set; an empty list if one is missing."""
-    if not set(sets) <= set(row.correct):
+def _result(task: Task, row: RowOutcomes, dataset: str) -> Result:
+    outcomes_N = row.outcomes[dataset]
+    correct, ends = task.count_correct(outcomes_N), task.interval(outcomes_N)
+    return Result(row.kind, row.name, dataset, len(outcomes_N), correct, row.score(task, dataset), *ends)
+
+
+def _scores(task: Task, row: RowOutcomes, sets: list[str]) -> list[tuple[float, float]]:
+    """Return (score, its variance) on each data set; an empty list if one is missing."""
+    if not set(sets) <= set(row.outcomes):
         return []
-    return [(row.accuracy(name), len(row.correct[name])) for name in sets]
+    return [(row.score(task, name), task.variance(row.outcomes[name])) for name in sets]
 
 
-def _soup_line(row: RowCorrectness) -> dict[str, Any]:
+def _soup_line(row: RowOutcomes) -> dict[str, Any]:
     """Return the line of a soup: ingredients, coefficients and, for greedy soups, the steps."""
     assert row.soup is not None
     soup = row.soup.to_json()
@@ -108,7 +119,7 @@ def _differences(task: Task, evidence: Evidence) -> Iterator[Difference]:
             yield _difference(task, rows[a], rows[b], MEAN, shifts)
 
 
-def _difference(task: Task, a: RowCorrectness, b: RowCorrectness, on: str, sets: list[str]) -> Difference:
-    pairs = [(a.correct[name], b.correct[name]) for name in sets]
+def _difference(task: Task, a: RowOutcomes, b: RowOutcomes, on: str, sets: list[str]) -> Difference:
+    pairs = [(a.outcomes[name], b.outcomes[name]) for name in sets]
     found = task.compare_means(pairs) if on == MEAN else task.compare(*pairs[0])
     return Difference(a.name, b.name, on, found.difference, found.low, found.high, found.p)

@@ -1,10 +1,15 @@
-"""Table 3 of the paper with the accuracies of a run, next to the printed ones."""
+"""Table 3 of the paper with the scores of a run, next to the printed ones.
+
+Columns without any number are left out: shifts if the run has none, the paper's numbers if there are
+none for its model and data. Runs on texts have the numbers of Table J.1 in place of Table 3's.
+"""
 
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
+from modelsoups.published import glue
 from modelsoups.published.tables import PAPER_NAMES, printed
 from modelsoups.report.numbers import Numbers, RowResults, percent, signed
 from modelsoups.report.text_tables import TextTable
@@ -14,14 +19,16 @@ OTHER_NAMES = {
     "initialization": "Initialization",
     "zeroshot": "Zero-shot",
     "greedy_replacement": "Greedy soup (with replacement)",
+    "best_validation": "Best individual model (chosen on the test set)",
+    "greedy_validation": "Greedy soup (chosen on the test set)",
 }
 
 
 @dataclass(frozen=True)
 class MethodRow:
-    """One method's row of Table 3. `paper` is in percent; all other accuracies are fractions.
+    """One method's row of Table 3. `paper` is times 100, with `digits` decimals; other scores are not.
 
-    shifts: mean over the shifts. by_set: accuracy on each shift and extra set, or None if missing.
+    shifts: mean over the shifts. by_set: score on each shift and extra set, or None if missing.
     spread: standard deviations of test and shifts, if the row is a mean over random orders.
     """
 
@@ -30,12 +37,13 @@ class MethodRow:
     test: float
     shifts: float | None
     by_set: dict[str, float | None]
-    paper: tuple[float, float] | None
+    paper: tuple[float, float | None] | None
     spread: tuple[float, float | None] | None = None
+    digits: int = 2
 
     @property
     def ours(self) -> list[str]:
-        """Two table cells: our test accuracy and mean over shifts, with standard deviations."""
+        """Two table cells: our test score and mean over shifts, with standard deviations."""
         test, shifts = percent(self.test), percent(self.shifts)
         if self.spread:
             test += f" ({percent(self.spread[0])})"
@@ -44,20 +52,20 @@ class MethodRow:
 
     @property
     def theirs(self) -> list[str]:
-        """Two table cells: the paper's test accuracy and mean over the shifts, or empty texts."""
-        return [f"{value:.2f}" for value in self.paper] if self.paper else ["", ""]
+        """Two table cells: the paper's test score and mean over the shifts, or empty texts."""
+        values = self.paper or (None, None)
+        return ["" if value is None else f"{value:.{self.digits}f}" for value in values]
 
     @property
     def differences(self) -> list[str]:
-        """Two table cells: our test accuracy and mean over shifts minus the paper's (points)."""
-        if self.paper is None:
-            return ["", ""]
-        test = signed(100 * self.test - self.paper[0])
-        return [test, "" if self.shifts is None else signed(100 * self.shifts - self.paper[1])]
+        """Two table cells: our test score and mean over shifts minus the paper's (points)."""
+        ours, values = (self.test, self.shifts), self.paper or (None, None)
+        pairs = zip(ours, values, strict=True)
+        return ["" if a is None or b is None else signed(100 * a - b) for a, b in pairs]
 
     @property
     def sets(self) -> list[str]:
-        """A table cell for each shift and each extra data set, with our accuracy on it."""
+        """A table cell for each shift and each extra data set, with our score on it."""
         return list(map(percent, self.by_set.values()))
 
     @property
@@ -72,6 +80,19 @@ def label_of(row: str) -> str:
         base = "greedy soup" if base == "greedy" else "best individual"
         return f"WiSE-FT of the {base}, alpha {alpha}"
     return PAPER_NAMES.get(row) or OTHER_NAMES.get(row, row)
+
+
+def paper_cell(numbers: Numbers) -> glue.Cell | None:
+    """Return the paper's scores on texts for the run's model and data set, or None."""
+    config = numbers.config
+    if config.get("task") != "text":
+        return None
+    return glue.cell(str(config["model"]["name"]), str(config["data"]["name"]))
+
+
+def has_paper(numbers: Numbers) -> bool:
+    """Return whether the tables have columns of the paper: for images, and for texts in Table J.1."""
+    return numbers.has_images or paper_cell(numbers) is not None
 
 
 def method_rows(numbers: Numbers) -> list[MethodRow]:
@@ -99,7 +120,17 @@ def _method_row(numbers: Numbers, name: str, rows: list[RowResults]) -> MethodRo
         by_set[dataset] = statistics.fmean(row.accuracy(dataset) for row in rows) if there else None
     test, shifts = statistics.fmean(tests), statistics.fmean(means) if means else None
     spread = None if rows[0].name == name else (_std(tests), _std(means) if means else None)
-    return MethodRow(name, label_of(name), test, shifts, by_set, printed(name), spread)
+    paper, digits = paper_scores(numbers, name)
+    return MethodRow(name, label_of(name), test, shifts, by_set, paper, spread, digits)
+
+
+def paper_scores(numbers: Numbers, row: str) -> tuple[tuple[float, float | None] | None, int]:
+    """Return a row's test score and mean over shifts in the paper, or None; and their decimals."""
+    if numbers.has_images:
+        return printed(row), 2
+    cell = paper_cell(numbers)
+    test = cell.score(row) if cell else None
+    return None if test is None else (test, None), 1
 
 
 def _std(values: Sequence[float]) -> float:
@@ -110,20 +141,23 @@ def _std(values: Sequence[float]) -> float:
 
 
 def wide(numbers: Numbers) -> TextTable:
-    """Return Table 3 in full: our accuracies, the paper's, and ours on each data set."""
-    test = f"{numbers.title(numbers.test)} (test)"
-    head = ["Method", test, "Dist. shifts", "Paper: ImageNet", "Paper: dist. shifts"]
-    return [head + set_titles(numbers), *(row.cells for row in method_rows(numbers))]
+    """Return Table 3 in full: our scores, the paper's, and ours on each data set."""
+    cell = paper_cell(numbers)
+    test = f"{numbers.title(numbers.test)} (test)" if numbers.has_images else _test_title(numbers)
+    head = ["Method", test, "Dist. shifts", f"Paper: {cell.title if cell else 'ImageNet'}", "Paper: dist. shifts"]
+    rows = [head + set_titles(numbers), *(row.cells for row in method_rows(numbers))]
+    return _kept(rows, _shown(numbers) + [True] * len(set_titles(numbers)))
 
 
 def beside_paper(numbers: Numbers) -> TextTable:
     """Return Table 3 for print: ours, the paper's, the difference, for test and mean of shifts."""
-    test = numbers.title(numbers.test)
+    test = numbers.title(numbers.test) if numbers.has_images else _test_title(numbers)
     rows = [["Method", test, "Paper", "Diff.", "Dist. shifts", "Paper", "Diff."]]
     for row in method_rows(numbers):
         columns = zip(row.ours, row.theirs, row.differences, strict=True)
         rows.append([row.label, *chain.from_iterable(columns)])
-    return rows
+    method, test_there, shifts_there, paper, paper_shifts = _shown(numbers)
+    return _kept(rows, [method, test_there, paper, paper, shifts_there, paper_shifts, paper_shifts])
 
 
 def each_set(numbers: Numbers) -> TextTable:
@@ -132,8 +166,27 @@ def each_set(numbers: Numbers) -> TextTable:
 
 def summary(numbers: Numbers) -> TextTable:
     """Return Table 3 for 80-column terminals: test and mean of shifts, ours and the paper's."""
-    rows = [["", "test", "shifts", "paper", "paper"], ["", "", "", "ImageNet", "shifts"]]
-    return rows + [row.cells[:5] for row in method_rows(numbers)]
+    cell = paper_cell(numbers)
+    below = "ImageNet" if cell is None else cell.model
+    score = "" if numbers.has_images else numbers.score_in_words
+    rows = [[score, "test", "shifts", "paper", "paper"], ["", "", "", below, "shifts"]]
+    rows += [row.cells[:5] for row in method_rows(numbers)]
+    return _kept(rows if has_paper(numbers) else [rows[0], *rows[2:]], _shown(numbers))
+
+
+def _test_title(numbers: Numbers) -> str:
+    return f"{numbers.title(numbers.test)}: {numbers.score}"
+
+
+def _shown(numbers: Numbers) -> list[bool]:
+    """Return whether Table 3 has its columns: method, test, shifts, the paper's test and shifts."""
+    shifts, paper = bool(numbers.shifts), has_paper(numbers)
+    return [True, True, shifts, paper, paper and shifts and numbers.has_images]
+
+
+def _kept(rows: TextTable, columns: Sequence[bool]) -> TextTable:
+    """Return the rows with only those columns for which `columns` is True."""
+    return [[cell for cell, keep in zip(row, columns, strict=True) if keep] for row in rows]
 
 
 def set_titles(numbers: Numbers) -> list[str]:

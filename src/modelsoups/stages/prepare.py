@@ -18,7 +18,8 @@ def run(experiment: Experiment) -> bool:
         print(f"prepare: already complete: {', '.join(n for n in names if n not in todo)}")
     made = sets.make(todo, sets.data.workers or cores())
     if made:
-        print(f"prepare: wrote {', '.join(n for n in names if n in made)} ({sum(made.values()):,} images) to {folder}")
+        examples = f"{sum(made.values()):,} {experiment.task.unit}"
+        print(f"prepare: wrote {', '.join(n for n in names if n in made)} ({examples}) to {folder}")
     return bool(made)
 
 

@@ -1,6 +1,6 @@
 """Writes results.jsonl, and from it tables, figures, claims and an HTML page: `modelsoups report`.
 
-results.jsonl, provenance.json and contact.png come from the files of a finished run. All other files
+results.jsonl, provenance.json and, for images, contact.png come from the files of a finished run. All other files
 of the results folder come from these three, and are rewritten if one of the three changes, even if
 the run itself is not on this machine.
 """
@@ -13,7 +13,7 @@ from typing import Any
 from modelsoups.disk import manifests, paths, provenance, storage
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.published import tables
-from modelsoups.report import figures, files, plotting, released_results
+from modelsoups.report import figures, files, glue_runs, plotting, released_results
 from modelsoups.report.measure import Collector, Evidence
 from modelsoups.report.result_lines import result_lines
 
@@ -30,7 +30,8 @@ def run(experiment: Experiment) -> bool:
             evidence = _collect(experiment)
             facts = {**evidence.provenance, "seconds": evidence.timings}
             lines = result_lines(experiment.task, evidence)
-            _write_contact_sheet(folder, evidence)
+            if evidence.contact:
+                _write_contact_sheet(folder, evidence)
         storage.write_jsonl(folder / paths.RESULTS, lines)
         storage.write_text(folder / paths.PROVENANCE, json.dumps(provenance.public(facts), indent=1) + "\n")
     stale = not files.is_current(folder, manifests.complete(folder, inputs))
@@ -38,6 +39,8 @@ def run(experiment: Experiment) -> bool:
         files.write_report(folder, inputs)
     else:
         print(f"report: complete, in {folder}")
+    if config.task == "text" and glue_runs.write(folder.parent):
+        print(f"report: all text runs, in {folder.parent / 'table_j1.md'}")
     print("\n" + (folder / "summary.txt").read_text(encoding="utf-8"))
     print(f"report: {folder / 'index.html'}")
     return stale

@@ -6,9 +6,8 @@ Shape letters: N examples of a data set, B of a batch, C options (classes), T to
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,22 +20,22 @@ from modelsoups.models.linear_probe import linear_probe
 from modelsoups.models.text_classifier import Encoded, TextClassifier, TextEncoder, TokenBatch, build
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.stats.text_scores import score_of
-from modelsoups.tasks.task import Comparison, Initial, Step, Task, TrainingData
+from modelsoups.tasks.task import Initial, Step, TrainingData
+from modelsoups.tasks.text_scoring import TextScoring
 from modelsoups.workers.processes import advance
 
 WITHOUT = {"label_smoothing": 0.0, "mixup": 0.0, "cutmix": 0.0, "aug": "minimal", "loss": "softmax", "teachers": ()}
 WINDOW = 50  # batches among which texts are sorted by length
 
 
-class TextClassification(Task):
+class TextClassification(TextScoring):
     """Classification of texts by the probability of each option, or by a linear head."""
 
     def __init__(self, text: TextDataConfig, batch_size: int) -> None:
         """text: the prompt, options and score; batch_size: examples per evaluation batch."""
         self.text, self.batch_size = text, batch_size
         self.options = list(dict.fromkeys(text.labels.values()))
-        self.measure = score_of(text.score, len(self.options))
-        self.score_name = self.measure.name
+        super().__init__(score_of(text.score, len(self.options)))
 
     @classmethod
     def of(cls, config: Config, crops: CropStore) -> "TextClassification":
@@ -119,36 +118,8 @@ class TextClassification(Task):
         """Return the loss if all tokens of the vocabulary (for a head: all classes) are equally likely."""
         return math.log(model.vocabulary)
 
-    # ---- the score ----
-
     def project(self, dataset: TextSet, logits_NC: Tensor) -> Tensor:
         return logits_NC
-
-    def points(self, logits_NC: Tensor, labels_N: Tensor) -> float:
-        """Return the score times the number of examples; for accuracy, the number of correct ones."""
-        return self.measure.points(self.outcomes(logits_NC, labels_N))
-
-    def outcomes(self, logits_NC: Tensor, labels_N: Tensor) -> np.ndarray:
-        """Return label * C + prediction of each example, (N,)."""
-        return self.measure.outcomes(logits_NC.argmax(dim=1).cpu(), labels_N.cpu())
-
-    def score(self, outcomes_N: np.ndarray) -> float:
-        return self.measure.score(outcomes_N)
-
-    def interval(self, outcomes_N: np.ndarray) -> tuple[float, float]:
-        return self.measure.interval(outcomes_N)
-
-    def variance(self, outcomes_N: np.ndarray) -> float:
-        return self.measure.variance(outcomes_N)
-
-    def count_correct(self, outcomes_N: np.ndarray) -> int:
-        return self.measure.count_correct(outcomes_N)
-
-    def compare(self, one_N: np.ndarray, two_N: np.ndarray) -> Comparison:
-        return self.measure.compare(one_N, two_N)
-
-    def compare_means(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Comparison:
-        return self.measure.compare_means(pairs)
 
 
 def check_recipe(recipe: Recipe) -> None:

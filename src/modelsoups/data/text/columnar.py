@@ -19,10 +19,8 @@ def read(path: Path) -> Table:
     """Return the table of a parquet or arrow file; ValueError if pyarrow is missing or it is damaged."""
     with _pyarrow(path) as pa:
         buffer = pa.BufferReader(walk.content(path, "a file of texts"))
-        if path.suffix == ".parquet":
-            table = pa.parquet.read_table(buffer)
-        else:
-            table = _arrow(pa, buffer)
+        table = pa.parquet.read_table(buffer) if path.suffix == ".parquet" else _arrow(pa, buffer)
+        table.validate(full=True)  # damaged offsets would crash the process
         names = _class_names(table.schema.metadata or {})
         return Table(path, table.column_names, list(_rows(path, table)), names)
 
@@ -64,7 +62,7 @@ def _pyarrow(path: Path) -> Iterator[Any]:
         raise ValueError(f"{path} needs pyarrow: pip install 'modelsoups[parquet]'") from error
     try:
         yield pa
-    except (pa.ArrowException, OSError, EOFError) as error:
+    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
         reason = str(error).split("\n")[0]
         raise ValueError(
             f"{path} is truncated or not {path.suffix.lstrip('.')} ({reason}); download it again"

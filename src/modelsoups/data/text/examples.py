@@ -13,6 +13,7 @@ from modelsoups.data.text.sources import Source
 from modelsoups.data.text.tables import Row, Table
 
 NO_LABELS = "GLUE's test sets have no labels; evaluate on its validation set, data.test=validation"
+MOST_SHOWN = 80  # characters of a wrong value in a message
 
 
 class Example(NamedTuple):
@@ -82,7 +83,7 @@ def _column(table: Table, possible: Sequence[str], key: str) -> str:
     if len(found) > 1:
         raise ValueError(f"{table.path} has columns {found[0]} and {found[1]}; choose one with {key}=[{found[0]}]")
     if not found:
-        has = ", ".join(name or "(no name)" for name in table.columns)
+        has = ", ".join(" ".join(name.split()) or "(no name)" for name in table.columns)
         reason = f"; {NO_LABELS}" if key == "data.text.label" else ""
         expected = " or ".join(possible)
         raise ValueError(f"{table.path} has columns {has}, but none is {expected} ({key}); set that key{reason}")
@@ -95,7 +96,7 @@ def _text(row: Row, column: str) -> str:
         raise ValueError(f"{row.where} has no {column}; add it, or remove the line")
     value = row.values[column]
     if not isinstance(value, str | None):
-        raise ValueError(f"{row.where}: {column} is {value!r}, which is no text; write it in quotation marks")
+        raise ValueError(f"{row.where}: {column} is {_shown(value)}, which is no text; write it in quotation marks")
     if value is None or not value.strip():
         raise ValueError(f"{row.where}: {column} is empty; fill it in, or remove the line")
     try:
@@ -120,10 +121,14 @@ def _option(row: Row, column: str, names: Sequence[str], text: TextDataConfig) -
         if names[int(label)] in text.labels:
             return text.labels[names[int(label)]]
     if label not in text.labels:
-        shown = f"{label} ({names[int(label)]})" if names and label.isdecimal() else repr(value)
+        shown = f"{label} ({names[int(label)]})" if names and label.isdecimal() else _shown(value)
         known = ", ".join(text.labels)
         raise ValueError(f"{row.where}: {column} is {shown}; expected one of {known} (data.text.labels)")
     return text.labels[label]
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:MOST_SHOWN]
 
 
 def _label(value: Any) -> str:

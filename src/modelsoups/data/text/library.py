@@ -27,9 +27,13 @@ def names(data: DataConfig) -> list[str]:
     if not 0 < data.holdout_fraction < 1:
         raise ValueError(f"data.holdout_fraction={data.holdout_fraction}: expected a number above 0 and below 1")
     examples.check(data.text)
+    places: dict[Path, str] = {}
     for name in wanted:
         if name != data.holdout or _has_holdout(data):
-            sources.find(data, name)
+            place = sources.find(data, name).place
+            if places.setdefault(place, name) != name:
+                both = f"{places[place]} and {name}"
+                raise ValueError(f"{place} is the file of both {both}; name another with data.text.files.{name}=...")
     return wanted
 
 
@@ -71,7 +75,7 @@ def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> 
         overlaps.refuse([data.train, *([] if again else [data.holdout]), data.test], found)
     made = {}
     for name in todo:
-        known = facts(data, protocol, name) | _repeats(data, name, found)
+        known = facts(data, protocol, name) | _repeats(data, name, found) | {"source": str(reader.place(name))}
         for line in known["notes"]:
             print(f"prepare: {name}: {line.partition(': ')[0]}")  # without the keys
         made[name] = sets.write_set(Path(data.dir) / name, found[name], _inputs(data, name, found[name]), known)
@@ -119,9 +123,17 @@ class _Reader:
             found = rest if name == data.train else held
         return splits.first(found, data.text.limit) if name == data.train else found
 
+    def place(self, name: str) -> Path:
+        """Return the file or folder that the examples of a set come from."""
+        data = self.data
+        again = data.test if data.choose_on == "validation" else data.train
+        own = name != data.holdout or _has_holdout(data)
+        return sources.find(data, name if own else again).place
+
     def check_count(self, name: str) -> None:
         """Raise ValueError if a set's files do not contain the official number of examples."""
-        official = self.data.text.examples.get(name)
+        same = sources.VALIDATION if name in sources.VALIDATION else (name,)
+        official = next((self.data.text.examples[n] for n in same if n in self.data.text.examples), None)
         if official is None or (name == self.data.holdout and not _has_holdout(self.data)):
             return
         count, place = len(self.source(name)), sources.find(self.data, name).place

@@ -17,6 +17,10 @@ from modelsoups.data.text.examples import Example
 from modelsoups.disk import manifests, storage
 
 EXAMPLES = "examples.jsonl"
+KEYS = (  # of the manifest
+    *("inputs", "files", "name", "title", "role", "classes", "prompt", "templates", "projection"),
+    *("by_content", "counts", "notes", "overlaps", "sha256", "examples_sha256"),
+)
 RESTORE = "move {} away and run `modelsoups prepare`"
 Json = dict[str, Any]
 
@@ -35,8 +39,8 @@ def lines(examples: Sequence[Example]) -> str:
 def write_set(folder: Path, examples: Sequence[Example], inputs: Json, facts: Json) -> int:
     """Write a data set and its manifest; return the number of examples.
 
-    The keys of facts are name, title, role, classes, templates, projection, prompt, notes, overlaps
-    and by_content.
+    The keys of facts are name, title, role, classes, templates, projection, prompt, source, notes,
+    overlaps and by_content.
     """
     path = folder / EXAMPLES
     storage.write_text(path, lines(examples))
@@ -63,7 +67,7 @@ class TextSet:
         path = folder / manifests.MANIFEST
         if not path.exists():
             raise ValueError(f"{folder} contains no prepared data set; run `modelsoups prepare`")
-        manifest = storage.read_object(path, "inputs", "files", "name", "classes", "sha256", "examples_sha256")
+        manifest = storage.read_object(path, *KEYS)
         self.name: str = manifest["name"]
         self.title: str = manifest["title"]
         self.role: str = manifest["role"]

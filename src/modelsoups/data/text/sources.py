@@ -38,8 +38,7 @@ def find(data: DataConfig, name: str) -> Source:
     folder = root(data)
     if name in data.text.files:
         return _named(folder, name, data.text.files[name])
-    others = [other for other in VALIDATION if name in VALIDATION and other != name]
-    found = _forms(folder, [name]) or _forms(folder, others)
+    found = _found(folder, name)
     if not found:
         looked = f"no {name}.tsv, .csv, .jsonl, .parquet, parts {name}-*.parquet, or folder {name}/ of such files"
         way_out = f"put it there, or name it with data.text.files.{name}=..."
@@ -52,7 +51,7 @@ def find(data: DataConfig, name: str) -> Source:
 
 def exists(data: DataConfig, name: str) -> bool:
     """Return whether the set `name` has files of its own."""
-    return name in data.text.files or bool(_forms(root(data), [name]))
+    return name in data.text.files or bool(_found(root(data), name))
 
 
 def root(data: DataConfig) -> Path:
@@ -91,6 +90,11 @@ def _named(folder: Path, name: str, path: str) -> Source:
     if kinds := sorted({part.suffix for part in parts} - {".parquet", ".arrow"}):
         raise ValueError(f"{key}: only .parquet and .arrow files can be parts of a set, not {kinds[0] or parts[0]}")
     return Source(place, _whole(place, parts))
+
+
+def _found(folder: Path, name: str) -> list[Source]:
+    others = [other for other in VALIDATION if name in VALIDATION and other != name]
+    return _forms(folder, [name]) or _forms(folder, others)
 
 
 def _forms(folder: Path, names: Sequence[str]) -> list[Source]:
@@ -153,7 +157,8 @@ def _whole(place: Path, parts: Sequence[Path]) -> tuple[Path, ...]:
     numbers = [int(match["number"]) for match in numbered]
     total = totals.pop()
     if missing := sorted(set(range(total)) - set(numbers)):
-        raise ValueError(f"{place}: part {missing[0]:05d} of {total:05d} is missing; download it again")
+        there = f"beside {parts[0].name}"
+        raise ValueError(f"{place}: part {missing[0]:05d} of {total:05d} is missing {there}; download it again")
     if len(numbers) > total:
         raise ValueError(f"{place}: {len(numbers)} files for {total} parts, first {parts[0].name}; keep one of each")
     return tuple(path for _, path in sorted(zip(numbers, parts, strict=True)))

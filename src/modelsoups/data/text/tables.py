@@ -9,6 +9,7 @@ import codecs
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from modelsoups.config.schema import TextDataConfig
 from modelsoups.data import walk
 
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+QUOTED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')  # a column in marks, with doubled marks inside
 Cells = tuple[int, list[str]]  # line number, the texts between the separators
 
 
@@ -49,12 +51,14 @@ def read(path: Path, text: TextDataConfig) -> Table:
     quoted = suffix == ".csv" if text.quotes is None else text.quotes
     delimiter = "," if suffix == ".csv" else "\t"
     cells = list(_quoted(path, lines, delimiter) if quoted else _split(path, lines, delimiter))
+    if text.quotes is None and not quoted:
+        _refuse_quoted(path, cells)
     names = [name.strip() for name in cells[0][1]]
-    if text.columns and not _is_header(names, text):
-        return Table(path, text.columns, _rows(path, text.columns, cells, quoted))
-    if twice := [name for name in names if name and names.count(name) > 1]:
+    is_headerless = bool(text.columns) and not _is_header(names, text)
+    columns = text.columns if is_headerless else names
+    if twice := [name for name in columns if name and columns.count(name) > 1]:
         raise ValueError(f"{path} has two columns called {twice[0]}; rename one")
-    return Table(path, names, _rows(path, names, cells[1:], quoted))
+    return Table(path, columns, _rows(path, columns, cells if is_headerless else cells[1:], quoted))
 
 
 def _is_header(names: Sequence[str], text: TextDataConfig) -> bool:
@@ -76,6 +80,14 @@ def _split(path: Path, lines: Sequence[str], delimiter: str) -> Iterator[Cells]:
     for number, line in enumerate(lines, 1):
         _refuse_blank(path, number, line)
         yield number, line.split(delimiter)
+
+
+def _refuse_quoted(path: Path, cells: Iterable[Cells]) -> None:
+    """Raise ValueError if a column looks quoted, as pandas writes it; no column of GLUE's files does."""
+    for number, row in cells:
+        if any(QUOTED.fullmatch(cell) for cell in row):
+            way_out = "set data.text.quotes=true if so, or false if the marks belong to the text"
+            raise ValueError(f"{path} line {number}: quotation marks seem to enclose a column; {way_out}")
 
 
 def _quoted(path: Path, lines: Sequence[str], delimiter: str) -> Iterator[Cells]:
