@@ -9,6 +9,7 @@ from modelsoups.disk import manifests, storage
 from modelsoups.miniature.text import library, sets
 
 TASKS = ("acceptability", "paraphrase")
+DIGESTS = {"acceptability": "bb01fcb13a6dee5c", "paraphrase": "05354242cbb6d678"}
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -62,6 +63,3 @@ def test_wrong_names_options_and_fields_are_refused():
     with pytest.raises(ValueError, match=r"data.text.fields names sentence; the texts of .* are sentence1, sentence2"):
         pair = load(["data=phrases_paraphrase"]).data
         library.names(replace(pair, text=replace(pair.text, fields=data.text.fields)))
-
-
-DIGESTS = {}
