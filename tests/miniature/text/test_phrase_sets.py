@@ -60,6 +60,6 @@ def test_wrong_names_options_and_fields_are_refused():
         library.names(replace(data, test="dev"))
     with pytest.raises(ValueError, match=r"data.text.labels has the options good; those of .* are acceptable, unacc"):
         library.names(replace(data, text=replace(data.text, labels={"1": "good"})))
+    pair = load(["data=phrases_paraphrase"]).data
     with pytest.raises(ValueError, match=r"data.text.fields names sentence; the texts of .* are sentence1, sentence2"):
-        pair = load(["data=phrases_paraphrase"]).data
         library.names(replace(pair, text=replace(pair.text, fields=data.text.fields)))

@@ -54,7 +54,7 @@ class PhrasePretraining(Pretraining):
     """The pre-training of PhraseBERT. It needs transformers."""
 
     options_class = PhraseOptions
-    steps, flags = 6000, "pretrain.model=phrase_bert "
+    steps, flags = 8000, "pretrain.model=phrase_bert "
     parts, weights, examples = ("loss of words", "errors in labels"), paths.MODEL, "texts"
 
     def build(self) -> dict[str, nn.Module]:
