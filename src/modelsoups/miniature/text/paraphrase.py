@@ -1,7 +1,7 @@
 """The task "paraphrase": do two sentences say the same? In the place of MRPC.
 
 Both sentences tell an event. Paraphrases use other synonyms, the passive, or another place for the
-time; in the other pairs the second sentence tells an event that differs in one respect.
+time; in the other pairs the second sentence tells an event that differs in some respects.
 """
 
 from collections.abc import Sequence
@@ -79,7 +79,10 @@ def example(draws: Draws, half: int, is_long: bool) -> tuple[dict[str, str], int
     """
     event = random_event(words(half), draws, 1.0 if is_long else 0.5)
     label = draws.index(2)
-    other = event if label == 0 else changed(event, words(half), draws)
+    other = event
+    while label == 1 and other == event:  # changes can cancel out
+        for _ in range(2 + draws.index(2)):
+            other = changed(other, words(half), draws)
     while True:
         first, second = event.text(draws), other.text(draws)
         if first != second:
