@@ -5,7 +5,8 @@ prediction), and as ELECTRA which words are odd: those changed by random damage,
 without a counterpart in the other sentence (by a head that is dropped afterwards). A small model
 would hardly learn prompts from a few examples, so "does it belong together" and "is it damaged" stand
 in prompts like those of the tasks, with other options. Prompts with the tasks' options have random
-labels: the model learns their words only.
+labels. Still the tasks are prepared: in the other prompts, A) always means intact or together, as in
+the tasks, so the pre-trained model already scores above chance on them.
 
 Shape letters: B texts, T tokens, M masked tokens.
 """
