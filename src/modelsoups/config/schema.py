@@ -97,6 +97,11 @@ class SourcesConfig:
 class TextDataConfig:
     """Options of text data sets (data.library=text): files, columns, labels, prompt and score."""
 
+    phrases: str = key(
+        "task of the generated texts (data.library=phrases): is a sentence grammatical, or do two say the same?",
+        "acceptability",
+        choices=("acceptability", "paraphrase"),
+    )
     folders: list[str] = key(
         "possible names of the data set's folder in data.root, such as MRPC; data.root itself if it has none of them",
         [],
@@ -132,13 +137,13 @@ class DataConfig:
 
     name: str = key("name of the data in reports and model cards")
     library: str = key(
-        "source of the data sets: rendered icons (the miniature), ImageNet's files, one folder of images per class, or"
-        " tables of texts",
-        choices=("iconnet", "imagenet", "folders", "text"),
+        "source of the data sets: rendered icons or generated texts (the miniatures), ImageNet's files, one folder of"
+        " images per class, or tables of texts",
+        choices=("iconnet", "phrases", "imagenet", "folders", "text"),
         own=True,
     )
     dir: str = key("folder that `prepare` writes the data sets to")
-    seed: int = key("seed of the rendering of the icons (data.library=iconnet)", 0, at_least=0)
+    seed: int = key("seed of the miniatures' icons and texts (data.library=iconnet or phrases)", 0, at_least=0)
     train: str = key("name of the training set", "train")
     holdout: str = key("name of the held-out set on which soups are chosen", "holdout")
     test: str = key("name of the in-distribution test set", "test")
@@ -310,9 +315,14 @@ class PlanConfig:
 
 @dataclass
 class PretrainConfig:
-    """Options of `modelsoups pretrain`, which retrains IconCLIP and IconViT, the small models."""
+    """Options of `modelsoups pretrain`, which retrains the small models in this package."""
 
-    labels: bool = key("pre-train IconViT on labels instead of IconCLIP on captions", False)
+    model: str = key(
+        "model to pre-train: IconCLIP on icons with captions, IconViT on icons with labels, or PhraseBERT on texts",
+        "iconclip",
+        choices=("iconclip", "iconvit", "phrase_bert"),
+    )
+    labels: bool = key("older name of pretrain.model=iconvit", False)
     out: str = key("folder to which the pre-trained weights are written", "runs/pretrain")
     seed: int = key("seed of the pre-training", 0)
     steps: int | None = key("training steps; null: as many as for the weights in this package", None)

@@ -10,6 +10,7 @@ from modelsoups.disk import manifests
 
 LIBRARIES = {  # data.library -> a module with the functions names, inputs, facts, make and, if not for images, opened
     "iconnet": "modelsoups.miniature.library:",
+    "phrases": "modelsoups.miniature.text.library:",
     "imagenet": "modelsoups.data.imagenet.library:",
     "folders": "modelsoups.data.folders:",
     "text": "modelsoups.data.text.library:",

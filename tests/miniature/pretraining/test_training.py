@@ -11,15 +11,16 @@ import torch
 from modelsoups.disk import storage
 from modelsoups.miniature.pretraining.captions import CaptionPretraining
 from modelsoups.miniature.pretraining.corpus import corpus_of_icons
+from modelsoups.miniature.pretraining.icons import IconOptions
 from modelsoups.miniature.pretraining.labels import LabelPretraining
-from modelsoups.miniature.pretraining.training import PretrainOptions, pretrain
+from modelsoups.miniature.pretraining.training import pretrain
 from modelsoups.models import iconclip
 
 
 @pytest.mark.parametrize("kind", [CaptionPretraining, LabelPretraining])
 def test_pretraining_resumes_to_the_same_weights(tmp_path: Path, capsys, kind):
-    def options(out: str, steps: int = 3) -> PretrainOptions:
-        return PretrainOptions(tmp_path / out, steps=steps, batch_size=16, threads=1)
+    def options(out: str, steps: int = 3) -> IconOptions:
+        return IconOptions(tmp_path / out, steps=steps, batch_size=16, threads=1)
 
     corpus = corpus_of_icons()
     straight = kind(options("whole"), corpus)
@@ -48,7 +49,7 @@ def test_pretraining_resumes_to_the_same_weights(tmp_path: Path, capsys, kind):
 
 
 def test_a_whole_pretraining_logs_its_steps_keeps_a_checkpoint_and_writes_its_card(tmp_path, capsys):
-    options = PretrainOptions(tmp_path, steps=2, batch_size=16, threads=1, checkpoint_every=1, log_every=1)
+    options = IconOptions(tmp_path, steps=2, batch_size=16, threads=1, checkpoint_every=1, log_every=1)
     card = pretrain(LabelPretraining, options)
     assert card == storage.read_json(tmp_path / "card.json")
     assert card["made with"] == "modelsoups pretrain pretrain.labels=true pretrain.seed=0 pretrain.steps=2"

@@ -23,7 +23,8 @@ from modelsoups.disk import storage
 from modelsoups.miniature import icons
 from modelsoups.miniature.images import chunk_batch
 from modelsoups.miniature.pretraining.corpus import TEMPLATES
-from modelsoups.miniature.pretraining.training import CPU, Losses, Pretraining
+from modelsoups.miniature.pretraining.icons import CPU, IconPretraining
+from modelsoups.miniature.pretraining.training import Losses
 from modelsoups.miniature.sets import CLASSES, SETS
 from modelsoups.miniature.sets import TEMPLATES as PROMPTS
 from modelsoups.models import iconclip
@@ -33,12 +34,12 @@ from modelsoups.stats import projection
 CARD_SEED = 100  # seed of the data sets on which the card's accuracies are measured
 
 
-class CaptionPretraining(Pretraining):
+class CaptionPretraining(IconPretraining):
     """The pre-training of IconCLIP: image tower, text tower and the head of the auxiliary loss."""
 
     steps, parts, weights = 7000, ("loss", "names"), iconclip.WEIGHTS
 
-    def build(self) -> tuple[Any, int, Sequence[float], Sequence[float]]:
+    def build_model(self) -> tuple[Any, int, Sequence[float], Sequence[float]]:
         out, vocabulary = self.options.out, self.corpus.vocabulary
         config = storage.read_json(iconclip.FOLDER / iconclip.CONFIG)
         config["model_cfg"]["text_cfg"]["vocab_size"] = len(vocabulary)

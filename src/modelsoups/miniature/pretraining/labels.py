@@ -19,22 +19,23 @@ from torch import Generator, Tensor
 from modelsoups.disk import paths, storage
 from modelsoups.disk.paths import ASSETS
 from modelsoups.miniature.pretraining.corpus import Corpus
-from modelsoups.miniature.pretraining.training import Losses, Pretraining, PretrainOptions
+from modelsoups.miniature.pretraining.icons import IconOptions, IconPretraining
+from modelsoups.miniature.pretraining.training import Losses
 
 FOLDER = ASSETS / "iconvit"
 CONFIG = "config.json"
 
 
-class LabelPretraining(Pretraining):
+class LabelPretraining(IconPretraining):
     """The supervised pre-training of IconViT, which classifies the names of icons."""
 
     steps, flags = 4000, "pretrain.labels=true "
     parts, weights = ("loss", "errors"), paths.MODEL
 
-    def __init__(self, options: PretrainOptions, corpus: Corpus) -> None:
+    def __init__(self, options: IconOptions, corpus: Corpus | None = None) -> None:
         super().__init__(replace(options, shared_names=1.0), corpus)  # other names are not classes
 
-    def build(self) -> tuple[Any, int, Sequence[float], Sequence[float]]:
+    def build_model(self) -> tuple[Any, int, Sequence[float], Sequence[float]]:
         out = self.options.out
         with storage.atomic(out / CONFIG) as tmp:
             shutil.copyfile(FOLDER / CONFIG, tmp)

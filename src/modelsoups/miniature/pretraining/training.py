@@ -1,4 +1,4 @@
-"""The pre-training loop of IconCLIP and IconViT; captions.py and labels.py define model and loss.
+"""The pre-training loop of the miniatures' models; captions, labels and phrases define model and loss.
 
 Every step has its own random generator, so that a resumed pre-training sees the same batches.
 """
@@ -6,28 +6,22 @@ Every step has its own random generator, so that a resumed pre-training sees the
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from modelsoups.disk import provenance, storage
-from modelsoups.miniature import sets
-from modelsoups.miniature.pretraining.corpus import Corpus, corpus_of_icons
-from modelsoups.miniature.render import LOOKS, render
-from modelsoups.models.classifier import Normalisation
 
 CARD = "card.json"
-CPU = torch.device("cpu")
 Losses = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass
 class PretrainOptions:
-    """The options of one pre-training; its defaults are those of the IconCLIP in this package."""
+    """The options of one pre-training; a subclass may add some, and have other defaults."""
 
     out: Path
     seed: int = 0
@@ -36,8 +30,6 @@ class PretrainOptions:
     lr: float = 1e-3
     weight_decay: float = 0.1
     warmup_steps: int = 300
-    shared_names: float = 0.7  # fraction of a batch whose names two or more designers drew
-    auxiliary: float = 0.5  # weight of the name-classification loss
     threads: int = 2
     checkpoint_every: int = 500
     log_every: int = 100
@@ -53,44 +45,45 @@ class PretrainOptions:
 
 
 class Pretraining(ABC):
-    """One pre-training run: a model, a head that predicts an icon's name, and their optimizer.
+    """One pre-training run: a model and its optimizer. Subclasses define the model and the loss.
 
     A new object resumes from the checkpoint in options.out, if there is one.
     """
 
+    options_class: type[PretrainOptions] = PretrainOptions
     steps: int  # steps of the package's weights
     parts: tuple[str, str]  # names of the two numbers that are printed with a step
+    examples = "images"  # what a batch consists of, in the card and in messages
     weights: str  # the file name of the finished weights
     flags = ""  # command-line options that select this pre-training
 
-    def __init__(self, options: PretrainOptions, corpus: Corpus) -> None:
-        self.options, self.corpus = options, corpus
+    def __init__(self, options: PretrainOptions) -> None:
+        self.options = options
         options.out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(options.seed)
-        self.model, features, mean, std = self.build()
-        self.normalisation = Normalisation(mean, std)
-        self.names = nn.Linear(features, int(corpus.shared_name_of.max()) + 1, bias=False)
-        weights = [*self.model.parameters(), *self.names.parameters()]
+        trained = self.build()
+        self.model: Any = trained["model"]
+        weights = [weight for part in trained.values() for weight in part.parameters()]
         groups = [
             {"params": [w for w in weights if w.ndim >= 2], "weight_decay": options.weight_decay},
             {"params": [w for w in weights if w.ndim < 2], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, options.lr, betas=(0.9, 0.98))
-        self.saved = {"model": self.model, "names": self.names, "optimizer": self.optimizer}
+        self.saved: dict[str, Any] = {**trained, "optimizer": self.optimizer}
         self.checkpoint = options.out / "checkpoint.pt"
         self.step, self.seconds_before = 0, 0.0
         self._load()
 
     @abstractmethod
-    def build(self) -> tuple[Any, int, Sequence[float], Sequence[float]]:
+    def build(self) -> dict[str, nn.Module]:
         """Write the model's configuration to options.out, and build the model from it.
 
-        Returns the model in training mode, its number of features, and the pixels' mean and std.
+        Returns the modules to train, in training mode; "model" is the one to keep.
         """
 
     @abstractmethod
-    def losses(self, images_BCHW: Tensor, places_B: Tensor, g: Generator) -> Losses:
-        """Return the loss to minimise and two numbers to print, whose names are in `parts`."""
+    def batch_losses(self) -> Losses:
+        """Return the loss of a random batch of this step, and two numbers to print, named in `parts`."""
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
@@ -104,12 +97,8 @@ class Pretraining(ABC):
 
     def train_step(self) -> tuple[float, float]:
         """Do one optimizer step; return two numbers to print, whose names are in `parts`."""
-        options, corpus = self.options, self.corpus
-        g = sets.generator(f"pretrain {options.seed} step {self.step}")
-        places_B = self._batch(g)
-        look = LOOKS["easy"].towards(LOOKS["hard"], min(1.0, 2 * self.step / options.steps))
-        pixels_BCHW = render(corpus.masks_GSS[places_B], look, g, corpus.masks_GSS)
-        loss, one, other = self.losses(self.normalisation(pixels_BCHW, CPU), places_B, g)
+        options = self.options
+        loss, one, other = self.batch_losses()
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -120,14 +109,6 @@ class Pretraining(ABC):
         self.after_step()
         self.step += 1
         return one.item(), other.item()
-
-    def _batch(self, g: Generator) -> Tensor:
-        """Return random glyph indices (B,): first those with names in several icon fonts, then others."""
-        corpus, size = self.corpus, self.options.batch_size
-        shared = round(size * self.options.shared_names)
-        first_B = torch.randperm(len(corpus.shared), generator=g)[:shared]
-        second_B = torch.randperm(len(corpus.single), generator=g)[: size - shared]
-        return torch.cat([corpus.shared[first_B], corpus.single[second_B]])
 
     def save(self, seconds: float) -> None:
         """Write a checkpoint for resuming; `seconds` is the training time of this process."""
@@ -173,20 +154,20 @@ class Pretraining(ABC):
         options = self.options
         left = seconds_per_step * (options.steps - self.step) / 60
         shown = "  ".join(f"{name} {x:.3f}" for name, x in zip(self.parts, numbers, strict=True))
-        speed = f"{options.batch_size / seconds_per_step:.0f} images/s  {left:.1f} min left"
+        speed = f"{options.batch_size / seconds_per_step:.0f} {self.examples}/s  {left:.1f} min left"
         print(f"pretrain: step {self.step}/{options.steps}  {shown}  {speed}", flush=True)
 
 
 def pretrain(kind: type[Pretraining], options: PretrainOptions) -> dict[str, Any]:
     """Pre-train or resume in options.out; write weights and card.json, and return the latter."""
     torch.set_num_threads(options.threads)
-    training = kind(options, corpus_of_icons())
+    training = kind(options)
     seconds = training.train()
     keys = f"pretrain.seed={options.seed} pretrain.steps={options.steps}"
     card = {
         "made with": f"modelsoups pretrain {kind.flags}{keys}",
         "options": training.options.fixed(),
-        "images": options.steps * options.batch_size,
+        training.examples: options.steps * options.batch_size,
         "seconds": round(seconds),
         **training.facts(),
         "provenance": provenance.record(),

@@ -1,0 +1,1 @@
+"""The text miniature: sentences of a small grammar, and two tasks in the place of GLUE's."""
