@@ -55,6 +55,7 @@ class PhrasePretraining(Pretraining):
     """The pre-training of PhraseBERT. It needs transformers."""
 
     options_class = PhraseOptions
+    options: PhraseOptions
     steps, flags = 8000, "pretrain.model=phrase_bert "
     parts, weights, examples = ("loss of words", "errors in labels"), paths.MODEL, "texts"
 
@@ -205,7 +206,7 @@ def damaged(sentence: str, draws: Draws) -> Marked:
 def _forms() -> dict[str, tuple[str, ...]]:
     """Return the other forms of each noun, verb, auxiliary, reflexive and determiner."""
     known = words(0, 1)
-    found = {one: (other,) for one, other in OTHER_NUMBER.items()}
+    found: dict[str, tuple[str, ...]] = {one: (other,) for one, other in OTHER_NUMBER.items()}
     found |= {"themselves": ("itself", "himself"), "itself": ("themselves",), "himself": ("themselves",)}
     found["herself"] = ("themselves",)
     singular, plural = (set(entry.split()) - {"the"} for entry in (SINGULAR, PLURAL))
