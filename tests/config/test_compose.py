@@ -13,13 +13,19 @@ from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes import search as searches
 
 EXPERIMENTS = sorted(p.stem for p in (shipped("conf") / "experiment").glob("*.yaml"))
+NAMES = {
+    "glue": "glue_mrpc-bert-base-uncased",
+    "glue-minilm": "glue_mrpc-minilm",
+    "text-miniature": "text-miniature-acceptability",
+}
+OF_TEXTS = {"glue_random": "glue", "text_miniature_random": "text-miniature"}  # search -> its experiment
 GROUPS = [(d.name, p.stem) for d in sorted(shipped("conf").iterdir()) if d.is_dir() for p in sorted(d.glob("*.yaml"))]
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_and_draws_its_whole_sweep(experiment):
     cfg = load([f"experiment={experiment}"])
-    assert cfg.name == ("glue_mrpc-bert-base-uncased" if experiment == "glue" else experiment)
+    assert cfg.name == NAMES.get(experiment, experiment)
     search = load_search(cfg.sweep.search)
     recipes = [Experiment(cfg).draw.recipe(search, i) for i in range(searches.size(search))]
     assert len({r.seed for r in recipes}) == len(recipes)
@@ -34,7 +40,7 @@ def test_every_option_of_every_group_composes(group, option):
 @pytest.mark.parametrize("name", sorted(p.stem for p in shipped("sweeps").iterdir() if p.stem != "wandb_random"))
 def test_every_shipped_search_draws_valid_recipes(name):
     search = load_search(name)
-    cfg = load([f"sweep.search={name}", *(["experiment=glue"] if name == "glue_random" else [])])
+    cfg = load([f"sweep.search={name}", f"experiment={OF_TEXTS.get(name, 'miniature')}"])
     for i in range(searches.size(search)):
         Experiment(cfg).draw.recipe(search, i)
 
