@@ -197,8 +197,8 @@ class Room:
             return self._mix_wide(rows, piece, weights_K, by, found_PK16)
         out, kind, finite = self.mixed[: stop - start], KINDS.get(dtype, 0), True
         exact = math.frexp(by)[0] == 0.5  # for powers of two, x * (1 / by) equals x / by and is faster
-        wanted = len(found_PK16) or rows.addresses(piece) is None
-        bytes_K = [block.data for block in rows.blocks(slice(None), piece)] if wanted else []
+        hashed = len(found_PK16) and rows.addresses(piece) is not None
+        bytes_K = [block.data for block in rows.blocks(slice(None), piece)] if hashed else []
         for p, part in enumerate(parts(piece)):
             first, last = ((end - start) * dtype.itemsize for end in part[1:])
             blocks_K = [whole[first:last] for whole in bytes_K]
@@ -213,14 +213,17 @@ class Room:
     def _total(
         self, rows: Rows, part: Piece, weights_K: Float64s, blocks_K: Sequence[memoryview], found_1K16: Digests
     ) -> Float64s:
-        """Return a block's weighted sum over K checkpoints; hash its bytes, blocks_K, in each of them."""
+        """Return a block's weighted sum over K checkpoints; hash its bytes in each of them.
+
+        blocks_K: these bytes; not used if they must be computed or converted, which is done here.
+        """
         key, start, stop = part
         total, rows_K = self.total[: stop - start], rows.addresses(part)
         for some in rows.groups():
-            blocks = blocks_K[some]
+            blocks: Sequence[Bytes | memoryview] = blocks_K[some]
             if rows_K is None:
-                read = [np.frombuffer(block, np.uint8) for block in blocks]
-                rows_R, kind = self._widened(read, rows.dtype(key)), 0
+                read = rows.blocks(some, part)
+                blocks, rows_R, kind = read, self._widened(read, rows.dtype(key)), 0
             else:
                 rows_R, kind = rows_K[some], KINDS[rows.dtype(key)]
             self.loops.add(total, rows_R, kind, weights_K[some], some.start == 0, self.chunks)
