@@ -188,3 +188,34 @@ def test_error_barriers_and_weak_ingredients_at_midpoints() -> None:
 def test_one_checkpoint_is_too_few() -> None:
     with pytest.raises(ValueError, match="1 checkpoint: expected at least two"):
         examine({"a": base()})
+
+
+def test_new_layers_that_transformers_initialized_at_random_in_each_run_are_named() -> None:
+    """The failure of issue 5 of mlfoundations/model-soups: DistilBERT with a new classifier in each fine-tune."""
+    transformers = pytest.importorskip("transformers")
+    transformers.utils.logging.set_verbosity_error()
+    config = transformers.DistilBertConfig(vocab_size=64, dim=32, hidden_dim=64, n_layers=2, n_heads=2)
+    torch.manual_seed(0)
+    encoder = transformers.DistilBertModel(config).state_dict()
+
+    def fine_tuned(seed: int) -> State:
+        torch.manual_seed(seed)
+        model = transformers.DistilBertForSequenceClassification(config)
+        model.distilbert.load_state_dict(encoder)
+        return tuned(model.state_dict(), seed, scale=0.002)
+
+    random = {f"m{seed}": fine_tuned(seed) for seed in range(3)}
+    found = {f.cause: f for f in examine(random).findings}
+    assert "classifier.weight" in found["heads"].text
+    assert "start all from one head" in found["heads"].text
+    assert "pre_classifier.weight is unlike in all models" in found["layer"].text
+    assert not found["layer"].fatal
+    shared = fine_tuned(0)
+    assert examine({f"m{seed}": tuned(shared, seed, scale=0.002) for seed in range(3)}).findings == []
+
+
+def test_a_learning_rate_that_is_far_too_high_looks_like_another_initialization() -> None:
+    found = examine({**healthy(), "high": tuned(base(), 9, scale=3.0)})
+    (finding,) = [f for f in found.findings if f.cause == "initialization"]
+    assert finding.who == ("high",)
+    assert "or far too high a learning rate" in finding.text

@@ -189,19 +189,25 @@ def _initialization(found: Diagnosis, own: Mapping[str, Tensor], body: Sequence[
         often.update(odd_ones(found.names, cosines(own[key])))
     strangers = [name for name in odd_ones(found.names, body_KK) if 2 * often[name] > len(body)]
     lowest = f"cosine of the weights to the other models is {float(body_KK.min()):.2f}, usually over 0.9"
-    found.add("initialization", strangers, f"no shared initialization: {lowest}")
+    found.add("initialization", strangers, f"no shared initialization, or far too high a learning rate: {lowest}")
     return strangers
 
 
 def _layers(found: Diagnosis, states: Mapping[str, State], grams_by_key: Mapping[str, Tensor]) -> None:
-    """Report for each model the first tensor with a very low cosine to the others' tensor."""
+    """Report for each model the first tensor with a very low cosine to the others' tensor.
+
+    Only a warning if no two models agree in a tensor: it may have been zero at the start of all.
+    """
     odd: dict[str, tuple[str, float]] = {}
     for key, gram_KK in grams_by_key.items():
         cosines_KK = cosines(gram_KK)
         for name in odd_ones(found.names, cosines_KK, alike=FOREIGN):
             odd.setdefault(name, (key, float(cosines_KK.min())))
     if len(odd) == len(states):
-        return  # every model trained some tensor from scratch: there is nothing to compare with
+        key, cosine = next(iter(odd.values()))
+        text = f"tensor {key} is unlike in all models (cosine {cosine:.2f}); if it was random at the start of each"
+        found.add("layer", list(odd), f"{text}, as a new layer of transformers is, start all from one", fatal=False)
+        return
     for name, (key, cosine) in odd.items():
         other = next(n for n in found.names if n not in odd)
         mine, theirs = states[name][key], states[other][key]
