@@ -39,7 +39,7 @@ def card(experiment: Experiment, soup: Soup, about: Mapping[str, Any]) -> str:
         text=config.model.text,
         **{"normalize": config.model.normalize_features, **about},
         ingredients=_ingredients(soup, recipes),
-        accuracy=_scores(experiment.files.results / paths.RESULTS, config.export.row, library),
+        accuracy=_scores(experiment.files.results / paths.RESULTS, config.export.row),
         **dict(zip(names, map(escape_markdown, names.values()), strict=True)),
     )
     return str(made)
@@ -66,11 +66,13 @@ def _ingredients(soup: Soup, recipes: Mapping[str, Recipe]) -> str:
     return markdown(rows) + same
 
 
-def _scores(path: Path, row: str, library: str) -> str:
+def _scores(path: Path, row: str) -> str:
     """Return a Markdown table of a soup's scores in results.jsonl, with 95% intervals."""
-    headings = ["examples", "score (%)"] if library == "transformers" else ["images", "top-1 (%)"]
+    lines = storage.read_jsonl(path) if path.exists() else []
+    score = next((line["experiment"].get("score") for line in lines if "experiment" in line), None)
+    headings = [score["unit"], f"{score['name']} (times 100)"] if score else ["images", "top-1 (%)"]
     rows = [["data set", *headings, "95% interval"]]
-    for line in storage.read_jsonl(path) if path.exists() else []:
+    for line in lines:
         if line.get("row") == row and line.get("accuracy") is not None:
             ends = f"{100 * line['low']:.2f} to {100 * line['high']:.2f}" if "low" in line else ""
             accuracy = f"{100 * line['accuracy']:.2f}"
