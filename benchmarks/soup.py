@@ -357,7 +357,7 @@ def main() -> None:
     shown = f"python benchmarks/soup.py --counts {' '.join(map(str, args.counts))} --blocks "
     shown += f"{' '.join(map(str, args.blocks))} --repeats {args.repeats}"
     shown += " --mergekit python-with-mergekit" if args.mergekit else ""
-    shown += f" --before {args.before}" if args.before else ""
+    shown += " --before src-of-an-older-commit" if args.before else ""
     if not args.mergekit:
         print("mergekit: not installed; --mergekit names an interpreter that has it")
     with contextlib.ExitStack() as stack:
