@@ -10,7 +10,7 @@ import torch
 import transformers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from modelsoups.config.schema import ModelConfig, TextModelConfig
+from modelsoups.config.models import ModelConfig, TextModelConfig
 
 SENTENCES = [  # invented
     "sentence: a small boat crossed the quiet lake before the storm arrived.",

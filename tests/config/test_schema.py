@@ -7,7 +7,10 @@ import pytest
 import yaml
 
 from modelsoups.config.compose import defaults, keys
-from modelsoups.config.schema import Config, DataConfig, ModelConfig, key
+from modelsoups.config.data import DataConfig
+from modelsoups.config.key import key
+from modelsoups.config.models import ModelConfig
+from modelsoups.config.schema import Config
 from modelsoups.disk.paths import shipped
 from modelsoups.recipes.recipe import Recipe
 

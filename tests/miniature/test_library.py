@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from modelsoups.config.schema import DataConfig
+from modelsoups.config.data import DataConfig
 from modelsoups.data.shards import ShardSet
 from modelsoups.disk import manifests
 from modelsoups.miniature import library, sets

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from modelsoups.config.compose import keys
-from modelsoups.config.schema import ModelConfig
+from modelsoups.config.models import ModelConfig
 from modelsoups.models.classifier import LIBRARIES, build, load_clip, normalise, state_of
 
 ICONCLIP = ModelConfig("IconCLIP", "iconclip", None, 32)

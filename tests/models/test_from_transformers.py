@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tiny_text import config, tiny, unigram, wordpiece
 from tokenizers import normalizers
 
-from modelsoups.config.schema import ModelConfig
+from modelsoups.config.models import ModelConfig
 from modelsoups.models import classifier, from_transformers
 from modelsoups.models.text_classifier import build
 

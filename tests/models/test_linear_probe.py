@@ -2,7 +2,8 @@
 
 import torch
 
-from modelsoups.config.schema import HeadsConfig, ModelConfig
+from modelsoups.config.models import ModelConfig
+from modelsoups.config.schema import HeadsConfig
 from modelsoups.models.classifier import build, normalise
 from modelsoups.models.linear_probe import extract_features, linear_probe
 

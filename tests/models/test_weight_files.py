@@ -9,7 +9,7 @@ from tiny import CONFIG, tiny_clip
 from torch import nn
 
 from modelsoups.checkpoints.torchscript import is_archive, load_archive
-from modelsoups.config.schema import ModelConfig
+from modelsoups.config.models import ModelConfig
 from modelsoups.models.classifier import build, load_clip
 
 

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from modelsoups.config.compose import load
-from modelsoups.config.schema import FinetuneConfig, ModelConfig
+from modelsoups.config.models import ModelConfig
+from modelsoups.config.schema import FinetuneConfig
 from modelsoups.data.gpu import augment
 from modelsoups.models.classifier import build
 from modelsoups.train.device import convolutional, device_of, staged

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modelsoups.config.schema import ModelConfig
+from modelsoups.config.models import ModelConfig
 from modelsoups.models.classifier import build
 from modelsoups.train import throughput
 

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from modelsoups.cli import export_text
 from modelsoups.cli.model_card import card
-from modelsoups.config.schema import Config, ModelConfig
+from modelsoups.config.models import ModelConfig
+from modelsoups.config.schema import Config
 from modelsoups.disk import manifests, paths, storage, temporary
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.models import iconclip

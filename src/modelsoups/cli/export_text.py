@@ -11,7 +11,8 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from modelsoups.config.schema import DataConfig, ModelConfig
+from modelsoups.config.data import DataConfig
+from modelsoups.config.models import ModelConfig
 from modelsoups.disk import storage
 from modelsoups.models import from_transformers, prompts
 from modelsoups.models.text_classifier import TextClassifier, TextEncoder, build

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from modelsoups.checkpoints.layouts import check_layout, layout_of
 from modelsoups.config.compose import load
+from modelsoups.config.models import ModelConfig
 from modelsoups.config.recall import keep_overrides
-from modelsoups.config.schema import Config, ModelConfig
+from modelsoups.config.schema import Config
 from modelsoups.disk import manifests, paths, storage
 from modelsoups.disk.paths import Run
 from modelsoups.models.classifier import build

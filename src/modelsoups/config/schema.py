@@ -1,180 +1,18 @@
 """The definition of every configuration key: type, default, bounds, and an explanatory sentence.
 
-The YAML files in conf/ contain only values that differ from these defaults. To add a key, add a line
-here. `config.compose` checks values; `config.reference` prints the keys for `--help` and the docs.
+The sections `model` and `data` are in the files of these names. The YAML files in conf/ contain only
+values that differ from these defaults. To add a key, add a line here or there. `config.compose` checks
+values; `config.reference` prints the keys for `--help` and the docs.
 """
 
-from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from modelsoups.config.data import DataConfig
+from modelsoups.config.key import key
+from modelsoups.config.models import ModelConfig
 from modelsoups.disk.paths import Run
-
-
-def key(
-    sentence: str,
-    default: Any = MISSING,
-    *,
-    at_least: float | None = None,
-    choices: Sequence[str] = (),
-    own: bool = False,
-) -> Any:
-    """Return a dataclass field that defines a key; a key without a default is required.
-
-    sentence: explains the key in --help and the docs. at_least: smallest value, unless it is null.
-    own: besides the choices, the key accepts module:object in the user's own file.
-    """
-    about = {"sentence": sentence, "at_least": at_least, "choices": tuple(choices), "own": own}
-    if isinstance(default, list | dict):
-        return field(default_factory=lambda: type(default)(default), metadata=about)
-    return field(default=default, metadata=about)
-
-
-@dataclass
-class TextModelConfig:
-    """Options of text models (model.library=transformers)."""
-
-    objective: str = key(
-        "how a model classifies: masked language modelling (mlm, for BERT), text to text (seq2seq, for T5), or a new"
-        " linear head on its features (head)",
-        "mlm",
-        choices=("mlm", "seq2seq", "head"),
-    )
-    pairs: str = key(
-        "how a head gets two sentences: as one sequence (joined), or each encoded apart (towers), whose features are"
-        " |u - v| and u * v",
-        "joined",
-        choices=("joined", "towers"),
-    )
-    pooling: str = key(
-        "features of a head: the mean over tokens, or the first token", "mean", choices=("mean", "first")
-    )
-    max_length: int = key("largest number of tokens of an input; longer texts are cut", 128, at_least=8)
-
-
-@dataclass
-class ModelConfig:
-    """Options of the pre-trained encoder that is fine-tuned."""
-
-    name: str = key(
-        "name of the model: any CLIP of open_clip, any backbone of timm, or for transformers a name on the hub, a"
-        " folder or package:NAME/folder"
-    )
-    library: str = key(
-        "library that contains the model; iconclip is the small CLIP of this package",
-        choices=("iconclip", "open_clip", "timm", "transformers"),
-        own=True,
-    )
-    tag: str | None = key(
-        "pre-trained weights: a tag of open_clip or timm, a revision of transformers' hub, or a file; null: load none,"
-        " as for imported models",
-        None,
-    )
-    image_size: int = key("side of the input images in pixels", 224)
-    normalize_features: bool = key("scale features to unit length, as CLIP does and timm's backbones do not", True)
-    text: TextModelConfig = field(default_factory=TextModelConfig)
-
-
-@dataclass
-class SourcesConfig:
-    """Paths of single ImageNet sets; a set whose path is null is looked for in data.root."""
-
-    train: str | None = key("ImageNet's training images, from which the hold-out is also taken", None)
-    val: str | None = key("ImageNet's validation images", None)
-    v2: str | None = key("ImageNetV2, matched frequency", None)
-    r: str | None = key("ImageNet-R", None)
-    sketch: str | None = key("ImageNet-Sketch", None)
-    objectnet: str | None = key("ObjectNet (its licence forbids training or tuning on it)", None)
-    a: str | None = key("ImageNet-A", None)
-    v2_top_images: str | None = key("ImageNetV2, top images", None)
-    v2_threshold: str | None = key("ImageNetV2, threshold 0.7", None)
-    real: str | None = key("real.json with the ReaL labels; null: the copy in timm", None)
-    multilabel: str | None = key("human_accuracy_v3.0.0.json with several labels per image; null: not used", None)
-
-
-@dataclass
-class TextDataConfig:
-    """Options of text data sets (data.library=text): files, columns, labels, prompt and score."""
-
-    phrases: str = key(
-        "task of the generated texts (data.library=phrases): is a sentence grammatical, or do two say the same?",
-        "acceptability",
-        choices=("acceptability", "paraphrase"),
-    )
-    folders: list[str] = key(
-        "possible names of the data set's folder in data.root, such as MRPC; data.root itself if it has none of them",
-        [],
-    )
-    files: dict[str, str] = key(
-        "files of single sets, {set: path in that folder}; other sets are found by name, such as train.tsv", {}
-    )
-    columns: list[str] = key("names of the columns, for files without a header line", [])
-    fields: dict[str, list[str]] = key("columns of the texts, {name in the prompt: possible names of its column}", {})
-    label: list[str] = key("possible names of the column of the labels", ["label"])
-    labels: dict[str, str] = key(
-        "labels in the files and their texts as options of the prompt, {label: text}, in the order of the options;"
-        " several labels may have one text",
-        {},
-    )
-    quotes: bool | None = key("whether quotation marks enclose columns; null: in .csv files only", None)
-    prompt: str = key("the input of the model, with the names of data.text.fields in braces", "")
-    score: str = key(
-        "score of a model: accuracy, the mean of accuracy and F1 of the first option, or Matthews correlation",
-        "accuracy",
-        choices=("accuracy", "accuracy_f1", "matthews"),
-    )
-    examples: dict[str, int] = key("official numbers of examples, {set: number}; see data.check_counts", {})
-    official: bool = key(
-        "count texts that stand in two sets, instead of refusing them, as in GLUE's official sets", False
-    )
-    limit: int | None = key("number of training examples to use, chosen by a hash; null: all", None, at_least=1)
-
-
-@dataclass
-class DataConfig:
-    """Options of the data sets and of their conversion to shards."""
-
-    name: str = key("name of the data in reports and model cards")
-    library: str = key(
-        "source of the data sets: rendered icons or generated texts (the miniatures), ImageNet's files, one folder of"
-        " images per class, or tables of texts",
-        choices=("iconnet", "phrases", "imagenet", "folders", "text"),
-        own=True,
-    )
-    dir: str = key("folder that `prepare` writes the data sets to")
-    seed: int = key("seed of the miniatures' icons and texts (data.library=iconnet or phrases)", 0, at_least=0)
-    train: str = key("name of the training set", "train")
-    holdout: str = key("name of the held-out set on which soups are chosen", "holdout")
-    test: str = key("name of the in-distribution test set", "test")
-    shifts: list[str] = key("names of the test sets under distribution shift; reports give their mean accuracy", [])
-    extra: list[str] = key("names of more test sets, excluded from the mean over data.shifts", [])
-    root: str | None = key("folder of the downloaded data sets, packed or unpacked", None)
-    sources: SourcesConfig = field(default_factory=SourcesConfig)
-    text: TextDataConfig = field(default_factory=TextDataConfig)
-    holdout_per_class: int = key("images of each class that move from the training set to the hold-out", 26, at_least=1)
-    choose_on: str = key(
-        "examples that text soups are chosen on: a part of the training set (heldout), or those of the test set itself"
-        " (validation)",
-        "heldout",
-        choices=("heldout", "validation"),
-    )
-    holdout_fraction: float = key(
-        "part of each class of a text training set that moves to the hold-out, if this has no file of its own", 0.2
-    )
-    holdout_file: str | None = key(
-        "the authors' index file imagenet_98_idxs.npy, required for their models; null: split by a hash of file names",
-        None,
-    )
-    train_resize: int | None = key(
-        "shorter side of the training images in pixels, for smaller and faster shards; null: original size",
-        None,
-        at_least=32,
-    )
-    check_counts: bool = key("stop with an error if images of a set are missing", True)
-    verify: bool = key("check that every image can be decoded, which takes hours of CPU time on ImageNet", False)
-    shard_images: int = key("images in a shard", 1000, at_least=1)
-    workers: int | None = key("number of processes of `prepare`; null: one for each core", None, at_least=1)
 
 
 @dataclass

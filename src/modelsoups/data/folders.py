@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelsoups.config.schema import DataConfig
+from modelsoups.config.data import DataConfig
 from modelsoups.data import overlaps, pictures, shards, walk
 from modelsoups.data.shards import Json
 from modelsoups.disk import storage

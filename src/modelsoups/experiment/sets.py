@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from modelsoups.config import registry
-from modelsoups.config.schema import DataConfig
+from modelsoups.config.data import DataConfig
 from modelsoups.data.shards import ShardSet
 from modelsoups.disk import manifests
 

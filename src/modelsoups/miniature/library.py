@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from modelsoups.config.schema import DataConfig
+from modelsoups.config.data import DataConfig
 from modelsoups.data import shards
 from modelsoups.miniature import images, sets
 from modelsoups.workers.processes import run_tasks

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modelsoups.config import registry
-from modelsoups.config.schema import ModelConfig
+from modelsoups.config.models import ModelConfig
 from modelsoups.models.pretrained import Clip, Encoder
 
 LIBRARIES = {  # model.library -> its module, imported on use: open_clip and timm take seconds

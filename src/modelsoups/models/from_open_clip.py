@@ -13,7 +13,7 @@ from typing import Any
 import open_clip
 import torch
 
-from modelsoups.config.schema import ModelConfig
+from modelsoups.config.models import ModelConfig
 from modelsoups.models import pretrained
 from modelsoups.models.pretrained import Clip, Encoder
 from modelsoups.models.weight_files import file_of, load_into, read_weights

@@ -4,7 +4,7 @@ from typing import Any
 
 import timm
 
-from modelsoups.config.schema import ModelConfig
+from modelsoups.config.models import ModelConfig
 from modelsoups.models.pretrained import Encoder, not_loaded, unknown_name, unknown_tag
 from modelsoups.models.weight_files import file_of, load_into, read_weights
 

@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from modelsoups.checkpoints.formats import SUFFIXES
-from modelsoups.config.schema import ModelConfig
+from modelsoups.config.models import ModelConfig
 from modelsoups.disk import storage
 from modelsoups.disk.paths import MODEL
 from modelsoups.models.pretrained import one_line

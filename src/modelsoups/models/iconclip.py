@@ -13,7 +13,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import load_file
 from torch import LongTensor
 
-from modelsoups.config.schema import ModelConfig
+from modelsoups.config.models import ModelConfig
 from modelsoups.disk import storage
 from modelsoups.disk.paths import ASSETS
 from modelsoups.models.from_open_clip import quiet

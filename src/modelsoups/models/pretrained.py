@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from modelsoups.checkpoints.formats import SUFFIXES
-from modelsoups.config.schema import ModelConfig
+from modelsoups.config.models import ModelConfig
 
 
 @dataclass(frozen=True)

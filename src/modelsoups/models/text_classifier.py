@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modelsoups.config.schema import ModelConfig
+from modelsoups.config.models import ModelConfig
 from modelsoups.models import prompts, token_batches
 from modelsoups.models.from_transformers import Pretrained, has_types, load
 from modelsoups.models.prompts import Prompt

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modelsoups.checkpoints.formats import load_state
-from modelsoups.config.schema import ModelConfig
+from modelsoups.config.models import ModelConfig
 from modelsoups.data.crops import CropStore
 from modelsoups.data.gpu.augment import BatchPlan
 from modelsoups.data.loader import Preprocessing, train_batches

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from modelsoups.config.schema import Config, HeadsConfig, ModelConfig
+from modelsoups.config.models import ModelConfig
+from modelsoups.config.schema import Config, HeadsConfig
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.soup.holdout import Inputs
 from modelsoups.stats import intervals

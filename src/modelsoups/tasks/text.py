@@ -11,7 +11,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from modelsoups.config.schema import Config, ModelConfig, TextDataConfig
+from modelsoups.config.data import TextDataConfig
+from modelsoups.config.models import ModelConfig
+from modelsoups.config.schema import Config
 from modelsoups.data import order
 from modelsoups.data.crops import CropStore
 from modelsoups.data.loader import WHOLE, Share

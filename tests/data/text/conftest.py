@@ -6,7 +6,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from modelsoups.config.schema import DataConfig, TextDataConfig
+from modelsoups.config.data import DataConfig, TextDataConfig
 
 OWN = """\
 name: moods

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from modelsoups.config.schema import DataConfig
+from modelsoups.config.data import DataConfig
 from modelsoups.data.imagenet import counts, holdout, metadata, planning, projections, relabelled, sources, writing
 from modelsoups.data.shards import Json
 from modelsoups.disk import manifests

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from modelsoups.config.schema import DataConfig
+from modelsoups.config.data import DataConfig
 from modelsoups.data import shards
 from modelsoups.data.imagenet import counts, holdout, metadata, parquet, sources, trees, writing
 from modelsoups.data.imagenet.listing import Listing

@@ -7,7 +7,7 @@ import string
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from modelsoups.config.schema import TextDataConfig
+from modelsoups.config.data import TextDataConfig
 from modelsoups.data.text import columnar, tables
 from modelsoups.data.text.sources import Source
 from modelsoups.data.text.tables import Row, Table

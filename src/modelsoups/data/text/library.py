@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from modelsoups.config.schema import DataConfig
+from modelsoups.config.data import DataConfig
 from modelsoups.data.text import examples, overlaps, sets, sources, splits
 from modelsoups.data.text.examples import Example
 from modelsoups.data.text.sets import TextSet

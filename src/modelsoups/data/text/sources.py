@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelsoups.config.schema import DataConfig
+from modelsoups.config.data import DataConfig
 from modelsoups.data import walk
 from modelsoups.disk import storage
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from modelsoups.config.schema import TextDataConfig
+from modelsoups.config.data import TextDataConfig
 from modelsoups.data import walk
 
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from modelsoups.config.schema import DataConfig
+from modelsoups.config.data import DataConfig
 from modelsoups.data.text.examples import Example, content_hash
 from modelsoups.data.text.sets import TextSet, write_set
 from modelsoups.miniature.text import sets
