@@ -17,7 +17,7 @@ from torch.nn import Parameter
 Make = Callable[[list[Parameter], float, float], torch.optim.Optimizer]
 OPTIMIZERS: dict[str, Make] = {  # arguments: parameters, learning rate, weight decay
     "adamw": lambda p, lr, decay: torch.optim.AdamW(p, lr, weight_decay=decay, fused=_fused(p)),
-    "adam": lambda p, lr, decay: torch.optim.Adam(p, lr, weight_decay=decay, fused=_fused(p)),
+    "adam": lambda p, lr, decay: torch.optim.Adam(p, lr, weight_decay=decay, fused=True),
     "rmsprop": lambda p, lr, decay: torch.optim.RMSprop(p, lr, weight_decay=decay),
     "sgd": lambda p, lr, decay: torch.optim.SGD(p, lr, momentum=0.9, weight_decay=decay, fused=_fused(p)),
     "adafactor": lambda p, lr, decay: torch.optim.Adafactor(p, lr, weight_decay=decay),
@@ -25,7 +25,11 @@ OPTIMIZERS: dict[str, Make] = {  # arguments: parameters, learning rate, weight 
 
 
 def _fused(parameters: list[Parameter]) -> bool | None:
-    """Return the optimizers' option `fused`: True on a GPU, None (PyTorch's default) on a CPU."""
+    """Return the optimizers' option `fused`: True on a GPU, None (PyTorch's default) on a CPU.
+
+    Adam is fused on a CPU too: for MiniLM five times as fast. For AdamW this would change the last
+    bits of the committed results.
+    """
     return True if parameters and parameters[0].is_cuda else None
 
 
