@@ -14,6 +14,7 @@ from tiny_text import tiny
 from modelsoups.config.compose import load
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.experiment.ingredients import load_weights
+from modelsoups.stages import finetune, heads, prepare, sweep
 
 
 def run(home: Path, *args: str, **more) -> str:
@@ -116,10 +117,11 @@ def test_texts_that_official_sets_share_are_counted_and_others_refused(home, tmp
     with open(folder / "train.tsv", "a") as file:
         file.write(first + "\n")
     shared = ["data.choose_on=validation", f"data.dir={tmp_path / 'data'}", f"runs={tmp_path / 'run'}", "sweep.count=1"]
-    for stage in ("prepare", "heads", "sweep"):
-        run(tmp_path, stage, *options(tmp_path, *shared))
-    run(tmp_path, "finetune", *options(tmp_path, *shared))
-    (note,) = {n for n in Experiment(load(options(tmp_path, *shared))).sets["validation"].notes if "train" in n}
+    shutil.copytree(home / "run/init", tmp_path / "run/init")
+    experiment = Experiment(load(options(tmp_path, *shared, "ingredient=0")))
+    for stage in (prepare, heads, sweep, finetune):
+        stage.run(experiment)
+    (note,) = {n for n in experiment.sets["validation"].notes if "train" in n}
     assert "1 " in note
     own = [*shared, "data.text.official=false", f"data.dir={tmp_path / 'other'}"]
     refused = modelsoups(tmp_path, "prepare", *options(tmp_path, *own))
