@@ -1,4 +1,4 @@
-"""The text miniature from generated sentences to the report, as the tutorial has it, but with two models and few texts."""
+"""The text miniature from generated sentences to the report, as in the tutorial, but with two models and few texts."""
 
 import json
 from dataclasses import replace
