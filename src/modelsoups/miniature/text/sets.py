@@ -40,11 +40,11 @@ TASKS = {
     "paraphrase": PhraseTask(("sentence1", "sentence2"), paraphrase.OPTIONS, paraphrase.example),
 }
 SETS = {
-    "train": PhraseSet("train", "train", 1280),
+    "train": PhraseSet("train", "train", 1024),
     "holdout": PhraseSet("holdout", "hold-out", 800),
     "validation": PhraseSet("test", "validation", 800),
-    "words": PhraseSet("shift", "other words", 500, half=1),
-    "long": PhraseSet("shift", "longer sentences", 500, is_long=True),
+    "words": PhraseSet("shift", "other words", 400, half=1),
+    "long": PhraseSet("shift", "longer sentences", 400, is_long=True),
 }
 GRAMMAR = 2  # increase if the grammar or the order of its draws changes
 VERSION = storage.fingerprint([GRAMMAR, repr(SETS), repr(lexicon.words(0)), repr(lexicon.words(1)), lexicon.TIMES])
