@@ -38,8 +38,8 @@ def few(monkeypatch):
     sets.generate.cache_clear()
 
 
-@pytest.mark.parametrize("task", COMMANDS)
-def test_a_run_makes_the_report(task, tmp_path, few):
+def test_a_run_makes_the_report(tmp_path, few):
+    task = "paraphrase"  # test_text_pipeline.py trains on the sentences of the other task
     small = [
         "sweep.count=2",
         "soup.orders=1",
