@@ -14,6 +14,7 @@ from tiny_text import tiny
 from modelsoups.config.compose import load
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.experiment.ingredients import load_weights
+from modelsoups.stages import evaluate, finetune, heads, prepare, sweep
 
 
 def run(home: Path, *args: str, **more) -> str:
@@ -78,8 +79,9 @@ def test_text_to_text_gives_the_predictions_of_a_scorer_by_hand(home, tmp_path):
     t5 = tiny(tmp_path, "t5")
     more = ["model=t5_small", f"model.name={t5}", "model.text.max_length=400", "name=t5"]
     more += [f"runs={tmp_path / 'run'}", f"results={tmp_path / 'out'}"]
-    run(tmp_path, *options(home, *more))
     experiment = Experiment(load(options(home, *more)))
+    for stage in (heads, sweep, finetune, evaluate):
+        assert stage.run(experiment)
     dataset = experiment.sets["validation"]
     tokenizer = transformers.AutoTokenizer.from_pretrained(t5)
     model = transformers.T5ForConditionalGeneration.from_pretrained(t5).eval()
@@ -100,13 +102,15 @@ def test_text_to_text_gives_the_predictions_of_a_scorer_by_hand(home, tmp_path):
 
 
 def test_a_linear_head_starts_from_a_probe(home, tmp_path):
-    more = ["model.text.objective=head", "heads.init=lp", "heads.lp_epochs=2", "name=head", "sweep.count=2"]
-    run(tmp_path, *options(home, *more, f"runs={tmp_path / 'run'}", f"results={tmp_path / 'out'}"))
-    state = load_weights(
-        Experiment(load(options(home, *more, f"runs={tmp_path / 'run'}"))).ingredients.initial()["initialization"]
-    )
-    assert state["head.weight"].shape == (2, 64)
-    assert state["head.weight"].any()
+    more = ["model.text.objective=head", "heads.init=lp", "heads.lp_epochs=2", "name=head", "soup.minimum=1"]
+    experiment = Experiment(load(options(home, *more, f"runs={tmp_path / 'run'}", "ingredient=0")))
+    for stage in (heads, sweep, finetune):
+        assert stage.run(experiment)
+    start = load_weights(experiment.ingredients.initial()["initialization"])["head.weight"]
+    trained = load_weights(experiment.ingredients.find().ingredients[0])["head.weight"]
+    assert start.shape == trained.shape == (2, 64)
+    assert start.any()
+    assert not torch.equal(start, trained)
 
 
 def test_texts_that_official_sets_share_are_counted_and_others_refused(home, tmp_path):
@@ -116,10 +120,11 @@ def test_texts_that_official_sets_share_are_counted_and_others_refused(home, tmp
     with open(folder / "train.tsv", "a") as file:
         file.write(first + "\n")
     shared = ["data.choose_on=validation", f"data.dir={tmp_path / 'data'}", f"runs={tmp_path / 'run'}", "sweep.count=1"]
-    for stage in ("prepare", "heads", "sweep"):
-        run(tmp_path, stage, *options(tmp_path, *shared))
-    run(tmp_path, "finetune", *options(tmp_path, *shared))
-    (note,) = {n for n in Experiment(load(options(tmp_path, *shared))).sets["validation"].notes if "train" in n}
+    shutil.copytree(home / "run/init", tmp_path / "run/init")
+    experiment = Experiment(load(options(tmp_path, *shared, "ingredient=0")))
+    for stage in (prepare, heads, sweep, finetune):
+        stage.run(experiment)
+    (note,) = {n for n in experiment.sets["validation"].notes if "train" in n}
     assert "1 " in note
     own = [*shared, "data.text.official=false", f"data.dir={tmp_path / 'other'}"]
     refused = modelsoups(tmp_path, "prepare", *options(tmp_path, *own))

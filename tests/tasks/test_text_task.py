@@ -8,7 +8,7 @@ import transformers
 from text_runs import options, write
 
 from modelsoups.config.compose import load
-from modelsoups.data.loader import Share
+from modelsoups.data.order import Share
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.stages import prepare

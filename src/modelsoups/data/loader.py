@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from modelsoups.data import order
 from modelsoups.data.decoders import DECODERS, EncodedJpeg, Picture, augmented
 from modelsoups.data.gpu.augment import BatchPlan, canvas_pixels, draw, plan_batch
+from modelsoups.data.order import WHOLE, Share
 from modelsoups.data.shards import CorruptImage, ShardSet
 from modelsoups.data.transforms import Transform, seed_sample, train_crop
 from modelsoups.recipes.recipe import Recipe
@@ -26,33 +27,6 @@ from modelsoups.workers.processes import cores
 KEEP_DECODED = 64 * 2**20  # largest shards, in bytes, to cache decoded, at about ten times the size
 POLICIES = {"stochastic": ("minimal", "medium", "strong"), "fix": ("strong", "minimal")}
 NONE = -1  # instead of the index of a skipped image, for a sample that skipped none
-
-
-@dataclass(frozen=True)
-class Share:
-    """The images of a batch that process `rank` of `ranks` trains on, in `parts` micro-batches."""
-
-    rank: int = 0
-    ranks: int = 1
-    parts: int = 1
-
-    def of(self, index_B: Tensor) -> list[Tensor]:
-        """Return this rank's image indices of a batch, one tensor for each micro-batch (part).
-
-        Mixup pairs image i with the i-th last one, so a part has both, at mirrored positions.
-        """
-        pieces = self.ranks * self.parts
-        if pieces == 1:
-            return [index_B]
-        half, end = len(index_B) // (2 * pieces), len(index_B)
-        mine = []
-        for p in range(self.rank * self.parts, (self.rank + 1) * self.parts):
-            front, back = slice(p * half, (p + 1) * half), slice(end - (p + 1) * half, end - p * half)
-            mine.append(torch.cat([index_B[front], index_B[back]]))
-        return mine
-
-
-WHOLE = Share()
 
 
 @dataclass(frozen=True)

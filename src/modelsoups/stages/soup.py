@@ -16,7 +16,7 @@ from modelsoups.experiment.soups import curve_points
 from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.methods import method_of
 from modelsoups.soup.methods.wise_ft import wise_ft
-from modelsoups.workers.processes import run_tasks
+from modelsoups.workers.processes import run_tasks, workers_kept
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Order:
     on_test: bool = False
 
 
+@workers_kept()  # choosing and measuring use the same processes
 def run(experiment: Experiment) -> bool:
     """Choose the soups that are missing, then evaluate all; return whether there was work."""
     files, soups = experiment.files, experiment.soups

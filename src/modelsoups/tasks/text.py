@@ -16,7 +16,7 @@ from modelsoups.config.models import ModelConfig
 from modelsoups.config.schema import Config
 from modelsoups.data import order
 from modelsoups.data.crops import CropStore
-from modelsoups.data.loader import WHOLE, Share
+from modelsoups.data.order import WHOLE, Share
 from modelsoups.data.text.sets import TextSet
 from modelsoups.models.linear_probe import linear_probe
 from modelsoups.models.text_classifier import Encoded, TextClassifier, TextEncoder, TokenBatch, build

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from modelsoups.config.schema import FinetuneConfig
 from modelsoups.data import order
-from modelsoups.data.loader import Share, Skipped, deaths_named
+from modelsoups.data.loader import Skipped, deaths_named
+from modelsoups.data.order import Share
 from modelsoups.data.shards import ShardSet
 from modelsoups.disk.lock import Lock
 from modelsoups.disk.paths import CHECKPOINT, METRICS

@@ -6,7 +6,7 @@ without a counterpart in the other sentence (by a head that is dropped afterward
 would hardly learn prompts from a few examples, so "does it belong together" and "is it damaged" stand
 in prompts like those of the tasks, with other options. Prompts with the tasks' options have random
 labels. Still the tasks are prepared: in the other prompts, A) always means intact or together, as in
-the tasks, so the pre-trained model already scores above chance on them.
+the tasks, so the pre-trained model already scores above chance on acceptability.
 
 Shape letters: B texts, T tokens, M masked tokens.
 """

@@ -40,13 +40,13 @@ TASKS = {
     "paraphrase": PhraseTask(("sentence1", "sentence2"), paraphrase.OPTIONS, paraphrase.example),
 }
 SETS = {
-    "train": PhraseSet("train", "train", 1600),
-    "holdout": PhraseSet("holdout", "hold-out", 1000),
-    "validation": PhraseSet("test", "validation", 1000),
-    "words": PhraseSet("shift", "other words", 1000, half=1),
-    "long": PhraseSet("shift", "longer sentences", 1000, is_long=True),
+    "train": PhraseSet("train", "train", 1024),
+    "holdout": PhraseSet("holdout", "hold-out", 800),
+    "validation": PhraseSet("test", "validation", 800),
+    "words": PhraseSet("shift", "other words", 400, half=1),
+    "long": PhraseSet("shift", "longer sentences", 400, is_long=True),
 }
-GRAMMAR = 1  # increase if the grammar or the order of its draws changes
+GRAMMAR = 2  # increase if the grammar or the order of its draws changes
 VERSION = storage.fingerprint([GRAMMAR, repr(SETS), repr(lexicon.words(0)), repr(lexicon.words(1)), lexicon.TIMES])
 
 
