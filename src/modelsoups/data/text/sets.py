@@ -1,8 +1,8 @@
 """Writes and reads prepared text data sets: a folder with examples.jsonl, then manifest.json.
 
-A line of examples.jsonl is {"key": ..., "label": ..., "fields": {name: text}}. The key is the content
-hash of the texts, with -2, -3, ... for repeated texts. The same examples give the same bytes,
-whatever the format of the files that they were read from.
+A line of examples.jsonl is {"key": ..., "label": ..., "fields": {name: text}}. The key is the
+content hash of the texts, with -2, -3, ... for repeated texts. The same examples give the same
+bytes, whatever the format of the files that they were read from.
 """
 
 import json
