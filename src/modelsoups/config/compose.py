@@ -246,4 +246,8 @@ def _one_line(error: BaseException) -> str:
         return "expected a list, such as [a,b]"
     if re.search(r"Key .* is incompatible with \(str\)", str(error)):
         return "the keys of this mapping are texts; write them in quotation marks, such as {'1': positive}"
-    return " ".join(str(error).split(" search path:")[0].removesuffix("Config").split("full_key:")[0].split())
+    text = str(error).split(" search path:")[0]
+    if missing := re.search(r"Could not find '(\w+)/(.+?)'\s+Available options in '\w+':(.*)Config$", text, re.DOTALL):
+        group, name, options = missing.groups()
+        return f"{group}={name}: there is no conf/{group}/{name}.yaml; choose from {', '.join(options.split())}"
+    return " ".join(text.removesuffix("Config").split("full_key:")[0].split())

@@ -17,7 +17,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from modelsoups.workers.progress import Meter
 
@@ -30,10 +30,10 @@ SHARED_KEPT = 4  # number of shared objects that a worker caches
 
 
 @dataclass(frozen=True)
-class Size(Generic[Task]):
+class Size:
     """The sizes of tasks: of(task) is a task's number of units; unit is their name."""
 
-    of: Callable[[Task], float]
+    of: Callable[..., float]
     unit: str
 
 
@@ -54,7 +54,7 @@ def run_tasks(
     tasks: Sequence[Task],
     workers: int,
     label: str,
-    size: Size[Task] | None = None,
+    size: Size | None = None,
     shared: object = None,
 ) -> Iterator[tuple[Task, Result]]:
     """Run function(task) in worker processes; yield (task, result) as tasks finish.

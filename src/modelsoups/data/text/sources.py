@@ -41,8 +41,10 @@ def find(data: DataConfig, name: str) -> Source:
     found = _found(folder, name)
     if not found:
         looked = f"no {name}.tsv, .csv, .jsonl, .parquet, parts {name}-*.parquet, or folder {name}/ of such files"
+        if data.text.folders and folder == Path(str(data.root)):
+            looked = f"no folder {data.text.folders[0]}/, and {looked}"
         way_out = f"put it there, or name it with data.text.files.{name}=..."
-        raise ValueError(f"{folder} has {looked}; it contains {_inside(folder)}: {way_out}")
+        raise ValueError(f"{folder} (data.root) has {looked}; it contains {_inside(folder)}: {way_out}")
     if len(found) > 1:
         places = " and ".join(str(source.place) for source in found[:2])
         raise ValueError(f"{places} may both be the set {name}; choose one with data.text.files.{name}=...")
@@ -56,13 +58,13 @@ def exists(data: DataConfig, name: str) -> bool:
 
 def root(data: DataConfig) -> Path:
     """Return the folder of the sets: one of data.text.folders in data.root, or data.root itself."""
+    inside = f"{data.text.folders[0]}/ with " if data.text.folders else ""
+    way_out = f"set it to the folder that contains {inside}train.tsv or the like"
     if data.root is None:
-        inside = f"{data.text.folders[0]}/ with " if data.text.folders else ""
-        way_out = f"set it to the folder that contains {inside}train.tsv or the like"
         raise ValueError(f"data.root is null; {way_out}")
     above = Path(data.root)
     if not above.is_dir():
-        raise ValueError(f"data.root={above} is no folder; set it to the folder of the texts")
+        raise ValueError(f"data.root={above} is no folder; {way_out}")
     found: list[Path] = []
     for folder in (above / name for name in data.text.folders):
         if folder.is_dir() and not any(folder.samefile(other) for other in found):
