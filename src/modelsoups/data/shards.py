@@ -147,6 +147,8 @@ class ShardSet:
     folder is missing or incomplete.
     """
 
+    unit = "images"  # in messages
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         path = folder / manifests.MANIFEST
@@ -254,9 +256,9 @@ def check_disjoint(train: ShardSet, holdout: ShardSet) -> None:
     """Raise ValueError if an image is in both the training set and the hold-out."""
     both = np.intersect1d(train.keys_N, holdout.keys_N)
     if len(both):
-        shared = f"{holdout.folder} and {train.folder} share {len(both):,} images, first {both[0]}"
+        shared = f"{holdout.folder} and {train.folder} share {len(both):,} {train.unit}, first {both[0]}"
         way_out = "remove them from one set and run `modelsoups prepare` with a new data.dir=..."
-        reason = "soups must be trained, chosen and tested on different images"
+        reason = f"soups must be trained, chosen and tested on different {train.unit}"
         raise ValueError(f"{shared}; {reason}: {way_out}")
 
 

@@ -62,6 +62,8 @@ class TextSet:
     ValueError if the folder is missing, incomplete or changed.
     """
 
+    unit = "texts"  # in messages
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         path = folder / manifests.MANIFEST
