@@ -18,12 +18,12 @@ def write(cfg, index, name, value):
 def test_the_cost_of_a_sweep_by_hand():
     values = {"lr": 1e-3, "weight_decay": 0.0, "label_smoothing": 0.0, "mixup": 0.0, "warmup_steps": 0, "clip": 1.0}
     recipes = [Recipe(**values, epochs=n, batch_size=10, seed=0, aug="minimal") for n in (2, 3)]
-    total = plan.cost(recipes, concurrent=None, train=105, weights=1000)
-    assert (total.ingredients, total.steps, total.images) == (2, 50, 500)  # ten steps an epoch
+    total = plan.cost(recipes, concurrent=None, train=105, weights=1000, unit="images")
+    assert (total.ingredients, total.steps, total.examples) == (2, 50, 500)  # ten steps an epoch
     assert (total.at_once, total.weights_bytes, total.checkpoint_bytes) == (2, 4000, 12000)
-    assert plan.cost(recipes, concurrent=1, train=105, weights=1000).checkpoint_bytes == 6000
+    assert plan.cost(recipes, concurrent=1, train=105, weights=1000, unit="images").checkpoint_bytes == 6000
     with pytest.raises(ValueError, match=r"recipe\.batch_size=10 is more than the 9 training images"):
-        plan.cost(recipes, concurrent=None, train=9, weights=1000)
+        plan.cost(recipes, concurrent=None, train=9, weights=1000, unit="images")
 
 
 def test_the_papers_sweep_costs_what_its_epochs_say(tmp_path, monkeypatch, capsys):
@@ -32,6 +32,16 @@ def test_the_papers_sweep_costs_what_its_epochs_say(tmp_path, monkeypatch, capsy
     said = capsys.readouterr().out
     assert "70 ingredients, 868," in said  # million images: the 72 without the initialization and a double
     assert "20.10 GPU-hours" in said
+
+
+def test_a_plan_of_texts_counts_examples(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    given = ["plan.train_images=2935", "plan.parameters=110_000_000", "plan.images_per_second=100", "sweep.count=4"]
+    plan.run(Experiment(load(["experiment=glue", *given])))
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith("plan: 4 ingredients, ")
+    assert " training examples, " in first
+    assert second.endswith(" at 100 examples/s per GPU (plan.images_per_second)")
 
 
 @pytest.mark.parametrize("key", ["train_images", "parameters", "images_per_second"])

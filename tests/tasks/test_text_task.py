@@ -14,6 +14,7 @@ from modelsoups.recipes.recipe import Recipe
 from modelsoups.stages import prepare
 from modelsoups.tasks import text
 from modelsoups.tasks.text import batches_by_length, check_recipe
+from modelsoups.train import throughput
 
 RECIPE = Recipe(1e-3, 0.0, 2, 0.0, 0.0, "minimal", 7, 4, 0, 1.0)
 LENGTHS = torch.randint(5, 60, (1003,), generator=torch.Generator().manual_seed(0))
@@ -27,6 +28,18 @@ def experiment(tmp_path_factory):
     made = Experiment(load(options(home)))
     prepare.run(made)
     return made
+
+
+def test_flops_are_counted_in_one_pass_of_two_short_examples(experiment):
+    model, calls = experiment.classifier(2), []
+    model.register_forward_hook(lambda *_, **__: calls.append(1))
+    example = experiment.task.example(model)
+    forward = throughput.forward_flops(model, example)
+    count, tokens = example["input_ids"].shape
+    assert (count, len(calls)) == (2, 1)
+    assert tokens < 40  # the prompt alone
+    matrices = sum(p.numel() for n, p in model.named_parameters() if p.ndim == 2 and "layer" in n)
+    assert forward == pytest.approx(2 * matrices * tokens, rel=0.5)  # and attention, and the masks' vocabulary
 
 
 def test_batches_depend_on_seed_and_step_alone_and_see_each_example_once_an_epoch():

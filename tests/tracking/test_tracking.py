@@ -153,6 +153,16 @@ def test_a_run_that_another_process_logs_is_left_alone_and_other_folders_have_ot
     assert follower(other).record("000", RECIPE).id != run_id
 
 
+def test_what_a_text_run_was_trained_on_is_logged_in_its_own_unit(cfg):
+    folder = train(cfg, 3)
+    storage.write_json(folder / manifests.MANIFEST, {"inputs": {}, "files": {}, "images": 24, "unit": "examples"})
+    one = follower(cfg)
+    one.look(last=True)
+    _, _, summary = read(cfg, one.followed[folder].run_id)
+    assert summary["examples"] == 24
+    assert not {"images", "unit"} & set(summary)
+
+
 def test_a_diverged_ingredient_is_a_failed_run_with_its_reason(cfg):
     folder = train(cfg, 3)
     reason = "the loss is nan at step 4 <b>&_$\\%"
@@ -255,13 +265,26 @@ def test_the_dashboard_is_a_valid_workspace_whose_keys_are_logged(cfg):
     pytest.importorskip("wandb_workspaces")
     from modelsoups.cli import dashboard
 
-    text = dashboard.workspace(cfg, "me")._to_model().model_dump_json(by_alias=True)
+    text = dashboard.workspace(Experiment(cfg), "me")._to_model().model_dump_json(by_alias=True)
     for kind in ("Scatter Plot", "Parallel Coordinates Plot", "Run History Line Plot", "Media Browser"):
         assert kind in text, kind
     keys = [f"accuracy/{cfg.data.holdout}", "accuracy/mean of shifts", "greedy/best", "figures/figure_1", "table_3"]
     assert all(key in text for key in [*keys, *dashboard.DRAWN])
     with pytest.raises(ValueError, match="wandb leet"):
         dashboard.run(Experiment(cfg))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_dashboard_of_a_text_run_names_its_score_and_its_examples():
+    pytest.importorskip("wandb_workspaces")
+    from modelsoups.cli import dashboard
+
+    experiment = Experiment(load(["experiment=glue", "data=glue_cola"]))
+    text = dashboard.workspace(experiment, "me")._to_model().model_dump_json(by_alias=True)
+    for words in ("Examples per second", "timing.examples_per_second", "Matthews correlation: hold-out, and mean"):
+        assert words in text, words
+    assert "Greedy soup: Matthews correlation times the number of hold-out examples, of each candidate" in text
+    assert "mages" not in text
 
 
 def test_the_sweep_of_w_and_b_deals_out_our_draw_and_its_command_runs(monkeypatch):

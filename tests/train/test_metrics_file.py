@@ -13,9 +13,11 @@ from modelsoups.train import metrics_file
 from modelsoups.train.device import device_of
 
 
-def test_a_row_counts_the_images_since_the_row_before(tmp_path):
+@pytest.mark.parametrize("unit", ["images", "examples"])
+def test_a_row_counts_the_examples_since_the_row_before_in_the_unit_of_the_task(tmp_path, unit):
     recipe, device = SimpleNamespace(batch_size=8), device_of(FinetuneConfig(), torch.device("cpu"))
-    metrics = metrics_file.MetricsFile(tmp_path / "metrics.jsonl", recipe, None, None, device, ranks=2)
+    task = SimpleNamespace(unit=unit)
+    metrics = metrics_file.MetricsFile(tmp_path / "metrics.jsonl", recipe, None, task, device, ranks=2)
     assert metrics.arrived() is None
     metrics.clock.mark("other")
     for step, loss in ((1, 4.0), (3, 2.0)):
@@ -28,9 +30,9 @@ def test_a_row_counts_the_images_since_the_row_before(tmp_path):
         row = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
         timing = row.pop("timing")
         assert row == {"step": step, "epoch": step / 5, "loss": loss, "lr": 0.1}
-        assert (timing["ranks"], timing["images_per_second"], timing["shares"]) == (2, 4.0 * step, {"forward": 1.0})
-        images = 8 if step == 1 else 16
-        assert timing["recent_images_per_second"] == pytest.approx(images / (marks[1][1] - marks[0][1]), rel=1e-3)
+        assert (timing["ranks"], timing[f"{unit}_per_second"], timing["shares"]) == (2, 4.0 * step, {"forward": 1.0})
+        count = 8 if step == 1 else 16
+        assert timing[f"recent_{unit}_per_second"] == pytest.approx(count / (marks[1][1] - marks[0][1]), rel=1e-3)
 
 
 def test_a_full_disk_names_the_metrics(tmp_path, monkeypatch):

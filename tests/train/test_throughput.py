@@ -35,10 +35,10 @@ def test_the_clock_adds_up_each_phase_between_two_lines():
     made = [(phase, begin + second) for (phase, _), second in zip(first, [0, 1, 3, 6, 7, 7.5, 9.5], strict=True)]
     seconds = throughput.phases(made)
     assert seconds == pytest.approx({"data": 1 + 2, "forward": 2, "backward": 3, "optimizer": 1, "other": 0.5})
-    found = throughput.summary(seconds, images=19)
+    found = throughput.summary(seconds, 19, "images")
     assert found["recent_images_per_second"] == 2.0
     assert found["shares"]["backward"] == round(3 / 9.5, 3)
     assert sum(found["shares"].values()) == pytest.approx(1, abs=0.01)
     clock.mark("forward")
     assert [phase for phase, _ in clock.take()] == ["data", "forward"]  # from where the line before ended
-    assert throughput.summary(throughput.phases([]), 5) == {}
+    assert throughput.summary(throughput.phases([]), 5, "images") == {}

@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from modelsoups.workers.processes import SHARED_KEPT, advance, run_tasks, workers_kept
+from modelsoups.workers.processes import SHARED_KEPT, Size, advance, run_tasks, workers_kept
 
 
 def square(x):
@@ -43,7 +43,7 @@ def test_every_task_comes_back_with_its_result():
 
 
 def test_the_largest_task_begins_first_and_each_begins_with_one_thread():
-    assert [t for t, _ in run_tasks(square, [1, 3, 2], 1, "test", size=float)] == [3, 2, 1]
+    assert [t for t, _ in run_tasks(square, [1, 3, 2], 1, "test", size=Size(float, "numbers"))] == [3, 2, 1]
     assert [r for _, r in run_tasks(threads, [0, 1], 1, "test")] == [1, 1]
 
 
@@ -84,7 +84,7 @@ def chatter(count):
 
 
 def test_a_task_with_more_news_than_a_pipe_holds_ends():
-    tasks = run_tasks(chatter, [20_000, 20_001], 2, "test", size=float)
+    tasks = run_tasks(chatter, [20_000, 20_001], 2, "test", size=Size(float, "numbers"))
     first = next(tasks)
     time.sleep(0.5)  # the consumer is busy: nobody reads the news
     assert sorted([first, *tasks]) == [(20_000, 20_000), (20_001, 20_001)]

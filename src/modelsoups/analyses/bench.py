@@ -150,7 +150,7 @@ class Bench:
         return initial
 
     def find(self, init: str, **wanted: Any) -> Member:
-        """Return a model with heads.init=init and these hyperparameters; the others are as in PLAIN."""
+        """Return a model with heads.init=init and these hyperparameters, the others as in PLAIN."""
         wanted = {**PLAIN, "epochs": self.settings.epochs, **wanted}
         for name, run in self.runs.items():
             same = run.config.heads.init == init and run.config.model == self.experiment.config.model

@@ -21,7 +21,7 @@ from modelsoups.weights.planes import Plane, plane
 MARKED = ("theta_0", "theta_1", "theta_2", "middle")
 BARRIER = "learning rate x 10"  # the paper finds a rise of the error between these two solutions
 TITLES = {"train_loss": "train loss (nats)", "test_error": "test error (%)", "shift_error": "shift error (%)"}
-LETTERS = {"theta_0": (-14, -4), "theta_1": (5, -9), "theta_2": (5, 3)}  # offsets of the labels in points
+LETTERS = {"theta_0": (-14, -4), "theta_1": (5, -9), "theta_2": (5, 3)}  # of labels, in points
 LEGEND = (
     ("$\\theta_0$, initialization", "*", RED, RED),
     ("$\\theta_1$", "s", RED, RED),

@@ -22,7 +22,7 @@ def with_recipes(bench: Bench, *pools: str) -> list[Member]:
 
 
 def moderate(bench: Bench, lr: float) -> bool:
-    """Return whether a learning rate is below 3.2 times the first of analyse.rates, 3e-5 by default."""
+    """Return whether a learning rate is below 3.2 times the first of analyse.rates (3e-5)."""
     return lr < TOO_HIGH * bench.settings.rates[0]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 Rows = list[dict[str, Any]]
 Table = list[list[str]]  # rows of cells, header first
-ON = (("test", "in distribution"), ("shifts", "under shift"))  # key of a row -> its words in a claim
+ON = (("test", "in distribution"), ("shifts", "under shift"))  # key -> words in a claim
 
 
 def having(rows: Rows, key: str) -> Rows:

@@ -55,7 +55,7 @@ def _rows(bench: Bench) -> Rows:
 
 
 def _select(bench: Bench, task: tuple[Members, str, int]) -> Any:
-    """Return the greedy soup for a random order of models, or its bias for a split of the hold-out."""
+    """Return the greedy soup of a random order of models, or its bias for a hold-out split."""
     members, kind, seed = task
     if kind == "order":
         return choose(bench, members, "greedy", order_seed=seed)
@@ -99,7 +99,7 @@ def _worth(bench: Bench, members: Members, soup: Soup) -> dict[str, Any]:
 
 
 def _table(rows: Rows) -> Table:
-    """Return a table: a line for each random order of models, below it a line per hold-out split."""
+    """Return a table: a line for each random order of models, then one for each hold-out split."""
     head = ["Order", "Models", "Test", "Shifts", "Gain on hold-out", "Gain on test", "Gain on shifts"]
     table = [head]
     for r in having(rows, "order"):

@@ -60,7 +60,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 def scale_of(settings: Settings, module: str, where: Path) -> tuple[int, float]:
     """Return a module's LoRA rank, and the scale that multiplies the product of its factors.
 
-    The scale is alpha / r, or alpha / sqrt(r) for rsLoRA. Raises ValueError if r or alpha is invalid.
+    The scale is alpha / r, or alpha / sqrt(r) for rsLoRA. Raises ValueError if r or alpha is
+    invalid.
     """
     rank = _of_module(settings, "rank_pattern", module, where, settings.get("r", 8))
     alpha = _of_module(settings, "alpha_pattern", module, where, settings.get("lora_alpha", 8))
@@ -68,7 +69,8 @@ def scale_of(settings: Settings, module: str, where: Path) -> tuple[int, float]:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise ValueError(f"{where / NAME}: {key} of {module} is {value!r}; expected a number")
     if rank != int(rank) or rank < 1:
-        raise ValueError(f"{where / NAME}: r of {module} is {rank!r}; expected a whole number of at least 1")
+        expected = "a whole number of at least 1"
+        raise ValueError(f"{where / NAME}: r of {module} is {rank!r}; expected {expected}")
     return int(rank), alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
 
 

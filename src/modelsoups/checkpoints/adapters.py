@@ -21,7 +21,8 @@ FACTOR = re.compile(
     r"(?P<module>.+)\.(?P<kind>lora_A\.weight|lora_B\.weight|lora_B\.bias|lora_embedding_A|lora_embedding_B"
     r"|lora_magnitude_vector)(?:(?<=vector)\.weight)?$"
 )
-COPIES = re.compile(r"\.(original_module|modules_to_save)(?=\.)")  # of biases beside modules_to_save, which PEFT skips
+# Of biases beside modules_to_save, which PEFT skips.
+COPIES = re.compile(r"\.(original_module|modules_to_save)(?=\.)")
 UNKNOWN = re.compile(r"(^|\.)(lora_|token_adapter\.|original_module\.|modules_to_save\.)")
 INNER = "base_layer."  # what PEFT calls a layer that it has wrapped
 
@@ -73,7 +74,8 @@ def weights_of(folder: Path) -> Path:
     """Return the file with an adapter's tensors, .safetensors or else .bin; ValueError if none."""
     file = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
     if file is None:
-        raise ValueError(f"{folder} has an {adapter_config.NAME}, but no {WEIGHTS[0]}; save the adapter again")
+        way_out = "save the adapter again"
+        raise ValueError(f"{folder} has an {adapter_config.NAME}, but no {WEIGHTS[0]}; {way_out}")
     return file
 
 
@@ -95,7 +97,8 @@ def adapter_of(folder: Path, weights: Checkpoint) -> Adapter:
         elif COPIES.search(name) and PREFIX + COPIES.sub("", name) in weights:
             continue
         elif UNKNOWN.search(name):
-            raise ValueError(f"{weights.name}: tensor {key} is not a known LoRA tensor; merge it into its base model")
+            way_out = "merge it into its base model"
+            raise ValueError(f"{weights.name}: tensor {key} is not a known LoRA tensor; {way_out}")
         else:
             whole[name.replace(INNER, "")] = key
     updates = {module: _update(folder, config, module, parts) for module, parts in found.items()}
@@ -128,8 +131,8 @@ def _update(folder: Path, settings: dict[str, Any], module: str, parts: dict[str
         raise ValueError(f"{folder}: {module} has factors of rank {down.shape[0]}, but {rank} in {adapter_config.NAME}")
     if up.shape[1] != rank or any(size != 1 for size in up.shape[2:]):
         raise ValueError(
-            f"{folder}: {module} has factors {describe(down)} and {describe(up)}, whose ranks differ"
-            " (a convolution in groups?); this is not supported"
+            f"{folder}: {module} has factors {describe(down)} and {describe(up)}, whose ranks "
+            "differ (a convolution in groups?); this is not supported"
         )
     if bool(settings.get("use_dora")) != (magnitude is not None):
         set_to = bool(settings.get("use_dora"))

@@ -15,7 +15,7 @@ from modelsoups.checkpoints.names import leave_out, rename
 from modelsoups.checkpoints.states import describe
 from modelsoups.checkpoints.tensors import Checkpoint, Entry
 
-INDICES = (torch.int64, torch.int32, torch.bool)  # of buffers; int8 and uint8 may be quantized weights
+INDICES = (torch.int64, torch.int32, torch.bool)  # of buffers; int8, uint8: quantized
 # Other buffers that versions of a library save or not: rotary frequencies, masks of GPT-2 and Swin.
 BUFFERS = re.compile(r"(^|\.)(inv_freq|masked_bias|attn_mask|relative_coords_table|_extra_state)$")
 MASKS = re.compile(r"(^|\.)attn(ention)?\.(bias|mask)$")  # if they are uint8

@@ -24,8 +24,8 @@ from modelsoups.checkpoints.shards import InShards, Part
 from modelsoups.checkpoints.tensors import Checkpoint
 from modelsoups.checkpoints.torchscript import DTYPES
 
-FLAT = ("_flat_param", "flat_param")  # of FSDP's LOCAL_STATE_DICT: all parameters of a module in one
-Tree = dict[Any, Any]  # nested dicts as they were saved; tensors are on meta, other values empty bytes
+FLAT = ("_flat_param", "flat_param")  # FSDP's LOCAL_STATE_DICT: all of a module's parameters
+Tree = dict[Any, Any]  # nested dicts as saved; tensors on meta, other values empty bytes
 
 
 def is_dcp(folder: Path) -> bool:
@@ -147,7 +147,8 @@ def _parts(files: Mapping[str, MappedFile], name: str, dtype: torch.dtype, shard
         except Exception as error:  # damaged bytes lead zipfile and pickle to any of them
             reason = str(error).partition("\n")[0][:200]
             what = f"is truncated, damaged or not stored by torch.save ({type(error).__name__}: {reason})"
-            raise ValueError(f"{file.path}: tensor {name} {what}; copy or save the checkpoint again") from error
+            way_out = "copy or save the checkpoint again"
+            raise ValueError(f"{file.path}: tensor {name} {what}; {way_out}") from error
     return found
 
 

@@ -146,7 +146,8 @@ class SafeUnpickler(pickle._Unpickler):
 class _Reader(SafeUnpickler):
     def __init__(self, content: bytes) -> None:
         super().__init__(io.BytesIO(content))
-        self.classes: dict[str, type[_Kept]] = {}  # new ones for each file, as a pickle may set their attributes
+        # New ones for each file, as a pickle may set their attributes.
+        self.classes: dict[str, type[_Kept]] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         if name in KEPT.get(module, ()):

@@ -1,7 +1,8 @@
 """Find the files with a model's weights in a folder, by the file names that libraries use.
 
 A folder may contain several models: sentence-transformers lists subfolders in modules.json,
-diffusers in model_index.json; open_clip's file may lie beside transformers' or our head.safetensors.
+diffusers in model_index.json; open_clip's file may lie beside transformers' or our
+head.safetensors.
 """
 
 import json

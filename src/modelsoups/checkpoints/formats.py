@@ -54,7 +54,8 @@ FACTS = re.compile(
 
 def _read_safetensors(path: Path, key: str | None) -> Checkpoint:
     if key is not None:
-        raise ValueError(f"{path} is a safetensors file, which has no nested entries; leave the key {key} out")
+        way_out = f"leave the key {key} out"
+        raise ValueError(f"{path} is a safetensors file, which has no nested entries; {way_out}")
     try:
         with (
             utf8_name(path) as name,
@@ -154,7 +155,8 @@ def _read(path: Path, key: str | None) -> Checkpoint:
             return _read_folder(path, key)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {told(error)}") from error
-    raise ValueError(f"{path}: unknown format; expected a folder or a file ending in {', '.join((*SUFFIXES, INDEX))}")
+    expected = f"a folder or a file ending in {', '.join((*SUFFIXES, INDEX))}"
+    raise ValueError(f"{path}: unknown format; expected {expected}")
 
 
 def _read_adapter(path: Path) -> Checkpoint | None:

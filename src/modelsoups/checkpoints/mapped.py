@@ -27,7 +27,7 @@ class MappedFile:
         self.address = self.bytes.ctypes.data
 
     def check(self, stop: int) -> None:
-        """Raise ValueError if the file is shorter than `stop` bytes now; reading on kills the process."""
+        """Raise ValueError if the file is now shorter than `stop` bytes: reading kills the process."""
         if self.map.size() < stop:  # the size of the file now, not when it was mapped
             raise ValueError(f"{self.path} ends too early; it was cut off while it was being read")
 

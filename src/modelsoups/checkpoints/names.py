@@ -4,7 +4,8 @@ from modelsoups.checkpoints.tensors import Checkpoint
 
 # Names that torch and Lightning give a wrapped model; no part of a model is called so.
 INNER = ("_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module", "_forward_module")
-PREFIXES = ("module.", *(f"{name}." for name in INNER))  # module: DistributedDataParallel, AveragedModel, DeepSpeed
+# module: of DistributedDataParallel, AveragedModel, DeepSpeed.
+PREFIXES = ("module.", *(f"{name}." for name in INNER))
 COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, beside module.*
 
 

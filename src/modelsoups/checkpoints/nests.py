@@ -9,7 +9,7 @@ from torch import Tensor
 from modelsoups.checkpoints.tensors import is_beside
 
 State = Mapping[str, Any]
-WEIGHTS = ("state_dict", "model", "model_state_dict", "module", "params", "network", "net")  # the first one is taken
+WEIGHTS = ("state_dict", "model", "model_state_dict", "module", "params", "network", "net")  # the first counts
 AVERAGES = ("state_dict_ema", "model_ema", "ema", "params_ema")  # taken where nothing else is there
 TRAINING = ("optim", "sched", "lr_sched", "scaler", "grad_scaler", "callback", "loop", "rng", "hyper", "arg", "config")
 DEPTH = 8  # of mappings in mappings that are looked into
@@ -23,14 +23,16 @@ def chosen_state(content: object, path: Path, key: str | None) -> tuple[State, l
     """
     if not isinstance(content, Mapping):
         kind = type(content).__name__
-        raise ValueError(f"{path} contains a {kind}, not a dict of tensors; save model.state_dict()")
+        way_out = "save model.state_dict()"
+        raise ValueError(f"{path} contains a {kind}, not a dict of tensors; {way_out}")
     if key is None and _is_state(content):
         return content, []
     found = dict(_states(content, "", set()))
     usual = [name for name in found if name and not is_of_training(name)]
     chosen = _usual_choice(usual) if key is None else key
     if chosen is None and len(usual) > 1:
-        raise ValueError(f"{path} has the weights of several models: {', '.join(usual)}; choose one with --key NAME")
+        way_out = "choose one with --key NAME"
+        raise ValueError(f"{path} has the weights of several models: {', '.join(usual)}; {way_out}")
     if chosen is None or chosen not in found:
         what = f"no weights under {key}" if key else "no dict of tensors"
         raise ValueError(f"{path} has {what}; there are weights under: {', '.join(usual) or 'nothing'}")

@@ -19,7 +19,7 @@ from modelsoups.checkpoints.tensors import Checkpoint, Entry, InFile, InMemory, 
 from modelsoups.checkpoints.torchscript import is_archive, load_archive, load_pickle
 from modelsoups.checkpoints.zipped import load_zipped
 
-OTHER_PROTOCOL = re.compile("Unsupported operand")  # torch.load knows the opcodes of protocol 2 alone
+OTHER_PROTOCOL = re.compile("Unsupported operand")  # torch.load knows only protocol 2
 SCRIPT = "TorchScript (its code was not run)"  # the entry that stands for such an archive's tensors
 SHORT = re.compile("allocate memory|not enough memory|bytes from file|Too many open files")
 SAFE: list[Any] = [argparse.Namespace, io.BytesIO]  # of timm and others; of _extra_state
@@ -66,7 +66,7 @@ def read_pickle(path: Path) -> object:
     """
     zipped = False
     with contextlib.suppress(zipfile.BadZipFile):  # raised for some damaged directories
-        zipped = zipfile.is_zipfile(path)  # if not: of torch before 1.6, truncated, or no checkpoint
+        zipped = zipfile.is_zipfile(path)  # else of torch before 1.6, truncated, or none
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(SAFE):
             warnings.simplefilter("ignore")  # about old pickle protocols, which load or raise

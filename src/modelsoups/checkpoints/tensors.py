@@ -72,7 +72,7 @@ class InMemory:
         return None if self._bytes is None else self.held.data_ptr()
 
     def block(self, start: int, stop: int) -> Bytes:
-        """Return the bytes of flat elements `start` to `stop`, maybe a copy; do not write to them."""
+        """Return the bytes of flat elements `start` to `stop`, maybe a copy; they are read-only."""
         size = self.dtype.itemsize
         if self._bytes is not None:
             return self._bytes[start * size : stop * size]

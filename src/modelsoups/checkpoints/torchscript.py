@@ -118,7 +118,7 @@ class _Reader(pickle.Unpickler):
         super().__init__(io.BytesIO(bytes(self._content(name))))
 
     def _content(self, name: str) -> torch.UntypedStorage:
-        """Return the bytes of a file in the zip, not copied; ValueError if compressed or cut off."""
+        """Return the bytes of a file in the zip, uncopied; ValueError if compressed or cut off."""
         info, size = self.archive.getinfo(name), self.mapped.nbytes()
         header = bytes(self.mapped[info.header_offset : min(info.header_offset + 30, size)])
         start = info.header_offset + 30 + int.from_bytes(header[26:28], "little")

@@ -79,7 +79,8 @@ def check_states(path: Path) -> None:
     for kind, is_one in kinds.items():
         if part := next(filter(is_one, sorted(beside)), None):
             what = f"contains a part of the weights ({kind} parallelism, as {part} beside it shows)"
-            raise ValueError(f"{path} {what}; save the whole model with the library that trained it")
+            way_out = "save the whole model with the library that trained it"
+            raise ValueError(f"{path} {what}; {way_out}")
 
 
 def _only(folder: Path, what: str, found: list[Path]) -> Path:

@@ -21,7 +21,7 @@ STAGES = {  # in order; name -> (what it does, the sections of the configuration
     "analyse": ("make the paper's other figures and tables (separately, or with analyse.in_pipeline)", ("analyse",)),
 }
 APART = {  # name -> (module with run(experiment), what it does, the sections that it reads)
-    "plan": ("cluster.plan", "estimate the cost of a sweep: images, GPU-hours, disk space", ("plan",)),
+    "plan": ("cluster.plan", "estimate the cost of a sweep: steps, GPU-hours, disk space", ("plan",)),
     "submit": (
         "cluster.submit",
         "submit the stages to a SLURM cluster as jobs that wait for each other",

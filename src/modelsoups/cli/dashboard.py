@@ -3,7 +3,6 @@
 import re
 from typing import Any
 
-from modelsoups.config.schema import Config
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
 
@@ -25,38 +24,44 @@ def run(experiment: Experiment) -> bool:
         import wandb
         import wandb_workspaces  # noqa: F401
     except ImportError:
-        raise ValueError("wandb-workspaces is not installed; run `pip install modelsoups[wandb]`") from None
+        way_out = "run `pip install modelsoups[wandb]`"
+        raise ValueError(f"wandb-workspaces is not installed; {way_out}") from None
     try:
         entity = config.track.entity or wandb.Api().default_entity
         if entity is None:
             raise ValueError("the login has no default user or team")
-        saved = workspace(config, entity).save()
+        saved = workspace(experiment, entity).save()
     except Exception as error:  # the network, the server and the client each raise different types
         why = " ".join(str(error).split())[:300]
-        raise ValueError(f"W&B rejected the workspace ({why}); run `wandb login`, or set track.entity") from error
+        way_out = "run `wandb login`, or set track.entity"
+        raise ValueError(f"W&B rejected the workspace ({why}); {way_out}") from error
     print(f"dashboard: {saved.url}")
     return False
 
 
-def workspace(config: Config, entity: str) -> Any:
+def workspace(experiment: Experiment, entity: str) -> Any:
     """Return an unsaved W&B workspace of user or team `entity`, with plots of a sweep's runs."""
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
+    config, unit = experiment.config, experiment.unit
+    score = experiment.task.score_name.removeprefix("top-1 ")
+    title = score[0].upper() + score[1:]
+    points = f"correct hold-out {unit}" if score == "accuracy" else f"{score} times the number of hold-out {unit},"
     holdout, shifts = wr.SummaryMetric(f"accuracy/{config.data.holdout}"), wr.SummaryMetric(MEAN)
     axes = [wr.ParallelCoordinatesPlotColumn(wr.Config(key), log=key in RATES) for key in DRAWN]
     axes += map(wr.ParallelCoordinatesPlotColumn, (holdout, shifts))
     sweep = [
-        wr.ScatterPlot(title="Accuracy: hold-out, and mean of the distribution shifts", x=holdout, y=shifts),
+        wr.ScatterPlot(title=f"{title}: hold-out, and mean of the distribution shifts", x=holdout, y=shifts),
         wr.ParallelCoordinatesPlot(title="Recipes", columns=axes),
         wr.ScatterPlot(title="Learning rate", x=wr.Config("lr"), y=holdout, log_x=True),
     ]
     tuning = [
         wr.LinePlot(title="Training loss", x="epoch", y=["loss"], smoothing_factor=0.6),
         wr.LinePlot(title="Learning rate", x="epoch", y=["lr"]),
-        wr.LinePlot(title="Images per second", x="Step", y=["timing.images_per_second"]),
+        wr.LinePlot(title=f"{unit.capitalize()} per second", x="Step", y=[f"timing.{unit}_per_second"]),
     ]
-    trace = "Greedy soup: correct hold-out images of each candidate and of the best so far"
+    trace = f"Greedy soup: {points} of each candidate and of the best so far"
     figures = ["figures/figure_1", "figures/figure_B1", "figures/contact"]
     soups = [
         wr.LinePlot(title=trace, x="Step", y=["greedy/correct", "greedy/best"]),
@@ -67,7 +72,7 @@ def workspace(config: Config, entity: str) -> Any:
     return ws.Workspace(
         entity=entity,
         project=config.track.project,
-        name=re.sub(r"[^A-Za-z0-9 _-]", "-", f"modelsoups {config.name}"),  # W&B reads a + as an emoji
+        name=re.sub(r"[^A-Za-z0-9 _-]", "-", f"modelsoups {config.name}"),  # W&B: + is an emoji
         sections=[ws.Section(name=name, panels=shown, is_open=True) for name, shown in panels.items()],
         runset_settings=ws.RunsetSettings(filters=[ws.Metric("Group") == config.name]),
     )

@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def print_notes(opened: Mapping[str, Checkpoint], init: Checkpoint | None) -> None:
-    """Print how the files were read (entry taken, prefix removed): each note once, with its files."""
+    """Print how files were read (entry taken, prefix removed): each note once, with its files."""
     named: dict[str, list[str]] = {}
     for name, checkpoint in (*opened.items(), *([("the initialization", init)] if init is not None else [])):
         for note in checkpoint.notes:

@@ -36,7 +36,7 @@ CLOSE = 1e-4  # largest relative difference between the logits before and after 
 CLIP_FILES = ("open_clip_config.json", "open_clip_model.safetensors", "head.safetensors")
 TIMM_FILES = ("config.json", paths.MODEL)
 FACTS = ("labels.json", "soup.json", "README.md")
-UNFINISHED = re.compile(r"\.tmp\w{6}|\..+\.\d+\.tmp")  # of safetensors; of earlier versions of this package
+UNFINISHED = re.compile(r"\.tmp\w{6}|\..+\.\d+\.tmp")  # of safetensors, and of versions before
 
 
 def run(experiment: Experiment) -> bool:
@@ -89,7 +89,8 @@ def _soup(experiment: Experiment, row: str) -> Soup:
         raise ValueError(f"export.row={row}: no such soup or ingredient; {there}")
     soup = experiment.soups.read(row)
     if soup.space == "logits":
-        raise ValueError(f"export.row={row} is an ensemble of {len(soup.hashes)} models; choose a soup instead")
+        way_out = "choose a soup instead"
+        raise ValueError(f"export.row={row} is an ensemble of {len(soup.hashes)} models; {way_out}")
     return soup
 
 
@@ -114,7 +115,7 @@ def _remove_unfinished(folder: Path) -> None:
 def _write(
     config: Config, state: dict[str, Tensor], classes: list[str], folder: Path
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Write the model with these weights; return the file names, and what the model card tells of it.
+    """Write the model with these weights; return file names, and what the model card tells of it.
 
     Raises ValueError if its outputs, when it is loaded again, differ from the original's.
     """

@@ -1,4 +1,4 @@
-"""Writes a soup of a text model as a folder that transformers loads, with the prompt in prompt.json.
+"""Writes a soup of a text model as a folder for transformers, with the prompt in prompt.json.
 
 A linear head on an encoder is in head.safetensors, because transformers has no such class.
 """
@@ -41,7 +41,7 @@ def write(model: TextClassifier, folder: Path) -> tuple[str, ...]:
 
 
 def prompt_facts(model: TextClassifier) -> dict[str, Any]:
-    """Return what an input is made of: for a head its fields, otherwise prompt, answers and masks."""
+    """Return what an input is made of: with a head its fields, else prompt, answers and masks."""
     if not isinstance(model.inputs, PromptInputs):
         inputs = model.inputs
         towers = len(inputs.fields) == 2 and not inputs.pair

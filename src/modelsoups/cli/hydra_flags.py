@@ -20,7 +20,7 @@ QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none")  # the stages pri
 def run_with_flags(modules: dict[str, str], args: list[str]) -> None:
     """Run stages through hydra.main; an unknown key is an error before the first job starts."""
     overrides = [a for a in args if "=" in a and not a.startswith("-")]
-    flags = [a for a in args if a not in overrides]  # argparse needs the overrides to be consecutive
+    flags = [a for a in args if a not in overrides]  # argparse needs overrides in one piece
     try:
         first = _first_of_each_sweep(overrides)
         config = open_run(first)
@@ -30,7 +30,7 @@ def run_with_flags(modules: dict[str, str], args: list[str]) -> None:
     def job(composed: DictConfig) -> None:
         run_command(modules, HydraConfig.get().overrides.task)
 
-    named = [f"hydra.job.name={next(iter(modules))}"] if len(modules) == 1 else []  # for the launchers
+    named = [f"hydra.job.name={next(iter(modules))}"] if len(modules) == 1 else []  # for launchers
     multirun = {"-m", "--multirun"} & set(flags)  # each job opens its own run
     made_with = [] if multirun else [o for o in config.overrides if o not in first]
     given = [*compose.own_conf(), *made_with, *map(compose.settable, overrides), *_setup(config, overrides)]

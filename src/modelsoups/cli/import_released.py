@@ -62,7 +62,8 @@ def import_folder(config: Config, folder: Path) -> None:
     for number, file in files.items():
         manifest = manifests.manifest_of(run.ingredient(number))
         if manifest is not None and "released" not in manifest["inputs"]:
-            raise ValueError(f"{run.ingredient(number)} is a fine-tuned model; import to another run, name=...")
+            way_out = "import to another run, name=..."
+            raise ValueError(f"{run.ingredient(number)} is a fine-tuned model; {way_out}")
         if manifests.complete(run.ingredient(number), _inputs(file, layout)) is None:
             todo.append(number)
     if todo:  # the import is incomplete until the end
@@ -78,11 +79,13 @@ def import_folder(config: Config, folder: Path) -> None:
 def find(folder: Path) -> dict[int, Path]:
     """Return {number: path} of the files model_<number>.pt; ValueError if there are none."""
     if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder; give the folder with model_0.pt ... model_71.pt")
+        way_out = "give the folder with model_0.pt ... model_71.pt"
+        raise ValueError(f"{folder} is not a folder; {way_out}")
     names = {number: folder / f"model_{number}.pt" for number in range(tables.MODELS)}
     files = {number: path for number, path in names.items() if path.is_file()}
     if not files:
-        raise ValueError(f"{folder} has no model_0.pt ... model_71.pt; give the folder that has them")
+        way_out = "give the folder that has them"
+        raise ValueError(f"{folder} has no model_0.pt ... model_71.pt; {way_out}")
     return files
 
 
@@ -120,7 +123,8 @@ def read_released(path: Path, layout: Layout) -> dict[str, Tensor]:
     renamed = {}
     for key, tensor in state.items():
         if not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"{path}: tensor {key} contains NaN or infinity; download the file again")
+            way_out = "download the file again"
+            raise ValueError(f"{path}: tensor {key} contains NaN or infinity; {way_out}")
         renamed[released.our_name(key) or key] = tensor.contiguous()
     return renamed
 
@@ -133,7 +137,7 @@ def _inputs(path: Path, layout: Layout) -> dict[str, Any]:
 
 
 def _convert(run: Run, files: Mapping[int, Path], layout: Layout, fixed: dict[str, Any], number: int) -> None:
-    """Import model_<number>.pt. fixed: the paper's values of hyperparameters equal in all models."""
+    """Import model_<number>.pt. fixed: the paper's hyperparameters that all models share."""
     inputs = _inputs(files[number], layout)
     state = read_released(files[number], layout)
     path = run.ingredient(number) / paths.MODEL
@@ -179,7 +183,8 @@ def duplicates(hashes: Mapping[int, str]) -> list[str]:
         twin = first.setdefault(sha256, number)
         if twin != number and (twin, number) != tables.ALIKE:
             names = f"model_{twin}.pt and model_{number}.pt"
-            raise ValueError(f"{names} have the same weights, but differ in the release; download them again")
+            way_out = "download them again"
+            raise ValueError(f"{names} have the same weights, but differ in the release; {way_out}")
     four, five = map(hashes.get, tables.ALIKE)
     if four is None or five is None:
         return []

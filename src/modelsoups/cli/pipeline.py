@@ -60,7 +60,7 @@ def _run_all(modules: dict[str, str], config: Config) -> None:
 
 
 def _run(stage: str, module: str, experiment: Experiment) -> bool:
-    """Run one stage, unless imported models make it superfluous; return whether it changed files."""
+    """Run a stage, unless imported models make it superfluous; return whether it changed files."""
     if experiment.imported and stage in ("heads", "sweep", "finetune"):
         count = len(experiment.imported.manifest()["ingredients"])
         print(f"{stage}: complete, since the {count} models were imported")

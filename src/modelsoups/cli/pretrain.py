@@ -30,5 +30,6 @@ def _model(given: PretrainConfig) -> str:
     if not given.labels:
         return given.model
     if given.model == "phrase_bert":
-        raise ValueError("pretrain.labels=true means pretrain.model=iconvit; leave it out for phrase_bert")
+        way_out = "leave it out for phrase_bert"
+        raise ValueError(f"pretrain.labels=true means pretrain.model=iconvit; {way_out}")
     return "iconvit"

@@ -136,7 +136,8 @@ def read(path: Path) -> Accuracies:
                 found.setdefault(model, {})[name] = _share(value, f"{path} line {line}: {name}")
     if not found:
         last = tables.MODELS - 1
-        raise ValueError(f"{path} has no accuracy of a released model; expected model_0 to model_{last}")
+        expected = f"model_0 to model_{last}"
+        raise ValueError(f"{path} has no accuracy of a released model; expected {expected}")
     return found
 
 

@@ -1,7 +1,8 @@
 """Estimates what a sweep costs before it is submitted: `modelsoups plan experiment=imagenet`.
 
-Images, steps, GPU-hours and disk space are computed from the hyperparameters of all models. The
-speed of a GPU is plan.images_per_second or, if that is null, the median over finished models.
+Training examples (such as images), steps, GPU-hours and disk space are computed from the
+hyperparameters of all models. The speed of a GPU is plan.images_per_second or, if that is null, the
+median over finished models.
 """
 
 import statistics
@@ -22,31 +23,33 @@ class Cost:
 
     ingredients: int
     at_once: int
-    images: int
+    examples: int
     steps: int
     weights_bytes: int  # of all ingredients and the initial models
     checkpoint_bytes: int  # at most, while the sweep runs
 
 
 def run(experiment: Experiment) -> bool:
-    config, files = experiment.config, experiment.files
+    config, files, unit = experiment.config, experiment.files, experiment.unit
     recipes = planned_recipes(experiment.draw)
     speed, source = _speed(config.plan.images_per_second, files.ingredients)
-    train = _train_images(config.plan.train_images, experiment.sets.folder(config.data.train))
+    train = _train_examples(config.plan.train_images, experiment.sets.folder(config.data.train))
     initial = files.head(config.heads.init) / paths.MODEL
-    total = cost(recipes, config.cluster.concurrent, train, _weights_bytes(config.plan.parameters, initial))
+    weights = _weights_bytes(config.plan.parameters, initial)
+    total = cost(recipes, config.cluster.concurrent, train, weights, unit)
     if files.draw.exists() and recipes != experiment.draw.drawn():
         print(f"plan: for the recipes in {files.draw}; with these options, `sweep` would draw others")
     gpus = config.cluster.nodes * config.cluster.ranks
-    hours = total.images / speed / 3600
-    print(f"plan: {total.ingredients} ingredients, {total.images:,} training images, {total.steps:,} steps")
-    print(f"plan: {hours:,.2f} GPU-hours at {speed:,.0f} images/s per GPU ({source})")
+    hours = total.examples / speed / 3600
+    print(f"plan: {total.ingredients} ingredients, {total.examples:,} training {unit}, {total.steps:,} steps")
+    print(f"plan: {hours:,.2f} GPU-hours at {speed:,.0f} {unit}/s per GPU ({source})")
     print(
-        f"plan: at least {hours / (gpus * total.at_once):,.2f} hours, with {total.at_once} ingredients in parallel "
-        f"(cluster.concurrent) on {gpus} GPU{'s' if gpus > 1 else ''} each (cluster.nodes, cluster.ranks_per_node)"
+        f"plan: at least {hours / (gpus * total.at_once):,.2f} hours, with {total.at_once} "
+        f"ingredients in parallel (cluster.concurrent) on {gpus} GPU{'s' if gpus > 1 else ''} each "
+        "(cluster.nodes, cluster.ranks_per_node)"
     )
-    weights, checkpoints = (f"{size / 1e9:,.2f} GB" for size in (total.weights_bytes, total.checkpoint_bytes))
-    print(f"plan: disk space of {weights} for weights and, during the sweep, up to {checkpoints} for checkpoints")
+    weights_gb, checkpoints_gb = (f"{size / 1e9:,.2f} GB" for size in (total.weights_bytes, total.checkpoint_bytes))
+    print(f"plan: disk space of {weights_gb} for weights and, during the sweep, up to {checkpoints_gb} for checkpoints")
     return False
 
 
@@ -55,26 +58,27 @@ def planned_recipes(draw: Draw) -> list[Recipe]:
     return draw.recipes() if draw.files.draw.exists() else draw.drawn()
 
 
-def cost(recipes: list[Recipe], concurrent: int | None, train: int, weights: int) -> Cost:
-    """Return a sweep's cost; train: number of training images, weights: bytes of one model."""
-    images = steps = 0
+def cost(recipes: list[Recipe], concurrent: int | None, train: int, weights: int, unit: str) -> Cost:
+    """Return a sweep's cost; train: number of training examples, weights: bytes of one model."""
+    examples = steps = 0
     for recipe in recipes:
         if recipe.batch_size > train:
-            raise ValueError(f"recipe.batch_size={recipe.batch_size} is more than the {train} training images")
+            raise ValueError(f"recipe.batch_size={recipe.batch_size} is more than the {train} training {unit}")
         own_steps = train // recipe.batch_size * recipe.epochs
         steps += own_steps
-        images += own_steps * recipe.batch_size
+        examples += own_steps * recipe.batch_size
     at_once = min(concurrent or len(recipes), len(recipes))
     all_weights = (len(recipes) + 2) * weights  # with two initial models
-    return Cost(len(recipes), at_once, images, steps, all_weights, at_once * CHECKPOINTS * weights)
+    return Cost(len(recipes), at_once, examples, steps, all_weights, at_once * CHECKPOINTS * weights)
 
 
-def _train_images(given: int | None, folder: Path) -> int:
+def _train_examples(given: int | None, folder: Path) -> int:
     if given is not None:
         return given
     manifest = manifests.manifest_of(folder)
     if manifest is None:
-        raise ValueError(f"data set {folder} is not prepared; run `modelsoups prepare`, or set plan.train_images=...")
+        way_out = "run `modelsoups prepare`, or set plan.train_images=..."
+        raise ValueError(f"data set {folder} is not prepared; {way_out}")
     return int(manifest["images"])
 
 
@@ -82,12 +86,13 @@ def _weights_bytes(parameters: int | None, path: Path) -> int:
     if parameters is not None:
         return 4 * parameters
     if not path.exists():
-        raise ValueError(f"the initial model {path} is missing; run `modelsoups heads`, or set plan.parameters=...")
+        way_out = "run `modelsoups heads`, or set plan.parameters=..."
+        raise ValueError(f"the initial model {path} is missing; {way_out}")
     return path.stat().st_size
 
 
 def _speed(given: float | None, ingredients: Path) -> tuple[float, str]:
-    """Return the images per second of one GPU, and the source of this number in words."""
+    """Return the examples per second of one GPU, and the source of this number in words."""
     if given is not None:
         return given, "plan.images_per_second"
     measured = []
@@ -98,7 +103,8 @@ def _speed(given: float | None, ingredients: Path) -> tuple[float, str]:
             measured.append(manifest["images"] / manifest["seconds"] / ranks)
     if not measured:
         raise ValueError(
-            f"{ingredients} has no finished ingredient to measure the speed from; set plan.images_per_second=... "
-            "(of one GPU), or finish one: `modelsoups finetune ingredient=0`"
+            f"{ingredients} has no finished ingredient to measure the speed from; set "
+            "plan.images_per_second=... (of one GPU), or finish one: `modelsoups finetune "
+            "ingredient=0`"
         )
     return statistics.median(measured), f"the median of {len(measured)} finished ingredients"

@@ -33,11 +33,13 @@ def _call(command: list[str]) -> str:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     except FileNotFoundError:
         raise ValueError(
-            f"{command[0]} is not on PATH: this machine cannot submit to SLURM; use a login node of "
-            "the cluster, print the scripts with submit.dry_run=true, or run the stages on this machine"
+            f"{command[0]} is not on PATH: this machine cannot submit to SLURM; use a login node "
+            "of the cluster, print the scripts with submit.dry_run=true, or run the stages on this "
+            "machine"
         ) from None
     except subprocess.TimeoutExpired:
-        raise ValueError(f"{command[0]} gave no answer within two minutes; try again later") from None
+        way_out = "try again later"
+        raise ValueError(f"{command[0]} gave no answer within two minutes; {way_out}") from None
     if done.returncode:
         message = done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}"
         raise ValueError("; ".join(map(str.strip, message.splitlines())))

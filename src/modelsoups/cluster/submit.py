@@ -110,8 +110,9 @@ def _submit(run: Run, piece: Piece, text: str, indices: list[int], dependencies:
     if piece.name == "sweep":
         if indices[-1] >= (size := slurm.max_array_size()):
             raise ValueError(
-                f"ingredient {indices[-1]} is beyond this cluster's MaxArraySize={size}, which limits job arrays; "
-                f"set sweep.count={size} or less, or ask for a larger MaxArraySize"
+                f"ingredient {indices[-1]} is beyond this cluster's MaxArraySize={size}, which "
+                f"limits job arrays; set sweep.count={size} or less, or ask for a larger "
+                "MaxArraySize"
             )
         title += f": tasks {slurm.ranges(indices)}"
     path = run.slurm / f"{piece.name}.sbatch"

@@ -74,7 +74,7 @@ def settable(override: str) -> str:
 
 
 def _is_in_mapping(key: str) -> bool:
-    """Return whether a dotted key is a mapping that the user fills, such as analyse.pools, or in one."""
+    """Return whether a dotted key is (in) a mapping that users fill, such as analyse.pools."""
     return any(f"{key}.".startswith(f"{name}.") for name, about in keys().items() if _is_mapping(about))
 
 
@@ -98,7 +98,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
 
 
 def _parsed(override: str) -> Override:
-    """Return what Hydra reads in an override; ValueError with how to quote its value, where that helps."""
+    """Return what Hydra reads in an override; ValueError, if it helps with how to quote the value."""
     parser = OverridesParser.create()
     try:
         return parser.parse_override(override)
@@ -152,7 +152,7 @@ def validate(composed: DictConfig) -> Config:
     for alpha in merged.evaluate.wise_ft:
         if not 0 <= alpha <= 1:
             raise ValueError(f"evaluate.wise_ft={list(merged.evaluate.wise_ft)}: expected numbers from 0 to 1")
-    known = [k for k in Recipe.names() if given.get(k, "???") not in ("???", DRAWN)]  # merged has defaults
+    known = [k for k in Recipe.names() if given.get(k, "???") not in ("???", DRAWN)]
     fixed: Any = OmegaConf.to_container(OmegaConf.masked_copy(merged.recipe, known))
     for key, value in fixed.items():
         Recipe.check(key, value)
@@ -246,4 +246,8 @@ def _one_line(error: BaseException) -> str:
         return "expected a list, such as [a,b]"
     if re.search(r"Key .* is incompatible with \(str\)", str(error)):
         return "the keys of this mapping are texts; write them in quotation marks, such as {'1': positive}"
-    return " ".join(str(error).split(" search path:")[0].removesuffix("Config").split("full_key:")[0].split())
+    text = str(error).split(" search path:")[0]
+    if missing := re.search(r"Could not find '(\w+)/(.+?)'\s+Available options in '\w+':(.*)Config$", text, re.DOTALL):
+        group, name, options = missing.groups()
+        return f"{group}={name}: there is no conf/{group}/{name}.yaml; choose from {', '.join(options.split())}"
+    return " ".join(text.removesuffix("Config").split("full_key:")[0].split())

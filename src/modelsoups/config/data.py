@@ -42,8 +42,8 @@ class TextDataConfig:
     fields: dict[str, list[str]] = key("columns of the texts, {name in the prompt: possible names of its column}", {})
     label: list[str] = key("possible names of the column of the labels", ["label"])
     labels: dict[str, str] = key(
-        "labels in the files and their texts as options of the prompt, {label: text}, in the order of the options;"
-        " several labels may have one text",
+        "labels in the files and their texts as options of the prompt, {label: text}, in the order "
+        "of the options; several labels may have one text",
         {},
     )
     quotes: bool | None = key("whether quotation marks enclose columns; null: in .csv files only", None)
@@ -66,8 +66,8 @@ class DataConfig:
 
     name: str = key("name of the data in reports and model cards")
     library: str = key(
-        "source of the data sets: rendered icons or generated texts (the miniatures), ImageNet's files, one folder of"
-        " images per class, or tables of texts",
+        "source of the data sets: rendered icons or generated texts (the miniatures), ImageNet's "
+        "files, one folder of images per class, or tables of texts",
         choices=("iconnet", "phrases", "imagenet", "folders", "text"),
         own=True,
     )
@@ -83,8 +83,8 @@ class DataConfig:
     text: TextDataConfig = field(default_factory=TextDataConfig)
     holdout_per_class: int = key("images of each class that move from the training set to the hold-out", 26, at_least=1)
     choose_on: str = key(
-        "examples that text soups are chosen on: a part of the training set (heldout), or those of the test set itself"
-        " (validation)",
+        "examples that text soups are chosen on: a part of the training set (heldout), or those of "
+        "the test set itself (validation)",
         "heldout",
         choices=("heldout", "validation"),
     )
@@ -100,7 +100,7 @@ class DataConfig:
         None,
         at_least=32,
     )
-    check_counts: bool = key("stop with an error if images of a set are missing", True)
+    check_counts: bool = key("stop with an error if examples of a set are missing", True)
     verify: bool = key("check that every image can be decoded, which takes hours of CPU time on ImageNet", False)
     shard_images: int = key("images in a shard", 1000, at_least=1)
     workers: int | None = key("number of processes of `prepare`; null: one for each core", None, at_least=1)

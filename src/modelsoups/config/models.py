@@ -10,14 +10,14 @@ class TextModelConfig:
     """Options of text models (model.library=transformers)."""
 
     objective: str = key(
-        "how a model classifies: masked language modelling (mlm, for BERT), text to text (seq2seq, for T5), or a new"
-        " linear head on its features (head)",
+        "how a model classifies: masked language modelling (mlm, for BERT), text to text (seq2seq, "
+        "for T5), or a new linear head on its features (head)",
         "mlm",
         choices=("mlm", "seq2seq", "head"),
     )
     pairs: str = key(
-        "how a head gets two sentences: as one sequence (joined), or each encoded apart (towers), whose features are"
-        " |u - v| and u * v",
+        "how a head gets two sentences: as one sequence (joined), or each encoded apart (towers), "
+        "whose features are |u - v| and u * v",
         "joined",
         choices=("joined", "towers"),
     )
@@ -32,8 +32,8 @@ class ModelConfig:
     """Options of the pre-trained encoder that is fine-tuned."""
 
     name: str = key(
-        "name of the model: any CLIP of open_clip, any backbone of timm, or for transformers a name on the hub, a"
-        " folder or package:NAME/folder"
+        "name of the model: any CLIP of open_clip, any backbone of timm, or for transformers a "
+        "name on the hub, a folder or package:NAME/folder"
     )
     library: str = key(
         "library that contains the model; iconclip is the small CLIP of this package",
@@ -41,8 +41,8 @@ class ModelConfig:
         own=True,
     )
     tag: str | None = key(
-        "pre-trained weights: a tag of open_clip or timm, a revision of transformers' hub, or a file; null: load none,"
-        " as for imported models",
+        "pre-trained weights: a tag of open_clip or timm, a revision of transformers' hub, or a "
+        "file; null: load none, as for imported models",
         None,
     )
     image_size: int = key("side of the input images in pixels", 224)

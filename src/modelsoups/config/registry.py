@@ -13,8 +13,9 @@ from modelsoups.disk import storage
 def find(known: Mapping[str, Any], name: str, key: str) -> Any:
     """Return the object with this name in `known`; otherwise import "module:object" (see `load`).
 
-    An entry of `known` that is a string is imported in the same way. key: the configuration key that
-    has this name as its value. Raises ValueError with it and the built-in names if importing fails.
+    An entry of `known` that is a string is imported in the same way. key: the configuration key
+    that has this name as its value. Raises ValueError with it and the built-in names if importing
+    fails.
     """
     if name in known:
         return load(known[name]) if isinstance(known[name], str) else known[name]
@@ -46,7 +47,8 @@ def load(name: str, what: str = "module:object") -> Any:
         sys.path.remove(here)
         source = getattr(sys.modules.get(module), "__file__", None)
         if source and Path(source).is_relative_to(here) and here not in sys.path:
-            sys.path.append(here)  # what it imports later, or in worker processes; last, to hide no library
+            # For what it imports later, or in worker processes; last, to hide no library.
+            sys.path.append(here)
 
 
 def own_code(names: Iterable[str]) -> dict[str, str]:

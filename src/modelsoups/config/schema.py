@@ -1,8 +1,8 @@
 """The definition of every configuration key: type, default, bounds, and an explanatory sentence.
 
-The sections `model` and `data` are in the files of these names. The YAML files in conf/ contain only
-values that differ from these defaults. To add a key, add a line here or there. `config.compose` checks
-values; `config.reference` prints the keys for `--help` and the docs.
+The sections `model` and `data` are in the files of these names. The YAML files in conf/ contain
+only values that differ from these defaults. To add a key, add a line here or there.
+`config.compose` checks values; `config.reference` prints the keys for `--help` and the docs.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class HeadsConfig:
     lp_lr: float = key("learning rate of the linear probe", 0.05)
     lp_batch_size: int = key("batch size of the linear probe", 512, at_least=1)
     lp_weight_decay: float = key("weight decay of the linear probe", 0.0)
-    seed: int = key("seed of the order of images in the linear probe's training", 0)
+    seed: int = key("seed of the order of examples in the linear probe's training", 0)
 
 
 @dataclass
@@ -43,7 +43,7 @@ class FinetuneConfig:
     parallel: int | None = key("number of processes; null: one per GPU or, without GPUs, per core", None, at_least=1)
     threads: int = key("CPU threads of each process; results depend on their number", 1, at_least=1)
     at_once: int | None = key(
-        "images that fit on a GPU at once; larger batches use gradient accumulation; null: no limit", None, at_least=2
+        "examples that fit on a GPU at once; larger batches use gradient accumulation; null: no limit", None, at_least=2
     )
     decode: str = key(
         "decoder of training JPEGs: PIL, libjpeg-turbo (faster; values differ by 3 of 255 at most) or, on GPU, nvJPEG",
@@ -71,7 +71,7 @@ class FinetuneConfig:
 class EvaluateConfig:
     """Options of the evaluation of models."""
 
-    batch_size: int = key("images in a batch", 128, at_least=1)
+    batch_size: int = key("examples in a batch", 128, at_least=1)
     wise_ft: list[float] = key("coefficients of the fine-tuned model in WiSE-FT, 0 to 1 (appendix D)", [0.5, 0.75])
 
 
@@ -146,8 +146,8 @@ class SubmitConfig:
 class PlanConfig:
     """Options of `modelsoups plan`; a null value is measured from the run and the prepared data."""
 
-    images_per_second: float | None = key("training images per second on one GPU", None, at_least=0.001)
-    train_images: int | None = key("number of images in the training set", None, at_least=1)
+    images_per_second: float | None = key("training examples per second on one GPU", None, at_least=0.001)
+    train_images: int | None = key("number of examples in the training set", None, at_least=1)
     parameters: int | None = key("number of parameters of encoder and head", None, at_least=1)
 
 
@@ -194,8 +194,8 @@ class TopLevel:
     results: str = key("folder of the results: report, tables and figures", "results/${name}")
     ingredient: int | None = key("number of the only ingredient to fine-tune; null: all unfinished", None, at_least=0)
     protocol: str = key(
-        "where the paper and the authors' code differ: do as the paper (crop ObjectNet's border, add a model with equal"
-        " accuracy to the greedy soup), or as their released code",
+        "where the paper and the authors' code differ: do as the paper (crop ObjectNet's border, "
+        "add a model with equal accuracy to the greedy soup), or as their released code",
         "paper",
         choices=("paper", "released"),
     )

@@ -127,5 +127,6 @@ def _checked_map(path: Path, expected: str) -> Tensor:
     """Memory-map a .npy file of pixels; raise ValueError if their hash differs from `expected`."""
     pixels_N3SS = np.load(path, mmap_mode="c")  # copy on write: torch asks for writable memory
     if f"xxh3_128:{xxh3_128(pixels_N3SS.data).hexdigest()}" != expected:
-        raise ValueError(f"{path} has changed since it was written; move {path.parent} away and run the command again")
+        way_out = f"move {path.parent} away and run the command again"
+        raise ValueError(f"{path} has changed since it was written; {way_out}")
     return torch.from_numpy(pixels_N3SS)

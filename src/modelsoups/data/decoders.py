@@ -43,7 +43,7 @@ def by_turbo(data: bytes, border: int = 0) -> Tensor:
 
 @dataclass(frozen=True)
 class EncodedJpeg:
-    """A JPEG to decode on the GPU; height and width exclude `border` pixels to cut off each side."""
+    """A JPEG to decode on the GPU; height and width exclude `border` pixels cut off each side."""
 
     data: bytes
     height: int

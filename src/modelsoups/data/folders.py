@@ -60,7 +60,7 @@ def facts(data: DataConfig, protocol: str, name: str) -> Json:
 
 
 def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> dict[str, int]:
-    """Check the images of the data sets in `todo` and write their shards; return image counts by name.
+    """Check the images of the sets in `todo` and write their shards; return image counts by name.
 
     Raises ValueError for a file that cannot be decoded, and for an image that is in two classes of
     a set or in two of the training set, the hold-out and the test set.
@@ -118,7 +118,8 @@ def _check(task: _Checks) -> list[overlaps.Seen]:
                 pictures.check(content, task.every_pixel)
         except pictures.DAMAGE as error:
             said = f"{image.path} cannot be decoded ({pictures.reason(error)})"
-            raise ValueError(f"{said}; put a whole image in its place, or move it out of the class folders") from error
+            way_out = "put a whole image in its place, or move it out of the class folders"
+            raise ValueError(f"{said}; {way_out}") from error
         found.append(overlaps.Seen(_key(content), image.class_name, str(image.path)))
     return found
 
@@ -139,7 +140,7 @@ def _make(data: DataConfig, protocol: str, name: str) -> int:
 
 
 def _samples(data: DataConfig, name: str, folder: Path) -> Iterator[shards.Sample]:
-    """Yield (hash of the bytes, bytes, file type, label) of each image; then write originals.json."""
+    """Yield (hash of the bytes, bytes, file type, label) of each image; write originals.json."""
     copies: Counter[str] = Counter()
     originals: dict[str, str] = {}
     for image in _labelled_files(data, name):
@@ -175,7 +176,8 @@ def _classes_of(data: DataConfig, name: str) -> list[str]:
     own, classes = _classes(data, name), _classes(data, data.train)
     if unknown := sorted(set(own) - set(classes)):
         first = unknown[0]
-        raise ValueError(f"{root / first}: {data.train} has no class {first}; rename or move this folder")
+        way_out = "rename or move this folder"
+        raise ValueError(f"{root / first}: {data.train} has no class {first}; {way_out}")
     if name in (data.train, data.holdout, data.test) and own != classes:
         missing = next(c for c in classes if c not in own)
         raise ValueError(f"{root}: no folder for class {missing}; add one with its images")

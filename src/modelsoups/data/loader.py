@@ -34,7 +34,8 @@ class Preprocessing:
     """Settings of image decoding and augmentation.
 
     mean (RGB, 0 to 1) is the colour of pixels that augmentation leaves empty. decoder is "pil",
-    "turbo" or "gpu"; augment is "cpu" or "gpu". side_by_side: how many runs share the machine's cores.
+    "turbo" or "gpu"; augment is "cpu" or "gpu". side_by_side: how many runs share the machine's
+    cores.
     """
 
     image_size: int
@@ -62,8 +63,9 @@ class Skipped:
             where = self.train.where(index)
             if len(self.keys) > self.limit:
                 raise ValueError(
-                    f"{where} is corrupt, one more than finetune.skip_corrupt={self.limit} allows; before it "
-                    f"{', '.join(self.keys[:-1])}; for each of these images: {self.train.way_out}"
+                    f"{where} is corrupt, one more than finetune.skip_corrupt={self.limit} allows; "
+                    f"before it {', '.join(self.keys[:-1])}; for each of these images: "
+                    f"{self.train.way_out}"
                 )
             count = f"corrupt image {len(self.keys)} of at most {self.limit}"
             print(f"finetune: {where} is corrupt and replaced by the next image ({count})", flush=True)
@@ -138,7 +140,7 @@ def index_batches(images: int, recipe: Recipe, first: int = 0, share: Share = WH
 
 @dataclass
 class Augmented(Dataset[Any]):
-    """A data set of (augmented uint8 image (3, H, W), label, corrupt index or -1) by (epoch, index).
+    """A data set of (augmented uint8 image, label, corrupt index or -1) by (epoch, index).
 
     With `skips`, the next image replaces a corrupt one, whose index is then given instead of -1.
     """
@@ -184,7 +186,8 @@ class Augmented(Dataset[Any]):
                 if not self.skips:
                     raise
         folder = self.train.folder
-        raise CorruptImage(f"every image of {folder} is corrupt; move this folder away and run `modelsoups prepare`")
+        way_out = "move this folder away and run `modelsoups prepare`"
+        raise CorruptImage(f"every image of {folder} is corrupt; {way_out}")
 
     def image(self, index: int) -> Picture:
         """Return a decoded image; a small data set's images are decoded once and kept in memory."""

@@ -9,7 +9,7 @@ from modelsoups.data.shards import ShardSet
 
 
 class Seen(NamedTuple):
-    """One image: hash of its file, class, and (for messages) its location, as a path or tar and key."""
+    """One image: hash of its file, class, and for messages its location (path, or tar and key)."""
 
     content: str
     class_name: str
@@ -17,7 +17,7 @@ class Seen(NamedTuple):
 
 
 def in_set(folder: Path) -> list[Seen]:
-    """Return the images of a set made from class folders, whose keys are the hashes of the files."""
+    """Return the images of a set made from class folders, whose keys are hashes of the files."""
     dataset = ShardSet(folder)
     classes = dataset.classes
     if dataset.projection is not None:
@@ -28,7 +28,7 @@ def in_set(folder: Path) -> list[Seen]:
 
 
 def refuse(roles: Sequence[str], found: Mapping[str, Sequence[Seen]]) -> None:
-    """Raise ValueError if an image is in two classes of one set, or in two of the sets in `roles`."""
+    """Raise ValueError if an image is in two classes of a set, or in two of the sets in `roles`."""
     for name, images in found.items():
         first: dict[str, Seen] = {}
         pairs = [(first.setdefault(image.content, image), image) for image in images]

@@ -30,7 +30,7 @@ DAMAGE = (  # what PIL raises for an image that it cannot decode
 
 
 def opened(data: bytes) -> Image.Image:
-    """Open an image, but decode no pixels; raise an error in DAMAGE for unknown formats or sizes."""
+    """Open an image without decoding pixels; an error in DAMAGE for unknown formats or sizes."""
     _refuse_size(*_webp_size(data))  # PIL's decoder of WebP reserves memory when it opens a file
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -47,7 +47,7 @@ def _refuse_size(width: int, height: int) -> None:
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
-    """Return (width, height) from the header of an extended WebP file; (0, 0) for any other file."""
+    """Return (width, height) from the header of an extended WebP file, else (0, 0)."""
     if data[:4] != b"RIFF" or data[8:16] != b"WEBPVP8X":
         return 0, 0
     return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
@@ -67,7 +67,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 def by_pil(data: bytes, border: int = 0) -> Image.Image:
-    """Decode an image to RGB and cut off `border` pixels; raise an error in DAMAGE if it is corrupt."""
+    """Decode an image to RGB and cut off `border` pixels; an error in DAMAGE if it is corrupt."""
     image = as_rgb(opened(data))
     if border:
         width, height = image.size

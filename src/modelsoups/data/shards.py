@@ -30,15 +30,15 @@ ORIGINALS = "originals.json"  # beside a set of one's own files: the file of eac
 DESCRIPTORS = 512  # files that a set may hold open before the limit of the process is raised
 DELETE_SHARD = "move that shard away and run `modelsoups prepare`"
 REPLACE = (
-    "if the original image opens, move the shard away and run `modelsoups prepare`; otherwise replace the image "
-    "and run `modelsoups prepare` with a new data.dir=..."
+    "if the original image opens, move the shard away and run `modelsoups prepare`; otherwise "
+    "replace the image and run `modelsoups prepare` with a new data.dir=..."
 )
 ANEW = "write the set anew, with a new data.dir=..."
 RESTORE = "restore this file or run `modelsoups prepare`, then rerun the same command to continue"
 Decoded = TypeVar("Decoded")
 Json = dict[str, Any]
 Sample = tuple[str, bytes, str, int]  # key, encoded image, its file name extension, label
-COLUMNS = {"key": np.bytes_, "offset": np.int64, "size": np.int64, "label": np.int64}  # columns of an index
+COLUMNS = {"key": np.bytes_, "offset": np.int64, "size": np.int64, "label": np.int64}  # of an index
 
 
 class CorruptImage(ValueError):
@@ -65,7 +65,7 @@ def write_shard(tar: Path, samples: Iterable[Sample]) -> Json:
         with open(tmp, "wb") as file, webdataset.TarWriter(file, mtime=0) as writer:
             for key, image, extension, label in samples:
                 writer.write({"__key__": key, extension: image, "cls": str(label)})
-                label_bytes = 2 * BLOCKSIZE if extension < "cls" else 0  # members are sorted by name
+                label_bytes = 2 * BLOCKSIZE if extension < "cls" else 0  # sorted by name
                 padded = -(-len(image) // BLOCKSIZE) * BLOCKSIZE
                 rows.append((key, writer.tarstream.offset - label_bytes - padded, len(image), label))
         if not rows:
@@ -147,6 +147,8 @@ class ShardSet:
     folder is missing or incomplete.
     """
 
+    unit = "images"  # in messages
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         path = folder / manifests.MANIFEST
@@ -166,7 +168,7 @@ class ShardSet:
         self.templates: list[str] = manifest["templates"]
         self.projection: Json | None = manifest["projection"]
         self.sha256: str = manifest["sha256"]
-        self.by_content = manifest["inputs"].get("library") == "folders"  # keys are hashes of the files
+        self.by_content = manifest["inputs"].get("library") == "folders"  # keys: hashes of files
         self.border: int = manifest.get("border", 0)  # pixels to cut off each side
         self.scoring: Json | None = manifest.get("scoring")  # None: top 1 of labels_N
         self.kept: dict[str, dict[int, Any]] = {}
@@ -245,7 +247,7 @@ class ShardSet:
 
     @functools.cached_property
     def _originals(self) -> dict[str, str]:
-        """Return the original image file of each key, from originals.json; empty if there is no such file."""
+        """Return each key's original image file, from originals.json; empty without that file."""
         path = self.folder / ORIGINALS
         return dict(storage.read_json(path)) if path.exists() else {}
 
@@ -254,14 +256,14 @@ def check_disjoint(train: ShardSet, holdout: ShardSet) -> None:
     """Raise ValueError if an image is in both the training set and the hold-out."""
     both = np.intersect1d(train.keys_N, holdout.keys_N)
     if len(both):
-        shared = f"{holdout.folder} and {train.folder} share {len(both):,} images, first {both[0]}"
+        shared = f"{holdout.folder} and {train.folder} share {len(both):,} {train.unit}, first {both[0]}"
         way_out = "remove them from one set and run `modelsoups prepare` with a new data.dir=..."
-        reason = "soups must be trained, chosen and tested on different images"
+        reason = f"soups must be trained, chosen and tested on different {train.unit}"
         raise ValueError(f"{shared}; {reason}: {way_out}")
 
 
 def check_test(test: ShardSet, others: Iterable[ShardSet]) -> None:
-    """Raise ValueError if a test image is also in one of `others` (sets from class folders only)."""
+    """Raise ValueError if a test image is in one of `others` (only sets from class folders)."""
     for other in others:
         if test.by_content and other.by_content:
             check_disjoint(other, test)

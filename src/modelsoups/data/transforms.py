@@ -32,8 +32,8 @@ def train_crop(
 
     Minimal is open_clip's random crop of 90 to 100% of the area, without a flip. The others are
     timm's training transform with a crop of min_crop to 100% of the area: medium with colour jitter
-    0.4, strong and rand-* with RandAugment, whose operations each have probability 0.5. mean
-    (RGB, 0 to 1) is the colour of pixels that an operation leaves empty; flip is the probability of a
+    0.4, strong and rand-* with RandAugment, whose operations each have probability 0.5. mean (RGB,
+    0 to 1) is the colour of pixels that an operation leaves empty; flip is the probability of a
     horizontal flip.
     """
     from timm.data import auto_augment

@@ -31,7 +31,7 @@ def one_name(name: str) -> str:
 
 
 def class_folders(root: Path) -> dict[str, list[Path]]:
-    """Return each class's folders by class name, sorted; ValueError if a folder name is not UTF-8."""
+    """Return folders by class name, sorted; ValueError if a folder's name is not UTF-8."""
     found: dict[str, list[Path]] = {}
     for path in _inside(root):
         if not path.is_dir():
@@ -57,7 +57,7 @@ def images(folders: Sequence[Path]) -> list[tuple[str, Path]]:
 
 
 def left_out(root: Path) -> list[Path]:
-    """Return the files in a data set's folder that have no image suffix or are in no class folder."""
+    """Return the files of a data set that have no image suffix or are in no class folder."""
     inside = [path for path in _inside(root) if not path.is_dir()]
     for folders in class_folders(root).values():
         for folder in folders:
@@ -78,7 +78,8 @@ def content(path: Path, kind: str = "an image") -> bytes:
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}); repair the link or the file") from error
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{path} is no regular file but a pipe, a device or a socket; move it elsewhere")
+        way_out = "move it elsewhere"
+        raise ValueError(f"{path} is no regular file but a pipe, a device or a socket; {way_out}")
     if status.st_size > MOST_BYTES:
         size = f"{status.st_size / 2**20:,.0f} MiB"
         raise ValueError(f"{path} has {size}, but {kind} may have at most {MOST_BYTES >> 20}; make it smaller")
@@ -97,7 +98,8 @@ def _files(folder: Path, prefix: str = "", above: frozenset[str] = frozenset()) 
     """Yield (path in the class folder, full path) of all files; ValueError for a circular link."""
     here = os.path.realpath(folder)
     if here in above:
-        raise ValueError(f"{folder} is a link to a folder that contains it; move the link elsewhere")
+        way_out = "move the link elsewhere"
+        raise ValueError(f"{folder} is a link to a folder that contains it; {way_out}")
     for path in _inside(folder):
         name = prefix + one_name(path.name)
         if path.is_dir():

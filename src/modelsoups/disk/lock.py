@@ -41,7 +41,7 @@ class Lock:
                 os.utime(self.file)
 
     def check(self) -> None:
-        """Raise Held if another process has taken the folder's lock over; call it before each write."""
+        """Raise Held if another process has taken over the lock; call it before writing."""
         if max(map(_number, lock_files(self.file.parent)), default=0) > self.number:
             why = "has been taken over by another process, because this one seemed dead"
             raise Held(f"{self.file.parent} {why}; let that process finish, or end it and rerun this command")

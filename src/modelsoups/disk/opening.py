@@ -26,7 +26,7 @@ def open_to_read(path: Path) -> int:
     limit, because the checkpoints of a soup may consist of more files.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe does not block
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # no wait on a pipe
     except OSError as error:
         if error.errno == errno.EMFILE:
             raise _too_many(path) from error

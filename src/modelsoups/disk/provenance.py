@@ -16,10 +16,10 @@ from typing import Any
 from modelsoups.disk.paths import PACKAGE
 from modelsoups.disk.storage import fingerprint
 
-PRIVATE = ("cluster", "track")  # sections of the configuration: accounts, set-up commands with tokens, entities
+PRIVATE = ("cluster", "track")  # sections of the configuration with accounts, tokens, entities
 # A value in a command that is stored as one text may have spaces, so all of the rest is hidden with it.
 PRIVATE_VALUE = re.compile(rf"(\b(?:{'|'.join(PRIVATE)})[./][\w.]+=)(?!\.\.\.(?:\s|$)).*", re.DOTALL)
-FOLDERS = re.compile(r"(^|[\s='\"\[,:])(?:/|~/)(?:[^\s/'\",\]]+/)+")  # the folders of an absolute path
+FOLDERS = re.compile(r"(^|[\s='\"\[,:])(?:/|~/)(?:[^\s/'\",\]]+/)+")  # of an absolute path
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "webdataset", "hydra-core", "numpy", "pillow")
 
 

@@ -19,7 +19,7 @@ from modelsoups.disk.lock import began
 
 OURS = re.compile(r"\..*\.([0-9a-f]{8})-(\d+)-(\w+)-[0-9a-f]{8}\.tmp", re.DOTALL)
 LONGEST = 255  # bytes of a name on common file systems
-LONE = 24 * 3600.0  # seconds without a change after which one of another place or user counts as left behind
+LONE = 24 * 3600.0  # seconds unchanged until one of another place or user counts as left behind
 _tidied: set[Path] = set()
 
 

@@ -32,8 +32,9 @@ class Draw:
         submitted = self.files.draw_manifest
         if submitted.exists() and storage.read_json(submitted)["sha256"] != storage.file_sha256(path):
             raise ValueError(
-                f"{path} has changed since the sweep was submitted; move it away, and `modelsoups sweep` draws "
-                "the same recipes again. For other recipes, choose another run with name=..."
+                f"{path} has changed since the sweep was submitted; move it away, and `modelsoups "
+                "sweep` draws the same recipes again. For other recipes, choose another run with "
+                "name=..."
             )
         try:
             return [Recipe(**row["recipe"]) for row in storage.read_jsonl(path)]
@@ -54,11 +55,13 @@ class Draw:
             name, fixed = about.name, self.fixed.get(about.name)
             if about.metadata["same"] and drawn.get(name, fixed) != fixed == about.default:
                 unclear = f"{self.sweep.search} draws {name}, but recipe.{name} has its default, {fixed}"
-                raise ValueError(f"{unclear}; set recipe.{name}=drawn, or the value that all recipes shall have")
+                way_out = f"set recipe.{name}=drawn, or the value that all recipes shall have"
+                raise ValueError(f"{unclear}; {way_out}")
         values = {**drawn, **self.fixed}
         missing = [f.name for f in fields(Recipe) if f.default is MISSING and f.name not in values]
         if missing:
-            raise ValueError(f"recipe.{missing[0]} has no value; set it, or add it to {self.sweep.search}")
+            way_out = f"set it, or add it to {self.sweep.search}"
+            raise ValueError(f"recipe.{missing[0]} has no value; {way_out}")
         return Recipe(**values)
 
     def write(self) -> bool:
@@ -74,8 +77,9 @@ class Draw:
                 return False
             if old != rows[: len(old)]:
                 raise ValueError(
-                    f"{path} has other recipes than {source} would draw, but the recipes of a run are fixed; choose "
-                    f"another run with name=..., or move {self.files.root} away to start over"
+                    f"{path} has other recipes than {source} would draw, but the recipes of a run "
+                    f"are fixed; choose another run with name=..., or move {self.files.root} away "
+                    "to start over"
                 )
         storage.write_jsonl(path, rows)
         if self.files.draw_manifest.exists():

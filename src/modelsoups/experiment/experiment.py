@@ -12,6 +12,7 @@ from modelsoups.disk import manifests, storage
 from modelsoups.disk.paths import Run
 from modelsoups.experiment.draw import Draw
 from modelsoups.experiment.sets import Sets
+from modelsoups.tasks import UNITS
 from modelsoups.workers.processes import worker_count
 
 if TYPE_CHECKING:
@@ -76,6 +77,11 @@ class Experiment:
         """Return the learning task (such as image classification): its inputs, loss and score."""
         task: Task = registry.find(TASKS, self.config.task, "task").of(self.config, self.crops)
         return task
+
+    @property
+    def unit(self) -> str:
+        """Return the word for the task's examples, such as images; loads only a user's own task."""
+        return UNITS.get(self.config.task) or self.task.unit
 
     @cached_property
     def crops(self) -> "CropStore":

@@ -48,7 +48,8 @@ class Imported:
         folder = self.files.ingredients
         manifest = manifests.manifest_of(folder)
         if manifest is None:
-            raise ValueError(f"{folder} has no imported models; run `modelsoups import-released DIR` first")
+            way_out = "run `modelsoups import-released DIR` first"
+            raise ValueError(f"{folder} has no imported models; {way_out}")
         return manifest
 
     def _check_holdout(self) -> None:
@@ -56,7 +57,8 @@ class Imported:
         manifest = manifests.manifest_of(self.holdout)
         if manifest is not None and manifest["inputs"].get("holdout", {}).get("rule") != "file":
             raise ValueError(
-                f"{self.holdout}: this hold-out was not split by the authors' index file. The released models were "
-                "trained on about 98% of it, so no soup can be chosen on it. Run `modelsoups prepare` with "
-                "data.holdout_file=imagenet_98_idxs.npy and another data.dir=..."
+                f"{self.holdout}: this hold-out was not split by the authors' index file. The "
+                "released models were trained on about 98% of it, so no soup can be chosen on it. "
+                "Run `modelsoups prepare` with data.holdout_file=imagenet_98_idxs.npy and another "
+                "data.dir=..."
             )

@@ -27,7 +27,7 @@ class Ingredients:
     """The initial and fine-tuned models of one run. Each call reads the run's folders again."""
 
     def __init__(self, files: Run, draw: Draw, init: str, minimum: int, imported: Imported | None) -> None:
-        """init: the initial head's kind; minimum: fewest models; imported: for pool=imported only."""
+        """init: the initial head; minimum: fewest models; imported: only for pool=imported."""
         self.files, self.draw, self.init, self.minimum, self.imported = files, draw, init, minimum, imported
         self._verified: set[tuple[str, int, str]] = set()  # path, time of last change, sha256
 
@@ -58,8 +58,9 @@ class Ingredients:
         if len(found.ingredients) < self.minimum:
             why = "; ".join(f"{k} {v}" for k, v in list(found.missing.items())[:5])
             raise ValueError(
-                f"{self.files.ingredients}: {len(found.ingredients)} complete ingredients, but soup.minimum="
-                f"{self.minimum} are needed ({why or 'there are no recipes'}); run `{command}`"
+                f"{self.files.ingredients}: {len(found.ingredients)} complete ingredients, but "
+                f"soup.minimum={self.minimum} are needed ({why or 'there are no recipes'}); run "
+                f"`{command}`"
             )
         return found
 
@@ -110,6 +111,6 @@ def verify(ingredient: Ingredient, sha256: str) -> None:
     if sha256 != ingredient.sha256:
         path = Path(ingredient.path)
         raise ValueError(
-            f"{path} has changed since it was written (its sha256 differs from its manifest); restore the file, or "
-            f"move {path.parent} away to train it again"
+            f"{path} has changed since it was written (its sha256 differs from its manifest); "
+            f"restore the file, or move {path.parent} away to train it again"
         )

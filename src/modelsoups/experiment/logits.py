@@ -53,7 +53,8 @@ class LogitsCache:
 
         def compute() -> Tensor:
             if state is None:
-                raise ValueError(f"{path} is missing; run `modelsoups evaluate` and `modelsoups soup` first")
+                way_out = "run `modelsoups evaluate` and `modelsoups soup` first"
+                raise ValueError(f"{path} is missing; {way_out}")
             return self.forward(name, state)
 
         return Logits(name, self.cached(path, compute), torch.from_numpy(self.sets[name].labels_N))

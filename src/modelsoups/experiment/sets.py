@@ -8,7 +8,7 @@ from modelsoups.config.data import DataConfig
 from modelsoups.data.shards import ShardSet
 from modelsoups.disk import manifests
 
-LIBRARIES = {  # data.library -> a module with the functions names, inputs, facts, make and, if not for images, opened
+LIBRARIES = {  # data.library -> a module with names, inputs, facts, make and, not for images, opened
     "iconnet": "modelsoups.miniature.library:",
     "phrases": "modelsoups.miniature.text.library:",
     "imagenet": "modelsoups.data.imagenet.library:",

@@ -121,7 +121,7 @@ def _is_right(model: nn.Module) -> Tensor:
 
 
 def select() -> None:
-    """Train two networks and write adversarial.json: images that only the judge classifies correctly.
+    """Train two networks and write adversarial.json: images that only the judge gets right.
 
     The reference is trained on the in-distribution styles alone, the judge on all styles.
     """

@@ -29,7 +29,7 @@ NEAR_DUPLICATE = 0.92  # smallest cosine of two masks that count as near-duplica
 
 @dataclass(frozen=True)
 class Style:
-    """An icon font. Glyph names in its charmap match the regex `pattern`; group 1 is the icon's name."""
+    """An icon font. Its glyph names match the regex `pattern`, whose group 1 is the icon's name."""
 
     designer: str
     font: str

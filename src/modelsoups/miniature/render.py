@@ -53,11 +53,11 @@ class Look:
 
 
 _TABLE = storage.read_json(ASSETS / "iconnet" / "looks.json")
-LOOKS = dict(zip(_TABLE, map(Look.of, _TABLE.values()), strict=True))  # looks of the sets and of pre-training
+LOOKS = dict(zip(_TABLE, map(Look.of, _TABLE.values()), strict=True))  # of the sets and of pre-training
 
 
 def render(masks_BSS: Tensor, look: Look, generator: Generator, clutter_KSS: Tensor | None = None) -> Tensor:
-    """Render masks as uint8 images, (B, 3, 32, 32), with random masks of clutter_KSS behind them."""
+    """Render masks as uint8 images, (B, 3, 32, 32), before random masks of clutter_KSS."""
     if look.clutter > 0 and (clutter_KSS is None or len(clutter_KSS) == 0):
         raise ValueError(f"look.clutter={look.clutter} needs masks of clutter: give clutter_KSS")
     draw = _Draw(len(masks_BSS), generator)

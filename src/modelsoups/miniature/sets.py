@@ -40,7 +40,7 @@ class IconSet:
 
     @property
     def label_of_class(self) -> dict[int, int]:
-        """Return a dict from each IconNet class in this set, as an index, to its label in this set."""
+        """Return a dict from the index of each IconNet class in this set to its label here."""
         of = self.projection or {"indices": range(len(CLASSES))}
         groups = of["groups"] if "groups" in of else [[c] for c in of["indices"]]
         return {c: label for label, group in enumerate(groups) for c in group}

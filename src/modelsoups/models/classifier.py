@@ -103,7 +103,8 @@ def load_clip(model: ModelConfig) -> Clip:
     """Return a CLIP with both towers; ValueError if there is no text tower or model.tag is null."""
     library = registry.find(LIBRARIES, model.library, "model.library")
     if not has_text_tower(model):
-        raise ValueError(f"model.library={model.library} has no text tower; use a CLIP, or heads.init=lp")
+        way_out = "use a CLIP, or heads.init=lp"
+        raise ValueError(f"model.library={model.library} has no text tower; {way_out}")
     return library.load_clip(model)
 
 

@@ -58,8 +58,8 @@ def load_encoder(model: ModelConfig) -> Any:
 def load(model: ModelConfig) -> Pretrained:
     """Return the pre-trained model for model.text.objective; with random weights if tag is null.
 
-    Raises ValueError if there is no such model, if it lacks weights that the objective needs, if its
-    tokenizer does not fit, or if model.text.max_length exceeds its positions.
+    Raises ValueError if there is no such model, if it lacks weights that the objective needs, if
+    its tokenizer does not fit, or if model.text.max_length exceeds its positions.
     """
     library, source = _transformers(), _source(model)
     if model.tag is not None and model.tag.endswith(SUFFIXES):
@@ -97,13 +97,15 @@ def _module(library: ModuleType, model: ModelConfig, source: str, config: Any, o
         named = f"model.name={model.name}: its files lack {len(missing)} tensors, such as {missing[0]}"
         inner = f"{module.base_model_prefix}."
         if objective == "mlm" and not any(key.startswith(inner) for key in missing):
-            raise ValueError(f"{named}: it has no {HEADS[objective]}; set model.text.objective=head")
-        raise ValueError(f"{named}, which would be random; choose another model or model.text.objective")
+            way_out = "set model.text.objective=head"
+            raise ValueError(f"{named}: it has no {HEADS[objective]}; {way_out}")
+        way_out = "choose another model or model.text.objective"
+        raise ValueError(f"{named}, which would be random; {way_out}")
     return module
 
 
 def _untied(module: Any) -> Any:
-    """Give a model its own output embeddings: T5 v1.1 has them, and transformers 5 creates it without."""
+    """Give a model its own output embeddings: T5 v1.1 has them; transformers 5 makes it without."""
     output, embeddings = module.get_output_embeddings(), module.get_input_embeddings()
     if output is not None and output.weight is embeddings.weight:
         output.weight = nn.Parameter(embeddings.weight.detach().clone())
@@ -111,7 +113,7 @@ def _untied(module: Any) -> Any:
 
 
 def _has_pooler(library: ModuleType, config: Any) -> bool:
-    """Return whether the model has a pooling layer that can be left out, as its output is not used."""
+    """Return whether the model has a pooling layer to leave out, as its output is not used."""
     made = library.MODEL_MAPPING[type(config)]
     return "add_pooling_layer" in inspect.signature(made.__init__).parameters
 
@@ -131,7 +133,7 @@ def _check_objective(library: ModuleType, model: ModelConfig, config: Any) -> No
 
 
 def _check_sizes(model: ModelConfig, module: Any, tokenizer: Any) -> None:
-    """Raise ValueError if the tokenizer has more tokens than the model, or max_length is too large."""
+    """Raise ValueError if the tokenizer has more tokens than the model, or for a big max_length."""
     rows = module.get_input_embeddings().num_embeddings
     largest = max(tokenizer.get_vocab().values())
     if largest >= rows:
@@ -140,14 +142,15 @@ def _check_sizes(model: ModelConfig, module: Any, tokenizer: Any) -> None:
     limit = positions(module)
     if limit is not None and model.text.max_length > limit:
         given = f"model.text.max_length={model.text.max_length}"
-        raise ValueError(f"{given}: {model.name} has positions for {limit} tokens; set at most {limit}")
+        way_out = f"set at most {limit}"
+        raise ValueError(f"{given}: {model.name} has positions for {limit} tokens; {way_out}")
 
 
 def positions(module: nn.Module) -> int | None:
     """Return the largest number of tokens that a model has positions for; None: any number."""
     for name, part in module.named_modules():
         if name.endswith("position_embeddings") and isinstance(part, nn.Embedding):
-            before = 0 if part.padding_idx is None else part.padding_idx + 1  # RoBERTa counts from there
+            before = 0 if part.padding_idx is None else part.padding_idx + 1  # as in RoBERTa
             return part.num_embeddings - before
     limit = getattr(module.config, "max_position_embeddings", None)
     return int(limit) if isinstance(limit, int) and limit > 0 else None
@@ -191,7 +194,8 @@ def _source(model: ModelConfig) -> str:
     else:
         return name
     if not (folder / CONFIG).is_file():
-        raise ValueError(f"model.name={name}: {folder} has no {CONFIG}; give the folder of a transformers model")
+        way_out = "give the folder of a transformers model"
+        raise ValueError(f"model.name={name}: {folder} has no {CONFIG}; {way_out}")
     return str(folder)
 
 

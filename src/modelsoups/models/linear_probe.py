@@ -28,7 +28,7 @@ def linear_probe(features_ND: Tensor, labels_N: Tensor, start_CD: Tensor, heads:
     AdamW trains for heads.lp_epochs with a cosine schedule, from weights start_CD and biases of
     zero. Shape letters: N images, D features, C classes.
     """
-    features_ND = features_ND.clone()  # tensors created in inference mode cannot be used in training
+    features_ND = features_ND.clone()  # those of inference mode cannot be trained on
     weight_CD = start_CD.clone().requires_grad_()
     bias_C = torch.zeros(len(start_CD), requires_grad=True)
     optimizer = torch.optim.AdamW([weight_CD, bias_C], heads.lp_lr, weight_decay=heads.lp_weight_decay)

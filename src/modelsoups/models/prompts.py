@@ -20,7 +20,7 @@ class Prompt:
 
     @classmethod
     def of(cls, prompt: str, fields: Sequence[str], options: Sequence[str]) -> "Prompt":
-        """Return the whole prompt: data.text.prompt (by default "name: {name} | ..."), options, label.
+        """Return the prompt: data.text.prompt (by default "name: {name} | ..."), options, label.
 
         Raises ValueError if the prompt is malformed, names an unknown field or a field twice, or
         has no field, or if the options cannot be told apart.
@@ -57,7 +57,8 @@ def answers(options: Sequence[str]) -> list[str]:
     for position, option in enumerate(options):
         if not option.strip() or option in options[:position]:
             what = "repeated" if option.strip() else "empty"
-            raise ValueError(f"data.text.labels: the option {option!r} is {what}; give each label its own text")
+            way_out = "give each label its own text"
+            raise ValueError(f"data.text.labels: the option {option!r} is {what}; {way_out}")
     return [f"{letter}) {option}" for letter, option in zip(ascii_uppercase, options, strict=False)]
 
 

@@ -1,9 +1,9 @@
 """Text classifiers: a model of transformers that scores the options of a task.
 
-A masked language model (BERT) and a text-to-text model (T5) get the prompts of `prompts` and have no
-added parameters; the score of an option is the mean log-probability of its tokens. Any other encoder
-gets a linear head. Tied weights are one tensor: state_dict() has it once, and load_state_dict()
-takes such a state.
+A masked language model (BERT) and a text-to-text model (T5) get the prompts of `prompts` and have
+no added parameters; the score of an option is the mean log-probability of its tokens. Any other
+encoder gets a linear head. Tied weights are one tensor: state_dict() has it once, and
+load_state_dict() takes such a state.
 
 Shape letters: B examples, C options, D features, L tokens of the longest option, T of the longest
 input, V vocabulary.
@@ -64,7 +64,7 @@ class TextClassifier(nn.Module):
         return token_batches.padded(encoded, self.tokenizer.pad_token_id)
 
     def forward(self, labels_B: Tensor | None = None, **tensors: Tensor) -> Tensor:
-        """Return the scores of the options, (B, C) in float32; with labels each example's loss, (B,)."""
+        """Return the options' scores, (B, C) in float32; with labels each example's loss, (B,)."""
         raise NotImplementedError
 
 
@@ -169,8 +169,8 @@ def build(model: ModelConfig, options: Sequence[str], prompt: str, fields: Seque
     """Return the classifier for model.text.objective in evaluation mode, on the CPU.
 
     options: the texts of the classes. prompt: data.text.prompt; "": "name: {name} | ..." for all
-    fields. fields: the names of an example's texts. Raises ValueError if the model, its tokenizer or
-    the prompt is unusable; the message names the key.
+    fields. fields: the names of an example's texts. Raises ValueError if the model, its tokenizer
+    or the prompt is unusable; the message names the key.
     """
     text, pretrained = model.text, load(model)
     tokens = Tokens(pretrained.tokenizer, model.name)
@@ -184,7 +184,8 @@ def build(model: ModelConfig, options: Sequence[str], prompt: str, fields: Seque
         return SequenceToSequence(pretrained, options, tokens, inputs).eval()
     mask = pretrained.tokenizer.mask_token_id
     if mask is None:
-        raise ValueError(f"model.name={model.name}: its tokenizer has no mask token; set model.text.objective=head")
+        way_out = "set model.text.objective=head"
+        raise ValueError(f"model.name={model.name}: its tokenizer has no mask token; {way_out}")
     longest = max(map(len, answer_tokens(options, tokens, after="label:")))
     inputs = PromptInputs(tokens, whole, text.max_length, tail=[mask] * longest)
     return MaskedLanguageModel(pretrained, options, tokens, inputs).eval()
@@ -204,7 +205,8 @@ def answer_tokens(options: Sequence[str], tokens: Tokens, after: str = "") -> li
     for position, (answer, row) in enumerate(zip(answers, rows, strict=True)):
         if not row or tokens.tokenizer.unk_token_id in row:
             unknown = f"the tokenizer of model.name={tokens.name} does not know all of the option {answer!r}"
-            raise ValueError(f"data.text.labels: {unknown}; give it another text, or use this model's own tokenizer")
+            way_out = "give it another text, or use this model's own tokenizer"
+            raise ValueError(f"data.text.labels: {unknown}; {way_out}")
         if row in rows[:position]:
             same = answers[rows.index(row)]
             raise ValueError(f"data.text.labels: the options {same!r} and {answer!r} have the same tokens")
@@ -220,7 +222,7 @@ def pooled(hidden_BTD: Tensor, mask_BT: Tensor, pooling: str) -> Tensor:
 
 
 def _only_masks(count: int, after: int, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
-    """Keep of an encoder's output the positions of the masks, which `after` special tokens follow."""
+    """Keep of an encoder's output the positions of the masks, before `after` special tokens."""
     hidden_BTD, mask_BT = output.last_hidden_state, kwargs["attention_mask"]
     first_B1 = mask_BT.sum(dim=1, keepdim=True) - after - count
     places_BL = first_B1 + torch.arange(count, device=mask_BT.device)
@@ -232,7 +234,7 @@ def _only_masks(count: int, after: int, module: nn.Module, args: Any, kwargs: di
 
 
 def tied(module: nn.Module) -> dict[str, str]:
-    """Return the further names of tied parameters, and the name that named_parameters() gives each."""
+    """Return further names of tied parameters, and the name that named_parameters() gives each."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     every = module.named_parameters(remove_duplicate=False)
     return {name: names[id(parameter)] for name, parameter in every if names[id(parameter)] != name}

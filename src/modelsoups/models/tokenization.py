@@ -1,7 +1,7 @@
 """The token ids of prompts and of pairs of texts, by a tokenizer of transformers.
 
-Only the texts of an example are cut at max_length, the longest first: never options, label or masks.
-A special token that is written in a text, such as "[MASK]" or "</s>", does not become one.
+Only the texts of an example are cut at max_length, the longest first: never options, label or
+masks. A special token that is written in a text, such as "[MASK]" or "</s>", does not become one.
 """
 
 import re
@@ -16,12 +16,13 @@ KNOWN = 100  # tokens from which the share of unknown ones is checked
 
 
 class Tokens:
-    """A fast tokenizer without its special tokens, which are known as `before`, `between`, `after`."""
+    """A fast tokenizer without its special tokens, which are in `before`, `between`, `after`."""
 
     def __init__(self, tokenizer: Any, name: str) -> None:
         """name: the model's name, for errors. Raises ValueError for a slow tokenizer."""
         if not tokenizer.is_fast:
-            raise ValueError(f"model.name={name}: its tokenizer is not a fast one; add its tokenizer.json")
+            way_out = "add its tokenizer.json"
+            raise ValueError(f"model.name={name}: its tokenizer is not a fast one; {way_out}")
         if tokenizer.pad_token_id is None:
             raise ValueError(f"model.name={name}: its tokenizer has no padding token")
         self.tokenizer, self.name = tokenizer, name
@@ -53,8 +54,8 @@ class Tokens:
         total = sum(map(len, rows))
         if total >= KNOWN and unknown > total / 2:
             raise ValueError(
-                f"model.name={self.name}: its tokenizer does not know {unknown} of {total} tokens of the texts; does it"
-                " belong to this model and language?"
+                f"model.name={self.name}: its tokenizer does not know {unknown} of {total} tokens "
+                "of the texts; does it belong to this model and language?"
             )
 
     def _call(self, texts: Sequence[str], **options: Any) -> Any:
@@ -85,7 +86,7 @@ class PromptInputs:
     """Encodes examples as prompts; `tail`: the token ids that follow the prompt (the masks)."""
 
     def __init__(self, tokens: Tokens, prompt: Prompt, max_length: int, tail: Sequence[int] = ()) -> None:
-        """Raise ValueError if the prompt has special tokens, or without a text exceeds max_length."""
+        """Raise ValueError if the prompt has special tokens, or alone exceeds max_length."""
         self.tokens, self.prompt, self.max_length = tokens, prompt, max_length
         self.tail, self.after = list(tail), [*tail, *tokens.after]
         self.room = max_length - len(tokens.before) - len(self.after)
@@ -103,7 +104,7 @@ class PromptInputs:
         return self._with_tail(whole)
 
     def template(self) -> str:
-        """Return the prompt with its masks and the names of the fields in braces, for str.format."""
+        """Return the prompt with its masks, and the fields' names in braces, for str.format."""
         doubled = [literal.replace("{", "{{").replace("}", "}}") for literal, _ in self.prompt.pieces]
         gaps = ["" if field is None else f"{{{field}}}" for _, field in self.prompt.pieces]
         return self._with_tail("".join(map("".join, zip(doubled, gaps, strict=True))))
@@ -123,7 +124,7 @@ class PromptInputs:
         return encoded
 
     def _fit(self, texts: Mapping[str, str]) -> list[int]:
-        """Return the token ids of a prompt whose texts are cut, the longest first, until it fits."""
+        """Return the token ids of a prompt; its texts are cut, the longest first, until it fits."""
         texts = dict(texts)
         while True:  # at most a few times: the tokens at the cuts may change
             whole, spans = self.prompt.fill(texts)
@@ -188,7 +189,7 @@ class PairInputs:
 
 
 def shortened(lengths: Sequence[int], excess: int) -> list[int]:
-    """Return lengths whose sum is smaller by `excess`; the longest (the last of equals) is cut first."""
+    """Return lengths with a sum smaller by `excess`; the longest (last of equals) is cut first."""
     kept = list(lengths)
     for _ in range(min(excess, sum(kept))):
         longest = max(kept)

@@ -9,7 +9,7 @@ from modelsoups.checkpoints.formats import SUFFIXES, load_state
 from modelsoups.checkpoints.layouts import check_layout, layout_of
 from modelsoups.checkpoints.torchscript import is_archive, load_archive
 
-OPENAI_BUFFERS = ("input_resolution", "context_length", "vocab_size")  # only in OpenAI's files, not in models
+OPENAI_BUFFERS = ("input_resolution", "context_length", "vocab_size")  # only in OpenAI's files
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The paper's scores on GLUE: Table J.1, Table 5 (a part of it), and what the paper claims of them."""
+"""The paper's scores on GLUE: Table J.1, Table 5 (a part of it), and the paper's claims."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from modelsoups.disk import storage
 from modelsoups.disk.paths import ASSETS
 from modelsoups.published.tables import PAPER_NAMES, paper_rows
 
-DATA = {"mrpc": "MRPC", "rte": "RTE", "cola": "CoLA", "sst2": "SST-2"}  # column of tables.json -> its name
+DATA = {"mrpc": "MRPC", "rte": "RTE", "cola": "CoLA", "sst2": "SST-2"}  # column of tables.json -> name
 MODELS = {  # name in the transformers library -> name in Table J.1
     "bert-base-uncased": "BERT-base",
     "bert-large-uncased": "BERT-large",
@@ -55,8 +55,9 @@ class Counts:
     @property
     def text(self) -> str:
         return (
-            f"The greedy soup is better than the best individual model in {self.greedy_better} of {self.cells} cells "
-            f"({self.greedy_equal} equal), the uniform soup in {self.uniform_better} ({self.uniform_equal} equal)."
+            f"The greedy soup is better than the best individual model in {self.greedy_better} of "
+            f"{self.cells} cells ({self.greedy_equal} equal), the uniform soup in "
+            f"{self.uniform_better} ({self.uniform_equal} equal)."
         )
 
 

@@ -40,13 +40,13 @@ class Recipe:
     label_smoothing: float = hyper("label smoothing; no effect if recipe.teachers is set", within=(0.0, 0.99))
     mixup: float = hyper("parameter of mixup's Beta distribution; 0: no mixup", within=(0.0, 100.0))
     aug: str = hyper(
-        "augmentation: minimal (a large crop, never mirrored), medium (timm's default), strong or rand-m<M>-n<N>"
-        " (RandAugment), stochastic (minimal, medium or strong at random for each image, L.1), fix (strong, but"
-        " minimal in the last epoch, L.2)",
+        "augmentation: minimal (a large crop, never mirrored), medium (timm's default), strong or "
+        "rand-m<M>-n<N> (RandAugment), stochastic (minimal, medium or strong at random for each "
+        "image, L.1), fix (strong, but minimal in the last epoch, L.2)",
         choices=("minimal", "medium", "strong", "stochastic", "fix"),
     )
-    seed: int = hyper("random seed of training: image order, augmentation, mixup, dropout", within=(0, 2**63 - 1))
-    batch_size: int = hyper("images per optimizer step, over all GPUs", 512, within=(1, 2**20), same=True)
+    seed: int = hyper("random seed of training: order of examples, augmentation, mixup, dropout", within=(0, 2**63 - 1))
+    batch_size: int = hyper("examples per optimizer step, over all GPUs", 512, within=(1, 2**20), same=True)
     warmup_steps: int = hyper("steps of linear warm-up, at most a tenth of all", 500, within=(0, 10**7), same=True)
     clip: float = hyper("norm to which a larger gradient is clipped", 1.0, within=(0.0, 1e9), above=True, same=True)
     min_crop: float = hyper(
@@ -117,8 +117,9 @@ class Recipe:
                     return parts
         wish = f" with finetune.at_once={at_once}" if at_once is not None else ""
         raise ValueError(
-            f"recipe.batch_size={self.batch_size} cannot be split over {ranks} ranks{wish}: expected a multiple of "
-            f"{2 * ranks}{' and at_once of at least 2' if wish else ''}; change cluster.nodes or cluster.ranks_per_node"
+            f"recipe.batch_size={self.batch_size} cannot be split over {ranks} ranks{wish}: "
+            f"expected a multiple of {2 * ranks}{' and at_once of at least 2' if wish else ''}; "
+            "change cluster.nodes or cluster.ranks_per_node"
         )
 
 

@@ -166,7 +166,8 @@ def _check_value(name: str, value: Any) -> None:
     if name in INTEGERS and not _is_int(value):
         raise ValueError(f"expected an integer, not {value!r}")
     if isinstance(value, str) and NUMBER.fullmatch(value):
-        raise ValueError(f"YAML reads {value} as text; write it with a decimal point, such as 3.0e-5")
+        way_out = "write it with a decimal point, such as 3.0e-5"
+        raise ValueError(f"YAML reads {value} as text; {way_out}")
     Recipe.check(name, value)
 
 
@@ -188,7 +189,7 @@ def _check_list(recipes: Any) -> None:
 
 
 def _check_distribution(name: str, spec: Any, part: bool = False) -> None:
-    """Raise ValueError unless `spec` is a distribution; part: it belongs to a mixture and has a key p."""
+    """Raise ValueError unless `spec` is a distribution; part: one of a mixture, with a key p."""
     choices = ", ".join(DISTRIBUTIONS)
     if not isinstance(spec, Mapping):
         raise ValueError(f"expected a mapping with one distribution ({choices}), not {spec!r}")

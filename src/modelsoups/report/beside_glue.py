@@ -44,9 +44,10 @@ def table(numbers: Numbers) -> Table:
             cells += _cells(numbers.rows[names[place]].results[numbers.test], printed)
         rows.append(cells)
     caption = (
-        f"{numbers.score_in_words}, on {numbers.title(numbers.test)}; in brackets the 95% interval, which reflects "
-        "only the size of the test set. An asterisk marks a printed score outside it. The paper does not say whether "
-        "models were chosen on the validation set itself. If they were, the scores are too high."
+        f"{numbers.score_in_words}, on {numbers.title(numbers.test)}; in brackets the 95% "
+        "interval, which reflects only the size of the test set. An asterisk marks a printed score "
+        "outside it. The paper does not say whether models were chosen on the validation set "
+        "itself. If they were, the scores are too high."
     )
     return Table("table_5", head, rows, caption)
 

@@ -29,7 +29,7 @@ def sections(numbers: Numbers, verdicts: list[Verdict], contact: bytes | None) -
 
 
 def _accuracy(numbers: Numbers, row: RowResults, dataset: str) -> Cell:
-    """Return a table cell with a score; its tooltip: counts of examples, 95% interval and commit."""
+    """Return a table cell with a score; its tooltip: counts, 95% interval and commit."""
     result = row.mean if dataset == MEAN else row.results.get(dataset)
     if result is None:
         return Cell(percent(None))
@@ -68,8 +68,8 @@ def about_choice(numbers: Numbers) -> list[str]:
     """
     if numbers.chosen_on_test:
         return [
-            "Models were chosen on the test set itself (data.choose_on=validation): scores of chosen models are too "
-            "high, and p-values do not count the choice."
+            "Models were chosen on the test set itself (data.choose_on=validation): scores of "
+            "chosen models are too high, and p-values do not count the choice."
         ]
     if numbers.holdout_error is None:
         return []
@@ -136,9 +136,9 @@ def _caption(numbers: Numbers) -> str:
     elif any(name in numbers.rows for name in ON_TEST):
         chosen = f"Other rows than those chosen on the test set: e{chosen[1:]}"
     return (
-        f"{numbers.score_in_words}; differences and gains in points. In parentheses: standard deviation over "
-        "random orders. Gain: over the best individual model of the same table. Models: forward "
-        f"passes per {numbers.unit.removesuffix('s')}. {chosen}{paper}"
+        f"{numbers.score_in_words}; differences and gains in points. In parentheses: standard "
+        "deviation over random orders. Gain: over the best individual model of the same table. "
+        f"Models: forward passes per {numbers.unit.removesuffix('s')}. {chosen}{paper}"
     )
 
 
@@ -267,7 +267,7 @@ def _recipe(recipe: Recipe, images: bool) -> list[str]:
 
 
 def _texts(numbers: Numbers) -> Section:
-    """Return the section on text sets: examples of each class, and repeated texts; empty for images."""
+    """Return the section on text sets: examples by class, repeated texts; empty for images."""
     if not numbers.texts:
         return Section("The data", "", [])
     classes = list(dict.fromkeys(name for facts in numbers.texts for name in facts["counts"]))

@@ -51,7 +51,7 @@ def write_report(folder: Path, inputs: dict[str, Any]) -> None:
     contact = (folder / "contact.png").read_bytes() if "contact.png" in made_from else None
     with style(math=False):
         shown = experiment_sections.sections(numbers, verdicts, contact)
-        with watched("report", sum(len(section.contents) for section in shown), images=False):
+        with watched("report", sum(len(section.contents) for section in shown)):
             made |= files_of(shown)
         links = [(ANALYSES, "The paper's analyses")] if ANALYSES in made_from else []
         title = f"Model soups: {numbers.name}"

@@ -30,7 +30,7 @@ def finished(folder: Path) -> list[Numbers]:
 
 
 def table(runs: Sequence[Numbers]) -> text_tables.TextTable:
-    """Return a row per run and reading: scores of the best model and of the soups, ours and the paper's."""
+    """Return a row per run and reading: scores of best model and soups, ours and the paper's."""
     head = ["Model", "Data", "Score", "Chosen on", "Best", "Uniform", "Greedy", "Greedy - best, 95% interval"]
     rows = [[*head, "Paper: best", "Paper: uniform", "Paper: greedy"]]
     for numbers in runs:

@@ -63,7 +63,7 @@ class Evidence:
     individuals: dict[str, RowOutcomes]
     curve: dict[int, dict[str, RowOutcomes]]
     failed: dict[str, str]
-    contact: dict[str, np.ndarray]  # title of a data set -> a few uint8 images_BHWC; empty for texts
+    contact: dict[str, np.ndarray]  # title of a set -> a few uint8 images_BHWC; not of texts
     timings: dict[str, float]  # stage -> seconds that it took
     provenance: dict[str, Any]  # of the soups, with the configuration and the result of `made_by`
     notes: list[str] = field(default_factory=list)  # for the reader, such as which sets are missing

@@ -20,7 +20,7 @@ SCORE, UNIT = "top-1 accuracy", "images"  # unless the first line of results.jso
 
 @dataclass(frozen=True)
 class SetInfo:
-    """One data set. role: holdout, test, shift or extra; n: its examples (0: none are available)."""
+    """One data set. role: holdout, test, shift or extra; n: its examples (0: not available)."""
 
     name: str
     title: str
@@ -92,7 +92,7 @@ class RowResults:
 
 
 class Numbers:
-    """The contents of a results.jsonl file. Raises ValueError if a line lacks a key or is malformed.
+    """The contents of a results.jsonl file. ValueError if a line lacks a key or is malformed.
 
     score, unit: the words for scores and examples, such as "top-1 accuracy" and "images".
     holdout_error: the standard error of the best model's score on the hold-out, if known.

@@ -3,7 +3,8 @@
 Matplotlib draws every figure, instead of a library for interactive charts. So printed figures and
 those of the page are the same, the page needs no large script, and the keyboard reaches each point.
 
-Colours are Okabe and Ito's, or viridis, which colour-blind readers can tell apart; shapes differ too.
+Colours are Okabe and Ito's, or viridis, which colour-blind readers can tell apart; shapes differ
+too.
 """
 
 import io

@@ -20,9 +20,10 @@ Accuracies = Mapping[str, float]  # data set -> accuracy, from 0 to 1
 HOLDOUT_IMAGES = 26_000
 NOTES = [
     "From the authors' released results alone: no model was evaluated here. Best and second best "
-    "follow from the 72 models' accuracies, chosen on the hold-out; soups and ensemble are as released.",
-    "To evaluate the released models (in folder DIR) yourself: modelsoups import-released DIR, then "
-    "modelsoups experiment=released data.root=...",
+    "follow from the 72 models' accuracies, chosen on the hold-out; soups and ensemble are as "
+    "released.",
+    "To evaluate the released models (in folder DIR) yourself: modelsoups import-released DIR, "
+    "then modelsoups experiment=released data.root=...",
 ]
 GREEDY = "The released greedy soup consists of models {}, in the order in which they were added."
 

@@ -13,7 +13,7 @@ from modelsoups.report.numbers import MEAN, ON_TEST, SCORE, UNIT, Difference, Re
 from modelsoups.tasks.task import Task
 
 Z = 1.959964  # of a 95% interval
-VERSUS_GREEDY = ("ensemble", "greedy_ensemble", "learned_layers")  # rows that claims compare with greedy
+VERSUS_GREEDY = ("ensemble", "greedy_ensemble", "learned_layers")  # in claims
 
 
 def result_lines(task: Task, evidence: Evidence) -> list[dict[str, Any]]:

@@ -4,7 +4,8 @@ The template report.html shows a list of sections. `files` returns their tables 
 for a paper (Markdown, CSV and LaTeX; PDF and PNG).
 
     pairs = Table("figure_3_pairs", ["Pair", "Angle"], [["000, 001", Cell("81.2", "computed ...")]])
-    Section("Figure 3", "The gain grows ...", [Picture("figure_3", figure, "A dot per pair."), pairs])
+    Section("Figure 3", "The gain grows ...", [Picture("figure_3", figure, "A dot per pair."),
+    pairs])
 """
 
 import re

@@ -13,9 +13,9 @@ COLOURS = {INK: "currentColor", PAPER: "var(--paper)"}
 def inline(svg: bytes, texts: Mapping[str, Sequence[str]], name: str, title: str) -> str:
     """Return the `<svg>` element for HTML. texts: id of a group -> tooltips of its points or bars.
 
-    `name` is put before each id, since figures share a page. A tooltip is a `<title>` of its point or
-    bar, which then can have the keyboard focus. Raises ValueError if the number of tooltips differs
-    from the number of points or bars in a group.
+    `name` is put before each id, since figures share a page. A tooltip is a `<title>` of its point
+    or bar, which then can have the keyboard focus. Raises ValueError if the number of tooltips
+    differs from the number of points or bars in a group.
     """
     root = ElementTree.fromstring(svg)
     for group in root.iter(f"{{{SVG}}}g"):

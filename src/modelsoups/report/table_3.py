@@ -1,7 +1,7 @@
 """Table 3 of the paper with the scores of a run, next to the printed ones.
 
-Columns without any number are left out: shifts if the run has none, the paper's numbers if there are
-none for its model and data. Runs on texts have the numbers of Table J.1 in place of Table 3's.
+Columns without any number are left out: shifts if the run has none, the paper's numbers if there
+are none for its model and data. Runs on texts have the numbers of Table J.1 in place of Table 3's.
 """
 
 import statistics
@@ -26,7 +26,7 @@ OTHER_NAMES = {
 
 @dataclass(frozen=True)
 class MethodRow:
-    """One method's row of Table 3. `paper` is times 100, with `digits` decimals; other scores are not.
+    """One method's row of Table 3. Only `paper` is times 100, with `digits` decimals.
 
     shifts: mean over the shifts. by_set: score on each shift and extra set, or None if missing.
     spread: standard deviations of test and shifts, if the row is a mean over random orders.
@@ -91,7 +91,7 @@ def paper_cell(numbers: Numbers) -> glue.Cell | None:
 
 
 def has_paper(numbers: Numbers) -> bool:
-    """Return whether the tables have columns of the paper: for images, and for texts in Table J.1."""
+    """Return whether the tables have the paper's columns: for images, and texts in Table J.1."""
     return numbers.has_images or paper_cell(numbers) is not None
 
 

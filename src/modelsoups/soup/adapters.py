@@ -20,7 +20,7 @@ from modelsoups.weights.merged import combined
 from modelsoups.weights.state_dicts import EVERYTHING, Coefficients
 
 BASE = "give --base MODEL (base=...), the model that the adapters were trained on"
-EMBEDDINGS = re.compile(r"(^|\.)(embed_tokens|lm_head|wte|shared|word_embeddings)\.weight$")  # that models tie
+EMBEDDINGS = re.compile(r"(^|\.)(embed_tokens|lm_head|wte|shared|word_embeddings)\.weight$")  # tied
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,9 @@ def statistics_differ(states: Sequence[Mapping[str, Tensor]]) -> bool:
 def reestimate(state: Mapping[str, Tensor], holdout: Holdout, loader: Iterable[Any]) -> Reestimated:
     """Re-estimate the BatchNorm running statistics of these weights on a loader of training images.
 
-    loader: yields (images, labels) or mappings; images pass through `holdout.prepare`. The result is
-    the mean over batches (Izmailov et al. 2018, section 3.2). ValueError if there is no BatchNorm or image.
+    loader: yields (images, labels) or mappings; images pass through `holdout.prepare`. The result
+    is the mean over batches (Izmailov et al. 2018, section 3.2). ValueError if there is no
+    BatchNorm or image.
 
         fresh = soup.reestimate(soup.mixed(chosen), holdout, train_loader)
         soup.mix(chosen, "soup.safetensors", statistics=fresh.statistics)

@@ -33,7 +33,7 @@ def greedy(
     patience: Patience = None,
     strict: Strict = False,
 ) -> Soup:
-    """Choose a greedy soup (Recipe 1): add models, best first, unless the soup's hold-out score falls.
+    """Choose a greedy soup (Recipe 1): add models, best first, unless the hold-out score falls.
 
     evaluate: a `Holdout`, which stops early on hopeless candidates (the result is the same), or a
     function from a state dict to a score (larger is better) or to several metrics. If there are
@@ -99,7 +99,7 @@ def pruned(sources: Sources, evaluate: Evaluate | Holdout) -> Soup:
 
 
 def learned(sources: Sources, holdout: Holdout, *, by: str = "all", **options: Any) -> Soup:
-    """Learn coefficients and temperature beta by gradient descent on the hold-out (appendix I, eq. 2).
+    """Learn coefficients and temperature beta by gradient descent on the hold-out (appendix I).
 
     by: learn one softmax over the checkpoints for "all" tensors, each "layer" or each "tensor", or
     "free" coefficients without softmax. options: epochs, lr, batch_size and seed, as in
@@ -136,10 +136,11 @@ def _judges(checkpoints: Sequence[Checkpoint], evaluate: Evaluate | Holdout) -> 
     """Return (a function that scores weights, the checkpoints' scores, the number of images)."""
     if not isinstance(evaluate, Holdout):
         full = functools.partial(_score, evaluate)
-        own = ({key: tensor.clone() for key, tensor in c.items()} for c in checkpoints)  # evaluators may change it
+        own = ({key: tensor.clone() for key, tensor in c.items()} for c in checkpoints)  # may be changed
         individual = [full(state, c.name) for state, c in zip(own, checkpoints, strict=True)]
         if len({len(s) if isinstance(s, tuple) else 0 for s in individual}) > 1:
-            raise ValueError("evaluate returned different numbers of metrics; expected the same each time")
+            expected = "the same each time"
+            raise ValueError(f"evaluate returned different numbers of metrics; expected {expected}")
         return (lambda state, best, strict, name: (full(state, name), 0)), individual, 0
     logits = [_logits(evaluate, c) for c in checkpoints]
     evaluate.hardest_first(logits)
@@ -161,7 +162,8 @@ def _logits(holdout: Holdout, checkpoint: Checkpoint) -> Tensor:
     except RuntimeError as error:
         raise ValueError(f"{checkpoint.name} does not fit the model: {' '.join(str(error).split())[:300]}") from error
     if not bool(torch.isfinite(logits_NC).all()):
-        raise ValueError(f"{checkpoint.name}: hold-out logits contain NaN or infinity; leave the checkpoint out")
+        way_out = "leave the checkpoint out"
+        raise ValueError(f"{checkpoint.name}: hold-out logits contain NaN or infinity; {way_out}")
     return logits_NC
 
 
@@ -176,9 +178,10 @@ def _score(evaluate: Evaluate, state: dict[str, Tensor], name: str) -> Score:
         if not metrics or any(isinstance(v, (bool, str)) for v in metrics):
             raise TypeError
         numbers = tuple(map(float, metrics))
-    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a tensor of several elements
+    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: of a longer tensor
         shown = " ".join(repr(value).split())[:80]
-        raise ValueError(f"evaluate returned {shown} for {name}; expected a number or a list of numbers") from error
+        expected = "a number or a list of numbers"
+        raise ValueError(f"evaluate returned {shown} for {name}; expected {expected}") from error
     if not all(map(math.isfinite, numbers)):
         raise ValueError(f"evaluate returned {value} for {name}; expected a finite number")
     return numbers if several else numbers[0]

@@ -25,8 +25,8 @@ class Soup:
     space: "weights", or "logits" for an ensemble. coefficients: for each layer (`layer_of` in
     weights.state_dicts) or tensor name, one number for each ingredient, in the same order; the key
     "*" is for all other tensors. hashes: of the ingredients' weights. beta multiplies the logits
-    (equation 2). trace: the method's decisions or losses, in order. Raises ValueError if there is no
-    ingredient, `space` is unknown, hashes or coefficients are not one for each ingredient, or a
+    (equation 2). trace: the method's decisions or losses, in order. Raises ValueError if there is
+    no ingredient, `space` is unknown, hashes or coefficients are not one for each ingredient, or a
     coefficient is not finite.
     """
 

@@ -13,19 +13,19 @@ HARMLESS = re.compile(
     r"|gradient_checkpointing|finetuning_task|problem_type|task_specific_params|initializer_range|output_\w+|name_or_path"
     r"|return_dict|url|file|tag|source|license|description|origin_url|paper_\w+|hf_hub_\w+)$"
 )
-KINDS = ("model_type", "architectures", "architecture", "model_cfg")  # of transformers, timm, open_clip
+KINDS = ("model_type", "architectures", "architecture", "model_cfg")  # transformers, timm, open_clip
 NAMES = ("config.json", "open_clip_config.json")
 LABELS = ("id2label", "label2id", "label_names")
 
 
 def config_difference(first: Checkpoint, other: Checkpoint) -> str | None:
-    """Return a sentence on the first key that differs between two models' config.json, else None."""
+    """Return a sentence on the first key that differs in two models' config.json, else None."""
     one, two = config_of(first), config_of(other)
     if one is None or two is None:
         return None
     same_version = one.get("transformers_version") == two.get("transformers_version")
     a, b = dict(_flat(one, "")), dict(_flat(two, ""))
-    keys = [k for k in {**a, **b} if same_version or (k in a and k in b)]  # each version has its own defaults
+    keys = [k for k in {**a, **b} if same_version or (k in a and k in b)]  # defaults differ
     odd = [k for k in keys if a.get(k, "nothing") != b.get(k, "nothing")]
     if not odd:
         return None

@@ -26,9 +26,9 @@ def write_dcp(
 ) -> list[str]:
     """Write the average of distributed checkpoints as a DCP folder, and return notes.
 
-    Arguments are as for `mix_to_file`; the weights get the keys of the first checkpoint. The average
-    is first written to a temporary file, which torch saves from a memory map: memory does not grow,
-    but the disk needs room for both.
+    Arguments are as for `mix_to_file`; the weights get the keys of the first checkpoint. The
+    average is first written to a temporary file, which torch saves from a memory map: memory does
+    not grow, but the disk needs room for both.
     """
     first, mixed = checkpoints[0], folder / paths.MODEL
     assert first.folder is not None
@@ -66,5 +66,5 @@ def _save(state: dict[Any, Any], folder: Path) -> None:
     alone = {"no_dist": True} if "no_dist" in inspect.signature(checkpoint.save).parameters else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that no process group is there
-        writer = checkpoint.FileSystemWriter(folder, sync_files=False)  # all files are synced together
+        writer = checkpoint.FileSystemWriter(folder, sync_files=False)  # synced together
         checkpoint.save(state, storage_writer=writer, **alone)

@@ -55,9 +55,9 @@ class EnsembleScores:
 def cache_logits(sources: Sources, holdout: Holdout, folder: str | Path) -> dict[str, Path]:
     """Write each checkpoint's hold-out logits to a float16 .npy file, and return the files' paths.
 
-    A file that exists is reused. Its name has two hashes: one of checkpoint and hold-out, and one of
-    its content, which is compared whenever the file is read. Raises ValueError for logits that are
-    not finite in float16, and for a file that has changed since it was written.
+    A file that exists is reused. Its name has two hashes: one of checkpoint and hold-out, and one
+    of its content, which is compared whenever the file is read. Raises ValueError for logits that
+    are not finite in float16, and for a file that has changed since it was written.
 
         logits = soup.cache_logits(["a.pt", "b.pt"], holdout, "logits/")
         soup.ensemble(logits, holdout.labels_N).accuracy
@@ -82,7 +82,7 @@ def cache_logits(sources: Sources, holdout: Holdout, folder: str | Path) -> dict
 def ensemble(
     logits: CachedLogits, labels_N: Tensor, weights: Sequence[float] | None = None, beta: float = 1.0
 ) -> EnsembleScores:
-    """Return the scores of the ensemble beta * sum_k w_k logits_k, by default the mean (section 3.1).
+    """Return the scores of the ensemble beta * sum_k w_k logits_k, by default the mean.
 
     logits: by model name, an (N images, C classes) tensor or an .npy file. Raises ValueError for
     logits that cannot be read, are not finite or differ in shape, and if a weight is missing.
@@ -106,7 +106,7 @@ def ensemble(
 
 
 def greedy_ensemble(logits: CachedLogits, labels_N: Tensor, *, strict: Strict = False) -> Soup:
-    """Choose an ensemble by Recipe 1, with the mean of logits instead of the mean of weights (table 3).
+    """Choose an ensemble by Recipe 1, with the mean of logits, not of weights (table 3).
 
     Returns a Soup whose space is "logits". Raises ValueError as `ensemble` does.
 
@@ -154,7 +154,7 @@ def learned_ensemble(
 
 
 def calibrated(logits: CachedLogits, labels_N: Tensor, weights: Sequence[float] | None = None) -> float:
-    """Return the beta (1 / temperature) that minimizes the ensemble's cross-entropy (Guo et al. 2017).
+    """Return the beta (1 / temperature) of least cross-entropy of the ensemble (Guo et al. 2017).
 
     beta is between 0.001 and 1000. Reads all logits about 20 times, once for each step of
     `stats.calibration.minimizing_beta`. Raises ValueError as `ensemble` does.

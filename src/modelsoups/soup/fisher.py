@@ -11,7 +11,7 @@ from modelsoups.soup.holdout import Holdout, Inputs, call_with, each
 from modelsoups.soup.library import Sources, hashes, open_alike
 from modelsoups.weights.state_dicts import EVERYTHING
 
-FLOOR = 1e-6  # smallest Fisher information of a weight: if no model has any, all models count equally
+FLOOR = 1e-6  # smallest Fisher information: where no model has any, all count equally
 
 
 def fisher(
@@ -47,7 +47,8 @@ def fisher(
         batches = (holdout.batch(index_B)[0] for index_B in index_N.split(holdout.batch_size))
         information = diagonal(holdout.model, state, batches, exact=exact, seed=seed)
         if not all(bool(torch.isfinite(f).all()) for f in information.values()):
-            raise ValueError(f"{checkpoint.name}: gradients contain NaN or infinity; leave the model out")
+            way_out = "leave the model out"
+            raise ValueError(f"{checkpoint.name}: gradients contain NaN or infinity; {way_out}")
         for key, f in information.items():
             precision = f.double().clamp_min(FLOOR) * weight
             numerator[key] = numerator.get(key, 0) + precision * state[key].double()
@@ -61,7 +62,7 @@ def fisher(
 def diagonal(
     model: nn.Module, state: State, batches: Iterable[Inputs], *, exact: bool = False, seed: int = 0
 ) -> dict[str, Tensor]:
-    """Return F = E_x E_{y ~ p(y|x)} (d log p(y|x) / d theta)^2 of each parameter in float32 (equation 4).
+    """Return F = E_x E_{y ~ p(y|x)} (d log p(y|x) / d theta)^2 by parameter in float32 (eq. 4).
 
     For each input, one y is drawn from the prediction p, as Matena and Raffel do for many classes;
     with `exact`, all classes are summed, weighted by p. Raises ValueError if there are no inputs.

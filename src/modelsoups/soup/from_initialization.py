@@ -65,7 +65,7 @@ def _open(init: Source, sources: Sources) -> list[Checkpoint]:
 def _from_start(
     method: str, checkpoints: Sequence[Checkpoint], shares: Mapping[str, float], trace: Sequence[Mapping[str, object]]
 ) -> Soup:
-    """Return the soup init + shares[layer] (mean of the rest - init); init is the first checkpoint."""
+    """Return init + shares[layer] (mean of the rest - init); init: the first checkpoint."""
     count = len(checkpoints) - 1
     rows = {group: [1 - share, *([share / count] * count)] for group, share in shares.items()}
     return Soup(method, tuple(c.name for c in checkpoints), hashes(checkpoints), rows, trace=tuple(trace))

@@ -44,8 +44,9 @@ class GreedySearch:
         """Try to add the models of these indices in order: once, or repeatedly with replacement.
 
         With replacement, rounds repeat until one adds no model or there are `max_picks` members (by
-        default twice the number of models). After the first round a model must raise the score, as the
-        best one averaged with itself scores the same. patience: rejections in a row before it stops.
+        default twice the number of models). After the first round a model must raise the score, as
+        the best one averaged with itself scores the same. patience: rejections in a row before it
+        stops.
         """
         most_refusals = len(order) if patience is None else patience
         most_picks = 2 * len(order) if max_picks is None else max_picks
@@ -56,7 +57,7 @@ class GreedySearch:
         return self
 
     def consider(self, i: int, strict: bool) -> None:
-        """Score the soup with model i, add i if not worse (strict: if better), and extend `trace`."""
+        """Score the soup with model i, add i if not worse (strict: if better); extend `trace`."""
         score, seen = self.individual[i], 0  # the first candidate always joins, with its own score
         kept = self.best is None
         if self.best is not None:

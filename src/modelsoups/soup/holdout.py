@@ -20,11 +20,11 @@ class Holdout:
 
     loader: yields batches (inputs, labels), or mappings with a key `labels`, and is read once.
     inputs are a tensor, or for Hugging Face models a mapping of tensors by argument name, of any
-    dtype. prepare: applied to the inputs of each batch on the model's device. The model returns (B, C)
-    logits or an object with `.logits`. early: whether `count` may stop once a model is sure to be
-    rejected. `seen` is the number of images evaluated, `skipped` the number saved by stopping. Raises
-    ValueError for an empty loader, labels that are not integers, inputs and labels of different
-    lengths, and, at the first evaluation, labels outside the model's classes.
+    dtype. prepare: applied to the inputs of each batch on the model's device. The model returns (B,
+    C) logits or an object with `.logits`. early: whether `count` may stop once a model is sure to
+    be rejected. `seen` is the number of images evaluated, `skipped` the number saved by stopping.
+    Raises ValueError for an empty loader, labels that are not integers, inputs and labels of
+    different lengths, and, at the first evaluation, labels outside the model's classes.
 
         holdout = soup.Holdout(model, loader, prepare=lambda images_BCHW: images_BCHW / 255)
         chosen = soup.greedy(["a.pt", "b.pt"], holdout)
@@ -69,7 +69,7 @@ class Holdout:
         return len(self.labels_N)
 
     def digest(self) -> str:
-        """Return a hash of what logits depend on besides weights: images in order, model, `prepare`.
+        """Return a hash of what logits depend on but the weights: images, model, `prepare`.
 
         `prepare` is represented by its result on the first batch.
         """
@@ -81,7 +81,7 @@ class Holdout:
         return found.hexdigest()
 
     def hardest_first(self, logits: Sequence[Tensor]) -> None:
-        """Let the method `count` start with images that most models misclassify, by their `logits`."""
+        """Let `count` start with the images that most models misclassify, by their `logits`."""
         wrong_N = torch.stack([x.argmax(dim=1) != self.labels_N for x in logits]).sum(dim=0)
         self.order_N = wrong_N.argsort(descending=True, stable=True)
 
@@ -144,11 +144,12 @@ def check_labels(labels_N: Tensor, classes: int) -> None:
 
 
 def unpacked(batch: Any, model: nn.Module, where: str) -> tuple[Inputs, Tensor]:
-    """Return a batch's (inputs, labels); ValueError, starting with `where`, if it has another form."""
+    """Return a batch's (inputs, labels); for other forms a ValueError that starts with `where`."""
     if isinstance(batch, Mapping):
         name = next((n for n in LABELS if n in batch), None)
         if name is None:
-            raise ValueError(f"{where}: contains {', '.join(map(str, batch))}; expected the key `labels`")
+            expected = "the key `labels`"
+            raise ValueError(f"{where}: contains {', '.join(map(str, batch))}; expected {expected}")
         batch = _by_name({k: v for k, v in batch.items() if k != name}, model), batch[name]
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         got = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else f"a {type(batch).__name__}"
@@ -174,7 +175,7 @@ def inputs_of(batch: Any, model: nn.Module) -> Any:
 
 
 def _by_name(inputs: Mapping[str, Any], model: nn.Module) -> Any:
-    """Return inputs by argument name, or the only one as it is if forward() has no such argument."""
+    """Return inputs by argument name, or the only one itself if forward() lacks its name."""
     (name, *others) = inputs or ("",)
     arguments = inspect.signature(model.forward).parameters.values()
     named = any(a.name == name or a.kind is inspect.Parameter.VAR_KEYWORD for a in arguments)
@@ -212,7 +213,8 @@ def each(inputs_B: Inputs) -> Iterator[Inputs]:
 def _logits_in(output: Any) -> Tensor:
     given = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
     if not isinstance(given, Tensor):
-        raise ValueError(f"the model returns a {type(output).__name__}; expected logits, or an object with .logits")
+        expected = "logits, or an object with .logits"
+        raise ValueError(f"the model returns a {type(output).__name__}; expected {expected}")
     return given
 
 

@@ -25,11 +25,11 @@ from modelsoups.weights import digests as digest
 from modelsoups.weights.mixing import mix_in_memory, mix_to_file
 from modelsoups.weights.state_dicts import EVERYTHING
 
-Sources = Iterable[Source] | Mapping[str, Source]  # checkpoints; the keys of a mapping are their names
+Sources = Iterable[Source] | Mapping[str, Source]  # a mapping's keys are names
 
 
 class ForAdapters(TypedDict, total=False):
-    """Options of `mix` for LoRA adapters: base (the model to merge into) or rank (of the result)."""
+    """Options of `mix` for LoRA adapters: base (the model to merge into), rank (of the result)."""
 
     base: Source | None
     rank: int | None
@@ -116,7 +116,7 @@ def mix(
 
 
 class _Facts:
-    """Makes the mixed file's metadata from the ingredients' digests; `known` is the soup with them."""
+    """Makes the mixed file's metadata from ingredients' digests; `known`: the soup with them."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class _Facts:
 
 
 def _mixture(chosen: Soup, checkpoints: Sequence[Checkpoint], base: Source | None, rank: int | None) -> Mixture:
-    """Return what `mix` writes with these options; ValueError if they do not fit the checkpoints."""
+    """Return what `mix` writes with these options; ValueError if checkpoints do not allow them."""
     if base is not None:
         if rank is not None:
             raise ValueError("rank applies to an adapter, but base writes the full model: give only one of them")
@@ -179,7 +179,8 @@ def mixed(
 ) -> dict[str, Tensor]:
     """Return a soup's averaged weights by tensor name; arguments and errors as for `mix`.
 
-    For adapters without `base`, these are the LoRA factors of their weighted sum, with PEFT's names.
+    For adapters without `base`, these are the LoRA factors of their weighted sum, with PEFT's
+    names.
 
     model.load_state_dict(soup.mixed(soup.uniform(["a.pt", "b.pt"])))
     """
@@ -206,7 +207,7 @@ def _check(chosen: Soup, checkpoints: Sequence[Checkpoint], digests: Sequence[st
 
 
 def open_base(base: Source) -> Checkpoint:
-    """Open the adapters' base model; ValueError if it is an adapter, quantized or has empty weights."""
+    """Open the adapters' base; ValueError if it is an adapter, quantized or has empty weights."""
     opened = open_checkpoint(base)
     if found := problems([opened]):
         raise ValueError(found[0][1])
@@ -223,9 +224,9 @@ def open_alike(sources: Sources) -> list[Checkpoint]:
 def open_all(sources: Sources, key: str | None = None, adapters_too: bool = False) -> list[Checkpoint]:
     """Open checkpoints without reading tensors; their names are the keys of a mapping or the paths.
 
-    key: the entry of each file that has the weights, such as "state_dict_ema". adapters_too: whether
-    folders of LoRA adapters are allowed. Raises ValueError if there are no checkpoints, one is given
-    twice or cannot be opened, or two state dicts in memory share their tensors.
+    key: the entry of each file that has the weights, such as "state_dict_ema". adapters_too:
+    whether folders of LoRA adapters are allowed. Raises ValueError if there are no checkpoints, one
+    is given twice or cannot be opened, or two state dicts in memory share their tensors.
     """
     if isinstance(sources, (str, os.PathLike)):
         raise ValueError(f"{sources}: expected several checkpoints in a list, not one path")
@@ -246,7 +247,7 @@ def open_all(sources: Sources, key: str | None = None, adapters_too: bool = Fals
     check_not_shared(opened)
     seen: dict[tuple[tuple[int, int], ...], str] = {}
     for c in opened:
-        places = tuple((s.st_dev, s.st_ino) for s in (f.stat() for f in c.files))  # also of hard links
+        places = tuple((s.st_dev, s.st_ino) for s in (f.stat() for f in c.files))  # of hard links
         earlier = seen.setdefault(places, c.name) if c.files else c.name
         if earlier != c.name:
             raise ValueError(f"{c.name} is given twice, also as {earlier}")

@@ -41,7 +41,8 @@ def check_content(path: Path) -> Path:
     """Return `path`; ValueError if a file of `cache_logits` does not match the hash in its name."""
     named = re.fullmatch(r"[0-9a-f]{32}-([0-9a-f]{32})\.npy", path.name)
     if named and _digest_of_file(path) != named[1]:
-        raise ValueError(f"{path} has changed since it was written; move it away, and cache the logits again")
+        way_out = "move it away, and cache the logits again"
+        raise ValueError(f"{path} has changed since it was written; {way_out}")
     return path
 
 

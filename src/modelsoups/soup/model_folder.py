@@ -31,7 +31,7 @@ OTHER_WEIGHTS = (INDEX, ".h5", ".msgpack", ".ot", ".onnx", ".onnx_data", ".gguf"
 OF_ONE_RUN = ("train*", "optimizer*", "rng_state*", "random_states*", "latest", "events.out.*")
 RESULTS = ("*results*", "*metrics*", "*_history.json", "log.json", "logs.json", "log_*.json", "*_log.json", "*log.txt")
 OURS = (paths.MANIFEST, paths.RECIPE, paths.FAILED, paths.PROVENANCE, "soup.json")
-CARDS = ("readme*", "adapter_config.json")  # a card of one ingredient; of an adapter, which is not mixed
+CARDS = ("readme*", "adapter_config.json")  # of one ingredient; an adapter is not mixed
 
 
 @dataclass
@@ -113,7 +113,7 @@ def copy_rest(checkpoints: Sequence[Checkpoint], out: Path) -> list[str]:
 
 
 def _sorted_out(checkpoint: Checkpoint) -> Files:
-    """Return which files of a checkpoint's folder are copied or left out, except the mixed weights."""
+    """Return which of a checkpoint's files, but the mixed weights, are copied or left out."""
     assert checkpoint.folder is not None
     folder, found = checkpoint.folder, Files()
     own = {folder, *subfolders(folder), *(file.parent for file in checkpoint.files)}

@@ -48,7 +48,7 @@ WHY = "does the evaluator load the state dict that it receives?"
 
 
 def origin_notes(checkpoints: Sequence[Checkpoint]) -> list[str]:
-    """Return a note if a model seems to have another initialization; reads samples of 8 matrices."""
+    """Return a note if a model seems to have another initialization; samples 8 matrices."""
     first = checkpoints[0]
     matrices = [key for key, entry in first.entries.items() if len(entry.shape) > 1 and averaged(entry)]
     head = head_of(first)
@@ -95,7 +95,7 @@ def batchnorm_notes(checkpoints: Sequence[Checkpoint], statistics: Mapping[str, 
 
 
 def check_statistics(first: Checkpoint, statistics: Mapping[str, Tensor]) -> None:
-    """Raise ValueError if a name or shape in `statistics` is not one of `first`, or a value is NaN."""
+    """Raise ValueError if a name or shape in `statistics` is not in `first`, or a value is NaN."""
     for name, tensor in statistics.items():
         if name not in first.entries:
             raise ValueError(f"statistics: tensor {name} is not in {first.name}")

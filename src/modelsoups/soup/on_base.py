@@ -13,9 +13,9 @@ def on_base(sources: Sources, base: Source, force: bool = False) -> list[Checkpo
     """Return the checkpoints with each LoRA adapter merged into `base`, for any soup method.
 
     A weight is merged only when it is read, so memory does not grow. `mix(chosen, out, base=base)`
-    writes the chosen soup as a full model, and `mix(chosen, folder)` as an adapter. Raises ValueError
-    if there is no adapter, if adapters name different base models (unless `force`), and if an
-    adapter does not fit the base.
+    writes the chosen soup as a full model, and `mix(chosen, folder)` as an adapter. Raises
+    ValueError if there is no adapter, if adapters name different base models (unless `force`), and
+    if an adapter does not fit the base.
 
         models = soup.on_base(["adapter-a", "adapter-b"], "base-model")
         chosen = soup.greedy(models, soup.Holdout(model, loader))

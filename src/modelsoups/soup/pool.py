@@ -68,7 +68,7 @@ class Pool:
             raise ValueError(f"{whose}: hold-out logits contain NaN or infinity")
 
     def score_of(self, logits_NC: Tensor, whose: str) -> float:
-        """Return the score of hold-out logits, by default how many are correct; errors as in `check`."""
+        """Return the score of hold-out logits, by default correct ones; errors as in `check`."""
         self.check(logits_NC, whose)
         return self.points(logits_NC, self.labels_N.to(logits_NC.device))
 

@@ -28,7 +28,7 @@ ADAPTER = re.compile(
 SCALE = re.compile(r"(?:^|[._])(SCB|scales?|scale_inv|scale_weight|absmax|quant_map|qzeros|zeros|zero_point)$")
 NARROW = (torch.int8, torch.uint8, torch.int16, torch.int32)  # and float8
 LARGEST_HEAD = 2**24  # numbers of a head up to which the order of its classes is compared
-SAMPLE = 128  # rows of a head that are looked at; all of them if one of these is unlike the other head's
+SAMPLE = 128  # rows of a head to look at; all if one of them is unlike the other head's
 COPY = "{k: v.clone() for k, v in model.state_dict().items()}"
 Problem = tuple[str, str]  # cause, as in the table of docs/soup.md; one sentence
 
@@ -105,7 +105,7 @@ def _module_of_scale(key: str) -> set[str]:
 
 
 def is_placeholder(state: State) -> bool:
-    """Return whether a weight or most tensors have no elements, as in files of DeepSpeed's ZeRO-3."""
+    """Return whether a weight or most tensors have no elements, as in DeepSpeed's ZeRO-3 files."""
     empty = [key for key, tensor in _entries(state) if tuple(tensor.shape) == (0,)]
     return any(key.rpartition(".")[2] == "weight" for key in empty) or 2 * len(empty) > len(state)
 

@@ -44,7 +44,8 @@ def figure_of_trace(chosen: Soup) -> "Figure":
         axes.set(xlabel="Step", ylabel="Loss on the hold-out")
         return figure
     if not steps or not all("kept" in s for s in steps):
-        raise ValueError(f"soup {chosen.method} has no decisions to plot; give a greedy, pruned or learned one")
+        way_out = "give a greedy, pruned or learned one"
+        raise ValueError(f"soup {chosen.method} has no decisions to plot; {way_out}")
     draw_decisions(axes, steps)
     axes.legend(fontsize=7)
     return figure

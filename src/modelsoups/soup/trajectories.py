@@ -18,7 +18,7 @@ from modelsoups.soup.library import Sources, open_all
 from modelsoups.weights import digests as digest
 from modelsoups.weights.state_dicts import EVERYTHING
 
-Curve = Callable[[float], float]  # from 0, the start of the decay, to 1, its end, to the weight of an update
+Curve = Callable[[float], float]  # from the decay's progress, 0 to 1, to the weight of an update
 CURVES: dict[str, Curve] = {
     "1-x": lambda x: 1 - x,
     "cosine": lambda x: (1 + math.cos(math.pi * x)) / 2,
@@ -67,7 +67,8 @@ def trajectory(
     ordered = sorted(zip(found, checkpoints, strict=True), key=lambda pair: pair[0])
     if last is not None:
         if not 1 <= last <= len(ordered):
-            raise ValueError(f"trajectory: last={last}; expected 1 to {len(ordered)}, the number of checkpoints")
+            expected = f"1 to {len(ordered)}, the number of checkpoints"
+            raise ValueError(f"trajectory: last={last}; expected {expected}")
         ordered = ordered[-last:]
     used, kept = [step for step, _ in ordered], [c for _, c in ordered]
     row = coefficients(used, schedule, decay)
@@ -105,7 +106,8 @@ def _weights(steps: Sequence[float], schedule: Schedule) -> list[float]:
     """Return w_1 ... w_k, the weight of the update between each two consecutive checkpoints."""
     if isinstance(schedule, str):
         if schedule not in CURVES:
-            raise ValueError(f"trajectory: no schedule {schedule}; expected one of {', '.join(SCHEDULES)}")
+            expected = f"one of {', '.join(SCHEDULES)}"
+            raise ValueError(f"trajectory: no schedule {schedule}; expected {expected}")
         schedule = CURVES[schedule]
     updates = len(steps) - 1
     if callable(schedule):
@@ -115,7 +117,8 @@ def _weights(steps: Sequence[float], schedule: Schedule) -> list[float]:
         found = list(map(float, schedule))
         if len(found) != updates:
             what = f"{len(found)} weights for {len(steps)} checkpoints"
-            raise ValueError(f"trajectory: {what}; expected {updates}, one for each update between two checkpoints")
+            expected = f"{updates}, one for each update between two checkpoints"
+            raise ValueError(f"trajectory: {what}; expected {expected}")
     for before, after in zip([1.0, *found], [*found, 0.0], strict=True):
         if not before >= after:  # also if one is NaN
             what = f"the weights of the updates are {', '.join(f'{w:.6g}' for w in found)}"

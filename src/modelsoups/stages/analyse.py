@@ -24,7 +24,8 @@ from modelsoups.workers.processes import workers_kept
 def run(experiment: Experiment) -> bool:
     """Run the analyses in analyse.which unless all are complete; return whether any was run."""
     config, folder = experiment.config, experiment.files.analyses
-    torch.set_num_threads(config.finetune.threads)  # as in the worker processes, since floating-point sums depend on it
+    # As in the worker processes, since floating-point sums depend on it.
+    torch.set_num_threads(config.finetune.threads)
     analyses = wanted(config.analyse.which)
     index = folder / "index.html"
     bench = Bench(experiment)
@@ -38,7 +39,7 @@ def run(experiment: Experiment) -> bool:
         for analysis in analyses:
             begin = time.monotonic()
             try:
-                rows = json.loads(json.dumps(analysis.rows(bench)))  # the same values as in the JSON file
+                rows = json.loads(json.dumps(analysis.rows(bench)))  # as in the JSON file
             except Unavailable as reason:
                 missing[analysis.name] = str(reason)
                 print(f"analyse: {analysis.name} is not possible with these models: {reason}")

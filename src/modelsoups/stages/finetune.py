@@ -2,9 +2,10 @@
 
 The augmentation of an image depends only on the recipe's seed, the epoch and the image, so training
 that is killed and resumed gives bit-identical weights. An ingredient's folder contains recipe.json,
-metrics.jsonl and, during training, a lock and checkpoints; afterwards model.safetensors and a manifest
-or, if the loss diverged, failed.json. Under torchrun, `modelsoups finetune ingredient=3` trains one
-ingredient in all processes together; the recipe's batch size is the total of all processes.
+metrics.jsonl and, during training, a lock and checkpoints; afterwards model.safetensors and a
+manifest or, if the loss diverged, failed.json. Under torchrun, `modelsoups finetune ingredient=3`
+trains one ingredient in all processes together; the recipe's batch size is the total of all
+processes.
 """
 
 import contextlib
@@ -26,7 +27,7 @@ from modelsoups.models.classifier import state_of
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.train import distillation, resume
 from modelsoups.train.ranks import ALONE, Ranks, joined, mark_saved
-from modelsoups.workers.processes import run_tasks, watched
+from modelsoups.workers.processes import Size, run_tasks, watched
 
 if TYPE_CHECKING:
     from modelsoups.train.trainer import Trainer
@@ -61,20 +62,21 @@ def run(experiment: Experiment) -> bool:
 
 def _fine_tune_all(experiment: Experiment, recipes: list[Recipe], todo: list[int]) -> dict[int, str]:
     """Fine-tune the ingredients `todo`. Return {index: reason} for each one that diverged."""
-    images = len(experiment.sets.train)
     sets, test = experiment.sets, experiment.config.data.test
-    counted = isinstance(sets.holdout, TextSet) and not sets.holdout.by_content  # by `prepare`, in notes
+    counted = isinstance(sets.holdout, TextSet) and not sets.holdout.by_content  # in notes
     if not counted:
         check_disjoint(sets.train, sets.holdout)
     if sets.is_prepared(test):
         check_test(sets[test], (sets.train, sets.holdout))
     for index in todo:
         for teacher in recipes[index].teachers:
-            distillation.teacher(teacher)  # so that a missing teacher is an error before any training
+            distillation.teacher(teacher)  # a missing one is an error before any training
     if experiment.config.ingredient is not None:
         reason = _fine_tune_here(experiment, recipes[todo[0]], todo[0])
         return {todo[0]: reason} if reason else {}
-    ends = run_tasks(_task, todo, experiment.workers, "finetune", lambda i: recipes[i].epochs * images, experiment)
+    examples = len(sets.train)
+    size = Size(lambda index: recipes[index].epochs * examples, experiment.unit)
+    ends = run_tasks(_task, todo, experiment.workers, "finetune", size, experiment)
     failed = {index: reason for index, reason in ends if reason}
     print(f"finetune: wrote {len(todo) - len(failed)} ingredients to {experiment.files.ingredients}")
     return failed
@@ -87,7 +89,8 @@ def _task(experiment: Experiment, index: int) -> str | None:
 def _fine_tune_here(experiment: Experiment, recipe: Recipe, index: int) -> str | None:
     """Fine-tune one ingredient in this process (under torchrun, a rank); return why it diverged."""
     with joined() as ranks:
-        shown = watched(f"finetune: {index:03d}", recipe.epochs * len(experiment.sets.train))
+        examples = recipe.epochs * len(experiment.sets.train)
+        shown = watched(f"finetune: {index:03d}", examples, experiment.unit)
         with shown if ranks.first else contextlib.nullcontext():
             reason = _fine_tune_locked(experiment, recipe, index, ranks)
         if ranks.first and not reason:
@@ -129,8 +132,8 @@ def _ended(experiment: Experiment, index: int, recipe: Recipe) -> str | None:
     for key, value in _inputs(experiment, recipe).items():
         if end.get("inputs", {}).get(key) != value:
             raise ValueError(
-                f"{folder} was trained with a different {key}; choose another run with name=..., or move {folder} "
-                "away to train it again"
+                f"{folder} was trained with a different {key}; choose another run with name=..., "
+                f"or move {folder} away to train it again"
             )
     resume.remove(folder)  # checkpoints remain if the process was killed right after training
     return COMPLETE if manifest else str(end["reason"])
@@ -143,7 +146,7 @@ def fine_tune(
 
     Rank 0 writes the folder of ingredient `index`, after checking that it still has the `lock`.
     """
-    from modelsoups.train.trainer import Trainer, Workspace  # loads timm: 2 seconds, not needed if all is complete
+    from modelsoups.train.trainer import Trainer, Workspace  # loads timm: 2 s
 
     folder, inputs, config = experiment.files.ingredient(index), _inputs(experiment, recipe), experiment.config
     if recipe.teachers:
@@ -188,6 +191,8 @@ def _write(folder: Path, trainer: "Trainer", inputs: dict[str, Any]) -> None:
         "seconds": round(trainer.seconds, 1),
         "layouts": trainer.layouts,
     }
+    if trainer.task.unit != "images":
+        facts["unit"] = trainer.task.unit  # the name of what "images" counts
     if trainer.skipped.keys:
         facts["skipped"] = trainer.skipped.keys
     manifests.finish(folder, inputs, files, **facts)

@@ -11,7 +11,7 @@ from modelsoups.disk import manifests, paths, storage
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.models.classifier import state_of
 from modelsoups.tasks.task import Initial
-from modelsoups.workers.processes import advance, run_tasks
+from modelsoups.workers.processes import Size, advance, run_tasks
 
 
 def run(experiment: Experiment) -> bool:
@@ -25,7 +25,8 @@ def run(experiment: Experiment) -> bool:
         else:
             todo.append(init)
     examples = len(experiment.sets.train)
-    for init, path in run_tasks(_make, todo, 1, "heads", lambda _: examples, shared=experiment):
+    size = Size(lambda _: examples, experiment.unit)
+    for init, path in run_tasks(_make, todo, 1, "heads", size, experiment):
         print(f"heads: {init} -> {path}")
     return bool(todo)
 

@@ -18,7 +18,7 @@ def run(experiment: Experiment) -> bool:
         print(f"prepare: already complete: {', '.join(n for n in names if n not in todo)}")
     made = sets.make(todo, sets.data.workers or cores())
     if made:
-        examples = f"{sum(made.values()):,} {experiment.task.unit}"
+        examples = f"{sum(made.values()):,} {experiment.unit}"
         print(f"prepare: wrote {', '.join(n for n in names if n in made)} ({examples}) to {folder}")
     return bool(made)
 
@@ -30,7 +30,7 @@ def _is_made(sets: Sets, name: str) -> bool:
         return False
     if manifest["inputs"] != inputs:
         raise ValueError(
-            f"{folder} was prepared with {manifest['inputs']}, but now needs {inputs}; choose another data.dir=..., "
-            "or move that folder away"
+            f"{folder} was prepared with {manifest['inputs']}, but now needs {inputs}; choose "
+            "another data.dir=..., or move that folder away"
         )
     return True

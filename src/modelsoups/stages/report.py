@@ -1,8 +1,8 @@
 """Writes results.jsonl, and from it tables, figures, claims and an HTML page: `modelsoups report`.
 
-results.jsonl, provenance.json and, for images, contact.png come from the files of a finished run. All other files
-of the results folder come from these three, and are rewritten if one of the three changes, even if
-the run itself is not on this machine.
+results.jsonl, provenance.json and, for images, contact.png come from the files of a finished run.
+All other files of the results folder come from these three, and are rewritten if one of the three
+changes, even if the run itself is not on this machine.
 """
 
 import json

@@ -1,7 +1,8 @@
 """Chooses a soup by every method of Table 3 on the hold-out only, then evaluates them: `modelsoups soup`.
 
-Writes each soup's coefficients to runs/<name>/soups/<row>.json; for the soups in soup.write, also the
-averaged weights, as .safetensors. No test set is read before all soups have been chosen on the hold-out.
+Writes each soup's coefficients to runs/<name>/soups/<row>.json; for the soups in soup.write, also
+the averaged weights, as .safetensors. No test set is read before all soups have been chosen on the
+hold-out.
 """
 
 import random
@@ -73,7 +74,7 @@ def _key_of(name: str, key: str, own: Mapping[str, str]) -> str:
 
 
 def plan(experiment: Experiment, count: int) -> list[Order]:
-    """Return an Order (what to compute) for each soup of `count` ingredients, slowest methods first.
+    """Return an Order (what to compute) for each soup of `count` ingredients, slowest first.
 
     WiSE-FT is not among them: it mixes the initialization with two of these soups, best and greedy.
     """
@@ -101,8 +102,9 @@ def plan(experiment: Experiment, count: int) -> list[Order]:
 def on_test(experiment: Experiment) -> list[Order]:
     """Return the soups that a text run also chooses on the test set itself, for comparison.
 
-    The paper evaluates on GLUE's validation sets and does not say on which examples its greedy soups
-    are chosen (section 3.3.3). These rows show the other reading beside those of the hold-out.
+    The paper evaluates on GLUE's validation sets and does not say on which examples its greedy
+    soups are chosen (section 3.3.3). These rows show the other reading beside those of the
+    hold-out.
     """
     config = experiment.config
     if config.data.library != "text" or config.data.choose_on != "heldout":
@@ -113,7 +115,7 @@ def on_test(experiment: Experiment) -> list[Order]:
 
 
 def _also(names: Sequence[str], others: Sequence[Order]) -> list[Order]:
-    """Return Orders for `names`, the methods in soup.also; ValueError: one unknown, or in `others`."""
+    """Return Orders for soup.also's methods; ValueError if one is unknown or in `others`."""
     rows = {order.row for order in others}
     orders = []
     for name in names:
@@ -125,7 +127,8 @@ def _also(names: Sequence[str], others: Sequence[Order]) -> list[Order]:
             raise ValueError(f"soup.also: {error}") from error
         row = name.rpartition(":")[2]
         if row in rows:
-            raise ValueError(f"soup.also: {name}: a soup named {row} already exists; rename the function")
+            way_out = "rename the function"
+            raise ValueError(f"soup.also: {name}: a soup named {row} already exists; {way_out}")
         rows.add(row)
         orders.append(Order(row, name))
     return orders

@@ -1,1 +1,1 @@
-"""Statistics of predictions (N images, C classes): accuracy, tests, calibration, the paper's loss estimate."""
+"""Statistics of predictions (N images, C classes): accuracy, tests, calibration, equation (1)."""

@@ -27,7 +27,7 @@ def oracle(accuracies: Mapping[str, Mapping[str, float]], shifts: Sequence[str])
 
 
 def bold(rows: Mapping[str, Sequence[object]], seed: int = 0) -> set[str]:
-    """Return the methods (names of rows) that Table 4 prints bold: not significantly below the best.
+    """Return the rows that Table 4 prints bold: those not significantly below the best.
 
     rows[name]: for each data set, a boolean array of which images are classified correctly. Tests
     against the best: exact McNemar (one data set) or a paired permutation test (several).

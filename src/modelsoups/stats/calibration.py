@@ -14,8 +14,9 @@ Predictions = tuple[Tensor, Tensor]  # confidence_N of a model, and correct_N
 def ece(logits_NC: Tensor, labels_N: Tensor, bins: int = BINS) -> float:
     """Return the expected calibration error with bins of equal mass (Roelofs et al. 2020), 0 to 1.
 
-    It is the mean over bins, weighted by their size, of |accuracy - mean confidence|. Images are sorted
-    by confidence (largest softmax) and split evenly. ValueError if there are fewer images than bins.
+    It is the mean over bins, weighted by their size, of |accuracy - mean confidence|. Images are
+    sorted by confidence (largest softmax) and split evenly. ValueError if there are fewer images
+    than bins.
     """
     return ece_of(*confidence(logits_NC, labels_N), bins)
 
@@ -23,7 +24,8 @@ def ece(logits_NC: Tensor, labels_N: Tensor, bins: int = BINS) -> float:
 def ece_of(confidence_N: Tensor, correct_N: Tensor, bins: int = BINS) -> float:
     """Return the ECE (see `ece`) from each image's confidence and whether its class is correct."""
     if not 1 <= bins <= len(confidence_N):
-        raise ValueError(f"ECE: {bins} bins for {len(confidence_N)} images; expected at most one bin per image")
+        expected = "at most one bin per image"
+        raise ValueError(f"ECE: {bins} bins for {len(confidence_N)} images; expected {expected}")
     return _binned_error(confidence_N.numpy(), correct_N.double().numpy(), bins)
 
 

@@ -57,7 +57,7 @@ def mean(y_P: Sequence[float], models_P: Pairs) -> Estimate:
 
 
 def difference(y_P: Sequence[float], inside_P: Sequence[bool], models_P: Pairs) -> Estimate:
-    """Return the mean y where inside_P is true minus the mean y elsewhere (neither may be empty)."""
+    """Return the mean y where inside_P is true minus the mean elsewhere (neither may be empty)."""
     y, inside = _same_length(y_P, list(map(float, inside_P)), models_P)
     if not 0 < inside.sum() < len(y):
         raise ValueError(f"inside_P is true for {int(inside.sum())} of {len(y)} points; expected some, not all")

@@ -1,6 +1,7 @@
 """Equation (1): the loss of a two-model soup minus that of the ensemble (section 4, appendix K).
 
-    L_soup - L_ens ~ a (1 - a) / 2 * (beta^2 E_x Var_{Y ~ p}[f_Y(theta_1) - f_Y(theta_0)] - d^2/da^2 L_soup)
+    L_soup - L_ens ~ a (1 - a) / 2 * (beta^2 E_x Var_{Y ~ p}[f_Y(theta_1) - f_Y(theta_0)] - d^2/da^2
+    L_soup)
 
 where f are logits, p = softmax(beta f) of the soup, and a (alpha) is the position of the soup
 (1 - a) theta_0 + a theta_1. Signs as in K.3: convexity favours the soup, variance the ensemble.
@@ -93,7 +94,8 @@ def finite_differences(values: Sequence[Tensor], h: float) -> tuple[Tensor, Tens
 def curvature_of(logits_NC: Tensor, first_NC: Tensor, second_NC: Tensor, labels_N: Tensor, beta: float = 1.0) -> float:
     """Return the second derivative of the mean loss in alpha, from logits f and their f', f''.
 
-    By the chain rule (K.3) it is beta^2 Var_{Y ~ p}[f'_Y] + beta <p - e_y, f''> for p = softmax(beta f).
+    By the chain rule (K.3) it is beta^2 Var_{Y ~ p}[f'_Y] + beta <p - e_y, f''> for p =
+    softmax(beta f).
     """
     p_NC = (beta * logits_NC).softmax(dim=1)
     slope_NC = p_NC - F.one_hot(labels_N, p_NC.shape[1])

@@ -10,7 +10,7 @@ from scipy import stats as scipy_stats
 
 from modelsoups.stats.intervals import mean_over_sets, z_value
 
-DRAWS = 100_000  # of the permutation test: p is at least 1e-5, with standard error 0.0007 at p = 0.05
+DRAWS = 100_000  # of the permutation test: p is at least 1e-5, and 0.05 +- 0.0007
 Pair = tuple[Any, Any]  # correct_N of models a and b on one data set, as anything numpy can read
 
 
@@ -55,8 +55,8 @@ def paired_mean_test(pairs: Sequence[Pair], seed: int = 0, draws: int = DRAWS) -
 
     Under the null hypothesis the two models' predictions for an image may be swapped. Only images
     that exactly one model gets right matter: of n such images in a data set, those that the first
-    model gets right are Binomial(n, 1/2). The observed data are one of the draws, so p is never zero. Raises ValueError
-    if there are no data sets, or the models' numbers of images differ.
+    model gets right are Binomial(n, 1/2). The observed data are one of the draws, so p is never
+    zero. Raises ValueError if there are no data sets, or the models' numbers of images differ.
     """
     counts = [_discordant(pair) for pair in pairs]
     difference = mean_over_sets([(only_a - only_b) / n for only_a, only_b, n in counts])
@@ -75,7 +75,8 @@ def _discordant(pair: Pair) -> tuple[int, int, int]:
     if a_N.dtype != bool or b_N.dtype != bool:
         raise ValueError(f"correctness per image must be boolean, not {a_N.dtype} and {b_N.dtype}")
     if a_N.ndim != 1 or a_N.shape != b_N.shape or not len(a_N):
-        raise ValueError(f"correctness: shapes {a_N.shape} and {b_N.shape}; expected (N,) twice, at least one image")
+        expected = "(N,) twice, at least one image"
+        raise ValueError(f"correctness: shapes {a_N.shape} and {b_N.shape}; expected {expected}")
     return int((a_N & ~b_N).sum()), int((b_N & ~a_N).sum()), len(a_N)
 
 

@@ -16,8 +16,9 @@ def project(logits_NC: Tensor, projection: Mapping[str, Any] | None) -> Tensor:
     """Return the logits over the data set's classes (N, D), in the order of its labels.
 
     None leaves the logits unchanged. {"kind": "subset", "indices": [...]} selects these columns
-    (ImageNet-R and -A: 200 classes). {"kind": "groups", "groups": [[...], ...]} takes the largest logit
-    of each group (ObjectNet). ValueError for any other form, an empty group, or an unknown class.
+    (ImageNet-R and -A: 200 classes). {"kind": "groups", "groups": [[...], ...]} takes the largest
+    logit of each group (ObjectNet). ValueError for any other form, an empty group, or an unknown
+    class.
     """
     if projection is None:
         return logits_NC
@@ -42,7 +43,8 @@ def _columns(indices: Sequence[int], classes: int, where: str) -> list[int]:
     if not columns:
         raise ValueError(f"projection {where} is empty; expected at least one class")
     if len(set(columns)) < len(columns):
-        raise ValueError(f"projection {where} lists a class twice; expected each class at most once")
+        expected = "each class at most once"
+        raise ValueError(f"projection {where} lists a class twice; expected {expected}")
     for i in columns:
         if not 0 <= i < classes:
             raise ValueError(f"projection {where}: class {i} is out of range; the model has classes 0 to {classes - 1}")

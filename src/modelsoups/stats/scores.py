@@ -65,7 +65,8 @@ class Logits:
     def __post_init__(self) -> None:
         if self.logits_NC.ndim != 2 or self.labels_N.shape != self.logits_NC.shape[:1]:
             shapes = f"logits of shape {tuple(self.logits_NC.shape)} and labels of {tuple(self.labels_N.shape)}"
-            raise ValueError(f"{self.dataset}: {shapes} do not match; expected (images, classes) and (images,)")
+            expected = "(images, classes) and (images,)"
+            raise ValueError(f"{self.dataset}: {shapes} do not match; expected {expected}")
 
     @property
     def correct_N(self) -> Tensor:

@@ -138,8 +138,8 @@ class TextScore:
     def _drawn(self, counts_K: np.ndarray, cells: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
         """Draw the examples anew; return for each model (cells_K: its outcomes) its scores, (D,).
 
-        counts_K: how many examples have each combination of outcomes. Only these numbers matter, so a
-        draw of N examples with replacement is a draw from their multinomial distribution.
+        counts_K: how many examples have each combination of outcomes. Only these numbers matter, so
+        a draw of N examples with replacement is a draw from their multinomial distribution.
         """
         n, size = int(counts_K.sum()), self.classes**2
         scores: list[list[np.ndarray]] = [[] for _ in cells]

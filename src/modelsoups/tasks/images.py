@@ -27,7 +27,7 @@ from modelsoups.models.linear_probe import extract_features, linear_probe
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.stats import paired_tests, scores
 from modelsoups.stats.projection import project
-from modelsoups.tasks import image_targets
+from modelsoups.tasks import UNITS, image_targets
 from modelsoups.tasks.task import Comparison, Initial, Step, Task, TrainingData
 
 
@@ -35,7 +35,7 @@ class ImageClassification(Task):
     """Image classification by a pre-trained encoder with a linear head; the score is accuracy."""
 
     score_name = "top-1 accuracy"
-    unit = "images"
+    unit = UNITS["images"]
 
     def __init__(self, crops: CropStore, batch_size: int) -> None:
         """crops: the cache of cropped test images; batch_size: images per evaluation batch."""
@@ -50,10 +50,10 @@ class ImageClassification(Task):
 
     @torch.no_grad()
     def initialize(self, network: Classifier, start: Initial) -> None:
-        """Set the encoder and the zero-shot head, or the linear probe, of the initial model (section 3.1).
+        """Set the encoder and the zero-shot head or linear probe of the initial model (section 3.1).
 
-        The linear probe is trained on frozen features, without augmentation; it starts from the zero-shot
-        head or, without a text tower (timm), from zero.
+        The linear probe is trained on frozen features, without augmentation; it starts from the
+        zero-shot head or, without a text tower (timm), from zero.
         """
         train, text_tower = start.train, has_text_tower(start.model)
         network.head.bias.zero_()

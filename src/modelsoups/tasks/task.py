@@ -104,7 +104,7 @@ class Task(ABC):
         """Yield batches of the examples of a data set, in `test_order` and without augmentation."""
 
     def test_order(self, dataset: Any, model: Any) -> Tensor | None:
-        """Return the order in which `test_batches` yields the examples; None: that of the data set."""
+        """Return the order of the examples in `test_batches`; None: that of the data set."""
         return None
 
     @abstractmethod

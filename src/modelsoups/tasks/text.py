@@ -86,7 +86,7 @@ class TextClassification(TextScoring):
     def train_batches(
         self, model: TextClassifier, recipe: Recipe, data: TrainingData
     ) -> Iterator[tuple[TokenBatch, Tensor]]:
-        """Yield (tokens, labels); texts of a batch have similar lengths. ValueError: image augmentation."""
+        """Yield (tokens, labels), similar lengths together. ValueError: image augmentation."""
         check_recipe(recipe)
         encoded = _encoded(data.train, model)
         lengths_N = torch.tensor([len(tokens) for tokens in encoded])
@@ -101,7 +101,7 @@ class TextClassification(TextScoring):
             yield model.collate([encoded[index] for index in index_B.tolist()])
 
     def test_order(self, dataset: TextSet, model: TextClassifier) -> Tensor:
-        """Return the examples' indices by decreasing length, so that batches need little padding."""
+        """Return the indices by decreasing length, so that batches need little padding."""
         lengths_N = torch.tensor([len(tokens) for tokens in _encoded(dataset, model)])
         return lengths_N.argsort(descending=True, stable=True)
 
@@ -111,7 +111,7 @@ class TextClassification(TextScoring):
         return model.collate([encoded[index] for index in index_B.tolist()]).to(_device(model)).tensors
 
     def logits(self, model: TextClassifier, batch: TokenBatch) -> Tensor:
-        """Return the score of each option, (B, C): its mean log-probability per token, or a logit."""
+        """Return each option's score, (B, C): its mean log-probability per token, or a logit."""
         return model(**batch.to(_device(model)).tensors)
 
     def loss(
@@ -122,7 +122,7 @@ class TextClassification(TextScoring):
         return losses_B.mean()
 
     def chance_loss(self, model: TextClassifier, loss: str, classes: int) -> float:
-        """Return the loss if all tokens of the vocabulary (for a head: all classes) are equally likely."""
+        """Return the loss if all tokens (for a head: all classes) are equally likely."""
         return math.log(model.vocabulary)
 
     def project(self, dataset: TextSet, logits_NC: Tensor) -> Tensor:
@@ -142,9 +142,9 @@ def check_recipe(recipe: Recipe) -> None:
 def batches_by_length(lengths_N: Tensor, recipe: Recipe, first: int, share: Share = WHOLE) -> Iterator[Tensor]:
     """Yield one rank's example indices of each micro-batch, from training step `first` on.
 
-    Each epoch shuffles the examples, drops the last incomplete batch, sorts each window of 50 batches by
-    length (number of tokens), so that batches need little padding, and shuffles the batches. The order
-    depends only on the recipe's seed and the epoch.
+    Each epoch shuffles the examples, drops the last incomplete batch, sorts each window of 50
+    batches by length (number of tokens), so that batches need little padding, and shuffles the
+    batches. The order depends only on the recipe's seed and the epoch.
     """
     per_epoch = len(lengths_N) // recipe.batch_size
     for epoch in range(first // per_epoch, recipe.epochs):

@@ -9,13 +9,14 @@ import numpy as np
 from torch import Tensor
 
 from modelsoups.stats.text_scores import TextScore
+from modelsoups.tasks import UNITS
 from modelsoups.tasks.task import Comparison, Task
 
 
 class TextScoring(Task):
     """A task whose score is one of data.text.score. Outcomes: label * C + prediction, int64."""
 
-    unit = "examples"
+    unit = UNITS["text"]
 
     def __init__(self, scoring: TextScore) -> None:
         """scoring: as `score_of(data.text.score, number of classes)` returns it."""

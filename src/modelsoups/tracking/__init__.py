@@ -22,7 +22,8 @@ HURRY = 10.0  # the same after a command fails or is stopped, when a cluster lea
 def following(mode: str, folder: Path, settings: Mapping[str, Any], stages: Sequence[str]) -> Iterator[None]:
     """Log to W&B, inside the with block, what these stages write; a failure only prints a warning.
 
-    mode: value of the key `wandb`. folder: for W&B's files. settings: configuration as nested dicts.
+    mode: value of the key `wandb`. folder: for W&B's files. settings: configuration as nested
+    dicts.
     """
     logs = set(stages) & set(STAGES) and os.environ.get("RANK", "0") == "0"
     follower = _start(mode, folder, settings) if logs else None

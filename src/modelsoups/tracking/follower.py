@@ -91,7 +91,7 @@ class Follower:
         )  # fmt: skip
         try:
             return _init(**options, mode=self.mode)
-        except Exception as error:  # the network, the server and the client each raise different types
+        except Exception as error:  # of the network, the server or the client
             if self.mode == "offline":
                 raise
             self.mode = "offline"
@@ -206,7 +206,9 @@ class Followed:
 
     def _close(self, end: Row) -> None:
         """Log the result of fine-tuning and, if reported, the accuracies; close the W&B run."""
-        facts = {key: end[key] for key in end.keys() - {"inputs", "files", "provenance"}}
+        facts = {key: end[key] for key in end.keys() - {"inputs", "files", "provenance", "unit"}}
+        if "unit" in end:  # not of images
+            facts[end["unit"]] = facts.pop("images")
         results = self.follower.run.results
         found = scores(results, self.folder.name)
         self.run.summary.update({**facts, **found})

@@ -50,7 +50,7 @@ def _log_scores(follower: "Follower", followed: "Followed", found: dict[str, flo
 
 
 def _log_soups(follower: "Follower", record: "Record") -> int:
-    """Log the greedy steps, Table 3, figures and a summary of accuracies; return the last step logged."""
+    """Log greedy steps, Table 3, figures and accuracies; return the last step logged."""
     import wandb
 
     results, trace = follower.run.results, _greedy(follower).get("trace", [])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from modelsoups.recipes.recipe import Recipe
-from modelsoups.soup.holdout import Inputs
+from modelsoups.tasks.task import Task
 from modelsoups.train import throughput
 from modelsoups.train.device import Device
 from modelsoups.train.resume import copies_done
@@ -26,17 +26,15 @@ class Begun:
     loss: Tensor  # being copied from the GPU
     wait: Callable[[], None]  # until it has arrived
     marks: list[throughput.Mark]
-    images: int  # since the previous row
+    examples: int  # since the previous row
 
 
 class MetricsFile:
     """Measures the speed of one fine-tuning run and appends lines of metrics to the file `path`."""
 
-    def __init__(
-        self, path: Path, recipe: Recipe, model: nn.Module, example: Inputs, device: Device, ranks: int
-    ) -> None:
-        """example: a batch of two inputs, to count FLOPs; ranks: the number of processes."""
-        self.path, self.recipe, self.model, self.example = path, recipe, model, example
+    def __init__(self, path: Path, recipe: Recipe, model: nn.Module, task: Task, device: Device, ranks: int) -> None:
+        """task: gives the unit of the speed, such as images; ranks: the number of processes."""
+        self.path, self.recipe, self.model, self.task = path, recipe, model, task
         self.device, self.ranks = device, ranks
         self.clock = throughput.Clock(device.torch)
         self.begun: Begun | None = None
@@ -46,11 +44,11 @@ class MetricsFile:
         """Prepare the metrics of `step`, reached after `seconds`; start to copy the loss to the CPU."""
         batch_size = self.recipe.batch_size
         speed = round(step * batch_size / seconds, 1)
-        timing = {"seconds": round(seconds, 3), "images_per_second": speed, "ranks": self.ranks}
+        timing = {"seconds": round(seconds, 3), f"{self.task.unit}_per_second": speed, "ranks": self.ranks}
         row = {"step": step, "epoch": epoch, "loss": None, "lr": lr, "timing": timing}
         copied = loss.detach().to("cpu", non_blocking=True)
-        images, self.step = (step - self.step) * batch_size, step
-        self.begun = Begun(row, copied, copies_done(self.device.cuda), self.clock.take(), images)
+        examples, self.step = (step - self.step) * batch_size, step
+        self.begun = Begun(row, copied, copies_done(self.device.cuda), self.clock.take(), examples)
 
     def arrived(self) -> tuple[int, float] | None:
         """Wait until the loss of the step given to `begin` is copied; return (step, loss). None without such a step."""
@@ -67,18 +65,19 @@ class MetricsFile:
         append(self.path, begun.row)
 
     def _throughput(self, begun: Begun) -> dict[str, Any]:
-        """Return images/s, time shares (data, forward, ...) and GPU MFU since the last line."""
-        found = throughput.summary(throughput.phases(begun.marks), begun.images)
+        """Return the speed, time shares (data, forward, ...) and GPU MFU since the last line."""
+        unit = self.task.unit
+        found = throughput.summary(throughput.phases(begun.marks), begun.examples, unit)
         if found and self.device.cuda:
             dtype = torch.bfloat16 if self.device.bf16 else torch.float32
             peak = throughput.peak_flops(self.device.torch, dtype) * self.ranks
-            found["mfu"] = round(found["recent_images_per_second"] * self.flops / peak, 4)
+            found["mfu"] = round(found[f"recent_{unit}_per_second"] * self.flops / peak, 4)
         return found
 
     @functools.cached_property
     def flops(self) -> int:
-        """Return the FLOPs of training on one image, including SAM's second pass and teachers."""
-        forward = throughput.forward_flops(self.model, self.example)
+        """Return the FLOPs of training on one example, including SAM's second pass and teachers."""
+        forward = throughput.forward_flops(self.model, self.task.example(self.model))
         return throughput.training_flops(forward, self.recipe.sam > 0, len(self.recipe.teachers))
 
 

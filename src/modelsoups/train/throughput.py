@@ -47,18 +47,20 @@ def phases(marks: list[Mark]) -> dict[str, float]:
     return seconds
 
 
-def summary(seconds: dict[str, float], images: int) -> dict[str, Any]:
+def summary(seconds: dict[str, float], examples: int, unit: str) -> dict[str, Any]:
+    """Return the speed in examples (their name: `unit`) per second, and each phase's share of the time."""
     total = sum(seconds.values())
     if total == 0:
         return {}
     shares = {phase: round(s / total, 3) for phase, s in seconds.items()}
-    return {"recent_images_per_second": round(images / total, 1), "shares": shares}
+    return {f"recent_{unit}_per_second": round(examples / total, 1), "shares": shares}
 
 
 def forward_flops(model: nn.Module, example: Inputs) -> int:
     """Return the FLOPs of a forward pass per example; a multiply-add counts as two.
 
-    A model of one tensor runs on meta tensors. example: a batch of two, because BatchNorm rejects one.
+    A model of one tensor runs on meta tensors. A text model runs once on its device, on two examples
+    without text, so its FLOPs are a lower bound. example: a batch of two, because BatchNorm rejects one.
     """
     meta = {k: v.to("meta") for k, v in (*model.named_parameters(), *model.named_buffers())}
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -70,7 +72,7 @@ def forward_flops(model: nn.Module, example: Inputs) -> int:
 
 
 def training_flops(forward: int, sam: bool, teachers: int) -> int:
-    """Return the FLOPs per training image: 3 forward passes (6 with SAM) and one per teacher."""
+    """Return the FLOPs per training example: 3 forward passes (6 with SAM) and one per teacher."""
     return forward * (3 * (2 if sam else 1) + teachers)
 
 

@@ -88,7 +88,7 @@ class Trainer:
         self.teachers = load_teachers(model, recipe.teachers)
         self.example = task.example(model)
         metrics = workspace.folder / METRICS
-        self.metrics = MetricsFile(metrics, recipe, model, self.example, self.device, self.ranks.world)
+        self.metrics = MetricsFile(metrics, recipe, model, task, self.device, self.ranks.world)
         self.step = 0  # steps done
         self.seconds = 0.0
         self.loss = math.nan  # the last one that was read

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from modelsoups.workers.progress import Meter
@@ -26,6 +27,14 @@ STAGES = ("modelsoups.stages.finetune", "modelsoups.train.trainer", "modelsoups.
 PRELOAD = [*STAGES, "open_clip"]
 NOT_STARTED, IDLE = -2, -1  # values of a worker's slot, which otherwise is the number of its task
 SHARED_KEPT = 4  # number of shared objects that a worker caches
+
+
+@dataclass(frozen=True)
+class Size:
+    """The sizes of tasks: of(task) is a task's number of units; unit is their name."""
+
+    of: Callable[..., float]
+    unit: str
 
 
 def cores() -> int:
@@ -45,21 +54,21 @@ def run_tasks(
     tasks: Sequence[Task],
     workers: int,
     label: str,
-    size: Callable[[Task], float] | None = None,
+    size: Size | None = None,
     shared: object = None,
 ) -> Iterator[tuple[Task, Result]]:
     """Run function(task) in worker processes; yield (task, result) as tasks finish.
 
-    size(task) is a task's number of units, such as images; the largest tasks start first, and tasks
+    size: the number of units of each task, such as images; the largest tasks start first, and tasks
     report finished units by `advance`. With `shared`, function(shared, task) is called; each worker
     unpickles `shared` only once. Each task starts with one torch thread and even a single worker is
     another process, so results do not depend on `workers`. A task's exception is raised here.
     """
     if not tasks:
         return
-    ordered = sorted(tasks, key=size, reverse=True) if size else list(tasks)
-    units = sum(map(size, ordered)) if size else len(ordered)
-    meter = Meter(label, len(ordered), units, images=size is not None)
+    ordered = sorted(tasks, key=size.of, reverse=True) if size else list(tasks)
+    units = sum(map(size.of, ordered)) if size else len(ordered)
+    meter = Meter(label, len(ordered), units, size.unit if size else None)
     content = None if shared is None else pickle.dumps(shared)
     team = _hire(min(workers, len(ordered)), workers)
     try:
@@ -99,7 +108,7 @@ class _Team:
         self.pool = ProcessPoolExecutor(count, context, _begin, (self.queue, self.slots))
 
     def news(self) -> Iterator[tuple[float, float]]:
-        """Yield the workers' progress reports: (units done, how many of them an earlier run did)."""
+        """Yield the workers' progress reports: (units done, those that an earlier run did)."""
         with contextlib.suppress(queue.Empty):
             while True:
                 yield self.queue.get_nowait()
@@ -163,10 +172,10 @@ class _Doer:
 
     def __init__(self, report: Callable[[tuple[float, float]], None], slot: Any = None) -> None:
         self.report, self.slot = report, slot
-        self.unpickled = functools.lru_cache(SHARED_KEPT)(pickle.loads)  # cached by the pickled bytes
+        self.unpickled = functools.lru_cache(SHARED_KEPT)(pickle.loads)  # by their bytes
 
 
-_this: _Doer | None = None  # None if this process runs no tasks; global because `advance` is called deep inside
+_this: _Doer | None = None  # None if it runs no tasks; `advance` is called deep inside
 
 
 def advance(units: float, resumed: bool = False) -> None:
@@ -176,10 +185,10 @@ def advance(units: float, resumed: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def watched(label: str, units: float, images: bool = True) -> Iterator[None]:
+def watched(label: str, units: float, unit: str | None = None) -> Iterator[None]:
     """Inside the with block, show the progress that a task in this process reports by `advance`."""
     global _this
-    meter = Meter(label, 1, units, images)
+    meter = Meter(label, 1, units, unit)
 
     def show(news: tuple[float, float]) -> None:
         meter.add(*news)

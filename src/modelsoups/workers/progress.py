@@ -10,10 +10,10 @@ START_SECONDS = 2  # before anything is shown
 
 
 class Meter:
-    """Counts and shows finished tasks and units of work; if `images`, each unit is an image."""
+    """Counts and shows finished tasks and units; unit: their name in the speed, if shown."""
 
-    def __init__(self, label: str, tasks: int, units: float, images: bool) -> None:
-        self.label, self.tasks, self.units, self.images = label, tasks, units, images
+    def __init__(self, label: str, tasks: int, units: float, unit: str | None = None) -> None:
+        self.label, self.tasks, self.units, self.unit = label, tasks, units, unit
         self.done = self.resumed = 0.0
         self.ended = 0
         self.start = self.printed = time.monotonic()
@@ -32,7 +32,7 @@ class Meter:
     def text(self) -> str:
         rate = (self.done - self.resumed) / (time.monotonic() - self.start)
         left = f"{_duration((self.units - self.done) / rate)} left" if rate else "starting"
-        speed = f", {rate:,.0f} images/s" if self.images and rate else ""
+        speed = f", {rate:,.0f} {self.unit}/s" if self.unit and rate else ""
         return f"{self.ended} of {self.tasks}{speed}, {left}"
 
     def show(self) -> None:

@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 
+from modelsoups.data.shards import check_disjoint
 from modelsoups.data.text import library
 from modelsoups.disk import storage
 
@@ -55,3 +56,9 @@ def test_equal_examples_give_equal_bytes(train, data):
     given = data("data.dir=again")
     library.make(given, "paper", ["train"], 1)
     assert storage.Path("again/train/examples.jsonl").read_bytes() == (train / "examples.jsonl").read_bytes()
+
+
+def test_sets_with_the_same_texts_are_refused_in_words_of_texts(train):
+    one = library.opened(train)
+    with pytest.raises(ValueError, match=r"share \d+ texts, first \w+; .* on different texts: remove them"):
+        check_disjoint(one, one)

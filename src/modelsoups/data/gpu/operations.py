@@ -19,8 +19,8 @@ EPSILON = 2e-3  # levels added before truncation: a float sum may be just below 
 def resized_crop(canvas_BCHW: Tensor, boxes_B4: Tensor, bicubic_B: Tensor, side: int) -> Tensor:
     """Crop each image to its box (top, left, height, width); resize it to (side, side) as PIL does.
 
-    Like PIL, it resizes and rounds the width before the height. Pillow 13 resizes some tall crops in
-    the other order: a fifth of their pixel values then differ by one.
+    Like PIL, it resizes and rounds the width before the height. Pillow 13 resizes some tall crops
+    in the other order: a fifth of their pixel values then differ by one.
     """
     parts = (t.split(CHUNK) for t in (canvas_BCHW, boxes_B4, bicubic_B))
     crops = []

@@ -13,7 +13,7 @@ OBJECTNET_BETA = 18_514  # images
 
 
 def check(name: str, listing: Listing, source: str) -> None:
-    """Raise ValueError if a data set or class has too few or too many images; name the first five."""
+    """Raise ValueError, naming five, if a data set or class has too few or too many images."""
     spec = metadata.SETS[name]
     assert spec.images is not None
     if spec.layout == "val":

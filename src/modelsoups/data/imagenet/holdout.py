@@ -24,7 +24,8 @@ def rule(per_class: int, file: str | None) -> dict[str, Any]:
         return {"rule": "smallest sha256 of the name", "per_class": per_class}
     path = Path(file).expanduser()
     if not path.is_file():
-        raise ValueError(f"data.holdout_file={file} does not exist; correct it, or set null to choose by name hash")
+        way_out = "correct it, or set null to choose by name hash"
+        raise ValueError(f"data.holdout_file={file} does not exist; {way_out}")
     return {"rule": "file", "sha256": storage.file_sha256(path), "per_class": per_class}
 
 

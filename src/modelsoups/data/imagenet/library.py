@@ -14,7 +14,7 @@ from modelsoups.config.data import DataConfig
 from modelsoups.data.imagenet import counts, holdout, metadata, planning, projections, relabelled, sources, writing
 from modelsoups.data.shards import Json
 from modelsoups.disk import manifests
-from modelsoups.workers.processes import run_tasks
+from modelsoups.workers.processes import Size, run_tasks
 
 VERSION = 1  # version of the sets that this code writes; others are rewritten
 
@@ -60,13 +60,14 @@ def facts(data: DataConfig, protocol: str, name: str) -> Json:
 
 
 def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> dict[str, int]:
-    """Write the sets in todo whose original files exist, print the others; return image counts by set."""
+    """Write the sets in todo whose files exist, print the others; return image counts by set."""
     folder = Path(data.dir)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         lock = FileLock(folder / ".lock").acquire(timeout=0)
     except Timeout:
-        raise ValueError(f"another `modelsoups prepare` is writing {folder}; wait until it finishes") from None
+        way_out = "wait until it finishes"
+        raise ValueError(f"another `modelsoups prepare` is writing {folder}; {way_out}") from None
     with lock:
         found = find_sources(data, [name for name in todo if name not in relabelled.AVERAGE])
         made = _write(_plans(data, protocol, found, workers), workers)
@@ -85,7 +86,8 @@ def find_sources(data: DataConfig, todo: Sequence[str]) -> dict[str, sources.Sou
     prepared = any(manifests.manifest_of(Path(data.dir) / name) for name in names(data))
     if missing and not found and not prepared:
         if data.root is None:
-            raise ValueError("data.root is not set; set it to ImageNet's folder (see conf/data/imagenet.yaml)")
+            way_out = "set it to ImageNet's folder (see conf/data/imagenet.yaml)"
+            raise ValueError(f"data.root is not set; {way_out}")
         raise ValueError(f"data.root={data.root} has no ImageNet data set: {'; '.join(missing)}")
     for name, place in places.items():
         print(f"prepare: {name}: {place if name in found else f'not available: {place}'}")
@@ -114,7 +116,7 @@ def _write(plans: list[planning.SetPlan], workers: int) -> dict[str, int]:
     tasks = [shard for plan in plans for shard in plan.todo]
     if done := sum(len(plan.done) for plan in plans):
         print(f"prepare: {done:,} of {done + len(tasks):,} shards are already written")
-    for shard, entry in run_tasks(writing.write, tasks, workers, "prepare", size=len):
+    for shard, entry in run_tasks(writing.write, tasks, workers, "prepare", Size(len, "images")):
         plan = plan_of[shard.tar.parent]
         plan.done[shard.tar.name] = entry
         if not plan.todo:

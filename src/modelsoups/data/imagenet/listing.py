@@ -84,7 +84,8 @@ class Listing:
             data = os.pread(f.fileno(), int(self.size_N[row]), int(self.offset_N[row]))
         if len(data) != self.size_N[row]:
             sizes = f"{len(data)} of {self.size_N[row]} bytes"
-            raise ValueError(f"{self.where(row)} changed while it was read: {sizes}; rerun the command")
+            way_out = "rerun the command"
+            raise ValueError(f"{self.where(row)} changed while it was read: {sizes}; {way_out}")
         return data
 
     def in_order(self) -> "Listing":

@@ -18,8 +18,8 @@ OBJECTNET_BORDER = 2  # pixels of the red frame around ObjectNet's images; see `
 class SetSpec:
     """One of ImageNet's data sets, an entry of assets/imagenet/sets.json.
 
-    layout is "train" or "val" for ImageNet's images; "wnids", "numbers" or "objectnet" for test sets,
-    after the names of class folders; "real" or "multilabel" for other labels of val's images.
+    layout is "train" or "val" for ImageNet's images; "wnids", "numbers" or "objectnet" for test
+    sets, after the names of class folders; "real" or "multilabel" for other labels of val's images.
     """
 
     title: str
@@ -61,8 +61,8 @@ def real_labels() -> tuple[tuple[int, ...], ...]:
 def border(name: str, protocol: str) -> int:
     """Return how many pixels to cut off each side of a set's images.
 
-    protocol=paper cuts off ObjectNet's red frame, as its authors ask; protocol=released keeps it, as
-    the official code of Model soups does: it adds the crop only after building its data loader.
+    protocol=paper cuts off ObjectNet's red frame, as its authors ask; protocol=released keeps it,
+    as the official code of Model soups does: it adds the crop only after building its data loader.
     """
     return OBJECTNET_BORDER if SETS[name].layout == "objectnet" and protocol == "paper" else 0
 

@@ -80,5 +80,6 @@ def _checked(path: Path, image: Any, label: Any) -> tuple[str, bytes, int]:
     if not (name := image.get("path")):
         raise ValueError(f"{path}: a row has no file name (image.path); download it again")
     if label is None or label < 0:
-        raise ValueError(f"{path}: {name} has label {label}; move the test split elsewhere, as it has no labels")
+        way_out = "move the test split elsewhere, as it has no labels"
+        raise ValueError(f"{path}: {name} has label {label}; {way_out}")
     return name, image["bytes"], int(label)

@@ -10,7 +10,7 @@ from modelsoups.data import shards
 from modelsoups.data.imagenet import counts, holdout, metadata, parquet, sources, trees, writing
 from modelsoups.data.imagenet.listing import Listing
 from modelsoups.data.shards import Json
-from modelsoups.workers.processes import run_tasks
+from modelsoups.workers.processes import Size, run_tasks
 
 PARQUET_COPIES = ".parquet"  # a temporary folder under data.dir
 SPLIT = "split.json"  # in the hold-out's folder: the names of its images
@@ -69,7 +69,7 @@ def _list_originals(data: DataConfig, layout: str, source: sources.Source, worke
     if source.form == "parquet":
         present = sum(path.stat().st_size for path in copies.glob("*.bin"))
         counts.check_free_space(copies, source.bytes - present, f"copies of the images in {source}")
-        size = {part: parquet.count(part.path) for part in parts}.__getitem__
+        size = Size({part: parquet.count(part.path) for part in parts}.__getitem__, "images")
         tasks = run_tasks(sources.list_part, parts, workers, f"prepare: reading {layout}", size)
     elif len(parts) > FEW:
         tasks = run_tasks(sources.list_part, parts, workers, f"prepare: listing {layout}")

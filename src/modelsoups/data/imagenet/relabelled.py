@@ -37,7 +37,8 @@ def answers(name: str, file: str | None, complete: bool) -> Answers:
         return _multilabel_answers(Path(file).expanduser(), complete)
     lists = metadata.real_labels() if file is None else storage.read_json(Path(file).expanduser())
     if len(lists) != 50_000:
-        raise ValueError(f"{file} has {len(lists):,} lists of labels; expected 50,000 (one per image)")
+        expected = "50,000 (one per image)"
+        raise ValueError(f"{file} has {len(lists):,} lists of labels; expected {expected}")
     return {f"ILSVRC2012_val_{i:08d}": tuple(labels) for i, labels in enumerate(lists, 1) if labels}
 
 
@@ -75,7 +76,7 @@ def _multilabel_answers(path: Path, complete: bool) -> Answers:
 
 
 def write(folder: Path, inputs: Json, table: Answers, facts: Json) -> int:
-    """Write a set's manifest and index files, which point into val's tars; return its number of images."""
+    """Write a set's manifest and index, which point into val's tars; return its image count."""
     val = folder.parent / OVER
     manifest = storage.read_json(val / manifests.MANIFEST)
     width = max(map(len, table.values()))

@@ -56,8 +56,8 @@ class Part:
 def find(name: str, root: str | None, given: str | None) -> Source | str:
     """Find a set's files in `given` (data.sources.<name>), or else in `root` (data.root).
 
-    Returns a sentence that says what is missing if `root` has none. Raises ValueError if `given` has
-    none, or if a path does not exist.
+    Returns a sentence that says what is missing if `root` has none. Raises ValueError if `given`
+    has none, or if a path does not exist.
     """
     spec = metadata.SETS[name]
     place = given or root

@@ -37,7 +37,8 @@ def list_tree(name: str, source: Source) -> Listing:
             top = folders[:-1]
         elif folders[:-1] != top:
             beside = "/".join([str(path), *top])
-            raise ValueError(f"{where}: class folders are also in {beside}; move one of the two elsewhere")
+            way_out = "move one of the two elsewhere"
+            raise ValueError(f"{where}: class folders are also in {beside}; {way_out}")
         if label != UNSCORED:
             prefix = _number(folder).zfill(4) if folder.isdigit() else folder
             found.append(Found(key_of(prefix, base.rpartition(".")[0]), label, *place))

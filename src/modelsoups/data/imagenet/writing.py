@@ -95,7 +95,8 @@ def encoded(data: bytes, where: str, resize: int | None, verify: bool) -> tuple[
                 image.load()
     except pictures.DAMAGE as error:
         reason = "empty file" if not data else pictures.reason(error)
-        raise ValueError(f"{where} is not a complete image ({reason}); replace it with the original") from error
+        way_out = "replace it with the original"
+        raise ValueError(f"{where} is not a complete image ({reason}); {way_out}") from error
     return (small, "jpg") if small is not None else (data, kind)
 
 

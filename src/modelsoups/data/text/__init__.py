@@ -1,1 +1,1 @@
-"""Converts tables of labelled texts (TSV, CSV, JSONL, parquet, arrow) to prepared text data sets."""
+"""Converts tables of labelled texts (TSV, CSV, JSONL, parquet, arrow) to prepared data sets."""

@@ -16,7 +16,7 @@ SUFFIXES = (".parquet", ".arrow")
 
 
 def read(path: Path) -> Table:
-    """Return the table of a parquet or arrow file; ValueError if pyarrow is missing or it is damaged."""
+    """Return a parquet or arrow file's table; ValueError if pyarrow is missing or it is damaged."""
     with _pyarrow(path) as pa:
         buffer = pa.BufferReader(walk.content(path, "a file of texts"))
         table = pa.parquet.read_table(buffer) if path.suffix == ".parquet" else _arrow(pa, buffer)
@@ -26,7 +26,7 @@ def read(path: Path) -> Table:
 
 
 def _arrow(pa: Any, buffer: Any) -> Any:
-    """Return the table of an arrow file: a stream, as `datasets` writes it, or an arrow file proper."""
+    """Return an arrow file's table: a stream, as `datasets` writes, or an arrow file proper."""
     try:
         return pa.ipc.open_stream(buffer).read_all()
     except pa.ArrowInvalid:
@@ -43,7 +43,7 @@ def _rows(path: Path, table: Any) -> Iterator[Row]:
 
 
 def _class_names(metadata: dict[bytes, bytes]) -> dict[str, Sequence[str]]:
-    """Return the names of the classes of each ClassLabel column, from the metadata of `datasets`."""
+    """Return the class names of each ClassLabel column, from the metadata of `datasets`."""
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
         labels = {column: about for column, about in features.items() if about.get("_type") == "ClassLabel"}

@@ -30,17 +30,19 @@ def options(text: TextDataConfig) -> list[str]:
     found = list(dict.fromkeys(text.labels.values()))
     if len(found) < 2:
         given = f"labels {dict(text.labels)}" if text.labels else "no labels"
-        raise ValueError(f"data.text.labels has {given}; give each label its text, such as {{'1': positive, ...}}")
+        way_out = "give each label its text, such as {'1': positive, ...}"
+        raise ValueError(f"data.text.labels has {given}; {way_out}")
     if not all(option.strip() == option and option for option in found):
         raise ValueError(f"data.text.labels={dict(text.labels)}: an option is empty, or has spaces around it")
     return found
 
 
 def check(text: TextDataConfig) -> None:
-    """Raise ValueError if the options, fields and prompt of the configuration do not fit together."""
+    """Raise ValueError if the configuration's options, fields and prompt do not fit together."""
     options(text)
     if not text.fields or not all(text.fields.values()):
-        raise ValueError("data.text.fields names no columns; give each text its column, such as {sentence: [sentence]}")
+        way_out = "give each text its column, such as {sentence: [sentence]}"
+        raise ValueError(f"data.text.fields names no columns; {way_out}")
     try:
         used = {name for _, name, _, _ in string.Formatter().parse(text.prompt) if name is not None}
     except ValueError as error:
@@ -51,7 +53,7 @@ def check(text: TextDataConfig) -> None:
 
 
 def read(source: Source, text: TextDataConfig) -> list[Example]:
-    """Return the examples of a source, in the order of its rows; ValueError names the wrong line."""
+    """Return a source's examples, in the order of its rows; ValueError names the wrong line."""
     classes = options(text)
     found: list[Example] = []
     for path in source.files:
@@ -81,7 +83,8 @@ def _column(table: Table, possible: Sequence[str], key: str) -> str:
     """Return the only column with one of the possible names."""
     found = [name for name in possible if name in table.columns]
     if len(found) > 1:
-        raise ValueError(f"{table.path} has columns {found[0]} and {found[1]}; choose one with {key}=[{found[0]}]")
+        way_out = f"choose one with {key}=[{found[0]}]"
+        raise ValueError(f"{table.path} has columns {found[0]} and {found[1]}; {way_out}")
     if not found:
         has = ", ".join(" ".join(name.split()) or "(no name)" for name in table.columns)
         reason = f"; {NO_LABELS}" if key == "data.text.label" else ""
@@ -96,7 +99,8 @@ def _text(row: Row, column: str) -> str:
         raise ValueError(f"{row.where} has no {column}; add it, or remove the line")
     value = row.values[column]
     if not isinstance(value, str | None):
-        raise ValueError(f"{row.where}: {column} is {_shown(value)}, which is no text; write it in quotation marks")
+        way_out = "write it in quotation marks"
+        raise ValueError(f"{row.where}: {column} is {_shown(value)}, which is no text; {way_out}")
     if value is None or not value.strip():
         raise ValueError(f"{row.where}: {column} is empty; fill it in, or remove the line")
     try:
@@ -123,7 +127,8 @@ def _option(row: Row, column: str, names: Sequence[str], text: TextDataConfig) -
     if label not in text.labels:
         shown = f"{label} ({names[int(label)]})" if names and label.isdecimal() else _shown(value)
         known = ", ".join(text.labels)
-        raise ValueError(f"{row.where}: {column} is {shown}; expected one of {known} (data.text.labels)")
+        expected = f"one of {known} (data.text.labels)"
+        raise ValueError(f"{row.where}: {column} is {shown}; expected {expected}")
     return text.labels[label]
 
 

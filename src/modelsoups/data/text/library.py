@@ -38,7 +38,7 @@ def names(data: DataConfig) -> list[str]:
 
 
 def inputs(data: DataConfig, protocol: str, name: str) -> Json:
-    """Return what identifies a data set: a hash of its examples, and the options that chose them."""
+    """Return what identifies a data set: a hash of its examples, and how they were chosen."""
     return _inputs(data, name, _Reader(data).examples(name))
 
 
@@ -162,7 +162,7 @@ def _check_classes(data: DataConfig, name: str, found: Sequence[Example]) -> Non
 
 
 def _repeats(data: DataConfig, name: str, found: overlaps.Sets) -> Json:
-    """Return the facts about repeated texts: notes, overlaps, and whether a key in two sets is an error."""
+    """Return facts on repeated texts: notes, overlaps, whether a key in two sets is an error."""
     again = name == data.holdout and data.choose_on == "validation"
     others = [data.train] if again else [data.train, data.holdout]
     if data.choose_on == "validation" and name == data.test:

@@ -15,7 +15,7 @@ OFFICIAL = "data.text.official=true keeps and counts such texts in official sets
 
 
 def shared(one: Sequence[Example], other: Sequence[Example]) -> list[tuple[Example, Example]]:
-    """Return (example of `one`, example of `other`) for each example of `other` whose texts `one` has."""
+    """Return (example of `one`, of `other`) for each example of `other` with texts of `one`."""
     first = {example.content: example for example in reversed(one)}
     return [(first[example.content], example) for example in other if example.content in first]
 
@@ -30,7 +30,8 @@ def refuse(roles: Sequence[str], found: Sets) -> None:
     for name, examples in found.items():
         if both := conflicts(examples):
             said = f"{both[0][0].where} and {both[0][1].where} have the same texts and different labels"
-            raise ValueError(f"{said}, one of {len(both):,} such pairs in {name}; correct one ({OFFICIAL})")
+            way_out = f"correct one ({OFFICIAL})"
+            raise ValueError(f"{said}, one of {len(both):,} such pairs in {name}; {way_out}")
     for one, other in combinations(roles, 2):
         if both := shared(found[one], found[other]):
             said = f"{both[0][0].where} and {both[0][1].where} have the same texts, one of {len(both):,} examples"
@@ -38,13 +39,13 @@ def refuse(roles: Sequence[str], found: Sets) -> None:
 
 
 def between(name: str, others: Sequence[str], found: Sets) -> dict[str, list[str]]:
-    """Return {other set: content hashes of the examples of the set `name` whose texts it has too}."""
+    """Return {other set: content hashes of the examples of `name` whose texts it has too}."""
     both = {other: shared(found[other], found[name]) for other in others if other != name}
     return {other: [example.content for _, example in pairs] for other, pairs in both.items() if pairs}
 
 
 def notes(name: str, found: Sets, in_others: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return sentences about the repeated texts of the set `name`, for its manifest and the report."""
+    """Return sentences on the repeated texts of the set `name`, for its manifest and the report."""
     examples = found[name]
     repeated = len(examples) - len({example.content for example in examples})
     lines = []

@@ -1,8 +1,8 @@
 """Writes and reads prepared text data sets: a folder with examples.jsonl, then manifest.json.
 
-A line of examples.jsonl is {"key": ..., "label": ..., "fields": {name: text}}. The key is the content
-hash of the texts, with -2, -3, ... for repeated texts. The same examples give the same bytes,
-whatever the format of the files that they were read from.
+A line of examples.jsonl is {"key": ..., "label": ..., "fields": {name: text}}. The key is the
+content hash of the texts, with -2, -3, ... for repeated texts. The same examples give the same
+bytes, whatever the format of the files that they were read from.
 """
 
 import json
@@ -61,6 +61,8 @@ class TextSet:
     texts. overlaps: {other set: keys of the examples whose texts that set has too}. Raises
     ValueError if the folder is missing, incomplete or changed.
     """
+
+    unit = "texts"  # in messages
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""Finds the files of a text data set, such as GLUE/MRPC/train.tsv or mrpc/train-00000-of-00001.parquet.
+"""Finds a text data set's files, as GLUE/MRPC/train.tsv or mrpc/train-00000-of-00001.parquet.
 
 A set is found by its name in one of these forms; two forms at once are an error:
 
@@ -41,8 +41,10 @@ def find(data: DataConfig, name: str) -> Source:
     found = _found(folder, name)
     if not found:
         looked = f"no {name}.tsv, .csv, .jsonl, .parquet, parts {name}-*.parquet, or folder {name}/ of such files"
+        if data.text.folders and folder == Path(str(data.root)):
+            looked = f"no folder {data.text.folders[0]}/, and {looked}"
         way_out = f"put it there, or name it with data.text.files.{name}=..."
-        raise ValueError(f"{folder} has {looked}; it contains {_inside(folder)}: {way_out}")
+        raise ValueError(f"{folder} (data.root) has {looked}; it contains {_inside(folder)}: {way_out}")
     if len(found) > 1:
         places = " and ".join(str(source.place) for source in found[:2])
         raise ValueError(f"{places} may both be the set {name}; choose one with data.text.files.{name}=...")
@@ -55,24 +57,26 @@ def exists(data: DataConfig, name: str) -> bool:
 
 
 def root(data: DataConfig) -> Path:
-    """Return the folder with the sets: one of data.text.folders in data.root, or data.root itself."""
+    """Return the folder of the sets: one of data.text.folders in data.root, or data.root itself."""
+    inside = f"{data.text.folders[0]}/ with " if data.text.folders else ""
+    way_out = f"set it to the folder that contains {inside}train.tsv or the like"
     if data.root is None:
-        inside = f"{data.text.folders[0]}/ with " if data.text.folders else ""
-        raise ValueError(f"data.root is null; set it to the folder that contains {inside}train.tsv or the like")
+        raise ValueError(f"data.root is null; {way_out}")
     above = Path(data.root)
     if not above.is_dir():
-        raise ValueError(f"data.root={above} is no folder; set it to the folder of the texts")
+        raise ValueError(f"data.root={above} is no folder; {way_out}")
     found: list[Path] = []
     for folder in (above / name for name in data.text.folders):
         if folder.is_dir() and not any(folder.samefile(other) for other in found):
             found.append(folder)  # one folder may have two names where case is ignored
     if len(found) > 1:
-        raise ValueError(f"{found[0]} and {found[1]} may both be the data set; set data.text.folders to one of them")
+        way_out = "set data.text.folders to one of them"
+        raise ValueError(f"{found[0]} and {found[1]} may both be the data set; {way_out}")
     return found[0] if found else above
 
 
 def _named(folder: Path, name: str, path: str) -> Source:
-    """Return the source that data.text.files gives: a file, a folder of parts, or a pattern of parts."""
+    """Return the source that data.text.files gives: a file, or a folder or pattern of parts."""
     key, place = f"data.text.files.{name}={path}", folder / Path(path).expanduser()
     if place.is_dir():
         found = _parts_inside(place)
@@ -117,7 +121,8 @@ def _parts_inside(folder: Path) -> Source | None:
     arrow = [path for path in _files(folder) if path.suffix == ".arrow"]
     parquet = [path for path in _files(folder) if path.suffix == ".parquet"]
     if arrow and parquet:
-        raise ValueError(f"{folder} contains .arrow and .parquet files; move those of one kind elsewhere")
+        way_out = "move those of one kind elsewhere"
+        raise ValueError(f"{folder} contains .arrow and .parquet files; {way_out}")
     if not arrow and not parquet:
         return None
     return Source(folder, _whole(folder, _saved(folder, arrow) if arrow else parquet))
@@ -146,7 +151,7 @@ def _is_part(path: Path, name: str) -> bool:
 
 
 def _whole(place: Path, parts: Sequence[Path]) -> tuple[Path, ...]:
-    """Return parts in the order of their numbers; ValueError if "-of-" counts a part that is missing."""
+    """Return parts in the order of their numbers; ValueError if "-of-" counts a missing part."""
     matches = [PART.fullmatch(path.stem) for path in parts]
     numbered = [match for match in matches if match and match["total"]]
     if not numbered:

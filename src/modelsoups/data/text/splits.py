@@ -1,4 +1,4 @@
-"""Splits a training set by hashes of its texts, the same on every machine and in every file format."""
+"""Splits a training set by hashes of its texts, alike on every machine and in every format."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from modelsoups.data.text.examples import Example
 
 
 def holdout(examples: Sequence[Example], fraction: float) -> tuple[list[Example], list[Example]]:
-    """Return (rest, hold-out): of each class, about `fraction` of the examples move to the hold-out.
+    """Return (rest, hold-out): of each class, about `fraction` of the examples are held out.
 
     Equal texts stay together, in the class of the first. Both parts keep the order of the examples.
     ValueError if one of the parts would lack a class.

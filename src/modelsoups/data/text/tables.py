@@ -1,8 +1,8 @@
 """Reads the rows of a text file with columns: TSV, CSV or JSON Lines, in UTF-8.
 
-Lines end with \\n or \\r\\n; other characters that some programs take for line ends stay in the text.
-Quotation marks enclose columns in .csv files only (`csv.QUOTE_NONE` otherwise): GLUE's TSVs have
-single marks in their sentences, and the usual reading of quotes swallows rows.
+Lines end with \\n or \\r\\n; other characters that some programs take for line ends stay in the
+text. Quotation marks enclose columns in .csv files only (`csv.QUOTE_NONE` otherwise): GLUE's TSVs
+have single marks in their sentences, and the usual reading of quotes swallows rows.
 """
 
 import codecs
@@ -83,7 +83,7 @@ def _split(path: Path, lines: Sequence[str], delimiter: str) -> Iterator[Cells]:
 
 
 def _refuse_quoted(path: Path, cells: Iterable[Cells]) -> None:
-    """Raise ValueError if a column looks quoted, as pandas writes it; no column of GLUE's files does."""
+    """Raise ValueError if a column looks quoted, as pandas writes it; no column of GLUE's does."""
     for number, row in cells:
         if any(QUOTED.fullmatch(cell) for cell in row):
             way_out = "set data.text.quotes=true if so, or false if the marks belong to the text"
@@ -91,7 +91,7 @@ def _refuse_quoted(path: Path, cells: Iterable[Cells]) -> None:
 
 
 def _quoted(path: Path, lines: Sequence[str], delimiter: str) -> Iterator[Cells]:
-    """Yield (line number, columns) where quotation marks may enclose a column, even with line ends."""
+    """Yield (line number, columns); quotation marks may enclose a column, and line ends in it."""
     text = io.StringIO("\n".join(lines) + "\n", newline="")
     reader = csv.reader(text, delimiter=delimiter, strict=True)
     number = 1
@@ -111,7 +111,8 @@ def _object(path: Path, number: int, line: str) -> Row:
     try:
         values = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where} is not valid JSON ({error}); write each example on one line") from error
+        way_out = "write each example on one line"
+        raise ValueError(f"{where} is not valid JSON ({error}); {way_out}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{where} is no JSON object; write each example as one object on one line")
     return Row(where, values)
@@ -123,7 +124,7 @@ def _refuse_blank(path: Path, number: int, line: str) -> None:
 
 
 def _lines(path: Path) -> list[str]:
-    """Return a UTF-8 file's lines without line ends, and without empty lines at the end of the file."""
+    """Return a UTF-8 file's lines without line ends, and without empty lines at its end."""
     content = walk.content(path, "a text file")
     if content.startswith(UTF_16):
         raise ValueError(f"{path} is in UTF-16; convert it: iconv -f UTF-16 -t UTF-8 {path.name} > new")

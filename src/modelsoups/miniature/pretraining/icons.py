@@ -1,4 +1,4 @@
-"""What the pre-trainings of IconCLIP and IconViT share: batches of icons, and a head for their names."""
+"""What the pre-trainings of IconCLIP and IconViT share: batches, and a head for icons' names."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 @dataclass
 class IconOptions(PretrainOptions):
-    """The options of a pre-training on icons; its defaults are those of the IconCLIP in this package."""
+    """The options of a pre-training on icons; the defaults made the IconCLIP in this package."""
 
     shared_names: float = 0.7  # fraction of a batch whose names two or more designers drew
     auxiliary: float = 0.5  # weight of the name-classification loss
@@ -62,7 +62,7 @@ class IconPretraining(Pretraining):
         return self.losses(self.normalisation(pixels_BCHW, CPU), places_B, g)
 
     def _batch(self, g: Generator) -> Tensor:
-        """Return random glyph indices (B,): first those with names in several icon fonts, then others."""
+        """Return random glyph indices, (B,): first names in several icon fonts, then others."""
         corpus, size = self.corpus, self.options.batch_size
         shared = round(size * self.options.shared_names)
         first_B = torch.randperm(len(corpus.shared), generator=g)[:shared]

@@ -1,12 +1,13 @@
 """Pre-training of PhraseBERT, a small BERT, on generated texts.
 
-As BERT, it learns masked language modelling and whether two sentences belong together (next sentence
-prediction), and as ELECTRA which words are odd: those changed by random damage, and those of a pair
-without a counterpart in the other sentence (by a head that is dropped afterwards). A small model
-would hardly learn prompts from a few examples, so "does it belong together" and "is it damaged" stand
-in prompts like those of the tasks, with other options. Prompts with the tasks' options have random
-labels. Still the tasks are prepared: in the other prompts, A) always means intact or together, as in
-the tasks, so the pre-trained model already scores above chance on acceptability.
+As BERT, it learns masked language modelling and whether two sentences belong together (next
+sentence prediction), and as ELECTRA which words are odd: those changed by random damage, and those
+of a pair without a counterpart in the other sentence (by a head that is dropped afterwards). A
+small model would hardly learn prompts from a few examples, so "does it belong together" and "is it
+damaged" stand in prompts like those of the tasks, with other options. Prompts with the tasks'
+options have random labels. Still the tasks are prepared: in the other prompts, A) always means
+intact or together, as in the tasks, so the pre-trained model already scores above
+chance on acceptability.
 
 Shape letters: B texts, T tokens, M masked tokens.
 """
@@ -36,13 +37,13 @@ CONFIG = "config.json"
 TASK_OPTIONS = (acceptability.OPTIONS, paraphrase.OPTIONS)
 OPTIONS = (("yes", "no"), ("true", "false"), ("positive", "negative"))
 Marked = tuple[str, list[int]]  # a sentence, and the places of its odd words
-MASKED, SAME, RANDOM = 0.15, 0.1, 0.1  # BERT's: of the masked tokens, 10% stay and 10% become others
+MASKED, SAME, RANDOM = 0.15, 0.1, 0.1  # BERT's: of masked tokens, 10% stay, 10% become others
 MASKED_LABELS = 0.8
 
 
 @dataclass
 class PhraseOptions(PretrainOptions):
-    """The options of PhraseBERT's pre-training; its defaults are those of the weights in this package."""
+    """The options of PhraseBERT's pre-training; the defaults made the weights in this package."""
 
     batch_size: int = 32
     lr: float = 2e-3
@@ -73,7 +74,7 @@ class PhrasePretraining(Pretraining):
         return {"model": model.train(), "odd": self.odd}
 
     def batch_losses(self) -> Losses:
-        """Return the sum of the three losses, that of masked words, and the error rate of labels."""
+        """Return the sum of the three losses, that of masked words, and the labels' error rate."""
         seed = f"pretrain {self.options.seed} step {self.step}"
         draws = Draws(seed)
         texts = [text(draws) for _ in range(self.options.batch_size)]
@@ -89,7 +90,7 @@ class PhrasePretraining(Pretraining):
         losses_M = F.cross_entropy(logits_MV, targets_M, reduction="none")
         words, labels = losses_M[~of_label_M].mean(), losses_M[of_label_M].mean()
         shown_BT = (mask_BT == 1) & ~masked_BT
-        odd_logits_BT = self.odd(before_BTD)[..., 0]  # so that the last layer can look for odd words
+        odd_logits_BT = self.odd(before_BTD)[..., 0]  # so that the last layer looks for odd words
         odd = F.binary_cross_entropy_with_logits(odd_logits_BT[shown_BT], odd_BT[shown_BT])
         errors_M = logits_MV.argmax(dim=1) != targets_M
         return words + labels + self.options.odd * odd, words, errors_M[of_label_M].float().mean()
@@ -146,7 +147,7 @@ def text(draws: Draws) -> Text:
 
 
 def pair(known: Words, label: int, draws: Draws) -> dict[str, Marked]:
-    """Return two sentences that tell the same event (label 0), another, or one with some differences.
+    """Return two sentences that tell the same event (label 0), another, or one that differs a bit.
 
     Odd words are those that the other sentence has in no form and by no synonym.
     """

@@ -1,4 +1,4 @@
-"""The pre-training loop of the miniatures' models; captions, labels and phrases define model and loss.
+"""The miniatures' pre-training loop; captions, labels and phrases define model and loss.
 
 Every step has its own random generator, so that a resumed pre-training sees the same batches.
 """
@@ -83,7 +83,7 @@ class Pretraining(ABC):
 
     @abstractmethod
     def batch_losses(self) -> Losses:
-        """Return the loss of a random batch of this step, and two numbers to print, named in `parts`."""
+        """Return the loss of this step's batch, and two numbers to print, named in `parts`."""
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
@@ -123,7 +123,8 @@ class Pretraining(ABC):
             return
         state = torch.load(self.checkpoint, weights_only=True)
         if state["options"] != self.options.fixed():
-            raise ValueError(f"{self.checkpoint} was written with different options; choose another pretrain.out")
+            way_out = "choose another pretrain.out"
+            raise ValueError(f"{self.checkpoint} was written with different options; {way_out}")
         for key, part in self.saved.items():
             part.load_state_dict(state[key])
         self.step, self.seconds_before = state["step"], state["seconds"]
