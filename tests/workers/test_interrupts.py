@@ -1,5 +1,6 @@
 """A process that is told to end removes what is half made, and ends as one that was told to."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from modelsoups.workers.interrupts import cleaned_up
+from modelsoups.workers.interrupts import check, cleaned_up, interrupted
 
 HALF = """
 import signal, sys, time
@@ -44,3 +45,28 @@ def test_signals_are_as_before_afterwards_and_those_that_are_handled_are_left() 
             assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+class Interrupting:
+    """Its end comes with a Ctrl-C, whose exception Python ignores, as it does in any `__del__`."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_ctrl_c_whose_exception_is_lost_is_raised_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: lost.append(found.exc_type))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with cleaned_up():
+            check()
+            Interrupting()
+            assert lost == [KeyboardInterrupt]
+            assert interrupted()
+            with pytest.raises(KeyboardInterrupt):
+                check()
+        assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+        check()
+    finally:
+        signal.signal(signal.SIGINT, before)

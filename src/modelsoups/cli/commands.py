@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from modelsoups.cli.errors import fail
-from modelsoups.workers.interrupts import cleaned_up
+from modelsoups.workers.interrupts import check, cleaned_up, interrupted
 
 # The pipeline, Hydra and PyTorch are imported only by commands that need them: `--help` is fast.
 
@@ -133,7 +133,9 @@ def _stage_usage(stage: str) -> str:
 def _command(name: str, argv: list[str]) -> int:
     """Run a command that has its own argument parser, such as mix; return its exit status."""
     try:
-        status: int | None = importlib.import_module(f"modelsoups.{COMMANDS[name][0]}").main(argv)
+        module = importlib.import_module(f"modelsoups.{COMMANDS[name][0]}")
+        check()
+        status: int | None = module.main(argv)
     except KeyboardInterrupt:
         again = "starts anew" if name in ANEW else "continues where it stopped"
         fail(f"{name}: interrupted before its end; the same command {again}", status=130)
@@ -144,4 +146,6 @@ def _command(name: str, argv: list[str]) -> int:
 
         what = " ".join(str(error).split())
         fail(f"{name}: {type(error).__name__}: {what}{log_trace(Path('modelsoups.log'))}")
+    if interrupted():
+        fail(f"{name}: interrupted after its end; what it wrote is complete", status=130)
     return status or 0

@@ -23,6 +23,7 @@ from modelsoups.checkpoints.mapped import Bytes, tensor_of
 from modelsoups.checkpoints.states import describe
 from modelsoups.checkpoints.tensors import Checkpoint
 from modelsoups.weights.state_dicts import TensorSum
+from modelsoups.workers.interrupts import check
 
 BLOCK = 2**16  # numbers that are hashed together; changing it changes the digests of soups
 PIECE = 2**18  # numbers of a piece of up to ROWS checkpoints
@@ -74,6 +75,7 @@ def each_piece(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece], worker:
         try:
             visit, rows = worker(), Rows(checkpoints, failed)
             while not failed.is_set():
+                check()
                 with lock:
                     number = next(numbers, None)
                 if number is None:
