@@ -165,8 +165,12 @@ def test_an_interrupted_command_says_what_the_same_command_does(monkeypatch, cap
     assert capsys.readouterr().err.endswith(f"{name}: interrupted before its end; the same command {then}\n")
 
 
-def test_a_command_that_ended_in_spite_of_a_ctrl_c_says_so(monkeypatch, capsys):
-    """Python ignores what a signal raises within `__del__`."""
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(None, "after its end; what it wrote is complete"), (ImportError, "before its end; the same command starts anew")],
+)
+def test_a_ctrl_c_whose_exception_is_lost_is_said(monkeypatch, capsys, error, said):
+    """Python ignores what a signal raises within `__del__`; an import that is cut off raises another error."""
 
     class Interrupting:
         def __del__(self):
@@ -174,6 +178,8 @@ def test_a_command_that_ended_in_spite_of_a_ctrl_c_says_so(monkeypatch, capsys):
 
     def end(argv):
         Interrupting()
+        if error is not None:
+            raise error("cannot load module")
 
     monkeypatch.setattr(sys, "unraisablehook", lambda found: None)
     monkeypatch.setattr(f"modelsoups.{commands.COMMANDS['mix'][0]}.main", end)
@@ -182,4 +188,4 @@ def test_a_command_that_ended_in_spite_of_a_ctrl_c_says_so(monkeypatch, capsys):
         commands.main(["mix"])
     signal.signal(signal.SIGINT, before)
     assert ended.value.code == 130
-    assert capsys.readouterr().err.endswith("mix: interrupted after its end; what it wrote is complete\n")
+    assert capsys.readouterr().err.endswith(f"mix: interrupted {said}\n")

@@ -22,6 +22,19 @@ with cleaned_up(), storage.atomic(Path(sys.argv[1]) / "a.bin"):
     print("half", flush=True)
     time.sleep(60)
 """
+IMPORTING = """
+import signal, time
+from modelsoups.workers.interrupts import at_once, cleaned_up
+for number in (signal.SIGTERM, signal.SIGHUP):  # nohup ignores SIGHUP
+    signal.signal(number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+with cleaned_up(), at_once():
+    print("importing", flush=True)
+    try:
+        time.sleep(60)
+    except BaseException:
+        time.sleep(60)
+"""
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
@@ -33,6 +46,15 @@ def test_nothing_half_made_stays(tmp_path: Path, number: int) -> None:
         process.send_signal(number)
         assert process.wait(20) == -number
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_imports_that_catch_everything_end_at_once(number: int) -> None:
+    with subprocess.Popen([sys.executable, "-c", IMPORTING], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(number)
+        assert process.wait(20) == -number
 
 
 def test_signals_are_as_before_afterwards_and_those_that_are_handled_are_left() -> None:

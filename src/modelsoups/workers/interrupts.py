@@ -15,6 +15,14 @@ class Ended(BaseException):
     """Raised in a process that receives SIGTERM or SIGHUP, so that it cleans up before it ends."""
 
 
+def _end(number: int, frame: FrameType | None) -> None:
+    _received.append(number)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    if len(_received) == 1:
+        raise Ended
+
+
 @contextlib.contextmanager
 def cleaned_up() -> Iterator[None]:
     """In the with block, SIGTERM and SIGHUP raise Ended; afterwards they end the process.
@@ -23,18 +31,11 @@ def cleaned_up() -> Iterator[None]:
     raises it again. A signal that is already ignored or handled is left alone.
     """
 
-    def end(number: int, frame: FrameType | None) -> None:
-        _received.append(number)
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        if len(_received) == 1:
-            raise Ended
-
     main = threading.current_thread() is threading.main_thread()
     usual = dict.fromkeys(SIGNALS, signal.SIG_DFL) | {signal.SIGINT: signal.default_int_handler}
     taken = [number for number, handler in usual.items() if main and signal.getsignal(number) == handler]
     for number in taken:
-        signal.signal(number, end)
+        signal.signal(number, _end)
     try:
         yield
     finally:
@@ -45,6 +46,22 @@ def cleaned_up() -> Iterator[None]:
             _received.clear()
         if deadly:
             os.kill(os.getpid(), deadly[0])
+
+
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """In the with block, within `cleaned_up`, the same signals end the process without exceptions.
+
+    This is for imports: they may ignore an exception, and they leave no files to remove.
+    """
+    taken = [number for number in (*SIGNALS, signal.SIGINT) if signal.getsignal(number) == _end]
+    for number in taken:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, _end)
 
 
 def interrupted() -> bool:
