@@ -165,7 +165,7 @@ def once(way: str, folder: Path, count: int) -> dict[str, float]:
         importlib.import_module("modelsoups.soup")
 
         try:  # with Numba; others import it when they first mix
-            importlib.import_module("modelsoups.weights.fast.loops")
+            importlib.import_module("modelsoups.weights.fast.xxh3")
         except ImportError:  # an older commit, for `ours_before`
             importlib.import_module("modelsoups.core.kernels")
     waited, fsync = [0.0], os.fsync

@@ -1,6 +1,7 @@
 """The command line as a user meets it."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -162,3 +163,29 @@ def test_an_interrupted_command_says_what_the_same_command_does(monkeypatch, cap
         commands.main([name])
     assert ended.value.code == 130
     assert capsys.readouterr().err.endswith(f"{name}: interrupted before its end; the same command {then}\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(None, "after its end; what it wrote is complete"), (ImportError, "before its end; the same command starts anew")],
+)
+def test_a_ctrl_c_whose_exception_is_lost_is_said(monkeypatch, capsys, error, said):
+    """Python ignores what a signal raises within `__del__`; an import that is cut off raises another error."""
+
+    class Interrupting:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def end(argv):
+        Interrupting()
+        if error is not None:
+            raise error("cannot load module")
+
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: None)
+    monkeypatch.setattr(f"modelsoups.{commands.COMMANDS['mix'][0]}.main", end)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    with pytest.raises(SystemExit) as ended:
+        commands.main(["mix"])
+    signal.signal(signal.SIGINT, before)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.endswith(f"mix: interrupted {said}\n")

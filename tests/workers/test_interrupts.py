@@ -1,5 +1,6 @@
 """A process that is told to end removes what is half made, and ends as one that was told to."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from modelsoups.workers.interrupts import cleaned_up
+from modelsoups.workers.interrupts import check, cleaned_up, interrupted
 
 HALF = """
 import signal, sys, time
@@ -20,6 +21,19 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 with cleaned_up(), storage.atomic(Path(sys.argv[1]) / "a.bin"):
     print("half", flush=True)
     time.sleep(60)
+"""
+IMPORTING = """
+import signal, time
+from modelsoups.workers.interrupts import at_once, cleaned_up
+for number in (signal.SIGTERM, signal.SIGHUP):  # nohup ignores SIGHUP
+    signal.signal(number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+with cleaned_up(), at_once():
+    print("importing", flush=True)
+    try:
+        time.sleep(60)
+    except BaseException:
+        time.sleep(60)
 """
 
 
@@ -34,6 +48,15 @@ def test_nothing_half_made_stays(tmp_path: Path, number: int) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_imports_that_catch_everything_end_at_once(number: int) -> None:
+    with subprocess.Popen([sys.executable, "-c", IMPORTING], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(number)
+        assert process.wait(20) == -number
+
+
 def test_signals_are_as_before_afterwards_and_those_that_are_handled_are_left() -> None:
     with cleaned_up():
         assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
@@ -44,3 +67,28 @@ def test_signals_are_as_before_afterwards_and_those_that_are_handled_are_left() 
             assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+class Interrupting:
+    """Its end comes with a Ctrl-C, whose exception Python ignores, as it does in any `__del__`."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_ctrl_c_whose_exception_is_lost_is_raised_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: lost.append(found.exc_type))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with cleaned_up():
+            check()
+            Interrupting()
+            assert lost == [KeyboardInterrupt]
+            assert interrupted()
+            with pytest.raises(KeyboardInterrupt):
+                check()
+        assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+        check()
+    finally:
+        signal.signal(signal.SIGINT, before)

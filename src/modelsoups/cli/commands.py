@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from modelsoups.cli.errors import fail
-from modelsoups.workers.interrupts import cleaned_up
+from modelsoups.workers.interrupts import at_once, cleaned_up, interrupted
 
 # The pipeline, Hydra and PyTorch are imported only by commands that need them: `--help` is fast.
 
@@ -133,15 +133,19 @@ def _stage_usage(stage: str) -> str:
 def _command(name: str, argv: list[str]) -> int:
     """Run a command that has its own argument parser, such as mix; return its exit status."""
     try:
-        status: int | None = importlib.import_module(f"modelsoups.{COMMANDS[name][0]}").main(argv)
-    except KeyboardInterrupt:
-        again = "starts anew" if name in ANEW else "continues where it stopped"
-        fail(f"{name}: interrupted before its end; the same command {again}", status=130)
-    except (ValueError, OSError) as error:
-        fail(f"{name}: {' '.join(str(error).split())}")
-    except Exception as error:
+        with at_once():
+            module = importlib.import_module(f"modelsoups.{COMMANDS[name][0]}")
+        status: int | None = module.main(argv)
+    except (KeyboardInterrupt, Exception) as error:
+        if isinstance(error, KeyboardInterrupt) or interrupted():  # an import that is cut off raises other errors
+            again = "starts anew" if name in ANEW else "continues where it stopped"
+            fail(f"{name}: interrupted before its end; the same command {again}", status=130)
+        what = " ".join(str(error).split())
+        if isinstance(error, (ValueError, OSError)):
+            fail(f"{name}: {what}")
         from modelsoups.cli.pipeline import log_trace  # as above
 
-        what = " ".join(str(error).split())
         fail(f"{name}: {type(error).__name__}: {what}{log_trace(Path('modelsoups.log'))}")
+    if interrupted():
+        fail(f"{name}: interrupted after its end; what it wrote is complete", status=130)
     return status or 0

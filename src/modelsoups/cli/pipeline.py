@@ -16,6 +16,7 @@ from modelsoups.disk import storage
 from modelsoups.disk.paths import Run
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.tracking import following
+from modelsoups.workers.interrupts import check
 
 
 def run_command(modules: dict[str, str], overrides: Sequence[str]) -> None:
@@ -45,6 +46,7 @@ def _run_all(modules: dict[str, str], config: Config) -> None:
         begin = time.monotonic()
         try:
             made = _run(stage, module, experiment)
+            check()
             if (stage in SETTLED_BY or config.run.root.exists()) and os.environ.get("RANK", "0") == "0":
                 keep_overrides(config.run, config.overrides, stage)
             if made:

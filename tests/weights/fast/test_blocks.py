@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from modelsoups.checkpoints.tensors import InFile, checkpoint_of
 from modelsoups.weights.fast import blocks
 from modelsoups.weights.fast.blocks import Room, Rows
 from modelsoups.weights.state_dicts import TensorSum
+from modelsoups.workers.interrupts import cleaned_up
 
 any_float32 = st.floats(width=32, allow_subnormal=True)  # NaN, infinities and the smallest and largest among them
 
@@ -118,6 +120,27 @@ def test_ctrl_c_stops_all_threads_within_a_piece() -> None:
     count = len(groups)
     time.sleep(0.3)
     assert len(groups) == count > 0
+
+
+def test_a_ctrl_c_whose_exception_was_lost_stops_all_threads(monkeypatch) -> None:
+    """Python ignores what a signal raises within `__del__`."""
+    visited: list[int] = []
+
+    def visit(rows: Rows, number: int, piece: blocks.Piece) -> None:
+        visited.append(number)
+
+    class Interrupting:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: None)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with cleaned_up():
+        Interrupting()
+        with pytest.raises(KeyboardInterrupt):
+            blocks.each_piece([checkpoint_of({"w": torch.zeros(9)})], [("w", 0, 9)], lambda: visit)
+    signal.signal(signal.SIGINT, before)
+    assert not visited
 
 
 def test_numbers_of_a_read_only_map_give_no_warning(tmp_path: Path, recwarn) -> None:

@@ -23,6 +23,7 @@ from modelsoups.checkpoints.mapped import Bytes, tensor_of
 from modelsoups.checkpoints.states import describe
 from modelsoups.checkpoints.tensors import Checkpoint
 from modelsoups.weights.state_dicts import TensorSum
+from modelsoups.workers.interrupts import check
 
 BLOCK = 2**16  # numbers that are hashed together; changing it changes the digests of soups
 PIECE = 2**18  # numbers of a piece of up to ROWS checkpoints
@@ -74,6 +75,7 @@ def each_piece(checkpoints: Sequence[Checkpoint], todo: Sequence[Piece], worker:
         try:
             visit, rows = worker(), Rows(checkpoints, failed)
             while not failed.is_set():
+                check()
                 with lock:
                     number = next(numbers, None)
                 if number is None:
@@ -176,9 +178,9 @@ class Room:
     """One thread's buffers for sums and inner products; a call may overwrite earlier results."""
 
     def __init__(self) -> None:
-        from modelsoups.weights.fast import loops  # imports Numba, which takes half a second
+        from modelsoups.weights.fast import loops, xxh3  # these import Numba, which takes half a second
 
-        self.loops = loops
+        self.loops, self.xxh3 = loops, xxh3
         self.total, self.mixed = np.empty(BLOCK), np.empty(PIECE, np.float32)
         self.zeros, self.wide = np.zeros(PIECE, np.float32), torch.empty(ROWS, BLOCK)
         self.chunks = np.zeros((ROWS + 1, WIDE), np.float32)  # the last row stays zero
@@ -195,41 +197,47 @@ class Room:
         dtype = rows.dtype(key)
         if not _is_narrow(dtype):
             return self._mix_wide(rows, piece, weights_K, by, found_PK16)
-        out, kind, finite = self.mixed[: stop - start], KINDS.get(dtype, 0), True
+        out, kind = self.mixed[: stop - start], KINDS.get(dtype, 0)
         exact = math.frexp(by)[0] == 0.5  # for powers of two, x * (1 / by) equals x / by and is faster
-        hashed = len(found_PK16) and rows.addresses(piece) is not None
-        bytes_K = [block.data for block in rows.blocks(slice(None), piece)] if hashed else []
-        for p, part in enumerate(parts(piece)):
-            first, last = ((end - start) * dtype.itemsize for end in part[1:])
-            blocks_K = [whole[first:last] for whole in bytes_K]
-            total = self._total(rows, part, weights_K, blocks_K, found_PK16[p : p + 1])
-            block = out[part[1] - start : part[2] - start]
-            finite &= self.loops.divide(block, total, by, exact, kind)
+        in_place = rows.addresses(piece) is not None
+        sums = self._sums_in_place if in_place else self._sums_of_copies
+        finite = True
+        for p, total in enumerate(sums(rows, piece, weights_K, found_PK16)):
+            finite &= self.loops.divide(out[p * BLOCK : p * BLOCK + len(total)], total, by, exact, kind)
         mixed = torch.from_numpy(out).to(dtype)
         if dtype not in KINDS:
             finite = bool(mixed.float().isfinite().all())  # float8 has no isfinite
         return mixed, finite
 
-    def _total(
-        self, rows: Rows, part: Piece, weights_K: Float64s, blocks_K: Sequence[memoryview], found_1K16: Digests
-    ) -> Float64s:
-        """Return a block's weighted sum over K checkpoints; hash its bytes in each of them.
+    def _sums_in_place(self, rows: Rows, piece: Piece, weights_K: Float64s, found_PK16: Digests) -> Iterator[Float64s]:
+        """Yield the weighted sum of each block, read where its K rows lie; hash their bytes."""
+        dtype, first_K = rows.dtype(piece[0]), rows.addresses(piece)
+        assert first_K is not None, piece
+        rows.blocks(slice(None), piece)  # raises ValueError if a file is too short now
+        for p, part in enumerate(parts(piece)):
+            total = self.total[: part[2] - part[1]]
+            rows_K = first_K + np.uint64(p * BLOCK * dtype.itemsize)
+            for some in rows.groups():
+                self.loops.add(total, rows_K[some], KINDS[dtype], weights_K[some], some.start == 0, self.chunks)
+                if not len(found_PK16):
+                    continue
+                if (size := len(total) * dtype.itemsize) > self.xxh3.SHORT:
+                    self.xxh3.write_hashes(found_PK16[p, some], rows_K[some], size)
+                else:
+                    found_PK16[p, some] = hashes(rows.blocks(some, part))
+            yield total
 
-        blocks_K: these bytes; not used if they must be computed or converted, which is done here.
-        """
-        key, start, stop = part
-        total, rows_K = self.total[: stop - start], rows.addresses(part)
-        for some in rows.groups():
-            blocks: Sequence[Bytes | memoryview] = blocks_K[some]
-            if rows_K is None:
-                read = rows.blocks(some, part)
-                blocks, rows_R, kind = read, self._widened(read, rows.dtype(key)), 0
-            else:
-                rows_R, kind = rows_K[some], KINDS[rows.dtype(key)]
-            self.loops.add(total, rows_R, kind, weights_K[some], some.start == 0, self.chunks)
-            if len(found_1K16):
-                found_1K16[0, some] = hashes(blocks)
-        return total
+    def _sums_of_copies(self, rows: Rows, piece: Piece, weights_K: Float64s, found_PK16: Digests) -> Iterator[Float64s]:
+        """Do as `_sums_in_place` for numbers that must be computed, or converted to float32."""
+        for p, part in enumerate(parts(piece)):
+            total = self.total[: part[2] - part[1]]
+            for some in rows.groups():
+                blocks = rows.blocks(some, part)
+                rows_R = self._widened(blocks, rows.dtype(part[0]))
+                self.loops.add(total, rows_R, 0, weights_K[some], some.start == 0, self.chunks)
+                if len(found_PK16):
+                    found_PK16[p, some] = hashes(blocks)
+            yield total
 
     def _mix_wide(
         self, rows: Rows, piece: Piece, weights_K: Float64s, by: float, found_PK16: Digests

@@ -27,15 +27,17 @@ intrinsic: Any = extending.intrinsic
 jitable: Any = extending.register_jitable
 
 
-def _compiled(signature: str, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(signature: str, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that compiles a function; its machine code is cached for this version of its file."""
+
+    def compile_it(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             made: Callable[..., Any] = numba.njit(signature, nogil=True, cache=True, **options)(function)
         except RuntimeError:  # no folder for the cache can be written
             made = numba.njit(signature, nogil=True, **options)(function)
         return made
 
-    return compiled
+    return compile_it
 
 
 @intrinsic
@@ -119,7 +121,7 @@ def _add_chunk(
         total_N[i] = x
 
 
-@_compiled("void(f8[::1], u8[::1], i8, f8[::1], b1, f4[:, ::1])")
+@compiled("void(f8[::1], u8[::1], i8, f8[::1], b1, f4[:, ::1])")
 def add(total_N: Float64s, rows_R: Addresses, kind: int, weights_R: Float64s, first: bool, chunks_RM: Float32s) -> None:
     """Add weight * row to total_N for up to ROWS rows in turn; each sum is rounded as in NumPy.
 
@@ -136,7 +138,7 @@ def add(total_N: Float64s, rows_R: Addresses, kind: int, weights_R: Float64s, fi
             _add_chunk(total_N[start:stop], wide_R, 0, weights_R, first, zeros_M)
 
 
-@_compiled("b1(f4[::1], f8[::1], f8, b1, i8)", error_model="numpy")
+@compiled("b1(f4[::1], f8[::1], f8, b1, i8)", error_model="numpy")
 def divide(out_N: Float32s, total_N: Float64s, by: float, exact: bool, kind: int) -> bool:
     """Write total_N / by to out_N; return whether all fit dtype `kind`.
 
@@ -150,7 +152,7 @@ def divide(out_N: Float32s, total_N: Float64s, by: float, exact: bool, kind: int
     return odd == 0
 
 
-@_compiled("void(f8[::1], f4[::1], u8[::1], i8, f4[::1])", fastmath={"reassoc", "contract"})
+@compiled("void(f8[::1], f4[::1], u8[::1], i8, f4[::1])", fastmath={"reassoc", "contract"})
 def _multiply(found_R: Float64s, by_N: Float32s, rows_K: Addresses, k: int, zeros_N: Float32s) -> None:
     """Add the inner products of by_N with up to ROWS rows, from row k on, to found_R."""
     a_N, b_N, c_N, d_N, e_N, f_N, g_N, h_N = _rows(rows_K, k, 0, zeros_N)
@@ -170,7 +172,7 @@ def _multiply(found_R: Float64s, by_N: Float32s, rows_K: Addresses, k: int, zero
         found_R[row] += sums[row]
 
 
-@_compiled("void(f4[::1], u8[::1], i8, f4[::1], f4[:, ::1], f8[::1])")
+@compiled("void(f4[::1], u8[::1], i8, f4[::1], f4[:, ::1], f8[::1])")
 def products(
     by_N: Float32s, rows_K: Addresses, kind: int, zeros_N: Float32s, chunks_RM: Float32s, found_K: Float64s
 ) -> None:
