@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Parameter
 
 Make = Callable[[list[Parameter], float, float], torch.optim.Optimizer]
@@ -31,6 +31,19 @@ def _fused(parameters: list[Parameter]) -> bool | None:
     bits of the committed results.
     """
     return True if parameters and parameters[0].is_cuda else None
+
+
+def trained_parameters(model: nn.Module, trained: str) -> list[Parameter]:
+    """Freeze the head unless trained="all", and return the parameters that are trained.
+
+    Raises ValueError if the model has no head to freeze.
+    """
+    head = getattr(model, "head", None)
+    if head is not None:
+        head.requires_grad_(trained == "all")  # also undoes what an earlier run in this process set
+    elif trained != "all":
+        raise ValueError(f"recipe.trained={trained}: this model has no head; set recipe.trained=all")
+    return [p for p in model.parameters() if p.requires_grad]
 
 
 def restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ from modelsoups.train.averages import Ema, Swa
 from modelsoups.train.device import device_of, staged
 from modelsoups.train.distillation import load_teachers
 from modelsoups.train.metrics_file import DivergenceCheck, MetricsFile
-from modelsoups.train.optimizers import OPTIMIZERS, lr_factor, restore, sharpened
+from modelsoups.train.optimizers import OPTIMIZERS, lr_factor, restore, sharpened, trained_parameters
 from modelsoups.train.ranks import ALONE, STOPPED, Ranks, mark_saved
 from modelsoups.workers.processes import advance
 
@@ -78,8 +78,7 @@ class Trainer:
         # "ranks x parts of a batch, device"; resuming with a different layout adds an entry.
         self.layouts = [f"{self.ranks.world}x{self.parts} {self.device.name}".rstrip()]
         self.device.layout(model)
-        self._freeze()
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.parameters = trained_parameters(model, recipe.trained)
         self.optimizer = OPTIMIZERS[recipe.optimizer](self.parameters, recipe.lr, recipe.weight_decay)
         self.averages: dict[str, Ema | Swa] = {f"ema-{decay:g}": Ema(decay) for decay in recipe.ema}
         self.averages |= {f"swa-{begin:g}": Swa(begin) for begin in recipe.swa}
@@ -95,14 +94,6 @@ class Trainer:
         self.skipped = Skipped(train, settings.skip_corrupt)
         chance = task.chance_loss(model, recipe.loss, len(train.classes))
         self.check = DivergenceCheck(chance, patience=min(50, max(3, self.total // 10)))
-
-    def _freeze(self) -> None:
-        """Train all weights or all but the head; this also undoes what an earlier run in this process set."""
-        head = getattr(self.model, "head", None)
-        if head is not None:
-            head.requires_grad_(self.recipe.trained == "all")
-        elif self.recipe.trained != "all":
-            raise ValueError(f"recipe.trained={self.recipe.trained}: this model has no head; set recipe.trained=all")
 
     # ---- starting and resuming ----
 
