@@ -29,7 +29,7 @@ APART = {  # name -> (module with run(experiment), what it does, the sections th
     ),
     "status": ("cluster.status", "show the sweep's progress, and which models failed and why", ()),
     "dashboard": ("cli.dashboard", "create a Weights & Biases workspace for the sweep", ("track",)),
-    "export": ("cli.export", "write a soup as a folder that open_clip or timm loads", ("export",)),
+    "export": ("cli.export", "write a soup as a folder for open_clip, timm or transformers", ("export",)),
     "pretrain": (
         "cli.pretrain",
         "retrain the miniature's pre-trained models (not part of the pipeline)",

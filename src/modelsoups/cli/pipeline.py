@@ -82,7 +82,8 @@ def conclusion(config: Config) -> str:
     lines = [f"  {what:<10}{path}" for what, paths in made.items() for path in paths if path.exists()]
     again = [o for o in config.overrides if o.startswith(("runs=", "results="))]
     export = " ".join(["modelsoups export", f"name={config.name}", *again])
-    lines.append(f"next: {export}    # write the greedy soup as a folder for open_clip or timm")
+    loader = "transformers" if config.task == "text" else "open_clip or timm"
+    lines.append(f"next: {export}    # write the greedy soup as a folder for {loader}")
     if logged.exists():
         lines.append(f"      wandb leet {logged}    # show the W&B logs in the terminal; `wandb sync` uploads them")
     return "\n".join(lines)

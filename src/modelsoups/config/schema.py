@@ -168,7 +168,7 @@ class PretrainConfig:
 
 @dataclass
 class ExportConfig:
-    """Options of `modelsoups export`, which writes a soup as a folder for open_clip or timm."""
+    """Options of `modelsoups export`, which writes a soup for open_clip, timm or transformers."""
 
     row: str = key("what to export: a soup in runs/<name>/soups, or an ingredient such as 003", "greedy")
     out: str | None = key("folder to write; null: runs/<name>/export/<row>", None)
