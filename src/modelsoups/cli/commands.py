@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from modelsoups.cli.errors import fail
+from modelsoups.published import index
 from modelsoups.workers.interrupts import cleaned_up
 
 # The pipeline, Hydra and PyTorch are imported only by commands that need them: `--help` is fast.
@@ -94,8 +95,6 @@ def _main(argv: Sequence[str] | None) -> None:
         print(_stage_usage(stage) if stage else usage())
         return
     if stage == "report" and args == ["--list"]:
-        from modelsoups.published import index
-
         print(index.text())
         return
     modules = modules_of([stage] if stage else list(STAGES))
