@@ -131,7 +131,7 @@ class Bench:
             starts[name] = hashes(run.ingredients.initial().values())
         sets = {name: self.images.dataset(name).sha256 for name in self.experiment.sets.evaluated()}
         options["train"] = self.train is not None
-        found = {"pools": pools, "starts": starts, "sets": sets, "options": options, "code": code}
+        found: dict[str, Any] = {"pools": pools, "starts": starts, "sets": sets, "options": options, "code": code}
         report = self.files.results / RESULTS  # the numbers of the analysis robustness, on ImageNet alone
         if self.experiment.config.data.library == "imagenet" and report.exists():
             found["report"] = storage.file_sha256(report)

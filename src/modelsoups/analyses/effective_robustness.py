@@ -171,9 +171,10 @@ def _draw_set(panel: Axes, on: dict[str, Any], models: Rows) -> None:
             look: dict[str, Any] = {"marker": marker, "color": colour, "edgecolors": "white", "linewidths": 0.5}
             panel.scatter(*places[row], s=40, label=_label(row), zorder=4 if row == "greedy" else 3, **look)
     panel.set(title=on["title"], xlabel="ImageNet (accuracy, %)", ylabel=f"{on['title']} (accuracy, %)")
-    for axis, limit, values in zip("xy", (panel.set_xlim, panel.set_ylim), _axes(seen), strict=True):
+    for axis, values in zip("xy", _axes(seen), strict=True):
         room = 0.04 * (max(values) - min(values))
-        ends = limit(min(values) - room, max(values) + room)
+        ends = min(values) - room, max(values) + room
+        panel.set(**{f"{axis}lim": ends})
         _accuracy_axis(getattr(panel, f"{axis}axis"), *ends)
 
 
