@@ -19,9 +19,11 @@ from modelsoups.analyses.images import Images
 from modelsoups.analyses.members import OWN, PLAIN, Member, Unavailable, models_of, open_pool
 from modelsoups.data import crops, transforms
 from modelsoups.disk import provenance, storage
+from modelsoups.disk.paths import RESULTS
 from modelsoups.experiment import logits
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.models import classifier
+from modelsoups.published import tables
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.stats import projection, scores
 from modelsoups.stats.scores import Logits
@@ -80,6 +82,8 @@ class Bench:
         if pools is None:
             pools = {name: open_pool(experiment, name) for name in config.analyse.pools}
         self.runs = {OWN: experiment, **pools}
+        # Of the authors' models only the published accuracies are here: nothing was imported
+        self.published = experiment.imported is not None and not experiment.imported.is_here
         self._members_read: dict[str, list[Member]] = {}
         self.images = Images(experiment)
         self.weights, self.logits = self.images.weights, self.images.logits
@@ -116,16 +120,22 @@ class Bench:
 
     def inputs(self) -> dict[str, Any]:
         """Return the options and the hashes of models, data and code that the results depend on."""
+        options: dict[str, Any] = {**asdict(self.settings), "protocol": self.experiment.config.protocol}
+        del options["in_pipeline"]
+        code = provenance.code_fingerprint("analyses", "soup", "weights", "stats", "report")
+        if self.published:
+            return {"released results": tables.MODELS, "options": options, "code": code}
         pools, starts = {}, {}
         for name, run in self.runs.items():
             pools[name] = hashes(run.ingredients.find().ingredients)
             starts[name] = hashes(run.ingredients.initial().values())
         sets = {name: self.images.dataset(name).sha256 for name in self.experiment.sets.evaluated()}
-        options: dict[str, Any] = {**asdict(self.settings), "protocol": self.experiment.config.protocol}
         options["train"] = self.train is not None
-        del options["in_pipeline"]
-        code = provenance.code_fingerprint("analyses", "soup", "weights", "stats", "report")
-        return {"pools": pools, "starts": starts, "sets": sets, "options": options, "code": code}
+        found: dict[str, Any] = {"pools": pools, "starts": starts, "sets": sets, "options": options, "code": code}
+        report = self.files.results / RESULTS  # the numbers of the analysis robustness, on ImageNet alone
+        if self.experiment.config.data.library == "imagenet" and report.exists():
+            found["report"] = storage.file_sha256(report)
+        return found
 
     # ---- models ----
 
@@ -162,6 +172,8 @@ class Bench:
 
     def _members(self, pool: str) -> list[Member]:
         """Return all models of a pool whose fine-tuning has finished; files are read only once."""
+        if self.published:
+            raise Unavailable("the analysis needs the authors' models: run modelsoups import-released DIR first")
         if pool not in self._members_read:
             run = self.runs[pool]
             models = run.ingredients.find().ingredients

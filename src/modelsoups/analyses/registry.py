@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Sequence
 
 from modelsoups.analyses.analysis import Analysis
+from modelsoups.analyses.effective_robustness import ROBUSTNESS
 from modelsoups.analyses.figure_2_j1_landscape import LANDSCAPE
 from modelsoups.analyses.figure_3_angle import ANGLE
 from modelsoups.analyses.figure_4_ensemble import ENSEMBLE
@@ -22,6 +23,7 @@ from modelsoups.analyses.table_l3_sam import TABLE_L3
 
 _ALL = [LANDSCAPE, ANGLE, ENSEMBLE, SELECTION, TABLE_4, EQUATION_1, MODEL_COUNTS[0], CALIBRATION, WISE_FT, GRIDS]
 _ALL += [SEEDS, *MODEL_COUNTS[1:], TABLE_L1, TABLE_L2, AVERAGES, AVERAGES_LABELS, TABLE_L3, METHODS_COMPARED]
+_ALL.append(ROBUSTNESS)  # beyond the paper
 ANALYSES: dict[str, Analysis] = {analysis.name: analysis for analysis in _ALL}
 
 

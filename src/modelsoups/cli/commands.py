@@ -7,6 +7,7 @@ from pathlib import Path
 
 from modelsoups.cli.errors import fail
 from modelsoups.workers.interrupts import at_once, cleaned_up, interrupted
+from modelsoups.published import index
 
 # The pipeline, Hydra and PyTorch are imported only by commands that need them: `--help` is fast.
 
@@ -63,6 +64,7 @@ examples:
   modelsoups finetune -m ingredient='range(12)'    Hydra multirun: one job for each ingredient
   modelsoups sweep sweep.seed=1 name=seed1         draw other recipes, into a new run folder
   modelsoups export name=seed1                     reopen that run by its name
+  modelsoups report --list                         list the paper's figures and tables, and what makes each
   modelsoups finetune -h                           list the configuration keys of a stage
   modelsoups finetune --cfg job                    print the values of all configuration keys
 
@@ -91,6 +93,9 @@ def _main(argv: Sequence[str] | None) -> None:
         fail(f"unknown stage {stage}; expected one of {names}, or none to run all stages", status=2)
     if any(a in ("-h", "--help") for a in args):
         print(_stage_usage(stage) if stage else usage())
+        return
+    if stage == "report" and args == ["--list"]:
+        print(index.text())
         return
     modules = modules_of([stage] if stage else list(STAGES))
     if any(a.startswith("-") for a in args):

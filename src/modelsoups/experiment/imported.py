@@ -17,6 +17,11 @@ class Imported:
         """holdout: folder of the prepared hold-out; `find` checks how it was split."""
         self.files, self.holdout = files, holdout
 
+    @property
+    def is_here(self) -> bool:
+        """Return whether the import has finished on this machine; without it there are no models."""
+        return manifests.manifest_of(self.files.ingredients) is not None
+
     def find(self) -> tuple[list[Ingredient], dict[str, str]]:
         """Return the imported models with their recipes, and {id: reason} for each missing model.
 
