@@ -1,5 +1,6 @@
 """RADIN: subsets ranked by their ensembles, of which few are mixed."""
 
+import importlib
 import itertools
 from dataclasses import replace
 
@@ -78,7 +79,7 @@ def test_counted_in_blocks_or_as_a_whole_the_scores_are_the_same(monkeypatch: py
     subsets = subsets_of(range(4), 100, 0)
     whole = ensemble_scores(replace(pool, points=lambda logits_NC, labels_N: pool.points(logits_NC, labels_N)), subsets)
     for numbers in (16, 64, 4096):
-        monkeypatch.setattr("modelsoups.soup.methods.radin.BLOCK", numbers)
+        monkeypatch.setattr(importlib.import_module("modelsoups.soup.methods.radin"), "BLOCK", numbers)
         monkeypatch.setattr("modelsoups.soup.logit_blocks.BLOCK", numbers)
         assert ensemble_scores(pool, subsets) == whole
 

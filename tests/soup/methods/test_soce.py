@@ -81,7 +81,7 @@ def test_the_grid_has_all_weights_in_tenths(count: int, expected: int) -> None:
 
 
 def test_classes_on_which_all_do_equally_well_join_others() -> None:
-    alone = categories_of(np.array([[1.0, 0.0, 0.3], [0.0, 1.0, 0.3]]), 3)
+    alone = categories_of(np.array([[1.0, 0.0, 0.3], [0.0, 1.0, 0.3]]), 2)
     assert alone[0] != alone[1]
     assert alone[2] in alone[:2]
     assert categories_of(np.array([[1.0, 0.0]]), 2).tolist() == [1, 1], "one model has no correlations"
