@@ -9,7 +9,7 @@ Letters of array names: K ingredients, G layer groups.
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from modelsoups.checkpoints.states import State, averaged
+from modelsoups.checkpoints.tensors import checkpoint_of
 from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.options import BatchSize, Epochs, LearningRate, Seed
 from modelsoups.soup.pool import Gradient, Pool
 from modelsoups.weights.coefficient_gradients import Stack
-from modelsoups.weights.state_dicts import EVERYTHING, layer_of
+from modelsoups.weights.state_dicts import EVERYTHING, layer_of, of_group
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def _learn(pool: Pool, method: str, groups: Sequence[str], by: Descent, free: bo
         method=method,
         ingredients=tuple(i.id for i in pool.ingredients),
         hashes=tuple(i.sha256 for i in pool.ingredients),
-        coefficients=dict(zip(groups, rows, strict=True)),
+        coefficients=with_tied(pool.state(0), dict(zip(groups, rows, strict=True)), by_weights),
         beta=beta.item(),
         trace=tuple(trace),
     )
@@ -128,6 +129,19 @@ def batches(count: int, by: Descent, generator: torch.Generator) -> Iterator[tup
     for epoch in range(by.epochs):
         for index_B in torch.randperm(count, generator=generator).split(by.batch_size):
             yield epoch, index_B
+
+
+def with_tied(state: State, coefficients: dict[str, list[float]], learned: Container[str]) -> dict[str, list[float]]:
+    """Return `coefficients` in which tied tensors have the same row: that of the one in `learned`.
+
+    Tied tensors are one parameter of the model, whose gradient has only one of their names.
+    """
+    found = dict(coefficients)
+    for a, b in checkpoint_of(state).tied.items():
+        row = of_group(a if a in learned else b, coefficients)
+        if row != of_group(a, found) or row != of_group(b, found):
+            found[a] = found[b] = row
+    return found
 
 
 def loss_by_alpha(stack: Stack, groups: Sequence[str], by_weights: Mapping[str, Tensor]) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor
 from modelsoups.checkpoints.states import State
 from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.greedy_rule import random_order
-from modelsoups.soup.methods.learned import Descent, batches, float_tensors, gradient_of, loss_by_alpha
+from modelsoups.soup.methods.learned import Descent, batches, float_tensors, gradient_of, loss_by_alpha, with_tied
 from modelsoups.soup.options import BatchSize, Block, Epochs, LearningRate, Seed
 from modelsoups.soup.pool import Gradient, Pool
 from modelsoups.weights.coefficient_gradients import Stack
@@ -58,15 +58,14 @@ def mehl(
     by = Descent(epochs, lr, batch_size, seed)
     gradient = gradient_of(pool, "mehl", by)
     order = random_order([i.id for i in pool.ingredients], seed)
-    groups = float_tensors(pool)
-    search = _Hyperplane(pool, by, groups, order[:block])
+    search = _Hyperplane(pool, by, order[:block])
     for start in range(0, len(order), block):
         search.learn(order[start : start + block], gradient)
     return Soup(
         method="mehl",
         ingredients=tuple(i.id for i in pool.ingredients),
         hashes=tuple(i.sha256 for i in pool.ingredients),
-        coefficients=dict(zip(groups, search.coefficients_GK.tolist(), strict=True)),
+        coefficients=with_tied(pool.state(0), search.coefficients, search.learned),
         trace=tuple(search.trace),
     )
 
@@ -74,14 +73,19 @@ def mehl(
 class _Hyperplane:
     """The soup so far: its weights (`centre`) and coefficients, which each block of models moves."""
 
-    def __init__(self, pool: Pool, by: Descent, groups: Sequence[str], first: Sequence[int]) -> None:
+    def __init__(self, pool: Pool, by: Descent, first: Sequence[int]) -> None:
         """Begin with the mean of the models with indices `first`."""
-        self.pool, self.by, self.groups = pool, by, groups
+        self.pool, self.by, self.groups = pool, by, float_tensors(pool)
         self.centre = mix([pool.state(i) for i in first], {EVERYTHING: [1 / len(first)] * len(first)})
-        self.coefficients_GK = torch.zeros(len(groups), len(pool), dtype=torch.float64)
+        self.coefficients_GK = torch.zeros(len(self.groups), len(pool), dtype=torch.float64)
         self.coefficients_GK[:, first] = 1 / len(first)
         self.generator = torch.Generator().manual_seed(by.seed)
         self.trace: list[dict[str, Any]] = []
+        self.learned: set[str] = set()  # names of the tensors that have a gradient
+
+    @property
+    def coefficients(self) -> dict[str, list[float]]:
+        return dict(zip(self.groups, self.coefficients_GK.tolist(), strict=True))
 
     def learn(self, block: Sequence[int], gradient: Callable[[State, float, Tensor], Gradient]) -> None:
         """Learn x of the models with indices `block`, and move the centre to the soup with them."""
@@ -96,6 +100,7 @@ class _Hyperplane:
             loss, _, by_weights = gradient(stack.mixed(self._rows(shares_Gk)), 1.0, index_B)
             if not bool(per_length_Gk.any()):  # the first step: now it is known which tensors have a gradient
                 per_length_Gk = self._per_length(states, by_weights)
+            self.learned |= by_weights.keys()
             self.trace.append({"step": len(self.trace), "epoch": epoch, "loss": loss})
             products_Gk = loss_by_alpha(stack, self.groups, by_weights)  # column 0: of the centre
             x_Gk.grad = clipping(by_weights) * per_length_Gk * (products_Gk[:, 1:] - products_Gk[:, :1])
