@@ -188,6 +188,39 @@ def test_greedy_and_learned_on_the_command_line(tmp_path: Path, monkeypatch, cap
     assert not Path("x.safetensors").exists()
 
 
+def test_newer_soups_on_the_command_line(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my_newer.py").write_text(EVALUATORS)
+    for name, sign in (("good", 1.0), ("bad", -1.0)):
+        save_file({"head.weight": sign * torch.eye(2), "head.bias": torch.zeros(2)}, f"{name}.safetensors")
+    files = ["good.safetensors", "bad.safetensors", "--holdout=my_newer:holdout"]
+    commands.main(["mix", "mehl", *files, "--lr=0.5", "--block=1", "--plot=loss.svg", "-o", "mehl.safetensors"])
+    assert load_file("mehl.safetensors")["head.weight"].diagonal().min() > 0
+    assert "sum to" not in capsys.readouterr().out
+    commands.main(["mix", "radin", *files, "--budget=1", "--plot=trace.svg", "-o", "radin.safetensors"])
+    assert torch.equal(load_file("radin.safetensors")["head.weight"], torch.eye(2))
+    assert "good.safetensors: 2, kept" in capsys.readouterr().out
+    commands.main(["mix", "soce", *files, "--categories=2", "-o", "soce.safetensors"])
+    assert torch.equal(load_file("soce.safetensors")["head.weight"], torch.eye(2))
+    for wrong, message in [
+        (["mehl", *files[:2]], "mehl needs --holdout"),
+        (["soce", *files, "--block=2"], "--block is an option of mehl; soce has no such option"),
+        (
+            ["uniform", *files[:2], "--seed=2"],
+            "--seed is an option of learned, mehl, radin; uniform has",
+        ),
+        (["mehl", *files, "--block=0"], "mehl: block=0; expected a number of models from 1 on"),
+        (["radin", *files, "--budget=0"], "radin: budget=0, candidates=1000; expected at least 1"),
+        (["soce", *files, "--categories=1"], "soce: categories=1; expected 2 to 10"),
+    ]:
+        with pytest.raises(SystemExit):
+            commands.main(["mix", *wrong, "-o", "x.safetensors"])
+        error = capsys.readouterr().err
+        assert message in error
+        assert len(error.strip().splitlines()) == 1
+    assert not Path("x.safetensors").exists()
+
+
 def test_a_file_is_read_once_and_its_change_is_noticed_by_content(tmp_path: Path) -> None:
     paths = files(tmp_path, 2)
     chosen = soup.pruned(paths, lambda state: 0.0)  # methods that read everything note the content itself

@@ -170,6 +170,49 @@ def test_learned_soups_prefer_the_good_ingredient(by: str, tmp_path: Path) -> No
         soup.learned(noisy, data, by="laye")
 
 
+@pytest.mark.parametrize(
+    ("choose", "options"),
+    [(soup.mehl, {"epochs": 25, "lr": 0.1, "batch_size": 30}), (soup.radin, {}), (soup.soce, {"categories": 2})],
+)
+def test_newer_soups_of_any_checkpoints(choose, options: dict, tmp_path: Path) -> None:
+    _, data, noisy = regression()
+    chosen = choose({"good": noisy[0], "bad": noisy[1]}, data, **options)
+    by_name = {"good": noisy[0], "bad": noisy[1]}
+    sources = {name: by_name[name] for name in chosen.ingredients}
+    assert chosen.ingredients[0] == "good"
+    right = data.count(soup.mixed(chosen, sources))[0]
+    assert right > data.count(soup.mixed(soup.uniform(by_name), by_name))[0]
+    soup.mix(chosen, tmp_path / "soup.safetensors", sources)
+    assert data.count(soup.load(tmp_path / "soup.safetensors"))[0] == right
+
+
+class Tied(nn.Module):
+    """Two layers with the same weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
+        self.second.weight = self.first.weight
+
+    def forward(self, x_BD: Tensor) -> Tensor:
+        return self.second(torch.tanh(self.first(x_BD)))
+
+
+@pytest.mark.parametrize(
+    ("choose", "options"), [(soup.mehl, {}), (soup.learned, {"by": "tensor"}), (soup.learned, {"by": "layer"})]
+)
+def test_tied_tensors_stay_equal_whatever_their_order(choose, options: dict) -> None:
+    """They are one parameter, but their gradient has one of the two names, and only this row is learned."""
+    torch.manual_seed(0)
+    data = Holdout(Tied(), [(torch.randn(8, 3), torch.arange(8) % 3)])
+    weights = [torch.randn(3, 3) for _ in range(3)]
+    for names in (("first.weight", "second.weight"), ("second.weight", "first.weight")):
+        models = [dict.fromkeys(names, weight) for weight in weights]
+        mixed = soup.mixed(choose(models, data, **options), models)
+        assert torch.equal(mixed["first.weight"], mixed["second.weight"])
+        assert not torch.allclose(mixed["first.weight"], torch.stack(weights).mean(dim=0), atol=1e-3)
+
+
 def test_pruned_by_hand() -> None:
     """a + b + c = (1, -2, 3)/3: 2 of 3 right. The worst is b (1 right); without it (5, 3, 1)/2: 3, so b leaves."""
     chosen = soup.pruned(states([[4, 1, -1], [-4, -5, 2], [1, 2, 2]]), holdout(3))

@@ -1,7 +1,7 @@
 """Averages checkpoints to a soup: `modelsoups mix uniform a.safetensors b.pt -o soup.safetensors`.
 
-The methods greedy, pruned and learned need a hold-out: `--holdout module:function` names a function
-that returns a `soup.Holdout` (a model, images and labels). Instead, greedy and pruned accept
+The methods greedy, pruned, learned, mehl, radin and soce need a hold-out: `--holdout module:function` names
+a function that returns a `soup.Holdout` (a model, images and labels). Instead, greedy and pruned accept
 `--evaluate module:function`, a function from a state dict to a score (larger is better).
 """
 
@@ -16,10 +16,11 @@ from modelsoups import soup
 from modelsoups.checkpoints.tensors import Checkpoint
 from modelsoups.config import registry
 from modelsoups.disk.terminal import printable
+from modelsoups.soup import methods as soup_methods
 from modelsoups.soup.choosing import LEARNED
 from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.library import open_all, open_initialization
-from modelsoups.soup.options import options_of
+from modelsoups.soup.options import Option, options_of
 from modelsoups.soup.refusals import refuse
 from modelsoups.soup.trajectories import SCHEDULES, Schedule
 from modelsoups.weights.digests import later
@@ -31,11 +32,17 @@ METHODS = {
     "pruned": "start with the mean and remove checkpoints unless the hold-out score falls",
     "model_stock": "interpolate between --init and the mean, depending on the angles of the updates",
     "learned": "optimize coefficients by gradient descent on the hold-out",
+    "mehl": "learn coefficients of each tensor that sum to one and may be negative (MEHL-Soup+)",
+    "radin": "mix the subsets whose ensembles are best on the hold-out, and keep the best soup (RADIN)",
+    "soce": "weight the models that are best on a category of classes (SoCE)",
     "trajectory": "average checkpoints of one training run, weighted by --schedule",
     "weights": "the sum of the checkpoints times their --coefficients",
 }
+ON_HOLDOUT = ("learned", "mehl", "radin", "soce")  # these need a soup.Holdout, and have the options of their functions
+WITH_DECISIONS = ("greedy", "pruned", "radin", "soce")
 OF_ADAPTERS = ("uniform", "weights")  # the methods that need no base of adapters
 KEY = "the entry with the weights, such as state_dict_ema or app.model, in each file (in --init only if there)"
+HOLDOUT = f"for greedy, pruned, {', '.join(ON_HOLDOUT)}: function that returns a soup.Holdout"
 CHECKPOINTS = "files .safetensors, .pt, .pth, .bin, .ckpt or .index.json, or folders of models"
 
 
@@ -56,7 +63,7 @@ def main(argv: Sequence[str]) -> None:
     sources = [by_name[name] for name in chosen.ingredients]
     if args.method == "trajectory":
         print_steps(chosen)
-    accuracy = print_decisions(chosen) if args.method in ("greedy", "pruned") else None
+    accuracy = print_decisions(chosen) if args.method in WITH_DECISIONS else None
     if holdout is not None and args.method in ("greedy", "pruned"):
         total = holdout.seen + holdout.skipped
         saved = f"saved {holdout.skipped} of {total} ({100 * holdout.skipped / total:.0f}%)"
@@ -103,14 +110,18 @@ def parser() -> argparse.ArgumentParser:
     add("-o", "--out", required=True, help="the .safetensors file to write; from folders of models, a new folder")
     add("--coefficients", type=float, nargs="+", help="for method weights: one coefficient for each checkpoint")
     add("--evaluate", metavar=named, help="for greedy and pruned: function from a state dict to a score")
-    add("--holdout", metavar=named, help="for greedy, pruned and learned: function that returns a soup.Holdout")
+    add(
+        "--holdout",
+        metavar=named,
+        help=f"for greedy, pruned, {', '.join(ON_HOLDOUT)}: function that returns a soup.Holdout",
+    )
     add("--batchnorm", metavar=named, help="re-estimate BatchNorm: function that returns a loader of training images")
     add("--init", help="for model_stock: model that all checkpoints were fine-tuned from (default: --base)")
     add("--base", help="for LoRA adapters: their base model; the full model is written instead of an adapter")
     add("--rank", type=int, help="for LoRA adapters: truncate the written adapter to this rank; a note gives the error")
     add("--key", metavar="ENTRY", help=KEY)
     for option in options_of(soup.greedy):
-        flag, sentence = "--" + option.name.replace("_", "-"), f"for greedy: {option.sentence}"
+        flag, sentence = _flag(option.name), f"for greedy: {option.sentence}"
         if option.default is False:
             add(flag, action="store_true", help=sentence)
         else:
@@ -119,8 +130,30 @@ def parser() -> argparse.ArgumentParser:
     text = "average adapter files, quantized weights or models of unlike configurations too, with a note in the soup"
     add("--force", action="store_true", help=text)
     _add_trajectory(made)
-    add("--by", choices=LEARNED, default="all", help="for learned: which tensors share their coefficients")
+    _add_on_holdout(made)
     return made
+
+
+def _add_on_holdout(made: argparse.ArgumentParser) -> None:
+    add = made.add_argument_group(f"options of the methods {', '.join(ON_HOLDOUT)}").add_argument
+    add("--by", choices=LEARNED, default="all", help="for learned: which tensors share their coefficients")
+    for name, by_method in _options_on_holdout().items():
+        told = [f"for {method}: {o.sentence} (default: {o.default})" for method, o in by_method.items()]
+        kind = float if any(isinstance(o.default, float) for o in by_method.values()) else int
+        add(_flag(name), type=kind, help="; ".join(told))
+
+
+def _options_on_holdout() -> dict[str, dict[str, Option]]:
+    """Return the options of the methods ON_HOLDOUT: name -> method -> option."""
+    found: dict[str, dict[str, Option]] = {}
+    for method in ON_HOLDOUT:
+        for option in options_of(soup_methods.METHODS[method]):
+            found.setdefault(option.name, {})[method] = option
+    return found
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _add_trajectory(made: argparse.ArgumentParser) -> None:
@@ -139,13 +172,14 @@ def choose(
     """Choose a soup with args.method; ValueError if an option is missing or does not apply."""
     options = {option.name: getattr(args, option.name) for option in options_of(soup.greedy)}
     if args.method != "greedy" and any(v is not None and v is not False for v in options.values()):
-        flags = ", ".join("--" + name.replace("_", "-") for name in options)
+        flags = ", ".join(map(_flag, options))
         raise ValueError(f"{flags} are options of the method greedy; {args.method} has no such options")
     along = {name: getattr(args, name) for name in ("schedule", "last", "decay", "steps")}
     if args.method == "trajectory":
         return soup.trajectory(checkpoints, **{**along, "schedule": _schedule(args.schedule or "uniform")})
     if any(value is not None for value in along.values()):
         raise ValueError("--schedule, --last, --decay, --steps are options of the method trajectory")
+    given = _given_on_holdout(args)
     if args.method == "uniform":
         return soup.uniform(checkpoints)
     if args.method == "weights":
@@ -154,14 +188,27 @@ def choose(
         if init is None:
             raise ValueError("model_stock needs --init, the model that all were fine-tuned from")
         return soup.model_stock(init, checkpoints)
-    if args.method == "learned":
+    if args.method in ON_HOLDOUT:
         if holdout is None:
-            raise ValueError("learned needs --holdout; see `modelsoups mix -h`")
-        return soup.learned(checkpoints, holdout, by=args.by)
+            raise ValueError(f"{args.method} needs --holdout; see `modelsoups mix -h`")
+        by = {"by": args.by} if args.method == "learned" else {}
+        return getattr(soup, args.method)(checkpoints, holdout, **by, **given)
     if holdout is None and args.evaluate is None:
         raise ValueError(f"{args.method} needs --holdout or --evaluate; see `modelsoups mix -h`")
     grow: Callable[..., Soup] = soup.pruned if args.method == "pruned" else functools.partial(soup.greedy, **options)
     return grow(checkpoints, registry.function(args.evaluate) if holdout is None else holdout)
+
+
+def _given_on_holdout(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the given options of methods ON_HOLDOUT; ValueError for one that args.method does not have."""
+    given = {}
+    for name, by_method in _options_on_holdout().items():
+        value = getattr(args, name)
+        if value is not None and args.method not in by_method:
+            raise ValueError(f"{_flag(name)} is an option of {', '.join(by_method)}; {args.method} has no such option")
+        if value is not None:
+            given[name] = value
+    return given
 
 
 def _schedule(text: str) -> Schedule:

@@ -10,6 +10,7 @@ from typing import Any
 
 from modelsoups.data.imagenet.metadata import SETS
 from modelsoups.published import tables
+from modelsoups.published.later import later_soups
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.report.numbers import MEAN, Difference, Numbers, Result, SetInfo
 from modelsoups.report.result_lines import compared_rows, mean_line
@@ -51,7 +52,7 @@ def result_lines(name: str, recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
         "individuals": list(models),
         "curve": {},
         "failed": {},
-        "notes": [*NOTES, GREEDY.format(greedy)],
+        "notes": [*NOTES, GREEDY.format(greedy), later_soups()["mehl"].note],
     }
     made: list[dict[str, Any]] = [{"experiment": about}]
     for row, accuracies in rows.items():

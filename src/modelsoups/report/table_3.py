@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from modelsoups.published import glue
+from modelsoups.published.later import later_soups
 from modelsoups.published.tables import PAPER_NAMES, printed
 from modelsoups.report.numbers import Numbers, RowResults, percent, signed
 from modelsoups.report.text_tables import TextTable
@@ -79,6 +80,8 @@ def label_of(row: str) -> str:
         base, alpha = row.removeprefix("wise_ft_").rsplit("_", 1)
         base = "greedy soup" if base == "greedy" else "best individual"
         return f"WiSE-FT of the {base}, alpha {alpha}"
+    if row in later_soups():
+        return f"{later_soups()[row].label} (not in the paper)"
     return PAPER_NAMES.get(row) or OTHER_NAMES.get(row, row)
 
 

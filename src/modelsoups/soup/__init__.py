@@ -9,7 +9,7 @@ Letters of array names are axes: K models, N hold-out images, B images of a batc
 """
 
 from modelsoups.soup.batchnorm import reestimate
-from modelsoups.soup.choosing import greedy, learned, pruned
+from modelsoups.soup.choosing import greedy, learned, mehl, pruned, radin, soce
 from modelsoups.soup.ensembles import cache_logits, calibrated, ensemble, greedy_ensemble, learned_ensemble
 from modelsoups.soup.fisher import fisher
 from modelsoups.soup.from_initialization import lines, model_stock, wise_ft
@@ -31,13 +31,16 @@ __all__ = [
     "learned_ensemble",
     "lines",
     "load",
+    "mehl",
     "mix",
     "mixed",
     "model_stock",
     "on_base",
     "plot_trace",
     "pruned",
+    "radin",
     "reestimate",
+    "soce",
     "trajectory",
     "uniform",
     "wise_ft",

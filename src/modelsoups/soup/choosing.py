@@ -1,4 +1,4 @@
-"""Choose a greedy, pruned or learned soup of any checkpoints; return its coefficients."""
+"""Choose a soup of any checkpoints on a hold-out; return its coefficients."""
 
 import functools
 import math
@@ -116,11 +116,53 @@ def learned(sources: Sources, holdout: Holdout, *, by: str = "all", **options: A
     if by == "free" and any(isinstance(e, Computed) for c in checkpoints for e in c.entries.values()):
         text = "free coefficients of adapters need not sum to 1, and then `mix` scales the updates but not the base"
         raise ValueError(f'{text}, unlike in training: use by="tensor"')
+    return METHODS[LEARNED[by]](_pool(checkpoints, holdout), **options)
+
+
+def mehl(sources: Sources, holdout: Holdout, **options: Any) -> Soup:
+    """Learn coefficients of each tensor that sum to one and may be negative (MEHL-Soup+).
+
+    Li et al. 2024, arXiv:2407.03641; it is the best soup of the paper's 72 models that we know of.
+    options: epochs, lr, batch_size, block and seed, as in `soup.methods.mehl`. Memory: `block` + 1
+    checkpoints. Raises ValueError as `learned` does.
+
+        chosen = soup.mehl(["a.safetensors", "b.pt"], holdout, block=18)
+        soup.mix(chosen, "soup.safetensors")
+    """
+    return METHODS["mehl"](_pool(open_alike(sources), holdout), **options)
+
+
+def radin(sources: Sources, holdout: Holdout, **options: Any) -> Soup:
+    """Choose a subset by the ensembles of its models, evaluating few soups (RADIN, arXiv:2401.17790).
+
+    options: budget (soups evaluated), candidates and seed, as in `soup.methods.radin`. Memory: two
+    checkpoints, and the logits of all. Raises ValueError if tensor shapes differ, checkpoints do not
+    fit the model, or logits are not finite.
+
+        chosen = soup.radin(["a.safetensors", "b.pt", "c.pt"], holdout, budget=10)
+        soup.mix(chosen, "soup.safetensors")
+    """
+    return METHODS["radin"](_pool(open_alike(sources), holdout), **options)
+
+
+def soce(sources: Sources, holdout: Holdout, **options: Any) -> Soup:
+    """Choose weights of the models that are best on a category of classes (SoCE, arXiv:2511.13254).
+
+    options: categories, as in `soup.methods.soce`. Memory and errors are as for `radin`.
+
+        chosen = soup.soce(["a.safetensors", "b.pt", "c.pt"], holdout, categories=3)
+        soup.mix(chosen, "soup.safetensors")
+    """
+    return METHODS["soce"](_pool(open_alike(sources), holdout), **options)
+
+
+def _pool(checkpoints: Sequence[Checkpoint], holdout: Holdout) -> Pool:
+    """Return what the methods of the pipeline choose from: the checkpoints and their logits."""
 
     def gradient(state: Mapping[str, Tensor], beta: float, index_B: Tensor) -> Gradient:
         return model_gradient(holdout.model, state, beta, *holdout.batch(index_B))
 
-    pool = Pool(
+    return Pool(
         ingredients=as_ingredients(checkpoints),
         logits=tuple(_logits(holdout, c) for c in checkpoints),
         labels_N=holdout.labels_N,
@@ -129,7 +171,6 @@ def learned(sources: Sources, holdout: Holdout, *, by: str = "all", **options: A
         gradient=gradient,
         device=next(holdout.model.parameters()).device,
     )
-    return METHODS[LEARNED[by]](pool, **options)
 
 
 def _judges(checkpoints: Sequence[Checkpoint], evaluate: Evaluate | Holdout) -> tuple[Judge, list[Score], int]:

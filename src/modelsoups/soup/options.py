@@ -17,6 +17,11 @@ Epochs = Annotated[int, "passes over the hold-out"]
 LearningRate = Annotated[float, "learning rate of AdamW"]
 BatchSize = Annotated[int, "number of hold-out images in a step of gradient descent"]
 Seed = Annotated[int, "seed that shuffles the hold-out images"]
+Block = Annotated[int, "number of models whose coefficients are learned at a time, which bounds the memory"]
+Budget = Annotated[int, "number of soups of two or more models that are evaluated on the hold-out"]
+Candidates = Annotated[int, "most subsets of the models whose ensembles are scored, from cached logits"]
+Draw = Annotated[int, "seed that draws the subsets, if there are more than `candidates`"]
+Categories = Annotated[int, "number of categories into which classes are grouped; each has an expert"]
 Alpha = Annotated[float, "weight of the fine-tuned model or soup, from 0 to 1"]
 
 

@@ -7,6 +7,9 @@ from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.methods.greedy import greedy, greedy_ensemble, greedy_random, greedy_replacement
 from modelsoups.soup.methods.individual import best, ensemble, second_best, uniform
 from modelsoups.soup.methods.learned import learned, learned_free, learned_layers, learned_tensors
+from modelsoups.soup.methods.mehl import mehl
+from modelsoups.soup.methods.radin import radin
+from modelsoups.soup.methods.soce import soce
 from modelsoups.soup.methods.wise_ft import wise_ft
 from modelsoups.soup.pool import Gradient, Pool, model_gradient
 
@@ -21,6 +24,9 @@ METHODS: dict[str, Callable[..., Soup]] = {
     "learned_layers": learned_layers,
     "learned_tensors": learned_tensors,
     "learned_free": learned_free,
+    "mehl": mehl,
+    "radin": radin,
+    "soce": soce,
     "ensemble": ensemble,
     "greedy_ensemble": greedy_ensemble,
     "wise_ft": wise_ft,
