@@ -81,10 +81,22 @@ class SoupConfig:
 
     minimum: int = key("stop with an error if fewer ingredients than this are complete", 2, at_least=1)
     orders: int = key("number of greedy soups that take the ingredients in random order", 3, at_least=1)
-    learned_epochs: int = key("epochs of the learned soups", 3, at_least=1)
-    learned_lr: float = key("learning rate of the learned soups", 0.1)
-    learned_batch_size: int = key("batch size of the learned soups", 128, at_least=1)
-    seed: int = key("seed of the learned soups and of the random order of Figure B.1", 0)
+    learned_epochs: int | None = key(
+        "epochs of every learned soup; null: the method's own (paper: 3; learned_tensors with protocol=released: 5)",
+        None,
+        at_least=1,
+    )
+    learned_lr: float | None = key(
+        "learning rate of every learned soup; null: the method's own (paper: 0.1; learned_tensors with"
+        " protocol=released: 0.05)",
+        None,
+    )
+    learned_batch_size: int | None = key(
+        "batch size of every learned soup; null: the method's own (128; learned_tensors with protocol=released: 256)",
+        None,
+        at_least=1,
+    )
+    seed: int = key("seed of every soup method that has one, and of the random order of Figure B.1", 0)
     write: list[str] = key("names of the soups whose weights are written as .safetensors", ["greedy"])
     also: list[str] = key("more soup methods: built-in names, or module:function in your own file", [])
 

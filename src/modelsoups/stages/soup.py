@@ -4,15 +4,18 @@ Writes each soup's coefficients to runs/<name>/soups/<row>.json; for the soups i
 averaged weights, as .safetensors. No test set is read before all soups have been chosen on the hold-out.
 """
 
+import inspect
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from modelsoups.checkpoints.states import state_sha256
+from modelsoups.config.schema import Config
 from modelsoups.disk import manifests, storage
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.experiment.soups import curve_points
+from modelsoups.published import released
 from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.methods import method_of
 from modelsoups.soup.methods.wise_ft import wise_ft
@@ -76,18 +79,18 @@ def plan(experiment: Experiment, count: int) -> list[Order]:
 
     WiSE-FT is not among them: it mixes the initialization with two of these soups, best and greedy.
     """
-    given = experiment.config.soup
-    learned = {"epochs": given.learned_epochs, "lr": given.learned_lr, "batch_size": given.learned_batch_size}
-    learned["seed"] = given.seed
-    strict = {"strict": experiment.config.protocol == "released"}
-    orders = [Order("learned", "learned", learned), Order("learned_layers", "learned_layers", learned)]
-    orders += [Order("greedy_replacement", "greedy_replacement", strict)]
+    config, given = experiment.config, experiment.config.soup
+    learned = ["learned", "learned_layers"]
+    if config.protocol == "released":
+        learned.append("learned_tensors")  # the authors' learned soup
+    strict = options(config, "greedy")
+    orders = [Order(method, method, options(config, method)) for method in (*learned, "greedy_replacement")]
     for j in range(given.orders):
         orders.append(Order(f"greedy_random_{j}", "greedy", {"order_seed": j, **strict}))
-    orders += [Order(method, method, strict) for method in ("greedy", "greedy_ensemble")]
-    orders += [Order(method, method) for method in ("uniform", "best", "second_best", "ensemble")]
+    for method in ("greedy", "greedy_ensemble", "uniform", "best", "second_best", "ensemble"):
+        orders.append(Order(method, method, options(config, method)))
     made = {order.method for order in orders}
-    orders += _also([method for method in given.also if method not in made], orders)
+    orders += _also(config, [method for method in given.also if method not in made], orders)
     shuffled = random.Random(given.seed).sample(range(count), count)
     for k in curve_points(count):
         first = tuple(sorted(shuffled[:k]))
@@ -95,6 +98,23 @@ def plan(experiment: Experiment, count: int) -> list[Order]:
             orders.append(Order(f"curve_{k:03d}_{method}", method, {}, first))
         orders.append(Order(f"curve_{k:03d}_greedy", "greedy", strict, first))
     return orders
+
+
+def options(config: Config, method: str) -> dict[str, Any]:
+    """Return the options of a soup method that the configuration sets.
+
+    These are `strict` (from `protocol`), `seed` (soup.seed), and `epochs`, `lr` and `batch_size`
+    (soup.learned_*, if not null), each only if the method has a parameter of this name. With
+    protocol=released, the defaults of learned_tensors are those of the authors' code.
+    """
+    given = config.soup
+    known = inspect.signature(method_of(method)).parameters
+    learned = {"epochs": given.learned_epochs, "lr": given.learned_lr, "batch_size": given.learned_batch_size}
+    found: dict[str, Any] = {"strict": config.protocol == "released", "seed": given.seed}
+    if config.protocol == "released" and method == "learned_tensors":
+        found |= released.LEARNED
+    found |= {name: value for name, value in learned.items() if value is not None}
+    return {name: value for name, value in found.items() if name in known}
 
 
 def on_test(experiment: Experiment) -> list[Order]:
@@ -111,7 +131,7 @@ def on_test(experiment: Experiment) -> list[Order]:
     return [greedy, Order("best_validation", "best", on_test=True)]
 
 
-def _also(names: Sequence[str], others: Sequence[Order]) -> list[Order]:
+def _also(config: Config, names: Sequence[str], others: Sequence[Order]) -> list[Order]:
     """Return Orders for `names`, the methods in soup.also; ValueError: one unknown, or in `others`."""
     rows = {order.row for order in others}
     orders = []
@@ -126,7 +146,7 @@ def _also(names: Sequence[str], others: Sequence[Order]) -> list[Order]:
         if row in rows:
             raise ValueError(f"soup.also: {name}: a soup named {row} already exists; rename the function")
         rows.add(row)
-        orders.append(Order(row, name))
+        orders.append(Order(row, name, options(config, name)))
     return orders
 
 
