@@ -111,7 +111,13 @@ class AnalyseConfig:
     rates: list[float] = key("the two learning rates of Figures 2 and F.1 and of appendix L", [3e-5, 1e-5])
     epochs: int = key("epochs of the models with the learning rates analyse.rates", 10, at_least=1)
     grid: int = key("points on each side of the grid of an error landscape", 11, at_least=2)
-    images: int | None = key("number of images to use of each data set but the hold-out; null: all", 2000, at_least=1)
+    grid_images: int = key("images of each data set for the error landscapes of Figure 2", 2000, at_least=1)
+    images: int | None = key(
+        "images of each data set but the hold-out for the other analyses (Tables 4, L.1 to L.3, Figure L.3 and the"
+        " selection always use all); null: all",
+        None,
+        at_least=1,
+    )
     equation_images: int | None = key("images for the paper's equation (1), which is slow to evaluate", 500, at_least=1)
     alphas: list[float] = key("interpolation coefficients between two models", [i / 10 for i in range(11)])
     wise_ft: list[float] | None = key("interpolation coefficients of Figure D.1; null: analyse.alphas", None)
