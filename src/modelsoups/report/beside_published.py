@@ -29,6 +29,14 @@ def applies(numbers: Numbers) -> bool:
     return bool(on_imagenet and model.get("name") == released.ARCHITECTURE and weights)
 
 
+def how_to_compare(numbers: Numbers) -> str:
+    """Return ": ..." on comparing with the paper's numbers if they are for another model or other data."""
+    if applies(numbers):
+        return ""
+    other = "with another model" if numbers.config.get("data", {}).get("library") == "imagenet" else "on other data"
+    return f": {other} compare the gains, not the levels"
+
+
 def comparison(numbers: Numbers) -> TextTable:
     """Return a table by method: accuracies of this run, of the authors' files, and of the paper."""
     columns = ["released", "difference", "paper", "difference"]

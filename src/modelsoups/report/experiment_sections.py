@@ -126,7 +126,7 @@ def _caption(numbers: Numbers) -> str:
     """Return what the numbers of Table 3 are and what they were chosen on."""
     paper = ""
     if numbers.has_images:
-        paper = f" The paper's numbers are for CLIP ViT-B/32 on ImageNet{_compare_gains(numbers)}."
+        paper = f" The paper's numbers are for CLIP ViT-B/32 on ImageNet{beside_published.how_to_compare(numbers)}."
     elif cell := table_3.paper_cell(numbers):
         paper = f" The paper's numbers are for {cell.title} (Table J.1)."
     chosen = "Everything was chosen on the hold-out, before any test set was evaluated."
@@ -139,14 +139,6 @@ def _caption(numbers: Numbers) -> str:
         "random orders. Gain: over the best individual model of the same table. Models: forward "
         f"passes per {numbers.unit.removesuffix('s')}. {chosen}{paper}"
     )
-
-
-def _compare_gains(numbers: Numbers) -> str:
-    """Return how to compare with the paper's numbers, if they are for another model or other data."""
-    if beside_published.applies(numbers):
-        return ""
-    other = "with another model" if numbers.config.get("data", {}).get("library") == "imagenet" else "on other data"
-    return f": {other} compare the gains, not the levels"
 
 
 def _table_3_row(numbers: Numbers, method: MethodRow) -> Cells:
