@@ -50,7 +50,8 @@ def options(home: Path, data: Path) -> list[str]:
     (home / "conf/experiment/pico.yaml").write_text(
         "# @package _global_\nname: pico\nsweep:\n  search: miniature_random\nrecipe:\n  batch_size: 64\n"
         "  warmup_steps: 2\n  min_crop: 0.9\n  flip: 0.0\nanalyse:\n  rates: [1.0e-3, 3.3e-4]\n  epochs: 1\n"
-        f"  images: 48\n  equation_images: 24\n  grid: 2\n  alphas: [0.0, 0.5, 1.0]\n  orders: 2\n  pairs: 6\n"
+        f"  grid_images: 48\n  images: 48\n"
+        f"  equation_images: 24\n  grid: 2\n  alphas: [0.0, 0.5, 1.0]\n  orders: 2\n  pairs: 6\n"
         f"  pools:\n{lines}\n"
     )
     folders = [f"runs={home / 'runs'}", f"results={home / 'results'}"]

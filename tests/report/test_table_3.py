@@ -59,3 +59,10 @@ def test_an_extra_set_averaged_over_classes_has_a_column_and_no_part_in_the_mean
     assert table_3.wide(numbers)[0][-1] == "Multilabel"
     assert {row[0]: row[-1] for row in table_3.wide(numbers)}["Greedy soup"] == "75.00"
     assert numbers.rows["greedy"].shift_mean == pytest.approx((6 / 10 + 9 / 20) / 2)
+
+
+def test_one_random_order_has_no_standard_deviation():
+    rows = {name: row for name, row in evidence().rows.items() if name != "greedy_random_1"}
+    lines = {line.row: line for line in table_3.method_rows(numbers_of(evidence(rows=rows)))}
+    assert lines["greedy_random"].spread is None
+    assert lines["greedy_random"].cells[1:3] == ["60.00", "52.50"]

@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from modelsoups.weights.state_dicts import RunningSum, angle, inner_products, interpolate, layer_of, mix
+from modelsoups.weights.state_dicts import (
+    RunningSum,
+    angle,
+    inner_products,
+    interpolate,
+    layer_of,
+    mix,
+    repeated_weights,
+)
 
 floats32 = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-(2.0**100), max_value=2.0**100)
 
@@ -218,6 +226,25 @@ def test_angle_by_hand() -> None:
     assert angle(start, one, opposite) == pytest.approx(180.0)
 
 
+def test_angle_counts_the_repeated_blocks_alone() -> None:
+    """J.1: not the head, the first convolution, positions and projection, nor gains and biases of the blocks."""
+    start = {
+        "visual.conv1.weight": matrix(0),
+        "visual.positional_embedding": matrix(0),
+        "visual.transformer.resblocks.0.attn.in_proj_weight": matrix(0, 0),
+        "visual.transformer.resblocks.0.ln_1.weight": torch.tensor([1.0]),
+        "visual.transformer.resblocks.0.ln_1.bias": torch.tensor([0.0]),
+        "visual.proj": matrix(0),
+        "head.weight": matrix(0),
+    }
+    one = {key: tensor + 5 for key, tensor in start.items()}
+    two = {key: tensor + 5 for key, tensor in start.items()}
+    key = "visual.transformer.resblocks.0.attn.in_proj_weight"
+    one[key], two[key] = matrix(2, 0), matrix(1, 1)
+    assert repeated_weights(start) == [key]
+    assert angle(start, one, two) == pytest.approx(45.0)
+
+
 def test_angle_spans_tensors() -> None:
     """(1, 0 | 0) against (0, 0 | 1): at right angles, although each tensor alone gives no direction for one of them."""
     start = {"w": matrix(0, 0), "v": matrix(0)}
@@ -236,7 +263,7 @@ def test_inner_products_by_hand() -> None:
     one = {"w": matrix(3, 4), "bias": torch.tensor([12.0]), "n": torch.tensor(9)}
     two = {"w": matrix(1, 0), "bias": torch.tensor([2.0]), "n": torch.tensor(5)}
     assert inner_products(start, one, two) == (169, 27, 5)
-    assert inner_products(start, one, two, matrices_only=True) == (25, 3, 1)
+    assert inner_products(start, one, two, ["w"]) == (25, 3, 1)
 
 
 def test_models_of_different_layouts_have_no_angle() -> None:

@@ -109,9 +109,13 @@ class Bench:
 
     def whole(self) -> "Bench":
         """Return a copy that uses all images of each test set, not only analyse.images of them."""
+        return self.looking_at(None)
+
+    def looking_at(self, images: int | None) -> "Bench":
+        """Return a copy that uses this many images of each data set but the hold-out; None: all."""
         config = self.experiment.config
-        every = replace(config, analyse=replace(config.analyse, images=None))
-        return Bench(Experiment(every), self._pools())
+        other = replace(config, analyse=replace(config.analyse, images=images))
+        return Bench(Experiment(other), self._pools())
 
     def for_pool(self, pool: str) -> "Bench":
         """Return self, or a Bench for the pool alone if its architecture differs from the run's."""
@@ -280,16 +284,16 @@ def _evaluate(bench: Bench, task: tuple[Ingredient, tuple[str, ...]]) -> None:
 
 def _measure(bench: Bench, task: tuple[Point, tuple[str, ...]]) -> None:
     point, names = task
-    logits_on = _logits_on(bench, point)
+    logits_of = logits_on(bench, point)
     for name in names:
         path = bench.point_path(point, name)
         if not path.exists():
-            found = measured(logits_on(name))
+            found = measured(logits_of(name))
             correct = np.packbits(found.correct_N).tobytes().hex()
             storage.write_json(path, {"loss": found.loss, "correct": correct})
 
 
-def _logits_on(bench: Bench, point: Point) -> Callable[[str], Logits]:
+def logits_on(bench: Bench, point: Point) -> Callable[[str], Logits]:
     """Return a function from the name of a data set to the logits of the soup `point` on it."""
     pairs = zip(point.ingredients, point.coefficients, strict=True)
     ingredients, coefficients = zip(*((i, c) for i, c in pairs if c), strict=True)

@@ -32,6 +32,7 @@ HALO = [withStroke(linewidth=1.5, foreground="white")]  # makes labels readable 
 
 
 def _rows(bench: Bench) -> Rows:
+    bench = bench.looking_at(bench.settings.grid_images)
     rows: Rows = []
     for name, start, one, two in _triples(bench):
         three = (start, one.ingredient, two.ingredient)

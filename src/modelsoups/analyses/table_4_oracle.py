@@ -1,15 +1,18 @@
 """The greedy soup against the best model, chosen on the hold-out or on each test set (Table 4)."""
 
 import numpy as np
+from torch import Tensor
 
 from modelsoups.analyses.analysis import PAPER, Analysis, Verdicts, compared, counted
-from modelsoups.analyses.bench import Bench, Measures, Point
+from modelsoups.analyses.bench import Bench, Measures, Point, logits_on
 from modelsoups.analyses.choosing import choose, need_holdout, picked
 from modelsoups.analyses.members import OWN
 from modelsoups.analyses.rows import Rows, Table, column, distinct, having, interval, select
+from modelsoups.data.imagenet import relabelled
+from modelsoups.published.tables import paper_rows
 from modelsoups.report.numbers import percent
 from modelsoups.soup.coefficients import Ingredient
-from modelsoups.stats import paired_tests
+from modelsoups.stats import paired_tests, scores
 from modelsoups.stats.bold_rule import bold, oracle
 
 LABELS = {
@@ -17,6 +20,17 @@ LABELS = {
     "oracle": "Best model on each test set (oracle)",
     "greedy_ensemble": "Greedy ensemble",
     "greedy": "Greedy soup",
+}
+METHODS = ("best", "greedy_ensemble", "greedy")
+PAPER_COLUMNS = {  # column of the paper's Table 4 -> column here; for its first one, ImageNet, see `_paper`
+    "imagenet_real": "real",
+    "imagenet_multilabel": "multilabel",
+    "imagenet_v2": "v2",
+    "imagenet_r": "r",
+    "imagenet_sketch": "sketch",
+    "objectnet": "objectnet",
+    "imagenet_a": "a",
+    "shifts": "mean",
 }
 
 
@@ -26,7 +40,7 @@ def _rows(bench: Bench) -> Rows:
     members = bench.ingredients(OWN)
     bench.evaluate(members, choosing=True)
     each = {m.id: bench.individual(m) for m in members}
-    kinds = {method: _of(bench, members, method) for method in ("best", "greedy_ensemble", "greedy")}
+    kinds = {method: _of(bench, members, method) for method in METHODS}
     columns, titles = {}, {}
     for name in bench.tests:
         columns[name], titles[name] = [name], bench.images.dataset(name).title
@@ -50,7 +64,44 @@ def _rows(bench: Bench) -> Rows:
         value = paired_tests.paired_mean_test(pairs).difference
         estimate = interval((value, *paired_tests.paired_mean_interval(pairs)))
         rows.append({"comparison": f"greedy - best, {key}", "test": estimate})
+    return rows + _relabelled(bench, members)
+
+
+def _relabelled(bench: Bench, members: list[Ingredient]) -> Rows:
+    """Return the rows of sets with other labels for the test set's images (ReaL, multilabel)."""
+    sets = [bench.experiment.sets[name] for name in bench.experiment.sets.relabelled()]
+    if not sets:
+        return []
+    made = {method: _logits(bench, members, method) for method in METHODS}
+    best: dict[str, tuple[float, str]] = {}
+    for member in members:
+        logits_NC = bench.logits(member, bench.test).logits_NC
+        for name, dataset in zip(bench.experiment.sets.relabelled(), sets, strict=True):
+            accuracy = _average(*relabelled.score(dataset, logits_NC))
+            best[name] = max(best.get(name, (-1.0, "")), (accuracy, member.id), key=lambda found: found[0])
+    rows: Rows = []
+    for name, dataset in zip(bench.experiment.sets.relabelled(), sets, strict=True):
+        scored = {method: relabelled.score(dataset, logits_NC) for method, logits_NC in made.items()}
+        equal = all(weight_N is None for _, weight_N in scored.values())  # the tests are for equal weights
+        marked = bold({method: [correct_N] for method, (correct_N, _) in scored.items()}) if equal else set()
+        where = {"column": name, "title": dataset.title}
+        for method, found in scored.items():
+            rows.append({"row": method, **where, "accuracy": _average(*found), "bold": method in marked})
+        rows.append({"row": "oracle", **where, "accuracy": best[name][0], "model": best[name][1]})
     return rows
+
+
+def _average(correct_N: np.ndarray, weight_N: np.ndarray | None) -> float:
+    return float(correct_N.mean() if weight_N is None else correct_N @ weight_N)
+
+
+def _logits(bench: Bench, members: list[Ingredient], method: str) -> Tensor:
+    """Return a method's logits on the test set."""
+    soup = choose(bench, members, method)
+    chosen = picked(soup, members)
+    if soup.space == "logits":
+        return scores.ensemble([bench.logits(i, bench.test).logits_NC for i in chosen])
+    return logits_on(bench, Point.of(soup, chosen))(bench.test).logits_NC
 
 
 def _correct(kinds: dict[str, Measures], names: list[str]) -> dict[str, list[np.ndarray]]:
@@ -77,7 +128,8 @@ def _verdicts(rows: Rows) -> Verdicts:
         text = f"On {where} the greedy soup is better than the model that is best on the hold-out"
         found += compared(rows, f"greedy - best, {row['column']}", "test", text, "Table 4")
     accuracy = dict(zip(column(best, "column"), column(best, "accuracy"), strict=True))
-    above = [r["accuracy"] > accuracy[r["column"]] for r in greedy if r["column"] != "mean"]
+    own = {r["comparison"].removeprefix("greedy - best, ") for r in having(rows, "comparison")} - {"mean"}
+    above = [r["accuracy"] > accuracy[r["column"]] for r in greedy if r["column"] in own]  # sets with own images
     text = "The greedy soup is better than the oracle (the best model on each test set) on most test sets"
     return [*found, counted(text, "Table 4", above)]
 
@@ -91,6 +143,20 @@ def _table(rows: Rows) -> Table:
         for row in select(rows, row=kind):
             cells[row["column"]] = percent(row["accuracy"]) + ("*" if row.get("bold") else "")
         table.append([label, *cells.values()])
+    return table + _paper(list(titles))
+
+
+def _paper(columns: list[str]) -> Table:
+    """Return the rows of the paper's Table 4 (ViT-G/14), with an empty cell where it has no number.
+
+    columns: the columns of our table; the first is the test set, next to the paper's ImageNet.
+    """
+    names = {"imagenet": columns[0], **PAPER_COLUMNS}
+    table = []
+    for label, numbers in paper_rows("table_4").items():
+        there = {names[column]: number for column, number in zip(names, numbers, strict=True)}
+        cells = ["" if there.get(key) is None else f"{there[key]:.2f}" for key in columns]
+        table.append([f"Paper: {label}", *cells])
     return table
 
 

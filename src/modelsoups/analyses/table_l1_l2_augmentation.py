@@ -1,14 +1,16 @@
 """Soups against distillation, stochastic augmentation and fix-aug (Tables L.1 and L.2)."""
 
 import functools
+import math
 from collections.abc import Sequence
 
 from modelsoups.analyses.analysis import PAPER, Analysis, comparison
 from modelsoups.analyses.appendix_l import Line, Recipe, beside_paper, line, made
 from modelsoups.analyses.bench import Bench, Measures
 from modelsoups.analyses.figure_f1_grids import AUGMENTATIONS
-from modelsoups.analyses.members import Unavailable
+from modelsoups.analyses.members import Unavailable, models_of
 from modelsoups.analyses.rows import Rows
+from modelsoups.soup.coefficients import Ingredient
 
 SOUP = "Soup of minimal, medium and strong aug"
 FIXED = "Soup of minimal, medium, strong and fix aug"
@@ -24,8 +26,8 @@ RIVALS = {  # rows that the paper compares with SOUP -> their words in the claim
 
 def _rows(bench: Bench, fix: bool) -> Rows:
     """Return the data rows of Table L.1 (distillation) or, if `fix`, of Table L.2 (fix-aug)."""
-    names = ["standard_lp", "augmentations", *([] if fix else _distilled_pools(bench))]
-    bench.evaluate(bench.ingredients(*filter(bench.runs.__contains__, names)))
+    bench = bench.whole()
+    bench.evaluate(_compared(bench, [] if fix else _distilled_pools(bench)))
     rows: Rows = []
     for rate, lr in enumerate(bench.settings.rates):
         three = [{"lr": lr, "aug": aug} for aug in AUGMENTATIONS]
@@ -35,6 +37,14 @@ def _rows(bench: Bench, fix: bool) -> Rows:
         table, found = made(bench, lines, rate, lr)
         rows += table + _comparisons(bench, found, lr)
     return rows
+
+
+def _compared(bench: Bench, distilled: Sequence[str]) -> list[Ingredient]:
+    """Return the models that the table may compare: of its learning rates, and all distilled ones."""
+    names = [name for name in ("standard_lp", "augmentations", *distilled) if name in bench.runs]
+    rates = bench.settings.rates
+    compared = [m for m in bench.pool(*names) if m.pool in distilled or any(math.isclose(m.lr, lr) for lr in rates)]
+    return models_of(compared)
 
 
 def _comparisons(bench: Bench, found: dict[str, Measures], lr: float) -> Rows:

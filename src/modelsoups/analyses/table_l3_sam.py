@@ -8,6 +8,7 @@ from modelsoups.analyses.rows import Rows
 
 
 def _rows(bench: Bench) -> Rows:
+    bench = bench.whole()
     members = bench.pool("sam")
     bench.evaluate(models_of(members))
     recipe = next((m.ingredient.recipe for m in members if m.ingredient.recipe and m.ingredient.recipe.sam), None)

@@ -3,9 +3,10 @@
 Usage: `modelsoups verify [FILE] [KEY=VALUE ...]`. Without FILE, it uses the accuracies measured by
 `modelsoups evaluate experiment=released`, and also compares the greedy soup's ingredients with the
 authors'. FILE has measured accuracies as JSON lines: a report's results.jsonl, or the authors' format
-(model_name, ImageNet, ImageNetV2, ...; fractions or percent). The exit status is 0 if every accuracy
-is within a tolerance of the published one, 1 otherwise. Each data set has its own tolerance, since
-other GPU kernels and image decoders change the prediction for a few images.
+(model_name, ImageNet, ImageNetV2, ...; fractions or percent; null: not available). The exit status is
+0 if every accuracy is within a tolerance of the published one, and no model as a whole is farther from
+its published accuracies than noise explains; it is 1 otherwise. Other GPU kernels and image decoders
+change the prediction for a few images; `published.reruns` has the model of this noise.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,11 +17,11 @@ from typing import Any
 from modelsoups.config.recall import open_run
 from modelsoups.disk import storage
 from modelsoups.experiment.experiment import Experiment
-from modelsoups.published import tables
-from modelsoups.published.released import TOLERANCE, number_of
+from modelsoups.published import reruns, tables
+from modelsoups.published.released import number_of
 from modelsoups.report.numbers import signed
 
-ROUNDING = 1e-6  # percentage points; lets a difference of exactly the tolerance agree
+TOLERANCE = {name: reruns.tolerance(name, tables.MODELS) for name in reruns.IMAGES}
 Accuracies = Mapping[int, Mapping[str, float]]  # number of the model -> set -> accuracy, 0 to 1
 
 
@@ -39,7 +40,7 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
-        return abs(self.difference) <= TOLERANCE[self.dataset] + ROUNDING
+        return abs(self.difference) <= TOLERANCE[self.dataset]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -54,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     print(text(comparisons))
     if file is None and experiment.files.soup("greedy").exists():
         print(greedy(experiment.soups.read("greedy").ingredients))
-    return 0 if all(c.agrees for c in comparisons) else 1
+    return 0 if all(c.agrees for c in comparisons) and not distant(comparisons) else 1
 
 
 def compare(accuracies: Accuracies) -> list[Comparison]:
@@ -68,30 +69,62 @@ def compare(accuracies: Accuracies) -> list[Comparison]:
     return found
 
 
-def text(comparisons: Sequence[Comparison]) -> str:
-    """Return a table of differences in percentage points, and a line for each that is too large."""
+def distant(comparisons: Sequence[Comparison]) -> dict[int, float]:
+    """Return {model number: distance} of the models that differ more than noise explains.
+
+    The distance (`reruns.distance`) combines all data sets of a model. It detects a wrong model whose
+    differences are each within the tolerance.
+    """
+    found = {}
+    for model, by_set in _by_model(comparisons).items():
+        distance = reruns.distance({name: c.difference for name, c in by_set.items()})
+        if distance > reruns.largest_distance(len(by_set), tables.MODELS):
+            found[model] = distance
+    return found
+
+
+def _by_model(comparisons: Sequence[Comparison]) -> dict[int, dict[str, Comparison]]:
     by_model: dict[int, dict[str, Comparison]] = {}
     for c in comparisons:
         by_model.setdefault(c.model, {})[c.dataset] = c
+    return by_model
+
+
+def text(comparisons: Sequence[Comparison]) -> str:
+    """Return a table of differences in percentage points, and a line for each that is too large."""
+    by_model, far = _by_model(comparisons), distant(comparisons)
     names = list(filter({c.dataset for c in comparisons}.__contains__, TOLERANCE))
     lines = [f"{'measured - released':<20}" + "".join(f"{name:>11}" for name in names)]
     for model, found in by_model.items():
         cells = "".join(_cell(found.get(name)) for name in names)
-        differs = "" if all(c.agrees for c in found.values()) else "  differs"
-        lines.append(f"{f'model_{model}':<20}{cells}{differs}")
-    lines.append(f"{'tolerance':<20}" + "".join(f"{TOLERANCE[name]:>10.2f} " for name in names))
+        agrees = model not in far and all(c.agrees for c in found.values())
+        lines.append(f"{f'model_{model}':<20}{cells}{'' if agrees else '  differs'}".rstrip())
+    lines.append(f"{'tolerance':<20}" + "".join(f"{TOLERANCE[name]:>10.2f} " for name in names).rstrip())
     wrong = [c for c in comparisons if not c.agrees]
     for c in wrong:
         values = f"measured {c.measured:.2f}, released {c.released:.2f}"
         apart = f"{signed(c.difference)} points, tolerance {TOLERANCE[c.dataset]:.2f}"
         lines.append(f"model_{c.model} on {c.dataset}: {values}, {apart}")
-    if absent := [name for name in TOLERANCE if name not in names]:
-        lines.append(f"data sets without measured accuracies: {', '.join(absent)}")
-    if len(by_model) < tables.MODELS:
-        lines.append(f"measured models: {len(by_model)} of {tables.MODELS}")
+    for model, distance in far.items():
+        limit = reruns.largest_distance(len(by_model[model]), tables.MODELS)
+        all_sets = f"sum of squared differences {distance:.1f} (in standard deviations of a correct rerun)"
+        lines.append(f"model_{model} on all sets together: {all_sets}, at most {limit:.1f}; is it another model?")
+    lines += _unavailable(by_model, names)
     agree = len(comparisons) - len(wrong)
     lines.append(f"{agree:,} of {len(comparisons):,} accuracies agree within the tolerance")
     return "\n".join(lines)
+
+
+def _unavailable(by_model: Mapping[int, Mapping[str, Comparison]], names: Sequence[str]) -> list[str]:
+    """Return lines that say which accuracies were not measured."""
+    lines = []
+    if absent := [name for name in TOLERANCE if name not in names]:
+        lines.append(f"data sets not available: {', '.join(absent)}")
+    if missing := sum(name not in found for found in by_model.values() for name in names):
+        lines.append(f"other accuracies not available: {missing:,} (shown as -)")
+    if len(by_model) < tables.MODELS:
+        lines.append(f"measured models: {len(by_model)} of {tables.MODELS}")
+    return lines
 
 
 def _cell(c: Comparison | None) -> str:
@@ -132,7 +165,7 @@ def read(path: Path) -> Accuracies:
     found: dict[int, dict[str, float]] = {}
     for line, row in enumerate(storage.read_jsonl(path), 1):
         for model, name, value in _accuracies(row):
-            if name in TOLERANCE:
+            if name in TOLERANCE and value is not None:  # null: not available
                 found.setdefault(model, {})[name] = _share(value, f"{path} line {line}: {name}")
     if not found:
         last = tables.MODELS - 1

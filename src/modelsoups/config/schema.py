@@ -81,10 +81,22 @@ class SoupConfig:
 
     minimum: int = key("stop with an error if fewer ingredients than this are complete", 2, at_least=1)
     orders: int = key("number of greedy soups that take the ingredients in random order", 3, at_least=1)
-    learned_epochs: int = key("epochs of the learned soups", 3, at_least=1)
-    learned_lr: float = key("learning rate of the learned soups", 0.1)
-    learned_batch_size: int = key("batch size of the learned soups", 128, at_least=1)
-    seed: int = key("seed of the learned soups and of the random order of Figure B.1", 0)
+    learned_epochs: int | None = key(
+        "epochs of every learned soup; null: the method's own (paper: 3; learned_tensors with protocol=released: 5)",
+        None,
+        at_least=1,
+    )
+    learned_lr: float | None = key(
+        "learning rate of every learned soup; null: the method's own (paper: 0.1; learned_tensors with"
+        " protocol=released: 0.05)",
+        None,
+    )
+    learned_batch_size: int | None = key(
+        "batch size of every learned soup; null: the method's own (128; learned_tensors with protocol=released: 256)",
+        None,
+        at_least=1,
+    )
+    seed: int = key("seed of every soup method that has one, and of the random order of Figure B.1", 0)
     write: list[str] = key("names of the soups whose weights are written as .safetensors", ["greedy"])
     also: list[str] = key("more soup methods: built-in names, or module:function in your own file", [])
 
@@ -99,7 +111,13 @@ class AnalyseConfig:
     rates: list[float] = key("the two learning rates of Figures 2 and F.1 and of appendix L", [3e-5, 1e-5])
     epochs: int = key("epochs of the models with the learning rates analyse.rates", 10, at_least=1)
     grid: int = key("points on each side of the grid of an error landscape", 11, at_least=2)
-    images: int | None = key("number of images to use of each data set but the hold-out; null: all", 2000, at_least=1)
+    grid_images: int = key("images of each data set for the error landscapes of Figure 2", 2000, at_least=1)
+    images: int | None = key(
+        "images of each data set but the hold-out for the other analyses (Tables 4, L.1 to L.3, Figure L.3 and the"
+        " selection always use all); null: all",
+        None,
+        at_least=1,
+    )
     equation_images: int | None = key("images for the paper's equation (1), which is slow to evaluate", 500, at_least=1)
     alphas: list[float] = key("interpolation coefficients between two models", [i / 10 for i in range(11)])
     wise_ft: list[float] | None = key("interpolation coefficients of Figure D.1; null: analyse.alphas", None)

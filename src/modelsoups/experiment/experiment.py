@@ -140,4 +140,7 @@ class Experiment:
         if manifest is None:
             raise ValueError(f"{soups} is not complete; run `modelsoups soup` first")
         made = manifest["provenance"]["time"]
-        return {"soups": storage.fingerprint(manifest["inputs"]), "made": made, "name": self.config.name}
+        inputs = {"soups": storage.fingerprint(manifest["inputs"]), "made": made, "name": self.config.name}
+        sets = self.sets
+        extra = {name: sets[name].sha256 if sets.is_prepared(name) else None for name in sets.data.extra}
+        return {**inputs, "extra": extra} if extra else inputs

@@ -6,8 +6,11 @@ with the run's if it is inside the 95% interval of the run's accuracy: Wilson's 
 set, or for the mean of the five shifts a normal one (their variances added).
 """
 
-from modelsoups.published import tables
+from pathlib import PurePath
+
+from modelsoups.published import released, tables
 from modelsoups.report.numbers import Numbers, Result, signed
+from modelsoups.report.table_3 import is_authors_learned
 from modelsoups.report.text_tables import TextTable
 
 NOTE = (
@@ -18,8 +21,20 @@ NOTE = (
 
 
 def applies(numbers: Numbers) -> bool:
-    """Return whether the run uses ImageNet, the data set of the published numbers."""
-    return bool(numbers.config.get("data", {}).get("library") == "imagenet")
+    """Return whether the run is of the published numbers' model (OpenAI's CLIP ViT-B/32) and data."""
+    config = numbers.config
+    model, on_imagenet = config.get("model", {}), config.get("data", {}).get("library") == "imagenet"
+    tag = model.get("tag")
+    weights = tag in (None, "openai") or bool(PurePath(tag).suffix)  # null: imported; or OpenAI's file
+    return bool(on_imagenet and model.get("name") == released.ARCHITECTURE and weights)
+
+
+def how_to_compare(numbers: Numbers) -> str:
+    """Return ": ..." on comparing with the paper's numbers if they are for another model or other data."""
+    if applies(numbers):
+        return ""
+    other = "with another model" if numbers.config.get("data", {}).get("library") == "imagenet" else "on other data"
+    return f": {other} compare the gains, not the levels"
 
 
 def comparison(numbers: Numbers) -> TextTable:
@@ -27,7 +42,9 @@ def comparison(numbers: Numbers) -> TextTable:
     columns = ["released", "difference", "paper", "difference"]
     rows = [["Method", "ImageNet: ours", *columns, "Dist. shifts: ours", *columns]]
     for published in tables.table_3_from_released():
-        if ours := numbers.rows.get(published.row):
+        ours = numbers.rows.get(published.row)
+        same = published.row != "learned_tensors" or is_authors_learned(numbers, published.row)
+        if ours and same:
             test, shifts = published.paper or (None, None)
             on_test = cells(ours.results[numbers.test], published.imagenet, test)
             on_shifts = cells(ours.mean, published.shifts, shifts)
@@ -35,10 +52,11 @@ def comparison(numbers: Numbers) -> TextTable:
     return rows
 
 
-def cells(ours: Result | None, released: float, paper: float | None) -> list[str]:
+def cells(ours: Result | None, released: float | None, paper: float | None) -> list[str]:
     """Return five table cells: our accuracy, then each published accuracy and ours minus it.
 
-    released, paper: in percent. A difference outside the 95% interval of `ours` is marked "*".
+    released, paper: in percent, or None if not published. A difference outside the 95% interval of
+    `ours` is marked "*".
     """
     made = ["not available" if ours is None else f"{100 * ours.accuracy:.2f}"]
     for theirs in (released, paper):
@@ -60,12 +78,14 @@ def released_alone() -> TextTable:
     for row in tables.table_3_from_released():
         test, shifts = row.paper or (None, None)
         both = _with_paper(row.imagenet, test) + _with_paper(row.shifts, shifts)
-        by_shift = [f"{row.by_shift[name]:.2f}" for name in tables.SHIFTS]
+        by_shift = [f"{row.by_shift[name]:.2f}" if name in row.by_shift else "" for name in tables.SHIFTS]
         rows.append([row.label, row.model or "", *both, *by_shift])
     return rows
 
 
-def _with_paper(released: float, paper: float | None) -> list[str]:
+def _with_paper(released: float | None, paper: float | None) -> list[str]:
+    if released is None:
+        return ["", "", ""]
     if paper is None:
         return [f"{released:.2f}", "", ""]
     return [f"{released:.2f}", f"{paper:.2f}", signed(released - paper)]

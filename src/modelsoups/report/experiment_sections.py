@@ -126,8 +126,7 @@ def _caption(numbers: Numbers) -> str:
     """Return what the numbers of Table 3 are and what they were chosen on."""
     paper = ""
     if numbers.has_images:
-        other_data = "" if beside_published.applies(numbers) else ": on other data compare the gains, not the levels"
-        paper = f" The paper's numbers are for CLIP ViT-B/32 on ImageNet{other_data}."
+        paper = f" The paper's numbers are for CLIP ViT-B/32 on ImageNet{beside_published.how_to_compare(numbers)}."
     elif cell := table_3.paper_cell(numbers):
         paper = f" The paper's numbers are for {cell.title} (Table J.1)."
     chosen = "Everything was chosen on the hold-out, before any test set was evaluated."
@@ -144,7 +143,7 @@ def _caption(numbers: Numbers) -> str:
 
 def _table_3_row(numbers: Numbers, method: MethodRow) -> Cells:
     ours = _accuracies(numbers, method, [numbers.test, MEAN], method.ours)
-    theirs = [Cell(text, _source(numbers) if text else "") for text in method.theirs]
+    theirs = [Cell(text, _source(numbers, method.row) if text else "") for text in method.theirs]
     cells: Cells = [method.label]
     for columns in zip(ours, theirs, method.differences, strict=True):
         cells += columns
@@ -161,11 +160,13 @@ def _gains(numbers: Numbers, method: MethodRow, on: str, column: int) -> Cells:
     theirs, theirs_best = (method.paper or (None, None))[column], (best or (None, None))[column]
     if theirs is None or theirs_best is None or method.row == "best":
         return [ours, ""]
-    return [ours, Cell(signed(theirs - theirs_best), _source(numbers))]
+    return [ours, Cell(signed(theirs - theirs_best), _source(numbers, method.row))]
 
 
-def _source(numbers: Numbers) -> str:
+def _source(numbers: Numbers, row: str) -> str:
     """Return where the paper prints the numbers that stand beside the run's."""
+    if table_3.is_authors_learned(numbers, row):
+        return "not in the paper: a comment in the authors' learned_bylayer.py"
     cell = table_3.paper_cell(numbers)
     return PAPER if cell is None else f"Wortsman et al. 2022, Table J.1 ({cell.title})"
 
@@ -221,7 +222,9 @@ def _greedy(numbers: Numbers) -> Section:
         decision = "joins" if step["kept"] else "left out"
         rows.append([str(step["ingredient"]), str(place), held_out, decision])
     joined = sum(bool(step["kept"]) for step in steps)
-    sentence = f"Best model first, each candidate is added unless the soup gets worse: {joined} of {len(steps)} joined."
+    strict = numbers.config.get("protocol") == "released"
+    rule = "if the soup gets better" if strict else "unless the soup gets worse"
+    sentence = f"Best model first, each candidate is added {rule}: {joined} of {len(steps)} joined."
     head = ["Candidate", "Position", "Hold-out with it", "Decision"]
     trace = Picture("figure_greedy", figures.greedy_trace(numbers), "Recipe 1 (section 2), step by step.")
     return Section("Greedy soup", sentence, [trace, Table("greedy", head, rows, file=False)])

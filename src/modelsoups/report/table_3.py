@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from modelsoups.published import glue
+from modelsoups.published import glue, tables
 from modelsoups.published.later import later_soups
 from modelsoups.published.tables import PAPER_NAMES, printed
 from modelsoups.report.numbers import Numbers, RowResults, percent, signed
@@ -19,6 +19,7 @@ RANDOM = "greedy_random_"  # prefix of the rows that are averaged in one row of 
 OTHER_NAMES = {
     "initialization": "Initialization",
     "zeroshot": "Zero-shot",
+    "learned_tensors": "Learned soup (by tensor)",
     "greedy_replacement": "Greedy soup (with replacement)",
     "best_validation": "Best individual model (chosen on the test set)",
     "greedy_validation": "Greedy soup (chosen on the test set)",
@@ -30,7 +31,7 @@ class MethodRow:
     """One method's row of Table 3. Only `paper` is times 100, with `digits` decimals.
 
     shifts: mean over the shifts. by_set: score on each shift and extra set, or None if missing.
-    spread: standard deviations of test and shifts, if the row is a mean over random orders.
+    spread: standard deviations of test and shifts, if the row is a mean over several random orders.
     """
 
     row: str
@@ -102,7 +103,9 @@ def method_rows(numbers: Numbers) -> list[MethodRow]:
     """Return the rows of Table 3: initial models, the paper's methods, then our additional ones."""
     rows = numbers.rows
     wise = [name for name in rows if name.startswith("wise_ft")]
-    order = ["zeroshot", "initialization", *PAPER_NAMES, "greedy_replacement", *wise]
+    methods = [*PAPER_NAMES, "greedy_replacement"]
+    methods.insert(methods.index("learned_layers") + 1, "learned_tensors")
+    order = ["zeroshot", "initialization", *methods, *wise]
     orders = [row for name, row in rows.items() if name.startswith(RANDOM)]
     added = [name for name in rows if name not in order and not name.startswith(RANDOM)]
     found = []
@@ -122,13 +125,18 @@ def _method_row(numbers: Numbers, name: str, rows: list[RowResults]) -> MethodRo
         there = dataset in rows[0].results
         by_set[dataset] = statistics.fmean(row.accuracy(dataset) for row in rows) if there else None
     test, shifts = statistics.fmean(tests), statistics.fmean(means) if means else None
-    spread = None if rows[0].name == name else (_std(tests), _std(means) if means else None)
+    spread = (statistics.stdev(tests), statistics.stdev(means) if means else None) if len(rows) > 1 else None
     paper, digits = paper_scores(numbers, name)
     return MethodRow(name, label_of(name), test, shifts, by_set, paper, spread, digits)
 
 
 def paper_scores(numbers: Numbers, row: str) -> tuple[tuple[float, float | None] | None, int]:
-    """Return a row's test score and mean over shifts in the paper, or None; and their decimals."""
+    """Return a row's test score and mean over shifts in the paper, or None; and their decimals.
+
+    The authors' learned soup is not in the paper: its score is the one that their code states.
+    """
+    if numbers.has_images and is_authors_learned(numbers, row):
+        return (100 * tables.released_rows()[row]["val"], None), 2
     if numbers.has_images:
         return printed(row), 2
     cell = paper_cell(numbers)
@@ -136,8 +144,9 @@ def paper_scores(numbers: Numbers, row: str) -> tuple[tuple[float, float | None]
     return None if test is None else (test, None), 1
 
 
-def _std(values: Sequence[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else 0.0
+def is_authors_learned(numbers: Numbers, row: str) -> bool:
+    """Return whether a row is the learned soup of the authors' code, with its settings."""
+    return row == "learned_tensors" and numbers.config.get("protocol") == "released"
 
 
 # ---- versions of the table; each starts with its header ----

@@ -5,15 +5,19 @@ the averaged weights, as .safetensors. No test set is read before all soups have
 hold-out.
 """
 
+import functools
+import inspect
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from modelsoups.checkpoints.states import state_sha256
+from modelsoups.config.schema import SoupConfig
 from modelsoups.disk import manifests, storage
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.experiment.soups import curve_points
+from modelsoups.published import released
 from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.methods import method_of
 from modelsoups.soup.methods.wise_ft import wise_ft
@@ -78,18 +82,19 @@ def plan(experiment: Experiment, count: int) -> list[Order]:
 
     WiSE-FT is not among them: it mixes the initialization with two of these soups, best and greedy.
     """
-    given = experiment.config.soup
-    learned = {"epochs": given.learned_epochs, "lr": given.learned_lr, "batch_size": given.learned_batch_size}
-    learned["seed"] = given.seed
-    strict = {"strict": experiment.config.protocol == "released"}
-    orders = [Order("learned", "learned", learned), Order("learned_layers", "learned_layers", learned)]
-    orders += [Order("greedy_replacement", "greedy_replacement", strict)]
+    given, as_released = experiment.config.soup, experiment.config.protocol == "released"
+    options_of = functools.partial(options, given, as_released)
+    learned = ["learned", "learned_layers"]
+    if as_released:
+        learned.append("learned_tensors")  # the authors' learned soup
+    strict = options_of("greedy")
+    orders = [Order(method, method, options_of(method)) for method in (*learned, "greedy_replacement")]
     for j in range(given.orders):
         orders.append(Order(f"greedy_random_{j}", "greedy", {"order_seed": j, **strict}))
-    orders += [Order(method, method, strict) for method in ("greedy", "greedy_ensemble")]
-    orders += [Order(method, method) for method in ("uniform", "best", "second_best", "ensemble")]
+    for method in ("greedy", "greedy_ensemble", "uniform", "best", "second_best", "ensemble"):
+        orders.append(Order(method, method, options_of(method)))
     made = {order.method for order in orders}
-    orders += _also([method for method in given.also if method not in made], orders)
+    orders += _also([method for method in given.also if method not in made], orders, options_of)
     shuffled = random.Random(given.seed).sample(range(count), count)
     for k in curve_points(count):
         first = tuple(sorted(shuffled[:k]))
@@ -97,6 +102,22 @@ def plan(experiment: Experiment, count: int) -> list[Order]:
             orders.append(Order(f"curve_{k:03d}_{method}", method, {}, first))
         orders.append(Order(f"curve_{k:03d}_greedy", "greedy", strict, first))
     return orders
+
+
+def options(given: SoupConfig, as_released: bool, method: str) -> dict[str, Any]:
+    """Return the options of a soup method that the configuration sets.
+
+    These are `strict` (as_released: protocol=released), `seed` (soup.seed), and `epochs`, `lr` and
+    `batch_size` (soup.learned_*, if not null), each only if the method has a parameter of this name.
+    With protocol=released, the defaults of learned_tensors are those of the authors' code.
+    """
+    known = inspect.signature(method_of(method)).parameters
+    learned = {"epochs": given.learned_epochs, "lr": given.learned_lr, "batch_size": given.learned_batch_size}
+    found: dict[str, Any] = {"strict": as_released, "seed": given.seed}
+    if as_released and method == "learned_tensors":
+        found |= released.LEARNED
+    found |= {name: value for name, value in learned.items() if value is not None}
+    return {name: value for name, value in found.items() if name in known}
 
 
 def on_test(experiment: Experiment) -> list[Order]:
@@ -114,7 +135,7 @@ def on_test(experiment: Experiment) -> list[Order]:
     return [greedy, Order("best_validation", "best", on_test=True)]
 
 
-def _also(names: Sequence[str], others: Sequence[Order]) -> list[Order]:
+def _also(names: Sequence[str], others: Sequence[Order], options_of: Callable[[str], dict[str, Any]]) -> list[Order]:
     """Return Orders for soup.also's methods; ValueError if one is unknown or in `others`."""
     rows = {order.row for order in others}
     orders = []
@@ -130,7 +151,7 @@ def _also(names: Sequence[str], others: Sequence[Order]) -> list[Order]:
             way_out = "rename the function"
             raise ValueError(f"soup.also: {name}: a soup named {row} already exists; {way_out}")
         rows.add(row)
-        orders.append(Order(row, name))
+        orders.append(Order(row, name, options_of(name)))
     return orders
 
 

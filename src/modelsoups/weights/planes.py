@@ -47,7 +47,7 @@ class Plane:
 
     @property
     def angle(self) -> float:
-        """Return the angle at theta_0 in degrees, over biases too, unlike `state_dicts.angle`."""
+        """Return the angle at theta_0 in degrees, over all tensors, unlike `state_dicts.angle`."""
         return math.degrees(math.acos(self.d12 / math.sqrt(self.d11 * self.d22)))
 
     def coefficients(self, x: float, y: float) -> tuple[float, float, float]:

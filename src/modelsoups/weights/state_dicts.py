@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import TypeVar
 
@@ -183,26 +183,39 @@ def interpolate(a: State, b: State, alpha: float) -> dict[str, Tensor]:
 def angle(start: State, one: State, two: State) -> float:
     """Return the angle in degrees between (one - start) and (two - start) (Figure 3).
 
-    Tensors of one dimension are left out (J.1). Raises ValueError if a model equals `start`.
+    It is taken over the repeated weights, without gains (J.1): the matrices in the repeated blocks.
+    The head, the first convolution, positions and projections do not count. If no tensor is in such
+    a block, all matrices count. Raises ValueError if these weights of a model equal those of `start`.
     """
-    d11, d12, d22 = inner_products(start, one, two, matrices_only=True)
+    d11, d12, d22 = inner_products(start, one, two, repeated_weights(start))
     if d11 * d22 == 0:
         raise ValueError("no angle: a model has the same weights as the starting model")
     return math.degrees(math.acos(max(-1.0, min(1.0, d12 / (math.sqrt(d11) * math.sqrt(d22))))))
 
 
-def inner_products(start: State, one: State, two: State, matrices_only: bool = False) -> tuple[float, float, float]:
-    """Return d1.d1, d1.d2 and d2.d2 over float tensors, for d1 = one - start, d2 = two - start."""
-    d1, d2 = _deltas(one, start, matrices_only), _deltas(two, start, matrices_only)
+def repeated_weights(state: State) -> list[str]:
+    """Return the names of the matrices in a model's repeated blocks; without blocks, of all matrices."""
+    matrices = [key for key, tensor in state.items() if tensor.is_floating_point() and tensor.ndim >= 2]
+    return list(filter(is_block, matrices)) or matrices
+
+
+def inner_products(
+    start: State, one: State, two: State, names: Collection[str] | None = None
+) -> tuple[float, float, float]:
+    """Return d1.d1, d1.d2 and d2.d2 over float tensors, for d1 = one - start, d2 = two - start.
+
+    names: the tensors to include; None: all.
+    """
+    d1, d2 = _deltas(one, start, names), _deltas(two, start, names)
     pairs = ((d1, d1), (d1, d2), (d2, d2))
     d11, d12, d22 = (math.fsum(float((a[key] * b[key]).sum()) for key in a) for a, b in pairs)
     return d11, d12, d22
 
 
-def _deltas(a: State, b: State, matrices_only: bool) -> dict[str, Tensor]:
+def _deltas(a: State, b: State, names: Collection[str] | None) -> dict[str, Tensor]:
     check_layout(b, layout_of(a), "these models cannot be compared")
     deltas = {}
     for key, tensor in a.items():
-        if tensor.is_floating_point() and (tensor.ndim >= 2 or not matrices_only):
+        if tensor.is_floating_point() and (names is None or key in names):
             deltas[key] = tensor.double() - b[key].double()
     return deltas

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ from modelsoups.cli import commands, pipeline, verify
 from modelsoups.config.compose import load
 from modelsoups.data.imagenet import metadata, projections
 from modelsoups.experiment.experiment import Experiment
+from modelsoups.experiment.sets import Sets
+from modelsoups.report import beside_published
+from modelsoups.report.numbers import Numbers
 
 SEARCH = """
 kind: random
@@ -84,12 +88,25 @@ def test_every_set_is_in_the_report(done):
     )
 
 
-def test_ours_stand_beside_the_released_results_and_the_papers(done):
-    lines = (done.run.results / "published.csv").read_text().splitlines()
-    greedy = next(line for line in lines if line.startswith("Greedy soup,")).split(",")
+def test_another_model_is_not_compared_with_the_published_numbers(done):
+    assert not (done.run.results / "published.csv").exists()
+    numbers = Numbers.read(done.run.results)
+    lines = {line[0]: line for line in beside_published.comparison(numbers)}
+    greedy = lines["Greedy soup"]
     assert greedy[2:5:2] + greedy[7:10:2] == ["81.03", "81.03", "50.86", "50.75"]
     assert greedy[3] == f"{float(greedy[1]) - 81.03:+.2f}*"  # a tiny random model is far outside of the error
-    assert "Comparison with the published numbers" in (done.run.results / "index.html").read_text(encoding="utf-8")
+    assert lines["Learned soup (by tensor; authors' code)"][2] == "81.38"
+
+
+def test_the_report_is_made_again_once_an_extra_set_is_prepared(done, monkeypatch):
+    prepared = Experiment(done).report_inputs()
+    assert set(prepared["extra"]) == {"real", "multilabel"}
+    monkeypatch.setattr(Sets, "is_prepared", lambda self, name: name != "real")
+    before = Experiment(done).report_inputs()
+    assert before["extra"] == {**prepared["extra"], "real": None}
+    without = Experiment(replace(done, data=replace(done.data, extra=[]))).report_inputs()
+    assert {**without, "extra": prepared["extra"]} == prepared
+    assert "extra" not in without
 
 
 def test_protocol_released_wants_a_greedy_soup_to_get_better(done):

@@ -25,7 +25,7 @@ from PIL import Image
 
 from modelsoups.config.compose import load
 from modelsoups.data import shards
-from modelsoups.data.imagenet import metadata, projections, writing
+from modelsoups.data.imagenet import metadata, projections, sources, writing
 from modelsoups.data.shards import ShardSet
 from modelsoups.disk import paths, storage
 from modelsoups.experiment.experiment import Experiment
@@ -241,3 +241,19 @@ def test_counts_of_every_set_agree_with_the_released_accuracies():
         for column, name in columns.items():
             right = row[column] * metadata.SETS[name].images
             assert right == pytest.approx(round(right), abs=1e-6), (column, row["model_name"])
+
+
+def test_the_authors_layout_is_found(tmp_path):
+    """$DATA_LOCATION of their datasets.md: imagenet/ with train/ and val/, the test sets beside it."""
+    originals(tmp_path / "imagenet", "folder")
+    for name in ("train", "holdout", "val"):
+        found = sources.find(name, str(tmp_path), None)
+        folder = "val" if name == "val" else "train"
+        assert (found.form, found.paths) == ("folder", (tmp_path / "imagenet" / folder,))
+
+
+def test_a_missing_hold_out_names_the_key_of_the_training_set(tmp_path):
+    for name, key in {"holdout": "train", "train": "train", "val": "val", "sketch": "sketch"}.items():
+        assert sources.find(name, str(tmp_path), None).endswith(f"set data.sources.{key}=...)")
+    with pytest.raises(ValueError, match=r"data\.sources\.train=/nowhere does not exist"):
+        sources.find("holdout", None, "/nowhere")

@@ -60,14 +60,14 @@ def find(name: str, root: str | None, given: str | None) -> Source | str:
     has none, or if a path does not exist.
     """
     spec = metadata.SETS[name]
+    original = spec.layout in ORIGINALS
+    key = f"data.sources.{spec.layout if original else name}"  # the hold-out's images are those of train
     place = given or root
     if place is None:
         return "neither data.root nor data.sources gives the location of its files"
     base = Path(place).expanduser()
     if not base.exists():
-        key = f"data.sources.{name}" if given else "data.root"
-        raise ValueError(f"{key}={place} does not exist")
-    original = spec.layout in ORIGINALS
+        raise ValueError(f"{key if given else 'data.root'}={place} does not exist")
     candidates = _originals(spec.layout, base, bool(given)) if original else _trees(name, base)
     if found := next(candidates, None):
         return found
@@ -76,8 +76,8 @@ def find(name: str, root: str | None, given: str | None) -> Source | str:
     wanted = ORIGINALS.get(spec.layout) or [f"{spec.folders[0]}/"]
     reason = f"{base} has no {' or '.join(wanted)}"
     if given:
-        raise ValueError(f"data.sources.{name}: {reason}")
-    return f"{reason} (if its files are elsewhere, set data.sources.{name}=...)"
+        raise ValueError(f"{key}: {reason}")
+    return f"{reason} (if its files are elsewhere, set {key}=...)"
 
 
 def _originals(layout: str, base: Path, given: bool) -> Iterator[Source]:
@@ -86,7 +86,8 @@ def _originals(layout: str, base: Path, given: bool) -> Iterator[Source]:
     if base.is_file():
         yield Source("tar", (base,))
         return
-    places = [base, base / folder, base / "data", base / "ILSVRC" / "Data" / "CLS-LOC"]
+    # imagenet/ is the layout of the authors' datasets.md.
+    places = [base, base / folder, base / "data", base / "imagenet", base / "ILSVRC" / "Data" / "CLS-LOC"]
     if layout == "val":
         places.append(base / "validation")
     for place in places:
