@@ -66,9 +66,9 @@ class DataConfig:
 
     name: str = key("name of the data in reports and model cards")
     library: str = key(
-        "source of the data sets: rendered icons or generated texts (the miniatures), ImageNet's files, one folder of"
-        " images per class, or tables of texts",
-        choices=("iconnet", "phrases", "imagenet", "folders", "text"),
+        "source of the data sets: rendered icons or generated texts (the miniatures), the files of ImageNet, CIFAR-10,"
+        " FMoW or iWildCam, one folder of images per class, or tables of texts",
+        choices=("iconnet", "phrases", "imagenet", "cifar", "fmow", "iwildcam", "folders", "text"),
         own=True,
     )
     dir: str = key("folder that `prepare` writes the data sets to")
