@@ -61,25 +61,8 @@ def fmow(root):
         place = f"{split}/{category}/{category}_{number}/{category}_{number}_0_rgb.jpg"
         reference = 'GEOGCS["WGS 84",DATUM["WGS_1984"]]'
         region = COUNTRIES.get(country, ("", "Other"))[1]
-        rows.append(
-            [
-                split,
-                place.rpartition("/")[2],
-                place,
-                reference,
-                4326,
-                category,
-                True,
-                500,
-                400,
-                country,
-                3,
-                stamp,
-                1.5,
-                2.5,
-            ]
-            + [region]
-        )
+        about = [split, place.rpartition("/")[2], place, reference, 4326, category, True, 500, 400]
+        rows.append([*about, country, 3, stamp, 1.5, 2.5, region])
         image(folder / "images" / f"rgb_img_{number}.png", number)
     table(folder / "rgb_metadata.csv", FMOW_COLUMNS, rows)
     countries = [[name, code[:2], code, region] for code, (name, region) in COUNTRIES.items()]

@@ -70,7 +70,7 @@ def test_equal_images_stay_on_one_side_of_the_hold_out():
 
 
 def refused(root, *more):
-    with pytest.raises(ValueError, match=".") as error:
+    with pytest.raises(ValueError, match=r".") as error:
         prepare.run(Experiment(config(root, *more)))
     assert "\n" not in str(error.value)
     return str(error.value)
@@ -146,10 +146,10 @@ def test_wrong_arrays_of_cifar_10_1_are_named(tmp_path):
     data, labels = source.paths
     assert len(sources.read(source, complete=False)[0]) == 4
     np.save(labels, np.array([0, 1, 2, 12]))
-    with pytest.raises(ValueError, match="v4_labels.npy: image 3 has label 12"):
+    with pytest.raises(ValueError, match=r"v4_labels\.npy: image 3 has label 12"):
         sources.read(source, complete=False)
     np.save(labels, np.array([{"run": print}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="v4_labels.npy is truncated or not a NumPy array"):
+    with pytest.raises(ValueError, match=r"v4_labels\.npy is truncated or not a NumPy array"):
         sources.read(source, complete=False)
     np.save(labels, np.zeros((4, 1), np.int64))
     with pytest.raises(ValueError, match="expected one integer an image"):
@@ -158,7 +158,7 @@ def test_wrong_arrays_of_cifar_10_1_are_named(tmp_path):
         np.lib.format.write_array_header_1_0(
             file, {"descr": "|u1", "fortran_order": False, "shape": (10**9, 32, 32, 3)}
         )
-    with pytest.raises(ValueError, match="v4_data.npy is truncated or not a NumPy array"):
+    with pytest.raises(ValueError, match=r"v4_data\.npy is truncated or not a NumPy array"):
         sources.read(source, complete=False)
     np.save(folder / "cifar10.1_v4_data.npy", np.zeros((4, 32, 32), np.uint8))
     with pytest.raises(ValueError, match=r"uint8 of shape \(4, 32, 32\), expected"):

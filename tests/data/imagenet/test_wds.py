@@ -86,7 +86,7 @@ def test_all_evaluation_sets_give_the_images_and_labels_of_their_own_files(tmp_p
 
 
 def listed(name, folder):
-    with pytest.raises(ValueError, match=".") as error:
+    with pytest.raises(ValueError, match=r".") as error:
         wds.list_folder(name, folder)
     assert "\n" not in str(error.value)
     return str(error.value)

@@ -115,7 +115,7 @@ def test_files_that_no_row_names_are_reported(prepared, tmp_path, capsys):
 
 
 def refused(cfg):
-    with pytest.raises(ValueError, match=".") as error:
+    with pytest.raises(ValueError, match=r".") as error:
         prepare.run(Experiment(cfg))
     assert "\n" not in str(error.value)
     assert not list(Path(cfg.data.dir).glob("*/*.tar"))
@@ -134,7 +134,8 @@ def test_rows_without_images_and_missing_files_are_named(tmp_path, name, capsys)
     said = refused(config(name, tmp_path, counts))
     assert f"1 images of the table are missing, first {gone} (" in said
     assert "extract the archive again, or set data.check_counts=false" in said
-    assert prepare.run(Experiment(cfg := config(name, tmp_path)))
+    cfg = config(name, tmp_path)
+    assert prepare.run(Experiment(cfg))
     assert len(opened(cfg, "test")) == 2
     assert f"first {gone}" in capsys.readouterr().out
     shutil.rmtree(images)
@@ -193,7 +194,7 @@ def test_files_that_are_no_tables_are_named(tmp_path):
     }
     for message, content in contents.items():
         table.write_bytes(content)
-        with pytest.raises(ValueError, match="metadata.csv") as error:
+        with pytest.raises(ValueError, match=r"metadata\.csv") as error:
             list(iwildcam.entries(folder))
         assert message in str(error.value)
 

@@ -16,7 +16,8 @@ import numpy as np
 from modelsoups.data import pictures, walk
 from modelsoups.data.cifar import pickles
 
-CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()  # label_names of batches.meta
+# label_names of batches.meta
+CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 SIDE = 32  # pixels
 BATCHES = {"train": tuple(f"data_batch_{n}" for n in range(1, 6)), "test": ("test_batch",)}
 IMAGES = {"train": 50_000, "test": 10_000, "v4": 2_021, "v6": 2_000}  # official numbers
