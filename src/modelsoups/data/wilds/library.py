@@ -4,6 +4,7 @@ import functools
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +63,8 @@ class Wilds:
         """
         found = self._checked(data)
         task = functools.partial(_make, self.spec, data, protocol)
-        tasks = [(name, tuple(found[name])) for name in todo]
-        return {name: count for (name, _), count in run_tasks(task, tasks, workers, "prepare")}
+        tasks = [_Split(name, tuple(found[name])) for name in todo]
+        return {split.name: count for split, count in run_tasks(task, tasks, workers, "prepare")}
 
     def _folder(self, data: DataConfig) -> Path:
         """Return the folder of the official archive; ValueError if there is none below data.root."""
@@ -127,8 +128,19 @@ def _files(folder: Path) -> set[str]:
         return {entry.name for entry in inside if not walk.is_ignored(entry.name)}
 
 
-def _make(spec: Spec, data: DataConfig, protocol: str, task: tuple[str, tuple[Entry, ...]]) -> int:
-    name, entries = task
+@dataclass(frozen=True)
+class _Split:
+    """The images of a split, which one worker process writes."""
+
+    name: str
+    entries: tuple[Entry, ...]
+
+    def __str__(self) -> str:  # in messages
+        return self.name
+
+
+def _make(spec: Spec, data: DataConfig, protocol: str, split: _Split) -> int:
+    name, entries = split.name, split.entries
     library = Wilds(spec)
     made_from, known = library.inputs(data, protocol, name), library.facts(data, protocol, name)
     images, folder = library._folder(data) / spec.images, Path(data.dir) / name
