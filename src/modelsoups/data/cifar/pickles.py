@@ -6,6 +6,7 @@ operations in them. It never imports what a file names: an array is recorded as 
 its bytes are checked before NumPy sees them. Everything else is refused.
 """
 
+import functools
 import io
 import pickletools
 from collections.abc import Callable
@@ -34,7 +35,8 @@ class _Made:
     """What a pickle wants to make by calling `name` with `args`, and the state that it is to have."""
 
     def __init__(self, name: str, args: tuple[Any, ...]) -> None:
-        self.name, self.args, self.state = name, args, None
+        self.name, self.args = name, args
+        self.state: tuple[Any, ...] | None = None
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -84,9 +86,9 @@ class _Machine:
         for kind in NUMBERS | STRINGS:
             self.operations[kind] = self.stack.append
         for kind, constant in CONSTANTS.items():
-            self.operations[kind] = lambda _, constant=constant: self.stack.append(constant)
+            self.operations[kind] = functools.partial(self._push, constant)
         for kind, count in TUPLES.items():
-            self.operations[kind] = lambda _, count=count: self._tuple(count)
+            self.operations[kind] = functools.partial(self._tuple, count)
 
     def run(self, content: bytes) -> Any:
         """Return the object in a pickle; ValueError for any operation that official files lack."""
@@ -112,7 +114,10 @@ class _Machine:
             taken.append(item)
         return taken[::-1]
 
-    def _tuple(self, count: int) -> None:
+    def _push(self, item: object, _: object) -> None:
+        self.stack.append(item)
+
+    def _tuple(self, count: int, _: object) -> None:
         items = tuple(self.stack[-count:])
         if len(items) != count:
             raise ValueError("it is damaged")
@@ -156,7 +161,7 @@ class _Machine:
 
 def _array(made: _Made) -> np.ndarray:
     """Return the uint8 array that a pickle describes: state (version, shape, dtype, Fortran order, bytes)."""
-    state: Any = made.state
+    state = made.state
     if made.name != "numpy.core.multiarray _reconstruct" or state is None or len(state) != 5:
         raise ValueError("it has an object that is no array")
     _, shape, dtype, fortran, content = state
