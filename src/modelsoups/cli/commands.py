@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from modelsoups.cli.errors import fail
-from modelsoups.workers.interrupts import at_once, cleaned_up, interrupted
 from modelsoups.published import index
+from modelsoups.workers.interrupts import at_once, cleaned_up, interrupted
 
 # The pipeline, Hydra and PyTorch are imported only by commands that need them: `--help` is fast.
 

@@ -66,9 +66,9 @@ class DataConfig:
 
     name: str = key("name of the data in reports and model cards")
     library: str = key(
-        "source of the data sets: rendered icons or generated texts (the miniatures), ImageNet's "
-        "files, one folder of images per class, or tables of texts",
-        choices=("iconnet", "phrases", "imagenet", "folders", "text"),
+        "source of the data sets: rendered icons or generated texts (the miniatures), the files of ImageNet, CIFAR-10,"
+        " FMoW or iWildCam, one folder of images per class, or tables of texts",
+        choices=("iconnet", "phrases", "imagenet", "cifar", "fmow", "iwildcam", "folders", "text"),
         own=True,
     )
     dir: str = key("folder that `prepare` writes the data sets to")
@@ -101,6 +101,12 @@ class DataConfig:
         at_least=32,
     )
     check_counts: bool = key("stop with an error if examples of a set are missing", True)
+    score: str = key(
+        "score of a model on images: top-1 accuracy, the mean F1 of all classes, or the accuracy of the group of"
+        " images with the lowest accuracy, such as FMoW's worst region; texts: see data.text.score",
+        "accuracy",
+        choices=("accuracy", "macro_f1", "worst_group"),
+    )
     verify: bool = key("check that every image can be decoded, which takes hours of CPU time on ImageNet", False)
     shard_images: int = key("images in a shard", 1000, at_least=1)
     workers: int | None = key("number of processes of `prepare`; null: one for each core", None, at_least=1)

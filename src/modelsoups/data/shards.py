@@ -2,7 +2,8 @@
 
 A tar `{name}-{shard:06d}.tar` has the members `{key}.{png,jpg}` and `{key}.cls` (label). Its index
 .npz has each image's key, byte offset, size and label. manifest.json is written last. Data sets
-made from class folders also have originals.json, the image file of each key. The sets of
+made from class folders also have originals.json, the image file of each key. Sets whose images
+belong to groups, such as regions, have groups.npy, the group of each image. The sets of
 data.imagenet.relabelled have only index files, which point into the tars of another set.
 """
 
@@ -14,7 +15,7 @@ import itertools
 import os
 import resource
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from tarfile import BLOCKSIZE
 from typing import Any, Self, TypeVar
@@ -26,6 +27,7 @@ from modelsoups.data.pictures import DAMAGE, by_pil, reason
 from modelsoups.disk import manifests, storage
 
 SHARD_IMAGES = 1000
+GROUPS = "groups.npy"
 ORIGINALS = "originals.json"  # beside a set of one's own files: the file of each key
 DESCRIPTORS = 512  # files that a set may hold open before the limit of the process is raised
 DELETE_SHARD = "move that shard away and run `modelsoups prepare`"
@@ -104,18 +106,27 @@ def write_set(folder: Path, samples: Iterator[Sample], images: int, inputs: Json
     return sum(entry["images"] for entry in entries)
 
 
+def write_groups(folder: Path, groups_N: np.ndarray, names: Sequence[str]) -> Json:
+    """Write the group of each image, -1 for none; return what the manifest has of it, for `facts`."""
+    with storage.atomic(folder / GROUPS) as tmp, open(tmp, "wb") as file:
+        np.save(file, groups_N.astype(np.int16), allow_pickle=False)
+    return {"groups": {"names": list(names), "sha256": storage.file_sha256(folder / GROUPS)}}
+
+
 def finish_set(folder: Path, inputs: Json, shards: list[Json], facts: Json) -> None:
     """Write the manifest of a data set whose shards are complete.
 
     The keys of facts are name, title, role, classes, templates (prompts), projection (which logits
-    belong to which label), and optional ones such as border (pixels to cut off each side).
+    belong to which label), and optional ones such as border (pixels to cut off each side) and groups.
     """
     identity = {key: facts[key] for key in ("projection", "classes")}
     identity |= {"border": facts["border"]} if facts.get("border") else {}
+    identity |= {"groups": facts["groups"]} if facts.get("groups") else {}
     identity["shards"] = [shard["sha256"] for shard in shards]
     digest = hashlib.sha256(storage.fingerprint(identity).encode()).hexdigest()
     tars = [folder / shard["file"] for shard in shards]
     files = [*tars, *(tar.with_suffix(".npz") for tar in tars)]
+    files += [folder / GROUPS] if facts.get("groups") else []
     images = sum(shard["images"] for shard in shards)
     manifests.finish(folder, inputs, files, **facts, images=images, sha256=digest, shards=shards)
 
@@ -171,6 +182,7 @@ class ShardSet:
         self.by_content = manifest["inputs"].get("library") == "folders"  # keys: hashes of files
         self.border: int = manifest.get("border", 0)  # pixels to cut off each side
         self.scoring: Json | None = manifest.get("scoring")  # None: top 1 of labels_N
+        self._groups: Json | None = manifest.get("groups")  # None: the images have no groups
         self.kept: dict[str, dict[int, Any]] = {}
         self.bytes = sum(shard["bytes"] for shard in manifest["shards"])
         for shard in manifest["shards"]:
@@ -233,6 +245,18 @@ class ShardSet:
             return decoder(data, self.border)
         except DAMAGE as error:
             raise CorruptImage.at(self.where(index), reason(error), self.way_out) from error
+
+    @functools.cached_property
+    def groups_N(self) -> np.ndarray:
+        """The group of each image, -1 for none; ValueError if the set has no groups, or other ones by now."""
+        if self._groups is None:
+            way_out = "choose data.score=accuracy or macro_f1"
+            raise ValueError(f"{self.folder}: its images have no groups, which data.score=worst_group needs; {way_out}")
+        path = self.folder / GROUPS
+        if storage.file_sha256(path) != self._groups["sha256"]:
+            raise ValueError(f"{path} has changed since it was written; {ANEW}")
+        found: np.ndarray = np.load(path, allow_pickle=False)
+        return found
 
     def where(self, index: int) -> str:
         """Return an image's tar file, key, and original file if it is known, for error messages."""

@@ -130,6 +130,8 @@ class Experiment:
             "protocol": config.protocol,
             "wise_ft": config.evaluate.wise_ft,
         }
+        if config.data.score != "accuracy":  # the default leaves no mark, so that earlier runs stay complete
+            inputs["score"] = config.data.score
         own = registry.own_code([config.task, *config.soup.also])
         return {**inputs, "own code": own} if own else inputs
 

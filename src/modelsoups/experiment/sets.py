@@ -8,11 +8,15 @@ from modelsoups.config.data import DataConfig
 from modelsoups.data.shards import ShardSet
 from modelsoups.disk import manifests
 
-LIBRARIES = {  # data.library -> a module with names, inputs, facts, make and, not for images, opened
+# data.library -> a module, or an object, with the functions names, inputs, facts, make and, if not for images, opened
+LIBRARIES = {
     "iconnet": "modelsoups.miniature.library:",
     "phrases": "modelsoups.miniature.text.library:",
     "imagenet": "modelsoups.data.imagenet.library:",
     "folders": "modelsoups.data.folders:",
+    "cifar": "modelsoups.data.cifar.library:",
+    "fmow": "modelsoups.data.wilds.library:FMOW",
+    "iwildcam": "modelsoups.data.wilds.library:IWILDCAM",
     "text": "modelsoups.data.text.library:",
 }
 

@@ -75,7 +75,7 @@ class Soups:
             state=lambda i: self._state(ingredients[i]),
             evaluate=lambda state: self.logits.forward(name, state),
             gradient=functools.partial(self._gradient, name),
-            points=self.logits.task.points,
+            points=self.logits.task.points_on(sets[name]),
             device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
         )
 

@@ -34,7 +34,7 @@ def _accuracy(numbers: Numbers, row: RowResults, dataset: str) -> Cell:
     if result is None:
         return Cell(percent(None))
     tip = f"{result.correct:,} of {result.n:,} {numbers.unit}. " if result.n and result.correct else ""
-    if result.n and not numbers.has_images and not result.correct:
+    if result.n and not numbers.has_top_1 and not result.correct:
         tip = f"{numbers.score} on {result.n:,} {numbers.unit}. "
     if dataset == MEAN:
         tip = f"unweighted mean of {len(numbers.shifts)} sets. "
@@ -82,7 +82,7 @@ def _card(numbers: Numbers, d: Difference) -> tuple[str, Cell, list[str]]:
     shift = d.on == MEAN
     shifts = f"mean of {len(numbers.shifts)} sets" if len(numbers.shifts) != 1 else numbers.title(numbers.shifts[0])
     title = f"Under shift: {shifts}" if shift else f"In distribution: {numbers.title(d.on)}"
-    if not numbers.has_images:
+    if not numbers.has_top_1:
         title += f", {numbers.score}"
     lines = [f"95% interval {interval(d)}"]
     for name in (d.a, d.b):
@@ -97,7 +97,7 @@ def _card(numbers: Numbers, d: Difference) -> tuple[str, Cell, list[str]]:
 
 def _table_3(numbers: Numbers) -> Section:
     shifts, paper = bool(numbers.shifts), table_3.has_paper(numbers)
-    both = shifts and paper and numbers.has_images  # the paper has no shifts of texts
+    both = shifts and paper and numbers.has_top_1  # the paper has no shifts of texts
     groups = {  # title -> the columns below it and whether they are shown
         "": {"Method": True},
         numbers.title(numbers.test): {"Ours": True, "Paper": paper, "Diff.": paper},
@@ -116,7 +116,7 @@ def _table_3(numbers: Numbers) -> Section:
     for method in table_3.method_rows(numbers):
         rows.append(list(compress(_table_3_row(numbers, method), shown)))
     table = Table("table_3", list(compress(head, shown)), rows, _caption(numbers), spans, file=False)
-    if numbers.has_images:
+    if numbers.has_top_1:
         where = "in distribution and under shift, next to the paper's" if shifts else "next to the paper's"
         return Section("Table 3", f"Accuracy {where}.", [table])
     return Section("Scores", f"{numbers.score_in_words}, by method.", [table])
@@ -125,7 +125,7 @@ def _table_3(numbers: Numbers) -> Section:
 def _caption(numbers: Numbers) -> str:
     """Return what the numbers of Table 3 are and what they were chosen on."""
     paper = ""
-    if numbers.has_images:
+    if numbers.has_top_1:
         paper = f" The paper's numbers are for CLIP ViT-B/32 on ImageNet{beside_published.how_to_compare(numbers)}."
     elif cell := table_3.paper_cell(numbers):
         paper = f" The paper's numbers are for {cell.title} (Table J.1)."
@@ -186,7 +186,7 @@ def _figures(numbers: Numbers) -> Section:
         axes = "In distribution against under shift" if numbers.shifts else "Hold-out against test set"
         text = f"Figure 1. {axes}; each dot is an ingredient, coloured by learning rate."
         contents.append(Picture("figure_1", figures.figure_1(numbers), text))
-    score = "accuracy" if numbers.has_images else "score"
+    score = "accuracy" if numbers.has_top_1 else "score"
     if len(numbers.curve) > 1:
         text = f"Figure B.1. {score.capitalize()} against the number of models, in one random order."
         contents.append(Picture("figure_B1", figures.figure_b1(numbers), text))
@@ -238,7 +238,7 @@ def _each_set(numbers: Numbers) -> Section:
     for method in table_3.method_rows(numbers):
         rows.append([method.label, *_accuracies(numbers, method, names, method.sets)])
     table = Table("sets", ["Method", *table_3.set_titles(numbers)], rows, file=False)
-    sentence = "Accuracy by set, in percent." if numbers.has_images else f"{numbers.score_in_words}, by set."
+    sentence = "Accuracy by set, in percent." if numbers.has_top_1 else f"{numbers.score_in_words}, by set."
     return Section("Each test set", sentence, [table])
 
 
@@ -254,7 +254,7 @@ def _ingredients(numbers: Numbers) -> Section:
         recipe = [""] * len(keys) if row.recipe is None else _recipe(row.recipe, numbers.has_images)
         rows.append([row.name, *recipe, *(_accuracy(numbers, row, on) for on in sets.values())])
     sentence = "Every fine-tuned model of the pool, with its recipe."
-    if not numbers.has_images:
+    if not numbers.has_top_1:
         sentence += f" {numbers.score_in_words}."
     table = Table("ingredients", ["Ingredient", *keys, *sets], rows)
     return Section("Ingredients", sentence, [table] if rows else [])

@@ -59,7 +59,7 @@ def _draw_ingredients(numbers: Numbers, figure: Figure, axes: Axes) -> None:
 def figure_b1(numbers: Numbers) -> Figure:
     """Draw Figure B.1: scores against the number of models, added in one random order."""
     test, score = numbers.title(numbers.test), _score(numbers, "accuracy (%)")
-    labels = [f"{test} {score}" if numbers.has_images else f"{test}\n{score}"]
+    labels = [f"{test} {score}" if numbers.has_top_1 else f"{test}\n{score}"]
     if numbers.shifts:
         labels.append(_shifts_label(numbers))
     figure, panels = panels_of(len(labels), 6.4 / min(len(labels), 2), 2.9)
@@ -92,7 +92,7 @@ def greedy_trace(numbers: Numbers) -> Figure:
             texts.append(f"{step['ingredient']} {decision}{with_it}")
         describe(marks, texts)
     score = _score(numbers, "accuracy (%)")
-    axes.set_ylabel(f"Hold-out {score}" if numbers.has_images else f"Hold-out\n{score}")
+    axes.set_ylabel(f"Hold-out {score}" if numbers.has_top_1 else f"Hold-out\n{score}")
     legend(figure, axes, 3)
     return figure
 
@@ -156,7 +156,7 @@ def recipe_text(recipe: Recipe, images: bool = True) -> str:
 
 def _score(numbers: Numbers, of_images: str = "accuracy (top-1, %)") -> str:
     """Return the score with its unit, for an axis; of_images: the words for top-1 accuracy."""
-    return of_images if numbers.has_images else f"{numbers.score} ({numbers.score_unit})"
+    return of_images if numbers.has_top_1 else f"{numbers.score} ({numbers.score_unit})"
 
 
 def _unit(numbers: Numbers) -> str:

@@ -128,7 +128,8 @@ class Collector:
         for dataset in [data.holdout, *self.sets.tests()]:
             logits = [self.logits.of(dataset, sha256) for sha256 in sha256s]
             logits_NC = scores.ensemble([x.logits_NC for x in logits])
-            outcomes[dataset] = self.logits.task.outcomes(logits_NC, logits[0].labels_N)
+            labels_N = logits[0].labels_N
+            outcomes[dataset] = self.logits.task.outcomes_on(self.sets[dataset], logits_NC, labels_N)
             for other in self.sets.relabelled() if dataset == data.test else ():
                 outcomes[other], weight_N = relabelled.score(self.sets[other], logits_NC)
                 if weight_N is not None:

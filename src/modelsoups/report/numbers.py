@@ -160,6 +160,11 @@ class Numbers:
         return self.unit == UNIT
 
     @property
+    def has_top_1(self) -> bool:
+        """Whether the score is the top-1 accuracy of images, as in the paper's Table 3."""
+        return self.has_images and self.score == SCORE
+
+    @property
     def score_unit(self) -> str:
         """The unit of axes: "%", or "times 100" if the score is no accuracy."""
         return "%" if self.score.endswith("accuracy") else "times 100"

@@ -96,7 +96,7 @@ def paper_cell(numbers: Numbers) -> glue.Cell | None:
 
 def has_paper(numbers: Numbers) -> bool:
     """Return whether the tables have the paper's columns: for images, and texts in Table J.1."""
-    return numbers.has_images or paper_cell(numbers) is not None
+    return numbers.has_top_1 or paper_cell(numbers) is not None
 
 
 def method_rows(numbers: Numbers) -> list[MethodRow]:
@@ -135,9 +135,9 @@ def paper_scores(numbers: Numbers, row: str) -> tuple[tuple[float, float | None]
 
     The authors' learned soup is not in the paper: its score is the one that their code states.
     """
-    if numbers.has_images and is_authors_learned(numbers, row):
+    if numbers.has_top_1 and is_authors_learned(numbers, row):
         return (100 * tables.released_rows()[row]["val"], None), 2
-    if numbers.has_images:
+    if numbers.has_top_1:
         return printed(row), 2
     cell = paper_cell(numbers)
     test = cell.score(row) if cell else None
@@ -155,7 +155,7 @@ def is_authors_learned(numbers: Numbers, row: str) -> bool:
 def wide(numbers: Numbers) -> TextTable:
     """Return Table 3 in full: our scores, the paper's, and ours on each data set."""
     cell = paper_cell(numbers)
-    test = f"{numbers.title(numbers.test)} (test)" if numbers.has_images else _test_title(numbers)
+    test = f"{numbers.title(numbers.test)} (test)" if numbers.has_top_1 else _test_title(numbers)
     head = ["Method", test, "Dist. shifts", f"Paper: {cell.title if cell else 'ImageNet'}", "Paper: dist. shifts"]
     rows = [head + set_titles(numbers), *(row.cells for row in method_rows(numbers))]
     return _kept(rows, _shown(numbers) + [True] * len(set_titles(numbers)))
@@ -163,7 +163,7 @@ def wide(numbers: Numbers) -> TextTable:
 
 def beside_paper(numbers: Numbers) -> TextTable:
     """Return Table 3 for print: ours, the paper's, the difference, for test and mean of shifts."""
-    test = numbers.title(numbers.test) if numbers.has_images else _test_title(numbers)
+    test = numbers.title(numbers.test) if numbers.has_top_1 else _test_title(numbers)
     rows = [["Method", test, "Paper", "Diff.", "Dist. shifts", "Paper", "Diff."]]
     for row in method_rows(numbers):
         columns = zip(row.ours, row.theirs, row.differences, strict=True)
@@ -180,7 +180,7 @@ def summary(numbers: Numbers) -> TextTable:
     """Return Table 3 for 80-column terminals: test and mean of shifts, ours and the paper's."""
     cell = paper_cell(numbers)
     below = "ImageNet" if cell is None else cell.model
-    score = "" if numbers.has_images else numbers.score_in_words
+    score = "" if numbers.has_top_1 else numbers.score_in_words
     rows = [[score, "test", "shifts", "paper", "paper"], ["", "", "", below, "shifts"]]
     rows += [row.cells[:5] for row in method_rows(numbers)]
     return _kept(rows if has_paper(numbers) else [rows[0], *rows[2:]], _shown(numbers))
@@ -193,7 +193,7 @@ def _test_title(numbers: Numbers) -> str:
 def _shown(numbers: Numbers) -> list[bool]:
     """Return whether Table 3 has its columns: method, test, shifts, the paper's test and shifts."""
     shifts, paper = bool(numbers.shifts), has_paper(numbers)
-    return [True, True, shifts, paper, paper and shifts and numbers.has_images]
+    return [True, True, shifts, paper, paper and shifts and numbers.has_top_1]
 
 
 def _kept(rows: TextTable, columns: Sequence[bool]) -> TextTable:

@@ -28,7 +28,8 @@ class Pool:
     evaluate(state): the hold-out logits of any weights. gradient(state, beta, index_B):
     `model_gradient` on images index_B; only learned soups need it. device: where the gradient is
     computed and learned soups store all weights, if they fit. points(logits_NC, labels_N): the
-    score that methods maximize, by default the number of correct images. Raises ValueError for an
+    score that methods maximize, by default the number of correct images; its method `part(index_n)`, if it
+    has one, returns the function for a part of the hold-out. Raises ValueError for an
     empty pool or hold-out, repeated ids, logits that are not finite, or labels outside the classes.
     """
 

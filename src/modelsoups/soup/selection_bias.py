@@ -38,12 +38,13 @@ class Bias:
 
 def part_of(pool: Pool, index_n: Tensor) -> Pool:
     """Return a pool of the same models with only the hold-out images `index_n`."""
-    evaluate = pool.evaluate
+    evaluate, points = pool.evaluate, pool.points
     return dataclasses.replace(
         pool,
         logits=tuple(logits_NC[index_n] for logits_NC in pool.logits),
         labels_N=pool.labels_N[index_n],
         evaluate=lambda state: evaluate(state)[index_n],
+        points=points.part(index_n) if hasattr(points, "part") else points,
     )
 
 

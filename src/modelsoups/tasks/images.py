@@ -1,9 +1,10 @@
-"""The image classification task: batches are uint8 pixels, and the score is top-1 accuracy.
+"""The image classification task: batches are uint8 pixels; the score is data.score, by default accuracy.
 
 Shape letters: N images of a data set, B of a batch, C classes or channels, H height, W width.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from modelsoups.checkpoints.formats import load_state
 from modelsoups.config.models import ModelConfig
+from modelsoups.config.schema import Config
 from modelsoups.data.crops import CropStore
 from modelsoups.data.gpu.augment import BatchPlan
 from modelsoups.data.loader import Preprocessing, train_batches
@@ -25,21 +27,30 @@ from modelsoups.models.classifier import (
 )
 from modelsoups.models.linear_probe import extract_features, linear_probe
 from modelsoups.recipes.recipe import Recipe
-from modelsoups.stats import paired_tests, scores
+from modelsoups.stats.image_scores import ImageScore, TopOne, score_of
 from modelsoups.stats.projection import project
 from modelsoups.tasks import UNITS, image_targets
 from modelsoups.tasks.task import Comparison, Initial, Step, Task, TrainingData
 
 
 class ImageClassification(Task):
-    """Image classification by a pre-trained encoder with a linear head; the score is accuracy."""
+    """Image classification by a pre-trained encoder with a linear head."""
 
-    score_name = "top-1 accuracy"
+    score_name = TopOne.name
     unit = UNITS["images"]
+    scoring: ImageScore = TopOne()
 
     def __init__(self, crops: CropStore, batch_size: int) -> None:
         """crops: the cache of cropped test images; batch_size: images per evaluation batch."""
         self.crops, self.batch_size = crops, batch_size
+
+    @classmethod
+    def of(cls, config: Config, crops: CropStore) -> "ImageClassification":
+        """Return the task of a run, with its score (data.score)."""
+        task = cls(crops, config.evaluate.batch_size)
+        task.scoring = score_of(config.data.score)
+        task.score_name = task.scoring.name
+        return task
 
     def build(self, model: ModelConfig, classes: int) -> Classifier:
         return build_on_device(model, classes)
@@ -124,25 +135,61 @@ class ImageClassification(Task):
         """Convert logits to the classes of the data set (ImageNet-R, ImageNet-A, ObjectNet)."""
         return project(logits_NC, dataset.projection)
 
-    def points(self, logits_NC: Tensor, labels_N: Tensor) -> int:
-        """Return the number of images whose top-1 class is correct."""
-        return scores.correct(logits_NC, labels_N)
+    def points(self, logits_NC: Tensor, labels_N: Tensor) -> float:
+        """Return the score times N: for the accuracy, the number of correct images."""
+        return self.scoring.points(self.outcomes(logits_NC, labels_N))
 
     def outcomes(self, logits_NC: Tensor, labels_N: Tensor) -> np.ndarray:
-        """Return a bool array, (N): whether the top-1 class of each image is correct."""
-        return (logits_NC.argmax(dim=1) == labels_N).numpy()
+        """Return one outcome per image, (N,), for a score without groups: of accuracy, correct or not."""
+        return self._outcomes(logits_NC, labels_N, None)
+
+    def points_on(self, dataset: ShardSet) -> Callable[[Tensor, Tensor], float]:
+        """Return `points` for a data set, with its groups if the score needs them."""
+        return GroupPoints(self, torch.from_numpy(dataset.groups_N)) if self.scoring.needs_groups else self.points
+
+    def outcomes_on(self, dataset: ShardSet, logits_NC: Tensor, labels_N: Tensor) -> np.ndarray:
+        """Return `outcomes` for a data set, with its groups if the score needs them."""
+        return self._outcomes(logits_NC, labels_N, dataset.groups_N if self.scoring.needs_groups else None)
+
+    def _outcomes(self, logits_NC: Tensor, labels_N: Tensor, groups_N: np.ndarray | None) -> np.ndarray:
+        return self.scoring.outcomes(logits_NC.argmax(dim=1).cpu().numpy(), labels_N.cpu().numpy(), groups_N)
 
     def score(self, outcomes_N: np.ndarray) -> float:
-        """Return the top-1 accuracy, from 0 to 1: the mean of the outcomes."""
-        return float(outcomes_N.mean())
+        """Return the score, from 0 to 1, such as the top-1 accuracy."""
+        return self.scoring.score(outcomes_N)
+
+    def count_correct(self, outcomes_N: np.ndarray) -> int:
+        """Return the number of correct images if the score is the accuracy, otherwise 0."""
+        return self.scoring.count_correct(outcomes_N)
+
+    def interval(self, outcomes_N: np.ndarray) -> tuple[float, float]:
+        """Return Wilson's interval of an accuracy, or a bootstrap interval of another score."""
+        return self.scoring.interval(outcomes_N)
+
+    def variance(self, outcomes_N: np.ndarray) -> float:
+        """Return the variance of the score; its root is the standard error."""
+        return self.scoring.variance(outcomes_N)
 
     def compare(self, one_N: np.ndarray, two_N: np.ndarray) -> Comparison:
-        """Compare two models' accuracy on a data set by the exact McNemar test (Table 4)."""
-        difference = self.score(one_N) - self.score(two_N)
-        low, high = paired_tests.paired_mean_interval([(one_N, two_N)])
-        return Comparison(difference, low, high, paired_tests.mcnemar_exact(one_N, two_N).p)
+        """Compare two models by McNemar's exact test (Table 4), or for other scores a paired bootstrap."""
+        return self.scoring.compare(one_N, two_N)
 
     def compare_means(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Comparison:
-        """Compare two models' mean accuracy over data sets by a permutation test (Table 4)."""
-        difference, p = paired_tests.paired_mean_test(pairs, seed=0)
-        return Comparison(difference, *paired_tests.paired_mean_interval(pairs), p)
+        """Compare two models' mean scores over data sets by a permutation test or a paired bootstrap."""
+        return self.scoring.compare_means(pairs)
+
+
+@dataclass(frozen=True)
+class GroupPoints:
+    """What model selection maximizes on a data set whose score needs the groups of its images."""
+
+    task: ImageClassification
+    groups_N: Tensor
+
+    def __call__(self, logits_NC: Tensor, labels_N: Tensor) -> float:
+        outcomes_N = self.task._outcomes(logits_NC, labels_N, self.groups_N.numpy())
+        return self.task.scoring.points(outcomes_N)
+
+    def part(self, index_n: Tensor) -> "GroupPoints":
+        """Return the function for only these images."""
+        return GroupPoints(self.task, self.groups_N[index_n])

@@ -137,6 +137,14 @@ class Task(ABC):
     def outcomes(self, logits_NC: Tensor, labels_N: Tensor) -> np.ndarray:
         """Return one result per example (such as correct or not), for `score` and `compare`."""
 
+    def points_on(self, dataset: Any) -> Callable[[Tensor, Tensor], float]:
+        """Return the function `points` for one data set; override it if a score needs more of the set."""
+        return self.points
+
+    def outcomes_on(self, dataset: Any, logits_NC: Tensor, labels_N: Tensor) -> np.ndarray:
+        """Return `outcomes` for one data set; override it if a score needs more of the set."""
+        return self.outcomes(logits_NC, labels_N)
+
     @abstractmethod
     def score(self, outcomes_N: np.ndarray) -> float:
         """Return a model's score on a data set, given the array from `outcomes`."""

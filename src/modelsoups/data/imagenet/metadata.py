@@ -29,6 +29,7 @@ class SetSpec:
     per_class: int | None = None  # the expected number per class; None if classes differ
     subset: str | None = None  # timm's list of the classes in the set
     folders: Sequence[str] = ()  # searched for under data.root, in this order
+    wds: str | None = None  # the name of the set in CLIP_benchmark and DataComp
 
 
 SETS = {name: SetSpec(**row) for name, row in storage.read_json(ASSETS / "imagenet" / "sets.json").items()}

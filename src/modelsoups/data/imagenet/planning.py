@@ -7,7 +7,7 @@ import numpy as np
 
 from modelsoups.config.data import DataConfig
 from modelsoups.data import shards
-from modelsoups.data.imagenet import counts, holdout, metadata, parquet, sources, trees, writing
+from modelsoups.data.imagenet import counts, holdout, metadata, parquet, sources, trees, wds, writing
 from modelsoups.data.imagenet.listing import Listing
 from modelsoups.data.shards import Json
 from modelsoups.workers.processes import Size, run_tasks
@@ -52,7 +52,9 @@ def listings(data: DataConfig, found: dict[str, sources.Source], workers: int) -
     made: dict[str, Listing] = {}
     for name, source in found.items():
         layout = metadata.SETS[name].layout
-        if layout not in sources.ORIGINALS:
+        if source.form == wds.FORM:
+            made[name] = wds.list_folder(name, source.paths[0]).in_order()
+        elif layout not in sources.ORIGINALS:
             made[name] = trees.list_tree(name, source).in_order()
         else:
             if layout not in originals:

@@ -1,7 +1,8 @@
 """Finds the original files of each data set, and lists the images of ImageNet's train and val.
 
 train and val may be the ILSVRC2012 tars, class folders (val also without), Hugging Face's parquet
-files, or the WebDataset shards of timm/imagenet-1k-wds. Other test sets are a folder or a tar.
+files, or the WebDataset shards of timm/imagenet-1k-wds. Other test sets are a folder or a tar. All test
+sets may also be as CLIP_benchmark and DataComp have them (see wds.py).
 """
 
 import functools
@@ -10,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelsoups.data.imagenet import metadata, parquet, tars
-from modelsoups.data.imagenet.listing import Found, Listing, is_image, original_name
+from modelsoups.data.imagenet import metadata, parquet, tars, wds
+from modelsoups.data.imagenet.listing import IMAGE_SUFFIXES, Found, Listing, is_image, original_name
 
 ORIGINALS = {  # layout -> names of the tar, WebDataset shards, parquet files, folder
     "train": ("ILSVRC2012_img_train.tar", "imagenet1k-train-*.tar", "train-*.parquet", "train"),
@@ -71,9 +72,14 @@ def find(name: str, root: str | None, given: str | None) -> Source | str:
     candidates = _originals(spec.layout, base, bool(given)) if original else _trees(name, base)
     if found := next(candidates, None):
         return found
+    if folder := next(wds.find(name, base, bool(given)), None):
+        return Source(wds.FORM, (folder,))
     if given and not original:
         return Source("folder" if base.is_dir() else "tar", (base,))
-    wanted = ORIGINALS.get(spec.layout) or [f"{spec.folders[0]}/"]
+    wanted = [
+        *(ORIGINALS.get(spec.layout) or [f"{spec.folders[0]}/"]),
+        *([f"wds_{spec.wds}_test/"] if spec.wds else []),
+    ]
     reason = f"{base} has no {' or '.join(wanted)}"
     if given:
         raise ValueError(f"{key}: {reason}")
@@ -208,24 +214,6 @@ def _tar_images(part: Part) -> Iterator[Found]:
 
 
 def _shard_images(part: Part) -> Iterator[Found]:
-    """Yield the images of a WebDataset shard, in which {key}.cls has the label of {key}.jpg."""
-    images: dict[str, tars.Member] = {}
-    labels: dict[str, int] = {}
-    with open(part.path, "rb") as file:
-        for member in tars.members(part.path):
-            base, _, extension = member.name.rpartition(".")
-            if is_image(member.name):
-                images[base] = member
-            elif extension == "cls":
-                file.seek(member.offset)
-                text = file.read(member.size)
-                if not text.strip().isdigit():
-                    where = f"{part.path}: {member.name}"
-                    raise ValueError(f"{where} contains {text[:20]!r}, not a class number; download this shard again")
-                labels[base] = int(text)
-    if lost := sorted(set(images) ^ set(labels)):
-        state = "has an image but no label" if lost[0] in images else "has a label but no image"
-        raise ValueError(f"{part.path}: {lost[0]} {state}; download it again")
-    for base, member in images.items():
-        key, label = _key_and_label(part, member.name, labels[base])
+    for member, number in wds.labelled(part.path, sorted(IMAGE_SUFFIXES)):
+        key, label = _key_and_label(part, member.name, number)
         yield Found(key, label, str(part.path), "", member.offset, member.size)
