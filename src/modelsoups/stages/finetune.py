@@ -9,7 +9,6 @@ ingredient in all processes together; the recipe's batch size is the total of al
 
 import contextlib
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +73,8 @@ def _fine_tune_all(experiment: Experiment, recipes: list[Recipe], todo: list[int
     if experiment.config.ingredient is not None:
         reason = _fine_tune_here(experiment, recipes[todo[0]], todo[0])
         return {todo[0]: reason} if reason else {}
-    ends = run_tasks(_task, todo, experiment.workers, "finetune", lambda i: recipes[i].epochs * images, experiment)
+    sizes = {index: _images(recipes[index], images) for index in todo}
+    ends = run_tasks(_task, todo, experiment.workers, "finetune", sizes.__getitem__, experiment)
     failed = {index: reason for index, reason in ends if reason}
     print(f"finetune: wrote {len(todo) - len(failed)} ingredients to {experiment.files.ingredients}")
     return failed
@@ -84,10 +84,15 @@ def _task(experiment: Experiment, index: int) -> str | None:
     return _fine_tune_locked(experiment, experiment.draw.recipes()[index], index, ALONE)
 
 
+def _images(recipe: Recipe, images: int) -> int:
+    """Return how many images, also repeated ones, a recipe trains on if the training set has so many."""
+    return recipe.total_steps(images) * recipe.batch_size
+
+
 def _fine_tune_here(experiment: Experiment, recipe: Recipe, index: int) -> str | None:
     """Fine-tune one ingredient in this process (under torchrun, a rank); return why it diverged."""
     with joined() as ranks:
-        shown = watched(f"finetune: {index:03d}", recipe.epochs * len(experiment.sets.train))
+        shown = watched(f"finetune: {index:03d}", _images(recipe, len(experiment.sets.train)))
         with shown if ranks.first else contextlib.nullcontext():
             reason = _fine_tune_locked(experiment, recipe, index, ranks)
         if ranks.first and not reason:
@@ -107,7 +112,7 @@ def _fine_tune_locked(experiment: Experiment, recipe: Recipe, index: int, ranks:
 def _inputs(experiment: Experiment, recipe: Recipe) -> dict[str, Any]:
     """Return what an ingredient depends on (recipe, initial weights, data), for manifest.json."""
     inputs = {
-        "recipe": asdict(recipe),
+        "recipe": recipe.to_json(),
         "initialization": experiment.ingredients.initial()["initialization"].sha256,
         "train": experiment.sets.train.sha256,
     }
@@ -158,7 +163,7 @@ def fine_tune(
     trainer = Trainer(experiment.task, recipe, config.finetune, model, train, workspace)
     trainer.load(experiment.ingredients.initial()["initialization"])
     if ranks.first:
-        storage.write_json(folder / paths.RECIPE, asdict(recipe))
+        storage.write_json(folder / paths.RECIPE, recipe.to_json())
     diverged = trainer.train()
     if ranks.first:
         workspace.check_lock()
