@@ -123,6 +123,8 @@ class Bench:
         sets = {name: self.images.dataset(name).sha256 for name in self.experiment.sets.evaluated()}
         options: dict[str, Any] = {**asdict(self.settings), "protocol": self.experiment.config.protocol}
         options["train"] = self.train is not None
+        if self.experiment.task.view:
+            options["view"] = self.experiment.task.view
         del options["in_pipeline"]
         code = provenance.code_fingerprint("analyses", "soup", "weights", "stats", "report")
         return {"pools": pools, "starts": starts, "sets": sets, "options": options, "code": code}
@@ -180,7 +182,9 @@ class Bench:
         """Return the path of a cached result; its name hashes the key and the evaluating code."""
         names = (*MEASURING, *modules)
         parts = [name.removeprefix("modelsoups.").replace(".", "/") for name in names]
-        return self.files.point(storage.fingerprint([provenance.code_fingerprint(*parts), key]))
+        view = self.experiment.task.view
+        seen = [view] if view else []  # another evaluation has other results
+        return self.files.point(storage.fingerprint([provenance.code_fingerprint(*parts), key, *seen]))
 
     def evaluate(self, ingredients: Sequence[Ingredient], choosing: bool = False) -> None:
         """Cache the models' logits on test set and shifts, with `choosing` also on the hold-out."""

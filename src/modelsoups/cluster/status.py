@@ -65,9 +65,7 @@ def run(experiment: Experiment) -> bool:
     return False
 
 
-def scan(
-    files: Run, recipes: list[Recipe], jobs: list[slurm.Job], train: Path | None = None
-) -> list[IngredientStatus]:
+def scan(files: Run, recipes: list[Recipe], jobs: list[slurm.Job], train: Path | None = None) -> list[IngredientStatus]:
     """Return the status of each ingredient. train: folder of the training set, which recipe.steps needs."""
     tasks = {job.index: job for job in jobs if job.name == "sweep"}
     numbered = enumerate(recipes)

@@ -54,7 +54,9 @@ class FinetuneConfig:
     checkpoint_every: int = key("training steps between checkpoints, from which training can resume", 200, at_least=1)
     log_every: int = key("training steps between lines of metrics.jsonl", 20, at_least=1)
     evaluate_every: int | None = key(
-        "training steps between evaluations on the hold-out, which evaluations.jsonl lists; null: none", None, at_least=1
+        "training steps between evaluations on the hold-out, which evaluations.jsonl lists; null: none",
+        None,
+        at_least=1,
     )
     precision: str = key(
         "precision of training: bf16 is autocast with float32 weights; auto: bf16 on a GPU, fp32 on a CPU",
@@ -74,9 +76,7 @@ class FinetuneConfig:
 class EvaluateConfig:
     """Options of the evaluation of models, by default that of CLIP."""
 
-    image_size: int | None = key(
-        "side of the images in pixels (J.2.2: 360); null: model.image_size", None, at_least=1
-    )
+    image_size: int | None = key("side of the images in pixels (J.2.2: 360); null: model.image_size", None, at_least=1)
     resize: int | None = key(
         "size in pixels to which images are resized, before the central square of evaluate.image_size is cropped"
         " (J.2.3: 550); null: evaluate.image_size",

@@ -179,7 +179,7 @@ class Augmented(Dataset[Any]):
         """Return the transforms that the recipe's augmentation uses, by name (such as minimal)."""
         recipe, side, mean = self.recipe, self.preprocessing.image_size, self.preprocessing.mean
         policies = POLICIES.get(recipe.aug, (recipe.aug,))
-        return {p: train_crop(p, side, mean, recipe.min_crop, recipe.flip) for p in policies}
+        return {p: train_crop(p, side, mean, recipe.min_crop, recipe.flip, recipe.crop_ratio) for p in policies}
 
     def policy(self, epoch: int) -> str:
         """Return the name of the augmentation for one image in this epoch.

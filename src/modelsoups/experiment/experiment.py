@@ -124,6 +124,8 @@ class Experiment:
             "protocol": config.protocol,
             "wise_ft": config.evaluate.wise_ft,
         }
+        if self.task.view:
+            inputs["view"] = self.task.view
         own = registry.own_code([config.task, *config.soup.also])
         return {**inputs, "own code": own} if own else inputs
 

@@ -188,7 +188,8 @@ def check_length(epochs: int | None, steps: int | None) -> None:
     """Raise ValueError unless exactly one of the two lengths of training is given."""
     if epochs is not None and steps is not None:
         raise ValueError(
-            f"recipe.epochs={epochs} and recipe.steps={steps} are both given; set recipe.epochs=null or recipe.steps=null"
+            f"recipe.epochs={epochs} and recipe.steps={steps} are both given; set recipe.epochs=null or "
+            "recipe.steps=null"
         )
     if epochs is None and steps is None:
         raise ValueError("recipe.epochs=null and recipe.steps=null: training has no length; set one of the two")
@@ -198,7 +199,8 @@ def check_select(select: str, every: int | None) -> None:
     """Raise ValueError if the best step is to be selected (recipe.select) but none is evaluated."""
     if select == "best" and every is None:
         raise ValueError(
-            "recipe.select=best needs evaluations on the hold-out; set finetune.evaluate_every to the steps between them"
+            "recipe.select=best needs evaluations on the hold-out; set finetune.evaluate_every to the steps between "
+            "them"
         )
 
 

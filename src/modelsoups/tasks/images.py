@@ -4,6 +4,7 @@ Shape letters: N images of a data set, B of a batch, C classes or channels, H he
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,10 +12,12 @@ from torch import Tensor, nn
 
 from modelsoups.checkpoints.formats import load_state
 from modelsoups.config.models import ModelConfig
+from modelsoups.config.schema import Config
 from modelsoups.data.crops import CropStore
 from modelsoups.data.gpu.augment import BatchPlan
 from modelsoups.data.loader import Preprocessing, train_batches
 from modelsoups.data.shards import ShardSet
+from modelsoups.data.transforms import View
 from modelsoups.models.classifier import (
     Classifier,
     build_on_device,
@@ -37,9 +40,19 @@ class ImageClassification(Task):
     score_name = "top-1 accuracy"
     unit = "images"
 
-    def __init__(self, crops: CropStore, batch_size: int) -> None:
-        """crops: the cache of cropped test images; batch_size: images per evaluation batch."""
-        self.crops, self.batch_size = crops, batch_size
+    def __init__(self, crops: CropStore, batch_size: int, seen: View | None = None) -> None:
+        """crops: the cache of cropped test images; batch_size: images per evaluation batch.
+
+        seen: how images are evaluated; None: as CLIP does it, at the model's own size.
+        """
+        self.crops, self.batch_size, self.seen = crops, batch_size, seen
+        self.view = seen.name if seen else ""
+
+    @classmethod
+    def of(cls, config: Config, crops: CropStore) -> "ImageClassification":
+        given, own = config.evaluate, config.model.image_size
+        seen = View(given.image_size or own, given.resize, given.resize_mode == "squash")
+        return cls(crops, given.batch_size, seen if seen.name != View(own).name else None)
 
     def build(self, model: ModelConfig, classes: int) -> Classifier:
         return build_on_device(model, classes)
@@ -66,7 +79,8 @@ class ImageClassification(Task):
             network.encoder.load_state_dict(clip.model.visual.state_dict())
             network.head.weight.copy_(zeroshot_weights(clip, train.classes, train.templates))
         if start.init == "lp":
-            features_ND = extract_features(network, self.test_batches(train, network))
+            own = self.crops.batches(train, View(network.image_size), self.batch_size)
+            features_ND = extract_features(network, own)
             labels_N, start_CD = torch.from_numpy(train.labels_N), network.head.weight.detach().cpu()
             with torch.enable_grad():
                 weight_CD, bias_C = linear_probe(features_ND, labels_N, start_CD, start.heads)
@@ -75,28 +89,43 @@ class ImageClassification(Task):
 
     def example(self, model: Classifier) -> Tensor:
         """Return two images of zeros, (2, 3, H, W), of the model's size, on the model's device."""
-        return next(model.parameters()).new_zeros(2, 3, model.image_size, model.image_size)
+        return _zeros(model, model.image_size)
+
+    def training_example(self, model: Classifier, recipe: Recipe) -> Tensor:
+        """Return two images of zeros, (2, 3, H, W), of the size recipe.image_size."""
+        return _zeros(model, training_side(model, recipe))
 
     def prepare(self, dataset: ShardSet, model: ModelConfig) -> None:
         """Decode and crop a data set to a file in the run's folder, if too large for memory."""
-        self.crops.prepare(dataset, model.image_size)
+        self.crops.prepare(dataset, self.seen or View(model.image_size))
 
     def train_batches(
         self, model: Classifier, recipe: Recipe, data: TrainingData
     ) -> Iterator[tuple[Tensor | BatchPlan, Tensor]]:
         """Yield (uint8 pixels, labels); with augment=gpu, a BatchPlan in place of the pixels."""
-        preprocessing = Preprocessing(model.image_size, model.mean, data.decoder, data.augment, data.side_by_side)
+        side = training_side(model, recipe)
+        preprocessing = Preprocessing(side, model.mean, data.decoder, data.augment, data.side_by_side)
         return train_batches(data.train, recipe, preprocessing, data.first, data.share, data.skipped)
 
     def test_batches(self, dataset: ShardSet, model: Classifier) -> Iterator[Tensor]:
-        """Yield batches of uint8 pixels, resized and cropped as in the evaluation of CLIP."""
-        return self.crops.batches(dataset, model.image_size, self.batch_size)
+        """Yield batches of uint8 pixels, resized and cropped as the keys of `evaluate` say."""
+        return self.crops.batches(dataset, self.seen_by(model), self.batch_size)
+
+    def seen_by(self, model: Classifier) -> View:
+        """Return how images are resized and cropped for a model; ValueError if it cannot take them."""
+        if self.seen is None:
+            return View(model.image_size)
+        view = replace(self.seen, side=model.adapt(self.seen.side, "evaluate.image_size"))
+        if view.resize is not None and view.resize < view.side:
+            raise ValueError(f"evaluate.resize={view.resize}: expected at least the {view.side} pixels of the crop")
+        return view
 
     def inputs(self, dataset: ShardSet, model: Classifier, index_B: Tensor) -> Tensor:
         """Return the normalised pixels, (B, C, H, W), of the images with these indices."""
-        pixels_NCHW = self.crops.pixels(dataset, model.image_size)
+        view = self.seen_by(model)
+        pixels_NCHW = self.crops.pixels(dataset, view)
         if pixels_NCHW is None:  # too large for the disk budget: decode into memory
-            pixels_NCHW = self.crops.in_memory(dataset, model.image_size)
+            pixels_NCHW = self.crops.in_memory(dataset, view)
         return normalise(model, pixels_NCHW[index_B])
 
     def logits(self, model: Classifier, batch: Tensor) -> Tensor:
@@ -146,3 +175,12 @@ class ImageClassification(Task):
         """Compare two models' mean accuracy over data sets by a permutation test (Table 4)."""
         difference, p = paired_tests.paired_mean_test(pairs, seed=0)
         return Comparison(difference, *paired_tests.paired_mean_interval(pairs), p)
+
+
+def training_side(model: Classifier, recipe: Recipe) -> int:
+    """Return the side of the training images in pixels: recipe.image_size, if the model takes it."""
+    return model.image_size if recipe.image_size is None else model.adapt(recipe.image_size, "recipe.image_size")
+
+
+def _zeros(model: Classifier, side: int) -> Tensor:
+    return next(model.parameters()).new_zeros(2, 3, side, side)
