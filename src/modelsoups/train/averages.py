@@ -58,8 +58,14 @@ Averages = dict[str, Ema | Swa]
 
 def averages_of(recipe: Recipe) -> Averages:
     """Return the averages that a recipe asks for, by the names of their files, such as ema-0.999."""
-    averages: Averages = {f"ema-{decay:g}": Ema(decay, warmup=recipe.ema_warmup) for decay in recipe.ema}
-    return averages | {f"swa-{begin:g}": Swa(begin) for begin in recipe.swa}
+    averages: Averages = {f"ema-{_digits(decay)}": Ema(decay, warmup=recipe.ema_warmup) for decay in recipe.ema}
+    return averages | {f"swa-{_digits(begin)}": Swa(begin) for begin in recipe.swa}
+
+
+def _digits(value: float) -> str:
+    """Return a number with as many digits as tell it apart; in six digits, 0.9999999 would be 1."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def update_all(averages: Averages, weights: Mapping[str, Tensor], done: float, epoch_ends: bool) -> None:
