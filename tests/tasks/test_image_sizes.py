@@ -1,4 +1,4 @@
-"""A run trained and evaluated at sizes of its own: weights keep the model's layout, logits lie in files of their own."""
+"""Training and evaluation at other sizes: weights keep the model's layout, logits lie in files of their own."""
 
 import numpy as np
 import pytest

@@ -7,6 +7,7 @@ from types import NoneType
 from typing import Any, get_args
 
 RANDAUGMENT = re.compile(r"rand-m(\d+)-n(\d+)")
+LATER = ("steps", "image_size", "crop_ratio", "select", "ema_warmup")  # not in the files of earlier versions
 
 
 def hyper(
@@ -17,16 +18,13 @@ def hyper(
     above: bool = False,
     choices: Sequence[Any] = (),
     same: bool = False,
-    later: bool = False,
 ) -> Any:
     """Return a dataclass field with the explanation, default and bounds of a hyperparameter.
 
     within: smallest and largest value; above: the smallest itself is excluded; choices: the allowed
-    values; same: every recipe has the default unless the configuration sets another value; later:
-    files leave the default out, since runs of earlier versions do not have the hyperparameter.
+    values; same: every recipe has the default unless the configuration sets another value.
     """
-    about: dict[str, Any] = {"sentence": sentence, "within": within, "above": above, "choices": tuple(choices)}
-    about |= {"same": same, "later": later}
+    about = {"sentence": sentence, "within": within, "above": above, "choices": tuple(choices), "same": same}
     return field(default=default, metadata=about)
 
 
@@ -91,33 +89,28 @@ class Recipe:
         "number of optimizer steps, in place of recipe.epochs (J.2.3: 10,000 or 20,000)",
         None,
         within=(1, 10**9),
-        later=True,
     )
     image_size: int | None = hyper(
         "side of the training images in pixels (J.2.2: 289); null: model.image_size",
         None,
         within=(1, 10_000),
-        later=True,
     )
     crop_ratio: tuple[float, ...] = hyper(
         "smallest and largest aspect ratio, width / height, of a random crop (J.2.2: [0.95,1.05])",
         (3 / 4, 4 / 3),
         within=(0.0, 100.0),
-        later=True,
     )
     select: str = hyper(
         "weights of the ingredient and of each average: those of the last step, or of the step with the best score on"
         " the hold-out (3.3.2); best needs finetune.evaluate_every",
         "last",
         choices=("last", "best"),
-        later=True,
     )
     ema_warmup: bool = hyper(
         "at step t, the decay of an EMA is (1 + t) / (10 + t) until that exceeds the decay in recipe.ema; then even"
         " 0.9999999 forgets the initial weights",
         False,
         choices=(True, False),
-        later=True,
     )
 
     def __post_init__(self) -> None:
@@ -144,12 +137,12 @@ class Recipe:
         return tuple(f.name for f in fields(Recipe))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the hyperparameters by name, without defaults that earlier versions did not write."""
-        values = asdict(self)
-        return {f.name: values[f.name] for f in fields(self) if not (f.metadata["later"] and self._is_default(f.name))}
+        """Return the hyperparameters by name, without those of LATER that have their default.
 
-    def _is_default(self, name: str) -> bool:
-        return bool(getattr(self, name) == self.__dataclass_fields__[name].default)
+        So a recipe of an earlier version has the same content, and its run the same fingerprint.
+        """
+        defaults = {f.name: f.default for f in fields(self)}
+        return {name: v for name, v in asdict(self).items() if name not in LATER or v != defaults[name]}
 
     @property
     def length(self) -> str:
