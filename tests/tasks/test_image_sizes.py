@@ -8,6 +8,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from modelsoups.config.compose import load
+from modelsoups.data.crops import CropStore
+from modelsoups.data.transforms import View
 from modelsoups.disk import manifests
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.models.classifier import normalise
@@ -64,6 +66,14 @@ def test_logits_are_those_of_the_view_and_lie_in_a_file_of_their_own(run):
         square = dataset.image(index).resize((64, 64), Image.Resampling.BICUBIC).crop((8, 8, 56, 56))
         pixels_1CHW = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None]
         torch.testing.assert_close(model(normalise(model, pixels_1CHW))[0], found[index], rtol=1e-4, atol=1e-4)
+
+
+def test_a_large_set_is_decoded_at_the_size_that_the_model_takes(run, tmp_path):
+    experiment = Experiment(run)
+    experiment.task.crops = CropStore(tmp_path, small=0)
+    experiment.prepare_inputs(["holdout"])
+    found = experiment.task.crops.pixels(experiment.sets.holdout, View(48, 64, squash=True))
+    assert found.shape == (128, 3, 48, 48)
 
 
 def test_without_these_keys_files_keep_their_names(data, tmp_path):

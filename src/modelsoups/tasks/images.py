@@ -20,6 +20,7 @@ from modelsoups.data.shards import ShardSet
 from modelsoups.data.transforms import View
 from modelsoups.models.classifier import (
     Classifier,
+    build,
     build_on_device,
     has_text_tower,
     load_clip,
@@ -47,6 +48,7 @@ class ImageClassification(Task):
         """
         self.crops, self.batch_size, self.seen = crops, batch_size, seen
         self.view = seen.name if seen else ""
+        self.taken: View | None = None  # `seen` at the size that the model takes, once that is known
 
     @classmethod
     def of(cls, config: Config, crops: CropStore) -> "ImageClassification":
@@ -97,7 +99,11 @@ class ImageClassification(Task):
 
     def prepare(self, dataset: ShardSet, model: ModelConfig) -> None:
         """Decode and crop a data set to a file in the run's folder, if too large for memory."""
-        self.crops.prepare(dataset, self.seen or View(model.image_size))
+        if self.seen is None:
+            self.crops.prepare(dataset, View(model.image_size))
+            return
+        self.taken = self.taken or self.seen_by(build(model, num_classes=1))
+        self.crops.prepare(dataset, self.taken)
 
     def train_batches(
         self, model: Classifier, recipe: Recipe, data: TrainingData
