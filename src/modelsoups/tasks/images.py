@@ -40,21 +40,21 @@ class ImageClassification(Task):
 
     score_name = "top-1 accuracy"
     unit = "images"
+    seen: View | None = None  # how images are evaluated; None: as CLIP does it, at the model's own size
+    taken: View | None = None  # `seen` at the size that the model takes, once that is known
 
-    def __init__(self, crops: CropStore, batch_size: int, seen: View | None = None) -> None:
-        """crops: the cache of cropped test images; batch_size: images per evaluation batch.
-
-        seen: how images are evaluated; None: as CLIP does it, at the model's own size.
-        """
-        self.crops, self.batch_size, self.seen = crops, batch_size, seen
-        self.view = seen.name if seen else ""
-        self.taken: View | None = None  # `seen` at the size that the model takes, once that is known
+    def __init__(self, crops: CropStore, batch_size: int) -> None:
+        """crops: the cache of cropped test images; batch_size: images per evaluation batch."""
+        self.crops, self.batch_size = crops, batch_size
 
     @classmethod
     def of(cls, config: Config, crops: CropStore) -> "ImageClassification":
         given, own = config.evaluate, config.model.image_size
+        task = cls(crops, given.batch_size)
         seen = View(given.image_size or own, given.resize, given.resize_mode == "squash")
-        return cls(crops, given.batch_size, seen if seen.name != View(own).name else None)
+        if seen.name != View(own).name:
+            task.seen, task.view = seen, seen.name
+        return task
 
     def build(self, model: ModelConfig, classes: int) -> Classifier:
         return build_on_device(model, classes)
