@@ -72,7 +72,7 @@ class Evaluations:
         logits_NC = in_order(torch.cat([every[number] for number in sorted(every)]), task.test_order(holdout, model))
         labels_N = torch.from_numpy(holdout.labels_N)
         score = task.score(task.outcomes(logits_NC, labels_N))
-        return task.points(logits_NC, labels_N), score
+        return float(task.points(logits_NC, labels_N)), float(score)
 
     # ---- the best step ----
 
