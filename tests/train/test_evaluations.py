@@ -2,60 +2,48 @@
 
 import json
 import os
-import shutil
 import signal
-import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
-from pico import BASE, arguments, broken_off
-from ranks import train_on
+from pico import BASE, broken_off
+from ranks import codes, fork, train_on
 from safetensors.torch import load_file
+from vectors import Regression, Vectors
 
-from modelsoups.config.compose import load
+from modelsoups.config.schema import FinetuneConfig
 from modelsoups.disk import manifests, storage
-from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
-from modelsoups.stages import finetune, heads, sweep
+from modelsoups.soup.coefficients import Ingredient
+from modelsoups.stages import finetune
 from modelsoups.train import evaluations
 from modelsoups.train.evaluations import exchanged
+from modelsoups.train.ranks import ALONE, joined
+from modelsoups.train.trainer import Trainer, Workspace
+from modelsoups.weights import state_dicts
 
-# A learning rate that unlearns, so that the last step is not the best one.
-BEST = {**BASE, "epochs": None, "steps": 8, "lr": 2e-3, "schedule": "constant", "ema": (0.5, 0.9999999)}
-BEST |= {"select": "best", "ema_warmup": True}
+# A constant and high learning rate: the last step is not the best one.
+RECIPE = {**BASE, "epochs": None, "steps": 11, "lr": 0.8, "schedule": "constant", "batch_size": 16, "clip": 10.0}
+RECIPE |= {"ema": (0.5, 0.9999999), "ema_warmup": True, "select": "best", "warmup_steps": 0}
 NAMES = ["model", "ema-0.5", "ema-0.9999999"]
+HOLDOUT = Vectors(1)
 
 
-@pytest.fixture(scope="module")
-def begun(tmp_path_factory, data):
-    """The arguments of a run whose data are the training set and the hold-out alone, and its folder."""
-    home = tmp_path_factory.mktemp("evaluations")
-    for name in ("train", "holdout"):
-        shutil.copytree(data / name, home / "data" / name)
-    (home / "recipes.jsonl").write_text(json.dumps(Recipe(**BEST).to_json()) + "\n")
-    keys = [f"recipe.{key}=???" for key in Recipe.names()]
-    options = [*keys, f"sweep.search={home / 'recipes.jsonl'}", "finetune.parallel=1", "finetune.evaluate_every=3"]
-    args = [*arguments(home, home / "data"), *options]
-    cfg = load([*args, f"runs={home / 'run'}"])
-    heads.run(Experiment(cfg))
-    sweep.run(Experiment(cfg))
-    return args, home / "run"
-
-
-@pytest.fixture
-def make(begun, tmp_path):
-    def copy(name, *more):
-        shutil.copytree(begun[1], tmp_path / name)
-        return load([*begun[0], f"runs={tmp_path / name}", *more])
-
-    return copy
-
-
-def trained(cfg, **changes):
-    """The folder of ingredient 0, trained with the recipe of the draw and these changes."""
-    recipe = Experiment(cfg).draw.recipes()[0]
-    assert finetune.fine_tune(Experiment(cfg), Recipe(**{**vars(recipe), **changes}), 0) is None
-    return cfg.run.ingredient(0)
+def trained(folder, every=3, ranks=ALONE, **changes):
+    """Train the line in a folder, as the stage does it; return the folder."""
+    task, folder = Regression(), folder / "000"
+    folder.mkdir(parents=True, exist_ok=True)
+    model, start = task.build(None, 1), folder.parent / f"start{ranks.rank}.safetensors"
+    storage.save_weights(start, model.state_dict())
+    settings = FinetuneConfig(evaluate_every=every, checkpoint_every=2, log_every=1)
+    workspace = Workspace(folder, "x", ranks, holdout=HOLDOUT if every else None)
+    trainer = Trainer(task, Recipe(**{**RECIPE, **changes}), settings, model, Vectors(0), workspace)
+    trainer.load(Ingredient("start", str(start), state_dicts.state_sha256(model.state_dict()), None))
+    assert trainer.train() is None
+    if ranks.first:
+        finetune._write(folder, trainer, {})
+    return folder
 
 
 def content(folder):
@@ -65,92 +53,88 @@ def content(folder):
 
 
 @pytest.fixture(scope="module")
-def straight(begun, tmp_path_factory):
-    """The configuration of a run of one process, its folder, and what it leaves."""
-    home = tmp_path_factory.mktemp("straight")
-    shutil.copytree(begun[1], home / "run")
-    cfg = load([*begun[0], f"runs={home / 'run'}"])
-    folder = trained(cfg)
-    return cfg, folder, content(folder)
+def straight(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("straight"))
 
 
 def test_the_weights_are_those_of_the_step_with_the_best_score_on_the_holdout(straight):
-    cfg, folder, (_, selected) = straight
-    rows = storage.read_jsonl(folder / "evaluations.jsonl")
-    assert [(row["step"], row["weights"]) for row in rows] == [(step, name) for step in (3, 6, 8) for name in NAMES]
+    rows = storage.read_jsonl(straight / "evaluations.jsonl")
+    assert [(row["step"], row["weights"]) for row in rows] == [(step, name) for step in (3, 6, 9, 11) for name in NAMES]
+    selected = content(straight)[1]
     assert list(selected) == NAMES
-    sets, logits = Experiment(cfg).sets, Experiment(cfg).logits
     for name, chosen in selected.items():
         points = {row["step"]: row["points"] for row in rows if row["weights"] == name}
         step = max(points, key=points.get)  # the first of equals
-        assert (chosen["step"], chosen["points"], chosen["examples"]) == (step, points[step], len(sets.holdout))
-        outcomes = logits.forward("holdout", load_file(folder / f"{name}.safetensors"))
-        correct = int((outcomes.argmax(1) == torch.from_numpy(sets.holdout.labels_N)).sum())
-        assert (correct, chosen["score"]) == (chosen["points"], correct / len(sets.holdout))
-    assert any(chosen["step"] < 8 for chosen in selected.values())
+        assert chosen == {"step": step, "points": points[step], "score": points[step], "examples": 64}
+        state = load_file(straight / f"{name}.safetensors")
+        predicted_N = HOLDOUT.inputs_N4 @ state["head.weight"][0] + state["head.bias"]
+        error = float((predicted_N - torch.from_numpy(HOLDOUT.labels_N)).square().mean())
+        assert chosen["score"] == pytest.approx(-error, rel=1e-5)
+    assert any(chosen["step"] < 11 for chosen in selected.values())
 
 
-def test_a_run_broken_off_and_resumed_leaves_the_same_bytes(make, straight, monkeypatch):
-    cfg = make("resumed")
-    for step in (4, 7):
+def test_each_weights_have_the_step_that_a_run_of_that_length_ends_with(straight, tmp_path):
+    for name, chosen in content(straight)[1].items():
+        shorter = trained(tmp_path / name, every=None, select="last", steps=chosen["step"])
+        assert (shorter / f"{name}.safetensors").read_bytes() == (straight / f"{name}.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("steps", [(1,), (4, 7), (10,)])
+def test_a_run_broken_off_and_resumed_leaves_the_same_bytes(straight, tmp_path, monkeypatch, steps):
+    for step in steps:
         with broken_off(monkeypatch, at=step):
-            trained(cfg)
-    assert content(trained(cfg)) == straight[2]
+            trained(tmp_path)
+    assert content(trained(tmp_path)) == content(straight)
 
 
-def test_a_run_killed_in_the_middle_of_an_evaluation_leaves_the_same_bytes(make, straight, monkeypatch):
-    cfg = make("killed")
-
-    def dying(path, row):
-        with open(path, "a") as file:
-            file.write(json.dumps(row) + "\n" if row["step"] < 6 or row["weights"] == "model" else '{"step')
-        if row["step"] == 6 and row["weights"] != "model":
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons: of forking; nothing else runs here
-        child = os.fork()
-    if child == 0:
-        try:
-            evaluations.append = dying
-            trained(cfg)
-        finally:
-            os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    assert (cfg.run.ingredient(0) / "evaluations.jsonl").read_text().endswith('{"step')
-    assert content(trained(cfg)) == straight[2]
+def dying_in_an_evaluation(path, row):
+    """Append an evaluation, but die of kill -9 in the middle of the second line of step 6."""
+    dies = row["step"] == 6 and row["weights"] != "model"
+    with open(path, "a") as file:
+        file.write('{"step' if dies else json.dumps(row) + "\n")
+    if dies:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_evaluations_alone_change_no_weights(make):
-    watched, alone = make("watched"), make("alone", "finetune.evaluate_every=null")
-    folders = [trained(cfg, select="last") for cfg in (watched, alone)]
+def test_a_run_killed_in_the_middle_of_an_evaluation_leaves_the_same_bytes(straight, tmp_path):
+    def act():
+        evaluations.append = dying_in_an_evaluation
+        trained(tmp_path)
+
+    assert codes([fork(act)]) == [-signal.SIGKILL]
+    assert (tmp_path / "000/evaluations.jsonl").read_text().endswith('{"step')
+    assert not (tmp_path / "000/model.safetensors").exists()
+    assert content(trained(tmp_path)) == content(straight)
+
+
+def test_evaluations_alone_change_no_weights(tmp_path):
+    folders = trained(tmp_path / "one", select="last"), trained(tmp_path / "two", every=None, select="last")
     one, two = ({p.name: p.read_bytes() for p in folder.glob("*.safetensors")} for folder in folders)
     assert one == two
     assert [(folder / "evaluations.jsonl").exists() for folder in folders] == [True, False]
     assert all("selected" not in manifests.manifest_of(folder) for folder in folders)
 
 
-def test_two_ranks_share_an_evaluation_and_score_as_one_process_does(make, straight):
-    cfg = make("ranks", "ingredient=0")
-    assert train_on(cfg, 2, lambda: finetune.run(Experiment(cfg))) == [0, 0]
-    rows, others = (storage.read_jsonl(f / "evaluations.jsonl") for f in (cfg.run.ingredient(0), straight[1]))
+def test_two_ranks_share_an_evaluation_and_score_as_one_process_does(straight, tmp_path):
+    def act():
+        with joined() as ranks:
+            trained(tmp_path, ranks=ranks)
+
+    assert train_on(None, 2, act) == [0, 0]
+    rows, others = (storage.read_jsonl(folder / "evaluations.jsonl") for folder in (tmp_path / "000", straight))
     assert [(r["step"], r["weights"]) for r in rows] == [(r["step"], r["weights"]) for r in others]
-    assert all(abs(a["points"] - b["points"]) <= 2 for a, b in zip(rows, others, strict=True))  # sums round otherwise
+    assert [r["score"] for r in rows] == pytest.approx([r["score"] for r in others], rel=1e-3)
 
 
-def test_another_holdout_or_interval_is_another_ingredient(make):
-    cfg = make("other")
-    trained(cfg)
-    cfg.finetune.evaluate_every = 4
-    with pytest.raises(ValueError, match="trained with a different selection; choose another run"):
-        finetune.run(Experiment(cfg))
-
-
-def test_a_drawn_selection_without_evaluations_is_refused_before_anything_is_trained(make):
-    cfg = make("never", "finetune.evaluate_every=null")
-    with pytest.raises(ValueError, match=r"^recipe\.select=best needs evaluations on the hold-out; set finetune\.eval"):
-        finetune.run(Experiment(cfg))
-    assert not cfg.run.ingredient(0).exists()
+def test_the_selection_is_part_of_what_an_ingredient_is_made_from():
+    part = SimpleNamespace(sha256="s")
+    config = SimpleNamespace(finetune=FinetuneConfig(decode="pil", evaluate_every=5), task="images")
+    ingredients = SimpleNamespace(initial=lambda: {"initialization": part})
+    sets, task = SimpleNamespace(train=part, holdout=part), SimpleNamespace(view="")
+    run = SimpleNamespace(config=config, ingredients=ingredients, sets=sets, task=task)
+    assert "selection" not in finetune._inputs(run, Recipe(**BASE))
+    chosen = finetune._inputs(run, Recipe(**BASE, select="best"))["selection"]
+    assert chosen == {"every": 5, "holdout": "s", "view": ""}
 
 
 def test_a_model_gets_its_own_weights_back_to_the_bit():
