@@ -73,7 +73,7 @@ def train_crop(
     from timm.data.transforms_factory import transforms_imagenet_train
     from torchvision.transforms import Compose, InterpolationMode, RandomHorizontalFlip, RandomResizedCrop
 
-    colour, area, aspect = tuple(mean), (min_crop, 1.0), tuple(ratio)
+    colour, area, aspect = tuple(mean), (min_crop, 1.0), (ratio[0], ratio[1])
     if aug in ("minimal", "inception"):
         area = (0.9, 1.0) if aug == "minimal" else area
         crop = RandomResizedCrop(image_size, scale=area, ratio=aspect, interpolation=InterpolationMode.BICUBIC)
