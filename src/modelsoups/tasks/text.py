@@ -134,7 +134,7 @@ def check_recipe(recipe: Recipe) -> None:
     """Raise ValueError if a recipe sets something that only the training on images knows."""
     for name, value in WITHOUT.items():
         if getattr(recipe, name) != value:
-            shown = {(): "[]", None: "null"}.get(value, value)
+            shown = "null" if value is None else "[]" if value == () else value
             raise ValueError(
                 f"recipe.{name}={getattr(recipe, name)}: texts are trained without it; set recipe.{name}={shown}"
             )
