@@ -21,6 +21,7 @@ from modelsoups.cli.doctor import print_matrix
 from modelsoups.config import compose
 from modelsoups.config.schema import Config
 from modelsoups.data.crops import Crops
+from modelsoups.data.transforms import View
 from modelsoups.disk import provenance, storage
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.models.classifier import normalise
@@ -32,7 +33,7 @@ OUT = Path(__file__).parents[1] / "results" / "benchmarks"
 def holdout(cfg: Config, images: int) -> soup.Holdout:
     found = Experiment(cfg).sets[cfg.data.holdout]
     model, labels_N = Experiment(cfg).classifier(len(found.classes)), torch.from_numpy(found.labels_N)
-    crops = Crops(found, model.image_size)
+    crops = Crops(found, View(model.image_size))
 
     def loader() -> Iterator[tuple[Tensor, Tensor]]:
         for index_B in torch.arange(min(images, len(found))).split(250):

@@ -21,6 +21,10 @@ def test_the_cost_of_a_sweep_by_hand():
     total = plan.cost(recipes, concurrent=None, train=105, weights=1000, unit="images")
     assert (total.ingredients, total.steps, total.examples) == (2, 50, 500)  # ten steps an epoch
     assert (total.at_once, total.weights_bytes, total.checkpoint_bytes) == (2, 4000, 12000)
+    in_steps = plan.cost(
+        [Recipe(**values, epochs=None, steps=7, batch_size=10, seed=0, aug="minimal")], None, 105, 1, "images"
+    )
+    assert (in_steps.steps, in_steps.examples) == (7, 70)
     assert plan.cost(recipes, concurrent=1, train=105, weights=1000, unit="images").checkpoint_bytes == 6000
     with pytest.raises(ValueError, match=r"recipe\.batch_size=10 is more than the 9 training images"):
         plan.cost(recipes, concurrent=None, train=9, weights=1000, unit="images")

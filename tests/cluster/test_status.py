@@ -3,12 +3,14 @@
 import json
 
 import pytest
+from pico import BASE
 
 from modelsoups.cluster import slurm, status
-from modelsoups.cluster.status import IngredientStatus, scan, summary
+from modelsoups.cluster.status import IngredientStatus, epochs_of, scan, summary
 from modelsoups.config.compose import load
-from modelsoups.disk import storage
+from modelsoups.disk import manifests, storage
 from modelsoups.experiment.experiment import Experiment
+from modelsoups.recipes.recipe import Recipe
 
 
 def write(cfg, index, name, value):
@@ -57,6 +59,15 @@ def test_gpu_hours_are_summed_over_ranks_and_scaled_to_what_is_left(under_way):
     ]
     rest = "GPU-hours: 0.0 spent on training, the hours left are unknown until the first ingredient writes metrics"
     assert summary(scan(under_way.run, Experiment(under_way).draw.recipes(), [])[5:])[1] == rest
+
+
+def test_a_length_in_steps_is_told_in_epochs_of_the_training_set(tmp_path):
+    recipe = Recipe(**{**BASE, "epochs": None}, steps=12)  # of 64 images
+    with pytest.raises(ValueError, match=r"train is not prepared, so the epochs of recipe\.steps=12 are unknown$"):
+        epochs_of(recipe, tmp_path / "train")
+    manifests.finish(tmp_path / "train", {}, [], images=320)
+    assert epochs_of(recipe, tmp_path / "train") == 2.4
+    assert epochs_of(Recipe(**BASE), None) == 2
 
 
 def test_status_prints_what_is_under_way_and_the_stages_that_wait(under_way, monkeypatch, capsys):

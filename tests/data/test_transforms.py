@@ -109,7 +109,7 @@ def test_a_sample_depends_on_its_key_and_not_on_what_was_drawn_before():
 
 def test_evaluation_resizes_the_shorter_side_and_leaves_an_image_of_the_right_size_alone():
     picture = image(32, 32)
-    assert (np.asarray(transforms.eval_crop(32)(picture)) == np.asarray(picture)).all()
+    assert (np.asarray(transforms.eval_crop(transforms.View(32))(picture)) == np.asarray(picture)).all()
     wide = image(100, 50)
     expected = wide.resize((64, 32), Image.Resampling.BICUBIC).crop((16, 0, 48, 32))
-    assert (np.asarray(transforms.eval_crop(32)(wide)) == np.asarray(expected)).all()
+    assert (np.asarray(transforms.eval_crop(transforms.View(32))(wide)) == np.asarray(expected)).all()

@@ -135,6 +135,8 @@ class Bench:
             starts[name] = hashes(run.ingredients.initial().values())
         sets = {name: self.images.dataset(name).sha256 for name in self.experiment.sets.evaluated()}
         options["train"] = self.train is not None
+        if self.experiment.task.view:
+            options["view"] = self.experiment.task.view
         found: dict[str, Any] = {"pools": pools, "starts": starts, "sets": sets, "options": options, "code": code}
         report = self.files.results / RESULTS  # the numbers of the analysis robustness, on ImageNet alone
         if self.experiment.config.data.library == "imagenet" and report.exists():
@@ -196,7 +198,9 @@ class Bench:
         """Return the path of a cached result; its name hashes the key and the evaluating code."""
         names = (*MEASURING, *modules)
         parts = [name.removeprefix("modelsoups.").replace(".", "/") for name in names]
-        return self.files.point(storage.fingerprint([provenance.code_fingerprint(*parts), key]))
+        view = self.experiment.task.view
+        seen = [view] if view else []  # another evaluation has other results
+        return self.files.point(storage.fingerprint([provenance.code_fingerprint(*parts), key, *seen]))
 
     def evaluate(self, ingredients: Sequence[Ingredient], choosing: bool = False) -> None:
         """Cache the models' logits on test set and shifts, with `choosing` also on the hold-out."""

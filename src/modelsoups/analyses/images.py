@@ -13,12 +13,14 @@ from torch import Tensor
 
 from modelsoups.data.crops import Crops
 from modelsoups.data.shards import ShardSet
+from modelsoups.data.transforms import View
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.experiment.ingredients import load_weights
 from modelsoups.models.classifier import Classifier, normalise
 from modelsoups.soup.coefficients import Ingredient
 from modelsoups.stats.projection import project
 from modelsoups.stats.scores import Logits
+from modelsoups.tasks.images import ImageClassification
 
 
 class Images:
@@ -58,7 +60,9 @@ class Images:
         return self._pixels(name, images).split(self.experiment.config.evaluate.batch_size), labels_N
 
     def _decode(self, name: str, images: int | None) -> Tensor:
-        crops = Crops(self.dataset(name), self.classifier(name).image_size)
+        model, task = self.classifier(name), self.experiment.task
+        view = task.seen_by(model) if isinstance(task, ImageClassification) else View(model.image_size)
+        crops = Crops(self.dataset(name), view)
         return torch.stack([crops[int(i)] for i in self.positions(name, images)])
 
     @torch.inference_mode()

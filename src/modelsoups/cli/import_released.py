@@ -11,7 +11,6 @@ model_0 is the initialization; as in the paper, it is one of the 72. Ingredient 
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +142,7 @@ def _convert(run: Run, files: Mapping[int, Path], layout: Layout, fixed: dict[st
     path = run.ingredient(number) / paths.MODEL
     storage.save_weights(path, state)
     model = tables.released_models()[number]
-    recipe = None if model.recipe is None else asdict(Recipe(**{**fixed, **model.recipe}))
+    recipe = None if model.recipe is None else Recipe(**{**fixed, **model.recipe}).to_json()
     facts = {"sha256": state_dicts.state_sha256(state), "recipe": recipe}
     manifests.finish(path.parent, inputs, [path], **facts, hyperparameters=model.hyperparameters)
 

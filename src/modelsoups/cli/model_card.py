@@ -54,7 +54,8 @@ def _ingredients(soup: Soup, recipes: Mapping[str, Recipe]) -> str:
         rows.append([name, f"{sum(values) / len(values):.4g}"])
         known.append(recipes.get(name.split("-")[0]))
     shared = []
-    for key in Recipe.names():
+    written = {key for recipe in known if recipe for key in recipe.to_json()}
+    for key in filter(written.__contains__, Recipe.names()):
         values_of = [str(asdict(recipe)[key]) if recipe else "" for recipe in known]
         distinct = set(values_of) - {""}
         if len(distinct) > 1:

@@ -64,7 +64,7 @@ def cost(recipes: list[Recipe], concurrent: int | None, train: int, weights: int
     for recipe in recipes:
         if recipe.batch_size > train:
             raise ValueError(f"recipe.batch_size={recipe.batch_size} is more than the {train} training {unit}")
-        own_steps = train // recipe.batch_size * recipe.epochs
+        own_steps = recipe.total_steps(train)
         steps += own_steps
         examples += own_steps * recipe.batch_size
     at_once = min(concurrent or len(recipes), len(recipes))

@@ -32,7 +32,7 @@ class IngredientStatus:
     index: int
     state: str  # one of STATES
     epoch: float
-    epochs: int
+    epochs: float
     hours: float = 0.0  # of training so far
     ranks: int = 1  # processes (one per GPU) that train it
     loss: float | None = None
@@ -52,7 +52,8 @@ def run(experiment: Experiment) -> bool:
             jobs = slurm.queue(experiment.files.root)
         except ValueError as error:
             print(f"status: SLURM's queue cannot be read ({error}); using the run folder alone")
-    statuses = scan(experiment.files, experiment.draw.recipes(), jobs)
+    train = experiment.sets.folder(experiment.config.data.train)
+    statuses = scan(experiment.files, experiment.draw.recipes(), jobs, train)
     active = [s for s in statuses if s.state in ("running", "stopped", "failed")]
     if active:
         Console().print(_table(active))
@@ -64,13 +65,24 @@ def run(experiment: Experiment) -> bool:
     return False
 
 
-def scan(files: Run, recipes: list[Recipe], jobs: list[slurm.Job]) -> list[IngredientStatus]:
+def scan(files: Run, recipes: list[Recipe], jobs: list[slurm.Job], train: Path | None = None) -> list[IngredientStatus]:
+    """Return the status of each ingredient. train: folder of the training set, which recipe.steps needs."""
     tasks = {job.index: job for job in jobs if job.name == "sweep"}
     numbered = enumerate(recipes)
-    return [_status(files.ingredient(i), i, recipe.epochs, tasks.get(i)) for i, recipe in numbered]
+    return [_status(files.ingredient(i), i, epochs_of(recipe, train), tasks.get(i)) for i, recipe in numbered]
 
 
-def _status(folder: Path, index: int, epochs: int, job: slurm.Job | None) -> IngredientStatus:
+def epochs_of(recipe: Recipe, train: Path | None) -> float:
+    """Return the length of training in epochs; ValueError if it is in steps and `train` is not prepared."""
+    if recipe.epochs is not None:
+        return recipe.epochs
+    manifest = manifests.manifest_of(train) if train else None
+    if manifest is None:
+        raise ValueError(f"data set {train} is not prepared, so the epochs of recipe.steps={recipe.steps} are unknown")
+    return recipe.total_steps(0) / max(1, manifest["images"] // recipe.batch_size)
+
+
+def _status(folder: Path, index: int, epochs: float, job: slurm.Job | None) -> IngredientStatus:
     make = functools.partial(IngredientStatus, index)
     if not folder.exists() and job is None:
         return make("not started", 0.0, epochs)
@@ -132,7 +144,7 @@ def _table(statuses: list[IngredientStatus]) -> Table:
         table.add_row(
             f"{s.index:03d}",
             s.state,
-            f"{s.epoch:.1f} of {s.epochs}" if s.epoch else f"{s.epochs}",
+            f"{s.epoch:.1f} of {s.epochs:.4g}" if s.epoch else f"{s.epochs:.4g}",
             f"{s.loss:.3f}" if isinstance(s.loss, float) else "",
             "" if left is None else f"{left:.1f} h" if left >= 1 else f"{left * 60:.0f} min",
             escape(s.note),

@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from modelsoups.config.schema import Config, TopLevel
 from modelsoups.disk.paths import ASSETS, shipped
-from modelsoups.recipes.recipe import Recipe
+from modelsoups.recipes.recipe import Recipe, check_length, check_select
 
 PATHS = (  # keys of files and folders
     *("runs", "results", "data.root", "data.dir", "data.holdout_file", "sweep.search"),
@@ -154,14 +154,25 @@ def validate(composed: DictConfig) -> Config:
             raise ValueError(f"evaluate.wise_ft={list(merged.evaluate.wise_ft)}: expected numbers from 0 to 1")
     known = [k for k in Recipe.names() if given.get(k, "???") not in ("???", DRAWN)]
     fixed: Any = OmegaConf.to_container(OmegaConf.masked_copy(merged.recipe, known))
-    for key, value in fixed.items():
-        Recipe.check(key, value)
+    _check_recipe(fixed, merged)
     if merged.cluster.scratch is not None:
         merged.runs, merged.data.dir = (str(Path(merged.cluster.scratch) / p) for p in (merged.runs, merged.data.dir))
     names = [f.name for f in fields(Config) if f.name not in ("recipe", "overrides")]
     parts: dict[str, Any] = {name: OmegaConf.select(merged, name) for name in names}
     parts = {k: OmegaConf.to_object(v) if isinstance(v, DictConfig) else v for k, v in parts.items()}
     return Config(recipe=fixed, **parts)
+
+
+def _check_recipe(fixed: dict[str, Any], merged: Any) -> None:
+    """Raise ValueError if a hyperparameter that all recipes share is wrong, alone or beside another key."""
+    for key, value in fixed.items():
+        Recipe.check(key, value)
+    if fixed.get("epochs") is not None and fixed.get("steps") is not None:
+        check_length(fixed["epochs"], fixed["steps"])
+    check_select(fixed.get("select", "last"), merged.finetune.evaluate_every)
+    resize, side = merged.evaluate.resize, merged.evaluate.image_size or merged.model.image_size
+    if resize is not None and resize < side:
+        raise ValueError(f"evaluate.resize={resize}: expected at least the {side} pixels of the crop")
 
 
 def _check(name: str, value: Any, about: Field[Any]) -> None:

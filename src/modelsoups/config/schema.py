@@ -53,6 +53,11 @@ class FinetuneConfig:
     skip_corrupt: int = key("number of undecodable images to skip before stopping with an error", 0, at_least=0)
     checkpoint_every: int = key("training steps between checkpoints, from which training can resume", 200, at_least=1)
     log_every: int = key("training steps between lines of metrics.jsonl", 20, at_least=1)
+    evaluate_every: int | None = key(
+        "training steps between evaluations on the hold-out, which evaluations.jsonl lists; null: none",
+        None,
+        at_least=1,
+    )
     precision: str = key(
         "precision of training: bf16 is autocast with float32 weights; auto: bf16 on a GPU, fp32 on a CPU",
         "auto",
@@ -69,8 +74,20 @@ class FinetuneConfig:
 
 @dataclass
 class EvaluateConfig:
-    """Options of the evaluation of models."""
+    """Options of the evaluation of models, by default that of CLIP."""
 
+    image_size: int | None = key("side of the images in pixels (J.2.2: 360); null: model.image_size", None, at_least=1)
+    resize: int | None = key(
+        "size in pixels to which images are resized, before the central square of evaluate.image_size is cropped"
+        " (J.2.3: 550); null: evaluate.image_size",
+        None,
+        at_least=1,
+    )
+    resize_mode: str = key(
+        "which sides get the size evaluate.resize: the shorter one, or both, which changes the aspect ratio (J.2.3)",
+        "shortest",
+        choices=("shortest", "squash"),
+    )
     batch_size: int = key("examples in a batch", 128, at_least=1)
     wise_ft: list[float] = key("coefficients of the fine-tuned model in WiSE-FT, 0 to 1 (appendix D)", [0.5, 0.75])
 

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from xxhash import xxh3_128
 
 from modelsoups.data.shards import ShardSet
-from modelsoups.data.transforms import eval_crop, to_uint8
+from modelsoups.data.transforms import View, eval_crop, to_uint8
 from modelsoups.disk import manifests, storage
 from modelsoups.workers.processes import cores
 
@@ -28,10 +28,10 @@ DISK = 64 * 2**30  # bytes of crops: a set above this size, or half of the free 
 
 
 class Crops(Dataset[Tensor]):
-    """A PyTorch data set of images after CLIP's resize and centre crop, uint8 (3, side, side)."""
+    """A PyTorch data set of images after resize and centre crop, uint8 (3, side, side)."""
 
-    def __init__(self, dataset: ShardSet, side: int) -> None:
-        self.dataset, self.crop = dataset, eval_crop(side)
+    def __init__(self, dataset: ShardSet, view: View) -> None:
+        self.dataset, self.crop = dataset, eval_crop(view)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -40,8 +40,8 @@ class Crops(Dataset[Tensor]):
         return to_uint8(self.crop(self.dataset.image(index)))
 
 
-def decoded_bytes(dataset: ShardSet, side: int) -> int:
-    return len(dataset) * 3 * side**2
+def decoded_bytes(dataset: ShardSet, view: View) -> int:
+    return len(dataset) * 3 * view.side**2
 
 
 @dataclass
@@ -51,41 +51,41 @@ class CropStore:
     folder: Path
     small: int = SMALL
     disk: int = DISK
-    _in_memory: dict[tuple[Path, str, int], Tensor] = field(default_factory=dict)
+    _in_memory: dict[tuple[Path, str, View], Tensor] = field(default_factory=dict)
     _mapped: dict[Path, Tensor] = field(default_factory=dict)
 
-    def pixels(self, dataset: ShardSet, side: int) -> Tensor | None:
+    def pixels(self, dataset: ShardSet, view: View) -> Tensor | None:
         """Return all crops, uint8 (N, 3, side, side); None for a large set without a cache file."""
-        if decoded_bytes(dataset, side) <= self.small:
-            return self.in_memory(dataset, side)
-        place = self._place(dataset, side)
+        if decoded_bytes(dataset, view) <= self.small:
+            return self.in_memory(dataset, view)
+        place = self._place(dataset, view)
         if place not in self._mapped:
-            manifest = manifests.complete(place, _inputs(dataset, side))
+            manifest = manifests.complete(place, _inputs(dataset, view))
             if manifest is None:
                 return None
             self._mapped[place] = _checked_map(place / "pixels.npy", manifest["digest"])
         return self._mapped[place]
 
-    def in_memory(self, dataset: ShardSet, side: int) -> Tensor:
+    def in_memory(self, dataset: ShardSet, view: View) -> Tensor:
         """Return all crops, uint8 (N, 3, side, side), in memory even if the data set is large."""
-        key = (dataset.folder, dataset.sha256, side)
+        key = (dataset.folder, dataset.sha256, view)
         if key not in self._in_memory:
-            crops = Crops(dataset, side)
+            crops = Crops(dataset, view)
             self._in_memory[key] = torch.stack([crops[i] for i in range(len(crops))])
         return self._in_memory[key]
 
-    def batches(self, dataset: ShardSet, side: int, batch_size: int) -> Iterator[Tensor]:
+    def batches(self, dataset: ShardSet, view: View, batch_size: int) -> Iterator[Tensor]:
         """Yield batches of crops in order, uint8 (B, 3, side, side), decoded anew if not cached."""
-        pixels_N3SS = self.pixels(dataset, side)
+        pixels_N3SS = self.pixels(dataset, view)
         if pixels_N3SS is not None:
             yield from pixels_N3SS.split(batch_size)
             return
-        yield from DataLoader(Crops(dataset, side), batch_size, num_workers=max(1, cores() // 2))
+        yield from DataLoader(Crops(dataset, view), batch_size, num_workers=max(1, cores() // 2))
 
-    def prepare(self, dataset: ShardSet, side: int) -> bool:
+    def prepare(self, dataset: ShardSet, view: View) -> bool:
         """Write a large set's cache file if the disk has room; return whether it was written."""
-        place, inputs = self._place(dataset, side), _inputs(dataset, side)
-        size = decoded_bytes(dataset, side)
+        place, inputs = self._place(dataset, view), _inputs(dataset, view)
+        size = decoded_bytes(dataset, view)
         existing = next(filter(Path.exists, (self.folder, *self.folder.absolute().parents)))
         most = min(self.disk, shutil.disk_usage(existing).free // 2)
         if not self.small < size <= most or manifests.complete(place, inputs):
@@ -96,27 +96,27 @@ class CropStore:
             tmp = Path(name) / place.name  # mkdir gives it the usual permissions
             tmp.mkdir()
             with storage.atomic(tmp / "pixels.npy") as file:
-                digest = _decode(dataset, side, file)
+                digest = _decode(dataset, view, file)
             manifests.finish(tmp, inputs, [tmp / "pixels.npy"], digest=digest)
             if not place.exists():  # another process may have finished first
                 tmp.rename(place)
         return True
 
-    def _place(self, dataset: ShardSet, side: int) -> Path:
-        return self.folder / f"{dataset.folder.name}-{storage.fingerprint(_inputs(dataset, side))}"
+    def _place(self, dataset: ShardSet, view: View) -> Path:
+        return self.folder / f"{dataset.folder.name}-{storage.fingerprint(_inputs(dataset, view))}"
 
 
-def _inputs(dataset: ShardSet, side: int) -> Mapping[str, Any]:
+def _inputs(dataset: ShardSet, view: View) -> Mapping[str, Any]:
     """Return what determines the pixels: hash of the images, crop, size, package versions."""
     packages = {name: version(name) for name in ("pillow", "torchvision")}
-    return {"set": dataset.sha256, "crop": "clip", "side": side, **packages}
+    return {"set": dataset.sha256, "crop": "clip", "side": view.side, **view.changes(), **packages}
 
 
-def _decode(dataset: ShardSet, side: int, path: Path) -> str:
+def _decode(dataset: ShardSet, view: View, path: Path) -> str:
     """Decode all crops of a set into a .npy file at `path`; return the XXH3 hash of the pixels."""
-    pixels_N3SS = np.lib.format.open_memmap(path, "w+", np.uint8, (len(dataset), 3, side, side))
+    pixels_N3SS = np.lib.format.open_memmap(path, "w+", np.uint8, (len(dataset), 3, view.side, view.side))
     start = 0
-    for pixels_B3SS in DataLoader(Crops(dataset, side), 64, num_workers=max(1, cores() - 1)):
+    for pixels_B3SS in DataLoader(Crops(dataset, view), 64, num_workers=max(1, cores() - 1)):
         pixels_N3SS[start : start + len(pixels_B3SS)] = pixels_B3SS.numpy()
         start += len(pixels_B3SS)
     pixels_N3SS.flush()

@@ -129,10 +129,10 @@ def loader_processes(train: ShardSet, side_by_side: int) -> int:
 
 def index_batches(images: int, recipe: Recipe, first: int = 0, share: Share = WHOLE) -> Iterator[list[tuple[int, int]]]:
     """Yield one list of (epoch, image index) per micro-batch of a rank; drop incomplete batches."""
-    per_epoch = images // recipe.batch_size
-    for epoch in range(first // per_epoch, recipe.epochs):
-        order_N = order.epoch_order(images, recipe.seed, epoch)
-        for batch in range(max(0, first - epoch * per_epoch), per_epoch):
+    per_epoch, total = images // recipe.batch_size, recipe.total_steps(images)
+    for epoch in range(first // per_epoch, recipe.begun_epochs(images)):
+        order_N, done = order.epoch_order(images, recipe.seed, epoch), epoch * per_epoch
+        for batch in range(max(0, first - done), min(per_epoch, total - done)):
             index_B = order_N[batch * recipe.batch_size : (batch + 1) * recipe.batch_size]
             for part in share.of(index_B):
                 yield [(epoch, index) for index in part.tolist()]
@@ -155,7 +155,7 @@ class Augmented(Dataset[Any]):
         """Return the transforms that the recipe's augmentation uses, by name (such as minimal)."""
         recipe, side, mean = self.recipe, self.preprocessing.image_size, self.preprocessing.mean
         policies = POLICIES.get(recipe.aug, (recipe.aug,))
-        return {p: train_crop(p, side, mean, recipe.min_crop, recipe.flip) for p in policies}
+        return {p: train_crop(p, side, mean, recipe.min_crop, recipe.flip, recipe.crop_ratio) for p in policies}
 
     def policy(self, epoch: int) -> str:
         """Return the name of the augmentation for one image in this epoch.
@@ -165,7 +165,8 @@ class Augmented(Dataset[Any]):
         if self.recipe.aug == "stochastic":
             return random.choice(POLICIES["stochastic"])
         if self.recipe.aug == "fix":
-            return "minimal" if epoch == self.recipe.epochs - 1 else "strong"
+            last = self.recipe.begun_epochs(len(self.train)) - 1
+            return "minimal" if epoch == last else "strong"
         return self.recipe.aug
 
     def __getitem__(self, key: tuple[int, int]) -> Any:

@@ -8,6 +8,7 @@ ASSETS = PACKAGE / "assets"
 # Files of one ingredient's folder, in the order in which they are written.
 RECIPE = "recipe.json"
 METRICS = "metrics.jsonl"
+EVALUATIONS = "evaluations.jsonl"  # on the hold-out, if finetune.evaluate_every is set
 CHECKPOINT = "checkpoint.pt"
 PREVIOUS_CHECKPOINT = "checkpoint.prev.pt"
 MODEL = "model.safetensors"  # also the Hugging Face name for weights in one file

@@ -1,7 +1,7 @@
 """The draw of a run: the hyperparameters (recipe) of each fine-tuned model, drawn only once."""
 
 import json
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,8 @@ class Draw:
                 way_out = f"set recipe.{name}=drawn, or the value that all recipes shall have"
                 raise ValueError(f"{unclear}; {way_out}")
         values = {**drawn, **self.fixed}
+        if values.get("steps") is not None:
+            values.setdefault("epochs", None)
         missing = [f.name for f in fields(Recipe) if f.default is MISSING and f.name not in values]
         if missing:
             way_out = f"set it, or add it to {self.sweep.search}"
@@ -68,7 +70,7 @@ class Draw:
         """Write draw.jsonl; return whether it changed. ValueError if old recipes would change."""
         rows = []
         for index, recipe in enumerate(self.drawn()):
-            rows.append({"index": index, "recipe": json.loads(json.dumps(asdict(recipe)))})
+            rows.append({"index": index, "recipe": json.loads(json.dumps(recipe.to_json()))})
         path, source = self.files.draw, f"{self.sweep.search}, seed {self.sweep.seed}"
         if path.exists():
             old = storage.read_jsonl(path)

@@ -132,6 +132,8 @@ class Experiment:
         }
         if config.data.score != "accuracy":  # the default leaves no mark, so that earlier runs stay complete
             inputs["score"] = config.data.score
+        if self.task.view:
+            inputs["view"] = self.task.view
         own = registry.own_code([config.task, *config.soup.also])
         return {**inputs, "own code": own} if own else inputs
 

@@ -41,6 +41,8 @@ class LogitsCache:
     def path(self, name: str, sha256: str, images: int | None = None) -> Path:
         """Return the cache file of a model (by hash) and a data set, or `images` images of it."""
         whole = self.files.logits(sha256, name, self.sets[name].sha256)
+        if self.task.view:  # another evaluation has other logits
+            whole = whole.with_name(f"{whole.stem}-{self.task.view}{whole.suffix}")
         return whole if images is None else whole.with_name(f"{whole.stem}-{images}{whole.suffix}")
 
     def of(self, name: str, sha256: str, state: Mapping[str, Tensor] | None = None) -> Logits:
@@ -97,8 +99,9 @@ class LogitsCache:
             if len(chosen):
                 logits_BC = self.task.logits(model, chosen).float().cpu()
                 rows.append(self.task.project(dataset, logits_BC))
-        logits_NC = torch.cat(rows)
-        if order_N is None:
-            return logits_NC
-        shown_N = order_N if of_N is None else order_N[of_N]
-        return logits_NC[shown_N.argsort()]
+        return in_order(torch.cat(rows), order_N if of_N is None or order_N is None else order_N[of_N])
+
+
+def in_order(logits_NC: Tensor, order_N: Tensor | None) -> Tensor:
+    """Return logits in the order of the data set; order_N: the order in which they were computed."""
+    return logits_NC if order_N is None else logits_NC[order_N.argsort()]

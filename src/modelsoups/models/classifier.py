@@ -53,14 +53,36 @@ class Classifier(nn.Module):
         self.head = nn.Linear(encoder.features, classes)
         self.image_size, self.normalize = image_size, normalize
         self.mean, self.std = encoder.mean, encoder.std
+        self.grid, self.convolutional = encoder.grid, encoder.convolutional
         self.normalisation = Normalisation(encoder.mean, encoder.std)
+        self.told: set[tuple[str, int]] = set()  # sizes that `adapt` has printed
 
     def features(self, images_BCHW: Tensor) -> Tensor:
         """Return the features, (B, D), of normalised images, as unit vectors if self.normalize."""
-        features_BD = self.encoder(images_BCHW)
+        features_BD = self.grid.encode(self.encoder, images_BCHW) if self.grid else self.encoder(images_BCHW)
         if isinstance(features_BD, tuple):  # CoCa's tower returns its tokens too
             features_BD = features_BD[0]
         return F.normalize(features_BD, dim=-1) if self.normalize else features_BD
+
+    def adapt(self, side: int, key: str) -> int:
+        """Prepare the model for images of `side` pixels; return the size that it takes, printed if another.
+
+        A vision transformer takes the nearest multiple of its patch. key: the configuration key of
+        the size. Raises ValueError if the model takes images of its own size alone.
+        """
+        if side == self.image_size or self.convolutional:
+            return side
+        if self.grid is None:
+            raise ValueError(
+                f"{key}={side}: this model takes images of {self.image_size} pixels alone; set {key}=null, or choose "
+                "a vision transformer or a convolutional network"
+            )
+        taken = self.grid.nearest(side)
+        if taken != side and (key, side) not in self.told:
+            self.told.add((key, side))
+            print(f"{key}={side}: taken as {taken}, the nearest multiple of the model's patches of {self.grid.patch}")
+        self.grid.prepare(taken, self.head.weight.device)
+        return taken
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Return the logits, (images, classes), of normalised images.

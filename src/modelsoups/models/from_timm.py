@@ -3,8 +3,11 @@
 from typing import Any
 
 import timm
+from timm.layers import PatchEmbed
+from timm.models.vision_transformer import VisionTransformer
 
 from modelsoups.config.models import ModelConfig
+from modelsoups.models.positions import PositionGrid
 from modelsoups.models.pretrained import Encoder, not_loaded, unknown_name, unknown_tag
 from modelsoups.models.weight_files import file_of, load_into, read_weights
 
@@ -28,7 +31,18 @@ def load_encoder(model: ModelConfig) -> Encoder:
     side = data["input_size"][-1] if encoder.pretrained_cfg.get("fixed_input_size") else None
     # Some backbones widen their features before the classifier that num_classes=0 leaves out.
     features = getattr(encoder, "head_hidden_size", None) or encoder.num_features
-    return Encoder(encoder, features, tuple(data["mean"]), tuple(data["std"]), side)
+    statistics = tuple(data["mean"]), tuple(data["std"])
+    return Encoder(encoder, features, *statistics, side, _grid(encoder, side), convolutional=side is None)
+
+
+def _grid(encoder: Any, side: int | None) -> PositionGrid | None:
+    """Return the grid of a plain vision transformer's position embeddings; None for other models."""
+    plain = isinstance(encoder, VisionTransformer) and type(encoder.patch_embed) is PatchEmbed
+    if side is None or not plain or encoder.pos_embed is None:
+        return None
+    encoder.patch_embed.strict_img_size = False
+    leading = 0 if encoder.no_embed_class else encoder.num_prefix_tokens
+    return PositionGrid("pos_embed", side, encoder.patch_embed.patch_size[0], leading)
 
 
 def _check(model: ModelConfig, name: str, pretrained: bool) -> None:

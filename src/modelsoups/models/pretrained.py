@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from modelsoups.checkpoints.formats import SUFFIXES
 from modelsoups.config.models import ModelConfig
+from modelsoups.models.positions import PositionGrid
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,9 @@ class Encoder:
     features: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    image_size: int | None  # the only side length that it accepts, in pixels; None: any
+    image_size: int | None  # the side of its images in pixels; None: any
+    grid: PositionGrid | None = None  # of a vision transformer, which also takes other multiples of its patch
+    convolutional: bool = False  # whether it also takes images of any other size
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,12 @@ class Clip:
         """Return the image tower as an Encoder; `features` is the number of its features."""
         visual = self.model.visual
         side = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
-        return Encoder(visual, features, tuple(visual.image_mean), tuple(visual.image_std), side)
+        grid, trunk = None, getattr(visual, "trunk", None)  # of timm, such as a ConvNeXt
+        if hasattr(visual, "positional_embedding"):  # a vision transformer of open_clip itself
+            grid = PositionGrid("positional_embedding", side, visual.patch_size[0], leading=1)
+        fixed = trunk is None or trunk.pretrained_cfg.get("fixed_input_size") or hasattr(visual.head, "pool")
+        statistics = tuple(visual.image_mean), tuple(visual.image_std)
+        return Encoder(visual, features, *statistics, side, grid, convolutional=not fixed)
 
 
 def unknown_name(library: str, name: str, names: Iterable[str]) -> ValueError:

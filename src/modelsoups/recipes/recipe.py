@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, field, fields
-from typing import Any
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from types import NoneType
+from typing import Any, get_args
 
 RANDAUGMENT = re.compile(r"rand-m(\d+)-n(\d+)")
+LATER = ("steps", "image_size", "crop_ratio", "select", "ema_warmup")  # not in the files of earlier versions
 
 
 def hyper(
@@ -36,14 +38,16 @@ class Recipe:
 
     lr: float = hyper("learning rate", within=(0.0, 10.0), above=True)
     weight_decay: float = hyper("weight decay", within=(0.0, 100.0))
-    epochs: int = hyper("number of passes over the training set", within=(1, 10_000))
+    epochs: int | None = hyper(
+        "number of passes over the training set; null: recipe.steps gives the length", within=(1, 10_000)
+    )
     label_smoothing: float = hyper("label smoothing; no effect if recipe.teachers is set", within=(0.0, 0.99))
     mixup: float = hyper("parameter of mixup's Beta distribution; 0: no mixup", within=(0.0, 100.0))
     aug: str = hyper(
-        "augmentation: minimal (a large crop, never mirrored), medium (timm's default), strong or "
-        "rand-m<M>-n<N> (RandAugment), stochastic (minimal, medium or strong at random for each "
-        "image, L.1), fix (strong, but minimal in the last epoch, L.2)",
-        choices=("minimal", "medium", "strong", "stochastic", "fix"),
+        "augmentation: minimal (a large crop, never mirrored), medium (timm's default), strong or rand-m<M>-n<N>"
+        " (RandAugment), inception (a random crop and flip alone, J.2.2), stochastic (minimal, medium or strong at"
+        " random for each image, L.1), fix (strong, but minimal in the last epoch, L.2)",
+        choices=("minimal", "medium", "strong", "inception", "stochastic", "fix"),
     )
     seed: int = hyper("random seed of training: order of examples, augmentation, mixup, dropout", within=(0, 2**63 - 1))
     batch_size: int = hyper("examples per optimizer step, over all GPUs", 512, within=(1, 2**20), same=True)
@@ -81,13 +85,41 @@ class Recipe:
     teachers: tuple[str, ...] = hyper(
         "folders of fine-tuned models, or weight files, whose ensemble predicts the targets (distillation, L.1)", ()
     )
+    steps: int | None = hyper(
+        "number of optimizer steps, in place of recipe.epochs (J.2.3: 10,000 or 20,000)",
+        None,
+        within=(1, 10**9),
+    )
+    image_size: int | None = hyper(
+        "side of the training images in pixels (J.2.2: 289); null: model.image_size",
+        None,
+        within=(1, 10_000),
+    )
+    crop_ratio: tuple[float, ...] = hyper(
+        "smallest and largest aspect ratio, width / height, of a random crop (J.2.2: [0.95,1.05])",
+        (3 / 4, 4 / 3),
+        within=(0.0, 100.0),
+    )
+    select: str = hyper(
+        "weights of the ingredient and of each average: those of the last step, or of the step with the best score on"
+        " the hold-out (3.3.2); best needs finetune.evaluate_every",
+        "last",
+        choices=("last", "best"),
+    )
+    ema_warmup: bool = hyper(
+        "at step t, the decay of an EMA is (1 + t) / (10 + t) until that exceeds the decay in recipe.ema; then even"
+        " 0.9999999 forgets the initial weights",
+        False,
+        choices=(True, False),
+    )
 
     def __post_init__(self) -> None:
         for about in fields(self):
             value = getattr(self, about.name)
-            if isinstance(value, list) and about.default == ():  # as JSON and YAML give them
+            if isinstance(value, list) and isinstance(about.default, tuple):  # as JSON and YAML give them
                 object.__setattr__(self, about.name, tuple(value))
             self.check(about.name, value)
+        check_length(self.epochs, self.steps)
 
     @staticmethod
     def check(name: str, value: Any) -> None:
@@ -95,12 +127,35 @@ class Recipe:
         if name not in Recipe.names():
             raise ValueError(f"recipe.{name}: no such key; valid keys: {', '.join(Recipe.names())}")
         about = Recipe.__dataclass_fields__[name]
-        if expected := _expected(name, value, about.metadata, several=about.default == ()):
+        if value is None and NoneType in get_args(about.type):
+            return
+        if expected := _expected(name, value, about.metadata, several=isinstance(about.default, tuple)):
             raise ValueError(f"recipe.{name}={value}: expected {expected}")
 
     @staticmethod
     def names() -> tuple[str, ...]:
         return tuple(f.name for f in fields(Recipe))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the hyperparameters by name, without those of LATER that have their default.
+
+        So a recipe of an earlier version has the same content, and its run the same fingerprint.
+        """
+        defaults = {f.name: f.default for f in fields(self)}
+        return {name: v for name, v in asdict(self).items() if name not in LATER or v != defaults[name]}
+
+    @property
+    def length(self) -> str:
+        """Return the length of training in words, such as "10 epochs" or "20000 steps"."""
+        return f"{self.epochs} epochs" if self.steps is None else f"{self.steps} steps"
+
+    def total_steps(self, examples: int) -> int:
+        """Return the number of optimizer steps on a training set of so many examples."""
+        return examples // self.batch_size * (self.epochs or 0) if self.steps is None else self.steps
+
+    def begun_epochs(self, examples: int) -> int:
+        """Return the number of epochs on so many examples, a last incomplete one included."""
+        return -(-self.total_steps(examples) // (examples // self.batch_size))
 
     def accumulation(self, ranks: int, at_once: int | None = None) -> int:
         """Return the number of micro-batches into which each process splits its share of a batch.
@@ -123,6 +178,26 @@ class Recipe:
         )
 
 
+def check_length(epochs: int | None, steps: int | None) -> None:
+    """Raise ValueError unless exactly one of the two lengths of training is given."""
+    if epochs is not None and steps is not None:
+        raise ValueError(
+            f"recipe.epochs={epochs} and recipe.steps={steps} are both given; set recipe.epochs=null or "
+            "recipe.steps=null"
+        )
+    if epochs is None and steps is None:
+        raise ValueError("recipe.epochs=null and recipe.steps=null: training has no length; set one of the two")
+
+
+def check_select(select: str, every: int | None) -> None:
+    """Raise ValueError if the best step is to be selected (recipe.select) but none is evaluated."""
+    if select == "best" and every is None:
+        raise ValueError(
+            "recipe.select=best needs evaluations on the hold-out; set finetune.evaluate_every to the steps between "
+            "them"
+        )
+
+
 def _expected(name: str, value: Any, about: Any, several: bool) -> str:
     """Return the allowed values in words, or "" if `value` is allowed; several: value is a list."""
     choices, within = about["choices"], about["within"]
@@ -132,6 +207,8 @@ def _expected(name: str, value: Any, about: Any, several: bool) -> str:
         if value in choices or drawn:
             return ""
         return f"{names} or rand-m<M>-n<N>" if name == "aug" else f"one of {names}"
+    if name == "crop_ratio":
+        return _expected_pair(value)
     if several:
         return _expected_list(value, within)
     low, high = within
@@ -140,6 +217,13 @@ def _expected(name: str, value: Any, about: Any, several: bool) -> str:
     if low <= value <= high and not (about["above"] and value == low):
         return ""
     return f"{'above' if about['above'] else 'at least'} {low:g} and at most {high:g}"
+
+
+def _expected_pair(value: Any) -> str:
+    values = value if isinstance(value, list | tuple) else []
+    numbers = [v for v in values if isinstance(v, float | int) and not isinstance(v, bool) and 0 < v <= 100]
+    good = len(values) == len(numbers) == 2 and numbers[0] <= numbers[1]
+    return "" if good else "[smallest,largest], two numbers above 0 and at most 100"
 
 
 def _expected_list(value: Any, within: tuple[float, float] | None) -> str:

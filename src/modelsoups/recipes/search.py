@@ -34,7 +34,7 @@ from modelsoups.recipes.recipe import Recipe
 Search = Mapping[str, Any]
 KEYS = {"random": ("count", "parameters"), "grid": ("parameters",), "list": ("recipes",)}  # by kind
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-INTEGERS = tuple(f.name for f in fields(Recipe) if f.type is int)
+INTEGERS = tuple(f.name for f in fields(Recipe) if f.type in (int, int | None))
 
 
 def validate(search: Any) -> None:
@@ -163,7 +163,7 @@ def _check(name: str, check: Callable[[str, Any], None], value: Any) -> None:
 
 
 def _check_value(name: str, value: Any) -> None:
-    if name in INTEGERS and not _is_int(value):
+    if name in INTEGERS and value is not None and not _is_int(value):
         raise ValueError(f"expected an integer, not {value!r}")
     if isinstance(value, str) and NUMBER.fullmatch(value):
         way_out = "write it with a decimal point, such as 3.0e-5"

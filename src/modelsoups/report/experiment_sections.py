@@ -264,9 +264,9 @@ def _recipe(recipe: Recipe, images: bool) -> list[str]:
     """Return the cells of a recipe's hyperparameters; those of texts have no augmentation."""
     lr = f"{recipe.lr:.2e}"
     if not images:
-        return [lr, str(recipe.batch_size), str(recipe.epochs), str(recipe.seed)]
+        return [lr, str(recipe.batch_size), str(recipe.epochs or recipe.length), str(recipe.seed)]
     shares = [f"{recipe.label_smoothing:.2f}", f"{recipe.mixup:.2f}"]
-    return [lr, f"{recipe.weight_decay:.2g}", str(recipe.epochs), *shares, recipe.aug]
+    return [lr, f"{recipe.weight_decay:.2g}", str(recipe.epochs or recipe.length), *shares, recipe.aug]
 
 
 def _texts(numbers: Numbers) -> Section:

@@ -149,8 +149,8 @@ def contact_sheet(contact: dict[str, np.ndarray]) -> Figure:
 def recipe_text(recipe: Recipe, images: bool = True) -> str:
     """Return the main hyperparameters of a recipe as one line of text."""
     if not images:
-        return f"learning rate {recipe.lr:.2e}, batch size {recipe.batch_size}, {recipe.epochs} epochs"
-    text = f"learning rate {recipe.lr:.2e}, weight decay {recipe.weight_decay:.2g}, {recipe.epochs} epochs"
+        return f"learning rate {recipe.lr:.2e}, batch size {recipe.batch_size}, {recipe.length}"
+    text = f"learning rate {recipe.lr:.2e}, weight decay {recipe.weight_decay:.2g}, {recipe.length}"
     return f"{text}, smoothing {recipe.label_smoothing:.2f}, mixup {recipe.mixup:.2f}, {recipe.aug}"
 
 

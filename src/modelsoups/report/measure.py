@@ -9,7 +9,7 @@ import numpy as np
 
 from modelsoups.data.imagenet import relabelled
 from modelsoups.data.shards import ShardSet
-from modelsoups.data.transforms import eval_crop
+from modelsoups.data.transforms import View, eval_crop
 from modelsoups.disk import manifests as manifests_
 from modelsoups.disk import storage
 from modelsoups.disk.paths import Run
@@ -199,5 +199,5 @@ def made_by(files: Run, ingredients: Sequence[Ingredient]) -> dict[str, Any]:
 def _few(dataset: ShardSet, image_size: int) -> np.ndarray:
     """Return twelve images, evenly spread over a data set, as a uint8 array (12, H, W, C)."""
     picks = np.linspace(0, len(dataset) - 1, 12).astype(int)
-    crop = eval_crop(image_size)
+    crop = eval_crop(View(image_size))
     return np.stack([np.asarray(crop(dataset.image(int(i)))) for i in picks])

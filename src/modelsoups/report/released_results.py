@@ -62,7 +62,7 @@ def result_lines(name: str, recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
         made.append({"model": row, "inference": forwards, "recipe": None})
     for row, model in models.items():
         made += _accuracies(row, "individual", model.accuracy)
-        whole = asdict(Recipe(**{**recipe, **model.recipe})) if model.recipe else None
+        whole = Recipe(**{**recipe, **model.recipe}).to_json() if model.recipe else None
         made.append({"model": row, "inference": 1, "recipe": whole})
     for a, b in compared_rows(rows):
         for on in ("val", MEAN):

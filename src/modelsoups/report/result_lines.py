@@ -41,7 +41,7 @@ def result_lines(task: Task, evidence: Evidence) -> list[dict[str, Any]]:
             lines.append(vars(_result(task, row, dataset)))
         lines.append(mean_line(row.kind, row.name, _scores(task, row, shifts)))
     for row in rows.values():
-        recipe = None if row.recipe is None else asdict(row.recipe)
+        recipe = None if row.recipe is None else row.recipe.to_json()
         lines.append({"model": row.name, "inference": row.inference, "recipe": recipe})
     for row in rows.values():
         if row.soup is not None:

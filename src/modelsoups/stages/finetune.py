@@ -10,7 +10,6 @@ processes.
 
 import contextlib
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +23,9 @@ from modelsoups.disk import manifests, paths, storage
 from modelsoups.disk.lock import Lock, held
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.models.classifier import state_of
-from modelsoups.recipes.recipe import Recipe
+from modelsoups.recipes.recipe import Recipe, check_select
 from modelsoups.train import distillation, resume
+from modelsoups.train.averages import MODEL
 from modelsoups.train.ranks import ALONE, Ranks, joined, mark_saved
 from modelsoups.workers.processes import Size, run_tasks, watched
 
@@ -69,13 +69,15 @@ def _fine_tune_all(experiment: Experiment, recipes: list[Recipe], todo: list[int
     if sets.is_prepared(test):
         check_test(sets[test], (sets.train, sets.holdout))
     for index in todo:
+        check_select(recipes[index].select, experiment.config.finetune.evaluate_every)
         for teacher in recipes[index].teachers:
             distillation.teacher(teacher)  # a missing one is an error before any training
     if experiment.config.ingredient is not None:
         reason = _fine_tune_here(experiment, recipes[todo[0]], todo[0])
         return {todo[0]: reason} if reason else {}
+    _prepare_holdout(experiment)
     examples = len(sets.train)
-    size = Size(lambda index: recipes[index].epochs * examples, experiment.unit)
+    size = Size(lambda index: _examples(recipes[index], examples), experiment.unit)
     ends = run_tasks(_task, todo, experiment.workers, "finetune", size, experiment)
     failed = {index: reason for index, reason in ends if reason}
     print(f"finetune: wrote {len(todo) - len(failed)} ingredients to {experiment.files.ingredients}")
@@ -86,10 +88,23 @@ def _task(experiment: Experiment, index: int) -> str | None:
     return _fine_tune_locked(experiment, experiment.draw.recipes()[index], index, ALONE)
 
 
+def _examples(recipe: Recipe, count: int) -> int:
+    """Return how many examples, also repeated ones, a recipe trains on if the training set has `count`."""
+    return max(1, recipe.total_steps(count) * recipe.batch_size)
+
+
+def _prepare_holdout(experiment: Experiment) -> None:
+    """Decode a large hold-out once, if models are evaluated on it during training."""
+    if experiment.config.finetune.evaluate_every:
+        experiment.prepare_inputs([experiment.config.data.holdout])
+
+
 def _fine_tune_here(experiment: Experiment, recipe: Recipe, index: int) -> str | None:
     """Fine-tune one ingredient in this process (under torchrun, a rank); return why it diverged."""
     with joined() as ranks:
-        examples = recipe.epochs * len(experiment.sets.train)
+        if ranks.first:
+            _prepare_holdout(experiment)
+        examples = _examples(recipe, len(experiment.sets.train))
         shown = watched(f"finetune: {index:03d}", examples, experiment.unit)
         with shown if ranks.first else contextlib.nullcontext():
             reason = _fine_tune_locked(experiment, recipe, index, ranks)
@@ -110,12 +125,15 @@ def _fine_tune_locked(experiment: Experiment, recipe: Recipe, index: int, ranks:
 def _inputs(experiment: Experiment, recipe: Recipe) -> dict[str, Any]:
     """Return what an ingredient depends on (recipe, initial weights, data), for manifest.json."""
     inputs = {
-        "recipe": asdict(recipe),
+        "recipe": recipe.to_json(),
         "initialization": experiment.ingredients.initial()["initialization"].sha256,
         "train": experiment.sets.train.sha256,
     }
     if experiment.config.finetune.decode != "pil":
         inputs["decode"] = experiment.config.finetune.decode
+    if recipe.select == "best":
+        every, seen = experiment.config.finetune.evaluate_every, experiment.task.view
+        inputs["selection"] = {"every": every, "holdout": experiment.sets.holdout.sha256, "view": seen}
     if own := registry.own_code([experiment.config.task]):
         inputs["own code"] = own
     return dict(json.loads(json.dumps(inputs)))
@@ -156,12 +174,13 @@ def fine_tune(
             left_over.unlink()
     train = experiment.sets.train
     side_by_side = experiment.workers if config.ingredient is None else ranks.here
-    workspace = Workspace(folder, storage.fingerprint(inputs), ranks, lock, side_by_side)
+    holdout = experiment.sets.holdout if config.finetune.evaluate_every else None
+    workspace = Workspace(folder, storage.fingerprint(inputs), ranks, lock, side_by_side, holdout)
     model = experiment.classifier(len(train.classes))
     trainer = Trainer(experiment.task, recipe, config.finetune, model, train, workspace)
     trainer.load(experiment.ingredients.initial()["initialization"])
     if ranks.first:
-        storage.write_json(folder / paths.RECIPE, asdict(recipe))
+        storage.write_json(folder / paths.RECIPE, recipe.to_json())
     diverged = trainer.train()
     if ranks.first:
         workspace.check_lock()
@@ -175,10 +194,14 @@ def fine_tune(
 
 
 def _write(folder: Path, trainer: "Trainer", inputs: dict[str, Any]) -> None:
-    """Write the trained weights, their EMA and SWA averages if any, and finally manifest.json."""
-    state, files = state_of(trainer.model), [folder / paths.MODEL]
+    """Write the trained weights, their EMA and SWA averages if any, and finally manifest.json.
+
+    The weights are those of the last step or, with recipe.select=best, of the best one on the hold-out.
+    """
+    chosen, files = trainer.evaluations.chosen, [folder / paths.MODEL]
+    state = chosen(MODEL, state_of(trainer.model))
     storage.save_weights(files[0], state)
-    averages = {name: average.state for name, average in trainer.averages.items() if average.count}
+    averages = {name: chosen(name, average.state) for name, average in trainer.averages.items() if average.count}
     for name, average in averages.items():
         files.append(folder / f"{name}.safetensors")
         storage.save_weights(files[-1], {key: t.detach().cpu().contiguous() for key, t in average.items()})
@@ -193,6 +216,8 @@ def _write(folder: Path, trainer: "Trainer", inputs: dict[str, Any]) -> None:
     }
     if trainer.task.unit != "images":
         facts["unit"] = trainer.task.unit  # the name of what "images" counts
+    if selected := trainer.evaluations.facts():
+        facts["selected"] = selected
     if trainer.skipped.keys:
         facts["skipped"] = trainer.skipped.keys
     manifests.finish(folder, inputs, files, **facts)

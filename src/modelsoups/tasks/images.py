@@ -4,7 +4,7 @@ Shape letters: N images of a data set, B of a batch, C classes or channels, H he
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,8 +17,10 @@ from modelsoups.data.crops import CropStore
 from modelsoups.data.gpu.augment import BatchPlan
 from modelsoups.data.loader import Preprocessing, train_batches
 from modelsoups.data.shards import ShardSet
+from modelsoups.data.transforms import View
 from modelsoups.models.classifier import (
     Classifier,
+    build,
     build_on_device,
     has_text_tower,
     load_clip,
@@ -39,6 +41,8 @@ class ImageClassification(Task):
     score_name = TopOne.name
     unit = UNITS["images"]
     scoring: ImageScore = TopOne()
+    seen: View | None = None  # how images are evaluated; None: as CLIP does it, at the model's own size
+    taken: View | None = None  # `seen` at the size that the model takes, once that is known
 
     def __init__(self, crops: CropStore, batch_size: int) -> None:
         """crops: the cache of cropped test images; batch_size: images per evaluation batch."""
@@ -46,10 +50,14 @@ class ImageClassification(Task):
 
     @classmethod
     def of(cls, config: Config, crops: CropStore) -> "ImageClassification":
-        """Return the task of a run, with its score (data.score)."""
-        task = cls(crops, config.evaluate.batch_size)
+        """Return the task of a run, with its score (data.score) and its view of images (evaluate.*)."""
+        given, own = config.evaluate, config.model.image_size
+        task = cls(crops, given.batch_size)
         task.scoring = score_of(config.data.score)
         task.score_name = task.scoring.name
+        seen = View(given.image_size or own, given.resize, given.resize_mode == "squash")
+        if seen.name != View(own).name:
+            task.seen, task.view = seen, seen.name
         return task
 
     def build(self, model: ModelConfig, classes: int) -> Classifier:
@@ -77,7 +85,8 @@ class ImageClassification(Task):
             network.encoder.load_state_dict(clip.model.visual.state_dict())
             network.head.weight.copy_(zeroshot_weights(clip, train.classes, train.templates))
         if start.init == "lp":
-            features_ND = extract_features(network, self.test_batches(train, network))
+            own = self.crops.batches(train, View(network.image_size), self.batch_size)
+            features_ND = extract_features(network, own)
             labels_N, start_CD = torch.from_numpy(train.labels_N), network.head.weight.detach().cpu()
             with torch.enable_grad():
                 weight_CD, bias_C = linear_probe(features_ND, labels_N, start_CD, start.heads)
@@ -86,28 +95,47 @@ class ImageClassification(Task):
 
     def example(self, model: Classifier) -> Tensor:
         """Return two images of zeros, (2, 3, H, W), of the model's size, on the model's device."""
-        return next(model.parameters()).new_zeros(2, 3, model.image_size, model.image_size)
+        return _zeros(model, model.image_size)
+
+    def training_example(self, model: Classifier, recipe: Recipe) -> Tensor:
+        """Return two images of zeros, (2, 3, H, W), of the size recipe.image_size."""
+        return _zeros(model, training_side(model, recipe))
 
     def prepare(self, dataset: ShardSet, model: ModelConfig) -> None:
         """Decode and crop a data set to a file in the run's folder, if too large for memory."""
-        self.crops.prepare(dataset, model.image_size)
+        if self.seen is None:
+            self.crops.prepare(dataset, View(model.image_size))
+            return
+        self.taken = self.taken or self.seen_by(build(model, num_classes=1))
+        self.crops.prepare(dataset, self.taken)
 
     def train_batches(
         self, model: Classifier, recipe: Recipe, data: TrainingData
     ) -> Iterator[tuple[Tensor | BatchPlan, Tensor]]:
         """Yield (uint8 pixels, labels); with augment=gpu, a BatchPlan in place of the pixels."""
-        preprocessing = Preprocessing(model.image_size, model.mean, data.decoder, data.augment, data.side_by_side)
+        side = training_side(model, recipe)
+        preprocessing = Preprocessing(side, model.mean, data.decoder, data.augment, data.side_by_side)
         return train_batches(data.train, recipe, preprocessing, data.first, data.share, data.skipped)
 
     def test_batches(self, dataset: ShardSet, model: Classifier) -> Iterator[Tensor]:
-        """Yield batches of uint8 pixels, resized and cropped as in the evaluation of CLIP."""
-        return self.crops.batches(dataset, model.image_size, self.batch_size)
+        """Yield batches of uint8 pixels, resized and cropped as the keys of `evaluate` say."""
+        return self.crops.batches(dataset, self.seen_by(model), self.batch_size)
+
+    def seen_by(self, model: Classifier) -> View:
+        """Return how images are resized and cropped for a model; ValueError if it cannot take them."""
+        if self.seen is None:
+            return View(model.image_size)
+        view = replace(self.seen, side=model.adapt(self.seen.side, "evaluate.image_size"))
+        if view.resize is not None and view.resize < view.side:
+            raise ValueError(f"evaluate.resize={view.resize}: expected at least the {view.side} pixels of the crop")
+        return view
 
     def inputs(self, dataset: ShardSet, model: Classifier, index_B: Tensor) -> Tensor:
         """Return the normalised pixels, (B, C, H, W), of the images with these indices."""
-        pixels_NCHW = self.crops.pixels(dataset, model.image_size)
+        view = self.seen_by(model)
+        pixels_NCHW = self.crops.pixels(dataset, view)
         if pixels_NCHW is None:  # too large for the disk budget: decode into memory
-            pixels_NCHW = self.crops.in_memory(dataset, model.image_size)
+            pixels_NCHW = self.crops.in_memory(dataset, view)
         return normalise(model, pixels_NCHW[index_B])
 
     def logits(self, model: Classifier, batch: Tensor) -> Tensor:
@@ -193,3 +221,12 @@ class GroupPoints:
     def part(self, index_n: Tensor) -> "GroupPoints":
         """Return the function for only these images."""
         return GroupPoints(self.task, self.groups_N[index_n])
+
+
+def training_side(model: Classifier, recipe: Recipe) -> int:
+    """Return the side of the training images in pixels: recipe.image_size, if the model takes it."""
+    return model.image_size if recipe.image_size is None else model.adapt(recipe.image_size, "recipe.image_size")
+
+
+def _zeros(model: Classifier, side: int) -> Tensor:
+    return next(model.parameters()).new_zeros(2, 3, side, side)

@@ -62,11 +62,13 @@ class Task(ABC):
     A batch is any object that `train_batches` yields for `loss`, or `test_batches` for `logits`. A
     batch of `test_batches` must have a length, and allow indexing by a boolean mask of examples.
 
-    Own tasks may set `score_name` and `unit`, the words for scores and examples in reports.
+    Own tasks may set `score_name` and `unit`, the words for scores and examples in reports, and
+    `view`, if an option of the evaluation changes a model's logits.
     """
 
     score_name: str = "accuracy"
     unit: str = "examples"
+    view: str = ""  # a name of how examples are seen in evaluations, for the files of their logits
 
     @classmethod
     def of(cls, config: Config, crops: Any) -> "Task":
@@ -90,6 +92,10 @@ class Task(ABC):
     @abstractmethod
     def example(self, model: Any) -> Inputs:
         """Return a batch of two inputs of zeros; it is used to count FLOPs and to set up DDP."""
+
+    def training_example(self, model: Any, recipe: Recipe) -> Inputs:
+        """Return a batch like `example`, of the size that the recipe trains on."""
+        return self.example(model)
 
     def prepare(self, dataset: Any, model: ModelConfig) -> None:
         """Preprocess a data set to disk, if useful, once for all models evaluated on it."""

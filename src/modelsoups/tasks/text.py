@@ -27,6 +27,7 @@ from modelsoups.tasks.text_scoring import TextScoring
 from modelsoups.workers.processes import advance
 
 WITHOUT = {"label_smoothing": 0.0, "mixup": 0.0, "cutmix": 0.0, "aug": "minimal", "loss": "softmax", "teachers": ()}
+WITHOUT |= {"image_size": None}
 WINDOW = 50  # batches among which texts are sorted by length
 
 
@@ -133,7 +134,7 @@ def check_recipe(recipe: Recipe) -> None:
     """Raise ValueError if a recipe sets something that only the training on images knows."""
     for name, value in WITHOUT.items():
         if getattr(recipe, name) != value:
-            shown = "[]" if value == () else value
+            shown = "null" if value is None else "[]" if value == () else value
             raise ValueError(
                 f"recipe.{name}={getattr(recipe, name)}: texts are trained without it; set recipe.{name}={shown}"
             )
@@ -146,14 +147,15 @@ def batches_by_length(lengths_N: Tensor, recipe: Recipe, first: int, share: Shar
     batches by length (number of tokens), so that batches need little padding, and shuffles the
     batches. The order depends only on the recipe's seed and the epoch.
     """
-    per_epoch = len(lengths_N) // recipe.batch_size
-    for epoch in range(first // per_epoch, recipe.epochs):
+    per_epoch, total = len(lengths_N) // recipe.batch_size, recipe.total_steps(len(lengths_N))
+    for epoch in range(first // per_epoch, recipe.begun_epochs(len(lengths_N))):
         order_N = order.epoch_order(len(lengths_N), recipe.seed, epoch)[: per_epoch * recipe.batch_size]
         windows = order_N.split(WINDOW * recipe.batch_size)
         by_length_N = torch.cat([window[lengths_N[window].argsort(stable=True)] for window in windows])
         batches = by_length_N.view(per_epoch, recipe.batch_size)
         shuffled = batches[order.epoch_order(per_epoch, recipe.seed, "batches", epoch)]
-        for index_B in shuffled[max(0, first - epoch * per_epoch) :]:
+        done = epoch * per_epoch
+        for index_B in shuffled[max(0, first - done) : min(per_epoch, total - done)]:
             yield from share.of(index_B)
 
 

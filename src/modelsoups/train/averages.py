@@ -11,19 +11,31 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from modelsoups.recipes.recipe import Recipe
+
+MODEL = "model"  # the name of the trained weights, beside those of their averages
+
 
 @dataclass
 class Ema:
-    """An exponential moving average of weights (EMA; Szegedy et al. 2016), updated at each step."""
+    """An exponential moving average of weights (EMA; Szegedy et al. 2016), updated at each step.
+
+    warmup: the decay is at most (1 + t) / (10 + t) after t updates, as with `num_updates` in
+    TensorFlow's ExponentialMovingAverage, which Szegedy et al. used. The average then reaches back
+    over about a ninth of the steps so far, until its decay is the smaller one. Without it, a decay of
+    0.9999999 leaves 99.8% of the first weights after 20,000 steps.
+    """
 
     decay: float
     count: int = 0
     state: dict[str, Tensor] = field(default_factory=dict)
+    warmup: bool = False
 
     def update(self, weights: Mapping[str, Tensor]) -> None:
         """Set average = decay x average + (1 - decay) x weights; the first call copies weights."""
+        decay = min(self.decay, (1 + self.count) / (10 + self.count)) if self.warmup else self.decay
         self.count += 1
-        _move(self.state, weights, 1 - self.decay)
+        _move(self.state, weights, 1 - decay)
 
 
 @dataclass
@@ -39,6 +51,30 @@ class Swa:
         if done + 1e-9 >= self.begin:
             self.count += 1
             _move(self.state, weights, 1 / self.count)
+
+
+Averages = dict[str, Ema | Swa]
+
+
+def averages_of(recipe: Recipe) -> Averages:
+    """Return the averages that a recipe asks for, by the names of their files, such as ema-0.999."""
+    averages: Averages = {f"ema-{_digits(decay)}": Ema(decay, warmup=recipe.ema_warmup) for decay in recipe.ema}
+    return averages | {f"swa-{_digits(begin)}": Swa(begin) for begin in recipe.swa}
+
+
+def _digits(value: float) -> str:
+    """Return a number with as many digits as tell it apart; in six digits, 0.9999999 would be 1."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
+def update_all(averages: Averages, weights: Mapping[str, Tensor], done: float, epoch_ends: bool) -> None:
+    """Update each EMA and, at the end of an epoch, each SWA; done: completed fraction of training."""
+    for average in averages.values():
+        if isinstance(average, Ema):
+            average.update(weights)
+        elif epoch_ends:
+            average.update(weights, done)
 
 
 def average_name(average: str) -> str:

@@ -70,6 +70,14 @@ class Ranks:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    def gathered(self, value: Any) -> list[Any]:
+        """Return the values of all ranks, which must be picklable; every rank must call this method."""
+        if self.world == 1:
+            return [value]
+        box: list[Any] = [None] * self.world
+        dist.all_gather_object(box, value)
+        return box
+
     def stop(self) -> bool:
         """Return whether any rank got SIGTERM, or the file named by $MODELSOUPS_STOP exists."""
         if self.asked is None:

@@ -8,7 +8,6 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,7 +19,6 @@ from modelsoups.data import order
 from modelsoups.data.loader import Skipped, deaths_named
 from modelsoups.data.order import Share
 from modelsoups.data.shards import ShardSet
-from modelsoups.disk.lock import Lock
 from modelsoups.disk.paths import CHECKPOINT, METRICS
 from modelsoups.experiment.ingredients import load_weights
 from modelsoups.models.classifier import Classifier
@@ -29,29 +27,15 @@ from modelsoups.recipes.recipe import Recipe
 from modelsoups.soup.coefficients import Ingredient
 from modelsoups.tasks.task import Step, Task, TrainingData
 from modelsoups.train import resume
-from modelsoups.train.averages import Ema, Swa
+from modelsoups.train.averages import averages_of, update_all
 from modelsoups.train.device import device_of, staged
 from modelsoups.train.distillation import load_teachers
+from modelsoups.train.evaluations import Evaluations
 from modelsoups.train.metrics_file import DivergenceCheck, MetricsFile
 from modelsoups.train.optimizers import OPTIMIZERS, lr_factor, restore, sharpened, trained_parameters
-from modelsoups.train.ranks import ALONE, STOPPED, Ranks, mark_saved
+from modelsoups.train.ranks import STOPPED, mark_saved
+from modelsoups.train.workspace import Workspace as Workspace
 from modelsoups.workers.processes import advance
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """The folder of one training run, its lock (held by rank 0), and the processes that train."""
-
-    folder: Path
-    made_from: str  # fingerprint of the run's inputs; a checkpoint with other inputs is refused
-    ranks: Ranks = ALONE
-    lock: Lock | None = None
-    side_by_side: int = 1  # runs and ranks that share the cores of this machine
-
-    def check_lock(self) -> None:
-        """Raise Held if another process has taken over the folder; called before each write."""
-        if self.lock is not None:
-            self.lock.check()
 
 
 class Trainer:
@@ -73,19 +57,19 @@ class Trainer:
         if self.per_epoch == 0:
             examples = f"the training set {train.folder} has only {len(train)} examples"
             raise ValueError(f"recipe.batch_size={recipe.batch_size} is too large: {examples}")
-        self.total = self.per_epoch * recipe.epochs
+        self.total = recipe.total_steps(len(train))
         self.device = device_of(settings, next(model.parameters()).device)
         # "ranks x parts of a batch, device"; resuming with a different layout adds an entry.
         self.layouts = [f"{self.ranks.world}x{self.parts} {self.device.name}".rstrip()]
         self.device.layout(model)
         self.parameters = trained_parameters(model, recipe.trained)
         self.optimizer = OPTIMIZERS[recipe.optimizer](self.parameters, recipe.lr, recipe.weight_decay)
-        self.averages: dict[str, Ema | Swa] = {f"ema-{decay:g}": Ema(decay) for decay in recipe.ema}
-        self.averages |= {f"swa-{begin:g}": Swa(begin) for begin in recipe.swa}
+        self.averages = averages_of(recipe)
+        self.evaluations = Evaluations(task, workspace, settings.evaluate_every, recipe.select == "best")
         self.network: nn.Module = model  # sums its gradients over the ranks
         self.compiled: nn.Module = model  # the network as training calls it
         self.teachers = load_teachers(model, recipe.teachers)
-        self.example = task.example(model)
+        self.example = task.training_example(model, recipe)
         metrics = workspace.folder / METRICS
         self.metrics = MetricsFile(metrics, recipe, model, task, self.device, self.ranks.world)
         self.step = 0  # steps done
@@ -117,7 +101,8 @@ class Trainer:
                     "write it anew with `modelsoups heads`"
                 ) from error
         if first:
-            resume.cut(self.metrics.path, self.step)
+            for log in (self.metrics.path, self.evaluations.path):
+                resume.cut(log, self.step)
 
     def _resume(self, path: Path) -> None:
         state = resume.load(path)
@@ -135,6 +120,7 @@ class Trainer:
         for name, (count, average) in state.get("averages", {}).items():
             on_device = {key: tensor.to(self.device.torch) for key, tensor in average.items()}
             self.averages[name].count, self.averages[name].state = count, on_device
+        self.evaluations.restore(state.get("best", {}))
         self.step, self.seconds = state["step"], state["seconds"]
         self.skipped.keys = state.get("skipped", [])
         self.check.first, self.check.since = state.get("watch", (None, None))
@@ -168,9 +154,11 @@ class Trainer:
             clock.mark("data")
             loss = self.update(batch)
             self.step += 1
-            self._average()
+            update_all(self.averages, self.model.state_dict(), self.step / self.total, self.step % self.per_epoch == 0)
             self.seconds = time.monotonic() - begun
             advance(self.recipe.batch_size)
+            if self.evaluations.due(self.step, self.total):
+                self.evaluations.evaluate(self.step, self.model, self.averages)
             if diverged := self._log_and_save(loss):
                 return diverged
             clock.mark("other")
@@ -229,14 +217,6 @@ class Trainer:
         classes = len(self.train_set.classes)
         step = Step(recipe, self.step, classes, self.device.autocast, self.teachers)
         return self.task.loss(self.compiled, self.model, batch, labels_B, step)
-
-    def _average(self) -> None:
-        """Update the averages of the weights: EMA after each step, SWA after each epoch."""
-        for average in self.averages.values():
-            if isinstance(average, Ema):
-                average.update(self.model.state_dict())
-            elif self.step % self.per_epoch == 0:
-                average.update(self.model.state_dict(), self.step / self.total)
 
     # ---- after a step ----
 
@@ -300,11 +280,14 @@ class Trainer:
             "averages": {name: (average.count, average.state) for name, average in self.averages.items()},
         }
         copy, copied = resume.snapshot(state), resume.copies_done(self.device.cuda)
+        copy["best"] = self.evaluations.checkpoint()
         self.writer.start(functools.partial(self._write_checkpoint, copy, copied))
 
     def _write_checkpoint(self, state: dict[str, Any], wait: Callable[[], None]) -> None:
         wait()
         resume.sync(self.metrics.path)  # with every row up to this step
+        if self.evaluations.path.exists():
+            resume.sync(self.evaluations.path)
         self.workspace.check_lock()
         resume.save(self.workspace.folder / CHECKPOINT, state)
         mark_saved()
