@@ -28,9 +28,9 @@ def test_results_have_no_account_no_token_and_no_folder_of_the_machine() -> None
     assert public("https://hub/x/y and a/b/c.pt") == "https://hub/x/y and a/b/c.pt"
 
 
-def test_a_recorded_command_has_no_value_of_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recorded_command_has_no_value_of_a_cluster_and_no_folder_of_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        sys, "argv", ["x", "report", "cluster.setup=[export TOKEN=KEY]", "+track.entity=E", "recipe.lr=1"]
+        sys, "argv", ["x", "report", "cluster.setup=[export TOKEN=KEY]", "+track.entity=E", "data.root=/home/me/GLUE"]
     )
-    assert record()["command"] == "modelsoups report cluster.setup=... +track.entity=... recipe.lr=1"
+    assert record()["command"] == "modelsoups report cluster.setup=... +track.entity=... data.root=GLUE"
     assert public(record()["command"]) == record()["command"]

@@ -77,7 +77,7 @@ def begun(cluster, data, tmp_path_factory):
     args += ["recipe.mixup=0.5", f"results={home / 'results'}"]
     cfg = load([*args, f"runs={home / 'run'}"])
     with pytest.MonkeyPatch.context() as patch:  # no server of workers: to start it takes seconds
-        patch.setattr(heads, "run_tasks", lambda job, todo, *_, shared: [(init, job(shared, init)) for init in todo])
+        patch.setattr(heads, "run_tasks", lambda job, todo, *more: [(init, job(more[-1], init)) for init in todo])
         heads.run(Experiment(cfg))
     sweep.run(Experiment(cfg))
     yield SimpleNamespace(home=home, args=args, run=home / "run")

@@ -35,7 +35,10 @@ def code_fingerprint(*parts: str) -> str:
 
 
 def record() -> dict[str, Any]:
-    """Return package versions, git commit, command line, machine and time as a JSON object."""
+    """Return package versions, git commit, command line, machine and time as a JSON object.
+
+    The command is without folders of absolute paths: the manifests of results are made to be shared.
+    """
     packages = {}
     for name in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
@@ -43,7 +46,7 @@ def record() -> dict[str, Any]:
     return {
         "modelsoups": version("modelsoups"),
         "commit": git_commit(),
-        "command": " ".join(["modelsoups", *map(public_argument, sys.argv[1:])]),
+        "command": public(" ".join(["modelsoups", *map(public_argument, sys.argv[1:])])),
         "python": platform.python_version(),
         "packages": packages,
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
