@@ -5,7 +5,15 @@ import torch
 
 from modelsoups.config.compose import keys
 from modelsoups.config.models import ModelConfig
-from modelsoups.models.classifier import LIBRARIES, build, load_clip, normalise, state_of
+from modelsoups.models.classifier import (
+    LIBRARIES,
+    build,
+    build_on_device,
+    load_clip,
+    mostly_convolutional,
+    normalise,
+    state_of,
+)
 
 ICONCLIP = ModelConfig("IconCLIP", "iconclip", None, 32)
 
@@ -58,3 +66,11 @@ def test_text_towers_and_their_weights_are_required_for_a_clip():
         load_clip(ModelConfig("vit_tiny_patch16_224", "timm", None, 224))
     with pytest.raises(ValueError, match=r"model\.tag=null: no pre-trained weights for ViT-B-32"):
         load_clip(ModelConfig("ViT-B-32", "open_clip", None, 224))
+
+
+def test_convolutional_networks_are_laid_out_channels_last_and_saved_contiguous():
+    assert not mostly_convolutional(build(ICONCLIP, 3))
+    model = build_on_device(ModelConfig("resnet18", "timm"), 10)
+    kernel = model.encoder.layer1[0].conv1.weight
+    assert kernel.is_contiguous(memory_format=torch.channels_last)
+    assert all(tensor.is_contiguous() for tensor in state_of(model).values())

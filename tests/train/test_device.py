@@ -9,7 +9,7 @@ from modelsoups.config.models import ModelConfig
 from modelsoups.config.schema import FinetuneConfig
 from modelsoups.data.gpu import augment
 from modelsoups.models.classifier import build
-from modelsoups.train.device import convolutional, device_of, staged
+from modelsoups.train.device import device_of, staged, train_mode
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -70,11 +70,6 @@ def test_attention_is_scaled_dot_product_attention(library, iconclip, monkeypatc
     assert len(calls) == blocks
 
 
-def test_channels_last_is_for_convolutional_networks(iconclip):
-    assert not convolutional(iconclip)
-    assert convolutional(build(ModelConfig("resnet18", "timm"), 10))
-
-
 def test_batches_come_augmented_whether_planned_or_not():
     pixels = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
     labels = torch.tensor([0, 1])
@@ -94,3 +89,12 @@ def test_a_compiled_network_gives_the_same_and_is_not_what_is_saved(iconclip):
     assert torch.allclose(compiled(images), iconclip(images), atol=1e-6)
     assert device_of(FinetuneConfig(), CPU).compiled(iconclip) is iconclip
     torch._dynamo.reset()
+
+
+def test_frozen_batchnorm_keeps_its_statistics_in_training():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.5))
+    for batchnorm, moves in (("frozen", False), ("live", True)):
+        before = model[1].running_mean.clone()
+        train_mode(model, batchnorm)(torch.randn(8, 3, 4, 4) + 5)
+        assert torch.equal(before, model[1].running_mean) != moves
+        assert model[2].training

@@ -57,7 +57,6 @@ class TextDataConfig:
     official: bool = key(
         "count texts that stand in two sets, instead of refusing them, as in GLUE's official sets", False
     )
-    limit: int | None = key("number of training examples to use, chosen by a hash; null: all", None, at_least=1)
 
 
 @dataclass
@@ -67,8 +66,8 @@ class DataConfig:
     name: str = key("name of the data in reports and model cards")
     library: str = key(
         "source of the data sets: rendered icons or generated texts (the miniatures), the files of ImageNet, CIFAR-10,"
-        " FMoW or iWildCam, one folder of images per class, or tables of texts",
-        choices=("iconnet", "phrases", "imagenet", "cifar", "fmow", "iwildcam", "folders", "text"),
+        " FMoW or iWildCam, one folder of images per class (of each set, or of each domain), or tables of texts",
+        choices=("iconnet", "phrases", "imagenet", "cifar", "fmow", "iwildcam", "folders", "domains", "text"),
         own=True,
     )
     dir: str = key("folder that `prepare` writes the data sets to")
@@ -78,6 +77,7 @@ class DataConfig:
     test: str = key("name of the in-distribution test set", "test")
     shifts: list[str] = key("names of the test sets under distribution shift; reports give their mean accuracy", [])
     extra: list[str] = key("names of more test sets, excluded from the mean over data.shifts", [])
+    domains: list[str] = key("folders in data.root whose images are trained on (data.library=domains)", [])
     root: str | None = key("folder of the downloaded data sets, packed or unpacked", None)
     sources: SourcesConfig = field(default_factory=SourcesConfig)
     text: TextDataConfig = field(default_factory=TextDataConfig)
@@ -89,7 +89,14 @@ class DataConfig:
         choices=("heldout", "validation"),
     )
     holdout_fraction: float = key(
-        "part of each class of a text training set that moves to the hold-out, if this has no file of its own", 0.2
+        "part of each class that moves from the training set to the hold-out (texts without a file of it; domains)",
+        0.2,
+    )
+    test_fraction: float = key(
+        "part of each class that moves from the training domains to the test set (data.library=domains)", 0.1
+    )
+    limit: int | None = key(
+        "number of training examples to use, chosen by a hash (texts, CIFAR-10, domains); null: all", None, at_least=1
     )
     holdout_file: str | None = key(
         "the authors' index file imagenet_98_idxs.npy, required for their models; null: split by a hash of file names",

@@ -114,6 +114,12 @@ class SoupConfig:
         at_least=1,
     )
     seed: int = key("seed of every soup method that has one, and of the random order of Figure B.1", 0)
+    batchnorm: str = key(
+        "running statistics of BatchNorm in soups: averaged, or re-estimated on training images; auto: re-estimated"
+        " where recipe.batchnorm=live",
+        "auto",
+        choices=("auto", "averaged", "reestimated"),
+    )
     write: list[str] = key("names of the soups whose weights are written as .safetensors", ["greedy"])
     also: list[str] = key("more soup methods: built-in names, or module:function in your own file", [])
 

@@ -8,7 +8,7 @@ import functools
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,22 +65,14 @@ def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> 
     Raises ValueError for a file that cannot be decoded, and for an image that is in two classes of
     a set or in two of the training set, the hold-out and the test set.
     """
-    with workers_kept():
-        found = {name: list[overlaps.Seen]() for name in names(data)}
-        for name in names(data):
-            if name not in todo:
-                found[name] = overlaps.in_set(Path(data.dir) / name)
-        tasks = [task for name in todo for task in _checks(data, name)]
-        for task, seen in run_tasks(_check, tasks, workers, "prepare: checking"):
-            found[task.set_name] += seen
-        overlaps.refuse([data.train, data.holdout, data.test], found)
-        for line in [*_left_out(data, todo), *overlaps.notes([data.train, data.holdout], found)]:
-            print(f"prepare: {line}")
-        return dict(run_tasks(functools.partial(_make, data, protocol), todo, workers, "prepare"))
+    for line in _left_out(data, todo):
+        print(f"prepare: {line}")
+    labelled = {name: _labelled_files(data, name) for name in todo}
+    return write_sets(data, names(data), labelled, workers, functools.partial(_write, data, protocol))
 
 
 @dataclass(frozen=True)
-class _Image:
+class LabelledImage:
     """An image file. name: its path inside the class folder. label: the index of its class."""
 
     class_name: str
@@ -94,18 +86,55 @@ class _Checks:
     """The images of one class of a data set, which one worker process checks together."""
 
     set_name: str
-    images: tuple[_Image, ...]
+    images: tuple[LabelledImage, ...]
     every_pixel: bool
 
     def __str__(self) -> str:
         return f"{self.set_name}/{self.images[0].class_name}"
 
 
-def _checks(data: DataConfig, name: str) -> list[_Checks]:
-    by_class: dict[str, list[_Image]] = {}
-    for image in _labelled_files(data, name):
+@dataclass(frozen=True)
+class Labelled:
+    """A data set to write: its name and its images."""
+
+    name: str
+    images: tuple[LabelledImage, ...]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def write_sets(
+    data: DataConfig,
+    every: Sequence[str],
+    labelled: Mapping[str, Sequence[LabelledImage]],
+    workers: int,
+    write: Callable[[Labelled], int],
+) -> dict[str, int]:
+    """Check the images of the sets in `labelled` and write these; return image counts by name.
+
+    every: names of all sets; those that are not in `labelled` are complete. Raises ValueError as `make`.
+    """
+    with workers_kept():
+        found = {name: list[overlaps.Seen]() for name in every}
+        for name in every:
+            if name not in labelled:
+                found[name] = overlaps.in_set(Path(data.dir) / name)
+        tasks = [task for name, images in labelled.items() for task in _checks(name, images, data.verify)]
+        for task, seen in run_tasks(_check, tasks, workers, "prepare: checking"):
+            found[task.set_name] += seen
+        overlaps.refuse([data.train, data.holdout, data.test], found)
+        for line in overlaps.notes([data.train, data.holdout], found):
+            print(f"prepare: {line}")
+        made = run_tasks(write, [Labelled(name, tuple(i)) for name, i in labelled.items()], workers, "prepare")
+        return {task.name: count for task, count in made}
+
+
+def _checks(name: str, images: Sequence[LabelledImage], every_pixel: bool) -> list[_Checks]:
+    by_class: dict[str, list[LabelledImage]] = {}
+    for image in images:
         by_class.setdefault(image.class_name, []).append(image)
-    return [_Checks(name, tuple(images), data.verify) for images in by_class.values()]
+    return [_Checks(name, tuple(group), every_pixel) for group in by_class.values()]
 
 
 def _check(task: _Checks) -> list[overlaps.Seen]:
@@ -133,17 +162,17 @@ def _left_out(data: DataConfig, todo: Sequence[str]) -> Iterator[str]:
             yield f"{name}: ignored {walk.kinds(others)}, such as {others[0]}; {rule}"
 
 
-def _make(data: DataConfig, protocol: str, name: str) -> int:
-    made_from, known = inputs(data, protocol, name), facts(data, protocol, name)
-    folder = Path(data.dir) / name
-    return shards.write_set(folder, _samples(data, name, folder), data.shard_images, made_from, known)
+def _write(data: DataConfig, protocol: str, made: Labelled) -> int:
+    made_from, known = inputs(data, protocol, made.name), facts(data, protocol, made.name)
+    folder = Path(data.dir) / made.name
+    return shards.write_set(folder, samples(made.images, folder), data.shard_images, made_from, known)
 
 
-def _samples(data: DataConfig, name: str, folder: Path) -> Iterator[shards.Sample]:
-    """Yield (hash of the bytes, bytes, file type, label) of each image; write originals.json."""
+def samples(images: Iterable[LabelledImage], folder: Path) -> Iterator[shards.Sample]:
+    """Yield (hash of the bytes, bytes, file type, label) of each image; write originals.json to `folder`."""
     copies: Counter[str] = Counter()
     originals: dict[str, str] = {}
-    for image in _labelled_files(data, name):
+    for image in images:
         content = walk.content(image.path)
         key = _key(content)
         copies[key] += 1
@@ -157,12 +186,12 @@ def _key(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _labelled_files(data: DataConfig, name: str) -> list[_Image]:
+def _labelled_files(data: DataConfig, name: str) -> list[LabelledImage]:
     """Return every image file of a data set; label i is the set's i-th class."""
     folders = walk.class_folders(Path(str(data.root)) / name)
     files = []
     for label, class_name in enumerate(_classes_of(data, name)):
-        files += [_Image(class_name, label, below, path) for below, path in walk.images(folders[class_name])]
+        files += [LabelledImage(class_name, label, below, path) for below, path in walk.images(folders[class_name])]
     if not files:
         raise ValueError(
             f"{Path(str(data.root)) / name} contains no class folders; put the images of each class into one"

@@ -96,7 +96,7 @@ class Experiment:
     @cached_property
     def soups(self) -> "Soups":
         """Return the object that reads, writes and averages the run's soups."""
-        return _parts().Soups(self.files, self.ingredients, self.logits)
+        return _parts().Soups(self.files, self.ingredients, self.logits, self.config.soup.batchnorm)
 
     @cached_property
     def _classifiers(self) -> "dict[int, Classifier]":
@@ -126,12 +126,14 @@ class Experiment:
             "initial": {row: i.sha256 for row, i in self.ingredients.initial().items()},
             "holdout": sets.holdout.sha256,
             "sets": {name: sets[name].sha256 for name in sets.tests()},
-            "soup": asdict(config.soup),
+            "soup": {key: value for key, value in asdict(config.soup).items() if (key, value) != ("batchnorm", "auto")},
             "protocol": config.protocol,
             "wise_ft": config.evaluate.wise_ft,
         }
         if config.data.score != "accuracy":  # the default leaves no mark, so that earlier runs stay complete
             inputs["score"] = config.data.score
+        if ingredients and self.soups.is_reestimated(ingredients):
+            inputs["batchnorm"] = "reestimated"
         if self.task.view:
             inputs["view"] = self.task.view
         own = registry.own_code([config.task, *config.soup.also])

@@ -14,6 +14,7 @@ LIBRARIES = {
     "phrases": "modelsoups.miniature.text.library:",
     "imagenet": "modelsoups.data.imagenet.library:",
     "folders": "modelsoups.data.folders:",
+    "domains": "modelsoups.data.domains:",
     "cifar": "modelsoups.data.cifar.library:",
     "fmow": "modelsoups.data.wilds.library:FMOW",
     "iwildcam": "modelsoups.data.wilds.library:IWILDCAM",

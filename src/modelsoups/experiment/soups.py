@@ -7,8 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from modelsoups.checkpoints.formats import open_checkpoint
 from modelsoups.disk import storage
 from modelsoups.disk.paths import Run
+from modelsoups.experiment.batchnorm import is_reestimated, reestimated
 from modelsoups.experiment.ingredients import Ingredients, load_weights
 from modelsoups.experiment.logits import LogitsCache
 from modelsoups.soup.coefficients import Ingredient, Soup
@@ -23,8 +25,9 @@ EXTRAS = ("inputs", "sha256")  # keys in a soup's file besides those of Soup
 class Soups:
     """The soups of one run, each a file runs/<name>/soups/<row>.json."""
 
-    def __init__(self, files: Run, ingredients: Ingredients, logits: LogitsCache) -> None:
-        self.files, self.ingredients, self.logits = files, ingredients, logits
+    def __init__(self, files: Run, ingredients: Ingredients, logits: LogitsCache, batchnorm: str = "auto") -> None:
+        """batchnorm: the key soup.batchnorm."""
+        self.files, self.ingredients, self.logits, self.batchnorm = files, ingredients, logits, batchnorm
         self._states: dict[str, dict[str, Tensor]] = {}  # by sha256
         self._used = 0  # bytes in self._states
 
@@ -59,7 +62,13 @@ class Soups:
         for name, sha256 in zip(soup.ingredients, soup.hashes, strict=True):
             if name not in known or known[name].sha256 != sha256:
                 raise ValueError(f"soup {soup.method}: ingredient {name} is missing or changed; run `modelsoups soup`")
-        return mix_in_memory([self.ingredients.open(known[name]) for name in soup.ingredients], soup.coefficients)
+        mixed = mix_in_memory([self.ingredients.open(known[name]) for name in soup.ingredients], soup.coefficients)
+        several = len(soup.ingredients) > 1 and self.is_reestimated([known[name] for name in soup.ingredients])
+        return reestimated(self.logits, mixed) if several else mixed
+
+    def is_reestimated(self, ingredients: Sequence[Ingredient]) -> bool:
+        """Return whether soups of these models get BatchNorm statistics of their own."""
+        return is_reestimated(self.batchnorm, ingredients, list(open_checkpoint(ingredients[0].path)))
 
     def pool(self, ingredients: Sequence[Ingredient], chosen_on: str | None = None) -> Pool:
         """Return what a soup method chooses from: these ingredients and their hold-out logits.
@@ -68,12 +77,13 @@ class Soups:
         """
         sets = self.logits.sets
         name = chosen_on or sets.data.holdout
+        fresh = self.is_reestimated(ingredients)
         return Pool(
             ingredients=tuple(ingredients),
             logits=tuple(self.logits.of(name, i.sha256).logits_NC for i in ingredients),
             labels_N=torch.from_numpy(sets[name].labels_N),
             state=lambda i: self._state(ingredients[i]),
-            evaluate=lambda state: self.logits.forward(name, state),
+            evaluate=lambda state: self.logits.forward(name, reestimated(self.logits, state) if fresh else state),
             gradient=functools.partial(self._gradient, name),
             points=self.logits.task.points_on(sets[name]),
             device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),

@@ -7,7 +7,8 @@ from types import NoneType
 from typing import Any, get_args
 
 RANDAUGMENT = re.compile(r"rand-m(\d+)-n(\d+)")
-LATER = ("steps", "image_size", "crop_ratio", "select", "ema_warmup")  # not in the files of earlier versions
+# Not in the files of earlier versions:
+LATER = ("steps", "image_size", "crop_ratio", "select", "ema_warmup", "batchnorm")
 
 
 def hyper(
@@ -105,6 +106,12 @@ class Recipe:
         " the hold-out (3.3.2); best needs finetune.evaluate_every",
         "last",
         choices=("last", "best"),
+    )
+    batchnorm: str = hyper(
+        "running statistics of BatchNorm: updated in training (live), or those of the initial model (frozen, as in"
+        " DomainBed)",
+        "live",
+        choices=("live", "frozen"),
     )
     ema_warmup: bool = hyper(
         "at step t, the decay of an EMA is (1 + t) / (10 + t) until that exceeds the decay in recipe.ema; then even"

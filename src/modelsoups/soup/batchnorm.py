@@ -34,6 +34,17 @@ def statistics_differ(states: Sequence[Mapping[str, Tensor]]) -> bool:
     return any(not torch.equal(states[0][n], other[n]) for other in states[1:] for n in names if n in other)
 
 
+def new_statistics(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Tensor]:
+    """Return BatchNorm's running statistics, by tensor name, as the mean over batches of normalised images.
+
+    The model keeps them, and is left in evaluation mode (Izmailov et al. 2018, section 3.2).
+    """
+    update_bn(batches, model)
+    model.eval()
+    state = model.state_dict()
+    return {key: tensor.detach().cpu().clone() for key, tensor in state.items() if key.rpartition(".")[2] in STATISTICS}
+
+
 def reestimate(state: Mapping[str, Tensor], holdout: Holdout, loader: Iterable[Any]) -> Reestimated:
     """Re-estimate the BatchNorm running statistics of these weights on a loader of training images.
 
@@ -64,13 +75,8 @@ def reestimate(state: Mapping[str, Tensor], holdout: Holdout, loader: Iterable[A
             yield prepared
 
     model.load_state_dict(dict(state))
-    update_bn(inputs(), model)
+    fresh = new_statistics(model, inputs())
     if not batches:
         raise ValueError("the loader of training images is empty")
-    model.eval()
-    fresh = {}
-    for key, tensor in model.state_dict().items():
-        if key.rpartition(".")[2] in STATISTICS:
-            fresh[key] = tensor.detach().cpu().clone()
     after = holdout.count({**state, **fresh})[0] or 0
     return Reestimated(fresh, before, after, len(holdout))

@@ -64,11 +64,6 @@ class Device:
         compiled: nn.Module = torch.compile(network, mode=mode, dynamic=False)  # type: ignore[assignment]
         return compiled
 
-    def layout(self, model: nn.Module) -> None:
-        """Convert a mostly convolutional model on a GPU to channels-last, in place, for speed."""
-        if self.cuda and convolutional(model):
-            model.to(memory_format=torch.channels_last)
-
     @contextlib.contextmanager
     def determined(self) -> Iterator[None]:
         """Make GPU operations deterministic in the with block if finetune.deterministic is set."""
@@ -100,10 +95,14 @@ def device_of(settings: FinetuneConfig, device: torch.device) -> Device:
     return Device(device, precision == "bf16", compiled, settings.deterministic, settings.augment)
 
 
-def convolutional(model: nn.Module) -> bool:
-    """Return whether Conv2d kernels are more than half of the model's parameters."""
-    kernels = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Conv2d))
-    return 2 * kernels > sum(p.numel() for p in model.parameters())
+def train_mode(model: nn.Module, batchnorm: str) -> nn.Module:
+    """Put a model into training mode, except its BatchNorm layers if batchnorm is "frozen"; return it."""
+    model.train()
+    if batchnorm == "frozen":
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+    return model
 
 
 def staged(

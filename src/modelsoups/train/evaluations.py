@@ -48,6 +48,7 @@ class Evaluations:
         """Score the model and its averages on the hold-out; add a line each to evaluations.jsonl."""
         states: dict[str, Mapping[str, Tensor] | None] = {MODEL: None}
         states |= {name: average.state for name, average in averages.items() if average.count}
+        modes = {module: module.training for module in model.modules()}  # not all alike if BatchNorm is frozen
         model.eval()
         for name, state in states.items():
             with exchanged(model, state):
@@ -58,7 +59,8 @@ class Evaluations:
                 self.workspace.check_lock()
                 row = {"step": step, "weights": name, "points": points, "score": score}
                 append(self.path, {**row, "examples": len(self.workspace.holdout)})
-        model.train()
+        for module, training in modes.items():
+            module.training = training
 
     @torch.inference_mode()
     def _score(self, model: nn.Module) -> tuple[float, float]:

@@ -28,7 +28,7 @@ from modelsoups.soup.coefficients import Ingredient
 from modelsoups.tasks.task import Step, Task, TrainingData
 from modelsoups.train import resume
 from modelsoups.train.averages import averages_of, update_all
-from modelsoups.train.device import device_of, staged
+from modelsoups.train.device import device_of, staged, train_mode
 from modelsoups.train.distillation import load_teachers
 from modelsoups.train.evaluations import Evaluations
 from modelsoups.train.metrics_file import DivergenceCheck, MetricsFile
@@ -61,7 +61,6 @@ class Trainer:
         self.device = device_of(settings, next(model.parameters()).device)
         # "ranks x parts of a batch, device"; resuming with a different layout adds an entry.
         self.layouts = [f"{self.ranks.world}x{self.parts} {self.device.name}".rstrip()]
-        self.device.layout(model)
         self.parameters = trained_parameters(model, recipe.trained)
         self.optimizer = OPTIMIZERS[recipe.optimizer](self.parameters, recipe.lr, recipe.weight_decay)
         self.averages = averages_of(recipe)
@@ -84,7 +83,7 @@ class Trainer:
     def load(self, initial: Ingredient) -> None:
         """Load the newest intact checkpoint, else `initial`; delete the metrics of later steps."""
         folder, first = self.workspace.folder, self.ranks.first
-        self.network = self.ranks.wrap(self.model.train(), self.example)
+        self.network = self.ranks.wrap(train_mode(self.model, self.recipe.batchnorm), self.example)
         name, damaged = self.ranks.from_first(resume.newest(folder) if first else None)
         for bad in damaged if first else []:
             way = f"continuing from {name}" if name else "restarting this model from the beginning"
@@ -145,7 +144,7 @@ class Trainer:
 
     def _train(self) -> dict[str, Any] | None:
         advance(self.step * self.recipe.batch_size, resumed=True)
-        self.model.train()
+        train_mode(self.model, self.recipe.batchnorm)
         self.compiled = self.device.compiled(self.network, self.parts)
         begun, self.metrics.step = time.monotonic() - self.seconds, self.step
         clock, batches = self.metrics.clock, self.batches()

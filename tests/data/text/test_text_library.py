@@ -80,7 +80,7 @@ def test_equal_texts_stay_together(data, folder, rows):
 
 def test_a_limit_takes_examples_of_train_after_the_holdout(data, folder, rows):
     many(folder, rows)
-    whole, small = data("data.dir=whole"), data("data.text.limit=30")
+    whole, small = data("data.dir=whole"), data("data.limit=30")
     prepare(whole)
     assert prepare(small) == {"train": 30, "holdout": 20, "test": 2}
     kept, all_keys = opened(small, "train").keys_N.tolist(), opened(whole, "train").keys_N.tolist()

@@ -93,7 +93,7 @@ def _inputs(data: DataConfig, name: str, found: Sequence[Example]) -> Json:
     made |= {"classes": examples.options(data.text), "prompt": data.text.prompt}
     if name in (data.train, data.holdout):
         made["choose_on"] = data.choose_on
-        made["limit"] = data.text.limit if name == data.train else None
+        made["limit"] = data.limit if name == data.train else None
         made["holdout_fraction"] = data.holdout_fraction if _is_split(data) else None
     return made
 
@@ -121,7 +121,7 @@ class _Reader:
         else:
             rest, held = splits.holdout(self.source(data.train), data.holdout_fraction)
             found = rest if name == data.train else held
-        return splits.first(found, data.text.limit) if name == data.train else found
+        return splits.first(found, data.limit) if name == data.train else found
 
     def place(self, name: str) -> Path:
         """Return the file or folder that the examples of a set come from."""
@@ -157,7 +157,7 @@ def _check_classes(data: DataConfig, name: str, found: Sequence[Example]) -> Non
     labels = {example.label for example in found}
     for number, option in enumerate(examples.options(data.text)):
         if number not in labels:
-            way_out = "add some, correct its labels, or change data.holdout_fraction or data.text.limit"
+            way_out = "add some, correct its labels, or change data.holdout_fraction or data.limit"
             raise ValueError(f"{name} has no example of {option!r} among its {len(found):,}; {way_out}")
 
 

@@ -1,0 +1,93 @@
+"""experiment=pacs end to end, on a small PACS and a tiny convolutional network; BatchNorm frozen and live."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from modelsoups.checkpoints.formats import load_state
+from modelsoups.cli import commands, pipeline
+from modelsoups.config.compose import load
+from modelsoups.experiment.batchnorm import is_reestimated
+from modelsoups.experiment.experiment import Experiment
+from modelsoups.report.numbers import Numbers
+
+CLASSES = ("dog", "elephant", "giraffe")
+SMALL = [
+    "data.workers=1", "data.test_fraction=0.25", "finetune.parallel=1", "sweep.count=2", "recipe.batch_size=8", "recipe.epochs=1",
+    "heads.lp_epochs=1", "soup.orders=1", "soup.learned_epochs=1", "evaluate.wise_ft=[0.5]", "wandb=disabled",
+    "model.name=test_efficientnet", "model.image_size=32", "model.tag=weights.safetensors", "data.root=PACS",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A small PACS in the official layout, and weights of a network with BatchNorm."""
+    home = tmp_path_factory.mktemp("pacs")
+    random = np.random.default_rng(0)
+    for domain in ("art_painting", "cartoon", "photo", "sketch"):
+        for c, class_name in enumerate(CLASSES):
+            folder = home / "PACS" / domain / class_name
+            folder.mkdir(parents=True)
+            for i in range(8):
+                pixels_HWC = random.integers(60 * c, 60 * c + 120, (40, 40, 3), dtype=np.uint8)
+                Image.fromarray(pixels_HWC).save(folder / f"pic_{i:03d}.jpg")
+    torch.manual_seed(0)
+    save_file(timm.create_model("test_efficientnet", num_classes=0).state_dict(), home / "weights.safetensors")
+    return home
+
+
+def run(home, monkeypatch, *overrides):
+    monkeypatch.chdir(home)
+    cfg = load(["experiment=pacs", *SMALL, *overrides])
+    pipeline.run_stages(commands.modules_of(list(commands.STAGES)), cfg)
+    return Experiment(cfg)
+
+
+def statistics(path):
+    return {k: t for k, t in load_state(path).items() if k.endswith(("running_mean", "running_var"))}
+
+
+def equal(one, two):
+    return all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_frozen_statistics_stay_those_of_the_start_in_members_and_soups(home, monkeypatch):
+    done = run(home, monkeypatch, "name=frozen")
+    start = statistics(done.files.head("lp") / "model.safetensors")
+    found = done.ingredients.find().ingredients
+    assert len(found) == 2
+    for path in [*(i.path for i in found), done.files.mixed("greedy")]:
+        assert equal(start, statistics(path))
+    assert [each.name for each in Numbers.read(done.files.results).sets] == ["holdout", "test", "sketch"]
+    assert (done.files.results / "index.html").exists()
+    with pytest.raises(ValueError, match="the models were trained with the initial model's statistics"):
+        run(home, monkeypatch, "name=frozen", "soup.batchnorm=reestimated")
+
+
+def test_live_statistics_are_updated_in_training_and_estimated_anew_for_soups(home, monkeypatch):
+    live = run(home, monkeypatch, "name=live", "recipe.batchnorm=live", "soup.write=[uniform]")
+    found = live.ingredients.find().ingredients
+    members = [statistics(i.path) for i in found]
+    assert not equal(members[0], members[1])
+    uniform = statistics(live.files.mixed("uniform"))
+    mean = {key: (members[0][key] + members[1][key]) / 2 for key in members[0]}
+    assert not equal(mean, uniform)
+    # by hand: the means of the first BatchNorm's inputs over the training images, in evaluation's view
+    state = live.soups.mixed(live.soups.read("uniform"))
+    network, train = live.classifier(3), live.sets.train
+    network.load_state_dict(dict(state))
+    images = live.task.inputs(train, network, torch.arange(len(train)))
+    first = network.encoder.conv_stem(images).mean(dim=(0, 2, 3))
+    assert torch.allclose(uniform["encoder.bn1.running_mean"], first.detach(), atol=1e-5)
+    averaged = run(home, monkeypatch, "name=live", "recipe.batchnorm=live", "soup.write=[uniform]",
+                   "soup.batchnorm=averaged")  # fmt: skip
+    kept = statistics(averaged.files.mixed("uniform"))
+    assert all(torch.allclose(kept[key], mean[key], atol=1e-6) for key in mean)
+
+
+def test_new_statistics_for_a_model_without_batchnorm_are_refused():
+    with pytest.raises(ValueError, match="this model has no BatchNorm; set"):
+        is_reestimated("reestimated", [], ["head.weight"])
