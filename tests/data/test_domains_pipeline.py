@@ -16,7 +16,8 @@ from modelsoups.report.numbers import Numbers
 
 CLASSES = ("dog", "elephant", "giraffe")
 SMALL = [
-    "data.workers=1", "data.test_fraction=0.25", "finetune.parallel=1", "sweep.count=2", "recipe.batch_size=8", "recipe.epochs=1",
+    "data.workers=1", "data.test_fraction=0.25", "finetune.parallel=1", "sweep.count=2",
+    "recipe.batch_size=8", "recipe.epochs=1",
     "heads.lp_epochs=1", "soup.orders=1", "soup.learned_epochs=1", "evaluate.wise_ft=[0.5]", "wandb=disabled",
     "model.name=test_efficientnet", "model.image_size=32", "model.tag=weights.safetensors", "data.root=PACS",
 ]  # fmt: skip

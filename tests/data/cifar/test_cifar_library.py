@@ -1,5 +1,6 @@
 """prepare for CIFAR-10 and CIFAR-10.1: every form gives the same shards, and wrong files are refused in a line."""
 
+import hashlib
 from pathlib import Path
 
 import cifar_files
@@ -163,3 +164,13 @@ def test_wrong_arrays_of_cifar_10_1_are_named(tmp_path):
     np.save(folder / "cifar10.1_v4_data.npy", np.zeros((4, 32, 32), np.uint8))
     with pytest.raises(ValueError, match=r"uint8 of shape \(4, 32, 32\), expected"):
         sources.read(source, complete=False)
+
+
+def test_a_limit_keeps_a_part_chosen_by_hash_in_its_order():
+    digests = np.array([hashlib.sha256(bytes([i])).hexdigest() for i in range(100)])
+    order_N = np.arange(99, -1, -2)
+    kept = library.limited(order_N, digests, 20)
+    assert len(kept) == 20
+    assert (np.diff(kept) < 0).all()
+    assert set(library.limited(order_N, digests, 10)) < set(kept)
+    assert library.limited(order_N, digests, 1000).tolist() == order_N.tolist()

@@ -47,7 +47,8 @@ def names(data: DataConfig) -> list[str]:
 def inputs(data: DataConfig, protocol: str, name: str) -> Json:
     """Return what identifies a data set: the names and sizes of its files, and how the hold-out is split."""
     made: Json = {"library": "cifar", "set": name, "files": _source(data, name).digest()}
-    return made | ({"holdout_per_class": data.holdout_per_class} if name in ("train", "holdout") else {})
+    made |= {"holdout_per_class": data.holdout_per_class} if name in ("train", "holdout") else {}
+    return made | ({"limit": data.limit} if name == data.train and data.limit is not None else {})
 
 
 def facts(data: DataConfig, protocol: str, name: str) -> Json:
@@ -76,6 +77,8 @@ def _make(data: DataConfig, protocol: str, name: str) -> int:
     if name in ("train", "holdout"):
         held_N = holdout(labels_N[order_N], np.array(digests)[order_N], data.holdout_per_class)
         order_N = order_N[held_N if name == "holdout" else ~held_N]
+    if name == data.train and data.limit is not None:
+        order_N = limited(order_N, np.array(digests), data.limit)
     made_from, known = inputs(data, protocol, name), facts(data, protocol, name)
     known["source"] = {"form": source.form, "path": str(source.paths[0])}
     samples = _samples(pixels_NHWC, labels_N, digests, order_N.tolist())
@@ -98,6 +101,12 @@ def holdout(labels_N: np.ndarray, digests_N: np.ndarray, per_class: int) -> np.n
             raise ValueError(f"class {name} has {len(rows):,} images, too few to hold out {per_class:,}; {way_out}")
         held_N[rows[:end]] = True
     return held_N
+
+
+def limited(order_N: np.ndarray, digests_M: np.ndarray, limit: int) -> np.ndarray:
+    """Return `limit` of the images in order_N (indices into digests_M), in its order: by another part of their hash."""
+    ranks = np.array([digest[::-1] for digest in digests_M[order_N]])
+    return order_N[np.sort(np.argsort(ranks, kind="stable")[:limit])]
 
 
 def _samples(
