@@ -68,7 +68,11 @@ class Soups:
 
     def is_reestimated(self, ingredients: Sequence[Ingredient]) -> bool:
         """Return whether soups of these models get BatchNorm statistics of their own."""
-        return is_reestimated(self.batchnorm, ingredients, list(open_checkpoint(ingredients[0].path)))
+        path = ingredients[0].path
+        if Path(path).exists():
+            return is_reestimated(self.batchnorm, ingredients, list(open_checkpoint(path)))
+        network = self.logits.classifier(len(self.logits.sets.holdout.classes))  # the weights were deleted after their soups were made
+        return is_reestimated(self.batchnorm, ingredients, list(network.state_dict()))
 
     def pool(self, ingredients: Sequence[Ingredient], chosen_on: str | None = None) -> Pool:
         """Return what a soup method chooses from: these ingredients and their hold-out logits.
