@@ -71,7 +71,8 @@ class Soups:
         path = ingredients[0].path
         if Path(path).exists():
             return is_reestimated(self.batchnorm, ingredients, list(open_checkpoint(path)))
-        network = self.logits.classifier(len(self.logits.sets.holdout.classes))  # the weights were deleted after their soups were made
+        # The weights were deleted after their soups were made.
+        network = self.logits.classifier(len(self.logits.sets.holdout.classes))
         return is_reestimated(self.batchnorm, ingredients, list(network.state_dict()))
 
     def pool(self, ingredients: Sequence[Ingredient], chosen_on: str | None = None) -> Pool:
