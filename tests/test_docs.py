@@ -82,3 +82,13 @@ def test_the_documentation_builds_without_a_warning(tmp_path):
     for page in pages:
         text = page.read_text(encoding="utf-8")
         assert not re.findall(r"""<(?:link|script|img)[^>]+(?:href|src)=["']https?://""", text), page
+
+
+def test_messages_of_the_troubleshooting_page_are_in_the_code():
+    code = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    joined = re.sub(r'"\s*f?"', "", code)  # a message may be written in several strings
+    rows = re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs/faq.md").read_text(), re.MULTILINE)
+    assert len(rows) == 20
+    for row in rows:
+        for part in row.split("..."):
+            assert part.strip() in joined, row
