@@ -1,6 +1,9 @@
-"""The complete example of docs/soup.md runs as it stands."""
+"""The complete example of docs/soup.md and the notebook run as they stand."""
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -25,3 +28,19 @@ def test_every_function_of_the_library_is_in_the_guide() -> None:
     text = GUIDE.read_text()
     missing = [name for name in soup.__all__ if name not in text]
     assert missing == []
+
+
+def test_the_notebook_runs(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    cells = json.loads(GUIDE.with_name("soups.ipynb").read_text())["cells"]
+    names: dict = {}
+    for cell in cells:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "code" and text.startswith("!"):  # a command of the terminal
+            subprocess.run([sys.executable, "-m", *text[1:].split()], check=True)
+        elif cell["cell_type"] == "code":
+            assert not cell["outputs"]
+            exec(compile(text, "soups.ipynb", "exec"), names)
+    shown = capfd.readouterr().out
+    assert (tmp_path / "soup.safetensors").exists()
+    assert "soup.safetensors" in shown
