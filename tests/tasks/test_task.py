@@ -63,7 +63,7 @@ def test_a_model_without_images_is_trained_scored_and_compared(trained):
         assert found_by_hand.low > 0
 
 
-def test_the_cache_of_logits_and_the_greedy_soup_choose_by_the_tasks_score(trained, tmp_path):
+def test_the_cache_of_logits_and_the_greedy_soup_choose_by_the_tasks_score(trained, tmp_path, monkeypatch):
     task, _, holdout, found = trained
     sets = SimpleNamespace(data=SimpleNamespace(holdout="holdout"), holdout=holdout, **{"__getitem__": None})
     sets = type("Sets", (), {"__getitem__": lambda self, name: holdout, "data": sets.data, "holdout": holdout})()
@@ -75,6 +75,10 @@ def test_the_cache_of_logits_and_the_greedy_soup_choose_by_the_tasks_score(train
     pool = soups.pool(found)
     scores = [task.points(x, pool.labels_N) for x in pool.logits]
     best, greedy = METHODS["best"](pool), METHODS["greedy"](pool)
+    monkeypatch.setattr(cache, "forward", None)  # candidates that were measured once are not measured again
+    assert METHODS["greedy_replacement"](soups.pool(found), max_picks=1).ingredients == best.ingredients
+    assert METHODS["greedy"](soups.pool(found)) == greedy
+    monkeypatch.undo()
     assert best.ingredients == (found[int(np.argmax(scores))].id,)
     mixed = state_dicts.mix([pool.state(int(i)) for i in greedy.ingredients], greedy.coefficients)
     assert task.points(pool.evaluate(mixed), pool.labels_N) >= max(scores)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from modelsoups.checkpoints.formats import open_checkpoint
+from modelsoups.checkpoints.states import state_sha256
 from modelsoups.disk import storage
 from modelsoups.disk.paths import Run
 from modelsoups.experiment.batchnorm import is_reestimated, reestimated
@@ -18,6 +19,7 @@ from modelsoups.soup.pool import Gradient, Pool, model_gradient
 from modelsoups.weights.mixing import mix_in_memory
 
 STATES_IN_MEMORY = 4 * 2**30  # bytes of checkpoints cached per process
+SMALL = 2**22  # bytes of hold-out logits up to which those of every candidate are cached
 CURVE = (1, 2, 4, 8, 16, 24, 36, 48, 72)  # numbers of models in Figure B.1
 EXTRAS = ("inputs", "sha256")  # keys in a soup's file besides those of Soup
 
@@ -88,11 +90,18 @@ class Soups:
             logits=tuple(self.logits.of(name, i.sha256).logits_NC for i in ingredients),
             labels_N=torch.from_numpy(sets[name].labels_N),
             state=lambda i: self._state(ingredients[i]),
-            evaluate=lambda state: self.logits.forward(name, reestimated(self.logits, state) if fresh else state),
+            evaluate=lambda state: self._evaluated(name, reestimated(self.logits, state) if fresh else state),
             gradient=functools.partial(self._gradient, name),
             points=self.logits.task.points_on(sets[name]),
             device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
         )
+
+    def _evaluated(self, name: str, state: Mapping[str, Tensor]) -> Tensor:
+        """Return a candidate's logits, (images, classes); small ones are cached, as methods share candidates."""
+        dataset = self.logits.sets[name]
+        if 4 * len(dataset) * len(dataset.classes) > SMALL:
+            return self.logits.forward(name, state)
+        return self.logits.of(name, state_sha256(state), state).logits_NC
 
     def _state(self, ingredient: Ingredient) -> dict[str, Tensor]:
         """Return an ingredient's state dict; up to STATES_IN_MEMORY bytes of weights are cached."""
