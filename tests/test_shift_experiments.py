@@ -60,8 +60,8 @@ def test_each_experiment_runs_from_the_official_files_to_its_figure(arguments, t
     pipeline.run_stages(commands.modules_of(list(commands.STAGES)), config)
     lines = [json.loads(line) for line in (config.run.results / "results.jsonl").read_text().splitlines()]
     about = next(line["experiment"] for line in lines if "experiment" in line)
-    titles = {line["title"] for line in lines if line.get("role") in ("test", "shift")}
-    assert {test, shift} <= titles
+    titles = {s["title"]: s["role"] for s in about["sets"]}
+    assert (titles[test], titles[shift]) == ("test", "shift")
     assert score in str(about["score"])
     assert {"greedy", "uniform", "ensemble"} <= {line["row"] for line in lines if "row" in line}
     assert (config.run.results / "figure_1.pdf").stat().st_size
