@@ -62,7 +62,8 @@ def _rows_of(bench: Bench, pool: str, seeds: Sequence[Ingredient]) -> Rows:
             rows.append({"pool": pool, "k": k, "method": method, **bench.accuracies(measures[k - 1])})
     for method in ("soup", "ensemble"):
         pairs = [(found[method][-1], one) for one in found["individual"]]
-        name, more = f"{method} - individuals", {}
+        name = f"{method} - individuals"
+        more: dict[str, str] = {}
         if pool == LABELLED:  # the claims of analyses.jsonl are those of the run's own model
             name = f"{name}, {TITLES[pool]}"
             more = {"said": f"The {method} of all seeds beats the mean of its models ({TITLES[pool]})"}

@@ -76,7 +76,8 @@ def _answers_with_factor(factor: str, folder: Path) -> Answers:
     the authors' code (load_annotations in imagenet_x/utils.py).
     """
     path, prototypes = folder / X_FILES[0], _prototypes(folder / X_FILES[1])
-    labels, found = metadata.val_labels(), {}
+    labels = metadata.val_labels()
+    found: Answers = {}
     for line, row in enumerate(storage.read_jsonl(path), 1):
         where = f"{path} line {line}"
         values = row if isinstance(row, dict) else {}
