@@ -12,12 +12,11 @@ from modelsoups.analyses.rows import select
 
 
 class Bench:
-    """Stands for a Bench: model i of a pool is right on the first `correct[pool] + i` of 100 images, a soup on 5 more."""
-
-    columns = {"test": ["test"]}
+    """Stands for a Bench: model i of a pool is right on the first `correct[pool] + i` of 100 images, soups on more."""
 
     def __init__(self, **correct):
         self.correct, self.runs, self.evaluated = correct, correct, []
+        self.columns = {"test": ["test"]}
 
     def ingredients(self, pool):
         return [SimpleNamespace(pool=pool, number=i) for i in range(3)] if pool in self.runs else []
