@@ -19,21 +19,19 @@ POOLS = {  # the fewest models that the analyses of each pool need; what fits no
     "extreme_zs": [{"lr": 1e-2}],
     "theory": [{"lr": 3.3e-4}, {"lr": 3.3e-4, "seed": 1}, {"lr": 3.3e-4, "aug": "strong", "mixup": 0.5}],
     "seeds": [{"lr": 6.7e-4, "seed": seed} for seed in (0, 1)],
+    "seeds_labels": [{"lr": 6.7e-4, "seed": seed} for seed in (0, 1)],
     "trajectory": [{"lr": 3.3e-4, "aug": aug} for aug in ("minimal", "medium")],
     "trajectory_labels": [{"lr": 3.3e-4, "aug": aug} for aug in ("minimal", "medium")],
     "sam": [{"lr": 1e-3, "aug": "medium", "seed": s, "sam": r} for s, r in ((1, 0.0), (0, 0.05), (1, 0.05))],
     "distilled": [{"lr": 1e-3}, {"lr": 1e-3, "aug": "stochastic"}],
 }
+LABELLED = ["model.library=timm", "model.name=test_resnet", "model.normalize_features=false"]
 EXTRA = {
     "standard_zs": ["heads.init=zeroshot"],
     "extreme_zs": ["heads.init=zeroshot"],
     "trajectory": ["recipe.ema=[0.9]", "recipe.swa=[0.0]"],
-    "trajectory_labels": [
-        "model.library=timm",
-        "model.name=test_resnet",
-        "model.normalize_features=false",
-        "recipe.ema=[0.9]",
-    ],
+    "seeds_labels": LABELLED,
+    "trajectory_labels": [*LABELLED, "recipe.ema=[0.9]"],
     "distilled": ["recipe.teachers=['{pools}/standard_lp/ingredients/000','{pools}/standard_lp/ingredients/001']"],
 }
 

@@ -17,6 +17,7 @@ NAMES = {
     "glue": "glue_mrpc-bert-base-uncased",
     "glue-minilm": "glue_mrpc-minilm",
     "text-miniature": "text-miniature-acceptability",
+    "wilds": "wilds-fmow",
 }
 OF_TEXTS = {"glue_random": "glue", "text_miniature_random": "text-miniature"}  # search -> its experiment
 GROUPS = [(d.name, p.stem) for d in sorted(shipped("conf").iterdir()) if d.is_dir() for p in sorted(d.glob("*.yaml"))]

@@ -1,5 +1,9 @@
 """Computes and caches the logits of all initial and fine-tuned models: `modelsoups evaluate`."""
 
+from collections.abc import Mapping
+
+from torch import Tensor
+
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.experiment.ingredients import load_weights
 from modelsoups.soup.coefficients import Ingredient
@@ -32,4 +36,14 @@ def _is_cached(experiment: Experiment, model: Ingredient) -> bool:
 def _evaluate(experiment: Experiment, model: Ingredient) -> None:
     state = load_weights(model)
     for name in experiment.sets.evaluated():
+        check_classes(experiment, name, model, state)
         experiment.logits.of(name, model.sha256, state)
+
+
+def check_classes(experiment: Experiment, name: str, model: Ingredient, state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError if a data set has another number of classes than the model's head."""
+    classes, head_CD = len(experiment.sets[name].classes), state.get("head.weight")
+    if head_CD is not None and len(head_CD) != classes:
+        there = f"{experiment.sets.folder(name)} has {classes:,} classes"
+        way_out = "evaluate on a data set with the classes of data.train, or choose another name=... for this run"
+        raise ValueError(f"{there}, but the head of {model.path} has {len(head_CD):,}; {way_out}")

@@ -24,7 +24,7 @@ def names(data: DataConfig) -> list[str]:
     wanted = [data.train, data.holdout, data.test, *data.shifts, *data.extra]
     for name in wanted:
         if name not in metadata.SETS:
-            raise ValueError(f"unknown data set {name}; choose from {', '.join(metadata.SETS)}")
+            raise ValueError(f"unknown data set {name}; choose from {metadata.choices()}")
     return list(dict.fromkeys(wanted))
 
 
@@ -96,7 +96,8 @@ def find_sources(data: DataConfig, todo: Sequence[str]) -> dict[str, sources.Sou
 
 def _given(data: DataConfig, name: str) -> str | None:
     """Return the path that data.sources gives for a data set, or None."""
-    return getattr(data.sources, "train" if name == "holdout" else name)
+    found: str | None = getattr(data.sources, metadata.source_key(name))
+    return found
 
 
 def _plans(data: DataConfig, protocol: str, found: dict[str, sources.Source], workers: int) -> list[planning.SetPlan]:
@@ -125,13 +126,14 @@ def _write(plans: list[planning.SetPlan], workers: int) -> dict[str, int]:
 
 
 def _relabel(data: DataConfig, protocol: str, name: str) -> int:
-    """Write `real` or `multilabel`, new labels for val; return the image count (0: no files)."""
+    """Write a set that has new labels for val, such as `real`; return the image count (0: no files)."""
     folder, file = Path(data.dir) / name, _given(data, name)
     if manifests.manifest_of(folder.parent / relabelled.OVER) is None:
         print(f"prepare: {name}: not available: it needs {relabelled.OVER}, which is not prepared")
         return 0
-    if name == "multilabel" and file is None:
-        print(f"prepare: {name}: not available: set data.sources.multilabel to the file human_accuracy_v3.0.0.json")
+    key = metadata.source_key(name)
+    if file is None and key in relabelled.NEEDED:
+        print(f"prepare: {name}: not available: set data.sources.{key} to {relabelled.NEEDED[key]}")
         return 0
     answers = relabelled.answers(name, file, data.check_counts)
     made_from, known = inputs(data, protocol, name), facts(data, protocol, name)

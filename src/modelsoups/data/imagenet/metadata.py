@@ -18,21 +18,65 @@ OBJECTNET_BORDER = 2  # pixels of the red frame around ObjectNet's images; see `
 class SetSpec:
     """One of ImageNet's data sets, an entry of assets/imagenet/sets.json.
 
-    layout is "train" or "val" for ImageNet's images; "wnids", "numbers" or "objectnet" for test
-    sets, after the names of class folders; "real" or "multilabel" for other labels of val's images.
+    layout is "train" or "val" for ImageNet's images; "wnids", "numbers", "objectnet" or "imagenet_d" for
+    test sets, after the names of class folders; "real", "multilabel" or "imagenet_x" for other labels of
+    val's images.
     """
 
     title: str
     role: str  # train, holdout, test, shift, or extra (not in the mean over the shifts)
     layout: str
-    images: int | None = None  # the expected number
+    images: int | None = None  # the expected number; None if it is not known
     per_class: int | None = None  # the expected number per class; None if classes differ
     subset: str | None = None  # timm's list of the classes in the set
     folders: Sequence[str] = ()  # searched for under data.root, in this order
     wds: str | None = None  # the name of the set in CLIP_benchmark and DataComp
+    source: str | None = None  # the key of data.sources with its files, which other sets share; None: its own name
 
 
-SETS = {name: SetSpec(**row) for name, row in storage.read_json(ASSETS / "imagenet" / "sets.json").items()}
+CORRUPTIONS = (  # the folders of ImageNet-C (hendrycks/robustness, ImageNet-C/test.py): 15, and then 4 for validation
+    *("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    *("snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+    *("speckle_noise", "gaussian_blur", "spatter", "saturate"),
+)
+ALL = "all"  # every image of ImageNet-X
+FACTORS = (  # of ImageNet-X (facebookresearch/imagenetx, imagenet_x/utils.py)
+    *("pose", "background", "pattern", "color", "smaller", "shape", "partial_view", "subcategory", "texture"),
+    *("larger", "darker", "object_blocking", "person_blocking", "style", "brighter", "multiple_objects"),
+)
+ATTRIBUTES = ("background", "texture", "material")  # the folders of ImageNet-D
+
+
+def _families() -> dict[str, SetSpec]:
+    """Return the sets of ImageNet-C (c_fog_3), ImageNet-D (d_texture) and ImageNet-X (x_pose, x_all)."""
+    found = {}
+    for kind in CORRUPTIONS:
+        for severity in range(1, 6):
+            inside, title = f"{kind}/{severity}", f"ImageNet-C {kind.replace('_', ' ')} {severity}"
+            folders = (f"imagenet-c/{inside}", f"ImageNet-C/{inside}", inside)
+            found[f"c_{kind}_{severity}"] = SetSpec(title, "extra", "wnids", 50_000, 50, None, folders, None, "c")
+    for name in ATTRIBUTES:
+        folders = (f"ImageNet-D/{name}", f"imagenet-d/{name}", name)
+        found[f"d_{name}"] = SetSpec(f"ImageNet-D {name}", "extra", "imagenet_d", folders=folders, source="d")
+    for name in (*FACTORS, ALL):
+        found[f"x_{name}"] = SetSpec(f"ImageNet-X {name.replace('_', ' ')}", "extra", "imagenet_x", source="x")
+    return found
+
+
+_LISTED = {name: SetSpec(**row) for name, row in storage.read_json(ASSETS / "imagenet" / "sets.json").items()}
+SETS = _LISTED | _families()
+
+
+def source_key(name: str) -> str:
+    """Return the key of data.sources that has a set's location; the hold-out's images are those of train."""
+    spec = SETS[name]
+    return "train" if spec.layout == "train" else spec.source or name
+
+
+def choices() -> str:
+    """Return the names of all sets in words, for messages; those of a family are described."""
+    families = f"c_CORRUPTION_SEVERITY (c_fog_3), d_{', d_'.join(ATTRIBUTES)}, x_FACTOR (x_pose, x_all)"
+    return f"{', '.join(_LISTED)}, {families}"
 
 
 @cache

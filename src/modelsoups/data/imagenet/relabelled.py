@@ -1,4 +1,4 @@
-"""The data sets ReaL and multilabel: other labels for the images of ImageNet's validation set, val.
+"""ReaL, multilabel and ImageNet-X: other labels for the images of ImageNet's validation set, val, or a part of them.
 
 Their index files point into val's tars, and give each image's index in val and correct classes
 ("answers"). `score` therefore needs only val's logits. labels_N has the classes of ImageNet.
@@ -6,6 +6,7 @@ Their index files point into val's tars, and give each image's index in val and 
 Last letters of tensor names: N images of the set, M images of val, at most A answers per image.
 """
 
+import csv
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,14 @@ if TYPE_CHECKING:  # `prepare` does not load torch
     from torch import Tensor
 
 OVER = "val"
-AVERAGE = {"real": "images", "multilabel": "classes"}  # each set's accuracy is a mean over these
+X_SETS = tuple(f"x_{factor}" for factor in (*metadata.FACTORS, metadata.ALL))
+# each set's accuracy is a mean over these
+AVERAGE = {"real": "images", "multilabel": "classes"} | dict.fromkeys(X_SETS, "images")
+NEEDED = {  # key of data.sources -> what it is to name
+    "multilabel": "the file human_accuracy_v3.0.0.json",
+    "x": "the folder imagenet_x/annotations of https://github.com/facebookresearch/imagenetx",
+}
+X_FILES = ("imagenet_x_val_top_factor.jsonl", "prototypical_paths.csv")
 Answers = dict[str, tuple[int, ...]]  # key of a scored image -> its correct classes
 
 
@@ -30,8 +38,12 @@ def answers(name: str, file: str | None, complete: bool) -> Answers:
 
     ReaL's labels come from timm, or from the user's real.json. Multilabel's come from the user's
     human_accuracy_v3.0.0.json, without images that it calls problematic; its "unclear" labels count
-    as correct. Raises ValueError for a file of a different format.
+    as correct. ImageNet-X's are val's own, of the images that have the set's factor. Raises ValueError
+    for a file of a different format.
     """
+    if name in X_SETS:
+        assert file is not None
+        return _answers_with_factor(name.removeprefix("x_"), Path(file).expanduser())
     if name == "multilabel":
         assert file is not None
         return _multilabel_answers(Path(file).expanduser(), complete)
@@ -43,13 +55,53 @@ def answers(name: str, file: str | None, complete: bool) -> Answers:
 
 
 def file_sha256(name: str, file: str | None) -> str | None:
-    """Return the sha256 of the user's label file, or None if `file` is None (labels from timm)."""
+    """Return the sha256 of the user's label file, or one hash of several; None if `file` is None (labels from timm)."""
     if file is None:
         return None
-    path = Path(file).expanduser()
-    if not path.is_file():
-        raise ValueError(f"data.sources.{name}={file} does not exist")
-    return storage.file_sha256(path)
+    place, key = Path(file).expanduser(), metadata.source_key(name)
+    if name not in X_SETS:
+        if not place.is_file():
+            raise ValueError(f"data.sources.{key}={file} does not exist")
+        return storage.file_sha256(place)
+    for path in (place / part for part in X_FILES):
+        if not path.is_file():
+            raise ValueError(f"{path} does not exist; set data.sources.{key} to {NEEDED[key]}")
+    return storage.fingerprint([storage.file_sha256(place / part) for part in X_FILES])
+
+
+def _answers_with_factor(factor: str, folder: Path) -> Answers:
+    """Return val's own class of each image whose top factor is `factor`, or of all images.
+
+    The three prototypes of each class, to which its images were compared, are left out, as by default in
+    the authors' code (load_annotations in imagenet_x/utils.py).
+    """
+    path, prototypes = folder / X_FILES[0], _prototypes(folder / X_FILES[1])
+    labels = metadata.val_labels()
+    found: Answers = {}
+    for line, row in enumerate(storage.read_jsonl(path), 1):
+        where = f"{path} line {line}"
+        values = row if isinstance(row, dict) else {}
+        key = original_name(str(values.get("file_name", "")))
+        if key is None or not key.startswith("ILSVRC") or not 1 <= int(key[-8:]) <= len(labels):
+            raise ValueError(f"{where} names no validation image; expected file_name ILSVRC2012_val_XXXXXXXX.JPEG")
+        label = labels[int(key[-8:]) - 1]
+        if values.get("class") != label:
+            raise ValueError(f"{where}: {key} has class {values.get('class')}, expected {label}; restore the file")
+        if factor != metadata.ALL and values.get(factor) not in (0, 1):
+            raise ValueError(f"{where}: {factor} is {values.get(factor)!r}, expected 0 or 1; restore the file")
+        if (factor == metadata.ALL or values[factor]) and key not in prototypes:
+            found[key] = (label,)
+    if not found:
+        raise ValueError(f"{path} has no image with the factor {factor}; restore the file")
+    return found
+
+
+def _prototypes(path: Path) -> set[str]:
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file)
+        if "file_name" not in (rows.fieldnames or ()):
+            raise ValueError(f"{path} has no column file_name; restore the file")
+        return {row["file_name"].partition(".")[0] for row in rows}
 
 
 def _multilabel_answers(path: Path, complete: bool) -> Answers:

@@ -62,7 +62,7 @@ def find(name: str, root: str | None, given: str | None) -> Source | str:
     """
     spec = metadata.SETS[name]
     original = spec.layout in ORIGINALS
-    key = f"data.sources.{spec.layout if original else name}"  # the hold-out's images are those of train
+    key = f"data.sources.{metadata.source_key(name)}"
     place = given or root
     if place is None:
         return "neither data.root nor data.sources gives the location of its files"
@@ -74,7 +74,7 @@ def find(name: str, root: str | None, given: str | None) -> Source | str:
         return found
     if folder := next(wds.find(name, base, bool(given)), None):
         return Source(wds.FORM, (folder,))
-    if given and not original:
+    if given and not original and spec.source is None:
         return Source("folder" if base.is_dir() else "tar", (base,))
     wanted = [
         *(ORIGINALS.get(spec.layout) or [f"{spec.folders[0]}/"]),
