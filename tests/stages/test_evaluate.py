@@ -24,8 +24,6 @@ def test_a_set_with_other_classes_than_the_head_is_named():
     experiment, model = SimpleNamespace(sets=Sets()), Ingredient("000", "runs/x/model.safetensors", "0" * 64, None)
     evaluate.check_classes(experiment, "test", model, {"head.weight": torch.zeros(182, 4)})
     evaluate.check_classes(experiment, "test", model, {})  # a model without a head
-    said = (
-        r"^data/iwildcam/test has 182 classes, but the head of runs/x/model.safetensors has 62; evaluate on a"
-    )
+    said = r"^data/iwildcam/test has 182 classes, but the head of runs/x/model.safetensors has 62; evaluate on a"
     with pytest.raises(ValueError, match=said):
         evaluate.check_classes(experiment, "test", model, {"head.weight": torch.zeros(62, 4)})
