@@ -52,7 +52,7 @@ def works(home: Path, data: str) -> dict[str, Callable[[], object]]:
     experiment = Experiment(config)
     train, test = experiment.sets.train, experiment.sets[config.data.test]
     values = {"lr": 1e-4, "weight_decay": 0.1, "label_smoothing": 0.1, "mixup": 0.5, "warmup_steps": 10, "clip": 1.0}
-    recipe = Recipe(**values, epochs=10**6, aug="rand-m5-n1", seed=0, batch_size=BATCH)
+    recipe = Recipe(**values, epochs=10_000, aug="rand-m5-n1", seed=0, batch_size=BATCH)
     model, task = experiment.classifier(len(train.classes)), experiment.task
     trainer = Trainer(task, recipe, config.finetune, model, train, Workspace(home / "run", ""))
     model.train()
