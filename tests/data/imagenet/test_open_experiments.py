@@ -16,6 +16,7 @@ from modelsoups.config.compose import load
 from modelsoups.disk import manifests, storage
 from modelsoups.disk.paths import shipped
 from modelsoups.experiment.experiment import Experiment
+from modelsoups.tasks.images import ImageClassification
 
 CONVNEXT = {"timm_model_name": "test_convnext", "timm_pool": "", "timm_proj": "linear", "image_size": 32}
 VIT = {"image_size": 74, "layers": 1, "width": 16, "head_width": 8, "patch_size": 37}  # 518 = 14 * 37
@@ -61,16 +62,17 @@ def test_align_chooses_soups_from_its_models_and_the_initialization(home, capsys
     recipes = storage.read_jsonl(shipped("sweeps") / "align.jsonl")
     storage.write_jsonl(home / "align.jsonl", [recipes[n] for n in (0, 7, 9)])
     model = tiny(home / "convnext", CONVNEXT, 32)
-    config = finished(home, "align", *model, f"sweep.search={home}/align.jsonl", "recipe.epochs=1")
+    options = [f"sweep.search={home}/align.jsonl", "recipe.epochs=1", "evaluate.image_size=90"]
+    config = finished(home, "align", *model, *options)
     experiment = Experiment(config)
     uniform = experiment.soups.read("uniform")
     assert uniform.ingredients == ("000", "001", "002", "initialization")
     assert experiment.soups.read("best").ingredients[0] in uniform.ingredients[:3]
-    assert experiment.logits.path("val", "0" * 64).name.endswith("-360.safetensors")
-    assert "taken as" not in capsys.readouterr().out  # a convolutional network takes 289 and 360 as they are
+    assert experiment.logits.path("val", "0" * 64).name.endswith("-90.safetensors")
+    assert "taken as" not in capsys.readouterr().out  # a convolutional network takes 289 and 90 as they are
     found = storage.read_jsonl(config.run.analyses / "figure_5.jsonl")
     assert [row["method"] for row in found if "method" in row][3:6] == ["best", "second_best", "uniform"]
-    assert (config.run.analyses / "figure_5.svg").exists()
+    assert (config.run.analyses / "figure_5.pdf").exists()
 
 
 def test_vit_g_makes_soups_of_the_low_ema_from_probes_of_two_sizes_and_losses(home):
@@ -109,11 +111,12 @@ def _table(config, name):
 
 def test_basic_starts_from_the_zero_shot_head_and_keeps_the_best_step_of_each_ema(home):
     model = tiny(home / "convnext2", CONVNEXT, 32)
-    config = finished(home, "basic", *model, "sweep.count=2", "recipe.epochs=1")
+    options = ["sweep.count=2", "recipe.epochs=1", "recipe.image_size=100", "evaluate.image_size=100"]
+    config = finished(home, "basic", *model, *options)
     experiment = Experiment(config)
     assert {path.name for path in (config.run.root / "init").iterdir()} == {"zeroshot"}
     assert experiment.soups.read("uniform").ingredients == ("000-ema-0.999874945", "001-ema-0.999874945")
-    assert experiment.logits.path("val", "0" * 64).name.endswith("-500-squashed.safetensors")
+    assert experiment.logits.path("val", "0" * 64).name.endswith("-100-squashed.safetensors")
     table = _table(config, "table_C1")
     assert [row[0] for row in table[2:5]] == ["Best model on each test set (oracle)", "Greedy ensemble", "Greedy soup"]
     by_label = {row[0]: row[1:] for row in table}
@@ -122,6 +125,23 @@ def test_basic_starts_from_the_zero_shot_head_and_keeps_the_best_step_of_each_em
     assert (there[columns.index("ImageNet")], there[columns.index("ImageNet multilabel")]) == ("90.98", "98.37")
     assert by_label["Paper: BASIC-L (zero-shot)"][columns.index("ImageNet-A")] == "85.6"
     assert any(cell.endswith("*") for row in table[1:5] for cell in row)  # the bold rule
+
+
+@pytest.mark.parametrize(
+    ("name", "trained", "view", "averages"),
+    [
+        ("align", 289, "360", None),
+        ("vit_g", 518, "518-of-550-squashed", [0.999, 0.9999999]),
+        ("basic", 500, "500-squashed", [pytest.approx(0.999 ** (1 / 8)), pytest.approx(0.9999999 ** (1 / 8))]),
+    ],
+)
+def test_sizes_views_and_averages_are_the_papers(name, trained, view, averages):
+    """J.2.2, J.2.3 and appendix C; test_views.py compares the views with transforms written by hand."""
+    config = load([f"experiment={name}"])
+    assert (config.recipe["image_size"], ImageClassification.of(config, None).view) == (trained, view)
+    assert config.recipe.get("ema") == averages
+    if averages:
+        assert config.soup.average == f"ema-{config.recipe['ema'][0]}"
 
 
 @pytest.mark.parametrize("name", ["align", "vit_g", "basic"])
