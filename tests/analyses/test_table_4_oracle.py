@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from modelsoups.analyses import table_4_oracle
-from modelsoups.analyses.table_4_oracle import TABLE_4
+from modelsoups.analyses.table_4_oracle import TABLE_1, TABLE_4, TABLE_C1
 from modelsoups.soup.coefficients import Ingredient, Soup
 from modelsoups.stats.scores import Logits
 
@@ -31,6 +31,32 @@ def test_the_papers_rows_stand_below_ours_in_the_same_columns():
     assert by_label["Paper: Greedy soup"] == ["90.94", "84.22", "85.02", "91.20"]
     assert by_label["Paper: CoAtNet-7"] == ["90.88", "", "", ""]
     assert len(table) == 1 + 4 + 7
+
+
+def test_table_1_has_the_oracle_and_the_greedy_soup_in_two_columns():
+    table = TABLE_1.table(rows())
+    assert table[:3] == [
+        ["Method", "ImageNet", "Mean of shifts"],
+        ["Best model in hyperparameter search", "55.00", "55.00"],
+        ["Greedy soup", "70.00", "70.00"],
+    ]
+    assert table[3:] == [
+        ["Paper: ViT-G (Zhai et al., 2021)", "90.45", ""],
+        ["Paper: CoAtNet-7", "90.88", ""],
+        ["Paper: ViT-G (reevaluated)", "90.47", "82.06"],
+        ["Paper: Best model in hyperparameter search", "90.78", "84.68"],
+        ["Paper: Greedy soup", "90.94", "85.02"],
+    ]
+    assert TABLE_1.verdicts(rows()) == []  # Table 4 has them
+
+
+def test_table_c1_has_the_rows_of_basic():
+    table = TABLE_C1.table(rows())
+    by_label = {row[0]: row[1:] for row in table}
+    assert by_label["Paper: BASIC-L (zero-shot)"] == ["85.70", "80.60", "84.06", ""]
+    assert by_label["Paper: Greedy soup"] == ["90.98", "84.63", "86.40", "91.03"]
+    assert len(table) == 1 + 4 + 8
+    assert {verdict.source for verdict in TABLE_C1.verdicts(rows())} == {"Table C.1"}
 
 
 def test_the_oracle_claim_counts_sets_with_images_of_their_own():
@@ -62,7 +88,10 @@ def test_other_labels_are_scored_from_the_test_sets_logits(monkeypatch):
         test="val",
         logits=lambda member, name: Logits(name, logits[member.id], answers_N),
     )
-    found = {(r["column"], r["row"]): r for r in table_4_oracle._relabelled(bench, members)}
+    found = {
+        (r["column"], r["row"]): r
+        for r in table_4_oracle._relabelled(bench, dict.fromkeys(table_4_oracle.METHODS, members))
+    }
     assert found["real", "best"]["accuracy"] == pytest.approx(2 / 3)
     assert found["multilabel", "best"]["accuracy"] == pytest.approx(0.75)
     assert found["real", "oracle"]["model"] == found["multilabel", "oracle"]["model"] == "000"

@@ -46,6 +46,31 @@ def test_every_shipped_search_draws_valid_recipes(name):
         Experiment(cfg).draw.recipe(search, i)
 
 
+def test_the_drawn_recipes_of_vit_g_are_what_j23_says_of_sam():
+    search, seed = load_search("vit_g"), load(["experiment=vit_g"]).sweep.seed
+    recipes = [searches.draw(search, seed, n) for n in range(searches.size(search))]
+    assert len(recipes) == 58
+    sharp = [r for r in recipes if r["sam"]]
+    assert len(sharp) == 4
+    assert {r["sam_sync"] for r in sharp} == {True, False}
+    assert [r["sam_sync"] for r in sharp if r["cutmix"]] == [True]
+    assert {(r["init"], r["loss"]) for r in recipes} == {
+        (i, x) for i in ("lp", "lp-518") for x in ("softmax", "binary")
+    }
+    assert all((r["aug"] != "inception") + (r["mixup"] > 0) + (r["cutmix"] > 0) <= 1 for r in recipes)
+
+
+def test_the_recipes_of_align_are_those_of_j22():
+    recipes = [searches.draw(load_search("align"), 0, n) for n in range(12)]
+    rates = [r["lr"] for r in recipes[:5]]
+    assert rates == [1e-6, 2e-6, 5e-6, 1e-5, 2e-5]
+    kinds = {(r["min_crop"], tuple(r["crop_ratio"]), r["aug"], r["mixup"]) for r in recipes if r["lr"] == 5e-6}
+    crops = [(0.05, (0.75, 4 / 3)), (0.9, (0.95, 1.05))]
+    policies = ("inception", "rand-m15-n2-mmax30")
+    assert kinds == {(*crop, aug, mixup) for crop in crops for aug in policies for mixup in (0.0, 0.5)}
+    assert [sum(r["lr"] == 5e-6 for r in part) for part in (recipes[:5], recipes[5:])] == [1, 7]
+
+
 def test_an_experiment_overrides_what_stages_default_to_and_the_command_line_overrides_both():
     assert load([]).recipe["batch_size"] == 64
     assert load(["experiment=imagenet"]).recipe["batch_size"] == 512

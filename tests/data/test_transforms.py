@@ -88,6 +88,27 @@ def test_timm_clips_magnitudes_above_ten():
     assert (outs[1] == outs[2]).all()
 
 
+def test_mmax_lets_magnitudes_exceed_ten():
+    """Appendix C's RandAugment of magnitudes 10, 15, 20 and 25, and what an operation gets of them."""
+    strengths = set()
+    for m in (10, 15, 20, 25):
+        (step,) = [
+            step
+            for step in transforms.steps_of(transforms.train_crop(f"rand-m{m}-n2-mmax30", 32, MEAN))
+            if isinstance(step, auto_augment.RandAugment)
+        ]
+        assert step.num_layers == 2
+        strengths |= {(op.magnitude, op.magnitude_max) for op in step.ops}
+        transforms.seed_sample("mmax", m)
+        assert transforms.train_crop(f"rand-m{m}-n2-mmax30", 32, MEAN)(image()).size == (32, 32)
+    assert strengths == {(m, 30) for m in (10, 15, 20, 25)}
+    pictures = []
+    for policy in ("rand-m10-n9-mmax30", "rand-m25-n9-mmax30"):
+        transforms.seed_sample("mmax")
+        pictures.append(np.asarray(transforms.train_crop(policy, 32, MEAN)(image())))
+    assert (pictures[0] != pictures[1]).any()
+
+
 def test_posterize_to_no_bits_is_black_as_in_older_pillow():
     assert not np.asarray(transforms.posterize(image(), 0)).any()
     picture = image()

@@ -8,9 +8,32 @@ from pico import arguments
 from safetensors.torch import load_file, save_file
 
 from modelsoups.config.compose import load
+from modelsoups.config.schema import HeadsConfig, SoupConfig
 from modelsoups.experiment.experiment import Experiment
+from modelsoups.experiment.ingredients import Ingredients
 from modelsoups.models.classifier import state_of
+from modelsoups.soup.coefficients import Ingredient
 from modelsoups.stages import sweep
+
+
+def ingredients(ids):
+    return [Ingredient(name, "", name, None) for name in ids]
+
+
+def test_soups_are_made_of_one_average_and_perhaps_of_the_initial_model():
+    ids = ["000-ema-0.9", "000-ema-0.99", "001-ema-0.9", "001-ema-0.99"]
+
+    def pool(**options):
+        found = Ingredients(None, None, HeadsConfig(), SoupConfig(**options), None)
+        found.initial = lambda: {"initialization": Ingredient("initialization", "", "i", None)}
+        return [i.id for i in found.pool(ingredients(ids))]
+
+    assert pool() == ids
+    assert pool(average="ema-0.99") == ["000-ema-0.99", "001-ema-0.99"]
+    assert pool(average="ema-0.9", initialization=True) == ["000-ema-0.9", "001-ema-0.9", "initialization"]
+    says = r"^soup\.average=ema-0\.5: no ingredient has this average, but ema-0\.9, ema-0\.99; see recipe\.ema$"
+    with pytest.raises(ValueError, match=says):
+        pool(average="ema-0.5")
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The linear probe: what it learns, where it starts, and the features that it sees."""
 
+import pytest
 import torch
 
 from modelsoups.config.models import ModelConfig
@@ -22,6 +23,15 @@ def test_the_probe_separates_what_is_separable_and_starts_at_the_given_weights()
     start_CD = torch.eye(3)
     unmoved_CD, _ = linear_probe(features_ND, labels_N, start_CD, HeadsConfig(lp_epochs=1, lp_lr=0.0, lp_batch_size=32))
     assert torch.equal(unmoved_CD, start_CD)
+
+
+def test_a_binary_probe_is_trained_with_binary_cross_entropy():
+    """AdamW's first step has the sign of the gradient, of the biases the mean of sigmoid(0) - target: 1/2 - share."""
+    features_ND, labels_N = torch.zeros(5, 3), torch.tensor([0, 0, 0, 1, 1])
+    heads = HeadsConfig(lp_epochs=1, lp_lr=0.1, lp_batch_size=5)
+    binary, softmax = (linear_probe(features_ND, labels_N, torch.zeros(3, 3), heads, which) for which in (True, False))
+    assert binary[1].tolist() == pytest.approx([0.1, -0.1, -0.1], rel=1e-4)
+    assert softmax[1].tolist() == pytest.approx([0.1, 0.1, -0.1], rel=1e-4)  # 1/3 - share
 
 
 def test_features_are_those_of_the_encoder_in_order_and_a_probe_can_be_trained_on_them():

@@ -251,6 +251,14 @@ def random_search(name: str, spec: Any) -> dict[str, Any]:
             "strata=3: expected .* and only with uniform",
         ),
         (random_search("mixup", {"uniform": [0, 1], "strata": 0}), "strata=0"),
+        (
+            random_search("aug,mixup", [["minimal", 0.0]]),
+            r"parameters.aug,mixup: expected choice: \[lists of 2 values\]",
+        ),
+        (random_search("aug,mixup", {"choice": [["minimal"]]}), r"expected choice: \[lists of 2 values\]"),
+        (random_search("aug,mixup", {"choice": [["minimal", -1.0]]}), "parameters.mixup: recipe.mixup=-1.0"),
+        ({"kind": "grid", "parameters": {"aug,lr": [["minimal"]]}}, r"aug,lr: expected \[lists of 2 values\]"),
+        ({"kind": "grid", "parameters": {"aug,lr": [["minimal", 1.0]], "lr": [1.0]}}, "lr is in two entries"),
         (random_search("mixup", {"uniform": [0, 1], "p": 0.5}), "one distribution of .*, not uniform, p"),
     ],
 )
@@ -258,6 +266,20 @@ def test_bad_searches_are_named_in_one_line(search: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         validate(search)
     assert "\n" not in str(error.value)
+
+
+def test_hyperparameters_that_vary_together_are_drawn_together() -> None:
+    pairs = [["minimal", 0.0], ["inception", 0.2], ["rand-m15-n2-mmax30", 0.0]]
+    search = random_search("aug,mixup", {"choice": pairs})
+    drawn = [draw(search, 0, n) for n in range(30)]
+    assert {(r["aug"], r["mixup"]) for r in drawn} == set(map(tuple, pairs))
+    grid = {"kind": "grid", "parameters": {"aug,mixup": pairs, "lr": [1.0, 2.0]}}
+    assert size(grid) == 6
+    assert [(r["aug"], r["mixup"], r["lr"]) for r in (draw(grid, 0, n) for n in (0, 1, 2))] == [
+        ("minimal", 0.0, 1.0),
+        ("minimal", 0.0, 2.0),
+        ("inception", 0.2, 1.0),
+    ]
 
 
 def test_the_shipped_kinds_are_valid_and_probabilities_may_be_rounded() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from vectors import Line, Regression, Vectors
 
-from modelsoups.config.schema import FinetuneConfig
+from modelsoups.config.schema import FinetuneConfig, HeadsConfig, SoupConfig
 from modelsoups.disk import storage
 from modelsoups.disk.paths import Run
 from modelsoups.experiment.ingredients import Ingredients
@@ -71,7 +71,7 @@ def test_the_cache_of_logits_and_the_greedy_soup_choose_by_the_tasks_score(train
     cache = LogitsCache(files, sets, task, lambda classes: task.build(None, classes))
     for ingredient in found:
         cache.of("holdout", ingredient.sha256, state_dicts.load_state(ingredient.path))
-    soups = Soups(files, Ingredients(files, None, "lp", 1, None), cache)
+    soups = Soups(files, Ingredients(files, None, HeadsConfig(), SoupConfig(minimum=1), None), cache)
     pool = soups.pool(found)
     scores = [task.points(x, pool.labels_N) for x in pool.logits]
     best, greedy = METHODS["best"](pool), METHODS["greedy"](pool)

@@ -38,6 +38,7 @@ class Analysis:
     table: Callable[[Rows], Table] | None = None
     claims: Sequence[tuple[str, str, str]] = ()
     claimed_in: str = ""  # source of the claims; empty: the figure or table of the title
+    asked: bool = False  # made only if analyse.which names it: the numbers of another one, beside other numbers
 
     def verdicts(self, rows: Rows) -> Verdicts:
         """Return for each claim of the figure or table whether it holds in `rows` (a Verdict)."""

@@ -146,16 +146,26 @@ class Bench:
     # ---- models ----
 
     def pool(self, *names: str, averages: bool = False) -> list[Member]:
-        """Return the models of these pools (averages: with EMA and SWA), or raise Unavailable."""
+        """Return the models of these pools, or raise Unavailable; averages: with all EMAs and SWAs.
+
+        Without them, it is the trained weights or, if soups are made of an average (soup.average), that one.
+        """
         found = []
         for name in names:
             if name not in self.runs:
                 raise Unavailable(f"the analysis needs a pool of models: analyse.pools.{name} is not defined")
-            found += [m for m in self._members(name) if averages or not m.average]
+            average = self.runs[name].config.soup.average or ""
+            found += [m for m in self._members(name) if averages or m.average == average]
         return found
 
     def ingredients(self, *pools: str) -> list[Ingredient]:
         return models_of(self.pool(*pools))
+
+    def contenders(self) -> tuple[list[Ingredient], list[Ingredient]]:
+        """Return the run's individual models, and those of which soups are made (soup.average, soup.initialization)."""
+        average = self.experiment.config.soup.average
+        individuals = models_of(self.pool(OWN, averages=average is not None))
+        return individuals, self.experiment.ingredients.pool(individuals)
 
     def start(self, pool: str) -> Ingredient:
         """Return a pool's model before fine-tuning (theta_0); raise Unavailable if missing."""

@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 from modelsoups.analyses.analysis import PAPER, Analysis
 from modelsoups.analyses.bench import Bench, Measures, Point, correctness
 from modelsoups.analyses.choosing import as_listed, choose, need_holdout
-from modelsoups.analyses.members import OWN
 from modelsoups.analyses.rows import Rows, column, having, interval, select
 from modelsoups.disk import storage
 from modelsoups.report.plotting import GREEN, LABELS, NAMES, PINK, SPECIAL, legend, panels_of, rate_bar, scatter_by_rate
 from modelsoups.soup.coefficients import Ingredient, Soup
+from modelsoups.soup.methods import INDIVIDUAL
 from modelsoups.stats import intervals
 from modelsoups.weights.state_dicts import EVERYTHING
 
@@ -25,15 +25,15 @@ def _rows(bench: Bench) -> Rows:
     """Return the accuracies of all models and methods; reuse the soup stage's saved soups."""
     need_holdout(bench)
     bench = bench.whole()
-    members = bench.ingredients(OWN)
-    bench.evaluate(members, choosing=True)
-    each = list(map(bench.individual, members))
+    individuals, mixed = bench.contenders()
+    bench.evaluate([*individuals, *mixed], choosing=True)
+    each = list(map(bench.individual, individuals))
     rows: Rows = []
-    for m, measures in zip(members, each, strict=True):
+    for m, measures in zip(individuals, each, strict=True):
         row = {"method": "individual", "model": m.id, "lr": m.recipe.lr if m.recipe else None}
         rows.append({**row, **bench.accuracies(measures)})
     for method in METHODS:
-        made = bench.files.soup(method).exists()
+        made, members = bench.files.soup(method).exists(), individuals if method in INDIVIDUAL else mixed
         if made or method not in LEARNED:
             soup = bench.experiment.soups.read(method) if made else choose(bench, members, method)
             measures = _of_soup(bench, soup, members, method)
@@ -88,4 +88,4 @@ def _draw(rows: Rows) -> Figure:
     return figure
 
 
-METHODS_COMPARED = Analysis(**PAPER["figure_L3"], rows=_rows, draw=_draw)
+FIGURE_5, METHODS_COMPARED = (Analysis(**PAPER[name], rows=_rows, draw=_draw) for name in ("figure_5", "figure_L3"))

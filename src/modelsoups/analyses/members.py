@@ -10,7 +10,7 @@ from modelsoups.soup.coefficients import Ingredient
 
 OWN = "random"  # the pool of the run's own models (the paper's random search)
 PLAIN = {"mixup": 0.0, "cutmix": 0.0, "sam": 0.0, "optimizer": "adamw"}
-PLAIN |= {"schedule": "cosine", "seed": 0, "teachers": ()}
+PLAIN |= {"schedule": "cosine", "seed": 0, "teachers": (), "init": None}
 
 
 class Unavailable(ValueError):

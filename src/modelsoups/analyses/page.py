@@ -12,7 +12,7 @@ from modelsoups.analyses.bench import Bench
 from modelsoups.analyses.rows import Rows, Table
 from modelsoups.disk import manifests, storage
 from modelsoups.disk import provenance as made_by
-from modelsoups.report import plotting, svg
+from modelsoups.report import plotting, svg, text_tables
 from modelsoups.report.claims import CLASSES, FAILS, HOLDS, OPEN, Verdict, markdown, p_text
 from modelsoups.report.templates import render
 
@@ -43,6 +43,8 @@ def write(bench: Bench, inputs: dict[str, Any], made: Sequence[Made], missing: d
             picture = svg.inline(drawn.pop("svg"), {}, analysis.name, analysis.title) if drawn else None
             files |= {f"{analysis.name}.{kind}": content for kind, content in drawn.items()}
             table = analysis.table(rows) if analysis.table else None
+            texts = text_tables.files(analysis.name, table) if table else {}
+            files |= {name: text.encode() for name, text in texts.items()}
             sections.append(Section(analysis, list(itertools.islice(told, len(found))), picture, table))
     provenance = {**made_by.record(), "config": asdict(bench.experiment.config)}
     titles = {PAPER.get(name, {}).get("title", name): reason for name, reason in missing.items()}

@@ -1,4 +1,6 @@
-"""The greedy soup against the best model, chosen on the hold-out or on each test set (Table 4)."""
+"""The greedy soup against the best model, chosen on the hold-out or on each test set (Tables 1, 4, C.1)."""
+
+import functools
 
 import numpy as np
 from torch import Tensor
@@ -6,12 +8,12 @@ from torch import Tensor
 from modelsoups.analyses.analysis import PAPER, Analysis, Verdicts, compared, counted
 from modelsoups.analyses.bench import Bench, Measures, Point, logits_on
 from modelsoups.analyses.choosing import choose, need_holdout, picked
-from modelsoups.analyses.members import OWN
 from modelsoups.analyses.rows import Rows, Table, column, distinct, having, interval, select
 from modelsoups.data.imagenet import relabelled
 from modelsoups.published.tables import paper_rows
 from modelsoups.report.numbers import percent
 from modelsoups.soup.coefficients import Ingredient
+from modelsoups.soup.methods import INDIVIDUAL
 from modelsoups.stats import paired_tests, scores
 from modelsoups.stats.bold_rule import bold, oracle
 
@@ -37,10 +39,11 @@ PAPER_COLUMNS = {  # column of the paper's Table 4 -> column here; for its first
 def _rows(bench: Bench) -> Rows:
     need_holdout(bench)
     bench = bench.whole()
-    members = bench.ingredients(OWN)
-    bench.evaluate(members, choosing=True)
-    each = {m.id: bench.individual(m) for m in members}
-    kinds = {method: _of(bench, members, method) for method in METHODS}
+    individuals, mixed = bench.contenders()
+    bench.evaluate([*individuals, *mixed], choosing=True)
+    each = {m.id: bench.individual(m) for m in individuals}
+    members = {method: individuals if method in INDIVIDUAL else mixed for method in METHODS}
+    kinds = {method: _of(bench, members[method], method) for method in METHODS}
     columns, titles = {}, {}
     for name in bench.tests:
         columns[name], titles[name] = [name], bench.images.dataset(name).title
@@ -67,14 +70,14 @@ def _rows(bench: Bench) -> Rows:
     return rows + _relabelled(bench, members)
 
 
-def _relabelled(bench: Bench, members: list[Ingredient]) -> Rows:
+def _relabelled(bench: Bench, members: dict[str, list[Ingredient]]) -> Rows:
     """Return the rows of sets with other labels for the test set's images (ReaL, multilabel)."""
     sets = [bench.experiment.sets[name] for name in bench.experiment.sets.relabelled()]
     if not sets:
         return []
-    made = {method: _logits(bench, members, method) for method in METHODS}
+    made = {method: _logits(bench, members[method], method) for method in METHODS}
     best: dict[str, tuple[float, str]] = {}
-    for member in members:
+    for member in members["best"]:
         logits_NC = bench.logits(member, bench.test).logits_NC
         for name, dataset in zip(bench.experiment.sets.relabelled(), sets, strict=True):
             accuracy = _average(*relabelled.score(dataset, logits_NC))
@@ -119,14 +122,19 @@ def _of(bench: Bench, members: list[Ingredient], method: str) -> Measures:
     return bench.measure([Point.of(soup, chosen)], "table 4")[0]
 
 
-def _verdicts(rows: Rows) -> Verdicts:
-    shown = having(rows, "row")
-    greedy, best = (select(shown, row=kind) for kind in ("greedy", "oracle"))
+def _better(rows: Rows, source: str) -> Verdicts:
+    """Return for each column whether the greedy soup is better than the best model on the hold-out."""
     found = []
-    for row in greedy:
+    for row in select(having(rows, "row"), row="greedy"):
         where = "the mean of shifts" if row["column"] == "mean" else row["title"]
         text = f"On {where} the greedy soup is better than the model that is best on the hold-out"
-        found += compared(rows, f"greedy - best, {row['column']}", "test", text, "Table 4")
+        found += compared(rows, f"greedy - best, {row['column']}", "test", text, source)
+    return found
+
+
+def _verdicts(rows: Rows) -> Verdicts:
+    shown, found = having(rows, "row"), _better(rows, "Table 4")
+    greedy, best = (select(shown, row=kind) for kind in ("greedy", "oracle"))
     accuracy = dict(zip(column(best, "column"), column(best, "accuracy"), strict=True))
     own = {r["comparison"].removeprefix("greedy - best, ") for r in having(rows, "comparison")} - {"mean"}
     above = [r["accuracy"] > accuracy[r["column"]] for r in greedy if r["column"] in own]  # sets with own images
@@ -134,7 +142,8 @@ def _verdicts(rows: Rows) -> Verdicts:
     return [*found, counted(text, "Table 4", above)]
 
 
-def _table(rows: Rows) -> Table:
+def _table(rows: Rows, name: str) -> Table:
+    """Return the table: a row for each method, and below the rows of the paper's table `name`."""
     rows = having(rows, "row")
     titles = dict(zip(column(rows, "column"), column(rows, "title"), strict=True))
     table = [["Method (*: not significantly below the best)", *titles.values()]]
@@ -143,21 +152,42 @@ def _table(rows: Rows) -> Table:
         for row in select(rows, row=kind):
             cells[row["column"]] = percent(row["accuracy"]) + ("*" if row.get("bold") else "")
         table.append([label, *cells.values()])
-    return table + _paper(list(titles))
+    return table + _paper(name, list(titles))
 
 
-def _paper(columns: list[str]) -> Table:
-    """Return the rows of the paper's Table 4 (ViT-G/14), with an empty cell where it has no number.
+def _table_1(rows: Rows) -> Table:
+    """Return Table 1: of Table 4, the oracle and the greedy soup on the test set and the mean of shifts."""
+    rows = having(rows, "row")
+    columns = [name for name in distinct(rows, "column") if name in (rows[0]["column"], "mean")]
+    titles = {row["column"]: row["title"] for row in rows}
+    table = [["Method", *(titles[name] for name in columns)]]
+    for kind, label in (("oracle", "Best model in hyperparameter search"), ("greedy", "Greedy soup")):
+        found = [select(rows, row=kind, column=name)[0] for name in columns]
+        table.append([label, *(percent(row["accuracy"]) for row in found)])
+    return table + _paper("table_1", columns)
+
+
+def _paper(name: str, columns: list[str]) -> Table:
+    """Return the rows of a table of the paper, with an empty cell where it has no number.
 
     columns: the columns of our table; the first is the test set, next to the paper's ImageNet.
     """
-    names = {"imagenet": columns[0], **PAPER_COLUMNS}
+    names = [columns[0], *PAPER_COLUMNS.values()]
+    if name == "table_1":  # two columns
+        names = [columns[0], "mean"]
     table = []
-    for label, numbers in paper_rows("table_4").items():
-        there = {names[column]: number for column, number in zip(names, numbers, strict=True)}
+    for label, numbers in paper_rows(name).items():
+        there = dict(zip(names, numbers, strict=True))
         cells = ["" if there.get(key) is None else f"{there[key]:.2f}" for key in columns]
         table.append([f"Paper: {label}", *cells])
     return table
 
 
-TABLE_4 = Analysis(**PAPER["table_4"], rows=_rows, judge=_verdicts, table=_table)
+TABLE_1 = Analysis(**PAPER["table_1"], rows=_rows, table=_table_1)
+TABLE_4 = Analysis(**PAPER["table_4"], rows=_rows, judge=_verdicts, table=functools.partial(_table, name="table_4"))
+TABLE_C1 = Analysis(
+    **PAPER["table_C1"],
+    rows=_rows,
+    judge=functools.partial(_better, source="Table C.1"),
+    table=functools.partial(_table, name="table_c1"),
+)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelsoups.disk import manifests, paths
-from modelsoups.experiment.draw import Draw
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
 
@@ -31,7 +30,7 @@ class Cost:
 
 def run(experiment: Experiment) -> bool:
     config, files, unit = experiment.config, experiment.files, experiment.unit
-    recipes = planned_recipes(experiment.draw)
+    recipes = experiment.draw.planned()
     speed, source = _speed(config.plan.images_per_second, files.ingredients)
     train = _train_examples(config.plan.train_images, experiment.sets.folder(config.data.train))
     initial = files.head(config.heads.init) / paths.MODEL
@@ -53,11 +52,6 @@ def run(experiment: Experiment) -> bool:
     return False
 
 
-def planned_recipes(draw: Draw) -> list[Recipe]:
-    """Return all models' hyperparameters: those already drawn, or those that `sweep` would draw."""
-    return draw.recipes() if draw.files.draw.exists() else draw.drawn()
-
-
 def cost(recipes: list[Recipe], concurrent: int | None, train: int, weights: int, unit: str) -> Cost:
     """Return a sweep's cost; train: number of training examples, weights: bytes of one model."""
     examples = steps = 0
@@ -68,7 +62,8 @@ def cost(recipes: list[Recipe], concurrent: int | None, train: int, weights: int
         steps += own_steps
         examples += own_steps * recipe.batch_size
     at_once = min(concurrent or len(recipes), len(recipes))
-    all_weights = (len(recipes) + 2) * weights  # with two initial models
+    files = sum(1 + len(recipe.ema) + len(recipe.swa) for recipe in recipes)
+    all_weights = (files + 2) * weights  # with two initial models
     return Cost(len(recipes), at_once, examples, steps, all_weights, at_once * CHECKPOINTS * weights)
 
 

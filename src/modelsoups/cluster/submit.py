@@ -6,10 +6,10 @@ runs/<name>/slurm/. With submit.dry_run=true the scripts are printed, not submit
 """
 
 from modelsoups.cluster import slurm
-from modelsoups.cluster.plan import planned_recipes
 from modelsoups.cluster.scripts import CHAIN, Piece, script
 from modelsoups.disk import manifests, paths, storage
 from modelsoups.disk.paths import Run
+from modelsoups.experiment.draw import initial_of
 from modelsoups.experiment.experiment import Experiment
 
 
@@ -19,7 +19,7 @@ def run(experiment: Experiment) -> bool:
     dry = config.submit.dry_run
     if not dry:
         experiment.draw.write()
-    recipes = planned_recipes(experiment.draw)
+    recipes = experiment.draw.planned()
     for recipe in recipes:
         recipe.accumulation(config.cluster.nodes * config.cluster.ranks, config.finetune.at_once)
     todo, failed = unfinished(files, len(recipes))
@@ -87,11 +87,11 @@ def _is_needed(experiment: Experiment, piece: Piece, indices: list[int], live: b
 
 
 def is_prepared(experiment: Experiment) -> bool:
-    """Return whether the data sets and the initial model have been completely written."""
-    data = experiment.config.data
+    """Return whether the data sets and the initial models have been completely written."""
+    data, heads = experiment.config.data, experiment.config.heads
     folders = list(map(experiment.sets.folder, [data.train, data.holdout, data.test, *data.shifts]))
-    folders.append(experiment.files.head(experiment.config.heads.init))
-    return all(map(manifests.manifest_of, folders))
+    names = {heads.init, *(initial_of(recipe, heads) for recipe in experiment.draw.planned())}
+    return all(map(manifests.manifest_of, [*folders, *map(experiment.files.head, names)]))
 
 
 def is_reported(experiment: Experiment) -> bool:

@@ -24,6 +24,12 @@ class HeadsConfig:
     lp_lr: float = key("learning rate of the linear probe", 0.05)
     lp_batch_size: int = key("batch size of the linear probe", 512, at_least=1)
     lp_weight_decay: float = key("weight decay of the linear probe", 0.0)
+    lp_loss: str = key(
+        "loss of the linear probe: softmax, or recipe, that of the recipe that starts from it, so that"
+        " recipe.loss=binary gets a probe of its own (J.2.3)",
+        "softmax",
+        choices=("softmax", "recipe"),
+    )
     seed: int = key("seed of the order of examples in the linear probe's training", 0)
 
 
@@ -122,6 +128,12 @@ class SoupConfig:
     )
     write: list[str] = key("names of the soups whose weights are written as .safetensors", ["greedy"])
     also: list[str] = key("more soup methods: built-in names, or module:function in your own file", [])
+    average: str | None = key(
+        "average of the weights that soups and ensembles are made of, such as ema-0.999; individual models are then all"
+        " averages, without the trained weights (3.3.2); null: all weights are both",
+        None,
+    )
+    initialization: bool = key("choose soups and ensembles from the initial model too, as for ALIGN (J.2.2)", False)
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from modelsoups.config.schema import SweepConfig
+from modelsoups.config.schema import HeadsConfig, SweepConfig
 from modelsoups.disk import storage
 from modelsoups.disk.paths import Run, shipped
 from modelsoups.recipes import search as searches
@@ -42,6 +42,10 @@ class Draw:
             raise ValueError(
                 f"{path} does not contain recipes ({type(error).__name__}: {error}); restore it"
             ) from error
+
+    def planned(self) -> list[Recipe]:
+        """Return the recipes in draw.jsonl or, if there is none, those that `sweep` would draw."""
+        return self.recipes() if self.files.draw.exists() else self.drawn()
 
     def drawn(self) -> list[Recipe]:
         """Draw all recipes from the search file and the seed, without reading draw.jsonl."""
@@ -88,6 +92,13 @@ class Draw:
             storage.write_json(self.files.draw_manifest, {"sha256": storage.file_sha256(path)})
         print(f"sweep: wrote {len(rows)} recipes ({source}) to {path}")
         return True
+
+
+def initial_of(recipe: Recipe, heads: HeadsConfig) -> str:
+    """Return the name of the initial model of a recipe, such as lp, lp-518 or lp-518-binary (J.2.3)."""
+    name = recipe.init or heads.init
+    binary = heads.lp_loss == "recipe" and recipe.loss == "binary" and name != "zeroshot"
+    return f"{name}-binary" if binary else name
 
 
 def load_search(name: str) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class Experiment:
     def ingredients(self) -> "Ingredients":
         """Return the object that finds the run's initial and fine-tuned models."""
         config = self.config
-        return _parts().Ingredients(self.files, self.draw, config.heads.init, config.soup.minimum, self.imported)
+        return _parts().Ingredients(self.files, self.draw, config.heads, config.soup, self.imported)
 
     @cached_property
     def task(self) -> "Task":
@@ -126,7 +126,7 @@ class Experiment:
             "initial": {row: i.sha256 for row, i in self.ingredients.initial().items()},
             "holdout": sets.holdout.sha256,
             "sets": {name: sets[name].sha256 for name in sets.tests()},
-            "soup": {key: value for key, value in asdict(config.soup).items() if (key, value) != ("batchnorm", "auto")},
+            "soup": _without_defaults(asdict(config.soup), ("average", "initialization", "batchnorm")),
             "protocol": config.protocol,
             "wise_ft": config.evaluate.wise_ft,
         }
@@ -150,3 +150,8 @@ class Experiment:
         sets = self.sets
         extra = {name: sets[name].sha256 if sets.is_prepared(name) else None for name in sets.data.extra}
         return {**inputs, "extra": extra} if extra else inputs
+
+
+def _without_defaults(section: dict[str, Any], later: tuple[str, ...]) -> dict[str, Any]:
+    """Return a section without keys of later versions that are not set: earlier runs stay complete."""
+    return {name: value for name, value in section.items() if value or name not in later}

@@ -22,11 +22,14 @@ def extract_features(model: Classifier, batches: Iterable[Tensor]) -> Tensor:
     return torch.cat(features)
 
 
-def linear_probe(features_ND: Tensor, labels_N: Tensor, start_CD: Tensor, heads: HeadsConfig) -> tuple[Tensor, Tensor]:
+def linear_probe(
+    features_ND: Tensor, labels_N: Tensor, start_CD: Tensor, heads: HeadsConfig, binary: bool = False
+) -> tuple[Tensor, Tensor]:
     """Return the trained weights, (C, D), and biases, (C), of a softmax regression on features.
 
     AdamW trains for heads.lp_epochs with a cosine schedule, from weights start_CD and biases of
-    zero. Shape letters: N images, D features, C classes.
+    zero; binary: with binary cross-entropy, summed over classes, in place of softmax (J.2.3).
+    Shape letters: N images, D features, C classes.
     """
     features_ND = features_ND.clone()  # those of inference mode cannot be trained on
     weight_CD = start_CD.clone().requires_grad_()
@@ -39,9 +42,14 @@ def linear_probe(features_ND: Tensor, labels_N: Tensor, start_CD: Tensor, heads:
         order_N = torch.randperm(len(labels_N), generator=generator)
         for index_B in order_N.split(heads.lp_batch_size):
             logits_BC = features_ND[index_B] @ weight_CD.T + bias_C
-            loss = F.cross_entropy(logits_BC, labels_N[index_B])
+            loss = _binary(logits_BC, labels_N[index_B]) if binary else F.cross_entropy(logits_BC, labels_N[index_B])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
     return weight_CD.detach(), bias_C.detach()
+
+
+def _binary(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
+    targets_BC = F.one_hot(labels_B, logits_BC.shape[1]).float()
+    return F.binary_cross_entropy_with_logits(logits_BC, targets_BC, reduction="sum") / len(logits_BC)

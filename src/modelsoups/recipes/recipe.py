@@ -6,9 +6,13 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from types import NoneType
 from typing import Any, get_args
 
-RANDAUGMENT = re.compile(r"rand-m(\d+)-n(\d+)")
+RANDAUGMENT = re.compile(r"rand-m(\d+)-n(\d+)(-mmax\d+)?")
+FORMS = {  # hyperparameter -> form of its values that are not in its list, and that form in words
+    "aug": (RANDAUGMENT, "rand-m<M>-n<N>[-mmax<M>]"),
+    "init": (re.compile(r"lp-[1-9]\d*"), "lp-<pixels>"),
+}
 # Not in the files of earlier versions:
-LATER = ("steps", "image_size", "crop_ratio", "select", "ema_warmup", "batchnorm")
+LATER = ("steps", "image_size", "crop_ratio", "select", "ema_warmup", "batchnorm", "init")
 
 
 def hyper(
@@ -46,8 +50,9 @@ class Recipe:
     mixup: float = hyper("parameter of mixup's Beta distribution; 0: no mixup", within=(0.0, 100.0))
     aug: str = hyper(
         "augmentation: minimal (a large crop, never mirrored), medium (timm's default), strong or rand-m<M>-n<N>"
-        " (RandAugment), inception (a random crop and flip alone, J.2.2), stochastic (minimal, medium or strong at"
-        " random for each image, L.1), fix (strong, but minimal in the last epoch, L.2)",
+        " (RandAugment; M is cut off at 10 or, with -mmax30, at 30), inception (a random crop and flip alone, J.2.2),"
+        " stochastic (minimal, medium or strong at random for each image, L.1), fix (strong, but minimal in the last"
+        " epoch, L.2)",
         choices=("minimal", "medium", "strong", "inception", "stochastic", "fix"),
     )
     seed: int = hyper("random seed of training: order of examples, augmentation, mixup, dropout", within=(0, 2**63 - 1))
@@ -118,6 +123,12 @@ class Recipe:
         " 0.9999999 forgets the initial weights",
         False,
         choices=(True, False),
+    )
+    init: str | None = hyper(
+        "initial model of this recipe, in place of heads.init: lp, zeroshot, or a linear probe at a resolution, such as"
+        " lp-518 (J.2.3); null: heads.init",
+        None,
+        choices=("lp", "zeroshot"),
     )
 
     def __post_init__(self) -> None:
@@ -209,11 +220,11 @@ def _expected(name: str, value: Any, about: Any, several: bool) -> str:
     """Return the allowed values in words, or "" if `value` is allowed; several: value is a list."""
     choices, within = about["choices"], about["within"]
     if choices:
-        drawn = name == "aug" and isinstance(value, str) and RANDAUGMENT.fullmatch(value)
+        form, shown = FORMS.get(name, (None, ""))
         names = ", ".join(map(str, choices))
-        if value in choices or drawn:
+        if value in choices or (form and isinstance(value, str) and form.fullmatch(value)):
             return ""
-        return f"{names} or rand-m<M>-n<N>" if name == "aug" else f"one of {names}"
+        return f"{names} or {shown}" if shown else f"one of {names}"
     if name == "crop_ratio":
         return _expected_pair(value)
     if several:

@@ -14,6 +14,13 @@ The distributions of a random search:
     integer: [low, high], both included   randaugment: {m: [low, high], n: [low, high]}
     mixture: [{p: 0.5, constant: 0.0}, {p: 0.5, uniform: [0, 1]}], p being probabilities
 
+Several hyperparameters that vary together have one entry: their names with commas, and lists of
+their values, in a grid as in
+
+    aug,mixup: [[inception, 0.2], [minimal, 0.0]]
+
+and in a random search as in `aug,mixup: {choice: [[inception, 0.2], [minimal, 0.0]]}`.
+
 With `strata: n` beside (log10_)uniform, n recipes in a row draw from n equal parts of the range.
 
 Every random number is a hash of (seed, index, parameter). Therefore a recipe is the same on any
@@ -53,8 +60,14 @@ def validate(search: Any) -> None:
     parameters = search["parameters"]
     if not isinstance(parameters, Mapping) or not parameters:
         raise ValueError("parameters: expected a mapping from hyperparameters to distributions or lists")
+    names = [name for joined in parameters for name in joined.split(",")]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"parameters: {twice[0]} is in two entries; give it one")
     for name, spec in parameters.items():
-        _check(name, _check_distribution if kind == "random" else _check_values, spec)
+        if "," in name:
+            _check_together(name, spec, kind)
+        else:
+            _check(name, _check_distribution if kind == "random" else _check_values, spec)
 
 
 def size(search: Search) -> int:
@@ -85,7 +98,16 @@ def draw(search: Search, seed: int, index: int) -> dict[str, Any]:
         values = {}
         for name, spec in search["parameters"].items():
             values[name] = _draw(HashedNumbers(seed, index, name), spec)
+    values = _apart(values)
     return values if "seed" in values else {**values, "seed": HashedNumbers(seed, index, "seed").bits() >> 1}
+
+
+def _apart(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values with one key for each hyperparameter, also of those that vary together."""
+    apart: dict[str, Any] = {}
+    for name, value in values.items():
+        apart |= dict(zip(name.split(","), value, strict=True)) if "," in name else {name: value}
+    return apart
 
 
 @dataclass(frozen=True)
@@ -160,6 +182,23 @@ def _check(name: str, check: Callable[[str, Any], None], value: Any) -> None:
         check(name, value)
     except ValueError as error:
         raise ValueError(f"parameters.{name}: {error}") from error
+
+
+def _check_together(joined: str, spec: Any, kind: str) -> None:
+    """Raise ValueError unless `spec` lists values for several hyperparameters, named with commas."""
+    names = joined.split(",")
+    rows = spec
+    if kind == "random":
+        rows = spec.get("choice") if isinstance(spec, Mapping) and len(spec) == 1 else None
+    if (
+        not isinstance(rows, list | tuple)
+        or not rows
+        or not all(isinstance(row, list | tuple) and len(row) == len(names) for row in rows)
+    ):
+        form = f"lists of {len(names)} values"
+        raise ValueError(f"parameters.{joined}: expected {f'choice: [{form}]' if kind == 'random' else f'[{form}]'}")
+    for name, *values in zip(names, *rows, strict=True):
+        _check(name, _check_values, values)
 
 
 def _check_value(name: str, value: Any) -> None:

@@ -94,7 +94,9 @@ class Collector:
                 curve.setdefault(int(k), {})[method] = made
             else:
                 rows[path.stem] = made
-        curve[len(found.ingredients)] = {m: rows[m] for m in ("best", "uniform", "greedy", "ensemble")}
+        curve[len(self.ingredients.pool(found.ingredients))] = {
+            m: rows[m] for m in ("best", "uniform", "greedy", "ensemble")
+        }
         individuals = {i.id: self._row(i.id, "individual", [i.sha256], recipe=i.recipe) for i in found.ingredients}
         manifest = manifests_.manifest_of(self.files.soups)
         assert manifest is not None, "the folder of soups has no manifest, so the soup stage is not complete"

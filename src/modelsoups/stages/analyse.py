@@ -17,7 +17,7 @@ from modelsoups.analyses.page import Made, write
 from modelsoups.analyses.registry import wanted
 from modelsoups.disk import manifests
 from modelsoups.experiment.experiment import Experiment
-from modelsoups.report import files
+from modelsoups.report import files, text_tables
 from modelsoups.workers.processes import workers_kept
 
 
@@ -47,6 +47,8 @@ def run(experiment: Experiment) -> bool:
             made.append((analysis, rows, analysis.verdicts(rows)))
             seconds = f"{time.monotonic() - begin:.0f} s"
             print(f"analyse: {analysis.name}: measured {len(rows)} rows of data in {seconds}", flush=True)
+            if analysis.table and config.analyse.which:
+                print(text_tables.aligned(analysis.table(rows)))
     if LANDSCAPE in analyses and LANDSCAPE.name not in missing and bench.train is None:
         missing["figure_2, train loss"] = f"the training set {config.data.train} is not prepared"
     write(bench, inputs, made, missing)

@@ -126,7 +126,7 @@ def _inputs(experiment: Experiment, recipe: Recipe) -> dict[str, Any]:
     """Return what an ingredient depends on (recipe, initial weights, data), for manifest.json."""
     inputs = {
         "recipe": recipe.to_json(),
-        "initialization": experiment.ingredients.initial()["initialization"].sha256,
+        "initialization": experiment.ingredients.start(recipe).sha256,
         "train": experiment.sets.train.sha256,
     }
     if experiment.config.finetune.decode != "pil":
@@ -178,7 +178,7 @@ def fine_tune(
     workspace = Workspace(folder, storage.fingerprint(inputs), ranks, lock, side_by_side, holdout)
     model = experiment.classifier(len(train.classes))
     trainer = Trainer(experiment.task, recipe, config.finetune, model, train, workspace)
-    trainer.load(experiment.ingredients.initial()["initialization"])
+    trainer.load(experiment.ingredients.start(recipe))
     if ranks.first:
         storage.write_json(folder / paths.RECIPE, recipe.to_json())
     diverged = trainer.train()

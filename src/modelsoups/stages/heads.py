@@ -8,6 +8,7 @@ import torch
 
 from modelsoups.checkpoints.states import state_sha256
 from modelsoups.disk import manifests, paths, storage
+from modelsoups.experiment.draw import initial_of
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.models.classifier import state_of
 from modelsoups.tasks.task import Initial
@@ -15,11 +16,12 @@ from modelsoups.workers.processes import Size, advance, run_tasks
 
 
 def run(experiment: Experiment) -> bool:
-    """Create missing initial models: one with head heads.init, for a CLIP also a zero-shot one."""
+    """Create missing initial models: with the head heads.init, those of recipes, for a CLIP also zero-shot."""
     config, files = experiment.config, experiment.files
-    wanted = experiment.task.initial_models(config.model, config.heads.init)
+    names = experiment.task.initial_models(config.model, config.heads.init)
+    names += [initial_of(recipe, config.heads) for recipe in experiment.draw.planned()]
     todo = []
-    for init in wanted:
+    for init in dict.fromkeys(names):
         if manifests.complete(files.head(init), _inputs(experiment, init)):
             print(f"heads: {init} complete")
         else:
@@ -38,11 +40,13 @@ def _inputs(experiment: Experiment, init: str) -> dict[str, Any]:
     inputs: dict[str, Any] = {"model": asdict(config.model), "init": init, "classes": classes}
     if init == "zeroshot":
         return inputs
-    return {**inputs, "heads": asdict(config.heads), "train": train.sha256}
+    heads = asdict(config.heads)
+    del heads["lp_loss"]  # it is part of `init`
+    return {**inputs, "heads": heads, "train": train.sha256}
 
 
 def _make(experiment: Experiment, init: str) -> Path:
-    """Create and write the initial model `init` (lp or zeroshot); return its weights' path."""
+    """Create and write the initial model `init` (such as lp or zeroshot); return its weights' path."""
     torch.set_num_threads(experiment.config.finetune.threads)
     config, train, files = experiment.config, experiment.sets.train, experiment.files
     zeroshot = files.head("zeroshot")

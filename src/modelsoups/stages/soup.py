@@ -19,7 +19,7 @@ from modelsoups.experiment.experiment import Experiment
 from modelsoups.experiment.soups import curve_points
 from modelsoups.published import released
 from modelsoups.soup.coefficients import Soup
-from modelsoups.soup.methods import method_of
+from modelsoups.soup.methods import INDIVIDUAL, method_of
 from modelsoups.soup.methods.wise_ft import wise_ft
 from modelsoups.workers.processes import run_tasks, workers_kept
 
@@ -56,7 +56,7 @@ def run(experiment: Experiment) -> bool:
     key = _key_of(experiment.config.task, storage.fingerprint(chosen_from), own)
     workers = experiment.workers
     rows: list[str] = []
-    on_holdout = plan(experiment, len(found.ingredients))
+    on_holdout = plan(experiment, len(experiment.ingredients.pool(found.ingredients)))
     for orders, chosen_by in ((on_holdout, key), (on_test(experiment), storage.fingerprint([key, inputs["sets"]]))):
         keys = {order.row: _key_of(order.method, chosen_by, own) for order in orders}
         todo = [order for order in orders if soups.extras(order.row).get("inputs") != keys[order.row]]
@@ -173,8 +173,10 @@ def _interpolations(experiment: Experiment, key: str) -> list[str]:
 
 
 def _choose(experiment: Experiment, order: Order) -> Soup:
-    found = experiment.ingredients.find().ingredients
-    chosen = found if order.subset is None else [found[i] for i in order.subset]
+    individuals = experiment.ingredients.find().ingredients
+    mixed = experiment.ingredients.pool(individuals)
+    everything = individuals if order.method in INDIVIDUAL else mixed
+    chosen = everything if order.subset is None else [mixed[i] for i in order.subset]
     pool = experiment.soups.pool(chosen, experiment.config.data.test if order.on_test else None)
     soup = method_of(order.method)(pool, **order.options)
     if not isinstance(soup, Soup):

@@ -74,22 +74,23 @@ class ImageClassification(Task):
         The linear probe is trained on frozen features, without augmentation; it starts from the
         zero-shot head or, without a text tower (timm), from zero.
         """
-        train, text_tower = start.train, has_text_tower(start.model)
+        train, text_tower, probe = start.train, has_text_tower(start.model), start.init != "zeroshot"
         network.head.bias.zero_()
-        if start.init == "lp" and not text_tower:
+        if probe and not text_tower:
             network.head.weight.zero_()
-        elif start.init == "lp" and start.zeroshot:  # encoding the prompts would take minutes
+        elif probe and start.zeroshot:  # encoding the prompts would take minutes
             network.load_state_dict(load_state(start.zeroshot))
         else:
             clip = load_clip(start.model)
             network.encoder.load_state_dict(clip.model.visual.state_dict())
             network.head.weight.copy_(zeroshot_weights(clip, train.classes, train.templates))
-        if start.init == "lp":
-            own = self.crops.batches(train, View(network.image_size), self.batch_size)
-            features_ND = extract_features(network, own)
+        if probe:
+            size = start.image_size
+            side = network.image_size if size is None else network.adapt(size, "recipe.init=lp-N, N")
+            features_ND = extract_features(network, self.crops.batches(train, View(side), self.batch_size))
             labels_N, start_CD = torch.from_numpy(train.labels_N), network.head.weight.detach().cpu()
             with torch.enable_grad():
-                weight_CD, bias_C = linear_probe(features_ND, labels_N, start_CD, start.heads)
+                weight_CD, bias_C = linear_probe(features_ND, labels_N, start_CD, start.heads, start.binary)
             network.head.weight.copy_(weight_CD)
             network.head.bias.copy_(bias_C)
 

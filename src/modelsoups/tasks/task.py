@@ -49,11 +49,22 @@ class Step:
 class Initial:
     """The arguments of Task.initialize: which initial model to make, from which data, and how."""
 
-    init: str  # lp or zeroshot
+    init: str  # lp, zeroshot, or a linear probe such as lp-518, lp-binary or lp-518-binary
     train: Any  # the prepared training set
     heads: HeadsConfig
     model: ModelConfig
     zeroshot: Path | None  # the weights of the zero-shot model, if they are complete
+
+    @property
+    def image_size(self) -> int | None:
+        """Return the side of the images of the linear probe in pixels; None: the model's own."""
+        sizes = [int(part) for part in self.init.split("-") if part.isdigit()]
+        return sizes[0] if sizes else None
+
+    @property
+    def binary(self) -> bool:
+        """Return whether the linear probe is trained with binary cross-entropy."""
+        return self.init.endswith("-binary")
 
 
 class Task(ABC):

@@ -27,7 +27,7 @@ from modelsoups.tasks.text_scoring import TextScoring
 from modelsoups.workers.processes import advance
 
 WITHOUT = {"label_smoothing": 0.0, "mixup": 0.0, "cutmix": 0.0, "aug": "minimal", "loss": "softmax", "teachers": ()}
-WITHOUT |= {"image_size": None}
+WITHOUT |= {"image_size": None, "init": None}
 WINDOW = 50  # batches among which texts are sorted by length
 
 

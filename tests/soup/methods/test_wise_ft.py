@@ -1,5 +1,7 @@
 """WiSE-FT, worked out by hand."""
 
+from dataclasses import replace
+
 import pytest
 from handmade import ingredient, margin_pool
 
@@ -28,5 +30,15 @@ def test_wise_ft_refuses() -> None:
             METHODS["wise_ft"](ingredient("start"), soup, alpha=alpha)
     with pytest.raises(ValueError, match="ensemble mixes logits"):
         METHODS["wise_ft"](ingredient("start"), METHODS["ensemble"](pool), alpha=0.5)
-    with pytest.raises(ValueError, match="a is already an ingredient"):
-        METHODS["wise_ft"](ingredient("a"), soup, alpha=0.5)
+    other = replace(ingredient("a"), sha256="other")
+    with pytest.raises(ValueError, match="a is already an ingredient of greedy, with other weights"):
+        METHODS["wise_ft"](other, soup, alpha=0.5)
+
+
+def test_wise_ft_towards_a_soup_of_the_initialization_adds_its_two_coefficients() -> None:
+    """0.75 of (0.2 start + 0.8 a) and 0.25 of start."""
+    start = ingredient("start")
+    soup = Soup("greedy", ("a", "start"), ("ha", start.sha256), {"*": [0.8, 0.2]})
+    found = METHODS["wise_ft"](start, soup, alpha=0.75)
+    assert (found.ingredients, found.hashes) == (("start", "a"), (start.sha256, "ha"))
+    assert found.coefficients["*"] == pytest.approx([0.4, 0.6])

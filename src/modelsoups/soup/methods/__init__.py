@@ -31,8 +31,9 @@ METHODS: dict[str, Callable[..., Soup]] = {
     "greedy_ensemble": greedy_ensemble,
     "wise_ft": wise_ft,
 }
+INDIVIDUAL = ("best", "second_best")  # methods that choose one model, which need not be one of those to mix
 
-__all__ = ["METHODS", "Gradient", "Pool", "method_of", "model_gradient"]
+__all__ = ["INDIVIDUAL", "METHODS", "Gradient", "Pool", "method_of", "model_gradient"]
 
 
 def method_of(name: str) -> Callable[..., Soup]:
