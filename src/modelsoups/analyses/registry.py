@@ -12,6 +12,7 @@ from modelsoups.analyses.figure_5_l3_methods import METHODS_COMPARED
 from modelsoups.analyses.figure_b1_h1_h4_model_counts import MODEL_COUNTS
 from modelsoups.analyses.figure_b2_calibration import CALIBRATION
 from modelsoups.analyses.figure_d1_wise_ft import WISE_FT
+from modelsoups.analyses.figure_e1_across_sets import ACROSS_SETS
 from modelsoups.analyses.figure_f1_grids import GRIDS
 from modelsoups.analyses.figure_g4_seeds import SEEDS
 from modelsoups.analyses.figure_k1_equation_1 import EQUATION_1
@@ -21,7 +22,8 @@ from modelsoups.analyses.table_4_oracle import TABLE_4
 from modelsoups.analyses.table_l1_l2_augmentation import TABLE_L1, TABLE_L2
 from modelsoups.analyses.table_l3_sam import TABLE_L3
 
-_ALL = [LANDSCAPE, ANGLE, ENSEMBLE, SELECTION, TABLE_4, EQUATION_1, MODEL_COUNTS[0], CALIBRATION, WISE_FT, GRIDS]
+_ALL = [LANDSCAPE, ANGLE, ENSEMBLE, SELECTION, TABLE_4, EQUATION_1, MODEL_COUNTS[0], CALIBRATION, WISE_FT]
+_ALL += [ACROSS_SETS, GRIDS]
 _ALL += [SEEDS, *MODEL_COUNTS[1:], TABLE_L1, TABLE_L2, AVERAGES, AVERAGES_LABELS, TABLE_L3, METHODS_COMPARED]
 _ALL.append(ROBUSTNESS)  # beyond the paper
 ANALYSES: dict[str, Analysis] = {analysis.name: analysis for analysis in _ALL}

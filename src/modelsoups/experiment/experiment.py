@@ -70,7 +70,21 @@ class Experiment:
     def ingredients(self) -> "Ingredients":
         """Return the object that finds the run's initial and fine-tuned models."""
         config = self.config
-        return _parts().Ingredients(self.files, self.draw, config.heads.init, config.soup.minimum, self.imported)
+        minimum = config.soup.minimum if self.has_models else 0
+        return _parts().Ingredients(self.files, self.draw, config.heads.init, minimum, self.imported)
+
+    @property
+    def has_models(self) -> bool:
+        """Return whether the run has models of its own, and not only those of analyse.pools (pool=none)."""
+        return self.config.pool != "none"
+
+    def check_head(self) -> None:
+        """Raise ValueError if the initial model's head was made for other classes than those of the training set."""
+        folder, train = self.files.head(self.config.heads.init), self.sets.train
+        made = (manifests.manifest_of(folder) or {"inputs": {}})["inputs"].get("classes")
+        if made not in (None, storage.fingerprint(train.classes)):
+            classes = f"{len(train.classes)} classes of {train.folder}"
+            raise ValueError(f"{folder} has the head of other classes than the {classes}; run `modelsoups heads` again")
 
     @cached_property
     def task(self) -> "Task":

@@ -27,12 +27,14 @@ class Ingredients:
     """The initial and fine-tuned models of one run. Each call reads the run's folders again."""
 
     def __init__(self, files: Run, draw: Draw, init: str, minimum: int, imported: Imported | None) -> None:
-        """init: the initial head; minimum: fewest models; imported: only for pool=imported."""
+        """init: the initial head; minimum: fewest models, 0 if the run has none; imported: only for pool=imported."""
         self.files, self.draw, self.init, self.minimum, self.imported = files, draw, init, minimum, imported
         self._verified: set[tuple[str, int, str]] = set()  # path, time of last change, sha256
 
     def find(self) -> Found:
         """Return the complete ingredients and why others are missing; ValueError if too few."""
+        if self.minimum == 0:
+            return Found([], {})
         if self.imported:
             return self._enough(Found(*self.imported.find()), "modelsoups import-released DIR")
         found, missing = [], {}
