@@ -10,7 +10,7 @@ MOST_FOR_ALL models, in analyse.orders random orders.
 import math
 from collections import Counter
 from collections.abc import Sequence
-from itertools import permutations, pairwise
+from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from modelsoups.analyses.analysis import PAPER, Analysis, Verdicts, judged
 from modelsoups.analyses.bench import Bench, Point
 from modelsoups.analyses.members import OWN, Unavailable
-from modelsoups.analyses.rows import Rows, column, having, interval, select
+from modelsoups.analyses.rows import Rows, column, having, interval
 from modelsoups.report.plotting import BLUE, INK, LABELS, count_axis, describe, panels_of
 from modelsoups.soup.coefficients import Ingredient
 from modelsoups.soup.methods.greedy import random_order

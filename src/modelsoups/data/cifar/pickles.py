@@ -1,4 +1,4 @@
-"""Reads the official files of CIFAR-10 and CIFAR-100, which are pickles, without running anything that a pickle can name.
+"""Reads the official files of CIFAR-10 and CIFAR-100, pickles, without running anything that a pickle can name.
 
 The files of https://www.cs.toronto.edu/~kriz/cifar.html are of protocol 2, as Python 2 wrote them: a dictionary
 of strings, lists of numbers and names, and one array of bytes. This module is an interpreter of the few
@@ -42,7 +42,8 @@ class _Made:
 def read(path: Path, of: str = "10") -> dict[str, Any]:
     """Return the dictionary in a file; its array is uint8, and strings are Latin-1.
 
-    of: "10" or "100", for CIFAR-10 or CIFAR-100. Raises ValueError, with the file, unless it is a pickle with nothing but what official files hold.
+    of: "10" or "100", for CIFAR-10 or CIFAR-100. Raises ValueError, with the file, unless it is a pickle
+    with nothing but what official files hold.
     """
     title, most = f"CIFAR-{of}", MOST_BYTES[of]
     content = walk.content(path, f"a file of {title}")
