@@ -7,7 +7,6 @@ set. The models are added in every order, so that every subset of them is one so
 MOST_FOR_ALL models, in analyse.orders random orders.
 """
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from itertools import permutations
@@ -21,12 +20,13 @@ from modelsoups.analyses.analysis import PAPER, Analysis, Verdicts, judged
 from modelsoups.analyses.bench import Bench, Point
 from modelsoups.analyses.members import OWN, Unavailable
 from modelsoups.analyses.rows import Rows, column, having, interval
-from modelsoups.report.plotting import BLUE, INK, LABELS, count_axis, describe, panels_of
+from modelsoups.report.plotting import BLUE, INK, LABELS, count_axis, panels_of
 from modelsoups.soup.coefficients import Ingredient
 from modelsoups.soup.methods.greedy import random_order
 from modelsoups.stats import intervals
 
 MOST_FOR_ALL = 6  # models: 720 orders, but only 64 soups
+FADED = 0.06  # opacity of the lines of hundreds of orders
 Order = tuple[str, ...]  # names of data sets
 
 
@@ -136,9 +136,8 @@ def _draw(rows: Rows) -> Figure:
 def _draw_orders(panel: Axes, rows: Rows) -> None:
     """Draw the accuracy after each addition: each order as a faded line, and their mean."""
     curves_RK = 100 * np.array(column(rows, "test"))
-    faded = max(0.03, min(0.3, 3 / math.sqrt(len(curves_RK)) / 10))
-    for curve in np.unique(curves_RK.round(6), axis=0):
-        panel.plot(curve, color=BLUE, alpha=faded, linewidth=0.8)
+    for curve in np.unique(curves_RK, axis=0):
+        panel.plot(curve, color=BLUE, alpha=FADED if len(curves_RK) > 24 else 0.25, linewidth=0.8)
     panel.plot(curves_RK.mean(axis=0), color=BLUE, marker="o", markersize=4.5, label="mean over the orders")
     panel.axhline(curves_RK[0, 0], color=INK, linewidth=0.8, linestyle="--")
     count_axis(panel, "models added to the zero-shot model")
@@ -151,11 +150,8 @@ def _draw_changes(panel: Axes, rows: Rows) -> None:
     rows = sorted(rows, key=lambda row: row["change"]["value"])
     names, places = column(rows, "added"), range(len(rows))
     value, low, high = (100 * np.array([row["change"][end] for row in rows]) for end in ("value", "low", "high"))
-    bars = panel.barh(places, value, color=BLUE, alpha=0.75)
+    panel.barh(places, value, color=BLUE, alpha=0.75)
     panel.errorbar(value, places, xerr=[value - low, high - value], fmt="none", ecolor=INK, elinewidth=0.8)
-    texts = [f"{name}: {v:+.2f} [{a:+.2f}, {b:+.2f}]" for name, v, a, b in zip(names, value, low, high, strict=True)]
-    for bar, text in zip(bars, texts, strict=True):
-        describe(bar, [text])
     panel.axvline(0, color=INK, linewidth=0.8)
     panel.set_yticks(places, names)
     panel.set_xlabel("mean change when added (points)")

@@ -42,7 +42,11 @@ def test_an_official_tree_becomes_disjoint_sets_with_clips_class_names(name, roo
     check_disjoint(train, held)
     own = 4 if name == "dtd" else 1  # DTD has an official hold-out
     every = 4 * len(CLASSES[name])
-    assert (len(train) + len(held), len(held), len(test)) == (every + 3 * 4 * (name == "dtd"), own * len(train.classes), every)
+    assert (len(train) + len(held), len(held), len(test)) == (
+        every + 3 * 4 * (name == "dtd"),
+        own * len(train.classes),
+        every,
+    )
     for dataset in (train, held, test):
         counts = np.bincount(dataset.labels_N)
         assert counts.min() == counts.max()
@@ -96,7 +100,9 @@ def test_wrong_files_are_named(tmp_path):
     transfer_files.write(tmp_path)
     assert "unknown data set v6; the splits of DTD are train, val, test" in refused("dtd", tmp_path, "data.shifts=[v6]")
     assert "train has 3 classes, not the official 47" in refused("dtd", tmp_path, "data.check_counts=true")
-    assert "too few to hold out 4; lower data.holdout_per_class" in refused("cars", tmp_path, "data.holdout_per_class=4")
+    assert "too few to hold out 4; lower data.holdout_per_class" in refused(
+        "cars", tmp_path, "data.holdout_per_class=4"
+    )
     (tmp_path / "dtd/dtd/labels/train1.txt").write_text("banded_0001.jpg\n")
     assert "train1.txt: DTD cannot be read (not enough values" in refused("dtd", tmp_path)
     (tmp_path / "food-101/meta/train.json").write_text("[")
