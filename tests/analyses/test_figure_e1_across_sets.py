@@ -93,7 +93,7 @@ def test_a_soup_is_the_mean_of_the_encoders_with_the_head_of_the_set_to_evaluate
 
 def test_a_pool_that_cannot_be_in_the_soup_is_named(bench, monkeypatch):
     def said():
-        with pytest.raises(ValueError, match="analyse.pools.cifar10: ") as error:
+        with pytest.raises(ValueError, match=r"analyse\.pools\.cifar10: ") as error:
             e1.sources_of(bench)
         assert "\n" not in str(error.value)
         return str(error.value)

@@ -45,9 +45,7 @@ def sources_of(bench: Bench) -> dict[str, Source]:
             continue
         (model, *more), asked = bench.ingredients(name), f"analyse.pools.{name}"
         if run.config.model != own.config.model:
-            raise ValueError(
-                f"{asked}: its model is {run.config.model.name}, not {own.config.model.name}; set one model"
-            )
+            raise ValueError(f"{asked}: it has another model than the run, so their mean has no meaning; set one model")
         if more:
             raise ValueError(f"{asked}: it has {1 + len(more)} models, but each data set adds one; set sweep.count=1")
         if run.config.heads.init != "zeroshot" or (model.recipe and model.recipe.trained != "encoder"):
