@@ -66,10 +66,11 @@ def orders_of(names: Sequence[str], count: int) -> list[Order]:
 
 
 def _rows(bench: Bench) -> Rows:
-    if bench.experiment.config.heads.init != "zeroshot":
+    sources, own = sources_of(bench), bench.experiment
+    if own.config.heads.init != "zeroshot":
         raise Unavailable("the analysis needs the zero-shot model: heads.init=zeroshot")
-    bench.experiment.check_head()
-    sources, start = sources_of(bench), bench.start(OWN)
+    own.check_head()
+    start = bench.start(OWN)
     orders = orders_of(list(sources), bench.settings.orders)
     subsets = list(dict.fromkeys(frozenset(order[:k]) for order in orders for k in range(len(order) + 1)))
     points = []

@@ -96,7 +96,7 @@ def is_prepared(experiment: Experiment) -> bool:
 
 
 def is_reported(experiment: Experiment) -> bool:
-    """Return whether the soups and the report exist and are made of all finished models; with pool=none, the analyses."""
+    """Return whether soups and report exist and are made of all finished models (with pool=none: the analyses)."""
     files = experiment.files
     if not experiment.has_models:
         return manifests.manifest_of(files.analyses) is not None
