@@ -55,7 +55,7 @@ class Transfer:
 
     def make(self, data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> dict[str, int]:
         """Write the sets in `todo`; return image counts by name. ValueError for wrong or missing files."""
-        return dict(run_tasks(functools.partial(_make, self.spec, data), todo, min(workers, 3), "prepare"))
+        return dict(run_tasks(functools.partial(_make, self.spec.key, data), todo, min(workers, 3), "prepare"))
 
     def _facts(self, data: DataConfig, name: str, classes: list[str]) -> Json:
         roles = {data.train: "train", data.holdout: "holdout", data.test: "test"}
@@ -122,8 +122,8 @@ def _split(name: str) -> str:
     return "train" if name == HELD else name
 
 
-def _make(spec: Spec, data: DataConfig, name: str) -> int:
-    library = Transfer(spec)
+def _make(key: str, data: DataConfig, name: str) -> int:
+    library = ALL[key]
     classes, pictures = library._read(data, name)
     known = library._facts(data, name, classes) | {"source": str(data.root)}
     samples = _samples(pictures, data.train_resize if name == data.train else None, data.verify)
@@ -141,4 +141,5 @@ def _samples(pictures: Sequence[Picture], resize: int | None, verify: bool) -> I
             yield key, content, kind, picture.label
 
 
-DTD, FOOD101, SUN397, CARS, CIFAR100 = map(Transfer, SPECS)
+ALL = {spec.key: Transfer(spec) for spec in SPECS}
+DTD, FOOD101, SUN397, CARS, CIFAR100 = ALL.values()
