@@ -39,7 +39,8 @@ class Source(NamedTuple):
 
 def sources_of(bench: Bench) -> dict[str, Source]:
     """Return the pools with other data than the run; ValueError for one that cannot be in these soups."""
-    own, found = bench.experiment, {}
+    own = bench.experiment
+    found: dict[str, Source] = {}
     for name, run in bench.runs.items():
         if name == OWN or run.config.data == own.config.data:
             continue
@@ -109,7 +110,8 @@ def _extremes(
 ) -> dict[str, object]:
     """Return which data set adds most and which least on every second image, and the difference on the others."""
     changes = {name: _mean_change(name, orders, correct) for name in names}
-    most, least = (pick(names, key=lambda name: changes[name][::2].mean()) for pick in (max, min))
+    on_even = {name: float(changes[name][::2].mean()) for name in names}
+    most, least = max(names, key=on_even.__getitem__), min(names, key=on_even.__getitem__)
     difference_n = changes[most][1::2] - changes[least][1::2]
     return {"most": most, "least": least, "difference": interval(intervals.mean_interval([difference_n]))}
 

@@ -81,7 +81,7 @@ class Experiment:
     def check_head(self) -> None:
         """Raise ValueError if the initial model's head was made for other classes than those of the training set."""
         folder, train = self.files.head(self.config.heads.init), self.sets.train
-        made = (manifests.manifest_of(folder) or {"inputs": {}})["inputs"].get("classes")
+        made = (manifests.manifest_of(folder) or {}).get("inputs", {}).get("classes")
         if made not in (None, storage.fingerprint(train.classes)):
             classes = f"{len(train.classes)} classes of {train.folder}"
             raise ValueError(f"{folder} has the head of other classes than the {classes}; run `modelsoups heads` again")
