@@ -125,6 +125,23 @@ def test_more_than_six_models_are_added_in_random_orders():
     assert len(e1.orders_of(names[:6], 5)) == 720
 
 
+def test_the_mean_change_is_that_of_all_orders_and_the_extremes_are_compared_on_other_images():
+    rng, names = np.random.default_rng(0), ["a", "b", "c"]
+    orders = e1.orders_of(names, 3)
+    subsets = {frozenset(order[:k]) for order in orders for k in range(4)}
+    correct = {subset: (rng.random(40) < 0.5).astype(float) for subset in sorted(subsets, key=sorted)}
+    changes = {name: e1._mean_change(name, orders, correct) for name in names}
+    for name in names:
+        steps = [e1._curve(o, correct)[o.index(name) + 1] - e1._curve(o, correct)[o.index(name)] for o in orders]
+        assert changes[name].mean() == pytest.approx(np.mean(steps))
+    gain = (correct[frozenset(names)] - correct[frozenset()]).mean()
+    assert sum(change.mean() for change in changes.values()) == pytest.approx(gain)
+    found = e1._extremes(names, orders, correct)
+    assert found["most"] == max(names, key=lambda name: changes[name][::2].mean())
+    expected = (changes[found["most"]] - changes[found["least"]])[1::2].mean()
+    assert found["difference"]["value"] == pytest.approx(expected)
+
+
 def test_verdicts_are_those_of_the_intervals():
     gain = {"value": 0.06, "low": 0.05, "high": 0.07}
     loss = {"value": -0.06, "low": -0.07, "high": -0.05}
