@@ -28,6 +28,22 @@ def test_a_dry_run_prints_the_chain_and_makes_nothing(tmp_path, monkeypatch, cap
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("gpus", [1, 4])
+def test_a_run_without_models_of_its_own_is_prepared_and_analysed(gpus, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    options = ["experiment=cross-datasets", "submit.dry_run=true", f"cluster.gpus_per_node={gpus}"]
+    assert submit.run(Experiment(load(options))) is False
+    said = capsys.readouterr().out
+    assert "submit: the models are those of analyse.pools" in said
+    assert [line for line in said.splitlines() if line.startswith("stages=")] == [
+        "stages=(prepare heads)",
+        "stages=(analyse)",
+    ]
+    assert "### sbatch --dependency=afterok:<prepare> analyse.sbatch" in said
+    assert f"#SBATCH --gpus-per-node={gpus}" in said
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_sbatch_the_way_out_is_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "/nonexistent")

@@ -30,7 +30,7 @@ def test_every_experiment_composes_and_draws_its_whole_sweep(experiment):
     search = load_search(cfg.sweep.search)
     recipes = [Experiment(cfg).draw.recipe(search, i) for i in range(searches.size(search))]
     assert len({r.seed for r in recipes}) == len(recipes)
-    assert len({r.lr for r in recipes}) > 1
+    assert len({r.lr for r in recipes}) > 1 or len(recipes) == 1  # appendix E has one recipe
 
 
 @pytest.mark.parametrize(("group", "option"), GROUPS)

@@ -20,7 +20,8 @@ def files_in(*folders):
 def test_every_analysis_is_made(analysed, rows_of):
     cfg, _, home = analysed
     made = json.loads((cfg.run.analyses / "provenance.json").read_text())
-    assert set(made["not_possible"]) == {"robustness"}
+    assert set(made["not_possible"]) == {"figure_E1", "robustness"}
+    assert "needs models of two other data sets" in made["not_possible"]["figure_E1"]
     assert "needs ImageNet and its shifts, but data.library=iconnet" in made["not_possible"]["robustness"]
     page = (cfg.run.analyses / "index.html").read_text()
     possible = {name: analysis for name, analysis in ANALYSES.items() if name not in made["not_possible"]}

@@ -34,19 +34,24 @@ from modelsoups.workers.processes import run_tasks
 Task = TypeVar("Task", bound=Hashable)
 Made = TypeVar("Made")
 _MODULES = (images, projection, scores, state_dicts, transforms, crops, logits, classifier)
+HEAD = "head."  # with which the names of the head's tensors begin
 MEASURING = (__name__, *(module.__name__ for module in _MODULES))
 
 
 @dataclass(frozen=True)
 class Point:
-    """A soup to evaluate: its models, and for each model one coefficient that all tensors share."""
+    """A soup to evaluate: its models, and for each model one coefficient that all tensors share.
+
+    head: the model whose head the soup has, if its models have heads for other classes (appendix E).
+    """
 
     ingredients: tuple[Ingredient, ...]
     coefficients: tuple[float, ...]
+    head: Ingredient | None = None
 
     @classmethod
-    def uniform(cls, ingredients: Sequence[Ingredient]) -> "Point":
-        return cls(tuple(ingredients), (1 / len(ingredients),) * len(ingredients))
+    def uniform(cls, ingredients: Sequence[Ingredient], head: Ingredient | None = None) -> "Point":
+        return cls(tuple(ingredients), (1 / len(ingredients),) * len(ingredients), head)
 
     @classmethod
     def of(cls, soup: Soup, ingredients: Sequence[Ingredient]) -> "Point":
@@ -55,7 +60,8 @@ class Point:
 
     def key(self) -> list[Any]:
         """Return the hashes of the models' weights and the coefficients: the key of the cache."""
-        return [hashes(self.ingredients), [round(c, 12) for c in self.coefficients]]
+        head = [self.head.sha256] if self.head else []
+        return [hashes(self.ingredients), [round(c, 12) for c in self.coefficients], *head]
 
 
 @dataclass(frozen=True)
@@ -180,6 +186,7 @@ class Bench:
         wanted = {**PLAIN, "epochs": self.settings.epochs, **wanted}
         for name, run in self.runs.items():
             same = run.config.heads.init == init and run.config.model == self.experiment.config.model
+            same = same and run.config.data == self.experiment.config.data
             for member in self._members(name) if same else ():
                 if member.has(wanted):
                     return member
@@ -311,8 +318,11 @@ def logits_on(bench: Bench, point: Point) -> Callable[[str], Logits]:
     """Return a function from the name of a data set to the logits of the soup `point` on it."""
     pairs = zip(point.ingredients, point.coefficients, strict=True)
     ingredients, coefficients = zip(*((i, c) for i, c in pairs if c), strict=True)
-    if coefficients == (1,):
+    if coefficients == (1,) and point.head in (None, ingredients[0]):
         return lambda name: bench.logits(ingredients[0], name)
     states = list(map(bench.weights, ingredients))
+    if point.head:
+        head = {key: tensor for key, tensor in bench.weights(point.head).items() if key.startswith(HEAD)}
+        states = [state | head for state in states]
     state = state_dicts.mix(states, {EVERYTHING: coefficients})
     return lambda name: bench.images.forward(name, state)

@@ -56,7 +56,8 @@ def open_pool(experiment: Experiment, name: str) -> Experiment:
     folder = str((pools / name).absolute())
     given = [line.replace("{pools}", str(pools)) for line in config.analyse.pools[name]]
     try:
-        made = load([*config.overrides, *given, f"runs={folder}", "soup.minimum=1"])
+        own = [] if experiment.has_models else ["pool=finetuned"]
+        made = load([*config.overrides, *own, *given, f"runs={folder}", "soup.minimum=1"])
     except ValueError as error:
         raise ValueError(f"analyse.pools.{name}: {error}") from error
     return Experiment(replace(made, runs=folder))

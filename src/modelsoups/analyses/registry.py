@@ -12,6 +12,7 @@ from modelsoups.analyses.figure_5_l3_methods import FIGURE_5, METHODS_COMPARED
 from modelsoups.analyses.figure_b1_h1_h4_model_counts import MODEL_COUNTS
 from modelsoups.analyses.figure_b2_calibration import CALIBRATION
 from modelsoups.analyses.figure_d1_wise_ft import WISE_FT
+from modelsoups.analyses.figure_e1_across_sets import ACROSS_SETS
 from modelsoups.analyses.figure_f1_grids import GRIDS
 from modelsoups.analyses.figure_g4_seeds import SEEDS
 from modelsoups.analyses.figure_k1_equation_1 import EQUATION_1
@@ -25,6 +26,7 @@ _ALL = [LANDSCAPE, ANGLE, ENSEMBLE, FIGURE_5, SELECTION, TABLE_1, TABLE_4, EQUAT
 _ALL += [
     TABLE_C1,
     WISE_FT,
+    ACROSS_SETS,
     GRIDS,
     SEEDS,
     *MODEL_COUNTS[1:],

@@ -18,6 +18,8 @@ from modelsoups.experiment.experiment import Experiment
 from modelsoups.tracking import following
 from modelsoups.workers.interrupts import check
 
+OF_OWN_MODELS = ("sweep", "finetune", "evaluate", "soup", "report", "export", "status", "plan")
+
 
 def run_command(modules: dict[str, str], overrides: Sequence[str]) -> None:
     """Load a run's configuration and run stages; a configuration error is printed as one line.
@@ -67,6 +69,9 @@ def _run(stage: str, module: str, experiment: Experiment) -> bool:
         count = len(experiment.imported.manifest()["ingredients"])
         print(f"{stage}: complete, since the {count} models were imported")
         return False
+    if not experiment.has_models and stage in OF_OWN_MODELS:
+        print(f"{stage}: nothing to do with pool=none, since the run has only the models of analyse.pools")
+        return False
     if stage == "analyse":
         importlib.import_module("modelsoups.cli.pools").make_pools(experiment)
     made: bool = importlib.import_module(f"modelsoups.{module}").run(experiment)
@@ -78,12 +83,20 @@ def conclusion(config: Config) -> str:
     run = config.run
     soups = [run.mixed(row) for row in config.soup.write]
     logged = run.wandb / "wandb"
-    made = {"report": [run.results / "index.html"], "soup": soups, "all soups": [run.soups], "W&B": [logged]}
+    analyses = [run.analyses / "index.html"]
+    made = {
+        "report": [run.results / "index.html"],
+        "analyses": analyses,
+        "soup": soups,
+        "all soups": [run.soups],
+        "W&B": [logged],
+    }
     lines = [f"  {what:<10}{path}" for what, paths in made.items() for path in paths if path.exists()]
     again = [o for o in config.overrides if o.startswith(("runs=", "results="))]
     export = " ".join(["modelsoups export", f"name={config.name}", *again])
     loader = "transformers" if config.task == "text" else "open_clip or timm"
-    lines.append(f"next: {export}    # write the greedy soup as a folder for {loader}")
+    if config.pool != "none":
+        lines.append(f"next: {export}    # write the greedy soup as a folder for {loader}")
     if logged.exists():
         lines.append(f"      wandb leet {logged}    # show the W&B logs in the terminal; `wandb sync` uploads them")
     return "\n".join(lines)

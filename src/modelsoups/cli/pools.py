@@ -1,4 +1,7 @@
-"""Trains the extra models that analyses compare: the runs (pools) that analyse.pools defines."""
+"""Trains the extra models that analyses compare: the runs (pools) that analyse.pools defines.
+
+A pool may have data of its own, which is then prepared first (appendix E).
+"""
 
 import os
 import shutil
@@ -9,7 +12,7 @@ from modelsoups.analyses.members import open_pool
 from modelsoups.analyses.registry import wanted
 from modelsoups.disk import manifests
 from modelsoups.experiment.experiment import Experiment
-from modelsoups.stages import finetune, heads, sweep
+from modelsoups.stages import finetune, heads, prepare, sweep
 from modelsoups.workers.processes import workers_kept
 
 
@@ -20,9 +23,10 @@ def make_pools(experiment: Experiment) -> None:
         for name in experiment.config.analyse.pools:
             pool = open_pool(experiment, name)
             print(f"analyse: pool {name}")
-            for init in ("zeroshot", "lp") if pool.config.model == experiment.config.model else ():
+            same_data = pool.config.data == experiment.config.data
+            for init in ("zeroshot", "lp") if same_data and pool.config.model == experiment.config.model else ():
                 _copy_head(experiment.files.head(init), pool.files.head(init))
-            for stage in (heads, sweep, finetune):
+            for stage in (heads, sweep, finetune) if same_data else (prepare, heads, sweep, finetune):
                 stage.run(pool)
 
 

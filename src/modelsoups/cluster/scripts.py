@@ -1,6 +1,7 @@
 """The sbatch scripts of an experiment, filled in from the templates slurm/*.sbatch.
 
-Jobs: prepare -> sweep (a job array with one task per model) -> evaluate -> soup -> report
+Jobs: prepare -> sweep (a job array with one task per model) -> evaluate -> soup -> report, or with
+pool=none prepare -> analyse
 """
 
 import re
@@ -30,6 +31,11 @@ CHAIN = (
     Piece("evaluate", ("evaluate",), "compute the logits of every finished model"),
     Piece("soup", ("soup",), "choose and evaluate the soups"),
     Piece("report", ("report",), "write the tables, figures and report page"),
+)
+
+OF_POOLS = (  # of a run without models of its own (pool=none)
+    CHAIN[0],
+    Piece("analyse", ("analyse",), "fine-tune the models of analyse.pools and make the analyses"),
 )
 
 

@@ -6,7 +6,7 @@ runs/<name>/slurm/. With submit.dry_run=true the scripts are printed, not submit
 """
 
 from modelsoups.cluster import slurm
-from modelsoups.cluster.scripts import CHAIN, Piece, script
+from modelsoups.cluster.scripts import CHAIN, OF_POOLS, Piece, script
 from modelsoups.disk import manifests, paths, storage
 from modelsoups.disk.paths import Run
 from modelsoups.experiment.draw import initial_of
@@ -16,24 +16,25 @@ from modelsoups.experiment.experiment import Experiment
 def run(experiment: Experiment) -> bool:
     """Submit the jobs that are neither complete nor queued; after an error, cancel the new jobs."""
     config, files = experiment.config, experiment.files
-    dry = config.submit.dry_run
-    if not dry:
+    dry, own = config.submit.dry_run, experiment.has_models
+    if own and not dry:
         experiment.draw.write()
-    recipes = experiment.draw.planned()
+    recipes = experiment.draw.planned() if own else []
     for recipe in recipes:
         recipe.accumulation(config.cluster.nodes * config.cluster.ranks, config.finetune.at_once)
     todo, failed = unfinished(files, len(recipes))
     queued = [] if dry else slurm.queue(files.root)
-    if not dry:  # from now on `Draw.recipes` rejects a changed draw: jobs may start days later
+    if own and not dry:  # from now on `Draw.recipes` rejects a changed draw: jobs may start days later
         storage.write_json(files.draw_manifest, {"sha256": storage.file_sha256(files.draw)})
     done = len(recipes) - len(todo) - len(failed)
     counts = f"{done} complete, {len(failed)} failed, {len(todo)} to train"
-    print(f"submit: {len(recipes)} ingredients: {counts}")
+    print(f"submit: {len(recipes)} ingredients: {counts}" if own else "submit: the models are those of analyse.pools")
     for index in failed:
         folder = files.ingredient(index)
         print(f"submit: ingredient {index:03d} failed and will not be in the soup: {folder}")
     if not (dry or todo or queued) and is_reported(experiment):
-        print(f"submit: everything is complete; the report is {files.results / 'index.html'}")
+        page = (files.results if own else files.analyses) / "index.html"
+        print(f"submit: everything is complete; the report is {page}")
         return False
     _submit_chain(experiment, todo, queued)
     if not dry:
@@ -55,7 +56,7 @@ def _submit_chain(experiment: Experiment, todo: list[int], queued: list[slurm.Jo
     dependencies: list[str] = []  # of the next piece
     new: list[int] = []
     try:
-        for piece in CHAIN:
+        for piece in CHAIN if experiment.has_models else OF_POOLS:
             live = sorted({job.id for job in queued if job.name == piece.name})
             ids = list(map(str, live))
             if _is_needed(experiment, piece, indices, bool(live), bool(new)):
@@ -95,8 +96,10 @@ def is_prepared(experiment: Experiment) -> bool:
 
 
 def is_reported(experiment: Experiment) -> bool:
-    """Return whether the soups and the report exist and are made of all finished models."""
+    """Return whether soups and report exist and are made of all finished models (with pool=none: the analyses)."""
     files = experiment.files
+    if not experiment.has_models:
+        return manifests.manifest_of(files.analyses) is not None
     if not (manifests.manifest_of(files.soups) and manifests.manifest_of(files.results)):
         return False
     inputs = experiment.soup_inputs(experiment.ingredients.find().ingredients)

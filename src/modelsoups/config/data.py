@@ -72,12 +72,21 @@ class DataConfig:
     name: str = key("name of the data in reports and model cards")
     library: str = key(
         "source of the data sets: rendered icons or generated texts (the miniatures), the files of ImageNet, CIFAR-10,"
-        " FMoW or iWildCam, one folder of images per class (of each set, or of each domain), or tables of texts",
-        choices=("iconnet", "phrases", "imagenet", "cifar", "fmow", "iwildcam", "folders", "domains", "text"),
+        " FMoW, iWildCam, DTD, Food-101, SUN397, Stanford Cars or CIFAR-100, one folder of images per class (of each"
+        " set, or of each domain), or tables of texts",
+        choices=(
+            *("iconnet", "phrases", "imagenet", "cifar", "fmow", "iwildcam", "dtd", "food101", "sun397", "cars"),
+            *("cifar100", "folders", "domains", "text"),
+        ),
         own=True,
     )
     dir: str = key("folder that `prepare` writes the data sets to")
     seed: int = key("seed of the miniatures' icons and texts (data.library=iconnet or phrases)", 0, at_least=0)
+    part: list[int] | None = key(
+        "[i,n]: every n-th class of IconNet from the i-th on (from 0), so that n data sets share no class (appendix E);"
+        " null: all classes",
+        None,
+    )
     train: str = key("name of the training set", "train")
     holdout: str = key("name of the held-out set on which soups are chosen", "holdout")
     test: str = key("name of the in-distribution test set", "test")

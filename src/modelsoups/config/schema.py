@@ -256,9 +256,10 @@ class TopLevel:
         "learning task: classification of images or of texts", "images", choices=("images", "text"), own=True
     )
     pool: str = key(
-        "source of the models: fine-tuned by this run, or imported by `modelsoups import-released`",
+        "source of the models: fine-tuned by this run, imported by `modelsoups import-released`, or none: the run has"
+        " only the models of analyse.pools (appendix E)",
         "finetuned",
-        choices=("finetuned", "imported"),
+        choices=("finetuned", "imported", "none"),
     )
     wandb: str = key(
         "logging to Weights & Biases; auto: online with a login, otherwise offline in runs/<name>/wandb",

@@ -1,6 +1,6 @@
 """`Experiment`: one run with its configuration and files, the argument of every stage."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -70,7 +70,21 @@ class Experiment:
     def ingredients(self) -> "Ingredients":
         """Return the object that finds the run's initial and fine-tuned models."""
         config = self.config
-        return _parts().Ingredients(self.files, self.draw, config.heads, config.soup, self.imported)
+        soup = config.soup if self.has_models else replace(config.soup, minimum=0)
+        return _parts().Ingredients(self.files, self.draw, config.heads, soup, self.imported)
+
+    @property
+    def has_models(self) -> bool:
+        """Return whether the run has models of its own, and not only those of analyse.pools (pool=none)."""
+        return self.config.pool != "none"
+
+    def check_head(self) -> None:
+        """Raise ValueError if the initial model's head was made for other classes than those of the training set."""
+        folder, train = self.files.head(self.config.heads.init), self.sets.train
+        made = (manifests.manifest_of(folder) or {}).get("inputs", {}).get("classes")
+        if made not in (None, storage.fingerprint(train.classes)):
+            classes = f"{len(train.classes)} classes of {train.folder}"
+            raise ValueError(f"{folder} has the head of other classes than the {classes}; run `modelsoups heads` again")
 
     @cached_property
     def task(self) -> "Task":
@@ -154,4 +168,5 @@ class Experiment:
 
 def _without_defaults(section: dict[str, Any], later: tuple[str, ...]) -> dict[str, Any]:
     """Return a section without keys of later versions that are not set: earlier runs stay complete."""
-    return {name: value for name, value in section.items() if value or name not in later}
+    unset: tuple[Any, ...] = (None, False, [], "", "auto")
+    return {name: value for name, value in section.items() if value not in unset or name not in later}

@@ -30,7 +30,7 @@ class Ingredients:
     """The initial and fine-tuned models of one run. Each call reads the run's folders again."""
 
     def __init__(self, files: Run, draw: Draw, heads: HeadsConfig, soup: SoupConfig, imported: Imported | None) -> None:
-        """imported: only for pool=imported."""
+        """soup: with minimum=0 for a run without models; imported: only for pool=imported."""
         self.files, self.draw, self.heads, self.soup, self.imported = files, draw, heads, soup, imported
         self._verified: set[tuple[str, int, str]] = set()  # path, time of last change, sha256
 
@@ -39,6 +39,8 @@ class Ingredients:
 
         With soup.average, they are averages of the weights alone.
         """
+        if self.soup.minimum == 0:
+            return Found([], {})
         if self.imported:
             return self._enough(Found(*self.imported.find()), "modelsoups import-released DIR")
         found, missing = [], {}

@@ -18,6 +18,11 @@ LIBRARIES = {
     "cifar": "modelsoups.data.cifar.library:",
     "fmow": "modelsoups.data.wilds.library:FMOW",
     "iwildcam": "modelsoups.data.wilds.library:IWILDCAM",
+    "dtd": "modelsoups.data.transfer.library:DTD",
+    "food101": "modelsoups.data.transfer.library:FOOD101",
+    "sun397": "modelsoups.data.transfer.library:SUN397",
+    "cars": "modelsoups.data.transfer.library:CARS",
+    "cifar100": "modelsoups.data.transfer.library:CIFAR100",
     "text": "modelsoups.data.text.library:",
 }
 

@@ -1,7 +1,7 @@
 """The images of IconNet's data sets, rendered in chunks that depend only on set name and seed."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -18,6 +18,20 @@ Sample = tuple[str, np.ndarray, int]  # key ("r-00012"), image_HWC (uint8), the 
 def render_set(name: str, seed: int) -> Iterator[Sample]:
     for chunk in range(icon_set(name).chunks):
         yield from render_chunk(name, seed, chunk)
+
+
+def render_part(name: str, seed: int, classes: Sequence[int]) -> Iterator[Sample]:
+    """Yield the images of these classes alone; a label is the place of its class among them.
+
+    They show the same glyphs as in the whole data set, but placed and blurred by other random draws.
+    """
+    drawn = zip(*draw_glyphs(name, seed), strict=True)
+    kept = [(glyph, classes.index(c)) for glyph, c in drawn if c in set(classes)]
+    for first in range(0, len(kept), CHUNK):
+        glyphs, labels = map(list, zip(*kept[first : first + CHUNK], strict=True))
+        images_BCHW = render_glyphs(glyphs, icon_set(name).look, generator(f"{name} {seed} {list(classes)} {first}"))
+        for i, (image_CHW, label) in enumerate(zip(images_BCHW, labels, strict=True), start=first):
+            yield f"{name}-{i:05d}", image_CHW.permute(1, 2, 0).contiguous().numpy(), label
 
 
 def render_chunk(name: str, seed: int, chunk: int) -> list[Sample]:

@@ -63,6 +63,7 @@ def run(experiment: Experiment) -> bool:
 def _fine_tune_all(experiment: Experiment, recipes: list[Recipe], todo: list[int]) -> dict[int, str]:
     """Fine-tune the ingredients `todo`. Return {index: reason} for each one that diverged."""
     sets, test = experiment.sets, experiment.config.data.test
+    experiment.check_head()
     counted = isinstance(sets.holdout, TextSet) and not sets.holdout.by_content  # in notes
     if not counted:
         check_disjoint(sets.train, sets.holdout)

@@ -1,4 +1,4 @@
-"""Reads CIFAR-10's official batches, which are pickles, without running anything that a pickle can name.
+"""Reads the official files of CIFAR-10 and CIFAR-100, pickles, without running anything that a pickle can name.
 
 The files of https://www.cs.toronto.edu/~kriz/cifar.html are of protocol 2, as Python 2 wrote them: a dictionary
 of strings, lists of numbers and names, and one array of bytes. This module is an interpreter of the few
@@ -17,8 +17,8 @@ import numpy as np
 
 from modelsoups.data import walk
 
-MOST_BYTES = 64 * 2**20  # of a file; an official batch has 31 million
-MOST_OPERATIONS = 1_000_000  # an official batch has about 60,000
+MOST_BYTES = {"10": 64 * 2**20, "100": 192 * 2**20}  # of a file; official ones have 31 and 155 million
+MOST_OPERATIONS = 1_000_000  # official files have about 60,000 and 300,000
 NUMPY = {"numpy.core.multiarray _reconstruct", "numpy ndarray", "numpy dtype"}  # the names in official files
 CONSTANTS = {"NONE": None, "NEWFALSE": False, "NEWTRUE": True}
 NUMBERS = {"BININT", "BININT1", "BININT2", "LONG1"}
@@ -39,15 +39,17 @@ class _Made:
         self.state: tuple[Any, ...] | None = None
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, of: str = "10") -> dict[str, Any]:
     """Return the dictionary in a file; its array is uint8, and strings are Latin-1.
 
-    Raises ValueError, with the file, unless it is a pickle with nothing but what official files hold.
+    of: "10" or "100", for CIFAR-10 or CIFAR-100. Raises ValueError, with the file, unless it is a pickle
+    with nothing but what official files hold.
     """
-    content = walk.content(path, "a batch of CIFAR-10")
-    if len(content) > MOST_BYTES:
-        size = f"{len(content) / 2**20:,.0f} MiB"
-        raise ValueError(f"{path} has {size}, but a batch of CIFAR-10 has 30; extract the official archive again")
+    title, most = f"CIFAR-{of}", MOST_BYTES[of]
+    content = walk.content(path, f"a file of {title}")
+    if len(content) > most:
+        size, usual = f"{len(content) / 2**20:,.0f} MiB", {"10": 30, "100": 148}[of]
+        raise ValueError(f"{path} has {size}, but a batch of {title} has {usual}; extract the official archive again")
     try:
         found = _Machine().run(content)
         if not isinstance(found, dict) or not all(type(key) is str for key in found):
@@ -55,8 +57,8 @@ def read(path: Path) -> dict[str, Any]:
         return {key: _array(value) if isinstance(value, _Made) else value for key, value in found.items()}
     except (ValueError, IndexError, TypeError, OverflowError, RecursionError) as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        way_out = "extract cifar-10-python.tar.gz of https://www.cs.toronto.edu/~kriz/cifar.html again"
-        raise ValueError(f"{path} is not an official file of CIFAR-10 ({reason}); {way_out}") from error
+        way_out = f"extract cifar-{of}-python.tar.gz of https://www.cs.toronto.edu/~kriz/cifar.html again"
+        raise ValueError(f"{path} is not an official file of {title} ({reason}); {way_out}") from error
 
 
 class _Machine:
