@@ -47,7 +47,8 @@ with contextlib.suppress(ImportError):  # an older commit has no such modules, a
 
 ROOT = Path(__file__).parents[1]
 Row = dict[str, Any]
-WIDTH, BLOCKS = 768, 12  # of ViT-B/32's image tower: 88 million parameters, 350 MB
+WIDTH, COUNTS = [8, 16, 32]
+BLOCKS = 768, 12  # of ViT-B/32's image tower: 88 million parameters, 350 MB
 
 
 def shapes(blocks: int) -> dict[str, tuple[int, ...]]:
@@ -342,7 +343,7 @@ def plot(by_count: list[Row], by_size: list[Row], path: Path) -> None:
 def main() -> None:
     made = argparse.ArgumentParser(description=__doc__)
     made.add_argument("--folder", type=Path, help="where the checkpoints go and stay; a temporary one by default")
-    made.add_argument("--counts", type=int, nargs="+", default=[8, 16, 32])
+    made.add_argument("--counts", type=int, nargs="+", default=COUNTS)
     made.add_argument("--blocks", type=int, nargs="+", default=[3, 6, BLOCKS], help="sizes; 12 is a whole one")
     made.add_argument("--repeats", type=int, default=3)
     made.add_argument("--minutes", type=float, default=60, help="no count begins after; the same command goes on")
@@ -358,13 +359,17 @@ def main() -> None:
     shown += f"{' '.join(map(str, args.blocks))} --repeats {args.repeats}"
     shown += " --mergekit python-with-mergekit" if args.mergekit else ""
     shown += " --before src-of-an-older-commit" if args.before else ""
+    whole = bool(args.mergekit) and set(COUNTS) <= set(args.counts) and BLOCKS in args.blocks and len(args.blocks) > 1
+    out = ROOT / "results" / "benchmarks" if whole else Path("soup-in-part")
+    if not whole:
+        print(f"not all counts, sizes and packages: the table goes to {out}, not into results/")
     if not args.mergekit:
         print("mergekit: not installed; --mergekit names an interpreter that has it")
     with contextlib.ExitStack() as stack:
         folder = args.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
         for rows in measure(args, folder):
-            write(rows, ROOT / "results" / "benchmarks", shown)
+            write(rows, out, shown)
     for script in () if args.mixing_only else ("greedy.py", "learned.py"):
         subprocess.run([sys.executable, str(Path(__file__).with_name(script))], check=True)
 
