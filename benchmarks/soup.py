@@ -47,8 +47,8 @@ with contextlib.suppress(ImportError):  # an older commit has no such modules, a
 
 ROOT = Path(__file__).parents[1]
 Row = dict[str, Any]
-WIDTH, COUNTS = [8, 16, 32]
-BLOCKS = 768, 12  # of ViT-B/32's image tower: 88 million parameters, 350 MB
+COUNTS = [8, 16, 32]
+WIDTH, BLOCKS = 768, 12  # of ViT-B/32's image tower: 88 million parameters, 350 MB
 
 
 def shapes(blocks: int) -> dict[str, tuple[int, ...]]:
