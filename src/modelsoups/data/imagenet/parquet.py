@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from modelsoups.data import footers
 from modelsoups.data.imagenet.listing import Found, Listing
 from modelsoups.disk import storage
 from modelsoups.workers.processes import advance
@@ -49,6 +50,7 @@ def rows(path: Path) -> Iterator[tuple[str, bytes, int]]:
         columns = set(file.schema_arrow.names)
         if not {"image", "label"} <= columns:
             raise ValueError(f"{path} has columns {', '.join(sorted(columns))}; expected image and label")
+        footers.check_sizes(path, file.metadata)
         for batch in file.iter_batches(ROWS, columns=["image", "label"]):
             for row in batch.to_pylist():
                 yield _checked(path, row["image"], row["label"])
@@ -75,11 +77,14 @@ def _reader(path: Path) -> Iterator[Any]:
 
 
 def _checked(path: Path, image: Any, label: Any) -> tuple[str, bytes, int]:
-    if not isinstance(image, dict) or not image.get("bytes"):
+    data, name = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (None, None)
+    if not (data and isinstance(data, bytes)):
         raise ValueError(f"{path}: a row has no image bytes (image.bytes); download it again")
-    if not (name := image.get("path")):
+    if not (name and isinstance(name, str)):
         raise ValueError(f"{path}: a row has no file name (image.path); download it again")
+    if label is not None and (not isinstance(label, int) or isinstance(label, bool)):
+        raise ValueError(f"{path}: {name} has label {str(label)[:30]!r}, not a class number; download it again")
     if label is None or label < 0:
         way_out = "move the test split elsewhere, as it has no labels"
         raise ValueError(f"{path}: {name} has label {label}; {way_out}")
-    return name, image["bytes"], int(label)
+    return name, data, label
