@@ -128,7 +128,7 @@ def test_every_value_is_one_word_of_one_line_or_refused(tmp_path_factory, values
     assert [f"--partition={partition}", f"--account={account}", f"--mem={mem}"] == [
         next(o for o in options if o.startswith(f"--{key}=")) for key in ("partition", "account", "mem")
     ]
-    assert len(options) == len(options_of(script(load(["name=x", "cluster.python=./python"]), CHAIN[2], []))) + 2
+    assert len(options) == len(options_of(script(load(["name=x", "cluster.mem=1G"]), CHAIN[2], []))) + 2
     arguments = arguments_of(text, folder)
     assert arguments == [["-m", "modelsoups", "evaluate", "name=x", f"data.name={override}"]]
     assert [path.name for path in folder.iterdir()] == ["python"]
@@ -149,7 +149,7 @@ def test_a_working_folder_of_any_printable_name_is_one_word(tmp_path, monkeypatc
     ("override", "says"),
     [
         ("cluster.partition='x\ntouch PWNED'", r"partition: 'x\\ntouch PWNED' cannot be in a script"),
-        ("cluster.options=['--comment=x\ntouch PWNED']", r"cluster\.options: .* is 2 words"),
+        ("cluster.options=['--comment=x\ntouch PWNED']", r"cluster\.options: .* is 3 words"),
         ("cluster.options=['--comment=$(touch PWNED)']", r"cluster\.options: .* is 2 words; write each option as"),
         ("cluster.options=['--comment=\\'x']", r"cluster\.options: .* is not a list of words"),
         ("cluster.prefix='env \\'x'", r"cluster\.prefix: .* is not a list of words"),

@@ -32,7 +32,7 @@ def test_what_a_living_process_or_someone_else_has_is_left(tmp_path: Path, monke
     """Of another machine or container only what has not changed for a day is removed."""
     mine = temporary.beside(tmp_path / "x")
     with monkeypatch.context() as patch:
-        patch.setattr(temporary, "_place", lambda: "00000000")
+        patch.setattr(temporary, "place", lambda: "00000000")
         new, old = temporary.beside(tmp_path / "x"), temporary.beside(tmp_path / "x")
     other = tmp_path / ".x.1234.tmp"
     for path in (mine, new, old, other):
@@ -48,7 +48,7 @@ def test_of_another_user_only_what_is_old_is_removed(tmp_path: Path, monkeypatch
     for path in (mine, theirs, old):
         path.write_text("x")
     os.utime(old, (0, 0))
-    temporary._place()
+    temporary.place()
     monkeypatch.setattr(temporary, "began", lambda pid: None)
     user = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: user + 1)

@@ -47,8 +47,11 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder; then rename it to the new `path`, or delete it after an error."""
+def new_folder(path: Path, keep: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder; then rename it to the new `path`, or delete it after an error.
+
+    keep: if `path` exists by then, keep that one instead of raising OSError.
+    """
     tmp = path
     try:
         _make_folder(path.parent)
@@ -57,7 +60,10 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield tmp
         for made in [*tmp.rglob("*"), tmp]:
             _sync(made)
-        tmp.rename(path)
+        if keep and path.exists():
+            temporary.remove(tmp)
+        else:
+            tmp.rename(path)
         _sync(path.parent)
     except BaseException as error:
         if tmp != path:
@@ -66,6 +72,20 @@ def new_folder(path: Path) -> Iterator[Path]:
             what = (error.strerror or str(error)).replace(str(tmp), str(path))
             raise OSError(error.errno, what if str(path) in what else f"could not write {path}: {what}") from error
         raise
+
+
+def allocate(path: Path) -> None:
+    """Reserve a file's blocks on the disk; raise OSError if it is full or a quota is reached.
+
+    Writing to a memory map of a file without them would end the process with a bus error.
+    """
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.posix_fallocate(descriptor, 0, os.fstat(descriptor).st_size)
+    except OSError as error:
+        raise OSError(error.errno, f"could not write {path}: {error.strerror}; make room on the disk") from error
+    finally:
+        os.close(descriptor)
 
 
 def check_space(path: Path, size: int) -> None:

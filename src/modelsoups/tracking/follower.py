@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from modelsoups.disk import manifests, paths, storage
+from modelsoups.disk import manifests, paths, storage, temporary
 from modelsoups.tracking.results import log_results, results_state, scores
 
 POLL = 2.0  # seconds
@@ -239,7 +239,7 @@ def first_line(error: BaseException) -> str:
 
 def _token(path: Path) -> str:
     """Return the random id of this run folder; the first process writes it to `path`."""
-    tmp = path.with_name(f".{path.name}.{os.getpid()}")
+    tmp = temporary.beside(path)
     tmp.write_text(secrets.token_hex(8))
     with contextlib.suppress(FileExistsError):
         os.link(tmp, path)
