@@ -5,10 +5,8 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from modelsoups.config.schema import SweepConfig
-from modelsoups.disk import storage
+from modelsoups.disk import storage, yaml_files
 from modelsoups.disk.paths import Run, shipped
 from modelsoups.recipes import search as searches
 from modelsoups.recipes.recipe import Recipe
@@ -105,10 +103,7 @@ def load_search(name: str) -> dict[str, Any]:
     if path.suffix == ".jsonl":
         search: Any = {"kind": "list", "recipes": storage.read_jsonl(path)}
     else:
-        try:
-            search = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not valid YAML: {error}") from error
+        search = yaml_files.read_yaml(path)
     try:
         searches.validate(search)
     except ValueError as error:
