@@ -155,7 +155,11 @@ def read_object(path: Path, *keys: str) -> dict[str, Any]:
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Return one dictionary per line of a JSON Lines file; raise ValueError for an invalid line."""
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not in UTF-8 (byte {error.start:,}); {AWAY}") from error
+    for number, line in enumerate(lines, 1):
         try:
             rows.append(json.loads(line))
         except (ValueError, RecursionError) as error:
