@@ -108,8 +108,9 @@ def yamls() -> Iterator[bytes]:
     from modelsoups.disk.paths import shipped
 
     for path in sorted(shipped("sweeps").glob("*.yaml")):
-        yield path.read_bytes()
-    yield b"kind: grid\nparameters: &p\n  lr: &l [1.0e-5, 3.0e-5]\n  mixup: [0.0]\nmore: {<<: *p, a: *l}\n"
+        if not path.stem.startswith("wandb"):
+            yield path.read_bytes()
+    yield b"kind: grid\nparameters:\n  lr: &l [1.0e-5, 3.0e-5]\n  weight_decay: *l\n  <<: {mixup: [0.0]}\n"
 
 
 def read_yaml(path: Path) -> None:
@@ -129,7 +130,7 @@ def read_draw(path: Path) -> None:
     from modelsoups.disk.paths import Run
     from modelsoups.experiment.draw import Draw
 
-    Draw(Run(path.parent, path.parent), SweepConfig(), {}).recipes()
+    Draw(Run(path.parent, path.parent), SweepConfig("random"), {}).recipes()
 
 
 def weights() -> dict[str, Any]:

@@ -34,12 +34,16 @@ class Draw:
                 "sweep` draws the same recipes again. For other recipes, choose another run with "
                 "name=..."
             )
-        try:
-            return [Recipe(**row["recipe"]) for row in storage.read_jsonl(path)]
-        except (TypeError, KeyError) as error:
-            raise ValueError(
-                f"{path} does not contain recipes ({type(error).__name__}: {error}); restore it"
-            ) from error
+        found = []
+        for number, row in enumerate(storage.read_jsonl(path), 1):
+            try:
+                found.append(Recipe(**row["recipe"]))
+            except (TypeError, KeyError) as error:
+                what = f"does not contain recipes (line {number}: {type(error).__name__}: {error})"
+                raise ValueError(f"{path} {what}; restore it") from error
+            except ValueError as error:
+                raise ValueError(f"{path} line {number}: {error}; restore the file") from error
+        return found
 
     def drawn(self) -> list[Recipe]:
         """Draw all recipes from the search file and the seed, without reading draw.jsonl."""

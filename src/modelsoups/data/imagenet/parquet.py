@@ -52,6 +52,7 @@ def rows(path: Path) -> Iterator[tuple[str, bytes, int]]:
             raise ValueError(f"{path} has columns {', '.join(sorted(columns))}; expected image and label")
         footers.check_sizes(path, file.metadata)
         for batch in file.iter_batches(ROWS, columns=["image", "label"]):
+            batch.validate(full=True)  # damaged offsets would crash the process
             for row in batch.to_pylist():
                 yield _checked(path, row["image"], row["label"])
 
@@ -71,7 +72,7 @@ def _reader(path: Path) -> Iterator[Any]:
         raise ValueError("parquet files need pyarrow: pip install 'modelsoups[parquet]'") from error
     try:
         yield pyarrow.parquet
-    except (pyarrow.ArrowException, OSError, EOFError) as error:
+    except (pyarrow.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
         reason = str(error).split("\n")[0]
         raise ValueError(f"{path} is truncated or not a parquet file ({reason}); download it again") from error
 
