@@ -120,7 +120,14 @@ def read_yaml(path: Path) -> None:
 
 
 def draws() -> Iterator[bytes]:
-    recipe: dict[str, Any] = {"lr": 1e-5, "weight_decay": 0.1, "epochs": 4, "batch_size": 64, "seed": 3, "aug": "minimal"}
+    recipe: dict[str, Any] = {
+        "lr": 1e-5,
+        "weight_decay": 0.1,
+        "epochs": 4,
+        "batch_size": 64,
+        "seed": 3,
+        "aug": "minimal",
+    }
     recipe |= {"label_smoothing": 0.0, "mixup": 0.5, "warmup_steps": 500, "clip": 1.0}
     yield b"".join(json.dumps({"index": i, "recipe": recipe}).encode() + b"\n" for i in range(3))
 
@@ -209,7 +216,8 @@ def read_all(names: list[str], seconds: float, seed: int, folder: Path) -> None:
             try:
                 reader.read(path)
             except (ValueError, OSError) as error:
-                assert str(path) in str(error), f"the error does not name the file: {error!r}"
+                if str(path) not in str(error):
+                    raise AssertionError(f"the error does not name the file: {error!r}") from error
                 refused += 1
         print(f"{name}: {tried:,} files, {refused:,} refused, {tried - refused:,} read", flush=True)
 

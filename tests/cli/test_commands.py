@@ -48,7 +48,14 @@ def test_code_of_the_working_folder_is_not_run(tmp_path):
     (tmp_path / "conf/config.yaml").write_text("name: theirs\n")
     done = modelsoups("sweep", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["conf", "hydra", "hydra_plugins", "runs", "secrets.py", "yaml.py"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "conf",
+        "hydra",
+        "hydra_plugins",
+        "runs",
+        "secrets.py",
+        "yaml.py",
+    ]
     assert (tmp_path / "runs/miniature/draw.jsonl").exists()
 
 

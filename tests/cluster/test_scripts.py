@@ -84,7 +84,7 @@ def sbatch_words(line):
             break
         else:
             word = (word or "") + c
-    assert not (quote or escaped), line
+    assert (quote, escaped) == ("", False), line
     return words if word is None else [*words, word]
 
 

@@ -160,7 +160,10 @@ def test_a_hyperparameter_with_a_default_can_be_drawn():
         ("partition: [gpu\n", r"conf/cluster/evil\.yaml line 2: "),
         ("partition: gpu\npartition: cpu\n", r"conf/cluster/evil\.yaml line 2: found duplicate key partition"),
         ("partition: !!python/object/apply:os.system ['touch PWNED']\n", r"evil\.yaml line 1: could not determine"),
-        ("a: &a [x, x, x]\n" + "".join(f"a{i}: &a [*a, *a, *a]\n" for i in range(30)), r"evil\.yaml line \d+: more than"),
+        (
+            "a: &a [x, x, x]\n" + "".join(f"a{i}: &a [*a, *a, *a]\n" for i in range(30)),
+            r"evil\.yaml line \d+: more than",
+        ),
         ("defaults: [bomb]\n", r"bomb\.yaml line 1: lists or mappings more than 50 deep"),
     ],
 )

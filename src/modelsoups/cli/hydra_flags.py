@@ -33,7 +33,12 @@ def run_with_flags(modules: dict[str, str], args: list[str]) -> None:
     named = [f"hydra.job.name={next(iter(modules))}"] if len(modules) == 1 else []  # for launchers
     multirun = {"-m", "--multirun"} & set(flags)  # each job opens its own run
     made_with = [] if multirun else [o for o in config.overrides if o not in first]
-    given = [*compose.own_conf([*made_with, *overrides]), *made_with, *map(compose.settable, overrides), *_setup(config, overrides)]
+    given = [
+        *compose.own_conf([*made_with, *overrides]),
+        *made_with,
+        *map(compose.settable, overrides),
+        *_setup(config, overrides),
+    ]
     sys.argv = ["modelsoups", *given, *QUIET, *named, *flags]
     hydra.main(config_path=str(shipped("conf")), config_name="config", version_base="1.3")(job)()
 

@@ -56,7 +56,9 @@ LIES = {
     "a chain of PAX headers": pax(comment="x") * 5000 + IMAGE + END,
     "a chain of long names": (long_name(4) + padded(b"a/b\0")) * 5000 + IMAGE + END,
     "many large PAX headers": pax(comment="x" * 60_000) * 40 + IMAGE + END,
-    "a sparse file by PAX": pax(**{"GNU.sparse.major": 1, "GNU.sparse.minor": 0}) + header("x", 512) + padded(b"9" * 512),
+    "a sparse file by PAX": pax(**{"GNU.sparse.major": 1, "GNU.sparse.minor": 0})
+    + header("x", 512)
+    + padded(b"9" * 512),
     "an old sparse file": header("x", 3, tarfile.GNUTYPE_SPARSE)[:480] + b"\x01" * 32,
 }
 
