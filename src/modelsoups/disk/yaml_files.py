@@ -46,7 +46,7 @@ def _check_events(path: Path, text: str) -> None:
     for event in yaml.parse(text, Loader=Loader):
         problem = ""
         if isinstance(event, yaml.AliasEvent):
-            values += sizes.get(event.anchor, 1)
+            values += sizes.get(str(event.anchor), 1)
             problem = "an alias of what it is in" if event.anchor in (anchor for anchor, _ in outer) else ""
         elif isinstance(event, yaml.NodeEvent):  # a scalar, or the start of a list or mapping
             values += 1
@@ -61,7 +61,8 @@ def _check_events(path: Path, text: str) -> None:
         problem = f"more than {MOST_VALUES:,} values with aliases written out" if values > MOST_VALUES else problem
         problem = f"lists or mappings more than {DEEPEST} deep" if len(outer) > DEEPEST else problem
         if problem:
-            raise ValueError(f"{path} line {event.start_mark.line + 1}: {problem}; write it in a simpler form")
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            raise ValueError(f"{path} line {line}: {problem}; write it in a simpler form")
 
 
 def told(error: yaml.YAMLError, path: Path | None = None) -> str:
