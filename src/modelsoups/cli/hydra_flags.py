@@ -61,5 +61,5 @@ def _setup(config: Config, overrides: list[str]) -> list[str]:
     """
     if "hydra/launcher=slurm" not in overrides or any(o.startswith("hydra.launcher.setup=") for o in overrides):
         return []
-    lines = map(compose.quoted, ["export PYTHONSAFEPATH=1", *config.cluster.setup])
+    lines = [compose.quoted(line.replace("${", r"\${")) for line in ("export PYTHONSAFEPATH=1", *config.cluster.setup)]
     return [f"hydra.launcher.setup=[{','.join(lines)}]"]

@@ -85,7 +85,7 @@ def quoted(text: str) -> str:
     """Return a text as a value in an override, which Hydra reads as this text."""
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
     escaped = re.sub(r"\\+$", lambda end: 2 * end[0], escaped)
-    return "'" + escaped.replace("${", r"\${") + "'"
+    return f"'{escaped}'"
 
 
 def load(overrides: Sequence[str] = ()) -> Config:
