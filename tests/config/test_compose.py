@@ -7,9 +7,8 @@ import sys
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
 from modelsoups.config.compose import load, own_conf, quoted
 from modelsoups.disk.paths import shipped
@@ -162,7 +161,7 @@ def test_a_hyperparameter_with_a_default_can_be_drawn():
         ("partition: !!python/object/apply:os.system ['touch PWNED']\n", r"evil\.yaml line 1: could not determine"),
         (
             "a: &a [x, x, x]\n" + "".join(f"a{i}: &a [*a, *a, *a]\n" for i in range(30)),
-            r"evil\.yaml line \d+: more than",
+            r"evil\.yaml line 2: an alias of what it is in",
         ),
         ("defaults: [bomb]\n", r"bomb\.yaml line 1: lists or mappings more than 50 deep"),
     ],
@@ -201,7 +200,7 @@ def test_a_working_folder_of_any_name_has_its_conf(tmp_path, monkeypatch, name):
     assert load(["cluster=mine"]).cluster.partition == "gpu"
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.text(st.sampled_from("a'\"\\ ,=[]{}()#:%$"), max_size=8))
 def test_quoted_texts_are_read_back_by_hydra(text):
-    read = OverridesParser.create().parse_override(f"data.name={quoted(text)}").value()
-    assert OmegaConf.create({"text": read}).text == text
+    assert OverridesParser.create().parse_override(f"data.name={quoted(text)}").value() == text
