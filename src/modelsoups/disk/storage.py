@@ -88,6 +88,17 @@ def allocate(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def _own_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path` for what a library writes; remove it afterwards."""
+    folder = temporary.beside(path)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        temporary.remove(folder)
+
+
 def check_space(path: Path, size: int) -> None:
     """Raise OSError if the disk on which `path` lies has less than `size` bytes free."""
     folder = next(parent for parent in path.absolute().parents if parent.exists())
@@ -175,11 +186,12 @@ def save_weights(path: Path, state: "Mapping[str, Tensor]") -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    with atomic(path) as tmp:
+    with atomic(path) as tmp, _own_folder(path) as folder:  # safetensors has a temporary file of its own
         try:
-            save_file(dict(state), tmp, metadata={"format": "pt"})
+            save_file(dict(state), folder / "weights", metadata={"format": "pt"})
         except SafetensorError as error:  # for example a full disk; it does not name the file
             raise OSError(errno.EIO, str(error)) from error
+        os.replace(folder / "weights", tmp)
 
 
 def fingerprint(value: Any) -> str:
