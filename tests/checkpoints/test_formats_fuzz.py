@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mutations import mutated
 from safetensors.torch import save_file
 
 from modelsoups import soup
@@ -28,25 +29,6 @@ def originals(folder: Path) -> dict[str, Path]:
     names = {"safetensors": "a.safetensors", "zip": "a.pt", "pickle": "a.ckpt"}
     shards = {"index": "model.safetensors.index.json", "shard": "part-2.safetensors"}
     return {**{k: folder / v for k, v in names.items()}, **{k: folder / "hf" / v for k, v in shards.items()}}
-
-
-def mutated(content: bytes, rng: random.Random) -> bytes:
-    """A few changed bytes, a piece cut out, a piece twice, or a cut-off end; early bytes (headers) more often."""
-    data = bytearray(content)
-    for _ in range(rng.choice([1, 1, 2, 8])):
-        at = int(len(data) * rng.random() ** 2)
-        kind = rng.randrange(5)
-        if kind == 0:
-            data[at : at + 1] = bytes([rng.randrange(256)])
-        elif kind == 1:
-            del data[at : at + rng.randrange(1, 40)]
-        elif kind == 2:
-            data[at:at] = data[at : at + rng.randrange(1, 40)]
-        elif kind == 3:
-            del data[at + 1 :]
-        else:
-            data[at : at + 1] = rng.choice([b"9", b"-", b'"', b"[", b"}", b"\xff", b"\x00", b"e9"])
-    return bytes(data)
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "zip", "pickle", "index", "shard"])

@@ -24,6 +24,42 @@ def test_help_lists_the_stages_in_order_with_one_line_each():
     assert list(commands.STAGES) == ["prepare", "heads", "sweep", "finetune", "evaluate", "soup", "report", "analyse"]
 
 
+@pytest.mark.parametrize("arguments", [["-h"], ["report", "--list"], ["finetune", "-h"], ["mix", "-h"], ["nope"]])
+@pytest.mark.parametrize("buffered", [{}, {"PYTHONUNBUFFERED": "1"}])
+def test_a_reader_that_has_enough_ends_the_command_quietly(arguments, buffered):
+    """As in `modelsoups -h | head -1`; the error of "nope" goes to another stream."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "modelsoups", *arguments]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, env={**os.environ, **buffered})
+    os.close(write)
+    if arguments == ["nope"]:
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    else:
+        assert done.returncode == 128 + signal.SIGPIPE or "mix" in arguments  # argparse ignores that it cannot write
+        assert done.stderr == ""
+
+
+def test_code_of_the_working_folder_is_not_run(tmp_path):
+    """Its secrets.py would come before Python's own, its hydra_plugins/ would be loaded by Hydra."""
+    mark = "open('PWNED', 'w').write(__name__)\n"
+    for file in ("secrets.py", "yaml.py", "hydra/__init__.py", "hydra_plugins/evil/__init__.py", "conf/evil.py"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(mark)
+    (tmp_path / "conf/config.yaml").write_text("name: theirs\n")
+    done = modelsoups("sweep", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "conf",
+        "hydra",
+        "hydra_plugins",
+        "runs",
+        "secrets.py",
+        "yaml.py",
+    ]
+    assert (tmp_path / "runs/miniature/draw.jsonl").exists()
+
+
 def test_an_unknown_stage_is_named_with_the_valid_ones():
     done = modelsoups("finetun")
     assert done.returncode == 2
@@ -133,7 +169,7 @@ def test_a_stage_without_its_input_says_which_stage_makes_it(tmp_path, stage, sa
     [
         ("kind: random\ncount: 2\nparameters: {lr: {gaussian: [0, 1]}}\n", "gaussian"),
         ("kind: random\ncount: 2\nparameters: {learning_rate: {constant: 1}}\n", "learning_rate"),
-        ("kind: [\n", "not valid YAML"),
+        ("kind: [\n", "search.yaml line 2: "),
         ("", "kind"),
     ],
 )

@@ -1,11 +1,16 @@
 """The scripts for SLURM: their text for three clusters is frozen, and it is valid shell."""
 
+import dataclasses
+import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from modelsoups.cluster.scripts import CHAIN, script
 from modelsoups.config.compose import load
@@ -59,3 +64,104 @@ def test_overrides_reach_the_jobs_but_not_those_of_submit_itself(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     cfg = load(["submit.dry_run=true", "name=x", "soup.write=[greedy,uniform]", "ingredient=3"])
     assert "overrides=(name=x 'soup.write=[greedy,uniform]')\n" in script(cfg, CHAIN[1], [0])
+
+
+def sbatch_words(line):
+    """The words of an #SBATCH line by the rules of sbatch (_get_argument of its opt.c)."""
+    words, word, quote, escaped = [], None, "", False
+    for c in line:
+        if not (escaped or quote) and c in " \t\v\f\r":
+            words, word = (words if word is None else [*words, word]), None
+        elif escaped:
+            word, escaped = (word or "") + c, False
+        elif c == "\\":
+            escaped = True
+        elif quote:
+            word, quote = (word or "") + ("" if c == quote else c), "" if c == quote else quote
+        elif c in "'\"":
+            quote = c
+        elif c == "#":
+            break
+        else:
+            word = (word or "") + c
+    assert (quote, escaped) == ("", False), line
+    return words if word is None else [*words, word]
+
+
+def options_of(text):
+    lines = text.split("\n")
+    last = next(i for i, line in enumerate(lines) if line.strip() and not line.startswith("#"))
+    found = [sbatch_words(line.removeprefix("#SBATCH")) for line in lines[:last] if line.startswith("#SBATCH")]
+    assert all(len(words) == 1 for words in found)
+    return [words[0] for words in found]
+
+
+def arguments_of(text, folder):
+    """What bash hands to Python: the script with a python that prints its arguments."""
+    show = folder / "python"
+    show.write_text(f"#!{sys.executable}\nimport json, sys\nprint('ARGS', json.dumps(sys.argv[1:]))\n")
+    show.chmod(0o755)
+    env = {"PATH": os.environ["PATH"], "SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "n", "LC_ALL": "C.UTF-8"}
+    done = subprocess.run(["bash", "-c", text], capture_output=True, text=True, cwd=folder, env=env)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line[5:]) for line in done.stdout.splitlines() if line.startswith("ARGS ")]
+
+
+ANY = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
+PLAIN = st.text(st.sampled_from("ab'\"\\ #$(`;&|%=été\u2028~*?[]{}<>!"), min_size=1, max_size=12)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(ANY | PLAIN, min_size=4, max_size=4))
+def test_every_value_is_one_word_of_one_line_or_refused(tmp_path_factory, values):
+    folder = tmp_path_factory.mktemp("script")
+    partition, account, mem, override = values
+    config = load(["name=x", "cluster.python=./python"])
+    cluster = dataclasses.replace(config.cluster, partition=partition, account=account, mem=mem)
+    config = dataclasses.replace(config, cluster=cluster, overrides=("name=x", f"data.name={override}"))
+    if not all(map(str.isprintable, values)):
+        with pytest.raises(ValueError, match="cannot be in a script"):
+            script(config, CHAIN[2], [])
+        return
+    text = script(config, CHAIN[2], [])
+    options = options_of(text)
+    assert [f"--partition={partition}", f"--account={account}", f"--mem={mem}"] == [
+        next(o for o in options if o.startswith(f"--{key}=")) for key in ("partition", "account", "mem")
+    ]
+    assert len(options) == len(options_of(script(load(["name=x", "cluster.mem=1G"]), CHAIN[2], []))) + 2
+    arguments = arguments_of(text, folder)
+    assert arguments == [["-m", "modelsoups", "evaluate", "name=x", f"data.name={override}"]]
+    assert [path.name for path in folder.iterdir()] == ["python"]
+
+
+@pytest.mark.parametrize("name", ["a b", "it's", 'a"b', "$(touch PWNED)", "50% off", "back\\slash", "#1", "été"])
+def test_a_working_folder_of_any_printable_name_is_one_word(tmp_path, monkeypatch, name):
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    options = options_of(script(load(["name=x"]), CHAIN[2], []))
+    assert f"--chdir={tmp_path / name}" in options
+    assert f"--comment={tmp_path / name / 'runs/x'}" in options
+    output = f"{tmp_path / name / 'runs/x/slurm'}".replace("%", "%%")
+    assert f"--output={output}/evaluate-%j.out" in options
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("cluster.partition='x\ntouch PWNED'", r"partition: 'x\\ntouch PWNED' cannot be in a script"),
+        ("cluster.options=['--comment=x\ntouch PWNED']", r"cluster\.options: .* is 3 words"),
+        ("cluster.options=['--comment=$(touch PWNED)']", r"cluster\.options: .* is 2 words; write each option as"),
+        ("cluster.options=['--comment=\\'x']", r"cluster\.options: .* is not a list of words"),
+        ("cluster.prefix='env \\'x'", r"cluster\.prefix: .* is not a list of words"),
+        ("data.name='x\ny'", r"override: .* cannot be in a script"),
+        ("cluster.setup=['echo a\rb']", r"cluster\.setup\[0\]"),
+    ],
+)
+def test_values_that_would_be_lines_or_words_of_their_own_are_refused(override, says):
+    with pytest.raises(ValueError, match=says):
+        script(load([override, "name=x"]), CHAIN[1], [0])
+
+
+def test_an_option_in_quotes_is_one_word():
+    options = options_of(script(load(["cluster.options=[\"--comment='two words'\"]", "name=x"]), CHAIN[2], []))
+    assert options[-1] == "--comment=two words"

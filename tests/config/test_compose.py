@@ -1,12 +1,16 @@
 """Every config composes; a wrong key or value stops with one line that names it."""
 
+import os
 import re
 import subprocess
 import sys
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from modelsoups.config.compose import load
+from modelsoups.config.compose import load, own_conf, quoted
 from modelsoups.disk.paths import shipped
 from modelsoups.experiment.draw import load_search
 from modelsoups.experiment.experiment import Experiment
@@ -173,3 +177,56 @@ def test_a_hyperparameter_with_a_default_can_be_drawn():
     assert load([*given, "recipe.batch_size=16"]).recipe["batch_size"] == 16
     with pytest.raises(ValueError, match=r"recipe\.batch_size"):
         load(["recipe.batch_size=draw"])
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("partition: [gpu\n", r"conf/cluster/evil\.yaml line 2: "),
+        ("partition: gpu\npartition: cpu\n", r"conf/cluster/evil\.yaml line 2: found duplicate key partition"),
+        ("partition: !!python/object/apply:os.system ['touch PWNED']\n", r"evil\.yaml line 1: could not determine"),
+        (
+            "a: &a [x, x, x]\n" + "".join(f"a{i}: &a [*a, *a, *a]\n" for i in range(30)),
+            r"evil\.yaml line 2: an alias of what it is in",
+        ),
+        ("defaults: [bomb]\n", r"bomb\.yaml line 1: lists or mappings more than 50 deep"),
+    ],
+)
+def test_a_hostile_file_in_conf_is_one_line(tmp_path, monkeypatch, text, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf/cluster").mkdir(parents=True)
+    (tmp_path / "conf/cluster/evil.yaml").write_text(text)
+    if "bomb" in text:
+        (tmp_path / "conf/cluster/bomb.yaml").write_text("[" * 5000)
+    with pytest.raises(ValueError, match=says) as error:
+        load(["cluster=evil"])
+    assert "\n" not in str(error.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["conf"]
+
+
+def test_the_conf_of_another_project_is_not_read_unless_an_option_of_it_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf/cluster").mkdir(parents=True)
+    (tmp_path / "conf/config.yaml").write_text("name: theirs\n")
+    (tmp_path / "conf/cluster/mine.yaml").write_text("partition: gpu\n")
+    assert own_conf(["cluster=default", "name=mine", "cluster.partition=mine"]) == []
+    os.chmod(tmp_path / "conf", 0)  # for those who are not root
+    assert load(["cluster=default"]).name == "miniature"
+    os.chmod(tmp_path / "conf", 0o755)
+    (asked,) = own_conf(["cluster=mine"])
+    assert asked == own_conf(["+cluster=mine"])[0] == own_conf(["cluster=default,mine"])[0]
+    assert load(["cluster=mine"]).cluster.partition == "gpu"
+
+
+@pytest.mark.parametrize("name", ["it's", "x',pkg:__evil,'", "a b", "${name}", "back\\", "back\\'", "[a]", "été"])
+def test_a_working_folder_of_any_name_has_its_conf(tmp_path, monkeypatch, name):
+    (tmp_path / name / "conf/cluster").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / name)
+    (tmp_path / name / "conf/cluster/mine.yaml").write_text("partition: gpu\n")
+    assert load(["cluster=mine"]).cluster.partition == "gpu"
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.text(st.sampled_from("a'\"\\ ,=[]{}()#:%$"), max_size=8))
+def test_quoted_texts_are_read_back_by_hydra(text):
+    assert OverridesParser.create().parse_override(f"data.name={quoted(text)}").value() == text

@@ -1,5 +1,7 @@
 """Crops of a set decoded once: equal in memory, in a file and on the way; a damaged file is named."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,13 @@ def test_a_set_over_the_disk_limit_is_not_written(dataset, tmp_path):
     size = decoded_bytes(dataset, View(8))
     assert not CropStore(tmp_path, small=0, disk=size - 1).prepare(dataset, View(8))
     assert CropStore(tmp_path / "not" / "there", small=0, disk=size).prepare(dataset, View(8))
+
+
+def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_nothing(dataset, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match=r"could not write .*/holdout-\w+/pixels\.npy: Disk quota exceeded; make room"):
+        CropStore(tmp_path, small=0).prepare(dataset, View(8))
+    assert list(tmp_path.iterdir()) == []

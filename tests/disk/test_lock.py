@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -72,7 +71,7 @@ def test_a_live_process_of_this_host_is_respected_and_a_killed_one_replaced_at_o
 
 
 def test_a_process_number_used_again_is_not_the_holder(tmp_path):
-    others(tmp_path, host=socket.gethostname(), pid=os.getpid(), began="1")
+    others(tmp_path, place=lock.place(), pid=os.getpid(), began="1")
     with held(tmp_path):
         assert names(tmp_path) == ["lock.2"]
 
@@ -95,6 +94,19 @@ def test_a_holder_on_another_host_is_believed_while_it_shows_signs_of_life(tmp_p
     with held(tmp_path):
         assert time.monotonic() - began >= 0.4
         assert names(tmp_path) == ["lock.4"]
+
+
+def test_a_container_with_the_same_host_name_and_process_number_is_another_holder(tmp_path):
+    """Each container has a PID namespace of its own, in which its command may be process 7."""
+    this = lock._this_process()
+    for mine in ({"began": this["began"]}, {"began": "another"}):  # the same number, used or not in this namespace
+        file = others(tmp_path, **{**this, **mine, "place": "another"})
+        timer = threading.Timer(0.1, os.utime, (file, (5, 5)))
+        timer.start()
+        with pytest.raises(Held, match=f"process {os.getpid()} on"), held(tmp_path):
+            pass
+        timer.join()
+        file.unlink()
 
 
 def test_a_clock_that_is_wrong_elsewhere_does_not_kill_a_lock(tmp_path):
@@ -121,7 +133,7 @@ def test_a_job_that_slurm_started_again_replaces_its_earlier_start_which_then_ma
 
 
 def test_of_many_who_come_at_once_at_most_one_gets_a_dead_holders_folder(tmp_path):
-    others(tmp_path, host=socket.gethostname(), pid=2**22 + 1)
+    others(tmp_path, place=lock.place(), pid=2**22 + 1)
     read, write = os.pipe()  # who has the lock keeps it until all others have been refused
     children = []
     for _ in range(12):

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import subprocess
 from collections import namedtuple
 
 import pytest
@@ -184,3 +185,29 @@ def test_json_of_too_many_brackets_is_named(tmp_path):
         storage.read_json(tmp_path / "deep")
     with pytest.raises(ValueError, match="deep line 1 is not valid JSON"):
         storage.read_jsonl(tmp_path / "deep")
+
+
+def test_a_full_disk_is_an_error_before_a_memory_map_is_written(tmp_path):
+    """Writing to a page of the map without a block on the disk would be a bus error."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        path = tmp_path / "pixels.npy"
+        path.touch()
+        os.truncate(path, 2**20)
+        with pytest.raises(OSError, match=r"could not write .*pixels\.npy: No space left on device") as error:
+            storage.allocate(path)
+        assert error.value.errno == errno.ENOSPC
+        os.truncate(path, 2**16)
+        storage.allocate(path)
+        assert path.stat().st_blocks * 512 == 2**16
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_of_two_processes_that_make_one_folder_the_second_may_keep_the_firsts(tmp_path):
+    with storage.new_folder(tmp_path / "a", keep=True) as tmp:
+        (tmp_path / "a").mkdir()
+        storage.write_text(tmp / "mine", "")
+    assert [path.name for path in tmp_path.rglob("*")] == ["a"]

@@ -28,11 +28,32 @@ def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path: Path) -
     assert [p.name for p in tmp_path.iterdir()] == ["another.txt"]
 
 
+IN_SAFETENSORS = """
+import os, signal, sys
+import safetensors.torch
+from pathlib import Path
+from modelsoups.disk import storage
+def killed(state, path, metadata):
+    Path(path).with_name(".tmpAbCdEf").write_bytes(b"half")  # as safetensors does before it renames
+    os.kill(os.getpid(), signal.SIGKILL)
+safetensors.torch.save_file = killed
+storage.save_weights(Path(sys.argv[1]) / "w.safetensors", {})
+"""
+
+
+def test_the_temporary_file_of_safetensors_is_removed_too(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", IN_SAFETENSORS, str(tmp_path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.rglob("*"))) == 3
+    storage.write_text(tmp_path / "another.txt", "x")
+    assert [p.name for p in tmp_path.iterdir()] == ["another.txt"]
+
+
 def test_what_a_living_process_or_someone_else_has_is_left(tmp_path: Path, monkeypatch) -> None:
     """Of another machine or container only what has not changed for a day is removed."""
     mine = temporary.beside(tmp_path / "x")
     with monkeypatch.context() as patch:
-        patch.setattr(temporary, "_place", lambda: "00000000")
+        patch.setattr(temporary, "place", lambda: "00000000")
         new, old = temporary.beside(tmp_path / "x"), temporary.beside(tmp_path / "x")
     other = tmp_path / ".x.1234.tmp"
     for path in (mine, new, old, other):
@@ -48,7 +69,7 @@ def test_of_another_user_only_what_is_old_is_removed(tmp_path: Path, monkeypatch
     for path in (mine, theirs, old):
         path.write_text("x")
     os.utime(old, (0, 0))
-    temporary._place()
+    temporary.place()
     monkeypatch.setattr(temporary, "began", lambda pid: None)
     user = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: user + 1)

@@ -174,6 +174,21 @@ def test_a_diverged_ingredient_is_a_failed_run_with_its_reason(cfg):
     assert summary["failed"] == reason
 
 
+def test_secrets_of_the_cluster_and_absolute_paths_are_not_logged(tmp_path):
+    given = ["wandb=offline", "cluster.setup=['export TOKEN=SECRET1']", "cluster.account=SECRET2"]
+    folders = [f"runs={tmp_path / 'run'}", f"results={tmp_path / 'results'}", f"data.root={tmp_path / 'data'}"]
+    cfg = load([*given, *folders, f"model.tag={tmp_path / 'weights.pt'}"])
+    folder = train(cfg, 3)
+    storage.write_json(folder / manifests.MANIFEST, {"inputs": {}, "files": {}, "images": 24})
+    one = follower(cfg)
+    one.look(last=True)
+    (path,) = wandb_log.segments(cfg.run.wandb, one.followed[folder].run_id)
+    content = path.read_bytes()
+    assert b"weight_decay" in content
+    for private in ("SECRET", str(tmp_path), sys.executable):
+        assert private.encode() not in content
+
+
 # ---- nothing fails because of W&B ----
 
 

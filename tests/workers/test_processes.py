@@ -174,3 +174,23 @@ def wait(condition, seconds):
 
 def gone(pids):
     return not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+
+
+OWN = """
+from modelsoups.workers import processes
+processes.PRELOAD[:] = ["secrets"]
+if __name__ == "__main__":
+    print(list(processes.run_tasks(len, ["ab"], 1, "own")))
+"""
+
+
+def test_workers_do_not_import_files_of_the_working_folder_as_libraries(tmp_path):
+    (tmp_path / "main.py").write_text(OWN)
+    here = tmp_path / "here"
+    here.mkdir()
+    for name in ("secrets", "random", "yaml"):
+        (here / f"{name}.py").write_text("open('PWNED', 'w').write(__name__)")
+    done = subprocess.run([sys.executable, str(tmp_path / "main.py")], capture_output=True, text=True, cwd=here)
+    assert done.stdout.endswith("[('ab', 2)]\n"), done.stderr
+    assert len(list(here.iterdir())) == 3
+    assert os.environ.get("PYTHONSAFEPATH") is None

@@ -37,7 +37,7 @@ class SideBySideLauncher(Launcher):
         def job(overrides: Sequence[str]) -> int:
             environment, cores = place = free.get()
             try:
-                command = [sys.executable, "-m", "modelsoups", *self.stage, *overrides]
+                command = [sys.executable, "-P", "-m", "modelsoups", *self.stage, *overrides]
                 with subprocess.Popen(command, env=os.environ | environment) as process:
                     if cores:
                         os.sched_setaffinity(process.pid, cores)

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from modelsoups.disk.opening import text_of
+
 NAME = "adapter_config.json"
 Settings = Mapping[str, Any]
 READ = {
@@ -35,7 +37,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / NAME
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(text_of(path))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON; save the adapter again") from error
     if not isinstance(config, dict):

@@ -156,6 +156,8 @@ def _numbers(file: MappedFile, shard: Shard, dtype: torch.dtype) -> np.ndarray[A
     """Return a shard's elements as raw bytes of their size (NumPy's dtype V2, V4), not copied."""
     with zipfile.ZipFile(_Span(file, shard.start, shard.length)) as archive:
         names = archive.namelist()
+        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+            raise ValueError("a shard is compressed")
         main = next(n for n in names if n.endswith("/data.pkl") and n.count("/") == 1)
         prefix = main.removesuffix("data.pkl")
         if f"{prefix}byteorder" in names and archive.read(f"{prefix}byteorder") != sys.byteorder.encode():
@@ -164,8 +166,6 @@ def _numbers(file: MappedFile, shard: Shard, dtype: torch.dtype) -> np.ndarray[A
         info = archive.getinfo(f"{prefix}data/{key}")
     if found != dtype or tuple(sizes) != shard.sizes:
         raise ValueError(f"it is {tuple(sizes)} {found}, not {shard.sizes} {dtype} as .metadata says")
-    if info.compress_type != zipfile.ZIP_STORED:
-        raise ValueError("a shard is compressed")
     header = shard.start + info.header_offset
     lengths = file.read(header + 26, header + 30)
     at = header + 30 + int(lengths[0]) + 256 * int(lengths[1]) + int(lengths[2]) + 256 * int(lengths[3])

@@ -9,6 +9,8 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from modelsoups.disk.opening import text_of
+
 INDEX = ".index.json"
 # The weights of one model: the name that is written, and older names of the same weights.
 WEIGHTS = (
@@ -70,7 +72,7 @@ def _named_by(index: Path) -> Iterator[str]:
     if not index.is_file():
         return
     try:
-        content = json.loads(index.read_text(encoding="utf-8"))
+        content = json.loads(text_of(index))
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{index} is not valid JSON, so the model's subfolders are not known; save it again"

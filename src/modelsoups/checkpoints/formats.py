@@ -21,9 +21,10 @@ from modelsoups.checkpoints.names import without_wrappers
 from modelsoups.checkpoints.pytorch import read_pytorch
 from modelsoups.checkpoints.tensors import Checkpoint, Entry, InFile, checkpoint_of
 from modelsoups.checkpoints.training_folders import STATES, check_states, read_training_folder
-from modelsoups.disk.opening import utf8_name
+from modelsoups.disk.opening import open_to_read, text_of, utf8_name
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
+MOST_HEADER = 2**25  # bytes; a tensor takes about 100 of them
 SHARD = re.compile(r"shard-\d+-model-\d+-of-\d+\.safetensors$")
 DTYPES = {
     "F64": torch.float64,
@@ -56,6 +57,7 @@ def _read_safetensors(path: Path, key: str | None) -> Checkpoint:
     if key is not None:
         way_out = f"leave the key {key} out"
         raise ValueError(f"{path} is a safetensors file, which has no nested entries; {way_out}")
+    _check_header(path)
     try:
         with (
             utf8_name(path) as name,
@@ -87,6 +89,15 @@ def _read_safetensors(path: Path, key: str | None) -> Checkpoint:
     if not entries:
         raise ValueError(f"{path} contains no tensors")
     return Checkpoint(str(path), entries, tied, files=(path,))
+
+
+def _check_header(path: Path) -> None:
+    """Raise ValueError if a safetensors file's header is too large to be held in memory as objects."""
+    with open(open_to_read(path), "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    if size > MOST_HEADER:
+        what = f"has a header of {size:,} bytes, but at most {MOST_HEADER:,} are read"
+        raise ValueError(f"{path} {what}: it is damaged, or has to be saved in several files")
 
 
 def _is_tensors_name(key: str) -> bool:
@@ -194,7 +205,7 @@ def _read_shards(index: Path, key: str | None) -> Checkpoint:
     if key is not None:
         raise ValueError(f"{index} lists the tensors of one model, without nested entries; leave the key {key} out")
     try:
-        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = json.loads(text_of(index))["weight_map"]
         by_file: dict[str, list[str]] = {}
         for name, file in names.items():
             if not isinstance(file, str):

@@ -22,6 +22,7 @@ from modelsoups.checkpoints.zipped import load_zipped
 OTHER_PROTOCOL = re.compile("Unsupported operand")  # torch.load knows only protocol 2
 SCRIPT = "TorchScript (its code was not run)"  # the entry that stands for such an archive's tensors
 SHORT = re.compile("allocate memory|not enough memory|bytes from file|Too many open files")
+CODE = 2**26  # bytes of a TorchScript archive's unpacked code, which is compressed
 SAFE: list[Any] = [argparse.Namespace, io.BytesIO]  # of timm and others; of _extra_state
 Version = tuple[Path, int, int, int, str | None]  # file, inode, size, time of change, entry
 Maps = list[tuple[int, int, int]]  # first address, end address, file offset
@@ -67,6 +68,8 @@ def read_pickle(path: Path) -> object:
     zipped = False
     with contextlib.suppress(zipfile.BadZipFile):  # raised for some damaged directories
         zipped = zipfile.is_zipfile(path)  # else of torch before 1.6, truncated, or none
+    if zipped:
+        _refuse_bomb(path)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(SAFE):
             warnings.simplefilter("ignore")  # about old pickle protocols, which load or raise
@@ -79,6 +82,18 @@ def read_pickle(path: Path) -> object:
         if zipped and OTHER_PROTOCOL.search(str(error)):
             return load_pickle(path)
         raise ValueError(f"{path} {_why_not(path, error, zipped)}") from error
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Raise ValueError if a zip archive unpacks to more than its size; torch.save does not compress."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            total = sum(info.file_size for info in archive.infolist())
+    except Exception:  # a damaged directory leads zipfile to any of them; the reader of the file tells
+        return
+    if total > (size := path.stat().st_size) + CODE:
+        what = f"unpacks to {total:,} bytes, but has {size:,}, although torch.save does not compress"
+        raise ValueError(f"{path} {what}; it is damaged, or made to fill the memory")
 
 
 def _why_not(path: Path, error: Exception, zipped: bool) -> str:

@@ -1,6 +1,8 @@
 """The entry point of the command line `modelsoups`, with its tables of commands and its help."""
 
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,9 +74,19 @@ After the stage, Hydra's own flags work too (-m, --cfg, --info, --hydra-help).""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run `modelsoups`; exit with 1 after an error, 2 for wrong usage, 130 after Ctrl-C."""
-    with cleaned_up():
-        _main(argv)
+    """Run `modelsoups`; exit with 1 after an error, 2 for wrong usage, 130 after Ctrl-C.
+
+    If the reader of the output has ended, as in `modelsoups -h | head`, exit quietly with 141.
+    """
+    try:
+        try:
+            with cleaned_up():
+                _main(argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+        raise SystemExit(128 + signal.SIGPIPE) from None
 
 
 def _main(argv: Sequence[str] | None) -> None:
@@ -145,6 +157,8 @@ def _command(name: str, argv: list[str]) -> int:
         if isinstance(error, KeyboardInterrupt) or interrupted():  # an import that is cut off raises other errors
             again = "starts anew" if name in ANEW else "continues where it stopped"
             fail(f"{name}: interrupted before its end; the same command {again}", status=130)
+        if isinstance(error, BrokenPipeError):
+            raise
         what = " ".join(str(error).split())
         if isinstance(error, (ValueError, OSError)):
             fail(f"{name}: {what}")

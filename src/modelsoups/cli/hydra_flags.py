@@ -33,7 +33,12 @@ def run_with_flags(modules: dict[str, str], args: list[str]) -> None:
     named = [f"hydra.job.name={next(iter(modules))}"] if len(modules) == 1 else []  # for launchers
     multirun = {"-m", "--multirun"} & set(flags)  # each job opens its own run
     made_with = [] if multirun else [o for o in config.overrides if o not in first]
-    given = [*compose.own_conf(), *made_with, *map(compose.settable, overrides), *_setup(config, overrides)]
+    given = [
+        *compose.own_conf([*made_with, *overrides]),
+        *made_with,
+        *map(compose.settable, overrides),
+        *_setup(config, overrides),
+    ]
     sys.argv = ["modelsoups", *given, *QUIET, *named, *flags]
     hydra.main(config_path=str(shipped("conf")), config_name="config", version_base="1.3")(job)()
 
@@ -50,8 +55,11 @@ def _first_of_each_sweep(overrides: list[str]) -> list[str]:
 
 
 def _setup(config: Config, overrides: list[str]) -> list[str]:
-    """Return the override that copies cluster.setup to Hydra's SLURM launcher; [] if not used."""
+    """Return the override that copies cluster.setup to Hydra's SLURM launcher; [] if not used.
+
+    Its first line keeps Python from importing files of the working folder that nobody asked for.
+    """
     if "hydra/launcher=slurm" not in overrides or any(o.startswith("hydra.launcher.setup=") for o in overrides):
         return []
-    lines = ["'" + line.replace("'", r"\'") + "'" for line in config.cluster.setup]
+    lines = [compose.quoted(line.replace("${", r"\${")) for line in ("export PYTHONSAFEPATH=1", *config.cluster.setup)]
     return [f"hydra.launcher.setup=[{','.join(lines)}]"]

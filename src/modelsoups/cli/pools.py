@@ -3,14 +3,12 @@
 A pool may have data of its own, which is then prepared first (appendix E).
 """
 
-import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from modelsoups.analyses.members import open_pool
 from modelsoups.analyses.registry import wanted
-from modelsoups.disk import manifests
+from modelsoups.disk import manifests, storage
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.stages import finetune, heads, prepare, sweep
 from modelsoups.workers.processes import workers_kept
@@ -33,7 +31,5 @@ def make_pools(experiment: Experiment) -> None:
 def _copy_head(source: Path, target: Path) -> None:
     """Copy an initial model's folder to `target` if that is missing, to save computing it again."""
     if manifests.manifest_of(source) is not None and not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".copy") as folder:
-            shutil.copytree(source, Path(folder) / target.name)
-            os.replace(Path(folder) / target.name, target)
+        with storage.new_folder(target, keep=True) as folder:
+            shutil.copytree(source, folder, dirs_exist_ok=True)

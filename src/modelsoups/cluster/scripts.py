@@ -2,11 +2,15 @@
 
 Jobs: prepare -> sweep (a job array with one task per model) -> evaluate -> soup -> report, or with
 pool=none prepare -> analyse
+
+Every value is one word of one line, for sbatch and for bash; a value that cannot be is refused.
+Only the lines of cluster.setup are commands.
 """
 
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,19 +44,24 @@ OF_POOLS = (  # of a run without models of its own (pool=none)
 
 
 def script(config: Config, piece: Piece, indices: list[int]) -> str:
-    """Return the sbatch script of one job; `indices`: the models that a sweep's tasks fine-tune."""
+    """Return the sbatch script of one job; `indices`: the models that a sweep's tasks fine-tune.
+
+    Raises ValueError, with the key, for a value that does not fit in one line.
+    """
     cluster = config.cluster
-    python = [*shlex.split(cluster.prefix), cluster.python or sys.executable]
+    python = [*_words("cluster.prefix", cluster.prefix), cluster.python or sys.executable]
     overrides = [o for o in config.overrides if not re.match(r"\+?(submit\.|ingredient=)", o)]
     array = slurm.ranges(indices) if piece.name == "sweep" else None
     options = _options(config.name, config.run, cluster, piece, array)
+    for number, line in enumerate(cluster.setup):
+        _one_line(f"cluster.setup[{number}]", line.replace("\n", "").replace("\t", ""))
     lines = {
         "options": "\n".join(f"#SBATCH {option}" for option in options),
         "setup": "\n".join(cluster.setup),
-        "python": f"python=({shlex.join(python)})",
-        "overrides": f"overrides=({shlex.join(overrides)})",
+        "python": f"python=({_joined('cluster.python', python)})",
+        "overrides": f"overrides=({_joined('override', overrides)})",
         "stages": f"stages=({shlex.join(piece.stages)})",
-        "run": f"run={shlex.quote(str(config.run.root.resolve()))}",
+        "run": f"run={_joined('runs', [str(config.run.root.resolve())])}",
         "ranks": f"ranks={cluster.ranks}",
     }
     template = shipped("slurm") / ("sweep.sbatch" if array else "stage.sbatch")
@@ -64,12 +73,13 @@ def script(config: Config, piece: Piece, indices: list[int]) -> str:
 def _options(name: str, run: Run, cluster: ClusterConfig, piece: Piece, array: str | None) -> list[str]:
     """Return the #SBATCH options of a job; `array`: the sweep's task numbers, such as 0-2,5."""
     throttle = f"%{cluster.concurrent}" if cluster.concurrent else ""
-    output = run.slurm.resolve() / f"{piece.name}-{'%A_%a' if array else '%j'}.out"
+    folder = str(run.slurm.resolve()).replace("%", "%%")  # sbatch replaces %j and others
+    output = f"{folder}/{piece.name}-{'%A_%a' if array else '%j'}.out"
     options: dict[str, str | int | None] = {
         "job-name": f"{name}.{piece.name}",
         "comment": str(run.root.resolve()),  # status and submit recognise the run's jobs by it
         "chdir": str(Path.cwd()),
-        "output": str(output),
+        "output": output,
         "open-mode": "append",
         "array": array + throttle if array else None,
         "nodes": cluster.nodes if array else 1,
@@ -83,5 +93,42 @@ def _options(name: str, run: Run, cluster: ClusterConfig, piece: Piece, array: s
         "qos": cluster.qos,
         "signal": f"B:USR1@{cluster.notice}" if array and cluster.notice else None,
     }
-    given = {key: shlex.quote(str(value)) for key, value in options.items() if value is not None}
-    return [*(f"--{key}={value}" for key, value in given.items()), "--requeue", *cluster.options]
+    given = [f"--{key}={_quoted(key, str(value))}" for key, value in options.items() if value is not None]
+    return [*given, "--requeue", *map(_own_option, cluster.options)]
+
+
+def _own_option(option: str) -> str:
+    """Return an entry of cluster.options as one word; ValueError if it is several, as a shell reads it."""
+    words = _words("cluster.options", option)
+    if len(words) != 1:
+        raise ValueError(f"cluster.options: {option!r} is {len(words)} words; write each option as --option='a value'")
+    return _quoted("cluster.options", words[0])
+
+
+def _quoted(key: str, value: str) -> str:
+    """Return a value as one word of an #SBATCH line, where a backslash escapes also within quotes."""
+    _one_line(key, value)
+    if re.fullmatch(r"[\w@%+=:,./-]+", value, re.ASCII):
+        return value
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _joined(key: str, values: Sequence[str]) -> str:
+    for value in values:
+        _one_line(key, value)
+    return shlex.join(values)
+
+
+def _words(key: str, text: str) -> list[str]:
+    """Return the words of a text, as a shell reads them; ValueError if a quotation mark is not closed."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"{key}: {text!r} is not a list of words ({error}); close its quotation marks") from error
+
+
+def _one_line(key: str, value: str) -> None:
+    """Raise ValueError if a value has line ends or other characters that a script cannot have."""
+    if not value.isprintable():
+        way_out = "a script for SLURM needs printable text without line ends; choose another value or folder"
+        raise ValueError(f"{key}: {value!a} cannot be in a script; {way_out}")

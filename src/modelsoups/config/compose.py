@@ -14,6 +14,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -24,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from modelsoups.config.schema import Config, TopLevel
+from modelsoups.disk import yaml_files
 from modelsoups.disk.paths import ASSETS, shipped
 from modelsoups.recipes.recipe import Recipe, check_length, check_select
 
@@ -42,10 +44,48 @@ OmegaConf.register_new_resolver(
 )
 
 
-def own_conf() -> list[str]:
-    """Return the override that adds ./conf to Hydra's search path; [] if there is no ./conf."""
+def own_conf(overrides: Sequence[str]) -> list[str]:
+    """Return the override that adds ./conf to Hydra's search path; [] if no override asks for a file in it.
+
+    Only an option that is not shipped, such as cluster=mine, asks for ./conf: the folder may belong
+    to another project. Raises ValueError for a file of these groups that is too large or too deep.
+    """
     folder = Path("conf").resolve()
-    return [f"hydra.searchpath=['file://{folder}']"] if folder.is_dir() and folder != shipped("conf") else []
+    if not folder.is_dir() or folder == shipped("conf"):
+        return []
+    asked = False
+    for group, name in _options(overrides):
+        if (shipped("conf") / group / f"{name}.yaml").exists() or not (folder / group).is_dir():
+            continue
+        asked = True
+        if (own := folder / group / f"{name}.yaml").exists():
+            yaml_files.read_yaml(own)
+    if not asked:
+        return []
+    for group in _groups():
+        for file in sorted((folder / group).rglob("*.yaml")):  # of those that it names in its defaults
+            yaml_files.check_size(file)
+    return [f"hydra.searchpath=[{quoted(f'file://{folder}')}]"]
+
+
+def _options(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield (group, option) for each override that chooses options: ("cluster", "mine") for cluster=mine."""
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        group = key.partition("@")[0]
+        if group and (shipped("conf") / group).is_dir():
+            yield from ((group, name) for name in re.split(r"[\[\](),'\"\s]+", value) if name)
+
+
+def _groups() -> set[str]:
+    return {path.name for path in shipped("conf").iterdir() if path.is_dir()}
+
+
+def quoted(text: str) -> str:
+    """Return a text as a value in an override, which Hydra reads as this text."""
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    escaped = re.sub(r"\\+$", lambda end: 2 * end[0], escaped)
+    return f"'{escaped}'"
 
 
 def load(overrides: Sequence[str] = ()) -> Config:
@@ -55,7 +95,9 @@ def load(overrides: Sequence[str] = ()) -> Config:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(shipped("conf")), version_base="1.3"):
-            composed = compose("config", overrides=[*own_conf(), *map(settable, overrides)])
+            composed = compose("config", overrides=[*own_conf(overrides), *map(settable, overrides)])
+    except yaml.YAMLError as error:
+        raise ValueError(yaml_files.told(error)) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(_one_line(error)) from error
     finally:
@@ -85,7 +127,7 @@ def _is_mapping(about: Field[Any]) -> bool:
 def check_overrides(overrides: Sequence[str]) -> None:
     """Raise ValueError, with similar keys, if an override (even with `+`) sets an unknown key."""
     parsed = list(map(_parsed, overrides))
-    groups = {d.name for d in shipped("conf").iterdir() if d.is_dir()}
+    groups = _groups()
     for override in parsed:
         key = override.key_or_group
         if key in groups or key.split(".")[0].split("/")[0] == "hydra":

@@ -5,7 +5,6 @@ depends on images, size and package versions. manifest.json has a checksum of th
 """
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -91,15 +90,9 @@ class CropStore:
         if not self.small < size <= most or manifests.complete(place, inputs):
             return False
         shutil.rmtree(place, ignore_errors=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=self.folder) as name:
-            tmp = Path(name) / place.name  # mkdir gives it the usual permissions
-            tmp.mkdir()
-            with storage.atomic(tmp / "pixels.npy") as file:
-                digest = _decode(dataset, view, file)
+        with storage.new_folder(place, keep=True) as tmp:  # another process may finish first
+            digest = _decode(dataset, view, tmp / "pixels.npy")
             manifests.finish(tmp, inputs, [tmp / "pixels.npy"], digest=digest)
-            if not place.exists():  # another process may have finished first
-                tmp.rename(place)
         return True
 
     def _place(self, dataset: ShardSet, view: View) -> Path:
@@ -115,6 +108,7 @@ def _inputs(dataset: ShardSet, view: View) -> Mapping[str, Any]:
 def _decode(dataset: ShardSet, view: View, path: Path) -> str:
     """Decode all crops of a set into a .npy file at `path`; return the XXH3 hash of the pixels."""
     pixels_N3SS = np.lib.format.open_memmap(path, "w+", np.uint8, (len(dataset), 3, view.side, view.side))
+    storage.allocate(path)
     start = 0
     for pixels_B3SS in DataLoader(Crops(dataset, view), 64, num_workers=max(1, cores() - 1)):
         pixels_N3SS[start : start + len(pixels_B3SS)] = pixels_B3SS.numpy()

@@ -3,12 +3,15 @@
 The lock is a file lock.<n> in the folder; the process that created it touches it every few seconds.
 Another process may take over the folder, by creating lock.<n+1>, if the first process is dead:
 
-- it no longer exists (checked on the same host),
+- it no longer exists (checked on the same host, since the same boot, in the same PID namespace:
+  two containers may have the same host name and the same process IDs),
 - SLURM has restarted its job (filelock's leases cannot recognise this case), or
 - the file has not been touched for LEASE seconds, measured by the second process's clock.
 """
 
 import contextlib
+import functools
+import hashlib
 import json
 import os
 import socket
@@ -19,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 BEAT = 5.0  # seconds between two touches of the file
-LEASE = 60.0  # seconds without a touch after which a holder on another host counts as dead
+LEASE = 60.0  # seconds without a touch after which a holder of another place counts as dead
 
 
 class Held(ValueError):
@@ -99,11 +102,23 @@ def _this_process() -> dict[str, Any]:
     array, task = (os.environ.get(f"SLURM_ARRAY_{part}_ID") for part in ("JOB", "TASK"))
     return {
         "host": socket.gethostname(),
+        "place": place(),
         "pid": os.getpid(),
         "began": began(os.getpid()),
         "job": "_".join(filter(None, (array, task))) or os.environ.get("SLURM_JOB_ID"),
         "start": int(os.environ.get("SLURM_RESTART_COUNT") or 0),
     }
+
+
+@functools.cache
+def place() -> str:
+    """Return a hash of host name, boot and PID namespace: within these, a process ID is unique."""
+    facts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+    with contextlib.suppress(OSError):
+        facts.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:8]
 
 
 def began(pid: int) -> str | None:
@@ -122,11 +137,11 @@ def _holder(file: Path) -> dict[str, Any]:
 
 
 def _is_dead(file: Path) -> bool:
-    """Return whether a lock's process is dead; takes up to 60 seconds if it is on another host."""
+    """Return whether a lock's process is dead; takes up to 60 seconds if it is of another place."""
     holder, this = _holder(file), _this_process()
     if this["job"] and holder.get("job") == this["job"] and holder["start"] < this["start"]:
         return True
-    if holder.get("host") == this["host"] and this["began"] is not None:
+    if holder.get("place") == this["place"] and this["began"] is not None:
         return holder["began"] != began(holder["pid"])
     touched, begun = _touched(file), time.monotonic()
     while time.monotonic() < begun + LEASE:

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+MOST_TEXT = 2**25  # bytes of an index or configuration, which is read as a whole
 SPARE, LEAST = 64, 8  # descriptors left when the limit is raised, and when it cannot be raised
 
 
@@ -44,6 +45,17 @@ def open_to_read(path: Path) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def text_of(path: Path) -> str:
+    """Return the text of a small UTF-8 file; ValueError if it has more than MOST_TEXT bytes.
+
+    Raises OSError if it is not a regular file, as `open_to_read` does.
+    """
+    with open(open_to_read(path), encoding="utf-8") as file:
+        if (size := os.fstat(file.fileno()).st_size) > MOST_TEXT:
+            raise ValueError(f"{path} has {size:,} bytes, but is read only up to {MOST_TEXT:,}")
+        return file.read()
 
 
 @contextlib.contextmanager

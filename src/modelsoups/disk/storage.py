@@ -47,8 +47,11 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder; then rename it to the new `path`, or delete it after an error."""
+def new_folder(path: Path, keep: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder; then rename it to the new `path`, or delete it after an error.
+
+    keep: if `path` exists by then, keep that one instead of raising OSError.
+    """
     tmp = path
     try:
         _make_folder(path.parent)
@@ -57,7 +60,10 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield tmp
         for made in [*tmp.rglob("*"), tmp]:
             _sync(made)
-        tmp.rename(path)
+        if keep and path.exists():
+            temporary.remove(tmp)
+        else:
+            tmp.rename(path)
         _sync(path.parent)
     except BaseException as error:
         if tmp != path:
@@ -66,6 +72,31 @@ def new_folder(path: Path) -> Iterator[Path]:
             what = (error.strerror or str(error)).replace(str(tmp), str(path))
             raise OSError(error.errno, what if str(path) in what else f"could not write {path}: {what}") from error
         raise
+
+
+def allocate(path: Path) -> None:
+    """Reserve a file's blocks on the disk; raise OSError if it is full or a quota is reached.
+
+    Writing to a memory map of a file without them would end the process with a bus error.
+    """
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.posix_fallocate(descriptor, 0, os.fstat(descriptor).st_size)
+    except OSError as error:
+        raise OSError(error.errno, f"could not write {path}: {error.strerror}; make room on the disk") from error
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _own_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path` for what a library writes; remove it afterwards."""
+    folder = temporary.beside(path)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        temporary.remove(folder)
 
 
 def check_space(path: Path, size: int) -> None:
@@ -135,7 +166,11 @@ def read_object(path: Path, *keys: str) -> dict[str, Any]:
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Return one dictionary per line of a JSON Lines file; raise ValueError for an invalid line."""
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not in UTF-8 (byte {error.start:,}); {AWAY}") from error
+    for number, line in enumerate(lines, 1):
         try:
             rows.append(json.loads(line))
         except (ValueError, RecursionError) as error:
@@ -151,11 +186,12 @@ def save_weights(path: Path, state: "Mapping[str, Tensor]") -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    with atomic(path) as tmp:
+    with atomic(path) as tmp, _own_folder(path) as folder:  # safetensors has a temporary file of its own
         try:
-            save_file(dict(state), tmp, metadata={"format": "pt"})
+            save_file(dict(state), folder / "weights", metadata={"format": "pt"})
         except SafetensorError as error:  # for example a full disk; it does not name the file
             raise OSError(errno.EIO, str(error)) from error
+        os.replace(folder / "weights", tmp)
 
 
 def fingerprint(value: Any) -> str:

@@ -1,21 +1,18 @@
 """Temporary files and folders: each belongs to one process, and is removed if this process died.
 
-A name is ".<final name>.<machine>-<process ID>-<start time>-<random>.tmp". <machine> is a hash of
-host name, boot and PID namespace, because a process ID identifies a process only within these.
+A name is ".<final name>.<machine>-<process ID>-<start time>-<random>.tmp". <machine> is
+`lock.place`, because a process ID identifies a process only there.
 """
 
 import contextlib
-import functools
-import hashlib
 import os
 import re
 import secrets
 import shutil
-import socket
 import time
 from pathlib import Path
 
-from modelsoups.disk.lock import began
+from modelsoups.disk.lock import began, place
 
 OURS = re.compile(r"\..*\.([0-9a-f]{8})-(\d+)-(\w+)-[0-9a-f]{8}\.tmp", re.DOTALL)
 LONGEST = 255  # bytes of a name on common file systems
@@ -31,7 +28,7 @@ def beside(path: Path) -> Path:
         tidy(folder)
     pid = os.getpid()
     while True:
-        end = f".{_place()}-{pid}-{began(pid)}-{secrets.token_hex(4)}.tmp"
+        end = f".{place()}-{pid}-{began(pid)}-{secrets.token_hex(4)}.tmp"
         kept = os.fsencode(path.name)[: LONGEST - 1 - len(end)]
         found = folder / f".{os.fsdecode(kept)}{end}"
         if not os.path.lexists(found):
@@ -55,20 +52,10 @@ def remove(path: Path) -> None:
             path.unlink()
 
 
-def _left_behind(entry: "os.DirEntry[str]", place: str, pid: str, start: str) -> bool:
+def _left_behind(entry: "os.DirEntry[str]", where: str, pid: str, start: str) -> bool:
     with contextlib.suppress(OSError):
         facts = entry.stat(follow_symlinks=False)
-        if place == _place() and facts.st_uid == os.geteuid():  # /proc may hide the processes of other users
+        if where == place() and facts.st_uid == os.geteuid():  # /proc may hide the processes of other users
             return str(began(int(pid))) != start
         return time.time() - facts.st_mtime > LONE
     return False
-
-
-@functools.cache
-def _place() -> str:
-    facts = [socket.gethostname()]
-    with contextlib.suppress(OSError):
-        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
-    with contextlib.suppress(OSError):
-        facts.append(os.readlink("/proc/self/ns/pid"))
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:8]

@@ -5,10 +5,8 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from modelsoups.config.schema import HeadsConfig, SweepConfig
-from modelsoups.disk import storage
+from modelsoups.disk import storage, yaml_files
 from modelsoups.disk.paths import Run, shipped
 from modelsoups.recipes import search as searches
 from modelsoups.recipes.recipe import Recipe
@@ -36,12 +34,16 @@ class Draw:
                 "sweep` draws the same recipes again. For other recipes, choose another run with "
                 "name=..."
             )
-        try:
-            return [Recipe(**row["recipe"]) for row in storage.read_jsonl(path)]
-        except (TypeError, KeyError) as error:
-            raise ValueError(
-                f"{path} does not contain recipes ({type(error).__name__}: {error}); restore it"
-            ) from error
+        found = []
+        for number, row in enumerate(storage.read_jsonl(path), 1):
+            try:
+                found.append(Recipe(**row["recipe"]))
+            except (TypeError, KeyError) as error:
+                what = f"does not contain recipes (line {number}: {type(error).__name__}: {error})"
+                raise ValueError(f"{path} {what}; restore it") from error
+            except ValueError as error:
+                raise ValueError(f"{path} line {number}: {error}; restore the file") from error
+        return found
 
     def planned(self) -> list[Recipe]:
         """Return the recipes in draw.jsonl or, if there is none, those that `sweep` would draw."""
@@ -116,10 +118,7 @@ def load_search(name: str) -> dict[str, Any]:
     if path.suffix == ".jsonl":
         search: Any = {"kind": "list", "recipes": storage.read_jsonl(path)}
     else:
-        try:
-            search = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not valid YAML: {error}") from error
+        search = yaml_files.read_yaml(path)
     try:
         searches.validate(search)
     except ValueError as error:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from modelsoups.checkpoints.tensors import Checkpoint
+from modelsoups.disk.opening import text_of
 
 # Keys that concern training, generation's caches or where a model came from.
 HARMLESS = re.compile(
@@ -43,7 +44,7 @@ def config_of(checkpoint: Checkpoint) -> Mapping[str, Any] | None:
     folder = checkpoint.folder or checkpoint.files[0].parent
     for name in NAMES:
         try:
-            content = json.loads((folder / name).read_text(encoding="utf-8"))
+            content = json.loads(text_of(folder / name))
         except (OSError, ValueError, RecursionError):
             continue
         if isinstance(content, Mapping) and any(kind in content for kind in KINDS):

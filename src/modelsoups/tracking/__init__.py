@@ -44,7 +44,7 @@ def _start(mode: str, folder: Path, settings: Mapping[str, Any]) -> subprocess.P
         if mode != "auto":
             warn(f"wandb={mode}, but wandb is not installed (pip install modelsoups[wandb]); nothing is logged")
         return None
-    command = [sys.executable, "-m", "modelsoups.tracking.follower"]
+    command = [sys.executable, "-P", "-m", "modelsoups.tracking.follower"]
     streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": 2, "text": True}
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from modelsoups.disk import manifests, paths, storage
+from modelsoups.disk import manifests, paths, provenance, storage, temporary
 from modelsoups.tracking.results import log_results, results_state, scores
 
 POLL = 2.0  # seconds
@@ -82,11 +82,12 @@ class Follower:
         options: Row = {
             "project": track["project"], "entity": track["entity"], "dir": str(self.run.wandb.resolve()),
             "id": run_id, "name": f"{experiment} {name}", "group": experiment, "job_type": stage, "tags": list(tags),
-            "config": {**facts, "experiment": experiment, **kinds, **common},
+            "config": provenance.public({**facts, "experiment": experiment, **kinds, **common}),
             "resume": "allow", "reinit": "create_new",
         }  # fmt: skip
-        options["settings"] = wandb.Settings(
+        options["settings"] = wandb.Settings(  # its metadata would have the absolute paths of folder and Python
             silent=True, console="off", disable_git=True, disable_code=True, x_save_requirements=False,
+            x_disable_meta=True,
             init_timeout=INIT, x_stats_pid=self.parent, x_stats_track_process_tree=True,
         )  # fmt: skip
         try:
@@ -239,7 +240,7 @@ def first_line(error: BaseException) -> str:
 
 def _token(path: Path) -> str:
     """Return the random id of this run folder; the first process writes it to `path`."""
-    tmp = path.with_name(f".{path.name}.{os.getpid()}")
+    tmp = temporary.beside(path)
     tmp.write_text(secrets.token_hex(8))
     with contextlib.suppress(FileExistsError):
         os.link(tmp, path)

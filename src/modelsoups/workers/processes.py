@@ -7,6 +7,7 @@ import contextlib
 import functools
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.forkserver
 import os
 import pickle
 import queue
@@ -102,6 +103,7 @@ class _Team:
     def __init__(self, count: int) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOAD)
+        _start_server()
         self.idle = False
         self.queue = context.Queue()
         self.slots = [context.Value("i", NOT_STARTED) for _ in range(count)]
@@ -121,6 +123,22 @@ class _Team:
             process.kill()
         for process in processes:
             process.join()
+
+
+def _start_server() -> None:
+    """Start the server from which workers are forked, if it is not running.
+
+    It does not import files of the working folder, such as a secrets.py, instead of libraries.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 # The teams of the enclosing `workers_kept`, a context variable so that nested calls of run_tasks find them.

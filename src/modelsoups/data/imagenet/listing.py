@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from modelsoups.data.walk import MOST_BYTES
+
 IMAGE_SUFFIXES = {".jpeg", ".jpg", ".png"}
 ORIGINAL = re.compile(r"(n\d{8}_\d+|ILSVRC2012_val_\d{8})(_n\d{8})?")
 COLUMNS = ("key_N", "label_N", "file_N", "name_N", "offset_N", "size_N")
@@ -78,7 +80,10 @@ class Listing:
         return f"{file}/{name}" if name else f"{file} (byte {self.offset_N[row]:,})"
 
     def read(self, row: int) -> bytes:
-        """Return an image's encoded bytes; raise ValueError if its file has become shorter."""
+        """Return an image's encoded bytes; ValueError if it is too large, or its file became shorter."""
+        if self.size_N[row] > MOST_BYTES:
+            size = f"{self.size_N[row] / 2**20:,.0f} MiB"
+            raise ValueError(f"{self.where(row)} has {size}, but an image may have at most {MOST_BYTES >> 20}")
         file, name = self.files[self.file_N[row]], os.fsdecode(self.name_N[row])
         with open(Path(file, name) if name else file, "rb", buffering=0) as f:
             data = os.pread(f.fileno(), int(self.size_N[row]), int(self.offset_N[row]))

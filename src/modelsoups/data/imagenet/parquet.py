@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from modelsoups.data import footers
 from modelsoups.data.imagenet.listing import Found, Listing
 from modelsoups.disk import storage
 from modelsoups.workers.processes import advance
@@ -49,7 +50,9 @@ def rows(path: Path) -> Iterator[tuple[str, bytes, int]]:
         columns = set(file.schema_arrow.names)
         if not {"image", "label"} <= columns:
             raise ValueError(f"{path} has columns {', '.join(sorted(columns))}; expected image and label")
+        footers.check_sizes(path, file.metadata)
         for batch in file.iter_batches(ROWS, columns=["image", "label"]):
+            batch.validate(full=True)  # damaged offsets would crash the process
             for row in batch.to_pylist():
                 yield _checked(path, row["image"], row["label"])
 
@@ -69,17 +72,20 @@ def _reader(path: Path) -> Iterator[Any]:
         raise ValueError("parquet files need pyarrow: pip install 'modelsoups[parquet]'") from error
     try:
         yield pyarrow.parquet
-    except (pyarrow.ArrowException, OSError, EOFError) as error:
+    except (pyarrow.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
         reason = str(error).split("\n")[0]
         raise ValueError(f"{path} is truncated or not a parquet file ({reason}); download it again") from error
 
 
 def _checked(path: Path, image: Any, label: Any) -> tuple[str, bytes, int]:
-    if not isinstance(image, dict) or not image.get("bytes"):
+    data, name = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (None, None)
+    if not (data and isinstance(data, bytes)):
         raise ValueError(f"{path}: a row has no image bytes (image.bytes); download it again")
-    if not (name := image.get("path")):
+    if not (name and isinstance(name, str)):
         raise ValueError(f"{path}: a row has no file name (image.path); download it again")
+    if label is not None and (not isinstance(label, int) or isinstance(label, bool)):
+        raise ValueError(f"{path}: {name} has label {str(label)[:30]!r}, not a class number; download it again")
     if label is None or label < 0:
         way_out = "move the test split elsewhere, as it has no labels"
         raise ValueError(f"{path}: {name} has label {label}; {way_out}")
-    return name, image["bytes"], int(label)
+    return name, data, label

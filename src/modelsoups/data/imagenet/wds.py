@@ -28,13 +28,15 @@ AGAIN = "download it again"
 def labelled(path: Path, suffixes: Sequence[str] = SUFFIXES) -> Iterator[tuple[tars.Member, int]]:
     """Yield each image of a WebDataset tar, with the label in its .cls file.
 
-    Raises ValueError if a label is no number, or if an image and its label are not both there.
+    Raises ValueError if a label is no number, if an image and its label are not both there, or if one is there twice.
     """
     images: dict[str, tars.Member] = {}
     labels: dict[str, int] = {}
     with open(path, "rb") as file:
         for member in tars.members(path):
             base, _, extension = member.name.rpartition(".")
+            if base in (labels if extension == "cls" else images):
+                raise ValueError(f"{path}: {base} occurs twice, also as {member.name}; {AGAIN}")
             if f".{extension.lower()}" in suffixes and not member.name.rpartition("/")[2].startswith("."):
                 images[base] = member
             elif extension == "cls":

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from modelsoups.data import walk
+from modelsoups.data import footers, walk
 from modelsoups.data.text.tables import Row, Table
 
 SUFFIXES = (".parquet", ".arrow")
@@ -19,10 +19,19 @@ def read(path: Path) -> Table:
     """Return a parquet or arrow file's table; ValueError if pyarrow is missing or it is damaged."""
     with _pyarrow(path) as pa:
         buffer = pa.BufferReader(walk.content(path, "a file of texts"))
-        table = pa.parquet.read_table(buffer) if path.suffix == ".parquet" else _arrow(pa, buffer)
+        table = _parquet(pa, path, buffer) if path.suffix == ".parquet" else _arrow(pa, buffer)
         table.validate(full=True)  # damaged offsets would crash the process
         names = _class_names(table.schema.metadata or {})
         return Table(path, table.column_names, list(_rows(path, table)), names)
+
+
+def _parquet(pa: Any, path: Path, buffer: Any) -> Any:
+    """Return a parquet file's table; ValueError if it unpacks to more than footers.MOST_BYTES."""
+    file = pa.parquet.ParquetFile(buffer)
+    if (size := footers.check_sizes(path, file.metadata)) > footers.MOST_BYTES:
+        most = f"more than {footers.MOST_BYTES >> 20} MiB; split it into several files"
+        raise ValueError(f"{path} unpacks to {size:,} bytes, {most}")
+    return file.read()
 
 
 def _arrow(pa: Any, buffer: Any) -> Any:
