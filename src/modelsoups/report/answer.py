@@ -68,11 +68,12 @@ def _rivals(numbers: Numbers, on: str) -> list[str]:
     higher, lower = [], []
     for name, row in rows.items():
         (higher if _score(row, on) > greedy else lower).append(f"{_named(row)} ({_level(numbers, name, on)})")
-    place, found = _place(numbers, on), []
+    found = []
+    place = "Under shift" if on == MEAN else f"On {numbers.title(on)}"
     if higher:
-        found.append(f"On {place}, {_and(higher)} {_verb(higher)} higher than the greedy soup.")
+        found.append(f"{place}, {_and(higher)} {_verb(higher)} higher than the greedy soup.")
     if lower:
-        found.append(f"{_and(lower)[0].upper()}{_and(lower)[1:]} {_verb(lower)} no higher than the greedy soup there.")
+        found.append(f"{place}, {_and(lower)} {_verb(lower)} no higher than the greedy soup.")
     return found
 
 

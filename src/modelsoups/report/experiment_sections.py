@@ -75,7 +75,7 @@ def _figures(numbers: Numbers) -> Section:
             f"Figure 1. {axes}. Each dot is a fine-tuned model, coloured by learning rate; crosses are 95% "
             "intervals. Dashed: WiSE-FT, the line between a model and the initialization."
         )
-        contents.append(Picture("figure_1", figure_1.figure_1(numbers), text))
+        contents.append(Picture("figure_1", figure_1.figure_1(numbers), text, figure_1.figure_1(numbers, 3.8)))
     score = "accuracy" if numbers.has_top_1 else "score"
     if len(numbers.curve) > 1:
         text = f"Figure B.1. {score.capitalize()} against the number of models, in one random order."

@@ -16,13 +16,13 @@ ENDS = {"best": "best model", "greedy": "greedy soup"}  # rows that WiSE-FT move
 GAP = 0.062  # between the labels at the right edge, as a share of the panel's height
 
 
-def figure_1(numbers: Numbers) -> Figure:
+def figure_1(numbers: Numbers, width: float = 5.4) -> Figure:
     """Draw Figure 1: ingredients and soups by test score (x) and mean score on shifts (y).
 
     Without shifts: by hold-out score (x) and test score (y). Crosses are 95% intervals; lines are
-    WiSE-FT's paths to the initialization.
+    WiSE-FT's paths to the initialization. width: in inches.
     """
-    figure, (axes,) = panels_of(1, 5.4, 4.2)
+    figure, (axes,) = panels_of(1, width, 4.2)
     _draw_ingredients(numbers, figure, axes)
     labels: dict[str, tuple[float, float]] = {}
     for name, (marker, colour) in SPECIAL.items():
@@ -31,7 +31,7 @@ def figure_1(numbers: Numbers) -> Figure:
             (x, y), label = place_of(numbers, row), label_of(name)
             _draw_intervals(numbers, axes, row, colour)
             looks: dict[str, Any] = {"marker": marker, "color": colour, "edgecolors": PAPER}
-            mark = axes.scatter(x, y, s=70, linewidths=0.6, label=label, zorder=4, **looks)
+            mark = axes.scatter(x, y, s=140 if marker == "*" else 70, linewidths=0.6, label=label, zorder=4, **looks)
             describe(mark, [f"{label}\n{both_scores(numbers, row)}"])
             labels[label] = (x, y)
     for end, name in ENDS.items():
@@ -61,7 +61,7 @@ def _draw_ingredients(numbers: Numbers, figure: Figure, axes: Axes) -> None:
     dots = axes.scatter(x, y, c=rates, cmap="viridis", norm=norm, **looks)
     describe(dots, texts)
     label = "Learning rate of a fine-tuned model (dots)"
-    bar = figure.colorbar(dots, ax=axes, label=label, location="bottom", pad=0.02, aspect=45)
+    bar = figure.colorbar(dots, ax=axes, label=label, location="bottom", pad=0.02, aspect=8 * figure.get_figwidth())
     rate_ticks(bar.ax, min(rates), max(rates), horizontal=True)
 
 
@@ -89,24 +89,25 @@ def _draw_wise_ft(numbers: Numbers, axes: Axes, end: str, name: str) -> None:
     axes.plot(x, y, color=colour, linewidth=1, linestyle="--", zorder=2)
     marks = axes.scatter(x[1:-1], y[1:-1], s=20, marker="o", facecolors=PAPER, edgecolors=colour, zorder=3)
     describe(marks, [f"{label_of(row)}\n{both_scores(numbers, numbers.rows[row])}" for row in path])
-    middle = len(points) // 2
-    looks: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7, "color": colour}
-    side: dict[str, Any] = {"ha": "left", "va": "bottom"} if end == "greedy" else {"ha": "right", "va": "top"}
-    offset = (4, 4) if end == "greedy" else (-4, -4)
-    axes.annotate(f"WiSE-FT of the {name}", points[middle], offset, **looks, **side)
+    begin, first = points[:2]
+    middle = ((begin[0] + first[0]) / 2, (begin[1] + first[1]) / 2)
+    offset, side = ((0, 3), "bottom") if end == "greedy" else ((0, -4), "top")
+    looks: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7, "color": colour, "ha": "center"}
+    axes.annotate(f"WiSE-FT of the {name}", middle, offset, va=side, **looks)
 
 
 def _label(axes: Axes, labels: Mapping[str, tuple[float, float]]) -> None:
-    """Write each label at the right edge, with a line to its point; labels keep a distance."""
-    bottom, top = axes.get_ylim()
-    axes.set_ylim(bottom, top)
-    axes.set_xlim(*axes.get_xlim())
-    order = sorted(labels, key=lambda label: labels[label][1])
-    heights = spread([(labels[label][1] - bottom) / (top - bottom) for label in order], GAP)
+    """Write the labels of points on the left below them, all others at the right edge with a line."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    axes.set(xlim=(left, right), ylim=(bottom, top))
+    beside = sorted((y, label) for label, (x, y) in labels.items() if x > (left + right) / 2)
+    heights = spread([(y - bottom) / (top - bottom) for y, _ in beside], GAP)
     line = {"arrowstyle": "-", "color": INK, "linewidth": 0.4, "alpha": 0.5, "shrinkA": 1, "shrinkB": 4}
-    for label, height in zip(order, heights, strict=True):
+    for (_, label), height in zip(beside, heights, strict=True):
         looks: dict[str, Any] = {"fontsize": 7, "va": "center", "annotation_clip": False, "arrowprops": line}
         axes.annotate(label, labels[label], (1.02, height), textcoords="axes fraction", **looks)
+    for label in labels.keys() - {label for _, label in beside}:
+        axes.annotate(label, labels[label], (4, -10), textcoords="offset points", fontsize=7)
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:

@@ -39,6 +39,7 @@ def gains(numbers: Numbers, stacked: bool = False) -> Figure:
         panel.set_yticks(range(len(shown)), names)
         panel.set_ylim(len(shown) - 0.5, -0.5)
         panel.grid(visible=False, axis="y")
+        panel.tick_params(axis="y", length=0)
         title = numbers.title(on) if on != MEAN else numbers.shifts_title
         best = numbers.rows["best"].shift_mean if on == MEAN else numbers.rows["best"].accuracy(on)
         panel.set_title(f"{title[0].upper()}{title[1:]}", fontsize=8, loc="left", fontweight="bold")
@@ -52,9 +53,11 @@ def _draw_difference(panel: Axes, y: float, d: Difference) -> None:
     value = 100 * d.value
     if d.low is not None and d.high is not None:
         panel.plot([100 * d.low, 100 * d.high], [y, y], color=colour, linewidth=1.4)
-    size = 60 if d.a == "greedy" else 34
+    size = 90 if marker == "*" else 60 if d.a == "greedy" else 34
     mark = panel.scatter(value, y, s=size, marker=marker, color=colour, edgecolors=PAPER, linewidths=0.6, zorder=3)
-    describe(mark, [f"{label_of(d.a)} minus best individual model: {percent(d.value, True)}\n95% interval {interval(d)}"])
+    describe(
+        mark, [f"{label_of(d.a)} minus best individual model: {percent(d.value, True)}\n95% interval {interval(d)}"]
+    )
     bold = "bold" if d.a == "greedy" else "normal"
     above = {"textcoords": "offset points", "ha": "center", "fontsize": 7, "fontweight": bold}
     panel.annotate(percent(d.value, True), (value, y), (0, 4.5), **above)
@@ -118,6 +121,7 @@ def each_shift(numbers: Numbers, across: int = 3) -> Figure:
         panel.set_yticks(range(len(rows)), [SHORT[row.name] if place % across == 0 else "" for row in rows])
         panel.set_ylim(len(rows) - 0.5, -0.5)
         panel.grid(visible=False, axis="y")
+        panel.tick_params(axis="y", length=0)
         panel.set_title(numbers.title(name), fontsize=7.5, loc="left")
         panel.xaxis.set_major_locator(MaxNLocator(4))
     for panel in panels[len(sets) :]:
@@ -133,7 +137,7 @@ def _draw_score(numbers: Numbers, panel: Axes, y: float, row: RowResults, datase
     r = row.results[dataset]
     panel.plot([100 * r.low, 100 * r.high], [y, y], color=colour, linewidth=1.2)
     looks: dict[str, Any] = {"marker": marker, "color": colour, "edgecolors": PAPER, "linewidths": 0.5, "zorder": 3}
-    mark = panel.scatter(100 * r.accuracy, y, s=34, **looks)
+    mark = panel.scatter(100 * r.accuracy, y, s=90 if marker == "*" else 34, **looks)
     text = f"{label_of(row.name)}, {numbers.title(dataset)}: {percent(r.accuracy)}{unit_of(numbers)}"
     describe(mark, [f"{text} ({percent(r.low)} to {percent(r.high)})"])
 

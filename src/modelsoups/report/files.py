@@ -4,7 +4,15 @@ from pathlib import Path
 from typing import Any
 
 from modelsoups.disk import manifests, paths, storage
-from modelsoups.report import answer, beside_published, claims, experiment_sections, released_results, table_3, text_tables
+from modelsoups.report import (
+    answer,
+    beside_published,
+    claims,
+    experiment_sections,
+    released_results,
+    table_3,
+    text_tables,
+)
 from modelsoups.report.numbers import Numbers
 from modelsoups.report.plotting import style
 from modelsoups.report.sections import files as files_of
