@@ -75,8 +75,12 @@ def workspace(experiment: Experiment, entity: str) -> Any:
     ]
     panels = {"Soups": soups, "Sweep": sweep, "Fine-tuning": tuning}
     sweep_alone = ws.Metric("Group") == tracking.group({"name": config.name})
-    best_first = ws.Ordering(ws.Summary(f"accuracy/{config.data.holdout}"), ascending=False)
-    runs = {"filters": [sweep_alone, ws.Metric("State") == "finished"], "order": [best_first]}
+    scores = [f"accuracy/{config.data.holdout}", MEAN]
+    runs: dict[str, Any] = {
+        "filters": [sweep_alone, ws.Metric("State") == "finished"],
+        "order": [ws.Ordering(ws.Summary(scores[0]), ascending=False)],
+        "pinned_columns": [f"summary:{name}" for name in scores],
+    }
     return ws.Workspace(
         entity=entity,
         project=tracking.project({"project": config.track.project}),

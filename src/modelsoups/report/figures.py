@@ -40,9 +40,9 @@ def gains(numbers: Numbers, stacked: bool = False) -> Figure:
         panel.set_ylim(len(shown) - 0.5, -0.5)
         panel.grid(visible=False, axis="y")
         panel.tick_params(axis="y", length=0)
-        title = numbers.title(on) if on != MEAN else numbers.shifts_title
+        title = numbers.title(on) if on != MEAN else numbers.shifts_heading
         best = numbers.rows["best"].shift_mean if on == MEAN else numbers.rows["best"].accuracy(on)
-        panel.set_title(f"{title[0].upper()}{title[1:]}", fontsize=8, loc="left", fontweight="bold")
+        panel.set_title(title, fontsize=8, loc="left", fontweight="bold")
         panel.set_xlabel(f"points; line: best individual model, {percent(best)}")
     return figure
 
@@ -73,7 +73,7 @@ def figure_b1(numbers: Numbers, stacked: bool = False) -> Figure:
     if numbers.shifts:
         labels.append(shifts_label(numbers))
     across = 1 if stacked else len(labels)
-    figure, panels = panels_of(across, 3.6 if stacked else 6.4 / min(len(labels), 2), 2.6, len(labels) // across)
+    figure, panels = panels_of(across, 3.6 if stacked else 6.4 / min(len(labels), 2), 2.9, len(labels) // across)
     counts, unit = sorted(numbers.curve), unit_of(numbers)
     for column, panel in enumerate(panels):
         for method in ("best", "uniform", "greedy", "ensemble"):
@@ -93,7 +93,7 @@ def greedy_trace(numbers: Numbers) -> Figure:
     """Draw the greedy soup's steps: hold-out score with each candidate, and the best so far."""
     soup = numbers.rows["greedy"].soup
     steps = soup.trace if soup else ()
-    figure, (axes,) = panels_of(1, 6.4, 2.6)
+    figure, (axes,) = panels_of(1, 6.4, 2.9)
     for marks, places in draw_decisions(axes, steps) if steps else ():
         texts = []
         for step in map(steps.__getitem__, places):
@@ -113,8 +113,8 @@ def each_shift(numbers: Numbers, across: int = 3) -> Figure:
     rows = [numbers.rows[name] for name in ("initialization", "best", *COMPARED[2:]) if name in numbers.rows]
     sets = [numbers.test, *numbers.available_shifts]
     across = min(across, len(sets))
-    height = 0.2 * len(rows) + 0.65
-    figure, panels = panels_of(across, 6.9 / across if across > 2 else 1.9, height, -(-len(sets) // across))
+    width = {1: 4.8, 2: 1.9}.get(across, 6.9 / across)
+    figure, panels = panels_of(across, width, 0.2 * len(rows) + 0.65, -(-len(sets) // across))
     for place, (panel, name) in enumerate(zip(panels, sets, strict=False)):
         for y, row in enumerate(rows):
             _draw_score(numbers, panel, y, row, name)

@@ -180,6 +180,11 @@ class Numbers:
         """What the mean over the shifts is called: "mean of 5 shifts", or one shift's own title."""
         return self.title(self.shifts[0]) if len(self.shifts) == 1 else f"mean of {len(self.shifts)} shifts"
 
+    @property
+    def shifts_heading(self) -> str:
+        """`shifts_title` at the start of a heading."""
+        return self.shifts_title.replace("mean", "Mean", 1) if len(self.shifts) != 1 else self.shifts_title
+
     def scored(self, share: float) -> str:
         """Return a score for a sentence, such as "73.11%"; without "%" if it is no accuracy."""
         return f"{percent(share)}{'%' if self.score_unit == '%' else ''}"

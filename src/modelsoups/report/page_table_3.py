@@ -13,12 +13,11 @@ Columns = dict[str, list[Cell | str]]  # header -> a cell for each row
 def section(numbers: Numbers) -> Section:
     """Return the section with Table 3: rows in groups, the best of each group first."""
     methods = _ordered(numbers)
-    places = {numbers.title(numbers.test): _columns(numbers, methods, 0)}
+    places = [(numbers.title(numbers.test), _columns(numbers, methods, 0))]
     if numbers.shifts:
-        title = numbers.shifts_title
-        places[f"{title[0].upper()}{title[1:]}"] = _columns(numbers, methods, 1)
+        places.append((numbers.shifts_heading, _columns(numbers, methods, 1)))
     head, columns, spans = ["Method"], [[Cell(m.label, explained.method(m.row)) for m in methods]], [("", 1)]
-    for title, found in places.items():
+    for title, found in places:
         head += found
         columns += found.values()
         spans.append((title, len(found)))
