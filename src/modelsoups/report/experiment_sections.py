@@ -26,7 +26,7 @@ def sections(numbers: Numbers, verdicts: list[Verdict], contact: bytes | None) -
 
 def _answer(numbers: Numbers) -> Section:
     contents: list[Content] = [Lead(answer.answer(numbers))]
-    if "best" in numbers.rows:
+    if figures.compared(numbers):
         both = (figures.gains(numbers), figures.gains(numbers, stacked=True))
         text = (
             "Difference from the best individual model in points, with 95% intervals of the paired differences. "

@@ -18,17 +18,22 @@ SHORT = {"initialization": "Initialization", "best": "Best model", "uniform": "U
 SHORT |= {"greedy": "Greedy soup", "ensemble": "Ensemble"}
 
 
+def compared(numbers: Numbers) -> list[str]:
+    """Return the main methods that this run compares with the best individual model."""
+    return [name for name in COMPARED if numbers.difference(name, "best", numbers.test)]
+
+
 def gains(numbers: Numbers, stacked: bool = False) -> Figure:
     """Draw the main methods' differences from the best individual model, with paired intervals.
 
     One panel for the test set and one for the mean of the shifts; stacked: below each other.
     """
-    shown = [name for name in COMPARED if numbers.difference(name, "best", numbers.test)]
+    shown = compared(numbers)
     places = [numbers.test]
     if any(numbers.difference(name, "best", MEAN) for name in shown):
         places.append(MEAN)
     across = 1 if stacked else len(places)
-    height = 0.28 * max(len(shown), 1) + 0.75
+    height = 0.28 * len(shown) + 0.75
     figure, panels = panels_of(across, 5.4 if across == 1 and not stacked else 3.6, height, len(places) // across)
     for place, (panel, on) in enumerate(zip(panels, places, strict=True)):
         for y, name in enumerate(shown):

@@ -178,7 +178,7 @@ def wide(numbers: Numbers) -> TextTable:
 
 def without_sets(numbers: Numbers) -> TextTable:
     """Return Table 3 for print: scores and gains, ours and the paper's."""
-    return _table(numbers, _columns(numbers))
+    return _table(numbers, _columns(numbers, short=True))
 
 
 def each_set(numbers: Numbers) -> TextTable:
@@ -203,8 +203,11 @@ def summary(numbers: Numbers) -> str:
     return "\n\n".join(parts)
 
 
-def _columns(numbers: Numbers) -> list[tuple[str, list[str]]]:
-    """Return (header, cells) of each column of Table 3 that contains any number."""
+def _columns(numbers: Numbers, short: bool = False) -> list[tuple[str, list[str]]]:
+    """Return (header, cells) of each column of Table 3 that contains any number.
+
+    short: with shorter headers, all columns on the test set first, then those on the shifts.
+    """
     rows, test = method_rows(numbers), numbers.title(numbers.test)
     cell = paper_cell(numbers)
     titles = {
@@ -213,14 +216,16 @@ def _columns(numbers: Numbers) -> list[tuple[str, list[str]]]:
         "theirs": (f"Paper: {cell.title if cell else 'ImageNet'}", "Paper: dist. shifts"),
         "their_gains": ("Paper's gain: test", "Paper's gain: dist. shifts"),
     }
-    columns: list[tuple[str, list[str]]] = []
+    if short:
+        titles |= {"our_gains": ("Gain",) * 2, "theirs": ("Paper",) * 2, "their_gains": ("Paper's gain",) * 2}
+    columns: list[tuple[int, str, list[str]]] = []
     for kind, both in titles.items():
         for place, title in enumerate(both):
             cells = [getattr(row, kind)[place] for row in rows]
             shown = bool(numbers.shifts) if place else True
             if shown and any(cells) and (kind != "theirs" or has_paper_scores(numbers)):
-                columns.append((title, cells))
-    return columns
+                columns.append((place if short else 0, title, cells))
+    return [(title, cells) for _, title, cells in sorted(columns, key=lambda column: column[0])]
 
 
 def _table(numbers: Numbers, columns: list[tuple[str, list[str]]]) -> TextTable:
