@@ -188,16 +188,16 @@ def each_set(numbers: Numbers) -> TextTable:
 def summary(numbers: Numbers) -> str:
     """Return Table 3 for 80-column terminals: scores and gains in distribution, then under shift."""
     rows = method_rows(numbers)
-    titles = [numbers.title(numbers.test), numbers.shifts_title] if numbers.shifts else [numbers.title(numbers.test)]
-    parts = []
+    titles = [numbers.title(numbers.test), numbers.shifts_heading] if numbers.shifts else [numbers.title(numbers.test)]
+    parts = [f"{numbers.score_in_words}. Gain: over the best individual model, in points."]
     for column, title in enumerate(titles):
-        head = [f"{numbers.score_in_words}: {title}", "score", "gain"]
+        head = [title, "score", "gain"]
         cells = [[row.label, row.ours[column], row.our_gains[column]] for row in rows]
         theirs = [[row.theirs[column], row.their_gains[column]] for row in rows]
         if has_paper_scores(numbers) and any(pair[0] for pair in theirs):
             head, cells = [*head, "paper"], [[*ours, pair[0]] for ours, pair in zip(cells, theirs, strict=True)]
         if any(pair[1] for pair in theirs):
-            head = [*head, "its gain" if "paper" in head else "paper's gain"]
+            head = [*head, "paper's gain"]
             cells = [[*ours, pair[1]] for ours, pair in zip(cells, theirs, strict=True)]
         parts.append(aligned([head, *cells]))
     return "\n\n".join(parts)
