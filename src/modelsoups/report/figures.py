@@ -64,7 +64,7 @@ def _draw_difference(panel: Axes, y: float, d: Difference) -> None:
         mark, [f"{label_of(d.a)} minus best individual model: {percent(d.value, True)}\n95% interval {interval(d)}"]
     )
     bold = "bold" if d.a == "greedy" else "normal"
-    above = {"textcoords": "offset points", "ha": "center", "fontsize": 7, "fontweight": bold}
+    above: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 7, "fontweight": bold}
     panel.annotate(percent(d.value, True), (value, y), (0, 4.5), **above)
 
 

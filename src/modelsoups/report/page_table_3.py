@@ -16,7 +16,8 @@ def section(numbers: Numbers) -> Section:
     places = [(numbers.title(numbers.test), _columns(numbers, methods, 0))]
     if numbers.shifts:
         places.append((numbers.shifts_heading, _columns(numbers, methods, 1)))
-    head, columns, spans = ["Method"], [[Cell(m.label, explained.method(m.row)) for m in methods]], [("", 1)]
+    head, spans = ["Method"], [("", 1)]
+    columns: list[Cells] = [[Cell(m.label, explained.method(m.row)) for m in methods]]
     for title, found in places:
         head += found
         columns += found.values()

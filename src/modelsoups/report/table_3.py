@@ -217,7 +217,8 @@ def _columns(numbers: Numbers, short: bool = False) -> list[tuple[str, list[str]
         "their_gains": ("Paper's gain: test", "Paper's gain: dist. shifts"),
     }
     if short:
-        titles |= {"our_gains": ("Gain",) * 2, "theirs": ("Paper",) * 2, "their_gains": ("Paper's gain",) * 2}
+        titles |= {"our_gains": ("Gain", "Gain"), "theirs": ("Paper", "Paper")}
+        titles["their_gains"] = ("Paper's gain", "Paper's gain")
     columns: list[tuple[int, str, list[str]]] = []
     for kind, both in titles.items():
         for place, title in enumerate(both):
