@@ -107,7 +107,7 @@ def _label(axes: Axes, labels: Mapping[str, tuple[float, float]]) -> None:
         looks: dict[str, Any] = {"fontsize": 7, "va": "center", "annotation_clip": False, "arrowprops": line}
         axes.annotate(label, labels[label], (1.02, height), textcoords="axes fraction", **looks)
     for label in labels.keys() - {label for _, label in beside}:
-        axes.annotate(label, labels[label], (4, -10), textcoords="offset points", fontsize=7)
+        axes.annotate(label, labels[label], (4, -20), textcoords="offset points", fontsize=7)
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
