@@ -67,7 +67,7 @@ def workspace(experiment: Experiment, entity: str) -> Any:
         wr.LinePlot(title=f"{unit.capitalize()} per second", x="Step", y=[f"timing.{unit}_per_second"]),
     ]
     trace = f"Greedy soup: {points} of each candidate and of the best so far"
-    figures = ["figures/figure_1", "figures/figure_B1", "figures/contact"]
+    figures = ["figures/figure_gains", "figures/figure_1", "figures/figure_B1", "figures/contact"]
     soups = [
         wr.WeavePanelSummaryTable(table_name="table_3"),
         wr.MediaBrowser(title="Figures", media_keys=figures),
