@@ -17,14 +17,16 @@ def test_names_and_reasons_are_shown_as_text():
     assert "<b>x</b>" not in html
     assert 'href="../index.html"' in html
     assert 'href="#figure_3"' in html
-    assert '<b class="holds">holds</b>' in html
-    assert '<td class="open">not decided at this size</td>' in html
+    assert '<td class="open tip" data-label="Verdict"' in html
+    assert "Two-sided p = 0.0010; corrected for all claims of the page: p = 0.20." in html
+    assert "By itself, without the correction: holds." in html
     assert "too few models to test the claims" in html
 
 
 def test_verdicts_are_counted_each_and_together():
     verdicts = [Verdict("a", "", HOLDS, ""), Verdict("b", "", FAILS, ""), Verdict("c", "", HOLDS, "")]
     html = " ".join(page("x", [Section(ANALYSES["table_4"], verdicts)], {}, PROVENANCE, None).split())
-    assert "3 claims. Each by itself: 2 holds, 1 does not hold." in html
+    assert "3 claims were tested: 2 hold, 1 does not hold." in html
+    assert "What does not hold here, although the paper claims it" in html
     assert "Not possible with these models" not in html
     assert "none could be checked" in page("x", [], {}, PROVENANCE, None)

@@ -51,12 +51,13 @@ def test_only_the_papers_model_on_imagenet_is_compared_with_its_numbers(model, l
 def test_the_authors_learned_soup_stands_beside_the_number_of_their_code():
     rows = {**evidence().rows, "learned_tensors": row("learned_tensors", 60, 6, 9)}
     released = numbers_with(CLIP, rows=rows)
-    cells = {line.label: line.cells for line in table_3.method_rows(released)}
-    assert cells["Learned soup (by tensor)"][:5] == ["Learned soup (by tensor)", "60.00", "52.50", "81.38", ""]
+    lines = {line.row: line for line in table_3.method_rows(released)}
+    assert lines["learned_tensors"].ours == ["60.00", "52.50"]
+    assert lines["learned_tensors"].theirs == ["81.38", ""]
     compared = {line[0]: line for line in beside_published.comparison(released)}
     assert compared["Learned soup (by tensor; authors' code)"][1:6] == ["60.00", "81.38", "-21.38*", "", ""]
     assert "learned_bylayer.py" in html(released)
     paper = numbers_with(CLIP, protocol="paper", rows=rows)  # with other settings than the authors'
-    cells = {line.label: line.cells for line in table_3.method_rows(paper)}
-    assert cells["Learned soup (by tensor)"][3:5] == ["", ""]
+    lines = {line.row: line for line in table_3.method_rows(paper)}
+    assert lines["learned_tensors"].theirs == ["", ""]
     assert not any(line[0].startswith("Learned soup (by tensor") for line in beside_published.comparison(paper))

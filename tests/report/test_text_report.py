@@ -12,6 +12,7 @@ from modelsoups.report import (
     beside_glue,
     claims,
     experiment_sections,
+    figure_1,
     figures,
     files,
     glue_runs,
@@ -34,8 +35,10 @@ def words_of(section):
     for content in section.contents:
         if isinstance(content, str):
             words.append(content)
-        elif hasattr(content, "cards"):
-            words += [word for title, cell, lines in content.cards for word in (title, cell.text, cell.tip, *lines)]
+        elif hasattr(content, "sentences"):
+            words += content.sentences
+        elif hasattr(content, "facts"):
+            words += [word for fact in content.facts for word in fact]
         elif hasattr(content, "rows"):
             words += [*content.head, content.caption, *(title for title, _ in content.groups)]
             for cell in (cell for row in content.rows for cell in row):
@@ -98,7 +101,7 @@ def test_words_and_columns_fit_texts(tmp_path, key, shifts):
     made = sections_of(numbers)
     text = " ".join(map(words_of, made.values()))
     with plotting.style(math=False):
-        for draw in (figures.figure_1, figures.figure_b1, figures.greedy_trace, figures.each_shift):
+        for draw in (figure_1.figure_1, figures.figure_b1, figures.greedy_trace, figures.each_shift):
             drawn = text_of(numbers, draw)
             assert NAMES[key] in drawn or draw is figures.each_shift
             text += drawn
@@ -142,13 +145,13 @@ def test_the_standard_error_of_the_hold_out_is_printed(tmp_path):
         f"Hold-out: 70 examples; the standard error of the best individual model's score there is {error:.2f} points"
     )
     assert sentence in (written(tmp_path / "run", numbers) / "summary.txt").read_text()
-    assert sentence in words_of(sections_of(numbers)["Headline"])
+    assert sentence in words_of(sections_of(numbers)["The answer"])
 
 
 def test_chosen_on_the_test_set_itself_the_report_says_so(tmp_path):
     numbers = numbers_of("accuracy", both=False, chosen_on="test")
     made = sections_of(numbers)
-    headline = words_of(made["Headline"])
+    headline = words_of(made["The answer"])
     assert "both chosen on the test set itself" in headline
     assert "scores of chosen models are too high" in headline
     assert "standard error" not in headline
@@ -187,7 +190,7 @@ def test_a_model_that_the_paper_does_not_have():
     assert {row[1] for row in table.rows} == {"not in the paper"}
     assert "Minus paper" not in table.head
     assert {len(row) for row in table.rows} == {len(table.head)}
-    assert table_3.wide(numbers)[0] == ["Method", "made validation: accuracy"]
+    assert table_3.wide(numbers)[0] == ["Method", "made validation: accuracy", "Gain: test"]
     said = words_of(sections_of(numbers)["Table 5"])
     assert "The paper has no scores of package:made/minilm on glue_sst2." in said
     assert "at most 4,000 examples" in said

@@ -26,7 +26,7 @@ def test_latex_tables_compile_with_any_name(tmp_path):
     nasty = numbers_of(evidence(sets=sets))
     plain = numbers_of(evidence())
     every = r"[a] \input{x} \\ ~^_$%#&{} <>|`" + '"'
-    made = [text_tables.latex(table_3.beside_paper(plain)), text_tables.latex(table_3.each_set(plain))]
+    made = [text_tables.latex(table_3.without_sets(plain)), text_tables.latex(table_3.each_set(plain))]
     made += [text_tables.latex(table_3.each_set(nasty)[:1]), text_tables.latex([["[", every], ["[x]", every]])]
     (tmp_path / "all.tex").write_text(DOCUMENT % "\n\n".join(made))
     command = [LATEX, "all.tex"] if "tectonic" in LATEX else [LATEX, "-halt-on-error", "-no-shell-escape", "all.tex"]

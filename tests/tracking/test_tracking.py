@@ -272,6 +272,60 @@ def test_disabled_starts_nothing(tmp_path, monkeypatch):
         pass
 
 
+# ---- W&B's own environment variables ----
+
+
+class Started:
+    """Stands in for the follower's process, and records the mode that it was given."""
+
+    def __init__(self, command, **options):
+        self.stdin, self.text = self, ""
+        Started.last = self
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+    def close(self):
+        pass
+
+    def wait(self, seconds=None):
+        return 0
+
+
+@pytest.mark.parametrize(("said", "mode"), [("dryrun", "offline"), ("run", "online"), ("offline", "offline")])
+def test_wandb_mode_has_the_meaning_that_w_and_b_gives_it(cfg, monkeypatch, said, mode):
+    monkeypatch.setenv("WANDB_MODE", said)
+    monkeypatch.setattr(tracking.subprocess, "Popen", Started)
+    with tracking.following("auto", cfg.run.wandb, asdict(cfg), ["finetune"]):
+        pass
+    assert json.loads(Started.last.text)["mode"] == mode
+
+
+def test_project_and_group_of_the_environment_are_used_where_no_key_is_set(monkeypatch):
+    for name in ("WANDB_PROJECT", "WANDB_RUN_GROUP"):
+        monkeypatch.delenv(name, raising=False)
+    assert tracking.project({"project": None}) == "modelsoups"
+    assert tracking.group({"name": "sweep"}) == "sweep"
+    monkeypatch.setenv("WANDB_PROJECT", "team-clip")
+    monkeypatch.setenv("WANDB_RUN_GROUP", "march")
+    assert tracking.project({"project": None}) == "team-clip"
+    assert tracking.project({"project": "mine"}) == "mine"
+    assert tracking.group({"name": "sweep"}) == "march"
+
+
+def test_a_project_name_that_w_and_b_refuses_is_named_in_one_line(cfg, capsys, monkeypatch):
+    monkeypatch.setattr(tracking.subprocess, "Popen", lambda *a, **k: pytest.fail("a process was started"))
+    cfg.track.project = "a/b c"
+    with following(cfg):
+        pass
+    message = capsys.readouterr().err
+    assert "no project named 'a/b c'; nothing is logged; set track.project or WANDB_PROJECT" in message
+    assert message.count("\n") == 1
+
+
 # ---- dashboard and sweep ----
 
 
@@ -285,6 +339,8 @@ def test_the_dashboard_is_a_valid_workspace_whose_keys_are_logged(cfg):
         assert kind in text, kind
     keys = [f"accuracy/{cfg.data.holdout}", "accuracy/mean of shifts", "greedy/best", "figures/figure_1", "table_3"]
     assert all(key in text for key in [*keys, *dashboard.DRAWN])
+    assert '"finished"' in text  # it opens on runs that have ended, those of this sweep
+    assert f'"{cfg.name}"' in text
     with pytest.raises(ValueError, match="wandb leet"):
         dashboard.run(Experiment(cfg))
 

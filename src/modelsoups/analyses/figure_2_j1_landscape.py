@@ -18,6 +18,7 @@ from modelsoups.soup.coefficients import Ingredient
 from modelsoups.stats import intervals
 from modelsoups.weights.planes import Plane, plane
 
+WHITE = "#fefefe"  # stays white on dark pages, where #ffffff becomes the page's background
 MARKED = ("theta_0", "theta_1", "theta_2", "middle")
 BARRIER = "learning rate x 10"  # the paper finds a rise of the error between these two solutions
 TITLES = {"train_loss": "train loss (nats)", "test_error": "test error (%)", "shift_error": "shift error (%)"}
@@ -26,7 +27,7 @@ LEGEND = (
     ("$\\theta_0$, initialization", "*", RED, RED),
     ("$\\theta_1$", "s", RED, RED),
     ("$\\theta_2$", "D", RED, RED),
-    ("best point of the grid", "X", "white", INK),
+    ("best point of the grid", "X", WHITE, INK),
 )
 HALO = [withStroke(linewidth=1.5, foreground="white")]  # makes labels readable on light and dark
 
@@ -158,12 +159,12 @@ def _contours(figure: Figure, panel: Axes, rows: Rows, key: str) -> None:
     levels = np.linspace(min(low, top - 1e-3), top, 11)  # a flat landscape has one colour
     shades = panel.contourf(xs, ys, z, levels=levels, cmap="viridis", extend="max")
     if z.min() < levels[1] < z.max():
-        panel.contour(xs, ys, z, levels=levels[1:], colors="white", linewidths=0.3)
+        panel.contour(xs, ys, z, levels=levels[1:], colors=WHITE, linewidths=0.3)
     figure.colorbar(shades, ax=panel, pad=0.02, format="%.3g").ax.tick_params(labelsize=6)
     _mark_models(panel, models)
     best = min(grid, key=lambda row: row[key])
     look: dict[str, Any] = {"markeredgecolor": INK, "markeredgewidth": 0.5, "markersize": 6}
-    panel.plot(best["x"], best["y"], "X", color="white", **look)
+    panel.plot(best["x"], best["y"], "X", color=WHITE, **look)
     panel.set_xlabel("$u_1$", fontsize=7, labelpad=1)
     panel.set_ylabel("$u_2$", fontsize=7, labelpad=1)
     panel.tick_params(labelsize=6)
@@ -176,9 +177,9 @@ def _mark_models(panel: Axes, models: dict[str, dict[str, Any]]) -> None:
     for name, marker, size in (("theta_0", "*", 8), ("theta_1", "s", 5), ("theta_2", "D", 5)):
         place = models[name]["x"], models[name]["y"]
         if name != "theta_0":
-            arrow = {"arrowstyle": "->", "color": "white", "lw": 0.9}
+            arrow = {"arrowstyle": "->", "color": WHITE, "lw": 0.9}
             panel.annotate("", place, (begin["x"], begin["y"]), arrowprops=arrow)
-        look: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.7}
+        look: dict[str, Any] = {"markeredgecolor": WHITE, "markeredgewidth": 0.7}
         panel.plot(*place, marker, color=RED, markersize=size, **look)
         look = {"textcoords": "offset points", "fontsize": 8, "path_effects": HALO}
         panel.annotate(f"$\\theta_{name[-1]}$", place, xytext=LETTERS[name], **look)

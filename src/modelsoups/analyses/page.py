@@ -13,9 +13,11 @@ from modelsoups.analyses.rows import Rows, Table
 from modelsoups.disk import manifests, storage
 from modelsoups.disk import provenance as made_by
 from modelsoups.report import plotting, svg, text_tables
-from modelsoups.report.claims import CLASSES, FAILS, HOLDS, OPEN, Verdict, markdown, p_text
+from modelsoups.report.claims import CLASSES, FAILS, HOLDS, OPEN, Verdict, markdown
+from modelsoups.report.numbers import p_value
 from modelsoups.report.templates import render
 
+PLURAL = {HOLDS: "hold", FAILS: "do not hold"}
 Made = tuple[Analysis, Rows, list[Verdict]]
 
 
@@ -75,10 +77,21 @@ def page(
 ) -> str:
     """Return the HTML page. missing: title of an analysis -> why it did not run."""
     facts = {"name": name, "missing": missing, "provenance": provenance, "report": report}
-    helpers = {"counted": _counted, "classes": CLASSES, "p_text": p_text}
+    helpers = {"counted": _counted, "classes": CLASSES, "explain": _explained, "kinds": (HOLDS, FAILS, OPEN)}
     return render("analyses.html", sections=sections, **facts, **helpers)
 
 
 def _counted(kinds: Iterable[str]) -> str:
+    """Return how often each verdict occurs, as "2 hold, 1 does not hold"."""
     counts = {HOLDS: 0, FAILS: 0, OPEN: 0} | Counter(kinds)
-    return ", ".join(f"{n} {kind}" for kind, n in counts.items() if n) or "none could be checked"
+    words = [f"{n} {PLURAL.get(kind, kind) if n != 1 else kind}" for kind, n in counts.items() if n]
+    return ", ".join(words) or "none could be checked"
+
+
+def _explained(v: Verdict) -> str:
+    """Return a verdict's tooltip: its p-values, and the verdict without the correction."""
+    if v.p is None:
+        return "not a statistical test"
+    among = "" if v.holm is None else f"; corrected for all claims of the page: {p_value(v.holm)}"
+    alone = "" if v.verdict == v.among_all else f"\nBy itself, without the correction: {v.verdict}."
+    return f"Two-sided {p_value(v.p)}{among}.{alone}"

@@ -1,8 +1,10 @@
 """`modelsoups dashboard`: creates a Weights & Biases (W&B) workspace for the runs of a sweep."""
 
+import os
 import re
 from typing import Any
 
+from modelsoups import tracking
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
 
@@ -27,7 +29,7 @@ def run(experiment: Experiment) -> bool:
         way_out = "run `pip install modelsoups[wandb]`"
         raise ValueError(f"wandb-workspaces is not installed; {way_out}") from None
     try:
-        entity = config.track.entity or wandb.Api().default_entity
+        entity = config.track.entity or os.environ.get("WANDB_ENTITY") or wandb.Api().default_entity
         if entity is None:
             raise ValueError("the login has no default user or team")
         saved = workspace(experiment, entity).save()
@@ -40,7 +42,10 @@ def run(experiment: Experiment) -> bool:
 
 
 def workspace(experiment: Experiment, entity: str) -> Any:
-    """Return an unsaved W&B workspace of user or team `entity`, with plots of a sweep's runs."""
+    """Return an unsaved W&B workspace of user or team `entity`, with plots of a sweep's runs.
+
+    It opens on the finished runs of this sweep, the best on the hold-out first, and the soups' table.
+    """
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
@@ -62,17 +67,24 @@ def workspace(experiment: Experiment, entity: str) -> Any:
         wr.LinePlot(title=f"{unit.capitalize()} per second", x="Step", y=[f"timing.{unit}_per_second"]),
     ]
     trace = f"Greedy soup: {points} of each candidate and of the best so far"
-    figures = ["figures/figure_1", "figures/figure_B1", "figures/contact"]
+    figures = ["figures/figure_gains", "figures/figure_1", "figures/figure_B1", "figures/contact"]
     soups = [
-        wr.LinePlot(title=trace, x="Step", y=["greedy/correct", "greedy/best"]),
-        wr.MediaBrowser(title="Figures", media_keys=figures),
         wr.WeavePanelSummaryTable(table_name="table_3"),
+        wr.MediaBrowser(title="Figures", media_keys=figures),
+        wr.LinePlot(title=trace, x="Step", y=["greedy/correct", "greedy/best"]),
     ]
-    panels = {"Sweep": sweep, "Fine-tuning": tuning, "Soups": soups}
+    panels = {"Soups": soups, "Sweep": sweep, "Fine-tuning": tuning}
+    sweep_alone = ws.Metric("Group") == tracking.group({"name": config.name})
+    scores = [f"accuracy/{config.data.holdout}", MEAN]
+    runs: dict[str, Any] = {
+        "filters": [sweep_alone, ws.Metric("State") == "finished"],
+        "order": [ws.Ordering(ws.Summary(scores[0]), ascending=False)],
+        "pinned_columns": [f"summary:{name}" for name in scores],
+    }
     return ws.Workspace(
         entity=entity,
-        project=config.track.project,
+        project=tracking.project({"project": config.track.project}),
         name=re.sub(r"[^A-Za-z0-9 _-]", "-", f"modelsoups {config.name}"),  # W&B: + is an emoji
         sections=[ws.Section(name=name, panels=shown, is_open=True) for name, shown in panels.items()],
-        runset_settings=ws.RunsetSettings(filters=[ws.Metric("Group") == config.name]),
+        runset_settings=ws.RunsetSettings(**runs),
     )

@@ -233,8 +233,8 @@ class ExportConfig:
 class TrackConfig:
     """Options of logging to Weights & Biases (W&B); the key `wandb` turns it on and off."""
 
-    project: str = key("name of the W&B project", "modelsoups")
-    entity: str | None = key("W&B user or team; null: the default of the login", None)
+    project: str | None = key("name of the W&B project; null: WANDB_PROJECT, or else modelsoups", None)
+    entity: str | None = key("W&B user or team; null: WANDB_ENTITY, or else the default of the login", None)
     artifacts: bool = key("also log the soups and their ingredients as W&B artifacts", False)
 
 

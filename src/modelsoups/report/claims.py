@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from modelsoups.disk import storage
 from modelsoups.disk.paths import ASSETS
-from modelsoups.report.numbers import MEAN, Numbers, interval, p_value, percent
+from modelsoups.report.numbers import MEAN, Difference, Numbers, interval, p_value, percent
 
 ALPHA = 0.05
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not decided at this size"
@@ -40,6 +40,7 @@ class Verdict:
     """A claim and whether this run confirms it. above: whether the difference has the claimed sign.
 
     p: two-sided p-value. holm: p corrected for the number of claims on the page (Holm's method).
+    said: what this run found, as a plain sentence.
     """
 
     text: str
@@ -49,6 +50,7 @@ class Verdict:
     p: float | None = None
     above: bool = True
     holm: float | None = None
+    said: str = ""
 
     @property
     def among_all(self) -> str:
@@ -88,7 +90,8 @@ def _construction(numbers: Numbers) -> Verdict:
     text = "The greedy soup is no worse than the best individual model on the hold-out"
     shares = f"{percent(greedy.accuracy)} against {percent(best.accuracy)}"
     holds = HOLDS if greedy.accuracy >= best.accuracy else FAILS
-    return Verdict(f"{text} (by construction)", "recipe 1", holds, shares)
+    said = "Yes, as it must: the rule accepts nothing else." if holds == HOLDS else "No."
+    return Verdict(f"{text} (by construction)", "recipe 1", holds, shares, said=said)
 
 
 def _verdict(numbers: Numbers, claim: Claim) -> Verdict:
@@ -98,7 +101,19 @@ def _verdict(numbers: Numbers, claim: Claim) -> Verdict:
         available = f"{len(numbers.available_shifts)} of {len(numbers.shifts)} shifts"
         return Verdict(claim.text, claim.source, UNKNOWN, available)
     found = UNTESTED if d.p is None else verdict(d.value, d.p)
-    return Verdict(claim.text, claim.source, found, f"{percent(d.value, True)} {interval(d)}")
+    return Verdict(claim.text, claim.source, found, f"{percent(d.value, True)} {interval(d)}", said=_said(found, d))
+
+
+def _said(found: str, d: Difference) -> str:
+    """Return what a run found about a claim, as a plain sentence."""
+    amount = f"{abs(100 * d.value):.2f} points {'better' if d.value > 0 else 'worse'}"
+    if found == HOLDS:
+        return f"Yes: {amount}."
+    if found == FAILS:
+        return f"No: {amount}."
+    if d.low is None or d.high is None:
+        return f"{amount}, untested."
+    return f"Cannot tell: between {percent(d.low, True)} and {percent(d.high, True)} points."
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:

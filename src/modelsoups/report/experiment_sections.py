@@ -1,16 +1,12 @@
 """Builds the sections of a run's report page from the contents of results.jsonl (`Numbers`)."""
 
-from itertools import compress
-
 from modelsoups.recipes.recipe import Recipe
-from modelsoups.report import beside_glue, beside_published, figures, table_3
-from modelsoups.report.claims import CLASSES, Verdict
-from modelsoups.report.numbers import MEAN, ON_TEST, Difference, Numbers, RowResults, interval, percent, signed
-from modelsoups.report.sections import Cards, Cell, Content, Photograph, Picture, Section, Table, origin
-from modelsoups.report.table_3 import MethodRow, label_of
-
-PAPER = "Wortsman et al. 2022, Table 3 (CLIP ViT-B/32 on ImageNet)"
-Cells = list[Cell | str]
+from modelsoups.report import answer, beside_glue, beside_published, figure_1, figures, page_table_3, table_3
+from modelsoups.report.claims import CLASSES, FAILS, HOLDS, OPEN, UNKNOWN, UNTESTED, Verdict
+from modelsoups.report.numbers import MEAN, Numbers, percent
+from modelsoups.report.page_table_3 import Cells, accuracies, accuracy_cell
+from modelsoups.report.sections import Cell, Content, Facts, Lead, Photograph, Picture, Section, Table, origin
+from modelsoups.report.table_3 import label_of
 
 
 def sections(numbers: Numbers, verdicts: list[Verdict], contact: bytes | None) -> list[Section]:
@@ -18,7 +14,7 @@ def sections(numbers: Numbers, verdicts: list[Verdict], contact: bytes | None) -
 
     contact: a PNG with sample images of each data set, or None.
     """
-    made = [_headline(numbers), _table_3(numbers), _published(numbers), beside_glue.section(numbers)]
+    made = [_answer(numbers), page_table_3.section(numbers), _published(numbers), beside_glue.section(numbers)]
     made.append(_figures(numbers))
     made += [_claims(numbers, verdicts), _greedy(numbers), _each_set(numbers), _ingredients(numbers)]
     if contact:
@@ -28,37 +24,21 @@ def sections(numbers: Numbers, verdicts: list[Verdict], contact: bytes | None) -
     return [section for section in made if section.contents]
 
 
-def _accuracy(numbers: Numbers, row: RowResults, dataset: str) -> Cell:
-    """Return a table cell with a score; its tooltip: counts, 95% interval and commit."""
-    result = row.mean if dataset == MEAN else row.results.get(dataset)
-    if result is None:
-        return Cell(percent(None))
-    tip = f"{result.correct:,} of {result.n:,} {numbers.unit}. " if result.n and result.correct else ""
-    if result.n and not numbers.has_top_1 and not result.correct:
-        tip = f"{numbers.score} on {result.n:,} {numbers.unit}. "
-    if dataset == MEAN:
-        tip = f"unweighted mean of {len(numbers.shifts)} sets. "
-    tip += f"95% interval {percent(result.low)} to {percent(result.high)}. "
-    tip += f"\nresults.jsonl: {row.name} on {dataset}.\n{origin(numbers.provenance, row.name)}"
-    return Cell(percent(result.accuracy), tip)
-
-
-def _accuracies(numbers: Numbers, method: MethodRow, sets: list[str], texts: list[str]) -> Cells:
-    """Return a cell per data set: a method's score, or without a row its text in `texts`."""
-    if row := numbers.rows.get(method.row):
-        return [_accuracy(numbers, row, name) for name in sets]
-    tip = f"Mean over random orders, one row each in results.jsonl.\n{origin(numbers.provenance)}"
-    return [Cell(text, tip) for text in texts]
-
-
-def _headline(numbers: Numbers) -> Section:
-    cards = [_card(numbers, d) for d in numbers.headline]
+def _answer(numbers: Numbers) -> Section:
+    contents: list[Content] = [Lead(answer.answer(numbers))]
+    if figures.compared(numbers):
+        both = (figures.gains(numbers), figures.gains(numbers, stacked=True))
+        text = (
+            "Difference from the best individual model in points, with 95% intervals of the paired differences. "
+            "Right of the line is better. An ensemble runs all its members on each example."
+        )
+        contents.append(Picture("figure_gains", both[0], text, both[1]))
     where = "test set itself" if numbers.chosen_on_test else "hold-out"
-    both = f"both chosen on the {where}, both one model at inference"
-    notes = [*about_choice(numbers), *numbers.notes]
+    notes = [f"Best individual model and greedy soup: both chosen on the {where}.", *about_choice(numbers)]
+    notes += numbers.notes
     for name, why in numbers.failed.items():
         notes.append(f"Ingredient {name} is not in the pool: {why}.")
-    return Section("Headline", f"The greedy soup against the best individual model, {both}.", [Cards(cards), *notes])
+    return Section("The answer", answer.question(numbers), [*contents, *notes])
 
 
 def about_choice(numbers: Numbers) -> list[str]:
@@ -78,99 +58,6 @@ def about_choice(numbers: Numbers) -> list[str]:
     return [f"Hold-out: {holdout.n:,} {numbers.unit}; {error}. Smaller differences between models may be chance."]
 
 
-def _card(numbers: Numbers, d: Difference) -> tuple[str, Cell, list[str]]:
-    shift = d.on == MEAN
-    shifts = f"mean of {len(numbers.shifts)} sets" if len(numbers.shifts) != 1 else numbers.title(numbers.shifts[0])
-    title = f"Under shift: {shifts}" if shift else f"In distribution: {numbers.title(d.on)}"
-    if not numbers.has_top_1:
-        title += f", {numbers.score}"
-    lines = [f"95% interval {interval(d)}"]
-    for name in (d.a, d.b):
-        row = numbers.rows[name]
-        if r := row.mean if shift else row.results[d.on]:
-            ends = f"({percent(r.low)} to {percent(r.high)})"
-            lines.append(f"{label_of(name)} {percent(r.accuracy)} {ends}")
-    paired = f"paired by {numbers.unit.removesuffix('s')}"
-    tip = f"{label_of(d.a)} minus {label_of(d.b)}, {paired}.\n{origin(numbers.provenance)}"
-    return title, Cell(f"{percent(d.value, True)} points", tip), lines
-
-
-def _table_3(numbers: Numbers) -> Section:
-    shifts, paper = bool(numbers.shifts), table_3.has_paper(numbers)
-    both = shifts and paper and numbers.has_top_1  # the paper has no shifts of texts
-    groups = {  # title -> the columns below it and whether they are shown
-        "": {"Method": True},
-        numbers.title(numbers.test): {"Ours": True, "Paper": paper, "Diff.": paper},
-        "Mean of shifts": {"Ours": shifts, "Paper": both, "Diff.": both},
-        "Gain: test": {"Ours": True, "Paper": paper},
-        "Gain: shifts": {"Ours": shifts, "Paper": both},
-        " ": {"Models": True},
-    }
-    head: list[str] = []
-    shown: list[bool] = []
-    for columns in groups.values():
-        head += columns
-        shown += columns.values()
-    spans = [(title.strip(), sum(columns.values())) for title, columns in groups.items() if any(columns.values())]
-    rows = []
-    for method in table_3.method_rows(numbers):
-        rows.append(list(compress(_table_3_row(numbers, method), shown)))
-    table = Table("table_3", list(compress(head, shown)), rows, _caption(numbers), spans, file=False)
-    if numbers.has_top_1:
-        where = "in distribution and under shift, next to the paper's" if shifts else "next to the paper's"
-        return Section("Table 3", f"Accuracy {where}.", [table])
-    return Section("Scores", f"{numbers.score_in_words}, by method.", [table])
-
-
-def _caption(numbers: Numbers) -> str:
-    """Return what the numbers of Table 3 are and what they were chosen on."""
-    paper = ""
-    if numbers.has_top_1:
-        paper = f" The paper's numbers are for CLIP ViT-B/32 on ImageNet{beside_published.how_to_compare(numbers)}."
-    elif cell := table_3.paper_cell(numbers):
-        paper = f" The paper's numbers are for {cell.title} (Table J.1)."
-    chosen = "Everything was chosen on the hold-out, before any test set was evaluated."
-    if numbers.chosen_on_test:
-        chosen = "Everything was chosen on the test set itself."
-    elif any(name in numbers.rows for name in ON_TEST):
-        chosen = f"Other rows than those chosen on the test set: e{chosen[1:]}"
-    return (
-        f"{numbers.score_in_words}; differences and gains in points. In parentheses: standard "
-        "deviation over random orders. Gain: over the best individual model of the same table. "
-        f"Models: forward passes per {numbers.unit.removesuffix('s')}. {chosen}{paper}"
-    )
-
-
-def _table_3_row(numbers: Numbers, method: MethodRow) -> Cells:
-    ours = _accuracies(numbers, method, [numbers.test, MEAN], method.ours)
-    theirs = [Cell(text, _source(numbers, method.row) if text else "") for text in method.theirs]
-    cells: Cells = [method.label]
-    for columns in zip(ours, theirs, method.differences, strict=True):
-        cells += columns
-    cells += [*_gains(numbers, method, numbers.test, 0), *_gains(numbers, method, MEAN, 1)]
-    return [*cells, str(numbers.rows[method.row].inference) if method.row in numbers.rows else "1"]
-
-
-def _gains(numbers: Numbers, method: MethodRow, on: str, column: int) -> Cells:
-    """Return two cells: a row's gain over the best single model, ours and the paper's."""
-    d, ours = numbers.difference(method.row, "best", on), Cell("")
-    if d:
-        ours = Cell(percent(d.value, True), f"{interval(d)}.\n{origin(numbers.provenance, method.row)}")
-    best, _ = table_3.paper_scores(numbers, "best")
-    theirs, theirs_best = (method.paper or (None, None))[column], (best or (None, None))[column]
-    if theirs is None or theirs_best is None or method.row == "best":
-        return [ours, ""]
-    return [ours, Cell(signed(theirs - theirs_best), _source(numbers, method.row))]
-
-
-def _source(numbers: Numbers, row: str) -> str:
-    """Return where the paper prints the numbers that stand beside the run's."""
-    if table_3.is_authors_learned(numbers, row):
-        return "not in the paper: a comment in the authors' learned_bylayer.py"
-    cell = table_3.paper_cell(numbers)
-    return PAPER if cell is None else f"Wortsman et al. 2022, Table J.1 ({cell.title})"
-
-
 def _published(numbers: Numbers) -> Section:
     """Return the section that compares the run with published results, empty if not on ImageNet."""
     contents = []
@@ -184,25 +71,44 @@ def _figures(numbers: Numbers) -> Section:
     contents = []
     if numbers.shifts or not numbers.chosen_on_test:  # otherwise both axes would show the same scores
         axes = "In distribution against under shift" if numbers.shifts else "Hold-out against test set"
-        text = f"Figure 1. {axes}; each dot is an ingredient, coloured by learning rate."
-        contents.append(Picture("figure_1", figures.figure_1(numbers), text))
+        text = (
+            f"Figure 1. {axes}. Each dot is a fine-tuned model, coloured by learning rate; crosses are 95% "
+            "intervals. Dashed: WiSE-FT, the line between a model and the initialization."
+        )
+        contents.append(Picture("figure_1", figure_1.figure_1(numbers), text, figure_1.figure_1(numbers, 3.8)))
     score = "accuracy" if numbers.has_top_1 else "score"
     if len(numbers.curve) > 1:
         text = f"Figure B.1. {score.capitalize()} against the number of models, in one random order."
-        contents.append(Picture("figure_B1", figures.figure_b1(numbers), text))
+        narrow = figures.figure_b1(numbers, stacked=True) if numbers.shifts else None
+        contents.append(Picture("figure_B1", figures.figure_b1(numbers), text, narrow))
     text = f"Each test set; lines are 95% intervals of one {score} (those of paired differences are narrower)."
-    contents.append(Picture("figure_shifts", figures.each_shift(numbers), text))
+    narrow = figures.each_shift(numbers, 2) if numbers.available_shifts else None
+    contents.append(Picture("figure_shifts", figures.each_shift(numbers), text, narrow))
     return Section("Figures", "Each is also a PDF and a PNG file next to this page.", contents)
+
+
+GROUPS = {  # verdict -> title of its group of claims
+    FAILS: "Does not hold in this run",
+    HOLDS: "Holds in this run",
+    OPEN: "Not decided: this run is too small to tell",
+    UNTESTED: "Not tested: the answers to each example are not known",
+    UNKNOWN: "Not available: a data set is missing",
+}
 
 
 def _claims(numbers: Numbers, verdicts: list[Verdict]) -> Section:
     rows: list[Cells] = []
-    for v in verdicts:
-        judged = Cell(v.verdict, kind=CLASSES.get(v.verdict, "open"))
-        rows.append([v.text, v.source, judged, Cell(v.numbers, origin(numbers.provenance))])
-    head = ["Claim", "Source", "Verdict", "Difference, 95% interval"]
-    sentence = "If a difference is significant (p < 0.05), its sign decides whether the claim holds."
-    return Section("Claims", sentence, [Table("claims", head, rows, text=2, file=False)] if rows else [])
+    parts: list[tuple[str, int]] = []
+    for verdict, title in GROUPS.items():
+        found = [v for v in verdicts if v.verdict == verdict]
+        for v in found:
+            judged = Cell(v.said or v.verdict, kind=CLASSES.get(v.verdict, "open"))
+            rows.append([v.text, judged, Cell(v.numbers, origin(numbers.provenance)), v.source])
+        parts += [(f"{title} ({len(found)})", len(found))] if found else []
+    head = ["The paper's claim", "In this run", "Difference, 95% interval", "Source"]
+    sentence = "A claim holds, or does not, if the difference is significant (p < 0.05); otherwise it is not decided."
+    table = Table("claims", head, rows, text=2, file=False, parts=parts)
+    return Section("Claims", sentence, [table] if rows else [])
 
 
 def _greedy(numbers: Numbers) -> Section:
@@ -236,7 +142,7 @@ def _each_set(numbers: Numbers) -> Section:
         return Section("Each test set", "", [])
     rows: list[Cells] = []
     for method in table_3.method_rows(numbers):
-        rows.append([method.label, *_accuracies(numbers, method, names, method.sets)])
+        rows.append([method.label, *accuracies(numbers, method, names, method.sets)])
     table = Table("sets", ["Method", *table_3.set_titles(numbers)], rows, file=False)
     sentence = "Accuracy by set, in percent." if numbers.has_top_1 else f"{numbers.score_in_words}, by set."
     return Section("Each test set", sentence, [table])
@@ -252,7 +158,7 @@ def _ingredients(numbers: Numbers) -> Section:
     rows: list[Cells] = []
     for row in numbers.individuals.values():
         recipe = [""] * len(keys) if row.recipe is None else _recipe(row.recipe, numbers.has_images)
-        rows.append([row.name, *recipe, *(_accuracy(numbers, row, on) for on in sets.values())])
+        rows.append([row.name, *recipe, *(accuracy_cell(numbers, row, on) for on in sets.values())])
     sentence = "Every fine-tuned model of the pool, with its recipe."
     if not numbers.has_top_1:
         sentence += f" {numbers.score_in_words}."
@@ -294,13 +200,11 @@ def _costs(numbers: Numbers) -> Section:
     contents: list[Content] = [Table("costs", ["What", "Amount"], rows, file=False)] if rows else []
     facts = {key: made.get(key) for key in ("command", "commit", "machine", "python", "time")}
     facts["packages"] = ", ".join(map(" ".join, made.get("packages", {}).items()))
-    for key, value in facts.items():
-        if value:
-            contents.append(f"{key}: {value}")
     for name in ("best", "greedy", "greedy_ensemble"):
         if name in numbers.rows and (soup := numbers.rows[name].soup):
-            contents.append(f"{label_of(name)}: {', '.join(soup.ingredients)}")
-    sentence = "What this run cost, and everything needed to reproduce it."
+            facts[label_of(name)] = ", ".join(soup.ingredients)
+    contents.append(Facts([(key, str(value)) for key, value in facts.items() if value]))
+    sentence = "What this run cost, and everything needed to reproduce it. Every table and figure is also a file here."
     return Section("Costs and provenance", sentence, contents, origin(made))
 
 

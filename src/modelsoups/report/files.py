@@ -4,8 +4,16 @@ from pathlib import Path
 from typing import Any
 
 from modelsoups.disk import manifests, paths, storage
-from modelsoups.report import beside_published, claims, experiment_sections, released_results, table_3, text_tables
-from modelsoups.report.numbers import Numbers, interval, percent
+from modelsoups.report import (
+    answer,
+    beside_published,
+    claims,
+    experiment_sections,
+    released_results,
+    table_3,
+    text_tables,
+)
+from modelsoups.report.numbers import Numbers
 from modelsoups.report.plotting import style
 from modelsoups.report.sections import files as files_of
 from modelsoups.report.templates import render
@@ -69,25 +77,21 @@ def _texts(numbers: Numbers) -> dict[str, str]:
     are shifts or extra sets, table_sets.tex."""
     if released_results.applies(numbers):
         rows = beside_published.released_alone()
-        short = [row[:8] for row in rows]
+        short = text_tables.aligned([row[:8] for row in rows])
         narrow = [[row[0], *row[2:8]] for row in rows]
     else:
         rows, short = table_3.wide(numbers), table_3.summary(numbers)
-        narrow = table_3.beside_paper(numbers)
+        narrow = table_3.without_sets(numbers)
     texts = {**text_tables.files("table_3", rows), "table_3.tex": text_tables.latex(narrow)}
     if table_3.set_titles(numbers):
         texts["table_sets.tex"] = text_tables.latex(table_3.each_set(numbers))
-    texts["summary.txt"] = f"{text_tables.aligned(short)}\n\n{_headline(numbers)}\n"
+    texts["summary.txt"] = f"{short}\n\n{_headline(numbers)}\n"
     return texts
 
 
 def _headline(numbers: Numbers) -> str:
-    """Return lines of text: greedy soup minus best single model on test and shifts; then notes.
+    """Return the answer in sentences, one a line, then notes.
 
     A run on texts also prints the standard error of the hold-out, on which its models are chosen.
     """
-    lines = []
-    for d in numbers.headline:
-        gain = f"{percent(d.value, True)} {interval(d)}"
-        lines.append(f"greedy soup - best individual, {d.on}: {gain}")
-    return "\n".join([*lines, *experiment_sections.about_choice(numbers), *numbers.notes])
+    return "\n".join([*answer.answer(numbers), *experiment_sections.about_choice(numbers), *numbers.notes])

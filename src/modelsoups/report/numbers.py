@@ -176,6 +176,20 @@ class Numbers:
         return f"{self.score[0].upper()}{self.score[1:]} {unit}"
 
     @property
+    def shifts_title(self) -> str:
+        """What the mean over the shifts is called: "mean of 5 shifts", or one shift's own title."""
+        return self.title(self.shifts[0]) if len(self.shifts) == 1 else f"mean of {len(self.shifts)} shifts"
+
+    @property
+    def shifts_heading(self) -> str:
+        """`shifts_title` at the start of a heading."""
+        return self.shifts_title.replace("mean", "Mean", 1) if len(self.shifts) != 1 else self.shifts_title
+
+    def scored(self, share: float) -> str:
+        """Return a score for a sentence, such as "73.11%"; without "%" if it is no accuracy."""
+        return f"{percent(share)}{'%' if self.score_unit == '%' else ''}"
+
+    @property
     def config(self) -> Mapping[str, Any]:
         """The configuration of the run, from provenance.json; empty if it is not known."""
         found: Mapping[str, Any] = self.provenance.get("config", {})
@@ -220,7 +234,7 @@ def percent(share: float | None, plus: bool = False) -> str:
     """Return a fraction as percent with two decimals (None: "not available"); plus: with a sign."""
     if share is None:
         return "not available"
-    return f"{100 * share:+.2f}" if plus else f"{100 * share:.2f}"
+    return signed(100 * share) if plus else f"{100 * share:.2f}"
 
 
 def signed(points: float) -> str:
@@ -237,4 +251,6 @@ def interval(d: Difference) -> str:
     """Return interval and p-value as "[+0.39, +1.44], p = 0.0008", or why they are not known."""
     if d.low is None or d.high is None or d.p is None:
         return "(no test: which images were correct is not known)"
+    if d.low == d.high == d.value == 0:
+        return "(no difference on any example)"
     return f"[{percent(d.low, True)}, {percent(d.high, True)}], {p_value(d.p)}"

@@ -115,16 +115,17 @@ def rate_bar(figure: Figure, dots: Any, panels: Any, among: Sequence[float], lab
     rate_ticks(bar.ax, *_limits(among))
 
 
-def rate_ticks(axes: Axes, low: float, high: float) -> None:
-    """Label a vertical logarithmic axis with learning rates, written as 5e-4.
+def rate_ticks(axes: Axes, low: float, high: float, horizontal: bool = False) -> None:
+    """Label a vertical (or horizontal) logarithmic axis with learning rates, written as 5e-4.
 
     Ticks are at powers of ten, and also at 2 and 5 times them if the range is below three decades.
     """
     steps = (1.0, 2.0, 5.0) if high / low < 1000 else (1.0,)
     places = [m * 10.0**e for e in range(-12, 2) for m in steps]
-    axes.yaxis.set_major_locator(FixedLocator([x for x in places if low <= x <= high]))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0e}".replace("e-0", "e-")))
+    axis = axes.xaxis if horizontal else axes.yaxis
+    axis.set_major_locator(FixedLocator([x for x in places if low <= x <= high]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0e}".replace("e-0", "e-")))
 
 
 def _limits(rates: Sequence[float]) -> tuple[float, float]:

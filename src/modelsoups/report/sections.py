@@ -36,7 +36,7 @@ def origin(provenance: Mapping[str, Any], row: str = "") -> str:
 
 @dataclass(frozen=True)
 class Cell:
-    """A table cell. tip: its tooltip; kind: the colour of a verdict (holds, fails, open), or ""."""
+    """A table cell. tip: its tooltip; kind: best (bold), a verdict (holds, fails, open), or ""."""
 
     text: str
     tip: str = ""
@@ -49,6 +49,7 @@ class Table:
 
     groups: (title, number of columns) of headings above the header. text: how many of the first
     columns contain prose. file: whether it is also written as .md, .csv and .tex files.
+    parts: (title, number of rows) of the groups of rows, if they have titles.
     """
 
     name: str
@@ -58,6 +59,22 @@ class Table:
     groups: Sequence[tuple[str, int]] = ()
     text: int = 1
     file: bool = True
+    parts: Sequence[tuple[str, int]] = ()
+
+    @property
+    def bodies(self) -> list[tuple[str, Sequence[Sequence[Cell | str]]]]:
+        """The rows in their groups, as (title, rows); without groups one with an empty title."""
+        found, begin = [], 0
+        for title, count in self.parts or [("", len(self.rows))]:
+            found.append((title, self.rows[begin : begin + count]))
+            begin += count
+        return found
+
+    @property
+    def labels(self) -> list[str]:
+        """A column's title with its group's, for narrow screens, where a cell stands alone."""
+        above = [title for title, span in self.groups for _ in range(span)] or [""] * len(self.head)
+        return [f"{group}: {title.lower()}" if group else title for group, title in zip(above, self.head, strict=True)]
 
     def plain(self) -> text_tables.TextTable:
         """Return the header and the rows as lists of plain strings, without tooltips."""
@@ -69,15 +86,27 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A matplotlib figure and its caption. name: the name of its files, without suffix."""
+    """A matplotlib figure and its caption. name: the name of its files, without suffix.
+
+    narrow: the same figure for phones, with its panels below each other, if it has several.
+    """
 
     name: str
     figure: Figure
     caption: str
 
-    def svg(self) -> str:
-        content, texts = plotting.save(self.figure, "svg"), plotting.described(self.figure)
-        return svg.inline(content, texts, self.name, self.caption)
+    narrow: Figure | None = None
+
+    def drawings(self) -> list[tuple[str, str]]:
+        """Return (class, `<svg>` element): one figure, or a "wide" and a "narrow" one."""
+        if self.narrow is None:
+            return [("", self._svg(self.figure, self.name))]
+        wide = ("wide", self._svg(self.figure, self.name))
+        return [wide, ("narrow", self._svg(self.narrow, f"{self.name}-narrow"))]
+
+    def _svg(self, figure: Figure, name: str) -> str:
+        content, texts = plotting.save(figure, "svg"), plotting.described(figure)
+        return svg.inline(content, texts, name, self.caption)
 
 
 @dataclass(frozen=True)
@@ -90,13 +119,20 @@ class Photograph:
 
 
 @dataclass(frozen=True)
-class Cards:
-    """The report's main numbers: (title, number with tooltip, lines of explanation) for each."""
+class Lead:
+    """The most important sentences of a section, in large type."""
 
-    cards: Sequence[tuple[str, Cell, Sequence[str]]]
+    sentences: Sequence[str]
 
 
-Content = Table | Picture | Photograph | Cards | str  # a str is a paragraph
+@dataclass(frozen=True)
+class Facts:
+    """A list of (name, value), such as commands and versions."""
+
+    facts: Sequence[tuple[str, str]]
+
+
+Content = Table | Picture | Photograph | Lead | Facts | str  # a str is a paragraph
 
 
 @dataclass(frozen=True)

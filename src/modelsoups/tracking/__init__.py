@@ -15,6 +15,9 @@ from typing import Any
 
 STAGES = ("finetune", "soup", "report")  # those whose files are logged
 WAIT = {"online": 60.0, "offline": 300.0}  # seconds for the follower to log the rest and exit
+MODES = {"dryrun": "offline", "run": "online"}  # W&B's older words for its modes
+PROJECT = "modelsoups"  # unless track.project or WANDB_PROJECT is set
+FORBIDDEN = "/\\#?%:"  # characters that W&B refuses in the name of a project
 HURRY = 10.0  # the same after a command fails or is stopped, when a cluster leaves little time
 
 
@@ -36,9 +39,28 @@ def following(mode: str, folder: Path, settings: Mapping[str, Any], stages: Sequ
             _end(follower, wait, folder)
 
 
+def project(track: Mapping[str, Any]) -> str:
+    """Return the name of the W&B project: track.project, else WANDB_PROJECT, else PROJECT.
+
+    W&B itself replaces an entity that is not set by WANDB_ENTITY, or by the login's default.
+    """
+    return str(track["project"] or os.environ.get("WANDB_PROJECT") or PROJECT)
+
+
+def group(settings: Mapping[str, Any]) -> str:
+    """Return the W&B group of a sweep's runs: WANDB_RUN_GROUP, or else the run's name."""
+    return os.environ.get("WANDB_RUN_GROUP") or str(settings["name"])
+
+
 def _start(mode: str, folder: Path, settings: Mapping[str, Any]) -> subprocess.Popen[str] | None:
     chosen = os.environ.get("WANDB_MODE", "auto") if mode == "auto" else mode
-    if chosen in ("disabled", "dryrun"):
+    chosen = MODES.get(chosen, chosen)
+    if chosen == "disabled":
+        return None
+    name = project(settings["track"])
+    if refused := set(FORBIDDEN) & set(name):
+        way_out = f"set track.project or WANDB_PROJECT to a name without {' '.join(sorted(refused))}"
+        warn(f"W&B accepts no project named {name!r}; nothing is logged; {way_out}")
         return None
     if importlib.util.find_spec("wandb") is None:
         if mode != "auto":

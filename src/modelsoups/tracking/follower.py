@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from modelsoups import tracking
 from modelsoups.disk import manifests, paths, provenance, storage, temporary
 from modelsoups.tracking.results import log_results, results_state, scores
 
@@ -78,10 +79,12 @@ class Follower:
         track, experiment = self.settings["track"], self.settings["name"]
         kinds = {key: self.settings[key]["name"] for key in ("model", "data")}
         common = {key: self.settings[key] for key in ("protocol", "heads")}
-        tags = dict.fromkeys(tag[:64] for tag in (stage, experiment, *kinds.values()))
+        given = filter(None, os.environ.get("WANDB_TAGS", "").split(","))
+        tags = dict.fromkeys(tag[:64] for tag in (stage, experiment, *kinds.values(), *given))
         options: Row = {
-            "project": track["project"], "entity": track["entity"], "dir": str(self.run.wandb.resolve()),
-            "id": run_id, "name": f"{experiment} {name}", "group": experiment, "job_type": stage, "tags": list(tags),
+            "project": tracking.project(track), "entity": track["entity"], "dir": str(self.run.wandb.resolve()),
+            "id": run_id, "name": f"{experiment} {name}", "group": tracking.group(self.settings),
+            "job_type": stage, "tags": list(tags),
             "config": provenance.public({**facts, "experiment": experiment, **kinds, **common}),
             "resume": "allow", "reinit": "create_new",
         }  # fmt: skip

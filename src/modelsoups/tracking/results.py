@@ -11,7 +11,7 @@ from modelsoups.disk.paths import MANIFEST, MODEL, RESULTS, TABLE_3
 if TYPE_CHECKING:
     from modelsoups.tracking.follower import Followed, Follower, Record
 
-FIGURES = ("figure_1", "figure_B1", "figure_greedy", "figure_shifts", "contact")
+FIGURES = ("figure_gains", "figure_1", "figure_B1", "figure_greedy", "figure_shifts", "contact")
 
 
 def scores(results: Path, row: str) -> dict[str, float]:

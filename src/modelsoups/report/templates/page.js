@@ -2,15 +2,17 @@
 // Without this script the same texts show as the browser's own titles.
 const number = /^\s*[+-]?[\d.]/;
 for (const button of document.querySelectorAll('th button')) button.onclick = () => {
-  const th = button.closest('th'), body = th.closest('table').tBodies[0], i = th.cellIndex;
+  const th = button.closest('th'), bodies = th.closest('table').tBodies, i = th.cellIndex;
   const up = th.getAttribute('aria-sort') !== 'ascending';
   const key = row => { const text = row.cells[i].textContent; return number.test(text) ? parseFloat(text) : text };
-  const rows = [...body.rows].map(row => [key(row), row]).sort(([x], [y]) => {
-    if (x === '' || y === '') return (x === '') - (y === '');  // what is empty stays at the end
-    const order = typeof x !== typeof y ? (typeof x === 'number' ? -1 : 1) : x < y ? -1 : x > y ? 1 : 0;
-    return up ? order : -order;
-  });
-  body.append(...rows.map(([, row]) => row));
+  for (const body of bodies) {  // each group of rows by itself, below its title
+    const rows = [...body.rows].filter(row => row.className !== 'part').map(row => [key(row), row]).sort(([x], [y]) => {
+      if (x === '' || y === '') return (x === '') - (y === '');  // what is empty stays at the end
+      const order = typeof x !== typeof y ? (typeof x === 'number' ? -1 : 1) : x < y ? -1 : x > y ? 1 : 0;
+      return up ? order : -order;
+    });
+    body.append(...rows.map(([, row]) => row));
+  }
   for (const other of th.parentNode.cells) other.removeAttribute('aria-sort');
   th.setAttribute('aria-sort', up ? 'ascending' : 'descending');
 };
@@ -58,10 +60,10 @@ for (const area of document.querySelectorAll('[data-rove]')) {
     event.preventDefault();
     let next = here[Math.max(0, Math.min(here.length - 1, at + step))];
     if (row && event.key in {ArrowDown: 1, ArrowUp: 1}) {
-      let other = row;
-      do other = step > 0 ? other.nextElementSibling : other.previousElementSibling;
-      while (other && !other.cells[document.activeElement.cellIndex]?.dataset.tip);
-      next = other?.cells[document.activeElement.cellIndex];
+      const rows = [...row.closest('table').rows], column = document.activeElement.cellIndex;
+      let other = rows.indexOf(row);
+      do other += step; while (rows[other] && !rows[other].cells[column]?.dataset.tip);
+      next = rows[other]?.cells[column];
     }
     if (!next) return;
     here[at].tabIndex = -1; next.tabIndex = 0;
