@@ -45,7 +45,7 @@ def test_a_key_needs_a_sentence():
 def test_files_state_no_default_again(path):
     default = defaults()[path.parent.name]
     for name, value in (yaml.safe_load(path.read_text()) or {}).items():
-        assert value != default[name], f"{path}: {name}={value} is the default already"
+        assert name == "defaults" or value != default[name], f"{path}: {name}={value} is the default already"
 
 
 def test_no_file_of_the_pipeline_holds_a_default():

@@ -116,7 +116,7 @@ def evidence(key="matthews", both=True, shifts=False, chosen_on="holdout"):
 
 
 def config(model="google-bert/bert-base-uncased", data="glue_cola", limit=None):
-    about = {"name": data, "library": "text", "text": {"limit": limit}}
+    about = {"name": data, "library": "text", "limit": limit}
     return {"task": "text", "model": {"name": model}, "data": about, "runs": "runs/hand"}
 
 
