@@ -72,8 +72,8 @@ def section(numbers: Numbers) -> Section:
         contents.append(f"The paper has no scores of {model} on {data}.")
     else:
         contents += glue.slips(paper)
-    data = numbers.config["data"]
-    if limit := data.get("limit") or data.get("text", {}).get("limit"):  # the key's name until 0.2.0
+    about = numbers.config["data"]
+    if limit := about.get("limit") or about.get("text", {}).get("limit"):  # the key's name until 0.2.0
         contents.append(f"This run trains on at most {limit:,} examples (data.limit), the paper's on all.")
     sentence = "The rows of Table 5, and of Table J.1 for other models, next to the paper's."
     return Section(title, sentence, contents)
