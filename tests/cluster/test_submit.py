@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 
 import pytest
 from pico import SEARCH
@@ -39,7 +40,7 @@ def test_a_run_without_models_of_its_own_is_prepared_and_analysed(gpus, tmp_path
         "stages=(prepare heads)",
         "stages=(analyse)",
     ]
-    assert "### sbatch --dependency=afterok:<prepare> analyse.sbatch" in said
+    assert re.search("^### sbatch --dependency=afterok:<prepare> .*analyse.sbatch$", said, re.MULTILINE)
     assert f"#SBATCH --gpus-per-node={gpus}" in said
     assert list(tmp_path.iterdir()) == []
 

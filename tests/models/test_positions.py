@@ -114,6 +114,6 @@ def test_convolutional_networks_take_any_size_and_others_their_own_alone():
     assert model(torch.randn(2, 3, 289, 289)).shape == (2, 3)
     fixed = classifier(network)
     assert fixed.adapt(32, "recipe.image_size") == 32
-    says = r"^evaluate\.image_size=360: this model takes images of 32 pixels alone; set evaluate\.image_size=null .*$"
+    says = r"^evaluate\.image_size=360: this model takes images of 32 pixels alone; set evaluate\.image_size=null, .*$"
     with pytest.raises(ValueError, match=says):
         fixed.adapt(360, "evaluate.image_size")

@@ -129,7 +129,7 @@ def test_two_ranks_share_an_evaluation_and_score_as_one_process_does(straight, t
 def test_the_selection_is_part_of_what_an_ingredient_is_made_from():
     part = SimpleNamespace(sha256="s")
     config = SimpleNamespace(finetune=FinetuneConfig(decode="pil", evaluate_every=5), task="images")
-    ingredients = SimpleNamespace(initial=lambda: {"initialization": part})
+    ingredients = SimpleNamespace(start=lambda recipe: part)
     sets, task = SimpleNamespace(train=part, holdout=part), SimpleNamespace(view="")
     run = SimpleNamespace(config=config, ingredients=ingredients, sets=sets, task=task)
     assert "selection" not in finetune._inputs(run, Recipe(**BASE))

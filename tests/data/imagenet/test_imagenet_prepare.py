@@ -190,7 +190,10 @@ def test_sets_that_are_not_there_are_named_and_the_rest_is_made(tmp_path, capsys
     assert prepare.run(Experiment(cfg))
     out = capsys.readouterr().out
     assert "sketch: not available" in out
-    assert f"{root} has no sketch/ (if its files are elsewhere, set data.sources.sketch=...)" in out
+    assert (
+        f"{root} has no sketch/ or wds_imagenet_sketch_test/ (if its files are elsewhere, set data.sources.sketch=...)"
+        in out
+    )
     assert "a: tar" in out
     assert prepared_sets(cfg) == ["train", "holdout", "val", "a"]
     assert prepare.run(Experiment(cfg)) is False  # nothing new to make

@@ -35,9 +35,10 @@ def labelled(path: Path, suffixes: Sequence[str] = SUFFIXES) -> Iterator[tuple[t
     with open(path, "rb") as file:
         for member in tars.members(path):
             base, _, extension = member.name.rpartition(".")
-            if base in (labels if extension == "cls" else images):
+            is_image = f".{extension.lower()}" in suffixes and not member.name.rpartition("/")[2].startswith(".")
+            if (is_image and base in images) or (extension == "cls" and base in labels):
                 raise ValueError(f"{path}: {base} occurs twice, also as {member.name}; {AGAIN}")
-            if f".{extension.lower()}" in suffixes and not member.name.rpartition("/")[2].startswith("."):
+            if is_image:
                 images[base] = member
             elif extension == "cls":
                 file.seek(member.offset)
