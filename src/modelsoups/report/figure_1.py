@@ -106,7 +106,8 @@ def _label(axes: Axes, labels: Mapping[str, tuple[float, float]]) -> None:
     for (_, label), height in zip(beside, heights, strict=True):
         looks: dict[str, Any] = {"fontsize": 7, "va": "center", "annotation_clip": False, "arrowprops": line}
         axes.annotate(label, labels[label], (1.02, height), textcoords="axes fraction", **looks)
-    for label in labels.keys() - {label for _, label in beside}:
+    placed = {label for _, label in beside}
+    for label in (label for label in labels if label not in placed):
         axes.annotate(label, labels[label], (4, -20), textcoords="offset points", fontsize=7)
 
 
