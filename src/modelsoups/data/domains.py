@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from modelsoups.config.data import DataConfig
-from modelsoups.data import shards, walk
+from modelsoups.data import roles, shards, walk
 from modelsoups.data.folders import TEMPLATES, Labelled, LabelledImage, samples, write_sets
 from modelsoups.data.shards import Json
 from modelsoups.disk import storage
@@ -28,7 +28,7 @@ def names(data: DataConfig) -> list[str]:
             raise ValueError(f"data.{key}={getattr(data, key)}: expected a number above 0 and below 1")
     if data.holdout_fraction + data.test_fraction >= 1:
         raise ValueError("data.holdout_fraction and data.test_fraction leave no training image; lower one of them")
-    own = [data.train, data.holdout, data.test]
+    own = roles.main_sets(data)
     others = [*data.shifts, *data.extra]
     if twice := [name for name, count in Counter([*own, *data.domains, *others]).items() if count > 1]:
         keys = "data.domains, data.shifts, data.extra, data.train, data.holdout and data.test"
@@ -45,20 +45,20 @@ def inputs(data: DataConfig, protocol: str, name: str) -> Json:
     found = [(f"{domain}/{image.class_name}/{image.name}", image.path.stat().st_size)
              for domain in _domains(data, name) for image in _images(data, domain)]  # fmt: skip
     made: Json = {"library": "domains", "set": name, "files": storage.fingerprint(found), "classes": _classes(data)}
-    if name in _parts(data):
+    if name in roles.main_sets(data):
         made["fractions"] = [data.holdout_fraction, data.test_fraction]
     return made | ({"limit": data.limit} if name == data.train else {})
 
 
 def facts(data: DataConfig, protocol: str, name: str) -> Json:
     """Return a data set's metadata for its manifest.json: name, role, classes, projection, ..."""
-    classes, part = _classes(data), _parts(data).get(name)
+    classes, part = _classes(data), name in roles.main_sets(data)
     missing = [] if part else sorted(set(classes) - set(walk.class_folders(_root(data) / name)))
     indices = [i for i, class_name in enumerate(classes) if class_name not in missing]
     return {
         "name": name,
         "title": f"{data.name} {name}" if part else name,
-        "role": part or ("shift" if name in data.shifts else "extra"),
+        "role": roles.role_of(data, name),
         "classes": classes,
         "templates": TEMPLATES,
         "projection": {"kind": "subset", "indices": indices} if missing else None,
@@ -70,7 +70,7 @@ def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> 
 
     Raises ValueError for a file that cannot be decoded, and for an image that is in two classes.
     """
-    parts = _split(data) if set(todo) & set(_parts(data)) else {}
+    parts = _split(data) if set(todo) & set(roles.main_sets(data)) else {}
     labelled = {name: parts[name] if name in parts else _evaluated(data, name) for name in todo}
     return write_sets(data, names(data), labelled, workers, functools.partial(_write, data, protocol))
 
@@ -103,14 +103,14 @@ def _split(data: DataConfig) -> Mapping[str, list[LabelledImage]]:
             for image in images:
                 part = data.holdout if rank[image.path] < bounds[0] else data.test
                 found[part if rank[image.path] < bounds[1] else data.train].append(image)
-    for name in _parts(data):
+    for name in roles.main_sets(data):
         lacking = sorted(set(range(len(_classes(data)))) - {image.label for image in found[name]})
         if lacking:
             way_out = "add images, or change data.holdout_fraction and data.test_fraction"
             raise ValueError(f"{name} has no image of class {_classes(data)[lacking[0]]}; {way_out}")
     kept = sorted(found[data.train], key=lambda image: rank[image.path][::-1])[: data.limit]
     found[data.train] = [image for image in found[data.train] if image in set(kept)]
-    return {name: sorted(found[name], key=lambda image: image.label) for name in _parts(data)}
+    return {name: sorted(found[name], key=lambda image: image.label) for name in roles.main_sets(data)}
 
 
 def _evaluated(data: DataConfig, domain: str) -> list[LabelledImage]:
@@ -134,13 +134,8 @@ def _images(data: DataConfig, domain: str) -> list[LabelledImage]:
     ]
 
 
-def _parts(data: DataConfig) -> dict[str, str]:
-    """Return {name: role} of the sets into which data.domains are divided."""
-    return {data.train: "train", data.holdout: "holdout", data.test: "test"}
-
-
 def _domains(data: DataConfig, name: str) -> list[str]:
-    return list(data.domains) if name in _parts(data) else [name]
+    return list(data.domains) if name in roles.main_sets(data) else [name]
 
 
 def _classes(data: DataConfig) -> list[str]:

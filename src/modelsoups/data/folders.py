@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelsoups.config.data import DataConfig
-from modelsoups.data import overlaps, pictures, shards, walk
+from modelsoups.data import overlaps, pictures, roles, shards, walk
 from modelsoups.data.shards import Json
 from modelsoups.disk import storage
 from modelsoups.workers.processes import run_tasks, workers_kept
@@ -23,16 +23,12 @@ TEMPLATES = ["a photo of a {}."]  # prompts of the zero-shot head; a class is na
 
 def names(data: DataConfig) -> list[str]:
     """Return the data sets' names; ValueError if a folder is missing or a set is named twice."""
-    wanted = [data.train, data.holdout, data.test, *data.shifts, *data.extra]
+    wanted = roles.names_of(data)
     if data.root is None:
         raise ValueError("data.root is null; set it to the folder with train/, holdout/, ...")
     for folder in (Path(data.root) / name for name in wanted):
         if not folder.is_dir():
             raise ValueError(f"{folder} is missing; data.root must contain the folders {', '.join(wanted)}")
-    twice = [name for name, count in Counter(wanted).items() if count > 1]
-    if twice:
-        keys = "data.train, data.holdout, data.test, data.shifts and data.extra"
-        raise ValueError(f"data set {twice[0]} is named twice in {keys}; name it once")
     return wanted
 
 
@@ -45,14 +41,13 @@ def inputs(data: DataConfig, protocol: str, name: str) -> Json:
 
 def facts(data: DataConfig, protocol: str, name: str) -> Json:
     """Return a data set's metadata for its manifest.json: name, role, classes, projection, ..."""
-    roles = {data.train: "train", data.holdout: "holdout", data.test: "test"}
     classes = _classes(data, data.train)
     indices = list(map(classes.index, _classes_of(data, name)))
     all_classes = len(indices) == len(classes)
     return {
         "name": name,
-        "title": f"{data.name} {name}" if name in roles else name,
-        "role": roles.get(name, "shift" if name in data.shifts else "extra"),
+        "title": f"{data.name} {name}" if name in roles.main_sets(data) else name,
+        "role": roles.role_of(data, name),
         "classes": classes,
         "templates": TEMPLATES,
         "projection": None if all_classes else {"kind": "subset", "indices": indices},
@@ -123,7 +118,7 @@ def write_sets(
         tasks = [task for name, images in labelled.items() for task in _checks(name, images, data.verify)]
         for task, seen in run_tasks(_check, tasks, workers, "prepare: checking"):
             found[task.set_name] += seen
-        overlaps.refuse([data.train, data.holdout, data.test], found)
+        overlaps.refuse(roles.main_sets(data), found)
         for line in overlaps.notes([data.train, data.holdout], found):
             print(f"prepare: {line}")
         made = run_tasks(write, [Labelled(name, tuple(i)) for name, i in labelled.items()], workers, "prepare")
@@ -207,7 +202,7 @@ def _classes_of(data: DataConfig, name: str) -> list[str]:
         first = unknown[0]
         way_out = "rename or move this folder"
         raise ValueError(f"{root / first}: {data.train} has no class {first}; {way_out}")
-    if name in (data.train, data.holdout, data.test) and own != classes:
+    if name in roles.main_sets(data) and own != classes:
         missing = next(c for c in classes if c not in own)
         raise ValueError(f"{root}: no folder for class {missing}; add one with its images")
     return own

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from modelsoups.config.data import DataConfig
-from modelsoups.data import shards
+from modelsoups.data import roles, shards
 from modelsoups.data.cifar import sources
 from modelsoups.data.cifar.sources import CLASSES
 from modelsoups.data.shards import Json
@@ -34,13 +34,10 @@ TEMPLATES = [  # CIFAR10 in data/prompts.md of https://github.com/openai/CLIP
 
 def names(data: DataConfig) -> list[str]:
     """Return the data sets' names; ValueError for an unknown name, or one that is named twice."""
-    wanted = [data.train, data.holdout, data.test, *data.shifts, *data.extra]
+    wanted = roles.names_of(data)
     for name in wanted:
         if name not in TITLES:
             raise ValueError(f"unknown data set {name}; choose from {', '.join(TITLES)}")
-    if twice := [name for name, count in Counter(wanted).items() if count > 1]:
-        keys = "data.train, data.holdout, data.test, data.shifts and data.extra"
-        raise ValueError(f"data set {twice[0]} is named twice in {keys}; name it once")
     return wanted
 
 
@@ -53,8 +50,7 @@ def inputs(data: DataConfig, protocol: str, name: str) -> Json:
 
 def facts(data: DataConfig, protocol: str, name: str) -> Json:
     """Return a data set's metadata for its manifest.json: name, role, classes, prompts, ..."""
-    roles = {data.train: "train", data.holdout: "holdout", data.test: "test"}
-    role = roles.get(name, "shift" if name in data.shifts else "extra")
+    role = roles.role_of(data, name)
     about = {"name": name, "title": TITLES[name], "role": role}
     return {**about, "classes": CLASSES, "templates": TEMPLATES, "projection": None}
 

@@ -5,12 +5,12 @@ examples of the test set again (data.choose_on=validation).
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from modelsoups.config.data import DataConfig
+from modelsoups.data import roles
 from modelsoups.data.text import examples, overlaps, sets, sources, splits
 from modelsoups.data.text.examples import Example
 from modelsoups.data.text.sets import TextSet
@@ -20,10 +20,7 @@ Json = dict[str, Any]
 
 def names(data: DataConfig) -> list[str]:
     """Return the data sets' names; ValueError if a set is named twice or has no files."""
-    wanted = [data.train, data.holdout, data.test, *data.shifts, *data.extra]
-    if twice := [name for name, count in Counter(wanted).items() if count > 1]:
-        keys = "data.train, data.holdout, data.test, data.shifts and data.extra"
-        raise ValueError(f"data set {twice[0]} is named twice in {keys}; name it once")
+    wanted = roles.names_of(data)
     if not 0 < data.holdout_fraction < 1:
         raise ValueError(f"data.holdout_fraction={data.holdout_fraction}: expected a number above 0 and below 1")
     examples.check(data.text)
@@ -44,11 +41,10 @@ def inputs(data: DataConfig, protocol: str, name: str) -> Json:
 
 def facts(data: DataConfig, protocol: str, name: str) -> Json:
     """Return a data set's metadata for its manifest.json: name, role, classes, prompt, ..."""
-    roles = {data.train: "train", data.holdout: "holdout", data.test: "test"}
     return {
         "name": name,
-        "title": f"{data.name} {name}" if name in roles else name,
-        "role": roles.get(name, "shift" if name in data.shifts else "extra"),
+        "title": f"{data.name} {name}" if name in roles.main_sets(data) else name,
+        "role": roles.role_of(data, name),
         "classes": examples.options(data.text),
         "prompt": data.text.prompt,
         "templates": [],

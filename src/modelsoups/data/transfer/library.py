@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from modelsoups.config.data import DataConfig
-from modelsoups.data import shards, walk
+from modelsoups.data import roles, shards, walk
 from modelsoups.data.imagenet import writing
 from modelsoups.data.shards import Json
 from modelsoups.data.transfer.readers import SPECS
@@ -32,13 +32,10 @@ class Transfer:
 
     def names(self, data: DataConfig) -> list[str]:
         """Return the sets' names; ValueError for one that is no split, or is named twice."""
-        wanted, known = [data.train, data.holdout, data.test, *data.shifts, *data.extra], [*self.spec.images, HELD]
+        wanted, known = roles.names_of(data), [*self.spec.images, HELD]
         for name in wanted:
             if name not in known:
                 raise ValueError(f"unknown data set {name}; the splits of {self.spec.title} are {', '.join(known)}")
-        if twice := [name for name, count in Counter(wanted).items() if count > 1]:
-            keys = "data.train, data.holdout, data.test, data.shifts and data.extra"
-            raise ValueError(f"data set {twice[0]} is named twice in {keys}; name it once")
         return wanted
 
     def inputs(self, data: DataConfig, protocol: str, name: str) -> Json:
@@ -58,9 +55,8 @@ class Transfer:
         return dict(run_tasks(functools.partial(_make, self.spec.key, data), todo, min(workers, 3), "prepare"))
 
     def _facts(self, data: DataConfig, name: str, classes: list[str]) -> Json:
-        roles = {data.train: "train", data.holdout: "holdout", data.test: "test"}
         title = self.spec.title if name == data.test else f"{self.spec.title} {name}"
-        about = {"name": name, "title": title, "role": roles.get(name, "shift" if name in data.shifts else "extra")}
+        about = {"name": name, "title": title, "role": roles.role_of(data, name)}
         return {**about, "classes": classes, "templates": self.spec.templates(), "projection": None}
 
     def _tables(self, data: DataConfig, name: str) -> list[Path]:

@@ -2,7 +2,6 @@
 
 import functools
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from modelsoups.config.data import DataConfig
-from modelsoups.data import shards, walk
+from modelsoups.data import roles, shards, walk
 from modelsoups.data.imagenet import writing
 from modelsoups.data.imagenet.listing import key_of
 from modelsoups.data.shards import Json
@@ -27,13 +26,10 @@ class Wilds:
 
     def names(self, data: DataConfig) -> list[str]:
         """Return the data sets' names; ValueError for one that is no split, or is named twice."""
-        wanted = [data.train, data.holdout, data.test, *data.shifts, *data.extra]
+        wanted = roles.names_of(data)
         for name in wanted:
             if name not in SPLITS:
                 raise ValueError(f"unknown data set {name}; the splits of {self.spec.title} are {', '.join(SPLITS)}")
-        if twice := [name for name, count in Counter(wanted).items() if count > 1]:
-            keys = "data.train, data.holdout, data.test, data.shifts and data.extra"
-            raise ValueError(f"data set {twice[0]} is named twice in {keys}; name it once")
         return wanted
 
     def inputs(self, data: DataConfig, protocol: str, name: str) -> Json:
@@ -45,11 +41,10 @@ class Wilds:
 
     def facts(self, data: DataConfig, protocol: str, name: str) -> Json:
         """Return a data set's metadata for its manifest.json: name, role, classes, prompts, ..."""
-        roles = {data.train: "train", data.holdout: "holdout", data.test: "test"}
         return {
             "name": name,
             "title": f"{self.spec.title} {SPLITS[name]}",
-            "role": roles.get(name, "shift" if name in data.shifts else "extra"),
+            "role": roles.role_of(data, name),
             "classes": self.spec.classes(self._folder(data)),
             "templates": list(self.spec.templates),
             "projection": None,
