@@ -116,8 +116,9 @@ def write_sets(
             if name not in labelled:
                 found[name] = overlaps.in_set(Path(data.dir) / name)
         tasks = [task for name, images in labelled.items() for task in _checks(name, images, data.verify)]
-        for task, seen in run_tasks(_check, tasks, workers, "prepare: checking"):
-            found[task.set_name] += seen
+        checked = dict(run_tasks(_check, tasks, workers, "prepare: checking"))
+        for task in tasks:  # in this order, not in that of completion: messages name the first image of two
+            found[task.set_name] += checked[task]
         overlaps.refuse(roles.main_sets(data), found)
         for line in overlaps.notes([data.train, data.holdout], found):
             print(f"prepare: {line}")
