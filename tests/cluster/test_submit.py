@@ -97,7 +97,7 @@ class Cluster:
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pico.yaml").write_text(SEARCH)
-    monkeypatch.setattr(submit, "is_prepared", lambda cfg: True)
+    monkeypatch.setattr(submit, "is_prepared", lambda cfg, trained: True)
     return functools.partial(load, ["sweep.search=pico.yaml"])
 
 
@@ -132,8 +132,8 @@ def test_what_is_in_the_queue_is_not_submitted_again_and_later_jobs_wait_for_it(
     assert part.submitted == [
         ("sweep", "0", []),
         ("evaluate", ["afterany:7:101", "afterany:9"]),
-        ("soup", ["afterok:9:102", "afterany:9"]),
-        ("report", ["afterok:9:103", "afterany:9"]),
+        ("soup", ["afterok:102", "afterany:9"]),
+        ("report", ["afterok:103", "afterany:9"]),
     ]
 
 

@@ -19,6 +19,7 @@ from modelsoups.disk import lock, manifests, storage
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.stages import finetune, heads, sweep
 from modelsoups.tasks import image_targets
+from modelsoups.train import ranks as ranks_module
 from modelsoups.train import resume
 from modelsoups.train.optimizers import sharpened
 from modelsoups.train.ranks import STOPPED, joined
@@ -119,6 +120,7 @@ def test_a_stopped_run_saves_itself_and_ends_the_same_to_the_bit(make, one, monk
     """SIGTERM, then the batch script's file; each between two checkpoints."""
     cfg, file = make("stopped"), tmp_path / "stop"
     monkeypatch.setenv("MODELSOUPS_STOP", str(file))
+    monkeypatch.setattr(ranks_module, "LOOK", 0.0)
     monkeypatch.setenv("MODELSOUPS_SAVED", str(tmp_path / "saved"))
     for step, by in ((2, term), (6, file.touch)):
         with monkeypatch.context() as patch:

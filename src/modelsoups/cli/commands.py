@@ -73,6 +73,10 @@ After the stage, Hydra's own flags work too (-m, --cfg, --info, --hydra-help).""
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run `modelsoups`; exit with 1 after an error, 2 for wrong usage, 130 after Ctrl-C."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        fail("the working folder has been deleted; change to another one")
     with cleaned_up():
         _main(argv)
 

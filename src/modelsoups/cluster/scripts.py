@@ -1,6 +1,8 @@
 """The sbatch scripts of an experiment, filled in from the templates slurm/*.sbatch.
 
 Jobs: prepare -> sweep (a job array with one task per model) -> evaluate -> soup -> report
+
+A sweep larger than the cluster's MaxArraySize is several arrays; task t of one fine-tunes model offset + t.
 """
 
 import re
@@ -22,6 +24,12 @@ class Piece:
     stages: tuple[str, ...]
     title: str
     after: str = "afterok"
+    offset: int = 0  # of a sweep's array
+
+    @property
+    def stem(self) -> str:
+        """Return the beginning of the names of the job's files: its script and its outputs."""
+        return f"{self.name}-{self.offset}" if self.offset else self.name
 
 
 CHAIN = (
@@ -38,7 +46,7 @@ def script(config: Config, piece: Piece, indices: list[int]) -> str:
     cluster = config.cluster
     python = [*shlex.split(cluster.prefix), cluster.python or sys.executable]
     overrides = [o for o in config.overrides if not re.match(r"\+?(submit\.|ingredient=)", o)]
-    array = slurm.ranges(indices) if piece.name == "sweep" else None
+    array = slurm.ranges([index - piece.offset for index in indices]) if piece.name == "sweep" else None
     options = _options(config.name, config.run, cluster, piece, array)
     lines = {
         "options": "\n".join(f"#SBATCH {option}" for option in options),
@@ -48,6 +56,8 @@ def script(config: Config, piece: Piece, indices: list[int]) -> str:
         "stages": f"stages=({shlex.join(piece.stages)})",
         "run": f"run={shlex.quote(str(config.run.root.resolve()))}",
         "ranks": f"ranks={cluster.ranks}",
+        "offset": f"offset={piece.offset}",
+        "data": f"data={shlex.quote(str(Path(config.data.dir).resolve()))}",
     }
     template = shipped("slurm") / ("sweep.sbatch" if array else "stage.sbatch")
     text = template.read_text(encoding="utf-8").splitlines()
@@ -58,10 +68,10 @@ def script(config: Config, piece: Piece, indices: list[int]) -> str:
 def _options(name: str, run: Run, cluster: ClusterConfig, piece: Piece, array: str | None) -> list[str]:
     """Return the #SBATCH options of a job; `array`: the sweep's task numbers, such as 0-2,5."""
     throttle = f"%{cluster.concurrent}" if cluster.concurrent else ""
-    output = run.slurm.resolve() / f"{piece.name}-{'%A_%a' if array else '%j'}.out"
+    output = run.slurm.resolve() / f"{piece.stem}-{'%A_%a' if array else '%j'}.out"
     options: dict[str, str | int | None] = {
         "job-name": f"{name}.{piece.name}",
-        "comment": str(run.root.resolve()),  # status and submit recognise the run's jobs by it
+        "comment": str(run.root.resolve()),  # for people: status and submit go by the script's path
         "chdir": str(Path.cwd()),
         "output": str(output),
         "open-mode": "append",
@@ -75,7 +85,7 @@ def _options(name: str, run: Run, cluster: ClusterConfig, piece: Piece, array: s
         "partition": cluster.partition,
         "account": cluster.account,
         "qos": cluster.qos,
-        "signal": f"B:USR1@{cluster.notice}" if array and cluster.notice else None,
+        "signal": f"B:USR1@{cluster.notice}" if cluster.notice else None,
     }
     given = {key: shlex.quote(str(value)) for key, value in options.items() if value is not None}
     return [*(f"--{key}={value}" for key, value in given.items()), "--requeue", *cluster.options]

@@ -23,6 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from modelsoups.config import limits
 from modelsoups.config.schema import Config, TopLevel
 from modelsoups.disk.paths import ASSETS, shipped
 from modelsoups.recipes.recipe import Recipe, check_length, check_select
@@ -45,7 +46,10 @@ OmegaConf.register_new_resolver(
 def own_conf() -> list[str]:
     """Return the override that adds ./conf to Hydra's search path; [] if there is no ./conf."""
     folder = Path("conf").resolve()
-    return [f"hydra.searchpath=['file://{folder}']"] if folder.is_dir() and folder != shipped("conf") else []
+    if not folder.is_dir() or folder == shipped("conf"):
+        return []
+    quoted = re.sub(r"(\\*)(')", r"\1\1\\\2", f"file://{folder}")  # a backslash escapes only before a quotation mark
+    return [f"hydra.searchpath=['{quoted}']"]
 
 
 def load(overrides: Sequence[str] = ()) -> Config:
@@ -149,6 +153,7 @@ def validate(composed: DictConfig) -> Config:
     for line in merged.cluster.options:
         if not line.startswith("-"):
             raise ValueError(f"cluster.options: {line} is not an option of sbatch; expected --option=value")
+    limits.check(sections["cluster"], merged.cluster)
     for alpha in merged.evaluate.wise_ft:
         if not 0 <= alpha <= 1:
             raise ValueError(f"evaluate.wise_ft={list(merged.evaluate.wise_ft)}: expected numbers from 0 to 1")

@@ -51,6 +51,7 @@ def run(experiment: Experiment) -> bool:
     if done := len(wanted) - len(todo):
         print(f"finetune: {'' if todo else 'complete, '}{done} of {len(wanted)} ingredients are done already")
     if todo:
+        _check_made_with(experiment)
         failed |= _fine_tune_all(experiment, recipes, todo)
     for index, reason in sorted(failed.items()):
         message = f"ingredient {index:03d}: {reason}"
@@ -82,6 +83,22 @@ def _fine_tune_all(experiment: Experiment, recipes: list[Recipe], todo: list[int
     failed = {index: reason for index, reason in ends if reason}
     print(f"finetune: wrote {len(todo) - len(failed)} ingredients to {experiment.files.ingredients}")
     return failed
+
+
+def _check_made_with(experiment: Experiment) -> None:
+    """Raise ValueError if data sets or the initial model were made with other options than now hold.
+
+    Jobs of a cluster do not compare the data sets: `submit` has, and thousands would list their files.
+    """
+    config, sets = experiment.config, experiment.sets
+    for name in (config.data.train, config.data.holdout) if config.ingredient is None else ():
+        sets.is_current(name, sources=False)
+    if experiment.imported is None:
+        folder = experiment.files.head(config.heads.init)
+        made = (manifests.manifest_of(folder) or {}).get("inputs", {})
+        if changed := manifests.differences(made, experiment.head_inputs(config.heads.init)):
+            way_out = "`modelsoups heads` makes it again"
+            raise ValueError(f"{folder} was made with other options than now: {', '.join(changed)}; {way_out}")
 
 
 def _task(experiment: Experiment, index: int) -> str | None:
@@ -186,9 +203,9 @@ def fine_tune(
         workspace.check_lock()
         if diverged:
             storage.write_json(folder / paths.FAILED, {**diverged, "inputs": inputs})
-            mark_saved(False)  # a restart would not help
         else:
             _write(folder, trainer, inputs)
+        mark_saved(False)  # a restart would not help
         resume.remove(folder)
     return str(diverged["reason"]) if diverged else None
 
@@ -220,4 +237,6 @@ def _write(folder: Path, trainer: "Trainer", inputs: dict[str, Any]) -> None:
         facts["selected"] = selected
     if trainer.skipped.keys:
         facts["skipped"] = trainer.skipped.keys
+    if len(trainer.codes) > 1:
+        facts["codes"] = trainer.codes  # which the run was resumed with, in order
     manifests.finish(folder, inputs, files, **facts)
