@@ -51,7 +51,7 @@ def run(experiment: Experiment) -> bool:
     if done := len(wanted) - len(todo):
         print(f"finetune: {'' if todo else 'complete, '}{done} of {len(wanted)} ingredients are done already")
     if todo:
-        _check_made_with(experiment)
+        _check_made_with(experiment, recipes)
         failed |= _fine_tune_all(experiment, recipes, todo)
     for index, reason in sorted(failed.items()):
         message = f"ingredient {index:03d}: {reason}"
@@ -85,12 +85,18 @@ def _fine_tune_all(experiment: Experiment, recipes: list[Recipe], todo: list[int
     return failed
 
 
-def _check_made_with(experiment: Experiment) -> None:
-    """Raise ValueError if data sets or the initial model were made with other options than now hold.
+def _check_made_with(experiment: Experiment, recipes: list[Recipe]) -> None:
+    """Raise ValueError if recipes, data sets or the initial model were made with other options than now hold.
 
     Jobs of a cluster do not compare the data sets: `submit` has, and thousands would list their files.
     """
     config, sets = experiment.config, experiment.sets
+    given = {override.lstrip("+").partition("=")[0] for override in config.overrides}
+    for key, value in config.recipe.items():
+        drawn = {str(kept) for recipe in recipes if (kept := getattr(recipe, key)) != value}
+        if drawn and f"recipe.{key}" in given:
+            way_out = "recipes are fixed once drawn; for others, choose another run with name=..."
+            raise ValueError(f"recipe.{key}={value}, but {experiment.files.draw} has {', '.join(sorted(drawn))}; {way_out}")
     for name in (config.data.train, config.data.holdout) if config.ingredient is None else ():
         sets.is_current(name, sources=False)
     if experiment.imported is None:
