@@ -86,8 +86,8 @@ def test_jobs_that_are_ending_are_waited_for(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(slurm, "queue", lambda folder: answers.pop(0))
     monkeypatch.setattr(slurm.time, "sleep", lambda seconds: None)
     assert slurm.settled_queue(tmp_path) == []
-    assert capsys.readouterr().out == "submit: waiting for 1 jobs that are ending: 7_0\n"
+    assert capsys.readouterr().out == "submit: waiting for jobs that are ending: 7_0\n"
     monkeypatch.setattr(slurm, "queue", lambda folder: [ending])
     monkeypatch.setattr(slurm, "ENDING", -1.0)
-    with pytest.raises(ValueError, match=r"1 jobs of this run have been ending for two minutes \(7_0\); see `squeue`"):
+    with pytest.raises(ValueError, match=r"jobs of this run have been ending for two minutes \(7_0\); see `squeue`"):
         slurm.settled_queue(tmp_path)

@@ -1,7 +1,6 @@
 """What `modelsoups submit` hands to SLURM in which order, and what it refuses in one line."""
 
 import json
-import os
 
 import pytest
 from pico import SEARCH, first
@@ -203,16 +202,16 @@ def test_a_failing_scancel_hides_nothing(here, monkeypatch):
         submit.run(Experiment(here()))
 
 
-def test_jobs_stay_when_nobody_reads_what_submit_says(here, monkeypatch):
+def test_jobs_stay_when_nobody_reads_what_submit_says(here, monkeypatch, tmp_path):
     cluster = Cluster(monkeypatch)
-    closed = os.dup(1)
 
     def broken(*args, **options):
         raise BrokenPipeError
 
-    monkeypatch.setattr(submit, "print", broken, raising=False)
-    monkeypatch.setattr(submit.sys, "stdout", os.fdopen(closed, "w"))
-    submit.run(Experiment(here()))
+    with open(tmp_path / "closed", "w") as closed, monkeypatch.context() as patch:
+        patch.setattr(submit, "print", broken, raising=False)
+        patch.setattr(submit.sys, "stdout", closed)
+        submit.run(Experiment(here()))
     assert len(cluster.submitted) == 4
     assert cluster.cancelled == []
 
@@ -275,7 +274,7 @@ def make_prepared(folder):
 
 
 EXPERIMENTS = sorted(path.stem for path in (paths.shipped("conf") / "experiment").glob("*.yaml"))
-SIZES = {"one GPU": [], "nodes": ["cluster.nodes=2", "cluster.gpus_per_node=4"]}
+SIZES = {"one GPU": [], "nodes": ["cluster.nodes=2", "cluster.gpus_per_node=2"]}
 
 
 @pytest.mark.parametrize("size", SIZES)

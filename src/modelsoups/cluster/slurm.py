@@ -87,9 +87,9 @@ def settled_queue(folder: Path) -> list[Job]:
         labels = ", ".join(job.label for job in ending[:3]) + (", ..." if len(ending) > 3 else "")
         if time.monotonic() > end:
             way_out = "see `squeue`, and run this command again when they have ended"
-            raise ValueError(f"{len(ending)} jobs of this run have been ending for two minutes ({labels}); {way_out}")
+            raise ValueError(f"jobs of this run have been ending for two minutes ({labels}); {way_out}")
         if not told:
-            print(f"submit: waiting for {len(ending)} jobs that are ending: {labels}", flush=True)
+            print(f"submit: waiting for jobs that are ending: {labels}", flush=True)
         told = True
         time.sleep(2)
 

@@ -96,7 +96,9 @@ def _check_made_with(experiment: Experiment, recipes: list[Recipe]) -> None:
         drawn = {str(kept) for recipe in recipes if (kept := getattr(recipe, key)) != value}
         if drawn and f"recipe.{key}" in given:
             way_out = "recipes are fixed once drawn; for others, choose another run with name=..."
-            raise ValueError(f"recipe.{key}={value}, but {experiment.files.draw} has {', '.join(sorted(drawn))}; {way_out}")
+            raise ValueError(
+                f"recipe.{key}={value}, but {experiment.files.draw} has {', '.join(sorted(drawn))}; {way_out}"
+            )
     for name in (config.data.train, config.data.holdout) if config.ingredient is None else ():
         sets.is_current(name, sources=False)
     if experiment.imported is None:
