@@ -189,3 +189,13 @@ def test_a_ctrl_c_whose_exception_is_lost_is_said(monkeypatch, capsys, error, sa
     signal.signal(signal.SIGINT, before)
     assert ended.value.code == 130
     assert capsys.readouterr().err.endswith(f"mix: interrupted {said}\n")
+
+
+def test_a_deleted_working_folder_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(SystemExit) as ended:
+        commands.main(["plan"])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "modelsoups: error: the working folder has been deleted; change to another one\n"
