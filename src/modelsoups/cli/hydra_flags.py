@@ -56,7 +56,13 @@ def run_with_flags(modules: dict[str, str], args: list[str]) -> None:
     try:
         main()
     except JobFailed as error:
-        fail(f"the job {error} failed; its output is in {config.run.slurm / 'multirun'}")
+        # The folder has the name of the first configuration, before names are swept over.
+        outputs = config.run.root.parent.glob("*/slurm/multirun/*")
+        fail(f"the job {error} failed; its output is in {max(outputs, key=os.path.getmtime, default='slurm/multirun')}")
+    except Exception as error:  # such as sbatch's refusal
+        if not slurm:
+            raise
+        fail(f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
 def _first_of_each_sweep(overrides: list[str]) -> list[str]:
