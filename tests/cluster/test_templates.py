@@ -90,3 +90,10 @@ def test_a_stage_at_its_time_limit_is_requeued_if_it_has_made_something(run, tmp
     done, calls = run(EVALUATE, python="exit 3")
     assert done.returncode == 3
     assert ": complete" not in done.stdout
+
+
+def test_a_stage_that_slurm_stops_ends_its_python_too(run):
+    python = "trap 'echo ended >> \"$CALLS\"; exit 5' TERM; kill -TERM $PPID; for _ in {1..50}; do /bin/sleep 0.1; done"
+    done, calls = run(EVALUATE, python=python)
+    assert done.returncode == 5
+    assert calls.endswith("ended\n")
