@@ -44,7 +44,7 @@ def test_a_run_without_models_of_its_own_is_prepared_and_analysed(gpus, tmp_path
         "stages=(prepare heads)",
         "stages=(analyse)",
     ]
-    assert "### sbatch --dependency=afterok:<prepare> analyse.sbatch" in said
+    assert "### sbatch --dependency=afterok:<prepare> --kill-on-invalid-dep=yes analyse.sbatch" in said
     assert f"#SBATCH --gpus-per-node={gpus}" in said
     assert list(tmp_path.iterdir()) == []
 

@@ -187,6 +187,14 @@ def test_a_value_that_the_draw_does_not_have_is_refused(cfg):
         finetune.run(Experiment(other))
 
 
+def test_a_list_is_the_value_that_the_draw_has(cfg):
+    same = dataclasses.replace(cfg, recipe=cfg.recipe | {"ema": [0.9]}, overrides=("recipe.ema=[0.9]",))
+    recipes = [dataclasses.replace(r, ema=(0.9,)) for r in Experiment(cfg).draw.recipes()]
+    finetune._check_drawn(Experiment(same), recipes)
+    with pytest.raises(ValueError, match=r"recipe\.ema=\[0\.9\], but .* has \(\)"):
+        finetune._check_drawn(Experiment(same), Experiment(cfg).draw.recipes())
+
+
 def test_a_finished_ingredient_is_fixed(cfg, data):
     straight(cfg)
     manifest = cfg.run.ingredient(0) / "manifest.json"
