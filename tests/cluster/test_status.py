@@ -170,10 +170,11 @@ def test_stages_that_ended_without_a_result_are_named(under_way, shown):
 def test_a_process_that_was_killed_does_not_count_as_running(under_way, shown):
     with lock.held(under_way.run.ingredient(3)):
         assert "1 running," in shown()
-    holder = {"host": socket.gethostname(), "pid": 2**22 + 1, "began": "1", "job": None, "start": 0}
+    here = {"host": socket.gethostname(), "place": lock.place()}
+    holder = {**here, "pid": 2**22 + 1, "began": "1", "job": None, "start": 0}
     write(under_way, 3, "lock.1", holder)
     assert " running," not in shown()
-    write(under_way, 3, "lock.1", holder | {"host": "elsewhere"})
+    write(under_way, 3, "lock.1", holder | {"host": "elsewhere", "place": "elsewhere"})
     assert "1 running," in shown()
     for seconds in (-100, 100):  # by this machine's clock
         os.utime(under_way.run.ingredient(3) / "lock.1", (time.time() + seconds,) * 2)
