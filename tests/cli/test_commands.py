@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from hydra_plugins.modelsoups_launcher.local import SideBySideLauncher
-from modelsoups.cli import commands
+from modelsoups.cli import commands, pipeline
+from modelsoups.config.compose import load
 
 
 def modelsoups(*args, cwd=None):
@@ -225,3 +226,22 @@ def test_a_ctrl_c_whose_exception_is_lost_is_said(monkeypatch, capsys, error, sa
     signal.signal(signal.SIGINT, before)
     assert ended.value.code == 130
     assert capsys.readouterr().err.endswith(f"mix: interrupted {said}\n")
+
+
+def test_a_deleted_working_folder_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(SystemExit) as ended:
+        commands.main(["plan"])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "modelsoups: error: the working folder has been deleted; change to another one\n"
+
+
+def test_the_time_of_one_ingredient_is_not_kept_as_that_of_the_stage(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pipeline, "_run", lambda *args: True)
+    for more, kept in ((["ingredient=0"], False), ([], True)):
+        config = load(["wandb=disabled", *more])
+        pipeline.run_stages({"finetune": "stages.finetune"}, config)
+        assert config.run.timings.exists() == kept

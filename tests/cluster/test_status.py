@@ -1,6 +1,9 @@
 """How far a sweep is, from folders made by hand."""
 
 import json
+import os
+import socket
+import time
 
 import pytest
 from pico import BASE
@@ -8,7 +11,7 @@ from pico import BASE
 from modelsoups.cluster import slurm, status
 from modelsoups.cluster.status import IngredientStatus, epochs_of, scan, summary
 from modelsoups.config.compose import load
-from modelsoups.disk import manifests, storage
+from modelsoups.disk import lock, manifests, storage
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
 
@@ -72,7 +75,7 @@ def test_a_length_in_steps_is_told_in_epochs_of_the_training_set(tmp_path):
 
 def test_status_prints_what_is_under_way_and_the_stages_that_wait(under_way, monkeypatch, capsys):
     monkeypatch.setattr(slurm, "available", lambda: True)
-    monkeypatch.setattr(slurm, "queue", lambda root: JOBS)
+    monkeypatch.setattr(slurm, "queue", lambda folder: JOBS)
     status.run(Experiment(under_way))
     said = capsys.readouterr().out
     assert "the loss is nan at step 7" in said
@@ -89,8 +92,8 @@ def test_without_slurm_the_folders_tell(under_way, monkeypatch, capsys):
 
 
 def test_a_queue_that_cannot_be_read_is_said(under_way, monkeypatch, capsys):
-    def refuse(root):
-        raise ValueError("Unable to contact slurm controller")
+    def refuse(folder):
+        raise ValueError("Unable to contact slurm controller; try again; and again")
 
     monkeypatch.setattr(slurm, "available", lambda: True)
     monkeypatch.setattr(slurm, "queue", refuse)
@@ -104,3 +107,75 @@ def test_without_a_draw_the_way_out_is_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="run `modelsoups sweep` first"):
         status.run(Experiment(load([])))
+
+
+def output(cfg, name, *lines):
+    storage.write_text(cfg.run.slurm / name, "\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def shown(under_way, monkeypatch, capsys):
+    """A function that returns what status prints, in one line, when SLURM's queue has these jobs."""
+
+    def shown(*jobs):
+        monkeypatch.setenv("COLUMNS", "400")
+        monkeypatch.setattr(slurm, "available", lambda: True)
+        monkeypatch.setattr(slurm, "queue", lambda folder: list(jobs))
+        status.run(Experiment(under_way))
+        return " ".join(capsys.readouterr().out.split())
+
+    return shown
+
+
+def test_why_a_task_ended_is_the_telling_line_of_its_newest_output(under_way, shown):
+    output(under_way, "sweep-7_5.out", "modelsoups: error: an older job")
+    srun = "srun: error: node1: task 0: Exited with exit code 127"
+    output(under_way, "sweep-12_5.out", "bash: line 1: /nope/python: No such file or directory", srun)
+    earlier = ("modelsoups: error: of an earlier start", "date ingredient 4, start 2, on node1")
+    full = "modelsoups: error: finetune: could not write a: No space left on device"
+    output(under_way, "sweep-12_4.out", *earlier, full, srun)
+    said = shown()
+    assert "6 ingredients: 1 done, 4 stopped, 1 failed" in said
+    assert "line 1: /nope/python: No such file or directory (job 12_5: " in said
+    assert "could not write a: No space left on device (job 12_4: " in said
+    assert "older" not in said
+    assert "earlier" not in said
+
+
+def test_jobs_that_will_never_start_are_named_with_the_way_out(shown):
+    waits = [slurm.Job(7, i, "sweep", "PENDING", "", "PartitionTimeLimit") for i in (3, 4)]
+    said = shown(*waits, slurm.Job(8, None, "soup", "PENDING", "", "JobHeldUser"))
+    assert "sweep: 2 queued: PartitionTimeLimit, and will not start so: set cluster.time" in said
+    assert "soup: job 8 is pending (JobHeldUser, and will not start so: `scontrol release` it)" in said
+
+
+def test_stages_that_ended_without_a_result_are_named(under_way, shown):
+    output(
+        under_way,
+        "evaluate-8.out",
+        "evaluate: 3 of 9",
+        "slurmstepd: error: *** JOB 8 ON n1 CANCELLED AT x DUE TO TIME LIMIT ***",
+    )
+    output(under_way, "soup.sbatch")
+    said = shown()
+    assert (
+        "evaluate: job 8 ended without its result: slurmstepd: error: *** JOB 8 ON n1 CANCELLED AT x DUE TO TIME"
+        in said
+    )
+    assert "soup: not in the queue, and never started; `modelsoups submit` queues it again" in said
+    output(under_way, "evaluate-9.out", "2026 evaluate: complete")
+    assert "evaluate:" not in shown()
+
+
+def test_a_process_that_was_killed_does_not_count_as_running(under_way, shown):
+    with lock.held(under_way.run.ingredient(3)):
+        assert "1 running," in shown()
+    here = {"host": socket.gethostname(), "place": lock.place()}
+    holder = {**here, "pid": 2**22 + 1, "began": "1", "job": None, "start": 0}
+    write(under_way, 3, "lock.1", holder)
+    assert " running," not in shown()
+    write(under_way, 3, "lock.1", holder | {"host": "elsewhere", "place": "elsewhere"})
+    assert "1 running," in shown()
+    for seconds in (-100, 100):  # by this machine's clock
+        os.utime(under_way.run.ingredient(3) / "lock.1", (time.time() + seconds,) * 2)
+        assert " running," not in shown()

@@ -1,16 +1,20 @@
 """What `modelsoups submit` hands to SLURM in which order, and what it refuses in one line."""
 
-import functools
+import dataclasses
 import json
-import re
+import shutil
 
 import pytest
-from pico import SEARCH
+from pico import SEARCH, first
 
 from modelsoups.cluster import slurm, submit
+from modelsoups.cluster.scripts import CHAIN, OF_POOLS
 from modelsoups.config.compose import load
+from modelsoups.data import shards
+from modelsoups.disk import lock, manifests, paths
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
+from modelsoups.stages import finetune
 
 
 def test_a_dry_run_prints_the_chain_and_makes_nothing(tmp_path, monkeypatch, capsys):
@@ -40,7 +44,7 @@ def test_a_run_without_models_of_its_own_is_prepared_and_analysed(gpus, tmp_path
         "stages=(prepare heads)",
         "stages=(analyse)",
     ]
-    assert re.search("^### sbatch --dependency=afterok:<prepare> .*analyse.sbatch$", said, re.MULTILINE)
+    assert "### sbatch --dependency=afterok:<prepare> --kill-on-invalid-dep=yes analyse.sbatch" in said
     assert f"#SBATCH --gpus-per-node={gpus}" in said
     assert list(tmp_path.iterdir()) == []
 
@@ -97,7 +101,7 @@ class Cluster:
 
     def __init__(self, monkeypatch, queue=(), refuses=None, size=1001):
         self.submitted, self.cancelled, self.refuses = [], [], refuses
-        monkeypatch.setattr(slurm, "queue", lambda root: list(queue))
+        monkeypatch.setattr(slurm, "queue", lambda folder: list(queue))
         monkeypatch.setattr(slurm, "submit", self.submit)
         monkeypatch.setattr(slurm, "cancel", self.cancelled.extend)
         monkeypatch.setattr(slurm, "max_array_size", lambda: size)
@@ -114,8 +118,8 @@ class Cluster:
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pico.yaml").write_text(SEARCH)
-    monkeypatch.setattr(submit, "is_prepared", lambda cfg: True)
-    return functools.partial(load, ["sweep.search=pico.yaml"])
+    monkeypatch.setattr(submit, "is_prepared", lambda experiment, recipes: True)
+    return lambda more=(): load(["sweep.search=pico.yaml", *more])
 
 
 def finished(cfg, index):
@@ -149,8 +153,8 @@ def test_what_is_in_the_queue_is_not_submitted_again_and_later_jobs_wait_for_it(
     assert part.submitted == [
         ("sweep", "0", []),
         ("evaluate", ["afterany:7:101", "afterany:9"]),
-        ("soup", ["afterok:9:102", "afterany:9"]),
-        ("report", ["afterok:9:103", "afterany:9"]),
+        ("soup", ["afterok:102", "afterany:9"]),
+        ("report", ["afterok:103", "afterany:9"]),
     ]
 
 
@@ -161,14 +165,174 @@ def test_when_slurm_refuses_a_job_the_earlier_ones_of_the_same_call_are_taken_ba
     assert cluster.cancelled == [101, 102]
 
 
-def test_an_array_beyond_the_clusters_limit_is_refused(here, monkeypatch):
-    cluster = Cluster(monkeypatch, size=3)
-    submit.run(Experiment(here()))
-    assert cluster.submitted[0][:2] == ("sweep", "0-2")
+def test_a_sweep_beyond_the_clusters_limit_is_several_arrays(here, monkeypatch):
     cluster = Cluster(monkeypatch, size=2)
-    with pytest.raises(ValueError, match=r"ingredient 2 is beyond this cluster's MaxArraySize=2.*sweep\.count=2"):
+    cfg = here()
+    submit.run(Experiment(cfg))
+    assert cluster.submitted[:3] == [("sweep", "0-1", []), ("sweep-2", "0", []), ("evaluate", ["afterany:101:102"])]
+    text = (cfg.run.slurm / "sweep-2.sbatch").read_text()
+    assert "\noffset=2\n" in text
+    assert "/sweep-2-%A_%a.out" in text
+    queue = [slurm.Job(102, 2, "sweep", "RUNNING", "node1", "None", 2)]
+    cluster = Cluster(monkeypatch, queue, size=2)
+    submit.run(Experiment(here(["cluster.concurrent=1"])))
+    assert cluster.submitted[:2] == [("sweep", "0-1%1", []), ("evaluate", ["afterany:102:101"])]
+
+
+def test_arrays_of_one_sweep_run_in_turn_where_only_some_may_run_at_once(here, monkeypatch):
+    cluster = Cluster(monkeypatch, size=2)
+    submit.run(Experiment(here(["cluster.concurrent=1"])))
+    assert cluster.submitted[:2] == [("sweep", "0-1%1", []), ("sweep-2", "0%1", ["afterany:101"])]
+
+
+def test_a_sweep_may_be_submitted_in_portions_and_the_rest_follows_the_last(here, monkeypatch, capsys):
+    cluster = Cluster(monkeypatch)
+    submit.run(Experiment(here(["submit.portion=2"])))
+    assert cluster.submitted == [("sweep", "0-1", [])]
+    assert "1 more ingredients are left for the next `modelsoups submit`" in capsys.readouterr().out
+    queue = [slurm.Job(101, i, "sweep", "PENDING", "", "Priority") for i in (0, 1)]
+    cluster = Cluster(monkeypatch, queue)
+    submit.run(Experiment(here(["submit.portion=2"])))
+    assert [job[0] for job in cluster.submitted] == ["sweep", "evaluate", "soup", "report"]
+    assert cluster.submitted[1] == ("evaluate", ["afterany:101:101"])
+
+
+def test_a_refused_submit_leaves_the_draw_free(here, monkeypatch):
+    Cluster(monkeypatch, refuses="sweep")
+    cfg = here()
+    with pytest.raises(ValueError, match="refused"):
+        submit.run(Experiment(cfg))
+    assert not cfg.run.draw.exists()
+    assert not cfg.run.draw_manifest.exists()
+    Experiment(cfg).draw.write()
+    with pytest.raises(ValueError, match="refused"):
+        submit.run(Experiment(here(["sweep.count=4"])))
+    assert len(Experiment(cfg).draw.recipes()) == 3  # as before
+
+
+def test_a_failing_scancel_hides_nothing(here, monkeypatch):
+    def away(ids):
+        raise ValueError("Unable to contact slurm controller")
+
+    Cluster(monkeypatch, refuses="evaluate")
+    monkeypatch.setattr(slurm, "cancel", away)
+    with pytest.raises(ValueError, match=r"^refused; the jobs before it are still queued \(Unable .*\): scancel 101$"):
         submit.run(Experiment(here()))
+
+
+def test_jobs_stay_when_nobody_reads_what_submit_says(here, monkeypatch, tmp_path):
+    cluster = Cluster(monkeypatch)
+
+    def broken(*args, **options):
+        raise BrokenPipeError
+
+    with open(tmp_path / "closed", "w") as closed, monkeypatch.context() as patch:
+        patch.setattr(submit, "print", broken, raising=False)
+        patch.setattr(submit.sys, "stdout", closed)
+        submit.run(Experiment(here()))
+    assert len(cluster.submitted) == 4
+    assert cluster.cancelled == []
+
+
+def test_changes_that_do_not_reach_queued_jobs_are_said(here, monkeypatch, capsys):
+    cfg = here()
+    Cluster(monkeypatch)
+    submit.run(Experiment(cfg))
+    names = ("evaluate", "soup", "report")
+    queue = [slurm.Job(101, i, "sweep", "RUNNING", "node1", "None") for i in range(3)]
+    queue += [slurm.Job(102 + i, None, name, "PENDING", "", "Dependency") for i, name in enumerate(names)]
+    Cluster(monkeypatch, queue)
+    capsys.readouterr()
+    submit.run(Experiment(here()))
+    assert "no effect" not in capsys.readouterr().out
+    submit.run(Experiment(here(["cluster.mem=64G", "cluster.time='10:00:00'"])))
+    said = capsys.readouterr().out
+    assert "changes have no effect on the queued sweep (mem, overrides, time); `scancel 101`" in said
+    assert "changes have no effect on the queued soup (mem, overrides); `scancel 103`" in said
+
+
+def test_of_two_submits_at_the_same_time_one_is_refused(here, monkeypatch):
+    cluster = Cluster(monkeypatch)
+    cfg = here()
+    with lock.held(cfg.run.slurm), pytest.raises(ValueError, match="slurm is in use: process"):
+        submit.run(Experiment(cfg))
     assert cluster.submitted == []
+
+
+def test_sets_and_heads_of_other_options_are_not_taken_for_prepared(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = make_prepared()
+    recipes = Experiment(cfg).draw.extended()
+    assert submit.is_prepared(Experiment(cfg), recipes)
+    with pytest.raises(ValueError, match=r"train was prepared with .*'seed': 0.* but now needs .*'seed': 7"):
+        submit.is_prepared(Experiment(load(["data.dir=data", "data.seed=7"])), recipes)
+    other = Experiment(load(["data.dir=data", "heads.lp_epochs=1"]))
+    assert not submit.is_prepared(other, recipes)  # the job of prepare makes the head again
+    finished(cfg, 0)
+    finished(cfg, 2)
+    with pytest.raises(ValueError, match="lp was made with other options, and 2 ingredients are fine-tuned from it"):
+        submit.is_prepared(other, recipes)
+    shutil.rmtree(cfg.run.ingredients)
+    Experiment(cfg).draw.write()
+    with pytest.raises(
+        ValueError, match=r"lp was made with other options .*heads\.lp_epochs \(20, now 1\); `modelsoups he"
+    ):
+        finetune.run(other)
+    with pytest.raises(ValueError, match="train was prepared with"):
+        finetune.run(Experiment(load(["data.dir=data", "data.seed=7"])))
+
+
+def test_the_initial_model_of_every_recipe_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = make_prepared()
+    experiment = Experiment(cfg)
+    recipes = [recipe(64), dataclasses.replace(recipe(64), init="lp-80")]
+    assert not submit.is_prepared(experiment, recipes)
+    make_head(cfg, "lp-80")
+    assert submit.is_prepared(experiment, recipes)
+    finished(cfg, 0)
+    make_head(cfg, "lp-80", {"init": "other"})
+    assert not submit.is_prepared(experiment, recipes)  # no ingredient has started from it
+    finished(cfg, 1)
+    with pytest.raises(ValueError, match="lp-80 was made with other options, and 1 ingredients are fine-tuned from it"):
+        submit.is_prepared(experiment, recipes)
+
+
+def make_prepared():
+    """A run with data sets of one image each and an empty initial model, with their manifests."""
+    cfg = load(["data.dir=data"])
+    sets = Experiment(cfg).sets
+    for name in (cfg.data.train, cfg.data.holdout, cfg.data.test, *cfg.data.shifts):
+        path = sets.folder(name) / f"{name}-000000.tar"
+        entry = shards.write_shard(path, first(name, 1))
+        shards.finish_set(path.parent, sets.inputs(name), [entry], sets.facts(name))
+    make_head(cfg, cfg.heads.init)
+    return cfg
+
+
+def make_head(cfg, init, other=()):
+    manifests.finish(cfg.run.head(init), {**Experiment(cfg).head_inputs(init), **dict(other)}, [], sha256="0")
+
+
+EXPERIMENTS = sorted(path.stem for path in (paths.shipped("conf") / "experiment").glob("*.yaml"))
+SIZES = {"one GPU": [], "nodes": ["cluster.nodes=2", "cluster.gpus_per_node=2"]}
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_is_submitted_in_a_dry_run(tmp_path, monkeypatch, capsys, experiment, size):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/nonexistent")
+    opened = Experiment(load([f"experiment={experiment}", "name=x", "submit.dry_run=true", *SIZES[size]]))
+    submit.run(opened)
+    said = capsys.readouterr().out
+    chain = CHAIN if opened.has_models else OF_POOLS
+    titles = [line for line in said.splitlines() if line.startswith("### ") and "sbatch" not in line]
+    assert [line.split(":")[0] for line in titles] == [f"### {piece.name}" for piece in chain]
+    assert said.count(f"overrides=(experiment={experiment} name=x") == len(chain)
+    nodes = [line.removeprefix("#SBATCH --nodes=") for line in said.splitlines() if line.startswith("#SBATCH --nodes")]
+    assert nodes == ["2" if size == "nodes" and piece.name == "sweep" else "1" for piece in chain]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_draw_that_changed_after_it_was_submitted_is_refused(here, monkeypatch):

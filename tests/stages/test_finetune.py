@@ -1,5 +1,6 @@
 """Fine-tuning one ingredient: resumed to the bit, bad input named, divergence recorded, nothing half-written."""
 
+import dataclasses
 import errno
 import functools
 import itertools
@@ -169,6 +170,29 @@ def test_a_checkpoint_of_another_recipe_is_refused(cfg, monkeypatch):
     with pytest.raises(ValueError, match=r"checkpoint\.pt is from a run with another recipe"):
         fine_tune(Experiment(cfg), recipes[1], 0)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_a_resume_with_other_code_is_said_and_recorded(cfg, monkeypatch, capsys):
+    break_off(cfg, monkeypatch, 3)
+    before, now = resume.code(), "0123456789ab (commit fedcba987)"
+    monkeypatch.setattr(resume, "code", lambda: now)
+    finetune.run(Experiment(cfg))
+    assert f"resumes with the code {now} instead of {before}; the result may not be" in capsys.readouterr().out
+    assert json.loads((cfg.run.ingredient(0) / "manifest.json").read_text())["codes"] == [before, now]
+
+
+def test_a_value_that_the_draw_does_not_have_is_refused(cfg):
+    other = dataclasses.replace(cfg, recipe=cfg.recipe | {"batch_size": 26}, overrides=("recipe.batch_size=26",))
+    with pytest.raises(ValueError, match=r"recipe\.batch_size=26, but .*draw\.jsonl has 64; recipes are fixed once"):
+        finetune.run(Experiment(other))
+
+
+def test_a_list_is_the_value_that_the_draw_has(cfg):
+    same = dataclasses.replace(cfg, recipe=cfg.recipe | {"ema": [0.9]}, overrides=("recipe.ema=[0.9]",))
+    recipes = [dataclasses.replace(r, ema=(0.9,)) for r in Experiment(cfg).draw.recipes()]
+    finetune._check_drawn(Experiment(same), recipes)
+    with pytest.raises(ValueError, match=r"recipe\.ema=\[0\.9\], but .* has \(\)"):
+        finetune._check_drawn(Experiment(same), Experiment(cfg).draw.recipes())
 
 
 def test_a_finished_ingredient_is_fixed(cfg, data):

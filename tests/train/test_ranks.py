@@ -19,9 +19,10 @@ from modelsoups.disk import lock, manifests, storage
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.stages import finetune, heads, sweep
 from modelsoups.tasks import image_targets
+from modelsoups.train import ranks as ranks_module
 from modelsoups.train import resume
 from modelsoups.train.optimizers import sharpened
-from modelsoups.train.ranks import STOPPED, joined
+from modelsoups.train.ranks import STOPPED, Ranks, joined
 from modelsoups.train.trainer import Trainer
 
 TOLERANCE = 1e-5
@@ -119,6 +120,7 @@ def test_a_stopped_run_saves_itself_and_ends_the_same_to_the_bit(make, one, monk
     """SIGTERM, then the batch script's file; each between two checkpoints."""
     cfg, file = make("stopped"), tmp_path / "stop"
     monkeypatch.setenv("MODELSOUPS_STOP", str(file))
+    monkeypatch.setattr(ranks_module, "LOOK", 0.0)
     monkeypatch.setenv("MODELSOUPS_SAVED", str(tmp_path / "saved"))
     for step, by in ((2, term), (6, file.touch)):
         with monkeypatch.context() as patch:
@@ -133,9 +135,28 @@ def test_a_stopped_run_saves_itself_and_ends_the_same_to_the_bit(make, one, monk
     assert (tmp_path / "saved").exists()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     finetune.run(Experiment(cfg))
+    assert not (tmp_path / "saved").exists()  # or the batch script would start a finished run again
     assert weights(cfg) == weights(one)
     assert metrics(cfg) == metrics(one)
     assert "bit-identical" not in capsys.readouterr().out
+
+
+def test_a_soft_stop_is_no_failure_for_torchrun_where_a_batch_script_looks_for_the_checkpoint(monkeypatch):
+    monkeypatch.delenv("MODELSOUPS_SAVED", raising=False)
+    assert Ranks(world=2).stopped == STOPPED
+    monkeypatch.setenv("MODELSOUPS_SAVED", "saved")
+    assert (Ranks(world=2).stopped, Ranks().stopped) == (0, STOPPED)
+
+
+def test_the_file_that_asks_for_a_stop_is_looked_for_once_a_second(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(ranks_module.time, "monotonic", lambda: now[0])
+    asked = ranks_module.Asked(str(tmp_path / "stop"))
+    assert not asked.is_set()
+    (tmp_path / "stop").touch()
+    assert not asked.is_set()
+    now[0] += 1
+    assert asked.is_set()
 
 
 def every_file(cfg):

@@ -79,6 +79,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     If the reader of the output has ended, as in `modelsoups -h | head`, exit quietly with 141.
     """
     try:
+        Path.cwd()
+    except FileNotFoundError:
+        fail("the working folder has been deleted; change to another one")
+    try:
         try:
             with cleaned_up():
                 _main(argv)

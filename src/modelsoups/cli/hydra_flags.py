@@ -1,5 +1,6 @@
 """Runs stages through Hydra's command line, for its flags such as -m (multirun) or --cfg."""
 
+import os
 import sys
 
 import hydra
@@ -9,10 +10,16 @@ from omegaconf import DictConfig
 
 from modelsoups.cli.errors import fail
 from modelsoups.cli.pipeline import run_command
+from modelsoups.cluster.environment import handed_on
 from modelsoups.config import compose
 from modelsoups.config.recall import open_run
 from modelsoups.config.schema import Config
 from modelsoups.disk.paths import shipped
+
+
+class JobFailed(Exception):
+    """Raised where a job of Hydra's SLURM launcher fails; its message has been printed in the job's output."""
+
 
 QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none")  # the stages print enough themselves
 
@@ -26,12 +33,18 @@ def run_with_flags(modules: dict[str, str], args: list[str]) -> None:
         config = open_run(first)
     except (ValueError, hydra.errors.HydraException) as error:
         fail(" ".join(str(error).split()))
+    multirun = bool({"-m", "--multirun"} & set(flags))  # each job opens its own run
+    slurm = multirun and "hydra/launcher=slurm" in overrides
 
     def job(composed: DictConfig) -> None:
-        run_command(modules, HydraConfig.get().overrides.task)
+        try:
+            run_command(modules, HydraConfig.get().overrides.task)
+        except SystemExit as end:
+            if slurm and end.code:  # submitit hands on no SystemExit, and would wait for ever
+                raise JobFailed(" ".join(HydraConfig.get().overrides.task)) from None
+            raise
 
     named = [f"hydra.job.name={next(iter(modules))}"] if len(modules) == 1 else []  # for launchers
-    multirun = {"-m", "--multirun"} & set(flags)  # each job opens its own run
     made_with = [] if multirun else [o for o in config.overrides if o not in first]
     given = [
         *compose.own_conf([*made_with, *overrides]),
@@ -40,7 +53,21 @@ def run_with_flags(modules: dict[str, str], args: list[str]) -> None:
         *_setup(config, overrides),
     ]
     sys.argv = ["modelsoups", *given, *QUIET, *named, *flags]
-    hydra.main(config_path=str(shipped("conf")), config_name="config", version_base="1.3")(job)()
+    main = hydra.main(config_path=str(shipped("conf")), config_name="config", version_base="1.3")(job)
+    if slurm:
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra ends the process with a traceback
+        for name in os.environ.keys() - handed_on(os.environ).keys():
+            del os.environ[name]
+    try:
+        main()
+    except JobFailed as error:
+        # The folder has the name of the first configuration, before names are swept over.
+        outputs = config.run.root.parent.glob("*/slurm/multirun/*")
+        fail(f"the job {error} failed; its output is in {max(outputs, key=os.path.getmtime, default='slurm/multirun')}")
+    except Exception as error:  # such as sbatch's refusal
+        if not slurm:
+            raise
+        fail(f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
 def _first_of_each_sweep(overrides: list[str]) -> list[str]:

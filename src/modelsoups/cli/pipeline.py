@@ -51,7 +51,7 @@ def _run_all(modules: dict[str, str], config: Config) -> None:
             check()
             if (stage in SETTLED_BY or config.run.root.exists()) and os.environ.get("RANK", "0") == "0":
                 keep_overrides(config.run, config.overrides, stage)
-            if made:
+            if made and config.ingredient is None:  # the time of one ingredient is not the stage's
                 _keep_seconds(config.run, stage, time.monotonic() - begin)
         except KeyboardInterrupt:
             fail(f"{stage}: interrupted; run the same command again to continue", status=130)

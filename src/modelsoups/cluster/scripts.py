@@ -5,6 +5,8 @@ pool=none prepare -> analyse
 
 Every value is one word of one line, for sbatch and for bash; a value that cannot be is refused.
 Only the lines of cluster.setup are commands.
+
+A sweep larger than the cluster's MaxArraySize is several arrays; task t of one fine-tunes model offset + t.
 """
 
 import re
@@ -27,6 +29,12 @@ class Piece:
     stages: tuple[str, ...]
     title: str
     after: str = "afterok"
+    offset: int = 0  # of a sweep's array
+
+    @property
+    def stem(self) -> str:
+        """Return the beginning of the names of the job's files: its script and its outputs."""
+        return f"{self.name}-{self.offset}" if self.offset else self.name
 
 
 CHAIN = (
@@ -51,7 +59,7 @@ def script(config: Config, piece: Piece, indices: list[int]) -> str:
     cluster = config.cluster
     python = [*_words("cluster.prefix", cluster.prefix), cluster.python or sys.executable]
     overrides = [o for o in config.overrides if not re.match(r"\+?(submit\.|ingredient=)", o)]
-    array = slurm.ranges(indices) if piece.name == "sweep" else None
+    array = slurm.ranges([index - piece.offset for index in indices]) if piece.name == "sweep" else None
     options = _options(config.name, config.run, cluster, piece, array)
     for number, line in enumerate(cluster.setup):
         _one_line(f"cluster.setup[{number}]", line.replace("\n", "").replace("\t", ""))
@@ -63,6 +71,8 @@ def script(config: Config, piece: Piece, indices: list[int]) -> str:
         "stages": f"stages=({shlex.join(piece.stages)})",
         "run": f"run={_joined('runs', [str(config.run.root.resolve())])}",
         "ranks": f"ranks={cluster.ranks}",
+        "offset": f"offset={piece.offset}",
+        "data": f"data={_joined('data.dir', [str(Path(config.data.dir).resolve())])}",
     }
     template = shipped("slurm") / ("sweep.sbatch" if array else "stage.sbatch")
     text = template.read_text(encoding="utf-8").splitlines()
@@ -74,10 +84,10 @@ def _options(name: str, run: Run, cluster: ClusterConfig, piece: Piece, array: s
     """Return the #SBATCH options of a job; `array`: the sweep's task numbers, such as 0-2,5."""
     throttle = f"%{cluster.concurrent}" if cluster.concurrent else ""
     folder = str(run.slurm.resolve()).replace("%", "%%")  # sbatch replaces %j and others
-    output = f"{folder}/{piece.name}-{'%A_%a' if array else '%j'}.out"
+    output = f"{folder}/{piece.stem}-{'%A_%a' if array else '%j'}.out"
     options: dict[str, str | int | None] = {
         "job-name": f"{name}.{piece.name}",
-        "comment": str(run.root.resolve()),  # status and submit recognise the run's jobs by it
+        "comment": str(run.root.resolve()),  # for people: status and submit go by the script's path
         "chdir": str(Path.cwd()),
         "output": output,
         "open-mode": "append",
@@ -91,7 +101,7 @@ def _options(name: str, run: Run, cluster: ClusterConfig, piece: Piece, array: s
         "partition": cluster.partition,
         "account": cluster.account,
         "qos": cluster.qos,
-        "signal": f"B:USR1@{cluster.notice}" if array and cluster.notice else None,
+        "signal": f"B:USR1@{cluster.notice}" if cluster.notice else None,
     }
     given = [f"--{key}={_quoted(key, str(value))}" for key, value in options.items() if value is not None]
     return [*given, "--requeue", *map(_own_option, cluster.options)]

@@ -1,10 +1,17 @@
 """Calls of squeue, sbatch, scancel, sinfo and scontrol; sacct and root rights are not needed."""
 
+import os
 import re
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from modelsoups.cluster.environment import handed_on
+
+ARRAY_SIZE = 1001  # SLURM's default of MaxArraySize
+ENDING = 120.0  # seconds to wait for jobs that are ending: KillWait (30 s) and the clusters' own scripts
 
 
 @dataclass(frozen=True)
@@ -12,15 +19,16 @@ class Job:
     """A queued SLURM job, or one task of a job array; state: PENDING, RUNNING, COMPLETING, ..."""
 
     id: int  # for a task of an array, the array's id
-    index: int | None  # of a task in its array; None for other jobs
+    index: int | None  # of the ingredient that a task fine-tunes; None for other jobs
     name: str
     state: str
     nodes: str
     reason: str
+    offset: int = 0  # of the array: its task 0 fine-tunes this ingredient
 
     @property
     def label(self) -> str:
-        return str(self.id) if self.index is None else f"{self.id}_{self.index}"
+        return str(self.id) if self.index is None else f"{self.id}_{self.index - self.offset}"
 
 
 def available() -> bool:
@@ -30,7 +38,8 @@ def available() -> bool:
 def _call(command: list[str]) -> str:
     """Return a command's output; ValueError if it fails, times out or is not installed."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        environment = handed_on(os.environ)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     except FileNotFoundError:
         raise ValueError(
             f"{command[0]} is not on PATH: this machine cannot submit to SLURM; use a login node "
@@ -46,22 +55,50 @@ def _call(command: list[str]) -> str:
     return done.stdout
 
 
-def queue(root: Path) -> list[Job]:
-    """Return the user's queued jobs of the run folder `root`; each array task counts as one."""
+def queue(folder: Path) -> list[Job]:
+    """Return the queued jobs, of any user, whose scripts are in `folder`; each array task counts as one.
+
+    The script tells a job: no option of sbatch changes it, unlike a job's name and comment.
+    """
     jobs = []
-    for line in _call(["squeue", "--me", "-r", "-h", "-o", "%F|%K|%j|%T|%N|%r|%k"]).splitlines():
-        number, index, name, state, nodes, reason, comment = line.split("|", 6)
-        if comment == str(root.resolve()):
-            position = int(index) if index.isdigit() else None
-            jobs.append(Job(int(number), position, name.rpartition(".")[2], state, nodes, reason))
+    for line in _call(["squeue", "-r", "-h", "-o", "%F|%K|%T|%N|%r|%o"]).splitlines():
+        number, index, state, nodes, reason, command = (line.split("|", 5) + [""] * 5)[:6]
+        script = Path(command)
+        if script.suffix == ".sbatch" and script.parent == folder.resolve():
+            name, _, first = script.stem.partition("-")
+            offset = int(first or 0)
+            position = offset + int(index) if index.isdigit() else None
+            jobs.append(Job(int(number), position, name, state, nodes, reason, offset))
     return jobs
+
+
+def settled_queue(folder: Path) -> list[Job]:
+    """Return the queued jobs as `queue` does, once none is ending; ValueError after two minutes.
+
+    Of a job that is COMPLETING, squeue does not tell whether it was cancelled or will start again.
+    """
+    end = time.monotonic() + ENDING
+    told = False
+    while True:
+        jobs = queue(folder)
+        ending = [job for job in jobs if job.state == "COMPLETING"]
+        if not ending:
+            return jobs
+        labels = ", ".join(job.label for job in ending[:3]) + (", ..." if len(ending) > 3 else "")
+        if time.monotonic() > end:
+            way_out = "see `squeue`, and run this command again when they have ended"
+            raise ValueError(f"jobs of this run have been ending for two minutes ({labels}); {way_out}")
+        if not told:
+            print(f"submit: waiting for jobs that are ending: {labels}", flush=True)
+        told = True
+        time.sleep(2)
 
 
 def submit(script: Path, dependencies: list[str]) -> int:
     """Submit a script and return the job id; raise ValueError with sbatch's message if it fails."""
     after = dependency_options(dependencies)
     try:
-        return int(_call(["sbatch", "--parsable", *after, str(script)]).split(";")[0])
+        return int(_call(["sbatch", "--parsable", *after, str(script.resolve())]).split(";")[0])
     except ValueError as error:
         hint = ""
         if "partition" in str(error).lower():
@@ -85,7 +122,10 @@ def max_array_size() -> int:
     """Return SLURM's MaxArraySize; the task numbers of a job array must be below it."""
     config = _call(["scontrol", "show", "config"])
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", config, re.MULTILINE)
-    return int(found[1]) if found else 1001
+    size = int(found[1]) if found else ARRAY_SIZE
+    if size == 0:
+        raise ValueError("this cluster has no job arrays (MaxArraySize=0); `modelsoups finetune` trains without them")
+    return size
 
 
 def ranges(numbers: list[int]) -> str:

@@ -7,8 +7,8 @@ thousand models takes only seconds.
 import contextlib
 import functools
 import json
-import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,27 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from modelsoups.cluster import slurm
+from modelsoups.cluster import outputs, slurm
+from modelsoups.cluster.outputs import Output
+from modelsoups.cluster.scripts import CHAIN
 from modelsoups.disk import lock, manifests, paths, storage
 from modelsoups.disk.paths import Run
+from modelsoups.disk.terminal import printable
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
 
-SILENT = 600  # seconds without metrics after which an ingredient without a job counts as stopped
 STATES = ("done", "running", "queued", "stopped", "not started", "failed")
+AGAIN = "`modelsoups submit` queues it again"
+NEVER = {  # reasons why a job waits that time does not change -> what to do
+    "PartitionTimeLimit": "set cluster.time and cluster.stage_time to less than the partition allows",
+    "PartitionNodeLimit": "set cluster.nodes to what the partition allows, or another cluster.partition",
+    "JobHeldUser": "`scontrol release` it",
+    "JobHeldAdmin": "an administrator holds it: ask why",
+    "DependencyNeverSatisfied": "an earlier job failed",
+    "BadConstraints": "no node has what cluster.options ask for",
+    "InvalidAccount": "set another cluster.account",
+    "InvalidQOS": "set another cluster.qos",
+}
 
 
 @dataclass(frozen=True)
@@ -45,31 +58,81 @@ class IngredientStatus:
 
 
 def run(experiment: Experiment) -> bool:
-    """Print a table of running, stopped and failed models, totals, and the queued SLURM jobs."""
-    jobs = []
+    """Print a table of running, stopped and failed models, totals, and the stages that wait or failed."""
+    files = experiment.files
+    jobs: list[slurm.Job] | None = None  # unknown
     if slurm.available():
         try:
-            jobs = slurm.queue(experiment.files.root)
+            jobs = slurm.queue(files.slurm)
         except ValueError as error:
-            print(f"status: SLURM's queue cannot be read ({error}); using the run folder alone")
+            why = printable(str(error).split("; ")[0])[:200]
+            print(f"status: SLURM's queue cannot be read ({why}); using the run folder alone")
     train = experiment.sets.folder(experiment.config.data.train)
-    statuses = scan(experiment.files, experiment.draw.recipes(), jobs, train)
+    ended, stages = outputs.newest(files.slurm)
+    statuses = scan(files, experiment.draw.recipes(), jobs or [], train, ended)
     active = [s for s in statuses if s.state in ("running", "stopped", "failed")]
     if active:
         Console().print(_table(active))
-    print(*summary(statuses), sep="\n")
-    for job in jobs:
-        if job.index is None:
-            reason = f" ({job.reason})" if job.reason not in ("", "None") else ""
-            print(f"{job.name}: job {job.label} is {job.state.lower()}{reason}")
+    print(*summary(statuses), *waiting(jobs or []), *_stages(files, jobs, stages), sep="\n")
     return False
 
 
-def scan(files: Run, recipes: list[Recipe], jobs: list[slurm.Job], train: Path | None = None) -> list[IngredientStatus]:
-    """Return the status of each ingredient. train: folder of the training set, which recipe.steps needs."""
+def scan(
+    files: Run,
+    recipes: list[Recipe],
+    jobs: list[slurm.Job],
+    train: Path | None = None,
+    ended: Mapping[int, Output] | None = None,
+) -> list[IngredientStatus]:
+    """Return the status of each ingredient.
+
+    train: folder of the training set, which recipe.steps needs; ended: the newest outputs of tasks.
+    """
     tasks = {job.index: job for job in jobs if job.name == "sweep"}
     numbered = enumerate(recipes)
-    return [_status(files.ingredient(i), i, epochs_of(recipe, train), tasks.get(i)) for i, recipe in numbered]
+    outs = ended or {}
+    return [
+        _status(files.ingredient(i), i, epochs_of(recipe, train), tasks.get(i) or outs.get(i)) for i, recipe in numbered
+    ]
+
+
+def waiting(jobs: list[slurm.Job]) -> list[str]:
+    """Return a line for each reason why tasks of the sweep are queued."""
+    pending = [job for job in jobs if job.name == "sweep" and job.state == "PENDING"]
+    reasons = Counter(job.reason for job in pending if job.reason not in ("", "None"))
+    return [f"sweep: {count} queued: {_explained(reason)}" for reason, count in reasons.most_common()]
+
+
+def _explained(reason: str) -> str:
+    return f"{reason}, and will not start so: {NEVER[reason]}" if reason in NEVER else reason
+
+
+def _stages(files: Run, jobs: list[slurm.Job] | None, ended: Mapping[str, Output]) -> list[str]:
+    """Return a line for each job besides the sweep that is queued, or that ended without a result."""
+    lines, missing = [], list[str]()
+    for name in (piece.name for piece in CHAIN if piece.name != "sweep"):
+        queued = [job for job in jobs or [] if job.name == name]
+        for job in queued:
+            reason = f" ({_explained(job.reason)})" if job.reason not in ("", "None") else ""
+            lines.append(f"{name}: job {job.label} is {job.state.lower()}{reason}")
+        output = ended.get(name)
+        if queued or jobs is None or _is_reported_since(files, output):
+            continue
+        if output and not output.complete:
+            lines.append(f"{name}: job {output.job} ended without its result: {output.reason} ({output.path}); {AGAIN}")
+        elif output is None and (files.slurm / f"{name}.sbatch").exists():
+            missing.append(name)
+    if missing:
+        lines.append(f"{', '.join(missing)}: not in the queue, and never started; {AGAIN}")
+    return lines
+
+
+def _is_reported_since(files: Run, output: Output | None) -> bool:
+    """Return whether there is a report that is not older than a job's output, but for a minute."""
+    with contextlib.suppress(FileNotFoundError):
+        made = (files.results / paths.MANIFEST).stat().st_mtime
+        return output is None or made + 60 >= output.path.stat().st_mtime
+    return False
 
 
 def epochs_of(recipe: Recipe, train: Path | None) -> float:
@@ -82,43 +145,45 @@ def epochs_of(recipe: Recipe, train: Path | None) -> float:
     return recipe.total_steps(0) / max(1, manifest["images"] // recipe.batch_size)
 
 
-def _status(folder: Path, index: int, epochs: float, job: slurm.Job | None) -> IngredientStatus:
+def _status(folder: Path, index: int, epochs: float, last: slurm.Job | Output | None) -> IngredientStatus:
+    """Return an ingredient's status; last: its queued job or else the output of its newest one."""
     make = functools.partial(IngredientStatus, index)
-    if not folder.exists() and job is None:
+    if not folder.exists() and last is None:
         return make("not started", 0.0, epochs)
     manifest = manifests.manifest_of(folder)
     if manifest is not None:
         ranks = manifests.training_ranks(manifest)
         hours = manifest.get("seconds", 0.0) / 3600
         return make("done", epochs, epochs, hours, ranks, manifest.get("loss"))
-    row, age = last_row(folder / paths.METRICS)
+    row = last_row(folder / paths.METRICS)
     timing = row.get("timing", {})
     hours, ranks = timing.get("seconds", 0.0) / 3600, timing.get("ranks", 1)
     note = ""
     if (failed := folder / paths.FAILED).exists():
         state, note = "failed", str(storage.read_object(failed, "reason")["reason"])
-    elif job is not None:
-        state = "queued" if job.state == "PENDING" else "running"
-        where = job.nodes or (job.reason if job.reason != "None" else "")
-        note = f"{job.label} {where}".strip()
-    elif lock.lock_files(folder) and age < SILENT:
+    elif isinstance(last, slurm.Job):
+        state = "queued" if last.state == "PENDING" else "running"
+        where = last.nodes or (last.reason if last.reason != "None" else "")
+        note = f"{last.label} {where}".strip()
+    elif lock.in_use(folder):
         state = "running"
     else:
         state, note = "stopped", "no running job; resumes when the sweep is started again"
+        if last is not None and last.reason:
+            note = f"{last.reason} (job {last.job}: {last.path}); {AGAIN}"
     return make(state, row.get("epoch", 0.0), epochs, hours, ranks, row.get("loss"), note)
 
 
-def last_row(metrics: Path) -> tuple[dict[str, Any], float]:
-    """Return the last complete line of metrics.jsonl and the file's age (s); ({}, 0) if missing."""
+def last_row(metrics: Path) -> dict[str, Any]:
+    """Return the last complete line of metrics.jsonl; {} if there is none."""
     try:
         lines = metrics.read_bytes()[-4096:].split(b"\n")[:-1]
-        age = time.time() - metrics.stat().st_mtime
     except FileNotFoundError:
-        return {}, 0.0
+        return {}
     for line in reversed(lines):
         with contextlib.suppress(ValueError):
-            return dict(json.loads(line)), age
-    return {}, age
+            return dict(json.loads(line))
+    return {}
 
 
 def summary(statuses: list[IngredientStatus]) -> list[str]:

@@ -5,41 +5,89 @@ Soups use the models that have finished (soup.minimum or more). Scripts and the 
 runs/<name>/slurm/. With submit.dry_run=true the scripts are printed, not submitted.
 """
 
-from modelsoups.cluster import slurm
+import contextlib
+import dataclasses
+import itertools
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from modelsoups.cluster import environment, slurm
 from modelsoups.cluster.scripts import CHAIN, OF_POOLS, Piece, script
-from modelsoups.disk import manifests, paths, storage
+from modelsoups.disk import lock, manifests, paths, storage
 from modelsoups.disk.paths import Run
 from modelsoups.experiment.draw import initial_of
 from modelsoups.experiment.experiment import Experiment
+from modelsoups.recipes.recipe import Recipe
 
 
 def run(experiment: Experiment) -> bool:
     """Submit the jobs that are neither complete nor queued; after an error, cancel the new jobs."""
     config, files = experiment.config, experiment.files
-    dry, own = config.submit.dry_run, experiment.has_models
-    if own and not dry:
-        experiment.draw.write()
-    recipes = experiment.draw.planned() if own else []
+    for note in environment.notes(os.environ, config.cluster):
+        _say(f"submit: {note}")
+    recipes = experiment.draw.extended() if experiment.has_models else []
     for recipe in recipes:
         recipe.accumulation(config.cluster.nodes * config.cluster.ranks, config.finetune.at_once)
+    if config.submit.dry_run:
+        _submit(experiment, recipes, [])
+        return False
+    slurm.queue(files.slurm)  # an error without SLURM, before anything is written
+    with lock.held(files.slurm):  # of two submits at the same time, one is refused
+        _submit(experiment, recipes, slurm.settled_queue(files.slurm))
+    return False
+
+
+def _submit(experiment: Experiment, recipes: list[Recipe], queued: list[slurm.Job]) -> None:
+    """Submit what is neither complete nor in `queued`, and fix the draw."""
+    files, dry, own = experiment.files, experiment.config.submit.dry_run, experiment.has_models
     todo, failed = unfinished(files, len(recipes))
-    queued = [] if dry else slurm.queue(files.root)
-    if own and not dry:  # from now on `Draw.recipes` rejects a changed draw: jobs may start days later
-        storage.write_json(files.draw_manifest, {"sha256": storage.file_sha256(files.draw)})
     done = len(recipes) - len(todo) - len(failed)
     counts = f"{done} complete, {len(failed)} failed, {len(todo)} to train"
-    print(f"submit: {len(recipes)} ingredients: {counts}" if own else "submit: the models are those of analyse.pools")
+    _say(f"submit: {len(recipes)} ingredients: {counts}" if own else "submit: the models are those of analyse.pools")
     for index in failed:
         folder = files.ingredient(index)
-        print(f"submit: ingredient {index:03d} failed and will not be in the soup: {folder}")
+        _say(f"submit: ingredient {index:03d} failed and will not be in the soup: {folder}")
     if not (dry or todo or queued) and is_reported(experiment):
         page = (files.results if own else files.analyses) / "index.html"
-        print(f"submit: everything is complete; the report is {page}")
-        return False
-    _submit_chain(experiment, todo, queued)
-    if not dry:
-        print(f"submit: scripts and output are in {files.slurm}; `modelsoups status` shows the progress")
-    return False
+        _say(f"submit: everything is complete; the report is {page}")
+        return
+    chain = Chain(experiment, recipes, todo, queued)
+    if dry:
+        chain.submit()
+        return
+    with _draw_fixed(experiment) if own else contextlib.nullcontext():
+        chain.submit()
+    progress = "; `modelsoups status` shows the progress" if own else ""
+    _say(f"submit: scripts and output are in {files.slurm}{progress}")
+
+
+@contextlib.contextmanager
+def _draw_fixed(experiment: Experiment) -> Iterator[None]:
+    """Write the draw and fix it after the with block; after an error in the block, restore it as it was."""
+    files = experiment.files
+    before = files.draw.read_bytes() if files.draw.exists() else None
+    experiment.draw.write()
+    try:
+        yield
+    except BaseException:
+        if before is None:  # the draw is free again
+            files.draw.unlink()
+        else:
+            storage.write_text(files.draw, before.decode())
+        raise
+    # From now on `Draw.recipes` rejects a changed draw: jobs may start days later.
+    storage.write_json(files.draw_manifest, {"sha256": storage.file_sha256(files.draw)})
+
+
+def _say(text: str) -> None:
+    """Print; do nothing if stdout is closed, as after `submit | head`: jobs are submitted all the same."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def unfinished(run: Run, count: int) -> tuple[list[int], list[int]]:
@@ -49,50 +97,118 @@ def unfinished(run: Run, count: int) -> tuple[list[int], list[int]]:
     return sorted(set(rest) - set(failed)), failed
 
 
-def _submit_chain(experiment: Experiment, todo: list[int], queued: list[slurm.Job]) -> None:
-    """Submit the jobs in order, each dependent on the previous; on an error, cancel them again."""
-    tasks = {job.index for job in queued if job.name == "sweep"}
-    indices = sorted(set(todo) - tasks)
-    dependencies: list[str] = []  # of the next piece
-    new: list[int] = []
-    try:
-        for piece in CHAIN if experiment.has_models else OF_POOLS:
-            live = sorted({job.id for job in queued if job.name == piece.name})
-            ids = list(map(str, live))
-            if _is_needed(experiment, piece, indices, bool(live), bool(new)):
-                text = script(experiment.config, piece, indices)
-                if ids and piece.name != "sweep":
-                    dependencies.append(f"afterany:{':'.join(ids)}")
-                if experiment.config.submit.dry_run:
-                    options = " ".join(["sbatch", *slurm.dependency_options(dependencies)])
-                    print(f"### {piece.name}: {piece.title}\n### {options} {piece.name}.sbatch\n{text}")
-                    ids.append(f"<{piece.name}>")
-                else:
-                    new.append(_submit(experiment.files, piece, text, indices, dependencies))
-                    ids.append(str(new[-1]))
-            elif live:
-                print(f"  {', '.join(ids):>8}  {piece.name:<9}is already in the queue")
+class Chain:
+    """The jobs of an experiment that are still to be submitted, each dependent on the previous one."""
+
+    def __init__(self, experiment: Experiment, recipes: list[Recipe], todo: list[int], queued: list[slurm.Job]) -> None:
+        """recipes: those of all ingredients; todo: the numbers of those to train."""
+        self.experiment, self.queued, self.dry = experiment, queued, experiment.config.submit.dry_run
+        self.prepared = is_prepared(experiment, recipes)
+        tasks = {job.index for job in queued if job.name == "sweep"}
+        waiting = sorted(set(todo) - tasks)
+        portion = experiment.config.submit.portion
+        self.indices = waiting[:portion]
+        self.left = len(waiting) - len(self.indices)  # for a later submit, with the jobs after the sweep
+        self.size = slurm.ARRAY_SIZE if self.dry else slurm.max_array_size()
+        self.new: list[int] = []
+
+    def submit(self) -> None:
+        """Submit the jobs in order; on an error, cancel them again."""
+        try:
+            self._submit()
+        except BaseException as error:
+            try:
+                slurm.cancel(self.new)
+            except ValueError as second:
+                command = " ".join(["scancel", *map(str, self.new)])
+                raise ValueError(f"{error}; the jobs before it are still queued ({second}): {command}") from error
+            raise
+
+    def _submit(self) -> None:
+        dependencies: list[str] = []  # of the next piece
+        for piece in CHAIN if self.experiment.has_models else OF_POOLS:
+            live = [str(number) for number in sorted({job.id for job in self.queued if job.name == piece.name})]
+            parts = self._parts(piece, bool(live))
+            others = [f"afterany:{':'.join(live)}"] if live and piece.name != "sweep" else []
+            ids: list[str] = []
+            for part, indices in parts:
+                in_turn = [f"afterany:{ids[-1]}"] if ids and self.experiment.config.cluster.concurrent else []
+                ids.append(self._submit_one(part, indices, [*dependencies, *others, *in_turn]))
+            if live and not parts:
+                _say(f"  {', '.join(live):>8}  {piece.name:<9}is already in the queue")
+                self._name_changes(piece, live)
+            if piece.name == "sweep" or not ids:  # a new evaluate takes the place of an old one, which may fail
+                ids = [*live, *ids]
             dependencies = [f"{piece.after}:{':'.join(ids)}"] if ids else dependencies
-    except BaseException:
-        slurm.cancel(new)
-        raise
+            if piece.name == "sweep" and self.left:
+                _say(f"submit: {self.left} more ingredients are left for the next `modelsoups submit`")
+                return
+
+    def _parts(self, piece: Piece, live: bool) -> list[tuple[Piece, list[int]]]:
+        """Return the jobs to submit for a piece, with their ingredients. live: it is in the queue."""
+        if piece.name == "sweep":
+            groups = itertools.groupby(self.indices, lambda index: index // self.size * self.size)
+            return [(dataclasses.replace(piece, offset=offset), list(indices)) for offset, indices in groups]
+        needed = not live and not self.prepared if piece.name == "prepare" else self.new or not live
+        return [(piece, [])] if needed else []
+
+    def _submit_one(self, piece: Piece, indices: list[int], dependencies: list[str]) -> str:
+        """Submit one job, or print it in a dry run; return its id."""
+        text = script(self.experiment.config, piece, indices)
+        if self.dry:
+            options = " ".join(["sbatch", *slurm.dependency_options(dependencies)])
+            _say(f"### {piece.name}: {piece.title}\n### {options} {piece.stem}.sbatch\n{text}")
+            return f"<{piece.stem}>"
+        path = self.experiment.files.slurm / f"{piece.stem}.sbatch"
+        storage.write_text(path, text)
+        job = slurm.submit(path, dependencies)
+        self.new.append(job)
+        tasks = f": tasks {slurm.ranges(indices)}" if indices else ""
+        after = f", after {' and '.join(dependencies)}" if dependencies else ""
+        _say(f"  {job:>8}  {piece.name:<9}{piece.title}{tasks}{after}")
+        return str(job)
+
+    def _name_changes(self, piece: Piece, live: list[str]) -> None:
+        """Say which settings differ from those that a queued job was submitted with: they have no effect on it."""
+        for offset in sorted({job.offset for job in self.queued if job.name == piece.name}):
+            part = dataclasses.replace(piece, offset=offset)
+            path = self.experiment.files.slurm / f"{part.stem}.sbatch"
+            with contextlib.suppress(FileNotFoundError):
+                changed = _changed(path, script(self.experiment.config, part, [offset]))
+                if changed:
+                    way_out = f"`scancel {' '.join(live)}` and submit again, and they have"
+                    _say(f"submit: changes have no effect on the queued {piece.name} ({changed}); {way_out}")
 
 
-def _is_needed(experiment: Experiment, piece: Piece, indices: list[int], live: bool, earlier: bool) -> bool:
-    """Return whether to submit a job. live: it is in the queue; earlier: an earlier job is new."""
-    if piece.name == "sweep":
-        return bool(indices)
-    if piece.name == "prepare":
-        return not live and not is_prepared(experiment)
-    return earlier or not live
+def _changed(path: Path, text: str) -> str:
+    """Return the names of the options and variables that are other in `text` than in the script `path`."""
+    before, now = path.read_text(encoding="utf-8").splitlines(), text.splitlines()
+    names = [re.sub(r"^#SBATCH --|[= ].*", "", line) for line in {*before} ^ {*now}]
+    return ", ".join(sorted({name for name in names if name not in ("array", "")}))
 
 
-def is_prepared(experiment: Experiment) -> bool:
-    """Return whether the data sets and the initial models have been completely written."""
-    data, heads = experiment.config.data, experiment.config.heads
-    folders = list(map(experiment.sets.folder, [data.train, data.holdout, data.test, *data.shifts]))
-    names = {heads.init, *(initial_of(recipe, heads) for recipe in experiment.draw.planned())}
-    return all(map(manifests.manifest_of, [*folders, *map(experiment.files.head, names)]))
+def is_prepared(experiment: Experiment, recipes: list[Recipe]) -> bool:
+    """Return whether data sets and initial models are complete, and made with the options that hold now.
+
+    recipes: those of all ingredients, [] for those that `heads` would read. Raises ValueError if data sets were
+    prepared with other options, and if an initial model was while ingredients have been fine-tuned from them.
+    """
+    config, files, sets = experiment.config, experiment.files, experiment.sets
+    data, heads = config.data, config.heads
+    current = [sets.is_current(name, sources=False) for name in (data.train, data.holdout, data.test, *data.shifts)]
+    names = {heads.init, *(initial_of(recipe, heads) for recipe in recipes or experiment.draw.planned())}
+    if not all(current):
+        return False
+    made = [name for name in sorted(names) if manifests.manifest_of(files.head(name))]
+    stale = [name for name in made if not manifests.complete(files.head(name), experiment.head_inputs(name))]
+    for name in stale:
+        starts = [i for i, recipe in enumerate(recipes) if initial_of(recipe, heads) == name]
+        if trained := sum(manifests.manifest_of(files.ingredient(i)) is not None for i in starts):
+            made_with = (
+                f"{files.head(name)} was made with other options, and {trained} ingredients are fine-tuned from it"
+            )
+            raise ValueError(f"{made_with}; give the options of before, or choose another run with name=...")
+    return len(made) == len(names) and not stale
 
 
 def is_reported(experiment: Experiment) -> bool:
@@ -106,21 +222,3 @@ def is_reported(experiment: Experiment) -> bool:
     if manifests.complete(files.soups, inputs) is None:
         return False
     return manifests.complete(files.results, experiment.report_inputs()) is not None
-
-
-def _submit(run: Run, piece: Piece, text: str, indices: list[int], dependencies: list[str]) -> int:
-    title = piece.title
-    if piece.name == "sweep":
-        if indices[-1] >= (size := slurm.max_array_size()):
-            raise ValueError(
-                f"ingredient {indices[-1]} is beyond this cluster's MaxArraySize={size}, which "
-                f"limits job arrays; set sweep.count={size} or less, or ask for a larger "
-                "MaxArraySize"
-            )
-        title += f": tasks {slurm.ranges(indices)}"
-    path = run.slurm / f"{piece.name}.sbatch"
-    storage.write_text(path, text)
-    job = slurm.submit(path, dependencies)
-    after = f", after {' and '.join(dependencies)}" if dependencies else ""
-    print(f"  {job:>8}  {piece.name:<9}{title}{after}")
-    return job

@@ -24,6 +24,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from modelsoups.config import limits
 from modelsoups.config.schema import Config, TopLevel
 from modelsoups.disk import yaml_files
 from modelsoups.disk.paths import ASSETS, shipped
@@ -191,6 +192,7 @@ def validate(composed: DictConfig) -> Config:
     for line in merged.cluster.options:
         if not line.startswith("-"):
             raise ValueError(f"cluster.options: {line} is not an option of sbatch; expected --option=value")
+    limits.check(sections["cluster"], merged.cluster)
     for alpha in merged.evaluate.wise_ft:
         if not 0 <= alpha <= 1:
             raise ValueError(f"evaluate.wise_ft={list(merged.evaluate.wise_ft)}: expected numbers from 0 to 1")

@@ -193,6 +193,12 @@ class SubmitConfig:
     """Options of `modelsoups submit`."""
 
     dry_run: bool = key("print the jobs and their scripts, and submit nothing", False)
+    portion: int | None = key(
+        "ingredients to submit at most, where a cluster limits a user's jobs; the jobs after the sweep are submitted"
+        " with the last ones; null: all",
+        None,
+        at_least=1,
+    )
 
 
 @dataclass

@@ -71,6 +71,22 @@ def lock_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("lock.*"), key=_number)
 
 
+def in_use(folder: Path) -> bool:
+    """Return at once whether a process that has locked the folder seems to be alive.
+
+    In another place it does if it touched its lock less than LEASE seconds ago.
+    """
+    return any(map(_seems_alive, lock_files(folder)))
+
+
+def _seems_alive(file: Path) -> bool:
+    holder, this = _holder(file), _this_process()
+    if holder.get("place") == this["place"] and this["began"] is not None:
+        return bool(holder["began"] == began(holder["pid"]))
+    touched = _touched(file)
+    return touched is not None and abs(time.time() - touched / 1e9) < LEASE  # also for a clock that is ahead
+
+
 def _take(folder: Path) -> Lock:
     dead = lock_files(folder)
     for file in dead:

@@ -34,6 +34,18 @@ def complete(folder: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
     return manifest if manifest and manifest["inputs"] == json.loads(json.dumps(dict(inputs))) else None
 
 
+def differences(recorded: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return what differs, such as "heads.lp_epochs (20, now 1)"; keys that only one side has do not count."""
+    found = []
+    for key in sorted(recorded.keys() & now.keys()):
+        before, value = recorded[key], now[key]
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            found += differences(before, value, f"{prefix}{key}.")
+        elif before != json.loads(json.dumps(value)):
+            found.append(f"{prefix}{key} ({before}, now {value})")
+    return found
+
+
 def training_ranks(manifest: Mapping[str, Any]) -> int:
     """Return how many processes trained a model at the end of training, from its manifest."""
     layouts: list[str] = manifest.get("layouts", ["1x1"])

@@ -72,28 +72,43 @@ class Draw:
             raise ValueError(f"recipe.{missing[0]} has no value; {way_out}")
         return Recipe(**values)
 
+    def extended(self) -> list[Recipe]:
+        """Return the recipes that `write` would leave; ValueError if existing ones would change."""
+        recipes = self.drawn()
+        self._check(_rows(recipes))
+        return recipes
+
     def write(self) -> bool:
         """Write draw.jsonl; return whether it changed. ValueError if old recipes would change."""
-        rows = []
-        for index, recipe in enumerate(self.drawn()):
-            rows.append({"index": index, "recipe": json.loads(json.dumps(recipe.to_json()))})
+        rows = _rows(self.drawn())
         path, source = self.files.draw, f"{self.sweep.search}, seed {self.sweep.seed}"
-        if path.exists():
-            old = storage.read_jsonl(path)
-            if old == rows:
-                print(f"sweep: complete, {len(rows)} recipes in {path}")
-                return False
-            if old != rows[: len(old)]:
-                raise ValueError(
-                    f"{path} has other recipes than {source} would draw, but the recipes of a run "
-                    f"are fixed; choose another run with name=..., or move {self.files.root} away "
-                    "to start over"
-                )
+        if self._check(rows) == rows:
+            print(f"sweep: complete, {len(rows)} recipes in {path}")
+            return False
         storage.write_jsonl(path, rows)
         if self.files.draw_manifest.exists():
             storage.write_json(self.files.draw_manifest, {"sha256": storage.file_sha256(path)})
         print(f"sweep: wrote {len(rows)} recipes ({source}) to {path}")
         return True
+
+    def _check(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+        """Return the rows of draw.jsonl, or None without one; ValueError if `rows` would change them."""
+        path, source = self.files.draw, f"{self.sweep.search}, seed {self.sweep.seed}"
+        if not path.exists():
+            return None
+        old = storage.read_jsonl(path)
+        if old != rows[: len(old)]:
+            raise ValueError(
+                f"{path} has other recipes than {source} would draw, but the recipes of a run "
+                f"are fixed; choose another run with name=..., or move {self.files.root} away "
+                "to start over"
+            )
+        return old
+
+
+def _rows(recipes: list[Recipe]) -> list[dict[str, Any]]:
+    """Return recipes as the rows of draw.jsonl."""
+    return [{"index": i, "recipe": json.loads(json.dumps(recipe.to_json()))} for i, recipe in enumerate(recipes)]
 
 
 def initial_of(recipe: Recipe, heads: HeadsConfig) -> str:

@@ -132,6 +132,17 @@ class Experiment:
         for name in names:
             self.task.prepare(self.sets[name], self.config.model)
 
+    def head_inputs(self, init: str) -> dict[str, Any]:
+        """Return what an initial model depends on (options, classes, data), for manifest.json."""
+        train = self.sets.train
+        classes = storage.fingerprint(train.classes)
+        inputs: dict[str, Any] = {"model": asdict(self.config.model), "init": init, "classes": classes}
+        if init == "zeroshot":
+            return inputs
+        heads = asdict(self.config.heads)
+        del heads["lp_loss"]  # it is part of `init`
+        return {**inputs, "heads": heads, "train": train.sha256}
+
     def soup_inputs(self, ingredients: "list[Ingredient]") -> dict[str, Any]:
         """Return what soups depend on (hashes of models and data, options), for manifest.json."""
         config, sets = self.config, self.sets

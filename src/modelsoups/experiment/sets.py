@@ -94,6 +94,28 @@ class Sets:
         found: dict[str, Any] = self._library().inputs(self.data, self.protocol, name)
         return found
 
+    def is_current(self, name: str, sources: bool = True) -> bool:
+        """Return whether a set is prepared; ValueError if it was prepared with other options or sources.
+
+        sources: False, if a set is to count as current where its sources cannot be read any more.
+        """
+        folder = self.folder(name)
+        manifest = manifests.manifest_of(folder)
+        if manifest is None:
+            return False
+        try:
+            inputs = self.inputs(name)
+        except (OSError, ValueError):
+            if sources:
+                raise
+            return True
+        if manifest["inputs"] != inputs:
+            raise ValueError(
+                f"{folder} was prepared with {manifest['inputs']}, but now needs {inputs}; choose "
+                "another data.dir=..., or move that folder away"
+            )
+        return True
+
     def facts(self, name: str) -> dict[str, Any]:
         """Return metadata of a set for its manifest.json: title, role, class names and others."""
         found: dict[str, Any] = self._library().facts(self.data, self.protocol, name)

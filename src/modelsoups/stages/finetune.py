@@ -21,6 +21,7 @@ from modelsoups.data.shards import check_disjoint, check_test
 from modelsoups.data.text.sets import TextSet
 from modelsoups.disk import manifests, paths, storage
 from modelsoups.disk.lock import Lock, held
+from modelsoups.experiment.draw import initial_of
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.models.classifier import state_of
 from modelsoups.recipes.recipe import Recipe, check_select
@@ -51,6 +52,7 @@ def run(experiment: Experiment) -> bool:
     if done := len(wanted) - len(todo):
         print(f"finetune: {'' if todo else 'complete, '}{done} of {len(wanted)} ingredients are done already")
     if todo:
+        _check_made_with(experiment, recipes)
         failed |= _fine_tune_all(experiment, recipes, todo)
     for index, reason in sorted(failed.items()):
         message = f"ingredient {index:03d}: {reason}"
@@ -63,7 +65,6 @@ def run(experiment: Experiment) -> bool:
 def _fine_tune_all(experiment: Experiment, recipes: list[Recipe], todo: list[int]) -> dict[int, str]:
     """Fine-tune the ingredients `todo`. Return {index: reason} for each one that diverged."""
     sets, test = experiment.sets, experiment.config.data.test
-    experiment.check_head()
     counted = isinstance(sets.holdout, TextSet) and not sets.holdout.by_content  # in notes
     if not counted:
         check_disjoint(sets.train, sets.holdout)
@@ -83,6 +84,39 @@ def _fine_tune_all(experiment: Experiment, recipes: list[Recipe], todo: list[int
     failed = {index: reason for index, reason in ends if reason}
     print(f"finetune: wrote {len(todo) - len(failed)} ingredients to {experiment.files.ingredients}")
     return failed
+
+
+def _check_made_with(experiment: Experiment, recipes: list[Recipe]) -> None:
+    """Raise ValueError if recipes, data sets or initial models were made with other options than now hold.
+
+    Jobs of a cluster do not compare the data sets: `submit` has, and thousands would list their files.
+    """
+    config, sets = experiment.config, experiment.sets
+    _check_drawn(experiment, recipes)
+    for name in (config.data.train, config.data.holdout) if config.ingredient is None else ():
+        sets.is_current(name, sources=False)
+    experiment.check_head()
+    if experiment.imported is not None:
+        return
+    for init in sorted({config.heads.init, *(initial_of(recipe, config.heads) for recipe in recipes)}):
+        folder = experiment.files.head(init)
+        made = (manifests.manifest_of(folder) or {}).get("inputs", {})
+        if changed := manifests.differences(made, experiment.head_inputs(init)):
+            way_out = "`modelsoups heads` makes it again"
+            raise ValueError(f"{folder} was made with other options than now: {', '.join(changed)}; {way_out}")
+
+
+def _check_drawn(experiment: Experiment, recipes: list[Recipe]) -> None:
+    """Raise ValueError if an override sets a hyperparameter to another value than the draw has."""
+    config = experiment.config
+    given = {override.lstrip("+").partition("=")[0] for override in config.overrides}
+    for key, value in config.recipe.items():
+        now = tuple(value) if isinstance(value, list) else value  # as `Recipe` has it
+        drawn = {str(kept) for recipe in recipes if (kept := getattr(recipe, key)) != now}
+        if drawn and f"recipe.{key}" in given:
+            found = f"{experiment.files.draw} has {', '.join(sorted(drawn))}"
+            way_out = "recipes are fixed once drawn; for others, choose another run with name=..."
+            raise ValueError(f"recipe.{key}={value}, but {found}; {way_out}")
 
 
 def _task(experiment: Experiment, index: int) -> str | None:
@@ -187,9 +221,9 @@ def fine_tune(
         workspace.check_lock()
         if diverged:
             storage.write_json(folder / paths.FAILED, {**diverged, "inputs": inputs})
-            mark_saved(False)  # a restart would not help
         else:
             _write(folder, trainer, inputs)
+        mark_saved(False)  # a restart would not help
         resume.remove(folder)
     return str(diverged["reason"]) if diverged else None
 
@@ -221,4 +255,6 @@ def _write(folder: Path, trainer: "Trainer", inputs: dict[str, Any]) -> None:
         facts["selected"] = selected
     if trainer.skipped.keys:
         facts["skipped"] = trainer.skipped.keys
+    if len(trainer.codes) > 1:
+        facts["codes"] = trainer.codes  # which the run was resumed with, in order
     manifests.finish(folder, inputs, files, **facts)

@@ -1,8 +1,6 @@
 """Creates the initial model theta_0 (encoder and head): `modelsoups heads` (section 3.1)."""
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -22,7 +20,7 @@ def run(experiment: Experiment) -> bool:
     names += [initial_of(recipe, config.heads) for recipe in experiment.draw.planned()]
     todo = []
     for init in dict.fromkeys(names):
-        if manifests.complete(files.head(init), _inputs(experiment, init)):
+        if manifests.complete(files.head(init), experiment.head_inputs(init)):
             print(f"heads: {init} complete")
         else:
             todo.append(init)
@@ -33,24 +31,12 @@ def run(experiment: Experiment) -> bool:
     return bool(todo)
 
 
-def _inputs(experiment: Experiment, init: str) -> dict[str, Any]:
-    """Return what an initial model depends on (options, classes, data), for manifest.json."""
-    config, train = experiment.config, experiment.sets.train
-    classes = storage.fingerprint(train.classes)
-    inputs: dict[str, Any] = {"model": asdict(config.model), "init": init, "classes": classes}
-    if init == "zeroshot":
-        return inputs
-    heads = asdict(config.heads)
-    del heads["lp_loss"]  # it is part of `init`
-    return {**inputs, "heads": heads, "train": train.sha256}
-
-
 def _make(experiment: Experiment, init: str) -> Path:
     """Create and write the initial model `init` (such as lp or zeroshot); return its weights' path."""
     torch.set_num_threads(experiment.config.finetune.threads)
     config, train, files = experiment.config, experiment.sets.train, experiment.files
     zeroshot = files.head("zeroshot")
-    made = init != "zeroshot" and manifests.complete(zeroshot, _inputs(experiment, "zeroshot"))
+    made = init != "zeroshot" and manifests.complete(zeroshot, experiment.head_inputs("zeroshot"))
     network = experiment.classifier(len(train.classes))
     start = Initial(init, train, config.heads, config.model, zeroshot / paths.MODEL if made else None)
     experiment.task.initialize(network, start)
@@ -60,5 +46,5 @@ def _make(experiment: Experiment, init: str) -> Path:
     state = state_of(network)
     path = folder / paths.MODEL
     storage.save_weights(path, state)
-    manifests.finish(folder, _inputs(experiment, init), [path], sha256=state_sha256(state))
+    manifests.finish(folder, experiment.head_inputs(init), [path], sha256=state_sha256(state))
     return path

@@ -6,6 +6,7 @@ torchrun starts the processes; without torchrun there is one. Rank 0 writes all 
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -21,6 +22,22 @@ from modelsoups.soup.holdout import Inputs, call
 
 STOPPED = 75  # exit status of a run that saved its state and stopped on request (EX_TEMPFAIL)
 TORCHRUN = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}  # variables, defaults without it
+LOOK = 1.0  # seconds between two looks for the file that asks for a stop: its disk may be shared by many
+
+
+class Asked(Event):
+    """Set if a run is to stop: by SIGTERM or, looked for once a second, the file $MODELSOUPS_STOP."""
+
+    def __init__(self, file: str | None) -> None:
+        super().__init__()
+        self.file, self.next = file, 0.0
+
+    def is_set(self) -> bool:
+        if self.file and time.monotonic() >= self.next:
+            self.next = time.monotonic() + LOOK
+            if Path(self.file).exists():
+                self.set()
+        return super().is_set()
 
 
 @dataclass(frozen=True)
@@ -82,13 +99,21 @@ class Ranks:
         """Return whether any rank got SIGTERM, or the file named by $MODELSOUPS_STOP exists."""
         if self.asked is None:
             return False
-        file = os.environ.get("MODELSOUPS_STOP")
-        asked = self.asked.is_set() or (file is not None and Path(file).exists())
+        asked = self.asked.is_set()
         if self.world == 1:
             return asked
         any_asked = torch.tensor(int(asked))
         dist.all_reduce(any_asked, op=dist.ReduceOp.MAX)
         return bool(any_asked)
+
+    @property
+    def stopped(self) -> int:
+        """Return the exit status after a requested stop.
+
+        Under torchrun, which reports a failure with a traceback for any status but 0, it is 0 if a
+        batch script looks at $MODELSOUPS_SAVED instead.
+        """
+        return 0 if self.world > 1 and "MODELSOUPS_SAVED" in os.environ else STOPPED
 
 
 ALONE = Ranks()
@@ -104,7 +129,7 @@ def mark_saved(saved: bool = True) -> None:
 def joined() -> Iterator[Ranks]:
     """Set up torch.distributed from torchrun's variables; in the block, SIGTERM requests a stop."""
     rank, world, local, here = (int(os.environ.get(key, value)) for key, value in TORCHRUN.items())
-    asked = Event()
+    asked = Asked(os.environ.get("MODELSOUPS_STOP") if rank == 0 else None)
     before = signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
     if torch.cuda.is_available():
         torch.cuda.set_device(local % torch.cuda.device_count())

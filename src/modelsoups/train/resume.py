@@ -5,6 +5,8 @@ step are on disk before the checkpoint is. Learning rate, random seeds and data 
 they are computed from the hyperparameters and the step.
 """
 
+import functools
+import hashlib
 import io
 import json
 import os
@@ -17,11 +19,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modelsoups.disk import storage
-from modelsoups.disk.paths import CHECKPOINT, PREVIOUS_CHECKPOINT
+from modelsoups.disk import provenance, storage
+from modelsoups.disk.paths import CHECKPOINT, PACKAGE, PREVIOUS_CHECKPOINT
 
 KEYS = {"made_from", "step", "seconds", "model", "optimizer"}  # that every checkpoint has
 NAMES = (CHECKPOINT, PREVIOUS_CHECKPOINT)
+ROOMS = ("train", "tasks", "data", "models", "recipes")  # whose code determines what training gives
+
+
+@functools.cache
+def code() -> str:
+    """Return a hash of the code that trains and, from a git checkout, the commit."""
+    digest, commit = hashlib.sha256(), provenance.git_commit()
+    for file in sorted(file for room in ROOMS for file in (PACKAGE / room).rglob("*.py")):
+        digest.update(file.read_bytes())
+    return f"{digest.hexdigest()[:12]}{f' (commit {commit[:9]})' if commit else ''}"
+
+
+def continued(before: list[str], now: str) -> list[str]:
+    """Return the list of what a run was trained with, such as its code: longer if that changed."""
+    return before if before[-1:] == [now] else [*before, now]
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

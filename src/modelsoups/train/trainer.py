@@ -33,7 +33,7 @@ from modelsoups.train.distillation import load_teachers
 from modelsoups.train.evaluations import Evaluations
 from modelsoups.train.metrics_file import DivergenceCheck, MetricsFile
 from modelsoups.train.optimizers import OPTIMIZERS, lr_factor, restore, sharpened, trained_parameters
-from modelsoups.train.ranks import STOPPED, mark_saved
+from modelsoups.train.ranks import mark_saved
 from modelsoups.train.workspace import Workspace as Workspace
 from modelsoups.workers.processes import advance
 
@@ -61,6 +61,7 @@ class Trainer:
         self.device = device_of(settings, next(model.parameters()).device)
         # "ranks x parts of a batch, device"; resuming with a different layout adds an entry.
         self.layouts = [f"{self.ranks.world}x{self.parts} {self.device.name}".rstrip()]
+        self.codes = [resume.code()]
         self.parameters = trained_parameters(model, recipe.trained)
         self.optimizer = OPTIMIZERS[recipe.optimizer](self.parameters, recipe.lr, recipe.weight_decay)
         self.averages = averages_of(recipe)
@@ -123,20 +124,26 @@ class Trainer:
         self.step, self.seconds = state["step"], state["seconds"]
         self.skipped.keys = state.get("skipped", [])
         self.check.first, self.check.since = state.get("watch", (None, None))
-        before, now = state.get("layouts", ["1x1"]), self.layouts[0]
-        changed = before[-1] != now
-        self.layouts = [*before, now] if changed else before
-        if changed and self.ranks.first:
-            how = f"with {now} (processes x micro-batches) instead of {before[-1]}"
-            result = "the result will not be bit-identical to an uninterrupted run"
-            print(f"finetune: {path.parent} resumes {how}; {result}", flush=True)
+        self._say_changes(path.parent, state.get("layouts", ["1x1"]), state.get("codes", []))
+
+    def _say_changes(self, folder: Path, layouts: list[str], codes: list[str]) -> None:
+        """Keep what the run was trained with before, and say what has changed."""
+        changes = []
+        if layouts[-1] != (now := self.layouts[0]):
+            changes.append((f"with {now} (processes x micro-batches) instead of {layouts[-1]}", "will not"))
+        if codes and codes[-1].split()[0] != (code := self.codes[0]).split()[0]:
+            changes.append((f"with the code {code} instead of {codes[-1]}", "may not"))
+        self.layouts, self.codes = (resume.continued(*it) for it in ((layouts, now), (codes, self.codes[0])))
+        for how, may_not in changes if self.ranks.first else []:
+            result = f"the result {may_not} be bit-identical to an uninterrupted run"
+            print(f"finetune: {folder} resumes {how}; {result}", flush=True)
 
     # ---- the loop ----
 
     def train(self) -> dict[str, Any] | None:
         """Train until the end; return None or, if the loss diverged, {reason, step, loss}.
 
-        Raises SystemExit(STOPPED) after saving if a stop is requested, and Held if another process
+        Raises SystemExit after saving if a stop is requested, and Held if another process
         has taken over the folder.
         """
         with self.device.determined(), deaths_named(), resume.Writer() as self.writer:
@@ -272,6 +279,7 @@ class Trainer:
             "step": self.step,
             "seconds": self.seconds,
             "layouts": list(self.layouts),
+            "codes": list(self.codes),
             "skipped": list(self.skipped.keys),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -296,4 +304,4 @@ class Trainer:
         if self.ranks.first:
             saved = f"saved a checkpoint at step {self.step} of {self.total}"
             print(f"finetune: {self.workspace.folder}: stopped on request, {saved}", flush=True)
-        raise SystemExit(STOPPED)
+        raise SystemExit(self.ranks.stopped)
