@@ -79,9 +79,10 @@ def test_an_image_is_right_if_the_best_class_is_any_of_its_own(cfg):
     ],
 )
 def test_rows_without_classes_or_images_are_refused(tmp_path, row, says):
-    path = tmp_path / "validation-00000-of-00001.parquet"
+    path = tmp_path / "given" / "validation-00000-of-00001.parquet"
+    path.parent.mkdir()
     pq.write_table(pa.Table.from_pylist([{**rows_of([[3]])[0], **row}]), path)
-    made = config(tmp_path, f"data.sources.hard={tmp_path}", "data.extra=[hard]", "data.shifts=[]", "data.workers=1")
+    made = config(tmp_path, f"data.sources.hard={path.parent}", "data.extra=[hard]", "data.shifts=[]", "data.workers=1")
     with pytest.raises(ValueError, match=r".") as error:
         prepare.run(Experiment(made))
     assert "\n" not in str(error.value)
