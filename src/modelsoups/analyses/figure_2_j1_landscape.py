@@ -117,7 +117,7 @@ def _verdicts(rows: Rows) -> Verdicts:
         for on, where in ON:
             text = f"Some point of the plane is better than all three models {where} (second model: {name})"
             found += compared(rows, f"plane - three, {name}", on, text, figure)
-            text = f"Half way between the two solutions accuracy is above their mean {where} (second model: {name})"
+            text = f"Halfway between the two solutions, accuracy is above their mean {where} (second model: {name})"
             found += compared(rows, f"middle - ends, {name}", on, text, figure)
             text = text.replace("above", "below")
             found += compared(rows, f"ends - middle, {name}", on, text, figure)

@@ -55,7 +55,7 @@ def _of_soup(bench: Bench, soup: Soup, members: Sequence[Ingredient], method: st
 
 
 def _above_all(bench: Bench, soup: Measures, others: list[Measures]) -> dict[str, dict[str, float]]:
-    """Return the soup's accuracy minus the best single model's, on test set and mean of shifts."""
+    """Return the soup's accuracy minus the best individual model's, on test set and mean of shifts."""
 
     def ahead(accuracies_M: Sequence[np.ndarray]) -> float:
         mean_M = np.mean(accuracies_M, axis=0)

@@ -35,7 +35,7 @@ REPLACE = (
     "if the original image opens, move the shard away and run `modelsoups prepare`; otherwise "
     "replace the image and run `modelsoups prepare` with a new data.dir=..."
 )
-ANEW = "write the set anew, with a new data.dir=..."
+ANEW = "write the set again, with a new data.dir=..."
 RESTORE = "restore this file or run `modelsoups prepare`, then rerun the same command to continue"
 Decoded = TypeVar("Decoded")
 Json = dict[str, Any]

@@ -23,7 +23,7 @@ from modelsoups.stats.scores import Logits
 from modelsoups.tasks.task import Task
 
 DIGEST = "xxh3_128"  # the tensor of a file that holds the XXH3 of its logits
-AGAIN = "move it away and run the stage again, which computes it anew"
+AGAIN = "move it away and run the stage again to compute it"
 
 
 def _digest(logits_NC: Tensor) -> Tensor:

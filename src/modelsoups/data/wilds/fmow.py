@@ -62,7 +62,7 @@ def _split(row: tables.Row) -> str | None:
     try:
         taken = datetime.fromisoformat(stamp)
     except ValueError as error:
-        raise ValueError(f"{row.where}: timestamp {stamp[:40]!r} is no date and time; restore the file") from error
+        raise ValueError(f"{row.where}: timestamp {stamp[:40]!r} is not a date and time; restore the file") from error
     taken = taken if taken.tzinfo else taken.replace(tzinfo=UTC)
     if taken >= TEST_FROM:
         return "test" if given == "test" else None
