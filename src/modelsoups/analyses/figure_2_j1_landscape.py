@@ -10,8 +10,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from modelsoups.analyses.analysis import PAPER, Analysis, Verdicts, compared, comparison
-from modelsoups.analyses.bench import Bench, Measures, Point, correctness
+from modelsoups.analyses.bench import Bench
 from modelsoups.analyses.members import OWN, Member, Unavailable
+from modelsoups.analyses.points import Measures, Point, correctness
 from modelsoups.analyses.rows import ON, Rows, column, distinct, having, interval, select
 from modelsoups.report.plotting import INK, RED, panels_of
 from modelsoups.soup.coefficients import Ingredient

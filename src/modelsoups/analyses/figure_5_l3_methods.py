@@ -6,8 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from modelsoups.analyses.analysis import PAPER, Analysis
-from modelsoups.analyses.bench import Bench, Measures, Point, correctness
+from modelsoups.analyses.bench import Bench
 from modelsoups.analyses.choosing import as_listed, choose, need_holdout
+from modelsoups.analyses.points import Measures, Point, correctness
 from modelsoups.analyses.rows import Rows, column, having, interval, select
 from modelsoups.disk import storage
 from modelsoups.report.plotting import GREEN, LABELS, NAMES, PINK, SPECIAL, legend, panels_of, rate_bar, scatter_by_rate

@@ -17,8 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from modelsoups.analyses.analysis import PAPER, Analysis, Verdicts, judged
-from modelsoups.analyses.bench import Bench, Point
+from modelsoups.analyses.bench import Bench
 from modelsoups.analyses.members import OWN, Unavailable
+from modelsoups.analyses.points import Point
 from modelsoups.analyses.rows import Rows, column, having, interval
 from modelsoups.report.plotting import BLUE, INK, LABELS, count_axis, panels_of
 from modelsoups.soup.coefficients import Ingredient

@@ -20,6 +20,7 @@ class SourcesConfig:
     v2_threshold: str | None = key("ImageNetV2, threshold 0.7", None)
     real: str | None = key("real.json with the ReaL labels; null: the copy in timm", None)
     multilabel: str | None = key("human_accuracy_v3.0.0.json with several labels per image; null: not used", None)
+    hard: str | None = key("ImageNet-Hard: the folder with its parquet files (MIT)", None)
     w: str | None = key("ImageNet-W: the validation images with its watermark, in class folders (CC BY-NC 4.0)", None)
     c: str | None = key(
         "ImageNet-C: the folder with fog/3/ and others, for the sets c_fog_3 and others (CC BY 4.0)", None

@@ -215,3 +215,4 @@ def test_names_of_sets_are_splits(tmp_path):
     assert "data set val is named twice" in refused(config("fmow", tmp_path, "data.holdout=val"))
     assert set(fmow.FMOW.counts) == set(iwildcam.IWILDCAM.counts) == set(SPLITS)
     assert sum(iwildcam.IWILDCAM.counts.values()) == 203_029
+    assert sum(fmow.FMOW.counts.values()) == 141_696  # without the split seq
