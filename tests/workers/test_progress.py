@@ -102,6 +102,7 @@ def test_before_anything_is_known_the_time_so_far_is_told_and_lines_become_rarer
 
 
 def test_time_left_does_not_count_what_an_earlier_run_did(clock):
+    assert Meter("one", [5.0]).text() == "1 s so far"  # and not: 0 of 1
     meter = Meter("test", [1000.0, 1000.0], "texts")
     meter.look([0])
     meter.add(0, 600.0, resumed=500.0)

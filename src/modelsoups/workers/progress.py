@@ -110,10 +110,11 @@ class Meter:
         ended = sum(part.ended is not None for part in self.parts)
         elapsed = time.monotonic() - self.start
         done = sum(part.done - part.resumed for part in self.parts)
-        speed = f", {done / elapsed:,.0f} {self.unit}/s" if self.unit and done and elapsed else ""
         left = self.left()
         told = f"{duration(elapsed)} so far" if left is None else f"about {duration(left)} left"
-        return f"{ended} of {len(self.parts)}{speed}, {told}"
+        count = [f"{ended} of {len(self.parts)}"] if len(self.parts) > 1 else []
+        speed = [f"{done / elapsed:,.0f} {self.unit}/s"] if self.unit and done and elapsed else []
+        return ", ".join([*count, *speed, told])
 
     def show(self) -> None:
         now = time.monotonic()
