@@ -1,5 +1,6 @@
 """The model card (README.md) of an exported soup, rendered from model_card_template.md."""
 
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -65,10 +66,11 @@ def hub_id(model: ModelConfig) -> str | None:
     found = model.name if model.library == "transformers" else ""
     if model.library == "open_clip" and model.tag:
         found = open_clip.get_pretrained_cfg(model.name, model.tag).get("hf_hub", "")
-    elif model.library == "timm" and not Path(model.tag or "").is_absolute():
-        known = timm.get_pretrained_cfg(".".join(filter(None, [model.name, model.tag])))
-        found = (known and known.hf_hub_id) or ""
-        found += f"{known.architecture}.{known.tag}" if known and found.endswith("/") else ""
+    elif model.library == "timm":
+        with contextlib.suppress(RuntimeError):  # the tag is a file, or timm does not know it
+            known = timm.get_pretrained_cfg(".".join(filter(None, [model.name, model.tag])))
+            found = (known and known.hf_hub_id) or ""
+            found += f"{known.architecture}.{known.tag}" if known and found.endswith("/") else ""
     found = found.strip("/") if not found.startswith("/") else ""
     return found if re.fullmatch(r"\w[\w.-]*/[\w.-]+", found) and not Path(found).exists() else None
 

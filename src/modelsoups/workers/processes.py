@@ -5,6 +5,7 @@ Workers are forked from a server process that has already imported slow packages
 
 import contextlib
 import functools
+import gc
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.forkserver
@@ -27,6 +28,7 @@ Result = TypeVar("Result")
 STAGES = ("modelsoups.stages.finetune", "modelsoups.train.trainer", "modelsoups.stages.soup")
 PRELOAD = [*STAGES, "open_clip"]
 NOT_STARTED, IDLE = -2, -1  # values of a worker's slot, which otherwise is the number of its task
+MANAGER_SECONDS = 2  # to wait for the pool's own thread, which then holds none of its semaphores
 SHARED_KEPT = 4  # number of shared objects that a worker caches
 
 
@@ -121,13 +123,23 @@ class _Team:
                 yield self.queue.get_nowait()
 
     def stop(self) -> None:
-        """Stop the workers: let them exit if no task is running, otherwise kill them."""
+        """Stop the workers: let them exit if no task is running, otherwise kill them.
+
+        Then drop the semaphores: a process that a signal ends would otherwise leave them to Python's
+        resource tracker, which warns.
+        """
         processes = list((self.pool._processes or {}).values())
+        manager = self.pool._executor_manager_thread
         self.pool.shutdown(wait=self.idle, cancel_futures=True)
         for process in processes:
             process.kill()
         for process in processes:
             process.join()
+        if manager is not None:
+            manager.join(MANAGER_SECONDS)
+        del self.pool, self.queue, self.slots
+        if not self.idle:
+            gc.collect()
 
 
 def _start_server() -> None:
