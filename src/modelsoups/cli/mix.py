@@ -65,6 +65,8 @@ def main(argv: Sequence[str]) -> None:
     sources = [by_name[name] for name in chosen.ingredients]
     if args.method == "trajectory":
         print_steps(chosen)
+    if args.method in ("learned", "model_stock"):
+        print_coefficients(chosen)
     accuracy = print_decisions(chosen) if args.method in WITH_DECISIONS else None
     if holdout is not None and args.method in ("greedy", "pruned"):
         total = holdout.seen + holdout.skipped
@@ -119,6 +121,13 @@ def print_steps(chosen: Soup) -> None:
     """Print step and coefficient of each checkpoint of a trajectory soup, in the order of steps."""
     for step, coefficient in zip(chosen.trace[1:], chosen.coefficients[EVERYTHING], strict=True):
         print(f"mix: step {step['step']:g}: {printable(step['ingredient'])} times {coefficient:.6g}")
+
+
+def print_coefficients(chosen: Soup) -> None:
+    """Print each checkpoint's coefficient, or its range if the tensors have coefficients of their own."""
+    for name, values in zip(chosen.ingredients, zip(*chosen.coefficients.values(), strict=True), strict=True):
+        low, high = min(values), max(values)
+        print(f"mix: {printable(name)} times {low:.4g}" + (f" to {high:.4g}" if high > low else ""))
 
 
 def parser() -> argparse.ArgumentParser:
