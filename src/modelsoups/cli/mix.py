@@ -125,7 +125,8 @@ def print_steps(chosen: Soup) -> None:
 
 def print_coefficients(chosen: Soup) -> None:
     """Print each checkpoint's coefficient, or its range if the tensors have coefficients of their own."""
-    for name, values in zip(chosen.ingredients, zip(*chosen.coefficients.values(), strict=True), strict=True):
+    rows = [row for group, row in chosen.coefficients.items() if group != EVERYTHING]  # which is for all others
+    for name, values in zip(chosen.ingredients, zip(*(rows or chosen.coefficients.values()), strict=True), strict=True):
         low, high = min(values), max(values)
         print(f"mix: {printable(name)} times {low:.4g}" + (f" to {high:.4g}" if high > low else ""))
 

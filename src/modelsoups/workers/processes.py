@@ -76,7 +76,8 @@ def run_tasks(
     ordered = sorted(tasks, key=size.of, reverse=True) if size else list(tasks)
     count = min(workers, len(ordered))
     sizes = [max(1.0, size.of(task)) if size else 1.0 for task in ordered]
-    meter = Meter(label, sizes, size and size.unit, count, [size.kind(task) for task in ordered] if size else None)
+    kinds = [size.kind(task) for task in ordered] if size else None
+    meter = Meter(label, sizes, size.unit if size else None, count, kinds)
     content = None if shared is None else pickle.dumps(shared)
     team = _hire(count, workers)
     try:
