@@ -201,7 +201,7 @@ def test_newer_soups_on_the_command_line(tmp_path: Path, monkeypatch, capsys) ->
     assert "sum to" not in capsys.readouterr().out
     commands.main(["mix", "radin", *files, "--budget=1", "--plot=trace.svg", "-o", "radin.safetensors"])
     assert torch.equal(load_file("radin.safetensors")["head.weight"], torch.eye(2))
-    assert "good.safetensors: 2, kept" in capsys.readouterr().out
+    assert "good.safetensors: 2 of 2 (100.0%), kept" in capsys.readouterr().out
     commands.main(["mix", "soce", *files, "--categories=2", "-o", "soce.safetensors"])
     assert torch.equal(load_file("soce.safetensors")["head.weight"], torch.eye(2))
     for wrong, message in [
