@@ -4,7 +4,8 @@
 
 The whole pipeline on the tests' tiny data, each command in a process group of its own. A command is killed at moments
 drawn uniformly from the seconds that it took undisturbed, each time started again, and left to end. Compared are
-weights, logits, soups, results, tables and the mixed file, and the metrics but for the clock. Exits with 1 if any differs.
+weights, logits, soups, results, tables and the mixed file, and the metrics
+but for the clock. Exits with 1 if any differs.
 """
 
 from __future__ import annotations
