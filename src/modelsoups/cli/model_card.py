@@ -39,7 +39,8 @@ def card(experiment: Experiment, soup: Soup, about: Mapping[str, Any]) -> str:
         tags=["model-soup", "merge", kind],
         model_name=f"{config.name}: {config.export.row}",
         eval_results=measured or None,
-        **({"base_model": [base], "base_model_relation": "merge"} if base else {}),
+        base_model=[base] if base else None,
+        base_model_relation="merge" if base else None,
     )
     recipes: dict[str, Recipe] = {}
     if config.pool == "finetuned":
@@ -81,7 +82,7 @@ def results_of(config: Config, path: Path, kind: str) -> list[EvalResult]:
     Each has its 95% interval, the number of examples and the seeds as arguments of the metric.
     """
     lines = storage.read_jsonl(path) if path.exists() else []
-    about = next((line["experiment"] for line in lines if "experiment" in line), {})
+    about: dict[str, Any] = next((line["experiment"] for line in lines if "experiment" in line), {})
     titles = {known["name"]: known["title"] for known in about.get("sets", ())}
     metric = about.get("score", {}).get("name", "accuracy")
     seeds = {"soup.seed": config.soup.seed}

@@ -130,7 +130,7 @@ class _Team:
         resource tracker, which warns.
         """
         processes = list((self.pool._processes or {}).values())
-        manager = self.pool._executor_manager_thread
+        manager: threading.Thread | None = self.pool._executor_manager_thread  # type: ignore[assignment]
         self.pool.shutdown(wait=self.idle, cancel_futures=True)
         for process in processes:
             process.kill()
