@@ -50,10 +50,22 @@ def test_a_finished_task_ends_well_and_leaves_no_marks(run, tmp_path):
 
 @pytest.mark.parametrize("status", [75, 0])  # 0: under torchrun, which would report any other as a failure
 def test_a_task_that_stopped_on_request_is_requeued_and_asks_again_if_slurm_is_away(run, tmp_path, status):
-    away = 'n=$(wc -l < "$CALLS"); [[ $n -gt 4 ]] || { echo "Unable to contact slurm controller" >&2; exit 1; }'
+    away = '[[ $(grep -c requeue "$CALLS") -gt 3 ]] || { echo "Unable to contact slurm controller" >&2; exit 1; }'
     done, calls = run(SWEEP, srun=f"{STOPPED} {status}", scontrol=away)
     assert calls.count("scontrol requeue 7_0") == 4
     assert done.returncode == 75
+
+
+@pytest.mark.parametrize(
+    "job", ["Restarts=1 JobState=PENDING", "Restarts=0 JobState=PENDING", "Restarts=1 JobState=RUNNING"]
+)
+def test_a_start_on_a_lost_node_does_not_requeue_the_next_one(run, job):
+    """SLURM has requeued the task itself, while this start noticed that its processes were gone."""
+    done, calls = run(SWEEP, srun='touch "$MODELSOUPS_SAVED"; exit 1', scontrol=f'echo "JobId=7 {job}"')
+    assert "scontrol requeue" not in calls
+    assert done.returncode == 1
+    done, calls = run(SWEEP, srun='touch "$MODELSOUPS_SAVED"; exit 1', scontrol='echo "Restarts=0 JobState=RUNNING"')
+    assert calls.count("scontrol requeue 7_0") == 1
 
 
 @pytest.mark.parametrize("lines", ['touch "$MODELSOUPS_STOP"; exit 1', "exit 127"])
