@@ -5,8 +5,8 @@ import pickle
 import numpy as np
 import pytest
 
-from modelsoups.analyses.bench import Point, between
 from modelsoups.analyses.members import Unavailable
+from modelsoups.analyses.points import Point, between
 from modelsoups.experiment.ingredients import load_weights
 from modelsoups.stats.scores import accuracy
 from modelsoups.weights import state_dicts

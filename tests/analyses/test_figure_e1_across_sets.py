@@ -12,7 +12,8 @@ from tiny import tiny_clip
 
 from modelsoups.analyses import figure_e1_across_sets as e1
 from modelsoups.analyses.analysis import FAILS, HOLDS
-from modelsoups.analyses.bench import Bench, Point
+from modelsoups.analyses.bench import Bench
+from modelsoups.analyses.points import Point
 from modelsoups.cli import commands, pipeline
 from modelsoups.config.compose import load
 from modelsoups.disk.paths import shipped

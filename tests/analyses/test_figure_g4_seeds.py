@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from modelsoups.analyses.bench import Measured
 from modelsoups.analyses.figure_g4_seeds import SEEDS
 from modelsoups.analyses.members import Unavailable
+from modelsoups.analyses.points import Measured
 from modelsoups.analyses.rows import select
 
 

@@ -34,7 +34,7 @@ def test_a_file_that_became_shorter_is_named(tmp_path: Path) -> None:
         file.truncate(12)
     assert entry.block(0, 3).tobytes() == bytes(12)
     for read in (entry.address, entry.tensor, lambda: entry.block(3, 4)):
-        with pytest.raises(ValueError, match="a ends too early; it was cut off"):
+        with pytest.raises(ValueError, match="a ends too early; it was truncated"):
             read()
 
 

@@ -188,7 +188,7 @@ def test_a_missing_search_lists_the_shipped_ones(tmp_path):
     assert "miniature_random" in done.stderr
 
 
-@pytest.mark.parametrize(("name", "then"), [("mix", "starts anew"), ("verify", "continues where it stopped")])
+@pytest.mark.parametrize(("name", "then"), [("mix", "starts again"), ("verify", "continues where it stopped")])
 def test_an_interrupted_command_says_what_the_same_command_does(monkeypatch, capsys, name, then):
     """A mix keeps nothing; what an import has written is kept."""
 
@@ -204,7 +204,7 @@ def test_an_interrupted_command_says_what_the_same_command_does(monkeypatch, cap
 
 @pytest.mark.parametrize(
     ("error", "said"),
-    [(None, "after its end; what it wrote is complete"), (ImportError, "before its end; the same command starts anew")],
+    [(None, "after its end; its output is complete"), (ImportError, "before its end; the same command starts again")],
 )
 def test_a_ctrl_c_whose_exception_is_lost_is_said(monkeypatch, capsys, error, said):
     """Python ignores what a signal raises within `__del__`; an import that is cut off raises another error."""

@@ -22,7 +22,7 @@ KEPT = {"PATH": "/bin", "SLURM_CONF": "/etc/slurm.conf", "WANDB_MODE": "offline"
 def test_within_a_job_no_variable_of_it_is_handed_on_and_that_is_said():
     assert environment.handed_on(JOB | KEPT) == KEPT
     (note,) = environment.notes(JOB | KEPT, ClusterConfig())
-    assert note == "this is within job 77, whose SLURM_* and SBATCH_* variables the new jobs do not get"
+    assert note == "submit runs within job 77; the new jobs do not get its SLURM_* and SBATCH_* variables"
 
 
 def test_variables_of_the_user_that_override_keys_are_named_and_those_that_submit_sets_dropped():

@@ -145,8 +145,8 @@ def test_why_a_task_ended_is_the_telling_line_of_its_newest_output(under_way, sh
 def test_jobs_that_will_never_start_are_named_with_the_way_out(shown):
     waits = [slurm.Job(7, i, "sweep", "PENDING", "", "PartitionTimeLimit") for i in (3, 4)]
     said = shown(*waits, slurm.Job(8, None, "soup", "PENDING", "", "JobHeldUser"))
-    assert "sweep: 2 queued: PartitionTimeLimit, and will not start so: set cluster.time" in said
-    assert "soup: job 8 is pending (JobHeldUser, and will not start so: `scontrol release` it)" in said
+    assert "sweep: 2 queued: PartitionTimeLimit, and will not start: set cluster.time" in said
+    assert "soup: job 8 is pending (JobHeldUser, and will not start: `scontrol release` it)" in said
 
 
 def test_stages_that_ended_without_a_result_are_named(under_way, shown):

@@ -73,6 +73,8 @@ def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_nothing(dataset,
         raise OSError(errno.EDQUOT, "Disk quota exceeded")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(OSError, match=r"could not write .*/holdout-\w+/pixels\.npy: Disk quota exceeded; make room"):
+    with pytest.raises(
+        OSError, match=r"could not write .*/holdout-\w+/pixels\.npy: Disk quota exceeded; free disk space"
+    ):
         CropStore(tmp_path, small=0).prepare(dataset, View(8))
     assert list(tmp_path.iterdir()) == []

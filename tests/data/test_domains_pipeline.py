@@ -1,5 +1,6 @@
-"""experiment=pacs end to end, on a small PACS and a tiny convolutional network; BatchNorm frozen and live."""
+"""experiment=pacs and experiment=cifar10 end to end, with a tiny convolutional network; BatchNorm frozen and live."""
 
+import cifar_files
 import numpy as np
 import pytest
 import timm
@@ -19,14 +20,19 @@ SMALL = [
     "data.workers=1", "data.test_fraction=0.25", "finetune.parallel=1", "sweep.count=2",
     "recipe.batch_size=8", "recipe.epochs=1",
     "heads.lp_epochs=1", "soup.orders=1", "soup.learned_epochs=1", "evaluate.wise_ft=[0.5]", "wandb=disabled",
-    "model.name=test_efficientnet", "model.image_size=32", "model.tag=weights.safetensors", "data.root=PACS",
+    "model.name=test_efficientnet", "model.image_size=32", "model.tag=weights.safetensors",
 ]  # fmt: skip
+PACS = ["experiment=pacs", "data.root=PACS"]
+CIFAR = ["experiment=cifar10", "data.root=.", "data.check_counts=false", "data.holdout_per_class=2"]
+CHOOSING = ("prepare", "heads", "sweep", "finetune", "evaluate", "soup")
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A small PACS in the official layout, and weights of a network with BatchNorm."""
+    """A small PACS and CIFAR-10 in the official layouts, and weights of a network with BatchNorm."""
     home = tmp_path_factory.mktemp("pacs")
+    cifar_files.write_batches(home)
+    cifar_files.write_new_test_set(home)
     random = np.random.default_rng(0)
     for domain in ("art_painting", "cartoon", "photo", "sketch"):
         for c, class_name in enumerate(CLASSES):
@@ -40,10 +46,10 @@ def home(tmp_path_factory):
     return home
 
 
-def run(home, monkeypatch, *overrides):
+def run(home, monkeypatch, *overrides, stages=tuple(commands.STAGES)):
     monkeypatch.chdir(home)
-    cfg = load(["experiment=pacs", *SMALL, *overrides])
-    pipeline.run_stages(commands.modules_of(list(commands.STAGES)), cfg)
+    cfg = load([*overrides, *SMALL])
+    pipeline.run_stages(commands.modules_of(list(stages)), cfg)
     return Experiment(cfg)
 
 
@@ -56,7 +62,7 @@ def equal(one, two):
 
 
 def test_frozen_statistics_stay_those_of_the_start_in_members_and_soups(home, monkeypatch, capsys):
-    done = run(home, monkeypatch, "name=frozen")
+    done = run(home, monkeypatch, *PACS, "name=frozen")
     start = statistics(done.files.head("lp") / "model.safetensors")
     found = done.ingredients.find().ingredients
     assert len(found) == 2
@@ -65,12 +71,15 @@ def test_frozen_statistics_stay_those_of_the_start_in_members_and_soups(home, mo
     assert [each.name for each in Numbers.read(done.files.results).sets] == ["holdout", "test", "sketch"]
     assert (done.files.results / "index.html").exists()
     with pytest.raises(SystemExit):
-        run(home, monkeypatch, "name=frozen", "soup.batchnorm=reestimated")
+        run(home, monkeypatch, *PACS, "name=frozen", "soup.batchnorm=reestimated", stages=CHOOSING)
     assert "the models were trained with the initial model's statistics" in capsys.readouterr().err
 
 
 def test_live_statistics_are_updated_in_training_and_estimated_anew_for_soups(home, monkeypatch):
-    live = run(home, monkeypatch, "name=live", "recipe.batchnorm=live", "soup.write=[uniform]")
+    options = [*CIFAR, "name=live", "recipe.batchnorm=live", "soup.write=[uniform]", "analyse.in_pipeline=false"]
+    live = run(home, monkeypatch, *options)
+    assert [each.name for each in Numbers.read(live.files.results).sets] == ["holdout", "test", "v6"]
+    assert (live.files.results / "index.html").exists()
     found = live.ingredients.find().ingredients
     members = [statistics(i.path) for i in found]
     assert not equal(members[0], members[1])
@@ -79,13 +88,12 @@ def test_live_statistics_are_updated_in_training_and_estimated_anew_for_soups(ho
     assert not equal(mean, uniform)
     # by hand: the means of the first BatchNorm's inputs over the training images, in evaluation's view
     state = live.soups.mixed(live.soups.read("uniform"))
-    network, train = live.classifier(3), live.sets.train
+    network, train = live.classifier(10), live.sets.train
     network.load_state_dict(dict(state))
     images = live.task.inputs(train, network, torch.arange(len(train)))
     first = network.encoder.conv_stem(images).mean(dim=(0, 2, 3))
     assert torch.allclose(uniform["encoder.bn1.running_mean"], first.detach(), atol=1e-5)
-    averaged = run(home, monkeypatch, "name=live", "recipe.batchnorm=live", "soup.write=[uniform]",
-                   "soup.batchnorm=averaged")  # fmt: skip
+    averaged = run(home, monkeypatch, *options, "soup.batchnorm=averaged", stages=["soup"])
     kept = statistics(averaged.files.mixed("uniform"))
     assert all(torch.allclose(kept[key], mean[key], atol=1e-6) for key in mean)
 

@@ -133,7 +133,7 @@ def test_files_that_are_no_images_are_named_before_anything_is_written(cfg, tmp_
             prepare.run(Experiment(cfg))
     file.unlink()
     os.mkfifo(file)
-    with pytest.raises(ValueError, match=r"test/c/7\.jpg is no regular file but a pipe"):
+    with pytest.raises(ValueError, match=r"test/c/7\.jpg is not a regular file but a pipe"):
         prepare.run(Experiment(cfg))
     assert not (tmp_path / "data/mine").exists()
 

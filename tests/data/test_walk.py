@@ -58,7 +58,7 @@ def test_only_regular_files_of_a_sane_size_are_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "zero.jpg").symlink_to("/dev/zero")
     for name in ("pipe.jpg", "zero.jpg"):
-        with pytest.raises(ValueError, match=rf"{name} is no regular file but a pipe, a device or a socket"):
+        with pytest.raises(ValueError, match=rf"{name} is not a regular file but a pipe, a device or a socket"):
             walk.content(tmp_path / name)
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"gone\.jpg cannot be read \(No such file or directory\); repair the link"):

@@ -161,7 +161,7 @@ def test_a_disk_too_small_is_said_before_anything_is_written(tmp_path, monkeypat
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(10**9, 0, 5 * 10**6))
     storage.check_space(tmp_path / "deep" / "soup", 5 * 10**6)
-    with pytest.raises(OSError, match=r"soup: the file takes 6\.0 MB, but only 5\.0 MB are free; make room"):
+    with pytest.raises(OSError, match=r"soup: the file takes 6\.0 MB, but only 5\.0 MB are free; free disk space"):
         storage.check_space(tmp_path / "deep" / "soup", 6 * 10**6)
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(0, 0, 0))  # it does not tell

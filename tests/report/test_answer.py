@@ -37,7 +37,7 @@ def test_a_greedy_soup_of_one_model_is_said_to_be_that_model():
     numbers = numbers_of(evidence(rows={**base.rows, "greedy": greedy}))
     said = answer.answer(numbers)
     assert said[0] == (
-        "No: the greedy soup is the best individual model alone, because no other model that was added helped on the "
+        "No: the greedy soup is the best individual model alone, because adding another model never helped on the "
         "hold-out."
     )
     assert "0.00 points" not in " ".join(said)

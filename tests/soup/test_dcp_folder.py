@@ -99,6 +99,6 @@ def test_a_disk_without_room_for_it_twice(tmp_path: Path, monkeypatch: pytest.Mo
     for name in "ab":
         save({"model": {"w": torch.randn(4096)}}, tmp_path / name)  # 16 KB
     monkeypatch.setattr(storage.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 25_000))
-    with pytest.raises(OSError, match="make room"):
+    with pytest.raises(OSError, match="free disk space"):
         soup.mix(soup.uniform([tmp_path / "a", tmp_path / "b"]), tmp_path / "soup")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]

@@ -208,7 +208,7 @@ def test_new_layers_that_transformers_initialized_at_random_in_each_run_are_name
     found = {f.cause: f for f in examine(random).findings}
     assert "classifier.weight" in found["heads"].text
     assert "start all from one head" in found["heads"].text
-    assert "pre_classifier.weight is unlike in all models" in found["layer"].text
+    assert "pre_classifier.weight differs in all models" in found["layer"].text
     assert not found["layer"].fatal
     shared = fine_tuned(0)
     assert examine({f"m{seed}": tuned(shared, seed, scale=0.002) for seed in range(3)}).findings == []

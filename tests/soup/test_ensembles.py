@@ -129,7 +129,7 @@ def test_what_ensembles_refuse(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nan: logits contain NaN"):
         soup.greedy_ensemble({"nan": bad["nan"]}, labels_N)
     paths["m0"].write_bytes(paths["m0"].read_bytes()[:-8])
-    with pytest.raises(ValueError, match=r"m0\.npy: not an .npy file of logits, or cut off"):
+    with pytest.raises(ValueError, match=r"m0\.npy: not an .npy file of logits, or truncated"):
         soup.ensemble(paths, labels_N)
 
 

@@ -212,7 +212,7 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path, pair: list[Path],
         assert not (tmp_path / out).exists()
         return str(raised.value)
 
-    assert "is no adapter, but others are: give --base" in refusal([pair[0], base])
+    assert "is not an adapter, but others are: give --base" in refusal([pair[0], base])
     assert "an adapter is written as a folder: give a new folder's name" in refusal(pair, "soup.safetensors")
     assert "rank applies to an adapter, but base writes the full model" in refusal(pair, rank=1, base=base)
     assert "rank=0: expected at least 1" in refusal(pair, rank=0)

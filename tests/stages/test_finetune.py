@@ -373,7 +373,7 @@ def test_an_initial_model_of_another_shape_is_named(cfg, tmp_path):
     initial = Ingredient("initialization", str(foreign), state_dicts.state_sha256(load_file(foreign)), None)
     model, workspace = experiment.classifier(len(train.classes)), Workspace(tmp_path, "x")
     trainer = Trainer(experiment.task, recipe, cfg.finetune, model, train, workspace)
-    says = r"foreign\.safetensors does not fit the configured model .* with the 80 classes of .*; write it anew"
+    says = r"foreign\.safetensors does not fit the configured model .* with the 80 classes of .*; write it again"
     with pytest.raises(ValueError, match=says):
         trainer.load(initial)
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from modelsoups.analyses.bench import Bench, Measures
+from modelsoups.analyses.bench import Bench
+from modelsoups.analyses.points import Measures
 from modelsoups.analyses.rows import ON, Rows, Table, having, interval, select
 from modelsoups.disk import storage
 from modelsoups.disk.paths import ASSETS

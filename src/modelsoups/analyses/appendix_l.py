@@ -4,8 +4,9 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from modelsoups.analyses.bench import Bench, Measures, Point
+from modelsoups.analyses.bench import Bench
 from modelsoups.analyses.members import Unavailable
+from modelsoups.analyses.points import Measures, Point
 from modelsoups.analyses.rows import Rows, Table, having
 from modelsoups.published.tables import paper_rows
 from modelsoups.report.numbers import percent

@@ -7,16 +7,17 @@ hash of the evaluating code: after a change of this code, soups are evaluated ag
 Legend: N images of a data set, M models.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from modelsoups.analyses import images
+from modelsoups.analyses import images, points
 from modelsoups.analyses.images import Images
 from modelsoups.analyses.members import OWN, PLAIN, Member, Unavailable, models_of, open_pool
+from modelsoups.analyses.points import Measured, Measures, Point, hashes, measured
 from modelsoups.data import crops, transforms
 from modelsoups.disk import provenance, storage
 from modelsoups.disk.paths import RESULTS
@@ -24,7 +25,7 @@ from modelsoups.experiment import logits
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.models import classifier
 from modelsoups.published import tables
-from modelsoups.soup.coefficients import Ingredient, Soup
+from modelsoups.soup.coefficients import Ingredient
 from modelsoups.stats import projection, scores
 from modelsoups.stats.scores import Logits
 from modelsoups.weights import state_dicts
@@ -33,50 +34,9 @@ from modelsoups.workers.processes import run_tasks
 
 Task = TypeVar("Task", bound=Hashable)
 Made = TypeVar("Made")
-_MODULES = (images, projection, scores, state_dicts, transforms, crops, logits, classifier)
+_MODULES = (points, images, projection, scores, state_dicts, transforms, crops, logits, classifier)
 HEAD = "head."  # with which the names of the head's tensors begin
 MEASURING = (__name__, *(module.__name__ for module in _MODULES))
-
-
-@dataclass(frozen=True)
-class Point:
-    """A soup to evaluate: its models, and for each model one coefficient that all tensors share.
-
-    head: the model whose head the soup has, if its models have heads for other classes (appendix E).
-    """
-
-    ingredients: tuple[Ingredient, ...]
-    coefficients: tuple[float, ...]
-    head: Ingredient | None = None
-
-    @classmethod
-    def uniform(cls, ingredients: Sequence[Ingredient], head: Ingredient | None = None) -> "Point":
-        return cls(tuple(ingredients), (1 / len(ingredients),) * len(ingredients), head)
-
-    @classmethod
-    def of(cls, soup: Soup, ingredients: Sequence[Ingredient]) -> "Point":
-        """Return a Soup as a Point; the order of its coefficients is that of `ingredients`."""
-        return cls(tuple(ingredients), tuple(soup.coefficients[EVERYTHING]))
-
-    def key(self) -> list[Any]:
-        """Return the hashes of the models' weights and the coefficients: the key of the cache."""
-        head = [self.head.sha256] if self.head else []
-        return [hashes(self.ingredients), [round(c, 12) for c in self.coefficients], *head]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One model's results on one data set: mean cross-entropy (nats), and correctness per image."""
-
-    loss: float
-    correct_N: np.ndarray
-
-    @property
-    def accuracy(self) -> float:
-        return float(self.correct_N.mean())
-
-
-Measures = dict[str, Measured]  # one model, by data set
 
 
 class Bench:
@@ -268,30 +228,11 @@ class Bench:
         return {"test": measures[self.test].accuracy, "shifts": mean}
 
 
-def correctness(models: Sequence[Measures], names: Sequence[str]) -> list[np.ndarray]:
-    """Return for each data set an array (models, images): 1.0 if a model is correct, else 0.0."""
-    return [np.array([m[name].correct_N for m in models], float) for name in names]
-
-
-def hashes(ingredients: Iterable[Ingredient]) -> list[str]:
-    return [i.sha256 for i in ingredients]
-
-
-def between(one: Ingredient, two: Ingredient, alpha: float = 0.5) -> Point:
-    """Return the soup of two models with weights (1 - alpha) * one + alpha * two."""
-    return Point((one, two), (1 - alpha, alpha))
-
-
 def kept(path: Path, make: Callable[[], Any]) -> Any:
     """Return the content of a JSON file; if it does not exist, write the result of make() first."""
     if not path.exists():
         storage.write_json(path, make())
     return storage.read_json(path)
-
-
-def measured(logits: Logits) -> Measured:
-    loss = scores.cross_entropy(logits.logits_NC, logits.labels_N)
-    return Measured(loss, logits.correct_N.numpy())
 
 
 # ---- functions that run in the workers ----

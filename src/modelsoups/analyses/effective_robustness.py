@@ -119,7 +119,7 @@ def _verdicts(rows: Rows) -> Verdicts:
         text = f"The greedy soup is more accurate on {titles[row['set']]} than its ImageNet accuracy predicts"
         found.append(judged(text, "beyond the paper", row["effective"]))
     for row in having(rows, "greedy_above"):
-        text = f"The greedy soup has more effective robustness on {titles[row['set']]} than "
+        text = f"The greedy soup has higher effective robustness on {titles[row['set']]} than "
         other = {"best": "the best individual model"}.get(row["greedy_above"]) or _label(row["greedy_above"])
         found.append(judged(text + other, "beyond the paper", row["effective"]))
     return found

@@ -10,8 +10,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from modelsoups.analyses.analysis import PAPER, Analysis, Verdicts, compared, comparison
-from modelsoups.analyses.bench import Bench, Measures, Point, correctness
+from modelsoups.analyses.bench import Bench
 from modelsoups.analyses.members import OWN, Member, Unavailable
+from modelsoups.analyses.points import Measures, Point, correctness
 from modelsoups.analyses.rows import ON, Rows, column, distinct, having, interval, select
 from modelsoups.report.plotting import INK, RED, panels_of
 from modelsoups.soup.coefficients import Ingredient
@@ -116,7 +117,7 @@ def _verdicts(rows: Rows) -> Verdicts:
         for on, where in ON:
             text = f"Some point of the plane is better than all three models {where} (second model: {name})"
             found += compared(rows, f"plane - three, {name}", on, text, figure)
-            text = f"Half way between the two solutions accuracy is above their mean {where} (second model: {name})"
+            text = f"Halfway between the two solutions, accuracy is above their mean {where} (second model: {name})"
             found += compared(rows, f"middle - ends, {name}", on, text, figure)
             text = text.replace("above", "below")
             found += compared(rows, f"ends - middle, {name}", on, text, figure)

@@ -4,9 +4,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from modelsoups.analyses.analysis import PAPER, Analysis, Verdicts, correlated, estimated, judged
-from modelsoups.analyses.bench import Bench, Measures, between
+from modelsoups.analyses.bench import Bench
 from modelsoups.analyses.members import OWN, Unavailable
 from modelsoups.analyses.pairs import SEVERAL, TOO_HIGH, single_differences
+from modelsoups.analyses.points import Measures, between
 from modelsoups.analyses.rows import Rows, column, pairs_of, select
 from modelsoups.report.plotting import BLUE, GREEN, PINK, RED, legend, panels_of
 from modelsoups.stats import correlations

@@ -6,9 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from modelsoups.analyses.analysis import PAPER, Analysis, Verdicts, correlated, estimated, judged
-from modelsoups.analyses.bench import Bench, between
+from modelsoups.analyses.bench import Bench
 from modelsoups.analyses.members import Unavailable, models_of
 from modelsoups.analyses.pairs import spread, with_recipes
+from modelsoups.analyses.points import between
 from modelsoups.analyses.rows import Rows, column, measured_on, nested, pairs_of
 from modelsoups.report.plotting import LABELS, panels_of, rate_bar, scatter_by_rate
 from modelsoups.stats import correlations

@@ -6,8 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from modelsoups.analyses.analysis import PAPER, Analysis
-from modelsoups.analyses.bench import Bench, Measures, Point, correctness
+from modelsoups.analyses.bench import Bench
 from modelsoups.analyses.choosing import as_listed, choose, need_holdout
+from modelsoups.analyses.points import Measures, Point, correctness
 from modelsoups.analyses.rows import Rows, column, having, interval, select
 from modelsoups.disk import storage
 from modelsoups.report.plotting import GREEN, LABELS, NAMES, PINK, SPECIAL, legend, panels_of, rate_bar, scatter_by_rate
@@ -54,7 +55,7 @@ def _of_soup(bench: Bench, soup: Soup, members: Sequence[Ingredient], method: st
 
 
 def _above_all(bench: Bench, soup: Measures, others: list[Measures]) -> dict[str, dict[str, float]]:
-    """Return the soup's accuracy minus the best single model's, on test set and mean of shifts."""
+    """Return the soup's accuracy minus the best individual model's, on test set and mean of shifts."""
 
     def ahead(accuracies_M: Sequence[np.ndarray]) -> float:
         mean_M = np.mean(accuracies_M, axis=0)

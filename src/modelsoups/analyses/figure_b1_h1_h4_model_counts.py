@@ -7,9 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from modelsoups.analyses.analysis import PAPER, Analysis, comparison
-from modelsoups.analyses.bench import Bench, Measures, Point
+from modelsoups.analyses.bench import Bench
 from modelsoups.analyses.choosing import as_listed, choose, need_holdout, picked, renumbered
 from modelsoups.analyses.members import OWN
+from modelsoups.analyses.points import Measures, Point
 from modelsoups.analyses.rows import Rows, column, distinct, having, means_by_count, measured_on, select
 from modelsoups.experiment.soups import CURVE
 from modelsoups.report.plotting import LABELS, NAMES, SPECIAL, count_axis, legend, panels_of

@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from modelsoups.analyses.analysis import PAPER, Analysis
-from modelsoups.analyses.bench import Bench, hashes, kept
+from modelsoups.analyses.bench import Bench, kept
 from modelsoups.analyses.choosing import need_holdout
 from modelsoups.analyses.figure_g4_seeds import seeds_of
+from modelsoups.analyses.points import hashes
 from modelsoups.analyses.rows import Rows, distinct, having, interval, means_by_count, select
 from modelsoups.report.plotting import BLUE, ORANGE, count_axis, legend, panels_of
 from modelsoups.soup.coefficients import Ingredient

@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from modelsoups.analyses.analysis import PAPER, Analysis, Verdicts, compared, comparison
-from modelsoups.analyses.bench import Bench, Measures, Point, correctness
+from modelsoups.analyses.bench import Bench
 from modelsoups.analyses.choosing import choose, need_holdout, picked, renumbered
 from modelsoups.analyses.members import OWN, Unavailable
+from modelsoups.analyses.points import Measures, Point, correctness
 from modelsoups.analyses.rows import Rows, column, distinct, having, interval, select
 from modelsoups.report.plotting import INK, LABELS, NAMES, SPECIAL, legend, panels_of
 from modelsoups.soup.coefficients import Ingredient

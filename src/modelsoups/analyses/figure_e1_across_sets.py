@@ -17,8 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from modelsoups.analyses.analysis import PAPER, Analysis, Verdicts, judged
-from modelsoups.analyses.bench import Bench, Point
+from modelsoups.analyses.bench import Bench
 from modelsoups.analyses.members import OWN, Unavailable
+from modelsoups.analyses.points import Point
 from modelsoups.analyses.rows import Rows, column, having, interval
 from modelsoups.report.plotting import BLUE, INK, LABELS, count_axis, panels_of
 from modelsoups.soup.coefficients import Ingredient
@@ -46,7 +47,9 @@ def sources_of(bench: Bench) -> dict[str, Source]:
             continue
         (model, *more), asked = bench.ingredients(name), f"analyse.pools.{name}"
         if run.config.model != own.config.model:
-            raise ValueError(f"{asked}: it has another model than the run, so their mean has no meaning; set one model")
+            raise ValueError(
+                f"{asked}: its model is not that of the run, so they cannot be averaged; set the same model"
+            )
         if more:
             raise ValueError(f"{asked}: it has {1 + len(more)} models, but each data set adds one; set sweep.count=1")
         if run.config.heads.init != "zeroshot" or (model.recipe and model.recipe.trained != "encoder"):
@@ -119,8 +122,8 @@ def _extremes(
 def _judge(rows: Rows) -> Verdicts:
     (total,), (extremes,) = having(rows, "gain"), column(having(rows, "between"), "between")
     gained = f"The soup of the zero-shot model and the models of {total['all']} data sets beats the zero-shot model"
-    which = "It matters which models are added (mean change, the best data set less the worst, on images that"
-    which += f" did not choose them: {extremes['most']} less {extremes['least']})"
+    which = "It matters which models are added (mean change, best data set minus worst, on images that"
+    which += f" were not used to choose them: {extremes['most']} minus {extremes['least']})"
     return [
         judged(gained, "appendix E, Figure E.1", total["gain"]),
         judged(which, "appendix E, Figure E.1", extremes["difference"]),

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from modelsoups.analyses.analysis import PAPER, Analysis, Verdicts, counted
-from modelsoups.analyses.bench import Bench, between
+from modelsoups.analyses.bench import Bench
 from modelsoups.analyses.members import Member, Unavailable
+from modelsoups.analyses.points import between
 from modelsoups.analyses.rows import Rows, column, distinct, select
 from modelsoups.report.plotting import panels_of
 

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from modelsoups.analyses.analysis import PAPER, Analysis, comparison
-from modelsoups.analyses.bench import Bench, Point
+from modelsoups.analyses.bench import Bench
 from modelsoups.analyses.members import Unavailable
+from modelsoups.analyses.points import Point
 from modelsoups.analyses.rows import Rows, column, having, measured_on, select
 from modelsoups.report.plotting import BLUE, GREEN, LABELS, ORANGE, count_axis, legend, panels_of
 from modelsoups.soup.coefficients import Ingredient

@@ -188,7 +188,7 @@ def _verdicts(rows: Rows) -> Verdicts:
     found += (goes := correlated(text, SOURCE, value, error, models))
     if goes and len(set(plain)) > 1:
         d = estimated(correlations.correlation_gain(value, plain, error, models))
-        text = "The approximation is correlated more with the difference in error if beta is calibrated than if it is 1"
+        text = "The approximation is better correlated with the error difference if beta is calibrated than if it is 1"
         found.append(judged(text, SOURCE, d, unit=""))
     checked = having(rows, "exact")
     exact, finite = column(checked, "exact"), nested(checked, "plain", "curvature")

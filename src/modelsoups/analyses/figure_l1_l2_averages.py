@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from modelsoups.analyses.analysis import PAPER, Analysis, comparison
-from modelsoups.analyses.bench import Bench, Point
+from modelsoups.analyses.bench import Bench
 from modelsoups.analyses.members import Member, models_of
+from modelsoups.analyses.points import Point
 from modelsoups.analyses.rows import Rows, column, distinct, having, measured_on, select
 from modelsoups.report.plotting import LABELS, ORANGE, PINK, RED, SKY, legend, panels_of
 from modelsoups.train.averages import average_name

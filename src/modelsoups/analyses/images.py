@@ -18,6 +18,7 @@ from modelsoups.experiment.experiment import Experiment
 from modelsoups.experiment.ingredients import load_weights
 from modelsoups.models.classifier import Classifier, normalise
 from modelsoups.soup.coefficients import Ingredient
+from modelsoups.stats import multilabel
 from modelsoups.stats.projection import project
 from modelsoups.stats.scores import Logits
 from modelsoups.tasks.images import ImageClassification
@@ -75,7 +76,11 @@ class Images:
         model = self.classifier(name)
         model.load_state_dict(dict(state))
         parts = [model(normalise(model, pixels_BCHW)).float().cpu() for pixels_BCHW in batches]
-        return Logits(name, project(torch.cat(parts), dataset.projection), labels_N)
+        logits_NC = project(torch.cat(parts), dataset.projection)
+        if dataset.answers_NA is not None:
+            answers_NA = torch.from_numpy(dataset.answers_NA[self.positions(name)])
+            logits_NC = multilabel.merged(logits_NC, answers_NA)
+        return Logits(name, logits_NC, labels_N)
 
     def logits(self, ingredient: Ingredient, name: str) -> Logits:
         """Return a model's logits on the images that `positions` selects, cached in a file."""

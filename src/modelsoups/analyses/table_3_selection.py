@@ -13,9 +13,10 @@ from torch import Tensor
 
 from modelsoups import soup
 from modelsoups.analyses.analysis import PAPER, Analysis
-from modelsoups.analyses.bench import Bench, Point, hashes, kept
+from modelsoups.analyses.bench import Bench, kept
 from modelsoups.analyses.choosing import as_listed, choose, need_holdout, picked
 from modelsoups.analyses.members import OWN
+from modelsoups.analyses.points import Point, hashes
 from modelsoups.analyses.rows import Rows, Table, having, interval
 from modelsoups.report.numbers import percent
 from modelsoups.soup.coefficients import Ingredient, Soup

@@ -6,8 +6,9 @@ import numpy as np
 from torch import Tensor
 
 from modelsoups.analyses.analysis import PAPER, Analysis, Verdicts, compared, counted
-from modelsoups.analyses.bench import Bench, Measures, Point, logits_on
+from modelsoups.analyses.bench import Bench, logits_on
 from modelsoups.analyses.choosing import choose, need_holdout, picked
+from modelsoups.analyses.points import Measures, Point
 from modelsoups.analyses.rows import Rows, Table, column, distinct, having, interval, select
 from modelsoups.data.imagenet import relabelled
 from modelsoups.published.tables import paper_rows

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from modelsoups.analyses.analysis import PAPER, Analysis, comparison
 from modelsoups.analyses.appendix_l import Line, Recipe, beside_paper, line, made
-from modelsoups.analyses.bench import Bench, Measures
+from modelsoups.analyses.bench import Bench
 from modelsoups.analyses.figure_f1_grids import AUGMENTATIONS
 from modelsoups.analyses.members import Unavailable, models_of
+from modelsoups.analyses.points import Measures
 from modelsoups.analyses.rows import Rows
 from modelsoups.soup.coefficients import Ingredient
 

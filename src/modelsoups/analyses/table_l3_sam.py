@@ -2,8 +2,9 @@
 
 from modelsoups.analyses.analysis import PAPER, Analysis, comparison
 from modelsoups.analyses.appendix_l import beside_paper, line, made
-from modelsoups.analyses.bench import Bench, Measures
+from modelsoups.analyses.bench import Bench
 from modelsoups.analyses.members import Unavailable, models_of
+from modelsoups.analyses.points import Measures
 from modelsoups.analyses.rows import Rows
 
 

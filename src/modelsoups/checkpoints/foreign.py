@@ -59,7 +59,7 @@ def strange(path: Path) -> str | None:
     if path.suffix == ".distcp":
         found = f"is one file of {DCP}; give its folder"
     if found is None and path.suffix in FORMATS:
-        found = f"is of another format ({FORMATS[path.suffix]}); save the weights as .safetensors first"
+        found = f"is in another format ({FORMATS[path.suffix]}); save the weights as .safetensors first"
     return found
 
 

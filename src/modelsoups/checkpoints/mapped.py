@@ -29,7 +29,7 @@ class MappedFile:
     def check(self, stop: int) -> None:
         """Raise ValueError if the file is now shorter than `stop` bytes: reading kills the process."""
         if self.map.size() < stop:  # the size of the file now, not when it was mapped
-            raise ValueError(f"{self.path} ends too early; it was cut off while it was being read")
+            raise ValueError(f"{self.path} ends too early; it was truncated while it was being read")
 
     def _now(self) -> os.stat_result:
         """Return the file's current os.stat, or the first one if `path` is another file now."""

@@ -93,7 +93,7 @@ def _refuse_bomb(path: Path) -> None:
         return
     if total > (size := path.stat().st_size) + CODE:
         what = f"unpacks to {total:,} bytes, but has {size:,}, although torch.save does not compress"
-        raise ValueError(f"{path} {what}; it is damaged, or made to fill the memory")
+        raise ValueError(f"{path} {what}; it is damaged, or was made to exhaust memory; use another copy")
 
 
 def _why_not(path: Path, error: Exception, zipped: bool) -> str:

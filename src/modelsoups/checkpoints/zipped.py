@@ -25,7 +25,9 @@ def load_zipped(path: Path) -> object:
     whole = tensor_of(MappedFile(path).bytes, torch.uint8).untyped_storage()
     with utf8_name(path) as name, torch.serialization._open_zipfile_reader(str(name)) as archive:
         if archive.has_record("byteorder") and archive.get_record("byteorder").decode() != sys.byteorder:
-            raise ValueError(f"{path} has another machine's byte order; there is no memory to convert it")
+            raise ValueError(
+                f"{path} has another machine's byte order, and there is too little memory to convert it; free some"
+            )
         more = {"overall_storage": whole, "encoding": "utf-8", "weights_only": True}
         found: object = torch.serialization._load(archive, "cpu", _weights_only_unpickler, **more)
     return found

@@ -159,7 +159,7 @@ def _command(name: str, argv: list[str]) -> int:
         status: int | None = module.main(argv)
     except (KeyboardInterrupt, Exception) as error:
         if isinstance(error, KeyboardInterrupt) or interrupted():  # an import that is cut off raises other errors
-            again = "starts anew" if name in ANEW else "continues where it stopped"
+            again = "starts again" if name in ANEW else "continues where it stopped"
             fail(f"{name}: interrupted before its end; the same command {again}", status=130)
         if isinstance(error, BrokenPipeError):
             raise
@@ -170,5 +170,5 @@ def _command(name: str, argv: list[str]) -> int:
 
         fail(f"{name}: {type(error).__name__}: {what}{log_trace(Path('modelsoups.log'))}")
     if interrupted():
-        fail(f"{name}: interrupted after its end; what it wrote is complete", status=130)
+        fail(f"{name}: interrupted after its end; its output is complete", status=130)
     return status or 0

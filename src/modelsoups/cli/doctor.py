@@ -95,7 +95,8 @@ def print_matrix(found: Diagnosis) -> None:
     title, matrix_KK = _matrix(found)
     if matrix_KK is None:
         return
-    print(f"doctor: {title}")
+    scale = "" if found.midpoints_KK is not None else " (0: the same direction, 90: unrelated)"
+    print(f"doctor: {title}{scale}")
     for name, row in zip(found.names, matrix_KK.tolist(), strict=True):
         print(f"  {' '.join(f'{x:7.3f}' for x in row)}  {printable(name)}")
 

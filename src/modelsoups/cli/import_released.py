@@ -55,7 +55,7 @@ def import_folder(config: Config, folder: Path) -> None:
     tensor), or if the run already contains fine-tuned ingredients.
     """
     if config.pool != "imported":
-        raise ValueError(f"pool={config.pool}: an import needs pool=imported, as experiment=released sets it")
+        raise ValueError(f"pool={config.pool}: import-released needs pool=imported, which experiment=released sets")
     files, layout, run = find(folder), expected_layout(config.model), config.run
     todo = []
     for number, file in files.items():

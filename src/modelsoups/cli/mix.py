@@ -1,8 +1,8 @@
-"""Averages checkpoints to a soup: `modelsoups mix uniform a.safetensors b.pt -o soup.safetensors`.
+"""Averages checkpoints into a soup: `modelsoups mix uniform a.safetensors b.pt -o soup.safetensors`.
 
 The methods greedy, pruned, learned, mehl, radin and soce need a hold-out: `--holdout module:function` names
 a function that returns a `soup.Holdout` (a model, images and labels). Instead, greedy and pruned accept
-`--evaluate module:function`, a function from a state dict to a score (larger is better).
+`--evaluate module:function`, a function from a state dict to a score (higher is better).
 """
 
 import argparse
@@ -43,7 +43,7 @@ WITH_DECISIONS = ("greedy", "pruned", "radin", "soce")
 OF_ADAPTERS = ("uniform", "weights")  # the methods that need no base of adapters
 KEY = "the entry with the weights, such as state_dict_ema or app.model, in each file (in --init only if there)"
 HOLDOUT = f"for greedy, pruned, {', '.join(ON_HOLDOUT)}: function that returns a soup.Holdout"
-CHECKPOINTS = "files .safetensors, .pt, .pth, .bin, .ckpt or .index.json, or folders of models"
+CHECKPOINTS = ".safetensors, .pt, .pth, .bin, .ckpt or .index.json files, or folders of models"
 
 
 def main(argv: Sequence[str]) -> None:
@@ -127,7 +127,9 @@ def parser() -> argparse.ArgumentParser:
         else:
             add(flag, type=int, help=sentence)
     add("--plot", metavar="FILE", help="plot the decisions, or for method learned the loss, to a .png, .pdf or .svg")
-    text = "average adapter files, quantized weights or models of unlike configurations too, with a note in the soup"
+    text = (
+        "average even adapter files, quantized weights or models with different configurations, with a note in the soup"
+    )
     add("--force", action="store_true", help=text)
     _add_trajectory(made)
     _add_on_holdout(made)

@@ -41,7 +41,7 @@ def handed_on(environ: Mapping[str, str]) -> dict[str, str]:
 def notes(environ: Mapping[str, str], cluster: ClusterConfig) -> list[str]:
     """Return a sentence for the enclosing job, if any, and for each variable that overrides a key."""
     if job := environ.get("SLURM_JOB_ID"):
-        return [f"this is within job {job}, whose SLURM_* and SBATCH_* variables the new jobs do not get"]
+        return [f"submit runs within job {job}; the new jobs do not get its SLURM_* and SBATCH_* variables"]
     found = []
     for name, value in sorted(handed_on(environ).items()):
         kind = name.removeprefix("SBATCH_")

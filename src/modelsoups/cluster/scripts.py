@@ -140,5 +140,5 @@ def _words(key: str, text: str) -> list[str]:
 def _one_line(key: str, value: str) -> None:
     """Raise ValueError if a value has line ends or other characters that a script cannot have."""
     if not value.isprintable():
-        way_out = "a script for SLURM needs printable text without line ends; choose another value or folder"
+        way_out = "a script for SLURM needs printable text without line breaks; choose another value or folder"
         raise ValueError(f"{key}: {value!a} cannot be in a script; {way_out}")

@@ -66,7 +66,7 @@ def run(experiment: Experiment) -> bool:
             jobs = slurm.queue(files.slurm)
         except ValueError as error:
             why = printable(str(error).split("; ")[0])[:200]
-            print(f"status: SLURM's queue cannot be read ({why}); using the run folder alone")
+            print(f"status: SLURM's queue cannot be read ({why}); using only the run folder")
     train = experiment.sets.folder(experiment.config.data.train)
     ended, stages = outputs.newest(files.slurm)
     statuses = scan(files, experiment.draw.recipes(), jobs or [], train, ended)
@@ -104,7 +104,7 @@ def waiting(jobs: list[slurm.Job]) -> list[str]:
 
 
 def _explained(reason: str) -> str:
-    return f"{reason}, and will not start so: {NEVER[reason]}" if reason in NEVER else reason
+    return f"{reason}, and will not start: {NEVER[reason]}" if reason in NEVER else reason
 
 
 def _stages(files: Run, jobs: list[slurm.Job] | None, ended: Mapping[str, Output]) -> list[str]:

@@ -153,7 +153,7 @@ def _parsed(override: str) -> Override:
         except HydraException:
             raise ValueError(f"{override}: not an override of the form key=value: {_one_line(error)}") from error
         way_out = f'quote the value for Hydra, and all of it for the shell: "{quoted}"'
-        raise ValueError(f"{override}: its value has characters that mean something to Hydra; {way_out}") from error
+        raise ValueError(f"{override}: its value has characters with a special meaning in Hydra; {way_out}") from error
 
 
 def _in_home(merged: Any) -> None:

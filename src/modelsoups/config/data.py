@@ -20,6 +20,7 @@ class SourcesConfig:
     v2_threshold: str | None = key("ImageNetV2, threshold 0.7", None)
     real: str | None = key("real.json with the ReaL labels; null: the copy in timm", None)
     multilabel: str | None = key("human_accuracy_v3.0.0.json with several labels per image; null: not used", None)
+    hard: str | None = key("ImageNet-Hard: the folder with its parquet files (MIT)", None)
     w: str | None = key("ImageNet-W: the validation images with its watermark, in class folders (CC BY-NC 4.0)", None)
     c: str | None = key(
         "ImageNet-C: the folder with fog/3/ and others, for the sets c_fog_3 and others (CC BY 4.0)", None
@@ -33,7 +34,7 @@ class TextDataConfig:
     """Options of text data sets (data.library=text): files, columns, labels, prompt and score."""
 
     phrases: str = key(
-        "task of the generated texts (data.library=phrases): is a sentence grammatical, or do two say the same?",
+        "task of the generated texts (data.library=phrases): is a sentence grammatical, or do two mean the same?",
         "acceptability",
         choices=("acceptability", "paraphrase"),
     )
@@ -61,7 +62,7 @@ class TextDataConfig:
     )
     examples: dict[str, int] = key("official numbers of examples, {set: number}; see data.check_counts", {})
     official: bool = key(
-        "count texts that stand in two sets, instead of refusing them, as in GLUE's official sets", False
+        "count texts that are in two sets instead of refusing them, as GLUE's official sets need", False
     )
 
 
@@ -104,7 +105,7 @@ class DataConfig:
         choices=("heldout", "validation"),
     )
     holdout_fraction: float = key(
-        "part of each class that moves from the training set to the hold-out (texts without a file of it; domains)",
+        "part of each training class that becomes the hold-out (domains, and texts without a hold-out file)",
         0.2,
     )
     test_fraction: float = key(

@@ -20,7 +20,7 @@ def check(given: Any, cluster: Any) -> None:
         if length is None and limit.lower() not in ("unlimited", "infinite"):
             raise ValueError(f"cluster.{key}={limit}: expected {FORMS}")
         if length is not None and 2 * cluster.notice > length:
-            half = f"at most half of cluster.{key}={limit}, or a job would end before it gets anywhere"
+            half = f"at most half of cluster.{key}={limit}, or a job would end before it makes progress"
             raise ValueError(f"cluster.notice={cluster.notice}: expected {half}")
 
 

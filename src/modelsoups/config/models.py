@@ -16,7 +16,7 @@ class TextModelConfig:
         choices=("mlm", "seq2seq", "head"),
     )
     pairs: str = key(
-        "how a head gets two sentences: as one sequence (joined), or each encoded apart (towers), "
+        "how a head gets two sentences: as one sequence (joined), or each encoded separately (towers), "
         "whose features are |u - v| and u * v",
         "joined",
         choices=("joined", "towers"),

@@ -70,4 +70,4 @@ def result(name: str) -> Any:
     try:
         return function(name)()
     except SystemExit as error:
-        raise ValueError(f"{name} ends the process (SystemExit {error}); it is to return a value") from error
+        raise ValueError(f"{name} ends the process (SystemExit {error}); it must return a value") from error

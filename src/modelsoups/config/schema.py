@@ -25,7 +25,7 @@ class HeadsConfig:
     lp_batch_size: int = key("batch size of the linear probe", 512, at_least=1)
     lp_weight_decay: float = key("weight decay of the linear probe", 0.0)
     lp_loss: str = key(
-        "loss of the linear probe: softmax, or recipe, that of the recipe that starts from it, so that"
+        "loss of the linear probe: softmax, or recipe: the loss of the recipe that starts from the probe, so that"
         " recipe.loss=binary gets a probe of its own (J.2.3)",
         "softmax",
         choices=("softmax", "recipe"),
@@ -90,7 +90,7 @@ class EvaluateConfig:
         at_least=1,
     )
     resize_mode: str = key(
-        "which sides get the size evaluate.resize: the shorter one, or both, which changes the aspect ratio (J.2.3)",
+        "which sides become evaluate.resize: the shorter one, or both, which changes the aspect ratio (J.2.3)",
         "shortest",
         choices=("shortest", "squash"),
     )
@@ -129,8 +129,8 @@ class SoupConfig:
     write: list[str] = key("names of the soups whose weights are written as .safetensors", ["greedy"])
     also: list[str] = key("more soup methods: built-in names, or module:function in your own file", [])
     average: str | None = key(
-        "average of the weights that soups and ensembles are made of, such as ema-0.999; individual models are then all"
-        " averages, without the trained weights (3.3.2); null: all weights are both",
+        "average of the weights that soups and ensembles are made of, such as ema-0.999; the best individual"
+        " model is then one of all averages (3.3.2); null: trained weights and averages serve for both",
         None,
     )
     initialization: bool = key("choose soups and ensembles from the initial model too, as for ALIGN (J.2.2)", False)

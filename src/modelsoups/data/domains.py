@@ -4,17 +4,14 @@ So DomainBed lays out PACS, VLCS, OfficeHome, TerraIncognita and DomainNet. Imag
 divided into training set, hold-out and test set; the other domains, data.shifts, are evaluated whole.
 """
 
-import functools
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from modelsoups.config.data import DataConfig
-from modelsoups.data import roles, shards, walk
-from modelsoups.data.folders import TEMPLATES, Labelled, LabelledImage, samples, write_sets
+from modelsoups.data import roles, walk
+from modelsoups.data.folders import TEMPLATES, Labelled, LabelledImage, write_sets
 from modelsoups.data.shards import Json
 from modelsoups.disk import storage
 
@@ -71,16 +68,12 @@ def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> 
     Raises ValueError for a file that cannot be decoded, and for an image that is in two classes.
     """
     parts = _split(data) if set(todo) & set(roles.main_sets(data)) else {}
-    labelled = {name: parts[name] if name in parts else _evaluated(data, name) for name in todo}
-    return write_sets(data, names(data), labelled, workers, functools.partial(_write, data, protocol))
-
-
-def _write(data: DataConfig, protocol: str, made: Labelled) -> int:
-    made_from, known = inputs(data, protocol, made.name), facts(data, protocol, made.name)
-    folder, domains = Path(data.dir) / made.name, _domains(data, made.name)
-    groups = [domains.index(image.path.relative_to(_root(data)).parts[0]) for image in made.images]
-    known |= shards.write_groups(folder, np.array(groups), domains)
-    return shards.write_set(folder, samples(made.images, folder), data.shard_images, made_from, known)
+    sets = []
+    for name in todo:
+        images = tuple(parts[name] if name in parts else _evaluated(data, name))
+        about = inputs(data, protocol, name), facts(data, protocol, name)
+        sets.append(Labelled(name, images, *about, groups=_domains(data, name)))
+    return write_sets(data, names(data), sets, workers)
 
 
 def _split(data: DataConfig) -> Mapping[str, list[LabelledImage]]:
@@ -127,8 +120,9 @@ def _images(data: DataConfig, domain: str) -> list[LabelledImage]:
             )
     if domain in data.domains and (missing := sorted(set(classes) - set(folders))):
         raise ValueError(f"{_root(data) / domain}: no folder for class {missing[0]}; add one with its images")
+    group = data.domains.index(domain) if domain in data.domains else 0
     return [
-        LabelledImage(class_name, classes.index(class_name), below, path)
+        LabelledImage(class_name, classes.index(class_name), below, path, group)
         for class_name, places in folders.items()
         for below, path in walk.images(places)
     ]

@@ -8,9 +8,11 @@ import functools
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from modelsoups.config.data import DataConfig
 from modelsoups.data import overlaps, pictures, roles, shards, walk
@@ -62,18 +64,22 @@ def make(data: DataConfig, protocol: str, todo: Sequence[str], workers: int) -> 
     """
     for line in _left_out(data, todo):
         print(f"prepare: {line}")
-    labelled = {name: _labelled_files(data, name) for name in todo}
-    return write_sets(data, names(data), labelled, workers, functools.partial(_write, data, protocol))
+    sets = [
+        Labelled(name, tuple(_labelled_files(data, name)), inputs(data, protocol, name), facts(data, protocol, name))
+        for name in todo
+    ]
+    return write_sets(data, names(data), sets, workers)
 
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """An image file. name: its path inside the class folder. label: the index of its class."""
+    """An image file. name: its path inside the class folder. label, group: the indices of its class and group."""
 
     class_name: str
     label: int
     name: str
     path: Path
+    group: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,39 +96,34 @@ class _Checks:
 
 @dataclass(frozen=True)
 class Labelled:
-    """A data set to write: its name and its images."""
+    """A data set to write: its name and images, what identifies it, its metadata, the names of groups (or none)."""
 
     name: str
     images: tuple[LabelledImage, ...]
+    inputs: Json
+    facts: Json
+    groups: Sequence[str] = ()
 
     def __str__(self) -> str:
         return self.name
 
 
-def write_sets(
-    data: DataConfig,
-    every: Sequence[str],
-    labelled: Mapping[str, Sequence[LabelledImage]],
-    workers: int,
-    write: Callable[[Labelled], int],
-) -> dict[str, int]:
-    """Check the images of the sets in `labelled` and write these; return image counts by name.
+def write_sets(data: DataConfig, every: Sequence[str], sets: Sequence[Labelled], workers: int) -> dict[str, int]:
+    """Check the images of `sets` and write these; return image counts by name.
 
-    every: names of all sets; those that are not in `labelled` are complete. Raises ValueError as `make`.
+    every: names of all sets; those that are not in `sets` are complete. Raises ValueError as `make`.
     """
     with workers_kept():
-        found = {name: list[overlaps.Seen]() for name in every}
-        for name in every:
-            if name not in labelled:
-                found[name] = overlaps.in_set(Path(data.dir) / name)
-        tasks = [task for name, images in labelled.items() for task in _checks(name, images, data.verify)]
+        written = {each.name for each in sets}
+        found = {name: [] if name in written else overlaps.in_set(Path(data.dir) / name) for name in every}
+        tasks = [task for each in sets for task in _checks(each.name, each.images, data.verify)]
         checked = dict(run_tasks(_check, tasks, workers, "prepare: checking"))
         for task in tasks:  # in this order, not in that of completion: messages name the first image of two
             found[task.set_name] += checked[task]
         overlaps.refuse(roles.main_sets(data), found)
         for line in overlaps.notes([data.train, data.holdout], found):
             print(f"prepare: {line}")
-        made = run_tasks(write, [Labelled(name, tuple(i)) for name, i in labelled.items()], workers, "prepare")
+        made = run_tasks(functools.partial(_write, data), sets, workers, "prepare")
         return {task.name: count for task, count in made}
 
 
@@ -158,13 +159,14 @@ def _left_out(data: DataConfig, todo: Sequence[str]) -> Iterator[str]:
             yield f"{name}: ignored {walk.kinds(others)}, such as {others[0]}; {rule}"
 
 
-def _write(data: DataConfig, protocol: str, made: Labelled) -> int:
-    made_from, known = inputs(data, protocol, made.name), facts(data, protocol, made.name)
-    folder = Path(data.dir) / made.name
-    return shards.write_set(folder, samples(made.images, folder), data.shard_images, made_from, known)
+def _write(data: DataConfig, made: Labelled) -> int:
+    folder, known = Path(data.dir) / made.name, made.facts
+    if made.groups:
+        known = known | shards.write_groups(folder, np.array([image.group for image in made.images]), made.groups)
+    return shards.write_set(folder, _samples(made.images, folder), data.shard_images, made.inputs, known)
 
 
-def samples(images: Iterable[LabelledImage], folder: Path) -> Iterator[shards.Sample]:
+def _samples(images: Iterable[LabelledImage], folder: Path) -> Iterator[shards.Sample]:
     """Yield (hash of the bytes, bytes, file type, label) of each image; write originals.json to `folder`."""
     copies: Counter[str] = Counter()
     originals: dict[str, str] = {}

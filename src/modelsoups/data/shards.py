@@ -35,7 +35,7 @@ REPLACE = (
     "if the original image opens, move the shard away and run `modelsoups prepare`; otherwise "
     "replace the image and run `modelsoups prepare` with a new data.dir=..."
 )
-ANEW = "write the set anew, with a new data.dir=..."
+ANEW = "write the set again, with a new data.dir=..."
 RESTORE = "restore this file or run `modelsoups prepare`, then rerun the same command to continue"
 Decoded = TypeVar("Decoded")
 Json = dict[str, Any]
@@ -106,6 +106,11 @@ def write_set(folder: Path, samples: Iterator[Sample], images: int, inputs: Json
     return sum(entry["images"] for entry in entries)
 
 
+def key_of_several(start: str, classes: Sequence[int]) -> str:
+    """Return the key of an image with several correct classes, which stand at its end: start_5-17."""
+    return f"{start}_{'-'.join(map(str, classes))}"
+
+
 def write_groups(folder: Path, groups_N: np.ndarray, names: Sequence[str]) -> Json:
     """Write the group of each image, -1 for none; return what the manifest has of it, for `facts`."""
     with storage.atomic(folder / GROUPS) as tmp, open(tmp, "wb") as file:
@@ -117,7 +122,8 @@ def finish_set(folder: Path, inputs: Json, shards: list[Json], facts: Json) -> N
     """Write the manifest of a data set whose shards are complete.
 
     The keys of facts are name, title, role, classes, templates (prompts), projection (which logits
-    belong to which label), and optional ones such as border (pixels to cut off each side) and groups.
+    belong to which label), and optional ones such as border (pixels to cut off each side), groups, and
+    several (whether images have several correct classes; see `key_of_several`).
     """
     identity = {key: facts[key] for key in ("projection", "classes")}
     identity |= {"border": facts["border"]} if facts.get("border") else {}
@@ -182,6 +188,7 @@ class ShardSet:
         self.by_content = manifest["inputs"].get("library") == "folders"  # keys: hashes of files
         self.border: int = manifest.get("border", 0)  # pixels to cut off each side
         self.scoring: Json | None = manifest.get("scoring")  # None: top 1 of labels_N
+        self._several: bool = manifest.get("several", False)
         self._groups: Json | None = manifest.get("groups")  # None: the images have no groups
         self.kept: dict[str, dict[int, Any]] = {}
         self.bytes = sum(shard["bytes"] for shard in manifest["shards"])
@@ -256,6 +263,17 @@ class ShardSet:
         if storage.file_sha256(path) != self._groups["sha256"]:
             raise ValueError(f"{path} has changed since it was written; {ANEW}")
         found: np.ndarray = np.load(path, allow_pickle=False)
+        return found
+
+    @functools.cached_property
+    def answers_NA(self) -> np.ndarray | None:
+        """The correct classes of each image, padded with -1; None if each image has one, its label."""
+        if not self._several:
+            return None
+        answers = [list(map(int, str(key).rpartition("_")[2].split("-"))) for key in self.keys_N]
+        found = np.full((len(answers), max(map(len, answers))), -1)
+        for row, classes in zip(found, answers, strict=True):
+            row[: len(classes)] = classes
         return found
 
     def where(self, index: int) -> str:

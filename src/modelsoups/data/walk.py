@@ -79,7 +79,7 @@ def content(path: Path, kind: str = "an image") -> bytes:
         raise ValueError(f"{path} cannot be read ({error.strerror}); repair the link or the file") from error
     if not stat.S_ISREG(status.st_mode):
         way_out = "move it elsewhere"
-        raise ValueError(f"{path} is no regular file but a pipe, a device or a socket; {way_out}")
+        raise ValueError(f"{path} is not a regular file but a pipe, a device or a socket; {way_out}")
     if status.st_size > MOST_BYTES:
         size = f"{status.st_size / 2**20:,.0f} MiB"
         raise ValueError(f"{path} has {size}, but {kind} may have at most {MOST_BYTES >> 20}; make it smaller")

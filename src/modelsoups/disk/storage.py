@@ -83,7 +83,7 @@ def allocate(path: Path) -> None:
     try:
         os.posix_fallocate(descriptor, 0, os.fstat(descriptor).st_size)
     except OSError as error:
-        raise OSError(error.errno, f"could not write {path}: {error.strerror}; make room on the disk") from error
+        raise OSError(error.errno, f"could not write {path}: {error.strerror}; free disk space") from error
     finally:
         os.close(descriptor)
 
@@ -105,7 +105,7 @@ def check_space(path: Path, size: int) -> None:
     disk = shutil.disk_usage(folder)
     if disk.total and disk.free < size:  # a total of zero: the file system does not tell
         needed = f"the file takes {size / 1e6:,.1f} MB, but only {disk.free / 1e6:,.1f} MB are free"
-        raise OSError(errno.ENOSPC, f"could not write {path}: {needed}; make room, or write to another disk")
+        raise OSError(errno.ENOSPC, f"could not write {path}: {needed}; free disk space, or write to another disk")
 
 
 def _make_folder(folder: Path) -> None:

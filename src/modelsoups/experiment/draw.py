@@ -61,7 +61,7 @@ class Draw:
             name, fixed = about.name, self.fixed.get(about.name)
             if about.metadata["same"] and drawn.get(name, fixed) != fixed == about.default:
                 unclear = f"{self.sweep.search} draws {name}, but recipe.{name} has its default, {fixed}"
-                way_out = f"set recipe.{name}=drawn, or the value that all recipes shall have"
+                way_out = f"set recipe.{name}=drawn, or the value that all recipes should have"
                 raise ValueError(f"{unclear}; {way_out}")
         values = {**drawn, **self.fixed}
         if values.get("steps") is not None:

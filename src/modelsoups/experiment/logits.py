@@ -18,11 +18,12 @@ from xxhash import xxh3_128_digest
 from modelsoups.disk import storage
 from modelsoups.disk.paths import Run
 from modelsoups.experiment.sets import Sets
+from modelsoups.stats import multilabel
 from modelsoups.stats.scores import Logits
 from modelsoups.tasks.task import Task
 
 DIGEST = "xxh3_128"  # the tensor of a file that holds the XXH3 of its logits
-AGAIN = "move it away and run the stage again, which computes it anew"
+AGAIN = "move it away and run the stage again to compute it"
 
 
 def _digest(logits_NC: Tensor) -> Tensor:
@@ -99,7 +100,9 @@ class LogitsCache:
             if len(chosen):
                 logits_BC = self.task.logits(model, chosen).float().cpu()
                 rows.append(self.task.project(dataset, logits_BC))
-        return in_order(torch.cat(rows), order_N if of_N is None or order_N is None else order_N[of_N])
+        made_NC = in_order(torch.cat(rows), order_N if of_N is None or order_N is None else order_N[of_N])
+        answers_NA = getattr(dataset, "answers_NA", None)  # sets of texts have none
+        return made_NC if answers_NA is None else multilabel.merged(made_NC, torch.from_numpy(answers_NA))
 
 
 def in_order(logits_NC: Tensor, order_N: Tensor | None) -> Tensor:

@@ -50,7 +50,7 @@ class Recipe:
     mixup: float = hyper("parameter of mixup's Beta distribution; 0: no mixup", within=(0.0, 100.0))
     aug: str = hyper(
         "augmentation: minimal (a large crop, never mirrored), medium (timm's default), strong or rand-m<M>-n<N>"
-        " (RandAugment; M is cut off at 10 or, with -mmax30, at 30), inception (a random crop and flip alone, J.2.2),"
+        " (RandAugment; M is at most 10 or, with -mmax30, 30), inception (only a random crop and flip, J.2.2),"
         " stochastic (minimal, medium or strong at random for each image, L.1), fix (strong, but minimal in the last"
         " epoch, L.2)",
         choices=("minimal", "medium", "strong", "inception", "stochastic", "fix"),
@@ -86,7 +86,9 @@ class Recipe:
     )
     ema: tuple[float, ...] = hyper("decays of exponential moving averages of the weights (EMA)", (), within=(0.0, 1.0))
     swa: tuple[float, ...] = hyper(
-        "fractions of training from which on weights are averaged over epochs (SWA; L.1: 0.7)", (), within=(0.0, 1.0)
+        "fractions of training after which the weights of all epochs are averaged (SWA; L.1: 0.7)",
+        (),
+        within=(0.0, 1.0),
     )
     teachers: tuple[str, ...] = hyper(
         "folders of fine-tuned models, or weight files, whose ensemble predicts the targets (distillation, L.1)", ()

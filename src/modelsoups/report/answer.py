@@ -29,7 +29,7 @@ def answer(numbers: Numbers) -> list[str]:
     if members == 1:
         where = "test set itself" if numbers.chosen_on_test else "hold-out"
         alone = (
-            "No: the greedy soup is the best individual model alone, because no other model that was added "
+            "No: the greedy soup is the best individual model alone, because adding another model never "
             f"helped on the {where}."
         )
         places = [numbers.test, MEAN] if _result(numbers.rows["greedy"], MEAN) else [numbers.test]
@@ -46,7 +46,7 @@ def gained(d: Difference) -> str:
     amount = f"{abs(100 * d.value):.2f} points"
     if d.low is None or d.high is None or d.p is None:
         kind = "a loss of" if d.value < 0 else "a gain of"
-        return f"{kind} {amount}, untested because the answers to each example are not known"
+        return f"{kind} {amount}, untested, because the prediction for each example is not known"
     if d.low == d.high == d.value == 0:
         return "no difference on any example"
     ends = f"{LEVEL} {percent(d.low, True)} to {percent(d.high, True)}"

@@ -32,7 +32,7 @@ CLAIMS = [Claim(**line) for line in storage.read_jsonl(ASSETS / "published" / "c
 TEXT_CLAIMS = [Claim(**line) for line in storage.read_jsonl(ASSETS / "published" / "claims_text.jsonl")]
 # Not a claim of the paper. It is tested because interpolating one model is cheaper than training
 # many.
-ASIDE = "WiSE-FT of the best individual beats the greedy soup under shift"
+ASIDE = "WiSE-FT of the best individual model beats the greedy soup under shift"
 
 
 @dataclass(frozen=True)

@@ -48,8 +48,8 @@ def about_choice(numbers: Numbers) -> list[str]:
     """
     if numbers.chosen_on_test:
         return [
-            "Models were chosen on the test set itself (data.choose_on=validation): scores of "
-            "chosen models are too high, and p-values do not count the choice."
+            "Models were chosen on the test set itself (data.choose_on=validation), so scores of "
+            "chosen models are too high, and p-values do not account for the choice."
         ]
     if numbers.holdout_error is None:
         return []
@@ -70,10 +70,12 @@ def _published(numbers: Numbers) -> Section:
 def _figures(numbers: Numbers) -> Section:
     contents = []
     if numbers.shifts or not numbers.chosen_on_test:  # otherwise both axes would show the same scores
-        axes = "In distribution against under shift" if numbers.shifts else "Hold-out against test set"
+        axes = (
+            "Right is better in distribution, up is better under shift" if numbers.shifts else "Hold-out and test set"
+        )
         text = (
             f"Figure 1. {axes}. Each dot is a fine-tuned model, coloured by learning rate; crosses are 95% "
-            "intervals. Dashed: WiSE-FT, the line between a model and the initialization."
+            "intervals. Dashed: WiSE-FT, from a model towards the initialization."
         )
         contents.append(Picture("figure_1", figure_1.figure_1(numbers), text, figure_1.figure_1(numbers, 3.8)))
     score = "accuracy" if numbers.has_top_1 else "score"
@@ -81,7 +83,7 @@ def _figures(numbers: Numbers) -> Section:
         text = f"Figure B.1. {score.capitalize()} against the number of models, in one random order."
         narrow = figures.figure_b1(numbers, stacked=True) if numbers.shifts else None
         contents.append(Picture("figure_B1", figures.figure_b1(numbers), text, narrow))
-    text = f"Each test set; lines are 95% intervals of one {score} (those of paired differences are narrower)."
+    text = f"Each test set, with the 95% interval of each {score} (the intervals of paired differences are narrower)."
     narrow = figures.each_shift(numbers, 2) if numbers.available_shifts else None
     contents.append(Picture("figure_shifts", figures.each_shift(numbers), text, narrow))
     return Section("Figures", "Each is also a PDF and a PNG file next to this page.", contents)
@@ -91,7 +93,7 @@ GROUPS = {  # verdict -> title of its group of claims
     FAILS: "Does not hold in this run",
     HOLDS: "Holds in this run",
     OPEN: "Not decided: this run is too small to tell",
-    UNTESTED: "Not tested: the answers to each example are not known",
+    UNTESTED: "Not tested: the prediction for each example is not known",
     UNKNOWN: "Not available: a data set is missing",
 }
 
@@ -130,7 +132,7 @@ def _greedy(numbers: Numbers) -> Section:
     joined = sum(bool(step["kept"]) for step in steps)
     strict = numbers.config.get("protocol") == "released"
     rule = "if the soup gets better" if strict else "unless the soup gets worse"
-    sentence = f"Best model first, each candidate is added {rule}: {joined} of {len(steps)} joined."
+    sentence = f"Models are tried from best to worst. Each joins {rule}: {joined} of {len(steps)} joined."
     head = ["Candidate", "Position", "Hold-out with it", "Decision"]
     trace = Picture("figure_greedy", figures.greedy_trace(numbers), "Recipe 1 (section 2), step by step.")
     return Section("Greedy soup", sentence, [trace, Table("greedy", head, rows, file=False)])
@@ -204,7 +206,7 @@ def _costs(numbers: Numbers) -> Section:
         if name in numbers.rows and (soup := numbers.rows[name].soup):
             facts[label_of(name)] = ", ".join(soup.ingredients)
     contents.append(Facts([(key, str(value)) for key, value in facts.items() if value]))
-    sentence = "What this run cost, and everything needed to reproduce it. Every table and figure is also a file here."
+    sentence = "What this run cost, and what reproduces it. Every table and figure is also a file next to this page."
     return Section("Costs and provenance", sentence, contents, origin(made))
 
 

@@ -25,9 +25,9 @@ METHODS = {
     "learned_tensors": "A weighted average whose coefficients, one for each model and tensor, are trained on the "
     "hold-out.",
     "ensemble": "The mean of the outputs of all fine-tuned models. Each model runs on each example.",
-    "greedy_ensemble": "An ensemble whose members are chosen like those of the greedy soup. Each member runs.",
-    "best_validation": "The fine-tuned model with the highest score on the test set. No rule may choose this way.",
-    "greedy_validation": "The greedy soup chosen on the test set. No rule may choose this way.",
+    "greedy_ensemble": "An ensemble whose members are chosen like those of the greedy soup. All run on each example.",
+    "best_validation": "The fine-tuned model with the highest score on the test set, which is not a fair choice.",
+    "greedy_validation": "The greedy soup chosen on the test set, which is not a fair choice.",
 }
 
 

@@ -197,7 +197,7 @@ class Numbers:
 
     @property
     def headline(self) -> list[Difference]:
-        """The greedy soup's gain over the best single model, on the test set and mean of shifts."""
+        """The greedy soup's gain over the best individual model, on the test set and mean of shifts."""
         return [d for on in (self.test, MEAN) if (d := self.difference("greedy", "best", on))]
 
 
@@ -250,7 +250,7 @@ def p_value(p: float) -> str:
 def interval(d: Difference) -> str:
     """Return interval and p-value as "[+0.39, +1.44], p = 0.0008", or why they are not known."""
     if d.low is None or d.high is None or d.p is None:
-        return "(no test: which images were correct is not known)"
+        return "(not tested: the prediction for each image is not known)"
     if d.low == d.high == d.value == 0:
         return "(no difference on any example)"
     return f"[{percent(d.low, True)}, {percent(d.high, True)}], {p_value(d.p)}"

@@ -114,7 +114,7 @@ def _caption(numbers: Numbers) -> str:
     if numbers.chosen_on_test:
         chosen = "Everything was chosen on the test set itself."
     elif any(name in numbers.rows for name in ON_TEST):
-        chosen = f"Other rows than those chosen on the test set: e{chosen[1:]}"
+        chosen = f"Except for the rows chosen on the test set, e{chosen[1:]}"
     return (
         f"{numbers.score_in_words}. Gain: the score minus the best individual model's, in points. In parentheses: "
         f"standard deviation over random orders. Models run: forward passes for each "

@@ -20,9 +20,9 @@ Accuracies = Mapping[str, float]  # data set -> accuracy, from 0 to 1
 
 HOLDOUT_IMAGES = 26_000
 NOTES = [
-    "From the authors' released results alone: no model was evaluated here. Best and second best "
-    "follow from the 72 models' accuracies, chosen on the hold-out; soups and ensemble are as "
-    "released.",
+    "This page uses only the authors' released results; no model was evaluated here. The best and second best "
+    "models are chosen by the released hold-out accuracies of the 72 models. The accuracies of soups and ensemble "
+    "are those released.",
     "To evaluate the released models (in folder DIR) yourself: modelsoups import-released DIR, "
     "then modelsoups experiment=released data.root=...",
 ]

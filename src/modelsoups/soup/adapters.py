@@ -49,7 +49,7 @@ def check_same_kind(checkpoints: Sequence[Checkpoint]) -> None:
     """Raise ValueError if some checkpoints are adapters and others whole models."""
     odd = next((c for c in checkpoints if not isinstance(c, Adapter)), None)
     if odd is not None and has_adapters(checkpoints):
-        raise ValueError(f"{odd.name} is no adapter, but others are: {BASE}")
+        raise ValueError(f"{odd.name} is not an adapter, but others are: {BASE}")
 
 
 def as_adapter(checkpoints: Sequence[Checkpoint], coefficients: Coefficients, rank: int | None) -> Mixture:

@@ -205,7 +205,7 @@ def _layers(found: Diagnosis, states: Mapping[str, State], grams_by_key: Mapping
             odd.setdefault(name, (key, float(cosines_KK.min())))
     if len(odd) == len(states):
         key, cosine = next(iter(odd.values()))
-        text = f"tensor {key} is unlike in all models (cosine {cosine:.2f}); if it was random at the start of each"
+        text = f"tensor {key} differs in all models (cosine {cosine:.2f}); if it was random at the start of each"
         found.add("layer", list(odd), f"{text}, as a new layer of transformers is, start all from one", fatal=False)
         return
     for name, (key, cosine) in odd.items():

@@ -124,7 +124,7 @@ def _mapped(path: Path) -> np.memmap:
     try:
         array = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: not an .npy file of logits, or cut off ({error})") from error
+        raise ValueError(f"{path}: not an .npy file of logits, or truncated ({error})") from error
     if array.ndim != 2 or array.dtype.kind != "f":
         raise ValueError(f"{path}: contains {array.dtype} of shape {array.shape}; expected floats, images by classes")
     return array

@@ -157,7 +157,7 @@ def _class_order(checkpoints: Sequence[Checkpoint]) -> list[Problem]:
             continue
         if moved := moved_rows(expected.tensor(), other[head]):
             text = f"{other.name} has {moved} classes of {head} in another order than {first.name}"
-            return [("class order", f"{text}: bring the rows of both into the same order")]
+            return [("class order", f"{text}: put the rows of both in the same order")]
     return []
 
 

@@ -14,7 +14,7 @@ from modelsoups.soup.pool import Pool
 
 @dataclass(frozen=True)
 class Bias:
-    """A soup's gain over the best single model on each of N images, both chosen on half of these.
+    """A soup's gain over the best individual model on each of N images, both chosen on half of these.
 
     A gain is 1 if only the soup is correct, -1 if only the model is, else 0. apparent_N: chosen on
     the half that has the image. honest_N: chosen on the other half.

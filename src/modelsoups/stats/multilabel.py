@@ -14,6 +14,18 @@ def correct(logits_NC: Tensor, answers_NA: Tensor) -> Tensor:
     return (logits_NC.argmax(dim=1, keepdim=True) == answers_NA).any(dim=1)
 
 
+def merged(logits_NC: Tensor, answers_NA: Tensor) -> Tensor:
+    """Return logits of which an image's first answer has the largest of all its answers, and the others the lowest.
+
+    So the top class is the first answer if that of `logits_NC` is any of the answers, which are padded with -1.
+    """
+    none_NA = answers_NA < 0
+    place_NA = torch.where(none_NA, answers_NA[:, :1], answers_NA)
+    best_N1 = logits_NC.gather(1, place_NA).amax(dim=1, keepdim=True)
+    lowest_NA = logits_NC.amin(dim=1, keepdim=True).expand_as(place_NA)
+    return logits_NC.scatter(1, place_NA, lowest_NA).scatter(1, answers_NA[:, :1], best_N1)
+
+
 def weights(classes_N: Tensor) -> Tensor:
     """Return image weights (sum 1) that give each class the same total weight in an accuracy.
 

@@ -92,7 +92,9 @@ def _end(follower: subprocess.Popen[str], wait: float, folder: Path) -> None:
     except subprocess.TimeoutExpired:
         follower.kill()
         follower.wait()
-        warn(f"logging was not done after {wait:.0f} s; the next command logs the rest, and `wandb sync` uploads it")
+        warn(
+            f"logging was not finished after {wait:.0f} s; the next command logs the rest, and `wandb sync` uploads it"
+        )
     except KeyboardInterrupt:
         follower.kill()
 

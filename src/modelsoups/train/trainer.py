@@ -98,7 +98,7 @@ class Trainer:
                 classes = f"the {len(self.train_set.classes)} classes of {self.train_set.folder}"
                 raise ValueError(
                     f"{initial.path} does not fit the configured model (model.name) with {classes}; "
-                    "write it anew with `modelsoups heads`"
+                    "write it again with `modelsoups heads`"
                 ) from error
         if first:
             for log in (self.metrics.path, self.evaluations.path):

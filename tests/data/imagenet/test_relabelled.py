@@ -89,7 +89,7 @@ def test_relabelled_sets_need_val_and_the_annotations(tmp_path, capsys):
         ({"initial_annots": {"dog.JPEG": {}}, "problematic_images": []}, "dog.JPEG is not named ILSVRC2012_val"),
         (
             {"initial_annots": {"ILSVRC2012_val_00000002.JPEG": {"correct": ["n1"]}}, "problematic_images": []},
-            "has label n1, which is no ImageNet class",
+            "has label n1, which is not an ImageNet class",
         ),
     ],
 )

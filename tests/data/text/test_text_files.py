@@ -116,13 +116,13 @@ def test_a_wrong_line_is_named(data, folder, content, said):
 WRONG_JSON = {
     '{"sentence": "one", "label": 1}\n{"sentence": "two"}\n': "line 2: label is missing",
     '{"sentence": "one", "label": 1}\n{"label": 1}\n': "line 2 has no sentence; add it",
-    '{"sentence": 3, "label": 1}\n': "line 1: sentence is 3, which is no text",
+    '{"sentence": 3, "label": 1}\n': "line 1: sentence is 3, which is not text",
     '{"sentence": null, "label": 1}\n': "line 1: sentence is empty",
     '{"sentence": "one", "label": true}\n': "line 1: label is True; expected one of 1, 0",
     '{"sentence": "one", "label": 0.5}\n': "line 1: label is 0.5; expected one of",
-    '{"sentence": "\\ud800", "label": 1}\n': "line 1: sentence contains half a character",
+    '{"sentence": "\\ud800", "label": 1}\n': "line 1: sentence contains an incomplete character",
     '{"sentence": "a\\u0000", "label": 1}\n': "line 1: sentence contains a NUL character",
-    '[{"sentence": "one", "label": 1}]\n': "line 1 is no JSON object; write each example as one object on one line",
+    '[{"sentence": "one", "label": 1}]\n': "line 1 is not a JSON object; write each example as one object on one line",
     '{\n"sentence": "one", "label": 1}\n': "line 1 is not valid JSON",
     "[" * 100_000 + "\n": "line 1 is not valid JSON",
 }
@@ -162,7 +162,7 @@ def test_unclosed_quotation_marks_are_named_where_they_open(data, folder):
 def test_a_pipe_is_not_waited_for(data, folder):
     (folder / "train.tsv").unlink()
     os.mkfifo(folder / "train.tsv")
-    with pytest.raises(ValueError, match="is no regular file but a pipe"):
+    with pytest.raises(ValueError, match="is not a regular file but a pipe"):
         read(data())
 
 
@@ -173,7 +173,7 @@ def test_a_pipe_is_not_waited_for(data, folder):
         (["data.text.labels.0=' sad'"], "an option is empty, or has spaces around it"),
         (["data.text.prompt=''"], r"data\.text\.prompt='' must contain \{sentence\}"),
         (["data.text.prompt='{sentence} {other}'"], r"must contain \{sentence\}, and no other name"),
-        (["data.text.prompt='{sentence'"], "is no valid format"),
+        (["data.text.prompt='{sentence'"], "is not a valid format"),
         (["data.text.fields.sentence=[]"], r"data\.text\.fields names no columns"),
         (["data.holdout_fraction=1"], "expected a number above 0 and below 1"),
         (["data.test=train"], "data set train is named twice"),

@@ -89,7 +89,7 @@ def test_files_that_the_configuration_names(data, folder, tmp_path, monkeypatch)
         (["data.text.files.train=empty"], r"contains no \.parquet or \.arrow files, but nothing"),
         (["data.root=null"], r"data\.root is null; set it to the folder that contains train\.tsv"),
         (["data.root=null", "data.text.folders=[MRPC]"], r"contains MRPC/ with train\.tsv"),
-        (["data.root=nowhere"], r"data\.root=nowhere is no folder"),
+        (["data.root=nowhere"], r"data\.root=nowhere is not a folder"),
     ],
 )
 def test_what_is_wrong_with_the_files_is_said(data, folder, overrides, said):

@@ -1,5 +1,6 @@
 """prepare for the data sets of appendix E: official trees become sets, and wrong files are refused in a line."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import transfer_files
 from modelsoups.config.compose import load
 from modelsoups.data.imagenet import metadata
 from modelsoups.data.shards import ShardSet, check_disjoint
+from modelsoups.data.transfer.library import ALL, Transfer
+from modelsoups.disk import storage
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.stages import prepare
 
@@ -116,6 +119,17 @@ def test_wrong_files_are_named(tmp_path):
     (tmp_path / "stanford_cars/cars_test_annos_withlabels.mat").unlink()
     transfer_files.cifar100(tmp_path, names=transfer_files.HUNDRED[:3])
     assert "has label 3, but there are 3 classes" in refused("cifar100", tmp_path)
+
+
+def test_other_class_names_than_clips_are_refused(tmp_path):
+    data = config("dtd", transfer_files.dtd(tmp_path), "data.check_counts=true").data
+    small = replace(ALL["dtd"].spec, classes=3, images={"test": 12})
+    with pytest.raises(
+        ValueError, match=r"the names of its 3 classes are not the official ones \(banded, polka-dotted, "
+    ):
+        Transfer(small).facts(data, "paper", "test")
+    own = replace(small, names=storage.fingerprint(sorted(transfer_files.TEXTURES)))
+    assert Transfer(own).facts(data, "paper", "test")["classes"] == transfer_files.TEXTURES
 
 
 def test_an_image_that_is_gone_is_named(tmp_path):

@@ -156,7 +156,7 @@ def changed(path, line, column, value):
 WRONG = [
     ("fmow", "rgb_metadata.csv", 4, "split", "validation", "line 4: split is 'validation', expected one of train"),
     ("fmow", "rgb_metadata.csv", 2, "category", "castle", "line 2: 'castle' is none of FMoW's 62 categories"),
-    ("fmow", "rgb_metadata.csv", 2, "timestamp", "yesterday", "line 2: timestamp 'yesterday' is no date and time"),
+    ("fmow", "rgb_metadata.csv", 2, "timestamp", "yesterday", "line 2: timestamp 'yesterday' is not a date and time"),
     ("fmow", "rgb_metadata.csv", 1, "country_code", "country", "has no column country_code"),
     ("fmow", "country_code_mapping.csv", 2, "region", "Atlantis", "line 2: region is 'Atlantis', expected one of"),
     ("iwildcam", "metadata.csv", 3, "split", "ood", "line 3: split is 'ood', expected one of train, id_val"),
@@ -215,3 +215,4 @@ def test_names_of_sets_are_splits(tmp_path):
     assert "data set val is named twice" in refused(config("fmow", tmp_path, "data.holdout=val"))
     assert set(fmow.FMOW.counts) == set(iwildcam.IWILDCAM.counts) == set(SPLITS)
     assert sum(iwildcam.IWILDCAM.counts.values()) == 203_029
+    assert sum(fmow.FMOW.counts.values()) == 141_696  # without the split seq

@@ -35,7 +35,7 @@ def done(tmp_path_factory):
     (home / "search.yaml").write_text(SEARCH)
     places = [f"data.root={home}", f"data.dir={home}/shards", f"runs={home}/run", f"results={home}/results"]
     options = [*tiny_clip(home / "clip"), *places, f"sweep.search={home}/search.yaml", "name=fmow", *SMALL]
-    cfg = load(["data=fmow", "model=clip_vit_l14", *options])
+    cfg = load(["experiment=wilds", *options])
     pipeline.run_stages(commands.modules_of(list(commands.STAGES)), cfg)
     return cfg
 

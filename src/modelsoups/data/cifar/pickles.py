@@ -165,7 +165,7 @@ def _array(made: _Made) -> np.ndarray:
     """Return the uint8 array that a pickle describes: state (version, shape, dtype, Fortran order, bytes)."""
     state = made.state
     if made.name != "numpy.core.multiarray _reconstruct" or state is None or len(state) != 5:
-        raise ValueError("it has an object that is no array")
+        raise ValueError("it has an object that is not an array")
     _, shape, dtype, fortran, content = state
     kind = dtype.args[0] if type(dtype) is _Made and dtype.name == "numpy dtype" and dtype.args else None
     if kind != "u1" or fortran is not False or type(content) is not str:

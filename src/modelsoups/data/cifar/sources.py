@@ -55,7 +55,7 @@ def find(part: str, root: str | None) -> Source:
         raise ValueError("data.root is null; set it to CIFAR-10's folder (see conf/data/cifar10.yaml)")
     base = Path(root).expanduser()
     if not base.is_dir():
-        raise ValueError(f"data.root={root} is no folder")
+        raise ValueError(f"data.root={root} is not a folder; set it to the folder of CIFAR-10's files")
     if part not in BATCHES:
         return _find_new(part, base)
     for place in (base / name for name in PLACES):
@@ -148,7 +148,7 @@ def _arrays(source: Source) -> tuple[np.ndarray, np.ndarray]:
 def _npy(path: Path) -> np.ndarray:
     """Return a NumPy file as a memory map, so that no header can ask for more memory than the file has."""
     if not path.is_file():
-        raise ValueError(f"{path} is no regular file; download it again")
+        raise ValueError(f"{path} is not a regular file; download it again")
     try:
         found: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError, SyntaxError, TypeError, OverflowError) as error:

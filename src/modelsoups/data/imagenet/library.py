@@ -57,6 +57,7 @@ def facts(data: DataConfig, protocol: str, name: str) -> Json:
         "projection": projections.projection(name),
         "border": metadata.border(name, protocol),
         "labels": projections.label_names(name),
+        **({"several": True} if spec.layout == "hard" else {}),
     }
 
 

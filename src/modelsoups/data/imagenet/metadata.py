@@ -19,8 +19,8 @@ class SetSpec:
     """One of ImageNet's data sets, an entry of assets/imagenet/sets.json.
 
     layout is "train" or "val" for ImageNet's images; "wnids", "numbers", "objectnet" or "imagenet_d" for
-    test sets, after the names of class folders; "real", "multilabel" or "imagenet_x" for other labels of
-    val's images.
+    test sets, after the names of class folders; "hard" for ImageNet-Hard, whose images have several classes;
+    "real", "multilabel" or "imagenet_x" for other labels of val's images.
     """
 
     title: str

@@ -55,6 +55,8 @@ def listings(data: DataConfig, found: dict[str, sources.Source], workers: int) -
         layout = metadata.SETS[name].layout
         if source.form == wds.FORM:
             made[name] = wds.list_folder(name, source.paths[0]).in_order()
+        elif layout == "hard":
+            made[name] = parquet.list_hard(source.paths, Path(data.dir) / PARQUET_COPIES / name).in_order()
         elif layout not in sources.ORIGINALS:
             made[name] = trees.list_tree(name, source).in_order()
         else:

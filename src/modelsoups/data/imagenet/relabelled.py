@@ -121,7 +121,7 @@ def _multilabel_answers(path: Path, complete: bool) -> Answers:
         if key not in problematic:
             right = {*annotation.get("correct", []), *annotation.get("unclear", [])}
             if unknown := sorted(right - metadata.class_of().keys()):
-                wrong = f"{unknown[0]}, which is no ImageNet class; use human_accuracy_v3.0.0.json"
+                wrong = f"{unknown[0]}, which is not an ImageNet class; use human_accuracy_v3.0.0.json"
                 raise ValueError(f"{path}: {image} has label {wrong}")
             found[key] = tuple(sorted(map(metadata.class_of().__getitem__, right)))
     return found

@@ -70,6 +70,8 @@ def find(name: str, root: str | None, given: str | None) -> Source | str:
     if not base.exists():
         raise ValueError(f"{key if given else 'data.root'}={place} does not exist")
     candidates = _originals(spec.layout, base, bool(given)) if original else _trees(name, base)
+    if spec.layout == "hard":
+        candidates = _hard([base / folder for folder in spec.folders] + ([base] if given else []))
     if found := next(candidates, None):
         return found
     if folder := next(wds.find(name, base, bool(given)), None):
@@ -118,6 +120,13 @@ def _trees(name: str, base: Path) -> Iterator[Source]:
             yield Source("folder", (base / folder,))
         if (base / f"{folder}.tar").is_file():
             yield Source("tar", (base / f"{folder}.tar",))
+
+
+def _hard(places: list[Path]) -> Iterator[Source]:
+    """Yield the parquet files of ImageNet-Hard in these folders, also in their folder data/."""
+    for folder in (below for place in places for below in (place, place / "data")):
+        if paths := sorted(folder.glob("validation-*.parquet")):
+            yield Source("parquet", tuple(paths))
 
 
 def parts(layout: str, source: Source, copies: Path, complete: bool) -> list[Part]:

@@ -46,7 +46,9 @@ def check(text: TextDataConfig) -> None:
     try:
         used = {name for _, name, _, _ in string.Formatter().parse(text.prompt) if name is not None}
     except ValueError as error:
-        raise ValueError(f"data.text.prompt={text.prompt!r} is no valid format ({error}); double its braces") from error
+        raise ValueError(
+            f"data.text.prompt={text.prompt!r} is not a valid format ({error}); double its braces"
+        ) from error
     if used != set(text.fields):
         wanted = ", ".join(f"{{{name}}}" for name in text.fields)
         raise ValueError(f"data.text.prompt={text.prompt!r} must contain {wanted}, and no other name in braces")
@@ -100,13 +102,13 @@ def _text(row: Row, column: str) -> str:
     value = row.values[column]
     if not isinstance(value, str | None):
         way_out = "write it in quotation marks"
-        raise ValueError(f"{row.where}: {column} is {_shown(value)}, which is no text; {way_out}")
+        raise ValueError(f"{row.where}: {column} is {_shown(value)}, which is not text; {way_out}")
     if value is None or not value.strip():
         raise ValueError(f"{row.where}: {column} is empty; fill it in, or remove the line")
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"{row.where}: {column} contains half a character ({error}); correct it") from error
+        raise ValueError(f"{row.where}: {column} contains an incomplete character ({error}); correct it") from error
     if "\0" in value:
         raise ValueError(f"{row.where}: {column} contains a NUL character; remove it")
     return value.strip()

@@ -135,7 +135,7 @@ class _Reader:
         count, place = len(self.source(name)), sources.find(self.data, name).place
         if count != official:
             apart = f"{abs(count - official):,} {'more' if count > official else 'fewer'}"
-            way_out = "download it again, or go on with data.check_counts=false"
+            way_out = "download it again, or set data.check_counts=false to use it anyway"
             raise ValueError(f"{place} has {count:,} examples, {apart} than the official {official:,}; {way_out}")
 
 

@@ -64,7 +64,7 @@ def root(data: DataConfig) -> Path:
         raise ValueError(f"data.root is null; {way_out}")
     above = Path(data.root)
     if not above.is_dir():
-        raise ValueError(f"data.root={above} is no folder; {way_out}")
+        raise ValueError(f"data.root={above} is not a folder; {way_out}")
     found: list[Path] = []
     for folder in (above / name for name in data.text.folders):
         if folder.is_dir() and not any(folder.samefile(other) for other in found):

@@ -114,7 +114,7 @@ def _object(path: Path, number: int, line: str) -> Row:
         way_out = "write each example on one line"
         raise ValueError(f"{where} is not valid JSON ({error}); {way_out}") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{where} is no JSON object; write each example as one object on one line")
+        raise ValueError(f"{where} is not a JSON object; write each example as one object on one line")
     return Row(where, values)
 
 

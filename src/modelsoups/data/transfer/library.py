@@ -85,7 +85,7 @@ class Transfer:
         return classes, pictures
 
     def _check(self, data: DataConfig, split: str, classes: list[str], pictures: list[Picture]) -> None:
-        """Raise ValueError for labels without a class, doubled names, or other numbers than the official ones."""
+        """Raise ValueError for labels without a class, doubled names, other numbers or other classes than official."""
         where, way_out = f"{self.spec.title} in {data.root}", "restore the official files"
         for picture in pictures:
             if not 0 <= picture.label < len(classes):
@@ -99,6 +99,9 @@ class Transfer:
             if number != official:
                 said = f"{split} has {number:,} {what}, not the official {official:,}"
                 raise ValueError(f"{where}: {said}; {way_out}, or set data.check_counts=false to accept these")
+        if data.check_counts and storage.fingerprint(sorted(classes)) != self.spec.names:
+            said = f"the names of its {len(classes)} classes are not the official ones ({', '.join(classes[:3])}, ...)"
+            raise ValueError(f"{where}: {said}; {way_out}, or set data.check_counts=false to accept these")
 
     def _held(self, classes: list[str], pictures: list[Picture], per_class: int) -> set[str]:
         """Return the names of the images that are held out."""

@@ -4,10 +4,13 @@ The first four are read by torchvision's classes, which also give the order of t
 asked for the path of each image, not for its pixels, so that its bytes are kept. torchvision's
 CIFAR100 would unpickle the official files, which can run code; here `data.cifar.pickles` reads them.
 
-Class names are those of the files, with spaces for underscores and slashes, as data/prompts.md of
-https://github.com/openai/CLIP (at d05afc4) writes them. Prompts are those of the same page, but for
-CIFAR-100 ImageNet's 80, as in appendix E. Numbers of images: Cimpoi et al. 2014, Bossard et al. 2014, Xiao et al.
-2010, Krause et al. 2013, Krizhevsky 2009.
+Class names are those of the files, with spaces for underscores and slashes (those of Cars as they are). They are
+those of data/prompts.md of https://github.com/openai/CLIP (at d05afc4): compared with the official files' names in
+sun397_labels.txt, dtd_key_attributes.txt, food-101_classes.txt and cars196.py of tensorflow-datasets 4.9.10, in the
+same order for DTD and Cars; Food-101's are sorted, and SUN397's stand in the order of ClassName.txt. A file with other
+names is refused (data.check_counts). Prompts are those of CLIP's page, but for CIFAR-100 ImageNet's 80, as in
+appendix E. Numbers of images: Cimpoi et al. 2014, Bossard et al. 2014, Xiao et al. 2010, Krause et al. 2013,
+Krizhevsky 2009.
 """
 
 import functools
@@ -119,6 +122,7 @@ SPECS = (
         archive="dtd-r1.0.1.tar.gz of https://www.robots.ox.ac.uk/~vgg/data/dtd/, in dtd/",
         images={"train": 1_880, "val": 1_880, "test": 1_880},  # the first of ten partitions
         classes=47,
+        names="a63a5d4efba346bb",
         templates=lambda: OF_TEXTURES,
         tables=_below("dtd/dtd/labels", "{}1.txt"),
         read=_dtd,
@@ -129,6 +133,7 @@ SPECS = (
         archive="food-101.tar.gz of https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
         images={"train": 75_750, "test": 25_250},
         classes=101,
+        names="fb0f44fa00745a18",
         templates=lambda: ["a photo of {}, a type of food."],
         tables=_below("food-101/meta", "{}.json"),
         read=_food,
@@ -139,6 +144,7 @@ SPECS = (
         archive="SUN397.tar.gz and, in SUN397/, Partitions.zip of https://vision.princeton.edu/projects/2010/SUN/",
         images={"train": 19_850, "test": 19_850},
         classes=397,
+        names="f4527f9ccc228b70",
         templates=lambda: ["a photo of a {}.", "a photo of the {}."],
         tables=lambda root, split: [root / "SUN397/ClassName.txt", _partition(root, split)],
         read=_sun,
@@ -150,6 +156,7 @@ SPECS = (
         " cars_test_annos_withlabels.mat",
         images={"train": 8_144, "test": 8_041},
         classes=196,
+        names="383be694bbd95ad7",
         templates=lambda: OF_CARS,
         tables=_tables_of_cars,
         read=_cars,
@@ -160,6 +167,7 @@ SPECS = (
         archive="cifar-100-python.tar.gz of https://www.cs.toronto.edu/~kriz/cifar.html",
         images={"train": 50_000, "test": 10_000},
         classes=100,
+        names="acf08d36f2d77c23",
         templates=functools.cache(metadata.templates),
         tables=_below(HUNDRED, "meta", "{}"),
         read=_hundred,

@@ -24,8 +24,9 @@ class Spec:
     """One data set. Its files are those of the official `archive`, unpacked in data.root.
 
     images: the official number of images of each official split, by its name here. classes: the
-    number of classes. templates(): the prompts. tables(root, split): the files that say which images
-    a split has. read(root, split): the class names and images of a split.
+    number of classes; names: the fingerprint of their sorted names. templates(): the prompts.
+    tables(root, split): the files that say which images a split has. read(root, split): the class
+    names and images of a split.
     """
 
     key: str
@@ -33,6 +34,7 @@ class Spec:
     archive: str
     images: Mapping[str, int]
     classes: int
+    names: str
     templates: Callable[[], list[str]]
     tables: Callable[[Path, str], Sequence[Path]]
     read: Callable[[Path, str], Listed]

@@ -2,8 +2,9 @@
 
 Labels, splits, regions and file names are those of wilds/datasets/fmow_dataset.py in
 https://github.com/p-lambda/wilds (split scheme "official", that is time_after_2016). Numbers of images: Koh et al.
-2021. Class names and prompts follow src/templates/fmow_template.py of https://github.com/mlfoundations/wise-ft, by
-some of the authors of model soups, with spaces for underscores and without its prompts that choose "a" or "an".
+2021, appendix on FMoW-WILDS; 22,108 also in tasklist.yml of https://github.com/mlfoundations/datacomp. Class names
+and prompts follow src/templates/fmow_template.py of https://github.com/mlfoundations/wise-ft, by some of the authors
+of model soups, with spaces for underscores and without its prompts that choose "a" or "an".
 """
 
 from collections.abc import Iterator
@@ -61,7 +62,7 @@ def _split(row: tables.Row) -> str | None:
     try:
         taken = datetime.fromisoformat(stamp)
     except ValueError as error:
-        raise ValueError(f"{row.where}: timestamp {stamp[:40]!r} is no date and time; restore the file") from error
+        raise ValueError(f"{row.where}: timestamp {stamp[:40]!r} is not a date and time; restore the file") from error
     taken = taken if taken.tzinfo else taken.replace(tzinfo=UTC)
     if taken >= TEST_FROM:
         return "test" if given == "test" else None

@@ -2,7 +2,8 @@
 
 Columns, splits and file names are those of wilds/datasets/iwildcam_dataset.py and of
 dataset_preprocessing/iwildcam/create_split.py in https://github.com/p-lambda/wilds, which also wrote categories.csv.
-The numbers of images are those of the official archive; 42,791 and 182 also stand in tasklist.yml of
+The numbers of images are those of the official archive, all five also given with an unmodified copy of it at
+https://huggingface.co/datasets/emmilly/iwildcam-wilds-v2; 42,791 and 182 also stand in tasklist.yml of
 https://github.com/mlfoundations/datacomp. Prompts: src/templates/iwildcam_template.py of
 https://github.com/mlfoundations/wise-ft.
 """

@@ -96,7 +96,7 @@ class Wilds:
             first = f"first {folder / absent[0].name} ({self.spec.tables[0]} line {absent[0].line})"
             said = f"{len(absent):,} images of the table are missing, {first}"
             if data.check_counts:
-                way_out = "extract the archive again, or set data.check_counts=false to go on without them"
+                way_out = "extract the archive again, or set data.check_counts=false to continue without them"
                 raise ValueError(f"{title}: {said}; {way_out}")
             print(f"prepare: {title}: {said}; left out")
         if unnamed:
