@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import simplejpeg
 import torch
 import torch.nn.functional as F
@@ -93,6 +94,16 @@ def decode_on(device: torch.device, images: Sequence[EncodedJpeg]) -> list[Tenso
 
 
 Picture = Image.Image | Tensor | EncodedJpeg
+
+
+def raw(image: Picture) -> bytes:
+    """Return a decoded image as the bytes that data.train_format=raw stores."""
+    assert not isinstance(image, EncodedJpeg)  # finetune.share refuses decode=gpu
+    pixels_HWC = np.asarray(image) if isinstance(image, Image.Image) else image.permute(1, 2, 0).numpy()
+    height, width, _ = pixels_HWC.shape
+    return b"P6\n%d %d\n255\n" % (width, height) + pixels_HWC.tobytes()
+
+
 DECODERS: dict[str, Callable[[bytes, int], Picture]] = {"pil": by_pil, "turbo": by_turbo, "gpu": left_encoded}
 
 

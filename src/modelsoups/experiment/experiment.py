@@ -59,7 +59,8 @@ class Experiment:
     @cached_property
     def draw(self) -> Draw:
         """Return the draw: the recipes of the run, and the search file that they come from."""
-        return Draw(self.files, self.config.sweep, self.config.recipe)
+        one_order = {"order_seed": self.config.data.seed} if self.config.finetune.share else {}
+        return Draw(self.files, self.config.sweep, one_order | self.config.recipe)
 
     @cached_property
     def imported(self) -> "Imported | None":
