@@ -96,12 +96,12 @@ def decode_on(device: torch.device, images: Sequence[EncodedJpeg]) -> list[Tenso
 Picture = Image.Image | Tensor | EncodedJpeg
 
 
-def raw(image: Picture) -> bytes:
-    """Return a decoded image as the bytes that data.train_format=raw stores."""
+def raw(image: Picture) -> tuple[bytes, memoryview]:
+    """Return the two parts of the bytes by which data.train_format=raw stores a decoded image: header and pixels."""
     assert not isinstance(image, EncodedJpeg)  # finetune.share refuses decode=gpu
     pixels_HWC = np.asarray(image) if isinstance(image, Image.Image) else image.permute(1, 2, 0).numpy()
     height, width, _ = pixels_HWC.shape
-    return b"P6\n%d %d\n255\n" % (width, height) + pixels_HWC.tobytes()
+    return b"P6\n%d %d\n255\n" % (width, height), memoryview(np.ascontiguousarray(pixels_HWC).reshape(-1))
 
 
 DECODERS: dict[str, Callable[[bytes, int], Picture]] = {"pil": by_pil, "turbo": by_turbo, "gpu": left_encoded}

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from modelsoups.data.decoders import DECODERS, EncodedJpeg, Picture, augmented, 
 from modelsoups.data.gpu.augment import BatchPlan, canvas_pixels, draw, plan_batch
 from modelsoups.data.order import WHOLE, Share
 from modelsoups.data.shards import CorruptImage, ShardSet
-from modelsoups.data.shared_images import SharedImages
+from modelsoups.data.shared_images import Part, SharedImages
 from modelsoups.data.transforms import Transform, seed_sample, train_crop
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.workers.processes import cores
@@ -217,8 +217,14 @@ class Augmented(Dataset[Any]):
         if epoch != self.epoch:
             order_N = order.epoch_order(len(self.train), self.recipe.shuffled_by, epoch)
             self.epoch, self.place_N = epoch, order_N.argsort()
-        data = self.shared.image(epoch, int(self.place_N[index]), lambda: raw(self.image(index)))
-        return DECODERS[self.preprocessing.decoder](data, 0)
+        own: list[Picture] = []
+
+        def decode() -> Sequence[Part]:
+            own.append(self.image(index))
+            return raw(own[0])
+
+        data = self.shared.image(epoch, int(self.place_N[index]), decode)
+        return own[0] if data is None else DECODERS[self.preprocessing.decoder](data, 0)
 
     @contextlib.contextmanager
     def progress(self, first: int) -> Iterator[Callable[[int], None]]:

@@ -12,10 +12,11 @@ import os
 import struct
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+Part = bytes | memoryview
 SLOT = 3 * 2**20  # bytes of a slot; a larger image is not shared. Memory is taken only for what is written.
 MEMBERS = 256  # runs that share a file
 STALLED = 30.0  # seconds after which a run that does not move is not waited for
@@ -59,31 +60,32 @@ class SharedImages:
     def __setstate__(self, state: dict[str, Path]) -> None:
         self.__init__(state["path"])  # type: ignore[misc]
 
-    def image(self, epoch: int, place: int, decode: Callable[[], bytes]) -> bytes:
-        """Return the image at this place of the epoch's order, from its slot or from decode(), which fills it."""
+    def image(self, epoch: int, place: int, decode: Callable[[], Sequence[Part]]) -> bytes | None:
+        """Return the image at this place of the epoch's order, or None after decode(), whose parts fill its slot."""
         file, start = self._file(), TABLE + place % self.slots * SLOT
         fcntl.lockf(file, fcntl.LOCK_EX, HEADER.size, start)
         try:
             held_epoch, held_place, size = HEADER.unpack(os.pread(file, HEADER.size, start))
             if size and (held_epoch, held_place) == (epoch, place):
                 return os.pread(file, size, start + HEADER.size)
-            data = decode()
+            parts = decode()
             behind = size and (held_epoch, held_place) > (epoch, place)  # others still need what is there
-            if not behind and len(data) <= SLOT - HEADER.size:
-                self._fill(start, epoch, place, data)
-            return data
+            size = sum(map(len, parts))
+            if not behind and size <= SLOT - HEADER.size:
+                self._fill(start, HEADER.pack(epoch, place, size), parts)
+            return None
         finally:
             fcntl.lockf(file, fcntl.LOCK_UN, HEADER.size, start)
 
-    def _fill(self, start: int, epoch: int, place: int, data: bytes) -> None:
+    def _fill(self, start: int, header: bytes, parts: Sequence[Part]) -> None:
         """Write an image into a slot: its header last, so that a killed process leaves an empty slot."""
         file = self._file()
         os.pwrite(file, HEADER.pack(0, 0, 0), start)
         try:
-            os.pwrite(file, data, start + HEADER.size)
+            os.pwritev(file, parts, start + HEADER.size)
         except OSError:
             return  # no memory is left; the other runs decode this image themselves
-        os.pwrite(file, HEADER.pack(epoch, place, len(data)), start)
+        os.pwrite(file, header, start)
 
     def joined(self) -> "Place":
         """Return a place in the table of runs; ValueError if MEMBERS runs are there already."""
