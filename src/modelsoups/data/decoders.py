@@ -101,7 +101,7 @@ def raw(image: Picture) -> tuple[bytes, memoryview]:
     assert not isinstance(image, EncodedJpeg)  # finetune.share refuses decode=gpu
     pixels_HWC = np.asarray(image) if isinstance(image, Image.Image) else image.permute(1, 2, 0).numpy()
     height, width, _ = pixels_HWC.shape
-    return b"P6\n%d %d\n255\n" % (width, height), memoryview(np.ascontiguousarray(pixels_HWC).reshape(-1))
+    return b"P6\n%d %d\n255\n" % (width, height), np.ascontiguousarray(pixels_HWC).reshape(-1).data
 
 
 DECODERS: dict[str, Callable[[bytes, int], Picture]] = {"pil": by_pil, "turbo": by_turbo, "gpu": left_encoded}
