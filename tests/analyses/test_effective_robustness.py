@@ -70,7 +70,7 @@ def test_soups_are_ahead_of_timms_fine_tune_under_shift_but_not_on_v2(rows):
             verdicts[f"The greedy soup is more accurate on ImageNet-{title} than its ImageNet accuracy predicts"]
             == found
         )
-        more = f"The greedy soup has more effective robustness on ImageNet-{title} than"
+        more = f"The greedy soup has higher effective robustness on ImageNet-{title} than"
         assert verdicts[f"{more} timm's fine-tune of CLIP ViT-B/32"] == found
     assert verdicts[f"{more} the best individual model"] == OPEN
 

@@ -107,7 +107,7 @@ def test_a_pool_that_cannot_be_in_the_soup_is_named(bench, monkeypatch):
     assert "its head is trained, so its encoder does not fit another head" in said()
     monkeypatch.setattr(bench, "ingredients", lambda name: [model])
     monkeypatch.setattr(bench.runs["cifar10"].config.model, "image_size", 64)
-    assert "set one model" in said()
+    assert "set the same model" in said()
 
 
 def test_a_set_with_other_classes_than_its_head_is_refused(done, bench):

@@ -64,8 +64,11 @@ def test_code_of_the_working_folder_is_not_run(tmp_path):
 def test_an_unknown_stage_is_named_with_the_valid_ones():
     done = modelsoups("finetun")
     assert done.returncode == 2
-    assert "unknown stage finetun" in done.stderr
-    assert "finetune" in done.stderr
+    assert "unknown stage finetun; did you mean finetune? expected one of prepare, heads" in done.stderr
+
+
+def test_the_version_is_that_of_the_package():
+    assert modelsoups("--version").stdout == "modelsoups 0.2.0\n"
 
 
 @pytest.mark.parametrize("override", ["+recipe.wd=1", "recipe.lrr=1", "recipe.lr=-1"])

@@ -124,7 +124,9 @@ def test_names_with_control_characters_are_text_in_the_card(tmp_path, monkeypatc
     export.run(Experiment(cfg))
     text = (cfg.run.root / "export" / "uniform" / "README.md").read_text()
     front, body = text.removeprefix("---\n").split("---\n", 1)
-    assert yaml.safe_load(front)["library_name"] == "open_clip"
+    data = yaml.safe_load(front)
+    assert (data["library_name"], data["tags"]) == ("open_clip", ["model-soup", "merge", "image-classification"])
+    assert str(tmp_path) not in text
     prose = re.sub(r"```.*?```", "", body, flags=re.DOTALL)
     for raw in ("<b>", "|`x`", "[a](b)", "\n# heading"):
         assert raw not in prose, raw

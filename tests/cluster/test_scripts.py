@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from modelsoups.cluster.scripts import CHAIN, script
 from modelsoups.config.compose import load
 from modelsoups.disk.paths import shipped
 
+_, HEADS, SWEEP, EVALUATE, *_ = CHAIN
 GOLDEN = Path(__file__).parents[1] / "golden"
 CLUSTERS = sorted(p.stem for p in (shipped("conf") / "cluster").glob("*.yaml"))
 RUN = ["experiment=imagenet", "runs=/shared/runs/golden", "soup.write=[greedy,uniform]", "submit.dry_run=true"]
@@ -63,7 +65,7 @@ def check(*scripts):
 def test_overrides_reach_the_jobs_but_not_those_of_submit_itself(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = load(["submit.dry_run=true", "name=x", "soup.write=[greedy,uniform]", "ingredient=3"])
-    assert "overrides=(name=x 'soup.write=[greedy,uniform]')\n" in script(cfg, CHAIN[1], [0])
+    assert "overrides=(name=x 'soup.write=[greedy,uniform]')\n" in script(cfg, SWEEP, [0])
 
 
 def sbatch_words(line):
@@ -121,14 +123,14 @@ def test_every_value_is_one_word_of_one_line_or_refused(tmp_path_factory, values
     config = dataclasses.replace(config, cluster=cluster, overrides=("name=x", f"data.name={override}"))
     if not all(map(str.isprintable, values)):
         with pytest.raises(ValueError, match="cannot be in a script"):
-            script(config, CHAIN[2], [])
+            script(config, EVALUATE, [])
         return
-    text = script(config, CHAIN[2], [])
+    text = script(config, EVALUATE, [])
     options = options_of(text)
     assert [f"--partition={partition}", f"--account={account}", f"--mem={mem}"] == [
         next(o for o in options if o.startswith(f"--{key}=")) for key in ("partition", "account", "mem")
     ]
-    assert len(options) == len(options_of(script(load(["name=x", "cluster.mem=1G"]), CHAIN[2], []))) + 2
+    assert len(options) == len(options_of(script(load(["name=x", "cluster.mem=1G"]), EVALUATE, []))) + 2
     arguments = arguments_of(text, folder)
     assert arguments == [["-m", "modelsoups", "evaluate", "name=x", f"data.name={override}"]]
     assert [path.name for path in folder.iterdir()] == ["python"]
@@ -138,7 +140,7 @@ def test_every_value_is_one_word_of_one_line_or_refused(tmp_path_factory, values
 def test_a_working_folder_of_any_printable_name_is_one_word(tmp_path, monkeypatch, name):
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / name)
-    options = options_of(script(load(["name=x"]), CHAIN[2], []))
+    options = options_of(script(load(["name=x"]), EVALUATE, []))
     assert f"--chdir={tmp_path / name}" in options
     assert f"--comment={tmp_path / name / 'runs/x'}" in options
     output = f"{tmp_path / name / 'runs/x/slurm'}".replace("%", "%%")
@@ -159,9 +161,44 @@ def test_a_working_folder_of_any_printable_name_is_one_word(tmp_path, monkeypatc
 )
 def test_values_that_would_be_lines_or_words_of_their_own_are_refused(override, says):
     with pytest.raises(ValueError, match=says):
-        script(load([override, "name=x"]), CHAIN[1], [0])
+        script(load([override, "name=x"]), SWEEP, [0])
+
+
+@pytest.mark.parametrize("piece", CHAIN, ids=lambda piece: piece.name)
+def test_a_job_that_runs_no_model_asks_for_no_gpu_and_may_have_options_of_its_own(piece):
+    given = ["name=x", "cluster.gpus_per_node=4", "cluster.options=['--constraint=a100']"]
+    on_gpus = "--gpus-per-node=4" in options_of(script(load(given), piece, [0]))
+    assert on_gpus is (piece.name not in ("prepare", "report"))
+    assert options_of(script(load(given), piece, [0]))[-1] == "--constraint=a100"
+    own = load([*given, "cluster.cpu_options=['--partition=cpu','--mem=8G']"])
+    assert options_of(script(own, piece, [0]))[-2:] == (
+        ["--requeue", "--constraint=a100"] if on_gpus else ["--partition=cpu", "--mem=8G"]
+    )
+    with pytest.raises(ValueError, match=r"cluster\.cpu_options: .* is 2 words"):
+        script(load(["name=x", "cluster.cpu_options=['-p cpu']"]), CHAIN[0], [])
+
+
+@pytest.mark.parametrize(
+    ("piece", "given", "threads"),
+    [
+        (SWEEP, ["cluster.gpus_per_node=0", "cluster.cpus_per_node=32"], "32"),
+        (HEADS, ["cluster.gpus_per_node=0", "cluster.cpus_per_node=32", "cluster.ranks_per_node=4"], "32"),
+        (SWEEP, ["cluster.gpus_per_node=0", "cluster.ranks_per_node=3"], "2"),
+        (SWEEP, ["cluster.gpus_per_node=0", "cluster.ranks_per_node=16"], "1"),
+        (EVALUATE, ["cluster.gpus_per_node=0"], None),
+        (SWEEP, [], None),
+    ],
+)
+def test_without_gpus_the_processes_that_train_share_all_cores(piece, given, threads):
+    text = script(load(["name=x", *given]), piece, [0])
+    assert re.findall(r"finetune\.threads=(\d+)", text) == ([threads] if threads else [])
+
+
+def test_threads_that_a_user_has_chosen_stay():
+    text = script(load(["name=x", "cluster.gpus_per_node=0", "finetune.threads=1"]), SWEEP, [0])
+    assert "overrides=(name=x cluster.gpus_per_node=0 finetune.threads=1)\n" in text
 
 
 def test_an_option_in_quotes_is_one_word():
-    options = options_of(script(load(["cluster.options=[\"--comment='two words'\"]", "name=x"]), CHAIN[2], []))
+    options = options_of(script(load(["cluster.options=[\"--comment='two words'\"]", "name=x"]), EVALUATE, []))
     assert options[-1] == "--comment=two words"

@@ -26,6 +26,7 @@ def test_a_dry_run_prints_the_chain_and_makes_nothing(tmp_path, monkeypatch, cap
     dependencies = [line.split()[2] for line in said.splitlines() if line.startswith("### sbatch --")]
     assert dependencies == [
         "--dependency=afterok:<prepare>",
+        "--dependency=afterok:<heads>",
         "--dependency=afterany:<sweep>",
         "--dependency=afterok:<evaluate>",
         "--dependency=afterok:<soup>",
@@ -41,11 +42,12 @@ def test_a_run_without_models_of_its_own_is_prepared_and_analysed(gpus, tmp_path
     said = capsys.readouterr().out
     assert "submit: the models are those of analyse.pools" in said
     assert [line for line in said.splitlines() if line.startswith("stages=")] == [
-        "stages=(prepare heads)",
+        "stages=(prepare)",
+        "stages=(heads)",
         "stages=(analyse)",
     ]
-    assert "### sbatch --dependency=afterok:<prepare> --kill-on-invalid-dep=yes analyse.sbatch" in said
-    assert f"#SBATCH --gpus-per-node={gpus}" in said
+    assert "### sbatch --dependency=afterok:<heads> --kill-on-invalid-dep=yes analyse.sbatch" in said
+    assert said.count(f"#SBATCH --gpus-per-node={gpus}") == 2  # not for prepare
     assert list(tmp_path.iterdir()) == []
 
 
@@ -118,7 +120,7 @@ class Cluster:
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pico.yaml").write_text(SEARCH)
-    monkeypatch.setattr(submit, "is_prepared", lambda experiment, recipes: True)
+    monkeypatch.setattr(submit, "unprepared", lambda experiment, recipes: ())
     return lambda more=(): load(["sweep.search=pico.yaml", *more])
 
 
@@ -139,6 +141,20 @@ def test_only_what_is_not_done_is_submitted(here, monkeypatch, capsys):
         ("report", ["afterok:103"]),
     ]
     assert "1 complete, 0 failed, 2 to train" in capsys.readouterr().out
+
+
+def test_only_the_part_of_preparing_that_is_missing_is_submitted(here, monkeypatch):
+    begin = {}
+    for missing, queue in ((("prepare", "heads"), ()), (("heads",), ()), (("prepare", "heads"), ("prepare",))):
+        cluster = Cluster(monkeypatch, [slurm.Job(9, None, name, "RUNNING", "node1", "None") for name in queue])
+        monkeypatch.setattr(submit, "unprepared", lambda experiment, recipes, missing=missing: missing)
+        submit.run(Experiment(here([f"name={len(begin)}"])))
+        begin[missing, queue] = cluster.submitted[:-3]
+    assert list(begin.values()) == [
+        [("prepare", []), ("heads", ["afterok:101"]), ("sweep", "0-2", ["afterok:102"])],
+        [("heads", []), ("sweep", "0-2", ["afterok:101"])],
+        [("heads", ["afterok:9"]), ("sweep", "0-2", ["afterok:101"])],
+    ]
 
 
 def test_what_is_in_the_queue_is_not_submitted_again_and_later_jobs_wait_for_it(here, monkeypatch, capsys):
@@ -263,15 +279,15 @@ def test_sets_and_heads_of_other_options_are_not_taken_for_prepared(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     cfg = make_prepared()
     recipes = Experiment(cfg).draw.extended()
-    assert submit.is_prepared(Experiment(cfg), recipes)
+    assert submit.unprepared(Experiment(cfg), recipes) == ()
     with pytest.raises(ValueError, match=r"train was prepared with .*'seed': 0.* but now needs .*'seed': 7"):
-        submit.is_prepared(Experiment(load(["data.dir=data", "data.seed=7"])), recipes)
+        submit.unprepared(Experiment(load(["data.dir=data", "data.seed=7"])), recipes)
     other = Experiment(load(["data.dir=data", "heads.lp_epochs=1"]))
-    assert not submit.is_prepared(other, recipes)  # the job of prepare makes the head again
+    assert submit.unprepared(other, recipes) == ("heads",)  # its job makes the head again
     finished(cfg, 0)
     finished(cfg, 2)
     with pytest.raises(ValueError, match="lp was made with other options, and 2 ingredients are fine-tuned from it"):
-        submit.is_prepared(other, recipes)
+        submit.unprepared(other, recipes)
     shutil.rmtree(cfg.run.ingredients)
     Experiment(cfg).draw.write()
     with pytest.raises(
@@ -287,15 +303,15 @@ def test_the_initial_model_of_every_recipe_is_asked_for(tmp_path, monkeypatch):
     cfg = make_prepared()
     experiment = Experiment(cfg)
     recipes = [recipe(64), dataclasses.replace(recipe(64), init="lp-80")]
-    assert not submit.is_prepared(experiment, recipes)
+    assert submit.unprepared(experiment, recipes) == ("heads",)
     make_head(cfg, "lp-80")
-    assert submit.is_prepared(experiment, recipes)
+    assert submit.unprepared(experiment, recipes) == ()
     finished(cfg, 0)
     make_head(cfg, "lp-80", {"init": "other"})
-    assert not submit.is_prepared(experiment, recipes)  # no ingredient has started from it
+    assert submit.unprepared(experiment, recipes) == ("heads",)  # no ingredient has started from it
     finished(cfg, 1)
     with pytest.raises(ValueError, match="lp-80 was made with other options, and 1 ingredients are fine-tuned from it"):
-        submit.is_prepared(experiment, recipes)
+        submit.unprepared(experiment, recipes)
 
 
 def make_prepared():
@@ -332,6 +348,8 @@ def test_every_experiment_is_submitted_in_a_dry_run(tmp_path, monkeypatch, capsy
     assert said.count(f"overrides=(experiment={experiment} name=x") == len(chain)
     nodes = [line.removeprefix("#SBATCH --nodes=") for line in said.splitlines() if line.startswith("#SBATCH --nodes")]
     assert nodes == ["2" if size == "nodes" and piece.name == "sweep" else "1" for piece in chain]
+    gpus = [piece.models for piece in chain]
+    assert ["#SBATCH --gpus-per-node=" in text for text in said.split("\n### sbatch ")[1:]] == gpus
     assert list(tmp_path.iterdir()) == []
 
 

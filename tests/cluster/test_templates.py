@@ -37,7 +37,7 @@ def run(tmp_path, monkeypatch):
     return run
 
 
-SWEEP, EVALUATE = CHAIN[1], CHAIN[2]
+SWEEP, EVALUATE = CHAIN[2:4]
 STOPPED = 'touch "$MODELSOUPS_STOP" "$MODELSOUPS_SAVED"; exit'
 
 

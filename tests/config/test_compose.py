@@ -168,6 +168,15 @@ def test_entries_of_mappings_are_set_on_the_command_line():
         load(["data.text.filess={train: a.tsv}"])
 
 
+@pytest.mark.parametrize(
+    ("override", "near"),
+    [("nmae=x", "name"), ("seed=1", "sweep.seed"), ("experimnt=glue", "experiment"), ("soup.sed=1", "soup.seed")],
+)
+def test_a_misspelt_key_is_answered_by_the_likely_ones(override, near):
+    with pytest.raises(ValueError, match=rf"did you mean [\w. ]*{near}"):
+        load([override])
+
+
 def test_a_hyperparameter_with_a_default_can_be_drawn():
     given = ["recipe.batch_size=drawn", "sweep.search=glue_random", "recipe.weight_decay=0.0", "recipe.aug=minimal"]
     config = load([*given, "recipe.mixup=0.0", "recipe.label_smoothing=0.0"])

@@ -71,6 +71,6 @@ def test_images_without_shifts_have_no_columns_and_claims_of_shifts():
 
 
 def test_the_page_states_the_rule_of_the_protocol():
-    assert "each candidate is added unless the soup gets worse: 1 of 1 joined" in html(numbers_of(evidence()))
+    assert "Each joins unless the soup gets worse: 1 of 1 joined" in html(numbers_of(evidence()))
     strict = evidence(provenance={"config": {"protocol": "released", "data": {"library": "folders"}}})
-    assert "each candidate is added if the soup gets better: 1 of 1 joined" in html(numbers_of(strict))
+    assert "Each joins if the soup gets better: 1 of 1 joined" in html(numbers_of(strict))

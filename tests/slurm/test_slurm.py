@@ -34,7 +34,7 @@ from modelsoups.miniature.sets import SETS
 from modelsoups.stages import finetune, heads, sweep
 
 pytestmark = pytest.mark.skipif(virtual.missing() is not None, reason=virtual.missing() or "")
-SWEEP = CHAIN[1]
+SWEEP = CHAIN[2]
 LONG = ["recipe.epochs=4", "recipe.batch_size=16", "finetune.checkpoint_every=5"]  # 80 steps: time to interfere
 YAML = f"""
 partition: main

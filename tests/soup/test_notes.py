@@ -27,6 +27,10 @@ def test_a_sum_other_than_one_is_said(row: list[float], total: str) -> None:
     assert notes_on(weighted(row))[0].startswith(f"the coefficients sum to {total}, not 1")
 
 
+def test_a_soup_of_one_checkpoint_is_noted() -> None:
+    assert notes_on(weighted([1.0], "uniform")) == ["there is only one checkpoint, so nothing is averaged"]
+
+
 def test_sums_of_one_are_not_noted() -> None:
     for row in ([1.5, -0.5], [1 / 3] * 3, [0.3333333, 0.3333333, 0.3333334]):
         assert notes_on(weighted(row)) == []

@@ -252,7 +252,7 @@ def test_a_follower_that_hangs_is_left_behind(cfg, capfd, monkeypatch):
     monkeypatch.setattr(tracking.subprocess, "Popen", lambda _, **options: popen(["sleep", "60"], **options))
     with following(cfg):
         pass
-    assert "not done after 0 s" in capfd.readouterr().err
+    assert "not finished after 0 s" in capfd.readouterr().err
 
 
 popen = subprocess.Popen

@@ -92,3 +92,40 @@ def test_a_ctrl_c_whose_exception_is_lost_is_raised_again(monkeypatch: pytest.Mo
         check()
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+RUNS_TASKS = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from modelsoups.workers import processes
+from modelsoups.workers.interrupts import cleaned_up
+
+processes.PRELOAD[:] = []  # torch takes seconds to import
+begun = Path(sys.argv[1])
+
+def task(number):
+    begun.touch()
+    time.sleep(600)
+
+def end():
+    while not begun.exists():
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+if __name__ == "__main__":
+    threading.Thread(target=end, daemon=True).start()
+    with cleaned_up():
+        list(processes.run_tasks(task, [1, 2], 2, "test"))
+"""
+
+
+def test_a_process_with_workers_that_is_told_to_end_says_nothing(tmp_path):
+    """Python's resource tracker warned of leaked semaphores."""
+    (tmp_path / "runs_tasks.py").write_text(RUNS_TASKS)
+    command = [sys.executable, str(tmp_path / "runs_tasks.py"), str(tmp_path / "begun")]
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]),
+    }  # the server does not add the folder
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
+    assert (done.returncode, done.stderr) == (-signal.SIGTERM, "")

@@ -1,5 +1,6 @@
 """The entry point of the command line `modelsoups`, with its tables of commands and its help."""
 
+import difflib
 import importlib
 import os
 import signal
@@ -7,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from modelsoups import __version__
 from modelsoups.cli.errors import fail
 from modelsoups.published import index
 from modelsoups.workers.interrupts import at_once, cleaned_up, interrupted
@@ -70,7 +72,8 @@ examples:
   modelsoups finetune -h                           list the configuration keys of a stage
   modelsoups finetune --cfg job                    print the values of all configuration keys
 
-After the stage, Hydra's own flags work too (-m, --cfg, --info, --hydra-help)."""
+After the stage, Hydra's own flags work too (-m, --cfg, --info, --hydra-help).
+--version prints the version; eval "$(modelsoups --shell-completion install=bash)" completes stages and keys."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -98,6 +101,14 @@ def _main(argv: Sequence[str] | None) -> None:
     if args and args[0] in ("-h", "--help", "help"):
         print(usage())
         return
+    if args == ["--version"]:
+        print(f"modelsoups {__version__}")
+        return
+    if args and args[0] in ("--shell-completion", "-sc"):
+        from modelsoups.cli import completion  # imports Hydra
+
+        completion.main(args[1:], [*STAGES, *APART], list(COMMANDS))
+        return
     if args and args[0] in COMMANDS:
         if status := _command(args[0], args[1:]):
             raise SystemExit(status)
@@ -105,8 +116,9 @@ def _main(argv: Sequence[str] | None) -> None:
     named = args and "=" not in args[0] and args[0][:1] not in ("-", "+", "~")
     stage = args.pop(0) if named else None
     if stage is not None and stage not in STAGES | APART:
-        names = ", ".join([*STAGES, *APART, *COMMANDS])
-        fail(f"unknown stage {stage}; expected one of {names}, or none to run all stages", status=2)
+        names = [*STAGES, *APART, *COMMANDS]
+        near = "".join(f"did you mean {name}? " for name in difflib.get_close_matches(stage, names, n=1))
+        fail(f"unknown stage {stage}; {near}expected one of {', '.join(names)}, or none to run all stages", status=2)
     if any(a in ("-h", "--help") for a in args):
         print(_stage_usage(stage) if stage else usage())
         return

@@ -1,6 +1,6 @@
 """Checks whether averaging checkpoints can work: `modelsoups doctor a.safetensors b.pt [--init c]`.
 
-The exit status is 0 if it can, 1 if it cannot (the last line explains why), and 2 for wrong usage.
+The exit status is 0 if it can, 1 if it cannot (the lines marked FATAL explain why), and 2 for wrong usage.
 """
 
 import argparse
@@ -58,7 +58,8 @@ def main(argv: Sequence[str]) -> None:
     print_matrix(found)
     if args.heatmap is not None:
         heatmap(found, args.heatmap)
-    print(f"doctor: {printable(found.verdict())}")
+    outcome = "can succeed" if found.healthy else "will fail"
+    print(f"doctor: a soup of these checkpoints {outcome}" + (", see above" if found.findings else ""))
     if not found.healthy:
         raise SystemExit(1)
 

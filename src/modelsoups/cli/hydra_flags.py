@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from modelsoups.cli.errors import fail
 from modelsoups.cli.pipeline import run_command
+from modelsoups.cluster import scripts
 from modelsoups.cluster.environment import handed_on
 from modelsoups.config import compose
 from modelsoups.config.recall import open_run
@@ -50,7 +51,7 @@ def run_with_flags(modules: dict[str, str], args: list[str]) -> None:
         *compose.own_conf([*made_with, *overrides]),
         *made_with,
         *map(compose.settable, overrides),
-        *_setup(config, overrides),
+        *(_of_cluster(config, overrides, list(modules)) if slurm else []),
     ]
     sys.argv = ["modelsoups", *given, *QUIET, *named, *flags]
     main = hydra.main(config_path=str(shipped("conf")), config_name="config", version_base="1.3")(job)
@@ -81,12 +82,14 @@ def _first_of_each_sweep(overrides: list[str]) -> list[str]:
     return first
 
 
-def _setup(config: Config, overrides: list[str]) -> list[str]:
-    """Return the override that copies cluster.setup to Hydra's SLURM launcher; [] if not used.
+def _of_cluster(config: Config, overrides: list[str], stages: list[str]) -> list[str]:
+    """Return the overrides that hand cluster.setup and a lack of GPUs to Hydra's SLURM launcher, unless given.
 
-    Its first line keeps Python from importing files of the working folder that nobody asked for.
+    The first line of setup keeps Python from importing files of the working folder that nobody asked for.
     """
-    if "hydra/launcher=slurm" not in overrides or any(o.startswith("hydra.launcher.setup=") for o in overrides):
-        return []
     lines = [compose.quoted(line.replace("${", r"\${")) for line in ("export PYTHONSAFEPATH=1", *config.cluster.setup)]
-    return [f"hydra.launcher.setup=[{','.join(lines)}]"]
+    handed = {"hydra.launcher.setup": f"[{','.join(lines)}]"}
+    if not config.cluster.gpus_per_node:
+        handed["hydra.launcher.gpus_per_node"] = "null"
+    own = [f"{key}={value}" for key, value in handed.items() if not any(o.startswith(f"{key}=") for o in overrides)]
+    return [*own, *scripts.threads(config, stages, ranks=1)]

@@ -19,6 +19,7 @@ from modelsoups.disk.terminal import printable
 from modelsoups.soup import methods as soup_methods
 from modelsoups.soup.choosing import LEARNED
 from modelsoups.soup.coefficients import Soup
+from modelsoups.soup.greedy_rule import Score
 from modelsoups.soup.library import open_all, open_initialization
 from modelsoups.soup.options import Option, options_of
 from modelsoups.soup.refusals import refuse
@@ -43,6 +44,7 @@ WITH_DECISIONS = ("greedy", "pruned", "radin", "soce")
 OF_ADAPTERS = ("uniform", "weights")  # the methods that need no base of adapters
 KEY = "the entry with the weights, such as state_dict_ema or app.model, in each file (in --init only if there)"
 HOLDOUT = f"for greedy, pruned, {', '.join(ON_HOLDOUT)}: function that returns a soup.Holdout"
+USAGE = "modelsoups mix METHOD CHECKPOINT... -o OUT [options]; modelsoups mix -h explains them"
 CHECKPOINTS = ".safetensors, .pt, .pth, .bin, .ckpt or .index.json files, or folders of models"
 
 
@@ -63,6 +65,8 @@ def main(argv: Sequence[str]) -> None:
     sources = [by_name[name] for name in chosen.ingredients]
     if args.method == "trajectory":
         print_steps(chosen)
+    if args.method in ("learned", "model_stock"):
+        print_coefficients(chosen)
     accuracy = print_decisions(chosen) if args.method in WITH_DECISIONS else None
     if holdout is not None and args.method in ("greedy", "pruned"):
         total = holdout.seen + holdout.skipped
@@ -83,17 +87,34 @@ def main(argv: Sequence[str]) -> None:
     more: dict[str, Any] = {"base": args.base, "rank": args.rank}
     for note in soup.mix(chosen, args.out, sources, accuracy, statistics, args.force, **more):
         print(f"mix: {printable(note)}")
-    print(f"mix: wrote the {chosen.method} soup of {len(chosen.ingredients)} checkpoints to {printable(args.out)}")
+    count = len(chosen.ingredients)
+    many = "1 checkpoint" if count == 1 else f"{count} checkpoints"
+    print(f"mix: wrote the {chosen.method} soup of {many} to {printable(args.out)}")
 
 
 def print_decisions(chosen: Soup) -> float | None:
     """Print which candidates were kept; return the final score, None if it is several metrics."""
     for step in chosen.trace:
-        shown = "rejected early" if step["correct"] is None else step["correct"]
+        if step["correct"] is not None:
+            shown = in_words(step["correct"], step["n"])
+        elif step.get("seen", 0) < step["n"]:
+            shown = "rejected early"
+        else:
+            shown = f"below {in_words(step['best'], step['n'])}"
         print(f"mix: {printable(step['ingredient'] or 'all')}: {shown}, {'kept' if step['kept'] else 'refused'}")
-    last = chosen.trace[-1]
+    first, last = chosen.trace[0], chosen.trace[-1]
+    if chosen.method == "greedy":
+        alone = "; no other checkpoint helped" if len(chosen.ingredients) == 1 else ""
+        print(f"mix: from {in_words(first['best'], first['n'])} to {in_words(last['best'], last['n'])}{alone}")
     score = last["best"] / last["n"] if last["n"] else last["best"]
     return score if isinstance(score, float) else None
+
+
+def in_words(score: Score, n: int | None) -> str:
+    """Return a score as users read it: "123 of 400 (30.8%)", or without n four digits of each metric."""
+    if isinstance(score, (int, float)):
+        return f"{score:g} of {n} ({100 * score / n:.1f}%)" if n else f"{score:.4g}"
+    return ", ".join(f"{metric:.4g}" for metric in score)
 
 
 def print_steps(chosen: Soup) -> None:
@@ -102,8 +123,16 @@ def print_steps(chosen: Soup) -> None:
         print(f"mix: step {step['step']:g}: {printable(step['ingredient'])} times {coefficient:.6g}")
 
 
+def print_coefficients(chosen: Soup) -> None:
+    """Print each checkpoint's coefficient, or its range if the tensors have coefficients of their own."""
+    rows = [row for group, row in chosen.coefficients.items() if group != EVERYTHING]  # which is for all others
+    for name, values in zip(chosen.ingredients, zip(*(rows or chosen.coefficients.values()), strict=True), strict=True):
+        low, high = min(values), max(values)
+        print(f"mix: {printable(name)} times {low:.4g}" + (f" to {high:.4g}" if high > low else ""))
+
+
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="modelsoups mix", description=__doc__)
+    made = argparse.ArgumentParser(prog="modelsoups mix", description=__doc__, usage=USAGE)
     add, named = made.add_argument, "MODULE:FUNCTION"
     add("method", choices=METHODS, help="; ".join(f"{k}: {v}" for k, v in METHODS.items()))
     add("checkpoints", nargs="+", help=CHECKPOINTS)

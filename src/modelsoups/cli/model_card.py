@@ -1,12 +1,18 @@
 """The model card (README.md) of an exported soup, rendered from model_card_template.md."""
 
+import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
+import open_clip
+import timm
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from modelsoups.config.models import ModelConfig
+from modelsoups.config.schema import Config
 from modelsoups.disk import paths, provenance, storage
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
@@ -25,13 +31,24 @@ def card(experiment: Experiment, soup: Soup, about: Mapping[str, Any]) -> str:
     config = experiment.config
     library = config.model.library if config.model.library in ("timm", "transformers") else "open_clip"
     kind = "text-classification" if library == "transformers" else "image-classification"
-    facts = ModelCardData(library_name=library, license="other", pipeline_tag=kind, tags=["model-soup", kind])
+    base, measured = hub_id(config.model), results_of(config, experiment.files.results / paths.RESULTS, kind)
+    facts = ModelCardData(
+        library_name=library,
+        license="other",
+        pipeline_tag=kind,
+        tags=["model-soup", "merge", kind],
+        model_name=f"{config.name}: {config.export.row}",
+        eval_results=measured or None,
+        base_model=[base] if base else None,
+        base_model_relation="merge" if base else None,
+    )
     recipes: dict[str, Recipe] = {}
     if config.pool == "finetuned":
         for index, recipe in enumerate(experiment.draw.recipes()):
             recipes[f"{index:03d}"] = recipe
     names = {"name": config.name, "row": config.export.row, "method": soup.method, "data": config.data.name}
-    names["base"] = config.model.name + (f" ({provenance.public(config.model.tag)})" if config.model.tag else "")
+    tag = f" ({provenance.public(config.model.tag)})" if config.model.tag else ""
+    names["base"] = provenance.public(config.model.name) + tag
     made = ModelCard.from_template(
         facts,
         template_path=str(TEMPLATE),
@@ -43,6 +60,44 @@ def card(experiment: Experiment, soup: Soup, about: Mapping[str, Any]) -> str:
         **dict(zip(names, map(escape_markdown, names.values()), strict=True)),
     )
     return str(made)
+
+
+def hub_id(model: ModelConfig) -> str | None:
+    """Return the pre-trained model's name on the Hugging Face hub; None for a file or folder, or if it has none."""
+    found = model.name if model.library == "transformers" else ""
+    if model.library == "open_clip" and model.tag:
+        found = open_clip.get_pretrained_cfg(model.name, model.tag).get("hf_hub", "")
+    elif model.library == "timm":
+        with contextlib.suppress(RuntimeError):  # the tag is a file, or timm does not know it
+            known = timm.get_pretrained_cfg(".".join(filter(None, [model.name, model.tag])))
+            found = (known and known.hf_hub_id) or ""
+            found += f"{known.architecture}.{known.tag}" if known and found.endswith("/") else ""
+    found = found.strip("/") if not found.startswith("/") else ""
+    return found if re.fullmatch(r"\w[\w.-]*/[\w.-]+", found) and not Path(found).exists() else None
+
+
+def results_of(config: Config, path: Path, kind: str) -> list[EvalResult]:
+    """Return the scores of the exported soup in results.jsonl, as they stand there, for the card's model-index.
+
+    Each has its 95% interval, the number of examples and the seeds as arguments of the metric.
+    """
+    lines = storage.read_jsonl(path) if path.exists() else []
+    about: dict[str, Any] = next((line["experiment"] for line in lines if "experiment" in line), {})
+    titles = {known["name"]: known["title"] for known in about.get("sets", ())}
+    metric = about.get("score", {}).get("name", "accuracy")
+    seeds = {"soup.seed": config.soup.seed}
+    if config.pool == "finetuned":
+        seeds["sweep.seed"] = config.sweep.seed
+    found = []
+    for line in lines:
+        if line.get("row") != config.export.row or line.get("accuracy") is None or "n" not in line:
+            continue
+        interval = {"interval_95": [line["low"], line["high"]]} if "low" in line else {}
+        name = line["dataset"]
+        told = {"dataset_type": f"{config.data.name}-{name}", "dataset_name": titles.get(name, name)}
+        value = {"metric_type": metric, "metric_value": line["accuracy"]}
+        found.append(EvalResult(task_type=kind, **told, **value, metric_args={**interval, "n": line["n"], **seeds}))
+    return found
 
 
 def _ingredients(soup: Soup, recipes: Mapping[str, Recipe]) -> str:

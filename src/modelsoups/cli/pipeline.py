@@ -42,6 +42,10 @@ def run_stages(modules: dict[str, str], config: Config) -> None:
 def _run_all(modules: dict[str, str], config: Config) -> None:
     """Run stages until one fails, and store how long each took, unless it was already complete."""
     started, experiment = time.monotonic(), Experiment(config)
+    if len(modules) > 1:
+        print(
+            f"modelsoups: all stages of the run {config.name}, in {config.run.root} (modelsoups -h lists the commands)"
+        )
     for stage, module in modules.items():
         if stage == "analyse" and len(modules) > 1 and not config.analyse.in_pipeline:
             continue

@@ -1,7 +1,7 @@
 """The sbatch scripts of an experiment, filled in from the templates slurm/*.sbatch.
 
-Jobs: prepare -> sweep (a job array with one task per model) -> evaluate -> soup -> report, or with
-pool=none prepare -> analyse
+Jobs: prepare -> heads -> sweep (a job array with one task per model) -> evaluate -> soup -> report, or
+with pool=none prepare -> heads -> analyse. Those that run no model ask for no GPU.
 
 Every value is one word of one line, for sbatch and for bash; a value that cannot be is refused.
 Only the lines of cluster.setup are commands.
@@ -23,12 +23,16 @@ from modelsoups.disk.paths import Run, shipped
 
 @dataclass(frozen=True)
 class Piece:
-    """One SLURM job of the pipeline; `after`: the next job's dependency type, such as afterok."""
+    """One SLURM job of the pipeline; `after`: the next job's dependency type, such as afterok.
+
+    models: whether it trains or evaluates models, and so needs GPUs.
+    """
 
     name: str
     stages: tuple[str, ...]
     title: str
     after: str = "afterok"
+    models: bool = True
     offset: int = 0  # of a sweep's array
 
     @property
@@ -38,15 +42,16 @@ class Piece:
 
 
 CHAIN = (
-    Piece("prepare", ("prepare", "heads"), "prepare the data sets and the initial model"),
+    Piece("prepare", ("prepare",), "prepare the data sets", models=False),
+    Piece("heads", ("heads",), "make the initial models"),
     Piece("sweep", ("finetune",), "fine-tune the models", "afterany"),  # some ingredients may fail
     Piece("evaluate", ("evaluate",), "compute the logits of every finished model"),
     Piece("soup", ("soup",), "choose and evaluate the soups"),
-    Piece("report", ("report",), "write the tables, figures and report page"),
+    Piece("report", ("report",), "write the tables, figures and report page", models=False),
 )
 
 OF_POOLS = (  # of a run without models of its own (pool=none)
-    CHAIN[0],
+    *CHAIN[:2],
     Piece("analyse", ("analyse",), "fine-tune the models of analyse.pools and make the analyses"),
 )
 
@@ -59,6 +64,7 @@ def script(config: Config, piece: Piece, indices: list[int]) -> str:
     cluster = config.cluster
     python = [*_words("cluster.prefix", cluster.prefix), cluster.python or sys.executable]
     overrides = [o for o in config.overrides if not re.match(r"\+?(submit\.|ingredient=)", o)]
+    overrides += threads(config, piece.stages, cluster.ranks if piece.name == "sweep" else 1)
     array = slurm.ranges([index - piece.offset for index in indices]) if piece.name == "sweep" else None
     options = _options(config.name, config.run, cluster, piece, array)
     for number, line in enumerate(cluster.setup):
@@ -80,6 +86,15 @@ def script(config: Config, piece: Piece, indices: list[int]) -> str:
     return "\n".join(filter(None, made)) + "\n"
 
 
+def threads(config: Config, stages: Sequence[str], ranks: int) -> list[str]:
+    """Return the override by which `ranks` processes without GPUs train on all cores; [] if a user chose threads."""
+    cluster, key = config.cluster, "finetune.threads"
+    given = config.finetune.threads > 1 or any(re.match(rf"\+*{key}=", o) for o in config.overrides)
+    if cluster.gpus_per_node or given or not {"heads", "finetune"} & set(stages):  # others: a worker for each core
+        return []
+    return [f"{key}={max(1, cluster.cpus_per_node // ranks)}"]
+
+
 def _options(name: str, run: Run, cluster: ClusterConfig, piece: Piece, array: str | None) -> list[str]:
     """Return the #SBATCH options of a job; `array`: the sweep's task numbers, such as 0-2,5."""
     throttle = f"%{cluster.concurrent}" if cluster.concurrent else ""
@@ -95,7 +110,7 @@ def _options(name: str, run: Run, cluster: ClusterConfig, piece: Piece, array: s
         "nodes": cluster.nodes if array else 1,
         "ntasks-per-node": 1,
         "cpus-per-task": cluster.cpus_per_node,
-        "gpus-per-node": cluster.gpus_per_node or None,
+        "gpus-per-node": (piece.models and cluster.gpus_per_node) or None,
         "mem": cluster.mem,
         "time": cluster.time if array else cluster.stage_time,
         "partition": cluster.partition,
@@ -104,15 +119,17 @@ def _options(name: str, run: Run, cluster: ClusterConfig, piece: Piece, array: s
         "signal": f"B:USR1@{cluster.notice}" if cluster.notice else None,
     }
     given = [f"--{key}={_quoted(key, str(value))}" for key, value in options.items() if value is not None]
-    return [*given, "--requeue", *map(_own_option, cluster.options)]
+    if piece.models or cluster.cpu_options is None:
+        return [*given, "--requeue", *(_own_option("cluster.options", option) for option in cluster.options)]
+    return [*given, "--requeue", *(_own_option("cluster.cpu_options", option) for option in cluster.cpu_options)]
 
 
-def _own_option(option: str) -> str:
-    """Return an entry of cluster.options as one word; ValueError if it is several, as a shell reads it."""
-    words = _words("cluster.options", option)
+def _own_option(key: str, option: str) -> str:
+    """Return an entry of a list of options as one word; ValueError if it is several, as a shell reads it."""
+    words = _words(key, option)
     if len(words) != 1:
-        raise ValueError(f"cluster.options: {option!r} is {len(words)} words; write each option as --option='a value'")
-    return _quoted("cluster.options", words[0])
+        raise ValueError(f"{key}: {option!r} is {len(words)} words; write each option as --option='a value'")
+    return _quoted(key, words[0])
 
 
 def _quoted(key: str, value: str) -> str:

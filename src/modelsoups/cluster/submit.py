@@ -22,6 +22,8 @@ from modelsoups.experiment.draw import initial_of
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
 
+PREPARING = ("prepare", "heads")  # jobs that make what all ingredients begin with
+
 
 def run(experiment: Experiment) -> bool:
     """Submit the jobs that are neither complete nor queued; after an error, cancel the new jobs."""
@@ -103,7 +105,7 @@ class Chain:
     def __init__(self, experiment: Experiment, recipes: list[Recipe], todo: list[int], queued: list[slurm.Job]) -> None:
         """recipes: those of all ingredients; todo: the numbers of those to train."""
         self.experiment, self.queued, self.dry = experiment, queued, experiment.config.submit.dry_run
-        self.prepared = is_prepared(experiment, recipes)
+        self.missing = unprepared(experiment, recipes)
         tasks = {job.index for job in queued if job.name == "sweep"}
         waiting = sorted(set(todo) - tasks)
         portion = experiment.config.submit.portion
@@ -149,8 +151,8 @@ class Chain:
         if piece.name == "sweep":
             groups = itertools.groupby(self.indices, lambda index: index // self.size * self.size)
             return [(dataclasses.replace(piece, offset=offset), list(indices)) for offset, indices in groups]
-        needed = not live and not self.prepared if piece.name == "prepare" else self.new or not live
-        return [(piece, [])] if needed else []
+        needed = piece.name in self.missing or piece.name not in PREPARING
+        return [(piece, [])] if needed and (self.new or not live) else []
 
     def _submit_one(self, piece: Piece, indices: list[int], dependencies: list[str]) -> str:
         """Submit one job, or print it in a dry run; return its id."""
@@ -187,8 +189,8 @@ def _changed(path: Path, text: str) -> str:
     return ", ".join(sorted({name for name in names if name not in ("array", "")}))
 
 
-def is_prepared(experiment: Experiment, recipes: list[Recipe]) -> bool:
-    """Return whether data sets and initial models are complete, and made with the options that hold now.
+def unprepared(experiment: Experiment, recipes: list[Recipe]) -> tuple[str, ...]:
+    """Return which of PREPARING have to run: what they make is not complete, or made with other options.
 
     recipes: those of all ingredients, [] for those that `heads` would read. Raises ValueError if data sets were
     prepared with other options, and if an initial model was while ingredients have been fine-tuned from them.
@@ -198,7 +200,7 @@ def is_prepared(experiment: Experiment, recipes: list[Recipe]) -> bool:
     current = [sets.is_current(name, sources=False) for name in (data.train, data.holdout, data.test, *data.shifts)]
     names = {heads.init, *(initial_of(recipe, heads) for recipe in recipes or experiment.draw.planned())}
     if not all(current):
-        return False
+        return PREPARING
     made = [name for name in sorted(names) if manifests.manifest_of(files.head(name))]
     stale = [name for name in made if not manifests.complete(files.head(name), experiment.head_inputs(name))]
     for name in stale:
@@ -208,7 +210,7 @@ def is_prepared(experiment: Experiment, recipes: list[Recipe]) -> bool:
                 f"{files.head(name)} was made with other options, and {trained} ingredients are fine-tuned from it"
             )
             raise ValueError(f"{made_with}; give the options of before, or choose another run with name=...")
-    return len(made) == len(names) and not stale
+    return PREPARING[1:] if stale or len(made) < len(names) else ()
 
 
 def is_reported(experiment: Experiment) -> bool:

@@ -291,9 +291,13 @@ def _keys(schema: DictConfig) -> list[str]:
 def _nearest(key: str, valid: list[str], groups: set[str]) -> str:
     section = key.split(".")[0]
     same = [k for k in valid if k.split(".")[0] == section]
-    near = difflib.get_close_matches(key, same or [*valid, *sorted(groups)], n=1, cutoff=0.85)
+    if same:
+        near = difflib.get_close_matches(key, same, n=1, cutoff=0.85)
+    else:
+        near = [k for k in valid if k.rpartition(".")[2] == key]  # its section is missing, such as for seed
+        near = near or difflib.get_close_matches(key, [*valid, *sorted(groups)], n=1, cutoff=0.7)
     choices = same or sorted({k.split(".")[0] for k in valid} | groups)
-    return (f"did you mean {near[0]}? " if near else "") + f"Valid keys: {', '.join(choices)}"
+    return (f"did you mean {' or '.join(near)}? " if near else "") + f"Valid keys: {', '.join(choices)}"
 
 
 def _one_line(error: BaseException) -> str:

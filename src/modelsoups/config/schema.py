@@ -175,13 +175,20 @@ class ClusterConfig:
     time: str = key("time limit of a fine-tuning job; if it is reached, the job is requeued and continues", "24:00:00")
     stage_time: str = key("time limit of the jobs of prepare, heads, evaluate, soup and report", "08:00:00")
     nodes: int = key("nodes that train one ingredient together", 1, at_least=1)
-    gpus_per_node: int = key("GPUs of a job on each node; 0: train on CPUs", 1, at_least=0)
+    gpus_per_node: int = key(
+        "GPUs of a job on each node; 0: train on CPUs, with finetune.threads for all cores", 1, at_least=0
+    )
     ranks_per_node: int | None = key("training processes on each node; null: one for each GPU", None, at_least=1)
     cpus_per_node: int = key("CPU cores of a job on each node", 8, at_least=1)
     mem: str | None = key("memory of a job on each node, in sbatch's notation, such as 64G", None)
     concurrent: int | None = key("ingredients that train at the same time; null: no limit", None, at_least=1)
     notice: int = key("seconds before the time limit at which a job saves a checkpoint and requeues", 120, at_least=0)
     options: list[str] = key("additional options of sbatch, each as --option=value", [])
+    cpu_options: list[str] | None = key(
+        "options in place of cluster.options for the jobs of prepare and report, which ask for no GPU, such as"
+        " --partition=cpu; null: cluster.options",
+        None,
+    )
     scratch: str | None = key("folder for runs and prepared data; null: the current folder", None)
     setup: list[str] = key("shell lines that run before Python, such as `module load cuda`", [])
     prefix: str = key("words before the Python command, such as `apptainer exec --nv image.sif`", "")

@@ -54,6 +54,15 @@ class Soup:
                     f"soup {self.method}: coefficient {odd[0]!r} of group {group}; expected finite numbers"
                 )
 
+    def __str__(self) -> str:
+        """Return the soup in words: method, number of models, their names, and coefficients if these differ."""
+        kind = "ensemble" if self.space == "logits" else "soup"
+        row = next(iter(self.coefficients.values()))
+        alike = len(self.coefficients) == 1 and len(set(row)) == 1
+        named = zip(self.ingredients, row, strict=True)
+        members = self.ingredients if alike or len(self.coefficients) > 1 else [f"{c:.4g} {name}" for name, c in named]
+        return f"{self.method} {kind} of {len(self.ingredients)} models: {', '.join(members)}"
+
     def to_json(self) -> dict[str, Any]:
         d = asdict(self)
         d["coefficients"] = {group: list(map(float, row)) for group, row in self.coefficients.items()}

@@ -23,6 +23,8 @@ def notes_on(chosen: Soup, of_updates: bool = False) -> list[str]:
     of_updates: whether the coefficients multiply adapters' updates, which are added to a base.
     """
     found = []
+    if len(chosen.ingredients) == 1 and not chosen.trace:
+        found.append("there is only one checkpoint, so nothing is averaged")
     sums = {group: math.fsum(row) for group, row in chosen.coefficients.items()}
     odd = {group: total for group, total in sums.items() if abs(total - 1) > ROUNDING}
     if odd:
@@ -40,8 +42,15 @@ def notes_on(chosen: Soup, of_updates: bool = False) -> list[str]:
             found.append(f"{' and '.join(same)} contain the same weights, which are averaged more than once")
     scores = [step["correct"] for step in chosen.trace if "correct" in step and "kept" in step]
     if len(scores) > 1 and scores[0] is not None and all(score == scores[0] for score in scores):
-        found.append(f"all {len(scores)} evaluations gave the same score ({scores[0]}), so it had no influence; {WHY}")
+        found.append(
+            f"all {len(scores)} evaluations gave the same score ({_short(scores[0])}), so it had no influence; {WHY}"
+        )
     return found
+
+
+def _short(score: float | Sequence[float]) -> str:
+    each = score if isinstance(score, Sequence) else [score]
+    return ", ".join(f"{metric:.6g}" for metric in each)
 
 
 WHY = "does the evaluator load the state dict that it receives?"

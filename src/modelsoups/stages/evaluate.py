@@ -1,5 +1,6 @@
 """Computes and caches the logits of all initial and fine-tuned models: `modelsoups evaluate`."""
 
+import functools
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -7,7 +8,7 @@ from torch import Tensor
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.experiment.ingredients import load_weights
 from modelsoups.soup.coefficients import Ingredient
-from modelsoups.workers.processes import run_tasks
+from modelsoups.workers.processes import Size, advance, run_tasks
 
 
 def run(experiment: Experiment) -> bool:
@@ -23,21 +24,30 @@ def run(experiment: Experiment) -> bool:
         return False
     print(f"evaluate: evaluating {len(tasks)} of {len(models)} models on {names}")
     experiment.prepare_inputs(sets.evaluated())
-    for _ in run_tasks(_evaluate, tasks, experiment.workers, "evaluate", shared=experiment):
+    size = Size(functools.partial(_examples, experiment), experiment.unit)
+    for _ in run_tasks(_evaluate, tasks, experiment.workers, "evaluate", size, experiment):
         pass
     return True
 
 
 def _is_cached(experiment: Experiment, model: Ingredient) -> bool:
+    return not _examples(experiment, model)
+
+
+def _examples(experiment: Experiment, model: Ingredient) -> int:
+    """Return how many examples the model is still to be evaluated on, in all data sets together."""
     names = experiment.sets.evaluated()
-    return all(experiment.logits.path(name, model.sha256).exists() for name in names)
+    missing = [name for name in names if not experiment.logits.path(name, model.sha256).exists()]
+    return sum(len(experiment.sets[name]) for name in missing)
 
 
 def _evaluate(experiment: Experiment, model: Ingredient) -> None:
     state = load_weights(model)
     for name in experiment.sets.evaluated():
         check_classes(experiment, name, model, state)
-        experiment.logits.of(name, model.sha256, state)
+        if not experiment.logits.path(name, model.sha256).exists():
+            experiment.logits.of(name, model.sha256, state)
+            advance(len(experiment.sets[name]))
 
 
 def check_classes(experiment: Experiment, name: str, model: Ingredient, state: Mapping[str, Tensor]) -> None:

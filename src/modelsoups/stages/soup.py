@@ -21,7 +21,9 @@ from modelsoups.published import released
 from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.methods import INDIVIDUAL, method_of
 from modelsoups.soup.methods.wise_ft import wise_ft
-from modelsoups.workers.processes import run_tasks, workers_kept
+from modelsoups.workers.processes import Size, run_tasks, workers_kept
+
+FROM_LOGITS = ("best", "second_best", "uniform", "ensemble", "greedy_ensemble")  # methods that evaluate no mixture
 
 
 @dataclass(frozen=True)
@@ -60,16 +62,36 @@ def run(experiment: Experiment) -> bool:
     for orders, chosen_by in ((on_holdout, key), (on_test(experiment), storage.fingerprint([key, inputs["sets"]]))):
         keys = {order.row: _key_of(order.method, chosen_by, own) for order in orders}
         todo = [order for order in orders if soups.extras(order.row).get("inputs") != keys[order.row]]
-        for order, soup in run_tasks(_choose, todo, workers, "soup: choosing", shared=experiment):
+        size = Size(
+            functools.partial(_evaluations, experiment, len(found.ingredients)), kind=lambda order: order.method
+        )
+        for order, soup in run_tasks(_choose, todo, workers, "soup: choosing", size, experiment):
             soups.write(order.row, soup, inputs=keys[order.row])
         rows += keys
     rows += _interpolations(experiment, key)
-    for _ in run_tasks(_measure, rows, workers, "soup: measuring", shared=experiment):
+    mixed = {row for row in rows if soups.read(row).space != "logits"}  # ensembles take no time
+    size = Size(lambda row: float(row in mixed), kind=lambda row: str(row in mixed))
+    for _ in run_tasks(_measure, rows, workers, "soup: measuring", size, experiment):
         pass
     made = [*map(files.soup, rows), *map(files.mixed, experiment.config.soup.write)]
     manifests.finish(files.soups, inputs, made, missing=found.missing)
     print(f"soup: wrote {len(rows)} soups to {files.soups}")
     return True
+
+
+def _evaluations(experiment: Experiment, count: int, order: Order) -> float:
+    """Return about how many models a method evaluates on the hold-out to choose from `count` models.
+
+    This orders the tasks and says how much of the time is left. Methods that learn go over all models
+    in each epoch, forward and backward; those that read only cached logits count as one.
+    """
+    if order.method in FROM_LOGITS:
+        return 1.0
+    models = count if order.subset is None else len(order.subset)
+    known = inspect.signature(method_of(order.method)).parameters
+    if "epochs" in known:
+        return 3.0 * models * order.options.get("epochs", known["epochs"].default)
+    return 3.0 * models if order.method == "greedy_replacement" else float(models)
 
 
 def _key_of(name: str, key: str, own: Mapping[str, str]) -> str:

@@ -5,6 +5,7 @@ Workers are forked from a server process that has already imported slow packages
 
 import contextlib
 import functools
+import gc
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.forkserver
@@ -27,15 +28,20 @@ Result = TypeVar("Result")
 STAGES = ("modelsoups.stages.finetune", "modelsoups.train.trainer", "modelsoups.stages.soup")
 PRELOAD = [*STAGES, "open_clip"]
 NOT_STARTED, IDLE = -2, -1  # values of a worker's slot, which otherwise is the number of its task
+MANAGER_SECONDS = 2  # to wait for the pool's own thread, which then holds none of its semaphores
 SHARED_KEPT = 4  # number of shared objects that a worker caches
 
 
 @dataclass(frozen=True)
 class Size:
-    """The sizes of tasks: of(task) is a task's number of units; unit is their name."""
+    """The sizes of tasks: of(task) is a task's number of units; unit is their name, if shown.
+
+    kind(task) names the tasks that have one speed in units, for the estimate of the time left.
+    """
 
     of: Callable[..., float]
-    unit: str
+    unit: str | None = None
+    kind: Callable[..., str] = lambda _: ""
 
 
 def cores() -> int:
@@ -61,17 +67,19 @@ def run_tasks(
     """Run function(task) in worker processes; yield (task, result) as tasks finish.
 
     size: the number of units of each task, such as images; the largest tasks start first, and tasks
-    report finished units by `advance`. With `shared`, function(shared, task) is called; each worker
+    may report finished units by `advance`. With `shared`, function(shared, task) is called; each worker
     unpickles `shared` only once. Each task starts with one torch thread and even a single worker is
     another process, so results do not depend on `workers`. A task's exception is raised here.
     """
     if not tasks:
         return
     ordered = sorted(tasks, key=size.of, reverse=True) if size else list(tasks)
-    units = sum(map(size.of, ordered)) if size else len(ordered)
-    meter = Meter(label, len(ordered), units, size.unit if size else None)
+    count = min(workers, len(ordered))
+    sizes = [max(1.0, size.of(task)) if size else 1.0 for task in ordered]
+    kinds = [size.kind(task) for task in ordered] if size else None
+    meter = Meter(label, sizes, size.unit if size else None, count, kinds)
     content = None if shared is None else pickle.dumps(shared)
-    team = _hire(min(workers, len(ordered)), workers)
+    team = _hire(count, workers)
     try:
         waiting: dict[Future[Result], int] = {}
         for number, task in enumerate(ordered):
@@ -81,10 +89,10 @@ def run_tasks(
             for news in team.news():
                 meter.add(*news)
             for future in sorted(ended, key=waiting.__getitem__):  # in the order in which they started
-                result = future.result()
-                task = ordered[waiting.pop(future)]
-                meter.finish(1.0 if size is None else 0.0)
-                yield task, result
+                result, number = future.result(), waiting.pop(future)
+                meter.finish(number)
+                yield ordered[number], result
+            meter.look({slot.value for slot in team.slots} & set(waiting.values()))
             meter.show()
         team.idle = True
     except BrokenProcessPool:
@@ -109,20 +117,30 @@ class _Team:
         self.slots = [context.Value("i", NOT_STARTED) for _ in range(count)]
         self.pool = ProcessPoolExecutor(count, context, _begin, (self.queue, self.slots))
 
-    def news(self) -> Iterator[tuple[float, float]]:
-        """Yield the workers' progress reports: (units done, those that an earlier run did)."""
+    def news(self) -> Iterator[tuple[int, float, float]]:
+        """Yield the workers' progress reports: (task, units done, those that an earlier run did)."""
         with contextlib.suppress(queue.Empty):
             while True:
                 yield self.queue.get_nowait()
 
     def stop(self) -> None:
-        """Stop the workers: let them exit if no task is running, otherwise kill them."""
+        """Stop the workers: let them exit if no task is running, otherwise kill them.
+
+        Then drop the semaphores: a process that a signal ends would otherwise leave them to Python's
+        resource tracker, which warns.
+        """
         processes = list((self.pool._processes or {}).values())
+        manager: threading.Thread | None = self.pool._executor_manager_thread  # type: ignore[assignment]
         self.pool.shutdown(wait=self.idle, cancel_futures=True)
         for process in processes:
             process.kill()
         for process in processes:
             process.join()
+        if manager is not None:
+            manager.join(MANAGER_SECONDS)
+        del self.pool, self.queue, self.slots
+        if not self.idle:
+            gc.collect()
 
 
 def _start_server() -> None:
@@ -188,7 +206,7 @@ def _release(team: _Team) -> None:
 class _Doer:
     """The state of a process that runs tasks: how it reports progress, and cached objects."""
 
-    def __init__(self, report: Callable[[tuple[float, float]], None], slot: Any = None) -> None:
+    def __init__(self, report: Callable[[tuple[int, float, float]], None], slot: Any = None) -> None:
         self.report, self.slot = report, slot
         self.unpickled = functools.lru_cache(SHARED_KEPT)(pickle.loads)  # by their bytes
 
@@ -199,16 +217,18 @@ _this: _Doer | None = None  # None if it runs no tasks; `advance` is called deep
 def advance(units: float, resumed: bool = False) -> None:
     """Report from inside a task that `units` are done; `resumed` means by an earlier run."""
     if _this is not None:
-        _this.report((units, units if resumed else 0.0))
+        number = 0 if _this.slot is None else _this.slot.value
+        _this.report((number, units, units if resumed else 0.0))
 
 
 @contextlib.contextmanager
 def watched(label: str, units: float, unit: str | None = None) -> Iterator[None]:
     """Inside the with block, show the progress that a task in this process reports by `advance`."""
     global _this
-    meter = Meter(label, 1, units, unit)
+    meter = Meter(label, [units], unit)
+    meter.look([0])
 
-    def show(news: tuple[float, float]) -> None:
+    def show(news: tuple[int, float, float]) -> None:
         meter.add(*news)
         meter.show()
 
