@@ -1,10 +1,11 @@
 """Fine-tuning against the authors' loop (benchmarks/plain_loop.py): loader alone, model alone, both, and a sweep.
 
-    python benchmarks/finetune.py [loader model sweep] [--device cuda] [--model clip_vit_b32] [--batch 512] ...
+    python benchmarks/finetune.py [loader share model sweep] [--device cuda] [--model clip_vit_b32] [--batch 512] ...
 
 loader  images/s per core from JPEGs of 500 x 375 pixels and ImageNet's mean size (110 KB) to crops of 224 pixels: ours
         from shards with the original bytes, of `data.train_resize=256`, and of `data.train_format=raw` too; then from
         the decoded ones to batches for the GPU, which crops and augments them (`finetune.augment=gpu`)
+share   images/s of four runs side by side, which decode JPEGs of 500 x 375 each for itself or with `finetune.share`
 model   images/s of training on one batch over and over, and on the loader's
 sweep   seconds of the miniature's fine-tuning from the command to its end, two models side by side
 
@@ -19,6 +20,7 @@ import argparse
 import functools
 import io
 import json
+import multiprocessing
 import os
 import shutil
 import statistics
@@ -41,6 +43,7 @@ from torchvision.datasets import ImageFolder
 from modelsoups.config.compose import load
 from modelsoups.config.schema import Config
 from modelsoups.data import loader, shards
+from modelsoups.data.shared_images import shared_file
 from modelsoups.data.storing import Storing, stored
 from modelsoups.data.transforms import train_crop
 from modelsoups.disk import provenance, storage
@@ -170,6 +173,49 @@ def table(part: str, what: str, speeds: dict[str, float], cores: int, inverse: b
     return [
         {"part": part, "what": what, "way": way, "value": s / cores, "ratio": ratios[way]} for way, s in speeds.items()
     ]
+
+
+# ---- four loaders side by side ----
+
+
+def share_rows(home: Path, args: argparse.Namespace) -> list[Row]:
+    """images/s of four runs together, each with the draws of its own seed, with and without finetune.share."""
+
+    def separate(aug: str) -> float:
+        return four(home / "full", aug, None)
+
+    def shared(aug: str) -> float:
+        with shared_file(4 * 64) as path:
+            return four(home / "full", aug, path)
+
+    rows: list[Row] = []
+    for crop, aug in CROPS.items():
+        ways = {"four loaders": functools.partial(separate, aug), "finetune.share": functools.partial(shared, aug)}
+        rows += table("share", f"crops of {crop}", in_turns(ways, args.rounds), 1)
+    return rows
+
+
+def four(folder: Path, aug: str, shared: Path | None) -> float:
+    """images/s of four loaders from the start of the first to the end of the last."""
+    forked = multiprocessing.get_context("fork")
+    counts = forked.SimpleQueue()
+    processes = [forked.Process(target=one_of_four, args=(folder, aug, seed, shared, counts)) for seed in range(4)]
+    begin = time.perf_counter()
+    for process in processes:
+        process.start()
+    images = sum(counts.get() for _ in processes)
+    seconds = time.perf_counter() - begin
+    for process in processes:
+        process.join()
+    return images / seconds
+
+
+def one_of_four(folder: Path, aug: str, seed: int, shared: Path | None, counts: Any) -> None:
+    loader.cores = lambda: 1  # it decodes in this process
+    torch.set_num_threads(1)
+    how = loader.Preprocessing(SIDE, MEAN, "turbo", side_by_side=4, shared=shared)
+    recipe = a_recipe(aug=aug, seed=seed, order_seed=0)
+    counts.put(sum(len(labels_B) for _, labels_B in loader.train_batches(shards.ShardSet(folder), recipe, how, 0)))
 
 
 # ---- the model, alone and with the loader ----
@@ -334,8 +380,8 @@ def timed(work: Callable[[], None]) -> float:
 
 # ---- report ----
 
-PARTS = {"loader": loader_rows, "model": model_rows, "sweep": sweep_rows}
-UNITS = {"loader": "images/s per core", "model": "images/s", "sweep": "seconds"}
+PARTS = {"loader": loader_rows, "share": share_rows, "model": model_rows, "sweep": sweep_rows}
+UNITS = {"loader": "images/s per core", "share": "images/s", "model": "images/s", "sweep": "seconds"}
 
 
 def write(part: str, rows: list[Row], facts: Row) -> None:
@@ -357,7 +403,7 @@ def write(part: str, rows: list[Row], facts: Row) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", help="of loader, model, sweep; all of them by default")
+    parser.add_argument("parts", nargs="*", help="of loader, share, model, sweep; all of them by default")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--model", default="clip_vit_b32", help="a file of conf/model")
     parser.add_argument("--batch", type=int, default=16)
