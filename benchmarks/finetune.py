@@ -424,7 +424,7 @@ def main() -> None:
         words = [word for word in sys.argv[1:] if word not in ("--data", str(args.data))]  # no place of this machine
         facts: Row = {"command": " ".join(["python benchmarks/finetune.py", *words])}
         chosen = args.parts or list(PARTS)
-        if set(chosen) & {"loader", "model"}:
+        if set(chosen) & {"loader", "share", "model"}:
             facts["kilobytes"] = generate(home, args.images)
         for part in chosen:
             write(part, PARTS[part](home, args), facts)
