@@ -1,9 +1,11 @@
 """Fine-tuning against the authors' loop (benchmarks/plain_loop.py): loader alone, model alone, both, and a sweep.
 
-    python benchmarks/finetune.py [loader model sweep] [--device cuda] [--model clip_vit_b32] [--batch 512] ...
+    python benchmarks/finetune.py [loader share model sweep] [--device cuda] [--model clip_vit_b32] [--batch 512] ...
 
 loader  images/s per core from JPEGs of 500 x 375 pixels and ImageNet's mean size (110 KB) to crops of 224 pixels: ours
-        from shards with the original bytes, and from shards of `data.train_resize=256`
+        from shards with the original bytes, of `data.train_resize=256`, and of `data.train_format=raw` too; then from
+        the decoded ones to batches for the GPU, which crops and augments them (`finetune.augment=gpu`)
+share   images/s of four runs side by side, which decode JPEGs of 500 x 375 each for itself or with `finetune.share`
 model   images/s of training on one batch over and over, and on the loader's
 sweep   seconds of the miniature's fine-tuning from the command to its end, two models side by side
 
@@ -18,6 +20,7 @@ import argparse
 import functools
 import io
 import json
+import multiprocessing
 import os
 import shutil
 import statistics
@@ -40,7 +43,8 @@ from torchvision.datasets import ImageFolder
 from modelsoups.config.compose import load
 from modelsoups.config.schema import Config
 from modelsoups.data import loader, shards
-from modelsoups.data.imagenet.writing import encoded
+from modelsoups.data.shared_images import shared_file
+from modelsoups.data.storing import Storing, stored
 from modelsoups.data.transforms import train_crop
 from modelsoups.disk import provenance, storage
 from modelsoups.experiment.experiment import Experiment
@@ -52,6 +56,7 @@ WIDTH, HEIGHT, QUALITY, CLASSES, DISTINCT, SIDE = 500, 375, 94, 50, 100, 224
 EPOCHS = 4  # of the faster loader: as many seconds as one of theirs
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's
 CROPS = {"90 to 100% of the area": "minimal", "8 to 100%, mirrored": "rand-m0-n0"}  # the paper's minimal, timm's
+FORMS = {"full": "original bytes", "small": "data.train_resize=256", "raw": "data.train_format=raw of 256"}
 Row = dict[str, Any]
 
 
@@ -82,16 +87,17 @@ def photograph(seed: int) -> bytes:
 
 
 def generate(home: Path, images: int) -> dict[str, float]:
-    """The same images as an ImageFolder tree (folder/), original shards (full/) and resized ones (small/)."""
+    """The same images as an ImageFolder tree (folder/) and shards: original (full), resized (small), decoded (raw)."""
     pictures = [photograph(seed) for seed in range(DISTINCT)]
-    small = [encoded(data, "", 256, False)[0] for data in pictures]
+    forms = {"full": Storing(), "small": Storing(256), "raw": Storing(256, raw=True)}
+    made = {name: [stored(data, "", form) for data in pictures] for name, form in forms.items()}
     for number in range(images):
         file = home / "folder" / f"{number % CLASSES:03d}" / f"{number:06d}.JPEG"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(pictures[number % DISTINCT])
-    for name, stored in (("full", pictures), ("small", small)):
-        write_set(home / name, ((f"{i:06d}", stored[i % DISTINCT], "jpg", i % CLASSES) for i in range(images)))
-    return {name: statistics.mean(map(len, s)) / 1000 for name, s in (("full", pictures), ("small", small))}
+    for name, found in made.items():
+        write_set(home / name, ((f"{i:06d}", *found[i % DISTINCT], i % CLASSES) for i in range(images)))
+    return {name: statistics.mean(len(data) for data, _ in found) / 1000 for name, found in made.items()}
 
 
 def write_set(folder: Path, samples: Iterator[shards.Sample]) -> None:
@@ -116,10 +122,10 @@ def theirs(folder: Path, aug: str, workers: int) -> float:
     return rate(batches)
 
 
-def ours(folder: Path, aug: str, workers: int, decoder: str) -> float:
+def ours(folder: Path, aug: str, workers: int, decoder: str, augment: str = "cpu") -> float:
     loader.cores = lambda: workers + 1  # one is left for training, which there is none of
     recipe = a_recipe(aug=aug, epochs=EPOCHS)
-    preprocessing = loader.Preprocessing(SIDE, MEAN, decoder)
+    preprocessing = loader.Preprocessing(SIDE, MEAN, decoder, augment)
     return rate(loader.train_batches(shards.ShardSet(folder), recipe, preprocessing, 0))
 
 
@@ -138,10 +144,13 @@ def loader_rows(home: Path, args: argparse.Namespace) -> list[Row]:
     for crop, aug in CROPS.items():
         plain = functools.partial(theirs, home / "folder", aug, args.workers)
         ways: dict[str, Callable[[], float]] = {"ImageFolder, PIL, Compose": plain}
-        for name, decoder in (("full", "turbo"), ("small", "turbo"), ("full", "pil"), ("small", "pil")):
-            stored = "original bytes" if name == "full" else "data.train_resize=256"
-            way = functools.partial(ours, home / name, aug, args.workers, decoder)
-            ways[f"ours, {stored}, decode={decoder}"] = way
+        for decoder in ("turbo", "pil"):
+            for name, form in FORMS.items():
+                ways[f"ours, {form}, decode={decoder}"] = functools.partial(
+                    ours, home / name, aug, args.workers, decoder
+                )
+        way = functools.partial(ours, home / "raw", aug, args.workers, "turbo", "gpu")
+        ways[f"ours, {FORMS['raw']}, augment=gpu, up to the copy to the device"] = way
         speeds = in_turns(ways, args.rounds)
         rows += table("loader", f"crops of {crop}", speeds, args.workers)
     return rows
@@ -164,6 +173,49 @@ def table(part: str, what: str, speeds: dict[str, float], cores: int, inverse: b
     return [
         {"part": part, "what": what, "way": way, "value": s / cores, "ratio": ratios[way]} for way, s in speeds.items()
     ]
+
+
+# ---- four loaders side by side ----
+
+
+def share_rows(home: Path, args: argparse.Namespace) -> list[Row]:
+    """images/s of four runs together, each with the draws of its own seed, with and without finetune.share."""
+
+    def separate(aug: str) -> float:
+        return four(home / "full", aug, None)
+
+    def shared(aug: str) -> float:
+        with shared_file(4 * 64) as path:
+            return four(home / "full", aug, path)
+
+    rows: list[Row] = []
+    for crop, aug in CROPS.items():
+        ways = {"four loaders": functools.partial(separate, aug), "finetune.share": functools.partial(shared, aug)}
+        rows += table("share", f"crops of {crop}", in_turns(ways, args.rounds), 1)
+    return rows
+
+
+def four(folder: Path, aug: str, shared: Path | None) -> float:
+    """images/s of four loaders from the start of the first to the end of the last."""
+    forked = multiprocessing.get_context("fork")
+    counts = forked.SimpleQueue()
+    processes = [forked.Process(target=one_of_four, args=(folder, aug, seed, shared, counts)) for seed in range(4)]
+    begin = time.perf_counter()
+    for process in processes:
+        process.start()
+    images = sum(counts.get() for _ in processes)
+    seconds = time.perf_counter() - begin
+    for process in processes:
+        process.join()
+    return images / seconds
+
+
+def one_of_four(folder: Path, aug: str, seed: int, shared: Path | None, counts: Any) -> None:
+    loader.cores = lambda: 1  # it decodes in this process
+    torch.set_num_threads(1)
+    how = loader.Preprocessing(SIDE, MEAN, "turbo", side_by_side=4, shared=shared)
+    recipe = a_recipe(aug=aug, seed=seed, order_seed=0)
+    counts.put(sum(len(labels_B) for _, labels_B in loader.train_batches(shards.ShardSet(folder), recipe, how, 0)))
 
 
 # ---- the model, alone and with the loader ----
@@ -328,8 +380,8 @@ def timed(work: Callable[[], None]) -> float:
 
 # ---- report ----
 
-PARTS = {"loader": loader_rows, "model": model_rows, "sweep": sweep_rows}
-UNITS = {"loader": "images/s per core", "model": "images/s", "sweep": "seconds"}
+PARTS = {"loader": loader_rows, "share": share_rows, "model": model_rows, "sweep": sweep_rows}
+UNITS = {"loader": "images/s per core", "share": "images/s", "model": "images/s", "sweep": "seconds"}
 
 
 def write(part: str, rows: list[Row], facts: Row) -> None:
@@ -351,7 +403,7 @@ def write(part: str, rows: list[Row], facts: Row) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", help="of loader, model, sweep; all of them by default")
+    parser.add_argument("parts", nargs="*", help="of loader, share, model, sweep; all of them by default")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--model", default="clip_vit_b32", help="a file of conf/model")
     parser.add_argument("--batch", type=int, default=16)
@@ -372,7 +424,7 @@ def main() -> None:
         words = [word for word in sys.argv[1:] if word not in ("--data", str(args.data))]  # no place of this machine
         facts: Row = {"command": " ".join(["python benchmarks/finetune.py", *words])}
         chosen = args.parts or list(PARTS)
-        if set(chosen) & {"loader", "model"}:
+        if set(chosen) & {"loader", "share", "model"}:
             facts["kilobytes"] = generate(home, args.images)
         for part in chosen:
             write(part, PARTS[part](home, args), facts)

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from pico import make_data
 
 from modelsoups.cluster import plan
 from modelsoups.config.compose import load
@@ -82,3 +83,19 @@ def test_more_gpus_and_fewer_models_at_once_change_the_hours(cfg, capsys):
     assert two_nodes == pytest.approx(one / 2, abs=0.01)
     assert three_at_once == pytest.approx(2 * one, abs=0.01)  # of six models
     assert hundred_at_once == one
+
+
+def test_loading_is_timed_and_named_if_it_limits_the_gpus(cfg, tmp_path, capsys, monkeypatch):
+    data = make_data(tmp_path / "data")
+    given = [*cfg.overrides, f"data.dir={data}", "plan.parameters=1"]
+    measured = Experiment(load(given)).loading_speed(Experiment(cfg).draw.planned()[0])
+    assert measured > 10
+    monkeypatch.setattr(Experiment, "loading_speed", lambda self, recipe: 500.0)
+    for speed, more, said in (
+        (4000, [], "a node trains 4,000 images/s and loads 3,500 with 7 cores of cluster.cpus_per_node=8"),
+        (4000, [], "loading limits, so it takes 1.1 times as long: see data.train_format"),
+        (3000, [], "loading keeps up"),
+        (1000, ["cluster.gpus_per_node=4"], "a node trains 4,000 images/s and loads 2,000 with 4 cores"),
+    ):
+        plan.run(Experiment(load([*given, f"plan.images_per_second={speed}", *more])))
+        assert said in capsys.readouterr().out

@@ -455,3 +455,21 @@ def test_another_way_of_decoding_makes_another_ingredient(cfg):
         finetune.run(Experiment(cfg))
     shutil.rmtree(folder)
     assert manifests.manifest_of(straight(cfg))["inputs"]["decode"] == "turbo"
+
+
+def test_models_that_share_images_have_one_order_of_them_recorded_in_their_recipes(cfg, tmp_path):
+    with pytest.raises(ValueError, match=r"no common order_seed; draw them with finetune\.share=true too"):
+        finetune.run(Experiment(load([*cfg.overrides, "finetune.share=true", "ingredient=null"])))
+    shutil.copytree(cfg.run.root / "init", tmp_path / "shared" / "init")
+    more = [f"runs={tmp_path / 'shared'}", "finetune.share=true", "finetune.parallel=2", "ingredient=null"]
+    shared = load([*cfg.overrides, *more])
+    sweep.run(Experiment(shared))
+    recipes = Experiment(shared).draw.recipes()
+    assert {recipe.order_seed for recipe in recipes} == {shared.data.seed}
+    assert len({recipe.seed for recipe in recipes}) == len(recipes)
+    finetune.run(Experiment(shared))
+    beside = load_file(shared.run.ingredient(1) / "model.safetensors")
+    shutil.rmtree(shared.run.ingredients)
+    assert fine_tune(Experiment(shared), recipes[1], 1) is None
+    alone = load_file(shared.run.ingredient(1) / "model.safetensors")
+    assert all(torch.equal(beside[key], tensor) for key, tensor in alone.items())

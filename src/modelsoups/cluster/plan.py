@@ -2,13 +2,15 @@
 
 Training examples (such as images), steps, GPU-hours and disk space are computed from the
 hyperparameters of all models. The speed of a GPU is plan.images_per_second or, if that is null, the
-median over finished models.
+median over finished models. If the training set is prepared, its loading is timed on one core of this
+machine, to say whether loading or the GPU will limit the runs.
 """
 
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelsoups.config.schema import ClusterConfig
 from modelsoups.disk import manifests, paths
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.recipes.recipe import Recipe
@@ -49,7 +51,22 @@ def run(experiment: Experiment) -> bool:
     )
     weights_gb, checkpoints_gb = (f"{size / 1e9:,.2f} GB" for size in (total.weights_bytes, total.checkpoint_bytes))
     print(f"plan: disk space of {weights_gb} for weights and, during the sweep, up to {checkpoints_gb} for checkpoints")
+    prepared = manifests.manifest_of(experiment.sets.folder(config.data.train)) is not None
+    if prepared and config.cluster.gpus_per_node:
+        print(f"plan: {_limit(config.cluster, experiment.loading_speed(recipes[0]), speed, unit)}")
     return False
+
+
+def _limit(cluster: ClusterConfig, loaded: float, trained: float, unit: str) -> str:
+    """Return whether loading or the GPUs will limit the runs, given examples/s of one core and of one GPU."""
+    loaders = max(1, cluster.cpus_per_node - cluster.ranks)  # the other cores drive the GPUs
+    loading, training = loaded * loaders, trained * cluster.ranks
+    cores = f"{loaders} core{'s' if loaders > 1 else ''} of cluster.cpus_per_node={cluster.cpus_per_node}"
+    said = f"a node trains {training:,.0f} {unit}/s and loads {loading:,.0f} with {cores}, by one core of this machine"
+    if loading >= training:
+        return f"{said}; loading keeps up"
+    slower = f"loading limits, so it takes {training / loading:,.1f} times as long"
+    return f"{said}; {slower}: see data.train_format, finetune.augment and finetune.decode"
 
 
 def cost(recipes: list[Recipe], concurrent: int | None, train: int, weights: int, unit: str) -> Cost:

@@ -123,6 +123,12 @@ class DataConfig:
         None,
         at_least=32,
     )
+    train_format: str = key(
+        "how training images are stored: as they are, or resized as JPEG (encoded), or decoded (raw: at 256 pixels"
+        " about 260 kB an image, read many times as fast; needs data.train_resize)",
+        "encoded",
+        choices=("encoded", "raw"),
+    )
     check_counts: bool = key("stop with an error if examples of a set are missing", True)
     score: str = key(
         "score of a model on images: top-1 accuracy, the mean F1 of all classes, or the accuracy of the group of"

@@ -7,8 +7,9 @@ import contextlib
 import functools
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,10 +17,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from modelsoups.data import order
-from modelsoups.data.decoders import DECODERS, EncodedJpeg, Picture, augmented
+from modelsoups.data.decoders import DECODERS, EncodedJpeg, Picture, augmented, raw
 from modelsoups.data.gpu.augment import BatchPlan, canvas_pixels, draw, plan_batch
 from modelsoups.data.order import WHOLE, Share
 from modelsoups.data.shards import CorruptImage, ShardSet
+from modelsoups.data.shared_images import Part, SharedImages
 from modelsoups.data.transforms import Transform, seed_sample, train_crop
 from modelsoups.recipes.recipe import Recipe
 from modelsoups.workers.processes import cores
@@ -35,7 +37,7 @@ class Preprocessing:
 
     mean (RGB, 0 to 1) is the colour of pixels that augmentation leaves empty. decoder is "pil",
     "turbo" or "gpu"; augment is "cpu" or "gpu". side_by_side: how many runs share the machine's
-    cores.
+    cores. shared: the file by which these runs share decoded images, if they do.
     """
 
     image_size: int
@@ -43,6 +45,7 @@ class Preprocessing:
     decoder: str = "pil"
     augment: str = "cpu"
     side_by_side: int = 1
+    shared: Path | None = None
 
 
 @dataclass
@@ -89,18 +92,20 @@ def train_batches(
     processes = loader_processes(train, preprocessing.side_by_side)
     on_gpu = preprocessing.augment == "gpu"
     collate = functools.partial(_planned, preprocessing.image_size, preprocessing.mean)
-    kind = Unaugmented if on_gpu else Augmented
+    images = (Unaugmented if on_gpu else Augmented)(train, recipe, preprocessing, skipped.limit > 0)
     loader: DataLoader[Any] = DataLoader(
-        kind(train, recipe, preprocessing, skipped.limit > 0),
+        images,
         batch_sampler=index_batches(len(train), recipe, first, share),
         num_workers=processes,
         collate_fn=collate if on_gpu else None,
         pin_memory=torch.cuda.is_available(),  # lets copies to the GPU overlap with computation
     )
     try:
-        for pixels_BCHW, labels_B, corrupt_B in loader:
-            skipped.add(corrupt_B)
-            yield pixels_BCHW, labels_B
+        with images.progress(first) as reached:
+            for batch, (pixels_BCHW, labels_B, corrupt_B) in enumerate(loader):
+                skipped.add(corrupt_B)
+                yield pixels_BCHW, labels_B
+                reached(first + batch // share.parts + 1)
     except ValueError as error:
         if not processes:
             raise
@@ -131,7 +136,7 @@ def index_batches(images: int, recipe: Recipe, first: int = 0, share: Share = WH
     """Yield one list of (epoch, image index) per micro-batch of a rank; drop incomplete batches."""
     per_epoch, total = images // recipe.batch_size, recipe.total_steps(images)
     for epoch in range(first // per_epoch, recipe.begun_epochs(images)):
-        order_N, done = order.epoch_order(images, recipe.seed, epoch), epoch * per_epoch
+        order_N, done = order.epoch_order(images, recipe.shuffled_by, epoch), epoch * per_epoch
         for batch in range(max(0, first - done), min(per_epoch, total - done)):
             index_B = order_N[batch * recipe.batch_size : (batch + 1) * recipe.batch_size]
             for part in share.of(index_B):
@@ -149,6 +154,9 @@ class Augmented(Dataset[Any]):
     recipe: Recipe
     preprocessing: Preprocessing
     skips: bool = False
+    begin: float = 0.0  # where in a batch this run begins to read
+    epoch: int = -1  # of place_N
+    place_N: Tensor = field(default_factory=lambda: torch.empty(0))  # of each image in the epoch's order
 
     @functools.cached_property
     def crops(self) -> dict[str, Transform]:
@@ -169,26 +177,76 @@ class Augmented(Dataset[Any]):
             return "minimal" if epoch == last else "strong"
         return self.recipe.aug
 
+    def __getitems__(self, keys: list[tuple[int, int]]) -> list[Any]:
+        """Return the items of a batch. Runs that share images begin at different ones, to decode different ones."""
+        turn = int(self.begin * len(keys))
+        items = [self[key] for key in keys[turn:] + keys[:turn]]
+        return items[len(keys) - turn :] + items[: len(keys) - turn]
+
     def __getitem__(self, key: tuple[int, int]) -> Any:
         epoch, index = key
-        taken, image = self.readable(index)
+        taken, image = self.readable(epoch, index)
         assert not isinstance(image, EncodedJpeg)  # the configuration refuses decode=gpu here
         seed_sample(self.recipe.seed, epoch, index)
         pixels_CHW = augmented(self.crops[self.policy(epoch)], image)
         return pixels_CHW, int(self.train.labels_N[taken]), NONE if taken == index else index
 
-    def readable(self, index: int) -> tuple[int, Picture]:
+    def readable(self, epoch: int, index: int) -> tuple[int, Picture]:
         """Return (index, image); with `skips`, a corrupt image is replaced by the next good one."""
         for step in range(len(self.train)):
             taken = (index + step) % len(self.train)
             try:
-                return taken, self.image(taken)
+                return taken, self.image(taken) if step else self.shared_image(epoch, index)
             except CorruptImage:
                 if not self.skips:
                     raise
         folder = self.train.folder
         way_out = "move this folder away and run `modelsoups prepare`"
         raise CorruptImage(f"every image of {folder} is corrupt; {way_out}")
+
+    @functools.cached_property
+    def shared(self) -> SharedImages | None:
+        """Return the images that this run shares; none for a small set, which each run keeps decoded."""
+        path = self.preprocessing.shared
+        return SharedImages(path) if path is not None and self.train.bytes > KEEP_DECODED else None
+
+    def shared_image(self, epoch: int, index: int) -> Picture:
+        """Return a decoded image, which other runs on this machine may have decoded."""
+        if self.shared is None:
+            return self.image(index)
+        if epoch != self.epoch:
+            order_N = order.epoch_order(len(self.train), self.recipe.shuffled_by, epoch)
+            self.epoch, self.place_N = epoch, order_N.argsort()
+        own: list[Picture] = []
+
+        def decode() -> Sequence[Part]:
+            own.append(self.image(index))
+            return raw(own[0])
+
+        data = self.shared.image(epoch, int(self.place_N[index]), decode)
+        return own[0] if data is None else DECODERS[self.preprocessing.decoder](data, 0)
+
+    @contextlib.contextmanager
+    def progress(self, first: int) -> Iterator[Callable[[int], None]]:
+        """Yield a function to call after each training step; it waits for runs far behind that share the images.
+
+        first: the step at which this run starts.
+        """
+        if self.shared is None:
+            yield lambda step: None
+            return
+        per_epoch = len(self.train) // self.recipe.batch_size
+        member = self.shared.joined()
+        self.begin = member.row / self.preprocessing.side_by_side % 1
+
+        def images(step: int) -> int:
+            return step // per_epoch * len(self.train) + step % per_epoch * self.recipe.batch_size
+
+        member.reached(images(first), wait=False)
+        try:
+            yield lambda step: member.reached(images(step))
+        finally:
+            member.leave()
 
     def image(self, index: int) -> Picture:
         """Return a decoded image; a small data set's images are decoded once and kept in memory."""
@@ -206,7 +264,7 @@ class Unaugmented(Augmented):
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
         epoch, index = key
-        taken, image = self.readable(index)
+        taken, image = self.readable(epoch, index)
         if isinstance(image, EncodedJpeg):
             image = replace(image, where=self.train.where(taken), way_out=self.train.way_out)
         else:

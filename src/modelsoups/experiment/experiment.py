@@ -18,6 +18,7 @@ from modelsoups.workers.processes import worker_count
 if TYPE_CHECKING:
     from modelsoups.experiment.parts import CropStore, Imported, Ingredients, LogitsCache, Soups
     from modelsoups.models.classifier import Classifier
+    from modelsoups.recipes.recipe import Recipe
     from modelsoups.soup.coefficients import Ingredient
     from modelsoups.tasks.task import Task
 
@@ -58,7 +59,8 @@ class Experiment:
     @cached_property
     def draw(self) -> Draw:
         """Return the draw: the recipes of the run, and the search file that they come from."""
-        return Draw(self.files, self.config.sweep, self.config.recipe)
+        one_order = {"order_seed": self.config.data.seed} if self.config.finetune.share else {}
+        return Draw(self.files, self.config.sweep, one_order | self.config.recipe)
 
     @cached_property
     def imported(self) -> "Imported | None":
@@ -121,6 +123,12 @@ class Experiment:
         if classes not in self._classifiers:
             self._classifiers[classes] = self.task.build(self.config.model, classes)
         return self._classifiers[classes]
+
+    def loading_speed(self, recipe: "Recipe") -> float:
+        """Return how many training examples per second one core of this machine loads, measured."""
+        model = self.classifier(len(self.sets.train.classes))
+        speed: float = _parts().loading_speed(self.task, self.sets.train, model, recipe, self.config.finetune)
+        return speed
 
     @property
     def workers(self) -> int:

@@ -12,7 +12,7 @@ FORMS = {  # hyperparameter -> form of its values that are not in its list, and 
     "init": (re.compile(r"lp-[1-9]\d*"), "lp-<pixels>"),
 }
 # Not in the files of earlier versions:
-LATER = ("steps", "image_size", "crop_ratio", "select", "ema_warmup", "batchnorm", "init")
+LATER = ("steps", "image_size", "crop_ratio", "select", "ema_warmup", "batchnorm", "init", "order_seed")
 
 
 def hyper(
@@ -132,6 +132,11 @@ class Recipe:
         None,
         choices=("lp", "zeroshot"),
     )
+    order_seed: int | None = hyper(
+        "random seed of the order of training examples, which recipes may share (finetune.share); null: recipe.seed",
+        None,
+        within=(0, 2**63 - 1),
+    )
 
     def __post_init__(self) -> None:
         for about in fields(self):
@@ -163,6 +168,11 @@ class Recipe:
         """
         defaults = {f.name: f.default for f in fields(self)}
         return {name: v for name, v in asdict(self).items() if name not in LATER or v != defaults[name]}
+
+    @property
+    def shuffled_by(self) -> int:
+        """Return the seed of the order of training examples."""
+        return self.seed if self.order_seed is None else self.order_seed
 
     @property
     def length(self) -> str:

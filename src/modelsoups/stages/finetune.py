@@ -10,6 +10,7 @@ processes.
 
 import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,9 @@ import torch
 
 from modelsoups.checkpoints.states import state_sha256
 from modelsoups.config import registry
+from modelsoups.data.loader import loader_processes
 from modelsoups.data.shards import check_disjoint, check_test
+from modelsoups.data.shared_images import shared_file
 from modelsoups.data.text.sets import TextSet
 from modelsoups.disk import manifests, paths, storage
 from modelsoups.disk.lock import Lock, held
@@ -28,7 +31,7 @@ from modelsoups.recipes.recipe import Recipe, check_select
 from modelsoups.train import distillation, resume
 from modelsoups.train.averages import MODEL
 from modelsoups.train.ranks import ALONE, Ranks, joined, mark_saved
-from modelsoups.workers.processes import Size, run_tasks, watched
+from modelsoups.workers.processes import Size, run_tasks, watched, workers_kept
 
 if TYPE_CHECKING:
     from modelsoups.train.trainer import Trainer
@@ -80,8 +83,11 @@ def _fine_tune_all(experiment: Experiment, recipes: list[Recipe], todo: list[int
     _prepare_holdout(experiment)
     examples = len(sets.train)
     size = Size(lambda index: _examples(recipes[index], examples), experiment.unit)
-    ends = run_tasks(_task, todo, experiment.workers, "finetune", size, experiment)
-    failed = {index: reason for index, reason in ends if reason}
+    failed: dict[int, str] = {}
+    with workers_kept(), _shared(experiment, recipes, todo) as shared:
+        for group in _groups(todo, size, experiment.workers) if shared else [todo]:
+            ends = run_tasks(_task, group, experiment.workers, "finetune", size, (experiment, shared))
+            failed |= {index: reason for index, reason in ends if reason}
     print(f"finetune: wrote {len(todo) - len(failed)} ingredients to {experiment.files.ingredients}")
     return failed
 
@@ -119,8 +125,33 @@ def _check_drawn(experiment: Experiment, recipes: list[Recipe]) -> None:
             raise ValueError(f"recipe.{key}={value}, but {found}; {way_out}")
 
 
-def _task(experiment: Experiment, index: int) -> str | None:
-    return _fine_tune_locked(experiment, experiment.draw.recipes()[index], index, ALONE)
+@contextlib.contextmanager
+def _shared(experiment: Experiment, recipes: list[Recipe], todo: list[int]) -> Iterator[Path | None]:
+    """Yield the file of decoded images that runs share, or None; ValueError if they cannot (finetune.share)."""
+    given = experiment.config.finetune
+    if not given.share:
+        yield None
+        return
+    orders = {recipes[index].order_seed for index in todo}
+    if len(orders) > 1 or None in orders:
+        said = f"finetune.share=true, but the recipes in {experiment.files.draw} have no common order_seed"
+        raise ValueError(f"{said}; draw them with finetune.share=true too, in another run with name=...")
+    if given.decode == "gpu":
+        raise ValueError("finetune.share=true shares what CPUs decode; set finetune.decode=turbo or pil")
+    ahead = 2 * loader_processes(experiment.sets.train, experiment.workers) + 1  # batches
+    with shared_file(2 * ahead * max(recipes[index].batch_size for index in todo)) as path:
+        yield path
+
+
+def _groups(todo: list[int], size: Size, workers: int) -> list[list[int]]:
+    """Divide ingredients into groups that train side by side: the longest ones together, and so on."""
+    ordered = sorted(todo, key=size.of, reverse=True)
+    return [ordered[start : start + workers] for start in range(0, len(ordered), workers)]
+
+
+def _task(shared: tuple[Experiment, Path | None], index: int) -> str | None:
+    experiment, images = shared
+    return _fine_tune_locked(experiment, experiment.draw.recipes()[index], index, ALONE, images)
 
 
 def _examples(recipe: Recipe, count: int) -> int:
@@ -148,13 +179,15 @@ def _fine_tune_here(experiment: Experiment, recipe: Recipe, index: int) -> str |
     return reason
 
 
-def _fine_tune_locked(experiment: Experiment, recipe: Recipe, index: int, ranks: Ranks) -> str | None:
+def _fine_tune_locked(
+    experiment: Experiment, recipe: Recipe, index: int, ranks: Ranks, shared: Path | None = None
+) -> str | None:
     """Lock the ingredient's folder and fine-tune; ValueError if another process has the lock."""
     torch.set_num_threads(experiment.config.finetune.threads)
     if not ranks.first:
         return fine_tune(experiment, recipe, index, ranks)
     with held(experiment.files.ingredient(index)) as lock:
-        return fine_tune(experiment, recipe, index, ranks, lock)
+        return fine_tune(experiment, recipe, index, ranks, lock, shared)
 
 
 def _inputs(experiment: Experiment, recipe: Recipe) -> dict[str, Any]:
@@ -193,11 +226,17 @@ def _ended(experiment: Experiment, index: int, recipe: Recipe) -> str | None:
 
 
 def fine_tune(
-    experiment: Experiment, recipe: Recipe, index: int, ranks: Ranks = ALONE, lock: Lock | None = None
+    experiment: Experiment,
+    recipe: Recipe,
+    index: int,
+    ranks: Ranks = ALONE,
+    lock: Lock | None = None,
+    shared: Path | None = None,
 ) -> str | None:
     """Fine-tune the initial model with a recipe. Return why the loss diverged, or None.
 
-    Rank 0 writes the folder of ingredient `index`, after checking that it still has the `lock`.
+    shared: the file of decoded images that runs share (finetune.share). Rank 0 writes the folder of
+    ingredient `index`, after checking that it still has the `lock`.
     """
     from modelsoups.train.trainer import Trainer, Workspace  # loads timm: 2 s
 
@@ -210,7 +249,7 @@ def fine_tune(
     train = experiment.sets.train
     side_by_side = experiment.workers if config.ingredient is None else ranks.here
     holdout = experiment.sets.holdout if config.finetune.evaluate_every else None
-    workspace = Workspace(folder, storage.fingerprint(inputs), ranks, lock, side_by_side, holdout)
+    workspace = Workspace(folder, storage.fingerprint(inputs), ranks, lock, side_by_side, shared, holdout)
     model = experiment.classifier(len(train.classes))
     trainer = Trainer(experiment.task, recipe, config.finetune, model, train, workspace)
     trainer.load(experiment.ingredients.start(recipe))

@@ -115,7 +115,7 @@ class ImageClassification(Task):
     ) -> Iterator[tuple[Tensor | BatchPlan, Tensor]]:
         """Yield (uint8 pixels, labels); with augment=gpu, a BatchPlan in place of the pixels."""
         side = training_side(model, recipe)
-        preprocessing = Preprocessing(side, model.mean, data.decoder, data.augment, data.side_by_side)
+        preprocessing = Preprocessing(side, model.mean, data.decoder, data.augment, data.side_by_side, data.shared)
         return train_batches(data.train, recipe, preprocessing, data.first, data.share, data.skipped)
 
     def test_batches(self, dataset: ShardSet, model: Classifier) -> Iterator[Tensor]:

@@ -32,6 +32,7 @@ class TrainingData:
     decoder: str
     augment: str  # cpu or gpu
     side_by_side: int  # number of runs that share the cores of this machine
+    shared: Path | None = None  # file of decoded images that runs share (finetune.share)
 
 
 @dataclass(frozen=True)

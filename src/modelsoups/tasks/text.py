@@ -149,11 +149,11 @@ def batches_by_length(lengths_N: Tensor, recipe: Recipe, first: int, share: Shar
     """
     per_epoch, total = len(lengths_N) // recipe.batch_size, recipe.total_steps(len(lengths_N))
     for epoch in range(first // per_epoch, recipe.begun_epochs(len(lengths_N))):
-        order_N = order.epoch_order(len(lengths_N), recipe.seed, epoch)[: per_epoch * recipe.batch_size]
+        order_N = order.epoch_order(len(lengths_N), recipe.shuffled_by, epoch)[: per_epoch * recipe.batch_size]
         windows = order_N.split(WINDOW * recipe.batch_size)
         by_length_N = torch.cat([window[lengths_N[window].argsort(stable=True)] for window in windows])
         batches = by_length_N.view(per_epoch, recipe.batch_size)
-        shuffled = batches[order.epoch_order(per_epoch, recipe.seed, "batches", epoch)]
+        shuffled = batches[order.epoch_order(per_epoch, recipe.shuffled_by, "batches", epoch)]
         done = epoch * per_epoch
         for index_B in shuffled[max(0, first - done) : min(per_epoch, total - done)]:
             yield from share.of(index_B)

@@ -182,6 +182,7 @@ class Trainer:
             self.settings.decode,
             self.device.augment,
             self.workspace.side_by_side,
+            self.workspace.shared,
         )
         batches = self.task.train_batches(self.model, self.recipe, data)
         return staged(batches, self.device.torch, self.parts)

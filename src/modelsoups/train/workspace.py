@@ -17,6 +17,7 @@ class Workspace:
     ranks: Ranks = ALONE
     lock: Lock | None = None
     side_by_side: int = 1  # runs and ranks that share the cores of this machine
+    shared: Path | None = None  # file of decoded images that runs on this machine share (finetune.share)
     holdout: Any = None  # the prepared hold-out, if the run is evaluated along the way; never a test set
 
     def check_lock(self) -> None:

@@ -14,6 +14,7 @@ from test_imagenet_prepare import config
 
 from modelsoups.data.imagenet import counts, library, parquet, planning, projections, sources, tars, trees, writing
 from modelsoups.data.imagenet.listing import Found, Listing, key_of
+from modelsoups.data.storing import Storing, stored
 from modelsoups.disk import storage
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.stages import prepare
@@ -236,18 +237,18 @@ DAMAGED = {
 def test_a_corrupt_image_is_named_and_one_that_decodes_is_kept(damage):
     data, message = DAMAGED[damage]
     if message is None:
-        assert writing.encoded(data, "x/y.JPEG", None, verify=False) == (data, "jpg")
+        assert stored(data, "x/y.JPEG", Storing()) == (data, "jpg")
         return
     with pytest.raises(ValueError, match=rf"x/y\.JPEG is not a complete image \(.*|{message}"):
-        writing.encoded(data, "x/y.JPEG", None, verify=False)
+        stored(data, "x/y.JPEG", Storing())
 
 
 def test_verify_finds_damage_inside_an_image():
     data = bytearray(picture("n01440764_1.png"))
     data[60:70] = bytes(10)
-    assert writing.encoded(bytes(data), "x", None, verify=False) == (bytes(data), "png")
+    assert stored(bytes(data), "x", Storing()) == (bytes(data), "png")
     with pytest.raises(ValueError, match="x is not a complete image"):
-        writing.encoded(bytes(data), "x", None, verify=True)
+        stored(bytes(data), "x", Storing(verify=True))
 
 
 def test_a_corrupt_image_stops_prepare_and_leaves_no_set_that_looks_whole(tmp_path):
@@ -276,7 +277,7 @@ def test_a_full_disk_is_seen_before_and_while_writing(tmp_path, monkeypatch):
     images = Listing.of([Found("k", 0, str(put(tmp_path / "k.JPEG", picture("k"))), "", 0, len(picture("k")))])
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"could not write .*s-000000\.tar: No space left"):
-        writing.write(writing.Shard(tmp_path / "s" / "s-000000.tar", images, None, False))
+        writing.write(writing.Shard(tmp_path / "s" / "s-000000.tar", images, Storing()))
     assert list((tmp_path / "s").iterdir()) == []
 
 

@@ -25,8 +25,9 @@ from PIL import Image
 
 from modelsoups.config.compose import load
 from modelsoups.data import shards
-from modelsoups.data.imagenet import metadata, projections, sources, writing
+from modelsoups.data.imagenet import metadata, projections, sources
 from modelsoups.data.shards import ShardSet
+from modelsoups.data.storing import Storing, stored
 from modelsoups.disk import paths, storage
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.stages import prepare
@@ -218,10 +219,10 @@ def test_training_images_are_made_smaller_and_evaluation_images_never(tmp_path):
     big = Image.frombytes("RGB", (8, 8), bytes(range(192))).resize((96, 64))
     buffer = io.BytesIO()
     big.convert("CMYK").save(buffer, format="jpeg")
-    small, kind = writing.encoded(buffer.getvalue(), "x", 32, verify=False)
+    small, kind = stored(buffer.getvalue(), "x", Storing(32))
     image = Image.open(io.BytesIO(small))
     assert (kind, image.size, image.mode) == ("jpg", (48, 32), "RGB")
-    assert writing.encoded(small, "x", 32, verify=False) == (small, "jpg")  # never larger
+    assert stored(small, "x", Storing(32)) == (small, "jpg")  # never larger
     root = originals(tmp_path, "folder")
     put(root / "train" / "n01440764" / "n01440764_7.JPEG", buffer.getvalue())
     put(root / "val" / "n01751748" / "ILSVRC2012_val_00000001.JPEG", buffer.getvalue())
@@ -231,6 +232,15 @@ def test_training_images_are_made_smaller_and_evaluation_images_never(tmp_path):
         name: {opened(cfg, name).image(i).width for i in range(len(opened(cfg, name)))} for name in ("train", "val")
     }
     assert widths == {"train": {24, 48}, "val": {24, 96}}
+    raw = config(
+        root, "data.train_resize=32", "data.holdout_per_class=1", "data.train_format=raw", f"data.dir={tmp_path}/raw"
+    )
+    prepare.run(Experiment(raw))
+    train, val = opened(raw, "train"), opened(raw, "val")
+    assert all(train.read(i).startswith(b"P6") for i in range(len(train)))
+    assert {train.image(i).size for i in range(len(train))} == {(24, 20), (48, 32)}
+    assert not any(val.read(i).startswith(b"P6") for i in range(len(val)))
+    assert (train.keys_N == opened(cfg, "train").keys_N).all()  # so every draw is the same
 
 
 def test_counts_of_every_set_agree_with_the_released_accuracies():

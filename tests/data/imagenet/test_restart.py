@@ -9,6 +9,7 @@ from test_imagenet_prepare import opened
 from modelsoups.config.compose import load
 from modelsoups.data.imagenet import writing
 from modelsoups.data.imagenet.listing import Found, Listing
+from modelsoups.data.storing import Storing
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.stages import prepare
 
@@ -68,7 +69,7 @@ def test_a_shard_of_large_images_is_written_one_image_at_a_time(tmp_path):
     path = put(tmp_path / "k.JPEG", data)
     images = Listing.of(Found(f"k{i}", 0, str(path.parent), path.name, 0, len(data)) for i in range(60))
     tracemalloc.start()
-    entry = writing.write(writing.Shard(tmp_path / "s" / "s-000000.tar", images, None, False))
+    entry = writing.write(writing.Shard(tmp_path / "s" / "s-000000.tar", images, Storing()))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert entry["bytes"] > 60 * 2**20

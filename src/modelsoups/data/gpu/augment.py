@@ -171,7 +171,8 @@ class BatchPlan:
 def _canvas(images: Sequence[Tensor], device: torch.device) -> Tensor:
     """Pad uint8 images (3, H, W) with zeros at the bottom and right, and stack them to a batch."""
     height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
-    canvas_BCHW = torch.zeros(len(images), 3, height, width, dtype=torch.uint8, device=device)
+    canvas_BHWC = torch.zeros(len(images), height, width, 3, dtype=torch.uint8, device=device)
+    canvas_BCHW = canvas_BHWC.permute(0, 3, 1, 2)  # decoded images have this layout, so rows are copied whole
     for canvas_CHW, image in zip(canvas_BCHW, images, strict=True):
         canvas_CHW[:, : image.shape[1], : image.shape[2]] = image
     return canvas_BCHW

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from modelsoups.config.data import DataConfig
 from modelsoups.data.imagenet import counts, holdout, metadata, planning, projections, relabelled, sources, writing
 from modelsoups.data.shards import Json
+from modelsoups.data.storing import Storing
 from modelsoups.disk import manifests
 from modelsoups.workers.processes import Size, run_tasks
 
@@ -39,7 +40,7 @@ def inputs(data: DataConfig, protocol: str, name: str) -> Json:
     if spec.layout == "train":
         made["holdout"] = holdout.rule(data.holdout_per_class, data.holdout_file)
     if spec.role == "train":
-        made["resize"] = data.train_resize
+        made |= Storing.of(data, training=True).identity()
     if border := metadata.border(name, protocol):
         made["border"] = border
     return made

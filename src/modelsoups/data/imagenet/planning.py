@@ -10,6 +10,7 @@ from modelsoups.data import shards
 from modelsoups.data.imagenet import counts, holdout, metadata, parquet, sources, trees, wds, writing
 from modelsoups.data.imagenet.listing import Listing
 from modelsoups.data.shards import Json
+from modelsoups.data.storing import Storing
 from modelsoups.workers.processes import Size, run_tasks
 
 PARQUET_COPIES = ".parquet"  # a temporary folder under data.dir
@@ -34,9 +35,9 @@ class SetPlan:
 
     @property
     def bytes_needed(self) -> int:
-        """Return the bytes that missing shards will take; shards of resized images count as 0."""
-        kept = [shard for shard in self.todo if shard.resize is None]
-        return sum(int(shard.images.size_N.sum()) + TAR_OVERHEAD * len(shard) for shard in kept)
+        """Return the bytes that missing shards will take, estimated for decoded images; 0 for resized JPEGs."""
+        sizes = [(shard, shard.storing.expected(shard.images.size_N)) for shard in self.todo]
+        return sum(size + TAR_OVERHEAD * len(shard) for shard, size in sizes if size)
 
     def finish(self) -> int:
         """Write the data set's manifest after its last shard; return the number of images."""
@@ -98,6 +99,6 @@ def plan_set(data: DataConfig, inputs: Json, facts: Json, source: sources.Source
         else:
             listing = listing.take(~held_N).shuffled()
     known["counts"] = np.bincount(listing.label_N, minlength=len(facts["labels"])).tolist()
-    resize = data.train_resize if facts["role"] == "train" else None
-    todo = writing.cut(folder, listing, data.shard_images, resize, data.verify)
+    storing = Storing.of(data, facts["role"] == "train")
+    todo = writing.cut(folder, listing, data.shard_images, storing)
     return SetPlan(folder, inputs, known, todo, writing.keep_finished(folder, inputs, todo))

@@ -14,8 +14,8 @@ import numpy as np
 
 from modelsoups.config.data import DataConfig
 from modelsoups.data import roles, shards, walk
-from modelsoups.data.imagenet import writing
 from modelsoups.data.shards import Json
+from modelsoups.data.storing import Storing, stored
 from modelsoups.data.transfer.readers import SPECS
 from modelsoups.data.transfer.spec import Listed, Picture, Spec
 from modelsoups.disk import storage
@@ -44,7 +44,7 @@ class Transfer:
         made: Json = {"library": self.spec.key, "set": name, "tables": tables}
         if name in ("train", HELD):
             made["holdout_per_class"] = data.holdout_per_class if HELD in self.names(data) else 0
-        return made | ({"resize": data.train_resize} if name == data.train else {})
+        return made | (Storing.of(data, training=True).identity() if name == data.train else {})
 
     def facts(self, data: DataConfig, protocol: str, name: str) -> Json:
         """Return a set's metadata for its manifest.json: name, role, classes, prompts, ..."""
@@ -125,18 +125,18 @@ def _make(key: str, data: DataConfig, name: str) -> int:
     library = ALL[key]
     classes, pictures = library._read(data, name)
     known = library._facts(data, name, classes) | {"source": str(data.root)}
-    samples = _samples(pictures, data.train_resize if name == data.train else None, data.verify)
+    samples = _samples(pictures, Storing.of(data, name == data.train))
     return shards.write_set(Path(data.dir) / name, samples, data.shard_images, library.inputs(data, "", name), known)
 
 
-def _samples(pictures: Sequence[Picture], resize: int | None, verify: bool) -> Iterator[shards.Sample]:
+def _samples(pictures: Sequence[Picture], storing: Storing) -> Iterator[shards.Sample]:
     """Yield (hash of the name, bytes, file type, label) of each image, in the order of these hashes."""
     keyed = {hashlib.sha256(picture.name.encode()).hexdigest()[:24]: picture for picture in pictures}
     for key, picture in sorted(keyed.items(), key=lambda pair: pair[0]):
         if isinstance(picture.source, np.ndarray):
             yield key, shards.encode_png(np.ascontiguousarray(picture.source)), "png", picture.label
         else:
-            content, kind = writing.encoded(walk.content(picture.source), str(picture.source), resize, verify)
+            content, kind = stored(walk.content(picture.source), str(picture.source), storing)
             yield key, content, kind, picture.label
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from modelsoups.config.data import DataConfig
 from modelsoups.data import roles, shards, walk
-from modelsoups.data.imagenet import writing
 from modelsoups.data.imagenet.listing import key_of
 from modelsoups.data.shards import Json
+from modelsoups.data.storing import Storing, stored
 from modelsoups.data.wilds import fmow, iwildcam, tables
 from modelsoups.data.wilds.spec import SPLITS, Entry, Spec
 from modelsoups.workers.processes import run_tasks
@@ -37,7 +37,7 @@ class Wilds:
         folder = self._folder(data)
         digest = tables.digest([folder / table for table in self.spec.tables])
         made: Json = {"library": self.spec.key, "set": name, "tables": digest}
-        return made | ({"resize": data.train_resize} if name == data.train else {})
+        return made | (Storing.of(data, training=True).identity() if name == data.train else {})
 
     def facts(self, data: DataConfig, protocol: str, name: str) -> Json:
         """Return a data set's metadata for its manifest.json: name, role, classes, prompts, ..."""
@@ -143,17 +143,14 @@ def _make(spec: Spec, data: DataConfig, protocol: str, split: _Split) -> int:
     known |= {"source": str(images.parent), "counts": counts.tolist()}
     if spec.groups:
         known |= shards.write_groups(folder, np.array([entry.group for entry in entries]), spec.groups)
-    resize = data.train_resize if name == data.train else None
-    samples = _samples(images, entries, spec.key, resize, data.verify)
+    samples = _samples(images, entries, spec.key, Storing.of(data, name == data.train))
     return shards.write_set(folder, samples, data.shard_images, made_from, known)
 
 
-def _samples(
-    images: Path, entries: Sequence[Entry], prefix: str, resize: int | None, verify: bool
-) -> Iterator[shards.Sample]:
+def _samples(images: Path, entries: Sequence[Entry], prefix: str, storing: Storing) -> Iterator[shards.Sample]:
     for entry in entries:
         path = images / entry.name
-        content, kind = writing.encoded(walk.content(path), str(path), resize, verify)
+        content, kind = stored(walk.content(path), str(path), storing)
         yield key_of(prefix, path.stem), content, kind, entry.label
 
 
