@@ -73,7 +73,7 @@ def torch_save(tmp_path: Path) -> None:
 
 @row(
     "nested checkpoints",
-    "`model`, `state_dict`, `app.model`, ... at any depth, counters beside; `--key` where several are there",
+    "`model`, `state_dict`, `app.model`, ... at any depth, beside counters; `--key` if there are several",
     "`.safetensors`",
     "`load_state_dict`",
     "several models without `--key`: the message lists the entries",

@@ -31,7 +31,7 @@ def test_every_option_has_a_sentence(method: str) -> None:
 def test_options_have_names_defaults_and_sentences() -> None:
     strict, max_picks = options_of(METHODS["greedy_replacement"])
     assert (strict.name, strict.default) == ("strict", False)
-    assert "equal" in strict.sentence
+    assert "does not change the score" in strict.sentence
     assert (max_picks.name, max_picks.default) == ("max_picks", None)
 
     def own(pool: Pool, *, share: float = 0.5) -> Soup: ...
