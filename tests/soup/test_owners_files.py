@@ -216,7 +216,7 @@ def open_clip(tmp_path: Path) -> None:
     "what `zero_to_fp32.py` writes; else the entry `module` of `mp_rank_00_model_states.pt`, of the step that `latest`"
     " names; give the run's folder, the step's folder or the file",
     "`.safetensors`, or a folder with `model.safetensors`; never DeepSpeed's own format",
-    "`load_state_dict` (of a file made by hand like DeepSpeed's, which is not among the tests' packages)",
+    "`load_state_dict` (of a handmade file, because DeepSpeed is not among the tests' packages)",
     "ZeRO-3, and tensor, pipeline or expert parallelism, where no file has all weights; several steps without `latest`",
 )
 def deepspeed(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def bert(folder: Path) -> None:
     "`model.safetensors`, `pytorch_model.bin`, whole or as shards with an index; tokenizer and configuration",
     "folder",
     "`from_pretrained`",
-    "a `config.json` with which the model computes something else",
+    "a `config.json` that changes what the model computes",
 )
 def transformers(tmp_path: Path) -> None:
     from transformers import AutoModel, AutoTokenizer
