@@ -18,7 +18,6 @@ import torch
 
 from modelsoups.checkpoints.states import state_sha256
 from modelsoups.config import registry
-from modelsoups.data.loader import loader_processes
 from modelsoups.data.shards import check_disjoint, check_test
 from modelsoups.data.shared_images import shared_file
 from modelsoups.data.text.sets import TextSet
@@ -132,6 +131,8 @@ def _shared(experiment: Experiment, recipes: list[Recipe], todo: list[int]) -> I
     if not given.share:
         yield None
         return
+    from modelsoups.data.loader import loader_processes  # loads timm
+
     orders = {recipes[index].order_seed for index in todo}
     if len(orders) > 1 or None in orders:
         said = f"finetune.share=true, but the recipes in {experiment.files.draw} have no common order_seed"
