@@ -72,7 +72,7 @@ ARRAY = cifar_files.array(np.zeros((2, 3), np.uint8))
         (b"\x80\x02K\x01K\x02\x87.", "damaged"),
         (b"\x80\x02K\x01)R.", "not a name"),
         (b"\x80\x02K\x01)b.", "something other than an array"),
-        (cifar_files.pickled({"data": b"cnumpy\nndarray\n)R"}), "no array"),
+        (cifar_files.pickled({"data": b"cnumpy\nndarray\n)R"}), "not an array"),
         (cifar_files.pickled({"data": ARRAY.replace(b"u1", b"O8")}), "not of type uint8"),
         (cifar_files.pickled({"data": ARRAY.replace(b"K\x02K\x03\x86", b"K\x02\x85")}), "two dimensions"),
         (cifar_files.pickled({"data": ARRAY.replace(b"K\x02K\x03\x86", b"K\x09K\x03\x86")}), r"shape \(9, 3\) has 6"),
