@@ -149,4 +149,4 @@ def test_verdicts_are_those_of_the_intervals():
     rows = [{"all": 6, "gain": gain}, {"between": {"most": "imagenet", "least": "cars", "difference": loss}}]
     one, two = e1.ACROSS_SETS.verdicts(rows)
     assert (one.verdict, two.verdict) == (HOLDS, FAILS)
-    assert "imagenet less cars" in two.text
+    assert "imagenet minus cars" in two.text
