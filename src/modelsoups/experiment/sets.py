@@ -95,20 +95,20 @@ class Sets:
         return found
 
     def is_current(self, name: str, sources: bool = True) -> bool:
-        """Return whether a set is prepared; ValueError if it was prepared with other options or sources.
+        """Return whether a set is prepared; ValueError for wrong sources, or if it was prepared with other ones or options.
 
         sources: False, if a set is to count as current where its sources cannot be read any more.
         """
         folder = self.folder(name)
         manifest = manifests.manifest_of(folder)
-        if manifest is None:
-            return False
         try:
             inputs = self.inputs(name)
         except (OSError, ValueError):
             if sources:
                 raise
-            return True
+            return manifest is not None
+        if manifest is None:
+            return False
         if manifest["inputs"] != inputs:
             raise ValueError(
                 f"{folder} was prepared with {manifest['inputs']}, but now needs {inputs}; choose "

@@ -142,7 +142,6 @@ def test_rows_without_images_and_missing_files_are_named(tmp_path, name, capsys)
     shutil.rmtree(cfg.data.dir)
     assert f"{images} is missing; it holds the images" in refused(config(name, tmp_path))
     other = folder / ("country_code_mapping.csv" if name == "fmow" else "categories.csv")
-    images.mkdir()
     other.unlink()
     assert f"{other} is missing" in refused(config(name, tmp_path))
 
