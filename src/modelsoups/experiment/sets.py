@@ -95,7 +95,7 @@ class Sets:
         return found
 
     def is_current(self, name: str, sources: bool = True) -> bool:
-        """Return whether a set is prepared; ValueError for wrong sources, or if it was prepared with other ones or options.
+        """Return whether a set is prepared; ValueError for wrong sources, or if it was prepared with other options.
 
         sources: False, if a set is to count as current where its sources cannot be read any more.
         """
