@@ -92,10 +92,10 @@ def test_loading_is_timed_and_named_if_it_limits_the_gpus(cfg, tmp_path, capsys,
     assert measured > 10
     monkeypatch.setattr(Experiment, "loading_speed", lambda self, recipe: 500.0)
     for speed, more, said in (
-        (4000, [], "a node trains 4,000 images/s and loads 3,500 with 7 cores of cluster.cpus_per_node=8"),
-        (4000, [], "loading limits, so it takes 1.1 times as long: see data.train_format"),
+        (4000, [], "a node trains 4,000 images/s and loads 3,500 on 7 of cluster.cpus_per_node=8 cores"),
+        (4000, [], "loading limits, so fine-tuning takes 1.1 times as long: see data.train_format"),
         (3000, [], "loading keeps up"),
-        (1000, ["cluster.gpus_per_node=4"], "a node trains 4,000 images/s and loads 2,000 with 4 cores"),
+        (1000, ["cluster.gpus_per_node=4"], "a node trains 4,000 images/s and loads 2,000 on 4 of"),
     ):
         plan.run(Experiment(load([*given, f"plan.images_per_second={speed}", *more])))
         assert said in capsys.readouterr().out

@@ -263,7 +263,7 @@ def test_changes_that_do_not_reach_queued_jobs_are_said(here, monkeypatch, capsy
     assert "no effect" not in capsys.readouterr().out
     submit.run(Experiment(here(["cluster.mem=64G", "cluster.time='10:00:00'"])))
     said = capsys.readouterr().out
-    assert "changes have no effect on the queued sweep (mem, overrides, time); `scancel 101`" in said
+    assert "changes have no effect on the queued sweep (mem, overrides, time); to apply them, run `scancel 101`" in said
     assert "changes have no effect on the queued soup (mem, overrides); `scancel 103`" in said
 
 

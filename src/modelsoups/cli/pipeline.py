@@ -44,7 +44,7 @@ def _run_all(modules: dict[str, str], config: Config) -> None:
     started, experiment = time.monotonic(), Experiment(config)
     if len(modules) > 1:
         print(
-            f"modelsoups: all stages of the run {config.name}, in {config.run.root} (modelsoups -h lists the commands)"
+            f"modelsoups: running all stages of {config.name} in {config.run.root} (`modelsoups -h` lists the commands)"
         )
     for stage, module in modules.items():
         if stage == "analyse" and len(modules) > 1 and not config.analyse.in_pipeline:

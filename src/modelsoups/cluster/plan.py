@@ -61,11 +61,13 @@ def _limit(cluster: ClusterConfig, loaded: float, trained: float, unit: str) -> 
     """Return whether loading or the GPUs will limit the runs, given examples/s of one core and of one GPU."""
     loaders = max(1, cluster.cpus_per_node - cluster.ranks)  # the other cores drive the GPUs
     loading, training = loaded * loaders, trained * cluster.ranks
-    cores = f"{loaders} core{'s' if loaders > 1 else ''} of cluster.cpus_per_node={cluster.cpus_per_node}"
-    said = f"a node trains {training:,.0f} {unit}/s and loads {loading:,.0f} with {cores}, by one core of this machine"
+    cores = f"{loaders} of cluster.cpus_per_node={cluster.cpus_per_node}"
+    said = (
+        f"a node trains {training:,.0f} {unit}/s and loads {loading:,.0f} on {cores} cores, if they are like this one"
+    )
     if loading >= training:
         return f"{said}; loading keeps up"
-    slower = f"loading limits, so it takes {training / loading:,.1f} times as long"
+    slower = f"loading limits, so fine-tuning takes {training / loading:,.1f} times as long"
     return f"{said}; {slower}: see data.train_format, finetune.augment and finetune.decode"
 
 

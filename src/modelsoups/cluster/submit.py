@@ -178,7 +178,7 @@ class Chain:
             with contextlib.suppress(FileNotFoundError):
                 changed = _changed(path, script(self.experiment.config, part, [offset]))
                 if changed:
-                    way_out = f"`scancel {' '.join(live)}` and submit again, and they have"
+                    way_out = f"to apply them, run `scancel {' '.join(live)}` and submit again"
                     _say(f"submit: changes have no effect on the queued {piece.name} ({changed}); {way_out}")
 
 

@@ -57,8 +57,8 @@ class FinetuneConfig:
         choices=("pil", "turbo", "gpu"),
     )
     share: bool = key(
-        "models that train side by side read each image once; then all have one order of images (by data.seed), and"
-        " the next ones start together. Takes memory of about 0.5 MB for each image that is loaded ahead, twice",
+        "models that train side by side decode each image once; all then have the same order of images (from"
+        " data.seed) and start in groups. It takes about 1 MB of memory for each image that is loaded ahead",
         False,
     )
     skip_corrupt: int = key("number of undecodable images to skip before stopping with an error", 0, at_least=0)
