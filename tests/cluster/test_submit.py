@@ -264,7 +264,7 @@ def test_changes_that_do_not_reach_queued_jobs_are_said(here, monkeypatch, capsy
     submit.run(Experiment(here(["cluster.mem=64G", "cluster.time='10:00:00'"])))
     said = capsys.readouterr().out
     assert "changes have no effect on the queued sweep (mem, overrides, time); to apply them, run `scancel 101`" in said
-    assert "changes have no effect on the queued soup (mem, overrides); `scancel 103`" in said
+    assert "changes have no effect on the queued soup (mem, overrides); to apply them, run `scancel 103`" in said
 
 
 def test_of_two_submits_at_the_same_time_one_is_refused(here, monkeypatch):

@@ -43,7 +43,7 @@ def test_each_image_is_decoded_by_one_of_the_runs_that_need_it():
     decoded, results = FORK.SimpleQueue(), FORK.SimpleQueue()
     with shared_file(64) as path:
         starts = ([*range(k, 60), *range(k)] for k in (0, 20, 40))
-        runs = [FORK.Process(target=read_all, args=(path, decoded, results, places)) for places in starts]
+        runs = [FORK.Process(target=read_all, args=(path, decoded, results, places), daemon=True) for places in starts]
         for run in runs:
             run.start()
         assert all(results.get() for _ in range(3 * 60))
@@ -65,7 +65,7 @@ def never_ends(path, begun):
 def test_a_run_that_is_killed_while_it_decodes_holds_nobody_up():
     begun = FORK.SimpleQueue()
     with shared_file(8) as path:
-        other = FORK.Process(target=never_ends, args=(path, begun))
+        other = FORK.Process(target=never_ends, args=(path, begun), daemon=True)
         other.start()
         begun.get()
         os.kill(other.pid, signal.SIGKILL)
@@ -128,7 +128,7 @@ def test_a_run_far_ahead_waits_for_one_that_moves_and_not_for_one_that_does_not(
     moves, said = FORK.SimpleQueue(), FORK.SimpleQueue()
     with shared_file(16) as path:  # so a run may be 8 images ahead
         member = SharedImages(path).joined()
-        other = FORK.Process(target=another, args=(path, moves, said))
+        other = FORK.Process(target=another, args=(path, moves, said), daemon=True)
         other.start()
         assert (member.row, said.get()) == (0, 1)
         member.reached(8)  # at once
@@ -142,7 +142,7 @@ def test_a_run_far_ahead_waits_for_one_that_moves_and_not_for_one_that_does_not(
         moves.put(10)
         assert said.get() == 10
         monkeypatch.setattr(shared_images, "STALLED", 60.0)
-        FORK.Process(target=lambda: (time.sleep(0.3), moves.put(25))).start()
+        FORK.Process(target=lambda: (time.sleep(0.3), moves.put(25)), daemon=True).start()
         begin = time.monotonic()
         member.reached(32)  # it moves again, to 25
         assert time.monotonic() - begin > 0.2
@@ -201,7 +201,7 @@ def test_a_runs_batches_are_the_same_alone_and_beside_others(tmp_path, monkeypat
                 how = loader.Preprocessing(24, MEAN, decoder, side_by_side=2, shared=shared)
                 queues.append(FORK.Queue())
                 arguments = (tmp_path / "train", recipe, how, first, queues[-1])
-                processes.append(FORK.Process(target=read_batches, args=arguments))
+                processes.append(FORK.Process(target=read_batches, args=arguments, daemon=True))
                 processes[-1].start()
             found[shared] = [queue.get() for queue in queues]
             for process in processes:
