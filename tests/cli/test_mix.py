@@ -209,7 +209,7 @@ def test_newer_soups_on_the_command_line(tmp_path: Path, monkeypatch, capsys) ->
         (["soce", *files, "--block=2"], "--block is an option of mehl; soce has no such option"),
         (
             ["uniform", *files[:2], "--seed=2"],
-            "--seed is an option of learned, mehl, radin; uniform has",
+            "--seed is an option of learned, mehl, radin, fisher; uniform has",
         ),
         (["mehl", *files, "--block=0"], "mehl: block=0; expected a number of models from 1 on"),
         (["radin", *files, "--budget=0"], "radin: budget=0, candidates=1000; expected at least 1"),

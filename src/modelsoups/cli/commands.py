@@ -42,7 +42,8 @@ APART = {  # name -> (module with run(experiment), what it does, the sections th
     ),
 }
 ANEW = ("mix", "doctor")  # commands that keep nothing when they are interrupted
-COMMANDS = {  # with arguments of their own; name -> (module with main(argv), what it does)
+PARSERS = {"mix": "cli.mix_arguments", "doctor": "cli.doctor_arguments"}  # parse(argv), without PyTorch
+COMMANDS = {  # with arguments of their own; name -> (module with main(argv or what is parsed), what it does)
     "mix": ("cli.mix", "average any checkpoints into a soup (modelsoups mix -h)"),
     "doctor": ("cli.doctor", "check whether averaging these checkpoints can work (modelsoups doctor -h)"),
     "import-released": (
@@ -166,9 +167,10 @@ def _stage_usage(stage: str) -> str:
 def _command(name: str, argv: list[str]) -> int:
     """Run a command that has its own argument parser, such as mix; return its exit status."""
     try:
+        given = importlib.import_module(f"modelsoups.{PARSERS[name]}").parse(argv) if name in PARSERS else argv
         with at_once():
             module = importlib.import_module(f"modelsoups.{COMMANDS[name][0]}")
-        status: int | None = module.main(argv)
+        status: int | None = module.main(given)
     except (KeyboardInterrupt, Exception) as error:
         if isinstance(error, KeyboardInterrupt) or interrupted():  # an import that is cut off raises other errors
             again = "starts again" if name in ANEW else "continues where it stopped"

@@ -1,7 +1,4 @@
-"""Checks whether averaging checkpoints can work: `modelsoups doctor a.safetensors b.pt [--init c]`.
-
-The exit status is 0 if it can, 1 if it cannot (the lines marked FATAL explain why), and 2 for wrong usage.
-"""
+"""Runs `modelsoups doctor`, which checks whether averaging checkpoints can work."""
 
 import argparse
 import itertools
@@ -12,7 +9,7 @@ from torch import Tensor
 
 from modelsoups.checkpoints.states import State
 from modelsoups.checkpoints.tensors import Checkpoint
-from modelsoups.cli.mix import CHECKPOINTS, KEY, holdout_of
+from modelsoups.cli.mix import holdout_of
 from modelsoups.disk import storage
 from modelsoups.disk.terminal import printable
 from modelsoups.soup.diagnosis import Diagnosis
@@ -23,17 +20,8 @@ from modelsoups.soup.on_base import on_base
 MOST_NUMBERED = 16  # checkpoints up to which the heat map prints its numbers
 
 
-def main(argv: Sequence[str]) -> None:
+def main(args: argparse.Namespace) -> None:
     """Print the checkpoints' problems, a matrix of pairwise angles or accuracies, and a verdict."""
-    made = argparse.ArgumentParser(prog="modelsoups doctor", description=__doc__)
-    made.add_argument("checkpoints", nargs="+", help=CHECKPOINTS)
-    made.add_argument("--init", help="model that all checkpoints were fine-tuned from (default: --base)")
-    made.add_argument("--base", help="for folders of LoRA adapters: the model into which each is merged")
-    made.add_argument("--key", metavar="ENTRY", help=KEY)
-    text = "function that returns a soup.Holdout, to evaluate the mean of each pair of checkpoints"
-    made.add_argument("--data", "--holdout", dest="holdout", metavar="MODULE:FUNCTION", help=text)
-    made.add_argument("--heatmap", type=Path, help="draw the printed matrix to this .png or .svg")
-    args = made.parse_args(argv)
     opened = open_all(args.checkpoints, args.key, adapters_too=args.base is not None)
     if args.base is not None:
         opened = on_base(opened, args.base)

@@ -1,95 +1,84 @@
-"""Averages checkpoints into a soup: `modelsoups mix uniform a.safetensors b.pt -o soup.safetensors`.
-
-The methods greedy, pruned, learned, mehl, radin and soce need a hold-out: `--holdout module:function` names
-a function that returns a `soup.Holdout` (a model, images and labels). Instead, greedy and pruned accept
-`--evaluate module:function`, a function from a state dict to a score (higher is better).
-"""
+"""Runs `modelsoups mix`: chooses a soup of checkpoints and writes it; `mix_arguments` has the methods."""
 
 import argparse
-import functools
 import re
-from collections.abc import Callable, Sequence
-from decimal import Decimal
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from modelsoups import soup
+from modelsoups.checkpoints.dtypes import alike
 from modelsoups.checkpoints.tensors import Checkpoint
+from modelsoups.cli.mix_arguments import HOLDOUT, INIT, METHODS
 from modelsoups.config import registry
 from modelsoups.disk.terminal import printable
-from modelsoups.soup import methods as soup_methods
-from modelsoups.soup.choosing import LEARNED
 from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.greedy_rule import Score
 from modelsoups.soup.library import open_all, open_initialization
-from modelsoups.soup.options import Option, options_of
 from modelsoups.soup.refusals import refuse
-from modelsoups.soup.trajectories import SCHEDULES, Schedule
+from modelsoups.soup.trajectories import Schedule
 from modelsoups.weights.digests import later
 from modelsoups.weights.state_dicts import EVERYTHING
 
-METHODS = {
-    "uniform": "the mean of all checkpoints",
-    "greedy": "add checkpoints one by one, best first, unless the hold-out score falls",
-    "pruned": "start with the mean and remove checkpoints unless the hold-out score falls",
-    "model_stock": "interpolate between --init and the mean, depending on the angles of the updates",
-    "learned": "optimize coefficients by gradient descent on the hold-out",
-    "mehl": "learn coefficients of each tensor that sum to one and may be negative (MEHL-Soup+)",
-    "radin": "mix the subsets whose ensembles are best on the hold-out, and keep the best soup (RADIN)",
-    "soce": "weight the models that are best on a category of classes (SoCE)",
-    "trajectory": "average checkpoints of one training run, weighted by --schedule",
-    "weights": "the sum of the checkpoints times their --coefficients",
-}
-ON_HOLDOUT = ("learned", "mehl", "radin", "soce")  # these need a soup.Holdout, and have the options of their functions
 WITH_DECISIONS = ("greedy", "pruned", "radin", "soce")
+WITH_COEFFICIENTS = ("learned", "model_stock", "wise_ft", "lines")
 OF_ADAPTERS = ("uniform", "weights")  # the methods that need no base of adapters
-KEY = "the entry with the weights, such as state_dict_ema or app.model, in each file (in --init only if there)"
-HOLDOUT = f"for greedy, pruned, {', '.join(ON_HOLDOUT)}: function that returns a soup.Holdout"
-USAGE = "modelsoups mix METHOD CHECKPOINT... -o OUT [options]; modelsoups mix -h explains them"
-CHECKPOINTS = ".safetensors, .pt, .pth, .bin, .ckpt or .index.json files, or folders of models"
 
 
-def main(argv: Sequence[str]) -> None:
-    """Choose a soup with the method in `argv`, print decisions, and write the averaged weights."""
-    args = parser().parse_args(list(map(_plain, argv)))
-    checkpoints = open_all(args.checkpoints, args.key, adapters_too=args.base is not None or args.method in OF_ADAPTERS)
-    if args.base is not None:
-        models = soup.on_base(checkpoints, args.base, args.force)
-    else:  # before any evaluation; of those chosen, mix does
-        models = checkpoints
-        refuse(models, args.force, heads=False)
-    start = args.init or (args.base if args.method == "model_stock" else None)
-    init = None if start is None else open_initialization(start, models, args.key)
+def main(args: argparse.Namespace) -> None:
+    """Choose a soup with args.method, print decisions, and write the averaged weights."""
+    models, init = opened(args)
     holdout = None if args.holdout is None else holdout_of(args.holdout)
-    chosen = choose(args, models, init, holdout)
-    by_name = {checkpoint.name: checkpoint for checkpoint in (*checkpoints, *filter(None, [init]))}
+    chosen, statistics = choose(args, models, init, holdout)
+    by_name = {checkpoint.name: checkpoint for checkpoint in (*models, *filter(None, [init]))}
     sources = [by_name[name] for name in chosen.ingredients]
-    if args.method == "trajectory":
-        print_steps(chosen)
-    if args.method in ("learned", "model_stock"):
-        print_coefficients(chosen)
-    accuracy = print_decisions(chosen) if args.method in WITH_DECISIONS else None
+    accuracy = print_choice(chosen)
     if holdout is not None and args.method in ("greedy", "pruned"):
         total = holdout.seen + holdout.skipped
         saved = f"saved {holdout.skipped} of {total} ({100 * holdout.skipped / total:.0f}%)"
         print(f"mix: evaluated {holdout.seen} images; {saved} by rejecting candidates early")
     if args.plot is not None:
         soup.plot_trace(chosen, args.plot)
-    statistics = None
-    if args.batchnorm is not None:
-        if holdout is None:
-            raise ValueError("--batchnorm needs --holdout MODULE:FUNCTION; its soup.Holdout has the model to run")
-        state = soup.mixed(chosen, sources, args.force, base=args.base)
+    if args.batchnorm is not None and holdout is not None:
+        state = {**soup.mixed(chosen, sources, args.force, base=args.base), **statistics}
         fresh = soup.reestimate(state, holdout, registry.result(args.batchnorm))
         worse = "; that is worse, so leave --batchnorm out" if fresh.after < fresh.before else ""
         correct = f"{fresh.before} of {fresh.n} hold-out images correct before this, {fresh.after} after"
         print(f"mix: BatchNorm statistics re-estimated: {correct}{worse}")
-        statistics, accuracy = fresh.statistics, fresh.after / fresh.n
-    more: dict[str, Any] = {"base": args.base, "rank": args.rank}
+        statistics, accuracy = {**statistics, **fresh.statistics}, fresh.after / fresh.n
+    more: dict[str, Any] = {"base": args.base, "rank": args.rank, "dtype": args.dtype}
     for note in soup.mix(chosen, args.out, sources, accuracy, statistics, args.force, **more):
         print(f"mix: {printable(note)}")
     count = len(chosen.ingredients)
     many = "1 checkpoint" if count == 1 else f"{count} checkpoints"
     print(f"mix: wrote the {chosen.method} soup of {many} to {printable(args.out)}")
+
+
+def opened(args: argparse.Namespace) -> tuple[list[Checkpoint], Checkpoint | None]:
+    """Return the opened checkpoints and the initialization, if one is given and used."""
+    adapters_too = args.base is not None or args.method in OF_ADAPTERS
+    models = open_all(args.checkpoints, args.key, adapters_too=adapters_too)
+    if args.base is not None:
+        models = soup.on_base(models, args.base, args.force)
+    else:  # before any evaluation; of those chosen, mix does
+        refuse(models, args.force, heads=False)
+    from_base = args.base if METHODS[args.method].needs == INIT or args.method == "wise_ft" else None
+    start = args.init or from_base
+    init = None if start is None else open_initialization(start, models, args.key)
+    if args.dtype is None:
+        return models, init
+    same = alike([*models, *filter(None, [init])])
+    return same[: len(models)], None if init is None else same[-1]
+
+
+def print_choice(chosen: Soup) -> float | None:
+    """Print what was chosen; return the soup's hold-out score, None if there is none or several metrics."""
+    if chosen.method == "trajectory":
+        print_steps(chosen)
+    if chosen.method.startswith(WITH_COEFFICIENTS):
+        print_coefficients(chosen)
+    return print_decisions(chosen) if chosen.method in WITH_DECISIONS else None
 
 
 def print_decisions(chosen: Soup) -> float | None:
@@ -131,115 +120,29 @@ def print_coefficients(chosen: Soup) -> None:
         print(f"mix: {printable(name)} times {low:.4g}" + (f" to {high:.4g}" if high > low else ""))
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="modelsoups mix", description=__doc__, usage=USAGE)
-    add, named = made.add_argument, "MODULE:FUNCTION"
-    add("method", choices=METHODS, help="; ".join(f"{k}: {v}" for k, v in METHODS.items()))
-    add("checkpoints", nargs="+", help=CHECKPOINTS)
-    add("-o", "--out", required=True, help="the .safetensors file to write; from folders of models, a new folder")
-    add("--coefficients", type=float, nargs="+", help="for method weights: one coefficient for each checkpoint")
-    add("--evaluate", metavar=named, help="for greedy and pruned: function from a state dict to a score")
-    add(
-        "--holdout",
-        metavar=named,
-        help=f"for greedy, pruned, {', '.join(ON_HOLDOUT)}: function that returns a soup.Holdout",
-    )
-    add("--batchnorm", metavar=named, help="re-estimate BatchNorm: function that returns a loader of training images")
-    add("--init", help="for model_stock: model that all checkpoints were fine-tuned from (default: --base)")
-    add("--base", help="for LoRA adapters: their base model; the full model is written instead of an adapter")
-    add("--rank", type=int, help="for LoRA adapters: truncate the written adapter to this rank; a note gives the error")
-    add("--key", metavar="ENTRY", help=KEY)
-    for option in options_of(soup.greedy):
-        flag, sentence = _flag(option.name), f"for greedy: {option.sentence}"
-        if option.default is False:
-            add(flag, action="store_true", help=sentence)
-        else:
-            add(flag, type=int, help=sentence)
-    add("--plot", metavar="FILE", help="plot the decisions, or for method learned the loss, to a .png, .pdf or .svg")
-    text = (
-        "average even adapter files, quantized weights or models with different configurations, with a note in the soup"
-    )
-    add("--force", action="store_true", help=text)
-    _add_trajectory(made)
-    _add_on_holdout(made)
-    return made
-
-
-def _add_on_holdout(made: argparse.ArgumentParser) -> None:
-    add = made.add_argument_group(f"options of the methods {', '.join(ON_HOLDOUT)}").add_argument
-    add("--by", choices=LEARNED, default="all", help="for learned: which tensors share their coefficients")
-    for name, by_method in _options_on_holdout().items():
-        told = [f"for {method}: {o.sentence} (default: {o.default})" for method, o in by_method.items()]
-        kind = float if any(isinstance(o.default, float) for o in by_method.values()) else int
-        add(_flag(name), type=kind, help="; ".join(told))
-
-
-def _options_on_holdout() -> dict[str, dict[str, Option]]:
-    """Return the options of the methods ON_HOLDOUT: name -> method -> option."""
-    found: dict[str, dict[str, Option]] = {}
-    for method in ON_HOLDOUT:
-        for option in options_of(soup_methods.METHODS[method]):
-            found.setdefault(option.name, {})[method] = option
-    return found
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _add_trajectory(made: argparse.ArgumentParser) -> None:
-    named = ", ".join(f"{k}: {v}" for k, v in SCHEDULES.items())
-    add = made.add_argument_group("options of the method trajectory").add_argument
-    text = f"{named}; MODULE:FUNCTION: a decay curve; w_1,...,w_k: weights of the updates (default: uniform)"
-    add("--schedule", metavar="NAME", help=text)
-    add("--last", type=int, help="average only this many checkpoints, the last of the run")
-    add("--decay", type=float, help="for --schedule ema: the share that the average keeps at each checkpoint")
-    add("--steps", type=float, nargs="+", help="the checkpoints' steps, if their names do not contain them")
-
-
 def choose(
-    args: argparse.Namespace, checkpoints: Sequence[Checkpoint], init: Checkpoint | None, holdout: soup.Holdout | None
-) -> Soup:
-    """Choose a soup with args.method; ValueError if an option is missing or does not apply."""
-    options = {option.name: getattr(args, option.name) for option in options_of(soup.greedy)}
-    if args.method != "greedy" and any(v is not None and v is not False for v in options.values()):
-        flags = ", ".join(map(_flag, options))
-        raise ValueError(f"{flags} are options of the method greedy; {args.method} has no such options")
-    along = {name: getattr(args, name) for name in ("schedule", "last", "decay", "steps")}
-    if args.method == "trajectory":
-        return soup.trajectory(checkpoints, **{**along, "schedule": _schedule(args.schedule or "uniform")})
-    if any(value is not None for value in along.values()):
-        raise ValueError("--schedule, --last, --decay, --steps are options of the method trajectory")
-    given = _given_on_holdout(args)
-    if args.method == "uniform":
-        return soup.uniform(checkpoints)
+    args: argparse.Namespace, models: Sequence[Checkpoint], init: Checkpoint | None, holdout: soup.Holdout | None
+) -> tuple[Soup, Mapping[str, Tensor]]:
+    """Choose a soup with args.method; return it, and tensors to write in place of averages."""
     if args.method == "weights":
-        return _weights(checkpoints, args.coefficients)
-    if args.method == "model_stock":
-        if init is None:
-            raise ValueError("model_stock needs --init, the model that all were fine-tuned from")
-        return soup.model_stock(init, checkpoints)
-    if args.method in ON_HOLDOUT:
-        if holdout is None:
-            raise ValueError(f"{args.method} needs --holdout; see `modelsoups mix -h`")
-        by = {"by": args.by} if args.method == "learned" else {}
-        return getattr(soup, args.method)(checkpoints, holdout, **by, **given)
-    if holdout is None and args.evaluate is None:
-        raise ValueError(f"{args.method} needs --holdout or --evaluate; see `modelsoups mix -h`")
-    grow: Callable[..., Soup] = soup.pruned if args.method == "pruned" else functools.partial(soup.greedy, **options)
-    return grow(checkpoints, registry.function(args.evaluate) if holdout is None else holdout)
-
-
-def _given_on_holdout(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the given options of methods ON_HOLDOUT; ValueError for one that args.method does not have."""
-    given = {}
-    for name, by_method in _options_on_holdout().items():
-        value = getattr(args, name)
-        if value is not None and args.method not in by_method:
-            raise ValueError(f"{_flag(name)} is an option of {', '.join(by_method)}; {args.method} has no such option")
-        if value is not None:
-            given[name] = value
-    return given
+        return _weights(models, args.coefficients), {}
+    if args.method == "trajectory":
+        along = {name: getattr(args, name) for name in ("last", "decay", "steps")}
+        return soup.trajectory(models, schedule=_schedule(args.schedule or "uniform"), **along), {}
+    if args.method == "fisher":
+        assert holdout is not None  # as `parse` sees to
+        return soup.fisher(models, holdout, weights=args.coefficients, **args.given)
+    if args.method == "wise_ft":
+        start, end = models if init is None else (init, *models)
+        return soup.wise_ft(start, end, **args.given), {}
+    method = METHODS[args.method]
+    given: list[Any] = [models]
+    if method.needs == INIT:
+        given = [init, models]
+    elif method.needs:
+        evaluator = holdout if method.needs == HOLDOUT or holdout is not None else registry.function(args.evaluate)
+        given = [models, evaluator]
+    return getattr(soup, args.method)(*given, **args.given), {}
 
 
 def _schedule(text: str) -> Schedule:
@@ -257,13 +160,6 @@ def holdout_of(name: str) -> soup.Holdout:
     return holdout
 
 
-def _plain(argument: str) -> str:
-    """Return "-0.001" for "-1e-3", which argparse takes for an option; else the same argument."""
-    return format(Decimal(argument), "f") if re.fullmatch(r"-[\d.]+[eE][-+]?\d{1,3}", argument) else argument
-
-
-def _weights(checkpoints: Sequence[Checkpoint], coefficients: Sequence[float] | None) -> Soup:
-    if coefficients is None or len(coefficients) != len(checkpoints):
-        raise ValueError(f"--coefficients: expected {len(checkpoints)} numbers, one per checkpoint")
+def _weights(checkpoints: Sequence[Checkpoint], coefficients: Sequence[float]) -> Soup:
     hashes = tuple(map(later, checkpoints))
     return Soup("weights", tuple(c.name for c in checkpoints), hashes, {EVERYTHING: list(coefficients)})

@@ -9,19 +9,18 @@ import torch
 from torch import Tensor
 
 from modelsoups.checkpoints.tensors import Checkpoint, Computed
+from modelsoups.config.soup_options import LEARNED, By, OrderSeed, Patience, Replacement, Strict
 from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.greedy_rule import Evaluation, GreedySearch, Score, best_first, joins, random_order
 from modelsoups.soup.holdout import Holdout
 from modelsoups.soup.library import Sources, as_ingredients, mean, open_alike
 from modelsoups.soup.methods import METHODS, Pool, model_gradient
-from modelsoups.soup.options import OrderSeed, Patience, Replacement, Strict
 from modelsoups.soup.pool import Gradient
 from modelsoups.stats import scores
 from modelsoups.weights.state_dicts import RunningSum
 
 Evaluate = Callable[[dict[str, Tensor]], float | Sequence[float]]  # state dict -> score or metrics
 Judge = Callable[[dict[str, Tensor], Score, bool, str], Evaluation]  # state, best, strict, name
-LEARNED = {"all": "learned", "layer": "learned_layers", "tensor": "learned_tensors", "free": "learned_free"}
 
 
 def greedy(
@@ -98,7 +97,7 @@ def pruned(sources: Sources, evaluate: Evaluate | Holdout) -> Soup:
     return mean("pruned", [checkpoints[i] for i in members], trace)
 
 
-def learned(sources: Sources, holdout: Holdout, *, by: str = "all", **options: Any) -> Soup:
+def learned(sources: Sources, holdout: Holdout, *, by: By = "all", **options: Any) -> Soup:
     """Learn coefficients and temperature beta by gradient descent on the hold-out (appendix I).
 
     by: learn one softmax over the checkpoints for "all" tensors, each "layer" or each "tensor", or
@@ -113,7 +112,7 @@ def learned(sources: Sources, holdout: Holdout, *, by: str = "all", **options: A
     if by not in LEARNED:
         raise ValueError(f"learned: by={by}; expected one of {', '.join(LEARNED)}")
     checkpoints = open_alike(sources)
-    if by == "free" and any(isinstance(e, Computed) for c in checkpoints for e in c.entries.values()):
+    if by == "free" and any(type(e) is Computed for c in checkpoints for e in c.entries.values()):
         text = "free coefficients of adapters need not sum to 1, and then `mix` scales the updates but not the base"
         raise ValueError(f'{text}, unlike in training: use by="tensor"')
     return METHODS[LEARNED[by]](_pool(checkpoints, holdout), **options)

@@ -22,7 +22,12 @@ FACTS = "soup.json"  # the method and the ingredients, which a safetensors file 
 
 
 def write_dcp(
-    folder: Path, checkpoints: Sequence[Checkpoint], coefficients: Coefficients, facts: Facts, replaced: State
+    folder: Path,
+    checkpoints: Sequence[Checkpoint],
+    coefficients: Coefficients,
+    facts: Facts,
+    replaced: State,
+    dtype: torch.dtype | None = None,
 ) -> list[str]:
     """Write the average of distributed checkpoints as a DCP folder, and return notes.
 
@@ -39,7 +44,7 @@ def write_dcp(
         known.update(facts(digests))
         return known
 
-    notes = mix_to_file(checkpoints, coefficients, mixed, remembered, replaced)
+    notes = mix_to_file(checkpoints, coefficients, mixed, remembered, replaced, dtype)
     opened = open_checkpoint(mixed)
     state: dict[Any, Any] = {name: _in_map(opened.entries[name]) for name in first}
     for key in reversed(place_of_weights(first.folder / first.parts[""].parent)):

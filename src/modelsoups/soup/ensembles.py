@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from xxhash import xxh3_128
 
+from modelsoups.config.soup_options import Strict
 from modelsoups.disk import storage
 from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.greedy_rule import GreedySearch, best_first
@@ -33,7 +34,6 @@ from modelsoups.soup.logit_blocks import (
     digest_of,
     open_logits,
 )
-from modelsoups.soup.options import Strict
 from modelsoups.stats.calibration import BINS, ece_of, minimizing_beta
 from modelsoups.weights.state_dicts import EVERYTHING
 

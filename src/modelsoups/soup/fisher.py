@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from modelsoups.checkpoints.states import State
+from modelsoups.config.soup_options import ClassSeed, ExactFisher, FisherImages
 from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.holdout import Holdout, Inputs, call_with, each
 from modelsoups.soup.library import Sources, hashes, open_alike
@@ -18,10 +19,10 @@ def fisher(
     sources: Sources,
     holdout: Holdout,
     *,
-    images: int = 256,
+    images: FisherImages = 256,
     weights: Sequence[float] | None = None,
-    exact: bool = False,
-    seed: int = 0,
+    exact: ExactFisher = False,
+    seed: ClassSeed = 0,
 ) -> tuple[Soup, dict[str, Tensor]]:
     """Average as sum_i w_i F_i theta_i / sum_i w_i F_i (Matena and Raffel 2022, arXiv:2111.09832).
 

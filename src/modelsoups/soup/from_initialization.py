@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from modelsoups.checkpoints.formats import Source
 from modelsoups.checkpoints.states import State, averaged
 from modelsoups.checkpoints.tensors import Checkpoint
+from modelsoups.config.soup_options import AddedScale, Alpha, FirstScale
 from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.library import Sources, as_ingredients, hashes, open_alike
 from modelsoups.soup.methods.wise_ft import wise_ft as interpolation
@@ -16,7 +17,7 @@ from modelsoups.weights.state_dicts import EVERYTHING, is_block, layer_of
 ROUNDING = 1e-26  # relative squared norm of an update that is only float64 rounding
 
 
-def wise_ft(init: Source, source: Source, alpha: float) -> Soup:
+def wise_ft(init: Source, source: Source, alpha: Alpha) -> Soup:
     """Return the soup (1 - alpha) init + alpha source (Wortsman et al. 2021, arXiv:2109.01903).
 
     Raises ValueError if the tensor shapes differ, or alpha is not from 0 to 1.
@@ -42,7 +43,7 @@ def model_stock(init: Source, sources: Sources) -> Soup:
     return _from_start("model_stock", checkpoints, {**ratios, EVERYTHING: 1.0}, trace)
 
 
-def lines(init: Source, sources: Sources, alpha: float, beta: float) -> Soup:
+def lines(init: Source, sources: Sources, alpha: FirstScale, beta: AddedScale) -> Soup:
     """Return the LiNeS soup: updates scaled linearly by depth (Wang et al. 2024, arXiv:2410.17146).
 
     It is init + lambda_l (mean of sources - init), with lambda_l from `depth_scales` for layer l.

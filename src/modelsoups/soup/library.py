@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+import torch
 from torch import Tensor
 
 from modelsoups.checkpoints.alike import align
+from modelsoups.checkpoints.dtypes import alike, dtype_of
 from modelsoups.checkpoints.formats import SUFFIXES, Source, open_checkpoint
 from modelsoups.checkpoints.layouts import check_layouts
 from modelsoups.checkpoints.tensors import Checkpoint
@@ -28,11 +30,12 @@ from modelsoups.weights.state_dicts import EVERYTHING
 Sources = Iterable[Source] | Mapping[str, Source]  # a mapping's keys are names
 
 
-class ForAdapters(TypedDict, total=False):
-    """Options of `mix` for LoRA adapters: base (the model to merge into), rank (of the result)."""
+class Form(TypedDict, total=False):
+    """The form in which `mix` writes: dtype; for LoRA adapters, base (to merge into) and rank."""
 
     base: Source | None
     rank: int | None
+    dtype: str | torch.dtype | None
 
 
 def load(source: Source, key: str | None = None) -> dict[str, Tensor]:
@@ -72,7 +75,7 @@ def mix(
     holdout_accuracy: float | None = None,
     statistics: Mapping[str, Tensor] | None = None,
     force: bool = False,
-    **options: Unpack[ForAdapters],
+    **form: Unpack[Form],
 ) -> list[str]:
     """Write a soup's averaged weights: a .safetensors file and a model card (.md), or a folder.
 
@@ -81,6 +84,8 @@ def mix(
     memory or their files moved. statistics: tensors to write instead of the averages (from
     `reestimate` or `fisher`). LoRA adapters give one adapter with the exact weighted sum of their
     updates; `rank` truncates it. With `base`, the base model plus this sum is written instead.
+    dtype: "float32", "float16" or "bfloat16", in which floats are written instead of the
+    ingredients' dtype; theirs may then differ.
     Returns notes for the user. Raises ValueError for an ensemble, an ingredient that changed since
     it was chosen, different shapes, values that are not finite, an `out` that is an existing folder
     or an ingredient, and adapters that cannot be summed or merged. Quantized weights, different
@@ -92,10 +97,12 @@ def mix(
     """
     if chosen.space != "weights":
         raise ValueError(f"soup {chosen.method} averages {chosen.space}, not weights: there are none to write")
-    checkpoints = chosen_checkpoints(chosen, sources)
+    checkpoints, dtype = chosen_checkpoints(chosen, sources), dtype_of(form.get("dtype"))
+    if dtype is not None:
+        checkpoints = alike(checkpoints)
     path, forced = Path(out), refuse(checkpoints, force)
-    made = _mixture(chosen, checkpoints, options.get("base"), options.get("rank"))
-    check_statistics(made.checkpoints[0], statistics or {})
+    made = _mixture(chosen, checkpoints, form.get("base"), form.get("rank"))
+    check_statistics(made.checkpoints[0], statistics or {}, dtype)
     facts = _Facts(chosen, checkpoints, made, {"holdout_accuracy": holdout_accuracy}, forced)
 
     def all_notes(notes: list[str]) -> list[str]:
@@ -104,13 +111,16 @@ def mix(
 
     _check_output(path, made)
     if path.suffix == ".safetensors":
-        notes = all_notes(mix_to_file(made.checkpoints, made.coefficients, path, facts, statistics))
+        notes = all_notes(mix_to_file(made.checkpoints, made.coefficients, path, facts, statistics, dtype))
         return notes + write_card(path, card(facts.known, notes, holdout_accuracy))
     with model_folder.new_folder(path) as tmp:
-        notes = all_notes(model_folder.write_weights(tmp, made.checkpoints, made.coefficients, facts, statistics or {}))
+        given = (made.checkpoints, made.coefficients, facts, statistics or {}, dtype)
+        notes = all_notes(model_folder.write_weights(tmp, *given))
         if made.config is not None:
             storage.write_text(tmp / adapters.CONFIG, adapters.config_text(made.config))
         notes += model_folder.copy_rest(made.folders, tmp)
+        if dtype is not None:
+            model_folder.set_dtype(tmp, dtype)
         storage.write_text(tmp / "README.md", card(facts.known, notes, holdout_accuracy))
     return notes
 

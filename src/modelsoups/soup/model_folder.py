@@ -6,12 +6,14 @@ results of one training run, and weights in other formats.
 
 import contextlib
 import filecmp
+import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from modelsoups.checkpoints.dcp_metadata import METADATA
@@ -20,6 +22,7 @@ from modelsoups.checkpoints.formats import SUFFIXES
 from modelsoups.checkpoints.layouts import check_layouts
 from modelsoups.checkpoints.tensors import Checkpoint
 from modelsoups.disk import paths, storage
+from modelsoups.disk.opening import text_of
 from modelsoups.soup.dcp_folder import write_dcp
 from modelsoups.weights import digests as digest
 from modelsoups.weights.mixing import Facts, mix_to_file
@@ -49,6 +52,7 @@ def write_weights(
     coefficients: Coefficients,
     facts: Facts,
     replaced: Mapping[str, Tensor],
+    dtype: torch.dtype | None = None,
 ) -> list[str]:
     """Average every model in the checkpoints' folders into `folder`, and return notes.
 
@@ -57,9 +61,9 @@ def write_weights(
     """
     parts = checkpoints[0].parts
     if parts.get("", Path()).name == METADATA:
-        return write_dcp(folder / parts[""].parent, checkpoints, coefficients, facts, replaced)
+        return write_dcp(folder / parts[""].parent, checkpoints, coefficients, facts, replaced, dtype)
     if len(parts) == 1:
-        return mix_to_file(checkpoints, coefficients, folder / parts[""], facts, replaced)
+        return mix_to_file(checkpoints, coefficients, folder / parts[""], facts, replaced, dtype)
     check_layouts(checkpoints)
     check_groups(checkpoints[0], coefficients)
     known = facts(tuple(map(digest.digest, checkpoints)))
@@ -70,7 +74,7 @@ def write_weights(
         if set(coefficients) != {EVERYTHING}:
             rows = {key: of_group(prefix + key, coefficients) for key in some[0]}
         instead = {key: replaced[prefix + key] for key in some[0] if prefix + key in replaced}
-        found = mix_to_file(some, rows, folder / file, lambda digests: known, instead)
+        found = mix_to_file(some, rows, folder / file, lambda digests: known, instead, dtype)
         notes += [f"{file}: {note}" for note in found]
     return notes
 
@@ -110,6 +114,16 @@ def copy_rest(checkpoints: Sequence[Checkpoint], out: Path) -> list[str]:
         what = "files of one training run, other weights, or different between the folders"
         notes.append(f"left out of the folder ({what}): {', '.join(sorted(left))}")
     return notes
+
+
+def set_dtype(folder: Path, dtype: torch.dtype) -> None:
+    """Change the dtype in the folder's config.json, if any: libraries convert the weights to it."""
+    path = folder / "config.json"
+    content = json.loads(text_of(path)) if path.exists() else None
+    keys = [key for key in ("dtype", "torch_dtype") if isinstance(content, dict) and isinstance(content.get(key), str)]
+    if content is not None and keys:
+        named = dict.fromkeys(keys, str(dtype).removeprefix("torch."))
+        storage.write_text(path, json.dumps({**content, **named}, indent=2) + "\n")
 
 
 def _sorted_out(checkpoint: Checkpoint) -> Files:

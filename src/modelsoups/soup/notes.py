@@ -103,8 +103,11 @@ def batchnorm_notes(checkpoints: Sequence[Checkpoint], statistics: Mapping[str, 
     return [f"BatchNorm: {same}; re-estimated statistics can make the soup worse, so evaluate the soup with both"]
 
 
-def check_statistics(first: Checkpoint, statistics: Mapping[str, Tensor]) -> None:
-    """Raise ValueError if a name or shape in `statistics` is not in `first`, or a value is NaN."""
+def check_statistics(first: Checkpoint, statistics: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:
+    """Raise ValueError if a name or shape in `statistics` is not in `first`, or a value is NaN.
+
+    dtype: that in which floats are written, by default the dtype in `first`.
+    """
     for name, tensor in statistics.items():
         if name not in first.entries:
             raise ValueError(f"statistics: tensor {name} is not in {first.name}")
@@ -113,7 +116,6 @@ def check_statistics(first: Checkpoint, statistics: Mapping[str, Tensor]) -> Non
             raise ValueError(f"statistics: {name} is a {type(tensor).__name__}; expected a tensor")
         if tuple(tensor.shape) != tuple(expected.shape):
             raise ValueError(f"statistics: tensor {name} is {tuple(tensor.shape)}; expected {tuple(expected.shape)}")
-        if not is_finite(tensor.to(expected.dtype)):
-            raise ValueError(
-                f"statistics: tensor {name} contains NaN or infinity, or does not fit into {expected.dtype}"
-            )
+        written = dtype if dtype is not None and averaged(expected) else expected.dtype
+        if not is_finite(tensor.to(written)):
+            raise ValueError(f"statistics: tensor {name} contains NaN or infinity, or does not fit into {written}")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from typing import NoReturn
 
+from modelsoups.config.soup_options import SCHEDULES
 from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.library import Sources, open_all
 from modelsoups.weights import digests as digest
@@ -23,14 +24,6 @@ CURVES: dict[str, Curve] = {
     "1-x": lambda x: 1 - x,
     "cosine": lambda x: (1 + math.cos(math.pi * x)) / 2,
     "1-sqrt": lambda x: 1 - math.sqrt(x),
-}
-SCHEDULES = {
-    "uniform": "the mean of the checkpoints (LAWA, or SMA in PMA)",
-    "wma": "coefficients in proportion to 1, 2, 3, ... (WMA in PMA)",
-    "ema": "an exponential moving average, which needs a decay",
-    "1-x": "like a linear decay of the learning rate (WSM)",
-    "cosine": "like a cosine decay of the learning rate (WSM)",
-    "1-sqrt": "like a decay of the learning rate by 1 - sqrt(x) (WSM)",
 }
 _WHOLE = r"[-_=.]?(\d+)(?![\da-z]|\.\d)"  # no part of 1.5k
 STEP = re.compile(rf"(?:^|[^a-z])(?:global_?)?(?:steps?|iter|iteration|checkpoint|ckpt){_WHOLE}", re.IGNORECASE)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-from scipy.optimize import brentq
 from torch import Tensor
 
 BINS = 15  # as in Guo et al. (2017)
@@ -121,6 +120,8 @@ def minimizing_beta(blocks: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> fl
             total += float((expected_B - label_logits_B).sum())
             n += len(labels_B)
         return total / n
+
+    from scipy.optimize import brentq  # takes a quarter of a second to import
 
     low, high = BETA
     if slope(low) >= 0:

@@ -4,10 +4,11 @@ Memory: a few MB of buffers for each thread, and up to 256 MB of mapped pages of
 """
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from modelsoups.checkpoints.formats import DTYPES
 from modelsoups.checkpoints.layouts import check_layouts
 from modelsoups.checkpoints.mapped import CHANGED
 from modelsoups.checkpoints.states import is_finite
-from modelsoups.checkpoints.tensors import Checkpoint, nbytes
+from modelsoups.checkpoints.tensors import Checkpoint
 from modelsoups.disk import storage
 from modelsoups.disk.opening import utf8_name
 from modelsoups.weights import digests as digest
@@ -47,19 +48,30 @@ class Plan:
     header: bytes
 
 
+@dataclass
+class _Output:
+    """Where mixed tensors go: `write`; tensors written instead, by name; and the dtype of floats."""
+
+    write: Write
+    replaced: Mapping[str, Tensor] = field(default_factory=dict)
+    dtype: torch.dtype | None = None
+
+
 def mix_to_file(
     checkpoints: Sequence[Checkpoint],
     coefficients: Coefficients,
     out: Path,
     facts: Facts = lambda digests: {},
     replaced: Mapping[str, Tensor] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> list[str]:
     """Write the weighted sum sum_i c_i theta_i to a .safetensors file; return notes for the user.
 
     Integer and boolean tensors are from the first model; a note names those that differ. Tensors
     tied in all checkpoints are written once, as by safetensors.torch.save_model. Tensors in
     `replaced` replace mixed ones. facts(digests of the checkpoints) returns the metadata; it is
-    called first with placeholders of equal size. Raises ValueError for different shapes or dtypes,
+    called first with placeholders of equal size. dtype: that of the floats in the file, by default
+    the checkpoints'. Raises ValueError for different shapes or dtypes,
     complex numbers, NaN or infinity, a file that changes meanwhile, and if `out` is an input;
     OSError, before anything is written, if the disk is too small.
     """
@@ -69,7 +81,8 @@ def mix_to_file(
     for checkpoint in checkpoints:
         if out.exists() and any(file.samefile(out) for file in checkpoint.files):
             raise ValueError(f"{out} would overwrite the input {checkpoint.name}; give another name")
-    plan = _plan(checkpoints, coefficients, facts((digest.UNKNOWN,) * len(checkpoints)))
+    dtypes = {key: _written(entry.dtype, dtype) for key, entry in checkpoints[0].entries.items()}
+    plan = _plan(checkpoints, coefficients, dtypes, facts((digest.UNKNOWN,) * len(checkpoints)))
     storage.check_space(out, plan.size)
     with storage.atomic(out) as tmp:
         descriptor = os.open(tmp, os.O_WRONLY)
@@ -82,8 +95,9 @@ def mix_to_file(
                 _write(descriptor, content, place)
                 _begin_to_disk(descriptor, place, place + len(content))
 
-            digests, differing = _stream(checkpoints, coefficients, plan.tied, write, replaced or {})
-            whole = _plan(checkpoints, coefficients, facts(digests))
+            output = _Output(write, replaced or {}, dtype)
+            digests, differing = _stream(checkpoints, coefficients, plan.tied, output)
+            whole = _plan(checkpoints, coefficients, dtypes, facts(digests))
             assert whole.size == plan.size
             _write(descriptor, memoryview(whole.header), 0)
         finally:
@@ -103,7 +117,7 @@ def mix_in_memory(checkpoints: Sequence[Checkpoint], coefficients: Coefficients)
     def write(key: str, start: int, part: Tensor) -> None:
         made[key].view(-1)[start : start + len(part)] = part
 
-    _stream(checkpoints, coefficients, tied, write, {})
+    _stream(checkpoints, coefficients, tied, _Output(write))
     return {key: made[tied[key]].clone() if key in tied else made[key] for key in checkpoints[0]}
 
 
@@ -117,7 +131,17 @@ def _tied(checkpoints: Sequence[Checkpoint], coefficients: Coefficients) -> dict
     return tied
 
 
-def _plan(checkpoints: Sequence[Checkpoint], coefficients: Coefficients, metadata: dict[str, str]) -> Plan:
+def _written(dtype: torch.dtype, wanted: torch.dtype | None) -> torch.dtype:
+    """Return in which dtype numbers of this dtype are written: floats in the wanted one, if any."""
+    return wanted if wanted is not None and dtype.is_floating_point else dtype
+
+
+def _plan(
+    checkpoints: Sequence[Checkpoint],
+    coefficients: Coefficients,
+    dtypes: Mapping[str, torch.dtype],
+    metadata: dict[str, str],
+) -> Plan:
     entries = checkpoints[0].entries
     check_groups(entries, coefficients)
     _check_names(checkpoints[0])
@@ -127,12 +151,15 @@ def _plan(checkpoints: Sequence[Checkpoint], coefficients: Coefficients, metadat
 
     def place(key: str) -> tuple[bool, int]:
         """Return a sort key: tensors of whole pages first, since page-aligned writes are faster."""
-        return nbytes(entries[key]) % PAGE != 0, -entries[key].dtype.itemsize
+        return size(key) % PAGE != 0, -dtypes[key].itemsize
+
+    def size(key: str) -> int:
+        return math.prod(entries[key].shape) * dtypes[key].itemsize
 
     for key in sorted((key for key in entries if key not in tied), key=place):
-        entry = entries[key]
-        offsets[key], end = end, end + nbytes(entry)
-        header[key] = {"dtype": NAMES[entry.dtype], "shape": list(entry.shape), "data_offsets": [offsets[key], end]}
+        offsets[key], end = end, end + size(key)
+        shape = list(entries[key].shape)
+        header[key] = {"dtype": NAMES[dtypes[key]], "shape": shape, "data_offsets": [offsets[key], end]}
     text = json.dumps(header).encode()
     text += b" " * (-(8 + len(text)) % PAGE)
     start = 8 + len(text)
@@ -166,8 +193,7 @@ def _stream(
     checkpoints: Sequence[Checkpoint],
     coefficients: Coefficients,
     tied: Mapping[str, str],
-    write: Write,
-    replaced: Mapping[str, Tensor],
+    output: _Output,
 ) -> tuple[tuple[str, ...], list[str]]:
     """Mix and write all tensors; return digests and the names of integer tensors that differ."""
     rows_by_group = {}
@@ -185,15 +211,15 @@ def _stream(
         found_PK16 = found_SPK16[number, : len(blocks.parts(piece))]
         mixed, finite = room.mix(rows, piece, weights_K, divisor, found_PK16)
         if not finite:
-            raise ValueError(_not_finite(checkpoints, key))
+            raise ValueError(_not_finite(checkpoints, key, mixed.dtype))
         if not mixed.dtype.is_floating_point and (found_PK16 != found_PK16[:, :1]).any():
             differing.add(key)
-        if key in replaced:
-            mixed = replaced[key].reshape(-1)[start:stop].to(mixed.dtype).contiguous()
-        write(key, start, mixed)
+        if key in output.replaced:
+            mixed = output.replaced[key].reshape(-1)[start:stop].to(mixed.dtype).contiguous()
+        output.write(key, start, mixed)
 
     Room()  # loads the compiled loops in this thread, where Ctrl-C ends it at once
-    blocks.each_piece(checkpoints, todo, lambda: partial(one, Room()))
+    blocks.each_piece(checkpoints, todo, lambda: partial(one, Room(output.dtype)))
     digests = digest.joined(checkpoints, todo, found_SPK16)
     for checkpoint, found in zip(checkpoints, digests, strict=True):
         if checkpoint.touched() and digest.digest(checkpoint) != found:
@@ -211,11 +237,12 @@ def _notes(checkpoints: Sequence[Checkpoint], tied: Mapping[str, str], differing
     return notes
 
 
-def _not_finite(checkpoints: Sequence[Checkpoint], key: str) -> str:
+def _not_finite(checkpoints: Sequence[Checkpoint], key: str, dtype: torch.dtype) -> str:
     for checkpoint in checkpoints:
         if not is_finite(checkpoint[key]):
             return f"{checkpoint.name}: tensor {key} contains NaN or infinity; leave this checkpoint out"
-    return f"tensor {key} overflows its dtype when mixed; use smaller coefficients"
+    name = str(dtype).removeprefix("torch.")
+    return f"tensor {key} overflows its dtype {name} when mixed; use smaller coefficients or another dtype"
 
 
 def _write(descriptor: int, view: memoryview, offset: int) -> None:

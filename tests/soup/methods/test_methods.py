@@ -1,15 +1,17 @@
 """The registry of methods: names, methods of one's own, options."""
 
+import inspect
 import json
 from pathlib import Path
 
 import pytest
 from handmade import margin_pool
 
+from modelsoups.config.soup_options import options_of
 from modelsoups.soup.coefficients import Soup
-from modelsoups.soup.methods import METHODS, Pool, method_of
-from modelsoups.soup.options import Option, options_of
+from modelsoups.soup.methods import METHODS, method_of
 
+empty = inspect.Parameter.empty
 A, B, C, D = (4, 1, 1, -2), (-1, -0.5, 1, 3), (-9, -9, 1, -9), (1, -0.1, -0.1, -0.1)  # margins
 
 
@@ -23,20 +25,23 @@ def test_every_method_gives_a_soup_that_survives_json(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_option_has_a_sentence(method: str) -> None:
-    for option in options_of(METHODS[method]):
-        assert len(option.sentence) > 5, option.name
+def test_every_option_is_found_in_the_source_and_has_a_sentence(method: str) -> None:
+    """`options_of` reads the source; what Python itself knows of the function is the same."""
+    function = METHODS[method]
+    found = options_of(f"{function.__module__.removeprefix('modelsoups.soup.')}.{function.__name__}")
+    known = {n: p.default for n, p in inspect.signature(function).parameters.items() if p.kind == p.KEYWORD_ONLY}
+    assert {option.name: option.default for option in found} == known
+    assert all(len(option.sentence) > 5 for option in found)
+    assert all(isinstance(option.default, option.kind) for option in found if option.default not in (None, empty))
 
 
-def test_options_have_names_defaults_and_sentences() -> None:
-    strict, max_picks = options_of(METHODS["greedy_replacement"])
-    assert (strict.name, strict.default) == ("strict", False)
+def test_options_have_names_defaults_kinds_and_sentences() -> None:
+    strict, max_picks = options_of("methods.greedy.greedy_replacement")
+    assert (strict.name, strict.default, strict.kind) == ("strict", False, bool)
     assert "does not change the score" in strict.sentence
-    assert (max_picks.name, max_picks.default) == ("max_picks", None)
-
-    def own(pool: Pool, *, share: float = 0.5) -> Soup: ...
-
-    assert options_of(own) == [Option("share", 0.5, "")]
+    assert (max_picks.name, max_picks.default, max_picks.kind) == ("max_picks", None, int)
+    assert options_of("choosing.learned")[0].choices == ("all", "layer", "tensor", "free")
+    assert [option.default for option in options_of("from_initialization.lines")] == [empty, empty]
 
 
 OWN = """

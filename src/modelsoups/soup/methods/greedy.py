@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import torch
 
+from modelsoups.config.soup_options import MaxPicks, OrderSeed, Strict
 from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.greedy_rule import Evaluation, GreedySearch, Score, random_order
 from modelsoups.soup.logit_blocks import LogitTotal
-from modelsoups.soup.options import MaxPicks, OrderSeed, Strict
 from modelsoups.soup.pool import Pool
 from modelsoups.stats import scores
 from modelsoups.weights.state_dicts import RunningSum

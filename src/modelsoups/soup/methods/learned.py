@@ -18,8 +18,8 @@ from torch import Tensor
 
 from modelsoups.checkpoints.states import State, averaged
 from modelsoups.checkpoints.tensors import checkpoint_of
+from modelsoups.config.soup_options import BatchSize, Epochs, LearningRate, Seed
 from modelsoups.soup.coefficients import Soup
-from modelsoups.soup.options import BatchSize, Epochs, LearningRate, Seed
 from modelsoups.soup.pool import Gradient, Pool
 from modelsoups.weights.coefficient_gradients import Stack
 from modelsoups.weights.state_dicts import EVERYTHING, layer_of, of_group

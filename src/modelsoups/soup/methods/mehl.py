@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from modelsoups.checkpoints.states import State
+from modelsoups.config.soup_options import BatchSize, Block, Epochs, LearningRate, Seed
 from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.greedy_rule import random_order
 from modelsoups.soup.methods.learned import Descent, batches, float_tensors, gradient_of, loss_by_alpha, with_tied
-from modelsoups.soup.options import BatchSize, Block, Epochs, LearningRate, Seed
 from modelsoups.soup.pool import Gradient, Pool
 from modelsoups.weights.coefficient_gradients import Stack
 from modelsoups.weights.state_dicts import EVERYTHING, mix

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from modelsoups.config.soup_options import Budget, Candidates, Draw
 from modelsoups.soup.candidates import best_of, label_of
 from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.logit_blocks import BLOCK, blocks
-from modelsoups.soup.options import Budget, Candidates, Draw
 from modelsoups.soup.pool import Pool
 from modelsoups.stats import scores
 

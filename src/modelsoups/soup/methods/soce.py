@@ -12,13 +12,11 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import squareform
 
+from modelsoups.config.soup_options import Categories
 from modelsoups.soup.candidates import best_of
 from modelsoups.soup.coefficients import Soup
 from modelsoups.soup.holdout import check_labels
-from modelsoups.soup.options import Categories
 from modelsoups.soup.pool import Pool
 
 TENTHS = 10  # the grid: an expert's weight is 0.1, 0.2, ...
@@ -65,6 +63,9 @@ def categories_of(accuracy_KC: np.ndarray, most: int) -> np.ndarray:
     The distance of two classes is 1 minus the correlation of their accuracies over the models. A
     class on which all models do equally well tells nothing apart: its distances are 0.
     """
+    from scipy.cluster.hierarchy import fcluster, linkage  # these take a quarter of a second to import
+    from scipy.spatial.distance import squareform
+
     models, classes = accuracy_KC.shape
     if models < 2 or classes < 2:
         return np.ones(classes, dtype=np.int64)

@@ -1,7 +1,7 @@
 """WiSE-FT: interpolation from the initialization to a model or a soup (appendix D)."""
 
+from modelsoups.config.soup_options import Alpha
 from modelsoups.soup.coefficients import Ingredient, Soup
-from modelsoups.soup.options import Alpha
 from modelsoups.weights.state_dicts import EVERYTHING
 
 

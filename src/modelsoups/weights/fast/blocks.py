@@ -175,12 +175,15 @@ def digests_of_pieces(pieces: int, count: int) -> Digests:
 
 
 class Room:
-    """One thread's buffers for sums and inner products; a call may overwrite earlier results."""
+    """One thread's buffers for sums and inner products; a call may overwrite earlier results.
 
-    def __init__(self) -> None:
+    dtype: that of weighted sums of floats, by default the dtype of the checkpoints.
+    """
+
+    def __init__(self, dtype: torch.dtype | None = None) -> None:
         from modelsoups.weights.fast import loops, xxh3  # these import Numba, which takes half a second
 
-        self.loops, self.xxh3 = loops, xxh3
+        self.loops, self.xxh3, self.dtype = loops, xxh3, dtype
         self.total, self.mixed = np.empty(BLOCK), np.empty(PIECE, np.float32)
         self.zeros, self.wide = np.zeros(PIECE, np.float32), torch.empty(ROWS, BLOCK)
         self.chunks = np.zeros((ROWS + 1, WIDE), np.float32)  # the last row stays zero
@@ -197,15 +200,16 @@ class Room:
         dtype = rows.dtype(key)
         if not _is_narrow(dtype):
             return self._mix_wide(rows, piece, weights_K, by, found_PK16)
-        out, kind = self.mixed[: stop - start], KINDS.get(dtype, 0)
+        written = self.dtype or dtype
+        out, kind = self.mixed[: stop - start], KINDS.get(written, 0)
         exact = math.frexp(by)[0] == 0.5  # for powers of two, x * (1 / by) equals x / by and is faster
         in_place = rows.addresses(piece) is not None
         sums = self._sums_in_place if in_place else self._sums_of_copies
         finite = True
         for p, total in enumerate(sums(rows, piece, weights_K, found_PK16)):
             finite &= self.loops.divide(out[p * BLOCK : p * BLOCK + len(total)], total, by, exact, kind)
-        mixed = torch.from_numpy(out).to(dtype)
-        if dtype not in KINDS:
+        mixed = torch.from_numpy(out).to(written)
+        if written not in KINDS:
             finite = bool(mixed.float().isfinite().all())  # float8 has no isfinite
         return mixed, finite
 
@@ -254,6 +258,8 @@ class Room:
                     total.add(tensor_of(block, rows.dtype(key)), weight)
             done.append(total.divided(by))
         mixed = torch.cat(done)
+        if self.dtype is not None and mixed.is_floating_point():
+            mixed = mixed.to(self.dtype)
         return mixed, bool(mixed.isfinite().all())
 
     def products(self, rows: Rows, piece: Piece, by_n: Tensor, found_K: Float64s) -> None:
