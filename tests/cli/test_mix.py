@@ -13,6 +13,7 @@ from torch import nn
 
 from modelsoups import soup
 from modelsoups.cli import commands
+from modelsoups.config import registry
 from modelsoups.weights import digests as digest
 from modelsoups.weights.state_dicts import mix
 
@@ -221,6 +222,76 @@ def test_newer_soups_on_the_command_line(tmp_path: Path, monkeypatch, capsys) ->
         assert message in error
         assert len(error.strip().splitlines()) == 1
     assert not Path("x.safetensors").exists()
+
+
+def test_methods_between_two_models_on_the_command_line(tmp_path: Path, monkeypatch, capsys) -> None:
+    """Blocks 0 and 1 of 0s and 4s. WiSE-FT with 1/4: 1; LiNeS with 1/4 and 1/2: 1 and 3. Fisher: see below."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"zero": 0.0, "tuned": 4.0}.items():
+        save_file({f"blocks.{n}.w": torch.full((2,), value) for n in range(2)}, f"{name}.safetensors")
+    for given in (["zero.safetensors", "tuned.safetensors"], ["tuned.safetensors", "--init=zero.safetensors"]):
+        commands.main(["mix", "wise_ft", *given, "--alpha=0.25", "-o", "wise.safetensors"])
+        assert [w.tolist() for w in load_file("wise.safetensors").values()] == [[1, 1], [1, 1]]
+    assert "mix: tuned.safetensors times 0.25\n" in capsys.readouterr().out
+    scales = ["--init=zero.safetensors", "--alpha=0.25", "--beta=0.5"]
+    commands.main(["mix", "lines", "tuned.safetensors", *scales, "-o", "lines.safetensors"])
+    assert [w.tolist() for _, w in sorted(load_file("lines.safetensors").items())] == [[1, 1], [3, 3]]
+    assert "mix: tuned.safetensors times 0.25 to 0.75\n" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        commands.main(["mix", "wise_ft", "zero.safetensors", "tuned.safetensors", "--alpha=2", "-o", "x.safetensors"])
+    assert "wise_ft: alpha=2.0; expected 0 (the initialization) to 1" in capsys.readouterr().err
+
+
+def test_fisher_on_the_command_line(tmp_path: Path, monkeypatch, capsys) -> None:
+    """The same as in Python: its weights, the number of images, and statistics in place of averages."""
+    monkeypatch.chdir(tmp_path)
+    Path("my_fisher.py").write_text(EVALUATORS)
+    paths = [f"{name}.safetensors" for name in "ab"]
+    for sign, path in zip((1.0, -0.5), paths, strict=True):
+        save_file({"head.weight": sign * torch.eye(2), "head.bias": torch.zeros(2)}, path)
+    options = ["--holdout=my_fisher:holdout", "--coefficients", "1", "3", "--images=1", "--exact"]
+    commands.main(["mix", "fisher", *paths, *options, "-o", "f.safetensors"])
+    data = registry.result("my_fisher:holdout")
+    chosen, merged = soup.fisher(paths, data, images=1, weights=[1, 3], exact=True)
+    assert bits(load_file("f.safetensors")) == bits(soup.mixed(chosen) | merged)
+    assert "wrote the fisher soup of 2 checkpoints" in capsys.readouterr().out
+
+
+def test_a_soup_in_another_dtype_is_rounded_once(tmp_path: Path, capsys) -> None:
+    """1 and 1 + 2 ** -10 (in float16): their mean needs 11 bits after the point, which float16 lacks."""
+    for name, dtype, value in (("half", torch.float16, 1 + 2**-10), ("full", torch.float32, 1.0)):
+        content = {"w": torch.tensor([value, 2.0], dtype=dtype), "n": torch.tensor([3])}
+        save_file(content, tmp_path / f"{name}.safetensors")
+    save_file({"w": torch.ones(2).half(), "n": torch.tensor([3])}, tmp_path / "one.safetensors")
+    half, full, one = (str(tmp_path / f"{name}.safetensors") for name in ("half", "full", "one"))
+    out = tmp_path / "out.safetensors"
+    for sources in ([half, one], [half, full]):  # of one dtype, and of two
+        commands.main(["mix", "uniform", *sources, "--dtype=float32", "-o", str(out)])
+        made = load_file(out)
+        assert (made["w"].dtype, made["w"][0].item()) == (torch.float32, 1 + 2**-11)
+        assert made["n"].tolist() == [3]
+    soup.mix(soup.uniform([full]), out, dtype="bfloat16")
+    assert load_file(out)["w"].dtype == torch.bfloat16
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        commands.main(["mix", "uniform", half, full, "-o", str(tmp_path / "x.safetensors")])
+    assert "tensor w is (2,) float32, expected (2,) float16" in capsys.readouterr().err
+    save_file({"w": torch.tensor([1e5, 1.0])}, full)
+    with pytest.raises(ValueError, match="tensor w overflows its dtype float16 when mixed; use smaller coeff"):
+        soup.mix(soup.uniform([full]), tmp_path / "x.safetensors", dtype=torch.float16)
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_the_configuration_of_a_folder_names_the_written_dtype(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        save_file(state(ord(name)), tmp_path / name / "model.safetensors")
+        (tmp_path / name / "config.json").write_text('{"model_type": "bert", "torch_dtype": "float32"}')
+    soup.mix(soup.uniform([tmp_path / "a", tmp_path / "b"]), tmp_path / "soup", dtype="bfloat16")
+    config = json.loads((tmp_path / "soup" / "config.json").read_text())
+    assert config == {"model_type": "bert", "torch_dtype": "bfloat16"}
+    written = load_file(tmp_path / "soup" / "model.safetensors")
+    assert {t.dtype for t in written.values() if t.is_floating_point()} == {torch.bfloat16}
 
 
 def test_a_file_is_read_once_and_its_change_is_noticed_by_content(tmp_path: Path) -> None:

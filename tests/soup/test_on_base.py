@@ -64,6 +64,19 @@ def test_the_mean_worked_out_by_hand(tmp_path: Path, pair: list[Path], base: Pat
     assert facts["base"]["name"] == str(base)
 
 
+def test_another_dtype_keeps_what_the_bases_would_round_away(tmp_path: Path) -> None:
+    """1 + 2 ** -10 needs more than the 8 bits of bfloat16; on the command line too."""
+    save_file({"q.weight": torch.ones(2, 2).bfloat16()}, tmp_path / "base.safetensors")
+    one, base = write_adapter(tmp_path / "one", rank_one([1, 0], [2**-10, 0])), tmp_path / "base.safetensors"
+    soup.mix(soup.uniform([one]), tmp_path / "a.safetensors", base=base, dtype="float32")
+    options = ["--base", str(base), "--dtype", "float32", "-o", str(tmp_path / "b.safetensors")]
+    commands.main(["mix", "wise_ft", str(one), "--alpha", "0.5", *options])
+    found = [load_file(tmp_path / f"{name}.safetensors")["q.weight"] for name in "ab"]
+    assert [w.tolist() for w in found] == [[[1 + 2**-10, 1], [1, 1]], [[1 + 2**-11, 1], [1, 1]]]
+    soup.mix(soup.uniform([one]), tmp_path / "half", dtype="float16")
+    assert {t.dtype for t in load_file(tmp_path / "half" / "adapter_model.safetensors").values()} == {torch.float16}
+
+
 def test_ranks_that_differ_by_layer_are_patterns_that_match_one_module(tmp_path: Path, pair: list[Path]) -> None:
     more = {**rank_one([1, 1], [1, 1]), **rank_one([1, 0], [0, 1], "x.q")}
     three = write_adapter(tmp_path / "three", more, target_modules=["q", "x.q"])

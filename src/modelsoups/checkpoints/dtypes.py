@@ -44,6 +44,12 @@ def alike(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
     return [_converted(c, odd) for c in checkpoints]
 
 
+def rounded_to(checkpoint: Checkpoint, dtype: torch.dtype) -> Checkpoint:
+    """Return a checkpoint whose computed floats, as of merged adapters, are rounded to `dtype` only."""
+    odd = {k: e for k, e in checkpoint.entries.items() if type(e) is Computed and e.dtype.is_floating_point}
+    return replace(checkpoint, entries={**checkpoint.entries, **{k: replace(e, dtype=dtype) for k, e in odd.items()}})
+
+
 def _converted(checkpoint: Checkpoint, dtypes: dict[str, torch.dtype]) -> Checkpoint:
     entries = checkpoint.entries
     odd = {k: _read_as(entries[k], dtype) for k, dtype in dtypes.items() if k in entries and entries[k].dtype != dtype}

@@ -28,10 +28,10 @@ OF_ADAPTERS = ("uniform", "weights")  # the methods that need no base of adapter
 
 def main(args: argparse.Namespace) -> None:
     """Choose a soup with args.method, print decisions, and write the averaged weights."""
-    models, init = opened(args)
+    models, init, given = opened(args)
     holdout = None if args.holdout is None else holdout_of(args.holdout)
     chosen, statistics = choose(args, models, init, holdout)
-    by_name = {checkpoint.name: checkpoint for checkpoint in (*models, *filter(None, [init]))}
+    by_name = {checkpoint.name: checkpoint for checkpoint in (*given, *filter(None, [init]))}
     sources = [by_name[name] for name in chosen.ingredients]
     accuracy = print_choice(chosen)
     if holdout is not None and args.method in ("greedy", "pruned"):
@@ -55,21 +55,24 @@ def main(args: argparse.Namespace) -> None:
     print(f"mix: wrote the {chosen.method} soup of {many} to {printable(args.out)}")
 
 
-def opened(args: argparse.Namespace) -> tuple[list[Checkpoint], Checkpoint | None]:
-    """Return the opened checkpoints and the initialization, if one is given and used."""
+def opened(args: argparse.Namespace) -> tuple[list[Checkpoint], Checkpoint | None, list[Checkpoint]]:
+    """Open the checkpoints; return the models to choose from, the initialization and what to mix.
+
+    The last are the models themselves, or with args.base the adapters that are merged in them.
+    """
     adapters_too = args.base is not None or args.method in OF_ADAPTERS
-    models = open_all(args.checkpoints, args.key, adapters_too=adapters_too)
+    models = given = open_all(args.checkpoints, args.key, adapters_too=adapters_too)
     if args.base is not None:
-        models = soup.on_base(models, args.base, args.force)
+        models = soup.on_base(given, args.base, args.force)
     else:  # before any evaluation; of those chosen, mix does
         refuse(models, args.force, heads=False)
     from_base = args.base if METHODS[args.method].needs == INIT or args.method == "wise_ft" else None
     start = args.init or from_base
     init = None if start is None else open_initialization(start, models, args.key)
-    if args.dtype is None:
-        return models, init
-    same = alike([*models, *filter(None, [init])])
-    return same[: len(models)], None if init is None else same[-1]
+    if args.dtype is not None:
+        same = alike([*models, *filter(None, [init])])
+        models, init = same[: len(models)], None if init is None else same[-1]
+    return models, init, models if args.base is None else given
 
 
 def print_choice(chosen: Soup) -> float | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from modelsoups.checkpoints.alike import align
-from modelsoups.checkpoints.dtypes import alike, dtype_of
+from modelsoups.checkpoints.dtypes import alike, dtype_of, rounded_to
 from modelsoups.checkpoints.formats import SUFFIXES, Source, open_checkpoint
 from modelsoups.checkpoints.layouts import check_layouts
 from modelsoups.checkpoints.tensors import Checkpoint
@@ -102,6 +102,8 @@ def mix(
         checkpoints = alike(checkpoints)
     path, forced = Path(out), refuse(checkpoints, force)
     made = _mixture(chosen, checkpoints, form.get("base"), form.get("rank"))
+    if dtype is not None and made.digests is not None:
+        made = replace(made, checkpoints=[rounded_to(c, dtype) for c in made.checkpoints])
     check_statistics(made.checkpoints[0], statistics or {}, dtype)
     facts = _Facts(chosen, checkpoints, made, {"holdout_accuracy": holdout_accuracy}, forced)
 
