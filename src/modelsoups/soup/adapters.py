@@ -4,13 +4,16 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from modelsoups.checkpoints import adapter_config
 from modelsoups.checkpoints.adapter_config import TARGETS, base_of
 from modelsoups.checkpoints.adapters import INNER, WEIGHTS, Adapter
+from modelsoups.checkpoints.dtypes import rounded_to
 from modelsoups.checkpoints.states import is_finite
 from modelsoups.checkpoints.tensors import Checkpoint
 from modelsoups.soup.configs import config_of
@@ -39,6 +42,10 @@ class Mixture:
     notes: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] | None = None
+
+    def rounded_to(self, dtype: torch.dtype | None) -> "Mixture":
+        """Return the same mixture, with computed numbers rounded to `dtype` instead of their own."""
+        return self if dtype is None else replace(self, checkpoints=[rounded_to(c, dtype) for c in self.checkpoints])
 
 
 def has_adapters(checkpoints: Sequence[Checkpoint]) -> bool:

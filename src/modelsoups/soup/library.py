@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from modelsoups.checkpoints.alike import align
-from modelsoups.checkpoints.dtypes import alike, dtype_of, rounded_to
+from modelsoups.checkpoints.dtypes import alike, dtype_of
 from modelsoups.checkpoints.formats import SUFFIXES, Source, open_checkpoint
 from modelsoups.checkpoints.layouts import check_layouts
 from modelsoups.checkpoints.tensors import Checkpoint
@@ -84,13 +84,13 @@ def mix(
     memory or their files moved. statistics: tensors to write instead of the averages (from
     `reestimate` or `fisher`). LoRA adapters give one adapter with the exact weighted sum of their
     updates; `rank` truncates it. With `base`, the base model plus this sum is written instead.
-    dtype: "float32", "float16" or "bfloat16", in which floats are written instead of the
-    ingredients' dtype; theirs may then differ.
-    Returns notes for the user. Raises ValueError for an ensemble, an ingredient that changed since
-    it was chosen, different shapes, values that are not finite, an `out` that is an existing folder
-    or an ingredient, and adapters that cannot be summed or merged. Quantized weights, different
-    classes and other problems that `refusals.problems` finds raise ValueError, unless `force` is
-    true: then the soup is written with a note.
+    dtype: "float32", "float16" or "bfloat16", in which floats are written; without it, all
+    ingredients must have one dtype, which is kept. Returns notes for the user. Raises ValueError for
+    an ensemble, an ingredient that changed since it was chosen, different shapes, values that are
+    not finite, an `out` that is an existing folder or an ingredient, and adapters that cannot be
+    summed or merged. Quantized weights, different classes and other problems that
+    `refusals.problems` finds raise ValueError, unless `force` is true: then the soup is written with
+    a note.
 
         for note in soup.mix(soup.uniform(["a.pt", "b.pt"]), "soup.safetensors"):
             print(note)
@@ -98,12 +98,8 @@ def mix(
     if chosen.space != "weights":
         raise ValueError(f"soup {chosen.method} averages {chosen.space}, not weights: there are none to write")
     checkpoints, dtype = chosen_checkpoints(chosen, sources), dtype_of(form.get("dtype"))
-    if dtype is not None:
-        checkpoints = alike(checkpoints)
     path, forced = Path(out), refuse(checkpoints, force)
-    made = _mixture(chosen, checkpoints, form.get("base"), form.get("rank"))
-    if dtype is not None and made.digests is not None:
-        made = replace(made, checkpoints=[rounded_to(c, dtype) for c in made.checkpoints])
+    made = _mixture(chosen, checkpoints, form.get("base"), form.get("rank"), dtype)
     check_statistics(made.checkpoints[0], statistics or {}, dtype)
     facts = _Facts(chosen, checkpoints, made, {"holdout_accuracy": holdout_accuracy}, forced)
 
@@ -120,9 +116,7 @@ def mix(
         notes = all_notes(model_folder.write_weights(tmp, *given))
         if made.config is not None:
             storage.write_text(tmp / adapters.CONFIG, adapters.config_text(made.config))
-        notes += model_folder.copy_rest(made.folders, tmp)
-        if dtype is not None:
-            model_folder.set_dtype(tmp, dtype)
+        notes += model_folder.copy_rest(made.folders, tmp, dtype)
         storage.write_text(tmp / "README.md", card(facts.known, notes, holdout_accuracy))
     return notes
 
@@ -153,14 +147,22 @@ class _Facts:
         return [*self.forced, *notes_on(self.known, self.made.digests is not None), *self.made.notes]
 
 
-def _mixture(chosen: Soup, checkpoints: Sequence[Checkpoint], base: Source | None, rank: int | None) -> Mixture:
+def _mixture(
+    chosen: Soup,
+    checkpoints: Sequence[Checkpoint],
+    base: Source | None = None,
+    rank: int | None = None,
+    dtype: torch.dtype | None = None,
+) -> Mixture:
     """Return what `mix` writes with these options; ValueError if checkpoints do not allow them."""
     if base is not None:
         if rank is not None:
             raise ValueError("rank applies to an adapter, but base writes the full model: give only one of them")
-        return adapters.as_model(checkpoints, chosen.coefficients, open_base(base))
+        return adapters.as_model(checkpoints, chosen.coefficients, open_base(base)).rounded_to(dtype)
     if adapters.has_adapters(checkpoints):
-        return adapters.as_adapter(checkpoints, chosen.coefficients, rank)
+        return adapters.as_adapter(checkpoints, chosen.coefficients, rank).rounded_to(dtype)
+    if dtype is not None:
+        checkpoints = alike(checkpoints)
     if rank is not None:
         raise ValueError(f"rank is for folders of LoRA adapters, but {checkpoints[0].name} is none")
     return Mixture(checkpoints, chosen.coefficients, folders=checkpoints)
@@ -198,7 +200,7 @@ def mixed(
     """
     checkpoints = chosen_checkpoints(chosen, sources)
     refuse(checkpoints, force)
-    made = _mixture(chosen, checkpoints, base, None)
+    made = _mixture(chosen, checkpoints, base)
     if made.digests is not None:
         _check(chosen, checkpoints, made.digests)
     return mix_in_memory(made.checkpoints, made.coefficients)

@@ -91,10 +91,11 @@ def _part(checkpoint: Checkpoint, prefix: str, parts: Mapping[str, Path]) -> Che
     return Checkpoint(name, entries, tied, files=checkpoint.files)
 
 
-def copy_rest(checkpoints: Sequence[Checkpoint], out: Path) -> list[str]:
+def copy_rest(checkpoints: Sequence[Checkpoint], out: Path, dtype: torch.dtype | None = None) -> list[str]:
     """Copy configuration, tokenizer and code from the first checkpoint's folder to `out`.
 
-    Returns notes that list code, files that differ between the folders, and files left out.
+    dtype: that of the weights in `out`, if it is not the checkpoints'. Returns notes that list
+    code, files that differ between the folders, and files left out.
     """
     folders = [c.folder for c in checkpoints if c.folder is not None]
     sorted_out = [_sorted_out(c) for c in checkpoints if c.folder is not None]
@@ -104,6 +105,8 @@ def copy_rest(checkpoints: Sequence[Checkpoint], out: Path) -> list[str]:
     for name in copied:
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(first / name, out / name)
+    if dtype is not None:
+        _set_dtype(out / "config.json", dtype)
     notes = []
     if code := [name for name in copied if name.endswith(".py")]:
         notes.append(f"{', '.join(code)}: code of {first}, copied; libraries run it only with trust_remote_code=True")
@@ -116,9 +119,8 @@ def copy_rest(checkpoints: Sequence[Checkpoint], out: Path) -> list[str]:
     return notes
 
 
-def set_dtype(folder: Path, dtype: torch.dtype) -> None:
-    """Change the dtype in the folder's config.json, if any: libraries convert the weights to it."""
-    path = folder / "config.json"
+def _set_dtype(path: Path, dtype: torch.dtype) -> None:
+    """Change the dtype in a config.json, if it exists and has one: libraries convert the weights to it."""
     content = json.loads(text_of(path)) if path.exists() else None
     keys = [key for key in ("dtype", "torch_dtype") if isinstance(content, dict) and isinstance(content.get(key), str)]
     if content is not None and keys:
