@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from open_clip.tokenizer import SimpleTokenizer
 
 from modelsoups.models import iconclip
 
@@ -12,7 +13,7 @@ def test_tokenizer_round_trip():
     vocabulary = iconclip.bpe_vocabulary(["a bicycle", "an icon of a wine glass"])
     tokenize = iconclip.tokenizer(vocabulary)
     ids_NT = tokenize(["a bicycle", "a wine glass"])
-    bpe = iconclip.SimpleTokenizer(context_length=iconclip.context_length())
+    bpe = SimpleTokenizer(context_length=iconclip.context_length())
     assert [[vocabulary[i] for i in row] for row in ids_NT.tolist()] == bpe(["a bicycle", "a wine glass"]).tolist()
     assert int(ids_NT.max()) == len(vocabulary) - 1  # the end of text, where CLIP reads
     with pytest.raises(ValueError, match="'a zebra' has words that are not in IconCLIP's vocabulary"):

@@ -14,6 +14,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -21,8 +22,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torchvision import transforms
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from modelsoups.data.pictures import MOST_PIXELS, by_pil
 from modelsoups.data.shards import DELETE_SHARD, CorruptImage
@@ -80,6 +79,8 @@ def left_encoded(data: bytes, border: int = 0) -> EncodedJpeg | Tensor:
 
 def decode_on(device: torch.device, images: Sequence[EncodedJpeg]) -> list[Tensor]:
     """Decode JPEGs on a device to uint8 (3, H, W) tensors; raise CorruptImage if one is damaged."""
+    from torchvision.io import ImageReadMode, decode_jpeg  # imported only where it is needed: it takes a second
+
     encoded = [torch.frombuffer(bytearray(image.data), dtype=torch.uint8) for image in images]
     try:
         pixels = decode_jpeg(encoded, mode=ImageReadMode.RGB, device=device)
@@ -111,18 +112,20 @@ def augmented(transform: Transform, image: Image.Image | Tensor) -> Tensor:
     """Augment an image and return uint8 (3, H, W); tensors are cropped and resized by PyTorch."""
     if isinstance(image, Image.Image):
         return to_uint8(transform(image))
+    from torchvision.transforms import Compose, RandomHorizontalFlip
+
     crop, *others = steps_of(transform)
     pixels_CHW = _random_resized_crop(crop, image)
-    if others and isinstance(others[0], transforms.RandomHorizontalFlip):
+    if others and isinstance(others[0], RandomHorizontalFlip):
         pixels_CHW = others.pop(0)(pixels_CHW)
     if not others:
         return pixels_CHW.contiguous()
     picture = Image.fromarray(pixels_CHW.permute(1, 2, 0).numpy())
-    return to_uint8(transforms.Compose(others)(picture))
+    return to_uint8(Compose(others)(picture))
 
 
-def _random_resized_crop(crop: transforms.RandomResizedCrop, pixels_CHW: Tensor) -> Tensor:
-    """Crop and resize a tensor in PyTorch, with the same random draws as the transform `crop`."""
+def _random_resized_crop(crop: Any, pixels_CHW: Tensor) -> Tensor:
+    """Crop and resize a tensor in PyTorch, with the same random draws as torchvision's RandomResizedCrop `crop`."""
     top, left, height, width = crop.get_params(pixels_CHW, crop.scale, crop.ratio)
     mode = crop.interpolation
     mode = random.choice(mode) if isinstance(mode, (tuple, list)) else mode

@@ -5,9 +5,6 @@ without an error, but the features are then wrong: model.name must end in -quick
 is refused if the tag, or the format of the weight file, shows that OpenAI trained the weights.
 """
 
-import contextlib
-import logging
-from collections.abc import Iterator
 from typing import Any
 
 import open_clip
@@ -15,7 +12,7 @@ import torch
 
 from modelsoups.config.models import ModelConfig
 from modelsoups.models import pretrained
-from modelsoups.models.pretrained import Clip, Encoder
+from modelsoups.models.pretrained import Clip, Encoder, quiet
 from modelsoups.models.weight_files import file_of, load_into, read_weights
 
 QUICK = "-quickgelu"
@@ -100,14 +97,3 @@ def _statistics(name: str) -> dict[str, Any]:
         return {}
     mean, std = pairs.pop()
     return {"mean": mean, "std": std}
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Suppress open_clip's warning about missing weights inside the with block."""
-    level = logging.root.level
-    logging.root.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.root.setLevel(level)

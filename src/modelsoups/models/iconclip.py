@@ -6,18 +6,19 @@ token ids that its tokenizer uses (vocabulary.json), and how it was trained (car
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import open_clip
 import torch
-from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import load_file
 from torch import LongTensor
 
 from modelsoups.config.models import ModelConfig
 from modelsoups.disk import storage
 from modelsoups.disk.paths import ASSETS
-from modelsoups.models.from_open_clip import quiet
-from modelsoups.models.pretrained import Clip, Encoder
+from modelsoups.models.pretrained import Clip, Encoder, quiet
+
+if TYPE_CHECKING:
+    import open_clip
 
 FOLDER = ASSETS / "iconclip"
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
@@ -44,8 +45,10 @@ def load_iconclip(folder: Path = FOLDER) -> Clip:
     return Clip(model.eval(), tokenizer(storage.read_json(folder / VOCABULARY)))
 
 
-def build(folder: Path = FOLDER) -> open_clip.CLIP:
+def build(folder: Path = FOLDER) -> "open_clip.CLIP":
     """Return an IconCLIP with random weights, configured by open_clip_config.json in the folder."""
+    import open_clip  # takes seconds, because it imports transformers and timm
+
     with quiet():
         return open_clip.create_model(f"local-dir:{folder}", load_weights=False)
 
@@ -56,12 +59,16 @@ def context_length() -> int:
 
 def bpe_vocabulary(texts: Iterable[str]) -> list[int]:
     """Return the sorted ids of all BPE tokens in the texts: padding (0) first, end of text last."""
+    from open_clip.tokenizer import SimpleTokenizer
+
     ids_NT = SimpleTokenizer(context_length=context_length())(list(texts))
     return sorted({0, *ids_NT.unique().tolist()})
 
 
 def tokenizer(vocabulary: Sequence[int]) -> Tokenizer:
     """Return CLIP's tokenizer with each token id replaced by its position in the vocabulary."""
+    from open_clip.tokenizer import SimpleTokenizer
+
     bpe = SimpleTokenizer(context_length=context_length())
     position = torch.full((len(bpe.encoder),), -1)
     position[torch.tensor(vocabulary)] = torch.arange(len(vocabulary))

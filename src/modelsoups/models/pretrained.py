@@ -1,7 +1,9 @@
-"""The classes Encoder and Clip, and the errors for names and tags that a model library lacks."""
+"""The classes Encoder and Clip, errors for names and tags that a model library lacks, and `quiet`."""
 
+import contextlib
 import difflib
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,3 +71,14 @@ def one_line(error: Exception) -> str:
     """Return an error's message on one line of at most 300 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) < 300 else text[:297] + "..."
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Suppress open_clip's warning about missing weights inside the with block."""
+    level = logging.root.level
+    logging.root.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.root.setLevel(level)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats as scipy_stats
+from scipy import special
 
 
 def wilson(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -28,7 +28,7 @@ def z_value(level: float) -> float:
     """Return how many standard deviations a normal interval extends to each side (0.95: 1.96)."""
     if not 0 < level < 1:
         raise ValueError(f"confidence level={level}: expected a number between 0 and 1")
-    return float(scipy_stats.norm.ppf((1 + level) / 2))
+    return float(special.ndtri((1 + level) / 2))  # as norm.ppf of scipy.stats, which takes a second to import
 
 
 def mean_over_sets(values: Sequence[float]) -> float:

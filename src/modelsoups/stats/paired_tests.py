@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats as scipy_stats
+from scipy import special
 
 from modelsoups.stats.intervals import mean_over_sets, z_value
 
@@ -46,7 +46,9 @@ def mcnemar_exact(a_correct_N: Any, b_correct_N: Any) -> McNemar:
     only_a, only_b, _ = _discordant((a_correct_N, b_correct_N))
     if only_a + only_b == 0:
         return McNemar(0, 0, 1.0)
-    p = float(scipy_stats.binomtest(only_a, only_a + only_b).pvalue)
+    from scipy.stats import binomtest  # takes a second to import
+
+    p = float(binomtest(only_a, only_a + only_b).pvalue)
     return McNemar(only_a, only_b, max(p, sys.float_info.min))  # p is never zero
 
 
@@ -105,7 +107,7 @@ def p_of_interval(value: float, low: float, high: float) -> float | None:
     side = value - low if value > 0 else high - value
     if side <= 0:  # an interval of width zero
         return sys.float_info.min if value else 1.0
-    return max(float(2 * scipy_stats.norm.sf(abs(value) / (side / z_value(0.95)))), sys.float_info.min)
+    return max(float(2 * special.ndtr(-abs(value) / (side / z_value(0.95)))), sys.float_info.min)
 
 
 def paired_mean_interval(pairs: Sequence[Pair], level: float = 0.95) -> tuple[float, float]:

@@ -17,10 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from timm.data import auto_augment
-from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
-from torchvision import transforms
 
 from modelsoups.data.decoders import EncodedJpeg, Picture, decode_on
 from modelsoups.data.gpu import operations
@@ -54,6 +51,10 @@ def draw(transform: Transform, image: Picture, side: int) -> Drawn:
 
     `side` is the output size. Raises TypeError for a transform that the GPU version lacks.
     """
+    from timm.data.auto_augment import RandAugment  # imported only where it is needed, as in data.transforms
+    from timm.data.transforms import RandomResizedCropAndInterpolation
+    from torchvision import transforms
+
     drawn = Drawn()
     if isinstance(image, EncodedJpeg):
         image = torch.empty(3, *canvas_size(image.height, image.width), device="meta")
@@ -68,7 +69,7 @@ def draw(transform: Transform, image: Picture, side: int) -> Drawn:
             drawn.bicubic = step.interpolation == transforms.InterpolationMode.BICUBIC
         elif isinstance(step, transforms.RandomHorizontalFlip):
             drawn.flip = bool(torch.rand(1) < step.p)
-        elif isinstance(step, auto_augment.RandAugment):
+        elif isinstance(step, RandAugment):
             drawn.operations += _recording(step, side)([])
         elif isinstance(step, transforms.ColorJitter):
             order, *factors = step.get_params(step.brightness, step.contrast, step.saturation, step.hue)
@@ -80,8 +81,8 @@ def draw(transform: Transform, image: Picture, side: int) -> Drawn:
 
 
 @functools.lru_cache(maxsize=16)
-def _recording(step: auto_augment.RandAugment, side: int) -> auto_augment.RandAugment:
-    """Return a copy of `step` that returns the operations it draws instead of applying them."""
+def _recording(step: Any, side: int) -> Any:
+    """Return a copy of timm's RandAugment `step` that returns the operations it draws instead of applying them."""
     recording = copy.copy(step)
     recording.ops = list(map(copy.copy, step.ops))
     for op in recording.ops:
@@ -92,7 +93,9 @@ def _recording(step: auto_augment.RandAugment, side: int) -> auto_augment.RandAu
 def _record(name: str, side: int, recorded: list[Operation], argument: float = 0.0, **options: Any) -> list[Operation]:
     if name not in operations.AFFINE:
         return [*recorded, Operation(name, (float(argument),))]
-    mode = auto_augment._interpolation(options)  # also draws
+    from timm.data.auto_augment import _interpolation
+
+    mode = _interpolation(options)  # also draws
     matrix = operations.affine_matrix(name, argument, side)
     return [*recorded, Operation("affine", matrix, mode == Image.Resampling.BICUBIC)]
 
