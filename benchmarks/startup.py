@@ -28,9 +28,10 @@ from modelsoups.disk import provenance, storage
 OUT = Path(__file__).parents[1] / "results" / "benchmarks" / "startup.md"
 MODELSOUPS = ["-m", "modelsoups"]
 STAGES = ("prepare", "heads", "sweep", "finetune", "evaluate", "soup", "report")
+TORCH = "`import torch` alone"
 ALONE = {
     "Python alone": ["-c", "pass"],
-    "`import torch` alone": ["-c", "import torch"],
+    TORCH: ["-c", "import torch"],
     "`import numba` alone": ["-c", "import numba"],
 }
 COMMANDS = {  # what -> (arguments of Python, goal in CPU seconds)
@@ -38,7 +39,6 @@ COMMANDS = {  # what -> (arguments of Python, goal in CPU seconds)
     "`modelsoups mix -h`": ([*MODELSOUPS, "mix", "-h"], 1.0),
     "`modelsoups doctor -h`": ([*MODELSOUPS, "doctor", "-h"], 1.0),
     "a usage error of `mix`": ([*MODELSOUPS, "mix", "radin", "a.safetensors", "-o", "x"], 1.0),
-    "`modelsoups status`": ([*MODELSOUPS, "status"], 1.0),
     "`from modelsoups import soup`": (["-c", "from modelsoups import soup"], 1.5),
     "`mix uniform` of two tiny files": (
         [*MODELSOUPS, "mix", "uniform", "a.safetensors", "b.safetensors", "-o", "soup.safetensors"],
@@ -65,35 +65,45 @@ def cpu_seconds(args: list[str], home: Path, cold: bool = False) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def line(what: str, args: list[str], home: Path, goal: float | None, runs: int) -> str:
+def measured(what: str, args: list[str], home: Path, runs: int) -> tuple[float, float]:
+    """Return the warm and the cold CPU seconds of a command."""
     cold = cpu_seconds(args, home, cold=True)
     warm = statistics.median(cpu_seconds(args, home) for _ in range(runs))
-    shown = f"| {what} | {'' if goal is None else goal} | {warm:.2f} | {cold:.2f} |"
-    print(shown, flush=True)
-    return shown
+    print(f"{what}: {warm:.2f} warm, {cold:.2f} cold", flush=True)
+    return warm, cold
+
+
+def table(found: dict[str, tuple[float, float]], goals: dict[str, float]) -> list[str]:
+    """Return the lines of the table; the last column is what a command takes beyond PyTorch's import."""
+    least = found[TORCH][0]
+    lines = ["| | goal | warm | cold | warm, beyond `import torch` |", "|---|---|---|---|---|"]
+    for what, (warm, cold) in found.items():
+        beyond = f"{warm - least:.2f}" if warm > least else ""
+        lines.append(f"| {what} | {goals.get(what, '')} | {warm:.2f} | {cold:.2f} | {beyond} |")
+    return lines
 
 
 def main() -> None:
     made = argparse.ArgumentParser(description=__doc__)
     made.add_argument("--runs", type=int, default=5, help="number of warm runs, whose median is shown")
     runs = made.parse_args().runs
-    lines = ["| | goal | warm | cold |", "|---|---|---|---|"]
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         for seed, file in enumerate(("a.safetensors", "b.safetensors")):
             save_file({"w": torch.full((4, 4), float(seed))}, home / file)
-        lines += [line(what, args, home, None, runs) for what, args in ALONE.items()]
-        lines += [line(what, args, home, goal, runs) for what, (args, goal) in COMMANDS.items()]
         options = [*arguments(home, make_data(home / "data")), "name=x"]
         cpu_seconds([*MODELSOUPS, *options], home)
+        goals = {**COMMANDS, "`modelsoups status`": ([*MODELSOUPS, "status", *options], 1.0)}
         for stage in STAGES:
-            what = f"`{stage}` with nothing to do"
-            lines.append(line(what, [*MODELSOUPS, stage, *options], home, 2.0, runs))
-        lines.append(line("all stages with nothing to do", [*MODELSOUPS, *options], home, 2.0, runs))
-    record = provenance.record()
-    machine = f"{record['machine']}; PyTorch {torch.__version__}; {provenance.git_commit()}"
-    text = [f"`python benchmarks/startup.py --runs {runs}`: CPU seconds. {machine}", "", *lines, ""]
-    storage.write_text(OUT, "\n".join(text))
+            goals[f"`{stage}` with nothing to do"] = [*MODELSOUPS, stage, *options], 2.0
+        goals["all stages with nothing to do"] = [*MODELSOUPS, *options], 2.0
+        todo = ALONE | {what: args for what, (args, _) in goals.items()}
+        found = {what: measured(what, args, home, runs) for what, args in todo.items()}
+    facts = f"({provenance.record()['machine']}, PyTorch {torch.__version__}, commit {provenance.git_commit()})"
+    lines = table(found, {what: goal for what, (_, goal) in goals.items()})
+    storage.write_text(
+        OUT, "\n".join([f"`python benchmarks/startup.py --runs {runs}` {facts}: CPU seconds", "", *lines, ""])
+    )
 
 
 if __name__ == "__main__":

@@ -61,5 +61,7 @@ def check_layouts(checkpoints: Sequence[Checkpoint]) -> None:
             raise ValueError(f"{first.name}: tensor {key} is complex; expected real numbers")
     expected = layout_of(first)
     for other in checkpoints[1:]:
-        where = f"{other.name} cannot be mixed with {first.name} (`modelsoups doctor` compares all checkpoints)"
-        check_layout(other, expected, where)
+        how = "`modelsoups doctor` compares all checkpoints"
+        if {k: e.shape for k, e in other.entries.items()} == {k: e.shape for k, e in first.entries.items()}:
+            how = "`modelsoups mix --dtype float32` accepts different dtypes"
+        check_layout(other, expected, f"{other.name} cannot be mixed with {first.name} ({how})")
