@@ -88,7 +88,7 @@ def test_messages_of_the_troubleshooting_page_are_in_the_code():
     code = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
     joined = re.sub(r'"\s*f?"', "", code)  # a message may be written in several strings
     rows = re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs/faq.md").read_text(), re.MULTILINE)
-    assert len(rows) == 20
+    assert len(rows) >= 20
     for row in rows:
         for part in row.split("..."):
             assert part.strip() in joined, row

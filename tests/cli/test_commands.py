@@ -200,7 +200,7 @@ def test_an_interrupted_command_says_what_the_same_command_does(monkeypatch, cap
 
     monkeypatch.setattr(f"modelsoups.{commands.COMMANDS[name][0]}.main", interrupt)
     with pytest.raises(SystemExit) as ended:
-        commands.main([name])
+        commands.main([name, "uniform", "a", "-o", "b"])
     assert ended.value.code == 130
     assert capsys.readouterr().err.endswith(f"{name}: interrupted before its end; the same command {then}\n")
 

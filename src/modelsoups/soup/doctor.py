@@ -112,7 +112,7 @@ def _layouts(found: Diagnosis, states: Mapping[str, State]) -> dict[str, State]:
         else:
             cause, cure = "shapes", "another model size, or other classes"
             if a.rpartition(" ")[0] == b.rpartition(" ")[0]:
-                cause, cure = "dtypes", "convert all to one dtype"
+                cause, cure = "dtypes", "convert all to one dtype, or give mix --dtype float32"
             elif re.findall(r"\d+", a)[:2] == re.findall(r"\d+", b)[1::-1] and a.count(",") == 1:
                 cause, cure = "transposed", "transpose it back"
             found.add(cause, names, f"tensor {key} is {b}, but {a} in {usual[0]}: {cure}")
