@@ -225,7 +225,7 @@ def test_a_ctrl_c_whose_exception_is_lost_is_said(monkeypatch, capsys, error, sa
     monkeypatch.setattr(f"modelsoups.{commands.COMMANDS['mix'][0]}.main", end)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     with pytest.raises(SystemExit) as ended:
-        commands.main(["mix"])
+        commands.main(["mix", "uniform", "a", "-o", "b"])
     signal.signal(signal.SIGINT, before)
     assert ended.value.code == 130
     assert capsys.readouterr().err.endswith(f"mix: interrupted {said}\n")
