@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 
@@ -56,6 +57,22 @@ def test_made_again_from_the_cache_the_data_are_the_same(analysed, tmp_path, mon
     before = {p.name: p.read_bytes() for p in cfg.run.analyses.glob("*.jsonl")}
     assert {p.name: p.read_bytes() for p in again.run.analyses.glob("*.jsonl")} == before
     assert files_in(cfg.run.root / "points") == points
+
+
+def test_without_the_models_the_page_is_drawn_from_the_data(analysed, tmp_path, capsys, monkeypatch):
+    cfg, args, _ = analysed
+    monkeypatch.chdir(tmp_path)
+    elsewhere = load([*args, f"runs={tmp_path / 'runs'}", f"results={tmp_path / 'results'}"])
+    shutil.copytree(cfg.run.analyses, elsewhere.run.analyses)
+    before = {p.name: p.read_bytes() for p in elsewhere.run.analyses.iterdir()}
+    pipeline.run_stages(commands.modules_of(["analyse"]), elsewhere)
+    assert "analyse: complete" in capsys.readouterr().out
+    (elsewhere.run.analyses / "index.html").unlink()
+    pipeline.run_stages(commands.modules_of(["analyse"]), elsewhere)
+    assert "analyses drawn from the data in" in capsys.readouterr().out
+    after = {p.name: p.read_bytes() for p in elsewhere.run.analyses.iterdir()}
+    assert after.keys() == before.keys()
+    assert {name for name in after if after[name] != before[name]} <= {"manifest.json"}  # it has the time
 
 
 def test_what_cannot_be_made_is_named_and_the_rest_is_made(analysed, tmp_path, capsys, monkeypatch):
