@@ -26,7 +26,8 @@ class Analysis:
     """One figure or table of the paper, to be computed again from the models of a run.
 
     `rows` computes the data or raises Unavailable. `judge`, `draw` and `table` read only the rows.
-    paper: what the paper found. shows: how to read the figure, its caption. claims: (name of a comparison, "test" or "shifts", claim as text).
+    paper: what the paper found. shows: how to read the figure, its caption. claims: (name of a
+    comparison, "test" or "shifts", claim as text).
     """
 
     name: str
