@@ -423,7 +423,7 @@ def test_a_pipeline_reads_back_as_our_files_have_it(data, tmp_path):
         mine = {f"accuracy/{x['dataset']}": x["accuracy"] for x in lines if x.get("row") == folder.name}
         assert len(mine) > 6
         assert {key: summary[key] for key in mine} == mine
-    (soups,) = [p for p in cfg.run.wandb.glob("wandb/*/*.wandb") if len(wandb_log.history(p)) and "greedy/kept" in
+    (soups,) = [p for p in cfg.run.wandb.glob("wandb/off*/*.wandb") if len(wandb_log.history(p)) and "greedy/kept" in
                 wandb_log.history(p)[0]]  # fmt: skip
     newest = max(p.name.split("-")[2] for p in cfg.run.wandb.glob("wandb/offline-run-*"))
     assert soups.parent.name.split("-")[2] == newest  # `wandb leet` opens on it
