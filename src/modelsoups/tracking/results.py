@@ -2,6 +2,7 @@
 
 import csv
 import re
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,15 +32,21 @@ def log_results(follower: "Follower") -> None:
     Online the soups come first, since a command waits only a minute. Offline they come last, since
     `wandb leet` opens on the newest run.
     """
-    parts = [_log_soups_once, _log_scores_once]
-    for part in parts if follower.mode == "online" else reversed(parts):
-        part(follower, results_state(follower.run.results))
+    state = results_state(follower.run.results)
+    online = follower.is_online()
+    if online:
+        _log_soups_once(follower, state)
+    _log_scores_once(follower, state)
+    if not online:
+        _log_soups_once(follower, state)
 
 
 def _log_soups_once(follower: "Follower", state: str) -> None:
     soup = follower.record("soup", state)
     with soup.lock() as free:
         if free and state not in soup.logged:
+            if not follower.is_online():
+                time.sleep(1)  # W&B names folders by the second, and `wandb leet` sorts them
             soup.save(_log_soups(follower, soup), state)
 
 
