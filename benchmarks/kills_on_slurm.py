@@ -112,7 +112,7 @@ def main() -> None:
     wrong = [i for i in TASKS if content(disturbed.run.ingredient(i)) != content(undisturbed.run.ingredient(i))]
     total = steps(undisturbed, 0)
     print(
-        "| task | lost node | starts | step at the controller's end | ended on | same bytes |\n|---|---|---|---|---|---|"
+        "| task | lost node | starts | controller killed at step | ended on | same bytes |\n|---|---|---|---|---|---|"
     )
     for i in TASKS:
         print(f"| {i} | {lost[i]} | {starts[i]} | {at[i]} of {total} | {ends[i]} | {'no' if i in wrong else 'yes'} |")
