@@ -24,8 +24,7 @@ def answer(numbers: Numbers) -> list[str]:
     """
     if not {"greedy", "best"} <= set(numbers.rows):
         return []
-    soup = numbers.rows["greedy"].soup
-    members = len(set(soup.ingredients)) if soup else 0
+    members = numbers.greedy_members
     if members == 1:
         where = "test set itself" if numbers.chosen_on_test else "hold-out"
         alone = (

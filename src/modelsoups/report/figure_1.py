@@ -35,7 +35,8 @@ def figure_1(numbers: Numbers, width: float = 5.4) -> Figure:
             describe(mark, [f"{label}\n{both_scores(numbers, row)}"])
             labels[label] = (x, y)
     for end, name in ENDS.items():
-        _draw_wise_ft(numbers, axes, end, name)
+        if end != "greedy" or numbers.greedy_members != 1:  # a soup of one model has the best model's path
+            _draw_wise_ft(numbers, axes, end, name)
     test, score = numbers.title(numbers.test), score_label(numbers)
     if numbers.shifts:
         axes.set(xlabel=f"{test} {score}", ylabel=shifts_label(numbers))
@@ -91,8 +92,11 @@ def _draw_wise_ft(numbers: Numbers, axes: Axes, end: str, name: str) -> None:
     describe(marks, [f"{label_of(row)}\n{both_scores(numbers, numbers.rows[row])}" for row in path])
     begin, first = points[:2]
     middle = ((begin[0] + first[0]) / 2, (begin[1] + first[1]) / 2)
-    offset, side = ((0, 3), "bottom") if end == "greedy" else ((0, -4), "top")
-    looks: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7, "color": colour, "ha": "center"}
+    above = end == "greedy"
+    rise = (first[1] - begin[1]) / (axes.get_ylim()[1] - axes.get_ylim()[0])
+    aside = "center" if abs(rise) < 0.15 else "right" if (rise > 0) == above else "left"  # not across a steep path
+    looks: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7, "color": colour, "ha": aside}
+    offset, side = ((0, 3), "bottom") if above else ((0, -4), "top")
     axes.annotate(f"WiSE-FT of the {name}", middle, offset, va=side, **looks)
 
 

@@ -196,6 +196,12 @@ class Numbers:
         return found
 
     @property
+    def greedy_members(self) -> int:
+        """The number of different models in the greedy soup; 0 if it is not known. The one model is the best one."""
+        soup = self.rows["greedy"].soup if "greedy" in self.rows else None
+        return len(set(soup.ingredients)) if soup else 0
+
+    @property
     def headline(self) -> list[Difference]:
         """The greedy soup's gain over the best individual model, on the test set and mean of shifts."""
         return [d for on in (self.test, MEAN) if (d := self.difference("greedy", "best", on))]
