@@ -1,6 +1,7 @@
 """The documentation: it builds without a warning, its links lead somewhere, its commands exist."""
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,14 @@ def test_commands_have_stages_and_keys_that_exist(page):
             own = [w.strip("'") for w in words if re.match(r"[\w.]+=", w)]
             if stage not in commands.COMMANDS or stage == "verify":
                 check_overrides([w for w in own if "..." not in w and "PLACE" not in w and "range(" not in w])
+
+
+def test_the_gallery_has_every_figure_of_the_results():
+    page = (ROOT / "docs/gallery.md").read_text(encoding="utf-8")
+    for figure in (ROOT / "results").rglob("*.png"):
+        assert f"](../{figure.relative_to(ROOT)})" in page, "run python docs/gallery.py"
+    written = runpy.run_path(str(ROOT / "docs/gallery.py"))["markdown"]()
+    assert page == written, "run python docs/gallery.py"
 
 
 def test_every_page_is_in_the_navigation():

@@ -15,3 +15,7 @@ def test_the_wanted_analyses_come_in_the_order_of_the_paper():
 def test_a_wrong_name_is_told_with_its_neighbour():
     with pytest.raises(ValueError, match=r"no analysis is named figure_33; did you mean figure_3\? .*table_L3"):
         wanted(["figure_33"])
+
+
+def test_every_figure_has_a_caption():
+    assert [a.name for a in ANALYSES.values() if bool(a.draw) != bool(a.shows)] == []

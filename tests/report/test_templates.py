@@ -25,6 +25,7 @@ const key = name => document.activeElement.dispatchEvent(new KeyboardEvent('keyd
 const tip = () => document.getElementById('tooltip');
 window.onload = () => { try {
   const d = document.documentElement, style = getComputedStyle(document.body);
+  found.unseen = [...document.querySelectorAll('p, figcaption')].filter(p => !p.getClientRects().length).length;
   found.overflow = d.scrollWidth - d.clientWidth;
   found.ground = style.backgroundColor;
   found.axis = getComputedStyle(document.querySelector('svg text')).fill;
@@ -77,6 +78,7 @@ def test_the_page_works_in_a_real_browser(tmp_path, content, dark):
     assert set(found) == set(WIDTHS), done.stdout[-2000:]
     for said in found.values():
         assert "error" not in said, said
+        assert said["unseen"] == 0
         assert said["overflow"] == 0
         assert said["ground"] == ("rgb(20, 23, 27)" if dark else "rgb(255, 255, 255)")
         assert said["axis"] == ("rgb(230, 232, 235)" if dark else "rgb(27, 31, 36)")

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,8 @@ from modelsoups.analyses.registry import ANALYSES, wanted
 from modelsoups.cli import commands, pipeline, pools
 from modelsoups.config.compose import load
 from modelsoups.experiment.experiment import Experiment
+
+COMMITTED = Path(__file__).parents[2] / "results/paper-miniature/analysis"
 
 
 def files_in(*folders):
@@ -56,6 +60,21 @@ def test_made_again_from_the_cache_the_data_are_the_same(analysed, tmp_path, mon
     before = {p.name: p.read_bytes() for p in cfg.run.analyses.glob("*.jsonl")}
     assert {p.name: p.read_bytes() for p in again.run.analyses.glob("*.jsonl")} == before
     assert files_in(cfg.run.root / "points") == points
+
+
+def test_without_the_models_the_page_is_drawn_from_the_data(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "results/elsewhere/analysis"
+    folder.mkdir(parents=True)
+    for name in ("figure_4.jsonl", "table_4.jsonl", "manifest.json", "provenance.json"):
+        shutil.copyfile(COMMITTED / name, folder / name)
+    commands.main(["analyse", "name=elsewhere", "wandb=disabled"])
+    assert "2 analyses drawn from the data in" in capsys.readouterr().out
+    for name in ("table_4.jsonl", "table_4.md", "provenance.json"):
+        assert (folder / name).read_bytes() == (COMMITTED / name).read_bytes()
+    assert '<section id="figure_4">' in (folder / "index.html").read_text(encoding="utf-8")
+    commands.main(["analyse", "name=elsewhere", "wandb=disabled"])
+    assert "analyse: complete" in capsys.readouterr().out
 
 
 def test_what_cannot_be_made_is_named_and_the_rest_is_made(analysed, tmp_path, capsys, monkeypatch):

@@ -272,6 +272,15 @@ def test_disabled_starts_nothing(tmp_path, monkeypatch):
         pass
 
 
+def test_a_mistyped_name_leaves_no_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tracking.subprocess, "Popen", lambda *a, **k: pytest.fail("a process was started"))
+    cfg = load([f"runs={tmp_path / 'typo'}", "name=typo", "wandb=offline"])
+    with pytest.raises(SystemExit):
+        pipeline.run_stages(commands.modules_of(["report"]), cfg)
+    assert "typo/soups is not complete" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 # ---- W&B's own environment variables ----
 
 
@@ -414,8 +423,10 @@ def test_a_pipeline_reads_back_as_our_files_have_it(data, tmp_path):
         mine = {f"accuracy/{x['dataset']}": x["accuracy"] for x in lines if x.get("row") == folder.name}
         assert len(mine) > 6
         assert {key: summary[key] for key in mine} == mine
-    (soups,) = [p for p in cfg.run.wandb.glob("wandb/*/*.wandb") if len(wandb_log.history(p)) and "greedy/kept" in
+    (soups,) = [p for p in cfg.run.wandb.glob("wandb/off*/*.wandb") if len(wandb_log.history(p)) and "greedy/kept" in
                 wandb_log.history(p)[0]]  # fmt: skip
+    newest = max(p.name.split("-")[2] for p in cfg.run.wandb.glob("wandb/offline-run-*"))
+    assert soups.parent.name.split("-")[2] == newest  # `wandb leet` opens on it
     history, _, summary = read(cfg, soups.stem.removeprefix("run-"))
     trace = storage.read_json(cfg.run.soup("greedy"))["trace"]
     assert history[: len(trace)] == [

@@ -26,7 +26,8 @@ class Analysis:
     """One figure or table of the paper, to be computed again from the models of a run.
 
     `rows` computes the data or raises Unavailable. `judge`, `draw` and `table` read only the rows.
-    paper: what the paper found. claims: (name of a comparison, "test" or "shifts", claim as text).
+    paper: what the paper found. shows: how to read the figure, its caption. claims: (name of a
+    comparison, "test" or "shifts", claim as text).
     """
 
     name: str
@@ -38,6 +39,7 @@ class Analysis:
     draw: Callable[[Rows], Figure] | None = None
     table: Callable[[Rows], Table] | None = None
     claims: Sequence[tuple[str, str, str]] = ()
+    shows: str = ""
     claimed_in: str = ""  # source of the claims; empty: the figure or table of the title
     asked: bool = False  # made only if analyse.which names it: the numbers of another one, beside other numbers
 

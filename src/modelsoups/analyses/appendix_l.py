@@ -51,7 +51,7 @@ def made(bench: Bench, lines: Mapping[str, Line], rate: int, lr: float) -> tuple
 
 def beside_paper(rows: Rows) -> Table:
     """Return the table as texts: for each data row, our accuracies and the paper's, in percent."""
-    table = [["Row", "Learning rate", "Test", "Shifts", "Paper: ImageNet", "Paper: shifts"]]
+    table = [["Model or soup", "Learning rate", "Test", "Shifts", "Paper: ImageNet", "Paper: shifts"]]
     for r in having(rows, "row"):
         ours = [percent(r["test"]), percent(r["shifts"])] if "test" in r else ["no model", ""]
         paper = [f"{r['paper_test']:.2f}", f"{r['paper_shifts']:.2f}"]

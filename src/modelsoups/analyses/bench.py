@@ -73,6 +73,10 @@ class Bench:
     def _pools(self) -> dict[str, Experiment]:
         return {name: run for name, run in self.runs.items() if name != OWN}
 
+    def has_models(self) -> bool:
+        """Return whether a run's models, or the authors' published accuracies, are on this machine."""
+        return any(run.imported or run.files.draw.exists() for run in self.runs.values())
+
     def whole(self) -> "Bench":
         """Return a copy that uses all images of each test set, not only analyse.images of them."""
         return self.looking_at(None)

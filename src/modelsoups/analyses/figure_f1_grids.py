@@ -80,8 +80,8 @@ def _draw(rows: Rows) -> Figure:
         shades = _draw_grid(panel, select(rows, grid=name), most)
         panel.set(title=name, xlabel="one endpoint", ylabel="the other endpoint")
         panel.grid(False)
-    label = "accuracy of the mean of both endpoints minus\nthat of the best model on the path (points)"
-    figure.colorbar(shades, ax=panels, label=label, shrink=0.7)
+    label = "average of both endpoints minus\nbest model on the path (points)"
+    figure.colorbar(shades, ax=panels, label=label, shrink=0.9)
     return figure
 
 

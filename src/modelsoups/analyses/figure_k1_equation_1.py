@@ -33,9 +33,9 @@ SOURCE = "section 4, Figure K.1"
 Pair = tuple[str, Ingredient, str, Ingredient, float]  # (name, model) twice, larger learning rate
 Task = tuple[Pair, str]  # a pair and a data set
 COLUMNS = (
-    ("loss, all learning rates", False, "truth"),
-    ("loss, without the highest learning rate", True, "truth"),
-    ("top-1 error, without the highest learning rate", True, "error"),
+    ("loss,\nall learning rates", False, "truth"),
+    ("loss, without the\nhighest learning rate", True, "truth"),
+    ("top-1 error, without the\nhighest learning rate", True, "error"),
 )
 
 
@@ -198,7 +198,7 @@ def _verdicts(rows: Rows) -> Verdicts:
 
 def _draw(rows: Rows) -> Figure:
     """Draw a row of panels with calibrated beta and, below it, the same panels with beta = 1."""
-    figure, panels = panels_of(3, 2.5, 2.2, 2)
+    figure, panels = panels_of(3, 2.5, 2.3, 2)
     rates, places = column(rows, "lr"), iter(panels)
     for kind, label in (("calibrated", r"$\beta$ calibrated"), ("plain", r"$\beta=1$")):
         for title, only_moderate, against in COLUMNS:

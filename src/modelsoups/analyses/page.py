@@ -4,14 +4,15 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from modelsoups.analyses.analysis import PAPER, Analysis, corrected
-from modelsoups.analyses.bench import Bench
+from modelsoups.analyses.registry import ANALYSES
 from modelsoups.analyses.rows import Rows, Table
 from modelsoups.disk import manifests, storage
-from modelsoups.disk import provenance as made_by
+from modelsoups.disk.paths import PROVENANCE
 from modelsoups.report import plotting, svg, text_tables
 from modelsoups.report.claims import CLASSES, FAILS, HOLDS, OPEN, Verdict, markdown
 from modelsoups.report.numbers import p_value
@@ -31,8 +32,12 @@ class Section:
     table: Table | None = None
 
 
-def write(bench: Bench, inputs: dict[str, Any], made: Sequence[Made], missing: dict[str, str]) -> None:
-    """Write all files to the run's analysis folder. missing: analysis -> why it could not run."""
+def write(folder: Path, inputs: dict[str, Any], made: Sequence[Made], facts: dict[str, Any]) -> None:
+    """Write all files to a run's analysis folder, the manifest last.
+
+    facts: what provenance.json holds: how the data were made, the configuration, and under
+    "not_possible" why an analysis could not run, by its name.
+    """
     files: dict[str, bytes] = {}
     verdicts = corrected([v for _, _, found in made for v in found])
     told = iter(verdicts)
@@ -48,18 +53,22 @@ def write(bench: Bench, inputs: dict[str, Any], made: Sequence[Made], missing: d
             texts = text_tables.files(analysis.name, table) if table else {}
             files |= {name: text.encode() for name, text in texts.items()}
             sections.append(Section(analysis, list(itertools.islice(told, len(found))), picture, table))
-    provenance = {**made_by.record(), "config": asdict(bench.experiment.config)}
-    titles = {PAPER.get(name, {}).get("title", name): reason for name, reason in missing.items()}
-    report = "../index.html" if (bench.files.results / "index.html").exists() else None
-    told_by = json.dumps({**provenance, "not_possible": missing}, indent=1) + "\n"
+    titles = {PAPER.get(name, {}).get("title", name): reason for name, reason in facts["not_possible"].items()}
+    report = "../index.html" if (folder.parent / "index.html").exists() else None
     files["claims.md"] = markdown(verdicts).encode()
-    files["provenance.json"] = told_by.encode()
-    files["index.html"] = page(bench.experiment.config.name, sections, titles, provenance, report).encode()
-    folder = bench.files.analyses
+    files[PROVENANCE] = (json.dumps(facts, indent=1) + "\n").encode()
+    files["index.html"] = page(facts["config"]["name"], sections, titles, facts, report).encode()
     for name, content in files.items():
         with storage.atomic(folder / name) as tmp:
             tmp.write_bytes(content)
     manifests.finish(folder, inputs, [folder / name for name in files])
+
+
+def read(folder: Path) -> list[Made]:
+    """Return the analyses whose data (.jsonl) a results folder has, with verdicts by the present code."""
+    found = [(a, folder / f"{a.name}.jsonl") for a in ANALYSES.values()]
+    rows = [(a, list(storage.read_jsonl(file))) for a, file in found if file.exists()]
+    return [(a, data, a.verdicts(data)) for a, data in rows]
 
 
 def _drawn(analysis: Analysis, rows: Rows) -> dict[str, bytes]:

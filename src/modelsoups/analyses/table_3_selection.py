@@ -100,18 +100,20 @@ def _worth(bench: Bench, members: Members, soup: Soup) -> dict[str, Any]:
 
 
 def _table(rows: Rows) -> Table:
-    """Return a table: a line for each random order of models, then one for each hold-out split."""
-    head = ["Order", "Models", "Test", "Shifts", "Gain on hold-out", "Gain on test", "Gain on shifts"]
-    table = [head]
+    """Return a table: a line for each random order of models, then one for each hold-out split.
+
+    The soup of a split is chosen on one half of the hold-out, and also measured on the other half.
+    """
+    gains = ["Gain where chosen", "Gain on the other half", "Gain on test", "Gain on shifts"]
+    table = [["Greedy soup", "Models", "Test", "Shifts", *gains]]
     for r in having(rows, "order"):
         accuracies = [percent(r["test"]), percent(r["shifts"])]
-        gains = ["" if r[key] is None else percent(r[key], True) for key in GAINS]
-        table.append([str(r["order"]), str(r.get("models", "")), *accuracies, *gains])
-    head = ["Half of the hold-out", "", "", "", "Gain on this half", "Gain on the other", "Optimism"]
-    table.append(head)
+        where, test, shifts = ["" if r[key] is None else percent(r[key], True) for key in GAINS]
+        order = r["order"] if r["order"] == "best first" else f"random order {r['order']}"
+        table.append([order, str(r.get("models", "")), *accuracies, where, "", test, shifts])
     for r in having(rows, "split"):
-        shares = [percent(r[key], True) for key in ("apparent", "honest", "optimism")]
-        table.append([f"split {r['split']}", "", "", "", *shares])
+        halves = [percent(r[key], True) for key in ("apparent", "honest")]
+        table.append([f"half of the hold-out, split {r['split']}", "", "", "", *halves, "", ""])
     return table
 
 

@@ -18,6 +18,7 @@ from modelsoups.experiment.experiment import Experiment
 from modelsoups.tracking import following
 from modelsoups.workers.interrupts import check
 
+READING = {"evaluate", "soup", "report"}  # stages of models that earlier stages have trained
 OF_OWN_MODELS = ("sweep", "finetune", "evaluate", "soup", "report", "export", "status", "plan")
 
 
@@ -34,8 +35,12 @@ def run_command(modules: dict[str, str], overrides: Sequence[str]) -> None:
 
 
 def run_stages(modules: dict[str, str], config: Config) -> None:
-    """Run stages in order, while a separate process logs the run to Weights & Biases."""
-    with following(config.wandb, config.run.wandb, asdict(config), list(modules)):
+    """Run stages in order, while a separate process logs the run to Weights & Biases.
+
+    Nothing is logged, and so no folder is made, if the run that all stages read is not here.
+    """
+    is_absent = config.pool == "finetuned" and not config.run.root.exists() and not modules.keys() - READING
+    with following("disabled" if is_absent else config.wandb, config.run.wandb, asdict(config), list(modules)):
         _run_all(modules, config)
 
 

@@ -187,16 +187,16 @@ def last_row(metrics: Path) -> dict[str, Any]:
 
 
 def summary(statuses: list[IngredientStatus]) -> list[str]:
-    """Return two lines of text: how many models are in each state, and GPU-hours spent and left."""
+    """Return two lines of text: how many models are in each state, and hours of training spent and left."""
     counts = Counter(s.state for s in statuses)
     line = ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name])
     spent = sum(s.hours * s.ranks for s in statuses)
     trained = sum(s.epoch for s in statuses)
     to_train = sum(s.epochs - s.epoch for s in statuses if s.state not in ("done", "failed"))
-    left = "the hours left are unknown until the first ingredient writes metrics"
+    left = "those left are unknown until the first ingredient writes metrics"
     if trained:
         left = f"about {spent / trained * to_train:.1f} left"
-    hours = f"GPU-hours: {spent:.1f} spent on training, {left}"
+    hours = f"hours of training, summed over GPUs or processes: {spent:.1f} spent, {left}"
     return [f"{len(statuses)} ingredients: {line}", hours]
 
 

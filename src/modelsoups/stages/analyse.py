@@ -3,19 +3,21 @@
 Each figure or table is an analysis, which also checks the paper's claims about it. An analysis that
 lacks models or data is skipped with a message. Data (JSON lines), figures, claims and an HTML page
 are written to results/<name>/analysis/. After an interruption, the same command continues.
+Where the run's models are not on this machine, figures, claims and page are made from the data.
 """
 
 import json
 import time
+from dataclasses import asdict
 
 import torch
 
 from modelsoups.analyses.bench import Bench
 from modelsoups.analyses.figure_2_j1_landscape import LANDSCAPE
 from modelsoups.analyses.members import Unavailable
-from modelsoups.analyses.page import Made, write
+from modelsoups.analyses.page import Made, read, write
 from modelsoups.analyses.registry import wanted
-from modelsoups.disk import manifests
+from modelsoups.disk import manifests, paths, provenance, storage
 from modelsoups.experiment.experiment import Experiment
 from modelsoups.report import files, text_tables
 from modelsoups.workers.processes import workers_kept
@@ -29,6 +31,8 @@ def run(experiment: Experiment) -> bool:
     analyses = wanted(config.analyse.which)
     index = folder / "index.html"
     bench = Bench(experiment)
+    if not bench.has_models() and (folder / manifests.MANIFEST).exists():
+        return _draw_again(experiment)
     inputs = bench.inputs()
     if manifests.complete(folder, inputs):
         print(f"analyse: complete, in {index}")
@@ -51,7 +55,25 @@ def run(experiment: Experiment) -> bool:
                 print(text_tables.aligned(analysis.table(rows)))
     if LANDSCAPE in analyses and LANDSCAPE.name not in missing and bench.train is None:
         missing["figure_2, train loss"] = f"the training set {config.data.train} is not prepared"
-    write(bench, inputs, made, missing)
+    facts = provenance.public({**provenance.record(), "config": asdict(config)})
+    write(folder, inputs, made, {**facts, "not_possible": missing})
     files.refresh(experiment.files.results)
     print(f"analyse: {len(made)} analyses made, {len(missing)} not possible; see {index}")
+    return True
+
+
+def _draw_again(experiment: Experiment) -> bool:
+    """Write what follows from the data of the analyses, unless it is complete; return whether it was written."""
+    folder = experiment.files.analyses
+    index = folder / "index.html"
+    if manifests.manifest_of(folder) is not None:
+        print(f"analyse: complete, in {index}; the models of {experiment.files.root} are not on this machine")
+        return False
+    inputs = storage.read_object(folder / manifests.MANIFEST, "inputs")["inputs"]
+    facts = storage.read_object(folder / paths.PROVENANCE, "config", "not_possible")
+    made = read(folder)
+    write(folder, inputs, made, facts)
+    files.refresh(experiment.files.results)
+    why = f"the models of {experiment.files.root} are not on this machine"
+    print(f"analyse: {len(made)} analyses drawn from the data in {folder}, since {why}")
     return True

@@ -68,12 +68,19 @@ class Follower:
     def record(self, *parts: Any) -> "Record":
         return Record(self.run.wandb, storage.fingerprint([self.token, *parts]))
 
-    def begin(self, run_id: str, name: str, stage: str, facts: Row) -> Any:
-        """Return a new or continued W&B run; if the server does not answer, log offline."""
+    def is_online(self) -> bool:
+        """Return whether runs are sent to the server; with mode "auto", whether there is a login."""
         import wandb
 
         if self.mode == "auto":
             self.mode = "online" if wandb.login(prompt=False, verify=False) else "offline"
+        return self.mode == "online"
+
+    def begin(self, run_id: str, name: str, stage: str, facts: Row) -> Any:
+        """Return a new or continued W&B run; if the server does not answer, log offline."""
+        import wandb
+
+        self.is_online()  # settles the mode
         while any(self.run.wandb.glob(f"wandb/*run-{time.strftime('%Y%m%d_%H%M%S')}-{run_id}")):
             time.sleep(0.05)  # W&B names folders by the second, and would overwrite this one
         track, experiment = self.settings["track"], self.settings["name"]

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,15 +27,32 @@ def results_state(results: Path) -> str:
 
 
 def log_results(follower: "Follower") -> None:
-    """Log a finished report once: a W&B run of soups, and accuracies to the ingredients' runs."""
-    results = follower.run.results
-    state = results_state(results)
+    """Log a finished report once: a W&B run of soups, and accuracies to the ingredients' runs.
+
+    Online the soups come first, since a command waits only a minute. Offline they come last, since
+    `wandb leet` opens on the newest run.
+    """
+    state = results_state(follower.run.results)
+    online = follower.is_online()
+    if online:
+        _log_soups_once(follower, state)
+    _log_scores_once(follower, state)
+    if not online:
+        _log_soups_once(follower, state)
+
+
+def _log_soups_once(follower: "Follower", state: str) -> None:
     soup = follower.record("soup", state)
     with soup.lock() as free:
         if free and state not in soup.logged:
+            if not follower.is_online():
+                time.sleep(1)  # W&B names folders by the second, and `wandb leet` sorts them
             soup.save(_log_soups(follower, soup), state)
+
+
+def _log_scores_once(follower: "Follower", state: str) -> None:
     for followed in follower.followed.values():
-        record, found = followed.record, scores(results, followed.folder.name)
+        record, found = followed.record, scores(follower.run.results, followed.folder.name)
         with record.lock() as free:
             if free and found and followed.closed and state not in record.logged:
                 _log_scores(follower, followed, found)
