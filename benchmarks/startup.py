@@ -99,9 +99,8 @@ def main() -> None:
         goals["all stages with nothing to do"] = [*MODELSOUPS, *options], 2.0
         todo = ALONE | {what: args for what, (args, _) in goals.items()}
         found = {what: measured(what, args, home, runs) for what, args in todo.items()}
-    facts = (
-        f"({provenance.record()['machine']}, PyTorch {torch.__version__}, commit {str(provenance.git_commit())[:9]})"
-    )
+    record = provenance.record()
+    facts = f"({record['machine']}, PyTorch {torch.__version__}, commit {str(record['commit'])[:9]})"
     lines = table(found, {what: goal for what, (_, goal) in goals.items()})
     storage.write_text(
         OUT, "\n".join([f"`python benchmarks/startup.py --runs {runs}` {facts}: CPU seconds", "", *lines, ""])

@@ -38,8 +38,14 @@ def test_checks_name_the_checkpoint_and_the_way_out() -> None:
     states = {"one": torch.ones(2), "two": torch.ones(2).half(), "three": torch.ones(2, dtype=torch.complex64)}
     one, two, three = (checkpoint_of({"w": tensor}, name) for name, tensor in states.items())
     check_layouts([one, checkpoint_of({"w": torch.zeros(2)}, "four")])
-    with pytest.raises(ValueError, match=r"^two cannot be mixed with one \(`modelsoups mix --dtype float32` .*\): tensor w is "):
+    with pytest.raises(
+        ValueError, match=r"^two cannot be mixed with one \(`modelsoups mix --dtype float32` .*\): tens"
+    ):
         check_layouts([one, two])
+    with pytest.raises(
+        ValueError, match=r"^five cannot be mixed with one \(`modelsoups doctor` .*\): tensor w is \(3,\)"
+    ):
+        check_layouts([one, checkpoint_of({"w": torch.zeros(3)}, "five")])
     with pytest.raises(ValueError, match=r"^three: tensor w is complex"):
         check_layouts([three, three])
     with pytest.raises(ValueError, match=r"^here: tensor w is \(2,\) float32, expected \(3,\) float32$"):
