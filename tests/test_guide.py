@@ -24,6 +24,16 @@ def test_the_complete_example_of_the_user_guide_runs(tmp_path: Path, monkeypatch
     assert "| `a.pt` |" in Path("soup.md").read_text() or "| `b.pt` |" in Path("soup.md").read_text()
 
 
+def test_the_example_with_hugging_face_models_runs(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    (example,) = [block for block in blocks if "transformers" in block]
+    names: dict[str, object] = {}
+    exec(compile(example, str(GUIDE), "exec"), names)
+    assert names["data"].seen > 0  # type: ignore[attr-defined]
+    assert (tmp_path / "soup" / "config.json").read_bytes() == (tmp_path / "run1" / "config.json").read_bytes()
+
+
 def test_every_function_of_the_library_is_in_the_guide() -> None:
     text = GUIDE.read_text()
     missing = [name for name in soup.__all__ if name not in text]
