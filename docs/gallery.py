@@ -63,11 +63,12 @@ def markdown() -> str:
     parts = [HEAD.format(pages=", ".join(pages)), f"## {_name(FIRST)}\n\n{_command(FIRST)}"]
     parts += [_large(figure, *REPORT[figure.stem]) for figure in _figures(FIRST, list(REPORT))]
     for folder in sorted(RESULTS.rglob("analysis")):
-        parts.append(f"## {_name(folder)}\n")
+        parts.append(f"## {_name(folder)}\n\n{_command(folder)}")
         commands = {name: entry.here for entry in reversed(index.entries()) for name in entry.makes}
         for figure in _figures(folder, list(ANALYSES)):
-            analysis = ANALYSES[figure.stem]
-            parts.append(_large(figure, analysis.title, analysis.shows, _code(commands[figure.stem]) + "\n"))
+            analysis, command = ANALYSES[figure.stem], commands[figure.stem]
+            alone = _code(command) + "\n" if f"experiment={folder.parent.name} " in command else ""
+            parts.append(_large(figure, analysis.title, analysis.shows, alone))
     parts.append("## Other runs\n\nThe figures are those of the miniature's report, on other models or data.\n")
     for report in sorted(RESULTS.rglob("results.jsonl")):
         if report.parent != FIRST:
