@@ -47,3 +47,14 @@ def test_a_small_file_that_unpacks_to_much_is_refused(tmp_path, monkeypatch):
         list(parquet.rows(path))
     monkeypatch.undo()
     assert [(name, len(data), label) for name, data, label in parquet.rows(path)] == [(IMAGE["path"], 2**21, 7)]
+
+
+def test_a_page_that_claims_two_gigabytes_is_refused_in_little_memory(tmp_path):
+    path = written(tmp_path, [{"image": IMAGE, "label": 7}])
+    data, claimed = path.read_bytes(), b"\xf4\xff\xff\xff\x0f"  # 2,147,483,642 as a zigzag varint of Thrift
+    assert data[4:9:2] == b"\x15\x15\x15"  # the first page's type, and its sizes unpacked and packed
+    path.write_bytes(data[:9] + claimed + data[10:])
+    most = pa.default_memory_pool().max_memory()
+    with pytest.raises(ValueError, match=r"a\.parquet is truncated or not a parquet file .*2147483642"):
+        list(parquet.rows(path))
+    assert pa.default_memory_pool().max_memory() < most + 2**28

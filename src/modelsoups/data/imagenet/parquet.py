@@ -75,7 +75,8 @@ def rows(path: Path, checked: Checked | None = None) -> Iterator[tuple[str, byte
 
     checked(path, image, label) returns these three instead, for a file with other labels.
     """
-    with _reader(path) as pq, pq.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
+    # Without a read buffer, a column of a row group is read as a whole: a page cannot ask for more than the file has.
+    with _reader(path) as pq, pq.ParquetFile(path, pre_buffer=False) as file:
         columns = set(file.schema_arrow.names)
         if not {"image", "label"} <= columns:
             raise ValueError(f"{path} has columns {', '.join(sorted(columns))}; expected image and label")
