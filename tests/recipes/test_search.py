@@ -260,6 +260,8 @@ def random_search(name: str, spec: Any) -> dict[str, Any]:
         ({"kind": "grid", "parameters": {"aug,lr": [["minimal"]]}}, r"aug,lr: expected \[lists of 2 values\]"),
         ({"kind": "grid", "parameters": {"aug,lr": [["minimal", 1.0]], "lr": [1.0]}}, "lr is in two entries"),
         (random_search("mixup", {"uniform": [0, 1], "p": 0.5}), "one distribution of .*, not uniform, p"),
+        ({"kind": "grid", "parameters": {7: [0.0]}}, "parameters: 7 is not the name of a hyperparameter"),
+        ({"kind": "list", "recipes": [{"lr": 1e-5}, {None: 1}]}, "recipes: entry 1: None is not the name"),
     ],
 )
 def test_bad_searches_are_named_in_one_line(search: Any, message: str) -> None:

@@ -60,6 +60,7 @@ def validate(search: Any) -> None:
     parameters = search["parameters"]
     if not isinstance(parameters, Mapping) or not parameters:
         raise ValueError("parameters: expected a mapping from hyperparameters to distributions or lists")
+    _check_names("parameters", parameters)
     names = [name for joined in parameters for name in joined.split(",")]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"parameters: {twice[0]} is in two entries; give it one")
@@ -223,8 +224,14 @@ def _check_list(recipes: Any) -> None:
     for number, recipe in enumerate(recipes):
         if not isinstance(recipe, Mapping):
             raise ValueError(f"recipes: entry {number} is {recipe!r}, not a mapping from hyperparameters to values")
+        _check_names(f"recipes: entry {number}", recipe)
         for name, value in recipe.items():
             _check(name, _check_value, value)
+
+
+def _check_names(where: str, values: Mapping[Any, Any]) -> None:
+    if other := [name for name in values if not isinstance(name, str)]:
+        raise ValueError(f"{where}: {other[0]!r} is not the name of a hyperparameter")
 
 
 def _check_distribution(name: str, spec: Any, part: bool = False) -> None:
