@@ -146,9 +146,8 @@ def _verdicts(rows: Rows) -> Verdicts:
 
 
 def _table(rows: Rows, name: str) -> Table:
-    """Return the table: a row for each method, and below, on ImageNet, the rows of the paper's table `name`."""
-    on_imagenet = bool(having(rows, "paper"))
-    rows = having(rows, "row")
+    """Return the table: a row for each method and, if the data are ImageNet, those of the paper's table `name`."""
+    beside, rows = having(rows, "paper"), having(rows, "row")
     titles = dict(zip(column(rows, "column"), column(rows, "title"), strict=True))
     table = [["Method (*: not significantly below the best)", *titles.values()]]
     for kind, label in LABELS.items():
@@ -156,20 +155,19 @@ def _table(rows: Rows, name: str) -> Table:
         for row in select(rows, row=kind):
             cells[row["column"]] = percent(row["accuracy"]) + ("*" if row.get("bold") else "")
         table.append([label, *cells.values()])
-    return table + (_paper(name, list(titles)) if on_imagenet else [])
+    return table + (_paper(name, list(titles)) if beside else [])
 
 
 def _table_1(rows: Rows) -> Table:
     """Return Table 1: of Table 4, the oracle and the greedy soup on the test set and the mean of shifts."""
-    on_imagenet = bool(having(rows, "paper"))
-    rows = having(rows, "row")
+    beside, rows = having(rows, "paper"), having(rows, "row")
     columns = [name for name in distinct(rows, "column") if name in (rows[0]["column"], "mean")]
     titles = {row["column"]: row["title"] for row in rows}
     table = [["Method", *(titles[name] for name in columns)]]
     for kind, label in (("oracle", "Best model in hyperparameter search"), ("greedy", "Greedy soup")):
         found = [select(rows, row=kind, column=name)[0] for name in columns]
         table.append([label, *(percent(row["accuracy"]) for row in found)])
-    return table + (_paper("table_1", columns) if on_imagenet else [])
+    return table + (_paper("table_1", columns) if beside else [])
 
 
 def _paper(name: str, columns: list[str]) -> Table:

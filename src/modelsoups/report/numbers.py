@@ -197,7 +197,7 @@ class Numbers:
 
     @property
     def greedy_members(self) -> int:
-        """The number of different models in the greedy soup; 0 if it is not known. The one model is the best one."""
+        """The number of different models in the greedy soup; 0 if it is not known. If 1, it is the best model."""
         soup = self.rows["greedy"].soup if "greedy" in self.rows else None
         return len(set(soup.ingredients)) if soup else 0
 

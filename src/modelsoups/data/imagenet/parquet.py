@@ -75,7 +75,7 @@ def rows(path: Path, checked: Checked | None = None) -> Iterator[tuple[str, byte
 
     checked(path, image, label) returns these three instead, for a file with other labels.
     """
-    # Without a read buffer, a column of a row group is read as a whole: a page cannot ask for more than the file has.
+    # No buffer_size: with one, pyarrow allocates the size that a page claims, which may be 2 GB in a damaged file.
     with _reader(path) as pq, pq.ParquetFile(path, pre_buffer=False) as file:
         columns = set(file.schema_arrow.names)
         if not {"image", "label"} <= columns:
